@@ -1,0 +1,247 @@
+"""The types that travel through the service, one for each stage, none ever changed after it is made.
+
+``SourceRecord`` ─decode, validate, impute─▶ ``Contact`` ─ask the API─▶ ``Answer`` ─match, verify─▶ ``Scored``;
+whatever cannot go on becomes ``Rejected`` and is carried forward just the same.
+
+What exists once a contact is a ``NamedTuple``: as frozen and slotted as a frozen dataclass, at a quarter of the price to
+make one, which is what a million contacts pay for. What exists once a request is a frozen dataclass.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, NamedTuple, TypeAlias
+
+Headers: TypeAlias = "list[tuple[str, bytes | None]]"
+FeatureValue: TypeAlias = "bool | int | float | str"
+
+
+class Partition(NamedTuple):
+    """A partition of a topic. As a tuple it sorts, hashes and equals the plain pair."""
+
+    topic: str
+    number: int
+
+
+class SourceRecord(NamedTuple):
+    """One record of the features topic, byte for byte as it was consumed."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+    @property
+    def next_offset(self) -> int:
+        """The offset that is committed when this record is done."""
+        return self.offset + 1
+
+    @property
+    def source(self) -> str:
+        """``topic/partition/offset``, the record's name in headers and audits."""
+        return f"{self.topic}/{self.partition}/{self.offset}"
+
+
+class ContactEvent(NamedTuple):
+    """A ``ContactFeatures`` value (schemas/contact-features.avsc) as decoded, nothing checked yet but its form."""
+
+    event_id: str
+    contact_id: str
+    features: dict[str, FeatureValue | None]
+    occurred_at_ms: int
+    campaign_id: str | None
+    model_version: str | None
+
+
+class Contact(NamedTuple):
+    """A valid contact, complete after imputation, ready to be asked about.
+
+    ``body`` is its JSON in a request (``{"contactId":…,"features":{…}}``), encoded once: so the size of a request is exact
+    before it is sent. ``model_version`` is the one to send; ``version_from_event`` says whether the event brought it.
+    """
+
+    record: SourceRecord
+    event_id: str
+    contact_id: str
+    campaign_id: str | None
+    occurred_at_ms: int
+    model_version: str | None
+    version_from_event: bool
+    imputed_features: tuple[str, ...]
+    body: bytes
+
+
+class Reason(StrEnum):
+    """Why a contact was rejected, in the order in which the checks run (contract, section 5)."""
+
+    UNDECODABLE = "undecodable"
+    INVALID_CONTACT = "invalid_contact"
+    EXPIRED = "expired"
+    TOO_MANY_FEATURES = "too_many_features"
+    UNSUPPORTED_FEATURE = "unsupported_feature"
+    MISSING_FEATURE = "missing_feature"
+    WRONG_TYPE = "wrong_type"
+    OUT_OF_RANGE = "out_of_range"
+    TOO_LARGE = "too_large"
+    UNKNOWN_MODEL_VERSION = "unknown_model_version"
+    REFUSED_BY_API = "refused_by_api"
+    NO_RESULT = "no_result"
+    UNPUBLISHABLE = "unpublishable"
+
+
+class ReviewReason(StrEnum):
+    """Why a score goes to review instead of to the scores."""
+
+    NARROW_INTERVAL = "narrow_interval"
+    WIDE_INTERVAL = "wide_interval"
+    SCORE_OUT_OF_RANGE = "score_out_of_range"
+    INTERVAL_INCONSISTENT = "interval_inconsistent"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFacts:
+    """What the audit says of the request that finished a contact. Times are Unix milliseconds, UTC."""
+
+    batch_id: str
+    model_id: str
+    model_version: str | None
+    request_contacts: int
+    started_at_ms: int
+    finished_at_ms: int
+    latency_ms: float | None
+    attempts: int
+    api_status: int | None
+    correlation_id: str | None
+
+
+class Scored(NamedTuple):
+    """A verified answer. With ``review_reasons`` it goes to the review topic, without to the scores topic."""
+
+    contact: Contact
+    request: RequestFacts
+    score: float
+    confidence_lower: float
+    confidence_upper: float
+    review_reasons: tuple[str, ...]
+
+    @property
+    def record(self) -> SourceRecord:
+        """The record this answers."""
+        return self.contact.record
+
+
+class Rejected(NamedTuple):
+    """A contact that cannot be scored. ``reasons[0]`` is the header, all of them stand in the audit.
+
+    ``request`` is None when it was rejected before any request; ``detail`` is one readable sentence without secrets.
+    """
+
+    record: SourceRecord
+    reasons: tuple[str, ...]
+    detail: str
+    contact_id: str
+    rejected_at_ms: int
+    request: RequestFacts | None = None
+    api_status: int | None = None
+
+
+Outcome: TypeAlias = Scored | Rejected
+
+
+# --- what one HTTP exchange with the scoring API came to -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaReading:
+    """The ``inin-ratelimit-*`` headers of one answer: requests counted, requests allowed, seconds until the reset."""
+
+    count: int
+    allowed: int
+    reset_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """The facts of one HTTP exchange. Times are Unix milliseconds, UTC; ``latency_ms`` is monotonic."""
+
+    started_at_ms: int
+    finished_at_ms: int
+    latency_ms: float
+    status: int | None = None
+    correlation_id: str | None = None
+    quota: QuotaReading | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """2xx with the promised JSON: the items of ``results`` as they came, not checked yet."""
+
+    exchange: Exchange
+    results: list[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """400 or 422. ``named`` are the ids in ``details[].entityId``; empty where the body names none."""
+
+    exchange: Exchange
+    named: frozenset[str]
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class TooLarge:
+    """413."""
+
+    exchange: Exchange
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotFound:
+    """404: the model, or the model version that was sent."""
+
+    exchange: Exchange
+    message: str
+
+
+class Trouble(StrEnum):
+    """What kind of passing failure it was."""
+
+    RATE_LIMITED = "rate_limited"
+    NO_CONNECTION = "no_connection"
+    TIMEOUT = "timeout"
+    SERVER_ERROR = "server_error"
+    MALFORMED = "malformed"
+
+
+@dataclass(frozen=True, slots=True)
+class Unavailable:
+    """408, 429, 5xx, no connection, time-out, or a 2xx that is not the promised JSON; the token endpoint's too."""
+
+    exchange: Exchange
+    trouble: Trouble
+    message: str
+    retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unexpected:
+    """3xx, or a 4xx that nothing above covers: nobody knows what it means, so the worker holds and names it."""
+
+    exchange: Exchange
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forbidden:
+    """401 with a fresh token, 403, or the token endpoint's 400 or 401: the worker stops. ``message`` says what to check."""
+
+    exchange: Exchange
+    message: str
+
+
+Answer: TypeAlias = Answered | Refused | TooLarge | NotFound | Unavailable | Unexpected | Forbidden
