@@ -45,21 +45,21 @@ class StreamScorerError(Exception):
 class SettingsError(StreamScorerError):
     """A setting is unknown, missing, malformed, or contradicts another. Names the key and where it came from."""
 
-    fault = "operator"
+    fault: ClassVar[Fault] = "operator"
     exit_code = 2
 
 
 class UsageError(StreamScorerError):
     """A command was called with arguments that make no sense together."""
 
-    fault = "operator"
+    fault: ClassVar[Fault] = "operator"
     exit_code = 2
 
 
 class InputError(StreamScorerError):
     """A file, a row or a message cannot be read. Names the place."""
 
-    fault = "caller"
+    fault: ClassVar[Fault] = "caller"
 
 
 class ContactError(InputError, ValueError):
@@ -69,13 +69,13 @@ class ContactError(InputError, ValueError):
 class ApiError(StreamScorerError):
     """The scoring API or its token endpoint."""
 
-    fault = "platform"
+    fault: ClassVar[Fault] = "platform"
 
 
 class ApiRefused(ApiError):
     """The API refuses us for good (credentials, scope, model id): repeating it does not help."""
 
-    fault = "operator"
+    fault: ClassVar[Fault] = "operator"
 
 
 class ApiUnavailable(ApiError):
@@ -87,7 +87,7 @@ class ApiUnavailable(ApiError):
 class BrokerError(StreamScorerError):
     """Kafka."""
 
-    fault = "platform"
+    fault: ClassVar[Fault] = "platform"
 
 
 class BrokerUnavailable(BrokerError):
@@ -99,19 +99,19 @@ class BrokerUnavailable(BrokerError):
 class BrokerRefused(BrokerError):
     """Kafka refuses us: a missing topic or right, offsets that the log no longer holds, a start that is not allowed."""
 
-    fault = "operator"
+    fault: ClassVar[Fault] = "operator"
 
 
 class ProducerFenced(BrokerError):
     """Another running worker uses the same transactional id: `kafka.instance_id` must be unique."""
 
-    fault = "operator"
+    fault: ClassVar[Fault] = "operator"
 
 
 class LocalError(StreamScorerError):
     """The embedded Kafka or the simulator cannot start on this machine."""
 
-    fault = "operator"
+    fault: ClassVar[Fault] = "operator"
 
 
 class CheckFailed(StreamScorerError):

@@ -3,8 +3,8 @@
 ``SourceRecord`` ─decode, validate, impute─▶ ``Contact`` ─ask the API─▶ ``Answer`` ─match, verify─▶ ``Scored``;
 whatever cannot go on becomes ``Rejected`` and is carried forward just the same.
 
-What exists once a contact is a ``NamedTuple``: as frozen and slotted as a frozen dataclass, at a quarter of the price to
-make one, which is what a million contacts pay for. What exists once a request is a frozen dataclass.
+What exists once a contact is a ``NamedTuple``: as frozen and slotted as a frozen dataclass, at a quarter of the price
+to make one, which is what a million contacts pay for. What exists once a request is a frozen dataclass.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ class ContactEvent(NamedTuple):
 class Contact(NamedTuple):
     """A valid contact, complete after imputation, ready to be asked about.
 
-    ``body`` is its JSON in a request (``{"contactId":…,"features":{…}}``), encoded once: so the size of a request is exact
-    before it is sent. ``model_version`` is the one to send; ``version_from_event`` says whether the event brought it.
+    ``body`` is its JSON in a request (``{"contactId":…,"features":{…}}``), encoded once: so the size of a request is
+    exact before it is sent. ``model_version`` is the one to send; ``version_from_event``: whether the event brought it.
     """
 
     record: SourceRecord
@@ -151,7 +151,7 @@ class Rejected(NamedTuple):
 Outcome: TypeAlias = Scored | Rejected
 
 
-# --- what one HTTP exchange with the scoring API came to -----------------------------------------------------------------
+# --- what one HTTP exchange with the scoring API came to
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +238,7 @@ class Unexpected:
 
 @dataclass(frozen=True, slots=True)
 class Forbidden:
-    """401 with a fresh token, 403, or the token endpoint's 400 or 401: the worker stops. ``message`` says what to check."""
+    """401 with a fresh token, 403, or the token endpoint's 400 or 401: the worker stops. ``message``: what to check."""
 
     exchange: Exchange
     message: str
