@@ -1,0 +1,240 @@
+"""Avro values on the wire: framing, encoding, and decoding of bytes that anyone may have written.
+
+Every value carries a header that names its writer's schema. Here that is the single-object encoding of the Avro
+specification: the marker ``C3 01``, then the CRC-64-AVRO fingerprint of the schema, little endian. A `Codec` looks the
+whole header up among the writers it was given and knows nothing else of framing, so that another one (Confluent's five
+bytes) is another set of headers and no other way of decoding.
+
+What a hostile value could do, and what stops it:
+
+* grow: a writer's schema with items of no size, or a recursive one, turns seven bytes into gigabytes. `Codec` refuses
+  such schemas when it is built; with the others every item takes a byte, and bytes are limited by ``max_bytes``.
+* hide: fastavro stops where the record ends. Here the end must be the end of the value.
+* surprise: fastavro reports broken bytes by whatever exception its C code met. Here each becomes `UndecodableError`.
+
+Logical types are taken off both schemas before fastavro sees them: a timestamp stays the integer it is on the wire,
+since a ``datetime`` would cost time and fail for years past 9999. They change neither bytes nor fingerprint.
+"""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, Final
+
+from fastavro import parse_schema, schemaless_reader, schemaless_writer
+from fastavro.schema import fingerprint, to_parsing_canonical_form
+
+from stream_scorer.core.events import ContactEvent
+from stream_scorer.errors import InputError, SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+SINGLE_OBJECT_MARKER: Final = b"\xc3\x01"
+SINGLE_OBJECT_HEADER_BYTES: Final = 10
+DEFAULT_MAX_BYTES: Final = 1024 * 1024
+
+# The fewest bytes that a value of each primitive type takes.
+_PRIMITIVE_BYTES: Final = {
+    "null": 0,
+    "boolean": 1,
+    "int": 1,
+    "long": 1,
+    "float": 4,
+    "double": 8,
+    "bytes": 1,
+    "string": 1,
+}
+
+
+class UndecodableError(InputError):
+    """A value is not what its topic promises; the message says what is wrong in one sentence, without its content."""
+
+
+class Codec:
+    """Encodes values of one schema, and decodes values that any of the known writers wrote. Nothing in it changes."""
+
+    __slots__ = ("_header", "_header_bytes", "_max_bytes", "_name", "_schema", "_writers")
+
+    def __init__(self, schema: Mapping[str, Any], header: bytes, writers: Mapping[bytes, Any], max_bytes: int) -> None:
+        """Use `single_object`; this takes the headers of another framing.
+
+        Args:
+            schema: the reader's schema, which is the one values are encoded with.
+            header: what stands before every encoded value.
+            writers: by header, every schema a value may have been written with. Headers have one length.
+            max_bytes: a longer value is refused unread.
+
+        Raises:
+            SettingsError: a writer's schema would let a few bytes grow without limit.
+        """
+        plain = _without_logical_types(schema)
+        self._schema: Any = parse_schema(plain)
+        self._name = str(schema["name"]).rpartition(".")[2]
+        self._header = header
+        self._header_bytes = len(header)
+        self._max_bytes = max_bytes
+        self._writers: dict[bytes, tuple[Any, Any]] = {}
+        for written_header, writer in writers.items():
+            plain_writer = _without_logical_types(writer)
+            _fewest_bytes(plain_writer, {}, self._name)
+            # Equal schemas need no resolution, and without a reader's schema fastavro takes its faster way.
+            reader = None if plain_writer == plain else self._schema
+            self._writers[written_header] = (parse_schema(plain_writer), reader)
+
+    @classmethod
+    def single_object(
+        cls,
+        schema: Mapping[str, Any],
+        writer_schemas: Iterable[Mapping[str, Any]] = (),
+        *,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+    ) -> Codec:
+        """Make a codec for the single-object encoding.
+
+        Args:
+            schema: what values are encoded with, and resolved to when decoded.
+            writer_schemas: further schemas that values may have been written with (older or newer ones).
+            max_bytes: a longer value is refused unread.
+
+        Raises:
+            SettingsError: a schema would let a few bytes grow without limit.
+        """
+        header = single_object_header(schema)
+        # The own schema last: of two that differ only in what a fingerprint ignores, the newest one's defaults hold.
+        writers = {single_object_header(writer): writer for writer in writer_schemas} | {header: schema}
+        return cls(schema, header, writers, max_bytes)
+
+    def encode(self, value: Mapping[str, Any]) -> bytes:
+        """Return the framed value. It comes from this program: a wrong one is a defect and raises as fastavro does."""
+        stream = BytesIO()
+        stream.write(self._header)
+        schemaless_writer(stream, self._schema, value)
+        return stream.getvalue()
+
+    def encode_body(self, value: Mapping[str, Any]) -> bytes:
+        """Return the value's Avro body without framing."""
+        stream = BytesIO()
+        schemaless_writer(stream, self._schema, value)
+        return stream.getvalue()
+
+    def frame(self, body: bytes) -> bytes:
+        """Return a body of `encode_body` as `encode` would have."""
+        return self._header + body
+
+    def decode(self, data: bytes | None) -> dict[str, Any]:
+        """Return the value, resolved to this codec's schema; timestamps are integers.
+
+        Raises:
+            UndecodableError: the bytes are not one whole value of a known schema, or are too many.
+        """
+        if data is None:
+            raise UndecodableError("the value is null")
+        known = self._writers.get(data[: self._header_bytes])
+        if known is None:
+            raise UndecodableError(self._unknown_header(data))
+        if len(data) > self._max_bytes:
+            raise UndecodableError(f"the value has {len(data)} bytes, more than the {self._max_bytes} allowed")
+        stream = BytesIO(data)
+        stream.seek(self._header_bytes)
+        try:
+            value: dict[str, Any] = schemaless_reader(stream, known[0], known[1])  # type: ignore[assignment]
+        except MemoryError:
+            # Bytes cannot cause it (see above), so it is this machine's trouble and must not reject a good contact.
+            raise
+        except Exception as error:  # whatever the C code met; nothing but the bytes can be at fault
+            raise UndecodableError(f"the value is no valid Avro {self._name}: {_reason(error)}") from error
+        if stream.tell() != len(data):
+            extra = len(data) - stream.tell()
+            raise UndecodableError(f"{extra} bytes follow the end of the {self._name}")
+        return value
+
+    def _unknown_header(self, data: bytes) -> str:
+        if not data:
+            return "the value is empty"
+        if len(data) < self._header_bytes:
+            return f"the value has only {len(data)} bytes, too few for the header of an Avro value"
+        if data.startswith(SINGLE_OBJECT_MARKER):
+            name = data[len(SINGLE_OBJECT_MARKER) : SINGLE_OBJECT_HEADER_BYTES].hex()
+            return f"the value was written with an unknown schema (fingerprint bytes {name}), not a known {self._name}"
+        return f"the value does not begin like an Avro single-object encoding (c301) but with {data[:2].hex()}"
+
+
+def decode_contact(codec: Codec, value: bytes | None) -> ContactEvent:
+    """Decode a ``ContactFeatures`` value.
+
+    Raises:
+        UndecodableError: as `Codec.decode`.
+    """
+    fields = codec.decode(value)
+    return ContactEvent(
+        fields["event_id"],
+        fields["contact_id"],
+        fields["features"],
+        fields["occurred_at"],
+        fields["campaign_id"],
+        fields["model_version"],
+    )
+
+
+def single_object_header(schema: Mapping[str, Any]) -> bytes:
+    """Return marker and fingerprint: the ten bytes before every value of this schema."""
+    canonical = to_parsing_canonical_form(_without_logical_types(schema))
+    # fastavro gives the sixteen digits in the order of the bytes on the wire, which is little endian.
+    return SINGLE_OBJECT_MARKER + bytes.fromhex(fingerprint(canonical, "CRC-64-AVRO"))
+
+
+def _without_logical_types(schema: Any) -> Any:
+    if isinstance(schema, dict):
+        return {
+            key: value if key == "default" else _without_logical_types(value)
+            for key, value in schema.items()
+            if key not in ("logicalType", "doc")
+        }
+    if isinstance(schema, list):
+        return [_without_logical_types(branch) for branch in schema]
+    return schema
+
+
+def _fewest_bytes(schema: Any, named: dict[str, int | None], record: str) -> int:
+    """Return the fewest bytes a value takes; ``named`` holds None for a type that is still being looked at."""
+    if isinstance(schema, list):
+        return 1 + min(_fewest_bytes(branch, named, record) for branch in schema)
+    if isinstance(schema, str):
+        if schema in _PRIMITIVE_BYTES:
+            return _PRIMITIVE_BYTES[schema]
+        size = named.get(schema.rpartition(".")[2])
+        if size is None:
+            raise SettingsError(
+                f"schema {record}: type {schema} is recursive or not defined; neither can be read safely"
+            )
+        return size
+    kind = schema["type"]
+    if kind in ("array", "map"):
+        items = schema["items"] if kind == "array" else schema["values"]
+        smallest = _fewest_bytes(items, named, record)
+        if kind == "array" and smallest == 0:
+            raise SettingsError(f"schema {record}: an array's items take no bytes, so a few bytes can fill the memory")
+        return 1
+    if kind not in ("record", "enum", "fixed"):
+        return _fewest_bytes(kind, named, record)
+    name = str(schema["name"]).rpartition(".")[2]
+    named[name] = None
+    if kind == "record":
+        named[name] = sum(_fewest_bytes(field["type"], named, record) for field in schema["fields"])
+    else:
+        named[name] = 1 if kind == "enum" else int(schema["size"])
+    return named[name] or 0
+
+
+def _reason(error: Exception) -> str:
+    """Say what broke without repeating any of the value's content, which foreign messages may hold."""
+    match error:
+        case EOFError() | StopIteration():
+            return "it ends too early"
+        case UnicodeDecodeError():
+            return "a string is not UTF-8"
+        case IndexError():
+            return "it ends too early, or a union or enum index is out of range"
+        case _:
+            return f"its bytes break the schema ({type(error).__name__})"
