@@ -12,6 +12,8 @@ What a hostile value could do, and what stops it:
 * hide: fastavro stops where the record ends. Here the end must be the end of the value.
 * surprise: fastavro reports broken bytes by whatever exception its C code met. Here each becomes `UndecodableError`.
 
+Values are written by `stream_scorer.core.avro_writing`.
+
 Logical types are taken off both schemas before fastavro sees them: a timestamp stays the integer it is on the wire,
 since a ``datetime`` would cost time and fail for years past 9999. They change neither bytes nor fingerprint.
 """
@@ -21,9 +23,10 @@ from __future__ import annotations
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
 
-from fastavro import parse_schema, schemaless_reader, schemaless_writer
+from fastavro import parse_schema, schemaless_reader
 from fastavro.schema import fingerprint, to_parsing_canonical_form
 
+from stream_scorer.core.avro_writing import compile_writer
 from stream_scorer.core.events import ContactEvent
 from stream_scorer.errors import InputError, SettingsError
 
@@ -54,7 +57,7 @@ class UndecodableError(InputError):
 class Codec:
     """Encodes values of one schema, and decodes values that any of the known writers wrote. Nothing in it changes."""
 
-    __slots__ = ("_header", "_header_bytes", "_max_bytes", "_name", "_schema", "_writers")
+    __slots__ = ("_header", "_header_bytes", "_max_bytes", "_name", "_plain", "_schema", "_write", "_writers")
 
     def __init__(self, schema: Mapping[str, Any], header: bytes, writers: Mapping[bytes, Any], max_bytes: int) -> None:
         """Use `single_object`; this takes the headers of another framing.
@@ -69,7 +72,9 @@ class Codec:
             SettingsError: a writer's schema would let a few bytes grow without limit.
         """
         plain = _without_logical_types(schema)
+        self._plain: Mapping[str, Any] = plain
         self._schema: Any = parse_schema(plain)
+        self._write = compile_writer(plain)
         self._name = str(schema["name"]).rpartition(".")[2]
         self._header = header
         self._header_bytes = len(header)
@@ -106,21 +111,25 @@ class Codec:
         return cls(schema, header, writers, max_bytes)
 
     def encode(self, value: Mapping[str, Any]) -> bytes:
-        """Return the framed value. It comes from this program: a wrong one is a defect and raises as fastavro does."""
-        stream = BytesIO()
-        stream.write(self._header)
-        schemaless_writer(stream, self._schema, value)
-        return stream.getvalue()
+        """Return the framed value. It comes from this program: a wrong one is a defect and raises as it may."""
+        return self._header + self._write(value)
 
     def encode_body(self, value: Mapping[str, Any]) -> bytes:
         """Return the value's Avro body without framing."""
-        stream = BytesIO()
-        schemaless_writer(stream, self._schema, value)
-        return stream.getvalue()
+        return self._write(value)
 
     def frame(self, body: bytes) -> bytes:
         """Return a body of `encode_body` as `encode` would have."""
         return self._header + body
+
+    def body_of(self, data: bytes) -> bytes:
+        """Return the Avro body of a framed value that `decode` has accepted."""
+        return data[self._header_bytes :]
+
+    @property
+    def schema(self) -> Mapping[str, Any]:
+        """The schema values are encoded with, without documentation and logical types."""
+        return self._plain
 
     def decode(self, data: bytes | None) -> dict[str, Any]:
         """Return the value, resolved to this codec's schema; timestamps are integers.
