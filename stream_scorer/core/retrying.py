@@ -1,0 +1,32 @@
+"""When the next attempt is due. No sleeping here: the caller owns the clock, so shutdown never waits for a retry."""
+
+from __future__ import annotations
+
+import math
+
+
+def next_delay_s(attempt: int, *, base_s: float, max_s: float, retry_after_s: float | None, jitter: float) -> float:
+    """Return the seconds to wait before the next attempt.
+
+    Formula ("equal jitter": half is certain, so an overloaded API always gets a pause; half is random, so that workers
+    which failed together do not come back together)::
+
+        ceiling = min(max_s, base_s ** attempt)
+        delay   = ceiling / 2 + jitter * ceiling / 2
+
+    A ``Retry-After`` wins over the formula and is not cut to ``max_s``: the API knows when it wants to be asked again
+    (a daily cap can be hours away), and coming back earlier only earns the next 429.
+
+    Args:
+        attempt: how many attempts have failed so far, counted from 1.
+        base_s: the base of the power, in seconds: 2.0 gives up to 2, 4, 8 … s.
+        max_s: the highest the formula's ceiling may be, in seconds.
+        retry_after_s: what ``Retry-After`` asked for, in seconds; None where it was absent or unreadable.
+        jitter: a random number in [0, 1).
+    """
+    if retry_after_s is not None:
+        return max(0.0, retry_after_s)
+    # A hundred failed attempts must not end in an OverflowError: compare logarithms before taking the power.
+    overflows = base_s > 1.0 and max_s > 0.0 and attempt * math.log(base_s) > math.log(max_s)
+    ceiling = max_s if overflows else min(max_s, base_s**attempt)
+    return ceiling * (1.0 + jitter) / 2.0

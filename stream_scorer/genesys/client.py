@@ -1,0 +1,176 @@
+"""The scoring API as a function that never raises: contacts in, one `Answer` out.
+
+One call is one attempt. Retrying, halving and holding are decided by the caller (`stream_scorer.core.reacting`), which
+owns the clock and the quota; the one thing repeated here is a request that was not accepted for want of a valid token.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from stream_scorer.core.events import (
+    Answered,
+    Forbidden,
+    NotFound,
+    Refused,
+    TooLarge,
+    Trouble,
+    Unavailable,
+    Unexpected,
+)
+from stream_scorer.errors import SettingsError
+from stream_scorer.genesys import wire
+from stream_scorer.genesys.oauth import Token, TokenRefused, TokenSource, TokenUnavailable
+from stream_scorer.genesys.transport import Http, HttpAnswer, TransportFailure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from stream_scorer.core.events import Answer, Exchange
+
+SCOPE: Final = "predictiveengagement:score"
+_UNAUTHORIZED: Final = 401
+_FORBIDDEN: Final = {
+    _UNAUTHORIZED: "the API takes no token of OAuth client '{client}'; check the client and genesys.region",
+    403: f"OAuth client '{{client}}' needs the scope {SCOPE}",
+}
+_TROUBLES: Final = {408: Trouble.TIMEOUT, 429: Trouble.RATE_LIMITED}
+
+
+class ScoringClient:
+    """Asks the score endpoint of one model, for any number of threads at once."""
+
+    def __init__(
+        self,
+        base_url: str,
+        login_url: str,
+        client_id: str,
+        client_secret: str,
+        model_id: str,
+        *,
+        timeout_s: float = 30.0,
+        token_timeout_s: float = 15.0,
+        max_connections: int = 8,
+        monotonic: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Prepare; nothing is sent before the first `ask`.
+
+        Args:
+            base_url: of the API, ``https://api.<region>``.
+            login_url: of the login service, ``https://login.<region>``.
+            client_id: of an OAuth client with the scope `SCOPE`.
+            client_secret: shows in no repr, log or error.
+            model_id: the model that scores.
+            timeout_s: deadline of the whole exchange with the API, in seconds.
+            token_timeout_s: the same for fetching a token.
+            max_connections: connections kept; as many as there are requests at once.
+            monotonic: monotonic seconds, for the life of the token.
+            wall_clock: Unix seconds, for the times of an exchange and a ``Retry-After`` with a date.
+
+        Raises:
+            SettingsError: a URL is not http or https with a host, or the model id is empty.
+        """
+        _check_url("genesys.base_url", base_url)
+        _check_url("genesys.login_url", login_url)
+        if not model_id:
+            raise SettingsError("genesys.model_id is empty: set it to the id of the Predictive Engagement model")
+        self.url = base_url.rstrip("/") + wire.score_path(model_id)
+        self.model_id = model_id
+        self._timeout_s = timeout_s
+        self._wall_clock = wall_clock
+        self._http = Http(max_connections, wall_clock=wall_clock)
+        self._tokens = TokenSource(
+            self._http,
+            login_url,
+            client_id,
+            client_secret,
+            timeout_s=token_timeout_s,
+            monotonic=monotonic,
+            wall_clock=wall_clock,
+        )
+
+    def __repr__(self) -> str:
+        return f"ScoringClient(url={self.url!r}, tokens={self._tokens!r})"
+
+    def ask(self, parts: Sequence[bytes], model_version: str | None) -> Answer:
+        """Ask about contacts: one exchange with the API. Blocks up to the deadlines; never raises for the API's sake.
+
+        Args:
+            parts: `wire.encode_contact` of each contact.
+            model_version: the version to ask for; None leaves it to the platform.
+        """
+        return self.send(wire.build_body(parts, model_version))
+
+    def send(self, body: bytes) -> Answer:
+        """Send a body that is ready; else as `ask`."""
+        answer, token = self._attempt(body)
+        if token is not None and answer.exchange.status == _UNAUTHORIZED:
+            # Revoked or expired early: nothing was scored, so asking once more with a new token costs nothing twice.
+            self._tokens.invalidate(token)
+            answer, _ = self._attempt(body)
+        return answer
+
+    def close(self) -> None:
+        """Close the connections; what is under way ends at once as unavailable."""
+        self._http.close()
+
+    def _attempt(self, body: bytes) -> tuple[Answer, Token | None]:
+        token = self._tokens.token()
+        if isinstance(token, TokenRefused):
+            return Forbidden(token.exchange, token.message), None
+        if isinstance(token, TokenUnavailable):
+            return Unavailable(token.exchange, token.trouble, token.message, token.retry_after_s), None
+        headers = {
+            "Authorization": f"Bearer {token.value}",
+            "Content-Type": "application/json",
+            "Accept": "application/json",
+            "User-Agent": "stream-scorer",
+        }
+        try:
+            answer = self._http.exchange("POST", self.url, headers=headers, body=body, timeout_s=self._timeout_s)
+        except TransportFailure as failure:
+            exchange = wire.exchange_of(failure.timing, failure.status, failure.headers)
+            return Unavailable(exchange, failure.kind, failure.message), token
+        exchange = wire.exchange_of(answer.timing, answer.status, answer.headers)
+        if 200 <= answer.status < 300:  # noqa: PLR2004
+            return _accepted(answer, exchange), token
+        return self._declined(answer, exchange), token
+
+    def _declined(self, answer: HttpAnswer, exchange: Exchange) -> Answer:
+        status = answer.status
+        error = wire.parse_error(answer.body)
+        said = self._tokens.redact(str(error))
+        message = f"HTTP {status}{f' {said}' if said else ''}"
+        if status in (400, 422):
+            return Refused(exchange, error.named, message)
+        if status in _FORBIDDEN:
+            return Forbidden(exchange, f"{message}: {_FORBIDDEN[status].format(client=self._tokens.client_id)}")
+        if status == 404:  # noqa: PLR2004
+            return NotFound(exchange, f"{message}: this API has no model {self.model_id!r}, or no such version of it")
+        if status == 413:  # noqa: PLR2004
+            return TooLarge(exchange, message)
+        if status in _TROUBLES or 500 <= status < 600:  # noqa: PLR2004
+            after_s = wire.retry_after_s(answer.headers.get("Retry-After"), self._wall_clock())
+            return Unavailable(exchange, _TROUBLES.get(status, Trouble.SERVER_ERROR), message, after_s)
+        return Unexpected(exchange, f"{message}: the score endpoint is not known to give this status")
+
+
+def _accepted(answer: HttpAnswer, exchange: Exchange) -> Answer:
+    try:
+        return Answered(exchange, wire.parse_results(answer.body))
+    except wire.MalformedAnswer as malformed:
+        return Unavailable(exchange, Trouble.MALFORMED, f"HTTP {answer.status}, but {malformed}")
+
+
+def _check_url(key: str, url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        good = good and "@" not in parts.netloc and not parts.query and not parts.fragment
+    except ValueError:
+        good = False
+    if not good:  # the URL is not shown: it may hold a password
+        raise SettingsError(f"{key} must have the form https://host, without user, password or query")

@@ -1,0 +1,104 @@
+"""urllib3's connections and pools, each connection under the deadline of the exchange that uses it.
+
+Through a SOCKS proxy (an optional extra of requests) urllib3 brings connection classes of its own; there only requests'
+time-out holds.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from stream_scorer.genesys.deadlines import Line, current_deadline
+
+if TYPE_CHECKING:
+    import socket
+
+    from urllib3 import PoolManager
+
+# Servers close idle connections after 5 s at the earliest (uvicorn, Apache, Node); a request that crosses that close is
+# lost, and a POST that costs money is not repeated blindly. A connection idle for longer than this is opened afresh.
+IDLE_LIMIT_S: Final = 4.0
+
+
+class WatchedHTTPConnection(HTTPConnection):
+    """A connection that puts itself under the deadline of the exchange that uses it."""
+
+    _line: Line | None = None
+
+    def _new_conn(self) -> socket.socket:
+        deadline = current_deadline()
+        connect = super()._new_conn
+        sock = connect() if deadline is None else deadline.connect(connect)
+        if self._line is not None:
+            self._line.abandon()
+        self._line = Line(sock)
+        if deadline is not None:
+            deadline.attach(self._line)
+        return sock
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        """Send a request, on a fresh or a rested connection."""
+        deadline = current_deadline()
+        if deadline is not None and self._line is not None:
+            deadline.attach(self._line)
+        super().request(*args, **kwargs)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the pool may hand this connection out again; not after `IDLE_LIMIT_S` of rest."""
+        rested_at = None if self._line is None else self._line.rested_at
+        if rested_at is not None and time.monotonic() - rested_at > IDLE_LIMIT_S:
+            return False
+        return super().is_connected
+
+    def close(self) -> None:
+        """Close the socket; its line stays until the exchange has read the body."""
+        line, self._line = self._line, None
+        if line is not None:
+            line.abandon()
+        super().close()
+
+
+class WatchedHTTPSConnection(WatchedHTTPConnection, HTTPSConnection):
+    """The same over TLS."""
+
+
+class WatchedHTTPPool(HTTPConnectionPool):
+    """A pool of watched connections."""
+
+    ConnectionCls = WatchedHTTPConnection
+
+
+class WatchedHTTPSPool(HTTPSConnectionPool):
+    """A pool of watched TLS connections."""
+
+    ConnectionCls = WatchedHTTPSConnection
+
+
+class WatchedAdapter(HTTPAdapter):
+    """requests' way to urllib3, without retries of its own and with watched connections."""
+
+    def __init__(self, max_connections: int) -> None:
+        # Nested retries multiply, and a repeated POST is paid for twice: urllib3 gets none.
+        super().__init__(pool_connections=4, pool_maxsize=max_connections, max_retries=0, pool_block=False)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Make the pools of direct connections."""
+        super().init_poolmanager(*args, **kwargs)
+        _use_watched_pools(self.poolmanager)
+
+    def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> Any:
+        """Make the pools of connections through a proxy."""
+        manager = super().proxy_manager_for(proxy, **proxy_kwargs)
+        if not proxy.lower().startswith("socks"):
+            _use_watched_pools(manager)
+        return manager
+
+
+def _use_watched_pools(manager: PoolManager) -> None:
+    manager.pool_classes_by_scheme = {"http": WatchedHTTPPool, "https": WatchedHTTPSPool}

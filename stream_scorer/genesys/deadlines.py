@@ -1,0 +1,210 @@
+"""A deadline for a whole HTTP exchange, kept by cutting the connection.
+
+requests' ``timeout`` bounds each wait for the socket, not their sum: an answer that drips a byte a second never ends,
+nor does a name with six unreachable addresses. So every exchange runs under a `Deadline`: a watchdog thread shuts the
+exchange's socket down when the time is up, which ends whatever the thread is blocked in (TLS handshake, sending,
+waiting for headers, reading the body). Resolving and connecting, which no other thread can interrupt, run in a thread
+of their own that is left behind when the time is up.
+
+The connections of `stream_scorer.genesys.connections` find the deadline of "their" exchange in a context variable,
+since requests and urllib3 offer no way to hand it through.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from concurrent.futures import Future, InvalidStateError
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+CutReason: TypeAlias = Literal["deadline", "closed"]
+
+_current: ContextVar[Deadline | None] = ContextVar("stream_scorer_deadline", default=None)
+
+
+def current_deadline() -> Deadline | None:
+    """The deadline under which this thread's exchange runs; None outside of one."""
+    return _current.get()
+
+
+class Line:
+    """A second handle on a connection's socket: shutting it down works through TLS and from any thread.
+
+    It is a duplicate because ``ssl`` detaches the original, and because http.client drops its socket before the body is
+    read where the server sends ``Connection: close``. It is closed when both the connection and the exchange are done.
+
+    Attributes:
+        rested_at: monotonic seconds since when no exchange uses it; None while one does.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.rested_at: float | None = None
+        self._sock = sock.dup()
+        self._lock = threading.Lock()  # a close and a shutdown at once could hit a reused file descriptor
+        self._abandoned = False
+
+    def hold(self) -> None:
+        """An exchange uses it."""
+        self.rested_at = None
+
+    def let_go(self) -> None:
+        """The exchange is over."""
+        self.rested_at = time.monotonic()
+        self._close_if_done()
+
+    def abandon(self) -> None:
+        """The connection is closed."""
+        self._abandoned = True
+        self._close_if_done()
+
+    def cut(self) -> None:
+        """End the connection now; whoever is blocked on it wakes up."""
+        with self._lock, contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+
+    def _close_if_done(self) -> None:
+        if self._abandoned and self.rested_at is not None:
+            with self._lock:
+                self._sock.close()
+
+
+class Deadline:
+    """The time limit of one exchange.
+
+    Attributes:
+        due: monotonic seconds.
+        cut_for: why the exchange was ended from outside; None while it was not.
+        connected: whether a connection stood; without one nothing can have been sent.
+    """
+
+    def __init__(self, due: float) -> None:
+        self.due = due
+        self.cut_for: CutReason | None = None
+        self.connected = False
+        self._lock = threading.Lock()
+        self._line: Line | None = None
+        self._connecting: Future[socket.socket] | None = None
+
+    def connect(self, connect: Callable[[], socket.socket]) -> socket.socket:
+        """Resolve and connect in a thread that can be left behind.
+
+        Raises:
+            ConnectionAbortedError: the exchange was cut meanwhile.
+            Exception: whatever ``connect`` raised.
+        """
+        future: Future[socket.socket] = Future()
+        with self._lock:
+            self._raise_if_cut()
+            self._connecting = future
+        threading.Thread(target=_fulfil, args=(future, connect), name="stream-scorer-connect", daemon=True).start()
+        return future.result()
+
+    def attach(self, line: Line) -> None:
+        """Put a connection under this deadline.
+
+        Raises:
+            ConnectionAbortedError: the exchange was cut already.
+        """
+        with self._lock:
+            self._raise_if_cut()
+            if self._line is not None and self._line is not line:
+                self._line.let_go()
+            line.hold()
+            self._line = line
+            self.connected = True
+
+    def cut(self, reason: CutReason) -> None:
+        """End the exchange from another thread."""
+        with self._lock:
+            self.cut_for = self.cut_for or reason
+            if self._line is not None:
+                self._line.cut()
+            if self._connecting is not None:
+                with contextlib.suppress(InvalidStateError):
+                    self._connecting.set_exception(ConnectionAbortedError("cut while connecting"))
+
+    def finish(self) -> None:
+        """The exchange is over; its connection may rest in the pool."""
+        with self._lock:
+            if self._line is not None:
+                self._line.let_go()
+            self._line = None
+
+    def _raise_if_cut(self) -> None:
+        if self.cut_for is not None:
+            raise ConnectionAbortedError("cut before the connection was used")
+
+
+class Watchdog:
+    """Cuts exchanges whose deadline has come. Its thread lives only while there is something to watch."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._active: set[Deadline] = set()
+        self._thread: threading.Thread | None = None
+        self._wakes_at = float("inf")
+        self._closed = False
+
+    @contextlib.contextmanager
+    def limit(self, seconds: float) -> Iterator[Deadline]:
+        """Run the body of the ``with`` under a deadline ``seconds`` from now."""
+        deadline = Deadline(time.monotonic() + seconds)
+        self._watch(deadline)
+        token = _current.set(deadline)
+        try:
+            yield deadline
+        finally:
+            _current.reset(token)
+            with self._changed:
+                self._active.discard(deadline)
+            deadline.finish()
+
+    def close(self) -> None:
+        """Cut everything under way, and everything that still starts."""
+        with self._changed:
+            self._closed = True
+            for deadline in self._active:
+                deadline.cut("closed")
+            self._changed.notify()
+
+    def _watch(self, deadline: Deadline) -> None:
+        with self._changed:
+            if self._closed:
+                deadline.cut("closed")
+                return
+            self._active.add(deadline)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="stream-scorer-deadlines", daemon=True)
+                self._thread.start()
+            elif deadline.due < self._wakes_at:
+                self._changed.notify()
+
+    def _run(self) -> None:
+        with self._changed:
+            while self._active and not self._closed:
+                now = time.monotonic()
+                for deadline in [one for one in self._active if one.due <= now]:
+                    deadline.cut("deadline")
+                    self._active.discard(deadline)
+                self._wakes_at = min((one.due for one in self._active), default=now)
+                self._changed.wait(self._wakes_at - now)
+            self._thread = None
+
+
+def _fulfil(future: Future[socket.socket], connect: Callable[[], socket.socket]) -> None:
+    try:
+        sock = connect()
+    except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to the waiting thread
+        with contextlib.suppress(InvalidStateError):
+            future.set_exception(error)
+        return
+    try:
+        future.set_result(sock)
+    except InvalidStateError:  # the exchange was cut meanwhile; nobody waits for this socket any more
+        sock.close()

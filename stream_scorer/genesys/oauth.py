@@ -1,0 +1,214 @@
+"""Tokens by OAuth client credentials: fetched once for all threads, kept, and renewed before they end."""
+
+from __future__ import annotations
+
+import base64
+import math
+import re
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import orjson
+
+from stream_scorer.core.events import Trouble
+from stream_scorer.errors import SettingsError
+from stream_scorer.genesys import wire
+from stream_scorer.genesys.transport import HttpAnswer, TransportFailure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from stream_scorer.core.events import Exchange
+    from stream_scorer.genesys.transport import Http
+
+RENEW_EARLY_S: Final = 60.0
+# The platform gives 5 minutes to 48 hours. What is no sensible number counts as the least, what is more as the most.
+_LEAST_LIFE_S: Final = 300.0
+_MOST_LIFE_S: Final = 48 * 3600.0
+_MAX_ANSWER_BYTES: Final = 64 * 1024
+_TOKEN: Final = re.compile(r"[\x21-\x7e]{1,16384}")
+_REFUSED: Final = (400, 401)
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A bearer token; its value shows in no repr. ``renew_at`` in monotonic seconds."""
+
+    value: str
+    renew_at: float
+
+    def __repr__(self) -> str:
+        return f"Token(renew_at={self.renew_at})"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRefused:
+    """The login service answers 400 or 401: id or secret are wrong, and asking again does not help."""
+
+    exchange: Exchange
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class TokenUnavailable:
+    """Any other failure of the login service; it passes like a 5xx of the API."""
+
+    exchange: Exchange
+    trouble: Trouble
+    message: str
+    retry_after_s: float | None = None
+
+
+TokenOutcome: TypeAlias = Token | TokenRefused | TokenUnavailable
+
+
+class TokenSource:
+    """The token of one OAuth client, for any number of threads.
+
+    A token is renewed ``min(60 s, half its life)`` before ``expires_in`` has passed. While one thread fetches, the
+    others wait for what it gets, be it a token or a failure; nobody asks again for what just failed.
+    """
+
+    def __init__(
+        self,
+        http: Http,
+        login_url: str,
+        client_id: str,
+        client_secret: str,
+        *,
+        timeout_s: float = 15.0,
+        monotonic: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Prepare; nothing is fetched before the first `token`.
+
+        Args:
+            http: the connections.
+            login_url: base URL of the login service, ``https://login.<region>``.
+            client_id: of an OAuth client with the grant "client credentials".
+            client_secret: shows in no repr, log or error.
+            timeout_s: deadline of a fetch, in seconds.
+            monotonic: monotonic seconds, for the life of the token.
+            wall_clock: Unix seconds, for a ``Retry-After`` with a date.
+
+        Raises:
+            SettingsError: id or secret hold what is no text.
+        """
+        try:
+            basic = base64.b64encode(f"{client_id}:{client_secret}".encode()).decode()
+        except UnicodeEncodeError:
+            raise SettingsError("genesys.client_id or genesys.client_secret is not valid Unicode") from None
+        self._authorization = f"Basic {basic}"
+        self.url = f"{login_url.rstrip('/')}/oauth/token"
+        self.client_id = client_id
+        self._http = http
+        self._secret = client_secret
+        self._timeout_s = timeout_s
+        self._monotonic = monotonic
+        self._wall_clock = wall_clock
+        self._lock = threading.Lock()
+        self._fetches = 0
+        self._last: TokenOutcome | None = None
+
+    def __repr__(self) -> str:
+        return f"TokenSource(url={self.url!r}, client_id={self.client_id!r})"
+
+    def token(self) -> TokenOutcome:
+        """Return a token that is good for a while, fetched now if there is none. Never raises for the network."""
+        fetches_seen = self._fetches
+        with self._lock:
+            last = self._last
+            if isinstance(last, Token):
+                if self._monotonic() < last.renew_at:
+                    return last
+            elif last is not None and self._fetches != fetches_seen:
+                return last  # the fetch that this thread has waited for
+            self._last = self._fetch()
+            self._fetches += 1
+            return self._last
+
+    def invalidate(self, token: Token) -> None:
+        """Forget a token that the API does not take; one fetched meanwhile is kept."""
+        with self._lock:
+            if isinstance(self._last, Token) and self._last.value == token.value:
+                self._last = None
+
+    def redact(self, text: str) -> str:
+        """Return foreign text without the secret and without the current token, should it quote them."""
+        last = self._last
+        for hidden in (self._secret, last.value if isinstance(last, Token) else ""):
+            if hidden:
+                text = text.replace(hidden, "***")
+        return text
+
+    def _fetch(self) -> TokenOutcome:
+        asked_at = self._monotonic()  # the token's life is counted from before it was asked for, to be on the safe side
+        try:
+            answer = self._http.exchange(
+                "POST",
+                self.url,
+                headers={
+                    "Authorization": self._authorization,
+                    "Content-Type": "application/x-www-form-urlencoded",
+                    "Accept": "application/json",
+                },
+                body=b"grant_type=client_credentials",
+                timeout_s=self._timeout_s,
+                max_answer_bytes=_MAX_ANSWER_BYTES,
+            )
+        except TransportFailure as failure:
+            exchange = wire.exchange_of(failure.timing, failure.status, failure.headers)
+            return TokenUnavailable(exchange, failure.kind, f"no token: {failure.message}")
+        return self._read(answer, asked_at)
+
+    def _read(self, answer: HttpAnswer, asked_at: float) -> TokenOutcome:
+        exchange = wire.exchange_of(answer.timing, answer.status, answer.headers)
+        if answer.status in _REFUSED:
+            said = self.redact(str(wire.parse_error(answer.body)))
+            return TokenRefused(
+                exchange,
+                f"the login service refuses OAuth client {self.client_id!r} with HTTP {answer.status}"
+                f"{f' ({said})' if said else ''}: check genesys.client_id, genesys.client_secret and genesys.region",
+            )
+        if not 200 <= answer.status < 300:  # noqa: PLR2004
+            said = self.redact(str(wire.parse_error(answer.body)))
+            trouble = Trouble.RATE_LIMITED if answer.status == 429 else Trouble.SERVER_ERROR  # noqa: PLR2004
+            after_s = wire.retry_after_s(answer.headers.get("Retry-After"), self._wall_clock())
+            message = f"no token: the login service answers HTTP {answer.status}{f' ({said})' if said else ''}"
+            return TokenUnavailable(exchange, trouble, message, after_s)
+        granted = _granted(answer.body)
+        if granted is None:
+            message = f"no token: {self.url} answers HTTP {answer.status} without a bearer token"
+            return TokenUnavailable(exchange, Trouble.MALFORMED, message)
+        value, life_s = granted
+        return Token(value, asked_at + life_s - min(RENEW_EARLY_S, life_s / 2.0))
+
+
+def _granted(body: bytes) -> tuple[str, float] | None:
+    try:
+        answer = orjson.loads(body)
+    except ValueError:
+        return None
+    if not isinstance(answer, dict):
+        return None
+    value, kind = answer.get("access_token"), answer.get("token_type", "bearer")
+    if not isinstance(value, str) or not _TOKEN.fullmatch(value):
+        return None  # it goes into a header: no spaces, no control characters
+    if not isinstance(kind, str) or kind.lower() != "bearer":
+        return None
+    return value, _life_s(answer.get("expires_in"))
+
+
+def _life_s(expires_in: Any) -> float:
+    if isinstance(expires_in, str):  # some identity providers write the number as a string
+        try:
+            expires_in = float(expires_in)
+        except ValueError:
+            return _LEAST_LIFE_S
+    if isinstance(expires_in, bool) or not isinstance(expires_in, int | float):
+        return _LEAST_LIFE_S
+    if not math.isfinite(expires_in) or expires_in <= 0:
+        return _LEAST_LIFE_S
+    return min(float(expires_in), _MOST_LIFE_S)

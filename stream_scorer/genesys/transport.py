@@ -1,0 +1,195 @@
+"""HTTP as this package needs it: one exchange, one deadline, one bounded answer, one kind of error.
+
+The seam to requests: whatever requests, urllib3, ssl or the socket raise ends here, translated by `trouble_of`.
+"""
+
+from __future__ import annotations
+
+import http.client
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+import requests
+import requests.cookies
+import urllib3.exceptions
+
+from stream_scorer.errors import ApiUnavailable
+from stream_scorer.genesys.connections import WatchedAdapter
+from stream_scorer.genesys.deadlines import Watchdog
+from stream_scorer.genesys.troubles import AnswerTooLarge, trouble_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from stream_scorer.core.events import Trouble
+
+MAX_ANSWER_BYTES: Final = 8 * 1024 * 1024
+_READ_BYTES: Final = 64 * 1024
+# The socket's own time-out only stands behind the watchdog, so that the watchdog's word ("deadline") comes first.
+_SOCKET_GRACE_S: Final = 1.0
+_OK: Final = range(200, 300)
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """When an exchange ran. Times are Unix milliseconds, UTC; ``latency_ms`` is monotonic and covers all of it."""
+
+    started_at_ms: int
+    finished_at_ms: int
+    latency_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAnswer:
+    """An answer with its whole body, decompressed.
+
+    The body of an answer that is not 2xx is empty where it could not be read: the status says enough.
+    ``headers`` are found in any spelling of upper and lower case.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    timing: Timing
+
+
+class TransportFailure(ApiUnavailable):
+    """There is no usable answer.
+
+    Attributes:
+        kind: what kind of trouble it was.
+        message: one line without any secret; also ``str(failure)``.
+        timing: when the exchange ran.
+        status: the status where one had arrived (a 2xx then) before the body failed.
+        headers: the headers that came with it.
+    """
+
+    def __init__(
+        self,
+        kind: Trouble,
+        message: str,
+        timing: Timing,
+        status: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+        self.timing = timing
+        self.status = status
+        self.headers: Mapping[str, str] = {} if headers is None else headers
+
+
+class Http:
+    """Exchanges over HTTP, for any number of threads at once.
+
+    Connections are kept and reused; redirects are never followed, cookies never kept, nothing is ever repeated. Proxies
+    and CA bundles come from the environment as with any program on requests; ``~/.netrc`` is not read.
+    """
+
+    def __init__(self, max_connections: int = 8, *, wall_clock: Callable[[], float] = time.time) -> None:
+        """Prepare the connections.
+
+        Args:
+            max_connections: connections kept for each host; as many as there are requests at once.
+            wall_clock: Unix seconds, for the times in `Timing`. Deadlines always run on the real monotonic clock.
+        """
+        self._wall_clock = wall_clock
+        self._watchdog = Watchdog()
+        self._session = _Session(max_connections)
+
+    def exchange(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+        timeout_s: float,
+        max_answer_bytes: int = MAX_ANSWER_BYTES,
+    ) -> HttpAnswer:
+        """Do one exchange within ``timeout_s``: resolving, connecting, TLS, sending, headers and body together.
+
+        Raises:
+            TransportFailure: no answer, or a 2xx whose body was cut off, too large or could not be decompressed.
+        """
+        started = time.monotonic()
+        started_at_ms = self._now_ms()
+        response: requests.Response | None = None
+        failure: Exception | None = None
+        content = b""
+        with self._watchdog.limit(timeout_s) as deadline:
+            try:
+                response = self._session.request(
+                    method,
+                    url,
+                    headers=dict(headers),
+                    data=body,
+                    timeout=timeout_s + _SOCKET_GRACE_S,
+                    allow_redirects=False,
+                    stream=True,
+                )
+                content = _read(response, max_answer_bytes)
+                if deadline.cut_for is not None:  # without a length, a cut looks like the end of the body
+                    failure = ConnectionAbortedError("cut while reading")
+            except (requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException) as error:
+                failure = error
+            except (OSError, ValueError) as error:  # sockets, TLS, header values that cannot be encoded
+                failure = error
+            finally:
+                if response is not None:
+                    response.close()
+        timing = Timing(started_at_ms, self._now_ms(), (time.monotonic() - started) * 1000.0)
+        if failure is not None and (response is None or response.status_code in _OK):
+            kind, message = trouble_of(failure, deadline, urlsplit(url).netloc.rpartition("@")[2], timeout_s)
+            status, got = (None, None) if response is None else (response.status_code, response.headers)
+            raise TransportFailure(kind, message, timing, status, got)
+        if response is None:  # pragma: no cover - without a failure there is a response
+            raise AssertionError
+        return HttpAnswer(response.status_code, response.headers, b"" if failure else content, timing)
+
+    def close(self) -> None:
+        """Cut whatever is under way and close all connections; calls that still come fail at once."""
+        self._watchdog.close()
+        self._session.close()
+
+    def _now_ms(self) -> int:
+        return int(self._wall_clock() * 1000.0)
+
+
+class _Session(requests.Session):
+    def __init__(self, max_connections: int) -> None:
+        super().__init__()
+        self.headers.clear()
+        self.headers["Accept-Encoding"] = "gzip"
+        self.auth = _no_auth
+        self.cookies.set_policy(_NoCookies())
+        for scheme in ("https://", "http://"):
+            self.mount(scheme, WatchedAdapter(max_connections))
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002
+        """Nothing is ever a redirect: even if it does not follow, requests would read the body without a limit."""
+        return None
+
+
+class _NoCookies(requests.cookies.cookielib.DefaultCookiePolicy):  # type: ignore[name-defined,misc]
+    def __init__(self) -> None:
+        super().__init__(allowed_domains=[])
+
+
+def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Stand where an ``auth`` may stand: where there is none, requests would look into ``~/.netrc``."""
+    return request
+
+
+def _read(response: requests.Response, max_bytes: int) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    for part in response.iter_content(_READ_BYTES):
+        size += len(part)
+        if size > max_bytes:
+            raise AnswerTooLarge(f"more than {max_bytes} bytes")
+        parts.append(part)
+    return b"".join(parts)

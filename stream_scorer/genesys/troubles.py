@@ -1,0 +1,104 @@
+"""What went wrong in an exchange: every error of requests, urllib3, ssl and the socket in this package's words.
+
+The texts of foreign errors are never passed on, because they may quote URLs and headers; only the operating system's
+own words for an error are ("Connection refused").
+"""
+
+from __future__ import annotations
+
+import http.client
+import ssl
+from typing import TYPE_CHECKING, Final
+
+import requests.exceptions
+import urllib3.exceptions
+
+from stream_scorer.core.events import Trouble
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from stream_scorer.genesys.deadlines import Deadline
+
+
+class AnswerTooLarge(ValueError):
+    """The decompressed body passes the limit."""
+
+
+def trouble_of(error: Exception, deadline: Deadline, host: str, timeout_s: float) -> tuple[Trouble, str]:
+    """Translate any error of an exchange into its kind and one line."""
+    if deadline.cut_for == "closed":
+        return Trouble.NO_CONNECTION, f"the exchange with {host} was ended: the client was closed"
+    if deadline.cut_for == "deadline" and not deadline.connected:
+        # Nothing was sent, so no contact can be the cause: that is no time-out of an answer.
+        return Trouble.NO_CONNECTION, f"no connection to {host} within {timeout_s:g} s"
+    causes = tuple(_causes(error))
+    # These two are told apart before the table, since requests wraps them into errors that also mean other things.
+    if deadline.cut_for == "deadline" or any(isinstance(one, urllib3.exceptions.ReadTimeoutError) for one in causes):
+        return Trouble.TIMEOUT, f"no complete answer from {host} within {timeout_s:g} s"
+    if any(isinstance(one, http.client.HTTPException) and not isinstance(one, _CUT_OFF) for one in causes):
+        return Trouble.MALFORMED, f"{host} does not answer in HTTP"
+    kind, text = next((kind, text) for known, kind, text in TRANSLATIONS if isinstance(error, known))
+    return kind, text.format(host=host) + _words(causes)
+
+
+_CUT_OFF: Final = (http.client.RemoteDisconnected, http.client.IncompleteRead)
+_BUILT: Final = (
+    "the request to {host} cannot be built; check genesys.base_url, genesys.login_url and the proxy settings"
+)
+
+# The first class that fits counts, so the special ones stand before the general ones.
+TRANSLATIONS: Final[tuple[tuple[type[Exception], Trouble, str], ...]] = (
+    (AnswerTooLarge, Trouble.MALFORMED, "the answer of {host} is too large"),
+    (requests.exceptions.ConnectTimeout, Trouble.NO_CONNECTION, "no connection to {host} in time"),
+    (requests.exceptions.ReadTimeout, Trouble.TIMEOUT, "no complete answer from {host} in time"),
+    (requests.exceptions.Timeout, Trouble.TIMEOUT, "no complete answer from {host} in time"),
+    (requests.exceptions.ProxyError, Trouble.NO_CONNECTION, "the proxy to {host} does not connect"),
+    (requests.exceptions.SSLError, Trouble.NO_CONNECTION, "no TLS connection to {host}"),
+    (requests.exceptions.ConnectionError, Trouble.NO_CONNECTION, "the connection to {host} failed or was lost"),
+    (requests.exceptions.ChunkedEncodingError, Trouble.MALFORMED, "the answer of {host} was cut off"),
+    (requests.exceptions.ContentDecodingError, Trouble.MALFORMED, "the answer of {host} cannot be decompressed"),
+    (requests.exceptions.InvalidProxyURL, Trouble.NO_CONNECTION, _BUILT),
+    (requests.exceptions.InvalidURL, Trouble.NO_CONNECTION, _BUILT),
+    (requests.exceptions.InvalidSchema, Trouble.NO_CONNECTION, _BUILT),
+    (requests.exceptions.MissingSchema, Trouble.NO_CONNECTION, _BUILT),
+    (requests.exceptions.URLRequired, Trouble.NO_CONNECTION, _BUILT),
+    (requests.exceptions.InvalidHeader, Trouble.NO_CONNECTION, _BUILT),
+    (requests.exceptions.UnrewindableBodyError, Trouble.NO_CONNECTION, _BUILT),
+    # Redirects, retries and JSON of requests are not used; should one come up all the same, it is no usable answer.
+    (requests.exceptions.TooManyRedirects, Trouble.MALFORMED, "{host} redirects"),
+    (requests.exceptions.RetryError, Trouble.NO_CONNECTION, "the connection to {host} failed"),
+    (requests.exceptions.StreamConsumedError, Trouble.MALFORMED, "the answer of {host} cannot be read"),
+    (requests.exceptions.JSONDecodeError, Trouble.MALFORMED, "the answer of {host} cannot be read"),
+    (requests.exceptions.InvalidJSONError, Trouble.MALFORMED, "the answer of {host} cannot be read"),
+    (requests.exceptions.HTTPError, Trouble.SERVER_ERROR, "{host} reports an error"),
+    (urllib3.exceptions.DecodeError, Trouble.MALFORMED, "the answer of {host} cannot be decompressed"),
+    (urllib3.exceptions.HTTPError, Trouble.NO_CONNECTION, "the connection to {host} failed or was lost"),
+    (http.client.HTTPException, Trouble.MALFORMED, "{host} does not answer in HTTP"),
+    (TimeoutError, Trouble.TIMEOUT, "no complete answer from {host} in time"),
+    (OSError, Trouble.NO_CONNECTION, "the connection to {host} failed or was lost"),
+    (ValueError, Trouble.NO_CONNECTION, _BUILT),
+    (Exception, Trouble.NO_CONNECTION, "the exchange with {host} failed"),
+)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and what it wraps, from the outside in; requests and urllib3 hide the cause in arguments."""
+    seen: set[int] = set()
+    found: BaseException | None = error
+    while found is not None and id(found) not in seen:
+        seen.add(id(found))
+        yield found
+        inside = (getattr(found, "reason", None), *reversed(found.args), found.__cause__, found.__context__)
+        found = next((one for one in inside if isinstance(one, BaseException) and id(one) not in seen), None)
+
+
+def _words(causes: tuple[BaseException, ...]) -> str:
+    for cause in reversed(causes):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f": {cause.verify_message}"
+        if isinstance(cause, http.client.RemoteDisconnected):
+            return ": closed without an answer"
+        if isinstance(cause, OSError) and isinstance(cause.strerror, str) and cause.strerror:
+            return f": {cause.strerror}"
+    return ""

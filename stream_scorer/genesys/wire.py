@@ -1,0 +1,199 @@
+"""What goes over the wire: bodies, error bodies and headers of the platform. Bytes and text in, values out.
+
+The score endpoint is in no public SDK, so everything that is known of its form stands here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+import orjson
+
+from stream_scorer.core.events import Exchange, QuotaReading
+from stream_scorer.errors import ContactError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from stream_scorer.core.events import FeatureValue
+    from stream_scorer.genesys.transport import Timing
+
+_MAX_TEXT: Final = 300
+_MAX_NAMED: Final = 10_000
+_MAX_ID_CHARACTERS: Final = 256
+_MAX_RETRY_AFTER_S: Final = 7 * 86_400.0
+_MAX_RESET_S: Final = 86_400.0
+_NOT_PRINTED: Final = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]+")
+_SECONDS: Final = re.compile(r"[+-]?\d{1,12}(\.\d{1,9})?")
+_HTML_TITLE: Final = re.compile(rb"<title[^>]*>([^<]{1,300})", re.IGNORECASE)
+
+
+class MalformedAnswer(ValueError):
+    """A 2xx that is not the promised JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorBody:
+    """What an error body says; everything is one line, bounded, and empty where it says nothing.
+
+    ``named`` are the contact ids in ``details[].entityId``, exactly as they came, since they are compared with ours.
+    """
+
+    code: str
+    message: str
+    named: frozenset[str]
+
+    def __str__(self) -> str:
+        return ": ".join(part for part in (self.code, self.message) if part)
+
+
+# --- requests
+
+
+def score_path(model_id: str) -> str:
+    """Return the path of the score endpoint."""
+    return f"/api/v2/predictiveengagement/models/{quote(model_id, safe='')}/score"
+
+
+def encode_contact(contact_id: str, features: Mapping[str, FeatureValue]) -> bytes:
+    """Return a contact's JSON as it stands in a request, UTF-8.
+
+    Numbers must be finite: JSON has no others, and the encoder would write null in their place.
+
+    Raises:
+        ContactError: a value cannot be written as JSON (an integer of more than 64 bits, half a surrogate pair).
+    """
+    try:
+        return orjson.dumps({"contactId": contact_id, "features": features})
+    except TypeError as error:
+        raise ContactError(f"contact {contact_id!r} cannot be written as JSON: {error}") from error
+
+
+def build_body(parts: Sequence[bytes], model_version: str | None) -> bytes:
+    """Return the body of a request: ``contacts`` and, where given, ``modelVersion``; nothing else.
+
+    Args:
+        parts: what `encode_contact` returned for each contact.
+        model_version: None to leave it to the platform.
+    """
+    return b'{"contacts":[' + b",".join(parts) + b"]" + _version(model_version) + b"}"
+
+
+def body_overhead(model_version: str | None) -> int:
+    """Return the bytes of a body without its contacts; n contacts take n - 1 bytes more for the commas between them."""
+    return len(build_body((), model_version))
+
+
+def _version(model_version: str | None) -> bytes:
+    return b"" if model_version is None else b',"modelVersion":' + orjson.dumps(model_version)
+
+
+# --- answers
+
+
+def parse_results(body: bytes) -> list[Any]:
+    """Return the items of ``results`` of a 2xx, unchecked.
+
+    Raises:
+        MalformedAnswer: the body is no JSON (NaN is none) or not an object with a list ``results``.
+    """
+    try:
+        answer = orjson.loads(body)
+    except ValueError:
+        raise MalformedAnswer(f"the body of {len(body)} bytes is not JSON") from None
+    results = answer.get("results") if isinstance(answer, dict) else None
+    if not isinstance(results, list):
+        raise MalformedAnswer("the body has no list 'results'")
+    return results
+
+
+def parse_error(body: bytes) -> ErrorBody:
+    """Return what an error body says, whatever it is: JSON of the platform, HTML, nothing, garbage. Never raises."""
+    try:
+        answer = orjson.loads(body)
+    except ValueError:
+        title = _HTML_TITLE.search(body[: _MAX_TEXT * 16])
+        return ErrorBody("", one_line(title[1].decode("utf-8", "replace")) if title else "", frozenset())
+    if not isinstance(answer, dict):
+        return ErrorBody("", "", frozenset())
+    # The login service answers in the words of OAuth, the API in its own.
+    code = _first_text(answer, "code", "error")
+    message = _first_text(answer, "message", "error_description", "description")
+    return ErrorBody(code, message, _named(answer.get("details")))
+
+
+def exchange_of(timing: Timing, status: int | None, headers: Mapping[str, str]) -> Exchange:
+    """Return the facts of an exchange, with what its headers say."""
+    return Exchange(
+        started_at_ms=timing.started_at_ms,
+        finished_at_ms=timing.finished_at_ms,
+        latency_ms=timing.latency_ms,
+        status=status,
+        correlation_id=one_line(headers.get("ININ-Correlation-Id", "")) or None,
+        quota=quota_reading(headers),
+    )
+
+
+def quota_reading(headers: Mapping[str, str]) -> QuotaReading | None:
+    """Return the ``inin-ratelimit-*`` headers; None where one is missing or is no sensible number."""
+    count = _number(headers.get("inin-ratelimit-count"))
+    allowed = _number(headers.get("inin-ratelimit-allowed"))
+    reset_s = _number(headers.get("inin-ratelimit-reset"))
+    if count is None or allowed is None or reset_s is None:
+        return None
+    if count < 0 or allowed < 0 or not 0 <= reset_s <= _MAX_RESET_S:
+        return None
+    return QuotaReading(int(count), int(allowed), reset_s)
+
+
+def retry_after_s(value: str | None, now_s: float) -> float | None:
+    """Return the seconds that a ``Retry-After`` asks for; None where it is absent or unreadable.
+
+    Both forms are read, seconds and HTTP date. What lies in the past is 0; a week is the most that is believed.
+
+    Args:
+        value: the header.
+        now_s: Unix seconds, for the date.
+    """
+    if value is None:
+        return None
+    seconds = _number(value)
+    if seconds is None:
+        try:
+            date = parsedate_to_datetime(value)
+            seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now_s
+        except (ValueError, TypeError, IndexError, OverflowError):
+            return None
+    return min(max(0.0, seconds), _MAX_RETRY_AFTER_S)
+
+
+def one_line(text: str) -> str:
+    """Return foreign text fit for a log line or a header: one line, no control characters, bounded."""
+    # Cut first: the text may be megabytes.
+    clean = _NOT_PRINTED.sub(" ", text[: _MAX_TEXT * 4]).strip()
+    clean = clean.encode("utf-8", "replace").decode()
+    return clean if len(clean) <= _MAX_TEXT else clean[: _MAX_TEXT - 1] + "…"
+
+
+def _first_text(answer: dict[str, Any], *keys: str) -> str:
+    return next((one_line(value) for key in keys if isinstance(value := answer.get(key), str) and value), "")
+
+
+def _named(details: Any) -> frozenset[str]:
+    if not isinstance(details, list):
+        return frozenset()
+    ids = (detail.get("entityId") for detail in details[:_MAX_NAMED] if isinstance(detail, dict))
+    return frozenset(one for one in ids if isinstance(one, str) and 0 < len(one) <= _MAX_ID_CHARACTERS)
+
+
+def _number(value: str | None) -> float | None:
+    if value is None or not _SECONDS.fullmatch(value.strip()):
+        return None
+    number = float(value)
+    return number if math.isfinite(number) else None
