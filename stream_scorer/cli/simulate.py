@@ -1,0 +1,77 @@
+"""``stream-scorer simulate``: the simulator of the Genesys API, in the foreground."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stream_scorer.errors import UsageError
+from stream_scorer.local.simulator.config import DEFAULT_SECRET, SimulatorConfig, read_features
+from stream_scorer.local.simulator.running import serve, worker_environment
+
+DEFAULTS = SimulatorConfig()
+SECRET_VARIABLE = "SIMULATOR_CLIENT_SECRET"  # noqa: S105 - the variable's name
+
+
+def simulate(
+    *,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0: any that is free.", min=0, max=65535)] = 8090,
+    client_id: Annotated[
+        str, typer.Option(help=f"The OAuth client. Its secret is ${SECRET_VARIABLE}, else '{DEFAULT_SECRET}'.")
+    ] = DEFAULTS.client_id,
+    model_id: Annotated[str, typer.Option(help="The one model there is.")] = DEFAULTS.model_id,
+    version: Annotated[
+        list[str] | None, typer.Option("--version", help="A model version that exists; repeat it for more.")
+    ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            help="The model's features: a TOML or JSON file of names and types, or a worker's settings file. "
+            "Without it, the tutorial's four.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
+    any_features: Annotated[bool, typer.Option("--any-features", help="Accept whatever features come.")] = False,
+    quota: Annotated[int, typer.Option(help="Requests a minute.", min=0)] = DEFAULTS.quota,
+    latency_ms: Annotated[float, typer.Option(help="Time a request takes.", min=0)] = DEFAULTS.latency_ms,
+    latency_jitter_ms: Annotated[float, typer.Option(help="Up to this much more.", min=0)] = DEFAULTS.latency_jitter_ms,
+    expires_in: Annotated[int, typer.Option(help="Life of a token in seconds.", min=1)] = DEFAULTS.expires_in,
+) -> None:
+    """Simulates the Genesys scoring API on this machine until Ctrl-C: OAuth, scores, quota, scripted faults.
+
+    Faults are scripted over HTTP: POST /_simulator/faults. What was scored, and so is paid for: GET /_simulator/stats
+    and /_simulator/scored.
+    """
+    if features is not None and any_features:
+        raise UsageError("--features and --any-features exclude each other: give one of them")
+    changes: dict[str, Any] = {
+        "client_id": client_id,
+        "client_secret": os.environ.get(SECRET_VARIABLE) or DEFAULT_SECRET,
+        "model_id": model_id,
+        "quota": quota,
+        "latency_ms": latency_ms,
+        "latency_jitter_ms": latency_jitter_ms,
+        "expires_in": expires_in,
+    }
+    if version:
+        changes["known_versions"] = tuple(version)
+    if any_features:
+        changes["features"] = None
+    elif features is not None:
+        changes["features"] = read_features(features)
+    config = DEFAULTS.changed(changes)
+    serve(config, host, port, on_ready=lambda base_url: _introduce(base_url, config))
+
+
+def _introduce(base_url: str, config: SimulatorConfig) -> None:
+    typer.echo(f"The simulator answers at {base_url}; Ctrl-C ends it. To point the worker at it:\n")
+    for name, value in worker_environment(base_url, config).items():
+        # A secret that was chosen is not printed: terminals and logs are read by others.
+        shown = f'"${SECRET_VARIABLE}"' if value == config.client_secret != DEFAULT_SECRET else value
+        typer.echo(f"  export {name}={shown}")
+    typer.echo(f"\nFaults and the account: {base_url}/_simulator/ (faults, stats, scored, config)")

@@ -1,0 +1,23 @@
+"""A simulator of the Genesys Cloud scoring API, with scripted faults and an account of what is paid for.
+
+``with Simulator(SimulatorConfig(latency_ms=20)) as simulator:`` starts one in a process of its own and gives its
+``base_url``; `SimulatorControl` steers one that runs already. Over HTTP: see `stream_scorer.local.simulator.app`.
+"""
+
+from stream_scorer.local.simulator.config import SimulatorConfig
+from stream_scorer.local.simulator.control import SimulatorControl
+from stream_scorer.local.simulator.faults import Fault, FaultAction, FaultMatch
+from stream_scorer.local.simulator.ledger import Stats
+from stream_scorer.local.simulator.running import Simulator, ThreadedSimulator, serve
+
+__all__ = [
+    "Fault",
+    "FaultAction",
+    "FaultMatch",
+    "Simulator",
+    "SimulatorConfig",
+    "SimulatorControl",
+    "Stats",
+    "ThreadedSimulator",
+    "serve",
+]

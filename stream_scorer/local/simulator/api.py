@@ -1,0 +1,170 @@
+"""What the simulated platform answers to whom. No sockets, no waiting: `app` does both."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from stream_scorer.local.simulator.checking import BadRequest, UnknownVersion
+from stream_scorer.local.simulator.config import SCORE_SCOPE, SimulatorConfig
+from stream_scorer.local.simulator.faults import FaultAction, FaultBook, FaultPath
+from stream_scorer.local.simulator.ledger import Ledger, Stats
+from stream_scorer.local.simulator.quota import QuotaWindow
+from stream_scorer.local.simulator.replies import JSON, Reply, html_error, oauth_error, platform_error
+from stream_scorer.local.simulator.scoring import Model
+from stream_scorer.local.simulator.tokens import TokenOffice
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+UNAUTHORIZED = 401
+BODILESS = {204, 304}
+OAUTH_STATUSES = {400, UNAUTHORIZED}
+
+
+class SimulatedApi:
+    """The platform: one client, one model, one quota, one script of faults."""
+
+    def __init__(
+        self,
+        config: SimulatorConfig,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`clock` gives monotonic seconds, `wall_clock` Unix seconds."""
+        self._initial = config
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self.tokens = TokenOffice()
+        self.faults = FaultBook()
+        self.ledger = Ledger()
+        self._quota = QuotaWindow()
+        self._configure(config)
+
+    # --- what a script may do
+
+    def change(self, changes: Mapping[str, Any]) -> None:
+        """Changes the configuration from the next request on; a SettingsError changes nothing."""
+        self._configure(self.config.changed(changes))
+
+    def reset(self) -> None:
+        """Back to the start: first configuration, no faults, no tokens, empty quota window and account."""
+        self.tokens.revoke_all()
+        self.faults.clear()
+        self.ledger = self.ledger.restarted()
+        self._quota = QuotaWindow()
+        self._configure(self._initial)
+
+    def stats(self) -> Stats:
+        """The account as of now."""
+        count, allowed, reset_s = self._quota_reading()
+        return self.ledger.stats(quota_count=count, quota_allowed=allowed, quota_reset_s=reset_s)
+
+    # --- what a client may do
+
+    def arrived(self) -> None:
+        """A token or score request has arrived."""
+        self.ledger.arrived(int(self._wall_clock() * 1000))
+
+    def token(self, headers: Mapping[bytes, bytes], body: bytes) -> Reply:
+        """``POST /oauth/token``."""
+        reply = self.tokens.answer(headers, body, self.config, self._clock())
+        self.ledger.tokens_issued += reply.status == 200  # noqa: PLR2004 - OK
+        return reply
+
+    def admit(self, headers: Mapping[bytes, bytes], context_id: str) -> Reply | None:
+        """Authentication, scope and quota, in this order; None: the request may go on, and is counted."""
+        config, now = self.config, self._clock()
+        scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+        if scheme.lower() != b"bearer" or not token:
+            text = "No authentication bearer token specified in authorization header."
+            return platform_error(UNAUTHORIZED, text, context_id=context_id)
+        if not self.tokens.valid(token.decode("latin-1"), now):
+            return platform_error(
+                UNAUTHORIZED, "Invalid login credentials.", context_id=context_id, code="bad.credentials"
+            )
+        if SCORE_SCOPE not in config.scopes:
+            text = f"Unable to perform the requested action. You are missing the following permission(s): {SCORE_SCOPE}"
+            return platform_error(403, text, context_id=context_id)
+        if self._quota.take(now, allowed=config.quota, length_s=config.quota_window_s):
+            return None
+        retry_after = str(max(1, self._quota.reset_s(now, length_s=config.quota_window_s)))
+        text = f"Rate limit of {config.quota} requests in {config.quota_window_s:g} seconds exceeded."
+        return platform_error(429, text, context_id=context_id, headers=(("Retry-After", retry_after),))
+
+    def score(self, model_id: str, headers: Mapping[bytes, bytes], body: bytes, context_id: str) -> Reply:
+        """``POST /api/v2/predictiveengagement/models/{model_id}/score``, once admitted."""
+        if refusal := self._refusal(model_id, headers, len(body)):
+            return platform_error(*refusal, context_id=context_id)
+        try:
+            contact_ids, results = self._model.score(orjson.loads(body))
+        except orjson.JSONDecodeError as error:
+            return platform_error(400, f"The body is not JSON: {error}", context_id=context_id)
+        except BadRequest as error:
+            worst = error.complaints
+            return platform_error(400, str(error), context_id=context_id, code=worst[0].code, complaints=worst)
+        except UnknownVersion as error:
+            return platform_error(404, f"The model version '{error}' was not found.", context_id=context_id)
+        self.ledger.paid(contact_ids, len(contact_ids))
+        return Reply(200, orjson.dumps({"results": results}))
+
+    def scripted(self, path: FaultPath, action: FaultAction, context_id: str) -> Reply:
+        """The answer a fault with a status asks for."""
+        if action.status is None:
+            raise ValueError("the action has no status")
+        text = f"Scripted answer {action.status}."
+        if action.body == "platform" and path == "token" and action.status in OAUTH_STATUSES:
+            reply = oauth_error(action.status, text)
+        elif action.body == "platform":
+            reply = platform_error(action.status, text, context_id=context_id)
+        elif action.body == "html":
+            reply = html_error(action.status)
+        else:
+            reply = Reply(action.status, b"" if action.body == "empty" else action.body.encode())
+        body = b"" if action.status in BODILESS else reply.body
+        more = tuple(action.headers.items())
+        if action.retry_after is not None:
+            more = (("Retry-After", action.retry_after), *more)
+        return Reply(reply.status, body, reply.content_type, (*reply.headers, *more))
+
+    def common_headers(self, context_id: str) -> dict[bytes, bytes]:
+        """What every answer carries: the correlation id and the state of the quota."""
+        count, allowed, reset_s = self._quota_reading()
+        return {
+            b"inin-correlation-id": context_id.encode(),
+            b"inin-ratelimit-count": b"%d" % count,
+            b"inin-ratelimit-allowed": b"%d" % allowed,
+            b"inin-ratelimit-reset": b"%d" % reset_s,
+        }
+
+    def _refusal(self, model_id: str, headers: Mapping[bytes, bytes], size: int) -> tuple[int, str] | None:
+        """What is wrong with a request before its body is read: status and message."""
+        if model_id != self.config.model_id:
+            return 404, f"The model '{model_id}' was not found."
+        if size > self.config.max_request_bytes:
+            return 413, f"The request is larger than {self.config.max_request_bytes} bytes."
+        if headers.get(b"content-type", b"").partition(b";")[0].strip().lower() != JSON.encode():
+            return 415, f"Content-Type must be {JSON}."
+        if headers.get(b"content-encoding", b"identity") != b"identity":
+            return 415, "Content-Encoding is not supported."
+        return None
+
+    def _configure(self, config: SimulatorConfig) -> None:
+        self.config = config
+        self._model = Model(config)
+
+    def _quota_reading(self) -> tuple[int, int, int]:
+        now = self._clock()
+        return self._quota.count(now), self.config.quota, self._quota.reset_s(now, length_s=self.config.quota_window_s)
+
+
+def contact_ids_of(body: bytes) -> frozenset[str]:
+    """The contact ids in a request body, as far as it can be read: what faults are matched against."""
+    try:
+        contacts = orjson.loads(body)["contacts"]
+        return frozenset(contact["contactId"] for contact in contacts)
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return frozenset()

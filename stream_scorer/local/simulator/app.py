@@ -1,0 +1,182 @@
+"""The simulator as an ASGI application.
+
+The platform's two endpoints are plain ASGI, because they are measured beside the worker. The script's own endpoints,
+all below ``/_simulator``, go through Starlette:
+
+=========================  =============================================================================================
+``GET    /health``         204 as soon as it runs
+``GET    /stats``          the account: `stream_scorer.local.simulator.ledger.Stats`
+``GET    /scored``         contact id -> how often it was scored, which is what is paid for; with ``?minimum=2`` only
+                           those that were scored so often or more
+``GET    /faults``         the script in force with ``seen`` and ``fired``
+``POST   /faults``         adds a list of faults (see `stream_scorer.local.simulator.faults`); answers like ``GET``
+``DELETE /faults``         ends all faults
+``POST   /revoke-tokens``  every token given out is worth nothing from now on
+``GET    /config``         the configuration, without the secret
+``PATCH  /config``         changes some of it (`stream_scorer.local.simulator.config.SimulatorConfig`); answers like
+                           ``GET``
+``POST   /reset``          back to the first configuration, no faults, no tokens, an empty account
+=========================  =============================================================================================
+
+A script that is malformed gets a 400 ``{"error": one line}`` and changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from stream_scorer.local.simulator.api import SimulatedApi, contact_ids_of
+from stream_scorer.local.simulator.control_routes import control_app
+from stream_scorer.local.simulator.ledger import DROPPED
+from stream_scorer.local.simulator.replies import Reply, platform_error
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from stream_scorer.local.simulator.config import SimulatorConfig
+    from stream_scorer.local.simulator.faults import FaultAction, FaultPath
+
+TOKEN_PATH = "/oauth/token"  # noqa: S105 - a path
+SCORE_PATH = re.compile(r"/api/v2/predictiveengagement/models/([^/]+)/score")
+CONTROL_PREFIX = "/_simulator/"
+# What is read of a body that is too large anyway: a client that is cut off while it still sends sees no 413.
+READ_LIMIT = 64 * 1024 * 1024
+
+
+class ClientGone(Exception):
+    """The client left before its request was complete."""
+
+
+class SimulatorApp:
+    """Reads requests, has them answered by `SimulatedApi`, waits as long as the latency says, and sends."""
+
+    def __init__(self, config: SimulatorConfig) -> None:
+        self.api = SimulatedApi(config)
+        self._control = control_app(self.api, CONTROL_PREFIX.rstrip("/"))
+        self._jitter = random.Random(0)  # noqa: S311 - a latency is no secret, and every run has the same ones
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI entry."""
+        if scope["type"] != "http":
+            return
+        path: str = scope["path"]
+        if path.startswith(CONTROL_PREFIX):
+            await self._control(scope, receive, send)
+            return
+        exchange = _Exchange(self.api, scope, receive, send)
+        try:
+            if found := SCORE_PATH.fullmatch(path):
+                await self._score(exchange, found[1])
+            elif path == TOKEN_PATH:
+                await self._token(exchange)
+            else:
+                await exchange.answer("other", exchange.error(404, f"There is nothing at {path}."))
+        except ClientGone:
+            self.api.ledger.finished("other", DROPPED)
+
+    async def _token(self, exchange: _Exchange) -> None:
+        self.api.arrived()
+        body = await exchange.body()
+        if exchange.method != "POST":
+            await exchange.answer("token", exchange.error(405, "Use POST."))
+            return
+        action = self.api.faults.take("token")
+        if action is not None and await self._spoil(exchange, "token", action):
+            return
+        reply = self.api.token(exchange.headers, body)
+        await self._finish(exchange, "token", reply, action)
+
+    async def _score(self, exchange: _Exchange, model_id: str) -> None:
+        self.api.arrived()
+        self.api.ledger.begun()
+        try:
+            body = await exchange.body()
+            due = asyncio.get_running_loop().time() + self._latency_s()
+            if exchange.method != "POST":
+                await exchange.answer("score", exchange.error(405, "Use POST."))
+                return
+            if refusal := self.api.admit(exchange.headers, exchange.context_id):
+                await exchange.answer("score", refusal)
+                return
+            action = self.api.faults.take("score", lambda: contact_ids_of(body))
+            if action is not None and await self._spoil(exchange, "score", action):
+                return
+            reply = self.api.score(model_id, exchange.headers, body, exchange.context_id)
+            await asyncio.sleep(due - asyncio.get_running_loop().time())
+            await self._finish(exchange, "score", reply, action)
+        finally:
+            self.api.ledger.ended()
+
+    def _latency_s(self) -> float:
+        config = self.api.config
+        jitter_ms = self._jitter.uniform(0, config.latency_jitter_ms) if config.latency_jitter_ms else 0.0
+        return (config.latency_ms + jitter_ms) / 1000
+
+    async def _spoil(self, exchange: _Exchange, path: FaultPath, action: FaultAction) -> bool:
+        """What a fault does before the work; whether the request has ended with it."""
+        await asyncio.sleep(action.delay_ms / 1000)
+        if action.drop == "before":
+            await exchange.drop(path)
+            return True
+        if action.status is not None:
+            await exchange.answer(path, self.api.scripted(path, action, exchange.context_id))
+            return True
+        return False
+
+    async def _finish(self, exchange: _Exchange, path: FaultPath, reply: Reply, action: FaultAction | None) -> None:
+        if action is not None and action.drop == "after":
+            await exchange.drop(path)
+        else:
+            await exchange.answer(path, reply)
+
+
+class _Exchange:
+    """One request and its answer."""
+
+    def __init__(self, api: SimulatedApi, scope: Scope, receive: Receive, send: Send) -> None:
+        self._api, self._scope, self._receive, self._send = api, scope, receive, send
+        self.method: str = scope["method"]
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.context_id = str(uuid.uuid4())
+
+    def error(self, status: int, message: str) -> Reply:
+        """An error in the platform's form."""
+        return platform_error(status, message, context_id=self.context_id)
+
+    async def body(self) -> bytes:
+        """The whole body, or its first 64 MiB."""
+        chunks: list[bytes] = []
+        size, more = 0, True
+        while more and size <= READ_LIMIT:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            chunks.append(message.get("body", b""))
+            size += len(chunks[-1])
+            more = message.get("more_body", False)
+        return b"".join(chunks)
+
+    async def answer(self, path: str, reply: Reply) -> None:
+        """Sends the reply and counts it."""
+        self._api.ledger.finished(path, reply.status)
+        headers = {
+            b"content-type": reply.content_type.encode(),
+            b"content-length": b"%d" % len(reply.body),
+            **self._api.common_headers(self.context_id),
+            **{name.lower().encode(): value.encode() for name, value in reply.headers},  # a script may override any
+        }
+        await self._send({"type": "http.response.start", "status": reply.status, "headers": list(headers.items())})
+        await self._send({"type": "http.response.body", "body": reply.body})
+
+    async def drop(self, path: str) -> None:
+        """Closes the connection under the client, without a byte of an answer."""
+        self._api.ledger.finished(path, DROPPED)
+        state: dict[str, Any] = self._scope["state"]
+        state["transport"].abort()
+        # The server answers 500 for an application that returns before the connection is seen to be lost.
+        while (await self._receive())["type"] != "http.disconnect":
+            pass

@@ -1,0 +1,134 @@
+"""What the simulated model refuses, and the exact words of each refusal.
+
+`scoring` calls the functions for single contacts only where its fast path has not seen such a contact before.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from stream_scorer.local.simulator.config import FeatureType, SimulatorConfig
+
+REQUEST_FIELDS = {"contacts", "modelVersion"}
+CONTACT_FIELDS = {"contactId", "features"}
+PYTHON_TYPES: dict[FeatureType, frozenset[type]] = {
+    "integer": frozenset({int}),
+    "number": frozenset({int, float}),
+    "boolean": frozenset({bool}),
+    "string": frozenset({str}),
+}
+SCALARS = frozenset({int, float, bool, str})
+
+
+class Complaint(NamedTuple):
+    """One entry of a 400's ``details``. ``entity_id`` is None where the platform does not say whose fault it is."""
+
+    code: str
+    field: str
+    message: str
+    entity_id: str | None = None
+
+
+class BadRequest(Exception):
+    """The request breaks the contract: a 400 on its way up, no error of ours."""
+
+    def __init__(self, *complaints: Complaint) -> None:
+        super().__init__(complaints[0].message)
+        self.complaints = complaints
+
+
+class UnknownVersion(Exception):
+    """The model has no such version: a 404 on its way up, no error of ours."""
+
+
+def open_envelope(request: Any, config: SimulatorConfig) -> tuple[list[Any], str | None]:
+    """The contacts, not looked at yet, and the ``modelVersion`` of a decoded body.
+
+    Raises:
+        BadRequest: there is anything but these two, or they are not of the right form.
+        UnknownVersion: the version is none of the model's.
+    """
+    if not isinstance(request, dict):
+        raise BadRequest(Complaint("bad.request", "", "the body must be a JSON object"))
+    if extra := request.keys() - REQUEST_FIELDS:
+        raise BadRequest(Complaint("bad.request", min(extra), f"unknown property '{min(extra)}'"))
+    contacts, version = request.get("contacts"), request.get("modelVersion")
+    if not isinstance(contacts, list) or not 1 <= len(contacts) <= config.max_contacts:
+        text = f"'contacts' must be an array of 1 to {config.max_contacts} contacts"
+        raise BadRequest(Complaint("invalid.value", "contacts", text))
+    if "modelVersion" in request and (not isinstance(version, str) or not version):
+        raise BadRequest(Complaint("invalid.value", "modelVersion", "'modelVersion' must be a non-empty string"))
+    if version is not None and config.known_versions is not None and version not in config.known_versions:
+        raise UnknownVersion(version)
+    return contacts, version
+
+
+def examine_contact(contact: Any, config: SimulatorConfig) -> tuple[str, dict[str, Any]]:
+    """The contact's id and its features, whose values are not looked at yet.
+
+    Raises:
+        BadRequest: it has not exactly ``contactId`` and ``features``, or not exactly the model's features.
+    """
+    if not isinstance(contact, dict):
+        raise BadRequest(Complaint("bad.request", "contacts", "a contact must be an object"))
+    contact_id, features = contact.get("contactId"), contact.get("features")
+    if not isinstance(contact_id, str) or not contact_id:
+        raise BadRequest(Complaint("invalid.value", "contactId", "'contactId' must be a non-empty string"))
+    if contact.keys() != CONTACT_FIELDS or not isinstance(features, dict):
+        text = "a contact must have 'contactId' and an object 'features', nothing else"
+        raise BadRequest(Complaint("bad.request", "features", text, _named(contact_id, config)))
+    if len(features) > config.max_features:
+        text = f"a contact may have {config.max_features} features"
+        raise BadRequest(Complaint("invalid.value", "features", text, _named(contact_id, config)))
+    model = config.features
+    if model is not None and (different := features.keys() ^ model.keys()):
+        name = min(different)
+        text = f"feature '{name}' is {'missing' if name in model else 'unknown to the model'}"
+        raise BadRequest(Complaint("invalid.value", f"features.{name}", text, _named(contact_id, config)))
+    return contact_id, features
+
+
+def always_right(contact_id: str, features: Mapping[str, Any], config: SimulatorConfig) -> bool:
+    """Whether any values of these types are right for these features; False: these values are, others may not be.
+
+    Raises:
+        BadRequest: a value is wrong.
+    """
+    always = True
+    for name, value in features.items():
+        kinds = SCALARS if config.features is None else PYTHON_TYPES[config.features[name]]
+        if type(value) in kinds:
+            continue
+        if int in kinds and isinstance(value, float) and value.is_integer():
+            always = False  # JSON tells no integers apart: 3.0 is one, 3.5 is none
+            continue
+        expected = "not be null, an array or an object" if config.features is None else f"be {config.features[name]}"
+        text = f"feature '{name}' must {expected}"
+        raise BadRequest(Complaint("invalid.value", f"features.{name}", text, _named(contact_id, config)))
+    return always
+
+
+def check_ids(ids: list[str], config: SimulatorConfig) -> None:
+    """No id twice, and none that the configuration refuses.
+
+    Raises:
+        BadRequest: names every refused contact with the naming prefix; without such, it says only that there is one.
+    """
+    if len(set(ids)) != len(ids):
+        twice = Counter(ids).most_common(1)[0][0]
+        text = "a contactId occurs twice in the request"
+        raise BadRequest(Complaint("invalid.value", "contacts", text, _named(twice, config)))
+    prefixes = tuple(filter(None, (config.refuse_named_prefix, config.refuse_prefix)))
+    if not prefixes or not (refused := [contact_id for contact_id in ids if contact_id.startswith(prefixes)]):
+        return
+    if config.refuse_named_prefix and (named := [i for i in refused if i.startswith(config.refuse_named_prefix)]):
+        raise BadRequest(*(Complaint("invalid.value", "contacts", "the contact cannot be scored", i) for i in named))
+    raise BadRequest(Complaint("invalid.value", "contacts", "a contact of the request cannot be scored"))
+
+
+def _named(contact_id: str, config: SimulatorConfig) -> str | None:
+    return contact_id if config.names_invalid_contacts else None

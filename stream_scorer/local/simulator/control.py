@@ -1,0 +1,110 @@
+"""The Python side of the script: steers a simulator that runs, over its own endpoints."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import orjson
+import requests
+
+from stream_scorer.errors import LocalError, SettingsError
+from stream_scorer.local.simulator.ledger import Stats
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from stream_scorer.local.simulator.faults import Fault, FaultPath
+
+TIMEOUT_S = 30
+
+
+class SimulatorControl:
+    """Faults, account and configuration of the simulator at a base URL.
+
+    Every method raises LocalError where the simulator does not answer, and SettingsError where it refuses the script.
+    """
+
+    def __init__(self, base_url: str) -> None:
+        self._base_url = base_url.rstrip("/")
+        self._session = requests.Session()
+        self._session.trust_env = False  # a proxy of the environment is no way to this machine
+
+    @property
+    def base_url(self) -> str:
+        """Where API and token endpoint are, without a slash at the end."""
+        return self._base_url
+
+    def add_fault(
+        self,
+        *,
+        path: FaultPath = "score",
+        contact_id: str | None = None,
+        times: int | None = 1,
+        after: int = 0,
+        status: int | None = None,
+        retry_after: str | int | None = None,
+        headers: dict[str, str] | None = None,
+        body: str | None = None,
+        drop: Literal["before", "after"] | None = None,
+        delay_ms: float | None = None,
+    ) -> None:
+        """Adds one fault to the script; the words are those of `stream_scorer.local.simulator.faults`."""
+        match = {"path": path, "contact_id": contact_id}
+        action = {
+            "status": status,
+            "retry_after": retry_after,
+            "headers": headers,
+            "body": body,
+            "drop": drop,
+            "delay_ms": delay_ms,
+        }
+        given = {name: value for name, value in action.items() if value is not None}
+        self._call("POST", "faults", [{"match": match, "times": times, "after": after, "action": given}])
+
+    def add_faults(self, faults: Iterable[Fault]) -> None:
+        """Adds faults to the script, in this order."""
+        self._call("POST", "faults", [fault.model_dump(mode="json", exclude_unset=True) for fault in faults])
+
+    def faults(self) -> list[dict[str, Any]]:
+        """The script in force, each line with ``seen`` and ``fired``."""
+        faults: list[dict[str, Any]] = self._call("GET", "faults")
+        return faults
+
+    def clear_faults(self) -> None:
+        """Ends all faults."""
+        self._call("DELETE", "faults")
+
+    def stats(self) -> Stats:
+        """The account as of now."""
+        return Stats(**self._call("GET", "stats"))
+
+    def scored(self, *, minimum: int = 1) -> dict[str, int]:
+        """How often each contact was scored, by id; only those that were scored ``minimum`` times or more."""
+        scored: dict[str, int] = self._call("GET", f"scored?minimum={minimum}")
+        return scored
+
+    def configure(self, **changes: Any) -> None:
+        """Changes fields of `SimulatorConfig` while it runs."""
+        self._call("PATCH", "config", changes)
+
+    def revoke_tokens(self) -> int:
+        """Makes every token worthless; how many there were."""
+        revoked: int = self._call("POST", "revoke-tokens")["revoked"]
+        return revoked
+
+    def reset(self) -> None:
+        """Back to the first configuration, with no faults, no tokens and an empty account."""
+        self._call("POST", "reset")
+
+    def _call(self, method: str, what: str, content: Any = None) -> Any:
+        data = None if content is None else orjson.dumps(content)
+        try:
+            answer = self._session.request(method, f"{self.base_url}/_simulator/{what}", data=data, timeout=TIMEOUT_S)
+        except requests.RequestException as error:
+            reason = f"does not answer ({type(error).__name__})"
+            raise LocalError(f"the simulator at {self.base_url} {reason}: is it running?") from None
+        if answer.status_code == requests.codes.bad_request:
+            raise SettingsError(orjson.loads(answer.content)["error"])
+        if not answer.ok:
+            raise LocalError(f"{self.base_url} answers {answer.status_code} to {method} {what}: it is no simulator")
+        return orjson.loads(answer.content) if answer.content else None

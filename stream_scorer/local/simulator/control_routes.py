@@ -1,0 +1,107 @@
+"""The simulator's own endpoints, by which a script steers it. `app` lists them."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.routing import Mount, Route
+
+from stream_scorer.errors import SettingsError
+from stream_scorer.local.simulator.faults import parse_faults
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from stream_scorer.local.simulator.api import SimulatedApi
+
+
+def control_app(api: SimulatedApi, prefix: str) -> Starlette:
+    """The Starlette application for everything below ``prefix``."""
+    routes = _Routes(api)
+    return Starlette(
+        routes=[
+            Mount(
+                prefix,
+                routes=[
+                    Route("/health", routes.health),
+                    Route("/stats", routes.stats),
+                    Route("/scored", routes.scored),
+                    Route("/faults", routes.faults),
+                    Route("/faults", routes.add_faults, methods=["POST"]),
+                    Route("/faults", routes.clear_faults, methods=["DELETE"]),
+                    Route("/config", routes.config),
+                    Route("/config", routes.change_config, methods=["PATCH"]),
+                    Route("/revoke-tokens", routes.revoke_tokens, methods=["POST"]),
+                    Route("/reset", routes.reset, methods=["POST"]),
+                ],
+            )
+        ],
+        exception_handlers={SettingsError: _explain},
+    )
+
+
+class _Routes:
+    """The handlers. Each runs in the event loop at one stretch, so what it reads fits together."""
+
+    def __init__(self, api: SimulatedApi) -> None:
+        self._api = api
+
+    async def health(self, _: Request) -> Response:
+        return Response(status_code=HTTPStatus.NO_CONTENT)
+
+    async def stats(self, _: Request) -> Response:
+        return _json(self._api.stats())
+
+    async def scored(self, request: Request) -> Response:
+        text = request.query_params.get("minimum", "1")
+        if not text.isdecimal():
+            raise SettingsError("minimum: must be a whole number")
+        minimum, scored = int(text), self._api.ledger.scored
+        return _json(scored if minimum <= 1 else {key: times for key, times in scored.items() if times >= minimum})
+
+    async def faults(self, _: Request) -> Response:
+        return _json(self._api.faults.state())
+
+    async def add_faults(self, request: Request) -> Response:
+        self._api.faults.add(*parse_faults(await _content(request)))
+        return _json(self._api.faults.state(), HTTPStatus.CREATED)
+
+    async def clear_faults(self, _: Request) -> Response:
+        self._api.faults.clear()
+        return Response(status_code=HTTPStatus.NO_CONTENT)
+
+    async def config(self, _: Request) -> Response:
+        return _json(self._api.config.model_dump(mode="json", exclude={"client_secret"}))
+
+    async def change_config(self, request: Request) -> Response:
+        changes = await _content(request)
+        if not isinstance(changes, dict):
+            raise SettingsError("simulator configuration: the changes must be a JSON object")
+        self._api.change(changes)
+        return await self.config(request)
+
+    async def revoke_tokens(self, _: Request) -> Response:
+        return _json({"revoked": self._api.tokens.revoke_all()})
+
+    async def reset(self, _: Request) -> Response:
+        self._api.reset()
+        return Response(status_code=HTTPStatus.NO_CONTENT)
+
+
+async def _content(request: Request) -> Any:
+    try:
+        return orjson.loads(await request.body())
+    except orjson.JSONDecodeError as error:
+        raise SettingsError(f"the body is not JSON: {error}") from None
+
+
+def _json(content: Any, status: int = HTTPStatus.OK) -> Response:
+    return Response(orjson.dumps(content), status_code=status, media_type="application/json")
+
+
+async def _explain(_: Request, error: Exception) -> Response:
+    return _json({"error": str(error)}, HTTPStatus.BAD_REQUEST)

@@ -1,0 +1,81 @@
+"""The answers of the simulated platform: their bodies, codes and headers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from stream_scorer.local.simulator.checking import Complaint
+
+JSON = "application/json"
+HTML = "text/html; charset=utf-8"
+
+CODES = {
+    400: "bad.request",
+    401: "authentication.required",
+    403: "missing.permissions",
+    404: "not.found",
+    405: "method.not.allowed",
+    408: "request.timeout",
+    413: "request.entity.too.large",
+    415: "unsupported.media.type",
+    422: "invalid.value",
+    429: "too.many.requests",
+    500: "internal.server.error",
+    502: "bad.gateway",
+    503: "service.unavailable",
+    504: "request.timeout",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One answer, but for the headers that every answer carries."""
+
+    status: int
+    body: bytes
+    content_type: str = JSON
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+def platform_error(
+    status: int,
+    message: str,
+    *,
+    context_id: str,
+    code: str | None = None,
+    complaints: Sequence[Complaint] = (),
+    headers: tuple[tuple[str, str], ...] = (),
+) -> Reply:
+    """An error in the platform's form. ``context_id`` is the request's correlation id."""
+    body: dict[str, Any] = {
+        "message": message,
+        "code": code or CODES.get(status, "error"),
+        "status": status,
+        "contextId": context_id,
+        "messageWithParams": message,
+        "messageParams": {},
+        "details": [
+            {"errorCode": item.code, "fieldName": item.field}
+            | ({} if item.entity_id is None else {"entityId": item.entity_id})
+            for item in complaints
+        ],
+        "errors": [],
+    }
+    return Reply(status, orjson.dumps(body), headers=headers)
+
+
+def oauth_error(status: int, description: str, *, error: str = "invalid_client") -> Reply:
+    """An error of the token endpoint, which has a form of its own."""
+    return Reply(status, orjson.dumps({"error": error, "description": description, "error_description": description}))
+
+
+def html_error(status: int) -> Reply:
+    """What a gateway in front of the platform answers."""
+    page = f"<html><head><title>{status}</title></head><body><center><h1>{status}</h1></center></body></html>"
+    return Reply(status, page.encode(), HTML)
