@@ -24,8 +24,8 @@ def simulate(
         str, typer.Option(help=f"The OAuth client. Its secret is ${SECRET_VARIABLE}, else '{DEFAULT_SECRET}'.")
     ] = DEFAULTS.client_id,
     model_id: Annotated[str, typer.Option(help="The one model there is.")] = DEFAULTS.model_id,
-    version: Annotated[
-        list[str] | None, typer.Option("--version", help="A model version that exists; repeat it for more.")
+    model_version: Annotated[
+        list[str] | None, typer.Option(help="A model version that exists; repeat it for more.")
     ] = None,
     features: Annotated[
         Path | None,
@@ -58,8 +58,8 @@ def simulate(
         "latency_jitter_ms": latency_jitter_ms,
         "expires_in": expires_in,
     }
-    if version:
-        changes["known_versions"] = tuple(version)
+    if model_version:
+        changes["known_versions"] = tuple(model_version)
     if any_features:
         changes["features"] = None
     elif features is not None:

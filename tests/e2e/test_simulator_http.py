@@ -341,7 +341,7 @@ def test_a_missing_extra_is_one_clear_line() -> None:
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
 def test_the_command_says_how_to_point_the_worker_at_it_and_ends_in_peace(ending: signal.Signals) -> None:
-    command = [sys.executable, "-c", RUN_CLI, "--port", "0", "--quota", "1", "--any-features"]
+    command = [sys.executable, "-c", RUN_CLI, "--port", "0", "--quota", "1", "--model-version", "v7"]
     environment = {**os.environ, "SIMULATOR_CLIENT_SECRET": "chosen"}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
@@ -353,7 +353,7 @@ def test_the_command_says_how_to_point_the_worker_at_it_and_ends_in_peace(ending
             lines[name] = value
         client = Client(lines["STREAM_SCORER_GENESYS__BASE_URL"])
         assert client.log_in("chosen").status_code == 200
-        assert [client.score("a").status_code for _ in range(2)] == [200, 429]
+        assert [client.score("a", modelVersion="v7").status_code for _ in range(2)] == [200, 429]
         process.send_signal(ending)
         rest, errors = process.communicate(timeout=10)
     assert process.returncode == 0
