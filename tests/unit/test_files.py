@@ -1,0 +1,321 @@
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from stream_scorer.core.events import ContactEvent
+from stream_scorer.errors import InputError, UsageError
+from stream_scorer.files import MAX_ROW_BYTES, BadRow, ContactFile, FileFormat, format_of
+
+if TYPE_CHECKING:
+    from stream_scorer.core.feature_rules import FeatureType
+
+TYPES: dict[str, FeatureType] = {"age": "integer", "balance": "number", "known": "boolean", "job": "string"}
+NOW_MS = 1_700_000_000_000
+
+
+def read(path: Path, file_format: FileFormat | None = None) -> list[ContactEvent | BadRow]:
+    return list(ContactFile(path, TYPES, now_ms=NOW_MS, file_format=file_format))
+
+
+class Reading:
+    """A file of one format in a folder of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __call__(self, content: str | bytes) -> list[ContactEvent | BadRow]:
+        self.path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return read(self.path)
+
+    def good(self, content: str | bytes) -> list[ContactEvent]:
+        rows = self(content)
+        assert all(isinstance(row, ContactEvent) for row in rows), rows
+        return [row for row in rows if isinstance(row, ContactEvent)]
+
+    def bad(self, content: str | bytes) -> BadRow:
+        [row] = (row for row in self(content) if isinstance(row, BadRow))
+        return row
+
+
+@pytest.fixture
+def csv(tmp_path: Path) -> Reading:
+    return Reading(tmp_path / "contacts.csv")
+
+
+@pytest.fixture
+def jsonl(tmp_path: Path) -> Reading:
+    return Reading(tmp_path / "contacts.jsonl")
+
+
+class TestCsv:
+    def test_cells_are_typed_by_the_model_and_empty_is_null(self, csv: Reading) -> None:
+        rows = csv.good("contact_id,age,balance,known,job\nc-1,40,1.5,TRUE,clerk\nc-2,,,,\nc-3,40.0,7,false, x \n")
+        assert [row.contact_id for row in rows] == ["c-1", "c-2", "c-3"]
+        assert repr([row.features for row in rows]) == repr(
+            [
+                {"age": 40, "balance": 1.5, "known": True, "job": "clerk"},
+                {"age": None, "balance": None, "known": None, "job": None},
+                {"age": 40, "balance": 7, "known": False, "job": " x "},
+            ]
+        )
+
+    def test_a_string_is_never_parsed(self, csv: Reading) -> None:
+        assert [row.features["job"] for row in csv.good("contact_id,job\na,12\nb,true\nc,null\n")] == [
+            "12",
+            "true",
+            "null",
+        ]
+
+    def test_the_other_columns(self, csv: Reading) -> None:
+        [full, empty] = csv.good(
+            "campaign_id,contact_id,event_id,occurred_at,model_version\n"
+            "spring,c-1,e-1,2024-02-29T12:00:00.5+01:00,v2\n,c-2,,,\n"
+        )
+        assert full == ContactEvent("e-1", "c-1", {}, 1_709_204_400_500, "spring", "v2")
+        assert empty._replace(event_id="") == ContactEvent("", "c-2", {}, NOW_MS, None, None)
+
+    @pytest.mark.parametrize(
+        ("written", "ms"),
+        [("1700000000123", 1_700_000_000_123), ("-1", -1), ("1970-01-01T00:00:01Z", 1000), ("0", 0)],
+    )
+    def test_times(self, csv: Reading, written: str, ms: int) -> None:
+        assert [row.occurred_at_ms for row in csv.good(f"contact_id,occurred_at\nc,{written}\n")] == [ms]
+
+    @pytest.mark.parametrize("written", ["yesterday", "2024-02-30T00:00:00Z", "2024-02-28T12:00:00", "1e9", "9" * 30])
+    def test_other_times_are_bad(self, csv: Reading, written: str) -> None:
+        assert csv.bad(f"contact_id,occurred_at\nc,{written}\n").message.startswith("occurred_at must be a time with")
+
+    @pytest.mark.parametrize(
+        ("column", "cell", "message"),
+        [
+            ("age", "40.5", "'age' must be an integer"),
+            ("age", "forty", "'age' must be an integer"),
+            ("age", "4_0", "'age' must be an integer"),
+            ("age", "٤٠", "'age' must be an integer"),
+            ("age", "9223372036854775808", "'age' must be an integer"),
+            ("age", "9" * 5000, "'age' must be an integer"),
+            ("age", "1e400", "'age' must be an integer"),
+            ("balance", "nan", "'balance' must be a number"),
+            ("balance", "inf", "'balance' must be a number"),
+            ("balance", "1e999", "'balance' must be a number"),
+            ("balance", '"1,5"', "'balance' must be a number"),
+            ("balance", "0x10", "'balance' must be a number"),
+            ("known", "1", "'known' must be true or false"),
+            ("known", "yes", "'known' must be true or false"),
+        ],
+    )
+    def test_a_cell_that_does_not_parse(self, csv: Reading, column: str, cell: str, message: str) -> None:
+        bad = csv.bad(f"contact_id,{column}\nc-1,\nc-2,{cell}\nc-3,\n")
+        assert bad.line == 3
+        assert bad.message.startswith(message)
+        assert cell not in bad.message
+
+    def test_a_bad_row_costs_only_itself(self, csv: Reading) -> None:
+        rows = csv("contact_id,age\na,1\nb\nc,1,2\n,4\nd,x\ne,5\n")
+        assert [row if isinstance(row, BadRow) else row.contact_id for row in rows] == [
+            "a",
+            BadRow(3, "has 1 cells, but the header names 2 columns"),
+            BadRow(4, "has 3 cells, but the header names 2 columns"),
+            BadRow(5, "contact_id is empty"),
+            BadRow(6, "'age' must be an integer, without anything else"),
+            "e",
+        ]
+
+    def test_quotes(self, csv: Reading) -> None:
+        rows = csv.good('contact_id,job,age\r\n"a,b","say ""hi""",1\r\nc,"two\r\nlines",2\r\nd,plain,3\r\n')
+        assert [(row.contact_id, row.features["job"]) for row in rows] == [
+            ("a,b", 'say "hi"'),
+            ("c", "two\r\nlines"),
+            ("d", "plain"),
+        ]
+
+    @pytest.mark.parametrize("stray", ['b,"never closed,1', 'b,5" pipe,1', 'b,"x"y"z,1'])
+    def test_a_stray_quote_costs_only_its_own_row(self, csv: Reading, stray: str) -> None:
+        following = "".join(f"c-{number},job,{number}\n" for number in range(500))
+        rows = csv(f"contact_id,job,age\na,j,1\n{stray}\n{following}")
+        assert [row for row in rows if isinstance(row, BadRow)] == [BadRow(3, "has a quote that is not closed")]
+        assert len(rows) == 502
+
+    def test_two_stray_quotes_cost_two_rows(self, csv: Reading) -> None:
+        rows = csv('contact_id,job\na,"x\nb,j\nc,y"z\nd,j\n')
+        assert [row.line if isinstance(row, BadRow) else row.contact_id for row in rows] == [2, "b", 4, "d"]
+
+    def test_byte_order_mark_blank_lines_and_no_last_line_end(self, csv: Reading) -> None:
+        assert [row.contact_id for row in csv.good(b"\xef\xbb\xbfcontact_id,age\r\n\r\na,1\n\n  \nb,2")] == ["a", "b"]
+
+    def test_bytes_that_are_no_utf8(self, csv: Reading) -> None:
+        rows = csv(b"contact_id,job\na,caf\xe9\nb,caf\xc3\xa9\n")
+        assert rows[0] == BadRow(2, "is not UTF-8")
+        assert isinstance(rows[1], ContactEvent)
+        assert rows[1].features == {"job": "café"}
+
+    def test_a_row_that_is_too_long(self, csv: Reading) -> None:
+        rows = csv("contact_id,job\na," + "x" * (3 * MAX_ROW_BYTES) + "\nb,j\n")
+        assert rows[0] == BadRow(2, "is longer than 1048576 bytes")
+        assert [row.contact_id for row in rows if isinstance(row, ContactEvent)] == ["b"]
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            (b"", ":1: the file is empty"),
+            (b"\n\n", ":1: the file is empty"),
+            (b"id,age\na,1\n", ":1: the header has no column contact_id"),
+            (b"contact_id;age\na;1\n", ":1: the header has no column contact_id; columns are separated by commas"),
+            (b"contact_id,age,age\n", ":1: the header names column 'age' twice"),
+            (b"contact_id,shoe_size\n", ":1: column 'shoe_size' is no feature of the model (age, balance, known, job)"),
+            (b"contact_id,\n", ":1: column '' is no feature"),
+            (b'contact_id,"age\n', ":1: has a quote that is not closed"),
+            (b"contact_id\ra\r", ":1: is not CSV"),
+            ("contact_id\na\n".encode("utf-16"), ": is UTF-16: save it as UTF-8"),
+        ],
+    )
+    def test_a_file_that_cannot_be_used(self, csv: Reading, content: bytes, message: str) -> None:
+        with pytest.raises(InputError) as caught:
+            csv(content)
+        assert str(caught.value).startswith(f"{csv.path}{message}")
+
+
+class TestJsonLines:
+    def test_the_librarys_dict(self, jsonl: Reading) -> None:
+        [row] = jsonl.good('{"contactId": "c-1", "features": {"age": 40, "balance": 2.0, "known": false, "x": "1"}}\n')
+        assert repr(row.features) == "{'age': 40, 'balance': 2.0, 'known': False, 'x': '1'}"
+        assert (row.contact_id, row.occurred_at_ms, row.campaign_id) == ("c-1", NOW_MS, None)
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            '{"contactId":"c","features":{},"eventId":"e","occurredAt":5,"campaignId":"k","modelVersion":"v"}',
+            '{"contact_id":"c","features":{},"event_id":"e","occurred_at":"5","campaign_id":"k","model_version":"v"}',
+        ],
+    )
+    def test_both_spellings(self, jsonl: Reading, line: str) -> None:
+        assert jsonl.good(line) == [ContactEvent("e", "c", {}, 5, "k", "v")]
+
+    def test_null_is_as_good_as_absent(self, jsonl: Reading) -> None:
+        [row] = jsonl.good('{"contactId": "c", "features": {"age": null}, "eventId": null, "occurredAt": null}')
+        assert row.features == {"age": None}
+        assert row.occurred_at_ms == NOW_MS
+
+    def test_an_integer_beyond_avros_long_is_the_nearest_double(self, jsonl: Reading) -> None:
+        [row] = jsonl.good('{"contactId": "c", "features": {"a": 9223372036854775807, "b": 9223372036854775808}}')
+        assert repr(row.features) == "{'a': 9223372036854775807, 'b': 9.223372036854776e+18}"
+
+    @pytest.mark.parametrize(
+        ("line", "message"),
+        [
+            ("{", "is not JSON"),
+            ('{"contactId": "c", "features": {"age": NaN}}', "is not JSON"),
+            ('{"contactId": "c", "features": {"job": "\\ud800"}}', "is not JSON"),
+            ('{"a":' * 100_000, "is not JSON"),
+            ("[" * 100_000 + "]" * 100_000, "is not JSON"),
+            ("[]", "is no JSON object"),
+            ('"c"', "is no JSON object"),
+            ('{"contactId": "c"}', 'has no object "features"'),
+            ('{"contactId": "c", "features": [1]}', 'has no object "features"'),
+            ('{"features": {}}', "contact_id is empty"),
+            ('{"contactId": "", "features": {}}', "contact_id is empty"),
+            ('{"contactId": 7, "features": {}}', "contactId must be a string"),
+            ('{"contactId": "c", "contact_id": "d", "features": {}}', "has both contactId and contact_id"),
+            ('{"contactId": "c", "features": {}, "feature": 1}', "has an unknown key 'feature'"),
+            ('{"contactId": "c", "features": {"age": [1]}}', "feature 'age' must be a number, a string"),
+            ('{"contactId": "c", "features": {}, "occurredAt": "today"}', "occurred_at must be a time"),
+            ('{"contactId": "c", "features": {}, "occurredAt": true}', "occurredAt must be a string"),
+            ('{"contactId": "c", "features": {}, "campaignId": 3}', "campaignId must be a string"),
+        ],
+    )
+    def test_bad_lines(self, jsonl: Reading, line: str, message: str) -> None:
+        bad = jsonl.bad('{"contactId": "a", "features": {}}\n' + line + '\n{"contactId": "b", "features": {}}\n')
+        assert bad.line == 2
+        assert bad.message.startswith(message)
+        assert len(bad.message) < 300
+        assert "\n" not in bad.message
+
+    def test_blank_lines_crlf_and_byte_order_mark(self, jsonl: Reading) -> None:
+        content = b'\xef\xbb\xbf{"contactId": "a", "features": {}}\r\n\r\n{"contactId": "b", "features": {}}'
+        assert [row.contact_id for row in jsonl.good(content)] == ["a", "b"]
+
+    def test_an_empty_file_has_no_contacts(self, jsonl: Reading) -> None:
+        assert jsonl("") == []
+
+    def test_a_line_that_is_too_long(self, jsonl: Reading) -> None:
+        assert jsonl.bad(b" " * (MAX_ROW_BYTES + 1) + b"\n").message == "is longer than 1048576 bytes"
+
+
+class TestDefaults:
+    def test_event_ids_are_uuid5_of_content_and_line(self, tmp_path: Path) -> None:
+        first, copy, other = tmp_path / "a.csv", tmp_path / "b.csv", tmp_path / "c.csv"
+        first.write_text("contact_id\na\nb\n")
+        copy.write_text("contact_id\na\nb\n")
+        other.write_text("contact_id\na\nc\n")
+        ids = {
+            path: [row.event_id for row in read(path) if isinstance(row, ContactEvent)] for path in (first, copy, other)
+        }
+        assert ids[first] == ids[copy]
+        assert len({*ids[first], *ids[other]}) == 4
+        assert {uuid.UUID(event_id).version for event_id in ids[first]} == {5}
+
+    def test_event_ids_stay_the_same_in_every_version(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.csv"
+        path.write_text("contact_id\na\n")
+        [row] = read(path)
+        assert isinstance(row, ContactEvent)
+        assert row.event_id == "ad6481b1-0f2d-50b9-8172-1c77ca0f54a1"
+
+
+class TestFormat:
+    @pytest.mark.parametrize(
+        ("name", "file_format"),
+        [("a.csv", "csv"), ("A.CSV", "csv"), ("a.jsonl", "jsonl"), ("a.b.ndjson", "jsonl")],
+    )
+    def test_by_name(self, name: str, file_format: str) -> None:
+        assert format_of(Path(name)) == file_format
+
+    @pytest.mark.parametrize("name", ["a.json", "a", "csv", "a.csv.gz"])
+    def test_unknown_names_point_to_the_option(self, name: str) -> None:
+        with pytest.raises(UsageError, match="--format csv or --format jsonl"):
+            format_of(Path(name))
+
+    def test_given(self, tmp_path: Path) -> None:
+        path = tmp_path / "contacts.txt"
+        path.write_text("contact_id\na\n")
+        assert len(read(path, FileFormat.CSV)) == 1
+
+    @pytest.mark.parametrize("name", ["missing.csv", "folder.csv"])
+    def test_unreadable(self, tmp_path: Path, name: str) -> None:
+        (tmp_path / "folder.csv").mkdir()
+        with pytest.raises(InputError) as caught:
+            read(tmp_path / name)
+        assert str(caught.value).startswith(f"{tmp_path / name}: ")
+        assert "Errno" not in str(caught.value)
+
+
+def test_progress_reaches_the_size(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("contact_id\n" + "a\n" * 100)
+    file = ContactFile(path, TYPES, now_ms=0)
+    seen = [file.bytes_read for _ in file]
+    assert seen == sorted(seen)
+    assert file.bytes_read == file.size_bytes == path.stat().st_size
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(
+    body=st.one_of(st.binary(max_size=80), st.text('ab",\r\n\\{}[]:0é', max_size=80).map(str.encode)),
+    file_format=st.sampled_from(FileFormat),
+)
+def test_any_bytes_are_rows_bad_rows_or_an_input_error(tmp_path: Path, body: bytes, file_format: FileFormat) -> None:
+    path = tmp_path / "fuzz"
+    path.write_bytes(b"contact_id,age\n" + body if file_format is FileFormat.CSV else body)
+    try:
+        rows = read(path, file_format)
+    except InputError:
+        assert body.startswith((b"\xff\xfe", b"\xfe\xff"))
+        return
+    for row in rows:
+        assert (row.message if isinstance(row, BadRow) else row.contact_id) != ""
