@@ -1,0 +1,116 @@
+"""`stream-scorer kafka start|stop|status`: the embedded Apache Kafka."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from stream_scorer.local.kafka import EmbeddedKafka, KafkaConfig, Running
+from stream_scorer.local.kafka_config import DEFAULT_PORT, default_data_dir
+
+if TYPE_CHECKING:
+    from stream_scorer.local.kafka_jars import Progress
+
+app = typer.Typer(help="An Apache Kafka on this machine, for trying things out.", no_args_is_help=True)
+
+_PLAIN_EVERY_S = 2.0
+
+DataDir = Annotated[
+    Path | None,
+    typer.Option(help="Folder of its data, log and state.", show_default="~/.local/share/stream-scorer/kafka"),
+]
+Port = Annotated[
+    int | None,
+    typer.Option(help="Where clients connect, on 127.0.0.1.", show_default=str(DEFAULT_PORT), min=1, max=65535),
+]
+Foreground = Annotated[bool, typer.Option("--foreground", help="Stay, and stop Kafka with Ctrl-C.")]
+
+
+@app.command()
+def start(data_dir: DataDir = None, port: Port = None, foreground: Foreground = False) -> None:
+    """Start Kafka, or find the one that runs already. The first start fetches it (45 MB)."""
+    kafka = EmbeddedKafka(KafkaConfig(data_dir=data_dir or default_data_dir(), port=port))
+    if foreground:
+        _stay(kafka)
+    found = kafka.status()
+    with shown_progress() as progress:
+        running = kafka.start(progress)
+    typer.echo(_where(running, "Apache Kafka is running" if found is None else "Apache Kafka was running already"))
+    typer.echo(f"stop it with: stream-scorer kafka stop{_same_folder(data_dir)}")
+
+
+@app.command()
+def stop(data_dir: DataDir = None) -> None:
+    """Stop Kafka; its data stay."""
+    stopped = EmbeddedKafka(KafkaConfig(data_dir=data_dir or default_data_dir())).stop()
+    typer.echo("Apache Kafka is stopped" if stopped else "Apache Kafka was not running")
+
+
+@app.command()
+def status(data_dir: DataDir = None) -> None:
+    """Say whether Kafka runs; exit 0 when it does, else 1."""
+    running = EmbeddedKafka(KafkaConfig(data_dir=data_dir or default_data_dir())).status()
+    if running is None:
+        typer.echo(f"Apache Kafka is not running; start it with: stream-scorer kafka start{_same_folder(data_dir)}")
+        raise typer.Exit(1)
+    typer.echo(_where(running, "Apache Kafka is running"))
+
+
+@contextmanager
+def shown_progress() -> Iterator[Progress]:
+    """Show what is going on: one line that moves on a terminal; elsewhere (a log) few lines."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _PlainProgress(console)
+        return
+    with console.status("looking for Apache Kafka") as line:
+        yield line.update
+
+
+class _PlainProgress:
+    """Progress as lines, few of them."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._thing = ""
+        self._told_at = float("-inf")
+
+    def __call__(self, message: str) -> None:
+        thing = message.partition(":")[0]
+        now = time.monotonic()
+        if thing != self._thing or now - self._told_at >= _PLAIN_EVERY_S:
+            self._thing, self._told_at = thing, now
+            self._console.print(message, highlight=False, soft_wrap=True)
+
+
+def _stay(kafka: EmbeddedKafka) -> NoReturn:
+    # SIGTERM (docker stop, systemd) ends it like Ctrl-C; the handler is the process's own, and so is this command.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with shown_progress() as progress:
+            running = kafka.start(progress)
+        typer.echo(_where(running, "Apache Kafka is running"))
+        typer.echo("stop it with Ctrl-C")
+        kafka.wait()
+    except KeyboardInterrupt:
+        kafka.stop()
+        typer.echo("Apache Kafka is stopped")
+        raise typer.Exit(0) from None
+    typer.echo(f"Apache Kafka has ended; its log: {kafka.config.log_file}", err=True)
+    raise typer.Exit(1)
+
+
+def _where(running: Running, state: str) -> str:
+    return f"{state}: bootstrap servers {running.bootstrap_servers}, process {running.pid}"
+
+
+def _same_folder(data_dir: Path | None) -> str:
+    return "" if data_dir is None else f" --data-dir {shlex.quote(str(data_dir))}"

@@ -1,0 +1,250 @@
+"""Apache Kafka on this machine, from pip alone: started, found again, stopped.
+
+Theory of operation: one Kafka a data folder. Whoever starts or stops it holds the folder's lock; `state.json` names the
+process and port of the last start, and is believed only where that process runs with this folder's `server.properties`
+among its arguments. The process has a session of its own, so that it outlives the terminal it was started from and
+does not see its Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Self
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from stream_scorer.errors import LocalError
+from stream_scorer.local.files import folder_lock, replace_file
+from stream_scorer.local.kafka_config import DEFAULT_PORT, LOGGING, KafkaConfig, server_properties
+from stream_scorer.local.kafka_java import failure_reason, format_records, java_command
+from stream_scorer.local.kafka_process import LOOPBACK, ended_within, free_port, is_alive, port_is_free, send
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from stream_scorer.local.kafka_jars import Progress
+
+__all__ = ["EmbeddedKafka", "KafkaConfig", "Running"]
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A running Kafka: its process, and where clients connect."""
+
+    pid: int
+    port: int
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """For `kafka.bootstrap_servers`."""
+        return f"{LOOPBACK}:{self.port}"
+
+
+def _silent(_message: str) -> None:
+    """No progress is shown."""
+
+
+class EmbeddedKafka(AbstractContextManager["EmbeddedKafka"]):
+    """The Kafka of one data folder. As a context manager it stops at the end what it started.
+
+    Every method can be called from any process: the folder, not the object, knows what runs.
+    """
+
+    def __init__(self, config: KafkaConfig | None = None, progress: Progress = _silent) -> None:
+        self.config = config or KafkaConfig()
+        self._progress = progress
+        self._mark = str(self.config.properties_file)
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._child is not None:
+            self.stop()
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """Where clients connect.
+
+        Raises:
+            LocalError: it does not run.
+        """
+        return self._require().bootstrap_servers
+
+    def start(self, progress: Progress | None = None) -> Running:
+        """Start Kafka, or find the one that runs on this folder already; return when it accepts clients.
+
+        Args:
+            progress: told what is happening, in words; the constructor's by default.
+
+        Raises:
+            LocalError: the port is taken, the extra is missing, there is no network for the first fetch, a file cannot
+                be written, or Kafka ended or did not answer (the line carries its reason).
+        """
+        tell = progress or self._progress
+        with folder_lock(self.config.data_dir, "kafka"):
+            found = self.status()
+            if found is None:
+                return self._start(tell)
+            if self.config.port not in (None, 0, found.port):
+                raise LocalError(
+                    f"a Kafka with this data folder ({self.config.data_dir}) runs on port {found.port} already, not on "
+                    f"{self.config.port}: stop it first (stream-scorer kafka stop), or give another --data-dir"
+                )
+            self._await_clients(found)
+            return found
+
+    def status(self) -> Running | None:
+        """Return what runs on this folder; None when nothing does."""
+        last = self._last_start()
+        return last if last is not None and is_alive(last.pid, self._mark) else None
+
+    def stop(self) -> bool:
+        """Stop Kafka in good order, by force after `stop_timeout_s`. Returns whether there was one running."""
+        if not self.config.data_dir.exists():
+            return False  # and to look for it makes no folder
+        with folder_lock(self.config.data_dir, "kafka"):
+            found = self.status()
+            if found is not None:
+                send(found.pid, self._mark, signal.SIGTERM)
+                send(found.pid, self._mark, signal.SIGCONT)  # a paused process takes no other signal
+                if not ended_within(found.pid, self._mark, self.config.stop_timeout_s):
+                    self._kill(found)
+            self._collect()
+            return found is not None
+
+    def kill(self) -> None:
+        """End Kafka as a power cut of its process would (SIGKILL); its data stay for the next start."""
+        self._kill(self._require())
+        self._collect()
+
+    def pause(self) -> None:
+        """Stop its clock (SIGSTOP): connections stay open, nobody answers."""
+        send(self._require().pid, self._mark, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a paused Kafka go on (SIGCONT)."""
+        send(self._require().pid, self._mark, signal.SIGCONT)
+
+    def wait(self) -> None:
+        """Wait until Kafka ends by itself or by another's hand."""
+        found = self.status()
+        while found is not None and not ended_within(found.pid, self._mark, limit_s=3600):
+            continue
+
+    def _start(self, tell: Progress) -> Running:
+        config = self.config
+        port = self._choose_port()
+        command = java_command(config, tell)
+        controller_port = config.controller_port or free_port()
+        replace_file(config.logging_file, LOGGING)
+        if not config.records_dir.exists():
+            tell("preparing the data folder")
+            format_records(config, command, port=port, controller_port=controller_port)
+        replace_file(
+            config.properties_file,
+            server_properties(config, port=port, controller_port=controller_port, records_dir=config.records_dir),
+        )
+        tell("starting Apache Kafka")
+        started = self._spawn([*command, "kafka.Kafka", self._mark], port)
+        try:
+            self._await_clients(started)
+        except BaseException:  # a Ctrl-C too: what was begun here is not left behind
+            self._kill(started)
+            self._collect()
+            raise
+        return started
+
+    def _choose_port(self) -> int:
+        last = self._last_start()
+        if self.config.port == 0:
+            return last.port if last is not None and port_is_free(last.port) else free_port()
+        port = self.config.port or DEFAULT_PORT
+        if not port_is_free(port):
+            raise LocalError(f"port {port} is taken by another program: stop that, or choose another with --port")
+        return port
+
+    def _spawn(self, command: list[str], port: int) -> Running:
+        log_file = self.config.log_file
+        try:
+            if log_file.exists():
+                log_file.replace(log_file.with_name(log_file.name + ".1"))
+            with log_file.open("wb") as log:
+                self._child = subprocess.Popen(  # noqa: S603  # ours
+                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                )
+        except OSError as error:
+            raise LocalError(f"Kafka could not be started: {error.strerror} ({error.filename})") from error
+        started = Running(self._child.pid, port)
+        replace_file(self.config.state_file, json.dumps(asdict(started)))
+        return started
+
+    def _await_clients(self, running: Running) -> None:
+        deadline = time.monotonic() + self.config.start_timeout_s
+        client = AdminClient(
+            {
+                "bootstrap.servers": running.bootstrap_servers,
+                "reconnect.backoff.ms": 20,
+                "reconnect.backoff.max.ms": 100,
+                "log_level": 0,  # that nobody answers yet is no news
+            }
+        )
+        while not _answers(client):
+            self._collect_if_ended()
+            if not is_alive(running.pid, self._mark):
+                raise LocalError(f"Kafka ended at its start: {self._log_reason()} (its log: {self.config.log_file})")
+            if time.monotonic() > deadline:
+                raise LocalError(
+                    f"Kafka (process {running.pid}) does not answer on {running.bootstrap_servers} after "
+                    f"{self.config.start_timeout_s:g} s: {self._log_reason()} (its log: {self.config.log_file})"
+                )
+
+    def _log_reason(self) -> str:
+        try:
+            return failure_reason(self.config.log_file.read_text(encoding="utf-8", errors="replace"))
+        except OSError:
+            return "it left no log"
+
+    def _last_start(self) -> Running | None:
+        try:
+            state = json.loads(self.config.state_file.read_text(encoding="utf-8"))
+            return Running(pid=int(state["pid"]), port=int(state["port"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None  # never started, or not written by us: nothing to believe
+
+    def _require(self) -> Running:
+        found = self.status()
+        if found is None:
+            raise LocalError(f"no embedded Kafka runs on {self.config.data_dir}: stream-scorer kafka start")
+        return found
+
+    def _kill(self, running: Running) -> None:
+        send(running.pid, self._mark, signal.SIGKILL)
+        ended_within(running.pid, self._mark, self.config.stop_timeout_s)
+
+    def _collect(self) -> None:
+        """Take the exit status of our own child, which would stay in the process table else."""
+        if self._child is not None:
+            self._child.wait()
+            self._child = None
+
+    def _collect_if_ended(self) -> None:
+        if self._child is not None:
+            self._child.poll()
+
+
+def _answers(client: AdminClient) -> bool:
+    try:
+        return bool(client.list_topics(timeout=0.5).brokers)
+    except KafkaException:
+        return False

