@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 
 def next_delay_s(attempt: int, *, base_s: float, max_s: float, retry_after_s: float | None, jitter: float) -> float:
     """Return the seconds to wait before the next attempt.
@@ -26,7 +24,8 @@ def next_delay_s(attempt: int, *, base_s: float, max_s: float, retry_after_s: fl
     """
     if retry_after_s is not None:
         return max(0.0, retry_after_s)
-    # A hundred failed attempts must not end in an OverflowError: compare logarithms before taking the power.
-    overflows = base_s > 1.0 and max_s > 0.0 and attempt * math.log(base_s) > math.log(max_s)
-    ceiling = max_s if overflows else min(max_s, base_s**attempt)
+    try:
+        ceiling = min(max_s, base_s**attempt)
+    except OverflowError:  # hundreds of failed attempts
+        ceiling = max_s
     return ceiling * (1.0 + jitter) / 2.0

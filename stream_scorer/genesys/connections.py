@@ -99,6 +99,15 @@ class WatchedAdapter(HTTPAdapter):
             _use_watched_pools(manager)
         return manager
 
+    def close(self) -> None:
+        """Close the connections now; urllib3 alone would leave that to the garbage collector."""
+        for manager in (self.poolmanager, *self.proxy_manager.values()):
+            for key in manager.pools.keys():  # noqa: SIM118 - this container refuses to be iterated
+                pool = manager.pools.get(key)
+                if pool is not None:
+                    pool.close()
+        super().close()
+
 
 def _use_watched_pools(manager: PoolManager) -> None:
     manager.pool_classes_by_scheme = {"http": WatchedHTTPPool, "https": WatchedHTTPSPool}

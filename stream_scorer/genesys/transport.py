@@ -15,6 +15,7 @@ import requests
 import requests.cookies
 import urllib3.exceptions
 
+from stream_scorer.core.events import Trouble
 from stream_scorer.errors import ApiUnavailable
 from stream_scorer.genesys.connections import WatchedAdapter
 from stream_scorer.genesys.deadlines import Watchdog
@@ -23,13 +24,19 @@ from stream_scorer.genesys.troubles import AnswerTooLarge, trouble_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from stream_scorer.core.events import Trouble
-
 MAX_ANSWER_BYTES: Final = 8 * 1024 * 1024
 _READ_BYTES: Final = 64 * 1024
 # The socket's own time-out only stands behind the watchdog, so that the watchdog's word ("deadline") comes first.
 _SOCKET_GRACE_S: Final = 1.0
 _OK: Final = range(200, 300)
+# OSError and ValueError: sockets, TLS, and header values that cannot be encoded.
+_FOREIGN: Final = (
+    requests.RequestException,
+    urllib3.exceptions.HTTPError,
+    http.client.HTTPException,
+    OSError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +125,10 @@ class Http:
         started = time.monotonic()
         started_at_ms = self._now_ms()
         response: requests.Response | None = None
-        failure: Exception | None = None
+        # Only its translation is kept: the error itself would hold the connection through its traceback.
+        failed: tuple[Trouble, str] | None = None
         content = b""
+        host = urlsplit(url).netloc.rpartition("@")[2]
         with self._watchdog.limit(timeout_s) as deadline:
             try:
                 response = self._session.request(
@@ -133,22 +142,18 @@ class Http:
                 )
                 content = _read(response, max_answer_bytes)
                 if deadline.cut_for is not None:  # without a length, a cut looks like the end of the body
-                    failure = ConnectionAbortedError("cut while reading")
-            except (requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException) as error:
-                failure = error
-            except (OSError, ValueError) as error:  # sockets, TLS, header values that cannot be encoded
-                failure = error
+                    failed = trouble_of(ConnectionAbortedError(), deadline, host, timeout_s)
+            except _FOREIGN as error:
+                failed = trouble_of(error, deadline, host, timeout_s)
             finally:
                 if response is not None:
                     response.close()
         timing = Timing(started_at_ms, self._now_ms(), (time.monotonic() - started) * 1000.0)
-        if failure is not None and (response is None or response.status_code in _OK):
-            kind, message = trouble_of(failure, deadline, urlsplit(url).netloc.rpartition("@")[2], timeout_s)
-            status, got = (None, None) if response is None else (response.status_code, response.headers)
-            raise TransportFailure(kind, message, timing, status, got)
-        if response is None:  # pragma: no cover - without a failure there is a response
-            raise AssertionError
-        return HttpAnswer(response.status_code, response.headers, b"" if failure else content, timing)
+        if response is not None and (failed is None or response.status_code not in _OK):
+            return HttpAnswer(response.status_code, response.headers, b"" if failed else content, timing)
+        kind, message = failed or (Trouble.NO_CONNECTION, "")  # without a response there is a failure
+        status, got = (None, None) if response is None else (response.status_code, response.headers)
+        raise TransportFailure(kind, message, timing, status, got)
 
     def close(self) -> None:
         """Cut whatever is under way and close all connections; calls that still come fail at once."""

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pytest
 
 from stream_scorer.core.events import QuotaReading
 from stream_scorer.genesys.quota import Quota, WaitReason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 STEP_S = 0.01
 

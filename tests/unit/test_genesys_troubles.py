@@ -1,0 +1,97 @@
+"""Every error that requests knows has a translation of its own; a new one must get one."""
+
+from __future__ import annotations
+
+import http.client
+import ssl
+
+import pytest
+import requests
+import urllib3.exceptions
+
+from stream_scorer.core.events import Trouble
+from stream_scorer.genesys.deadlines import Deadline
+from stream_scorer.genesys.troubles import TRANSLATIONS, trouble_of
+
+REQUESTS_ERRORS = [
+    one
+    for one in vars(requests.exceptions).values()
+    if isinstance(one, type) and issubclass(one, requests.RequestException) and one is not requests.RequestException
+]
+
+
+def deadline(cut_for: str | None = None, *, connected: bool = True) -> Deadline:
+    made = Deadline(0.0)
+    made.connected = connected
+    if cut_for is not None:
+        made.cut(cut_for)
+    return made
+
+
+@pytest.mark.parametrize("known", REQUESTS_ERRORS, ids=lambda one: one.__name__)
+def test_every_error_of_requests_is_in_the_table(known: type[Exception]) -> None:
+    assert known in [one for one, _, _ in TRANSLATIONS]
+
+
+@pytest.mark.parametrize("known", [one for one, _, _ in TRANSLATIONS], ids=lambda one: one.__name__)
+def test_no_entry_is_hidden_by_an_earlier_one(known: type[Exception]) -> None:
+    first = next(one for one, _, _ in TRANSLATIONS if issubclass(known, one))
+    assert first is known
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        (requests.ConnectTimeout(), Trouble.NO_CONNECTION, "no connection"),
+        (requests.ReadTimeout(), Trouble.TIMEOUT, "no complete answer"),
+        (requests.ConnectionError(ConnectionRefusedError(111, "Connection refused")), Trouble.NO_CONNECTION, "refused"),
+        (
+            requests.ConnectionError(urllib3.exceptions.ReadTimeoutError(None, "/", "late")),  # as in a body
+            Trouble.TIMEOUT,
+            "no complete answer",
+        ),
+        (
+            requests.ConnectionError(
+                urllib3.exceptions.ProtocolError("Connection aborted.", http.client.BadStatusLine("SSH-2.0"))
+            ),
+            Trouble.MALFORMED,
+            "HTTP",
+        ),
+        (
+            requests.ConnectionError(
+                urllib3.exceptions.ProtocolError("aborted", http.client.RemoteDisconnected("closed"))
+            ),
+            Trouble.NO_CONNECTION,
+            "closed without an answer",
+        ),
+        (requests.exceptions.SSLError(ssl.SSLError(1, "wrong version number")), Trouble.NO_CONNECTION, "TLS"),
+        (http.client.IncompleteRead(b""), Trouble.MALFORMED, "HTTP"),
+        (BrokenPipeError(32, "Broken pipe"), Trouble.NO_CONNECTION, "Broken pipe"),
+        (UnicodeError("x"), Trouble.NO_CONNECTION, "genesys.base_url"),
+    ],
+)
+def test_translation(error: Exception, kind: Trouble, words: str) -> None:
+    got, message = trouble_of(error, deadline(), "host:1", 3.0)
+    assert got is kind
+    assert words in message
+    assert "host:1" in message
+
+
+def test_words_of_foreign_errors_are_not_passed_on() -> None:
+    error = requests.ConnectionError("https://user:hunter2@proxy/ Authorization: Bearer abc")
+    assert "hunter2" not in trouble_of(error, deadline(), "host", 3.0)[1]
+
+
+@pytest.mark.parametrize(
+    ("cut_for", "connected", "kind"),
+    [
+        ("deadline", True, Trouble.TIMEOUT),
+        ("deadline", False, Trouble.NO_CONNECTION),
+        ("closed", True, Trouble.NO_CONNECTION),
+    ],
+)
+def test_cut_says_more_than_the_error_it_caused(cut_for: str, connected: bool, kind: Trouble) -> None:
+    error = requests.ConnectionError(ConnectionResetError(104, "Connection reset by peer"))
+    got, message = trouble_of(error, deadline(cut_for, connected=connected), "host", 3.0)
+    assert got is kind
+    assert "reset" not in message

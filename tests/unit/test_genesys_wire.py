@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import contextlib
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream_scorer.core.events import QuotaReading
+from stream_scorer.errors import ContactError
+from stream_scorer.genesys import wire
+
+NOW_S = 1_800_000_000.0
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+VALUES = (
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | TEXT
+)
+
+
+@given(st.lists(st.tuples(TEXT, st.dictionaries(TEXT, VALUES, max_size=4)), max_size=5), st.none() | TEXT)
+def test_body_is_what_it_says_and_as_long_as_announced(contacts: list, version: str | None) -> None:
+    parts = [wire.encode_contact(contact_id, features) for contact_id, features in contacts]
+    body = wire.build_body(parts, version)
+    expected = {"contacts": [{"contactId": contact_id, "features": features} for contact_id, features in contacts]}
+    assert json.loads(body) == (expected if version is None else {**expected, "modelVersion": version})
+    commas = max(0, len(parts) - 1)
+    assert len(body) == wire.body_overhead(version) + sum(map(len, parts)) + commas
+
+
+@pytest.mark.parametrize("value", [2**70, "\ud800"])
+def test_value_that_json_cannot_carry_names_the_contact(value: object) -> None:
+    with pytest.raises(ContactError, match="'c1'"):
+        wire.encode_contact("c1", {"x": value})
+
+
+def test_model_id_cannot_leave_its_place_in_the_path() -> None:
+    assert wire.score_path("../a b?c") == "/api/v2/predictiveengagement/models/..%2Fa%20b%3Fc/score"
+
+
+def test_results() -> None:
+    assert wire.parse_results(b'{"results":[{"a":1},null],"more":1}') == [{"a": 1}, None]
+
+
+@given(st.binary())
+def test_any_bytes_are_results_or_malformed(body: bytes) -> None:
+    with contextlib.suppress(wire.MalformedAnswer):
+        assert isinstance(wire.parse_results(body), list)
+    error = wire.parse_error(body)
+    assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("details", [None, 1, {}, [[]], [None], [{"entityId": None}], [{"entityId": ""}], [{}]])
+def test_details_that_name_nobody(details: object) -> None:
+    assert wire.parse_error(json.dumps({"details": details}).encode()).named == frozenset()
+
+
+def test_error_body_is_bounded_and_cleaned() -> None:
+    details = [{"entityId": f"c{n}"} for n in range(20_000)] + [{"entityId": "x" * 257}]
+    body = {"code": "bad\x00.request", "message": "m" * 5_000_000, "details": details}
+    error = wire.parse_error(json.dumps(body).encode())
+    assert error.code == "bad .request"
+    assert len(error.message) == 300
+    assert len(error.named) == 10_000
+
+
+@pytest.mark.parametrize(
+    ("body", "shown"),
+    [
+        (b"", ""),
+        (b"\xff\xfe\x00", ""),
+        (b"null", ""),
+        (b'"text"', ""),
+        (b'{"code":1,"message":[]}', ""),
+        (b'{"error":"invalid_client","description":"nope"}', "invalid_client: nope"),
+        (b"<html><TITLE lang=en>502\n Bad Gateway</TITLE>", "502 Bad Gateway"),
+        (b"[" * 100_000, ""),
+    ],
+)
+def test_error_bodies_of_all_kinds(body: bytes, shown: str) -> None:
+    assert str(wire.parse_error(body)) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (None, None),
+        ("", None),
+        ("soon", None),
+        ("nan", None),
+        ("1e3", None),
+        ("9" * 400, None),
+        ("5", 5.0),
+        (" 2.5 ", 2.5),
+        ("-7", 0.0),
+        ("999999999", 604_800.0),
+        ("Fri, 15 Jan 2027 08:01:00 GMT", 60.0),
+        ("Friday, 15-Jan-27 08:01:00 GMT", 60.0),
+        ("Fri, 15 Jan 2027 08:01:00 -0000", 60.0),
+        ("Fri, 15 Jan 2021 08:01:00 GMT", 0.0),
+        ("Fri, 45 Jan 2027 08:01:00 GMT", None),
+        ("Fri, 15 Jan 99999 08:01:00 GMT", None),
+    ],
+)
+def test_retry_after(value: str | None, seconds: float | None) -> None:
+    assert wire.retry_after_s(value, NOW_S) == seconds
+
+
+@given(st.text())
+def test_retry_after_of_any_text(value: str) -> None:
+    seconds = wire.retry_after_s(value, NOW_S)
+    assert seconds is None or 0 <= seconds <= 604_800
+
+
+@pytest.mark.parametrize(
+    ("count", "allowed", "reset", "reading"),
+    [
+        ("1", "300", "59", QuotaReading(1, 300, 59.0)),
+        ("1", "300", "0.5", QuotaReading(1, 300, 0.5)),
+        (None, "300", "59", None),
+        ("1", None, "59", None),
+        ("1", "300", None, None),
+        ("1, 1", "300", "59", None),
+        ("-1", "300", "59", None),
+        ("1", "-300", "59", None),
+        ("1", "300", "-1", None),
+        ("1", "300", "1e9", None),
+        ("1", "300", "99999999", None),
+        ("one", "300", "59", None),
+    ],
+)
+def test_quota_reading(count: str | None, allowed: str | None, reset: str | None, reading: QuotaReading | None) -> None:
+    names = ("inin-ratelimit-count", "inin-ratelimit-allowed", "inin-ratelimit-reset")
+    given_headers = zip(names, (count, allowed, reset), strict=True)
+    assert wire.quota_reading({name: value for name, value in given_headers if value is not None}) == reading
+
+
+@given(st.text())
+def test_one_line_of_any_text(text: str) -> None:
+    clean = wire.one_line(text)
+    clean.encode()
+    assert len(clean) <= 300
+    assert clean.splitlines() in ([], [clean])
+    assert all(one.isprintable() or ord(one) > 0xFF for one in clean)
