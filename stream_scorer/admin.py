@@ -1,0 +1,167 @@
+"""The admin port: ``/livez``, ``/readyz`` and ``/metrics`` for the platform that runs the service."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from stream_scorer.errors import LocalError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+_TEXT: Final = "text/plain; charset=utf-8"
+_READ_TIMEOUT_S: Final = 10
+
+
+class AdminServer:
+    """Serves the admin port from daemon threads, from `start` to `stop`; a context manager does both.
+
+    Args:
+        host: the address to listen on.
+        port: the port; 0: any free one, which `port` then names. (That ``admin.port`` 0 means "off" is for the caller.)
+        live: why the process should be restarted, one line; None: it is well.
+        ready: why no work is being done, one line; None: it is.
+        metrics: all metrics in Prometheus' text format.
+
+    The three callables are called from other threads than the service's, and must only read.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        live: Callable[[], str | None],
+        ready: Callable[[], str | None],
+        metrics: Callable[[], bytes],
+    ) -> None:
+        self._routes: dict[str, Callable[[], tuple[HTTPStatus, str, bytes]]] = {
+            "/livez": lambda: _health(live),
+            "/readyz": lambda: _health(ready),
+            "/metrics": lambda: (HTTPStatus.OK, CONTENT_TYPE_LATEST, metrics()),
+        }
+        self._address = (host, port)
+        self._server: ThreadingHTTPServer | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def port(self) -> int:
+        """The port it listens on; 0 while it does not."""
+        return self._server.server_address[1] if self._server is not None else 0
+
+    def start(self) -> None:
+        """Listen.
+
+        Raises:
+            LocalError: the port is taken, or the address is not of this machine; names the settings.
+        """
+        handler = type("Handler", (_Handler,), {"routes": self._routes})
+        try:
+            self._server = _Server(self._address, handler)
+        except (OSError, OverflowError) as error:
+            host, port = self._address
+            reason = getattr(error, "strerror", None) or error
+            raise LocalError(
+                f"cannot listen on {host}:{port}: {reason}; set admin.host and admin.port (0 = off) to one that is free"
+            ) from None
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="admin", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Let the port go. Does nothing when it does not listen."""
+        if self._server is not None and self._thread is not None:
+            self._server.shutdown()
+            self._thread.join()
+            self._server.server_close()
+        self._server = self._thread = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def _health(trouble: Callable[[], str | None]) -> tuple[HTTPStatus, str, bytes]:
+    reason = trouble()
+    if reason is None:
+        return HTTPStatus.OK, _TEXT, b"ok\n"
+    return HTTPStatus.SERVICE_UNAVAILABLE, _TEXT, f"{reason}\n".encode()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    allow_reuse_port = False  # or a second worker would share the port in silence
+    block_on_close = False  # a slow reader must not hold up the end of the service
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        super().__init__(address, handler)
+
+    def server_bind(self) -> None:
+        # Not HTTPServer's: it asks the DNS for the host's name, which takes seconds where nobody answers.
+        TCPServer.server_bind(self)
+
+    def handle_error(self, *_: Any) -> None:
+        """Say nothing: the other side went away in the middle."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    routes: dict[str, Callable[[], tuple[HTTPStatus, str, bytes]]]
+    protocol_version = "HTTP/1.1"
+    timeout = _READ_TIMEOUT_S
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def _answer(self) -> None:
+        route = self.routes.get(self.path.split("?", 1)[0])
+        if route is None:
+            status, kind, body = HTTPStatus.NOT_FOUND, _TEXT, b"not found: /livez, /readyz, /metrics\n"
+        else:
+            try:
+                status, kind, body = route()
+            except Exception as error:  # noqa: BLE001 - whatever it is, the scraper is told and the service goes on
+                status, kind, body = HTTPStatus.INTERNAL_SERVER_ERROR, _TEXT, f"{type(error).__name__}\n".encode()
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def send_response(self, code: int, message: str | None = None) -> None:
+        """Without the header that names server and Python version."""
+        self.send_response_only(code, message)
+        self.send_header("Date", self.date_time_string())
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Plain text instead of the standard page; any method but GET and HEAD ends here, as 405."""
+        del message, explain
+        status = HTTPStatus.METHOD_NOT_ALLOWED if code == HTTPStatus.NOT_IMPLEMENTED else HTTPStatus(code)
+        body = f"{status.phrase.lower()}\n".encode()
+        self.send_response(status)
+        if status == HTTPStatus.METHOD_NOT_ALLOWED:
+            self.send_header("Allow", "GET, HEAD")
+        self.send_header("Content-Type", _TEXT)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class calls it so
+        """Say nothing: a probe every second is no event."""

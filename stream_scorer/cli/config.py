@@ -1,0 +1,106 @@
+"""``stream-scorer config``."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from typing import Annotated, Any, Final
+from urllib.parse import urlsplit, urlunsplit
+
+import typer
+from pydantic import SecretStr
+
+from stream_scorer.cli.options import ConfigOption
+from stream_scorer.core.feature_rules import Feature
+from stream_scorer.kafka.config import check_properties, property_warnings
+from stream_scorer.kafka.topics import check_topics
+from stream_scorer.settings import Loaded, Settings, load
+
+HIDDEN: Final = "***"
+# Of librdkafka's properties these hold credentials; ssl.ca.location and the like are only paths.
+_SECRET_PROPERTY: Final = re.compile(
+    r"password|secret|token|jaas|\.key|\.pem|oauthbearer\.config|username", re.IGNORECASE
+)
+
+app = typer.Typer(help="Check the settings.", no_args_is_help=True)
+
+
+@app.command()
+def check(
+    config: ConfigOption = None,
+    *,
+    connect: Annotated[
+        bool, typer.Option("--connect", help="Look for the broker and the topics of the scoring worker, too.")
+    ] = False,
+) -> None:
+    """Check everything that `run` needs, and print the settings in effect, without secrets."""
+    loaded = load(config)
+    settings = loaded.settings
+    settings.require_supported()
+    settings.require_api()
+    check_properties(settings)
+    for line in effective_lines(loaded):
+        typer.echo(line)
+    for warning in all_warnings(settings):
+        typer.echo(f"warning: {warning}", err=True)
+    if connect:
+        for name, partitions in check_topics(settings, settings.topics.scoring).items():
+            typer.echo(f"# topic {name}: {partitions} partitions")
+
+
+def all_warnings(settings: Settings) -> tuple[str, ...]:
+    """Return what works and is probably not meant, one line each."""
+    default_model = ("model.features is not set: the tutorial's model is used",) if settings.model.is_default else ()
+    return (*settings.warnings, *property_warnings(settings), *default_model)
+
+
+def effective_lines(loaded: Loaded) -> Iterator[str]:
+    """Yield the settings as TOML, defaults included; behind what is no default, where it was set. No secrets."""
+    for section in Settings.model_fields:
+        yield f"[{section}]"
+        tables = []
+        values = getattr(loaded.settings, section)
+        for key in type(values).model_fields:
+            value = getattr(values, key)
+            if isinstance(value, Mapping):
+                tables.append((key, value))
+            elif value is None:
+                yield f"# {key} is not set"
+            else:
+                yield f"{key} = {_shown((section, key), value)}{_origin(loaded, (section, key))}"
+        for key, table in tables:
+            for name, value in table.items():
+                line = f"{key}.{json.dumps(name)} = {_shown((section, key, name), value)}"
+                yield line + _origin(loaded, (section, key, name))
+        yield ""
+
+
+def _origin(loaded: Loaded, path: tuple[str, ...]) -> str:
+    origin = loaded.origins.get(path)
+    return f"  # {origin}" if origin else ""
+
+
+def _shown(path: tuple[str, ...], value: Any) -> str:
+    if isinstance(value, SecretStr) or (path[:2] == ("kafka", "properties") and _SECRET_PROPERTY.search(path[-1])):
+        return json.dumps(HIDDEN)
+    if isinstance(value, Feature):
+        parts = ((part.name, getattr(value, part.name)) for part in fields(Feature) if part.name != "name")
+        return "{ " + ", ".join(f"{name} = {_plain(part)}" for name, part in parts if part is not None) + " }"
+    if isinstance(value, str) and "://" in value:
+        return json.dumps(_without_credentials(value, whole_path=path == ("callbacks", "url")))
+    return _plain(value)
+
+
+def _plain(value: Any) -> str:
+    # JSON's strings, numbers, booleans and lists are TOML's as well.
+    return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)
+
+
+def _without_credentials(url: str, *, whole_path: bool) -> str:
+    """Hide user, password and query; of a webhook the path too, since in many services the path is the secret."""
+    parts = urlsplit(url)
+    netloc = parts.netloc.rpartition("@")[2]
+    path = f"/{HIDDEN}" if whole_path and parts.path.strip("/") else parts.path
+    return urlunsplit((parts.scheme, netloc, path, HIDDEN if parts.query else "", ""))

@@ -1,0 +1,31 @@
+"""The settings: small frozen sections, read from a TOML file, then the environment over it, then flags."""
+
+from stream_scorer.settings.load import Loaded, load, load_settings
+from stream_scorer.settings.model import ModelSettings
+from stream_scorer.settings.root import Settings
+from stream_scorer.settings.sections import (
+    AdminSettings,
+    CallbacksSettings,
+    GenesysSettings,
+    KafkaSettings,
+    SchemaRegistrySettings,
+    ScoringSettings,
+    TopicsSettings,
+    VerificationSettings,
+)
+
+__all__ = [
+    "AdminSettings",
+    "CallbacksSettings",
+    "GenesysSettings",
+    "KafkaSettings",
+    "Loaded",
+    "ModelSettings",
+    "SchemaRegistrySettings",
+    "ScoringSettings",
+    "Settings",
+    "TopicsSettings",
+    "VerificationSettings",
+    "load",
+    "load_settings",
+]

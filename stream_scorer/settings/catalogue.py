@@ -1,0 +1,42 @@
+"""Which settings there are, read off the sections themselves, so that there is no second list to forget."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+from stream_scorer.settings.fields import Section
+from stream_scorer.settings.root import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from stream_scorer.settings.names import KeyPath
+
+
+def _section_keys() -> dict[str, tuple[str, ...]]:
+    keys = {}
+    for name, info in Settings.model_fields.items():
+        section = info.annotation
+        if not (isinstance(section, type) and issubclass(section, Section)):
+            raise TypeError(f"Settings.{name} is no section")
+        keys[name] = tuple(section.model_fields)
+    return keys
+
+
+# Every section with its keys, in the order of the contract.
+SECTIONS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(_section_keys())
+
+SECRETS: Final = frozenset({("genesys", "client_secret"), ("callbacks", "secret"), ("callbacks", "secret_previous")})
+
+# Keys that are tables of free names: sources are merged name by name in them.
+MAPPINGS: Final = frozenset({("kafka", "properties"), ("model", "features")})
+
+# Keys that a variable gives as JSON, each with an example.
+STRUCTURED: Final[Mapping[KeyPath, str]] = MappingProxyType(
+    {
+        ("kafka", "properties"): '{"security.protocol": "SSL"}',
+        ("model", "features"): '{"age": {"type": "integer", "impute": 40}}',
+        ("callbacks", "retry_delays_s"): "[60, 600]",
+    }
+)

@@ -1,0 +1,95 @@
+"""Loads the settings: a TOML file, then the environment over it, then flags."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from stream_scorer.errors import SettingsError
+from stream_scorer.settings.catalogue import MAPPINGS
+from stream_scorer.settings.problems import problem_lines
+from stream_scorer.settings.root import Settings
+from stream_scorer.settings.sources import (
+    Entry,
+    environment_layer,
+    file_layer,
+    flags_layer,
+    platform_layer,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from stream_scorer.settings.names import KeyPath
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The settings, and for each key that is not a default where it came from."""
+
+    settings: Settings
+    origins: Mapping[KeyPath, str]
+
+
+def load_settings(
+    file: Path | None = None,
+    *,
+    flags: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Settings:
+    """Load and check the settings.
+
+    Args:
+        file: a TOML file with the sections of the contract; None: no file.
+        flags: values by dotted key, such as ``{"kafka.start_from": "latest"}``; None as a value: not given.
+        environ: the environment; None: this process's.
+
+    Raises:
+        SettingsError: one line for every problem found, each naming key, origin and remedy, none a secret.
+    """
+    return load(file, flags=flags, environ=environ).settings
+
+
+def load(
+    file: Path | None = None,
+    *,
+    flags: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Loaded:
+    """Load as `load_settings` does, and keep the origins."""
+    environ = os.environ if environ is None else environ
+    layers = (
+        *((file_layer(file),) if file is not None else ()),
+        platform_layer(environ),
+        environment_layer(environ),
+        flags_layer(flags or {}),
+    )
+    problems = [problem for layer in layers for problem in layer.problems]
+    entries: dict[KeyPath, Entry] = {}
+    for layer in layers:
+        entries |= layer.entries
+    try:
+        settings = Settings.model_validate(_nested(entries))
+    except ValidationError as error:
+        problems += problem_lines(error, {path: entry.origin for path, entry in entries.items()})
+    if problems:
+        raise SettingsError("\n".join(dict.fromkeys(problems)))
+    return Loaded(settings, {path: entry.origin for path, entry in entries.items()})
+
+
+def _nested(entries: Mapping[KeyPath, Entry]) -> dict[str, dict[str, Any]]:
+    """Turn flat keys into sections. Values of tables that are no tables themselves stay, to be refused by the check."""
+    nested: dict[str, dict[str, Any]] = {}
+    for (section, key, *name), entry in entries.items():
+        table = nested.setdefault(section, {})
+        if name and (section, key) in MAPPINGS:
+            if not isinstance(table.get(key), dict):
+                table[key] = {}
+            table[key][name[0]] = entry.value
+        else:
+            table[key] = entry.value
+    return nested

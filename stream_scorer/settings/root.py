@@ -1,0 +1,102 @@
+"""`Settings`: all sections together, and what a command may ask of them before it starts."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from stream_scorer.errors import SettingsError
+from stream_scorer.settings.fields import Section, contradiction
+from stream_scorer.settings.model import ModelSettings
+from stream_scorer.settings.names import dotted, variable
+from stream_scorer.settings.sections import (
+    AdminSettings,
+    CallbacksSettings,
+    GenesysSettings,
+    KafkaSettings,
+    SchemaRegistrySettings,
+    ScoringSettings,
+    TopicsSettings,
+    VerificationSettings,
+)
+
+
+class Settings(Section):
+    """The effective settings. Frozen; nothing secret shows in its repr.
+
+    `stream_scorer.settings.load_settings` reads them from file, environment and flags. Constructing it directly takes
+    the defaults for what is not given and reads no environment.
+    """
+
+    kafka: KafkaSettings = Field(default_factory=KafkaSettings)
+    topics: TopicsSettings = Field(default_factory=TopicsSettings)
+    schema_registry: SchemaRegistrySettings = Field(default_factory=SchemaRegistrySettings)
+    genesys: GenesysSettings = Field(default_factory=GenesysSettings)
+    scoring: ScoringSettings = Field(default_factory=ScoringSettings)
+    model: ModelSettings = Field(default_factory=ModelSettings)
+    verification: VerificationSettings = Field(default_factory=VerificationSettings)
+    callbacks: CallbacksSettings = Field(default_factory=CallbacksSettings)
+    admin: AdminSettings = Field(default_factory=AdminSettings)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.callbacks.group_id == self.kafka.group_id:
+            text = (
+                f"callbacks.group_id and kafka.group_id are both {self.kafka.group_id!r}:"
+                " two services in one group would take each other's partitions"
+            )
+            raise contradiction(text, "callbacks.group_id", "kafka.group_id")
+        return self
+
+    @property
+    def callbacks_group_id(self) -> str:
+        """The group of the campaign worker: ``callbacks.group_id``, else ``<kafka.group_id>-callbacks``."""
+        return self.callbacks.group_id or f"{self.kafka.group_id}-callbacks"
+
+    @property
+    def all_topics(self) -> tuple[str, ...]:
+        """Every topic that ``topics create`` makes, each name once."""
+        campaign = self.topics.campaign(tiers=len(self.callbacks.retry_delays_s))
+        return tuple(dict.fromkeys((*self.topics.scoring, *campaign)))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What works and is probably not meant, one line each."""
+        found = []
+        full_batches = self.scoring.max_uncommitted // self.scoring.max_contacts
+        if full_batches < self.scoring.max_in_flight:
+            found.append(
+                f"scoring.max_uncommitted ({self.scoring.max_uncommitted}) holds {full_batches} full batches of"
+                f" scoring.max_contacts, so scoring.max_in_flight ({self.scoring.max_in_flight}) is not reached"
+            )
+        return tuple(found)
+
+    def require_api(self) -> None:
+        """Check that everything is there without which the API cannot be asked.
+
+        Raises:
+            SettingsError: client id, client secret or model id is missing; one line for each.
+        """
+        problems = []
+        for key in ("client_id", "client_secret", "model_id"):
+            if getattr(self.genesys, key) is None:
+                path = ("genesys", key)
+                names = [variable(path), f"GENESYS_{key.upper()}"]
+                if key == "client_secret":
+                    names.append(f"{variable(path)}_FILE")
+                problems.append(f"{dotted(path)} is missing: set {', '.join(names[:-1])} or {names[-1]}")
+        if problems:
+            raise SettingsError("\n".join(problems))
+
+    def require_supported(self) -> None:
+        """Check that no setting asks for what this version cannot do, which must not be ignored in silence.
+
+        Raises:
+            SettingsError: a schema registry is configured.
+        """
+        if self.schema_registry.url is not None:
+            raise SettingsError(
+                "schema_registry.url is not supported by this version yet: leave it out, and values are written in"
+                " Avro's single-object encoding"
+            )

@@ -1,0 +1,223 @@
+"""The sections of the settings: names and defaults are those of the contract (docs/contract.md, section 4)."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Mapping  # noqa: TC003 - pydantic reads the annotation
+from datetime import datetime
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, SecretStr, StrictBool, StrictInt, StrictStr, model_validator
+
+from stream_scorer.genesys import regions
+from stream_scorer.settings.fields import (
+    BaseUrl,
+    BootstrapServers,
+    Count,
+    CountOrZero,
+    Milliseconds,
+    Number,
+    Port,
+    Seconds,
+    SecondsOrZero,
+    Section,
+    StartFrom,
+    Text,
+    Topic,
+    Url,
+    contradiction,
+)
+
+Secret = Annotated[SecretStr, Field(min_length=1, max_length=10_000)]
+Property = StrictBool | StrictInt | Annotated[float, Field(strict=True)] | StrictStr
+
+
+def generate_instance_id() -> str:
+    """Return a name that no other running worker has: the host's, with something random."""
+    return f"{socket.gethostname()[:200]}-{secrets.token_hex(4)}"
+
+
+class KafkaSettings(Section):
+    """The cluster, and this worker's place in its group. ``properties`` are librdkafka's, merged in `kafka.config`."""
+
+    bootstrap_servers: BootstrapServers = "127.0.0.1:9092"
+    group_id: Text = "stream-scorer"
+    instance_id: Text = Field(default_factory=generate_instance_id)
+    start_from: StartFrom = "earliest"
+    properties: Mapping[Text, Property] = Field(default_factory=dict, repr=False)
+
+    @property
+    def transactional_id(self) -> str:
+        """The name under which the broker fences a former self of this worker."""
+        return f"{self.group_id}-{self.instance_id}"
+
+    @property
+    def start_at_ms(self) -> int | None:
+        """The time in ``start_from`` as Unix milliseconds; None where it is ``earliest`` or ``latest``."""
+        if self.start_from in ("earliest", "latest"):
+            return None
+        return round(datetime.fromisoformat(self.start_from).timestamp() * 1000)
+
+
+class SchemaRegistrySettings(Section):
+    """Where the schemas' ids come from; without a URL values are single-object encoded."""
+
+    url: Url | None = Field(default=None, repr=False)
+
+
+class GenesysSettings(Section):
+    """The scoring API: where it is, who asks, and how patiently."""
+
+    region: Text = regions.DEFAULT_REGION
+    base_url: BaseUrl | None = None
+    login_url: BaseUrl | None = None
+    client_id: Text | None = None
+    client_secret: Secret | None = None
+    model_id: Text | None = None
+    model_version: Text | None = None
+    timeout_s: Seconds = 30
+    token_timeout_s: Seconds = 15
+    max_retries: Annotated[CountOrZero, Field(le=100)] = 3
+    backoff_base_s: Seconds = 2.0
+    max_backoff_s: Seconds = 60
+    probe_interval_s: Seconds = 10
+    requests_per_minute: Count = 300
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.backoff_base_s > self.max_backoff_s:
+            text = (
+                f"genesys.backoff_base_s ({self.backoff_base_s:g}) is longer than genesys.max_backoff_s"
+                f" ({self.max_backoff_s:g}): no retry would ever wait as long as it says"
+            )
+            raise contradiction(text, "genesys.backoff_base_s", "genesys.max_backoff_s")
+        if self.base_url is None and self.region not in regions.REGIONS:
+            known = ", ".join(regions.REGIONS)
+            text = (
+                f"genesys.region {self.region!r} is no region of Genesys Cloud: use one of {known},"
+                " or set genesys.base_url"
+            )
+            raise contradiction(text, "genesys.region")
+        return self
+
+    @property
+    def api_url(self) -> str:
+        """Base URL of the API, without a slash at its end."""
+        return self.base_url or regions.api_url(self.region)
+
+    @property
+    def token_url(self) -> str:
+        """Base URL of the login service, without a slash at its end.
+
+        It follows ``base_url`` where ``login_url`` is not set: the secret for a proxy or a simulator must not go to
+        the platform, nor the other way round.
+        """
+        if self.login_url is not None:
+            return self.login_url
+        return regions.login_url_for(self.base_url) if self.base_url else regions.login_url(self.region)
+
+
+class ScoringSettings(Section):
+    """The worker: how requests are filled, how many there are at once, and when the results are committed."""
+
+    max_contacts: Annotated[Count, Field(le=1000)] = 1000
+    max_request_bytes: Annotated[Count, Field(ge=1024, le=512_000)] = 512_000
+    linger_ms: Milliseconds = 200
+    max_in_flight: Annotated[Count, Field(le=1000)] = 8
+    max_uncommitted: Annotated[Count, Field(le=10_000_000)] = 16_000
+    commit_interval_ms: Milliseconds = 200
+    revoke_wait_s: SecondsOrZero = 5
+    shutdown_timeout_s: SecondsOrZero = 25
+    max_contacts_per_minute: Count | None = None
+    max_event_age_s: Seconds | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.max_uncommitted < self.max_contacts:
+            text = (
+                f"scoring.max_uncommitted ({self.max_uncommitted}) is less than scoring.max_contacts"
+                f" ({self.max_contacts}): no batch could ever be full"
+            )
+            raise contradiction(text, "scoring.max_uncommitted", "scoring.max_contacts")
+        return self
+
+
+class VerificationSettings(Section):
+    """Which confidence intervals are taken for good; the others go to review."""
+
+    min_interval_width: Annotated[Number, Field(ge=0, le=1)] = 0.15
+    max_interval_width: Annotated[Number, Field(gt=0, le=1)] | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.max_interval_width is not None and self.max_interval_width <= self.min_interval_width:
+            text = (
+                f"verification.max_interval_width ({self.max_interval_width:g}) is not greater than"
+                f" verification.min_interval_width ({self.min_interval_width:g}): every score would go to review"
+            )
+            raise contradiction(text, "verification.max_interval_width", "verification.min_interval_width")
+        return self
+
+
+class CallbacksSettings(Section):
+    """The campaign worker. ``run`` does not use them; they are checked, since files are shared."""
+
+    target: Literal["webhook", "genesys-outbound", "log"] = "webhook"
+    url: Url | None = Field(default=None, repr=False)
+    threshold: Annotated[Number, Field(ge=0, le=1)] = 0.75
+    secret: Secret | None = None
+    secret_previous: Secret | None = None
+    group_id: Text | None = None
+    max_contacts: Annotated[Count, Field(le=1000)] = 75
+    linger_ms: Milliseconds = 200
+    retry_delays_s: Annotated[tuple[Seconds, ...], Field(min_length=1, max_length=4)] = (60, 600, 3600, 21600)
+    max_per_minute: Count | None = None
+    max_age_s: Seconds = 86400
+    allow_http: bool = False
+    contact_list_id: Text | None = None
+    admin_port: Port = 9465
+
+
+class AdminSettings(Section):
+    """Where ``/livez``, ``/readyz`` and ``/metrics`` are; port 0: nowhere."""
+
+    host: Text = "127.0.0.1"
+    port: Port = 9464
+
+
+class TopicsSettings(Section):
+    """The names of the topics. Several may be one topic, as long as no service reads what it writes."""
+
+    features: Topic = "contact-features"
+    scores: Topic = "contact-scores"
+    review: Topic = "contact-scores-review"
+    rejected: Topic = "contact-features-rejected"
+    audit: Topic = "scoring-audit"
+    callbacks: Topic = "campaign-callbacks"
+    callbacks_retry: Topic = "campaign-callbacks-retry"
+    callbacks_rejected: Topic = "campaign-callbacks-rejected"
+    receipts: Topic = "campaign-receipts"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for output in ("scores", "review", "rejected", "audit"):
+            if getattr(self, output) == self.features:
+                text = (
+                    f"topics.{output} and topics.features are both {self.features!r}:"
+                    " the scorer would read what it writes, for ever"
+                )
+                raise contradiction(text, f"topics.{output}", "topics.features")
+        return self
+
+    @property
+    def scoring(self) -> tuple[str, ...]:
+        """What the scoring worker uses, each name once, its input first."""
+        return tuple(dict.fromkeys((self.features, self.scores, self.review, self.rejected, self.audit)))
+
+    def campaign(self, tiers: int) -> tuple[str, ...]:
+        """What the campaign worker uses, each name once, its input first; ``tiers`` is the number of retry tiers."""
+        retries = (f"{self.callbacks_retry}-{tier}" for tier in range(1, tiers + 1))
+        return tuple(
+            dict.fromkeys((self.scores, self.callbacks, *retries, self.callbacks_rejected, self.receipts)),
+        )

@@ -1,0 +1,192 @@
+"""Where settings come from. Every source gives one `Layer`: flat keys, each with its value and its origin.
+
+The names are checked here, by ourselves, in file and environment alike: the usual loaders pass over a variable whose
+section is mistyped, and the operator would run with a default that he believes to have changed.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from stream_scorer.settings.catalogue import MAPPINGS, SECRETS, SECTIONS, STRUCTURED
+from stream_scorer.settings.names import PREFIX, KeyPath, did_you_mean, dotted, variable
+
+_MAX_SECRET_BYTES: Final = 64 * 1024
+_FILE_SUFFIX: Final = "_FILE"
+# The names that the platform's own tools use. They stand below STREAM_SCORER_GENESYS__…
+PLATFORM_VARIABLES: Final[Mapping[str, KeyPath]] = MappingProxyType(
+    {f"GENESYS_{key.upper()}": ("genesys", key) for key in ("client_id", "client_secret", "model_id")}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A value and, for the error that may be said about it, where it came from."""
+
+    value: Any = field(repr=False)
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """What one source says. ``problems`` are complete lines; the good entries go on, so that all are found."""
+
+    entries: Mapping[KeyPath, Entry]
+    problems: tuple[str, ...] = ()
+
+
+class _Builder:
+    def __init__(self) -> None:
+        self.entries: dict[KeyPath, Entry] = {}
+        self.problems: list[str] = []
+
+    def put(self, path: KeyPath, value: Any, origin: str) -> None:
+        """Add a value; of the keys that are tables of free names, each name is an entry of its own."""
+        if path in MAPPINGS and isinstance(value, Mapping) and value:
+            self.entries.update({(*path, name): Entry(item, origin) for name, item in value.items()})
+        else:
+            self.entries[path] = Entry(value, origin)
+
+    def put_secret_file(self, path: KeyPath, file: Path, origin: str) -> None:
+        if path in self.entries:
+            other = self.entries[path].origin
+            self.problems.append(f"{dotted(path)} is given twice, by {other} and {origin}: keep one")
+            return
+        try:
+            with file.open("rb") as stream:
+                content = stream.read(_MAX_SECRET_BYTES + 1)
+            secret = content.decode().rstrip("\r\n")
+        except OSError as error:
+            self.problems.append(f"{dotted(path)}: cannot read {file}, named by {origin}: {error.strerror}")
+            return
+        except UnicodeDecodeError:
+            self.problems.append(f"{dotted(path)}: {file}, named by {origin}, is not UTF-8 text")
+            return
+        if not secret or len(content) > _MAX_SECRET_BYTES:
+            what = "is empty" if not secret else "is larger than 64 kB"
+            self.problems.append(f"{dotted(path)}: {file}, named by {origin}, {what}")
+            return
+        self.entries[path] = Entry(secret, f"{file}, named by {origin}")
+
+    def layer(self) -> Layer:
+        return Layer(self.entries, tuple(self.problems))
+
+
+def file_layer(file: Path) -> Layer:
+    """Read a TOML file. Names of secret files in it are relative to its folder."""
+    builder = _Builder()
+    try:
+        document = tomllib.loads(file.read_text("utf-8-sig"))
+    except OSError as error:
+        builder.problems.append(f"cannot read the settings file {file}: {error.strerror}")
+        return builder.layer()
+    except UnicodeDecodeError:
+        builder.problems.append(f"{file} is not UTF-8 text")
+        return builder.layer()
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        builder.problems.append(f"{file} is not valid TOML: {error}")
+        return builder.layer()
+    secret_files: list[tuple[KeyPath, Path]] = []
+    for path, value in _file_keys(document, builder, file):
+        section, key = path
+        secret = (section, key.removesuffix(_FILE_SUFFIX.lower()))
+        if key in SECTIONS[section]:
+            builder.put(path, value, str(file))
+        elif secret in SECRETS and secret != path and isinstance(value, str) and value:
+            secret_files.append((secret, file.parent / value))
+        else:
+            builder.problems.append(_unknown_key(section, key, file))
+    for path, secret_file in secret_files:
+        builder.put_secret_file(path, secret_file, f"{dotted(path)}_file in {file}")
+    return builder.layer()
+
+
+def _file_keys(document: Mapping[str, Any], builder: _Builder, file: Path) -> Iterator[tuple[KeyPath, Any]]:
+    for section, table in document.items():
+        if section not in SECTIONS:
+            homes = [f"{name}.{section}" for name, keys in SECTIONS.items() if section in keys]
+            hint = f"; did you mean {' or '.join(homes)}?" if homes else did_you_mean(section, SECTIONS)
+            builder.problems.append(f"unknown section {section!r} in {file}{hint}")
+        elif not isinstance(table, Mapping):
+            builder.problems.append(f"{section} in {file} is a section: write [{section}] and its keys below")
+        else:
+            yield from (((section, key), value) for key, value in table.items())
+
+
+def _unknown_key(section: str, key: str, file: Path) -> str:
+    homes = [name for name, keys in SECTIONS.items() if key in keys]
+    hint = f"; did you mean {homes[0]}.{key}?" if homes else did_you_mean(key, SECTIONS[section])
+    return f"unknown key {section}.{key} in {file}{hint}"
+
+
+def environment_layer(environ: Mapping[str, str]) -> Layer:
+    """Read the ``STREAM_SCORER_…`` variables. An empty one is not set: so containers pass "nothing"."""
+    builder = _Builder()
+    known = {variable(path): path for path in _all_paths()}
+    secret_files = {variable(path) + _FILE_SUFFIX: path for path in SECRETS}
+    ours = {name: value for name, value in environ.items() if name.upper().startswith(PREFIX)}
+    for name, value in ours.items():
+        if name not in known and name not in secret_files:
+            builder.problems.append(f"unknown environment variable {name}{_meant(name, (*known, *secret_files))}")
+        elif value and name in known:
+            _put_text(builder, known[name], value, name)
+    for name, path in secret_files.items():
+        if ours.get(name):
+            builder.put_secret_file(path, Path(ours[name]), name)
+    return builder.layer()
+
+
+def platform_layer(environ: Mapping[str, str]) -> Layer:
+    """Read ``GENESYS_CLIENT_ID``, ``GENESYS_CLIENT_SECRET`` (or ``…_FILE``) and ``GENESYS_MODEL_ID``."""
+    builder = _Builder()
+    for name, path in PLATFORM_VARIABLES.items():
+        if environ.get(name):
+            builder.put(path, environ[name], name)
+        if path in SECRETS and environ.get(name + _FILE_SUFFIX):
+            builder.put_secret_file(path, Path(environ[name + _FILE_SUFFIX]), name + _FILE_SUFFIX)
+    return builder.layer()
+
+
+def flags_layer(flags: Mapping[str, Any]) -> Layer:
+    """Take the flags of a command, by dotted key. None is a flag that was not given.
+
+    A secret is refused: what stands in a command line can be read by everyone on the machine.
+    """
+    builder = _Builder()
+    for name, value in flags.items():
+        path = tuple(name.split(".", 1))
+        if path in SECRETS:
+            builder.problems.append(f"{name} is a secret and cannot be a flag: set {variable(path)}")
+        elif path not in _all_paths():
+            builder.problems.append(f"unknown setting {name}{did_you_mean(name, map(dotted, _all_paths()))}")
+        elif value is not None:
+            builder.put(path, value, "the command line")
+    return builder.layer()
+
+
+def _all_paths() -> tuple[KeyPath, ...]:
+    return tuple((section, key) for section, keys in SECTIONS.items() for key in keys)
+
+
+def _meant(name: str, known: tuple[str, ...]) -> str:
+    """A forgotten second underscore, or capitals, is certain; anything else is the nearest name."""
+    exact = [candidate for candidate in known if candidate.replace("_", "") == name.upper().replace("_", "")]
+    return f"; did you mean {exact[0]}?" if exact else did_you_mean(name.upper(), known)
+
+
+def _put_text(builder: _Builder, path: KeyPath, text: str, origin: str) -> None:
+    if path not in STRUCTURED:
+        builder.put(path, text, origin)
+        return
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        builder.problems.append(f"{dotted(path)} in {origin} is not valid JSON: write it as in {STRUCTURED[path]}")
+        return
+    builder.put(path, value, origin)

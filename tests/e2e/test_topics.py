@@ -1,0 +1,136 @@
+"""Makes and checks topics on the real Kafka."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import ConfigResource
+from confluent_kafka.admin._resource import ResourceType
+
+from stream_scorer.cli import main
+from stream_scorer.errors import BrokerRefused, BrokerUnavailable
+from stream_scorer.kafka.topics import check_topics, create_topics
+from stream_scorer.settings import Settings, TopicsSettings, load_settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from kafka_fixture import Broker
+
+pytestmark = pytest.mark.kafka
+
+
+@pytest.fixture
+def names() -> dict[str, str]:
+    """Topics that no other test has."""
+    prefix = f"topics-{uuid.uuid4().hex[:8]}"
+    return {key: f"{prefix}-{key}" for key in TopicsSettings.model_fields}
+
+
+@pytest.fixture
+def settings(broker: Broker, names: dict[str, str]) -> Settings:
+    flags = {f"topics.{key}": name for key, name in names.items()}
+    return load_settings(flags={"kafka.bootstrap_servers": broker.bootstrap_servers, **flags}, environ={})
+
+
+def unreachable(servers: str) -> Settings:
+    return load_settings(flags={"kafka.bootstrap_servers": servers}, environ={})
+
+
+def topic_config(broker: Broker, topic: str) -> dict[str, str]:
+    resource = ConfigResource(ResourceType.TOPIC, topic)
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})  # must outlive the future
+    (future,) = admin.describe_configs([resource]).values()
+    return {name: entry.value for name, entry in future.result(timeout=10).items()}
+
+
+def test_all_are_made_and_can_be_used_at_once(settings: Settings, broker: Broker) -> None:
+    report = create_topics(settings)
+    assert report.created == settings.all_topics
+    assert report.existing == ()
+    assert len(report.created) == 12
+    assert check_topics(settings, settings.all_topics) == dict.fromkeys(settings.all_topics, 4)
+    assert topic_config(broker, settings.topics.rejected)["max.message.bytes"] == "2097152"
+    assert topic_config(broker, settings.topics.scores)["max.message.bytes"] != "2097152"
+
+
+def test_what_exists_is_left_as_it_is(settings: Settings) -> None:
+    create_topics(settings)
+    report = create_topics(settings)
+    assert (report.created, report.existing) == ((), settings.all_topics)
+
+
+def test_several_settings_may_name_one_topic(settings: Settings, names: dict[str, str]) -> None:
+    shared = settings.model_copy(update={"topics": TopicsSettings(**{**names, "review": names["scores"]})})
+    report = create_topics(shared)
+    assert len(report.created) == len(set(report.created)) == 11
+    assert names["review"] not in report.created
+
+
+def test_two_that_start_at_once_do_not_get_in_each_others_way(settings: Settings) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        reports = list(pool.map(create_topics, [settings, settings]))
+    created = [name for report in reports for name in report.created]
+    assert sorted(created) == sorted(settings.all_topics)
+
+
+def test_a_missing_topic_is_named_with_the_remedy(settings: Settings) -> None:
+    with pytest.raises(BrokerRefused) as caught:
+        check_topics(settings, [settings.topics.scores])
+    assert f"topic {settings.topics.scores} is missing" in str(caught.value)
+    assert "stream-scorer topics create" in str(caught.value)
+
+
+def test_to_look_for_a_topic_does_not_make_it(settings: Settings) -> None:
+    for _ in range(2):
+        with pytest.raises(BrokerRefused):
+            check_topics(settings, settings.topics.scoring)
+
+
+@pytest.mark.parametrize(
+    ("servers", "reason"),
+    [("127.0.0.1:1", "Connection refused"), ("no-such-host.invalid:9092", "Failed to resolve")],
+)
+def test_an_unreachable_broker_is_named_within_the_limit(servers: str, reason: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(BrokerUnavailable) as caught:
+        check_topics(unreachable(servers), ["any"], timeout_s=1.0)
+    assert time.monotonic() - started < 5
+    assert servers in str(caught.value)
+    assert reason in str(caught.value)
+    assert "kafka.bootstrap_servers" in str(caught.value)
+
+
+def test_the_command_says_what_it_did(
+    settings: Settings, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "scorer.toml"
+    lines = [f'{key} = "{getattr(settings.topics, key)}"' for key in TopicsSettings.model_fields]
+    file.write_text("\n".join([f'kafka.bootstrap_servers = "{settings.kafka.bootstrap_servers}"', "[topics]", *lines]))
+    assert main(["topics", "create", "--config", str(file)]) == 0
+    assert main(["topics", "create", "--config", str(file)]) == 0
+    said = capfd.readouterr()
+    assert said.err == ""
+    shown = said.out.splitlines()
+    assert [line.split()[0] for line in shown] == ["created"] * 12 + ["existing"] * 12
+    assert shown[0] == f"created   {settings.topics.features} (4 partitions)"
+
+    for name in ("ID", "SECRET"):
+        monkeypatch.setenv(f"GENESYS_CLIENT_{name}", "x")
+    monkeypatch.setenv("GENESYS_MODEL_ID", "x")
+    assert main(["config", "check", "--connect", "--config", str(file)]) == 0
+    assert f"# topic {settings.topics.features}: 4 partitions" in capfd.readouterr().out
+
+
+def test_the_command_names_an_unreachable_broker_in_one_line(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STREAM_SCORER_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:1")
+    assert main(["topics", "create"]) == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("stream-scorer: no answer from Kafka at 127.0.0.1:1 within 5 s")

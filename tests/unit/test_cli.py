@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from typing import TYPE_CHECKING
+
+import pytest
+import typer
+
+from stream_scorer import __version__, cli
+from stream_scorer.cli import main
+from stream_scorer.errors import BrokerUnavailable, CheckFailed, SettingsError, StreamScorerError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SECRET = "s3cr3t-value"
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.startswith(("STREAM_SCORER_", "GENESYS_")):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def _complete(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GENESYS_CLIENT_ID", "id")
+    monkeypatch.setenv("GENESYS_CLIENT_SECRET", SECRET)
+    monkeypatch.setenv("GENESYS_MODEL_ID", "model")
+
+
+def failing(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    def create_topics(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(importlib.import_module("stream_scorer.cli.topics"), "create_topics", create_topics)
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"stream-scorer {__version__}\n"
+
+
+def test_every_command_has_a_help_and_the_list_has_all(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    listed = capsys.readouterr().out
+    for name in cli._Commands.lazy:
+        assert name in listed
+        assert main([name, "--help"]) == 0
+        shown = capsys.readouterr().out
+        assert f"Usage: stream-scorer {name}" in shown
+        assert "--install-completion" not in shown
+
+
+def test_the_list_imports_no_command() -> None:
+    program = (
+        "import sys; from stream_scorer.cli import main; assert main(['--help']) == 0;"
+        "heavy = {'confluent_kafka', 'requests', 'opentelemetry.sdk', 'uvicorn', 'jgo', 'fastavro'} & set(sys.modules);"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["topic"], "No such command 'topic'. Did you mean 'topics'?"),
+        (["topics", "make"], "No such command 'make'."),
+        (["topics", "create", "--bogus"], "No such option: --bogus"),
+        (["topics", "create", "--config"], "--config"),
+        (["config", "check", "--config", "/no/such/file"], "cannot read the settings file /no/such/file"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_2(
+    arguments: list[str], part: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    (line,) = said.err.splitlines()
+    assert line.startswith("stream-scorer: ")
+    assert part in line
+
+
+def test_no_command_shows_the_help_and_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    said = capsys.readouterr()
+    assert "Usage: stream-scorer" in said.out + said.err
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (BrokerUnavailable("no answer"), 1),
+        (CheckFailed("2 are missing"), 1),
+        (SettingsError("kafka.x is wrong"), 2),
+    ],
+)
+def test_an_error_of_ours_is_its_line_and_its_exit_code(
+    error: StreamScorerError, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing(error, monkeypatch)
+    assert main(["topics", "create"]) == code
+    assert capsys.readouterr().err == f"stream-scorer: {error}\n"
+
+
+def test_a_bug_is_one_line_and_debug_shows_where(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing(ZeroDivisionError("division by zero"), monkeypatch)
+    assert main(["topics", "create"]) == 1
+    line = "stream-scorer: unexpected ZeroDivisionError: division by zero; `stream-scorer --debug …` shows where\n"
+    assert capsys.readouterr().err == line
+    assert main(["--debug", "topics", "create"]) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith("Traceback")
+    assert shown.endswith(line)
+
+
+def test_a_missing_extra_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    failing(ModuleNotFoundError("No module named 'jgo.api'", name="jgo.api"), monkeypatch)
+    assert main(["topics", "create"]) == 1
+    assert capsys.readouterr().err == (
+        "stream-scorer: this command needs the package jgo.api: pip install 'stream-scorer[local]'\n"
+    )
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), typer.Abort()])
+def test_an_interrupt_is_quiet(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing(error, monkeypatch)
+    assert main(["topics", "create"]) == 130
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_command_may_end_with_a_code_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(typer.Exit(3), monkeypatch)
+    assert main(["topics", "create"]) == 3
+
+
+# --- config check
+
+
+@pytest.mark.usefixtures("_complete")
+def test_config_check_prints_the_effective_settings_as_toml(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "scorer.toml"
+    file.write_text('[scoring]\nlinger_ms = 50\n[model.features."the age"]\ntype = "integer"\nchoices = [1, 2]\n')
+    monkeypatch.setenv("STREAM_SCORER_KAFKA__GROUP_ID", "mine")
+    assert main(["config", "check", "--config", str(file)]) == 0
+    out = capsys.readouterr().out
+    effective = tomllib.loads(out)
+    assert effective["scoring"]["linger_ms"] == 50
+    assert effective["kafka"]["group_id"] == "mine"
+    assert effective["callbacks"]["retry_delays_s"] == [60, 600, 3600, 21600]
+    assert effective["model"]["features"] == {"the age": {"type": "integer", "choices": [1, 2]}}
+    assert f"linger_ms = 50  # {file}" in out
+    assert 'group_id = "mine"  # STREAM_SCORER_KAFKA__GROUP_ID' in out
+    assert "# model_version is not set" in out
+
+
+@pytest.mark.usefixtures("_complete")
+def test_config_check_shows_no_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    secret_properties = {
+        "sasl.password": SECRET,
+        "ssl.key.password": SECRET,
+        "sasl.oauthbearer.client.secret": SECRET,
+        "sasl.oauthbearer.config": SECRET,
+    }
+    monkeypatch.setenv("STREAM_SCORER_KAFKA__PROPERTIES", json.dumps({**secret_properties, "client.rack": "eu-1"}))
+    file = tmp_path / "scorer.toml"
+    url = f"https://u:{SECRET}@hooks.example/{SECRET}?key={SECRET}"
+    file.write_text(f'[callbacks]\nsecret = "{SECRET}"\nurl = "{url}"\n')
+    assert main(["config", "check", "--config", str(file)]) == 0
+    said = capsys.readouterr()
+    assert SECRET not in said.out + said.err
+    effective = tomllib.loads(said.out)
+    assert effective["genesys"]["client_secret"] == effective["callbacks"]["secret"] == "***"
+    assert effective["kafka"]["properties"] == {**dict.fromkeys(secret_properties, "***"), "client.rack": "eu-1"}
+    assert effective["callbacks"]["url"] == "https://hooks.example/***?***"
+
+
+@pytest.mark.usefixtures("_complete")
+def test_config_check_warns_of_what_is_probably_not_meant(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("STREAM_SCORER_KAFKA__PROPERTIES", '{"acks": "1"}')
+    monkeypatch.setenv("STREAM_SCORER_SCORING__MAX_UNCOMMITTED", "1000")
+    assert main(["config", "check"]) == 0
+    window, acks, model = capsys.readouterr().err.splitlines()
+    assert window.startswith("warning: scoring.max_uncommitted (1000) holds 1 full batches")
+    assert acks == "warning: kafka.properties: acks is not used, stream-scorer sets it itself"
+    assert model == "warning: model.features is not set: the tutorial's model is used"
+
+
+def test_config_check_names_all_that_is_missing_for_the_api(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "check"]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert [line.split()[1] for line in said.err.splitlines()] == [
+        "genesys.client_id",
+        "genesys.client_secret",
+        "genesys.model_id",
+    ]
+
+
+@pytest.mark.usefixtures("_complete")
+@pytest.mark.parametrize(
+    ("name", "value", "part"),
+    [
+        ("STREAM_SCORER_SCHEMA_REGISTRY__URL", "http://registry", "schema_registry.url is not supported"),
+        ("STREAM_SCORER_KAFKA__PROPERTIES", '{"no.such": 1}', 'No such configuration property: "no.such"'),
+        ("STREAM_SCORER_SCORING__REVOKE_WAIT_S", "200", "scoring.revoke_wait_s (200 s) must be at most 100 s"),
+    ],
+)
+def test_config_check_refuses_what_run_would_refuse(
+    name: str, value: str, part: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert main(["config", "check"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert part in line

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import io
+import json
+import logging
+from typing import TYPE_CHECKING
+
+import pytest
+import structlog
+
+from stream_scorer.telemetry import Metrics, PrometheusMetrics, configure_logging
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def logs() -> Iterator[io.StringIO]:
+    root, urllib3 = logging.getLogger(), logging.getLogger("urllib3")
+    handlers, level, urllib3_level = root.handlers[:], root.level, urllib3.level
+    yield io.StringIO()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    urllib3.setLevel(urllib3_level)
+    structlog.reset_defaults()
+
+
+def lines(logs: io.StringIO) -> list[dict[str, object]]:
+    return [json.loads(line) for line in logs.getvalue().splitlines()]
+
+
+def test_ours_and_the_libraries_lines_are_json_alike(logs: io.StringIO) -> None:
+    configure_logging(json=True, stream=logs)
+    structlog.get_logger("ours").info("scored", contacts=3)
+    logging.getLogger("theirs").warning("broker %s is back", "a:1")
+    ours, theirs = lines(logs)
+    assert (ours["event"], ours["contacts"], ours["level"], ours["logger"]) == ("scored", 3, "info", "ours")
+    assert (theirs["event"], theirs["level"], theirs["logger"]) == ("broker a:1 is back", "warning", "theirs")
+    assert str(ours["timestamp"]).endswith("Z")
+
+
+def test_what_is_below_the_level_is_not_written(logs: io.StringIO) -> None:
+    configure_logging(json=True, level=logging.WARNING, stream=logs)
+    structlog.get_logger("ours").info("no")
+    logging.getLogger("theirs").info("no")
+    structlog.get_logger("ours").warning("yes")
+    assert [line["event"] for line in lines(logs)] == ["yes"]
+
+
+def test_no_terminal_means_json_and_configuring_twice_means_one_line(logs: io.StringIO) -> None:
+    configure_logging(stream=logs)
+    configure_logging(stream=logs)
+    structlog.get_logger("ours").info("once")
+    assert len(lines(logs)) == 1
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_secrets_are_hidden_at_any_depth(logs: io.StringIO, as_json: bool) -> None:
+    configure_logging(json=as_json, stream=logs)
+    structlog.get_logger("ours").info(
+        "sent",
+        client_secret="s3cr3t",
+        headers={"Authorization": "Bearer s3cr3t", "Host": "api"},
+        attempts=[{"access_token": "s3cr3t"}],
+        token_renewed=True,
+    )
+    assert "s3cr3t" not in logs.getvalue()
+    assert "api" in logs.getvalue()
+    assert ("true" if as_json else "True") in logs.getvalue()
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_traceback_shows_no_local_variables(logs: io.StringIO, as_json: bool) -> None:
+    configure_logging(json=as_json, stream=logs)
+    password = "s3" + "cr3t"
+    try:
+        int(password and "x")
+    except ValueError:
+        structlog.get_logger("ours").exception("failed")
+    assert "ValueError" in logs.getvalue()
+    assert password not in logs.getvalue()
+
+
+def samples(metrics: PrometheusMetrics) -> dict[str, float]:
+    found = {}
+    for line in metrics.exposition().decode().splitlines():
+        if not line.startswith("#"):
+            name, value = line.rsplit(" ", 1)
+            labels = [
+                label for label in name[name.find("{") + 1 : -1].split(",") if "{" in name and "otel_scope" not in label
+            ]
+            found[name.partition("{")[0] + ("{" + ",".join(labels) + "}" if labels else "")] = float(value)
+    return found
+
+
+def test_every_metric_comes_out_under_its_name() -> None:
+    metrics = PrometheusMetrics()
+    metrics.consumed(5)
+    metrics.consumed(2)
+    metrics.sent(4)
+    metrics.contacts(3, outcome="scored", reason="")
+    metrics.contacts(1, outcome="rejected", reason="wrong_type")
+    metrics.reasked(2)
+    metrics.unknown_results(1)
+    metrics.http_request(0.2, status=200)
+    metrics.http_request(30.0, error="timeout")
+    metrics.transaction(outcome="committed")
+    metrics.in_flight(8)
+    metrics.in_flight(6)
+    metrics.uncommitted(900)
+    metrics.quota_remaining(299)
+    found = samples(metrics)
+    kafka = 'messaging_system="kafka"'
+    assert found[f'messaging_client_consumed_messages_total{{messaging_operation_name="poll",{kafka}}}'] == 7
+    assert found[f'messaging_client_sent_messages_total{{messaging_operation_name="send",{kafka}}}'] == 4
+    assert found['stream_scorer_contacts_total{outcome="scored",reason=""}'] == 3
+    assert found['stream_scorer_contacts_total{outcome="rejected",reason="wrong_type"}'] == 1
+    assert found["stream_scorer_contacts_reasked_total"] == 2
+    assert found["stream_scorer_results_unknown_total"] == 1
+    assert found['stream_scorer_transactions_total{outcome="committed"}'] == 1
+    assert found["stream_scorer_requests_in_flight"] == 6
+    assert found["stream_scorer_contacts_uncommitted"] == 900
+    assert found["stream_scorer_quota_remaining"] == 299
+    counts = {name: value for name, value in found.items() if name.startswith("http_client_request_duration_seconds_c")}
+    assert sorted(counts.values()) == [1, 1]
+    assert any('http_response_status_code="200"' in name for name in counts)
+    assert any('error_type="timeout"' in name for name in counts)
+    metrics.close()
+
+
+def test_holding_is_one_for_the_present_reason_only() -> None:
+    metrics = PrometheusMetrics()
+    metrics.holding("rate_limited")
+    metrics.holding("rate_limited")
+    assert samples(metrics)['stream_scorer_holding{reason="rate_limited"}'] == 1
+    metrics.holding("no_connection")
+    found = samples(metrics)
+    assert found['stream_scorer_holding{reason="rate_limited"}'] == 0
+    assert found['stream_scorer_holding{reason="no_connection"}'] == 1
+    metrics.holding(None)
+    assert samples(metrics)['stream_scorer_holding{reason="no_connection"}'] == 0
+    metrics.close()
+
+
+def test_two_services_in_one_process_do_not_mix() -> None:
+    first, second = PrometheusMetrics(), PrometheusMetrics()
+    first.consumed(1)
+    assert not any("consumed" in name for name in samples(second))
+    first.close()
+    second.close()
+
+
+def test_without_a_reader_metrics_go_nowhere() -> None:
+    metrics = Metrics()
+    metrics.contacts(1, outcome="scored")
+    metrics.holding("x")
+    metrics.close()
+
+
+def test_the_standard_variables_name_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "scorer-eu")
+    metrics = PrometheusMetrics()
+    metrics.consumed(1)
+    assert 'service_name="scorer-eu"' in metrics.exposition().decode()
+    metrics.close()
