@@ -72,6 +72,7 @@ class ContactFile:
     Attributes:
         size_bytes: of the whole file.
         bytes_read: how far the reading has come.
+        line: where the last row that was read begins, counted from 1.
     """
 
     def __init__(
@@ -105,6 +106,7 @@ class ContactFile:
             raise InputError(f"{path}: {error.strerror or error}") from error
         self._defaults = Defaults.of_file(digest.hexdigest(), now_ms)
         self.bytes_read = 0
+        self.line = 0
 
     def __iter__(self) -> Iterator[Row]:
         """Yield the rows in order; lines without anything are skipped.
@@ -116,33 +118,33 @@ class ContactFile:
             with self._path.open("rb") as file:
                 lines = _Lines(self._path, file)
                 rows = self._csv_rows(lines) if self._format is FileFormat.CSV else self._json_rows(lines)
-                for row in rows:
+                for self.line, row in rows:
                     self.bytes_read = lines.bytes_read
                     yield row
                 self.bytes_read = self.size_bytes
         except OSError as error:
             raise InputError(f"{self._path}: {error.strerror or error}") from error
 
-    def _json_rows(self, lines: _Lines) -> Iterator[Row]:
+    def _json_rows(self, lines: _Lines) -> Iterator[tuple[int, Row]]:
         for line, text in lines:
             if text is None:
-                yield BadRow(line, _TOO_LONG)
+                yield line, BadRow(line, _TOO_LONG)
             elif text.strip():
                 try:
-                    yield json_event(text, self._defaults, line)
+                    yield line, json_event(text, self._defaults, line)
                 except RowError as error:
-                    yield BadRow(line, str(error))
+                    yield line, BadRow(line, str(error))
 
-    def _csv_rows(self, lines: _Lines) -> Iterator[Row]:
+    def _csv_rows(self, lines: _Lines) -> Iterator[tuple[int, Row]]:
         columns = self._header(lines)
         for line, cells in _records(lines):
             if isinstance(cells, str):
-                yield BadRow(line, cells)
+                yield line, BadRow(line, cells)
                 continue
             try:
-                yield csv_event(columns, cells, self._types, self._defaults, line)
+                yield line, csv_event(columns, cells, self._types, self._defaults, line)
             except RowError as error:
-                yield BadRow(line, str(error))
+                yield line, BadRow(line, str(error))
 
     def _header(self, lines: _Lines) -> list[str]:
         line, cells = next(_records(lines), (1, "the file is empty: its first line must name the columns"))

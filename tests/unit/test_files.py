@@ -302,6 +302,7 @@ def test_progress_reaches_the_size(tmp_path: Path) -> None:
     seen = [file.bytes_read for _ in file]
     assert seen == sorted(seen)
     assert file.bytes_read == file.size_bytes == path.stat().st_size
+    assert file.line == 101
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])

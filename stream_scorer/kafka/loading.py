@@ -1,0 +1,150 @@
+"""Puts contacts on the features topic: every record is confirmed by the broker, or counted as not delivered."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from functools import partial
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from stream_scorer.kafka.errors import translate
+from stream_scorer.kafka.sink import RECORD_ERRORS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from confluent_kafka import Message
+
+    from stream_scorer.core.avro import Codec
+    from stream_scorer.core.events import ContactEvent
+
+# Records in memory that the broker has not confirmed yet; enough to keep it busy.
+_MAX_WAITING: Final = 50_000
+_POLL_S: Final = 0.1
+_PURGED: Final = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})  # noqa: SLF001 - their public names
+
+
+class Undelivered(NamedTuple):
+    """How many contacts were not delivered for one reason; ``line`` is the first one's."""
+
+    line: int
+    message: str
+    contacts: int
+
+
+class Loader:
+    """Produces contacts, as fast as the broker takes them or at a fixed rate. To be used in a ``with`` block.
+
+    What the broker says of one record (too large, against a policy) costs that record. What it says of anything else
+    would cost every record that follows as well: `stopped` is then true, and `put` must not be called any more.
+    """
+
+    def __init__(
+        self,
+        config: dict[str, Any],
+        topic: str,
+        codec: Codec,
+        *,
+        rate_per_s: float | None = None,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        """Make the producer; it connects in the background.
+
+        Args:
+            config: librdkafka's properties, of an idempotent producer.
+            topic: where the contacts go.
+            codec: of ``ContactFeatures``.
+            rate_per_s: how many contacts a second at most.
+            clock: seconds, monotonic.
+        """
+        self._producer = Producer(config)
+        self._topic = topic
+        self._codec = codec
+        self._interval_s = 1 / rate_per_s if rate_per_s else 0.0
+        self._clock = clock
+        self._due_s = clock()
+        self._undelivered: dict[str, Undelivered] = {}
+        self._cause = "given up"
+        self.delivered = 0
+        self.stopped = False
+
+    @property
+    def undelivered(self) -> tuple[Undelivered, ...]:
+        """What was not delivered so far, one entry for each reason."""
+        return tuple(self._undelivered.values())
+
+    def put(self, event: ContactEvent, line: int) -> None:
+        """Hand one contact to the producer; waits while too many are unconfirmed, or for its turn.
+
+        Raises:
+            BrokerError: the producer can do nothing any more.
+        """
+        value = self._codec.encode(event_value(event))
+        self._wait_for_turn()
+        try:
+            self._produce(event.contact_id.encode(), value, partial(self._reported, line))
+        except KafkaException as error:
+            if error.args[0].code() not in RECORD_ERRORS:
+                raise translate(error, f"writing to {self._topic}") from error
+            self._reported(line, error.args[0], None)
+        self._producer.poll(0)
+
+    def finish(self) -> None:
+        """Wait until every contact is delivered or given up, at most ``delivery.timeout.ms``."""
+        while self._producer.flush(_POLL_S):
+            if self.stopped:
+                # What was sent may have arrived, so its answer is waited for; the rest is not sent any more.
+                self._producer.purge(in_flight=False)
+
+    def _produce(self, key: bytes, value: bytes, report: Callable[[KafkaError | None, Message], None]) -> None:
+        while not self.stopped:
+            try:
+                return self._producer.produce(self._topic, value, key, on_delivery=report)
+            except BufferError:  # too many bytes are waiting
+                self._producer.poll(_POLL_S)
+        return None
+
+    def _wait_for_turn(self) -> None:
+        while len(self._producer) >= _MAX_WAITING and not self.stopped:
+            self._producer.poll(_POLL_S)
+        if self._interval_s:
+            while (wait_s := self._due_s - self._clock()) > 0:
+                self._producer.poll(min(wait_s, _POLL_S))
+            # From now on, not from when it was due: a pause is not made up for by a burst.
+            self._due_s = max(self._due_s, self._clock() - _POLL_S) + self._interval_s
+
+    def _reported(self, line: int, error: KafkaError | None, _: Message | None) -> None:
+        if error is None:
+            self.delivered += 1
+            return
+        if error.code() in _PURGED:
+            message = self._cause
+        else:
+            message = str(translate(error, f"writing to {self._topic}"))
+            if error.code() not in RECORD_ERRORS and not self.stopped:
+                self.stopped, self._cause = True, message
+        before = self._undelivered.get(message, Undelivered(line, message, 0))
+        self._undelivered[message] = before._replace(line=min(line, before.line), contacts=before.contacts + 1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # After `finish` nothing is left. After an exception nobody waits for the rest.
+        with suppress(KafkaException):
+            self._producer.purge()
+            self._producer.flush(_POLL_S)
+
+
+def event_value(event: ContactEvent) -> dict[str, Any]:
+    """Return the event as a value of ``schemas/contact-features.avsc``."""
+    return {
+        "event_id": event.event_id,
+        "contact_id": event.contact_id,
+        "features": event.features,
+        "occurred_at": event.occurred_at_ms,
+        "campaign_id": event.campaign_id,
+        "model_version": event.model_version,
+    }

@@ -1,0 +1,234 @@
+"""``stream-scorer produce``, on a real broker: what is in the file is on the topic, once, as other teams read it."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from stream_scorer.cli import main
+from stream_scorer.core.avro import Codec, decode_contact
+from stream_scorer.core.events import ContactEvent
+from stream_scorer.kafka.loading import Loader
+from stream_scorer.schema_files import SchemaFile, load_schema
+
+if TYPE_CHECKING:
+    from kafka_fixture import Broker
+
+CODEC = Codec.single_object(load_schema(SchemaFile.CONTACT_FEATURES))
+BANK = Path(__file__).parents[3] / "shared" / "data" / "bank-marketing-contacts.csv"
+PARTITIONS = 3
+
+
+@pytest.fixture(autouse=True)
+def _only_our_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.startswith(("STREAM_SCORER_", "GENESYS_")):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def topic(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A features topic of the test's own, and the settings that name it."""
+    name = f"features-{uuid.uuid4().hex}"
+    make_topic(broker, name)
+    monkeypatch.setenv("STREAM_SCORER_KAFKA__BOOTSTRAP_SERVERS", broker.bootstrap_servers)
+    monkeypatch.setenv("STREAM_SCORER_TOPICS__FEATURES", name)
+    return name
+
+
+def make_topic(broker: Broker, name: str, **config: str) -> None:
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
+    [made] = admin.create_topics([NewTopic(name, PARTITIONS, 1, config=config)]).values()
+    made.result(30)
+
+
+def records(broker: Broker, topic: str) -> list[list[tuple[bytes, ContactEvent]]]:
+    """Key and contact of every record, by partition."""
+    consumer = Consumer({"bootstrap.servers": broker.bootstrap_servers, "group.id": uuid.uuid4().hex})
+    try:
+        found: list[list[tuple[bytes, ContactEvent]]] = []
+        for number in range(PARTITIONS):
+            _, end = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=10)
+            consumer.assign([TopicPartition(topic, number, 0)])
+            found.append([])
+            while len(found[-1]) < end:
+                message = consumer.poll(10)
+                assert message is not None, f"only {len(found[-1])} of {end} records of partition {number} came"
+                assert message.error() is None
+                key = message.key()
+                assert isinstance(key, bytes)
+                found[-1].append((key, decode_contact(CODEC, message.value())))
+        return found
+    finally:
+        consumer.close()
+
+
+def contacts(broker: Broker, topic: str) -> dict[str, ContactEvent]:
+    return {event.contact_id: event for partition in records(broker, topic) for _, event in partition}
+
+
+@pytest.mark.kafka
+class TestProduce:
+    def test_csv(self, broker: Broker, topic: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        path = tmp_path / "contacts.csv"
+        path.write_text("contact_id,previous_calls,segment_id,campaign_id\nc-1,3,retired,spring\nc-é,,,\n")
+        assert main(["produce", str(path)]) == 0
+        captured = capsys.readouterr()
+        assert captured.out == f"2 contacts are on {topic}; 0 bad rows, 0 not delivered\n"
+        assert captured.err == ""
+        found = contacts(broker, topic)
+        assert found["c-1"].features == {"previous_calls": 3, "segment_id": "retired"}
+        assert found["c-1"].campaign_id == "spring"
+        assert found["c-é"].features == {"previous_calls": None, "segment_id": None}
+        keys = {key for partition in records(broker, topic) for key, _ in partition}
+        assert keys == {b"c-1", "c-é".encode()}
+
+    def test_bad_rows_are_named_and_the_rest_is_loaded(
+        self, broker: Broker, topic: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path = tmp_path / "contacts.jsonl"
+        path.write_text(
+            '{"contactId": "a", "features": {"x": [1]}}\n'
+            '{"contactId": "b", "features": {}, "occurredAt": 77}\n'
+            "nonsense [bold]\n"
+            '{"contactId": "c", "features": {"any": "thing"}}\n'
+        )
+        assert main(["produce", str(path)]) == 1
+        captured = capsys.readouterr()
+        assert captured.out == f"2 contacts are on {topic}; 2 bad rows, 0 not delivered\n"
+        first, second = captured.err.splitlines()
+        assert first == f"{path}:1: feature 'x' must be a number, a string, true, false or null"
+        assert second.startswith(f"{path}:3: is not JSON")
+        found = contacts(broker, topic)
+        assert {contact_id: event.features for contact_id, event in found.items()} == {"b": {}, "c": {"any": "thing"}}
+        assert found["b"].occurred_at_ms == 77
+
+    def test_twice_gives_the_same_event_ids(self, broker: Broker, topic: str, tmp_path: Path) -> None:
+        path = tmp_path / "contacts.txt"
+        path.write_text("contact_id\na\nb\n")
+        for _ in range(2):
+            assert main(["produce", str(path), "--format", "csv", "--rate", "1000"]) == 0
+        ids = [event.event_id for partition in records(broker, topic) for _, event in partition]
+        assert len(ids) == 4
+        assert len(set(ids)) == 2
+
+    @pytest.mark.skipif(not BANK.exists(), reason="the bank-marketing contacts are not beside the project")
+    def test_real_contacts_arrive_complete_and_in_order(self, broker: Broker, topic: str) -> None:
+        assert main(["produce", str(BANK)]) == 0
+        partitions = records(broker, topic)
+        ids = [[event.contact_id for _, event in partition] for partition in partitions]
+        assert sorted(contact_id for partition in ids for contact_id in partition) == [
+            f"BANK-{number:05}" for number in range(1, 20_001)
+        ]
+        assert all(partition == sorted(partition) for partition in ids)
+        assert all(partition for partition in ids)
+
+    def test_a_missing_topic(
+        self, topic: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("STREAM_SCORER_TOPICS__FEATURES", f"not-{topic}")
+        path = tmp_path / "contacts.csv"
+        path.write_text("contact_id\na\n")
+        assert main(["produce", str(path)]) == 1
+        assert f"topic not-{topic} is missing" in capsys.readouterr().err
+
+    def test_a_record_that_the_broker_refuses_costs_only_itself(
+        self, broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        name = f"small-{uuid.uuid4().hex}"
+        make_topic(broker, name, **{"max.message.bytes": "4000"})
+        monkeypatch.setenv("STREAM_SCORER_KAFKA__BOOTSTRAP_SERVERS", broker.bootstrap_servers)
+        # Batches of one: a broker refuses a batch as a whole.
+        monkeypatch.setenv("STREAM_SCORER_KAFKA__PROPERTIES", '{"batch.num.messages": 1, "compression.type": "none"}')
+        monkeypatch.setenv("STREAM_SCORER_TOPICS__FEATURES", name)
+        path = tmp_path / "contacts.csv"
+        path.write_text(f"contact_id,segment_id\na,x\nb,{'y' * 9000}\nc,z\n")
+        assert main(["produce", str(path)]) == 1
+        captured = capsys.readouterr()
+        assert captured.out == f"2 contacts are on {name}; 0 bad rows, 1 not delivered\n"
+        assert captured.err.startswith(f"{path}:3: not delivered: writing to {name}: ")
+        assert set(contacts(broker, name)) == {"a", "c"}
+
+
+def test_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["produce", str(tmp_path / "none.csv")]) == 1
+    assert capsys.readouterr().err == f"stream-scorer: {tmp_path / 'none.csv'}: No such file or directory\n"
+
+
+def test_a_name_that_says_no_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["produce", str(tmp_path / "contacts.xlsx")]) == 2
+    assert "--format csv" in capsys.readouterr().err
+
+
+def test_a_broker_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("STREAM_SCORER_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:1")
+    path = tmp_path / "contacts.csv"
+    path.write_text("contact_id\na\n")
+    assert main(["produce", str(path)]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert "127.0.0.1:1" in line
+
+
+def loader(**config: Any) -> Loader:
+    """A loader whose broker never answers."""
+    nowhere = {"bootstrap.servers": "127.0.0.1:1", "log_level": 0, "delivery.timeout.ms": 300, "linger.ms": 0}
+    return Loader({**nowhere, **config}, "features", CODEC)
+
+
+EVENT = ContactEvent("e", "c", {}, 0, None, None)
+
+
+class TestLoaderWithoutABroker:
+    def test_it_stops_and_counts_every_contact(self) -> None:
+        with loader() as own:
+            for line in (2, 3, 4):
+                own.put(EVENT, line)
+            own.finish()
+            assert own.stopped
+            assert own.delivered == 0
+            [undelivered] = own.undelivered
+            assert (undelivered.line, undelivered.contacts) == (2, 3)
+            assert undelivered.message.startswith("writing to features: ")
+
+    def test_a_full_queue_waits_and_ends_when_the_broker_is_given_up(self) -> None:
+        with loader(**{"queue.buffering.max.messages": 2}) as own:
+            for line in (2, 3, 4):
+                own.put(EVENT, line)
+            own.finish()
+            assert own.stopped
+            # The third was never handed over: the loop that reads the file stops here, and says where.
+            assert sum(undelivered.contacts for undelivered in own.undelivered) == 2
+
+    def test_an_exception_does_not_wait_for_the_broker(self) -> None:
+        own = loader(**{"delivery.timeout.ms": 600_000})
+        started_s = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            self.interrupted(own)
+        assert time.monotonic() - started_s < 10
+        assert own.delivered == 0
+        assert [undelivered.contacts for undelivered in own.undelivered] == [1]
+
+    @staticmethod
+    def interrupted(own: Loader) -> None:
+        with own:
+            own.put(EVENT, 2)
+            raise KeyboardInterrupt
+
+
+def test_the_rate_is_kept() -> None:
+    nowhere = {"bootstrap.servers": "127.0.0.1:1", "log_level": 0}
+    with Loader(nowhere, "features", CODEC, rate_per_s=50) as own:
+        started_s = time.monotonic()
+        for line in range(11):
+            own.put(EVENT, line)
+        assert time.monotonic() - started_s >= 10 / 50 - 0.01
