@@ -39,6 +39,99 @@ _FORBIDDEN: Final = {
 _TROUBLES: Final = {408: Trouble.TIMEOUT, 429: Trouble.RATE_LIMITED}
 
 
+class ScoreEndpoint:
+    """The score endpoint of one model, over connections and with tokens that others may use as well."""
+
+    def __init__(
+        self,
+        http: Http,
+        tokens: TokenSource,
+        base_url: str,
+        model_id: str,
+        *,
+        timeout_s: float = 30.0,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Prepare; nothing is sent before the first `send`.
+
+        Args:
+            http: the connections.
+            tokens: the tokens of an OAuth client with the scope `SCOPE`.
+            base_url: of the API, ``https://api.<region>``.
+            model_id: the model that scores.
+            timeout_s: deadline of the whole exchange, in seconds.
+            wall_clock: Unix seconds, for a ``Retry-After`` with a date.
+
+        Raises:
+            SettingsError: the URL is not http or https with a host, or the model id is empty.
+        """
+        check_url("genesys.base_url", base_url)
+        if not model_id:
+            raise SettingsError("genesys.model_id is empty: set it to the id of the Predictive Engagement model")
+        self.url = base_url.rstrip("/") + wire.score_path(model_id)
+        self.model_id = model_id
+        self._http = http
+        self._tokens = tokens
+        self._timeout_s = timeout_s
+        self._wall_clock = wall_clock
+
+    def send(self, body: bytes) -> tuple[Answer, HttpAnswer | None]:
+        """Send a body and say what came of it; never raises for the API's sake.
+
+        Returns:
+            What it came to, and the API's HTTP answer behind it: None where there was none, or only the login
+            service's.
+        """
+        answer, got, token = self._attempt(body)
+        if token is not None and answer.exchange.status == _UNAUTHORIZED:
+            # Revoked or expired early: nothing was scored, so asking once more with a new token costs nothing twice.
+            self._tokens.invalidate(token)
+            answer, got, _ = self._attempt(body)
+        return answer, got
+
+    def _attempt(self, body: bytes) -> tuple[Answer, HttpAnswer | None, Token | None]:
+        token = self._tokens.token()
+        if isinstance(token, TokenRefused):
+            return Forbidden(token.exchange, token.message), None, None
+        if isinstance(token, TokenUnavailable):
+            return Unavailable(token.exchange, token.trouble, token.message, token.retry_after_s), None, None
+        headers = {
+            "Authorization": f"Bearer {token.value}",
+            "Content-Type": "application/json",
+            "Accept": "application/json",
+            "User-Agent": "stream-scorer",
+        }
+        try:
+            got = self._http.exchange("POST", self.url, headers=headers, body=body, timeout_s=self._timeout_s)
+        except TransportFailure as failure:
+            exchange = wire.exchange_of(failure.timing, failure.status, failure.headers)
+            return Unavailable(exchange, failure.kind, failure.message), None, token
+        exchange = wire.exchange_of(got.timing, got.status, got.headers)
+        if 200 <= got.status < 300:  # noqa: PLR2004
+            return _accepted(got, exchange), got, token
+        return self._declined(got, exchange), got, token
+
+    def _declined(self, answer: HttpAnswer, exchange: Exchange) -> Answer:
+        status = answer.status
+        error = wire.parse_error(answer.body)
+        said = self._tokens.redact(str(error))
+        message = f"HTTP {status}{f' {said}' if said else ''}"
+        if status in (400, 422):
+            return Refused(exchange, error.named, message)
+        if status in _FORBIDDEN:
+            return Forbidden(exchange, f"{message}: {_FORBIDDEN[status].format(client=self._tokens.client_id)}")
+        if status == 404:  # noqa: PLR2004
+            return NotFound(
+                exchange, f"{message}: this API has no model {self.model_id!r} (genesys.model_id) or not that version"
+            )
+        if status == 413:  # noqa: PLR2004
+            return TooLarge(exchange, message)
+        if status in _TROUBLES or 500 <= status < 600:  # noqa: PLR2004
+            after_s = wire.retry_after_s(answer.headers.get("Retry-After"), self._wall_clock())
+            return Unavailable(exchange, _TROUBLES.get(status, Trouble.SERVER_ERROR), message, after_s)
+        return Unexpected(exchange, f"{message}: the score endpoint is not known to give this status")
+
+
 class ScoringClient:
     """Asks the score endpoint of one model, for any number of threads at once."""
 
@@ -73,14 +166,7 @@ class ScoringClient:
         Raises:
             SettingsError: a URL is not http or https with a host, or the model id is empty.
         """
-        _check_url("genesys.base_url", base_url)
-        _check_url("genesys.login_url", login_url)
-        if not model_id:
-            raise SettingsError("genesys.model_id is empty: set it to the id of the Predictive Engagement model")
-        self.url = base_url.rstrip("/") + wire.score_path(model_id)
-        self.model_id = model_id
-        self._timeout_s = timeout_s
-        self._wall_clock = wall_clock
+        check_url("genesys.login_url", login_url)
         self._http = Http(max_connections, wall_clock=wall_clock)
         self._tokens = TokenSource(
             self._http,
@@ -91,9 +177,12 @@ class ScoringClient:
             monotonic=monotonic,
             wall_clock=wall_clock,
         )
+        self._endpoint = ScoreEndpoint(
+            self._http, self._tokens, base_url, model_id, timeout_s=timeout_s, wall_clock=wall_clock
+        )
 
     def __repr__(self) -> str:
-        return f"ScoringClient(url={self.url!r}, tokens={self._tokens!r})"
+        return f"ScoringClient(url={self._endpoint.url!r}, tokens={self._tokens!r})"
 
     def ask(self, parts: Sequence[bytes], model_version: str | None) -> Answer:
         """Ask about contacts: one exchange with the API. Blocks up to the deadlines; never raises for the API's sake.
@@ -106,66 +195,20 @@ class ScoringClient:
 
     def send(self, body: bytes) -> Answer:
         """Send a body that is ready; else as `ask`."""
-        answer, token = self._attempt(body)
-        if token is not None and answer.exchange.status == _UNAUTHORIZED:
-            # Revoked or expired early: nothing was scored, so asking once more with a new token costs nothing twice.
-            self._tokens.invalidate(token)
-            answer, _ = self._attempt(body)
+        answer, _ = self._endpoint.send(body)
         return answer
 
     def close(self) -> None:
         """Close the connections; what is under way ends at once as unavailable."""
         self._http.close()
 
-    def _attempt(self, body: bytes) -> tuple[Answer, Token | None]:
-        token = self._tokens.token()
-        if isinstance(token, TokenRefused):
-            return Forbidden(token.exchange, token.message), None
-        if isinstance(token, TokenUnavailable):
-            return Unavailable(token.exchange, token.trouble, token.message, token.retry_after_s), None
-        headers = {
-            "Authorization": f"Bearer {token.value}",
-            "Content-Type": "application/json",
-            "Accept": "application/json",
-            "User-Agent": "stream-scorer",
-        }
-        try:
-            answer = self._http.exchange("POST", self.url, headers=headers, body=body, timeout_s=self._timeout_s)
-        except TransportFailure as failure:
-            exchange = wire.exchange_of(failure.timing, failure.status, failure.headers)
-            return Unavailable(exchange, failure.kind, failure.message), token
-        exchange = wire.exchange_of(answer.timing, answer.status, answer.headers)
-        if 200 <= answer.status < 300:  # noqa: PLR2004
-            return _accepted(answer, exchange), token
-        return self._declined(answer, exchange), token
 
-    def _declined(self, answer: HttpAnswer, exchange: Exchange) -> Answer:
-        status = answer.status
-        error = wire.parse_error(answer.body)
-        said = self._tokens.redact(str(error))
-        message = f"HTTP {status}{f' {said}' if said else ''}"
-        if status in (400, 422):
-            return Refused(exchange, error.named, message)
-        if status in _FORBIDDEN:
-            return Forbidden(exchange, f"{message}: {_FORBIDDEN[status].format(client=self._tokens.client_id)}")
-        if status == 404:  # noqa: PLR2004
-            return NotFound(exchange, f"{message}: this API has no model {self.model_id!r}, or no such version of it")
-        if status == 413:  # noqa: PLR2004
-            return TooLarge(exchange, message)
-        if status in _TROUBLES or 500 <= status < 600:  # noqa: PLR2004
-            after_s = wire.retry_after_s(answer.headers.get("Retry-After"), self._wall_clock())
-            return Unavailable(exchange, _TROUBLES.get(status, Trouble.SERVER_ERROR), message, after_s)
-        return Unexpected(exchange, f"{message}: the score endpoint is not known to give this status")
+def check_url(key: str, url: str) -> None:
+    """Refuse what is no base URL.
 
-
-def _accepted(answer: HttpAnswer, exchange: Exchange) -> Answer:
-    try:
-        return Answered(exchange, wire.parse_results(answer.body))
-    except wire.MalformedAnswer as malformed:
-        return Unavailable(exchange, Trouble.MALFORMED, f"HTTP {answer.status}, but {malformed}")
-
-
-def _check_url(key: str, url: str) -> None:
+    Raises:
+        SettingsError: it is not http or https with a host, or has more than that; names ``key``.
+    """
     try:
         parts = urlsplit(url)
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -174,3 +217,10 @@ def _check_url(key: str, url: str) -> None:
         good = False
     if not good:  # the URL is not shown: it may hold a password
         raise SettingsError(f"{key} must have the form https://host, without user, password or query")
+
+
+def _accepted(answer: HttpAnswer, exchange: Exchange) -> Answer:
+    try:
+        return Answered(exchange, wire.parse_results(answer.body))
+    except wire.MalformedAnswer as malformed:
+        return Unavailable(exchange, Trouble.MALFORMED, f"HTTP {answer.status}, but {malformed}")

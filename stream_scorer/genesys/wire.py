@@ -29,7 +29,7 @@ _MAX_NAMED: Final = 10_000
 _MAX_ID_CHARACTERS: Final = 256
 _MAX_RETRY_AFTER_S: Final = 7 * 86_400.0
 _MAX_RESET_S: Final = 86_400.0
-_NOT_PRINTED: Final = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]+")
+_NOT_PRINTED: Final = re.compile(r"[\x00-\x20\x7f-\xa0\xad\u2028\u2029\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]+")
 _SECONDS: Final = re.compile(r"[+-]?\d{1,12}(\.\d{1,9})?")
 _HTML_TITLE: Final = re.compile(rb"<title[^>]*>([^<]{1,300})", re.IGNORECASE)
 
