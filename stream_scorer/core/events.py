@@ -137,6 +137,7 @@ class Rejected(NamedTuple):
     """A contact that cannot be scored. ``reasons[0]`` is the header, all of them stand in the audit.
 
     ``request`` is None when it was rejected before any request; ``detail`` is one readable sentence without secrets.
+    ``truncated``: the broker refuses the original value, so the rejection is published without it.
     """
 
     record: SourceRecord
@@ -146,6 +147,7 @@ class Rejected(NamedTuple):
     rejected_at_ms: int
     request: RequestFacts | None = None
     api_status: int | None = None
+    truncated: bool = False
 
 
 Outcome: TypeAlias = Scored | Rejected

@@ -1,0 +1,247 @@
+"""The ledger: for every partition what was read, what is finished, and so what may be committed.
+
+Four offsets, always in this order::
+
+    start ≤ committed ≤ finished head ≤ next to read
+
+- *start*: where the consumer group began on the partition. Every commit repeats it as metadata.
+- *committed*: every record below it has been published by a transaction whose commit was confirmed.
+- *finished head*: every record below it has an outcome. It is what the next transaction may publish. A finished record
+  behind an unfinished one waits: so the outputs of a partition stand in the order of its inputs.
+- *next to read*: the position, which says only what was delivered, not what is done. It is never committed.
+
+Ownership. Each assignment of a partition gets a new token. A head is published only while its token lives, for the
+broker itself lets a worker commit offsets of a partition it no longer owns. With the partition go its rows, but not what
+was paid for: finished outcomes are remembered by record, bounded, and used if the same record is read again.
+
+A transaction whose outcome is unknown changes nothing here until ``settle`` is told the committed offset.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from stream_scorer.core.events import Outcome, Partition, Rejected, Scored, SourceRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+
+class RecordKey(NamedTuple):
+    """What identifies a record for ever."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+class Head(NamedTuple):
+    """The finished head of one partition: what one transaction publishes of it, in input order."""
+
+    partition: Partition
+    token: int
+    start_offset: int
+    next_offset: int
+    outcomes: list[Outcome]
+
+
+@dataclass(slots=True)
+class _Owned:
+    """One assignment of one partition."""
+
+    token: int
+    start_offset: int
+    next_to_read: int
+    rows: deque[SourceRecord]
+    finished: dict[int, Outcome]
+    pending: set[int]
+
+
+class Ledger:
+    """See the module's text. Not thread-safe: one thread owns it.
+
+    Args:
+        remembered_limit: how many outcomes of partitions that were taken away are kept, the oldest dropped first.
+    """
+
+    def __init__(self, remembered_limit: int = 32_000) -> None:
+        self._owned: dict[Partition, _Owned] = {}
+        self._remembered: OrderedDict[RecordKey, Outcome] = OrderedDict()
+        self._remembered_limit = remembered_limit
+        self._orphans: dict[RecordKey, SourceRecord] = {}
+        self._tokens = 0
+        self.uncommitted = 0
+        self.uncommitted_bytes = 0
+
+    # --- ownership
+
+    def own(self, partition: Partition, *, start_offset: int, next_offset: int) -> int:
+        """Starts an assignment that reads from ``next_offset``; returns its token."""
+        if partition in self._owned:
+            self.disown(partition)
+        self._tokens += 1
+        self._owned[partition] = _Owned(self._tokens, start_offset, next_offset, deque(), {}, set())
+        return self._tokens
+
+    def disown(self, partition: Partition, asked: Iterable[SourceRecord] = ()) -> None:
+        """Ends an assignment: its rows go, its finished outcomes are remembered.
+
+        Args:
+            partition: the partition that was taken away; an unknown one is no error (it may be lost before it was owned).
+            asked: its records about which the API is being asked right now. If one is read again before the answer
+                is there, it waits for that answer instead of being bought twice.
+        """
+        owned = self._owned.pop(partition, None)
+        if owned is None:
+            return
+        self._forget_rows(owned.rows)
+        for outcome in owned.finished.values():
+            self._remember(outcome)
+        for record in asked:
+            if record.offset in owned.pending:
+                self._orphans[_key(record)] = record
+
+    def owns(self, head: Head) -> bool:
+        """Whether the assignment that this head was taken from still lives."""
+        owned = self._owned.get(head.partition)
+        return owned is not None and owned.token == head.token
+
+    @property
+    def partitions(self) -> list[Partition]:
+        """The partitions owned now."""
+        return list(self._owned)
+
+    # --- records
+
+    def read(self, record: SourceRecord) -> bool:
+        """Enters a record that was just consumed. Returns True if somebody has to find its outcome.
+
+        False: it is not ours (its partition is gone, or it was read before), its outcome is remembered from an earlier
+        ownership, or the API is being asked about it already.
+        """
+        owned = self._owned.get(Partition(record.topic, record.partition))
+        if owned is None or record.offset < owned.next_to_read:
+            return False
+        owned.next_to_read = record.offset + 1
+        owned.rows.append(record)
+        self.uncommitted += 1
+        self.uncommitted_bytes += len(record.value or b"")
+        if self._remembered or self._orphans:
+            key = _key(record)
+            outcome = self._remembered.pop(key, None)
+            if outcome is not None and _same(_record_of(outcome), record):
+                owned.finished[record.offset] = outcome
+                return False
+            orphan = self._orphans.pop(key, None)
+            if orphan is not None and _same(orphan, record):
+                owned.pending.add(record.offset)
+                return False
+        owned.pending.add(record.offset)
+        return True
+
+    def finish(self, outcome: Outcome) -> None:
+        """Enters the outcome of a record. What is not owned any more is remembered; what has an outcome keeps it."""
+        record = _record_of(outcome)
+        owned = self._owned.get(Partition(record.topic, record.partition))
+        if owned is not None and record.offset in owned.pending:
+            owned.pending.remove(record.offset)
+            owned.finished[record.offset] = outcome
+        elif self._orphans.pop(_key(record), None) is not None:
+            self._remember(outcome)
+
+    def is_pending(self, record: SourceRecord) -> bool:
+        """Whether this record is owned and still has no outcome, so that asking about it is worth its price."""
+        owned = self._owned.get(Partition(record.topic, record.partition))
+        return owned is not None and record.offset in owned.pending
+
+    def abandon(self, record: SourceRecord) -> None:
+        """Says that nobody asks about a disowned record any more: no answer will come that could be remembered."""
+        self._orphans.pop(_key(record), None)
+
+    def has_pending(self, partitions: Iterable[Partition]) -> bool:
+        """Whether one of these partitions still has a record without an outcome."""
+        return any(owned.pending for p in partitions if (owned := self._owned.get(p)) is not None)
+
+    # --- transactions
+
+    def has_finished_head(self) -> bool:
+        """Whether there is anything to publish."""
+        return any(owned.rows and owned.rows[0].offset in owned.finished for owned in self._owned.values())
+
+    def heads(self, limit: int) -> list[Head]:
+        """The finished heads of all partitions, at most ``limit`` outcomes together. Takes nothing out."""
+        heads = []
+        for partition, owned in self._owned.items():
+            outcomes: list[Outcome] = []
+            finished = owned.finished
+            for record in owned.rows:
+                outcome = finished.get(record.offset)
+                if outcome is None or len(outcomes) >= limit:
+                    break
+                outcomes.append(outcome)
+            if outcomes:
+                limit -= len(outcomes)
+                next_offset = _record_of(outcomes[-1]).next_offset
+                heads.append(Head(partition, owned.token, owned.start_offset, next_offset, outcomes))
+            if limit <= 0:
+                break
+        return heads
+
+    def replace(self, rejected: Rejected) -> None:
+        """Exchanges a finished, uncommitted outcome: the broker refuses to take the one that was there."""
+        record = rejected.record
+        owned = self._owned.get(Partition(record.topic, record.partition))
+        if owned is not None and record.offset in owned.finished:
+            owned.finished[record.offset] = rejected
+
+    def confirm(self, heads: Iterable[Head]) -> None:
+        """Says that the transaction with these heads is committed."""
+        for head in heads:
+            self._drop_below(head.partition, head.next_offset)
+
+    def settle(self, committed: Mapping[Partition, int]) -> None:
+        """Settles every unknown outcome by what the broker says is committed; the rest stays to be published."""
+        for partition, offset in committed.items():
+            self._drop_below(partition, offset)
+
+    # --- private
+
+    def _drop_below(self, partition: Partition, offset: int) -> None:
+        owned = self._owned.get(partition)
+        if owned is None:
+            return
+        done: list[SourceRecord] = []
+        rows = owned.rows
+        while rows and rows[0].offset < offset:
+            record = rows.popleft()
+            done.append(record)
+            if owned.finished.pop(record.offset, None) is None:
+                owned.pending.discard(record.offset)
+        self._forget_rows(done)
+
+    def _forget_rows(self, rows: Iterable[SourceRecord]) -> None:
+        for record in rows:
+            self.uncommitted -= 1
+            self.uncommitted_bytes -= len(record.value or b"")
+
+    def _remember(self, outcome: Outcome) -> None:
+        if outcome.request is None:
+            return  # it cost nothing: found again for free
+        self._remembered[_key(_record_of(outcome))] = outcome
+        while len(self._remembered) > self._remembered_limit:
+            self._remembered.popitem(last=False)
+
+
+def _record_of(outcome: Outcome) -> SourceRecord:
+    return outcome.contact.record if isinstance(outcome, Scored) else outcome.record
+
+
+def _key(record: SourceRecord) -> RecordKey:
+    return RecordKey(record.topic, record.partition, record.offset)
+
+
+def _same(one: SourceRecord, other: SourceRecord) -> bool:
+    """A topic that was deleted and made anew has other records at the same offsets."""
+    return one.value == other.value and one.key == other.key

@@ -1,0 +1,123 @@
+"""A request: the contacts that are asked about together, and what has been tried with them so far.
+
+A request keeps its ``batch_id`` through its retries. Whatever asks about other contacts (a half, the rest after some were
+set aside, the unanswered once more, a probe) is a new request with an id of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from stream_scorer.core.events import Contact, Exchange, RequestFacts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from stream_scorer.core.batching import Batch, Lane
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Contacts with distinct ids, of one lane, and the history of asking about them. Times are monotonic seconds.
+
+    Attributes:
+        batch_id: the id that audit and headers show.
+        lane: the model version, and whether the events brought it.
+        contacts: what is asked about, at least one.
+        attempts: HTTP attempts made so far.
+        first_asked_ms: Unix milliseconds of the first attempt; None before it.
+        asked_since: when the first attempt began; None before it.
+        round_since: when the present round of attempts began; None between rounds.
+        not_before: when the next attempt is due.
+        lone_failures: rounds that this one contact failed alone while others were answered.
+        asked_before: whether the API has left these contacts out of an answer once already.
+        isolating: whether it came from a request that was refused or failed, to find out by which contact.
+    """
+
+    batch_id: str
+    lane: Lane
+    contacts: tuple[Contact, ...]
+    attempts: int = 0
+    first_asked_ms: int | None = None
+    asked_since: float | None = None
+    round_since: float | None = None
+    round_attempts: int = 0
+    not_before: float = 0.0
+    lone_failures: int = 0
+    asked_before: bool = False
+    isolating: bool = False
+
+    @property
+    def alone(self) -> bool:
+        """Whether it asks about a single contact."""
+        return len(self.contacts) == 1
+
+    def sent(self, now: float, now_ms: int) -> Request:
+        """The same request with one more attempt under way."""
+        return replace(
+            self,
+            attempts=self.attempts + 1,
+            round_attempts=self.round_attempts + 1,
+            first_asked_ms=now_ms if self.first_asked_ms is None else self.first_asked_ms,
+            asked_since=now if self.asked_since is None else self.asked_since,
+            round_since=now if self.round_since is None else self.round_since,
+        )
+
+    def again_at(self, not_before: float) -> Request:
+        """The same request, its next attempt due at ``not_before``."""
+        return replace(self, not_before=not_before)
+
+    def fresh_round(self) -> Request:
+        """The same request, its retries all there again: after a hold, or after a round that proved nothing."""
+        return replace(self, round_since=None, round_attempts=0, not_before=0.0)
+
+    def failed_alone(self) -> Request:
+        """The same request about one contact after a round that failed while others were answered."""
+        return replace(self.fresh_round(), lone_failures=self.lone_failures + 1)
+
+    def facts(self, model_id: str, exchange: Exchange) -> RequestFacts:
+        """What the audit says of it, once ``exchange`` has finished contacts of it."""
+        return RequestFacts(
+            batch_id=self.batch_id,
+            model_id=model_id,
+            model_version=self.lane.model_version,
+            request_contacts=len(self.contacts),
+            started_at_ms=exchange.started_at_ms if self.first_asked_ms is None else self.first_asked_ms,
+            finished_at_ms=exchange.finished_at_ms,
+            latency_ms=exchange.latency_ms,
+            attempts=self.attempts,
+            api_status=exchange.status,
+            correlation_id=exchange.correlation_id,
+        )
+
+
+def first_request(batch: Batch, new_id: Callable[[], str]) -> Request:
+    """The request that asks about a batch for the first time."""
+    return Request(new_id(), batch.lane, batch.contacts)
+
+
+def part_of(
+    request: Request,
+    contacts: tuple[Contact, ...],
+    new_id: Callable[[], str],
+    *,
+    asked_before: bool = False,
+) -> Request:
+    """A new request about some of the contacts of ``request``."""
+    return Request(
+        new_id(),
+        request.lane,
+        contacts,
+        asked_before=asked_before or request.asked_before,
+        isolating=not asked_before,
+    )
+
+
+def halves(request: Request, new_id: Callable[[], str]) -> tuple[Request, Request]:
+    """Two new requests about the first and the second half of a request's contacts."""
+    middle = len(request.contacts) // 2
+    return (
+        part_of(request, request.contacts[:middle], new_id),
+        part_of(request, request.contacts[middle:], new_id),
+    )

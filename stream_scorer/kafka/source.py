@@ -1,0 +1,208 @@
+"""Reads the features topic as a member of the consumer group, and says what it owns.
+
+The rebalance callbacks run inside ``read`` and ``close``, on the worker's own thread. Offsets come from the group's
+commits only (``auto.offset.reset`` is ``error``): a partition without a commit is one that appeared after the group
+started, and is read from its beginning.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Protocol
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from stream_scorer.core.events import Partition, SourceRecord
+from stream_scorer.errors import BrokerRefused, BrokerUnavailable
+from stream_scorer.kafka.errors import translate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+_CALL_S = 5.0
+_RETRY_S = 0.5
+_START = re.compile(r"start=(\d+)")
+
+
+class Owner(Protocol):
+    """Whoever keeps the books of the partitions that are read here."""
+
+    def owned(self, partition: Partition, *, start_offset: int, next_offset: int) -> None:
+        """A new assignment of the partition begins at ``next_offset``; the group began at ``start_offset``."""
+
+    def revoking(self, partitions: list[Partition]) -> None:
+        """These partitions are about to go to another worker: the last moment to commit what is finished."""
+
+    def disowned(self, partitions: list[Partition]) -> None:
+        """These partitions are gone; nothing of them may be committed any more."""
+
+
+def start_metadata(start_offset: int) -> str:
+    """The metadata of every commit: where this group began on the partition (contract, section 1)."""
+    return f"start={start_offset}"
+
+
+def start_of(metadata: str | None) -> int | None:
+    """The start offset in a commit's metadata; None where another program committed."""
+    found = _START.fullmatch(metadata or "")
+    return int(found.group(1)) if found else None
+
+
+class Source:
+    """Owned by one thread.
+
+    Args:
+        config: the consumer's librdkafka properties.
+        topic: the features topic.
+        owner: told of every assignment, revocation and loss.
+        wait: waits so many seconds; returns False once the worker should stop.
+    """
+
+    def __init__(self, config: dict[str, Any], topic: str, owner: Owner, wait: Callable[[float], bool]) -> None:
+        self._topic = topic
+        self._owner = owner
+        self._wait = wait
+        self._consumer = Consumer(config)
+        self._paused = False
+        self._consumer.subscribe([topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
+
+    def read(self, max_records: int, wait_s: float) -> list[SourceRecord]:
+        """Up to ``max_records`` records, waiting at most ``wait_s`` for them. Rebalances happen in here.
+
+        Raises:
+            BrokerRefused: the committed offset is not in the log any more, the topic is gone, or a right is missing.
+        """
+        records: list[SourceRecord] = []
+        for message in self._consumer.consume(max_records, wait_s):
+            error = message.error()
+            if error is None:
+                records.append(
+                    SourceRecord(
+                        message.topic(),
+                        message.partition(),
+                        message.offset(),
+                        message.key(),
+                        message.value(),
+                        message.headers() or [],
+                    )
+                )
+            else:
+                self._on_error(error, message)
+        return records
+
+    def pause(self) -> None:
+        """Delivers no records until ``resume``; the worker stays in its group as long as it calls ``read``."""
+        if not self._paused:
+            self._paused = True
+            self._consumer.pause(self._consumer.assignment())
+
+    def resume(self) -> None:
+        """Delivers records again."""
+        if self._paused:
+            self._paused = False
+            self._consumer.resume(self._consumer.assignment())
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether ``pause`` holds."""
+        return self._paused
+
+    def group_metadata(self) -> Any:
+        """What makes the broker check our generation when offsets are committed in a transaction."""
+        return self._consumer.consumer_group_metadata()
+
+    def committed(self, partitions: Iterable[Partition]) -> Mapping[Partition, int]:
+        """The committed offsets, pending transactions settled first; a partition without one is left out.
+
+        Raises:
+            BrokerUnavailable: nobody could say.
+        """
+        wanted = [TopicPartition(*partition) for partition in partitions]
+        if not wanted:
+            return {}
+        try:
+            answers = self._consumer.committed(wanted, _CALL_S)
+        except KafkaException as error:
+            raise BrokerUnavailable(str(translate(error))) from error
+        for answer in answers:
+            if answer.error is not None:
+                raise BrokerUnavailable(str(translate(KafkaException(answer.error))))
+        return {Partition(a.topic, a.partition): a.offset for a in answers if a.offset >= 0}
+
+    def close(self) -> None:
+        """Leaves the group. The owner is told as for any revocation."""
+        self._consumer.close()
+
+    # --- rebalances
+
+    def _on_assign(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
+        if not assigned:
+            return
+        starts = self._starts(consumer, assigned)
+        if starts is None:
+            return  # told to stop while no broker answered
+        consumer.incremental_assign(
+            [TopicPartition(p.topic, p.number, next_offset) for p, (_, next_offset) in starts.items()]
+        )
+        if self._paused:
+            consumer.pause([TopicPartition(*partition) for partition in starts])  # it comes unpaused
+        for partition, (start_offset, next_offset) in starts.items():
+            self._owner.owned(partition, start_offset=start_offset, next_offset=next_offset)
+
+    def _on_revoke(self, consumer: Consumer, revoked: list[TopicPartition]) -> None:
+        partitions = _partitions(revoked)
+        self._owner.revoking(partitions)
+        self._owner.disowned(partitions)
+        consumer.incremental_unassign(revoked)
+
+    def _on_lost(self, consumer: Consumer, lost: list[TopicPartition]) -> None:
+        self._owner.disowned(_partitions(lost))
+        consumer.incremental_unassign(lost)
+
+    def _starts(self, consumer: Consumer, assigned: list[TopicPartition]) -> dict[Partition, tuple[int, int]] | None:
+        """For each partition the group's start and the offset to read next, both from its commit."""
+        while True:
+            try:
+                return {
+                    Partition(answer.topic, answer.partition): self._start(consumer, answer)
+                    for answer in consumer.committed(assigned, _CALL_S)
+                }
+            except KafkaException as error:
+                refusal = translate(error)
+                if isinstance(refusal, BrokerRefused):
+                    raise refusal from error
+                if not self._wait(_RETRY_S):
+                    return None
+
+    def _start(self, consumer: Consumer, committed: TopicPartition) -> tuple[int, int]:
+        if committed.error is not None:
+            raise KafkaException(committed.error)
+        low, high = consumer.get_watermark_offsets(committed, _CALL_S, cached=False)
+        if committed.offset < 0:
+            return low, low
+        if not low <= committed.offset <= high:
+            raise BrokerRefused(_gone(committed, low, high))
+        start = start_of(committed.metadata)
+        return committed.offset if start is None else start, committed.offset
+
+    def _on_error(self, error: KafkaError, message: Any) -> None:
+        if error.code() in {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}:  # noqa: SLF001
+            raise BrokerRefused(
+                f"{message.topic()}/{message.partition()}: the log no longer holds the offset that was to be read next "
+                f"({error.str()}); records were deleted before they were scored: see docs/operations.md, 'Offsets gone'"
+            )
+        refusal = translate(KafkaException(error))
+        if isinstance(refusal, BrokerRefused):
+            raise refusal
+
+
+def _partitions(partitions: list[TopicPartition]) -> list[Partition]:
+    return [Partition(partition.topic, partition.partition) for partition in partitions]
+
+
+def _gone(committed: TopicPartition, low: int, high: int) -> str:
+    return (
+        f"{committed.topic}/{committed.partition}: the group's committed offset {committed.offset} is not in the log, which "
+        f"holds {low} to {high}; records were deleted before they were scored. Set the group's offset by hand "
+        f"(kafka-consumer-groups --reset-offsets) once you have decided what becomes of them"
+    )

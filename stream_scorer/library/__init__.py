@@ -1,0 +1,1 @@
+"""Scoring without Kafka: what stands behind the public names of the package."""

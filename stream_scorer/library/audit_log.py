@@ -1,0 +1,122 @@
+"""The audit file of the library: one JSON object a line, rotated by size."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from stream_scorer.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from stream_scorer.library.results import RejectedContact, ScoreResult
+
+
+class AuditLogger:
+    """Writes down what became of every contact: scored, sent to review or rejected. No feature values.
+
+    A batch is one line ``{"at", "model_id", "batch_id", "batch_size", "results", "rejected"}``, followed by one line a
+    contact ``{"batch_id", "contact_id", "outcome", …}`` with ``outcome`` one of ``SCORED``, ``REVIEW``, ``REJECTED``.
+
+    Before a batch would take the file over ``max_bytes``, it becomes ``<log_file>.1``, that one ``.2`` and so on; the
+    one after ``backup_count`` is deleted. A batch is never split over two files. Threads of one process may share an
+    `AuditLogger`; two processes may not share a file.
+    """
+
+    def __init__(
+        self,
+        log_file: str = "predictive_engagement_audit.log",
+        max_bytes: int = 10 * 1024 * 1024,
+        backup_count: int = 5,
+    ) -> None:
+        """Prepare; the file is made with the first batch.
+
+        Args:
+            log_file: where it goes.
+            max_bytes: size at which the file is rotated; 0: never.
+            backup_count: rotated files that are kept, at least 1.
+        """
+        self.log_file = log_file
+        self.max_bytes = max_bytes
+        self.backup_count = max(1, backup_count)
+        self._lock = threading.Lock()
+
+    def log_score_batch(
+        self,
+        results: Sequence[ScoreResult],
+        model_id: str,
+        batch_size: int,
+        *,
+        rejected: Sequence[RejectedContact] = (),
+        batch_id: str | None = None,
+    ) -> None:
+        """Write one batch.
+
+        Args:
+            results: scored ones and those for review (they have ``review_reasons``).
+            model_id: the model that scored them.
+            batch_size: contacts that were asked about.
+            rejected: the contacts that got no score.
+            batch_id: the request's; the same in all its lines.
+
+        Raises:
+            SettingsError: the file cannot be written; names it.
+        """
+        head = {
+            "at": datetime.now(UTC).isoformat(),
+            "model_id": model_id,
+            "batch_id": batch_id,
+            "batch_size": batch_size,
+            "results": len(results),
+            "rejected": len(rejected),
+        }
+        lines = [head, *(_result_line(one, batch_id) for one in results), *(_rejected_line(one, batch_id) for one in rejected)]
+        block = b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in lines)
+        try:
+            with self._lock:
+                self._rotate_for(len(block))
+                with Path(self.log_file).open("ab") as file:
+                    file.write(block)
+        except OSError as error:
+            raise SettingsError(f"the audit file {self.log_file} cannot be written: {error.strerror}") from error
+
+    def _rotate_for(self, size: int) -> None:
+        path = Path(self.log_file)
+        if self.max_bytes <= 0 or not path.exists() or path.stat().st_size + size <= self.max_bytes:
+            return
+        if path.stat().st_size == 0:
+            return
+        numbered = [path, *(path.with_name(f"{path.name}.{number}") for number in range(1, self.backup_count + 1))]
+        for older, newer in zip(reversed(numbered[1:]), reversed(numbered[:-1]), strict=True):
+            if newer.exists():
+                newer.replace(older)
+
+
+def _result_line(result: ScoreResult, batch_id: str | None) -> dict[str, Any]:
+    return {
+        "batch_id": batch_id,
+        "contact_id": result.contact_id,
+        "outcome": "REVIEW" if result.review_reasons else "SCORED",
+        "score": result.score,
+        "confidence_lower": result.confidence_interval_lower,
+        "confidence_upper": result.confidence_interval_upper,
+        "latency_ms": round(result.latency_ms, 2),
+        "scored_at": result.timestamp,
+        "imputed_features": result.imputed_features,
+        "reasons": result.review_reasons,
+    }
+
+
+def _rejected_line(rejected: RejectedContact, batch_id: str | None) -> dict[str, Any]:
+    return {
+        "batch_id": batch_id,
+        "contact_id": rejected.contact_id,
+        "outcome": "REJECTED",
+        "reasons": rejected.reasons,
+        "detail": rejected.detail,
+    }

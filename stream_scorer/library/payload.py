@@ -1,0 +1,162 @@
+"""Contacts on their way to the API: `ContactFeatureVector` and `ScoringPayload`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
+
+from stream_scorer.core.batching import Batcher
+from stream_scorer.core.events import Contact, SourceRecord
+from stream_scorer.core.feature_rules import is_text
+from stream_scorer.core.features import MAX_ID_BYTES
+from stream_scorer.errors import ContactError
+from stream_scorer.genesys.wire import body_overhead, build_body, encode_contact
+from stream_scorer.library.checking import failures_of, impute
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+MAX_CONTACTS: Final = 1000
+MAX_REQUEST_BYTES: Final = 512_000
+
+
+class ContactFeatureVector(BaseModel):
+    """One contact and its features.
+
+    Attributes:
+        contact_id: 1 to 256 bytes of UTF-8; in a dict also ``contactId``.
+        features: value by name.
+    """
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    contact_id: str = Field(alias="contactId")
+    features: dict[str, Any]
+    _imputed: tuple[str, ...] = PrivateAttr(default=())
+
+    @field_validator("contact_id")
+    @classmethod
+    def _is_an_id(cls, value: str) -> str:
+        if not value:
+            raise ValueError("contactId must not be empty")
+        if not is_text(value):
+            raise ValueError("contactId is not valid Unicode")
+        if len(value.encode()) > MAX_ID_BYTES:
+            raise ValueError(f"contactId must not have more than {MAX_ID_BYTES} bytes")
+        return value
+
+    @property
+    def imputed_features(self) -> tuple[str, ...]:
+        """The features that `ScoringPayload.impute_missing_values` has filled in."""
+        return self._imputed
+
+    def encoded(self) -> bytes:
+        """Return the contact's JSON as it stands in a request.
+
+        Raises:
+            ContactError: a feature cannot be written as JSON.
+        """
+        return encode_contact(self.contact_id, self.features)
+
+
+class ScoringPayload(BaseModel):
+    """Contacts to be scored together.
+
+    Attributes:
+        contacts: in any number; `chunk` makes requests of them.
+        model_version: the version to ask for; None leaves it to the platform. In a dict also ``modelVersion``.
+        max_features: features that one contact may have.
+        batch_limit: contacts that one request may hold, at most 1000.
+
+    The two limits are ours and no part of any dump: what the API gets is contacts and model version.
+    """
+
+    model_config = ConfigDict(populate_by_name=True, protected_namespaces=())
+
+    contacts: list[ContactFeatureVector]
+    model_version: str | None = Field(default=None, alias="modelVersion")
+    max_features: int = Field(default=50, ge=1, exclude=True)
+    batch_limit: int = Field(default=MAX_CONTACTS, ge=1, le=MAX_CONTACTS, exclude=True)
+
+    def validate_dimensions(self, expected_features: Sequence[str]) -> Self:
+        """Check that every contact has exactly these features, none of them null, each a value that JSON can carry.
+
+        Impute first: what is absent or null counts as missing here.
+
+        Raises:
+            ContactError: a `ValueError` that names the first contact that does not fit, and all that is wrong with it.
+        """
+        for contact in self.contacts:
+            failures = failures_of(contact.features, dict.fromkeys(expected_features), self.max_features)
+            if failures:
+                said = "; ".join(sentence for _, sentence in failures)
+                raise ContactError(f"contact {contact.contact_id!r}: {said}")
+        return self
+
+    def impute_missing_values(self, imputation_map: Mapping[str, Any]) -> Self:
+        """Fill in what is absent or null, in this payload itself, and return it."""
+        for contact in self.contacts:
+            contact.features, filled = impute(contact.features, imputation_map)
+            contact._imputed += filled  # noqa: SLF001 - the two classes are one unit
+        return self
+
+    def chunk(self) -> list[ScoringPayload]:
+        """Return payloads that each fit into one request, with every setting of this one.
+
+        A request holds at most ``batch_limit`` contacts and 512,000 bytes, and no contact id twice, because results
+        are told apart by it: a repeated contact goes to a later request. A contact too large for any request gets one
+        of its own, which the API will refuse. Without contacts there is nothing to ask, so the list is empty.
+
+        Raises:
+            ContactError: a feature cannot be written as JSON.
+        """
+        parts = [contact.encoded() for contact in self.contacts]
+        ids = [contact.contact_id for contact in self.contacts]
+        groups = [
+            [self.contacts[index] for index in group]
+            for group in grouped(ids, parts, self.model_version, self.batch_limit)
+        ]
+        if len(groups) == 1 and len(groups[0]) == len(self.contacts):
+            return [self]
+        return [self.model_copy(update={"contacts": group}) for group in groups]
+
+    def body(self) -> bytes:
+        """Return the body of one request: ``contacts`` and, where set, ``modelVersion``; nothing else.
+
+        Raises:
+            ContactError: a feature cannot be written as JSON.
+        """
+        return build_body([contact.encoded() for contact in self.contacts], self.model_version)
+
+
+def grouped(
+    ids: Sequence[str], parts: Sequence[bytes], model_version: str | None, max_contacts: int = MAX_CONTACTS
+) -> Iterator[tuple[int, ...]]:
+    """Return which contacts go into one request together, by their indexes, first come first served."""
+    batcher = Batcher(
+        max_contacts=max_contacts, max_body_bytes=MAX_REQUEST_BYTES, overhead_bytes=body_overhead, linger_s=0.0
+    )
+    oversized: list[int] = []
+    for index, (contact_id, part) in enumerate(zip(ids, parts, strict=True)):
+        contact = as_contact(index, contact_id, part, model_version)
+        if batcher.fits(contact):
+            batcher.add(contact, float(index))
+        else:
+            oversized.append(index)
+    while (batch := batcher.take_any()) is not None:
+        yield tuple(_indexes(batch.contacts))
+    for index in oversized:
+        yield (index,)
+
+
+def as_contact(
+    index: int, contact_id: str, body: bytes, model_version: str | None, imputed: tuple[str, ...] = ()
+) -> Contact:
+    """Return a contact as the core knows it; its "record" is only its place in the caller's list."""
+    record = SourceRecord("", 0, index, None, None, [])
+    return Contact(record, "", contact_id, None, 0, model_version, False, imputed, body)
+
+
+def _indexes(contacts: Iterable[Contact]) -> Iterator[int]:
+    return (contact.record.offset for contact in contacts)

@@ -1,0 +1,79 @@
+"""From a record to a contact that can be asked about, or to its rejection: decode, validate, impute, encode."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stream_scorer.core.avro import UndecodableError, decode_contact
+from stream_scorer.core.events import Contact, Reason, Rejected, SourceRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from stream_scorer.core.avro import Codec
+    from stream_scorer.core.events import FeatureValue
+    from stream_scorer.core.features import ContactChecker
+
+_MAX_DETAIL_CHARACTERS = 1_000
+
+
+class Intake:
+    """Examines records one by one.
+
+    Args:
+        codec: decodes ``ContactFeatures``.
+        checker: the rules of contract section 5 that need no API.
+        encode: the JSON of a contact in a request.
+        fits: whether a contact alone stays within the request limit.
+        model_version: the version to ask for where the event brings none.
+    """
+
+    def __init__(
+        self,
+        *,
+        codec: Codec,
+        checker: ContactChecker,
+        encode: Callable[[str, dict[str, FeatureValue]], bytes],
+        fits: Callable[[Contact], bool],
+        model_version: str | None,
+    ) -> None:
+        self._codec = codec
+        self._checker = checker
+        self._encode = encode
+        self._fits = fits
+        self._model_version = model_version
+
+    def examine(self, record: SourceRecord, now_ms: int) -> Contact | Rejected:
+        """The valid, complete contact of a record, or why there is none."""
+        try:
+            event = decode_contact(self._codec, record.value)
+        except UndecodableError as error:
+            return _reject(record, "", [(Reason.UNDECODABLE, str(error))], now_ms)
+        checked = self._checker.check(event, now_ms)
+        if isinstance(checked, list):
+            return _reject(record, event.contact_id, checked, now_ms)
+        features, imputed = checked
+        version = event.model_version
+        contact = Contact(
+            record,
+            event.event_id,
+            event.contact_id,
+            event.campaign_id,
+            event.occurred_at_ms,
+            self._model_version if version is None else version,
+            version is not None,
+            imputed,
+            self._encode(event.contact_id, features),
+        )
+        if not self._fits(contact):
+            detail = f"its request would take {len(contact.body)} bytes, more than scoring.max_request_bytes allows"
+            return _reject(record, event.contact_id, [(Reason.TOO_LARGE, detail)], now_ms)
+        return contact
+
+
+def _reject(record: SourceRecord, contact_id: str, failures: list[tuple[Reason, str]], now_ms: int) -> Rejected:
+    reasons = tuple(dict.fromkeys(reason.value for reason, _ in failures))
+    detail = "; ".join(detail for _, detail in failures)
+    if len(detail) > _MAX_DETAIL_CHARACTERS:
+        detail = detail[: _MAX_DETAIL_CHARACTERS - 1] + "…"
+    return Rejected(record, reasons, detail, contact_id, now_ms)

@@ -1,0 +1,170 @@
+"""Service 1, the scoring worker: contacts from the features topic come out scored, reviewed or rejected, exactly once.
+
+One thread, the one that calls ``run``, owns the consumer, the producer, the batcher and the ledger. The pool's threads only
+talk HTTP. No transaction is open during HTTP, sleep or poll: ``publish`` begins and ends it.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from stream_scorer.core.events import Contact
+from stream_scorer.errors import ApiRefused
+
+if TYPE_CHECKING:
+    from stream_scorer.core.batching import Batcher
+    from stream_scorer.core.events import Partition
+    from stream_scorer.core.ledger import Ledger
+    from stream_scorer.kafka.source import Source
+    from stream_scorer.scoring.asking import Asker, Clock
+    from stream_scorer.scoring.holding import Holding
+    from stream_scorer.scoring.intake import Intake
+    from stream_scorer.scoring.observing import Observer
+    from stream_scorer.scoring.publishing import Publisher
+
+_READ_RECORDS = 1_000
+_IDLE_WAIT_S = 0.05
+_BUSY_WAIT_S = 0.005
+# Pausing throws away what librdkafka has fetched ahead: while the window is full for less than this, not reading is enough.
+_PAUSE_AFTER_S = 1.0
+_MAX_UNCOMMITTED_BYTES = 64 * 1024 * 1024
+
+
+class Worker:
+    """The loop, and the books of the partitions it owns (``kafka.source.Owner``)."""
+
+    def __init__(
+        self,
+        *,
+        intake: Intake,
+        batcher: Batcher,
+        asker: Asker,
+        holding: Holding,
+        ledger: Ledger,
+        publisher: Publisher,
+        clock: Clock,
+        observe: Observer,
+        max_uncommitted: int,
+        revoke_wait_s: float,
+        shutdown_timeout_s: float,
+    ) -> None:
+        self._intake = intake
+        self._batcher = batcher
+        self._asker = asker
+        self._holding = holding
+        self._ledger = ledger
+        self._publisher = publisher
+        self._clock = clock
+        self._observe = observe
+        self._max_uncommitted = max_uncommitted
+        self._revoke_wait_s = revoke_wait_s
+        self._shutdown_timeout_s = shutdown_timeout_s
+        self._stopping = threading.Event()
+        self._read_at = 0.0
+        self._found_work = False
+
+    def run(self, source: Source) -> None:
+        """Works until ``stop`` is called, then finishes what is in flight, commits and leaves the group.
+
+        Raises:
+            ApiRefused: the API refuses us for good; what was finished is committed.
+            BrokerRefused: Kafka does.
+            ProducerFenced: another running worker uses our transactional id.
+        """
+        try:
+            while not self._stopping.is_set() and self._asker.stop_reason is None:
+                self._observe.beat()
+                self._take_in(source)
+                self._asker.send()
+                self._asker.collect(self._wait_s())
+                self._publisher.publish_due()
+        finally:
+            self._finish(source)
+        if self._asker.stop_reason is not None:
+            raise ApiRefused(self._asker.stop_reason)
+
+    def stop(self) -> None:
+        """Asks the loop to end; safe to call from a signal handler or another thread."""
+        self._stopping.set()
+
+    # --- the steps
+
+    def _take_in(self, source: Source) -> None:
+        """Topic → ledger → batcher."""
+        now = self._clock.monotonic()
+        room = self._room()
+        if room > 0:
+            source.resume()
+        elif now - self._read_at < _PAUSE_AFTER_S:
+            return
+        else:
+            source.pause()
+        self._read_at = now
+        idle = not (self._asker.in_flight or self._batcher.waiting or self._ledger.uncommitted)
+        records = source.read(max(1, min(room, _READ_RECORDS)), _IDLE_WAIT_S if idle else 0.0)
+        now_ms = self._clock.unix_ms()
+        rejected = 0
+        for record in records:
+            if not self._ledger.read(record):
+                continue
+            examined = self._intake.examine(record, now_ms)
+            if isinstance(examined, Contact):
+                self._batcher.add(examined, now)
+            else:
+                self._ledger.finish(examined)
+                rejected += 1
+        if records:
+            self._observe.consumed(len(records))
+        self._found_work = bool(records)
+
+    def _room(self) -> int:
+        """How many records may be read now. None during a hold, unless nothing is left to probe the API with."""
+        if self._ledger.uncommitted_bytes >= _MAX_UNCOMMITTED_BYTES:
+            return 0
+        if self._holding.current is not None and (self._asker.waiting or self._batcher.waiting):
+            return 0
+        return self._max_uncommitted - self._ledger.uncommitted
+
+    def _wait_s(self) -> float:
+        """How long to wait for an answer: not at all while records flow, a little while there is nothing else to do."""
+        return 0.0 if self._found_work else _BUSY_WAIT_S
+
+    def _finish(self, source: Source) -> None:
+        """Waits for the answers that are under way, up to a limit, commits what is finished and leaves the group."""
+        deadline = self._clock.monotonic() + self._shutdown_timeout_s
+        source.pause()
+        while self._asker.in_flight and self._clock.monotonic() < deadline:
+            source.read(1, 0.0)
+            self._asker.collect(_IDLE_WAIT_S)
+            self._publisher.publish_due()
+            self._observe.beat()
+        self._publish_all(deadline)
+        source.close()
+
+    def _publish_all(self, deadline: float) -> None:
+        while self._ledger.has_finished_head() and self._clock.monotonic() < deadline:
+            if not self._publisher.publish() and self._publisher.is_stale:
+                return  # the partitions are taken already: whoever has them now does the work
+
+    # --- ownership (kafka.source.Owner)
+
+    def owned(self, partition: Partition, *, start_offset: int, next_offset: int) -> None:
+        """An assignment begins."""
+        self._ledger.own(partition, start_offset=start_offset, next_offset=next_offset)
+        self._observe.assigned(partition, next_offset)
+
+    def revoking(self, partitions: list[Partition]) -> None:
+        """Waits for answers about these partitions, up to ``revoke_wait_s``, and commits: they need not be bought again."""
+        deadline = self._clock.monotonic() + self._revoke_wait_s
+        wanted = set(partitions)
+        while self._asker.has_in_flight(wanted) and self._clock.monotonic() < deadline:
+            self._asker.collect(_BUSY_WAIT_S)
+        self._publish_all(deadline)
+
+    def disowned(self, partitions: list[Partition]) -> None:
+        """An assignment ends: nothing of it may be published, and nothing more of it is asked about."""
+        for partition in partitions:
+            self._ledger.disown(partition, self._asker.asked_records(partition))
+        self._batcher.drop(lambda contact: not self._ledger.is_pending(contact.record))
+        self._observe.disowned(partitions)
