@@ -32,6 +32,7 @@ class _Commands(LazyGroup):
     lazy = MappingProxyType(
         {
             "produce": Lazy("stream_scorer.cli.produce:produce", "Put the contacts of a file on the features topic."),
+            "run": Lazy("stream_scorer.cli.run:run", "Score contacts from Kafka until told to stop."),
             "topics": Lazy("stream_scorer.cli.topics:app", "Make the Kafka topics that are missing."),
             "config": Lazy("stream_scorer.cli.config:app", "Check the settings."),
             "kafka": Lazy("stream_scorer.cli.kafka:app", "An Apache Kafka on this machine, for trying things out."),

@@ -186,7 +186,7 @@ class TransactionalSink:
                     record.topic,
                     record.value,
                     record.key,
-                    headers=record.headers,
+                    headers=record.headers,  # type: ignore[arg-type]  # the stub wants the invariant list of a wider union
                     on_delivery=partial(self._on_delivery, index),
                 )
             except BufferError:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _CALL_S = 5.0
 _RETRY_S = 0.5
+_COMMITTED = "reading the committed offsets"
 _START = re.compile(r"start=(\d+)")
 
 
@@ -54,17 +55,22 @@ class Source:
     Args:
         config: the consumer's librdkafka properties.
         topic: the features topic.
-        owner: told of every assignment, revocation and loss.
         wait: waits so many seconds; returns False once the worker should stop.
     """
 
-    def __init__(self, config: dict[str, Any], topic: str, owner: Owner, wait: Callable[[float], bool]) -> None:
+    def __init__(self, config: dict[str, Any], topic: str, wait: Callable[[float], bool]) -> None:
         self._topic = topic
-        self._owner = owner
         self._wait = wait
         self._consumer = Consumer(config)
+        self._owner: Owner | None = None
         self._paused = False
-        self._consumer.subscribe([topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
+
+    def subscribe(self, owner: Owner) -> None:
+        """Joins the group; ``owner`` is told of every assignment, revocation and loss."""
+        self._owner = owner
+        self._consumer.subscribe(
+            [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
 
     def read(self, max_records: int, wait_s: float) -> list[SourceRecord]:
         """Up to ``max_records`` records, waiting at most ``wait_s`` for them. Rebalances happen in here.
@@ -76,16 +82,7 @@ class Source:
         for message in self._consumer.consume(max_records, wait_s):
             error = message.error()
             if error is None:
-                records.append(
-                    SourceRecord(
-                        message.topic(),
-                        message.partition(),
-                        message.offset(),
-                        message.key(),
-                        message.value(),
-                        message.headers() or [],
-                    )
-                )
+                records.append(_record(message))
             else:
                 self._on_error(error, message)
         return records
@@ -123,10 +120,10 @@ class Source:
         try:
             answers = self._consumer.committed(wanted, _CALL_S)
         except KafkaException as error:
-            raise BrokerUnavailable(str(translate(error))) from error
+            raise BrokerUnavailable(str(translate(error, _COMMITTED))) from error
         for answer in answers:
             if answer.error is not None:
-                raise BrokerUnavailable(str(translate(KafkaException(answer.error))))
+                raise BrokerUnavailable(str(translate(answer.error, _COMMITTED)))
         return {Partition(a.topic, a.partition): a.offset for a in answers if a.offset >= 0}
 
     def close(self) -> None:
@@ -134,6 +131,11 @@ class Source:
         self._consumer.close()
 
     # --- rebalances
+
+    def _told(self) -> Owner:
+        if self._owner is None:
+            raise AssertionError("a rebalance before subscribe")
+        return self._owner
 
     def _on_assign(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
         if not assigned:
@@ -147,16 +149,16 @@ class Source:
         if self._paused:
             consumer.pause([TopicPartition(*partition) for partition in starts])  # it comes unpaused
         for partition, (start_offset, next_offset) in starts.items():
-            self._owner.owned(partition, start_offset=start_offset, next_offset=next_offset)
+            self._told().owned(partition, start_offset=start_offset, next_offset=next_offset)
 
     def _on_revoke(self, consumer: Consumer, revoked: list[TopicPartition]) -> None:
         partitions = _partitions(revoked)
-        self._owner.revoking(partitions)
-        self._owner.disowned(partitions)
+        self._told().revoking(partitions)
+        self._told().disowned(partitions)
         consumer.incremental_unassign(revoked)
 
     def _on_lost(self, consumer: Consumer, lost: list[TopicPartition]) -> None:
-        self._owner.disowned(_partitions(lost))
+        self._told().disowned(_partitions(lost))
         consumer.incremental_unassign(lost)
 
     def _starts(self, consumer: Consumer, assigned: list[TopicPartition]) -> dict[Partition, tuple[int, int]] | None:
@@ -168,7 +170,7 @@ class Source:
                     for answer in consumer.committed(assigned, _CALL_S)
                 }
             except KafkaException as error:
-                refusal = translate(error)
+                refusal = translate(error, _COMMITTED)
                 if isinstance(refusal, BrokerRefused):
                     raise refusal from error
                 if not self._wait(_RETRY_S):
@@ -191,9 +193,15 @@ class Source:
                 f"{message.topic()}/{message.partition()}: the log no longer holds the offset that was to be read next "
                 f"({error.str()}); records were deleted before they were scored: see docs/operations.md, 'Offsets gone'"
             )
-        refusal = translate(KafkaException(error))
+        refusal = translate(error, f"reading topic {self._topic}")
         if isinstance(refusal, BrokerRefused):
             raise refusal
+
+
+def _record(message: Any) -> SourceRecord:
+    return SourceRecord(
+        message.topic(), message.partition(), message.offset(), message.key(), message.value(), message.headers() or []
+    )
 
 
 def _partitions(partitions: list[TopicPartition]) -> list[Partition]:

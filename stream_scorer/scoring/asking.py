@@ -16,11 +16,12 @@ from stream_scorer.core.reacting import Circumstances, Reaction, Rules, Suspect,
 from stream_scorer.core.requests import Request, first_request, part_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from stream_scorer.core.batching import Batcher, Lane
     from stream_scorer.core.events import Answer, Outcome, Partition, QuotaReading, SourceRecord
     from stream_scorer.core.ledger import Ledger
+    from stream_scorer.scoring.clock import Clock
     from stream_scorer.scoring.holding import Holding
     from stream_scorer.scoring.observing import Observer
 
@@ -51,6 +52,9 @@ class Quota(Protocol):
     def may_close_early(self, now: float) -> bool:
         """Whether a batch that is not full is worth a request now."""
 
+    def remaining(self, now: float) -> int:
+        """Requests that may be sent now at once."""
+
     def sent(self, now: float) -> None:
         """A request goes out."""
 
@@ -59,16 +63,6 @@ class Quota(Protocol):
 
     def block_until(self, until: float) -> None:
         """The API said not to come back before."""
-
-
-@dataclass(frozen=True, slots=True)
-class Clock:
-    """Time and chance, passed in so that a test can simulate them."""
-
-    monotonic: Callable[[], float]
-    unix_ms: Callable[[], int]
-    jitter: Callable[[], float]
-    new_id: Callable[[], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +270,11 @@ class Asker:
     def waiting(self) -> int:
         """Requests that wait to be sent, again or for the first time."""
         return len(self._waiting) + len(self._isolating) + (self._probe is not None)
+
+    @property
+    def quota_remaining(self) -> int:
+        """Requests that may still be sent at once."""
+        return self._quota.remaining(self._clock.monotonic())
 
     @property
     def contacts_in_flight(self) -> int:

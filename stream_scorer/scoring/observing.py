@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from stream_scorer.scoring.holding import Hold
 
 
+_GAUGES_EVERY_S = 0.2
+
+
 class Log(Protocol):
     """A structlog logger, as far as it is used here."""
 
@@ -51,6 +54,15 @@ class Metrics(Protocol):
     def unknown_results(self, amount: int) -> None:
         """Results about contacts that nobody asked about."""
 
+    def in_flight(self, requests: int) -> None:
+        """Requests at the API now."""
+
+    def uncommitted(self, contacts: int) -> None:
+        """Contacts read and not yet committed."""
+
+    def quota_remaining(self, requests: int) -> None:
+        """Requests that the quota still allows."""
+
 
 class Observer:
     """See the module's text.
@@ -69,14 +81,20 @@ class Observer:
         self._hold: Hold | None = None
         self._partitions: set[Partition] = set()
         self._beat_at = monotonic()
+        self._gauged_at = 0.0
         self._joined = False
         self._draining = False
 
     # --- the loop
 
-    def beat(self) -> None:
-        """The loop went round."""
+    def beat(self, *, in_flight: int, uncommitted: int, quota_remaining: int) -> None:
+        """The loop went round; the gauges are set a few times a second at most."""
         self._beat_at = self._monotonic()
+        if self._beat_at - self._gauged_at >= _GAUGES_EVERY_S:
+            self._gauged_at = self._beat_at
+            self._metrics.in_flight(in_flight)
+            self._metrics.uncommitted(uncommitted)
+            self._metrics.quota_remaining(quota_remaining)
 
     def draining(self) -> None:
         """The loop is about to end."""

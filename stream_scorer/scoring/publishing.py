@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from stream_scorer.core.events import Partition
     from stream_scorer.core.ledger import Head, Ledger
     from stream_scorer.kafka.sink import Publication
-    from stream_scorer.scoring.asking import Clock
+    from stream_scorer.scoring.clock import Clock
     from stream_scorer.scoring.encoding import Encoder
     from stream_scorer.scoring.observing import Observer
 

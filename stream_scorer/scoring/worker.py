@@ -6,18 +6,20 @@ talk HTTP. No transaction is open during HTTP, sleep or poll: ``publish`` begins
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING
 
 from stream_scorer.core.events import Contact
 from stream_scorer.errors import ApiRefused
 
 if TYPE_CHECKING:
+    import threading
+
     from stream_scorer.core.batching import Batcher
     from stream_scorer.core.events import Partition
     from stream_scorer.core.ledger import Ledger
     from stream_scorer.kafka.source import Source
-    from stream_scorer.scoring.asking import Asker, Clock
+    from stream_scorer.scoring.asking import Asker
+    from stream_scorer.scoring.clock import Clock
     from stream_scorer.scoring.holding import Holding
     from stream_scorer.scoring.intake import Intake
     from stream_scorer.scoring.observing import Observer
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 _READ_RECORDS = 1_000
 _IDLE_WAIT_S = 0.05
 _BUSY_WAIT_S = 0.005
-# Pausing throws away what librdkafka has fetched ahead: while the window is full for less than this, not reading is enough.
+# Pausing throws away what librdkafka has fetched ahead: for less than this, not reading is enough.
 _PAUSE_AFTER_S = 1.0
 _MAX_UNCOMMITTED_BYTES = 64 * 1024 * 1024
 
@@ -42,9 +44,11 @@ class Worker:
         asker: Asker,
         holding: Holding,
         ledger: Ledger,
-        publisher: Publisher,
         clock: Clock,
         observe: Observer,
+        source: Source,
+        publisher: Publisher,
+        stopping: threading.Event,
         max_uncommitted: int,
         revoke_wait_s: float,
         shutdown_timeout_s: float,
@@ -54,57 +58,54 @@ class Worker:
         self._asker = asker
         self._holding = holding
         self._ledger = ledger
-        self._publisher = publisher
         self._clock = clock
         self._observe = observe
         self._max_uncommitted = max_uncommitted
         self._revoke_wait_s = revoke_wait_s
         self._shutdown_timeout_s = shutdown_timeout_s
-        self._stopping = threading.Event()
+        self._stopping = stopping
+        self._source = source
+        self._publisher = publisher
         self._read_at = 0.0
         self._found_work = False
 
-    def run(self, source: Source) -> None:
-        """Works until ``stop`` is called, then finishes what is in flight, commits and leaves the group.
+    def run(self) -> None:
+        """Works until ``stopping`` is set, then finishes what is in flight, commits and leaves the group.
 
         Raises:
             ApiRefused: the API refuses us for good; what was finished is committed.
             BrokerRefused: Kafka does.
             ProducerFenced: another running worker uses our transactional id.
         """
+        self._source.subscribe(self)
         try:
             while not self._stopping.is_set() and self._asker.stop_reason is None:
-                self._observe.beat()
-                self._take_in(source)
+                self._take_in()
                 self._asker.send()
                 self._asker.collect(self._wait_s())
                 self._publisher.publish_due()
+                self._report()
         finally:
-            self._finish(source)
+            self._finish()
         if self._asker.stop_reason is not None:
             raise ApiRefused(self._asker.stop_reason)
 
-    def stop(self) -> None:
-        """Asks the loop to end; safe to call from a signal handler or another thread."""
-        self._stopping.set()
-
     # --- the steps
 
-    def _take_in(self, source: Source) -> None:
+    def _take_in(self) -> None:
         """Topic → ledger → batcher."""
         now = self._clock.monotonic()
         room = self._room()
         if room > 0:
-            source.resume()
+            self._source.resume()
         elif now - self._read_at < _PAUSE_AFTER_S:
             return
         else:
-            source.pause()
+            self._source.pause()
         self._read_at = now
         idle = not (self._asker.in_flight or self._batcher.waiting or self._ledger.uncommitted)
-        records = source.read(max(1, min(room, _READ_RECORDS)), _IDLE_WAIT_S if idle else 0.0)
+        records = self._source.read(max(1, min(room, _READ_RECORDS)), _IDLE_WAIT_S if idle else 0.0)
         now_ms = self._clock.unix_ms()
-        rejected = 0
         for record in records:
             if not self._ledger.read(record):
                 continue
@@ -113,7 +114,6 @@ class Worker:
                 self._batcher.add(examined, now)
             else:
                 self._ledger.finish(examined)
-                rejected += 1
         if records:
             self._observe.consumed(len(records))
         self._found_work = bool(records)
@@ -130,24 +130,32 @@ class Worker:
         """How long to wait for an answer: not at all while records flow, a little while there is nothing else to do."""
         return 0.0 if self._found_work else _BUSY_WAIT_S
 
-    def _finish(self, source: Source) -> None:
+    def _report(self) -> None:
+        self._observe.beat(
+            in_flight=self._asker.in_flight,
+            uncommitted=self._ledger.uncommitted,
+            quota_remaining=self._asker.quota_remaining,
+        )
+
+    def _finish(self) -> None:
         """Waits for the answers that are under way, up to a limit, commits what is finished and leaves the group."""
+        self._observe.draining()
         deadline = self._clock.monotonic() + self._shutdown_timeout_s
-        source.pause()
+        self._source.pause()
         while self._asker.in_flight and self._clock.monotonic() < deadline:
-            source.read(1, 0.0)
+            self._source.read(1, 0.0)
             self._asker.collect(_IDLE_WAIT_S)
             self._publisher.publish_due()
-            self._observe.beat()
+            self._report()
         self._publish_all(deadline)
-        source.close()
+        self._source.close()
 
     def _publish_all(self, deadline: float) -> None:
         while self._ledger.has_finished_head() and self._clock.monotonic() < deadline:
             if not self._publisher.publish() and self._publisher.is_stale:
                 return  # the partitions are taken already: whoever has them now does the work
 
-    # --- ownership (kafka.source.Owner)
+    # --- ownership: what kafka.source.Owner asks for
 
     def owned(self, partition: Partition, *, start_offset: int, next_offset: int) -> None:
         """An assignment begins."""
@@ -155,7 +163,7 @@ class Worker:
         self._observe.assigned(partition, next_offset)
 
     def revoking(self, partitions: list[Partition]) -> None:
-        """Waits for answers about these partitions, up to ``revoke_wait_s``, and commits: they need not be bought again."""
+        """Waits up to ``revoke_wait_s`` for answers about these partitions and commits: nobody has to buy them again."""
         deadline = self._clock.monotonic() + self._revoke_wait_s
         wanted = set(partitions)
         while self._asker.has_in_flight(wanted) and self._clock.monotonic() < deadline:

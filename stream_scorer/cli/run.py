@@ -1,0 +1,80 @@
+"""``stream-scorer run``: the scoring worker."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+from typing import Annotated, Final
+
+import structlog
+import typer
+
+from stream_scorer.cli.config import all_warnings
+from stream_scorer.cli.options import ConfigOption
+from stream_scorer.kafka.config import check_properties
+from stream_scorer.kafka.start import write_start
+from stream_scorer.kafka.topics import check_topics
+from stream_scorer.settings import load_settings
+from stream_scorer.telemetry import configure_logging
+from stream_scorer.wiring import ScoringService
+
+# Over scoring.shutdown_timeout_s: leaving the group and closing connections has to fit in here.
+_CLOSING_S: Final = 4.0
+
+
+def run(
+    config: ConfigOption = None,
+    *,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="WHERE",
+            help="Where a group without any commit starts: earliest, latest or an ISO time. Wins over kafka.start_from.",
+        ),
+    ] = None,
+) -> None:
+    """Score contacts from the features topic until SIGTERM or Ctrl-C. A second signal ends at once."""
+    settings = load_settings(config, flags={"kafka.start_from": start} if start is not None else None)
+    settings.require_supported()
+    settings.require_api()
+    check_properties(settings)
+    configure_logging()
+    log = structlog.get_logger("stream_scorer")
+    for warning in all_warnings(settings):
+        log.warning("setting", detail=warning)
+    check_topics(settings, settings.topics.scoring)
+    write_start(settings, chosen=start is not None)
+    service = ScoringService(settings)
+    _obey_signals(service, settings.scoring.shutdown_timeout_s + _CLOSING_S)
+    log.info("started", group_id=settings.kafka.group_id, instance_id=settings.kafka.instance_id)
+    service.run()
+    log.info("stopped")
+
+
+def _obey_signals(service: ScoringService, limit_s: float) -> None:
+    """The first signal only sets a flag; the second, or the end of ``limit_s``, ends the process where it stands.
+
+    That is safe: what was not committed is read again by the next worker.
+    """
+    asked = threading.Event()
+
+    def obey(number: int, _frame: FrameType | None) -> None:
+        if asked.is_set():
+            os._exit(128 + number)
+        asked.set()
+        service.stop()
+        timer = threading.Timer(limit_s, _give_up)
+        timer.daemon = True
+        timer.start()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, obey)
+
+
+def _give_up() -> None:
+    print("stream-scorer: closing took too long; what is not committed is read again", file=sys.stderr, flush=True)  # noqa: T201
+    os._exit(1)

@@ -1,0 +1,206 @@
+"""The one place where everything is built: settings in, a service that can run out."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+import uuid
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from stream_scorer.admin import AdminServer
+from stream_scorer.core.avro import Codec
+from stream_scorer.core.batching import Batcher
+from stream_scorer.core.features import ContactChecker, FeatureList
+from stream_scorer.core.ledger import Ledger
+from stream_scorer.core.reacting import Rules
+from stream_scorer.core.verifying import Verifier
+from stream_scorer.genesys.client import ScoringClient
+from stream_scorer.genesys.quota import Quota
+from stream_scorer.genesys.wire import body_overhead, encode_contact
+from stream_scorer.kafka.config import consumer_config, producer_config
+from stream_scorer.kafka.limits import max_message_bytes
+from stream_scorer.kafka.sink import TransactionalSink
+from stream_scorer.kafka.source import Source
+from stream_scorer.schema_files import SchemaFile, load_schema
+from stream_scorer.scoring.asking import Asker
+from stream_scorer.scoring.clock import Clock
+from stream_scorer.scoring.encoding import Encoder, OutputTopics
+from stream_scorer.scoring.holding import Holding
+from stream_scorer.scoring.intake import Intake
+from stream_scorer.scoring.observing import Observer
+from stream_scorer.scoring.pool import RequestPool
+from stream_scorer.scoring.publishing import Publisher
+from stream_scorer.scoring.worker import Worker
+from stream_scorer.telemetry import PrometheusMetrics
+
+if TYPE_CHECKING:
+    from stream_scorer.settings import Settings
+
+# How often the loop may stand still before /livez says so: several times what any of its calls may take.
+_LIVE_LIMIT_S: Final = 120.0
+# A share of the socket time-out after which librdkafka may have sent an EndTxn a second time (see kafka.sink).
+_LATE_SHARE: Final = 0.9
+_COMMIT_BUDGET_S: Final = 30.0
+_MAX_RECORD_BYTES: Final = 4 * 1024 * 1024
+
+
+class ScoringService:
+    """The scoring worker with its connections, ready to ``run``.
+
+    Raises:
+        SettingsError: on construction, where a setting is missing or contradicts another.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._stopping = threading.Event()
+        self.metrics = PrometheusMetrics()
+        self._clock = system_clock()
+        self.observe = Observer(structlog.get_logger("stream_scorer"), self.metrics, self._clock.monotonic)
+
+    def stop(self) -> None:
+        """Ask the service to finish what is in flight and to end; safe in a signal handler and before ``run``."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Work until ``stop``. Raises what ``scoring.worker.Worker.run`` raises, and `LocalError` for the admin port."""
+        settings = self._settings
+        admin = AdminServer(
+            settings.admin.host,
+            settings.admin.port,
+            live=lambda: self.observe.why_not_live(_LIVE_LIMIT_S),
+            ready=self.observe.why_not_ready,
+            metrics=self.metrics.exposition,
+        )
+        if settings.admin.port:
+            admin.start()
+        api = _api(settings)
+        try:
+            self._run(RequestPool(api, settings.scoring.max_in_flight))
+        finally:
+            api.close()
+            admin.stop()
+
+    def _run(self, pool: RequestPool) -> None:
+        settings, clock, observe = self._settings, self._clock, self.observe
+        checker = ContactChecker(
+            FeatureList(tuple(settings.model.features.values()), settings.model.max_features),
+            settings.scoring.max_event_age_s,
+        )
+        batcher = Batcher(
+            max_contacts=settings.scoring.max_contacts,
+            max_body_bytes=settings.scoring.max_request_bytes,
+            overhead_bytes=body_overhead,
+            linger_s=settings.scoring.linger_ms / 1000,
+        )
+        intake = Intake(
+            codec=Codec.single_object(load_schema(SchemaFile.CONTACT_FEATURES), max_bytes=_MAX_RECORD_BYTES),
+            checker=checker,
+            encode=encode_contact,
+            fits=batcher.fits,
+            model_version=settings.genesys.model_version,
+        )
+        # What a broker outage can throw out of the window and give back: more is never finished and uncommitted at once.
+        ledger = Ledger(remembered_limit=2 * settings.scoring.max_uncommitted)
+        quota = Quota(settings.genesys.requests_per_minute)
+        holding = Holding(settings.genesys.probe_interval_s)
+        asker = Asker(
+            pool=pool,
+            batcher=batcher,
+            ledger=ledger,
+            quota=quota,
+            holding=holding,
+            rules=_rules(settings),
+            clock=clock,
+            observe=observe,
+        )
+        log = logging.getLogger("librdkafka")
+        source = Source(
+            consumer_config(settings, logger=log),
+            settings.topics.features,
+            wait=lambda seconds: not self._stopping.wait(seconds),
+        )
+        Worker(
+            source=source,
+            publisher=self._publisher(source, ledger, log),
+            intake=intake,
+            batcher=batcher,
+            asker=asker,
+            holding=holding,
+            ledger=ledger,
+            clock=clock,
+            observe=observe,
+            stopping=self._stopping,
+            max_uncommitted=settings.scoring.max_uncommitted,
+            revoke_wait_s=settings.scoring.revoke_wait_s,
+            shutdown_timeout_s=settings.scoring.shutdown_timeout_s,
+        ).run()
+        pool.close()
+
+    def _publisher(self, source: Source, ledger: Ledger, log: logging.Logger) -> Publisher:
+        settings = self._settings
+        topics = settings.topics
+        outputs = (topics.scores, topics.review, topics.rejected, topics.audit)
+        limits = max_message_bytes(settings, outputs)
+        config = producer_config(settings, settings.kafka.transactional_id, logger=log)
+        # A broker refuses a batch of records by its size: smaller batches than any topic's limit, and only a record that
+        # is too large by itself is ever refused.
+        config["batch.size"] = min(config["batch.size"], *limits.values())
+        sink = TransactionalSink(
+            config,
+            monotonic=self._clock.monotonic,
+            commit_budget_s=_COMMIT_BUDGET_S,
+            late_s=_LATE_SHARE * config["socket.timeout.ms"] / 1000,
+            own_timeout_s=config["transaction.timeout.ms"] / 2000,
+            should_stop=self._stopping.is_set,
+        )
+        output_topics = OutputTopics(topics.scores, topics.review, topics.rejected, topics.audit, limits)
+        return Publisher(
+            sink=sink,
+            group=source,
+            ledger=ledger,
+            encoder=Encoder(output_topics, Codec.single_object(load_schema(SchemaFile.CONTACT_SCORE))),
+            audit_topic=topics.audit,
+            audit_codec=Codec.single_object(load_schema(SchemaFile.BATCH_AUDIT)),
+            model_id=settings.genesys.model_id or "",
+            model_version=settings.genesys.model_version,
+            commit_interval_s=settings.scoring.commit_interval_ms / 1000,
+            clock=self._clock,
+            observe=self.observe,
+        )
+
+
+def system_clock() -> Clock:
+    """The real time and real chance."""
+    return Clock(time.monotonic, lambda: time.time_ns() // 1_000_000, random.random, lambda: str(uuid.uuid4()))
+
+
+def _api(settings: Settings) -> ScoringClient:
+    genesys = settings.genesys
+    settings.require_api()
+    secret = genesys.client_secret.get_secret_value() if genesys.client_secret else ""
+    return ScoringClient(
+        genesys.api_url,
+        genesys.token_url,
+        genesys.client_id or "",
+        secret,
+        genesys.model_id or "",
+        timeout_s=genesys.timeout_s,
+        token_timeout_s=genesys.token_timeout_s,
+        max_connections=settings.scoring.max_in_flight,
+    )
+
+
+def _rules(settings: Settings) -> Rules:
+    genesys, verification = settings.genesys, settings.verification
+    return Rules(
+        model_id=genesys.model_id or "",
+        verifier=Verifier(verification.min_interval_width, verification.max_interval_width),
+        max_retries=genesys.max_retries,
+        backoff_base_s=genesys.backoff_base_s,
+        max_backoff_s=genesys.max_backoff_s,
+    )
