@@ -67,7 +67,7 @@ class ScoringService:
         self._stopping.set()
 
     def run(self) -> None:
-        """Work until ``stop``. Raises what ``scoring.worker.Worker.run`` raises, and `LocalError` for the admin port."""
+        """Work until ``stop``. Raises what `Worker.run` raises, and `LocalError` for a taken admin port."""
         settings = self._settings
         admin = AdminServer(
             settings.admin.host,
@@ -104,7 +104,7 @@ class ScoringService:
             fits=batcher.fits,
             model_version=settings.genesys.model_version,
         )
-        # What a broker outage can throw out of the window and give back: more is never finished and uncommitted at once.
+        # What a broker outage can take out of the window and give back: more is never finished and uncommitted.
         ledger = Ledger(remembered_limit=2 * settings.scoring.max_uncommitted)
         quota = Quota(settings.genesys.requests_per_minute)
         holding = Holding(settings.genesys.probe_interval_s)
@@ -147,8 +147,8 @@ class ScoringService:
         outputs = (topics.scores, topics.review, topics.rejected, topics.audit)
         limits = max_message_bytes(settings, outputs)
         config = producer_config(settings, settings.kafka.transactional_id, logger=log)
-        # A broker refuses a batch of records by its size: smaller batches than any topic's limit, and only a record that
-        # is too large by itself is ever refused.
+        # A broker refuses a batch of records by its size: with batches smaller than any topic's limit, only a record
+        # that is too large by itself is ever refused.
         config["batch.size"] = min(config["batch.size"], *limits.values())
         sink = TransactionalSink(
             config,

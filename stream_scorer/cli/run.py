@@ -33,7 +33,7 @@ def run(
         typer.Option(
             "--from",
             metavar="WHERE",
-            help="Where a group without any commit starts: earliest, latest or an ISO time. Wins over kafka.start_from.",
+            help="Where a group without any commit starts: earliest, latest or an ISO time.",
         ),
     ] = None,
 ) -> None:

@@ -1,4 +1,4 @@
-"""How large a record each topic takes: asked once, so that no record is sent that the broker would refuse for its size."""
+"""How large a record each topic takes, so that none is sent that the broker would refuse for its size."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ class TransactionalSink:
         config: the producer's librdkafka properties, ``transactional.id`` among them.
         monotonic: clock in seconds.
         commit_budget_s: how long a commit is repeated before its outcome counts as unknown.
-        late_s: an end of a transaction that took longer makes the session suspect (0.9 × ``socket.timeout.ms``).
+        late_s: an end of a transaction that took longer makes the session suspect (0.9 of ``socket.timeout.ms``).
         own_timeout_s: a transaction that took longer than this may have been ended by the broker's own time-out.
         should_stop: asked between attempts, so that a shutdown does not wait for a broker that is away.
     """
@@ -107,6 +107,7 @@ class TransactionalSink:
         self._own_timeout_s = own_timeout_s
         self._should_stop = should_stop
         self._producer: Producer | None = None
+        self._opening: Producer | None = None
         self._suspect = False
         self._refused: dict[int, str] = {}
 
@@ -116,24 +117,30 @@ class TransactionalSink:
         return self._producer is not None
 
     def open(self) -> Failed | None:
-        """Makes a new session; returns why it could not, or None. Blocks for about a second at most."""
+        """Makes a new session, or goes on making it; returns why it is not there yet, or None once it is.
+
+        Blocks for a second at most: a signal must not wait for a broker that is away.
+        """
         self.discard()
-        producer = Producer({**self._config, "error_cb": self._on_error})
-        self._suspect = False
-        self._refused = {}
+        if self._opening is None:
+            self._suspect = False
+            self._opening = Producer({**self._config, "error_cb": self._on_error})
         try:
-            producer.init_transactions(self._commit_budget_s if not self._should_stop() else _CALL_S)
+            self._opening.init_transactions(_CALL_S)
         except KafkaException as error:
-            _dispose(producer)
+            if not error.args[0].retriable():
+                opening, self._opening = self._opening, None
+                _dispose(opening)
             return _failed(error)
-        self._producer = producer
+        self._producer, self._opening = self._opening, None
+        self._suspect = False
         return None
 
     def publish(self, records: Sequence[OutRecord], offsets: list[TopicPartition], group: Any) -> Publication:
         """Writes the records and commits the offsets in one transaction, or makes nothing visible.
 
-        ``group`` is the consumer's group metadata: it carries the generation, so that a worker that was thrown out of its
-        group without knowing cannot commit.
+        ``group`` is the consumer's group metadata: it carries the generation, so that a worker that was thrown out of
+        its group without knowing cannot commit.
         """
         producer = self._producer
         if producer is None:
@@ -230,7 +237,7 @@ def _failed(error: KafkaException) -> Failed:
 
 
 def _dispose(producer: Producer) -> None:
-    """Destroying a producer can block for as long as a broker is away: that is no reason for the loop to stand still."""
+    """Destroying a producer can block while a broker is away: that is no reason for the loop to stand still."""
     threading.Thread(target=_drop, args=(producer,), name="producer-disposal", daemon=True).start()
 
 

@@ -35,6 +35,7 @@ def write_start(settings: Settings, *, chosen: bool, patience_s: float = 30.0) -
     Args:
         settings: ``kafka.start_from`` says where; ``topics.features`` what.
         chosen: whether the operator has named the start in this very call (``--from``).
+        patience_s: how long a cluster that does not answer is asked again.
 
     Raises:
         BrokerRefused: the group is new although its outputs hold records already. Its commits have expired, or its name

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 class ScoringApi(Protocol):
-    """What the worker needs of the API: one attempt, one answer; it never raises for what a network or an API does."""
+    """What the worker needs of the API: one attempt, one answer; nothing a network or an API does is raised."""
 
     def ask(self, parts: Sequence[bytes], model_version: str | None) -> Answer:
-        """Asks for the scores of the contacts whose JSON stands in ``parts``. Blocks until the answer or the deadline."""
+        """Asks about the contacts whose JSON stands in ``parts``. Blocks until the answer or the deadline."""
 
 
 class RequestPool:

@@ -1,8 +1,9 @@
 """Publishes finished heads: one transaction with their records, their audit events and their offsets.
 
-What can go wrong ends in one of two ways. The broker refuses records themselves: those contacts become ``unpublishable``
-and the rest is published. Or the transaction failed, or nobody knows how it ended: a new producer is made, the committed
-offsets settle what happened, and what they do not cover is published again. Nothing is scored twice for it.
+What can go wrong ends in one of two ways. The broker refuses records themselves: those contacts become
+``unpublishable`` and the rest is published. Or the transaction failed, or nobody knows how it ended: a new producer is
+made, the committed offsets settle what happened, and what they do not cover is published again. Nothing is scored twice
+for it.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from stream_scorer.scoring.encoding import Encoder
     from stream_scorer.scoring.observing import Observer
 
-_MAX_OUTCOMES = 8_000
+_MAX_OUTCOMES = 16_000
 _FENCED_LIMIT = 3
 _FENCED_WINDOW_S = 300.0
 _REOPEN_S = 1.0
@@ -120,7 +121,11 @@ class Publisher:
         return self._transact(heads)
 
     def open(self) -> bool:
-        """Makes sure of a usable producer session before there is anything to publish."""
+        """Makes sure of a usable producer session before there is anything to publish. Returns whether it is there.
+
+        A predecessor with the same transactional id may have left a transaction open; this ends it, so that its offsets
+        can be read.
+        """
         return self._ready()
 
     # --- one transaction
@@ -144,8 +149,7 @@ class Publisher:
             self._set_aside(outcomes, oversized)
             return self.publish()
         plan = self._chain.plan(events)
-        key = self._chain.chain_id.encode()
-        records += [OutRecord(self._audit_topic, key, value, []) for value in plan.values]
+        records += [OutRecord(self._audit_topic, self._chain.key, value, []) for value in plan.values]
         offsets = [
             TopicPartition(
                 head.partition.topic, head.partition.number, head.next_offset, start_metadata(head.start_offset)
@@ -232,8 +236,8 @@ class Publisher:
         self._fenced_at.append(now)
         if len(self._fenced_at) == _FENCED_LIMIT and now - self._fenced_at[0] <= _FENCED_WINDOW_S:
             raise ProducerFenced(
-                "another running worker uses the same transactional id and fenced this one three times in five minutes: "
-                "give every worker a `kafka.instance_id` of its own"
+                "another running worker uses the same transactional id and fenced this one three times in five "
+                "minutes: give every worker a `kafka.instance_id` of its own"
             )
 
     def _trouble(self, message: str, now: float) -> None:

@@ -1,7 +1,7 @@
 """Service 1, the scoring worker: contacts from the features topic come out scored, reviewed or rejected, exactly once.
 
-One thread, the one that calls ``run``, owns the consumer, the producer, the batcher and the ledger. The pool's threads only
-talk HTTP. No transaction is open during HTTP, sleep or poll: ``publish`` begins and ends it.
+One thread, the one that calls ``run``, owns the consumer, the producer, the batcher and the ledger. The pool's threads
+only talk HTTP. No transaction is open during HTTP, sleep or poll: ``publish`` begins and ends it.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ _IDLE_WAIT_S = 0.05
 _BUSY_WAIT_S = 0.005
 # Pausing throws away what librdkafka has fetched ahead: for less than this, not reading is enough.
 _PAUSE_AFTER_S = 1.0
+_REOPEN_S = 1.0
 _MAX_UNCOMMITTED_BYTES = 64 * 1024 * 1024
 
 
@@ -77,6 +78,8 @@ class Worker:
             BrokerRefused: Kafka does.
             ProducerFenced: another running worker uses our transactional id.
         """
+        while not self._publisher.open() and not self._stopping.wait(_REOPEN_S):
+            pass
         self._source.subscribe(self)
         try:
             while not self._stopping.is_set() and self._asker.stop_reason is None:
@@ -99,6 +102,7 @@ class Worker:
         if room > 0:
             self._source.resume()
         elif now - self._read_at < _PAUSE_AFTER_S:
+            self._found_work = False
             return
         else:
             self._source.pause()
@@ -141,14 +145,16 @@ class Worker:
         """Waits for the answers that are under way, up to a limit, commits what is finished and leaves the group."""
         self._observe.draining()
         deadline = self._clock.monotonic() + self._shutdown_timeout_s
-        self._source.pause()
-        while self._asker.in_flight and self._clock.monotonic() < deadline:
-            self._source.read(1, 0.0)
-            self._asker.collect(_IDLE_WAIT_S)
-            self._publisher.publish_due()
-            self._report()
-        self._publish_all(deadline)
-        self._source.close()
+        try:
+            self._source.pause()
+            while self._asker.in_flight and self._clock.monotonic() < deadline:
+                self._source.read(1, 0.0)
+                self._asker.collect(_IDLE_WAIT_S)
+                self._publisher.publish_due()
+                self._report()
+            self._publish_all(deadline)
+        finally:
+            self._source.close()
 
     def _publish_all(self, deadline: float) -> None:
         while self._ledger.has_finished_head() and self._clock.monotonic() < deadline:
@@ -163,7 +169,7 @@ class Worker:
         self._observe.assigned(partition, next_offset)
 
     def revoking(self, partitions: list[Partition]) -> None:
-        """Waits up to ``revoke_wait_s`` for answers about these partitions and commits: nobody has to buy them again."""
+        """Waits up to ``revoke_wait_s`` for answers about these partitions and commits, so none is bought again."""
         deadline = self._clock.monotonic() + self._revoke_wait_s
         wanted = set(partitions)
         while self._asker.has_in_flight(wanted) and self._clock.monotonic() < deadline:
