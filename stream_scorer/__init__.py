@@ -1,3 +1,59 @@
-"""Scores contacts from Kafka through Genesys Cloud Predictive Engagement, exactly once."""
+"""Scores contacts from Kafka through Genesys Cloud Predictive Engagement, exactly once.
+
+The names below are the library: scores for a list of dicts, no Kafka needed. They are imported when first used, so that
+a program that needs only a part of the package does not load all of it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stream_scorer.calculator import PredictiveScoreCalculator
+    from stream_scorer.library.access import GenesysAuthManager, ScoreClient, ScoreResponse
+    from stream_scorer.library.audit_log import AuditLogger
+    from stream_scorer.library.payload import ContactFeatureVector, ScoringPayload
+    from stream_scorer.library.results import ConfidenceVerifier, RejectedContact, ScoreResult, ScoringOutcome
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "AuditLogger",
+    "ConfidenceVerifier",
+    "ContactFeatureVector",
+    "GenesysAuthManager",
+    "PredictiveScoreCalculator",
+    "RejectedContact",
+    "ScoreClient",
+    "ScoreResponse",
+    "ScoreResult",
+    "ScoringOutcome",
+    "ScoringPayload",
+    "__version__",
+]
+
+_HOMES = {
+    "AuditLogger": "library.audit_log",
+    "ConfidenceVerifier": "library.results",
+    "ContactFeatureVector": "library.payload",
+    "GenesysAuthManager": "library.access",
+    "PredictiveScoreCalculator": "calculator",
+    "RejectedContact": "library.results",
+    "ScoreClient": "library.access",
+    "ScoreResponse": "library.access",
+    "ScoreResult": "library.results",
+    "ScoringOutcome": "library.results",
+    "ScoringPayload": "library.payload",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{home}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -67,9 +67,14 @@ class ContactError(InputError, ValueError):
 
 
 class ApiError(StreamScorerError):
-    """The scoring API or its token endpoint."""
+    """The scoring API or its token endpoint.
+
+    Attributes:
+        partial: what a calculation of the library had finished before (a ``ScoringOutcome``); else None.
+    """
 
     fault: ClassVar[Fault] = "platform"
+    partial: object | None = None
 
 
 class ApiRefused(ApiError):

@@ -75,7 +75,11 @@ class AuditLogger:
             "results": len(results),
             "rejected": len(rejected),
         }
-        lines = [head, *(_result_line(one, batch_id) for one in results), *(_rejected_line(one, batch_id) for one in rejected)]
+        lines = [
+            head,
+            *(_result_line(one, batch_id) for one in results),
+            *(_rejected_line(one, batch_id) for one in rejected),
+        ]
         block = b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in lines)
         try:
             with self._lock:

@@ -22,9 +22,7 @@ def impute(features: Mapping[str, Any], imputation_map: Mapping[str, Any]) -> tu
     return {**features, **{name: imputation_map[name] for name in filled}}, filled
 
 
-def failures_of(
-    features: Mapping[str, Any], expected: Collection[str], max_features: int
-) -> list[tuple[Reason, str]]:
+def failures_of(features: Mapping[str, Any], expected: Collection[str], max_features: int) -> list[tuple[Reason, str]]:
     """Return each reason that applies, once, in the order of the contract, with one sentence; empty: all is well."""
     found: list[tuple[Reason, str]] = []
     if len(features) > max_features:

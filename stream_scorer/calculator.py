@@ -1,0 +1,244 @@
+"""The library face: contacts as dicts in, scores out, no Kafka needed.
+
+with PredictiveScoreCalculator(model_id, client_id, client_secret, expected_features, imputation_map) as calculator:
+outcome = calculator.calculate([{"contactId": "c-1", "features": {"previous_calls": 3}}])
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import ValidationError
+
+from stream_scorer.core.events import Contact, Reason, Scored
+from stream_scorer.core.feature_rules import is_text, shown
+from stream_scorer.core.reacting import Rules
+from stream_scorer.errors import ApiError, SettingsError
+from stream_scorer.genesys.wire import body_overhead
+from stream_scorer.library.access import DEFAULT_BASE_URL, GenesysAuthManager, ScoreClient
+from stream_scorer.library.asking import Asking
+from stream_scorer.library.audit_log import AuditLogger
+from stream_scorer.library.checking import failures_of, impute, value_problem
+from stream_scorer.library.payload import MAX_REQUEST_BYTES, ContactFeatureVector, as_contact
+from stream_scorer.library.results import ConfidenceVerifier, RejectedContact, ScoreResult, ScoringOutcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from stream_scorer.core.events import Outcome, Rejected
+
+
+class PredictiveScoreCalculator:
+    """Scores lists of contacts with one model."""
+
+    def __init__(  # noqa: PLR0917 - these seven, in this order, are what callers are used to
+        self,
+        model_id: str,
+        client_id: str,
+        client_secret: str,
+        expected_features: Sequence[str],
+        imputation_map: Mapping[str, Any],
+        callback_handler: Callable[[list[ScoreResult]], None] | None = None,
+        base_url: str = DEFAULT_BASE_URL,
+        *,
+        login_url: str | None = None,
+        model_version: str | None = None,
+        max_features: int = 50,
+        auditor: AuditLogger | None = None,
+        verifier: ConfidenceVerifier | None = None,
+        client: ScoreClient | None = None,
+    ) -> None:
+        """Prepare; nothing is sent before the first calculation.
+
+        Args:
+            model_id: the model that scores.
+            client_id: of an OAuth client with the scope ``predictiveengagement:score``.
+            client_secret: shows in no repr, log or error.
+            expected_features: the names of the model's features; a contact has to have exactly these.
+            imputation_map: what to put in where a feature is absent or null, by name.
+            callback_handler: called by `calculate_scores` with its results.
+            base_url: of the API, ``https://api.<region>``.
+            login_url: the login service, where `GenesysAuthManager` would not find it.
+            model_version: the version to ask for; None leaves it to the platform.
+            max_features: features that one contact may have.
+            auditor: writes down what became of every contact; without one, an `AuditLogger` with its defaults.
+            verifier: sorts out results for review; without one, a `ConfidenceVerifier` with its defaults.
+            client: sends the requests (its retries, its quota); without one, a `ScoreClient` with its defaults.
+
+        Raises:
+            SettingsError: what is to be imputed is no expected feature or no value; a URL is not one.
+        """
+        self.model_id = model_id
+        self.model_version = model_version
+        self.auth = (
+            client.auth if client else GenesysAuthManager(client_id, client_secret, base_url, login_url=login_url)
+        )
+        self.client = client or ScoreClient(self.auth, base_url)
+        self.expected_features = list(expected_features)
+        self.imputation_map = dict(imputation_map)
+        self.callback = callback_handler
+        self.auditor = auditor or AuditLogger()
+        self.verifier = verifier or ConfidenceVerifier()
+        self.max_features = max_features
+        for name, value in self.imputation_map.items():
+            if name not in self.expected_features:
+                raise SettingsError(f"imputation_map: {shown(name)} is not one of the expected features")
+            problem = value_problem(value)
+            if problem is not None:
+                raise SettingsError(f"imputation_map: {shown(name)} {problem[1]}")
+
+    def calculate_scores(self, raw_contacts: Sequence[Any]) -> list[ScoreResult]:
+        """Score contacts, hand the verified results to the callback handler, and return them.
+
+        Contacts that were rejected, and results for review, are not among them; `calculate` returns those as well, and
+        both are in the audit.
+
+        Args:
+            raw_contacts: as in `calculate`.
+
+        Returns:
+            The verified results in the order of the contacts.
+
+        Raises:
+            ApiError: as in `calculate`.
+        """
+        scored = list(self.calculate(raw_contacts).scored)
+        if self.callback is not None:
+            self.callback(scored)
+        return scored
+
+    def calculate(self, raw_contacts: Sequence[Any]) -> ScoringOutcome:
+        """Score contacts and say what became of each; a bad one fails no other.
+
+        Args:
+            raw_contacts: dicts ``{"contactId": …, "features": {…}}``. They are not changed.
+
+        Raises:
+            ApiRefused: the API refuses us for good: credentials, scope, model id.
+            ApiUnavailable: it did not answer in spite of all retries.
+            SettingsError: the audit file cannot be written.
+
+            With an `ApiError`, what was finished before is its ``partial``, a `ScoringOutcome`.
+        """
+        found = _Found(self, raw_contacts)
+        contacts = found.prepare()
+        rules = Rules(
+            model_id=self.model_id,
+            verifier=self.verifier.rules,
+            max_retries=self.client.max_retries,
+            backoff_base_s=self.client.backoff_base_s,
+            max_backoff_s=self.client.max_backoff_s,
+        )
+        try:
+            Asking(self.client, rules, found.finished, self.client.sleep).run(contacts, self.model_version)
+        except ApiError as error:
+            error.partial = found.outcome()
+            raise
+        return found.outcome()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.auth.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _Found:
+    """What is known of each contact of one calculation, by its place in the list."""
+
+    def __init__(self, calculator: PredictiveScoreCalculator, raw_contacts: Sequence[Any]) -> None:
+        self._calculator = calculator
+        self._raw = raw_contacts
+        self._by_index: dict[int, ScoreResult | RejectedContact] = {}
+
+    def prepare(self) -> list[Contact]:
+        """Check and complete all contacts; the bad ones are rejected and audited before anything is sent."""
+        examined = [self._examine(index, raw) for index, raw in enumerate(self._raw)]
+        rejected = [one for one in examined if isinstance(one, RejectedContact)]
+        self._by_index.update((one.index, one) for one in rejected)
+        if rejected:
+            self._calculator.auditor.log_score_batch([], self._calculator.model_id, 0, rejected=rejected)
+        return [one for one in examined if isinstance(one, Contact)]
+
+    def finished(self, outcomes: Sequence[Outcome]) -> None:
+        """Keep and audit what a request has settled."""
+        results: list[ScoreResult] = []
+        rejected: list[RejectedContact] = []
+        facts = outcomes[0].request
+        for outcome in outcomes:
+            index = outcome.record.offset
+            if isinstance(outcome, Scored):
+                results.append(_result(outcome))
+                self._by_index[index] = results[-1]
+            else:
+                rejected.append(self._rejection(index, outcome))
+                self._by_index[index] = rejected[-1]
+        self._calculator.auditor.log_score_batch(
+            results,
+            self._calculator.model_id,
+            len(outcomes) if facts is None else facts.request_contacts,
+            rejected=rejected,
+            batch_id=None if facts is None else facts.batch_id,
+        )
+
+    def outcome(self) -> ScoringOutcome:
+        """Everything settled so far, in the order of the list."""
+        settled = [self._by_index[index] for index in sorted(self._by_index)]
+        results = [one for one in settled if isinstance(one, ScoreResult)]
+        return ScoringOutcome(
+            scored=tuple(one for one in results if not one.review_reasons),
+            review=tuple(one for one in results if one.review_reasons),
+            rejected=tuple(one for one in settled if isinstance(one, RejectedContact)),
+        )
+
+    def _examine(self, index: int, raw: Any) -> Contact | RejectedContact:
+        calculator = self._calculator
+        try:
+            vector = ContactFeatureVector.model_validate(raw)
+        except ValidationError as error:
+            given = raw.get("contactId") if isinstance(raw, dict) else None
+            known = given if isinstance(given, str) and is_text(given) else ""
+            return RejectedContact(index, known, (Reason.INVALID_CONTACT.value,), _said(error), raw)
+        features, imputed = impute(vector.features, calculator.imputation_map)
+        failures = failures_of(features, dict.fromkeys(calculator.expected_features), calculator.max_features)
+        if failures:
+            reasons = tuple(reason.value for reason, _ in failures)
+            return RejectedContact(index, vector.contact_id, reasons, "; ".join(said for _, said in failures), raw)
+        vector.features = {name: features[name] for name in calculator.expected_features}
+        body = vector.encoded()
+        size = len(body) + body_overhead(calculator.model_version)
+        if size > MAX_REQUEST_BYTES:
+            said = f"its request would take {size} bytes, and the API takes {MAX_REQUEST_BYTES}"
+            return RejectedContact(index, vector.contact_id, (Reason.TOO_LARGE.value,), said, raw)
+        return as_contact(index, vector.contact_id, body, calculator.model_version, imputed)
+
+    def _rejection(self, index: int, rejected: Rejected) -> RejectedContact:
+        return RejectedContact(index, rejected.contact_id, rejected.reasons, rejected.detail, self._raw[index])
+
+
+def _result(scored: Scored) -> ScoreResult:
+    at = datetime.fromtimestamp(scored.request.finished_at_ms / 1000.0, UTC)
+    return ScoreResult(
+        contact_id=scored.contact.contact_id,
+        score=scored.score,
+        confidence_interval_lower=scored.confidence_lower,
+        confidence_interval_upper=scored.confidence_upper,
+        latency_ms=scored.request.latency_ms or 0.0,
+        timestamp=at.isoformat(timespec="milliseconds"),
+        imputed_features=scored.contact.imputed_features,
+        review_reasons=scored.review_reasons,
+    )
+
+
+def _said(error: ValidationError) -> str:
+    """What pydantic found, in one line, without the values."""
+    parts = []
+    for found in error.errors(include_url=False, include_input=False):
+        place = ".".join(shown(part)[1:-1] if isinstance(part, str) else str(part) for part in found["loc"])
+        parts.append(f"{place}: {found['msg']}" if place else found["msg"])
+    return "; ".join(parts[:5])
