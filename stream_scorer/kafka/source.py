@@ -104,9 +104,14 @@ class Source:
         """Whether ``pause`` holds."""
         return self._paused
 
-    def group_metadata(self) -> Any:
-        """What makes the broker check our generation when offsets are committed in a transaction."""
-        return self._consumer.consumer_group_metadata()
+    def group_metadata(self) -> Any | None:
+        """What makes the broker check our generation when offsets are committed in a transaction; None: no member.
+
+        librdkafka forgets its member id in the background as soon as the group has thrown us out, before ``read`` says
+        that the partitions are lost. Metadata without a member is metadata without a check.
+        """
+        metadata = self._consumer.consumer_group_metadata()
+        return metadata if self._consumer.memberid() else None
 
     def committed(self, partitions: Iterable[Partition]) -> Mapping[Partition, int]:
         """The committed offsets, pending transactions settled first; a partition without one is left out.

@@ -54,8 +54,8 @@ class Sink(Protocol):
 class Group(Protocol):
     """What is needed of the consumer here; see ``kafka.source.Source``."""
 
-    def group_metadata(self) -> Any:
-        """The group's generation."""
+    def group_metadata(self) -> Any | None:
+        """The group's generation; None where we are no member."""
 
     def committed(self, partitions: list[Partition]) -> Mapping[Partition, int]:
         """The committed offsets."""
@@ -158,7 +158,11 @@ class Publisher:
         ]
         if not all(self._ledger.owns(head) for head in heads):
             raise AssertionError("a head was to be published whose assignment has ended")
-        publication = self._sink.publish(records, offsets, self._group.group_metadata())
+        group = self._group.group_metadata()
+        if group is None:
+            publication: Publication = Failed("the worker was thrown out of its group", stale=True)
+        else:
+            publication = self._sink.publish(records, offsets, group)
         return self._conclude(publication, heads, outcomes, plan)
 
     def _conclude(self, publication: Publication, heads: list[Head], outcomes: list[Outcome], plan: Any) -> bool:
