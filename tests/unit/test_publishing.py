@@ -1,0 +1,323 @@
+"""The publisher against a sink and a group that do what they are told, with the real ledger, encoder and audits."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from stream_scorer.core.auditing import verify_chain
+from stream_scorer.core.avro import Codec
+from stream_scorer.core.events import Contact, Partition, Rejected, RequestFacts, Scored, SourceRecord
+from stream_scorer.core.ledger import Ledger
+from stream_scorer.errors import BrokerUnavailable, ProducerFenced
+from stream_scorer.kafka.sink import Committed, Failed, RecordsRefused
+from stream_scorer.schema_files import SchemaFile, load_schema
+from stream_scorer.scoring.clock import Clock
+from stream_scorer.scoring.encoding import Encoder, OutputTopics
+from stream_scorer.scoring.publishing import Publisher
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from confluent_kafka import TopicPartition
+
+    from stream_scorer.kafka.sink import OutRecord, Publication
+
+IN = Partition("in", 0)
+AUDIT = Codec.single_object(load_schema(SchemaFile.BATCH_AUDIT))
+SCORES = Codec.single_object(load_schema(SchemaFile.CONTACT_SCORE))
+LIMITS = {"scores": 1_000_000, "review": 1_000_000, "rejected": 2_000_000, "audit": 1_000_000}
+
+
+class FakeSink:
+    """Answers as scripted; what it says is committed is visible in ``log``."""
+
+    def __init__(self) -> None:
+        self.answers: list[Publication | Callable[[list[OutRecord]], Publication]] = []
+        self.opened = 0
+        self.log: list[OutRecord] = []
+        self.offsets: dict[Partition, tuple[int, str]] = {}
+        self.sizes: list[int] = []
+        self._open = False
+
+    @property
+    def is_open(self) -> bool:
+        return self._open
+
+    def open(self) -> Failed | None:
+        self.opened += 1
+        self._open = True
+        return None
+
+    def publish(self, records: list[OutRecord], offsets: list[TopicPartition], group: Any) -> Publication:
+        assert group == "generation 1"
+        assert self._open
+        self.sizes.append(len(records))
+        answer = self.answers.pop(0) if self.answers else Committed()
+        if callable(answer):
+            answer = answer(records)
+        if isinstance(answer, Committed):
+            self.accept(records, offsets)
+        else:
+            self._open = False
+        return answer
+
+    def accept(self, records: Iterable[OutRecord], offsets: Iterable[TopicPartition]) -> None:
+        self.log += records
+        for offset in offsets:
+            self.offsets[Partition(offset.topic, offset.partition)] = (offset.offset, offset.metadata)
+
+    def sources(self) -> list[int]:
+        found = [dict(r.headers)["stream-scorer-source"] for r in self.log if r.topic != "audit"]
+        return [int(source.decode().split("/")[2]) for source in found if source is not None]
+
+
+class FakeGroup:
+    def __init__(self, sink: FakeSink) -> None:
+        self._sink = sink
+        self.unavailable = False
+        self.member = True
+
+    def group_metadata(self) -> str | None:
+        return "generation 1" if self.member else None
+
+    def committed(self, partitions: list[Partition]) -> dict[Partition, int]:
+        if self.unavailable:
+            raise BrokerUnavailable("no coordinator")
+        return {p: self._sink.offsets[p][0] for p in partitions if p in self._sink.offsets}
+
+
+class Silent:
+    def __getattr__(self, _name: str) -> Callable[..., None]:
+        return lambda *_args, **_fields: None
+
+
+class Bench:
+    def __init__(self, limits: dict[str, int] = LIMITS) -> None:
+        self.now = 100.0
+        ids = itertools.count()
+        self.ledger = Ledger()
+        self.ledger.own(IN, start_offset=5, next_offset=10)
+        self.sink = FakeSink()
+        self.group = FakeGroup(self.sink)
+        self.publisher = Publisher(
+            sink=self.sink,
+            group=self.group,
+            ledger=self.ledger,
+            encoder=Encoder(OutputTopics("scores", "review", "rejected", "audit", limits), SCORES),
+            audit_topic="audit",
+            audit_codec=AUDIT,
+            model_id="m",
+            model_version=None,
+            commit_interval_s=0.2,
+            clock=Clock(lambda: self.now, lambda: 1_700_000_000_000, lambda: 0.5, lambda: f"id-{next(ids)}"),
+            observe=Silent(),  # type: ignore[arg-type]
+        )
+
+    def finish(self, offset: int, *, value: bytes = b"v", key: bytes = b"k", campaign: str | None = None) -> None:
+        record = SourceRecord("in", 0, offset, key, value, [("traceparent", b"00-1"), ("stream-scorer-batch", b"old")])
+        assert self.ledger.read(record)
+        contact = Contact(record, f"e{offset}", f"c{offset}", campaign, 1, None, False, (), b"{}")
+        facts = RequestFacts("batch-1", "m", None, 1, 1, 2, 3.0, 1, 200, "corr")
+        self.ledger.finish(Scored(contact, facts, 0.5, 0.3, 0.7, ()))
+
+    def reject(self, offset: int, *, value: bytes | None = b"v", key: bytes = b"k", header: bytes = b"") -> None:
+        record = SourceRecord("in", 0, offset, key, value, [("h", header)])
+        assert self.ledger.read(record)
+        self.ledger.finish(Rejected(record, ("undecodable",), "it is no Avro", "", 1_700_000_000_000))
+
+    def audits(self) -> list[dict[str, Any]]:
+        return [AUDIT.decode(r.value) for r in self.sink.log if r.topic == "audit"]
+
+
+def test_a_transaction_holds_records_audit_and_offsets_with_the_start_of_the_group() -> None:
+    bench = Bench()
+    bench.finish(10)
+    bench.finish(12)
+    assert bench.publisher.publish()
+    assert bench.sink.sources() == [10, 12]
+    assert bench.sink.offsets[IN] == (13, "start=5")
+    assert [entry["source"] for event in bench.audits() for entry in event["contacts"]] == ["in/0/10", "in/0/12"]
+    assert bench.ledger.uncommitted == 0
+
+
+def test_headers_name_source_and_batch_and_pass_on_what_is_not_ours() -> None:
+    bench = Bench()
+    bench.finish(10)
+    bench.publisher.publish()
+    score = bench.sink.log[0]
+    assert score.topic == "scores"
+    assert score.key == b"c10"
+    assert score.headers == [
+        ("stream-scorer-source", b"in/0/10"),
+        ("stream-scorer-batch", b"batch-1"),
+        ("traceparent", b"00-1"),
+    ]
+
+
+def test_a_failed_transaction_is_published_again_by_a_new_producer_with_a_new_chain() -> None:
+    bench = Bench()
+    bench.finish(10)
+    bench.sink.answers = [Failed("broken")]
+    assert not bench.publisher.publish()
+    assert bench.ledger.uncommitted == 1
+    assert bench.publisher.publish()
+    assert bench.sink.sources() == [10]
+    assert bench.sink.opened == 2
+
+
+def test_an_unknown_outcome_that_was_committed_is_settled_by_the_offsets_and_not_published_twice() -> None:
+    bench = Bench()
+    bench.finish(10)
+    bench.finish(11)
+
+    def commit_and_lose_the_answer(records: list[OutRecord]) -> Failed:
+        bench.sink.log += records
+        bench.sink.offsets[IN] = (12, "start=5")
+        return Failed("timed out")
+
+    bench.sink.answers = [commit_and_lose_the_answer]
+    assert not bench.publisher.publish()
+    bench.finish(12)
+    assert bench.publisher.publish()
+    assert bench.sink.sources() == [10, 11, 12]
+    chains = {event["chain_id"] for event in bench.audits()}
+    assert len(chains) == 2, "only a confirmed commit may be linked to"
+    for chain in chains:
+        values = [r.value for r in bench.sink.log if r.topic == "audit" and r.key == chain.encode()]
+        assert verify_chain([value for value in values if value is not None], AUDIT) == []
+
+
+def test_nothing_is_published_while_an_outcome_is_unsettled() -> None:
+    bench = Bench()
+    bench.finish(10)
+    bench.sink.answers = [Failed("timed out")]
+    bench.publisher.publish()
+    bench.group.unavailable = True
+    assert not bench.publisher.publish()
+    assert bench.publisher.trouble == "no coordinator"
+    assert len(bench.sink.sizes) == 1
+    bench.group.unavailable = False
+    assert bench.publisher.publish()
+    assert bench.publisher.trouble is None
+    assert bench.sink.sources() == [10]
+
+
+def test_a_worker_that_was_thrown_out_of_its_group_does_not_even_begin() -> None:
+    bench = Bench()
+    bench.finish(10)
+    bench.group.member = False
+    assert not bench.publisher.publish()
+    assert bench.publisher.is_stale
+    assert bench.sink.sizes == []
+
+
+def test_a_single_refused_record_becomes_unpublishable_and_the_rest_is_published() -> None:
+    bench = Bench()
+    bench.finish(10)
+    bench.finish(11)
+    bench.sink.answers = [RecordsRefused({1: "policy"})]
+    assert not bench.publisher.publish()
+    assert bench.publisher.publish()
+    assert bench.sink.sources() == [10, 11]
+    rejected = bench.sink.log[1]
+    assert rejected.topic == "rejected"
+    assert (rejected.key, rejected.value) == (b"k", b"v")
+    assert dict(rejected.headers)["stream-scorer-error-reason"] == b"unpublishable"
+    assert [e["outcome"] for event in bench.audits() for e in event["contacts"]] == ["SCORED", "REJECTED"]
+
+
+def test_a_batch_refused_as_a_whole_is_taken_apart_so_that_only_the_culprit_is_rejected() -> None:
+    bench = Bench()
+    for offset in (10, 11, 12):
+        bench.finish(offset)
+
+    def refuse_whatever_holds_11(records: list[OutRecord]) -> Publication:
+        outputs = [i for i, r in enumerate(records) if r.topic == "scores"]
+        holds = any(dict(records[i].headers)["stream-scorer-source"] == b"in/0/11" for i in outputs)
+        return RecordsRefused(dict.fromkeys(outputs, "too large")) if holds else Committed()
+
+    bench.sink.answers = [refuse_whatever_holds_11] * 5
+    for _ in range(6):
+        bench.publisher.publish()
+    assert bench.sink.sources() == [10, 11, 12]
+    assert [r.topic for r in bench.sink.log if r.topic != "audit"] == ["scores", "rejected", "scores"]
+
+
+def test_a_score_over_its_topics_limit_is_rejected_before_anything_is_sent() -> None:
+    bench = Bench({**LIMITS, "scores": 2_000})
+    bench.finish(10, campaign="x" * 2_000)
+    bench.finish(11)
+    assert bench.publisher.publish()
+    assert [r.topic for r in bench.sink.log if r.topic != "audit"] == ["rejected", "scores"]
+    assert len(bench.sink.sizes) == 1
+
+
+def test_a_rejected_original_over_its_topics_limit_is_published_without_value() -> None:
+    bench = Bench({**LIMITS, "rejected": 10_000})
+    bench.reject(10, value=b"x" * 20_000)
+    bench.reject(11, key=b"k" * 20_000)
+    bench.reject(12, header=b"h" * 20_000)
+    bench.reject(13, value=None)
+    assert bench.publisher.publish()
+    out = [r for r in bench.sink.log if r.topic == "rejected"]
+    truncated = [dict(r.headers).get("stream-scorer-error-truncated") for r in out]
+    assert truncated == [b"true", b"true", b"true", None]
+    assert [r.value for r in out] == [None] * 4
+    assert [r.key for r in out] == [b"k", None, b"k", b"k"]
+    assert bench.sink.sources() == [10, 11, 12, 13]
+
+
+def test_an_audit_topic_that_refuses_holds_instead_of_losing_anything() -> None:
+    bench = Bench()
+    bench.finish(10)
+    bench.sink.answers = [RecordsRefused({1: "policy"})] * 3
+    for _ in range(3):
+        assert not bench.publisher.publish()
+    assert "refuses a record" in (bench.publisher.trouble or "")
+    assert bench.publisher.publish()
+    assert [r.topic for r in bench.sink.log] == ["scores", "audit"]
+
+
+def test_fenced_three_times_in_five_minutes_ends_the_worker_and_names_the_setting() -> None:
+    bench = Bench()
+    bench.finish(10)
+    bench.sink.answers = [Failed("fenced", fenced=True)] * 3
+    bench.publisher.publish()
+    bench.now += 100
+    bench.publisher.publish()
+    bench.now += 100
+    with pytest.raises(ProducerFenced, match=r"kafka\.instance_id"):
+        bench.publisher.publish()
+
+
+def test_fencing_far_apart_or_plain_failures_do_not_end_the_worker() -> None:
+    bench = Bench()
+    bench.finish(10)
+    bench.sink.answers = [Failed("fenced", fenced=True), *[Failed("timed out")] * 5, *[Failed("f", fenced=True)] * 2]
+    for _ in range(6):
+        bench.publisher.publish()
+    bench.now += 301
+    for _ in range(2):
+        bench.publisher.publish()
+    assert bench.publisher.publish()
+
+
+def test_due_only_after_the_commit_interval_and_not_at_once_after_a_failure() -> None:
+    bench = Bench()
+    bench.finish(10)
+    bench.publisher.publish_due()
+    bench.finish(11)
+    bench.now += 0.1
+    bench.publisher.publish_due()
+    assert bench.sink.sources() == [10]
+    bench.now += 0.15
+    bench.sink.answers = [Failed("broken")]
+    bench.publisher.publish_due()
+    bench.publisher.publish_due()
+    assert len(bench.sink.sizes) == 2
+    bench.now += 1.0
+    bench.publisher.publish_due()
+    assert bench.sink.sources() == [10, 11]
