@@ -21,7 +21,7 @@ from stream_scorer.local.kafka import EmbeddedKafka, KafkaConfig
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-BOOTSTRAP_VARIABLE = "STREAM_SCORER_TEST_BOOTSTRAP"
+BOOTSTRAP_VARIABLE = "TEST_KAFKA_BOOTSTRAP"
 
 _FOLDER = pytest.StashKey[Path]()
 
@@ -59,7 +59,7 @@ def shared_config(folder: Path) -> KafkaConfig:
 
 @pytest.fixture(scope="session")
 def broker(pytestconfig: pytest.Config) -> Broker:
-    """The Kafka that all tests share; a running one where STREAM_SCORER_TEST_BOOTSTRAP names it."""
+    """The Kafka that all tests share; a running one where TEST_KAFKA_BOOTSTRAP names it."""
     given = os.environ.get(BOOTSTRAP_VARIABLE)
     if given:
         return Broker(given)

