@@ -1,0 +1,70 @@
+# Needs Python 3.11 or newer and make; everything else is fetched, once, into .venv and checked against its hash.
+
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.complete
+
+# The first of these that runs and is new enough (a name alone proves nothing: it may be a shim). PYTHON=… chooses.
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
+	"$$python" -c "$(NEW_ENOUGH)" >/dev/null 2>&1 && { echo "$$python"; break; }; done)
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
+	--no-emit-index-url --no-emit-find-links --no-header --no-annotate
+
+# Two workers share one Kafka; more of them would wait for it more than they would help.
+WORKERS ?= 2
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup lint format test demo bench chaos lock clean dist
+
+help: ## This list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1@\2/p' Makefile | while IFS=@ read -r name text; do \
+		printf '%-14s %s\n' "$$name" "$$text"; done
+
+setup: $(STAMP) ## Make .venv with everything in it (all targets below do this first)
+
+$(STAMP): requirements/dev.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "make: Python 3.11 or newer is needed and none was found; PYTHON=/path/to/python names one" >&2; exit 1; }
+	@"$(PYTHON)" -c "$(NEW_ENOUGH)" || { echo "make: $(PYTHON) is no Python 3.11 or newer" >&2; exit 1; }
+	@"$(PYTHON)" -c "import ensurepip, venv" 2>/dev/null || { echo "make: $(PYTHON) cannot make virtual environments; install its venv package (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
+	@echo "setting up $(VENV) with $$("$(PYTHON)" --version) (once)"
+	@test -x $(BIN)/pip || "$(PYTHON)" -m venv --clear $(VENV)
+	@$(PIP) install --quiet --require-hashes --requirement requirements/dev.txt
+	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $(STAMP)
+
+lint: $(STAMP) ## Style (ruff) and types (mypy --strict)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP) ## Put every file into the form that lint asks for
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: $(STAMP) ## All tests but the slow ones, on a real Kafka (fetched once: 45 MB)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal -m "not slow" $(PYTEST_ARGS)
+
+demo: $(STAMP) ## Kafka, API, worker and 20,000 contacts on this machine; CONTACTS=…, SCENARIO=…
+	@$(BIN)/stream-scorer demo $(if $(CONTACTS),--contacts $(CONTACTS)) $(if $(SCENARIO),--scenario $(SCENARIO))
+
+bench: $(STAMP) ## How fast the worker is against a bare loop
+	$(BIN)/python benchmarks/bench.py $(BENCH_ARGS)
+
+chaos: $(STAMP) ## Kills, stops, outages and zombies: does the invariant hold?
+	$(BIN)/python -m pytest -m slow --timeout 3600 $(PYTEST_ARGS) tests/chaos
+
+lock: $(STAMP) ## Choose the newest versions that pyproject.toml allows, and their hashes
+	$(COMPILE) --extra local --extra dev --output-file requirements/dev.txt pyproject.toml
+	$(COMPILE) --output-file requirements/run.txt pyproject.toml
+	echo 'hatchling' | $(COMPILE) --constraint requirements/dev.txt --output-file requirements/build.txt -
+
+dist: $(STAMP) ## Source distribution and wheel, in dist/
+	$(BIN)/python -m hatchling build
+
+clean: ## Remove what the targets above made, but no data
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
