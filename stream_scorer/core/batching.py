@@ -1,10 +1,10 @@
 """Fills batches: up to so many contacts and bytes, one model version each, never two events of one contact.
 
-A batch is handed out when it is full, or when it is due: it has lingered long enough *and* the caller could send it now.
-So under load batches are full, and on a quiet stream a contact waits ``linger_s`` and no request is wasted.
+A batch is handed out when it is full, or when it is due: it has lingered long enough *and* the caller could send it
+now. So under load batches are full, and on a quiet stream a contact waits ``linger_s`` and no request is wasted.
 
-Repeats of a contact id go to the next batch, the one after that, and so on: several batches of a version stand open then,
-in order, and each holds an id at most once.
+Repeats of a contact id go to the next batch, the one after that, and so on: several batches of a version stand open
+then, in order, and each holds an id at most once.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Batch:
     opened_at: float
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)  # compared by identity: there may be thousands
 class _Open:
     serial: int
     lane: Lane
@@ -93,20 +93,12 @@ class Batcher:
     def add(self, contact: Contact, now: float) -> None:
         """Puts a contact that fits into the first open batch that has room and no event of the same contact."""
         key = Lane(contact.model_version, contact.version_from_event)
-        lane = self._lanes.get(key)
-        if lane is None:
-            lane = self._lanes[key] = _OpenLane()
+        lane = self._lanes.get(key) or _OpenLane()
         size = len(contact.body) + 1
-        # The batches before the index `copies` hold the id already, or had no room for it: no need to look there.
-        copies = lane.copies.get(contact.contact_id, 0)
-        for batch in lane.batches[copies:] if copies else lane.batches:
-            if size <= batch.room and contact.contact_id not in batch.ids:
-                break
-        else:
-            batch = self._new(key, lane, now)
+        batch = self._first_fitting(lane, contact.contact_id, size) or self._new(key, lane, now)
         batch.contacts.append(contact)
         batch.ids.add(contact.contact_id)
-        lane.copies[contact.contact_id] = copies + 1
+        lane.copies[contact.contact_id] = lane.copies.get(contact.contact_id, 0) + 1
         batch.room -= size
         self.waiting += 1
         if len(batch.contacts) >= self._max_contacts or batch.room < _SMALLEST_CONTACT_BYTES:
@@ -146,12 +138,31 @@ class Batcher:
             if not unwanted(contact):
                 self.add(contact, opened_at)
 
+    def _first_fitting(self, lane: _OpenLane, contact_id: str, size: int) -> _Open | None:
+        """The first open batch with room for ``size`` bytes and without the id.
+
+        As many batches as hold the id are skipped: the first ones hold it, or had no room for it. A batch that is more
+        than half full and has no room for the next contact is full: it must not wait for a small one that might never
+        come, nor be looked at again for every contact.
+        """
+        index = lane.copies.get(contact_id, 0)
+        while index < len(lane.batches):
+            batch = lane.batches[index]
+            if size > batch.room and 2 * batch.room < self._max_body_bytes:
+                self._full.append(self._close(batch))
+            elif size <= batch.room and contact_id not in batch.ids:
+                return batch
+            else:
+                index += 1
+        return None
+
     def _new(self, key: Lane, lane: _OpenLane, now: float) -> _Open:
         self._serials += 1
         # One byte more than the limit leaves, as the last contact has no comma.
         room = self._max_body_bytes - self._overhead_bytes(key.model_version) + 1
         batch = _Open(self._serials, key, room, now)
         lane.batches.append(batch)
+        self._lanes[key] = lane
         self._by_age[batch.serial] = batch
         return batch
 
@@ -165,6 +176,7 @@ class Batcher:
                 if not lane.copies[contact_id]:
                     del lane.copies[contact_id]
         else:
+            lane.copies.clear()
             del self._lanes[batch.lane]
         return Batch(batch.lane, tuple(batch.contacts), batch.opened_at)
 

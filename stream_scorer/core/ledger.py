@@ -11,30 +11,23 @@ Four offsets, always in this order::
 - *next to read*: the position, which says only what was delivered, not what is done. It is never committed.
 
 Ownership. Each assignment of a partition gets a new token. A head is published only while its token lives, for the
-broker itself lets a worker commit offsets of a partition it no longer owns. With the partition go its rows, but not what
-was paid for: finished outcomes are remembered by record, bounded, and used if the same record is read again.
+broker itself lets a worker commit offsets of a partition it no longer owns. With the partition go its rows, but not
+what was paid for: finished outcomes are remembered by record, bounded, and used if the same record is read again.
 
 A transaction whose outcome is unknown changes nothing here until ``settle`` is told the committed offset.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from stream_scorer.core.events import Outcome, Partition, Rejected, Scored, SourceRecord
+from stream_scorer.core.events import Outcome, Partition, Rejected, SourceRecord
+from stream_scorer.core.remembering import RecordKey, Remembered, key_of, record_of, same_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-
-
-class RecordKey(NamedTuple):
-    """What identifies a record for ever."""
-
-    topic: str
-    partition: int
-    offset: int
 
 
 class Head(NamedTuple):
@@ -56,7 +49,7 @@ class _Owned:
     next_to_read: int
     rows: deque[SourceRecord]
     finished: dict[int, Outcome]
-    pending: set[int]
+    pending: dict[int, SourceRecord]
 
 
 class Ledger:
@@ -64,12 +57,12 @@ class Ledger:
 
     Args:
         remembered_limit: how many outcomes of partitions that were taken away are kept, the oldest dropped first.
+        remembered_bytes_limit: how many bytes of record values these may hold together.
     """
 
-    def __init__(self, remembered_limit: int = 32_000) -> None:
+    def __init__(self, remembered_limit: int = 32_000, remembered_bytes_limit: int = 64 * 1024 * 1024) -> None:
         self._owned: dict[Partition, _Owned] = {}
-        self._remembered: OrderedDict[RecordKey, Outcome] = OrderedDict()
-        self._remembered_limit = remembered_limit
+        self._remembered = Remembered(remembered_limit, remembered_bytes_limit)
         self._orphans: dict[RecordKey, SourceRecord] = {}
         self._tokens = 0
         self.uncommitted = 0
@@ -82,14 +75,14 @@ class Ledger:
         if partition in self._owned:
             self.disown(partition)
         self._tokens += 1
-        self._owned[partition] = _Owned(self._tokens, start_offset, next_offset, deque(), {}, set())
+        self._owned[partition] = _Owned(self._tokens, start_offset, next_offset, deque(), {}, {})
         return self._tokens
 
     def disown(self, partition: Partition, asked: Iterable[SourceRecord] = ()) -> None:
         """Ends an assignment: its rows go, its finished outcomes are remembered.
 
         Args:
-            partition: the partition that was taken away; an unknown one is no error (it may be lost before it was owned).
+            partition: the one that was taken away; an unknown one is no error (it may be lost before it was owned).
             asked: its records about which the API is being asked right now. If one is read again before the answer
                 is there, it waits for that answer instead of being bought twice.
         """
@@ -98,10 +91,10 @@ class Ledger:
             return
         self._forget_rows(owned.rows)
         for outcome in owned.finished.values():
-            self._remember(outcome)
+            self._remembered.keep(outcome)
         for record in asked:
-            if record.offset in owned.pending:
-                self._orphans[_key(record)] = record
+            if _is_pending(owned, record):
+                self._orphans[key_of(record)] = record
 
     def owns(self, head: Head) -> bool:
         """Whether the assignment that this head was taken from still lives."""
@@ -129,36 +122,35 @@ class Ledger:
         self.uncommitted += 1
         self.uncommitted_bytes += len(record.value or b"")
         if self._remembered or self._orphans:
-            key = _key(record)
-            outcome = self._remembered.pop(key, None)
-            if outcome is not None and _same(_record_of(outcome), record):
+            outcome = self._remembered.recall(record)
+            if outcome is not None:
                 owned.finished[record.offset] = outcome
                 return False
-            orphan = self._orphans.pop(key, None)
-            if orphan is not None and _same(orphan, record):
-                owned.pending.add(record.offset)
+            orphan = self._orphans.pop(key_of(record), None)
+            if orphan is not None and same_record(orphan, record):
+                owned.pending[record.offset] = record
                 return False
-        owned.pending.add(record.offset)
+        owned.pending[record.offset] = record
         return True
 
     def finish(self, outcome: Outcome) -> None:
         """Enters the outcome of a record. What is not owned any more is remembered; what has an outcome keeps it."""
-        record = _record_of(outcome)
+        record = record_of(outcome)
         owned = self._owned.get(Partition(record.topic, record.partition))
-        if owned is not None and record.offset in owned.pending:
-            owned.pending.remove(record.offset)
+        if owned is not None and _is_pending(owned, record):
+            del owned.pending[record.offset]
             owned.finished[record.offset] = outcome
-        elif self._orphans.pop(_key(record), None) is not None:
-            self._remember(outcome)
+        elif self._orphans.pop(key_of(record), None) is not None:
+            self._remembered.keep(outcome)
 
     def is_pending(self, record: SourceRecord) -> bool:
         """Whether this record is owned and still has no outcome, so that asking about it is worth its price."""
         owned = self._owned.get(Partition(record.topic, record.partition))
-        return owned is not None and record.offset in owned.pending
+        return owned is not None and _is_pending(owned, record)
 
     def abandon(self, record: SourceRecord) -> None:
         """Says that nobody asks about a disowned record any more: no answer will come that could be remembered."""
-        self._orphans.pop(_key(record), None)
+        self._orphans.pop(key_of(record), None)
 
     def has_pending(self, partitions: Iterable[Partition]) -> bool:
         """Whether one of these partitions still has a record without an outcome."""
@@ -183,7 +175,7 @@ class Ledger:
                 outcomes.append(outcome)
             if outcomes:
                 limit -= len(outcomes)
-                next_offset = _record_of(outcomes[-1]).next_offset
+                next_offset = record_of(outcomes[-1]).next_offset
                 heads.append(Head(partition, owned.token, owned.start_offset, next_offset, outcomes))
             if limit <= 0:
                 break
@@ -202,9 +194,16 @@ class Ledger:
             self._drop_below(head.partition, head.next_offset)
 
     def settle(self, committed: Mapping[Partition, int]) -> None:
-        """Settles every unknown outcome by what the broker says is committed; the rest stays to be published."""
+        """Settles every unknown outcome by what the broker says is committed; the rest stays to be published.
+
+        What lies below a committed offset is done, even where it was never read here: another worker, of whom we do not
+        know yet, may have published it. It is not read any more.
+        """
         for partition, offset in committed.items():
             self._drop_below(partition, offset)
+            owned = self._owned.get(partition)
+            if owned is not None:
+                owned.next_to_read = max(owned.next_to_read, offset)
 
     # --- private
 
@@ -218,7 +217,7 @@ class Ledger:
             record = rows.popleft()
             done.append(record)
             if owned.finished.pop(record.offset, None) is None:
-                owned.pending.discard(record.offset)
+                owned.pending.pop(record.offset, None)
         self._forget_rows(done)
 
     def _forget_rows(self, rows: Iterable[SourceRecord]) -> None:
@@ -226,22 +225,7 @@ class Ledger:
             self.uncommitted -= 1
             self.uncommitted_bytes -= len(record.value or b"")
 
-    def _remember(self, outcome: Outcome) -> None:
-        if outcome.request is None:
-            return  # it cost nothing: found again for free
-        self._remembered[_key(_record_of(outcome))] = outcome
-        while len(self._remembered) > self._remembered_limit:
-            self._remembered.popitem(last=False)
 
-
-def _record_of(outcome: Outcome) -> SourceRecord:
-    return outcome.contact.record if isinstance(outcome, Scored) else outcome.record
-
-
-def _key(record: SourceRecord) -> RecordKey:
-    return RecordKey(record.topic, record.partition, record.offset)
-
-
-def _same(one: SourceRecord, other: SourceRecord) -> bool:
-    """A topic that was deleted and made anew has other records at the same offsets."""
-    return one.value == other.value and one.key == other.key
+def _is_pending(owned: _Owned, record: SourceRecord) -> bool:
+    mine = owned.pending.get(record.offset)
+    return mine is not None and same_record(mine, record)

@@ -1,7 +1,7 @@
 """The API's answer to a request, and what follows from it: the table of contract section 5 as one function a row.
 
-Pure: what the table needs to know of the world stands in ``Circumstances``. A reaction says which contacts are finished,
-what is to be asked next, and whether the worker holds or stops.
+Pure: what the table needs to know of the world stands in ``Circumstances``. A reaction says which contacts are
+finished, what is to be asked next, and whether the worker holds or stops.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from stream_scorer.core.events import (
     Answer,
     Answered,
     Contact,
-    Exchange,
     Forbidden,
     NotFound,
     Outcome,
@@ -57,8 +56,8 @@ class Rules:
 class Circumstances:
     """What else is known at the moment of the answer. ``now`` is monotonic seconds, ``now_ms`` Unix milliseconds.
 
-    ``jitter`` is a random number in [0, 1). ``last_2xx_at`` is when the API last answered any other request, in the time
-    of ``now``; None if it never did.
+    ``jitter`` is a random number in [0, 1). ``last_2xx_at`` is when the API last answered any other request, in the
+    time of ``now``; None if it never did.
     """
 
     now: float
@@ -103,7 +102,7 @@ class Reaction:
     unknown_results: int = 0
 
 
-def react(request: Request, answer: Answer, rules: Rules, at: Circumstances) -> Reaction:
+def react(request: Request, answer: Answer, rules: Rules, at: Circumstances) -> Reaction:  # noqa: PLR0911 - one a row
     """Applies the table of contract section 5 to one answer."""
     match answer:
         case Answered():
@@ -143,7 +142,7 @@ def _on_results(request: Request, answer: Answered, rules: Rules, at: Circumstan
         again = (part_of(request, tuple(unanswered), at.new_id, asked_before=True),)
     elif unanswered:
         detail = "the API answered twice without a usable result for this contact"
-        outcomes += _reject(unanswered, Reason.NO_RESULT, detail, facts, answer.exchange, at)
+        outcomes += _reject(unanswered, Reason.NO_RESULT, detail, facts, at)
     return Reaction(tuple(outcomes), again, answered=True, unknown_results=found.unknown)
 
 
@@ -154,7 +153,7 @@ def _on_refusal(request: Request, answer: Refused, rules: Rules, at: Circumstanc
         return Reaction(requests=halves(request, at.new_id))
     facts = request.facts(rules.model_id, answer.exchange)
     detail = f"the API refused this contact with status {answer.exchange.status}: {answer.message}"
-    rejections = _reject(set_aside, Reason.REFUSED_BY_API, detail, facts, answer.exchange, at)
+    rejections = _reject(set_aside, Reason.REFUSED_BY_API, detail, facts, at)
     suspects = tuple(Suspect(request.lane, c, r, at.now) for c, r in zip(set_aside, rejections, strict=True))
     rest = tuple(c for c in request.contacts if c.contact_id not in answer.named) if not request.alone else ()
     return Reaction(requests=(part_of(request, rest, at.new_id),) if rest else (), suspects=suspects)
@@ -165,7 +164,7 @@ def _on_too_large(request: Request, answer: TooLarge, rules: Rules, at: Circumst
         return Reaction(requests=halves(request, at.new_id))
     facts = request.facts(rules.model_id, answer.exchange)
     detail = "a request with this contact alone is over the API's size limit"
-    return Reaction(tuple(_reject(request.contacts, Reason.TOO_LARGE, detail, facts, answer.exchange, at)))
+    return Reaction(tuple(_reject(request.contacts, Reason.TOO_LARGE, detail, facts, at)))
 
 
 def _on_not_found(request: Request, answer: NotFound, rules: Rules, at: Circumstances) -> Reaction:
@@ -173,7 +172,7 @@ def _on_not_found(request: Request, answer: NotFound, rules: Rules, at: Circumst
         return Reaction(requests=(request.fresh_round(),), stop=answer.message)
     facts = request.facts(rules.model_id, answer.exchange)
     detail = "the API does not know the model version that came with the event"
-    return Reaction(tuple(_reject(request.contacts, Reason.UNKNOWN_MODEL_VERSION, detail, facts, answer.exchange, at)))
+    return Reaction(tuple(_reject(request.contacts, Reason.UNKNOWN_MODEL_VERSION, detail, facts, at)))
 
 
 def _on_unavailable(request: Request, answer: Unavailable, rules: Rules, at: Circumstances) -> Reaction:
@@ -187,11 +186,12 @@ def _on_unavailable(request: Request, answer: Unavailable, rules: Rules, at: Cir
             jitter=at.jitter,
         )
         return Reaction(requests=(request.again_at(at.now + delay_s),))
+    not_before = at.now + (retry_after_s or 0.0)
     proves_outage = answer.trouble in {Trouble.RATE_LIMITED, Trouble.NO_CONNECTION}
     if proves_outage or not _others_were_answered(request, at):
-        until = at.now + (retry_after_s or 0.0)
-        return Reaction(requests=(request.fresh_round(),), hold=answer.message, hold_until=until)
-    return _on_poison(request, answer, rules, at)
+        again = request.fresh_round().again_at(not_before)
+        return Reaction(requests=(again,), hold=answer.message, hold_until=not_before)
+    return _on_poison(request, answer, not_before, rules, at)
 
 
 def _others_were_answered(request: Request, at: Circumstances) -> bool:
@@ -204,16 +204,16 @@ def _others_were_answered(request: Request, at: Circumstances) -> bool:
     return since is not None and at.last_2xx_at is not None and at.last_2xx_at > since
 
 
-def _on_poison(request: Request, answer: Unavailable, rules: Rules, at: Circumstances) -> Reaction:
+def _on_poison(request: Request, answer: Unavailable, not_before: float, rules: Rules, at: Circumstances) -> Reaction:
     """The request failed a whole round while others were answered: one of its contacts may be what breaks the API."""
     if not request.alone:
-        return Reaction(requests=halves(request, at.new_id))
+        return Reaction(requests=tuple(half.again_at(not_before) for half in halves(request, at.new_id)))
     failures = request.lone_failures + 1
     if failures < _LONE_FAILURES_LIMIT:
-        return Reaction(requests=(request.failed_alone(),))
+        return Reaction(requests=(request.failed_alone().again_at(not_before),))
     facts = request.facts(rules.model_id, answer.exchange)
     detail = f"the API failed {failures} rounds for this contact alone while it answered others: {answer.message}"
-    return Reaction(tuple(_reject(request.contacts, Reason.REFUSED_BY_API, detail, facts, answer.exchange, at)))
+    return Reaction(tuple(_reject(request.contacts, Reason.REFUSED_BY_API, detail, facts, at)))
 
 
 def _reject(
@@ -221,7 +221,6 @@ def _reject(
     reason: Reason,
     detail: str,
     facts: RequestFacts,
-    exchange: Exchange,
     at: Circumstances,
 ) -> list[Rejected]:
     return [
@@ -232,7 +231,7 @@ def _reject(
             contact.contact_id,
             at.now_ms,
             request=facts,
-            api_status=exchange.status,
+            api_status=facts.api_status,
         )
         for contact in contacts
     ]

@@ -1,7 +1,7 @@
 """A request: the contacts that are asked about together, and what has been tried with them so far.
 
-A request keeps its ``batch_id`` through its retries. Whatever asks about other contacts (a half, the rest after some were
-set aside, the unanswered once more, a probe) is a new request with an id of its own.
+A request keeps its ``batch_id`` through its retries. Whatever asks about other contacts (a half, the rest after some
+were set aside, the unanswered once more, a probe) is a new request with an id of its own.
 """
 
 from __future__ import annotations
@@ -69,8 +69,11 @@ class Request:
         return replace(self, not_before=not_before)
 
     def fresh_round(self) -> Request:
-        """The same request, its retries all there again: after a hold, or after a round that proved nothing."""
-        return replace(self, round_since=None, round_attempts=0, not_before=0.0)
+        """The same request, its retries all there again: after a hold, or after a round that proved nothing.
+
+        When it is due does not change: a ``Retry-After`` holds longer than a round.
+        """
+        return replace(self, round_since=None, round_attempts=0)
 
     def failed_alone(self) -> Request:
         """The same request about one contact after a round that failed while others were answered."""
@@ -121,3 +124,12 @@ def halves(request: Request, new_id: Callable[[], str]) -> tuple[Request, Reques
         part_of(request, request.contacts[:middle], new_id),
         part_of(request, request.contacts[middle:], new_id),
     )
+
+
+def pieces(request: Request, max_contacts: int, new_id: Callable[[], str]) -> list[Request]:
+    """New requests about at most ``max_contacts`` each, for a request that was never sent and is larger than that."""
+    contacts = request.contacts
+    return [
+        replace(request, batch_id=new_id(), contacts=contacts[first : first + max_contacts])
+        for first in range(0, len(contacts), max_contacts)
+    ]

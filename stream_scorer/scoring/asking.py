@@ -1,78 +1,49 @@
 """Asks the API: which request goes next, when, and what its answer leads to.
 
-One thread owns this object. It keeps the requests that wait (retries, halves, repeated questions), takes batches from the
-batcher when a slot and the quota are free, and hands everything to the pool. What an answer means is decided by
-``core.reacting``; here it is only carried out.
+One thread owns this object. It takes requests from the backlog when a slot, the quota and the budget are free, and
+hands them to the pool. What an answer means is decided by ``core.reacting``; here it is only carried out.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from stream_scorer.core.events import Answered, Unavailable
-from stream_scorer.core.reacting import Circumstances, Reaction, Rules, Suspect, react
-from stream_scorer.core.requests import Request, first_request, part_of
+from stream_scorer.core.budget import Budget
+from stream_scorer.core.events import Unavailable
+from stream_scorer.core.reacting import Circumstances, Reaction, Rules, react
+from stream_scorer.core.requests import Request, pieces
+from stream_scorer.scoring.backlog import Backlog
+from stream_scorer.scoring.probing import Prober
+from stream_scorer.scoring.suspects import Suspects
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from stream_scorer.core.batching import Batcher, Lane
-    from stream_scorer.core.events import Answer, Outcome, Partition, QuotaReading, SourceRecord
+    from stream_scorer.core.batching import Batcher
+    from stream_scorer.core.events import Answer, Partition, SourceRecord
     from stream_scorer.core.ledger import Ledger
     from stream_scorer.scoring.clock import Clock
     from stream_scorer.scoring.holding import Holding
     from stream_scorer.scoring.observing import Observer
+    from stream_scorer.scoring.ports import Pool, Quota
 
 _TOO_MANY_REQUESTS = 429
-_ACCEPTED_FOR_S = 600.0
-_SUSPECT_WAITS_S = 60.0
-_MAX_SUSPECTS = 8
-
-
-class Pool(Protocol):
-    """See ``scoring.pool.RequestPool``."""
-
-    size: int
-
-    def submit(self, request: Request) -> None:
-        """Starts an attempt."""
-
-    def answers(self, wait_s: float = 0.0) -> list[tuple[Request, Answer]]:
-        """The attempts that have ended."""
-
-
-class Quota(Protocol):
-    """See ``genesys.quota.Quota``. Times are monotonic seconds."""
-
-    def wait_s(self, now: float) -> float:
-        """Seconds until a request may be sent."""
-
-    def may_close_early(self, now: float) -> bool:
-        """Whether a batch that is not full is worth a request now."""
-
-    def remaining(self, now: float) -> int:
-        """Requests that may be sent now at once."""
-
-    def sent(self, now: float) -> None:
-        """A request goes out."""
-
-    def learn(self, reading: QuotaReading, now: float) -> None:
-        """What the API says of the quota."""
-
-    def block_until(self, until: float) -> None:
-        """The API said not to come back before."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Probe:
-    request: Request
-    origin: Request
 
 
 class Asker:
-    """See the module's text."""
+    """See the module's text.
+
+    Args:
+        pool: sends requests, so many at once.
+        batcher: where contacts that were not asked about yet stand.
+        ledger: gets the outcomes, and knows which contacts still need one.
+        quota: says when a request may go out.
+        holding: the state of holding; changed here only.
+        rules: of the table in contract section 5.
+        clock: time and chance.
+        observe: is told what happens.
+        max_contacts_per_minute: the spend ceiling (``scoring.max_contacts_per_minute``); None: there is none.
+    """
 
     def __init__(
         self,
@@ -85,30 +56,35 @@ class Asker:
         rules: Rules,
         clock: Clock,
         observe: Observer,
+        max_contacts_per_minute: int | None = None,
     ) -> None:
         self._pool = pool
-        self._batcher = batcher
         self._ledger = ledger
         self._quota = quota
+        self._budget = Budget(max_contacts_per_minute)
         self._holding = holding
         self._rules = rules
         self._clock = clock
         self._observe = observe
-        self._waiting: deque[Request] = deque()
-        self._isolating: deque[Request] = deque()
+        self._backlog = Backlog(
+            batcher,
+            ledger,
+            may_close_early=quota.may_close_early,
+            closed_early=quota.closed_early,
+            new_id=clock.new_id,
+        )
+        self._prober = Prober(self._backlog, holding, clock.new_id)
         self._in_flight: dict[str, Request] = {}
-        self._probe: _Probe | None = None
-        self._suspects: list[Suspect] = []
-        self._accepted_at: dict[Lane, float] = {}
+        self._suspects = Suspects()
         self._last_2xx_at: float | None = None
-        self._isolating_turn = False
+        self._retry_after = 0.0
         self.stop_reason: str | None = None
 
     # --- out
 
     def send(self) -> None:
         """Sends what may be sent now."""
-        while len(self._in_flight) < self._pool.size and self.stop_reason is None:
+        while self._has_slot:
             now = self._clock.monotonic()
             if self._quota.wait_s(now) > 0:
                 return
@@ -118,61 +94,29 @@ class Asker:
             sent = request.sent(now, self._clock.unix_ms())
             self._in_flight[sent.batch_id] = sent
             self._quota.sent(now)
+            self._budget.spend(len(sent.contacts), now)
             self._pool.submit(sent)
 
+    @property
+    def _has_slot(self) -> bool:
+        return len(self._in_flight) < self._pool.size and self.stop_reason is None
+
     def _next(self, now: float) -> Request | None:
-        """Requests that isolate a refused contact take every other turn at most while anything else can be sent."""
-        self._isolating_turn = not self._isolating_turn
-        if self._isolating_turn:
-            return self._due(self._isolating, now) or self._due(self._waiting, now) or self._next_batch(now)
-        return self._due(self._waiting, now) or self._next_batch(now) or self._due(self._isolating, now)
-
-    def _next_batch(self, now: float) -> Request | None:
-        batch = self._batcher.take_full()
-        if batch is None and self._quota.may_close_early(now):
-            batch = self._batcher.take_due(now)
-        return None if batch is None else first_request(batch, self._clock.new_id)
-
-    def _due(self, waiting: deque[Request], now: float) -> Request | None:
-        for _ in range(len(waiting)):
-            request = waiting.popleft()
-            if request.not_before > now:
-                waiting.append(request)
-                continue
-            wanted = self._still_wanted(request)
-            if wanted is not None:
-                return wanted
-        return None
-
-    def _still_wanted(self, request: Request) -> Request | None:
-        """The request without the contacts whose partitions went to another worker, which asks about them itself."""
-        wanted = tuple(contact for contact in request.contacts if self._ledger.is_pending(contact.record))
-        if len(wanted) == len(request.contacts):
-            return request
-        for contact in request.contacts:
-            if not self._ledger.is_pending(contact.record):
-                self._ledger.abandon(contact.record)
-        return replace(request, contacts=wanted) if wanted else None
+        """The request that goes next; one that is over the budget waits, and everything else behind it."""
+        request = self._backlog.take(now)
+        if request is None:
+            return None
+        ceiling = self._budget.ceiling
+        if ceiling is not None and len(request.contacts) > ceiling:
+            request, *rest = pieces(request, ceiling, self._clock.new_id)
+            self._backlog.put_first(rest)
+        if self._budget.wait_s(len(request.contacts), now) > 0:
+            self._backlog.put_first([request])
+            return None
+        return request
 
     def _next_probe(self, now: float) -> Request | None:
-        hold = self._holding.current
-        if hold is None or self._probe is not None or now < hold.next_probe_at:
-            return None
-        origin = self._first_waiting()
-        if origin is None:
-            return None
-        probe = part_of(origin, origin.contacts[:1], self._clock.new_id)
-        self._probe = _Probe(probe, origin)
-        return probe
-
-    def _first_waiting(self) -> Request | None:
-        for waiting in (self._waiting, self._isolating):
-            while waiting:
-                wanted = self._still_wanted(waiting.popleft())
-                if wanted is not None:
-                    return wanted
-        batch = self._batcher.take_any()
-        return None if batch is None else first_request(batch, self._clock.new_id)
+        return self._prober.next(now) if self._budget.wait_s(1, now) == 0 else None
 
     # --- in
 
@@ -181,83 +125,65 @@ class Asker:
         for request, answer in self._pool.answers(wait_s):
             del self._in_flight[request.batch_id]
             self._react(request, answer)
-        self._resolve_suspects()
+        self._decide_suspects()
 
     def _react(self, request: Request, answer: Answer) -> None:
         now = self._clock.monotonic()
         self._observe.exchanged(request, answer)
-        if answer.exchange.quota is not None:
-            self._quota.learn(answer.exchange.quota, now)
-        if isinstance(answer, Unavailable) and answer.exchange.status == _TOO_MANY_REQUESTS and answer.retry_after_s:
-            self._quota.block_until(now + answer.retry_after_s)
+        self._learn(answer, now)
         at = Circumstances(now, self._clock.unix_ms(), self._clock.jitter(), self._last_2xx_at, self._clock.new_id)
         reaction = react(request, answer, self._rules, at)
-        if isinstance(answer, Answered) and reaction.answered:
+        if reaction.answered:
             self._last_2xx_at = now
-            self._accepted_at[request.lane] = now
-        if self._probe is not None and self._probe.request.batch_id == request.batch_id:
-            self._on_probe(self._probe, answer, reaction, now)
-        else:
+            self._retry_after = 0.0
+            self._suspects.accepted(request.lane.model_version, now)
+        if not self._prober.sent(request):
             self._carry_out(reaction, now)
+        elif self._prober.conclude(answer, reaction, now, retry_after=self._retry_after):
+            self._observe.holding(None)
+            self._carry_out(reaction, now)
+        else:
+            self.stop_reason = self.stop_reason or reaction.stop
+
+    def _learn(self, answer: Answer, now: float) -> None:
+        """What an answer says of when to ask again."""
+        if answer.exchange.quota is None:
+            self._quota.answered()
+        else:
+            self._quota.learn(answer.exchange.quota, now)
+        if not isinstance(answer, Unavailable) or not answer.retry_after_s:
+            return
+        until = now + answer.retry_after_s
+        self._retry_after = max(self._retry_after, until)
+        self._holding.put_off(until)
+        if answer.exchange.status == _TOO_MANY_REQUESTS:
+            self._quota.block_until(until)
 
     def _carry_out(self, reaction: Reaction, now: float) -> None:
         for outcome in reaction.outcomes:
             self._ledger.finish(outcome)
         for request in reaction.requests:
-            (self._isolating if request.isolating else self._waiting).append(request)
-        self._suspects += reaction.suspects
+            self._backlog.put(request)
+        self._suspects.add(reaction.suspects)
         self._observe.unknown_results(reaction.unknown_results)
-        if reaction.stop is not None:
-            self.stop_reason = reaction.stop
-        if reaction.hold is not None and self._holding.begin(reaction.hold, now, until=reaction.hold_until):
+        self.stop_reason = self.stop_reason or reaction.stop
+        if reaction.hold is not None:
+            self._hold(reaction.hold, now)
+
+    def _hold(self, reason: str, now: float, *, broken_contract: bool = False) -> None:
+        if self._holding.begin(reason, now, until=self._retry_after, broken_contract=broken_contract):
             self._observe.holding(self._holding.current)
 
-    def _on_probe(self, probe: _Probe, answer: Answer, reaction: Reaction, now: float) -> None:
-        hold = self._holding.current
-        still_refused = bool(reaction.suspects) and hold is not None and hold.broken_contract
-        self._probe = None
-        if isinstance(answer, Unavailable) or reaction.hold is not None or still_refused or reaction.stop is not None:
-            # The contact goes to the end of its request, so that the next probe tries another one: a contact that the
-            # API can never answer must not hold up all others.
-            contacts = probe.origin.contacts[1:] + probe.origin.contacts[:1]
-            self._waiting.append(replace(probe.origin, contacts=contacts))
-            reason = hold.reason if hold is not None and still_refused else _message_of(answer)
-            retry_after_s = answer.retry_after_s if isinstance(answer, Unavailable) else None
-            self._holding.probe_failed(reason, now, until=now + (retry_after_s or 0.0))
-            self.stop_reason = reaction.stop or self.stop_reason
-            return
-        rest = probe.origin.contacts[1:]
-        if rest:
-            self._waiting.appendleft(replace(probe.origin, contacts=rest))
-        self._holding.end()
-        self._observe.holding(None)
-        self._waiting = deque(request.fresh_round() for request in self._waiting)
-        self._isolating = deque(request.fresh_round() for request in self._isolating)
-        self._carry_out(reaction, now)
-
-    def _resolve_suspects(self) -> None:
-        """Rejects who was refused alone once the model version has shown that it accepts others."""
-        if not self._suspects:
-            return
+    def _decide_suspects(self) -> None:
         now = self._clock.monotonic()
-        undecided: list[Suspect] = []
-        for suspect in self._suspects:
-            accepted_at = self._accepted_at.get(suspect.lane)
-            accepts = accepted_at is not None and now - accepted_at <= _ACCEPTED_FOR_S
-            if accepts or now - suspect.since >= _SUSPECT_WAITS_S:
-                self._ledger.finish(suspect.rejected)
-            else:
-                undecided.append(suspect)
-        self._suspects = undecided
-        if len(undecided) > _MAX_SUSPECTS:
-            # Nothing is accepted and everything refused: the contract is broken, not the contacts. They are asked again.
-            self._suspects = []
-            for suspect in undecided:
-                request = Request(self._clock.new_id(), suspect.lane, (suspect.contact,), isolating=True)
-                self._isolating.append(request)
-            reason = f"the API refuses every contact: {undecided[-1].rejected.detail}"
-            if self._holding.begin(reason, now, broken_contract=True):
-                self._observe.holding(self._holding.current)
+        for rejected in self._suspects.decide(now):
+            self._ledger.finish(rejected)
+        acquitted = self._suspects.acquitted()
+        if acquitted:
+            for one in acquitted:
+                self._backlog.put(Request(self._clock.new_id(), one.lane, (one.contact,), isolating=True))
+            reason = f"the API refuses every contact: {acquitted[-1].rejected.detail}"
+            self._hold(reason, now, broken_contract=True)
 
     # --- what others need to know
 
@@ -269,7 +195,21 @@ class Asker:
     @property
     def waiting(self) -> int:
         """Requests that wait to be sent, again or for the first time."""
-        return len(self._waiting) + len(self._isolating) + (self._probe is not None)
+        return len(self._backlog) + (self._prober.origin is not None)
+
+    @property
+    def probed_all(self) -> bool:
+        """Whether a hold has probed as often as contacts wait: only others can tell more, so some should be read."""
+        return self._prober.tried_all
+
+    def wait_reason(self, now: float) -> str | None:
+        """Why a request that is due is not sent: ``quota: …`` or ``budget``. None while holding, which says more."""
+        if self._holding.current is not None or not self._has_slot or not self._backlog.is_due(now):
+            return None
+        if self._quota.wait_s(now) > 0:
+            return f"quota: {self._quota.reason(now)}"
+        first = self._backlog.first
+        return "budget" if first is not None and self._budget.wait_s(len(first.contacts), now) > 0 else None
 
     @property
     def quota_remaining(self) -> int:
@@ -301,11 +241,6 @@ class Asker:
 
     def _requests(self) -> Iterator[Request]:
         yield from self._in_flight.values()
-        yield from self._waiting
-        yield from self._isolating
-        if self._probe is not None:
-            yield self._probe.origin
-
-
-def _message_of(answer: Answer) -> str:
-    return "the API left out the contact" if isinstance(answer, Answered) else answer.message
+        yield from self._backlog
+        if self._prober.origin is not None:
+            yield self._prober.origin

@@ -29,11 +29,16 @@ class Holding:
     def begin(self, reason: str, now: float, *, until: float = 0.0, broken_contract: bool = False) -> bool:
         """Starts to hold, or puts the next probe of the present hold off to ``until``. Returns whether it started."""
         if self.current is not None:
-            self._schedule(self.current.reason, max(self.current.next_probe_at, until))
+            self.put_off(until)
             return False
         first_probe_at = now if broken_contract else now + self._probe_interval_s
         self.current = Hold(reason, now, max(first_probe_at, until), broken_contract)
         return True
+
+    def put_off(self, until: float) -> None:
+        """The API asked not to be asked before ``until``; without a hold that is not our business."""
+        if self.current is not None:
+            self._schedule(self.current.reason, max(self.current.next_probe_at, until))
 
     def probe_failed(self, reason: str, now: float, *, until: float = 0.0) -> None:
         """The API is not back: the next probe is due an interval from now, or at ``until`` if that is later."""

@@ -1,0 +1,156 @@
+"""What waits to be sent: retries, halves and repeated questions, and behind them the batches of the batcher.
+
+Requests that isolate a refused contact take every other turn at most while anything else can be sent. The contacts of
+partitions that went to another worker are taken out on the way: that worker asks about them itself.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import replace
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from stream_scorer.core.requests import Request, first_request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from stream_scorer.core.batching import Batcher
+    from stream_scorer.core.ledger import Ledger
+
+
+class Backlog:
+    """See the module's text. Times are monotonic seconds.
+
+    Args:
+        batcher: where contacts that were not asked about yet stand.
+        ledger: knows which contacts still need an outcome.
+        may_close_early: whether a batch that is not full is worth a request now.
+        closed_early: told of every such batch.
+        new_id: makes batch ids.
+    """
+
+    def __init__(
+        self,
+        batcher: Batcher,
+        ledger: Ledger,
+        *,
+        may_close_early: Callable[[float], bool],
+        closed_early: Callable[[float], None],
+        new_id: Callable[[], str],
+    ) -> None:
+        self._batcher = batcher
+        self._ledger = ledger
+        self._may_close_early = may_close_early
+        self._closed_early = closed_early
+        self._new_id = new_id
+        self._first: deque[Request] = deque()
+        self._waiting: deque[Request] = deque()
+        self._isolating: deque[Request] = deque()
+        self._probed: deque[Request] = deque()
+        self._isolating_turn = False
+
+    def __len__(self) -> int:
+        return len(self._first) + len(self._waiting) + len(self._isolating) + len(self._probed)
+
+    def __iter__(self) -> Iterator[Request]:
+        return chain(self._first, self._waiting, self._isolating, self._probed)
+
+    @property
+    def first(self) -> Request | None:
+        """The request that nothing may overtake, if there is one."""
+        return self._first[0] if self._first else None
+
+    @property
+    def contacts(self) -> int:
+        """Contacts that wait, in the batcher too."""
+        return sum(len(request.contacts) for request in self) + self._batcher.waiting
+
+    # --- in
+
+    def put(self, request: Request) -> None:
+        """Puts a request behind those of its kind."""
+        (self._isolating if request.isolating else self._waiting).append(request)
+
+    def put_first(self, requests: list[Request]) -> None:
+        """Puts requests before everything else, in this order: nothing overtakes them."""
+        self._first.extendleft(reversed(requests))
+
+    def put_probed(self, request: Request) -> None:
+        """Puts back a request of which the API did not answer a probe: the next probes try all others before it."""
+        self._probed.append(request)
+
+    def start_anew(self) -> None:
+        """A hold has ended: every request has all its attempts again."""
+        for request in self._probed:
+            self.put(request)
+        self._probed.clear()
+        for waiting in (self._first, self._waiting, self._isolating):
+            fresh = [request.fresh_round() for request in waiting]
+            waiting.clear()
+            waiting.extend(fresh)
+
+    # --- out
+
+    def is_due(self, now: float) -> bool:
+        """Whether a request could be sent now, if only quota and budget allowed it."""
+        due_at = self._batcher.due_at()
+        return (
+            self._batcher.has_full
+            or (due_at is not None and due_at <= now)
+            or any(request.not_before <= now for request in self)
+        )
+
+    def take(self, now: float) -> Request | None:
+        """The request that goes next."""
+        if (request := self._due(self._first, now)) is not None:
+            return request
+        self._isolating_turn = not self._isolating_turn
+        if self._isolating_turn:
+            return self._due(self._isolating, now) or self._due(self._waiting, now) or self._next_batch(now)
+        return self._due(self._waiting, now) or self._next_batch(now) or self._due(self._isolating, now)
+
+    def take_for_probe(self) -> Request | None:
+        """The request whose first contact is asked about next during a hold.
+
+        A contact that the API can never answer must not hold up all others: those that failed as probes come last.
+        """
+        for waiting in (self._first, self._waiting, self._isolating):
+            if (request := self._first_wanted(waiting)) is not None:
+                return request
+        batch = self._batcher.take_any()
+        return self._first_wanted(self._probed) if batch is None else first_request(batch, self._new_id)
+
+    def _next_batch(self, now: float) -> Request | None:
+        batch = self._batcher.take_full()
+        if batch is None and self._may_close_early(now):
+            batch = self._batcher.take_due(now)
+            if batch is not None:
+                self._closed_early(now)
+        return None if batch is None else first_request(batch, self._new_id)
+
+    def _due(self, waiting: deque[Request], now: float) -> Request | None:
+        for _ in range(len(waiting)):
+            request = waiting.popleft()
+            if request.not_before > now:
+                waiting.append(request)
+            elif (wanted := self._still_wanted(request)) is not None:
+                return wanted
+        return None
+
+    def _first_wanted(self, waiting: deque[Request]) -> Request | None:
+        while waiting:
+            if (wanted := self._still_wanted(waiting.popleft())) is not None:
+                return wanted
+        return None
+
+    def _still_wanted(self, request: Request) -> Request | None:
+        """The request without the contacts whose partitions went to another worker."""
+        wanted = tuple(contact for contact in request.contacts if self._ledger.is_pending(contact.record))
+        if len(wanted) == len(request.contacts):
+            return request
+        for contact in request.contacts:
+            if not self._ledger.is_pending(contact.record):
+                self._ledger.abandon(contact.record)
+        return replace(request, contacts=wanted) if wanted else None

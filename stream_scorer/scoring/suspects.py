@@ -1,0 +1,62 @@
+"""Contacts that were refused alone, and what proves whether it was their own fault.
+
+A contact is rejected once its model version is seen to accept others, or after a minute in which that could not be
+found out. If too many wait at once, it is no longer the contacts: the contract with the API is broken.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from stream_scorer.core.events import Rejected
+    from stream_scorer.core.reacting import Suspect
+
+_ACCEPTED_FOR_S: Final = 600.0
+_WAITS_S: Final = 60.0
+_MAX_WAITING: Final = 8
+
+
+class Suspects:
+    """See the module's text. Pure: times are monotonic seconds, passed in."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Suspect] = []
+        self._accepted_at: dict[str | None, float] = {}  # the version that was accepted last stands last
+
+    def __iter__(self) -> Iterator[Suspect]:
+        return iter(self._waiting)
+
+    def add(self, suspects: Iterable[Suspect]) -> None:
+        """These contacts were refused alone."""
+        self._waiting += suspects
+
+    def accepted(self, model_version: str | None, now: float) -> None:
+        """A request for this model version got a 2xx."""
+        self._accepted_at.pop(model_version, None)
+        self._accepted_at[model_version] = now
+
+    def decide(self, now: float) -> list[Rejected]:
+        """The rejections that are certain now; they wait no longer."""
+        while self._accepted_at and now - next(iter(self._accepted_at.values())) > _ACCEPTED_FOR_S:
+            del self._accepted_at[next(iter(self._accepted_at))]
+        if not self._waiting:
+            return []
+        rejected: list[Rejected] = []
+        undecided: list[Suspect] = []
+        for suspect in self._waiting:
+            if suspect.lane.model_version in self._accepted_at or now - suspect.since >= _WAITS_S:
+                rejected.append(suspect.rejected)
+            else:
+                undecided.append(suspect)
+        self._waiting = undecided
+        return rejected
+
+    def acquitted(self) -> list[Suspect]:
+        """Everybody, where more wait than bad contacts explain: they are to be asked about again. Else nobody."""
+        if len(self._waiting) <= _MAX_WAITING:
+            return []
+        acquitted, self._waiting = self._waiting, []
+        return acquitted

@@ -1,0 +1,297 @@
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support_core import contact
+
+from stream_scorer.core import batching
+from stream_scorer.core.batching import Batch, Batcher, Lane
+from stream_scorer.genesys.wire import body_overhead, build_body
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+    from stream_scorer.core.events import Contact
+
+
+def batcher(max_contacts: int = 1_000, max_body_bytes: int = 512_000, linger_s: float = 0.2) -> Batcher:
+    return Batcher(
+        max_contacts=max_contacts, max_body_bytes=max_body_bytes, overhead_bytes=body_overhead, linger_s=linger_s
+    )
+
+
+def ids_of(batch: Batch | None) -> list[str]:
+    assert batch is not None
+    return [one.contact_id for one in batch.contacts]
+
+
+def sized(contact_id: str, size: int, **more: Any) -> Contact:
+    return contact(contact_id, body=b"x" * size, **more)
+
+
+class TestFull:
+    def test_full_by_contacts(self) -> None:
+        batches = batcher(max_contacts=2)
+        batches.add(contact("a"), 0.0)
+        assert batches.take_full() is None
+        batches.add(contact("b"), 0.0)
+        assert batches.has_full
+        assert ids_of(batches.take_full()) == ["a", "b"]
+        assert batches.take_full() is None
+        assert batches.waiting == 0
+
+    @pytest.mark.parametrize("version", [None, "v7", 'v"ü'])
+    @pytest.mark.parametrize(("spare", "requests"), [(0, 1), (1, 1), (-1, 2)])
+    def test_the_limit_in_bytes_is_exact(self, version: str | None, spare: int, requests: int) -> None:
+        contacts = [sized(str(number), 100, version=version) for number in range(3)]
+        exact = len(build_body([one.body for one in contacts], version))
+        batches = batcher(max_body_bytes=exact + spare)
+        for one in contacts:
+            batches.add(one, 0.0)
+        taken = []
+        while (batch := batches.take_any()) is not None:
+            taken.append(len(build_body([one.body for one in batch.contacts], version)))
+        assert len(taken) == requests
+        assert max(taken) <= exact + spare
+
+    def test_fits_is_exact(self) -> None:
+        limit = 1_000
+        room = limit - body_overhead(None)
+        assert batcher(max_body_bytes=limit).fits(sized("a", room))
+        assert not batcher(max_body_bytes=limit).fits(sized("a", room + 1))
+        assert not batcher(max_body_bytes=limit).fits(sized("a", room, version="v"))
+
+    def test_a_batch_with_no_room_for_the_next_contact_is_full(self) -> None:
+        """A batch of contacts over 512 bytes never fills to the last byte: it must not wait to become due."""
+        batches = batcher(max_body_bytes=10_000)
+        for number in range(14):
+            batches.add(sized(str(number), 700), 0.0)
+        assert not batches.has_full
+        batches.add(sized("one too many", 700), 0.0)
+        assert ids_of(batches.take_full()) == [str(number) for number in range(14)]
+        assert ids_of(batches.take_any()) == ["one too many"]
+
+    def test_one_large_contact_does_not_close_a_batch_that_is_half_empty(self) -> None:
+        batches = batcher(max_body_bytes=10_000)
+        batches.add(sized("small", 3_000), 0.0)
+        batches.add(sized("large", 8_000), 0.0)
+        assert not batches.has_full
+        batches.add(sized("small too", 3_000), 0.0)
+        assert ids_of(batches.take_any()) == ["small", "small too"]
+
+    def test_the_oldest_full_batch_comes_first(self) -> None:
+        batches = batcher(max_contacts=1)
+        for name in "abc":
+            batches.add(contact(name), 0.0)
+        assert [ids_of(batches.take_full()) for _ in range(3)] == [["a"], ["b"], ["c"]]
+
+
+class TestDue:
+    def test_due_after_the_linger_of_its_first_contact(self) -> None:
+        batches = batcher(linger_s=0.2)
+        assert batches.due_at() is None
+        batches.add(contact("a"), 10.0)
+        batches.add(contact("b"), 10.15)
+        assert batches.due_at() == pytest.approx(10.2)
+        assert batches.take_due(10.19) is None
+        batch = batches.take_due(10.21)
+        assert ids_of(batch) == ["a", "b"]
+        assert batch is not None
+        assert batch.opened_at == 10.0
+        assert batches.due_at() is None
+
+    def test_the_batch_that_lingered_longest_is_taken_of_all_lanes(self) -> None:
+        batches = batcher(linger_s=1.0)
+        batches.add(contact("a", version="2"), 0.0)
+        batches.add(contact("b", version="1"), 0.5)
+        assert ids_of(batches.take_due(9.0)) == ["a"]
+        assert batches.due_at() == 1.5
+        assert ids_of(batches.take_due(9.0)) == ["b"]
+
+    def test_a_full_batch_is_not_due_but_taken_as_any(self) -> None:
+        batches = batcher(max_contacts=1)
+        batches.add(contact("a"), 0.0)
+        assert batches.take_due(99.0) is None
+        assert ids_of(batches.take_any()) == ["a"]
+        assert batches.take_any() is None
+
+    def test_any_needs_no_linger(self) -> None:
+        batches = batcher(linger_s=60.0)
+        batches.add(contact("a"), 0.0)
+        assert ids_of(batches.take_any()) == ["a"]
+
+
+class TestLanes:
+    def test_one_lane_a_batch(self) -> None:
+        batches = batcher()
+        batches.add(contact("a", version="1"), 0.0)
+        batches.add(contact("b", version="2"), 0.1)
+        batches.add(contact("c", version="1", from_event=True), 0.2)
+        batches.add(contact("d", version="1"), 0.3)
+        taken = [batches.take_any() for _ in range(3)]
+        assert [ids_of(batch) for batch in taken] == [["a", "d"], ["b"], ["c"]]
+        lanes = [batch.lane for batch in taken if batch is not None]
+        assert lanes == [Lane("1", False), Lane("2", False), Lane("1", True)]
+
+    def test_nothing_is_kept_of_a_lane_that_is_empty(self) -> None:
+        batches = batcher(max_contacts=2)
+        for version in range(50):
+            batches.add(contact("a", version=str(version)), 0.0)
+            batches.add(contact("b", version=str(version)), 0.0)
+        while batches.take_any() is not None:
+            pass
+        assert not batches._lanes
+        assert not batches._by_age
+        assert not batches._full
+
+
+class TestRepeats:
+    def test_events_of_one_contact_stand_in_batches_of_their_own_in_order(self) -> None:
+        batches = batcher()
+        for offset, name in enumerate(["a", "a", "b", "a", "b"]):
+            batches.add(contact(name, offset), 0.0)
+        taken = [batches.take_any() for _ in range(3)]
+        offsets = [[one.record.offset for one in batch.contacts] for batch in taken if batch is not None]
+        assert offsets == [[0, 2], [1, 4], [3]]
+
+    def test_a_repeat_goes_into_a_later_batch_that_is_open_already(self) -> None:
+        batches = batcher()
+        batches.add(contact("a", 0), 0.0)
+        batches.add(contact("a", 1), 0.0)
+        batches.add(contact("b", 2), 0.0)
+        batches.add(contact("b", 3), 0.0)
+        assert ids_of(batches.take_any()) == ["a", "b"]
+        assert ids_of(batches.take_any()) == ["a", "b"]
+
+    def test_repeats_after_a_batch_was_closed_for_its_size(self) -> None:
+        batches = batcher(max_body_bytes=1_000)
+        batches.add(sized("a", 600), 0.0)
+        batches.add(sized("c", 600), 0.0)  # closes the first
+        batches.add(sized("a", 100), 0.0)
+        batches.add(sized("a", 100), 0.0)
+        assert [ids_of(batches.take_any()) for _ in range(3)] == [["a"], ["c", "a"], ["a"]]
+
+
+class TestDrop:
+    def test_only_the_unwanted_go(self) -> None:
+        batches = batcher(max_contacts=3)
+        for offset, name in enumerate("abcdefgh"):
+            batches.add(contact(name, offset, partition=offset % 2), float(offset))
+        batches.drop(lambda one: one.record.partition == 1)
+        assert batches.waiting == 4
+        kept = []
+        while (batch := batches.take_any()) is not None:
+            kept += ids_of(batch)
+        assert kept == ["a", "c", "e", "g"]
+        assert batches.waiting == 0
+
+    def test_what_stays_has_lingered_all_the_same(self) -> None:
+        batches = batcher(linger_s=1.0)
+        batches.add(contact("a"), 3.0)
+        batches.drop(lambda _: False)
+        assert batches.due_at() == 4.0
+
+    def test_dropping_everything_leaves_nothing(self) -> None:
+        batches = batcher(max_contacts=2)
+        for name in "abc":
+            batches.add(contact(name), 0.0)
+        batches.drop(lambda _: True)
+        assert (batches.waiting, batches.has_full, batches.take_any(), batches.due_at()) == (0, False, None, None)
+
+
+@given(
+    sizes=st.lists(st.integers(31, 900), min_size=1, max_size=80),
+    limit=st.integers(950, 3_000),
+    version=st.sampled_from([None, "v1"]),
+)
+def test_no_two_neighbours_could_have_been_one_request(sizes: list[int], limit: int, version: str | None) -> None:
+    """Bytes are used well: of distinct contacts, any two requests in a row hold more than half of a limit each, or
+    more than one limit together."""
+    batches = batcher(max_body_bytes=limit)
+    for number, size in enumerate(sizes):
+        batches.add(sized(str(number), size, version=version), 0.0)
+    full = []
+    while (batch := batches.take_full()) is not None:
+        full.append(len(build_body([one.body for one in batch.contacts], version)))
+    assert all(2 * size > limit - body_overhead(version) for size in full)
+
+
+def lines_run(work: Callable[[], object]) -> int:
+    """How many lines of the batcher's module run: its work without a clock."""
+    lines = 0
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal lines
+        if frame.f_code.co_filename != batching.__file__:
+            return None
+        lines += event == "line"
+        return trace
+
+    previous = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(previous)
+    return lines
+
+
+class CountedId(str):
+    """A contact id that counts how often it is looked at."""
+
+    __slots__ = ()
+    looks = 0
+
+    def __hash__(self) -> int:
+        CountedId.looks += 1
+        return super().__hash__()
+
+    def __eq__(self, other: object) -> bool:
+        CountedId.looks += 1
+        return super().__eq__(other)
+
+
+def hot(number: int) -> Contact:
+    return contact("one and the same", number)
+
+
+def versions(number: int) -> Contact:
+    return contact("a", number, version=str(number))
+
+
+def two_of_each_behind_a_hot_one(number: int) -> Contact:
+    return contact("hot" if number % 2 else str(number // 4), number)
+
+
+def large(number: int) -> Contact:
+    return sized(str(number), 40_000)
+
+
+def few_ids(number: int) -> Contact:
+    return contact(str(number % 40), number)
+
+
+@pytest.mark.parametrize("make", [hot, versions, two_of_each_behind_a_hot_one, large, few_ids])
+def test_work_grows_with_the_contacts_and_not_with_their_square(make: Callable[[int], Contact]) -> None:
+    amount = 16_000
+    contacts = [make(number)._replace(contact_id=CountedId(make(number).contact_id)) for number in range(amount)]
+    CountedId.looks = 0
+    taken = 0
+
+    def work() -> None:
+        nonlocal taken
+        batches = batcher()
+        for one in contacts:
+            batches.add(one, 0.0)
+        batches.drop(lambda _: False)
+        while (batch := batches.take_any()) is not None:
+            taken += len(batch.contacts)
+
+    assert lines_run(work) < 120 * amount
+    assert taken == amount
+    assert CountedId.looks < 60 * amount
