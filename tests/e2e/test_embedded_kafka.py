@@ -274,9 +274,10 @@ def test_in_the_foreground_it_ends_with_its_command(
     with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as command_process:
         assert command_process.stdout is not None
         assert command_process.stdout.readline().startswith("Apache Kafka is running")
+        assert command_process.stdout.readline() == "stop it with Ctrl-C\n"
         running = kafka.status()
         assert isinstance(running, Running)
         command_process.send_signal(number)
-        assert command_process.stdout.read() == "stop it with Ctrl-C\nApache Kafka is stopped\n"
+        assert command_process.stdout.read() == "Apache Kafka is stopped\n"
     assert command_process.returncode == 0
     assert ended_within(running.pid, str(kafka.config.properties_file), limit_s=0)

@@ -90,7 +90,7 @@ def test_no_answer_names_the_server(port: int) -> None:
 
 
 def test_a_question_that_fails_is_told_without_its_text_and_the_server_goes_on(
-    capfd: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def broken() -> str | None:
         raise RuntimeError("secret")
@@ -98,7 +98,7 @@ def test_a_question_that_fails_is_told_without_its_text_and_the_server_goes_on(
     with AdminServer("127.0.0.1", 0, live=broken, ready=lambda: None, metrics=lambda: b"") as server:
         assert ask(server.port, "/livez")[:2] == (500, "RuntimeError\n")
         assert ask(server.port, "/readyz")[0] == 200
-    assert capfd.readouterr() == ("", "")
+    assert capsys.readouterr() == ("", "")
 
 
 def test_a_client_that_says_nothing_holds_nobody_up(port: int) -> None:
