@@ -28,7 +28,7 @@ setup: $(STAMP) ## Make .venv with everything in it (all targets below do this f
 
 $(STAMP): requirements/dev.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "make: Python 3.11 or newer is needed and none was found; PYTHON=/path/to/python names one" >&2; exit 1; }
-	@"$(PYTHON)" -c "$(NEW_ENOUGH)" || { echo "make: $(PYTHON) is no Python 3.11 or newer" >&2; exit 1; }
+	@"$(PYTHON)" -c "$(NEW_ENOUGH)" 2>/dev/null || { echo "make: $(PYTHON) is no Python 3.11 or newer" >&2; exit 1; }
 	@"$(PYTHON)" -c "import ensurepip, venv" 2>/dev/null || { echo "make: $(PYTHON) cannot make virtual environments; install its venv package (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
 	@echo "setting up $(VENV) with $$("$(PYTHON)" --version) (once)"
 	@test -x $(BIN)/pip || "$(PYTHON)" -m venv --clear $(VENV)
@@ -48,7 +48,7 @@ format: $(STAMP) ## Put every file into the form that lint asks for
 test: $(STAMP) ## All tests but the slow ones, on a real Kafka (fetched once: 45 MB)
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal -m "not slow" $(PYTEST_ARGS)
 
-demo: $(STAMP) ## Kafka, API, worker and 20,000 contacts on this machine; CONTACTS=…, SCENARIO=…
+demo: $(STAMP) ## Kafka, API, worker and 20,000 contacts on this machine; CONTACTS=… for more or fewer
 	@$(BIN)/stream-scorer demo $(if $(CONTACTS),--contacts $(CONTACTS)) $(if $(SCENARIO),--scenario $(SCENARIO))
 
 bench: $(STAMP) ## How fast the worker is against a bare loop
