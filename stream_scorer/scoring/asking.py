@@ -14,7 +14,7 @@ from stream_scorer.core.reacting import Circumstances, Reaction, Rules, react
 from stream_scorer.core.requests import Request, pieces
 from stream_scorer.scoring.backlog import Backlog
 from stream_scorer.scoring.probing import Prober
-from stream_scorer.scoring.suspects import Suspects
+from stream_scorer.scoring.suspects import MAX_WAITING, Suspects
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -175,13 +175,17 @@ class Asker:
             self._observe.holding(self._holding.current)
 
     def _decide_suspects(self) -> None:
-        now = self._clock.monotonic()
-        for rejected in self._suspects.decide(now):
-            self._ledger.finish(rejected)
-        acquitted = self._suspects.acquitted()
+        now, hold = self._clock.monotonic(), self._holding.current
+        rejected = self._suspects.decide(now)
+        if hold is None:
+            rejected += self._suspects.expire(now)
+        for one in rejected:
+            self._ledger.finish(one)
+        # Once the contract is known to be broken, a refusal says nothing about anybody.
+        acquitted = self._suspects.acquit(tolerated=0 if hold is not None and hold.broken_contract else MAX_WAITING)
+        for suspect in acquitted:
+            self._backlog.put(Request(self._clock.new_id(), suspect.lane, (suspect.contact,), isolating=True))
         if acquitted:
-            for one in acquitted:
-                self._backlog.put(Request(self._clock.new_id(), one.lane, (one.contact,), isolating=True))
             reason = f"the API refuses every contact: {acquitted[-1].rejected.detail}"
             self._hold(reason, now, broken_contract=True)
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from stream_scorer.core.events import Rejected
     from stream_scorer.core.reacting import Suspect
 
 _ACCEPTED_FOR_S: Final = 600.0
 _WAITS_S: Final = 60.0
-_MAX_WAITING: Final = 8
+MAX_WAITING: Final = 8
 
 
 class Suspects:
@@ -39,24 +39,25 @@ class Suspects:
         self._accepted_at[model_version] = now
 
     def decide(self, now: float) -> list[Rejected]:
-        """The rejections that are certain now; they wait no longer."""
+        """The rejections that another contact's 2xx has made certain; they wait no longer."""
         while self._accepted_at and now - next(iter(self._accepted_at.values())) > _ACCEPTED_FOR_S:
             del self._accepted_at[next(iter(self._accepted_at))]
-        if not self._waiting:
-            return []
-        rejected: list[Rejected] = []
-        undecided: list[Suspect] = []
-        for suspect in self._waiting:
-            if suspect.lane.model_version in self._accepted_at or now - suspect.since >= _WAITS_S:
-                rejected.append(suspect.rejected)
-            else:
-                undecided.append(suspect)
-        self._waiting = undecided
-        return rejected
+        return self._take(lambda suspect: suspect.lane.model_version in self._accepted_at)
 
-    def acquitted(self) -> list[Suspect]:
-        """Everybody, where more wait than bad contacts explain: they are to be asked about again. Else nobody."""
-        if len(self._waiting) <= _MAX_WAITING:
+    def expire(self, now: float) -> list[Rejected]:
+        """The rejections of those that have waited long enough; not asked for while the API cannot prove anything."""
+        return self._take(lambda suspect: now - suspect.since >= _WAITS_S)
+
+    def acquit(self, *, tolerated: int = MAX_WAITING) -> list[Suspect]:
+        """Everybody, where more wait than are ``tolerated``: they are to be asked about again. Else nobody."""
+        if len(self._waiting) <= tolerated:
             return []
         acquitted, self._waiting = self._waiting, []
         return acquitted
+
+    def _take(self, certain: Callable[[Suspect], bool]) -> list[Rejected]:
+        if not self._waiting:
+            return []
+        rejected = [suspect.rejected for suspect in self._waiting if certain(suspect)]
+        self._waiting = [suspect for suspect in self._waiting if not certain(suspect)]
+        return rejected

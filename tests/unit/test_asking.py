@@ -1,0 +1,312 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from support_asking import World, always, names, numbered, ok, scripted
+from support_core import (
+    answered,
+    forbidden,
+    no_connection,
+    not_found,
+    rate_limited,
+    refused,
+    server_error,
+)
+
+from stream_scorer.core.events import Partition, QuotaReading
+
+if TYPE_CHECKING:
+    from stream_scorer.core.events import Answer
+
+P0 = Partition("contact-features", 0)
+P1 = Partition("contact-features", 1)
+
+
+class TestSending:
+    def test_a_lone_contact_goes_out_once_it_has_lingered(self) -> None:
+        world = World()
+        world.feed(["a"])
+        world.run(0.1)
+        assert not world.sent
+        world.finish()
+        assert world.results == {"a": "scored"}
+        assert 0.2 <= world.sent[0].at - 1_000.0 <= 0.3
+
+    def test_full_batches_do_not_linger(self) -> None:
+        world = World(max_contacts=2)
+        world.feed("abcd")
+        world.step()
+        assert [sent.names for sent in world.sent] == [["a", "b"], ["c", "d"]]
+
+    def test_no_more_at_once_than_slots(self) -> None:
+        world = World(max_contacts=1, slots=3, latency_s=1.0)
+        world.feed(numbered(10))
+        world.run(0.9)
+        assert (world.asker.in_flight, world.asker.contacts_in_flight, len(world.sent)) == (3, 3, 3)
+        world.finish()
+        assert len(world.sent) == 10
+
+    def test_the_own_quota_is_kept(self) -> None:
+        world = World(max_contacts=1, requests_per_minute=30)
+        world.feed(numbered(40))
+        world.run(59.0)
+        assert len(world.sent) == 30
+        assert world.asker.quota_remaining == 0
+        assert world.asker.wait_reason(world.now) == "quota: own_quota"
+        world.finish()
+        assert len(world.sent) == 40
+
+    def test_what_the_api_says_of_the_quota_is_kept(self) -> None:
+        world = World(lambda request: answered(names(request), QuotaReading(100, 100, 30.0)), max_contacts=1, slots=1)
+        world.feed("ab")
+        world.run(29.0)
+        assert len(world.sent) == 1
+        assert world.asker.wait_reason(world.now) == "quota: server_quota"
+        world.finish()
+
+    def test_answers_without_a_reading_are_no_longer_under_way(self) -> None:
+        reading = QuotaReading(1, 5, 60.0)
+        world = World(scripted(answered(["c0"], reading)), max_contacts=1, slots=1)
+        world.feed(numbered(4))
+        world.finish(within_s=2.0)
+        assert world.asker.quota_remaining == 4, "three unanswered ones would leave 1"
+
+    def test_a_trickle_does_not_burn_the_quota(self) -> None:
+        world = World()
+        for number in range(600):
+            world.feed([f"c{number}"])
+            world.run(0.2)
+        world.finish()
+        assert 90 <= len(world.sent) <= 140, "about one a second, though a contact has lingered after 0.2 s"
+
+    def test_no_wait_reason_while_everything_goes_out(self) -> None:
+        world = World()
+        assert world.asker.wait_reason(world.now) is None
+        world.feed(["a"])
+        assert world.asker.wait_reason(world.now) is None
+
+
+class TestRetrying:
+    def test_due_times_follow_the_formula(self) -> None:
+        world = World(scripted(*[server_error()] * 3))
+        world.feed(["a"])
+        world.finish()
+        assert world.times() == pytest.approx([0.0, 1.65, 4.75, 10.9], abs=0.25)
+        assert {sent.request.batch_id for sent in world.sent} == {"batch-1"}
+        assert world.results == {"a": "scored"}
+
+    def test_others_pass_what_waits_for_its_retry(self) -> None:
+        world = World(scripted(server_error(503, 100.0)), max_contacts=1)
+        world.feed("ab")
+        world.run(5.0)
+        assert world.results == {"b": "scored"}
+        world.finish()
+        assert world.times()[2] == pytest.approx(100.1, abs=0.15)
+
+    def test_retry_after_of_a_429_stops_everything(self) -> None:
+        world = World(scripted(rate_limited(100.0)), max_contacts=1, slots=1)
+        world.feed("ab")
+        world.run(99.0)
+        assert len(world.sent) == 1
+        assert world.asker.wait_reason(world.now) == "quota: retry_after"
+        world.finish()
+        assert world.asked == {"a": 2, "b": 1}
+
+    def test_left_out_contacts_are_asked_once_more(self) -> None:
+        world = World(lambda request: answered([name for name in names(request) if name != "b"]))
+        world.feed("abc")
+        world.finish()
+        assert world.results == {"a": "scored", "b": "no_result", "c": "scored"}
+        assert world.asked == {"a": 1, "b": 2, "c": 1}
+
+    def test_unknown_results_are_counted(self) -> None:
+        world = World(lambda request: answered([*names(request), "stranger"]))
+        world.feed("a")
+        world.finish()
+        assert world.observed.unknown == 1
+
+
+class TestOwnership:
+    def test_what_waits_is_not_asked_after_its_partition_went(self) -> None:
+        world = World(scripted(server_error(503, 30.0)), max_contacts=4)
+        world.own(1)
+        world.produce("ab", 0)
+        world.produce("cd", 1)
+        world.read(0)
+        world.read(1)
+        world.run(5.0)
+        world.disown(0)
+        world.run(60.0)
+        assert [sent.names for sent in world.sent] == [["a", "b", "c", "d"], ["c", "d"]]
+        assert not world.ledger._orphans
+
+    def test_neither_what_the_batcher_holds(self) -> None:
+        world = World()
+        world.feed("ab")
+        world.disown(0)
+        world.run(10.0)
+        assert not world.sent
+
+    def test_nor_what_a_hold_or_the_budget_keeps_back(self) -> None:
+        world = World(always(no_connection()), max_contacts=4, max_retries=0)
+        world.feed("abcd")
+        world.run_until(lambda: len(world.sent) == 3)
+        world.disown(0)
+        world.run(1.0)
+        sent = len(world.sent)
+        world.run(60.0)
+        assert len(world.sent) == sent
+        assert not world.ledger._orphans
+
+    def test_an_answer_under_way_is_used_for_the_record_read_again(self) -> None:
+        world = World(latency_s=5.0)
+        world.feed("ab")
+        world.run(1.0)
+        world.disown(0)
+        world.run(1.0)
+        world.own(0)
+        world.read(0)
+        world.finish()
+        assert world.asked == {"a": 1, "b": 1}
+
+    def test_an_answer_that_came_meanwhile_is_used(self) -> None:
+        world = World(latency_s=1.0)
+        world.feed("ab")
+        world.run(0.5)
+        world.disown(0)
+        world.run(5.0)
+        world.own(0)
+        world.read(0)
+        assert set(world.results.values()) == {"scored"}
+        assert world.asked == {"a": 1, "b": 1}
+
+    def test_a_retry_is_taken_over_by_the_record_read_again(self) -> None:
+        world = World(scripted(server_error(503, 20.0)))
+        world.feed("ab")
+        world.run(5.0)
+        world.disown(0)
+        world.own(0)
+        world.read(0)
+        world.finish()
+        assert world.asked == {"a": 2, "b": 2}
+
+    def test_a_suspect_outlives_the_ownership_too(self) -> None:
+        world = World(always(refused()))
+        world.feed("a")
+        world.run(10.0)
+        world.disown(0)
+        world.own(0)
+        world.read(0)
+        world.finish()
+        assert world.results == {"a": "refused_by_api"}
+        assert world.asked == {"a": 1}
+
+    def test_asked_records_are_all_that_is_asked_about_or_will_be_again(self) -> None:
+        world = World(
+            lambda request: refused() if "a" in names(request) else server_error(503, 60.0),
+            max_contacts=1,
+            latency_s=1.0,
+        )
+        world.own(1)
+        suspect, retry = world.feed("ab", 0)
+        world.feed("c", 1)
+        world.run(3.0)
+        under_way = world.feed("d", 0)
+        world.run(0.5)
+        world.feed("e", 0)[0]
+        asked = sorted(one.offset for one in world.asker.asked_records(P0))
+        assert asked == [suspect.offset, retry.offset, under_way[0].offset]
+        assert world.asker.has_in_flight({P0})
+        assert not world.asker.has_in_flight({P1})
+
+
+class TestStopping:
+    @pytest.mark.parametrize("answer", [forbidden(401), forbidden(403), not_found()])
+    def test_nothing_is_sent_any_more_and_what_is_under_way_is_finished(self, answer: Answer) -> None:
+        world = World(scripted(answer), max_contacts=1, slots=2)
+        world.feed(numbered(10))
+        world.run(10.0)
+        assert world.asker.stop_reason == answer.message  # type: ignore[union-attr]
+        assert world.results == {"c1": "scored"}
+        assert len(world.sent) == 2
+
+    def test_the_first_reason_stays(self) -> None:
+        world = World(scripted(forbidden(403), not_found()), max_contacts=1)
+        world.feed("ab")
+        world.run(10.0)
+        assert world.asker.stop_reason == forbidden(403).message
+
+    def test_a_probe_may_stop_it_too(self) -> None:
+        world = World(scripted(*[no_connection()], then=always(forbidden(403))), max_retries=0)
+        world.feed("ab")
+        world.run(60.0)
+        assert world.asker.stop_reason == forbidden(403).message
+        assert len(world.sent) == 2
+        assert not world.results
+
+    def test_an_unknown_version_of_an_event_does_not_stop(self) -> None:
+        world = World(lambda request: not_found() if request.lane.version_from_event else ok(request))
+        world.feed(["a"], version="9", from_event=True)
+        world.feed(["b"])
+        world.finish()
+        assert world.results == {"a": "unknown_model_version", "b": "scored"}
+
+
+class TestBudget:
+    def test_nothing_is_sent_until_it_fits(self) -> None:
+        world = World(max_contacts=10, max_contacts_per_minute=25)
+        world.feed(numbered(40))
+        world.run(59.0)
+        assert sum(len(sent.names) for sent in world.sent) == 20
+        assert world.asker.wait_reason(world.now) == "budget"
+        assert world.asker.waiting == 1
+        world.finish()
+        assert world.times() == pytest.approx([0.0, 0.0, 60.0, 60.0], abs=0.1)
+        assert world.asker.wait_reason(world.now) is None
+
+    def test_a_batch_larger_than_the_ceiling_is_split(self) -> None:
+        world = World(max_contacts=10, max_contacts_per_minute=4)
+        world.feed(numbered(10))
+        world.finish()
+        assert [sent.names for sent in world.sent] == [numbered(10)[:4], numbered(10)[4:8], numbered(10)[8:]]
+        assert world.times() == pytest.approx([0.0, 60.0, 120.0], abs=0.1)
+        assert len({sent.request.batch_id for sent in world.sent}) == 3
+        assert not any(sent.request.isolating for sent in world.sent)
+
+    def test_nothing_smaller_overtakes(self) -> None:
+        world = World(max_contacts=10, max_contacts_per_minute=15)
+        world.feed(numbered(20))
+        world.feed(["small"], version="2")
+        world.run(55.0)
+        assert len(world.sent) == 1
+        world.finish()
+        assert world.sent[1].names == numbered(20)[10:]
+
+    def test_retries_and_probes_count(self) -> None:
+        world = World(always(server_error()), max_contacts=5, max_contacts_per_minute=7, max_retries=1)
+        world.feed(numbered(5))
+        world.run(600.0)
+        for start, _ in world.sent:
+            assert sum(len(sent.names) for sent in world.sent if start <= sent.at < start + 60.0) <= 7
+        assert world.holding.current is not None
+        assert world.asker.wait_reason(world.now) is None, "the hold says more"
+        world.api = ok
+        world.finish()
+        assert set(world.results.values()) == {"scored"}
+
+    def test_the_quota_is_named_first(self) -> None:
+        world = World(scripted(rate_limited(30.0)), max_contacts=10, max_contacts_per_minute=10, slots=2)
+        world.feed(numbered(20))
+        world.run(20.0)
+        assert world.asker.wait_reason(world.now) == "quota: retry_after"
+        world.run(20.0)
+        assert world.asker.wait_reason(world.now) == "budget"
+
+    def test_what_the_budget_keeps_back_is_not_asked_after_its_partition_went(self) -> None:
+        world = World(max_contacts=10, max_contacts_per_minute=10)
+        world.feed(numbered(20))
+        world.run(5.0)
+        world.disown(0)
+        world.run(120.0)
+        assert len(world.sent) == 1

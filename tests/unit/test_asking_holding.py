@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from support_asking import World, always, names, numbered, ok, poisoned, scripted
+from support_core import (
+    answered,
+    no_connection,
+    rate_limited,
+    server_error,
+    timed_out,
+    unexpected,
+)
+
+if TYPE_CHECKING:
+    from stream_scorer.core.events import Answer
+
+
+class TestHolding:
+    @pytest.mark.parametrize("failure", [server_error(), rate_limited(), no_connection(), timed_out(), unexpected()])
+    def test_an_outage_of_15_minutes_rejects_nobody(self, failure: Answer) -> None:
+        world = World(always(failure), max_contacts=10)
+        world.feed(numbered(35))
+        world.run(900.0)
+        assert not world.outcomes
+        assert world.holding.current is not None
+        assert world.holding.current.reason == failure.message  # type: ignore[union-attr]
+        world.api = ok
+        world.finish(within_s=15.0)
+        assert set(world.results.values()) == {"scored"}
+        assert [hold is not None for hold in world.observed.holds] == [True, False]
+
+    def test_probes_are_one_contact_every_interval_and_nothing_else(self) -> None:
+        world = World(always(no_connection()), max_contacts=10, max_retries=0)
+        world.feed(numbered(10))
+        world.run(65.0)
+        probes = world.probes()
+        assert [len(probe.names) for probe in probes] == [1] * 6
+        assert [b.at - a.at for a, b in itertools.pairwise(probes)] == pytest.approx([10.1] * 5, abs=0.1)
+
+    def test_the_answer_of_the_probe_is_used(self) -> None:
+        world = World(scripted(*[no_connection()] * 4), max_contacts=3)
+        world.feed("abc")
+        world.finish()
+        assert [sent.names for sent in world.sent[-2:]] == [["a"], ["b", "c"]]
+        assert set(world.results.values()) == {"scored"}
+        assert world.sent[-2].request.batch_id != world.sent[-1].request.batch_id
+
+    @pytest.mark.parametrize("failure", [server_error(503, 45.0), rate_limited(45.0)])
+    def test_never_a_probe_before_retry_after(self, failure: Answer) -> None:
+        world = World(always(failure), max_contacts=5)
+        world.feed(numbered(5))
+        world.run(500.0)
+        times = world.times()
+        assert len(times) > 6
+        assert all(later - earlier >= 45.0 for earlier, later in itertools.pairwise(times))
+
+    def test_retry_after_of_another_request_counts_too(self) -> None:
+        """One request fails for good while another was told to come back much later."""
+        world = World(
+            lambda request: server_error(503, 300.0) if "a" in names(request) else timed_out(), max_contacts=1
+        )
+        world.feed("ab")
+        world.run(290.0)
+        assert world.holding.current
+        assert not [sent for sent in world.sent if sent.at > 1_030.0]
+        world.api = ok
+        world.finish(within_s=30.0)
+
+    def test_a_retry_after_is_kept_when_a_hold_ends_before_it(self) -> None:
+        """A 2xx ends the hold; who was told to wait on his own waits on."""
+        told = server_error(503, 200.0)
+        world = World(lambda request: told if "a" in names(request) else ok(request), max_contacts=1)
+        world.feed("a")
+        world.run(1.0)
+        world.api = lambda request: told if "a" in names(request) else unexpected()
+        world.feed("b")
+        world.run(1.0)
+        assert world.holding.current is not None
+        world.api = ok
+        world.finish()
+        assert all(not 1_000.5 < sent.at < 1_199.0 for sent in world.sent if sent.names == ["a"])
+
+    def test_the_next_probe_of_a_request_tries_its_next_contact(self) -> None:
+        world = World(always(timed_out()), max_contacts=3, max_retries=0)
+        world.feed("abc")
+        world.run(45.0)
+        assert [probe.names for probe in world.probes()][:4] == [["a"], ["b"], ["c"], ["a"]]
+
+    @pytest.mark.parametrize("isolating", [True, False])
+    def test_a_poisonous_contact_does_not_keep_the_probes_to_itself(self, *, isolating: bool) -> None:
+        """It fails alone and nobody else was answered: that looks like an outage, until another contact is tried."""
+        world = World(poisoned("bad"), max_contacts=1, max_retries=0)
+        world.feed(["bad"])
+        world.run_until(lambda: world.holding.current is not None)
+        if isolating:
+            request = world.asker._backlog._waiting.pop()
+            world.asker._backlog.put(replace(request, isolating=True))
+        world.feed(["good"])
+        world.run_until(lambda: "good" in world.results, within_s=25.0)
+        assert world.holding.current is None
+
+    def test_more_is_wanted_once_every_waiting_contact_has_failed_as_a_probe(self) -> None:
+        world = World(poisoned("bad"), max_contacts=1, max_retries=0)
+        world.feed(["bad"])
+        assert not world.asker.probed_all
+        world.run_until(lambda: world.holding.current is not None)
+        assert not world.asker.probed_all
+        world.run_until(lambda: world.asker.probed_all, within_s=15.0)
+        world.feed(["good"])
+        assert not world.asker.probed_all
+        world.run_until(lambda: "good" in world.results, within_s=15.0)
+
+    def test_more_is_wanted_where_nothing_waits(self) -> None:
+        world = World(always(timed_out()), max_contacts=1, max_retries=0)
+        world.feed("a")
+        world.run_until(lambda: world.holding.current is not None)
+        world.disown(0)
+        world.run(11.0)
+        assert world.asker.probed_all
+
+    def test_a_probe_that_is_left_out_proves_nothing(self) -> None:
+        """A 2xx that leaves everybody out is an outage in disguise; asking about one alone must not reject him."""
+        world = World(lambda _: answered([]), max_contacts=20)
+        world.feed(numbered(20))
+        world.run(300.0)
+        assert not world.outcomes
+        assert world.holding.current is not None
+        world.api = ok
+        world.finish(within_s=15.0)
+        assert set(world.results.values()) == {"scored"}
+
+    def test_a_poisonous_contact_is_found_and_rejected_while_others_are_answered(self) -> None:
+        world = World(poisoned("c3"), max_contacts=8)
+        world.feed(numbered(8))
+        for number in range(60):
+            world.feed(numbered(8, "x" + "y" * number))
+            world.run(5.0)
+        world.finish()
+        assert {name: reason for name, reason in world.results.items() if reason != "scored"} == {
+            "c3": "refused_by_api"
+        }
+
+    def test_a_probe_waits_for_its_answer(self) -> None:
+        world = World(always(no_connection()), max_contacts=2, max_retries=0)
+        world.feed("ab")
+        world.run_until(lambda: world.holding.current is not None)
+        world.latency_s = 35.0
+        world.run(40.0)
+        assert len(world.probes()) == 1
+        assert world.asker.waiting == 1
