@@ -1,0 +1,180 @@
+"""The course of the demo, from an empty folder to the reconciliation, and back to no folder at all."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from stream_scorer.core.avro import Codec
+from stream_scorer.errors import LocalError
+from stream_scorer.kafka.topics import create_topics
+from stream_scorer.local.demo.contacts import contacts
+from stream_scorer.local.demo.feeding import feed
+from stream_scorer.local.demo.interrupts import Interrupted, Interrupts
+from stream_scorer.local.demo.outcomes import check_outcomes, count_rejections
+from stream_scorer.local.demo.progress import ProgressView
+from stream_scorer.local.demo.services import REQUESTS_PER_MINUTE, Stage
+from stream_scorer.local.demo.watching import Watch
+from stream_scorer.reconciliation import reconcile
+from stream_scorer.schema_files import SchemaFile, load_schema
+
+if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+    from rich.console import Console
+
+    from stream_scorer.core.events import Reason
+    from stream_scorer.core.findings import Report
+    from stream_scorer.local.demo.worker_process import WorkerProcess
+    from stream_scorer.local.kafka_jars import Progress
+    from stream_scorer.settings import Settings
+
+_LOOK_EVERY_S: Final = 0.1
+# Longer than the worker's retries and holds take; nothing in the demo makes it hold, so something is wrong then.
+_STALLED_S: Final = 90.0
+_LOG_LINES: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """What the user asks for.
+
+    Attributes:
+        contacts: how many are generated.
+        keep: whether Kafka and the folder stay for looking around.
+        seed: of the generated contacts.
+    """
+
+    contacts: int = 20_000
+    keep: bool = False
+    seed: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Screen:
+    """Where the demo shows itself.
+
+    Attributes:
+        results: what stays: the table and the last lines.
+        progress: what moves, and what went wrong.
+        steps: shows what is being done, in words, until its block ends.
+        show_report: prints a reconciliation, just as ``stream-scorer reconcile`` does.
+    """
+
+    results: Console
+    progress: Console
+    steps: Callable[[], AbstractContextManager[Progress]]
+    show_report: Callable[[Report], None]
+
+
+def run_demo(options: DemoOptions, screen: Screen) -> None:
+    """Run the demo; it returns when everything is accounted for and gone.
+
+    Raises:
+        CheckFailed: the reconciliation does not hold, or the outcomes are not those of the generated contacts.
+        LocalError: something cannot be started here, or ended too early.
+        BrokerError: Kafka refuses something.
+        Interrupted: a signal asked for the end; everything is gone all the same.
+    """
+    with Interrupts() as interrupts:
+        stage = Stage(interrupts)
+        keep = False
+        try:
+            _play(options, screen, stage, interrupts)
+            keep = options.keep
+        except Interrupted:
+            _say(screen.progress, "interrupted: stopping everything")
+            raise
+        except Exception:
+            keep = options.keep
+            _show_log(screen.progress, stage.worker)
+            raise
+        finally:
+            # Both, since a first signal can still fall on the way to the shield.
+            try:
+                interrupts.shield()
+            finally:
+                _say(screen.results, stage.close(keep=keep))
+
+
+def _play(options: DemoOptions, screen: Screen, stage: Stage, interrupts: Interrupts) -> None:
+    began = time.monotonic()
+    with screen.steps() as tell:
+        stage.prepare(options.contacts)
+        stage.start_kafka(tell)
+        tell("starting the simulator of the Genesys API")
+        simulator = stage.start_simulator()
+        settings = stage.settings
+        tell("creating the topics")
+        create_topics(settings)
+        generated = _feed(options, settings, tell)
+        interrupts.check()
+    worker = stage.start_worker()
+    with Watch(settings) as watch:
+        scoring_s = _watch(options, screen, watch, worker, interrupts)
+    worker.stop()
+    with screen.steps() as tell:
+        tell("reading everything back")
+        report = reconcile(settings, progress=lambda topic, *_: tell(f"reading everything back: {topic}"))
+        rejected = count_rejections(settings)
+    screen.show_report(report)
+    paid = simulator.stats().contacts_scored
+    _say(screen.results, _closing_line(report, paid=paid, scoring_s=scoring_s, total_s=time.monotonic() - began))
+    check_outcomes(report, rejected, generated)
+
+
+def _closing_line(report: Report, *, paid: int, scoring_s: float, total_s: float) -> str:
+    totals = report.totals
+    return (
+        f"{totals.inputs:,} contacts in {scoring_s:.1f} s ({totals.inputs / scoring_s:,.0f}/s), "
+        f"the whole demo took {total_s:.1f} s; the simulator counts {paid:,} contacts to be paid for, "
+        f"{totals.scored + totals.review:,} have a score"
+    )
+
+
+def _feed(options: DemoOptions, settings: Settings, tell: Progress) -> Counter[Reason | None]:
+    codec = Codec.single_object(load_schema(SchemaFile.CONTACT_FEATURES))
+    now_ms = time.time_ns() // 1_000_000
+    doing = f"producing {options.contacts:,} contacts"
+    tell(doing)
+    records = contacts(codec, options.contacts, seed=options.seed, now_ms=now_ms)
+    return feed(settings, records, lambda number: tell(f"{doing}: {number:,}"))
+
+
+def _watch(options: DemoOptions, screen: Screen, watch: Watch, worker: WorkerProcess, interrupts: Interrupts) -> float:
+    """Show the worker until everything is committed; return the seconds from its first record to its last commit."""
+    began = advanced = now = time.monotonic()
+    reading = False
+    committed = 0
+    with ProgressView(screen.progress, contacts=options.contacts, quota=REQUESTS_PER_MINUTE) as view:
+        while committed < watch.end:
+            interrupts.check()
+            worker.require_running()
+            before, committed = committed, watch.committed()
+            snapshot = watch.look()
+            view.show(snapshot)
+            now = time.monotonic()
+            if not reading and snapshot.read:
+                began, reading = now, True
+            if committed > before:
+                advanced = now
+            elif now - advanced > _STALLED_S:
+                why = snapshot.trouble or "it does not say why"
+                raise LocalError(f"the worker has finished no contact for {_STALLED_S:g} s: {why}")
+            time.sleep(_LOOK_EVERY_S)
+        view.show(watch.look())  # the worker counts a commit just after the broker has it
+    return max(now - began, _LOOK_EVERY_S)
+
+
+def _show_log(console: Console, worker: WorkerProcess | None) -> None:
+    lines = [] if worker is None else worker.last_lines(_LOG_LINES)
+    if lines:
+        _say(console, "\n".join(["the last lines of the worker's log:", *(f"  {line}" for line in lines)]))
+
+
+def _say(console: Console, text: str | None) -> None:
+    if text:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,103 @@
+"""``stream-scorer run`` as a process of its own, just as it runs anywhere else: settings in the environment, a log."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import stream_scorer
+from stream_scorer.errors import LocalError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# More than what the worker allows itself to finish in good order (scoring.shutdown_timeout_s and some seconds).
+_GRACE_S: Final = 35.0
+_SHORT_GRACE_S: Final = 3.0
+_TAIL_BYTES: Final = 64 * 1024
+
+
+class WorkerProcess:
+    """One worker. It has a session of its own: Ctrl-C is for the demo, which stops it in good order.
+
+    Args:
+        environment: all of it, secrets included.
+        log_file: where its output goes.
+        folder: its working directory.
+    """
+
+    def __init__(self, environment: Mapping[str, str], log_file: Path, folder: Path) -> None:
+        package = str(Path(stream_scorer.__file__).parents[1])
+        search = os.pathsep.join(filter(None, (package, environment.get("PYTHONPATH"))))
+        self._environment = {**environment, "PYTHONPATH": search}
+        self._log_file = log_file
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, once.
+
+        Raises:
+            LocalError: it cannot be started.
+        """
+        try:
+            with self._log_file.open("wb") as log:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "stream_scorer", "run"],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=self._environment,
+                    cwd=self._folder,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise LocalError(f"the worker could not be started: {error.strerror} ({error.filename})") from None
+
+    def require_running(self) -> None:
+        """Check that it has not ended.
+
+        Raises:
+            LocalError: it has.
+        """
+        code = None if self._process is None else self._process.poll()
+        if code is not None:
+            raise LocalError(f"the worker has ended with exit code {code} before all contacts were done")
+
+    def stop(self) -> None:
+        """Stop it in good order: it finishes what is in flight, commits and leaves its group.
+
+        Raises:
+            LocalError: it took too long and was killed, or it ended with an error.
+        """
+        code = self._terminate(_GRACE_S)
+        if code != 0:
+            raise LocalError(f"the worker was asked to stop and ended with exit code {code}")
+
+    def end(self) -> None:
+        """End it somehow, in short; harmless where nothing runs."""
+        self._terminate(_SHORT_GRACE_S)
+
+    def last_lines(self, amount: int) -> list[str]:
+        """Return the last lines of its log; none where there is no log."""
+        try:
+            with self._log_file.open("rb") as log:
+                size = log.seek(0, os.SEEK_END)
+                log.seek(max(0, size - _TAIL_BYTES))
+                return log.read().decode(errors="replace").splitlines()[-amount:]
+        except OSError:
+            return []
+
+    def _terminate(self, grace_s: float) -> int:
+        process = self._process
+        if process is None:
+            return 0
+        process.terminate()
+        try:
+            return process.wait(grace_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return process.wait()

@@ -1,0 +1,160 @@
+"""``stream-scorer demo`` as a user runs it: real Kafka, simulator and worker, and nothing of them afterwards."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = [
+    pytest.mark.kafka,
+    pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes by their environment in /proc"),
+]
+
+LIMIT_S = 150
+
+
+@pytest.fixture
+def temporary(tmp_path: Path) -> Iterator[Path]:
+    """Where the demo makes its folder. Its path is also in the environment of every process it starts."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    yield folder
+    for pid in processes(folder):  # where a test failed
+        os.kill(pid, signal.SIGKILL)
+
+
+def processes(temporary: Path) -> dict[int, str]:
+    """The command lines of all that live in this environment; one that ended and was not collected has none."""
+    mark = f"TMPDIR={temporary}".encode()
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            environment = (entry / "environ").read_bytes().split(b"\0")
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+        if mark in environment and command:
+            found[int(entry.name)] = command
+    return found
+
+
+def assert_nothing_left(temporary: Path) -> None:
+    assert processes(temporary) == {}
+    assert list(temporary.iterdir()) == []
+
+
+@contextmanager
+def started(temporary: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("STREAM_SCORER_", "GENESYS_"))},
+        "TMPDIR": str(temporary),
+        "PYTHONUNBUFFERED": "1",
+        # What a user may have set for a real worker: the demo must not touch it.
+        "STREAM_SCORER_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1",
+        "GENESYS_CLIENT_SECRET": "the-real-one",
+    }
+    demo = subprocess.Popen(
+        [sys.executable, "-m", "stream_scorer", "demo", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
+    try:
+        yield demo
+    finally:
+        demo.terminate()  # where the test failed; it cleans up after itself
+        demo.communicate(timeout=60)
+
+
+def test_every_contact_is_accounted_for_and_nothing_is_left(temporary: Path) -> None:
+    with started(temporary, "--contacts", "2000") as demo:
+        out, err = demo.communicate(timeout=LIMIT_S)
+    assert demo.returncode == 0, out + err
+    equation = re.search(r"2,000 inputs = ([\d,]+) scores \+ ([\d,]+) review \+ ([\d,]+) rejected", out)
+    assert equation, out
+    scores, review, rejected = (int(number.replace(",", "")) for number in equation.groups())
+    assert scores + review + rejected == 2_000
+    assert min(scores, review, rejected) > 0
+    assert "the invariant holds" in out
+    closing = re.search(r"2,000 contacts in .*\(.*/s\).*counts ([\d,]+) contacts .* ([\d,]+) have a score", out)
+    assert closing, out
+    paid, answered = (int(number.replace(",", "")) for number in closing.groups())
+    assert paid >= answered == scores + review
+    assert "read 2,000 of 2,000" in err
+    assert re.search(r"quota [\d,]+ of 1,200", err), err
+    assert_nothing_left(temporary)
+
+
+@pytest.mark.parametrize(
+    ("moment", "number"),
+    [("starting Apache Kafka", signal.SIGINT), ("  read ", signal.SIGINT), ("  read ", signal.SIGTERM)],
+)
+def test_a_signal_in_the_middle_leaves_nothing(temporary: Path, moment: str, number: signal.Signals) -> None:
+    with started(temporary, "--contacts", "20000") as demo:
+        assert demo.stderr is not None
+        for line in demo.stderr:
+            if moment in line:
+                break
+        assert processes(temporary)
+        demo.send_signal(number)
+        demo.send_signal(number)  # impatience changes nothing
+        out, err = demo.communicate(timeout=LIMIT_S)
+    assert demo.returncode == 128 + number, out + err
+    assert "interrupted" in err
+    assert "Traceback" not in err
+    assert_nothing_left(temporary)
+
+
+def test_kept_kafka_can_be_looked_at_and_stopped_as_it_says(temporary: Path) -> None:
+    with started(temporary, "--contacts", "100", "--keep") as demo:
+        out, err = demo.communicate(timeout=LIMIT_S)
+    assert demo.returncode == 0, out + err
+    servers = re.search(r"export STREAM_SCORER_KAFKA__BOOTSTRAP_SERVERS=(\S+)", out)
+    stop = re.search(r"stream-scorer (kafka stop --data-dir \S+) && (rm -r \S+)", out)
+    assert servers, out
+    assert stop, out
+    [kafka] = processes(temporary).values()
+    assert "kafka.Kafka" in kafka
+    command = f"{sys.executable} -m stream_scorer"
+    environment = {**os.environ, "STREAM_SCORER_KAFKA__BOOTSTRAP_SERVERS": servers[1]}
+    script = f"{command} reconcile && {command} {stop[1]} && {stop[2]}"
+    looked = subprocess.run(
+        ["sh", "-c", script], env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False
+    )
+    assert looked.returncode == 0, looked.stdout + looked.stderr
+    assert "100 inputs = " in looked.stdout
+    assert_nothing_left(temporary)
+
+
+def test_a_worker_that_cannot_work_is_shown_in_one_line_with_its_log(temporary: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "sitecustomize.py").write_text(
+        "import sys\nif sys.argv[-1:] == ['run'] or 'run' in sys.orig_argv: sys.exit('out of order')\n"
+    )
+    begun = time.monotonic()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", f"{broken}{os.pathsep}{Path(__file__).parents[2]}")
+        with started(temporary, "--contacts", "10") as demo:
+            out, err = demo.communicate(timeout=LIMIT_S)
+    assert demo.returncode == 1, out + err
+    assert "out of order" in err
+    assert err.rstrip().splitlines()[-1].startswith("stream-scorer: the worker has ended with exit code 1")
+    assert time.monotonic() - begun < 60
+    assert_nothing_left(temporary)
