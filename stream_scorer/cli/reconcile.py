@@ -1,0 +1,128 @@
+"""``stream-scorer reconcile``: proves on the live topics that every contact has exactly one outcome."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Final
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from stream_scorer.cli.options import ConfigOption
+from stream_scorer.core.findings import PartitionReport, Report
+from stream_scorer.errors import CheckFailed
+from stream_scorer.reconciliation import Progress as Tell
+from stream_scorer.reconciliation import reconcile as reconcile_topics
+from stream_scorer.settings import load_settings
+
+_SHOWN: Final = 20
+# Wide enough for every column where there is no terminal: nothing is folded in a file.
+_FILE_WIDTH: Final = 160
+_COLUMNS: Final = {
+    "partition": "partition",
+    "start": "start",
+    "committed": "committed",
+    "inputs": "inputs",
+    "scored": "scored",
+    "review": "review",
+    "rejected": "rejected",
+    "audited": "audit entries",
+    "missing": "missing",
+    "doubled": "doubled",
+    "early": "early",
+    "out_of_order": "out of order",
+    "waiting": "waiting",
+}
+_VIOLATIONS: Final = frozenset({"missing", "doubled", "early", "out_of_order"})
+
+
+def reconcile(
+    *,
+    config: ConfigOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    timeout_s: Annotated[
+        float, typer.Option("--timeout", metavar="SECONDS", min=1, help="How long to wait for open transactions.")
+    ] = 60.0,
+) -> None:
+    """Prove on the live topics that every contact has exactly one outcome.
+
+    Reads the group's commits, waits until the outputs are stable, reads them, and reads the commits again. Every record
+    below the first commits must have exactly one score, review or rejection and one audit entry, none above the second
+    may have any, and the audit's hash chains must be whole. The exit code is 1 where that does not hold. Nothing is
+    written, and the workers may go on meanwhile.
+    """
+    settings = load_settings(config)
+    with _progress(Console(stderr=True)) as progress:
+        report = reconcile_topics(settings, progress=progress, timeout_s=timeout_s)
+    if as_json:
+        typer.echo(json.dumps(report.as_dict(), indent=2))
+    else:
+        console = Console()
+        print_report(report, console if console.is_terminal else Console(width=_FILE_WIDTH))
+    if not report.holds:
+        raise CheckFailed(report.verdict)
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Print the table, the equation, notes and findings."""
+    console.print(_table(report))
+    console.print(report.equation, highlight=False)
+    console.print(
+        f"{report.audit_events:,} audit events in {report.chains:,} hash chains; not judged: {report.before:,} outputs"
+        f" from before this group, {report.foreign:,} of other sources",
+        highlight=False,
+        soft_wrap=True,
+    )
+    for note in report.notes:
+        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+    for finding in report.findings[:_SHOWN]:
+        console.print(str(finding), markup=False, highlight=False, soft_wrap=True, style="red")
+    more = sum(report.counts.values()) - min(len(report.findings), _SHOWN)
+    if more:
+        console.print(f"… and {more:,} more", style="red")
+    if report.holds:
+        console.print(report.verdict, markup=False, highlight=False, soft_wrap=True, style="green")
+
+
+def _table(report: Report) -> Table:
+    # A footer would stand apart from what it sums up; the totals are the last row.
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for title in _COLUMNS.values():
+        table.add_column(title, justify="right")
+    for partition in report.partitions:
+        table.add_row(*_cells(partition))
+    if len(report.partitions) > 1:
+        table.add_section()
+        table.add_row(*_cells(report.totals), style="bold")
+    return table
+
+
+def _cells(partition: PartitionReport) -> Iterator[Text]:
+    for name in _COLUMNS:
+        value = getattr(partition, name)
+        text = ("all" if name == "partition" else "") if value is None else f"{value:,}"
+        yield Text(text, style="red" if value and name in _VIOLATIONS else "")
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[Tell]:
+    """Show a bar on a terminal, and nothing elsewhere."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("waiting for open transactions", total=None)
+
+        def tell(doing: str, done: int, total: int) -> None:
+            bar.update(task, description=f"reading {doing}", completed=done, total=total)
+
+        yield tell

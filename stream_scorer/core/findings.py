@@ -1,0 +1,199 @@
+"""What a reconciliation comes to: counts for each partition, findings, and whether the invariant holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from itertools import chain, islice, zip_longest
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+MAX_FINDINGS: Final = 20
+
+
+class FindingKind(StrEnum):
+    """Everything that breaks the invariant (contract, section 1)."""
+
+    MISSING = "missing"
+    DOUBLED = "doubled"
+    EARLY = "early"
+    OUT_OF_ORDER = "out_of_order"
+    NO_INPUT = "no_input"
+    NOT_AUDITED = "not_audited"
+    AUDITED_TWICE = "audited_twice"
+    WRONG_BATCH = "wrong_batch"
+    WRONG_OUTCOME = "wrong_outcome"
+    BROKEN_CHAIN = "broken_chain"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One violation.
+
+    Attributes:
+        kind: which rule it breaks.
+        source: ``topic/partition/offset`` of the input record; empty where it concerns none (a broken chain).
+        what: one readable sentence.
+        where: ``topic/partition/offset`` of the output or audit record that shows it; empty where none does.
+    """
+
+    kind: FindingKind
+    source: str
+    what: str
+    where: str = ""
+
+    def __str__(self) -> str:
+        where = f" ({self.where})" if self.where else ""
+        return f"{self.kind.replace('_', ' ')}: {self.source}{': ' if self.source else ''}{self.what}{where}"
+
+
+class Findings:
+    """Collects findings: counts all of them, keeps the first of each kind."""
+
+    __slots__ = ("_counts", "_first", "_max")
+
+    def __init__(self, max_findings: int = MAX_FINDINGS) -> None:
+        """Keep ``max_findings`` of each kind."""
+        self._max = max_findings
+        self._counts = dict.fromkeys(FindingKind, 0)
+        self._first: dict[FindingKind, list[Finding]] = {kind: [] for kind in FindingKind}
+
+    def add(self, finding: Finding) -> None:
+        """Count one finding, and keep it if it is among the first of its kind."""
+        self.add_all(finding.kind, 1, (finding,))
+
+    def add_all(self, kind: FindingKind, count: int, findings: Iterable[Finding]) -> None:
+        """Count ``count`` findings of a kind; no more of the iterable is made than is kept."""
+        self._counts[kind] += count
+        kept = self._first[kind]
+        kept.extend(islice(findings, max(self._max - len(kept), 0)))
+
+    @property
+    def counts(self) -> dict[FindingKind, int]:
+        """How many there are of each kind that there is."""
+        return {kind: count for kind, count in self._counts.items() if count}
+
+    @property
+    def first(self) -> tuple[Finding, ...]:
+        """Those that were kept, the kinds taken in turn: thousands of one kind do not hide the only one of another."""
+        rounds = zip_longest(*self._first.values())
+        return tuple(finding for finding in chain.from_iterable(rounds) if finding is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionReport:
+    """The counts of one input partition, all of records, not of offsets.
+
+    Attributes:
+        partition: its number; None in the totals.
+        start: offset where the group began, or where the log begins now if that is later; None in the totals.
+        committed: the group's committed offset, first reading; None in the totals.
+        inputs: what a read_committed reader finds in ``[start, committed)``.
+        scored: output records of those inputs, of this kind.
+        review: the same.
+        rejected: the same.
+        audited: audit entries of those inputs.
+        missing: inputs without any output record.
+        doubled: output records of a source that has one already.
+        early: output records at or above the committed offset, second reading.
+        out_of_order: output records behind one of a later input in the same output partition.
+        waiting: records at or above ``committed``.
+    """
+
+    partition: int | None
+    start: int | None
+    committed: int | None
+    inputs: int = 0
+    scored: int = 0
+    review: int = 0
+    rejected: int = 0
+    audited: int = 0
+    missing: int = 0
+    doubled: int = 0
+    early: int = 0
+    out_of_order: int = 0
+    waiting: int = 0
+
+
+_COUNTS: Final = tuple(field.name for field in fields(PartitionReport))[3:]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The result of a reconciliation.
+
+    Attributes:
+        topic: the features topic.
+        group_id: whose commits were read.
+        partitions: one for each input partition, in order.
+        counts: how many findings there are of each kind; none: the invariant holds.
+        findings: the first of each kind.
+        before: output records of sources below the group's start: another group's work, not judged.
+        foreign: output records of no partition of the topic, or that name no source: not ours, not judged.
+        audit_events: audit events that were verified.
+        chains: hash chains that they form.
+        notes: what limits the statement, one sentence each.
+    """
+
+    topic: str
+    group_id: str
+    partitions: tuple[PartitionReport, ...]
+    counts: Mapping[FindingKind, int]
+    findings: tuple[Finding, ...]
+    before: int
+    foreign: int
+    audit_events: int
+    chains: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def holds(self) -> bool:
+        """Whether the invariant holds."""
+        return not self.counts
+
+    @property
+    def totals(self) -> PartitionReport:
+        """The sums over all partitions."""
+        sums = {name: sum(getattr(partition, name) for partition in self.partitions) for name in _COUNTS}
+        return PartitionReport(None, None, None, **sums)
+
+    @property
+    def equation(self) -> str:
+        """``20,000 inputs = 19,211 scores + 430 review + 359 rejected``; ``≠`` where it does not add up."""
+        totals = self.totals
+        sign = "=" if totals.inputs == totals.scored + totals.review + totals.rejected else "≠"
+        return (
+            f"{totals.inputs:,} inputs {sign} {totals.scored:,} scores + {totals.review:,} review"
+            f" + {totals.rejected:,} rejected"
+        )
+
+    @property
+    def verdict(self) -> str:
+        """One line: that it holds, or how many findings of which kind there are."""
+        if self.holds:
+            return f"the invariant holds for group {self.group_id} on {self.topic}"
+        kinds = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in self.counts.items())
+        return f"the invariant does not hold for group {self.group_id} on {self.topic}: {kinds}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as plain values, for JSON."""
+        return {
+            "topic": self.topic,
+            "group_id": self.group_id,
+            "holds": self.holds,
+            "totals": {name: getattr(self.totals, name) for name in _COUNTS},
+            "partitions": [_plain(partition) for partition in self.partitions],
+            "counts": {kind.value: count for kind, count in self.counts.items()},
+            "findings": [_plain(finding) for finding in self.findings],
+            "before": self.before,
+            "foreign": self.foreign,
+            "audit_events": self.audit_events,
+            "chains": self.chains,
+            "notes": list(self.notes),
+        }
+
+
+def _plain(value: PartitionReport | Finding) -> dict[str, Any]:
+    return {field.name: getattr(value, field.name) for field in fields(value)}

@@ -1,0 +1,370 @@
+"""The judge: a run without faults holds, and every kind of planted fault is found, at its place, and nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from stream_scorer.core.avro import Codec
+from stream_scorer.core.findings import Finding, FindingKind, Findings, Report
+from stream_scorer.core.hash_chain import AuditChain, ChainVerifier, counts_of
+from stream_scorer.core.reconciling import Kind, Place, Reconciliation, Span
+from stream_scorer.schema_files import SchemaFile, load_schema
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+CODEC = Codec.single_object(load_schema(SchemaFile.BATCH_AUDIT))
+TOPICS = {Kind.SCORED: "scores", Kind.REVIEW: "review", Kind.REJECTED: "rejected"}
+
+
+def source(offset: int, partition: int = 0, topic: str = "in") -> str:
+    return f"{topic}/{partition}/{offset}"
+
+
+@dataclass(frozen=True)
+class Output:
+    """A record of an output topic, and what the audit says of it."""
+
+    source: str
+    kind: Kind = Kind.SCORED
+    batch_id: str = "b-1"
+    lane: int = 0
+
+
+def event(outputs: Iterable[Output], batch_id: str = "b-1") -> dict[str, Any]:
+    entries: list[dict[str, Any]] = [
+        {
+            "source": output.source,
+            "contact_id": "c",
+            "outcome": output.kind.name,
+            "score": None,
+            "confidence_lower": None,
+            "confidence_upper": None,
+            "imputed_features": [],
+            "reasons": [],
+        }
+        for output in outputs
+    ]
+    return {
+        "batch_id": batch_id,
+        "model_id": "m",
+        "model_version": None,
+        "request_contacts": len(entries),
+        "started_at": 0,
+        "finished_at": 0,
+        "latency_ms": 1.0,
+        "attempts": 1,
+        "api_status": 200,
+        "correlation_id": None,
+        "counts": counts_of(entries),
+        "contacts": entries,
+    }
+
+
+def chained(*events: dict[str, Any], chain_id: str = "chain") -> list[bytes]:
+    return list(AuditChain(chain_id, CODEC).plan(events).values)
+
+
+def judged(
+    inputs: Mapping[int, Iterable[int]],
+    outputs: Iterable[Output],
+    audits: Iterable[bytes],
+    *,
+    spans: Mapping[int, Span],
+    committed: Mapping[int, int] | None = None,
+    **options: Any,
+) -> Report:
+    judge = Reconciliation("in", "group", spans, CODEC, **options)
+    for partition, offsets in inputs.items():
+        for offset in offsets:
+            judge.input(partition, offset)
+    places = itertools.count(100)
+    for output in outputs:
+        place = Place(TOPICS[output.kind], output.lane, next(places))
+        judge.output(output.kind, output.source, output.batch_id, place)
+    for number, value in enumerate(audits):
+        judge.audit(value, Place("audit", 0, number))
+    return judge.result({number: span.committed for number, span in spans.items()} if committed is None else committed)
+
+
+def judged_simply(outputs: list[Output], audits: list[bytes] | None = None, **options: Any) -> Report:
+    """Five inputs, 0 to 4, of one partition, all committed."""
+    audits = chained(event(outputs)) if audits is None else audits
+    return judged({0: range(5)}, outputs, audits, spans={0: Span(0, 5)}, **options)
+
+
+FIVE = [Output(source(offset)) for offset in range(5)]
+
+
+def only(report: Report, kind: FindingKind) -> Finding:
+    """The one finding there is."""
+    assert report.counts == {kind: 1}
+    assert not report.holds
+    [finding] = report.findings
+    assert finding.kind is kind
+    return finding
+
+
+class TestHolds:
+    def test_every_outcome_counts_once(self) -> None:
+        outputs = [
+            Output(source(10), Kind.SCORED),
+            Output(source(11), Kind.REVIEW),
+            Output(source(12), Kind.REJECTED),
+            Output(source(0, 1), Kind.SCORED),
+        ]
+        report = judged(
+            {0: range(10, 15), 1: range(1)},
+            outputs,
+            chained(event(outputs[:2]), event(outputs[2:])),
+            spans={0: Span(10, 13), 1: Span(0, 1)},
+        )
+        assert report.holds
+        assert report.findings == ()
+        first = report.partitions[0]
+        assert (first.start, first.committed, first.inputs, first.audited, first.waiting) == (10, 13, 3, 3, 2)
+        assert (first.scored, first.review, first.rejected) == (1, 1, 1)
+        assert (report.audit_events, report.chains) == (2, 1)
+        assert report.equation == "4 inputs = 2 scores + 1 review + 1 rejected"
+        assert report.verdict == "the invariant holds for group group on in"
+
+    def test_nothing_at_all(self) -> None:
+        assert judged({}, [], [], spans={0: Span(0, 0)}).holds
+
+    def test_only_records_that_a_reader_finds_are_inputs(self) -> None:
+        # Markers, aborted and compacted records leave gaps of any size.
+        offsets = [0, 1, 7, 8, 1_000_000_000, 2_000_000_000]
+        outputs = [Output(source(offset)) for offset in offsets]
+        report = judged({0: offsets}, outputs, chained(event(outputs)), spans={0: Span(0, 2_000_000_002)})
+        assert report.holds
+        assert report.totals.inputs == 6
+
+    def test_a_log_that_begins_with_a_gap(self) -> None:
+        outputs = [Output(source(offset)) for offset in (4, 6)]
+        assert judged({0: [4, 6]}, outputs, chained(event(outputs)), spans={0: Span(2, 9)}).holds
+
+    def test_what_was_committed_between_the_readings_may_be_there_or_not(self) -> None:
+        inputs, spans = {0: range(9)}, {0: Span(0, 5)}
+        six = [*FIVE, Output(source(5))]
+        for outputs in (FIVE, six, [*six, Output(source(6))]):
+            assert judged(inputs, outputs, chained(event(outputs)), spans=spans, committed={0: 7}).holds
+        # Their audit is on another topic, whose end was read at another time.
+        assert judged(inputs, six, chained(event(FIVE)), spans=spans, committed={0: 7}).holds
+        assert judged(inputs, FIVE, chained(event(six)), spans=spans, committed={0: 7}).holds
+
+    def test_outputs_may_mix_partitions_and_lanes(self) -> None:
+        outputs = [
+            Output(source(0, 1), lane=0),
+            Output(source(0, 0), lane=0),
+            Output(source(2, 1), lane=0),
+            Output(source(1, 1), lane=1),
+            Output(source(1, 0), lane=0),
+        ]
+        spans = {0: Span(0, 2), 1: Span(0, 3)}
+        assert judged({0: range(2), 1: range(3)}, outputs, chained(event(outputs)), spans=spans).holds
+
+    def test_what_is_not_of_this_group_is_counted_apart(self) -> None:
+        mine = [Output(source(5))]
+        others = [
+            *(Output(text) for text in (source(4), source(3), source(4))),
+            *(Output(text) for text in (source(5, 7), source(5, topic="other"), "", "in/0", "in/0/x", "in/0/5/6")),
+            Output(f"in/0/{'9' * 5000}"),
+        ]
+        report = judged({0: range(3, 6)}, [*others, *mine], chained(event([*others, *mine])), spans={0: Span(5, 6)})
+        assert report.holds
+        assert (report.before, report.foreign) == (3, 7)
+        assert (report.totals.inputs, report.totals.audited) == (1, 1)
+
+    def test_the_commits_decide_on_each_partition(self) -> None:
+        report = judged({0: range(2), 1: range(3)}, [], [], spans={0: Span(0, 0), 1: Span(3, 3)})
+        assert report.holds
+        assert [partition.waiting for partition in report.partitions] == [2, 0]
+
+
+class TestViolations:
+    def test_lost(self) -> None:
+        outputs = FIVE[:2] + FIVE[3:]
+        report = judged_simply(outputs)
+        finding = only(report, FindingKind.MISSING)
+        assert (finding.source, finding.what) == ("in/0/2", "has no output, no audit entry")
+        assert report.totals.missing == 1
+        assert report.totals.audited == 4
+        assert report.equation == "5 inputs ≠ 4 scores + 0 review + 0 rejected"
+        assert report.verdict == "the invariant does not hold for group group on in: 1 missing"
+
+    def test_lost_although_audited(self) -> None:
+        finding = only(judged_simply(FIVE[:4], chained(event(FIVE))), FindingKind.MISSING)
+        assert (finding.source, finding.what) == ("in/0/4", "has no output, and is audited as SCORED")
+
+    @pytest.mark.parametrize("kind", list(Kind))
+    def test_doubled_on_whatever_topic(self, kind: Kind) -> None:
+        outputs = [*FIVE, dataclasses.replace(FIVE[1], kind=kind)]
+        report = judged_simply(outputs, chained(event(FIVE)))
+        finding = only(report, FindingKind.DOUBLED)
+        assert (finding.source, finding.where) == ("in/0/1", f"{TOPICS[kind]}/0/105")
+        assert finding.what == "has one more output, after that at scores/0/101"
+        assert report.totals.doubled == 1
+        assert "≠" in report.equation
+
+    def test_early(self) -> None:
+        outputs = [*FIVE, Output(source(5)), Output(source(7))]
+        report = judged({0: range(9)}, outputs, chained(event(outputs)), spans={0: Span(0, 5)}, committed={0: 6})
+        finding = only(report, FindingKind.EARLY)
+        assert (finding.source, finding.where) == ("in/0/7", "scores/0/106")
+        assert finding.what == "has an output, although only what is below 6 is committed"
+        assert (report.totals.early, report.totals.waiting) == (1, 4)
+
+    def test_early_in_the_audit_alone(self) -> None:
+        report = judged_simply(FIVE, chained(event([*FIVE, Output(source(9))])))
+        assert only(report, FindingKind.EARLY).what.startswith("has an audit entry, although only what is below 5")
+        assert report.totals.early == 0
+
+    def test_early_on_a_partition_without_commits(self) -> None:
+        outputs = [Output(source(0, 1))]
+        report = judged({1: range(1)}, outputs, chained(event(outputs)), spans={1: Span(0, 0)}, committed={})
+        assert only(report, FindingKind.EARLY).source == "in/1/0"
+
+    def test_doubled_above_the_first_commit(self) -> None:
+        outputs = [*FIVE, Output(source(5)), Output(source(5))]
+        report = judged({0: range(6)}, outputs, chained(event(outputs[:-1])), spans={0: Span(0, 5)}, committed={0: 6})
+        assert only(report, FindingKind.DOUBLED).source == "in/0/5"
+
+    def test_reordered(self) -> None:
+        outputs = [FIVE[0], FIVE[2], FIVE[1], FIVE[3], FIVE[4]]
+        report = judged_simply(outputs)
+        finding = only(report, FindingKind.OUT_OF_ORDER)
+        assert (finding.source, finding.where) == ("in/0/1", "scores/0/102")
+        assert finding.what == "comes after the output of in/0/2"
+        assert report.totals.out_of_order == 1
+
+    def test_no_audit_entry(self) -> None:
+        report = judged_simply(FIVE, chained(event(FIVE[1:])))
+        finding = only(report, FindingKind.NOT_AUDITED)
+        assert (finding.source, finding.where) == ("in/0/0", "scores/0/100")
+        assert report.totals.audited == 4
+
+    def test_two_audit_entries(self) -> None:
+        report = judged_simply(FIVE, chained(event(FIVE), event(FIVE[3:4], "b-2")))
+        finding = only(report, FindingKind.AUDITED_TWICE)
+        assert (finding.source, finding.where) == ("in/0/3", "audit/0/1")
+        assert report.totals.audited == 6
+
+    def test_wrong_batch_id(self) -> None:
+        outputs = [*FIVE[:4], dataclasses.replace(FIVE[4], batch_id="b-2")]
+        finding = only(judged_simply(outputs), FindingKind.WRONG_BATCH)
+        assert (finding.source, finding.where) == ("in/0/4", "scores/0/104")
+        assert "b-1" in finding.what
+
+    def test_no_batch_id(self) -> None:
+        outputs = [*FIVE[:4], dataclasses.replace(FIVE[4], batch_id="")]
+        only(judged_simply(outputs), FindingKind.WRONG_BATCH)
+
+    def test_wrong_outcome(self) -> None:
+        outputs = [*FIVE[:4], dataclasses.replace(FIVE[4], kind=Kind.REVIEW)]
+        finding = only(judged_simply(outputs, chained(event(FIVE))), FindingKind.WRONG_OUTCOME)
+        assert (finding.source, finding.where) == ("in/0/4", "review/0/104")
+        assert finding.what == "was published as REVIEW, and audited as SCORED"
+
+    def test_an_input_that_no_reader_finds(self) -> None:
+        inputs, spans = {0: [0, 1, 3, 4]}, {0: Span(0, 5)}
+        finding = only(judged(inputs, FIVE, chained(event(FIVE)), spans=spans), FindingKind.NO_INPUT)
+        assert (finding.source, finding.where) == ("in/0/2", "scores/0/102")
+        # Compaction removes records that were scored.
+        assert judged(inputs, FIVE, chained(event(FIVE)), spans=spans, compacted=True).holds
+
+    def test_the_order_of_reading_does_not_matter_to_the_comparison(self) -> None:
+        judge = Reconciliation("in", "group", {0: Span(0, 1)}, CODEC)
+        judge.input(0, 0)
+        [value] = chained(event(FIVE[:1]))
+        judge.audit(value, Place("out", 0, 0))
+        judge.output(Kind.REVIEW, source(0), "b-9", Place("out", 0, 1))
+        assert judge.result({0: 1}).counts == {FindingKind.WRONG_BATCH: 1, FindingKind.WRONG_OUTCOME: 1}
+
+
+class TestChains:
+    THREE = chained(*(event([output]) for output in FIVE[:2]), event(FIVE[2:]))
+
+    def test_a_changed_event(self) -> None:
+        first, second, third = self.THREE
+        at = second.rindex(b"in/0/1")
+        report = judged_simply(FIVE, [first, second[: at - 1] + second[at - 1 :].replace(b"\x02c", b"\x02d"), third])
+        finding = only(report, FindingKind.BROKEN_CHAIN)
+        assert finding.where == "audit/0/1"
+        assert finding.what == "chain chain, sequence 1: the content does not have the hash that stands in it"
+
+    def test_a_missing_link(self) -> None:
+        report = judged_simply(FIVE, [self.THREE[0], self.THREE[2]])
+        assert report.counts == {FindingKind.BROKEN_CHAIN: 1, FindingKind.NOT_AUDITED: 1}
+        [broken] = [finding for finding in report.findings if finding.kind is FindingKind.BROKEN_CHAIN]
+        assert (broken.what, broken.where) == ("chain chain, sequence 2: 1 was expected here", "audit/0/1")
+
+    def test_a_missing_beginning(self) -> None:
+        outputs = FIVE[1:]
+        inputs, spans = {0: range(1, 5)}, {0: Span(1, 5)}
+        only(judged(inputs, outputs, self.THREE[1:], spans=spans), FindingKind.BROKEN_CHAIN)
+        # Where the log has deleted its oldest records that is no news. A gap later on still is.
+        assert judged(inputs, outputs, self.THREE[1:], spans=spans, truncated_audits=[0]).holds
+        report = judged_simply(FIVE, [self.THREE[0], self.THREE[2]], truncated_audits=[0])
+        assert report.counts[FindingKind.BROKEN_CHAIN] == 1
+
+    def test_a_forged_link(self) -> None:
+        other = chained(event(FIVE[:1], "b-1"), event(FIVE[1:]), chain_id="chain")
+        forged = chained(event(FIVE[:1], "b-0"), chain_id="chain")
+        report = judged_simply([dataclasses.replace(FIVE[0], batch_id="b-0"), *FIVE[1:]], [forged[0], other[1]])
+        what = only(report, FindingKind.BROKEN_CHAIN).what
+        assert what == "chain chain, sequence 1: previous_hash is not the hash of the event before"
+
+    def test_what_is_no_audit_event(self) -> None:
+        report = judged_simply(FIVE, [*chained(event(FIVE)), b"junk"])
+        assert only(report, FindingKind.BROKEN_CHAIN).where == "audit/0/1"
+
+    def test_chains_may_be_mixed_but_keep_to_their_partition(self) -> None:
+        mixed = [*chained(event(FIVE[:1]), chain_id="a"), *chained(event(FIVE[1:]), chain_id="b")]
+        assert judged_simply(FIVE, mixed).chains == 2
+        judge = Reconciliation("in", "group", {0: Span(0, 0)}, CODEC)
+        for partition, value in enumerate(self.THREE[:2]):
+            judge.audit(value, Place("audit", partition, 0))
+        assert judge.result({0: 5}).counts == {FindingKind.BROKEN_CHAIN: 1}
+
+    def test_the_verifier_goes_on_after_a_break(self) -> None:
+        verifier = ChainVerifier(CODEC)
+        assert [len(verifier.check(value)[1]) for value in (self.THREE[0], self.THREE[2], self.THREE[1])] == [0, 1, 1]
+        assert verifier.chain_ids == {"chain"}
+
+
+class TestFindings:
+    def test_all_are_counted_and_the_first_of_each_kind_kept(self) -> None:
+        outputs = [Output(source(offset)) for offset in range(0, 1000, 2)]
+        report = judged({0: range(1000)}, [*outputs, outputs[7]], chained(event(outputs)), spans={0: Span(0, 1000)})
+        assert report.counts == {FindingKind.MISSING: 500, FindingKind.DOUBLED: 1}
+        missing = [finding.source for finding in report.findings if finding.kind is FindingKind.MISSING]
+        assert missing == [source(offset) for offset in range(1, 40, 2)]
+        assert report.findings[1].kind is FindingKind.DOUBLED, "hidden behind hundreds of another kind"
+
+    def test_no_more_is_made_than_is_kept(self) -> None:
+        findings = Findings(2)
+        made = itertools.count()
+        endless = (Finding(FindingKind.MISSING, f"in/0/{number}", "is gone") for number in made)
+        findings.add_all(FindingKind.MISSING, 10**9, endless)
+        assert findings.counts == {FindingKind.MISSING: 10**9}
+        assert [finding.source for finding in findings.first] == ["in/0/0", "in/0/1"]
+
+    def test_in_words(self) -> None:
+        finding = Finding(FindingKind.OUT_OF_ORDER, "in/0/1", "comes too late", "scores/0/2")
+        assert str(finding) == "out of order: in/0/1: comes too late (scores/0/2)"
+        assert str(Finding(FindingKind.BROKEN_CHAIN, "", "no link")) == "broken chain: no link"
+
+    def test_as_plain_values(self) -> None:
+        plain = judged_simply(FIVE[:4]).as_dict()
+        assert plain["holds"] is False
+        assert plain["counts"] == {"missing": 1}
+        assert plain["totals"]["scored"] == 4
+        assert plain["partitions"][0]["committed"] == 5
+        assert plain["findings"] == [
+            {"kind": "missing", "source": "in/0/4", "what": "has no output, no audit entry", "where": ""}
+        ]
