@@ -1,0 +1,272 @@
+"""``stream-scorer reconcile`` on a real broker: topics written by hand, as they should be and with every fault."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+from support_ledger_topics import Ledger, Out, outs, rejected, review
+
+from stream_scorer.cli import main
+from stream_scorer.core.findings import FindingKind
+from stream_scorer.errors import BrokerRefused, BrokerUnavailable, CheckFailed
+from stream_scorer.reconciliation import reconcile
+from stream_scorer.settings import Settings
+
+if TYPE_CHECKING:
+    from kafka_fixture import Broker
+
+pytestmark = pytest.mark.kafka
+
+
+@pytest.fixture
+def ledger(broker: Broker) -> Ledger:
+    return Ledger(broker.bootstrap_servers)
+
+
+class TestHolds:
+    def test_all_outcomes_in_several_transactions(self, ledger: Ledger) -> None:
+        ledger.put_inputs(12)
+        ledger.put_inputs(3, partition=1)
+        scorer = ledger.scorer()
+        scorer.publish([*outs(range(4)), review(4), rejected(5)], 6)
+        scorer.publish(outs(range(6, 10)), 10)
+        ledger.scorer().publish(outs(range(3), partition=1, lane=0), 3, partition=1)
+        told: list[tuple[str, int, int]] = []
+        report = reconcile(ledger.settings, progress=lambda *step: told.append(step))
+        assert report.holds, report.findings
+        assert report.equation == "13 inputs = 11 scores + 1 review + 1 rejected"
+        assert [(p.start, p.committed, p.inputs, p.waiting) for p in report.partitions] == [
+            (0, 10, 10, 2),
+            (0, 3, 3, 0),
+        ]
+        assert (report.totals.audited, report.audit_events, report.chains) == (13, 3, 2)
+        assert {topic for topic, _, _ in told} == set(ledger.settings.topics.scoring)
+        assert told[-1][1] == told[-1][2]
+        assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
+
+    def test_markers_and_aborted_inputs_are_no_inputs(self, ledger: Ledger) -> None:
+        ledger.put_inputs_in_transaction(3, commit=True)  # 0 to 2, marker 3
+        ledger.put_inputs_in_transaction(2, commit=False)  # 4, 5, marker 6
+        ledger.put_inputs(1)  # 7
+        ledger.put_inputs_in_transaction(1, commit=True)  # 8, marker 9
+        ledger.scorer().publish(outs([0, 1, 2, 7, 8]), 9)
+        report = reconcile(ledger.settings)
+        assert report.holds, report.findings
+        assert (report.totals.inputs, report.totals.waiting) == (5, 0)
+
+    def test_an_aborted_transaction_is_as_if_it_had_never_been(self, ledger: Ledger) -> None:
+        ledger.put_inputs(4)
+        scorer = ledger.scorer()
+        scorer.publish(outs([0, 1]), 2)
+        aborted = ledger.scorer()
+        aborted.begin(outs([2, 3]), 4)
+        aborted.abort()
+        scorer.publish(outs([2]), 3)
+        report = reconcile(ledger.settings)
+        assert report.holds, report.findings
+        assert (report.totals.inputs, report.totals.waiting) == (3, 1)
+
+    def test_a_transaction_that_ends_while_it_is_waited_for(self, ledger: Ledger) -> None:
+        ledger.put_inputs(4)
+        ledger.scorer().publish(outs([0, 1]), 2)
+        late = ledger.scorer()
+        # Its offsets are pending as well: they must be waited for, not read as those before them.
+        late.begin(outs([2, 3]), 4)
+        timer = threading.Timer(1.0, late.commit)
+        timer.start()
+        report = reconcile(ledger.settings)
+        timer.join()
+        assert report.holds, report.findings
+        assert report.totals.inputs == 4
+
+    def test_one_topic_for_everything(self, broker: Broker) -> None:
+        shared = Ledger(
+            broker.bootstrap_servers, shared=dict.fromkeys(("scores", "review", "rejected", "audit"), "out")
+        )
+        shared.put_inputs(4)
+        shared.scorer().publish([Out(0), review(1), rejected(2), Out(3)], 4)
+        report = reconcile(shared.settings)
+        assert report.holds, report.findings
+        assert report.equation == "4 inputs = 2 scores + 1 review + 1 rejected"
+        assert report.audit_events == 1
+
+    def test_a_group_that_began_later_beside_another(self, ledger: Ledger) -> None:
+        ledger.put_inputs(8)
+        other = ledger.scorer()
+        other.publish([*outs(range(5)), Out(0)])  # another group's work, and it doubled one
+        ledger.scorer().publish(outs([5, 6]), 7, start=5)
+        report = reconcile(ledger.settings)
+        assert report.holds, report.findings
+        assert (report.before, report.totals.inputs, report.totals.waiting) == (6, 2, 1)
+
+    def test_a_commit_that_is_not_the_workers_is_named(self, ledger: Ledger) -> None:
+        ledger.put_inputs(3)
+        ledger.reset_commit(2)
+        report = reconcile(ledger.settings)
+        assert report.holds
+        assert report.totals.inputs == 0
+        [note] = report.notes
+        assert f"{ledger.topic('features')}/0: the commit 2 does not say where its group began" in note
+
+
+class TestViolations:
+    @pytest.mark.parametrize(
+        ("published", "kind"),
+        [
+            (outs([0, 1, 3]), FindingKind.MISSING),
+            ([*outs(range(3)), Out(3, to=None)], FindingKind.MISSING),
+            ([*outs(range(4)), Out(2, to="review", audited=None)], FindingKind.DOUBLED),
+            ([*outs(range(4)), Out(5)], FindingKind.EARLY),
+            (outs([0, 2, 1, 3]), FindingKind.OUT_OF_ORDER),
+            ([*outs(range(3)), Out(3, audited=None)], FindingKind.NOT_AUDITED),
+            ([*outs(range(4)), Out(3, to=None)], FindingKind.AUDITED_TWICE),
+            ([*outs(range(3)), Out(3, header_batch="other")], FindingKind.WRONG_BATCH),
+            ([*outs(range(3)), Out(3, audited="REJECTED")], FindingKind.WRONG_OUTCOME),
+        ],
+        ids=lambda value: value.value if isinstance(value, FindingKind) else "",
+    )
+    def test_each_is_found_and_nothing_else(self, ledger: Ledger, published: list[Out], kind: FindingKind) -> None:
+        ledger.put_inputs(6)
+        ledger.scorer().publish(published, 4)
+        report = reconcile(ledger.settings)
+        assert report.counts == {kind: 1}
+
+    def test_a_transaction_lost_and_one_doubled_among_good_ones(self, ledger: Ledger) -> None:
+        ledger.put_inputs(40)
+        scorer = ledger.scorer()
+        scorer.publish(outs(range(10)), 10)
+        scorer.publish([], 20)
+        scorer.publish(outs(range(20, 30)), 30)
+        again = ledger.scorer()
+        again.publish(outs(range(20, 30)))
+        report = reconcile(ledger.settings)
+        assert report.counts == {
+            FindingKind.MISSING: 10,
+            FindingKind.DOUBLED: 10,
+            FindingKind.AUDITED_TWICE: 10,
+        }
+
+    def test_an_aborted_input_that_was_scored(self, ledger: Ledger) -> None:
+        ledger.put_inputs_in_transaction(1, commit=False)  # 0, marker 1
+        ledger.put_inputs(1)
+        ledger.scorer().publish(outs([0, 2]), 3)
+        assert reconcile(ledger.settings).counts == {FindingKind.NO_INPUT: 1}
+
+    def test_a_spoilt_audit_event_and_a_missing_link(self, ledger: Ledger) -> None:
+        ledger.put_inputs(4)
+        scorer = ledger.scorer()
+        scorer.publish(outs([0]), 1)
+        scorer.publish(outs([1]), 2, spoil_audit=True)
+        scorer.publish(outs([2]), 3)
+        scorer.skip_a_link()
+        scorer.publish(outs([3]), 4)
+        report = reconcile(ledger.settings)
+        assert report.counts == {FindingKind.BROKEN_CHAIN: 2}
+        assert "the content does not have the hash" in report.findings[0].what
+        assert "3 was expected here" in report.findings[1].what
+
+    def test_outputs_without_any_commit_of_their_partition(self, ledger: Ledger) -> None:
+        ledger.put_inputs(1)
+        ledger.put_inputs(1, partition=1)
+        ledger.scorer().publish(outs([0]), 1)
+        ledger.scorer().publish(outs([0], partition=1))
+        report = reconcile(ledger.settings)
+        assert report.counts == {FindingKind.EARLY: 1}
+        assert report.findings[0].source.endswith("/1/0")
+
+
+class TestNothingToJudge:
+    def test_a_transaction_that_stays_open_is_named(self, ledger: Ledger) -> None:
+        ledger.put_inputs(2)
+        ledger.scorer().publish(outs([0]), 1)
+        hanging = ledger.scorer()
+        hanging.begin(outs([1]))
+        topic = ledger.topic("scores")
+        with pytest.raises(BrokerUnavailable, match=rf"^{topic}/0: a transaction is open since offset 2, .* 1 s: "):
+            reconcile(ledger.settings, timeout_s=1)
+        hanging.abort()
+        assert reconcile(ledger.settings).holds
+
+    def test_pending_offsets_that_stay_pending(self, ledger: Ledger) -> None:
+        ledger.put_inputs(2)
+        hanging = ledger.scorer()
+        hanging.begin(outs([0]), 1)
+        with pytest.raises(BrokerUnavailable, match=f"reading the commits of group {ledger.group_id}"):
+            reconcile(ledger.settings, timeout_s=1)
+        hanging.abort()
+
+    def test_a_group_without_commits(self, ledger: Ledger) -> None:
+        ledger.put_inputs(1)
+        with pytest.raises(CheckFailed, match=f"group {ledger.group_id} has no commits on {ledger.topic('features')}"):
+            reconcile(ledger.settings)
+
+    def test_a_missing_topic(self, ledger: Ledger) -> None:
+        topics = ledger.settings.topics.model_copy(update={"audit": "not-there"})
+        with pytest.raises(BrokerRefused, match="topic not-there is missing"):
+            reconcile(ledger.settings.model_copy(update={"topics": topics}))
+
+    def test_a_broker_that_is_not_there(self) -> None:
+        settings = Settings.model_validate({"kafka": {"bootstrap_servers": "127.0.0.1:1"}})
+        with pytest.raises(BrokerUnavailable, match=r"127\.0\.0\.1:1"):
+            reconcile(settings, timeout_s=1)
+
+
+class TestCommand:
+    @pytest.fixture(autouse=True)
+    def _only_our_settings(self, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in os.environ:
+            if name.startswith(("STREAM_SCORER_", "GENESYS_")):
+                monkeypatch.delenv(name)
+        ledger.set_environment(monkeypatch)
+
+    def test_it_holds(self, ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+        ledger.put_inputs(1500)
+        ledger.scorer().publish([*outs(range(1200)), review(1200), rejected(1201)], 1202)
+        assert main(["reconcile"]) == 0
+        said = capsys.readouterr()
+        assert said.err == ""
+        rows = [line.split() for line in said.out.splitlines()]
+        assert ["0", "0", "1,202", "1,202", "1,200", "1", "1", "1,202", "0", "0", "0", "0", "298"] in rows
+        assert ["all", "1,202", "1,200", "1", "1", "1,202", "0", "0", "0", "0", "298"] in rows
+        assert "1,202 inputs = 1,200 scores + 1 review + 1 rejected" in said.out
+        assert f"the invariant holds for group {ledger.group_id} on {ledger.topic('features')}" in said.out
+
+    def test_it_does_not_hold(self, ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+        ledger.put_inputs(50)
+        ledger.scorer().publish([*outs(range(10)), Out(3, audited=None)], 50)
+        assert main(["reconcile"]) == 1
+        said = capsys.readouterr()
+        [line] = said.err.splitlines()
+        assert line.startswith("stream-scorer: the invariant does not hold for group ")
+        assert line.endswith(": 40 missing, 1 doubled")
+        findings = [line for line in said.out.splitlines() if line.startswith(("missing:", "doubled:"))]
+        assert len(findings) == 20
+        topic = ledger.topic("features")
+        assert findings[0] == f"missing: {topic}/0/10: has no output, no audit entry"
+        assert findings[1].startswith(f"doubled: {topic}/0/3: has one more output, after that at ")
+        assert "… and 21 more" in said.out
+        assert "50 inputs ≠ 11 scores + 0 review + 0 rejected" in said.out
+
+    def test_json(self, ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+        ledger.put_inputs(3)
+        ledger.scorer().publish(outs([0, 2]), 3)
+        assert main(["reconcile", "--json"]) == 1
+        said = capsys.readouterr()
+        assert len(said.err.splitlines()) == 1
+        result = json.loads(said.out)
+        assert result["holds"] is False
+        assert result["counts"] == {"missing": 1}
+        assert result["totals"]["inputs"] == 3
+        assert result["findings"][0]["source"] == f"{ledger.topic('features')}/0/1"
+        assert result["partitions"][0]["missing"] == 1
+
+    def test_no_commits_is_one_line(self, ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["reconcile", "--json"]) == 1
+        said = capsys.readouterr()
+        assert said.out == ""
+        [line] = said.err.splitlines()
+        assert line.startswith(f"stream-scorer: group {ledger.group_id} has no commits")

@@ -1,0 +1,248 @@
+"""What a scorer would write, written by hand: inputs, outputs, audits and commits, with any fault one may wish for."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from stream_scorer.core.avro import Codec
+from stream_scorer.core.hash_chain import AuditChain, counts_of
+from stream_scorer.schema_files import SchemaFile, load_schema
+from stream_scorer.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    import pytest
+
+AUDIT = Codec.single_object(load_schema(SchemaFile.BATCH_AUDIT))
+SCORE = Codec.single_object(load_schema(SchemaFile.CONTACT_SCORE))
+PARTITIONS = 2
+NAMES = ("features", "scores", "review", "rejected", "audit")
+
+
+@dataclass(frozen=True)
+class Out:
+    """What is published of one input record.
+
+    ``to`` names the topic's setting; None: nothing is published. ``audited`` is the outcome in the audit,
+    None: it has no entry there; ``header_batch`` what the header says, empty: what the audit says.
+    """
+
+    offset: int
+    partition: int = 0
+    to: str | None = "scores"
+    audited: str | None = "SCORED"
+    header_batch: str = ""
+    lane: int | None = None
+
+
+def outs(offsets: Iterable[int], **fields: Any) -> list[Out]:
+    return [Out(offset, **fields) for offset in offsets]
+
+
+def review(offset: int) -> Out:
+    return Out(offset, to="review", audited="REVIEW")
+
+
+def rejected(offset: int) -> Out:
+    return Out(offset, to="rejected", audited="REJECTED")
+
+
+@dataclass
+class Ledger:
+    """Topics and a group of a test's own. One lane, one partition of every output topic, where a test does not say."""
+
+    servers: str
+    name: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+    shared: Mapping[str, str] = field(default_factory=dict)
+    group_id: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.group_id = f"group-{self.name}"
+        admin = AdminClient({"bootstrap.servers": self.servers})
+        topics = {self.topic(name) for name in NAMES}
+        for made in admin.create_topics([NewTopic(topic, PARTITIONS, 1) for topic in topics]).values():
+            made.result(30)
+
+    def topic(self, name: str) -> str:
+        return f"{self.shared.get(name, name)}-{self.name}"
+
+    @property
+    def settings(self) -> Settings:
+        topics = {name: self.topic(name) for name in NAMES}
+        kafka = {"bootstrap_servers": self.servers, "group_id": self.group_id}
+        return Settings.model_validate({"kafka": kafka, "topics": topics})
+
+    def set_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("STREAM_SCORER_KAFKA__BOOTSTRAP_SERVERS", self.servers)
+        monkeypatch.setenv("STREAM_SCORER_KAFKA__GROUP_ID", self.group_id)
+        for name in NAMES:
+            monkeypatch.setenv(f"STREAM_SCORER_TOPICS__{name.upper()}", self.topic(name))
+
+    def put_inputs(self, count: int, partition: int = 0) -> None:
+        producer = Producer({"bootstrap.servers": self.servers, "linger.ms": 0})
+        for number in range(count):
+            producer.produce(self.topic("features"), b"%d" % number, partition=partition)
+        assert producer.flush(30) == 0
+
+    def put_inputs_in_transaction(self, count: int, *, commit: bool) -> None:
+        """As many records of partition 0, and a marker after them."""
+        producer = self.producer()
+        producer.begin_transaction()
+        for _ in range(count):
+            producer.produce(self.topic("features"), b"x", partition=0)
+        if commit:
+            producer.commit_transaction(30)
+        else:
+            assert producer.flush(30) == 0
+            producer.abort_transaction(30)
+
+    def producer(self) -> Producer:
+        name = uuid.uuid4().hex
+        producer = Producer({"bootstrap.servers": self.servers, "transactional.id": name, "linger.ms": 0})
+        producer.init_transactions(30)
+        return producer
+
+    def reset_commit(self, offset: int, metadata: str | None = None, partition: int = 0) -> None:
+        """As an operator would: outside of any transaction, without metadata."""
+        consumer = self._consumer()
+        consumer.commit(
+            offsets=[TopicPartition(self.topic("features"), partition, offset, metadata or "")], asynchronous=False
+        )
+        consumer.close()
+
+    def _consumer(self) -> Consumer:
+        return Consumer({"bootstrap.servers": self.servers, "group.id": self.group_id})
+
+    def scorer(self) -> Scorer:
+        return Scorer(self)
+
+
+class Scorer:
+    """One producer session with its hash chain."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._producer = ledger.producer()
+        self._chain = AuditChain(uuid.uuid4().hex, AUDIT)
+
+    def publish(
+        self,
+        published: list[Out],
+        committed: int | None = None,
+        *,
+        start: int = 0,
+        partition: int = 0,
+        spoil_audit: bool = False,
+    ) -> None:
+        """One transaction; ``committed``: the offset it commits for the partition, if any."""
+        self.begin(published, committed, start=start, partition=partition, spoil_audit=spoil_audit)
+        self.commit()
+
+    def begin(
+        self,
+        published: list[Out],
+        committed: int | None = None,
+        *,
+        start: int = 0,
+        partition: int = 0,
+        spoil_audit: bool = False,
+    ) -> None:
+        batch_id = uuid.uuid4().hex
+        self._producer.begin_transaction()
+        for out in published:
+            self._output(out, batch_id)
+        self._plan = self._chain.plan([_event(batch_id, list(self._entries(published)))])
+        for value in self._plan.values:
+            spoilt = value.replace(b"a model", b"A MODEL") if spoil_audit else value
+            self._producer.produce(self._ledger.topic("audit"), spoilt, self._chain.key)
+        if committed is not None:
+            place = TopicPartition(self._ledger.topic("features"), partition, committed, f"start={start}")
+            consumer = self._ledger._consumer()
+            self._producer.send_offsets_to_transaction([place], consumer.consumer_group_metadata(), 30)
+            consumer.close()
+        assert self._producer.flush(30) == 0
+
+    def commit(self) -> None:
+        self._producer.commit_transaction(30)
+        self._chain.confirm(self._plan)
+
+    def abort(self) -> None:
+        self._producer.abort_transaction(30)
+
+    def skip_a_link(self) -> None:
+        """Forget an event of the chain, as if it had never been written."""
+        self._chain.confirm(self._chain.plan([_event("lost", [])]))
+
+    def _output(self, out: Out, batch_id: str) -> None:
+        if out.to is None:
+            return
+        headers: list[tuple[str, str | bytes | None]] = [
+            ("traceparent", b"00-1-1-00"),
+            ("stream-scorer-source", self._source(out).encode()),
+            ("stream-scorer-batch", (out.header_batch or batch_id).encode()),
+        ]
+        if out.to == "rejected":
+            headers.append(("stream-scorer-error-reason", b"undecodable"))
+        value = b"as it came" if out.to == "rejected" else SCORE.encode(_score(batch_id, review=out.to == "review"))
+        lane = out.partition if out.lane is None else out.lane
+        self._producer.produce(self._ledger.topic(out.to), value, b"c", lane, headers=headers)
+
+    def _source(self, out: Out) -> str:
+        return f"{self._ledger.topic('features')}/{out.partition}/{out.offset}"
+
+    def _entries(self, published: list[Out]) -> Iterator[dict[str, Any]]:
+        for out in published:
+            if out.audited is not None:
+                yield {
+                    "source": self._source(out),
+                    "contact_id": "c",
+                    "outcome": out.audited,
+                    "score": None,
+                    "confidence_lower": None,
+                    "confidence_upper": None,
+                    "imputed_features": [],
+                    "reasons": [],
+                }
+
+
+def _score(batch_id: str, *, review: bool) -> dict[str, Any]:
+    return {
+        "event_id": "e",
+        "contact_id": "c",
+        "campaign_id": None,
+        "model_id": "a model",
+        "model_version": None,
+        "score": 0.5,
+        "confidence_lower": 0.4,
+        "confidence_upper": 0.6,
+        "latency_ms": 1.0,
+        "occurred_at": 0,
+        "scored_at": 0,
+        "imputed_features": [],
+        "batch_id": batch_id,
+        "review_reasons": ["narrow_interval"] if review else [],
+    }
+
+
+def _event(batch_id: str, entries: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "batch_id": batch_id,
+        "model_id": "a model",
+        "model_version": None,
+        "request_contacts": len(entries),
+        "started_at": 0,
+        "finished_at": 0,
+        "latency_ms": 1.0,
+        "attempts": 1,
+        "api_status": 200,
+        "correlation_id": None,
+        "counts": counts_of(entries),
+        "contacts": entries,
+    }
