@@ -162,9 +162,14 @@ def test_on_a_terminal_it_is_a_panel() -> None:
     console = Console(force_terminal=True, width=100, color_system=None)
     with console.capture() as printed, ProgressView(console, contacts=2_000, quota=1_200) as view:
         view.show(SNAPSHOT)
-    shown = printed.get()
-    for part in ("scoring 2,000 contacts", "1,000", "700", "35", "50 of 1,200", "holding: HTTP 503"):
-        assert part in shown
+    *_, title, bar, read, scored, review, rejected, state, _bottom, _end = printed.get().splitlines()
+    assert "scoring 2,000 contacts" in title
+    assert bar.count("━") == 60 * 735 // 2_000
+    assert read.strip("│ ").split() == ["read", "1,000", "requests", "in", "flight", "3"]
+    assert scored.strip("│ ").split() == ["scored", "700", "not", "committed", "yet", "0"]
+    assert review.strip("│ ").split() == ["review", "35", "quota", "used", "50", "of", "1,200"]
+    assert rejected.strip("│ ").split()[:3] == ["rejected", "0", "elapsed"]
+    assert state.strip("│ ") == "● holding: HTTP 503"
 
 
 # --- the verdict

@@ -6,7 +6,6 @@ import time
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Final, Self
 
-from rich.console import Group
 from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from stream_scorer.local.demo.watching import Snapshot
 
 _LINE_EVERY_S: Final = 2.0
+_BAR_WIDTH: Final = 60
 _OUTCOMES: Final = (("scored", "green"), ("review", "yellow"), ("rejected", "red"))
 
 
@@ -99,8 +99,11 @@ class ProgressView(AbstractContextManager["ProgressView"]):
         for (left, left_value), (right, right_value) in zip(pairs[::2], pairs[1::2], strict=True):
             numbers.add_row(left, left_value, right, right_value)
         state = Text(f"● {snapshot.trouble}", style="yellow") if snapshot.trouble else Text("● working", style="green")
-        bar = ProgressBar(total=self._contacts, completed=snapshot.settled, width=60)
-        return Panel(Group(bar, numbers, state), title=f"scoring {self._contacts:,} contacts", expand=False)
+        rows = Table.grid()
+        # In a table, since a bar by itself does not end its line.
+        for row in (ProgressBar(total=self._contacts, completed=snapshot.settled, width=_BAR_WIDTH), numbers, state):
+            rows.add_row(row)
+        return Panel(rows, title=f"scoring {self._contacts:,} contacts", expand=False)
 
     def _outcome(self, snapshot: Snapshot, outcome: str) -> Text:
         return Text(f"{snapshot.outcomes.get(outcome, 0):,}", style=dict(_OUTCOMES)[outcome])
