@@ -23,8 +23,8 @@ class ScoringApi(Protocol):
 class RequestPool:
     """``size`` daemon threads around one ``ScoringApi``.
 
-    Not ``concurrent.futures``: its threads are joined when the interpreter exits, so one hanging request would hold up a
-    shutdown for its whole deadline.
+    Not ``concurrent.futures``: its threads are joined when the interpreter exits, so one hanging request would hold up
+    a shutdown for its whole deadline.
     """
 
     def __init__(self, api: ScoringApi, size: int) -> None:
