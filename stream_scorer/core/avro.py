@@ -27,11 +27,13 @@ from fastavro import parse_schema, schemaless_reader
 from fastavro.schema import fingerprint, to_parsing_canonical_form
 
 from stream_scorer.core.avro_writing import compile_writer
-from stream_scorer.core.events import ContactEvent
+from stream_scorer.core.contact_reading import decode_contact, is_readable
 from stream_scorer.errors import InputError, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+__all__ = ["Codec", "UndecodableError", "decode_contact", "single_object_header"]
 
 SINGLE_OBJECT_MARKER: Final = b"\xc3\x01"
 SINGLE_OBJECT_HEADER_BYTES: Final = 10
@@ -57,7 +59,17 @@ class UndecodableError(InputError):
 class Codec:
     """Encodes values of one schema, and decodes values that any of the known writers wrote. Nothing in it changes."""
 
-    __slots__ = ("_header", "_header_bytes", "_max_bytes", "_name", "_plain", "_schema", "_write", "_writers")
+    __slots__ = (
+        "_header_bytes",
+        "_name",
+        "_plain",
+        "_schema",
+        "_write",
+        "_writers",
+        "header",
+        "max_bytes",
+        "writes_contacts",
+    )
 
     def __init__(self, schema: Mapping[str, Any], header: bytes, writers: Mapping[bytes, Any], max_bytes: int) -> None:
         """Use `single_object`; this takes the headers of another framing.
@@ -76,9 +88,9 @@ class Codec:
         self._schema: Any = parse_schema(plain)
         self._write = compile_writer(plain)
         self._name = str(schema["name"]).rpartition(".")[2]
-        self._header = header
+        self.header = header
         self._header_bytes = len(header)
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._writers: dict[bytes, tuple[Any, Any]] = {}
         for written_header, writer in writers.items():
             plain_writer = _without_logical_types(writer)
@@ -86,6 +98,8 @@ class Codec:
             # Equal schemas need no resolution, and without a reader's schema fastavro takes its faster way.
             reader = None if plain_writer == plain else self._schema
             self._writers[written_header] = (parse_schema(plain_writer), reader)
+        # What a value with our own header looks like is known beforehand: see core.contact_reading.
+        self.writes_contacts = writers.get(header) == schema and is_readable(plain)
 
     @classmethod
     def single_object(
@@ -112,7 +126,7 @@ class Codec:
 
     def encode(self, value: Mapping[str, Any]) -> bytes:
         """Return the framed value. It comes from this program: a wrong one is a defect and raises as it may."""
-        return self._header + self._write(value)
+        return self.header + self._write(value)
 
     def encode_body(self, value: Mapping[str, Any]) -> bytes:
         """Return the value's Avro body without framing."""
@@ -120,7 +134,7 @@ class Codec:
 
     def frame(self, body: bytes) -> bytes:
         """Return a body of `encode_body` as `encode` would have."""
-        return self._header + body
+        return self.header + body
 
     def body_of(self, data: bytes) -> bytes:
         """Return the Avro body of a framed value that `decode` has accepted."""
@@ -142,8 +156,8 @@ class Codec:
         known = self._writers.get(data[: self._header_bytes])
         if known is None:
             raise UndecodableError(self._unknown_header(data))
-        if len(data) > self._max_bytes:
-            raise UndecodableError(f"the value has {len(data)} bytes, more than the {self._max_bytes} allowed")
+        if len(data) > self.max_bytes:
+            raise UndecodableError(f"the value has {len(data)} bytes, more than the {self.max_bytes} allowed")
         stream = BytesIO(data)
         stream.seek(self._header_bytes)
         try:
@@ -167,23 +181,6 @@ class Codec:
             name = data[len(SINGLE_OBJECT_MARKER) : SINGLE_OBJECT_HEADER_BYTES].hex()
             return f"the value was written with an unknown schema (fingerprint bytes {name}), not a known {self._name}"
         return f"the value does not begin like an Avro single-object encoding (c301) but with {data[:2].hex()}"
-
-
-def decode_contact(codec: Codec, value: bytes | None) -> ContactEvent:
-    """Decode a ``ContactFeatures`` value.
-
-    Raises:
-        UndecodableError: as `Codec.decode`.
-    """
-    fields = codec.decode(value)
-    return ContactEvent(
-        fields["event_id"],
-        fields["contact_id"],
-        fields["features"],
-        fields["occurred_at"],
-        fields["campaign_id"],
-        fields["model_version"],
-    )
 
 
 def single_object_header(schema: Mapping[str, Any]) -> bytes:

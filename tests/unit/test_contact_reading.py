@@ -1,0 +1,106 @@
+"""The short cut and fastavro: what the one reads, the other reads alike; what the one refuses is never accepted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from stream_scorer.core.avro import Codec, UndecodableError, decode_contact
+from stream_scorer.core.contact_reading import read_usual_contact
+from stream_scorer.schema_files import SchemaFile, load_schema
+
+SCHEMA = load_schema(SchemaFile.CONTACT_FEATURES)
+CODEC = Codec.single_object(SCHEMA)
+START = len(CODEC.header)
+CONTACT: dict[str, Any] = {
+    "event_id": "e-1",
+    "contact_id": "BANK-00001",
+    "features": {"calls": 3, "time": 261.5, "days": None, "known": True, "unknown": False, "job": "retraité"},
+    "occurred_at": 1_700_000_000_123,
+    "campaign_id": None,
+    "model_version": "v2",
+}
+SHORT = st.text("ab \0\x7fé€\U0001f600", max_size=15)
+LONG_NUMBERS = st.integers(-(2**63), 2**63 - 1)
+VALUES = st.none() | st.booleans() | st.integers(-200, 200) | LONG_NUMBERS | st.floats(allow_nan=False) | SHORT
+CONTACTS = st.fixed_dictionaries(
+    {
+        "event_id": SHORT,
+        "contact_id": SHORT,
+        "features": st.dictionaries(SHORT, VALUES, max_size=6),
+        "occurred_at": LONG_NUMBERS,
+        "campaign_id": st.none() | SHORT,
+        "model_version": st.none() | SHORT,
+    }
+)
+
+
+def by_fastavro(value: bytes) -> tuple[Any, ...] | None:
+    try:
+        return tuple(CODEC.decode(value).values())
+    except UndecodableError:
+        return None
+
+
+def check_agreement(value: bytes) -> None:
+    usual = read_usual_contact(value, START)
+    # By their text: NaN is not equal to itself, and True is equal to 1.
+    if usual is not None:
+        assert repr(tuple(usual)) == repr(by_fastavro(value))
+
+
+def test_the_usual_contact_takes_the_short_cut() -> None:
+    assert CODEC.writes_contacts
+    usual = read_usual_contact(CODEC.encode(CONTACT), START)
+    assert usual is not None
+    assert usual._asdict() == {name if name != "occurred_at" else "occurred_at_ms": v for name, v in CONTACT.items()}
+
+
+@settings(max_examples=100, deadline=None)
+@given(contact=CONTACTS)
+def test_every_contact_is_read_as_fastavro_reads_it(contact: dict[str, Any]) -> None:
+    value = CODEC.encode(contact)
+    check_agreement(value)
+    assert repr(tuple(decode_contact(CODEC, value))) == repr(
+        tuple(contact[field["name"]] for field in SCHEMA["fields"])
+    )
+
+
+@pytest.mark.parametrize("field", ["event_id", "contact_id", "campaign_id"])
+def test_a_long_string_is_left_to_fastavro(field: str) -> None:
+    value = CODEC.encode({**CONTACT, field: "x" * 64})
+    assert read_usual_contact(value, START) is None
+    assert decode_contact(CODEC, value)._asdict()[field] == "x" * 64
+
+
+@settings(max_examples=200, deadline=None)
+@given(body=st.binary(max_size=120))
+@example(b"\x02a\x02b\x02\x02k\x02\x02\x00\x00\x00\x00")  # a boolean that is neither 0 nor 1
+@example(b"\x02a\x02b\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x00\x00")  # the greatest long there is
+def test_random_bytes_are_never_read_otherwise(body: bytes) -> None:
+    check_agreement(CODEC.header + body)
+
+
+@settings(max_examples=200, deadline=None)
+@given(contact=CONTACTS, data=st.data())
+def test_mutilated_bytes_are_never_read_otherwise(contact: dict[str, Any], data: st.DataObject) -> None:
+    value = bytearray(CODEC.encode(contact))
+    for _ in range(data.draw(st.integers(1, 3))):
+        value[data.draw(st.integers(START, len(value) - 1))] = data.draw(st.integers(0, 255))
+    check_agreement(bytes(value[: data.draw(st.integers(START, len(value)))]))
+
+
+def test_the_limit_of_size_holds_for_the_short_cut_too() -> None:
+    value = CODEC.encode(CONTACT)
+    with pytest.raises(UndecodableError, match="more than the 20 allowed"):
+        decode_contact(Codec.single_object(SCHEMA, max_bytes=20), value)
+
+
+def test_another_layout_takes_no_short_cut() -> None:
+    fields = [*SCHEMA["fields"][:2][::-1], *SCHEMA["fields"][2:]]
+    codec = Codec.single_object({**SCHEMA, "fields": fields})
+    assert not codec.writes_contacts
+    assert decode_contact(codec, codec.encode(CONTACT)).contact_id == "BANK-00001"
