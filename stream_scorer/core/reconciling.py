@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Kind", "Place", "Reconciliation", "Span"]
 
-_SOURCE_PARTS: Final = 3
 _MAX_DIGITS: Final = 18
 
 
@@ -55,8 +54,7 @@ class Reconciliation:
         self._topic = topic
         self._group_id = group_id
         self._books = {number: Book(f"{topic}/{number}", spans[number]) for number in sorted(spans)}
-        # By the digits in a source, so that nothing is converted for each record.
-        self._by_name = {str(number): book for number, book in self._books.items()}
+        self._by_name = {book.name: book for book in self._books.values()}
         self._codec = audit_codec
         self._truncated = frozenset(truncated_audits)
         self._compacted = compacted
@@ -207,6 +205,7 @@ class Reconciliation:
 
     def _close_inputs(self, book: Book) -> None:
         """Find the inputs that lack something; where nothing lacks, no record is looked at one by one."""
+        book.seal()
         tally = Counter(book.states[: book.known])
         missing = {state for state in tally if not state & OUTPUT}
         book.counts["missing"] = sum(tally[state] for state in missing)
@@ -244,15 +243,11 @@ class Reconciliation:
         return early
 
     def _find(self, source: str) -> tuple[Book, int] | None:
-        parts = source.split("/")
-        if len(parts) != _SOURCE_PARTS or parts[0] != self._topic or not _is_offset(parts[2]):
+        name, _, digits = source.rpartition("/")
+        book = self._by_name.get(name)
+        if book is None or not digits.isdecimal() or len(digits) > _MAX_DIGITS:
             return None
-        book = self._by_name.get(parts[1])
-        return None if book is None else (book, int(parts[2]))
+        return book, int(digits)
 
     def _place(self, packed: int) -> str:
         return str(self._lanes.unpack(packed))
-
-
-def _is_offset(text: str) -> bool:
-    return text.isdecimal() and len(text) <= _MAX_DIGITS

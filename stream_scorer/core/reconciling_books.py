@@ -59,12 +59,25 @@ class Book:
     an audit entry names: records above the commit, and records that no reader finds.
     """
 
-    __slots__ = ("batches", "committed", "counts", "extra", "known", "name", "offsets", "places", "start", "states")
+    __slots__ = (
+        "batches",
+        "committed",
+        "counts",
+        "extra",
+        "known",
+        "name",
+        "offsets",
+        "places",
+        "sealed",
+        "start",
+        "states",
+    )
 
     def __init__(self, name: str, span: Span) -> None:
         self.name = name
         self.start, self.committed = span
         self.known = 0
+        self.sealed = False
         self.offsets = array("q")
         self.states = bytearray()
         self.batches = array("q")
@@ -75,6 +88,8 @@ class Book:
     def slot(self, offset: int) -> int:
         """The slot of an offset at or above the start; made where it is not an input below the commit."""
         offsets, known = self.offsets, self.known
+        if not self.sealed:
+            self.seal()
         guess = offset - self.start
         if guess < known and offsets[guess] == offset:
             return guess  # no gap before it
@@ -85,19 +100,24 @@ class Book:
         slot = self.extra.get(offset)
         if slot is None:
             slot = self.extra[offset] = known + len(self.extra)
-            self._grow()
+            self._grow(1)
         return slot
 
     def add(self, offset: int) -> None:
         """One more input below the commit; all of them come before the first `slot`."""
         self.offsets.append(offset)
         self.known += 1
-        self._grow()
 
-    def _grow(self) -> None:
-        self.states.append(0)
-        self.batches.append(0)
-        self.places.append(0)
+    def seal(self) -> None:
+        """Make room for what will be seen of the inputs: at once, which is cheaper than for each of them."""
+        if not self.sealed:
+            self.sealed = True
+            self._grow(self.known)
+
+    def _grow(self, slots: int) -> None:
+        self.states.extend(bytes(slots))
+        self.batches.frombytes(bytes(slots * self.batches.itemsize))
+        self.places.frombytes(bytes(slots * self.places.itemsize))
 
     def inputs_in(self, states: Collection[int]) -> Iterator[int]:
         """The slots of the inputs below the commit that are in one of these states."""
