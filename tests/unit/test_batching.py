@@ -168,6 +168,14 @@ class TestRepeats:
         assert ids_of(batches.take_any()) == ["a", "b"]
         assert ids_of(batches.take_any()) == ["a", "b"]
 
+    def test_a_repeat_never_joins_its_own_batch_though_an_earlier_one_lacks_it(self) -> None:
+        batches = batcher(max_body_bytes=1_000)
+        batches.add(sized("other", 300), 0.0)
+        batches.add(sized("a", 750), 0.0)  # too large for the first, which stays open
+        batches.add(sized("a", 100), 0.0)
+        taken = [ids_of(batches.take_any()) for _ in range(3)]
+        assert taken == [["other"], ["a"], ["a"]]
+
     def test_repeats_after_a_batch_was_closed_for_its_size(self) -> None:
         batches = batcher(max_body_bytes=1_000)
         batches.add(sized("a", 600), 0.0)

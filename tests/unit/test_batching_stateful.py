@@ -32,7 +32,7 @@ class BatcherMachine(RuleBasedStateMachine):
 
     @rule(
         contact_id=st.sampled_from("abcdef"),
-        size=st.integers(31, 420),
+        size=st.one_of(st.sampled_from([31, 60, 150, 250, 300]), st.integers(31, 420)),
         version=st.sampled_from([None, "1", "a longer one"]),
         from_event=st.booleans(),
         partition=st.integers(0, 2),
