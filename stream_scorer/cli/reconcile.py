@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated, Final
+from types import MappingProxyType
+from typing import Annotated, Any, Final
 
 import typer
 from rich import box
-from rich.console import Console
+from rich.console import Console, ConsoleOptions
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -39,6 +40,7 @@ _COLUMNS: Final = {
     "out_of_order": "out of order",
     "waiting": "waiting",
 }
+_LOOK: Final[Mapping[str, Any]] = MappingProxyType({"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0), "pad_edge": False})
 _VIOLATIONS: Final = frozenset({"missing", "doubled", "early", "out_of_order"})
 
 
@@ -71,7 +73,7 @@ def reconcile(
 
 def print_report(report: Report, console: Console) -> None:
     """Print the table, the equation, notes and findings."""
-    console.print(_table(report))
+    console.print(_table(report, console))
     console.print(report.equation, highlight=False)
     console.print(
         f"{report.audit_events:,} audit events in {report.chains:,} hash chains; not judged: {report.before:,} outputs"
@@ -90,16 +92,40 @@ def print_report(report: Report, console: Console) -> None:
         console.print(report.verdict, markup=False, highlight=False, soft_wrap=True, style="green")
 
 
-def _table(report: Report) -> Table:
-    # A footer would stand apart from what it sums up; the totals are the last row.
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+def _table(report: Report, console: Console) -> Table:
+    """A row for each partition; where the console is too narrow for that, a column."""
+    wide = _wide(report)
+    return wide if console.measure(wide, options=_unbounded(console)).maximum <= console.width else _narrow(report)
+
+
+def _unbounded(console: Console) -> ConsoleOptions:
+    return console.options.update(width=_FILE_WIDTH)
+
+
+def _wide(report: Report) -> Table:
+    table = Table(**_LOOK)
     for title in _COLUMNS.values():
-        table.add_column(title, justify="right")
+        table.add_column(title, justify="right", overflow="fold")
     for partition in report.partitions:
         table.add_row(*_cells(partition))
     if len(report.partitions) > 1:
+        # A footer would stand apart from what it sums up.
         table.add_section()
         table.add_row(*_cells(report.totals), style="bold")
+    return table
+
+
+def _narrow(report: Report) -> Table:
+    columns = [[Text(title) for title in _COLUMNS.values()]]
+    columns += [list(_cells(partition)) for partition in report.partitions]
+    if len(report.partitions) > 1:
+        columns.append(list(_cells(report.totals)))
+    rows = list(zip(*columns, strict=True))
+    table = Table(**_LOOK)
+    for number, title in enumerate(rows[0]):
+        table.add_column(title, justify="right" if number else "left", overflow="fold")
+    for row in rows[1:]:
+        table.add_row(*row)
     return table
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from rich.console import Console
 
+from stream_scorer.cli.reconcile import print_report
 from stream_scorer.core.avro import Codec
-from stream_scorer.core.findings import Finding, FindingKind, Findings, Report
+from stream_scorer.core.findings import Finding, FindingKind, Findings, PartitionReport, Report
 from stream_scorer.core.hash_chain import AuditChain, ChainVerifier, counts_of
 from stream_scorer.core.reconciling import Kind, Place, Reconciliation, Span
 from stream_scorer.schema_files import SchemaFile, load_schema
@@ -368,3 +371,14 @@ class TestFindings:
         assert plain["findings"] == [
             {"kind": "missing", "source": "in/0/4", "what": "has no output, no audit entry", "where": ""}
         ]
+
+
+@pytest.mark.parametrize("width", [160, 80])
+def test_no_number_is_cut_on_a_narrow_terminal(width: int) -> None:
+    partitions = tuple(PartitionReport(number, 0, 250_000, 250_000, scored=249_000 + number) for number in range(4))
+    console = Console(width=width, record=True, file=io.StringIO())
+    print_report(Report("in", "group", partitions, {}, (), 0, 0, 0, 0), console)
+    shown = console.export_text()
+    for number in ("250,000", "249,003", "1,000,000", "996,006"):
+        assert number in shown.partition("inputs =")[0]
+    assert "…" not in shown
