@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from stream_scorer.core.events import Headers, Outcome, Rejected, Scored, SourceRecord
+from stream_scorer.core.score_writing import ScoreWriter
 from stream_scorer.kafka.sink import OutRecord
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Encoder:
 
     def __init__(self, topics: OutputTopics, score_codec: Codec) -> None:
         self._topics = topics
-        self._codec = score_codec
+        self._write = ScoreWriter(score_codec).write
 
     def encode(self, outcome: Outcome, batch_id: str) -> OutRecord:
         """The record for one outcome, listed in the audit event ``batch_id``."""
@@ -48,27 +49,9 @@ class Encoder:
         return _size(record) > self._topics.max_bytes[record.topic] - _FRAME_BYTES
 
     def _scored(self, scored: Scored, batch_id: str) -> OutRecord:
-        contact, request, score, lower, upper, review_reasons = scored
-        value = self._codec.encode(
-            {
-                "event_id": contact.event_id,
-                "contact_id": contact.contact_id,
-                "campaign_id": contact.campaign_id,
-                "model_id": request.model_id,
-                "model_version": request.model_version,
-                "score": score,
-                "confidence_lower": lower,
-                "confidence_upper": upper,
-                "latency_ms": request.latency_ms or 0.0,
-                "occurred_at": contact.occurred_at_ms,
-                "scored_at": request.finished_at_ms,
-                "imputed_features": contact.imputed_features,
-                "batch_id": request.batch_id,
-                "review_reasons": review_reasons,
-            }
-        )
-        topic = self._topics.review if review_reasons else self._topics.scores
-        return OutRecord(topic, contact.contact_id.encode(), value, _headers(contact.record, batch_id))
+        topic = self._topics.review if scored.review_reasons else self._topics.scores
+        contact = scored.contact
+        return OutRecord(topic, contact.contact_id.encode(), self._write(scored), _headers(contact.record, batch_id))
 
     def _rejected(self, rejected: Rejected, batch_id: str) -> OutRecord:
         record = rejected.record
