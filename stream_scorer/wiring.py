@@ -21,6 +21,7 @@ from stream_scorer.core.verifying import Verifier
 from stream_scorer.genesys.client import ScoringClient
 from stream_scorer.genesys.quota import Quota
 from stream_scorer.genesys.wire import body_overhead, encode_contact
+from stream_scorer.kafka.client_logs import client_logger
 from stream_scorer.kafka.config import consumer_config, producer_config
 from stream_scorer.kafka.limits import max_message_bytes
 from stream_scorer.kafka.sink import TransactionalSink
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 _LIVE_LIMIT_S: Final = 120.0
 # A share of the socket time-out after which librdkafka may have sent an EndTxn a second time (see kafka.sink).
 _LATE_SHARE: Final = 0.9
-_COMMIT_BUDGET_S: Final = 30.0
+_COMMIT_BUDGET_S: Final = 20.0
 _MAX_RECORD_BYTES: Final = 4 * 1024 * 1024
 
 
@@ -117,8 +118,9 @@ class ScoringService:
             rules=_rules(settings),
             clock=clock,
             observe=observe,
+            max_contacts_per_minute=settings.scoring.max_contacts_per_minute,
         )
-        log = logging.getLogger("librdkafka")
+        log = client_logger()
         source = Source(
             consumer_config(settings, logger=log),
             settings.topics.features,
@@ -156,7 +158,6 @@ class ScoringService:
             commit_budget_s=_COMMIT_BUDGET_S,
             late_s=_LATE_SHARE * config["socket.timeout.ms"] / 1000,
             own_timeout_s=config["transaction.timeout.ms"] / 2000,
-            should_stop=self._stopping.is_set,
         )
         output_topics = OutputTopics(topics.scores, topics.review, topics.rejected, topics.audit, limits)
         return Publisher(

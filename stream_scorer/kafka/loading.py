@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from stream_scorer.kafka.errors import translate
-from stream_scorer.kafka.sink import RECORD_ERRORS
+from stream_scorer.kafka.session import RECORD_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

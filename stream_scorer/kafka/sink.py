@@ -1,7 +1,7 @@
 """Writes transactions: the records of finished contacts together with the input offsets they finish, or neither.
 
-One producer session (a ``Producer`` after ``init_transactions``) publishes until anything at all goes wrong; then it is
-thrown away and a new one is made, which fences the old and settles what it left open. Why nothing is patched up:
+One producer session publishes until anything at all goes wrong; then it is thrown away and a new one is made, which
+fences the old and settles what it left open. Why nothing is patched up:
 
 - After an aborted transaction the next good one aborts too (``OUT_OF_ORDER_SEQUENCE_NUMBER``).
 - A commit that timed out may have happened; aborting it then fails. The same call is repeated, which is safe; when its
@@ -12,33 +12,23 @@ thrown away and a new one is made, which fences the old and settles what it left
 
 from __future__ import annotations
 
-import threading
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException
+
+from stream_scorer.kafka.bounded import HungError
+from stream_scorer.kafka.session import ProducerSession
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from confluent_kafka import Message, TopicPartition
+    from confluent_kafka import TopicPartition
 
     from stream_scorer.core.events import Headers
 
-# What a delivery report says of a record itself; everything else is about the cluster and holds.
-RECORD_ERRORS = frozenset(
-    {
-        KafkaError.MSG_SIZE_TOO_LARGE,
-        KafkaError.INVALID_RECORD,
-        KafkaError.INVALID_TIMESTAMP,
-        KafkaError.POLICY_VIOLATION,
-    }
-)
 _FENCED = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH})  # noqa: SLF001 - its public name
 _STALE = frozenset({KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID, KafkaError.FENCED_INSTANCE_ID})
-_CALL_S = 1.0
-_ABORT_S = 2.0
 
 
 class OutRecord(NamedTuple):
@@ -85,9 +75,8 @@ class TransactionalSink:
         config: the producer's librdkafka properties, ``transactional.id`` among them.
         monotonic: clock in seconds.
         commit_budget_s: how long a commit is repeated before its outcome counts as unknown.
-        late_s: an end of a transaction that took longer makes the session suspect (0.9 of ``socket.timeout.ms``).
+        late_s: a commit that took longer makes the session suspect (0.9 of ``socket.timeout.ms``).
         own_timeout_s: a transaction that took longer than this may have been ended by the broker's own time-out.
-        should_stop: asked between attempts, so that a shutdown does not wait for a broker that is away.
     """
 
     def __init__(
@@ -98,42 +87,34 @@ class TransactionalSink:
         commit_budget_s: float,
         late_s: float,
         own_timeout_s: float,
-        should_stop: Callable[[], bool],
     ) -> None:
         self._config = config
         self._monotonic = monotonic
         self._commit_budget_s = commit_budget_s
         self._late_s = late_s
         self._own_timeout_s = own_timeout_s
-        self._should_stop = should_stop
-        self._producer: Producer | None = None
-        self._opening: Producer | None = None
-        self._suspect = False
-        self._refused: dict[int, str] = {}
+        self._session: ProducerSession | None = None
+        self._opening: ProducerSession | None = None
 
     @property
     def is_open(self) -> bool:
         """Whether a session is there that may be used. If not, ``open`` makes one."""
-        return self._producer is not None
+        return self._session is not None
 
     def open(self) -> Failed | None:
-        """Makes a new session, or goes on making it; returns why it is not there yet, or None once it is.
-
-        Blocks for a second at most: a signal must not wait for a broker that is away.
-        """
+        """Makes a new session, or goes on making it; returns why it is not there yet, or None once it is."""
         self.discard()
         if self._opening is None:
-            self._suspect = False
-            self._opening = Producer({**self._config, "error_cb": self._on_error})
+            self._opening = ProducerSession(self._config, self._commit_budget_s)
+        opening = self._opening
         try:
-            self._opening.init_transactions(_CALL_S)
-        except KafkaException as error:
-            if not error.args[0].retriable():
-                opening, self._opening = self._opening, None
-                _dispose(opening)
+            opening.init()
+        except (KafkaException, HungError) as error:
+            if isinstance(error, HungError) or not error.args[0].retriable():
+                self._opening = None
+                opening.dispose()
             return _failed(error)
-        self._producer, self._opening = self._opening, None
-        self._suspect = False
+        self._session, self._opening = opening, None
         return None
 
     def publish(self, records: Sequence[OutRecord], offsets: list[TopicPartition], group: Any) -> Publication:
@@ -142,104 +123,42 @@ class TransactionalSink:
         ``group`` is the consumer's group metadata: it carries the generation, so that a worker that was thrown out of
         its group without knowing cannot commit.
         """
-        producer = self._producer
-        if producer is None:
+        session = self._session
+        if session is None:
             return Failed("no producer session")
-        self._refused = {}
         began_at = self._monotonic()
         try:
-            producer.begin_transaction()
-            for index, record in enumerate(records):
-                self._produce(producer, index, record)
-            if self._refused:
-                return self._give_up(RecordsRefused(dict(self._refused)))
-            self._repeat(partial(producer.send_offsets_to_transaction, offsets, group))
-            ending_at = self._monotonic()
-            self._repeat(producer.commit_transaction)
-        except KafkaException as error:
-            if self._refused:
-                return self._give_up(RecordsRefused(dict(self._refused)))
+            session.write(records)
+            if session.refused:
+                return self._give_up(session, RecordsRefused(dict(session.refused)))
+            commit_s = session.commit(offsets, group)
+        except (KafkaException, HungError) as error:
+            if session.refused:
+                return self._give_up(session, RecordsRefused(dict(session.refused)))
             failed = _failed(error)
             if self._monotonic() - began_at > self._own_timeout_s:
-                # It took so long that the broker itself has ended the transaction: nobody else fenced us.
-                failed = Failed(failed.message)
-            return self._give_up(failed)
-        now = self._monotonic()
-        if self._suspect or now - ending_at >= self._late_s or now - began_at >= self._commit_budget_s:
+                # It took so long that the broker itself may have ended the transaction: nobody else fenced us.
+                failed = replace(failed, fenced=False)
+            return self._give_up(session, failed)
+        if session.is_suspect or commit_s >= self._late_s:
             self.discard()
         return Committed()
 
     def discard(self) -> None:
         """Ends the session. What it left open is aborted by the next ``open``, or by the broker's time-out."""
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            _dispose(producer)
+        session, self._session = self._session, None
+        if session is not None:
+            session.dispose()
 
-    def _give_up(self, publication: Publication) -> Publication:
-        producer = self._producer
-        if producer is not None:
-            try:
-                producer.purge()
-                producer.abort_transaction(_ABORT_S)
-            except KafkaException:
-                pass  # the next session's init_transactions settles it
+    def _give_up(self, session: ProducerSession, publication: Publication) -> Publication:
+        session.abort()
         self.discard()
         return publication
 
-    def _produce(self, producer: Producer, index: int, record: OutRecord) -> None:
-        while True:
-            try:
-                producer.produce(
-                    record.topic,
-                    record.value,
-                    record.key,
-                    headers=record.headers,  # type: ignore[arg-type]  # the stub wants the invariant list of a wider union
-                    on_delivery=partial(self._on_delivery, index),
-                )
-            except BufferError:
-                producer.poll(0.1)  # the queue is full: wait for the broker to take some
-                if self._suspect or self._should_stop():
-                    raise KafkaException(KafkaError(KafkaError._QUEUE_FULL)) from None  # noqa: SLF001
-            except KafkaException as error:
-                if error.args[0].code() not in RECORD_ERRORS:
-                    raise
-                self._refused[index] = error.args[0].str()
-                return
-            else:
-                return
 
-    def _on_delivery(self, index: int, error: KafkaError | None, _message: Message) -> None:
-        if error is not None and error.code() in RECORD_ERRORS:
-            self._refused[index] = error.str()
-
-    def _on_error(self, error: KafkaError) -> None:
-        if error.code() in {KafkaError._TIMED_OUT, KafkaError._TIMED_OUT_QUEUE}:  # noqa: SLF001
-            self._suspect = True
-
-    def _repeat(self, call: Callable[[float], Any]) -> None:
-        """Repeats the same call while librdkafka says that this is safe, until the budget is used up."""
-        give_up_at = self._monotonic() + self._commit_budget_s
-        while True:
-            try:
-                call(_CALL_S)
-            except KafkaException as error:
-                stop_early = self._should_stop() and self._suspect
-                if not error.args[0].retriable() or self._monotonic() >= give_up_at or stop_early:
-                    raise
-            else:
-                return
-
-
-def _failed(error: KafkaException) -> Failed:
+def _failed(error: KafkaException | HungError) -> Failed:
+    if isinstance(error, HungError):
+        return Failed(str(error))
     kafka_error = error.args[0]
     code = kafka_error.code()
     return Failed(f"{kafka_error.name()}: {kafka_error.str()}", fenced=code in _FENCED, stale=code in _STALE)
-
-
-def _dispose(producer: Producer) -> None:
-    """Destroying a producer can block while a broker is away: that is no reason for the loop to stand still."""
-    threading.Thread(target=_drop, args=(producer,), name="producer-disposal", daemon=True).start()
-
-
-def _drop(producer: Producer) -> None:
-    producer.purge()

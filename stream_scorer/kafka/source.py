@@ -151,8 +151,8 @@ class Source:
         consumer.incremental_assign(
             [TopicPartition(p.topic, p.number, next_offset) for p, (_, next_offset) in starts.items()]
         )
-        if self._paused:
-            consumer.pause([TopicPartition(*partition) for partition in starts])  # it comes unpaused
+        # A partition comes unpaused if it is new, but as it went if it was lost while paused: say it either way.
+        (consumer.pause if self._paused else consumer.resume)([TopicPartition(*partition) for partition in starts])
         for partition, (start_offset, next_offset) in starts.items():
             self._told().owned(partition, start_offset=start_offset, next_offset=next_offset)
 

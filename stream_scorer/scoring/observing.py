@@ -159,16 +159,17 @@ class Observer:
         match publication:
             case Committed():
                 self._metrics.transaction(outcome="committed")
-                self._trouble = None
             case RecordsRefused(errors):
                 self._metrics.transaction(outcome="refused")
                 self._log.warning("records refused", records=len(errors), detail=next(iter(errors.values())))
             case _:
                 self._metrics.transaction(outcome="failed")
 
-    def kafka_trouble(self, message: str) -> None:
-        """Nothing can be published for now."""
-        if message != self._trouble:
+    def kafka_trouble(self, message: str | None) -> None:
+        """Nothing can be published for now, or that is over (None)."""
+        if message is None:
+            self._log.info("publishing again", after=self._trouble)
+        elif message != self._trouble:
             self._log.warning("publishing failed, trying again", detail=message)
         self._trouble = message
 

@@ -102,7 +102,11 @@ class Publisher:
     def publish_due(self) -> None:
         """Publishes the finished heads if it is time to."""
         now = self._clock.monotonic()
-        if now >= self._retry_at and now - self._published_at >= self._commit_interval_s:
+        if now < self._retry_at:
+            return
+        if self.trouble is not None and not self._ready():
+            return
+        if now - self._published_at >= self._commit_interval_s:
             self.publish()
 
     def publish(self) -> bool:
@@ -228,7 +232,9 @@ class Publisher:
                 self._trouble(str(error), now)
                 return False
             self._settled = True
-        self.trouble = None
+        if self.trouble is not None:
+            self.trouble = None
+            self._observe.kafka_trouble(None)
         self.is_stale = False
         return True
 

@@ -1,0 +1,138 @@
+"""One producer session: a transactional ``Producer`` from its ``init_transactions`` to the first thing that goes wrong.
+
+What its callbacks report stays with the session: one that was left behind in a call that hangs can still be called back
+years later, and must not speak for its successor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from stream_scorer.kafka.bounded import within
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from confluent_kafka import Message, TopicPartition
+
+    from stream_scorer.kafka.sink import OutRecord
+
+# What a delivery report says of a record itself; everything else is about the cluster and holds.
+RECORD_ERRORS: Final = frozenset(
+    {
+        KafkaError.MSG_SIZE_TOO_LARGE,
+        KafkaError.INVALID_RECORD,
+        KafkaError.INVALID_TIMESTAMP,
+        KafkaError.POLICY_VIOLATION,
+    }
+)
+_TIMED_OUT: Final = frozenset({KafkaError._TIMED_OUT, KafkaError._TIMED_OUT_QUEUE})  # noqa: SLF001 - their public names
+_CALL_S: Final = 1.0
+_ABORT_S: Final = 2.0
+# Over what was asked for; a call that needs longer is taken to hang.
+_SLACK_S: Final = 5.0
+
+
+class ProducerSession:
+    """See the module's text.
+
+    Args:
+        config: the producer's librdkafka properties.
+        budget_s: how long the offsets are tried to be sent, and how long a commit is repeated, in seconds.
+    """
+
+    def __init__(self, config: dict[str, Any], budget_s: float) -> None:
+        self._producer = Producer({**config, "error_cb": self._on_error})
+        self._budget_s = budget_s
+        self.is_suspect = False
+        self.refused: dict[int, str] = {}
+
+    def init(self) -> None:
+        """Fences and settles whatever had this transactional id before.
+
+        Raises:
+            KafkaException: not yet, where it is retriable: the same call goes on.
+            HungError: it did not come back.
+        """
+        within(_CALL_S + _SLACK_S, partial(self._producer.init_transactions, _CALL_S))
+        self.is_suspect = False
+
+    def write(self, records: Sequence[OutRecord]) -> None:
+        """Begins a transaction and hands over its records. ``refused`` says which ones librdkafka would not take."""
+        self.refused = {}
+        self._producer.begin_transaction()
+        for index, record in enumerate(records):
+            self._produce(index, record)
+
+    def commit(self, offsets: list[TopicPartition], group: Any) -> float:
+        """Adds the offsets and commits. Returns how many seconds the commit took.
+
+        Raises:
+            KafkaException: it failed, or its outcome is unknown.
+            HungError: the same.
+        """
+        # Once only: called again after a time-out, it hangs (see kafka.bounded).
+        send = partial(self._producer.send_offsets_to_transaction, offsets, group, self._budget_s)
+        within(self._budget_s + _SLACK_S, send)
+        began_at = time.monotonic()
+        within(self._budget_s + _CALL_S + _SLACK_S, self._repeat_commit)
+        return time.monotonic() - began_at
+
+    def abort(self) -> None:
+        """Ends the transaction now, if that is possible; if not, the next session does."""
+        with contextlib.suppress(KafkaException, TimeoutError):
+            self._producer.purge()
+            within(_ABORT_S + _SLACK_S, partial(self._producer.abort_transaction, _ABORT_S))
+
+    def dispose(self) -> None:
+        """Destroying a producer can block while a broker is away: no reason for the loop to stand still."""
+        threading.Thread(target=self._producer.purge, name="producer-disposal", daemon=True).start()
+
+    def _repeat_commit(self) -> None:
+        """Repeats the same call while librdkafka says that this is safe, until the budget is used up."""
+        give_up_at = time.monotonic() + self._budget_s
+        while True:
+            try:
+                self._producer.commit_transaction(_CALL_S)
+            except KafkaException as error:
+                if not error.args[0].retriable() or time.monotonic() >= give_up_at:
+                    raise
+            else:
+                return
+
+    def _produce(self, index: int, record: OutRecord) -> None:
+        give_up_at = time.monotonic() + self._budget_s
+        while True:
+            try:
+                self._producer.produce(
+                    record.topic,
+                    record.value,
+                    record.key,
+                    headers=record.headers,  # type: ignore[arg-type]  # the stub asks for more
+                    on_delivery=partial(self._on_delivery, index),
+                )
+            except BufferError:
+                self._producer.poll(0.1)  # the queue is full: wait for the broker to take some
+                if time.monotonic() >= give_up_at:
+                    raise KafkaException(KafkaError(KafkaError._QUEUE_FULL)) from None  # noqa: SLF001
+            except KafkaException as error:
+                if error.args[0].code() not in RECORD_ERRORS:
+                    raise
+                self.refused[index] = error.args[0].str()
+                return
+            else:
+                return
+
+    def _on_delivery(self, index: int, error: KafkaError | None, _message: Message) -> None:
+        if error is not None and error.code() in RECORD_ERRORS:
+            self.refused[index] = error.str()
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.code() in _TIMED_OUT:
+            self.is_suspect = True
