@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from stream_scorer.scoring.holding import Hold
 
 
-_GAUGES_EVERY_S = 0.2
+# A shorter wait for the quota is the ordinary pace of a backlog.
+_WAIT_WORTH_SAYING_S = 5.0
 
 
 class Log(Protocol):
@@ -81,20 +82,25 @@ class Observer:
         self._hold: Hold | None = None
         self._partitions: set[Partition] = set()
         self._beat_at = monotonic()
-        self._gauged_at = 0.0
+        self._wait_reason: str | None = None
+        self._waiting_since = 0.0
         self._joined = False
         self._draining = False
 
     # --- the loop
 
-    def beat(self, *, in_flight: int, uncommitted: int, quota_remaining: int) -> None:
-        """The loop went round; the gauges are set a few times a second at most."""
+    def beat(self) -> None:
+        """The loop went round."""
         self._beat_at = self._monotonic()
-        if self._beat_at - self._gauged_at >= _GAUGES_EVERY_S:
-            self._gauged_at = self._beat_at
-            self._metrics.in_flight(in_flight)
-            self._metrics.uncommitted(uncommitted)
-            self._metrics.quota_remaining(quota_remaining)
+
+    def state(self, *, in_flight: int, uncommitted: int, quota_remaining: int, wait_reason: str | None) -> None:
+        """How things stand, a few times a second; ``wait_reason``: why a request that is due is not sent."""
+        self._metrics.in_flight(in_flight)
+        self._metrics.uncommitted(uncommitted)
+        self._metrics.quota_remaining(quota_remaining)
+        if wait_reason != self._wait_reason:
+            self._wait_reason = wait_reason
+            self._waiting_since = self._monotonic()
 
     def draining(self) -> None:
         """The loop is about to end."""
@@ -203,4 +209,6 @@ class Observer:
             return f"holding: {self._hold.reason}"
         if self._trouble is not None:
             return f"kafka: {self._trouble}"
+        if self._wait_reason is not None and self._monotonic() - self._waiting_since >= _WAIT_WORTH_SAYING_S:
+            return f"waiting: {self._wait_reason}"
         return None

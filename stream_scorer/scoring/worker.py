@@ -31,6 +31,7 @@ _BUSY_WAIT_S = 0.005
 # Pausing throws away what librdkafka has fetched ahead: for less than this, not reading is enough.
 _PAUSE_AFTER_S = 1.0
 _REOPEN_S = 1.0
+_REPORT_EVERY_S = 0.2
 _MAX_UNCOMMITTED_BYTES = 64 * 1024 * 1024
 
 
@@ -68,6 +69,7 @@ class Worker:
         self._source = source
         self._publisher = publisher
         self._read_at = 0.0
+        self._reported_at = 0.0
         self._found_work = False
 
     def run(self) -> None:
@@ -123,10 +125,11 @@ class Worker:
         self._found_work = bool(records)
 
     def _room(self) -> int:
-        """How many records may be read now. None during a hold, unless nothing is left to probe the API with."""
+        """How many records may be read now. None during a hold, unless it takes other contacts to probe the API with."""
         if self._ledger.uncommitted_bytes >= _MAX_UNCOMMITTED_BYTES:
             return 0
-        if self._holding.current is not None and (self._asker.waiting or self._batcher.waiting):
+        waiting = self._asker.waiting or self._batcher.waiting
+        if self._holding.current is not None and waiting and not self._asker.probed_all:
             return 0
         return self._max_uncommitted - self._ledger.uncommitted
 
@@ -135,11 +138,16 @@ class Worker:
         return 0.0 if self._found_work else _BUSY_WAIT_S
 
     def _report(self) -> None:
-        self._observe.beat(
-            in_flight=self._asker.in_flight,
-            uncommitted=self._ledger.uncommitted,
-            quota_remaining=self._asker.quota_remaining,
-        )
+        now = self._clock.monotonic()
+        self._observe.beat()
+        if now - self._reported_at >= _REPORT_EVERY_S:
+            self._reported_at = now
+            self._observe.state(
+                in_flight=self._asker.in_flight,
+                uncommitted=self._ledger.uncommitted,
+                quota_remaining=self._asker.quota_remaining,
+                wait_reason=self._asker.wait_reason(now),
+            )
 
     def _finish(self) -> None:
         """Waits for the answers that are under way, up to a limit, commits what is finished and leaves the group."""
