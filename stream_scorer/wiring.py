@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import threading
 import time
@@ -39,6 +38,8 @@ from stream_scorer.scoring.worker import Worker
 from stream_scorer.telemetry import PrometheusMetrics
 
 if TYPE_CHECKING:
+    import logging
+
     from stream_scorer.settings import Settings
 
 # How often the loop may stand still before /livez says so: several times what any of its calls may take.

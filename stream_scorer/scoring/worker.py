@@ -125,7 +125,7 @@ class Worker:
         self._found_work = bool(records)
 
     def _room(self) -> int:
-        """How many records may be read now. None during a hold, unless it takes other contacts to probe the API with."""
+        """How many records may be read now. None during a hold, unless a probe takes other contacts."""
         if self._ledger.uncommitted_bytes >= _MAX_UNCOMMITTED_BYTES:
             return 0
         waiting = self._asker.waiting or self._batcher.waiting
