@@ -1,1 +1,1 @@
-pytest_plugins = ("kafka_fixture", "simulator_fixture")
+pytest_plugins = ("kafka_fixture", "simulator_fixture", "support_worker")

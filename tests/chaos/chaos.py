@@ -1,0 +1,149 @@
+"""The kill storm: workers die by SIGKILL at random moments while contacts flow, a third joins and leaves meanwhile.
+
+``python tests/chaos/chaos.py [--kills N] [--contacts N] [--seed N]`` runs it on a Kafka and a simulator of its own and
+prints what it measured; the tests beside it run the same storm. The order of events is drawn from the seed, the moments
+are tied to the progress of the group, so that every kill falls while contacts flow, plus a random delay, so that it
+falls anywhere in the loop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from support_arena import contacts
+from support_judge import judge
+from support_worker import Stage
+
+from stream_scorer.local.kafka import EmbeddedKafka, KafkaConfig
+from stream_scorer.local.simulator import Simulator
+
+if TYPE_CHECKING:
+    from support_worker import WorkerProcess
+
+PARTITIONS = 4
+MAX_UNCOMMITTED = 2000
+# Small requests and a slow API keep many requests in flight at any moment: what a kill can cost.
+SETTINGS = {
+    "STREAM_SCORER_SCORING__MAX_CONTACTS": "100",
+    "STREAM_SCORER_SCORING__MAX_IN_FLIGHT": "8",
+    "STREAM_SCORER_SCORING__MAX_UNCOMMITTED": str(MAX_UNCOMMITTED),
+    "STREAM_SCORER_SCORING__LINGER_MS": "20",
+    "STREAM_SCORER_SCORING__COMMIT_INTERVAL_MS": "50",
+}
+LATENCY_MS = 150
+_LONGEST_DELAY_S = 0.4
+_GUESTS_EVERY = 5  # kills between the coming or going of the third worker
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a storm measured."""
+
+    contacts: int
+    kills: int
+    paid_twice: int
+    chains: int
+    seconds: float
+
+    @property
+    def bound(self) -> int:
+        """The most that the kills may cost: ``max_uncommitted`` each."""
+        return self.kills * MAX_UNCOMMITTED
+
+    def __str__(self) -> str:
+        each = self.paid_twice / self.kills if self.kills else 0.0
+        return (
+            f"{self.contacts} contacts, {self.kills} SIGKILLs in {self.seconds:.0f} s: none lost, none visible twice, "
+            f"{self.chains} audit chains whole; {self.paid_twice} contacts paid twice, {each:.0f} a kill "
+            f"(allowed: {MAX_UNCOMMITTED} a kill)"
+        )
+
+
+class Storm:
+    """Two workers that are killed and started again under their names, and a guest."""
+
+    def __init__(self, stage: Stage, *, number: int, kills: int, seed: int) -> None:
+        self._stage = stage
+        self._number = number
+        self._random = random.Random(seed)  # noqa: S311 - no secret, and every run draws the same
+        last = int(number * 0.9)
+        self._marks = sorted(self._random.sample(range(number // 20, last), kills))
+        self._workers: dict[str, WorkerProcess] = {}
+        self._guest: WorkerProcess | None = None
+
+    def run(self) -> Report:
+        stage = self._stage
+        stage.changes |= SETTINGS
+        stage.simulator.configure(latency_ms=LATENCY_MS, latency_jitter_ms=LATENCY_MS)
+        stage.produce(contacts(self._number, stage.partitions))
+        began = time.monotonic()
+        for name in ("one", "two"):
+            self._workers[name] = stage.start("--from", "earliest", name=name)
+        progress = stage.watch()
+        try:
+            for kill, mark in enumerate(self._marks, 1):
+                stage.wait(lambda mark=mark: progress.done() >= mark, f"{mark} commits before kill {kill}", limit_s=180)
+                time.sleep(self._random.uniform(0, _LONGEST_DELAY_S))  # the random moment is the point
+                self._kill_one()
+                if kill % _GUESTS_EVERY == 0:
+                    self._guest_comes_or_goes()
+        finally:
+            progress.close()
+        stage.wait_done(limit_s=240)
+        seconds = time.monotonic() - began
+        for worker in (*self._workers.values(), self._guest):
+            if worker is not None:
+                assert worker.stop() == 0, worker.log()
+        verdict = judge(stage)
+        assert len(verdict.outputs) == self._number
+        paid_twice = verdict.paid_twice(stage.simulator.scored())
+        return Report(self._number, len(self._marks), paid_twice, verdict.chains, seconds)
+
+    def _kill_one(self) -> None:
+        name = self._random.choice(sorted(self._workers))
+        worker = self._workers[name]
+        assert worker.running, f"a worker ended by itself\n{worker.log()}"
+        worker.kill()
+        self._workers[name] = self._stage.start(name=name)
+
+    def _guest_comes_or_goes(self) -> None:
+        if self._guest is None:
+            self._guest = self._stage.start(name="guest")
+        else:
+            assert self._guest.stop() == 0, self._guest.log()
+            self._guest = None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--contacts", type=int, default=100_000)
+    parser.add_argument("--seed", type=int, default=1)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="stream-scorer-chaos-") as name:
+        folder = Path(name)
+        config = KafkaConfig(data_dir=folder / "kafka", port=0, properties={"group.min.session.timeout.ms": "1000"})
+        with EmbeddedKafka(config) as kafka, Simulator() as simulator:
+            simulator.configure(quota=1_000_000)
+            stage = Stage(kafka.bootstrap_servers, simulator, folder, partitions=PARTITIONS)
+            try:
+                report = Storm(stage, number=given.contacts, kills=given.kills, seed=given.seed).run()
+            finally:
+                stage.kill_all()
+            print(report)  # noqa: T201 - what the command is for
+            if report.paid_twice > report.bound:
+                sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

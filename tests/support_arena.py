@@ -1,0 +1,261 @@
+"""A stage for one test of the worker: topics and a group of its own on a real broker, contacts put there, commits read.
+
+Nothing here goes through the product: contacts are encoded with plain fastavro, topics and commits are read with plain
+confluent_kafka. So a mistake of the product cannot hide itself.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import fastavro
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+from fastavro.schema import fingerprint, to_parsing_canonical_form
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+SCHEMAS = Path(__file__).parents[1] / "schemas"
+OUTPUTS = ("scores", "review", "rejected", "audit")
+MEGABYTE = 1024 * 1024
+# Generous: a loaded machine may be ten times as slow, and a test that waits for a condition loses nothing by it.
+PATIENCE_S = 90.0
+_LOOK_EVERY_S = 0.03
+
+
+class Avro:
+    """One schema of ours, used with plain fastavro; timestamps stay integers."""
+
+    def __init__(self, file: str) -> None:
+        text = (SCHEMAS / file).read_text(encoding="utf-8")
+        raw = json.loads(text, object_hook=lambda part: {k: v for k, v in part.items() if k != "logicalType"})
+        self.schema = fastavro.parse_schema(raw)
+        name = fingerprint(to_parsing_canonical_form(raw), "CRC-64-AVRO")
+        self.header = b"\xc3\x01" + bytes.fromhex(name)
+
+    def body(self, value: Mapping[str, Any]) -> bytes:
+        out = BytesIO()
+        fastavro.schemaless_writer(out, self.schema, value)
+        return out.getvalue()
+
+    def encode(self, value: Mapping[str, Any]) -> bytes:
+        return self.header + self.body(value)
+
+    def decode(self, data: bytes) -> dict[str, Any]:
+        assert data.startswith(self.header), f"no value of ours: {data[:10].hex()}"
+        stream = BytesIO(data)
+        stream.seek(len(self.header))
+        value: dict[str, Any] = fastavro.schemaless_reader(stream, self.schema, None)  # type: ignore[assignment]
+        assert stream.tell() == len(data), "bytes follow the end of the value"
+        return value
+
+
+FEATURES = Avro("contact-features.avsc")
+SCORE = Avro("contact-score.avsc")
+AUDIT = Avro("batch-audit.avsc")
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A record for the features topic; ``partition`` -1: by its key."""
+
+    key: bytes | None
+    value: bytes | None
+    partition: int = -1
+    headers: list[tuple[str, bytes | None]] = field(default_factory=list)
+
+
+def event(contact_id: str, **changes: Any) -> dict[str, Any]:
+    """A good ``ContactFeatures`` value."""
+    features = {"previous_calls": 3, "avg_handle_time": 210.5, "last_contact_days": 12, "segment_id": "retired"}
+    return {
+        "event_id": f"event-{contact_id}",
+        "contact_id": contact_id,
+        "features": features,
+        "occurred_at": 1_700_000_000_000,
+        "campaign_id": "spring",
+        "model_version": None,
+        **changes,
+    }
+
+
+def contact(contact_id: str, partition: int = -1, headers: Any = (), **changes: Any) -> Input:
+    """A record with a good contact, or one that is good but for ``changes``."""
+    return Input(contact_id.encode(), FEATURES.encode(event(contact_id, **changes)), partition, list(headers))
+
+
+def contacts(number: int, partitions: int, prefix: str = "C") -> Iterable[Input]:
+    """Good contacts with distinct ids, dealt to the partitions in turn; every seventh has a feature to impute."""
+    for n in range(number):
+        contact_id = f"{prefix}-{n:06}"
+        features = {
+            "previous_calls": n % 9,
+            "avg_handle_time": float(n % 700),
+            "last_contact_days": None if n % 7 == 0 else n % 60,
+            "segment_id": ("retired", "student", "services")[n % 3],
+        }
+        yield contact(contact_id, n % partitions, features=features)
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """A committed offset with the metadata that came with it."""
+
+    offset: int
+    metadata: str
+
+
+class Arena:
+    """Topics, a group, and what stands in them."""
+
+    def __init__(
+        self, bootstrap_servers: str, *, partitions: int = 4, configs: Mapping[str, Any] | None = None
+    ) -> None:
+        self.bootstrap_servers = bootstrap_servers
+        self.partitions = partitions
+        name = uuid.uuid4().hex[:12]
+        self.group_id = f"group-{name}"
+        self.topics = {kind: f"{kind}-{name}" for kind in ("features", *OUTPUTS)}
+        self._client = {"bootstrap.servers": bootstrap_servers, "log_level": 0, "reconnect.backoff.max.ms": 500}
+        self._make(configs or {})
+
+    def _make(self, configs: Mapping[str, Any]) -> None:
+        ours = {
+            "features": {"max.message.bytes": str(2 * MEGABYTE)},
+            "rejected": {"max.message.bytes": str(2 * MEGABYTE)},
+        }
+        admin = AdminClient(self._client)
+        wanted = [
+            NewTopic(topic, self.partitions, 1, config={**ours.get(kind, {}), **configs.get(kind, {})})
+            for kind, topic in self.topics.items()
+        ]
+        for made in admin.create_topics(wanted, operation_timeout=30).values():
+            made.result(30)
+
+    def settings(self) -> dict[str, str]:
+        """The environment variables that put a worker on this stage."""
+        topics = {f"STREAM_SCORER_TOPICS__{kind.upper()}": topic for kind, topic in self.topics.items()}
+        return {
+            "STREAM_SCORER_KAFKA__BOOTSTRAP_SERVERS": self.bootstrap_servers,
+            "STREAM_SCORER_KAFKA__GROUP_ID": self.group_id,
+            **topics,
+        }
+
+    def produce(self, inputs: Iterable[Input]) -> int:
+        """Puts records on the features topic; how many."""
+        producer = Producer(
+            {
+                **self._client,
+                "acks": "all",
+                "linger.ms": 5,
+                "message.max.bytes": 3 * MEGABYTE,
+                # A broker refuses a batch by its size: none is larger than its largest record.
+                "batch.size": MEGABYTE,
+                "queue.buffering.max.messages": 500_000,
+            }
+        )
+        failures: list[str] = []
+        number = 0
+        for given in inputs:
+            producer.produce(
+                self.topics["features"],
+                given.value,
+                given.key,
+                partition=given.partition,
+                headers=given.headers,  # type: ignore[arg-type]  # the stub wants the invariant list of a wider union
+                on_delivery=lambda error, _: failures.append(str(error)) if error else None,
+            )
+            number += 1
+            if number % 1000 == 0:
+                producer.poll(0)
+        assert producer.flush(PATIENCE_S) == 0
+        assert not failures, failures[0]
+        return number
+
+    def ends(self, kind: str = "features") -> dict[int, int]:
+        """The next offset of every partition of a topic, committed or not."""
+        with self.reader(isolation="read_uncommitted") as reader:
+            wanted = [TopicPartition(self.topics[kind], number) for number in range(self.partitions)]
+            return {p.partition: reader.get_watermark_offsets(p, 10, cached=False)[1] for p in wanted}
+
+    def commits(self) -> dict[int, Commit]:
+        """The group's commits; a partition without one is left out."""
+        with self.reader(self.group_id) as reader:
+            return self._commits(reader)
+
+    def _commits(self, reader: Consumer) -> dict[int, Commit]:
+        wanted = [TopicPartition(self.topics["features"], number) for number in range(self.partitions)]
+        answers = reader.committed(wanted, 10)
+        for answer in answers:
+            if answer.error is not None:
+                raise KafkaException(answer.error)
+        return {a.partition: Commit(a.offset, a.metadata or "") for a in answers if a.offset >= 0}
+
+    def commit_by_hand(self, offsets: Mapping[int, int]) -> None:
+        """Sets commits of the group as an operator does with Kafka's own tools."""
+        with self.reader(self.group_id) as reader:
+            topic = self.topics["features"]
+            reader.commit(
+                offsets=[TopicPartition(topic, n, offset) for n, offset in offsets.items()], asynchronous=False
+            )
+
+    def watch(self) -> Progress:
+        """A cheap way to look at the group's progress again and again."""
+        return Progress(self)
+
+    def reader(self, group_id: str | None = None, *, isolation: str = "read_committed") -> Consumer:
+        """A consumer that joins no group and stores no offset; a context manager."""
+        return Consumer(
+            {
+                **self._client,
+                "group.id": group_id or f"reader-{uuid.uuid4().hex}",
+                "isolation.level": isolation,
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                "auto.offset.reset": "error",
+                "max.partition.fetch.bytes": 4 * MEGABYTE,
+                "fetch.wait.max.ms": 50,
+            }
+        )
+
+
+class Progress:
+    """How far the group has come; keeps one connection for as long as it is asked."""
+
+    def __init__(self, arena: Arena) -> None:
+        self._arena = arena
+        self._reader = arena.reader(arena.group_id)
+
+    def done(self) -> int:
+        """Records below the committed offsets; -1 while the broker does not answer."""
+        try:
+            return sum(commit.offset for commit in self._arena._commits(self._reader).values())
+        except KafkaException:
+            return -1
+
+    def by_partition(self) -> dict[int, int]:
+        """The committed offsets, empty while the broker does not answer."""
+        try:
+            return {number: commit.offset for number, commit in self._arena._commits(self._reader).items()}
+        except KafkaException:
+            return {}
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+def wait_until(condition: Callable[[], Any], what: str, limit_s: float = PATIENCE_S) -> Any:
+    """Looks again and again until ``condition`` gives something true, and returns that."""
+    deadline = time.monotonic() + limit_s
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"waited {limit_s:g} s in vain: {what() if callable(what) else what}"
+        time.sleep(_LOOK_EVERY_S)
+    return found

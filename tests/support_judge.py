@@ -1,0 +1,257 @@
+"""The judge: does the invariant of the contract (docs/contract.md, section 1) hold on the live topics?
+
+It shares nothing with the product: plain confluent_kafka and plain fastavro, hashes computed anew. It is called when no
+worker is at work; it waits until no transaction is open, reads the commits, everything, and the commits again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+from confluent_kafka import KafkaError, TopicPartition
+from support_arena import AUDIT, FEATURES, OUTPUTS, PATIENCE_S, SCORE, wait_until
+
+if TYPE_CHECKING:
+    from confluent_kafka import Message
+    from support_arena import Arena
+
+PREFIX = "stream-scorer-"
+TUTORIAL_FEATURES = ("previous_calls", "avg_handle_time", "last_contact_days", "segment_id")
+OUTCOMES = {"scores": "SCORED", "review": "REVIEW", "rejected": "REJECTED"}
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One record that a read_committed reader finds on scores, review or rejected; ``score`` is None on rejected."""
+
+    kind: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes | None]]
+    score: dict[str, Any] | None
+
+    def header(self, name: str) -> str | None:
+        """The one value of a header of ours; None where it is absent."""
+        found = [value for given, value in self.headers if given == PREFIX + name]
+        assert len(found) <= 1, f"header {name} stands {len(found)} times on {self.kind}/{self.partition}/{self.offset}"
+        return None if not found or found[0] is None else found[0].decode()
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What was found. ``outputs`` and ``entries`` (audit) are by the source of the input."""
+
+    inputs: dict[str, Message] = field(default_factory=dict)
+    outputs: dict[str, Output] = field(default_factory=dict)
+    entries: dict[str, tuple[dict[str, Any], dict[str, Any]]] = field(default_factory=dict)
+    chains: int = 0
+    events: int = 0
+
+    def count(self, kind: str) -> int:
+        """Outputs on one topic."""
+        return sum(output.kind == kind for output in self.outputs.values())
+
+    def reasons(self) -> Counter[str | None]:
+        """How many were rejected for each reason."""
+        return Counter(o.header("error-reason") for o in self.outputs.values() if o.kind == "rejected")
+
+    def by_contact(self, contact_id: str) -> list[Output]:
+        """The outputs whose input had this key, in the order of the inputs of a partition."""
+        return [self.outputs[s] for s, message in self.inputs.items() if message.key() == contact_id.encode()]
+
+    def paid_twice(self, account: dict[str, int]) -> int:
+        """Contacts that the API scored and that no output needed, by its own account (id -> times scored).
+
+        A contact that was scored and rejected all the same (``unpublishable``) was needed once as well.
+        """
+        needed: Counter[str] = Counter()
+        for entry, _ in self.entries.values():
+            if entry["outcome"] != "REJECTED" or entry["reasons"] == ["unpublishable"]:
+                needed[entry["contact_id"]] += 1
+        unpaid = {contact_id for contact_id, times in needed.items() if account.get(contact_id, 0) < times}
+        assert not unpaid, f"scored without having been asked about: {sorted(unpaid)[:5]}"
+        return sum(account.values()) - sum(needed.values())
+
+
+def judge(arena: Arena, *, everything: bool = True, tutorial_features: bool = True) -> Verdict:
+    """Checks the invariant, and that audit, headers, values and order are as the contract says.
+
+    Args:
+        arena: whose topics and group.
+        everything: whether the group must have come to the end of the features topic.
+        tutorial_features: whether the model is the tutorial's, whose gaps are all imputed but never in silence.
+    """
+    _await_stable(arena)
+    commits = arena.commits()
+    starts = {number: _start(commit.metadata) for number, commit in commits.items()}
+    inputs = _read(arena, "features")
+    outputs = {kind: _read(arena, kind) for kind in OUTPUTS}
+    assert arena.commits() == commits, "somebody committed while the judge was reading"
+    below: dict[str, Message] = {}
+    for message in inputs:
+        commit = commits.get(message.partition())
+        if commit is not None and starts[message.partition()] <= message.offset() < commit.offset:
+            below[_name(message)] = message
+    if everything:
+        left = [_name(m) for m in inputs if _name(m) not in below and m.offset() >= starts.get(m.partition(), 0)]
+        assert not left, f"{len(left)} inputs are not committed, the first one is {left[0]}"
+    verdict = Verdict(inputs=below)
+    for kind in OUTCOMES:
+        for message in outputs[kind]:
+            _take_output(verdict, kind, message)
+    _take_audit(verdict, outputs["audit"])
+    _check_sets(verdict)
+    _check_order(verdict)
+    for source in below:
+        _check_record(verdict, source)
+        if tutorial_features:
+            _check_imputed(verdict, source)
+    return verdict
+
+
+def _start(metadata: str) -> int:
+    word, _, offset = metadata.partition("=")
+    assert word == "start", f"a commit has the metadata {metadata!r}"
+    return int(offset)
+
+
+def _name(message: Message) -> str:
+    return f"{message.topic()}/{message.partition()}/{message.offset()}"
+
+
+def _await_stable(arena: Arena) -> None:
+    """Waits until no transaction is open on any output: what a killed worker left ends with its time-out."""
+    with arena.reader() as committed, arena.reader(isolation="read_uncommitted") as written:
+
+        def stable() -> bool:
+            return all(
+                committed.get_watermark_offsets(place, 10, cached=False)
+                == written.get_watermark_offsets(place, 10, cached=False)
+                for kind in OUTPUTS
+                for place in (TopicPartition(arena.topics[kind], number) for number in range(arena.partitions))
+            )
+
+        wait_until(stable, "the end of all open transactions")
+
+
+def _read(arena: Arena, kind: str) -> list[Message]:
+    """All records of a topic that a read_committed reader finds, each partition's in order."""
+    found: list[Message] = []
+    with arena.reader() as reader:
+        deadline = time.monotonic() + PATIENCE_S
+        waiting = set(range(arena.partitions))
+        reader.assign([TopicPartition(arena.topics[kind], number, 0) for number in waiting])
+        while waiting:
+            assert time.monotonic() < deadline, f"reading {kind} stands still before the end of partitions {waiting}"
+            # Not longer: the client waits for so many records, also when the last one has come.
+            for message in reader.consume(10_000, 0.1):
+                deadline = time.monotonic() + PATIENCE_S
+                error = message.error()
+                if error is None:
+                    found.append(message)
+                else:
+                    assert error.code() == KafkaError._PARTITION_EOF, error
+                    waiting.discard(message.partition())
+    return found
+
+
+def _take_output(verdict: Verdict, kind: str, message: Message) -> None:
+    value = message.value()
+    score = None if kind == "rejected" else SCORE.decode(value)
+    headers: Any = message.headers() or []
+    output = Output(kind, message.partition(), message.offset(), message.key(), value, headers, score)
+    source = output.header("source")
+    assert source is not None, f"{_name(message)} names no source"
+    assert source not in verdict.outputs, f"{source} is visible twice: on {verdict.outputs[source].kind} and {kind}"
+    verdict.outputs[source] = output
+
+
+def _take_audit(verdict: Verdict, messages: list[Message]) -> None:
+    chains: dict[str, tuple[int, bytes]] = {}
+    for message in messages:
+        event = AUDIT.decode(message.value())
+        place = f"audit chain {event['chain_id']}, sequence {event['sequence']}"
+        assert message.key() == event["chain_id"].encode(), f"{place}: the key is not the chain id"
+        sequence, tip = chains.get(event["chain_id"], (0, b""))
+        assert event["sequence"] == sequence, f"{place}: {sequence} was expected"
+        assert event["previous_hash"] == tip, f"{place}: it is not linked to the event before"
+        assert event["hash"] == sha256(AUDIT.body({**event, "hash": b""})).digest(), f"{place}: its hash is wrong"
+        chains[event["chain_id"]] = (sequence + 1, event["hash"])
+        counted = Counter(entry["outcome"] for entry in event["contacts"])
+        said = event["counts"]
+        assert said["received"] == len(event["contacts"]) > 0, place
+        assert [said["scored"], said["review"], said["rejected"]] == [counted[o] for o in OUTCOMES.values()], place
+        assert event["api_status"] is None or event["request_contacts"] >= len(event["contacts"]), place
+        for entry in event["contacts"]:
+            assert entry["source"] not in verdict.entries, f"{entry['source']} stands in two audit entries"
+            verdict.entries[entry["source"]] = (entry, event)
+    verdict.chains, verdict.events = len(chains), len(messages)
+
+
+def _check_sets(verdict: Verdict) -> None:
+    for what, found in (("output", verdict.outputs), ("audit entry", verdict.entries)):
+        missing = verdict.inputs.keys() - found.keys()
+        assert not missing, f"{len(missing)} committed inputs have no {what}, e.g. {sorted(missing)[:3]}"
+        extra = found.keys() - verdict.inputs.keys()
+        assert not extra, f"{len(extra)} inputs have an {what} above the committed offset, e.g. {sorted(extra)[:3]}"
+
+
+def _check_order(verdict: Verdict) -> None:
+    rows: dict[tuple[str, int, str], list[tuple[int, int]]] = defaultdict(list)
+    for source, output in verdict.outputs.items():
+        input_partition, _, offset = source.rpartition("/")
+        rows[output.kind, output.partition, input_partition].append((output.offset, int(offset)))
+    for place, pairs in rows.items():
+        offsets = [offset for _, offset in sorted(pairs)]
+        assert offsets == sorted(offsets), f"{place}: the outputs do not stand in the order of their inputs"
+
+
+def _check_record(verdict: Verdict, source: str) -> None:
+    message, output = verdict.inputs[source], verdict.outputs[source]
+    entry, event = verdict.entries[source]
+    assert entry["outcome"] == OUTCOMES[output.kind], f"{source}: audited as {entry['outcome']}, found on {output.kind}"
+    assert output.header("batch") == event["batch_id"], f"{source}: its batch is not that of its audit"
+    given: Any = message.headers() or []
+    passed = [header for header in given if not header[0].startswith(PREFIX)]
+    own = [header for header in output.headers if not header[0].startswith(PREFIX)]
+    truncated = output.header("error-truncated")
+    assert own == passed or truncated, f"{source}: the input's headers were not passed on"
+    if output.score is not None:
+        _check_score(source, message, output.score, entry, event)
+        assert output.key == output.score["contact_id"].encode()
+        assert not [name for name, _ in output.headers if name.startswith(PREFIX + "error")], source
+        return
+    assert output.key == message.key(), f"{source}: not the original key"
+    assert output.value == (None if truncated else message.value()), f"{source}: not the original value"
+    assert output.header("error-reason") == entry["reasons"][0], source
+    for name in ("error-detail", "error-timestamp"):
+        assert output.header(name), f"{source}: no header {name}"
+
+
+def _check_score(source: str, message: Message, score: dict[str, Any], entry: dict[str, Any], event: Any) -> None:
+    asked = FEATURES.decode(message.value())
+    for name in ("event_id", "contact_id", "campaign_id", "occurred_at"):
+        assert score[name] == asked[name], f"{source}: {name} is not the input's"
+    for name in ("batch_id", "model_id", "model_version"):
+        assert score[name] == event[name], f"{source}: {name} is not the audit's"
+    for name in ("contact_id", "score", "confidence_lower", "confidence_upper", "imputed_features"):
+        assert score[name] == entry[name], f"{source}: {name} is not the audit's"
+    assert score["review_reasons"] == entry["reasons"], source
+    assert asked["model_version"] in (None, score["model_version"]), f"{source}: scored with another model version"
+    low, high = score["confidence_lower"], score["confidence_upper"]
+    clean = 0 <= low <= score["score"] <= high <= 1 and high - low >= 0.15 - 1e-9
+    assert clean == (not score["review_reasons"]), f"{source}: on the wrong topic: {score}"
+
+
+def _check_imputed(verdict: Verdict, source: str) -> None:
+    score = verdict.outputs[source].score
+    if score is not None:
+        features = FEATURES.decode(verdict.inputs[source].value())["features"]
+        gaps = [name for name in TUTORIAL_FEATURES if features.get(name) is None]
+        assert score["imputed_features"] == gaps, f"{source}: imputed {score['imputed_features']}, absent {gaps}"

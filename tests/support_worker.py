@@ -1,0 +1,257 @@
+"""Workers for tests: ``stream-scorer run`` in processes of their own, as an operator starts them.
+
+A pytest plugin: the fixture `make_stage` gives a stage (topics, group, simulator, workers); whatever still runs at the
+end of a test is killed.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support_arena import PATIENCE_S, Arena, wait_until
+
+from stream_scorer.local.kafka_process import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from kafka_fixture import Broker
+    from support_arena import Input
+
+    from stream_scorer.local.simulator import Simulator
+
+ROOT = Path(__file__).parents[1]
+# A dead worker is missed, and its transaction ended, within seconds; many requests a minute, so that no test waits for
+# the quota unless it is about the quota.
+QUICK_PROPERTIES = {
+    "session.timeout.ms": 3000,
+    "heartbeat.interval.ms": 500,
+    "transaction.timeout.ms": 8000,
+    "delivery.timeout.ms": 7000,
+    "socket.timeout.ms": 6000,
+}
+QUICK_SETTINGS = {
+    "STREAM_SCORER_KAFKA__PROPERTIES": json.dumps(QUICK_PROPERTIES),
+    "STREAM_SCORER_GENESYS__REQUESTS_PER_MINUTE": "100000",
+    "STREAM_SCORER_GENESYS__BACKOFF_BASE_S": "0.1",
+    "STREAM_SCORER_GENESYS__MAX_BACKOFF_S": "0.5",
+    "STREAM_SCORER_GENESYS__PROBE_INTERVAL_S": "0.5",
+    "STREAM_SCORER_GENESYS__TIMEOUT_S": "5",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the admin port says."""
+
+    status: int
+    text: str
+
+
+class WorkerProcess:
+    """One ``stream-scorer run``."""
+
+    def __init__(self, settings: Mapping[str, str], arguments: Iterable[str], log_file: Path, admin_port: int) -> None:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("STREAM_SCORER_", "GENESYS_", "OTEL_"))}
+        self.admin_port = admin_port
+        self.log_file = log_file
+        with log_file.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "stream_scorer", "run", *arguments],
+                env={**kept, "PYTHONPATH": str(ROOT), **settings},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def send(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """SIGKILL, and its end."""
+        self._process.kill()
+        self._process.wait(PATIENCE_S)
+
+    def pause(self) -> None:
+        self.send(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self.send(signal.SIGCONT)
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit code."""
+        self.send(signal.SIGTERM)
+        return self.exit_code()
+
+    def exit_code(self, limit_s: float = PATIENCE_S) -> int:
+        """Waits for its end."""
+        try:
+            return self._process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"the worker still runs after {limit_s:g} s\n{self.log()}") from None
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    def log(self) -> str:
+        """All it has printed."""
+        return self.log_file.read_text(encoding="utf-8", errors="replace")
+
+    def said(self, event: str) -> list[dict[str, Any]]:
+        """Its log lines of one kind."""
+        return [line for line in self.log_lines() if line.get("event") == event]
+
+    def log_lines(self) -> list[dict[str, Any]]:
+        """The lines of its log that are JSON."""
+        found = []
+        for line in self.log().splitlines():
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                continue
+        return [line for line in found if isinstance(line, dict)]
+
+    def errors(self) -> list[str]:
+        """What it printed for the user: everything that is no log line."""
+        return [line for line in self.log().splitlines() if not line.startswith("{")]
+
+    def admin(self, path: str) -> Answer | None:
+        """What the admin port answers; None: it does not."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=10)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return Answer(answer.status, answer.read().decode())
+        except (OSError, http.client.HTTPException):
+            return None
+        finally:
+            connection.close()
+
+    def ready(self) -> bool:
+        answer = self.admin("/readyz")
+        return answer is not None and answer.status == 200
+
+    def why_not_ready(self) -> str:
+        """The line of /readyz; empty while it is ready or does not answer."""
+        answer = self.admin("/readyz")
+        return "" if answer is None or answer.status == 200 else answer.text.strip()
+
+
+class Stage(Arena):
+    """An arena with an API to ask and workers that ask it."""
+
+    def __init__(self, bootstrap_servers: str, simulator: Simulator, folder: Path, **arena: Any) -> None:
+        super().__init__(bootstrap_servers, **arena)
+        self.simulator = simulator
+        self.workers: list[WorkerProcess] = []
+        self.produced = 0
+        self.folder = folder
+        self.changes: dict[str, str] = {}
+
+    def produce(self, inputs: Iterable[Input]) -> int:
+        number = super().produce(inputs)
+        self.produced += number
+        return number
+
+    def start(self, *arguments: str, name: str | None = None, **changes: str | None) -> WorkerProcess:
+        """Starts a worker. ``changes`` are settings, e.g. ``scoring__linger_ms="50"``; None takes one out.
+
+        A worker with a ``name`` has that as its instance id: so a killed one's transaction is ended by its successor.
+        """
+        port = free_port()
+        settings: dict[str, str | None] = {
+            **QUICK_SETTINGS,
+            **self.settings(),
+            **self.simulator.environment(),
+            "STREAM_SCORER_ADMIN__PORT": str(port),
+            **self.changes,
+            **({"STREAM_SCORER_KAFKA__INSTANCE_ID": name} if name is not None else {}),
+            **{f"STREAM_SCORER_{key.upper()}": value for key, value in changes.items()},
+        }
+        given = {key: value for key, value in settings.items() if value is not None}
+        log_file = self.folder / f"worker-{len(self.workers)}-{name or 'unnamed'}.log"
+        self.workers.append(WorkerProcess(given, arguments, log_file, port))
+        return self.workers[-1]
+
+    def start_ready(self, *arguments: str, name: str | None = None, **changes: str | None) -> WorkerProcess:
+        """Starts a worker and waits until it has partitions."""
+        worker = self.start(*arguments, name=name, **changes)
+        self.wait(lambda: worker.said("partition assigned"), "the worker to have partitions", needs=worker)
+        return worker
+
+    def wait(
+        self,
+        condition: Callable[[], Any],
+        what: str,
+        *,
+        needs: WorkerProcess | None = None,
+        limit_s: float = PATIENCE_S,
+    ) -> Any:
+        """Waits for a condition; fails at once, with its log, where the worker that it needs has ended."""
+
+        def look() -> Any:
+            found = condition()
+            assert found or needs is None or needs.running, f"the worker ended while waiting for {what}\n{needs.log()}"
+            return found
+
+        return wait_until(look, lambda: f"{what}\n{self.last_words()}", limit_s)
+
+    def wait_done(self, *, needs: WorkerProcess | None = None, limit_s: float = PATIENCE_S) -> float:
+        """Waits until everything on the features topic is committed; how long that took, in seconds."""
+        began = time.monotonic()
+        progress = self.watch()
+        try:
+            ends = {number: end for number, end in self.ends().items() if end}
+
+            def done() -> bool:
+                offsets = progress.by_partition()
+                return all(offsets.get(number, 0) >= end for number, end in ends.items())
+
+            self.wait(done, f"the commits to reach {ends}", needs=needs, limit_s=limit_s)
+        finally:
+            progress.close()
+        return time.monotonic() - began
+
+    def last_words(self) -> str:
+        """The end of every worker's log."""
+        return "\n".join(f"--- {w.log_file.name}\n" + "\n".join(w.log().splitlines()[-15:]) for w in self.workers)
+
+    def kill_all(self) -> None:
+        for worker in self.workers:
+            if worker.running:
+                worker.kill()
+
+
+@pytest.fixture
+def make_stage(broker: Broker, tmp_path: Path, simulator: Simulator) -> Iterator[Callable[..., Stage]]:
+    """Makes stages on the shared broker and simulator; other ones as keywords, and the arena's own keywords."""
+    made: list[Stage] = []
+
+    def make(**fields: Any) -> Stage:
+        servers = fields.pop("bootstrap_servers", None) or broker.bootstrap_servers
+        api = fields.pop("simulator", simulator)
+        api.configure(quota=1_000_000)
+        made.append(Stage(servers, api, tmp_path, **fields))
+        return made[-1]
+
+    yield make
+    for stage in made:
+        stage.kill_all()
+
+
+@pytest.fixture
+def stage(make_stage: Callable[..., Stage]) -> Stage:
+    """A stage with four partitions on the shared broker."""
+    return make_stage()
