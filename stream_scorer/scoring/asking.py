@@ -204,7 +204,7 @@ class Asker:
     @property
     def probed_all(self) -> bool:
         """Whether a hold has probed as often as contacts wait: only others can tell more, so some should be read."""
-        return self._prober.tried_all
+        return self._prober.tried_all(self._clock.monotonic())
 
     def wait_reason(self, now: float) -> str | None:
         """Why a request that is due is not sent: ``quota: …`` or ``budget``. None while holding, which says more."""

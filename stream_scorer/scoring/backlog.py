@@ -62,10 +62,9 @@ class Backlog:
         """The request that nothing may overtake, if there is one."""
         return self._first[0] if self._first else None
 
-    @property
-    def contacts(self) -> int:
-        """Contacts that wait, in the batcher too."""
-        return sum(len(request.contacts) for request in self) + self._batcher.waiting
+    def contacts(self, now: float) -> int:
+        """Contacts that a probe could ask about now, in the batcher too."""
+        return sum(len(request.contacts) for request in self if request.not_before <= now) + self._batcher.waiting
 
     # --- in
 
@@ -111,16 +110,16 @@ class Backlog:
             return self._due(self._isolating, now) or self._due(self._waiting, now) or self._next_batch(now)
         return self._due(self._waiting, now) or self._next_batch(now) or self._due(self._isolating, now)
 
-    def take_for_probe(self) -> Request | None:
+    def take_for_probe(self, now: float) -> Request | None:
         """The request whose first contact is asked about next during a hold.
 
         A contact that the API can never answer must not hold up all others: those that failed as probes come last.
         """
         for waiting in (self._first, self._waiting, self._isolating):
-            if (request := self._first_wanted(waiting)) is not None:
+            if (request := self._due(waiting, now)) is not None:
                 return request
         batch = self._batcher.take_any()
-        return self._first_wanted(self._probed) if batch is None else first_request(batch, self._new_id)
+        return self._due(self._probed, now) if batch is None else first_request(batch, self._new_id)
 
     def _next_batch(self, now: float) -> Request | None:
         batch = self._batcher.take_full()
@@ -136,12 +135,6 @@ class Backlog:
             if request.not_before > now:
                 waiting.append(request)
             elif (wanted := self._still_wanted(request)) is not None:
-                return wanted
-        return None
-
-    def _first_wanted(self, waiting: deque[Request]) -> Request | None:
-        while waiting:
-            if (wanted := self._still_wanted(waiting.popleft())) is not None:
                 return wanted
         return None
 

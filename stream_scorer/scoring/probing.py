@@ -44,7 +44,7 @@ class Prober:
         hold = self._holding.current
         if hold is None or self.origin is not None or now < hold.next_probe_at:
             return None
-        self.origin = self._backlog.take_for_probe()
+        self.origin = self._backlog.take_for_probe(now)
         if self.origin is None:
             return None
         probe = part_of(self.origin, self.origin.contacts[:1], self._new_id)
@@ -83,10 +83,9 @@ class Prober:
         self._backlog.start_anew()
         return True
 
-    @property
-    def tried_all(self) -> bool:
-        """Whether as many probes have failed in this hold as contacts wait."""
-        waiting = self._backlog.contacts + (0 if self.origin is None else len(self.origin.contacts))
+    def tried_all(self, now: float) -> bool:
+        """Whether as many probes have failed in this hold as contacts wait that may be asked about."""
+        waiting = self._backlog.contacts(now) + (0 if self.origin is None else len(self.origin.contacts))
         return self._holding.current is not None and self._failed >= waiting
 
 

@@ -17,6 +17,7 @@ from support_core import (
 
 if TYPE_CHECKING:
     from stream_scorer.core.events import Answer
+    from stream_scorer.core.requests import Request
 
 
 class TestHolding:
@@ -69,6 +70,30 @@ class TestHolding:
         assert not [sent for sent in world.sent if sent.at > 1_030.0]
         world.api = ok
         world.finish(within_s=30.0)
+
+    def test_a_retry_after_that_comes_during_a_hold_puts_its_probe_off(self) -> None:
+        world = World(max_contacts=1)
+
+        def api(request: Request) -> Answer:
+            world.latency_s = 5.0 if "b" in names(request) else 0.1
+            return server_error(503, 100.0) if "b" in names(request) else unexpected()
+
+        world.api = api
+        world.feed("ab")
+        world.run(104.0)
+        assert len(world.sent) == 2
+        world.run(5.0)
+        assert len(world.sent) == 3
+
+    def test_a_2xx_since_makes_an_older_retry_after_one_requests_own(self) -> None:
+        world = World(scripted(server_error(503, 3_600.0)), max_contacts=1)
+        world.feed("ab")
+        world.run(1.0)
+        assert world.results == {"b": "scored"}
+        world.api = scripted(unexpected())
+        world.feed("c")
+        world.run(15.0)
+        assert world.results == {"b": "scored", "c": "scored"}
 
     def test_a_retry_after_is_kept_when_a_hold_ends_before_it(self) -> None:
         """A 2xx ends the hold; who was told to wait on his own waits on."""

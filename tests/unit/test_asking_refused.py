@@ -3,9 +3,10 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
-from support_asking import World, always, names, numbered, ok, poisoned
+from support_asking import World, always, names, numbered, ok, poisoned, scripted
 from support_core import (
     refused,
+    timed_out,
     too_large,
 )
 
@@ -71,6 +72,16 @@ class TestRefused:
         world.feed(["worse"])
         world.run(50.0)
         assert "worse" not in world.results
+
+    def test_while_the_api_is_down_its_minute_does_not_end(self) -> None:
+        world = World(scripted(refused(), then=always(timed_out())), max_contacts=1, max_retries=0)
+        world.feed(["bad", "good"])
+        world.run(300.0)
+        assert world.holding.current is not None
+        assert not world.outcomes
+        world.api = ok
+        world.finish(within_s=15.0)
+        assert world.results == {"bad": "refused_by_api", "good": "scored"}
 
     def test_more_than_eight_waiting_is_a_broken_contract(self) -> None:
         world = World(always(refused()), max_contacts=16)
