@@ -1,0 +1,317 @@
+"""The pages against the code: what they list is what there is, and what they show runs."""
+
+from __future__ import annotations
+
+import json
+import re
+import textwrap
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import typer
+from prometheus_client.parser import text_string_to_metric_families
+
+from stream_scorer.cli import app
+from stream_scorer.core.events import Reason, ReviewReason
+from stream_scorer.core.feature_rules import Feature
+from stream_scorer.settings import Settings, load_settings
+from stream_scorer.settings.catalogue import SECTIONS
+from stream_scorer.telemetry import Metrics, PrometheusMetrics
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from stream_scorer.local.simulator import Simulator
+
+REPOSITORY = Path(__file__).parents[2]
+DOCS = REPOSITORY / "docs"
+PAGES = [REPOSITORY / "README.md", REPOSITORY / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
+EXAMPLES = REPOSITORY / "examples"
+SIMULATOR = "http://127.0.0.1:8090"
+
+
+def rows(page: Path, heading: str) -> list[list[str]]:
+    """The cells of the first table below a heading, without its own head."""
+    below = page.read_text().split(f"\n{heading}\n", 1)[1]
+    table = below[below.index("\n|") :].lstrip("\n").split("\n\n", 1)[0]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+
+
+def python_blocks(page: Path) -> list[str]:
+    found = re.findall(r"^( *)```python\n(.*?)^ *```", page.read_text(), re.DOTALL | re.MULTILINE)
+    return [textwrap.dedent(block) for _, block in found]
+
+
+# --- links
+
+
+def anchors(page: Path) -> set[str]:
+    """What GitHub makes of the headings."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_internal_links_resolve(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
+    assert links or page.name == "CHANGELOG.md"
+    for link in links:
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_files_that_the_code_and_the_pages_name_exist() -> None:
+    architecture = (DOCS / "architecture.md").read_text()
+    folders = ("core", "genesys", "kafka", "scoring", "settings", "cli", "tests", "library")
+    named = set(re.findall(rf"`((?:{'|'.join(folders)})/[\w/]+\.py)`", architecture))
+    assert named
+    for name in named:
+        assert (REPOSITORY / "stream_scorer" / name).exists() or (REPOSITORY / name).exists(), name
+
+
+def test_the_rooms_are_the_real_tree() -> None:
+    tree = (DOCS / "architecture.md").read_text().split("## The rooms\n\n```\n", 1)[1].split("```", 1)[0]
+    package, listed = REPOSITORY / "stream_scorer", []
+    folder = package
+    for line in tree.splitlines()[1:]:
+        indent = len(line) - len(line.lstrip())
+        name = line.split()[0]
+        if indent == 0:
+            assert (REPOSITORY / name).is_dir(), name
+            continue
+        path = (package if indent == 2 else folder) / name
+        assert path.exists(), name
+        folder = path if name.endswith("/") else folder
+        listed.append(path)
+    real = {path for path in package.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert {path for path in listed if path.parent == package and path.is_dir()} == real
+
+
+# --- commands
+
+
+def commands() -> set[str]:
+    root = typer.main.get_command(app)
+    context = typer.Context(root, info_name="stream-scorer")
+    found = set()
+    for name in root.list_commands(context):  # type: ignore[attr-defined]
+        _, command, _ = root.resolve_command(context, [name])  # type: ignore[attr-defined]
+        parts = command.list_commands(context) if hasattr(command, "list_commands") else []
+        found |= {f"{name} {part}" for part in parts} or {name}
+    return found
+
+
+def listed_commands(page: Path, heading: str) -> set[str]:
+    found = set()
+    for first, *_ in rows(page, heading):
+        names = [name.removeprefix("stream-scorer ") for name in re.findall(r"`([^`]+)`", first)]
+        names = [re.sub(r" (\[.*|[A-Z]+)$", "", name) for name in names]
+        group = names[0].split()[0]
+        found |= {names[0], *(f"{group} {name}" for name in names[1:])}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("page", "heading"), [(REPOSITORY / "README.md", "## Commands"), (DOCS / "contract.md", "## 6 Commands")]
+)
+def test_the_commands_listed_are_those_there_are(page: Path, heading: str) -> None:
+    assert listed_commands(page, heading) == commands()
+
+
+# --- settings
+
+
+def shown(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return f"`{value}`"
+    if isinstance(value, int | float):
+        return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"`{json.dumps(list(value) if isinstance(value, tuple) else value)}`"
+
+
+WORDS = {
+    "kafka.instance_id": "host name and something random",
+    "genesys.base_url": "from the region",
+    "genesys.login_url": "from the region",
+    "model.features": "the tutorial's model",
+    "callbacks.group_id": "`<kafka.group_id>-callbacks`",
+}
+
+
+def test_the_table_of_settings_is_complete_and_has_the_defaults() -> None:
+    defaults = Settings()
+    expected = {}
+    for section, keys in SECTIONS.items():
+        for key in keys:
+            name = f"{section}.{key}"
+            value = getattr(getattr(defaults, section), key)
+            if isinstance(value, float) and value.is_integer():
+                value = int(value)
+            expected[name] = WORDS.get(name) or shown(value)
+    if isinstance(expected["callbacks.retry_delays_s"], str):
+        expected["callbacks.retry_delays_s"] = expected["callbacks.retry_delays_s"].replace(".0", "")
+    listed = {first.strip("`"): default for first, default, *_ in rows(DOCS / "contract.md", "## 4 Settings")}
+    assert listed == expected
+
+
+def test_the_reference_file_is_the_defaults() -> None:
+    file = EXAMPLES / "reference.toml"
+    assert load_settings(file, environ={"STREAM_SCORER_KAFKA__INSTANCE_ID": "x"}) == load_settings(
+        environ={"STREAM_SCORER_KAFKA__INSTANCE_ID": "x"}
+    )
+
+
+def test_the_reference_file_has_every_key() -> None:
+    text = (EXAMPLES / "reference.toml").read_text()
+    present = {(section, key) for section, table in tomllib.loads(text).items() for key in table}
+    section = ""
+    for line in text.splitlines():
+        section = match[1] if (match := re.match(r"\[(\w+)", line)) else section
+        if match := re.match(r"# (\w+) = ", line):
+            present.add((section, match[1]))
+    assert present == {(section, key) for section, keys in SECTIONS.items() for key in keys}
+
+
+def test_the_examples_in_the_reference_file_are_read() -> None:
+    """A line like `# key = value` must be good once its mark is taken away."""
+    text = re.sub(r"^# (\w+ = )", r"\1", (EXAMPLES / "reference.toml").read_text(), flags=re.MULTILINE)
+    document = tomllib.loads(text)
+    settings = Settings.model_validate(document)
+    assert settings.genesys.api_url == SIMULATOR
+    assert settings.scoring.max_event_age_s == 86400
+    assert settings.verification.max_interval_width == 0.8
+
+
+def test_the_minimal_file(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("hidden\n")
+    environ = {"STREAM_SCORER_GENESYS__CLIENT_SECRET_FILE": str(secret), "STREAM_SCORER_KAFKA__INSTANCE_ID": "x"}
+    settings = load_settings(EXAMPLES / "minimal.toml", environ=environ)
+    settings.require_api()
+    settings.require_supported()
+    assert settings.warnings == ()
+    assert settings.genesys.client_secret is not None
+    assert settings.genesys.client_secret.get_secret_value() == "hidden"
+    defaults = load_settings(environ=environ)
+    assert settings.kafka == defaults.kafka.model_copy(update={"bootstrap_servers": "kafka-1:9092,kafka-2:9092"})
+    assert settings.genesys == defaults.genesys.model_copy(
+        update={
+            "region": "mypurecloud.de",
+            "client_id": "00000000-0000-0000-0000-000000000000",
+            "model_id": "my-model",
+        }
+    )
+    assert list(settings.model.features.values()) == [
+        Feature("previous_calls", "integer", impute=0, minimum=0),
+        Feature("avg_handle_time", "number", impute=180.0),
+        Feature("last_contact_days", "integer", impute=30),
+        Feature("segment_id", "string", choices=("basic", "premium", "trial")),
+    ]
+    for section in ("topics", "schema_registry", "scoring", "verification", "callbacks", "admin"):
+        assert getattr(settings, section) == getattr(defaults, section)
+
+
+def test_toml_and_environment_in_operations_go_together(tmp_path: Path) -> None:
+    text = (DOCS / "operations.md").read_text()
+    [toml] = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "scorer.toml").write_text(toml)
+    [variable] = re.findall(r"`STREAM_SCORER_KAFKA__PROPERTIES='(.*)'`", text)
+    settings = load_settings(tmp_path / "scorer.toml", environ={"STREAM_SCORER_KAFKA__PROPERTIES": variable})
+    assert dict(settings.kafka.properties) == {
+        "security.protocol": "SASL_SSL",
+        "sasl.mechanism": "SCRAM-SHA-512",
+        "sasl.username": "scorer",
+        "sasl.password": "…",
+    }
+
+
+# --- reasons and metrics
+
+
+def test_every_reason_is_in_the_contract_in_its_order() -> None:
+    section = "## 5 What becomes of a contact"
+    listed = [first.strip("`") for first, _ in rows(DOCS / "contract.md", section)]
+    assert listed == [reason.value for reason in Reason]
+    text = (DOCS / "contract.md").read_text()
+    review = text.split("**Review.**", 1)[1].split("\n\n", 1)[0]
+    assert re.findall(r"`(\w+)`", review) == [reason.value for reason in ReviewReason]
+
+
+def _instruments() -> Iterator[str]:
+    metrics = Metrics()
+    yield from (part.name for part in vars(metrics).values() if hasattr(part, "name") and hasattr(part, "unit"))
+    metrics.close()
+
+
+def test_the_table_of_metrics_is_the_instruments() -> None:
+    metrics = PrometheusMetrics()
+    metrics.consumed(1)
+    metrics.sent(1)
+    metrics.contacts(1, outcome="scored")
+    metrics.reasked(1)
+    metrics.unknown_results(1)
+    metrics.http_request(0.1, status=200)
+    metrics.transaction(outcome="committed")
+    metrics.holding("reason")
+    metrics.in_flight(1)
+    metrics.uncommitted(1)
+    metrics.quota_remaining(1)
+    found = {}
+    for family in text_string_to_metric_families(metrics.exposition().decode()):
+        if family.name != "target":
+            found[family.name + ("_total" if family.type == "counter" else "")] = family.type
+    metrics.close()
+    table = [[cell.strip("`") for cell in row] for row in rows(DOCS / "operations.md", "### Metrics")]
+    assert {name for name, *_ in table} == set(_instruments())
+    assert {prometheus: kind for _, prometheus, kind, _ in table} == {
+        name: kind for name, kind in found.items() if name != "target_info"
+    }
+
+
+# --- code
+
+
+def test_the_ten_lines_of_the_readme_run(
+    simulator: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    simulator.configure(narrow_share=0.0, inconsistent_share=0.0)
+    monkeypatch.chdir(tmp_path)
+    [block] = python_blocks(REPOSITORY / "README.md")
+    assert SIMULATOR in block
+    exec(block.replace(SIMULATOR, simulator.base_url), {})  # noqa: S102 - it is ours
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in printed] == ["c-1", "c-2"]
+
+
+def test_the_code_of_the_library_page_runs(
+    simulator: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    simulator.configure(narrow_share=0.0, inconsistent_share=0.0)
+    monkeypatch.chdir(tmp_path)
+    first, second = python_blocks(DOCS / "library.md")
+    exec(first.replace(SIMULATOR, simulator.base_url), {})  # noqa: S102 - it is ours
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split()[:1] for line in printed[:1]] == [["c-1"]]
+    assert [line.split()[:3] for line in printed[1:]] == [
+        ["1", "c-2", "refused_by_api"],
+        ["2", "c-3", "missing_feature"],
+    ]
+    assert (tmp_path / "predictive_engagement_audit.log").exists()
+    exec(second.replace(SIMULATOR, simulator.base_url), {})  # noqa: S102 - it is ours
+    assert "'contactId': 'c-1'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_on_the_pages_compiles(page: Path) -> None:
+    for block in python_blocks(page):
+        compile(block, page.name, "exec")
