@@ -217,5 +217,5 @@ def _gone(committed: TopicPartition, low: int, high: int) -> str:
     return (
         f"{committed.topic}/{committed.partition}: the group's committed offset {committed.offset} is not in the log, "
         f"which holds {low} to {high}; records were deleted before they were scored. Set the group's offset by hand "
-        f"(kafka-consumer-groups --reset-offsets) once you have decided what becomes of them"
+        f"(docs/operations.md, 'Offsets gone') once you have decided what becomes of them"
     )

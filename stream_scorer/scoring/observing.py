@@ -50,10 +50,16 @@ class Metrics(Protocol):
         """One transaction: ``committed``, ``refused`` or ``failed``."""
 
     def holding(self, reason: str | None) -> None:
-        """A hold began, or ended with None."""
+        """A hold of this kind began (``api``, ``contract``, ``quota``, ``budget``), or ended with None."""
 
     def unknown_results(self, amount: int) -> None:
         """Results about contacts that nobody asked about."""
+
+    def sent(self, records: int) -> None:
+        """Records of committed transactions."""
+
+    def reasked(self, amount: int) -> None:
+        """Contacts that were asked about again."""
 
     def in_flight(self, requests: int) -> None:
         """Requests at the API now."""
@@ -98,6 +104,8 @@ class Observer:
         self._metrics.in_flight(in_flight)
         self._metrics.uncommitted(uncommitted)
         self._metrics.quota_remaining(quota_remaining)
+        if self._hold is None:
+            self._metrics.holding(None if wait_reason is None else wait_reason.partition(":")[0])
         if wait_reason != self._wait_reason:
             self._wait_reason = wait_reason
             self._waiting_since = self._monotonic()
@@ -130,6 +138,8 @@ class Observer:
         exchange = answer.exchange
         error = getattr(answer, "message", None)
         kind = None if error is None else str(getattr(answer, "trouble", type(answer).__name__))
+        if request.attempts > 1 or request.asked_before:
+            self._metrics.reasked(len(request.contacts))
         self._metrics.http_request(exchange.latency_ms / 1000, status=exchange.status, error=kind)
         if error is not None:
             self._log.warning(
@@ -150,7 +160,7 @@ class Observer:
     def holding(self, hold: Hold | None) -> None:
         """A hold began, or ended with None."""
         previous, self._hold = self._hold, hold
-        self._metrics.holding(None if hold is None else hold.reason)
+        self._metrics.holding(None if hold is None else "contract" if hold.broken_contract else "api")
         if hold is not None:
             self._log.warning("holding", reason=hold.reason, next_probe_in_s=round(hold.next_probe_at - hold.since, 1))
         elif previous is not None:
@@ -179,8 +189,9 @@ class Observer:
             self._log.warning("publishing failed, trying again", detail=message)
         self._trouble = message
 
-    def published(self, outcomes: Iterable[Outcome]) -> None:
-        """These outcomes are committed."""
+    def published(self, outcomes: Iterable[Outcome], *, records: int) -> None:
+        """These outcomes are committed, in so many records."""
+        self._metrics.sent(records)
         sums: Counter[tuple[str, str]] = Counter()
         for outcome in outcomes:
             if not isinstance(outcome, Scored):
@@ -210,5 +221,5 @@ class Observer:
         if self._trouble is not None:
             return f"kafka: {self._trouble}"
         if self._wait_reason is not None and self._monotonic() - self._waiting_since >= _WAIT_WORTH_SAYING_S:
-            return f"waiting: {self._wait_reason}"
+            return f"holding: {self._wait_reason}"
         return None

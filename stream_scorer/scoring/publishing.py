@@ -176,7 +176,7 @@ class Publisher:
             case Committed():
                 self._chain.confirm(plan)
                 self._ledger.confirm(heads)
-                self._observe.published(outcomes)
+                self._observe.published(outcomes, records=len(outcomes) + len(plan.values))
                 self._published_at = now
                 self._one_at_a_time = max(0, self._one_at_a_time - 1)
                 return True
