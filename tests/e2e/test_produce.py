@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, TopicMetadata
 from confluent_kafka.cimpl import NewTopic
 
 from stream_scorer.cli import main
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 CODEC = Codec.single_object(load_schema(SchemaFile.CONTACT_FEATURES))
 BANK = Path(__file__).parents[3] / "shared" / "data" / "bank-marketing-contacts.csv"
 PARTITIONS = 3
+NO_TOPIC = TopicMetadata()
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +49,10 @@ def make_topic(broker: Broker, name: str, **config: str) -> None:
     admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
     [made] = admin.create_topics([NewTopic(name, PARTITIONS, 1, config=config)]).values()
     made.result(30)
+    # Made is not yet known: the broker's answers about topics follow the controller's a moment later.
+    deadline = time.monotonic() + 30
+    while len(admin.list_topics(timeout=10).topics.get(name, NO_TOPIC).partitions) < PARTITIONS:
+        assert time.monotonic() < deadline, f"{name} does not appear"
 
 
 def records(broker: Broker, topic: str) -> list[list[tuple[bytes, ContactEvent]]]:
