@@ -169,6 +169,20 @@ class TestHolding:
             "c3": "refused_by_api"
         }
 
+    def test_after_a_hold_every_request_has_all_its_attempts_again(self) -> None:
+        world = World(always(timed_out()), max_contacts=1)
+        world.feed(["first"])
+        world.run(4.0)
+        world.feed(["second"])
+        world.run_until(lambda: world.holding.current is not None)
+        assert world.asked["second"] > 1, "some of its attempts are used up"
+        world.api = ok
+        world.run_until(lambda: "first" in world.results)
+        world.api = scripted(*[timed_out()] * 3)
+        world.finish()
+        last = world.sent[-1].request
+        assert (last.round_attempts, last.lone_failures) == (4, 0), "the hold's end is no proof against it"
+
     def test_a_probe_waits_for_its_answer(self) -> None:
         world = World(always(no_connection()), max_contacts=2, max_retries=0)
         world.feed("ab")

@@ -73,6 +73,16 @@ class TestRefused:
         world.run(50.0)
         assert "worse" not in world.results
 
+    def test_ten_minutes_are_counted_for_each_version(self) -> None:
+        world = World(poisoned("bad", answer=refused()), max_contacts=1)
+        for name, version, pause_s in (("a", "1", 10.0), ("b", "2", 580.0), ("c", "1", 50.0)):
+            world.feed([name], version=version)
+            world.run(5.0)
+            world.now += pause_s
+        world.feed(["bad"], version="2")
+        world.run(50.0)
+        assert "bad" not in world.results
+
     def test_while_the_api_is_down_its_minute_does_not_end(self) -> None:
         world = World(scripted(refused(), then=always(timed_out())), max_contacts=1, max_retries=0)
         world.feed(["bad", "good"])

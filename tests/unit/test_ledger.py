@@ -5,6 +5,7 @@ from support_core import facts, record, rejected, scored
 
 from stream_scorer.core.events import Partition
 from stream_scorer.core.ledger import Head, Ledger
+from stream_scorer.core.remembering import Remembered
 
 P0, P1 = Partition("contact-features", 0), Partition("contact-features", 1)
 
@@ -233,6 +234,13 @@ class TestAnswersThatOutliveOwnership:
         ledger.disown(P0)
         ledger.own(P0, start_offset=0, next_offset=0)
         assert ledger.read(record(0, value=b"0123456789"))
+
+    def test_what_is_kept_twice_counts_once(self) -> None:
+        remembered = Remembered(limit=9, bytes_limit=10)
+        for batch_id in ("first", "second"):
+            remembered.keep(scored(record(0, value=b"123456"), batch_id))
+        assert remembered.recall(record(0, value=b"123456")) == scored(record(0, value=b"123456"), "second")
+        assert len(remembered) == 0
 
     @pytest.mark.parametrize("finished_before", [True, False])
     def test_a_topic_made_anew_gets_no_old_answers(self, *, finished_before: bool) -> None:
