@@ -120,7 +120,9 @@ def producer_config(settings: Settings, transactional_id: str, *, logger: loggin
     Raises:
         SettingsError: ``kafka.properties`` and the other time-outs contradict each other.
     """
-    ours = {**_CONNECTION, **_WRITING, "transactional.id": transactional_id}
+    # Only what failed is reported: in a transaction the commit itself says that the rest is delivered.
+    reports = {"delivery.report.only.error": True}
+    ours = {**_CONNECTION, **_WRITING, **reports, "transactional.id": transactional_id}
     config = _merged(settings, ours, not_for_this={**_READING, **_MEMBERSHIP}, logger=logger)
     transaction_ms = _milliseconds(config, "transaction.timeout.ms")
     for name in ("delivery.timeout.ms", "socket.timeout.ms"):
