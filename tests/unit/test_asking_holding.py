@@ -176,7 +176,7 @@ class TestHolding:
         world.feed(["second"])
         world.run_until(lambda: world.holding.current is not None)
         assert world.asked["second"] > 1, "some of its attempts are used up"
-        world.api = ok
+        world.api = poisoned("second", answer=timed_out())
         world.run_until(lambda: "first" in world.results)
         world.api = scripted(*[timed_out()] * 3)
         world.finish()
