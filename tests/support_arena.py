@@ -183,8 +183,16 @@ class Arena:
     def ends(self, kind: str = "features") -> dict[int, int]:
         """The next offset of every partition of a topic, committed or not."""
         with self.reader(isolation="read_uncommitted") as reader:
-            wanted = [TopicPartition(self.topics[kind], number) for number in range(self.partitions)]
-            return {p.partition: reader.get_watermark_offsets(p, 10, cached=False)[1] for p in wanted}
+            places = [TopicPartition(self.topics[kind], number) for number in range(self.partitions)]
+
+            def ask() -> dict[int, int] | None:
+                try:
+                    return {p.partition: reader.get_watermark_offsets(p, 10, cached=False)[1] for p in places}
+                except KafkaException:
+                    return None  # a broker that has just come back has no leaders yet
+
+            found: dict[int, int] = wait_until(ask, f"the ends of {self.topics[kind]}")
+            return found
 
     def commits(self) -> dict[int, Commit]:
         """The group's commits; a partition without one is left out."""
@@ -252,7 +260,7 @@ class Progress:
         self._reader.close()
 
 
-def wait_until(condition: Callable[[], Any], what: str, limit_s: float = PATIENCE_S) -> Any:
+def wait_until(condition: Callable[[], Any], what: str | Callable[[], str], limit_s: float = PATIENCE_S) -> Any:
     """Looks again and again until ``condition`` gives something true, and returns that."""
     deadline = time.monotonic() + limit_s
     while not (found := condition()):

@@ -36,29 +36,33 @@ def test_five_kills(stage: Stage) -> None:
     assert report.paid_twice <= report.bound
 
 
-@pytest.mark.parametrize("away_s", [3, 15])
 def test_the_broker_goes_away_and_comes_back(
-    make_stage: Callable[..., Stage], private_kafka: Callable[..., EmbeddedKafka], away_s: float
+    make_stage: Callable[..., Stage], private_kafka: Callable[..., EmbeddedKafka]
 ) -> None:
+    """Stopped in good order for 3 s, then killed for 15 s, which is longer than the worker's session."""
     kafka = private_kafka()
     stage = make_stage(bootstrap_servers=kafka.start().bootstrap_servers)
     stage.changes |= SMALL_BATCHES
     stage.simulator.configure(**SLOW_API)
-    stage.produce(contacts(6000, stage.partitions))
     worker = stage.start("--from", "earliest")
     progress = stage.watch()
-    stage.wait(lambda: progress.done() >= 500, "the first contacts to be committed", needs=worker)
+    for away_s, end in ((3, kafka.stop), (15, kafka.kill)):
+        committed = progress.done()
+        stage.produce(contacts(4000, stage.partitions, prefix=f"away-{away_s}"))
+        stage.wait(lambda at=committed: progress.done() >= max(at, 0) + 500, "the flow", needs=worker)
+        end()
+        stopped = time.monotonic()
+        stage.wait(lambda at=stopped, s=away_s: time.monotonic() - at >= s, "the end of the outage", needs=worker)
+        kafka.start()
+        back = time.monotonic()
+        stage.wait_done(needs=worker)
+        print(f"\nbroker away for {away_s} s: all is done {time.monotonic() - back:.1f} s after it was back")
     progress.close()
-    kafka.stop()
-    stopped = time.monotonic()
-    stage.wait(lambda: time.monotonic() - stopped >= away_s, "the outage to be over", needs=worker)
-    kafka.start()
-    took_s = stage.wait_done(needs=worker)
     assert worker.stop() == 0
     verdict = judge(stage)
-    assert len(verdict.outputs) == 6000
+    assert len(verdict.outputs) == 8000
     paid_twice = verdict.paid_twice(stage.simulator.scored())
-    print(f"\nbroker away for {away_s} s: all done {took_s:.1f} s after it was back, {paid_twice} contacts paid twice")
+    print(f"{paid_twice} contacts paid twice")
     assert paid_twice == 0
 
 
@@ -113,7 +117,7 @@ class TestTheApiIsDown:
         account = Counter(before) + Counter(stage.simulator.scored())
         assert max(account.values()) <= 2
 
-    @pytest.mark.parametrize("status", [503, 429, 500])
+    @pytest.mark.parametrize("status", [503, 429])
     def test_errors_without_end(self, stage: Stage, status: int) -> None:
         stage.changes |= SMALL_BATCHES
         stage.produce(contacts(2000, stage.partitions))

@@ -1,0 +1,163 @@
+"""What an operator sees when ``stream-scorer run`` cannot go on: one clear line, the exit code, and nothing lost."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pytest
+from support_arena import contacts
+from support_judge import judge
+
+if TYPE_CHECKING:
+    from support_worker import Stage, WorkerProcess
+
+pytestmark = pytest.mark.kafka
+
+
+def the_line(worker: WorkerProcess, code: int) -> str:
+    """The one line it printed, once it has ended with ``code``."""
+    assert worker.exit_code() == code, worker.log()
+    [line] = worker.errors()
+    assert line.startswith("stream-scorer: ")
+    assert "Traceback" not in worker.log()
+    assert "simulator-secret" not in worker.log()
+    return line
+
+
+class TestTheApiRefusesUs:
+    def test_a_wrong_secret(self, stage: Stage) -> None:
+        stage.produce(contacts(10, stage.partitions))
+        line = the_line(stage.start(genesys__client_secret="not-the-secret"), 1)
+        assert "client_secret" in line
+        assert "not-the-secret" not in line
+        assert judge(stage, everything=False).outputs == {}
+
+    def test_a_missing_scope(self, stage: Stage) -> None:
+        stage.simulator.configure(scopes=[])
+        stage.produce(contacts(10, stage.partitions))
+        assert "predictiveengagement:score" in the_line(stage.start(), 1)
+
+    def test_an_unknown_model(self, stage: Stage) -> None:
+        stage.produce(contacts(10, stage.partitions))
+        line = the_line(stage.start(genesys__model_id="no-such-model"), 1)
+        assert "no-such-model" in line
+        assert "model_id" in line
+
+    def test_what_was_finished_before_is_committed(self, stage: Stage) -> None:
+        """The scope is taken away in the middle; whoever comes next buys nothing again."""
+        stage.simulator.configure(latency_ms=100)
+        worker = stage.start_ready(scoring__max_contacts="50", scoring__max_uncommitted="800")
+        stage.produce(contacts(3000, stage.partitions))
+        progress = stage.watch()
+        stage.wait(lambda: progress.done() >= 200, "the first contacts to be committed", needs=worker)
+        progress.close()
+        stage.simulator.configure(scopes=[])
+        assert "predictiveengagement:score" in the_line(worker, 1)
+        before = judge(stage, everything=False)
+        assert 200 <= len(before.outputs) < 3000
+        stage.simulator.configure(scopes=["predictiveengagement:score"], latency_ms=0)
+        successor = stage.start_ready()
+        stage.wait_done(needs=successor)
+        assert successor.stop() == 0
+        verdict = judge(stage)
+        paid_twice = verdict.paid_twice(stage.simulator.scored())
+        # What was finished behind a contact without an answer cannot be committed: outputs stand in input order.
+        assert paid_twice <= 800
+
+
+class TestTheBrokerRefusesUs:
+    def test_nobody_listens(self, stage: Stage) -> None:
+        line = the_line(stage.start(kafka__bootstrap_servers="127.0.0.1:1"), 1)
+        assert "127.0.0.1:1" in line
+
+    @pytest.mark.parametrize("kind", ["features", "scores", "audit"])
+    def test_a_missing_topic(self, stage: Stage, kind: str) -> None:
+        line = the_line(stage.start(**{f"topics__{kind}": "no-such-topic"}), 1)
+        assert "no-such-topic" in line
+        assert "topics create" in line
+
+    def test_committed_offsets_that_the_log_does_not_hold(self, stage: Stage) -> None:
+        stage.produce(contacts(100, stage.partitions))
+        stage.commit_by_hand(dict.fromkeys(range(stage.partitions), 5000))
+        line = the_line(stage.start(), 1)
+        assert "5000" in line
+        assert stage.topics["features"] in line
+
+    def test_two_workers_with_one_instance_id(self, stage: Stage) -> None:
+        """Each takes the transactional id away from the other, until one of them ends and names the key."""
+        stage.simulator.configure(latency_ms=300)  # slow, so that they have a reason to fence for long enough
+        workers = [stage.start("--from", "earliest", name="twin", scoring__max_contacts="10") for _ in range(2)]
+        stage.wait(lambda: all(w.said("partition assigned") for w in workers), "both to have partitions")
+        stage.produce(contacts(8000, stage.partitions))
+        ended = stage.wait(lambda: [w for w in workers if not w.running], "one of them to end")
+        assert "kafka.instance_id" in the_line(ended[0], 1)
+        stage.simulator.configure(latency_ms=0)
+        [other] = [w for w in workers if w is not ended[0]]
+        # What the first one still committed while it ended has fenced the other one once more, perhaps for the third time.
+        if other.running and other.stop() != 0:
+            assert "kafka.instance_id" in the_line(other, 1)
+        single = stage.start_ready(name="single")
+        stage.wait_done(needs=single)
+        assert single.stop() == 0
+        assert len(judge(stage).outputs) == 8000
+
+
+class TestSettings:
+    def test_an_unknown_key(self, stage: Stage) -> None:
+        assert "STREAM_SCORER_SCORING__LINGER" in the_line(stage.start(scoring__linger="5"), 2)
+
+    def test_an_unknown_section(self, stage: Stage) -> None:
+        assert "STREAM_SCORER_SCORER__LINGER_MS" in the_line(stage.start(scorer__linger_ms="5"), 2)
+
+    def test_a_wrong_value(self, stage: Stage) -> None:
+        assert "scoring.max_in_flight" in the_line(stage.start(scoring__max_in_flight="many"), 2)
+
+    def test_a_missing_secret(self, stage: Stage) -> None:
+        assert "genesys.client_secret" in the_line(stage.start(genesys__client_secret=None), 2)
+
+    def test_an_unknown_property(self, stage: Stage) -> None:
+        assert "no.such.property" in the_line(stage.start(kafka__properties='{"no.such.property": 1}'), 2)
+
+    def test_an_admin_port_that_is_taken(self, stage: Stage) -> None:
+        first = stage.start_ready()
+        assert "admin.port" in the_line(stage.start(admin__port=str(first.admin_port)), 1)
+        assert first.stop() == 0
+
+
+class TestWhereAGroupStarts:
+    def test_a_new_group_beside_old_outputs_is_refused_until_told(self, stage: Stage) -> None:
+        stage.produce(contacts(40, stage.partitions))
+        worker = stage.start_ready()
+        stage.wait_done(needs=worker)
+        assert worker.stop() == 0
+        stage.group_id += "-mistyped"
+        line = the_line(stage.start(), 1)
+        assert "--from" in line
+        assert stage.group_id in line
+        assert stage.simulator.stats().contacts_scored == 40
+        worker = stage.start_ready("--from", "latest")
+        stage.produce(contacts(20, stage.partitions, prefix="new"))
+        stage.wait_done(needs=worker)
+        assert worker.stop() == 0
+        assert {commit.metadata for commit in stage.commits().values()} == {"start=10"}
+        account = stage.simulator.scored()
+        assert len(account) == 60
+        assert set(account.values()) == {1}
+
+    def test_from_a_time(self, stage: Stage) -> None:
+        stage.produce(contacts(40, stage.partitions, prefix="early"))
+        moment = time.time_ns() // 1_000_000 + 1
+        stage.wait(lambda: time.time_ns() // 1_000_000 > moment, "the clock to go on")
+        stage.produce(contacts(20, stage.partitions, prefix="late"))
+        worker = stage.start_ready("--from", datetime.fromtimestamp(moment / 1000, UTC).isoformat())
+        stage.wait_done(needs=worker)
+        assert worker.stop() == 0
+        verdict = judge(stage)
+        assert {commit.metadata for commit in stage.commits().values()} == {"start=10"}
+        assert {(o.key or b"")[:4] for o in verdict.outputs.values()} == {b"late"}
+        assert len(verdict.outputs) == 20
+
+    def test_nonsense(self, stage: Stage) -> None:
+        assert "yesterday" in the_line(stage.start("--from", "yesterday"), 2)
