@@ -58,6 +58,7 @@ class TestScoring:
 
     def test_metrics_and_health(self, stage: Stage) -> None:
         worker = stage.start_ready()
+        stage.wait(worker.ready, "a worker with nothing to do to be ready", needs=worker)
         stage.produce(contacts(500, stage.partitions))
         stage.wait_done(needs=worker)
         live = worker.admin("/livez")

@@ -95,7 +95,7 @@ class TestTheBrokerRefusesUs:
         assert "kafka.instance_id" in the_line(ended[0], 1)
         stage.simulator.configure(latency_ms=0)
         [other] = [w for w in workers if w is not ended[0]]
-        # What the first one still committed while it ended has fenced the other one once more, perhaps for the third time.
+        # What the first one still committed at its end has fenced the other once more, perhaps for the third time.
         if other.running and other.stop() != 0:
             assert "kafka.instance_id" in the_line(other, 1)
         single = stage.start_ready(name="single")
