@@ -49,7 +49,8 @@ class Avro:
     def encode(self, value: Mapping[str, Any]) -> bytes:
         return self.header + self.body(value)
 
-    def decode(self, data: bytes) -> dict[str, Any]:
+    def decode(self, data: bytes | None) -> dict[str, Any]:
+        assert data is not None, "a value of ours was expected, and it is null"
         assert data.startswith(self.header), f"no value of ours: {data[:10].hex()}"
         stream = BytesIO(data)
         stream.seek(len(self.header))
@@ -124,7 +125,11 @@ class Arena:
         name = uuid.uuid4().hex[:12]
         self.group_id = f"group-{name}"
         self.topics = {kind: f"{kind}-{name}" for kind in ("features", *OUTPUTS)}
-        self._client = {"bootstrap.servers": bootstrap_servers, "log_level": 0, "reconnect.backoff.max.ms": 500}
+        self._client: dict[str, Any] = {
+            "bootstrap.servers": bootstrap_servers,
+            "log_level": 0,
+            "reconnect.backoff.max.ms": 500,
+        }
         self._make(configs or {})
 
     def _make(self, configs: Mapping[str, Any]) -> None:

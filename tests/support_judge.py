@@ -95,11 +95,12 @@ def judge(arena: Arena, *, everything: bool = True, tutorial_features: bool = Tr
     assert arena.commits() == commits, "somebody committed while the judge was reading"
     below: dict[str, Message] = {}
     for message in inputs:
-        commit = commits.get(message.partition())
-        if commit is not None and starts[message.partition()] <= message.offset() < commit.offset:
+        partition, offset = _place(message)
+        commit = commits.get(partition)
+        if commit is not None and starts[partition] <= offset < commit.offset:
             below[_name(message)] = message
     if everything:
-        left = [_name(m) for m in inputs if _name(m) not in below and m.offset() >= starts.get(m.partition(), 0)]
+        left = [_name(m) for m in inputs if _name(m) not in below and _place(m)[1] >= starts.get(_place(m)[0], 0)]
         assert not left, f"{len(left)} inputs are not committed, the first one is {left[0]}"
     verdict = Verdict(inputs=below)
     for kind in OUTCOMES:
@@ -119,6 +120,13 @@ def _start(metadata: str) -> int:
     word, _, offset = metadata.partition("=")
     assert word == "start", f"a commit has the metadata {metadata!r}"
     return int(offset)
+
+
+def _place(message: Message) -> tuple[int, int]:
+    partition, offset = message.partition(), message.offset()
+    assert partition is not None
+    assert offset is not None
+    return partition, offset
 
 
 def _name(message: Message) -> str:
@@ -165,7 +173,7 @@ def _take_output(verdict: Verdict, kind: str, message: Message) -> None:
     value = message.value()
     score = None if kind == "rejected" else SCORE.decode(value)
     headers: Any = message.headers() or []
-    output = Output(kind, message.partition(), message.offset(), message.key(), value, headers, score)
+    output = Output(kind, *_place(message), message.key(), value, headers, score)
     source = output.header("source")
     assert source is not None, f"{_name(message)} names no source"
     assert source not in verdict.outputs, f"{source} is visible twice: on {verdict.outputs[source].kind} and {kind}"

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ from stream_scorer.local.kafka import EmbeddedKafka, KafkaConfig
 from stream_scorer.local.simulator import Simulator
 
 if TYPE_CHECKING:
+    from support_arena import Progress
     from support_worker import WorkerProcess
 
 PARTITIONS = 4
@@ -92,7 +94,7 @@ class Storm:
         progress = stage.watch()
         try:
             for kill, mark in enumerate(self._marks, 1):
-                stage.wait(lambda mark=mark: progress.done() >= mark, f"{mark} commits before kill {kill}", limit_s=180)
+                stage.wait(partial(_reached, progress, mark), f"{mark} commits before kill {kill}", limit_s=180)
                 time.sleep(self._random.uniform(0, _LONGEST_DELAY_S))  # the random moment is the point
                 self._kill_one()
                 if kill % _GUESTS_EVERY == 0:
@@ -103,6 +105,7 @@ class Storm:
         seconds = time.monotonic() - began
         for worker in (*self._workers.values(), self._guest):
             if worker is not None:
+                stage.wait(partial(worker.said, "started"), "every worker to have started", needs=worker)
                 assert worker.stop() == 0, worker.log()
         verdict = judge(stage)
         assert len(verdict.outputs) == self._number
@@ -120,8 +123,13 @@ class Storm:
         if self._guest is None:
             self._guest = self._stage.start(name="guest")
         else:
-            assert self._guest.stop() == 0, self._guest.log()
-            self._guest = None
+            guest, self._guest = self._guest, None
+            self._stage.wait(lambda: guest.said("partition assigned"), "the guest to have work", needs=guest)
+            assert guest.stop() == 0, guest.log()
+
+
+def _reached(progress: Progress, mark: int) -> bool:
+    return progress.done() >= mark
 
 
 def main() -> None:
