@@ -50,6 +50,7 @@ class ProducerSession:
     def __init__(self, config: dict[str, Any], budget_s: float) -> None:
         self._producer = Producer({**config, "error_cb": self._on_error})
         self._budget_s = budget_s
+        self._fatal: KafkaError | None = None
         self.is_suspect = False
         self.refused: dict[int, str] = {}
 
@@ -83,6 +84,14 @@ class ProducerSession:
         began_at = time.monotonic()
         within(self._budget_s + _CALL_S + _SLACK_S, self._repeat_commit)
         return time.monotonic() - began_at
+
+    def why_fatal(self) -> KafkaError | None:
+        """The error behind a plain ``_FATAL``, where it has been told: ``produce`` does not say that it was a fence."""
+        try:
+            self._producer.poll(0)
+        except KafkaException as error:
+            self._fatal = error.args[0]
+        return self._fatal
 
     def abort(self) -> None:
         """Ends the transaction now, if that is possible; if not, the next session does."""
@@ -134,5 +143,7 @@ class ProducerSession:
             self.refused[index] = error.str()
 
     def _on_error(self, error: KafkaError) -> None:
+        if error.fatal():
+            self._fatal = error
         if error.code() in _TIMED_OUT:
             self.is_suspect = True

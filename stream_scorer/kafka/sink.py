@@ -135,7 +135,7 @@ class TransactionalSink:
         except (KafkaException, HungError) as error:
             if session.refused:
                 return self._give_up(session, RecordsRefused(dict(session.refused)))
-            failed = _failed(error)
+            failed = _failed(error, session.why_fatal())
             if self._monotonic() - began_at > self._own_timeout_s:
                 # It took so long that the broker itself may have ended the transaction: nobody else fenced us.
                 failed = replace(failed, fenced=False)
@@ -156,9 +156,11 @@ class TransactionalSink:
         return publication
 
 
-def _failed(error: KafkaException | HungError) -> Failed:
+def _failed(error: KafkaException | HungError, why_fatal: KafkaError | None = None) -> Failed:
     if isinstance(error, HungError):
         return Failed(str(error))
-    kafka_error = error.args[0]
+    kafka_error: KafkaError = error.args[0]
+    if kafka_error.code() == KafkaError._FATAL and why_fatal is not None:  # noqa: SLF001 - its public name
+        kafka_error = why_fatal
     code = kafka_error.code()
     return Failed(f"{kafka_error.name()}: {kafka_error.str()}", fenced=code in _FENCED, stale=code in _STALE)
