@@ -148,17 +148,24 @@ class ScoringService:
         settings = self._settings
         topics = settings.topics
         outputs = (topics.scores, topics.review, topics.rejected, topics.audit)
-        limits = max_message_bytes(settings, outputs)
         config = producer_config(settings, settings.kafka.transactional_id, logger=log)
+        configured_batch_bytes = config["batch.size"]
+        limits: dict[str, int] = {}
+
         # A broker refuses a batch of records by its size: with batches smaller than any topic's limit, only a record
         # that is too large by itself is ever refused.
-        config["batch.size"] = min(config["batch.size"], *limits.values())
+        def read_limits() -> None:
+            limits.update(max_message_bytes(settings, outputs))
+            config["batch.size"] = min(configured_batch_bytes, *limits.values())
+
+        read_limits()
         sink = TransactionalSink(
             config,
             monotonic=self._clock.monotonic,
             commit_budget_s=_COMMIT_BUDGET_S,
             late_s=_LATE_SHARE * config["socket.timeout.ms"] / 1000,
             own_timeout_s=config["transaction.timeout.ms"] / 2000,
+            on_refused=read_limits,
         )
         output_topics = OutputTopics(topics.scores, topics.review, topics.rejected, topics.audit, limits)
         return Publisher(

@@ -25,7 +25,10 @@ class Partition(NamedTuple):
 
 
 class SourceRecord(NamedTuple):
-    """One record of the features topic, byte for byte as it was consumed."""
+    """One record of the features topic, byte for byte as it was consumed.
+
+    ``headers_readable`` is False where the client could not read the headers, which then are empty here.
+    """
 
     topic: str
     partition: int
@@ -33,6 +36,7 @@ class SourceRecord(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: Headers
+    headers_readable: bool = True
 
     @property
     def next_offset(self) -> int:

@@ -64,7 +64,10 @@ class Record(NamedTuple):
     @property
     def headers(self) -> Headers:
         """Its headers, in order; a name may occur several times."""
-        headers: Any = self.message.headers()
+        try:
+            headers: Any = self.message.headers()
+        except (SystemError, UnicodeDecodeError):  # a name that is not UTF-8: none of ours
+            return []
         return headers or []
 
 

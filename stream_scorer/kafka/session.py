@@ -35,6 +35,7 @@ RECORD_ERRORS: Final = frozenset(
 _TIMED_OUT: Final = frozenset({KafkaError._TIMED_OUT, KafkaError._TIMED_OUT_QUEUE})  # noqa: SLF001 - their public names
 _CALL_S: Final = 1.0
 _ABORT_S: Final = 2.0
+_REPORTS_S: Final = 1.0
 # Over what was asked for; a call that needs longer is taken to hang.
 _SLACK_S: Final = 5.0
 
@@ -84,6 +85,11 @@ class ProducerSession:
         began_at = time.monotonic()
         within(self._budget_s + _CALL_S + _SLACK_S, self._repeat_commit)
         return time.monotonic() - began_at
+
+    def serve_reports(self) -> None:
+        """Takes in the delivery reports that have come: ``refused`` is complete only then, whichever call failed."""
+        with contextlib.suppress(KafkaException):
+            self._producer.flush(_REPORTS_S)
 
     def why_fatal(self) -> KafkaError | None:
         """The error behind a plain ``_FATAL``, where it has been told: ``produce`` does not say that it was a fence."""

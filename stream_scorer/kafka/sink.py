@@ -77,6 +77,8 @@ class TransactionalSink:
         commit_budget_s: how long a commit is repeated before its outcome counts as unknown.
         late_s: a commit that took longer makes the session suspect (0.9 of ``socket.timeout.ms``).
         own_timeout_s: a transaction that took longer than this may have been ended by the broker's own time-out.
+        on_refused: called when the broker refused records, before the next session: the topics' limits may be others by
+            now. It may change ``config``.
     """
 
     def __init__(
@@ -87,12 +89,14 @@ class TransactionalSink:
         commit_budget_s: float,
         late_s: float,
         own_timeout_s: float,
+        on_refused: Callable[[], None],
     ) -> None:
         self._config = config
         self._monotonic = monotonic
         self._commit_budget_s = commit_budget_s
         self._late_s = late_s
         self._own_timeout_s = own_timeout_s
+        self._on_refused = on_refused
         self._session: ProducerSession | None = None
         self._opening: ProducerSession | None = None
 
@@ -133,6 +137,7 @@ class TransactionalSink:
                 return self._give_up(session, RecordsRefused(dict(session.refused)))
             commit_s = session.commit(offsets, group)
         except (KafkaException, HungError) as error:
+            session.serve_reports()
             if session.refused:
                 return self._give_up(session, RecordsRefused(dict(session.refused)))
             failed = _failed(error, session.why_fatal())
@@ -153,6 +158,8 @@ class TransactionalSink:
     def _give_up(self, session: ProducerSession, publication: Publication) -> Publication:
         session.abort()
         self.discard()
+        if isinstance(publication, RecordsRefused):
+            self._on_refused()
         return publication
 
 

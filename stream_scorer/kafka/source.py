@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _CALL_S = 5.0
 _RETRY_S = 0.5
 _COMMITTED = "reading the committed offsets"
+# Nobody but the cluster's administrator can help; repeating it would only hide it.
+_REFUSALS = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED})
 _START = re.compile(r"start=(\d+)")
 
 
@@ -175,9 +177,8 @@ class Source:
                     for answer in consumer.committed(assigned, _CALL_S)
                 }
             except KafkaException as error:
-                refusal = translate(error, _COMMITTED)
-                if isinstance(refusal, BrokerRefused):
-                    raise refusal from error
+                if error.args[0].code() in _REFUSALS:
+                    raise translate(error, _COMMITTED) from error
                 if not self._wait(_RETRY_S):
                     return None
 
@@ -198,14 +199,18 @@ class Source:
                 f"{message.topic()}/{message.partition()}: the log no longer holds the offset that was to be read next "
                 f"({error.str()}); records were deleted before they were scored: see docs/operations.md, 'Offsets gone'"
             )
-        refusal = translate(error, f"reading topic {self._topic}")
-        if isinstance(refusal, BrokerRefused):
-            raise refusal
+        # Everything else passes, or the next rebalance settles it: a lost membership, a topic whose metadata is late.
+        if error.code() in _REFUSALS:
+            raise translate(error, f"reading topic {self._topic}")
 
 
 def _record(message: Any) -> SourceRecord:
+    try:
+        headers, readable = message.headers() or [], True
+    except (SystemError, UnicodeDecodeError):  # the client takes every name for UTF-8; Kafka lets anything through
+        headers, readable = [], False
     return SourceRecord(
-        message.topic(), message.partition(), message.offset(), message.key(), message.value(), message.headers() or []
+        message.topic(), message.partition(), message.offset(), message.key(), message.value(), headers, readable
     )
 
 

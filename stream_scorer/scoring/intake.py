@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from stream_scorer.core.features import ContactChecker
 
 _MAX_DETAIL_CHARACTERS = 1_000
+_MAX_VERSION_BYTES = 256
 
 
 class Intake:
@@ -45,6 +46,9 @@ class Intake:
 
     def examine(self, record: SourceRecord, now_ms: int) -> Contact | Rejected:
         """The valid, complete contact of a record, or why there is none."""
+        if not record.headers_readable:
+            detail = "a header's name is not UTF-8, so the headers cannot be passed on"
+            return _reject(record, "", [(Reason.UNDECODABLE, detail)], now_ms)
         try:
             event = decode_contact(self._codec, record.value)
         except UndecodableError as error:
@@ -54,6 +58,9 @@ class Intake:
             return _reject(record, event.contact_id, checked, now_ms)
         features, imputed = checked
         version = event.model_version
+        if version is not None and not 0 < len(version.encode()) <= _MAX_VERSION_BYTES:
+            detail = f"the event's model_version must have 1 to {_MAX_VERSION_BYTES} bytes of UTF-8, or be null"
+            return _reject(record, event.contact_id, [(Reason.UNKNOWN_MODEL_VERSION, detail)], now_ms)
         contact = Contact(
             record,
             event.event_id,
@@ -66,7 +73,7 @@ class Intake:
             self._encode(event.contact_id, features),
         )
         if not self._fits(contact):
-            detail = f"its request would take {len(contact.body)} bytes, more than scoring.max_request_bytes allows"
+            detail = f"a request with this contact alone ({len(contact.body)} bytes) is over scoring.max_request_bytes"
             return _reject(record, event.contact_id, [(Reason.TOO_LARGE, detail)], now_ms)
         return contact
 

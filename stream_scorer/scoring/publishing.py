@@ -95,7 +95,7 @@ class Publisher:
         self._published_at = 0.0
         self._retry_at = 0.0
         self._settled = False
-        self._one_at_a_time = 0
+        self._max_outcomes = _MAX_OUTCOMES
         self.trouble: str | None = None
         self.is_stale = False
 
@@ -106,7 +106,7 @@ class Publisher:
             return
         if self.trouble is not None and not self._ready():
             return
-        if now - self._published_at >= self._commit_interval_s:
+        if now - self._published_at >= self._commit_interval_s or self._max_outcomes < _MAX_OUTCOMES:
             self.publish()
 
     def publish(self) -> bool:
@@ -117,9 +117,9 @@ class Publisher:
         """
         if not self._ledger.has_finished_head():
             return True
-        if not self._ready():
+        if self._clock.monotonic() < self._retry_at or not self._ready():
             return False
-        heads = self._ledger.heads(1 if self._one_at_a_time else _MAX_OUTCOMES)
+        heads = self._ledger.heads(self._max_outcomes)
         if not heads:
             return True
         return self._transact(heads)
@@ -178,14 +178,14 @@ class Publisher:
                 self._ledger.confirm(heads)
                 self._observe.published(outcomes, records=len(outcomes) + len(plan.values))
                 self._published_at = now
-                self._one_at_a_time = max(0, self._one_at_a_time - 1)
+                self._max_outcomes = min(_MAX_OUTCOMES, 2 * self._max_outcomes)
                 return True
             case RecordsRefused(errors):
                 self._settled = False
                 refused = {index: message for index, message in errors.items() if index < len(outcomes)}
                 if len(outcomes) > 1 and len(errors) > 1:
-                    # The broker refuses a whole batch of records for one of them: each alone tells which.
-                    self._one_at_a_time = len(outcomes)
+                    # The broker refuses a whole batch of records for one of them: halving finds out which.
+                    self._max_outcomes = len(outcomes) // 2
                 elif refused and not _is_bare(outcomes[next(iter(refused))]):
                     self._set_aside(outcomes, refused)
                 else:

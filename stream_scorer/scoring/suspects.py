@@ -49,11 +49,20 @@ class Suspects:
         return self._take(lambda suspect: now - suspect.since >= _WAITS_S)
 
     def acquit(self, *, tolerated: int = MAX_WAITING) -> list[Suspect]:
-        """Everybody, where more wait than are ``tolerated``: they are to be asked about again. Else nobody."""
-        if len(self._waiting) <= tolerated:
+        """Everybody, where more wait than are ``tolerated``: they are to be asked about again. Else nobody.
+
+        Not counted are those whose version came with the event while the API accepts other versions: whoever writes a
+        wrong version into events must not make the worker hold for everybody else.
+        """
+        if sum(not self._is_versions_fault(suspect) for suspect in self._waiting) <= tolerated:
             return []
         acquitted, self._waiting = self._waiting, []
         return acquitted
+
+    def _is_versions_fault(self, suspect: Suspect) -> bool:
+        return suspect.lane.version_from_event and any(
+            version != suspect.lane.model_version for version in self._accepted_at
+        )
 
     def _take(self, certain: Callable[[Suspect], bool]) -> list[Rejected]:
         if not self._waiting:

@@ -6,6 +6,7 @@ only talk HTTP. No transaction is open during HTTP, sleep or poll: ``publish`` b
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from stream_scorer.core.events import Contact
@@ -70,6 +71,7 @@ class Worker:
         self._publisher = publisher
         self._read_at = 0.0
         self._reported_at = 0.0
+        self._deadline = math.inf
         self._found_work = False
 
     def run(self) -> None:
@@ -152,7 +154,7 @@ class Worker:
     def _finish(self) -> None:
         """Waits for the answers that are under way, up to a limit, commits what is finished and leaves the group."""
         self._observe.draining()
-        deadline = self._clock.monotonic() + self._shutdown_timeout_s
+        deadline = self._deadline = self._clock.monotonic() + self._shutdown_timeout_s
         try:
             self._source.pause()
             while self._asker.in_flight and self._clock.monotonic() < deadline:
@@ -166,8 +168,11 @@ class Worker:
 
     def _publish_all(self, deadline: float) -> None:
         while self._ledger.has_finished_head() and self._clock.monotonic() < deadline:
-            if not self._publisher.publish() and self._publisher.is_stale:
+            if self._publisher.publish():
+                continue
+            if self._publisher.is_stale:
                 return  # the partitions are taken already: whoever has them now does the work
+            self._asker.collect(_IDLE_WAIT_S)
 
     # --- ownership: what kafka.source.Owner asks for
 
@@ -178,7 +183,7 @@ class Worker:
 
     def revoking(self, partitions: list[Partition]) -> None:
         """Waits up to ``revoke_wait_s`` for answers about these partitions and commits, so none is bought again."""
-        deadline = self._clock.monotonic() + self._revoke_wait_s
+        deadline = min(self._clock.monotonic() + self._revoke_wait_s, self._deadline)
         wanted = set(partitions)
         while self._asker.has_in_flight(wanted) and self._clock.monotonic() < deadline:
             self._asker.collect(_BUSY_WAIT_S)

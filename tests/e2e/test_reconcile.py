@@ -143,12 +143,10 @@ class TestViolations:
         scorer.publish(outs(range(20, 30)), 30)
         again = ledger.scorer()
         again.publish(outs(range(20, 30)))
-        report = reconcile(ledger.settings)
-        assert report.counts == {
-            FindingKind.MISSING: 10,
-            FindingKind.DOUBLED: 10,
-            FindingKind.AUDITED_TWICE: 10,
-        }
+        counts = dict(reconcile(ledger.settings).counts)
+        # The doubles carry other batch ids; whether those show depends on which partition of the audit is read first.
+        assert counts.pop(FindingKind.WRONG_BATCH, 10) == 10
+        assert counts == {FindingKind.MISSING: 10, FindingKind.DOUBLED: 10, FindingKind.AUDITED_TWICE: 10}
 
     def test_an_aborted_input_that_was_scored(self, ledger: Ledger) -> None:
         ledger.put_inputs_in_transaction(1, commit=False)  # 0, marker 1

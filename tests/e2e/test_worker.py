@@ -27,7 +27,7 @@ class TestScoring:
         worker = stage.start_ready()
         stage.produce(contacts(5000, stage.partitions))
         stage.wait_done(needs=worker)
-        assert worker.stop() == 0
+        assert worker.stop() == 0, worker.log()
         verdict = judge(stage)
         assert len(verdict.outputs) == 5000
         assert verdict.count("rejected") == 0
@@ -52,7 +52,7 @@ class TestScoring:
         for number in range(2):
             worker = stage.start_ready()
             stage.wait_done(needs=worker)
-            assert worker.stop() == 0
+            assert worker.stop() == 0, worker.log()
             assert len(judge(stage).outputs) == 1000 * (number + 1)
             stage.produce(contacts(1000, stage.partitions, prefix=f"later-{number}"))
 
@@ -67,7 +67,7 @@ class TestScoring:
         verdict_metrics = stage.wait(lambda: metrics_of(stage, "500.0"), "the metrics to show 500 contacts")
         assert "messaging_client_consumed_messages_total{" in verdict_metrics
         assert "http_client_request_duration_seconds_count{" in verdict_metrics
-        assert worker.stop() == 0
+        assert worker.stop() == 0, worker.log()
 
 
 def metrics_of(stage: Stage, consumed: str) -> str | None:
@@ -117,7 +117,7 @@ class TestMixedInputs:
         stage.produce(mixed)
         worker = stage.start_ready()
         stage.wait_done(needs=worker)
-        assert worker.stop() == 0
+        assert worker.stop() == 0, worker.log()
         verdict = judge(stage)
         expected = Counter(reason for reason, _ in bad) + Counter(refused_by_api=6)
         assert verdict.reasons() == expected
@@ -157,7 +157,7 @@ class TestMixedInputs:
         )
         worker = stage.start_ready("--config", str(toml))
         stage.wait_done(needs=worker)
-        assert worker.stop() == 0
+        assert worker.stop() == 0, worker.log()
         # The judge's own rule about imputing is that of the tutorial's features: not asked here.
         verdict = judge(stage, tutorial_features=False)
         found = {m.key(): verdict.outputs[source].header("error-reason") or "" for source, m in verdict.inputs.items()}
@@ -171,7 +171,7 @@ class TestMixedInputs:
         stage.produce(contact(f"R-{n % 5}", n % 4, event_id=f"e-{n}") for n in range(200))
         worker = stage.start_ready(scoring__linger_ms="20")
         stage.wait_done(needs=worker)
-        assert worker.stop() == 0
+        assert worker.stop() == 0, worker.log()
         verdict = judge(stage)
         assert verdict.count("rejected") == 0
         assert len(verdict.outputs) == 200
@@ -183,7 +183,7 @@ class TestMixedInputs:
         stage.produce(contact(f"V-{n}", n % 3, model_version=versions[n % 4]) for n in range(80))
         worker = stage.start_ready(genesys__model_version="v2")
         stage.wait_done(needs=worker)
-        assert worker.stop() == 0
+        assert worker.stop() == 0, worker.log()
         verdict = judge(stage)
         assert verdict.reasons() == {"unknown_model_version": 20}
         used = Counter(o.score["model_version"] for o in verdict.outputs.values() if o.score is not None)
@@ -204,7 +204,7 @@ class TestMixedInputs:
         stage.produce([contact("good", 0, [*trace, *ours]), Input(b"bad", b"garbage", 1, [*ours, *trace])])
         worker = stage.start_ready()
         stage.wait_done(needs=worker)
-        assert worker.stop() == 0
+        assert worker.stop() == 0, worker.log()
         verdict = judge(stage)  # compares what was passed on
         assert {o.header("error-reason") for o in verdict.outputs.values()} == {None, "undecodable"}
         for output in verdict.outputs.values():
@@ -218,7 +218,7 @@ class TestLargeRecords:
         stage.produce([contact("before", 0), large, contact("after", 0)])
         worker = stage.start_ready()
         stage.wait_done(needs=worker)
-        assert worker.stop() == 0
+        assert worker.stop() == 0, worker.log()
         verdict = judge(stage)
         [output] = verdict.by_contact("large")
         assert output.header("error-reason") == "undecodable"
@@ -230,7 +230,7 @@ class TestLargeRecords:
         stage.produce([contact("before", 0), Input(b"small", b"x" * 1000, 0), Input(b"large", b"x" * 9000, 0)])
         worker = stage.start_ready()
         stage.wait_done(needs=worker)
-        assert worker.stop() == 0
+        assert worker.stop() == 0, worker.log()
         verdict = judge(stage)
         [small], [large] = verdict.by_contact("small"), verdict.by_contact("large")
         assert (small.header("error-truncated"), small.value) == (None, b"x" * 1000)
@@ -242,7 +242,7 @@ class TestLargeRecords:
         stage.produce([contact("before", 0), fat, *contacts(50, stage.partitions)])
         worker = stage.start_ready()
         stage.wait_done(needs=worker)
-        assert worker.stop() == 0
+        assert worker.stop() == 0, worker.log()
         verdict = judge(stage)
         assert verdict.reasons() == {"unpublishable": 1}
         [output] = verdict.by_contact("fat")
@@ -256,7 +256,7 @@ class TestStopping:
         worker = stage.start_ready(scoring__linger_ms="1")
         stage.produce(contacts(1000, stage.partitions))
         stage.wait(lambda: stage.simulator.stats().in_flight > 0, "a request to be in flight", needs=worker)
-        assert worker.stop() == 0
+        assert worker.stop() == 0, worker.log()
         verdict = judge(stage, everything=False)
         assert len(verdict.outputs) > 0
         # Everything that was paid for is committed: nothing is bought again.
