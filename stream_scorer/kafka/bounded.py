@@ -28,7 +28,8 @@ def within(limit_s: float, call: Callable[[], T]) -> T:
     Raises:
         HungError: it did not come back within ``limit_s`` seconds.
     """
-    answers: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
+    # Not SimpleQueue: see scoring.pool.
+    answers: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue()
 
     def work() -> None:
         try:

@@ -189,12 +189,20 @@ class Publisher:
                 elif refused and not _is_bare(outcomes[next(iter(refused))]):
                     self._set_aside(outcomes, refused)
                 else:
-                    self._trouble(f"a topic refuses a record that it has to take: {next(iter(errors.values()))}", now)
+                    self._trouble(self._refusal(errors, outcomes), now)
                 return False
             case Failed():
                 self._settled = False
                 self._on_failure(publication, now)
                 return False
+
+    def _refusal(self, errors: Mapping[int, str], outcomes: list[Outcome]) -> str:
+        """What the operator has to look at, where a topic refuses what it has to take."""
+        index, message = next(iter(errors.items()))
+        if index >= len(outcomes):
+            return f"topic {self._audit_topic} refuses an audit event: {message}"
+        record = outcomes[index].record
+        return f"topics.rejected refuses the rejection of {record.topic}/{record.partition}/{record.offset}: {message}"
 
     def _set_aside(self, outcomes: list[Outcome], errors: Mapping[int, str]) -> None:
         """Contacts whose own record cannot be written are rejected; a rejection that cannot be, loses its payload."""

@@ -281,7 +281,7 @@ def test_an_audit_topic_that_refuses_holds_instead_of_losing_anything() -> None:
     bench.sink.answers = [RecordsRefused({1: "policy"})] * 3
     for _ in range(3):
         assert not bench.publish()
-    assert "refuses a record" in (bench.publisher.trouble or "")
+    assert "topic audit refuses an audit event" in (bench.publisher.trouble or "")
     assert bench.publish()
     assert [r.topic for r in bench.sink.log] == ["scores", "audit"]
 

@@ -1,0 +1,49 @@
+"""A signal that arrives while the loop waits for answers must not make it wait for ever."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from stream_scorer.scoring.pool import RequestPool
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from stream_scorer.core.events import Answer
+
+
+class NobodyAsks:
+    def ask(self, parts: Sequence[bytes], model_version: str | None) -> Answer:
+        raise AssertionError((parts, model_version))
+
+
+@pytest.fixture
+def signals() -> Iterator[list[int]]:
+    """What was seen of a signal whose handler outlasts whatever is left of the wait."""
+    seen: list[int] = []
+
+    def obey(number: int, _frame: object) -> None:
+        seen.append(number)
+        time.sleep(0.25)  # longer than the wait it interrupts
+
+    before = signal.signal(signal.SIGVTALRM, obey)
+    yield seen
+    signal.signal(signal.SIGVTALRM, before)
+
+
+@pytest.mark.timeout(20)
+def test_a_signal_during_the_wait(signals: list[int]) -> None:
+    pool = RequestPool(NobodyAsks(), 1)
+    sender = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGVTALRM))
+    sender.start()
+    end = time.monotonic() + 1.0
+    while time.monotonic() < end:
+        assert pool.answers(0.2) == []
+    assert signals == [signal.SIGVTALRM]
+    pool.close()
