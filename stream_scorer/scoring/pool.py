@@ -30,7 +30,7 @@ class RequestPool:
     def __init__(self, api: ScoringApi, size: int) -> None:
         self._api = api
         self._requests: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
-        # Not SimpleQueue: in CPython 3.11 its get(timeout=…) waits for ever if a signal's handler outlasts the time-out.
+        # Not SimpleQueue: CPython 3.11's get(timeout=…) never returns if a signal's handler outlasts the time-out.
         self._answers: queue.Queue[tuple[Request, Answer | BaseException]] = queue.Queue()
         self.size = size
         for number in range(size):
