@@ -32,6 +32,9 @@ RECORD_ERRORS: Final = frozenset(
         KafkaError.POLICY_VIOLATION,
     }
 )
+# What a call into the client may raise. After a fatal error it calls back while its exception is on its way already: what
+# it calls then raises a SystemError, whose cause is that exception.
+CLIENT_ERRORS: Final = (KafkaException, SystemError)
 _TIMED_OUT: Final = frozenset({KafkaError._TIMED_OUT, KafkaError._TIMED_OUT_QUEUE})  # noqa: SLF001 - their public names
 _CALL_S: Final = 1.0
 _ABORT_S: Final = 2.0
@@ -88,20 +91,22 @@ class ProducerSession:
 
     def serve_reports(self) -> None:
         """Takes in the delivery reports that have come: ``refused`` is complete only then, whichever call failed."""
-        with contextlib.suppress(KafkaException):
+        try:
             self._producer.flush(_REPORTS_S)
+        except CLIENT_ERRORS as error:
+            self._remember(kafka_error_of(error))
 
     def why_fatal(self) -> KafkaError | None:
         """The error behind a plain ``_FATAL``, where it has been told: ``produce`` does not say that it was a fence."""
         try:
             self._producer.poll(0)
-        except KafkaException as error:
-            self._fatal = error.args[0]
+        except CLIENT_ERRORS as error:
+            self._remember(kafka_error_of(error))
         return self._fatal
 
     def abort(self) -> None:
         """Ends the transaction now, if that is possible; if not, the next session does."""
-        with contextlib.suppress(KafkaException, TimeoutError):
+        with contextlib.suppress(TimeoutError, *CLIENT_ERRORS):
             self._producer.purge()
             within(_ABORT_S + _SLACK_S, partial(self._producer.abort_transaction, _ABORT_S))
 
@@ -145,11 +150,27 @@ class ProducerSession:
                 return
 
     def _on_delivery(self, index: int, error: KafkaError | None, _message: Message) -> None:
-        if error is not None and error.code() in RECORD_ERRORS:
+        if error is None:
+            return
+        try:
+            code = error.code()
+        except SystemError as interrupted:  # see CLIENT_ERRORS
+            self._remember(kafka_error_of(interrupted))
+            return
+        if code in RECORD_ERRORS:
             self.refused[index] = error.str()
 
     def _on_error(self, error: KafkaError) -> None:
-        if error.fatal():
-            self._fatal = error
+        self._remember(error)
         if error.code() in _TIMED_OUT:
             self.is_suspect = True
+
+    def _remember(self, error: KafkaError | None) -> None:
+        if error is not None and error.fatal():
+            self._fatal = error
+
+
+def kafka_error_of(error: BaseException) -> KafkaError | None:
+    """The client's own error in what it raised; None where there is none."""
+    inner = error.__cause__ if isinstance(error, SystemError) else error
+    return inner.args[0] if isinstance(inner, KafkaException) else None

@@ -15,10 +15,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError
 
 from stream_scorer.kafka.bounded import HungError
-from stream_scorer.kafka.session import ProducerSession
+from stream_scorer.kafka.session import CLIENT_ERRORS, ProducerSession, kafka_error_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -113,8 +113,9 @@ class TransactionalSink:
         opening = self._opening
         try:
             opening.init()
-        except (KafkaException, HungError) as error:
-            if isinstance(error, HungError) or not error.args[0].retriable():
+        except (HungError, *CLIENT_ERRORS) as error:
+            kafka_error = kafka_error_of(error)
+            if kafka_error is None or not kafka_error.retriable():
                 self._opening = None
                 opening.dispose()
             return _failed(error)
@@ -136,7 +137,7 @@ class TransactionalSink:
             if session.refused:
                 return self._give_up(session, RecordsRefused(dict(session.refused)))
             commit_s = session.commit(offsets, group)
-        except (KafkaException, HungError) as error:
+        except (HungError, *CLIENT_ERRORS) as error:
             session.serve_reports()
             if session.refused:
                 return self._give_up(session, RecordsRefused(dict(session.refused)))
@@ -163,11 +164,11 @@ class TransactionalSink:
         return publication
 
 
-def _failed(error: KafkaException | HungError, why_fatal: KafkaError | None = None) -> Failed:
-    if isinstance(error, HungError):
+def _failed(error: BaseException, why_fatal: KafkaError | None = None) -> Failed:
+    kafka_error = kafka_error_of(error)
+    if kafka_error is None or kafka_error.code() == KafkaError._FATAL:  # noqa: SLF001 - its public name
+        kafka_error = why_fatal or kafka_error
+    if kafka_error is None:
         return Failed(str(error))
-    kafka_error: KafkaError = error.args[0]
-    if kafka_error.code() == KafkaError._FATAL and why_fatal is not None:  # noqa: SLF001 - its public name
-        kafka_error = why_fatal
     code = kafka_error.code()
     return Failed(f"{kafka_error.name()}: {kafka_error.str()}", fenced=code in _FENCED, stale=code in _STALE)
