@@ -32,8 +32,8 @@ RECORD_ERRORS: Final = frozenset(
         KafkaError.POLICY_VIOLATION,
     }
 )
-# What a call into the client may raise. After a fatal error it calls back while its exception is on its way already: what
-# it calls then raises a SystemError, whose cause is that exception.
+# What a call into the client may raise. After a fatal error it calls back although its exception is on its way already;
+# what is called then raises a SystemError whose cause is that exception.
 CLIENT_ERRORS: Final = (KafkaException, SystemError)
 _TIMED_OUT: Final = frozenset({KafkaError._TIMED_OUT, KafkaError._TIMED_OUT_QUEUE})  # noqa: SLF001 - their public names
 _CALL_S: Final = 1.0
