@@ -83,7 +83,7 @@ class Worker:
             ProducerFenced: another running worker uses our transactional id.
         """
         while not self._publisher.open() and not self._stopping.wait(_REOPEN_S):
-            pass
+            self._observe.beat()
         self._source.subscribe(self)
         try:
             while not self._stopping.is_set() and self._asker.stop_reason is None:
