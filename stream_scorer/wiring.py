@@ -89,23 +89,7 @@ class ScoringService:
 
     def _run(self, pool: RequestPool) -> None:
         settings, clock, observe = self._settings, self._clock, self.observe
-        checker = ContactChecker(
-            FeatureList(tuple(settings.model.features.values()), settings.model.max_features),
-            settings.scoring.max_event_age_s,
-        )
-        batcher = Batcher(
-            max_contacts=settings.scoring.max_contacts,
-            max_body_bytes=settings.scoring.max_request_bytes,
-            overhead_bytes=body_overhead,
-            linger_s=settings.scoring.linger_ms / 1000,
-        )
-        intake = Intake(
-            codec=Codec.single_object(load_schema(SchemaFile.CONTACT_FEATURES), max_bytes=_MAX_RECORD_BYTES),
-            checker=checker,
-            encode=encode_contact,
-            fits=batcher.fits,
-            model_version=settings.genesys.model_version,
-        )
+        batcher = _batcher(settings)
         # What a broker outage can take out of the window and give back: more is never finished and uncommitted.
         ledger = Ledger(remembered_limit=2 * settings.scoring.max_uncommitted)
         quota = Quota(settings.genesys.requests_per_minute)
@@ -130,7 +114,7 @@ class ScoringService:
         Worker(
             source=source,
             publisher=self._publisher(source, ledger, log),
-            intake=intake,
+            intake=_intake(settings, batcher),
             batcher=batcher,
             asker=asker,
             holding=holding,
@@ -201,6 +185,26 @@ def _api(settings: Settings) -> ScoringClient:
         timeout_s=genesys.timeout_s,
         token_timeout_s=genesys.token_timeout_s,
         max_connections=settings.scoring.max_in_flight,
+    )
+
+
+def _batcher(settings: Settings) -> Batcher:
+    return Batcher(
+        max_contacts=settings.scoring.max_contacts,
+        max_body_bytes=settings.scoring.max_request_bytes,
+        overhead_bytes=body_overhead,
+        linger_s=settings.scoring.linger_ms / 1000,
+    )
+
+
+def _intake(settings: Settings, batcher: Batcher) -> Intake:
+    features = FeatureList(tuple(settings.model.features.values()), settings.model.max_features)
+    return Intake(
+        codec=Codec.single_object(load_schema(SchemaFile.CONTACT_FEATURES), max_bytes=_MAX_RECORD_BYTES),
+        checker=ContactChecker(features, settings.scoring.max_event_age_s),
+        encode=encode_contact,
+        fits=batcher.fits,
+        model_version=settings.genesys.model_version,
     )
 
 
