@@ -33,8 +33,9 @@ RECORD_ERRORS: Final = frozenset(
     }
 )
 # What a call into the client may raise. After a fatal error it calls back although its exception is on its way already;
-# what is called then raises a SystemError whose cause is that exception.
-CLIENT_ERRORS: Final = (KafkaException, SystemError)
+# what is called then raises a SystemError whose cause is that exception. Where the client only looks up its logger's
+# method, an AttributeError takes the exception's place, and nothing but the client's next calls tells of the error.
+CLIENT_ERRORS: Final = (KafkaException, SystemError, AttributeError)
 _TIMED_OUT: Final = frozenset({KafkaError._TIMED_OUT, KafkaError._TIMED_OUT_QUEUE})  # noqa: SLF001 - their public names
 _CALL_S: Final = 1.0
 _ABORT_S: Final = 2.0
