@@ -1,7 +1,7 @@
 """One producer session: a transactional ``Producer`` from its ``init_transactions`` to the first thing that goes wrong.
 
 What its callbacks report stays with the session: one that was left behind in a call that hangs can still be called back
-years later, and must not speak for its successor.
+long after, and must not speak for its successor.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ class Source:
         """Up to ``max_records`` records, waiting at most ``wait_s`` for them. Rebalances happen in here.
 
         Raises:
-            BrokerRefused: the committed offset is not in the log any more, the topic is gone, or a right is missing.
+            BrokerRefused: the committed offset is not in the log any more, or a right is missing.
         """
         records: list[SourceRecord] = []
         for message in self._consumer.consume(max_records, wait_s):
@@ -100,11 +100,6 @@ class Source:
         if self._paused:
             self._paused = False
             self._consumer.resume(self._consumer.assignment())
-
-    @property
-    def is_paused(self) -> bool:
-        """Whether ``pause`` holds."""
-        return self._paused
 
     def group_metadata(self) -> Any | None:
         """What makes the broker check our generation when offsets are committed in a transaction; None: no member.

@@ -220,11 +220,6 @@ class Asker:
         """Requests that may still be sent at once."""
         return self._quota.remaining(self._clock.monotonic())
 
-    @property
-    def contacts_in_flight(self) -> int:
-        """Contacts in the requests under way."""
-        return sum(len(request.contacts) for request in self._in_flight.values())
-
     def asked_records(self, partition: Partition) -> Iterator[SourceRecord]:
         """The records of a partition about which the API is asked now, or will be again."""
         for request in self._requests():

@@ -123,7 +123,9 @@ class TestOwnership:
         assert not ledger.owns(head)
 
     def test_disowning_what_was_never_owned_is_no_error(self) -> None:
-        Ledger().disown(P0, [record(0)])
+        ledger = Ledger()
+        ledger.disown(P0, [record(0)])
+        assert (ledger.partitions, ledger.uncommitted) == ([], 0)
 
     def test_disown_takes_its_rows_out_of_the_sums(self) -> None:
         ledger = owning(P0, P1)
