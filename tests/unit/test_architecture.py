@@ -33,6 +33,7 @@ ROOMS: dict[str, set[str]] = {
     "settings": {"core", "errors", "genesys"},
     "kafka": {"core", "errors", "settings"},
     "scoring": {"core", "errors", "kafka"},
+    "campaign": {"core", "errors", "kafka"},
     "file_rows": {"core"},
     "files": {"core", "errors", "file_rows"},
     "library": {"core", "errors", "genesys"},

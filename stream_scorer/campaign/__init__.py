@@ -1,0 +1,1 @@
+"""Service 2: a high score reaches the campaign manager once. Planner, deliverer, and the targets they deliver to."""

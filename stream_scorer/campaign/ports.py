@@ -1,0 +1,37 @@
+"""What the campaign worker needs of the outside."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from stream_scorer.core.callbacks import Callback, DeliveryAnswer, Score
+
+
+class Target(Protocol):
+    """A campaign manager, as far as planner and deliverer know it.
+
+    The planner's thread calls ``entry`` and ``body``, which are pure: the same arguments give the same bytes. The
+    deliverer's pool threads call ``deliver``, several at once.
+
+    Attributes:
+        name: kind and place of the target as callbacks and receipts say it, such as ``webhook https://host/path``;
+            without user information, query or anything else that may be a secret.
+        max_body_bytes: a body stays below this.
+    """
+
+    name: str
+    max_body_bytes: int
+
+    def entry(self, score: Score) -> bytes:
+        """One contact as it stands in a body."""
+
+    def body(
+        self, callback_id: str, campaign_id: str | None, model_id: str, planned_at_ms: int, entries: Sequence[bytes]
+    ) -> bytes:
+        """The body of a callback: what is sent, byte for byte, at every attempt."""
+
+    def deliver(self, callback: Callback) -> DeliveryAnswer:
+        """Makes one attempt. Blocks until the answer or the deadline; nothing a network or a receiver does is raised."""
