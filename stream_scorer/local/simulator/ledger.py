@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 DROPPED = "dropped"
+_CONTACT_MARK = b'"contactId":'
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,7 @@ class Stats:
 
     Attributes:
         requests: finished requests by path (``token``, ``score``, ``other``) and status; ``dropped`` is one as well.
+        contacts_asked: contacts in the score requests that arrived, each time counted, whatever the answer was.
         contacts_scored: contacts scored, each time counted: what is paid for.
         contacts_distinct: different contact ids among them.
         contacts_repeated: contact ids that were scored more than once.
@@ -32,6 +34,7 @@ class Stats:
     """
 
     requests: dict[str, dict[str, int]]
+    contacts_asked: int
     contacts_scored: int
     contacts_distinct: int
     contacts_repeated: int
@@ -54,6 +57,7 @@ class Ledger:
     """Counts as the requests go by. Not thread-safe: it lives in the server's event loop."""
 
     scored: Counter[str] = field(default_factory=Counter)
+    contacts_asked: int = 0
     contacts_scored: int = 0
     requests: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     in_flight: int = 0
@@ -72,6 +76,10 @@ class Ledger:
         """A score request is being worked on."""
         self.in_flight += 1
         self.in_flight_max = max(self.in_flight_max, self.in_flight)
+
+    def asked(self, body: bytes) -> None:
+        """A score request has come in whole; its contacts are counted by their marks, which costs no parse."""
+        self.contacts_asked += body.count(_CONTACT_MARK)
 
     def ended(self) -> None:
         """A score request is no longer worked on."""
@@ -94,6 +102,7 @@ class Ledger:
         """The account as of now."""
         return Stats(
             requests={path: dict(outcomes) for path, outcomes in self.requests.items()},
+            contacts_asked=self.contacts_asked,
             contacts_scored=self.contacts_scored,
             contacts_distinct=len(self.scored),
             contacts_repeated=sum(times > 1 for times in self.scored.values()),
