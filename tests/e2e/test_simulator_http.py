@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -61,13 +62,16 @@ class Client:
             self.session.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
         return answer
 
-    def score(self, *ids: str, data: bytes | None = None, timeout: float = 10, **more: Any) -> requests.Response:
+    def score(
+        self, *ids: str, data: bytes | None = None, timeout: float = 10, stream: bool = False, **more: Any
+    ) -> requests.Response:
         contacts = [{"contactId": contact_id, "features": FEATURES} for contact_id in ids]
         return self.session.post(
             f"{self.base_url}/api/v2/predictiveengagement/models/simulator-model/score",
             data=data or orjson.dumps({"contacts": contacts, **more}),
             headers={"Content-Type": "application/json"},
             timeout=timeout,
+            stream=stream,
         )
 
 
@@ -256,6 +260,126 @@ def test_a_malformed_script_is_refused_and_changes_nothing(simulator: Simulator)
     assert simulator.faults() == []
     assert "client_secret" not in requests.get(f"{url}/config", timeout=10).json()
     assert requests.get(f"{url}/health", timeout=10).status_code == 204
+
+
+# --- damaged answers
+
+
+def raw_body(response: requests.Response, at_least: int) -> bytes:
+    """The first bytes of a body that need not end."""
+    found = b""
+    for chunk in response.iter_content(64 * 1024):
+        found += chunk
+        if len(found) >= at_least:
+            break
+    return found
+
+
+def test_real_answers_can_be_damaged_and_are_paid_for(simulator: Simulator, client: Client) -> None:
+    simulator.add_fault(results=[{"do": "omit", "of": {"count": 1}}, {"do": "unknown", "of": {"ids": ["b"]}}])
+    simulator.add_fault(results=[{"do": "set", "field": "score", "literal": "NaN"}], contact_prefix="b")
+    assert [result["contactId"] for result in client.score("a", "b").json()["results"]] == ["b", "unknown-b"]
+    assert client.score("a").json()["results"][0]["score"] > 0
+    assert '"score":NaN' in client.score("bb").text
+    assert simulator.scored() == {"a": 2, "b": 1, "bb": 1}
+
+
+def test_only_answers_with_results_are_edited(simulator: Simulator, client: Client) -> None:
+    simulator.add_fault(results=[{"do": "omit"}])
+    assert client.score("REFUSE-1").status_code == 400
+    assert simulator.scored() == {}
+
+
+def test_a_refusal_can_name_contacts_and_revoke_tokens(simulator: Simulator, client: Client) -> None:
+    simulator.add_fault(status=422, names={"prefix": "b"})
+    simulator.add_fault(status=400, names=["elsewhere"])
+    simulator.add_fault(status=401, code="bad.credentials", revoke_tokens=True)
+    refusals = [client.score("a", "b1", "b2") for _ in range(2)]
+    assert [[detail["entityId"] for detail in refusal.json()["details"]] for refusal in refusals] == [
+        ["b1", "b2"],
+        ["elsewhere"],
+    ]
+    assert [client.score("a").status_code for _ in range(2)] == [401, 401]
+    client.log_in()
+    assert client.score("a").status_code == 200
+
+
+def test_a_redirect_says_where_to(simulator: Simulator, client: Client) -> None:
+    simulator.add_fault(status=307, headers={"Location": f"{simulator.base_url}/elsewhere"}, body="empty")
+    answer = client.score("a")
+    assert [step.status_code for step in answer.history] == [307]
+    assert answer.status_code == 404
+
+
+@pytest.mark.parametrize("transfer", ["cut", "cut_chunked"])
+@pytest.mark.parametrize("action", [{}, {"status": 200, "body": '{"results":[]}'}, {"status": 500, "body": "empty"}])
+def test_a_body_can_be_cut(simulator: Simulator, client: Client, transfer: str, action: dict[str, Any]) -> None:
+    simulator.add_fault(transfer=transfer, **action)
+    with pytest.raises((requests.exceptions.ChunkedEncodingError, requests.ConnectionError)):
+        client.score("a", "b")
+    assert simulator.scored() == ({} if action else {"a": 1, "b": 1})
+    assert client.score("c").status_code == 200
+
+
+def test_a_body_can_drip_for_ever(simulator: Simulator, client: Client) -> None:
+    simulator.add_fault(transfer="drip")
+    answer = client.score("a", stream=True)
+    begun = time.monotonic()
+    assert raw_body(answer, 4) == b'{"re'
+    assert time.monotonic() - begun >= 0.25
+    assert simulator.stats().in_flight == 1
+    answer.close()
+    wait_until(lambda: simulator.stats().in_flight == 0)
+
+
+def test_a_body_can_be_endless_and_ends_with_its_client(simulator: Simulator, client: Client) -> None:
+    simulator.add_fault(transfer="endless", status=200, body="{}")
+    answer = client.score("a", stream=True)
+    assert raw_body(answer, 30_000_000)[:2] == b"{ "
+    assert client.log_in().status_code == 200, "others are served meanwhile"
+    answer.close()
+    wait_until(lambda: simulator.stats().in_flight == 0)
+
+
+def test_a_small_body_can_grow_beyond_all_bounds(simulator: Simulator, client: Client) -> None:
+    simulator.add_fault(transfer="gzip_bomb")
+    answer = client.score("a", stream=True)
+    assert answer.headers["Content-Encoding"] == "gzip"
+    packed = answer.raw.read(decode_content=False)
+    assert len(packed) < 1_000_000
+    unpacker = zlib.decompressobj(wbits=31)
+    size, last = 0, b""
+    data = packed
+    while data and not unpacker.eof:
+        piece = unpacker.decompress(data, 1_000_000)
+        size, last, data = size + len(piece), (last + piece)[-1:], unpacker.unconsumed_tail
+    assert unpacker.eof, "it is a sound gzip member to its end"
+    assert size > 100_000_000
+    assert last == b"}"
+
+
+def test_a_body_can_be_compressed_as_it_should_be(simulator: Simulator, client: Client) -> None:
+    simulator.add_fault(transfer="gzip")
+    answer = client.score("a")
+    assert answer.headers["Content-Encoding"] == "gzip"
+    assert answer.json()["results"][0]["contactId"] == "a"
+
+
+def test_tokens_can_be_damaged_too(simulator: Simulator, client: Client) -> None:
+    simulator.add_fault(path="token", transfer="cut")
+    simulator.add_fault(path="token", status=200, body="wrong_shape")
+    with pytest.raises((requests.exceptions.ChunkedEncodingError, requests.ConnectionError)):
+        client.log_in()
+    assert client.session.post(f"{client.base_url}/oauth/token", timeout=10).json() == {"answers": {"contactId": 1}}
+
+
+def test_it_stops_in_the_middle_of_an_endless_body(make_simulator: Callable[..., Simulator]) -> None:
+    simulator = make_simulator()
+    client = Client(simulator.base_url)
+    simulator.add_fault(transfer="drip")
+    with client.score("a", stream=True):
+        simulator.stop()
+    assert not simulator.running
 
 
 def test_expired_tokens_are_refused(simulator: Simulator) -> None:

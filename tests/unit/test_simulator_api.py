@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from stream_scorer.errors import InputError, SettingsError
-from stream_scorer.local.simulator.api import SimulatedApi, contact_ids_of
+from stream_scorer.local.simulator.api import SimulatedApi
 from stream_scorer.local.simulator.config import TUTORIAL_FEATURES, SimulatorConfig, read_features
-from stream_scorer.local.simulator.faults import FaultAction
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -197,20 +196,6 @@ def test_what_was_scored_is_counted_by_contact_and_what_was_refused_is_not() -> 
     assert (stats.contacts_scored, stats.contacts_distinct, stats.contacts_repeated) == (4, 3, 1)
 
 
-def test_scripted_answers_have_the_asked_body_and_headers() -> None:
-    api = SimulatedApi(SimulatorConfig())
-    plain = api.scripted("score", FaultAction(status=503, retry_after="3", headers={"X-A": "b"}), "ctx")
-    assert (content(plain)["code"], content(plain)["contextId"]) == ("service.unavailable", "ctx")
-    assert plain.headers == (("Retry-After", "3"), ("X-A", "b"))
-    assert content(api.scripted("token", FaultAction(status=401), "ctx"))["error"] == "invalid_client"
-    assert content(api.scripted("token", FaultAction(status=503), "ctx"))["code"] == "service.unavailable"
-    html = api.scripted("score", FaultAction(status=502, body="html"), "ctx")
-    assert (html.content_type.partition(";")[0], html.body[:6]) == ("text/html", b"<html>")
-    assert api.scripted("score", FaultAction(status=500, body="empty"), "ctx").body == b""
-    assert api.scripted("score", FaultAction(status=200, body='{"results":'), "ctx").body == b'{"results":'
-    assert api.scripted("score", FaultAction(status=204), "ctx").body == b""
-
-
 def test_the_configuration_changes_at_once_and_reset_brings_the_first_one_back() -> None:
     api = SimulatedApi(SimulatorConfig(quota=5))
     headers = token(api)
@@ -233,12 +218,6 @@ def test_an_impossible_change_is_refused_without_showing_a_secret() -> None:
         assert "simulator-secret" not in str(refusal.value)
     assert api.config == SimulatorConfig()
     assert "simulator-secret" not in repr(api.config)
-
-
-def test_contact_ids_are_read_as_far_as_a_body_can_be() -> None:
-    assert contact_ids_of(body("a", "b")) == {"a", "b"}
-    for unreadable in (b"{", b"[]", b"{}", b'{"contacts":3}', b'{"contacts":[{}]}', b'{"contacts":[{"contactId":[]}]}'):
-        assert contact_ids_of(unreadable) == frozenset()
 
 
 def test_features_are_read_from_a_list_of_types_or_from_the_workers_settings(tmp_path: Path) -> None:

@@ -9,19 +9,20 @@ import orjson
 
 from stream_scorer.local.simulator.checking import BadRequest, UnknownVersion
 from stream_scorer.local.simulator.config import SCORE_SCOPE, SimulatorConfig
-from stream_scorer.local.simulator.faults import FaultAction, FaultBook, FaultPath
+from stream_scorer.local.simulator.damage import damaged
+from stream_scorer.local.simulator.fault_book import FaultBook
 from stream_scorer.local.simulator.ledger import Ledger, Stats
 from stream_scorer.local.simulator.quota import QuotaWindow
-from stream_scorer.local.simulator.replies import JSON, Reply, html_error, oauth_error, platform_error
+from stream_scorer.local.simulator.replies import JSON, Reply, platform_error
 from stream_scorer.local.simulator.scoring import Model
 from stream_scorer.local.simulator.tokens import TokenOffice
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
+
+    from stream_scorer.local.simulator.faults import ResultEdit
 
 UNAUTHORIZED = 401
-BODILESS = {204, 304}
-OAUTH_STATUSES = {400, UNAUTHORIZED}
 
 
 class SimulatedApi:
@@ -95,8 +96,15 @@ class SimulatedApi:
         text = f"Rate limit of {config.quota} requests in {config.quota_window_s:g} seconds exceeded."
         return platform_error(429, text, context_id=context_id, headers=(("Retry-After", retry_after),))
 
-    def score(self, model_id: str, headers: Mapping[bytes, bytes], body: bytes, context_id: str) -> Reply:
-        """``POST /api/v2/predictiveengagement/models/{model_id}/score``, once admitted."""
+    def score(
+        self,
+        model_id: str,
+        headers: Mapping[bytes, bytes],
+        body: bytes,
+        context_id: str,
+        edits: Sequence[ResultEdit] = (),
+    ) -> Reply:
+        """``POST /api/v2/predictiveengagement/models/{model_id}/score``, once admitted; ``edits`` damage results."""
         if refusal := self._refusal(model_id, headers, len(body)):
             return platform_error(*refusal, context_id=context_id)
         try:
@@ -109,26 +117,7 @@ class SimulatedApi:
         except UnknownVersion as error:
             return platform_error(404, f"The model version '{error}' was not found.", context_id=context_id)
         self.ledger.paid(contact_ids, len(contact_ids))
-        return Reply(200, orjson.dumps({"results": results}))
-
-    def scripted(self, path: FaultPath, action: FaultAction, context_id: str) -> Reply:
-        """The answer a fault with a status asks for."""
-        if action.status is None:
-            raise ValueError("the action has no status")
-        text = f"Scripted answer {action.status}."
-        if action.body == "platform" and path == "token" and action.status in OAUTH_STATUSES:
-            reply = oauth_error(action.status, text)
-        elif action.body == "platform":
-            reply = platform_error(action.status, text, context_id=context_id)
-        elif action.body == "html":
-            reply = html_error(action.status)
-        else:
-            reply = Reply(action.status, b"" if action.body == "empty" else action.body.encode())
-        body = b"" if action.status in BODILESS else reply.body
-        more = tuple(action.headers.items())
-        if action.retry_after is not None:
-            more = (("Retry-After", action.retry_after), *more)
-        return Reply(reply.status, body, reply.content_type, (*reply.headers, *more))
+        return Reply(200, orjson.dumps({"results": damaged(results, edits) if edits else results}))
 
     def common_headers(self, context_id: str) -> dict[bytes, bytes]:
         """What every answer carries: the correlation id and the state of the quota."""
@@ -159,12 +148,3 @@ class SimulatedApi:
     def _quota_reading(self) -> tuple[int, int, int]:
         now = self._clock()
         return self._quota.count(now), self.config.quota, self._quota.reset_s(now, length_s=self.config.quota_window_s)
-
-
-def contact_ids_of(body: bytes) -> frozenset[str]:
-    """The contact ids in a request body, as far as it can be read: what faults are matched against."""
-    try:
-        contacts = orjson.loads(body)["contacts"]
-        return frozenset(contact["contactId"] for contact in contacts)
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        return frozenset()

@@ -27,18 +27,24 @@ import asyncio
 import random
 import re
 import uuid
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
-from stream_scorer.local.simulator.api import SimulatedApi, contact_ids_of
+from stream_scorer.local.simulator.api import SimulatedApi
 from stream_scorer.local.simulator.control_routes import control_app
+from stream_scorer.local.simulator.fault_book import Asked, asked_in
 from stream_scorer.local.simulator.ledger import DROPPED
 from stream_scorer.local.simulator.replies import Reply, platform_error
+from stream_scorer.local.simulator.scripted import scripted_reply
+from stream_scorer.local.simulator.transfers import Wire
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.types import Receive, Scope, Send
 
     from stream_scorer.local.simulator.config import SimulatorConfig
-    from stream_scorer.local.simulator.faults import FaultAction, FaultPath
+    from stream_scorer.local.simulator.faults import FaultAction, FaultPath, Transfer
 
 TOKEN_PATH = "/oauth/token"  # noqa: S105 - a path
 SCORE_PATH = re.compile(r"/api/v2/predictiveengagement/models/([^/]+)/score")
@@ -85,7 +91,7 @@ class SimulatorApp:
             await exchange.answer("token", exchange.error(405, "Use POST."))
             return
         action = self.api.faults.take("token")
-        if action is not None and await self._spoil(exchange, "token", action):
+        if action is not None and await self._spoil(exchange, "token", action, Asked):
             return
         reply = self.api.token(exchange.headers, body)
         await self._finish(exchange, "token", reply, action)
@@ -95,6 +101,7 @@ class SimulatorApp:
         self.api.ledger.begun()
         try:
             body = await exchange.body()
+            self.api.ledger.asked(body)
             due = asyncio.get_running_loop().time() + self._latency_s()
             if exchange.method != "POST":
                 await exchange.answer("score", exchange.error(405, "Use POST."))
@@ -102,10 +109,12 @@ class SimulatorApp:
             if refusal := self.api.admit(exchange.headers, exchange.context_id):
                 await exchange.answer("score", refusal)
                 return
-            action = self.api.faults.take("score", lambda: contact_ids_of(body))
-            if action is not None and await self._spoil(exchange, "score", action):
+            asked = partial(asked_in, body)
+            action = self.api.faults.take("score", asked)
+            if action is not None and await self._spoil(exchange, "score", action, asked):
                 return
-            reply = self.api.score(model_id, exchange.headers, body, exchange.context_id)
+            edits = () if action is None else action.results
+            reply = self.api.score(model_id, exchange.headers, body, exchange.context_id, edits)
             await asyncio.sleep(due - asyncio.get_running_loop().time())
             await self._finish(exchange, "score", reply, action)
         finally:
@@ -116,14 +125,19 @@ class SimulatorApp:
         jitter_ms = self._jitter.uniform(0, config.latency_jitter_ms) if config.latency_jitter_ms else 0.0
         return (config.latency_ms + jitter_ms) / 1000
 
-    async def _spoil(self, exchange: _Exchange, path: FaultPath, action: FaultAction) -> bool:
+    async def _spoil(
+        self, exchange: _Exchange, path: FaultPath, action: FaultAction, asked: Callable[[], Asked]
+    ) -> bool:
         """What a fault does before the work; whether the request has ended with it."""
         await asyncio.sleep(action.delay_ms / 1000)
         if action.drop == "before":
             await exchange.drop(path)
             return True
         if action.status is not None:
-            await exchange.answer(path, self.api.scripted(path, action, exchange.context_id))
+            if action.revoke_tokens:
+                self.api.tokens.revoke_all()
+            reply = scripted_reply(path, action, asked, context_id=exchange.context_id)
+            await exchange.answer(path, reply, action.transfer)
             return True
         return False
 
@@ -131,14 +145,15 @@ class SimulatorApp:
         if action is not None and action.drop == "after":
             await exchange.drop(path)
         else:
-            await exchange.answer(path, reply)
+            await exchange.answer(path, reply, None if action is None else action.transfer)
 
 
 class _Exchange:
     """One request and its answer."""
 
     def __init__(self, api: SimulatedApi, scope: Scope, receive: Receive, send: Send) -> None:
-        self._api, self._scope, self._receive, self._send = api, scope, receive, send
+        self._api, self._receive = api, receive
+        self._wire = Wire(scope, receive, send)
         self.method: str = scope["method"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.context_id = str(uuid.uuid4())
@@ -160,23 +175,17 @@ class _Exchange:
             more = message.get("more_body", False)
         return b"".join(chunks)
 
-    async def answer(self, path: str, reply: Reply) -> None:
-        """Sends the reply and counts it."""
+    async def answer(self, path: str, reply: Reply, transfer: Transfer | None = None) -> None:
+        """Counts the reply and sends it."""
         self._api.ledger.finished(path, reply.status)
         headers = {
             b"content-type": reply.content_type.encode(),
-            b"content-length": b"%d" % len(reply.body),
             **self._api.common_headers(self.context_id),
             **{name.lower().encode(): value.encode() for name, value in reply.headers},  # a script may override any
         }
-        await self._send({"type": "http.response.start", "status": reply.status, "headers": list(headers.items())})
-        await self._send({"type": "http.response.body", "body": reply.body})
+        await self._wire.send(reply.status, headers, reply.body, transfer)
 
     async def drop(self, path: str) -> None:
         """Closes the connection under the client, without a byte of an answer."""
         self._api.ledger.finished(path, DROPPED)
-        state: dict[str, Any] = self._scope["state"]
-        state["transport"].abort()
-        # The server answers 500 for an application that returns before the connection is seen to be lost.
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+        await self._wire.drop()

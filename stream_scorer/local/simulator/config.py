@@ -90,7 +90,10 @@ class SimulatorConfig(BaseModel):
 
 def one_line(error: ValidationError) -> str:
     """A validation error as ``field: what is wrong; …``, without the value: it may be a secret."""
-    return "; ".join(f"{'.'.join(map(str, item['loc'])) or 'value'}: {item['msg']}" for item in error.errors())
+    return "; ".join(
+        f"{'.'.join(map(str, item['loc'])) or 'value'}: {item['msg'].removeprefix('Value error, ')}"
+        for item in error.errors()
+    )
 
 
 def read_features(path: Path) -> dict[str, FeatureType]:

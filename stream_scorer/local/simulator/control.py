@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import requests
 
 from stream_scorer.errors import LocalError, SettingsError
+from stream_scorer.local.simulator.faults import FaultMatch
 from stream_scorer.local.simulator.ledger import Stats
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from stream_scorer.local.simulator.faults import Fault, FaultPath
+    from stream_scorer.local.simulator.faults import Fault
 
 TIMEOUT_S = 30
 
@@ -34,32 +35,19 @@ class SimulatorControl:
         """Where API and token endpoint are, without a slash at the end."""
         return self._base_url
 
-    def add_fault(
-        self,
-        *,
-        path: FaultPath = "score",
-        contact_id: str | None = None,
-        times: int | None = 1,
-        after: int = 0,
-        status: int | None = None,
-        retry_after: str | int | None = None,
-        headers: dict[str, str] | None = None,
-        body: str | None = None,
-        drop: Literal["before", "after"] | None = None,
-        delay_ms: float | None = None,
-    ) -> None:
-        """Adds one fault to the script; the words are those of `stream_scorer.local.simulator.faults`."""
-        match = {"path": path, "contact_id": contact_id}
-        action = {
-            "status": status,
-            "retry_after": retry_after,
-            "headers": headers,
-            "body": body,
-            "drop": drop,
-            "delay_ms": delay_ms,
-        }
-        given = {name: value for name, value in action.items() if value is not None}
-        self._call("POST", "faults", [{"match": match, "times": times, "after": after, "action": given}])
+    def add_fault(self, *, times: int | None = 1, after: int = 0, **words: Any) -> None:
+        """Adds one fault to the script.
+
+        Args:
+            times: on how many requests it acts; None: on all.
+            after: how many matching requests pass first.
+            words: of its match (``path``: by default ``score``) and of its action, all in one, as in
+                `stream_scorer.local.simulator.faults`; None is the same as nothing.
+        """
+        given = {"path": "score"} | {name: value for name, value in words.items() if value is not None}
+        match = {name: value for name, value in given.items() if name in FaultMatch.model_fields}
+        action = {name: value for name, value in given.items() if name not in match}
+        self._call("POST", "faults", [{"match": match, "times": times, "after": after, "action": action}])
 
     def add_faults(self, faults: Iterable[Fault]) -> None:
         """Adds faults to the script, in this order."""

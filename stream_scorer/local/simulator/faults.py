@@ -1,39 +1,66 @@
-"""Scripted faults: which requests go wrong, how often, and how.
+"""Scripted faults: which requests go wrong, how often, and how. `docs/simulator.md` lists every word with examples.
 
-A fault is given as JSON::
+A fault is given as JSON (in a scenario file: as TOML)::
 
-    {"match":  {"path": "score", "contact_id": "C-17"},   contact_id: only requests that hold this contact
-     "after":  2,                                         let so many matching requests pass first (default 0)
+    {"match":  {"path": "score", "contact_id": "C-17"},   which requests
+     "after":  2,                                         let so many of them pass first (default 0)
      "times":  3,                                         then act on so many (default 1; null: for ever)
-     "action": {"status": 503, "retry_after": "3"}}
+     "action": {"status": 503, "retry_after": "3"}}       what happens to them
 
-An action is one of these, and any of them may bring ``"delay_ms": N``, which waits first:
+``match`` has ``path`` (``score`` or ``token``) and, for ``score``, any of these, all of which must hold:
 
-- ``{"status": N}`` answers that, unpaid; with ``"retry_after"`` (seconds or an HTTP date, sent as it is), ``"headers"``
-  (an object) and ``"body"``: ``"platform"`` (the default: the platform's error form), ``"html"``, ``"empty"``, or any
-  other string, which is sent as it is as JSON;
-- ``{"drop": "before"}`` closes the connection before the work is done, ``{"drop": "after"}`` when it was done and paid;
-- ``{"delay_ms": N}`` alone answers rightly, but late.
+- ``contact_id``, ``contact_prefix``: the request holds this contact, or one whose id begins so;
+- ``model_version``: it asks for this version (``""``: for none);
+- ``min_contacts``: it holds so many contacts or more.
+
+For both paths, ``share`` (with ``seed``) picks so many of the requests that match otherwise, always the same ones.
+
+An action answers in the simulator's own words, or lets the work be done and damages the answer. Any action may bring
+``"delay_ms": N``, which waits first; alone, it answers rightly but late (paid).
+
+- ``{"status": N}`` (**unpaid**, as the work is not done), with ``retry_after`` (seconds or an HTTP date, sent as it
+  is), ``headers`` (an object, with ``Location`` for a 3xx), ``code`` (of the error form), ``names`` (the contacts of
+  ``details[].entityId``: a selection, see below, or a list of ids, asked about or not), ``revoke_tokens`` (true: every
+  token given out is worth nothing from now on) and ``body``: ``platform`` (the error form, the default), ``html``,
+  ``empty``, ``not_json``, ``wrong_shape``, ``nested`` (100,000 levels of JSON), or any other text, which is sent as it
+  is as JSON;
+- ``{"results": [edit, …]}`` (**paid**, left out or not): the real answer, damaged by these edits, one after the other;
+- ``{"transfer": …}`` (**paid**; **unpaid** beside a ``status``): how the body travels. ``cut`` and ``cut_chunked``
+  close the connection after half of it, ``drip`` sends a byte every 100 ms and never ends, ``endless`` never ends
+  either, but at full speed, ``gzip`` is compressed as it should be, ``gzip_bomb`` is small and grows to 200 MB. May
+  stand beside ``status`` or ``results``;
+- ``{"drop": "before"}`` (**unpaid**) closes the connection before the work is done, ``{"drop": "after"}`` (**paid**)
+  when it was done.
+
+An edit is ``{"do": word, "of": selection}``; without ``of`` it concerns all results:
+
+- ``omit`` leaves them out; ``repeat`` sends them twice; ``contradict`` sends them twice, with other values; ``unknown``
+  adds one for ``unknown-<id>``, which nobody asked about; ``reverse`` sends all in the reverse order;
+- ``swap`` exchanges the bounds; ``outside`` puts both on one side of the score;
+- ``remove`` takes a ``field`` away: ``contactId``, ``score``, ``confidenceInterval``, ``lower`` or ``upper``; ``set``
+  gives it a ``value`` (any JSON) or a ``literal`` (sent as it is: ``NaN``, ``Infinity``, ``1e999``).
+
+A selection is ``"all"``, ``{"count": N}`` (the first ones), ``{"share": 0.3}`` (by the checksum of the id, so the same
+contacts in every request), ``{"ids": […]}`` or ``{"prefix": "C-1"}``.
 
 Faults meet the requests that authentication and quota let through, in the order in which they were added; the first one
-that is due acts, alone.
+that is due acts, alone. An edit changes only a 200; every other answer goes out as it is.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from stream_scorer.errors import SettingsError
-from stream_scorer.local.simulator.config import Milliseconds, one_line
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+from stream_scorer.local.simulator.config import Milliseconds, Share, one_line
 
 FaultPath: TypeAlias = Literal["token", "score"]
+Transfer: TypeAlias = Literal["cut", "cut_chunked", "drip", "endless", "gzip", "gzip_bomb"]
+ResultField: TypeAlias = Literal["contactId", "score", "confidenceInterval", "lower", "upper"]
 HeaderText: TypeAlias = Annotated[str, Field(pattern=r"^[\x20-\x7e]+$")]
+BODILESS = {204, 304}
 
 
 def _as_text(value: Any) -> Any:
@@ -44,16 +71,67 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Selection(_Frozen):
+    """Some of the contacts of a request; exactly one of the fields is given."""
+
+    count: Annotated[int, Field(ge=0)] | None = None
+    share: Share | None = None
+    ids: tuple[str, ...] | None = None
+    prefix: str | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Selection:
+        if len(self.model_fields_set) != 1:
+            raise ValueError("a selection is 'all' or has exactly one of count, share, ids, prefix")
+        return self
+
+
+Selected: TypeAlias = Literal["all"] | Selection
+
+
 class FaultMatch(_Frozen):
     """Which requests a fault concerns."""
 
     path: FaultPath
     contact_id: str | None = None
+    contact_prefix: Annotated[str, Field(min_length=1)] | None = None
+    model_version: str | None = None
+    min_contacts: Annotated[int, Field(ge=1)] | None = None
+    share: Share = 1.0
+    seed: int = 0
+
+    @property
+    def needs_body(self) -> bool:
+        """Whether the body decides: looking into it costs a parse."""
+        given = (self.contact_id, self.contact_prefix, self.model_version, self.min_contacts)
+        return any(value is not None for value in given)
 
     @model_validator(mode="after")
     def _tokens_hold_no_contacts(self) -> FaultMatch:
-        if self.path == "token" and self.contact_id is not None:
-            raise ValueError("a token request holds no contact: leave out contact_id")
+        if self.path == "token" and self.needs_body:
+            text = "a token request holds no contact: leave out contact_id, contact_prefix, model_version, min_contacts"
+            raise ValueError(text)
+        return self
+
+
+class ResultEdit(_Frozen):
+    """One change to the results of an answer."""
+
+    do: Literal["omit", "repeat", "contradict", "unknown", "reverse", "swap", "outside", "remove", "set"]
+    of: Selected = "all"
+    field: ResultField | None = None
+    value: Any = None
+    literal: Annotated[str, Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> ResultEdit:
+        given = self.model_fields_set
+        if (self.do in {"set", "remove"}) != (self.field is not None):
+            raise ValueError("'set' and 'remove' need a field, the others have none")
+        if len(given & {"value", "literal"}) != (self.do == "set"):
+            raise ValueError("'set' needs either a value or a literal, the others have none")
+        if self.do == "reverse" and "of" in given:
+            raise ValueError("'reverse' concerns all results: leave out of")
         return self
 
 
@@ -63,7 +141,12 @@ class FaultAction(_Frozen):
     status: Annotated[int, Field(ge=200, le=599)] | None = None
     retry_after: Annotated[HeaderText, BeforeValidator(_as_text)] | None = None
     headers: dict[HeaderText, HeaderText] = Field(default_factory=dict)
+    code: str | None = None
+    names: Selected | tuple[str, ...] | None = None
+    revoke_tokens: bool = False
     body: str = "platform"
+    results: tuple[ResultEdit, ...] = ()
+    transfer: Transfer | None = None
     drop: Literal["before", "after"] | None = None
     delay_ms: Milliseconds = 0.0
 
@@ -71,11 +154,23 @@ class FaultAction(_Frozen):
     def _one_kind(self) -> FaultAction:
         if self.status is not None and self.drop is not None:
             raise ValueError("an action has either a status or a drop")
-        if self.status is None and self.drop is None and not self.delay_ms:
-            raise ValueError("an action needs status, drop or delay_ms")
-        if self.status is None and self.model_fields_set & {"retry_after", "headers", "body"}:
-            raise ValueError("retry_after, headers and body belong to a status")
+        if self.results and (self.status is not None or self.drop is not None):
+            raise ValueError("results are those of a real answer: leave out status and drop")
+        if self.transfer is not None and self.drop is not None:
+            raise ValueError("nothing travels over a dropped connection: leave out transfer or drop")
+        if self.transfer is not None and self.status in BODILESS:
+            raise ValueError(f"a {self.status} has no body: leave out transfer")
+        if self.status is None and self.drop is None and self.transfer is None and not (self.results or self.delay_ms):
+            raise ValueError("an action needs status, results, transfer, drop or delay_ms")
+        self._check_words_of_a_status()
         return self
+
+    def _check_words_of_a_status(self) -> None:
+        words = self.model_fields_set & {"retry_after", "headers", "code", "names", "revoke_tokens", "body"}
+        if self.status is None and words:
+            raise ValueError(f"{', '.join(sorted(words))} belong to a status")
+        if self.body != "platform" and self.model_fields_set & {"code", "names"}:
+            raise ValueError("code and names stand in the body 'platform'")
 
 
 class Fault(_Frozen):
@@ -85,6 +180,12 @@ class Fault(_Frozen):
     action: FaultAction
     times: Annotated[int, Field(ge=1)] | None = 1
     after: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _tokens_have_no_results(self) -> Fault:
+        if self.match.path == "token" and (self.action.results or self.action.names is not None):
+            raise ValueError("a token request holds no contact: leave out results and names")
+        return self
 
 
 _FAULTS = TypeAdapter(list[Fault])
@@ -100,52 +201,3 @@ def parse_faults(content: Any) -> list[Fault]:
         return _FAULTS.validate_python(content)
     except ValidationError as error:
         raise SettingsError(f"faults: {one_line(error)}") from None
-
-
-@dataclass(slots=True)
-class _Entry:
-    fault: Fault
-    seen: int = 0
-    fired: int = 0
-
-
-class FaultBook:
-    """The script in force, and how far each of its lines has come."""
-
-    def __init__(self) -> None:
-        self._entries: list[_Entry] = []
-
-    def add(self, *faults: Fault) -> None:
-        """Appends to the script."""
-        self._entries += map(_Entry, faults)
-
-    def clear(self) -> None:
-        """Ends all faults."""
-        self._entries.clear()
-
-    def state(self) -> list[dict[str, Any]]:
-        """Every line of the script with ``seen`` (matching requests so far) and ``fired`` (acted on so far)."""
-        return [
-            {**entry.fault.model_dump(mode="json", exclude_defaults=True), "seen": entry.seen, "fired": entry.fired}
-            for entry in self._entries
-        ]
-
-    def take(self, path: FaultPath, contact_ids: Callable[[], Collection[str]] = frozenset) -> FaultAction | None:
-        """What is to happen to this request; None: nothing out of the ordinary.
-
-        ``contact_ids`` is called only if a fault depends on them: finding them costs a parse.
-        """
-        ids: Collection[str] | None = None
-        for entry in self._entries:
-            match, times = entry.fault.match, entry.fault.times
-            if match.path != path or (times is not None and entry.fired >= times):
-                continue
-            if match.contact_id is not None:
-                ids = contact_ids() if ids is None else ids
-                if match.contact_id not in ids:
-                    continue
-            entry.seen += 1
-            if entry.seen > entry.fault.after:
-                entry.fired += 1
-                return entry.fault.action
-        return None
