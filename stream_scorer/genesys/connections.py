@@ -7,7 +7,8 @@ time-out holds.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -17,8 +18,12 @@ from stream_scorer.genesys.deadlines import Line, current_deadline
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
 
     from urllib3 import PoolManager
+
+    # Host as the URL has it, port, seconds for resolving and connecting: a connected socket.
+    Dial: TypeAlias = Callable[[str, int, float | None], socket.socket]
 
 # Servers close idle connections after 5 s at the earliest (uvicorn, Apache, Node); a request that crosses that close is
 # lost, and a POST that costs money is not repeated blindly. A connection idle for longer than this is opened afresh.
@@ -26,19 +31,32 @@ IDLE_LIMIT_S: Final = 4.0
 
 
 class WatchedHTTPConnection(HTTPConnection):
-    """A connection that puts itself under the deadline of the exchange that uses it."""
+    """A connection that puts itself under the deadline of the exchange that uses it.
+
+    With ``dial`` that function resolves and connects, in urllib3's place; TLS and HTTP know the name all the same.
+    """
 
     _line: Line | None = None
 
+    def __init__(self, *args: Any, dial: Dial | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._dial = dial
+
     def _new_conn(self) -> socket.socket:
         deadline = current_deadline()
-        connect = super()._new_conn
+        connect = super()._new_conn if self._dial is None else partial(self._dialled, self._dial)
         sock = connect() if deadline is None else deadline.connect(connect)
         if self._line is not None:
             self._line.abandon()
         self._line = Line(sock)
         if deadline is not None:
             deadline.attach(self._line)
+        return sock
+
+    def _dialled(self, dial: Dial) -> socket.socket:
+        sock = dial(self._dns_host, self.port, self.timeout)
+        for option in self.socket_options or ():
+            sock.setsockopt(*option)
         return sock
 
     def request(self, *args: Any, **kwargs: Any) -> None:
@@ -83,20 +101,21 @@ class WatchedHTTPSPool(HTTPSConnectionPool):
 class WatchedAdapter(HTTPAdapter):
     """requests' way to urllib3, without retries of its own and with watched connections."""
 
-    def __init__(self, max_connections: int) -> None:
+    def __init__(self, max_connections: int, dial: Dial | None = None) -> None:
+        self._dial = dial
         # Nested retries multiply, and a repeated POST is paid for twice: urllib3 gets none.
         super().__init__(pool_connections=4, pool_maxsize=max_connections, max_retries=0, pool_block=False)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """Make the pools of direct connections."""
         super().init_poolmanager(*args, **kwargs)
-        _use_watched_pools(self.poolmanager)
+        _use_watched_pools(self.poolmanager, self._dial)
 
     def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> Any:
         """Make the pools of connections through a proxy."""
         manager = super().proxy_manager_for(proxy, **proxy_kwargs)
         if not proxy.lower().startswith("socks"):
-            _use_watched_pools(manager)
+            _use_watched_pools(manager, None)
         return manager
 
     def close(self) -> None:
@@ -109,5 +128,7 @@ class WatchedAdapter(HTTPAdapter):
         super().close()
 
 
-def _use_watched_pools(manager: PoolManager) -> None:
-    manager.pool_classes_by_scheme = {"http": WatchedHTTPPool, "https": WatchedHTTPSPool}
+def _use_watched_pools(manager: PoolManager, dial: Dial | None) -> None:
+    # What a pool does not know it hands on to its connections. urllib3 only ever calls these, whatever they are.
+    pools: Any = {"http": partial(WatchedHTTPPool, dial=dial), "https": partial(WatchedHTTPSPool, dial=dial)}
+    manager.pool_classes_by_scheme = pools

@@ -8,7 +8,7 @@ from __future__ import annotations
 import http.client
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import requests
@@ -23,6 +23,8 @@ from stream_scorer.genesys.troubles import AnswerTooLarge, trouble_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from stream_scorer.genesys.connections import Dial
 
 MAX_ANSWER_BYTES: Final = 8 * 1024 * 1024
 _READ_BYTES: Final = 64 * 1024
@@ -96,16 +98,24 @@ class Http:
     and CA bundles come from the environment as with any program on requests; ``~/.netrc`` is not read.
     """
 
-    def __init__(self, max_connections: int = 8, *, wall_clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        max_connections: int = 8,
+        *,
+        wall_clock: Callable[[], float] = time.time,
+        dial: Dial | None = None,
+    ) -> None:
         """Prepare the connections.
 
         Args:
             max_connections: connections kept for each host; as many as there are requests at once.
             wall_clock: Unix seconds, for the times in `Timing`. Deadlines always run on the real monotonic clock.
+            dial: resolves and connects; None leaves it to urllib3. With it there are no proxies: behind a proxy nobody
+                here knows what is connected to.
         """
         self._wall_clock = wall_clock
         self._watchdog = Watchdog()
-        self._session = _Session(max_connections)
+        self._session = _Session(max_connections) if dial is None else _DirectSession(max_connections, dial)
 
     def exchange(
         self,
@@ -165,18 +175,26 @@ class Http:
 
 
 class _Session(requests.Session):
-    def __init__(self, max_connections: int) -> None:
+    def __init__(self, max_connections: int, dial: Dial | None = None) -> None:
         super().__init__()
         self.headers.clear()
         self.headers["Accept-Encoding"] = "gzip"
         self.auth = _no_auth
         self.cookies.set_policy(_NoCookies())
         for scheme in ("https://", "http://"):
-            self.mount(scheme, WatchedAdapter(max_connections))
+            self.mount(scheme, WatchedAdapter(max_connections, dial))
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002
         """Nothing is ever a redirect: even if it does not follow, requests would read the body without a limit."""
         return None
+
+
+class _DirectSession(_Session):
+    """Takes no proxy from the environment, but the CA bundle."""
+
+    def merge_environment_settings(self, *args: Any, **kwargs: Any) -> Any:
+        """See the class."""
+        return {**super().merge_environment_settings(*args, **kwargs), "proxies": {}}
 
 
 class _NoCookies(requests.cookies.cookielib.DefaultCookiePolicy):  # type: ignore[name-defined,misc]

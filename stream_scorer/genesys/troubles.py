@@ -25,6 +25,10 @@ class AnswerTooLarge(ValueError):
     """The decompressed body passes the limit."""
 
 
+class AddressBarred(OSError):
+    """Whoever dials refuses the address. Its text is our own, so it is passed on."""
+
+
 def trouble_of(error: Exception, deadline: Deadline, host: str, timeout_s: float) -> tuple[Trouble, str]:
     """Translate any error of an exchange into its kind and one line."""
     if deadline.cut_for == "closed":
@@ -33,6 +37,9 @@ def trouble_of(error: Exception, deadline: Deadline, host: str, timeout_s: float
         # Nothing was sent, so no contact can be the cause: that is no time-out of an answer.
         return Trouble.NO_CONNECTION, f"no connection to {host} within {timeout_s:g} s"
     causes = tuple(_causes(error))
+    barred = next((one for one in causes if isinstance(one, AddressBarred)), None)
+    if barred is not None:
+        return Trouble.NO_CONNECTION, f"no connection to {host}: {barred}"
     # These two are told apart before the table, since requests wraps them into errors that also mean other things.
     if deadline.cut_for == "deadline" or any(isinstance(one, urllib3.exceptions.ReadTimeoutError) for one in causes):
         return Trouble.TIMEOUT, f"no complete answer from {host} within {timeout_s:g} s"
@@ -44,7 +51,8 @@ def trouble_of(error: Exception, deadline: Deadline, host: str, timeout_s: float
 
 _CUT_OFF: Final = (http.client.RemoteDisconnected, http.client.IncompleteRead)
 _BUILT: Final = (
-    "the request to {host} cannot be built; check genesys.base_url, genesys.login_url and the proxy settings"
+    "the request to {host} cannot be built; check its URL (genesys.base_url, genesys.login_url or callbacks.url)"
+    " and the proxy settings"
 )
 
 # The first class that fits counts, so the special ones stand before the general ones.

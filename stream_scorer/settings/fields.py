@@ -43,7 +43,7 @@ def _bootstrap(value: str) -> str:
     return ",".join(servers)
 
 
-def _url(value: str) -> str:
+def _exact_url(value: str) -> str:
     problem = "must be a URL that begins with http:// or https://"
     try:
         parts = urlsplit(value)
@@ -52,7 +52,11 @@ def _url(value: str) -> str:
         raise ValueError(problem) from None
     if parts.scheme not in ("http", "https") or not parts.hostname or not value.isprintable() or " " in value:
         raise ValueError(problem)
-    return value.rstrip("/")
+    return value
+
+
+def _url(value: str) -> str:
+    return _exact_url(value).rstrip("/")
 
 
 def _base_url(value: str) -> str:
@@ -96,6 +100,8 @@ Topic: TypeAlias = Annotated[str, AfterValidator(_topic)]
 BootstrapServers: TypeAlias = Annotated[str, AfterValidator(_bootstrap)]
 StartFrom: TypeAlias = Annotated[str, BeforeValidator(_moment), AfterValidator(_start)]
 Url: TypeAlias = Annotated[str, AfterValidator(_url)]
+# As it was given: to many servers `/hooks/` and `/hooks` are two places, and one redirects to the other.
+ExactUrl: TypeAlias = Annotated[str, AfterValidator(_exact_url)]
 BaseUrl: TypeAlias = Annotated[str, AfterValidator(_base_url)]
 
 Count: TypeAlias = Annotated[int, BeforeValidator(_no_boolean), Field(ge=1, le=1_000_000_000)]

@@ -55,6 +55,11 @@ class Settings(Section):
         return self.callbacks.group_id or f"{self.kafka.group_id}-callbacks"
 
     @property
+    def delivery_group_id(self) -> str:
+        """The group in which the campaign worker reads the callbacks that it has planned."""
+        return f"{self.callbacks_group_id}-delivery"
+
+    @property
     def all_topics(self) -> tuple[str, ...]:
         """Every topic that ``topics create`` makes, each name once."""
         campaign = self.topics.campaign(tiers=len(self.callbacks.retry_delays_s))

@@ -16,6 +16,7 @@ from stream_scorer.settings.fields import (
     BootstrapServers,
     Count,
     CountOrZero,
+    ExactUrl,
     Milliseconds,
     Number,
     Port,
@@ -164,7 +165,7 @@ class CallbacksSettings(Section):
     """The campaign worker. ``run`` does not use them; they are checked, since files are shared."""
 
     target: Literal["webhook", "genesys-outbound", "log"] = "webhook"
-    url: Url | None = Field(default=None, repr=False)
+    url: ExactUrl | None = Field(default=None, repr=False)
     threshold: Annotated[Number, Field(ge=0, le=1)] = 0.75
     secret: Secret | None = None
     secret_previous: Secret | None = None

