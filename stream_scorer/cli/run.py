@@ -16,7 +16,7 @@ import typer
 from stream_scorer.cli.config import all_warnings
 from stream_scorer.cli.options import ConfigOption
 from stream_scorer.kafka.config import check_properties
-from stream_scorer.kafka.start import write_start
+from stream_scorer.kafka.start import scoring_start, write_start
 from stream_scorer.kafka.topics import check_topics
 from stream_scorer.settings import load_settings
 from stream_scorer.telemetry import configure_logging
@@ -48,7 +48,7 @@ def run(
     for warning in all_warnings(settings):
         log.warning("setting", detail=warning)
     check_topics(settings, settings.topics.scoring)
-    write_start(settings, chosen=start is not None)
+    write_start(settings, scoring_start(settings), chosen=start is not None)
     service = ScoringService(settings)
     _obey_signals(service, settings.scoring.shutdown_timeout_s + _CLOSING_S)
     log.info("started", group_id=settings.kafka.group_id, instance_id=settings.kafka.instance_id)

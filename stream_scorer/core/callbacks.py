@@ -1,8 +1,8 @@
 """The types of the campaign side, one for each stage, none ever changed after it is made.
 
-``SourceRecord`` of the scores topic ─decode─▶ ``Score`` ─group─▶ ``Callback`` ─deliver─▶ ``DeliveryAnswer``. A callback is
-planned once, with its exact body and id, and then delivered by whoever reads it: every repeat is the same bytes under the
-same id.
+``SourceRecord`` of the scores topic ─decode─▶ ``Score`` ─group─▶ ``Callback`` ─deliver─▶ ``DeliveryAnswer``. A callback
+is planned once, with its exact body and id, and then delivered by whoever reads it: every repeat is the same bytes
+under the same id.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Score(NamedTuple):
-    """A ``ContactScore`` value (schemas/contact-score.avsc) as far as a callback needs it. Times are Unix milliseconds."""
+    """A ``ContactScore`` value (schemas/contact-score.avsc) as a callback needs it. Times are Unix milliseconds."""
 
     record: SourceRecord
     event_id: str

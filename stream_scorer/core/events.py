@@ -28,6 +28,7 @@ class SourceRecord(NamedTuple):
     """One record of the features topic, byte for byte as it was consumed.
 
     ``headers_readable`` is False where the client could not read the headers, which then are empty here.
+    ``timestamp_ms``: Kafka's own time of the record, Unix milliseconds; -1 where it has none.
     """
 
     topic: str
@@ -37,6 +38,7 @@ class SourceRecord(NamedTuple):
     value: bytes | None
     headers: Headers
     headers_readable: bool = True
+    timestamp_ms: int = -1
 
     @property
     def next_offset(self) -> int:
@@ -136,6 +138,11 @@ class Scored(NamedTuple):
         """The record this answers."""
         return self.contact.record
 
+    @property
+    def was_paid_for(self) -> bool:
+        """Whether finding it again costs something."""
+        return True
+
 
 class Rejected(NamedTuple):
     """A contact that cannot be scored. ``reasons[0]`` is the header, all of them stand in the audit.
@@ -152,6 +159,11 @@ class Rejected(NamedTuple):
     request: RequestFacts | None = None
     api_status: int | None = None
     truncated: bool = False
+
+    @property
+    def was_paid_for(self) -> bool:
+        """Whether finding it again costs something."""
+        return self.request is not None
 
 
 Outcome: TypeAlias = Scored | Rejected

@@ -21,39 +21,39 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Generic, NamedTuple
 
-from stream_scorer.core.events import Outcome, Partition, Rejected, SourceRecord
-from stream_scorer.core.remembering import RecordKey, Remembered, key_of, record_of, same_record
+from stream_scorer.core.events import Outcome, Partition, SourceRecord
+from stream_scorer.core.remembering import OutcomeT, RecordKey, Remembered, key_of, same_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 
-class Head(NamedTuple):
+class Head(NamedTuple, Generic[OutcomeT]):
     """The finished head of one partition: what one transaction publishes of it, in input order."""
 
     partition: Partition
     token: int
     start_offset: int
     next_offset: int
-    outcomes: list[Outcome]
+    outcomes: list[OutcomeT]
 
 
 @dataclass(slots=True)
-class _Owned:
+class _Owned(Generic[OutcomeT]):
     """One assignment of one partition."""
 
     token: int
     start_offset: int
     next_to_read: int
     rows: deque[SourceRecord]
-    finished: dict[int, Outcome]
+    finished: dict[int, OutcomeT]
     pending: dict[int, SourceRecord]
 
 
-class Ledger:
-    """See the module's text. Not thread-safe: one thread owns it.
+class RecordLedger(Generic[OutcomeT]):
+    """See the module's text, for any type of outcome. Not thread-safe: one thread owns it.
 
     Args:
         remembered_limit: how many outcomes of partitions that were taken away are kept, the oldest dropped first.
@@ -61,8 +61,8 @@ class Ledger:
     """
 
     def __init__(self, remembered_limit: int = 32_000, remembered_bytes_limit: int = 64 * 1024 * 1024) -> None:
-        self._owned: dict[Partition, _Owned] = {}
-        self._remembered = Remembered(remembered_limit, remembered_bytes_limit)
+        self._owned: dict[Partition, _Owned[OutcomeT]] = {}
+        self._remembered: Remembered[OutcomeT] = Remembered(remembered_limit, remembered_bytes_limit)
         self._orphans: dict[RecordKey, SourceRecord] = {}
         self._tokens = 0
         self.uncommitted = 0
@@ -96,7 +96,7 @@ class Ledger:
             if _is_pending(owned, record):
                 self._orphans[key_of(record)] = record
 
-    def owns(self, head: Head) -> bool:
+    def owns(self, head: Head[OutcomeT]) -> bool:
         """Whether the assignment that this head was taken from still lives."""
         owned = self._owned.get(head.partition)
         return owned is not None and owned.token == head.token
@@ -133,9 +133,9 @@ class Ledger:
         owned.pending[record.offset] = record
         return True
 
-    def finish(self, outcome: Outcome) -> None:
+    def finish(self, outcome: OutcomeT) -> None:
         """Enters the outcome of a record. What is not owned any more is remembered; what has an outcome keeps it."""
-        record = record_of(outcome)
+        record = outcome.record
         owned = self._owned.get(Partition(record.topic, record.partition))
         if owned is not None and _is_pending(owned, record):
             del owned.pending[record.offset]
@@ -162,11 +162,11 @@ class Ledger:
         """Whether there is anything to publish."""
         return any(owned.rows and owned.rows[0].offset in owned.finished for owned in self._owned.values())
 
-    def heads(self, limit: int) -> list[Head]:
+    def heads(self, limit: int) -> list[Head[OutcomeT]]:
         """The finished heads of all partitions, at most ``limit`` outcomes together. Takes nothing out."""
         heads = []
         for partition, owned in self._owned.items():
-            outcomes: list[Outcome] = []
+            outcomes: list[OutcomeT] = []
             finished = owned.finished
             for record in owned.rows:
                 outcome = finished.get(record.offset)
@@ -175,20 +175,20 @@ class Ledger:
                 outcomes.append(outcome)
             if outcomes:
                 limit -= len(outcomes)
-                next_offset = record_of(outcomes[-1]).next_offset
+                next_offset = outcomes[-1].record.next_offset
                 heads.append(Head(partition, owned.token, owned.start_offset, next_offset, outcomes))
             if limit <= 0:
                 break
         return heads
 
-    def replace(self, rejected: Rejected) -> None:
+    def replace(self, outcome: OutcomeT) -> None:
         """Exchanges a finished, uncommitted outcome: the broker refuses to take the one that was there."""
-        record = rejected.record
+        record = outcome.record
         owned = self._owned.get(Partition(record.topic, record.partition))
         if owned is not None and record.offset in owned.finished:
-            owned.finished[record.offset] = rejected
+            owned.finished[record.offset] = outcome
 
-    def confirm(self, heads: Iterable[Head]) -> None:
+    def confirm(self, heads: Iterable[Head[OutcomeT]]) -> None:
         """Says that the transaction with these heads is committed."""
         for head in heads:
             self._drop_below(head.partition, head.next_offset)
@@ -226,6 +226,10 @@ class Ledger:
             self.uncommitted_bytes -= len(record.value or b"")
 
 
-def _is_pending(owned: _Owned, record: SourceRecord) -> bool:
+class Ledger(RecordLedger[Outcome]):
+    """The scoring worker's ledger: an outcome is a score or a rejection."""
+
+
+def _is_pending(owned: _Owned[OutcomeT], record: SourceRecord) -> bool:
     mine = owned.pending.get(record.offset)
     return mine is not None and same_record(mine, record)

@@ -3,9 +3,25 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
-from stream_scorer.core.events import Outcome, Scored, SourceRecord
+if TYPE_CHECKING:
+    from stream_scorer.core.events import SourceRecord
+
+
+class Finished(Protocol):
+    """What a ledger asks of an outcome."""
+
+    @property
+    def record(self) -> SourceRecord:
+        """The record it belongs to."""
+
+    @property
+    def was_paid_for(self) -> bool:
+        """Whether finding it again costs something: only then it is worth remembering."""
+
+
+OutcomeT = TypeVar("OutcomeT", bound=Finished)
 
 
 class RecordKey(NamedTuple):
@@ -16,7 +32,7 @@ class RecordKey(NamedTuple):
     offset: int
 
 
-class Remembered:
+class Remembered(Generic[OutcomeT]):
     """Outcomes by record, the oldest dropped first when there are too many or their records are too large together.
 
     Args:
@@ -28,37 +44,32 @@ class Remembered:
         self._limit = limit
         self._bytes_limit = bytes_limit
         self._bytes = 0
-        self._outcomes: OrderedDict[RecordKey, Outcome] = OrderedDict()
+        self._outcomes: OrderedDict[RecordKey, OutcomeT] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._outcomes)
 
-    def keep(self, outcome: Outcome) -> None:
+    def keep(self, outcome: OutcomeT) -> None:
         """Keeps an outcome, unless it cost nothing: that is found again for free."""
-        if outcome.request is None:
+        if not outcome.was_paid_for:
             return
-        key = key_of(record_of(outcome))
+        key = key_of(outcome.record)
         self._take(key)
         self._outcomes[key] = outcome
         self._bytes += _size(outcome)
         while len(self._outcomes) > self._limit or self._bytes > self._bytes_limit:
             self._take(next(iter(self._outcomes)))
 
-    def recall(self, record: SourceRecord) -> Outcome | None:
+    def recall(self, record: SourceRecord) -> OutcomeT | None:
         """Takes out what is remembered of this record."""
         outcome = self._take(key_of(record))
-        return outcome if outcome is not None and same_record(record_of(outcome), record) else None
+        return outcome if outcome is not None and same_record(outcome.record, record) else None
 
-    def _take(self, key: RecordKey) -> Outcome | None:
+    def _take(self, key: RecordKey) -> OutcomeT | None:
         outcome = self._outcomes.pop(key, None)
         if outcome is not None:
             self._bytes -= _size(outcome)
         return outcome
-
-
-def record_of(outcome: Outcome) -> SourceRecord:
-    """Return the record an outcome belongs to."""
-    return outcome.contact.record if isinstance(outcome, Scored) else outcome.record
 
 
 def key_of(record: SourceRecord) -> RecordKey:
@@ -71,5 +82,5 @@ def same_record(one: SourceRecord, other: SourceRecord) -> bool:
     return one is other or (one.value == other.value and one.key == other.key)
 
 
-def _size(outcome: Outcome) -> int:
-    return len(record_of(outcome).value or b"")
+def _size(outcome: Finished) -> int:
+    return len(outcome.record.value or b"")

@@ -93,13 +93,15 @@ _OURS: Final = frozenset(
 )
 
 
-def consumer_config(settings: Settings, *, logger: logging.Logger | None = None) -> Config:
-    """Return the properties of the worker's consumer, which commits only through the producer's transactions.
+def consumer_config(settings: Settings, group_id: str | None = None, *, logger: logging.Logger | None = None) -> Config:
+    """Return the properties of a worker's consumer, which commits only through the producer's transactions.
+
+    ``group_id``: its group; None: the scoring worker's, ``kafka.group_id``.
 
     Raises:
         SettingsError: ``kafka.properties`` and the other time-outs contradict each other.
     """
-    ours = {**_CONNECTION, **_READING, **_MEMBERSHIP, "group.id": settings.kafka.group_id}
+    ours = {**_CONNECTION, **_READING, **_MEMBERSHIP, "group.id": group_id or settings.kafka.group_id}
     config = _merged(settings, ours, not_for_this=_WRITING, logger=logger)
     if config["group.protocol"] != "classic":
         # librdkafka refuses what the brokers decide themselves under the newer protocol.

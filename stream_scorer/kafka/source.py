@@ -1,4 +1,4 @@
-"""Reads the features topic as a member of the consumer group, and says what it owns.
+"""Reads topics as a member of a consumer group, and says what it owns.
 
 The rebalance callbacks run inside ``read`` and ``close``, on the worker's own thread. Offsets come from the group's
 commits only (``auto.offset.reset`` is ``error``): a partition without a commit is one that appeared after the group
@@ -17,7 +17,7 @@ from stream_scorer.errors import BrokerRefused, BrokerUnavailable
 from stream_scorer.kafka.errors import translate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 _CALL_S = 5.0
 _RETRY_S = 0.5
@@ -56,22 +56,23 @@ class Source:
 
     Args:
         config: the consumer's librdkafka properties.
-        topic: the features topic.
+        topics: what is read.
         wait: waits so many seconds; returns False once the worker should stop.
     """
 
-    def __init__(self, config: dict[str, Any], topic: str, wait: Callable[[float], bool]) -> None:
-        self._topic = topic
+    def __init__(self, config: dict[str, Any], topics: Sequence[str], wait: Callable[[float], bool]) -> None:
+        self._topics = list(topics)
         self._wait = wait
         self._consumer = Consumer(config)
         self._owner: Owner | None = None
         self._paused = False
+        self._held_back: set[Partition] = set()
 
     def subscribe(self, owner: Owner) -> None:
         """Joins the group; ``owner`` is told of every assignment, revocation and loss."""
         self._owner = owner
         self._consumer.subscribe(
-            [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+            self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
 
     def read(self, max_records: int, wait_s: float) -> list[SourceRecord]:
@@ -99,7 +100,26 @@ class Source:
         """Delivers records again."""
         if self._paused:
             self._paused = False
-            self._consumer.resume(self._consumer.assignment())
+            self._consumer.resume(
+                [place for place in self._consumer.assignment() if _partition(place) not in self._held_back]
+            )
+
+    def hold_back(self, partition: Partition, offset: int) -> None:
+        """Delivers nothing of an assigned partition until ``let_go``, and then goes on with the record at ``offset``.
+
+        What ``read`` has returned of it from that record on comes again.
+        """
+        self._held_back.add(partition)
+        self._consumer.pause([TopicPartition(*partition)])
+        # After the pause: a pause notes where reading is to go on, a seek overrules it.
+        self._consumer.seek(TopicPartition(*partition, offset))
+
+    def let_go(self, partition: Partition) -> None:
+        """Delivers the records of a partition again that was held back; one that is gone meanwhile is no error."""
+        if partition in self._held_back:
+            self._held_back.discard(partition)
+            if not self._paused:
+                self._consumer.resume([TopicPartition(*partition)])
 
     def group_metadata(self) -> Any | None:
         """What makes the broker check our generation when offsets are committed in a transaction; None: no member.
@@ -150,6 +170,7 @@ class Source:
         )
         # A partition comes unpaused if it is new, but as it went if it was lost while paused: say it either way.
         (consumer.pause if self._paused else consumer.resume)([TopicPartition(*partition) for partition in starts])
+        self._held_back.difference_update(starts)
         for partition, (start_offset, next_offset) in starts.items():
             self._told().owned(partition, start_offset=start_offset, next_offset=next_offset)
 
@@ -157,10 +178,13 @@ class Source:
         partitions = _partitions(revoked)
         self._told().revoking(partitions)
         self._told().disowned(partitions)
+        self._held_back.difference_update(partitions)
         consumer.incremental_unassign(revoked)
 
     def _on_lost(self, consumer: Consumer, lost: list[TopicPartition]) -> None:
-        self._told().disowned(_partitions(lost))
+        partitions = _partitions(lost)
+        self._told().disowned(partitions)
+        self._held_back.difference_update(partitions)
         consumer.incremental_unassign(lost)
 
     def _starts(self, consumer: Consumer, assigned: list[TopicPartition]) -> dict[Partition, tuple[int, int]] | None:
@@ -192,11 +216,11 @@ class Source:
         if error.code() in {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}:  # noqa: SLF001
             raise BrokerRefused(
                 f"{message.topic()}/{message.partition()}: the log no longer holds the offset that was to be read next "
-                f"({error.str()}); records were deleted before they were scored: see docs/operations.md, 'Offsets gone'"
+                f"({error.str()}); records were deleted before they were read: see docs/operations.md, 'Offsets gone'"
             )
         # Everything else passes, or the next rebalance settles it: a lost membership, a topic whose metadata is late.
         if error.code() in _REFUSALS:
-            raise translate(error, f"reading topic {self._topic}")
+            raise translate(error, f"reading topic {', '.join(self._topics)}")
 
 
 def _record(message: Any) -> SourceRecord:
@@ -205,17 +229,28 @@ def _record(message: Any) -> SourceRecord:
     except (SystemError, UnicodeDecodeError):  # the client takes every name for UTF-8; Kafka lets anything through
         headers, readable = [], False
     return SourceRecord(
-        message.topic(), message.partition(), message.offset(), message.key(), message.value(), headers, readable
+        message.topic(),
+        message.partition(),
+        message.offset(),
+        message.key(),
+        message.value(),
+        headers,
+        readable,
+        message.timestamp()[1],
     )
 
 
-def _partitions(partitions: list[TopicPartition]) -> list[Partition]:
-    return [Partition(partition.topic, partition.partition) for partition in partitions]
+def _partition(place: TopicPartition) -> Partition:
+    return Partition(place.topic, place.partition)
+
+
+def _partitions(places: list[TopicPartition]) -> list[Partition]:
+    return [_partition(place) for place in places]
 
 
 def _gone(committed: TopicPartition, low: int, high: int) -> str:
     return (
         f"{committed.topic}/{committed.partition}: the group's committed offset {committed.offset} is not in the log, "
-        f"which holds {low} to {high}; records were deleted before they were scored. Set the group's offset by hand "
+        f"which holds {low} to {high}; records were deleted before they were read. Set the group's offset by hand "
         f"(docs/operations.md, 'Offsets gone') once you have decided what becomes of them"
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
@@ -29,11 +30,79 @@ _RETRY_S: Final = 0.5
 _ANOTHER_WAS_FIRST: Final = frozenset({KafkaError.UNKNOWN_MEMBER_ID, KafkaError.NON_EMPTY_GROUP})
 
 
-def write_start(settings: Settings, *, chosen: bool, patience_s: float = 30.0) -> None:
+@dataclass(frozen=True, slots=True)
+class GroupStart:
+    """What a group reads, and where it starts if it is new.
+
+    Attributes:
+        group_id: the group.
+        topics: what it reads.
+        start_from: ``earliest``, ``latest`` or an ISO time.
+        start_at_ms: that time as Unix milliseconds; None where it is no time.
+        proof: a topic in which records show that the group is not new but has lost its commits; None: nothing does.
+        key: the setting that names the group.
+        price: what starting over would cost, as the end of a sentence.
+    """
+
+    group_id: str
+    topics: tuple[str, ...]
+    start_from: str
+    start_at_ms: int | None
+    proof: str | None
+    key: str
+    price: str
+
+
+def scoring_start(settings: Settings) -> GroupStart:
+    """The group of the scoring worker: to start over would buy every score again."""
+    kafka, topics = settings.kafka, settings.topics
+    return GroupStart(
+        group_id=kafka.group_id,
+        topics=(topics.features,),
+        start_from=kafka.start_from,
+        start_at_ms=kafka.start_at_ms,
+        proof=topics.scores,
+        key="kafka.group_id",
+        price="pay for what may be scored already",
+    )
+
+
+def planning_start(settings: Settings) -> GroupStart:
+    """The group that plans callbacks: to start over would call everybody again, under other ids."""
+    kafka, topics = settings.kafka, settings.topics
+    return GroupStart(
+        group_id=settings.callbacks_group_id,
+        topics=(topics.scores,),
+        start_from=kafka.start_from,
+        start_at_ms=kafka.start_at_ms,
+        proof=topics.receipts,
+        key="callbacks.group_id",
+        price="call contacts that may have been called already",
+    )
+
+
+def delivery_start(settings: Settings, topics: tuple[str, ...]) -> GroupStart:
+    """The group that delivers callbacks. Always from the beginning: a planned callback is never skipped.
+
+    To start over repeats callbacks under their ids, which receivers drop; and without planning nothing starts over.
+    """
+    return GroupStart(
+        group_id=settings.delivery_group_id,
+        topics=topics,
+        start_from="earliest",
+        start_at_ms=None,
+        proof=None,
+        key="callbacks.group_id",
+        price="repeat callbacks",
+    )
+
+
+def write_start(settings: Settings, start: GroupStart, *, chosen: bool, patience_s: float = 30.0) -> None:
     """Commits the start of a group that has no commit yet; does nothing for any other.
 
     Args:
-        settings: ``kafka.start_from`` says where; ``topics.features`` what.
+        settings: where the cluster is.
+        start: which group, and where it starts.
         chosen: whether the operator has named the start in this very call (``--from``).
         patience_s: how long a cluster that does not answer is asked again.
 
@@ -45,7 +114,7 @@ def write_start(settings: Settings, *, chosen: bool, patience_s: float = 30.0) -
     give_up_at = time.monotonic() + patience_s
     while True:
         try:
-            _write_start(settings, chosen=chosen)
+            _write_start(settings, start, chosen=chosen)
         except BrokerUnavailable:
             if time.monotonic() >= give_up_at:
                 raise
@@ -54,41 +123,41 @@ def write_start(settings: Settings, *, chosen: bool, patience_s: float = 30.0) -
             return
 
 
-def _write_start(settings: Settings, *, chosen: bool) -> None:
-    with _reader(settings) as reader:
-        partitions = _partitions(reader, settings.topics.features)
+def _write_start(settings: Settings, start: GroupStart, *, chosen: bool) -> None:
+    with _reader(settings, start.group_id) as reader:
+        partitions = [partition for topic in start.topics for partition in _partitions(reader, topic)]
         if any(answer.offset >= 0 for answer in reader.committed(partitions, _CALL_S)):
             return
-        if not chosen and _holds_records(reader, settings.topics.scores):
+        if not chosen and start.proof is not None and _holds_records(reader, start.proof):
             raise BrokerRefused(
-                f"group {settings.kafka.group_id!r} has no committed offsets, but topic {settings.topics.scores} holds "
-                "records already: its commits have expired, or kafka.group_id is mistyped. To start all the same, and "
-                "pay for what may be scored already, say where with --from earliest, latest or an ISO time"
+                f"group {start.group_id!r} has no committed offsets, but topic {start.proof} holds records already: its"
+                f" commits have expired, or {start.key} is mistyped. To start all the same, and {start.price}, say"
+                " where with --from earliest, latest or an ISO time"
             )
-        starts = [_start(reader, settings, partition) for partition in partitions]
-    _commit(settings, starts)
+        offsets = [_offset(reader, start, partition) for partition in partitions]
+    _commit(settings, start.group_id, offsets)
 
 
-def _commit(settings: Settings, starts: list[TopicPartition]) -> None:
+def _commit(settings: Settings, group_id: str, offsets: list[TopicPartition]) -> None:
     admin = AdminClient(admin_config(settings, logger=silent_logger()))
-    request = ConsumerGroupTopicPartitions(settings.kafka.group_id, starts)
+    request = ConsumerGroupTopicPartitions(group_id, offsets)
     try:
         for future in admin.alter_consumer_group_offsets([request], request_timeout=_CALL_S).values():
             errors = [answer.error for answer in future.result().topic_partitions if answer.error is not None]
-            _raise_first(errors, settings)
+            _raise_first(errors, group_id)
     except KafkaException as error:
-        _raise_first([error.args[0]], settings)
+        _raise_first([error.args[0]], group_id)
 
 
-def _raise_first(errors: list[KafkaError], settings: Settings) -> None:
+def _raise_first(errors: list[KafkaError], group_id: str) -> None:
     for error in errors:
         if error.code() not in _ANOTHER_WAS_FIRST:
-            raise translate(error, f"writing the start of group {settings.kafka.group_id}")
+            raise translate(error, f"writing the start of group {group_id}")
 
 
 @contextmanager
-def _reader(settings: Settings) -> Iterator[Consumer]:
-    config = reader_config(settings, settings.kafka.group_id, logger=silent_logger())
+def _reader(settings: Settings, group_id: str) -> Iterator[Consumer]:
+    config = reader_config(settings, group_id, logger=silent_logger())
     try:
         reader = Consumer(config)
         try:
@@ -96,7 +165,7 @@ def _reader(settings: Settings) -> Iterator[Consumer]:
         finally:
             reader.close()
     except KafkaException as error:
-        raise translate(error, f"looking for the start of group {settings.kafka.group_id}") from None
+        raise translate(error, f"looking for the start of group {group_id}") from None
 
 
 def _partitions(reader: Consumer, topic: str) -> list[TopicPartition]:
@@ -114,13 +183,12 @@ def _holds_records(reader: Consumer, topic: str) -> bool:
     return False
 
 
-def _start(reader: Consumer, settings: Settings, partition: TopicPartition) -> TopicPartition:
+def _offset(reader: Consumer, start: GroupStart, partition: TopicPartition) -> TopicPartition:
     low, high = reader.get_watermark_offsets(partition, _CALL_S, cached=False)
-    start_at_ms = settings.kafka.start_at_ms
-    if start_at_ms is not None:
-        asked = TopicPartition(partition.topic, partition.partition, start_at_ms)
+    if start.start_at_ms is not None:
+        asked = TopicPartition(partition.topic, partition.partition, start.start_at_ms)
         found = reader.offsets_for_times([asked], _CALL_S)[0].offset
         offset = found if found >= 0 else high  # no record that late yet
     else:
-        offset = low if settings.kafka.start_from == "earliest" else high
+        offset = low if start.start_from == "earliest" else high
     return TopicPartition(partition.topic, partition.partition, offset, start_metadata(offset))

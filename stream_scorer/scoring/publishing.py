@@ -1,64 +1,32 @@
 """Publishes finished heads: one transaction with their records, their audit events and their offsets.
 
 What can go wrong ends in one of two ways. The broker refuses records themselves: those contacts become
-``unpublishable`` and the rest is published. Or the transaction failed, or nobody knows how it ended: a new producer is
-made, the committed offsets settle what happened, and what they do not cover is published again. Nothing is scored twice
-for it.
+``unpublishable`` and the rest is published. Or the transaction failed, or nobody knows how it ended: then
+``kafka.committing`` settles what happened, and what the committed offsets do not cover is published again. Nothing is
+scored twice for it.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from typing import TYPE_CHECKING, Protocol
-
-from confluent_kafka import TopicPartition
+from typing import TYPE_CHECKING, Any
 
 from stream_scorer.core.auditing import AuditChain, build_events
 from stream_scorer.core.events import Outcome, Reason, Rejected, Scored
-from stream_scorer.errors import BrokerUnavailable, ProducerFenced
-from stream_scorer.kafka.sink import Committed, Failed, OutRecord, RecordsRefused
-from stream_scorer.kafka.source import start_metadata
+from stream_scorer.kafka.committing import Committer
+from stream_scorer.kafka.sink import Committed, OutRecord, RecordsRefused
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any
 
     from stream_scorer.core.avro import Codec
-    from stream_scorer.core.events import Partition
     from stream_scorer.core.ledger import Head, Ledger
+    from stream_scorer.kafka.committing import Group, Sink
     from stream_scorer.kafka.sink import Publication
     from stream_scorer.scoring.clock import Clock
     from stream_scorer.scoring.encoding import Encoder
     from stream_scorer.scoring.observing import Observer
 
 _MAX_OUTCOMES = 16_000
-_FENCED_LIMIT = 3
-_FENCED_WINDOW_S = 300.0
-_REOPEN_S = 1.0
-
-
-class Sink(Protocol):
-    """See ``kafka.sink.TransactionalSink``."""
-
-    @property
-    def is_open(self) -> bool:
-        """Whether a session can be used."""
-
-    def open(self) -> Failed | None:
-        """Makes a new session."""
-
-    def publish(self, records: list[OutRecord], offsets: list[TopicPartition], group: Any) -> Publication:
-        """Runs one transaction."""
-
-
-class Group(Protocol):
-    """What is needed of the consumer here; see ``kafka.source.Source``."""
-
-    def group_metadata(self) -> Any | None:
-        """The group's generation; None where we are no member."""
-
-    def committed(self, partitions: list[Partition]) -> Mapping[Partition, int]:
-        """The committed offsets."""
 
 
 class Publisher:
@@ -79,8 +47,14 @@ class Publisher:
         clock: Clock,
         observe: Observer,
     ) -> None:
-        self._sink = sink
-        self._group = group
+        self._committer = Committer(
+            sink=sink,
+            group=group,
+            ledger=ledger,
+            monotonic=clock.monotonic,
+            observe=observe,
+            on_session=self._begin_chain,
+        )
         self._ledger = ledger
         self._encoder = encoder
         self._audit_topic = audit_topic
@@ -91,22 +65,27 @@ class Publisher:
         self._clock = clock
         self._observe = observe
         self._chain = AuditChain("", audit_codec)
-        self._fenced_at: deque[float] = deque(maxlen=_FENCED_LIMIT)
         self._published_at = 0.0
-        self._retry_at = 0.0
-        self._settled = False
         self._max_outcomes = _MAX_OUTCOMES
-        self.trouble: str | None = None
-        self.is_stale = False
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing can be published now; None: it can, as far as is known."""
+        return self._committer.trouble
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the group has moved on without us: what we hold, somebody else does."""
+        return self._committer.is_stale
 
     def publish_due(self) -> None:
         """Publishes the finished heads if it is time to."""
-        now = self._clock.monotonic()
-        if now < self._retry_at:
+        if not self._committer.may_try:
             return
-        if self.trouble is not None and not self._ready():
+        if self.trouble is not None and not self._committer.ready():
             return
-        if now - self._published_at >= self._commit_interval_s or self._max_outcomes < _MAX_OUTCOMES:
+        waited_s = self._clock.monotonic() - self._published_at
+        if waited_s >= self._commit_interval_s or self._max_outcomes < _MAX_OUTCOMES:
             self.publish()
 
     def publish(self) -> bool:
@@ -117,7 +96,7 @@ class Publisher:
         """
         if not self._ledger.has_finished_head():
             return True
-        if self._clock.monotonic() < self._retry_at or not self._ready():
+        if not self._committer.may_try or not self._committer.ready():
             return False
         heads = self._ledger.heads(self._max_outcomes)
         if not heads:
@@ -125,16 +104,12 @@ class Publisher:
         return self._transact(heads)
 
     def open(self) -> bool:
-        """Makes sure of a usable producer session before there is anything to publish. Returns whether it is there.
-
-        A predecessor with the same transactional id may have left a transaction open; this ends it, so that its offsets
-        can be read.
-        """
-        return self._ready()
+        """Makes sure of a usable producer session before there is anything to publish. Returns whether it is there."""
+        return self._committer.ready()
 
     # --- one transaction
 
-    def _transact(self, heads: list[Head]) -> bool:
+    def _transact(self, heads: list[Head[Outcome]]) -> bool:
         outcomes = [outcome for head in heads for outcome in head.outcomes]
         events, batch_ids = build_events(
             outcomes,
@@ -154,34 +129,17 @@ class Publisher:
             return self.publish()
         plan = self._chain.plan(events)
         records += [OutRecord(self._audit_topic, self._chain.key, value, []) for value in plan.values]
-        offsets = [
-            TopicPartition(
-                head.partition.topic, head.partition.number, head.next_offset, start_metadata(head.start_offset)
-            )
-            for head in heads
-        ]
-        if not all(self._ledger.owns(head) for head in heads):
-            raise AssertionError("a head was to be published whose assignment has ended")
-        group = self._group.group_metadata()
-        if group is None:
-            publication: Publication = Failed("the worker was thrown out of its group", stale=True)
-        else:
-            publication = self._sink.publish(records, offsets, group)
-        return self._conclude(publication, heads, outcomes, plan)
+        return self._conclude(self._committer.commit(heads, records), outcomes, plan)
 
-    def _conclude(self, publication: Publication, heads: list[Head], outcomes: list[Outcome], plan: Any) -> bool:
-        now = self._clock.monotonic()
-        self._observe.transaction(publication)
+    def _conclude(self, publication: Publication, outcomes: list[Outcome], plan: Any) -> bool:
         match publication:
             case Committed():
                 self._chain.confirm(plan)
-                self._ledger.confirm(heads)
                 self._observe.published(outcomes, records=len(outcomes) + len(plan.values))
-                self._published_at = now
+                self._published_at = self._clock.monotonic()
                 self._max_outcomes = min(_MAX_OUTCOMES, 2 * self._max_outcomes)
                 return True
             case RecordsRefused(errors):
-                self._settled = False
                 refused = {index: message for index, message in errors.items() if index < len(outcomes)}
                 if len(outcomes) > 1 and len(errors) > 1:
                     # The broker refuses a whole batch of records for one of them: halving finds out which.
@@ -189,11 +147,9 @@ class Publisher:
                 elif refused and not _is_bare(outcomes[next(iter(refused))]):
                     self._set_aside(outcomes, refused)
                 else:
-                    self._trouble(self._refusal(errors, outcomes), now)
+                    self._committer.hold(self._refusal(errors, outcomes))
                 return False
-            case Failed():
-                self._settled = False
-                self._on_failure(publication, now)
+            case _:
                 return False
 
     def _refusal(self, errors: Mapping[int, str], outcomes: list[Outcome]) -> str:
@@ -223,45 +179,9 @@ class Publisher:
                 )
             )
 
-    # --- a usable producer session, everything unknown settled
-
-    def _ready(self) -> bool:
-        now = self._clock.monotonic()
-        if not self._sink.is_open:
-            failed = self._sink.open()
-            if failed is not None:
-                self._on_failure(failed, now)
-                return False
-            self._chain = AuditChain(self._clock.new_id(), self._audit_codec)
-        if not self._settled:
-            try:
-                self._ledger.settle(self._group.committed(self._ledger.partitions))
-            except BrokerUnavailable as error:
-                self._trouble(str(error), now)
-                return False
-            self._settled = True
-        if self.trouble is not None:
-            self.trouble = None
-            self._observe.kafka_trouble(None)
-        self.is_stale = False
-        return True
-
-    def _on_failure(self, failed: Failed, now: float) -> None:
-        self._trouble(failed.message, now)
-        self.is_stale = failed.stale
-        if not failed.fenced:
-            return
-        self._fenced_at.append(now)
-        if len(self._fenced_at) == _FENCED_LIMIT and now - self._fenced_at[0] <= _FENCED_WINDOW_S:
-            raise ProducerFenced(
-                "another running worker uses the same transactional id and fenced this one three times in five "
-                "minutes: give every worker a `kafka.instance_id` of its own"
-            )
-
-    def _trouble(self, message: str, now: float) -> None:
-        self.trouble = message
-        self._retry_at = now + _REOPEN_S
-        self._observe.kafka_trouble(message)
+    def _begin_chain(self) -> None:
+        """Only a confirmed commit is linked to, so every new producer starts a new chain."""
+        self._chain = AuditChain(self._clock.new_id(), self._audit_codec)
 
 
 def _is_bare(outcome: Outcome) -> bool:

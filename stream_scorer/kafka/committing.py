@@ -1,0 +1,183 @@
+"""Commits finished heads together with the records they lead to, and recovers from whatever goes wrong.
+
+What a service writes is its own business; that it is written exactly once is this module's. It opens producer sessions,
+refuses heads whose assignment has ended, commits the offsets of the others with the group's start, and after a failure
+makes a new producer and lets the committed offsets settle what happened. Nothing is written while an earlier outcome is
+unsettled.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any, Generic, Protocol
+
+from confluent_kafka import TopicPartition
+
+from stream_scorer.core.remembering import OutcomeT
+from stream_scorer.errors import BrokerUnavailable, ProducerFenced
+from stream_scorer.kafka.sink import Committed, Failed
+from stream_scorer.kafka.source import start_metadata
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from stream_scorer.core.events import Partition
+    from stream_scorer.core.ledger import Head, RecordLedger
+    from stream_scorer.kafka.sink import OutRecord, Publication
+
+_FENCED_LIMIT = 3
+_FENCED_WINDOW_S = 300.0
+_REOPEN_S = 1.0
+
+
+class Sink(Protocol):
+    """See ``kafka.sink.TransactionalSink``."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a session can be used."""
+
+    def open(self) -> Failed | None:
+        """Makes a new session."""
+
+    def publish(self, records: list[OutRecord], offsets: list[TopicPartition], group: Any) -> Publication:
+        """Runs one transaction."""
+
+
+class Group(Protocol):
+    """What is needed of the consumer here; see ``kafka.source.Source``."""
+
+    def group_metadata(self) -> Any | None:
+        """The group's generation; None where we are no member."""
+
+    def committed(self, partitions: list[Partition]) -> Mapping[Partition, int]:
+        """The committed offsets."""
+
+
+class CommitObserver(Protocol):
+    """Who is told how transactions go."""
+
+    def transaction(self, publication: Publication) -> None:
+        """A transaction ended."""
+
+    def kafka_trouble(self, message: str | None) -> None:
+        """Nothing can be published for now, or that is over (None)."""
+
+
+class Committer(Generic[OutcomeT]):
+    """See the module's text. Owned by the thread that owns the consumer.
+
+    Args:
+        sink: writes transactions.
+        group: the consumer whose offsets are committed.
+        ledger: whose heads these are.
+        monotonic: clock in seconds.
+        observe: is told how it goes.
+        on_session: called whenever a new producer session is there.
+
+    Attributes:
+        trouble: why nothing can be published now; None: it can, as far as is known.
+        is_stale: whether the group has moved on without us: what we hold, somebody else does.
+    """
+
+    def __init__(
+        self,
+        *,
+        sink: Sink,
+        group: Group,
+        ledger: RecordLedger[OutcomeT],
+        monotonic: Callable[[], float],
+        observe: CommitObserver,
+        on_session: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._sink = sink
+        self._group = group
+        self._ledger = ledger
+        self._monotonic = monotonic
+        self._observe = observe
+        self._on_session = on_session
+        self._fenced_at: deque[float] = deque(maxlen=_FENCED_LIMIT)
+        self._retry_at = 0.0
+        self._settled = False
+        self.trouble: str | None = None
+        self.is_stale = False
+
+    @property
+    def may_try(self) -> bool:
+        """Whether enough time has passed since the last trouble."""
+        return self._monotonic() >= self._retry_at
+
+    def ready(self) -> bool:
+        """Makes sure of a usable producer session, with everything unknown settled. Returns whether that is so.
+
+        A predecessor with the same transactional id may have left a transaction open; this ends it, so that its offsets
+        can be read.
+
+        Raises:
+            ProducerFenced: three times in five minutes another producer took over our transactional id.
+        """
+        if not self._sink.is_open:
+            failed = self._sink.open()
+            if failed is not None:
+                self._on_failure(failed)
+                return False
+            self._on_session()
+        if not self._settled:
+            try:
+                self._ledger.settle(self._group.committed(self._ledger.partitions))
+            except BrokerUnavailable as error:
+                self.hold(str(error))
+                return False
+            self._settled = True
+        if self.trouble is not None:
+            self.trouble = None
+            self._observe.kafka_trouble(None)
+        self.is_stale = False
+        return True
+
+    def commit(self, heads: list[Head[OutcomeT]], records: list[OutRecord]) -> Publication:
+        """Runs one transaction with these heads' offsets, and carries out what its end means for the ledger.
+
+        Where the broker refuses records themselves, what to do about it is the caller's to say.
+
+        Raises:
+            ProducerFenced: as `ready`.
+        """
+        if not all(self._ledger.owns(head) for head in heads):
+            raise AssertionError("a head was to be published whose assignment has ended")
+        group = self._group.group_metadata()
+        if group is None:
+            publication: Publication = Failed("the worker was thrown out of its group", stale=True)
+        else:
+            publication = self._sink.publish(records, [_offset_of(head) for head in heads], group)
+        self._observe.transaction(publication)
+        self._settled = isinstance(publication, Committed)
+        if isinstance(publication, Committed):
+            self._ledger.confirm(heads)
+        elif isinstance(publication, Failed):
+            self._on_failure(publication)
+        return publication
+
+    def hold(self, message: str) -> None:
+        """Says why nothing can be published for now; ``may_try`` says when to look again."""
+        self.trouble = message
+        self._retry_at = self._monotonic() + _REOPEN_S
+        self._observe.kafka_trouble(message)
+
+    def _on_failure(self, failed: Failed) -> None:
+        self.hold(failed.message)
+        self.is_stale = failed.stale
+        if not failed.fenced:
+            return
+        now = self._monotonic()
+        self._fenced_at.append(now)
+        if len(self._fenced_at) == _FENCED_LIMIT and now - self._fenced_at[0] <= _FENCED_WINDOW_S:
+            raise ProducerFenced(
+                "another running worker uses the same transactional id and fenced this one three times in five "
+                "minutes: give every worker a `kafka.instance_id` of its own"
+            )
+
+
+def _offset_of(head: Head[OutcomeT]) -> TopicPartition:
+    topic, number = head.partition
+    return TopicPartition(topic, number, head.next_offset, start_metadata(head.start_offset))
