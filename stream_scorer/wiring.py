@@ -108,7 +108,7 @@ class ScoringService:
         log = client_logger()
         source = Source(
             consumer_config(settings, logger=log),
-            settings.topics.features,
+            [settings.topics.features],
             wait=lambda seconds: not self._stopping.wait(seconds),
         )
         Worker(
