@@ -74,12 +74,12 @@ LIBRARIES: dict[str, set[str]] = {
     "pydantic_core": {"settings"},
     "requests": {"genesys", "library.access", "local"},
     "rich": {"cli", "local.demo"},
-    "starlette": {"local.simulator"},
+    "starlette": {"local.asgi", "local.receiver", "local.simulator"},
     "standardwebhooks": {"local.receiver", "targets.signing"},
     "structlog": {"cli", "targets.building", "telemetry", "wiring"},
     "typer": {"cli"},
     "urllib3": {"genesys"},
-    "uvicorn": {"local.simulator"},
+    "uvicorn": {"local.asgi"},
 }
 
 # Time, chance, the machine and the network come in as arguments: that is what makes a run of these rooms repeatable.

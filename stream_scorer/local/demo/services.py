@@ -20,8 +20,8 @@ from stream_scorer.errors import LocalError
 from stream_scorer.local.demo.worker_process import WorkerProcess
 from stream_scorer.local.kafka import EmbeddedKafka, KafkaConfig
 from stream_scorer.local.kafka_process import ended_within, free_port, is_alive, send
+from stream_scorer.local.serving import require_extra
 from stream_scorer.local.simulator import Simulator, SimulatorConfig
-from stream_scorer.local.simulator.running import require_extra
 from stream_scorer.settings import load_settings
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Stage:
         Raises:
             LocalError: the extra [local] is missing, there is too little room, or the folder cannot be made.
         """
-        require_extra()
+        require_extra("the simulator")
         place = Path(tempfile.gettempdir())
         need = _KAFKA_MB * 1_000_000 + contacts * _CONTACT_BYTES
         try:

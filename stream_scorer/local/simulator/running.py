@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import errno
-import importlib.util
-import json
-import os
-import selectors
-import socket
-import subprocess
-import sys
 import threading
 from abc import ABC, abstractmethod
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-import stream_scorer
 from stream_scorer.errors import LocalError
+from stream_scorer.local.serving import START_TIMEOUT_S, STOP_TIMEOUT_S, ServerProcess, listen, require_extra, url_of
 from stream_scorer.local.simulator.config import SimulatorConfig
 from stream_scorer.local.simulator.control import SimulatorControl
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
     from stream_scorer.local.simulator.server import SimulatorServer
 
 HOST = "127.0.0.1"
-START_TIMEOUT_S = 30.0
-STOP_TIMEOUT_S = 5.0
+WHAT = "the simulator"
 
 
 class _OwnedSimulator(SimulatorControl, ABC):
@@ -61,8 +52,8 @@ class _OwnedSimulator(SimulatorControl, ABC):
         """
         if self.running:
             return self
-        require_extra()
-        with listen(self._host, self._port) as listener:
+        require_extra(WHAT)
+        with listen(WHAT, self._host, self._port) as listener:
             self._port = listener.getsockname()[1]
             self._serve(listener)
         return self
@@ -85,41 +76,23 @@ class _OwnedSimulator(SimulatorControl, ABC):
 class Simulator(_OwnedSimulator):
     """A simulator in a process of its own, which ends with this one however this one ends."""
 
-    _process: subprocess.Popen[bytes] | None = None
+    def __init__(self, config: SimulatorConfig | None = None, *, host: str = HOST, port: int = 0) -> None:
+        """Starts nothing yet. Port 0: any that is free."""
+        super().__init__(config, host=host, port=port)
+        self._process = ServerProcess(WHAT, "stream_scorer.local.simulator")
 
     @property
     def running(self) -> bool:
         """Whether it was started and has not ended since."""
-        return self._process is not None and self._process.poll() is None
+        return self._process.running
 
     def stop(self) -> None:
         """Ends it, whatever it is doing; harmless where nothing runs."""
-        process, self._process = self._process, None
         self._session.close()
-        if process is None or process.stdin is None:
-            return
-        process.stdin.close()
-        try:
-            process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        self._process.stop()
 
     def _serve(self, listener: socket.socket) -> None:
-        search = os.pathsep.join(filter(None, (str(Path(stream_scorer.__file__).parents[1]), os.getenv("PYTHONPATH"))))
-        process = self._process = subprocess.Popen(
-            [sys.executable, "-m", "stream_scorer.local.simulator"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            pass_fds=(listener.fileno(),),
-            env={**os.environ, "PYTHONPATH": search},
-            start_new_session=True,  # Ctrl-C is for the parent: it still needs the simulator to finish its work
-        )
-        try:
-            _hand_over(process, {"fd": listener.fileno(), "config": self.config.model_dump(mode="json")})
-        except BaseException:
-            self.stop()
-            raise
+        self._process.start(listener, self.config.model_dump(mode="json"))
 
 
 class ThreadedSimulator(_OwnedSimulator):
@@ -159,10 +132,10 @@ def serve(config: SimulatorConfig, host: str, port: int, on_ready: Callable[[str
     Raises:
         LocalError: the extra [local] is missing, or the port is taken.
     """
-    require_extra()
+    require_extra(WHAT)
     from stream_scorer.local.simulator.server import SimulatorServer  # noqa: PLC0415 - needs the extra
 
-    listener = listen(host, port)
+    listener = listen(WHAT, host, port)
     base_url = url_of(host, listener.getsockname()[1])
     SimulatorServer(config, lambda: on_ready(base_url)).run(sockets=[listener])
 
@@ -176,49 +149,3 @@ def worker_environment(base_url: str, config: SimulatorConfig) -> dict[str, str]
         "STREAM_SCORER_GENESYS__CLIENT_SECRET": config.client_secret,
         "STREAM_SCORER_GENESYS__MODEL_ID": config.model_id,
     }
-
-
-def url_of(host: str, port: int) -> str:
-    """``http://host:port``, with brackets around an IPv6 address."""
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def require_extra() -> None:
-    """Raises a LocalError where the libraries of the extra [local] are not installed."""
-    missing = [name for name in ("starlette", "uvicorn") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise LocalError(f"the simulator needs {' and '.join(missing)}: pip install 'stream-scorer[local]'")
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that accepts connections. Bound before anything is started, so a taken port is known at once.
-
-    Raises:
-        LocalError: the port is taken, or the host is none of this machine's.
-    """
-    try:
-        listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            text = f"port {port} on {host} is taken: end what uses it, or choose another with --port"
-        else:
-            text = f"the simulator cannot listen on {host} port {port}: {error.strerror or error}"
-        raise LocalError(text) from None
-    return listener
-
-
-def _hand_over(process: subprocess.Popen[bytes], order: dict[str, object]) -> None:
-    """Gives the new process its order and waits until it serves."""
-    if process.stdin is None or process.stdout is None:
-        raise LocalError("the simulator was started without pipes")
-    try:
-        process.stdin.write(json.dumps(order).encode() + b"\n")
-        process.stdin.flush()
-    except BrokenPipeError:
-        pass  # it has ended already: the next line finds that out
-    with process.stdout as answers, selectors.DefaultSelector() as selector:
-        selector.register(answers, selectors.EVENT_READ)
-        if not selector.select(START_TIMEOUT_S):
-            raise LocalError(f"the simulator did not start within {START_TIMEOUT_S:g} s")
-        if answers.readline() != b"ready\n":
-            raise LocalError(f"the simulator ended with exit code {process.wait()}; its last words stand above")
