@@ -11,6 +11,7 @@ import typer
 from stream_scorer.errors import UsageError
 from stream_scorer.local.simulator.config import DEFAULT_SECRET, SimulatorConfig, read_features
 from stream_scorer.local.simulator.running import serve, worker_environment
+from stream_scorer.local.simulator.scenario import SHIPPED, Scenario, load_scenario
 
 DEFAULTS = SimulatorConfig()
 SECRET_VARIABLE = "SIMULATOR_CLIENT_SECRET"  # noqa: S105 - the variable's name
@@ -41,12 +42,26 @@ def simulate(
     latency_ms: Annotated[float, typer.Option(help="Time a request takes.", min=0)] = DEFAULTS.latency_ms,
     latency_jitter_ms: Annotated[float, typer.Option(help="Up to this much more.", min=0)] = DEFAULTS.latency_jitter_ms,
     expires_in: Annotated[int, typer.Option(help="Life of a token in seconds.", min=1)] = DEFAULTS.expires_in,
+    scenario: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help=f"Play faults in time, from the first request on: {', '.join(SHIPPED)}, or a TOML file.",
+        ),
+    ] = None,
+    scenarios: Annotated[
+        bool, typer.Option("--scenarios", help="Say what the scenarios do that ship, and end.")
+    ] = False,
 ) -> None:
     """Simulates the Genesys scoring API on this machine until Ctrl-C: OAuth, scores, quota, scripted faults.
 
-    Faults are scripted over HTTP: POST /_simulator/faults. What was scored, and so is paid for: GET /_simulator/stats
-    and /_simulator/scored.
+    Faults are scripted over HTTP: POST /_simulator/faults, or played in time: --scenario. What was scored, and so is
+    paid for: GET /_simulator/stats and /_simulator/scored.
     """
+    if scenarios:
+        for name in SHIPPED:
+            typer.echo(f"{name}: {load_scenario(name).description}")
+        return
     if features is not None and any_features:
         raise UsageError("--features and --any-features exclude each other: give one of them")
     changes: dict[str, Any] = {
@@ -65,13 +80,16 @@ def simulate(
     elif features is not None:
         changes["features"] = read_features(features)
     config = DEFAULTS.changed(changes)
-    serve(config, host, port, on_ready=lambda base_url: _introduce(base_url, config))
+    play = None if scenario is None else load_scenario(scenario)
+    serve(config, host, port, lambda base_url: _introduce(base_url, config, play), scenario=play, tell=typer.echo)
 
 
-def _introduce(base_url: str, config: SimulatorConfig) -> None:
+def _introduce(base_url: str, config: SimulatorConfig, play: Scenario | None) -> None:
     typer.echo(f"The simulator answers at {base_url}; Ctrl-C ends it. To point the worker at it:\n")
     for name, value in worker_environment(base_url, config).items():
         # A secret that was chosen is not printed: terminals and logs are read by others.
         shown = f'"${SECRET_VARIABLE}"' if value == config.client_secret != DEFAULT_SECRET else value
         typer.echo(f"  export {name}={shown}")
-    typer.echo(f"\nFaults and the account: {base_url}/_simulator/ (faults, stats, scored, config)")
+    typer.echo(f"\nFaults and the account: {base_url}/_simulator/ (faults, stats, scored, config, scenario)")
+    if play is not None:
+        typer.echo(f"\nScenario {play.name}: {play.description}\nIt begins with the first request.")

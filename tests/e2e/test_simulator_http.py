@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,11 +17,20 @@ import pytest
 import requests
 
 from stream_scorer.errors import LocalError, SettingsError
-from stream_scorer.local.simulator import Fault, Simulator, SimulatorConfig, SimulatorControl, ThreadedSimulator, serve
+from stream_scorer.local.simulator import (
+    Fault,
+    Scenario,
+    Simulator,
+    SimulatorConfig,
+    SimulatorControl,
+    ThreadedSimulator,
+    serve,
+)
 from stream_scorer.local.simulator.config import DEFAULT_SECRET
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 FEATURES = {"previous_calls": 2, "avg_handle_time": 240.5, "last_contact_days": 7, "segment_id": "retired"}
 RUN_PARENT = """
@@ -382,6 +392,40 @@ def test_it_stops_in_the_middle_of_an_endless_body(make_simulator: Callable[...,
     assert not simulator.running
 
 
+# --- scenarios
+
+
+def test_a_scenario_is_played_from_the_first_request_on(make_simulator: Callable[..., Simulator]) -> None:
+    simulator = make_simulator()
+    assert simulator.playing() is None
+    steps = [
+        {
+            "name": "no tokens",
+            "at_s": 0,
+            "for_s": 0.5,
+            "faults": [{"match": {"path": "token"}, "action": {"status": 503}}],
+        },
+        {"name": "ever after", "at_s": 0.5, "config": {"quota": 1}},
+    ]
+    simulator.play(Scenario.model_validate({"name": "short", "step": steps}))
+    state = simulator.playing()
+    assert state is not None
+    assert (state.elapsed_s, state.playing, state.to_come, state.over) == (None, (), ("no tokens", "ever after"), False)
+    client = Client(simulator.base_url)
+    assert client.log_in().status_code == 503
+    wait_until(lambda: client.log_in().ok)
+    assert [client.score("a").status_code for _ in range(2)] == [200, 429]
+    state = simulator.playing()
+    assert state is not None
+    assert (state.playing, state.to_come, state.over) == (("ever after",), (), True)
+    simulator.stop_playing()
+    assert client.score("a").status_code == 200
+    url = f"{simulator.base_url}/_simulator/scenario"
+    assert (
+        requests.put(url, json={"step": [{"at_s": -1}]}, timeout=10).json()["error"].startswith("scenario in the body")
+    )
+
+
 def test_expired_tokens_are_refused(simulator: Simulator) -> None:
     simulator.configure(expires_in=1)
     client = Client(simulator.base_url)
@@ -483,3 +527,44 @@ def test_the_command_says_how_to_point_the_worker_at_it_and_ends_in_peace(ending
     assert process.returncode == 0
     assert "chosen" not in "".join(lines.values()) + rest
     assert errors == ""
+
+
+def test_the_command_plays_a_scenario_and_says_what_it_does(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        "description = 'what it shows'\n"
+        "[[step]]\nname = 'down'\nat_s = 0\nfor_s = 0.2\n"
+        "faults = [{match = {path = 'token'}, action = {status = 500}}]\n"
+    )
+    command = [sys.executable, "-c", RUN_CLI, "--port", "0", "--scenario", str(file)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        text = ""
+        while "It begins with the first request" not in text:
+            text += process.stdout.readline()
+        assert "Scenario mine: what it shows" in text
+        base_url = re.search(r"BASE_URL=(\S+)", text)
+        assert base_url is not None
+        assert Client(base_url[1]).log_in().status_code == 500
+        # The end is told although no request comes any more.
+        assert [process.stdout.readline() for _ in range(2)] == ["0 s: down, for 0.2 s\n", "0.2 s: down: over\n"]
+        process.terminate()
+        process.communicate(timeout=10)
+    assert process.returncode == 0
+
+
+def test_the_command_lists_the_scenarios_and_refuses_what_is_none(tmp_path: Path) -> None:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "stream_scorer", "simulate", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+    listed = run("--scenarios")
+    assert listed.returncode == 0
+    assert [line.partition(":")[0] for line in listed.stdout.splitlines()] == ["bad-day", "broken-contract", "poison"]
+    file = tmp_path / "wrong.toml"
+    file.write_text("[[step]]\nname = 'storm'\nat_s = 0\nfaults = [{action = {status = 4290}}]\n")
+    refused = run("--scenario", str(file))
+    assert refused.returncode == 2
+    assert f"scenario {file}: step 1 'storm', faults.0.action.status: " in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert run("--scenario", "worst-day").returncode == 1

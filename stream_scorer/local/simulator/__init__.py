@@ -8,16 +8,21 @@ from stream_scorer.local.simulator.config import SimulatorConfig
 from stream_scorer.local.simulator.control import SimulatorControl
 from stream_scorer.local.simulator.faults import Fault, FaultAction, FaultMatch
 from stream_scorer.local.simulator.ledger import Stats
+from stream_scorer.local.simulator.playing import PlayState
 from stream_scorer.local.simulator.running import Simulator, ThreadedSimulator, serve
+from stream_scorer.local.simulator.scenario import Scenario, load_scenario
 
 __all__ = [
     "Fault",
     "FaultAction",
     "FaultMatch",
+    "PlayState",
+    "Scenario",
     "Simulator",
     "SimulatorConfig",
     "SimulatorControl",
     "Stats",
     "ThreadedSimulator",
+    "load_scenario",
     "serve",
 ]

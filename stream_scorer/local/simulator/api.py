@@ -12,6 +12,7 @@ from stream_scorer.local.simulator.config import SCORE_SCOPE, SimulatorConfig
 from stream_scorer.local.simulator.damage import damaged
 from stream_scorer.local.simulator.fault_book import FaultBook
 from stream_scorer.local.simulator.ledger import Ledger, Stats
+from stream_scorer.local.simulator.playing import PlayState, ScenarioPlayer
 from stream_scorer.local.simulator.quota import QuotaWindow
 from stream_scorer.local.simulator.replies import JSON, Reply, platform_error
 from stream_scorer.local.simulator.scoring import Model
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from stream_scorer.local.simulator.faults import ResultEdit
+    from stream_scorer.local.simulator.scenario import Scenario
 
 UNAUTHORIZED = 401
 
@@ -43,21 +45,56 @@ class SimulatedApi:
         self.faults = FaultBook()
         self.ledger = Ledger()
         self._quota = QuotaWindow()
-        self._configure(config)
+        self._player: ScenarioPlayer | None = None
+        self._chosen = config
+        self._scene: Mapping[str, Any] = {}
+        self._configure()
 
     # --- what a script may do
 
     def change(self, changes: Mapping[str, Any]) -> None:
-        """Changes the configuration from the next request on; a SettingsError changes nothing."""
-        self._configure(self.config.changed(changes))
+        """Changes the configuration from the next request on; a SettingsError changes nothing.
+
+        Where a scenario sets the same field, the scenario's value holds as long as its step lasts.
+        """
+        self._chosen = self._chosen.changed(changes)
+        self._configure()
 
     def reset(self) -> None:
-        """Back to the start: first configuration, no faults, no tokens, empty quota window and account."""
+        """Back to the start: first configuration, no scenario, faults or tokens, empty quota window and account."""
+        self.stop_playing()
         self.tokens.revoke_all()
         self.faults.clear()
         self.ledger = self.ledger.restarted()
         self._quota = QuotaWindow()
-        self._configure(self._initial)
+        self._chosen = self._initial
+        self._configure()
+
+    def play(self, scenario: Scenario, tell: Callable[[str], object] = lambda _line: None) -> None:
+        """Plays a scenario from the next request on, instead of the one that is played now.
+
+        ``tell`` is called with a line whenever a step begins or ends.
+        """
+        self.stop_playing()
+        self._player = ScenarioPlayer(
+            scenario, self.faults, revoke_tokens=self.tokens.revoke_all, configure=self._set_scene, tell=tell
+        )
+
+    def stop_playing(self) -> None:
+        """Ends the scenario and takes its faults and changes back."""
+        if self._player is not None:
+            self._player.leave()
+            self._player = None
+
+    def playing(self) -> PlayState | None:
+        """How far the scenario is; None: there is none."""
+        self.catch_up()
+        return None if self._player is None else self._player.state(self._clock())
+
+    def catch_up(self) -> None:
+        """Begins and ends the steps of the scenario that are due."""
+        if self._player is not None:
+            self._player.catch_up(self._clock())
 
     def stats(self) -> Stats:
         """The account as of now."""
@@ -69,6 +106,9 @@ class SimulatedApi:
     def arrived(self) -> None:
         """A token or score request has arrived."""
         self.ledger.arrived(int(self._wall_clock() * 1000))
+        if self._player is not None:
+            self._player.begin(self._clock())
+            self.catch_up()
 
     def token(self, headers: Mapping[bytes, bytes], body: bytes) -> Reply:
         """``POST /oauth/token``."""
@@ -141,9 +181,13 @@ class SimulatedApi:
             return 415, "Content-Encoding is not supported."
         return None
 
-    def _configure(self, config: SimulatorConfig) -> None:
-        self.config = config
-        self._model = Model(config)
+    def _set_scene(self, changes: Mapping[str, Any]) -> None:
+        self._scene = changes
+        self._configure()
+
+    def _configure(self) -> None:
+        self.config = self._chosen.changed(self._scene)
+        self._model = Model(self.config)
 
     def _quota_reading(self) -> tuple[int, int, int]:
         now = self._clock()

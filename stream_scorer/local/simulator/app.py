@@ -11,11 +11,14 @@ all below ``/_simulator``, go through Starlette:
 ``GET    /faults``         the script in force with ``seen`` and ``fired``
 ``POST   /faults``         adds a list of faults (see `stream_scorer.local.simulator.faults`); answers like ``GET``
 ``DELETE /faults``         ends all faults
+``GET    /scenario``       what is played, and how far it is: `stream_scorer.local.simulator.playing.PlayState`
+``PUT    /scenario``       plays this one from the next request on (`stream_scorer.local.simulator.scenario`)
+``DELETE /scenario``       ends it and takes back what it did
 ``POST   /revoke-tokens``  every token given out is worth nothing from now on
 ``GET    /config``         the configuration, without the secret
 ``PATCH  /config``         changes some of it (`stream_scorer.local.simulator.config.SimulatorConfig`); answers like
                            ``GET``
-``POST   /reset``          back to the first configuration, no faults, no tokens, an empty account
+``POST   /reset``          back to the first configuration, no scenario, no faults, no tokens, an empty account
 =========================  =============================================================================================
 
 A script that is malformed gets a 400 ``{"error": one line}`` and changes nothing.

@@ -10,11 +10,13 @@ import requests
 from stream_scorer.errors import LocalError, SettingsError
 from stream_scorer.local.simulator.faults import FaultMatch
 from stream_scorer.local.simulator.ledger import Stats
+from stream_scorer.local.simulator.playing import PlayState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from stream_scorer.local.simulator.faults import Fault
+    from stream_scorer.local.simulator.scenario import Scenario
 
 TIMEOUT_S = 30
 
@@ -74,6 +76,19 @@ class SimulatorControl:
     def configure(self, **changes: Any) -> None:
         """Changes fields of `SimulatorConfig` while it runs."""
         self._call("PATCH", "config", changes)
+
+    def play(self, scenario: Scenario) -> None:
+        """Plays a scenario from the next request on, instead of the one that is played now."""
+        self._call("PUT", "scenario", scenario.model_dump(mode="json", exclude_unset=True, by_alias=True))
+
+    def playing(self) -> PlayState | None:
+        """How far the scenario is; None: there is none."""
+        state = self._call("GET", "scenario")
+        return None if state is None else PlayState.of(state)
+
+    def stop_playing(self) -> None:
+        """Ends the scenario and takes its faults and changes back."""
+        self._call("DELETE", "scenario")
 
     def revoke_tokens(self) -> int:
         """Makes every token worthless; how many there were."""

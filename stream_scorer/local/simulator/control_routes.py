@@ -12,6 +12,7 @@ from starlette.routing import Mount, Route
 
 from stream_scorer.errors import SettingsError
 from stream_scorer.local.simulator.faults import parse_faults
+from stream_scorer.local.simulator.scenario import parse_scenario
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -35,6 +36,9 @@ def control_app(api: SimulatedApi, prefix: str) -> Starlette:
                     Route("/faults", routes.clear_faults, methods=["DELETE"]),
                     Route("/config", routes.config),
                     Route("/config", routes.change_config, methods=["PATCH"]),
+                    Route("/scenario", routes.scenario),
+                    Route("/scenario", routes.play, methods=["PUT"]),
+                    Route("/scenario", routes.stop_playing, methods=["DELETE"]),
                     Route("/revoke-tokens", routes.revoke_tokens, methods=["POST"]),
                     Route("/reset", routes.reset, methods=["POST"]),
                 ],
@@ -83,6 +87,17 @@ class _Routes:
             raise SettingsError("simulator configuration: the changes must be a JSON object")
         self._api.change(changes)
         return await self.config(request)
+
+    async def scenario(self, _: Request) -> Response:
+        return _json(self._api.playing())
+
+    async def play(self, request: Request) -> Response:
+        self._api.play(parse_scenario(await _content(request), "in the body"))
+        return _json(self._api.playing())
+
+    async def stop_playing(self, _: Request) -> Response:
+        self._api.stop_playing()
+        return Response(status_code=HTTPStatus.NO_CONTENT)
 
     async def revoke_tokens(self, _: Request) -> Response:
         return _json({"revoked": self._api.tokens.revoke_all()})

@@ -49,6 +49,11 @@ class _Entry:
     def spent(self) -> bool:
         return self.fault.times is not None and self.fired >= self.fault.times
 
+    def state(self) -> dict[str, Any]:
+        content = self.fault.model_dump(mode="json", exclude_defaults=True)
+        match = {"path": self.fault.match.path, **content.get("match", {})}
+        return {**content, "match": match, "seen": self.seen, "fired": self.fired}
+
     def chosen(self) -> bool:
         """Rolls the dice of ``share``."""
         share = self.fault.match.share
@@ -75,10 +80,7 @@ class FaultBook:
 
     def state(self) -> list[dict[str, Any]]:
         """Every line of the script with ``seen`` (matching requests so far) and ``fired`` (acted on so far)."""
-        return [
-            {**entry.fault.model_dump(mode="json", exclude_defaults=True), "seen": entry.seen, "fired": entry.fired}
-            for entry in self._entries
-        ]
+        return [entry.state() for entry in self._entries]
 
     def take(self, path: FaultPath, asked: Callable[[], Asked] = Asked) -> FaultAction | None:
         """What is to happen to this request; None: nothing out of the ordinary.

@@ -7,7 +7,7 @@ A fault is given as JSON (in a scenario file: as TOML)::
      "times":  3,                                         then act on so many (default 1; null: for ever)
      "action": {"status": 503, "retry_after": "3"}}       what happens to them
 
-``match`` has ``path`` (``score`` or ``token``) and, for ``score``, any of these, all of which must hold:
+``match`` has ``path`` (``score``, the default, or ``token``) and, for ``score``, any of these, all of which must hold:
 
 - ``contact_id``, ``contact_prefix``: the request holds this contact, or one whose id begins so;
 - ``model_version``: it asks for this version (``""``: for none);
@@ -92,7 +92,7 @@ Selected: TypeAlias = Literal["all"] | Selection
 class FaultMatch(_Frozen):
     """Which requests a fault concerns."""
 
-    path: FaultPath
+    path: FaultPath = "score"
     contact_id: str | None = None
     contact_prefix: Annotated[str, Field(min_length=1)] | None = None
     model_version: str | None = None
@@ -176,7 +176,7 @@ class FaultAction(_Frozen):
 class Fault(_Frozen):
     """One line of the script."""
 
-    match: FaultMatch
+    match: FaultMatch = FaultMatch()
     action: FaultAction
     times: Annotated[int, Field(ge=1)] | None = 1
     after: Annotated[int, Field(ge=0)] = 0

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
+    from stream_scorer.local.simulator.scenario import Scenario
     from stream_scorer.local.simulator.server import SimulatorServer
 
 HOST = "127.0.0.1"
@@ -126,8 +127,24 @@ class ThreadedSimulator(_OwnedSimulator):
             raise LocalError(f"the simulator did not start within {START_TIMEOUT_S:g} s")
 
 
-def serve(config: SimulatorConfig, host: str, port: int, on_ready: Callable[[str], None]) -> None:
-    """Serves in this process until SIGINT or SIGTERM; `on_ready` is called with the base URL.
+def serve(
+    config: SimulatorConfig,
+    host: str,
+    port: int,
+    on_ready: Callable[[str], None],
+    *,
+    scenario: Scenario | None = None,
+    tell: Callable[[str], None] = lambda _line: None,
+) -> None:
+    """Serves in this process until SIGINT or SIGTERM.
+
+    Args:
+        config: of the simulated platform.
+        host: address to listen on.
+        port: to listen on; 0: any that is free.
+        on_ready: called with the base URL.
+        scenario: played from the first request on.
+        tell: called with a line whenever a step of the scenario begins or ends.
 
     Raises:
         LocalError: the extra [local] is missing, or the port is taken.
@@ -137,7 +154,10 @@ def serve(config: SimulatorConfig, host: str, port: int, on_ready: Callable[[str
 
     listener = listen(WHAT, host, port)
     base_url = url_of(host, listener.getsockname()[1])
-    SimulatorServer(config, lambda: on_ready(base_url)).run(sockets=[listener])
+    server = SimulatorServer(config, lambda: on_ready(base_url))
+    if scenario is not None:
+        server.api.play(scenario, tell)
+    server.run(sockets=[listener])
 
 
 def worker_environment(base_url: str, config: SimulatorConfig) -> dict[str, str]:

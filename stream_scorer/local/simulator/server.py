@@ -17,4 +17,11 @@ class SimulatorServer(AsgiServer):
     """One simulator, on a socket that is bound already."""
 
     def __init__(self, config: SimulatorConfig, on_ready: Callable[[], None]) -> None:
-        super().__init__(SimulatorApp(config), on_ready)
+        app = SimulatorApp(config)
+        self.api = app.api
+        super().__init__(app, on_ready)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second: the steps of a scenario are told when they begin, not when the next request comes."""
+        self.api.catch_up()
+        return await super().on_tick(counter)

@@ -1,0 +1,169 @@
+"""Scenarios: faults and changes of the configuration, played in time. `docs/simulator.md` describes the file.
+
+A scenario is a TOML file::
+
+    name = "bad-day"                # default: the name of the file
+    description = "…"
+    speed = 1.0                     # 2.0 plays it in half the time
+
+    [[step]]
+    name = "too many requests"      # shown while it lasts
+    at_s = 5                        # seconds since the first request
+    for_s = 10                      # left out: to the end
+    config = {latency_ms = 800}     # as PATCH /_simulator/config, taken back afterwards
+    faults = [{action = {status = 429, retry_after = 3}}]
+    revoke_tokens = true            # once, at the beginning
+
+    [expect]
+    refused = {ids = ["C-17"]}      # contacts that a worker must reject, since no request with them succeeds
+
+Time begins with the first token or score request, so that it makes no difference how long a worker takes to start. A
+fault of a step that does not say how many ``times`` acts as long as the step lasts. Steps may overlap: faults act in
+the order in which their steps began, and of two values for one setting the later step's holds.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from stream_scorer.errors import InputError, SettingsError
+from stream_scorer.local.simulator.config import SimulatorConfig, one_line
+from stream_scorer.local.simulator.damage import select
+from stream_scorer.local.simulator.faults import Fault, Selection
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+
+SHIPPED: Final = ("bad-day", "broken-contract", "poison")
+MAX_BYTES: Final = 1_000_000
+
+Seconds: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StepFault(Fault):
+    """A fault that acts as long as its step lasts, unless it says how many times."""
+
+    times: Annotated[int, Field(ge=1)] | None = None
+
+
+class Step(_Frozen):
+    """What is different for a while. Times are seconds since the first request, before ``speed`` is applied."""
+
+    name: str = ""
+    at_s: Seconds
+    for_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    config: dict[str, Any] = Field(default_factory=dict)
+    faults: tuple[StepFault, ...] = ()
+    revoke_tokens: bool = False
+
+    @field_validator("config")
+    @classmethod
+    def _known_settings(cls, changes: dict[str, Any]) -> dict[str, Any]:
+        try:
+            SimulatorConfig.model_validate({**SimulatorConfig().model_dump(), **changes})
+        except ValidationError as error:
+            raise ValueError(one_line(error)) from None
+        return changes
+
+    @model_validator(mode="after")
+    def _does_something(self) -> Step:
+        if not (self.config or self.faults or self.revoke_tokens):
+            raise ValueError("a step needs config, faults or revoke_tokens")
+        if self.for_s is not None and not (self.config or self.faults):
+            raise ValueError("revoke_tokens takes no time: leave out for_s")
+        return self
+
+    @property
+    def lasts(self) -> bool:
+        """Whether it has an end, or goes on to the end of all; what only revokes the tokens is over at once."""
+        return bool(self.config or self.faults)
+
+
+class Expected(_Frozen):
+    """What a scenario must do to the contacts, whatever else happens."""
+
+    refused: Selection | None = None
+
+
+class Scenario(_Frozen):
+    """A play of the simulator."""
+
+    name: Annotated[str, Field(min_length=1)]
+    description: str = ""
+    speed: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    steps: Annotated[tuple[Step, ...], Field(min_length=1, alias="step")]
+    expect: Expected = Expected()
+
+    def refuses(self, contact_id: str) -> bool:
+        """Whether a worker must reject this contact, since no request with it ever succeeds."""
+        refused = self.expect.refused
+        return refused is not None and contact_id in select([contact_id], refused)
+
+    def label(self, index: int) -> str:
+        """What to call a step."""
+        return self.steps[index].name or f"step {index + 1}"
+
+
+def parse_scenario(content: Any, source: str, default_name: str = "scenario") -> Scenario:
+    """The scenario of decoded TOML or JSON; ``source`` is what an error calls it.
+
+    Raises:
+        SettingsError: it is malformed; one line that names source, step and field.
+    """
+    try:
+        return Scenario.model_validate({"name": default_name, **content} if isinstance(content, dict) else content)
+    except ValidationError as error:
+        problems = "; ".join(_problem(item["loc"], item["msg"], content) for item in error.errors())
+        raise SettingsError(f"scenario {source}: {problems}") from None
+
+
+def load_scenario(name_or_path: str) -> Scenario:
+    """The scenario of this name that ships with the package, else the one in this file.
+
+    Raises:
+        InputError: there is no such file, or it cannot be read.
+        SettingsError: it is malformed; one line that names file, step and field.
+    """
+    file: Path | Traversable = _shipped(name_or_path) if name_or_path in SHIPPED else Path(name_or_path)
+    try:
+        with file.open("rb") as opened:
+            data = opened.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        shipped = ", ".join(SHIPPED)
+        raise InputError(f"scenario {name_or_path}: no such file, and none of those that ship: {shipped}") from None
+    except OSError as error:
+        raise InputError(f"scenario {name_or_path}: {error.strerror}") from None
+    if len(data) > MAX_BYTES:
+        raise InputError(f"scenario {name_or_path}: larger than {MAX_BYTES:,} bytes: it is no scenario")
+    try:
+        content = tomllib.loads(data.decode())
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"scenario {name_or_path}: it is not TOML: {error}") from None
+    return parse_scenario(content, name_or_path, Path(name_or_path).stem)
+
+
+def _shipped(name: str) -> Traversable:
+    return resources.files("stream_scorer.local") / "scenarios" / f"{name}.toml"
+
+
+def _problem(place: tuple[int | str, ...], message: str, content: Any) -> str:
+    """One problem as ``step 2 'name', field: what is wrong``."""
+    parts = []
+    match place:
+        case ("step", int(index), *rest):
+            name = content["step"][index].get("name", "") if isinstance(content["step"][index], dict) else ""
+            parts.append(f"step {index + 1}" + (f" '{name}'" if isinstance(name, str) and name else ""))
+        case (*rest,):
+            pass
+    if rest:
+        parts.append(".".join(map(str, rest)))
+    return f"{', '.join(parts) or 'value'}: {message.removeprefix('Value error, ')}"
