@@ -43,6 +43,10 @@ class _Commands(LazyGroup):
             "simulate": Lazy(
                 "stream_scorer.cli.simulate:simulate", "Simulate the Genesys scoring API on this machine."
             ),
+            "receive": Lazy(
+                "stream_scorer.cli.receive:receive",
+                "Receive campaign callbacks on this machine, for trying things out.",
+            ),
         }
     )
 

@@ -31,9 +31,9 @@ class Signer:
         Raises:
             SettingsError: one is not base64 or too short; names the setting, not the value.
         """
-        keys = [_key("callbacks.secret", secret)]
+        keys = [secret_bytes("callbacks.secret", secret)]
         if previous is not None:
-            keys.append(_key("callbacks.secret_previous", previous))
+            keys.append(secret_bytes("callbacks.secret_previous", previous))
         # With the key's bytes the library need not guess what the text was.
         self._webhooks = [Webhook(key) for key in dict.fromkeys(keys)]
 
@@ -59,7 +59,12 @@ class Signer:
         }
 
 
-def _key(setting: str, secret: str) -> bytes:
+def secret_bytes(setting: str, secret: str) -> bytes:
+    """Return the key that a secret stands for.
+
+    Raises:
+        SettingsError: it is not base64 or too short; names ``setting``, not the value.
+    """
     text = secret.removeprefix(_PREFIX)
     try:
         # The library leaves out what is no base64; a typing error would give a key that no receiver has.

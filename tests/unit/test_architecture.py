@@ -39,22 +39,34 @@ ROOMS: dict[str, set[str]] = {
     "files": {"core", "errors", "file_rows"},
     "library": {"core", "errors", "genesys"},
     "calculator": {"core", "errors", "genesys", "library"},
-    "wiring": {"admin", "core", "errors", "genesys", "kafka", "schema_files", "scoring", "settings", "targets", "telemetry"},
+    "wiring": {
+        "admin",
+        "core",
+        "errors",
+        "genesys",
+        "kafka",
+        "schema_files",
+        "scoring",
+        "settings",
+        "targets",
+        "telemetry",
+    },
     "local": {"core", "errors", "kafka", "reconciliation", "schema_files", "settings"},
     "cli": {
         *("admin", "calculator", "core", "errors", "files", "kafka", "library", "local", "schema_files", "settings"),
-        *("reconciliation", "telemetry", "wiring"),
+        *("reconciliation", "targets", "telemetry", "wiring"),
     },
     "reconciliation": {"core", "errors", "kafka", "schema_files", "settings"},
     "__main__": {"cli"},
 }
 
 # The commands that need the extra [local]. A command is loaded when it is called, so all others work without it.
-LOCAL_COMMANDS = {"stream_scorer.cli.demo", "stream_scorer.cli.kafka", "stream_scorer.cli.simulate"}
+LOCAL_COMMANDS = {f"stream_scorer.cli.{name}" for name in ("demo", "kafka", "receive", "simulate")}
 
 # The services see the outside through Protocols of their own; of the adapters they know values and a name, no client.
 VALUES_FOR_SCORING = {
     "stream_scorer.kafka.committing": {"Committer", "Group", "Sink"},
+    "stream_scorer.kafka.rejecting": {"error_headers", "fitted", "passed_on", "source_header", "stub", "too_large"},
     "stream_scorer.kafka.sink": {"Committed", "Failed", "OutRecord", "Publication", "RecordsRefused"},
     "stream_scorer.kafka.source": {"Source"},
 }

@@ -1,0 +1,43 @@
+"""``stream-scorer receive``: a campaign manager for trying things out, in the foreground."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stream_scorer.local.receiver.config import DEFAULT_SECRET, ReceiverConfig
+from stream_scorer.local.receiver.running import serve, worker_environment
+from stream_scorer.targets.signing import secret_bytes
+
+if TYPE_CHECKING:
+    from stream_scorer.local.receiver.control import ReceiverControl
+
+SECRET_VARIABLE = "RECEIVER_SECRET"  # noqa: S105 - the variable's name
+
+
+def receive(
+    *,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0: any that is free.", min=0, max=65535)] = 8091,
+    latency_ms: Annotated[float, typer.Option(help="Time an answer takes.", min=0)] = 0.0,
+) -> None:
+    """Receives callbacks on this machine until Ctrl-C: verifies their signatures, counts ids, fails as scripted.
+
+    Its secret is $RECEIVER_SECRET, else one for trying things out. Faults are scripted over HTTP: POST
+    /_receiver/faults. What arrived: GET /_receiver/stats, /_receiver/callbacks and /_receiver/contacts.
+    """
+    secret = os.environ.get(SECRET_VARIABLE) or DEFAULT_SECRET
+    secret_bytes(f"${SECRET_VARIABLE}", secret)  # as the worker would say it, before anything is sent
+    config = ReceiverConfig(secret=secret, latency_ms=latency_ms)
+    serve(config, host, port, on_ready=lambda control: _introduce(control, config))
+
+
+def _introduce(control: ReceiverControl, config: ReceiverConfig) -> None:
+    typer.echo(f"The receiver answers at {control.url}; Ctrl-C ends it. To point the campaign worker at it:\n")
+    for name, value in worker_environment(control.url, config).items():
+        # A secret that was chosen is not printed: terminals and logs are read by others.
+        shown = f'"${SECRET_VARIABLE}"' if value == config.secret != DEFAULT_SECRET else value
+        typer.echo(f"  export {name}={shown}")
+    typer.echo(f"\nFaults and books: {control.base_url}/_receiver/ (faults, stats, callbacks, contacts)")

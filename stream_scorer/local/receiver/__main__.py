@@ -1,0 +1,16 @@
+"""The process that `Receiver` starts: takes its order from standard input and ends when that is closed."""
+
+from __future__ import annotations
+
+from stream_scorer.local.asgi import AsgiServer, serve_order
+from stream_scorer.local.receiver.app import ReceiverApp
+from stream_scorer.local.receiver.config import ReceiverConfig
+
+
+def main() -> None:
+    """Serves until the parent lets go."""
+    serve_order(lambda config, on_ready: AsgiServer(ReceiverApp(ReceiverConfig.model_validate(config)), on_ready))
+
+
+if __name__ == "__main__":
+    main()

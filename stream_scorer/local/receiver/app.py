@@ -1,0 +1,166 @@
+"""The receiver as an ASGI application.
+
+``POST /callbacks`` takes callbacks: 200 for one that is taken, new or not; 401 where the signature is missing, wrong,
+or more than five minutes old or early; 400 for a signed body that is no callback; 409 for a known id with other bytes.
+The script's own endpoints are below ``/_receiver``:
+
+=====================  =================================================================================================
+``GET    /health``     204 as soon as it runs
+``GET    /stats``      the account: `stream_scorer.local.receiver.books.Stats`
+``GET    /callbacks``  callback id -> what became of it: `stream_scorer.local.receiver.books.Delivery`
+``GET    /contacts``   contact id -> in how many different callbacks that were taken
+``GET    /faults``     the script in force with ``seen`` and ``fired``
+``POST   /faults``     adds a list of faults (see `stream_scorer.local.receiver.faults`); answers like ``GET``
+``DELETE /faults``     ends all faults
+``POST   /reset``      no faults, empty books
+=====================  =================================================================================================
+
+A script that is malformed gets a 400 ``{"error": one line}`` and changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from standardwebhooks import Webhook, WebhookVerificationError
+
+from stream_scorer.local.receiver.books import DROPPED, HUNG, Arrival, Books, MalformedCallback, read_callback
+from stream_scorer.local.receiver.control_routes import control_app
+from stream_scorer.local.receiver.faults import FaultBook
+from stream_scorer.local.simulator.transfers import Wire
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from stream_scorer.local.receiver.config import ReceiverConfig
+    from stream_scorer.local.receiver.faults import FaultAction
+
+CALLBACKS_PATH = "/callbacks"
+CONTROL_PREFIX = "/_receiver"
+READ_LIMIT = 1024 * 1024
+JSON_TYPE = {b"content-type": b"application/json"}
+
+
+class _Refused(Exception):
+    """A request that is no callback for us: status and why."""
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+class _ClientGone(Exception):
+    """The client left before its request was complete."""
+
+
+class ReceiverApp:
+    """Verifies, then fails as scripted or counts, then answers."""
+
+    def __init__(self, config: ReceiverConfig) -> None:
+        self.books = Books()
+        self.faults = FaultBook()
+        self._latency_s = config.latency_ms / 1000
+        self._webhook = Webhook(config.secret)
+        self._control = control_app(self, CONTROL_PREFIX)
+
+    def reset(self) -> None:
+        """No faults, empty books."""
+        self.faults.clear()
+        self.books = self.books.restarted()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI entry."""
+        if scope["type"] != "http":
+            return
+        if scope["path"].startswith(f"{CONTROL_PREFIX}/"):
+            await self._control(scope, receive, send)
+            return
+        wire = Wire(scope, receive, send)
+        self.books.begun()
+        try:
+            arrival = self._arrival(scope, await _body(scope, receive))
+            await self._take(arrival, wire, receive)
+        except _Refused as refused:
+            await self._answer(wire, refused.status, {"error": str(refused)})
+        except _ClientGone:
+            self.books.finished(DROPPED)
+        finally:
+            self.books.ended()
+
+    def _arrival(self, scope: Scope, body: bytes) -> Arrival:
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        try:
+            content = self._webhook.verify(body, headers)
+        except (WebhookVerificationError, ValueError) as error:  # it trips over malformed signatures and bodies
+            self.books.unverified += 1
+            raise _Refused(401, f"the signature cannot be verified: {error}") from None
+        try:
+            arrival = read_callback(headers["webhook-id"], content, body)
+        except MalformedCallback as malformed:
+            raise _Refused(400, str(malformed)) from None
+        if not self.books.attempted(arrival, _now_ms()):
+            raise _Refused(409, "this callback was here before with other bytes")
+        return arrival
+
+    async def _take(self, arrival: Arrival, wire: Wire, receive: Receive) -> None:
+        action = self.faults.take(arrival)
+        if action is None:
+            await asyncio.sleep(self._latency_s)
+            self.books.accepted(arrival, _now_ms())
+            await self._answer(wire, 200, {"received": arrival.callback_id})
+        else:
+            await asyncio.sleep(self._latency_s + action.delay_ms / 1000)
+            await self._spoil(arrival, action, wire, receive)
+
+    async def _spoil(self, arrival: Arrival, action: FaultAction, wire: Wire, receive: Receive) -> None:
+        if action.hang:
+            self.books.finished(HUNG)
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            return
+        if action.status is not None:
+            self.books.finished(action.status)
+            given = {name.lower().encode(): value.encode() for name, value in action.headers.items()}
+            later = {} if action.retry_after is None else {b"retry-after": action.retry_after.encode()}
+            headers = {b"content-type": b"text/plain", **later, **given}
+            await wire.send(action.status, headers, action.body.encode(), action.transfer)
+            return
+        if action.drop != "before":
+            self.books.accepted(arrival, _now_ms())
+        if action.drop is not None:
+            self.books.finished(DROPPED)
+            await wire.drop()
+            return
+        self.books.finished(200)
+        await wire.send(200, JSON_TYPE, orjson.dumps({"received": arrival.callback_id}), action.transfer)
+
+    async def _answer(self, wire: Wire, status: int, content: Any) -> None:
+        self.books.finished(status)
+        await wire.send(status, JSON_TYPE, orjson.dumps(content), None)
+
+
+async def _body(scope: Scope, receive: Receive) -> bytes:
+    """The body of a callback request."""
+    chunks: list[bytes] = []
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise _ClientGone
+        chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
+        if size > READ_LIMIT:
+            raise _Refused(413, f"more than {READ_LIMIT} bytes")
+        more = message.get("more_body", False)
+    if scope["path"] != CALLBACKS_PATH:
+        raise _Refused(404, f"callbacks go to {CALLBACKS_PATH}")
+    if scope["method"] != "POST":
+        raise _Refused(405, "use POST")
+    return b"".join(chunks)
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)

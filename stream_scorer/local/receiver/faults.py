@@ -1,0 +1,152 @@
+"""Scripted faults: which callbacks go wrong, how often, and how.
+
+A fault is given as JSON::
+
+    {"match":  {"campaign_id": "spring"},                which callbacks; {} for all of them
+     "after":  2,                                         let so many of them pass first (default 0)
+     "times":  3,                                         then act on so many (default 1; null: for ever)
+     "action": {"status": 503, "retry_after": "3"}}       what happens to them
+
+``match`` has any of these, all of which must hold: ``campaign_id`` (``""``: those without a campaign) and
+``contact_id`` (callbacks that hold this contact).
+
+An action is one of these, and any of them may bring ``"delay_ms": N``, which waits first:
+
+- ``{"status": N}`` answers that and counts nothing; with ``retry_after`` (seconds or an HTTP date, sent as it is),
+  ``headers`` (an object, with ``Location`` for a 3xx) and ``body`` (any text);
+- ``{"transfer": …}`` counts the callback, and the answer travels badly: ``cut`` and ``cut_chunked`` close the
+  connection after half of it, ``drip`` sends a byte every 100 ms and never ends, ``endless`` never ends either, but at
+  full speed, ``gzip_bomb`` is small and grows to 200 MB. May stand beside ``status``, and then nothing is counted;
+- ``{"drop": "before"}`` closes the connection and counts nothing, ``{"drop": "after"}`` when it has counted;
+- ``{"hang": true}`` counts nothing and never answers;
+- ``{"delay_ms": N}`` alone answers rightly, but late.
+
+Faults meet callbacks whose signature is good, in the order in which they were added; the first that is due acts, alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from stream_scorer.errors import SettingsError
+from stream_scorer.local.simulator.config import Milliseconds, one_line
+from stream_scorer.local.simulator.faults import BODILESS, HeaderText, Transfer
+
+if TYPE_CHECKING:
+    from stream_scorer.local.receiver.books import Arrival
+
+
+def _as_text(value: Any) -> Any:
+    return str(value) if isinstance(value, int) else value
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FaultMatch(_Frozen):
+    """Which callbacks a fault concerns."""
+
+    campaign_id: str | None = None
+    contact_id: str | None = None
+
+    def concerns(self, arrival: Arrival) -> bool:
+        """Whether all that is asked for holds."""
+        if self.campaign_id is not None and self.campaign_id != (arrival.campaign_id or ""):
+            return False
+        return self.contact_id is None or self.contact_id in arrival.contact_ids
+
+
+class FaultAction(_Frozen):
+    """What happens to such a callback."""
+
+    status: Annotated[int, Field(ge=200, le=599)] | None = None
+    retry_after: Annotated[HeaderText, BeforeValidator(_as_text)] | None = None
+    headers: dict[HeaderText, HeaderText] = Field(default_factory=dict)
+    body: str = ""
+    transfer: Transfer | None = None
+    drop: Literal["before", "after"] | None = None
+    hang: bool = False
+    delay_ms: Milliseconds = 0.0
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> FaultAction:
+        answers = self.status is not None or self.transfer is not None
+        kinds = (answers, self.drop is not None, self.hang)
+        if sum(kinds) > 1:
+            raise ValueError("an action is one of status or transfer, drop, hang")
+        if not any(kinds) and not self.delay_ms:
+            raise ValueError("an action needs status, transfer, drop, hang or delay_ms")
+        if self.status is None and self.model_fields_set & {"retry_after", "headers", "body"}:
+            raise ValueError("retry_after, headers and body belong to a status")
+        if self.status in BODILESS and (self.body or self.transfer):
+            raise ValueError(f"a {self.status} has no body: leave out body and transfer")
+        return self
+
+
+class Fault(_Frozen):
+    """One line of the script."""
+
+    action: FaultAction
+    match: FaultMatch = FaultMatch()
+    times: Annotated[int, Field(ge=1)] | None = 1
+    after: Annotated[int, Field(ge=0)] = 0
+
+
+_FAULTS = TypeAdapter(list[Fault])
+
+
+def parse_faults(content: Any) -> list[Fault]:
+    """The faults of decoded JSON: a list of them.
+
+    Raises:
+        SettingsError: the script is malformed; one line that names the place.
+    """
+    try:
+        return _FAULTS.validate_python(content)
+    except ValidationError as error:
+        raise SettingsError(f"faults: {one_line(error)}") from None
+
+
+@dataclass(slots=True)
+class _Entry:
+    fault: Fault
+    seen: int = 0
+    fired: int = 0
+
+
+class FaultBook:
+    """The script in force, and how far each of its lines has come."""
+
+    def __init__(self) -> None:
+        self._entries: list[_Entry] = []
+
+    def add(self, *faults: Fault) -> None:
+        """Appends to the script."""
+        self._entries += map(_Entry, faults)
+
+    def clear(self) -> None:
+        """Ends all faults."""
+        self._entries.clear()
+
+    def state(self) -> list[dict[str, Any]]:
+        """Every line of the script with ``seen`` (callbacks that match so far) and ``fired`` (acted on so far)."""
+        return [
+            {**entry.fault.model_dump(mode="json", exclude_defaults=True), "seen": entry.seen, "fired": entry.fired}
+            for entry in self._entries
+        ]
+
+    def take(self, arrival: Arrival) -> FaultAction | None:
+        """What is to happen to this callback; None: nothing out of the ordinary."""
+        for entry in self._entries:
+            times = entry.fault.times
+            if (times is not None and entry.fired >= times) or not entry.fault.match.concerns(arrival):
+                continue
+            entry.seen += 1
+            if entry.seen > entry.fault.after:
+                entry.fired += 1
+                return entry.fault.action
+        return None
