@@ -147,11 +147,33 @@ class Metrics:
         self._uncommitted = meter.create_gauge(
             "stream_scorer.contacts.uncommitted", "{contact}", "Contacts read and not yet committed."
         )
-        self._quota = meter.create_gauge(
+        self._quota_remaining = meter.create_gauge(
             "stream_scorer.quota.remaining", "{request}", "Requests that the quota still allows in this window."
         )
+        self._quota_allowed = meter.create_gauge(
+            "stream_scorer.quota.allowed", "{request}", "Requests a minute: our own limit or the API's, the lower one."
+        )
+        self._quota_exhaustion = meter.create_gauge(
+            "stream_scorer.quota.time_to_exhaustion",
+            "s",
+            "Until the quota is used up at the pace of the last 10 s; a minute where it is not before it starts anew.",
+        )
+        self._quota_wait = meter.create_gauge(
+            "stream_scorer.quota.wait", "s", "Until the quota allows the next request; 0 while it does."
+        )
+        self._waited = meter.create_counter(
+            "stream_scorer.requests.waited", "s", "Time in which a request was kept back; `reason` says by what."
+        )
         self._holding = meter.create_gauge("stream_scorer.holding", "1", "1 while nothing is asked; `reason` says why.")
-        self._held: str | None = None
+        self._holding_duration = meter.create_gauge(
+            "stream_scorer.holding.duration", "s", "Since the present hold began; 0 without one."
+        )
+        self._holding_next_probe = meter.create_gauge(
+            "stream_scorer.holding.next_probe", "s", "Until the next probe, or the next request, is due in this hold."
+        )
+        self._probes = meter.create_counter(
+            "stream_scorer.probes", "{probe}", "Probes answered in holds; `outcome`: recovered or failed."
+        )
 
     def consumed(self, records: int) -> None:
         """Records read from the features topic."""
@@ -187,13 +209,27 @@ class Metrics:
         """One transaction: ``committed``, ``refused`` (a record, by the broker) or ``failed``."""
         self._transactions.add(1, {"outcome": outcome})
 
-    def holding(self, reason: str | None) -> None:
-        """A hold began for this reason, or ended (None)."""
-        if self._held is not None and self._held != reason:
-            self._holding.set(0, {"reason": self._held})
-        if reason is not None:
-            self._holding.set(1, {"reason": reason})
-        self._held = reason
+    def holding(self, cause: str, *, for_s: float, next_probe_s: float) -> None:
+        """How a hold of this cause stands: seconds since it began, seconds until its next probe."""
+        self._hold(cause, holding=1, for_s=for_s, next_probe_s=next_probe_s)
+
+    def holding_ended(self, cause: str) -> None:
+        """No hold of this cause any more."""
+        self._hold(cause, holding=0, for_s=0.0, next_probe_s=0.0)
+
+    def _hold(self, cause: str, *, holding: int, for_s: float, next_probe_s: float) -> None:
+        labels = {"reason": cause}
+        self._holding.set(holding, labels)
+        self._holding_duration.set(for_s, labels)
+        self._holding_next_probe.set(next_probe_s, labels)
+
+    def probe(self, *, outcome: str) -> None:
+        """A probe came to this: ``recovered`` or ``failed``."""
+        self._probes.add(1, {"outcome": outcome})
+
+    def waited(self, seconds: float, *, reason: str) -> None:
+        """So long a request was kept back for this reason (`stream_scorer.scoring.waiting`)."""
+        self._waited.add(seconds, {"reason": reason})
 
     def in_flight(self, requests: int) -> None:
         """Requests at the API now."""
@@ -203,9 +239,12 @@ class Metrics:
         """Contacts read and not yet committed."""
         self._uncommitted.set(contacts)
 
-    def quota_remaining(self, requests: int) -> None:
-        """Requests that the quota still allows."""
-        self._quota.set(requests)
+    def quota(self, *, remaining: int, allowed: int, wait_s: float, exhausted_in_s: float) -> None:
+        """How the quota stands (`stream_scorer.genesys.quota`)."""
+        self._quota_remaining.set(remaining)
+        self._quota_allowed.set(allowed)
+        self._quota_wait.set(wait_s)
+        self._quota_exhaustion.set(exhausted_in_s)
 
     def close(self) -> None:
         """Give the readers a last chance and let them go."""

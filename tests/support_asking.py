@@ -16,6 +16,7 @@ from stream_scorer.genesys.wire import body_overhead
 from stream_scorer.scoring.asking import Asker
 from stream_scorer.scoring.clock import Clock
 from stream_scorer.scoring.holding import Hold, Holding
+from stream_scorer.scoring.waiting import Wait, Waits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -89,12 +90,16 @@ class Observed:
     def __init__(self) -> None:
         self.holds: list[Hold | None] = []
         self.unknown = 0
+        self.wait: Wait | None = None
 
     def exchanged(self, request: Request, answer: Answer) -> None:
         pass
 
-    def holding(self, hold: Hold | None) -> None:
+    def holding(self, _before: Hold | None, hold: Hold | None) -> None:
         self.holds.append(hold)
+
+    def kept_back(self, reason: Wait | None) -> None:
+        self.wait = reason
 
     def unknown_results(self, amount: int) -> None:
         self.unknown += amount
@@ -122,7 +127,8 @@ class World:
             max_contacts=max_contacts, max_body_bytes=512_000, overhead_bytes=body_overhead, linger_s=0.2
         )
         self.quota = Quota(requests_per_minute)
-        self.holding = Holding(10.0)
+        self.waits = Waits()
+        self.holding = Holding(10.0, on_change=self.observed.holding)
         self.asker = Asker(
             pool=Pool(self, slots),
             batcher=self.batcher,
@@ -178,6 +184,8 @@ class World:
 
     def step(self, seconds: float = STEP_S) -> None:
         self.asker.send()
+        self.asker.look()
+        self.waits.see(self.observed.wait, self.now)
         self.asker.collect()
         self.now += seconds
 

@@ -19,6 +19,18 @@ remains, spread evenly over the window::
 is kept between two of them: 1 s with 300 requests left, 10 s with 30 left. A lone contact after a quiet time goes out
 as soon as it has lingered, and a steady trickle sends about 50 requests a minute, each with all that has come in since.
 
+Events of one contact id cannot share a request, so where they come often, many batches stand open at once. However long
+those wait for company, they take as many requests as there are of them: the gap is divided by their number. Two batches
+are sent twice as often as one, and thousands as fast as the quota allows.
+
+Forecast. `Quota.exhausted_in_s` says when the quota will be used up at the present pace, once for each of both counts::
+
+    pace      = requests of the last 10 s / 10 s
+    used up   = remaining / pace, if that comes before the count starts anew (at the end of the API's window; for our
+                own count after 60 s), else 60 s
+
+and the lower of both is given; 0 where nothing remains.
+
 Pure: one thread uses it, and ``now`` is passed in, in monotonic seconds.
 """
 
@@ -36,6 +48,7 @@ _GUARD_S: Final = 0.5
 _ROUNDING_S: Final = 1.0
 _EARLY_SHARE: Final = 0.2
 _MAX_EARLY_GAP_S: Final = 10.0
+_PACE_OVER_S: Final = 10.0
 # A reading whose window ends this much later than the known one speaks of the next window.
 _NEXT_WINDOW_S: Final = 3.0
 
@@ -55,6 +68,7 @@ class Quota:
         """Start with an unused quota of ``requests_per_minute``, at least 1."""
         self._limit = max(1, requests_per_minute)
         self._sent: deque[float] = deque()
+        self._recent: deque[float] = deque()
         self._unanswered: deque[float] = deque()
         self._allowed: int | None = None
         self._counted = 0
@@ -68,6 +82,7 @@ class Quota:
         """A request goes out."""
         self._forget(now)
         self._sent.append(now)
+        self._recent.append(now)
         self._unanswered.append(now)
 
     def closed_early(self, now: float) -> None:
@@ -117,13 +132,34 @@ class Quota:
         own = self._own_remaining(now)
         return own if server is None else min(own, server)
 
-    def may_close_early(self, now: float) -> bool:
-        """Tell whether a batch that is not full may be sent now without wasting quota (formula: see the module)."""
+    def allowed(self) -> int:
+        """Return how many requests a window allows: our own limit or the API's, whichever is lower."""
+        return self._limit if self._allowed is None else min(self._limit, max(1, self._allowed))
+
+    def exhausted_in_s(self, now: float) -> float:
+        """Return the seconds until the quota is used up at the present pace (formula: see the module); 60: later."""
+        if self.remaining(now) <= 0:
+            return 0.0
+        pace = len(self._recent) / _PACE_OVER_S
+        counts = [(self._own_remaining(now), WINDOW_S)]
+        server = self._server_remaining(now)
+        if server is not None:
+            ends_in_s = self._window_ends - now
+            counts.append((server, ends_in_s if ends_in_s > 0 else WINDOW_S))
+        return min(left / pace if left < pace * anew_in_s else WINDOW_S for left, anew_in_s in counts)
+
+    def may_close_early(self, now: float, batches: int = 1) -> bool:
+        """Tell whether a batch that is not full may be sent now without wasting quota (formula: see the module).
+
+        Args:
+            now: the time.
+            batches: how many stand open and cannot be put together, this one included.
+        """
         remaining = self.remaining(now)
         if remaining <= 0:
             return False
         gap_s = min(_MAX_EARLY_GAP_S, WINDOW_S / (_EARLY_SHARE * remaining))
-        return now - self._early_at >= gap_s
+        return now - self._early_at >= gap_s / batches
 
     def _waits(self, now: float) -> dict[WaitReason, float]:
         waits = {WaitReason.RETRY_AFTER: self._blocked_until}
@@ -153,6 +189,7 @@ class Quota:
         return max(1, self._allowed) - sum(1 for sent_at in self._unanswered if sent_at >= self._window_ends)
 
     def _forget(self, now: float) -> None:
-        for times in (self._sent, self._unanswered):
-            while times and now - times[0] >= WINDOW_S + _GUARD_S:
+        counted_s = WINDOW_S + _GUARD_S
+        for times, kept_s in ((self._sent, counted_s), (self._unanswered, counted_s), (self._recent, _PACE_OVER_S)):
+            while times and now - times[0] >= kept_s:
                 times.popleft()

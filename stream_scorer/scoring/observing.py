@@ -6,69 +6,30 @@ Called by the worker's thread, with sums and never once a contact; read by the a
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Protocol
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple
 
 from stream_scorer.core.events import Scored
 from stream_scorer.kafka.sink import Committed, RecordsRefused
+from stream_scorer.scoring.holding import Cause, Hold
+from stream_scorer.scoring.waiting import Waits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from stream_scorer.core.events import Answer, Outcome, Partition
     from stream_scorer.core.requests import Request
     from stream_scorer.kafka.sink import Publication
-    from stream_scorer.scoring.holding import Hold
+    from stream_scorer.scoring.clock import Clock
+    from stream_scorer.scoring.ports import Log, Metrics, Quota
+    from stream_scorer.scoring.waiting import Wait
 
 
-# A shorter wait for the quota is the ordinary pace of a backlog.
-_WAIT_WORTH_SAYING_S = 5.0
+class _Known(NamedTuple):
+    """A hold, and its beginning in ISO 8601, UTC."""
 
-
-class Log(Protocol):
-    """A structlog logger, as far as it is used here."""
-
-    def info(self, event: str, **fields: Any) -> Any:
-        """Worth a line on a normal day."""
-
-    def warning(self, event: str, **fields: Any) -> Any:
-        """Somebody may want to look."""
-
-
-class Metrics(Protocol):
-    """See ``telemetry.Metrics``. Amounts are sums."""
-
-    def consumed(self, records: int) -> None:
-        """Records read from the features topic."""
-
-    def contacts(self, amount: int, *, outcome: str, reason: str) -> None:
-        """Contacts whose outcome is committed."""
-
-    def http_request(self, duration_s: float, *, status: int | None, error: str | None) -> None:
-        """One attempt against the scoring API."""
-
-    def transaction(self, *, outcome: str) -> None:
-        """One transaction: ``committed``, ``refused`` or ``failed``."""
-
-    def holding(self, reason: str | None) -> None:
-        """A hold of this kind began (``api``, ``contract``, ``quota``, ``budget``), or ended with None."""
-
-    def unknown_results(self, amount: int) -> None:
-        """Results about contacts that nobody asked about."""
-
-    def sent(self, records: int) -> None:
-        """Records of committed transactions."""
-
-    def reasked(self, amount: int) -> None:
-        """Contacts that were asked about again."""
-
-    def in_flight(self, requests: int) -> None:
-        """Requests at the API now."""
-
-    def uncommitted(self, contacts: int) -> None:
-        """Contacts read and not yet committed."""
-
-    def quota_remaining(self, requests: int) -> None:
-        """Requests that the quota still allows."""
+    hold: Hold
+    since: str
 
 
 class Observer:
@@ -77,19 +38,19 @@ class Observer:
     Args:
         log: where lines go.
         metrics: where sums go.
-        monotonic: clock in seconds.
+        clock: the time.
     """
 
-    def __init__(self, log: Log, metrics: Metrics, monotonic: Callable[[], float]) -> None:
+    def __init__(self, log: Log, metrics: Metrics, clock: Clock) -> None:
         self._log = log
         self._metrics = metrics
-        self._monotonic = monotonic
-        self._trouble: str | None = None
-        self._hold: Hold | None = None
+        self._clock = clock
+        self._monotonic = clock.monotonic
+        self._hold: _Known | None = None
+        self._kafka: _Known | None = None
         self._partitions: set[Partition] = set()
-        self._beat_at = monotonic()
-        self._wait_reason: str | None = None
-        self._waiting_since = 0.0
+        self._beat_at = clock.monotonic()
+        self._waits = Waits()
         self._joined = False
         self._draining = False
 
@@ -99,16 +60,27 @@ class Observer:
         """The loop went round."""
         self._beat_at = self._monotonic()
 
-    def state(self, *, in_flight: int, uncommitted: int, quota_remaining: int, wait_reason: str | None) -> None:
-        """How things stand, a few times a second; ``wait_reason``: why a request that is due is not sent."""
+    def kept_back(self, reason: Wait | None) -> None:
+        """Why a request that is due was not sent just now; None: all were."""
+        self._waits.see(reason, self._monotonic())
+
+    def state(self, *, in_flight: int, uncommitted: int, quota: Quota, hold: Hold | None) -> None:
+        """How things stand, a few times a second; ``hold``: what is known of the present hold by now."""
+        now = self._monotonic()
         self._metrics.in_flight(in_flight)
         self._metrics.uncommitted(uncommitted)
-        self._metrics.quota_remaining(quota_remaining)
-        if self._hold is None:
-            self._metrics.holding(None if wait_reason is None else wait_reason.partition(":")[0])
-        if wait_reason != self._wait_reason:
-            self._wait_reason = wait_reason
-            self._waiting_since = self._monotonic()
+        self._metrics.quota(
+            remaining=quota.remaining(now),
+            allowed=quota.allowed(),
+            wait_s=quota.wait_s(now),
+            exhausted_in_s=quota.exhausted_in_s(now),
+        )
+        for reason, seconds in self._waits.take().items():
+            self._metrics.waited(seconds, reason=reason)
+        self._hold = self._known(hold, self._hold)
+        for known in (self._hold, self._kafka):
+            if known is not None:
+                self._measure(known.hold)
 
     def draining(self) -> None:
         """The loop is about to end."""
@@ -141,7 +113,8 @@ class Observer:
         if request.attempts > 1 or request.asked_before:
             self._metrics.reasked(len(request.contacts))
         self._metrics.http_request(exchange.latency_ms / 1000, status=exchange.status, error=kind)
-        if error is not None:
+        # A hold has one line for what all its probes come to.
+        if error is not None and (self._hold is None or not self._hold.hold.says(error)):
             self._log.warning(
                 "scoring request not answered",
                 batch_id=request.batch_id,
@@ -157,16 +130,23 @@ class Observer:
         if amount:
             self._metrics.unknown_results(amount)
 
-    def holding(self, hold: Hold | None) -> None:
-        """A hold began, or ended with None."""
-        previous, self._hold = self._hold, hold
-        self._metrics.holding(None if hold is None else "contract" if hold.broken_contract else "api")
-        if hold is not None:
-            self._log.warning("holding", reason=hold.reason, next_probe_in_s=round(hold.next_probe_at - hold.since, 1))
-        elif previous is not None:
-            self._log.info(
-                "holding ended", after_s=round(self._monotonic() - previous.since, 1), reason=previous.reason
-            )
+    def holding(self, before: Hold | None, hold: Hold | None) -> None:
+        """A hold or pause began, has another cause or reason, or ended (None): one line."""
+        known = self._hold
+        self._hold = self._known(hold, known)
+        if before is not None and (hold is None or hold.cause is not before.cause):
+            self._metrics.holding_ended(before.cause)
+        if self._hold is not None and hold is not None:
+            self._measure(hold)
+            fields = {**_facts(self._hold), f"next_{_next_of(hold)}_in_s": round(self._left_s(hold), 1)}
+            say = self._log.warning if hold.probes_api else self._log.info
+            say("holding" if before is None else "holding changed", **fields, for_s=self._age_s(hold))
+        elif before is not None and known is not None:
+            self._log.info("holding ended", **_facts(known), after_s=self._age_s(before), probes=before.probes)
+
+    def probed(self, outcome: str) -> None:
+        """A probe came to this: ``recovered`` or ``failed``."""
+        self._metrics.probe(outcome=outcome)
 
     # --- Kafka
 
@@ -183,11 +163,15 @@ class Observer:
 
     def kafka_trouble(self, message: str | None) -> None:
         """Nothing can be published for now, or that is over (None)."""
+        now, before = self._monotonic(), self._kafka
         if message is None:
-            self._log.info("publishing again", after=self._trouble)
-        elif message != self._trouble:
+            self._kafka = None
+            self._metrics.holding_ended(Cause.KAFKA)
+            self._log.info("publishing again", after=None if before is None else before.hold.reason)
+        elif before is None or message != before.hold.reason:
+            since = now if before is None else before.hold.since
+            self._kafka = self._known(Hold(Cause.KAFKA, message, since, now), before)
             self._log.warning("publishing failed, trying again", detail=message)
-        self._trouble = message
 
     def published(self, outcomes: Iterable[Outcome], *, records: int) -> None:
         """These outcomes are committed, in so many records."""
@@ -216,10 +200,40 @@ class Observer:
             return "draining"
         if not self._joined:
             return "starting: no partition assigned yet"
-        if self._hold is not None:
-            return f"holding: {self._hold.reason}"
-        if self._trouble is not None:
-            return f"kafka: {self._trouble}"
-        if self._wait_reason is not None and self._monotonic() - self._waiting_since >= _WAIT_WORTH_SAYING_S:
-            return f"holding: {self._wait_reason}"
-        return None
+        known, kafka = self._hold, self._kafka
+        if kafka is not None and (known is None or not known.hold.probes_api):
+            return f"kafka: {kafka.hold.reason}; {self._since(kafka)}"
+        if known is None:
+            return None
+        hold = known.hold
+        return f"holding: {hold.reason}; {self._since(known)}; next {_next_of(hold)} in {self._left_s(hold):.0f} s"
+
+    # --- a hold in figures and words
+
+    def _known(self, hold: Hold | None, before: _Known | None) -> _Known | None:
+        if hold is None:
+            return None
+        if before is not None and before.hold.since == hold.since:
+            return _Known(hold, before.since)
+        began_s = self._clock.unix_ms() / 1000 - self._age_s(hold)
+        return _Known(hold, datetime.fromtimestamp(int(began_s), UTC).isoformat().replace("+00:00", "Z"))
+
+    def _measure(self, hold: Hold) -> None:
+        self._metrics.holding(hold.cause, for_s=self._age_s(hold), next_probe_s=self._left_s(hold))
+
+    def _age_s(self, hold: Hold) -> float:
+        return round(self._monotonic() - hold.since, 1)
+
+    def _left_s(self, hold: Hold) -> float:
+        return max(0.0, hold.next_probe_at - self._monotonic())
+
+    def _since(self, known: _Known) -> str:
+        return f"since {known.since} ({self._age_s(known.hold):.0f} s)"
+
+
+def _facts(known: _Known) -> dict[str, str]:
+    return {"cause": str(known.hold.cause), "reason": known.hold.reason, "since": known.since}
+
+
+def _next_of(hold: Hold) -> str:
+    return "probe" if hold.probes_api else "request"

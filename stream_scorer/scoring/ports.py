@@ -1,8 +1,8 @@
-"""What asking the API needs of others."""
+"""What the scoring service needs of others."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from stream_scorer.core.events import Answer, QuotaReading
@@ -30,14 +30,20 @@ class Quota(Protocol):
     def reason(self, now: float) -> str | None:
         """Why that is not now."""
 
-    def may_close_early(self, now: float) -> bool:
-        """Whether a batch that is not full is worth a request now."""
+    def may_close_early(self, now: float, batches: int = 1) -> bool:
+        """Whether a batch that is not full is worth a request now, where so many stand open."""
 
     def closed_early(self, now: float) -> None:
         """A batch that is not full was taken."""
 
     def remaining(self, now: float) -> int:
         """Requests that may be sent now at once."""
+
+    def allowed(self) -> int:
+        """Requests that a window allows."""
+
+    def exhausted_in_s(self, now: float) -> float:
+        """Seconds until the quota is used up at the present pace."""
 
     def sent(self, now: float) -> None:
         """A request goes out."""
@@ -50,3 +56,59 @@ class Quota(Protocol):
 
     def block_until(self, until: float) -> None:
         """The API said not to come back before."""
+
+
+class Log(Protocol):
+    """A structlog logger, as far as it is used here."""
+
+    def info(self, event: str, **fields: Any) -> Any:
+        """Worth a line on a normal day."""
+
+    def warning(self, event: str, **fields: Any) -> Any:
+        """Somebody may want to look."""
+
+
+class Metrics(Protocol):
+    """See ``telemetry.Metrics``. Amounts are sums."""
+
+    def consumed(self, records: int) -> None:
+        """Records read from the features topic."""
+
+    def contacts(self, amount: int, *, outcome: str, reason: str) -> None:
+        """Contacts whose outcome is committed."""
+
+    def http_request(self, duration_s: float, *, status: int | None, error: str | None) -> None:
+        """One attempt against the scoring API."""
+
+    def transaction(self, *, outcome: str) -> None:
+        """One transaction: ``committed``, ``refused`` or ``failed``."""
+
+    def holding(self, cause: str, *, for_s: float, next_probe_s: float) -> None:
+        """How long a hold lasts, and when its next probe is due."""
+
+    def holding_ended(self, cause: str) -> None:
+        """No hold of this cause any more."""
+
+    def probe(self, *, outcome: str) -> None:
+        """A probe came to this: ``recovered`` or ``failed``."""
+
+    def waited(self, seconds: float, *, reason: str) -> None:
+        """So long a request that was due was kept back."""
+
+    def unknown_results(self, amount: int) -> None:
+        """Results about contacts that nobody asked about."""
+
+    def sent(self, records: int) -> None:
+        """Records of committed transactions."""
+
+    def reasked(self, amount: int) -> None:
+        """Contacts that were asked about again."""
+
+    def in_flight(self, requests: int) -> None:
+        """Requests at the API now."""
+
+    def uncommitted(self, contacts: int) -> None:
+        """Contacts read and not yet committed."""
+
+    def quota(self, *, remaining: int, allowed: int, wait_s: float, exhausted_in_s: float) -> None:
+        """How the quota stands."""

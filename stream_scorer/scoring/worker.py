@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from stream_scorer.scoring.holding import Holding
     from stream_scorer.scoring.intake import Intake
     from stream_scorer.scoring.observing import Observer
+    from stream_scorer.scoring.ports import Quota
     from stream_scorer.scoring.publishing import Publisher
 
 _READ_RECORDS = 1_000
@@ -46,6 +47,7 @@ class Worker:
         batcher: Batcher,
         asker: Asker,
         holding: Holding,
+        quota: Quota,
         ledger: Ledger,
         clock: Clock,
         observe: Observer,
@@ -60,6 +62,7 @@ class Worker:
         self._batcher = batcher
         self._asker = asker
         self._holding = holding
+        self._quota = quota
         self._ledger = ledger
         self._clock = clock
         self._observe = observe
@@ -89,6 +92,7 @@ class Worker:
             while not self._stopping.is_set() and self._asker.stop_reason is None:
                 self._take_in()
                 self._asker.send()
+                self._asker.look()
                 self._asker.collect(self._wait_s())
                 self._publisher.publish_due()
                 self._report()
@@ -147,8 +151,8 @@ class Worker:
             self._observe.state(
                 in_flight=self._asker.in_flight,
                 uncommitted=self._ledger.uncommitted,
-                quota_remaining=self._asker.quota_remaining,
-                wait_reason=self._asker.wait_reason(now),
+                quota=self._quota,
+                hold=self._holding.known,
             )
 
     def _finish(self) -> None:

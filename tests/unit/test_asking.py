@@ -15,6 +15,7 @@ from support_core import (
 )
 
 from stream_scorer.core.events import Partition, QuotaReading
+from stream_scorer.scoring.waiting import Wait
 
 if TYPE_CHECKING:
     from stream_scorer.core.events import Answer
@@ -53,8 +54,8 @@ class TestSending:
         world.feed(numbered(40))
         world.run(59.0)
         assert len(world.sent) == 30
-        assert world.asker.quota_remaining == 0
-        assert world.asker.wait_reason(world.now) == "quota: own_quota"
+        assert world.quota.remaining(world.now) == 0
+        assert world.asker.wait(world.now) is Wait.OWN_QUOTA
         world.finish()
         assert len(world.sent) == 40
 
@@ -63,7 +64,7 @@ class TestSending:
         world.feed("ab")
         world.run(29.0)
         assert len(world.sent) == 1
-        assert world.asker.wait_reason(world.now) == "quota: server_quota"
+        assert world.asker.wait(world.now) is Wait.SERVER_QUOTA
         world.finish()
 
     def test_answers_without_a_reading_are_no_longer_under_way(self) -> None:
@@ -71,7 +72,7 @@ class TestSending:
         world = World(scripted(answered(["c0"], reading)), max_contacts=1, slots=1)
         world.feed(numbered(4))
         world.finish(within_s=2.0)
-        assert world.asker.quota_remaining == 4, "three unanswered ones would leave 1"
+        assert world.quota.remaining(world.now) == 4, "three unanswered ones would leave 1"
 
     def test_a_trickle_does_not_burn_the_quota(self) -> None:
         world = World()
@@ -83,9 +84,9 @@ class TestSending:
 
     def test_no_wait_reason_while_everything_goes_out(self) -> None:
         world = World()
-        assert world.asker.wait_reason(world.now) is None
+        assert world.asker.wait(world.now) is None
         world.feed(["a"])
-        assert world.asker.wait_reason(world.now) is None
+        assert world.asker.wait(world.now) is None
 
 
 class TestRetrying:
@@ -110,7 +111,7 @@ class TestRetrying:
         world.feed("ab")
         world.run(99.0)
         assert len(world.sent) == 1
-        assert world.asker.wait_reason(world.now) == "quota: retry_after"
+        assert world.asker.wait(world.now) is Wait.RETRY_AFTER
         world.finish()
         assert world.asked == {"a": 2, "b": 1}
 
@@ -260,11 +261,11 @@ class TestBudget:
         world.feed(numbered(40))
         world.run(59.0)
         assert sum(len(sent.names) for sent in world.sent) == 20
-        assert world.asker.wait_reason(world.now) == "budget"
+        assert world.asker.wait(world.now) is Wait.BUDGET
         assert world.asker.waiting == 1
         world.finish()
         assert world.times() == pytest.approx([0.0, 0.0, 60.0, 60.0], abs=0.1)
-        assert world.asker.wait_reason(world.now) is None
+        assert world.asker.wait(world.now) is None
 
     def test_a_batch_larger_than_the_ceiling_is_split(self) -> None:
         world = World(max_contacts=10, max_contacts_per_minute=4)
@@ -291,7 +292,7 @@ class TestBudget:
         for start, _ in world.sent:
             assert sum(len(sent.names) for sent in world.sent if start <= sent.at < start + 60.0) <= 7
         assert world.holding.current is not None
-        assert world.asker.wait_reason(world.now) is None, "the hold says more"
+        assert world.asker.wait(world.now) is Wait.HOLDING, "the hold says more"
         world.api = ok
         world.finish()
         assert set(world.results.values()) == {"scored"}
@@ -300,9 +301,9 @@ class TestBudget:
         world = World(scripted(rate_limited(30.0)), max_contacts=10, max_contacts_per_minute=10, slots=2)
         world.feed(numbered(20))
         world.run(20.0)
-        assert world.asker.wait_reason(world.now) == "quota: retry_after"
+        assert world.asker.wait(world.now) is Wait.RETRY_AFTER
         world.run(20.0)
-        assert world.asker.wait_reason(world.now) == "budget"
+        assert world.asker.wait(world.now) is Wait.BUDGET
 
     def test_what_the_budget_keeps_back_is_not_asked_after_its_partition_went(self) -> None:
         world = World(max_contacts=10, max_contacts_per_minute=10)

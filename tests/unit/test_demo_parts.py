@@ -122,7 +122,7 @@ def test_a_scrape_is_read_by_the_names_that_the_worker_uses() -> None:
     metrics.contacts(8, outcome="rejected", reason="undecodable")
     metrics.in_flight(3)
     metrics.uncommitted(257)
-    metrics.quota_remaining(1_150)
+    metrics.quota(allowed=1_200, wait_s=0.0, exhausted_in_s=60.0, remaining=1_150)
     snapshot = read_metrics(metrics.exposition().decode(), "holding: HTTP 503")
     assert snapshot == Snapshot(
         read=1_000,

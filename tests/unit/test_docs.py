@@ -262,10 +262,12 @@ def test_the_table_of_metrics_is_the_instruments() -> None:
     metrics.unknown_results(1)
     metrics.http_request(0.1, status=200)
     metrics.transaction(outcome="committed")
-    metrics.holding("reason")
+    metrics.holding("api", for_s=1.0, next_probe_s=1.0)
+    metrics.probe(outcome="failed")
+    metrics.waited(1.0, reason="own_quota")
     metrics.in_flight(1)
     metrics.uncommitted(1)
-    metrics.quota_remaining(1)
+    metrics.quota(remaining=1, allowed=1, wait_s=0.0, exhausted_in_s=1.0)
     found = {}
     for family in text_string_to_metric_families(metrics.exposition().decode()):
         if family.name != "target":

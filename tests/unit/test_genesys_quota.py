@@ -180,3 +180,69 @@ def test_early_batches_get_rarer_as_the_quota_runs_out_but_never_stop() -> None:
     quota.closed_early(0.0)
     assert not quota.may_close_early(9.9)
     assert quota.may_close_early(10.0)
+
+
+def test_many_open_batches_share_the_gap() -> None:
+    quota = Quota(300)
+    quota.closed_early(100.0)
+    assert not quota.may_close_early(100.9)
+    assert quota.may_close_early(100.5, batches=2)
+    assert not quota.may_close_early(100.3, batches=3)
+    assert quota.may_close_early(100.01, batches=100)
+
+
+def test_allowed_is_the_lower_of_both() -> None:
+    quota = Quota(300)
+    assert quota.allowed() == 300
+    quota.learn(QuotaReading(count=0, allowed=100, reset_s=30), 0.0)
+    assert quota.allowed() == 100
+    quota.learn(QuotaReading(count=0, allowed=900, reset_s=30), 1.0)
+    assert quota.allowed() == 300
+
+
+class TestForecast:
+    """``exhausted_in_s``: remaining / (requests of the last 10 s / 10 s), 60 where the count starts anew before."""
+
+    def quota(self, *, per_s: int, for_s: int = 20, limit: int = 300) -> tuple[Quota, float]:
+        quota = Quota(limit)
+        for tick in range(per_s * for_s):
+            quota.sent(tick / per_s)
+            quota.answered()
+        return quota, (per_s * for_s - 1) / per_s
+
+    def test_an_idle_worker_never_uses_it_up(self) -> None:
+        assert Quota(300).exhausted_in_s(100.0) == 60.0
+
+    def test_at_the_present_pace(self) -> None:
+        quota, now = self.quota(per_s=10)
+        assert quota.remaining(now) == 100
+        assert quota.exhausted_in_s(now) == pytest.approx(10.0, rel=0.02)
+
+    def test_a_pace_that_lasts_is_no_exhaustion(self) -> None:
+        quota, now = self.quota(per_s=2)
+        assert quota.exhausted_in_s(now) == 60.0
+
+    def test_the_pace_is_that_of_the_last_ten_seconds(self) -> None:
+        quota, now = self.quota(per_s=10)
+        assert quota.exhausted_in_s(now + 5.0) == pytest.approx(20.0, rel=0.03)
+        assert quota.exhausted_in_s(now + 11.0) == 60.0
+
+    def test_used_up_is_zero_whoever_says_so(self) -> None:
+        quota, now = self.quota(per_s=15)
+        assert quota.exhausted_in_s(now) == 0.0
+        quota, now = self.quota(per_s=10)
+        quota.block_until(now + 5.0)
+        assert quota.exhausted_in_s(now) == 0.0
+
+    def test_the_windows_end_comes_first(self) -> None:
+        quota, now = self.quota(per_s=10, limit=10_000)
+        quota.learn(QuotaReading(count=200, allowed=300, reset_s=15), now)
+        assert quota.exhausted_in_s(now) == pytest.approx(10.0, rel=0.02)
+        quota, now = self.quota(per_s=10, limit=10_000)
+        quota.learn(QuotaReading(count=200, allowed=300, reset_s=8), now)
+        assert quota.exhausted_in_s(now) == 60.0
+
+    def test_the_lower_of_both_counts(self) -> None:
+        quota, now = self.quota(per_s=10)
+        quota.learn(QuotaReading(count=250, allowed=300, reset_s=30), now)
+        assert quota.exhausted_in_s(now) == pytest.approx(5.0, rel=0.02)

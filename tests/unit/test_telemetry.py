@@ -108,7 +108,12 @@ def test_every_metric_comes_out_under_its_name() -> None:
     metrics.in_flight(8)
     metrics.in_flight(6)
     metrics.uncommitted(900)
-    metrics.quota_remaining(299)
+    metrics.quota(remaining=299, allowed=300, wait_s=0.5, exhausted_in_s=42.5)
+    metrics.waited(1.5, reason="own_quota")
+    metrics.waited(0.25, reason="own_quota")
+    metrics.waited(3.0, reason="budget")
+    metrics.probe(outcome="failed")
+    metrics.probe(outcome="recovered")
     found = samples(metrics)
     kafka = 'messaging_system="kafka"'
     assert found[f'messaging_client_consumed_messages_total{{messaging_operation_name="poll",{kafka}}}'] == 7
@@ -121,6 +126,13 @@ def test_every_metric_comes_out_under_its_name() -> None:
     assert found["stream_scorer_requests_in_flight"] == 6
     assert found["stream_scorer_contacts_uncommitted"] == 900
     assert found["stream_scorer_quota_remaining"] == 299
+    assert found["stream_scorer_quota_allowed"] == 300
+    assert found["stream_scorer_quota_wait_seconds"] == 0.5
+    assert found["stream_scorer_quota_time_to_exhaustion_seconds"] == 42.5
+    assert found['stream_scorer_requests_waited_seconds_total{reason="own_quota"}'] == 1.75
+    assert found['stream_scorer_requests_waited_seconds_total{reason="budget"}'] == 3.0
+    assert found['stream_scorer_probes_total{outcome="failed"}'] == 1
+    assert found['stream_scorer_probes_total{outcome="recovered"}'] == 1
     counts = {name: value for name, value in found.items() if name.startswith("http_client_request_duration_seconds_c")}
     assert sorted(counts.values()) == [1, 1]
     assert any('http_response_status_code="200"' in name for name in counts)
@@ -128,17 +140,21 @@ def test_every_metric_comes_out_under_its_name() -> None:
     metrics.close()
 
 
-def test_holding_is_one_for_the_present_reason_only() -> None:
+def test_causes_hold_one_beside_the_other() -> None:
     metrics = PrometheusMetrics()
-    metrics.holding("rate_limited")
-    metrics.holding("rate_limited")
-    assert samples(metrics)['stream_scorer_holding{reason="rate_limited"}'] == 1
-    metrics.holding("no_connection")
+    metrics.holding("api", for_s=12.5, next_probe_s=7.5)
+    metrics.holding("kafka", for_s=1.0, next_probe_s=0.0)
     found = samples(metrics)
-    assert found['stream_scorer_holding{reason="rate_limited"}'] == 0
-    assert found['stream_scorer_holding{reason="no_connection"}'] == 1
-    metrics.holding(None)
-    assert samples(metrics)['stream_scorer_holding{reason="no_connection"}'] == 0
+    assert found['stream_scorer_holding{reason="api"}'] == 1
+    assert found['stream_scorer_holding{reason="kafka"}'] == 1
+    assert found['stream_scorer_holding_duration_seconds{reason="api"}'] == 12.5
+    assert found['stream_scorer_holding_next_probe_seconds{reason="api"}'] == 7.5
+    metrics.holding_ended("api")
+    found = samples(metrics)
+    assert found['stream_scorer_holding{reason="api"}'] == 0
+    assert found['stream_scorer_holding_duration_seconds{reason="api"}'] == 0
+    assert found['stream_scorer_holding_next_probe_seconds{reason="api"}'] == 0
+    assert found['stream_scorer_holding{reason="kafka"}'] == 1
     metrics.close()
 
 
@@ -153,7 +169,7 @@ def test_two_services_in_one_process_do_not_mix() -> None:
 def test_without_a_reader_metrics_go_nowhere() -> None:
     metrics = Metrics()
     metrics.contacts(1, outcome="scored")
-    metrics.holding("x")
+    metrics.holding("x", for_s=1.0, next_probe_s=1.0)
     metrics.close()
 
 

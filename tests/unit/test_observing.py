@@ -1,0 +1,210 @@
+"""What an operator sees of holds, pauses and waits: log lines, /readyz and metrics, from the machine to the text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from support_core import answered, contact, no_connection, server_error
+from test_telemetry import samples
+
+from stream_scorer.core.batching import Lane
+from stream_scorer.core.events import Partition
+from stream_scorer.core.requests import Request
+from stream_scorer.genesys.quota import Quota
+from stream_scorer.scoring.clock import Clock
+from stream_scorer.scoring.holding import Cause, Holding
+from stream_scorer.scoring.observing import Observer
+from stream_scorer.scoring.waiting import Wait
+from stream_scorer.telemetry import PrometheusMetrics
+
+BEGAN_MS = 1_893_456_000_400  # 2030-01-01T00:00:00.4Z
+DOWN = "the API answered with status 503"
+
+
+class Log:
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, str, dict[str, Any]]] = []
+
+    def info(self, event: str, **fields: Any) -> None:
+        self.lines.append(("info", event, fields))
+
+    def warning(self, event: str, **fields: Any) -> None:
+        self.lines.append(("warning", event, fields))
+
+    def about_holding(self) -> list[tuple[str, str, dict[str, Any]]]:
+        return [line for line in self.lines if line[1].startswith("holding")]
+
+
+class Scene:
+    """The real machine, observer and metrics under a clock that is set."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+        self.log = Log()
+        self.metrics = PrometheusMetrics()
+        self.clock = Clock(
+            lambda: self.now, lambda: BEGAN_MS + round((self.now - 1_000.0) * 1000), lambda: 0.5, lambda: "id"
+        )
+        self.observe = Observer(self.log, self.metrics, self.clock)
+        self.holding = Holding(10.0, on_change=self.observe.holding, on_probe=self.observe.probed)
+        self.quota = Quota(300)
+        self.observe.assigned(Partition("contact-features", 0), 0)
+
+    def pass_s(self, seconds: float) -> None:
+        self.now += seconds
+        self.observe.state(in_flight=0, uncommitted=0, quota=self.quota, hold=self.holding.known)
+
+    def sample(self, name: str) -> float | None:
+        return samples(self.metrics).get(name)
+
+    def failed(self, answer: Any) -> None:
+        request = Request("batch", Lane(None, version_from_event=False), (contact("a"),), attempts=1)
+        self.observe.exchanged(request, answer)
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene()
+
+
+def test_readyz_says_since_when_why_and_when_the_next_probe_is_due(scene: Scene) -> None:
+    assert scene.observe.why_not_ready() is None
+    scene.holding.begin(DOWN, scene.now)
+    assert scene.observe.why_not_ready() == f"holding: {DOWN}; since 2030-01-01T00:00:00Z (0 s); next probe in 10 s"
+    scene.pass_s(10.5)
+    assert scene.observe.why_not_ready() == f"holding: {DOWN}; since 2030-01-01T00:00:00Z (10 s); next probe in 0 s"
+    scene.holding.probe_failed("no connection to api", scene.now, until=scene.now + 75.0)
+    scene.pass_s(60.0)
+    assert scene.observe.why_not_ready() == (
+        "holding: no connection to api; since 2030-01-01T00:00:00Z (70 s); next probe in 15 s"
+    )
+    scene.holding.end()
+    assert scene.observe.why_not_ready() is None
+
+
+def test_one_line_for_each_change_and_none_for_a_probe(scene: Scene) -> None:
+    scene.holding.begin(DOWN, scene.now)
+    for _ in range(6):
+        scene.pass_s(10.0)
+        scene.holding.probe_failed(DOWN, scene.now)
+    scene.pass_s(10.0)
+    scene.holding.probe_failed("no connection to api", scene.now)
+    scene.pass_s(10.0)
+    scene.holding.end()
+    since = {"cause": "api", "since": "2030-01-01T00:00:00Z"}
+    assert scene.log.about_holding() == [
+        ("warning", "holding", {**since, "reason": DOWN, "next_probe_in_s": 10.0, "for_s": 0.0}),
+        (
+            "warning",
+            "holding changed",
+            {**since, "reason": "no connection to api", "next_probe_in_s": 10.0, "for_s": 70.0},
+        ),
+        ("info", "holding ended", {**since, "reason": "no connection to api", "after_s": 80.0, "probes": 7}),
+    ]
+
+
+def test_what_a_hold_says_already_is_not_said_of_its_probes(scene: Scene) -> None:
+    scene.failed(server_error(503))
+    scene.holding.begin(DOWN, scene.now)
+    scene.failed(server_error(503))
+    scene.failed(no_connection())
+    scene.failed(answered(["a"]))
+    details = [fields["detail"] for _, event, fields in scene.log.lines if event == "scoring request not answered"]
+    assert details == [server_error(503).message, no_connection().message]  # type: ignore[union-attr]
+
+
+def test_metrics_of_a_hold(scene: Scene) -> None:
+    label = '{reason="api"}'
+    scene.holding.begin(DOWN, scene.now)
+    assert scene.sample(f"stream_scorer_holding{label}") == 1
+    scene.pass_s(4.0)
+    assert scene.sample(f"stream_scorer_holding_duration_seconds{label}") == 4.0
+    assert scene.sample(f"stream_scorer_holding_next_probe_seconds{label}") == 6.0
+    scene.holding.probe_failed(DOWN, scene.now)
+    scene.holding.probe_failed(DOWN, scene.now)
+    scene.holding.end()
+    assert scene.sample(f"stream_scorer_holding{label}") == 0
+    assert scene.sample(f"stream_scorer_holding_duration_seconds{label}") == 0
+    assert scene.sample(f"stream_scorer_holding_next_probe_seconds{label}") == 0
+    assert scene.sample('stream_scorer_probes_total{outcome="failed"}') == 2
+    assert scene.sample('stream_scorer_probes_total{outcome="recovered"}') == 1
+
+
+def test_a_broken_contract_has_its_own_label(scene: Scene) -> None:
+    scene.holding.begin("the API refuses every contact: HTTP 400", scene.now, broken_contract=True)
+    assert scene.sample('stream_scorer_holding{reason="contract"}') == 1
+    assert scene.sample('stream_scorer_holding{reason="api"}') is None
+
+
+def test_a_pause_says_when_the_next_request_may_go(scene: Scene) -> None:
+    scene.holding.pause(Cause.BUDGET, "budget", scene.now, scene.now + 40.0)
+    scene.pass_s(4.0)
+    assert scene.observe.why_not_ready() is None
+    assert scene.sample('stream_scorer_holding{reason="budget"}') is None
+    scene.now += 1.0
+    scene.holding.pause(Cause.BUDGET, "budget", scene.now, 1_040.0)
+    scene.pass_s(5.0)
+    assert scene.observe.why_not_ready() == "holding: budget; since 2030-01-01T00:00:00Z (10 s); next request in 30 s"
+    assert scene.sample('stream_scorer_holding{reason="budget"}') == 1
+    assert scene.sample('stream_scorer_holding_next_probe_seconds{reason="budget"}') == 30.0
+    scene.holding.resume()
+    assert scene.sample('stream_scorer_holding{reason="budget"}') == 0
+    assert [(level, event) for level, event, _ in scene.log.about_holding()] == [
+        ("info", "holding"),
+        ("info", "holding ended"),
+    ]
+    assert scene.log.about_holding()[0][2]["next_request_in_s"] == 35.0
+
+
+def test_a_hold_that_follows_a_pause_takes_its_place_in_one_line(scene: Scene) -> None:
+    scene.holding.pause(Cause.QUOTA, "quota: own_quota", scene.now, scene.now + 60.0)
+    scene.now += 6.0
+    scene.holding.pause(Cause.QUOTA, "quota: own_quota", scene.now, scene.now + 54.0)
+    scene.holding.begin(DOWN, scene.now)
+    assert [(event, fields["cause"]) for _, event, fields in scene.log.about_holding()] == [
+        ("holding", "quota"),
+        ("holding changed", "api"),
+    ]
+    assert scene.sample('stream_scorer_holding{reason="quota"}') == 0
+    assert scene.sample('stream_scorer_holding{reason="api"}') == 1
+
+
+def test_kafka_is_a_cause_too(scene: Scene) -> None:
+    scene.observe.kafka_trouble("the coordinator is away")
+    scene.pass_s(3.0)
+    scene.observe.kafka_trouble("the coordinator is away")
+    assert scene.observe.why_not_ready() == "kafka: the coordinator is away; since 2030-01-01T00:00:00Z (3 s)"
+    assert scene.sample('stream_scorer_holding{reason="kafka"}') == 1
+    assert scene.sample('stream_scorer_holding_duration_seconds{reason="kafka"}') == 3.0
+    scene.holding.begin(DOWN, scene.now)
+    assert (scene.observe.why_not_ready() or "").startswith("holding: ")
+    assert scene.sample('stream_scorer_holding{reason="kafka"}') == 1, "two causes may hold at once"
+    scene.observe.kafka_trouble(None)
+    assert scene.sample('stream_scorer_holding{reason="kafka"}') == 0
+    assert [event for _, event, _ in scene.log.lines if "publishing" in event] == [
+        "publishing failed, trying again",
+        "publishing again",
+    ]
+
+
+def test_waits_are_summed_up_by_reason(scene: Scene) -> None:
+    for reason in (Wait.OWN_QUOTA, Wait.OWN_QUOTA, Wait.BACKOFF, None, Wait.OWN_QUOTA):
+        scene.observe.kept_back(reason)
+        scene.pass_s(0.25)
+    scene.observe.kept_back(None)
+    scene.pass_s(0.25)
+    assert scene.sample('stream_scorer_requests_waited_seconds_total{reason="own_quota"}') == 0.75
+    assert scene.sample('stream_scorer_requests_waited_seconds_total{reason="backoff"}') == 0.25
+
+
+def test_the_quota_is_measured(scene: Scene) -> None:
+    for _ in range(50):
+        scene.quota.sent(scene.now)
+        scene.quota.answered()
+    scene.pass_s(5.0)
+    found = samples(scene.metrics)
+    assert found["stream_scorer_quota_remaining"] == 250
+    assert found["stream_scorer_quota_allowed"] == 300
+    assert found["stream_scorer_quota_wait_seconds"] == 0
+    assert found["stream_scorer_quota_time_to_exhaustion_seconds"] == pytest.approx(50.0)
