@@ -79,19 +79,20 @@ class Verdict:
         return sum(account.values()) - sum(needed.values())
 
 
-def judge(arena: Arena, *, everything: bool = True, tutorial_features: bool = True) -> Verdict:
+def judge(arena: Arena, *, everything: bool = True, tutorial_features: bool = True, widest: float = 1.0) -> Verdict:
     """Checks the invariant, and that audit, headers, values and order are as the contract says.
 
     Args:
         arena: whose topics and group.
         everything: whether the group must have come to the end of the features topic.
         tutorial_features: whether the model is the tutorial's, whose gaps are all imputed but never in silence.
+        widest: the widest confidence interval that need not be reviewed.
     """
     _await_stable(arena)
     commits = arena.commits()
     starts = {number: _start(commit.metadata) for number, commit in commits.items()}
-    inputs = _read(arena, "features")
-    outputs = {kind: _read(arena, kind) for kind in OUTPUTS}
+    outputs = _read(arena)
+    inputs = outputs.pop("features")
     assert arena.commits() == commits, "somebody committed while the judge was reading"
     below: dict[str, Message] = {}
     for message in inputs:
@@ -110,7 +111,7 @@ def judge(arena: Arena, *, everything: bool = True, tutorial_features: bool = Tr
     _check_sets(verdict)
     _check_order(verdict)
     for source in below:
-        _check_record(verdict, source)
+        _check_record(verdict, source, widest)
         if tutorial_features:
             _check_imputed(verdict, source)
     return verdict
@@ -148,24 +149,25 @@ def _await_stable(arena: Arena) -> None:
         wait_until(stable, "the end of all open transactions")
 
 
-def _read(arena: Arena, kind: str) -> list[Message]:
-    """All records of a topic that a read_committed reader finds, each partition's in order."""
-    found: list[Message] = []
+def _read(arena: Arena) -> dict[str, list[Message]]:
+    """All records that a read_committed reader finds on each topic, each partition's in order."""
+    found: dict[str, list[Message]] = {kind: [] for kind in ("features", *OUTPUTS)}
+    kinds = {arena.topics[kind]: kind for kind in found}
     with arena.reader() as reader:
         deadline = time.monotonic() + PATIENCE_S
-        waiting = set(range(arena.partitions))
-        reader.assign([TopicPartition(arena.topics[kind], number, 0) for number in waiting])
+        waiting = {(topic, number) for topic in kinds for number in range(arena.partitions)}
+        reader.assign([TopicPartition(topic, number, 0) for topic, number in waiting])
         while waiting:
-            assert time.monotonic() < deadline, f"reading {kind} stands still before the end of partitions {waiting}"
+            assert time.monotonic() < deadline, f"reading stands still before the end of {waiting}"
             # Not longer: the client waits for so many records, also when the last one has come.
             for message in reader.consume(10_000, 0.1):
                 deadline = time.monotonic() + PATIENCE_S
-                error = message.error()
+                error, topic = message.error(), message.topic() or ""
                 if error is None:
-                    found.append(message)
+                    found[kinds[topic]].append(message)
                 else:
                     assert error.code() == KafkaError._PARTITION_EOF, error
-                    waiting.discard(message.partition())
+                    waiting.discard((topic, message.partition()))
     return found
 
 
@@ -220,7 +222,7 @@ def _check_order(verdict: Verdict) -> None:
         assert offsets == sorted(offsets), f"{place}: the outputs do not stand in the order of their inputs"
 
 
-def _check_record(verdict: Verdict, source: str) -> None:
+def _check_record(verdict: Verdict, source: str, widest: float) -> None:
     message, output = verdict.inputs[source], verdict.outputs[source]
     entry, event = verdict.entries[source]
     assert entry["outcome"] == OUTCOMES[output.kind], f"{source}: audited as {entry['outcome']}, found on {output.kind}"
@@ -232,6 +234,7 @@ def _check_record(verdict: Verdict, source: str) -> None:
     assert own == passed or truncated, f"{source}: the input's headers were not passed on"
     if output.score is not None:
         _check_score(source, message, output.score, entry, event)
+        _check_topic(source, output.score, widest)
         assert output.key == output.score["contact_id"].encode()
         assert not [name for name, _ in output.headers if name.startswith(PREFIX + "error")], source
         return
@@ -252,8 +255,11 @@ def _check_score(source: str, message: Message, score: dict[str, Any], entry: di
         assert score[name] == entry[name], f"{source}: {name} is not the audit's"
     assert score["review_reasons"] == entry["reasons"], source
     assert asked["model_version"] in (None, score["model_version"]), f"{source}: scored with another model version"
+
+
+def _check_topic(source: str, score: dict[str, Any], widest: float) -> None:
     low, high = score["confidence_lower"], score["confidence_upper"]
-    clean = 0 <= low <= score["score"] <= high <= 1 and high - low >= 0.15 - 1e-9
+    clean = 0 <= low <= score["score"] <= high <= 1 and 0.15 - 1e-9 <= high - low <= widest + 1e-9
     assert clean == (not score["review_reasons"]), f"{source}: on the wrong topic: {score}"
 
 

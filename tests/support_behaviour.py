@@ -1,0 +1,111 @@
+"""Rows of the tables of contract section 5: what is injected, what has to become of every contact, what it may cost.
+
+`support_behaviour_play.play` plays a row: the real worker on a real broker against the simulator over real HTTP. What
+comes of it is a line of docs/api-behaviour.md (`support_behaviour_table`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import pytest
+from support_arena import Input, contacts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from support_behaviour_play import Case
+
+Amount: TypeAlias = "int | range"
+
+
+def batch(number: int, *, partitions: int = 1, prefix: str = "C") -> tuple[Input, ...]:
+    """Good contacts ``C-000000``, ``C-000001``, …, dealt to the partitions in turn."""
+    return tuple(contacts(number, partitions, prefix))
+
+
+def fault(**words: Any) -> dict[str, Any]:
+    """One fault in the words of `SimulatorControl.add_fault`: once, unless ``times`` says otherwise."""
+    return words
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What the row may cost, in the simulator's account: score requests that reached it, contacts in them, contacts
+    scored, which is what is paid for, and among these how many were paid for before.
+    """
+
+    requests: Amount
+    sent: Amount
+    paid: Amount
+    twice: Amount = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One row.
+
+    Attributes:
+        id: of the test and of the line in docs/api-behaviour.md.
+        injected: what is done to the worker, in words; docs/api-behaviour.md shows it.
+        cost: what it may cost.
+        feed: what stands on the features topic before the worker starts; every key once.
+        faults: the simulator's script.
+        api: changes of the simulator's configuration.
+        settings: changes of the worker's settings.
+        topics: broker settings of the topics.
+        partitions: of every topic.
+        prepare: is done before the worker starts.
+        act: is done while it works; it may feed more.
+        holds: part of the line of /readyz that is waited for; empty: the worker must never hold.
+        recover: ends the hold; by default the faults are ended.
+        stops: part of the one line with which the process has to end, exit code 1; empty: it must not.
+        committed: outputs there have to be at the end; None: one for every record that was fed.
+        rejected: key -> reasons, all of them in their order; the keys that are in neither map have to be scored.
+        review: key -> review reasons.
+        status: the HTTP status in the headers of the rejected records.
+        at_least_s: time between the first and the last request.
+        check: looks at what else there is.
+        gap: why the worker is known to fail this row; empty: it does not.
+    """
+
+    id: str
+    injected: str
+    cost: Cost
+    feed: Sequence[Input] = field(default_factory=lambda: batch(20))
+    faults: Sequence[dict[str, Any]] = ()
+    api: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
+    topics: Mapping[str, Any] = field(default_factory=dict)
+    partitions: int = 1
+    prepare: Callable[[Case], None] = lambda _: None
+    act: Callable[[Case], None] = lambda _: None
+    holds: str = ""
+    recover: Callable[[Case], None] = lambda case: case.simulator.clear_faults()
+    stops: str = ""
+    committed: int | None = None
+    rejected: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    review: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    status: str | None = None
+    at_least_s: float = 0.0
+    check: Callable[[Case], None] = lambda _: None
+    gap: str = ""
+
+    @property
+    def tutorial_model(self) -> bool:
+        """Whether the worker has the tutorial's features."""
+        return "model__features" not in self.settings
+
+    @property
+    def widest(self) -> float:
+        """The widest interval that is not reviewed."""
+        return float(self.settings.get("verification__max_interval_width", 1))
+
+
+def cases(rows: Iterable[Row]) -> list[Any]:
+    """The rows as parameters of a test; one with a gap has to fail."""
+    return [
+        pytest.param(row, id=row.id, marks=pytest.mark.xfail(strict=True, reason=row.gap) if row.gap else ())
+        for row in rows
+    ]

@@ -1,0 +1,158 @@
+"""What came of a row, against what it says: every contact, every header, the audit, the account."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support_arena import FEATURES
+
+from stream_scorer.local.simulator.config import SimulatorConfig
+from stream_scorer.local.simulator.scoring import Model
+
+if TYPE_CHECKING:
+    from support_behaviour import Amount
+    from support_behaviour_play import Case
+    from support_judge import Output
+
+    from stream_scorer.local.simulator.ledger import Stats
+
+_IMPUTED: dict[str, Any] = {
+    "previous_calls": 0,
+    "avg_handle_time": 180.0,
+    "last_contact_days": 30,
+    "segment_id": "default",
+}
+
+
+def check(case: Case) -> None:
+    """Checks everything about a row that has been played."""
+    row, stats = case.row, case.stats
+    _check_outcomes(case)
+    _check_states(case)
+    found = _cost(stats)
+    expected = {"requests": row.cost.requests, "sent": row.cost.sent, "paid": row.cost.paid, "twice": row.cost.twice}
+    wrong = [name for name, amount in expected.items() if not _fits(found[name], amount)]
+    assert not wrong, f"{', '.join(wrong)}: found {found}, expected {expected}; {stats}\n{case.journal}"
+    if row.at_least_s:
+        assert stats.first_request_at_ms is not None
+        assert stats.last_request_at_ms is not None
+        assert stats.last_request_at_ms - stats.first_request_at_ms >= row.at_least_s * 1000
+    row.check(case)
+
+
+def cells(case: Case) -> dict[str, str]:
+    """What a row came to, in the columns of docs/api-behaviour.md."""
+    cost = _cost(case.stats)
+    amounts = {name: f"{cost[name]:,}" for name in ("sent", "paid", "twice")}
+    return {"did": _did(case), "requests": _requests(case.stats), **amounts}
+
+
+def _fits(found: int, amount: Amount) -> bool:
+    return found in amount if isinstance(amount, range) else found == amount
+
+
+def _cost(stats: Stats) -> dict[str, int]:
+    return {
+        "requests": sum(stats.requests.get("score", {}).values()),
+        "sent": stats.contacts_asked,
+        "paid": stats.contacts_scored,
+        "twice": stats.contacts_scored - stats.contacts_distinct,
+    }
+
+
+def _check_outcomes(case: Case) -> None:
+    row, verdict = case.row, case.verdict
+    committed = row.committed if row.committed is not None else 0 if row.stops else len(case.fed)
+    assert len(verdict.outputs) == committed
+    seen = set()
+    for source, output in verdict.outputs.items():
+        key = (verdict.inputs[source].key() or b"").decode()
+        seen.add(key)
+        entry, _ = verdict.entries[source]
+        if key in row.rejected:
+            assert (key, output.kind) == (key, "rejected")
+            assert (key, tuple(entry["reasons"])) == (key, row.rejected[key])
+            assert (key, output.header("error-status")) == (key, row.status)
+        elif key in row.review:
+            assert (key, output.kind) == (key, "review")
+            assert (key, tuple(entry["reasons"])) == (key, row.review[key])
+        else:
+            assert (key, output.kind) == (key, "scores"), output.headers
+            if row.tutorial_model:
+                _check_score(output, FEATURES.decode(verdict.inputs[source].value()))
+    assert (row.rejected.keys() | row.review.keys()) <= seen
+
+
+def _check_score(output: Output, event: dict[str, Any]) -> None:
+    """The score must be the one the simulated model has for this very contact."""
+    assert output.score is not None
+    given = {name: value for name, value in event["features"].items() if value is not None}
+    features = {name: given.get(name, impute) for name, impute in _IMPUTED.items()}
+    request: dict[str, Any] = {"contacts": [{"contactId": event["contact_id"], "features": features}]}
+    if output.score["model_version"] is not None:
+        request["modelVersion"] = output.score["model_version"]
+    model = Model(SimulatorConfig(narrow_share=0.0, inconsistent_share=0.0))
+    _, [result] = model.score(request)
+    assert output.score["score"] == pytest.approx(result["score"], abs=2e-6), event["contact_id"]
+
+
+def _check_states(case: Case) -> None:
+    row = case.row
+    holds = [line["reason"] for line in case.journal if line["event"] == "holding"]
+    assert bool(holds) == bool(row.holds), holds
+    assert all(row.holds in reason for reason in holds), holds
+    ended = sum(line["event"] == "holding ended" for line in case.journal)
+    assert ended == len(holds)
+    if row.stops:
+        assert row.stops in case.exit_line
+        assert case.exit_line.startswith("stream-scorer: ")
+
+
+# --- in words
+
+
+def _did(case: Case) -> str:
+    row, verdict = case.row, case.verdict
+    parts = []
+    if case.held:
+        parts.append(f"held (`{_plain(case.held)}`), went on when that was over")
+    if case.exit_line:
+        parts.append(f"ended with exit code 1 (`{_plain(case.exit_line)}`)")
+    counts = Counter[str]()
+    for output in verdict.outputs.values():
+        counts[_outcome(output)] += 1
+    parts += [f"{number:,} {outcome}" for outcome, number in sorted(counts.items(), key=_by_kind)]
+    if row.stops and not counts:
+        parts.append("nothing committed")
+    tokens = case.stats.tokens_issued
+    if tokens > 1:
+        parts.append(f"{tokens} tokens")
+    return "; ".join(parts)
+
+
+def _by_kind(item: tuple[str, int]) -> tuple[bool, str]:
+    return item[0] != "scored", item[0]
+
+
+def _outcome(output: Output) -> str:
+    if output.score is None:
+        status = output.header("error-status")
+        return f"rejected: `{output.header('error-reason')}`{f' ({status})' if status else ''}"
+    reasons = ", ".join(f"`{reason}`" for reason in output.score["review_reasons"])
+    return f"to review: {reasons}" if reasons else "scored"
+
+
+def _requests(stats: Stats) -> str:
+    outcomes = stats.requests.get("score", {})
+    total = sum(outcomes.values())
+    parts = ", ".join(f"{outcome}: {number:,}" for outcome, number in sorted(outcomes.items()))
+    return f"{total:,} ({parts})" if len(outcomes) > 1 or (outcomes and "200" not in outcomes) else f"{total:,}"
+
+
+def _plain(line: str) -> str:
+    """A line of the worker's without what is different in every run, fit for a table."""
+    line = re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:…", line)
+    return line.replace("`", "'").replace("|", "\\|")

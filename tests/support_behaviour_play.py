@@ -1,0 +1,229 @@
+"""Plays one row of the tables of contract section 5: the real worker, a real broker, the simulator over real HTTP.
+
+What was asked and paid is the simulator's own account; what became of the contacts is what a read_committed reader
+finds (`support_judge`).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+import requests
+import structlog
+from support_arena import Arena, wait_until
+from support_judge import Verdict, judge
+from support_worker import QUICK_SETTINGS, WorkerProcess
+
+from stream_scorer.kafka.start import scoring_start, write_start
+from stream_scorer.local.kafka_process import free_port
+from stream_scorer.settings import load_settings
+from stream_scorer.wiring import ScoringService
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from pathlib import Path
+
+    from support_arena import Input
+    from support_behaviour import Row
+
+    from stream_scorer.local.simulator import Simulator
+
+LIMIT_S: Final = 60.0
+
+
+class ThreadedWorker:
+    """The worker as `stream-scorer run` builds it, in a thread; its clock can be moved on."""
+
+    def __init__(self, settings: Mapping[str, str]) -> None:
+        loaded = load_settings(environ=settings)
+        write_start(loaded, scoring_start(loaded), chosen=True)
+        self.ahead_s = 0.0
+        self._failure: BaseException | None = None
+        self.service = ScoringService(loaded)
+        clock = self.service._clock
+        self.service._clock = replace(clock, monotonic=lambda: clock.monotonic() + self.ahead_s)
+        self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.service.run()
+        except BaseException as error:  # noqa: BLE001 - raised again where somebody looks
+            self._failure = error
+
+    @property
+    def running(self) -> bool:
+        """Whether it works; raises what ended it otherwise."""
+        if self._failure is not None:
+            raise self._failure
+        return self._thread.is_alive()
+
+    def stop(self) -> None:
+        self.service.stop()
+        self._thread.join(LIMIT_S)
+        assert not self.running, "the worker does not end"
+
+
+class Case:
+    """A row that is being played, and what is seen of it."""
+
+    def __init__(self, row: Row, arena: Arena, simulator: Simulator, folder: Path, journal: list[Any]) -> None:
+        self.row, self.arena, self.simulator, self.folder = row, arena, simulator, folder
+        self.journal = journal
+        self.fed: list[Input] = []
+        self.port = free_port()
+        self.worker: ThreadedWorker | None = None
+        self.process: WorkerProcess | None = None
+        self.verdict = Verdict()
+        self.stats = simulator.stats()
+        self.held = self.exit_line = self.metrics = ""
+
+    # --- what a row does
+
+    def feed(self, inputs: Iterable[Input]) -> None:
+        """Puts records on the features topic."""
+        new = list(inputs)
+        self.arena.produce(new)
+        self.fed += new
+
+    def pass_time(self, seconds: float) -> None:
+        """So much later, for the worker."""
+        assert self.worker is not None
+        self.worker.ahead_s += seconds
+
+    def wait(self, condition: Callable[[], Any], what: str) -> Any:
+        """Waits for something that needs the worker."""
+
+        def look() -> Any:
+            found = condition()
+            assert found or self._works, f"the worker ended while waiting for {what}"
+            return found
+
+        return wait_until(look, lambda: f"{what}\n{self.simulator.stats()}\n{self.journal}", LIMIT_S)
+
+    def await_requests(self, number: int) -> None:
+        """Waits until so many score requests have been answered, and their answers have been taken."""
+        self.wait(lambda: self.score_requests().total() >= number, f"{number} requests")
+
+    def await_committed(self, number: int) -> None:
+        """Waits until so many records are committed."""
+        progress = self.arena.watch()
+        try:
+            self.wait(lambda: progress.done() >= number, f"{number} commits")
+        finally:
+            progress.close()
+
+    def await_hold(self) -> None:
+        """Waits until /readyz says why the worker holds, then for a probe."""
+
+        def line() -> str:
+            answer = self.admin("/readyz")
+            found = answer.text.strip().partition("holding: ")[2]
+            return found if answer.status_code == requests.codes.unavailable and self.row.holds in found else ""
+
+        self.held = self.wait(line, f"a hold that says {self.row.holds!r}")
+        if self.simulator.running:
+            seen = self._arrived()
+            self.wait(lambda: self._arrived() > seen, "a probe")
+
+    # --- what there is to see
+
+    @property
+    def _works(self) -> bool:
+        if self.worker is not None:
+            return self.worker.running
+        return self.process is None or self.process.running
+
+    def _arrived(self) -> int:
+        return sum(sum(outcomes.values()) for outcomes in self.simulator.stats().requests.values())
+
+    def score_requests(self) -> Counter[str]:
+        """Finished score requests by status."""
+        return Counter(self.simulator.stats().requests.get("score", {}))
+
+    def admin(self, path: str) -> requests.Response:
+        """What the admin port answers; 503 where it does not."""
+        try:
+            return requests.get(f"http://127.0.0.1:{self.port}{path}", timeout=LIMIT_S)
+        except requests.ConnectionError:
+            return requests.Response()
+
+    def settings(self) -> dict[str, str]:
+        """The worker's environment. Batches are full at what is fed first, so that requests are always the same."""
+        return {
+            **QUICK_SETTINGS,
+            **self.arena.settings(),
+            **self.simulator.environment(),
+            "STREAM_SCORER_ADMIN__PORT": str(self.port),
+            "STREAM_SCORER_SCORING__MAX_CONTACTS": str(max(1, min(1000, len(self.row.feed)))),
+            "STREAM_SCORER_GENESYS__BACKOFF_BASE_S": "0.05",
+            "STREAM_SCORER_GENESYS__PROBE_INTERVAL_S": "0.2",
+            **{f"STREAM_SCORER_{key.upper()}": value for key, value in self.row.settings.items()},
+        }
+
+
+@contextmanager
+def _playing(row: Row, bootstrap_servers: str, simulator: Simulator, folder: Path) -> Iterator[Case]:
+    """Sets the row up, and takes down whatever of it still runs."""
+    arena = Arena(bootstrap_servers, partitions=row.partitions, configs=row.topics)
+    simulator.start()
+    simulator.reset()
+    simulator.configure(**{"quota": 1_000_000, "narrow_share": 0.0, "inconsistent_share": 0.0, **row.api})
+    for one in row.faults:
+        simulator.add_fault(**one)
+    with structlog.testing.capture_logs() as journal:
+        case = Case(row, arena, simulator, folder, journal)
+        case.feed(row.feed)
+        row.prepare(case)
+        try:
+            yield case
+        finally:
+            if case.worker is not None:
+                case.worker.service.stop()
+            if case.process is not None and case.process.running:
+                case.process.kill()
+
+
+def play(row: Row, bootstrap_servers: str, simulator: Simulator, folder: Path) -> Case:
+    """Plays a row to its end, whatever comes of it; the invariant of contract section 1 has been checked then."""
+    with _playing(row, bootstrap_servers, simulator, folder) as case:
+        if row.stops:
+            _play_to_the_end(case)
+        else:
+            _play_through(case)
+        wait_until(lambda: simulator.stats().in_flight == 0, "the simulator to be done")
+        case.stats = simulator.stats()
+        case.verdict = judge(
+            case.arena,
+            everything=row.committed is None and not row.stops,
+            tutorial_features=row.tutorial_model,
+            widest=row.widest,
+        )
+        return case
+
+
+def _play_through(case: Case) -> None:
+    """A worker that has to go on working, whatever happens."""
+    row = case.row
+    worker = case.worker = ThreadedWorker(case.settings())
+    row.act(case)
+    if row.holds:
+        case.await_hold()
+        row.recover(case)
+    case.await_committed(len(case.fed) if row.committed is None else row.committed)
+    case.metrics = case.admin("/metrics").text
+    worker.stop()
+
+
+def _play_to_the_end(case: Case) -> None:
+    """A worker that has to end by itself, as an operator sees it: a process, its exit code, the line it prints."""
+    log = case.folder / "worker.log"
+    process = case.process = WorkerProcess(case.settings(), ["--from", "earliest"], log, case.port)
+    case.row.act(case)
+    assert process.exit_code(LIMIT_S) == 1, process.log()
+    [case.exit_line] = process.errors()
+    case.journal += process.log_lines()
