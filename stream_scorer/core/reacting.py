@@ -26,7 +26,7 @@ from stream_scorer.core.events import (
     Unavailable,
     Unexpected,
 )
-from stream_scorer.core.requests import Request, halves, part_of
+from stream_scorer.core.requests import Request, halves, left, narrowed, part_of, searched_on
 from stream_scorer.core.retrying import next_delay_s
 from stream_scorer.core.verifying import match
 
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 # A 2xx that leaves out more than half of this many contacts is an outage in disguise, not a statement about contacts.
 _MIN_CONTACTS_FOR_SHARE = 10
 _LONE_FAILURES_LIMIT = 3
+# Where witnesses are taken from: somewhere inside the batch. Bad contacts come first or last more often than by chance.
+_WITNESSES_FROM = 0.11
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ class Circumstances:
     """What else is known at the moment of the answer. ``now`` is monotonic seconds, ``now_ms`` Unix milliseconds.
 
     ``jitter`` is a random number in [0, 1). ``last_2xx_at`` is when the API last answered any other request, in the
-    time of ``now``; None if it never did.
+    time of ``now``; None if it never did. ``witnesses_wanted``: how many contacts to keep back as witnesses.
     """
 
     now: float
@@ -65,6 +67,7 @@ class Circumstances:
     jitter: float
     last_2xx_at: float | None
     new_id: Callable[[], str]
+    witnesses_wanted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,7 @@ class Reaction:
     Attributes:
         outcomes: the contacts that are finished.
         requests: what is to be asked next, in this order.
+        witnesses: contacts, one a request, that are to be asked about only when a 2xx is needed as evidence.
         suspects: the contacts refused alone that wait for a 2xx of their model version.
         hold: why no request but a probe may be sent for now; None: no need.
         hold_until: not even a probe before this time (monotonic seconds).
@@ -94,6 +98,7 @@ class Reaction:
 
     outcomes: tuple[Outcome, ...] = ()
     requests: tuple[Request, ...] = ()
+    witnesses: tuple[Request, ...] = ()
     suspects: tuple[Suspect, ...] = ()
     hold: str | None = None
     hold_until: float = 0.0
@@ -143,6 +148,7 @@ def _on_results(request: Request, answer: Answered, rules: Rules, at: Circumstan
     elif unanswered:
         detail = "the API answered twice without a usable result for this contact"
         outcomes += _reject(unanswered, Reason.NO_RESULT, detail, facts, at)
+    again += searched_on(request, at.new_id)
     return Reaction(tuple(outcomes), again, answered=True, unknown_results=found.unknown)
 
 
@@ -150,21 +156,23 @@ def _on_refusal(request: Request, answer: Refused, rules: Rules, at: Circumstanc
     named = tuple(c for c in request.contacts if c.contact_id in answer.named)
     set_aside = request.contacts if request.alone else named
     if not set_aside:
-        return Reaction(requests=halves(request, at.new_id))
+        return Reaction(requests=narrowed(request, at.new_id))
     facts = request.facts(rules.model_id, answer.exchange)
     detail = f"the API refused this contact with status {answer.exchange.status}: {answer.message}"
     rejections = _reject(set_aside, Reason.REFUSED_BY_API, detail, facts, at)
     suspects = tuple(Suspect(request.lane, c, r, at.now) for c, r in zip(set_aside, rejections, strict=True))
-    rest = tuple(c for c in request.contacts if c.contact_id not in answer.named) if not request.alone else ()
-    return Reaction(requests=(part_of(request, rest, at.new_id),) if rest else (), suspects=suspects)
+    refused = {contact.contact_id for contact in set_aside}
+    rest = request.only(lambda contact: contact.contact_id not in refused)
+    return Reaction(requests=(part_of(request, rest.everyone, at.new_id),) if rest else (), suspects=suspects)
 
 
 def _on_too_large(request: Request, answer: TooLarge, rules: Rules, at: Circumstances) -> Reaction:
     if not request.alone:
-        return Reaction(requests=halves(request, at.new_id))
+        return Reaction(requests=halves(request, at.new_id) + left(request, at.new_id))
     facts = request.facts(rules.model_id, answer.exchange)
     detail = "a request with this contact alone is over the API's size limit"
-    return Reaction(tuple(_reject(request.contacts, Reason.TOO_LARGE, detail, facts, at)))
+    rejected = tuple(_reject(request.contacts, Reason.TOO_LARGE, detail, facts, at))
+    return Reaction(rejected, left(request, at.new_id))
 
 
 def _on_not_found(request: Request, answer: NotFound, rules: Rules, at: Circumstances) -> Reaction:
@@ -172,7 +180,8 @@ def _on_not_found(request: Request, answer: NotFound, rules: Rules, at: Circumst
         return Reaction(requests=(request.fresh_round(),), stop=answer.message)
     facts = request.facts(rules.model_id, answer.exchange)
     detail = "the API does not know the model version that came with the event"
-    return Reaction(tuple(_reject(request.contacts, Reason.UNKNOWN_MODEL_VERSION, detail, facts, at)))
+    rejected = tuple(_reject(request.contacts, Reason.UNKNOWN_MODEL_VERSION, detail, facts, at))
+    return Reaction(rejected, left(request, at.new_id))
 
 
 def _on_unavailable(request: Request, answer: Unavailable, rules: Rules, at: Circumstances) -> Reaction:
@@ -198,7 +207,8 @@ def _others_were_answered(request: Request, at: Circumstances) -> bool:
     """Whether the API worked while it failed this request.
 
     Halving only costs requests, so for a batch a 2xx since its very first attempt is enough. A lone contact is near its
-    rejection, and an outage must never reject one: there the 2xx has to fall into the round that just failed.
+    rejection, and an outage must never reject one: there the 2xx has to fall between two failures of this contact that
+    no other 2xx was counted for.
     """
     since = request.round_since if request.alone else request.asked_since
     return since is not None and at.last_2xx_at is not None and at.last_2xx_at > since
@@ -207,13 +217,30 @@ def _others_were_answered(request: Request, at: Circumstances) -> bool:
 def _on_poison(request: Request, answer: Unavailable, not_before: float, rules: Rules, at: Circumstances) -> Reaction:
     """The request failed a whole round while others were answered: one of its contacts may be what breaks the API."""
     if not request.alone:
-        return Reaction(requests=tuple(half.again_at(not_before) for half in halves(request, at.new_id)))
+        rest, witnesses = _keep_back(request, at)
+        halved = ((rest,) if rest.alone else halves(rest, at.new_id)) + left(request, at.new_id)
+        return Reaction(requests=tuple(half.again_at(not_before) for half in halved), witnesses=witnesses)
     failures = request.lone_failures + 1
     if failures < _LONE_FAILURES_LIMIT:
         return Reaction(requests=(request.failed_alone().again_at(not_before),))
     facts = request.facts(rules.model_id, answer.exchange)
     detail = f"the API failed {failures} rounds for this contact alone while it answered others: {answer.message}"
-    return Reaction(tuple(_reject(request.contacts, Reason.REFUSED_BY_API, detail, facts, at)))
+    rejected = tuple(_reject(request.contacts, Reason.REFUSED_BY_API, detail, facts, at))
+    return Reaction(rejected, left(request, at.new_id))
+
+
+def _keep_back(request: Request, at: Circumstances) -> tuple[Request, tuple[Request, ...]]:
+    """The request without a few of its contacts, and these, each in a request of its own.
+
+    Where nothing else is being asked, they are all that can show later whether a lone contact fails or the API does.
+    """
+    amount = min(at.witnesses_wanted, len(request.contacts) - 1)
+    if amount <= 0:
+        return request, ()
+    first = min(int(len(request.contacts) * _WITNESSES_FROM), len(request.contacts) - amount)
+    kept = request.contacts[first : first + amount]
+    rest = request.contacts[:first] + request.contacts[first + amount :]
+    return part_of(request, rest, at.new_id), tuple(part_of(request, (contact,), at.new_id) for contact in kept)
 
 
 def _reject(

@@ -2,6 +2,13 @@
 
 A request keeps its ``batch_id`` through its retries. Whatever asks about other contacts (a half, the rest after some
 were set aside, the unanswered once more, a probe) is a new request with an id of its own.
+
+How a refused contact is found. A large request is halved, both halves are asked about side by side. Of a request
+with up to ``_SEARCHED_AT_MOST`` contacts only the first half is asked about: if the API takes it, the refused one is
+in the other half, which needs no request of its own to be halved in turn; if it does not, the other half waits, and all
+that wait are asked about together in the end. That is the generalized binary splitting of group testing (F. K. Hwang,
+"A method for detecting all defective members in a population by group testing", J. Am. Stat. Assoc. 67, 1972). One of a
+thousand costs 16 requests at most, where plain halving takes 21; ten cost 105 at most, where it takes 151.
 """
 
 from __future__ import annotations
@@ -17,6 +24,9 @@ if TYPE_CHECKING:
     from stream_scorer.core.batching import Batch, Lane
 
 
+_SEARCHED_AT_MOST = 128
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """Contacts with distinct ids, of one lane, and the history of asking about them. Times are monotonic seconds.
@@ -28,11 +38,14 @@ class Request:
         attempts: HTTP attempts made so far.
         first_asked_ms: Unix milliseconds of the first attempt; None before it.
         asked_since: when the first attempt began; None before it.
-        round_since: when the present round of attempts began; None between rounds.
+        round_since: when the present round of attempts began; None between rounds. For a lone contact it goes back to
+            its first failure since others were last answered, over holds.
         not_before: when the next attempt is due.
         lone_failures: rounds that this one contact failed alone while others were answered.
         asked_before: whether the API has left these contacts out of an answer once already.
         isolating: whether it came from a request that was refused or failed, to find out by which contact.
+        other_half: if the API takes ``contacts``, it refuses one of these.
+        later: what is to be asked about once this search has ended; it may be all right.
     """
 
     batch_id: str
@@ -47,11 +60,25 @@ class Request:
     lone_failures: int = 0
     asked_before: bool = False
     isolating: bool = False
+    other_half: tuple[Contact, ...] = ()
+    later: tuple[Contact, ...] = ()
 
     @property
     def alone(self) -> bool:
         """Whether it asks about a single contact."""
         return len(self.contacts) == 1
+
+    @property
+    def everyone(self) -> tuple[Contact, ...]:
+        """The contacts that are asked about, and those whose turn comes after them."""
+        return self.contacts + self.other_half + self.later if self.other_half or self.later else self.contacts
+
+    def only(self, wanted: Callable[[Contact], bool]) -> Request | None:
+        """The same request with the contacts that are still wanted; None if there are none."""
+        kept, other, later = (tuple(filter(wanted, part)) for part in (self.contacts, self.other_half, self.later))
+        if not kept:
+            kept, other, later = other + later, (), ()
+        return replace(self, contacts=kept, other_half=other, later=later) if kept else None
 
     def sent(self, now: float, now_ms: int) -> Request:
         """The same request with one more attempt under way."""
@@ -71,13 +98,14 @@ class Request:
     def fresh_round(self) -> Request:
         """The same request, its retries all there again: after a hold, or after a round that proved nothing.
 
-        When it is due does not change: a ``Retry-After`` holds longer than a round.
+        When it is due does not change: a ``Retry-After`` holds longer than a round. A lone contact keeps when its
+        trouble began: if others are answered before it fails once more, the API works and it is the contact.
         """
-        return replace(self, round_since=None, round_attempts=0)
+        return replace(self, round_since=self.round_since if self.alone else None, round_attempts=0)
 
     def failed_alone(self) -> Request:
         """The same request about one contact after a round that failed while others were answered."""
-        return replace(self.fresh_round(), lone_failures=self.lone_failures + 1)
+        return replace(self, round_since=None, round_attempts=0, lone_failures=self.lone_failures + 1)
 
     def facts(self, model_id: str, exchange: Exchange) -> RequestFacts:
         """What the audit says of it, once ``exchange`` has finished contacts of it."""
@@ -126,10 +154,39 @@ def halves(request: Request, new_id: Callable[[], str]) -> tuple[Request, Reques
     )
 
 
+def narrowed(request: Request, new_id: Callable[[], str]) -> tuple[Request, ...]:
+    """What is asked next to find the contact for which several were refused."""
+    if len(request.contacts) > _SEARCHED_AT_MOST:
+        return halves(request, new_id) + left(request, new_id)
+    return (_first_half(request, request.contacts, request.other_half + request.later, new_id),)
+
+
+def searched_on(request: Request, new_id: Callable[[], str]) -> tuple[Request, ...]:
+    """What is asked next after the API took a request: the refused contact is in its other half, if it has one."""
+    other = request.other_half
+    if len(other) > 1:
+        return (_first_half(request, other, request.later, new_id),)
+    return (replace(part_of(request, other, new_id), later=request.later),) if other else left(request, new_id)
+
+
+def left(request: Request, new_id: Callable[[], str]) -> tuple[Request, ...]:
+    """What is left to ask about once the contacts of a request have their outcomes, or are asked about elsewhere."""
+    waiting = request.other_half + request.later
+    return (part_of(request, waiting, new_id),) if waiting else ()
+
+
+def _first_half(
+    request: Request, contacts: tuple[Contact, ...], later: tuple[Contact, ...], new_id: Callable[[], str]
+) -> Request:
+    middle = len(contacts) // 2
+    return replace(part_of(request, contacts[:middle], new_id), other_half=contacts[middle:], later=later)
+
+
 def pieces(request: Request, max_contacts: int, new_id: Callable[[], str]) -> list[Request]:
     """New requests about at most ``max_contacts`` each, for a request that was never sent and is larger than that."""
     contacts = request.contacts
-    return [
-        replace(request, batch_id=new_id(), contacts=contacts[first : first + max_contacts])
+    cut = [
+        replace(request, batch_id=new_id(), contacts=contacts[first : first + max_contacts], other_half=(), later=())
         for first in range(0, len(contacts), max_contacts)
     ]
+    return [*cut, *left(request, new_id)]

@@ -15,6 +15,8 @@ from stream_scorer.core.requests import Request, pieces
 from stream_scorer.scoring.backlog import Backlog
 from stream_scorer.scoring.probing import Prober
 from stream_scorer.scoring.suspects import MAX_WAITING, Suspects
+from stream_scorer.scoring.waiting import Wait
+from stream_scorer.scoring.witnesses import Witnesses
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,6 +76,7 @@ class Asker:
             new_id=clock.new_id,
         )
         self._prober = Prober(self._backlog, holding, clock.new_id)
+        self._witnesses = Witnesses(self._backlog, rules.max_retries)
         self._in_flight: dict[str, Request] = {}
         self._suspects = Suspects()
         self._last_2xx_at: float | None = None
@@ -84,6 +87,8 @@ class Asker:
 
     def send(self) -> None:
         """Sends what may be sent now."""
+        if self._holding.current is None:
+            self._witnesses.release_idle(self._in_flight.values())
         while self._has_slot:
             now = self._clock.monotonic()
             if self._quota.wait_s(now) > 0:
@@ -95,6 +100,7 @@ class Asker:
             self._in_flight[sent.batch_id] = sent
             self._quota.sent(now)
             self._budget.spend(len(sent.contacts), now)
+            self._holding.resume()
             self._pool.submit(sent)
 
     @property
@@ -103,7 +109,9 @@ class Asker:
 
     def _next(self, now: float) -> Request | None:
         """The request that goes next; one that is over the budget waits, and everything else behind it."""
-        request = self._backlog.take(now)
+        request = self._backlog.take(now, isolating_slot=self._isolating_in_flight < max(1, self._pool.size // 2))
+        if request is not None:
+            request = self._witnesses.before(request, now, self._last_2xx_at)
         if request is None:
             return None
         ceiling = self._budget.ceiling
@@ -115,6 +123,10 @@ class Asker:
             return None
         return request
 
+    @property
+    def _isolating_in_flight(self) -> int:
+        return sum(request.isolating for request in self._in_flight.values())
+
     def _next_probe(self, now: float) -> Request | None:
         return self._prober.next(now) if self._budget.wait_s(1, now) == 0 else None
 
@@ -124,6 +136,7 @@ class Asker:
         """Takes the answers that have arrived and carries out what follows from them."""
         for request, answer in self._pool.answers(wait_s):
             del self._in_flight[request.batch_id]
+            self._witnesses.answered(request)
             self._react(request, answer)
         self._decide_suspects()
 
@@ -131,19 +144,25 @@ class Asker:
         now = self._clock.monotonic()
         self._observe.exchanged(request, answer)
         self._learn(answer, now)
-        at = Circumstances(now, self._clock.unix_ms(), self._clock.jitter(), self._last_2xx_at, self._clock.new_id)
+        at = Circumstances(
+            now,
+            self._clock.unix_ms(),
+            self._clock.jitter(),
+            self._last_2xx_at,
+            self._clock.new_id,
+            self._witnesses.wanted,
+        )
         reaction = react(request, answer, self._rules, at)
         if reaction.answered:
             self._last_2xx_at = now
             self._retry_after = 0.0
             self._suspects.accepted(request.lane.model_version, now)
-        if not self._prober.sent(request):
-            self._carry_out(reaction, now)
-        elif self._prober.conclude(answer, reaction, now, retry_after=self._retry_after):
-            self._observe.holding(None)
-            self._carry_out(reaction, now)
-        else:
+        if self._prober.sent(request) and not self._prober.conclude(
+            answer, reaction, now, retry_after=self._retry_after
+        ):
             self.stop_reason = self.stop_reason or reaction.stop
+        else:
+            self._carry_out(reaction, now)
 
     def _learn(self, answer: Answer, now: float) -> None:
         """What an answer says of when to ask again."""
@@ -164,6 +183,7 @@ class Asker:
             self._ledger.finish(outcome)
         for request in reaction.requests:
             self._backlog.put(request)
+        self._backlog.keep(reaction.witnesses)
         self._suspects.add(reaction.suspects)
         self._observe.unknown_results(reaction.unknown_results)
         self.stop_reason = self.stop_reason or reaction.stop
@@ -171,8 +191,7 @@ class Asker:
             self._hold(reaction.hold, now)
 
     def _hold(self, reason: str, now: float, *, broken_contract: bool = False) -> None:
-        if self._holding.begin(reason, now, until=self._retry_after, broken_contract=broken_contract):
-            self._observe.holding(self._holding.current)
+        self._holding.begin(reason, now, until=self._retry_after, broken_contract=broken_contract)
 
     def _decide_suspects(self) -> None:
         now, hold = self._clock.monotonic(), self._holding.current
@@ -184,7 +203,10 @@ class Asker:
         # Once the contract is known to be broken, a refusal says nothing about anybody.
         acquitted = self._suspects.acquit(tolerated=0 if hold is not None and hold.broken_contract else MAX_WAITING)
         for suspect in acquitted:
-            self._backlog.put(Request(self._clock.new_id(), suspect.lane, (suspect.contact,), isolating=True))
+            # Refused alone already: as probes they come after all who were not.
+            again = Request(self._clock.new_id(), suspect.lane, (suspect.contact,), isolating=True)
+            self._backlog.put_probed(again)
+            self._prober.failed_alone()
         if acquitted:
             reason = f"the API refuses every contact: {acquitted[-1].rejected.detail}"
             self._hold(reason, now, broken_contract=True)
@@ -206,24 +228,40 @@ class Asker:
         """Whether a hold has probed as often as contacts wait: only others can tell more, so some should be read."""
         return self._prober.tried_all(self._clock.monotonic())
 
-    def wait_reason(self, now: float) -> str | None:
-        """Why a request that is due is not sent: ``quota: …`` or ``budget``. None while holding, which says more."""
-        if self._holding.current is not None or not self._has_slot or not self._backlog.is_due(now):
-            return None
-        if self._quota.wait_s(now) > 0:
-            return f"quota: {self._quota.reason(now)}"
-        first = self._backlog.first
-        return "budget" if first is not None and self._budget.wait_s(len(first.contacts), now) > 0 else None
+    def look(self) -> None:
+        """Says why what waits was not sent just now: into the sums, and to ``holding`` where only time helps."""
+        now = self._clock.monotonic()
+        wait = self.wait(now)
+        self._observe.kept_back(wait)
+        if wait is None or wait.cause is None:
+            self._holding.resume()
+        else:
+            until = now + max(self._quota.wait_s(now), self._budget_wait_s(now))
+            self._holding.pause(wait.cause, wait.said, now, until)
 
-    @property
-    def quota_remaining(self) -> int:
-        """Requests that may still be sent at once."""
-        return self._quota.remaining(self._clock.monotonic())
+    def wait(self, now: float) -> Wait | None:
+        """Why what waits was not sent just now, to be asked after `send`; None: nothing waits that could be sent."""
+        is_due = self._backlog.is_due(now)
+        if self.stop_reason is not None or not (is_due or self.waiting):
+            return None
+        if self._holding.current is not None:
+            return Wait.HOLDING
+        if not is_due:
+            return Wait.BACKOFF
+        if (reason := self._quota.reason(now)) is not None:
+            return Wait(reason)
+        if self._budget_wait_s(now) > 0:
+            return Wait.BUDGET
+        return Wait.PACE if self._has_slot else Wait.NO_SLOT
+
+    def _budget_wait_s(self, now: float) -> float:
+        first = self._backlog.first
+        return 0.0 if first is None else self._budget.wait_s(len(first.contacts), now)
 
     def asked_records(self, partition: Partition) -> Iterator[SourceRecord]:
         """The records of a partition about which the API is asked now, or will be again."""
         for request in self._requests():
-            for contact in request.contacts:
+            for contact in request.everyone:
                 if (contact.record.topic, contact.record.partition) == partition:
                     yield contact.record
         for suspect in self._suspects:

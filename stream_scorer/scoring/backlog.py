@@ -1,7 +1,9 @@
 """What waits to be sent: retries, halves and repeated questions, and behind them the batches of the batcher.
 
-Requests that isolate a refused contact take every other turn at most while anything else can be sent. The contacts of
+Requests that isolate a bad contact take every other turn at most while anything else can be sent. The contacts of
 partitions that went to another worker are taken out on the way: that worker asks about them itself.
+
+Witnesses stand apart (see ``scoring.witnesses``): they are taken one by one when they are needed, or released.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING
 from stream_scorer.core.requests import Request, first_request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from stream_scorer.core.batching import Batcher
     from stream_scorer.core.ledger import Ledger
@@ -48,23 +50,45 @@ class Backlog:
         self._first: deque[Request] = deque()
         self._waiting: deque[Request] = deque()
         self._isolating: deque[Request] = deque()
+        self._witnesses: deque[Request] = deque()
         self._probed: deque[Request] = deque()
         self._isolating_turn = False
 
     def __len__(self) -> int:
-        return len(self._first) + len(self._waiting) + len(self._isolating) + len(self._probed)
+        return sum(map(len, self._kinds))
 
     def __iter__(self) -> Iterator[Request]:
-        return chain(self._first, self._waiting, self._isolating, self._probed)
+        return chain(*self._kinds)
+
+    @property
+    def _kinds(self) -> tuple[deque[Request], ...]:
+        return self._first, self._waiting, self._isolating, self._witnesses, self._probed
 
     @property
     def first(self) -> Request | None:
         """The request that nothing may overtake, if there is one."""
         return self._first[0] if self._first else None
 
+    @property
+    def witnesses(self) -> int:
+        """How many contacts are kept back as witnesses."""
+        return len(self._witnesses)
+
+    @property
+    def isolates(self) -> bool:
+        """Whether a request waits that looks for a bad contact."""
+        return bool(self._isolating) or any(request.isolating for request in self._first)
+
+    @property
+    def has_others(self) -> bool:
+        """Whether anything waits that does not look for a bad contact: its answers will be evidence."""
+        return bool(
+            self._waiting or self._batcher.waiting or any(not request.isolating for request in self._first),
+        )
+
     def contacts(self, now: float) -> int:
         """Contacts that a probe could ask about now, in the batcher too."""
-        return sum(len(request.contacts) for request in self if request.not_before <= now) + self._batcher.waiting
+        return sum(len(request.everyone) for request in self if request.not_before <= now) + self._batcher.waiting
 
     # --- in
 
@@ -79,6 +103,16 @@ class Backlog:
     def put_probed(self, request: Request) -> None:
         """Puts back a request of which the API did not answer a probe: the next probes try all others before it."""
         self._probed.append(request)
+
+    def keep(self, witnesses: Iterable[Request]) -> None:
+        """Keeps these back until they are needed as witnesses."""
+        self._witnesses.extend(witnesses)
+
+    def release_witnesses(self) -> None:
+        """No witness is needed any more: they are asked about like everybody else."""
+        for witness in self._witnesses:
+            self.put(replace(witness, isolating=False))
+        self._witnesses.clear()
 
     def start_anew(self) -> None:
         """A hold has ended: every request has all its attempts again."""
@@ -98,17 +132,17 @@ class Backlog:
         return (
             self._batcher.has_full
             or (due_at is not None and due_at <= now)
-            or any(request.not_before <= now for request in self)
+            or any(request.not_before <= now for kind in self._kinds[:3] for request in kind)
         )
 
-    def take(self, now: float) -> Request | None:
-        """The request that goes next."""
+    def take(self, now: float, *, isolating_slot: bool = True) -> Request | None:
+        """The request that goes next; ``isolating_slot``: whether one that isolates may take a slot from the others."""
         if (request := self._due(self._first, now)) is not None:
             return request
-        self._isolating_turn = not self._isolating_turn
+        self._isolating_turn = isolating_slot and not self._isolating_turn
         if self._isolating_turn:
-            return self._due(self._isolating, now) or self._due(self._waiting, now) or self._next_batch(now)
-        return self._due(self._waiting, now) or self._next_batch(now) or self._due(self._isolating, now)
+            return self._smallest_isolating(now) or self._due(self._waiting, now) or self._next_batch(now)
+        return self._due(self._waiting, now) or self._next_batch(now) or self._smallest_isolating(now)
 
     def take_for_probe(self, now: float) -> Request | None:
         """The request whose first contact is asked about next during a hold.
@@ -119,7 +153,13 @@ class Backlog:
             if (request := self._due(waiting, now)) is not None:
                 return request
         batch = self._batcher.take_any()
-        return self._due(self._probed, now) if batch is None else first_request(batch, self._new_id)
+        if batch is not None:
+            return first_request(batch, self._new_id)
+        return self.take_witness(now) or self._due(self._probed, now)
+
+    def take_witness(self, now: float) -> Request | None:
+        """The next witness."""
+        return self._due(self._witnesses, now)
 
     def _next_batch(self, now: float) -> Request | None:
         batch = self._batcher.take_full()
@@ -128,6 +168,15 @@ class Backlog:
             if batch is not None:
                 self._closed_early(now)
         return None if batch is None else first_request(batch, self._new_id)
+
+    def _smallest_isolating(self, now: float) -> Request | None:
+        """The request that is nearest to a bad contact: so a broken contract shows after the fewest requests."""
+        due = [request for request in self._isolating if request.not_before <= now]
+        if not due:
+            return None
+        smallest = min(due, key=lambda request: len(request.contacts))
+        self._isolating.remove(smallest)
+        return self._still_wanted(smallest) or self._smallest_isolating(now)
 
     def _due(self, waiting: deque[Request], now: float) -> Request | None:
         for _ in range(len(waiting)):
@@ -140,10 +189,9 @@ class Backlog:
 
     def _still_wanted(self, request: Request) -> Request | None:
         """The request without the contacts whose partitions went to another worker."""
-        wanted = tuple(contact for contact in request.contacts if self._ledger.is_pending(contact.record))
-        if len(wanted) == len(request.contacts):
+        unwanted = [one.record for one in request.everyone if not self._ledger.is_pending(one.record)]
+        if not unwanted:
             return request
-        for contact in request.contacts:
-            if not self._ledger.is_pending(contact.record):
-                self._ledger.abandon(contact.record)
-        return replace(request, contacts=wanted) if wanted else None
+        for record in unwanted:
+            self._ledger.abandon(record)
+        return request.only(lambda contact: self._ledger.is_pending(contact.record))

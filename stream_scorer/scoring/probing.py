@@ -78,14 +78,19 @@ class Prober:
             return False
         self._failed = 0
         self._holding.end()
-        if not origin.alone:
-            self._backlog.put_first([replace(origin, contacts=origin.contacts[1:])])
+        rest = origin.only(lambda contact: contact is not origin.contacts[0])
+        if rest is not None:
+            self._backlog.put_first([rest])
         self._backlog.start_anew()
         return True
 
+    def failed_alone(self) -> None:
+        """A contact that goes into a hold has failed as a probe would: it was refused alone."""
+        self._failed += 1
+
     def tried_all(self, now: float) -> bool:
         """Whether as many probes have failed in this hold as contacts wait that may be asked about."""
-        waiting = self._backlog.contacts(now) + (0 if self.origin is None else len(self.origin.contacts))
+        waiting = self._backlog.contacts(now) + (0 if self.origin is None else len(self.origin.everyone))
         return self._holding.current is not None and self._failed >= waiting
 
 

@@ -32,8 +32,7 @@ class TestRefused:
         world.feed(numbered(64))
         world.finish(within_s=20.0)
         assert [name for name, reason in world.results.items() if reason != "scored"] == ["c13"]
-        assert len(world.sent) <= 13
-        assert world.asked["c13"] == 7
+        assert len(world.sent) == 9  # the batch, six first halves, the contact alone, and all that were not asked about
 
     def test_too_large_is_halved(self) -> None:
         world = World(lambda request: too_large() if len(request.contacts) > 2 else ok(request))

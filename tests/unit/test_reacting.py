@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -31,6 +32,8 @@ from stream_scorer.core.requests import Request
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from stream_scorer.core.events import Contact
 
 NOW = 1_000.0
 OTHERS_WERE_ANSWERED = NOW - 1.0
@@ -64,6 +67,10 @@ def after(answer: Answer, asked: Request | None = None, last_2xx_at: float | Non
 
 def names(of: Request) -> str:
     return "".join(one.contact_id for one in of.contacts)
+
+
+def shown(contacts: Sequence[Contact]) -> str:
+    return "".join(one.contact_id for one in contacts)
 
 
 def rejections(reaction: Reaction) -> dict[str, str]:
@@ -152,12 +159,43 @@ class TestRefusals:
         assert not reaction.outcomes
 
     @pytest.mark.parametrize("named", [(), ("stranger",)])
-    def test_without_a_name_the_batch_is_halved(self, named: tuple[str, ...]) -> None:
+    def test_without_a_name_the_first_half_is_asked_about(self, named: tuple[str, ...]) -> None:
         reaction = after(refused(*named), request("abcde"))
-        assert [names(half) for half in reaction.requests] == ["ab", "cde"]
-        assert [half.batch_id for half in reaction.requests] == ["new-1", "new-2"]
-        assert all(half.isolating and half.not_before == 0.0 for half in reaction.requests)
+        (half,) = reaction.requests
+        assert (names(half), shown(half.other_half), half.later) == ("ab", "cde", ())
+        assert (half.batch_id, half.isolating, half.not_before) == ("new-1", True, 0.0)
         assert not reaction.suspects
+
+    def test_a_large_one_is_halved_side_by_side(self) -> None:
+        many = replace(request("a"), contacts=tuple(contact(f"c{number}") for number in range(129)))
+        assert [len(half.everyone) for half in after(refused(), many).requests] == [64, 65]
+
+    def test_if_the_first_half_is_taken_the_other_one_holds_the_refused_contact(self) -> None:
+        searching = replace(request("ab"), other_half=request("cdef").contacts, later=request("gh").contacts)
+        (half,) = after(answered("ab"), searching).requests
+        assert (names(half), shown(half.other_half), shown(half.later)) == ("cd", "ef", "gh")
+        (alone,) = after(answered("ab"), replace(searching, other_half=request("c").contacts)).requests
+        assert (names(alone), alone.other_half, shown(alone.later)) == ("c", (), "gh")
+
+    def test_if_it_is_refused_the_other_one_waits_for_the_end(self) -> None:
+        searching = replace(request("abc"), other_half=request("def").contacts, later=request("gh").contacts)
+        (half,) = after(refused(), searching).requests
+        assert (names(half), shown(half.other_half), shown(half.later)) == ("a", "bc", "defgh")
+
+    @pytest.mark.parametrize(
+        "answer",
+        [refused(), answered("a"), too_large(), not_found(), server_error(500)],
+        ids=lambda one: type(one).__name__,
+    )
+    def test_when_the_search_has_ended_all_that_wait_are_asked_about_together(self, answer: Answer) -> None:
+        alone = replace(
+            request("a", lane=Lane("v9", version_from_event=True)),
+            later=request("bc").contacts,
+            lone_failures=2,
+            round_attempts=9,
+        )
+        (rest,) = after(answer, alone, last_2xx_at=NOW).requests
+        assert names(rest) == "bc"
 
     @pytest.mark.parametrize("named", [(), ("a",), ("stranger",)])
     def test_refused_alone_it_is_a_suspect(self, named: tuple[str, ...]) -> None:
