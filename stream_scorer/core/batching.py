@@ -4,7 +4,8 @@ A batch is handed out when it is full, or when it is due: it has lingered long e
 now. So under load batches are full, and on a quiet stream a contact waits ``linger_s`` and no request is wasted.
 
 Repeats of a contact id go to the next batch, the one after that, and so on: several batches of a version stand open
-then, in order, and each holds an id at most once.
+then, in order, and each holds an id at most once. `Batcher.crowd` says how many: they never become one request, so the
+caller need not keep them waiting for company.
 """
 
 from __future__ import annotations
@@ -66,6 +67,10 @@ class Batcher:
         overhead_bytes: bytes of a body around its contacts, for a model version; each contact but the first costs one
             more for its comma.
         linger_s: how long a contact waits for company, in seconds.
+
+    Attributes:
+        waiting: contacts that stand in batches.
+        expects_more: whether contacts can still come. The caller says so, who knows how much may be read.
     """
 
     def __init__(
@@ -85,6 +90,7 @@ class Batcher:
         self._full: deque[Batch] = deque()
         self._serials = 0
         self.waiting = 0
+        self.expects_more = True
 
     def fits(self, contact: Contact) -> bool:
         """Whether a request that holds this contact alone stays within the limit."""
@@ -121,6 +127,16 @@ class Batcher:
     def has_full(self) -> bool:
         """Whether a full batch waits."""
         return bool(self._full)
+
+    @property
+    def crowd(self) -> int:
+        """How many open batches cannot become one request with the oldest: those of its lane, itself included.
+
+        Where no more contacts can come (``expects_more`` is False), all that are open: none gets any company.
+        """
+        if not self.expects_more or not self._by_age:
+            return len(self._by_age)
+        return len(self._lanes[next(iter(self._by_age.values())).lane].batches)
 
     def due_at(self) -> float | None:
         """When the oldest open batch will have lingered long enough."""

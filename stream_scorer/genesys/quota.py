@@ -159,7 +159,7 @@ class Quota:
         if remaining <= 0:
             return False
         gap_s = min(_MAX_EARLY_GAP_S, WINDOW_S / (_EARLY_SHARE * remaining))
-        return now - self._early_at >= gap_s / batches
+        return now - self._early_at >= gap_s / max(1, batches)
 
     def _waits(self, now: float) -> dict[WaitReason, float]:
         waits = {WaitReason.RETRY_AFTER: self._blocked_until}

@@ -28,7 +28,7 @@ class Backlog:
     Args:
         batcher: where contacts that were not asked about yet stand.
         ledger: knows which contacts still need an outcome.
-        may_close_early: whether a batch that is not full is worth a request now.
+        may_close_early: whether a batch that is not full is worth a request now, where so many stand open.
         closed_early: told of every such batch.
         new_id: makes batch ids.
     """
@@ -38,7 +38,7 @@ class Backlog:
         batcher: Batcher,
         ledger: Ledger,
         *,
-        may_close_early: Callable[[float], bool],
+        may_close_early: Callable[[float, int], bool],
         closed_early: Callable[[float], None],
         new_id: Callable[[], str],
     ) -> None:
@@ -163,7 +163,7 @@ class Backlog:
 
     def _next_batch(self, now: float) -> Request | None:
         batch = self._batcher.take_full()
-        if batch is None and self._may_close_early(now):
+        if batch is None and self._may_close_early(now, self._batcher.crowd):
             batch = self._batcher.take_due(now)
             if batch is not None:
                 self._closed_early(now)

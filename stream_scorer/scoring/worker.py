@@ -107,6 +107,7 @@ class Worker:
         """Topic → ledger → batcher."""
         now = self._clock.monotonic()
         room = self._room()
+        self._batcher.expects_more = room > 0
         if room > 0:
             self._source.resume()
         elif now - self._read_at < _PAUSE_AFTER_S:

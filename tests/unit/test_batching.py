@@ -284,6 +284,26 @@ def few_ids(number: int) -> Contact:
     return contact(str(number % 40), number)
 
 
+class TestCrowd:
+    def test_counts_what_stands_open_beside_the_oldest_batch(self) -> None:
+        batches = batcher()
+        assert batches.crowd == 0
+        batches.add(contact("lone", version="2"), 0.0)
+        for number in range(5):
+            batches.add(contact("a", number), 1.0)
+        assert batches.crowd == 1, "the batch of another version is no company"
+        assert batches.take_due(9.0) is not None
+        assert [batches.crowd for _ in range(5) if batches.take_due(9.0)] == [4, 3, 2, 1, 0]
+
+    def test_all_of_them_where_no_more_contacts_can_come(self) -> None:
+        batches = batcher()
+        for number in range(5):
+            batches.add(contact("a", number, version=str(number)), 1.0)
+        assert batches.crowd == 1
+        batches.expects_more = False
+        assert batches.crowd == 5
+
+
 @pytest.mark.parametrize("make", [hot, versions, two_of_each_behind_a_hot_one, large, few_ids])
 def test_work_grows_with_the_contacts_and_not_with_their_square(make: Callable[[int], Contact]) -> None:
     amount = 16_000

@@ -1,0 +1,256 @@
+"""How fast requests go out, in simulated time: the real asker, batcher, budget and quota, minutes and hours of it."""
+
+# ruff: noqa: T201 - measured figures are printed
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support_asking import World, always, names, numbered, ok, scripted
+from support_core import answered, no_connection, rate_limited, server_error
+
+from stream_scorer.core.events import QuotaReading
+from stream_scorer.scoring.holding import Cause
+from stream_scorer.scoring.waiting import Wait
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from stream_scorer.core.events import Answer
+    from stream_scorer.core.requests import Request
+
+BEGAN = 1_000.0
+
+
+class Stream:
+    """Contacts that come in at their times, and how long each waited for its request."""
+
+    def __init__(self, world: World, arrivals: Iterable[tuple[float, str]]) -> None:
+        self.world = world
+        self.waits_s: list[float] = []
+        came: dict[str, list[float]] = {}
+        for at_s, name in arrivals:
+            world.run(max(0.0, BEGAN + at_s - world.now), step_s=0.02)
+            came.setdefault(name, []).append(world.now)
+            world.feed([name])
+        self.lasted_s = world.now - BEGAN
+        world.finish()
+        for sent in world.sent:
+            self.waits_s += [sent.at - came[name].pop(0) for name in sent.names]
+
+    @property
+    def a_minute(self) -> float:
+        return len(self.world.sent) / self.lasted_s * 60
+
+    def most_in_a_minute(self) -> int:
+        times = [sent.at for sent in self.world.sent]
+        return max(sum(1 for at in times if start <= at < start + 60.0) for start in times)
+
+    def figures(self) -> str:
+        waits = sorted(self.waits_s)
+        return (
+            f"{len(waits)} contacts in {self.lasted_s:.0f} s: {self.a_minute:.0f} requests a minute, "
+            f"waited {sum(waits) / len(waits):.2f} s on average, {waits[int(len(waits) * 0.99)]:.2f} s p99, "
+            f"{waits[-1]:.2f} s at most"
+        )
+
+
+class TestQuietStream:
+    def test_five_a_second_take_a_sixth_of_the_quota(self) -> None:
+        """Sent whenever a batch has lingered, they would take all 300 requests of every minute."""
+        stream = Stream(World(), ((number / 5, f"c{number}") for number in range(5 * 600)))
+        print(f"\nfive a second, evenly: {stream.figures()}")
+        assert stream.a_minute <= 60
+        assert stream.most_in_a_minute() <= 60
+        assert max(stream.waits_s) <= 2.0
+
+    def test_neither_does_it_where_they_come_by_chance(self) -> None:
+        dice = random.Random(5)  # noqa: S311 - every run has the same
+        at_s, arrivals = 0.0, []
+        for number in range(5 * 600):
+            at_s += dice.expovariate(5.0)
+            arrivals.append((at_s, f"c{number}"))
+        stream = Stream(World(), arrivals)
+        print(f"\nfive a second, by chance: {stream.figures()}")
+        assert stream.most_in_a_minute() <= 60
+        assert max(stream.waits_s) <= 2.0
+
+    def test_what_the_api_counts_of_others_makes_it_slower_still(self) -> None:
+        """Another program takes 270 of the 300: the stream leaves the rest alone as far as it can."""
+
+        def api(request: Request) -> Answer:
+            return answered(names(request), QuotaReading(270, 300, 60.0))
+
+        stream = Stream(World(api), ((number / 5, f"c{number}") for number in range(5 * 300)))
+        assert stream.most_in_a_minute() <= 8
+        assert max(stream.waits_s) <= 11.0
+
+    def test_a_lone_contact_is_not_held_up(self) -> None:
+        stream = Stream(World(), ((30.0 * number, f"c{number}") for number in range(20)))
+        assert max(stream.waits_s) <= 0.3
+
+
+class TestEventsOfOneContact:
+    """Events of one contact id never share a request, so waiting for company is in vain."""
+
+    def test_a_pile_of_them_goes_at_the_pace_of_the_quota(self) -> None:
+        """At the pace of early batches, 50 a minute, it would take 20 minutes."""
+        world = World()
+        world.feed(["x"] * 1_000)
+        world.finish()
+        took_s = world.now - BEGAN
+        print(f"\n1000 events of one contact: {took_s:.0f} s")
+        assert len(world.sent) == 1_000
+        assert took_s <= 1_000 / 300 * 60 + 5.0
+
+    def test_a_handful_of_contacts_alike(self) -> None:
+        world = World()
+        world.feed([f"c{number % 5}" for number in range(1_000)])
+        world.finish()
+        assert len(world.sent) == 200
+        assert world.now - BEGAN <= 30.0
+
+    def test_a_trickle_of_one_contact_keeps_up(self) -> None:
+        """Two a second were more than the 50 a minute of early batches: they would wait longer and longer."""
+        stream = Stream(World(), ((number / 2, "x") for number in range(2 * 300)))
+        print(f"\ntwo events of one contact a second: {stream.figures()}")
+        assert max(stream.waits_s) <= 4.0
+
+    def test_repeats_now_and_then_do_not_burn_the_quota(self) -> None:
+        """Every contact comes twice: two requests have to go where one would do, not one for every pair."""
+        stream = Stream(World(), ((number / 10, f"c{number // 2}") for number in range(10 * 300)))
+        print(f"\nfive pairs a second: {stream.figures()}")
+        assert stream.most_in_a_minute() <= 120
+        assert max(stream.waits_s) <= 2.0
+
+    def test_batches_that_get_no_more_company_do_not_wait_for_it(self) -> None:
+        """Small batches of many model versions, and nothing more may be read."""
+        took_s = {}
+        for expects_more in (True, False):
+            world = World()
+            world.batcher.expects_more = expects_more
+            for version in range(60):
+                world.feed([f"v{version}"], version=str(version))
+            world.finish()
+            took_s[expects_more] = world.now - BEGAN
+        assert took_s[False] <= 10.0
+        assert took_s[True] >= 50.0
+
+
+class TestBudget:
+    @settings(max_examples=60, deadline=None)
+    @given(
+        ceiling=st.integers(3, 40),
+        max_contacts=st.integers(1, 30),
+        pieces=st.lists(st.tuples(st.floats(0.0, 90.0), st.integers(1, 25)), min_size=1, max_size=4),
+        failures=st.lists(
+            st.sampled_from([server_error(), rate_limited(7.0), no_connection(), answered([])]), max_size=12
+        ),
+    )
+    def test_no_sixty_seconds_hold_more_contacts_than_the_ceiling(
+        self, ceiling: int, max_contacts: int, pieces: list[tuple[float, int]], failures: list[Answer]
+    ) -> None:
+        world = World(scripted(*failures), max_contacts=max_contacts, max_contacts_per_minute=ceiling)
+        for number, (pause_s, amount) in enumerate(pieces):
+            world.feed(numbered(amount, "c" + "x" * number))
+            world.run(pause_s, step_s=0.3)
+        while world.ledger.has_pending(world.ledger.partitions):
+            assert world.now < BEGAN + 36_000.0
+            world.step(0.3)
+        assert set(world.results.values()) <= {"scored", "no_result"}
+        for start, _ in world.sent:
+            in_window = sum(len(sent.names) for sent in world.sent if start <= sent.at < start + 60.0)
+            assert in_window <= ceiling
+
+    def test_it_holds_for_the_reason_budget_until_the_next_request_fits(self) -> None:
+        world = World(max_contacts=10, max_contacts_per_minute=10)
+        world.feed(numbered(30))
+        world.run(4.0)
+        assert world.holding.known is None
+        world.run(6.0)
+        known = world.holding.known
+        assert known is not None
+        assert (known.cause, known.reason) == (Cause.BUDGET, "budget")
+        assert known.since == pytest.approx(BEGAN, abs=0.1)
+        assert known.next_probe_at == pytest.approx(BEGAN + 60.0, abs=0.1)
+        assert world.holding.current is None
+        world.run(51.0)
+        assert world.holding.known is None, "a request went out"
+        world.finish()
+        assert [None if hold is None else hold.cause for hold in world.observed.holds] == [Cause.BUDGET, None] * 2
+
+
+def seconds_by_reason(world: World) -> dict[Wait, float]:
+    return {wait: round(seconds, 2) for wait, seconds in world.waits.take().items()}
+
+
+class TestWaits:
+    """The sums tell the truth: what they add up to is the time in which something waited."""
+
+    def test_the_own_quota(self) -> None:
+        world = World(max_contacts=1, requests_per_minute=10, slots=16)
+        world.feed(numbered(11))
+        world.finish()
+        assert seconds_by_reason(world) == pytest.approx({Wait.OWN_QUOTA: 60.5}, abs=0.11)
+
+    def test_the_apis_quota_and_its_retry_after(self) -> None:
+        full = QuotaReading(10, 10, 20.0)
+        world = World(scripted(answered(["c0"], full)), max_contacts=1, slots=1)
+        world.feed(numbered(2))
+        world.finish()
+        assert seconds_by_reason(world) == pytest.approx({Wait.NO_SLOT: 0.1, Wait.SERVER_QUOTA: 21.0}, abs=0.11)
+        world = World(scripted(rate_limited(30.0)), max_contacts=1, slots=1)
+        world.feed(numbered(2))
+        world.finish()
+        waited = seconds_by_reason(world)
+        assert waited[Wait.RETRY_AFTER] == pytest.approx(30.0, abs=0.2)
+
+    def test_the_budget(self) -> None:
+        world = World(max_contacts=5, max_contacts_per_minute=5)
+        world.feed(numbered(10))
+        world.finish()
+        assert seconds_by_reason(world) == pytest.approx({Wait.BUDGET: 60.0}, abs=0.11)
+
+    def test_slots(self) -> None:
+        world = World(max_contacts=1, slots=2, latency_s=3.0)
+        world.feed(numbered(6))
+        world.finish()
+        assert seconds_by_reason(world) == pytest.approx({Wait.NO_SLOT: 6.0}, abs=0.3)
+
+    def test_backing_off(self) -> None:
+        world = World(scripted(server_error(503, 25.0)), max_contacts=1)
+        world.feed(["a"])
+        world.finish()
+        assert seconds_by_reason(world) == pytest.approx({Wait.BACKOFF: 25.0}, abs=0.11)
+
+    def test_the_pace_of_early_batches(self) -> None:
+        world = World()
+        world.feed(["a"])
+        world.run(0.5)
+        world.feed(["b"])
+        world.finish()
+        assert seconds_by_reason(world) == pytest.approx({Wait.PACE: 0.5}, abs=0.15)
+
+    def test_holding(self) -> None:
+        world = World(always(no_connection()), max_contacts=10, max_retries=0)
+        world.feed(numbered(10))
+        world.run(65.0)
+        world.api = ok
+        world.finish()
+        waited = seconds_by_reason(world)
+        assert waited[Wait.HOLDING] == pytest.approx(world.now - BEGAN, rel=0.05)
+
+    @pytest.mark.parametrize("api", [ok, always(no_connection()), always(rate_limited(20.0))])
+    def test_no_second_counts_twice(self, api: Callable[[Request], Answer]) -> None:
+        world = World(api, max_contacts=5, requests_per_minute=20, max_contacts_per_minute=60)
+        for number in range(30):
+            world.feed(numbered(7, "c" + "x" * number))
+            world.run(4.0)
+        waited = seconds_by_reason(world)
+        assert sum(waited.values()) <= world.now - BEGAN
+        assert sum(waited.values()) >= 0.8 * (world.now - BEGAN), Counter(waited)
