@@ -1,9 +1,9 @@
-"""``stream-scorer reconcile``: proves on the live topics that every contact has exactly one outcome."""
+"""``stream-scorer reconcile``: proves on the live topics that nothing was lost or doubled, up to the receipts."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Annotated, Any, Final
@@ -16,10 +16,12 @@ from rich.table import Table
 from rich.text import Text
 
 from stream_scorer.cli.options import ConfigOption
-from stream_scorer.core.findings import PartitionReport, Report
+from stream_scorer.core.callback_findings import CallbackReport
+from stream_scorer.core.findings import Finding, PartitionReport, Report
 from stream_scorer.errors import CheckFailed
 from stream_scorer.reconciliation import Progress as Tell
 from stream_scorer.reconciliation import reconcile as reconcile_topics
+from stream_scorer.reconciliation import reconcile_callbacks
 from stream_scorer.settings import load_settings
 
 _SHOWN: Final = 20
@@ -56,19 +58,26 @@ def reconcile(
 
     Reads the group's commits, waits until the outputs are stable, reads them, and reads the commits again. Every record
     below the first commits must have exactly one score, review or rejection and one audit entry, none above the second
-    may have any, and the audit's hash chains must be whole. The exit code is 1 where that does not hold. Nothing is
-    written, and the workers may go on meanwhile.
+    may have any, and the audit's hash chains must be whole. Where a campaign worker has run, every score at or over
+    callbacks.threshold must have exactly one receipt, or wait to be delivered. The exit code is 1 where that does not
+    hold. Nothing is written, and the workers may go on meanwhile.
     """
     settings = load_settings(config)
     with _progress(Console(stderr=True)) as progress:
         report = reconcile_topics(settings, progress=progress, timeout_s=timeout_s)
+        callbacks = reconcile_callbacks(settings, progress=progress, timeout_s=timeout_s)
     if as_json:
-        typer.echo(json.dumps(report.as_dict(), indent=2))
+        both = {**report.as_dict(), "callbacks": None if callbacks is None else callbacks.as_dict()}
+        typer.echo(json.dumps(both, indent=2))
     else:
         console = Console()
-        print_report(report, console if console.is_terminal else Console(width=_FILE_WIDTH))
-    if not report.holds:
-        raise CheckFailed(report.verdict)
+        console = console if console.is_terminal else Console(width=_FILE_WIDTH)
+        print_report(report, console)
+        if callbacks is not None:
+            print_callbacks(callbacks, console)
+    broken = [one.verdict for one in (report, callbacks) if one is not None and not one.holds]
+    if broken:
+        raise CheckFailed("; ".join(broken))
 
 
 def print_report(report: Report, console: Console) -> None:
@@ -83,13 +92,34 @@ def print_report(report: Report, console: Console) -> None:
     )
     for note in report.notes:
         console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
-    for finding in report.findings[:_SHOWN]:
-        console.print(str(finding), markup=False, highlight=False, soft_wrap=True, style="red")
-    more = sum(report.counts.values()) - min(len(report.findings), _SHOWN)
-    if more:
-        console.print(f"… and {more:,} more", style="red")
+    _print_findings(report.findings, sum(report.counts.values()), console)
     if report.holds:
         console.print(report.verdict, markup=False, highlight=False, soft_wrap=True, style="green")
+
+
+def print_callbacks(report: CallbackReport, console: Console) -> None:
+    """Print what became of the scores that call."""
+    counts = report.counts
+    console.print(report.equation, highlight=False)
+    console.print(
+        f"{counts.callbacks:,} callbacks; {counts.unusable:,} records are no score; not judged: {report.before:,} from"
+        f" before this group, {report.below:,} below the threshold, {report.foreign:,} of other sources",
+        highlight=False,
+        soft_wrap=True,
+    )
+    for note in report.notes:
+        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+    _print_findings(report.findings, sum(report.violations.values()), console)
+    if report.holds:
+        console.print(report.verdict, markup=False, highlight=False, soft_wrap=True, style="green")
+
+
+def _print_findings(findings: Sequence[Finding], total: int, console: Console) -> None:
+    for finding in findings[:_SHOWN]:
+        console.print(str(finding), markup=False, highlight=False, soft_wrap=True, style="red")
+    more = total - min(len(findings), _SHOWN)
+    if more:
+        console.print(f"… and {more:,} more", style="red")
 
 
 def _table(report: Report, console: Console) -> Table:

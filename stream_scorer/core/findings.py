@@ -14,7 +14,7 @@ MAX_FINDINGS: Final = 20
 
 
 class FindingKind(StrEnum):
-    """Everything that breaks the invariant (contract, section 1)."""
+    """Everything that breaks the invariant (contract, section 1) or the match of scores and receipts."""
 
     MISSING = "missing"
     DOUBLED = "doubled"
@@ -26,6 +26,7 @@ class FindingKind(StrEnum):
     WRONG_BATCH = "wrong_batch"
     WRONG_OUTCOME = "wrong_outcome"
     BROKEN_CHAIN = "broken_chain"
+    WRONG_CONTACT = "wrong_contact"
 
 
 @dataclass(frozen=True, slots=True)

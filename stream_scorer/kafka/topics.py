@@ -74,6 +74,28 @@ def check_topics(settings: Settings, names: Iterable[str], *, timeout_s: float =
     return {name: len(present[name].partitions) for name in names}
 
 
+def present_topics(settings: Settings, names: Iterable[str], *, timeout_s: float = 5.0) -> tuple[str, ...]:
+    """Return those of the topics that exist, in the order given.
+
+    Raises:
+        BrokerUnavailable: no broker answers within ``timeout_s``; names the address.
+    """
+    with _admin(settings) as admin:
+        present = _topics(admin, settings, timeout_s)
+    return tuple(name for name in names if name in present)
+
+
+def existing_topics(settings: Settings, names: Iterable[str], *, timeout_s: float = 5.0) -> tuple[str, ...]:
+    """Return those of the topics that exist, in the order given.
+
+    Raises:
+        BrokerUnavailable: no broker answers within ``timeout_s``; names the address.
+    """
+    with _admin(settings) as admin:
+        present = _topics(admin, settings, timeout_s)
+    return tuple(name for name in names if name in present)
+
+
 class _Admin:
     """An admin client that remembers why it could not connect: its calls themselves only say that they timed out."""
 
@@ -118,12 +140,13 @@ def _unreachable(error: KafkaException | KafkaError, settings: Settings, timeout
 def _create(admin: _Admin, settings: Settings, missing: list[str], timeout_s: float) -> list[str]:
     if not missing:
         return []
+    rejected = {settings.topics.rejected, settings.topics.callbacks_rejected}
     wanted = [
         NewTopic(
             name,
             num_partitions=PARTITIONS,
             replication_factor=BROKERS_REPLICATION,
-            config={"max.message.bytes": str(REJECTED_MAX_MESSAGE_BYTES)} if name == settings.topics.rejected else {},
+            config={"max.message.bytes": str(REJECTED_MAX_MESSAGE_BYTES)} if name in rejected else {},
         )
         for name in missing
     ]

@@ -13,32 +13,27 @@ So the workers may go on meanwhile: only records between the two readings may be
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from stream_scorer.core.avro import Codec, UndecodableError
-from stream_scorer.core.reconciling import Kind, Place, Reconciliation, Span
+from stream_scorer.core.reconciling import Kind, Place, Reconciliation
 from stream_scorer.errors import CheckFailed
 from stream_scorer.kafka.reading import Extent, LogReader
 from stream_scorer.kafka.topics import check_topics
+from stream_scorer.reconciliation.reading import Reading, check_not_set_back, commit_notes, deleted_notes, span_of
 from stream_scorer.schema_files import SchemaFile, load_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable
 
     from stream_scorer.core.findings import Report
-    from stream_scorer.kafka.reading import Commit, Record
+    from stream_scorer.kafka.reading import Record
+    from stream_scorer.reconciliation.reading import Progress
     from stream_scorer.settings import Settings
 
 _SOURCE: Final = "stream-scorer-source"
 _BATCH: Final = "stream-scorer-batch"
 _REASON: Final = "stream-scorer-error-reason"
-
-
-class Progress(Protocol):
-    """Told how far it is."""
-
-    def __call__(self, doing: str, done: int, total: int) -> None:
-        """``done`` of about ``total`` offsets are read; ``doing`` names the topic."""
 
 
 def reconcile(settings: Settings, *, progress: Progress | None = None, timeout_s: float = 60.0) -> Report:
@@ -68,7 +63,7 @@ def reconcile(settings: Settings, *, progress: Progress | None = None, timeout_s
     for name, extents in outputs.items():
         log.wait_until_decided(name, extents)
     inputs = log.stable_extents(topic, partitions[topic])
-    spans = {number: _span(first.get(number), extent) for number, extent in inputs.items()}
+    spans = {number: span_of(first.get(number), extent) for number, extent in inputs.items()}
     judge = Reconciliation(
         topic,
         group_id,
@@ -78,43 +73,18 @@ def reconcile(settings: Settings, *, progress: Progress | None = None, timeout_s
         compacted=log.is_compacted(topic),
     )
     read = {number: Extent(spans[number].start, max(spans[number].start, inputs[number].end)) for number in inputs}
-    reading = _Reading(log, {topic: read, **outputs}, progress)
+    reading = Reading(log, {topic: read, **outputs}, progress)
     for partition, offset, _ in reading.records(topic):
         judge.input(partition, offset)
     _read_outputs(settings, reading, judge)
     second = log.commits(topic, partitions[topic])
-    _check_not_set_back(group_id, topic, first, second)
+    check_not_set_back(group_id, topic, first, second)
     committed = {number: commit.offset for number, commit in second.items()}
-    return judge.result(committed, _notes(settings, first, inputs, outputs))
+    notes = (*commit_notes(topic, first, inputs), *deleted_notes(outputs))
+    return judge.result(committed, notes)
 
 
-class _Reading:
-    """Reads topic after topic and tells how far it is."""
-
-    def __init__(self, log: LogReader, topics: Mapping[str, Mapping[int, Extent]], progress: Progress | None) -> None:
-        self._log = log
-        self._topics = topics
-        self._progress = progress
-        self._total = sum(extent.end - extent.begin for extents in topics.values() for extent in extents.values())
-        self._done = 0
-
-    def records(self, topic: str) -> Iterator[Record]:
-        extents = self._topics[topic]
-        before = self._done
-        for batch in self._log.read(topic, extents):
-            yield from batch
-            self._done += len(batch)
-            self._tell(topic)
-        # Markers and gaps are passed as well.
-        self._done = before + sum(extent.end - extent.begin for extent in extents.values())
-        self._tell(topic)
-
-    def _tell(self, topic: str) -> None:
-        if self._progress is not None:
-            self._progress(topic, self._done, self._total)
-
-
-def _read_outputs(settings: Settings, reading: _Reading, judge: Reconciliation) -> None:
+def _read_outputs(settings: Settings, reading: Reading, judge: Reconciliation) -> None:
     """Read each topic once, whatever it is used for."""
     topics = settings.topics
     kinds = {Kind.SCORED: topics.scores, Kind.REVIEW: topics.review, Kind.REJECTED: topics.rejected}
@@ -163,54 +133,3 @@ def _classifier(kinds: list[Kind]) -> Callable[[Record], Kind] | None:
             return Kind.SCORED  # and the audit knows better if it was none
 
     return by_content
-
-
-def _span(commit: Commit | None, extent: Extent) -> Span:
-    """What is to be judged on a partition: what its log no longer holds is not.
-
-    A commit that does not say where its group began is not the worker's (an operator's reset); a worker that finds it
-    begins there.
-    """
-    if commit is None:
-        return Span(extent.begin, extent.begin)
-    start = max(commit.offset if commit.start is None else commit.start, extent.begin)
-    return Span(start, max(start, commit.offset))
-
-
-def _check_not_set_back(group_id: str, topic: str, first: Mapping[int, Commit], second: Mapping[int, Commit]) -> None:
-    for number, commit in first.items():
-        again = second.get(number)
-        if again is None or again.offset < commit.offset:
-            raise CheckFailed(
-                f"{topic}/{number}: group {group_id} had committed {commit.offset}, and then"
-                f" {'nothing' if again is None else again.offset}: it was set back meanwhile, run this again"
-            )
-
-
-def _notes(
-    settings: Settings,
-    commits: Mapping[int, Commit],
-    inputs: Mapping[int, Extent],
-    outputs: Mapping[str, Mapping[int, Extent]],
-) -> tuple[str, ...]:
-    topic = settings.topics.features
-    notes = []
-    for number, commit in commits.items():
-        begin = inputs[number].begin
-        if commit.start is None:
-            notes.append(
-                f"{topic}/{number}: the commit {commit.offset} does not say where its group began, so it is not the"
-                " worker's: nothing below it was checked"
-            )
-        elif commit.start < begin:
-            notes.append(
-                f"{topic}/{number}: the group began at {commit.start}, and the log holds only what is from {begin} on:"
-                " nothing below that was checked"
-            )
-    for name, extents in outputs.items():
-        for number, extent in extents.items():
-            if extent.begin > 0:
-                notes.append(
-                    f"{name}/{number}: records below {extent.begin} are deleted; what stood there counts as missing"
-                )
-    return tuple(notes)

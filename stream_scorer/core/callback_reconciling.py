@@ -1,0 +1,269 @@
+"""The judge of the campaign side: every score at or over the threshold has exactly one final receipt, or waits.
+
+Fed in this order: the scores; the callbacks of the callbacks topic and its retry tiers; the receipts and the rejected
+records; at last the offsets that planner and deliverer have committed then. A callback waits where the deliverer has
+not committed its record. What was committed before everything was read bounds what must be there, what is committed at
+the end bounds what may be there; a record between the two may be either.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from stream_scorer.core.avro import UndecodableError
+from stream_scorer.core.callback_findings import CallbackCounts, CallbackReport
+from stream_scorer.core.events import Partition
+from stream_scorer.core.findings import MAX_FINDINGS, Finding, FindingKind, Findings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from stream_scorer.core.avro import Codec
+    from stream_scorer.core.reconciling_books import Place, Span
+
+_OUTCOMES: Final = {"DELIVERED": "delivered", "REFUSED": "refused", "GAVE_UP": "gave_up", "EXPIRED": "expired"}
+
+
+class Codecs(NamedTuple):
+    """Of ``ContactScore``, ``CampaignCallback`` and ``CallbackReceipt``."""
+
+    score: Codec
+    callback: Codec
+    receipt: Codec
+
+
+@dataclass(slots=True)
+class _Call:
+    """One callback: where its records and its receipts stand. ``waits`` is where the deliverer had not committed it."""
+
+    callback_id: str
+    seen_at: Place
+    waits: list[Place] = field(default_factory=list)
+    receipts: list[tuple[str, Place]] = field(default_factory=list)
+
+
+class CallbackReconciliation:
+    """See the module's text. Not to be used after `result`.
+
+    Args:
+        topic: the scores topic.
+        group_id: the group that plans callbacks.
+        spans: for each partition of the scores topic where that group stands.
+        taken: for each partition of the callbacks topic and the retry tiers, what the deliverer had committed before
+            anything was read; a partition without a commit is left out.
+        threshold: scores from here on call.
+        codecs: of the records.
+        max_findings: how many findings of each kind are kept; all are counted.
+    """
+
+    def __init__(
+        self,
+        topic: str,
+        group_id: str,
+        spans: Mapping[int, Span],
+        taken: Mapping[Partition, int],
+        *,
+        threshold: float,
+        codecs: Codecs,
+        max_findings: int = MAX_FINDINGS,
+    ) -> None:
+        self._topic = topic
+        self._group_id = group_id
+        self._spans = spans
+        self._taken = taken
+        self._threshold = threshold
+        self._codecs = codecs
+        self._findings = Findings(max_findings)
+        self._counts: Counter[str] = Counter()
+        # Of every score that was read, in order.
+        self._offsets = {partition: array("q") for partition in spans}
+        # By partition and offset of a score: the contact it is about, and then the callback that it is in.
+        self._contacts: dict[tuple[int, int], str] = {}
+        self._call_of: dict[tuple[int, int], int] = {}
+        self._unusable: dict[tuple[int, int], int] = {}
+        self._calls: list[_Call] = []
+        self._numbers: dict[str, int] = {}
+
+    # --- what was read
+
+    def score(self, partition: int, offset: int, value: bytes | None) -> None:
+        """A record of the scores topic, as a read_committed reader finds it."""
+        span = self._spans[partition]
+        if offset >= span.committed:
+            self._counts["unplanned"] += 1
+        elif offset >= span.start:
+            self._counts["scores"] += 1
+            self._offsets[partition].append(offset)
+            try:
+                fields = self._codecs.score.decode(value)
+            except UndecodableError:
+                self._unusable[partition, offset] = 0
+                return
+            if fields["score"] >= self._threshold and not fields["review_reasons"]:
+                self._contacts[partition, offset] = fields["contact_id"]
+
+    def callback(self, value: bytes | None, place: Place) -> None:
+        """A record of the callbacks topic or of a retry tier."""
+        try:
+            fields = self._codecs.callback.decode(value)
+        except UndecodableError:
+            self._counts["foreign"] += 1
+            return
+        call = self._call(fields, place)
+        if _waits(place, self._taken):
+            call.waits.append(place)
+
+    def receipt(self, value: bytes | None, place: Place) -> None:
+        """A record of the receipts topic."""
+        try:
+            fields = self._codecs.receipt.decode(value)
+        except UndecodableError:
+            self._counts["foreign"] += 1
+            return
+        call = self._call(fields, place)
+        if call.receipts:
+            what = f"callback {call.callback_id} has one more receipt, after that at {call.receipts[0][1]}"
+            self._add(FindingKind.DOUBLED, fields["sources"][0] if fields["sources"] else "", what, place)
+        call.receipts.append((_OUTCOMES[fields["outcome"]], place))
+
+    def rejected(self, source: str, place: Place) -> None:
+        """A record of the rejected callbacks topic, by its header ``stream-scorer-source``."""
+        found = self._place_of(source)
+        if found in self._unusable:
+            self._unusable[found] += 1
+            if self._unusable[found] > 1:
+                self._add(FindingKind.DOUBLED, source, "stands on the rejected topic twice", place)
+
+    # --- what it comes to
+
+    def result(
+        self, committed: Mapping[int, int], taken: Mapping[Partition, int], notes: Sequence[str] = ()
+    ) -> CallbackReport:
+        """Judge.
+
+        Args:
+            committed: the planner's committed offsets on the scores topic now.
+            taken: the deliverer's, as at the beginning, now.
+            notes: what limits the statement.
+        """
+        self._judge_calls(taken)
+        self._judge_scores(committed)
+        counts = {name: self._counts[name] for name in CallbackCounts.__dataclass_fields__}
+        return CallbackReport(
+            topic=self._topic,
+            group_id=self._group_id,
+            threshold=self._threshold,
+            counts=CallbackCounts(**counts),
+            violations=self._findings.counts,
+            findings=self._findings.first,
+            before=self._counts["before"],
+            below=self._counts["below"],
+            foreign=self._counts["foreign"],
+            notes=tuple(notes),
+        )
+
+    def _judge_calls(self, taken: Mapping[Partition, int]) -> None:
+        """A callback that has ended must not wait as well, nor wait twice."""
+        for call in self._calls:
+            still = [place for place in call.waits if _waits(place, taken)]
+            if still and call.receipts:
+                what = f"callback {call.callback_id} has the receipt at {call.receipts[0][1]} and still waits"
+                self._add(FindingKind.DOUBLED, "", what, still[0])
+            elif len(still) > 1:
+                what = f"callback {call.callback_id} waits twice, at {still[0]} too"
+                self._add(FindingKind.DOUBLED, "", what, still[1])
+
+    def _judge_scores(self, committed: Mapping[int, int]) -> None:
+        judged: set[int] = set()
+        self._counts["called"] = len(self._contacts)
+        for key in self._contacts:
+            number = self._call_of.get(key)
+            if number is None:
+                self._miss(key, "has neither a receipt nor a callback that waits")
+                continue
+            judged.add(number)
+            call = self._calls[number]
+            if call.receipts:
+                self._counts[call.receipts[0][0]] += 1
+            elif call.waits:
+                self._counts["waiting"] += 1
+            else:
+                self._miss(key, f"its callback {call.callback_id} was taken, but has no receipt and waits nowhere")
+        self._counts["callbacks"] = len(judged)
+        for key, times in self._unusable.items():
+            self._counts["unusable"] += times > 0
+            if not times:
+                self._miss(key, "is no score, and does not stand on the rejected topic")
+        for key, number in self._call_of.items():
+            if key[1] >= committed.get(key[0], 0):
+                what = "is in a callback, but the group has not committed it"
+                self._add(FindingKind.EARLY, self._source(key), what, self._calls[number].seen_at)
+
+    # --- private
+
+    def _call(self, fields: dict[str, Any], place: Place) -> _Call:
+        """The callback of a record; its sources are entered when it is seen for the first time."""
+        number = self._numbers.get(fields["callback_id"])
+        if number is not None:
+            return self._calls[number]
+        number = self._numbers[fields["callback_id"]] = len(self._calls)
+        call = _Call(fields["callback_id"], place)
+        self._calls.append(call)
+        for source, contact_id in zip(fields["sources"], fields["contact_ids"], strict=False):
+            self._enter(source, contact_id, number, place)
+        return call
+
+    def _enter(self, source: str, contact_id: str, number: int, place: Place) -> None:
+        key = self._place_of(source)
+        if key is None:
+            self._counts["foreign"] += 1
+            return
+        span = self._spans[key[0]]
+        if key[1] < span.start:
+            self._counts["before"] += 1
+            return
+        if key not in self._contacts and key[1] < span.committed:
+            if self._was_read(key):
+                self._counts["below"] += 1
+            else:
+                self._add(FindingKind.NO_INPUT, source, "is in a callback, but no reader finds this score", place)
+            return
+        other = self._call_of.setdefault(key, number)
+        if other != number:
+            what = f"is in callback {self._calls[number].callback_id} and in {self._calls[other].callback_id}"
+            self._add(FindingKind.DOUBLED, source, what, place)
+        if self._contacts.get(key, contact_id) != contact_id:
+            self._add(FindingKind.WRONG_CONTACT, source, "its callback names another contact", place)
+
+    def _place_of(self, source: str) -> tuple[int, int] | None:
+        """Partition and offset of a source, if it is one of the topic."""
+        topic, _, rest = source.rpartition("/")[0].rpartition("/")
+        offset = source.rpartition("/")[2]
+        if topic != self._topic or not (rest.isdecimal() and offset.isdecimal() and source.isascii()):
+            return None
+        return (int(rest), int(offset)) if int(rest) in self._spans else None
+
+    def _was_read(self, key: tuple[int, int]) -> bool:
+        offsets = self._offsets[key[0]]
+        index = bisect_left(offsets, key[1])
+        return index < len(offsets) and offsets[index] == key[1]
+
+    def _source(self, key: tuple[int, int]) -> str:
+        return f"{self._topic}/{key[0]}/{key[1]}"
+
+    def _miss(self, key: tuple[int, int], what: str) -> None:
+        self._counts["missing"] += 1
+        self._findings.add(Finding(FindingKind.MISSING, self._source(key), what))
+
+    def _add(self, kind: FindingKind, source: str, what: str, place: Place) -> None:
+        self._findings.add(Finding(kind, source, what, str(place)))
+
+
+def _waits(place: Place, taken: Mapping[Partition, int]) -> bool:
+    """Whether the deliverer had not committed the record when ``taken`` was read."""
+    return place.offset >= taken.get(Partition(place.topic, place.partition), 0)

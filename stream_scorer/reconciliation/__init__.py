@@ -1,0 +1,9 @@
+"""Proves on live topics that nothing was lost or doubled: contacts and their outcomes, scores and their receipts."""
+
+from __future__ import annotations
+
+from stream_scorer.reconciliation.callbacks import reconcile_callbacks
+from stream_scorer.reconciliation.reading import Progress
+from stream_scorer.reconciliation.scores import reconcile
+
+__all__ = ["Progress", "reconcile", "reconcile_callbacks"]

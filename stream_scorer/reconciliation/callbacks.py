@@ -1,0 +1,127 @@
+"""Proves on live topics that every high score reached its end once; judged by `core.callback_reconciling`.
+
+Read in the order of `stream_scorer.reconciliation.scores`, for the same reasons: the commits of planner and deliverer,
+how far all topics go, the topics, the commits again. So the campaign workers may go on meanwhile.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from stream_scorer.core.avro import Codec
+from stream_scorer.core.callback_reconciling import CallbackReconciliation, Codecs
+from stream_scorer.core.events import Partition
+from stream_scorer.core.reconciling import Place
+from stream_scorer.kafka.reading import Extent, LogReader
+from stream_scorer.kafka.topics import check_topics, existing_topics
+from stream_scorer.reconciliation.reading import Reading, check_not_set_back, commit_notes, deleted_notes, span_of
+from stream_scorer.schema_files import SchemaFile, load_schema
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from stream_scorer.core.callback_findings import CallbackReport
+    from stream_scorer.kafka.reading import Commit, Record
+    from stream_scorer.reconciliation.reading import Progress
+    from stream_scorer.settings import Settings
+
+_SOURCE: Final = "stream-scorer-source"
+# More than `callbacks.retry_delays_s` names now there may have been before.
+_MAX_TIERS: Final = 4
+_SCHEMAS: Final = (SchemaFile.CONTACT_SCORE, SchemaFile.CAMPAIGN_CALLBACK, SchemaFile.CALLBACK_RECEIPT)
+
+
+def reconcile_callbacks(
+    settings: Settings, *, progress: Progress | None = None, timeout_s: float = 60.0
+) -> CallbackReport | None:
+    """Read scores, callbacks, receipts and commits, and return what they come to; None: no campaign worker has run.
+
+    The threshold is that of the settings now: scores that were planned under another one are counted, not judged.
+
+    Args:
+        settings: the campaign worker's.
+        progress: told after every batch.
+        timeout_s: how long anything may go without progress: a broker that is away, an open transaction.
+
+    Raises:
+        CheckFailed: a group was set back meanwhile.
+        BrokerError: Kafka cannot be reached, a topic is missing, or a transaction stays open.
+    """
+    settings.require_supported()
+    topic, group_id = settings.topics.scores, settings.callbacks_group_id
+    partitions = check_topics(settings, [topic])
+    log = LogReader(settings, group_id, timeout_s=timeout_s)
+    first = log.commits(topic, partitions[topic])
+    if not first:
+        return None
+    queues = _Queues(settings, timeout_s)
+    taken = queues.taken()
+    partitions |= check_topics(settings, settings.topics.campaign(tiers=0)) | queues.partitions
+    outputs = {name: log.extents(name, count) for name, count in partitions.items() if name != topic}
+    for name, extents in outputs.items():
+        log.wait_until_decided(name, extents)
+    inputs = log.stable_extents(topic, partitions[topic])
+    spans = {number: span_of(first.get(number), extent) for number, extent in inputs.items()}
+    judge = CallbackReconciliation(
+        topic,
+        group_id,
+        spans,
+        taken,
+        threshold=settings.callbacks.threshold,
+        codecs=Codecs(*(Codec.single_object(load_schema(one)) for one in _SCHEMAS)),
+    )
+    read = {number: Extent(spans[number].start, max(spans[number].start, inputs[number].end)) for number in inputs}
+    _read(judge, settings, queues.partitions, Reading(log, {topic: read, **outputs}, progress))
+    second = log.commits(topic, partitions[topic])
+    check_not_set_back(group_id, topic, first, second)
+    receipts = settings.topics.receipts
+    notes = [*commit_notes(topic, first, inputs), *deleted_notes({receipts: outputs[receipts]})]
+    return judge.result({number: commit.offset for number, commit in second.items()}, queues.taken(), notes)
+
+
+class _Queues:
+    """The callbacks topic and the retry tiers that exist, and what the deliverer has committed of them."""
+
+    def __init__(self, settings: Settings, timeout_s: float) -> None:
+        topics = settings.topics
+        tiers = existing_topics(settings, topics.retries(_MAX_TIERS))
+        self.partitions = check_topics(settings, [topics.callbacks, *tiers])
+        self._group_id = settings.delivery_group_id
+        self._log = LogReader(settings, self._group_id, timeout_s=timeout_s)
+        self._before: dict[str, dict[int, Commit]] = {}
+
+    def taken(self) -> dict[Partition, int]:
+        """The deliverer's committed offsets.
+
+        Raises:
+            CheckFailed: they were set back since they were read before.
+        """
+        now = {name: self._log.commits(name, count) for name, count in self.partitions.items()}
+        for name, before in self._before.items():
+            check_not_set_back(self._group_id, name, before, now[name])
+        self._before = now
+        return {
+            Partition(name, number): commit.offset
+            for name, commits in now.items()
+            for number, commit in commits.items()
+        }
+
+
+def _read(judge: CallbackReconciliation, settings: Settings, queues: Iterable[str], reading: Reading) -> None:
+    topics = settings.topics
+    for record in reading.records(topics.scores):
+        judge.score(record.partition, record.offset, record.value)
+    for name in queues:
+        for record in reading.records(name):
+            judge.callback(record.value, Place(name, record.partition, record.offset))
+    for record in reading.records(topics.receipts):
+        judge.receipt(record.value, Place(topics.receipts, record.partition, record.offset))
+    for record in reading.records(topics.callbacks_rejected):
+        source = _source(record)
+        if source is not None:
+            judge.rejected(source, Place(topics.callbacks_rejected, record.partition, record.offset))
+
+
+def _source(record: Record) -> str | None:
+    """The source that the record's headers name."""
+    return next(((value or b"").decode(errors="replace") for name, value in record.headers if name == _SOURCE), None)

@@ -1,0 +1,102 @@
+"""What both reconciliations need: topics read one after the other, and commits that were not set back meanwhile."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from stream_scorer.core.reconciling import Span
+from stream_scorer.errors import CheckFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from stream_scorer.kafka.reading import Commit, Extent, LogReader, Record
+
+
+class Progress(Protocol):
+    """Told how far it is."""
+
+    def __call__(self, doing: str, done: int, total: int) -> None:
+        """``done`` of about ``total`` offsets are read; ``doing`` names the topic."""
+
+
+class Reading:
+    """Reads topic after topic and tells how far it is."""
+
+    def __init__(self, log: LogReader, topics: Mapping[str, Mapping[int, Extent]], progress: Progress | None) -> None:
+        self._log = log
+        self._topics = topics
+        self._progress = progress
+        self._total = sum(extent.end - extent.begin for extents in topics.values() for extent in extents.values())
+        self._done = 0
+
+    def records(self, topic: str) -> Iterator[Record]:
+        """Yield the records of a topic, each partition's in order."""
+        extents = self._topics[topic]
+        before = self._done
+        for batch in self._log.read(topic, extents):
+            yield from batch
+            self._done += len(batch)
+            self._tell(topic)
+        # Markers and gaps are passed as well.
+        self._done = before + sum(extent.end - extent.begin for extent in extents.values())
+        self._tell(topic)
+
+    def _tell(self, topic: str) -> None:
+        if self._progress is not None:
+            self._progress(topic, self._done, self._total)
+
+
+def span_of(commit: Commit | None, extent: Extent) -> Span:
+    """Return what is to be judged on a partition: what its log no longer holds is not.
+
+    A commit that does not say where its group began is not the worker's (an operator's reset); a worker that finds it
+    begins there.
+    """
+    if commit is None:
+        return Span(extent.begin, extent.begin)
+    start = max(commit.offset if commit.start is None else commit.start, extent.begin)
+    return Span(start, max(start, commit.offset))
+
+
+def check_not_set_back(group_id: str, topic: str, first: Mapping[int, Commit], second: Mapping[int, Commit]) -> None:
+    """Check that a group has only gone forward between two readings.
+
+    Raises:
+        CheckFailed: it has not; names the partition.
+    """
+    for number, commit in first.items():
+        again = second.get(number)
+        if again is None or again.offset < commit.offset:
+            raise CheckFailed(
+                f"{topic}/{number}: group {group_id} had committed {commit.offset}, and then"
+                f" {'nothing' if again is None else again.offset}: it was set back meanwhile, run this again"
+            )
+
+
+def deleted_notes(outputs: Mapping[str, Mapping[int, Extent]]) -> list[str]:
+    """Say which topics no longer hold their first records."""
+    return [
+        f"{name}/{number}: records below {extent.begin} are deleted; what stood there counts as missing"
+        for name, extents in outputs.items()
+        for number, extent in extents.items()
+        if extent.begin > 0
+    ]
+
+
+def commit_notes(topic: str, commits: Mapping[int, Commit], inputs: Mapping[int, Extent]) -> list[str]:
+    """Say what below the commits could not be checked."""
+    notes = []
+    for number, commit in commits.items():
+        begin = inputs[number].begin
+        if commit.start is None:
+            notes.append(
+                f"{topic}/{number}: the commit {commit.offset} does not say where its group began, so it is not the"
+                " worker's: nothing below it was checked"
+            )
+        elif commit.start < begin:
+            notes.append(
+                f"{topic}/{number}: the group began at {commit.start}, and the log holds only what is from {begin} on:"
+                " nothing below that was checked"
+            )
+    return notes
