@@ -21,10 +21,9 @@ from stream_scorer.genesys.client import ScoringClient
 from stream_scorer.genesys.quota import Quota
 from stream_scorer.genesys.wire import body_overhead, encode_contact
 from stream_scorer.kafka.client_logs import client_logger
-from stream_scorer.kafka.config import consumer_config, producer_config
-from stream_scorer.kafka.limits import max_message_bytes
-from stream_scorer.kafka.sink import TransactionalSink
+from stream_scorer.kafka.config import consumer_config
 from stream_scorer.kafka.source import Source
+from stream_scorer.kafka.writing import make_sink
 from stream_scorer.schema_files import SchemaFile, load_schema
 from stream_scorer.scoring.asking import Asker
 from stream_scorer.scoring.clock import Clock
@@ -44,9 +43,6 @@ if TYPE_CHECKING:
 
 # How often the loop may stand still before /livez says so: several times what any of its calls may take.
 _LIVE_LIMIT_S: Final = 120.0
-# A share of the socket time-out after which librdkafka may have sent an EndTxn a second time (see kafka.sink).
-_LATE_SHARE: Final = 0.9
-_COMMIT_BUDGET_S: Final = 20.0
 _MAX_RECORD_BYTES: Final = 4 * 1024 * 1024
 
 
@@ -62,7 +58,7 @@ class ScoringService:
         self._stopping = threading.Event()
         self.metrics = PrometheusMetrics()
         self._clock = system_clock()
-        self.observe = Observer(structlog.get_logger("stream_scorer"), self.metrics, self._clock.monotonic)
+        self.observe = Observer(structlog.get_logger("stream_scorer"), self.metrics, self._clock)
 
     def stop(self) -> None:
         """Ask the service to finish what is in flight and to end; safe in a signal handler and before ``run``."""
@@ -93,7 +89,7 @@ class ScoringService:
         # What a broker outage can take out of the window and give back: more is never finished and uncommitted.
         ledger = Ledger(remembered_limit=2 * settings.scoring.max_uncommitted)
         quota = Quota(settings.genesys.requests_per_minute)
-        holding = Holding(settings.genesys.probe_interval_s)
+        holding = Holding(settings.genesys.probe_interval_s, on_change=observe.holding, on_probe=observe.probed)
         asker = Asker(
             pool=pool,
             batcher=batcher,
@@ -118,6 +114,7 @@ class ScoringService:
             batcher=batcher,
             asker=asker,
             holding=holding,
+            quota=quota,
             ledger=ledger,
             clock=clock,
             observe=observe,
@@ -132,24 +129,8 @@ class ScoringService:
         settings = self._settings
         topics = settings.topics
         outputs = (topics.scores, topics.review, topics.rejected, topics.audit)
-        config = producer_config(settings, settings.kafka.transactional_id, logger=log)
-        configured_batch_bytes = config["batch.size"]
-        limits: dict[str, int] = {}
-
-        # A broker refuses a batch of records by its size: with batches smaller than any topic's limit, only a record
-        # that is too large by itself is ever refused.
-        def read_limits() -> None:
-            limits.update(max_message_bytes(settings, outputs))
-            config["batch.size"] = min(configured_batch_bytes, *limits.values())
-
-        read_limits()
-        sink = TransactionalSink(
-            config,
-            monotonic=self._clock.monotonic,
-            commit_budget_s=_COMMIT_BUDGET_S,
-            late_s=_LATE_SHARE * config["socket.timeout.ms"] / 1000,
-            own_timeout_s=config["transaction.timeout.ms"] / 2000,
-            on_refused=read_limits,
+        sink, limits = make_sink(
+            settings, settings.kafka.transactional_id, outputs, monotonic=self._clock.monotonic, logger=log
         )
         output_topics = OutputTopics(topics.scores, topics.review, topics.rejected, topics.audit, limits)
         return Publisher(

@@ -59,15 +59,22 @@ class Answer:
 
 
 class WorkerProcess:
-    """One ``stream-scorer run``."""
+    """One ``stream-scorer run``, or another command that runs until it is told to stop."""
 
-    def __init__(self, settings: Mapping[str, str], arguments: Iterable[str], log_file: Path, admin_port: int) -> None:
+    def __init__(
+        self,
+        settings: Mapping[str, str],
+        arguments: Iterable[str],
+        log_file: Path,
+        admin_port: int,
+        command: str = "run",
+    ) -> None:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("STREAM_SCORER_", "GENESYS_", "OTEL_"))}
         self.admin_port = admin_port
         self.log_file = log_file
         with log_file.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "stream_scorer", "run", *arguments],
+                [sys.executable, "-m", "stream_scorer", command, *arguments],
                 env={**kept, "PYTHONPATH": str(ROOT), **settings},
                 stdin=subprocess.DEVNULL,
                 stdout=log,

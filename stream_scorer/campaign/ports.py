@@ -34,4 +34,7 @@ class Target(Protocol):
         """The body of a callback: what is sent, byte for byte, at every attempt."""
 
     def deliver(self, callback: Callback) -> DeliveryAnswer:
-        """Makes one attempt. Blocks until the answer or the deadline; nothing a network or a receiver does is raised."""
+        """Makes one attempt. Blocks until the answer or the deadline; nothing that a receiver does is raised."""
+
+    def close(self) -> None:
+        """Lets its connections go."""

@@ -34,6 +34,9 @@ class _Commands(LazyGroup):
             "demo": Lazy("stream_scorer.cli.demo:demo", "See it all work, on this machine alone."),
             "produce": Lazy("stream_scorer.cli.produce:produce", "Put the contacts of a file on the features topic."),
             "run": Lazy("stream_scorer.cli.run:run", "Score contacts from Kafka until told to stop."),
+            "callbacks": Lazy(
+                "stream_scorer.cli.callbacks:callbacks", "Tell the campaign manager about high scores, once each."
+            ),
             "reconcile": Lazy(
                 "stream_scorer.cli.reconcile:reconcile", "Prove that every contact has exactly one outcome."
             ),

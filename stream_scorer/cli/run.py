@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import gc
-import os
-import signal
-import sys
-import threading
-from types import FrameType
-from typing import Annotated, Final
+from typing import Annotated
 
 import structlog
 import typer
 
 from stream_scorer.cli.config import all_warnings
 from stream_scorer.cli.options import ConfigOption
+from stream_scorer.cli.stopping import obey_signals
 from stream_scorer.kafka.config import check_properties
 from stream_scorer.kafka.start import scoring_start, write_start
 from stream_scorer.kafka.topics import check_topics
 from stream_scorer.settings import load_settings
 from stream_scorer.telemetry import configure_logging
 from stream_scorer.wiring import ScoringService
-
-# Over scoring.shutdown_timeout_s: leaving the group and closing connections has to fit in here.
-_CLOSING_S: Final = 4.0
 
 
 def run(
@@ -50,7 +43,7 @@ def run(
     check_topics(settings, settings.topics.scoring)
     write_start(settings, scoring_start(settings), chosen=start is not None)
     service = ScoringService(settings)
-    _obey_signals(service, settings.scoring.shutdown_timeout_s + _CLOSING_S)
+    obey_signals(service.stop, settings.scoring.shutdown_timeout_s)
     log.info("started", group_id=settings.kafka.group_id, instance_id=settings.kafka.instance_id)
     # The contacts that wait are many, live for seconds and form no cycles: with Python's thresholds the collector walks
     # them again and again, which took a third of the loop's time (docs/benchmarks.md).
@@ -58,28 +51,3 @@ def run(
     gc.set_threshold(10_000, 20, 50)
     service.run()
     log.info("stopped")
-
-
-def _obey_signals(service: ScoringService, limit_s: float) -> None:
-    """The first signal only sets a flag; the second, or the end of ``limit_s``, ends the process where it stands.
-
-    That is safe: what was not committed is read again by the next worker.
-    """
-    asked = threading.Event()
-
-    def obey(number: int, _frame: FrameType | None) -> None:
-        if asked.is_set():
-            os._exit(128 + number)
-        asked.set()
-        service.stop()
-        timer = threading.Timer(limit_s, _give_up)
-        timer.daemon = True
-        timer.start()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, obey)
-
-
-def _give_up() -> None:
-    print("stream-scorer: closing took too long; what is not committed is read again", file=sys.stderr, flush=True)  # noqa: T201
-    os._exit(1)

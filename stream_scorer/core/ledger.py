@@ -101,6 +101,10 @@ class RecordLedger(Generic[OutcomeT]):
         owned = self._owned.get(head.partition)
         return owned is not None and owned.token == head.token
 
+    def owns_partition(self, partition: Partition) -> bool:
+        """Whether a partition is owned now."""
+        return partition in self._owned
+
     @property
     def partitions(self) -> list[Partition]:
         """The partitions owned now."""

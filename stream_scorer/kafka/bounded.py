@@ -28,7 +28,7 @@ def within(limit_s: float, call: Callable[[], T]) -> T:
     Raises:
         HungError: it did not come back within ``limit_s`` seconds.
     """
-    # Not SimpleQueue: see scoring.pool.
+    # Not SimpleQueue: see stream_scorer.pool.
     answers: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue()
 
     def work() -> None:

@@ -31,6 +31,8 @@ from stream_scorer.settings.fields import (
 )
 
 Secret = Annotated[SecretStr, Field(min_length=1, max_length=10_000)]
+# The retry topics' names end with -1 to -4; those of higher tiers are read even where the setting has become shorter.
+_MOST_TIERS = 4
 Property = StrictBool | StrictInt | Annotated[float, Field(strict=True)] | StrictStr
 
 
@@ -162,7 +164,10 @@ class VerificationSettings(Section):
 
 
 class CallbacksSettings(Section):
-    """The campaign worker. ``run`` does not use them; they are checked, since files are shared."""
+    """The campaign worker. ``run`` does not use them; they are checked, since files are shared.
+
+    ``probe_interval_s``: how often a receiver is asked that has answered 410.
+    """
 
     target: Literal["webhook", "genesys-outbound", "log"] = "webhook"
     url: ExactUrl | None = Field(default=None, repr=False)
@@ -172,12 +177,22 @@ class CallbacksSettings(Section):
     group_id: Text | None = None
     max_contacts: Annotated[Count, Field(le=1000)] = 75
     linger_ms: Milliseconds = 200
-    retry_delays_s: Annotated[tuple[Seconds, ...], Field(min_length=1, max_length=4)] = (60, 600, 3600, 21600)
+    retry_delays_s: Annotated[tuple[Seconds, ...], Field(min_length=1, max_length=_MOST_TIERS)] = (60, 600, 3600, 21600)
     max_per_minute: Count | None = None
     max_age_s: Seconds = 86400
+    probe_interval_s: Seconds = 10
     allow_http: bool = False
     contact_list_id: Text | None = None
     admin_port: Port = 9465
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if list(self.retry_delays_s) != sorted(self.retry_delays_s):
+            text = (
+                "callbacks.retry_delays_s must be in ascending order: each tier is for what has waited in those before"
+            )
+            raise contradiction(text, "callbacks.retry_delays_s")
+        return self
 
 
 class AdminSettings(Section):
@@ -209,16 +224,41 @@ class TopicsSettings(Section):
                     " the scorer would read what it writes, for ever"
                 )
                 raise contradiction(text, f"topics.{output}", "topics.features")
+        self._check_campaign()
         return self
+
+    def _check_campaign(self) -> None:
+        """No loop of the campaign worker reads what it, or the other, writes for somebody else."""
+        tiers = self.retries()
+        written = {
+            "callbacks": self.callbacks,
+            "callbacks_rejected": self.callbacks_rejected,
+            "receipts": self.receipts,
+        }
+        read = {"scores": (self.scores,), "callbacks": (self.callbacks,), "callbacks_retry": tiers}
+        for reads, names in read.items():
+            for writes, name in written.items():
+                if name in names and reads != writes:
+                    text = (
+                        f"topics.{writes} and topics.{reads} are both {name!r}:"
+                        " the campaign worker would take its own records for something else"
+                    )
+                    raise contradiction(text, f"topics.{writes}", f"topics.{reads}")
+        if self.scores in tiers:
+            text = f"topics.scores is {self.scores!r}, which is a retry tier of topics.callbacks_retry"
+            raise contradiction(text, "topics.scores", "topics.callbacks_retry")
 
     @property
     def scoring(self) -> tuple[str, ...]:
         """What the scoring worker uses, each name once, its input first."""
         return tuple(dict.fromkeys((self.features, self.scores, self.review, self.rejected, self.audit)))
 
+    def retries(self, tiers: int = _MOST_TIERS) -> tuple[str, ...]:
+        """The topics of so many retry tiers, tier 1 first; without a number, of all there can be."""
+        return tuple(f"{self.callbacks_retry}-{tier}" for tier in range(1, tiers + 1))
+
     def campaign(self, tiers: int) -> tuple[str, ...]:
         """What the campaign worker uses, each name once, its input first; ``tiers`` is the number of retry tiers."""
-        retries = (f"{self.callbacks_retry}-{tier}" for tier in range(1, tiers + 1))
         return tuple(
-            dict.fromkeys((self.scores, self.callbacks, *retries, self.callbacks_rejected, self.receipts)),
+            dict.fromkeys((self.scores, self.callbacks, *self.retries(tiers), self.callbacks_rejected, self.receipts)),
         )

@@ -80,6 +80,7 @@ DEFAULTS = {
         "retry_delays_s": (60, 600, 3600, 21600),
         "max_per_minute": None,
         "max_age_s": 86400,
+        "probe_interval_s": 10,
         "allow_http": False,
         "contact_list_id": None,
         "admin_port": 9465,

@@ -1,0 +1,234 @@
+"""What the campaign worker tells the world: log lines, metrics, and the state behind ``/livez`` and ``/readyz``.
+
+Each loop has an observer of its own, called by its thread and read by the admin server's. Lines are about events of the
+whole, never one a callback.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Protocol
+
+from stream_scorer.core.callbacks import DeliveryKind
+from stream_scorer.core.delivering import Ended, Postponed
+from stream_scorer.kafka.sink import Committed, RecordsRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from stream_scorer.core.callbacks import DeliveryAnswer
+    from stream_scorer.core.delivering import DeliveryOutcome
+    from stream_scorer.core.events import Partition
+    from stream_scorer.core.planning import Plan
+    from stream_scorer.kafka.sink import Publication
+
+
+class Log(Protocol):
+    """A structlog logger, as far as it is used here."""
+
+    def info(self, event: str, **fields: Any) -> Any:
+        """Worth a line on a normal day."""
+
+    def warning(self, event: str, **fields: Any) -> Any:
+        """Somebody may want to look."""
+
+
+class Metrics(Protocol):
+    """See ``campaign_telemetry.CampaignMetrics``. Amounts are sums."""
+
+    def consumed(self, records: int, *, loop: str) -> None:
+        """Records read."""
+
+    def transaction(self, *, loop: str, outcome: str) -> None:
+        """One transaction: ``committed``, ``refused`` or ``failed``."""
+
+    def planned(self, callbacks: int, contacts: int) -> None:
+        """Callbacks that are planned for good, and the contacts in them."""
+
+    def finished(self, callbacks: int, *, outcome: str) -> None:
+        """Callbacks with a receipt: ``delivered``, ``refused``, ``gave_up`` or ``expired``."""
+
+    def unusable(self, records: int, *, reason: str) -> None:
+        """Records set aside."""
+
+    def postponed(self, callbacks: int, *, tier: int, reason: str) -> None:
+        """Callbacks written to a retry tier."""
+
+    def attempt(self, duration_s: float, *, status: int | None, result: str) -> None:
+        """One request to the campaign manager."""
+
+    def in_flight(self, requests: int) -> None:
+        """Requests at the campaign manager now."""
+
+    def waiting(self, callbacks: Mapping[str, int]) -> None:
+        """Callbacks in memory that are not under way, by reason."""
+
+    def uncommitted(self, callbacks: int) -> None:
+        """Callbacks read and not yet committed."""
+
+    def holding(self, held: bool) -> None:
+        """Whether the target is switched off."""
+
+
+class LoopObserver:
+    """What both loops have in common.
+
+    Args:
+        name: of the loop, as lines and metrics say it.
+        log: where lines go.
+        metrics: where sums go.
+        monotonic: clock in seconds.
+    """
+
+    def __init__(self, name: str, log: Log, metrics: Metrics, monotonic: Callable[[], float]) -> None:
+        self._name = name
+        self._log = log
+        self._metrics = metrics
+        self._monotonic = monotonic
+        self._trouble: str | None = None
+        self._beat_at = monotonic()
+        self._joined = False
+        self._draining = False
+
+    def beat(self) -> None:
+        """The loop went round."""
+        self._beat_at = self._monotonic()
+
+    def draining(self) -> None:
+        """The loop is about to end."""
+        self._draining = True
+        self._log.info("draining", loop=self._name)
+
+    def consumed(self, records: int) -> None:
+        """Records were read."""
+        self._metrics.consumed(records, loop=self._name)
+
+    def assigned(self, partition: Partition, next_offset: int) -> None:
+        """A partition is ours from now on."""
+        self._joined = True
+        self._log.info(
+            "partition assigned",
+            loop=self._name,
+            topic=partition.topic,
+            partition=partition.number,
+            offset=next_offset,
+        )
+
+    def disowned(self, partitions: Iterable[Partition]) -> None:
+        """Partitions are not ours any more."""
+        for partition in partitions:
+            self._log.info("partition given up", loop=self._name, topic=partition.topic, partition=partition.number)
+
+    def transaction(self, publication: Publication) -> None:
+        """A transaction ended."""
+        match publication:
+            case Committed():
+                self._metrics.transaction(loop=self._name, outcome="committed")
+            case RecordsRefused(errors):
+                self._metrics.transaction(loop=self._name, outcome="refused")
+                self._log.warning(
+                    "records refused", loop=self._name, records=len(errors), detail=next(iter(errors.values()))
+                )
+            case _:
+                self._metrics.transaction(loop=self._name, outcome="failed")
+
+    def kafka_trouble(self, message: str | None) -> None:
+        """Nothing can be written for now, or that is over (None)."""
+        if message is None:
+            self._log.info("publishing again", loop=self._name, after=self._trouble)
+        elif message != self._trouble:
+            self._log.warning("publishing failed, trying again", loop=self._name, detail=message)
+        self._trouble = message
+
+    def why_not_live(self, limit_s: float) -> str | None:
+        """Why the process should be restarted, if it should."""
+        silent_s = self._monotonic() - self._beat_at
+        return f"{self._name}: the loop has stood still for {silent_s:.0f} s" if silent_s > limit_s else None
+
+    def why_not_ready(self) -> str | None:
+        """Why no work is being done right now, if none is."""
+        if self._draining:
+            return f"{self._name}: draining"
+        if not self._joined:
+            return f"{self._name}: starting: no partition assigned yet"
+        if self._trouble is not None:
+            return f"{self._name}: kafka: {self._trouble}"
+        return None
+
+
+class PlannerObserver(LoopObserver):
+    """What the planner tells."""
+
+    def planned(self, plan: Plan) -> None:
+        """A plan is committed."""
+        contacts = sum(len(callback.contact_ids) for callback in plan.callbacks)
+        if plan.callbacks:
+            self._metrics.planned(len(plan.callbacks), contacts)
+        if plan.expired:
+            self._metrics.finished(len(plan.expired), outcome="expired")
+        for unusable in plan.unusable:
+            self._metrics.unusable(1, reason=unusable.reason)
+
+
+class DelivererObserver(LoopObserver):
+    """What the deliverer tells."""
+
+    def __init__(self, name: str, log: Log, metrics: Metrics, monotonic: Callable[[], float]) -> None:
+        super().__init__(name, log, metrics, monotonic)
+        self._held: str | None = None
+        self._held_since = 0.0
+
+    def attempted(self, answer: DeliveryAnswer) -> None:
+        """An attempt ended."""
+        self._metrics.attempt(answer.latency_ms / 1000, status=answer.status, result=answer.kind.value)
+
+    def turned(self, campaign_id: str | None, answer: DeliveryAnswer) -> None:
+        """The attempts of a campaign fail from now on, or do not any more."""
+        if answer.kind is DeliveryKind.TRY_LATER:
+            self._log.warning("callbacks not taken, trying again", campaign_id=campaign_id, detail=answer.message)
+        else:
+            self._log.info("callbacks taken again", campaign_id=campaign_id)
+
+    def paced(self, campaign_id: str | None) -> None:
+        """A campaign has more callbacks than its pace allows."""
+        self._log.warning("callbacks paced", campaign_id=campaign_id, limit="callbacks.max_per_minute")
+
+    def holding(self, message: str | None) -> None:
+        """The target is switched off, or it is not any more (None)."""
+        self._metrics.holding(message is not None)
+        if message is not None:
+            self._held, self._held_since = message, self._monotonic()
+            self._log.warning("holding", reason=f"target switched off (410): {message}")
+        elif self._held is not None:
+            self._held = None
+            self._log.info("holding ended", after_s=round(self._monotonic() - self._held_since, 1))
+
+    def committed(self, outcomes: Iterable[DeliveryOutcome]) -> None:
+        """These outcomes are committed."""
+        ended: Counter[str] = Counter()
+        postponed: Counter[tuple[int, str]] = Counter()
+        for outcome in outcomes:
+            match outcome:
+                case Ended():
+                    ended[outcome.outcome.value.lower()] += 1
+                case Postponed():
+                    postponed[outcome.tier, outcome.why.value] += 1
+                case _:
+                    self._metrics.unusable(1, reason=outcome.reason)
+        for name, amount in ended.items():
+            self._metrics.finished(amount, outcome=name)
+        for (tier, reason), amount in postponed.items():
+            self._metrics.postponed(amount, tier=tier, reason=reason)
+
+    def state(self, *, in_flight: int, waiting: Mapping[str, int], uncommitted: int) -> None:
+        """How things stand, a few times a second."""
+        self._metrics.in_flight(in_flight)
+        self._metrics.waiting(waiting)
+        self._metrics.uncommitted(uncommitted)
+
+    def why_not_ready(self) -> str | None:
+        """Why nothing is being delivered right now, if nothing is."""
+        reason = super().why_not_ready()
+        if reason is None and self._held is not None:
+            return f"{self._name}: holding: target switched off (410): {self._held}"
+        return reason

@@ -1,0 +1,190 @@
+"""The first loop: scores at or over the threshold become callbacks, each in one transaction with its scores' offsets.
+
+One thread, the one that calls ``run``, owns the consumer, the producer and the ledger. Nothing waits here for anybody:
+a score's outcome is known when it is read, so all that is read is planned together, after ``linger_s`` at the latest.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Protocol
+
+from stream_scorer.campaign.encoding import refusal
+from stream_scorer.core.planning import Examined, ToCall, examine, plan
+from stream_scorer.kafka.sink import Committed, RecordsRefused
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable
+
+    from stream_scorer.campaign.encoding import CallbackEncoder
+    from stream_scorer.campaign.observing import PlannerObserver
+    from stream_scorer.campaign.ports import Target
+    from stream_scorer.clock import Clock
+    from stream_scorer.core.avro import Codec
+    from stream_scorer.core.events import Partition, SourceRecord
+    from stream_scorer.core.ledger import RecordLedger
+    from stream_scorer.core.planning import PlanningRules
+    from stream_scorer.kafka.committing import Committer
+    from stream_scorer.kafka.source import Owner
+
+_MAX_RECORDS = 2_000
+_READ_WAIT_S = 0.05
+_REOPEN_S = 1.0
+
+
+class PlanSource(Protocol):
+    """What is needed of the consumer; see ``kafka.source.Source``."""
+
+    def subscribe(self, owner: Owner) -> None:
+        """Joins the group."""
+
+    def read(self, max_records: int, wait_s: float) -> list[SourceRecord]:
+        """Reads what is there."""
+
+    def pause(self) -> None:
+        """Delivers nothing."""
+
+    def resume(self) -> None:
+        """Delivers again."""
+
+    def close(self) -> None:
+        """Leaves the group."""
+
+
+class Planner:
+    """The loop, and the books of the partitions it owns (``kafka.source.Owner``).
+
+    Args:
+        source: the scores.
+        committer: writes transactions.
+        ledger: the books.
+        codec: decodes ``ContactScore``.
+        target: makes the bodies.
+        encoder: makes the records.
+        rules: what holds now; the topics' limits may change.
+        clock: time.
+        observe: is told how it goes.
+        stopping: is set when it shall end.
+        linger_s: the longest time between reading a score and writing what it leads to.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: PlanSource,
+        committer: Committer[Examined],
+        ledger: RecordLedger[Examined],
+        codec: Codec,
+        target: Target,
+        encoder: CallbackEncoder,
+        rules: Callable[[], PlanningRules],
+        clock: Clock,
+        observe: PlannerObserver,
+        stopping: threading.Event,
+        linger_s: float,
+    ) -> None:
+        self._source = source
+        self._committer = committer
+        self._ledger = ledger
+        self._codec = codec
+        self._target = target
+        self._encoder = encoder
+        self._rules = rules
+        self._clock = clock
+        self._observe = observe
+        self._stopping = stopping
+        self._linger_s = linger_s
+        self._since: float | None = None
+        self._sizes: Counter[tuple[str | None, str]] = Counter()
+
+    def run(self) -> None:
+        """Works until ``stopping`` is set, then writes what is read and leaves the group.
+
+        Raises:
+            BrokerRefused: Kafka refuses us.
+            ProducerFenced: another running worker uses our transactional id.
+        """
+        while not self._committer.ready() and not self._stopping.wait(_REOPEN_S):
+            self._observe.beat()
+        self._source.subscribe(self)
+        try:
+            while not self._stopping.is_set():
+                self._take_in()
+                if self._is_due():
+                    self._write()
+                self._observe.beat()
+            self._observe.draining()
+            self._write()
+        finally:
+            self._source.close()
+
+    # --- the steps
+
+    def _take_in(self) -> None:
+        """Topic → ledger, each record with its outcome."""
+        room = _MAX_RECORDS - self._ledger.uncommitted
+        (self._source.resume if room > 0 else self._source.pause)()
+        records = self._source.read(max(room, 1), _READ_WAIT_S)
+        now_ms, rules = self._clock.unix_ms(), self._rules()
+        for record in records:
+            if not self._ledger.read(record):
+                continue
+            one = examine(record, codec=self._codec, writer=self._target, rules=rules, now_ms=now_ms)
+            self._ledger.finish(one)
+            if isinstance(one, ToCall):
+                self._sizes[one.score.campaign_id, one.score.model_id] += 1
+        if records:
+            self._observe.consumed(len(records))
+        if self._since is None and self._ledger.uncommitted:
+            self._since = self._clock.monotonic()
+
+    def _is_due(self) -> bool:
+        """Whether a callback is full, as much is read as one transaction takes, or the first has waited long enough."""
+        if not self._committer.may_try:
+            return False
+        if self._committer.trouble is not None:
+            return True
+        if self._since is None:
+            return False
+        return (
+            self._clock.monotonic() - self._since >= self._linger_s
+            or self._ledger.uncommitted >= _MAX_RECORDS
+            or any(size >= self._rules().max_contacts for size in self._sizes.values())
+        )
+
+    def _write(self) -> None:
+        """Ledger → topics: everything that is read, in one transaction."""
+        if not self._committer.ready():
+            return
+        heads = self._ledger.heads(_MAX_RECORDS)
+        if heads:
+            examined = [outcome for head in heads for outcome in head.outcomes]
+            made = plan(examined, writer=self._target, rules=self._rules(), now_ms=self._clock.unix_ms())
+            records = [self._encoder.planned(callback) for callback in made.callbacks]
+            records += [self._encoder.expired(callback) for callback in made.expired]
+            records += [self._encoder.unusable(unusable) for unusable in made.unusable]
+            publication = self._committer.commit(heads, records)
+            if isinstance(publication, RecordsRefused):
+                self._committer.hold(refusal(publication.errors, records))
+            if not isinstance(publication, Committed):
+                return
+            self._observe.planned(made)
+        self._since = None
+        self._sizes.clear()
+
+    # --- ownership: what kafka.source.Owner asks for
+
+    def owned(self, partition: Partition, *, start_offset: int, next_offset: int) -> None:
+        """An assignment begins."""
+        self._ledger.own(partition, start_offset=start_offset, next_offset=next_offset)
+        self._observe.assigned(partition, next_offset)
+
+    def revoking(self, partitions: list[Partition]) -> None:
+        """Nothing is lost by letting go: what was not written is planned by whoever reads it next."""
+
+    def disowned(self, partitions: list[Partition]) -> None:
+        """An assignment ends: nothing of it may be written any more."""
+        for partition in partitions:
+            self._ledger.disown(partition)
+        self._observe.disowned(partitions)

@@ -1,0 +1,107 @@
+"""Writes what became of callbacks: one transaction with receipts, rejections, retries, and the offsets they finish."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stream_scorer.campaign.encoding import refusal
+from stream_scorer.core.delivering import DeliveryOutcome, Ended, Postponed, give_up
+from stream_scorer.kafka.sink import Committed, RecordsRefused
+
+if TYPE_CHECKING:
+    from stream_scorer.campaign.encoding import CallbackEncoder
+    from stream_scorer.campaign.observing import DelivererObserver
+    from stream_scorer.clock import Clock
+    from stream_scorer.core.ledger import RecordLedger
+    from stream_scorer.kafka.committing import Committer
+    from stream_scorer.kafka.sink import OutRecord
+
+_MAX_OUTCOMES = 2_000
+
+
+class Receipts:
+    """See the module's text. Owned by the deliverer's thread.
+
+    Args:
+        committer: writes transactions.
+        ledger: the books.
+        encoder: makes the records.
+        clock: time.
+        observe: is told how it goes.
+        commit_interval_s: longest time between transactions while there is something to commit.
+    """
+
+    def __init__(
+        self,
+        *,
+        committer: Committer[DeliveryOutcome],
+        ledger: RecordLedger[DeliveryOutcome],
+        encoder: CallbackEncoder,
+        clock: Clock,
+        observe: DelivererObserver,
+        commit_interval_s: float,
+    ) -> None:
+        self._committer = committer
+        self._ledger = ledger
+        self._encoder = encoder
+        self._clock = clock
+        self._observe = observe
+        self._commit_interval_s = commit_interval_s
+        self._written_at = 0.0
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the group has moved on without us: what we hold, somebody else does."""
+        return self._committer.is_stale
+
+    def open(self) -> bool:
+        """Makes sure of a usable producer session. Returns whether it is there."""
+        return self._committer.ready()
+
+    def finish(self, outcome: DeliveryOutcome) -> None:
+        """Enters what became of a callback; it is written as soon as everything before it is finished."""
+        if isinstance(outcome, Postponed) and not self._encoder.fits(self._encoder.postponed(outcome)):
+            outcome = give_up(outcome, "the callback is too large for its retry topic", self._clock.unix_ms())
+        self._ledger.finish(outcome)
+
+    def write_due(self) -> None:
+        """Writes what is finished if it is time to."""
+        if not self._committer.may_try:
+            return
+        if self._committer.trouble is not None and not self._committer.ready():
+            return
+        if self._clock.monotonic() - self._written_at >= self._commit_interval_s:
+            self.write()
+
+    def write(self) -> bool:
+        """Writes what is finished now. Returns False where that was not possible.
+
+        Raises:
+            ProducerFenced: three times in five minutes another producer took over our transactional id.
+        """
+        if not self._ledger.has_finished_head():
+            return True
+        if not self._committer.may_try or not self._committer.ready():
+            return False
+        heads = self._ledger.heads(_MAX_OUTCOMES)
+        outcomes = [outcome for head in heads for outcome in head.outcomes]
+        if not outcomes:
+            return True  # the committed offsets have just settled all there was
+        records = [record for outcome in outcomes for record in self._records(outcome)]
+        publication = self._committer.commit(heads, records)
+        if isinstance(publication, RecordsRefused):
+            self._committer.hold(refusal(publication.errors, records))
+        if not isinstance(publication, Committed):
+            return False
+        self._written_at = self._clock.monotonic()
+        self._observe.committed(outcomes)
+        return True
+
+    def _records(self, outcome: DeliveryOutcome) -> list[OutRecord]:
+        match outcome:
+            case Ended():
+                return self._encoder.ended(outcome)
+            case Postponed():
+                return [self._encoder.postponed(outcome)]
+            case _:
+                return [self._encoder.unusable(outcome)]

@@ -1,0 +1,163 @@
+"""Sends callbacks and carries out what their answers lead to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from stream_scorer.core.callbacks import DeliveryKind
+from stream_scorer.core.delivering import Again, SwitchedOff, conclude
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from stream_scorer.campaign.dispatching import Dispatcher
+    from stream_scorer.campaign.holding import SwitchedOffHold
+    from stream_scorer.campaign.observing import DelivererObserver
+    from stream_scorer.clock import Clock
+    from stream_scorer.core.callbacks import DeliveryAnswer
+    from stream_scorer.core.delivering import DeliveryOutcome, DeliveryRules, Job
+    from stream_scorer.core.events import Partition
+    from stream_scorer.core.ledger import RecordLedger
+
+# So many that wait are kept of a campaign in trouble when others need the room.
+_KEPT_WAITING = 8
+
+
+class DeliveryPool(Protocol):
+    """See ``pool.Pool``."""
+
+    def submit(self, job: Job) -> None:
+        """Starts an attempt."""
+
+    def answers(self, wait_s: float = 0.0) -> list[tuple[Job, DeliveryAnswer]]:
+        """The attempts that have ended."""
+
+
+class Sender:
+    """See the module's text. Owned by the deliverer's thread.
+
+    Args:
+        dispatcher: what waits and what is under way.
+        pool: makes the requests.
+        hold: whether the receiver is switched off.
+        ledger: knows whose records are still ours.
+        rules: how patient to be.
+        clock: time and chance.
+        observe: is told how it goes.
+        finish: takes what became of a callback.
+    """
+
+    def __init__(
+        self,
+        *,
+        dispatcher: Dispatcher,
+        pool: DeliveryPool,
+        hold: SwitchedOffHold,
+        ledger: RecordLedger[DeliveryOutcome],
+        rules: DeliveryRules,
+        clock: Clock,
+        observe: DelivererObserver,
+        finish: Callable[[DeliveryOutcome], None],
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._pool = pool
+        self._hold = hold
+        self._ledger = ledger
+        self._rules = rules
+        self._clock = clock
+        self._observe = observe
+        self._finish = finish
+
+    def add(self, job: Job) -> None:
+        """A callback was read."""
+        self._dispatcher.add(job, self._clock.monotonic())
+
+    def send(self) -> None:
+        """Sends what may be sent now; while the receiver is switched off, a probe."""
+        now = self._clock.monotonic()
+        if self._hold.message is not None:
+            self._probe(now)
+            return
+        turn = self._dispatcher.turn(now, self._clock.unix_ms())
+        for job in turn.send:
+            self._pool.submit(job)
+        for postponed in turn.postponed:
+            self._finish(postponed)
+        for campaign_id in turn.paced:
+            self._observe.paced(campaign_id)
+
+    def make_room(self, most: int) -> None:
+        """Puts off what waits in campaigns that are in trouble; they keep ``most`` altogether."""
+        now = self._clock.monotonic()
+        troubled = self._dispatcher.troubled(now)
+        if troubled:
+            keep = min(_KEPT_WAITING, most // troubled)
+            for diverted in self._dispatcher.divert(now, self._clock.unix_ms(), keep):
+                self._finish(diverted)
+
+    def collect(self, wait_s: float) -> None:
+        """Takes the answers that have arrived, waiting up to ``wait_s`` for the first, and reacts to them."""
+        for job, answer in self._pool.answers(wait_s):
+            self._observe.attempted(answer)
+            if self._dispatcher.answered(job, failed=answer.kind is DeliveryKind.TRY_LATER):
+                self._observe.turned(job.callback.campaign_id, answer)
+            self._react(job, answer)
+
+    def drop_unowned(self) -> None:
+        """Forgets what waits and is not ours any more."""
+        self._dispatcher.drop(self._ledger.is_pending)
+        if self._hold.probe is not None and not self._ledger.is_pending(self._hold.probe.record):
+            self._hold.probe = None
+
+    # --- what others need to know
+
+    @property
+    def in_flight(self) -> int:
+        """Requests under way."""
+        return self._dispatcher.in_flight
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether the receiver is switched off."""
+        return self._hold.message is not None
+
+    def is_sending(self, partitions: Iterable[Partition]) -> bool:
+        """Whether a callback of one of these partitions is under way."""
+        return any(self._dispatcher.flying_records(partition) for partition in partitions)
+
+    # --- private
+
+    def _probe(self, now: float) -> None:
+        if self._dispatcher.in_flight or not self._hold.is_due(now):
+            return
+        job = self._hold.probe or self._dispatcher.any_waiting()
+        if job is not None:
+            self._hold.sent(job, now)
+            self._dispatcher.fly(job, now)
+            self._pool.submit(job)
+
+    def _react(self, job: Job, answer: DeliveryAnswer) -> None:
+        now = self._clock.monotonic()
+        was_probe = self._hold.is_probe(job)
+        step = conclude(job, answer, self._rules, now=now, now_ms=self._clock.unix_ms(), jitter=self._clock.jitter())
+        if was_probe and not isinstance(step, SwitchedOff):
+            self._hold.end()
+            self._observe.holding(None)
+        match step:
+            case Again(again):
+                self._keep(again, now)
+            case SwitchedOff(again):
+                if self._hold.begin(answer.message, now):
+                    self._observe.holding(answer.message)
+                self._keep(again, now)
+            case _:
+                self._finish(step)
+
+    def _keep(self, job: Job, now: float) -> None:
+        """A callback goes on in memory, if its record is still ours."""
+        if not self._ledger.is_pending(job.record):
+            self._ledger.abandon(job.record)
+        elif self._hold.message is not None and self._hold.probe is None:
+            self._hold.probe = job
+        else:
+            self._dispatcher.add(job, now)

@@ -1,0 +1,54 @@
+"""The heads of retry tiers that are not due: their partitions are held back, all others are read on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from stream_scorer.core.events import Partition
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from stream_scorer.core.events import SourceRecord
+
+
+class Reader(Protocol):
+    """What is needed of the consumer; see ``kafka.source.Source``."""
+
+    def hold_back(self, partition: Partition, offset: int) -> None:
+        """Delivers nothing of a partition until ``let_go``, and then goes on at ``offset``."""
+
+    def let_go(self, partition: Partition) -> None:
+        """Delivers a partition again."""
+
+
+class TierHeads:
+    """Times are Unix milliseconds."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._until: dict[Partition, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._until)
+
+    def hold(self, head: SourceRecord, until_ms: int) -> None:
+        """Reads nothing of the head's partition until then, and then the head again."""
+        partition = Partition(head.topic, head.partition)
+        self._until[partition] = until_ms
+        self._reader.hold_back(partition, head.offset)
+
+    def holds(self, record: SourceRecord) -> bool:
+        """Whether a record stands behind a head that waits: it was read along with it, and comes again."""
+        return (record.topic, record.partition) in self._until
+
+    def release(self, now_ms: int) -> None:
+        """Lets the partitions go whose heads are due."""
+        for partition in [partition for partition, until_ms in self._until.items() if until_ms <= now_ms]:
+            del self._until[partition]
+            self._reader.let_go(partition)
+
+    def forget(self, partitions: Iterable[Partition]) -> None:
+        """These are not ours any more."""
+        for partition in partitions:
+            self._until.pop(partition, None)

@@ -1,0 +1,242 @@
+"""The one place where the campaign worker is built: settings and a target in, planner and deliverer out."""
+
+from __future__ import annotations
+
+import queue
+import random
+import threading
+import time
+import uuid
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from stream_scorer.admin import AdminServer
+from stream_scorer.campaign.deliverer import Deliverer
+from stream_scorer.campaign.dispatching import Dispatcher
+from stream_scorer.campaign.encoding import CallbackEncoder, CampaignTopics
+from stream_scorer.campaign.holding import SwitchedOffHold
+from stream_scorer.campaign.intake import CallbackIntake
+from stream_scorer.campaign.observing import DelivererObserver, PlannerObserver
+from stream_scorer.campaign.planner import Planner
+from stream_scorer.campaign.receipting import Receipts
+from stream_scorer.campaign.sending import Sender
+from stream_scorer.campaign.tiers import TierHeads
+from stream_scorer.campaign_telemetry import PrometheusCampaignMetrics
+from stream_scorer.clock import Clock
+from stream_scorer.core.avro import Codec
+from stream_scorer.core.delivering import DeliveryOutcome, DeliveryRules, Job
+from stream_scorer.core.ledger import RecordLedger
+from stream_scorer.core.planning import Examined, PlanningRules
+from stream_scorer.kafka.client_logs import client_logger
+from stream_scorer.kafka.committing import Committer
+from stream_scorer.kafka.config import consumer_config
+from stream_scorer.kafka.source import Source
+from stream_scorer.kafka.writing import make_sink
+from stream_scorer.pool import Pool
+from stream_scorer.schema_files import SchemaFile, load_schema
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from stream_scorer.campaign.observing import LoopObserver
+    from stream_scorer.campaign.ports import Target
+    from stream_scorer.core.callbacks import DeliveryAnswer
+    from stream_scorer.kafka.committing import Sink
+    from stream_scorer.settings import Settings
+
+# How often a loop may stand still before /livez says so: several times what any of its calls may take.
+_LIVE_LIMIT_S: Final = 120.0
+_MAX_RECORD_BYTES: Final = 4 * 1024 * 1024
+# Requests at the campaign manager at once.
+_SLOTS: Final = 32
+# Callbacks read and not yet committed: what a crash can repeat at most, and how far others can go on behind a callback
+# that takes as long as an attempt may.
+_MAX_UNCOMMITTED: Final = 10_000
+# What a callback's record may grow by on its way through the tiers: attempts, times, and headers that say why.
+_GROWTH_BYTES: Final = 4_096
+
+
+class CampaignService:
+    """Planner and deliverer with their connections, ready to ``run``.
+
+    Args:
+        settings: everything but the target.
+        target: where callbacks go.
+        retry_topics: the retry tiers that exist, tier 1 first; at least those of ``callbacks.retry_delays_s``.
+    """
+
+    def __init__(self, settings: Settings, target: Target, retry_topics: Sequence[str]) -> None:
+        self._settings = settings
+        self._target = target
+        self._retry_topics = tuple(retry_topics)
+        self._stopping = threading.Event()
+        self._clock = Clock(
+            time.monotonic, lambda: time.time_ns() // 1_000_000, random.random, lambda: str(uuid.uuid4())
+        )
+        self.metrics = PrometheusCampaignMetrics()
+        self._client_log = client_logger()
+        log = structlog.get_logger("stream_scorer")
+        self._planning = PlannerObserver("planner", log, self.metrics, self._clock.monotonic)
+        self._delivering = DelivererObserver("deliverer", log, self.metrics, self._clock.monotonic)
+
+    def stop(self) -> None:
+        """Ask both loops to finish what is under way and to end; safe in a signal handler and before ``run``."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Work until ``stop``, or until one of the loops ends with an error; then the other finishes in order.
+
+        Raises:
+            BrokerRefused: Kafka refuses us.
+            ProducerFenced: another running worker uses one of our transactional ids.
+            LocalError: the admin port is taken.
+        """
+        settings = self._settings
+        admin = AdminServer(
+            settings.admin.host,
+            settings.callbacks.admin_port,
+            live=lambda: _first(observer.why_not_live(_LIVE_LIMIT_S) for observer in self._observers),
+            ready=lambda: _first(observer.why_not_ready() for observer in self._observers),
+            metrics=self.metrics.exposition,
+        )
+        if settings.callbacks.admin_port:
+            admin.start()
+        pool: Pool[Job, DeliveryAnswer] = Pool(lambda job: self._target.deliver(job.callback), _SLOTS, "callback")
+        try:
+            self._run_both({"planner": self._planner().run, "deliverer": self._deliverer(pool).run})
+            pool.close()
+        finally:
+            self._target.close()
+            admin.stop()
+
+    def _run_both(self, loops: Mapping[str, Callable[[], None]]) -> None:
+        # Not SimpleQueue: see stream_scorer.pool.
+        ends: queue.Queue[BaseException | None] = queue.Queue()
+
+        def run(loop: Callable[[], None]) -> None:
+            try:
+                loop()
+            except BaseException as error:  # noqa: BLE001 - raised again below, in the thread that called run
+                ends.put(error)
+            else:
+                ends.put(None)
+
+        for name, loop in loops.items():
+            threading.Thread(target=run, args=(loop,), name=name, daemon=True).start()
+        errors = []
+        for _ in loops:
+            error = ends.get()
+            self._stopping.set()
+            if error is not None:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+
+    @property
+    def _observers(self) -> tuple[LoopObserver, ...]:
+        return (self._planning, self._delivering)
+
+    # --- the planner
+
+    def _planner(self) -> Planner:
+        settings, topics = self._settings, self._settings.topics
+        group_id = settings.callbacks_group_id
+        source = self._source(group_id, [topics.scores])
+        ledger: RecordLedger[Examined] = RecordLedger()
+        sink, limits, encoder = self._writer(group_id)
+        committer = Committer(
+            sink=sink, group=source, ledger=ledger, monotonic=self._clock.monotonic, observe=self._planning
+        )
+        return Planner(
+            source=source,
+            committer=committer,
+            ledger=ledger,
+            codec=Codec.single_object(load_schema(SchemaFile.CONTACT_SCORE), max_bytes=_MAX_RECORD_BYTES),
+            target=self._target,
+            encoder=encoder,
+            rules=lambda: self._planning_rules(limits),
+            clock=self._clock,
+            observe=self._planning,
+            stopping=self._stopping,
+            linger_s=settings.callbacks.linger_ms / 1000,
+        )
+
+    def _planning_rules(self, limits: Mapping[str, int]) -> PlanningRules:
+        callbacks = self._settings.callbacks
+        return PlanningRules(
+            threshold=callbacks.threshold,
+            max_contacts=callbacks.max_contacts,
+            max_age_ms=callbacks.max_age_s * 1000,
+            max_record_bytes=min(limits.values()) - _GROWTH_BYTES,
+        )
+
+    # --- the deliverer
+
+    def _deliverer(self, pool: Pool[Job, DeliveryAnswer]) -> Deliverer:
+        settings, observe, clock = self._settings, self._delivering, self._clock
+        group_id = settings.delivery_group_id
+        rules = DeliveryRules(tuple(settings.callbacks.retry_delays_s))
+        source = self._source(group_id, [settings.topics.callbacks, *self._retry_topics])
+        ledger: RecordLedger[DeliveryOutcome] = RecordLedger(remembered_limit=2 * _MAX_UNCOMMITTED)
+        sink, _, encoder = self._writer(group_id)
+        receipts = Receipts(
+            committer=Committer(sink=sink, group=source, ledger=ledger, monotonic=clock.monotonic, observe=observe),
+            ledger=ledger,
+            encoder=encoder,
+            clock=clock,
+            observe=observe,
+            commit_interval_s=settings.scoring.commit_interval_ms / 1000,
+        )
+        dispatcher = Dispatcher(_SLOTS, rules, settings.callbacks.max_per_minute)
+        sender = Sender(
+            dispatcher=dispatcher,
+            pool=pool,
+            hold=SwitchedOffHold(settings.callbacks.probe_interval_s),
+            ledger=ledger,
+            rules=rules,
+            clock=clock,
+            observe=observe,
+            finish=receipts.finish,
+        )
+        tiers = {topic: tier for tier, topic in enumerate(self._retry_topics, 1)}
+        return Deliverer(
+            source=source,
+            ledger=ledger,
+            intake=CallbackIntake(_callback_codec(), tiers, rules),
+            tiers=TierHeads(source),
+            dispatcher=dispatcher,
+            sender=sender,
+            receipts=receipts,
+            clock=clock,
+            observe=observe,
+            stopping=self._stopping,
+            max_uncommitted=_MAX_UNCOMMITTED,
+            revoke_wait_s=settings.scoring.revoke_wait_s,
+            shutdown_timeout_s=settings.scoring.shutdown_timeout_s,
+        )
+
+    # --- both
+
+    def _source(self, group_id: str, topics: Sequence[str]) -> Source:
+        config = consumer_config(self._settings, group_id, logger=self._client_log)
+        return Source(config, topics, wait=lambda seconds: not self._stopping.wait(seconds))
+
+    def _writer(self, group_id: str) -> tuple[Sink, Mapping[str, int], CallbackEncoder]:
+        settings, topics = self._settings, self._settings.topics
+        outputs = (topics.callbacks, *self._retry_topics, topics.callbacks_rejected, topics.receipts)
+        transactional_id = f"{group_id}-{settings.kafka.instance_id}"
+        sink, limits = make_sink(
+            settings, transactional_id, outputs, monotonic=self._clock.monotonic, logger=self._client_log
+        )
+        names = CampaignTopics(topics.callbacks, self._retry_topics, topics.callbacks_rejected, topics.receipts, limits)
+        receipt_codec = Codec.single_object(load_schema(SchemaFile.CALLBACK_RECEIPT))
+        return sink, limits, CallbackEncoder(names, _callback_codec(), receipt_codec)
+
+
+def _callback_codec() -> Codec:
+    return Codec.single_object(load_schema(SchemaFile.CAMPAIGN_CALLBACK), max_bytes=_MAX_RECORD_BYTES)
+
+
+def _first(reasons: Iterable[str | None]) -> str | None:
+    return next((reason for reason in reasons if reason is not None), None)

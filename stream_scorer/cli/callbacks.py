@@ -1,0 +1,59 @@
+"""``stream-scorer callbacks``: the campaign worker."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import structlog
+import typer
+
+from stream_scorer.campaign_wiring import CampaignService
+from stream_scorer.cli.options import ConfigOption
+from stream_scorer.cli.stopping import obey_signals
+from stream_scorer.kafka.config import check_properties, property_warnings
+from stream_scorer.kafka.start import delivery_start, planning_start, write_start
+from stream_scorer.kafka.topics import check_topics, present_topics
+from stream_scorer.settings import load_settings
+from stream_scorer.targets.building import build_target
+from stream_scorer.telemetry import configure_logging
+
+
+def callbacks(
+    config: ConfigOption = None,
+    *,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="WHERE",
+            help="Where a group without any commit starts to read scores: earliest, latest or an ISO time.",
+        ),
+    ] = None,
+) -> None:
+    """Tell the campaign manager about high scores until SIGTERM or Ctrl-C. A second signal ends at once."""
+    settings = load_settings(config, flags={"kafka.start_from": start} if start is not None else None)
+    settings.require_supported()
+    check_properties(settings)
+    configure_logging()
+    log = structlog.get_logger("stream_scorer")
+    for warning in property_warnings(settings):
+        log.warning("setting", detail=warning)
+    target = build_target(settings)
+    check_topics(settings, settings.topics.campaign(tiers=len(settings.callbacks.retry_delays_s)))
+    # All there are: records may wait in the higher tiers although the setting has become shorter.
+    retry_topics = present_topics(settings, settings.topics.retries())
+    write_start(settings, planning_start(settings), chosen=start is not None)
+    # Without the planner's refusal: only then nothing shows that commits have been lost.
+    delivered = (settings.topics.callbacks, *retry_topics)
+    write_start(settings, delivery_start(settings, delivered), chosen=True)
+    service = CampaignService(settings, target, retry_topics)
+    obey_signals(service.stop, settings.scoring.shutdown_timeout_s)
+    log.info(
+        "started",
+        group_id=settings.callbacks_group_id,
+        instance_id=settings.kafka.instance_id,
+        target=target.name,
+        threshold=settings.callbacks.threshold,
+    )
+    service.run()
+    log.info("stopped")

@@ -1,0 +1,221 @@
+"""What an attempt to deliver a callback leads to, and where one goes that cannot be delivered now.
+
+A callback is tried in *rounds*: an attempt and a few quick ones after it, all in memory. A round that failed takes it
+to the retry tier of that number; the tiers end, and with them the patience. A callback that waits for another reason
+than a failed round (its campaign is in trouble or over its pace) goes to a tier too, and no round is counted.
+
+A tier is read in order, so its head may not block it for longer than the tier's own delay: a head that is due later is
+written to the tier's end again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+
+from stream_scorer.core.callbacks import Callback, CallbackOutcome, DeliveryKind
+from stream_scorer.core.planning import Unusable
+
+if TYPE_CHECKING:
+    from stream_scorer.core.callbacks import DeliveryAnswer
+    from stream_scorer.core.events import SourceRecord
+
+# What Avro's int holds; anyone may write a callback that says it was tried as often.
+_MOST_ATTEMPTS: Final = 2**31 - 1
+# A receiver may ask to be left alone for days, not for ever.
+_MAX_RETRY_AFTER_S: Final = 7 * 86_400.0
+
+
+class Postponement(StrEnum):
+    """Why a callback is written to a tier."""
+
+    RETRY = "retry"
+    PACED = "paced"
+    DIVERTED = "diverted"
+    EARLY = "early"
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryRules:
+    """How patient delivery is, in seconds.
+
+    Attributes:
+        tier_delays_s: how long a callback waits in each tier, tier 1 first.
+        quick_delays_s: how long it waits in memory before each further attempt of a round, more or less a quarter.
+        patience_s: a ``Retry-After`` up to this is waited for in memory.
+    """
+
+    tier_delays_s: tuple[float, ...]
+    quick_delays_s: tuple[float, ...] = (0.5, 2.0)
+    patience_s: float = 5.0
+
+    @property
+    def tiers(self) -> int:
+        """How many tiers there are."""
+        return len(self.tier_delays_s)
+
+    def delay_s(self, tier: int) -> float:
+        """The delay of a tier; one that is no longer configured has that of the last."""
+        return self.tier_delays_s[min(tier, self.tiers) - 1]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A callback that is to be delivered now.
+
+    Attributes:
+        record: where it was read.
+        callback: what is sent.
+        tier: the retry tier it was read from; 0: it is fresh.
+        rounds: failed rounds before this one.
+        tries: attempts of this round so far.
+        has_slot: whether its campaign's pace has room for it reserved.
+        due: monotonic seconds; when the next attempt may be made.
+    """
+
+    record: SourceRecord
+    callback: Callback
+    tier: int = 0
+    rounds: int = 0
+    tries: int = 0
+    has_slot: bool = False
+    due: float = 0.0
+
+
+class Ended(NamedTuple):
+    """A callback that is done with, for good or not; ``callback.attempts`` counts its requests."""
+
+    record: SourceRecord
+    callback: Callback
+    outcome: CallbackOutcome
+    finished_at_ms: int
+    http_status: int | None
+    latency_ms: float
+    detail: str
+
+    @property
+    def was_paid_for(self) -> bool:
+        """A request was made for it, which should not be repeated."""
+        return True
+
+
+class Postponed(NamedTuple):
+    """A callback that goes to a tier; ``rounds``: failed ones so far."""
+
+    record: SourceRecord
+    callback: Callback
+    tier: int
+    rounds: int
+    why: Postponement
+
+    @property
+    def was_paid_for(self) -> bool:
+        """Whether requests were made for it, which should not be repeated."""
+        return self.why is Postponement.RETRY
+
+
+DeliveryOutcome: TypeAlias = Ended | Postponed | Unusable
+
+
+class Again(NamedTuple):
+    """The job goes on in memory."""
+
+    job: Job
+
+
+class SwitchedOff(NamedTuple):
+    """The receiver takes nothing any more; the job waits."""
+
+    job: Job
+
+
+class Wait(NamedTuple):
+    """A tier's head is not due before ``until_ms`` (Unix milliseconds)."""
+
+    until_ms: int
+
+
+def conclude(
+    job: Job, answer: DeliveryAnswer, rules: DeliveryRules, *, now: float, now_ms: int, jitter: float
+) -> Ended | Postponed | Again | SwitchedOff:
+    """Say what follows from the answer to an attempt.
+
+    Args:
+        job: the attempt's.
+        answer: what came of it.
+        rules: how patient to be.
+        now: monotonic seconds.
+        now_ms: Unix milliseconds.
+        jitter: a random number in [0, 1).
+    """
+    callback = replace(job.callback, attempts=min(max(job.callback.attempts, 0) + 1, _MOST_ATTEMPTS))
+    tried = replace(job, callback=callback, tries=job.tries + 1)
+    match answer.kind:
+        case DeliveryKind.DELIVERED:
+            return _ended(tried, CallbackOutcome.DELIVERED, answer, now_ms)
+        case DeliveryKind.REFUSED:
+            return _ended(tried, CallbackOutcome.REFUSED, answer, now_ms)
+        case DeliveryKind.SWITCHED_OFF:
+            return SwitchedOff(replace(tried, tries=job.tries))
+        case DeliveryKind.TRY_LATER:
+            return _later(tried, answer, rules, now=now, now_ms=now_ms, jitter=jitter)
+
+
+def divert(job: Job, rules: DeliveryRules, now_ms: int) -> Postponed:
+    """Put a callback off whose campaign is in trouble, so that others need not wait behind it."""
+    tier = min(max(job.rounds, 1), rules.tiers)
+    return _postponed(job, tier, now_ms + _ms(rules.delay_s(tier)), Postponement.DIVERTED)
+
+
+def pace(job: Job, rules: DeliveryRules, now_ms: int, wait_s: float) -> Postponed:
+    """Put a callback off whose campaign is over its pace: into the longest tier that is not longer than the wait."""
+    fitting = [tier for tier, delay_s in enumerate(rules.tier_delays_s, 1) if delay_s <= wait_s]
+    tier = max(fitting, key=rules.delay_s, default=1)
+    return _postponed(job, tier, now_ms + _ms(wait_s), Postponement.PACED)
+
+
+def look_at(job: Job, rules: DeliveryRules, now_ms: int) -> Job | Wait | Postponed:
+    """Say what is done with a callback that was just read: deliver it, wait, or write it to its tier's end again."""
+    not_before_ms = job.callback.not_before_ms
+    if job.tier == 0 or not_before_ms <= now_ms:
+        return job
+    written_ms = min(job.record.timestamp_ms, now_ms) if job.record.timestamp_ms >= 0 else now_ms
+    release_ms = written_ms + _ms(rules.delay_s(job.tier))
+    if release_ms <= now_ms:
+        return _postponed(job, min(job.tier, rules.tiers), not_before_ms, Postponement.EARLY)
+    return Wait(min(not_before_ms, release_ms))
+
+
+def give_up(postponed: Postponed, detail: str, now_ms: int) -> Ended:
+    """End a callback that cannot be kept until later."""
+    return Ended(postponed.record, postponed.callback, CallbackOutcome.GAVE_UP, now_ms, None, 0.0, detail)
+
+
+def _later(
+    tried: Job, answer: DeliveryAnswer, rules: DeliveryRules, *, now: float, now_ms: int, jitter: float
+) -> Ended | Postponed | Again:
+    asked_s = answer.retry_after_s
+    if tried.tries <= len(rules.quick_delays_s) and (asked_s is None or asked_s <= rules.patience_s):
+        delay_s = rules.quick_delays_s[tried.tries - 1] * (0.75 + jitter / 2) if asked_s is None else max(asked_s, 0.0)
+        return Again(replace(tried, due=now + delay_s))
+    rounds = tried.rounds + 1
+    if rounds > rules.tiers:
+        return _ended(tried, CallbackOutcome.GAVE_UP, answer, now_ms)
+    wait_s = max(rules.delay_s(rounds), min(asked_s or 0.0, _MAX_RETRY_AFTER_S))
+    failed = replace(tried, rounds=rounds)
+    return _postponed(failed, rounds, now_ms + _ms(wait_s), Postponement.RETRY)
+
+
+def _ended(tried: Job, outcome: CallbackOutcome, answer: DeliveryAnswer, now_ms: int) -> Ended:
+    detail = answer.message
+    return Ended(tried.record, tried.callback, outcome, now_ms, answer.status, answer.latency_ms, detail)
+
+
+def _postponed(job: Job, tier: int, not_before_ms: int, why: Postponement) -> Postponed:
+    callback = replace(job.callback, not_before_ms=not_before_ms)
+    return Postponed(job.record, callback, tier, job.rounds, why)
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)

@@ -1,0 +1,52 @@
+"""Makes the sink of a service: a transactional producer that never sends a batch that a topic refuses for its size."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from stream_scorer.kafka.config import producer_config
+from stream_scorer.kafka.limits import max_message_bytes
+from stream_scorer.kafka.sink import TransactionalSink
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Callable, Mapping, Sequence
+
+    from stream_scorer.settings import Settings
+
+# A share of the socket time-out after which librdkafka may have sent an EndTxn a second time (see kafka.sink).
+_LATE_SHARE: Final = 0.9
+_COMMIT_BUDGET_S: Final = 20.0
+
+
+def make_sink(
+    settings: Settings,
+    transactional_id: str,
+    outputs: Sequence[str],
+    *,
+    monotonic: Callable[[], float],
+    logger: logging.Logger,
+) -> tuple[TransactionalSink, Mapping[str, int]]:
+    """Return the sink, and the largest record batch that each of the topics ``outputs`` takes, in bytes.
+
+    A broker refuses a batch of records by its size: with batches smaller than any topic's limit, only a record that is
+    too large by itself is ever refused. The limits are read anew whenever one was, and are changed in place.
+    """
+    config = producer_config(settings, transactional_id, logger=logger)
+    configured_batch_bytes = config["batch.size"]
+    limits: dict[str, int] = {}
+
+    def read_limits() -> None:
+        limits.update(max_message_bytes(settings, outputs))
+        config["batch.size"] = min(configured_batch_bytes, *limits.values())
+
+    read_limits()
+    sink = TransactionalSink(
+        config,
+        monotonic=monotonic,
+        commit_budget_s=_COMMIT_BUDGET_S,
+        late_s=_LATE_SHARE * config["socket.timeout.ms"] / 1000,
+        own_timeout_s=config["transaction.timeout.ms"] / 2000,
+        on_refused=read_limits,
+    )
+    return sink, limits
