@@ -12,7 +12,7 @@ from stream_scorer.cli.options import ConfigOption
 from stream_scorer.cli.stopping import obey_signals
 from stream_scorer.kafka.config import check_properties, property_warnings
 from stream_scorer.kafka.start import delivery_start, planning_start, write_start
-from stream_scorer.kafka.topics import check_topics, present_topics
+from stream_scorer.kafka.topics import check_topics, existing_topics
 from stream_scorer.settings import load_settings
 from stream_scorer.targets.building import build_target
 from stream_scorer.telemetry import configure_logging
@@ -41,7 +41,7 @@ def callbacks(
     target = build_target(settings)
     check_topics(settings, settings.topics.campaign(tiers=len(settings.callbacks.retry_delays_s)))
     # All there are: records may wait in the higher tiers although the setting has become shorter.
-    retry_topics = present_topics(settings, settings.topics.retries())
+    retry_topics = existing_topics(settings, settings.topics.retries())
     write_start(settings, planning_start(settings), chosen=start is not None)
     # Without the planner's refusal: only then nothing shows that commits have been lost.
     delivered = (settings.topics.callbacks, *retry_topics)

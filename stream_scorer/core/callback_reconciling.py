@@ -134,6 +134,10 @@ class CallbackReconciliation:
     def rejected(self, source: str, place: Place) -> None:
         """A record of the rejected callbacks topic, by its header ``stream-scorer-source``."""
         found = self._place_of(source)
+        if found in self._contacts and found not in self._call_of:
+            # A score that calls, and cannot stand in a callback: too large for one, or its contact id is none.
+            del self._contacts[found]
+            self._unusable[found] = 0
         if found in self._unusable:
             self._unusable[found] += 1
             if self._unusable[found] > 1:

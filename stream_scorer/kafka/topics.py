@@ -74,17 +74,6 @@ def check_topics(settings: Settings, names: Iterable[str], *, timeout_s: float =
     return {name: len(present[name].partitions) for name in names}
 
 
-def present_topics(settings: Settings, names: Iterable[str], *, timeout_s: float = 5.0) -> tuple[str, ...]:
-    """Return those of the topics that exist, in the order given.
-
-    Raises:
-        BrokerUnavailable: no broker answers within ``timeout_s``; names the address.
-    """
-    with _admin(settings) as admin:
-        present = _topics(admin, settings, timeout_s)
-    return tuple(name for name in names if name in present)
-
-
 def existing_topics(settings: Settings, names: Iterable[str], *, timeout_s: float = 5.0) -> tuple[str, ...]:
     """Return those of the topics that exist, in the order given.
 
