@@ -11,6 +11,7 @@ from stream_scorer.cli.kafka import shown_progress
 from stream_scorer.cli.reconcile import print_report
 from stream_scorer.local.demo.interrupts import Interrupted
 from stream_scorer.local.demo.run import DemoOptions, Screen, run_demo
+from stream_scorer.local.simulator.scenario import SHIPPED, load_scenario
 
 DEFAULTS = DemoOptions()
 # Wide enough for the table where there is no terminal: nothing is folded in a file.
@@ -24,6 +25,13 @@ def demo(
     keep: Annotated[
         bool, typer.Option("--keep", help="Leave Kafka running and its data in place, to look around.")
     ] = DEFAULTS.keep,
+    scenario: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help=f"Let the API go wrong: {', '.join(SHIPPED)}, or a TOML file. Every contact is accounted for even so.",
+        ),
+    ] = None,
 ) -> None:
     """See contacts flow through a real Kafka, be scored over real HTTP, and be accounted for to the last one.
 
@@ -32,6 +40,8 @@ def demo(
     ends with the reconciliation. Nothing of it stays, however it ends, but the fetched Kafka in ~/.cache.
     Exit code 0: every contact has exactly the outcome it must have.
     """
+    play = None if scenario is None else load_scenario(scenario)
+    options = DemoOptions(contacts=contacts, keep=keep, seed=seed, scenario=play)
     results = Console()
     if not results.is_terminal:
         results = Console(width=_FILE_WIDTH)
@@ -42,6 +52,6 @@ def demo(
         show_report=lambda report: print_report(report, results),
     )
     try:
-        run_demo(DemoOptions(contacts=contacts, keep=keep, seed=seed), screen)
+        run_demo(options, screen)
     except Interrupted as interrupted:
         raise typer.Exit(interrupted.exit_code) from None

@@ -101,6 +101,52 @@ def test_every_contact_is_accounted_for_and_nothing_is_left(temporary: Path) -> 
     assert_nothing_left(temporary)
 
 
+SCENARIO = """
+description = "a short outage, and two contacts that are refused"
+[[step]]
+name = "outage"
+at_s = 0
+for_s = 1.5
+faults = [{action = {status = 503, body = "html"}}]
+[[step]]
+name = "refused"
+at_s = 0
+faults = [
+  {match = {contact_id = "DEMO-0000010"}, action = {status = 400, names = {ids = ["DEMO-0000010"]}}},
+  {match = {contact_id = "DEMO-0000020"}, action = {status = 400}},
+]
+[[step]]
+name = "never"
+at_s = 3000
+revoke_tokens = true
+[expect]
+refused = {ids = ["DEMO-0000010", "DEMO-0000020"]}
+"""
+
+
+def test_a_scenario_is_played_told_of_and_accounted_for(temporary: Path, tmp_path: Path) -> None:
+    file = tmp_path / "short.toml"
+    file.write_text(SCENARIO)
+    with started(temporary, "--contacts", "2000", "--scenario", str(file)) as demo:
+        out, err = demo.communicate(timeout=LIMIT_S)
+    assert demo.returncode == 0, out + err
+    assert "scenario short: a short outage" in out
+    assert "genesys.probe_interval_s = 1" in out, "what is other than usual is said"
+    assert "[scenario: outage, refused]" in err
+    assert "the invariant holds" in out
+    assert re.search(r"scenario short: answers .* 200: \d+, .*503: \d+; .*before these steps began: never", out), out
+    assert_nothing_left(temporary)
+
+
+def test_a_scenario_that_is_none_starts_nothing(temporary: Path) -> None:
+    with started(temporary, "--scenario", "worst-day") as demo:
+        out, err = demo.communicate(timeout=LIMIT_S)
+    assert demo.returncode == 1, out + err
+    assert "bad-day, broken-contract, poison" in err
+    assert "Kafka" not in err
+    assert_nothing_left(temporary)
+
+
 @pytest.mark.parametrize(
     ("moment", "number"),
     [("starting Apache Kafka", signal.SIGTERM), ("  read ", signal.SIGINT)],

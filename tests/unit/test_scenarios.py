@@ -4,17 +4,37 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from stream_scorer.core.avro import Codec
+from stream_scorer.core.events import Reason
 from stream_scorer.errors import InputError, SettingsError
+from stream_scorer.local.demo.contacts import contacts, nobody
+from stream_scorer.local.demo.scenes import (
+    WORKER_SETTINGS,
+    closing_line,
+    introduction,
+    marked,
+    scene,
+    worker_environment,
+)
 from stream_scorer.local.simulator.api import SimulatedApi
 from stream_scorer.local.simulator.config import SimulatorConfig
 from stream_scorer.local.simulator.playing import PlayState
 from stream_scorer.local.simulator.scenario import SHIPPED, Scenario, load_scenario, parse_scenario
+from stream_scorer.schema_files import SchemaFile, load_schema
+from stream_scorer.settings import load_settings
 
+REQUIRED = {
+    "STREAM_SCORER_GENESYS__CLIENT_ID": "id",
+    "STREAM_SCORER_GENESYS__CLIENT_SECRET": "secret",
+    "STREAM_SCORER_GENESYS__MODEL_ID": "model",
+}
 FAULT = {"action": {"status": 503}}
 
 
@@ -225,3 +245,70 @@ def test_a_scenario_is_a_value() -> None:
     assert isinstance(scenario, Scenario)
     with pytest.raises(ValueError, match="frozen"):
         scenario.speed = 2.0  # type: ignore[misc]
+
+
+# --- the demo
+
+
+def test_the_demo_expects_the_refused_contacts_to_be_rejected_and_nothing_else_to_be_wrong_with_them() -> None:
+    codec = Codec.single_object(load_schema(SchemaFile.CONTACT_FEATURES))
+    scenario = parse_scenario(
+        {"step": [{"at_s": 0, "revoke_tokens": True}], "expect": {"refused": {"prefix": "DEMO-000000"}}}, "here"
+    )
+    plain = list(contacts(codec, 200, seed=1, now_ms=0))
+    assert list(marked(contacts(codec, 200, seed=1, now_ms=0), nobody)) == plain
+    played = list(marked(contacts(codec, 200, seed=1, now_ms=0, spared=scenario.refuses), scenario.refuses))
+    refused = [record for record in played if record.key.startswith(b"DEMO-000000")]
+    assert len(refused) >= 10
+    assert {record.rejected_for for record in refused} == {Reason.REFUSED_BY_API}
+    others = [record.rejected_for for record in played if record not in refused]
+    assert len(others) == 200 - len(refused)
+    assert Counter(others) - Counter(record.rejected_for for record in plain) == Counter()
+
+
+def test_the_worker_of_the_demo_reads_what_the_demo_says() -> None:
+    settings = load_settings(environ={**REQUIRED, **worker_environment()})
+    told = introduction(load_scenario("poison"))
+    for name, value in WORKER_SETTINGS.items():
+        section, key = name.split(".")
+        assert getattr(getattr(settings, section), key) == float(value)
+        assert f"{name} = {value}" in told
+    assert "only those that it never lets pass" in told
+    assert "no contact may be lost or rejected" in introduction(load_scenario("bad-day"))
+
+
+class FakeSimulator:
+    """Gives a state and an account; the real one is asked over HTTP."""
+
+    def __init__(self, state: PlayState | None, **requests: dict[str, int]) -> None:
+        self._state, self._requests = state, requests
+
+    def playing(self) -> PlayState | None:
+        return self._state
+
+    def stats(self) -> Any:
+        return SimpleNamespace(requests=self._requests)
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        (PlayState("s", None, (), ("a",), over=False), "waits for the first request"),
+        (PlayState("s", 1.0, ("a", "b"), (), over=False), "a, b"),
+        (PlayState("s", 1.0, ("a",), (), over=True), "a"),
+        (PlayState("s", 1.0, (), ("b",), over=False), "nothing wrong just now"),
+        (PlayState("s", 1.0, (), (), over=True), "over"),
+    ],
+)
+def test_the_scene_is_told_in_a_few_words(state: PlayState, words: str) -> None:
+    assert scene(FakeSimulator(state)) == words  # type: ignore[arg-type]
+
+
+def test_the_end_says_what_was_answered_and_what_was_not_played() -> None:
+    state = PlayState("s", 1.0, (), ("b", "c"), over=False)
+    simulator = FakeSimulator(state, token={"200": 1}, score={"200": 1000, "503": 2}, other={"404": 1})
+    assert closing_line(simulator) == (  # type: ignore[arg-type]
+        "scenario s: answers of the simulator by status 200: 1,001, 503: 2; "
+        "the contacts were done before these steps began: b, c"
+    )
+    assert closing_line(FakeSimulator(None)) is None  # type: ignore[arg-type]

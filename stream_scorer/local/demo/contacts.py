@@ -50,7 +50,14 @@ class _Fault(NamedTuple):
     at_most: int | None = None
 
 
-def contacts(codec: Codec, amount: int, *, seed: int, now_ms: int) -> Iterator[Generated]:
+def nobody(_contact_id: str) -> bool:
+    """Mean no contact at all."""
+    return False
+
+
+def contacts(
+    codec: Codec, amount: int, *, seed: int, now_ms: int, spared: Callable[[str], bool] = nobody
+) -> Iterator[Generated]:
     """Make the records one by one, in the order in which they are to be produced.
 
     Args:
@@ -58,6 +65,7 @@ def contacts(codec: Codec, amount: int, *, seed: int, now_ms: int) -> Iterator[G
         amount: how many.
         seed: the same seed and ``now_ms`` give the same records.
         now_ms: Unix milliseconds; the events occurred in the hour before.
+        spared: of which contact ids nothing may be wrong.
     """
     draw = Random(seed)  # noqa: S311 - repeatable, not secret
     faults = _places(amount, draw)
@@ -66,7 +74,7 @@ def contacts(codec: Codec, amount: int, *, seed: int, now_ms: int) -> Iterator[G
         again = number > 0 and draw.random() < _REPEATED_SHARE
         event = _event(draw.randrange(number) if again else number, number, draw, now_ms)
         fault = faults.get(number)
-        if fault is None:
+        if fault is None or spared(event["contact_id"]):
             yield Generated(_key(event), codec.encode(event), None)
             continue
         key = _key(event)

@@ -13,9 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
     from stream_scorer.local.demo.watching import Snapshot
 
@@ -31,9 +32,11 @@ class ProgressView(AbstractContextManager["ProgressView"]):
         console: where to.
         contacts: how many there are in all.
         quota: requests a minute.
+        scene: tells what the scenario does now; None: there is none.
     """
 
-    def __init__(self, console: Console, *, contacts: int, quota: int) -> None:
+    def __init__(self, console: Console, *, contacts: int, quota: int, scene: Callable[[], str] | None = None) -> None:
+        self._scene = scene
         self._console = console
         self._contacts = contacts
         self._quota = quota
@@ -79,7 +82,10 @@ class ProgressView(AbstractContextManager["ProgressView"]):
             f"quota {self._quota_used(snapshot)}",
             snapshot.trouble or "working",
         ]
-        return "  ".join(parts)
+        return "  ".join([*parts, *self._told_scene()])
+
+    def _told_scene(self) -> list[str]:
+        return [] if self._scene is None else [f"[scenario: {self._scene()}]"]
 
     def _panel(self, snapshot: Snapshot) -> Panel:
         numbers = Table.grid(padding=(0, 3), expand=False)
@@ -101,7 +107,10 @@ class ProgressView(AbstractContextManager["ProgressView"]):
         state = Text(f"● {snapshot.trouble}", style="yellow") if snapshot.trouble else Text("● working", style="green")
         rows = Table.grid()
         # In a table, since a bar by itself does not end its line.
-        for row in (ProgressBar(total=self._contacts, completed=snapshot.settled, width=_BAR_WIDTH), numbers, state):
+        bar = ProgressBar(total=self._contacts, completed=snapshot.settled, width=_BAR_WIDTH)
+        shown: list[RenderableType] = [bar, numbers, state]
+        shown += (Text(scene, style="magenta") for scene in self._told_scene())
+        for row in shown:
             rows.add_row(row)
         return Panel(rows, title=f"scoring {self._contacts:,} contacts", expand=False)
 

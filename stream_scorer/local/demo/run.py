@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from stream_scorer.core.avro import Codec
 from stream_scorer.errors import LocalError
 from stream_scorer.kafka.topics import create_topics
-from stream_scorer.local.demo.contacts import contacts
+from stream_scorer.local.demo.contacts import contacts, nobody
 from stream_scorer.local.demo.feeding import feed
 from stream_scorer.local.demo.interrupts import Interrupted, Interrupts
 from stream_scorer.local.demo.outcomes import check_outcomes, count_rejections
 from stream_scorer.local.demo.progress import ProgressView
+from stream_scorer.local.demo.scenes import closing_line, introduction, marked, scene
 from stream_scorer.local.demo.services import REQUESTS_PER_MINUTE, Stage
 from stream_scorer.local.demo.watching import Watch
 from stream_scorer.reconciliation import reconcile
@@ -30,10 +32,11 @@ if TYPE_CHECKING:
     from stream_scorer.core.findings import Report
     from stream_scorer.local.demo.worker_process import WorkerProcess
     from stream_scorer.local.kafka_jars import Progress
+    from stream_scorer.local.simulator import Scenario
     from stream_scorer.settings import Settings
 
 _LOOK_EVERY_S: Final = 0.1
-# Longer than the worker's retries and holds take; nothing in the demo makes it hold, so something is wrong then.
+# Longer than the worker's retries take, and the holds of the scenarios that ship: something is wrong then.
 _STALLED_S: Final = 90.0
 _LOG_LINES: Final = 10
 
@@ -46,11 +49,13 @@ class DemoOptions:
         contacts: how many are generated.
         keep: whether Kafka and the folder stay for looking around.
         seed: of the generated contacts.
+        scenario: what the simulator plays; None: nothing goes wrong with it.
     """
 
     contacts: int = 20_000
     keep: bool = False
     seed: int = 1
+    scenario: Scenario | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,19 +107,27 @@ def run_demo(options: DemoOptions, screen: Screen) -> None:
 
 def _play(options: DemoOptions, screen: Screen, stage: Stage, interrupts: Interrupts) -> None:
     began = time.monotonic()
+    if options.scenario is not None:
+        _say(screen.results, introduction(options.scenario))
     with screen.steps() as tell:
         stage.prepare(options.contacts)
         stage.start_kafka(tell)
         tell("starting the simulator of the Genesys API")
-        simulator = stage.start_simulator()
+        simulator = stage.start_simulator(options.scenario)
         settings = stage.settings
         tell("creating the topics")
         create_topics(settings)
         generated = _feed(options, settings, tell)
         interrupts.check()
     worker = stage.start_worker()
+    view = ProgressView(
+        screen.progress,
+        contacts=options.contacts,
+        quota=REQUESTS_PER_MINUTE,
+        scene=None if options.scenario is None else partial(scene, simulator),
+    )
     with Watch(settings) as watch:
-        scoring_s = _watch(options, screen, watch, worker, interrupts)
+        scoring_s = _watch(view, watch, worker, interrupts)
     worker.stop()
     with screen.steps() as tell:
         tell("reading everything back")
@@ -123,6 +136,7 @@ def _play(options: DemoOptions, screen: Screen, stage: Stage, interrupts: Interr
     screen.show_report(report)
     paid = simulator.stats().contacts_scored
     _say(screen.results, _closing_line(report, paid=paid, scoring_s=scoring_s, total_s=time.monotonic() - began))
+    _say(screen.results, closing_line(simulator))
     check_outcomes(report, rejected, generated)
 
 
@@ -140,16 +154,17 @@ def _feed(options: DemoOptions, settings: Settings, tell: Progress) -> Counter[R
     now_ms = time.time_ns() // 1_000_000
     doing = f"producing {options.contacts:,} contacts"
     tell(doing)
-    records = contacts(codec, options.contacts, seed=options.seed, now_ms=now_ms)
-    return feed(settings, records, lambda number: tell(f"{doing}: {number:,}"))
+    refuses = nobody if options.scenario is None else options.scenario.refuses
+    records = contacts(codec, options.contacts, seed=options.seed, now_ms=now_ms, spared=refuses)
+    return feed(settings, marked(records, refuses), lambda number: tell(f"{doing}: {number:,}"))
 
 
-def _watch(options: DemoOptions, screen: Screen, watch: Watch, worker: WorkerProcess, interrupts: Interrupts) -> float:
+def _watch(view: ProgressView, watch: Watch, worker: WorkerProcess, interrupts: Interrupts) -> float:
     """Show the worker until everything is committed; return the seconds from its first record to its last commit."""
     began = advanced = now = time.monotonic()
     reading = False
     committed = 0
-    with ProgressView(screen.progress, contacts=options.contacts, quota=REQUESTS_PER_MINUTE) as view:
+    with view:
         while committed < watch.end:
             interrupts.check()
             worker.require_running()

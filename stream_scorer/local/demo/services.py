@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from stream_scorer.errors import LocalError
+from stream_scorer.local.demo.scenes import worker_environment
 from stream_scorer.local.demo.worker_process import WorkerProcess
 from stream_scorer.local.kafka import EmbeddedKafka, KafkaConfig
 from stream_scorer.local.kafka_process import ended_within, free_port, is_alive, send
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from stream_scorer.local.demo.interrupts import Interrupts
     from stream_scorer.local.kafka_jars import Progress
+    from stream_scorer.local.simulator import Scenario
     from stream_scorer.settings import Settings
 
 # Enough for any worker on one machine: the demo shows the quota, and is not to wait for it.
@@ -88,8 +90,11 @@ class Stage:
         running = self._kafka.start(tell)
         self._environment["STREAM_SCORER_KAFKA__BOOTSTRAP_SERVERS"] = running.bootstrap_servers
 
-    def start_simulator(self) -> Simulator:
+    def start_simulator(self, scenario: Scenario | None = None) -> Simulator:
         """Start the simulator, which from then on is what the worker asks.
+
+        Args:
+            scenario: what it plays from the first request on; the worker is set for it.
 
         Raises:
             LocalError: it does not start.
@@ -106,6 +111,9 @@ class Stage:
             "STREAM_SCORER_KAFKA__INSTANCE_ID": "demo",
             "STREAM_SCORER_ADMIN__PORT": str(free_port()),
         }
+        if scenario is not None:
+            simulator.play(scenario)
+            self._environment |= worker_environment()
         return simulator
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -77,5 +78,6 @@ def oauth_error(status: int, description: str, *, error: str = "invalid_client")
 
 def html_error(status: int) -> Reply:
     """What a gateway in front of the platform answers."""
-    page = f"<html><head><title>{status}</title></head><body><center><h1>{status}</h1></center></body></html>"
+    title = f"{status} {HTTPStatus(status).phrase}" if status in set(HTTPStatus) else str(status)
+    page = f"<html><head><title>{title}</title></head><body><center><h1>{title}</h1></center></body></html>"
     return Reply(status, page.encode(), HTML)
