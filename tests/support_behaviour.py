@@ -25,6 +25,11 @@ def batch(number: int, *, partitions: int = 1, prefix: str = "C") -> tuple[Input
     return tuple(contacts(number, partitions, prefix))
 
 
+def upto(amount: int) -> range:
+    """Any amount that is not more."""
+    return range(amount + 1)
+
+
 def fault(**words: Any) -> dict[str, Any]:
     """One fault in the words of `SimulatorControl.add_fault`: once, unless ``times`` says otherwise."""
     return words
@@ -58,7 +63,8 @@ class Row:
         partitions: of every topic.
         prepare: is done before the worker starts.
         act: is done while it works; it may feed more.
-        holds: part of the line of /readyz that is waited for; empty: the worker must never hold.
+        holds: part of the line of /readyz that is waited for; empty: the worker must never hold, unless it
+            ``may_hold``, which nobody waits for then.
         recover: ends the hold; by default the faults are ended.
         stops: part of the one line with which the process has to end, exit code 1; empty: it must not.
         committed: outputs there have to be at the end; None: one for every record that was fed.
@@ -82,6 +88,7 @@ class Row:
     prepare: Callable[[Case], None] = lambda _: None
     act: Callable[[Case], None] = lambda _: None
     holds: str = ""
+    may_hold: bool = False
     recover: Callable[[Case], None] = lambda case: case.simulator.clear_faults()
     stops: str = ""
     committed: int | None = None

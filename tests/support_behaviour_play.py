@@ -80,9 +80,14 @@ class Case:
         self.process: WorkerProcess | None = None
         self.verdict = Verdict()
         self.stats = simulator.stats()
-        self.held = self.exit_line = self.metrics = ""
+        self.exit_line = self.metrics = ""
 
     # --- what a row does
+
+    def configure(self) -> None:
+        """Makes the simulator what the row needs: by default with quota for all, and no odd scores."""
+        defaults = {"quota": 1_000_000, "narrow_share": 0.0, "inconsistent_share": 0.0}
+        self.simulator.configure(**{**defaults, **self.row.api})
 
     def feed(self, inputs: Iterable[Input]) -> None:
         """Puts records on the features topic."""
@@ -117,20 +122,29 @@ class Case:
         finally:
             progress.close()
 
+    def committed(self) -> int:
+        """How many records are committed now."""
+        return sum(commit.offset for commit in self.arena.commits().values())
+
     def await_hold(self) -> None:
         """Waits until /readyz says why the worker holds, then for a probe."""
 
-        def line() -> str:
+        def says_so() -> bool:
             answer = self.admin("/readyz")
-            found = answer.text.strip().partition("holding: ")[2]
-            return found if answer.status_code == requests.codes.unavailable and self.row.holds in found else ""
+            holding = answer.status_code == requests.codes.unavailable and answer.text.startswith("holding: ")
+            return holding and self.row.holds in answer.text
 
-        self.held = self.wait(line, f"a hold that says {self.row.holds!r}")
+        self.wait(says_so, f"a hold that says {self.row.holds!r}")
         if self.simulator.running:
             seen = self._arrived()
             self.wait(lambda: self._arrived() > seen, "a probe")
 
     # --- what there is to see
+
+    @property
+    def holds(self) -> list[str]:
+        """The reason of every hold there was."""
+        return [line["reason"] for line in self.journal if line["event"] == "holding"]
 
     @property
     def _works(self) -> bool:
@@ -172,11 +186,11 @@ def _playing(row: Row, bootstrap_servers: str, simulator: Simulator, folder: Pat
     arena = Arena(bootstrap_servers, partitions=row.partitions, configs=row.topics)
     simulator.start()
     simulator.reset()
-    simulator.configure(**{"quota": 1_000_000, "narrow_share": 0.0, "inconsistent_share": 0.0, **row.api})
-    for one in row.faults:
-        simulator.add_fault(**one)
     with structlog.testing.capture_logs() as journal:
         case = Case(row, arena, simulator, folder, journal)
+        case.configure()
+        for one in row.faults:
+            simulator.add_fault(**one)
         case.feed(row.feed)
         row.prepare(case)
         try:
