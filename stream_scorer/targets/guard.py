@@ -61,7 +61,6 @@ _EMBEDDING: Final = tuple(
         ("::ffff:0:0/96", 0),  # IPv4-mapped
         ("::ffff:0:0:0/96", 0),  # IPv4-translated (SIIT)
         ("64:ff9b::/96", 0),  # NAT64
-        ("64:ff9b:1::/48", 0),  # NAT64 of a local network, with the whole prefix
         ("2002::/16", 80),  # 6to4
     )
 )
@@ -199,8 +198,12 @@ def _embedded(address: Address) -> Iterator[IPv4Address]:
     for network, shift in _EMBEDDING:
         if address in network and number > 1:  # ::1 is no 0.0.0.1
             yield IPv4Address(number >> shift & _32_BITS)
-    if address in _LOCAL_NAT64:  # RFC 6052 with a /48: 16 bits, 8 bits of zero, 16 bits
-        yield IPv4Address((number >> 64 & 0xFFFF_0000) | (number >> 40 & 0xFFFF))
+    if address in _LOCAL_NAT64:
+        # Nobody here knows the length of its prefix (RFC 6052): 96 bits, or 48 and then 16 bits, 8 of zero, 16 more.
+        # Read the wrong way an address begins with zeros, so those say nothing.
+        for inner in (number, (number >> 48 & 0xFFFF_0000) | (number >> 40 & 0xFFFF)):
+            if inner >> 24 & 0xFF:
+                yield IPv4Address(inner & _32_BITS)
     if address in _TEREDO:
         yield IPv4Address(number >> 64 & _32_BITS)
         yield IPv4Address(~number & _32_BITS)
