@@ -1,0 +1,158 @@
+"""Holds and pauses as an operator sees them on the real stack: /readyz, metrics, and one log line a change."""
+
+from __future__ import annotations
+
+import re
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support_arena import contact, contacts, wait_until
+from support_fast import FastScene, run_clocks_fast
+from support_judge import judge
+
+if TYPE_CHECKING:
+    from kafka_fixture import Broker
+    from support_worker import Stage, WorkerProcess
+
+pytestmark = pytest.mark.kafka
+
+LINE = re.compile(
+    r"holding: (?P<reason>.+); since (?P<since>\S+Z) \((?P<for_s>\d+) s\); next (?P<what>\w+) in (?P<next_s>\d+) s"
+)
+
+
+def readyz(worker: WorkerProcess) -> dict[str, Any]:
+    """What the line says; empty while it does not hold."""
+    found = LINE.fullmatch(worker.why_not_ready())
+    return {} if found is None else found.groupdict()
+
+
+def sample(worker: WorkerProcess, name: str, label: str) -> float | None:
+    """One value of /metrics, by name and one label."""
+    answer = worker.admin("/metrics")
+    assert answer is not None
+    lines = [line for line in answer.text.splitlines() if line.startswith(f"{name}{{") and label in line]
+    return float(lines[0].rsplit(" ", 1)[1]) if lines else None
+
+
+def told(worker: WorkerProcess) -> list[tuple[str, str, str]]:
+    """The log's lines about holds: event, cause, and the status in the reason."""
+    lines = [line for line in worker.log_lines() if str(line.get("event")).startswith("holding")]
+    return [(line["event"], line["cause"], str(line["reason"])[:8]) for line in lines]
+
+
+class TestTheApi:
+    def test_it_says_since_when_why_and_when_the_next_probe_is_due(self, stage: Stage) -> None:
+        """First 503, then 500, then well again: three lines, however many probes there are."""
+        stage.simulator.add_fault(status=503, times=16)
+        stage.simulator.add_fault(status=500, times=None)
+        stage.produce(contacts(100, stage.partitions))
+        began = datetime.now(UTC).replace(microsecond=0)
+        worker = stage.start_ready(genesys__max_retries="1")
+        first = stage.wait(lambda: readyz(worker), "a hold", needs=worker)
+        assert first["reason"].startswith("HTTP 503")
+        assert first["what"] == "probe"
+        assert began <= datetime.fromisoformat(first["since"]) <= datetime.now(UTC)
+
+        def failed() -> float:
+            return sample(worker, "stream_scorer_probes_total", 'outcome="failed"') or 0
+
+        stage.wait(lambda: failed() >= 3, "three probes", needs=worker)
+        assert sample(worker, "stream_scorer_holding", 'reason="api"') == 1
+        assert (sample(worker, "stream_scorer_holding_duration_seconds", 'reason="api"') or 0) >= 1.0
+        assert (sample(worker, "stream_scorer_holding_next_probe_seconds", 'reason="api"') or 0) <= 0.5
+        unanswered = len(worker.said("scoring request not answered"))
+        stage.wait(lambda: failed() >= 6, "three more", needs=worker)
+        assert len(worker.said("scoring request not answered")) == unanswered, "a line for every probe"
+        later = stage.wait(
+            lambda: (line := readyz(worker)) and line["reason"].startswith("HTTP 500") and line, "another reason"
+        )
+        assert later["since"] == first["since"]
+        stage.simulator.clear_faults()
+        stage.wait_done(needs=worker)
+        stage.wait(worker.ready, "the worker to be ready again", needs=worker)
+        assert sample(worker, "stream_scorer_holding", 'reason="api"') == 0
+        assert sample(worker, "stream_scorer_holding_duration_seconds", 'reason="api"') == 0
+        assert sample(worker, "stream_scorer_probes_total", 'outcome="recovered"') == 1
+        assert worker.stop() == 0
+        assert told(worker) == [
+            ("holding", "api", "HTTP 503"),
+            ("holding changed", "api", "HTTP 500"),
+            ("holding ended", "api", "HTTP 500"),
+        ]
+        [ended] = worker.said("holding ended")
+        assert ended["since"] == first["since"]
+        assert ended["probes"] >= 6
+        assert judge(stage).count("rejected") == 0
+
+    def test_a_broken_contract_is_named_as_such(self, stage: Stage) -> None:
+        stage.simulator.configure(refuse_prefix="C-")
+        stage.produce(contacts(40, stage.partitions))
+        worker = stage.start_ready(scoring__max_contacts="1")
+        line = stage.wait(lambda: readyz(worker), "a hold", needs=worker)
+        assert line["reason"].startswith("the API refuses every contact: ")
+        assert sample(worker, "stream_scorer_holding", 'reason="contract"') == 1
+        stage.simulator.configure(refuse_prefix="")
+        stage.wait_done(needs=worker)
+        assert worker.stop() == 0
+        events = [(event, cause) for event, cause, _ in told(worker)]
+        assert events == [("holding", "contract"), ("holding ended", "contract")]
+        assert judge(stage).count("rejected") == 0
+
+
+class TestQuotaAndBudget:
+    def test_each_says_when_the_next_request_may_go(self, broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+        """In fast motion: a quota of 10 requests and a budget of 50 contacts a minute, and twice as much to do."""
+        run_clocks_fast(monkeypatch)
+        with (
+            FastScene(broker.bootstrap_servers, quota=1_000) as quota,
+            FastScene(broker.bootstrap_servers, quota=1_000) as budget,
+        ):
+            for scene in (quota, budget):
+                scene.produce(contacts(100, scene.partitions))
+            workers = {
+                "quota": quota.start(genesys__requests_per_minute="10", scoring__max_contacts="5"),
+                "budget": budget.start(scoring__max_contacts_per_minute="50", scoring__max_contacts="5"),
+            }
+            waited = {"quota": "own_quota", "budget": "budget"}
+            for cause, worker in workers.items():
+                line = wait_until(lambda worker=worker: LINE.fullmatch(worker.why_not_ready()), cause)  # type: ignore[misc]
+                assert line["reason"].startswith(cause)
+                assert (line["what"], 0 < int(line["next_s"]) <= 60) == ("request", True)
+                metrics = worker.metrics()
+                assert metrics[f'stream_scorer_holding{{reason="{cause}"}}'] == 1
+                assert metrics[f'stream_scorer_holding_next_probe_seconds{{reason="{cause}"}}'] <= 60
+            assert workers["quota"].metrics()["stream_scorer_quota_time_to_exhaustion_seconds"] == 0
+            assert 0 < workers["quota"].metrics()["stream_scorer_quota_wait_seconds"] <= 60.5
+            wait_until(lambda: quota.is_done() and budget.is_done(), "both to be done")
+            for cause, worker in workers.items():
+                wait_until(lambda worker=worker: not worker.why_not_ready(), f"the end of {cause}")  # type: ignore[misc]
+                metrics = worker.metrics()
+                assert metrics[f'stream_scorer_holding{{reason="{cause}"}}'] == 0
+                seconds = metrics[f'stream_scorer_requests_waited_seconds_total{{reason="{waited[cause]}"}}']
+                assert 40 <= seconds <= 61.5
+            asked = [arrival.at for arrival in budget.arrivals]
+            assert all(sum(5 for at in asked if start <= at < start + 59.0) <= 50 for start in asked)
+            quota.stop_workers()
+            budget.stop_workers()
+            assert (len(judge(quota).outputs), len(judge(budget).outputs)) == (100, 100)
+
+
+class TestExpired:
+    def test_age_is_judged_when_a_record_is_read(self, stage: Stage) -> None:
+        """What expires while it waits in a hold is asked about all the same: an outage never rejects a contact."""
+        stage.simulator.add_fault(status=503, times=None)
+        worker = stage.start_ready(scoring__max_event_age_s="5")
+        now_ms = time.time_ns() // 1_000_000
+        stage.produce([contact("young", 0, occurred_at=now_ms), contact("old", 1, occurred_at=now_ms - 60_000)])
+        stage.wait(lambda: readyz(worker), "a hold", needs=worker)
+        stage.wait(lambda: time.time_ns() // 1_000_000 > now_ms + 6_000, "the young one to get old", needs=worker)
+        assert readyz(worker)
+        stage.simulator.clear_faults()
+        stage.wait_done(needs=worker)
+        assert worker.stop() == 0
+        verdict = judge(stage)
+        assert verdict.reasons() == {"expired": 1}
+        assert verdict.by_contact("old")[0].header("error-reason") == "expired"

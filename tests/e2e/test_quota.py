@@ -1,0 +1,77 @@
+"""The quota, kept and used up: the real stack in fast motion, ten seconds of the quota's time in one."""
+
+# ruff: noqa: T201 - measured figures are printed
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import pytest
+from support_arena import contacts, wait_until
+from support_fast import FastScene, run_clocks_fast
+from support_judge import judge
+
+if TYPE_CHECKING:
+    from kafka_fixture import Broker
+
+pytestmark = pytest.mark.kafka
+
+CONTACTS_A_REQUEST = 5
+SLOTS = 8
+MINUTES = 2.2
+# What this machine takes counts tenfold in fast motion. At its real pace it is 97 %: tests/chaos/test_quota_minutes.py.
+SHARE = 0.95
+# Of one answer: from the 429 at the API until the worker knows of it, and what was on its way meanwhile.
+ON_THE_WAY_S = 4.0
+
+
+def test_a_backlog_uses_the_quota_and_earns_no_429(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four backlogs at once, each with an API of its own.
+
+    The API's quota and ours alike; the API allows less; ours is less; two workers that do not know of each other share
+    one client, each with the whole quota for itself. Of these two a few run into a 429 at the end of every window.
+    """
+    run_clocks_fast(monkeypatch)
+    plans = {
+        "alike": (120, 120, 1),
+        "theirs is lower": (60, 120, 1),
+        "ours is lower": (120, 60, 1),
+        "two": (120, 120, 2),
+    }
+    with contextlib.ExitStack() as stack:
+        scenes: dict[str, FastScene] = {}
+        for name, (theirs, ours, workers) in plans.items():
+            scene = scenes[name] = stack.enter_context(FastScene(broker.bootstrap_servers, quota=theirs))
+            scene.produce(contacts(int(min(theirs, ours) * MINUTES) * CONTACTS_A_REQUEST, scene.partitions))
+            for _ in range(workers):
+                scene.start(
+                    genesys__requests_per_minute=str(ours),
+                    scoring__max_contacts=str(CONTACTS_A_REQUEST),
+                    scoring__max_in_flight=str(SLOTS),
+                    kafka__start_from="earliest",
+                )
+        wait_until(lambda: all(scene.is_done() for scene in scenes.values()), "all backlogs to be committed")
+        for name, (theirs, ours, _) in plans.items():
+            scene, quota = scenes[name], min(theirs, ours)
+            share = scene.share_used(quota, int(MINUTES))
+            print(f"\n{name}: {share:.1%} of {quota} a minute over {int(MINUTES)} minutes, {len(scene.refused)} x 429")
+            assert share >= SHARE, name
+            scene.stop_workers()
+            verdict = judge(scene)
+            assert verdict.count("rejected") == 0, name
+            assert len(verdict.outputs) == scene.produced, name
+            assert verdict.paid_twice(scene.simulator.scored()) == 0, name
+            if name != "two":
+                assert scene.refused == [], name
+    shared = scenes["two"]
+    assert len({arrival.token for arrival in shared.arrivals}) == 2
+    assert len(shared.refused) <= 2 * SLOTS * 3  # what is under way when it is used up, in three windows
+    for told in shared.refused:
+        assert told.retry_after_s is not None
+        too_early = [
+            arrival
+            for arrival in shared.arrivals
+            if arrival.token == told.token and told.at + ON_THE_WAY_S < arrival.at < told.at + told.retry_after_s - 1.0
+        ]
+        assert too_early == []
