@@ -37,6 +37,9 @@ _PAUSE_AFTER_S = 1.0
 _REOPEN_S = 1.0
 _REPORT_EVERY_S = 0.2
 _TIDY_EVERY_S = 30.0
+# From here on a campaign in trouble may not have more than a few callbacks that wait.
+_PLENTY_TAKEN = 0.5
+_FEW = 8
 
 
 class Deliverer:
@@ -105,8 +108,8 @@ class Deliverer:
         try:
             while not self._stopping.is_set():
                 self._take_in()
-                self._make_room()
                 self._sender.send()
+                self._make_room()
                 self._sender.collect(0.0 if self._found_work else _BUSY_WAIT_S)
                 self._receipts.write_due()
                 self._report()
@@ -160,8 +163,11 @@ class Deliverer:
     def _make_room(self) -> None:
         """Lets no campaign in trouble fill the window; as long as half of it is free, nobody is in anybody's way."""
         ledger = self._ledger
-        if 2 * ledger.uncommitted > self._max_uncommitted or 2 * ledger.uncommitted_bytes > _MAX_UNCOMMITTED_BYTES:
-            self._sender.make_room(self._max_uncommitted // 4)
+        taken = max(ledger.uncommitted / self._max_uncommitted, ledger.uncommitted_bytes / _MAX_UNCOMMITTED_BYTES)
+        if taken >= 1:
+            self._sender.make_room(0)
+        elif taken > _PLENTY_TAKEN:
+            self._sender.make_room(_FEW)
 
     def _report(self) -> None:
         now = self._clock.monotonic()

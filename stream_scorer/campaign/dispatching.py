@@ -15,7 +15,7 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from stream_scorer.core.delivering import divert, pace
+from stream_scorer.core.delivering import cut_short, divert, pace
 from stream_scorer.core.pacing import Pacer
 from stream_scorer.core.remembering import RecordKey, key_of
 
@@ -135,18 +135,31 @@ class Dispatcher:
             return job
         return None
 
-    def divert(self, now: float, now_ms: int, keep: int) -> list[Postponed]:
-        """Takes out all but the oldest ``keep`` that wait in each campaign that is in trouble."""
-        diverted = []
-        for lane in self._lanes.values():
-            if len(lane.ready) > keep and lane.is_troubled(now):
-                while len(lane.ready) > keep:
-                    diverted.append(divert(self._counted(lane.ready.pop()), self._rules, now_ms))
-        return diverted
+    def divert(self, now: float, now_ms: int, few: int) -> list[Postponed]:
+        """Takes out all that wait in the campaigns that are in trouble and have more than ``few`` of them.
 
-    def troubled(self, now: float) -> int:
-        """How many campaigns are in trouble and have callbacks that wait."""
-        return sum(bool(lane.ready) and lane.is_troubled(now) for lane in self._lanes.values())
+        Nothing is kept: within a partition receipts are written in order, so the oldest that waits holds up all behind
+        it. What is under way shows whether the campaign recovers.
+        """
+        diverted: list[Postponed] = []
+        taken: set[str | None] = set()
+        for campaign_id, lane in self._lanes.items():
+            if len(lane.ready) + lane.later > few and lane.is_troubled(now):
+                taken.add(campaign_id)
+                diverted += [divert(self._counted(job), self._rules, now_ms) for job in lane.ready]
+                lane.ready.clear()
+        if any(self._lanes[campaign_id].later for campaign_id in taken):
+            kept = []
+            for entry in self._later:
+                postponed = cut_short(entry[2], self._rules, now_ms) if entry[2].callback.campaign_id in taken else None
+                if postponed is None:
+                    kept.append(entry)
+                else:
+                    self._lane(entry[2]).later -= 1
+                    diverted.append(postponed)
+            heapq.heapify(kept)
+            self._later = kept
+        return diverted
 
     def drop(self, is_wanted: Callable[[SourceRecord], bool]) -> None:
         """Forgets what waits and is not wanted any more; what is under way stays."""

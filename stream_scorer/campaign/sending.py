@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from stream_scorer.core.events import Partition
     from stream_scorer.core.ledger import RecordLedger
 
-# So many that wait are kept of a campaign in trouble when others need the room.
-_KEPT_WAITING = 8
-
 
 class DeliveryPool(Protocol):
     """See ``pool.Pool``."""
@@ -86,14 +83,10 @@ class Sender:
         for campaign_id in turn.paced:
             self._observe.paced(campaign_id)
 
-    def make_room(self, most: int) -> None:
-        """Puts off what waits in campaigns that are in trouble; they keep ``most`` altogether."""
-        now = self._clock.monotonic()
-        troubled = self._dispatcher.troubled(now)
-        if troubled:
-            keep = min(_KEPT_WAITING, most // troubled)
-            for diverted in self._dispatcher.divert(now, self._clock.unix_ms(), keep):
-                self._finish(diverted)
+    def make_room(self, few: int) -> None:
+        """Puts off all that waits in campaigns that are in trouble and have more than ``few`` callbacks that wait."""
+        for diverted in self._dispatcher.divert(self._clock.monotonic(), self._clock.unix_ms(), few):
+            self._finish(diverted)
 
     def collect(self, wait_s: float) -> None:
         """Takes the answers that have arrived, waiting up to ``wait_s`` for the first, and reacts to them."""

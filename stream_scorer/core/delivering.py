@@ -163,9 +163,24 @@ def conclude(
 
 
 def divert(job: Job, rules: DeliveryRules, now_ms: int) -> Postponed:
-    """Put a callback off whose campaign is in trouble, so that others need not wait behind it."""
+    """Put a callback off whose campaign is in trouble, so that others need not wait behind it.
+
+    A round that has begun has failed with it, as long as a tier is left for it.
+    """
+    cut = cut_short(job, rules, now_ms)
+    if cut is not None:
+        return cut
     tier = min(max(job.rounds, 1), rules.tiers)
     return _postponed(job, tier, now_ms + _ms(rules.delay_s(tier)), Postponement.DIVERTED)
+
+
+def cut_short(job: Job, rules: DeliveryRules, now_ms: int) -> Postponed | None:
+    """End a round that has begun without its quick attempts; None where none has, or where it is the last one."""
+    rounds = job.rounds + 1
+    if job.tries == 0 or rounds > rules.tiers:
+        return None
+    not_before_ms = now_ms + _ms(rules.delay_s(rounds))
+    return _postponed(replace(job, rounds=rounds), rounds, not_before_ms, Postponement.RETRY)
 
 
 def pace(job: Job, rules: DeliveryRules, now_ms: int, wait_s: float) -> Postponed:

@@ -1,0 +1,413 @@
+"""The deliverer in a world of its own: a broker of lists, a campaign manager that does as told, and a clock that jumps.
+
+Everything between these three is the real thing: loop, ledger, committer, dispatcher, intake, encoder. One thread, so a
+run with the same choices is the same run.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import Counter, defaultdict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from stream_scorer.campaign.deliverer import Deliverer
+from stream_scorer.campaign.dispatching import Dispatcher
+from stream_scorer.campaign.encoding import CallbackEncoder, CampaignTopics
+from stream_scorer.campaign.holding import SwitchedOffHold
+from stream_scorer.campaign.intake import CallbackIntake
+from stream_scorer.campaign.observing import DelivererObserver
+from stream_scorer.campaign.receipting import Receipts
+from stream_scorer.campaign.sending import Sender
+from stream_scorer.campaign.tiers import TierHeads
+from stream_scorer.campaign_telemetry import CampaignMetrics
+from stream_scorer.clock import Clock
+from stream_scorer.core.avro import Codec
+from stream_scorer.core.callback_records import callback_value, read_callback
+from stream_scorer.core.callbacks import Callback, DeliveryAnswer, DeliveryKind
+from stream_scorer.core.delivering import DeliveryOutcome, DeliveryRules, Job
+from stream_scorer.core.events import Partition, SourceRecord
+from stream_scorer.core.ledger import RecordLedger
+from stream_scorer.kafka.committing import Committer
+from stream_scorer.kafka.sink import Committed, Failed
+from stream_scorer.schema_files import SchemaFile, load_schema
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from confluent_kafka import TopicPartition
+
+    from stream_scorer.kafka.sink import OutRecord, Publication
+    from stream_scorer.kafka.source import Owner
+
+CALLBACKS = Codec.single_object(load_schema(SchemaFile.CAMPAIGN_CALLBACK))
+RECEIPTS = Codec.single_object(load_schema(SchemaFile.CALLBACK_RECEIPT))
+PARTITIONS = 2
+START_MS = 1_800_000_000_000
+TIERS = ("retry-1", "retry-2", "retry-3")
+DELAYS_S = (10.0, 30.0, 90.0)
+MAX_BYTES = dict.fromkeys(("callbacks", *TIERS, "rejected", "receipts"), 1_000_000)
+
+
+def callback(name: str, campaign_id: str | None = "spring", **changes: Any) -> Callback:
+    made = Callback(
+        callback_id=name,
+        campaign_id=campaign_id,
+        target="t",
+        body=f"body of {name}".encode(),
+        sources=(f"scores/0/{name}",),
+        event_ids=("e",),
+        contact_ids=("c",),
+        planned_at_ms=START_MS,
+        attempts=0,
+        not_before_ms=START_MS,
+    )
+    return replace(made, **changes)
+
+
+def delivered(latency_ms: float = 50.0) -> DeliveryAnswer:
+    return DeliveryAnswer(DeliveryKind.DELIVERED, "HTTP 200", 200, latency_ms)
+
+
+def refused() -> DeliveryAnswer:
+    return DeliveryAnswer(DeliveryKind.REFUSED, "HTTP 400", 400, 50.0)
+
+
+def later(retry_after_s: float | None = None, latency_ms: float = 50.0) -> DeliveryAnswer:
+    return DeliveryAnswer(DeliveryKind.TRY_LATER, "HTTP 503", 503, latency_ms, retry_after_s)
+
+
+def gone() -> DeliveryAnswer:
+    return DeliveryAnswer(DeliveryKind.SWITCHED_OFF, "HTTP 410", 410, 50.0)
+
+
+class StopError(Exception):
+    """The process is killed."""
+
+
+@dataclass
+class Attempt:
+    """One request, as the campaign manager saw it."""
+
+    at_s: float
+    callback: Callback
+
+
+class World:
+    """The broker's logs, the time, and the campaign manager.
+
+    Args:
+        answer: what the campaign manager says to an attempt.
+    """
+
+    def __init__(self, answer: Callable[[World, Callback], DeliveryAnswer]) -> None:
+        self.now = 1_000.0
+        self.answer = answer
+        self.logs: dict[Partition, list[SourceRecord]] = defaultdict(list)
+        self.committed: dict[Partition, int] = {}
+        self.attempts: list[Attempt] = []
+        self.endings: list[str] = []  # how the next transactions end: ok, lost (nothing happened), unknown (it did)
+        self.lines: list[tuple[str, dict[str, Any]]] = []
+
+    @property
+    def now_ms(self) -> int:
+        return START_MS + round((self.now - 1_000.0) * 1000)
+
+    def write(self, topic: str, key: bytes | None, value: bytes | None, headers: Any = (), number: int = -1) -> None:
+        if number < 0:
+            number = sum(key or b"") % PARTITIONS
+        log = self.logs[Partition(topic, number)]
+        log.append(SourceRecord(topic, number, len(log), key, value, list(headers), True, self.now_ms))
+
+    def plan(self, callbacks: Iterable[Callback], topic: str = "callbacks") -> None:
+        for one in callbacks:
+            self.write(topic, one.callback_id.encode(), CALLBACKS.encode(callback_value(one)))
+
+    def topic(self, name: str) -> list[SourceRecord]:
+        return [record for partition, log in self.logs.items() if partition.topic == name for record in log]
+
+    def receipts(self) -> dict[str, list[dict[str, Any]]]:
+        found = defaultdict(list)
+        for record in self.topic("receipts"):
+            receipt = RECEIPTS.decode(record.value)
+            found[receipt["callback_id"]].append(receipt)
+        return dict(found)
+
+    def outcomes(self) -> dict[str, str]:
+        """The one outcome of each callback."""
+        receipts = self.receipts()
+        assert all(len(found) == 1 for found in receipts.values()), "a callback has several receipts"
+        return {callback_id: found[0]["outcome"] for callback_id, found in receipts.items()}
+
+    def sent(self) -> Counter[str]:
+        return Counter(attempt.callback.callback_id for attempt in self.attempts)
+
+    def last_sent(self, prefix: str) -> float:
+        """When the last request was made for a callback whose id begins so."""
+        return max(attempt.at_s for attempt in self.attempts if attempt.callback.callback_id.startswith(prefix))
+
+    def waiting(self) -> int:
+        """Records that no transaction has committed yet."""
+        return sum(
+            len(log) - self.committed.get(partition, 0)
+            for partition, log in self.logs.items()
+            if partition.topic in ("callbacks", *TIERS)
+        )
+
+
+class FakeSource:
+    """A consumer of all partitions."""
+
+    def __init__(self, world: World, places: list[Partition]) -> None:
+        self._world = world
+        self._places = places
+        self._owner: Owner | None = None
+        self._at: dict[Partition, int] = {}
+        self._paused = False
+        self._held: set[Partition] = set()
+        self.progress = 0
+
+    def subscribe(self, owner: Owner) -> None:
+        self._owner = owner
+        self.assign(self._places)
+
+    def assign(self, places: Iterable[Partition]) -> None:
+        assert self._owner is not None
+        for place in places:
+            self._at[place] = self._world.committed.get(place, 0)
+            self._owner.owned(place, start_offset=0, next_offset=self._at[place])
+
+    def lose(self, places: Iterable[Partition]) -> None:
+        assert self._owner is not None
+        lost = [place for place in places if place in self._at]
+        self._owner.disowned(lost)
+        for place in lost:
+            del self._at[place]
+            self._held.discard(place)
+
+    def revoke(self, places: Iterable[Partition]) -> None:
+        assert self._owner is not None
+        taken = [place for place in places if place in self._at]
+        self._owner.revoking(taken)
+        self.lose(taken)
+
+    def read(self, max_records: int, wait_s: float) -> list[SourceRecord]:
+        found: list[SourceRecord] = []
+        for place in sorted(self._at):
+            if self._paused or place in self._held:
+                continue
+            log = self._world.logs[place]
+            new = log[self._at[place] : self._at[place] + max_records - len(found)]
+            self._at[place] += len(new)
+            found += new
+        self.progress += len(found)
+        if not found:
+            self._world.now += wait_s
+        return found
+
+    def pause(self) -> None:
+        self._paused = True
+
+    def resume(self) -> None:
+        self._paused = False
+
+    def hold_back(self, partition: Partition, offset: int) -> None:
+        assert partition in self._at
+        self._held.add(partition)
+        self._at[partition] = offset
+
+    def let_go(self, partition: Partition) -> None:
+        self._held.discard(partition)
+
+    def group_metadata(self) -> str:
+        return "generation"
+
+    def committed(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        return {p: self._world.committed[p] for p in partitions if p in self._world.committed}
+
+    def close(self) -> None:
+        self.revoke(list(self._at))
+
+
+class FakeSink:
+    """Transactions on the world's logs."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.is_open = False
+        self.progress = 0
+
+    def open(self) -> None:
+        self.is_open = True
+
+    def publish(self, records: list[OutRecord], offsets: list[TopicPartition], group: Any) -> Publication:
+        assert self.is_open
+        assert group == "generation"
+        self.progress += 1
+        ending = self._world.endings.pop(0) if self._world.endings else "ok"
+        if ending != "lost":
+            for record in records:
+                self._world.write(record.topic, record.key, record.value, record.headers)
+            for place in offsets:
+                partition = Partition(place.topic, place.partition)
+                assert place.offset > self._world.committed.get(partition, 0), "an offset went back"
+                self._world.committed[partition] = place.offset
+        if ending == "ok":
+            return Committed()
+        self.is_open = False
+        return Failed(ending)
+
+
+class FakePool:
+    """The campaign manager's end of the wire."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._under_way: list[tuple[float, int, Job, DeliveryAnswer]] = []
+        self._numbers = itertools.count()
+        self.most = 0
+        self.progress = 0
+
+    def submit(self, job: Job) -> None:
+        world = self._world
+        world.attempts.append(Attempt(world.now, job.callback))
+        answer = world.answer(world, job.callback)
+        done_at = world.now + answer.latency_ms / 1000
+        heapq.heappush(self._under_way, (done_at, next(self._numbers), job, answer))
+        self.most = max(self.most, len(self._under_way))
+        self.progress += 1
+
+    def answers(self, wait_s: float = 0.0) -> list[tuple[Job, DeliveryAnswer]]:
+        self._world.now += wait_s
+        found = []
+        while self._under_way and self._under_way[0][0] <= self._world.now:
+            _, _, job, answer = heapq.heappop(self._under_way)
+            found.append((job, answer))
+        self.progress += len(found)
+        return found
+
+
+class Stopping:
+    """Looked at once a round: time goes on here, fast while nothing happens."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self._seen = 0
+        self._step_s = 0.005
+
+    def is_set(self) -> bool:
+        return self._bench.next_round()
+
+    def wait(self, seconds: float) -> bool:
+        self._bench.world.now += seconds
+        return False
+
+    def step(self, progress: int) -> float:
+        self._step_s = 0.005 if progress != self._seen else min(2 * self._step_s, 0.5)
+        self._seen = progress
+        return self._step_s
+
+
+class Log:
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def info(self, event: str, **fields: Any) -> None:
+        self._world.lines.append((event, fields))
+
+    warning = info
+
+
+class Bench:
+    """One life of a deliverer."""
+
+    def __init__(
+        self, world: World, *, slots: int = 8, max_per_minute: int | None = None, max_uncommitted: int = 1_000
+    ) -> None:
+        self.world = world
+        self.places = [Partition(topic, n) for topic in ("callbacks", *TIERS) for n in range(PARTITIONS)]
+        clock = Clock(lambda: world.now, lambda: world.now_ms, lambda: 0.5, lambda: "id")
+        rules = DeliveryRules(DELAYS_S)
+        self.source = FakeSource(world, self.places)
+        self.sink = FakeSink(world)
+        self.pool = FakePool(world)
+        self.ledger: RecordLedger[DeliveryOutcome] = RecordLedger()
+        self.observe = DelivererObserver("deliverer", Log(world), CampaignMetrics(), clock.monotonic)
+        topics = CampaignTopics("callbacks", TIERS, "rejected", "receipts", MAX_BYTES)
+        source: Any = self.source
+        committer: Committer[DeliveryOutcome] = Committer(
+            sink=self.sink, group=source, ledger=self.ledger, monotonic=clock.monotonic, observe=self.observe
+        )
+        self.dispatcher = Dispatcher(slots, rules, max_per_minute)
+        receipts = Receipts(
+            committer=committer,
+            ledger=self.ledger,
+            encoder=CallbackEncoder(topics, CALLBACKS, RECEIPTS),
+            clock=clock,
+            observe=self.observe,
+            commit_interval_s=0.05,
+        )
+        sender = Sender(
+            dispatcher=self.dispatcher,
+            pool=self.pool,
+            hold=SwitchedOffHold(5.0),
+            ledger=self.ledger,
+            rules=rules,
+            clock=clock,
+            observe=self.observe,
+            finish=receipts.finish,
+        )
+        self._stopping: Any = Stopping(self)
+        self._until: Callable[[], bool] = lambda: True
+        self._every_round: Callable[[], None] = lambda: None
+        self.rounds = 0
+        self.deliverer = Deliverer(
+            source=source,
+            ledger=self.ledger,
+            intake=CallbackIntake(CALLBACKS, {topic: n for n, topic in enumerate(TIERS, 1)}, rules),
+            tiers=TierHeads(source),
+            dispatcher=self.dispatcher,
+            sender=sender,
+            receipts=receipts,
+            clock=clock,
+            observe=self.observe,
+            stopping=self._stopping,
+            max_uncommitted=max_uncommitted,
+            revoke_wait_s=5.0,
+            shutdown_timeout_s=25.0,
+        )
+
+    def run(self, until: Callable[[], bool], every_round: Callable[[], None] = lambda: None) -> None:
+        """Runs until the condition holds, then stops in order; ``every_round`` may raise StopError: killed."""
+        self._until, self._every_round = until, every_round
+        self.deliverer.run()
+
+    def kill_when(self, when: Callable[[], bool]) -> None:
+        """Runs, and ends without a word."""
+
+        def look() -> None:
+            if when():
+                raise StopError
+
+        self.deliverer._finish = lambda: None  # type: ignore[method-assign]
+        try:
+            self.run(lambda: False, look)
+        except StopError:
+            return
+
+    def run_dry(self) -> None:
+        """Runs until nothing waits any more."""
+        self.run(lambda: not self.world.waiting())
+
+    def next_round(self) -> bool:
+        self.rounds += 1
+        assert self.rounds < 100_000, "this does not come to an end"
+        self._every_round()
+        self.world.now += self._stopping.step(self.source.progress + self.sink.progress + self.pool.progress)
+        return self._until()
+
+
+def read(record: SourceRecord) -> Callback:
+    """The callback in a record."""
+    return read_callback(CALLBACKS, record)

@@ -1,0 +1,395 @@
+"""What becomes of callbacks: the rules one by one, and the deliverer's own loop in a simulated world."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support_delivering import (
+    DELAYS_S,
+    START_MS,
+    TIERS,
+    Bench,
+    World,
+    callback,
+    delivered,
+    gone,
+    later,
+    read,
+    refused,
+)
+
+from stream_scorer.core.callbacks import CallbackOutcome
+from stream_scorer.core.delivering import (
+    Again,
+    DeliveryRules,
+    Ended,
+    Job,
+    Postponed,
+    Postponement,
+    Wait,
+    conclude,
+    divert,
+    look_at,
+    pace,
+)
+from stream_scorer.core.events import SourceRecord
+
+if TYPE_CHECKING:
+    import random
+
+    from stream_scorer.core.callbacks import Callback, DeliveryAnswer
+
+RULES = DeliveryRules((60.0, 600.0, 3600.0, 21600.0))
+
+
+def job(tier: int = 0, rounds: int = 0, tries: int = 0, *, not_before_s: float = 0.0, written_s: float = 0.0) -> Job:
+    one = callback("a", not_before_ms=START_MS + round(not_before_s * 1000))
+    record = SourceRecord("t", 0, 0, b"k", b"v", [], True, START_MS + round(written_s * 1000))
+    return Job(record, one, tier, rounds, tries)
+
+
+def after(
+    one: Job, answer: DeliveryAnswer, rules: DeliveryRules = RULES, jitter: float = 0.5
+) -> Ended | Postponed | Again:
+    step = conclude(one, answer, rules, now=100.0, now_ms=START_MS, jitter=jitter)
+    assert isinstance(step, Ended | Postponed | Again)
+    return step
+
+
+class TestConclude:
+    def test_delivered_and_refused_end_at_once(self) -> None:
+        for answer, outcome in ((delivered(), CallbackOutcome.DELIVERED), (refused(), CallbackOutcome.REFUSED)):
+            ended = after(job(), answer)
+            assert isinstance(ended, Ended)
+            assert (ended.outcome, ended.http_status, ended.callback.attempts) == (outcome, answer.status, 1)
+
+    def test_a_round_is_an_attempt_and_two_quick_ones(self) -> None:
+        first = after(job(), later())
+        assert isinstance(first, Again)
+        assert first.job.due == pytest.approx(100.5)
+        second = after(first.job, later())
+        assert isinstance(second, Again)
+        assert second.job.due == pytest.approx(102.0)
+        third = after(second.job, later())
+        assert isinstance(third, Postponed)
+        assert (third.tier, third.rounds, third.why) == (1, 1, Postponement.RETRY)
+        assert third.callback.attempts == 3
+        assert third.callback.not_before_ms == START_MS + 60_000
+
+    def test_jitter_is_a_quarter_to_both_sides(self) -> None:
+        dues = [step.job.due - 100 for j in (0.0, 0.999) if isinstance(step := after(job(), later(), jitter=j), Again)]
+        assert dues == [pytest.approx(0.375), pytest.approx(0.625, abs=0.001)]
+
+    @pytest.mark.parametrize(("asked_s", "due"), [(0.0, 100.0), (3.0, 103.0), (5.0, 105.0)])
+    def test_a_short_retry_after_is_waited_for_in_memory(self, asked_s: float, due: float) -> None:
+        step = after(job(), later(asked_s))
+        assert isinstance(step, Again)
+        assert step.job.due == due
+
+    @pytest.mark.parametrize(("asked_s", "wait_s"), [(6.0, 60.0), (61.0, 61.0), (1e12, 7 * 86_400.0)])
+    def test_a_long_one_takes_it_to_the_tier_and_holds_there(self, asked_s: float, wait_s: float) -> None:
+        step = after(job(), later(asked_s))
+        assert isinstance(step, Postponed)
+        assert step.tier == 1
+        assert step.callback.not_before_ms == START_MS + wait_s * 1000
+
+    def test_each_failed_round_takes_it_a_tier_further_and_the_last_ends_it(self) -> None:
+        for tier in range(1, 4):
+            step = after(job(tier, tier, tries=2), later())
+            assert isinstance(step, Postponed)
+            assert (step.tier, step.rounds) == (tier + 1, tier + 1)
+        ended = after(job(4, 4, tries=2), later())
+        assert isinstance(ended, Ended)
+        assert ended.outcome is CallbackOutcome.GAVE_UP
+
+    def test_a_tier_that_is_no_longer_configured_is_tried_and_then_given_up(self) -> None:
+        rules = DeliveryRules((60.0,))
+        ended = after(job(3, 3, tries=2), later(), rules)
+        assert isinstance(ended, Ended)
+        assert look_at(job(3, 3, not_before_s=100, written_s=0), rules, START_MS) == Wait(START_MS + 60_000)
+
+    def test_attempts_of_a_foreign_callback_stay_within_avros_int(self) -> None:
+        for attempts, then in ((2**31 - 1, 2**31 - 1), (-5, 1)):
+            one = Job(job().record, callback("a", attempts=attempts))
+            ended = after(one, delivered())
+            assert isinstance(ended, Ended)
+            assert ended.callback.attempts == then
+
+
+class TestTiers:
+    def test_a_fresh_callback_is_always_due(self) -> None:
+        fresh = job(not_before_s=1000.0)
+        assert look_at(fresh, RULES, START_MS) is fresh
+
+    def test_a_head_that_is_due_is_delivered(self) -> None:
+        head = job(1, 1, not_before_s=60.0)
+        assert look_at(head, RULES, START_MS + 60_000) is head
+
+    def test_a_head_that_is_not_due_is_waited_for(self) -> None:
+        assert look_at(job(1, 1, not_before_s=60.0), RULES, START_MS + 1) == Wait(START_MS + 60_000)
+
+    def test_a_tier_waits_no_longer_than_its_delay(self) -> None:
+        head = job(1, 0, not_before_s=3_000.0)
+        assert look_at(head, RULES, START_MS + 59_999) == Wait(START_MS + 60_000)
+        step = look_at(head, RULES, START_MS + 60_000)
+        assert isinstance(step, Postponed)
+        assert (step.tier, step.rounds, step.why, step.callback) == (1, 0, Postponement.EARLY, head.callback)
+
+    def test_a_record_without_a_time_or_from_the_future_waits_all_the_same(self) -> None:
+        head = job(1, 1, not_before_s=3_000.0)
+        timeless = Job(head.record._replace(timestamp_ms=-1), head.callback, 1, 1)
+        assert look_at(timeless, RULES, START_MS) == Wait(START_MS + 60_000)
+        assert look_at(job(1, 1, not_before_s=3_000.0, written_s=900.0), RULES, START_MS) == Wait(START_MS + 60_000)
+
+    def test_diverting_counts_neither_attempt_nor_round(self) -> None:
+        for rounds, tier in ((0, 1), (1, 1), (3, 3), (4, 4)):
+            step = divert(job(tier if rounds else 0, rounds), RULES, START_MS)
+            assert (step.tier, step.rounds, step.callback.attempts) == (tier, rounds, 0)
+            assert step.callback.not_before_ms == START_MS + RULES.delay_s(tier) * 1000
+
+    @pytest.mark.parametrize(("wait_s", "tier"), [(3.0, 1), (60.0, 1), (599.0, 1), (600.0, 2), (1e6, 4)])
+    def test_pacing_takes_the_longest_tier_that_is_not_too_long(self, wait_s: float, tier: int) -> None:
+        step = pace(job(), RULES, START_MS, wait_s)
+        assert (step.tier, step.rounds, step.callback.attempts) == (tier, 0, 0)
+        assert step.callback.not_before_ms == START_MS + wait_s * 1000
+
+
+def always(answer: DeliveryAnswer) -> World:
+    return World(lambda _world, _callback: answer)
+
+
+class TestTheLoop:
+    def test_every_callback_gets_its_receipt(self) -> None:
+        world = always(delivered())
+        world.plan(callback(f"cb-{n}", f"k{n % 3}") for n in range(50))
+        Bench(world).run_dry()
+        assert world.outcomes() == {f"cb-{n}": "DELIVERED" for n in range(50)}
+        assert set(world.sent().values()) == {1}
+        assert world.topic("rejected") == []
+
+    def test_refused_stands_on_the_rejected_topic_as_it_came(self) -> None:
+        world = always(refused())
+        world.plan([callback("a")])
+        Bench(world).run_dry()
+        assert world.outcomes() == {"a": "REFUSED"}
+        [rejected] = world.topic("rejected")
+        [planned] = world.topic("callbacks")
+        assert (rejected.key, rejected.value) == (planned.key, planned.value)
+        headers = dict(rejected.headers)
+        assert headers["stream-scorer-error-reason"] == b"refused"
+        assert headers["stream-scorer-error-status"] == b"400"
+        assert headers["stream-scorer-error-detail"] == b"HTTP 400"
+        assert headers["stream-scorer-source"] == planned.source.encode()
+        assert b"T" in (headers["stream-scorer-error-timestamp"] or b"")
+
+    def test_after_the_last_tier_it_is_given_up(self) -> None:
+        world = always(later())
+        world.plan([callback("a")])
+        Bench(world).run_dry()
+        assert world.outcomes() == {"a": "GAVE_UP"}
+        [receipt] = world.receipts()["a"]
+        assert (receipt["attempts"], receipt["http_status"]) == (12, 503)
+        assert [len(world.topic(tier)) for tier in TIERS] == [1, 1, 1]
+        starts = [attempt.at_s for attempt in world.attempts[::3]]
+        gaps = [second - first for first, second in itertools.pairwise(starts)]
+        assert gaps == [pytest.approx(delay + 2.6, abs=1.2) for delay in DELAYS_S]
+        assert dict(world.topic("rejected")[0].headers)["stream-scorer-error-reason"] == b"gave_up"
+
+    def test_what_is_no_callback_is_set_aside_byte_for_byte(self) -> None:
+        world = always(delivered())
+        for topic in ("callbacks", "retry-2"):
+            world.write(topic, b"k", b"nonsense", [("h", b"1")], 0)
+        world.write("callbacks", None, None, (), 0)
+        world.plan([callback("a")])
+        Bench(world).run_dry()
+        rejected = world.topic("rejected")
+        assert Counter((one.key, one.value) for one in rejected) == {(b"k", b"nonsense"): 2, (None, None): 1}
+        assert {dict(one.headers)["stream-scorer-error-reason"] for one in rejected} == {b"undecodable"}
+        assert dict(rejected[0].headers)["h"] == b"1"
+        assert world.outcomes() == {"a": "DELIVERED"}
+
+    def test_fresh_callbacks_do_not_wait_behind_a_tier(self) -> None:
+        world = World(lambda _, one: later() if one.callback_id == "bad" else delivered())
+        world.plan([callback("bad", "x"), *(callback(f"cb-{n}") for n in range(20))])
+        bench = Bench(world)
+        bench.run(lambda: len(world.receipts()) == 20)
+        assert world.now < 1_000.0 + DELAYS_S[0], "the others wait for nothing"
+
+    def test_a_switched_off_receiver_is_only_probed_and_nothing_is_lost(self) -> None:
+        world = World(lambda w, _: gone() if 1_001 < w.now < 1_061 else delivered())
+        world.plan(callback(f"cb-{n}") for n in range(5))
+        bench = Bench(world)
+        bench.run(lambda: world.now > 1_002)
+        world.plan(callback(f"late-{n}") for n in range(30))
+        bench = Bench(world)
+        held: list[str | None] = []
+        bench.run(lambda: not world.waiting(), lambda: held.append(bench.observe.why_not_ready()))
+        assert "deliverer: holding: target switched off (410): HTTP 410" in held
+        probes = [attempt.callback.callback_id for attempt in world.attempts if 1_002 < attempt.at_s < 1_061]
+        first = len([at for at in world.attempts if 1_002 < at.at_s < 1_003])
+        assert first <= 8, "only what was under way"
+        assert 10 <= len(probes) - first <= 13, "a probe every 5 s"
+        assert len(set(probes[first:])) == 1, "always the same one"
+        assert set(world.outcomes().values()) == {"DELIVERED"}
+        assert len(world.outcomes()) == 35
+        assert [event for event, _ in world.lines if event.startswith("holding")] == ["holding", "holding ended"]
+
+    def test_a_lost_probe_is_replaced(self) -> None:
+        world = World(lambda w, _: gone() if w.now < 1_100 else delivered())
+        world.plan(callback(f"cb-{n}") for n in range(20))
+        bench = Bench(world)
+        done: list[int] = []
+
+        def rebalance() -> None:
+            if world.now > 1_010 and not done:
+                done.append(1)
+                bench.source.lose(bench.places)
+                bench.source.assign(bench.places)
+
+        bench.run(lambda: not world.waiting(), rebalance)
+        assert len(world.outcomes()) == 20
+
+
+class TestIsolation:
+    def test_a_campaign_that_hangs_leaves_the_others_their_slots(self) -> None:
+        world = World(lambda _, one: later(latency_ms=10_000) if one.campaign_id == "hangs" else delivered(20))
+        for n in range(200):
+            world.plan([callback(f"hang-{n}", "hangs"), callback(f"cb-{n}", f"k{n % 4}")])
+        bench = Bench(world, slots=32)
+        good = {f"cb-{n}" for n in range(200)}
+        bench.run(lambda: good <= world.sent().keys())
+        assert world.last_sent("cb-") - 1_000 < 3.0
+        assert bench.pool.most <= 32
+
+    def test_a_campaign_in_trouble_never_fills_the_window_of_others(self) -> None:
+        world = World(lambda _, one: later(latency_ms=10_000) if one.campaign_id == "hangs" else delivered(20))
+        world.plan(callback(f"hang-{n}", "hangs") for n in range(500))
+        world.plan(callback(f"cb-{n}") for n in range(50))
+        bench = Bench(world, slots=32, max_uncommitted=100)
+        good = {f"cb-{n}" for n in range(50)}
+        bench.run(lambda: good <= world.sent().keys())
+        assert world.last_sent("cb-") - 1_000 < 30
+        moved = [read(record) for record in world.topic("retry-1")]
+        assert moved
+        untried = [one for one in moved if one.attempts == 0]
+        assert untried, "those that only waited were put off without an attempt"
+        assert {one.campaign_id for one in moved} == {"hangs"}
+
+    def test_a_healthy_backlog_of_one_campaign_is_never_put_off(self) -> None:
+        world = always(delivered(1_500))
+        world.plan(callback(f"cb-{n}") for n in range(400))
+        Bench(world, slots=32, max_uncommitted=100).run_dry()
+        assert [len(world.topic(tier)) for tier in TIERS] == [0, 0, 0]
+        assert len(world.outcomes()) == 400
+
+    def test_one_campaign_alone_has_half_of_the_slots(self) -> None:
+        world = always(delivered(500))
+        world.plan(callback(f"cb-{n}") for n in range(100))
+        bench = Bench(world, slots=32)
+        bench.run_dry()
+        assert bench.pool.most == 16
+
+
+class TestPace:
+    def test_never_more_than_so_many_in_any_minute_and_none_is_lost(self) -> None:
+        world = always(delivered())
+        world.plan(callback(f"cb-{n}", "fast") for n in range(130))
+        world.plan([callback("other", "slow")])
+        Bench(world, max_per_minute=20).run_dry()
+        assert set(world.outcomes().values()) == {"DELIVERED"}
+        assert len(world.outcomes()) == 131
+        times = [attempt.at_s for attempt in world.attempts if attempt.callback.campaign_id == "fast"]
+        assert max(sum(start <= at < start + 60 for at in times) for start in times) == 20
+        assert world.now - 1_000 < 60 * 9, "the ceiling is used"
+        assert [fields["campaign_id"] for event, fields in world.lines if event == "callbacks paced"] == ["fast"]
+        assert all(receipt["attempts"] == 1 for found in world.receipts().values() for receipt in found)
+
+    def test_a_retry_after_pacing_still_has_all_its_tiers(self) -> None:
+        world = World(lambda _, one: later() if one.callback_id == "cb-9" else delivered())
+        world.plan(callback(f"cb-{n}") for n in range(10))
+        Bench(world, max_per_minute=5).run_dry()
+        assert Counter(world.outcomes().values()) == {"DELIVERED": 9, "GAVE_UP": 1}
+        assert world.sent()["cb-9"] == 12
+
+
+class TestExactlyOnce:
+    def test_a_killed_deliverer_repeats_the_same_bytes_and_no_receipt(self) -> None:
+        world = always(delivered(100))
+        world.plan(callback(f"cb-{n}") for n in range(60))
+        for kill_after in (10, 30, 50):
+            Bench(world).kill_when(lambda kill_after=kill_after: len(world.attempts) >= kill_after)
+        Bench(world).run_dry()
+        assert len(world.outcomes()) == 60
+        bodies: dict[str, set[bytes]] = {}
+        for attempt in world.attempts:
+            bodies.setdefault(attempt.callback.callback_id, set()).add(attempt.callback.body)
+        assert all(len(found) == 1 for found in bodies.values())
+
+    def test_what_was_delivered_is_not_repeated_after_a_loss(self) -> None:
+        world = always(delivered(100))
+        world.plan(callback(f"cb-{n}") for n in range(30))
+        world.endings = ["lost"] * 3
+        bench = Bench(world)
+        done: list[int] = []
+
+        def lose() -> None:
+            if len(world.attempts) >= 12 and not done:
+                done.append(1)
+                bench.source.lose(bench.places)
+                bench.source.assign(bench.places)
+
+        bench.run(lambda: not world.waiting(), lose)
+        assert len(world.outcomes()) == 30
+        assert set(world.sent().values()) == {1}
+
+    @settings(max_examples=60, deadline=None)
+    @given(st.randoms(use_true_random=False), st.integers(1, 40), st.sampled_from([None, 5]))
+    def test_whatever_happens_every_callback_ends_once(
+        self, chance: random.Random, number: int, max_per_minute: int | None
+    ) -> None:
+        odds = [chance.random() for _ in range(4)]
+
+        def answer(world: World, _: Callback) -> DeliveryAnswer:
+            if world.now > 6_000:
+                return delivered()  # it all has to come to an end
+            kinds = [
+                delivered(chance.choice([5, 500, 9_000])),
+                later(chance.choice([None, None, 0.0, 4.0, 20.0, 200.0]), chance.choice([5, 9_000])),
+                refused(),
+                gone(),
+            ]
+            return chance.choices(kinds, [*odds[:3], odds[3] / 10])[0]
+
+        world = World(answer)
+        world.plan(callback(f"cb-{n}", chance.choice([None, "a", "b", "c"])) for n in range(number))
+        for _ in range(chance.randrange(4)):
+            world.endings = [chance.choice(["ok", "lost", "unknown"]) for _ in range(10)]
+            life_s = chance.choice([1, 20, 200])
+            dies_at = world.now + life_s
+            bench = Bench(world, max_per_minute=max_per_minute, max_uncommitted=chance.choice([10, 1_000]))
+
+            def disturb(bench: Bench = bench) -> None:
+                if chance.random() < 0.02:
+                    places = [place for place in bench.places if chance.random() < 0.5]
+                    chance.choice([bench.source.lose, bench.source.revoke])(places)
+                    bench.source.assign(place for place in places if place not in bench.source._at)
+
+            if chance.random() < 0.5:
+                bench.kill_when(lambda dies_at=dies_at: world.now > dies_at)
+            else:
+                bench.run(lambda dies_at=dies_at: world.now > dies_at, disturb)
+        Bench(world, max_per_minute=max_per_minute).run_dry()
+        outcomes = world.outcomes()
+        assert outcomes.keys() == {f"cb-{n}" for n in range(number)}
+        ends = Counter(outcomes.values())
+        assert len(world.topic("rejected")) == ends["REFUSED"] + ends["GAVE_UP"]
+        bodies = {(attempt.callback.callback_id, attempt.callback.body) for attempt in world.attempts}
+        assert len(bodies) == len({callback_id for callback_id, _ in bodies})
+        for callback_id, outcome in outcomes.items():
+            if outcome != "EXPIRED":
+                assert world.sent()[callback_id] >= 1
