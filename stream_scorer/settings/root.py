@@ -83,16 +83,19 @@ class Settings(Section):
         Raises:
             SettingsError: client id, client secret or model id is missing; one line for each.
         """
-        problems = []
-        for key in ("client_id", "client_secret", "model_id"):
-            if getattr(self.genesys, key) is None:
-                path = ("genesys", key)
-                names = [variable(path), f"GENESYS_{key.upper()}"]
-                if key == "client_secret":
-                    names.append(f"{variable(path)}_FILE")
-                problems.append(f"{dotted(path)} is missing: set {', '.join(names[:-1])} or {names[-1]}")
-        if problems:
-            raise SettingsError("\n".join(problems))
+        if problems := self._missing("client_id", "client_secret", "model_id"):
+            raise SettingsError(problems)
+
+    def require_client(self) -> tuple[str, str]:
+        """Return id and secret of the OAuth client.
+
+        Raises:
+            SettingsError: one is missing; one line for each.
+        """
+        client_id, secret = self.genesys.client_id, self.genesys.client_secret
+        if client_id is None or secret is None:
+            raise SettingsError(self._missing("client_id", "client_secret"))
+        return client_id, secret.get_secret_value()
 
     def require_supported(self) -> None:
         """Check that no setting asks for what this version cannot do, which must not be ignored in silence.
@@ -105,3 +108,14 @@ class Settings(Section):
                 "schema_registry.url is not supported by this version yet: leave it out, and values are written in"
                 " Avro's single-object encoding"
             )
+
+    def _missing(self, *keys: str) -> str:
+        problems = []
+        for key in keys:
+            if getattr(self.genesys, key) is None:
+                path = ("genesys", key)
+                names = [variable(path), f"GENESYS_{key.upper()}"]
+                if key == "client_secret":
+                    names.append(f"{variable(path)}_FILE")
+                problems.append(f"{dotted(path)} is missing: set {', '.join(names[:-1])} or {names[-1]}")
+        return "\n".join(problems)

@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from stream_scorer.errors import SettingsError
+from stream_scorer.genesys.oauth import TokenSource
+from stream_scorer.genesys.quota import Quota
+from stream_scorer.genesys.transport import Http
 from stream_scorer.targets.guard import guard_for
 from stream_scorer.targets.log_target import LogTarget
+from stream_scorer.targets.outbound import OutboundTarget
 from stream_scorer.targets.signing import Signer
-from stream_scorer.targets.webhook import WebhookTarget
+from stream_scorer.targets.webhook import MAX_CONNECTIONS, WebhookTarget
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -52,4 +56,23 @@ def _log(_: Settings) -> Target:
     return LogTarget(structlog.get_logger("stream_scorer"))
 
 
-_BUILDERS: Final[Mapping[str, Callable[[Settings], Target]]] = {"webhook": _webhook, "log": _log}
+def _outbound(settings: Settings) -> Target:
+    genesys, list_id = settings.genesys, settings.callbacks.contact_list_id
+    if list_id is None:
+        raise SettingsError(
+            "callbacks.contact_list_id is missing: set STREAM_SCORER_CALLBACKS__CONTACT_LIST_ID to the id of the"
+            " contact list that callbacks are added to"
+        )
+    client_id, secret = settings.require_client()
+    http = Http(MAX_CONNECTIONS)
+    tokens = TokenSource(http, genesys.token_url, client_id, secret, timeout_s=genesys.token_timeout_s)
+    return OutboundTarget(
+        http, tokens, Quota(genesys.requests_per_minute), genesys.api_url, list_id, timeout_s=genesys.timeout_s
+    )
+
+
+_BUILDERS: Final[Mapping[str, Callable[[Settings], Target]]] = {
+    "webhook": _webhook,
+    "log": _log,
+    "genesys-outbound": _outbound,
+}
