@@ -1,0 +1,297 @@
+"""The target genesys-outbound over real HTTP: what is sent, what every answer becomes, tokens and quota."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+from raw_http import RawServer, answer, raw_server, token
+from support_targets import callback, score, settings
+
+from stream_scorer.core.callbacks import DeliveryKind
+from stream_scorer.errors import SettingsError
+from stream_scorer.genesys.oauth import TokenSource
+from stream_scorer.genesys.quota import Quota
+from stream_scorer.genesys.transport import Http
+from stream_scorer.settings import Settings
+from stream_scorer.targets.building import build_target
+from stream_scorer.targets.outbound import COLUMNS, OutboundTarget
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+SECRET = "s3cr3t-of-the-test"
+LIST = "list/1"
+ADD = "/api/v2/outbound/contactlists/list%2F1/contacts?priority=true"
+
+
+@pytest.fixture
+def server() -> Iterator[RawServer]:
+    with raw_server() as server:
+        server.respond(answer(200, []))
+        yield server
+
+
+@pytest.fixture
+def make(server: RawServer) -> Iterator[Callable[..., OutboundTarget]]:
+    made: list[OutboundTarget] = []
+
+    def make(requests_per_minute: int = 300, **more: Any) -> OutboundTarget:
+        http = Http(8)
+        tokens = TokenSource(http, server.url, "client-1", SECRET)
+        made.append(OutboundTarget(http, tokens, Quota(requests_per_minute), server.url + "/", LIST, **more))
+        return made[-1]
+
+    yield make
+    for target in made:
+        target.close()
+
+
+def settings_for(server: RawServer, **callbacks: Any) -> Settings:
+    genesys = {"base_url": server.url, "login_url": server.url, "client_id": "client-1", "client_secret": SECRET}
+    return Settings.model_validate({"genesys": genesys, "callbacks": {"target": "genesys-outbound", **callbacks}})
+
+
+def test_the_contacts_are_added_to_the_list(server: RawServer) -> None:
+    target = build_target(settings_for(server, contact_list_id=LIST))
+    one = callback(target, "C-1", "ü")
+    got = target.deliver(one)
+    assert (got.kind, got.status, got.message) == (DeliveryKind.DELIVERED, 200, "HTTP 200 (OK)")
+    fetch, request = server.requests
+    assert fetch.path == "/oauth/token"
+    assert (request.method, request.path, request.body) == ("POST", ADD, one.body)
+    assert request.headers["authorization"] == "Bearer token-1"
+    assert request.headers["content-type"] == "application/json"
+    first, second = request.json
+    assert first == {
+        "id": first["id"],
+        "contactListId": LIST,
+        "data": {
+            "contact_id": "C-1",
+            "event_id": "event-C-1",
+            "campaign_id": "spring",
+            "score": "0.875",
+            "confidence_lower": "0.75",
+            "confidence_upper": "1.0",
+            "model_id": "model-1",
+            "model_version": "v1",
+            "occurred_at": "2030-03-17T17:46:39.001Z",
+            "scored_at": "2030-03-17T17:46:39.999Z",
+        },
+        "callable": True,
+    }
+    assert tuple(first["data"]) == COLUMNS
+    assert second["data"]["contact_id"] == "ü"
+    assert first["id"] != second["id"]
+    assert target.name == f"genesys-outbound {server.url}/contactlists/{LIST}"
+    target.close()
+
+
+def test_a_contact_has_the_same_id_whatever_its_score_and_another_in_every_list(
+    make: Callable[..., OutboundTarget], server: RawServer
+) -> None:
+    target = make()
+    ids = [orjson.loads(target.entry(score("C-1", **more)))["id"] for more in ({}, {"score": 0.9, "event_id": "new"})]
+    assert ids[0] == ids[1]
+    assert uuid.UUID(ids[0]).version == 5
+    other = build_target(settings_for(server, contact_list_id="list-2"))
+    assert orjson.loads(other.entry(score("C-1")))["id"] != ids[0]
+
+
+def test_what_is_null_is_an_empty_text(make: Callable[..., OutboundTarget]) -> None:
+    data = orjson.loads(make().entry(score(campaign_id=None, model_version=None)))["data"]
+    assert (data["campaign_id"], data["model_version"]) == ("", "")
+    assert all(isinstance(value, str) for value in data.values())
+
+
+def test_a_thousand_contacts_are_under_the_limit(make: Callable[..., OutboundTarget]) -> None:
+    target = make()
+    entries = [target.entry(score(f"contact-{number:010}")) for number in range(1000)]
+    assert len(target.body("id", "spring", "model-1", 0, entries)) < target.max_body_bytes
+
+
+# --- answers
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "words"),
+    [
+        (202, DeliveryKind.DELIVERED, "202"),
+        (302, DeliveryKind.REFUSED, "not followed"),
+        (400, DeliveryKind.REFUSED, "HTTP 400 (Bad Request) some.code"),
+        (403, DeliveryKind.SWITCHED_OFF, "needs the scope outbound"),
+        (404, DeliveryKind.SWITCHED_OFF, "callbacks.contact_list_id"),
+        (409, DeliveryKind.REFUSED, "some.code"),
+        (413, DeliveryKind.REFUSED, "413"),
+        (429, DeliveryKind.TRY_LATER, "some.code"),
+        (500, DeliveryKind.TRY_LATER, "some.code"),
+        (504, DeliveryKind.TRY_LATER, "504"),
+    ],
+)
+def test_answers(
+    server: RawServer, make: Callable[..., OutboundTarget], status: int, kind: DeliveryKind, words: str
+) -> None:
+    server.respond(answer(status, {"code": "some.code", "message": "hunter2", "status": status}))
+    target = make()
+    got = target.deliver(callback(target))
+    assert (got.kind, got.status) == (kind, status)
+    assert words in got.message
+    assert "hunter2" not in got.message
+    assert "\n" not in got.message
+    assert len(server.to("/api")) == 1
+
+
+def test_retry_after_holds_for_every_request(server: RawServer, make: Callable[..., OutboundTarget]) -> None:
+    server.respond(answer(429, {"code": "too.many.requests"}, {"retry-after": "600"}), answer(200, []))
+    target = make()
+    first, second = (target.deliver(callback(target)) for _ in range(2))
+    assert (first.kind, first.retry_after_s) == (DeliveryKind.TRY_LATER, 600.0)
+    assert (second.kind, second.status) == (DeliveryKind.TRY_LATER, None)
+    assert second.retry_after_s == pytest.approx(600, abs=30)
+    assert len(server.to("/api")) == 1
+
+
+def test_no_answer_is_tried_later(server: RawServer, make: Callable[..., OutboundTarget]) -> None:
+    server.respond(b"")
+    target = make(timeout_s=0.4)
+    got = target.deliver(callback(target))
+    assert (got.kind, got.status) == (DeliveryKind.TRY_LATER, None)
+    assert len(server.to("/api")) == 1
+
+
+def test_a_callback_for_another_target_is_refused_and_not_sent(
+    server: RawServer, make: Callable[..., OutboundTarget]
+) -> None:
+    hook = build_target(settings(target="log"))
+    outbound = make()
+    got = outbound.deliver(callback(hook))
+    assert got.kind is DeliveryKind.REFUSED
+    assert "made for 'log'" in got.message
+    assert not server.requests
+
+
+# --- tokens
+
+
+def test_a_token_that_is_not_taken_is_renewed_once(server: RawServer, make: Callable[..., OutboundTarget]) -> None:
+    server.respond(token("old"), token("new"), path="/oauth/token")
+    server.respond(answer(401, {"code": "bad.credentials"}), answer(200, []))
+    target = make()
+    one = callback(target)
+    assert target.deliver(one).kind is DeliveryKind.DELIVERED
+    requests = server.to("/api")
+    assert [request.headers["authorization"] for request in requests] == ["Bearer old", "Bearer new"]
+    assert [request.body for request in requests] == [one.body, one.body]
+
+
+def test_a_second_401_holds(server: RawServer, make: Callable[..., OutboundTarget]) -> None:
+    server.respond(answer(401, {"code": "bad.credentials"}))
+    target = make()
+    got = target.deliver(callback(target))
+    assert (got.kind, got.status) == (DeliveryKind.SWITCHED_OFF, 401)
+    assert "genesys.client_id" in got.message
+    assert len(server.to("/api")) == 2
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "after_s"),
+    [
+        (answer(401, {"error": "invalid_client"}), DeliveryKind.SWITCHED_OFF, None),
+        (answer(503, b"", {"retry-after": "7"}), DeliveryKind.TRY_LATER, 7.0),
+        (answer(200, {"no": "token"}), DeliveryKind.TRY_LATER, None),
+    ],
+    ids=["refused", "unavailable", "malformed"],
+)
+def test_without_a_token_nothing_is_sent(
+    server: RawServer, make: Callable[..., OutboundTarget], said: bytes, kind: DeliveryKind, after_s: float | None
+) -> None:
+    server.respond(said, path="/oauth/token")
+    target = make()
+    got = target.deliver(callback(target))
+    assert (got.kind, got.status, got.retry_after_s) == (kind, None, after_s)
+    assert SECRET not in got.message
+    assert not server.to("/api")
+
+
+# --- quota
+
+
+def test_the_quota_is_waited_for_in_seconds_that_are_told(
+    server: RawServer, make: Callable[..., OutboundTarget], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stream_scorer.targets.outbound._QUOTA_WAIT_S", 0.0)
+    target = make(requests_per_minute=2)
+    answers = [target.deliver(callback(target)) for _ in range(3)]
+    assert [got.kind for got in answers] == [DeliveryKind.DELIVERED] * 2 + [DeliveryKind.TRY_LATER]
+    assert answers[2].retry_after_s == pytest.approx(60, abs=30)
+    assert "genesys.requests_per_minute" in answers[2].message
+    assert len(server.to("/api")) == 2
+
+
+def test_what_the_platform_says_of_the_quota_counts(server: RawServer, make: Callable[..., OutboundTarget]) -> None:
+    full = {"inin-ratelimit-count": "10", "inin-ratelimit-allowed": "10", "inin-ratelimit-reset": "0.3"}
+    server.respond(answer(200, [], full), answer(200, []))
+    target = make()
+    started = time.monotonic()
+    assert [target.deliver(callback(target)).kind for _ in range(2)] == [DeliveryKind.DELIVERED] * 2
+    assert time.monotonic() - started >= 0.29
+
+
+def test_many_threads_pass_no_more_than_the_quota(server: RawServer, make: Callable[..., OutboundTarget]) -> None:
+    target = make(requests_per_minute=5)
+    answers: list[Any] = []
+    threads = [
+        threading.Thread(target=lambda: answers.append(target.deliver(callback(target))), daemon=True)
+        for _ in range(12)
+    ]
+    for thread in threads:
+        thread.start()
+    while len(answers) < 5:
+        time.sleep(0.01)
+    target.close()  # those that wait for the quota wait no longer
+    for thread in threads:
+        thread.join(10)
+    assert len(server.to("/api")) == 5
+    assert sorted(got.kind for got in answers) == [DeliveryKind.DELIVERED] * 5 + [DeliveryKind.TRY_LATER] * 7
+
+
+def test_a_failed_token_leaves_no_request_under_way(
+    server: RawServer, make: Callable[..., OutboundTarget], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was never sent must not count as one that the platform has still to count."""
+    monkeypatch.setattr("stream_scorer.targets.outbound._QUOTA_WAIT_S", 0.0)
+    server.respond(answer(500), token(), path="/oauth/token")
+    allowed = {"inin-ratelimit-count": "1", "inin-ratelimit-allowed": "2", "inin-ratelimit-reset": "50"}
+    server.respond(answer(200, [], allowed))
+    target = make()
+    kinds = [target.deliver(callback(target)).kind for _ in range(3)]
+    assert kinds == [DeliveryKind.TRY_LATER, DeliveryKind.DELIVERED, DeliveryKind.DELIVERED]
+
+
+# --- settings
+
+
+@pytest.mark.parametrize(
+    ("genesys", "callbacks", "words"),
+    [
+        ({}, {}, "callbacks.contact_list_id is missing: set STREAM_SCORER_CALLBACKS__CONTACT_LIST_ID"),
+        ({"client_secret": "x"}, {"contact_list_id": "l"}, "genesys.client_id is missing"),
+        ({"client_id": "x"}, {"contact_list_id": "l"}, "genesys.client_secret is missing"),
+    ],
+)
+def test_settings_that_cannot_work_are_one_line(genesys: dict[str, str], callbacks: dict[str, str], words: str) -> None:
+    given = {"genesys": genesys, "callbacks": {"target": "genesys-outbound", **callbacks}}
+    with pytest.raises(SettingsError) as caught:
+        build_target(Settings.model_validate(given))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_nothing_secret_shows(make: Callable[..., OutboundTarget]) -> None:
+    target = make()
+    assert SECRET not in repr(target)
+    assert SECRET not in target.name
