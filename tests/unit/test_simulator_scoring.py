@@ -221,3 +221,11 @@ def test_a_feature_may_change_its_type_from_contact_to_contact_in_any_features_m
     ]
     _, results = Model(SimulatorConfig(features=None)).score({"contacts": contacts})
     assert results[0]["score"] == results[2]["score"] == results[3]["score"] != results[1]["score"]
+
+
+def test_the_largest_numbers_there_are_have_a_score_too() -> None:
+    extreme = 1.7e308
+    for calls, handle_time in ((-extreme, extreme), (extreme, extreme), (extreme, -extreme), (10.0**300, 5e-324)):
+        features = {**FEATURES, "previous_calls": calls, "avg_handle_time": handle_time}
+        _, [result] = Model(SimulatorConfig()).score({"contacts": [{"contactId": "a", "features": features}]})
+        assert 0 <= result["score"] <= 1

@@ -14,7 +14,7 @@ from stream_scorer.local.simulator.fault_book import FaultBook
 from stream_scorer.local.simulator.ledger import Ledger, Stats
 from stream_scorer.local.simulator.playing import PlayState, ScenarioPlayer
 from stream_scorer.local.simulator.quota import QuotaWindow
-from stream_scorer.local.simulator.replies import JSON, Reply, platform_error
+from stream_scorer.local.simulator.replies import JSON, UNAUTHORIZED, Reply, platform_error
 from stream_scorer.local.simulator.scoring import Model
 from stream_scorer.local.simulator.tokens import TokenOffice
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from stream_scorer.local.simulator.faults import ResultEdit
     from stream_scorer.local.simulator.scenario import Scenario
-
-UNAUTHORIZED = 401
 
 
 class SimulatedApi:

@@ -1,7 +1,8 @@
 """The simulator as an ASGI application.
 
-The platform's two endpoints are plain ASGI, because they are measured beside the worker. The script's own endpoints,
-all below ``/_simulator``, go through Starlette:
+The platform's two endpoints are plain ASGI, because they are measured beside the worker; ``GET /openapi.json`` is their
+description (`stream_scorer.local.simulator.openapi`). The script's own endpoints, all below ``/_simulator``, go through
+Starlette:
 
 =========================  =============================================================================================
 ``GET    /health``         204 as soon as it runs
@@ -33,10 +34,13 @@ import uuid
 from functools import partial
 from typing import TYPE_CHECKING
 
+import orjson
+
 from stream_scorer.local.simulator.api import SimulatedApi
 from stream_scorer.local.simulator.control_routes import control_app
 from stream_scorer.local.simulator.fault_book import Asked, asked_in
 from stream_scorer.local.simulator.ledger import DROPPED
+from stream_scorer.local.simulator.openapi import describe
 from stream_scorer.local.simulator.replies import Reply, platform_error
 from stream_scorer.local.simulator.scripted import scripted_reply
 from stream_scorer.local.simulator.transfers import Wire
@@ -49,6 +53,7 @@ if TYPE_CHECKING:
     from stream_scorer.local.simulator.config import SimulatorConfig
     from stream_scorer.local.simulator.faults import FaultAction, FaultPath, Transfer
 
+OPENAPI_PATH = "/openapi.json"
 TOKEN_PATH = "/oauth/token"  # noqa: S105 - a path
 SCORE_PATH = re.compile(r"/api/v2/predictiveengagement/models/([^/]+)/score")
 CONTROL_PREFIX = "/_simulator/"
@@ -82,6 +87,8 @@ class SimulatorApp:
                 await self._score(exchange, found[1])
             elif path == TOKEN_PATH:
                 await self._token(exchange)
+            elif path == OPENAPI_PATH:
+                await self._describe(exchange)
             else:
                 await exchange.answer("other", exchange.error(404, f"There is nothing at {path}."))
         except ClientGone:
@@ -91,7 +98,7 @@ class SimulatorApp:
         self.api.arrived()
         body = await exchange.body()
         if exchange.method != "POST":
-            await exchange.answer("token", exchange.error(405, "Use POST."))
+            await exchange.answer("token", exchange.wrong_method("POST"))
             return
         action = self.api.faults.take("token")
         if action is not None and await self._spoil(exchange, "token", action, Asked):
@@ -107,7 +114,7 @@ class SimulatorApp:
             self.api.ledger.asked(body)
             due = asyncio.get_running_loop().time() + self._latency_s()
             if exchange.method != "POST":
-                await exchange.answer("score", exchange.error(405, "Use POST."))
+                await exchange.answer("score", exchange.wrong_method("POST"))
                 return
             if refusal := self.api.admit(exchange.headers, exchange.context_id):
                 await exchange.answer("score", refusal)
@@ -122,6 +129,13 @@ class SimulatorApp:
             await self._finish(exchange, "score", reply, action)
         finally:
             self.api.ledger.ended()
+
+    async def _describe(self, exchange: _Exchange) -> None:
+        if exchange.method in {"GET", "HEAD"}:
+            reply = Reply(200, orjson.dumps(describe(self.api.config)))
+        else:
+            reply = exchange.wrong_method("GET, HEAD")
+        await exchange.answer("other", reply)
 
     def _latency_s(self) -> float:
         config = self.api.config
@@ -164,6 +178,11 @@ class _Exchange:
     def error(self, status: int, message: str) -> Reply:
         """An error in the platform's form."""
         return platform_error(status, message, context_id=self.context_id)
+
+    def wrong_method(self, allowed: str) -> Reply:
+        """The refusal of any other method."""
+        text = f"Use {allowed}."
+        return platform_error(405, text, context_id=self.context_id, headers=(("Allow", allowed),))
 
     async def body(self) -> bytes:
         """The whole body, or its first 64 MiB."""

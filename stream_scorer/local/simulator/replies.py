@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 JSON = "application/json"
 HTML = "text/html; charset=utf-8"
 
+UNAUTHORIZED = 401
+# RFC 9110 asks for a challenge with every 401.
+CHALLENGE = (("WWW-Authenticate", 'Bearer realm="simulator"'),)
+TOKEN_CHALLENGE = (("WWW-Authenticate", 'Basic realm="simulator"'),)
+
 CODES = {
     400: "bad.request",
     401: "authentication.required",
@@ -68,12 +73,13 @@ def platform_error(
         ],
         "errors": [],
     }
-    return Reply(status, orjson.dumps(body), headers=headers)
+    return Reply(status, orjson.dumps(body), headers=(*(CHALLENGE if status == UNAUTHORIZED else ()), *headers))
 
 
 def oauth_error(status: int, description: str, *, error: str = "invalid_client") -> Reply:
     """An error of the token endpoint, which has a form of its own."""
-    return Reply(status, orjson.dumps({"error": error, "description": description, "error_description": description}))
+    body = orjson.dumps({"error": error, "description": description, "error_description": description})
+    return Reply(status, body, headers=TOKEN_CHALLENGE if status == UNAUTHORIZED else ())
 
 
 def html_error(status: int) -> Reply:

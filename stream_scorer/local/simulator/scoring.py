@@ -1,7 +1,7 @@
 """The simulated model: the same score for the same contact on every machine and in every run.
 
 ``score = 1 / (1 + exp(-(bias + sum of effects)))``, cut to six digits. A number's effect is
-``weight * x / (scale + |x|)``; a string's is drawn evenly from its checksum. Weights of features other than the
+``weight * (x / (scale + |x|))``; a string's is drawn evenly from its checksum. Weights of features other than the
 tutorial's come from the checksum of their names: no seed, no state. The interval around a score depends on the id.
 
 Pure, and written for speed: it stands beside the worker in benchmarks. What holds for every contact of a shape (which
@@ -70,7 +70,7 @@ def _effect(name: str, kind: type) -> _Effect:
         return _Effect(
             _Known(lambda text: TEXT_AMPLITUDE * (2 * _uniform(text, crc32(name.encode())) - 1)), weight, scale
         )
-    return _Effect(_Known(lambda number: weight * number / (scale + abs(number))), weight, scale)
+    return _Effect(_Known(lambda number: weight * (number / (scale + abs(number)))), weight, scale)
 
 
 def _interval_widths(config: SimulatorConfig) -> list[int]:
@@ -134,7 +134,7 @@ class Model:
                 effects = self._plan(contact_id, features)
             total = bias
             for (known, weight, scale), value in zip(effects, values):  # noqa: B905 - same length; the check costs 10 %
-                total += weight * value / (scale + abs(value)) if known is None else known[value]
+                total += weight * (value / (scale + abs(value))) if known is None else known[value]
             score = int(STEPS / (1.0 + exp(-total)))
             width = widths[crc32(contact_id.encode()) % DRAWS]
             if width < 0:
