@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from stream_scorer.cli.kafka import shown_progress
-from stream_scorer.cli.reconcile import print_report
+from stream_scorer.cli.reconcile import print_callbacks, print_report
 from stream_scorer.local.demo.interrupts import Interrupted
 from stream_scorer.local.demo.run import DemoOptions, Screen, run_demo
 from stream_scorer.local.simulator.scenario import SHIPPED, load_scenario
@@ -35,10 +35,11 @@ def demo(
 ) -> None:
     """See contacts flow through a real Kafka, be scored over real HTTP, and be accounted for to the last one.
 
-    Starts an Apache Kafka (fetched the first time, 45 MB), the simulator of the Genesys API and the scoring worker,
-    each a process of its own in a temporary folder; produces contacts, bad ones among them; shows the worker at work;
-    ends with the reconciliation. Nothing of it stays, however it ends, but the fetched Kafka in ~/.cache.
-    Exit code 0: every contact has exactly the outcome it must have.
+    Starts an Apache Kafka (fetched the first time, 45 MB), the simulator of the Genesys API, a campaign manager, the
+    scoring worker and the campaign worker, each a process of its own in a temporary folder; produces contacts, bad ones
+    among them; shows the worker at work; ends with the reconciliation, from the contacts to the receipts of the
+    callbacks. Nothing of it stays, however it ends, but the fetched Kafka in ~/.cache. Exit code 0: every contact has
+    exactly the outcome it must have, and the campaign manager knows exactly those with a high score.
     """
     play = None if scenario is None else load_scenario(scenario)
     options = DemoOptions(contacts=contacts, keep=keep, seed=seed, scenario=play)
@@ -50,6 +51,7 @@ def demo(
         progress=Console(stderr=True),
         steps=shown_progress,
         show_report=lambda report: print_report(report, results),
+        show_callbacks=lambda report: print_callbacks(report, results),
     )
     try:
         run_demo(options, screen)

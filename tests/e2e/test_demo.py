@@ -96,6 +96,10 @@ def test_every_contact_is_accounted_for_and_nothing_is_left(temporary: Path) -> 
     assert closing, out
     paid, answered = (int(number.replace(",", "")) for number in closing.groups())
     assert paid >= answered == scores + review
+    assert re.search(
+        r"([\d,]+) scores ≥ 0.75 = \1 delivered \+ 0 refused \+ 0 given up \+ 0 expired \+ 0 waiting", out
+    ), out
+    assert re.search(r"campaign manager knows [\d,]+ contacts .* exactly those with a high score", out), out
     assert "read 2,000 of 2,000" in err
     assert re.search(r"quota [\d,]+ of 1,200", err), err
     assert_nothing_left(temporary)
@@ -106,7 +110,7 @@ description = "a short outage, and two contacts that are refused"
 [[step]]
 name = "outage"
 at_s = 0
-for_s = 1.5
+for_s = 4
 faults = [{action = {status = 503, body = "html"}}]
 [[step]]
 name = "refused"
@@ -201,6 +205,6 @@ def test_a_worker_that_cannot_work_is_shown_in_one_line_with_its_log(temporary: 
             out, err = demo.communicate(timeout=LIMIT_S)
     assert demo.returncode == 1, out + err
     assert "out of order" in err
-    assert err.rstrip().splitlines()[-1].startswith("stream-scorer: the worker has ended with exit code 1")
+    assert err.rstrip().splitlines()[-1].startswith("stream-scorer: stream-scorer run has ended with exit code 1")
     assert time.monotonic() - begun < 60
     assert_nothing_left(temporary)

@@ -141,7 +141,12 @@ def test_a_worker_that_has_done_nothing_yet_says_so() -> None:
 
 
 SNAPSHOT = Snapshot(
-    read=1_000, in_flight=3, outcomes={"scored": 700, "review": 35}, quota_remaining=1_150, trouble="holding: HTTP 503"
+    read=1_000,
+    in_flight=3,
+    outcomes={"scored": 700, "review": 35},
+    quota_remaining=1_150,
+    trouble="holding: HTTP 503",
+    called=120,
 )
 
 
@@ -154,7 +159,7 @@ def test_without_a_terminal_there_are_few_lines_and_the_last_state() -> None:
     first, last = printed.get().splitlines()
     assert "read 0 of 2,000  " in first
     assert last.endswith(
-        "read 1,000 of 2,000  in flight 3  scored 700  review 35  rejected 0  quota 50 of 1,200  holding: HTTP 503"
+        "in flight 3  scored 700  review 35  rejected 0  called 120  quota 50 of 1,200  holding: HTTP 503"
     )
 
 
@@ -162,13 +167,14 @@ def test_on_a_terminal_it_is_a_panel() -> None:
     console = Console(force_terminal=True, width=100, color_system=None)
     with console.capture() as printed, ProgressView(console, contacts=2_000, quota=1_200) as view:
         view.show(SNAPSHOT)
-    *_, title, bar, read, scored, review, rejected, state, _bottom, _end = printed.get().splitlines()
+    *_, title, bar, read, scored, review, rejected, called, state, _bottom, _end = printed.get().splitlines()
     assert "scoring 2,000 contacts" in title
     assert bar.count("━") == 60 * 735 // 2_000
     assert read.strip("│ ").split() == ["read", "1,000", "requests", "in", "flight", "3"]
     assert scored.strip("│ ").split() == ["scored", "700", "not", "committed", "yet", "0"]
     assert review.strip("│ ").split() == ["review", "35", "quota", "used", "50", "of", "1,200"]
     assert rejected.strip("│ ").split()[:3] == ["rejected", "0", "elapsed"]
+    assert called.strip("│ ").split() == ["called", "120"]
     assert state.strip("│ ") == "● holding: HTTP 503"
 
 

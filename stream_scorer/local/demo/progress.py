@@ -79,6 +79,7 @@ class ProgressView(AbstractContextManager["ProgressView"]):
             f"read {snapshot.read:,} of {self._contacts:,}",
             f"in flight {snapshot.in_flight}",
             *(f"{outcome} {snapshot.outcomes.get(outcome, 0):,}" for outcome, _ in _OUTCOMES),
+            f"called {snapshot.called:,}",
             f"quota {self._quota_used(snapshot)}",
             snapshot.trouble or "working",
         ]
@@ -101,6 +102,8 @@ class ProgressView(AbstractContextManager["ProgressView"]):
             ("quota used", Text(self._quota_used(snapshot))),
             ("rejected", self._outcome(snapshot, "rejected")),
             ("elapsed", Text(self._elapsed())),
+            ("called", Text(f"{snapshot.called:,}", style="cyan")),
+            ("", Text("")),
         ]
         for (left, left_value), (right, right_value) in zip(pairs[::2], pairs[1::2], strict=True):
             numbers.add_row(left, left_value, right, right_value)

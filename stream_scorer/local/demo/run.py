@@ -8,8 +8,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from stream_scorer.core.avro import Codec
-from stream_scorer.errors import LocalError
+from stream_scorer.errors import CheckFailed, LocalError
 from stream_scorer.kafka.topics import create_topics
+from stream_scorer.local.demo.calling import Told, check_told, wait_for_receipts
 from stream_scorer.local.demo.contacts import contacts, nobody
 from stream_scorer.local.demo.feeding import feed
 from stream_scorer.local.demo.interrupts import Interrupted, Interrupts
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from stream_scorer.core.callback_findings import CallbackReport
     from stream_scorer.core.events import Reason
     from stream_scorer.core.findings import Report
     from stream_scorer.local.demo.worker_process import WorkerProcess
@@ -67,12 +69,14 @@ class Screen:
         progress: what moves, and what went wrong.
         steps: shows what is being done, in words, until its block ends.
         show_report: prints a reconciliation, just as ``stream-scorer reconcile`` does.
+        show_callbacks: prints that of scores and receipts.
     """
 
     results: Console
     progress: Console
     steps: Callable[[], AbstractContextManager[Progress]]
     show_report: Callable[[Report], None]
+    show_callbacks: Callable[[CallbackReport], None]
 
 
 def run_demo(options: DemoOptions, screen: Screen) -> None:
@@ -95,7 +99,8 @@ def run_demo(options: DemoOptions, screen: Screen) -> None:
             raise
         except Exception:
             keep = options.keep
-            _show_log(screen.progress, stage.worker)
+            for worker in stage.workers:
+                _show_log(screen.progress, worker)
             raise
         finally:
             # Both, since a first signal can still fall on the way to the shield.
@@ -114,30 +119,39 @@ def _play(options: DemoOptions, screen: Screen, stage: Stage, interrupts: Interr
         stage.start_kafka(tell)
         tell("starting the simulator of the Genesys API")
         simulator = stage.start_simulator(options.scenario)
+        tell("starting a campaign manager")
+        receiver = stage.start_receiver()
         settings = stage.settings
         tell("creating the topics")
         create_topics(settings)
         generated = _feed(options, settings, tell)
         interrupts.check()
-    worker = stage.start_worker()
+    worker, campaign = stage.start_worker("run"), stage.start_worker("callbacks")
     view = ProgressView(
         screen.progress,
         contacts=options.contacts,
         quota=REQUESTS_PER_MINUTE,
         scene=None if options.scenario is None else partial(scene, simulator),
     )
-    with Watch(settings) as watch:
+    with Watch(settings, lambda: receiver.stats().contacts) as watch:
         scoring_s = _watch(view, watch, worker, interrupts)
     worker.stop()
     with screen.steps() as tell:
+        tell("waiting for the receipts")
+        receipts = wait_for_receipts(settings, lambda: _still_makes_sense(interrupts, campaign))
+        campaign.stop()
         tell("reading everything back")
         report = reconcile(settings, progress=lambda topic, *_: tell(f"reading everything back: {topic}"))
         rejected = count_rejections(settings)
     screen.show_report(report)
+    screen.show_callbacks(receipts)
     paid = simulator.stats().contacts_scored
     _say(screen.results, _closing_line(report, paid=paid, scoring_s=scoring_s, total_s=time.monotonic() - began))
     _say(screen.results, closing_line(simulator))
     check_outcomes(report, rejected, generated)
+    if not receipts.holds:
+        raise CheckFailed(receipts.verdict)
+    _say(screen.results, _told_line(check_told(settings, receiver)))
 
 
 def _closing_line(report: Report, *, paid: int, scoring_s: float, total_s: float) -> str:
@@ -146,6 +160,18 @@ def _closing_line(report: Report, *, paid: int, scoring_s: float, total_s: float
         f"{totals.inputs:,} contacts in {scoring_s:.1f} s ({totals.inputs / scoring_s:,.0f}/s), "
         f"the whole demo took {total_s:.1f} s; the simulator counts {paid:,} contacts to be paid for, "
         f"{totals.scored + totals.review:,} have a score"
+    )
+
+
+def _still_makes_sense(interrupts: Interrupts, worker: WorkerProcess) -> None:
+    interrupts.check()
+    worker.require_running()
+
+
+def _told_line(told: Told) -> str:
+    return (
+        f"the campaign manager knows {told.contacts:,} contacts from {told.callbacks:,} callbacks, exactly those with"
+        f" a high score; {told.repeats:,} came again, under their id"
     )
 
 
@@ -184,10 +210,11 @@ def _watch(view: ProgressView, watch: Watch, worker: WorkerProcess, interrupts: 
     return max(now - began, _LOOK_EVERY_S)
 
 
-def _show_log(console: Console, worker: WorkerProcess | None) -> None:
-    lines = [] if worker is None else worker.last_lines(_LOG_LINES)
+def _show_log(console: Console, worker: WorkerProcess) -> None:
+    lines = worker.last_lines(_LOG_LINES)
     if lines:
-        _say(console, "\n".join(["the last lines of the worker's log:", *(f"  {line}" for line in lines)]))
+        title = f"the last lines of the log of stream-scorer {worker.command}:"
+        _say(console, "\n".join([title, *(f"  {line}" for line in lines)]))
 
 
 def _say(console: Console, text: str | None) -> None:

@@ -21,6 +21,7 @@ from stream_scorer.local.demo.scenes import worker_environment
 from stream_scorer.local.demo.worker_process import WorkerProcess
 from stream_scorer.local.kafka import EmbeddedKafka, KafkaConfig
 from stream_scorer.local.kafka_process import ended_within, free_port, is_alive, send
+from stream_scorer.local.receiver import Receiver
 from stream_scorer.local.serving import require_extra
 from stream_scorer.local.simulator import Simulator, SimulatorConfig
 from stream_scorer.settings import load_settings
@@ -46,7 +47,7 @@ _PROC: Final = Path("/proc")
 
 
 class Stage:
-    """The demo's folder, Kafka, simulator and worker. Start them in the order of the methods; `close` in any state."""
+    """The demo's folder, Kafka, servers and workers. Start them in the order of the methods; `close` in any state."""
 
     def __init__(self, interrupts: Interrupts) -> None:
         self._interrupts = interrupts
@@ -55,7 +56,7 @@ class Stage:
         self._environment: dict[str, str] = {}
         self._folder: Path | None = None
         self._kafka: EmbeddedKafka | None = None
-        self.worker: WorkerProcess | None = None
+        self.workers: list[WorkerProcess] = []
 
     def prepare(self, contacts: int) -> None:
         """Make the folder.
@@ -116,20 +117,34 @@ class Stage:
             self._environment |= worker_environment()
         return simulator
 
+    def start_receiver(self) -> Receiver:
+        """Start the campaign manager, which from then on is told about high scores.
+
+        Raises:
+            LocalError: it does not start.
+        """
+        receiver = Receiver()
+        self._processes.callback(receiver.stop)
+        receiver.start()
+        self._environment |= receiver.environment()
+        self._environment["STREAM_SCORER_CALLBACKS__ADMIN_PORT"] = str(free_port())
+        return receiver
+
     @property
     def settings(self) -> Settings:
-        """The worker's settings, as it reads them itself: from the environment that it is started with."""
+        """The workers' settings, as they read them themselves: from the environment they are started with."""
         return load_settings(environ=self._environment)
 
-    def start_worker(self) -> WorkerProcess:
-        """Start ``stream-scorer run``.
+    def start_worker(self, command: str) -> WorkerProcess:
+        """Start ``stream-scorer run`` or ``callbacks``.
 
         Raises:
             LocalError: the process cannot be started.
         """
         folder = self._require_folder()
-        worker = self.worker = WorkerProcess(_only(self._environment), folder / "worker.log", folder)
+        worker = WorkerProcess(command, _only(self._environment), folder / f"{command}.log", folder)
         with self._interrupts.deferred():
+            self.workers.append(worker)
             self._processes.callback(worker.end)
             worker.start()
         return worker
@@ -162,7 +177,7 @@ class Stage:
             f"Kafka is left running on {kafka.bootstrap_servers}. To look around:\n"
             f"  export STREAM_SCORER_KAFKA__BOOTSTRAP_SERVERS={kafka.bootstrap_servers}\n"
             "  stream-scorer reconcile\n"
-            "To stop it and remove its data and the worker's log:\n"
+            "To stop it and remove its data and the workers' logs:\n"
             f"  stream-scorer kafka stop --data-dir {folder}/kafka && rm -r {folder}"
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Self
 
@@ -17,7 +17,7 @@ from stream_scorer.kafka.errors import translate
 from stream_scorer.kafka.topics import check_topics
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
     from stream_scorer.settings import Settings
@@ -38,6 +38,7 @@ class Snapshot:
         outcomes: contacts with a committed outcome: ``scored``, ``review``, ``rejected``.
         quota_remaining: requests that the quota still allows in this minute; None: nothing was said yet.
         trouble: why it does no work right now; empty: it does.
+        called: contacts that the campaign manager was told about.
     """
 
     read: int = 0
@@ -46,6 +47,7 @@ class Snapshot:
     outcomes: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     quota_remaining: int | None = None
     trouble: str = _NOT_THERE_YET
+    called: int = 0
 
     @property
     def settled(self) -> int:
@@ -76,11 +78,12 @@ def read_metrics(text: str, trouble: str) -> Snapshot:
 class Watch(AbstractContextManager["Watch"]):
     """Asks the worker's admin port and the group's commits. Asks only: it joins no group and stores nothing."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, called: Callable[[], int]) -> None:
         """Connect.
 
         Args:
             settings: the worker's; the features topic must hold all that it is to score.
+            called: asks how many contacts the campaign manager was told about.
 
         Raises:
             BrokerError: the broker does not answer, or the topic is missing.
@@ -88,6 +91,7 @@ class Watch(AbstractContextManager["Watch"]):
         self._url = f"http://{settings.admin.host}:{settings.admin.port}"
         self._session = requests.Session()
         self._session.trust_env = False  # a proxy of the environment is no way to this machine
+        self._called = called
         self._last = Snapshot()
         self._committed = 0
         topic = settings.topics.features
@@ -119,7 +123,8 @@ class Watch(AbstractContextManager["Watch"]):
             metrics = self._session.get(f"{self._url}/metrics", timeout=_ANSWER_S)
         except requests.RequestException:
             return self._last
-        self._last = read_metrics(metrics.text, "" if ready.ok else ready.text.strip())
+        seen = read_metrics(metrics.text, "" if ready.ok else ready.text.strip())
+        self._last = replace(seen, called=self._called())
         return self._last
 
     def committed(self) -> int:

@@ -1,4 +1,4 @@
-"""``stream-scorer run`` as a process of its own, just as it runs anywhere else: settings in the environment, a log."""
+"""A worker as a process of its own, just as it runs anywhere else: settings in the environment, a log."""
 
 from __future__ import annotations
 
@@ -24,14 +24,16 @@ class WorkerProcess:
     """One worker. It has a session of its own: Ctrl-C is for the demo, which stops it in good order.
 
     Args:
+        command: of ``stream-scorer``: ``run`` or ``callbacks``.
         environment: all of it, secrets included.
         log_file: where its output goes.
         folder: its working directory.
     """
 
-    def __init__(self, environment: Mapping[str, str], log_file: Path, folder: Path) -> None:
+    def __init__(self, command: str, environment: Mapping[str, str], log_file: Path, folder: Path) -> None:
         package = str(Path(stream_scorer.__file__).parents[1])
         search = os.pathsep.join(filter(None, (package, environment.get("PYTHONPATH"))))
+        self.command = command
         self._environment = {**environment, "PYTHONPATH": search}
         self._log_file = log_file
         self._folder = folder
@@ -45,8 +47,8 @@ class WorkerProcess:
         """
         try:
             with self._log_file.open("wb") as log:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-m", "stream_scorer", "run"],
+                self._process = subprocess.Popen(  # noqa: S603 - our own program
+                    [sys.executable, "-m", "stream_scorer", self.command],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -55,7 +57,9 @@ class WorkerProcess:
                     start_new_session=True,
                 )
         except OSError as error:
-            raise LocalError(f"the worker could not be started: {error.strerror} ({error.filename})") from None
+            raise LocalError(
+                f"stream-scorer {self.command} could not be started: {error.strerror} ({error.filename})"
+            ) from None
 
     def require_running(self) -> None:
         """Check that it has not ended.
@@ -65,7 +69,7 @@ class WorkerProcess:
         """
         code = None if self._process is None else self._process.poll()
         if code is not None:
-            raise LocalError(f"the worker has ended with exit code {code} before all contacts were done")
+            raise LocalError(f"stream-scorer {self.command} has ended with exit code {code} before its work was done")
 
     def stop(self) -> None:
         """Stop it in good order: it finishes what is in flight, commits and leaves its group.
@@ -75,7 +79,7 @@ class WorkerProcess:
         """
         code = self._terminate(_GRACE_S)
         if code != 0:
-            raise LocalError(f"the worker was asked to stop and ended with exit code {code}")
+            raise LocalError(f"stream-scorer {self.command} was asked to stop and ended with exit code {code}")
 
     def end(self) -> None:
         """End it somehow, in short; harmless where nothing runs."""
