@@ -18,10 +18,10 @@ WORKERS ?= 2
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint format test demo bench chaos lock clean dist
+.PHONY: help setup lint format test demo bench chaos api-table lock clean dist
 
 help: ## This list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1@\2/p' Makefile | while IFS=@ read -r name text; do \
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | while IFS=@ read -r name text; do \
 		printf '%-14s %s\n' "$$name" "$$text"; done
 
 setup: $(STAMP) ## Make .venv with everything in it (all targets below do this first)
@@ -56,6 +56,9 @@ bench: $(STAMP) ## How fast the worker is against a bare loop
 
 chaos: $(STAMP) ## Kills, stops, outages and zombies: does the invariant hold?
 	$(BIN)/python -m pytest -m slow --timeout 3600 $(PYTEST_ARGS) tests/chaos
+
+api-table: $(STAMP) ## Play every answer of the API again, and write docs/api-behaviour.md
+	$(BIN)/python -m pytest -m "not slow" --api-table docs/api-behaviour.md $(PYTEST_ARGS) $(wildcard tests/e2e/test_api_*.py)
 
 lock: $(STAMP) ## Choose the newest versions that pyproject.toml allows, and their hashes
 	$(COMPILE) --extra local --extra dev --output-file requirements/dev.txt pyproject.toml

@@ -34,8 +34,8 @@ def check(case: Case) -> None:
     _check_states(case)
     found = _cost(stats)
     expected = {"requests": row.cost.requests, "sent": row.cost.sent, "paid": row.cost.paid, "twice": row.cost.twice}
-    wrong = [name for name, amount in expected.items() if not _fits(found[name], amount)]
-    assert not wrong, f"{', '.join(wrong)}: found {found}, expected {expected}; {stats}\n{case.journal}"
+    wrong = [name for name, amount in expected.items() if not fits(found[name], amount)]
+    assert not wrong, f"{', '.join(wrong)}: found {found}, expected {expected}; {stats}\n{case.journal[-10:]}"
     if row.at_least_s:
         assert stats.first_request_at_ms is not None
         assert stats.last_request_at_ms is not None
@@ -50,7 +50,8 @@ def cells(case: Case) -> dict[str, str]:
     return {"did": _did(case), "requests": _requests(case.stats), **amounts}
 
 
-def _fits(found: int, amount: Amount) -> bool:
+def fits(found: int, amount: Amount) -> bool:
+    """Whether an amount is what a row allows."""
     return found in amount if isinstance(amount, range) else found == amount
 
 

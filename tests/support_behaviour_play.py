@@ -81,6 +81,7 @@ class Case:
         self.verdict = Verdict()
         self.stats = simulator.stats()
         self.exit_line = self.metrics = ""
+        self.over = False
 
     # --- what a row does
 
@@ -105,10 +106,10 @@ class Case:
 
         def look() -> Any:
             found = condition()
-            assert found or self._works, f"the worker ended while waiting for {what}"
+            assert found or self._works or self.over, f"the worker ended while waiting for {what}"
             return found
 
-        return wait_until(look, lambda: f"{what}\n{self.simulator.stats()}\n{self.journal}", LIMIT_S)
+        return wait_until(look, lambda: f"{what}\n{self.simulator.stats()}\n{self.journal[-10:]}", LIMIT_S)
 
     def await_requests(self, number: int) -> None:
         """Waits until so many score requests have been answered, and their answers have been taken."""
@@ -231,6 +232,7 @@ def _play_through(case: Case) -> None:
     case.await_committed(len(case.fed) if row.committed is None else row.committed)
     case.metrics = case.admin("/metrics").text
     worker.stop()
+    case.over = True
 
 
 def _play_to_the_end(case: Case) -> None:

@@ -1,0 +1,181 @@
+"""Contract section 5, second table: 408, 429, 5xx, no connection, time-out; 3xx and any other 4xx."""
+
+from __future__ import annotations
+
+import time
+from email.utils import formatdate, parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+from support_arena import contact, contacts
+from support_behaviour import Cost, Row, batch, cases, fault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from support_behaviour_play import Case
+
+pytestmark = pytest.mark.kafka
+
+FOR_EVER: Final = None
+AGAIN: Final = Cost(requests=2, sent=40, paid=20)
+PAID_TWICE: Final = Cost(requests=2, sent=40, paid=40, twice=20)
+# Four attempts, one probe or more, then the probe that is answered and the other 19.
+HELD: Final = Cost(requests=range(7, 20), sent=range(101, 115), paid=20)
+# One attempt proves it.
+HELD_AT_ONCE: Final = Cost(requests=range(4, 20), sent=range(41, 55), paid=20)
+
+
+def once(row_id: str, injected: str, cost: Cost = AGAIN, *, at_least_s: float = 0.0, **action: Any) -> Row:
+    """A row in which only the first request fails."""
+    return Row(id=row_id, injected=injected, faults=[fault(**action)], cost=cost, at_least_s=at_least_s)
+
+
+def for_good(
+    row_id: str,
+    injected: str,
+    holds: str,
+    cost: Cost = HELD,
+    *,
+    settings: Mapping[str, str] | None = None,
+    **action: Any,
+) -> Row:
+    """A row in which every request fails, until the worker holds and has probed in vain."""
+    return Row(
+        id=row_id,
+        injected=f"{injected}, until the worker has held and probed",
+        faults=[fault(times=FOR_EVER, **action)],
+        settings=settings or {},
+        holds=holds,
+        cost=cost,
+    )
+
+
+# --- what happens meanwhile
+
+
+def a_date_in_two_seconds(case: Case) -> None:
+    case.simulator.add_fault(status=429, retry_after=formatdate(time.time() + 2, usegmt=True))
+
+
+def nobody_came_before_that_date(case: Case) -> None:
+    date = parsedate_to_datetime(case.simulator.faults()[0]["action"]["retry_after"])
+    assert case.stats.last_request_at_ms is not None
+    assert case.stats.last_request_at_ms >= date.timestamp() * 1000
+
+
+def nobody_listens(case: Case) -> None:
+    case.simulator.stop()
+
+
+def somebody_listens_again(case: Case) -> None:
+    case.simulator.start()
+    case.configure()
+
+
+def a_redirect(case: Case) -> None:
+    headers = {"Location": f"{case.simulator.base_url}/elsewhere"}
+    case.simulator.add_fault(times=FOR_EVER, status=302, headers=headers)
+
+
+def nobody_followed(case: Case) -> None:
+    assert "other" not in case.stats.requests
+
+
+ONCE: Final = (
+    once("408", "the first request is a 408", status=408),
+    once("429", "the first request is a 429 without `Retry-After`", status=429),
+    once("429-seconds", "the first request is a 429, `Retry-After: 1`", at_least_s=1.0, status=429, retry_after=1),
+    Row(
+        id="429-date",
+        injected="the first request is a 429, `Retry-After` a date 2 s ahead (whole seconds)",
+        prepare=a_date_in_two_seconds,
+        check=nobody_came_before_that_date,
+        cost=AGAIN,
+    ),
+    once("500", "the first request is a 500", status=500),
+    once("502-html", "the first request is a 502 with HTML", status=502, body="html"),
+    once("503", "the first request is a 503", status=503),
+    once("503-seconds", "the first request is a 503, `Retry-After: 1`", at_least_s=1.0, status=503, retry_after=1),
+    once("504-html", "the first request is a 504 with HTML", status=504, body="html"),
+    once("500-cut", "the first request is a 500 whose body is cut off", status=500, transfer="cut"),
+    once("dropped-before", "the connection is reset before the first request is worked on", drop="before"),
+    once(
+        "dropped-after", "the connection is reset when the first request has been worked on", PAID_TWICE, drop="after"
+    ),
+    Row(
+        id="time-out",
+        injected="the first answer takes 1.2 s, `genesys.timeout_s` 0.6",
+        faults=[fault(delay_ms=1200)],
+        settings={"genesys__timeout_s": "0.6"},
+        cost=PAID_TWICE,
+    ),
+)
+
+FOR_GOOD: Final = (
+    for_good("429-for-good", "every request is a 429", "HTTP 429", status=429),
+    for_good("503-for-good", "every request is a 503", "HTTP 503", status=503),
+    for_good("reset-for-good", "every connection is reset", "127.0.0.1", drop="before"),
+    for_good(
+        "time-out-for-good",
+        "every answer takes 0.6 s, `genesys.timeout_s` 0.3",
+        "0.3 s",
+        Cost(requests=range(7, 20), sent=range(101, 115), paid=range(101, 115), twice=range(81, 95)),
+        settings={"genesys__timeout_s": "0.3"},
+        delay_ms=600,
+    ),
+    Row(
+        id="500-to-everything",
+        injected="every request about three batches of 20 is a 500, until the worker has held and probed",
+        feed=batch(60),
+        faults=[fault(times=FOR_EVER, status=500)],
+        settings={"scoring__max_contacts": "20"},
+        holds="HTTP 500",
+        cost=Cost(requests=range(6, 40), sent=range(121, 400), paid=60),
+    ),
+    Row(
+        id="refused",
+        injected="nobody listens; when the worker holds, the API is started",
+        prepare=nobody_listens,
+        holds="refused",
+        recover=somebody_listens_again,
+        cost=Cost(requests=2, sent=20, paid=20),
+    ),
+    Row(
+        id="429-while-others-are-answered",
+        injected="every request for one model version is a 429, every other is answered, until the worker has held",
+        feed=(*contacts(10, 1, "A"), *(contact(f"B-{n}", model_version="v2") for n in range(10))),
+        faults=[fault(times=FOR_EVER, status=429, model_version="v2")],
+        holds="HTTP 429",
+        cost=Cost(requests=range(7, 20), sent=range(60, 80), paid=20),
+    ),
+    Row(
+        id="hold-until-retry-after",
+        injected="the first request is a 503, `Retry-After: 2`; `genesys.max_retries` 0, a probe every 0.2 s",
+        faults=[fault(status=503, retry_after=2)],
+        settings={"genesys__max_retries": "0"},
+        holds="HTTP 503",
+        at_least_s=2.0,
+        cost=Cost(requests=3, sent=40, paid=20),
+    ),
+)
+
+UNEXPECTED: Final = (
+    Row(
+        id="redirect",
+        injected="every request is a 302 to another place, until the worker has held and probed",
+        prepare=a_redirect,
+        holds="HTTP 302",
+        check=nobody_followed,
+        cost=HELD_AT_ONCE,
+    ),
+    for_good("304", "every request is a 304", "HTTP 304", HELD_AT_ONCE, status=304),
+    for_good("402", "every request is a 402", "HTTP 402", HELD_AT_ONCE, status=402),
+    for_good("418", "every request is a 418", "HTTP 418", HELD_AT_ONCE, status=418),
+)
+ROWS: Final = (*ONCE, *FOR_GOOD, *UNEXPECTED)
+
+
+@pytest.mark.parametrize("row", cases(ROWS))
+def test_row(row: Row, act_out: Callable[[Row], None]) -> None:
+    act_out(row)

@@ -1,0 +1,190 @@
+"""Contract section 5, second table: 401, 403, 404 and the token endpoint: what stops the worker, and what does not."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+from support_arena import contact, contacts
+from support_behaviour import Cost, Row, cases, fault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from support_behaviour_play import Case
+
+pytestmark = pytest.mark.kafka
+
+FOR_EVER: Final = None
+ONCE: Final = Cost(requests=1, sent=20, paid=20)
+NONE: Final = Cost(requests=0, sent=0, paid=0)
+FIRST, SECOND = "first", "second"
+
+
+def stops(
+    row_id: str,
+    injected: str,
+    line: str,
+    cost: Cost,
+    *,
+    faults: tuple[dict[str, Any], ...] = (),
+    api: Mapping[str, Any] | None = None,
+    settings: Mapping[str, str] | None = None,
+) -> Row:
+    """A row in which the worker has to end with a line that says this."""
+    return Row(
+        id=row_id, injected=injected, faults=faults, api=api or {}, settings=settings or {}, stops=line, cost=cost
+    )
+
+
+def token_fails(row_id: str, injected: str, **action: Any) -> Row:
+    """A row in which only the first token request fails."""
+    return Row(
+        id=row_id,
+        injected=injected,
+        faults=[fault(path="token", **action)],
+        settings={"genesys__token_timeout_s": "0.6"},
+        check=two_token_requests,
+        cost=ONCE,
+    )
+
+
+# --- what happens meanwhile
+
+
+def tokens_are_revoked(case: Case) -> None:
+    case.await_committed(20)
+    case.simulator.revoke_tokens()
+    case.feed(contacts(20, 1, SECOND))
+
+
+def the_token_grows_old(case: Case) -> None:
+    """The token is good for 2 s: the worker has to have a new one after 1 s."""
+    case.await_committed(20)
+    first_at_ms = case.simulator.stats().first_request_at_ms or 0
+    case.wait(lambda: time.time_ns() // 1_000_000 - first_at_ms > 1_100, "the token to grow old")
+    case.feed(contacts(20, 1, SECOND))
+
+
+def two_token_requests(case: Case) -> None:
+    case.wait(lambda: sum(case.simulator.stats().requests["token"].values()) == 2, "both token requests to have ended")
+
+
+def two_tokens(case: Case) -> None:
+    assert case.stats.tokens_issued == 2
+
+
+def the_scope_is_taken_away(case: Case) -> None:
+    case.await_committed(20)
+    case.simulator.configure(scopes=[])
+    case.feed(contacts(20, 1, SECOND))
+
+
+UNAUTHORIZED: Final = (
+    Row(
+        id="401-once",
+        injected="the first request is a 401, though the token is new",
+        faults=[fault(status=401)],
+        check=two_tokens,
+        cost=Cost(requests=2, sent=40, paid=20),
+    ),
+    Row(
+        id="token-revoked",
+        injected="when 20 contacts are scored, the token is revoked; 20 more",
+        act=tokens_are_revoked,
+        check=two_tokens,
+        cost=Cost(requests=3, sent=60, paid=40),
+    ),
+    Row(
+        id="token-expires",
+        injected="when 20 contacts are scored, the token of 2 s is over 1 s old; 20 more",
+        api={"expires_in": 2},
+        act=the_token_grows_old,
+        check=two_tokens,
+        cost=Cost(requests=2, sent=40, paid=40),
+    ),
+    stops(
+        "401-twice",
+        "every request is a 401, whatever the token",
+        "takes no token",
+        Cost(requests=2, sent=40, paid=0),
+        faults=(fault(status=401, times=FOR_EVER),),
+    ),
+)
+
+STOPS: Final = (
+    stops(
+        "403",
+        "the client lacks the scope",
+        "predictiveengagement:score",
+        Cost(requests=1, sent=20, paid=0),
+        api={"scopes": []},
+    ),
+    Row(
+        id="403-later",
+        injected="when 20 contacts are scored, the scope is taken away; 20 more",
+        act=the_scope_is_taken_away,
+        stops="predictiveengagement:score",
+        committed=20,
+        cost=Cost(requests=2, sent=40, paid=20),
+    ),
+    stops(
+        "404-model",
+        "the API does not have the model of the settings",
+        "'no-such-model'",
+        Cost(requests=1, sent=20, paid=0),
+        settings={"genesys__model_id": "no-such-model"},
+    ),
+    stops(
+        "404-version",
+        "the API does not have the model version of the settings",
+        "version",
+        Cost(requests=1, sent=20, paid=0),
+        settings={"genesys__model_version": "v9"},
+    ),
+    Row(
+        id="404-version-of-an-event",
+        injected="4 of 20 events bring a model version that the API does not have",
+        feed=(*contacts(16, 1), *(contact(f"V-{n}", model_version="v9") for n in range(4))),
+        rejected={f"V-{n}": ("unknown_model_version",) for n in range(4)},
+        status="404",
+        cost=Cost(requests=2, sent=20, paid=16),
+    ),
+)
+
+TOKEN: Final = (
+    stops(
+        "token-400",
+        "the login service does not know the client",
+        "genesys.client_id",
+        NONE,
+        settings={"genesys__client_id": "nobody"},
+    ),
+    stops(
+        "token-401", "the secret is wrong", "genesys.client_secret", NONE, settings={"genesys__client_secret": "wrong"}
+    ),
+    token_fails("token-500", "the first token request is a 500", status=500),
+    token_fails("token-503-html", "the first token request is a 503 with HTML", status=503, body="html"),
+    token_fails("token-429", "the first token request is a 429, `Retry-After: 1`", status=429, retry_after=1),
+    token_fails("token-403", "the first token request is a 403", status=403),
+    token_fails("token-html", "the first token request is a 200 with HTML", status=200, body="html"),
+    token_fails("token-no-token", "the first token request is a 200 without a token", status=200, body="{}"),
+    token_fails("token-dropped", "the connection of the first token request is reset", drop="before"),
+    token_fails("token-cut", "the first token is cut off", transfer="cut"),
+    token_fails("token-time-out", "the first token takes 1.2 s, `genesys.token_timeout_s` 0.6", delay_ms=1200),
+    Row(
+        id="token-503-for-good",
+        injected="every token request is a 503, until the worker has held and probed",
+        faults=[fault(path="token", times=FOR_EVER, status=503)],
+        holds="no token: the login service answers HTTP 503",
+        # The probe that is answered, and the other 19.
+        cost=Cost(requests=2, sent=20, paid=20),
+    ),
+)
+ROWS: Final = (*UNAUTHORIZED, *STOPS, *TOKEN)
+
+
+@pytest.mark.parametrize("row", cases(ROWS))
+def test_row(row: Row, act_out: Callable[[Row], None]) -> None:
+    act_out(row)
