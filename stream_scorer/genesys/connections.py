@@ -6,8 +6,10 @@ time-out holds.
 
 from __future__ import annotations
 
+import http.client
 import time
 from functools import partial
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from requests.adapters import HTTPAdapter
@@ -30,12 +32,34 @@ if TYPE_CHECKING:
 IDLE_LIMIT_S: Final = 4.0
 
 
+class FinalResponse(http.client.HTTPResponse):
+    """A response that is no interim one.
+
+    http.client takes any 1xx but 100 for the answer, and leaves the real one in the connection: the next request would
+    be given the answer to this one.
+    """
+
+    def begin(self) -> None:
+        """Read status and headers, past all interim responses.
+
+        Raises:
+            http.client.BadStatusLine: 101; nobody asked for another protocol.
+        """
+        super().begin()
+        while self.status < HTTPStatus.OK:
+            if self.status == HTTPStatus.SWITCHING_PROTOCOLS:
+                raise http.client.BadStatusLine("101")
+            self.headers = self.msg = None  # type: ignore[assignment]  # as at its beginning
+            super().begin()
+
+
 class WatchedHTTPConnection(HTTPConnection):
     """A connection that puts itself under the deadline of the exchange that uses it.
 
     With ``dial`` that function resolves and connects, in urllib3's place; TLS and HTTP know the name all the same.
     """
 
+    response_class = FinalResponse
     _line: Line | None = None
 
     def __init__(self, *args: Any, dial: Dial | None = None, **kwargs: Any) -> None:

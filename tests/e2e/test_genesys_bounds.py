@@ -1,0 +1,212 @@
+"""Whatever a server sends, memory and time stay bounded, and the next request gets its own answer."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import time
+import tracemalloc
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from raw_http import RawServer, answer, raw_server, results
+
+from stream_scorer.core.events import Answered, Refused, Trouble, Unavailable, Unexpected
+from stream_scorer.genesys.client import ScoringClient
+from stream_scorer.genesys.wire import encode_contact
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PARTS = [encode_contact("c1", {"calls": 1})]
+TIMEOUT_S = 1.0
+OK = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = OK + b"transfer-encoding: chunked\r\n\r\n"
+MEGABYTES = 1_000_000
+DEEP = b'{"results":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+DEEP_OBJECTS = b'{"message":' * 100_000 + b'""' + b"}" * 100_000
+
+
+def packed(wbits: int, megabytes: int = 300) -> bytes:
+    """So many megabytes of spaces, compressed without ever having been in memory."""
+    pack = zlib.compressobj(9, zlib.DEFLATED, wbits)
+    piece = b" " * MEGABYTES
+    return b"".join([*(pack.compress(piece) for _ in range(megabytes)), pack.flush()])
+
+
+GZIP = packed(31)
+BOMBS = {
+    "gzip": GZIP,
+    "x-gzip": GZIP,
+    "deflate": packed(15),
+    "deflate, raw": packed(-15),
+    "gzip, gzip": gzip.compress(GZIP),
+    "gzip, gzip, gzip": gzip.compress(gzip.compress(GZIP)),
+    "gzip, deflate": zlib.compress(GZIP),
+    "gzip, in small members": gzip.compress(b" " * 100_000) * 3_000,
+}
+
+
+def endless(first: bytes, piece: bytes) -> Any:
+    """Sends ``first``, then ``piece`` again and again as fast as it can, until the client leaves."""
+    many = piece * (100_000 // len(piece) + 1)
+
+    def responder(_: Any, conn: Any) -> None:
+        conn.settimeout(TIMEOUT_S)  # not every network tells a sender at once that nobody is there any more
+        with contextlib.suppress(OSError):
+            conn.sendall(first)
+            while True:
+                conn.sendall(many)
+
+    return responder
+
+
+ENDLESS = {
+    "status line": endless(b"", b"H"),
+    "header": endless(OK + b"x: ", b"a"),
+    "headers": endless(OK, b"x: 1\r\n"),
+    "interim responses": endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "early hints": endless(b"", b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n"),
+    "headers of an interim response": endless(b"HTTP/1.1 102 Processing\r\n", b"x: 1\r\n"),
+    "size of a chunk": endless(CHUNKED, b"0"),
+    "extension of a chunk": endless(CHUNKED + b"1;", b"e"),
+    "chunks": endless(CHUNKED, b"400\r\n" + b" " * 1024 + b"\r\n"),
+    "smallest chunks": endless(CHUNKED, b"1\r\n \r\n"),
+    "trailer": endless(CHUNKED + b"1\r\n{\r\n0\r\n", b"e"),
+    "trailers": endless(CHUNKED + b"1\r\n{\r\n0\r\n", b"x: 1\r\n"),
+    "body without length": endless(OK + b"connection: close\r\n\r\n", b" "),
+    "body with a length of its own": endless(OK + b"content-length: 99999999999999999999\r\n\r\n", b" "),
+    "gzip members": endless(OK + b"content-encoding: gzip\r\nconnection: close\r\n\r\n", gzip.compress(b"")),
+}
+
+
+@pytest.fixture
+def server() -> Iterator[RawServer]:
+    with raw_server() as server:
+        server.respond(lambda request, conn: conn.sendall(results(request)))
+        yield server
+
+
+@pytest.fixture
+def client(server: RawServer) -> Iterator[ScoringClient]:
+    client = ScoringClient(server.url, server.url, "id", "secret", "m", timeout_s=TIMEOUT_S)
+    client.ask(PARTS, None)
+    yield client
+    client.close()
+
+
+def bounded(client: ScoringClient) -> Any:
+    """Asks, and checks what it took."""
+    tracemalloc.start()
+    began = time.monotonic()
+    try:
+        got = client.ask(PARTS, None)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 25 * MEGABYTES, f"{peak / MEGABYTES:.0f} MB"
+    assert time.monotonic() - began < TIMEOUT_S + 3.0
+    return got
+
+
+@pytest.mark.parametrize("encoding", BOMBS)
+def test_small_answers_that_grow(server: RawServer, client: ScoringClient, encoding: str) -> None:
+    name = encoding.removesuffix(", raw").removesuffix(", in small members")
+    server.respond(answer(200, BOMBS[encoding], {"content-encoding": name}))
+    got = bounded(client)
+    assert isinstance(got, Unavailable)
+    assert (got.trouble, got.exchange.status) == (Trouble.MALFORMED, 200)
+    assert "too large" in got.message
+
+
+@pytest.mark.parametrize("status", [400, 500])
+def test_nor_do_those_of_an_error(server: RawServer, client: ScoringClient, status: int) -> None:
+    server.respond(answer(status, GZIP, {"content-encoding": "gzip"}))
+    got = bounded(client)
+    assert type(got) is {400: Refused, 500: Unavailable}[status]
+    assert got.message == f"HTTP {status}"
+
+
+@pytest.mark.parametrize("what", ENDLESS)
+def test_endless_answers(server: RawServer, client: ScoringClient, what: str) -> None:
+    server.respond(ENDLESS[what])
+    got = bounded(client)
+    assert isinstance(got, Unavailable)
+    assert got.trouble in {Trouble.MALFORMED, Trouble.TIMEOUT}
+    server.respond(lambda request, conn: conn.sendall(results(request)))
+    assert isinstance(client.ask(PARTS, None), Answered), "the connection must not be used again"
+
+
+@pytest.mark.parametrize("encoding", ["br", "zstd", "compress", "gzip, br", "x", ",".join(["gzip"] * 50)])
+def test_encodings_that_nobody_asked_for(server: RawServer, client: ScoringClient, encoding: str) -> None:
+    server.respond(answer(200, b'\x1b\x03\x00{"results": []}', {"content-encoding": encoding}))
+    got = bounded(client)
+    assert isinstance(got, Unavailable)
+    assert got.trouble is Trouble.MALFORMED
+
+
+@pytest.mark.parametrize("body", [DEEP, DEEP_OBJECTS, b'{"results":[' + DEEP_OBJECTS + b"]}"])
+@pytest.mark.parametrize(("status", "kind"), [(200, Unavailable), (400, Refused), (503, Unavailable)])
+def test_a_hundred_thousand_levels(
+    server: RawServer, client: ScoringClient, body: bytes, status: int, kind: type
+) -> None:
+    server.respond(answer(status, body))
+    got = bounded(client)
+    assert type(got) is kind
+    assert len(got.message) < 400
+
+
+def test_levels_that_json_allows_are_no_results(server: RawServer, client: ScoringClient) -> None:
+    deep: Any = 0.5
+    for _ in range(900):
+        deep = [deep]
+    server.respond(answer(200, {"results": [{"contactId": "c1", "score": deep, "confidenceInterval": deep}]}))
+    assert isinstance(bounded(client), Answered)
+
+
+class TestInterimResponses:
+    """http.client takes them for the answer; then the real one would be the answer to the next request."""
+
+    @pytest.mark.parametrize("interim", [b"100 Continue", b"102 Processing", b"103 Early Hints", b"199 Whatever"])
+    def test_they_are_passed_over(self, server: RawServer, client: ScoringClient, interim: bytes) -> None:
+        def hint(request: Any, conn: Any) -> None:
+            conn.sendall(2 * (b"HTTP/1.1 " + interim + b"\r\nlink: </a>\r\ncontent-length: 5\r\n\r\n"))
+            time.sleep(0.05)  # the answer comes later than its hint
+            conn.sendall(results(request))
+
+        server.respond(hint)
+        for number in range(3):
+            got = client.ask([encode_contact(f"c{number}", {"calls": 1})], None)
+            assert isinstance(got, Answered)
+            assert [item["contactId"] for item in got.results] == [f"c{number}"]
+        assert len({request.connection for request in server.to("/api")}) == 1
+
+    def test_another_protocol_is_none_of_ours(self, server: RawServer, client: ScoringClient) -> None:
+        server.respond(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n")
+        got = client.ask(PARTS, None)
+        assert isinstance(got, Unavailable)
+        assert "does not answer in HTTP" in got.message
+        server.respond(lambda request, conn: conn.sendall(results(request)))
+        assert isinstance(client.ask(PARTS, None), Answered)
+
+
+def test_what_follows_an_answer_is_not_the_next_one(server: RawServer, client: ScoringClient) -> None:
+    stale = answer(418, b"stale")
+
+    def answer_twice(request: Any, conn: Any) -> None:
+        conn.sendall(results(request) + stale)
+
+    server.respond(answer_twice)
+    for _ in range(3):
+        assert not isinstance(client.ask(PARTS, None), Unexpected)
+
+
+def test_a_login_service_is_bounded_alike(server: RawServer) -> None:
+    for raw in (answer(200, GZIP, {"content-encoding": "gzip"}), answer(200, DEEP)):
+        server.respond(raw, path="/oauth/token")
+        client = ScoringClient(server.url, server.url, "id", "secret", "m", token_timeout_s=TIMEOUT_S)
+        got = bounded(client)
+        assert isinstance(got, Unavailable)
+        assert "no token" in got.message
+        client.close()
