@@ -50,7 +50,8 @@ def generous() -> Iterator[Simulator]:
 def credentials(generous: Simulator) -> dict[str, str]:
     """The ``Authorization`` of each operation."""
     client = base64.b64encode(f"{CONFIG.client_id}:{CONFIG.client_secret}".encode()).decode()
-    return {"getToken": f"Basic {client}", SCORE_OPERATION: f"Bearer {log_in(generous)}"}
+    bearer = f"Bearer {log_in(generous)}"
+    return {"getToken": f"Basic {client}", SCORE_OPERATION: bearer, "addContacts": bearer}
 
 
 @api.parametrize()

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from stream_scorer.local.simulator.checking import BadRequest, UnknownVersion
+from stream_scorer.local.simulator.checking import BadRequest, UnknownVersion, form_refusal
 from stream_scorer.local.simulator.config import SCORE_SCOPE, SimulatorConfig
 from stream_scorer.local.simulator.damage import damaged
 from stream_scorer.local.simulator.fault_book import FaultBook
 from stream_scorer.local.simulator.ledger import Ledger, Stats
+from stream_scorer.local.simulator.outbound import ContactList
 from stream_scorer.local.simulator.playing import PlayState, ScenarioPlayer
 from stream_scorer.local.simulator.quota import QuotaWindow
-from stream_scorer.local.simulator.replies import JSON, UNAUTHORIZED, Reply, platform_error
+from stream_scorer.local.simulator.replies import UNAUTHORIZED, Reply, platform_error
 from stream_scorer.local.simulator.scoring import Model
 from stream_scorer.local.simulator.tokens import TokenOffice
 
@@ -42,6 +43,7 @@ class SimulatedApi:
         self.tokens = TokenOffice()
         self.faults = FaultBook()
         self.ledger = Ledger()
+        self.contact_list = ContactList()
         self._quota = QuotaWindow()
         self._player: ScenarioPlayer | None = None
         self._chosen = config
@@ -64,6 +66,7 @@ class SimulatedApi:
         self.tokens.revoke_all()
         self.faults.clear()
         self.ledger = self.ledger.restarted()
+        self.contact_list = ContactList()
         self._quota = QuotaWindow()
         self._chosen = self._initial
         self._configure()
@@ -114,7 +117,7 @@ class SimulatedApi:
         self.ledger.tokens_issued += reply.status == 200  # noqa: PLR2004 - OK
         return reply
 
-    def admit(self, headers: Mapping[bytes, bytes], context_id: str) -> Reply | None:
+    def admit(self, headers: Mapping[bytes, bytes], context_id: str, needed: str = SCORE_SCOPE) -> Reply | None:
         """Authentication, scope and quota, in this order; None: the request may go on, and is counted."""
         config, now = self.config, self._clock()
         scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
@@ -125,8 +128,8 @@ class SimulatedApi:
             return platform_error(
                 UNAUTHORIZED, "Invalid login credentials.", context_id=context_id, code="bad.credentials"
             )
-        if SCORE_SCOPE not in config.scopes:
-            text = f"Unable to perform the requested action. You are missing the following permission(s): {SCORE_SCOPE}"
+        if needed not in config.scopes:
+            text = f"Unable to perform the requested action. You are missing the following permission(s): {needed}"
             return platform_error(403, text, context_id=context_id)
         if self._quota.take(now, allowed=config.quota, length_s=config.quota_window_s):
             return None
@@ -171,13 +174,7 @@ class SimulatedApi:
         """What is wrong with a request before its body is read: status and message."""
         if model_id != self.config.model_id:
             return 404, f"The model '{model_id}' was not found."
-        if size > self.config.max_request_bytes:
-            return 413, f"The request is larger than {self.config.max_request_bytes} bytes."
-        if headers.get(b"content-type", b"").partition(b";")[0].strip().lower() != JSON.encode():
-            return 415, f"Content-Type must be {JSON}."
-        if headers.get(b"content-encoding", b"identity") != b"identity":
-            return 415, "Content-Encoding is not supported."
-        return None
+        return form_refusal(headers, size, self.config)
 
     def _set_scene(self, changes: Mapping[str, Any]) -> None:
         self._scene = changes

@@ -1,14 +1,15 @@
 """The simulator as an ASGI application.
 
-The platform's two endpoints are plain ASGI, because they are measured beside the worker; ``GET /openapi.json`` is their
-description (`stream_scorer.local.simulator.openapi`). The script's own endpoints, all below ``/_simulator``, go through
-Starlette:
+The platform's endpoints (tokens, scores, a contact list) are plain ASGI, because they are measured beside the worker;
+``GET /openapi.json`` is their description (`stream_scorer.local.simulator.openapi`). The script's own endpoints, all
+below ``/_simulator``, go through Starlette:
 
 =========================  =============================================================================================
 ``GET    /health``         204 as soon as it runs
 ``GET    /stats``          the account: `stream_scorer.local.simulator.ledger.Stats`
 ``GET    /scored``         contact id -> how often it was scored, which is what is paid for; with ``?minimum=2`` only
                            those that were scored so often or more
+``GET    /contact-list``   contact id -> what was added: `stream_scorer.local.simulator.outbound.ListedContact`
 ``GET    /faults``         the script in force with ``seen`` and ``fired``
 ``POST   /faults``         adds a list of faults (see `stream_scorer.local.simulator.faults`); answers like ``GET``
 ``DELETE /faults``         ends all faults
@@ -37,10 +38,12 @@ from typing import TYPE_CHECKING
 import orjson
 
 from stream_scorer.local.simulator.api import SimulatedApi
+from stream_scorer.local.simulator.config import OUTBOUND_SCOPE
 from stream_scorer.local.simulator.control_routes import control_app
 from stream_scorer.local.simulator.fault_book import Asked, asked_in
 from stream_scorer.local.simulator.ledger import DROPPED
 from stream_scorer.local.simulator.openapi import describe
+from stream_scorer.local.simulator.outbound import OUTBOUND_PATH
 from stream_scorer.local.simulator.replies import Reply, platform_error
 from stream_scorer.local.simulator.scripted import scripted_reply
 from stream_scorer.local.simulator.transfers import Wire
@@ -87,6 +90,8 @@ class SimulatorApp:
                 await self._score(exchange, found[1])
             elif path == TOKEN_PATH:
                 await self._token(exchange)
+            elif found := OUTBOUND_PATH.fullmatch(path):
+                await self._outbound(exchange, found[1])
             elif path == OPENAPI_PATH:
                 await self._describe(exchange)
             else:
@@ -130,6 +135,23 @@ class SimulatorApp:
         finally:
             self.api.ledger.ended()
 
+    async def _outbound(self, exchange: _Exchange, list_id: str) -> None:
+        self.api.arrived()
+        body = await exchange.body()
+        if exchange.method != "POST":
+            await exchange.answer("outbound", exchange.wrong_method("POST"))
+            return
+        if refusal := self.api.admit(exchange.headers, exchange.context_id, OUTBOUND_SCOPE):
+            await exchange.answer("outbound", refusal)
+            return
+        action = self.api.faults.take("outbound")
+        if action is not None and await self._spoil(exchange, "outbound", action, Asked):
+            return
+        reply = self.api.contact_list.add(
+            list_id, exchange.query, exchange.headers, body, config=self.api.config, context_id=exchange.context_id
+        )
+        await self._finish(exchange, "outbound", reply, action)
+
     async def _describe(self, exchange: _Exchange) -> None:
         if exchange.method in {"GET", "HEAD"}:
             reply = Reply(200, orjson.dumps(describe(self.api.config)))
@@ -172,6 +194,7 @@ class _Exchange:
         self._api, self._receive = api, receive
         self._wire = Wire(scope, receive, send)
         self.method: str = scope["method"]
+        self.query: bytes = scope["query_string"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.context_id = str(uuid.uuid4())
 

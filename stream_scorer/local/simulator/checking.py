@@ -45,6 +45,17 @@ class UnknownVersion(Exception):
     """The model has no such version: a 404 on its way up, no error of ours."""
 
 
+def form_refusal(headers: Mapping[bytes, bytes], size: int, config: SimulatorConfig) -> tuple[int, str] | None:
+    """What is wrong with a request of ``size`` bytes before its body is looked at: status and message."""
+    if size > config.max_request_bytes:
+        return 413, f"The request is larger than {config.max_request_bytes} bytes."
+    if headers.get(b"content-type", b"").partition(b";")[0].strip().lower() != b"application/json":
+        return 415, "Content-Type must be application/json."
+    if headers.get(b"content-encoding", b"identity") != b"identity":
+        return 415, "Content-Encoding is not supported."
+    return None
+
+
 def open_envelope(request: Any, config: SimulatorConfig) -> tuple[list[Any], str | None]:
     """The contacts, not looked at yet, and the ``modelVersion`` of a decoded body.
 

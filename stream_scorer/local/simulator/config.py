@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 FeatureType: TypeAlias = Literal["integer", "number", "boolean", "string"]
 
 SCORE_SCOPE = "predictiveengagement:score"
+OUTBOUND_SCOPE = "outbound"
 DEFAULT_SECRET = "simulator-secret"  # noqa: S105 - it opens nothing but the simulator
 TUTORIAL_FEATURES: dict[str, FeatureType] = {
     "previous_calls": "integer",
@@ -35,9 +36,11 @@ class SimulatorConfig(BaseModel):
     Attributes:
         client_id: the one OAuth client there is.
         client_secret: its secret; in no repr.
-        scopes: what the client may do; without ``predictiveengagement:score`` every score request is a 403.
+        scopes: what the client may do; without ``predictiveengagement:score`` every score request is a 403,
+            without ``outbound`` every request that adds contacts to a contact list.
         expires_in: life of a token in seconds.
         model_id: the one model there is; any other is a 404.
+        contact_list_id: the one contact list there is; any other is a 404.
         known_versions: the values of ``modelVersion`` that are no 404; None accepts every one.
         features: the model's features by name; None accepts any features that are not null.
         refuse_prefix: a contact whose id starts with it is refused (400) and not named; empty refuses none.
@@ -58,9 +61,10 @@ class SimulatorConfig(BaseModel):
 
     client_id: Annotated[str, Field(min_length=1)] = "simulator-client"
     client_secret: Annotated[str, Field(min_length=1, repr=False)] = DEFAULT_SECRET
-    scopes: tuple[str, ...] = (SCORE_SCOPE,)
+    scopes: tuple[str, ...] = (SCORE_SCOPE, OUTBOUND_SCOPE)
     expires_in: Annotated[int, Field(gt=0)] = 86400
     model_id: Annotated[str, Field(min_length=1, pattern="^[^/]+$")] = "simulator-model"
+    contact_list_id: Annotated[str, Field(min_length=1, pattern="^[^/]+$")] = "simulator-list"
     known_versions: tuple[str, ...] | None = ("v1", "v2")
     features: dict[str, FeatureType] | None = Field(default_factory=lambda: dict(TUTORIAL_FEATURES))
     refuse_prefix: str = "REFUSE-"

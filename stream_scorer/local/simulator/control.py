@@ -10,6 +10,7 @@ import requests
 from stream_scorer.errors import LocalError, SettingsError
 from stream_scorer.local.simulator.faults import FaultMatch
 from stream_scorer.local.simulator.ledger import Stats
+from stream_scorer.local.simulator.outbound import ListedContact
 from stream_scorer.local.simulator.playing import PlayState
 
 if TYPE_CHECKING:
@@ -72,6 +73,11 @@ class SimulatorControl:
         """How often each contact was scored, by id; only those that were scored ``minimum`` times or more."""
         scored: dict[str, int] = self._call("GET", f"scored?minimum={minimum}")
         return scored
+
+    def contact_list(self) -> dict[str, ListedContact]:
+        """What was added to the contact list, by contact id."""
+        contacts: dict[str, dict[str, Any]] = self._call("GET", "contact-list")
+        return {contact_id: ListedContact(**fields) for contact_id, fields in contacts.items()}
 
     def configure(self, **changes: Any) -> None:
         """Changes fields of `SimulatorConfig` while it runs."""

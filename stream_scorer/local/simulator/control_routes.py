@@ -31,6 +31,7 @@ def control_app(api: SimulatedApi, prefix: str) -> Starlette:
                     Route("/health", routes.health),
                     Route("/stats", routes.stats),
                     Route("/scored", routes.scored),
+                    Route("/contact-list", routes.contact_list),
                     Route("/faults", routes.faults),
                     Route("/faults", routes.add_faults, methods=["POST"]),
                     Route("/faults", routes.clear_faults, methods=["DELETE"]),
@@ -66,6 +67,9 @@ class _Routes:
             raise SettingsError("minimum: must be a whole number")
         minimum, scored = int(text), self._api.ledger.scored
         return _json(scored if minimum <= 1 else {key: times for key, times in scored.items() if times >= minimum})
+
+    async def contact_list(self, _: Request) -> Response:
+        return _json(self._api.contact_list.contacts)
 
     async def faults(self, _: Request) -> Response:
         return _json(self._api.faults.state())

@@ -7,7 +7,8 @@ A fault is given as JSON (in a scenario file: as TOML)::
      "times":  3,                                         then act on so many (default 1; null: for ever)
      "action": {"status": 503, "retry_after": "3"}}       what happens to them
 
-``match`` has ``path`` (``score``, the default, or ``token``) and, for ``score``, any of these, all of which must hold:
+``match`` has ``path`` (``score``, the default, ``token`` or ``outbound``) and, for ``score``, any of these, all of
+which must hold:
 
 - ``contact_id``, ``contact_prefix``: the request holds this contact, or one whose id begins so;
 - ``model_version``: it asks for this version (``""``: for none);
@@ -56,7 +57,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter,
 from stream_scorer.errors import SettingsError
 from stream_scorer.local.simulator.config import Milliseconds, Share, one_line
 
-FaultPath: TypeAlias = Literal["token", "score"]
+FaultPath: TypeAlias = Literal["token", "score", "outbound"]
 Transfer: TypeAlias = Literal["cut", "cut_chunked", "drip", "endless", "gzip", "gzip_bomb"]
 ResultField: TypeAlias = Literal["contactId", "score", "confidenceInterval", "lower", "upper"]
 HeaderText: TypeAlias = Annotated[str, Field(pattern=r"^[\x20-\x7e]+$")]
@@ -108,9 +109,9 @@ class FaultMatch(_Frozen):
 
     @model_validator(mode="after")
     def _tokens_hold_no_contacts(self) -> FaultMatch:
-        if self.path == "token" and self.needs_body:
-            text = "a token request holds no contact: leave out contact_id, contact_prefix, model_version, min_contacts"
-            raise ValueError(text)
+        if self.path != "score" and self.needs_body:
+            words = "contact_id, contact_prefix, model_version, min_contacts"
+            raise ValueError(f"to a fault, a request of path {self.path} holds no contact: leave out {words}")
         return self
 
 
@@ -183,8 +184,10 @@ class Fault(_Frozen):
 
     @model_validator(mode="after")
     def _tokens_have_no_results(self) -> Fault:
-        if self.match.path == "token" and (self.action.results or self.action.names is not None):
-            raise ValueError("a token request holds no contact: leave out results and names")
+        if self.match.path != "score" and (self.action.results or self.action.names is not None):
+            raise ValueError(
+                f"to a fault, a request of path {self.match.path} holds no contact: leave out results and names"
+            )
         return self
 
 

@@ -18,7 +18,8 @@ class Stats:
     """The simulator's account at one moment, as ``GET /_simulator/stats`` gives it.
 
     Attributes:
-        requests: finished requests by path (``token``, ``score``, ``other``) and status; ``dropped`` is one as well.
+        requests: finished requests by path (``token``, ``score``, ``outbound``, ``other``) and status; ``dropped`` is
+            one as well.
         contacts_asked: contacts in the score requests that arrived, each time counted, whatever the answer was.
         contacts_scored: contacts scored, each time counted: what is paid for.
         contacts_distinct: different contact ids among them.

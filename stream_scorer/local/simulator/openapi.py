@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from stream_scorer.local.simulator.config import SimulatorConfig
 
 SCORE_PATH: Final = "/api/v2/predictiveengagement/models/{modelId}/score"
+OUTBOUND_PATH: Final = "/api/v2/outbound/contactlists/{contactListId}/contacts"
 _JSON_TYPES: Final = {int: "integer", float: "number", bool: "boolean", str: "string"}
 
 
@@ -27,6 +28,9 @@ def describe(config: SimulatorConfig) -> dict[str, Any]:
         request["modelVersion"]["enum"] = list(config.known_versions)
     [model_id] = description["paths"][SCORE_PATH]["post"]["parameters"]
     model_id["schema"]["enum"] = [config.model_id]
+    list_id, _ = description["paths"][OUTBOUND_PATH]["post"]["parameters"]
+    list_id["schema"]["enum"] = [config.contact_list_id]
+    schemas["ListedContact"]["properties"]["contactListId"]["enum"] = [config.contact_list_id]
     return description
 
 
