@@ -28,6 +28,7 @@ from stream_scorer.core.avro import Codec
 from stream_scorer.core.delivering import DeliveryOutcome, DeliveryRules, Job
 from stream_scorer.core.ledger import RecordLedger
 from stream_scorer.core.planning import Examined, PlanningRules
+from stream_scorer.errors import BrokerRefused
 from stream_scorer.kafka.client_logs import client_logger
 from stream_scorer.kafka.committing import Committer
 from stream_scorer.kafka.config import consumer_config
@@ -55,6 +56,8 @@ _SLOTS: Final = 32
 _MAX_UNCOMMITTED: Final = 10_000
 # What a callback's record may grow by on its way through the tiers: attempts, times, and headers that say why.
 _GROWTH_BYTES: Final = 4_096
+# A callback about one contact with the longest ids fits into this with ease.
+_LEAST_MESSAGE_BYTES: Final = 32_768
 
 
 class CampaignService:
@@ -229,6 +232,7 @@ class CampaignService:
         sink, limits = make_sink(
             settings, transactional_id, outputs, monotonic=self._clock.monotonic, logger=self._client_log
         )
+        _require_room(limits)
         names = CampaignTopics(topics.callbacks, self._retry_topics, topics.callbacks_rejected, topics.receipts, limits)
         receipt_codec = Codec.single_object(load_schema(SchemaFile.CALLBACK_RECEIPT))
         return sink, limits, CallbackEncoder(names, _callback_codec(), receipt_codec)
@@ -236,6 +240,15 @@ class CampaignService:
 
 def _callback_codec() -> Codec:
     return Codec.single_object(load_schema(SchemaFile.CAMPAIGN_CALLBACK), max_bytes=_MAX_RECORD_BYTES)
+
+
+def _require_room(limits: Mapping[str, int]) -> None:
+    for topic, limit in limits.items():
+        if limit < _LEAST_MESSAGE_BYTES:
+            raise BrokerRefused(
+                f"topic {topic} takes records up to {limit} bytes (max.message.bytes), too few for callbacks:"
+                f" set it to {_LEAST_MESSAGE_BYTES} or more"
+            )
 
 
 def _first(reasons: Iterable[str | None]) -> str | None:

@@ -212,13 +212,15 @@ class FakeSource:
     def resume(self) -> None:
         self._paused = False
 
-    def hold_back(self, partition: Partition, offset: int) -> None:
+    def hold_back(self, partition: Partition) -> None:
         assert partition in self._at
         self._held.add(partition)
-        self._at[partition] = offset
 
-    def let_go(self, partition: Partition) -> None:
-        self._held.discard(partition)
+    def let_go(self, partition: Partition, offset: int) -> bool:
+        if partition in self._held:
+            self._held.discard(partition)
+            self._at[partition] = offset
+        return True
 
     def group_metadata(self) -> str:
         return "generation"

@@ -162,6 +162,8 @@ class Deliverer:
 
     def _make_room(self) -> None:
         """Lets no campaign in trouble fill the window; as long as half of it is free, nobody is in anybody's way."""
+        if self._sender.is_holding:
+            return
         ledger = self._ledger
         taken = max(ledger.uncommitted / self._max_uncommitted, ledger.uncommitted_bytes / _MAX_UNCOMMITTED_BYTES)
         if taken >= 1:

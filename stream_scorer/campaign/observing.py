@@ -186,8 +186,8 @@ class DelivererObserver(LoopObserver):
         """The attempts of a campaign fail from now on, or do not any more."""
         if answer.kind is DeliveryKind.TRY_LATER:
             self._log.warning("callbacks not taken, trying again", campaign_id=campaign_id, detail=answer.message)
-        else:
-            self._log.info("callbacks taken again", campaign_id=campaign_id)
+        elif answer.kind is not DeliveryKind.SWITCHED_OFF:
+            self._log.info("callbacks answered again", campaign_id=campaign_id)
 
     def paced(self, campaign_id: str | None) -> None:
         """A campaign has more callbacks than its pace allows."""
@@ -198,7 +198,7 @@ class DelivererObserver(LoopObserver):
         self._metrics.holding(message is not None)
         if message is not None:
             self._held, self._held_since = message, self._monotonic()
-            self._log.warning("holding", reason=f"target switched off (410): {message}")
+            self._log.warning("holding", reason=f"target switched off: {message}")
         elif self._held is not None:
             self._held = None
             self._log.info("holding ended", after_s=round(self._monotonic() - self._held_since, 1))
@@ -230,5 +230,5 @@ class DelivererObserver(LoopObserver):
         """Why nothing is being delivered right now, if nothing is."""
         reason = super().why_not_ready()
         if reason is None and self._held is not None:
-            return f"{self._name}: holding: target switched off (410): {self._held}"
+            return f"{self._name}: holding: target switched off: {self._held}"
         return reason

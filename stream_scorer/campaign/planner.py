@@ -114,9 +114,9 @@ class Planner:
                 if self._is_due():
                     self._write()
                 self._observe.beat()
-            self._observe.draining()
             self._write()
         finally:
+            self._observe.draining()
             self._source.close()
 
     # --- the steps

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from stream_scorer.core.events import Partition
 
@@ -15,11 +15,16 @@ if TYPE_CHECKING:
 class Reader(Protocol):
     """What is needed of the consumer; see ``kafka.source.Source``."""
 
-    def hold_back(self, partition: Partition, offset: int) -> None:
-        """Delivers nothing of a partition until ``let_go``, and then goes on at ``offset``."""
+    def hold_back(self, partition: Partition) -> None:
+        """Delivers nothing of a partition until ``let_go``."""
 
-    def let_go(self, partition: Partition) -> None:
-        """Delivers a partition again."""
+    def let_go(self, partition: Partition, offset: int) -> bool:
+        """Delivers a partition again, from ``offset`` on; False: not possible now."""
+
+
+class _Head(NamedTuple):
+    offset: int
+    until_ms: int
 
 
 class TierHeads:
@@ -27,28 +32,28 @@ class TierHeads:
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
-        self._until: dict[Partition, int] = {}
+        self._heads: dict[Partition, _Head] = {}
 
     def __len__(self) -> int:
-        return len(self._until)
+        return len(self._heads)
 
     def hold(self, head: SourceRecord, until_ms: int) -> None:
         """Reads nothing of the head's partition until then, and then the head again."""
         partition = Partition(head.topic, head.partition)
-        self._until[partition] = until_ms
-        self._reader.hold_back(partition, head.offset)
+        self._heads[partition] = _Head(head.offset, until_ms)
+        self._reader.hold_back(partition)
 
     def holds(self, record: SourceRecord) -> bool:
         """Whether a record stands behind a head that waits: it was read along with it, and comes again."""
-        return (record.topic, record.partition) in self._until
+        return (record.topic, record.partition) in self._heads
 
     def release(self, now_ms: int) -> None:
         """Lets the partitions go whose heads are due."""
-        for partition in [partition for partition, until_ms in self._until.items() if until_ms <= now_ms]:
-            del self._until[partition]
-            self._reader.let_go(partition)
+        for partition, head in list(self._heads.items()):
+            if head.until_ms <= now_ms and self._reader.let_go(partition, head.offset):
+                del self._heads[partition]
 
     def forget(self, partitions: Iterable[Partition]) -> None:
         """These are not ours any more."""
         for partition in partitions:
-            self._until.pop(partition, None)
+            self._heads.pop(partition, None)

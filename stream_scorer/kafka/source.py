@@ -104,22 +104,27 @@ class Source:
                 [place for place in self._consumer.assignment() if _partition(place) not in self._held_back]
             )
 
-    def hold_back(self, partition: Partition, offset: int) -> None:
-        """Delivers nothing of an assigned partition until ``let_go``, and then goes on with the record at ``offset``.
-
-        What ``read`` has returned of it from that record on comes again.
-        """
+    def hold_back(self, partition: Partition) -> None:
+        """Delivers nothing of an assigned partition until ``let_go``."""
         self._held_back.add(partition)
         self._consumer.pause([TopicPartition(*partition)])
-        # After the pause: a pause notes where reading is to go on, a seek overrules it.
-        self._consumer.seek(TopicPartition(*partition, offset))
 
-    def let_go(self, partition: Partition) -> None:
-        """Delivers the records of a partition again that was held back; one that is gone meanwhile is no error."""
-        if partition in self._held_back:
-            self._held_back.discard(partition)
-            if not self._paused:
-                self._consumer.resume([TopicPartition(*partition)])
+    def let_go(self, partition: Partition, offset: int) -> bool:
+        """Delivers a partition again that was held back, from the record at ``offset`` on, whatever was read before.
+
+        Returns False where that is not possible now: then it is held back as before, and nothing is skipped.
+        """
+        if partition not in self._held_back:
+            return True  # it went meanwhile, and where it came back it is read from its commit
+        try:
+            # While it is paused: a pause notes where reading is to go on, and a seek overrules it.
+            self._consumer.seek(TopicPartition(*partition, offset))
+        except KafkaException:
+            return False
+        self._held_back.discard(partition)
+        if not self._paused:
+            self._consumer.resume([TopicPartition(*partition)])
+        return True
 
     def group_metadata(self) -> Any | None:
         """What makes the broker check our generation when offsets are committed in a transaction; None: no member.

@@ -47,6 +47,12 @@ class Settings(Section):
                 " two services in one group would take each other's partitions"
             )
             raise contradiction(text, "callbacks.group_id", "kafka.group_id")
+        if self.delivery_group_id == self.kafka.group_id:
+            text = (
+                f"kafka.group_id is {self.kafka.group_id!r}, which is the group in which callbacks are delivered"
+                " (callbacks.group_id and -delivery): two services in one group would take each other's partitions"
+            )
+            raise contradiction(text, "kafka.group_id", "callbacks.group_id")
         return self
 
     @property

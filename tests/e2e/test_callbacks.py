@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import pytest
-from support_campaign import score
+from support_campaign import CALLBACK, score
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from support_campaign import CampaignStage
+    from support_worker import WorkerProcess
 
     from stream_scorer.local.receiver import Receiver
 
@@ -23,28 +25,258 @@ def stage(make_campaign: Callable[..., CampaignStage], receiver: Receiver) -> Ca
     return make_campaign(receiver.environment())
 
 
-def test_every_high_score_reaches_the_receiver_once(stage: CampaignStage, receiver: Receiver) -> None:
-    stage.put(score(f"c{n}", n % 100 / 100, campaign_id=(None, "spring", "autumn")[n % 3]) for n in range(1000))
-    worker = stage.start()
-    stage.wait_receipts(250, needs=worker)
-    assert stage.judge() == {"DELIVERED": 250}
-    assert receiver.contacts() == {f"c{n}": 1 for n in range(1000) if n % 100 >= 75}
-    stats = receiver.stats()
-    assert (stats.repeats, stats.changed, stats.unverified) == (0, 0, 0)
-    assert worker.stop() == 0, worker.log()
+def latencies_ms(receiver: Receiver, prefix: str) -> list[int]:
+    """From planning to acceptance, of the callbacks about contacts with this prefix, sorted."""
+    found = []
+    for delivery in receiver.callbacks().values():
+        if delivery.contact_ids[0].startswith(prefix) and delivery.accepted_at_ms is not None:
+            planned = time.mktime(time.strptime(delivery.planned_at[:19], "%Y-%m-%dT%H:%M:%S")) - time.timezone
+            planned_ms = round(planned * 1000) + int(delivery.planned_at[20:23])
+            found.append(delivery.accepted_at_ms - planned_ms)
+    return sorted(found)
 
 
-def test_a_successor_goes_on_where_the_first_was_killed(stage: CampaignStage, receiver: Receiver) -> None:
-    for round_number in range(4):
-        stage.put(score(f"c{round_number}-{n}", campaign_id=f"k{n % 5}") for n in range(200))
+class TestDelivery:
+    def test_every_high_score_reaches_the_receiver_once(self, stage: CampaignStage, receiver: Receiver) -> None:
+        stage.put(score(f"c{n}", n % 100 / 100, campaign_id=(None, "spring", "autumn")[n % 3]) for n in range(1000))
+        worker = stage.start()
+        stage.wait_receipts(250, needs=worker)
+        assert stage.judge() == {"DELIVERED": 250}
+        assert receiver.contacts() == {f"c{n}": 1 for n in range(1000) if n % 100 >= 75}
+        stats = receiver.stats()
+        assert (stats.repeats, stats.changed, stats.unverified) == (0, 0, 0)
+        metrics = worker.admin("/metrics")
+        assert metrics is not None
+        assert 'outcome="delivered"' in metrics.text
+        assert worker.ready()
+        assert worker.stop() == 0, worker.log()
+        assert receiver.config.secret not in worker.log()
+
+    def test_a_group_goes_on_where_it_was_killed(self, stage: CampaignStage, receiver: Receiver) -> None:
+        for life in range(3):
+            stage.put(score(f"c{life}-{n}", campaign_id=f"k{n % 5}") for n in range(200))
+            worker = stage.start(name="w")
+            before = receiver.stats().contacts
+            stage.wait(lambda before=before: receiver.stats().contacts > before, "new contacts", needs=worker)
+            worker.kill()
         worker = stage.start(name="w")
-        before = receiver.stats().contacts
-        stage.wait(lambda before=before: receiver.stats().contacts > before, "new contacts", needs=worker)
-        worker.kill()
-    worker = stage.start(name="w")
-    stage.wait_receipts(800, needs=worker)
-    assert stage.judge() == {"DELIVERED": 800}
-    stats = receiver.stats()
-    assert stats.contacts == 800
-    assert (stats.changed, stats.unverified) == (0, 0)
-    assert set(receiver.contacts().values()) == {1}
+        stage.wait_receipts(600, needs=worker)
+        assert stage.judge() == {"DELIVERED": 600}
+        stats = receiver.stats()
+        assert (stats.contacts, stats.changed, stats.unverified) == (600, 0, 0)
+        assert set(receiver.contacts().values()) == {1}
+
+    def test_workers_that_come_and_go_in_order_repeat_nothing(self, stage: CampaignStage, receiver: Receiver) -> None:
+        receiver.add_fault(delay_ms=100, times=None)
+        first = stage.start()
+        stage.put(score(f"a{n}", campaign_id=f"k{n}") for n in range(150))
+        stage.wait(lambda: receiver.stats().contacts > 20, "the first contacts", needs=first)
+        second = stage.start()
+        stage.wait(lambda: second.said("partition assigned"), "a rebalance", needs=second)
+        stage.put(score(f"b{n}", campaign_id=f"k{n}") for n in range(150))
+        assert first.stop() == 0, first.log()
+        stage.wait_receipts(300, needs=second)
+        assert stage.judge() == {"DELIVERED": 300}
+        assert receiver.stats().repeats == 0
+        assert second.stop() == 0
+
+    def test_sigterm_waits_for_what_is_under_way(self, stage: CampaignStage, receiver: Receiver) -> None:
+        receiver.add_fault(delay_ms=1500, times=None)
+        stage.put(score(f"c{n}", campaign_id=f"k{n}") for n in range(10))
+        worker = stage.start()
+        stage.wait(lambda: receiver.stats().in_flight_max >= 5, "requests under way", needs=worker)
+        assert worker.stop() == 0
+        receipts = stage.receipts()
+        assert len(receipts) == receiver.stats().callbacks >= 5
+        receiver.clear_faults()
+        successor = stage.start()
+        stage.wait_receipts(10, needs=successor)
+        assert receiver.stats().repeats == 0
+
+
+class TestTrouble:
+    def test_a_receiver_that_is_away_gets_everything_later_and_nothing_twice(
+        self, stage: CampaignStage, receiver: Receiver
+    ) -> None:
+        receiver.add_fault(status=503, times=None)
+        stage.put(score(f"c{n}", campaign_id=f"k{n % 3}") for n in range(300))
+        worker = stage.start()
+        stage.wait(lambda: len(stage.read(stage.tier(2))) >= 3, "all in the second tier", needs=worker)
+        receiver.clear_faults()
+        stage.wait_receipts(300, needs=worker)
+        assert stage.judge() == {"DELIVERED": 300}
+        stats = receiver.stats()
+        assert (stats.contacts, stats.repeats, stats.changed) == (300, 0, 0)
+        for tier in (1, 2):
+            planned = {one["callback_id"]: one["body"] for one in stage.callbacks()}
+            for record in stage.read(stage.tier(tier)):
+                callback = CALLBACK.decode(record.value)
+                assert planned[callback["callback_id"]] == callback["body"]
+                assert record.headers["stream-scorer-failed-rounds"] == str(tier).encode()
+
+    def test_after_the_last_tier_it_is_given_up_and_says_so(self, stage: CampaignStage, receiver: Receiver) -> None:
+        receiver.add_fault(status=500, campaign_id="spring", times=None)
+        stage.put([score("a"), score("b", campaign_id="autumn")])
+        worker = stage.start(callbacks__retry_delays_s="[0.2, 0.4]")
+        stage.wait_receipts(2, needs=worker)
+        assert stage.judge() == {"DELIVERED": 1, "GAVE_UP": 1}
+        [given_up] = [receipt for receipt in stage.receipts() if receipt["outcome"] == "GAVE_UP"]
+        assert (given_up["attempts"], given_up["http_status"]) == (9, 500)
+        [rejected] = stage.read("callbacks_rejected")
+        assert rejected.headers["stream-scorer-error-reason"] == b"gave_up"
+        assert rejected.headers["stream-scorer-error-status"] == b"500"
+        assert CALLBACK.decode(rejected.value)["contact_ids"] == ["a"]
+
+    @pytest.mark.parametrize("status", [302, 400, 404])
+    def test_a_refusal_is_final(self, stage: CampaignStage, receiver: Receiver, status: int) -> None:
+        receiver.add_fault(status=status, campaign_id="spring", headers={"Location": receiver.url})
+        stage.put([score("a"), score("b", campaign_id="autumn")])
+        worker = stage.start()
+        stage.wait_receipts(2, needs=worker)
+        assert stage.judge() == {"DELIVERED": 1, "REFUSED": 1}
+        [rejected] = stage.read("callbacks_rejected")
+        assert rejected.headers["stream-scorer-error-reason"] == b"refused"
+        assert receiver.stats().callbacks == 1
+        assert receiver.stats().requests[str(status)] == 1
+
+    def test_a_retry_after_is_kept(self, stage: CampaignStage, receiver: Receiver) -> None:
+        receiver.add_fault(status=429, retry_after=7, contact_id="a")
+        stage.put([score("a")])
+        worker = stage.start()
+        stage.wait_receipts(1, needs=worker)
+        [delivery] = receiver.callbacks().values()
+        assert delivery.accepted_at_ms is not None
+        assert delivery.accepted_at_ms - delivery.first_at_ms >= 6_900
+        assert delivery.attempts == 2
+        early = [record.headers for record in stage.read(stage.tier(1))]
+        assert len(early) > 5, "the tier of half a second was not blocked for seven"
+        assert stage.judge() == {"DELIVERED": 1}
+
+    def test_a_receiver_that_is_switched_off_is_waited_for(self, stage: CampaignStage, receiver: Receiver) -> None:
+        receiver.add_fault(status=410, times=None)
+        stage.put(score(f"c{n}", campaign_id=f"k{n}") for n in range(50))
+        worker = stage.start()
+        stage.wait(lambda: "target switched off: HTTP 410" in worker.why_not_ready(), "the hold", needs=worker)
+        asked = receiver.stats().requests["410"]
+        stage.wait(lambda: receiver.stats().requests["410"] >= asked + 3, "probes", needs=worker)
+        assert stage.receipts() == []
+        assert len(worker.said("holding")) == 1
+        receiver.clear_faults()
+        stage.wait_receipts(50, needs=worker)
+        assert stage.judge() == {"DELIVERED": 50}
+        assert worker.ready()
+
+    def test_a_campaign_that_hangs_does_not_delay_the_others(self, stage: CampaignStage, receiver: Receiver) -> None:
+        def flow(prefix: str, campaigns: list[str]) -> None:
+            for n in range(60):
+                stage.put(score(f"{prefix}{n}-{campaign}", campaign_id=campaign) for campaign in campaigns)
+                time.sleep(0.05)  # a stream, not a heap: what waits for a slot shows as latency
+
+        worker = stage.start(callbacks__max_contacts="1")
+        stage.put([score("warm", campaign_id="a")])
+        stage.wait_receipts(1, needs=worker)
+        flow("alone", ["a", "b", "c"])
+        stage.wait(lambda: len(latencies_ms(receiver, "alone")) == 180, "the run without", needs=worker)
+        receiver.add_fault(campaign_id="hangs", hang=True, times=None)
+        flow("beside", ["hangs", "a", "hangs", "b", "c"])
+        done = lambda: sum("hangs" not in d.campaign_id for d in receiver.callbacks().values() if d.accepted) == 361  # noqa: E731
+        stage.wait(done, "the run beside it", needs=worker)
+        alone, beside = latencies_ms(receiver, "alone"), latencies_ms(receiver, "beside")
+        assert len(beside) == 180
+        p99_alone, p99_beside = alone[int(0.99 * len(alone))], beside[int(0.99 * len(beside))]
+        assert p99_beside <= max(2 * p99_alone, p99_alone + 150), (p99_alone, p99_beside)
+
+
+class TestPlanning:
+    def test_an_old_score_calls_nobody_and_has_its_receipt(self, stage: CampaignStage, receiver: Receiver) -> None:
+        old = int(time.time() * 1000) - 90_000_000
+        stage.put([score("old", scored_at=old), score("older", scored_at=0), score("new")])
+        worker = stage.start()
+        stage.wait_receipts(3, needs=worker)
+        assert stage.judge() == {"DELIVERED": 1, "EXPIRED": 2}
+        assert receiver.contacts() == {"new": 1}
+        [expired] = [receipt for receipt in stage.receipts() if receipt["outcome"] == "EXPIRED"]
+        assert (expired["attempts"], expired["http_status"], sorted(expired["contact_ids"])) == (
+            0,
+            None,
+            ["old", "older"],
+        )
+
+    def test_what_is_no_score_or_no_callback_is_set_aside(self, stage: CampaignStage, receiver: Receiver) -> None:
+        stage.put_values("scores", [(b"k", b"nonsense"), (None, None)])
+        stage.put([score("good"), score("x" * 300), score("wide", campaign_id="w" * 30_000)])
+        for topic in ("callbacks", stage.tier(1), stage.tier(4)):
+            stage.put_values(topic, [(b"k", topic.encode())])
+        worker = stage.start()
+        stage.wait(lambda: len(stage.read("callbacks_rejected")) == 7, "seven rejected records", needs=worker)
+        stage.wait_receipts(1, needs=worker)
+        reasons = sorted(one.headers["stream-scorer-error-reason"] or b"" for one in stage.read("callbacks_rejected"))
+        assert reasons == [b"invalid_contact", b"too_large", *[b"undecodable"] * 5]
+        values = {one.value for one in stage.read("callbacks_rejected")}
+        assert {b"nonsense", None, stage.tier(4).encode()} <= values
+        for one in stage.read("callbacks_rejected"):
+            assert one.headers["stream-scorer-source"]
+            assert one.headers["stream-scorer-error-detail"]
+            assert one.headers["stream-scorer-error-timestamp"]
+        assert receiver.contacts() == {"good": 1}
+
+    def test_a_pace_is_kept_and_said(self, stage: CampaignStage, receiver: Receiver) -> None:
+        stage.put(score(f"c{n}") for n in range(8))
+        worker = stage.start(callbacks__max_contacts="1", callbacks__max_per_minute="5")
+        stage.wait_receipts(5, needs=worker)
+        stage.wait(lambda: worker.said("callbacks paced"), "the warning", needs=worker)
+        stage.wait(lambda: stage.read(stage.tier(1)) or stage.read(stage.tier(4)), "the others in a tier", needs=worker)
+        assert receiver.stats().callbacks == 5
+
+
+def the_line(worker: WorkerProcess, code: int) -> str:
+    """The one line it printed, once it has ended with ``code``."""
+    assert worker.exit_code() == code, worker.log()
+    [line] = worker.errors()
+    assert line.startswith("stream-scorer: ")
+    assert "Traceback" not in worker.log()
+    return line
+
+
+class TestWhatAnOperatorSees:
+    def test_no_url(self, stage: CampaignStage) -> None:
+        assert "callbacks.url is missing" in the_line(stage.start(callbacks__url=None), 2)
+
+    @pytest.mark.parametrize("kind", ["scores", "receipts"])
+    def test_a_missing_topic(self, stage: CampaignStage, kind: str) -> None:
+        line = the_line(stage.start(**{f"topics__{kind}": "no-such-topic"}), 1)
+        assert "no-such-topic" in line
+        assert "topics create" in line
+
+    def test_tiers_in_disorder(self, stage: CampaignStage) -> None:
+        assert "ascending order" in the_line(stage.start(callbacks__retry_delays_s="[60, 30]"), 2)
+
+    def test_a_new_group_beside_receipts_is_refused_until_it_is_meant(
+        self, stage: CampaignStage, receiver: Receiver
+    ) -> None:
+        stage.put([score("a")])
+        worker = stage.start()
+        stage.wait_receipts(1, needs=worker)
+        assert worker.stop() == 0
+        line = the_line(stage.start(callbacks__group_id="mistyped"), 1)
+        assert "callbacks.group_id is mistyped" in line
+        assert "--from" in line
+        again = stage.start("--from", "latest", callbacks__group_id=f"{stage.group_id}-new")
+        stage.wait(lambda: again.said("partition assigned"), "the start", needs=again)
+        stage.put([score("b")])
+        stage.wait(lambda: "b" in receiver.contacts(), "the new score", needs=again)
+
+    def test_one_loop_that_cannot_go_on_ends_the_other_in_order(self, stage: CampaignStage, receiver: Receiver) -> None:
+        stage.put([score("a")])
+        worker = stage.start()
+        stage.wait_receipts(1, needs=worker)
+        assert worker.stop() == 0
+        stage.commit_by_hand(stage.group_id + "-callbacks", "scores", 999)
+        line = the_line(stage.start(), 1)
+        assert "committed offset 999 is not in the log" in line
+        assert {entry["loop"] for entry in stage.workers[-1].said("draining")} == {"planner", "deliverer"}
+        assert receiver.stats().callbacks == 1
+
+    def test_a_taken_admin_port_is_named(self, stage: CampaignStage, receiver: Receiver) -> None:
+        port = receiver.base_url.rpartition(":")[2]
+        assert port in the_line(stage.start(callbacks__admin_port=port), 1)
