@@ -51,6 +51,7 @@ class Hold:
         since: when it began.
         next_probe_at: when the next probe is due; of a pause, when the next request may go out.
         probes: how many probes have failed.
+        began_with: the first reason.
     """
 
     cause: Cause
@@ -58,6 +59,7 @@ class Hold:
     since: float
     next_probe_at: float
     probes: int = 0
+    began_with: str = ""
 
     @property
     def broken_contract(self) -> bool:
@@ -115,7 +117,7 @@ class Holding:
             return False
         cause = Cause.CONTRACT if broken_contract else Cause.API
         first_probe_at = now if broken_contract else now + self._probe_interval_s
-        self._become(Hold(cause, reason, now, max(first_probe_at, until)))
+        self._become(Hold(cause, reason, now, max(first_probe_at, until), began_with=reason))
         return True
 
     def put_off(self, until: float) -> None:

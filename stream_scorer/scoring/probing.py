@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from stream_scorer.core.events import Answered, Scored, Unavailable
+from stream_scorer.core.events import Answered, Refused, Scored, Unavailable
 from stream_scorer.core.requests import part_of
 
 if TYPE_CHECKING:
@@ -73,8 +73,7 @@ class Prober:
             contacts = origin.contacts[1:] + origin.contacts[:1]
             self._backlog.put_probed(replace(origin, contacts=contacts))
             self._failed += 1
-            reason = hold.reason if hold.broken_contract else getattr(answer, "message", hold.reason)
-            self._holding.probe_failed(reason, now, until=retry_after)
+            self._holding.probe_failed(_why(answer, hold), now, until=retry_after)
             return False
         self._failed = 0
         self._holding.end()
@@ -92,6 +91,15 @@ class Prober:
         """Whether as many probes have failed in this hold as contacts wait that may be asked about."""
         waiting = self._backlog.contacts(now) + (0 if self.origin is None else len(self.origin.everyone))
         return self._holding.current is not None and self._failed >= waiting
+
+
+def _why(answer: Answer, hold: Hold) -> str:
+    """Why the API is not back. A refusal is what a broken contract is about, whatever its words for this contact."""
+    if isinstance(answer, Answered):
+        return "the API answers, but leaves out the contact that was asked about"
+    if hold.broken_contract and isinstance(answer, Refused):
+        return hold.began_with
+    return answer.message
 
 
 def _proves_recovery(answer: Answer, reaction: Reaction, hold: Hold) -> bool:

@@ -10,10 +10,13 @@ from support_core import (
     answered,
     no_connection,
     rate_limited,
+    refused,
     server_error,
     timed_out,
     unexpected,
 )
+
+from stream_scorer.scoring.holding import Cause
 
 if TYPE_CHECKING:
     from stream_scorer.core.events import Answer
@@ -33,6 +36,33 @@ class TestHolding:
         world.finish(within_s=15.0)
         assert set(world.results.values()) == {"scored"}
         assert [hold is not None for hold in world.observed.holds] == [True, False]
+
+    def test_the_reason_is_always_that_of_the_last_probe(self) -> None:
+        answers = [no_connection(), server_error(503), server_error(503), answered([]), server_error(500)]
+        world = World(scripted(*answers, then=ok), max_contacts=1, max_retries=0)
+        world.feed(["a"])
+        reasons = []
+        while not world.results:
+            world.step()
+            if world.holding.current is not None:
+                reasons.append(world.holding.current.reason)
+        left_out = "the API answers, but leaves out the contact that was asked about"
+        expected = [no_connection().message, server_error(503).message, left_out, server_error(500).message]  # type: ignore[union-attr]
+        assert list(dict.fromkeys(reasons)) == expected
+        assert [None if hold is None else hold.reason for hold in world.observed.holds] == [*expected, None]
+
+    def test_an_outage_during_a_broken_contract_is_named_and_then_the_contract_again(self) -> None:
+        def api(_: Request) -> Answer:
+            return server_error(503) if 20.0 < world.now - 1_000.0 < 60.0 else refused()
+
+        world = World(api, max_contacts=1)
+        world.feed(numbered(12))
+        world.run(100.0)
+        contract, outage, again = (hold.reason for hold in world.observed.holds if hold is not None)
+        assert contract == again
+        assert contract.startswith("the API refuses every contact")
+        assert outage == server_error(503).message  # type: ignore[union-attr]
+        assert {hold.cause for hold in world.observed.holds if hold is not None} == {Cause.CONTRACT}
 
     def test_probes_are_one_contact_every_interval_and_nothing_else(self) -> None:
         world = World(always(no_connection()), max_contacts=10, max_retries=0)

@@ -24,6 +24,10 @@ class Told:
         return [None if state is None else (state.cause, state.reason) for _, state in self.changes]
 
 
+def hold(next_probe_at: float, probes: int = 0) -> Hold:
+    return Hold(Cause.API, DOWN, 100.0, next_probe_at, probes, began_with=DOWN)
+
+
 @pytest.fixture
 def told() -> Told:
     return Told()
@@ -31,7 +35,7 @@ def told() -> Told:
 
 def test_a_hold_says_since_when_why_and_when_the_next_probe_is_due(told: Told) -> None:
     assert told.holding.begin(DOWN, 100.0)
-    assert told.holding.current == Hold(Cause.API, DOWN, 100.0, 110.0)
+    assert told.holding.current == hold(110.0)
     assert told.holding.known == told.holding.current
     assert told.changes == [(None, told.holding.current)]
 
@@ -39,10 +43,10 @@ def test_a_hold_says_since_when_why_and_when_the_next_probe_is_due(told: Told) -
 def test_a_retry_after_moves_the_first_probe_and_a_later_one_puts_it_off(told: Told) -> None:
     told.holding.begin(DOWN, 100.0, until=140.0)
     told.holding.put_off(130.0)
-    assert told.holding.known == Hold(Cause.API, DOWN, 100.0, 140.0)
+    assert told.holding.known == hold(140.0)
     told.holding.put_off(150.0)
     assert not told.holding.begin("another", 120.0, until=160.0)
-    assert told.holding.known == Hold(Cause.API, DOWN, 100.0, 160.0)
+    assert told.holding.known == hold(160.0)
     assert len(told.changes) == 1, "when the next probe is due is no change worth telling"
 
 
@@ -50,7 +54,7 @@ def test_probes_that_fail_alike_are_counted_and_not_told(told: Told) -> None:
     told.holding.begin(DOWN, 100.0)
     for number in range(1, 6):
         told.holding.probe_failed(DOWN, 100.0 + 10.0 * number)
-    assert told.holding.known == Hold(Cause.API, DOWN, 100.0, 160.0, probes=5)
+    assert told.holding.known == hold(160.0, probes=5)
     assert len(told.changes) == 1
     assert told.probes == ["failed"] * 5
 
@@ -78,7 +82,7 @@ def test_the_end_is_told_with_what_was_known_last(told: Told) -> None:
     told.holding.begin(DOWN, 100.0)
     told.holding.probe_failed(DOWN, 110.0)
     told.holding.end()
-    assert told.changes[-1] == (Hold(Cause.API, DOWN, 100.0, 120.0, probes=1), None)
+    assert told.changes[-1] == (hold(120.0, probes=1), None)
     assert told.probes == ["failed", "recovered"]
     assert told.holding.current is told.holding.known is None
     told.holding.end()
@@ -94,11 +98,11 @@ def test_nothing_happens_to_a_hold_that_there_is_not(told: Told) -> None:
 
 def test_a_broken_contract_is_probed_at_once(told: Told) -> None:
     told.holding.begin("the API refuses every contact: HTTP 400", 100.0, broken_contract=True)
-    hold = told.holding.current
-    assert hold is not None
-    assert (hold.cause, hold.broken_contract, hold.next_probe_at) == (Cause.CONTRACT, True, 100.0)
-    assert hold.says("HTTP 400")
-    assert not hold.says("HTTP 503")
+    broken = told.holding.current
+    assert broken is not None
+    assert (broken.cause, broken.broken_contract, broken.next_probe_at) == (Cause.CONTRACT, True, 100.0)
+    assert broken.says("HTTP 400")
+    assert not broken.says("HTTP 503")
 
 
 def test_a_pause_is_told_once_it_has_lasted(told: Told) -> None:
