@@ -24,6 +24,19 @@ ALL_AGAIN: Final = Cost(requests=2, sent=40, paid=40, twice=20)
 ALL_AGAIN_UNPAID: Final = Cost(requests=2, sent=40, paid=20)
 
 
+# Seven ways of having no usable result, each for a contact of its own.
+UNUSABLE: Final = [
+    *(
+        {"do": "remove", "of": {"ids": [f"C-{n:06}"]}, "field": field}
+        for n, field in enumerate(("score", "lower", "upper", "confidenceInterval"))
+    ),
+    *(
+        {"do": "set", "of": {"ids": [f"C-{n:06}"]}, "field": "score", "literal": literal}
+        for n, literal in enumerate(('"0.5"', "true", "null"), start=4)
+    ),
+]
+
+
 def edited(do: str, *, of: Any = "all", times: int | None = 1, **more: Any) -> list[dict[str, Any]]:
     """The script that damages the results in this way."""
     selected = {} if do == "reverse" else {"of": of}
@@ -84,21 +97,13 @@ ANSWERED: Final = (
         "one of 20 has two different results in every answer",
         edited("contradict", of={"ids": [ONE]}, times=None),
     ),
-    *(
-        unanswered(
-            f"without-{field}",
-            f"one of 20 never has a `{field}`",
-            edited("remove", of={"ids": [ONE]}, times=None, field=field),
-        )
-        for field in ("score", "lower", "upper", "confidenceInterval")
-    ),
-    *(
-        unanswered(
-            f"score-is-{name}",
-            f"the score of one of 20 is always `{literal}`",
-            edited("set", of={"ids": [ONE]}, times=None, field="score", literal=literal),
-        )
-        for name, literal in (("text", '"0.5"'), ("boolean", "true"), ("null", "null"))
+    Row(
+        id="no-usable-result",
+        injected='7 of 20 never have a score, lower or upper bound, or interval, or the score is `"0.5"`, `true`, null',
+        faults=[fault(times=FOR_EVER, results=UNUSABLE)],
+        rejected={f"C-{n:06}": ("no_result",) for n in range(7)},
+        status="200",
+        cost=Cost(requests=2, sent=27, paid=27, twice=7),
     ),
     Row(
         id="fewer-than-half-once",
@@ -132,10 +137,8 @@ ANSWERED: Final = (
 USELESS: Final = (
     useless("html", "the first answer is 200 with HTML", status=200, body="html"),
     useless("no-content", "the first answer is 204", status=204),
-    useless("empty", "the first answer is 200 without a body", status=200, body="empty"),
     useless("cut-json", "the first answer is 200 with half a JSON", status=200, body="not_json"),
     useless("wrong-shape", "the first answer is 200 with JSON of another form", status=200, body="wrong_shape"),
-    useless("list", "the first answer is 200 with a list of results", status=200, body="[]"),
     useless("deep", "the first answer is 200 with JSON of 100,000 levels", status=200, body="nested"),
     useless(
         "nan",
