@@ -69,7 +69,7 @@ class CampaignMetrics:
             "stream_scorer.callbacks.uncommitted", "{callback}", "Callbacks read and not yet committed."
         )
         self._holding = meter.create_gauge(
-            "stream_scorer.callbacks.holding", "1", "1 while the target is switched off (410)."
+            "stream_scorer.callbacks.holding", "1", "1 while the target is switched off."
         )
 
     def consumed(self, records: int, *, loop: str) -> None:

@@ -17,8 +17,8 @@ class Target(Protocol):
     deliverer's pool threads call ``deliver``, several at once.
 
     Attributes:
-        name: kind and place of the target as callbacks and receipts say it, such as ``webhook https://host/path``;
-            without user information, query or anything else that may be a secret.
+        name: kind and place of the target as callbacks and receipts say it, such as ``webhook https://host``;
+            without user information, path, query or anything else that may be a secret.
         max_body_bytes: a body stays below this.
     """
 

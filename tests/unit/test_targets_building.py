@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +14,9 @@ from stream_scorer.errors import SettingsError
 from stream_scorer.settings import load_settings
 from stream_scorer.targets.building import build_target
 from stream_scorer.targets.log_target import LogTarget
-from stream_scorer.targets.webhook import WebhookTarget
+from stream_scorer.targets.outbound import COLUMNS
+from stream_scorer.targets.signing import MIN_SECRET_BYTES
+from stream_scorer.targets.webhook import MAX_ANSWER_BYTES, TIMEOUT_S, WebhookTarget
 
 LOCAL = "http://127.0.0.1:8091/callbacks"
 
@@ -68,3 +72,16 @@ def test_the_url_shows_in_no_error_and_no_repr() -> None:
     with pytest.raises(SettingsError) as caught:
         load_settings(environ={"STREAM_SCORER_CALLBACKS__URL": "ftp://example.com/path-s3cret"})
     assert "s3cret" not in str(caught.value)
+
+
+def test_the_page_names_the_columns_of_the_contact_list() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "targets.md").read_text()
+    listed = page.split("The list needs these columns", 1)[1].split("\n\n", 1)[0]
+    assert tuple(re.findall(r"`(\w+)`", listed)) == COLUMNS
+
+
+def test_the_page_names_the_limits() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "targets.md").read_text()
+    assert f"answers within {TIMEOUT_S:g} s" in page.replace("\n", " ")
+    assert f"{MAX_ANSWER_BYTES // 1024} kB are read" in page
+    assert f"at least {MIN_SECRET_BYTES} bytes" in page
