@@ -195,6 +195,7 @@ class CampaignService:
         sender = Sender(
             dispatcher=dispatcher,
             pool=pool,
+            allowance=self._target.allowance,
             hold=SwitchedOffHold(settings.callbacks.probe_interval_s),
             ledger=ledger,
             rules=rules,

@@ -107,6 +107,7 @@ class World:
         self.logs: dict[Partition, list[SourceRecord]] = defaultdict(list)
         self.committed: dict[Partition, int] = {}
         self.attempts: list[Attempt] = []
+        self.allowance: int | None = None
         self.endings: list[str] = []  # how the next transactions end: ok, lost (nothing happened), unknown (it did)
         self.lines: list[tuple[str, dict[str, Any]]] = []
 
@@ -353,6 +354,7 @@ class Bench:
         sender = Sender(
             dispatcher=self.dispatcher,
             pool=self.pool,
+            allowance=lambda: world.allowance,
             hold=SwitchedOffHold(5.0),
             ledger=self.ledger,
             rules=rules,

@@ -100,12 +100,12 @@ class Dispatcher:
 
     # --- out
 
-    def turn(self, now: float, now_ms: int) -> Turn:
-        """The callbacks to be sent now, and those that are put off since their campaign is over its pace."""
+    def turn(self, now: float, now_ms: int, limit: int) -> Turn:
+        """At most ``limit`` callbacks to be sent now, and those that are put off: their campaign is over its pace."""
         self._wake(now)
         out = Turn([], [], [])
         passed = 0
-        while self._turns and passed < len(self._turns) and len(self._flying) < self._size:
+        while passed < len(self._turns) and len(self._flying) < self._size and len(out.send) < limit:
             campaign_id = next(iter(self._turns))
             self._turns.move_to_end(campaign_id)
             job = self._next(campaign_id, out, now, now_ms)

@@ -33,6 +33,12 @@ class Target(Protocol):
     ) -> bytes:
         """The body of a callback: what is sent, byte for byte, at every attempt."""
 
+    def allowance(self) -> int | None:
+        """How many attempts may be made now, those under way included if they are not counted yet; None: any number.
+
+        More than that would only wait inside ``deliver``, and look like a receiver that hangs.
+        """
+
     def deliver(self, callback: Callback) -> DeliveryAnswer:
         """Makes one attempt. Blocks until the answer or the deadline; nothing that a receiver does is raised."""
 

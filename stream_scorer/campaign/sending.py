@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from stream_scorer.core.ledger import RecordLedger
 
 
+_ANY_NUMBER = 1_000_000
+
+
 class DeliveryPool(Protocol):
     """See ``pool.Pool``."""
 
@@ -36,6 +39,7 @@ class Sender:
     Args:
         dispatcher: what waits and what is under way.
         pool: makes the requests.
+        allowance: how many attempts the target may make now; see ``campaign.ports.Target``.
         hold: whether the receiver is switched off.
         ledger: knows whose records are still ours.
         rules: how patient to be.
@@ -49,6 +53,7 @@ class Sender:
         *,
         dispatcher: Dispatcher,
         pool: DeliveryPool,
+        allowance: Callable[[], int | None],
         hold: SwitchedOffHold,
         ledger: RecordLedger[DeliveryOutcome],
         rules: DeliveryRules,
@@ -58,6 +63,7 @@ class Sender:
     ) -> None:
         self._dispatcher = dispatcher
         self._pool = pool
+        self._allowance = allowance
         self._hold = hold
         self._ledger = ledger
         self._rules = rules
@@ -75,7 +81,10 @@ class Sender:
         if self._hold.message is not None:
             self._probe(now)
             return
-        turn = self._dispatcher.turn(now, self._clock.unix_ms())
+        allowance = self._allowance()
+        # Which of those under way are counted is not known: so the last few of a quota wait until they are answered.
+        limit = _ANY_NUMBER if allowance is None else allowance - self._dispatcher.in_flight
+        turn = self._dispatcher.turn(now, self._clock.unix_ms(), limit)
         for job in turn.send:
             self._pool.submit(job)
         for postponed in turn.postponed:

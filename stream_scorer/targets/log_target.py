@@ -47,6 +47,10 @@ class LogTarget:
         """The body that a webhook would get."""
         return body_of(callback_id, campaign_id, model_id, planned_at_ms, entries)
 
+    def allowance(self) -> int | None:
+        """Any number: no quota is known."""
+        return None
+
     def deliver(self, callback: Callback) -> DeliveryAnswer:
         """Write the line."""
         started = self._monotonic()

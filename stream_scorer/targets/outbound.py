@@ -126,6 +126,10 @@ class OutboundTarget:
         """The array of contacts."""
         return b"[" + b",".join(entries) + b"]"
 
+    def allowance(self) -> int | None:
+        """What the quota has left."""
+        return self._gate.remaining()
+
     def deliver(self, callback: Callback) -> DeliveryAnswer:
         """Make one attempt, once the quota allows it; never raises for the network's or the platform's sake."""
         if callback.target != self.name:
@@ -198,6 +202,11 @@ class _Gate:
                 self._changed.wait(wait_s)
             self._quota.sent(now)
             return 0.0
+
+    def remaining(self) -> int:
+        """How many requests may go out now."""
+        with self._changed:
+            return self._quota.remaining(self._monotonic())
 
     def sent(self) -> None:
         """A request goes out that has not come through `pass_within`."""

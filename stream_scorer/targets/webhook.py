@@ -80,6 +80,10 @@ class WebhookTarget:
         """The body of a callback: contract section 7."""
         return body_of(callback_id, campaign_id, model_id, planned_at_ms, entries)
 
+    def allowance(self) -> int | None:
+        """Any number: no quota is known."""
+        return None
+
     def deliver(self, callback: Callback) -> DeliveryAnswer:
         """Make one attempt: at most ``timeout_s`` long, never raises for the network's or the receiver's sake."""
         if callback.target.startswith(_OTHER_BODIES):

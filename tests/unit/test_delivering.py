@@ -295,6 +295,25 @@ class TestIsolation:
         assert bench.pool.most == 16
 
 
+class TestQuota:
+    def test_what_a_targets_quota_does_not_allow_waits_here_and_is_never_put_off(self) -> None:
+        world = always(delivered(500))
+        world.plan(callback(f"cb-{n}", f"k{n % 2}") for n in range(200))
+        bench = Bench(world, slots=32, max_uncommitted=100)
+        world.allowance = 0
+        most: list[int] = []
+
+        def refill() -> None:
+            world.allowance = 6 if world.now > 1_030 else 0
+            most.append(bench.dispatcher.in_flight)
+
+        bench.run(lambda: not world.waiting(), refill)
+        assert max(most) == 6
+        assert world.attempts[0].at_s > 1_030
+        assert [len(world.topic(tier)) for tier in TIERS] == [0, 0, 0]
+        assert len(world.outcomes()) == 200
+
+
 class TestPace:
     def test_never_more_than_so_many_in_any_minute_and_none_is_lost(self) -> None:
         world = always(delivered())
