@@ -123,6 +123,10 @@ class Case:
         finally:
             progress.close()
 
+    def await_holds(self, number: int) -> None:
+        """Waits until the worker has begun to hold so many times."""
+        self.wait(lambda: len(self.holds) >= number, f"hold number {number}")
+
     def committed(self) -> int:
         """How many records are committed now."""
         return sum(commit.offset for commit in self.arena.commits().values())

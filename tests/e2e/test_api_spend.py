@@ -52,7 +52,7 @@ def among_1000(row_id: str, injected: str, places: Iterable[int], cost: Cost, pr
 
 def healthy_ones_come_on_another_partition(case: Case) -> None:
     """10 full batches of them, one request at a time: they may lose every other turn, no more."""
-    case.await_requests(1)
+    case.wait(lambda: case.simulator.stats().in_flight, "the first request")
     case.feed(contact(f"H-{n:06}", 1) for n in range(HEALTHY))
 
     def requests_when_paid(number: int) -> int:
@@ -68,7 +68,7 @@ def healthy_ones_come_on_another_partition(case: Case) -> None:
 def others_come_one_by_one(case: Case) -> None:
     """Each 2xx is evidence for one round that the first contact fails alone; without any the worker holds again."""
     for number in range(1, 4):
-        case.wait(lambda number=number: len(case.holds) == number, f"hold number {number}")
+        case.await_holds(number)
         case.feed([contact(f"other-{number}")])
 
 
@@ -123,6 +123,7 @@ SEARCH: Final = (
         " one request of 200 at a time",
         feed=with_bad(200, range(3, 200, 40)),
         partitions=2,
+        faults=[fault(delay_ms=1500)],  # time for the good ones to come before the search begins
         api={"latency_ms": 40},
         settings={"scoring__max_in_flight": "1", "scoring__linger_ms": "3000"},
         act=healthy_ones_come_on_another_partition,
