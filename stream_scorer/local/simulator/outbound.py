@@ -92,13 +92,12 @@ def _refusal(
 
 
 def _priority(query: bytes) -> bool:
-    match parse_qs(query.decode("latin-1"), keep_blank_values=True).get("priority", ["false"]):
-        case ["true"]:
-            return True
-        case ["false"]:
-            return False
-        case _:
-            raise _bad("priority", "priority must be true or false")
+    given = parse_qs(query.decode("latin-1"), keep_blank_values=True)
+    if unknown := given.keys() - {"priority"}:
+        raise _bad(min(unknown), f"unknown parameter '{min(unknown)}'")
+    if given.get("priority", ["false"]) not in (["true"], ["false"]):
+        raise _bad("priority", "priority must be true or false")
+    return given.get("priority") == ["true"]
 
 
 def _checked(contacts: Any, config: SimulatorConfig) -> list[dict[str, Any]]:
