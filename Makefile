@@ -58,7 +58,8 @@ chaos: $(STAMP) ## Kills, stops, outages and zombies: does the invariant hold?
 	$(BIN)/python -m pytest -m slow --timeout 3600 $(PYTEST_ARGS) tests/chaos
 
 api-table: $(STAMP) ## Play every answer of the API again, and write docs/api-behaviour.md
-	$(BIN)/python -m pytest -m "not slow" --api-table docs/api-behaviour.md $(PYTEST_ARGS) $(wildcard tests/e2e/test_api_*.py)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal --api-table docs/api-behaviour.md $(PYTEST_ARGS) \
+		$(filter-out %_behaviour.py,$(wildcard tests/e2e/test_api_*.py))
 
 lock: $(STAMP) ## Choose the newest versions that pyproject.toml allows, and their hashes
 	$(COMPILE) --extra local --extra dev --output-file requirements/dev.txt pyproject.toml

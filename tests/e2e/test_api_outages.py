@@ -120,7 +120,7 @@ FOR_GOOD: Final = (
         "time-out-for-good",
         "every answer takes 0.6 s, `genesys.timeout_s` 0.3",
         "0.3 s",
-        Cost(requests=range(7, 20), sent=range(101, 115), paid=range(101, 115), twice=range(81, 95)),
+        Cost(requests=range(7, 20), sent=range(101, 200), paid=range(101, 200), twice=range(81, 180)),
         settings={"genesys__timeout_s": "0.3"},
         delay_ms=600,
     ),

@@ -51,7 +51,8 @@ def unanswered(row_id: str, injected: str, script: list[dict[str, Any]]) -> Row:
 
 def useless(row_id: str, injected: str, cost: Cost = ALL_AGAIN_UNPAID, **action: Any) -> Row:
     """A row in which the first answer is a 2xx that nobody can read."""
-    return Row(id=row_id, injected=injected, faults=[fault(**action)], settings={"genesys__timeout_s": "1"}, cost=cost)
+    settings = {"genesys__timeout_s": "1"} if action.get("transfer") == "drip" else {}
+    return Row(id=row_id, injected=injected, faults=[fault(**action)], settings=settings, cost=cost)
 
 
 def twenty_unknown_are_counted(case: Case) -> None:
