@@ -71,14 +71,14 @@ ROOMS: dict[str, set[str]] = {
 LOCAL_COMMANDS = {f"stream_scorer.cli.{name}" for name in ("demo", "kafka", "receive", "simulate")}
 
 # The services see the outside through Protocols of their own; of the adapters they know values and a name, no client.
-VALUES_FOR_SCORING = {
+VALUES_FOR_SERVICES = {
     "stream_scorer.kafka.committing": {"Committer", "Group", "Sink"},
     "stream_scorer.kafka.rejecting": {"error_headers", "fitted", "passed_on", "source_header", "stub", "too_large"},
     "stream_scorer.kafka.sink": {"Committed", "Failed", "OutRecord", "Publication", "RecordsRefused"},
-    "stream_scorer.kafka.source": {"Source"},
+    "stream_scorer.kafka.source": {"Owner", "Source"},
 }
 # Of these the annotations may speak, the running code may not.
-ONLY_TYPES_FOR_SCORING = {"Group", "Sink", "Source"}
+ONLY_TYPES_FOR_SERVICES = {"Group", "Owner", "Sink", "Source"}
 
 # One seam to each foreign library: the rooms that may import it.
 LIBRARIES: dict[str, set[str]] = {
@@ -245,14 +245,16 @@ def test_every_library_has_its_rule() -> None:
 
 
 @pytest.mark.parametrize(
-    ("room", "forbidden"), [("core", PURE_MAY_NOT_IMPORT), ("scoring", SERVICE_MAY_NOT_IMPORT)], ids=["core", "scoring"]
+    ("room", "forbidden"),
+    [("core", PURE_MAY_NOT_IMPORT), ("scoring", SERVICE_MAY_NOT_IMPORT), ("campaign", SERVICE_MAY_NOT_IMPORT)],
+    ids=["core", "scoring", "campaign"],
 )
 def test_time_chance_and_the_machine_are_passed_in(room: str, forbidden: set[str]) -> None:
     breakers = [one for one in imports() if room_of(one.importer) == room and one.top in forbidden]
     assert not breakers, broken(breakers)
 
 
-@pytest.mark.parametrize("room", ["core", "scoring"])
+@pytest.mark.parametrize("room", ["core", "scoring", "campaign"])
 def test_no_clock_is_read_and_nothing_is_printed(room: str) -> None:
     breakers = []
     for module, tree in modules().items():
@@ -271,13 +273,14 @@ def test_the_core_imports_at_the_top_where_it_can_be_seen() -> None:
     assert not breakers, broken(breakers)
 
 
-def test_the_scoring_service_knows_values_of_kafka_but_no_client() -> None:
-    seen = [one for one in ours() if room_of(one.importer) == "scoring" and room_of(one.module) == "kafka"]
+@pytest.mark.parametrize("service", ["scoring", "campaign"])
+def test_a_service_knows_values_of_kafka_but_no_client(service: str) -> None:
+    seen = [one for one in ours() if room_of(one.importer) == service and room_of(one.module) == "kafka"]
     breakers = [
         one
         for one in seen
-        if one.name not in VALUES_FOR_SCORING.get(one.module, set())
-        or (one.name in ONLY_TYPES_FOR_SCORING and not one.typing)
+        if one.name not in VALUES_FOR_SERVICES.get(one.module, set())
+        or (one.name in ONLY_TYPES_FOR_SERVICES and not one.typing)
     ]
     assert not breakers, broken(breakers)
 
