@@ -266,6 +266,26 @@ class TestIsolation:
         assert world.last_sent("cb-") - 1_000 < 3.0
         assert bench.pool.most <= 32
 
+    def test_many_campaigns_that_hang_leave_half_of_the_slots(self) -> None:
+        hangs = lambda one: (one.campaign_id or "").startswith("hangs")  # noqa: E731
+        world = World(lambda _, one: later(latency_ms=10_000) if hangs(one) else delivered(20))
+        world.plan(callback(f"hang-{n}", f"hangs-{n % 40}") for n in range(400))
+        bench = Bench(world, slots=32)
+        fed: list[float] = []
+
+        def feed() -> None:
+            if world.now > 1_030 and len(fed) < 100:  # by now it is known of which campaigns nothing comes
+                fed.append(world.now)
+                world.plan([callback(f"cb-{len(fed)}", f"k{len(fed) % 7}")])
+
+        bench.run(lambda: world.sent().keys() >= {f"cb-{n}" for n in range(1, 101)}, feed)
+        waits = [
+            attempt.at_s - fed[int(attempt.callback.callback_id[3:]) - 1]
+            for attempt in world.attempts
+            if attempt.callback.callback_id.startswith("cb-")
+        ]
+        assert max(waits) <= 0.5, "the longest step of the simulated clock"
+
     def test_a_campaign_in_trouble_never_fills_the_window_of_others(self) -> None:
         world = World(lambda _, one: later(latency_ms=10_000) if one.campaign_id == "hangs" else delivered(20))
         world.plan(callback(f"hang-{n}", "hangs") for n in range(500))
