@@ -127,9 +127,9 @@ class Case:
         """Waits until the worker has begun to hold so many times."""
         self.wait(lambda: len(self.holds) >= number, f"hold number {number}")
 
-    def committed(self) -> int:
-        """How many records are committed now."""
-        return sum(commit.offset for commit in self.arena.commits().values())
+    def committed(self) -> Counter[int]:
+        """How many records of each partition are committed now."""
+        return Counter({number: commit.offset for number, commit in self.arena.commits().items()})
 
     def await_hold(self) -> None:
         """Waits until /readyz says why the worker holds, then for a probe."""
