@@ -27,6 +27,7 @@ class AdminServer:
     Args:
         host: the address to listen on.
         port: the port; 0: any free one, which `port` then names. (That ``admin.port`` 0 means "off" is for the caller.)
+        setting: the key that says which port, for the error where it is taken.
         live: why the process should be restarted, one line; None: it is well.
         ready: why no work is being done, one line; None: it is.
         metrics: all metrics in Prometheus' text format.
@@ -42,6 +43,7 @@ class AdminServer:
         live: Callable[[], str | None],
         ready: Callable[[], str | None],
         metrics: Callable[[], bytes],
+        setting: str = "admin.port",
     ) -> None:
         self._routes: dict[str, Callable[[], tuple[HTTPStatus, str, bytes]]] = {
             "/livez": lambda: _health(live),
@@ -49,6 +51,7 @@ class AdminServer:
             "/metrics": lambda: (HTTPStatus.OK, CONTENT_TYPE_LATEST, metrics()),
         }
         self._address = (host, port)
+        self._setting = setting
         self._server: ThreadingHTTPServer | None = None
         self._thread: threading.Thread | None = None
 
@@ -70,7 +73,7 @@ class AdminServer:
             host, port = self._address
             reason = getattr(error, "strerror", None) or error
             raise LocalError(
-                f"cannot listen on {host}:{port}: {reason}; set admin.host and admin.port (0 = off) to one that is free"
+                f"cannot listen on {host}:{port}: {reason}; set admin.host and {self._setting} (0 = off) to one that is free"
             ) from None
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="admin", daemon=True)
         self._thread.start()

@@ -66,7 +66,7 @@ class CampaignService:
     Args:
         settings: everything but the target.
         target: where callbacks go.
-        retry_topics: the retry tiers that exist, tier 1 first; at least those of ``callbacks.retry_delays_s``.
+        retry_topics: the retry tiers that exist; at least those of ``callbacks.retry_delays_s``.
     """
 
     def __init__(self, settings: Settings, target: Target, retry_topics: Sequence[str]) -> None:
@@ -102,6 +102,7 @@ class CampaignService:
             live=lambda: _first(observer.why_not_live(_LIVE_LIMIT_S) for observer in self._observers),
             ready=lambda: _first(observer.why_not_ready() for observer in self._observers),
             metrics=self.metrics.exposition,
+            setting="callbacks.admin_port",
         )
         if settings.callbacks.admin_port:
             admin.start()
@@ -203,7 +204,7 @@ class CampaignService:
             observe=observe,
             finish=receipts.finish,
         )
-        tiers = {topic: tier for tier, topic in enumerate(self._retry_topics, 1)}
+        tiers = {topic: tier for tier, topic in enumerate(settings.topics.retries(), 1)}
         return Deliverer(
             source=source,
             ledger=ledger,
@@ -234,7 +235,8 @@ class CampaignService:
             settings, transactional_id, outputs, monotonic=self._clock.monotonic, logger=self._client_log
         )
         _require_room(limits)
-        names = CampaignTopics(topics.callbacks, self._retry_topics, topics.callbacks_rejected, topics.receipts, limits)
+        retries = topics.retries(len(settings.callbacks.retry_delays_s))
+        names = CampaignTopics(topics.callbacks, retries, topics.callbacks_rejected, topics.receipts, limits)
         receipt_codec = Codec.single_object(load_schema(SchemaFile.CALLBACK_RECEIPT))
         return sink, limits, CallbackEncoder(names, _callback_codec(), receipt_codec)
 

@@ -279,4 +279,6 @@ class TestWhatAnOperatorSees:
 
     def test_a_taken_admin_port_is_named(self, stage: CampaignStage, receiver: Receiver) -> None:
         port = receiver.base_url.rpartition(":")[2]
-        assert port in the_line(stage.start(callbacks__admin_port=port), 1)
+        line = the_line(stage.start(callbacks__admin_port=port), 1)
+        assert port in line
+        assert "callbacks.admin_port" in line
