@@ -73,7 +73,8 @@ class AdminServer:
             host, port = self._address
             reason = getattr(error, "strerror", None) or error
             raise LocalError(
-                f"cannot listen on {host}:{port}: {reason}; set admin.host and {self._setting} (0 = off) to one that is free"
+                f"cannot listen on {host}:{port}: {reason};"
+                f" set admin.host and {self._setting} (0 = off) to one that is free"
             ) from None
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="admin", daemon=True)
         self._thread.start()
