@@ -196,6 +196,16 @@ class TestPlantedFaults:
         judge.receipt(value, Place("receipts", 0, 0))
         assert found(judge.result({0: 5}, {})) == {FindingKind.NO_INPUT: 1}
 
+    @pytest.mark.parametrize(("times", "holds"), [(1, True), (2, False)])
+    def test_a_score_that_calls_and_cannot_stand_in_a_callback_is_rejected_once(self, times: int, holds: bool) -> None:
+        judge = Judge()
+        judge.receipt("k1", 0, 1, 2, 3)
+        for _ in range(times):
+            judge.rejected("scores/0/4")
+        report = judge.result()
+        assert report.holds is holds
+        assert (report.counts.called, report.counts.unusable) == (4, 2)
+
     def test_an_unusable_score_that_is_nowhere_and_one_that_stands_twice(self, judge: Judge) -> None:
         judge.rejected("scores/0/8")
         assert found(judge.result()) == {FindingKind.DOUBLED: 1}
