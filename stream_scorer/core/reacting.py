@@ -26,7 +26,7 @@ from stream_scorer.core.events import (
     Unavailable,
     Unexpected,
 )
-from stream_scorer.core.requests import Request, halves, left, narrowed, part_of, searched_on
+from stream_scorer.core.requests import Request, halves, left, narrowed, part_of, searched_on, set_aside
 from stream_scorer.core.retrying import next_delay_s
 from stream_scorer.core.verifying import match
 
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 # A 2xx that leaves out more than half of this many contacts is an outage in disguise, not a statement about contacts.
 _MIN_CONTACTS_FOR_SHARE = 10
 _LONE_FAILURES_LIMIT = 3
-# Where witnesses are taken from: somewhere inside the batch. Bad contacts come first or last more often than by chance.
-_WITNESSES_FROM = 0.11
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +85,7 @@ class Reaction:
     Attributes:
         outcomes: the contacts that are finished.
         requests: what is to be asked next, in this order.
-        witnesses: contacts, one a request, that are to be asked about only when a 2xx is needed as evidence.
+        witnesses: contacts that are to be asked about, one by one, only when a 2xx is needed as evidence.
         suspects: the contacts refused alone that wait for a 2xx of their model version.
         hold: why no request but a probe may be sent for now; None: no need.
         hold_until: not even a probe before this time (monotonic seconds).
@@ -154,14 +152,14 @@ def _on_results(request: Request, answer: Answered, rules: Rules, at: Circumstan
 
 def _on_refusal(request: Request, answer: Refused, rules: Rules, at: Circumstances) -> Reaction:
     named = tuple(c for c in request.contacts if c.contact_id in answer.named)
-    set_aside = request.contacts if request.alone else named
-    if not set_aside:
+    bad = request.contacts if request.alone else named
+    if not bad:
         return Reaction(requests=narrowed(request, at.new_id))
     facts = request.facts(rules.model_id, answer.exchange)
     detail = f"the API refused this contact with status {answer.exchange.status}: {answer.message}"
-    rejections = _reject(set_aside, Reason.REFUSED_BY_API, detail, facts, at)
-    suspects = tuple(Suspect(request.lane, c, r, at.now) for c, r in zip(set_aside, rejections, strict=True))
-    refused = {contact.contact_id for contact in set_aside}
+    rejections = _reject(bad, Reason.REFUSED_BY_API, detail, facts, at)
+    suspects = tuple(Suspect(request.lane, c, r, at.now) for c, r in zip(bad, rejections, strict=True))
+    refused = {contact.contact_id for contact in bad}
     rest = request.only(lambda contact: contact.contact_id not in refused)
     return Reaction(requests=(part_of(request, rest.everyone, at.new_id),) if rest else (), suspects=suspects)
 
@@ -185,6 +183,7 @@ def _on_not_found(request: Request, answer: NotFound, rules: Rules, at: Circumst
 
 
 def _on_unavailable(request: Request, answer: Unavailable, rules: Rules, at: Circumstances) -> Reaction:
+    request = request.failed()
     retry_after_s = answer.retry_after_s
     if request.round_attempts <= rules.max_retries:
         delay_s = next_delay_s(
@@ -217,9 +216,11 @@ def _others_were_answered(request: Request, at: Circumstances) -> bool:
 def _on_poison(request: Request, answer: Unavailable, not_before: float, rules: Rules, at: Circumstances) -> Reaction:
     """The request failed a whole round while others were answered: one of its contacts may be what breaks the API."""
     if not request.alone:
-        rest, witnesses = _keep_back(request, at)
-        halved = ((rest,) if rest.alone else halves(rest, at.new_id)) + left(request, at.new_id)
-        return Reaction(requests=tuple(half.again_at(not_before) for half in halved), witnesses=witnesses)
+        # Where nothing else is being asked, they are all that can show whether a lone contact fails or the API does.
+        rest, witnesses = set_aside(request, at.witnesses_wanted, at.new_id)
+        halved = halves(rest, at.new_id) if not rest.alone else (part_of(rest, rest.contacts, at.new_id),)
+        parts = (*halved, *left(request, at.new_id))
+        return Reaction(requests=tuple(part.again_at(not_before) for part in parts), witnesses=witnesses)
     failures = request.lone_failures + 1
     if failures < _LONE_FAILURES_LIMIT:
         return Reaction(requests=(request.failed_alone().again_at(not_before),))
@@ -227,20 +228,6 @@ def _on_poison(request: Request, answer: Unavailable, not_before: float, rules: 
     detail = f"the API failed {failures} rounds for this contact alone while it answered others: {answer.message}"
     rejected = tuple(_reject(request.contacts, Reason.REFUSED_BY_API, detail, facts, at))
     return Reaction(rejected, left(request, at.new_id))
-
-
-def _keep_back(request: Request, at: Circumstances) -> tuple[Request, tuple[Request, ...]]:
-    """The request without a few of its contacts, and these, each in a request of its own.
-
-    Where nothing else is being asked, they are all that can show later whether a lone contact fails or the API does.
-    """
-    amount = min(at.witnesses_wanted, len(request.contacts) - 1)
-    if amount <= 0:
-        return request, ()
-    first = min(int(len(request.contacts) * _WITNESSES_FROM), len(request.contacts) - amount)
-    kept = request.contacts[first : first + amount]
-    rest = request.contacts[:first] + request.contacts[first + amount :]
-    return part_of(request, rest, at.new_id), tuple(part_of(request, (contact,), at.new_id) for contact in kept)
 
 
 def _reject(

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 _SEARCHED_AT_MOST = 128
+_INSIDE = 0.11
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class Request:
         lone_failures: rounds that this one contact failed alone while others were answered.
         asked_before: whether the API has left these contacts out of an answer once already.
         isolating: whether it came from a request that was refused or failed, to find out by which contact.
+        failing: whether the API failed it, or the request that it came from.
         other_half: if the API takes ``contacts``, it refuses one of these.
         later: what is to be asked about once this search has ended; it may be all right.
     """
@@ -60,6 +62,7 @@ class Request:
     lone_failures: int = 0
     asked_before: bool = False
     isolating: bool = False
+    failing: bool = False
     other_half: tuple[Contact, ...] = ()
     later: tuple[Contact, ...] = ()
 
@@ -94,6 +97,10 @@ class Request:
     def again_at(self, not_before: float) -> Request:
         """The same request, its next attempt due at ``not_before``."""
         return replace(self, not_before=not_before)
+
+    def failed(self) -> Request:
+        """The same request after an attempt that the API failed."""
+        return replace(self, failing=True)
 
     def fresh_round(self) -> Request:
         """The same request, its retries all there again: after a hold, or after a round that proved nothing.
@@ -142,6 +149,7 @@ def part_of(
         contacts,
         asked_before=asked_before or request.asked_before,
         isolating=not asked_before,
+        failing=request.failing,
     )
 
 
@@ -180,6 +188,20 @@ def _first_half(
 ) -> Request:
     middle = len(contacts) // 2
     return replace(part_of(request, contacts[:middle], new_id), other_half=contacts[middle:], later=later)
+
+
+def set_aside(request: Request, amount: int, new_id: Callable[[], str]) -> tuple[Request, tuple[Request, ...]]:
+    """A request without a few of its contacts, and a request about these, if one contact at least is left.
+
+    They are taken from somewhere inside: bad contacts come first or last more often than by chance.
+    """
+    amount = min(amount, len(request.contacts) - 1)
+    if amount <= 0:
+        return request, ()
+    first = min(int(len(request.contacts) * _INSIDE), len(request.contacts) - amount)
+    kept = request.contacts[first : first + amount]
+    rest = request.contacts[:first] + request.contacts[first + amount :]
+    return replace(request, contacts=rest), (part_of(request, kept, new_id),)
 
 
 def pieces(request: Request, max_contacts: int, new_id: Callable[[], str]) -> list[Request]:

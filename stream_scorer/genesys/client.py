@@ -122,7 +122,9 @@ class ScoreEndpoint:
             return Forbidden(exchange, f"{message}: {_FORBIDDEN[status].format(client=self._tokens.client_id)}")
         if status == 404:  # noqa: PLR2004
             return NotFound(
-                exchange, f"{message}: this API has no model {self.model_id!r} (genesys.model_id) or not that version"
+                exchange,
+                f"{message}: this API has no model {self.model_id!r} (genesys.model_id), or the model not this"
+                " version (genesys.model_version)",
             )
         if status == 413:  # noqa: PLR2004
             return TooLarge(exchange, message)

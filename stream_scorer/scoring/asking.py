@@ -76,7 +76,7 @@ class Asker:
             new_id=clock.new_id,
         )
         self._prober = Prober(self._backlog, holding, clock.new_id)
-        self._witnesses = Witnesses(self._backlog, rules.max_retries)
+        self._witnesses = Witnesses(self._backlog, rules.max_retries, clock.new_id)
         self._in_flight: dict[str, Request] = {}
         self._suspects = Suspects()
         self._last_2xx_at: float | None = None
@@ -111,6 +111,7 @@ class Asker:
         """The request that goes next; one that is over the budget waits, and everything else behind it."""
         request = self._backlog.take(now, isolating_slot=self._isolating_in_flight < max(1, self._pool.size // 2))
         if request is not None:
+            request = self._witnesses.spare(request, self._in_flight.values())
             request = self._witnesses.before(request, now, self._last_2xx_at)
         if request is None:
             return None
@@ -150,7 +151,7 @@ class Asker:
             self._clock.jitter(),
             self._last_2xx_at,
             self._clock.new_id,
-            self._witnesses.wanted,
+            self._witnesses.wanted(self._in_flight.values(), failed=1),
         )
         reaction = react(request, answer, self._rules, at)
         if reaction.answered:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from stream_scorer.core.requests import Request, first_request
+from stream_scorer.core.requests import Request, first_request, part_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -72,19 +72,17 @@ class Backlog:
     @property
     def witnesses(self) -> int:
         """How many contacts are kept back as witnesses."""
-        return len(self._witnesses)
+        return sum(len(request.contacts) for request in self._witnesses)
 
     @property
-    def isolates(self) -> bool:
-        """Whether a request waits that looks for a bad contact."""
-        return bool(self._isolating) or any(request.isolating for request in self._first)
+    def failing(self) -> int:
+        """How many requests wait that the API failed."""
+        return sum(request.failing for kind in self._kinds[:3] for request in kind)
 
     @property
     def has_others(self) -> bool:
-        """Whether anything waits that does not look for a bad contact: its answers will be evidence."""
-        return bool(
-            self._waiting or self._batcher.waiting or any(not request.isolating for request in self._first),
-        )
+        """Whether anything waits that was never failed: its answers will be evidence."""
+        return self._batcher.waiting > 0 or any(not one.failing for kind in self._kinds[:3] for one in kind)
 
     def contacts(self, now: float) -> int:
         """Contacts that a probe could ask about now, in the batcher too."""
@@ -110,8 +108,8 @@ class Backlog:
 
     def release_witnesses(self) -> None:
         """No witness is needed any more: they are asked about like everybody else."""
-        for witness in self._witnesses:
-            self.put(replace(witness, isolating=False))
+        for witnesses in self._witnesses:
+            self.put(replace(witnesses, isolating=False, failing=False))
         self._witnesses.clear()
 
     def start_anew(self) -> None:
@@ -158,8 +156,12 @@ class Backlog:
         return self.take_witness(now) or self._due(self._probed, now)
 
     def take_witness(self, now: float) -> Request | None:
-        """The next witness."""
-        return self._due(self._witnesses, now)
+        """The next witness, alone."""
+        witnesses = self._due(self._witnesses, now)
+        if witnesses is None or witnesses.alone:
+            return witnesses
+        self._witnesses.appendleft(replace(witnesses, contacts=witnesses.contacts[1:]))
+        return part_of(witnesses, witnesses.contacts[:1], self._new_id)
 
     def _next_batch(self, now: float) -> Request | None:
         batch = self._batcher.take_full()

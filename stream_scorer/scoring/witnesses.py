@@ -1,10 +1,10 @@
 """Witnesses: contacts kept back to tell a contact that the API cannot answer from an API that answers nobody.
 
 A lone contact is rejected after rounds that failed *while others were answered*. As long as contacts stream in, others
-there are. Where nothing else is asked, the last contact of a batch would be held for ever: so when a batch is taken
-apart, a few of its contacts are kept back. Each is asked about alone, just before an attempt that would end such a
-round without evidence. Once no bad contact is looked for, or others wait to be asked, the witnesses are asked about
-like everybody else.
+there are. Where nothing else is asked, the last contact would be held for ever: so while requests fail, a few contacts
+are kept back of the last batch that goes out, and of a failing batch that is taken apart. Each is asked about alone,
+just before an attempt that would end such a round without evidence. Once nothing fails any more, or others wait to be
+asked, the witnesses are asked about like everybody else.
 """
 
 from __future__ import annotations
@@ -12,14 +12,18 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from stream_scorer.core.requests import set_aside
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Collection
 
     from stream_scorer.core.requests import Request
     from stream_scorer.scoring.backlog import Backlog
 
 # A lone contact has to fail three rounds. Its other half stands for the first, and one witness may fail as well.
-_KEPT: Final = 3
+_FOR_EACH: Final = 3
+# One witness speaks in the rounds of all lone contacts, if they fall together.
+_KEPT_AT_MOST: Final = 12
 # How long a decisive attempt is put off at a time while its witness is under way.
 _LOOK_AGAIN_S: Final = 0.1
 
@@ -30,17 +34,29 @@ class Witnesses:
     Args:
         backlog: where they are kept.
         max_retries: attempts of a round after its first.
+        new_id: makes batch ids.
     """
 
-    def __init__(self, backlog: Backlog, max_retries: int) -> None:
+    def __init__(self, backlog: Backlog, max_retries: int, new_id: Callable[[], str]) -> None:
         self._backlog = backlog
         self._max_retries = max_retries
+        self._new_id = new_id
         self._under_way: str | None = None
 
-    @property
-    def wanted(self) -> int:
-        """How many contacts a batch that is taken apart now should keep back."""
-        return 0 if self._backlog.has_others else max(0, _KEPT - self._backlog.witnesses)
+    def wanted(self, in_flight: Collection[Request], failed: int = 0) -> int:
+        """How many contacts to keep back now; ``failed``: failing requests that neither wait nor are in flight."""
+        if self._backlog.has_others:
+            return 0
+        failing = failed + self._backlog.failing + sum(request.failing for request in in_flight)
+        return max(0, min(_FOR_EACH * failing, _KEPT_AT_MOST) - self._backlog.witnesses)
+
+    def spare(self, request: Request, in_flight: Collection[Request]) -> Request:
+        """The request without the contacts that are kept back, where it is the last one that can show anything."""
+        if request.failing or request.isolating:
+            return request
+        rest, kept = set_aside(request, self.wanted(in_flight), self._new_id)
+        self._backlog.keep(kept)
+        return rest
 
     def before(self, request: Request, now: float, last_2xx_at: float | None) -> Request | None:
         """What goes out in place of ``request``: itself, a witness before it, or nothing while one is under way."""
@@ -61,11 +77,11 @@ class Witnesses:
         if request.batch_id == self._under_way:
             self._under_way = None
 
-    def release_idle(self, in_flight: Iterable[Request]) -> None:
+    def release_idle(self, in_flight: Collection[Request]) -> None:
         """Lets them go if they are not needed."""
         backlog = self._backlog
         if backlog.witnesses and (
-            backlog.has_others or not (backlog.isolates or any(one.isolating for one in in_flight))
+            backlog.has_others or not (backlog.failing or any(request.failing for request in in_flight))
         ):
             backlog.release_witnesses()
 

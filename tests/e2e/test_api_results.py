@@ -140,12 +140,6 @@ USELESS: Final = (
     useless("cut-json", "the first answer is 200 with half a JSON", status=200, body="not_json"),
     useless("wrong-shape", "the first answer is 200 with JSON of another form", status=200, body="wrong_shape"),
     useless("deep", "the first answer is 200 with JSON of 100,000 levels", status=200, body="nested"),
-    useless(
-        "nan",
-        "a score of the first answer is `NaN`, which is no JSON",
-        ALL_AGAIN,
-        results=[{"do": "set", "of": {"ids": [ONE]}, "field": "score", "literal": "NaN"}],
-    ),
     useless("cut", "the connection ends after half of the first answer", ALL_AGAIN, transfer="cut"),
     useless("cut-chunked", "the same, with no length announced", ALL_AGAIN, transfer="cut_chunked"),
     useless("drip", "the first answer comes a byte every 100 ms, `genesys.timeout_s` 1", ALL_AGAIN, transfer="drip"),

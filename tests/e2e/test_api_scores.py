@@ -19,7 +19,7 @@ ASKED_ONCE: Final = Cost(requests=1, sent=20, paid=20)
 ODD: Final = "C-000007"
 
 
-def odd(score: float, lower: Any, upper: Any) -> list[dict[str, Any]]:
+def odd(score: Any, lower: Any, upper: Any) -> list[dict[str, Any]]:
     """The script that gives one contact of the batch this score; a text is sent as it is."""
     values: dict[str, Any] = {"score": score, "lower": lower, "upper": upper}
     edits = [
@@ -82,7 +82,13 @@ ROWS: Final = (
         "0.5 in [0.3, 1e999] for one of 20: JSON, but no finite number",
         odd(0.5, 0.3, "1e999"),
         "interval_inconsistent",
-        gap="the whole answer is taken for no JSON, so all 20 are asked about, and paid for, again",
+    ),
+    reviewed(
+        "score-not-a-number",
+        "`NaN` in [0.3, 0.7] for one of 20, which is no JSON; the other 19 are not bought again for it",
+        odd("NaN", 0.3, 0.7),
+        "score_out_of_range",
+        "interval_inconsistent",
     ),
     reviewed(
         "several-review-reasons",

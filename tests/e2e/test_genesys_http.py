@@ -152,7 +152,7 @@ def test_what_does_not_pass(server: RawServer, client: ScoringClient, raw: bytes
         (answer(204), Trouble.MALFORMED, None),
         (answer(200, {"results": {}}), Trouble.MALFORMED, None),
         (answer(200, [[]]), Trouble.MALFORMED, None),
-        (answer(200, b'{"results":[NaN]}'), Trouble.MALFORMED, None),
+        (answer(200, b'{"results":[nan]}'), Trouble.MALFORMED, None),
         (answer(200, b'{"results":' + b"[" * 100_000), Trouble.MALFORMED, None),
         (b"SSH-2.0-OpenSSH_9.0\r\n\r\n", Trouble.MALFORMED, None),
     ],

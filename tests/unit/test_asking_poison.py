@@ -64,6 +64,14 @@ class TestOnAQuietStream:
         assert world.results["c5"] == "refused_by_api"
         assert all(world.results[name] == "scored" for name in numbered(3, "later"))
 
+    def test_several_at_the_end_of_a_busy_stream(self) -> None:
+        """Others were enough while they came; of the last of them some are kept back."""
+        bad = ("c7", "c250", "c500", "c999")
+        world = World(poisoned(*bad), slots=4, max_contacts=100, max_retries=2)
+        assert run_quiet(world, 5_000) == []
+        assert {name for name, result in world.results.items() if result != "scored"} == set(bad)
+        assert {world.results[name] for name in bad} == {"refused_by_api"}
+
     def test_a_witness_that_fails_as_well_is_followed_by_the_next(self) -> None:
         world = World(poisoned("c31", "c4"))
         assert run_quiet(world, 40) in ([], ["c4"])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 
 import pytest
 from hypothesis import given
@@ -40,6 +41,18 @@ def test_model_id_cannot_leave_its_place_in_the_path() -> None:
 
 def test_results() -> None:
     assert wire.parse_results(b'{"results":[{"a":1},null],"more":1}') == [{"a": 1}, None]
+
+
+def test_numbers_that_are_not_finite_are_read() -> None:
+    big, negative, nothing = wire.parse_results(b'{"results":[1e999,-Infinity,NaN]}')
+    assert (big, negative) == (math.inf, -math.inf)
+    assert math.isnan(nothing)
+
+
+@pytest.mark.parametrize("body", [b'{"results":[NaN', b'{"results":[1e999]}x', b"\xff{}", b"[" * 100_000, b""])
+def test_nothing_else_is_read_loosely(body: bytes) -> None:
+    with pytest.raises(wire.MalformedAnswer):
+        wire.parse_results(body)
 
 
 @given(st.binary())

@@ -137,7 +137,7 @@ class TestResults:
         reaction = after(answered("abcd"), asked)
         assert not reaction.outcomes
         assert not reaction.answered
-        assert reaction.requests == (asked.again_at(NOW + 1.5),)
+        assert reaction.requests == (asked.failed().again_at(NOW + 1.5),)
 
     @pytest.mark.parametrize(("asked", "given"), [("abcdefghij", "abcde"), ("abcdefghi", "a")])
     def test_half_of_ten_or_any_of_nine_is_an_answer(self, asked: str, given: str) -> None:
@@ -249,7 +249,7 @@ class TestUnavailable:
     def test_backs_off_up_to_max_retries(self, answer: Answer, attempts: int, delay_s: float) -> None:
         asked = request(attempts=attempts)
         reaction = after(answer, asked)
-        assert reaction == Reaction(requests=(asked.again_at(NOW + delay_s),))
+        assert reaction == Reaction(requests=(asked.failed().again_at(NOW + delay_s),))
 
     @pytest.mark.parametrize("answer", [server_error(503, 77.0), rate_limited(77.0)])
     def test_retry_after_wins_over_the_formula(self, answer: Answer) -> None:
