@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import orjson
-from starlette.applications import Starlette
-from starlette.responses import Response
-from starlette.routing import Mount, Route
+from starlette.routing import Route
 
-from stream_scorer.errors import SettingsError
 from stream_scorer.local.receiver.faults import parse_faults
+from stream_scorer.local.steered import done, json_answer, json_content, steered_app
 
 if TYPE_CHECKING:
+    from starlette.applications import Starlette
     from starlette.requests import Request
+    from starlette.responses import Response
 
     from stream_scorer.local.receiver.app import ReceiverApp
 
@@ -22,23 +21,18 @@ if TYPE_CHECKING:
 def control_app(receiver: ReceiverApp, prefix: str) -> Starlette:
     """The Starlette application for everything below ``prefix``."""
     routes = _Routes(receiver)
-    return Starlette(
-        routes=[
-            Mount(
-                prefix,
-                routes=[
-                    Route("/health", routes.health),
-                    Route("/stats", routes.stats),
-                    Route("/callbacks", routes.callbacks),
-                    Route("/contacts", routes.contacts),
-                    Route("/faults", routes.faults),
-                    Route("/faults", routes.add_faults, methods=["POST"]),
-                    Route("/faults", routes.clear_faults, methods=["DELETE"]),
-                    Route("/reset", routes.reset, methods=["POST"]),
-                ],
-            )
+    return steered_app(
+        prefix,
+        [
+            Route("/health", routes.health),
+            Route("/stats", routes.stats),
+            Route("/callbacks", routes.callbacks),
+            Route("/contacts", routes.contacts),
+            Route("/faults", routes.faults),
+            Route("/faults", routes.add_faults, methods=["POST"]),
+            Route("/faults", routes.clear_faults, methods=["DELETE"]),
+            Route("/reset", routes.reset, methods=["POST"]),
         ],
-        exception_handlers={SettingsError: _explain},
     )
 
 
@@ -49,40 +43,28 @@ class _Routes:
         self._receiver = receiver
 
     async def health(self, _: Request) -> Response:
-        return Response(status_code=HTTPStatus.NO_CONTENT)
+        return done()
 
     async def stats(self, _: Request) -> Response:
-        return _json(self._receiver.books.stats())
+        return json_answer(self._receiver.books.stats())
 
     async def callbacks(self, _: Request) -> Response:
-        return _json(self._receiver.books.listed())
+        return json_answer(self._receiver.books.listed())
 
     async def contacts(self, _: Request) -> Response:
-        return _json(self._receiver.books.contacts)
+        return json_answer(self._receiver.books.contacts)
 
     async def faults(self, _: Request) -> Response:
-        return _json(self._receiver.faults.state())
+        return json_answer(self._receiver.faults.state())
 
     async def add_faults(self, request: Request) -> Response:
-        try:
-            content = orjson.loads(await request.body())
-        except orjson.JSONDecodeError as error:
-            raise SettingsError(f"the body is not JSON: {error}") from None
-        self._receiver.faults.add(*parse_faults(content))
-        return _json(self._receiver.faults.state(), HTTPStatus.CREATED)
+        self._receiver.faults.add(*parse_faults(await json_content(request)))
+        return json_answer(self._receiver.faults.state(), HTTPStatus.CREATED)
 
     async def clear_faults(self, _: Request) -> Response:
         self._receiver.faults.clear()
-        return Response(status_code=HTTPStatus.NO_CONTENT)
+        return done()
 
     async def reset(self, _: Request) -> Response:
         self._receiver.reset()
-        return Response(status_code=HTTPStatus.NO_CONTENT)
-
-
-def _json(content: Any, status: int = HTTPStatus.OK) -> Response:
-    return Response(orjson.dumps(content), status_code=status, media_type="application/json")
-
-
-async def _explain(_: Request, error: Exception) -> Response:
-    return _json({"error": str(error)}, HTTPStatus.BAD_REQUEST)
+        return done()

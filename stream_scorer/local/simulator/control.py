@@ -4,39 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import orjson
-import requests
-
-from stream_scorer.errors import LocalError, SettingsError
 from stream_scorer.local.simulator.faults import FaultMatch
 from stream_scorer.local.simulator.ledger import Stats
 from stream_scorer.local.simulator.outbound import ListedContact
 from stream_scorer.local.simulator.playing import PlayState
+from stream_scorer.local.steering import Steering
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from stream_scorer.local.simulator.faults import Fault
     from stream_scorer.local.simulator.scenario import Scenario
 
-TIMEOUT_S = 30
 
-
-class SimulatorControl:
+class SimulatorControl(Steering):
     """Faults, account and configuration of the simulator at a base URL.
 
     Every method raises LocalError where the simulator does not answer, and SettingsError where it refuses the script.
     """
 
     def __init__(self, base_url: str) -> None:
-        self._base_url = base_url.rstrip("/")
-        self._session = requests.Session()
-        self._session.trust_env = False  # a proxy of the environment is no way to this machine
-
-    @property
-    def base_url(self) -> str:
-        """Where API and token endpoint are, without a slash at the end."""
-        return self._base_url
+        super().__init__("simulator", base_url)
 
     def add_fault(self, *, times: int | None = 1, after: int = 0, **words: Any) -> None:
         """Adds one fault to the script.
@@ -51,19 +36,6 @@ class SimulatorControl:
         match = {name: value for name, value in given.items() if name in FaultMatch.model_fields}
         action = {name: value for name, value in given.items() if name not in match}
         self._call("POST", "faults", [{"match": match, "times": times, "after": after, "action": action}])
-
-    def add_faults(self, faults: Iterable[Fault]) -> None:
-        """Adds faults to the script, in this order."""
-        self._call("POST", "faults", [fault.model_dump(mode="json", exclude_unset=True) for fault in faults])
-
-    def faults(self) -> list[dict[str, Any]]:
-        """The script in force, each line with ``seen`` and ``fired``."""
-        faults: list[dict[str, Any]] = self._call("GET", "faults")
-        return faults
-
-    def clear_faults(self) -> None:
-        """Ends all faults."""
-        self._call("DELETE", "faults")
 
     def stats(self) -> Stats:
         """The account as of now."""
@@ -100,20 +72,3 @@ class SimulatorControl:
         """Makes every token worthless; how many there were."""
         revoked: int = self._call("POST", "revoke-tokens")["revoked"]
         return revoked
-
-    def reset(self) -> None:
-        """Back to the first configuration, with no faults, no tokens and an empty account."""
-        self._call("POST", "reset")
-
-    def _call(self, method: str, what: str, content: Any = None) -> Any:
-        data = None if content is None else orjson.dumps(content)
-        try:
-            answer = self._session.request(method, f"{self.base_url}/_simulator/{what}", data=data, timeout=TIMEOUT_S)
-        except requests.RequestException as error:
-            reason = f"does not answer ({type(error).__name__})"
-            raise LocalError(f"the simulator at {self.base_url} {reason}: is it running?") from None
-        if answer.status_code == requests.codes.bad_request:
-            raise SettingsError(orjson.loads(answer.content)["error"])
-        if not answer.ok:
-            raise LocalError(f"{self.base_url} answers {answer.status_code} to {method} {what}: it is no simulator")
-        return orjson.loads(answer.content) if answer.content else None

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import orjson
-from starlette.applications import Starlette
-from starlette.responses import Response
-from starlette.routing import Mount, Route
+from starlette.routing import Route
 
 from stream_scorer.errors import SettingsError
 from stream_scorer.local.simulator.faults import parse_faults
 from stream_scorer.local.simulator.scenario import parse_scenario
+from stream_scorer.local.steered import done, json_answer, json_content, steered_app
 
 if TYPE_CHECKING:
+    from starlette.applications import Starlette
     from starlette.requests import Request
+    from starlette.responses import Response
 
     from stream_scorer.local.simulator.api import SimulatedApi
 
@@ -23,29 +23,24 @@ if TYPE_CHECKING:
 def control_app(api: SimulatedApi, prefix: str) -> Starlette:
     """The Starlette application for everything below ``prefix``."""
     routes = _Routes(api)
-    return Starlette(
-        routes=[
-            Mount(
-                prefix,
-                routes=[
-                    Route("/health", routes.health),
-                    Route("/stats", routes.stats),
-                    Route("/scored", routes.scored),
-                    Route("/contact-list", routes.contact_list),
-                    Route("/faults", routes.faults),
-                    Route("/faults", routes.add_faults, methods=["POST"]),
-                    Route("/faults", routes.clear_faults, methods=["DELETE"]),
-                    Route("/config", routes.config),
-                    Route("/config", routes.change_config, methods=["PATCH"]),
-                    Route("/scenario", routes.scenario),
-                    Route("/scenario", routes.play, methods=["PUT"]),
-                    Route("/scenario", routes.stop_playing, methods=["DELETE"]),
-                    Route("/revoke-tokens", routes.revoke_tokens, methods=["POST"]),
-                    Route("/reset", routes.reset, methods=["POST"]),
-                ],
-            )
+    return steered_app(
+        prefix,
+        [
+            Route("/health", routes.health),
+            Route("/stats", routes.stats),
+            Route("/scored", routes.scored),
+            Route("/contact-list", routes.contact_list),
+            Route("/faults", routes.faults),
+            Route("/faults", routes.add_faults, methods=["POST"]),
+            Route("/faults", routes.clear_faults, methods=["DELETE"]),
+            Route("/config", routes.config),
+            Route("/config", routes.change_config, methods=["PATCH"]),
+            Route("/scenario", routes.scenario),
+            Route("/scenario", routes.play, methods=["PUT"]),
+            Route("/scenario", routes.stop_playing, methods=["DELETE"]),
+            Route("/revoke-tokens", routes.revoke_tokens, methods=["POST"]),
+            Route("/reset", routes.reset, methods=["POST"]),
         ],
-        exception_handlers={SettingsError: _explain},
     )
 
 
@@ -56,71 +51,58 @@ class _Routes:
         self._api = api
 
     async def health(self, _: Request) -> Response:
-        return Response(status_code=HTTPStatus.NO_CONTENT)
+        return done()
 
     async def stats(self, _: Request) -> Response:
-        return _json(self._api.stats())
+        return json_answer(self._api.stats())
 
     async def scored(self, request: Request) -> Response:
         text = request.query_params.get("minimum", "1")
         if not text.isdecimal():
             raise SettingsError("minimum: must be a whole number")
         minimum, scored = int(text), self._api.ledger.scored
-        return _json(scored if minimum <= 1 else {key: times for key, times in scored.items() if times >= minimum})
+        return json_answer(
+            scored if minimum <= 1 else {key: times for key, times in scored.items() if times >= minimum}
+        )
 
     async def contact_list(self, _: Request) -> Response:
-        return _json(self._api.contact_list.contacts)
+        return json_answer(self._api.contact_list.contacts)
 
     async def faults(self, _: Request) -> Response:
-        return _json(self._api.faults.state())
+        return json_answer(self._api.faults.state())
 
     async def add_faults(self, request: Request) -> Response:
-        self._api.faults.add(*parse_faults(await _content(request)))
-        return _json(self._api.faults.state(), HTTPStatus.CREATED)
+        self._api.faults.add(*parse_faults(await json_content(request)))
+        return json_answer(self._api.faults.state(), HTTPStatus.CREATED)
 
     async def clear_faults(self, _: Request) -> Response:
         self._api.faults.clear()
-        return Response(status_code=HTTPStatus.NO_CONTENT)
+        return done()
 
     async def config(self, _: Request) -> Response:
-        return _json(self._api.config.model_dump(mode="json", exclude={"client_secret"}))
+        return json_answer(self._api.config.model_dump(mode="json", exclude={"client_secret"}))
 
     async def change_config(self, request: Request) -> Response:
-        changes = await _content(request)
+        changes = await json_content(request)
         if not isinstance(changes, dict):
             raise SettingsError("simulator configuration: the changes must be a JSON object")
         self._api.change(changes)
         return await self.config(request)
 
     async def scenario(self, _: Request) -> Response:
-        return _json(self._api.playing())
+        return json_answer(self._api.playing())
 
     async def play(self, request: Request) -> Response:
-        self._api.play(parse_scenario(await _content(request), "in the body"))
-        return _json(self._api.playing())
+        self._api.play(parse_scenario(await json_content(request), "in the body"))
+        return json_answer(self._api.playing())
 
     async def stop_playing(self, _: Request) -> Response:
         self._api.stop_playing()
-        return Response(status_code=HTTPStatus.NO_CONTENT)
+        return done()
 
     async def revoke_tokens(self, _: Request) -> Response:
-        return _json({"revoked": self._api.tokens.revoke_all()})
+        return json_answer({"revoked": self._api.tokens.revoke_all()})
 
     async def reset(self, _: Request) -> Response:
         self._api.reset()
-        return Response(status_code=HTTPStatus.NO_CONTENT)
-
-
-async def _content(request: Request) -> Any:
-    try:
-        return orjson.loads(await request.body())
-    except orjson.JSONDecodeError as error:
-        raise SettingsError(f"the body is not JSON: {error}") from None
-
-
-def _json(content: Any, status: int = HTTPStatus.OK) -> Response:
-    return Response(orjson.dumps(content), status_code=status, media_type="application/json")
-
-
-async def _explain(_: Request, error: Exception) -> Response:
-    return _json({"error": str(error)}, HTTPStatus.BAD_REQUEST)
+        return done()
