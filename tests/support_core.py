@@ -126,6 +126,10 @@ def no_connection() -> Unavailable:
     return Unavailable(exchange(None), Trouble.NO_CONNECTION, "no connection")
 
 
+def no_token(status: int | None = 503, retry_after_s: float | None = None) -> Unavailable:
+    return Unavailable(exchange(status), Trouble.NO_TOKEN, "no token: the login service fails", retry_after_s)
+
+
 def timed_out() -> Unavailable:
     return Unavailable(exchange(None), Trouble.TIMEOUT, "no answer within 30 s")
 

@@ -227,13 +227,22 @@ class NotFound:
 
 
 class Trouble(StrEnum):
-    """What kind of passing failure it was."""
+    """What kind of passing failure it was.
+
+    ``NO_TOKEN``: the login service failed, whatever way, so nothing was sent to the score endpoint.
+    """
 
     RATE_LIMITED = "rate_limited"
     NO_CONNECTION = "no_connection"
     TIMEOUT = "timeout"
     SERVER_ERROR = "server_error"
     MALFORMED = "malformed"
+    NO_TOKEN = "no_token"  # noqa: S105 - a name
+
+    @property
+    def proves_outage(self) -> bool:
+        """Whether no contact can be the cause: the API has turned the request away unread, or never got it."""
+        return self in (Trouble.RATE_LIMITED, Trouble.NO_CONNECTION, Trouble.NO_TOKEN)
 
 
 @dataclass(frozen=True, slots=True)

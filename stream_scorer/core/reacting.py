@@ -195,8 +195,7 @@ def _on_unavailable(request: Request, answer: Unavailable, rules: Rules, at: Cir
         )
         return Reaction(requests=(request.again_at(at.now + delay_s),))
     not_before = at.now + (retry_after_s or 0.0)
-    proves_outage = answer.trouble in {Trouble.RATE_LIMITED, Trouble.NO_CONNECTION}
-    if proves_outage or not _others_were_answered(request, at):
+    if answer.trouble.proves_outage or not _others_were_answered(request, at):
         again = request.fresh_round().again_at(not_before)
         return Reaction(requests=(again,), hold=answer.message, hold_until=not_before)
     return _on_poison(request, answer, not_before, rules, at)

@@ -94,7 +94,7 @@ class ScoreEndpoint:
         if isinstance(token, TokenRefused):
             return Forbidden(token.exchange, token.message), None, None
         if isinstance(token, TokenUnavailable):
-            return Unavailable(token.exchange, token.trouble, token.message, token.retry_after_s), None, None
+            return Unavailable(token.exchange, Trouble.NO_TOKEN, token.message, token.retry_after_s), None, None
         headers = {
             "Authorization": f"Bearer {token.value}",
             "Content-Type": "application/json",

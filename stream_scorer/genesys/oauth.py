@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import orjson
 
-from stream_scorer.core.events import Trouble
 from stream_scorer.errors import SettingsError
 from stream_scorer.genesys import wire
 from stream_scorer.genesys.transport import HttpAnswer, TransportFailure
@@ -56,7 +55,6 @@ class TokenUnavailable:
     """Any other failure of the login service; it passes like a 5xx of the API."""
 
     exchange: Exchange
-    trouble: Trouble
     message: str
     retry_after_s: float | None = None
 
@@ -160,7 +158,7 @@ class TokenSource:
             )
         except TransportFailure as failure:
             exchange = wire.exchange_of(failure.timing, failure.status, failure.headers)
-            return TokenUnavailable(exchange, failure.kind, f"no token: {failure.message}")
+            return TokenUnavailable(exchange, f"no token: {failure.message}")
         return self._read(answer, asked_at)
 
     def _read(self, answer: HttpAnswer, asked_at: float) -> TokenOutcome:
@@ -174,14 +172,13 @@ class TokenSource:
             )
         if not 200 <= answer.status < 300:  # noqa: PLR2004
             said = self.redact(str(wire.parse_error(answer.body)))
-            trouble = Trouble.RATE_LIMITED if answer.status == 429 else Trouble.SERVER_ERROR  # noqa: PLR2004
             after_s = wire.retry_after_s(answer.headers.get("Retry-After"), self._wall_clock())
             message = f"no token: the login service answers HTTP {answer.status}{f' ({said})' if said else ''}"
-            return TokenUnavailable(exchange, trouble, message, after_s)
+            return TokenUnavailable(exchange, message, after_s)
         granted = _granted(answer.body)
         if granted is None:
             message = f"no token: {self.url} answers HTTP {answer.status} without a bearer token"
-            return TokenUnavailable(exchange, Trouble.MALFORMED, message)
+            return TokenUnavailable(exchange, message)
         value, life_s = granted
         return Token(value, asked_at + life_s - min(RENEW_EARLY_S, life_s / 2.0))
 

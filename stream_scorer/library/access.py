@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Self
 import requests
 from requests.structures import CaseInsensitiveDict
 
-from stream_scorer.core.events import Forbidden, Trouble, Unavailable
+from stream_scorer.core.events import Forbidden, Unavailable
 from stream_scorer.core.retrying import next_delay_s
 from stream_scorer.errors import ApiRefused, ApiUnavailable
 from stream_scorer.genesys.client import ScoreEndpoint, check_url
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from stream_scorer.library.payload import ScoringPayload
 
 DEFAULT_BASE_URL: Final = "https://api.mypurecloud.com"
+_TOO_MANY_REQUESTS: Final = 429
 
 
 class GenesysAuthManager:
@@ -206,7 +207,11 @@ class ScoreClient:
                 self._quota.answered()
             else:
                 self._quota.learn(answer.exchange.quota, now)
-            if isinstance(answer, Unavailable) and answer.trouble is Trouble.RATE_LIMITED and answer.retry_after_s:
+            if (
+                isinstance(answer, Unavailable)
+                and answer.exchange.status == _TOO_MANY_REQUESTS
+                and answer.retry_after_s
+            ):
                 self._quota.block_until(now + min(answer.retry_after_s, self.max_wait_s))
         return answer, got
 

@@ -14,7 +14,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from stream_scorer.core.batching import Lane
-from stream_scorer.core.events import Answered, Refused, Scored, Trouble, Unavailable
+from stream_scorer.core.events import Answered, Refused, Scored, Unavailable
 from stream_scorer.core.reacting import Circumstances, Rules, react
 from stream_scorer.core.requests import Request, halves, part_of
 from stream_scorer.errors import ApiRefused, ApiUnavailable
@@ -127,7 +127,7 @@ class Asking:
         halves. A single contact is held against one that was answered before, which costs that one once more; failed in
         three such rounds, it is rejected. Without such proof it is the API.
         """
-        if not isinstance(answer, Unavailable) or answer.trouble in (Trouble.RATE_LIMITED, Trouble.NO_CONNECTION):
+        if not isinstance(answer, Unavailable) or answer.trouble.proves_outage:
             raise ApiUnavailable(why)
         if request.alone:
             if self._control is None or not isinstance(self._probe(request, self._control)[1], Answered):

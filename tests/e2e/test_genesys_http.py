@@ -219,27 +219,27 @@ def test_wrong_secret(server: RawServer, client: ScoringClient, status: int) -> 
 
 
 @pytest.mark.parametrize(
-    ("raw", "trouble"),
+    "raw",
     [
-        (answer(503, b"", {"retry-after": "4"}), Trouble.SERVER_ERROR),
-        (answer(429), Trouble.RATE_LIMITED),
-        (answer(404), Trouble.SERVER_ERROR),
-        (answer(302, b"", {"location": "/"}), Trouble.SERVER_ERROR),
-        (answer(200, b"no json"), Trouble.MALFORMED),
-        (answer(200, [1]), Trouble.MALFORMED),
-        (token(""), Trouble.MALFORMED),
-        (token("two\nlines"), Trouble.MALFORMED),
-        (token(token_type="mac"), Trouble.MALFORMED),
-        (answer(200, b" " * 70_000), Trouble.MALFORMED),
+        answer(503, b"", {"retry-after": "4"}),
+        answer(429),
+        answer(404),
+        answer(302, b"", {"location": "/"}),
+        answer(200, b"no json"),
+        answer(200, [1]),
+        token(""),
+        token("two\nlines"),
+        token(token_type="mac"),
+        answer(200, b" " * 70_000),
     ],
 )
-def test_failing_token_endpoint_passes_like_5xx(
-    server: RawServer, client: ScoringClient, raw: bytes, trouble: Trouble
+def test_failing_token_endpoint_passes_and_is_told_from_a_failing_api(
+    server: RawServer, client: ScoringClient, raw: bytes
 ) -> None:
     server.respond(raw, path="/oauth/token")
     got = client.ask(PARTS, None)
     assert isinstance(got, Unavailable)
-    assert got.trouble is trouble
+    assert got.trouble is Trouble.NO_TOKEN
     assert got.retry_after_s == (4.0 if b"retry-after" in raw else None)
     assert "no token" in got.message
     server.respond(token(), path="/oauth/token")

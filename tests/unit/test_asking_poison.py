@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support_asking import World, always, names, numbered, ok, poisoned
-from support_core import refused, server_error
+from support_core import no_token, refused, server_error
 
 if TYPE_CHECKING:
     from stream_scorer.core.events import Answer
@@ -165,6 +166,25 @@ class TestAnOutage:
         world.finish(within_s=1_200.0)
         assert world.results[bad] == "refused_by_api"
         assert all(result == "scored" for name, result in world.results.items() if name != bad)
+
+
+class TestWithoutToken:
+    @pytest.mark.parametrize("max_contacts", [1, 10])
+    @pytest.mark.parametrize("seed", range(5))
+    def test_the_login_service_costs_nobody_a_rejection_or_a_halving(self, max_contacts: int, seed: int) -> None:
+        chance = random.Random(seed)  # noqa: S311 - every run has the same
+        world = World(
+            lambda request: no_token() if chance.random() < 0.9 else ok(request),
+            max_contacts=max_contacts,
+            max_retries=1,
+            slots=3,
+        )
+        world.feed(numbered(300))
+        world.run(3_600.0, step_s=0.25)
+        assert all(len(sent.names) == 1 for sent in world.sent if sent.request.isolating), "only probes and witnesses"
+        world.api = ok
+        world.finish(within_s=1_200.0)
+        assert Counter(world.results.values()) == {"scored": 300}
 
 
 class TestTheSpend:

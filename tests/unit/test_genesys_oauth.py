@@ -119,7 +119,7 @@ def test_waiting_threads_share_a_failure_and_later_ones_ask_again() -> None:
     for thread in threads:
         thread.join(5)
     assert len(http.calls) == 1
-    assert all(isinstance(one, TokenUnavailable) and one.trouble is Trouble.TIMEOUT for one in outcomes)
+    assert all(isinstance(one, TokenUnavailable) and one.message == "no token: late" for one in outcomes)
     assert tokens.token().value == "good"
 
 

@@ -14,6 +14,7 @@ from support_core import (
     ids,
     malformed,
     no_connection,
+    no_token,
     not_found,
     rate_limited,
     refused,
@@ -44,8 +45,9 @@ UNAVAILABLE = {
     "no JSON": malformed(),
     "429": rate_limited(),
     "no connection": no_connection(),
+    "no token": no_token(),
 }
-HOLD_AT_ONCE = {"429", "no connection"}
+HOLD_AT_ONCE = {"429", "no connection", "no token"}
 
 
 def request(names: Sequence[str] = "abcd", *, lane: Lane | None = None, attempts: int = 1, **more: Any) -> Request:
@@ -296,7 +298,7 @@ class TestUnavailable:
         assert rejections(reaction) == {"a": "refused_by_api"}
 
     @pytest.mark.parametrize("kind", sorted(HOLD_AT_ONCE))
-    def test_429_and_no_connection_never_reject(self, kind: str) -> None:
+    def test_429_and_no_connection_and_no_token_never_reject(self, kind: str) -> None:
         asked = request("a", attempts=4, lone_failures=2)
         reaction = after(UNAVAILABLE[kind], asked, last_2xx_at=OTHERS_WERE_ANSWERED)
         assert not reaction.outcomes
