@@ -220,10 +220,11 @@ class TooLarge:
 
 @dataclass(frozen=True, slots=True)
 class NotFound:
-    """404: the model, or the model version that was sent."""
+    """404: the model, or the model version that was sent. ``model_missing``: it is certain that it is the model."""
 
     exchange: Exchange
     message: str
+    model_missing: bool = False
 
 
 class Trouble(StrEnum):

@@ -160,6 +160,15 @@ class RecordLedger(Generic[OutcomeT]):
         """Whether one of these partitions still has a record without an outcome."""
         return any(owned.pending for p in partitions if (owned := self._owned.get(p)) is not None)
 
+    def has_paid_behind(self, partitions: Iterable[Partition] | None = None) -> bool:
+        """Whether an outcome that was paid for stands behind a record without one, so that it cannot be published."""
+        owned = self._owned.values() if partitions is None else [self._owned[p] for p in partitions if p in self._owned]
+        for one in owned:
+            first = next(iter(one.pending), None)  # records are read, and so entered, in order
+            if first is not None and any(at > first and outcome.was_paid_for for at, outcome in one.finished.items()):
+                return True
+        return False
+
     # --- transactions
 
     def has_finished_head(self) -> bool:

@@ -6,7 +6,7 @@ finished, what is to be asked next, and whether the worker holds or stops.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from stream_scorer.core.events import (
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from stream_scorer.core.verifying import Verifier
 
 # A 2xx that leaves out more than half of this many contacts is an outage in disguise, not a statement about contacts.
+# But for those that were left out before: of them no answer is what was to be expected.
 _MIN_CONTACTS_FOR_SHARE = 10
 _LONE_FAILURES_LIMIT = 3
 
@@ -127,7 +128,7 @@ def react(request: Request, answer: Answer, rules: Rules, at: Circumstances) -> 
 def _on_results(request: Request, answer: Answered, rules: Rules, at: Circumstances) -> Reaction:
     found = match([contact.contact_id for contact in request.contacts], answer.results)
     asked = len(request.contacts)
-    if asked >= _MIN_CONTACTS_FOR_SHARE and len(found.results) * 2 < asked:
+    if asked >= _MIN_CONTACTS_FOR_SHARE and len(found.results) * 2 < asked and not request.asked_before:
         line = f"the API answered {len(found.results)} of {asked} contacts"
         return _on_unavailable(request, Unavailable(answer.exchange, Trouble.MALFORMED, line), rules, at)
     facts = request.facts(rules.model_id, answer.exchange)
@@ -174,7 +175,7 @@ def _on_too_large(request: Request, answer: TooLarge, rules: Rules, at: Circumst
 
 
 def _on_not_found(request: Request, answer: NotFound, rules: Rules, at: Circumstances) -> Reaction:
-    if not request.lane.version_from_event:
+    if answer.model_missing or not request.lane.version_from_event:
         return Reaction(requests=(request.fresh_round(),), stop=answer.message)
     facts = request.facts(rules.model_id, answer.exchange)
     detail = "the API does not know the model version that came with the event"
@@ -195,10 +196,14 @@ def _on_unavailable(request: Request, answer: Unavailable, rules: Rules, at: Cir
         )
         return Reaction(requests=(request.again_at(at.now + delay_s),))
     not_before = at.now + (retry_after_s or 0.0)
+    # Whoever only waits for the end of a search need not wait for the end of this trouble.
+    waiting = left(request, at.new_id)
+    request = replace(request, other_half=(), later=())
     if answer.trouble.proves_outage or not _others_were_answered(request, at):
         again = request.fresh_round().again_at(not_before)
-        return Reaction(requests=(again,), hold=answer.message, hold_until=not_before)
-    return _on_poison(request, answer, not_before, rules, at)
+        return Reaction(requests=(again, *waiting), hold=answer.message, hold_until=not_before)
+    reaction = _on_poison(request, answer, not_before, rules, at)
+    return replace(reaction, requests=reaction.requests + waiting)
 
 
 def _others_were_answered(request: Request, at: Circumstances) -> bool:
@@ -218,15 +223,13 @@ def _on_poison(request: Request, answer: Unavailable, not_before: float, rules: 
         # Where nothing else is being asked, they are all that can show whether a lone contact fails or the API does.
         rest, witnesses = set_aside(request, at.witnesses_wanted, at.new_id)
         halved = halves(rest, at.new_id) if not rest.alone else (part_of(rest, rest.contacts, at.new_id),)
-        parts = (*halved, *left(request, at.new_id))
-        return Reaction(requests=tuple(part.again_at(not_before) for part in parts), witnesses=witnesses)
+        return Reaction(requests=tuple(half.again_at(not_before) for half in halved), witnesses=witnesses)
     failures = request.lone_failures + 1
     if failures < _LONE_FAILURES_LIMIT:
         return Reaction(requests=(request.failed_alone().again_at(not_before),))
     facts = request.facts(rules.model_id, answer.exchange)
     detail = f"the API failed {failures} rounds for this contact alone while it answered others: {answer.message}"
-    rejected = tuple(_reject(request.contacts, Reason.REFUSED_BY_API, detail, facts, at))
-    return Reaction(rejected, left(request, at.new_id))
+    return Reaction(tuple(_reject(request.contacts, Reason.REFUSED_BY_API, detail, facts, at)))
 
 
 def _reject(

@@ -7,6 +7,7 @@ owns the clock and the quota; the one thing repeated here is a request that was 
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from stream_scorer.core.events import Answer, Exchange
 
 SCOPE: Final = "predictiveengagement:score"
+_KNOWN_FOR_S: Final = 600.0
 _UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = {
     _UNAUTHORIZED: "the API takes no token of OAuth client '{client}'; check the client and genesys.region",
@@ -169,6 +171,8 @@ class ScoringClient:
             SettingsError: a URL is not http or https with a host, or the model id is empty.
         """
         check_url("genesys.login_url", login_url)
+        self._monotonic = monotonic
+        self._known_at: float | None = None
         self._http = Http(max_connections, wall_clock=wall_clock)
         self._tokens = TokenSource(
             self._http,
@@ -193,11 +197,34 @@ class ScoringClient:
             parts: `wire.encode_contact` of each contact.
             model_version: the version to ask for; None leaves it to the platform.
         """
-        return self.send(wire.build_body(parts, model_version))
+        answer = self.send(wire.build_body(parts, model_version))
+        if isinstance(answer, Answered):
+            self._known_at = self._monotonic()
+        if isinstance(answer, NotFound) and model_version is not None and not self._knows_model:
+            return self._ask_for_model(answer)
+        return answer
 
     def send(self, body: bytes) -> Answer:
         """Send a body that is ready; else as `ask`."""
         answer, _ = self._endpoint.send(body)
+        return answer
+
+    @property
+    def _knows_model(self) -> bool:
+        return self._known_at is not None and self._monotonic() - self._known_at < _KNOWN_FOR_S
+
+    def _ask_for_model(self, answer: NotFound) -> Answer:
+        """Find out what a 404 means, where the model has not answered lately.
+
+        Else a mistyped model id would look like a thousand events with a wrong version. It asks about nobody and for no
+        version, which costs nothing: a model that is there refuses an empty request.
+        """
+        check = self.send(wire.build_body((), None))
+        if isinstance(check, NotFound):
+            return replace(answer, model_missing=True)
+        if isinstance(check, Unavailable | Forbidden | Unexpected):
+            return check
+        self._known_at = self._monotonic()
         return answer
 
     def close(self) -> None:

@@ -85,15 +85,15 @@ class Asker:
 
     # --- out
 
-    def send(self) -> None:
-        """Sends what may be sent now."""
+    def send(self, *, begun_only: bool = False) -> None:
+        """Sends what may be sent now; ``begun_only``: no new batch."""
         if self._holding.current is None:
             self._witnesses.release_idle(self._in_flight.values())
         while self._has_slot:
             now = self._clock.monotonic()
             if self._quota.wait_s(now) > 0:
                 return
-            request = self._next_probe(now) if self._holding.current else self._next(now)
+            request = self._next_probe(now) if self._holding.current else self._next(now, begun_only=begun_only)
             if request is None:
                 return
             sent = request.sent(now, self._clock.unix_ms())
@@ -107,12 +107,13 @@ class Asker:
     def _has_slot(self) -> bool:
         return len(self._in_flight) < self._pool.size and self.stop_reason is None
 
-    def _next(self, now: float) -> Request | None:
+    def _next(self, now: float, *, begun_only: bool) -> Request | None:
         """The request that goes next; one that is over the budget waits, and everything else behind it."""
-        request = self._backlog.take(now, isolating_slot=self._isolating_in_flight < max(1, self._pool.size // 2))
+        isolating_slot = self._isolating_in_flight < max(1, self._pool.size // 2)
+        request = self._backlog.take(now, isolating_slot=isolating_slot, begun_only=begun_only)
         if request is not None:
             request = self._witnesses.spare(request, self._in_flight.values())
-            request = self._witnesses.before(request, now, self._last_2xx_at)
+            request = self._witnesses.before(request, now, self._last_2xx_at, self._in_flight)
         if request is None:
             return None
         ceiling = self._budget.ceiling
@@ -137,7 +138,6 @@ class Asker:
         """Takes the answers that have arrived and carries out what follows from them."""
         for request, answer in self._pool.answers(wait_s):
             del self._in_flight[request.batch_id]
-            self._witnesses.answered(request)
             self._react(request, answer)
         self._decide_suspects()
 
@@ -256,8 +256,14 @@ class Asker:
         return Wait.PACE if self._has_slot else Wait.NO_SLOT
 
     def _budget_wait_s(self, now: float) -> float:
-        first = self._backlog.first
-        return 0.0 if first is None else self._budget.wait_s(len(first.contacts), now)
+        first, ceiling = self._backlog.first, self._budget.ceiling
+        if first is None or ceiling is None:
+            return 0.0
+        return self._budget.wait_s(min(len(first.contacts), ceiling), now)
+
+    def may_finish(self, until: float) -> bool:
+        """Whether `send` with ``begun_only`` can do anything before then for contacts that were asked about already."""
+        return self._holding.current is None and self.stop_reason is None and self._backlog.is_begun(until)
 
     def asked_records(self, partition: Partition) -> Iterator[SourceRecord]:
         """The records of a partition about which the API is asked now, or will be again."""

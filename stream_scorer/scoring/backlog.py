@@ -112,6 +112,17 @@ class Backlog:
             self.put(replace(witnesses, isolating=False, failing=False))
         self._witnesses.clear()
 
+    def batch_anew(self, now: float) -> None:
+        """The API refused everybody alike, so nothing was found out: the contacts are put into batches again."""
+        for waiting in (self._isolating, self._probed):
+            found_out = [request for request in waiting if request.asked_before or request.lone_failures]
+            nothing = [request for request in waiting if not (request.asked_before or request.lone_failures)]
+            waiting.clear()
+            waiting.extend(found_out)
+            for request in nothing:
+                for contact in request.everyone:
+                    self._batcher.add(contact, now)
+
     def start_anew(self) -> None:
         """A hold has ended: every request has all its attempts again."""
         for request in self._probed:
@@ -133,14 +144,25 @@ class Backlog:
             or any(request.not_before <= now for kind in self._kinds[:3] for request in kind)
         )
 
-    def take(self, now: float, *, isolating_slot: bool = True) -> Request | None:
-        """The request that goes next; ``isolating_slot``: whether one that isolates may take a slot from the others."""
+    def is_begun(self, until: float) -> bool:
+        """Whether a request waits, due before then, about contacts that were taken from the batches already."""
+        return any(request.not_before < until for request in self)
+
+    def take(self, now: float, *, isolating_slot: bool = True, begun_only: bool = False) -> Request | None:
+        """The request that goes next.
+
+        Args:
+            now: the time.
+            isolating_slot: whether one that isolates may take a slot from the others.
+            begun_only: no new batch.
+        """
         if (request := self._due(self._first, now)) is not None:
             return request
+        next_batch = _nothing if begun_only else self._next_batch
         self._isolating_turn = isolating_slot and not self._isolating_turn
         if self._isolating_turn:
-            return self._smallest_isolating(now) or self._due(self._waiting, now) or self._next_batch(now)
-        return self._due(self._waiting, now) or self._next_batch(now) or self._smallest_isolating(now)
+            return self._smallest_isolating(now) or self._due(self._waiting, now) or next_batch(now)
+        return self._due(self._waiting, now) or next_batch(now) or self._smallest_isolating(now)
 
     def take_for_probe(self, now: float) -> Request | None:
         """The request whose first contact is asked about next during a hold.
@@ -197,3 +219,7 @@ class Backlog:
         for record in unwanted:
             self._ledger.abandon(record)
         return request.only(lambda contact: self._ledger.is_pending(contact.record))
+
+
+def _nothing(_now: float) -> None:
+    """Takes no batch."""

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from stream_scorer.core.events import Answered, Refused, Scored, Unavailable
-from stream_scorer.core.requests import part_of
+from stream_scorer.core.requests import left, part_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,14 +69,19 @@ class Prober:
             raise AssertionError("the answer to a probe that was never sent")
         self.origin = None
         if not _proves_recovery(answer, reaction, hold):
-            # The contact goes to the end of its request, so that the next probe of it tries another one.
+            # The contact goes to the end of its request, so that the next probe of it tries another one; and whoever
+            # waits for the end of the search for it is tried before.
             contacts = origin.contacts[1:] + origin.contacts[:1]
-            self._backlog.put_probed(replace(origin, contacts=contacts))
+            self._backlog.put_probed(replace(origin, contacts=contacts, other_half=(), later=()))
+            for waiting in left(origin, self._new_id):
+                self._backlog.put(waiting)
             self._failed += 1
             self._holding.probe_failed(_why(answer, hold), now, until=retry_after)
             return False
         self._failed = 0
         self._holding.end()
+        if hold.broken_contract:
+            self._backlog.batch_anew(now)
         rest = origin.only(lambda contact: contact is not origin.contacts[0])
         if rest is not None:
             self._backlog.put_first([rest])

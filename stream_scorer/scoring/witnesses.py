@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from stream_scorer.core.requests import set_aside
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping
 
     from stream_scorer.core.requests import Request
     from stream_scorer.scoring.backlog import Backlog
@@ -41,7 +41,7 @@ class Witnesses:
         self._backlog = backlog
         self._max_retries = max_retries
         self._new_id = new_id
-        self._under_way: str | None = None
+        self._under_way = ""
 
     def wanted(self, in_flight: Collection[Request], failed: int = 0) -> int:
         """How many contacts to keep back now; ``failed``: failing requests that neither wait nor are in flight."""
@@ -58,12 +58,14 @@ class Witnesses:
         self._backlog.keep(kept)
         return rest
 
-    def before(self, request: Request, now: float, last_2xx_at: float | None) -> Request | None:
+    def before(
+        self, request: Request, now: float, last_2xx_at: float | None, in_flight: Mapping[str, Request]
+    ) -> Request | None:
         """What goes out in place of ``request``: itself, a witness before it, or nothing while one is under way."""
         if not self._is_decisive(request, last_2xx_at):
             return request
         witness = None
-        if self._under_way is None:
+        if self._under_way not in in_flight:
             witness = self._backlog.take_witness(now)
             if witness is None:
                 return request
@@ -71,11 +73,6 @@ class Witnesses:
         waiting = replace(request, round_since=now) if request.round_since is None else request
         self._backlog.put(waiting.again_at(now + _LOOK_AGAIN_S))
         return witness
-
-    def answered(self, request: Request) -> None:
-        """An attempt ended."""
-        if request.batch_id == self._under_way:
-            self._under_way = None
 
     def release_idle(self, in_flight: Collection[Request]) -> None:
         """Lets them go if they are not needed."""

@@ -14,6 +14,7 @@ from stream_scorer.errors import ApiRefused
 
 if TYPE_CHECKING:
     import threading
+    from collections.abc import Iterable
 
     from stream_scorer.core.batching import Batcher
     from stream_scorer.core.events import Partition
@@ -162,14 +163,19 @@ class Worker:
         deadline = self._deadline = self._clock.monotonic() + self._shutdown_timeout_s
         try:
             self._source.pause()
-            while self._asker.in_flight and self._clock.monotonic() < deadline:
+            while self._clock.monotonic() < deadline and (self._asker.in_flight or self._is_worth_waiting(deadline)):
                 self._source.read(1, 0.0)
+                self._asker.send(begun_only=True)
                 self._asker.collect(_IDLE_WAIT_S)
                 self._publisher.publish_due()
                 self._report()
             self._publish_all(deadline)
         finally:
             self._source.close()
+
+    def _is_worth_waiting(self, deadline: float, partitions: Iterable[Partition] | None = None) -> bool:
+        """Whether answers that are paid for stand behind a retry or a search: who reads them again buys them again."""
+        return self._ledger.has_paid_behind(partitions) and self._asker.may_finish(deadline)
 
     def _publish_all(self, deadline: float) -> None:
         while self._ledger.has_finished_head() and self._clock.monotonic() < deadline:
@@ -190,7 +196,10 @@ class Worker:
         """Waits up to ``revoke_wait_s`` for answers about these partitions and commits, so none is bought again."""
         deadline = min(self._clock.monotonic() + self._revoke_wait_s, self._deadline)
         wanted = set(partitions)
-        while self._asker.has_in_flight(wanted) and self._clock.monotonic() < deadline:
+        while self._clock.monotonic() < deadline and (
+            self._asker.has_in_flight(wanted) or self._is_worth_waiting(deadline, partitions)
+        ):
+            self._asker.send(begun_only=True)
             self._asker.collect(_BUSY_WAIT_S)
         self._publish_all(deadline)
 
