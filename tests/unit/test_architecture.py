@@ -93,7 +93,7 @@ LIBRARIES: dict[str, set[str]] = {
     "pydantic_core": {"settings"},
     "requests": {"genesys", "library.access", "local"},
     "rich": {"cli", "local.demo"},
-    "starlette": {"local.asgi", "local.receiver", "local.simulator"},
+    "starlette": {"local.asgi", "local.receiver", "local.simulator", "local.steered"},
     "standardwebhooks": {"local.receiver", "targets.signing"},
     "structlog": {"campaign_wiring", "cli", "targets.building", "telemetry", "wiring"},
     "typer": {"cli"},

@@ -1,0 +1,47 @@
+"""A worker that is asked to stop buys nothing twice, whatever it was in the middle of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from support_arena import contact, contacts
+from support_judge import judge
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from support_worker import Stage
+
+    from stream_scorer.local.simulator import Simulator
+
+pytestmark = pytest.mark.kafka
+CONTACTS = 3_000
+
+
+@pytest.fixture
+def stage(make_stage: Callable[..., Stage], make_simulator: Callable[..., Simulator]) -> Stage:
+    """One partition, so that everything stands behind its first contacts, and an API slow enough to stop in between."""
+    return make_stage(partitions=1, simulator=make_simulator(latency_ms=150))
+
+
+def stop_and_go_on(stage: Stage, *, after: int) -> int:
+    """Stops a worker once so many contacts are paid for, lets another go on; how many contacts were bought twice."""
+    worker = stage.start_ready()
+    stage.wait(lambda: stage.simulator.stats().contacts_scored >= after, "contacts that are paid for", needs=worker)
+    assert worker.stop() == 0, worker.log()
+    successor = stage.start_ready()
+    stage.wait_done(needs=successor)
+    assert successor.stop() == 0
+    return judge(stage).paid_twice(stage.simulator.scored())
+
+
+def test_in_the_middle_of_a_search_for_a_refused_contact(stage: Stage) -> None:
+    stage.produce(contact("REFUSE-1" if n == 5 else f"C-{n}") for n in range(CONTACTS))
+    assert stop_and_go_on(stage, after=CONTACTS - 1_000) == 0
+
+
+def test_before_a_retry_is_due(stage: Stage) -> None:
+    stage.simulator.add_fault(contact_id="C-000003", status=503, retry_after=4)
+    stage.produce(contacts(CONTACTS, 1))
+    assert stop_and_go_on(stage, after=CONTACTS - 1_000) == 0
