@@ -31,10 +31,18 @@ def stops(
     faults: tuple[dict[str, Any], ...] = (),
     api: Mapping[str, Any] | None = None,
     settings: Mapping[str, str] | None = None,
+    version: str | None = None,
 ) -> Row:
-    """A row in which the worker has to end with a line that says this."""
+    """A row in which the worker has to end with a line that says this; ``version``: what every event brings."""
     return Row(
-        id=row_id, injected=injected, faults=faults, api=api or {}, settings=settings or {}, stops=line, cost=cost
+        id=row_id,
+        injected=injected,
+        feed=tuple(contact(f"V-{n}", model_version=version) for n in range(20)),
+        faults=faults,
+        api=api or {},
+        settings=settings or {},
+        stops=line,
+        cost=cost,
     )
 
 
@@ -140,8 +148,16 @@ STOPS: Final = (
         "404-version",
         "the API does not have the model version of the settings",
         "version",
-        Cost(requests=1, sent=20, paid=0),
+        Cost(requests=2, sent=20, paid=0),  # the second asks about nobody: is the model there?
         settings={"genesys__model_version": "v9"},
+    ),
+    stops(
+        "404-model-of-events-with-versions",
+        "the API does not have the model of the settings, and every event brings a good model version",
+        "'no-such-model'",
+        Cost(requests=2, sent=20, paid=0),
+        settings={"genesys__model_id": "no-such-model"},
+        version="v1",
     ),
     Row(
         id="404-version-of-an-event",
@@ -149,7 +165,7 @@ STOPS: Final = (
         feed=(*contacts(16, 1), *(contact(f"V-{n}", model_version="v9") for n in range(4))),
         rejected={f"V-{n}": ("unknown_model_version",) for n in range(4)},
         status="404",
-        cost=Cost(requests=2, sent=20, paid=16),
+        cost=Cost(requests=range(2, 4), sent=20, paid=16),
     ),
 )
 
