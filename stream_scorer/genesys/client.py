@@ -106,17 +106,17 @@ class ScoreEndpoint:
         try:
             got = self._http.exchange("POST", self.url, headers=headers, body=body, timeout_s=self._timeout_s)
         except TransportFailure as failure:
-            exchange = wire.exchange_of(failure.timing, failure.status, failure.headers)
+            exchange = wire.exchange_of(failure.timing, failure.status, failure.headers, self._tokens.redact)
             return Unavailable(exchange, failure.kind, failure.message), None, token
-        exchange = wire.exchange_of(got.timing, got.status, got.headers)
+        exchange = wire.exchange_of(got.timing, got.status, got.headers, self._tokens.redact)
         if 200 <= got.status < 300:  # noqa: PLR2004
             return _accepted(got, exchange), got, token
         return self._declined(got, exchange), got, token
 
     def _declined(self, answer: HttpAnswer, exchange: Exchange) -> Answer:
         status = answer.status
-        error = wire.parse_error(answer.body)
-        said = self._tokens.redact(str(error))
+        error = wire.parse_error(answer.body, self._tokens.redact)
+        said = str(error)
         message = f"HTTP {status}{f' {said}' if said else ''}"
         if status in (400, 422):
             return Refused(exchange, error.named, message)

@@ -14,6 +14,7 @@ import orjson
 
 from stream_scorer.errors import SettingsError
 from stream_scorer.genesys import wire
+from stream_scorer.genesys.redacting import Redactor
 from stream_scorer.genesys.transport import HttpAnswer, TransportFailure
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class TokenSource:
         self.url = f"{login_url.rstrip('/')}/oauth/token"
         self.client_id = client_id
         self._http = http
-        self._secret = client_secret
+        self._redactor = Redactor(client_id, client_secret)
         self._timeout_s = timeout_s
         self._monotonic = monotonic
         self._wall_clock = wall_clock
@@ -134,12 +135,8 @@ class TokenSource:
                 self._last = None
 
     def redact(self, text: str) -> str:
-        """Return foreign text without the secret and without the current token, should it quote them."""
-        last = self._last
-        for hidden in (self._secret, last.value if isinstance(last, Token) else ""):
-            if hidden:
-                text = text.replace(hidden, "***")
-        return text
+        """Return foreign text without the secret and without any token of late, should it quote them."""
+        return self._redactor(text)
 
     def _fetch(self) -> TokenOutcome:
         asked_at = self._monotonic()  # the token's life is counted from before it was asked for, to be on the safe side
@@ -157,21 +154,21 @@ class TokenSource:
                 max_answer_bytes=_MAX_ANSWER_BYTES,
             )
         except TransportFailure as failure:
-            exchange = wire.exchange_of(failure.timing, failure.status, failure.headers)
+            exchange = wire.exchange_of(failure.timing, failure.status, failure.headers, self.redact)
             return TokenUnavailable(exchange, f"no token: {failure.message}")
         return self._read(answer, asked_at)
 
     def _read(self, answer: HttpAnswer, asked_at: float) -> TokenOutcome:
-        exchange = wire.exchange_of(answer.timing, answer.status, answer.headers)
+        exchange = wire.exchange_of(answer.timing, answer.status, answer.headers, self.redact)
         if answer.status in _REFUSED:
-            said = self.redact(str(wire.parse_error(answer.body)))
+            said = str(wire.parse_error(answer.body, self.redact))
             return TokenRefused(
                 exchange,
                 f"the login service refuses OAuth client {self.client_id!r} with HTTP {answer.status}"
                 f"{f' ({said})' if said else ''}: check genesys.client_id, genesys.client_secret and genesys.region",
             )
         if not 200 <= answer.status < 300:  # noqa: PLR2004
-            said = self.redact(str(wire.parse_error(answer.body)))
+            said = str(wire.parse_error(answer.body, self.redact))
             after_s = wire.retry_after_s(answer.headers.get("Retry-After"), self._wall_clock())
             message = f"no token: the login service answers HTTP {answer.status}{f' ({said})' if said else ''}"
             return TokenUnavailable(exchange, message, after_s)
@@ -180,6 +177,7 @@ class TokenSource:
             message = f"no token: {self.url} answers HTTP {answer.status} without a bearer token"
             return TokenUnavailable(exchange, message)
         value, life_s = granted
+        self._redactor.learn(value)
         return Token(value, asked_at + life_s - min(RENEW_EARLY_S, life_s / 2.0))
 
 

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import quote
 
 import orjson
@@ -20,10 +20,12 @@ from stream_scorer.core.events import Exchange, QuotaReading
 from stream_scorer.errors import ContactError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from stream_scorer.core.events import FeatureValue
     from stream_scorer.genesys.transport import Timing
+
+Redact: TypeAlias = "Callable[[str], str]"
 
 _MAX_TEXT: Final = 300
 _MAX_NAMED: Final = 10_000
@@ -32,7 +34,12 @@ _MAX_RETRY_AFTER_S: Final = 7 * 86_400.0
 _MAX_RESET_S: Final = 86_400.0
 _NOT_PRINTED: Final = re.compile(r"[\x00-\x20\x7f-\xa0\xad\u2028\u2029\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]+")
 _SECONDS: Final = re.compile(r"[+-]?\d{1,12}(\.\d{1,9})?")
-_HTML_TITLE: Final = re.compile(rb"<title[^>]*>([^<]{1,300})", re.IGNORECASE)
+_CORRELATION_ID: Final = re.compile(r"[\w.:-]{1,100}", re.ASCII)
+_HTML_TITLE: Final = re.compile(rb"<title[^>]*>([^<]+)", re.IGNORECASE)
+
+
+def _as_it_is(text: str) -> str:
+    return text
 
 
 class MalformedAnswer(ValueError):
@@ -126,29 +133,32 @@ def _loosely_read(body: bytes) -> Any:
         raise MalformedAnswer(f"the body of {len(body)} bytes is not JSON") from None
 
 
-def parse_error(body: bytes) -> ErrorBody:
-    """Return what an error body says, whatever it is: JSON of the platform, HTML, nothing, garbage. Never raises."""
+def parse_error(body: bytes, redact: Redact = _as_it_is) -> ErrorBody:
+    """Return what an error body says, whatever it is: JSON of the platform, HTML, nothing, garbage. Never raises.
+
+    ``redact`` takes out what the body may quote of ours; it gets each text whole, before it is cut.
+    """
     try:
         answer = orjson.loads(body)
     except ValueError:
-        title = _HTML_TITLE.search(body[: _MAX_TEXT * 16])
-        return ErrorBody("", one_line(title[1].decode("utf-8", "replace")) if title else "", frozenset())
+        title = _HTML_TITLE.search(body[: _MAX_TEXT * 64])
+        return ErrorBody("", one_line(title[1].decode("utf-8", "replace"), redact) if title else "", frozenset())
     if not isinstance(answer, dict):
         return ErrorBody("", "", frozenset())
     # The login service answers in the words of OAuth, the API in its own.
-    code = _first_text(answer, "code", "error")
-    message = _first_text(answer, "message", "error_description", "description")
+    code = _first_text(answer, redact, "code", "error")
+    message = _first_text(answer, redact, "message", "error_description", "description")
     return ErrorBody(code, message, _named(answer.get("details")))
 
 
-def exchange_of(timing: Timing, status: int | None, headers: Mapping[str, str]) -> Exchange:
-    """Return the facts of an exchange, with what its headers say."""
+def exchange_of(timing: Timing, status: int | None, headers: Mapping[str, str], redact: Redact = _as_it_is) -> Exchange:
+    """Return the facts of an exchange, with what its headers say; ``redact`` as for `parse_error`."""
     return Exchange(
         started_at_ms=timing.started_at_ms,
         finished_at_ms=timing.finished_at_ms,
         latency_ms=timing.latency_ms,
         status=status,
-        correlation_id=one_line(headers.get("ININ-Correlation-Id", "")) or None,
+        correlation_id=_correlation_id(headers.get("ININ-Correlation-Id", ""), redact),
         quota=quota_reading(headers),
     )
 
@@ -186,16 +196,21 @@ def retry_after_s(value: str | None, now_s: float) -> float | None:
     return min(max(0.0, seconds), _MAX_RETRY_AFTER_S)
 
 
-def one_line(text: str) -> str:
+def one_line(text: str, redact: Redact = _as_it_is) -> str:
     """Return foreign text fit for a log line or a header: one line, no control characters, bounded."""
-    # Cut first: the text may be megabytes.
-    clean = _NOT_PRINTED.sub(" ", text[: _MAX_TEXT * 4]).strip()
+    # Redacted whole: of a secret that a cut goes through, a part would be left. Only then cut: it may be megabytes.
+    clean = _NOT_PRINTED.sub(" ", redact(text)[: _MAX_TEXT * 4]).strip()
     clean = clean.encode("utf-8", "replace").decode()
     return clean if len(clean) <= _MAX_TEXT else clean[: _MAX_TEXT - 1] + "…"
 
 
-def _first_text(answer: dict[str, Any], *keys: str) -> str:
-    return next((one_line(value) for key in keys if isinstance(value := answer.get(key), str) and value), "")
+def _correlation_id(value: str, redact: Redact) -> str | None:
+    """The id, if it is one: it goes into the audit, where a gateway must not get a header of ours that it echoes."""
+    return value if _CORRELATION_ID.fullmatch(value) and redact(value) == value else None
+
+
+def _first_text(answer: dict[str, Any], redact: Redact, *keys: str) -> str:
+    return next((one_line(value, redact) for key in keys if isinstance(value := answer.get(key), str) and value), "")
 
 
 def _named(details: Any) -> frozenset[str]:

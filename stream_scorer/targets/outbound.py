@@ -175,7 +175,7 @@ class OutboundTarget:
 
     def _said(self, got: HttpAnswer) -> DeliveryAnswer:
         latency_ms = got.timing.latency_ms
-        code = "" if got.status in ACCEPTED else self._tokens.redact(wire.parse_error(got.body).code)
+        code = "" if got.status in ACCEPTED else wire.parse_error(got.body, self._tokens.redact).code
         said = meaning_of(got.status, got.headers, latency_ms, self._wall_clock(), code)
         if got.status in _OURS:
             message = f"{said.message}: {_OURS[got.status]}"

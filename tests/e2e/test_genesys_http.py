@@ -206,6 +206,44 @@ def test_revoked_token_is_renewed_once(server: RawServer, client: ScoringClient)
     assert len(server.to(SCORE)) == 4
 
 
+def test_a_gateway_that_echoes_what_it_got(server: RawServer, client: ScoringClient) -> None:
+    def echo(request: Any, conn: Any) -> None:
+        sent = request.headers["authorization"]
+        message = "x" * 290 + sent  # the token stands where the text is cut
+        conn.sendall(answer(400, {"code": sent, "message": message}, {"ININ-Correlation-Id": sent.split()[1]}))
+
+    long_token = "0123456789" * 8
+    server.respond(token(long_token), path="/oauth/token")
+    server.respond(echo)
+    got = client.ask(PARTS, None)
+    assert isinstance(got, Refused)
+    assert not any(long_token[n : n + 4] in repr(got) for n in range(10))
+    assert got.exchange.correlation_id is None
+
+
+def test_a_token_that_was_renewed_meanwhile_is_not_shown_either(server: RawServer, client: ScoringClient) -> None:
+    server.respond(token("first-token"), token("second-token"), path="/oauth/token")
+    server.respond(
+        platform_error(401, "bad.credentials", "no"),
+        platform_error(400, "bad.request", "first-token was bad, second-token is"),
+    )
+    got = client.ask(PARTS, None)
+    assert isinstance(got, Refused)
+    assert got.message == "HTTP 400 bad.request: *** was bad, *** is"
+
+
+def test_a_login_service_that_echoes_the_basic_header(server: RawServer, client: ScoringClient) -> None:
+    def echo(request: Any, conn: Any) -> None:
+        sent = request.headers["authorization"]
+        conn.sendall(answer(401, {"error": "invalid_client", "error_description": f"bad header: {sent}"}))
+
+    server.respond(echo, path="/oauth/token")
+    got = client.ask(PARTS, None)
+    assert isinstance(got, Forbidden)
+    assert "(invalid_client: bad header: Basic ***" in got.message
+    assert server.requests[0].headers["authorization"].split()[1].rstrip("=") not in repr(got)
+
+
 @pytest.mark.parametrize("status", [400, 401])
 def test_wrong_secret(server: RawServer, client: ScoringClient, status: int) -> None:
     said = {"error": "invalid_client", "error_description": f"secret {SECRET} is wrong"}

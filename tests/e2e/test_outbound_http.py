@@ -291,6 +291,19 @@ def test_settings_that_cannot_work_are_one_line(genesys: dict[str, str], callbac
     assert "\n" not in str(caught.value)
 
 
+def test_an_echoed_header_shows_nothing(server: RawServer, make: Callable[..., OutboundTarget]) -> None:
+    def echo(request: Any, conn: Any) -> None:
+        conn.sendall(answer(400, {"code": "x" * 290 + request.headers["authorization"]}))
+
+    long_token = "0123456789" * 8
+    server.respond(token(long_token), path="/oauth/token")
+    server.respond(echo)
+    target = make()
+    got = target.deliver(callback(target, "C-1"))
+    assert got.kind is DeliveryKind.REFUSED
+    assert not any(long_token[n : n + 4] in got.message for n in range(10))
+
+
 def test_nothing_secret_shows(make: Callable[..., OutboundTarget]) -> None:
     target = make()
     assert SECRET not in repr(target)

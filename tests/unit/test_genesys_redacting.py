@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import base64
+import html
+import json
+from urllib.parse import quote, quote_plus
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream_scorer.genesys import wire
+from stream_scorer.genesys.redacting import Redactor
+from stream_scorer.genesys.transport import Timing
+
+SECRET = 'p+s/s w=rd&"quoted"'
+BASIC = base64.b64encode(f"id:{SECRET}".encode()).decode()
+TIMING = Timing(1, 2, 1.0)
+
+
+@pytest.mark.parametrize(
+    "echo",
+    [
+        SECRET,
+        f"Basic {BASIC}",
+        BASIC.rstrip("="),
+        base64.b64encode(SECRET.encode()).decode(),
+        quote(SECRET),
+        quote(SECRET, safe=""),
+        quote(SECRET, safe="").lower(),
+        quote_plus(SECRET),
+        quote_plus(BASIC),
+        json.dumps(SECRET)[1:-1],
+        html.escape(SECRET),
+    ],
+)
+def test_every_spelling_of_the_secret_is_hidden(echo: str) -> None:
+    clean = Redactor("id", SECRET)(f"got <{echo}> from you")
+    assert clean.startswith("got <")
+    assert clean.endswith("> from you")
+    assert echo not in clean
+    assert "***" in clean
+
+
+def test_tokens_of_late_are_hidden_and_the_memory_is_bounded() -> None:
+    redact = Redactor("id", SECRET)
+    for number in range(100):
+        redact.learn(f"token-number-{number}-")
+        redact.learn(f"token-number-{number}-")
+    clean = redact(" ".join(f"token-number-{number}-" for number in range(100)))
+    assert clean == " ".join([*(f"token-number-{number}-" for number in range(36)), *["***"] * 64])
+
+
+def test_a_token_that_begins_with_another_goes_as_a_whole() -> None:
+    redact = Redactor("id", SECRET)
+    redact.learn("abcdef")
+    redact.learn("abcdefghi")
+    assert redact("abcdefghi") == "***"
+
+
+@pytest.mark.parametrize("text", ["Bearer authentication required", "Basic realm=x", "", "a bearer of bad news"])
+def test_what_is_no_credential_stays(text: str) -> None:
+    assert Redactor("id", SECRET)(text) == text
+
+
+@pytest.mark.parametrize("text", ["Authorization: Bearer {}", "bearer={}", "BASIC {} was refused", "x Basic: {}"])
+def test_credentials_are_known_by_their_scheme_too(text: str) -> None:
+    cut_off = "eyJhbGciOiJSUzI1NiIsInR5c"
+    assert Redactor("id", "")(text.format(cut_off)) == text.format("***")
+
+
+@given(st.integers(0, 400), st.sampled_from(["message", "error_description", "title"]))
+def test_a_secret_across_the_cut_leaves_no_part(before: int, where: str) -> None:
+    secret = "".join(f"<{n:03}" for n in range(30)) if where != "title" else "".join(f"{n:03}." for n in range(30))
+    text = "x" * before + secret
+    body = f"<title>{text}</title>".encode() if where == "title" else json.dumps({where: text}).encode()
+    said = str(wire.parse_error(body, Redactor("id", secret)))
+    assert set(said) <= set("x*\u2026")
+    assert len(said) <= 300
+
+
+@pytest.mark.parametrize("value", ["c0ffee-1", "a.b:c_d", "x" * 100])
+def test_correlation_id(value: str) -> None:
+    headers = {"ININ-Correlation-Id": value}
+    assert wire.exchange_of(TIMING, 200, headers, Redactor("id", SECRET)).correlation_id == value
+
+
+@pytest.mark.parametrize("value", ["", "two words", "Bearer t", "x" * 101, "\u00e9", "a;b", "the-token", "<the-token>"])
+def test_what_is_no_correlation_id_or_quotes_a_token(value: str) -> None:
+    redact = Redactor("id", SECRET)
+    redact.learn("the-token")
+    assert wire.exchange_of(TIMING, 200, {"ININ-Correlation-Id": value}, redact).correlation_id is None
+
+
+def test_repr_hides_everything() -> None:
+    redact = Redactor("id", SECRET)
+    redact.learn("the-token")
+    assert repr(redact) == "Redactor(tokens=1)"
