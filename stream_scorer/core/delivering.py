@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 # What Avro's int holds; anyone may write a callback that says it was tried as often.
 _MOST_ATTEMPTS: Final = 2**31 - 1
-# A receiver may ask to be left alone for days, not for ever.
-_MAX_RETRY_AFTER_S: Final = 7 * 86_400.0
+# A receiver may ask to be left alone for hours, not for ever.
+_MAX_RETRY_AFTER_S: Final = 86_400.0
 
 
 class Postponement(StrEnum):
@@ -212,7 +212,8 @@ def _later(
 ) -> Ended | Postponed | Again:
     asked_s = answer.retry_after_s
     if tried.tries <= len(rules.quick_delays_s) and (asked_s is None or asked_s <= rules.patience_s):
-        delay_s = rules.quick_delays_s[tried.tries - 1] * (0.75 + jitter / 2) if asked_s is None else max(asked_s, 0.0)
+        # A Retry-After of 0 or in the past asks for no pause: as if there were none.
+        delay_s = asked_s if asked_s and asked_s > 0 else rules.quick_delays_s[tried.tries - 1] * (0.75 + jitter / 2)
         return Again(replace(tried, due=now + delay_s))
     rounds = tried.rounds + 1
     if rounds > rules.tiers:

@@ -13,17 +13,19 @@ def next_delay_s(attempt: int, *, base_s: float, max_s: float, retry_after_s: fl
         delay   = ceiling / 2 + jitter * ceiling / 2
 
     A ``Retry-After`` wins over the formula and is not cut to ``max_s``: the API knows when it wants to be asked again
-    (a daily cap can be hours away), and coming back earlier only earns the next 429.
+    (a daily cap can be hours away), and coming back earlier only earns the next 429. But one of 0 or in the past asks
+    for no pause at all, and then the formula counts: all retries at once would be a burst upon an API in trouble.
 
     Args:
         attempt: how many attempts have failed so far, counted from 1.
         base_s: the base of the power, in seconds: 2.0 gives up to 2, 4, 8 … s.
         max_s: the highest the formula's ceiling may be, in seconds.
-        retry_after_s: what ``Retry-After`` asked for, in seconds; None where it was absent or unreadable.
+        retry_after_s: what ``Retry-After`` asked for, in seconds; None where it was absent or unreadable, 0 or less
+            where it lies in the past.
         jitter: a random number in [0, 1).
     """
-    if retry_after_s is not None:
-        return max(0.0, retry_after_s)
+    if retry_after_s is not None and retry_after_s > 0:
+        return retry_after_s
     try:
         ceiling = min(max_s, base_s**attempt)
     except OverflowError:  # hundreds of failed attempts

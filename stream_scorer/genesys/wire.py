@@ -30,7 +30,8 @@ Redact: TypeAlias = "Callable[[str], str]"
 _MAX_TEXT: Final = 300
 _MAX_NAMED: Final = 10_000
 _MAX_ID_CHARACTERS: Final = 256
-_MAX_RETRY_AFTER_S: Final = 7 * 86_400.0
+# The longest limits of the platform are daily ones; a mistake in a header must not stop the work for longer.
+_MAX_RETRY_AFTER_S: Final = 86_400.0
 _MAX_RESET_S: Final = 86_400.0
 _NOT_PRINTED: Final = re.compile(r"[\x00-\x20\x7f-\xa0\xad\u2028\u2029\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]+")
 _SECONDS: Final = re.compile(r"[+-]?\d{1,12}(\.\d{1,9})?")
@@ -178,7 +179,7 @@ def quota_reading(headers: Mapping[str, str]) -> QuotaReading | None:
 def retry_after_s(value: str | None, now_s: float) -> float | None:
     """Return the seconds that a ``Retry-After`` asks for; None where it is absent or unreadable.
 
-    Both forms are read, seconds and HTTP date. What lies in the past is 0; a week is the most that is believed.
+    Both forms are read, seconds and HTTP date. What lies in the past is 0; a day is the most that is believed.
 
     Args:
         value: the header.

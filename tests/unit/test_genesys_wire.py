@@ -106,7 +106,8 @@ def test_error_bodies_of_all_kinds(body: bytes, shown: str) -> None:
         ("5", 5.0),
         (" 2.5 ", 2.5),
         ("-7", 0.0),
-        ("999999999", 604_800.0),
+        ("86400", 86_400.0),
+        ("99999999999", 86_400.0),
         ("Fri, 15 Jan 2027 08:01:00 GMT", 60.0),
         ("Friday, 15-Jan-27 08:01:00 GMT", 60.0),
         ("Fri, 15 Jan 2027 08:01:00 -0000", 60.0),
@@ -122,7 +123,7 @@ def test_retry_after(value: str | None, seconds: float | None) -> None:
 @given(st.text())
 def test_retry_after_of_any_text(value: str) -> None:
     seconds = wire.retry_after_s(value, NOW_S)
-    assert seconds is None or 0 <= seconds <= 604_800
+    assert seconds is None or 0 <= seconds <= 86_400
 
 
 @pytest.mark.parametrize(

@@ -259,6 +259,10 @@ class TestUnavailable:
         assert again.not_before == NOW + 77.0
         assert again.batch_id == "asked"
 
+    def test_a_retry_after_of_0_makes_no_burst(self) -> None:
+        (again,) = after(server_error(503, 0.0), request(attempts=2)).requests
+        assert again.not_before == NOW + 3.0
+
     @pytest.mark.parametrize("answer", UNAVAILABLE.values(), ids=UNAVAILABLE.keys())
     def test_then_it_holds_if_nobody_was_answered(self, answer: Answer) -> None:
         reaction = after(answer, request(attempts=4), last_2xx_at=NOW - 60.0)

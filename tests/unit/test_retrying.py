@@ -16,7 +16,13 @@ def test_formula(attempt: int, jitter: float, delay_s: float) -> None:
     assert got == pytest.approx(delay_s)
 
 
-@pytest.mark.parametrize("retry_after_s", [0.0, 0.5, 7.0, 3600.0])
+@pytest.mark.parametrize("retry_after_s", [0.0, -0.0, -3.0])
+def test_a_retry_after_that_asks_for_no_pause_is_none(retry_after_s: float) -> None:
+    delays_s = [next_delay_s(n, base_s=2.0, max_s=60.0, retry_after_s=retry_after_s, jitter=0.5) for n in (1, 2, 3)]
+    assert delays_s == [1.5, 3.0, 6.0]
+
+
+@pytest.mark.parametrize("retry_after_s", [0.001, 0.5, 7.0, 3600.0, 86_400.0])
 def test_retry_after_wins_uncut(retry_after_s: float) -> None:
     assert next_delay_s(3, base_s=2.0, max_s=60.0, retry_after_s=retry_after_s, jitter=0.9) == retry_after_s
 
