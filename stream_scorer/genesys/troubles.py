@@ -46,6 +46,9 @@ def trouble_of(error: Exception, deadline: Deadline, host: str, timeout_s: float
     if any(isinstance(one, http.client.HTTPException) and not isinstance(one, _CUT_OFF) for one in causes):
         return Trouble.MALFORMED, f"{host} does not answer in HTTP"
     kind, text = next((kind, text) for known, kind, text in TRANSLATIONS if isinstance(error, known))
+    if text is _BUILT and deadline.connected:
+        # The same classes tell of answers: what cannot be built fails before anything is connected to.
+        kind, text = Trouble.MALFORMED, _UNREADABLE
     return kind, text.format(host=host) + _words(causes)
 
 
@@ -54,6 +57,7 @@ _BUILT: Final = (
     "the request to {host} cannot be built; check its URL (genesys.base_url, genesys.login_url or callbacks.url)"
     " and the proxy settings"
 )
+_UNREADABLE: Final = "the answer of {host} cannot be read: its headers are malformed or contradict each other"
 
 # The first class that fits counts, so the special ones stand before the general ones.
 TRANSLATIONS: Final[tuple[tuple[type[Exception], Trouble, str], ...]] = (

@@ -172,6 +172,18 @@ def test_what_may_pass(
     assert "\n" not in got.message
 
 
+@pytest.mark.parametrize("reused", [False, True])
+def test_two_lengths_are_a_malformed_answer(server: RawServer, client: ScoringClient, *, reused: bool) -> None:
+    if reused:
+        assert isinstance(client.ask(PARTS, None), Answered)
+    server.respond(b"HTTP/1.1 200 OK\r\ncontent-length: 14\r\ncontent-length: 15\r\n\r\n" + b'{"results":[]} ')
+    got = client.ask(PARTS, None)
+    assert isinstance(got, Unavailable)
+    assert got.trouble is Trouble.MALFORMED
+    assert "answer of 127.0.0.1:" in got.message
+    assert "URL" not in got.message
+
+
 def test_retry_after_as_a_date(server: RawServer, client: ScoringClient) -> None:
     at = datetime.now(UTC) + timedelta(seconds=90)
     server.respond(answer(503, b"", {"retry-after": format_datetime(at, usegmt=True)}))

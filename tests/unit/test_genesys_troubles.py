@@ -67,7 +67,6 @@ def test_no_entry_is_hidden_by_an_earlier_one(known: type[Exception]) -> None:
         (requests.exceptions.SSLError(ssl.SSLError(1, "wrong version number")), Trouble.NO_CONNECTION, "TLS"),
         (http.client.IncompleteRead(b""), Trouble.MALFORMED, "HTTP"),
         (BrokenPipeError(32, "Broken pipe"), Trouble.NO_CONNECTION, "Broken pipe"),
-        (UnicodeError("x"), Trouble.NO_CONNECTION, "genesys.base_url"),
     ],
 )
 def test_translation(error: Exception, kind: Trouble, words: str) -> None:
@@ -75,6 +74,25 @@ def test_translation(error: Exception, kind: Trouble, words: str) -> None:
     assert got is kind
     assert words in message
     assert "host:1" in message
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("x"),
+        UnicodeError("x"),
+        requests.exceptions.InvalidHeader("x"),
+        requests.exceptions.InvalidURL("x"),
+    ],
+    ids=repr,
+)
+def test_the_same_error_is_ours_before_the_connection_stands_and_the_answers_after(error: Exception) -> None:
+    kind, message = trouble_of(error, deadline(connected=False), "host:1", 3.0)
+    assert kind is Trouble.NO_CONNECTION
+    assert "check its URL (genesys.base_url" in message
+    kind, message = trouble_of(error, deadline(connected=True), "host:1", 3.0)
+    assert kind is Trouble.MALFORMED
+    assert "the answer of host:1 cannot be read" in message
 
 
 def test_words_of_foreign_errors_are_not_passed_on() -> None:
