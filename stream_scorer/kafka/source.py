@@ -17,13 +17,22 @@ from stream_scorer.errors import BrokerRefused, BrokerUnavailable
 from stream_scorer.kafka.errors import translate
 
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
 _CALL_S = 5.0
 _RETRY_S = 0.5
 _COMMITTED = "reading the committed offsets"
-# Nobody but the cluster's administrator can help; repeating it would only hide it.
-_REFUSALS = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED})
+# Only an operator or the cluster's administrator can help; the client would repeat it for ever and say nothing.
+_REFUSALS = frozenset(
+    {
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.INVALID_SESSION_TIMEOUT,
+        KafkaError.INCONSISTENT_GROUP_PROTOCOL,
+        KafkaError.INVALID_GROUP_ID,
+    }
+)
 _START = re.compile(r"start=(\d+)")
 
 
@@ -62,6 +71,8 @@ class Source:
 
     def __init__(self, config: dict[str, Any], topics: Sequence[str], wait: Callable[[float], bool]) -> None:
         self._topics = list(topics)
+        self._group_id = config.get("group.id")
+        self._log: logging.Logger | None = config.get("logger")
         self._wait = wait
         self._consumer = Consumer(config)
         self._owner: Owner | None = None
@@ -79,7 +90,8 @@ class Source:
         """Up to ``max_records`` records, waiting at most ``wait_s`` for them. Rebalances happen in here.
 
         Raises:
-            BrokerRefused: the committed offset is not in the log any more, or a right is missing.
+            BrokerRefused: the committed offset is not in the log any more, a right is missing, or the group does not
+                take us as a member.
         """
         records: list[SourceRecord] = []
         for message in self._consumer.consume(max_records, wait_s):
@@ -225,7 +237,9 @@ class Source:
             )
         # Everything else passes, or the next rebalance settles it: a lost membership, a topic whose metadata is late.
         if error.code() in _REFUSALS:
-            raise translate(error, f"reading topic {', '.join(self._topics)}")
+            raise translate(error, f"reading topic {', '.join(self._topics)} as group {self._group_id}")
+        if self._log is not None:  # thinned out, where it is that of the clients: they say much again and again
+            self._log.warning("group %s: %s", self._group_id, error.str())
 
 
 def _record(message: Any) -> SourceRecord:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 from support_campaign import CALLBACK, score
+from support_worker import QUICK_PROPERTIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -247,6 +249,11 @@ class TestWhatAnOperatorSees:
         line = the_line(stage.start(**{f"topics__{kind}": "no-such-topic"}), 1)
         assert "no-such-topic" in line
         assert "topics create" in line
+
+    def test_a_session_timeout_that_the_broker_does_not_take(self, stage: CampaignStage) -> None:
+        quick = {**QUICK_PROPERTIES, "session.timeout.ms": 900, "heartbeat.interval.ms": 300}
+        line = the_line(stage.start(kafka__properties=json.dumps(quick)), 1)
+        assert "session.timeout.ms must be between" in line
 
     def test_tiers_in_disorder(self, stage: CampaignStage) -> None:
         assert "ascending order" in the_line(stage.start(callbacks__retry_delays_s="[60, 30]"), 2)

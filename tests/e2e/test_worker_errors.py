@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
+from confluent_kafka import Consumer
 from support_arena import contacts
 from support_judge import judge
+from support_worker import QUICK_PROPERTIES
 
 if TYPE_CHECKING:
     from support_worker import Stage, WorkerProcess
@@ -84,6 +87,28 @@ class TestTheBrokerRefusesUs:
         line = the_line(stage.start(), 1)
         assert "5000" in line
         assert stage.topics["features"] in line
+
+    def test_a_session_timeout_that_the_broker_does_not_take(self, stage: Stage) -> None:
+        quick = {**QUICK_PROPERTIES, "session.timeout.ms": 900, "heartbeat.interval.ms": 300}
+        line = the_line(stage.start(kafka__properties=json.dumps(quick)), 1)
+        assert "session.timeout.ms must be between" in line
+        assert stage.group_id in line
+
+    def test_a_group_of_another_program(self, stage: Stage) -> None:
+        """It deals partitions out otherwise, so the group would take neither's word."""
+        other = Consumer(
+            {
+                "bootstrap.servers": stage.bootstrap_servers,
+                "group.id": stage.group_id,
+                "partition.assignment.strategy": "range",
+            }
+        )
+        other.subscribe([stage.topics["features"]])
+        stage.wait(lambda: [other.poll(0.1), other.assignment()][1], "the other to have partitions")
+        worker = stage.start("--from", "earliest")
+        stage.wait(lambda: [other.poll(0.1), not worker.running][1], "the worker to end")
+        assert "check kafka.group_id" in the_line(worker, 1)
+        other.close()
 
     def test_two_workers_with_one_instance_id(self, stage: Stage) -> None:
         """Each takes the transactional id away from the other, until one of them ends and names the key."""

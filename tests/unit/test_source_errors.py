@@ -1,0 +1,63 @@
+"""What the client reports in the place of a record: what ends the worker, and what is only said."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError
+
+from stream_scorer.errors import BrokerRefused
+from stream_scorer.kafka import source as module
+from stream_scorer.kafka.source import Source
+
+
+class Reported:
+    def __init__(self, code: int) -> None:
+        self._code = code
+
+    def error(self) -> KafkaError:
+        return KafkaError(self._code, "JoinGroup failed: no")
+
+    def topic(self) -> str:
+        return "features"
+
+    def partition(self) -> int:
+        return 0
+
+
+def source_that_reads(code: int, monkeypatch: pytest.MonkeyPatch) -> Source:
+    class FakeConsumer:
+        def __init__(self, config: dict[str, Any]) -> None:
+            assert config["group.id"] == "g"
+
+        def consume(self, *_: Any) -> list[Reported]:
+            return [Reported(code)]
+
+    monkeypatch.setattr(module, "Consumer", FakeConsumer)
+    config = {"group.id": "g", "logger": logging.getLogger("test-source-errors")}
+    return Source(config, ["features"], wait=lambda _: True)
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("INVALID_SESSION_TIMEOUT", "kafka.properties: session.timeout.ms must be between"),
+        ("INCONSISTENT_GROUP_PROTOCOL", "check kafka.group_id"),
+        ("INVALID_GROUP_ID", "check kafka.group_id"),
+        ("GROUP_AUTHORIZATION_FAILED", "administrator"),
+    ],
+)
+def test_a_group_that_does_not_take_us_ends_the_worker(name: str, remedy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BrokerRefused, match="reading topic features as group g: JoinGroup failed: no; ") as caught:
+        source_that_reads(getattr(KafkaError, name), monkeypatch).read(1, 0.0)
+    assert remedy in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["GROUP_MAX_SIZE_REACHED", "REBALANCE_IN_PROGRESS", "UNKNOWN_MEMBER_ID"])
+def test_whatever_else_the_group_says_is_said(
+    name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert source_that_reads(getattr(KafkaError, name), monkeypatch).read(1, 0.0) == []
+    assert [record.getMessage() for record in caplog.records] == ["group g: JoinGroup failed: no"]
