@@ -5,7 +5,7 @@ to the retry tier of that number; the tiers end, and with them the patience. A c
 than a failed round (its campaign is in trouble or over its pace) goes to a tier too, and no round is counted.
 
 A tier is read in order, so its head may not block it for longer than the tier's own delay: a head that is due later is
-written to the tier's end again.
+written again, to the longest tier that is not longer than what is left to wait. So a wait of days costs few records.
 """
 
 from __future__ import annotations
@@ -58,6 +58,11 @@ class DeliveryRules:
     def delay_s(self, tier: int) -> float:
         """The delay of a tier; one that is no longer configured has that of the last."""
         return self.tier_delays_s[min(tier, self.tiers) - 1]
+
+    def tier_for(self, wait_s: float) -> int:
+        """The longest tier that is not longer than a wait; the first, where all are."""
+        fitting = [tier for tier, delay_s in enumerate(self.tier_delays_s, 1) if delay_s <= wait_s]
+        return max(fitting, key=self.delay_s, default=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,12 +170,13 @@ def conclude(
 def divert(job: Job, rules: DeliveryRules, now_ms: int) -> Postponed:
     """Put a callback off whose campaign is in trouble, so that others need not wait behind it.
 
-    A round that has begun has failed with it, as long as a tier is left for it.
+    A round that has begun has failed with it, as long as a tier is left for it. Else it goes to the tier after the one
+    that it came from: as long as the trouble lasts, nobody is served by writing it again every minute.
     """
     cut = cut_short(job, rules, now_ms)
     if cut is not None:
         return cut
-    tier = min(max(job.rounds, 1), rules.tiers)
+    tier = min(max(job.rounds, job.tier + 1), rules.tiers)
     return _postponed(job, tier, now_ms + _ms(rules.delay_s(tier)), Postponement.DIVERTED)
 
 
@@ -184,22 +190,25 @@ def cut_short(job: Job, rules: DeliveryRules, now_ms: int) -> Postponed | None:
 
 
 def pace(job: Job, rules: DeliveryRules, now_ms: int, wait_s: float) -> Postponed:
-    """Put a callback off whose campaign is over its pace: into the longest tier that is not longer than the wait."""
-    fitting = [tier for tier, delay_s in enumerate(rules.tier_delays_s, 1) if delay_s <= wait_s]
-    tier = max(fitting, key=rules.delay_s, default=1)
-    return _postponed(job, tier, now_ms + _ms(wait_s), Postponement.PACED)
+    """Put a callback off whose campaign is over its pace."""
+    return _postponed(job, rules.tier_for(wait_s), now_ms + _ms(wait_s), Postponement.PACED)
 
 
 def look_at(job: Job, rules: DeliveryRules, now_ms: int) -> Job | Wait | Postponed:
     """Say what is done with a callback that was just read: deliver it, wait, or write it to its tier's end again."""
     not_before_ms = job.callback.not_before_ms
-    if job.tier == 0 or not_before_ms <= now_ms:
-        return job
-    written_ms = min(job.record.timestamp_ms, now_ms) if job.record.timestamp_ms >= 0 else now_ms
-    release_ms = written_ms + _ms(rules.delay_s(job.tier))
-    if release_ms <= now_ms:
-        return _postponed(job, min(job.tier, rules.tiers), not_before_ms, Postponement.EARLY)
-    return Wait(min(not_before_ms, release_ms))
+    longest_ms = _ms(_MAX_RETRY_AFTER_S + max(rules.tier_delays_s))
+    if job.tier == 0 or not_before_ms <= now_ms or not_before_ms > now_ms + longest_ms:
+        return job  # the last: we never make anybody wait as long, a clock was wrong
+    delay_ms = _ms(rules.delay_s(job.tier))
+    written_ms = job.record.timestamp_ms
+    # Written in the future, or nobody knows when: what is written again has our own time.
+    release_ms = written_ms + delay_ms if 0 <= written_ms <= now_ms else now_ms
+    if release_ms > now_ms:
+        return Wait(min(not_before_ms, release_ms))
+    if job.tier > rules.tiers:
+        return job  # its tier is not configured any more, and it has waited as long as the longest that is
+    return _postponed(job, rules.tier_for((not_before_ms - now_ms) / 1000), not_before_ms, Postponement.EARLY)
 
 
 def give_up(postponed: Postponed, detail: str, now_ms: int) -> Ended:
@@ -220,7 +229,7 @@ def _later(
         return _ended(tried, CallbackOutcome.GAVE_UP, answer, now_ms)
     wait_s = max(rules.delay_s(rounds), min(asked_s or 0.0, _MAX_RETRY_AFTER_S))
     failed = replace(tried, rounds=rounds)
-    return _postponed(failed, rounds, now_ms + _ms(wait_s), Postponement.RETRY)
+    return _postponed(failed, rules.tier_for(wait_s), now_ms + _ms(wait_s), Postponement.RETRY)
 
 
 def _ended(tried: Job, outcome: CallbackOutcome, answer: DeliveryAnswer, now_ms: int) -> Ended:

@@ -93,11 +93,13 @@ class TestConclude:
         assert isinstance(step, Again)
         assert step.job.due == due
 
-    @pytest.mark.parametrize(("asked_s", "wait_s"), [(6.0, 60.0), (61.0, 61.0), (1e12, 86_400.0)])
-    def test_a_long_one_takes_it_to_the_tier_and_holds_there(self, asked_s: float, wait_s: float) -> None:
+    @pytest.mark.parametrize(("asked_s", "wait_s", "tier"), [(6.0, 60.0, 1), (61.0, 61.0, 1), (1e12, 86_400.0, 4)])
+    def test_a_long_one_takes_it_to_a_tier_that_fits_and_holds_there(
+        self, asked_s: float, wait_s: float, tier: int
+    ) -> None:
         step = after(job(), later(asked_s))
         assert isinstance(step, Postponed)
-        assert step.tier == 1
+        assert (step.tier, step.rounds) == (tier, 1)
         assert step.callback.not_before_ms == START_MS + wait_s * 1000
 
     def test_each_failed_round_takes_it_a_tier_further_and_the_last_ends_it(self) -> None:
@@ -140,17 +142,39 @@ class TestTiers:
         assert look_at(head, RULES, START_MS + 59_999) == Wait(START_MS + 60_000)
         step = look_at(head, RULES, START_MS + 60_000)
         assert isinstance(step, Postponed)
-        assert (step.tier, step.rounds, step.why, step.callback) == (1, 0, Postponement.EARLY, head.callback)
+        assert (step.tier, step.rounds, step.why, step.callback) == (2, 0, Postponement.EARLY, head.callback)
 
-    def test_a_record_without_a_time_or_from_the_future_waits_all_the_same(self) -> None:
+    def test_a_wait_of_days_costs_few_records(self) -> None:
+        waiting, now_ms, written = job(1, 1, not_before_s=86_400.0), START_MS, 0
+        while not isinstance(step := look_at(waiting, RULES, now_ms), Job):
+            if isinstance(step, Wait):
+                now_ms = step.until_ms
+            else:
+                written += 1
+                record = step.record._replace(timestamp_ms=now_ms)
+                waiting = Job(record, step.callback, step.tier, step.rounds)
+        assert now_ms == START_MS + 86_400_000
+        assert written < 30
+
+    def test_a_record_without_a_time_or_from_the_future_is_written_again_with_ours(self) -> None:
         head = job(1, 1, not_before_s=3_000.0)
-        timeless = Job(head.record._replace(timestamp_ms=-1), head.callback, 1, 1)
-        assert look_at(timeless, RULES, START_MS) == Wait(START_MS + 60_000)
-        assert look_at(job(1, 1, not_before_s=3_000.0, written_s=900.0), RULES, START_MS) == Wait(START_MS + 60_000)
+        for written_ms in (-1, START_MS + 900_000):
+            odd = Job(head.record._replace(timestamp_ms=written_ms), head.callback, 1, 1)
+            assert isinstance(look_at(odd, RULES, START_MS), Postponed)
+
+    def test_nobody_waits_longer_than_we_ever_let_anybody_wait(self) -> None:
+        head = job(1, 1, not_before_s=365 * 86_400.0)
+        assert look_at(head, RULES, START_MS) is head
+
+    def test_a_tier_that_is_not_configured_any_more_is_left_after_the_longest_that_is(self) -> None:
+        rules = DeliveryRules((1.0,))
+        head = job(4, 3, not_before_s=600.0)
+        assert look_at(head, rules, START_MS + 999) == Wait(START_MS + 1_000)
+        assert look_at(head, rules, START_MS + 1_000) is head
 
     def test_diverting_counts_neither_attempt_nor_round(self) -> None:
-        for rounds, tier in ((0, 1), (1, 1), (3, 3), (4, 4)):
-            step = divert(job(tier if rounds else 0, rounds), RULES, START_MS)
+        for came_from, rounds, tier in ((0, 0, 1), (1, 0, 2), (1, 1, 2), (2, 3, 3), (4, 4, 4)):
+            step = divert(job(came_from, rounds), RULES, START_MS)
             assert (step.tier, step.rounds, step.callback.attempts) == (tier, rounds, 0)
             assert step.callback.not_before_ms == START_MS + RULES.delay_s(tier) * 1000
 
