@@ -121,3 +121,7 @@ class LocalError(StreamScorerError):
 
 class CheckFailed(StreamScorerError):
     """A reconciliation or verification found a difference; the line says which."""
+
+
+class NothingToCheck(CheckFailed):
+    """There is nothing to verify: nobody has worked here, or under another name."""

@@ -18,11 +18,12 @@ from rich.text import Text
 from stream_scorer.cli.options import ConfigOption
 from stream_scorer.core.callback_findings import CallbackReport
 from stream_scorer.core.findings import Finding, PartitionReport, Report
-from stream_scorer.errors import CheckFailed
+from stream_scorer.errors import BrokerRefused, CheckFailed, NothingToCheck
+from stream_scorer.kafka.topics import existing_topics
 from stream_scorer.reconciliation import Progress as Tell
 from stream_scorer.reconciliation import reconcile as reconcile_topics
 from stream_scorer.reconciliation import reconcile_callbacks
-from stream_scorer.settings import load_settings
+from stream_scorer.settings import Settings, load_settings
 
 _SHOWN: Final = 20
 # Wide enough for every column where there is no terminal: nothing is folded in a file.
@@ -64,20 +65,41 @@ def reconcile(
     """
     settings = load_settings(config)
     with _progress(Console(stderr=True)) as progress:
-        report = reconcile_topics(settings, progress=progress, timeout_s=timeout_s)
-        callbacks = reconcile_callbacks(settings, progress=progress, timeout_s=timeout_s)
+        report, callbacks = _reconcile_both(settings, progress, timeout_s)
     if as_json:
-        both = {**report.as_dict(), "callbacks": None if callbacks is None else callbacks.as_dict()}
+        both = {} if report is None else report.as_dict()
+        both["callbacks"] = None if callbacks is None else callbacks.as_dict()
         typer.echo(json.dumps(both, indent=2))
     else:
         console = Console()
         console = console if console.is_terminal else Console(width=_FILE_WIDTH)
-        print_report(report, console)
+        if report is None:
+            console.print(f"note: group {settings.kafka.group_id} has scored nothing here", highlight=False)
+        else:
+            print_report(report, console)
         if callbacks is not None:
             print_callbacks(callbacks, console)
     broken = [one.verdict for one in (report, callbacks) if one is not None and not one.holds]
     if broken:
         raise CheckFailed("; ".join(broken))
+
+
+def _reconcile_both(
+    settings: Settings, progress: Tell, timeout_s: float
+) -> tuple[Report | None, CallbackReport | None]:
+    """Both sides, or the one that has worked on this cluster: the scoring worker may have its own."""
+    try:
+        report = reconcile_topics(settings, progress=progress, timeout_s=timeout_s)
+    except (NothingToCheck, BrokerRefused) as error:
+        missing = not existing_topics(settings, [settings.topics.features])
+        callbacks_only = (missing or isinstance(error, NothingToCheck)) and existing_topics(
+            settings, [settings.topics.scores]
+        )
+        callbacks = reconcile_callbacks(settings, progress=progress, timeout_s=timeout_s) if callbacks_only else None
+        if callbacks is None:
+            raise
+        return None, callbacks
+    return report, reconcile_callbacks(settings, progress=progress, timeout_s=timeout_s)
 
 
 def print_report(report: Report, console: Console) -> None:

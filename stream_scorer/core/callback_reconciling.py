@@ -43,6 +43,7 @@ class _Call:
 
     callback_id: str
     seen_at: Place
+    is_ours: bool = False
     waits: list[Place] = field(default_factory=list)
     receipts: list[tuple[str, Place]] = field(default_factory=list)
 
@@ -126,7 +127,7 @@ class CallbackReconciliation:
             self._counts["foreign"] += 1
             return
         call = self._call(fields, place)
-        if call.receipts:
+        if call.receipts and call.is_ours:
             what = f"callback {call.callback_id} has one more receipt, after that at {call.receipts[0][1]}"
             self._add(FindingKind.DOUBLED, fields["sources"][0] if fields["sources"] else "", what, place)
         call.receipts.append((_OUTCOMES[fields["outcome"]], place))
@@ -173,7 +174,7 @@ class CallbackReconciliation:
 
     def _judge_calls(self, taken: Mapping[Partition, int]) -> None:
         """A callback that has ended must not wait as well, nor wait twice."""
-        for call in self._calls:
+        for call in filter(lambda call: call.is_ours, self._calls):
             still = [place for place in call.waits if _waits(place, taken)]
             if still and call.receipts:
                 what = f"callback {call.callback_id} has the receipt at {call.receipts[0][1]} and still waits"
@@ -216,7 +217,9 @@ class CallbackReconciliation:
         if number is not None:
             return self._calls[number]
         number = self._numbers[fields["callback_id"]] = len(self._calls)
-        call = _Call(fields["callback_id"], place)
+        # Anyone may have written it, and it is shown in a line.
+        shown = "".join(sign if sign.isprintable() else "?" for sign in fields["callback_id"][:64])
+        call = _Call(shown, place)
         self._calls.append(call)
         for source, contact_id in zip(fields["sources"], fields["contact_ids"], strict=False):
             self._enter(source, contact_id, number, place)
@@ -228,6 +231,7 @@ class CallbackReconciliation:
             self._counts["foreign"] += 1
             return
         span = self._spans[key[0]]
+        self._calls[number].is_ours = True
         if key[1] < span.start:
             self._counts["before"] += 1
             return

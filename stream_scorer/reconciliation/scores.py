@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from stream_scorer.core.avro import Codec, UndecodableError
 from stream_scorer.core.reconciling import Kind, Place, Reconciliation
-from stream_scorer.errors import CheckFailed
+from stream_scorer.errors import NothingToCheck
 from stream_scorer.kafka.reading import Extent, LogReader
 from stream_scorer.kafka.topics import check_topics
 from stream_scorer.reconciliation.reading import Reading, check_not_set_back, commit_notes, deleted_notes, span_of
@@ -46,7 +46,8 @@ def reconcile(settings: Settings, *, progress: Progress | None = None, timeout_s
 
     Raises:
         SettingsError: a setting asks for what this version cannot do.
-        CheckFailed: there is nothing to judge: the group has no commits, or was set back meanwhile.
+        NothingToCheck: the group has no commits.
+        CheckFailed: the group was set back meanwhile.
         BrokerError: Kafka cannot be reached, a topic is missing, or a transaction stays open.
     """
     settings.require_supported()
@@ -55,7 +56,7 @@ def reconcile(settings: Settings, *, progress: Progress | None = None, timeout_s
     log = LogReader(settings, group_id, timeout_s=timeout_s)
     first = log.commits(topic, partitions[topic])
     if not first:
-        raise CheckFailed(
+        raise NothingToCheck(
             f"group {group_id} has no commits on {topic}, so there is nothing to reconcile: has `stream-scorer run`"
             " been started, and is this its kafka.group_id?"
         )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 from support_campaign import CALLBACK, score
-from support_worker import QUICK_PROPERTIES
+from support_worker import QUICK_PROPERTIES, ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +28,18 @@ pytestmark = pytest.mark.kafka
 def stage(make_campaign: Callable[..., CampaignStage], receiver: Receiver) -> CampaignStage:
     """A stage whose target is the receiver."""
     return make_campaign(receiver.environment())
+
+
+def run_command(*arguments: str, settings: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Runs a command as an operator does."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("STREAM_SCORER_", "GENESYS_"))}
+    return subprocess.run(
+        [sys.executable, "-m", "stream_scorer", *arguments],
+        env={**kept, **settings, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def latencies_ms(receiver: Receiver, prefix: str) -> list[int]:
@@ -289,3 +304,25 @@ class TestWhatAnOperatorSees:
         line = the_line(stage.start(callbacks__admin_port=port), 1)
         assert port in line
         assert "callbacks.admin_port" in line
+
+
+class TestReconcile:
+    def test_it_judges_a_cluster_on_which_only_callbacks_run(self, stage: CampaignStage) -> None:
+        stage.put(score(f"c{n}") for n in range(20))
+        worker = stage.start()
+        stage.wait_receipts(20, needs=worker)
+        assert worker.stop() == 0
+        topics = {f"STREAM_SCORER_TOPICS__{kind.upper()}": topic for kind, topic in stage.topics.items()}
+        settings = {
+            **topics,
+            "STREAM_SCORER_KAFKA__BOOTSTRAP_SERVERS": stage.bootstrap_servers,
+            "STREAM_SCORER_KAFKA__GROUP_ID": stage.group_id,
+            "STREAM_SCORER_TOPICS__FEATURES": f"nobody-{stage.group_id}",
+        }
+        held = run_command("reconcile", settings=settings)
+        assert held.returncode == 0, held.stderr
+        assert "has scored nothing here" in held.stdout
+        assert "20 scores ≥ 0.75 = 20 delivered" in held.stdout
+        nobody = run_command("reconcile", settings=settings | {"STREAM_SCORER_KAFKA__GROUP_ID": "nobody"})
+        assert nobody.returncode == 1
+        assert "are missing" in nobody.stderr

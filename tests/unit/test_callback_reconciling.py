@@ -228,3 +228,14 @@ def test_what_is_not_ours_is_counted_and_not_judged(junk: Any) -> None:
     report = judge.result()
     assert report.holds
     assert (report.below, report.foreign) == (1, 6)
+
+
+def test_what_others_receipt_twice_is_not_judged_and_shown_in_one_line() -> None:
+    judge = Judge(taken={"callbacks": 3})
+    all_well(judge)
+    for _ in range(2):
+        judge.receipt("foreign\r\nline", sources=["elsewhere/0/1"], contact_ids=["c"])
+    assert judge.result().holds
+    for _ in range(2):
+        judge.receipt("ours\r\nnot", 0)
+    assert all("\n" not in str(finding) for finding in judge.result().findings)
