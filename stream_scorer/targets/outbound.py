@@ -1,8 +1,9 @@
 """Genesys Cloud Outbound: the contacts of a callback are added to a contact list, to be dialled next.
 
 Each contact has an id of its own making, the same at every attempt and for every score of that contact, so whatever is
-added again is the contact that is there already, with its newest score. The columns of its data are `COLUMNS`; the
-contact list has to have them.
+added again is the contact that is there already, with the score that came last: the platform compares no times, and
+a callback that waited in a retry tier comes late. The columns of its data are `COLUMNS`; the contact list has to have
+them.
 
 What is wrong with us and not with a callback (credentials, scope, the list's id) counts as a target that is switched
 off: everything waits, and nothing is refused for it.
