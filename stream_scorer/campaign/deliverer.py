@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from stream_scorer.campaign.window import Window
 from stream_scorer.core.delivering import Job, Wait
 from stream_scorer.core.events import Partition
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from stream_scorer.kafka.source import Source
 
 _READ_RECORDS = 500
-_MAX_UNCOMMITTED_BYTES = 64 * 1024 * 1024
 _IDLE_WAIT_S = 0.05
 _BUSY_WAIT_S = 0.005
 # Pausing throws away what librdkafka has fetched ahead: for less than this, not reading is enough.
@@ -88,7 +88,7 @@ class Deliverer:
         self._clock = clock
         self._observe = observe
         self._stopping = stopping
-        self._max_uncommitted = max_uncommitted
+        self._window = Window(source, ledger, intake.is_tier, max_uncommitted)
         self._revoke_wait_s = revoke_wait_s
         self._shutdown_timeout_s = shutdown_timeout_s
         self._deadline = math.inf
@@ -122,6 +122,7 @@ class Deliverer:
         """Topics → ledger → sender."""
         now = self._clock.monotonic()
         self._tiers.release(self._clock.unix_ms())
+        self._window.release()
         self._found_work = False
         room = self._room()
         if room > 0:
@@ -140,7 +141,7 @@ class Deliverer:
             self._observe.consumed(len(records))
 
     def _note(self, record: SourceRecord) -> None:
-        if self._tiers.holds(record):
+        if self._tiers.holds(record) or not self._window.admits(record):
             return
         examined = self._intake.examine(record, self._clock.unix_ms())
         if isinstance(examined, Wait):
@@ -154,21 +155,17 @@ class Deliverer:
 
     def _room(self) -> int:
         """How many records may be read now; while the receiver is switched off, one if there is none to probe with."""
-        if self._ledger.uncommitted_bytes >= _MAX_UNCOMMITTED_BYTES:
-            return 0
         if self._sender.is_holding:
             return 0 if self._ledger.uncommitted else 1
-        return self._max_uncommitted - self._ledger.uncommitted
+        return self._window.room
 
     def _make_room(self) -> None:
         """Lets no campaign in trouble fill the window; as long as half of it is free, nobody is in anybody's way."""
         if self._sender.is_holding:
             return
-        ledger = self._ledger
-        taken = max(ledger.uncommitted / self._max_uncommitted, ledger.uncommitted_bytes / _MAX_UNCOMMITTED_BYTES)
-        if taken >= 1:
+        if self._window.is_crowded:
             self._sender.make_room(0)
-        elif taken > _PLENTY_TAKEN:
+        elif self._window.taken > _PLENTY_TAKEN:
             self._sender.make_room(_FEW)
 
     def _report(self) -> None:
@@ -224,5 +221,6 @@ class Deliverer:
         for partition in partitions:
             self._ledger.disown(partition, self._dispatcher.flying_records(partition))
         self._tiers.forget(partitions)
+        self._window.forget(partitions)
         self._sender.drop_unowned()
         self._observe.disowned(partitions)

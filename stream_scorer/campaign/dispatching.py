@@ -2,7 +2,9 @@
 
 Campaigns take turns. A campaign may have at most as many requests under way as there are free slots: alone it takes
 half of them, the next one half of what is left. A campaign whose last attempt failed has an eighth of the slots until
-an attempt succeeds. All campaigns that fail or are slow have half of the slots together, however many they are.
+an attempt succeeds. All campaigns that fail or are slow have half of the slots together, however many they are. A
+campaign whose receiver asks to be left alone (429, ``Retry-After``) is: none of its callbacks is sent until then, and
+one first after it. Those that wait meanwhile have not failed, and no round is counted for them.
 
 Retries are callbacks with a time from which they are due: they wait here, no thread waits with them.
 """
@@ -71,12 +73,23 @@ class Dispatcher:
         else:
             self._enqueue(lane, job)
 
-    def answered(self, job: Job, *, failed: bool) -> bool:
-        """An attempt has ended. Returns whether its campaign fails where it did not before, or the other way round."""
+    def answered(self, job: Job, now: float, *, failed: bool, leave_alone_s: float = 0.0) -> bool:
+        """An attempt has ended. Returns whether its campaign fails where it did not before, or the other way round.
+
+        Args:
+            job: the attempt's.
+            now: monotonic seconds.
+            failed: whether it has to be repeated.
+            leave_alone_s: how long the receiver wants nothing of this campaign.
+        """
         lane = self._lane(job)
         key = key_of(job.record)
-        lane.flying.pop(key, None)
+        sent_at = lane.flying.pop(key, now)
         self._flying.pop(key, None)
+        if leave_alone_s > 0:
+            lane.close(now, leave_alone_s)
+        elif not failed:
+            lane.succeeded(sent_at)
         changed, lane.failing = lane.failing is not failed, failed
         return changed
 
@@ -125,12 +138,15 @@ class Dispatcher:
         Nothing is kept: within a partition receipts are written in order, so the oldest that waits holds up all behind
         it. What is under way shows whether the campaign recovers.
         """
-        taken = {lane.campaign_id for lane in self._lanes.values() if lane.waiting > few and lane.is_troubled(now)}
+        lanes = [lane for lane in self._lanes.values() if lane.waiting > few and lane.is_troubled(now)]
         diverted = []
-        for campaign_id in taken:
-            ready = self._lanes[campaign_id].ready
-            diverted += [divert(self._counted(job), self._rules, now_ms) for job in ready]
-            ready.clear()
+        for lane in lanes:
+            if lane.closed_until is not None:
+                diverted += self._pace_closed(lane, now, now_ms)
+                continue
+            diverted += [divert(self._counted(job), self._rules, now_ms) for job in lane.ready]
+            lane.ready.clear()
+        taken = {lane.campaign_id for lane in lanes if lane.closed_until is None}
         for entry in self._later if taken else ():
             if entry[2].callback.campaign_id in taken:
                 cut = cut_short(entry[2], self._rules, now_ms)
@@ -210,7 +226,11 @@ class Dispatcher:
 
     def _next(self, lane: Lane, out: Turn, now: float, now_ms: int) -> Job | None:
         """A callback of this campaign that may be sent now."""
-        if lane.ready and not self._has_slot(lane, now):
+        wait_s = lane.closed_s(now)
+        if wait_s > self._rules.patience_s:
+            out.postponed.extend(pace(self._counted(job), self._rules, now_ms, wait_s) for job in lane.ready)
+            lane.ready.clear()
+        if lane.ready and (wait_s > 0 or not self._has_slot(lane, now)):
             return None
         while lane.ready:
             job = self._counted(lane.ready.popleft())
@@ -227,9 +247,22 @@ class Dispatcher:
         del self._turns[lane.campaign_id]
         return None
 
+    def _pace_closed(self, lane: Lane, now: float, now_ms: int) -> list[Postponed]:
+        """Takes out what waits for a receiver that asked to be left alone.
+
+        A round that has begun stays: its own turn comes first, and putting it off would count it as failed.
+        """
+        wait_s = max(lane.closed_s(now), self._rules.delay_s(1))
+        begun = deque(job for job in lane.ready if job.tries)
+        paced = [pace(self._counted(job), self._rules, now_ms, wait_s) for job in lane.ready if not job.tries]
+        lane.ready = begun
+        return paced
+
     def _has_slot(self, lane: Lane, now: float) -> bool:
-        limit = self._size - len(self._flying)
-        if lane.failing:
+        limit = min(self._size - len(self._flying), lane.width)
+        if lane.closed_until is not None:
+            limit = min(limit, 1)
+        elif lane.failing:
             limit = min(limit, max(1, self._size // _FAILING_SHARE))
         if len(lane.flying) >= limit:
             return False

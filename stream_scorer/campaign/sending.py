@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from stream_scorer.core.callbacks import DeliveryKind
 from stream_scorer.core.delivering import Again, SwitchedOff, conclude
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 
 _ANY_NUMBER = 1_000_000
+_TOO_MANY_REQUESTS: Final = 429
+# How long a receiver is left alone that says 429, and not for how long.
+_UNNAMED_PAUSE_S: Final = 1.0
 
 
 class DeliveryPool(Protocol):
@@ -101,7 +104,8 @@ class Sender:
         """Takes the answers that have arrived, waiting up to ``wait_s`` for the first, and reacts to them."""
         for job, answer in self._pool.answers(wait_s):
             self._observe.attempted(answer)
-            if self._dispatcher.answered(job, failed=answer.kind is DeliveryKind.TRY_LATER):
+            now, failed = self._clock.monotonic(), answer.kind is DeliveryKind.TRY_LATER
+            if self._dispatcher.answered(job, now, failed=failed, leave_alone_s=_leave_alone_s(answer)):
                 self._observe.turned(job.callback.campaign_id, answer)
             self._react(job, answer)
 
@@ -163,3 +167,12 @@ class Sender:
             self._hold.probe = job
         else:
             self._dispatcher.add(job, now)
+
+
+def _leave_alone_s(answer: DeliveryAnswer) -> float:
+    """How long the receiver wants to hear nothing; 0: it did not say so."""
+    if answer.kind is not DeliveryKind.TRY_LATER:
+        return 0.0
+    if answer.retry_after_s is not None and answer.retry_after_s > 0:
+        return answer.retry_after_s
+    return _UNNAMED_PAUSE_S if answer.status == _TOO_MANY_REQUESTS else 0.0

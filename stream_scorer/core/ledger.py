@@ -50,6 +50,7 @@ class _Owned(Generic[OutcomeT]):
     rows: deque[SourceRecord]
     finished: dict[int, OutcomeT]
     pending: dict[int, SourceRecord]
+    bytes: int = 0
 
 
 class RecordLedger(Generic[OutcomeT]):
@@ -110,6 +111,11 @@ class RecordLedger(Generic[OutcomeT]):
         """The partitions owned now."""
         return list(self._owned)
 
+    def size(self, partition: Partition) -> tuple[int, int]:
+        """Rows of a partition that are not committed yet, finished or not, and the bytes of their values."""
+        owned = self._owned.get(partition)
+        return (len(owned.rows), owned.bytes) if owned is not None else (0, 0)
+
     # --- records
 
     def read(self, record: SourceRecord) -> bool:
@@ -123,6 +129,7 @@ class RecordLedger(Generic[OutcomeT]):
             return False
         owned.next_to_read = record.offset + 1
         owned.rows.append(record)
+        owned.bytes += len(record.value or b"")
         self.uncommitted += 1
         self.uncommitted_bytes += len(record.value or b"")
         if self._remembered or self._orphans:
@@ -229,6 +236,7 @@ class RecordLedger(Generic[OutcomeT]):
         while rows and rows[0].offset < offset:
             record = rows.popleft()
             done.append(record)
+            owned.bytes -= len(record.value or b"")
             if owned.finished.pop(record.offset, None) is None:
                 owned.pending.pop(record.offset, None)
         self._forget_rows(done)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support_delivering import (
+    CALLBACKS,
     DELAYS_S,
     START_MS,
     TIERS,
@@ -23,7 +24,8 @@ from support_delivering import (
     refused,
 )
 
-from stream_scorer.core.callbacks import CallbackOutcome
+from stream_scorer.core.callback_records import callback_value
+from stream_scorer.core.callbacks import CallbackOutcome, DeliveryAnswer, DeliveryKind
 from stream_scorer.core.delivering import (
     Again,
     DeliveryRules,
@@ -42,7 +44,7 @@ from stream_scorer.core.events import SourceRecord
 if TYPE_CHECKING:
     import random
 
-    from stream_scorer.core.callbacks import Callback, DeliveryAnswer
+    from stream_scorer.core.callbacks import Callback
 
 RULES = DeliveryRules((60.0, 600.0, 3600.0, 21600.0))
 
@@ -326,6 +328,40 @@ class TestIsolation:
         assert untried, "those that only waited were put off without an attempt"
         assert {one.campaign_id for one in moved} == {"hangs"}
 
+    @pytest.mark.parametrize(("topic", "numbers"), [("retry-1", (0, 1)), ("callbacks", (0,))])
+    def test_partitions_whose_heads_hang_leave_the_others_room(self, topic: str, numbers: tuple[int, ...]) -> None:
+        world = World(lambda _, one: later(latency_ms=10_000) if one.campaign_id == "hangs" else delivered(20))
+        for n in range(600):
+            value = CALLBACKS.encode(callback_value(callback(f"hang-{n}", "hangs")))
+            world.write(topic, b"k", value, (), numbers[n % len(numbers)])
+        bench = Bench(world, slots=32, max_uncommitted=200)
+        fed: list[float] = []
+
+        def feed() -> None:
+            if len(fed) < 400 and world.now - 1_000 > len(fed) / 10:
+                fed.append(world.now)
+                value = CALLBACKS.encode(callback_value(callback(f"cb-{len(fed) - 1}")))
+                world.write("callbacks", b"k", value, (), 1)
+
+        bench.run(lambda: len(fed) == 400 and world.now > fed[-1] + 5, feed)
+        waits = [
+            at.at_s - fed[int(at.callback.callback_id[3:])]
+            for at in world.attempts
+            if at.callback.campaign_id != "hangs"
+        ]
+        assert len(waits) == 400
+        assert max(waits) <= 0.5, "the longest step of the simulated clock"
+        moved = {read(record).campaign_id for tier in TIERS for record in world.topic(tier)}
+        assert moved == {"hangs"}
+
+    def test_a_partition_that_was_full_is_read_on_and_nothing_is_skipped(self) -> None:
+        world = World(
+            lambda w, one: later(latency_ms=10_000) if one.campaign_id == "hangs" and w.now < 1_060 else delivered(20)
+        )
+        world.plan(callback(f"cb-{n}", "hangs" if n % 3 else "well") for n in range(900))
+        Bench(world, slots=32, max_uncommitted=60).run_dry()
+        assert world.outcomes() == {f"cb-{n}": "DELIVERED" for n in range(900)}
+
     def test_a_healthy_backlog_of_one_campaign_is_never_put_off(self) -> None:
         world = always(delivered(1_500))
         world.plan(callback(f"cb-{n}") for n in range(400))
@@ -380,6 +416,63 @@ class TestPace:
         Bench(world, max_per_minute=5).run_dry()
         assert Counter(world.outcomes().values()) == {"DELIVERED": 9, "GAVE_UP": 1}
         assert world.sent()["cb-9"] == 12
+
+
+class TestLeftAlone:
+    """A receiver that says 429 is left alone by the campaign that it said it to, and by all of that."""
+
+    @staticmethod
+    def limited(world: World, taken: list[float], per_s: int, retry_after_s: float | None) -> DeliveryAnswer:
+        if sum(world.now - at < 1 for at in taken[-per_s:]) >= per_s:
+            return DeliveryAnswer(DeliveryKind.TRY_LATER, "HTTP 429", 429, 20.0, retry_after_s)
+        taken.append(world.now)
+        return delivered(20)
+
+    @pytest.mark.parametrize(
+        ("retry_after_s", "max_uncommitted"), [(2.0, 10_000), (None, 10_000), (2.0, 200), (20.0, 10_000)]
+    )
+    def test_a_receiver_that_limits_its_rate_gets_everything(
+        self, retry_after_s: float | None, max_uncommitted: int
+    ) -> None:
+        taken: list[float] = []
+        world = World(
+            lambda w, one: self.limited(w, taken, 20, retry_after_s) if one.campaign_id == "much" else delivered(20)
+        )
+        world.plan(callback(f"cb-{n}", "much") for n in range(1_000))
+        world.plan(callback(f"other-{n}", "other") for n in range(30))
+        Bench(world, slots=32, max_uncommitted=max_uncommitted).run_dry()
+        assert set(world.outcomes().values()) == {"DELIVERED"}
+        assert len(world.outcomes()) == 1_030
+        refused = len(world.attempts) - 1_030
+        assert refused < 400, "not every slot once in each pause"
+        if max_uncommitted > 1_000:  # else it is also how long it takes to read them
+            assert world.last_sent("other-") - 1_000 < 2, "others are not left alone"
+
+    def test_nothing_is_sent_before_and_one_first_after_it(self) -> None:
+        asks_until = 1_010.0
+        world = World(lambda w, _: later(3.0) if w.now < asks_until else delivered(200))
+        world.plan(callback(f"cb-{n}") for n in range(100))
+        bench = Bench(world, slots=32)
+        bench.run_dry()
+        times = [attempt.at_s for attempt in world.attempts]
+        first = sum(at < 1_001 for at in times)
+        assert first <= 16, "what was under way"
+        later_times = times[first:]
+        gaps = [second - one for one, second in itertools.pairwise([times[0], *later_times]) if second < asks_until + 3]
+        assert min(gaps[:3]) >= 3, "one request in each pause"
+        opened = next(at for at in times if at >= asks_until)
+        assert sum(opened <= at < opened + 0.2 for at in times) == 1, "then one, and the others when that succeeded"
+        assert set(world.outcomes().values()) == {"DELIVERED"}
+
+    def test_who_waits_for_a_long_pause_waits_in_a_tier_and_no_round_is_counted(self) -> None:
+        world = World(lambda w, _: later(100.0) if w.now < 1_100 else delivered())
+        world.plan(callback(f"cb-{n}") for n in range(100))
+        Bench(world, slots=4).run_dry()
+        assert set(world.outcomes().values()) == {"DELIVERED"}
+        attempts = Counter(found[0]["attempts"] for found in world.receipts().values())
+        assert attempts[1] >= 96
+        assert sum(attempts.values()) == 100
+        assert not [at for at in world.attempts if 1_001 < at.at_s < 1_100]
 
 
 class TestExactlyOnce:
