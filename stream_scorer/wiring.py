@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 # How often the loop may stand still before /livez says so: several times what any of its calls may take.
 _LIVE_LIMIT_S: Final = 120.0
+# Under the newer group protocol the brokers decide; this is their default.
+_BROKERS_SESSION_MS: Final = 45_000
 _MAX_RECORD_BYTES: Final = 4 * 1024 * 1024
 
 
@@ -102,8 +104,9 @@ class ScoringService:
             max_contacts_per_minute=settings.scoring.max_contacts_per_minute,
         )
         log = client_logger()
+        consumer = consumer_config(settings, logger=log)
         source = Source(
-            consumer_config(settings, logger=log),
+            consumer,
             [settings.topics.features],
             wait=lambda seconds: not self._stopping.wait(seconds),
         )
@@ -120,6 +123,7 @@ class ScoringService:
             observe=observe,
             stopping=self._stopping,
             max_uncommitted=settings.scoring.max_uncommitted,
+            session_timeout_s=int(consumer.get("session.timeout.ms", _BROKERS_SESSION_MS)) / 1000,
             revoke_wait_s=settings.scoring.revoke_wait_s,
             shutdown_timeout_s=settings.scoring.shutdown_timeout_s,
         ).run()

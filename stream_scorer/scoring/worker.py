@@ -56,6 +56,7 @@ class Worker:
         publisher: Publisher,
         stopping: threading.Event,
         max_uncommitted: int,
+        session_timeout_s: float,
         revoke_wait_s: float,
         shutdown_timeout_s: float,
     ) -> None:
@@ -68,12 +69,15 @@ class Worker:
         self._clock = clock
         self._observe = observe
         self._max_uncommitted = max_uncommitted
+        self._session_timeout_s = session_timeout_s
         self._revoke_wait_s = revoke_wait_s
         self._shutdown_timeout_s = shutdown_timeout_s
         self._stopping = stopping
         self._source = source
         self._publisher = publisher
         self._read_at = 0.0
+        self._looped_at = math.inf
+        self._doubtful_until = 0.0
         self._reported_at = 0.0
         self._deadline = math.inf
         self._found_work = False
@@ -91,8 +95,10 @@ class Worker:
         self._source.subscribe(self)
         try:
             while not self._stopping.is_set() and self._asker.stop_reason is None:
+                self._notice_gap()
                 self._take_in()
-                self._asker.send()
+                if not self._is_doubtful:
+                    self._asker.send()
                 self._asker.look()
                 self._asker.collect(self._wait_s())
                 self._publisher.publish_due()
@@ -104,6 +110,17 @@ class Worker:
 
     # --- the steps
 
+    def _notice_gap(self) -> None:
+        """After a stop longer than the session others have the partitions, but nobody has told us yet: buy nothing."""
+        now = self._clock.monotonic()
+        if now - self._looped_at > self._session_timeout_s:
+            self._doubtful_until = now + self._session_timeout_s / 2  # a heartbeat is answered within
+        self._looped_at = now
+
+    @property
+    def _is_doubtful(self) -> bool:
+        return self._clock.monotonic() < self._doubtful_until
+
     def _take_in(self) -> None:
         """Topic → ledger → batcher."""
         now = self._clock.monotonic()
@@ -111,7 +128,7 @@ class Worker:
         self._batcher.expects_more = room > 0
         if room > 0:
             self._source.resume()
-        elif now - self._read_at < _PAUSE_AFTER_S:
+        elif now - self._read_at < _PAUSE_AFTER_S and not self._is_doubtful:
             self._found_work = False
             return
         else:
@@ -189,6 +206,7 @@ class Worker:
 
     def owned(self, partition: Partition, *, start_offset: int, next_offset: int) -> None:
         """An assignment begins."""
+        self._doubtful_until = 0.0
         self._ledger.own(partition, start_offset=start_offset, next_offset=next_offset)
         self._observe.assigned(partition, next_offset)
 
