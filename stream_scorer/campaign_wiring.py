@@ -53,7 +53,7 @@ _MAX_RECORD_BYTES: Final = 4 * 1024 * 1024
 _SLOTS: Final = 32
 # Callbacks read and not yet committed: what a crash can repeat at most, and how far others can go on behind a callback
 # that takes as long as an attempt may.
-_MAX_UNCOMMITTED: Final = 10_000
+_MAX_UNCOMMITTED: Final = 40_000
 # What a callback's record may grow by on its way through the tiers: attempts, times, and headers that say why.
 _GROWTH_BYTES: Final = 4_096
 # A callback about one contact with the longest ids fits into this with ease.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from stream_scorer.core.events import SourceRecord
     from stream_scorer.core.ledger import RecordLedger
 
-_MAX_BYTES: Final = 64 * 1024 * 1024
+_MAX_BYTES: Final = 128 * 1024 * 1024
 _TIERS_SHARE: Final = 0.5
 
 
