@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from stream_scorer.admin import AdminServer
+from stream_scorer.clock import Clock
 from stream_scorer.core.avro import Codec
 from stream_scorer.core.batching import Batcher
 from stream_scorer.core.features import ContactChecker, FeatureList
@@ -26,7 +27,6 @@ from stream_scorer.kafka.source import Source
 from stream_scorer.kafka.writing import make_sink
 from stream_scorer.schema_files import SchemaFile, load_schema
 from stream_scorer.scoring.asking import Asker
-from stream_scorer.scoring.clock import Clock
 from stream_scorer.scoring.encoding import Encoder, OutputTopics
 from stream_scorer.scoring.holding import Holding
 from stream_scorer.scoring.intake import Intake

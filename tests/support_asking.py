@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from support_core import TOPIC, answered, contact, ids, record, rules, server_error
 
+from stream_scorer.clock import Clock
 from stream_scorer.core.batching import Batcher
 from stream_scorer.core.events import Partition, Rejected
 from stream_scorer.core.ledger import Ledger
 from stream_scorer.genesys.quota import Quota
 from stream_scorer.genesys.wire import body_overhead
 from stream_scorer.scoring.asking import Asker
-from stream_scorer.scoring.clock import Clock
 from stream_scorer.scoring.holding import Hold, Holding
 from stream_scorer.scoring.waiting import Wait, Waits
 

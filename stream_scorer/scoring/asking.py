@@ -21,10 +21,10 @@ from stream_scorer.scoring.witnesses import Witnesses
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from stream_scorer.clock import Clock
     from stream_scorer.core.batching import Batcher
     from stream_scorer.core.events import Answer, Partition, SourceRecord
     from stream_scorer.core.ledger import Ledger
-    from stream_scorer.scoring.clock import Clock
     from stream_scorer.scoring.holding import Holding
     from stream_scorer.scoring.observing import Observer
     from stream_scorer.scoring.ports import Pool, Quota

@@ -17,10 +17,10 @@ from stream_scorer.scoring.waiting import Waits
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from stream_scorer.clock import Clock
     from stream_scorer.core.events import Answer, Outcome, Partition
     from stream_scorer.core.requests import Request
     from stream_scorer.kafka.sink import Publication
-    from stream_scorer.scoring.clock import Clock
     from stream_scorer.scoring.ports import Log, Metrics, Quota
     from stream_scorer.scoring.waiting import Wait
 

@@ -18,11 +18,11 @@ from stream_scorer.kafka.sink import Committed, OutRecord, RecordsRefused
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from stream_scorer.clock import Clock
     from stream_scorer.core.avro import Codec
     from stream_scorer.core.ledger import Head, Ledger
     from stream_scorer.kafka.committing import Group, Sink
     from stream_scorer.kafka.sink import Publication
-    from stream_scorer.scoring.clock import Clock
     from stream_scorer.scoring.encoding import Encoder
     from stream_scorer.scoring.observing import Observer
 

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Iterable
 
+    from stream_scorer.clock import Clock
     from stream_scorer.core.batching import Batcher
     from stream_scorer.core.events import Partition
     from stream_scorer.core.ledger import Ledger
     from stream_scorer.kafka.source import Source
     from stream_scorer.scoring.asking import Asker
-    from stream_scorer.scoring.clock import Clock
     from stream_scorer.scoring.holding import Holding
     from stream_scorer.scoring.intake import Intake
     from stream_scorer.scoring.observing import Observer

@@ -44,6 +44,7 @@ ROOMS: dict[str, set[str]] = {
     "calculator": {"core", "errors", "genesys", "library"},
     "wiring": {
         "admin",
+        "clock",
         "core",
         "errors",
         "genesys",

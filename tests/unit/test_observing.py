@@ -8,11 +8,11 @@ import pytest
 from support_core import answered, contact, no_connection, server_error
 from test_telemetry import samples
 
+from stream_scorer.clock import Clock
 from stream_scorer.core.batching import Lane
 from stream_scorer.core.events import Partition
 from stream_scorer.core.requests import Request
 from stream_scorer.genesys.quota import Quota
-from stream_scorer.scoring.clock import Clock
 from stream_scorer.scoring.holding import Cause, Holding
 from stream_scorer.scoring.observing import Observer
 from stream_scorer.scoring.waiting import Wait

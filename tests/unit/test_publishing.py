@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from stream_scorer.clock import Clock
 from stream_scorer.core.auditing import verify_chain
 from stream_scorer.core.avro import Codec
 from stream_scorer.core.events import Contact, Partition, Rejected, RequestFacts, Scored, SourceRecord
@@ -14,7 +15,6 @@ from stream_scorer.core.ledger import Ledger
 from stream_scorer.errors import BrokerUnavailable, ProducerFenced
 from stream_scorer.kafka.sink import Committed, Failed, RecordsRefused
 from stream_scorer.schema_files import SchemaFile, load_schema
-from stream_scorer.scoring.clock import Clock
 from stream_scorer.scoring.encoding import Encoder, OutputTopics
 from stream_scorer.scoring.publishing import Publisher
 
