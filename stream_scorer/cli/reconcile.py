@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Annotated, Any, Final
@@ -17,7 +17,7 @@ from rich.text import Text
 
 from stream_scorer.cli.options import ConfigOption
 from stream_scorer.core.callback_findings import CallbackReport
-from stream_scorer.core.findings import Finding, PartitionReport, Report
+from stream_scorer.core.findings import PartitionReport, Report
 from stream_scorer.errors import BrokerRefused, CheckFailed, NothingToCheck
 from stream_scorer.kafka.topics import existing_topics
 from stream_scorer.reconciliation import Progress as Tell
@@ -112,11 +112,7 @@ def print_report(report: Report, console: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    for note in report.notes:
-        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
-    _print_findings(report.findings, sum(report.counts.values()), console)
-    if report.holds:
-        console.print(report.verdict, markup=False, highlight=False, soft_wrap=True, style="green")
+    _print_judgement(report, sum(report.counts.values()), console)
 
 
 def print_callbacks(report: CallbackReport, console: Console) -> None:
@@ -129,19 +125,20 @@ def print_callbacks(report: CallbackReport, console: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    _print_judgement(report, sum(report.violations.values()), console)
+
+
+def _print_judgement(report: Report | CallbackReport, found: int, console: Console) -> None:
+    """Print what limits the statement, the findings, and that it holds if it does."""
     for note in report.notes:
         console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
-    _print_findings(report.findings, sum(report.violations.values()), console)
-    if report.holds:
-        console.print(report.verdict, markup=False, highlight=False, soft_wrap=True, style="green")
-
-
-def _print_findings(findings: Sequence[Finding], total: int, console: Console) -> None:
-    for finding in findings[:_SHOWN]:
+    for finding in report.findings[:_SHOWN]:
         console.print(str(finding), markup=False, highlight=False, soft_wrap=True, style="red")
-    more = total - min(len(findings), _SHOWN)
+    more = found - min(len(report.findings), _SHOWN)
     if more:
         console.print(f"… and {more:,} more", style="red")
+    if report.holds:
+        console.print(report.verdict, markup=False, highlight=False, soft_wrap=True, style="green")
 
 
 def _table(report: Report, console: Console) -> Table:

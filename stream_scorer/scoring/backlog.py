@@ -62,7 +62,12 @@ class Backlog:
 
     @property
     def _kinds(self) -> tuple[deque[Request], ...]:
-        return self._first, self._waiting, self._isolating, self._witnesses, self._probed
+        return *self._in_turn, self._witnesses, self._probed
+
+    @property
+    def _in_turn(self) -> tuple[deque[Request], ...]:
+        """What `take` hands out by itself."""
+        return self._first, self._waiting, self._isolating
 
     @property
     def first(self) -> Request | None:
@@ -77,12 +82,12 @@ class Backlog:
     @property
     def failing(self) -> int:
         """How many requests wait that the API failed."""
-        return sum(request.failing for kind in self._kinds[:3] for request in kind)
+        return sum(request.failing for kind in self._in_turn for request in kind)
 
     @property
     def has_others(self) -> bool:
         """Whether anything waits that was never failed: its answers will be evidence."""
-        return self._batcher.waiting > 0 or any(not one.failing for kind in self._kinds[:3] for one in kind)
+        return self._batcher.waiting > 0 or any(not one.failing for kind in self._in_turn for one in kind)
 
     def contacts(self, now: float) -> int:
         """Contacts that a probe could ask about now, in the batcher too."""
@@ -119,7 +124,7 @@ class Backlog:
             nothing = [request for request in waiting if not (request.asked_before or request.lone_failures)]
             waiting.clear()
             waiting.extend(found_out)
-            for request in nothing:
+            for request in filter(None, map(self._still_wanted, nothing)):
                 for contact in request.everyone:
                     self._batcher.add(contact, now)
 
@@ -141,7 +146,7 @@ class Backlog:
         return (
             self._batcher.has_full
             or (due_at is not None and due_at <= now)
-            or any(request.not_before <= now for kind in self._kinds[:3] for request in kind)
+            or any(request.not_before <= now for kind in self._in_turn for request in kind)
         )
 
     def is_begun(self, until: float) -> bool:

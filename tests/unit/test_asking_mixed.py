@@ -72,6 +72,19 @@ class TestABrokenContract:
         assert set(world.results.values()) == {"scored"}
         assert len(world.sent) - before <= 4
 
+    def test_what_went_to_another_worker_meanwhile_is_not_bought_here(self) -> None:
+        world = World(always(refused()))
+        world.own(1)
+        world.feed(numbered(500), 0)
+        world.feed(numbered(500, "gone"), 1)
+        world.run_until(lambda: world.holding.current is not None)
+        world.disown(1)
+        world.api = ok
+        before = len(world.sent)
+        world.finish()
+        assert not any(name.startswith("gone") for sent in world.sent[before:] for name in sent.names)
+        assert not world.ledger._orphans
+
 
 class TestTheCeiling:
     def test_what_a_probe_leaves_of_a_batch_may_be_larger_than_it(self) -> None:
