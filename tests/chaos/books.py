@@ -1,0 +1,183 @@
+"""What the judge judges: everything a ``read_committed`` reader finds, the group's commits, and what others counted.
+
+Read with plain confluent_kafka, decoded with plain fastavro: a mistake of the product cannot hide itself.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from support_arena import AUDIT, PATIENCE_S, Commit, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from confluent_kafka import Message
+    from support_arena import Arena
+
+PREFIX = "stream-scorer-"
+KINDS = ("features", "scores", "review", "rejected", "audit")
+CAMPAIGN_KINDS = ("callbacks", "receipts")
+_STABLE_S = 120.0
+
+
+class Row(NamedTuple):
+    """One record of a topic."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...] = ()
+
+    @property
+    def place(self) -> str:
+        """Where it stands, as the contract writes sources."""
+        return f"{self.topic}/{self.partition}/{self.offset}"
+
+    def own_header(self, name: str) -> str | None:
+        """The last value of a header of ours; None where there is none."""
+        found = [value for given, value in self.headers if given == PREFIX + name]
+        return found[-1].decode() if found and found[-1] is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """How long something took to go on by itself after a fault had ended, and how long it may."""
+
+    fault: str
+    seconds: float
+    limit_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Resident memory of one process in MiB, sample after sample."""
+
+    process: str
+    mib: tuple[float, ...]
+
+
+@dataclass(slots=True)
+class Books:
+    """One run.
+
+    Attributes:
+        rows: every topic's records by kind (``features``, ``scores``, …), each partition's in order.
+        commits: the scoring group's commits by partition.
+        account: how often the API scored each contact, by its own account; None: nobody counted.
+        may_be_paid_again: the most contacts that the faults of the run may have cost a second time.
+        campaign: whether a campaign worker was at work, and has come to the end of the scores.
+        threshold: scores from here on are called.
+        recoveries, memory: what was measured.
+    """
+
+    rows: dict[str, list[Row]]
+    commits: dict[int, Commit]
+    account: dict[str, int] | None = None
+    may_be_paid_again: int = 0
+    campaign: bool = False
+    threshold: float = 0.75
+    recoveries: list[Recovery] = field(default_factory=list)
+    memory: list[Memory] = field(default_factory=list)
+
+    def audit_events(self) -> list[tuple[Row, dict[str, Any]]]:
+        """The audit events, decoded, in the order of their topic."""
+        return [(row, AUDIT.decode(row.value)) for row in self.rows["audit"]]
+
+
+def read_books(arena: Arena, campaign_topics: Mapping[str, str] | None = None) -> Books:
+    """Reads everything, once no worker is at work and no transaction is open."""
+    topics = {**arena.topics, **{kind: (campaign_topics or {})[kind] for kind in CAMPAIGN_KINDS if campaign_topics}}
+    numbers = _partitions(arena, topics.values())
+    places = [TopicPartition(topic, number) for topic, count in numbers.items() for number in range(count)]
+    await_stable(arena, [place for place in places if place.topic != topics["features"]])
+    commits = read_commits(arena, numbers[topics["features"]])
+    kinds = {topic: kind for kind, topic in topics.items()}
+    rows: dict[str, list[Row]] = {kind: [] for kind in topics}
+    for row in _read(arena, places):
+        rows[kinds[row.topic]].append(row)
+    if read_commits(arena, numbers[topics["features"]]) != commits:
+        raise AssertionError("somebody committed while the judge was reading: stop all workers first")
+    return Books(rows, commits, campaign=campaign_topics is not None)
+
+
+def read_commits(arena: Arena, partitions: int) -> dict[int, Commit]:
+    """The scoring group's commits, asked for until the brokers answer."""
+    with arena.reader(arena.group_id) as reader:
+        wanted = [TopicPartition(arena.topics["features"], number) for number in range(partitions)]
+
+        def ask() -> list[TopicPartition] | None:
+            try:
+                answers = reader.committed(wanted, 10)
+            except KafkaException:
+                return None
+            return None if any(answer.error is not None for answer in answers) else answers
+
+        answers: list[TopicPartition] = wait_until(ask, "the commits of the group")
+        return {a.partition: Commit(a.offset, a.metadata or "") for a in answers if a.offset >= 0}
+
+
+def await_stable(arena: Arena, places: list[TopicPartition]) -> None:
+    """Waits until no transaction is open: what a killed worker left ends with its time-out."""
+    with arena.reader() as committed, arena.reader(isolation="read_uncommitted") as written:
+
+        def ends(reader: Consumer, place: TopicPartition) -> Any:
+            return reader.get_watermark_offsets(place, 10, cached=False)
+
+        def stable() -> bool:
+            try:
+                return all(ends(committed, place) == ends(written, place) for place in places)
+            except KafkaException:
+                return False  # a broker that has just come back has no leaders yet
+
+        wait_until(stable, "the end of all open transactions", _STABLE_S)
+
+
+def _partitions(arena: Arena, topics: Iterable[str]) -> dict[str, int]:
+    with arena.reader() as reader:
+
+        def ask() -> dict[str, int] | None:
+            try:
+                known = reader.list_topics(timeout=10).topics
+            except KafkaException:
+                return None
+            found = {topic: len(known[topic].partitions) for topic in topics if topic in known}
+            return found if len(found) == len(set(topics)) else None
+
+        topics = list(topics)
+        found: dict[str, int] = wait_until(ask, f"the partitions of {topics}")
+        return found
+
+
+def _read(arena: Arena, places: list[TopicPartition]) -> Iterable[Row]:
+    with arena.reader() as reader:
+        deadline = time.monotonic() + PATIENCE_S
+        waiting = {(place.topic, place.partition) for place in places}
+        reader.assign([TopicPartition(topic, number, 0) for topic, number in waiting])
+        while waiting:
+            if time.monotonic() > deadline:
+                raise AssertionError(f"reading stands still before the end of {sorted(waiting)[:5]}")
+            # Not longer: the client waits for so many records, also when the last one has come.
+            for message in reader.consume(10_000, 0.1):
+                deadline = time.monotonic() + PATIENCE_S
+                error = message.error()
+                if error is None:
+                    yield _row(message)
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    waiting.discard((message.topic() or "", message.partition() or 0))
+                elif not error.retriable():
+                    raise KafkaException(error)
+
+
+def _row(message: Message) -> Row:
+    try:
+        headers: Any = message.headers() or ()
+    except (SystemError, UnicodeDecodeError):  # a name that is not UTF-8 cannot be one of ours
+        headers = ()
+    where: Any = (message.topic(), message.partition(), message.offset())
+    return Row(*where, message.key(), message.value(), tuple(headers))

@@ -1,0 +1,201 @@
+"""The judge: finds everything in the books of a run that breaks the contract, and says where it stands.
+
+It does not stop at the first violation: a run of half an hour is not repeated for the second one. `test_judge.py`
+plants each kind of violation and sees it found.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from hashlib import sha256
+from statistics import median
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from callback_rules import broken_callbacks
+from support_arena import AUDIT, SCORE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from books import Books, Row
+
+OUTCOMES = {"scores": "SCORED", "review": "REVIEW", "rejected": "REJECTED"}
+# A process settles in its first third; what it takes beyond this after that, it does not give back.
+GROWTH_SHARE, GROWTH_MIB = 1.2, 24.0
+_FEWEST_SAMPLES = 12
+
+
+class Violation(NamedTuple):
+    """One thing that must not be: what kind, where, and what is wrong."""
+
+    kind: str
+    place: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.place}: {self.text}"
+
+
+def violations(books: Books) -> list[Violation]:
+    """Everything that is wrong; an empty list: the contract held."""
+    committed = _committed(books)
+    outputs, found = _by_source(books)
+    entries: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
+    found += [*_broken_chains(books, entries)]
+    found += [*_broken_invariant(committed, outputs, entries, books)]
+    found += [*_out_of_order(outputs)]
+    for source in committed.keys() & outputs.keys() & entries.keys():
+        found += [*_mismatches(source, committed[source], outputs[source], entries[source])]
+    found += [*_overpaid(books, entries)]
+    if books.campaign:
+        found += [Violation(*one) for one in broken_callbacks(books)]
+    for recovery in books.recoveries:
+        if recovery.seconds > recovery.limit_s:
+            text = f"went on after {recovery.seconds:.1f} s, {recovery.limit_s:g} s are allowed"
+            found.append(Violation("slow", recovery.fault, text))
+    return [*found, *_grown(books)]
+
+
+def verdict(books: Books, most: int = 20) -> str:
+    """The violations as lines, the first of each kind before the rest; empty where there are none."""
+    found = violations(books)
+    counts = Counter(violation.kind for violation in found)
+    seen: Counter[str] = Counter()
+    ranked = []
+    for violation in found:
+        seen[violation.kind] += 1
+        ranked.append((seen[violation.kind], violation))
+    lines = [str(violation) for _, violation in sorted(ranked, key=lambda pair: pair[0])[:most]]
+    return "\n".join([", ".join(f"{number} x {kind}" for kind, number in counts.items()), *lines]) if found else ""
+
+
+def _committed(books: Books) -> dict[str, Row]:
+    """The inputs between the group's start and its committed offset, by place."""
+    below = {}
+    for row in books.rows["features"]:
+        commit = books.commits.get(row.partition)
+        if commit is not None and int(commit.metadata.removeprefix("start=")) <= row.offset < commit.offset:
+            below[row.place] = row
+    return below
+
+
+def _by_source(books: Books) -> tuple[dict[str, tuple[str, Row]], list[Violation]]:
+    outputs: dict[str, tuple[str, Row]] = {}
+    found = []
+    for kind in OUTCOMES:
+        for row in books.rows[kind]:
+            source = row.own_header("source")
+            if source is None:
+                found.append(Violation("unreadable", row.place, "an output names no source"))
+            elif source in outputs:
+                found.append(Violation("doubled", row.place, f"{source} is visible at {outputs[source][1].place} too"))
+            else:
+                outputs[source] = (kind, row)
+    return outputs, found
+
+
+def _broken_invariant(
+    committed: dict[str, Row], outputs: dict[str, Any], entries: dict[str, Any], books: Books
+) -> Iterator[Violation]:
+    for source in committed.keys() - outputs.keys():
+        yield Violation("lost", source, "is committed and has no output")
+    for source in committed.keys() - entries.keys():
+        yield Violation("unaudited", source, "is committed and has no audit entry")
+    for source in outputs.keys() - committed.keys():
+        yield Violation("early", source, f"has an output at {outputs[source][1].place} and is not committed")
+    for source in entries.keys() - committed.keys():
+        yield Violation("early", source, "has an audit entry and is not committed")
+    ends: dict[int, int] = {}
+    for row in books.rows["features"]:
+        ends[row.partition] = row.offset
+    for partition, last in ends.items():
+        commit = books.commits.get(partition)
+        if commit is None or commit.offset <= last:
+            text = f"the group stands at {commit.offset if commit else 'no commit'}, the last record at {last}"
+            yield Violation("stuck", f"partition {partition}", text)
+
+
+def _out_of_order(outputs: dict[str, tuple[str, Row]]) -> Iterator[Violation]:
+    rows: dict[tuple[str, int, str], list[tuple[int, int, str]]] = defaultdict(list)
+    for source, (_, row) in outputs.items():
+        input_partition, _, offset = source.rpartition("/")
+        rows[row.topic, row.partition, input_partition].append((row.offset, int(offset), row.place))
+    for (_, _, input_partition), triples in rows.items():
+        highest = -1
+        for _, offset, place in sorted(triples):
+            if offset < highest:
+                yield Violation("reordered", place, f"{input_partition}/{offset} stands behind {highest}")
+            highest = max(highest, offset)
+
+
+def _broken_chains(books: Books, entries: dict[str, tuple[dict[str, Any], dict[str, Any]]]) -> Iterator[Violation]:
+    """Verifies every chain, and collects the entries by their source."""
+    tips: dict[str, tuple[int, bytes]] = {}
+    for row, event in books.audit_events():
+        chain = event["chain_id"]
+        sequence, tip = tips.get(chain, (0, b""))
+        if row.key != chain.encode():
+            yield Violation("chain", row.place, "the key is not the chain id")
+        if (event["sequence"], event["previous_hash"]) != (sequence, tip):
+            yield Violation("chain", row.place, f"sequence {event['sequence']} is not linked to {sequence - 1}")
+        if event["hash"] != sha256(AUDIT.body({**event, "hash": b""})).digest():
+            yield Violation("chain", row.place, "the hash is not that of its content")
+        tips[chain] = (event["sequence"] + 1, event["hash"])
+        counted = Counter(entry["outcome"] for entry in event["contacts"])
+        counts = {name: counted[outcome] for name, outcome in zip(("scored", "review", "rejected"), OUTCOMES.values())}  # noqa: B905
+        if event["counts"] != {"received": len(event["contacts"]), **counts}:
+            yield Violation("mismatch", row.place, f"counts {event['counts']} are not those of its entries")
+        for entry in event["contacts"]:
+            if entry["source"] in entries:
+                yield Violation("audited twice", row.place, f"{entry['source']} stands in another event too")
+            entries[entry["source"]] = (entry, event)
+
+
+def _mismatches(source: str, row: Row, output: tuple[str, Row], audit: Any) -> Iterator[Violation]:
+    (kind, out), (entry, event) = output, audit
+    if entry["outcome"] != OUTCOMES[kind]:
+        yield Violation("mismatch", out.place, f"{source} is audited as {entry['outcome']}")
+    if out.own_header("batch") != event["batch_id"]:
+        yield Violation("mismatch", out.place, f"{source} is audited under another batch")
+    if kind == "rejected":
+        truncated = out.own_header("error-truncated")
+        if out.value != (None if truncated else row.value) or (out.key != row.key and not truncated):
+            yield Violation("mismatch", out.place, f"is not, byte for byte, {source}")
+        return
+    score = SCORE.decode(out.value)
+    if not out.key == row.key == score["contact_id"].encode():
+        yield Violation("mismatch", out.place, f"is about {score['contact_id']}, {source} about {row.key!r}")
+    for name in ("contact_id", "score", "confidence_lower", "confidence_upper"):
+        both_nan = score[name] != score[name] and entry[name] != entry[name]
+        if score[name] != entry[name] and not both_nan:
+            yield Violation("mismatch", out.place, f"{name} is not that of its audit entry")
+
+
+def _overpaid(books: Books, entries: dict[str, Any]) -> Iterator[Violation]:
+    if books.account is None:
+        return
+    needed: Counter[str] = Counter()
+    for entry, _ in entries.values():
+        # What was scored and then refused by the broker was needed once as well.
+        if entry["outcome"] != "REJECTED" or tuple(entry["reasons"]) == ("unpublishable",):
+            needed[entry["contact_id"]] += 1
+    for contact_id, times in needed.items():
+        if books.account.get(contact_id, 0) < times:
+            yield Violation(
+                "unpaid", contact_id, f"has {times} scores, the API gave {books.account.get(contact_id, 0)}"
+            )
+    again = sum(books.account.values()) - sum(needed.values())
+    if again > books.may_be_paid_again:
+        worst = max(books.account, key=lambda contact_id: books.account[contact_id] - needed[contact_id])  # type: ignore[index]
+        text = f"{again} contacts were paid once more, {books.may_be_paid_again} are allowed"
+        yield Violation("overpaid", f"the API's account (worst: {worst})", text)
+
+
+def _grown(books: Books) -> Iterator[Violation]:
+    for memory in books.memory:
+        third = len(memory.mib) // 3
+        if len(memory.mib) < _FEWEST_SAMPLES:
+            continue
+        settled, last = median(memory.mib[third : 2 * third]), median(memory.mib[-third:])
+        if last > settled * GROWTH_SHARE + GROWTH_MIB:
+            yield Violation("grew", memory.process, f"from {settled:.0f} to {last:.0f} MiB")
