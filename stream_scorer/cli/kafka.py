@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from rich.console import Console
 
+from stream_scorer.errors import UsageError
 from stream_scorer.local.kafka import EmbeddedKafka, KafkaConfig, Running
+from stream_scorer.local.kafka_cluster import SIZES, EmbeddedCluster, RunningNodes, cluster_size
 from stream_scorer.local.kafka_config import DEFAULT_PORT, default_data_dir
 
 if TYPE_CHECKING:
@@ -31,37 +33,63 @@ Port = Annotated[
     int | None,
     typer.Option(help="Where clients connect, on 127.0.0.1.", show_default=str(DEFAULT_PORT), min=1, max=65535),
 ]
+Nodes = Annotated[
+    int | None,
+    typer.Option(
+        help="How many nodes: 1, 3 or 5; with several, each record has three copies. 350 MB of memory a node.",
+        show_default="1, or what the folder holds",
+    ),
+]
 Foreground = Annotated[bool, typer.Option("--foreground", help="Stay, and stop Kafka with Ctrl-C.")]
 
 
 @app.command()
-def start(data_dir: DataDir = None, port: Port = None, foreground: Foreground = False) -> None:
+def start(data_dir: DataDir = None, port: Port = None, nodes: Nodes = None, foreground: Foreground = False) -> None:
     """Start Kafka, or find the one that runs already. The first start fetches it (45 MB)."""
-    kafka = EmbeddedKafka(KafkaConfig(data_dir=data_dir or default_data_dir(), port=port))
+    kafka = _kafka(data_dir, port, nodes)
     if foreground:
         _stay(kafka)
     found = kafka.status()
     with shown_progress() as progress:
         running = kafka.start(progress)
-    typer.echo(_where(running, "Apache Kafka is running" if found is None else "Apache Kafka was running already"))
+    was_there = found is not None and _is_whole(found)
+    typer.echo(_where(running, "Apache Kafka was running already" if was_there else "Apache Kafka is running"))
     typer.echo(f"stop it with: stream-scorer kafka stop{_same_folder(data_dir)}")
 
 
 @app.command()
 def stop(data_dir: DataDir = None) -> None:
     """Stop Kafka; its data stay."""
-    stopped = EmbeddedKafka(KafkaConfig(data_dir=data_dir or default_data_dir())).stop()
+    stopped = _kafka(data_dir).stop()
     typer.echo("Apache Kafka is stopped" if stopped else "Apache Kafka was not running")
 
 
 @app.command()
 def status(data_dir: DataDir = None) -> None:
-    """Say whether Kafka runs; exit 0 when it does, else 1."""
-    running = EmbeddedKafka(KafkaConfig(data_dir=data_dir or default_data_dir())).status()
+    """Say whether Kafka runs; exit 0 when it does (of several nodes: most of them), else 1."""
+    running = _kafka(data_dir).status()
+    again = f"start it with: stream-scorer kafka start{_same_folder(data_dir)}"
     if running is None:
-        typer.echo(f"Apache Kafka is not running; start it with: stream-scorer kafka start{_same_folder(data_dir)}")
+        typer.echo(f"Apache Kafka is not running; {again}")
+        raise typer.Exit(1)
+    if isinstance(running, RunningNodes) and not running.has_quorum:
+        typer.echo(f"{_where(running, 'Apache Kafka cannot serve')}; {again}")
         raise typer.Exit(1)
     typer.echo(_where(running, "Apache Kafka is running"))
+
+
+def _kafka(data_dir: Path | None, port: int | None = None, nodes: int | None = None) -> EmbeddedKafka | EmbeddedCluster:
+    """Of one node or of several: as asked for, else as the folder holds it."""
+    config = KafkaConfig(data_dir=data_dir or default_data_dir(), port=port)
+    held = cluster_size(config.data_dir)
+    size = nodes or held or 1
+    if nodes is not None and nodes not in (1, *SIZES):
+        raise UsageError(f"--nodes {nodes}: choose 1, 3 or 5; an even number survives no more failures than one less")
+    if held not in (None, size):
+        raise UsageError(f"--nodes {size}: {config.data_dir} holds a Kafka of {held} nodes: give another --data-dir")
+    if size > 1:
+        return EmbeddedCluster(config, size)
+    return EmbeddedKafka(config)
 
 
 @contextmanager
@@ -91,7 +119,7 @@ class _PlainProgress:
             self._console.print(message, highlight=False, soft_wrap=True)
 
 
-def _stay(kafka: EmbeddedKafka) -> NoReturn:
+def _stay(kafka: EmbeddedKafka | EmbeddedCluster) -> NoReturn:
     # SIGTERM (docker stop, systemd) ends it like Ctrl-C; the handler is the process's own, and so is this command.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -104,12 +132,20 @@ def _stay(kafka: EmbeddedKafka) -> NoReturn:
         kafka.stop()
         typer.echo("Apache Kafka is stopped")
         raise typer.Exit(0) from None
-    typer.echo(f"Apache Kafka has ended; its log: {kafka.config.log_file}", err=True)
+    typer.echo(f"Apache Kafka has ended; its log: {kafka.log_files}", err=True)
     raise typer.Exit(1)
 
 
-def _where(running: Running, state: str) -> str:
-    return f"{state}: bootstrap servers {running.bootstrap_servers}, process {running.pid}"
+def _is_whole(running: Running | RunningNodes) -> bool:
+    return isinstance(running, Running) or len(running.nodes) == running.size
+
+
+def _where(running: Running | RunningNodes, state: str) -> str:
+    if isinstance(running, Running):
+        return f"{state}: bootstrap servers {running.bootstrap_servers}, process {running.pid}"
+    processes = ", ".join(str(node.pid) for node in running.nodes)
+    count = f"{len(running.nodes)} of {running.size} nodes"
+    return f"{state}: {count}, bootstrap servers {running.bootstrap_servers}, processes {processes}"
 
 
 def _same_folder(data_dir: Path | None) -> str:

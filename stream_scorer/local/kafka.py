@@ -13,17 +13,15 @@ import signal
 import subprocess
 import time
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Self
-
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
 
 from stream_scorer.errors import LocalError
 from stream_scorer.local.files import folder_lock, replace_file
 from stream_scorer.local.kafka_config import DEFAULT_PORT, LOGGING, KafkaConfig, server_properties
 from stream_scorer.local.kafka_java import failure_reason, format_records, java_command
-from stream_scorer.local.kafka_process import LOOPBACK, ended_within, free_port, is_alive, port_is_free, send
+from stream_scorer.local.kafka_knocking import Running, answers, knocking_client
+from stream_scorer.local.kafka_process import ended_within, free_port, is_alive, port_is_free, send
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -33,20 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["EmbeddedKafka", "KafkaConfig", "Running"]
 
 
-@dataclass(frozen=True, slots=True)
-class Running:
-    """A running Kafka: its process, and where clients connect."""
-
-    pid: int
-    port: int
-
-    @property
-    def bootstrap_servers(self) -> str:
-        """For `kafka.bootstrap_servers`."""
-        return f"{LOOPBACK}:{self.port}"
-
-
-def _silent(_message: str) -> None:
+def silent(_message: str) -> None:
     """No progress is shown."""
 
 
@@ -56,7 +41,7 @@ class EmbeddedKafka(AbstractContextManager["EmbeddedKafka"]):
     Every method can be called from any process: the folder, not the object, knows what runs.
     """
 
-    def __init__(self, config: KafkaConfig | None = None, progress: Progress = _silent) -> None:
+    def __init__(self, config: KafkaConfig | None = None, progress: Progress = silent) -> None:
         self.config = config or KafkaConfig()
         self._progress = progress
         self._mark = str(self.config.properties_file)
@@ -81,6 +66,11 @@ class EmbeddedKafka(AbstractContextManager["EmbeddedKafka"]):
         """
         return self._require().bootstrap_servers
 
+    @property
+    def log_files(self) -> str:
+        """Where Kafka says what it does."""
+        return str(self.config.log_file)
+
     def start(self, progress: Progress | None = None) -> Running:
         """Start Kafka, or find the one that runs on this folder already; return when it accepts clients.
 
@@ -91,18 +81,26 @@ class EmbeddedKafka(AbstractContextManager["EmbeddedKafka"]):
             LocalError: the port is taken, the extra is missing, there is no network for the first fetch, a file cannot
                 be written, or Kafka ended or did not answer (the line carries its reason).
         """
-        tell = progress or self._progress
         with folder_lock(self.config.data_dir, "kafka"):
             found = self.status()
             if found is None:
-                return self._start(tell)
-            if self.config.port not in (None, 0, found.port):
-                raise LocalError(
-                    f"a Kafka with this data folder ({self.config.data_dir}) runs on port {found.port} already, not on "
-                    f"{self.config.port}: stop it first (stream-scorer kafka stop), or give another --data-dir"
-                )
+                return self._start(progress or self._progress)
+            self._check_port(found)
             self._await_clients(found)
             return found
+
+    def launch(self, progress: Progress | None = None) -> None:
+        """Start Kafka where it does not run, without waiting: of several nodes, none answers before most are there.
+
+        Raises:
+            LocalError: as `start` does, but for a Kafka that ends or does not answer.
+        """
+        with folder_lock(self.config.data_dir, "kafka"):
+            found = self.status()
+            if found is None:
+                self._launch(progress or self._progress)
+            else:
+                self._check_port(found)
 
     def status(self) -> Running | None:
         """Return what runs on this folder; None when nothing does."""
@@ -142,7 +140,24 @@ class EmbeddedKafka(AbstractContextManager["EmbeddedKafka"]):
         while found is not None and not ended_within(found.pid, self._mark, limit_s=3600):
             continue
 
+    def _check_port(self, found: Running) -> None:
+        if self.config.port not in (None, 0, found.port):
+            raise LocalError(
+                f"a Kafka with this data folder ({self.config.data_dir}) runs on port {found.port} already, not on "
+                f"{self.config.port}: stop it first (stream-scorer kafka stop), or give another --data-dir"
+            )
+
     def _start(self, tell: Progress) -> Running:
+        started = self._launch(tell)
+        try:
+            self._await_clients(started)
+        except BaseException:  # a Ctrl-C too: what was begun here is not left behind
+            self._kill(started)
+            self._collect()
+            raise
+        return started
+
+    def _launch(self, tell: Progress) -> Running:
         config = self.config
         port = self._choose_port()
         command = java_command(config, tell)
@@ -156,14 +171,7 @@ class EmbeddedKafka(AbstractContextManager["EmbeddedKafka"]):
             server_properties(config, port=port, controller_port=controller_port, records_dir=config.records_dir),
         )
         tell("starting Apache Kafka")
-        started = self._spawn([*command, "kafka.Kafka", self._mark], port)
-        try:
-            self._await_clients(started)
-        except BaseException:  # a Ctrl-C too: what was begun here is not left behind
-            self._kill(started)
-            self._collect()
-            raise
-        return started
+        return self._spawn([*command, "kafka.Kafka", self._mark], port)
 
     def _choose_port(self) -> int:
         last = self._last_start()
@@ -191,15 +199,8 @@ class EmbeddedKafka(AbstractContextManager["EmbeddedKafka"]):
 
     def _await_clients(self, running: Running) -> None:
         deadline = time.monotonic() + self.config.start_timeout_s
-        client = AdminClient(
-            {
-                "bootstrap.servers": running.bootstrap_servers,
-                "reconnect.backoff.ms": 20,
-                "reconnect.backoff.max.ms": 100,
-                "log_level": 0,  # that nobody answers yet is no news
-            }
-        )
-        while not _answers(client):
+        client = knocking_client(running)
+        while not answers(client, self.config.node_id):
             self._collect_if_ended()
             if not is_alive(running.pid, self._mark):
                 raise LocalError(f"Kafka ended at its start: {self._log_reason()} (its log: {self.config.log_file})")
@@ -241,10 +242,3 @@ class EmbeddedKafka(AbstractContextManager["EmbeddedKafka"]):
     def _collect_if_ended(self) -> None:
         if self._child is not None:
             self._child.poll()
-
-
-def _answers(client: AdminClient) -> bool:
-    try:
-        return bool(client.list_topics(timeout=0.5).brokers)
-    except KafkaException:
-        return False

@@ -15,6 +15,8 @@ from stream_scorer.local.kafka_process import LOOPBACK
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from stream_scorer.local.kafka_members import Listener, Member
+
 DEFAULT_PORT = 9092
 
 # One node serves everything, for one user: few partitions and threads, no replicas, small buffers. The log cleaner
@@ -79,7 +81,7 @@ def _xdg(variable: str, fallback: str) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class KafkaConfig:
-    """Settings of one embedded Kafka.
+    """Settings of one embedded Kafka, or of one node of several.
 
     Attributes:
         data_dir: the folder that holds its data, its log and its state; one Kafka a folder.
@@ -90,6 +92,8 @@ class KafkaConfig:
         heap_mb: the Java heap.
         start_timeout_s, stop_timeout_s: the longest time to accept clients; to end before it is killed.
         properties: server properties of Kafka over ours.
+        listeners: more listeners than `PLAINTEXT` on `port`.
+        member: its place among several nodes; None: it is the only one.
     """
 
     data_dir: Path = field(default_factory=default_data_dir)
@@ -100,12 +104,19 @@ class KafkaConfig:
     start_timeout_s: float = 60.0
     stop_timeout_s: float = 20.0
     properties: Mapping[str, str] = field(default_factory=dict)
+    listeners: tuple[Listener, ...] = ()
+    member: Member | None = None
 
     def __post_init__(self) -> None:
         # Absolute, since its path is how a running process is recognised from any working directory.
         object.__setattr__(self, "data_dir", self.data_dir.expanduser().resolve())
         if "\n" in str(self.data_dir):
             raise LocalError("--data-dir holds a line break: choose another folder")
+
+    @property
+    def node_id(self) -> int:
+        """Kafka's `node.id`."""
+        return self.member.node_id if self.member is not None else int(_ONE_NODE["node.id"])
 
     @property
     def properties_file(self) -> Path:
@@ -135,15 +146,27 @@ class KafkaConfig:
 
 def server_properties(config: KafkaConfig, *, port: int, controller_port: int, records_dir: Path) -> str:
     """Render `server.properties`: one node, on the loopback interface only."""
+    first = f"PLAINTEXT://{LOOPBACK}:{port}"
     ours = {
         **_ONE_NODE,
-        "listeners": f"PLAINTEXT://{LOOPBACK}:{port},CONTROLLER://{LOOPBACK}:{controller_port}",
-        "advertised.listeners": f"PLAINTEXT://{LOOPBACK}:{port}",
+        "listeners": ",".join(
+            [first, *(each.bound for each in config.listeners), f"CONTROLLER://{LOOPBACK}:{controller_port}"]
+        ),
+        "advertised.listeners": ",".join([first, *(each.advertised for each in config.listeners)]),
         "controller.quorum.bootstrap.servers": f"{LOOPBACK}:{controller_port}",
         "log.dirs": str(records_dir),
+        **_protocols(config.listeners),
+        **({} if config.member is None else config.member.properties()),
     }
     lines = (f"{key}={value}".replace("\\", "\\\\") for key, value in {**ours, **config.properties}.items())
     return "\n".join(lines) + "\n"
+
+
+def _protocols(listeners: tuple[Listener, ...]) -> dict[str, str]:
+    if not listeners:
+        return {}
+    named = {"PLAINTEXT": "PLAINTEXT", "CONTROLLER": "PLAINTEXT", **{each.name: each.protocol for each in listeners}}
+    return {"listener.security.protocol.map": ",".join(f"{name}:{protocol}" for name, protocol in named.items())}
 
 
 def new_cluster_id() -> str:

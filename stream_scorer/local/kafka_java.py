@@ -43,14 +43,15 @@ def format_records(config: KafkaConfig, command: list[str], *, port: int, contro
     shutil.rmtree(fresh, ignore_errors=True)
     text = server_properties(config, port=port, controller_port=controller_port, records_dir=fresh)
     replace_file(config.properties_file, text)
+    member = config.member
     tool = [
         "kafka.tools.StorageTool",
         "format",
         "-t",
-        new_cluster_id(),
+        new_cluster_id() if member is None else member.cluster_id,
         "-c",
         str(config.properties_file),
-        "--standalone",
+        *(["--standalone"] if member is None else ["--initial-controllers", member.initial_controllers]),
     ]
     done = subprocess.run([*command, *tool], capture_output=True, text=True, check=False)  # noqa: S603  # our own
     if done.returncode != 0:

@@ -1,0 +1,67 @@
+"""What the nodes of an embedded Kafka agree on for ever, kept in `cluster.json` of their common folder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from stream_scorer.errors import LocalError
+from stream_scorer.local.files import replace_file
+from stream_scorer.local.kafka_config import DEFAULT_PORT, new_cluster_id
+from stream_scorer.local.kafka_members import Voter
+from stream_scorer.local.kafka_process import free_port
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_FILE: Final = "cluster.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The cluster's id, its nodes, and the ports where clients connect to them, in the nodes' order."""
+
+    cluster_id: str
+    voters: tuple[Voter, ...]
+    ports: tuple[int, ...]
+
+
+def drawn_layout(size: int, port: int | None) -> Layout:
+    """Draw ids and ports; the controllers' are kept for ever, since the nodes write them into their data."""
+    first = DEFAULT_PORT if port is None else port
+    ports: list[int] = [first + place for place in range(size)] if first else []
+    controllers: list[int] = []
+    for drawn, count in ((ports, size), (controllers, size)):
+        while len(drawn) < count:
+            candidate = free_port()
+            if candidate not in (*ports, *controllers):
+                drawn.append(candidate)
+    voters = (Voter(place + 1, controller, new_cluster_id()) for place, controller in enumerate(controllers))
+    return Layout(new_cluster_id(), tuple(voters), tuple(ports))
+
+
+def write_layout(data_dir: Path, layout: Layout) -> None:
+    """Keep it in the folder.
+
+    Raises:
+        LocalError: it cannot be written.
+    """
+    replace_file(data_dir / _FILE, json.dumps(asdict(layout)))
+
+
+def read_layout(data_dir: Path) -> Layout | None:
+    """Read it from the folder; None: the folder holds no cluster.
+
+    Raises:
+        LocalError: it cannot be read, or is not what we wrote.
+    """
+    file = data_dir / _FILE
+    try:
+        known: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        voters = tuple(Voter(**voter) for voter in known["voters"])
+        return Layout(known["cluster_id"], voters, tuple(known["ports"]))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LocalError(f"cannot read {file}: {error}: remove the folder and start anew") from error
