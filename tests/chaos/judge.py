@@ -122,10 +122,10 @@ def _out_of_order(outputs: dict[str, tuple[str, Row]]) -> Iterator[Violation]:
         rows[row.topic, row.partition, input_partition].append((row.offset, int(offset), row.place))
     for (_, _, input_partition), triples in rows.items():
         highest = -1
-        for _, offset, place in sorted(triples):
-            if offset < highest:
-                yield Violation("reordered", place, f"{input_partition}/{offset} stands behind {highest}")
-            highest = max(highest, offset)
+        for _, input_offset, place in sorted(triples):
+            if input_offset < highest:
+                yield Violation("reordered", place, f"{input_partition}/{input_offset} stands behind {highest}")
+            highest = max(highest, input_offset)
 
 
 def _broken_chains(books: Books, entries: dict[str, tuple[dict[str, Any], dict[str, Any]]]) -> Iterator[Violation]:

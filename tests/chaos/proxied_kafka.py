@@ -1,0 +1,45 @@
+"""A real Kafka with a second listener that advertises a proxy: workers go through it, the test and the judge do not."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+from kafka_proxy import KafkaProxy
+
+from stream_scorer.local.kafka import EmbeddedKafka, KafkaConfig
+from stream_scorer.local.kafka_members import Listener
+from stream_scorer.local.kafka_process import free_port
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+QUICK = {"group.min.session.timeout.ms": "1000"}
+
+
+class ProxiedKafka(AbstractContextManager["ProxiedKafka"]):
+    """One node, and the proxy before it.
+
+    Attributes:
+        proxy: what happens on the way.
+        kafka: the node, to be stopped, killed and started.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        inner = free_port()
+        self.proxy = KafkaProxy(inner)
+        listener = Listener("PROXIED", inner, advertised_port=self.proxy.port)
+        self.kafka = EmbeddedKafka(KafkaConfig(data_dir=folder, port=0, properties=QUICK, listeners=(listener,)))
+        self.direct = self.kafka.start().bootstrap_servers
+
+    @property
+    def proxied(self) -> str:
+        """Where workers connect."""
+        return f"127.0.0.1:{self.proxy.port}"
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.proxy.close()
+        self.kafka.stop()

@@ -1,0 +1,155 @@
+"""Faults by the protocol's own steps: random ones miss the worst, which last a millisecond."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+from kafka_proxy import Act, Api, Step
+from scenes import SLOW_API, Scene, seen
+from support_arena import Input, contacts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from books import Books
+
+# Where in a transaction a worker is killed; what is held is delivered when its successor is at work.
+KILL_STEPS: Final = (
+    ("after begin", Api.ADD_PARTITIONS_TO_TXN, Act.HOLD),
+    ("after produce", Api.PRODUCE, Act.NOTE_ANSWER),
+    ("before the offsets", Api.ADD_OFFSETS_TO_TXN, Act.HOLD),
+    ("after the offsets", Api.TXN_OFFSET_COMMIT, Act.NOTE_ANSWER),
+    ("during commit, the request comes late", Api.END_TXN, Act.HOLD),
+    ("during commit, the answer is lost", Api.END_TXN, Act.LOSE_ANSWER),
+)
+_LATE_SOCKETS: Final = {"socket.timeout.ms": 2000, "delivery.timeout.ms": 3000}
+
+
+def killed_at_each_step(scene: Scene) -> Books:
+    """One worker after the other, under the same name, is killed at one step of its transaction each."""
+    with scene.stage() as stage:
+        worker = scene.begin(stage, 9000)
+        for name, api, act in KILL_STEPS:
+            step = scene.kafka.proxy.plan(Step(api, act, then=partial(stage.kill, worker)))
+            seen(stage, step, f"the step {name}")
+            worker = stage.start(name="one")
+            stage.wait(partial(worker.said, "partition assigned"), "the successor to have work", needs=worker)
+            step.end()
+            stage.recover(f"killed {name}", worker)
+        return stage.close()
+
+
+def lost_end_txn_answer(scene: Scene) -> Books:
+    """The broker commits, and no answer to EndTxn comes through, until the worker has given its producer up."""
+    with scene.stage() as stage:
+        worker = scene.begin(stage, 6000)
+        proxy = scene.kafka.proxy
+        lost = proxy.plan(Step(Api.END_TXN, Act.LOSE_ANSWER, times=None))
+        new = proxy.plan(Step(Api.INIT_PRODUCER_ID, Act.NOTE_REQUEST))
+        seen(stage, lost, "an EndTxn")
+        seen(stage, new, "a new producer")
+        lost.end()
+        stage.recover("EndTxn answers lost", worker)
+        return stage.close()
+
+
+def late_end_txn(scene: Scene) -> Books:
+    """An EndTxn is repeated by the client, and the first one arrives in the middle of the next transaction."""
+    with scene.stage(_LATE_SOCKETS) as stage:
+        worker = scene.begin(stage, 6000)
+        proxy = scene.kafka.proxy
+        held = proxy.plan(Step(Api.END_TXN, Act.HOLD))
+        again = proxy.plan(Step(Api.END_TXN, Act.NOTE_ANSWER))
+        seen(stage, held, "an EndTxn")
+        seen(stage, again, "its repetition")
+        written = proxy.plan(Step(Api.PRODUCE, Act.NOTE_ANSWER))
+        offsets = proxy.plan(Step(Api.ADD_OFFSETS_TO_TXN, Act.HOLD))
+        seen(stage, offsets, "the next transaction's offsets")
+        seen(stage, written, "the next transaction's records")
+        held.release()
+        time.sleep(1.0)  # the broker writes its markers after it has answered; nothing says when
+        stage.kill(worker)
+        successor = stage.start(name="one")
+        stage.recover("EndTxn delivered late", successor)
+        return stage.close()
+
+
+def produce_held(scene: Scene) -> Books:
+    """Records wait longer than their delivery time-out: the transaction is aborted, and all is written again."""
+    with scene.stage(_LATE_SOCKETS) as stage:
+        worker = scene.begin(stage, 5000)
+        for _ in range(2):
+            held = scene.kafka.proxy.plan(Step(Api.PRODUCE, Act.HOLD))
+            ended = scene.kafka.proxy.plan(Step(Api.INIT_PRODUCER_ID, Act.NOTE_REQUEST))
+            seen(stage, held, "a Produce")
+            stage.wait(
+                lambda ended=ended: ended.seen or stage.workers[-1].said("transaction failed"),  # type: ignore[misc]
+                "the abort",
+                needs=worker,
+            )
+            held.end()
+            stage.recover("Produce held", worker)
+        return stage.close()
+
+
+def rebalanced_under_a_slow_api(scene: Scene) -> Books:
+    """A second worker comes and goes while answers take longer than the first one waits for them on its revocation."""
+    with scene.stage(scoring__revoke_wait_s="0.2") as stage:
+        scene.simulator.configure(latency_ms=1500, latency_jitter_ms=500)
+        worker = scene.begin(stage, 8000)
+        for _ in range(2):
+            guest = stage.start_ready(name="guest")
+            stage.flow(300, needs=worker)
+            assert guest.stop() == 0
+            stage.flow(100, needs=worker)
+        scene.simulator.configure(**SLOW_API)
+        stage.kills += 4  # what is in flight at a revocation is asked again by the other side
+        return stage.close()
+
+
+def unpublishable(scene: Scene) -> Books:
+    """Records that the client itself refuses to take stand between good ones."""
+    with scene.stage({"message.max.bytes": 100_000}) as stage:
+        stage.produce(contacts(500, stage.partitions))
+        stage.produce(Input(f"huge-{n}".encode(), b"\0" * 300_000, n % stage.partitions) for n in range(8))
+        stage.produce(contacts(500, stage.partitions, prefix="D"))
+        worker = stage.start_ready("--from", "earliest")
+        stage.wait_done(needs=worker)
+        return stage.close()
+
+
+def zombie(scene: Scene) -> Books:
+    """A worker stands still for longer than its session, while another has its partitions, and goes on."""
+    with scene.stage() as stage:
+        worker = scene.begin(stage, 8000)
+        worker.pause()
+        stage.kills += 1  # for what it holds it is as good as dead
+        successor = stage.start("--from", "earliest", name="two")
+        stage.wait(
+            lambda: len(successor.said("partition assigned")) == stage.partitions,
+            "the successor to have all",
+            needs=successor,
+        )
+        stage.flow(500, needs=successor)
+        worker.resume()
+        stage.recover("SIGSTOP longer than the session", successor)
+        return stage.close()
+
+
+SCENARIOS: Final[Mapping[str, Callable[[Scene], Books]]] = MappingProxyType(
+    {
+        scenario.__name__: scenario
+        for scenario in (
+            killed_at_each_step,
+            lost_end_txn_answer,
+            late_end_txn,
+            produce_held,
+            rebalanced_under_a_slow_api,
+            unpublishable,
+            zombie,
+        )
+    }
+)

@@ -1,0 +1,216 @@
+"""A proxy for TCP on the loopback interface that makes a network as bad as one likes: what Toxiproxy does, in Python.
+
+`toxiproxy.py` drives the real one with the same words. This one stands in where there is no Go to build it with, and
+`kafka_proxy.py` teaches it Kafka's frames.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+import time
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+_CHUNK = 65_536
+_CONNECT_S = 5.0
+
+
+class Link(Protocol):
+    """One way between a client and a server that can be made bad; what is bad at the moment is replaced."""
+
+    @property
+    def port(self) -> int:
+        """Where clients connect."""
+
+    def latency(self, milliseconds: int) -> None:
+        """Everything arrives so much later."""
+
+    def bandwidth(self, kilobytes_per_s: int) -> None:
+        """Everything arrives slowly."""
+
+    def half_open(self) -> None:
+        """Connections stay open, and nothing arrives any more."""
+
+    def reset(self) -> None:
+        """All connections end with a reset; new ones are served."""
+
+    def cut(self) -> None:
+        """All connections end, new ones are refused."""
+
+    def heal(self) -> None:
+        """Nothing is bad any more."""
+
+    def close(self) -> None:
+        """The way ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weather:
+    """What is bad at the moment."""
+
+    latency_s: float = 0.0
+    bytes_per_s: float | None = None
+    stalled: bool = False
+    refusing: bool = False
+
+
+class TcpProxy:
+    """A `Link` to a port of this machine. A context manager."""
+
+    def __init__(self, upstream_port: int) -> None:
+        self._upstream_port = upstream_port
+        self._weather = Weather()
+        self._changed = threading.Condition()
+        self._connections: set[Connection] = set()
+        self._closed = False
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self._port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, name=f"proxy-{self._port}", daemon=True).start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def port(self) -> int:
+        return self._port
+
+    def latency(self, milliseconds: int) -> None:
+        self._set(Weather(latency_s=milliseconds / 1000))
+
+    def bandwidth(self, kilobytes_per_s: int) -> None:
+        self._set(Weather(bytes_per_s=kilobytes_per_s * 1000))
+
+    def half_open(self) -> None:
+        self._set(Weather(stalled=True))
+
+    def reset(self) -> None:
+        self._set(Weather())
+        self._end_all()
+
+    def cut(self) -> None:
+        self._set(Weather(refusing=True))
+        self._end_all()
+
+    def heal(self) -> None:
+        """As `Link.heal`. What was stalled is lost, as on a real line: those connections are reset."""
+        was_stalled = self._weather.stalled
+        self._set(Weather())
+        if was_stalled:
+            self._end_all()
+
+    def close(self) -> None:
+        self._closed = True
+        self._set(Weather(refusing=True))
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
+        self._listener.close()
+        self._end_all()
+
+    def connect(self, client: socket.socket) -> Connection:
+        """The two ends of a new connection; a proxy that knows a protocol makes its own kind."""
+        upstream = socket.create_connection(("127.0.0.1", self._upstream_port), _CONNECT_S)
+        upstream.settimeout(None)
+        return Connection(self, client, upstream)
+
+    def await_passage(self, size: int) -> bool:
+        """Takes the time that so many bytes take; returns False where they are lost with their connection."""
+        weather = self._weather
+        time.sleep(weather.latency_s + (size / weather.bytes_per_s if weather.bytes_per_s else 0.0))
+        with self._changed:
+            while self._weather.stalled:
+                self._changed.wait()
+        return not self._closed
+
+    def forget(self, connection: Connection) -> None:
+        """A connection has ended."""
+        self._connections.discard(connection)
+
+    def _set(self, weather: Weather) -> None:
+        with self._changed:
+            self._weather = weather
+            self._changed.notify_all()
+
+    def _end_all(self) -> None:
+        for connection in list(self._connections):
+            connection.reset()
+
+    def _accept(self) -> None:
+        while not self._closed:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            # Not on this thread: a server that is away must not keep the next client waiting.
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        if self._weather.refusing:
+            end_hard(client)
+            return
+        try:
+            connection = self.connect(client)
+        except OSError:
+            end_hard(client)
+            return
+        self._connections.add(connection)
+        connection.run()
+
+
+class Connection:
+    """A client and its server, and two threads between them: this one carries requests, another the answers."""
+
+    def __init__(self, proxy: TcpProxy, client: socket.socket, upstream: socket.socket) -> None:
+        self._proxy = proxy
+        self.client = client
+        self.upstream = upstream
+        for end in (client, upstream):
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def run(self) -> None:
+        """Carries until one end closes."""
+        answers = threading.Thread(target=self._guarded, args=(self.carry_answers, self.client), daemon=True)
+        answers.start()
+        self._guarded(self.carry_requests, self.upstream)
+        answers.join()
+        for end in (self.client, self.upstream):
+            end.close()
+        self._proxy.forget(self)
+
+    def carry_requests(self) -> None:
+        """From the client to the server."""
+        self._carry(self.client, self.upstream)
+
+    def carry_answers(self) -> None:
+        """From the server to the client."""
+        self._carry(self.upstream, self.client)
+
+    def reset(self) -> None:
+        """Ends both sides as if the machine between them had lost its memory."""
+        end_hard(self.client)
+        end_hard(self.upstream)
+
+    def _carry(self, source: socket.socket, target: socket.socket) -> None:
+        while chunk := source.recv(_CHUNK):
+            if not self._proxy.await_passage(len(chunk)):
+                return
+            target.sendall(chunk)
+
+    def _guarded(self, carry: object, target: socket.socket) -> None:
+        with contextlib.suppress(OSError, EOFError):
+            carry()  # type: ignore[operator]
+        with contextlib.suppress(OSError):
+            target.shutdown(socket.SHUT_RDWR)
+
+
+def end_hard(end: socket.socket) -> None:
+    """Closes with a reset, and wakes whoever reads it."""
+    with contextlib.suppress(OSError):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        end.shutdown(socket.SHUT_RDWR)
+    end.close()
