@@ -18,7 +18,7 @@ WORKERS ?= 2
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint format test demo bench chaos api-table lock clean dist
+.PHONY: help setup lint format test demo bench fuzz chaos api-table lock clean dist
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | while IFS=@ read -r name text; do \
@@ -54,6 +54,9 @@ demo: $(STAMP) ## Kafka, API, worker and 20,000 contacts on this machine; CONTAC
 bench: $(STAMP) ## How fast the worker is against a bare loop
 	$(BIN)/python benchmarks/bench.py $(BENCH_ARGS)
 
+fuzz: $(STAMP) ## The tests of hostile input, EFFORT times (100) as hard as make test tries them
+	FUZZ_EFFORT=$(or $(EFFORT),100) $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal --timeout 7200 $(PYTEST_ARGS) tests/fuzz
+
 chaos: $(STAMP) ## Kills, stops, outages and zombies: does the invariant hold?
 	$(BIN)/python -m pytest -m slow --timeout 3600 $(PYTEST_ARGS) tests/chaos
 
@@ -64,6 +67,7 @@ api-table: $(STAMP) ## Play every answer of the API again, and write docs/api-be
 lock: $(STAMP) ## Choose the newest versions that pyproject.toml allows, and their hashes
 	$(COMPILE) --extra local --extra dev --output-file requirements/dev.txt pyproject.toml
 	$(COMPILE) --output-file requirements/run.txt pyproject.toml
+	$(COMPILE) --extra local --constraint requirements/dev.txt --output-file requirements/local.txt pyproject.toml
 	echo 'hatchling' | $(COMPILE) --constraint requirements/dev.txt --output-file requirements/build.txt -
 
 dist: $(STAMP) ## Source distribution and wheel, in dist/

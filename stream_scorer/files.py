@@ -217,23 +217,22 @@ def _records(lines: _Lines) -> Iterator[tuple[int, list[str] | str]]:
     for number, line in lines:
         if line is not None and not line.strip():
             continue
-        record, more = line, []
-        while record is not None and record.count(b'"') % 2 and len(record) <= MAX_ROW_BYTES:
-            following = next(lines, None)
-            if following is None:
-                break
+        parts, more = [line], []
+        # Counted as they come, and put together once: a quote that is never closed runs over a million lines.
+        size, quotes = (0, 0) if line is None else (len(line), line.count(b'"'))
+        while quotes % 2 and size <= MAX_ROW_BYTES and (following := next(lines, None)) is not None:
             more.append(following)
-            record = None if following[1] is None else record + following[1]
-        cells = _cells(record)
+            parts.append(following[1])
+            size += MAX_ROW_BYTES + 1 if following[1] is None else len(following[1])
+            quotes += 0 if following[1] is None else following[1].count(b'"')
+        cells = _TOO_LONG if None in parts or size > MAX_ROW_BYTES else _cells(b"".join(filter(None, parts)))
         if isinstance(cells, str) and more:
             lines.put_back(more)
             cells = _UNCLOSED
         yield number, cells
 
 
-def _cells(record: bytes | None) -> list[str] | str:
-    if record is None or len(record) > MAX_ROW_BYTES:
-        return _TOO_LONG
+def _cells(record: bytes) -> list[str] | str:
     if record.count(b'"') % 2:
         return _UNCLOSED
     try:

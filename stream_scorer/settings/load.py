@@ -77,8 +77,13 @@ def load(
     except ValidationError as error:
         problems += problem_lines(error, {path: entry.origin for path, entry in entries.items()})
     if problems:
-        raise SettingsError("\n".join(dict.fromkeys(problems)))
+        raise SettingsError("\n".join(dict.fromkeys(map(_one_line, problems))))
     return Loaded(settings, {path: entry.origin for path, entry in entries.items()})
+
+
+def _one_line(problem: str) -> str:
+    """Escape what would break the line, or steer a terminal: a problem repeats names that may hold anything."""
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in problem)
 
 
 def _nested(entries: Mapping[KeyPath, Entry]) -> dict[str, dict[str, Any]]:

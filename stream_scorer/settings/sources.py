@@ -68,6 +68,9 @@ class _Builder:
         except UnicodeDecodeError:
             self.problems.append(f"{dotted(path)}: {file}, named by {origin}, is not UTF-8 text")
             return
+        except ValueError:
+            self.problems.append(f"{dotted(path)}: cannot read {file}, named by {origin}: it can be no file's name")
+            return
         if not secret or len(content) > _MAX_SECRET_BYTES:
             what = "is empty" if not secret else "is larger than 64 kB"
             self.problems.append(f"{dotted(path)}: {file}, named by {origin}, {what}")
@@ -91,6 +94,9 @@ def file_layer(file: Path) -> Layer:
         return builder.layer()
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         builder.problems.append(f"{file} is not valid TOML: {error}")
+        return builder.layer()
+    except ValueError:  # Python's own limit, not TOML's
+        builder.problems.append(f"{file} is not valid TOML: a number in it has thousands of digits")
         return builder.layer()
     secret_files: list[tuple[KeyPath, Path]] = []
     for path, value in _file_keys(document, builder, file):
