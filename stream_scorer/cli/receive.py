@@ -14,7 +14,7 @@ from stream_scorer.targets.signing import secret_bytes
 if TYPE_CHECKING:
     from stream_scorer.local.receiver.control import ReceiverControl
 
-SECRET_VARIABLE = "RECEIVER_SECRET"  # noqa: S105 - the variable's name
+SECRET_VARIABLE = "RECEIVER_SECRET"  # noqa: S105 - the variable's name  # nosec B105
 
 
 def receive(

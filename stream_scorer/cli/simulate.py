@@ -14,7 +14,7 @@ from stream_scorer.local.simulator.running import serve, worker_environment
 from stream_scorer.local.simulator.scenario import SHIPPED, Scenario, load_scenario
 
 DEFAULTS = SimulatorConfig()
-SECRET_VARIABLE = "SIMULATOR_CLIENT_SECRET"  # noqa: S105 - the variable's name
+SECRET_VARIABLE = "SIMULATOR_CLIENT_SECRET"  # noqa: S105 - the variable's name  # nosec B105
 
 
 def simulate(

@@ -238,7 +238,7 @@ class Trouble(StrEnum):
     TIMEOUT = "timeout"
     SERVER_ERROR = "server_error"
     MALFORMED = "malformed"
-    NO_TOKEN = "no_token"  # noqa: S105 - a name
+    NO_TOKEN = "no_token"  # noqa: S105 - a name  # nosec B105
 
     @property
     def proves_outage(self) -> bool:

@@ -152,7 +152,7 @@ class ChainVerifier:
             UndecodableError: the value is no ``BatchAudit``; nothing is known of its chain.
         """
         event = self._codec.decode(value)
-        assert value is not None  # noqa: S101 - a null value is not decoded
+        assert value is not None  # noqa: S101 - a null value is not decoded  # nosec B101
         chain_id, sequence, previous_hash = event["chain_id"], event["sequence"], event["previous_hash"]
         unmet = (sequence, previous_hash) if self._beginnings_gone else (0, b"")
         expected, tip = self._ends.get(chain_id, unmet)

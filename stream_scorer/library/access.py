@@ -226,7 +226,7 @@ class ScoreClient:
             base_s=self.backoff_base_s,
             max_s=self.max_backoff_s,
             retry_after_s=answer.retry_after_s,
-            jitter=random.random(),  # noqa: S311 - spreads load, protects nothing
+            jitter=random.random(),  # noqa: S311 - spreads load, protects nothing  # nosec B311
         )
 
     def _endpoint(self, model_id: str) -> ScoreEndpoint:

@@ -151,7 +151,7 @@ class Asking:
         return probe, self._ask(probe)
 
     def _circumstances(self, now: float) -> Circumstances:
-        jitter = random.random()  # noqa: S311 - spreads load, protects nothing
+        jitter = random.random()  # noqa: S311 - spreads load, protects nothing  # nosec B311
         return Circumstances(now, _now_ms(), jitter, self._last_2xx_at, _new_id)
 
     def _reject_suspects(self) -> None:

@@ -188,7 +188,7 @@ class EmbeddedKafka(AbstractContextManager["EmbeddedKafka"]):
             if log_file.exists():
                 log_file.replace(log_file.with_name(log_file.name + ".1"))
             with log_file.open("wb") as log:
-                self._child = subprocess.Popen(  # noqa: S603  # ours
+                self._child = subprocess.Popen(  # noqa: S603  # ours  # nosec B603
                     command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
                 )
         except OSError as error:

@@ -53,7 +53,7 @@ def format_records(config: KafkaConfig, command: list[str], *, port: int, contro
         str(config.properties_file),
         *(["--standalone"] if member is None else ["--initial-controllers", member.initial_controllers]),
     ]
-    done = subprocess.run([*command, *tool], capture_output=True, text=True, check=False)  # noqa: S603  # our own
+    done = subprocess.run([*command, *tool], capture_output=True, text=True, check=False)  # noqa: S603  # our own  # nosec B603
     if done.returncode != 0:
         raise LocalError(f"Kafka could not prepare {config.data_dir}: {failure_reason(done.stdout + done.stderr)}")
     fresh.rename(config.records_dir)

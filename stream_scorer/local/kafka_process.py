@@ -39,7 +39,7 @@ def _command_line(pid: int) -> str:
             )
         except OSError:
             return ""
-    return subprocess.run(  # noqa: S603  # our own arguments
+    return subprocess.run(  # noqa: S603  # our own arguments  # nosec B603, B607
         ["ps", "-ww", "-o", "command=", "-p", str(pid)],  # noqa: S607  # where ps stands differs
         capture_output=True,
         text=True,

@@ -39,7 +39,7 @@ class ServerProcess:
             LocalError: it does not start.
         """
         search = os.pathsep.join(filter(None, (str(Path(stream_scorer.__file__).parents[1]), os.getenv("PYTHONPATH"))))
-        process = self._process = subprocess.Popen(  # noqa: S603 - our own modules
+        process = self._process = subprocess.Popen(  # noqa: S603 - our own modules  # nosec B603
             [sys.executable, "-m", self._module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -67,7 +67,7 @@ def contacts(
         now_ms: Unix milliseconds; the events occurred in the hour before.
         spared: of which contact ids nothing may be wrong.
     """
-    draw = Random(seed)  # noqa: S311 - repeatable, not secret
+    draw = Random(seed)  # noqa: S311 - repeatable, not secret  # nosec B311
     faults = _places(amount, draw)
     for number in range(amount):
         # Some contacts come again: the same id, another event. Both must be answered.

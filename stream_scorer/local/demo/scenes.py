@@ -72,8 +72,8 @@ def closing_line(simulator: Simulator) -> str | None:
     state = simulator.playing()
     if state is None:
         return None
-    requests = simulator.stats().requests
-    answers = sum((Counter(requests.get(path, {})) for path in ("token", "score")), Counter[str]())
+    counted = simulator.stats().requests
+    answers = sum((Counter(counted.get(path, {})) for path in ("token", "score")), Counter[str]())
     told = ", ".join(f"{status}: {amount:,}" for status, amount in sorted(answers.items()))
     missed = f"; the contacts were done before these steps began: {', '.join(state.to_come)}" if state.to_come else ""
     return f"scenario {state.name}: answers of the simulator by status {told}{missed}"

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from stream_scorer.local.simulator.config import Milliseconds  # noqa: TC001 - pydantic reads it
 
 # "for trying things out, no secret": it opens nothing but the receiver.
-DEFAULT_SECRET = "whsec_Zm9yIHRyeWluZyB0aGluZ3Mgb3V0LCBubyBzZWNyZXQ="  # noqa: S105
+DEFAULT_SECRET = "whsec_Zm9yIHRyeWluZyB0aGluZ3Mgb3V0LCBubyBzZWNyZXQ="  # noqa: S105  # nosec B105
 
 
 class ReceiverConfig(BaseModel):

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from stream_scorer.local.simulator.faults import FaultAction, FaultPath, Transfer
 
 OPENAPI_PATH = "/openapi.json"
-TOKEN_PATH = "/oauth/token"  # noqa: S105 - a path
+TOKEN_PATH = "/oauth/token"  # noqa: S105 - a path  # nosec B105
 SCORE_PATH = re.compile(r"/api/v2/predictiveengagement/models/([^/]+)/score")
 CONTROL_PREFIX = "/_simulator/"
 # What is read of a body that is too large anyway: a client that is cut off while it still sends sees no 413.
@@ -74,7 +74,7 @@ class SimulatorApp:
     def __init__(self, config: SimulatorConfig) -> None:
         self.api = SimulatedApi(config)
         self._control = control_app(self.api, CONTROL_PREFIX.rstrip("/"))
-        self._jitter = random.Random(0)  # noqa: S311 - a latency is no secret, and every run has the same ones
+        self._jitter = random.Random(0)  # noqa: S311 - a latency is no secret, and every run has the same ones  # nosec B311
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI entry."""
