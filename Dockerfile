@@ -1,10 +1,14 @@
 # syntax=docker/dockerfile:1
-# The workers alone: no embedded Kafka, no simulator, no compiler, no root, nothing written but to the terminal, so it runs
-# with a read-only file system:
+# Two images. `worker` (the default): the workers alone: no embedded Kafka, no simulator, no compiler, no pip, no root,
+# nothing written but to the terminal, so it runs with a read-only file system:
 #
 #   docker build -t stream-scorer .
 #   docker run --read-only --cap-drop ALL -e STREAM_SCORER_KAFKA__BOOTSTRAP_SERVERS=… -e GENESYS_CLIENT_ID=… stream-scorer
-FROM python:3.13-slim AS build
+#
+# `local`: the same with the extra [local], for the simulator and the receiver of docker-compose.yml:
+#
+#   docker build --target local -t stream-scorer-local .
+FROM python:3.13.12-slim-bookworm AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /build
 
@@ -19,19 +23,32 @@ COPY schemas schemas
 COPY stream_scorer stream_scorer
 RUN python -m hatchling build --target wheel \
     && python -m pip --python /app/bin/python install --no-deps --no-index dist/*.whl
+COPY deploy/healthy.py /app/healthy.py
 
-FROM python:3.13-slim
-# Probes come from outside the container, so the admin port listens on all of its interfaces.
-ENV PATH=/app/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 STREAM_SCORER_ADMIN__HOST=0.0.0.0
-COPY --from=build /app /app
+# What the worker has, and what the simulator and the receiver need besides.
+FROM build AS build-local
+COPY requirements/local.txt requirements/
+RUN python -m pip --python /app/bin/python install --require-hashes --only-binary :all: --requirement requirements/local.txt
+
+FROM python:3.13.12-slim-bookworm AS base
+ENV PATH=/app/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+# A number, so that Kubernetes can see that it is not root.
 USER 10001:10001
 WORKDIR /app
-EXPOSE 9464
-# Ready means that contacts are being scored. Its first answers come late where a rebalance has to end first.
-HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["python", "-c", "\
-import http.client, os, sys; \
-admin = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('STREAM_SCORER_ADMIN__PORT', '9464')), timeout=4); \
-admin.request('GET', '/readyz'); \
-sys.exit(admin.getresponse().status != 200)"]
 ENTRYPOINT ["stream-scorer"]
+
+FROM base AS local
+COPY --from=build-local /app /app
+EXPOSE 8090 8091
+CMD ["simulate", "--host", "0.0.0.0"]
+
+# The last one, so it is what `docker build .` makes.
+FROM base AS worker
+# Probes come from outside the container, so the admin port listens on all of its interfaces.
+ENV STREAM_SCORER_ADMIN__HOST=0.0.0.0
+COPY --from=build /app /app
+EXPOSE 9464 9465
+# Ready means that contacts are being scored. Its first answers come late where a rebalance has to end first. For
+# `callbacks` give the port: python /app/healthy.py 9465.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["python", "/app/healthy.py"]
 CMD ["run"]

@@ -1,0 +1,33 @@
+"""The containers' health check: exit 0 where the worker's ``/readyz`` says 200, else 1 and what it said.
+
+    python healthy.py [PORT]
+
+The port is that of ``stream-scorer run``: STREAM_SCORER_ADMIN__PORT, else 9464. The campaign worker has another one, 9465.
+It imports nothing of the package, so that it costs a worker's container next to nothing, every ten seconds.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import sys
+
+TIMEOUT_S = 4
+
+
+def main(arguments: list[str]) -> int:
+    port = int(arguments[0] if arguments else os.environ.get("STREAM_SCORER_ADMIN__PORT") or 9464)
+    admin = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
+    try:
+        admin.request("GET", "/readyz")
+        answer = admin.getresponse()
+        said = answer.read(1000).decode(errors="replace").strip()
+    except OSError as error:
+        print(f"no answer at port {port}: {error}")
+        return 1
+    print(said)
+    return 0 if answer.status == http.client.OK else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
