@@ -73,6 +73,7 @@ class Books:
         may_be_paid_again: the most contacts that the faults of the run may have cost a second time.
         campaign: whether a campaign worker was at work, and has come to the end of the scores.
         threshold: scores from here on are called.
+        needless_failures: transactions that failed although nothing was the matter with the brokers.
         recoveries, memory: what was measured.
     """
 
@@ -82,6 +83,7 @@ class Books:
     may_be_paid_again: int = 0
     campaign: bool = False
     threshold: float = 0.75
+    needless_failures: int = 0
     recoveries: list[Recovery] = field(default_factory=list)
     memory: list[Memory] = field(default_factory=list)
 

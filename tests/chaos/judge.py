@@ -49,6 +49,8 @@ def violations(books: Books) -> list[Violation]:
     found += [*_overpaid(books, entries)]
     if books.campaign:
         found += [Violation(*one) for one in broken_callbacks(books)]
+    if books.needless_failures:
+        found.append(Violation("failed", "transactions", f"{books.needless_failures} failed with healthy brokers"))
     for recovery in books.recoveries:
         if recovery.seconds > recovery.limit_s:
             text = f"went on after {recovery.seconds:.1f} s, {recovery.limit_s:g} s are allowed"

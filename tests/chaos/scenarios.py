@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from functools import partial
 from types import MappingProxyType
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from books import Books
+    from support_worker import WorkerProcess
 
 # Where in a transaction a worker is killed; what is held is delivered when its successor is at work.
 KILL_STEPS: Final = (
@@ -121,6 +123,23 @@ def unpublishable(scene: Scene) -> Books:
         return stage.close()
 
 
+def refused_by_the_broker(scene: Scene) -> Books:
+    """A topic's limit is lowered while records for it are on their way: the broker refuses them one by one."""
+    with scene.stage() as stage:
+        worker = scene.begin(stage, 4000)
+        stage.set_limit("rejected", 60_000)
+        noise = random.Random(1)  # noqa: S311 - what can be compressed would be taken
+        for round_ in range(3):
+            sizes = (70_000, 90_000)[round_ % 2]
+            stage.produce(Input(f"large-{n}".encode(), noise.randbytes(sizes), n % stage.partitions) for n in range(4))
+            stage.produce(contacts(500, stage.partitions, prefix=f"R{round_}"))
+            stage.set_limit("rejected", 60_000 - 5_000 * (round_ + 1))
+            stage.flow(400, needs=worker)
+        stage.wait_done(needs=worker)
+        stage.needless_failures = failed_transactions(worker)
+        return stage.close()
+
+
 def zombie(scene: Scene) -> Books:
     """A worker stands still for longer than its session, while another has its partitions, and goes on."""
     with scene.stage() as stage:
@@ -149,7 +168,17 @@ SCENARIOS: Final[Mapping[str, Callable[[Scene], Books]]] = MappingProxyType(
             produce_held,
             rebalanced_under_a_slow_api,
             unpublishable,
+            refused_by_the_broker,
             zombie,
         )
     }
 )
+
+
+def failed_transactions(worker: WorkerProcess) -> int:
+    """How many of its transactions failed without a record's having been refused."""
+    answer = worker.admin("/metrics")
+    assert answer is not None
+    name = "stream_scorer_transactions_total"
+    lines = [line for line in answer.text.splitlines() if line.startswith(name) and 'outcome="failed"' in line]
+    return sum(int(float(line.rsplit(" ", 1)[1])) for line in lines)

@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from books import Books, Recovery, read_books
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 from support_arena import contacts
 from support_worker import QUICK_PROPERTIES, Stage
 
@@ -49,11 +50,22 @@ class ChaosStage(Stage):
         self.progress: Progress = self.watch()
         self.recoveries: list[Recovery] = []
         self.kills = 0
+        self.needless_failures = 0
 
     def flow(self, more: int = 200, *, needs: WorkerProcess | None = None) -> None:
         """Waits until the group has committed so many records more."""
         mark = max(self.progress.done(), 0) + more
         self.wait(lambda: self.progress.done() >= mark, f"{more} more commits", needs=needs)
+
+    def set_limit(self, kind: str, max_bytes: int) -> None:
+        """Changes the largest record that a topic takes."""
+        resource = ConfigResource(ConfigResource.Type.TOPIC, self.topics[kind])
+        resource.add_incremental_config(
+            ConfigEntry("max.message.bytes", str(max_bytes), incremental_operation=AlterConfigOpType.SET)
+        )
+        admin = AdminClient(self._client)  # kept: its futures end with it
+        for changed in admin.incremental_alter_configs([resource]).values():
+            changed.result(30)
 
     def kill(self, worker: WorkerProcess) -> None:
         """SIGKILL; what it had read may be bought again."""
@@ -77,6 +89,7 @@ class ChaosStage(Stage):
         books.account = self.simulator.scored()
         books.may_be_paid_again = self.kills * MAX_UNCOMMITTED
         books.recoveries = self.recoveries
+        books.needless_failures = self.needless_failures
         return books
 
 

@@ -221,6 +221,10 @@ def recover_late(books: Books) -> None:
     books.recoveries.append(Recovery("broker killed", 31.0, 30.0))
 
 
+def fail_needlessly(books: Books) -> None:
+    books.needless_failures = 1
+
+
 def grow(books: Books) -> None:
     books.memory.append(Memory("worker one", tuple(100.0 + 10 * n for n in range(30))))
 
@@ -250,6 +254,7 @@ PLANTED = [
     (lose_receipt, "no receipt", "scores/0/2"),
     (receive_undue, "receipt undue", "scores/1/7"),
     (recover_late, "slow", "broker killed"),
+    (fail_needlessly, "failed", "transactions"),
     (grow, "grew", "worker one"),
 ]
 

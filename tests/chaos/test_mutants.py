@@ -1,0 +1,58 @@
+"""Would the harness see it? Each mistake that DESIGN.md warns of is made in a copy of the package, and caught.
+
+That the code as it is passes the same scenarios is `test_steps.py`'s.
+"""
+
+from __future__ import annotations
+
+import compileall
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from judge import violations
+from mutating import STANDS_STILL, Mutant, mutants
+from scenarios import SCENARIOS
+from support_worker import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from scenes import Scene
+
+every_mutant = pytest.mark.parametrize("mutant", mutants(), ids=lambda mutant: mutant.name)
+
+
+@every_mutant
+def test_it_applies_to_the_code_as_it_is(mutant: Mutant, tmp_path: Path) -> None:
+    mutant.plant(tmp_path)
+    changed = [
+        file
+        for file in sorted((tmp_path / "stream_scorer").rglob("*.py"))
+        if file.read_text(encoding="utf-8") != (_original(file, tmp_path)).read_text(encoding="utf-8")
+    ]
+    assert changed, "it changes nothing"
+    assert all(compileall.compile_file(file, quiet=1) for file in changed)
+    assert mutant.scenario in SCENARIOS
+
+
+@every_mutant
+@pytest.mark.kafka
+@pytest.mark.slow
+@pytest.mark.timeout(280)
+def test_it_is_caught(mutant: Mutant, scene: Scene, tmp_path: Path) -> None:
+    environment = mutant.plant(tmp_path / "mutant")
+    try:
+        books = SCENARIOS[mutant.scenario](replace(scene, code=environment))
+    except AssertionError as error:
+        said = str(error)
+        assert "partition assigned" in said, f"{mutant.name} did not even begin to work\n{said}"
+        kinds = {STANDS_STILL}
+    else:
+        kinds = {violation.kind for violation in violations(books)}
+    print(f"\n{mutant.name}: {', '.join(sorted(kinds))}")  # noqa: T201 - what it was caught by
+    assert kinds & {*mutant.kinds}, f"{mutant.name} was not caught as {mutant.kinds}: found {kinds or 'nothing'}"
+
+
+def _original(file: Path, folder: Path) -> Path:
+    return ROOT / file.relative_to(folder)
