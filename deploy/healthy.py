@@ -1,9 +1,10 @@
+# noqa: INP001 - a script of its own, no package
 """The containers' health check: exit 0 where the worker's ``/readyz`` says 200, else 1 and what it said.
 
     python healthy.py [PORT]
 
-The port is that of ``stream-scorer run``: STREAM_SCORER_ADMIN__PORT, else 9464. The campaign worker has another one, 9465.
-It imports nothing of the package, so that it costs a worker's container next to nothing, every ten seconds.
+The port is that of ``stream-scorer run``: STREAM_SCORER_ADMIN__PORT, else 9464. The campaign worker has another one,
+9465. It imports nothing of the package, so that it costs a worker's container next to nothing, every ten seconds.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ TIMEOUT_S = 4
 
 
 def main(arguments: list[str]) -> int:
+    """Ask, say what the answer was, and return the exit code."""
     port = int(arguments[0] if arguments else os.environ.get("STREAM_SCORER_ADMIN__PORT") or 9464)
     admin = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
     try:
@@ -23,9 +25,9 @@ def main(arguments: list[str]) -> int:
         answer = admin.getresponse()
         said = answer.read(1000).decode(errors="replace").strip()
     except OSError as error:
-        print(f"no answer at port {port}: {error}")
+        sys.stdout.write(f"no answer at port {port}: {error}\n")
         return 1
-    print(said)
+    sys.stdout.write(f"{said}\n")
     return 0 if answer.status == http.client.OK else 1
 
 
