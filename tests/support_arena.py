@@ -118,10 +118,16 @@ class Arena:
     """Topics, a group, and what stands in them."""
 
     def __init__(
-        self, bootstrap_servers: str, *, partitions: int = 4, configs: Mapping[str, Any] | None = None
+        self,
+        bootstrap_servers: str,
+        *,
+        partitions: int = 4,
+        replication: int = 1,
+        configs: Mapping[str, Any] | None = None,
     ) -> None:
         self.bootstrap_servers = bootstrap_servers
         self.partitions = partitions
+        self.replication = replication
         name = uuid.uuid4().hex[:12]
         self.group_id = f"group-{name}"
         self.topics = {kind: f"{kind}-{name}" for kind in ("features", *OUTPUTS)}
@@ -139,7 +145,7 @@ class Arena:
         }
         admin = AdminClient(self._client)
         wanted = [
-            NewTopic(topic, self.partitions, 1, config={**ours.get(kind, {}), **configs.get(kind, {})})
+            NewTopic(topic, self.partitions, self.replication, config={**ours.get(kind, {}), **configs.get(kind, {})})
             for kind, topic in self.topics.items()
         ]
         for made in admin.create_topics(wanted, operation_timeout=30).values():

@@ -109,6 +109,10 @@ class WorkerProcess:
             raise AssertionError(f"the worker still runs after {limit_s:g} s\n{self.log()}") from None
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def running(self) -> bool:
         return self._process.poll() is None
 

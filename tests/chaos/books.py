@@ -99,13 +99,20 @@ def read_books(arena: Arena, campaign_topics: Mapping[str, str] | None = None) -
     places = [TopicPartition(topic, number) for topic, count in numbers.items() for number in range(count)]
     await_stable(arena, [place for place in places if place.topic != topics["features"]])
     commits = read_commits(arena, numbers[topics["features"]])
-    kinds = {topic: kind for kind, topic in topics.items()}
-    rows: dict[str, list[Row]] = {kind: [] for kind in topics}
-    for row in _read(arena, places):
-        rows[kinds[row.topic]].append(row)
+    rows = read_rows(arena, topics)
     if read_commits(arena, numbers[topics["features"]]) != commits:
         raise AssertionError("somebody committed while the judge was reading: stop all workers first")
     return Books(rows, commits, campaign=campaign_topics is not None)
+
+
+def read_rows(arena: Arena, topics: Mapping[str, str]) -> dict[str, list[Row]]:
+    """What a reader finds on these topics now, by kind, each partition's in order."""
+    numbers = _partitions(arena, topics.values())
+    kinds = {topic: kind for kind, topic in topics.items()}
+    rows: dict[str, list[Row]] = {kind: [] for kind in topics}
+    for row in _read(arena, [TopicPartition(topic, number) for topic in numbers for number in range(numbers[topic])]):
+        rows[kinds[row.topic]].append(row)
+    return rows
 
 
 def read_commits(arena: Arena, partitions: int) -> dict[int, Commit]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _PATIENCE_S: Final = 300.0
 _TICK_S: Final = 0.05
-_BAD_EVERY: Final = 40
+_BAD_EVERY: Final = 100
 
 
 class Feeder:

@@ -1,0 +1,105 @@
+"""Plays faults, alone and in random mixes, measures how long it takes to go on, and writes down what was tried.
+
+Everything random is drawn from one seed, which is printed first: ``CHAOS_SEED=<seed> make chaos`` draws the same
+faults, lengths and victims again.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from books import Recovery
+from faults import known_faults
+from world import told
+
+if TYPE_CHECKING:
+    from faults import Fault
+    from world import World
+
+RESULTS: Final = Path(os.environ.get("CHAOS_RESULTS", Path(__file__).parents[2] / "build" / "chaos-results.jsonl"))
+# By itself, after the last fault of a moment has ended; issue 7 asks for this after an outage.
+RECOVERY_S: Final = 30.0
+_PATIENCE_S: Final = 180.0
+_TWO_AT_ONCE: Final = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One or two faults that are there together, and how long each lasts in seconds."""
+
+    faults: tuple[Fault, ...]
+    seconds: tuple[float, ...]
+
+    @property
+    def name(self) -> str:
+        """Their names."""
+        return " + ".join(fault.name for fault in self.faults)
+
+
+class Mixer:
+    """Plays moments on a world.
+
+    Args:
+        world: has begun.
+        seed: for everything random.
+        only: parts of fault names (``CHAOS_ONLY``); empty: all.
+    """
+
+    def __init__(self, world: World, seed: int, only: str = "") -> None:
+        self._world = world
+        self._seed = seed
+        self._draw = random.Random(seed)  # noqa: S311 - every run draws the same
+        self._faults = [fault for fault in known_faults(world) if only in fault.name]
+
+    def alone(self, times: int) -> None:
+        """Every fault by itself, so often."""
+        for fault in self._faults * times:
+            self.play(self._moment(fault))
+
+    def mixed(self, seconds: float) -> None:
+        """Random faults, now and then two at once, for so long."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            number = 2 if self._draw.random() < _TWO_AT_ONCE else 1
+            self.play(self._moment(*self._draw.sample(self._faults, number)))
+
+    def play(self, moment: Moment) -> None:
+        """Begins the faults, ends each in its time, waits for every partition to go on, writes it down."""
+        world, before = self._world, self._world.paid_again()
+        print(f"  {moment.name} {[round(s, 1) for s in moment.seconds]}", flush=True)  # noqa: T201
+        began = time.monotonic()
+        undone = [
+            (began + lasts, fault.begin(world, self._draw))
+            for fault, lasts in zip(moment.faults, moment.seconds, strict=True)
+        ]
+        for at, undo in sorted(undone, key=lambda pair: pair[0]):
+            time.sleep(max(0.0, at - time.monotonic()))
+            undo()
+        ended = time.monotonic()
+        world.risk += sum(fault.risk for fault in moment.faults)
+        world.await_every_partition(_PATIENCE_S)
+        recovered_s = time.monotonic() - ended
+        world.recoveries.append(Recovery(f"{moment.name} (seed {self._seed})", recovered_s, RECOVERY_S))
+        note(
+            faults=[fault.name for fault in moment.faults],
+            seed=self._seed,
+            lasted_s=round(ended - began, 1),
+            recovered_s=round(recovered_s, 1),
+            paid_again=world.paid_again() - before,
+            allowed=sum(fault.risk for fault in moment.faults),
+        )
+
+    def _moment(self, *faults: Fault) -> Moment:
+        return Moment(faults, tuple(self._draw.uniform(*fault.seconds) for fault in faults))
+
+
+def note(**result: object) -> None:
+    """Appends a line to the results."""
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    with RESULTS.open("a", encoding="utf-8") as file:
+        file.write(told(result) + "\n")

@@ -1,0 +1,255 @@
+"""Three brokers, an API and a receiver, bad lines to each of them, three scoring workers, a campaign worker, a feeder.
+
+`Machines` outlive a run; a `World` is one run on them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from books import Books, Memory, read_books, read_rows
+from callback_rules import broken_callbacks
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+from feeding import Feeder
+from scenes import SETTINGS, ChaosStage
+from support_arena import wait_until
+from support_campaign import QUICK as QUICK_CALLBACKS
+from support_worker import QUICK_SETTINGS, WorkerProcess
+from toxiproxy import open_links
+
+from stream_scorer.local.kafka import KafkaConfig
+from stream_scorer.local.kafka_cluster import EmbeddedCluster
+from stream_scorer.local.kafka_members import Listener
+from stream_scorer.local.kafka_process import free_port
+from stream_scorer.local.receiver import Receiver
+from stream_scorer.local.simulator import Simulator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tcp_proxy import Link
+
+NAMES: Final = ("one", "two", "three")
+WINDOW: Final = 600
+LATENCY: Final = {"latency_ms": 150, "latency_jitter_ms": 150}
+_PER_SECOND: Final = 100
+_TIERS: Final = 4
+_SAMPLE_S: Final = 2.0
+_SETTLE_S: Final = 240.0
+_CLOCK: Final = Path(__file__).with_name("shifted_clock.c")
+
+
+class Machines:
+    """What outlives a run: the cluster, API and receiver with the lines to them. Made by `machines`.
+
+    Attributes:
+        cluster: three nodes; the third one's data are on a file system of limited size where that can be had.
+        brokers, api, receiver_line: the lines, the brokers' by node id.
+        lines: what makes them, in words.
+        small_disk: the folder of the third node's data, where it is of limited size.
+    """
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self.folder = folder
+        self.lines, make_link = stack.enter_context(open_links())
+        inner = {node_id: free_port() for node_id in (1, 2, 3)}
+        self.brokers: dict[int, Link] = {node_id: make_link(port) for node_id, port in inner.items()}
+        listeners = {
+            node_id: (Listener("LINE", port, advertised_port=self.brokers[node_id].port),)
+            for node_id, port in inner.items()
+        }
+        self.small_disk = _mounted(folder / "kafka" / "node-3", stack)
+        config = KafkaConfig(data_dir=folder / "kafka", port=0, properties={"group.min.session.timeout.ms": "1000"})
+        self.cluster = stack.enter_context(EmbeddedCluster(config, 3, listeners=listeners))
+        self.simulator = stack.enter_context(Simulator())
+        self.receiver = stack.enter_context(Receiver())
+        self.api = make_link(int(self.simulator.base_url.rsplit(":", 1)[1]))
+        self.receiver_line = make_link(int(self.receiver.base_url.rsplit(":", 1)[1]))
+        self.wrong_clock = _built_clock(folder)
+
+    def heal(self) -> None:
+        """All lines are good, and all nodes run."""
+        for line in (*self.brokers.values(), self.api, self.receiver_line):
+            line.heal()
+        self.cluster.start()
+
+
+@contextmanager
+def machines(folder: Path) -> Iterator[Machines]:
+    """Starts them, and stops them at the end."""
+    with ExitStack() as stack:
+        yield Machines(folder, stack)
+
+
+class World(ChaosStage):
+    """One run on the machines: topics, groups and workers of its own."""
+
+    def __init__(self, machines: Machines, folder: Path, seed: int) -> None:
+        machines.simulator.reset()
+        machines.receiver.reset()
+        machines.simulator.configure(quota=1_000_000, **LATENCY)
+        super().__init__(machines.cluster.bootstrap_servers, machines.simulator, folder, replication=3)
+        self.machines = machines
+        self.risk = 0
+        self.named: dict[str, WorkerProcess] = {}
+        self.memory: dict[str, list[float]] = {}
+        proxied = ",".join(f"127.0.0.1:{line.port}" for line in machines.brokers.values())
+        api = f"http://127.0.0.1:{machines.api.port}"
+        self.changes |= {
+            **SETTINGS,
+            "STREAM_SCORER_SCORING__MAX_UNCOMMITTED": str(WINDOW),
+            "STREAM_SCORER_SCORING__MAX_IN_FLIGHT": "4",
+            "STREAM_SCORER_KAFKA__BOOTSTRAP_SERVERS": proxied,
+            "STREAM_SCORER_GENESYS__BASE_URL": api,
+            "STREAM_SCORER_GENESYS__LOGIN_URL": api,
+        }
+        self._proxied = proxied
+        self.campaign_topics = self._make_campaign_topics()
+        self.feeder = Feeder(
+            self.bootstrap_servers,
+            self.topics["features"],
+            partitions=self.partitions,
+            per_second=_PER_SECOND,
+            seed=seed,
+        )
+        self._ended = threading.Event()
+        self._sampler = threading.Thread(target=self._sample, name="memory", daemon=True)
+
+    def begin(self) -> None:
+        """Everything runs, and contacts flow."""
+        for name in NAMES:
+            self.start_named(name)
+        self.start_named("callbacks")
+        self.feeder.__enter__()
+        self._sampler.start()
+        self.flow(500)
+
+    def start_named(self, name: str, **changes: str) -> None:
+        """Starts the worker of this name, which does not run."""
+        if name == "callbacks":
+            self.named[name] = self._start_callbacks()
+        else:
+            self.named[name] = self.start("--from", "earliest", name=name, **changes)
+
+    def await_every_partition(self, limit_s: float) -> None:
+        """Waits until every partition has been committed anew: a worker that hangs shows in its partitions."""
+        wait_until(self.progress.by_partition, "the commits")
+        before = self.progress.by_partition()
+
+        def gone_on() -> bool:
+            now = self.progress.by_partition()
+            return bool(now) and all(now[number] > offset for number, offset in before.items())
+
+        self.wait(gone_on, f"every partition to go on from {before}", limit_s=limit_s)
+
+    def paid_again(self) -> int:
+        """How many contacts the API has scored more often than once: every contact is fed once."""
+        return sum(times - 1 for times in self.simulator.scored(minimum=2).values())
+
+    def end(self) -> Books:
+        """The feeder stops, all of it is done, every worker ends in good order, and everything is read."""
+        self.machines.heal()
+        self.simulator.clear_faults()
+        self.machines.receiver.clear_faults()
+        self.feeder.stop()
+        self.wait_done(limit_s=_SETTLE_S)
+        self.wait(self._all_called, "every score that is due to have its receipt", limit_s=_SETTLE_S)
+        self._ended.set()
+        self.progress.close()
+        for name, worker in self.named.items():
+            assert worker.running, f"worker {name} has ended\n{worker.log()[-3000:]}"
+            assert worker.stop() == 0, worker.log()[-3000:]
+        books = read_books(self, self.campaign_topics)
+        books.account = self.simulator.scored()
+        books.may_be_paid_again = self.risk
+        books.recoveries = self.recoveries
+        books.memory = [Memory(process, tuple(samples)) for process, samples in self.memory.items()]
+        return books
+
+    def _make_campaign_topics(self) -> dict[str, str]:
+        name = self.group_id.removeprefix("group-")
+        kinds = ("callbacks", "callbacks_retry", "callbacks_rejected", "receipts")
+        topics = {kind: f"{kind.replace('_', '-')}-{name}" for kind in kinds}
+        made = [topic for kind, topic in topics.items() if kind != "callbacks_retry"]
+        made += [f"{topics['callbacks_retry']}-{tier}" for tier in range(1, _TIERS + 1)]
+        admin = AdminClient(self._client)
+        for future in admin.create_topics([NewTopic(topic, 4, 3) for topic in made], operation_timeout=30).values():
+            future.result(30)
+        return topics
+
+    def _start_callbacks(self) -> WorkerProcess:
+        port = free_port()
+        topics = {**self.campaign_topics, "scores": self.topics["scores"]}
+        settings = {
+            **QUICK_CALLBACKS,
+            "STREAM_SCORER_KAFKA__PROPERTIES": QUICK_SETTINGS["STREAM_SCORER_KAFKA__PROPERTIES"],
+            **self.machines.receiver.environment(),
+            "STREAM_SCORER_CALLBACKS__URL": f"http://127.0.0.1:{self.machines.receiver_line.port}/callbacks",
+            "STREAM_SCORER_KAFKA__BOOTSTRAP_SERVERS": self._proxied,
+            "STREAM_SCORER_KAFKA__GROUP_ID": self.group_id,
+            "STREAM_SCORER_KAFKA__INSTANCE_ID": "callbacks",
+            **{f"STREAM_SCORER_TOPICS__{kind.upper()}": topic for kind, topic in topics.items()},
+            "STREAM_SCORER_CALLBACKS__ADMIN_PORT": str(port),
+        }
+        log_file = self.folder / f"callbacks-{len(self.workers)}.log"
+        self.workers.append(WorkerProcess(settings, ("--from", "earliest"), log_file, port, command="callbacks"))
+        return self.workers[-1]
+
+    def _all_called(self) -> bool:
+        topics = {"scores": self.topics["scores"], **self.campaign_topics}
+        rows = read_rows(self, {kind: topics[kind] for kind in ("scores", "callbacks", "receipts")})
+        return not any(kind == "no receipt" for kind, _, _ in broken_callbacks(Books(rows, {})))
+
+    def _sample(self) -> None:
+        while not self._ended.wait(_SAMPLE_S):
+            for name, worker in list(self.named.items()):
+                size = resident_mib(worker)
+                if size is not None:
+                    self.memory.setdefault(f"{name}, process {worker.pid}", []).append(size)
+
+
+def resident_mib(worker: WorkerProcess) -> float | None:
+    """The resident memory of a worker; None where it has ended, or the system does not say."""
+    try:
+        status = Path(f"/proc/{worker.pid}/status").read_text(encoding="ascii")
+    except OSError:
+        return None
+    lines = [line for line in status.splitlines() if line.startswith("VmRSS:")]
+    return int(lines[0].split()[1]) / 1024 if lines else None
+
+
+def _mounted(folder: Path, stack: ExitStack) -> Path | None:
+    """A file system of limited size at this folder, where this user may mount one."""
+    folder.mkdir(parents=True)
+    mount = shutil.which("mount")
+    if mount is None or os.geteuid() != 0:
+        return None
+    command = [mount, "-t", "tmpfs", "-o", "size=1g", "stream-scorer-chaos", str(folder)]
+    if subprocess.run(command, check=False, capture_output=True).returncode != 0:
+        return None
+    stack.callback(subprocess.run, ["umount", "--lazy", str(folder)], check=False)
+    return folder
+
+
+def _built_clock(folder: Path) -> Path | None:
+    """The library that makes a process's calendar wrong; None where there is no compiler, or no Linux."""
+    compiler = shutil.which("cc")
+    if compiler is None or sys.platform != "linux":
+        return None
+    library = folder / "shifted_clock.so"
+    command = [compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(_CLOCK), "-ldl"]
+    return library if subprocess.run(command, check=False, capture_output=True).returncode == 0 else None
+
+
+def told(result: dict[str, Any]) -> str:
+    """A result as one line of JSON."""
+    return json.dumps(result, sort_keys=True)
