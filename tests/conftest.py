@@ -4,6 +4,7 @@ import signal
 
 pytest_plugins = (
     "kafka_fixture",
+    "registry_fixture",
     "receiver_fixture",
     "simulator_fixture",
     "support_behaviour_table",
