@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 from proxied_kafka import ProxiedKafka
 from scenes import Scene
+from world import Machines, machines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,3 +24,12 @@ def proxied_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxiedK
 @pytest.fixture
 def scene(proxied_kafka: ProxiedKafka, simulator: Simulator, tmp_path: Path) -> Scene:
     return Scene(proxied_kafka, simulator, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
+    """Three brokers, an API, a receiver, and the lines to them, for the worlds of a module."""
+    with machines(tmp_path_factory.mktemp("chaos")) as made:
+        full, clock = made.small_disk is not None, made.wrong_clock is not None
+        print(f"\nlines: {made.lines}; a disk can be full: {full}; a clock can be wrong: {clock}")  # noqa: T201
+        yield made

@@ -59,7 +59,11 @@ class Mixer:
     def alone(self, times: int) -> None:
         """Every fault by itself, so often."""
         for fault in self._faults * times:
-            self.play(self._moment(fault))
+            self.play_alone(fault)
+
+    def play_alone(self, fault: Fault) -> None:
+        """One fault, for as long as is drawn."""
+        self.play(self._moment(fault))
 
     def mixed(self, seconds: float) -> None:
         """Random faults, now and then two at once, for so long."""

@@ -1,0 +1,41 @@
+"""A world that is judged at its end."""
+
+# ruff: noqa: T201 - seeds and counts are printed
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from judge import verdict
+from mixing import Mixer, note
+from world import World
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from world import Machines
+
+ONLY = os.environ.get("CHAOS_ONLY", "")
+
+
+@contextmanager
+def judged(stand: Machines, folder: Path, seed: int, what: str) -> Iterator[Mixer]:
+    """A world that has begun, and a mixer for it; at the end everything is judged."""
+    print(f"\n{what}, CHAOS_SEED={seed}")
+    world = World(stand, folder, seed)
+    try:
+        world.begin()
+        yield Mixer(world, seed, ONLY)
+        books = world.end()
+    finally:
+        world.kill_all()
+        world.feeder.__exit__()
+        stand.heal()
+    found = verdict(books)
+    paid = world.paid_again()
+    print(f"{world.feeder.produced} contacts, {len(books.recoveries)} faults, {paid} paid again ({world.risk} allowed)")
+    note(run=what, seed=seed, contacts=world.feeder.produced, paid_again=paid, violations=found.splitlines()[:1])
+    assert found == "", f"CHAOS_SEED={seed}\n{found}"

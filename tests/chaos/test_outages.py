@@ -1,0 +1,55 @@
+"""Everything gone for minutes: when it is back, every worker goes on by itself within 30 s."""
+
+# ruff: noqa: T201 - measured figures are printed
+
+from __future__ import annotations
+
+import os
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+from faults import ALL, Fault
+from standing import judged
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from random import Random
+
+    from mixing import Mixer
+    from world import Machines, World
+
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(3600)]
+
+BROKERS_AWAY_S = float(os.environ.get("CHAOS_BROKERS_AWAY_S", "120"))
+API_AWAY_S = float(os.environ.get("CHAOS_API_AWAY_S", "600"))
+
+
+def _kill_all_nodes(world: World, _: Random) -> partial[object]:
+    for node_id in world.machines.cluster.node_ids:
+        world.machines.cluster.node(node_id).kill()
+    return partial(world.machines.cluster.start)
+
+
+def _cut_api(world: World, _: Random) -> partial[None]:
+    world.machines.api.cut()
+    return partial(world.machines.api.heal)
+
+
+def play(mixer: Mixer, fault: Fault) -> None:
+    began = time.monotonic()
+    mixer.play_alone(fault)
+    print(f"{fault.name}: all in all {time.monotonic() - began:.0f} s")
+
+
+def test_all_brokers_gone_for_two_minutes(stand: Machines, tmp_path: Path) -> None:
+    fault = Fault(f"all brokers gone for {BROKERS_AWAY_S:g} s", _kill_all_nodes, (BROKERS_AWAY_S,) * 2, ALL)
+    with judged(stand, tmp_path, 1, "all brokers gone") as mixer:
+        play(mixer, fault)
+
+
+def test_the_api_gone_for_ten_minutes(stand: Machines, tmp_path: Path) -> None:
+    fault = Fault(f"API gone for {API_AWAY_S:g} s", _cut_api, (API_AWAY_S,) * 2, ALL)
+    with judged(stand, tmp_path, 1, "API gone") as mixer:
+        play(mixer, fault)
