@@ -188,5 +188,8 @@ def _row(message: Message) -> Row:
         headers: Any = message.headers() or ()
     except (SystemError, UnicodeDecodeError):  # a name that is not UTF-8 cannot be one of ours
         headers = ()
-    where: Any = (message.topic(), message.partition(), message.offset())
-    return Row(*where, message.key(), message.value(), tuple(headers))
+    topic, partition, offset = message.topic(), message.partition(), message.offset()
+    assert topic is not None
+    assert partition is not None
+    assert offset is not None
+    return Row(topic, partition, offset, message.key(), message.value(), tuple(headers))

@@ -44,6 +44,7 @@ SETTINGS = {
 }
 LATENCY_MS = 700
 _LONGEST_DELAY_S = 1.5
+_LEFT = 5_000
 _GUESTS_EVERY = 5  # kills between the coming or going of the third worker
 
 
@@ -78,7 +79,8 @@ class Storm:
         self._stage = stage
         self._number = number
         self._random = random.Random(seed)  # noqa: S311 - no secret, and every run draws the same
-        last = int(number * 0.9)
+        # Late enough to be in the middle of work, early enough that there is still some when a delay has passed.
+        last = min(int(number * 0.9), number - _LEFT)
         self._marks = sorted(self._random.sample(range(number // 20, last), kills))
         self._workers: dict[str, WorkerProcess] = {}
         self._guest: WorkerProcess | None = None

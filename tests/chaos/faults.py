@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from world import World
 
-    Undo = Callable[[], None]
+    Undo = Callable[[], object]
     Begin = Callable[[World, Random], Undo]
 
 ALL: Final = len(NAMES) * WINDOW
@@ -168,7 +168,7 @@ def _line(which: str, how: str, *arguments: int) -> Begin:
         lines = list(found.values()) if isinstance(found, dict) else [found]
         for line in lines:
             getattr(line, how)(*arguments)
-        return lambda: [line.heal() for line in lines] and None
+        return lambda: [line.heal() for line in lines]
 
     return begin
 

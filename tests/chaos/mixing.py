@@ -6,6 +6,7 @@ faults, lengths and victims again.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import time
@@ -15,7 +16,6 @@ from typing import TYPE_CHECKING, Final
 
 from books import Recovery
 from faults import known_faults
-from world import told
 
 if TYPE_CHECKING:
     from faults import Fault
@@ -106,4 +106,4 @@ def note(**result: object) -> None:
     """Appends a line to the results."""
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     with RESULTS.open("a", encoding="utf-8") as file:
-        file.write(told(result) + "\n")
+        file.write(json.dumps(result, sort_keys=True) + "\n")

@@ -26,15 +26,23 @@ BROKERS_AWAY_S = float(os.environ.get("CHAOS_BROKERS_AWAY_S", "120"))
 API_AWAY_S = float(os.environ.get("CHAOS_API_AWAY_S", "600"))
 
 
-def _kill_all_nodes(world: World, _: Random) -> partial[object]:
+def _kill_all_nodes(world: World, _: Random) -> partial[None]:
     for node_id in world.machines.cluster.node_ids:
         world.machines.cluster.node(node_id).kill()
-    return partial(world.machines.cluster.start)
+    return partial(_start, world)
+
+
+def _start(world: World) -> None:
+    world.machines.cluster.start()
 
 
 def _cut_api(world: World, _: Random) -> partial[None]:
     world.machines.api.cut()
-    return partial(world.machines.api.heal)
+    return partial(_heal, world)
+
+
+def _heal(world: World) -> None:
+    world.machines.api.heal()
 
 
 def play(mixer: Mixer, fault: Fault) -> None:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -13,7 +12,7 @@ import sys
 import threading
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from books import Books, Memory, read_books, read_rows
 from callback_rules import broken_callbacks
@@ -248,8 +247,3 @@ def _built_clock(folder: Path) -> Path | None:
     library = folder / "shifted_clock.so"
     command = [compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(_CLOCK), "-ldl"]
     return library if subprocess.run(command, check=False, capture_output=True).returncode == 0 else None
-
-
-def told(result: dict[str, Any]) -> str:
-    """A result as one line of JSON."""
-    return json.dumps(result, sort_keys=True)
