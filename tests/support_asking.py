@@ -16,6 +16,7 @@ from stream_scorer.genesys.quota import Quota
 from stream_scorer.genesys.wire import body_overhead
 from stream_scorer.scoring.asking import Asker
 from stream_scorer.scoring.holding import Hold, Holding
+from stream_scorer.scoring.ports import Untraced
 from stream_scorer.scoring.waiting import Wait, Waits
 
 if TYPE_CHECKING:
@@ -138,6 +139,7 @@ class World:
             rules=rules(**changes),
             clock=Clock(lambda: self.now, lambda: int(self.now * 1_000), lambda: 0.5, ids("batch")),
             observe=cast("Observer", self.observed),
+            trace=Untraced(),
             max_contacts_per_minute=max_contacts_per_minute,
         )
         self.topic: dict[int, list[SourceRecord]] = {}

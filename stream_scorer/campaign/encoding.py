@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from stream_scorer.campaign.tracing import kept
 from stream_scorer.core.callback_records import callback_value, receipt_value
 from stream_scorer.core.callbacks import CallbackOutcome
 from stream_scorer.kafka.rejecting import error_headers, fitted, passed_on, source_header, too_large
@@ -46,9 +47,10 @@ class CallbackEncoder:
         self._callback_codec = callback_codec
         self._receipt_codec = receipt_codec
 
-    def planned(self, callback: Callback) -> OutRecord:
-        """A callback to be delivered."""
-        return self._callback(self._topics.callbacks, callback, [])
+    def planned(self, callback: Callback, trace: Headers) -> OutRecord:
+        """A callback to be delivered; ``trace``: its trace context, which is left out where it would not fit."""
+        record = self._callback(self._topics.callbacks, callback, trace)
+        return record if self.fits(record) else record._replace(headers=[])
 
     def expired(self, callback: Callback) -> OutRecord:
         """The receipt of a callback that was never one."""
@@ -80,7 +82,8 @@ class CallbackEncoder:
 
     def postponed(self, postponed: Postponed) -> OutRecord:
         """The callback for its next tier."""
-        headers = [*passed_on(postponed.record.headers), (ROUNDS_HEADER, str(postponed.rounds).encode())]
+        record = postponed.record
+        headers = [*passed_on(record.headers), *kept(record), (ROUNDS_HEADER, str(postponed.rounds).encode())]
         return self._callback(self._topics.retries[postponed.tier - 1], postponed.callback, headers)
 
     def fits(self, record: OutRecord) -> bool:

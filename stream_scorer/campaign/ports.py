@@ -39,8 +39,11 @@ class Target(Protocol):
         More than that would only wait inside ``deliver``, and look like a receiver that hangs.
         """
 
-    def deliver(self, callback: Callback) -> DeliveryAnswer:
-        """Makes one attempt. Blocks until the answer or the deadline; nothing that a receiver does is raised."""
+    def deliver(self, callback: Callback, traceparent: str | None = None, /) -> DeliveryAnswer:
+        """Makes one attempt. Blocks until the answer or the deadline; nothing that a receiver does is raised.
+
+        ``traceparent``: the W3C trace context of the attempt, for targets that hand it on.
+        """
 
     def close(self) -> None:
         """Lets its connections go."""

@@ -11,7 +11,9 @@ from stream_scorer.kafka.sink import Committed, RecordsRefused
 if TYPE_CHECKING:
     from stream_scorer.campaign.encoding import CallbackEncoder
     from stream_scorer.campaign.observing import DelivererObserver
+    from stream_scorer.campaign.tracing import DelivererTrace
     from stream_scorer.clock import Clock
+    from stream_scorer.core.events import Partition
     from stream_scorer.core.ledger import RecordLedger
     from stream_scorer.kafka.committing import Committer
     from stream_scorer.kafka.sink import OutRecord
@@ -28,6 +30,7 @@ class Receipts:
         encoder: makes the records.
         clock: time.
         observe: is told how it goes.
+        trace: is told what is done with.
         commit_interval_s: longest time between transactions while there is something to commit.
     """
 
@@ -39,6 +42,7 @@ class Receipts:
         encoder: CallbackEncoder,
         clock: Clock,
         observe: DelivererObserver,
+        trace: DelivererTrace,
         commit_interval_s: float,
     ) -> None:
         self._committer = committer
@@ -46,6 +50,7 @@ class Receipts:
         self._encoder = encoder
         self._clock = clock
         self._observe = observe
+        self._trace = trace
         self._commit_interval_s = commit_interval_s
         self._written_at = 0.0
 
@@ -95,7 +100,12 @@ class Receipts:
             return False
         self._written_at = self._clock.monotonic()
         self._observe.committed(outcomes)
+        self._trace.committed(outcomes)
         return True
+
+    def disowned(self, partitions: list[Partition]) -> None:
+        """What becomes of the callbacks of these partitions, others write."""
+        self._trace.disowned(partitions)
 
     def _records(self, outcome: DeliveryOutcome) -> list[OutRecord]:
         match outcome:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from stream_scorer.campaign.dispatching import Dispatcher
     from stream_scorer.campaign.holding import SwitchedOffHold
     from stream_scorer.campaign.observing import DelivererObserver
+    from stream_scorer.campaign.tracing import DelivererTrace
     from stream_scorer.clock import Clock
     from stream_scorer.core.callbacks import DeliveryAnswer
     from stream_scorer.core.delivering import DeliveryOutcome, DeliveryRules, Job
@@ -48,6 +49,7 @@ class Sender:
         rules: how patient to be.
         clock: time and chance.
         observe: is told how it goes.
+        trace: is told of every attempt.
         finish: takes what became of a callback.
     """
 
@@ -62,6 +64,7 @@ class Sender:
         rules: DeliveryRules,
         clock: Clock,
         observe: DelivererObserver,
+        trace: DelivererTrace,
         finish: Callable[[DeliveryOutcome], None],
     ) -> None:
         self._dispatcher = dispatcher
@@ -72,6 +75,7 @@ class Sender:
         self._rules = rules
         self._clock = clock
         self._observe = observe
+        self._trace = trace
         self._finish = finish
 
     def add(self, job: Job) -> None:
@@ -89,7 +93,7 @@ class Sender:
         limit = _ANY_NUMBER if allowance is None else allowance - self._dispatcher.in_flight
         turn = self._dispatcher.turn(now, self._clock.unix_ms(), limit)
         for job in turn.send:
-            self._pool.submit(job)
+            self._pool.submit(self._trace.attempting(job))
         for postponed in turn.postponed:
             self._finish(postponed)
         for campaign_id in turn.paced:
@@ -104,6 +108,7 @@ class Sender:
         """Takes the answers that have arrived, waiting up to ``wait_s`` for the first, and reacts to them."""
         for job, answer in self._pool.answers(wait_s):
             self._observe.attempted(answer)
+            self._trace.attempted(job, answer)
             now, failed = self._clock.monotonic(), answer.kind is DeliveryKind.TRY_LATER
             if self._dispatcher.answered(job, now, failed=failed, leave_alone_s=_leave_alone_s(answer)):
                 self._observe.turned(job.callback.campaign_id, answer)
@@ -140,7 +145,7 @@ class Sender:
         if job is not None:
             self._hold.sent(job, now)
             self._dispatcher.fly(job, now)
-            self._pool.submit(job)
+            self._pool.submit(self._trace.attempting(job))
 
     def _react(self, job: Job, answer: DeliveryAnswer) -> None:
         now = self._clock.monotonic()

@@ -77,6 +77,7 @@ class Job:
         tries: attempts of this round so far.
         has_slot: whether its campaign's pace has room for it reserved.
         due: monotonic seconds; when the next attempt may be made.
+        traceparent: what its next request says of the trace that it belongs to; None: nothing.
     """
 
     record: SourceRecord
@@ -86,6 +87,11 @@ class Job:
     tries: int = 0
     has_slot: bool = False
     due: float = 0.0
+    traceparent: str | None = None
+
+    def under(self, traceparent: str) -> Job:
+        """The same job, its next request below this span."""
+        return replace(self, traceparent=traceparent)
 
 
 class Ended(NamedTuple):

@@ -183,7 +183,10 @@ class QuotaReading:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """The facts of one HTTP exchange. Times are Unix milliseconds, UTC; ``latency_ms`` is monotonic."""
+    """The facts of one HTTP exchange. Times are Unix milliseconds, UTC; ``latency_ms`` is monotonic.
+
+    ``earlier``: the exchange before it in the same attempt, which was turned away for its token.
+    """
 
     started_at_ms: int
     finished_at_ms: int
@@ -191,6 +194,7 @@ class Exchange:
     status: int | None = None
     correlation_id: str | None = None
     quota: QuotaReading | None = None
+    earlier: Exchange | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,7 +88,9 @@ class ScoreEndpoint:
         if token is not None and answer.exchange.status == _UNAUTHORIZED:
             # Revoked or expired early: nothing was scored, so asking once more with a new token costs nothing twice.
             self._tokens.invalidate(token)
+            turned_away = answer.exchange
             answer, got, _ = self._attempt(body)
+            answer = replace(answer, exchange=replace(answer.exchange, earlier=turned_away))
         return answer, got
 
     def _attempt(self, body: bytes) -> tuple[Answer, HttpAnswer | None, Token | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Self, TypeAlias
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
@@ -18,12 +18,37 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
 
     from stream_scorer.core.avro import Codec
-    from stream_scorer.core.events import ContactEvent
+    from stream_scorer.core.events import ContactEvent, Headers
 
 # Records in memory that the broker has not confirmed yet; enough to keep it busy.
 _MAX_WAITING: Final = 50_000
 _POLL_S: Final = 0.1
 _PURGED: Final = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})  # noqa: SLF001 - their public names
+
+
+# The headers of a record, and what is to be called with whether it was delivered.
+Sending: TypeAlias = "tuple[Headers, Callable[[bool], None]]"
+
+
+class Trace(Protocol):
+    """See ``tracing.producing.ProducerTracer``; where nobody asks for traces, `Untraced` is all there is."""
+
+    def sending(self) -> Sending:
+        """Begins the trace of a record."""
+
+    def close(self) -> None:
+        """Sends what is left."""
+
+
+class Untraced:
+    """No headers."""
+
+    def sending(self) -> Sending:
+        """Returns none."""
+        return [], _nothing
+
+    def close(self) -> None:
+        """Nothing."""
 
 
 class Undelivered(NamedTuple):
@@ -48,6 +73,7 @@ class Loader:
         codec: Codec,
         *,
         rate_per_s: float | None = None,
+        trace: Trace | None = None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         """Make the producer; it connects in the background.
@@ -57,12 +83,14 @@ class Loader:
             topic: where the contacts go.
             codec: of ``ContactFeatures``.
             rate_per_s: how many contacts a second at most.
+            trace: begins their traces; None: nobody asks for them.
             clock: seconds, monotonic.
         """
         self._producer = Producer(config)
         self._topic = topic
         self._codec = codec
         self._interval_s = 1 / rate_per_s if rate_per_s else 0.0
+        self._trace = Untraced() if trace is None else trace
         self._clock = clock
         self._due_s = clock()
         self._undelivered: dict[str, Undelivered] = {}
@@ -83,12 +111,13 @@ class Loader:
         """
         value = self._codec.encode(event_value(event))
         self._wait_for_turn()
+        headers, ended = self._trace.sending()
         try:
-            self._produce(event.contact_id.encode(), value, partial(self._reported, line))
+            self._produce(event.contact_id.encode(), value, headers, partial(self._reported, line, ended))
         except KafkaException as error:
             if error.args[0].code() not in RECORD_ERRORS:
                 raise translate(error, f"writing to {self._topic}") from error
-            self._reported(line, error.args[0], None)
+            self._reported(line, ended, error.args[0], None)
         self._producer.poll(0)
 
     def finish(self) -> None:
@@ -98,10 +127,12 @@ class Loader:
                 # What was sent may have arrived, so its answer is waited for; the rest is not sent any more.
                 self._producer.purge(in_flight=False)
 
-    def _produce(self, key: bytes, value: bytes, report: Callable[[KafkaError | None, Message], None]) -> None:
+    def _produce(
+        self, key: bytes, value: bytes, headers: Headers, report: Callable[[KafkaError | None, Message], None]
+    ) -> None:
         while not self.stopped:
             try:
-                return self._producer.produce(self._topic, value, key, on_delivery=report)
+                return self._producer.produce(self._topic, value, key, headers=[*headers], on_delivery=report)
             except BufferError:  # too many bytes are waiting
                 self._producer.poll(_POLL_S)
         return None
@@ -115,7 +146,8 @@ class Loader:
             # From now on, not from when it was due: a pause is not made up for by a burst.
             self._due_s = max(self._due_s, self._clock() - _POLL_S) + self._interval_s
 
-    def _reported(self, line: int, error: KafkaError | None, _: Message | None) -> None:
+    def _reported(self, line: int, ended: Callable[[bool], None], error: KafkaError | None, _: Message | None) -> None:
+        ended(error is None)
         if error is None:
             self.delivered += 1
             return
@@ -136,6 +168,10 @@ class Loader:
         with suppress(KafkaException):
             self._producer.purge()
             self._producer.flush(_POLL_S)
+
+
+def _nothing(_delivered: bool) -> None:
+    pass
 
 
 def event_value(event: ContactEvent) -> dict[str, Any]:

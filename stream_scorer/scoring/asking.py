@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from stream_scorer.core.ledger import Ledger
     from stream_scorer.scoring.holding import Holding
     from stream_scorer.scoring.observing import Observer
-    from stream_scorer.scoring.ports import Pool, Quota
+    from stream_scorer.scoring.ports import Pool, Quota, Trace
 
 _TOO_MANY_REQUESTS = 429
 
@@ -44,6 +44,7 @@ class Asker:
         rules: of the table in contract section 5.
         clock: time and chance.
         observe: is told what happens.
+        trace: is told of every attempt.
         max_contacts_per_minute: the spend ceiling (``scoring.max_contacts_per_minute``); None: there is none.
     """
 
@@ -58,6 +59,7 @@ class Asker:
         rules: Rules,
         clock: Clock,
         observe: Observer,
+        trace: Trace,
         max_contacts_per_minute: int | None = None,
     ) -> None:
         self._pool = pool
@@ -68,6 +70,7 @@ class Asker:
         self._rules = rules
         self._clock = clock
         self._observe = observe
+        self._trace = trace
         self._backlog = Backlog(
             batcher,
             ledger,
@@ -154,6 +157,8 @@ class Asker:
             self._witnesses.wanted(self._in_flight.values(), failed=1),
         )
         reaction = react(request, answer, self._rules, at)
+        goes_on = any(again.batch_id == request.batch_id for again in reaction.requests)
+        self._trace.exchanged(request, answer, goes_on=goes_on)
         if reaction.answered:
             self._last_2xx_at = now
             self._retry_after = 0.0

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from stream_scorer.core.avro import Codec
+    from stream_scorer.scoring.ports import Trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +31,9 @@ class OutputTopics:
 class Encoder:
     """Builds the output record of an outcome (contract, sections 1 to 3)."""
 
-    def __init__(self, topics: OutputTopics, score_codec: Codec) -> None:
+    def __init__(self, topics: OutputTopics, score_codec: Codec, trace: Trace) -> None:
         self._topics = topics
+        self._trace = trace
         self._write = ScoreWriter(score_codec).write
 
     def encode(self, outcome: Outcome, batch_id: str) -> OutRecord:
@@ -47,18 +49,19 @@ class Encoder:
     def _scored(self, scored: Scored, batch_id: str) -> OutRecord:
         topic = self._topics.review if scored.review_reasons else self._topics.scores
         contact = scored.contact
-        return OutRecord(topic, contact.contact_id.encode(), self._write(scored), _headers(contact.record, batch_id))
+        headers = self._headers(contact.record, batch_id, topic)
+        return OutRecord(topic, contact.contact_id.encode(), self._write(scored), headers)
 
     def _rejected(self, rejected: Rejected, batch_id: str) -> OutRecord:
         record = rejected.record
         why = error_headers(rejected.reasons[0], rejected.detail, rejected.rejected_at_ms, rejected.api_status)
-        out = OutRecord(self._topics.rejected, record.key, record.value, [*_headers(record, batch_id), *why])
-        limit = self._topics.max_bytes[out.topic]
+        topic = self._topics.rejected
+        out = OutRecord(topic, record.key, record.value, [*self._headers(record, batch_id, topic), *why])
+        limit = self._topics.max_bytes[topic]
         return stub(out, limit) if rejected.truncated else fitted(out, limit)
 
-
-def _headers(record: SourceRecord, batch_id: str) -> Headers:
-    headers: Headers = [source_header(record), ("stream-scorer-batch", batch_id.encode())]
-    if record.headers:
-        headers += passed_on(record.headers)
-    return headers
+    def _headers(self, record: SourceRecord, batch_id: str, topic: str) -> Headers:
+        headers: Headers = [source_header(record), ("stream-scorer-batch", batch_id.encode())]
+        if record.headers:
+            headers += passed_on(record.headers)
+        return self._trace.sending(record, topic, headers)

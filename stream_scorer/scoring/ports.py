@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from stream_scorer.core.events import Answer, QuotaReading
+    from collections.abc import Sequence
+
+    from stream_scorer.core.events import Answer, Headers, Outcome, Partition, QuotaReading, SourceRecord
     from stream_scorer.core.requests import Request
 
 
@@ -56,6 +58,64 @@ class Quota(Protocol):
 
     def block_until(self, until: float) -> None:
         """The API said not to come back before."""
+
+
+class Trace(Protocol):
+    """See ``tracing.scoring.ScoringTracer``; where nobody asks for traces, ``Untraced`` is all there is."""
+
+    def polling(self) -> None:
+        """The worker is about to read."""
+
+    def polled(self, records: Sequence[SourceRecord]) -> None:
+        """Records were read, and taken into the books."""
+
+    def disowned(self, partitions: Sequence[Partition]) -> None:
+        """These partitions are somebody else's now."""
+
+    def exchanged(self, request: Request, answer: Answer, *, goes_on: bool) -> None:
+        """An attempt ended; ``goes_on``: the same request will be sent again."""
+
+    def sending(self, record: SourceRecord, topic: str, headers: Headers) -> Headers:
+        """Returns the headers of an output, which hand on the trace of the record it came from."""
+
+    def committing(self) -> None:
+        """A transaction is about to begin."""
+
+    def committed(self, outcomes: Sequence[Outcome]) -> None:
+        """These outcomes are committed."""
+
+    def close(self) -> None:
+        """Sends what is left."""
+
+
+class Untraced:
+    """A ``Trace`` that leaves none: headers go through as they are."""
+
+    def polling(self) -> None:
+        """Nothing."""
+
+    def polled(self, records: Sequence[SourceRecord]) -> None:
+        """Nothing."""
+
+    def disowned(self, partitions: Sequence[Partition]) -> None:
+        """Nothing."""
+
+    def exchanged(self, request: Request, answer: Answer, *, goes_on: bool) -> None:
+        """Nothing."""
+
+    def sending(self, record: SourceRecord, topic: str, headers: Headers) -> Headers:
+        """Returns them."""
+        del record, topic
+        return headers
+
+    def committing(self) -> None:
+        """Nothing."""
+
+    def committed(self, outcomes: Sequence[Outcome]) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
 
 
 class Log(Protocol):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from stream_scorer.kafka.sink import Publication
     from stream_scorer.scoring.encoding import Encoder
     from stream_scorer.scoring.observing import Observer
+    from stream_scorer.scoring.ports import Trace
 
 _MAX_OUTCOMES = 16_000
 
@@ -46,6 +47,7 @@ class Publisher:
         commit_interval_s: float,
         clock: Clock,
         observe: Observer,
+        trace: Trace,
     ) -> None:
         self._committer = Committer(
             sink=sink,
@@ -64,6 +66,7 @@ class Publisher:
         self._commit_interval_s = commit_interval_s
         self._clock = clock
         self._observe = observe
+        self._trace = trace
         self._chain = AuditChain("", audit_codec)
         self._published_at = 0.0
         self._max_outcomes = _MAX_OUTCOMES
@@ -129,12 +132,14 @@ class Publisher:
             return self.publish()
         plan = self._chain.plan(events)
         records += [OutRecord(self._audit_topic, self._chain.key, value, []) for value in plan.values]
+        self._trace.committing()
         return self._conclude(self._committer.commit(heads, records), outcomes, plan)
 
     def _conclude(self, publication: Publication, outcomes: list[Outcome], plan: Any) -> bool:
         match publication:
             case Committed():
                 self._chain.confirm(plan)
+                self._trace.committed(outcomes)
                 self._observe.published(outcomes, records=len(outcomes) + len(plan.values))
                 self._published_at = self._clock.monotonic()
                 self._max_outcomes = min(_MAX_OUTCOMES, 2 * self._max_outcomes)

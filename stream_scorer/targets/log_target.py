@@ -51,7 +51,7 @@ class LogTarget:
         """Any number: no quota is known."""
         return None
 
-    def deliver(self, callback: Callback) -> DeliveryAnswer:
+    def deliver(self, callback: Callback, _traceparent: str | None = None, /) -> DeliveryAnswer:
         """Write the line."""
         started = self._monotonic()
         self._log.info(

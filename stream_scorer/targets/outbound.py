@@ -131,7 +131,7 @@ class OutboundTarget:
         """What the quota has left."""
         return self._gate.remaining()
 
-    def deliver(self, callback: Callback) -> DeliveryAnswer:
+    def deliver(self, callback: Callback, _traceparent: str | None = None, /) -> DeliveryAnswer:
         """Make one attempt, once the quota allows it; never raises for the network's or the platform's sake."""
         if callback.target != self.name:
             return unsendable(f"its body was made for {callback.target!r}, and not for {self.name!r}")

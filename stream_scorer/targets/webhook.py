@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from stream_scorer.core.trace_context import TRACEPARENT
 from stream_scorer.genesys.transport import Http, TransportFailure
 from stream_scorer.targets.answers import meaning_of, meaning_of_failure, unsendable
 from stream_scorer.targets.bodies import MAX_BODY_BYTES, body_of, entry_of
@@ -84,7 +85,7 @@ class WebhookTarget:
         """Any number: no quota is known."""
         return None
 
-    def deliver(self, callback: Callback) -> DeliveryAnswer:
+    def deliver(self, callback: Callback, traceparent: str | None = None, /) -> DeliveryAnswer:
         """Make one attempt: at most ``timeout_s`` long, never raises for the network's or the receiver's sake."""
         if callback.target.startswith(_OTHER_BODIES):
             return unsendable(f"its body was made for {callback.target!r}, which takes another form")
@@ -97,6 +98,8 @@ class WebhookTarget:
         except UnicodeDecodeError:
             return unsendable("its body is not UTF-8, so nobody could verify a signature of it")
         headers = {"Content-Type": "application/json", "User-Agent": "stream-scorer", **signature}
+        if traceparent is not None:
+            headers[TRACEPARENT] = traceparent
         try:
             got = self._http.exchange(
                 "POST",

@@ -26,6 +26,7 @@ from stream_scorer.core.reacting import Circumstances, Reaction, react
 from stream_scorer.core.requests import Request
 from stream_scorer.schema_files import SchemaFile, load_schema
 from stream_scorer.scoring.encoding import Encoder, OutputTopics
+from stream_scorer.scoring.ports import Untraced
 
 if TYPE_CHECKING:
     from stream_scorer.genesys.client import ScoringClient
@@ -34,7 +35,7 @@ NOW = 1_000.0
 AUDIT = Codec.single_object(load_schema(SchemaFile.BATCH_AUDIT))
 SIZES = dict.fromkeys(("scores", "review", "rejected", "audit"), 1_000_000)
 TOPICS = OutputTopics("scores", "review", "rejected", "audit", SIZES)
-ENCODER = Encoder(TOPICS, Codec.single_object(load_schema(SchemaFile.CONTACT_SCORE)))
+ENCODER = Encoder(TOPICS, Codec.single_object(load_schema(SchemaFile.CONTACT_SCORE)), Untraced())
 
 
 def contacts(number: int, first: int = 0) -> tuple[Contact, ...]:

@@ -130,7 +130,7 @@ def test_any_record_of_the_scores_is_planned_skipped_or_unusable(
     called = sum(len(one.contact_ids) for one in made.callbacks + made.expired)
     assert called == sum(isinstance(one, ToCall) for one in examined)
     assert len(made.unusable) == sum(isinstance(one, Unusable) for one in examined)
-    planned = [ENCODER.planned(one) for one in made.callbacks]
+    planned = [ENCODER.planned(one, []) for one in made.callbacks]
     assert all(ENCODER.fits(one) for one in planned)
     assert all(len(one.body) < MAX_BODY_BYTES for one in made.callbacks)
     check_records(planned + [ENCODER.expired(one) for one in made.expired])

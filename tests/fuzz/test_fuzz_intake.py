@@ -40,6 +40,7 @@ from stream_scorer.genesys.wire import body_overhead, build_body, encode_contact
 from stream_scorer.schema_files import SchemaFile, load_schema
 from stream_scorer.scoring.encoding import Encoder, OutputTopics
 from stream_scorer.scoring.intake import Intake
+from stream_scorer.scoring.ports import Untraced
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -87,6 +88,7 @@ INTAKES = [(codec, intake(codec)) for codec in CODECS]
 ENCODER = Encoder(
     OutputTopics("scores", "review", "rejected", "audit", LIMITS),
     Codec.single_object(load_schema(SchemaFile.CONTACT_SCORE)),
+    Untraced(),
 )
 
 

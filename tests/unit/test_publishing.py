@@ -16,6 +16,7 @@ from stream_scorer.errors import BrokerUnavailable, ProducerFenced
 from stream_scorer.kafka.sink import Committed, Failed, RecordsRefused
 from stream_scorer.schema_files import SchemaFile, load_schema
 from stream_scorer.scoring.encoding import Encoder, OutputTopics
+from stream_scorer.scoring.ports import Untraced
 from stream_scorer.scoring.publishing import Publisher
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class Bench:
             sink=self.sink,
             group=self.group,
             ledger=self.ledger,
-            encoder=Encoder(OutputTopics("scores", "review", "rejected", "audit", limits), SCORES),
+            encoder=Encoder(OutputTopics("scores", "review", "rejected", "audit", limits), SCORES, Untraced()),
             audit_topic="audit",
             audit_codec=AUDIT,
             model_id="m",
@@ -114,6 +115,7 @@ class Bench:
             commit_interval_s=0.2,
             clock=Clock(lambda: self.now, lambda: 1_700_000_000_000, lambda: 0.5, lambda: f"id-{next(ids)}"),
             observe=Silent(),  # type: ignore[arg-type]
+            trace=Untraced(),
         )
 
     def finish(self, offset: int, *, value: bytes = b"v", key: bytes = b"k", campaign: str | None = None) -> None:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from stream_scorer.kafka.config import plain_producer_config, silent_logger
 from stream_scorer.kafka.errors import translate
+from stream_scorer.tracing.building import producer_trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from confluent_kafka import Message
 
-    from stream_scorer.core.events import Reason
+    from stream_scorer.core.events import Headers, Reason
     from stream_scorer.local.demo.contacts import Generated
     from stream_scorer.settings import Settings
 
@@ -41,14 +43,17 @@ def feed(settings: Settings, records: Iterable[Generated], tell: Callable[[int],
     producer = Producer(plain_producer_config(settings, logger=silent_logger()))
     fed: Counter[Reason | None] = Counter()
     errors: list[KafkaError] = []
+    trace = producer_trace(settings)
 
-    def report(error: KafkaError | None, _message: Message) -> None:
+    def report(ended: Callable[[bool], None], error: KafkaError | None, _message: Message) -> None:
+        ended(error is None)
         if error is not None:
             errors.append(error)
 
     try:
         for number, record in enumerate(records, start=1):
-            _produce(producer, settings.topics.features, record, report)
+            headers, ended = trace.sending()
+            _produce(producer, settings.topics.features, record, headers, partial(report, ended))
             fed[record.rejected_for] += 1
             _refuse(errors, settings)
             if number % _TELL_EVERY == 0:
@@ -59,15 +64,20 @@ def feed(settings: Settings, records: Iterable[Generated], tell: Callable[[int],
     finally:
         with suppress(KafkaException):
             producer.purge()  # after a Ctrl-C nobody waits for the rest
+        trace.close()
     return fed
 
 
 def _produce(
-    producer: Producer, topic: str, record: Generated, report: Callable[[KafkaError | None, Message], None]
+    producer: Producer,
+    topic: str,
+    record: Generated,
+    headers: Headers,
+    report: Callable[[KafkaError | None, Message], None],
 ) -> None:
     while True:
         try:
-            producer.produce(topic, record.value, record.key, on_delivery=report)
+            producer.produce(topic, record.value, record.key, headers=[*headers], on_delivery=report)
         except BufferError:
             producer.poll(_WAIT_S)
         except KafkaException as error:

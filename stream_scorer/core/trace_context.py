@@ -1,0 +1,96 @@
+"""W3C Trace Context (https://www.w3.org/TR/trace-context/) as it stands in the headers of a record.
+
+Only what a service needs that hands it on: whose trace a record belongs to, and whether anybody records it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from stream_scorer.core.events import Headers
+
+TRACEPARENT: Final = "traceparent"
+TRACESTATE: Final = "tracestate"
+NAMES: Final = frozenset({TRACEPARENT, TRACESTATE})
+# The least that everybody has to hand on (section 3.3.1.5); what is longer may be dropped whole.
+MAX_TRACESTATE_BYTES: Final = 512
+SAMPLED: Final = 0x01
+# What of the flags has a meaning in version 00: sampled, and that the trace id is random.
+_KNOWN_FLAGS: Final = 0x03
+# Version 00 ends after the flags; a later one may go on after another dash (section 3.2.4).
+_TRACEPARENT: Final = re.compile(
+    rb"(?:00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})"
+    rb"|(?!ff|00)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?)"
+)
+_PRINTABLE: Final = re.compile(rb"[\x20-\x7e]*")
+
+
+class TraceContext(NamedTuple):
+    """A span of somebody's trace, which what follows belongs under; ``state``: what its vendors hand on."""
+
+    trace_id: int
+    span_id: int
+    flags: int
+    state: str = ""
+
+    @property
+    def sampled(self) -> bool:
+        """Whether its span is recorded, by whoever made it."""
+        return bool(self.flags & SAMPLED)
+
+    @property
+    def traceparent(self) -> str:
+        """The value of the header that names it."""
+        return f"00-{self.trace_id:032x}-{self.span_id:016x}-{self.flags:02x}"
+
+    @property
+    def headers(self) -> Headers:
+        """The headers that hand it on."""
+        headers: Headers = [(TRACEPARENT, self.traceparent.encode())]
+        if self.state:
+            headers.append((TRACESTATE, self.state.encode()))
+        return headers
+
+
+def parse_traceparent(value: bytes) -> TraceContext | None:
+    """Read the value of a ``traceparent``; None where it is none."""
+    found = _TRACEPARENT.fullmatch(value)
+    if found is None:
+        return None
+    trace_id, span_id, flags = (int(part, 16) for part in found.groups() if part is not None)
+    return TraceContext(trace_id, span_id, flags & _KNOWN_FLAGS) if trace_id and span_id else None
+
+
+def context_of(headers: Headers) -> TraceContext | None:
+    """Find whose trace a record belongs to; None where no header says so, or two do."""
+    values = [value for name, value in headers if name == TRACEPARENT]
+    if len(values) != 1 or values[0] is None:
+        return None
+    context = parse_traceparent(values[0])
+    return None if context is None else context._replace(state=_state(headers))
+
+
+def traced(headers: Headers, context: TraceContext) -> Headers:
+    """Return the headers with this context in place of whatever they say of a trace."""
+    return [*(header for header in headers if header[0] not in NAMES), *context.headers]
+
+
+def joined(contexts: Iterable[TraceContext]) -> bytes:
+    """Write several contexts as one value; vendors' states are left out."""
+    return b",".join(context.traceparent.encode() for context in contexts)
+
+
+def parted(value: bytes, limit: int) -> list[TraceContext]:
+    """Read at most ``limit`` contexts from one value; what is none is left out."""
+    parsed = (parse_traceparent(part) for part in value.split(b",", limit)[:limit])
+    return [context for context in parsed if context is not None]
+
+
+def _state(headers: Headers) -> str:
+    """Return what vendors hand on: printable ASCII, joined as the standard says, or nothing where it is too long."""
+    value = b",".join(value for name, value in headers if name == TRACESTATE and value)
+    return value.decode("ascii") if len(value) <= MAX_TRACESTATE_BYTES and _PRINTABLE.fullmatch(value) else ""

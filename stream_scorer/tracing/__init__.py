@@ -1,0 +1,1 @@
+"""Traces: spans by OpenTelemetry's conventions, sent by OTLP. Nothing here is imported where nobody asks for traces."""

@@ -1,0 +1,99 @@
+"""Builds what takes spans, as the ``OTEL_*`` variables ask for it. The SDK is loaded only where somebody does."""
+
+# ruff: noqa: PLC0415 - see above
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
+
+from stream_scorer.campaign.tracing import Untraced as UntracedCampaign
+from stream_scorer.genesys.wire import score_path
+from stream_scorer.kafka.loading import Untraced as UntracedProducer
+from stream_scorer.scoring.ports import Untraced
+from stream_scorer.tracing.environment import trace_exporters
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from stream_scorer.campaign.tracing import DelivererTrace, PlannerTrace
+    from stream_scorer.kafka.loading import Trace as ProducerTrace
+    from stream_scorer.scoring.ports import Trace
+    from stream_scorer.settings import Settings
+
+
+class CampaignTraces(NamedTuple):
+    """What the two loops of the campaign worker are given; ``close`` sends what is left of both."""
+
+    planner: PlannerTrace
+    deliverer: DelivererTrace
+    close: Callable[[], None]
+
+
+def scoring_trace(settings: Settings) -> Trace:
+    """What the scoring worker is given.
+
+    Raises:
+        SettingsError: the variables ask for something that is not spoken here.
+    """
+    exporters = trace_exporters(os.environ)
+    if not exporters:
+        return Untraced()
+    from stream_scorer.tracing.scoring import ScoringTracer
+    from stream_scorer.tracing.spans import make_spans
+
+    genesys = settings.genesys
+    return ScoringTracer(
+        make_spans(exporters, "stream-scorer", settings.kafka.instance_id),
+        topic=settings.topics.features,
+        group=settings.kafka.group_id,
+        api_url=genesys.api_url.rstrip("/") + score_path(genesys.model_id or ""),
+        login_url=genesys.token_url,
+    )
+
+
+def campaign_traces(settings: Settings) -> CampaignTraces:
+    """What the campaign worker is given.
+
+    Raises:
+        SettingsError: as `scoring_trace`.
+    """
+    exporters = trace_exporters(os.environ)
+    if not exporters:
+        untraced = UntracedCampaign()
+        return CampaignTraces(untraced, untraced, lambda: None)
+    from stream_scorer.tracing.campaign import DelivererTracer, PlannerTracer
+    from stream_scorer.tracing.spans import make_spans
+
+    spans = make_spans(exporters, "stream-scorer-callbacks", settings.kafka.instance_id)
+    topic = settings.topics.callbacks
+    deliverer = DelivererTracer(spans, topic=topic, group=settings.delivery_group_id, url=_target_url(settings))
+    return CampaignTraces(PlannerTracer(spans, topic), deliverer, spans.close)
+
+
+def producer_trace(settings: Settings) -> ProducerTrace:
+    """What puts contacts on the features topic is given.
+
+    Raises:
+        SettingsError: as `scoring_trace`.
+    """
+    exporters = trace_exporters(os.environ)
+    if not exporters:
+        return UntracedProducer()
+    from stream_scorer.tracing.producing import ProducerTracer
+    from stream_scorer.tracing.spans import make_spans
+
+    spans = make_spans(exporters, "stream-scorer-produce", settings.kafka.instance_id)
+    return ProducerTracer(spans, settings.topics.features)
+
+
+def _target_url(settings: Settings) -> str | None:
+    """Scheme, host and port of where callbacks go: path and query are often what a sender is known by."""
+    callbacks = settings.callbacks
+    if callbacks.target == "genesys-outbound":
+        return settings.genesys.api_url
+    url = callbacks.url
+    if callbacks.target != "webhook" or url is None:
+        return None
+    return urlsplit(url)._replace(path="/", query="", fragment="").geturl()

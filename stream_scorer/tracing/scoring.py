@@ -1,0 +1,215 @@
+"""The scoring worker's spans.
+
+A sampled contact's own trace: ``process`` from its reading to its commit, under whatever produced it, and ``send`` of
+its output. What is done with many at once has traces of its own, which link the contacts and are linked by them:
+``poll``, ``process`` of a request with its HTTP attempts, ``commit``.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final
+
+from stream_scorer.core.events import Partition, Scored, Trouble
+from stream_scorer.core.remembering import key_of
+from stream_scorer.core.trace_context import TRACEPARENT, context_of, traced
+from stream_scorer.tracing.attributes import (
+    BATCH_ID,
+    CORRELATION_ID,
+    OUTCOME,
+    REASONS,
+    HttpPlace,
+    end_request,
+    operation,
+)
+from stream_scorer.tracing.spans import (
+    SpanKind,
+    add_link,
+    context_of_span,
+    end_span,
+    from_ms,
+    now_ns,
+    unsampled,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from stream_scorer.core.events import Answer, Exchange, Headers, Outcome, SourceRecord
+    from stream_scorer.core.remembering import RecordKey
+    from stream_scorer.core.requests import Request
+    from stream_scorer.tracing.spans import Span, Spans
+
+# Requests whose end nobody told us of: their partitions went while they waited to be asked again.
+_MAX_OPEN: Final = 256
+
+
+class _Contact:
+    """A sampled contact: its ``process`` span, and the ``send`` span of the transaction that is tried."""
+
+    __slots__ = ("process", "send")
+
+    def __init__(self, process: Span) -> None:
+        self.process = process
+        self.send: Span | None = None
+
+
+class _Asked:
+    """A request with sampled contacts: its span, and how many HTTP attempts it has made."""
+
+    __slots__ = ("attempts", "span")
+
+    def __init__(self, span: Span) -> None:
+        self.span = span
+        self.attempts = 0
+
+
+class ScoringTracer:
+    """See the module's text, and ``scoring.ports.Trace``. Owned by the worker's thread.
+
+    Args:
+        spans: makes them.
+        topic: the features topic.
+        group: the consumer group.
+        api_url: of the score endpoint.
+        login_url: of the token endpoint.
+    """
+
+    def __init__(self, spans: Spans, *, topic: str, group: str, api_url: str, login_url: str) -> None:
+        self._spans = spans
+        self._topic = topic
+        self._group = group
+        self._api = HttpPlace(api_url)
+        self._login = HttpPlace(login_url)
+        self._contacts: dict[RecordKey, _Contact] = {}
+        self._asked: OrderedDict[str, _Asked] = OrderedDict()
+        self._polled_ns = self._committed_ns = 0
+
+    # --- in
+
+    def polling(self) -> None:
+        """The worker is about to read."""
+        self._polled_ns = now_ns()
+
+    def polled(self, records: Sequence[SourceRecord]) -> None:
+        """Records were read."""
+        name = f"process {self._topic}"
+        links = []
+        for record in records:
+            parent = context_of(record.headers) if record.headers else None
+            if parent is not None and not parent.sampled:
+                continue
+            said = operation(
+                "process", "process", self._topic, group=self._group, place=(record.partition, record.offset)
+            )
+            span = self._spans.start(name, SpanKind.CONSUMER, said, parent=parent)
+            if span is not None:
+                self._contacts[key_of(record)] = _Contact(span)
+                links.append(context_of_span(span))
+        if links:
+            said = operation("poll", "receive", self._topic, group=self._group, count=len(records))
+            poll = self._spans.root(f"poll {self._topic}", SpanKind.CLIENT, said, links, start_ns=self._polled_ns)
+            end_span(poll)
+
+    def disowned(self, partitions: Iterable[Partition]) -> None:
+        """These partitions are somebody else's now, and so are the spans of what is not finished."""
+        gone = {(partition.topic, partition.number) for partition in partitions}
+        for key in [key for key in self._contacts if key[:2] in gone]:
+            contact = self._contacts.pop(key)
+            if contact.send is not None:
+                end_span(contact.send, error="not committed")
+            end_span(contact.process, {OUTCOME: "given up"})
+
+    # --- the API
+
+    def exchanged(self, request: Request, answer: Answer, *, goes_on: bool) -> None:
+        """An attempt ended; ``goes_on``: the same request will be sent again."""
+        asked = self._asked.get(request.batch_id) or self._begin(request)
+        if asked is None:
+            return
+        trouble = getattr(answer, "trouble", None)
+        if answer.exchange.earlier is not None:
+            self._attempted(asked, answer.exchange.earlier, self._api, None)
+        self._attempted(asked, answer.exchange, self._login if trouble is Trouble.NO_TOKEN else self._api, trouble)
+        if not goes_on:
+            del self._asked[request.batch_id]
+            end_span(asked.span)
+
+    def _begin(self, request: Request) -> _Asked | None:
+        if not self._contacts:
+            return None
+        keys = (key_of(contact.record) for contact in request.contacts)
+        contacts = [self._contacts[key] for key in keys if key in self._contacts]
+        if not contacts:
+            return None
+        said = operation("process", "process", self._topic, group=self._group, count=len(request.contacts))
+        said[BATCH_ID] = request.batch_id
+        began_ns = None if request.first_asked_ms is None else from_ms(request.first_asked_ms)
+        links = [context_of_span(contact.process) for contact in contacts]
+        span = self._spans.root(f"process {self._topic}", SpanKind.CONSUMER, said, links, start_ns=began_ns)
+        batch = context_of_span(span)
+        for contact in contacts:
+            add_link(contact.process, batch)
+        asked = self._asked[request.batch_id] = _Asked(span)
+        if len(self._asked) > _MAX_OPEN:
+            end_span(self._asked.popitem(last=False)[1].span, {OUTCOME: "given up"})
+        return asked
+
+    def _attempted(self, asked: _Asked, exchange: Exchange, place: HttpPlace, trouble: str | None) -> None:
+        began_ns = from_ms(exchange.started_at_ms)
+        span = self._spans.child(
+            "POST", SpanKind.CLIENT, place.request(asked.attempts), of=asked.span, start_ns=began_ns
+        )
+        asked.attempts += 1
+        if exchange.correlation_id is not None:
+            span.set_attribute(CORRELATION_ID, exchange.correlation_id)
+        end_request(span, exchange.status, trouble, end_ns=began_ns + from_ms(exchange.latency_ms))
+
+    # --- out
+
+    def sending(self, record: SourceRecord, topic: str, headers: Headers) -> Headers:
+        """Return the headers of an output, which hand on the trace of the record it came from."""
+        contact = self._contacts.get(key_of(record))
+        if contact is None:
+            return headers if any(name == TRACEPARENT for name, _ in headers) else traced(headers, unsampled())
+        if contact.send is not None:
+            end_span(contact.send, error="not committed")
+        said = operation("send", "send", topic)
+        contact.send = self._spans.child(f"send {topic}", SpanKind.PRODUCER, said, of=contact.process)
+        return traced(headers, context_of_span(contact.send))
+
+    def committing(self) -> None:
+        """A transaction is about to begin."""
+        self._committed_ns = now_ns()
+
+    def committed(self, outcomes: Sequence[Outcome]) -> None:
+        """These outcomes are committed."""
+        if not self._contacts:
+            return
+        links = []
+        for outcome in outcomes:
+            contact = self._contacts.pop(key_of(outcome.record), None)
+            if contact is None:
+                continue
+            links.append(context_of_span(contact.process))
+            if contact.send is not None:
+                end_span(contact.send)
+            end_span(contact.process, _became(outcome))
+        if links:
+            said = operation("commit", "settle", self._topic, group=self._group, count=len(outcomes))
+            end_span(
+                self._spans.root(f"commit {self._topic}", SpanKind.CLIENT, said, links, start_ns=self._committed_ns)
+            )
+
+    def close(self) -> None:
+        """Send what is left."""
+        self.disowned({Partition(key.topic, key.partition) for key in self._contacts})
+        for asked in self._asked.values():
+            end_span(asked.span, {OUTCOME: "given up"})
+        self._spans.close()
+
+
+def _became(outcome: Outcome) -> dict[str, str | tuple[str, ...]]:
+    if not isinstance(outcome, Scored):
+        return {OUTCOME: "rejected", REASONS: outcome.reasons}
+    return {OUTCOME: "review", REASONS: outcome.review_reasons} if outcome.review_reasons else {OUTCOME: "scored"}

@@ -1,0 +1,288 @@
+"""The spans of the scoring worker, made by the real SDK and kept in memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind, StatusCode
+
+from stream_scorer.core.batching import Lane
+from stream_scorer.core.events import (
+    Answered,
+    Contact,
+    Exchange,
+    Partition,
+    Rejected,
+    RequestFacts,
+    Scored,
+    SourceRecord,
+    Trouble,
+    Unavailable,
+)
+from stream_scorer.core.requests import Request
+from stream_scorer.core.trace_context import TraceContext, context_of
+from stream_scorer.errors import SettingsError
+from stream_scorer.tracing.environment import trace_exporters
+from stream_scorer.tracing.scoring import ScoringTracer
+from stream_scorer.tracing.spans import Spans
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
+
+    from stream_scorer.core.events import Headers
+
+PRODUCED = TraceContext(0xABC, 0xDEF, 1, "v=1")
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.exporter = InMemorySpanExporter()
+        self.tracer = ScoringTracer(
+            Spans("stream-scorer", "one", [SimpleSpanProcessor(self.exporter)]),
+            topic="in",
+            group="group",
+            api_url="https://user:pw@api.example.com/score?secret=1",
+            login_url="https://login.example.com:8443/oauth/token",
+        )
+
+    def read(self, offset: int, headers: Headers) -> SourceRecord:
+        record = SourceRecord("in", 3, offset, b"k", b"v", headers)
+        self.tracer.polling()
+        self.tracer.polled([record])
+        return record
+
+    def named(self, name: str) -> list[ReadableSpan]:
+        return [span for span in self.exporter.get_finished_spans() if span.name == name]
+
+    @property
+    def names(self) -> list[str]:
+        return [span.name for span in self.exporter.get_finished_spans()]
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
+    for name in ("OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG", "OTEL_SERVICE_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    return Bench()
+
+
+def request_about(*records: SourceRecord) -> Request:
+    contacts = tuple(Contact(one, "e", f"c{one.offset}", None, 1, None, False, (), b"{}") for one in records)
+    return Request("batch-1", Lane(None, False), contacts, attempts=1, first_asked_ms=1_700_000_000_000)
+
+
+def scored(record: SourceRecord) -> Scored:
+    contact = Contact(record, "e", "c", None, 1, None, False, (), b"{}")
+    return Scored(contact, RequestFacts("batch-1", "m", None, 1, 1, 2, 3.0, 1, 200, "corr"), 0.5, 0.3, 0.7, ())
+
+
+def attributes(span: ReadableSpan) -> dict[str, Any]:
+    return dict(span.attributes or {})
+
+
+EXCHANGE = Exchange(1_700_000_000_100, 1_700_000_000_150, 50.0, 200, "corr-1")
+
+
+def test_a_sampled_contact_has_its_own_trace_and_is_linked_with_the_batch(bench: Bench) -> None:
+    record = bench.read(7, PRODUCED.headers)
+    failed = Unavailable(replace(EXCHANGE, status=503), Trouble.SERVER_ERROR, "HTTP 503")
+    bench.tracer.exchanged(request_about(record), failed, goes_on=True)
+    bench.tracer.exchanged(request_about(record), Answered(EXCHANGE, []), goes_on=False)
+    headers = bench.tracer.sending(record, "out", [("stream-scorer-batch", b"b"), *PRODUCED.headers])
+    bench.tracer.committing()
+    bench.tracer.committed([scored(record)])
+
+    [poll] = bench.named("poll in")
+    batch, process = sorted(bench.named("process in"), key=lambda span: span.parent is not None)
+    [send] = bench.named("send out")
+    [commit] = bench.named("commit in")
+    first, second = bench.named("POST")
+    assert process.context.trace_id == send.context.trace_id == 0xABC
+    assert process.parent is not None
+    assert process.parent.span_id == 0xDEF
+    assert send.parent is not None
+    assert send.parent.span_id == process.context.span_id
+    handed_on = context_of(headers)
+    assert handed_on is not None
+    assert (handed_on.trace_id, handed_on.span_id, handed_on.sampled) == (0xABC, send.context.span_id, True)
+    assert handed_on.state == "v=1"
+    assert [name for name, _ in headers].count("traceparent") == 1
+    assert headers[0] == ("stream-scorer-batch", b"b")
+    assert len({span.context.trace_id for span in (poll, batch, commit, process)}) == 4
+    for other in (poll, batch, commit):
+        assert [link.context.span_id for link in other.links] == [process.context.span_id]
+    assert [link.context.span_id for link in process.links] == [batch.context.span_id]
+    assert {first.context.trace_id, second.context.trace_id} == {batch.context.trace_id}
+    assert first.parent is not None
+    assert first.parent.span_id == batch.context.span_id
+    assert "http.request.resend_count" not in attributes(first)
+    assert attributes(second)["http.request.resend_count"] == 1
+    assert attributes(first)["error.type"] == "503"
+    assert first.status.status_code is StatusCode.ERROR
+    assert second.status.status_code is StatusCode.UNSET
+    assert (first.start_time, first.end_time) == (1_700_000_000_100_000_000, 1_700_000_000_150_000_000)
+
+
+def test_attributes_have_their_conventional_names_and_say_nothing_of_anybody(bench: Bench) -> None:
+    record = bench.read(7, PRODUCED.headers)
+    bench.tracer.exchanged(request_about(record), Answered(EXCHANGE, []), goes_on=False)
+    bench.tracer.sending(record, "out", [])
+    bench.tracer.committed([scored(record)])
+    batch, process = sorted(bench.named("process in"), key=lambda span: span.parent is not None)
+    assert attributes(process) == {
+        "messaging.system": "kafka",
+        "messaging.operation.name": "process",
+        "messaging.operation.type": "process",
+        "messaging.destination.name": "in",
+        "messaging.consumer.group.name": "group",
+        "messaging.destination.partition.id": "3",
+        "messaging.kafka.offset": 7,
+        "stream_scorer.outcome": "scored",
+    }
+    assert process.kind is SpanKind.CONSUMER
+    assert attributes(batch)["messaging.batch.message_count"] == 1
+    assert attributes(batch)["stream_scorer.batch_id"] == "batch-1"
+    [post] = bench.named("POST")
+    assert attributes(post) == {
+        "http.request.method": "POST",
+        "server.address": "api.example.com",
+        "server.port": 443,
+        "url.full": "https://api.example.com/score",
+        "stream_scorer.correlation_id": "corr-1",
+        "http.response.status_code": 200,
+    }
+    assert post.kind is SpanKind.CLIENT
+
+
+def test_no_link_is_lost(bench: Bench) -> None:
+    records = [SourceRecord("in", 0, n, None, b"v", TraceContext(n + 1, 1, 1).headers) for n in range(1_000)]
+    bench.tracer.polling()
+    bench.tracer.polled(records)
+    bench.tracer.exchanged(request_about(*records), Answered(EXCHANGE, []), goes_on=False)
+    [batch] = [span for span in bench.named("process in") if span.parent is None]
+    assert {link.context.trace_id for link in batch.links} == set(range(1, 1_001))
+    assert len(bench.named("poll in")[0].links) == 1_000
+
+
+def test_what_nobody_samples_has_no_span_and_is_handed_on_as_it_came(bench: Bench) -> None:
+    unsampled = TraceContext(5, 6, 0)
+    record = bench.read(1, unsampled.headers)
+    bench.tracer.exchanged(request_about(record), Answered(EXCHANGE, []), goes_on=False)
+    headers = bench.tracer.sending(record, "out", unsampled.headers)
+    bench.tracer.committing()
+    bench.tracer.committed([scored(record)])
+    assert headers == unsampled.headers
+    assert bench.names == []
+
+
+def test_the_sampler_decides_where_no_trace_came_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0")
+    bench = Bench()
+    record = bench.read(1, [])
+    headers = bench.tracer.sending(record, "out", [])
+    bench.tracer.committed([scored(record)])
+    context = context_of(headers)
+    assert context is not None
+    assert not context.sampled
+    assert bench.names == []
+
+    traced = bench.read(2, PRODUCED.headers)
+    bench.tracer.exchanged(request_about(traced), Answered(EXCHANGE, []), goes_on=False)
+    bench.tracer.sending(traced, "out", [])
+    bench.tracer.committed([scored(traced)])
+    assert sorted(bench.names) == ["POST", "commit in", "poll in", "process in", "process in", "send out"]
+
+
+@pytest.mark.parametrize("value", [b"nonsense", b"00-0-0-01", b"\xff" * 55])
+def test_a_header_that_is_none_begins_a_trace_anew(bench: Bench, value: bytes) -> None:
+    record = bench.read(1, [("traceparent", value)])
+    headers = bench.tracer.sending(record, "out", [("traceparent", value)])
+    bench.tracer.committed([scored(record)])
+    [process] = bench.named("process in")
+    context = context_of(headers)
+    assert process.parent is None
+    assert context is not None
+    assert context.trace_id == process.context.trace_id
+
+
+def test_a_token_turned_away_is_an_attempt_of_its_own(bench: Bench) -> None:
+    record = bench.read(1, [])
+    answer = Answered(replace(EXCHANGE, earlier=replace(EXCHANGE, status=401)), [])
+    bench.tracer.exchanged(request_about(record), answer, goes_on=False)
+    first, second = bench.named("POST")
+    assert attributes(first)["http.response.status_code"] == 401
+    assert attributes(second)["http.request.resend_count"] == 1
+
+
+def test_trouble_with_the_login_service_is_told_of_it(bench: Bench) -> None:
+    record = bench.read(1, [])
+    answer = Unavailable(replace(EXCHANGE, status=None), Trouble.NO_TOKEN, "no token")
+    bench.tracer.exchanged(request_about(record), answer, goes_on=False)
+    [post] = bench.named("POST")
+    assert attributes(post)["server.address"] == "login.example.com"
+    assert attributes(post)["server.port"] == 8443
+    assert attributes(post)["error.type"] == "no_token"
+
+
+def test_what_is_sent_again_after_an_abort_is_told_twice(bench: Bench) -> None:
+    record = bench.read(1, PRODUCED.headers)
+    first = context_of(bench.tracer.sending(record, "out", []))
+    second = context_of(bench.tracer.sending(record, "out", []))
+    bench.tracer.committed([scored(record)])
+    aborted, sent = bench.named("send out")
+    assert first is not None
+    assert second is not None
+    assert (aborted.context.span_id, sent.context.span_id) == (first.span_id, second.span_id)
+    assert aborted.status.status_code is StatusCode.ERROR
+    assert sent.status.status_code is StatusCode.UNSET
+
+
+def test_a_rejection_says_why(bench: Bench) -> None:
+    record = bench.read(1, [])
+    bench.tracer.sending(record, "rejected", [])
+    bench.tracer.committed([Rejected(record, ("undecodable",), "it is no Avro", "", 1)])
+    [process] = bench.named("process in")
+    assert attributes(process)["stream_scorer.outcome"] == "rejected"
+    assert attributes(process)["stream_scorer.reasons"] == ("undecodable",)
+
+
+def test_nothing_is_kept_of_what_goes_elsewhere(bench: Bench) -> None:
+    kept, gone = bench.read(1, []), SourceRecord("in", 4, 1, None, b"v", [])
+    bench.tracer.polled([gone])
+    bench.tracer.exchanged(request_about(kept, gone), Unavailable(EXCHANGE, Trouble.TIMEOUT, "t"), goes_on=True)
+    bench.tracer.disowned([Partition("in", 4)])
+    bench.tracer.committed([scored(kept), scored(gone)])
+    assert len(bench.tracer._contacts) == 0
+    outcomes = {attributes(span).get("stream_scorer.outcome") for span in bench.named("process in")}
+    assert outcomes == {"given up", "scored"}
+    bench.tracer.close()
+    assert any("stream_scorer.batch_id" in attributes(span) for span in bench.named("process in"))
+
+
+class TestTheEnvironment:
+    @pytest.mark.parametrize(
+        ("environ", "exporters"),
+        [
+            ({}, set()),
+            ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}, {"otlp"}),
+            ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:4318/v1/traces"}, {"otlp"}),
+            ({"OTEL_TRACES_EXPORTER": "otlp, console"}, {"otlp", "console"}),
+            ({"OTEL_TRACES_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}, set()),
+            ({"OTEL_SDK_DISABLED": "true", "OTEL_TRACES_EXPORTER": "otlp"}, set()),
+        ],
+    )
+    def test_says_whether_there_are_traces(self, environ: dict[str, str], exporters: set[str]) -> None:
+        assert trace_exporters(environ) == exporters
+
+    @pytest.mark.parametrize(
+        ("name", "value"), [("OTEL_TRACES_EXPORTER", "zipkin"), ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")]
+    )
+    def test_names_what_is_not_known(self, name: str, value: str) -> None:
+        environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4317", name: value}
+        with pytest.raises(SettingsError, match=f"{name}: {value}"):
+            trace_exporters(environ)
