@@ -8,6 +8,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+from books import Recovery
 from kafka_proxy import Act, Api, Step
 from scenes import SLOW_API, Scene, seen
 from support_arena import Input, contacts
@@ -55,6 +56,22 @@ def lost_end_txn_answer(scene: Scene) -> Books:
         seen(stage, new, "a new producer")
         lost.end()
         stage.recover("EndTxn answers lost", worker)
+        return stage.close()
+
+
+def lost_offsets_answer(scene: Scene) -> Books:
+    """No answer to TxnOffsetCommit comes through: nothing is committed yet, so there is no reason to wait for long."""
+    with scene.stage() as stage:
+        worker = scene.begin(stage, 6000)
+        proxy = scene.kafka.proxy
+        lost = proxy.plan(Step(Api.TXN_OFFSET_COMMIT, Act.LOSE_ANSWER, times=None))
+        new = proxy.plan(Step(Api.INIT_PRODUCER_ID, Act.NOTE_REQUEST))
+        seen(stage, lost, "the offsets")
+        began = time.monotonic()
+        seen(stage, new, "a new producer")
+        stage.recoveries.append(Recovery("TxnOffsetCommit answers lost: given up", time.monotonic() - began, 15.0))
+        lost.end()
+        stage.recover("TxnOffsetCommit answers lost", worker)
         return stage.close()
 
 
@@ -164,6 +181,7 @@ SCENARIOS: Final[Mapping[str, Callable[[Scene], Books]]] = MappingProxyType(
         for scenario in (
             killed_at_each_step,
             lost_end_txn_answer,
+            lost_offsets_answer,
             late_end_txn,
             produce_held,
             rebalanced_under_a_slow_api,
