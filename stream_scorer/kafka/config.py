@@ -28,6 +28,8 @@ _CONNECTION: Final[Mapping[str, Any]] = MappingProxyType(
         "socket.timeout.ms": 10_000,
         # A broker that comes back is found within a second instead of ten.
         "reconnect.backoff.max.ms": 1_000,
+        # A partition that is added is found within half a minute instead of five.
+        "topic.metadata.refresh.interval.ms": 30_000,
         "log_level": 4,
     }
 )

@@ -42,8 +42,8 @@ _ABORT_S: Final = 2.0
 _REPORTS_S: Final = 1.0
 # Over what was asked for; a call that needs longer is taken to hang.
 _SLACK_S: Final = 5.0
-# Milliseconds when all is well, seconds on a thin line behind many records. It hangs now and then when a coordinator has
-# moved or the group has just rebalanced; giving it up is safe, since nothing is committed before the commit is asked for.
+# Milliseconds when all is well, seconds on a thin line behind many records. The call hangs now and then when a
+# coordinator has moved or the group has just rebalanced. To give it up is safe: nothing is committed before a commit.
 _OFFSETS_S: Final = 8.0
 _OFFSETS_SLACK_S: Final = 2.0
 

@@ -40,6 +40,7 @@ class Feeder:
                 "batch.size": MEGABYTE,
                 "delivery.timeout.ms": int(_PATIENCE_S * 1000),
                 "reconnect.backoff.max.ms": 500,
+                "topic.metadata.refresh.interval.ms": 1000,  # partitions are added
             }
         )
         self._thread = threading.Thread(target=self._run, name="feeder", daemon=True)
