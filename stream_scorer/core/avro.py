@@ -8,7 +8,8 @@ bytes) is another set of headers and no other way of decoding.
 What a hostile value could do, and what stops it:
 
 * grow: a writer's schema with items of no size, or a recursive one, turns seven bytes into gigabytes. `Codec` refuses
-  such schemas when it is built; with the others every item takes a byte, and bytes are limited by ``max_bytes``.
+  such schemas when it is built (`core.schema_limits`); with the others reading takes memory and time in proportion to
+  the bytes, and these are limited by ``max_bytes``.
 * hide: fastavro stops where the record ends. Here the end must be the end of the value.
 * surprise: fastavro reports broken bytes by whatever exception its C code met. Here each becomes `UndecodableError`.
 
@@ -24,10 +25,11 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
 
 from fastavro import parse_schema, schemaless_reader
-from fastavro.schema import fingerprint, to_parsing_canonical_form
+from fastavro.schema import SchemaParseException, UnknownType, fingerprint, to_parsing_canonical_form
 
 from stream_scorer.core.avro_writing import compile_writer
 from stream_scorer.core.contact_reading import decode_contact, is_readable
+from stream_scorer.core.schema_limits import check_schema
 from stream_scorer.errors import InputError, SettingsError
 
 if TYPE_CHECKING:
@@ -39,18 +41,6 @@ SINGLE_OBJECT_MARKER: Final = b"\xc3\x01"
 SINGLE_OBJECT_HEADER_BYTES: Final = 10
 DEFAULT_MAX_BYTES: Final = 1024 * 1024
 
-# The fewest bytes that a value of each primitive type takes.
-_PRIMITIVE_BYTES: Final = {
-    "null": 0,
-    "boolean": 1,
-    "int": 1,
-    "long": 1,
-    "float": 4,
-    "double": 8,
-    "bytes": 1,
-    "string": 1,
-}
-
 
 class UndecodableError(InputError):
     """A value is not what its topic promises; the message says what is wrong in one sentence, without its content."""
@@ -61,13 +51,13 @@ class Codec:
 
     __slots__ = (
         "_header_bytes",
-        "_name",
         "_plain",
         "_schema",
         "_write",
         "_writers",
         "header",
         "max_bytes",
+        "name",
         "writes_contacts",
     )
 
@@ -81,23 +71,19 @@ class Codec:
             max_bytes: a longer value is refused unread.
 
         Raises:
-            SettingsError: a writer's schema would let a few bytes grow without limit.
+            SettingsError: a writer's schema is none, or would let a few bytes grow or be worked on without limit.
         """
         plain = _without_logical_types(schema)
         self._plain: Mapping[str, Any] = plain
         self._schema: Any = parse_schema(plain)
         self._write = compile_writer(plain)
-        self._name = str(schema["name"]).rpartition(".")[2]
+        self.name = str(schema["name"]).rpartition(".")[2]
         self.header = header
         self._header_bytes = len(header)
         self.max_bytes = max_bytes
         self._writers: dict[bytes, tuple[Any, Any]] = {}
         for written_header, writer in writers.items():
-            plain_writer = _without_logical_types(writer)
-            _fewest_bytes(plain_writer, {}, self._name)
-            # Equal schemas need no resolution, and without a reader's schema fastavro takes its faster way.
-            reader = None if plain_writer == plain else self._schema
-            self._writers[written_header] = (parse_schema(plain_writer), reader)
+            self._writers[written_header] = self.known_as(writer)
         # What a value with our own header looks like is known beforehand: see core.contact_reading.
         self.writes_contacts = writers.get(header) == schema and is_readable(plain)
 
@@ -117,12 +103,23 @@ class Codec:
             max_bytes: a longer value is refused unread.
 
         Raises:
-            SettingsError: a schema would let a few bytes grow without limit.
+            SettingsError: as `Codec`.
         """
         header = single_object_header(schema)
         # The own schema last: of two that differ only in what a fingerprint ignores, the newest one's defaults hold.
         writers = {single_object_header(writer): writer for writer in writer_schemas} | {header: schema}
         return cls(schema, header, writers, max_bytes)
+
+    def known_as(self, writer: Mapping[str, Any]) -> tuple[Any, Any]:
+        """Make a writer's schema fit for reading by: what `_read` takes.
+
+        Raises:
+            SettingsError: it is no schema, or would let a few bytes grow or be worked on without limit.
+        """
+        check_schema(writer, self.name)
+        plain = _without_logical_types(writer)
+        # Equal schemas need no resolution, and without a reader's schema fastavro takes its faster way.
+        return _parsed(plain, self.name), None if plain == self._plain else self._schema
 
     def encode(self, value: Mapping[str, Any]) -> bytes:
         """Return the framed value. It comes from this program: a wrong one is a defect and raises as it may."""
@@ -140,6 +137,10 @@ class Codec:
         """Return the Avro body of a framed value that `decode` has accepted."""
         return data[self._header_bytes :]
 
+    def own_body_at(self, data: bytes) -> int | None:
+        """Return where the Avro body begins, if the value was written with this codec's own schema; else None."""
+        return self._header_bytes if data.startswith(self.header) else None
+
     @property
     def schema(self) -> Mapping[str, Any]:
         """The schema values are encoded with, without documentation and logical types."""
@@ -156,20 +157,24 @@ class Codec:
         known = self._writers.get(data[: self._header_bytes])
         if known is None:
             raise UndecodableError(self._unknown_header(data))
+        return self._read(data, self._header_bytes, known)
+
+    def _read(self, data: bytes, at: int, known: tuple[Any, Any]) -> dict[str, Any]:
+        """Read the body that begins at ``at``; ``known``: the writer's schema, and the reader's where it differs."""
         if len(data) > self.max_bytes:
             raise UndecodableError(f"the value has {len(data)} bytes, more than the {self.max_bytes} allowed")
-        stream = BytesIO(data)
-        stream.seek(self._header_bytes)
+        stream = BytesIO(data) if known[1] is None else _UpToTheEnd(data)
+        stream.seek(at)
         try:
             value: dict[str, Any] = schemaless_reader(stream, known[0], known[1])  # type: ignore[assignment]
         except MemoryError:
             # Bytes cannot cause it (see above), so it is this machine's trouble and must not reject a good contact.
             raise
         except Exception as error:  # whatever the C code met; nothing but the bytes can be at fault
-            raise UndecodableError(f"the value is no valid Avro {self._name}: {_reason(error)}") from error
+            raise UndecodableError(f"the value is no valid Avro {self.name}: {_reason(error)}") from error
         if stream.tell() != len(data):
             extra = len(data) - stream.tell()
-            raise UndecodableError(f"{extra} bytes follow the end of the {self._name}")
+            raise UndecodableError(f"{extra} bytes follow the end of the {self.name}")
         return value
 
     def _unknown_header(self, data: bytes) -> str:
@@ -177,10 +182,28 @@ class Codec:
             return "the value is empty"
         if len(data) < self._header_bytes:
             return f"the value has only {len(data)} bytes, too few for the header of an Avro value"
+        if data[0] == 0:
+            return (
+                "the value is in the Confluent wire format (it begins with 00 and a schema's id), and no schema"
+                " registry is configured: set schema_registry.url"
+            )
         if data.startswith(SINGLE_OBJECT_MARKER):
             name = data[len(SINGLE_OBJECT_MARKER) : SINGLE_OBJECT_HEADER_BYTES].hex()
-            return f"the value was written with an unknown schema (fingerprint bytes {name}), not a known {self._name}"
+            return f"the value was written with an unknown schema (fingerprint bytes {name}), not a known {self.name}"
         return f"the value does not begin like an Avro single-object encoding (c301) but with {data[:2].hex()}"
+
+
+class _UpToTheEnd(BytesIO):
+    """Bytes whose end is an error. Reading a field needs no such help, but where fastavro skips one of a newer writer.
+
+    There it does not see the end of the value, and a count of 2 ** 62 numbers would be counted through.
+    """
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        if size is not None and len(data) < size:
+            raise EOFError
+        return data
 
 
 def single_object_header(schema: Mapping[str, Any]) -> bytes:
@@ -188,6 +211,14 @@ def single_object_header(schema: Mapping[str, Any]) -> bytes:
     canonical = to_parsing_canonical_form(_without_logical_types(schema))
     # fastavro gives the sixteen digits in the order of the bytes on the wire, which is little endian.
     return SINGLE_OBJECT_MARKER + bytes.fromhex(fingerprint(canonical, "CRC-64-AVRO"))
+
+
+def _parsed(schema: Any, record: str) -> Any:
+    try:
+        return parse_schema(schema)
+    except (SchemaParseException, UnknownType, KeyError, TypeError, ValueError, AttributeError) as error:
+        # Its text may quote the whole schema.
+        raise SettingsError(f"schema {record}: is no valid Avro schema ({type(error).__name__})") from None
 
 
 def _without_logical_types(schema: Any) -> Any:
@@ -200,37 +231,6 @@ def _without_logical_types(schema: Any) -> Any:
     if isinstance(schema, list):
         return [_without_logical_types(branch) for branch in schema]
     return schema
-
-
-def _fewest_bytes(schema: Any, named: dict[str, int | None], record: str) -> int:
-    """Return the fewest bytes a value takes; ``named`` holds None for a type that is still being looked at."""
-    if isinstance(schema, list):
-        return 1 + min(_fewest_bytes(branch, named, record) for branch in schema)
-    if isinstance(schema, str):
-        if schema in _PRIMITIVE_BYTES:
-            return _PRIMITIVE_BYTES[schema]
-        size = named.get(schema.rpartition(".")[2])
-        if size is None:
-            raise SettingsError(
-                f"schema {record}: type {schema} is recursive or not defined; neither can be read safely"
-            )
-        return size
-    kind = schema["type"]
-    if kind in ("array", "map"):
-        items = schema["items"] if kind == "array" else schema["values"]
-        smallest = _fewest_bytes(items, named, record)
-        if kind == "array" and smallest == 0:
-            raise SettingsError(f"schema {record}: an array's items take no bytes, so a few bytes can fill the memory")
-        return 1
-    if kind not in ("record", "enum", "fixed"):
-        return _fewest_bytes(kind, named, record)
-    name = str(schema["name"]).rpartition(".")[2]
-    named[name] = None
-    if kind == "record":
-        named[name] = sum(_fewest_bytes(field["type"], named, record) for field in schema["fields"])
-    else:
-        named[name] = 1 if kind == "enum" else int(schema["size"])
-    return named[name] or 0
 
 
 def _reason(error: Exception) -> str:
