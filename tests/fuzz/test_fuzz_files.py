@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -80,9 +81,11 @@ def test_a_large_file_is_read_in_parts(tmp_path: Path, what: str) -> None:
     file_format, content = LARGE[what]
     (tmp_path / "large").write_bytes(content)
     file = ContactFile(tmp_path / "large", TYPES, now_ms=NOW_MS, file_format=file_format)
+    began = time.process_time()
     with peak_memory() as peak:
         for number, row in enumerate(file):
             assert isinstance(row, BadRow | ContactEvent)
             if number >= 3:
                 break
     assert peak[0] < 64 * MEGABYTE, f"{peak[0] / MEGABYTE:.1f} MB"
+    assert time.process_time() - began < 10.0
