@@ -44,7 +44,7 @@ __all__ = ["Span", "SpanKind", "Spans", "add_link", "context_of_span", "end_span
 
 # A batch links every sampled contact: more than the 128 links that are kept by default.
 _MAX_LINKS: Final = 2_000
-_FLUSH_MS: Final = 5_000
+_CLOSE_S: Final = 3.0
 _QUIET_S: Final = 60.0
 _EXPORTER_LOGS: Final = (
     "opentelemetry.exporter.otlp.proto.http.trace_exporter",
@@ -138,9 +138,10 @@ class Spans:
         return self._tracer.start_span(name, below, kind, attributes, start_time=start_ns)
 
     def close(self) -> None:
-        """Send what is left, within a few seconds."""
-        self._provider.force_flush(_FLUSH_MS)
-        self._provider.shutdown()
+        """Send what is left, within a few seconds: a collector that is away must not hold up an end."""
+        closing = threading.Thread(target=self._provider.shutdown, name="traces-closing", daemon=True)
+        closing.start()
+        closing.join(_CLOSE_S)
 
 
 def make_spans(exporters: Collection[str], service: str, instance: str) -> Spans:

@@ -68,7 +68,17 @@ def test_exactly_the_body_is_sent_and_its_signature_holds(server: RawServer) -> 
     assert request.headers["user-agent"] == "stream-scorer"
     assert request.headers["content-length"] == str(len(one.body))
     assert "cookie" not in request.headers
+    assert "traceparent" not in request.headers
     assert abs(time.time() - int(request.headers["webhook-timestamp"])) < 60
+    Webhook(SECRET).verify(request.body, request.headers)
+
+
+def test_an_attempt_says_which_trace_it_belongs_to(server: RawServer) -> None:
+    target = target_of(server.url)
+    traceparent = f"00-{'1' * 32}-{'2' * 16}-01"
+    target.deliver(callback(target), traceparent)
+    [request] = server.requests
+    assert request.headers["traceparent"] == traceparent
     Webhook(SECRET).verify(request.body, request.headers)
 
 
