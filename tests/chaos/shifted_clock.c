@@ -1,8 +1,10 @@
 /* LD_PRELOAD: this process's calendar is wrong by CLOCK_SHIFT_S seconds; what it measures durations with is right. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <sys/time.h>
+#include <threads.h>
 #include <time.h>
 
 static long shift(void) {
@@ -36,4 +38,31 @@ time_t time(time_t *out) {
   clock_gettime(CLOCK_REALTIME, &now);
   if (out) *out = now.tv_sec;
   return now.tv_sec;
+}
+
+/* Deadlines of waits are told in calendar time, and the kernel, whose calendar is right, has to understand them. Times
+   of the steady clock are small numbers and stay as they are. */
+static struct timespec real_deadline(const struct timespec *given) {
+  struct timespec deadline = *given;
+  if (deadline.tv_sec > 1000000000L) deadline.tv_sec -= shift();
+  return deadline;
+}
+
+int pthread_cond_timedwait(pthread_cond_t *condition, pthread_mutex_t *mutex, const struct timespec *given) {
+  static int (*real)(pthread_cond_t *, pthread_mutex_t *, const struct timespec *);
+  if (!real) real = dlvsym(RTLD_NEXT, "pthread_cond_timedwait", "GLIBC_2.3.2");
+  if (!real) real = dlsym(RTLD_NEXT, "pthread_cond_timedwait");
+  struct timespec deadline = real_deadline(given);
+  return real(condition, mutex, &deadline);
+}
+
+int cnd_timedwait(cnd_t *condition, mtx_t *mutex, const struct timespec *given) {
+  static int (*real)(cnd_t *, mtx_t *, const struct timespec *);
+  if (!real) real = dlsym(RTLD_NEXT, "cnd_timedwait");
+  struct timespec deadline = real_deadline(given);
+  return real(condition, mutex, &deadline);
+}
+
+int timespec_get(struct timespec *now, int base) {
+  return base == TIME_UTC && clock_gettime(CLOCK_REALTIME, now) == 0 ? base : 0;
 }
