@@ -81,14 +81,14 @@ def _end_during_rebalance(world: World, draw: Random) -> Undo:
 def _wrong_clock(hours: int, world: World, draw: Random) -> Undo:
     """A worker is started on a machine whose calendar is wrong."""
     name, library = draw.choice(NAMES), world.machines.wrong_clock
-    assert world.named[name].stop() == 0, world.named[name].log()
+    world.stop_named(name)
     kept = dict(world.changes)
     world.changes |= {"LD_PRELOAD": str(library), "CLOCK_SHIFT_S": str(3600 * hours)}
     world.start_named(name)
     world.changes = kept
 
     def undo() -> None:
-        assert world.named[name].stop() == 0, world.named[name].log()
+        world.stop_named(name)
         world.start_named(name)
 
     return undo

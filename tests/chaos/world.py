@@ -139,6 +139,12 @@ class World(ChaosStage):
         else:
             self.named[name] = self.start("--from", "earliest", name=name, **changes)
 
+    def stop_named(self, name: str) -> None:
+        """SIGTERM, and a clean end. Before it has said that it started, nobody listens to the signal."""
+        worker = self.named[name]
+        self.wait(lambda: worker.said("started"), f"worker {name} to have started", needs=worker)
+        assert worker.stop() == 0, f"worker {name}\n{worker.log()[-3000:]}"
+
     def await_every_partition(self, limit_s: float) -> None:
         """Waits until every partition has been committed anew: a worker that hangs shows in its partitions."""
         wait_until(self.progress.by_partition, "the commits")
@@ -164,9 +170,8 @@ class World(ChaosStage):
         self.wait(self._all_called, "every score that is due to have its receipt", limit_s=_SETTLE_S)
         self._ended.set()
         self.progress.close()
-        for name, worker in self.named.items():
-            assert worker.running, f"worker {name} has ended\n{worker.log()[-3000:]}"
-            assert worker.stop() == 0, worker.log()[-3000:]
+        for name in self.named:
+            self.stop_named(name)
         books = read_books(self, self.campaign_topics)
         books.account = self.simulator.scored()
         books.may_be_paid_again = self.risk
