@@ -14,6 +14,9 @@ The tree (fault in brackets: who has to act; exit code of the command line behin
     │   ├── BrokerUnavailable    [platform] 1   cannot be reached, or timed out; asking again later may help
     │   ├── BrokerRefused        [operator] 1   missing topic, missing right, offsets gone, start refused
     │   └── ProducerFenced       [operator] 1   another running worker has the same `kafka.instance_id`
+    ├── RegistryError
+    │   ├── RegistryUnavailable  [platform] 1   the schema registry cannot be reached; asking again later may help
+    │   └── RegistryRefused      [operator] 1   wrong credentials, a schema that is missing or not compatible
     ├── LocalError               [operator] 1   the embedded Kafka or the simulator cannot start here
     └── CheckFailed              [product]  1   a reconciliation or verification found a difference
 
@@ -109,6 +112,24 @@ class BrokerRefused(BrokerError):
 
 class ProducerFenced(BrokerError):
     """Another running worker uses the same transactional id: `kafka.instance_id` must be unique."""
+
+    fault: ClassVar[Fault] = "operator"
+
+
+class RegistryError(StreamScorerError):
+    """The schema registry."""
+
+    fault: ClassVar[Fault] = "platform"
+
+
+class RegistryUnavailable(RegistryError):
+    """The schema registry cannot be reached or does not answer usefully; asking again later may help."""
+
+    retryable = True
+
+
+class RegistryRefused(RegistryError):
+    """The schema registry refuses us, or lacks a schema: wrong credentials, not registered, not compatible."""
 
     fault: ClassVar[Fault] = "operator"
 

@@ -6,9 +6,12 @@ import json
 from enum import StrEnum
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stream_scorer.errors import SettingsError
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
 
 
 class SchemaFile(StrEnum):
@@ -27,12 +30,36 @@ def load_schema(schema: SchemaFile) -> dict[str, Any]:
     Raises:
         SettingsError: the package was installed without its schemas.
     """
-    name = f"{schema.value}.avsc"
+    return _read(_folder() / f"{schema.value}.avsc")
+
+
+def released_schemas(schema: SchemaFile) -> dict[str, dict[str, Any]]:
+    """Return every version of a schema that was released, by the release's name (``v0.1.0``), the oldest first.
+
+    Raises:
+        SettingsError: the package was installed without its schemas.
+    """
+    releases = [place for place in (_folder() / "released").iterdir() if place.is_dir()]
+    files = {place.name: place / f"{schema.value}.avsc" for place in releases}
+    return {name: _read(files[name]) for name in sorted(files, key=_version) if files[name].is_file()}
+
+
+def _folder() -> Traversable:
     package = resources.files("stream_scorer")
-    in_wheel = package / "schemas" / name
-    in_checkout = Path(str(package)).parent / "schemas" / name
-    for place in (in_wheel, in_checkout):
-        if place.is_file():
-            parsed: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
-            return parsed
-    raise SettingsError(f"schema {name} is not part of this installation of stream_scorer: install the wheel again")
+    for place in (package / "schemas", Path(str(package)).parent / "schemas"):
+        if place.is_dir():
+            return place
+    raise SettingsError("the schemas are not part of this installation of stream_scorer: install the wheel again")
+
+
+def _read(file: Traversable) -> dict[str, Any]:
+    if not file.is_file():
+        raise SettingsError(
+            f"schema {file.name} is not part of this installation of stream_scorer: install the wheel again"
+        )
+    parsed: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return parsed
+
+
+def _version(name: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in name.removeprefix("v").split(".") if part.isdigit())

@@ -21,7 +21,7 @@ from stream_scorer.campaign.observing import DelivererObserver
 from stream_scorer.campaign.receipting import Receipts
 from stream_scorer.campaign.sending import Sender
 from stream_scorer.campaign.tiers import TierHeads
-from stream_scorer.campaign_telemetry import CampaignMetrics
+from stream_scorer.campaign.tracing import Untraced
 from stream_scorer.clock import Clock
 from stream_scorer.core.avro import Codec
 from stream_scorer.core.callback_records import callback_value, read_callback
@@ -30,8 +30,11 @@ from stream_scorer.core.delivering import DeliveryOutcome, DeliveryRules, Job
 from stream_scorer.core.events import Partition, SourceRecord
 from stream_scorer.core.ledger import RecordLedger
 from stream_scorer.kafka.committing import Committer
+from stream_scorer.kafka.framing import SingleObjectFraming
 from stream_scorer.kafka.sink import Committed, Failed
+from stream_scorer.kafka.writer_waits import WriterWaits
 from stream_scorer.schema_files import SchemaFile, load_schema
+from stream_scorer.telemetry.campaign import CampaignMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -349,6 +352,7 @@ class Bench:
             encoder=CallbackEncoder(topics, CALLBACKS, RECEIPTS),
             clock=clock,
             observe=self.observe,
+            trace=Untraced(),
             commit_interval_s=0.05,
         )
         sender = Sender(
@@ -360,6 +364,7 @@ class Bench:
             rules=rules,
             clock=clock,
             observe=self.observe,
+            trace=Untraced(),
             finish=receipts.finish,
         )
         self._stopping: Any = Stopping(self)
@@ -368,6 +373,7 @@ class Bench:
         self.rounds = 0
         self.deliverer = Deliverer(
             source=source,
+            waits=WriterWaits(source, self.ledger, SingleObjectFraming().lookup, lambda _: None),
             ledger=self.ledger,
             intake=CallbackIntake(CALLBACKS, {topic: n for n, topic in enumerate(TIERS, 1)}, rules),
             tiers=TierHeads(source),

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from stream_scorer.core.events import SourceRecord
     from stream_scorer.core.ledger import RecordLedger
     from stream_scorer.kafka.source import Source
+    from stream_scorer.kafka.writer_waits import WriterWaits
 
 _READ_RECORDS = 500
 _IDLE_WAIT_S = 0.05
@@ -47,6 +48,7 @@ class Deliverer:
 
     Args:
         source: the callbacks and the retry tiers.
+        waits: records whose schema is still to be fetched.
         ledger: the books.
         intake: examines records.
         tiers: the heads that are not due.
@@ -65,6 +67,7 @@ class Deliverer:
         self,
         *,
         source: Source,
+        waits: WriterWaits,
         ledger: RecordLedger[DeliveryOutcome],
         intake: CallbackIntake,
         tiers: TierHeads,
@@ -79,6 +82,7 @@ class Deliverer:
         shutdown_timeout_s: float,
     ) -> None:
         self._source = source
+        self._waits = waits
         self._ledger = ledger
         self._intake = intake
         self._tiers = tiers
@@ -121,6 +125,7 @@ class Deliverer:
     def _take_in(self) -> None:
         """Topics → ledger → sender."""
         now = self._clock.monotonic()
+        self._waits.release()
         self._tiers.release(self._clock.unix_ms())
         self._window.release()
         self._found_work = False
@@ -141,7 +146,10 @@ class Deliverer:
             self._observe.consumed(len(records))
 
     def _note(self, record: SourceRecord) -> None:
-        if self._tiers.holds(record) or not self._window.admits(record):
+        # In this order a partition is held back by one of them at a time.
+        if self._tiers.holds(record) or self._waits.holds(record):
+            return
+        if not (self._window.admits(record) and self._waits.admits(record)):
             return
         examined = self._intake.examine(record, self._clock.unix_ms())
         if isinstance(examined, Wait):
@@ -220,7 +228,9 @@ class Deliverer:
         """An assignment ends: nothing of it may be committed, and nothing more of it is sent."""
         for partition in partitions:
             self._ledger.disown(partition, self._dispatcher.flying_records(partition))
+        self._waits.forget(partitions)
         self._tiers.forget(partitions)
         self._window.forget(partitions)
         self._sender.drop_unowned()
+        self._receipts.disowned(partitions)
         self._observe.disowned(partitions)

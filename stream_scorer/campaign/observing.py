@@ -86,6 +86,7 @@ class LoopObserver:
         self._metrics = metrics
         self._monotonic = monotonic
         self._trouble: str | None = None
+        self._schema_wanted: str | None = None
         self._beat_at = monotonic()
         self._joined = False
         self._draining = False
@@ -140,6 +141,14 @@ class LoopObserver:
             self._log.warning("publishing failed, trying again", loop=self._name, detail=message)
         self._trouble = message
 
+    def waiting_for_schema(self, reason: str | None) -> None:
+        """Why records wait for the schemas of their writers; None: none does any more."""
+        if reason is None:
+            self._log.info("schemas fetched again", loop=self._name)
+        else:
+            self._log.warning("records wait for a schema", loop=self._name, detail=reason)
+        self._schema_wanted = reason
+
     def why_not_live(self, limit_s: float) -> str | None:
         """Why the process should be restarted, if it should."""
         silent_s = self._monotonic() - self._beat_at
@@ -153,6 +162,8 @@ class LoopObserver:
             return f"{self._name}: starting: no partition assigned yet"
         if self._trouble is not None:
             return f"{self._name}: kafka: {self._trouble}"
+        if self._schema_wanted is not None:
+            return f"{self._name}: registry: {self._schema_wanted}"
         return None
 
 

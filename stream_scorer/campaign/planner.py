@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from stream_scorer.campaign.encoding import CallbackEncoder
     from stream_scorer.campaign.observing import PlannerObserver
     from stream_scorer.campaign.ports import Target
+    from stream_scorer.campaign.tracing import PlannerTrace
     from stream_scorer.clock import Clock
     from stream_scorer.core.avro import Codec
     from stream_scorer.core.events import Partition, SourceRecord
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from stream_scorer.core.planning import PlanningRules
     from stream_scorer.kafka.committing import Committer
     from stream_scorer.kafka.source import Owner
+    from stream_scorer.kafka.writer_waits import WriterWaits
 
 _MAX_RECORDS = 2_000
 _READ_WAIT_S = 0.05
@@ -57,6 +59,7 @@ class Planner:
 
     Args:
         source: the scores.
+        waits: records whose schema is still to be fetched.
         committer: writes transactions.
         ledger: the books.
         codec: decodes ``ContactScore``.
@@ -65,6 +68,7 @@ class Planner:
         rules: what holds now; the topics' limits may change.
         clock: time.
         observe: is told how it goes.
+        trace: hands the scores' traces on.
         stopping: is set when it shall end.
         linger_s: the longest time between reading a score and writing what it leads to.
     """
@@ -73,6 +77,7 @@ class Planner:
         self,
         *,
         source: PlanSource,
+        waits: WriterWaits,
         committer: Committer[Examined],
         ledger: RecordLedger[Examined],
         codec: Codec,
@@ -81,10 +86,12 @@ class Planner:
         rules: Callable[[], PlanningRules],
         clock: Clock,
         observe: PlannerObserver,
+        trace: PlannerTrace,
         stopping: threading.Event,
         linger_s: float,
     ) -> None:
         self._source = source
+        self._waits = waits
         self._committer = committer
         self._ledger = ledger
         self._codec = codec
@@ -93,6 +100,7 @@ class Planner:
         self._rules = rules
         self._clock = clock
         self._observe = observe
+        self._trace = trace
         self._stopping = stopping
         self._linger_s = linger_s
         self._since: float | None = None
@@ -123,12 +131,13 @@ class Planner:
 
     def _take_in(self) -> None:
         """Topic → ledger, each record with its outcome."""
+        self._waits.release()
         room = _MAX_RECORDS - self._ledger.uncommitted
         (self._source.resume if room > 0 else self._source.pause)()
         records = self._source.read(max(room, 1), _READ_WAIT_S)
         now_ms, rules = self._clock.unix_ms(), self._rules()
         for record in records:
-            if not self._ledger.read(record):
+            if not (self._waits.admits(record) and self._ledger.read(record)):
                 continue
             one = examine(record, codec=self._codec, writer=self._target, rules=rules, now_ms=now_ms)
             self._ledger.finish(one)
@@ -161,10 +170,12 @@ class Planner:
         if heads:
             examined = [outcome for head in heads for outcome in head.outcomes]
             made = plan(examined, writer=self._target, rules=self._rules(), now_ms=self._clock.unix_ms())
-            records = [self._encoder.planned(callback) for callback in made.callbacks]
+            traces = self._trace.planning(made.callbacks, examined)
+            records = [self._encoder.planned(one, traces.get(one.callback_id, [])) for one in made.callbacks]
             records += [self._encoder.expired(callback) for callback in made.expired]
             records += [self._encoder.unusable(unusable) for unusable in made.unusable]
             publication = self._committer.commit(heads, records)
+            self._trace.planned(committed=isinstance(publication, Committed))
             if isinstance(publication, RecordsRefused):
                 self._committer.hold(refusal(publication.errors, records))
             if not isinstance(publication, Committed):
@@ -187,4 +198,5 @@ class Planner:
         """An assignment ends: nothing of it may be written any more."""
         for partition in partitions:
             self._ledger.disown(partition)
+        self._waits.forget(partitions)
         self._observe.disowned(partitions)

@@ -40,6 +40,7 @@ class _Commands(LazyGroup):
             "reconcile": Lazy(
                 "stream_scorer.cli.reconcile:reconcile", "Prove that every contact has exactly one outcome."
             ),
+            "schemas": Lazy("stream_scorer.cli.schemas:app", "Register the Avro schemas, or compare them."),
             "topics": Lazy("stream_scorer.cli.topics:app", "Make the Kafka topics that are missing."),
             "config": Lazy("stream_scorer.cli.config:app", "Check the settings."),
             "kafka": Lazy("stream_scorer.cli.kafka:app", "An Apache Kafka on this machine, for trying things out."),

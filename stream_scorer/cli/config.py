@@ -15,13 +15,14 @@ from pydantic import SecretStr
 from stream_scorer.cli.options import ConfigOption
 from stream_scorer.core.feature_rules import Feature
 from stream_scorer.kafka.config import check_properties, property_warnings
+from stream_scorer.kafka.framing import make_framing
 from stream_scorer.kafka.topics import check_topics
 from stream_scorer.settings import Loaded, Settings, load
 
 HIDDEN: Final = "***"
-# Of librdkafka's properties these hold credentials; ssl.ca.location and the like are only paths.
+# Of librdkafka's properties and the registry client's these hold credentials; ssl.ca.location and the like are paths.
 _SECRET_PROPERTY: Final = re.compile(
-    r"password|secret|token|jaas|\.key|\.pem|oauthbearer\.config|username", re.IGNORECASE
+    r"password|secret|token|jaas|\.key|\.pem|oauthbearer\.config|username|user\.info|proxy", re.IGNORECASE
 )
 
 app = typer.Typer(help="Check the settings.", no_args_is_help=True)
@@ -38,9 +39,9 @@ def check(
     """Check everything that `run` needs, and print the settings in effect, without secrets."""
     loaded = load(config)
     settings = loaded.settings
-    settings.require_supported()
     settings.require_api()
     check_properties(settings)
+    make_framing(settings).close()
     for line in effective_lines(loaded):
         typer.echo(line)
     for warning in all_warnings(settings):
@@ -83,7 +84,7 @@ def _origin(loaded: Loaded, path: tuple[str, ...]) -> str:
 
 
 def _shown(path: tuple[str, ...], value: Any) -> str:
-    if isinstance(value, SecretStr) or (path[:2] == ("kafka", "properties") and _SECRET_PROPERTY.search(path[-1])):
+    if isinstance(value, SecretStr) or (path[1:2] == ("properties",) and _SECRET_PROPERTY.search(path[-1])):
         return json.dumps(HIDDEN)
     if isinstance(value, Feature):
         parts = ((part.name, getattr(value, part.name)) for part in fields(Feature) if part.name != "name")

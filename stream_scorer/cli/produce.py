@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -13,13 +13,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from stream_scorer.cli.options import ConfigOption
-from stream_scorer.core.avro import Codec
 from stream_scorer.files import BadRow, ContactFile, FileFormat
 from stream_scorer.kafka.config import plain_producer_config, silent_logger
+from stream_scorer.kafka.framing import make_patient_framing
 from stream_scorer.kafka.loading import Loader
 from stream_scorer.kafka.topics import check_topics
-from stream_scorer.schema_files import SchemaFile, load_schema
+from stream_scorer.schema_files import SchemaFile
 from stream_scorer.settings import load_settings
+from stream_scorer.tracing.building import producer_trace
 
 _REDRAWN_S: Final = 0.1
 
@@ -40,14 +41,14 @@ def produce(
     A row that cannot be read is reported with its line, and the rest is loaded; the exit code is 1 then.
     """
     settings = load_settings(config)
-    settings.require_supported()
     types = {name: feature.type for name, feature in settings.model.features.items()}
     contacts = ContactFile(file, types, now_ms=time.time_ns() // 1_000_000, file_format=file_format)
     topic = settings.topics.features
     check_topics(settings, [topic])
-    codec = Codec.single_object(load_schema(SchemaFile.CONTACT_FEATURES))
+    codec = make_patient_framing(settings).writer(SchemaFile.CONTACT_FEATURES, (topic,))
     producer = plain_producer_config(settings, logger=silent_logger())
-    with Loader(producer, topic, codec, rate_per_s=rate) as loader:
+    trace = producer_trace(settings)
+    with closing(trace), Loader(producer, topic, codec, rate_per_s=rate, trace=trace) as loader:
         try:
             bad_rows = _load(contacts, file, loader)
         except KeyboardInterrupt:

@@ -44,8 +44,9 @@ def decode_contact(codec: Codec, value: bytes | None) -> ContactEvent:
     Raises:
         UndecodableError: as `Codec.decode`.
     """
-    if value is not None and codec.writes_contacts and value.startswith(codec.header) and len(value) <= codec.max_bytes:
-        usual = read_usual_contact(value, len(codec.header))
+    if value is not None and codec.writes_contacts and len(value) <= codec.max_bytes:
+        at = codec.own_body_at(value)
+        usual = None if at is None else read_usual_contact(value, at)
         if usual is not None:
             return usual
     fields = codec.decode(value)

@@ -111,6 +111,11 @@ class RecordLedger(Generic[OutcomeT]):
         """The partitions owned now."""
         return list(self._owned)
 
+    def next_to_read(self, partition: Partition) -> int | None:
+        """The position on a partition; None: it is not owned."""
+        owned = self._owned.get(partition)
+        return None if owned is None else owned.next_to_read
+
     def size(self, partition: Partition) -> tuple[int, int]:
         """Rows of a partition that are not committed yet, finished or not, and the bytes of their values."""
         owned = self._owned.get(partition)

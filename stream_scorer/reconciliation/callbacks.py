@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from stream_scorer.core.avro import Codec
 from stream_scorer.core.callback_reconciling import CallbackReconciliation, Codecs
 from stream_scorer.core.events import Partition
 from stream_scorer.core.reconciling import Place
+from stream_scorer.kafka.framing import make_patient_framing
 from stream_scorer.kafka.reading import Extent, LogReader
 from stream_scorer.kafka.topics import check_topics, existing_topics
 from stream_scorer.reconciliation.reading import Reading, check_not_set_back, commit_notes, deleted_notes, span_of
-from stream_scorer.schema_files import SchemaFile, load_schema
+from stream_scorer.schema_files import SchemaFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -47,7 +47,7 @@ def reconcile_callbacks(
         CheckFailed: a group was set back meanwhile.
         BrokerError: Kafka cannot be reached, a topic is missing, or a transaction stays open.
     """
-    settings.require_supported()
+    framing = make_patient_framing(settings)
     topic, group_id = settings.topics.scores, settings.callbacks_group_id
     partitions = check_topics(settings, [topic])
     log = LogReader(settings, group_id, timeout_s=timeout_s)
@@ -68,7 +68,7 @@ def reconcile_callbacks(
         spans,
         taken,
         threshold=settings.callbacks.threshold,
-        codecs=Codecs(*(Codec.single_object(load_schema(one)) for one in _SCHEMAS)),
+        codecs=Codecs(*(framing.reader(one) for one in _SCHEMAS)),
     )
     read = {number: Extent(spans[number].start, max(spans[number].start, inputs[number].end)) for number in inputs}
     _read(judge, settings, queues.partitions, Reading(log, {topic: read, **outputs}, progress))

@@ -15,18 +15,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from stream_scorer.core.avro import Codec, UndecodableError
+from stream_scorer.core.avro import UndecodableError
 from stream_scorer.core.reconciling import Kind, Place, Reconciliation
 from stream_scorer.errors import NothingToCheck
+from stream_scorer.kafka.framing import make_patient_framing
 from stream_scorer.kafka.reading import Extent, LogReader
 from stream_scorer.kafka.topics import check_topics
 from stream_scorer.reconciliation.reading import Reading, check_not_set_back, commit_notes, deleted_notes, span_of
-from stream_scorer.schema_files import SchemaFile, load_schema
+from stream_scorer.schema_files import SchemaFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from stream_scorer.core.findings import Report
+    from stream_scorer.kafka.framing import Framing
     from stream_scorer.kafka.reading import Record
     from stream_scorer.reconciliation.reading import Progress
     from stream_scorer.settings import Settings
@@ -45,12 +47,13 @@ def reconcile(settings: Settings, *, progress: Progress | None = None, timeout_s
         timeout_s: how long anything may go without progress: a broker that is away, an open transaction.
 
     Raises:
-        SettingsError: a setting asks for what this version cannot do.
+        SettingsError: ``schema_registry.properties`` cannot work.
+        RegistryError: an audit event's schema cannot be fetched.
         NothingToCheck: the group has no commits.
         CheckFailed: the group was set back meanwhile.
         BrokerError: Kafka cannot be reached, a topic is missing, or a transaction stays open.
     """
-    settings.require_supported()
+    framing = make_patient_framing(settings)
     topic, group_id = settings.topics.features, settings.kafka.group_id
     partitions = check_topics(settings, settings.topics.scoring)
     log = LogReader(settings, group_id, timeout_s=timeout_s)
@@ -69,7 +72,7 @@ def reconcile(settings: Settings, *, progress: Progress | None = None, timeout_s
         topic,
         group_id,
         spans,
-        Codec.single_object(load_schema(SchemaFile.BATCH_AUDIT)),
+        framing.reader(SchemaFile.BATCH_AUDIT),
         truncated_audits=[number for number, extent in outputs[settings.topics.audit].items() if extent.begin > 0],
         compacted=log.is_compacted(topic),
     )
@@ -77,7 +80,7 @@ def reconcile(settings: Settings, *, progress: Progress | None = None, timeout_s
     reading = Reading(log, {topic: read, **outputs}, progress)
     for partition, offset, _ in reading.records(topic):
         judge.input(partition, offset)
-    _read_outputs(settings, reading, judge)
+    _read_outputs(settings, reading, judge, framing)
     second = log.commits(topic, partitions[topic])
     check_not_set_back(group_id, topic, first, second)
     committed = {number: commit.offset for number, commit in second.items()}
@@ -85,12 +88,12 @@ def reconcile(settings: Settings, *, progress: Progress | None = None, timeout_s
     return judge.result(committed, notes)
 
 
-def _read_outputs(settings: Settings, reading: Reading, judge: Reconciliation) -> None:
+def _read_outputs(settings: Settings, reading: Reading, judge: Reconciliation, framing: Framing) -> None:
     """Read each topic once, whatever it is used for."""
     topics = settings.topics
     kinds = {Kind.SCORED: topics.scores, Kind.REVIEW: topics.review, Kind.REJECTED: topics.rejected}
     for name in topics.scoring[1:]:
-        kind_of = _classifier([kind for kind, topic in kinds.items() if topic == name])
+        kind_of = _classifier([kind for kind, topic in kinds.items() if topic == name], framing)
         for record in reading.records(name):
             place = Place(name, record.partition, record.offset)
             source, batch_id = _names(record)
@@ -119,11 +122,11 @@ def _text(value: bytes | None) -> str:
     return (value or b"").decode(errors="replace")
 
 
-def _classifier(kinds: list[Kind]) -> Callable[[Record], Kind] | None:
+def _classifier(kinds: list[Kind], framing: Framing) -> Callable[[Record], Kind] | None:
     """What a record of a topic with these uses is; None: it has no output records."""
     if len(kinds) <= 1:
         return (lambda _: kinds[0]) if kinds else None
-    codec = Codec.single_object(load_schema(SchemaFile.CONTACT_SCORE))
+    codec = framing.reader(SchemaFile.CONTACT_SCORE)
 
     def by_content(record: Record) -> Kind:
         if any(name == _REASON for name, _ in record.headers):

@@ -39,6 +39,7 @@ class Cause(StrEnum):
     QUOTA = "quota"
     BUDGET = "budget"
     KAFKA = "kafka"
+    REGISTRY = "registry"
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from stream_scorer.core.events import Partition
     from stream_scorer.core.ledger import Ledger
     from stream_scorer.kafka.source import Source
+    from stream_scorer.kafka.writer_waits import WriterWaits
     from stream_scorer.scoring.asking import Asker
     from stream_scorer.scoring.holding import Holding
     from stream_scorer.scoring.intake import Intake
     from stream_scorer.scoring.observing import Observer
-    from stream_scorer.scoring.ports import Quota
+    from stream_scorer.scoring.ports import Quota, Trace
     from stream_scorer.scoring.publishing import Publisher
 
 _READ_RECORDS = 1_000
@@ -52,7 +53,9 @@ class Worker:
         ledger: Ledger,
         clock: Clock,
         observe: Observer,
+        trace: Trace,
         source: Source,
+        waits: WriterWaits,
         publisher: Publisher,
         stopping: threading.Event,
         max_uncommitted: int,
@@ -68,12 +71,14 @@ class Worker:
         self._ledger = ledger
         self._clock = clock
         self._observe = observe
+        self._trace = trace
         self._max_uncommitted = max_uncommitted
         self._session_timeout_s = session_timeout_s
         self._revoke_wait_s = revoke_wait_s
         self._shutdown_timeout_s = shutdown_timeout_s
         self._stopping = stopping
         self._source = source
+        self._waits = waits
         self._publisher = publisher
         self._read_at = 0.0
         self._looped_at = math.inf
@@ -124,6 +129,7 @@ class Worker:
     def _take_in(self) -> None:
         """Topic → ledger → batcher."""
         now = self._clock.monotonic()
+        self._waits.release()
         room = self._room()
         self._batcher.expects_more = room > 0
         if room > 0:
@@ -135,11 +141,12 @@ class Worker:
             self._source.pause()
         self._read_at = now
         idle = not (self._asker.in_flight or self._batcher.waiting or self._ledger.uncommitted)
+        self._trace.polling()
         records = self._source.read(max(1, min(room, _READ_RECORDS)), _IDLE_WAIT_S if idle else 0.0)
         now_ms = self._clock.unix_ms()
-        for record in records:
-            if not self._ledger.read(record):
-                continue
+        fresh = [record for record in records if self._waits.admits(record) and self._ledger.read(record)]
+        self._trace.polled(fresh)
+        for record in fresh:
             examined = self._intake.examine(record, now_ms)
             if isinstance(examined, Contact):
                 self._batcher.add(examined, now)
@@ -225,5 +232,7 @@ class Worker:
         """An assignment ends: nothing of it may be published, and nothing more of it is asked about."""
         for partition in partitions:
             self._ledger.disown(partition, self._asker.asked_records(partition))
+        self._waits.forget(partitions)
         self._batcher.drop(lambda contact: not self._ledger.is_pending(contact.record))
+        self._trace.disowned(partitions)
         self._observe.disowned(partitions)

@@ -30,12 +30,13 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(_section_keys(
 SECRETS: Final = frozenset({("genesys", "client_secret"), ("callbacks", "secret"), ("callbacks", "secret_previous")})
 
 # Keys that are tables of free names: sources are merged name by name in them.
-MAPPINGS: Final = frozenset({("kafka", "properties"), ("model", "features")})
+MAPPINGS: Final = frozenset({("kafka", "properties"), ("schema_registry", "properties"), ("model", "features")})
 
 # Keys that a variable gives as JSON, each with an example.
 STRUCTURED: Final[Mapping[KeyPath, str]] = MappingProxyType(
     {
         ("kafka", "properties"): '{"security.protocol": "SSL"}',
+        ("schema_registry", "properties"): '{"basic.auth.user.info": "name:secret"}',
         ("model", "features"): '{"age": {"type": "integer", "impute": 40}}',
         ("callbacks", "retry_delays_s"): "[60, 600]",
     }

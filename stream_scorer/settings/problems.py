@@ -69,7 +69,7 @@ def _path(details: ErrorDetails) -> KeyPath:
 
 
 def _field_line(path: KeyPath, details: ErrorDetails, origins: Mapping[KeyPath, str]) -> str:
-    if path[:2] == ("kafka", "properties") and len(path) > 2:  # noqa: PLR2004 - the property's name is there
+    if path[1:2] == ("properties",) and len(path) > 2:  # noqa: PLR2004 - the property's name is there
         what = "must be text, a number, true or false"
     else:
         template = _WORDS.get(details["type"])

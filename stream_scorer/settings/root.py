@@ -53,6 +53,9 @@ class Settings(Section):
                 " (callbacks.group_id and -delivery): two services in one group would take each other's partitions"
             )
             raise contradiction(text, "kafka.group_id", "callbacks.group_id")
+        if self.schema_registry.properties and self.schema_registry.url is None:
+            text = "schema_registry.properties are set, and schema_registry.url is not: no registry would be asked"
+            raise contradiction(text, "schema_registry.properties", "schema_registry.url")
         return self
 
     @property
@@ -102,18 +105,6 @@ class Settings(Section):
         if client_id is None or secret is None:
             raise SettingsError(self._missing("client_id", "client_secret"))
         return client_id, secret.get_secret_value()
-
-    def require_supported(self) -> None:
-        """Check that no setting asks for what this version cannot do, which must not be ignored in silence.
-
-        Raises:
-            SettingsError: a schema registry is configured.
-        """
-        if self.schema_registry.url is not None:
-            raise SettingsError(
-                "schema_registry.url is not supported by this version yet: leave it out, and values are written in"
-                " Avro's single-object encoding"
-            )
 
     def _missing(self, *keys: str) -> str:
         problems = []

@@ -64,9 +64,13 @@ class KafkaSettings(Section):
 
 
 class SchemaRegistrySettings(Section):
-    """Where the schemas' ids come from; without a URL values are single-object encoded."""
+    """Where the schemas' ids come from; without a URL values are single-object encoded.
+
+    ``properties`` are those of confluent-kafka's registry client, such as ``basic.auth.user.info``.
+    """
 
     url: Url | None = Field(default=None, repr=False)
+    properties: Mapping[Text, Property] = Field(default_factory=dict, repr=False)
 
 
 class GenesysSettings(Section):

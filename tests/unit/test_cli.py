@@ -219,7 +219,7 @@ def test_config_check_names_all_that_is_missing_for_the_api(capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("name", "value", "part"),
     [
-        ("STREAM_SCORER_SCHEMA_REGISTRY__URL", "http://registry", "schema_registry.url is not supported"),
+        ("STREAM_SCORER_SCHEMA_REGISTRY__PROPERTIES", '{"timeout": 1}', "and schema_registry.url is not: no registry"),
         ("STREAM_SCORER_KAFKA__PROPERTIES", '{"no.such": 1}', 'No such configuration property: "no.such"'),
         ("STREAM_SCORER_SCORING__REVOKE_WAIT_S", "200", "scoring.revoke_wait_s (200 s) must be at most 100 s"),
     ],

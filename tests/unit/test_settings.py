@@ -37,7 +37,7 @@ DEFAULTS = {
         "callbacks_rejected": "campaign-callbacks-rejected",
         "receipts": "campaign-receipts",
     },
-    "schema_registry": {"url": None},
+    "schema_registry": {"url": None, "properties": {}},
     "genesys": {
         "region": "mypurecloud.com",
         "base_url": None,
@@ -126,6 +126,7 @@ def test_every_key_can_be_set_in_the_environment_under_its_derived_name() -> Non
     assert variable(("schema_registry", "url")) == "STREAM_SCORER_SCHEMA_REGISTRY__URL"
     texts = {
         "STREAM_SCORER_KAFKA__PROPERTIES": '{"a": 1}',
+        "STREAM_SCORER_SCHEMA_REGISTRY__PROPERTIES": '{"a": 1}',
         "STREAM_SCORER_MODEL__FEATURES": '{"a": {"type": "integer"}}',
         "STREAM_SCORER_CALLBACKS__RETRY_DELAYS_S": "[1, 2]",
         "STREAM_SCORER_KAFKA__START_FROM": "latest",
@@ -511,11 +512,13 @@ def test_require_api_names_what_is_missing_and_how_to_set_it() -> None:
     ).require_api()
 
 
-def test_a_schema_registry_is_refused_rather_than_ignored() -> None:
-    settings = load_settings(environ={"STREAM_SCORER_SCHEMA_REGISTRY__URL": "http://registry:8081"})
-    with pytest.raises(SettingsError, match=r"schema_registry\.url is not supported by this version yet"):
-        settings.require_supported()
-    load_settings(environ={}).require_supported()
+def test_properties_without_a_schema_registry_are_refused_rather_than_ignored() -> None:
+    environ = {"STREAM_SCORER_SCHEMA_REGISTRY__PROPERTIES": f'{{"basic.auth.user.info": "me:{SECRET}"}}'}
+    with pytest.raises(SettingsError, match=r"schema_registry\.properties are set, and schema_registry\.url is not"):
+        load_settings(environ=environ)
+    settings = load_settings(environ={**environ, "STREAM_SCORER_SCHEMA_REGISTRY__URL": "http://registry:8081"})
+    assert SECRET not in repr(settings)
+    assert settings.schema_registry.properties == {"basic.auth.user.info": f"me:{SECRET}"}
 
 
 def test_a_window_too_small_for_the_slots_is_a_warning() -> None:

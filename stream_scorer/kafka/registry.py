@@ -1,0 +1,187 @@
+"""The schema registry behind the few questions this program has; the client is confluent-kafka's own.
+
+Foreign errors are translated in one function. A schema's text is bounded before it is parsed: it is anyone's who may
+register one.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from urllib.parse import urlsplit
+
+from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
+from confluent_kafka.schema_registry.error import SchemaRegistryError
+
+from stream_scorer.core.avro import UndecodableError
+from stream_scorer.errors import RegistryRefused, RegistryUnavailable, SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from stream_scorer.settings import Settings
+
+T = TypeVar("T")
+
+_MOST_CHARACTERS: Final = 64 * 1024
+_TIMEOUT_S: Final = 10.0
+_TRIES: Final = 2
+_TRY_AGAIN_MS: Final = 300
+_NOT_FOUND: Final = 404
+_CONFLICT: Final = 409
+_UNPROCESSABLE: Final = 422
+_FORBIDDEN: Final = frozenset({401, 403})
+_MOST_SHOWN: Final = 300
+
+
+class Registered(NamedTuple):
+    """A version of a subject."""
+
+    schema_id: int
+    version: int
+    schema: Any
+
+
+class SchemaRegistry:
+    """The registry of ``schema_registry.url``. Its client may be used by several threads.
+
+    Raises:
+        SettingsError: on construction, where a property is none or contradicts another.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        url = settings.schema_registry.url or ""
+        place = urlsplit(url.partition(",")[0])
+        self.place = place.hostname or "?"
+        if place.port is not None:
+            self.place = f"{self.place}:{place.port}"
+        config = {
+            "timeout": _TIMEOUT_S,
+            "max.retries": _TRIES,
+            "retries.wait.ms": _TRY_AGAIN_MS,
+            "retries.max.wait.ms": _TRY_AGAIN_MS,
+            **settings.schema_registry.properties,
+            "url": url,
+        }
+        try:
+            self._client = SchemaRegistryClient(config)
+        except (ValueError, TypeError, OSError) as error:
+            raise SettingsError(f"schema_registry.properties: {_line(error)}") from None
+
+    def writer(self, schema_id: int) -> dict[str, Any] | None:
+        """Return the schema behind an id; None: the registry has none.
+
+        Raises:
+            UndecodableError: there is one, of another kind or too large, by which nothing is read here.
+            RegistryUnavailable: nobody could say.
+            RegistryRefused: we may not ask.
+        """
+        schema = self._asked(f"schema id {schema_id} cannot be fetched", lambda: self._client.get_schema(schema_id))
+        return None if schema is None else _parsed(schema, schema_id)
+
+    def find(self, subject: str, schema: Mapping[str, Any]) -> Registered | None:
+        """Return the version of a subject that is this schema, whatever its text looks like; None: there is none.
+
+        Raises:
+            RegistryUnavailable: nobody could say.
+            RegistryRefused: we may not ask.
+        """
+        found = self._asked(
+            f"subject {subject} cannot be looked up", lambda: self._client.lookup_schema(subject, _text(schema))
+        )
+        if found is not None and found.schema_id is not None:
+            return Registered(found.schema_id, found.version or 0, schema)
+        return next((one for one in self.versions(subject) if one.schema == schema), None)
+
+    def versions(self, subject: str) -> list[Registered]:
+        """Return all versions of a subject, the oldest first; empty: there is no such subject.
+
+        Raises:
+            RegistryUnavailable: nobody could say.
+            RegistryRefused: we may not ask.
+        """
+        doing = f"the versions of subject {subject} cannot be read"
+        numbers = self._asked(doing, lambda: self._client.get_versions(subject)) or []
+        found = []
+        for number in numbers:
+            one = self._asked(doing, lambda number=number: self._client.get_version(subject, number))  # type: ignore[misc]
+            if one is not None and one.schema_id is not None:
+                try:
+                    schema: Any = _parsed(one.schema, one.schema_id)
+                except UndecodableError as error:
+                    schema = str(error)
+                found.append(Registered(one.schema_id, one.version or number, schema))
+        return found
+
+    def register(self, subject: str, schema: Mapping[str, Any]) -> Registered:
+        """Register a schema under a subject and return its version; where it is one already, that one.
+
+        Raises:
+            RegistryUnavailable: nobody could say whether it was.
+            RegistryRefused: it is not compatible with the versions there are, or we may not register.
+        """
+        try:
+            self._client.register_schema(subject, _text(schema))
+        except Exception as error:  # noqa: BLE001 - see _translated
+            raise self._translated(f"{subject}: not registered", error) from None
+        found = self.find(subject, schema)
+        if found is None:
+            raise RegistryUnavailable(f"schema registry {self.place}: {subject} was registered and is not there yet")
+        return found
+
+    def _asked(self, doing: str, ask: Callable[[], T]) -> T | None:
+        """Ask, with None for what is not there."""
+        try:
+            return ask()
+        except SchemaRegistryError as error:
+            if error.http_status_code == _NOT_FOUND and str(error.error_code).startswith(str(_NOT_FOUND)):
+                return None
+            raise self._translated(doing, error) from None
+        except Exception as error:  # noqa: BLE001 - see _translated
+            raise self._translated(doing, error) from None
+
+    def _translated(self, doing: str, error: Exception) -> RegistryUnavailable | RegistryRefused:
+        """What the client raises: answers of the registry, and whatever its HTTP and OAuth libraries met."""
+        text = f"{doing}: schema registry {self.place}: {_line(error)}"
+        if isinstance(error, SchemaRegistryError):
+            if error.http_status_code in _FORBIDDEN:
+                return RegistryRefused(f"{text}; check schema_registry.properties")
+            if error.http_status_code in (_CONFLICT, _UNPROCESSABLE):
+                return RegistryRefused(text)
+            if error.http_status_code == _NOT_FOUND:
+                return RegistryUnavailable(f"{text}; check the path of schema_registry.url")
+        return RegistryUnavailable(text)
+
+
+def _text(schema: Mapping[str, Any]) -> Schema:
+    return Schema(json.dumps(schema, separators=(",", ":"), ensure_ascii=False), "AVRO")
+
+
+def _parsed(schema: Schema, schema_id: int) -> dict[str, Any]:
+    text, kind = schema.schema_str or "", schema.schema_type or "AVRO"
+    problem = None
+    if kind != "AVRO":
+        problem = f"a schema of type {kind[:20]}, not Avro"
+    elif schema.references:
+        problem = "which refers to other subjects; such schemas are not read"
+    elif len(text) > _MOST_CHARACTERS:
+        problem = f"of {len(text)} characters, more than the {_MOST_CHARACTERS} allowed"
+    else:
+        try:
+            parsed = json.loads(text)
+        except (ValueError, RecursionError):
+            problem = "which is no valid JSON"
+        else:
+            if isinstance(parsed, dict):
+                return parsed
+            problem = "which is no record"
+    raise UndecodableError(f"the value was written with schema id {schema_id}, {problem}")
+
+
+def _line(error: Exception) -> str:
+    if isinstance(error, SchemaRegistryError):
+        text = f"{error.error_message} (HTTP {error.http_status_code}, code {error.error_code})"
+    else:
+        text = str(error) or type(error).__name__
+    line = " ".join(text.split())
+    return line if len(line) <= _MOST_SHOWN else f"{line[: _MOST_SHOWN - 1]}…"

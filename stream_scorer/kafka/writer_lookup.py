@@ -1,0 +1,194 @@
+"""Fetches the schemas of unknown writers in a thread of its own, so that no loop waits for the registry.
+
+A schema id is *wanted* (it was met in a value), then *answered*: with a schema, or with the sentence that says why
+there is none. Until then whoever met it waits. Nobody gives up on a registry that does not answer. One that does not
+know the id is asked a few times more, since a replica may lag behind the one where it was registered; that answer is
+believed for a minute only.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import OrderedDict, deque
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+from stream_scorer.core.avro import UndecodableError
+from stream_scorer.core.confluent import WriterUnknownError
+from stream_scorer.errors import RegistryError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_MOST_WANTED: Final = 1_000
+_KEPT: Final = 1_000
+_ASKS: Final = 4
+_ASK_AGAIN_S: Final = 1.5
+_RETRY_S: Final = 1.0
+_MISSING_FOR_S: Final = 60.0
+_NEVER: Final = float("inf")
+
+
+class Writers(Protocol):
+    """Who knows the schema behind an id; see ``kafka.registry.SchemaRegistry``."""
+
+    def writer(self, schema_id: int) -> dict[str, Any] | None:
+        """The schema; None: there is none. Raises `RegistryError` where nobody could say."""
+
+
+class _Answer(NamedTuple):
+    schema: Mapping[str, Any] | None
+    refusal: str
+    until: float
+
+
+class _Wanted(NamedTuple):
+    schema_id: int
+    asks: int
+    due: float
+
+
+class WriterLookup:
+    """See the module's text. Its methods may be called by any thread and never wait.
+
+    Args:
+        writers: is asked.
+        clock: seconds, monotonic.
+        ask_again_s: how long after the registry did not know an id it is asked once more.
+        retry_s: how long after the registry did not answer it is asked again.
+    """
+
+    def __init__(
+        self,
+        writers: Writers,
+        *,
+        clock: Callable[[], float] = monotonic,
+        ask_again_s: float = _ASK_AGAIN_S,
+        retry_s: float = _RETRY_S,
+    ) -> None:
+        self._writers = writers
+        self._clock = clock
+        self._ask_again_s = ask_again_s
+        self._retry_s = retry_s
+        self._lock = threading.Lock()
+        self._answers: OrderedDict[int, _Answer] = OrderedDict()
+        self._wanted: dict[int, str] = {}
+        self._new: queue.Queue[int | None] = queue.Queue()
+        self._thread: threading.Thread | None = None
+
+    def writer(self, schema_id: int) -> Mapping[str, Any]:
+        """Return the schema behind an id.
+
+        Raises:
+            WriterUnknownError: it is wanted from now on.
+            UndecodableError: nothing can be read by it, or there is none.
+        """
+        # An answer that has just grown old still holds for a record that was let in by it.
+        with self._lock:
+            answer = self._answers.get(schema_id)
+        if answer is None:
+            self.want(schema_id)
+            raise WriterUnknownError(schema_id)
+        if answer.schema is None:
+            raise UndecodableError(answer.refusal)
+        return answer.schema
+
+    def want(self, schema_id: int) -> None:
+        """Fetch the schema behind an id, if it is not known; no more than a thousand at a time."""
+        with self._lock:
+            if schema_id in self._wanted or len(self._wanted) >= _MOST_WANTED or self._is_answered(schema_id):
+                return
+            self._wanted[schema_id] = ""
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="schema-lookup", daemon=True)
+                self._thread.start()
+        self._new.put(schema_id)
+
+    def is_answered(self, schema_id: int) -> bool:
+        """Whether `writer` says something now; if not, the id is wanted."""
+        with self._lock:
+            answered = self._is_answered(schema_id)
+        if not answered:
+            self.want(schema_id)
+        return answered
+
+    def learn(self, schema_id: int, schema: Mapping[str, Any]) -> None:
+        """This is the schema behind an id: it need not be fetched."""
+        self._keep(schema_id, _Answer(schema, "", _NEVER))
+
+    def why(self, schema_id: int) -> str:
+        """Why there is no answer yet; empty: it is being fetched for the first time."""
+        with self._lock:
+            return self._wanted.get(schema_id, "")
+
+    def close(self) -> None:
+        """Fetch nothing any more; a request that is under way is not waited for."""
+        self._new.put(None)
+
+    # --- any thread
+
+    def _is_answered(self, schema_id: int) -> bool:
+        answer = self._answers.get(schema_id)
+        return answer is not None and answer.until >= self._clock()
+
+    # --- the lookup's thread
+
+    def _run(self) -> None:
+        due: deque[_Wanted] = deque()
+        while True:
+            wait_s = max(0.0, min(one.due for one in due) - self._clock()) if due else None
+            try:
+                schema_id = self._new.get(timeout=wait_s)
+            except queue.Empty:
+                self._ask_all(due)
+            else:
+                if schema_id is None:
+                    return
+                due.append(_Wanted(schema_id, 0, self._clock()))
+
+    def _ask_all(self, due: deque[_Wanted]) -> None:
+        """Ask about what is due. Where nobody answers, that is so for all: each would wait for its time-out."""
+        now = self._clock()
+        for one in [one for one in due if one.due <= now]:
+            due.remove(one)
+            again = self._ask(one)
+            if again is not None:
+                due.append(again)
+                if again.asks == one.asks:
+                    later = [other._replace(due=max(other.due, again.due)) for other in due]
+                    due.clear()
+                    due.extend(later)
+                    return
+
+    def _ask(self, wanted: _Wanted) -> _Wanted | None:
+        """Ask once; returns when to ask again."""
+        schema_id, asks, _ = wanted
+        missing = f"the schema registry has no schema with id {schema_id}"
+        try:
+            schema = self._writers.writer(schema_id)
+        except UndecodableError as error:
+            answer = _Answer(None, str(error), _NEVER)
+        except RegistryError as error:
+            return self._later(wanted._replace(due=self._clock() + self._retry_s), str(error))
+        else:
+            if schema is None and asks + 1 < _ASKS:
+                again = _Wanted(schema_id, asks + 1, self._clock() + self._ask_again_s)
+                return self._later(again, f"{missing}; asking again")
+            until = _NEVER if schema is not None else self._clock() + _MISSING_FOR_S
+            answer = _Answer(schema, missing, until)
+        self._keep(schema_id, answer)
+        return None
+
+    def _later(self, wanted: _Wanted, why: str) -> _Wanted:
+        with self._lock:
+            self._wanted[wanted.schema_id] = why
+        return wanted
+
+    def _keep(self, schema_id: int, answer: _Answer) -> None:
+        with self._lock:
+            self._answers[schema_id] = answer
+            self._answers.move_to_end(schema_id)
+            while len(self._answers) > _KEPT:
+                self._answers.popitem(last=False)
+            self._wanted.pop(schema_id, None)

@@ -1,0 +1,100 @@
+"""Whether one schema can read what another wrote; and that fastavro agrees."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import Any
+
+import pytest
+from fastavro import parse_schema, schemaless_reader, schemaless_writer
+
+from stream_scorer.core.resolving import incompatible, unreadable
+
+
+def record(*fields: tuple[str, Any] | dict[str, Any], name: str = "R", **more: Any) -> dict[str, Any]:
+    made = [one if isinstance(one, dict) else {"name": one[0], "type": one[1]} for one in fields]
+    return {"type": "record", "name": name, "fields": made, **more}
+
+
+def enum(*symbols: str, **more: Any) -> dict[str, Any]:
+    return {"type": "enum", "name": "E", "symbols": list(symbols), **more}
+
+
+INNER = record(("y", "int"), name="I")
+
+
+@pytest.mark.parametrize(
+    ("reader", "writer", "value"),
+    [
+        (record(("x", "long")), record(("x", "int")), {"x": 1}),
+        (record(("x", "double")), record(("x", "long")), {"x": 1}),
+        (record({"name": "y", "type": "int", "default": 3}), record(("x", "int")), {"x": 1}),
+        (record({"name": "y", "type": "int", "aliases": ["x"]}), record(("x", "int")), {"x": 1}),
+        (record(("x", ["null", "long"])), record(("x", "int")), {"x": 1}),
+        (record(("x", ["null", "string"])), record(("x", ["string", "null"])), {"x": "a"}),
+        (record(("x", enum("A", "B"))), record(("x", enum("B"))), {"x": "B"}),
+        (
+            record(("x", record(("y", "int"), name="I"))),
+            record(("x", record(("y", "int"), name="n.I"))),
+            {"x": {"y": 1}},
+        ),
+        (
+            record(("x", {"type": "map", "values": "double"}), ("y", {"type": "array", "items": "bytes"})),
+            record(("y", {"type": "array", "items": "bytes"}), ("x", {"type": "map", "values": "float"})),
+            {"x": {"a": 1.5}, "y": [b"b"]},
+        ),
+    ],
+)
+def test_compatible(reader: dict[str, Any], writer: dict[str, Any], value: dict[str, Any]) -> None:
+    assert incompatible(reader, writer) == []
+    stream = BytesIO()
+    schemaless_writer(stream, parse_schema(writer), value)
+    stream.seek(0)
+    schemaless_reader(stream, parse_schema(writer), parse_schema(reader))
+
+
+@pytest.mark.parametrize(
+    ("reader", "writer", "problem"),
+    [
+        (record(("x", "int")), record(("x", "long")), "x is written as long and read as int"),
+        (record(("x", "int")), record(("y", "int")), "x is missing and has no default"),
+        (record(name="R"), record(name="S"), "it is a record S, not a record R"),
+        (record(("x", "int")), "string", "it is written as string and read as record R"),
+        (record(("x", ["null", "int"])), record(("x", "string")), "x string is in no branch of [null, int]"),
+        (record(("x", "int")), record(("x", ["null", "string"])), "x may be null, which int cannot take"),
+        (
+            record(("x", {"type": "fixed", "name": "F", "size": 2})),
+            record(("x", {"type": "fixed", "name": "F", "size": 3})),
+            "x has 3 bytes, not 2",
+        ),
+        (
+            record(("x", {"type": "array", "items": record(("y", "int"), name="I")})),
+            record(("x", {"type": "array", "items": record(("z", "int"), name="I")})),
+            "x[].y is missing and has no default",
+        ),
+    ],
+)
+def test_no_value_can_be_read(reader: Any, writer: Any, problem: str) -> None:
+    assert problem in unreadable(reader, writer)
+    assert problem in incompatible(reader, writer)
+
+
+@pytest.mark.parametrize(
+    ("reader", "writer", "problem"),
+    [
+        (record(("x", "int")), record(("x", ["null", "int"])), "x may be null, which int cannot take"),
+        (record(("x", enum("A"))), record(("x", enum("A", "B"))), "x may be B, which is not known"),
+        (
+            record(("x", ["null", enum("A")])),
+            record(("x", ["null", enum("A", "B")])),
+            "x may be B, which is not known",
+        ),
+    ],
+)
+def test_some_values_can_be_read(reader: Any, writer: Any, problem: str) -> None:
+    assert unreadable(reader, writer) == []
+    assert incompatible(reader, writer) == [problem]
+
+
+def test_a_symbol_with_a_default_to_fall_back_on_is_no_problem() -> None:
+    assert incompatible(record(("x", enum("A", default="A"))), record(("x", enum("A", "B")))) == []

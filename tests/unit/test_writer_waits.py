@@ -1,0 +1,264 @@
+"""Unknown writers: how their schemas are fetched, and what waits for it meanwhile."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support_arena import wait_until
+
+from stream_scorer.core.avro import UndecodableError
+from stream_scorer.core.confluent import WriterUnknownError, confluent_header
+from stream_scorer.core.events import Partition, SourceRecord
+from stream_scorer.core.ledger import RecordLedger
+from stream_scorer.errors import RegistryUnavailable
+from stream_scorer.kafka.writer_lookup import WriterLookup
+from stream_scorer.kafka.writer_waits import WriterWaits
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SCHEMA = {"type": "record", "name": "R", "fields": []}
+
+
+class Registry:
+    """Answers as it is told: a schema, None for "there is none", or an error."""
+
+    def __init__(self) -> None:
+        self.answers: dict[int, Any] = {}
+        self.asked: list[int] = []
+        self.may_answer = threading.Event()
+        self.may_answer.set()
+
+    def writer(self, schema_id: int) -> dict[str, Any] | None:
+        assert self.may_answer.wait(30)
+        self.asked.append(schema_id)
+        answer: Any = self.answers.get(schema_id)
+        if isinstance(answer, Exception):
+            raise answer
+        found: dict[str, Any] | None = answer
+        return found
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.late_s = 0.0
+
+    def __call__(self) -> float:
+        return self.late_s
+
+
+@pytest.fixture
+def registry() -> Registry:
+    return Registry()
+
+
+@pytest.fixture
+def lookup(registry: Registry) -> Iterator[WriterLookup]:
+    made = WriterLookup(registry, ask_again_s=0.01, retry_s=0.01)
+    yield made
+    registry.may_answer.set()
+    made.close()
+
+
+class TestLookup:
+    def test_an_id_is_fetched_once_and_never_waited_for(self, registry: Registry, lookup: WriterLookup) -> None:
+        registry.answers[17] = SCHEMA
+        registry.may_answer.clear()
+        for _ in range(3):
+            with pytest.raises(WriterUnknownError):
+                lookup.writer(17)
+        assert not lookup.is_answered(17)
+        registry.may_answer.set()
+        wait_until(lambda: lookup.is_answered(17), lambda: "the answer")
+        assert lookup.writer(17) == SCHEMA
+        assert registry.asked == [17]
+
+    def test_a_registry_that_does_not_answer_is_asked_again_until_it_does(
+        self, registry: Registry, lookup: WriterLookup
+    ) -> None:
+        registry.answers[17] = RegistryUnavailable("schema id 17 cannot be fetched: no connection")
+        lookup.want(17)
+        wait_until(lambda: len(registry.asked) > 10, lambda: "ten tries")
+        assert not lookup.is_answered(17)
+        assert lookup.why(17) == "schema id 17 cannot be fetched: no connection"
+        registry.answers[17] = SCHEMA
+        wait_until(lambda: lookup.is_answered(17), lambda: "the answer")
+        assert lookup.writer(17) == SCHEMA
+        assert lookup.why(17) == ""
+
+    def test_an_id_that_is_not_there_is_asked_for_four_times_and_then_refused(
+        self, registry: Registry, lookup: WriterLookup
+    ) -> None:
+        lookup.want(17)
+        wait_until(lambda: lookup.is_answered(17), lambda: "the answer")
+        assert registry.asked == [17] * 4
+        with pytest.raises(UndecodableError, match="the schema registry has no schema with id 17"):
+            lookup.writer(17)
+
+    def test_an_id_of_a_replica_that_lags_is_found(self, registry: Registry, lookup: WriterLookup) -> None:
+        lookup.want(17)
+        wait_until(lambda: registry.asked, lambda: "the first question")
+        registry.answers[17] = SCHEMA
+        wait_until(lambda: lookup.is_answered(17), lambda: "the answer")
+        assert lookup.writer(17) == SCHEMA
+
+    def test_that_an_id_is_not_there_is_believed_for_a_minute(self, registry: Registry) -> None:
+        clock = Clock()
+        lookup = WriterLookup(registry, clock=clock, ask_again_s=0.0)
+        lookup.want(17)
+        wait_until(lambda: lookup.is_answered(17), lambda: "the answer")
+        registry.answers[17] = SCHEMA
+        clock.late_s = 59.0
+        assert lookup.is_answered(17)
+        clock.late_s = 61.0
+        assert not lookup.is_answered(17)
+        with pytest.raises(UndecodableError):  # a record that was let in before keeps its answer
+            lookup.writer(17)
+        wait_until(lambda: lookup.is_answered(17), lambda: "the new answer")
+        assert lookup.writer(17) == SCHEMA
+        lookup.close()
+
+    def test_what_is_known_from_the_start_is_not_fetched(self, registry: Registry, lookup: WriterLookup) -> None:
+        lookup.learn(5, SCHEMA)
+        assert lookup.is_answered(5)
+        assert lookup.writer(5) == SCHEMA
+        assert registry.asked == []
+
+    def test_a_schema_of_another_kind_is_refused_at_once(self, registry: Registry, lookup: WriterLookup) -> None:
+        registry.answers[17] = UndecodableError("a schema of type JSON, not Avro")
+        lookup.want(17)
+        wait_until(lambda: lookup.is_answered(17), lambda: "the answer")
+        with pytest.raises(UndecodableError, match="of type JSON"):
+            lookup.writer(17)
+        assert registry.asked == [17]
+
+    def test_memory_is_bounded_however_many_ids_there_are(self, registry: Registry, lookup: WriterLookup) -> None:
+        registry.may_answer.clear()
+        for schema_id in range(5_000):
+            lookup.want(schema_id)
+        assert len(lookup._wanted) == 1_000
+        registry.may_answer.set()
+        wait_until(lambda: not lookup._wanted, lambda: "all answers")
+        for schema_id in range(5_000, 5_500):
+            lookup.want(schema_id)
+        wait_until(lambda: not lookup._wanted, lambda: "all answers")
+        assert len(lookup._answers) == 1_000
+
+
+class Reader:
+    """Notes what is held back and where it goes on."""
+
+    def __init__(self) -> None:
+        self.held: set[Partition] = set()
+        self.gone_on: list[tuple[Partition, int]] = []
+        self.may_go = True
+
+    def hold_back(self, partition: Partition) -> None:
+        self.held.add(partition)
+
+    def let_go(self, partition: Partition, offset: int) -> bool:
+        if self.may_go:
+            self.held.discard(partition)
+            self.gone_on.append((partition, offset))
+        return self.may_go
+
+
+class Answers:
+    def __init__(self) -> None:
+        self.known: set[int] = set()
+        self.wanted: list[int] = []
+        self.reasons: dict[int, str] = {}
+
+    def want(self, schema_id: int) -> None:
+        self.wanted.append(schema_id)
+
+    def is_answered(self, schema_id: int) -> bool:
+        return schema_id in self.known
+
+    def why(self, schema_id: int) -> str:
+        return self.reasons.get(schema_id, "")
+
+
+class Scene:
+    def __init__(self) -> None:
+        self.reader = Reader()
+        self.answers = Answers()
+        self.ledger: RecordLedger[Any] = RecordLedger()
+        self.told: list[str | None] = []
+        self.waits = WriterWaits(self.reader, self.ledger, self.answers, self.told.append)
+        for number in (0, 1):
+            self.ledger.own(Partition("t", number), start_offset=0, next_offset=10)
+
+    def read(self, partition: int, offset: int, schema_id: int | None) -> bool:
+        value = b"\xc3\x01" if schema_id is None else confluent_header(schema_id)
+        record = SourceRecord("t", partition, offset, b"k", value, [])
+        return self.waits.admits(record) and self.ledger.read(record)
+
+
+class TestWaits:
+    def test_only_the_partition_waits_and_goes_on_where_it_stopped(self) -> None:
+        scene = Scene()
+        scene.answers.known = {1}
+        assert scene.read(0, 10, 1)
+        assert not scene.read(0, 11, 17)
+        assert not scene.read(0, 12, 1)  # behind it
+        assert not scene.read(0, 13, 18)
+        assert scene.answers.wanted == [1, 18]  # fetched meanwhile
+        assert scene.read(1, 10, 1)
+        assert scene.read(1, 11, None)
+        assert scene.reader.held == {Partition("t", 0)}
+        assert scene.ledger.size(Partition("t", 0))[0] == 1
+        scene.waits.release()
+        assert scene.reader.held
+        scene.answers.known |= {17, 18}
+        scene.waits.release()
+        assert scene.reader.gone_on == [(Partition("t", 0), 11)]
+        assert all(scene.read(0, offset, schema_id) for offset, schema_id in ((11, 17), (12, 1), (13, 18)))
+
+    def test_the_reason_is_told_when_it_changes_and_when_it_is_over(self) -> None:
+        scene = Scene()
+        assert not scene.read(0, 10, 17)
+        scene.waits.release()
+        assert scene.told == []  # it has only just been asked for
+        scene.answers.reasons[17] = "no connection"
+        scene.waits.release()
+        scene.waits.release()
+        assert scene.told == ["no connection"]
+        scene.answers.known.add(17)
+        scene.answers.reasons.clear()
+        scene.waits.release()
+        scene.waits.release()
+        assert scene.told == ["no connection", None]
+
+    def test_a_partition_that_cannot_go_on_yet_stays(self) -> None:
+        scene = Scene()
+        assert not scene.read(0, 10, 17)
+        scene.answers.known.add(17)
+        scene.reader.may_go = False
+        scene.waits.release()
+        assert len(scene.waits) == 1
+        scene.reader.may_go = True
+        scene.waits.release()
+        assert len(scene.waits) == 0
+
+    def test_what_was_taken_away_waits_no_more_and_its_reason_ends(self) -> None:
+        scene = Scene()
+        assert not scene.read(0, 10, 17)
+        scene.answers.reasons[17] = "no connection"
+        scene.waits.release()
+        scene.ledger.disown(Partition("t", 0))
+        scene.waits.forget([Partition("t", 0)])
+        assert not scene.read(0, 11, 17)  # a late one of the old assignment
+        assert len(scene.waits) == 0
+        scene.waits.release()
+        assert scene.told == ["no connection", None]
+        assert scene.reader.gone_on == []
+
+    def test_a_repetition_holds_nothing_back(self) -> None:
+        scene = Scene()
+        scene.answers.known = {1}
+        assert scene.read(0, 10, 1)
+        assert not scene.read(0, 10, 17)
+        assert scene.reader.held == set()
