@@ -93,6 +93,7 @@ class Receipts:
         if not outcomes:
             return True  # the committed offsets have just settled all there was
         records = [record for outcome in outcomes for record in self._records(outcome)]
+        self._trace.committing(outcomes)
         publication = self._committer.commit(heads, records)
         if isinstance(publication, RecordsRefused):
             self._committer.hold(refusal(publication.errors, records))

@@ -43,8 +43,14 @@ class DelivererTrace(Protocol):
     def attempted(self, job: Job, answer: DeliveryAnswer) -> None:
         """An attempt has ended."""
 
+    def committing(self, outcomes: Sequence[DeliveryOutcome]) -> None:
+        """A transaction with what became of these callbacks is about to begin."""
+
     def committed(self, outcomes: Iterable[DeliveryOutcome]) -> None:
         """What became of callbacks is committed."""
+
+    def settled(self, offsets: Mapping[Partition, int]) -> None:
+        """It was not known whether the last transaction was committed; these offsets are."""
 
     def disowned(self, partitions: Iterable[Partition]) -> None:
         """These partitions are somebody else's now."""
@@ -71,7 +77,13 @@ class Untraced:
     def attempted(self, job: Job, answer: DeliveryAnswer) -> None:
         """Nothing."""
 
+    def committing(self, outcomes: Sequence[DeliveryOutcome]) -> None:
+        """Nothing."""
+
     def committed(self, outcomes: Iterable[DeliveryOutcome]) -> None:
+        """Nothing."""
+
+    def settled(self, offsets: Mapping[Partition, int]) -> None:
         """Nothing."""
 
     def disowned(self, partitions: Iterable[Partition]) -> None:

@@ -26,7 +26,11 @@ _TRACEPARENT: Final = re.compile(
     rb"(?:00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})"
     rb"|(?!ff|00)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?)"
 )
-_PRINTABLE: Final = re.compile(rb"[\x20-\x7e]*")
+# Section 3.3.1: a key of lower case, a value of printable ASCII without comma, equals sign and blank at its end.
+_MEMBER: Final = re.compile(
+    rb"[a-z0-9][a-z0-9_*/@-]{0,255}=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]"
+)
+_MAX_MEMBERS: Final = 32
 
 
 class TraceContext(NamedTuple):
@@ -74,6 +78,19 @@ def context_of(headers: Headers) -> TraceContext | None:
     return None if context is None else context._replace(state=_state(headers))
 
 
+def is_unsampled(headers: Headers) -> bool:
+    """Tell whether headers name a trace that nobody records: the quick look that each record gets."""
+    found = None
+    for name, value in headers:
+        if name == TRACEPARENT:
+            if found is not None or value is None:
+                return False
+            found = _TRACEPARENT.fullmatch(value)
+            if found is None:
+                return False
+    return found is not None and not int(found[3] or found[6], 16) & SAMPLED
+
+
 def traced(headers: Headers, context: TraceContext) -> Headers:
     """Return the headers with this context in place of whatever they say of a trace."""
     return [*(header for header in headers if header[0] not in NAMES), *context.headers]
@@ -91,6 +108,12 @@ def parted(value: bytes, limit: int) -> list[TraceContext]:
 
 
 def _state(headers: Headers) -> str:
-    """Return what vendors hand on: printable ASCII, joined as the standard says, or nothing where it is too long."""
-    value = b",".join(value for name, value in headers if name == TRACESTATE and value)
-    return value.decode("ascii") if len(value) <= MAX_TRACESTATE_BYTES and _PRINTABLE.fullmatch(value) else ""
+    """Return what vendors hand on, joined as the standard says; nothing where it is too long or not of its form."""
+    values = [value for name, value in headers if name == TRACESTATE and value]
+    if not values:
+        return ""
+    members = [member.strip(b" \t") for member in b",".join(values).split(b",")]
+    keys = {member.partition(b"=")[0] for member in members}
+    sound = len(members) <= _MAX_MEMBERS and len(keys) == len(members) and all(map(_MEMBER.fullmatch, members))
+    state = b",".join(members)
+    return state.decode("ascii") if sound and len(state) <= MAX_TRACESTATE_BYTES else ""

@@ -74,6 +74,7 @@ class Committer(Generic[OutcomeT]):
         monotonic: clock in seconds.
         observe: is told how it goes.
         on_session: called whenever a new producer session is there.
+        on_settled: called with the committed offsets that have settled what had become of a transaction.
 
     Attributes:
         trouble: why nothing can be published now; None: it can, as far as is known.
@@ -89,6 +90,7 @@ class Committer(Generic[OutcomeT]):
         monotonic: Callable[[], float],
         observe: CommitObserver,
         on_session: Callable[[], None] = lambda: None,
+        on_settled: Callable[[Mapping[Partition, int]], None] = lambda _: None,
     ) -> None:
         self._sink = sink
         self._group = group
@@ -96,6 +98,7 @@ class Committer(Generic[OutcomeT]):
         self._monotonic = monotonic
         self._observe = observe
         self._on_session = on_session
+        self._on_settled = on_settled
         self._fenced_at: deque[float] = deque(maxlen=_FENCED_LIMIT)
         self._retry_at = 0.0
         self._settled = False
@@ -124,7 +127,9 @@ class Committer(Generic[OutcomeT]):
             self._on_session()
         if not self._settled:
             try:
-                self._ledger.settle(self._group.committed(self._ledger.partitions))
+                committed = self._group.committed(self._ledger.partitions)
+                self._ledger.settle(committed)
+                self._on_settled(committed)
             except BrokerUnavailable as error:
                 self.hold(str(error))
                 return False

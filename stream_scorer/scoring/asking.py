@@ -157,8 +157,6 @@ class Asker:
             self._witnesses.wanted(self._in_flight.values(), failed=1),
         )
         reaction = react(request, answer, self._rules, at)
-        goes_on = any(again.batch_id == request.batch_id for again in reaction.requests)
-        self._trace.exchanged(request, answer, goes_on=goes_on)
         if reaction.answered:
             self._last_2xx_at = now
             self._retry_after = 0.0
@@ -167,7 +165,10 @@ class Asker:
             answer, reaction, now, retry_after=self._retry_after
         ):
             self.stop_reason = self.stop_reason or reaction.stop
+            self._trace.exchanged(request, answer, goes_on=False)
         else:
+            goes_on = any(again.batch_id == request.batch_id for again in reaction.requests)
+            self._trace.exchanged(request, answer, goes_on=goes_on)
             self._carry_out(reaction, now)
 
     def _learn(self, answer: Answer, now: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from stream_scorer.core.events import Answer, Headers, Outcome, Partition, QuotaReading, SourceRecord
     from stream_scorer.core.requests import Request
@@ -78,11 +78,14 @@ class Trace(Protocol):
     def sending(self, record: SourceRecord, topic: str, headers: Headers) -> Headers:
         """Returns the headers of an output, which hand on the trace of the record it came from."""
 
-    def committing(self) -> None:
-        """A transaction is about to begin."""
+    def committing(self, outcomes: Sequence[Outcome]) -> None:
+        """A transaction with these outcomes is about to begin."""
 
     def committed(self, outcomes: Sequence[Outcome]) -> None:
         """These outcomes are committed."""
+
+    def settled(self, offsets: Mapping[Partition, int]) -> None:
+        """It was not known whether the last transaction was committed; these offsets are."""
 
     def close(self) -> None:
         """Sends what is left."""
@@ -108,10 +111,13 @@ class Untraced:
         del record, topic
         return headers
 
-    def committing(self) -> None:
+    def committing(self, outcomes: Sequence[Outcome]) -> None:
         """Nothing."""
 
     def committed(self, outcomes: Sequence[Outcome]) -> None:
+        """Nothing."""
+
+    def settled(self, offsets: Mapping[Partition, int]) -> None:
         """Nothing."""
 
     def close(self) -> None:

@@ -56,6 +56,7 @@ class Publisher:
             monotonic=clock.monotonic,
             observe=observe,
             on_session=self._begin_chain,
+            on_settled=trace.settled,
         )
         self._ledger = ledger
         self._encoder = encoder
@@ -132,7 +133,7 @@ class Publisher:
             return self.publish()
         plan = self._chain.plan(events)
         records += [OutRecord(self._audit_topic, self._chain.key, value, []) for value in plan.values]
-        self._trace.committing()
+        self._trace.committing(outcomes)
         return self._conclude(self._committer.commit(heads, records), outcomes, plan)
 
     def _conclude(self, publication: Publication, outcomes: list[Outcome], plan: Any) -> bool:

@@ -14,6 +14,7 @@ from stream_scorer.core.delivering import Ended, Postponed
 from stream_scorer.core.remembering import key_of
 from stream_scorer.core.trace_context import context_of
 from stream_scorer.tracing.attributes import CALLBACK_ID, OUTCOME, HttpPlace, end_request, operation
+from stream_scorer.tracing.scoring import is_below
 from stream_scorer.tracing.spans import SpanKind, add_link, context_of_span, end_span, from_ms
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ class DelivererTracer:
         self._group = group
         self._place = None if url is None else HttpPlace(url)
         self._deliveries: dict[RecordKey, _Delivery] = {}
+        self._tried: Sequence[DeliveryOutcome] = ()
 
     def attempting(self, job: Job) -> Job:
         """Return the job with the context of the span of its request."""
@@ -124,6 +126,14 @@ class DelivererTracer:
         end_request(delivery.attempt, answer.status, None if answer.status is not None else answer.kind.value)
         delivery.attempt = None
 
+    def committing(self, outcomes: Sequence[DeliveryOutcome]) -> None:
+        """A transaction with what became of these callbacks is about to begin."""
+        self._tried = outcomes
+
+    def settled(self, offsets: Mapping[Partition, int]) -> None:
+        """It was not known whether the last transaction was committed; these offsets are."""
+        self.committed([outcome for outcome in self._tried if is_below(offsets, outcome.record)])
+
     def committed(self, outcomes: Iterable[DeliveryOutcome]) -> None:
         """End what is done with, in the traces of the contacts as well."""
         for outcome in outcomes:
@@ -132,6 +142,7 @@ class DelivererTracer:
                 self._called(outcome, delivery)
             if delivery is not None:
                 end_span(delivery.process, {OUTCOME: _became(outcome)})
+        self._tried = ()
 
     def _called(self, ended: Ended, delivery: _Delivery | None) -> None:
         for contact in contacts_of(ended.record):

@@ -28,7 +28,8 @@ class ProducerTracer:
 
     def sending(self) -> Sending:
         """Begin the trace of a record; the sampler decides whether anybody records it."""
-        span = self._spans.start(self._name, SpanKind.PRODUCER, self._said)
+        wanted = self._spans.wants_root(self._name)
+        span = self._spans.start(self._name, SpanKind.PRODUCER, self._said) if wanted else None
         if span is None:
             return unsampled().headers, _nothing
         return context_of_span(span).headers, partial(_ended, span)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from stream_scorer.core.events import Partition, Scored, Trouble
 from stream_scorer.core.remembering import key_of
-from stream_scorer.core.trace_context import TRACEPARENT, context_of, traced
+from stream_scorer.core.trace_context import context_of, is_unsampled, traced
 from stream_scorer.tracing.attributes import (
     BATCH_ID,
     CORRELATION_ID,
@@ -33,7 +33,7 @@ from stream_scorer.tracing.spans import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from stream_scorer.core.events import Answer, Exchange, Headers, Outcome, SourceRecord
     from stream_scorer.core.remembering import RecordKey
@@ -47,11 +47,12 @@ _MAX_OPEN: Final = 256
 class _Contact:
     """A sampled contact: its ``process`` span, and the ``send`` span of the transaction that is tried."""
 
-    __slots__ = ("process", "send")
+    __slots__ = ("process", "send", "tried")
 
     def __init__(self, process: Span) -> None:
         self.process = process
         self.send: Span | None = None
+        self.tried = False
 
 
 class _Asked:
@@ -83,6 +84,7 @@ class ScoringTracer:
         self._login = HttpPlace(login_url)
         self._contacts: dict[RecordKey, _Contact] = {}
         self._asked: OrderedDict[str, _Asked] = OrderedDict()
+        self._tried: Sequence[Outcome] = ()
         self._polled_ns = self._committed_ns = 0
 
     # --- in
@@ -96,8 +98,10 @@ class ScoringTracer:
         name = f"process {self._topic}"
         links = []
         for record in records:
+            if record.headers and self._spans.asks_the_parent and is_unsampled(record.headers):
+                continue
             parent = context_of(record.headers) if record.headers else None
-            if parent is not None and not parent.sampled:
+            if parent is None and not self._spans.wants_root(name):
                 continue
             said = operation(
                 "process", "process", self._topic, group=self._group, place=(record.partition, record.offset)
@@ -171,19 +175,28 @@ class ScoringTracer:
         """Return the headers of an output, which hand on the trace of the record it came from."""
         contact = self._contacts.get(key_of(record))
         if contact is None:
-            return headers if any(name == TRACEPARENT for name, _ in headers) else traced(headers, unsampled())
+            return headers if is_unsampled(headers) or context_of(headers) else traced(headers, unsampled())
+        if contact.send is not None and not contact.tried:
+            return traced(headers, context_of_span(contact.send))  # nothing has come of it yet but a second look
         if contact.send is not None:
             end_span(contact.send, error="not committed")
+            contact.tried = False
         said = operation("send", "send", topic)
         contact.send = self._spans.child(f"send {topic}", SpanKind.PRODUCER, said, of=contact.process)
         return traced(headers, context_of_span(contact.send))
 
-    def committing(self) -> None:
-        """A transaction is about to begin."""
+    def committing(self, outcomes: Sequence[Outcome]) -> None:
+        """A transaction with these outcomes is about to begin."""
         self._committed_ns = now_ns()
+        self._tried = outcomes if self._contacts else ()
+        for outcome in self._tried:
+            contact = self._contacts.get(key_of(outcome.record))
+            if contact is not None:
+                contact.tried = True
 
     def committed(self, outcomes: Sequence[Outcome]) -> None:
         """These outcomes are committed."""
+        self._tried = ()
         if not self._contacts:
             return
         links = []
@@ -201,12 +214,21 @@ class ScoringTracer:
                 self._spans.root(f"commit {self._topic}", SpanKind.CLIENT, said, links, start_ns=self._committed_ns)
             )
 
+    def settled(self, offsets: Mapping[Partition, int]) -> None:
+        """It was not known whether the last transaction was committed; these offsets are."""
+        self.committed([outcome for outcome in self._tried if is_below(offsets, outcome.record)])
+
     def close(self) -> None:
         """Send what is left."""
         self.disowned({Partition(key.topic, key.partition) for key in self._contacts})
         for asked in self._asked.values():
             end_span(asked.span, {OUTCOME: "given up"})
         self._spans.close()
+
+
+def is_below(offsets: Mapping[Partition, int], record: SourceRecord) -> bool:
+    """Tell whether these committed offsets cover a record."""
+    return record.offset < offsets.get(Partition(record.topic, record.partition), 0)
 
 
 def _became(outcome: Outcome) -> dict[str, str | tuple[str, ...]]:

@@ -6,6 +6,7 @@ A span exists only where it is recorded: what nobody samples costs a look at a h
 from __future__ import annotations
 
 import logging
+import os
 import random
 import threading
 import time
@@ -33,6 +34,7 @@ from opentelemetry.trace import (
 
 from stream_scorer import __version__
 from stream_scorer.core.trace_context import TraceContext
+from stream_scorer.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -42,8 +44,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Span", "SpanKind", "Spans", "add_link", "context_of_span", "end_span", "make_spans"]
 
-# A batch links every sampled contact: more than the 128 links that are kept by default.
-_MAX_LINKS: Final = 2_000
+# A batch links every sampled contact, a commit up to 16,000: more than the 128 links that are kept by default.
+_MAX_LINKS: Final = 20_000
+# A commit ends two spans for each of its contacts at once, and the SDK drops what its queue of 2,048 does not hold.
+_MAX_QUEUE: Final = 65_536
 _CLOSE_S: Final = 3.0
 _QUIET_S: Final = 60.0
 _EXPORTER_LOGS: Final = (
@@ -63,6 +67,9 @@ class Spans:
         service: the resource's ``service.name``, unless ``OTEL_SERVICE_NAME`` or ``OTEL_RESOURCE_ATTRIBUTES`` say else.
         instance: the resource's ``service.instance.id``.
         processors: where ended spans go.
+
+    Attributes:
+        asks_the_parent: whether what hangs below a span that is not sampled never is.
     """
 
     def __init__(self, service: str, instance: str, processors: Iterable[SpanProcessor]) -> None:
@@ -72,7 +79,7 @@ class Spans:
         # Made without a sampler, a provider takes the one that OTEL_TRACES_SAMPLER asks for.
         sampler = TracerProvider(shutdown_on_exit=False).sampler
         self._sampler = sampler
-        self._asks_the_parent = isinstance(sampler, ParentBased)
+        self.asks_the_parent = isinstance(sampler, ParentBased)
         self._ids = _Ids()
         self._provider = TracerProvider(
             sampler=_WantedToo(sampler),
@@ -85,6 +92,10 @@ class Spans:
             self._provider.add_span_processor(processor)
         self._tracer = self._provider.get_tracer("stream_scorer", __version__)
 
+    def wants_root(self, name: str) -> bool:
+        """Throw the dice for a trace that would begin here; `start` goes by what they say."""
+        return self._sampler.should_sample(None, self._ids.next_trace_id(), name).decision is Decision.RECORD_AND_SAMPLE
+
     def start(
         self,
         name: str,
@@ -92,21 +103,10 @@ class Spans:
         attributes: Mapping[str, AttributeValue],
         *,
         parent: TraceContext | None = None,
-        start_ns: int | None = None,
     ) -> Span | None:
-        """Start a span below a parent, or as a root where there is none; None where it is not sampled.
-
-        ``start_ns``: Unix nanoseconds, for what has begun already.
-        """
-        if parent is None:
-            trace_id = self._ids.next_trace_id()
-            decision = self._sampler.should_sample(None, trace_id, name, kind, attributes).decision
-            if decision is not Decision.RECORD_AND_SAMPLE:
-                return None
-            return self._tracer.start_span(name, Context(), kind, attributes, start_time=start_ns)
-        if not parent.sampled and self._asks_the_parent:
-            return None
-        span = self._tracer.start_span(name, _below(parent), kind, attributes, start_time=start_ns)
+        """Start a span below a parent, or as the root that `wants_root` has just said yes to; None: not sampled."""
+        below = Context() if parent is None else _below(parent)
+        span = self._tracer.start_span(name, below, kind, attributes)
         return span if span.is_recording() else None
 
     def root(
@@ -145,19 +145,31 @@ class Spans:
 
 
 def make_spans(exporters: Collection[str], service: str, instance: str) -> Spans:
-    """Build from what `stream_scorer.tracing.environment.trace_exporters` says."""
-    processors = []
+    """Build from what `stream_scorer.tracing.environment.trace_exporters` says.
+
+    Raises:
+        SettingsError: the SDK does not take what a variable says.
+    """
+    try:
+        return Spans(service, instance, _processors(exporters))
+    except ValueError as error:
+        raise SettingsError(f"an OTEL_* variable: {error}") from None
+
+
+def _processors(exporters: Collection[str]) -> list[SpanProcessor]:
+    queue = None if os.environ.get("OTEL_BSP_MAX_QUEUE_SIZE") else _MAX_QUEUE
+    processors: list[SpanProcessor] = []
     if "otlp" in exporters:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415 - only where it is asked for
             OTLPSpanExporter,
         )
 
-        processors.append(BatchSpanProcessor(OTLPSpanExporter()))
+        processors.append(BatchSpanProcessor(OTLPSpanExporter(), queue))
         for name in _EXPORTER_LOGS:
             logging.getLogger(name).addFilter(_Thinned())
     if "console" in exporters:
-        processors.append(BatchSpanProcessor(ConsoleSpanExporter()))
-    return Spans(service, instance, processors)
+        processors.append(BatchSpanProcessor(ConsoleSpanExporter(), queue))
+    return processors
 
 
 def context_of_span(span: Span) -> TraceContext:

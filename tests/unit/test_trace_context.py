@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_scorer.core.trace_context import TraceContext, context_of, joined, parse_traceparent, parted, traced
+from stream_scorer.core.trace_context import (
+    TraceContext,
+    context_of,
+    is_unsampled,
+    joined,
+    parse_traceparent,
+    parted,
+    traced,
+)
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 SPAN = "00f067aa0ba902b7"
@@ -35,6 +43,7 @@ def test_flags_and_later_versions(value: str, flags: int) -> None:
     assert context is not None
     assert context.flags == flags
     assert context.sampled is bool(flags & 1)
+    assert is_unsampled([("a", b"b"), ("traceparent", value.encode())]) is not context.sampled
 
 
 @pytest.mark.parametrize(
@@ -55,6 +64,7 @@ def test_flags_and_later_versions(value: str, flags: int) -> None:
 )
 def test_what_is_no_traceparent_is_none(value: str) -> None:
     assert parse_traceparent(value.encode()) is None
+    assert not is_unsampled([("traceparent", value.encode())])
 
 
 def test_two_or_an_empty_one_say_nothing() -> None:
@@ -63,7 +73,19 @@ def test_two_or_an_empty_one_say_nothing() -> None:
     assert context_of([("tracestate", b"x=1")]) is None
 
 
-@pytest.mark.parametrize("state", [b"x" * 513, b"x=\x00", "x=ä".encode(), b"x=1\ny=2"])
+@pytest.mark.parametrize(
+    "state",
+    [
+        b"x=" + b"y" * 511,
+        b"x=\x00",
+        "x=ä".encode(),
+        b"x=1\ny=2",
+        b"HELLO text",
+        b"x=1,x=2",
+        b"x=1,,y=2",
+        b",".join(b"k%d=v" % n for n in range(33)),
+    ],
+)
 def test_a_state_that_is_too_long_or_no_text_is_left_out(state: bytes) -> None:
     context = context_of([("traceparent", PARENT), ("tracestate", state)])
     assert context is not None

@@ -28,7 +28,7 @@ from stream_scorer.core.trace_context import TraceContext, context_of
 from stream_scorer.errors import SettingsError
 from stream_scorer.tracing.environment import trace_exporters
 from stream_scorer.tracing.scoring import ScoringTracer
-from stream_scorer.tracing.spans import Spans
+from stream_scorer.tracing.spans import Spans, make_spans
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
@@ -93,7 +93,7 @@ def test_a_sampled_contact_has_its_own_trace_and_is_linked_with_the_batch(bench:
     bench.tracer.exchanged(request_about(record), failed, goes_on=True)
     bench.tracer.exchanged(request_about(record), Answered(EXCHANGE, []), goes_on=False)
     headers = bench.tracer.sending(record, "out", [("stream-scorer-batch", b"b"), *PRODUCED.headers])
-    bench.tracer.committing()
+    bench.tracer.committing([scored(record)])
     bench.tracer.committed([scored(record)])
 
     [poll] = bench.named("poll in")
@@ -173,7 +173,7 @@ def test_what_nobody_samples_has_no_span_and_is_handed_on_as_it_came(bench: Benc
     record = bench.read(1, unsampled.headers)
     bench.tracer.exchanged(request_about(record), Answered(EXCHANGE, []), goes_on=False)
     headers = bench.tracer.sending(record, "out", unsampled.headers)
-    bench.tracer.committing()
+    bench.tracer.committing([scored(record)])
     bench.tracer.committed([scored(record)])
     assert headers == unsampled.headers
     assert bench.names == []
@@ -231,7 +231,10 @@ def test_trouble_with_the_login_service_is_told_of_it(bench: Bench) -> None:
 
 def test_what_is_sent_again_after_an_abort_is_told_twice(bench: Bench) -> None:
     record = bench.read(1, PRODUCED.headers)
-    first = context_of(bench.tracer.sending(record, "out", []))
+    looked = bench.tracer.sending(record, "out", [])
+    assert bench.tracer.sending(record, "out", []) == looked  # only encoded again
+    first = context_of(looked)
+    bench.tracer.committing([scored(record)])
     second = context_of(bench.tracer.sending(record, "out", []))
     bench.tracer.committed([scored(record)])
     aborted, sent = bench.named("send out")
@@ -240,6 +243,40 @@ def test_what_is_sent_again_after_an_abort_is_told_twice(bench: Bench) -> None:
     assert (aborted.context.span_id, sent.context.span_id) == (first.span_id, second.span_id)
     assert aborted.status.status_code is StatusCode.ERROR
     assert sent.status.status_code is StatusCode.UNSET
+
+
+def test_a_commit_whose_answer_was_lost_is_told_once_it_is_known(bench: Bench) -> None:
+    done, not_done = bench.read(1, []), bench.read(2, [])
+    for record in (done, not_done):
+        bench.tracer.sending(record, "out", [])
+    bench.tracer.committing([scored(done), scored(not_done)])
+    bench.tracer.settled({Partition("in", 3): 2})
+    assert len(bench.named("send out")) == 1
+    assert list(bench.tracer._contacts) == [("in", 3, 2)]
+
+
+def test_bursts_reach_the_exporter_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit ends thousands of spans at once: with the SDK's own queue most of them are gone."""
+    exporter = InMemorySpanExporter()
+    monkeypatch.setattr("opentelemetry.exporter.otlp.proto.http.trace_exporter.OTLPSpanExporter", lambda: exporter)
+    tracer = ScoringTracer(
+        make_spans(["otlp"], "s", "i"), topic="in", group="g", api_url="http://a", login_url="http://a"
+    )
+    records = [SourceRecord("in", 0, n, None, b"v", []) for n in range(8_000)]
+    tracer.polled(records)
+    for record in records:
+        tracer.sending(record, "out", [])
+    tracer.committed([scored(record) for record in records])
+    tracer.close()
+    assert len(exporter.get_finished_spans()) == 2 * len(records) + 2
+    commit = next(span for span in exporter.get_finished_spans() if span.name == "commit in")
+    assert len(commit.links) == len(records)
+
+
+def test_a_value_that_the_sdk_refuses_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "100")
+    with pytest.raises(SettingsError, match="OTEL_"):
+        make_spans(["otlp"], "s", "i")
 
 
 def test_a_rejection_says_why(bench: Bench) -> None:
