@@ -9,12 +9,15 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from stream_scorer.local.registry import EmbeddedRegistry
 from stream_scorer.local.registry_archive import NoNetworkError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _FOLDER = pytest.StashKey[Path]()
 
@@ -43,12 +46,26 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.fixture
+def own_registry(tmp_path: Path) -> Iterator[EmbeddedRegistry]:
+    """A registry of the test's own, running; it may be stopped and started. It ends with the test."""
+    embedded = EmbeddedRegistry(tmp_path / "registry")
+    started(embedded)
+    yield embedded
+    embedded.stop()
+
+
+def started(embedded: EmbeddedRegistry) -> str:
+    """The URL; without a network there may be no registry, and the test is skipped."""
+    try:
+        return embedded.start()
+    except NoNetworkError as error:
+        pytest.skip(str(error))
+
+
 @pytest.fixture(scope="session")
 def registry(pytestconfig: pytest.Config) -> Registry:
     """The schema registry that all tests share."""
     workerinput = getattr(pytestconfig, "workerinput", None)
     folder = Path(workerinput["registry_folder"]) if workerinput else pytestconfig.stash[_FOLDER]
-    try:
-        return Registry(EmbeddedRegistry(folder).start())
-    except NoNetworkError as error:
-        pytest.skip(str(error))
+    return Registry(started(EmbeddedRegistry(folder)))

@@ -7,6 +7,7 @@ register one.
 from __future__ import annotations
 
 import json
+import logging
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
@@ -63,6 +64,8 @@ class SchemaRegistry:
             **settings.schema_registry.properties,
             "url": url,
         }
+        # Its HTTP library tells of every request, with the URL and whatever credentials stand in that.
+        logging.getLogger("httpx2").setLevel(logging.WARNING)
         try:
             self._client = SchemaRegistryClient(config)
         except (ValueError, TypeError, OSError) as error:

@@ -1,0 +1,241 @@
+"""Schema registry mode on a real broker and a real Apicurio, from `schemas register` to the reconciliation.
+
+What is written is read by confluent-kafka's own deserializer, which knows nothing of this program.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from confluent_kafka.schema_registry import Schema, SchemaRegistryClient, topic_subject_name_strategy
+from confluent_kafka.schema_registry.avro import AvroDeserializer
+from confluent_kafka.serialization import MessageField, SerializationContext
+from fastavro import parse_schema, schemaless_writer
+from support_arena import SCHEMAS, Input, contact, event
+from support_worker import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from registry_fixture import Registry
+    from support_campaign import CampaignStage
+    from support_worker import Stage, WorkerProcess
+
+    from stream_scorer.local.registry import EmbeddedRegistry
+
+pytestmark = pytest.mark.kafka
+
+FEATURES_SCHEMA = json.loads((SCHEMAS / "contact-features.avsc").read_text())
+OLDER = {**FEATURES_SCHEMA, "fields": FEATURES_SCHEMA["fields"][:4]}
+NEWER = {**FEATURES_SCHEMA, "fields": [*FEATURES_SCHEMA["fields"], {"name": "extra", "type": "string"}]}
+LATE = {**FEATURES_SCHEMA, "fields": [{"name": "early", "type": "long"}, *FEATURES_SCHEMA["fields"]]}
+NOWHERE = 999_999
+
+
+class Scene:
+    """Both workers' topics, their settings with a registry, and values of any writer."""
+
+    def __init__(self, stage: Stage, campaign: CampaignStage, registry_url: str) -> None:
+        self.stage, self.campaign = stage, campaign
+        campaign.topics["scores"] = stage.topics["scores"]
+        campaign.group_id = stage.group_id
+        self.client = SchemaRegistryClient({"url": registry_url, "timeout": 10})
+        # Its own way of finding a subject asks the registry for every topic, and for what only Confluent's has.
+        strategy = {"subject.name.strategy": topic_subject_name_strategy}
+        self.deserialize = AvroDeserializer(self.client, conf=strategy)
+        ours = {
+            "STREAM_SCORER_SCHEMA_REGISTRY__URL": registry_url,
+            "STREAM_SCORER_CALLBACKS__TARGET": "log",
+            "STREAM_SCORER_CALLBACKS__THRESHOLD": "0",
+        }
+        stage.changes |= ours
+        campaign.environment |= ours
+        topics = {f"STREAM_SCORER_TOPICS__{kind.upper()}": name for kind, name in campaign.topics.items()}
+        self.settings = {**topics, **stage.settings(), **ours}
+
+    def command(self, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
+        """Runs a command as an operator does."""
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("STREAM_SCORER_", "GENESYS_"))}
+        return subprocess.run(
+            [sys.executable, "-m", "stream_scorer", *arguments],
+            env={**kept, **self.settings, **changes, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def registered(self, schema: dict[str, Any]) -> int:
+        """Another team's schema, under a subject of its own; its id."""
+        return self.client.register_schema(f"theirs-{self.stage.group_id}", Schema(json.dumps(schema), "AVRO"))
+
+    def written(self, schema_id: int, schema: dict[str, Any], contact_id: str, partition: int, **more: Any) -> Input:
+        out = BytesIO()
+        plain = json.loads(
+            json.dumps(schema), object_hook=lambda part: {k: v for k, v in part.items() if k != "logicalType"}
+        )
+        schemaless_writer(out, parse_schema(plain), {**event(contact_id), **more})
+        return Input(contact_id.encode(), b"\x00" + schema_id.to_bytes(4, "big") + out.getvalue(), partition)
+
+    def decoded(self, topic: str) -> list[dict[str, Any]]:
+        """The values of a topic, read as any consumer of Confluent's would."""
+        context = SerializationContext(topic, MessageField.VALUE)
+        values = []
+        for one in self.campaign.read(topic):
+            assert one.value is not None
+            assert one.value[0] == 0
+            values.append(self.deserialize(one.value, context))
+        return values
+
+    def scored(self) -> set[str]:
+        return {one["contact_id"] for kind in ("scores", "review") for one in self.decoded(self.stage.topics[kind])}
+
+    def rejected(self) -> list[tuple[bytes | None, bytes | None, bytes | None]]:
+        found = self.campaign.read(self.stage.topics["rejected"])
+        names = ("stream-scorer-error-reason", "stream-scorer-error-detail")
+        return [(one.value, *(one.headers[name] for name in names)) for one in found]
+
+
+@pytest.fixture
+def make_scene(make_stage: Callable[..., Stage], make_campaign: Callable[..., CampaignStage]) -> Callable[[str], Scene]:
+    def make(url: str) -> Scene:
+        return Scene(make_stage(partitions=2), make_campaign({}), url)
+
+    return make
+
+
+def waits_for_schema(worker: WorkerProcess) -> bool:
+    return "registry: schema id" in worker.why_not_ready()
+
+
+def set_up(scene: Scene) -> None:
+    """Nothing is registered by itself: a worker's start names the remedy, which may be run again and again."""
+    hasty = scene.stage.start()
+    assert hasty.exit_code() == 1
+    assert "run `stream-scorer schemas register`" in hasty.errors()[-1]
+    first = scene.command("schemas", "register")
+    assert first.returncode == 0, first.stderr
+    assert f"{scene.stage.topics['features']}-value: id " in first.stdout
+    assert len(first.stdout.splitlines()) == 10
+    assert scene.command("schemas", "register").stdout == first.stdout
+    check = scene.command("schemas", "check")
+    assert check.returncode == 0, check.stderr
+
+
+def produce_file(scene: Scene, folder: Path, number: int) -> set[str]:
+    ids = [f"file-{n}" for n in range(number)]
+    file = folder / "contacts.jsonl"
+    file.write_text("".join(json.dumps({"contactId": one, "features": {}}) + "\n" for one in ids))
+    produced = scene.command("produce", str(file))
+    assert produced.returncode == 0, produced.stderr
+    return set(ids)
+
+
+def check_all_written(scene: Scene, *, contacts: int) -> None:
+    """Every output is read with the schemas of the registry, and the reconciliation holds."""
+    stage, campaign = scene.stage, scene.campaign
+    audited = [entry["source"] for one in scene.decoded(stage.topics["audit"]) for entry in one["contacts"]]
+    assert len(audited) == len(set(audited)) == contacts
+    scores = len(campaign.read("scores"))
+
+    def receipted() -> bool:
+        return sum(len(one["contact_ids"]) for one in scene.decoded(campaign.topics["receipts"])) >= scores
+
+    campaign.wait(receipted, "all receipts", needs=campaign.workers[0])
+    assert {one["outcome"] for one in scene.decoded(campaign.topics["receipts"])} == {"DELIVERED"}
+    assert sum(len(one["contact_ids"]) for one in scene.decoded(campaign.topics["callbacks"])) == scores
+    reconciled = scene.command("reconcile")
+    assert reconciled.returncode == 0, reconciled.stdout + reconciled.stderr
+
+
+def test_older_newer_and_unknown_writers_a_registry_that_is_away_and_nothing_is_lost(
+    make_scene: Callable[[str], Scene], own_registry: EmbeddedRegistry, tmp_path: Path
+) -> None:
+    scene = make_scene(own_registry.start())
+    stage = scene.stage
+    set_up(scene)
+    older, newer, late = (scene.registered(schema) for schema in (OLDER, NEWER, LATE))
+    lost = scene.written(NOWHERE, FEATURES_SCHEMA, "nowhere", 0)
+    known = produce_file(scene, tmp_path, 8) | {"older", "newer", "single"}
+    stage.produce(
+        [
+            scene.written(older, OLDER, "older", 0),
+            scene.written(newer, NEWER, "newer", 1, extra="x"),
+            lost,
+            contact("single", 0),
+            Input(b"k", b"\x00\x00\x00\x00", 0),
+        ]
+    )
+    workers = [stage.start(), stage.start()]
+    scene.campaign.start()
+    for worker in workers:
+        stage.wait(lambda worker=worker: worker.said("partition assigned"), "a partition each", needs=worker)
+    stage.wait_done(needs=workers[0])
+    assert scene.scored() == known
+    rejected = scene.rejected()
+    assert [reason for _, reason, _ in rejected] == [b"undecodable"] * 2
+    assert rejected[0][0] == lost.value
+    assert b"the schema registry has no schema with id 999999" in (rejected[0][2] or b"")
+
+    # Away: known schemas go on, an unknown one waits, also in the hands of the next worker.
+    own_registry.stop()
+    ends = stage.ends()
+    stage.produce(
+        [
+            scene.written(late, LATE, "late", 0, early=1),
+            scene.written(older, OLDER, "behind", 0),
+            scene.written(newer, NEWER, "beside", 1, extra="y"),
+        ]
+    )
+    stage.wait(lambda: any(map(waits_for_schema, workers)), "the reason in /readyz")
+    [waiting] = [worker for worker in workers if waits_for_schema(worker)]
+    [other] = [worker for worker in workers if worker is not waiting]
+    assert f"schema id {late} cannot be fetched" in waiting.why_not_ready()
+    assert waiting.said("records wait for a schema")
+    stage.wait(lambda: stage.commits()[1].offset > ends[1], "partition 1 to go on", needs=other)
+    assert waiting.stop() == 0, waiting.log()
+    stage.wait(lambda: waits_for_schema(other), "the other worker to wait", needs=other)
+    assert stage.commits()[0].offset <= ends[0]
+
+    # Back: it goes on by itself.
+    own_registry.start()
+    stage.wait_done(needs=other)
+    stage.wait(other.ready, "the worker to be ready again", needs=other)
+    known |= {"late", "behind", "beside"}
+    assert scene.scored() == known
+    assert len(scene.rejected()) == 2
+    check_all_written(scene, contacts=len(known) + 2)
+    assert other.stop() == 0
+    assert scene.campaign.workers[0].stop() == 0
+
+
+def test_a_schema_that_cannot_read_what_is_there_is_refused(
+    make_scene: Callable[[str], Scene], registry: Registry
+) -> None:
+    scene = make_scene(registry.url)
+    subject = f"{scene.stage.topics['features']}-value"
+    fields = [{**one, "type": "long"} if one["name"] == "event_id" else one for one in FEATURES_SCHEMA["fields"]]
+    theirs = {**FEATURES_SCHEMA, "fields": fields[:2] + fields[3:]}
+    scene.client.register_schema(subject, Schema(json.dumps(theirs), "AVRO"))
+    for command in ("register", "check"):
+        done = scene.command("schemas", command)
+        assert done.returncode == 1
+        said = [line for line in done.stderr.splitlines() if subject in line]
+        assert [line.partition("): ")[2] for line in said] == [
+            "event_id is written as long and read as string",
+            "features is missing and has no default",
+        ]
+    assert scene.client.get_versions(subject) == [1]
+    unreachable = scene.command("schemas", "check", STREAM_SCORER_SCHEMA_REGISTRY__URL="http://user:word@127.0.0.1:9")
+    assert unreachable.returncode == 1
+    assert "schema registry 127.0.0.1:9: " in unreachable.stderr
+    assert "word" not in unreachable.stderr
+    alone = scene.command("schemas", "check", STREAM_SCORER_SCHEMA_REGISTRY__URL="")
+    assert alone.returncode == 0
+    assert "contact-features: reads what v0.1.0 wrote" in alone.stdout
