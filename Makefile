@@ -22,7 +22,7 @@ WORKERS ?= 2
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint format test demo bench fuzz chaos api-table audit lock clean dist
+.PHONY: help setup lint format test demo bench bench-tracing fuzz chaos api-table audit lock clean dist
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | while IFS=@ read -r name text; do \
@@ -61,6 +61,9 @@ bench: $(STAMP) ## How fast the worker is against a bare loop
 
 fuzz: $(STAMP) ## The tests of hostile input, EFFORT times (100) as hard as make test tries them
 	FUZZ_EFFORT=$(or $(EFFORT),100) $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal --timeout 7200 $(PYTEST_ARGS) tests/fuzz
+
+bench-tracing: $(STAMP) ## What traces cost the worker: off, 0 %, 1 % and 100 % sampled
+	$(BIN)/python benchmarks/tracing.py $(BENCH_ARGS)
 
 chaos: $(STAMP) ## Kills, stops, outages and zombies: does the invariant hold?
 	$(BIN)/python -m pytest -m slow --timeout 3600 $(PYTEST_ARGS) tests/chaos

@@ -42,7 +42,15 @@ class _Sample(NamedTuple):
     cpu_s: float
 
 
-def measure(stage: Stage, name: str, command: Sequence[str], contacts: int, *, latency_ms: int) -> Run:
+def measure(
+    stage: Stage,
+    name: str,
+    command: Sequence[str],
+    contacts: int,
+    *,
+    latency_ms: int,
+    environment: Mapping[str, str] | None = None,
+) -> Run:
     """Starts a contestant in a group of its own, measures until it has committed so many contacts, and ends it.
 
     Steady state is what counts: from the first commit (start-up, joining the group and the first fetch are over
@@ -58,7 +66,8 @@ def measure(stage: Stage, name: str, command: Sequence[str], contacts: int, *, l
     stage.simulator.configure(latency_ms=latency_ms)
     log = stage.folder / f"{name}.log"
     with _Offsets(stage, group_id) as offsets, log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, env=stage.environment(group_id))
+        given = {**stage.environment(group_id), **(environment or {})}
+        process = subprocess.Popen(command, stdout=output, stderr=output, env=given)
         try:
             first = _await(offsets, process, log, 1)
             last = _await(offsets, process, log, first.committed + contacts)

@@ -78,17 +78,19 @@ def context_of(headers: Headers) -> TraceContext | None:
     return None if context is None else context._replace(state=_state(headers))
 
 
-def is_unsampled(headers: Headers) -> bool:
-    """Tell whether headers name a trace that nobody records: the quick look that each record gets."""
-    found = None
+def flags_of(headers: Headers) -> int | None:
+    """Return the flags of the trace that headers name: the quick look that each record gets.
+
+    None where there is no such header; -1 where it is none, or there are two.
+    """
+    flags = None
     for name, value in headers:
         if name == TRACEPARENT:
-            if found is not None or value is None:
-                return False
-            found = _TRACEPARENT.fullmatch(value)
+            found = _TRACEPARENT.fullmatch(value) if value is not None and flags is None else None
             if found is None:
-                return False
-    return found is not None and not int(found[3] or found[6], 16) & SAMPLED
+                return -1
+            flags = int(found[3] or found[6], 16)
+    return flags
 
 
 def traced(headers: Headers, context: TraceContext) -> Headers:

@@ -7,12 +7,12 @@ its output. What is done with many at once has traces of its own, which link the
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from stream_scorer.core.events import Partition, Scored, Trouble
-from stream_scorer.core.remembering import key_of
-from stream_scorer.core.trace_context import context_of, is_unsampled, traced
+from stream_scorer.core.trace_context import NAMES, SAMPLED, TRACEPARENT, context_of, flags_of, traced
 from stream_scorer.tracing.attributes import (
     BATCH_ID,
     CORRELATION_ID,
@@ -36,23 +36,23 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from stream_scorer.core.events import Answer, Exchange, Headers, Outcome, SourceRecord
-    from stream_scorer.core.remembering import RecordKey
     from stream_scorer.core.requests import Request
     from stream_scorer.tracing.spans import Span, Spans
 
 # Requests whose end nobody told us of: their partitions went while they waited to be asked again.
 _MAX_OPEN: Final = 256
+_Key: TypeAlias = "tuple[str, int, int]"
 
 
 class _Contact:
     """A sampled contact: its ``process`` span, and the ``send`` span of the transaction that is tried."""
 
-    __slots__ = ("process", "send", "tried")
+    __slots__ = ("process", "send", "transaction")
 
     def __init__(self, process: Span) -> None:
         self.process = process
         self.send: Span | None = None
-        self.tried = False
+        self.transaction = 0
 
 
 class _Asked:
@@ -82,10 +82,12 @@ class ScoringTracer:
         self._group = group
         self._api = HttpPlace(api_url)
         self._login = HttpPlace(login_url)
-        self._contacts: dict[RecordKey, _Contact] = {}
+        self._contacts: dict[_Key, _Contact] = {}
         self._asked: OrderedDict[str, _Asked] = OrderedDict()
         self._tried: Sequence[Outcome] = ()
-        self._polled_ns = self._committed_ns = 0
+        self._polled_ns = self._committed_ns = self._transaction = 0
+        self._unsampled = itertools.count(1)
+        self._unsampled_id = unsampled().trace_id >> 64
 
     # --- in
 
@@ -98,17 +100,21 @@ class ScoringTracer:
         name = f"process {self._topic}"
         links = []
         for record in records:
-            if record.headers and self._spans.asks_the_parent and is_unsampled(record.headers):
-                continue
-            parent = context_of(record.headers) if record.headers else None
-            if parent is None and not self._spans.wants_root(name):
+            flags = flags_of(record.headers) if record.headers else None
+            if flags is None or flags < 0:
+                parent = None
+                if not self._spans.wants_root(name):
+                    continue
+            elif flags & SAMPLED or not self._spans.asks_the_parent:
+                parent = context_of(record.headers)
+            else:
                 continue
             said = operation(
                 "process", "process", self._topic, group=self._group, place=(record.partition, record.offset)
             )
             span = self._spans.start(name, SpanKind.CONSUMER, said, parent=parent)
             if span is not None:
-                self._contacts[key_of(record)] = _Contact(span)
+                self._contacts[_key(record)] = _Contact(span)
                 links.append(context_of_span(span))
         if links:
             said = operation("poll", "receive", self._topic, group=self._group, count=len(records))
@@ -142,7 +148,7 @@ class ScoringTracer:
     def _begin(self, request: Request) -> _Asked | None:
         if not self._contacts:
             return None
-        keys = (key_of(contact.record) for contact in request.contacts)
+        keys = (_key(contact.record) for contact in request.contacts)
         contacts = [self._contacts[key] for key in keys if key in self._contacts]
         if not contacts:
             return None
@@ -173,26 +179,32 @@ class ScoringTracer:
 
     def sending(self, record: SourceRecord, topic: str, headers: Headers) -> Headers:
         """Return the headers of an output, which hand on the trace of the record it came from."""
-        contact = self._contacts.get(key_of(record))
+        contact = self._contacts.get(_key(record))
         if contact is None:
-            return headers if is_unsampled(headers) or context_of(headers) else traced(headers, unsampled())
-        if contact.send is not None and not contact.tried:
-            return traced(headers, context_of_span(contact.send))  # nothing has come of it yet but a second look
+            return self._handed_on(headers)
+        if contact.send is not None and contact.transaction == self._transaction:
+            return traced(headers, context_of_span(contact.send))  # it was only encoded again
         if contact.send is not None:
             end_span(contact.send, error="not committed")
-            contact.tried = False
+        contact.transaction = self._transaction
         said = operation("send", "send", topic)
         contact.send = self._spans.child(f"send {topic}", SpanKind.PRODUCER, said, of=contact.process)
         return traced(headers, context_of_span(contact.send))
+
+    def _handed_on(self, headers: Headers) -> Headers:
+        """The headers of an output that nobody records: its trace as it came, or a new one that stays unsampled."""
+        flags = flags_of(headers)
+        if flags is not None and flags >= 0:
+            return headers
+        number = next(self._unsampled)
+        named = (TRACEPARENT, b"00-%016x%016x-%016x-00" % (self._unsampled_id, number, number))
+        return [header for header in headers if header[0] not in NAMES] + [named] if flags else [*headers, named]
 
     def committing(self, outcomes: Sequence[Outcome]) -> None:
         """A transaction with these outcomes is about to begin."""
         self._committed_ns = now_ns()
         self._tried = outcomes if self._contacts else ()
-        for outcome in self._tried:
-            contact = self._contacts.get(key_of(outcome.record))
-            if contact is not None:
-                contact.tried = True
+        self._transaction += 1
 
     def committed(self, outcomes: Sequence[Outcome]) -> None:
         """These outcomes are committed."""
@@ -201,7 +213,7 @@ class ScoringTracer:
             return
         links = []
         for outcome in outcomes:
-            contact = self._contacts.pop(key_of(outcome.record), None)
+            contact = self._contacts.pop(_key(outcome.record), None)
             if contact is None:
                 continue
             links.append(context_of_span(contact.process))
@@ -220,10 +232,15 @@ class ScoringTracer:
 
     def close(self) -> None:
         """Send what is left."""
-        self.disowned({Partition(key.topic, key.partition) for key in self._contacts})
+        self.disowned({Partition(topic, partition) for topic, partition, _ in self._contacts})
         for asked in self._asked.values():
             end_span(asked.span, {OUTCOME: "given up"})
         self._spans.close()
+
+
+def _key(record: SourceRecord) -> _Key:
+    """What names a record: a slice, since it is asked for several times a contact."""
+    return record[:3]
 
 
 def is_below(offsets: Mapping[Partition, int], record: SourceRecord) -> bool:

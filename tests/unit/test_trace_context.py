@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from stream_scorer.core.trace_context import (
     TraceContext,
     context_of,
-    is_unsampled,
+    flags_of,
     joined,
     parse_traceparent,
     parted,
@@ -43,7 +43,9 @@ def test_flags_and_later_versions(value: str, flags: int) -> None:
     assert context is not None
     assert context.flags == flags
     assert context.sampled is bool(flags & 1)
-    assert is_unsampled([("a", b"b"), ("traceparent", value.encode())]) is not context.sampled
+    looked = flags_of([("a", b"b"), ("traceparent", value.encode())])
+    assert looked is not None
+    assert looked & 3 == flags
 
 
 @pytest.mark.parametrize(
@@ -64,13 +66,16 @@ def test_flags_and_later_versions(value: str, flags: int) -> None:
 )
 def test_what_is_no_traceparent_is_none(value: str) -> None:
     assert parse_traceparent(value.encode()) is None
-    assert not is_unsampled([("traceparent", value.encode())])
+    if "0" * 16 not in value:
+        assert flags_of([("traceparent", value.encode())]) == -1
 
 
 def test_two_or_an_empty_one_say_nothing() -> None:
     assert context_of([("traceparent", PARENT), ("traceparent", PARENT)]) is None
     assert context_of([("traceparent", None)]) is None
     assert context_of([("tracestate", b"x=1")]) is None
+    assert flags_of([("traceparent", PARENT), ("traceparent", PARENT)]) == flags_of([("traceparent", None)]) == -1
+    assert flags_of([("tracestate", b"x=1")]) is None
 
 
 @pytest.mark.parametrize(
