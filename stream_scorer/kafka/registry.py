@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_LARGEST_ID: Final = 2**31 - 1
 _MOST_CHARACTERS: Final = 64 * 1024
 _TIMEOUT_S: Final = 10.0
 _TRIES: Final = 2
@@ -79,6 +80,8 @@ class SchemaRegistry:
             RegistryUnavailable: nobody could say.
             RegistryRefused: we may not ask.
         """
+        if schema_id > _LARGEST_ID:
+            return None  # ids are Java's ints; what a registry says of others differs, and must hold up nobody
         schema = self._asked(f"schema id {schema_id} cannot be fetched", lambda: self._client.get_schema(schema_id))
         return None if schema is None else _parsed(schema, schema_id)
 

@@ -48,6 +48,7 @@ class Observer:
         self._monotonic = clock.monotonic
         self._hold: _Known | None = None
         self._kafka: _Known | None = None
+        self._registry: _Known | None = None
         self._partitions: set[Partition] = set()
         self._beat_at = clock.monotonic()
         self._waits = Waits()
@@ -78,7 +79,7 @@ class Observer:
         for reason, seconds in self._waits.take().items():
             self._metrics.waited(seconds, reason=reason)
         self._hold = self._known(hold, self._hold)
-        for known in (self._hold, self._kafka):
+        for known in (self._hold, self._kafka, self._registry):
             if known is not None:
                 self._measure(known.hold)
 
@@ -173,6 +174,18 @@ class Observer:
             self._kafka = self._known(Hold(Cause.KAFKA, message, since, now), before)
             self._log.warning("publishing failed, trying again", detail=message)
 
+    def waiting_for_schema(self, reason: str | None) -> None:
+        """Why records wait for the schemas of their writers; None: none does any more."""
+        now, before = self._monotonic(), self._registry
+        if reason is None:
+            self._registry = None
+            self._metrics.holding_ended(Cause.REGISTRY)
+            self._log.info("schemas fetched again", after=None if before is None else before.hold.reason)
+        else:
+            since = now if before is None else before.hold.since
+            self._registry = self._known(Hold(Cause.REGISTRY, reason, since, now), before)
+            self._log.warning("records wait for a schema", detail=reason)
+
     def published(self, outcomes: Iterable[Outcome], *, records: int) -> None:
         """These outcomes are committed, in so many records."""
         self._metrics.sent(records)
@@ -204,7 +217,8 @@ class Observer:
         if kafka is not None and (known is None or not known.hold.probes_api):
             return f"kafka: {kafka.hold.reason}; {self._since(kafka)}"
         if known is None:
-            return None
+            registry = self._registry
+            return None if registry is None else f"registry: {registry.hold.reason}; {self._since(registry)}"
         hold = known.hold
         return f"holding: {hold.reason}; {self._since(known)}; next {_next_of(hold)} in {self._left_s(hold):.0f} s"
 

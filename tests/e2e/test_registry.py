@@ -9,16 +9,27 @@ import json
 import os
 import subprocess
 import sys
+import uuid
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from confluent_kafka.schema_registry import Schema, SchemaRegistryClient, topic_subject_name_strategy
+from confluent_kafka.schema_registry import (
+    Schema,
+    SchemaReference,
+    SchemaRegistryClient,
+    topic_subject_name_strategy,
+)
 from confluent_kafka.schema_registry.avro import AvroDeserializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 from fastavro import parse_schema, schemaless_writer
 from support_arena import SCHEMAS, Input, contact, event
 from support_worker import ROOT
+
+from stream_scorer.core.avro import UndecodableError
+from stream_scorer.errors import RegistryUnavailable, SettingsError
+from stream_scorer.kafka.registry import SchemaRegistry
+from stream_scorer.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -239,3 +250,61 @@ def test_a_schema_that_cannot_read_what_is_there_is_refused(
     alone = scene.command("schemas", "check", STREAM_SCORER_SCHEMA_REGISTRY__URL="")
     assert alone.returncode == 0
     assert "contact-features: reads what v0.1.0 wrote" in alone.stdout
+
+
+class TestWhatARegistryMayHold:
+    """The adapter, against the real one."""
+
+    @pytest.fixture
+    def client(self, registry: Registry) -> SchemaRegistryClient:
+        return SchemaRegistryClient({"url": registry.url, "timeout": 10})
+
+    @pytest.fixture
+    def adapter(self, registry: Registry) -> SchemaRegistry:
+        return SchemaRegistry(load_settings(environ={"STREAM_SCORER_SCHEMA_REGISTRY__URL": registry.url}))
+
+    @pytest.mark.parametrize("schema_id", [0, 999_999, 2**31 - 1, 2**31, 2**32 - 1])
+    def test_an_id_that_is_not_there(self, adapter: SchemaRegistry, schema_id: int) -> None:
+        assert adapter.writer(schema_id) is None
+
+    def test_a_schema_as_it_was_registered(self, adapter: SchemaRegistry, client: SchemaRegistryClient) -> None:
+        subject = f"theirs-{uuid.uuid4().hex}"
+        spaced = Schema(json.dumps(FEATURES_SCHEMA, indent=3), "AVRO")
+        schema_id = client.register_schema(subject, spaced)
+        assert adapter.writer(schema_id) == FEATURES_SCHEMA
+        found = adapter.find(subject, FEATURES_SCHEMA)  # whatever its text looked like
+        assert found is not None
+        assert (found.schema_id, found.version) == (schema_id, 1)
+        assert adapter.find(subject, OLDER) is None
+        assert adapter.find(f"{subject}-other", FEATURES_SCHEMA) is None
+        assert adapter.versions(f"{subject}-other") == []
+
+    def test_schemas_by_which_nothing_is_read(self, adapter: SchemaRegistry, client: SchemaRegistryClient) -> None:
+        name = f"theirs-{uuid.uuid4().hex}"
+        large = {**FEATURES_SCHEMA, "doc": "x" * 70_000}
+        client.register_schema(f"{name}-base", Schema(json.dumps({**OLDER, "name": "Base"}), "AVRO"))
+        referring = {"type": "record", "name": "R", "fields": [{"name": "b", "type": "stream_scorer.Base"}]}
+        reference = SchemaReference("stream_scorer.Base", f"{name}-base", 1)
+        refused = {
+            "type JSON, not Avro": Schema(json.dumps({"$schema": "http://json-schema.org/draft-07/schema#"}), "JSON"),
+            "refers to other subjects": Schema(json.dumps(referring), "AVRO", [reference]),
+            "more than the 65536 allowed": Schema(json.dumps(large), "AVRO"),
+        }
+        for number, (why, schema) in enumerate(refused.items()):
+            schema_id = client.register_schema(f"{name}-{number}", schema)
+            with pytest.raises(UndecodableError, match=why):
+                adapter.writer(schema_id)
+
+    def test_a_place_without_the_api_is_waited_for_and_not_believed(self, registry: Registry) -> None:
+        url = registry.url.replace("/apis/ccompat/v7", "/nowhere")
+        settings = load_settings(environ={"STREAM_SCORER_SCHEMA_REGISTRY__URL": url})
+        with pytest.raises(RegistryUnavailable, match=r"check the path of schema_registry\.url"):
+            SchemaRegistry(settings).writer(1)
+
+    def test_properties_that_are_none_are_refused(self, registry: Registry) -> None:
+        environ = {
+            "STREAM_SCORER_SCHEMA_REGISTRY__URL": registry.url,
+            "STREAM_SCORER_SCHEMA_REGISTRY__PROPERTIES": '{"no.such": 1}',
+        }
+        with pytest.raises(SettingsError, match=r"schema_registry\.properties: Unrecognized properties: no\.such"):
+            SchemaRegistry(load_settings(environ=environ))

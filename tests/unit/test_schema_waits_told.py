@@ -1,0 +1,68 @@
+"""What the observers tell while records wait for the schemas of their writers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stream_scorer.campaign.observing import LoopObserver
+from stream_scorer.clock import Clock
+from stream_scorer.core.events import Partition
+from stream_scorer.scoring.observing import Observer
+
+REASON = "schema id 17 cannot be fetched: schema registry r:8081: no connection"
+
+
+class Told:
+    """A log and metrics that keep what they are told."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, dict[str, Any]]] = []
+        self.holds: list[tuple[str, Any]] = []
+
+    def info(self, event: str, **fields: Any) -> None:
+        self.lines.append((event, fields))
+
+    warning = info
+
+    def holding(self, cause: str, **_: Any) -> None:
+        self.holds.append(("holding", cause))
+
+    def holding_ended(self, cause: str) -> None:
+        self.holds.append(("ended", cause))
+
+    def __getattr__(self, _: str) -> Any:
+        return lambda *_args, **_fields: None
+
+
+def scorer(told: Any) -> Observer:
+    clock = Clock(lambda: 100.0, lambda: 1_790_000_000_000, lambda: 0.5, lambda: "id")
+    made = Observer(told, told, clock)
+    made.assigned(Partition("t", 0), 0)
+    return made
+
+
+def test_the_scorer_is_not_ready_and_says_why_and_since_when() -> None:
+    told = Told()
+    observe = scorer(told)
+    assert observe.why_not_ready() is None
+    observe.waiting_for_schema(REASON)
+    assert observe.why_not_ready() == f"registry: {REASON}; since 2026-09-21T14:13:20Z (0 s)"
+    assert told.lines[-1] == ("records wait for a schema", {"detail": REASON})
+    observe.kafka_trouble("no broker")  # nothing can be published at all: that is said first
+    assert str(observe.why_not_ready()).startswith("kafka: no broker")
+    observe.kafka_trouble(None)
+    observe.waiting_for_schema(None)
+    assert observe.why_not_ready() is None
+    assert told.lines[-1] == ("schemas fetched again", {"after": REASON})
+    assert told.holds[-1] == ("ended", "registry")
+
+
+def test_a_loop_of_the_campaign_worker_says_so_too() -> None:
+    told: Any = Told()
+    observe = LoopObserver("planner", told, told, lambda: 100.0)
+    observe.assigned(Partition("t", 0), 0)
+    observe.waiting_for_schema(REASON)
+    assert observe.why_not_ready() == f"planner: registry: {REASON}"
+    observe.waiting_for_schema(None)
+    assert observe.why_not_ready() is None
+    assert [event for event, _ in told.lines][-2:] == ["records wait for a schema", "schemas fetched again"]
