@@ -22,9 +22,7 @@ from stream_scorer.campaign.planner import Planner
 from stream_scorer.campaign.receipting import Receipts
 from stream_scorer.campaign.sending import Sender
 from stream_scorer.campaign.tiers import TierHeads
-from stream_scorer.campaign_telemetry import PrometheusCampaignMetrics
 from stream_scorer.clock import Clock
-from stream_scorer.core.avro import Codec
 from stream_scorer.core.delivering import DeliveryOutcome, DeliveryRules, Job
 from stream_scorer.core.ledger import RecordLedger
 from stream_scorer.core.planning import Examined, PlanningRules
@@ -32,10 +30,14 @@ from stream_scorer.errors import BrokerRefused
 from stream_scorer.kafka.client_logs import client_logger
 from stream_scorer.kafka.committing import Committer
 from stream_scorer.kafka.config import consumer_config
+from stream_scorer.kafka.framing import make_framing
 from stream_scorer.kafka.source import Source
+from stream_scorer.kafka.writer_waits import WriterWaits
 from stream_scorer.kafka.writing import make_sink
 from stream_scorer.pool import Pool
-from stream_scorer.schema_files import SchemaFile, load_schema
+from stream_scorer.schema_files import SchemaFile
+from stream_scorer.telemetry.campaign import PrometheusCampaignMetrics
+from stream_scorer.tracing.building import campaign_traces
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -79,8 +81,11 @@ class CampaignService:
         )
         self.metrics = PrometheusCampaignMetrics()
         self._client_log = client_logger()
+        # Both loops share what fetches unknown schemas; each has codecs of its own.
+        self._framing = make_framing(settings)
         log = structlog.get_logger("stream_scorer")
         self._planning = PlannerObserver("planner", log, self.metrics, self._clock.monotonic)
+        self._traces = campaign_traces(settings)
         self._delivering = DelivererObserver("deliverer", log, self.metrics, self._clock.monotonic)
 
     def stop(self) -> None:
@@ -106,13 +111,18 @@ class CampaignService:
         )
         if settings.callbacks.admin_port:
             admin.start()
-        pool: Pool[Job, DeliveryAnswer] = Pool(lambda job: self._target.deliver(job.callback), _SLOTS, "callback")
+        pool: Pool[Job, DeliveryAnswer] = Pool(self._attempt, _SLOTS, "callback")
         try:
             self._run_both({"planner": self._planner().run, "deliverer": self._deliverer(pool).run})
             pool.close()
         finally:
             self._target.close()
+            self._framing.close()
             admin.stop()
+            self._traces.close()
+
+    def _attempt(self, job: Job) -> DeliveryAnswer:
+        return self._target.deliver(job.callback, job.traceparent)
 
     def _run_both(self, loops: Mapping[str, Callable[[], None]]) -> None:
         # Not SimpleQueue: see stream_scorer.pool.
@@ -154,14 +164,16 @@ class CampaignService:
         )
         return Planner(
             source=source,
+            waits=WriterWaits(source, ledger, self._framing.lookup, self._planning.waiting_for_schema),
             committer=committer,
             ledger=ledger,
-            codec=Codec.single_object(load_schema(SchemaFile.CONTACT_SCORE), max_bytes=_MAX_RECORD_BYTES),
+            codec=self._framing.reader(SchemaFile.CONTACT_SCORE, max_bytes=_MAX_RECORD_BYTES),
             target=self._target,
             encoder=encoder,
             rules=lambda: self._planning_rules(limits),
             clock=self._clock,
             observe=self._planning,
+            trace=self._traces.planner,
             stopping=self._stopping,
             linger_s=settings.callbacks.linger_ms / 1000,
         )
@@ -185,11 +197,19 @@ class CampaignService:
         ledger: RecordLedger[DeliveryOutcome] = RecordLedger(remembered_limit=2 * _MAX_UNCOMMITTED)
         sink, _, encoder = self._writer(group_id)
         receipts = Receipts(
-            committer=Committer(sink=sink, group=source, ledger=ledger, monotonic=clock.monotonic, observe=observe),
+            committer=Committer(
+                sink=sink,
+                group=source,
+                ledger=ledger,
+                monotonic=clock.monotonic,
+                observe=observe,
+                on_settled=self._traces.deliverer.settled,
+            ),
             ledger=ledger,
             encoder=encoder,
             clock=clock,
             observe=observe,
+            trace=self._traces.deliverer,
             commit_interval_s=settings.scoring.commit_interval_ms / 1000,
         )
         dispatcher = Dispatcher(_SLOTS, rules, settings.callbacks.max_per_minute)
@@ -202,13 +222,17 @@ class CampaignService:
             rules=rules,
             clock=clock,
             observe=observe,
+            trace=self._traces.deliverer,
             finish=receipts.finish,
         )
         tiers = {topic: tier for tier, topic in enumerate(settings.topics.retries(), 1)}
         return Deliverer(
             source=source,
+            waits=WriterWaits(source, ledger, self._framing.lookup, observe.waiting_for_schema),
             ledger=ledger,
-            intake=CallbackIntake(_callback_codec(), tiers, rules),
+            intake=CallbackIntake(
+                self._framing.reader(SchemaFile.CAMPAIGN_CALLBACK, max_bytes=_MAX_RECORD_BYTES), tiers, rules
+            ),
             tiers=TierHeads(source),
             dispatcher=dispatcher,
             sender=sender,
@@ -237,12 +261,9 @@ class CampaignService:
         _require_room(limits)
         retries = topics.retries(len(settings.callbacks.retry_delays_s))
         names = CampaignTopics(topics.callbacks, retries, topics.callbacks_rejected, topics.receipts, limits)
-        receipt_codec = Codec.single_object(load_schema(SchemaFile.CALLBACK_RECEIPT))
-        return sink, limits, CallbackEncoder(names, _callback_codec(), receipt_codec)
-
-
-def _callback_codec() -> Codec:
-    return Codec.single_object(load_schema(SchemaFile.CAMPAIGN_CALLBACK), max_bytes=_MAX_RECORD_BYTES)
+        callback_codec = self._framing.writer(SchemaFile.CAMPAIGN_CALLBACK, (topics.callbacks, *retries))
+        receipt_codec = self._framing.writer(SchemaFile.CALLBACK_RECEIPT, (topics.receipts,))
+        return sink, limits, CallbackEncoder(names, callback_codec, receipt_codec)
 
 
 def _require_room(limits: Mapping[str, int]) -> None:

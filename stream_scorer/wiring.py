@@ -12,7 +12,6 @@ import structlog
 
 from stream_scorer.admin import AdminServer
 from stream_scorer.clock import Clock
-from stream_scorer.core.avro import Codec
 from stream_scorer.core.batching import Batcher
 from stream_scorer.core.features import ContactChecker, FeatureList
 from stream_scorer.core.ledger import Ledger
@@ -23,9 +22,11 @@ from stream_scorer.genesys.quota import Quota
 from stream_scorer.genesys.wire import body_overhead, encode_contact
 from stream_scorer.kafka.client_logs import client_logger
 from stream_scorer.kafka.config import consumer_config
+from stream_scorer.kafka.framing import Framing, make_framing
 from stream_scorer.kafka.source import Source
+from stream_scorer.kafka.writer_waits import WriterWaits
 from stream_scorer.kafka.writing import make_sink
-from stream_scorer.schema_files import SchemaFile, load_schema
+from stream_scorer.schema_files import SchemaFile
 from stream_scorer.scoring.asking import Asker
 from stream_scorer.scoring.encoding import Encoder, OutputTopics
 from stream_scorer.scoring.holding import Holding
@@ -34,7 +35,8 @@ from stream_scorer.scoring.observing import Observer
 from stream_scorer.scoring.pool import RequestPool
 from stream_scorer.scoring.publishing import Publisher
 from stream_scorer.scoring.worker import Worker
-from stream_scorer.telemetry import PrometheusMetrics
+from stream_scorer.telemetry.scoring import PrometheusMetrics
+from stream_scorer.tracing.building import scoring_trace
 
 if TYPE_CHECKING:
     import logging
@@ -61,6 +63,7 @@ class ScoringService:
         self.metrics = PrometheusMetrics()
         self._clock = system_clock()
         self.observe = Observer(structlog.get_logger("stream_scorer"), self.metrics, self._clock)
+        self._trace = scoring_trace(settings)
 
     def stop(self) -> None:
         """Ask the service to finish what is in flight and to end; safe in a signal handler and before ``run``."""
@@ -84,10 +87,12 @@ class ScoringService:
         finally:
             api.close()
             admin.stop()
+            self._trace.close()
 
     def _run(self, pool: RequestPool) -> None:
         settings, clock, observe = self._settings, self._clock, self.observe
         batcher = _batcher(settings)
+        framing = make_framing(settings)
         # What a broker outage can take out of the window and give back: more is never finished and uncommitted.
         ledger = Ledger(remembered_limit=2 * settings.scoring.max_uncommitted)
         quota = Quota(settings.genesys.requests_per_minute)
@@ -101,6 +106,7 @@ class ScoringService:
             rules=_rules(settings),
             clock=clock,
             observe=observe,
+            trace=self._trace,
             max_contacts_per_minute=settings.scoring.max_contacts_per_minute,
         )
         log = client_logger()
@@ -112,8 +118,9 @@ class ScoringService:
         )
         Worker(
             source=source,
-            publisher=self._publisher(source, ledger, log),
-            intake=_intake(settings, batcher),
+            waits=WriterWaits(source, ledger, framing.lookup, observe.waiting_for_schema),
+            publisher=self._publisher(source, ledger, framing, log),
+            intake=_intake(settings, batcher, framing),
             batcher=batcher,
             asker=asker,
             holding=holding,
@@ -121,6 +128,7 @@ class ScoringService:
             ledger=ledger,
             clock=clock,
             observe=observe,
+            trace=self._trace,
             stopping=self._stopping,
             max_uncommitted=settings.scoring.max_uncommitted,
             session_timeout_s=int(consumer.get("session.timeout.ms", _BROKERS_SESSION_MS)) / 1000,
@@ -128,8 +136,9 @@ class ScoringService:
             shutdown_timeout_s=settings.scoring.shutdown_timeout_s,
         ).run()
         pool.close()
+        framing.close()
 
-    def _publisher(self, source: Source, ledger: Ledger, log: logging.Logger) -> Publisher:
+    def _publisher(self, source: Source, ledger: Ledger, framing: Framing, log: logging.Logger) -> Publisher:
         settings = self._settings
         topics = settings.topics
         outputs = (topics.scores, topics.review, topics.rejected, topics.audit)
@@ -141,14 +150,19 @@ class ScoringService:
             sink=sink,
             group=source,
             ledger=ledger,
-            encoder=Encoder(output_topics, Codec.single_object(load_schema(SchemaFile.CONTACT_SCORE))),
+            encoder=Encoder(
+                output_topics,
+                framing.writer(SchemaFile.CONTACT_SCORE, (topics.scores, topics.review)),
+                self._trace,
+            ),
             audit_topic=topics.audit,
-            audit_codec=Codec.single_object(load_schema(SchemaFile.BATCH_AUDIT)),
+            audit_codec=framing.writer(SchemaFile.BATCH_AUDIT, (topics.audit,)),
             model_id=settings.genesys.model_id or "",
             model_version=settings.genesys.model_version,
             commit_interval_s=settings.scoring.commit_interval_ms / 1000,
             clock=self._clock,
             observe=self.observe,
+            trace=self._trace,
         )
 
 
@@ -182,10 +196,10 @@ def _batcher(settings: Settings) -> Batcher:
     )
 
 
-def _intake(settings: Settings, batcher: Batcher) -> Intake:
+def _intake(settings: Settings, batcher: Batcher, framing: Framing) -> Intake:
     features = FeatureList(tuple(settings.model.features.values()), settings.model.max_features)
     return Intake(
-        codec=Codec.single_object(load_schema(SchemaFile.CONTACT_FEATURES), max_bytes=_MAX_RECORD_BYTES),
+        codec=framing.reader(SchemaFile.CONTACT_FEATURES, max_bytes=_MAX_RECORD_BYTES),
         checker=ContactChecker(features, settings.scoring.max_event_age_s),
         encode=encode_contact,
         fits=batcher.fits,

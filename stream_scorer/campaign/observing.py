@@ -34,7 +34,7 @@ class Log(Protocol):
 
 
 class Metrics(Protocol):
-    """See ``campaign_telemetry.CampaignMetrics``. Amounts are sums."""
+    """See ``telemetry.campaign.CampaignMetrics``. Amounts are sums."""
 
     def consumed(self, records: int, *, loop: str) -> None:
         """Records read."""
@@ -66,8 +66,8 @@ class Metrics(Protocol):
     def uncommitted(self, callbacks: int) -> None:
         """Callbacks read and not yet committed."""
 
-    def holding(self, held: bool) -> None:
-        """Whether the target is switched off."""
+    def holding(self, held: bool, *, loop: str, reason: str) -> None:
+        """Whether a loop goes on with nothing: for ``target``, ``kafka`` or ``registry``."""
 
 
 class LoopObserver:
@@ -135,6 +135,7 @@ class LoopObserver:
 
     def kafka_trouble(self, message: str | None) -> None:
         """Nothing can be written for now, or that is over (None)."""
+        self._metrics.holding(message is not None, loop=self._name, reason="kafka")
         if message is None:
             self._log.info("publishing again", loop=self._name, after=self._trouble)
         elif message != self._trouble:
@@ -143,6 +144,7 @@ class LoopObserver:
 
     def waiting_for_schema(self, reason: str | None) -> None:
         """Why records wait for the schemas of their writers; None: none does any more."""
+        self._metrics.holding(reason is not None, loop=self._name, reason="registry")
         if reason is None:
             self._log.info("schemas fetched again", loop=self._name)
         else:
@@ -206,7 +208,7 @@ class DelivererObserver(LoopObserver):
 
     def holding(self, message: str | None) -> None:
         """The target is switched off, or it is not any more (None)."""
-        self._metrics.holding(message is not None)
+        self._metrics.holding(message is not None, loop=self._name, reason="target")
         if message is not None:
             self._held, self._held_since = message, self._monotonic()
             self._log.warning("holding", reason=f"target switched off: {message}")

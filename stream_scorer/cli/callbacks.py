@@ -15,7 +15,7 @@ from stream_scorer.kafka.start import delivery_start, planning_start, write_star
 from stream_scorer.kafka.topics import check_topics, existing_topics
 from stream_scorer.settings import load_settings
 from stream_scorer.targets.building import build_target
-from stream_scorer.telemetry import configure_logging
+from stream_scorer.telemetry.logs import configure_logging
 
 
 def callbacks(
@@ -32,7 +32,6 @@ def callbacks(
 ) -> None:
     """Tell the campaign manager about high scores until SIGTERM or Ctrl-C. A second signal ends at once."""
     settings = load_settings(config, flags={"kafka.start_from": start} if start is not None else None)
-    settings.require_supported()
     check_properties(settings)
     configure_logging()
     log = structlog.get_logger("stream_scorer")

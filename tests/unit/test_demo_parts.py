@@ -21,7 +21,7 @@ from stream_scorer.local.demo.outcomes import check_outcomes
 from stream_scorer.local.demo.progress import ProgressView
 from stream_scorer.local.demo.services import Stage
 from stream_scorer.local.demo.watching import Snapshot, read_metrics
-from stream_scorer.telemetry import PrometheusMetrics
+from stream_scorer.telemetry.scoring import PrometheusMetrics
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import typer
-from prometheus_client.parser import text_string_to_metric_families
 
 from stream_scorer.cli import app
 from stream_scorer.core.events import Reason, ReviewReason
 from stream_scorer.core.feature_rules import Feature
 from stream_scorer.settings import Settings, load_settings
 from stream_scorer.settings.catalogue import SECTIONS
-from stream_scorer.telemetry import Metrics, PrometheusMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -198,7 +196,6 @@ def test_the_minimal_file(tmp_path: Path) -> None:
     environ = {"STREAM_SCORER_GENESYS__CLIENT_SECRET_FILE": str(secret), "STREAM_SCORER_KAFKA__INSTANCE_ID": "x"}
     settings = load_settings(EXAMPLES / "minimal.toml", environ=environ)
     settings.require_api()
-    settings.require_supported()
     assert settings.warnings == ()
     assert settings.genesys.client_secret is not None
     assert settings.genesys.client_secret.get_secret_value() == "hidden"
@@ -235,7 +232,7 @@ def test_toml_and_environment_in_operations_go_together(tmp_path: Path) -> None:
     }
 
 
-# --- reasons and metrics
+# --- reasons
 
 
 def test_every_reason_is_in_the_contract_in_its_order() -> None:
@@ -245,39 +242,6 @@ def test_every_reason_is_in_the_contract_in_its_order() -> None:
     text = (DOCS / "contract.md").read_text()
     review = text.split("**Review.**", 1)[1].split("\n\n", 1)[0]
     assert re.findall(r"`(\w+)`", review) == [reason.value for reason in ReviewReason]
-
-
-def _instruments() -> Iterator[str]:
-    metrics = Metrics()
-    yield from (part.name for part in vars(metrics).values() if hasattr(part, "name") and hasattr(part, "unit"))
-    metrics.close()
-
-
-def test_the_table_of_metrics_is_the_instruments() -> None:
-    metrics = PrometheusMetrics()
-    metrics.consumed(1)
-    metrics.sent(1)
-    metrics.contacts(1, outcome="scored")
-    metrics.reasked(1)
-    metrics.unknown_results(1)
-    metrics.http_request(0.1, status=200)
-    metrics.transaction(outcome="committed")
-    metrics.holding("api", for_s=1.0, next_probe_s=1.0)
-    metrics.probe(outcome="failed")
-    metrics.waited(1.0, reason="own_quota")
-    metrics.in_flight(1)
-    metrics.uncommitted(1)
-    metrics.quota(remaining=1, allowed=1, wait_s=0.0, exhausted_in_s=1.0)
-    found = {}
-    for family in text_string_to_metric_families(metrics.exposition().decode()):
-        if family.name != "target":
-            found[family.name + ("_total" if family.type == "counter" else "")] = family.type
-    metrics.close()
-    table = [[cell.strip("`") for cell in row] for row in rows(DOCS / "operations.md", "### Metrics")]
-    assert {name for name, *_ in table} == set(_instruments())
-    assert {prometheus: kind for _, prometheus, kind, _ in table} == {
-        name: kind for name, kind in found.items() if name != "target_info"
-    }
 
 
 # --- code

@@ -16,7 +16,7 @@ from stream_scorer.genesys.quota import Quota
 from stream_scorer.scoring.holding import Cause, Holding
 from stream_scorer.scoring.observing import Observer
 from stream_scorer.scoring.waiting import Wait
-from stream_scorer.telemetry import PrometheusMetrics
+from stream_scorer.telemetry.scoring import PrometheusMetrics
 
 BEGAN_MS = 1_893_456_000_400  # 2030-01-01T00:00:00.4Z
 DOWN = "the API answered with status 503"
@@ -134,14 +134,14 @@ def test_metrics_of_a_hold(scene: Scene) -> None:
 def test_a_broken_contract_has_its_own_label(scene: Scene) -> None:
     scene.holding.begin("the API refuses every contact: HTTP 400", scene.now, broken_contract=True)
     assert scene.sample('stream_scorer_holding{reason="contract"}') == 1
-    assert scene.sample('stream_scorer_holding{reason="api"}') is None
+    assert scene.sample('stream_scorer_holding{reason="api"}') == 0
 
 
 def test_a_pause_says_when_the_next_request_may_go(scene: Scene) -> None:
     scene.holding.pause(Cause.BUDGET, "budget", scene.now, scene.now + 40.0)
     scene.pass_s(4.0)
     assert scene.observe.why_not_ready() is None
-    assert scene.sample('stream_scorer_holding{reason="budget"}') is None
+    assert scene.sample('stream_scorer_holding{reason="budget"}') == 0
     scene.now += 1.0
     scene.holding.pause(Cause.BUDGET, "budget", scene.now, 1_040.0)
     scene.pass_s(5.0)

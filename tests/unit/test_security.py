@@ -20,7 +20,7 @@ from stream_scorer.admin import AdminServer
 from stream_scorer.genesys import wire
 from stream_scorer.genesys.redacting import Redactor
 from stream_scorer.settings import Settings
-from stream_scorer.telemetry import configure_logging
+from stream_scorer.telemetry.logs import configure_logging
 
 REPOSITORY = Path(__file__).parents[2]
 PACKAGE = REPOSITORY / "stream_scorer"

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 import structlog
 
-from stream_scorer.telemetry import Metrics, PrometheusMetrics, configure_logging
+from stream_scorer.telemetry.logs import configure_logging
+from stream_scorer.telemetry.scoring import Metrics, PrometheusMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -115,9 +116,12 @@ def test_every_metric_comes_out_under_its_name() -> None:
     metrics.probe(outcome="failed")
     metrics.probe(outcome="recovered")
     found = samples(metrics)
-    kafka = 'messaging_system="kafka"'
-    assert found[f'messaging_client_consumed_messages_total{{messaging_operation_name="poll",{kafka}}}'] == 7
-    assert found[f'messaging_client_sent_messages_total{{messaging_operation_name="send",{kafka}}}'] == 4
+    poll, send = (
+        f'{{messaging_operation_name="{name}",messaging_operation_type="{kind}",messaging_system="kafka"}}'
+        for name, kind in (("poll", "receive"), ("send", "send"))
+    )
+    assert found[f"messaging_client_consumed_messages_total{poll}"] == 7
+    assert found[f"messaging_client_sent_messages_total{send}"] == 4
     assert found['stream_scorer_contacts_total{outcome="scored",reason=""}'] == 3
     assert found['stream_scorer_contacts_total{outcome="rejected",reason="wrong_type"}'] == 1
     assert found["stream_scorer_contacts_reasked_total"] == 2
@@ -161,7 +165,7 @@ def test_causes_hold_one_beside_the_other() -> None:
 def test_two_services_in_one_process_do_not_mix() -> None:
     first, second = PrometheusMetrics(), PrometheusMetrics()
     first.consumed(1)
-    assert not any("consumed" in name for name in samples(second))
+    assert [value for name, value in samples(second).items() if "consumed" in name] == [0]
     first.close()
     second.close()
 

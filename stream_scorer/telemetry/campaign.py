@@ -1,25 +1,21 @@
-"""The metrics of the campaign worker: OpenTelemetry's, read by Prometheus, as in `stream_scorer.telemetry`."""
+"""The metrics of the campaign worker. Every method takes a sum or a state, but `CampaignMetrics.attempt`."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from opentelemetry.exporter.prometheus import PrometheusMetricReader
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.resources import OTELResourceDetector, Resource
-from prometheus_client import CollectorRegistry, generate_latest
-
-from stream_scorer import __version__
+from stream_scorer.telemetry.exporting import Meters, Scrape, otlp_readers
+from stream_scorer.telemetry.messaging import SECONDS, MessagingMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from opentelemetry.sdk.metrics.export import MetricReader
 
-_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 30)
+_LOOPS: Final = ("planner", "deliverer")
 
 
-class CampaignMetrics:
+class CampaignMetrics(MessagingMetrics):
     """Counters and gauges of planner and deliverer. Every method takes a sum, but `attempt`.
 
     Args:
@@ -27,15 +23,9 @@ class CampaignMetrics:
     """
 
     def __init__(self, readers: Sequence[MetricReader] = ()) -> None:
-        # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win over the name given here.
-        named = Resource({"service.name": "stream-scorer-callbacks", "service.version": __version__})
-        resource = named.merge(OTELResourceDetector().detect())
-        self._provider = MeterProvider(metric_readers=readers, resource=resource, shutdown_on_exit=False)
-        meter = self._provider.get_meter("stream_scorer.campaign", __version__)
-        self._consumed = meter.create_counter(
-            "messaging.client.consumed.messages", "{message}", "Records read; `loop` is planner or deliverer."
-        )
-        self._transactions = meter.create_counter("stream_scorer.transactions", "{transaction}", "Kafka transactions.")
+        self._meters = Meters("stream-scorer-callbacks", "stream_scorer.campaign", readers)
+        meter = self._meters.meter
+        super().__init__(meter, loops=_LOOPS)
         self._planned = meter.create_counter("stream_scorer.callbacks.planned", "{callback}", "Callbacks planned.")
         self._contacts = meter.create_counter(
             "stream_scorer.callbacks.contacts", "{contact}", "Contacts in callbacks planned."
@@ -55,7 +45,7 @@ class CampaignMetrics:
             "http.client.request.duration",
             "s",
             "Duration of attempts to deliver a callback.",
-            explicit_bucket_boundaries_advisory=_SECONDS,
+            explicit_bucket_boundaries_advisory=SECONDS,
         )
         self._in_flight = meter.create_gauge(
             "stream_scorer.callbacks.in_flight", "{request}", "Requests at the campaign manager now."
@@ -69,17 +59,23 @@ class CampaignMetrics:
             "stream_scorer.callbacks.uncommitted", "{callback}", "Callbacks read and not yet committed."
         )
         self._holding = meter.create_gauge(
-            "stream_scorer.callbacks.holding", "1", "1 while the target is switched off."
+            "stream_scorer.callbacks.holding", "1", "1 while nothing goes on; `reason`: target, kafka or registry."
         )
+        self._begin()
 
-    def consumed(self, records: int, *, loop: str) -> None:
-        """Records read."""
-        attributes = {"messaging.system": "kafka", "messaging.operation.name": "poll", "loop": loop}
-        self._consumed.add(records, attributes)
-
-    def transaction(self, *, loop: str, outcome: str) -> None:
-        """One transaction: ``committed``, ``refused`` (a record, by the broker) or ``failed``."""
-        self._transactions.add(1, {"loop": loop, "outcome": outcome})
+    def _begin(self) -> None:
+        """What has not happened yet is 0, not absent."""
+        for counter in (self._planned, self._contacts):
+            counter.add(0)
+        for outcome in ("delivered", "refused", "gave_up", "expired"):
+            self._finished.add(0, {"outcome": outcome})
+        self._postponed.add(0, {"tier": 1, "reason": "retry"})
+        self._unusable.add(0, {"reason": "undecodable"})
+        for gauge in (self._in_flight, self._uncommitted):
+            gauge.set(0)
+        for loop in _LOOPS:
+            for reason in ("target", "kafka", "registry") if loop == "deliverer" else ("kafka", "registry"):
+                self.holding(False, loop=loop, reason=reason)
 
     def planned(self, callbacks: int, contacts: int) -> None:
         """Callbacks that are planned for good, and the contacts in them."""
@@ -118,22 +114,22 @@ class CampaignMetrics:
         """Callbacks read and not yet committed."""
         self._uncommitted.set(callbacks)
 
-    def holding(self, held: bool) -> None:
-        """Whether the target is switched off."""
-        self._holding.set(int(held))
+    def holding(self, held: bool, *, loop: str, reason: str) -> None:
+        """Whether a loop goes on with nothing: for ``target``, ``kafka`` or ``registry``."""
+        self._holding.set(int(held), {"loop": loop, "reason": reason})
 
     def close(self) -> None:
         """Give the readers a last chance and let them go."""
-        self._provider.shutdown()
+        self._meters.close()
 
 
 class PrometheusCampaignMetrics(CampaignMetrics):
-    """Metrics that can be scraped, in a registry of their own."""
+    """Metrics that can be scraped, and are sent by OTLP where the standard variables ask for it."""
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        super().__init__([PrometheusMetricReader(registry=self._registry)])
+        self._scrape = Scrape()
+        super().__init__([self._scrape.reader, *otlp_readers()])
 
     def exposition(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
-        return generate_latest(self._registry)
+        return self._scrape.exposition()

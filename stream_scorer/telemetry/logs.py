@@ -1,0 +1,86 @@
+"""Logs: one line an event, JSON or text, with nothing secret in it."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Final, TextIO
+
+import structlog
+
+if TYPE_CHECKING:
+    from structlog.typing import EventDict, Processor, WrappedLogger
+
+REDACTED: Final = "***"
+_SECRET_WORDS: Final = re.compile(
+    r"secret|password|passwd|token|authorization|credential|api_?key|private_?key", re.IGNORECASE
+)
+
+
+def configure_logging(*, json: bool | None = None, level: int = logging.INFO, stream: TextIO | None = None) -> None:
+    """Send all logs of the process, ours and the libraries', as one line each to ``stream``.
+
+    Args:
+        json: one JSON object a line, or text for people; None: text if ``stream`` is a terminal.
+        level: the least level that is written, as in `logging`.
+        stream: where to; None: standard error, since standard output belongs to the results of commands.
+    """
+    stream = sys.stderr if stream is None else stream
+    as_json = not stream.isatty() if json is None else json
+    # ISO 8601, UTC; the event's own fields stay what they are.
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        redact,
+    ]
+    # Plain tracebacks in both: structured and rich ones print local variables, and with them secrets.
+    last: list[Processor] = (
+        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        if as_json
+        else [
+            structlog.dev.ConsoleRenderer(
+                colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback, pad_event_to=0
+            )
+        ]
+    )
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    # urllib3 tells of every connection that it makes anew; the client tells of those that matter.
+    logging.getLogger("urllib3").setLevel(max(level, logging.ERROR))
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+
+
+def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Hide the values of all fields whose name says that they are secret, in nested mappings and lists too."""
+    return {key: _redacted(key, value) for key, value in event.items()}
+
+
+def _redacted(key: str, value: Any) -> Any:
+    if _SECRET_WORDS.search(key):
+        return value if value is None or isinstance(value, bool) else REDACTED
+    if isinstance(value, dict):
+        return {name: _redacted(str(name), item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_redacted("", item) for item in value]
+    return value

@@ -1,0 +1,194 @@
+"""The metrics of the scoring worker. Every method takes a sum or a state: none is called once a contact."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from stream_scorer.telemetry.exporting import Meters, Scrape, otlp_readers
+from stream_scorer.telemetry.messaging import SECONDS, MessagingMetrics
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from opentelemetry.sdk.metrics.export import MetricReader
+
+_FILL: Final = (1, 5, 10, 25, 50, 100, 200, 400, 600, 800, 999)
+_CAUSES: Final = ("api", "contract", "quota", "budget", "kafka", "registry")
+
+
+class Metrics(MessagingMetrics):
+    """The scoring worker's instruments.
+
+    Args:
+        readers: what takes the metrics out; none: they go nowhere, which is what most tests want.
+        api_url: of the scoring API, for ``server.address`` and ``server.port``.
+    """
+
+    def __init__(self, readers: Sequence[MetricReader] = (), *, api_url: str = "") -> None:
+        self._meters = Meters("stream-scorer", "stream_scorer", readers)
+        meter = self._meters.meter
+        super().__init__(meter)
+        self._server = _server(api_url)
+        self._request_duration = meter.create_histogram(
+            "http.client.request.duration",
+            "s",
+            "Duration of requests to the scoring API, each attempt on its own.",
+            explicit_bucket_boundaries_advisory=SECONDS,
+        )
+        self._contacts = meter.create_counter(
+            "stream_scorer.contacts", "{contact}", "Contacts with a committed outcome: scored, review or rejected."
+        )
+        self._reasked = meter.create_counter(
+            "stream_scorer.contacts.reasked",
+            "{contact}",
+            "Contacts asked about again: unanswered, or their answer lost.",
+        )
+        self._unknown_results = meter.create_counter(
+            "stream_scorer.results.unknown", "{result}", "Results about contacts that nobody asked about; ignored."
+        )
+        self._batch_fill = meter.create_histogram(
+            "stream_scorer.request.contacts",
+            "{contact}",
+            "Contacts a request asks about: how full batches are.",
+            explicit_bucket_boundaries_advisory=_FILL,
+        )
+        self._chain = meter.create_gauge(
+            "stream_scorer.audit.chain.length", "{event}", "Audit events in this worker's present hash chain."
+        )
+        self._in_flight = meter.create_gauge(
+            "stream_scorer.requests.in_flight", "{request}", "Requests at the API now."
+        )
+        self._uncommitted = meter.create_gauge(
+            "stream_scorer.contacts.uncommitted", "{contact}", "Contacts read and not yet committed."
+        )
+        self._quota_remaining = meter.create_gauge(
+            "stream_scorer.quota.remaining", "{request}", "Requests that the quota still allows in this window."
+        )
+        self._quota_allowed = meter.create_gauge(
+            "stream_scorer.quota.allowed", "{request}", "Requests a minute: our own limit or the API's, the lower one."
+        )
+        self._quota_exhaustion = meter.create_gauge(
+            "stream_scorer.quota.time_to_exhaustion",
+            "s",
+            "Until the quota is used up at the pace of the last 10 s; a minute where it is not before it starts anew.",
+        )
+        self._quota_wait = meter.create_gauge(
+            "stream_scorer.quota.wait", "s", "Until the quota allows the next request; 0 while it does."
+        )
+        self._waited = meter.create_counter(
+            "stream_scorer.requests.waited", "s", "Time in which a request was kept back; `reason` says by what."
+        )
+        self._holding = meter.create_gauge("stream_scorer.holding", "1", "1 while nothing is asked; `reason` says why.")
+        self._holding_duration = meter.create_gauge(
+            "stream_scorer.holding.duration", "s", "Since the present hold began; 0 without one."
+        )
+        self._holding_next_probe = meter.create_gauge(
+            "stream_scorer.holding.next_probe", "s", "Until the next probe, or the next request, is due in this hold."
+        )
+        self._probes = meter.create_counter(
+            "stream_scorer.probes", "{probe}", "Probes answered in holds; `outcome`: recovered or failed."
+        )
+        self._begin()
+
+    def _begin(self) -> None:
+        """What has not happened yet is 0, not absent."""
+        for outcome in ("scored", "review", "rejected"):
+            self._contacts.add(0, {"outcome": outcome, "reason": ""})
+        for counter in (self._reasked, self._unknown_results):
+            counter.add(0)
+        for outcome in ("recovered", "failed"):
+            self._probes.add(0, {"outcome": outcome})
+        for cause in _CAUSES:
+            self.holding_ended(cause)
+        for gauge in (self._in_flight, self._uncommitted, self._chain):
+            gauge.set(0)
+
+    def contacts(self, amount: int, *, outcome: str, reason: str = "") -> None:
+        """Contacts whose outcome is committed; ``outcome``: scored, review or rejected."""
+        self._contacts.add(amount, {"outcome": outcome, "reason": reason})
+
+    def reasked(self, amount: int) -> None:
+        """Contacts that are asked about again, and paid for again."""
+        self._reasked.add(amount)
+
+    def unknown_results(self, amount: int) -> None:
+        """Results about contacts that nobody asked about."""
+        self._unknown_results.add(amount)
+
+    def http_request(self, duration_s: float, *, status: int | None = None, error: str | None = None) -> None:
+        """One attempt against the scoring API: its duration, its status if there was one, what kind of failure."""
+        attributes: dict[str, str | int] = {"http.request.method": "POST", **self._server}
+        if status is not None:
+            attributes["http.response.status_code"] = status
+        if error is not None:
+            attributes["error.type"] = error
+        self._request_duration.record(duration_s, attributes)
+
+    def holding(self, cause: str, *, for_s: float, next_probe_s: float) -> None:
+        """How a hold of this cause stands: seconds since it began, seconds until its next probe."""
+        self._hold(cause, holding=1, for_s=for_s, next_probe_s=next_probe_s)
+
+    def holding_ended(self, cause: str) -> None:
+        """No hold of this cause any more."""
+        self._hold(cause, holding=0, for_s=0.0, next_probe_s=0.0)
+
+    def _hold(self, cause: str, *, holding: int, for_s: float, next_probe_s: float) -> None:
+        labels = {"reason": cause}
+        self._holding.set(holding, labels)
+        self._holding_duration.set(for_s, labels)
+        self._holding_next_probe.set(next_probe_s, labels)
+
+    def probe(self, *, outcome: str) -> None:
+        """A probe came to this: ``recovered`` or ``failed``."""
+        self._probes.add(1, {"outcome": outcome})
+
+    def batch(self, contacts: int) -> None:
+        """A request asks about so many contacts, for the first time."""
+        self._batch_fill.record(contacts)
+
+    def chain(self, length: int) -> None:
+        """So many audit events are in the present chain."""
+        self._chain.set(length)
+
+    def waited(self, seconds: float, *, reason: str) -> None:
+        """So long a request was kept back for this reason (`stream_scorer.scoring.waiting`)."""
+        self._waited.add(seconds, {"reason": reason})
+
+    def in_flight(self, requests: int) -> None:
+        """Requests at the API now."""
+        self._in_flight.set(requests)
+
+    def uncommitted(self, contacts: int) -> None:
+        """Contacts read and not yet committed."""
+        self._uncommitted.set(contacts)
+
+    def quota(self, *, remaining: int, allowed: int, wait_s: float, exhausted_in_s: float) -> None:
+        """How the quota stands (`stream_scorer.genesys.quota`)."""
+        self._quota_remaining.set(remaining)
+        self._quota_allowed.set(allowed)
+        self._quota_wait.set(wait_s)
+        self._quota_exhaustion.set(exhausted_in_s)
+
+    def close(self) -> None:
+        """Give the readers a last chance and let them go."""
+        self._meters.close()
+
+
+class PrometheusMetrics(Metrics):
+    """Metrics that can be scraped, and are sent by OTLP where the standard variables ask for it."""
+
+    def __init__(self, *, api_url: str = "") -> None:
+        self._scrape = Scrape()
+        super().__init__([self._scrape.reader, *otlp_readers()], api_url=api_url)
+
+    def exposition(self) -> bytes:
+        """Return all metrics in Prometheus' text format."""
+        return self._scrape.exposition()
+
+
+def _server(url: str) -> dict[str, str | int]:
+    parts = urlsplit(url)
+    if parts.hostname is None:
+        return {}
+    return {"server.address": parts.hostname, "server.port": parts.port or (443 if parts.scheme == "https" else 80)}
