@@ -23,7 +23,7 @@ from stream_scorer.core.resolving import unreadable
 from stream_scorer.errors import SettingsError, StreamScorerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 CONFLUENT_MARKER: Final = 0
 CONFLUENT_HEADER_BYTES: Final = 5
@@ -49,9 +49,10 @@ class WriterUnknownError(StreamScorerError):
 class ConfluentCodec(Codec):
     """A codec for a topic whose schemas are in a registry."""
 
-    __slots__ = ("_kept", "_single", "_writer_of")
+    __slots__ = ("_kept", "_reads", "_single", "_writer_of")
 
     _kept: dict[int, _Known | str]
+    _reads: Mapping[str, Any]
     _single: bytes
     _writer_of: Callable[[int], Mapping[str, Any]]
 
@@ -60,6 +61,7 @@ class ConfluentCodec(Codec):
         cls,
         schema: Mapping[str, Any],
         writer_of: Callable[[int], Mapping[str, Any]],
+        writer_schemas: Iterable[Mapping[str, Any]] = (),
         *,
         schema_id: int | None = None,
         max_bytes: int = DEFAULT_MAX_BYTES,
@@ -70,6 +72,7 @@ class ConfluentCodec(Codec):
             schema: what values are encoded with, and resolved to when decoded.
             writer_of: gives the schema behind an id; raises `WriterUnknownError` while that is to be fetched, and
                 `UndecodableError` where there is none.
+            writer_schemas: further schemas that values in single-object encoding may have been written with.
             schema_id: the id of ``schema``; without one the codec only reads.
             max_bytes: a longer value is refused unread.
 
@@ -77,8 +80,10 @@ class ConfluentCodec(Codec):
             SettingsError: the schema would let a few bytes grow without limit.
         """
         single = single_object_header(schema)
-        codec = cls(schema, single, {single: schema}, max_bytes)
+        writers = {single_object_header(writer): writer for writer in writer_schemas} | {single: schema}
+        codec = cls(schema, single, writers, max_bytes)
         codec._single = single
+        codec._reads = schema
         codec._kept = {}
         codec._writer_of = writer_of
         if schema_id is not None:
@@ -129,7 +134,7 @@ class ConfluentCodec(Codec):
             known = self.known_as(schema)
         except SettingsError as error:
             return f"which cannot be read safely: {error}"
-        if problems := unreadable(self.schema, schema):
+        if problems := unreadable(self._reads, schema):
             return f"which cannot be read as {self.name}: {'; '.join(problems[:_MOST_REASONS])}"
         return known
 

@@ -70,6 +70,9 @@ class _Comparison:
                 self._every(at, f"is written as {_shown(writer)} and read as {_shown(reader)}")
         elif kind in _NAMED and not _same_name(reader, writer):
             self._every(at, f"is a {_shown(writer)}, not a {_shown(reader)}")
+        elif (written := _logical(writer)) and (read := _logical(reader)) and written != read:
+            # The number would be read as it stands: microseconds for milliseconds, say.
+            self._every(at, f"is written as {written} and read as {read}")
         else:
             self._inside(kind, reader, writer, at)
 
@@ -143,6 +146,10 @@ def _meant(schema: Any, types: Mapping[str, Any]) -> Any:
 
 def _kind(schema: Any) -> str:
     return str(schema["type"]) if isinstance(schema, dict) else str(schema)
+
+
+def _logical(schema: Any) -> str:
+    return str(schema.get("logicalType", "")) if isinstance(schema, dict) else ""
 
 
 def _same_name(reader: Mapping[str, Any], writer: Mapping[str, Any]) -> bool:

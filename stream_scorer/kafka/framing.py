@@ -12,7 +12,7 @@ from stream_scorer.core.avro import DEFAULT_MAX_BYTES, Codec, UndecodableError
 from stream_scorer.core.confluent import ConfluentCodec
 from stream_scorer.errors import RegistryRefused
 from stream_scorer.kafka.writer_lookup import WriterLookup, Writers
-from stream_scorer.schema_files import SchemaFile, load_schema
+from stream_scorer.schema_files import SchemaFile, load_schema, released_schemas
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -62,7 +62,7 @@ class SingleObjectFraming:
 
     def reader(self, schema: SchemaFile, *, max_bytes: int = DEFAULT_MAX_BYTES) -> Codec:
         """A codec that decodes."""
-        return Codec.single_object(load_schema(schema), max_bytes=max_bytes)
+        return Codec.single_object(load_schema(schema), released_schemas(schema).values(), max_bytes=max_bytes)
 
     def writer(self, schema: SchemaFile, _topics: Sequence[str], *, max_bytes: int = DEFAULT_MAX_BYTES) -> Codec:
         """A codec that encodes; the bytes are the same on every topic."""
@@ -99,7 +99,9 @@ class ConfluentFraming:
 
     def reader(self, schema: SchemaFile, *, max_bytes: int = DEFAULT_MAX_BYTES) -> Codec:
         """A codec that only decodes."""
-        return ConfluentCodec.confluent(load_schema(schema), self._writer_of, max_bytes=max_bytes)
+        return ConfluentCodec.confluent(
+            load_schema(schema), self._writer_of, released_schemas(schema).values(), max_bytes=max_bytes
+        )
 
     def writer(self, schema: SchemaFile, topics: Sequence[str], *, max_bytes: int = DEFAULT_MAX_BYTES) -> Codec:
         """A codec for these topics, under each of whose subjects the schema is registered.

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _MOST_WANTED: Final = 1_000
 _KEPT: Final = 1_000
+# An answer that somebody has just gone by is not forgotten, however many others come: the value is read by it next.
+_IN_USE_S: Final = 60.0
 _ASKS: Final = 4
 _ASK_AGAIN_S: Final = 1.5
 _RETRY_S: Final = 1.0
@@ -72,7 +74,9 @@ class WriterLookup:
         self._ask_again_s = ask_again_s
         self._retry_s = retry_s
         self._lock = threading.Lock()
+        # The one that was gone by last stands last.
         self._answers: OrderedDict[int, _Answer] = OrderedDict()
+        self._used_at: dict[int, float] = {}
         self._wanted: dict[int, str] = {}
         self._new: queue.Queue[int | None] = queue.Queue()
         self._thread: threading.Thread | None = None
@@ -129,8 +133,12 @@ class WriterLookup:
     # --- any thread
 
     def _is_answered(self, schema_id: int) -> bool:
-        answer = self._answers.get(schema_id)
-        return answer is not None and answer.until >= self._clock()
+        answer, now = self._answers.get(schema_id), self._clock()
+        if answer is None or answer.until < now:
+            return False
+        self._used_at[schema_id] = now
+        self._answers.move_to_end(schema_id)
+        return True
 
     # --- the lookup's thread
 
@@ -189,6 +197,10 @@ class WriterLookup:
         with self._lock:
             self._answers[schema_id] = answer
             self._answers.move_to_end(schema_id)
+            self._used_at[schema_id] = self._clock()
             while len(self._answers) > _KEPT:
-                self._answers.popitem(last=False)
+                oldest = next(iter(self._answers))
+                if self._used_at[oldest] > self._clock() - _IN_USE_S:
+                    break
+                del self._answers[oldest], self._used_at[oldest]
             self._wanted.pop(schema_id, None)

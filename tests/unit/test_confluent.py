@@ -77,6 +77,14 @@ def test_older_and_newer_writers_and_single_objects_are_read_beside_each_other()
     assert registry.asked == [OLD, NEW, OURS]
 
 
+def test_a_release_is_read_without_a_registry_too() -> None:
+    older = Codec.single_object(OLDER).encode(CONTACT)
+    with pytest.raises(UndecodableError, match="unknown schema"):
+        codec().decode(older)
+    reader = ConfluentCodec.confluent(FEATURES, Registry(), [OLDER])
+    assert reader.decode(older) == {**CONTACT, "campaign_id": None, "model_version": None}
+
+
 def test_the_short_cut_is_taken_for_our_own_schema_only() -> None:
     reader = codec(Registry(_3=OLDER, _7=FEATURES))
     own, single = written(FEATURES, OURS, CONTACT), Codec.single_object(FEATURES).encode(CONTACT)
@@ -104,6 +112,11 @@ def test_an_unknown_id_is_waited_for_and_asked_for_again() -> None:
 def recursive() -> dict[str, Any]:
     node = {"type": "record", "name": "Node", "fields": [{"name": "next", "type": ["null", "Node"]}]}
     return with_fields(*FEATURES["fields"], {"name": "node", "type": node})
+
+
+def in_microseconds() -> dict[str, Any]:
+    written = {"name": "occurred_at", "type": {"type": "long", "logicalType": "timestamp-micros"}}
+    return with_fields(*(written if one["name"] == "occurred_at" else one for one in FEATURES["fields"]))
 
 
 def doubling(times: int) -> dict[str, Any]:
@@ -141,6 +154,7 @@ FREE = {"type": "record", "name": "Free", "fields": [{"name": f"n{n}", "type": "
         ({}, "no valid Avro schema"),
         ({**FEATURES, "name": "Other"}, "is a record Other, not a record ContactFeatures"),
         (load_schema(SchemaFile.CONTACT_SCORE), "is a record ContactScore, not"),
+        (in_microseconds(), "occurred_at is written as timestamp-micros and read as timestamp-millis"),
         (with_fields(*FEATURES["fields"][1:]), "event_id is missing and has no default"),
         (with_fields({"name": "event_id", "type": "long"}, *FEATURES["fields"][1:]), "written as long and read as str"),
         ({"type": "array", "items": "string"}, ""),

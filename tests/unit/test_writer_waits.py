@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -134,17 +135,37 @@ class TestLookup:
             lookup.writer(17)
         assert registry.asked == [17]
 
-    def test_memory_is_bounded_however_many_ids_there_are(self, registry: Registry, lookup: WriterLookup) -> None:
+    def test_what_was_just_gone_by_is_kept_until_it_is_read(self, registry: Registry) -> None:
+        clock = Clock()
+        lookup = WriterLookup(registry, clock=clock, ask_again_s=0.0, retry_s=0.0)
+        first: list[int] = []
+        for batch in range(3):
+            ids = range(batch * 600, batch * 600 + 600)
+            for schema_id in ids:
+                lookup.want(schema_id)
+            wait_until(lambda: not lookup._wanted, lambda: "all answers")
+            assert all(lookup.is_answered(schema_id) for schema_id in (ids if not batch else first))
+            first = first or list(ids)
+        for schema_id in first:
+            with suppress(UndecodableError):
+                lookup.writer(schema_id)
+        lookup.close()
+
+    def test_memory_is_bounded_however_many_ids_there_are(self, registry: Registry) -> None:
+        clock = Clock()
+        lookup = WriterLookup(registry, clock=clock, ask_again_s=0.0, retry_s=0.0)
         registry.may_answer.clear()
         for schema_id in range(5_000):
             lookup.want(schema_id)
         assert len(lookup._wanted) == 1_000
         registry.may_answer.set()
         wait_until(lambda: not lookup._wanted, lambda: "all answers")
+        clock.late_s += 61
         for schema_id in range(5_000, 5_500):
             lookup.want(schema_id)
         wait_until(lambda: not lookup._wanted, lambda: "all answers")
-        assert len(lookup._answers) == 1_000
+        assert len(lookup._answers) == len(lookup._used_at) == 1_000
+        lookup.close()
 
 
 class Reader:
