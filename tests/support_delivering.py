@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from stream_scorer.kafka.sink import OutRecord, Publication
     from stream_scorer.kafka.source import Owner
+    from stream_scorer.kafka.writer_waits import Lookup
 
 CALLBACKS = Codec.single_object(load_schema(SchemaFile.CAMPAIGN_CALLBACK))
 RECEIPTS = Codec.single_object(load_schema(SchemaFile.CALLBACK_RECEIPT))
@@ -181,6 +182,7 @@ class FakeSource:
         for place in places:
             self._at[place] = self._world.committed.get(place, 0)
             self._owner.owned(place, start_offset=0, next_offset=self._at[place])
+        self._owner.settled()
 
     def lose(self, places: Iterable[Partition]) -> None:
         assert self._owner is not None
@@ -231,6 +233,9 @@ class FakeSource:
 
     def committed(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         return {p: self._world.committed[p] for p in partitions if p in self._world.committed}
+
+    def ends(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        return {partition: len(self._world.logs[partition]) for partition in partitions}
 
     def close(self) -> None:
         self.revoke(list(self._at))
@@ -326,10 +331,17 @@ class Log:
 
 
 class Bench:
-    """One life of a deliverer."""
+    """One life of a deliverer; ``codec`` reads callbacks, ``lookup`` knows the schemas of their writers."""
 
     def __init__(
-        self, world: World, *, slots: int = 8, max_per_minute: int | None = None, max_uncommitted: int = 1_000
+        self,
+        world: World,
+        *,
+        slots: int = 8,
+        max_per_minute: int | None = None,
+        max_uncommitted: int = 1_000,
+        codec: Codec = CALLBACKS,
+        lookup: Lookup | None = None,
     ) -> None:
         self.world = world
         self.places = [Partition(topic, n) for topic in ("callbacks", *TIERS) for n in range(PARTITIONS)]
@@ -373,9 +385,11 @@ class Bench:
         self.rounds = 0
         self.deliverer = Deliverer(
             source=source,
-            waits=WriterWaits(source, self.ledger, SingleObjectFraming().lookup, lambda _: None),
+            waits=WriterWaits(
+                source, self.ledger, lookup or SingleObjectFraming().lookup, self.observe.waiting_for_schema
+            ),
             ledger=self.ledger,
-            intake=CallbackIntake(CALLBACKS, {topic: n for n, topic in enumerate(TIERS, 1)}, rules),
+            intake=CallbackIntake(codec, {topic: n for n, topic in enumerate(TIERS, 1)}, rules),
             tiers=TierHeads(source),
             dispatcher=self.dispatcher,
             sender=sender,

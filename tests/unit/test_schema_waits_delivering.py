@@ -1,0 +1,114 @@
+"""Callbacks of unknown writers in the deliverer's own loop, beside everything else that holds a partition back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support_delivering import CALLBACKS, START_MS, Bench, World, callback, delivered, later
+
+from stream_scorer.core.callback_records import callback_value
+from stream_scorer.core.confluent import ConfluentCodec, WriterUnknownError, confluent_header
+from stream_scorer.core.events import Partition
+from stream_scorer.schema_files import SchemaFile, load_schema
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from stream_scorer.core.callbacks import Callback, DeliveryAnswer
+
+SCHEMA = load_schema(SchemaFile.CAMPAIGN_CALLBACK)
+KNOWN, UNKNOWN = 3, 17
+
+
+class Lookup:
+    """Knows one id from the start, and the other when it is told."""
+
+    def __init__(self) -> None:
+        self.known = {KNOWN}
+
+    def want(self, _: int) -> None:
+        """It is known when it is."""
+
+    def is_answered(self, schema_id: int) -> bool:
+        return schema_id in self.known
+
+    def why(self, schema_id: int) -> str:
+        return "" if schema_id in self.known else f"schema id {schema_id} cannot be fetched: no connection"
+
+    def writer(self, schema_id: int) -> Mapping[str, Any]:
+        if schema_id not in self.known:
+            raise WriterUnknownError(schema_id)
+        return SCHEMA
+
+
+def fill(world: World) -> set[str]:
+    """Partition 0 begins with known writers, then one is unknown; partition 1 has none that is; tier 1 has both."""
+    names = set()
+
+    def put(topic: str, number: int, name: str, schema_id: int, **changes: Any) -> None:
+        body = CALLBACKS.encode_body(callback_value(callback(name, **changes)))
+        world.write(topic, name.encode(), confluent_header(schema_id) + body, number=number)
+        names.add(name)
+
+    for n in range(30):
+        put("callbacks", 0, f"held-{n}", UNKNOWN if n == 5 else KNOWN)
+        put("callbacks", 1, f"free-{n}", KNOWN)
+    put("retry-1", 0, "tier-unknown", UNKNOWN, not_before_ms=START_MS + 5_000)
+    put("retry-1", 0, "tier-behind", KNOWN, not_before_ms=START_MS + 6_000)
+    put("retry-1", 1, "tier-free", KNOWN, not_before_ms=START_MS + 4_000)
+    return names
+
+
+@pytest.mark.parametrize("max_uncommitted", [4, 12, 1_000])
+def test_only_their_partitions_wait_and_nothing_is_lost_or_doubled(max_uncommitted: int) -> None:
+    def answer(world: World, one: Callback) -> DeliveryAnswer:
+        # Once only: what fails three times goes to a tier, and may come to stand behind one that waits.
+        fails = one.callback_id.endswith("7") and world.sent()[one.callback_id] == 1
+        return later() if fails else delivered()
+
+    world = World(answer)
+    names, lookup = fill(world), Lookup()
+    codec = ConfluentCodec.confluent(SCHEMA, lookup.writer)
+    bench = Bench(world, max_uncommitted=max_uncommitted, codec=codec, lookup=lookup)
+    free = {name for name in names if "free" in name} | {f"held-{n}" for n in range(5)}
+    before: list[tuple[set[str], str | None]] = []
+
+    def look() -> None:
+        if not before and free <= set(world.receipts()) and world.now > 1_010:
+            before.append((set(world.receipts()), bench.observe.why_not_ready()))
+            lookup.known.add(UNKNOWN)
+
+    bench.run(lambda: not world.waiting(), look)
+    [(done, reason)] = before
+    assert done == free
+    assert reason == "deliverer: registry: schema id 17 cannot be fetched: no connection"
+    assert bench.observe.why_not_ready() == "deliverer: draining"
+    assert set(world.outcomes()) == names
+    assert set(world.outcomes().values()) == {"DELIVERED"}
+
+
+def test_what_waits_is_left_to_the_next_one() -> None:
+    world = World(lambda _, __: delivered())
+    names, lookup = fill(world), Lookup()
+
+    def bench() -> Bench:
+        return Bench(world, codec=ConfluentCodec.confluent(SCHEMA, lookup.writer), lookup=lookup)
+
+    first = bench()
+    first.run(lambda: len(world.receipts()) >= 36 and world.now > 1_010)
+    assert world.committed[Partition("callbacks", 0)] == 5
+    assert world.committed.get(Partition("retry-1", 0), 0) == 0
+    second = bench()
+
+    def take_away_and_give_back() -> None:
+        if second.rounds == 20:
+            second.source.revoke([Partition("callbacks", 0), Partition("retry-1", 0)])
+        if second.rounds == 30:
+            second.source.assign([Partition("callbacks", 0), Partition("retry-1", 0)])
+        if second.rounds == 50:
+            lookup.known.add(UNKNOWN)
+
+    second.run(lambda: not world.waiting(), take_away_and_give_back)
+    assert set(world.outcomes()) == names
+    assert world.topic("rejected") == []
