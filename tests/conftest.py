@@ -5,6 +5,7 @@ import signal
 pytest_plugins = (
     "kafka_fixture",
     "registry_fixture",
+    "secured_fixture",
     "receiver_fixture",
     "simulator_fixture",
     "support_behaviour_table",

@@ -17,6 +17,7 @@ from stream_scorer.files import BadRow, ContactFile, FileFormat
 from stream_scorer.kafka.config import plain_producer_config, silent_logger
 from stream_scorer.kafka.framing import make_patient_framing
 from stream_scorer.kafka.loading import Loader
+from stream_scorer.kafka.rights import producing_rights
 from stream_scorer.kafka.topics import check_topics
 from stream_scorer.schema_files import SchemaFile
 from stream_scorer.settings import load_settings
@@ -44,7 +45,7 @@ def produce(
     types = {name: feature.type for name, feature in settings.model.features.items()}
     contacts = ContactFile(file, types, now_ms=time.time_ns() // 1_000_000, file_format=file_format)
     topic = settings.topics.features
-    check_topics(settings, [topic])
+    check_topics(settings, [topic], rights=producing_rights(settings))
     codec = make_patient_framing(settings).writer(SchemaFile.CONTACT_FEATURES, (topic,))
     producer = plain_producer_config(settings, logger=silent_logger())
     trace = producer_trace(settings)

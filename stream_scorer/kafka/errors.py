@@ -41,8 +41,10 @@ _UNAVAILABLE: Final = """
 
 _REFUSED: Final[Mapping[str, str]] = MappingProxyType(
     {
+        "check ssl.* and security.protocol in kafka.properties, and that the brokers' certificate bears the host"
+        " name in kafka.bootstrap_servers": "_SSL",
         "check kafka.properties (sasl.*, ssl.*) and the user's credentials": """
-            _AUTHENTICATION _SSL ILLEGAL_SASL_STATE SASL_AUTHENTICATION_FAILED SECURITY_DISABLED
+            _AUTHENTICATION ILLEGAL_SASL_STATE SASL_AUTHENTICATION_FAILED SECURITY_DISABLED
             UNSUPPORTED_SASL_MECHANISM DELEGATION_TOKEN_AUTHORIZATION_FAILED DELEGATION_TOKEN_AUTH_DISABLED
             DELEGATION_TOKEN_EXPIRED DELEGATION_TOKEN_NOT_FOUND DELEGATION_TOKEN_OWNER_MISMATCH
             DELEGATION_TOKEN_REQUEST_NOT_ALLOWED INVALID_PRINCIPAL_TYPE PRINCIPAL_DESERIALIZATION_FAILURE

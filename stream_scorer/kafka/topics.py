@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from stream_scorer.errors import BrokerRefused, BrokerUnavailable
-from stream_scorer.kafka.config import admin_config, silent_logger
-from stream_scorer.kafka.errors import translate
+from stream_scorer.kafka.administering import Administrator
+from stream_scorer.kafka.rights import Right, denial, missing_rights, refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Sequence
 
     from confluent_kafka.admin._metadata import TopicMetadata
 
-    from stream_scorer.errors import StreamScorerError
     from stream_scorer.settings import Settings
 
 PARTITIONS: Final = 4
@@ -48,23 +45,34 @@ def create_topics(settings: Settings, *, timeout_s: float = 30.0, connect_s: flo
         BrokerRefused: the cluster does not allow it.
     """
     deadline = time.monotonic() + timeout_s
-    with _admin(settings) as admin:
-        present = _topics(admin, settings, connect_s)
-        created = _create(admin, settings, [name for name in settings.all_topics if name not in present], timeout_s)
-        _wait_for_leaders(admin, settings, created, deadline)
+    admin = Administrator(settings)
+    present = admin.topics(connect_s)
+    created = _create(admin, settings, [name for name in settings.all_topics if name not in present], timeout_s)
+    _wait_for_leaders(admin, settings, created, deadline)
     return TopicsReport(tuple(created), tuple(name for name in settings.all_topics if name not in created))
 
 
-def check_topics(settings: Settings, names: Iterable[str], *, timeout_s: float = 5.0) -> dict[str, int]:
+def check_topics(
+    settings: Settings, names: Iterable[str], *, rights: Sequence[Right] = (), timeout_s: float = 5.0
+) -> dict[str, int]:
     """Return how many partitions each of the topics has.
+
+    Args:
+        settings: where the brokers are.
+        names: the topics.
+        rights: what is going to be done with them, as far as brokers tell whether it may be (see `kafka.rights`).
+        timeout_s: how long brokers have time to answer.
 
     Raises:
         BrokerUnavailable: no broker answers within ``timeout_s``; names the address.
-        BrokerRefused: a topic is missing (or hidden from this user); names it and the remedy.
+        BrokerRefused: the brokers do not let us in, a topic is missing, or a right; names it and the remedy.
     """
-    with _admin(settings) as admin:
-        present = _topics(admin, settings, timeout_s)
+    admin = Administrator(settings)
+    present = admin.topics(timeout_s)
     missing = [name for name in dict.fromkeys(names) if name not in present]
+    # Whoever has no right at all on a topic does not see it.
+    hidden = [Right("Describe", "topic", name) for name in missing if name not in {right.name for right in rights}]
+    _check_rights(admin, [*rights, *hidden])
     if missing:
         what = f"topics {', '.join(missing)} are" if len(missing) > 1 else f"topic {missing[0]} is"
         raise BrokerRefused(
@@ -80,53 +88,16 @@ def existing_topics(settings: Settings, names: Iterable[str], *, timeout_s: floa
     Raises:
         BrokerUnavailable: no broker answers within ``timeout_s``; names the address.
     """
-    with _admin(settings) as admin:
-        present = _topics(admin, settings, timeout_s)
+    present = Administrator(settings).topics(timeout_s)
     return tuple(name for name in names if name in present)
 
 
-class _Admin:
-    """An admin client that remembers why it could not connect: its calls themselves only say that they timed out."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._trouble: KafkaError | None = None
-        config = admin_config(settings, logger=silent_logger())
-        config["error_cb"] = self._remember
-        self.client = AdminClient(config)
-
-    def _remember(self, error: KafkaError) -> None:
-        if error.code() != KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - its public name
-            self._trouble = error
-
-    def reason(self, error: KafkaException) -> KafkaException | KafkaError:
-        self.client.poll(0)
-        return self._trouble or error
+def _check_rights(admin: Administrator, rights: Sequence[Right]) -> None:
+    if missing := missing_rights(admin.client, rights):
+        raise BrokerRefused(denial(admin.properties, missing))
 
 
-@contextmanager
-def _admin(settings: Settings) -> Iterator[_Admin]:
-    try:
-        admin = _Admin(settings)
-    except KafkaException as error:
-        raise translate(error, "kafka.properties") from None
-    yield admin
-
-
-def _topics(admin: _Admin, settings: Settings, timeout_s: float) -> dict[str, TopicMetadata]:
-    # All topics: to ask for one by its name makes it, where the cluster creates topics by itself.
-    try:
-        listed = admin.client.list_topics(timeout=timeout_s).topics
-    except KafkaException as error:
-        raise _unreachable(admin.reason(error), settings, timeout_s) from None
-    return {name: topic for name, topic in listed.items() if topic.error is None}
-
-
-def _unreachable(error: KafkaException | KafkaError, settings: Settings, timeout_s: float) -> StreamScorerError:
-    servers = settings.kafka.bootstrap_servers
-    return translate(error, f"no answer from Kafka at {servers} within {timeout_s:g} s")
-
-
-def _create(admin: _Admin, settings: Settings, missing: list[str], timeout_s: float) -> list[str]:
+def _create(admin: Administrator, settings: Settings, missing: list[str], timeout_s: float) -> list[str]:
     if not missing:
         return []
     rejected = {settings.topics.rejected, settings.topics.callbacks_rejected}
@@ -146,17 +117,21 @@ def _create(admin: _Admin, settings: Settings, missing: list[str], timeout_s: fl
         except KafkaException as error:
             if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
                 continue
-            raise translate(error, f"creating topic {name} on {settings.kafka.bootstrap_servers}") from None
+            doing = f"creating topic {name} on {settings.kafka.bootstrap_servers}"
+            raise refusal(error, doing, admin.properties, Right("Create", "topic", name)) from None
         created.append(name)
     return created
 
 
-def _wait_for_leaders(admin: _Admin, settings: Settings, names: list[str], deadline: float) -> None:
+def _wait_for_leaders(admin: Administrator, settings: Settings, names: list[str], deadline: float) -> None:
     """Wait: a topic is made before its partitions have leaders, and a producer started in between waits for seconds."""
     waiting = list(names)
     while waiting:
-        present = _topics(admin, settings, max(deadline - time.monotonic(), 1.0))
+        present = admin.topics(max(deadline - time.monotonic(), 1.0))
         waiting = [name for name in waiting if not _is_ready(present.get(name))]
+        hidden = [Right("Describe", "topic", name) for name in waiting if name not in present]
+        if hidden:
+            _check_rights(admin, hidden)
         if waiting and time.monotonic() > deadline:
             raise BrokerUnavailable(
                 f"topic {waiting[0]} was created on {settings.kafka.bootstrap_servers} and has no leader yet:"

@@ -13,6 +13,7 @@ from stream_scorer.core.events import Partition
 from stream_scorer.core.reconciling import Place
 from stream_scorer.kafka.framing import make_patient_framing
 from stream_scorer.kafka.reading import Extent, LogReader
+from stream_scorer.kafka.rights import Right, reconciling_callbacks_rights
 from stream_scorer.kafka.topics import check_topics, existing_topics
 from stream_scorer.reconciliation.reading import Reading, check_not_set_back, commit_notes, deleted_notes, span_of
 from stream_scorer.schema_files import SchemaFile
@@ -49,14 +50,16 @@ def reconcile_callbacks(
     """
     framing = make_patient_framing(settings)
     topic, group_id = settings.topics.scores, settings.callbacks_group_id
-    partitions = check_topics(settings, [topic])
+    partitions = check_topics(settings, [topic], rights=[Right("Describe", "group", group_id)])
     log = LogReader(settings, group_id, timeout_s=timeout_s)
     first = log.commits(topic, partitions[topic])
     if not first:
         return None
+    rights = reconciling_callbacks_rights(settings)
+    partitions |= check_topics(settings, settings.topics.campaign(tiers=0), rights=rights)
     queues = _Queues(settings, timeout_s)
+    partitions |= queues.partitions
     taken = queues.taken()
-    partitions |= check_topics(settings, settings.topics.campaign(tiers=0)) | queues.partitions
     outputs = {name: log.extents(name, count) for name, count in partitions.items() if name != topic}
     for name, extents in outputs.items():
         log.wait_until_decided(name, extents)

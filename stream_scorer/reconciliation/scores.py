@@ -20,6 +20,7 @@ from stream_scorer.core.reconciling import Kind, Place, Reconciliation
 from stream_scorer.errors import NothingToCheck
 from stream_scorer.kafka.framing import make_patient_framing
 from stream_scorer.kafka.reading import Extent, LogReader
+from stream_scorer.kafka.rights import reconciling_rights
 from stream_scorer.kafka.topics import check_topics
 from stream_scorer.reconciliation.reading import Reading, check_not_set_back, commit_notes, deleted_notes, span_of
 from stream_scorer.schema_files import SchemaFile
@@ -55,7 +56,7 @@ def reconcile(settings: Settings, *, progress: Progress | None = None, timeout_s
     """
     framing = make_patient_framing(settings)
     topic, group_id = settings.topics.features, settings.kafka.group_id
-    partitions = check_topics(settings, settings.topics.scoring)
+    partitions = check_topics(settings, settings.topics.scoring, rights=reconciling_rights(settings))
     log = LogReader(settings, group_id, timeout_s=timeout_s)
     first = log.commits(topic, partitions[topic])
     if not first:

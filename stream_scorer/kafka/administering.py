@@ -1,0 +1,92 @@
+"""An admin client that says why it is not let in, instead of only that its call timed out."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+
+from stream_scorer.kafka.config import Config, admin_config, silent_logger
+from stream_scorer.kafka.errors import translate
+
+if TYPE_CHECKING:
+    from confluent_kafka.admin._metadata import TopicMetadata
+
+    from stream_scorer.errors import StreamScorerError
+    from stream_scorer.settings import Settings
+
+_LOOK_S: Final = 0.5
+# The brokers' answer to the handshake: waiting does not change it.
+_NOT_LET_IN: Final = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL})  # noqa: SLF001 - their public names
+# A broken handshake that the client takes for a broken line.
+_ABOUT_TLS: Final = ("alert", "PLAINTEXT broker listener", "SSL handshake failed")
+_NO_TOKEN: Final = "Failed to acquire SASL OAUTHBEARER token"  # noqa: S105 - what the client says  # nosec B105
+
+
+class Administrator:
+    """See the module's text.
+
+    Attributes:
+        client: confluent-kafka's own.
+        properties: what it was made with, but for its callbacks.
+
+    Raises:
+        SettingsError: on construction, where ``kafka.properties`` cannot work.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._servers = settings.kafka.bootstrap_servers
+        self._trouble: KafkaError | None = None
+        self._all_down = False
+        self.properties = admin_config(settings, logger=silent_logger())
+        try:
+            properties: Config = {**self.properties, "error_cb": self._remember}
+            self.client = AdminClient(properties)
+        except KafkaException as error:
+            raise translate(error, "kafka.properties") from None
+
+    def topics(self, timeout_s: float) -> dict[str, TopicMetadata]:
+        """Return all topics that this user may see, by name.
+
+        All of them: to ask for one by its name makes it, where the cluster creates topics by itself.
+
+        Raises:
+            BrokerUnavailable: no broker answers within ``timeout_s``; names the address.
+            BrokerRefused: they answer, and do not let us in: credentials, certificates, protocol.
+        """
+        give_up_at = time.monotonic() + timeout_s
+        while True:
+            left_s = give_up_at - time.monotonic()
+            try:
+                listed = self.client.list_topics(timeout=max(0.1, min(_LOOK_S, left_s))).topics
+            except KafkaException as error:
+                self.client.poll(0)
+                if self._is_hopeless() or left_s <= _LOOK_S:
+                    raise self._why(error, timeout_s) from None
+            else:
+                return {name: topic for name, topic in listed.items() if topic.error is None}
+
+    def _remember(self, error: KafkaError) -> None:
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - its public name
+            self._all_down = True
+        elif error.code() == KafkaError._TRANSPORT and any(sign in error.str() for sign in _ABOUT_TLS):  # noqa: SLF001
+            self._trouble = KafkaError(KafkaError._SSL, error.str())  # noqa: SLF001
+        else:
+            self._trouble = error
+
+    def _is_hopeless(self) -> bool:
+        """Whether all brokers, not only one of them, have said no; or nobody gives us a token to show them."""
+        trouble = self._trouble
+        if trouble is None or trouble.code() not in _NOT_LET_IN:
+            return False
+        return self._all_down or trouble.str().startswith(_NO_TOKEN)
+
+    def _why(self, error: KafkaException, timeout_s: float) -> StreamScorerError:
+        if self._trouble is not None and self._trouble.code() in _NOT_LET_IN:
+            return translate(self._trouble, f"not let in by Kafka at {self._servers}")
+        plain = str(self.properties.get("security.protocol", "plaintext")).lower() == "plaintext"
+        hint = " (if its port speaks TLS, set security.protocol in kafka.properties)" if plain else ""
+        doing = f"no answer from Kafka at {self._servers} within {timeout_s:g} s{hint}"
+        return translate(self._trouble or error, doing)
