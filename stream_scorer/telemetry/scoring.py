@@ -14,7 +14,12 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricReader
 
 _FILL: Final = (1, 5, 10, 25, 50, 100, 200, 400, 600, 800, 999)
+# As `stream_scorer.scoring.holding.Cause` and `waiting.Wait`, which are no business of this room; a test compares them.
 _CAUSES: Final = ("api", "contract", "quota", "budget", "kafka", "registry")
+_WAITS: Final = (
+    *("holding", "retry_after", "server_quota", "own_quota", "budget"),
+    *("no_slot", "pace", "backoff", "loop"),
+)
 
 
 class Metrics(MessagingMetrics):
@@ -99,6 +104,8 @@ class Metrics(MessagingMetrics):
             counter.add(0)
         for outcome in ("recovered", "failed"):
             self._probes.add(0, {"outcome": outcome})
+        for reason in _WAITS:
+            self._waited.add(0, {"reason": reason})
         for cause in _CAUSES:
             self.holding_ended(cause)
         for gauge in (self._in_flight, self._uncommitted, self._chain):

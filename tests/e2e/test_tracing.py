@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support_arena import contacts
+from support_dashboards import not_told
 from support_otlp import OtlpReceiver
 from support_worker import ROOT
 
@@ -74,6 +75,10 @@ def test_a_contact_is_seen_from_its_producer_to_its_callback(
     called = campaign.start(name="campaign")
     campaign.wait(lambda: [span for span in otlp.spans if span.name == "callback"], "a callback span", needs=called)
     campaign.wait(lambda: otlp.spans and campaign.judge(), "receipts", needs=called)
+    # Here, since both services are at work together: what dashboard and alerts ask for is what they tell.
+    scraped = [answer.text for answer in (scorer.admin("/metrics"), called.admin("/metrics")) if answer is not None]
+    assert len(scraped) == 2
+    assert not_told(scraped) == []
     assert (scorer.stop(), called.stop()) == (0, 0), scorer.log() + called.log()
 
     features, scores, callbacks = stage.topics["features"], stage.topics["scores"], campaign.topics["callbacks"]

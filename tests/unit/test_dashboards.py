@@ -1,0 +1,172 @@
+"""Alerts and dashboard as files: whole, consistent, and tested by promtool where there is one.
+
+That every metric and label in them is really told is checked beside running services, in ``e2e/test_tracing.py``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+from support_dashboards import DASHBOARD, DEPLOY, LABELS_OF_PROMETHEUS, Expression, expressions, not_told, panels, rules
+from test_docs import REPOSITORY, anchors
+
+from stream_scorer.scoring.holding import Cause
+from stream_scorer.scoring.waiting import Wait
+from stream_scorer.telemetry.scoring import PrometheusMetrics
+
+ALERTS = [rule for rule in rules() if "alert" in rule]
+TESTS = DEPLOY / "prometheus" / "tests"
+COMPOSE = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())["services"]
+PROMTOOL = shutil.which("promtool")
+
+
+# --- reading expressions
+
+
+def test_an_expression_is_read_whole() -> None:
+    read = Expression(
+        'sum by (job, le) (rate(a_bucket{x=~"p|q",y!="r",z=""}[5m])) / on (job) max by (job) (b:c) > 0.5 and d == 1'
+    )
+    first, second, third = read.selectors
+    assert (first.metric, first.kept, dict(first.values)) == (
+        "a_bucket",
+        {"job", "le"},
+        {"x": {"p", "q"}, "y": set(), "z": set()},
+    )
+    assert (second.metric, second.labels) == ("b:c", {"job"})
+    assert third.metric == "d"
+    with pytest.raises(AssertionError, match="no PromQL of ours"):
+        Expression("a @ 5")
+    with pytest.raises(AssertionError, match="parenthesis"):
+        Expression("sum(a))")
+
+
+def test_what_is_not_told_is_found() -> None:
+    """Without any service, all is missing but what Prometheus makes; with one, what it does not tell."""
+    missing = "\n".join(not_told([]))
+    assert "rule StreamScorerHolding: stream_scorer_holding_duration_seconds" in missing
+    assert "up" not in re.findall(r": (\w+)$", missing, re.MULTILINE)
+    told = not_told(['# TYPE stream_scorer_holding gauge\nstream_scorer_holding{reason="api"} 0\n'])
+    assert "rule StreamScorerContractBroken: stream_scorer_holding has no reason=contract" in told
+    told = not_told(["# TYPE stream_scorer_holding gauge\nstream_scorer_holding 0\n"])
+    assert "rule StreamScorerContractBroken: stream_scorer_holding has no label reason" in told
+
+
+def test_every_cause_and_reason_is_told_before_it_has_ever_counted() -> None:
+    """Else an alert would be blind to the first time: there is no rate of a series that was absent."""
+    metrics = PrometheusMetrics()
+    [holding, waited] = [
+        {sample.labels["reason"] for sample in family.samples}
+        for family in text_string_to_metric_families(metrics.exposition().decode())
+        if family.name in {"stream_scorer_holding", "stream_scorer_requests_waited_seconds"}
+    ]
+    metrics.close()
+    assert {frozenset(holding), frozenset(waited)} == {frozenset(Cause), frozenset(Wait)}
+
+
+# --- rules
+
+
+@pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: rule["alert"])
+def test_an_alert_says_what_to_do(rule: dict[str, Any]) -> None:
+    assert rule["labels"]["severity"] in {"critical", "warning"}
+    said = rule["annotations"]
+    assert said["summary"]
+    assert said["description"].endswith(".")
+    page, _, anchor = said["runbook"].partition("#")
+    assert (REPOSITORY / page).exists()
+    assert not anchor or anchor in anchors(REPOSITORY / page), said["runbook"]
+    named = set(re.findall(r"\$labels\.(\w+)", " ".join(said.values())))
+    # A label that is shown is one that is left after summing up.
+    assert named <= Expression(rule["expr"]).grouped | LABELS_OF_PROMETHEUS | {"loop"}
+
+
+def test_every_alert_is_tested_to_fire_and_to_be_quiet() -> None:
+    fires: set[str] = set()
+    quiet = False
+    for file in TESTS.glob("*.yml"):
+        for test in yaml.safe_load(file.read_text())["tests"]:
+            for moment in test["promql_expr_test"]:
+                # All that fire are compared, so an empty list is about every alert.
+                assert moment["expr"].endswith('(ALERTS{alertstate="firing"})')
+                quiet |= not moment["exp_samples"]
+                fires |= set(re.findall(r'alertname="(\w+)"', json.dumps(moment["exp_samples"]).replace("\\", "")))
+    assert quiet
+    assert fires == {rule["alert"] for rule in ALERTS}
+    assert len(fires) == len(ALERTS), "two alerts of one name"
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed (Debian, Ubuntu: apt install prometheus)")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["check", "config", "deploy/prometheus/prometheus.yml"],
+        ["test", "rules", *sorted(str(file.relative_to(REPOSITORY)) for file in TESTS.glob("*.yml"))],
+    ],
+    ids=["config", "rules"],
+)
+def test_promtool_agrees(arguments: list[str]) -> None:
+    command = [str(PROMTOOL), *arguments]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_prometheus_asks_the_ports_of_the_services_it_names() -> None:
+    config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
+    [file] = config["rule_files"]
+    assert (DEPLOY / "prometheus" / file).exists()
+    jobs = {job["job_name"]: job.get("dns_sd_configs") for job in config["scrape_configs"]}
+    for name, port in (("scorer", 9464), ("callbacks", 9465)):
+        [found] = jobs[name]
+        assert (found["names"], found["type"], found["port"]) == ([name], "A", port)
+        assert name in COMPOSE
+    in_rules = {
+        value for read in expressions().values() for one in read.selectors for value in one.values.get("job", ())
+    }
+    assert in_rules <= jobs.keys()
+
+
+# --- dashboard
+
+
+def test_the_dashboard_has_a_row_for_each_that_may_hold_back() -> None:
+    content = json.loads(DASHBOARD.read_text())
+    rows = [panel["title"] for panel in content["panels"] if panel["type"] == "row"]
+    assert rows[1:] == ["Input", "Quota", "API", "Kafka", "Campaign"]
+    assert rows[1:] == [panel["title"] for panel in content["panels"][1:6]], "and a light for each in the first row"
+    ids = [panel["id"] for panel in content["panels"]]
+    assert len(set(ids)) == len(ids)
+    tops = [panel["gridPos"]["y"] for panel in content["panels"]]
+    assert all(above <= below for above, below in pairwise(tops))
+    taken: set[tuple[int, int]] = set()
+    for panel in content["panels"]:
+        place = panel["gridPos"]
+        cells = {(place["x"] + dx, place["y"] + dy) for dx in range(place["w"]) for dy in range(place["h"])}
+        assert not cells & taken, f"{panel['title']} lies over another one"
+        assert max(x for x, _ in cells) < 24
+        taken |= cells
+
+
+def test_every_panel_asks_the_datasource_that_is_provisioned_and_names_what_it_shows() -> None:
+    provisioning = DEPLOY / "grafana" / "provisioning"
+    [source] = yaml.safe_load((provisioning / "datasources" / "prometheus.yaml").read_text())["datasources"]
+    [port] = COMPOSE["prometheus"]["ports"]
+    assert source["url"] == f"http://prometheus:{port.rsplit(':', 1)[1]}"
+    [provider] = yaml.safe_load((provisioning / "dashboards" / "stream-scorer.yaml").read_text())["providers"]
+    mounts = dict(mount.split(":")[:2] for mount in COMPOSE["grafana"]["volumes"])
+    assert mounts["./" + str(DASHBOARD.parent.relative_to(REPOSITORY))] == provider["options"]["path"]
+    for panel in panels():
+        assert panel["description"].endswith(".")
+        for target in panel["targets"]:
+            assert panel["datasource"] == target["datasource"] == {"type": source["type"], "uid": source["uid"]}
+            read = Expression(target["expr"])
+            named = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
+            assert named <= (read.grouped or LABELS_OF_PROMETHEUS), target["expr"]
