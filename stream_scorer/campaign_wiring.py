@@ -31,6 +31,7 @@ from stream_scorer.kafka.client_logs import client_logger
 from stream_scorer.kafka.committing import Committer
 from stream_scorer.kafka.config import consumer_config
 from stream_scorer.kafka.framing import make_framing
+from stream_scorer.kafka.rights import campaign_rights
 from stream_scorer.kafka.source import Source
 from stream_scorer.kafka.writer_waits import WriterWaits
 from stream_scorer.kafka.writing import make_sink
@@ -104,7 +105,7 @@ class CampaignService:
         admin = AdminServer(
             settings.admin.host,
             settings.callbacks.admin_port,
-            live=lambda: _first(observer.why_not_live(_LIVE_LIMIT_S) for observer in self._observers),
+            live=self._why_not_live,
             ready=lambda: _first(observer.why_not_ready() for observer in self._observers),
             metrics=self.metrics.exposition,
             setting="callbacks.admin_port",
@@ -120,6 +121,7 @@ class CampaignService:
             self._framing.close()
             admin.stop()
             self._traces.close()
+            self.metrics.close()
 
     def _attempt(self, job: Job) -> DeliveryAnswer:
         return self._target.deliver(job.callback, job.traceparent)
@@ -147,6 +149,10 @@ class CampaignService:
         if errors:
             raise errors[0]
 
+    def _why_not_live(self) -> str | None:
+        limit_s = self._settings.admin.max_unexplained_wait_s
+        return _first(observer.why_not_live(_LIVE_LIMIT_S, limit_s) for observer in self._observers)
+
     @property
     def _observers(self) -> tuple[LoopObserver, ...]:
         return (self._planning, self._delivering)
@@ -160,7 +166,11 @@ class CampaignService:
         ledger: RecordLedger[Examined] = RecordLedger()
         sink, limits, encoder = self._writer(group_id)
         committer = Committer(
-            sink=sink, group=source, ledger=ledger, monotonic=self._clock.monotonic, observe=self._planning
+            sink=sink,
+            group=source,
+            ledger=ledger,
+            monotonic=self._clock.monotonic,
+            observe=self._planning,
         )
         return Planner(
             source=source,
@@ -203,7 +213,6 @@ class CampaignService:
                 ledger=ledger,
                 monotonic=clock.monotonic,
                 observe=observe,
-                on_settled=self._traces.deliverer.settled,
             ),
             ledger=ledger,
             encoder=encoder,
@@ -255,8 +264,9 @@ class CampaignService:
         settings, topics = self._settings, self._settings.topics
         outputs = (topics.callbacks, *self._retry_topics, topics.callbacks_rejected, topics.receipts)
         transactional_id = f"{group_id}-{settings.kafka.instance_id}"
+        rights = campaign_rights(settings)
         sink, limits = make_sink(
-            settings, transactional_id, outputs, monotonic=self._clock.monotonic, logger=self._client_log
+            settings, transactional_id, outputs, monotonic=self._clock.monotonic, logger=self._client_log, rights=rights
         )
         _require_room(limits)
         retries = topics.retries(len(settings.callbacks.retry_delays_s))

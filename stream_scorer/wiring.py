@@ -23,6 +23,7 @@ from stream_scorer.genesys.wire import body_overhead, encode_contact
 from stream_scorer.kafka.client_logs import client_logger
 from stream_scorer.kafka.config import consumer_config
 from stream_scorer.kafka.framing import Framing, make_framing
+from stream_scorer.kafka.rights import scoring_rights
 from stream_scorer.kafka.source import Source
 from stream_scorer.kafka.writer_waits import WriterWaits
 from stream_scorer.kafka.writing import make_sink
@@ -60,7 +61,7 @@ class ScoringService:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._stopping = threading.Event()
-        self.metrics = PrometheusMetrics()
+        self.metrics = PrometheusMetrics(api_url=settings.genesys.api_url)
         self._clock = system_clock()
         self.observe = Observer(structlog.get_logger("stream_scorer"), self.metrics, self._clock)
         self._trace = scoring_trace(settings)
@@ -75,7 +76,7 @@ class ScoringService:
         admin = AdminServer(
             settings.admin.host,
             settings.admin.port,
-            live=lambda: self.observe.why_not_live(_LIVE_LIMIT_S),
+            live=lambda: self.observe.why_not_live(_LIVE_LIMIT_S, settings.admin.max_unexplained_wait_s),
             ready=self.observe.why_not_ready,
             metrics=self.metrics.exposition,
         )
@@ -88,6 +89,7 @@ class ScoringService:
             api.close()
             admin.stop()
             self._trace.close()
+            self.metrics.close()
 
     def _run(self, pool: RequestPool) -> None:
         settings, clock, observe = self._settings, self._clock, self.observe
@@ -143,7 +145,12 @@ class ScoringService:
         topics = settings.topics
         outputs = (topics.scores, topics.review, topics.rejected, topics.audit)
         sink, limits = make_sink(
-            settings, settings.kafka.transactional_id, outputs, monotonic=self._clock.monotonic, logger=log
+            settings,
+            settings.kafka.transactional_id,
+            outputs,
+            monotonic=self._clock.monotonic,
+            logger=log,
+            rights=scoring_rights(settings),
         )
         output_topics = OutputTopics(topics.scores, topics.review, topics.rejected, topics.audit, limits)
         return Publisher(

@@ -93,7 +93,7 @@ class Observed:
         self.unknown = 0
         self.wait: Wait | None = None
 
-    def exchanged(self, request: Request, answer: Answer) -> None:
+    def exchanged(self, request: Request, answer: Answer, trace_id: str | None) -> None:
         pass
 
     def holding(self, _before: Hold | None, hold: Hold | None) -> None:

@@ -37,6 +37,7 @@ _BUSY_WAIT_S = 0.005
 _PAUSE_AFTER_S = 1.0
 _REOPEN_S = 1.0
 _REPORT_EVERY_S = 0.2
+_LOOK_EVERY_S = 1.0
 _TIDY_EVERY_S = 30.0
 # From here on a campaign in trouble may not have more than a few callbacks that wait.
 _PLENTY_TAKEN = 0.5
@@ -96,7 +97,7 @@ class Deliverer:
         self._revoke_wait_s = revoke_wait_s
         self._shutdown_timeout_s = shutdown_timeout_s
         self._deadline = math.inf
-        self._read_at = self._reported_at = self._tidied_at = 0.0
+        self._read_at = self._reported_at = self._looked_at = self._tidied_at = 0.0
         self._found_work = False
 
     def run(self) -> None:
@@ -139,11 +140,11 @@ class Deliverer:
         self._read_at = now
         idle = not (self._sender.in_flight or self._ledger.uncommitted)
         records = self._source.read(max(1, min(room, _READ_RECORDS)), _IDLE_WAIT_S if idle else 0.0)
+        if records:
+            self._observe.consumed(len(records), poll_s=self._clock.monotonic() - now)
         for record in records:
             self._note(record)
-        if records:
-            self._found_work = True
-            self._observe.consumed(len(records))
+        self._found_work = bool(records)
 
     def _note(self, record: SourceRecord) -> None:
         # In this order a partition is held back by one of them at a time.
@@ -183,6 +184,12 @@ class Deliverer:
             self._reported_at = now
             waiting = {"slot": self._dispatcher.ready, "retry": self._dispatcher.later, "tier": len(self._tiers)}
             self._observe.state(in_flight=self._sender.in_flight, waiting=waiting, uncommitted=self._ledger.uncommitted)
+        if now - self._looked_at >= _LOOK_EVERY_S:
+            self._looked_at = now
+            # Whatever waits in memory waits for a time or a turn that is known.
+            explained = bool(self._dispatcher.ready or self._dispatcher.later)
+            ends = self._source.ends(self._ledger.partitions)
+            self._observe.input(self._ledger.fronts(), ends, self._clock.unix_ms(), explained=explained)
         if now - self._tidied_at >= _TIDY_EVERY_S:
             self._tidied_at = now
             self._dispatcher.tidy(now)
@@ -234,3 +241,7 @@ class Deliverer:
         self._sender.drop_unowned()
         self._receipts.disowned(partitions)
         self._observe.disowned(partitions)
+
+    def settled(self) -> None:
+        """The group has said what is ours."""
+        self._observe.settled()

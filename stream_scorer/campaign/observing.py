@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from stream_scorer.core.callbacks import DeliveryKind
 from stream_scorer.core.delivering import Ended, Postponed
+from stream_scorer.core.progress import NOTHING_READ, Membership, Progress, not_live
+from stream_scorer.core.trace_context import parse_traceparent
 from stream_scorer.kafka.sink import Committed, RecordsRefused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from stream_scorer.core.callbacks import DeliveryAnswer
-    from stream_scorer.core.delivering import DeliveryOutcome
+    from stream_scorer.core.delivering import DeliveryOutcome, Job
     from stream_scorer.core.events import Partition
     from stream_scorer.core.planning import Plan
+    from stream_scorer.core.progress import Front, InputState
     from stream_scorer.kafka.sink import Publication
 
 
@@ -36,11 +39,23 @@ class Log(Protocol):
 class Metrics(Protocol):
     """See ``telemetry.campaign.CampaignMetrics``. Amounts are sums."""
 
-    def consumed(self, records: int, *, loop: str) -> None:
-        """Records read."""
+    def consumed(self, records: int, *, poll_s: float, loop: str) -> None:
+        """Records that one poll read."""
 
-    def transaction(self, *, loop: str, outcome: str) -> None:
+    def sent(self, records: int, *, loop: str) -> None:
+        """Records of committed transactions."""
+
+    def transaction(self, *, loop: str, outcome: str, send_s: float = 0.0, commit_s: float = 0.0) -> None:
         """One transaction: ``committed``, ``refused`` or ``failed``."""
+
+    def processed(self, duration_s: float, *, loop: str) -> None:
+        """What was read is committed: so long after."""
+
+    def partitions(self, owned: int, *, loop: str) -> None:
+        """How many partitions are assigned."""
+
+    def input(self, state: InputState, *, loop: str) -> None:
+        """How far the input is."""
 
     def planned(self, callbacks: int, contacts: int) -> None:
         """Callbacks that are planned for good, and the contacts in them."""
@@ -88,7 +103,9 @@ class LoopObserver:
         self._trouble: str | None = None
         self._schema_wanted: str | None = None
         self._beat_at = monotonic()
-        self._joined = False
+        self._members = Membership()
+        self._progress = Progress()
+        self._input = NOTHING_READ
         self._draining = False
 
     def beat(self) -> None:
@@ -100,13 +117,22 @@ class LoopObserver:
         self._draining = True
         self._log.info("draining", loop=self._name)
 
-    def consumed(self, records: int) -> None:
-        """Records were read."""
-        self._metrics.consumed(records, loop=self._name)
+    def consumed(self, records: int, *, poll_s: float) -> None:
+        """Records were read, which took so long."""
+        self._metrics.consumed(records, poll_s=poll_s, loop=self._name)
+
+    def input(
+        self, fronts: Iterable[Front], ends: Mapping[Partition, int], now_ms: int, *, explained: bool = False
+    ) -> None:
+        """How far the input is, about once a second; ``explained``: something that waits knows until when."""
+        explained = explained or self.why_not_ready() is not None
+        self._input = self._progress.look(fronts, ends, self._monotonic(), now_ms, explained=explained)
+        self._metrics.input(self._input, loop=self._name)
 
     def assigned(self, partition: Partition, next_offset: int) -> None:
         """A partition is ours from now on."""
-        self._joined = True
+        self._members.own(partition)
+        self._metrics.partitions(self._members.owned, loop=self._name)
         self._log.info(
             "partition assigned",
             loop=self._name,
@@ -117,14 +143,22 @@ class LoopObserver:
 
     def disowned(self, partitions: Iterable[Partition]) -> None:
         """Partitions are not ours any more."""
-        for partition in partitions:
+        gone = list(partitions)
+        self._members.disown(gone)
+        self._metrics.partitions(self._members.owned, loop=self._name)
+        for partition in gone:
             self._log.info("partition given up", loop=self._name, topic=partition.topic, partition=partition.number)
+
+    def settled(self) -> None:
+        """The group has said what is ours."""
+        if self._members.settle():
+            self._log.info("standby", loop=self._name, detail="the group has a member for every partition")
 
     def transaction(self, publication: Publication) -> None:
         """A transaction ended."""
         match publication:
-            case Committed():
-                self._metrics.transaction(loop=self._name, outcome="committed")
+            case Committed(send_s, commit_s):
+                self._metrics.transaction(loop=self._name, outcome="committed", send_s=send_s, commit_s=commit_s)
             case RecordsRefused(errors):
                 self._metrics.transaction(loop=self._name, outcome="refused")
                 self._log.warning(
@@ -151,19 +185,24 @@ class LoopObserver:
             self._log.warning("records wait for a schema", loop=self._name, detail=reason)
         self._schema_wanted = reason
 
-    def why_not_live(self, limit_s: float) -> str | None:
-        """Why the process should be restarted, if it should."""
-        silent_s = self._monotonic() - self._beat_at
-        return f"{self._name}: the loop has stood still for {silent_s:.0f} s" if silent_s > limit_s else None
+    def why_not_live(self, still_limit_s: float, wait_limit_s: float) -> str | None:
+        """Why the process should be restarted, if it should.
+
+        Args:
+            still_limit_s: how long the loop may stand still.
+            wait_limit_s: how long an event may wait for no reason that is known.
+        """
+        reason = not_live(self._monotonic() - self._beat_at, self._input.unexplained_s, still_limit_s, wait_limit_s)
+        return None if reason is None else f"{self._name}: {reason}"
 
     def why_not_ready(self) -> str | None:
         """Why no work is being done right now, if none is."""
         if self._draining:
             return f"{self._name}: draining"
-        if not self._joined:
-            return f"{self._name}: starting: no partition assigned yet"
         if self._trouble is not None:
             return f"{self._name}: kafka: {self._trouble}"
+        if (no_partition := self._members.why_not_ready()) is not None:
+            return f"{self._name}: {no_partition}"
         if self._schema_wanted is not None:
             return f"{self._name}: registry: {self._schema_wanted}"
         return None
@@ -172,8 +211,10 @@ class LoopObserver:
 class PlannerObserver(LoopObserver):
     """What the planner tells."""
 
-    def planned(self, plan: Plan) -> None:
-        """A plan is committed."""
+    def planned(self, plan: Plan, *, records: int, took_s: float) -> None:
+        """A plan is committed, in so many records; its first score was read so long ago."""
+        self._metrics.sent(records, loop=self._name)
+        self._metrics.processed(took_s, loop=self._name)
         contacts = sum(len(callback.contact_ids) for callback in plan.callbacks)
         if plan.callbacks:
             self._metrics.planned(len(plan.callbacks), contacts)
@@ -195,12 +236,18 @@ class DelivererObserver(LoopObserver):
         """An attempt ended."""
         self._metrics.attempt(answer.latency_ms / 1000, status=answer.status, result=answer.kind.value)
 
-    def turned(self, campaign_id: str | None, answer: DeliveryAnswer) -> None:
-        """The attempts of a campaign fail from now on, or do not any more."""
+    def turned(self, job: Job, answer: DeliveryAnswer) -> None:
+        """The attempts of a job's campaign fail from now on, or do not any more."""
+        callback, context = job.callback, parse_traceparent((job.traceparent or "").encode())
+        told = {
+            "campaign_id": callback.campaign_id,
+            "callback_id": callback.callback_id,
+            "trace_id": f"{context.trace_id:032x}" if context is not None and context.sampled else None,
+        }
         if answer.kind is DeliveryKind.TRY_LATER:
-            self._log.warning("callbacks not taken, trying again", campaign_id=campaign_id, detail=answer.message)
+            self._log.warning("callbacks not taken, trying again", **told, status=answer.status, detail=answer.message)
         elif answer.kind is not DeliveryKind.SWITCHED_OFF:
-            self._log.info("callbacks answered again", campaign_id=campaign_id)
+            self._log.info("callbacks answered again", **told)
 
     def paced(self, campaign_id: str | None) -> None:
         """A campaign has more callbacks than its pace allows."""
@@ -216,8 +263,9 @@ class DelivererObserver(LoopObserver):
             self._held = None
             self._log.info("holding ended", after_s=round(self._monotonic() - self._held_since, 1))
 
-    def committed(self, outcomes: Iterable[DeliveryOutcome]) -> None:
-        """These outcomes are committed."""
+    def committed(self, outcomes: Iterable[DeliveryOutcome], *, records: int) -> None:
+        """These outcomes are committed, in so many records."""
+        self._metrics.sent(records, loop=self._name)
         ended: Counter[str] = Counter()
         postponed: Counter[tuple[int, str]] = Counter()
         for outcome in outcomes:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from stream_scorer.campaign.encoding import refusal
 from stream_scorer.core.planning import Examined, ToCall, examine, plan
+from stream_scorer.core.progress import is_below
 from stream_scorer.kafka.sink import Committed, RecordsRefused
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Mapping
 
     from stream_scorer.campaign.encoding import CallbackEncoder
     from stream_scorer.campaign.observing import PlannerObserver
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from stream_scorer.core.avro import Codec
     from stream_scorer.core.events import Partition, SourceRecord
     from stream_scorer.core.ledger import RecordLedger
-    from stream_scorer.core.planning import PlanningRules
+    from stream_scorer.core.planning import Plan, PlanningRules
     from stream_scorer.kafka.committing import Committer
     from stream_scorer.kafka.source import Owner
     from stream_scorer.kafka.writer_waits import WriterWaits
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 _MAX_RECORDS = 2_000
 _READ_WAIT_S = 0.05
 _REOPEN_S = 1.0
+_LOOK_EVERY_S = 1.0
 
 
 class PlanSource(Protocol):
@@ -49,6 +51,9 @@ class PlanSource(Protocol):
 
     def resume(self) -> None:
         """Delivers again."""
+
+    def ends(self, partitions: Iterable[Partition]) -> Mapping[Partition, int]:
+        """The offset behind each partition's last record, where it is known."""
 
     def close(self) -> None:
         """Leaves the group."""
@@ -93,6 +98,7 @@ class Planner:
         self._source = source
         self._waits = waits
         self._committer = committer
+        committer.on_settled = self._settled
         self._ledger = ledger
         self._codec = codec
         self._target = target
@@ -104,6 +110,8 @@ class Planner:
         self._stopping = stopping
         self._linger_s = linger_s
         self._since: float | None = None
+        self._looked_at = 0.0
+        self._tried: tuple[list[Examined], Plan, int] | None = None
         self._sizes: Counter[tuple[str | None, str]] = Counter()
 
     def run(self) -> None:
@@ -121,7 +129,7 @@ class Planner:
                 self._take_in()
                 if self._is_due():
                     self._write()
-                self._observe.beat()
+                self._report()
             self._write()
         finally:
             self._observe.draining()
@@ -134,7 +142,10 @@ class Planner:
         self._waits.release()
         room = _MAX_RECORDS - self._ledger.uncommitted
         (self._source.resume if room > 0 else self._source.pause)()
+        began_at = self._clock.monotonic()
         records = self._source.read(max(room, 1), _READ_WAIT_S)
+        if records:
+            self._observe.consumed(len(records), poll_s=self._clock.monotonic() - began_at)
         now_ms, rules = self._clock.unix_ms(), self._rules()
         for record in records:
             if not (self._waits.admits(record) and self._ledger.read(record)):
@@ -143,8 +154,6 @@ class Planner:
             self._ledger.finish(one)
             if isinstance(one, ToCall):
                 self._sizes[one.score.campaign_id, one.score.model_id] += 1
-        if records:
-            self._observe.consumed(len(records))
         if self._since is None and self._ledger.uncommitted:
             self._since = self._clock.monotonic()
 
@@ -174,15 +183,38 @@ class Planner:
             records = [self._encoder.planned(one, traces.get(one.callback_id, [])) for one in made.callbacks]
             records += [self._encoder.expired(callback) for callback in made.expired]
             records += [self._encoder.unusable(unusable) for unusable in made.unusable]
+            self._tried = examined, made, len(records)
             publication = self._committer.commit(heads, records)
             self._trace.planned(committed=isinstance(publication, Committed))
             if isinstance(publication, RecordsRefused):
                 self._committer.hold(refusal(publication.errors, records))
             if not isinstance(publication, Committed):
                 return
-            self._observe.planned(made)
+            self._count()
         self._since = None
         self._sizes.clear()
+
+    def _settled(self, offsets: Mapping[Partition, int]) -> None:
+        """The offsets say what nobody knew: whether the last transaction was committed. If so, it counts now."""
+        if self._tried is not None and any(is_below(offsets, one.record) for one in self._tried[0]):
+            self._count()
+        self._tried = None
+
+    def _count(self) -> None:
+        if self._tried is None:
+            return
+        _, made, records = self._tried
+        took_s = 0.0 if self._since is None else self._clock.monotonic() - self._since
+        self._observe.planned(made, records=records, took_s=took_s)
+        self._tried = None
+
+    def _report(self) -> None:
+        now = self._clock.monotonic()
+        self._observe.beat()
+        if now - self._looked_at >= _LOOK_EVERY_S:
+            self._looked_at = now
+            ends = self._source.ends(self._ledger.partitions)
+            self._observe.input(self._ledger.fronts(), ends, self._clock.unix_ms())
 
     # --- ownership: what kafka.source.Owner asks for
 
@@ -200,3 +232,7 @@ class Planner:
             self._ledger.disown(partition)
         self._waits.forget(partitions)
         self._observe.disowned(partitions)
+
+    def settled(self) -> None:
+        """The group has said what is ours."""
+        self._observe.settled()

@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING
 
 from stream_scorer.campaign.encoding import refusal
 from stream_scorer.core.delivering import DeliveryOutcome, Ended, Postponed, give_up
+from stream_scorer.core.progress import is_below
 from stream_scorer.kafka.sink import Committed, RecordsRefused
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from stream_scorer.campaign.encoding import CallbackEncoder
     from stream_scorer.campaign.observing import DelivererObserver
     from stream_scorer.campaign.tracing import DelivererTrace
@@ -46,6 +49,7 @@ class Receipts:
         commit_interval_s: float,
     ) -> None:
         self._committer = committer
+        committer.on_settled = self._settled
         self._ledger = ledger
         self._encoder = encoder
         self._clock = clock
@@ -53,6 +57,7 @@ class Receipts:
         self._trace = trace
         self._commit_interval_s = commit_interval_s
         self._written_at = 0.0
+        self._tried: tuple[list[DeliveryOutcome], int] = ([], 0)
 
     @property
     def is_stale(self) -> bool:
@@ -94,15 +99,25 @@ class Receipts:
             return True  # the committed offsets have just settled all there was
         records = [record for outcome in outcomes for record in self._records(outcome)]
         self._trace.committing(outcomes)
+        self._tried = outcomes, len(records)
         publication = self._committer.commit(heads, records)
         if isinstance(publication, RecordsRefused):
             self._committer.hold(refusal(publication.errors, records))
         if not isinstance(publication, Committed):
             return False
         self._written_at = self._clock.monotonic()
-        self._observe.committed(outcomes)
+        self._tried = [], 0
+        self._observe.committed(outcomes, records=len(records))
         self._trace.committed(outcomes)
         return True
+
+    def _settled(self, offsets: Mapping[Partition, int]) -> None:
+        """The offsets say what nobody knew: whether the last transaction was committed. If so, it counts now."""
+        self._trace.settled(offsets)
+        (outcomes, records), self._tried = self._tried, ([], 0)
+        covered = [outcome for outcome in outcomes if is_below(offsets, outcome.record)]
+        if covered:
+            self._observe.committed(covered, records=records)
 
     def disowned(self, partitions: list[Partition]) -> None:
         """What becomes of the callbacks of these partitions, others write."""

@@ -111,7 +111,7 @@ class Sender:
             self._trace.attempted(job, answer)
             now, failed = self._clock.monotonic(), answer.kind is DeliveryKind.TRY_LATER
             if self._dispatcher.answered(job, now, failed=failed, leave_alone_s=_leave_alone_s(answer)):
-                self._observe.turned(job.callback.campaign_id, answer)
+                self._observe.turned(job, answer)
             self._react(job, answer)
 
     def drop_unowned(self) -> None:

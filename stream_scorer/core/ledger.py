@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, NamedTuple
 
 from stream_scorer.core.events import Outcome, Partition, SourceRecord
+from stream_scorer.core.progress import Front
 from stream_scorer.core.remembering import OutcomeT, RecordKey, Remembered, key_of, same_record
 
 if TYPE_CHECKING:
@@ -120,6 +121,15 @@ class RecordLedger(Generic[OutcomeT]):
         """Rows of a partition that are not committed yet, finished or not, and the bytes of their values."""
         owned = self._owned.get(partition)
         return (len(owned.rows), owned.bytes) if owned is not None else (0, 0)
+
+    def fronts(self) -> list[Front]:
+        """Where the commits of the partitions that are owned now stand."""
+        return [
+            Front(partition, owned.rows[0].offset, owned.rows[0].timestamp_ms)
+            if owned.rows
+            else Front(partition, owned.next_to_read, None)
+            for partition, owned in self._owned.items()
+        ]
 
     # --- records
 

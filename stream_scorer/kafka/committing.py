@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol
 from confluent_kafka import TopicPartition
 
 from stream_scorer.core.remembering import OutcomeT
-from stream_scorer.errors import BrokerUnavailable, ProducerFenced
+from stream_scorer.errors import BrokerRefused, BrokerUnavailable, ProducerFenced
 from stream_scorer.kafka.sink import Committed, Failed
 from stream_scorer.kafka.source import start_metadata
 
@@ -74,9 +74,9 @@ class Committer(Generic[OutcomeT]):
         monotonic: clock in seconds.
         observe: is told how it goes.
         on_session: called whenever a new producer session is there.
-        on_settled: called with the committed offsets that have settled what had become of a transaction.
 
     Attributes:
+        on_settled: called with the committed offsets that have settled what had become of a transaction.
         trouble: why nothing can be published now; None: it can, as far as is known.
         is_stale: whether the group has moved on without us: what we hold, somebody else does.
     """
@@ -90,7 +90,6 @@ class Committer(Generic[OutcomeT]):
         monotonic: Callable[[], float],
         observe: CommitObserver,
         on_session: Callable[[], None] = lambda: None,
-        on_settled: Callable[[Mapping[Partition, int]], None] = lambda _: None,
     ) -> None:
         self._sink = sink
         self._group = group
@@ -98,10 +97,11 @@ class Committer(Generic[OutcomeT]):
         self._monotonic = monotonic
         self._observe = observe
         self._on_session = on_session
-        self._on_settled = on_settled
+        self.on_settled: Callable[[Mapping[Partition, int]], None] = lambda _: None
         self._fenced_at: deque[float] = deque(maxlen=_FENCED_LIMIT)
         self._retry_at = 0.0
         self._settled = False
+        self._had_session = False
         self.trouble: str | None = None
         self.is_stale = False
 
@@ -118,18 +118,22 @@ class Committer(Generic[OutcomeT]):
 
         Raises:
             ProducerFenced: three times in five minutes another producer took over our transactional id.
+            BrokerRefused: there was no session yet, and a right is missing. One that is taken away later is waited for.
         """
         if not self._sink.is_open:
             failed = self._sink.open()
             if failed is not None:
+                if failed.denied and not self._had_session:
+                    raise BrokerRefused(failed.message)
                 self._on_failure(failed)
                 return False
+            self._had_session = True
             self._on_session()
         if not self._settled:
             try:
                 committed = self._group.committed(self._ledger.partitions)
                 self._ledger.settle(committed)
-                self._on_settled(committed)
+                self.on_settled(committed)
             except BrokerUnavailable as error:
                 self.hold(str(error))
                 return False

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from confluent_kafka import KafkaError
 
 from stream_scorer.kafka.bounded import HungError
+from stream_scorer.kafka.rights import DENIALS
 from stream_scorer.kafka.session import CLIENT_ERRORS, ProducerSession, kafka_error_of
 
 if TYPE_CHECKING:
@@ -42,7 +43,10 @@ class OutRecord(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """The broker confirmed the transaction."""
+    """The broker confirmed the transaction. Handing it all over took ``send_s``, the commit ``commit_s``."""
+
+    send_s: float = 0.0
+    commit_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +61,13 @@ class Failed:
     """The transaction did not end well, or nobody knows how it ended.
 
     ``fenced``: another producer took over our transactional id. ``stale``: the group has moved on without us, so that
-    nothing can be committed before the next rebalance says what we own.
+    nothing can be committed before the next rebalance says what we own. ``denied``: a right (ACL) is missing.
     """
 
     message: str
     fenced: bool = False
     stale: bool = False
+    denied: bool = False
 
 
 Publication: TypeAlias = Committed | RecordsRefused | Failed
@@ -79,6 +84,7 @@ class TransactionalSink:
         own_timeout_s: a transaction that took longer than this may have been ended by the broker's own time-out.
         on_refused: called when the broker refused records, before the next session: the topics' limits may be others by
             now. It may change ``config``.
+        why_denied: says which right is missing, with whom and what to do; None: it cannot say. Told the client's error.
     """
 
     def __init__(
@@ -90,8 +96,10 @@ class TransactionalSink:
         late_s: float,
         own_timeout_s: float,
         on_refused: Callable[[], None],
+        why_denied: Callable[[KafkaError], str | None] = lambda _: None,
     ) -> None:
         self._config = config
+        self._why_denied = why_denied
         self._monotonic = monotonic
         self._commit_budget_s = commit_budget_s
         self._late_s = late_s
@@ -115,10 +123,11 @@ class TransactionalSink:
             opening.init()
         except (HungError, *CLIENT_ERRORS) as error:
             kafka_error = kafka_error_of(error)
+            failed = self._failed(error, opening)
             if kafka_error is None or not kafka_error.retriable():
                 self._opening = None
                 opening.dispose()
-            return _failed(error)
+            return failed
         self._session, self._opening = opening, None
         return None
 
@@ -141,14 +150,14 @@ class TransactionalSink:
             session.serve_reports()
             if session.refused:
                 return self._give_up(session, RecordsRefused(dict(session.refused)))
-            failed = _failed(error, session.why_fatal())
+            failed = self._failed(error, session)
             if self._monotonic() - began_at > self._own_timeout_s:
                 # It took so long that the broker itself may have ended the transaction: nobody else fenced us.
                 failed = replace(failed, fenced=False)
             return self._give_up(session, failed)
         if session.is_suspect or commit_s >= self._late_s:
             self.discard()
-        return Committed()
+        return Committed(self._monotonic() - began_at - commit_s, commit_s)
 
     def discard(self) -> None:
         """Ends the session. What it left open is aborted by the next ``open``, or by the broker's time-out."""
@@ -156,19 +165,21 @@ class TransactionalSink:
         if session is not None:
             session.dispose()
 
+    def _failed(self, error: BaseException, session: ProducerSession) -> Failed:
+        kafka_error = kafka_error_of(error)
+        if kafka_error is None or kafka_error.code() == KafkaError._FATAL:  # noqa: SLF001 - its public name
+            kafka_error = session.why_fatal() or kafka_error
+        denied = session.denied or kafka_error
+        if denied is not None and denied.code() in DENIALS:
+            return Failed(self._why_denied(denied) or f"{denied.name()}: {denied.str()}", denied=True)
+        if kafka_error is None:
+            return Failed(str(error))
+        code = kafka_error.code()
+        return Failed(f"{kafka_error.name()}: {kafka_error.str()}", fenced=code in _FENCED, stale=code in _STALE)
+
     def _give_up(self, session: ProducerSession, publication: Publication) -> Publication:
         session.abort()
         self.discard()
         if isinstance(publication, RecordsRefused):
             self._on_refused()
         return publication
-
-
-def _failed(error: BaseException, why_fatal: KafkaError | None = None) -> Failed:
-    kafka_error = kafka_error_of(error)
-    if kafka_error is None or kafka_error.code() == KafkaError._FATAL:  # noqa: SLF001 - its public name
-        kafka_error = why_fatal or kafka_error
-    if kafka_error is None:
-        return Failed(str(error))
-    code = kafka_error.code()
-    return Failed(f"{kafka_error.name()}: {kafka_error.str()}", fenced=code in _FENCED, stale=code in _STALE)

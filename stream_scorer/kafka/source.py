@@ -15,6 +15,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from stream_scorer.core.events import Partition, SourceRecord
 from stream_scorer.errors import BrokerRefused, BrokerUnavailable
 from stream_scorer.kafka.errors import translate
+from stream_scorer.kafka.rights import Right, refusal
 
 if TYPE_CHECKING:
     import logging
@@ -48,6 +49,9 @@ class Owner(Protocol):
     def disowned(self, partitions: list[Partition]) -> None:
         """These partitions are gone; nothing of them may be committed any more."""
 
+    def settled(self) -> None:
+        """The group has said what is ours, which may be nothing."""
+
 
 def start_metadata(start_offset: int) -> str:
     """The metadata of every commit: where this group began on the partition (contract, section 1)."""
@@ -72,6 +76,7 @@ class Source:
     def __init__(self, config: dict[str, Any], topics: Sequence[str], wait: Callable[[float], bool]) -> None:
         self._topics = list(topics)
         self._group_id = config.get("group.id")
+        self._properties = config
         self._log: logging.Logger | None = config.get("logger")
         self._wait = wait
         self._consumer = Consumer(config)
@@ -165,6 +170,18 @@ class Source:
                 raise BrokerUnavailable(str(translate(answer.error, _COMMITTED)))
         return {Partition(a.topic, a.partition): a.offset for a in answers if a.offset >= 0}
 
+    def ends(self, partitions: Iterable[Partition]) -> Mapping[Partition, int]:
+        """The offset behind the last record, as the latest fetch told it; a partition not fetched yet is left out."""
+        found = {}
+        for partition in partitions:
+            try:  # from the client's memory: it asks nobody
+                _, end = self._consumer.get_watermark_offsets(TopicPartition(*partition), cached=True)
+            except KafkaException:
+                continue
+            if end >= 0:
+                found[partition] = end
+        return found
+
     def close(self) -> None:
         """Leaves the group. The owner is told as for any revocation."""
         self._consumer.close()
@@ -178,6 +195,7 @@ class Source:
 
     def _on_assign(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
         if not assigned:
+            self._told().settled()
             return
         starts = self._starts(consumer, assigned)
         if starts is None:
@@ -190,6 +208,7 @@ class Source:
         self._held_back.difference_update(starts)
         for partition, (start_offset, next_offset) in starts.items():
             self._told().owned(partition, start_offset=start_offset, next_offset=next_offset)
+        self._told().settled()
 
     def _on_revoke(self, consumer: Consumer, revoked: list[TopicPartition]) -> None:
         partitions = _partitions(revoked)
@@ -214,7 +233,8 @@ class Source:
                 }
             except KafkaException as error:
                 if error.args[0].code() in _REFUSALS:
-                    raise translate(error, _COMMITTED) from error
+                    right = self._right(error.args[0], ", ".join(self._topics))
+                    raise refusal(error, _COMMITTED, self._properties, right) from error
                 if not self._wait(_RETRY_S):
                     return None
 
@@ -229,6 +249,12 @@ class Source:
         start = start_of(committed.metadata)
         return committed.offset if start is None else start, committed.offset
 
+    def _right(self, error: KafkaError, topic: str | None) -> Right:
+        """What is missing, where the error is a denial."""
+        if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+            return Right("Read", "group", str(self._group_id))
+        return Right("Read", "topic", topic or ", ".join(self._topics))
+
     def _on_error(self, error: KafkaError, message: Any) -> None:
         if error.code() in {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}:  # noqa: SLF001
             raise BrokerRefused(
@@ -237,7 +263,8 @@ class Source:
             )
         # Everything else passes, or the next rebalance settles it: a lost membership, a topic whose metadata is late.
         if error.code() in _REFUSALS:
-            raise translate(error, f"reading topic {', '.join(self._topics)} as group {self._group_id}")
+            doing = f"reading topic {', '.join(self._topics)} as group {self._group_id}"
+            raise refusal(error, doing, self._properties, self._right(error, message.topic()))
         if self._log is not None:  # thinned out, where it is that of the clients: they say much again and again
             self._log.warning("group %s: %s", self._group_id, error.str())
 

@@ -146,7 +146,7 @@ class Asker:
 
     def _react(self, request: Request, answer: Answer) -> None:
         now = self._clock.monotonic()
-        self._observe.exchanged(request, answer)
+        self._observe.exchanged(request, answer, self._trace.trace_id(request))
         self._learn(answer, now)
         at = Circumstances(
             now,

@@ -10,15 +10,17 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from stream_scorer.core.events import Scored
+from stream_scorer.core.progress import NOTHING_READ, Membership, Progress, not_live
 from stream_scorer.kafka.sink import Committed, RecordsRefused
 from stream_scorer.scoring.holding import Cause, Hold
 from stream_scorer.scoring.waiting import Waits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
 
     from stream_scorer.clock import Clock
     from stream_scorer.core.events import Answer, Outcome, Partition
+    from stream_scorer.core.progress import Front
     from stream_scorer.core.requests import Request
     from stream_scorer.kafka.sink import Publication
     from stream_scorer.scoring.ports import Log, Metrics, Quota
@@ -49,10 +51,12 @@ class Observer:
         self._hold: _Known | None = None
         self._kafka: _Known | None = None
         self._registry: _Known | None = None
-        self._partitions: set[Partition] = set()
+        self._members = Membership()
+        self._progress = Progress()
+        self._input = NOTHING_READ
         self._beat_at = clock.monotonic()
         self._waits = Waits()
-        self._joined = False
+        self._kept_back_by: Wait | None = None
         self._draining = False
 
     # --- the loop
@@ -63,6 +67,7 @@ class Observer:
 
     def kept_back(self, reason: Wait | None) -> None:
         """Why a request that is due was not sent just now; None: all were."""
+        self._kept_back_by = reason
         self._waits.see(reason, self._monotonic())
 
     def state(self, *, in_flight: int, uncommitted: int, quota: Quota, hold: Hold | None) -> None:
@@ -83,36 +88,53 @@ class Observer:
             if known is not None:
                 self._measure(known.hold)
 
+    def input(self, fronts: Iterable[Front], ends: Mapping[Partition, int]) -> None:
+        """How far the input is, about once a second; see `Progress.look`."""
+        explained = self.why_not_ready() is not None or (self._kept_back_by is not None and self._kept_back_by.explains)
+        self._input = self._progress.look(fronts, ends, self._monotonic(), self._clock.unix_ms(), explained=explained)
+        self._metrics.input(self._input)
+
     def draining(self) -> None:
         """The loop is about to end."""
         self._draining = True
         self._log.info("draining")
 
-    def consumed(self, records: int) -> None:
-        """Records were read."""
-        self._metrics.consumed(records)
+    def consumed(self, records: int, *, poll_s: float) -> None:
+        """Records were read, which took so long."""
+        self._metrics.consumed(records, poll_s=poll_s)
 
     def assigned(self, partition: Partition, next_offset: int) -> None:
         """A partition is ours from now on."""
-        self._joined = True
-        self._partitions.add(partition)
+        self._members.own(partition)
+        self._metrics.partitions(self._members.owned)
         self._log.info("partition assigned", topic=partition.topic, partition=partition.number, offset=next_offset)
 
     def disowned(self, partitions: Iterable[Partition]) -> None:
         """Partitions are not ours any more."""
-        for partition in partitions:
-            self._partitions.discard(partition)
+        gone = list(partitions)
+        self._members.disown(gone)
+        self._metrics.partitions(self._members.owned)
+        for partition in gone:
             self._log.info("partition given up", topic=partition.topic, partition=partition.number)
+
+    def settled(self) -> None:
+        """The group has said what is ours."""
+        if self._members.settle():
+            self._log.info("standby", detail="the group has a member for every partition")
 
     # --- the API
 
-    def exchanged(self, request: Request, answer: Answer) -> None:
-        """An attempt ended."""
+    def exchanged(self, request: Request, answer: Answer, trace_id: str | None = None) -> None:
+        """An attempt ended; ``trace_id``: of the trace that tells of it."""
         exchange = answer.exchange
         error = getattr(answer, "message", None)
         kind = None if error is None else str(getattr(answer, "trouble", type(answer).__name__))
         if request.attempts > 1 or request.asked_before:
             self._metrics.reasked(len(request.contacts))
+        if request.attempts == 1:
+            self._metrics.batch(len(request.contacts))
+        if exchange.earlier is not None:
+            self._metrics.http_request(exchange.earlier.latency_ms / 1000, status=exchange.earlier.status, error=None)
         self._metrics.http_request(exchange.latency_ms / 1000, status=exchange.status, error=kind)
         # A hold has one line for what all its probes come to.
         if error is not None and (self._hold is None or not self._hold.hold.says(error)):
@@ -123,6 +145,7 @@ class Observer:
                 contacts=len(request.contacts),
                 status=exchange.status,
                 correlation_id=exchange.correlation_id,
+                trace_id=trace_id,
                 detail=error,
             )
 
@@ -154,8 +177,8 @@ class Observer:
     def transaction(self, publication: Publication) -> None:
         """A transaction ended."""
         match publication:
-            case Committed():
-                self._metrics.transaction(outcome="committed")
+            case Committed(send_s, commit_s):
+                self._metrics.transaction(outcome="committed", send_s=send_s, commit_s=commit_s)
             case RecordsRefused(errors):
                 self._metrics.transaction(outcome="refused")
                 self._log.warning("records refused", records=len(errors), detail=next(iter(errors.values())))
@@ -190,7 +213,10 @@ class Observer:
         """These outcomes are committed, in so many records."""
         self._metrics.sent(records)
         sums: Counter[tuple[str, str]] = Counter()
+        began_ms: dict[str, int] = {}
         for outcome in outcomes:
+            if outcome.request is not None:
+                began_ms[outcome.request.batch_id] = outcome.request.started_at_ms
             if not isinstance(outcome, Scored):
                 sums["rejected", outcome.reasons[0]] += 1
             elif outcome.review_reasons:
@@ -199,23 +225,43 @@ class Observer:
                 sums["scored", ""] += 1
         for (kind, reason), amount in sums.items():
             self._metrics.contacts(amount, outcome=kind, reason=reason)
+        now_ms = self._clock.unix_ms()
+        for at_ms in began_ms.values():
+            self._metrics.processed(max(0.0, (now_ms - at_ms) / 1000))
+
+    def chain(self, length: int) -> None:
+        """So many audit events are in the present chain."""
+        self._metrics.chain(length)
+
+    def set_aside(self, outcomes: Sequence[tuple[Outcome, str]]) -> None:
+        """The broker does not take the records of these contacts: outcomes, and the contacts' ids."""
+        batch_ids = dict.fromkeys(outcome.request.batch_id for outcome, _ in outcomes if outcome.request is not None)
+        self._log.warning(
+            "contacts set aside", contacts=len(outcomes), batches=len(batch_ids), batch_id=next(iter(batch_ids), None)
+        )
+        for outcome, contact_id in outcomes:
+            self._log.debug("contact set aside", contact_id=contact_id, source=outcome.record.source)
 
     # --- for /livez and /readyz
 
-    def why_not_live(self, limit_s: float) -> str | None:
-        """Why the process should be restarted, if it should."""
-        silent_s = self._monotonic() - self._beat_at
-        return f"the loop has stood still for {silent_s:.0f} s" if silent_s > limit_s else None
+    def why_not_live(self, still_limit_s: float, wait_limit_s: float) -> str | None:
+        """Why the process should be restarted, if it should.
+
+        Args:
+            still_limit_s: how long the loop may stand still.
+            wait_limit_s: how long an event may wait for no reason that is known.
+        """
+        return not_live(self._monotonic() - self._beat_at, self._input.unexplained_s, still_limit_s, wait_limit_s)
 
     def why_not_ready(self) -> str | None:
         """Why no contact is being scored right now, if none is."""
         if self._draining:
             return "draining"
-        if not self._joined:
-            return "starting: no partition assigned yet"
         known, kafka = self._hold, self._kafka
         if kafka is not None and (known is None or not known.hold.probes_api):
             return f"kafka: {kafka.hold.reason}; {self._since(kafka)}"
+        if (no_partition := self._members.why_not_ready()) is not None:
+            return no_partition
         if known is None:
             registry = self._registry
             return None if registry is None else f"registry: {registry.hold.reason}; {self._since(registry)}"

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from stream_scorer.core.events import Answer, Headers, Outcome, Partition, QuotaReading, SourceRecord
+    from stream_scorer.core.progress import InputState
     from stream_scorer.core.requests import Request
 
 
@@ -72,6 +73,9 @@ class Trace(Protocol):
     def disowned(self, partitions: Sequence[Partition]) -> None:
         """These partitions are somebody else's now."""
 
+    def trace_id(self, request: Request) -> str | None:
+        """Returns the trace in which an attempt that has just ended is told; None: in none."""
+
     def exchanged(self, request: Request, answer: Answer, *, goes_on: bool) -> None:
         """An attempt ended; ``goes_on``: the same request will be sent again."""
 
@@ -103,6 +107,9 @@ class Untraced:
     def disowned(self, partitions: Sequence[Partition]) -> None:
         """Nothing."""
 
+    def trace_id(self, request: Request) -> None:
+        """None."""
+
     def exchanged(self, request: Request, answer: Answer, *, goes_on: bool) -> None:
         """Nothing."""
 
@@ -133,12 +140,15 @@ class Log(Protocol):
     def warning(self, event: str, **fields: Any) -> Any:
         """Somebody may want to look."""
 
+    def debug(self, event: str, **fields: Any) -> Any:
+        """For whoever looks into one contact."""
+
 
 class Metrics(Protocol):
     """See ``telemetry.scoring.Metrics``. Amounts are sums."""
 
-    def consumed(self, records: int) -> None:
-        """Records read from the features topic."""
+    def consumed(self, records: int, *, poll_s: float) -> None:
+        """Records that one poll read from the features topic."""
 
     def contacts(self, amount: int, *, outcome: str, reason: str) -> None:
         """Contacts whose outcome is committed."""
@@ -146,8 +156,23 @@ class Metrics(Protocol):
     def http_request(self, duration_s: float, *, status: int | None, error: str | None) -> None:
         """One attempt against the scoring API."""
 
-    def transaction(self, *, outcome: str) -> None:
+    def transaction(self, *, outcome: str, send_s: float = 0.0, commit_s: float = 0.0) -> None:
         """One transaction: ``committed``, ``refused`` or ``failed``."""
+
+    def processed(self, duration_s: float) -> None:
+        """Outcomes of a request are committed: how long after its first attempt."""
+
+    def partitions(self, owned: int) -> None:
+        """How many partitions are assigned."""
+
+    def input(self, state: InputState) -> None:
+        """How far the input is."""
+
+    def batch(self, contacts: int) -> None:
+        """A request asks about so many contacts, for the first time."""
+
+    def chain(self, length: int) -> None:
+        """So many audit events are in the present chain."""
 
     def holding(self, cause: str, *, for_s: float, next_probe_s: float) -> None:
         """How long a hold lasts, and when its next probe is due."""

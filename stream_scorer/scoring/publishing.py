@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from stream_scorer.core.auditing import AuditChain, build_events
 from stream_scorer.core.events import Outcome, Reason, Rejected, Scored
+from stream_scorer.core.progress import is_below
 from stream_scorer.kafka.committing import Committer
 from stream_scorer.kafka.sink import Committed, OutRecord, RecordsRefused
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from stream_scorer.clock import Clock
     from stream_scorer.core.avro import Codec
+    from stream_scorer.core.events import Partition
     from stream_scorer.core.ledger import Head, Ledger
     from stream_scorer.kafka.committing import Group, Sink
     from stream_scorer.kafka.sink import Publication
@@ -56,8 +58,8 @@ class Publisher:
             monotonic=clock.monotonic,
             observe=observe,
             on_session=self._begin_chain,
-            on_settled=trace.settled,
         )
+        self._committer.on_settled = self._settled
         self._ledger = ledger
         self._encoder = encoder
         self._audit_topic = audit_topic
@@ -70,6 +72,7 @@ class Publisher:
         self._trace = trace
         self._chain = AuditChain("", audit_codec)
         self._published_at = 0.0
+        self._tried: tuple[list[Outcome], int] = ([], 0)
         self._max_outcomes = _MAX_OUTCOMES
 
     @property
@@ -134,6 +137,7 @@ class Publisher:
         plan = self._chain.plan(events)
         records += [OutRecord(self._audit_topic, self._chain.key, value, []) for value in plan.values]
         self._trace.committing(outcomes)
+        self._tried = outcomes, len(records)
         return self._conclude(self._committer.commit(heads, records), outcomes, plan)
 
     def _conclude(self, publication: Publication, outcomes: list[Outcome], plan: Any) -> bool:
@@ -141,7 +145,9 @@ class Publisher:
             case Committed():
                 self._chain.confirm(plan)
                 self._trace.committed(outcomes)
+                self._tried = [], 0
                 self._observe.published(outcomes, records=len(outcomes) + len(plan.values))
+                self._observe.chain(plan.next_sequence)
                 self._published_at = self._clock.monotonic()
                 self._max_outcomes = min(_MAX_OUTCOMES, 2 * self._max_outcomes)
                 return True
@@ -168,9 +174,9 @@ class Publisher:
 
     def _set_aside(self, outcomes: list[Outcome], errors: Mapping[int, str]) -> None:
         """Contacts whose own record cannot be written are rejected; a rejection that cannot be, loses its payload."""
+        self._observe.set_aside([(outcomes[index], _contact_id(outcomes[index])) for index in errors])
         for index, message in errors.items():
             outcome = outcomes[index]
-            contact_id = outcome.contact.contact_id if isinstance(outcome, Scored) else outcome.contact_id
             reasons = (Reason.UNPUBLISHABLE.value,) if isinstance(outcome, Scored) else outcome.reasons
             detail = f"the broker refuses the record itself: {message}"
             self._ledger.replace(
@@ -178,7 +184,7 @@ class Publisher:
                     outcome.record,
                     reasons,
                     detail if isinstance(outcome, Scored) else outcome.detail,
-                    contact_id,
+                    _contact_id(outcome),
                     self._clock.unix_ms(),
                     request=outcome.request,
                     truncated=isinstance(outcome, Rejected),
@@ -188,6 +194,19 @@ class Publisher:
     def _begin_chain(self) -> None:
         """Only a confirmed commit is linked to, so every new producer starts a new chain."""
         self._chain = AuditChain(self._clock.new_id(), self._audit_codec)
+        self._observe.chain(0)
+
+    def _settled(self, offsets: Mapping[Partition, int]) -> None:
+        """The offsets say what nobody knew: whether the last transaction was committed. If so, it counts now."""
+        self._trace.settled(offsets)
+        (outcomes, records), self._tried = self._tried, ([], 0)
+        covered = [outcome for outcome in outcomes if is_below(offsets, outcome.record)]
+        if covered:
+            self._observe.published(covered, records=records)
+
+
+def _contact_id(outcome: Outcome) -> str:
+    return outcome.contact.contact_id if isinstance(outcome, Scored) else outcome.contact_id
 
 
 def _is_bare(outcome: Outcome) -> bool:

@@ -37,6 +37,11 @@ class Wait(StrEnum):
         return Cause.BUDGET if self is Wait.BUDGET else None
 
     @property
+    def explains(self) -> bool:
+        """Whether it explains by itself that a record waits, however long; the others pass within seconds."""
+        return self not in (Wait.NO_SLOT, Wait.PACE, Wait.LOOP)
+
+    @property
     def said(self) -> str:
         """How ``/readyz`` and log lines put it."""
         return f"quota: {self}" if self.cause is Cause.QUOTA else str(self)

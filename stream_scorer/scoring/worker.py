@@ -36,6 +36,7 @@ _BUSY_WAIT_S = 0.005
 _PAUSE_AFTER_S = 1.0
 _REOPEN_S = 1.0
 _REPORT_EVERY_S = 0.2
+_LOOK_EVERY_S = 1.0
 _MAX_UNCOMMITTED_BYTES = 64 * 1024 * 1024
 
 
@@ -83,7 +84,7 @@ class Worker:
         self._read_at = 0.0
         self._looped_at = math.inf
         self._doubtful_until = 0.0
-        self._reported_at = 0.0
+        self._reported_at = self._looked_at = 0.0
         self._deadline = math.inf
         self._found_work = False
 
@@ -143,6 +144,8 @@ class Worker:
         idle = not (self._asker.in_flight or self._batcher.waiting or self._ledger.uncommitted)
         self._trace.polling()
         records = self._source.read(max(1, min(room, _READ_RECORDS)), _IDLE_WAIT_S if idle else 0.0)
+        if records:
+            self._observe.consumed(len(records), poll_s=self._clock.monotonic() - now)
         now_ms = self._clock.unix_ms()
         fresh = [record for record in records if self._waits.admits(record) and self._ledger.read(record)]
         self._trace.polled(fresh)
@@ -152,8 +155,6 @@ class Worker:
                 self._batcher.add(examined, now)
             else:
                 self._ledger.finish(examined)
-        if records:
-            self._observe.consumed(len(records))
         self._found_work = bool(records)
 
     def _room(self) -> int:
@@ -180,6 +181,9 @@ class Worker:
                 quota=self._quota,
                 hold=self._holding.known,
             )
+        if now - self._looked_at >= _LOOK_EVERY_S:
+            self._looked_at = now
+            self._observe.input(self._ledger.fronts(), self._source.ends(self._ledger.partitions))
 
     def _finish(self) -> None:
         """Waits for the answers that are under way, up to a limit, commits what is finished and leaves the group."""
@@ -236,3 +240,7 @@ class Worker:
         self._batcher.drop(lambda contact: not self._ledger.is_pending(contact.record))
         self._trace.disowned(partitions)
         self._observe.disowned(partitions)
+
+    def settled(self) -> None:
+        """The group has said what is ours."""
+        self._observe.settled()

@@ -15,6 +15,7 @@ from stream_scorer.settings.sections import (
     CallbacksSettings,
     GenesysSettings,
     KafkaSettings,
+    LogSettings,
     SchemaRegistrySettings,
     ScoringSettings,
     TopicsSettings,
@@ -38,6 +39,7 @@ class Settings(Section):
     verification: VerificationSettings = Field(default_factory=VerificationSettings)
     callbacks: CallbacksSettings = Field(default_factory=CallbacksSettings)
     admin: AdminSettings = Field(default_factory=AdminSettings)
+    log: LogSettings = Field(default_factory=LogSettings)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

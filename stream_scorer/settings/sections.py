@@ -200,10 +200,21 @@ class CallbacksSettings(Section):
 
 
 class AdminSettings(Section):
-    """Where ``/livez``, ``/readyz`` and ``/metrics`` are; port 0: nowhere."""
+    """Where ``/livez``, ``/readyz`` and ``/metrics`` are; port 0: nowhere.
+
+    ``max_unexplained_wait_s``: how long an event may wait for no reason that is known before ``/livez`` fails.
+    """
 
     host: Text = "127.0.0.1"
     port: Port = 9464
+    max_unexplained_wait_s: Seconds = 300
+
+
+class LogSettings(Section):
+    """What is logged and how; ``auto``: text on a terminal, else JSON."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "text"] = "auto"
 
 
 class TopicsSettings(Section):

@@ -1,13 +1,14 @@
-"""Where metrics go: to whoever scrapes ``/metrics``, and by OTLP to a collector where the standard variables ask for it.
+"""Where metrics go: to whoever scrapes ``/metrics``, and by OTLP to a collector where the environment asks for it.
 
 A collector that cannot be reached costs nothing but a log line a minute: its exporter has a thread of its own, and the
-service's end does not wait for it for longer than `_CLOSE_MS`.
+service's end does not wait for it for longer than `_CLOSE_S`.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import Meter
     from opentelemetry.sdk.metrics.export import MetricReader
 
-_CLOSE_MS: Final = 3_000
+_CLOSE_S: Final = 3.0
 _QUIET_S: Final = 60.0
 _EXPORTERS: Final = frozenset({"otlp", "prometheus", "none"})
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
@@ -113,8 +114,10 @@ class Meters:
         self.meter: Meter = self._provider.get_meter(scope, __version__)
 
     def close(self) -> None:
-        """Send what is left, for `_CLOSE_MS` at most, and let the readers go."""
-        self._provider.shutdown(timeout_millis=_CLOSE_MS)
+        """Send what is left, within a few seconds: a collector that is away must not hold up an end."""
+        closing = threading.Thread(target=self._provider.shutdown, name="metrics-closing", daemon=True)
+        closing.start()
+        closing.join(_CLOSE_S)
 
 
 class Scrape:

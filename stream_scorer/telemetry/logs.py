@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 import sys
-import time
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import structlog
@@ -19,16 +18,17 @@ _SECRET_WORDS: Final = re.compile(
 )
 
 
-def configure_logging(*, json: bool | None = None, level: int = logging.INFO, stream: TextIO | None = None) -> None:
+def configure_logging(*, level: str = "info", form: str = "auto", stream: TextIO | None = None) -> None:
     """Send all logs of the process, ours and the libraries', as one line each to ``stream``.
 
     Args:
-        json: one JSON object a line, or text for people; None: text if ``stream`` is a terminal.
-        level: the least level that is written, as in `logging`.
+        level: the least level that is written: ``debug``, ``info``, ``warning`` or ``error``.
+        form: ``json``: one object a line; ``text``: for people; ``auto``: text if ``stream`` is a terminal.
         stream: where to; None: standard error, since standard output belongs to the results of commands.
     """
     stream = sys.stderr if stream is None else stream
-    as_json = not stream.isatty() if json is None else json
+    as_json = not stream.isatty() if form == "auto" else form == "json"
+    least = logging.getLevelNamesMapping()[level.upper()]
     # ISO 8601, UTC; the event's own fields stay what they are.
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -56,9 +56,9 @@ def configure_logging(*, json: bool | None = None, level: int = logging.INFO, st
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level)
+    root.setLevel(least)
     # urllib3 tells of every connection that it makes anew; the client tells of those that matter.
-    logging.getLogger("urllib3").setLevel(max(level, logging.ERROR))
+    logging.getLogger("urllib3").setLevel(max(least, logging.ERROR))
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

@@ -1,4 +1,4 @@
-"""The metrics that both services have: messages and operations by OpenTelemetry's conventions, and the state of the input.
+"""The metrics that both services have: messages and operations by OpenTelemetry's conventions, how far the input is.
 
 Every method takes a sum or a state: none is called once a contact.
 """
@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from stream_scorer.core.progress import NOTHING_READ
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from opentelemetry.metrics import Meter
 
@@ -59,6 +61,11 @@ class MessagingMetrics:
             "s",
             "How long the commits of a partition have stood still; the longest.",
         )
+        self._unexplained = meter.create_gauge(
+            "stream_scorer.oldest_event.unexplained",
+            "s",
+            "The same, counted from when a reason was last known: what /livez looks at.",
+        )
         self._measured: dict[str, set[tuple[str, int]]] = {}
         # What has not happened yet is 0, not absent: a rate over it, and an alert, are right from the first time on.
         for loop in tuple(loops) or ("",):
@@ -67,7 +74,7 @@ class MessagingMetrics:
             for operation, counter in (("poll", self._consumed), ("send", self._sent)):
                 counter.add(0, _messaging(operation, loop))
             self._partitions.set(0, _of(loop, {}))
-            self.input(None, loop=loop)
+            self.input(NOTHING_READ, loop=loop)
 
     def consumed(self, records: int, *, poll_s: float = 0.0, loop: str = "") -> None:
         """Records that one poll read, and how long it took."""
@@ -93,16 +100,17 @@ class MessagingMetrics:
         """How many partitions are assigned."""
         self._partitions.set(owned, _of(loop, {}))
 
-    def input(self, state: InputState | None, *, loop: str = "") -> None:
-        """How far the input is; None: nothing is read yet."""
-        self._oldest.set(0.0 if state is None else state.oldest_age_s, _of(loop, {}))
-        self._stalled.set(0.0 if state is None else state.stalled_s, _of(loop, {}))
-        lags: Mapping[tuple[str, int], int] = {} if state is None else state.lags
-        gone = self._measured.get(loop, set()) - lags.keys()
-        for place in (*lags, *gone):
+    def input(self, state: InputState, *, loop: str = "") -> None:
+        """How far the input is."""
+        self._oldest.set(state.oldest_age_s, _of(loop, {}))
+        self._stalled.set(state.stalled_s, _of(loop, {}))
+        self._unexplained.set(state.unexplained_s, _of(loop, {}))
+        gone = self._measured.get(loop, set()) - state.lags.keys()
+        for topic, partition in (*state.lags, *gone):
             # A partition that went elsewhere lags there: what stays here must not be counted twice.
-            self._lag.set(lags.get(place, 0), _of(loop, {"topic": place[0], "partition": str(place[1])}))
-        self._measured[loop] = set(lags)
+            lag = state.lags.get((topic, partition), 0)
+            self._lag.set(lag, _of(loop, {"topic": topic, "partition": str(partition)}))
+        self._measured[loop] = set(state.lags)
 
 
 def _messaging(operation: str, loop: str) -> dict[str, str]:

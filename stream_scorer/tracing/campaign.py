@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from stream_scorer.campaign.tracing import contacts_header, contacts_of, contexts_of
 from stream_scorer.core.delivering import Ended, Postponed
+from stream_scorer.core.progress import is_below
 from stream_scorer.core.remembering import key_of
 from stream_scorer.core.trace_context import context_of
 from stream_scorer.tracing.attributes import CALLBACK_ID, OUTCOME, HttpPlace, end_request, operation
-from stream_scorer.tracing.scoring import is_below
 from stream_scorer.tracing.spans import SpanKind, add_link, context_of_span, end_span, from_ms
 
 if TYPE_CHECKING:

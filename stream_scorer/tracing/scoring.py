@@ -12,6 +12,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from stream_scorer.core.events import Partition, Scored, Trouble
+from stream_scorer.core.progress import is_below
 from stream_scorer.core.trace_context import NAMES, SAMPLED, TRACEPARENT, context_of, flags_of, traced
 from stream_scorer.tracing.attributes import (
     BATCH_ID,
@@ -132,6 +133,11 @@ class ScoringTracer:
 
     # --- the API
 
+    def trace_id(self, request: Request) -> str | None:
+        """Return the trace in which an attempt that has just ended is told, 32 hexadecimal digits; None: in none."""
+        asked = self._asked.get(request.batch_id) or self._begin(request)
+        return None if asked is None else f"{context_of_span(asked.span).trace_id:032x}"
+
     def exchanged(self, request: Request, answer: Answer, *, goes_on: bool) -> None:
         """An attempt ended; ``goes_on``: the same request will be sent again."""
         asked = self._asked.get(request.batch_id) or self._begin(request)
@@ -241,11 +247,6 @@ class ScoringTracer:
 def _key(record: SourceRecord) -> _Key:
     """What names a record: a slice, since it is asked for several times a contact."""
     return record[:3]
-
-
-def is_below(offsets: Mapping[Partition, int], record: SourceRecord) -> bool:
-    """Tell whether these committed offsets cover a record."""
-    return record.offset < offsets.get(Partition(record.topic, record.partition), 0)
 
 
 def _became(outcome: Outcome) -> dict[str, str | tuple[str, ...]]:

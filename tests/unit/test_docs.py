@@ -19,8 +19,6 @@ from stream_scorer.settings import Settings, load_settings
 from stream_scorer.settings.catalogue import SECTIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from stream_scorer.local.simulator import Simulator
 
 REPOSITORY = Path(__file__).parents[2]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
-STATE = InputState(oldest_age_s=2.0, stalled_s=1.0, lags={("topic", 0): 5})
+STATE = InputState(oldest_age_s=2.0, stalled_s=1.0, unexplained_s=0.0, lags={("topic", 0): 5})
 
 
 def messaging(metrics: PrometheusMetrics | PrometheusCampaignMetrics, loop: str) -> None:

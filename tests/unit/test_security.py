@@ -139,7 +139,7 @@ def _as_it_was() -> object:
 
 @pytest.mark.usefixtures("_as_it_was")
 def test_what_is_logged_cannot_forge_a_line(logs: io.StringIO) -> None:
-    configure_logging(json=True, stream=logs)
+    configure_logging(form="json", stream=logs)
     structlog.get_logger("ours").warning("rejected", contact_id=FORGED, headers=[(FORGED, FORGED.encode())])
     logging.getLogger("theirs").warning("the broker says %s", FORGED)
     written = logs.getvalue()
@@ -150,7 +150,7 @@ def test_what_is_logged_cannot_forge_a_line(logs: io.StringIO) -> None:
 
 @pytest.mark.usefixtures("_as_it_was")
 def test_headers_of_an_answer_are_not_logged(logs: io.StringIO) -> None:
-    configure_logging(json=True, stream=logs)
+    configure_logging(form="json", stream=logs)
     logging.getLogger("urllib3.connection").warning("Failed to parse headers: Authorization: Bearer t0ken")
     assert not logs.getvalue()
 

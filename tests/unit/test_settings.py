@@ -85,7 +85,8 @@ DEFAULTS = {
         "contact_list_id": None,
         "admin_port": 9465,
     },
-    "admin": {"host": "127.0.0.1", "port": 9464},
+    "admin": {"host": "127.0.0.1", "port": 9464, "max_unexplained_wait_s": 300.0},
+    "log": {"level": "info", "format": "auto"},
 }
 
 
@@ -133,6 +134,8 @@ def test_every_key_can_be_set_in_the_environment_under_its_derived_name() -> Non
         "STREAM_SCORER_CALLBACKS__TARGET": "log",
         "STREAM_SCORER_CALLBACKS__GROUP_ID": "campaigns",
         "STREAM_SCORER_CALLBACKS__ALLOW_HTTP": "true",
+        "STREAM_SCORER_LOG__LEVEL": "debug",
+        "STREAM_SCORER_LOG__FORMAT": "json",
         "STREAM_SCORER_VERIFICATION__MAX_INTERVAL_WIDTH": "0.9",
         "STREAM_SCORER_VERIFICATION__MIN_INTERVAL_WIDTH": "0.1",
         "STREAM_SCORER_CALLBACKS__THRESHOLD": "0.5",
@@ -238,7 +241,7 @@ def test_an_unknown_variable_is_an_error_that_says_what_was_meant(name: str, mea
             "[kafka]\nmax_in_flight = 1",
             "unknown key kafka.max_in_flight in {file}; did you mean scoring.max_in_flight?",
         ),
-        ("[admin]\nxyz = 1", "unknown key admin.xyz in {file}; there are host, port"),
+        ("[admin]\nxyz = 1", "unknown key admin.xyz in {file}; there are host, port, max_unexplained_wait_s"),
         ("admin = 3", "admin in {file} is a section: write [admin] and its keys below"),
         (
             '[model.features.age]\ntyp = "integer"',

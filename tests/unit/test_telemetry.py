@@ -31,7 +31,7 @@ def lines(logs: io.StringIO) -> list[dict[str, object]]:
 
 
 def test_ours_and_the_libraries_lines_are_json_alike(logs: io.StringIO) -> None:
-    configure_logging(json=True, stream=logs)
+    configure_logging(form="json", stream=logs)
     structlog.get_logger("ours").info("scored", contacts=3)
     logging.getLogger("theirs").warning("broker %s is back", "a:1")
     ours, theirs = lines(logs)
@@ -41,7 +41,7 @@ def test_ours_and_the_libraries_lines_are_json_alike(logs: io.StringIO) -> None:
 
 
 def test_what_is_below_the_level_is_not_written(logs: io.StringIO) -> None:
-    configure_logging(json=True, level=logging.WARNING, stream=logs)
+    configure_logging(form="json", level="warning", stream=logs)
     structlog.get_logger("ours").info("no")
     logging.getLogger("theirs").info("no")
     structlog.get_logger("ours").warning("yes")
@@ -57,7 +57,7 @@ def test_no_terminal_means_json_and_configuring_twice_means_one_line(logs: io.St
 
 @pytest.mark.parametrize("as_json", [True, False])
 def test_secrets_are_hidden_at_any_depth(logs: io.StringIO, as_json: bool) -> None:
-    configure_logging(json=as_json, stream=logs)
+    configure_logging(form="json" if as_json else "text", stream=logs)
     structlog.get_logger("ours").info(
         "sent",
         client_secret="s3cr3t",
@@ -72,7 +72,7 @@ def test_secrets_are_hidden_at_any_depth(logs: io.StringIO, as_json: bool) -> No
 
 @pytest.mark.parametrize("as_json", [True, False])
 def test_a_traceback_shows_no_local_variables(logs: io.StringIO, as_json: bool) -> None:
-    configure_logging(json=as_json, stream=logs)
+    configure_logging(form="json" if as_json else "text", stream=logs)
     password = "s3" + "cr3t"
     try:
         int(password and "x")
