@@ -16,7 +16,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from support_dashboards import DASHBOARD, DEPLOY, LABELS_OF_PROMETHEUS, Expression, expressions, not_told, panels, rules
-from test_docs import REPOSITORY, anchors
+from test_docs import REPOSITORY, anchors, rows
 
 from stream_scorer.scoring.holding import Cause
 from stream_scorer.scoring.waiting import Wait
@@ -104,6 +104,13 @@ def test_every_alert_is_tested_to_fire_and_to_be_quiet() -> None:
     assert len(fires) == len(ALERTS), "two alerts of one name"
 
 
+def test_the_page_lists_the_alerts_there_are() -> None:
+    listed = [
+        (name.strip("`"), severity) for name, _, severity in rows(REPOSITORY / "docs" / "operations.md", "### Alerts")
+    ]
+    assert listed == [(rule["alert"], rule["labels"]["severity"]) for rule in ALERTS]
+
+
 @pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed (Debian, Ubuntu: apt install prometheus)")
 @pytest.mark.parametrize(
     "arguments",
@@ -139,9 +146,9 @@ def test_prometheus_asks_the_ports_of_the_services_it_names() -> None:
 
 def test_the_dashboard_has_a_row_for_each_that_may_hold_back() -> None:
     content = json.loads(DASHBOARD.read_text())
-    rows = [panel["title"] for panel in content["panels"] if panel["type"] == "row"]
-    assert rows[1:] == ["Input", "Quota", "API", "Kafka", "Campaign"]
-    assert rows[1:] == [panel["title"] for panel in content["panels"][1:6]], "and a light for each in the first row"
+    titles = [panel["title"] for panel in content["panels"] if panel["type"] == "row"]
+    assert titles[1:] == ["Input", "Quota", "API", "Kafka", "Campaign"]
+    assert titles[1:] == [panel["title"] for panel in content["panels"][1:6]], "and a light for each in the first row"
     ids = [panel["id"] for panel in content["panels"]]
     assert len(set(ids)) == len(ids)
     tops = [panel["gridPos"]["y"] for panel in content["panels"]]
