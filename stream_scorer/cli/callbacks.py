@@ -11,6 +11,7 @@ from stream_scorer.campaign_wiring import CampaignService
 from stream_scorer.cli.options import ConfigOption
 from stream_scorer.cli.stopping import obey_signals
 from stream_scorer.kafka.config import check_properties, property_warnings
+from stream_scorer.kafka.rights import campaign_rights
 from stream_scorer.kafka.start import delivery_start, planning_start, write_start
 from stream_scorer.kafka.topics import check_topics, existing_topics
 from stream_scorer.settings import load_settings
@@ -33,12 +34,13 @@ def callbacks(
     """Tell the campaign manager about high scores until SIGTERM or Ctrl-C. A second signal ends at once."""
     settings = load_settings(config, flags={"kafka.start_from": start} if start is not None else None)
     check_properties(settings)
-    configure_logging()
+    configure_logging(level=settings.log.level, form=settings.log.format)
     log = structlog.get_logger("stream_scorer")
     for warning in property_warnings(settings):
         log.warning("setting", detail=warning)
     target = build_target(settings)
-    check_topics(settings, settings.topics.campaign(tiers=len(settings.callbacks.retry_delays_s)))
+    topics = settings.topics.campaign(tiers=len(settings.callbacks.retry_delays_s))
+    check_topics(settings, topics, rights=campaign_rights(settings))
     # All there are: records may wait in the higher tiers although the setting has become shorter.
     retry_topics = existing_topics(settings, settings.topics.retries())
     write_start(settings, planning_start(settings), chosen=start is not None)

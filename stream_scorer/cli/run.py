@@ -12,6 +12,7 @@ from stream_scorer.cli.config import all_warnings
 from stream_scorer.cli.options import ConfigOption
 from stream_scorer.cli.stopping import obey_signals
 from stream_scorer.kafka.config import check_properties
+from stream_scorer.kafka.rights import scoring_rights
 from stream_scorer.kafka.start import scoring_start, write_start
 from stream_scorer.kafka.topics import check_topics
 from stream_scorer.settings import load_settings
@@ -35,11 +36,11 @@ def run(
     settings = load_settings(config, flags={"kafka.start_from": start} if start is not None else None)
     settings.require_api()
     check_properties(settings)
-    configure_logging()
+    configure_logging(level=settings.log.level, form=settings.log.format)
     log = structlog.get_logger("stream_scorer")
     for warning in all_warnings(settings):
         log.warning("setting", detail=warning)
-    check_topics(settings, settings.topics.scoring)
+    check_topics(settings, settings.topics.scoring, rights=scoring_rights(settings))
     write_start(settings, scoring_start(settings), chosen=start is not None)
     service = ScoringService(settings)
     obey_signals(service.stop, settings.scoring.shutdown_timeout_s)
