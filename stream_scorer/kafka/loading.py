@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Self, TypeAl
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from stream_scorer.kafka.errors import translate
+from stream_scorer.kafka.rights import Right, refusal
 from stream_scorer.kafka.session import RECORD_ERRORS
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ class Loader:
             clock: seconds, monotonic.
         """
         self._producer = Producer(config)
+        self._properties = config
         self._topic = topic
         self._codec = codec
         self._interval_s = 1 / rate_per_s if rate_per_s else 0.0
@@ -154,7 +156,8 @@ class Loader:
         if error.code() in _PURGED:
             message = self._cause
         else:
-            message = str(translate(error, f"writing to {self._topic}"))
+            right = Right("Write", "topic", self._topic)
+            message = str(refusal(error, f"writing to {self._topic}", self._properties, right))
             if error.code() not in RECORD_ERRORS and not self.stopped:
                 self.stopped, self._cause = True, message
         before = self._undelivered.get(message, Undelivered(line, message, 0))

@@ -13,6 +13,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec  # typ
 from stream_scorer.errors import BrokerUnavailable, StreamScorerError
 from stream_scorer.kafka.config import admin_config, reader_config, silent_logger
 from stream_scorer.kafka.errors import translate
+from stream_scorer.kafka.rights import Right, refusal
 from stream_scorer.kafka.source import start_of
 
 if TYPE_CHECKING:
@@ -108,7 +109,8 @@ class LogReader:
             return {a.partition: Commit(a.offset, start_of(a.metadata)) for a in answers if a.offset >= 0}
 
         try:
-            return self._patiently(f"reading the commits of group {self._config['group.id']}", ask)
+            right = Right("Describe", "group", self._config["group.id"])
+            return self._patiently(f"reading the commits of group {right.name}", right, ask)
         finally:
             consumer.close()
 
@@ -180,7 +182,7 @@ class LogReader:
             give_up_at = time.monotonic() + self._timeout_s
             while ends:
                 messages = consumer.consume(_BATCH, _BATCH_S)
-                batch, done = _within(topic, messages, ends)
+                batch, done = _within(topic, messages, ends, self._config)
                 if done:
                     consumer.pause([TopicPartition(topic, number) for number in done])
                 if batch:
@@ -212,22 +214,24 @@ class LogReader:
             answers = self._admin.list_offsets(request, isolation_level=isolation, request_timeout=_CALL_S)
             return {partition.partition: future.result().offset for partition, future in answers.items()}
 
-        return self._patiently(f"reading the offsets of {topic}", ask)
+        return self._patiently(f"reading the offsets of {topic}", Right("Describe", "topic", topic), ask)
 
-    def _patiently(self, doing: str, ask: Callable[[], T]) -> T:
+    def _patiently(self, doing: str, right: Right, ask: Callable[[], T]) -> T:
         """Ask again while the broker may still answer: judges are called when brokers have just been killed."""
         give_up_at = time.monotonic() + self._timeout_s
         while True:
             try:
                 return ask()
             except KafkaException as error:
-                translated = translate(error, f"{doing} at {self._servers}")
+                translated = refusal(error, f"{doing} at {self._servers}", self._config, right)
                 if not translated.retryable or time.monotonic() > give_up_at:
                     raise translated from None
                 time.sleep(_AGAIN_S)
 
 
-def _within(topic: str, messages: list[Message], ends: dict[int, int]) -> tuple[list[Record], list[int]]:
+def _within(
+    topic: str, messages: list[Message], ends: dict[int, int], config: Mapping[str, Any]
+) -> tuple[list[Record], list[int]]:
     """Return the records below the ends, and the partitions that are read to their end; these leave ``ends``.
 
     The record before an end need not be there: it may be a transaction's marker, aborted, or compacted away. So a
@@ -238,7 +242,7 @@ def _within(topic: str, messages: list[Message], ends: dict[int, int]) -> tuple[
     for message in messages:
         number, offset, error = message.partition(), message.offset(), message.error()
         if error is not None:
-            _check(topic, error)
+            _check(topic, error, config)
         if number is None or offset is None or number not in ends:
             continue  # it was in the queue when its partition had ended
         end = ends[number]
@@ -251,8 +255,8 @@ def _within(topic: str, messages: list[Message], ends: dict[int, int]) -> tuple[
     return batch, done
 
 
-def _check(topic: str, error: KafkaError) -> None:
+def _check(topic: str, error: KafkaError, config: Mapping[str, Any]) -> None:
     if error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001 - its public name
-        translated: StreamScorerError = translate(error, f"reading {topic}")
+        translated: StreamScorerError = refusal(error, f"reading {topic}", config, Right("Read", "topic", topic))
         if not translated.retryable:
             raise translated

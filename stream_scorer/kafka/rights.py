@@ -2,8 +2,8 @@
 
 A broker says only "Topic authorization failed", often without the topic. What is allowed can be asked instead
 (KIP-430): for topics and groups that is done at the start of a program, and again when something was refused.
-Transactional ids cannot be asked about; the first session shows it. docs/security.md lists these rights; a test compares
-the two.
+Transactional ids cannot be asked about; the first session shows it. docs/security.md lists these rights, and a test
+compares the two.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def denial(properties: Mapping[str, Any], missing: Sequence[Right]) -> str:
     rights = ", ".join(str(right) for right in missing)
     them = "this right (ACL)" if len(missing) == 1 else "these rights (ACLs)"
     return (
-        f"Kafka at {properties['bootstrap.servers']} denies {principal(properties)}: {rights};"
+        f"Kafka at {properties.get('bootstrap.servers')} denies {principal(properties)}: {rights};"
         f" ask the cluster's administrator for {them}, see docs/security.md"
     )
 
@@ -144,15 +144,11 @@ def refusal(
 # --- asking
 
 
-def check_rights(settings: Settings, rights: Sequence[Right]) -> None:
-    """Ask the brokers for the rights on topics and groups.
-
-    Raises:
-        BrokerRefused: some are missing; one line names them all, and the principal.
-    """
+def denied_line(settings: Settings, rights: Sequence[Right]) -> str | None:
+    """Ask the brokers which of the rights are missing, and say it in one line; None: none, as far as they tell."""
     properties = admin_config(settings, logger=silent_logger())
-    if missing := missing_rights(AdminClient(properties), rights):
-        raise BrokerRefused(denial(properties, missing))
+    missing = missing_rights(AdminClient(properties), rights)
+    return denial(properties, missing) if missing else None
 
 
 def missing_rights(admin: AdminClient, rights: Sequence[Right]) -> list[Right]:

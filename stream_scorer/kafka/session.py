@@ -62,6 +62,7 @@ class ProducerSession:
         self._fatal: KafkaError | None = None
         self.is_suspect = False
         self.refused: dict[int, str] = {}
+        self.denied: KafkaError | None = None
 
     def init(self) -> None:
         """Fences and settles whatever had this transactional id before.
@@ -164,6 +165,8 @@ class ProducerSession:
             return
         if code in RECORD_ERRORS:
             self.refused[index] = error.str()
+        elif code == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            self.denied = error  # the call that fails for it only says that some record did
 
     def _on_error(self, error: KafkaError) -> None:
         self._remember(error)

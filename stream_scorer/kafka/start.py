@@ -16,7 +16,7 @@ from confluent_kafka.admin import AdminClient
 
 from stream_scorer.errors import BrokerRefused, BrokerUnavailable
 from stream_scorer.kafka.config import admin_config, reader_config, silent_logger
-from stream_scorer.kafka.errors import translate
+from stream_scorer.kafka.rights import Right, refusal
 from stream_scorer.kafka.source import start_metadata
 
 if TYPE_CHECKING:
@@ -144,15 +144,16 @@ def _commit(settings: Settings, group_id: str, offsets: list[TopicPartition]) ->
     try:
         for future in admin.alter_consumer_group_offsets([request], request_timeout=_CALL_S).values():
             errors = [answer.error for answer in future.result().topic_partitions if answer.error is not None]
-            _raise_first(errors, group_id)
+            _raise_first(settings, errors, group_id)
     except KafkaException as error:
-        _raise_first([error.args[0]], group_id)
+        _raise_first(settings, [error.args[0]], group_id)
 
 
-def _raise_first(errors: list[KafkaError], group_id: str) -> None:
+def _raise_first(settings: Settings, errors: list[KafkaError], group_id: str) -> None:
     for error in errors:
         if error.code() not in _ANOTHER_WAS_FIRST:
-            raise translate(error, f"writing the start of group {group_id}")
+            right = Right("Read", "group", group_id)
+            raise refusal(error, f"writing the start of group {group_id}", admin_config(settings), right)
 
 
 @contextmanager
@@ -165,7 +166,8 @@ def _reader(settings: Settings, group_id: str) -> Iterator[Consumer]:
         finally:
             reader.close()
     except KafkaException as error:
-        raise translate(error, f"looking for the start of group {group_id}") from None
+        right = Right("Read", "group", group_id)
+        raise refusal(error, f"looking for the start of group {group_id}", config, right) from None
 
 
 def _partitions(reader: Consumer, topic: str) -> list[TopicPartition]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from confluent_kafka import KafkaError
+
 from stream_scorer.kafka.config import producer_config
 from stream_scorer.kafka.limits import max_message_bytes
+from stream_scorer.kafka.rights import Right, denial, denied_line
 from stream_scorer.kafka.sink import TransactionalSink
 
 if TYPE_CHECKING:
@@ -26,11 +29,13 @@ def make_sink(
     *,
     monotonic: Callable[[], float],
     logger: logging.Logger,
+    rights: Sequence[Right] = (),
 ) -> tuple[TransactionalSink, Mapping[str, int]]:
     """Return the sink, and the largest record batch that each of the topics ``outputs`` takes, in bytes.
 
     A broker refuses a batch of records by its size: with batches smaller than any topic's limit, only a record that is
-    too large by itself is ever refused. The limits are read anew whenever one was, and are changed in place.
+    too large by itself is ever refused. The limits are read anew whenever one was, and are changed in place. ``rights``
+    are looked through where one turns out to be missing.
     """
     config = producer_config(settings, transactional_id, logger=logger)
     configured_batch_bytes = config["batch.size"]
@@ -40,6 +45,11 @@ def make_sink(
         limits.update(max_message_bytes(settings, outputs))
         config["batch.size"] = min(configured_batch_bytes, *limits.values())
 
+    def why_denied(error: KafkaError) -> str | None:
+        if error.code() == KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
+            return denial(config, [Right("Write", "transactional id", transactional_id)])
+        return denied_line(settings, rights)
+
     read_limits()
     sink = TransactionalSink(
         config,
@@ -48,5 +58,6 @@ def make_sink(
         late_s=_LATE_SHARE * config["socket.timeout.ms"] / 1000,
         own_timeout_s=config["transaction.timeout.ms"] / 2000,
         on_refused=read_limits,
+        why_denied=why_denied,
     )
     return sink, limits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,7 +12,11 @@ from support_arena import wait_until
 from support_certificates import token_key, token_server
 from support_secured import Ground
 
+from stream_scorer.errors import BrokerRefused, SettingsError
 from stream_scorer.kafka import rights
+from stream_scorer.kafka.config import check_properties
+from stream_scorer.kafka.rights import Right
+from stream_scorer.kafka.topics import check_topics, create_topics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,3 +87,105 @@ def test_every_program_does_its_work_with_the_least_rights(ground: Ground, token
     for log in (scorer.log(), caller.log()):
         assert "password of" not in log
         assert "the key's password" not in log
+
+
+def each_missing(ground: Ground, command: str, needed: tuple[Right, ...]) -> None:
+    """Starts the program once for each right that it needs, as a user who lacks that one, and reads its line."""
+    create_topics(ground.settings(ground.as_root()))
+    users = {f"{command}-{number}-{ground.name}": right for number, right in enumerate(needed)}
+    ground.scram(*users)
+    ground.grant({f"User:{user}": [one for one in needed if one != right] for user, right in users.items()})
+    started = {user: ground.start(ground.as_scram(user), command) for user in users}
+    for user, right in users.items():
+        code = started[user].exit_code()
+        [line] = started[user].errors()
+        assert code == 1
+        assert line.startswith(f"stream-scorer: Kafka at localhost:{ground.secured.ports['SCRAM']} denies User:{user}:")
+        assert f": {right};" in line, line
+
+
+def test_run_names_each_missing_right_at_its_start(ground: Ground) -> None:
+    each_missing(ground, "run", rights.scoring_rights(ground.settings(ground.as_root())))
+
+
+def test_callbacks_names_each_missing_right_at_its_start(ground: Ground) -> None:
+    each_missing(ground, "callbacks", rights.campaign_rights(ground.settings(ground.as_root())))
+
+
+def test_the_commands_name_what_is_missing(ground: Ground, token_url: str) -> None:
+    """Who has no right at all sees no topic: then, too, it is a right that is missing, not the topics."""
+    name = ground.name
+    root = ground.settings(ground.as_root())
+    ground.scram(f"nobody-{name}")
+    nobody = ground.as_scram(f"nobody-{name}")
+    made = ground.command(nobody, "topics", "create")
+    assert made.code == 1
+    assert f"denies User:nobody-{name}: Create on topic " in made.line
+    create_topics(root)
+    loaded = ground.command(
+        ground.as_token(f"loader-{name}", token_url, SECRET), "produce", contacts_file(ground.folder, 1)
+    )
+    assert loaded.code == 1
+    assert f"denies User:loader-{name}: Write on topic features-{name};" in loaded.line
+    judged = ground.command(ground.as_certificate(f"judge-{name}"), "reconcile")
+    assert judged.code == 1
+    assert f"Read on topic features-{name}, Read on topic scores-{name}, " in judged.line
+    assert f"Describe on group {ground.group_id};" in judged.line
+    assert f"denies the subject of ssl.certificate.location {ground.secured.folder}/judge-{name}.pem: " in judged.line
+
+
+def test_a_right_that_is_taken_away_while_it_runs(ground: Ground) -> None:
+    root = ground.settings(ground.as_root())
+    create_topics(root)
+    user = f"scorer-{ground.name}"
+    ground.scram(user)
+    ground.grant({f"User:{user}": rights.scoring_rights(root)})
+    worker = ground.start(ground.as_scram(user), "run")
+    wait_until(worker.ready, worker.log)
+    write = Right("Write", "topic", root.topics.scores)
+    ground.take(f"User:{user}", write)
+    assert ground.command(ground.as_root(), "produce", contacts_file(ground.folder, 20)).code == 0
+    wait_until(lambda: str(write) in worker.why_not_ready(), worker.log)
+    assert f"denies User:{user}: {write};" in worker.why_not_ready()
+    ground.grant({f"User:{user}": [write]})
+    wait_until(worker.ready, worker.log)
+    ground.take(f"User:{user}", Right("Read", "topic", root.topics.features))
+    assert worker.exit_code() == 1
+    [line] = worker.errors()
+    assert f"denies User:{user}: Read on topic {root.topics.features};" in line
+    assert ground.command(ground.as_root(), "reconcile").code == 0
+
+
+def test_who_is_not_let_in_is_told_so_at_once(ground: Ground, token_url: str) -> None:
+    """Within seconds, in one line, without the secret: not as a time-out."""
+    name = f"someone-{ground.name}"
+    ground.scram(name)
+    good = {"security.protocol": "SASL_SSL", "sasl.mechanism": "SCRAM-SHA-512", "sasl.username": name}
+    password = {"sasl.password": f"password of {name}"}
+    wrong = "this is not the password"
+    cases = [
+        (ground.connected("SCRAM", good | {"sasl.password": wrong}), "invalid credentials"),
+        (ground.connected("SCRAM", good | password, host="127.0.0.1"), "the host name in kafka.bootstrap_servers"),
+        (ground.connected("SCRAM", good | password | {"ssl.ca.location": "probe"}), "certificate verify failed"),
+        (ground.connected("CERTIFICATE", {"security.protocol": "SSL"}), "certificate required"),
+        (ground.as_token(name, token_url, wrong), "Failed to acquire SASL OAUTHBEARER token"),
+    ]
+    for environment, reason in cases:
+        began = time.monotonic()
+        with pytest.raises(BrokerRefused) as caught:
+            check_topics(ground.settings(environment), ["any"], timeout_s=60)
+        line = str(caught.value)
+        assert time.monotonic() - began < 30, line
+        assert line.startswith("not let in by Kafka at "), line
+        assert reason in line
+        assert "\n" not in line
+        assert wrong not in line
+
+
+def test_a_key_whose_password_is_wrong_is_a_wrong_setting(ground: Ground) -> None:
+    environment = ground.as_certificate(f"locked-{ground.name}", "right")
+    properties = json.loads(environment["STREAM_SCORER_KAFKA__PROPERTIES"]) | {"ssl.key.password": "the wrong one"}
+    environment["STREAM_SCORER_KAFKA__PROPERTIES"] = json.dumps(properties)
+    with pytest.raises(SettingsError, match=r"^kafka.properties: .*ssl.key.location failed") as caught:
+        check_properties(ground.settings(environment))
+    assert "the wrong one" not in str(caught.value)
