@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import fastavro
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
+
+# The stubs of the client do not list its own public names.
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+)
 from confluent_kafka.cimpl import NewTopic
 from fastavro.schema import fingerprint, to_parsing_canonical_form
 
@@ -150,6 +157,14 @@ class Arena:
         ]
         for made in admin.create_topics(wanted, operation_timeout=30).values():
             made.result(30)
+
+    def set_config(self, kind: str, name: str, value: str) -> None:
+        """Changes a property of a topic."""
+        resource = ConfigResource(ConfigResource.Type.TOPIC, self.topics[kind])
+        resource.add_incremental_config(ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET))
+        admin = AdminClient(self._client)  # kept: its futures end with it
+        for changed in admin.incremental_alter_configs([resource]).values():
+            changed.result(30)
 
     def settings(self) -> dict[str, str]:
         """The environment variables that put a worker on this stage."""

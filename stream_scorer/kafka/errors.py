@@ -59,9 +59,11 @@ _REFUSED: Final[Mapping[str, str]] = MappingProxyType(
             _AUTO_OFFSET_RESET _LOG_TRUNCATION _NO_OFFSET OFFSET_OUT_OF_RANGE""",
         "the cluster's limits or policies do not allow it: ask its administrator": """
             INVALID_CONFIG INVALID_PARTITIONS INVALID_REPLICATION_FACTOR INVALID_REPLICA_ASSIGNMENT
-            INVALID_REQUIRED_ACKS INVALID_TRANSACTION_TIMEOUT INVALID_TIMESTAMP INVALID_RECORD
+            INVALID_REQUIRED_ACKS INVALID_TRANSACTION_TIMEOUT INVALID_RECORD
             INVALID_MSG_SIZE INVALID_COMMIT_OFFSET_SIZE MSG_SIZE_TOO_LARGE OFFSET_METADATA_TOO_LARGE POLICY_VIOLATION
             RECORD_LIST_TOO_LARGE GROUP_MAX_SIZE_REACHED TELEMETRY_TOO_LARGE""",
+        "this machine's clock is wrong: set it right (the topic's message.timestamp.after.max.ms and .before.max.ms say"
+        " how wrong it may be)": "INVALID_TIMESTAMP",
         "kafka.properties: session.timeout.ms must be between the brokers' group.min.session.timeout.ms and"
         " group.max.session.timeout.ms (6000 and 1800000 where nobody changed them)": "INVALID_SESSION_TIMEOUT",
         "another client uses the group otherwise: check kafka.group_id": """

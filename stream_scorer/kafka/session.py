@@ -23,14 +23,10 @@ if TYPE_CHECKING:
 
     from stream_scorer.kafka.sink import OutRecord
 
-# What a delivery report says of a record itself; everything else is about the cluster and holds.
+# What a delivery report says of a record itself; everything else is about the cluster and holds. A refused time is not
+# among them: the client sets it, so the same record is good as soon as this machine's clock is.
 RECORD_ERRORS: Final = frozenset(
-    {
-        KafkaError.MSG_SIZE_TOO_LARGE,
-        KafkaError.INVALID_RECORD,
-        KafkaError.INVALID_TIMESTAMP,
-        KafkaError.POLICY_VIOLATION,
-    }
+    {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_RECORD, KafkaError.POLICY_VIOLATION}
 )
 # What a call into the client may raise. After a fatal error it calls back although its exception is on its way already;
 # what is called then raises a SystemError whose cause is that exception. Where the client only looks up its logger's
@@ -63,6 +59,7 @@ class ProducerSession:
         self.is_suspect = False
         self.refused: dict[int, str] = {}
         self.denied: KafkaError | None = None
+        self._time_refused = False
 
     def init(self) -> None:
         """Fences and settles whatever had this transactional id before.
@@ -77,6 +74,7 @@ class ProducerSession:
     def write(self, records: Sequence[OutRecord]) -> None:
         """Begins a transaction and hands over its records. ``refused`` says which ones librdkafka would not take."""
         self.refused = {}
+        self._time_refused = False
         self._producer.begin_transaction()
         for index, record in enumerate(records):
             self._produce(index, record)
@@ -101,6 +99,14 @@ class ProducerSession:
             self._producer.flush(_REPORTS_S)
         except CLIENT_ERRORS as error:
             self._remember(kafka_error_of(error))
+
+    def is_time_refused(self, error: BaseException) -> bool:
+        """Whether the broker refused the records for their time, by the reports or by what a call has raised.
+
+        Where it refuses several records of a batch for it, each of them is reported as ``INVALID_RECORD``.
+        """
+        raised = kafka_error_of(error)
+        return self._time_refused or (raised is not None and raised.code() == KafkaError.INVALID_TIMESTAMP)
 
     def why_fatal(self) -> KafkaError | None:
         """The error behind a plain ``_FATAL``, where it has been told: ``produce`` does not say that it was a fence."""
@@ -167,6 +173,8 @@ class ProducerSession:
             self.refused[index] = error.str()
         elif code == KafkaError.TOPIC_AUTHORIZATION_FAILED:
             self.denied = error  # the call that fails for it only says that some record did
+        elif code == KafkaError.INVALID_TIMESTAMP:
+            self._time_refused = True
 
     def _on_error(self, error: KafkaError) -> None:
         self._remember(error)

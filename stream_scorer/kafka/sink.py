@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from confluent_kafka import KafkaError
 
 from stream_scorer.kafka.bounded import HungError
+from stream_scorer.kafka.errors import translate
 from stream_scorer.kafka.rights import DENIALS
 from stream_scorer.kafka.session import CLIENT_ERRORS, ProducerSession, kafka_error_of
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 _FENCED = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH})  # noqa: SLF001 - its public name
 _STALE = frozenset({KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID, KafkaError.FENCED_INSTANCE_ID})
+_WRONG_CLOCK = str(translate(KafkaError(KafkaError.INVALID_TIMESTAMP), "writing a transaction"))
 
 
 class OutRecord(NamedTuple):
@@ -148,6 +150,8 @@ class TransactionalSink:
             commit_s = session.commit(offsets, group)
         except (HungError, *CLIENT_ERRORS) as error:
             session.serve_reports()
+            if session.is_time_refused(error):
+                return self._give_up(session, Failed(_WRONG_CLOCK))
             if session.refused:
                 return self._give_up(session, RecordsRefused(dict(session.refused)))
             failed = self._failed(error, session)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from random import Random
 
+    from support_worker import WorkerProcess
     from world import World
 
     Undo = Callable[[], object]
@@ -86,12 +87,20 @@ def _wrong_clock(hours: int, world: World, draw: Random) -> Undo:
     world.changes |= {"LD_PRELOAD": str(library), "CLOCK_SHIFT_S": str(3600 * hours)}
     world.start_named(name)
     world.changes = kept
+    worker = world.named[name]
+    world.wait(lambda: worker.said("partition assigned"), "the worker to have partitions", needs=worker)
+    if hours > 0:  # more than the brokers allow: it has to hold
+        world.wait(lambda: _says_so(worker), "the worker to say that its clock is wrong", needs=worker)
 
     def undo() -> None:
         world.stop_named(name)
         world.start_named(name)
 
     return undo
+
+
+def _says_so(worker: WorkerProcess) -> bool:
+    return any("clock is wrong" in said["detail"] for said in worker.said("publishing failed, trying again"))
 
 
 # --- brokers

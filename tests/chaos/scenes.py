@@ -14,14 +14,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from books import Books, Recovery, read_books
-
-# The stubs of the client do not list its own public names.
-from confluent_kafka.admin import (  # type: ignore[attr-defined]
-    AdminClient,
-    AlterConfigOpType,
-    ConfigEntry,
-    ConfigResource,
-)
 from support_arena import contacts
 from support_worker import QUICK_PROPERTIES, Stage
 
@@ -66,13 +58,7 @@ class ChaosStage(Stage):
 
     def set_limit(self, kind: str, max_bytes: int) -> None:
         """Changes the largest record that a topic takes."""
-        resource = ConfigResource(ConfigResource.Type.TOPIC, self.topics[kind])
-        resource.add_incremental_config(
-            ConfigEntry("max.message.bytes", str(max_bytes), incremental_operation=AlterConfigOpType.SET)
-        )
-        admin = AdminClient(self._client)  # kept: its futures end with it
-        for changed in admin.incremental_alter_configs([resource]).values():
-            changed.result(30)
+        self.set_config(kind, "max.message.bytes", str(max_bytes))
 
     def kill(self, worker: WorkerProcess) -> None:
         """SIGKILL; what it had read may be bought again."""

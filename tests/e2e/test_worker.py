@@ -249,6 +249,24 @@ class TestLargeRecords:
         assert output.value == fat.value
         assert verdict.paid_twice(stage.simulator.scored()) == 0
 
+    def test_a_wrong_clock_holds_and_rejects_nobody(self, make_stage: Callable[..., Stage]) -> None:
+        """The topic refuses whatever is older than a moment: to it, this machine's clock is late."""
+        stage = make_stage(configs={"scores": {"message.timestamp.before.max.ms": "0"}})
+        stage.produce(contacts(300, stage.partitions))
+        worker = stage.start_ready()
+
+        def says_so() -> bool:
+            failures = worker.said("publishing failed, trying again")
+            return any("this machine's clock is wrong: set it right" in failure["detail"] for failure in failures)
+
+        stage.wait(says_so, "the worker to say what is wrong", needs=worker)
+        stage.set_config("scores", "message.timestamp.before.max.ms", str(2**63 - 1))
+        stage.wait_done(needs=worker)
+        assert worker.stop() == 0, worker.log()
+        verdict = judge(stage)
+        assert verdict.count("rejected") == 0
+        assert verdict.paid_twice(stage.simulator.scored()) == 0
+
 
 class TestStopping:
     def test_sigterm_finishes_what_is_in_flight(self, stage: Stage) -> None:

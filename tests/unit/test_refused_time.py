@@ -1,0 +1,81 @@
+"""A wrong clock of this machine: the broker refuses every record's time, and none of the records is to blame."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+
+from stream_scorer.kafka import session
+from stream_scorer.kafka.session import RECORD_ERRORS
+from stream_scorer.kafka.sink import Failed, OutRecord, RecordsRefused, TransactionalSink
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Refusing:
+    """A producer whose broker answers every record with this code; the commit fails for it, as in librdkafka."""
+
+    raised = KafkaError._INCONSISTENT
+    reported = KafkaError.INVALID_TIMESTAMP
+
+    def __init__(self, _config: dict[str, Any]) -> None:
+        self._reports: list[Callable[[KafkaError, None], None]] = []
+
+    def __getattr__(self, _name: str) -> Callable[..., None]:
+        return lambda *_args: None
+
+    def produce(self, *_record: Any, on_delivery: Callable[[KafkaError, None], None], **_fields: Any) -> None:
+        self._reports.append(on_delivery)
+
+    def commit_transaction(self, _timeout_s: float) -> None:
+        raise KafkaException(KafkaError(self.raised, "messages failed"))
+
+    def flush(self, _timeout_s: float) -> None:
+        for report in self._reports:
+            report(KafkaError(self.reported, "Broker: refused"), None)
+
+
+@pytest.fixture
+def sink(monkeypatch: pytest.MonkeyPatch) -> TransactionalSink:
+    monkeypatch.setattr(session, "Producer", Refusing)
+    made = TransactionalSink(
+        {}, monotonic=lambda: 0.0, commit_budget_s=0, late_s=1, own_timeout_s=1, on_refused=lambda: None
+    )
+    assert made.open() is None
+    return made
+
+
+RECORDS = [OutRecord("scores", b"k", b"v", []), OutRecord("audit", b"k", b"v", [])]
+
+
+def test_it_holds_and_says_that_the_clock_is_wrong(sink: TransactionalSink) -> None:
+    failed = sink.publish(RECORDS, [], None)
+    assert isinstance(failed, Failed)
+    assert "this machine's clock is wrong: set it right" in failed.message
+    assert "\n" not in failed.message
+    assert not failed.fenced
+    assert not sink.is_open
+
+
+def test_of_several_in_a_batch_only_the_transaction_tells_why(
+    sink: TransactionalSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Refusing, "reported", KafkaError.INVALID_RECORD)
+    monkeypatch.setattr(Refusing, "raised", KafkaError.INVALID_TIMESTAMP)
+    failed = sink.publish(RECORDS, [], None)
+    assert isinstance(failed, Failed)
+    assert "this machine's clock is wrong" in failed.message
+
+
+def test_it_is_no_word_about_a_record() -> None:
+    assert KafkaError.INVALID_TIMESTAMP not in RECORD_ERRORS
+
+
+def test_another_refusal_still_is_one(sink: TransactionalSink, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Refusing, "reported", KafkaError.POLICY_VIOLATION)
+    refused = sink.publish(RECORDS, [], None)
+    assert isinstance(refused, RecordsRefused)
+    assert [*refused.errors] == [0, 1]
