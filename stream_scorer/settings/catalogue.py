@@ -29,6 +29,9 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(_section_keys(
 
 SECRETS: Final = frozenset({("genesys", "client_secret"), ("callbacks", "secret"), ("callbacks", "secret_previous")})
 
+# What a file of its own may hold: a secret, or a table of properties with secrets among them, as JSON.
+IN_FILES: Final = SECRETS | {("kafka", "properties"), ("schema_registry", "properties")}
+
 # Keys that are tables of free names: sources are merged name by name in them.
 MAPPINGS: Final = frozenset({("kafka", "properties"), ("schema_registry", "properties"), ("model", "features")})
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from stream_scorer.settings.catalogue import MAPPINGS, SECRETS, SECTIONS, STRUCTURED
+from stream_scorer.settings.catalogue import IN_FILES, MAPPINGS, SECRETS, SECTIONS, STRUCTURED
 from stream_scorer.settings.names import PREFIX, KeyPath, did_you_mean, dotted, variable
 
 _MAX_SECRET_BYTES: Final = 64 * 1024
@@ -75,7 +75,28 @@ class _Builder:
             what = "is empty" if not secret else "is larger than 64 kB"
             self.problems.append(f"{dotted(path)}: {file}, named by {origin}, {what}")
             return
-        self.entries[path] = Entry(secret, f"{file}, named by {origin}")
+        origin = f"{file}, named by {origin}"
+        if path in MAPPINGS:
+            self._put_secret_table(path, secret, origin)
+        else:
+            self.entries[path] = Entry(secret, origin)
+
+    def _put_secret_table(self, path: KeyPath, text: str, origin: str) -> None:
+        """Add the names of a table beside those that are not secret; none may be in both places."""
+        try:
+            table = json.loads(text)
+        except (ValueError, RecursionError):
+            table = None
+        if not isinstance(table, dict):
+            self.problems.append(f"{dotted(path)} in {origin} is no JSON object: write it as in {STRUCTURED[path]}")
+            return
+        for name, value in table.items():
+            place = (*path, name)
+            if place in self.entries:
+                other = self.entries[place].origin
+                self.problems.append(f"{dotted(place)} is given twice, by {other} and {origin}: keep one")
+            else:
+                self.entries[place] = Entry(value, origin)
 
     def layer(self) -> Layer:
         return Layer(self.entries, tuple(self.problems))
@@ -104,7 +125,7 @@ def file_layer(file: Path) -> Layer:
         secret = (section, key.removesuffix(_FILE_SUFFIX.lower()))
         if key in SECTIONS[section]:
             builder.put(path, value, str(file))
-        elif secret in SECRETS and secret != path and isinstance(value, str) and value:
+        elif secret in IN_FILES and secret != path and isinstance(value, str) and value:
             secret_files.append((secret, file.parent / value))
         else:
             builder.problems.append(_unknown_key(section, key, file))
@@ -135,7 +156,7 @@ def environment_layer(environ: Mapping[str, str]) -> Layer:
     """Read the ``STREAM_SCORER_…`` variables. An empty one is not set: so containers pass "nothing"."""
     builder = _Builder()
     known = {variable(path): path for path in _all_paths()}
-    secret_files = {variable(path) + _FILE_SUFFIX: path for path in SECRETS}
+    secret_files = {variable(path) + _FILE_SUFFIX: path for path in IN_FILES}
     ours = {name: value for name, value in environ.items() if name.upper().startswith(PREFIX)}
     for name, value in ours.items():
         if name not in known and name not in secret_files:

@@ -501,6 +501,43 @@ def test_a_secret_file_that_is_no_good_is_one_line(tmp_path: Path) -> None:
     assert "given twice" in line
 
 
+KAFKA_FILE = "STREAM_SCORER_KAFKA__PROPERTIES_FILE"
+
+
+def test_properties_with_secrets_may_stand_in_a_file_beside_the_others(tmp_path: Path) -> None:
+    secrets = tmp_path / "kafka.json"
+    secrets.write_text(f'{{"sasl.password": "{SECRET}"}}\n')
+    environ = {KAFKA_FILE: str(secrets), "STREAM_SCORER_KAFKA__PROPERTIES": '{"sasl.username": "scorer"}'}
+    loaded = load(environ=environ)
+    assert loaded.settings.kafka.properties == {"sasl.username": "scorer", "sasl.password": SECRET}
+    assert loaded.origins["kafka", "properties", "sasl.password"] == f"{secrets}, named by {KAFKA_FILE}"
+    assert SECRET not in repr(loaded)
+    file = written(tmp_path, '[kafka]\nproperties_file = "kafka.json"\nproperties = { "sasl.username" = "s" }\n')
+    assert load_settings(file, environ={}).kafka.properties == {"sasl.username": "s", "sasl.password": SECRET}
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (f"sasl.password={SECRET}", "is no JSON object"),
+        (f'["{SECRET}"]', "is no JSON object"),
+        (f'{{"sasl.password": "{SECRET}"', "is no JSON object"),
+        (f'{{"sasl.username": "{SECRET}"}}', "kafka.properties.sasl.username is given twice, by "),
+        (f'{{"sasl.password": ["{SECRET}"]}}', "kafka.properties"),
+    ],
+)
+def test_a_file_of_properties_that_is_no_good_is_told_without_what_is_in_it(
+    tmp_path: Path, content: str, reason: str
+) -> None:
+    secrets = tmp_path / "kafka.json"
+    secrets.write_text(content)
+    lines = refused({KAFKA_FILE: str(secrets), "STREAM_SCORER_KAFKA__PROPERTIES": '{"sasl.username": "scorer"}'})
+    assert lines
+    assert all(SECRET not in line for line in lines)
+    assert reason in lines[0]
+    assert str(secrets) in lines[0]
+
+
 # --- what commands ask for
 
 

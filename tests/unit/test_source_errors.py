@@ -46,13 +46,21 @@ def source_that_reads(code: int, monkeypatch: pytest.MonkeyPatch) -> Source:
         ("INVALID_SESSION_TIMEOUT", "kafka.properties: session.timeout.ms must be between"),
         ("INCONSISTENT_GROUP_PROTOCOL", "check kafka.group_id"),
         ("INVALID_GROUP_ID", "check kafka.group_id"),
-        ("GROUP_AUTHORIZATION_FAILED", "administrator"),
     ],
 )
 def test_a_group_that_does_not_take_us_ends_the_worker(name: str, remedy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BrokerRefused, match="reading topic features as group g: JoinGroup failed: no; ") as caught:
         source_that_reads(getattr(KafkaError, name), monkeypatch).read(1, 0.0)
     assert remedy in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "right"),
+    [("GROUP_AUTHORIZATION_FAILED", "Read on group g"), ("TOPIC_AUTHORIZATION_FAILED", "Read on topic features")],
+)
+def test_a_right_that_is_missing_is_named(name: str, right: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BrokerRefused, match=f"denies User:ANONYMOUS: {right}; ask the cluster's administrator"):
+        source_that_reads(getattr(KafkaError, name), monkeypatch).read(1, 0.0)
 
 
 @pytest.mark.parametrize("name", ["GROUP_MAX_SIZE_REACHED", "REBALANCE_IN_PROGRESS", "UNKNOWN_MEMBER_ID"])
