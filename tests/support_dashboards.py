@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from support_worker import Answer
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 RULES = DEPLOY / "prometheus" / "stream-scorer.rules.yml"
@@ -135,6 +137,12 @@ def expressions() -> dict[str, Expression]:
     return found
 
 
+def told_twice(exposition: str) -> list[str]:
+    """Series that a text of ``/metrics`` has more than once: Prometheus takes the first, which may be the wrong one."""
+    series = [line.rsplit(" ", 1)[0] for line in exposition.splitlines() if line and not line.startswith("#")]
+    return sorted(name for name, times in Counter(series).items() if times > 1)
+
+
 def not_told(expositions: Iterable[str]) -> list[str]:
     """What dashboard and rules use, and none of these texts of ``/metrics`` has: metrics, labels, values of labels."""
     told: dict[str, dict[str, set[str]]] = {name: {} for name in OF_PROMETHEUS}
@@ -162,3 +170,11 @@ def not_told(expositions: Iterable[str]) -> list[str]:
                 for value in sorted(selector.values[label] - labels[label] if label in selector.values else ())
             ]
     return missing
+
+
+def assert_told(*answers: Answer | None) -> None:
+    """What the services answer to ``/metrics`` has all that dashboard and rules use, and each series once."""
+    texts = [answer.text for answer in answers if answer is not None]
+    assert len(texts) == len(answers)
+    assert not_told(texts) == []
+    assert [name for text in texts for name in told_twice(text)] == []

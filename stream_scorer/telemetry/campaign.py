@@ -84,19 +84,19 @@ class CampaignMetrics(MessagingMetrics):
 
     def finished(self, callbacks: int, *, outcome: str) -> None:
         """Callbacks with a committed receipt."""
-        self._finished.add(callbacks, {"outcome": outcome})
+        self._finished.add(callbacks, {"outcome": str(outcome)})
 
     def unusable(self, records: int, *, reason: str) -> None:
         """Records set aside for good."""
-        self._unusable.add(records, {"reason": reason})
+        self._unusable.add(records, {"reason": str(reason)})
 
     def postponed(self, callbacks: int, *, tier: int, reason: str) -> None:
         """Callbacks written to a retry tier."""
-        self._postponed.add(callbacks, {"tier": tier, "reason": reason})
+        self._postponed.add(callbacks, {"tier": tier, "reason": str(reason)})
 
     def attempt(self, duration_s: float, *, status: int | None, result: str) -> None:
         """One attempt: its duration, its status if there was one, and what the answer meant."""
-        attributes: dict[str, str | int] = {"http.request.method": "POST", "result": result}
+        attributes: dict[str, str | int] = {"http.request.method": "POST", "result": str(result)}
         if status is not None:
             attributes["http.response.status_code"] = status
         self._duration.record(duration_s, attributes)
@@ -108,7 +108,7 @@ class CampaignMetrics(MessagingMetrics):
     def waiting(self, amounts: Mapping[str, int]) -> None:
         """What waits now, by reason."""
         for reason, amount in amounts.items():
-            self._waiting.set(amount, {"reason": reason})
+            self._waiting.set(amount, {"reason": str(reason)})
 
     def uncommitted(self, callbacks: int) -> None:
         """Callbacks read and not yet committed."""
@@ -116,7 +116,7 @@ class CampaignMetrics(MessagingMetrics):
 
     def holding(self, held: bool, *, loop: str, reason: str) -> None:
         """Whether a loop goes on with nothing: for ``target``, ``kafka`` or ``registry``."""
-        self._holding.set(int(held), {"loop": loop, "reason": reason})
+        self._holding.set(int(held), {"loop": loop, "reason": str(reason)})
 
     def close(self) -> None:
         """Give the readers a last chance and let them go."""

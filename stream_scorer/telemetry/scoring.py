@@ -1,4 +1,8 @@
-"""The metrics of the scoring worker. Every method takes a sum or a state: none is called once a contact."""
+"""The metrics of the scoring worker. Every method takes a sum or a state: none is called once a contact.
+
+Reasons come as members of an enum, and are made plain strings: to the SDK the two are different values, and so two
+series of the same name and labels, of which Prometheus takes the first.
+"""
 
 from __future__ import annotations
 
@@ -113,7 +117,7 @@ class Metrics(MessagingMetrics):
 
     def contacts(self, amount: int, *, outcome: str, reason: str = "") -> None:
         """Contacts whose outcome is committed; ``outcome``: scored, review or rejected."""
-        self._contacts.add(amount, {"outcome": outcome, "reason": reason})
+        self._contacts.add(amount, {"outcome": outcome, "reason": str(reason)})
 
     def reasked(self, amount: int) -> None:
         """Contacts that are asked about again, and paid for again."""
@@ -141,7 +145,7 @@ class Metrics(MessagingMetrics):
         self._hold(cause, holding=0, for_s=0.0, next_probe_s=0.0)
 
     def _hold(self, cause: str, *, holding: int, for_s: float, next_probe_s: float) -> None:
-        labels = {"reason": cause}
+        labels = {"reason": str(cause)}
         self._holding.set(holding, labels)
         self._holding_duration.set(for_s, labels)
         self._holding_next_probe.set(next_probe_s, labels)
@@ -160,7 +164,7 @@ class Metrics(MessagingMetrics):
 
     def waited(self, seconds: float, *, reason: str) -> None:
         """So long a request was kept back for this reason (`stream_scorer.scoring.waiting`)."""
-        self._waited.add(seconds, {"reason": reason})
+        self._waited.add(seconds, {"reason": str(reason)})
 
     def in_flight(self, requests: int) -> None:
         """Requests at the API now."""

@@ -15,7 +15,17 @@ from typing import Any
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
-from support_dashboards import DASHBOARD, DEPLOY, LABELS_OF_PROMETHEUS, Expression, expressions, not_told, panels, rules
+from support_dashboards import (
+    DASHBOARD,
+    DEPLOY,
+    LABELS_OF_PROMETHEUS,
+    Expression,
+    expressions,
+    not_told,
+    panels,
+    rules,
+    told_twice,
+)
 from test_docs import REPOSITORY, anchors, rows
 
 from stream_scorer.scoring.holding import Cause
@@ -60,16 +70,26 @@ def test_what_is_not_told_is_found() -> None:
     assert "rule StreamScorerContractBroken: stream_scorer_holding has no label reason" in told
 
 
-def test_every_cause_and_reason_is_told_before_it_has_ever_counted() -> None:
-    """Else an alert would be blind to the first time: there is no rate of a series that was absent."""
+def reasons_told(metrics: PrometheusMetrics, family_name: str) -> dict[str, float]:
+    exposition = metrics.exposition().decode()
+    assert told_twice(exposition) == []
+    [family] = [one for one in text_string_to_metric_families(exposition) if one.name == family_name]
+    return {sample.labels["reason"]: sample.value for sample in family.samples}
+
+
+def test_every_cause_and_reason_is_told_before_it_has_ever_counted_and_once() -> None:
+    """Else an alert is blind to the first time: no rate of what was absent; and to all, where a 0 stands before it."""
     metrics = PrometheusMetrics()
-    [holding, waited] = [
-        {sample.labels["reason"] for sample in family.samples}
-        for family in text_string_to_metric_families(metrics.exposition().decode())
-        if family.name in {"stream_scorer_holding", "stream_scorer_requests_waited_seconds"}
-    ]
+    assert reasons_told(metrics, "stream_scorer_holding") == dict.fromkeys(Cause, 0)
+    assert reasons_told(metrics, "stream_scorer_requests_waited_seconds") == dict.fromkeys(Wait, 0)
+    for cause in Cause:
+        metrics.holding(cause, for_s=7.0, next_probe_s=3.0)
+    for wait in Wait:
+        metrics.waited(2.0, reason=wait)
+    assert reasons_told(metrics, "stream_scorer_holding") == dict.fromkeys(Cause, 1)
+    assert reasons_told(metrics, "stream_scorer_holding_duration_seconds") == dict.fromkeys(Cause, 7)
+    assert reasons_told(metrics, "stream_scorer_requests_waited_seconds") == dict.fromkeys(Wait, 2)
     metrics.close()
-    assert {frozenset(holding), frozenset(waited)} == {frozenset(Cause), frozenset(Wait)}
 
 
 # --- rules
