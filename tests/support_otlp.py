@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Self
 
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 if TYPE_CHECKING:
@@ -29,10 +30,11 @@ class ReceivedSpan:
 
 
 class OtlpReceiver:
-    """Listens on a port of its own from ``with`` on; keeps all spans, and every byte."""
+    """Listens on a port of its own from ``with`` on; keeps all spans, the names of metrics, and every byte."""
 
     def __init__(self) -> None:
         self.spans: list[ReceivedSpan] = []
+        self.metrics: set[tuple[str, str]] = set()
         self.bytes = b""
         self._lock = threading.Lock()
         receiver = self
@@ -59,6 +61,12 @@ class OtlpReceiver:
                 for resource in request.resource_spans:
                     service = _values(resource.resource.attributes)["service.name"]
                     self.spans += [_span(service, one) for scope in resource.scope_spans for one in scope.spans]
+
+            elif path == "/v1/metrics":
+                told = ExportMetricsServiceRequest.FromString(body)
+                for source in told.resource_metrics:
+                    service = _values(source.resource.attributes)["service.name"]
+                    self.metrics |= {(service, one.name) for scope in source.scope_metrics for one in scope.metrics}
 
     def of_trace(self, trace: str) -> list[ReceivedSpan]:
         with self._lock:

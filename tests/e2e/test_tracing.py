@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 from support_arena import contacts
-from support_dashboards import not_told
+from support_dashboards import assert_told
 from support_otlp import OtlpReceiver
 from support_worker import ROOT
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from support_campaign import CampaignStage
     from support_otlp import ReceivedSpan
-    from support_worker import Stage
+    from support_worker import Stage, WorkerProcess
 
     from stream_scorer.local.receiver import Receiver
 
@@ -39,6 +40,14 @@ def one(spans: list[ReceivedSpan], name: str) -> ReceivedSpan:
     return found
 
 
+def nobody_may_find(words: list[str], otlp: OtlpReceiver, scorer: WorkerProcess, called: WorkerProcess) -> None:
+    """In no trace, in no metric, in no log line at the usual level; nor, in lines, what contacts are like."""
+    logs = scorer.log() + called.log()
+    assert '"level":"info"' in logs.replace(" ", "")
+    assert [word for word in words if word.encode() in otlp.bytes] == []
+    assert [word for word in [*words, "previous_calls", "avg_handle_time", "previousCalls"] if word in logs] == []
+
+
 def test_a_contact_is_seen_from_its_producer_to_its_callback(
     otlp: OtlpReceiver,
     make_stage: Callable[..., Stage],
@@ -48,7 +57,7 @@ def test_a_contact_is_seen_from_its_producer_to_its_callback(
 ) -> None:
     asked = {
         "OTEL_EXPORTER_OTLP_ENDPOINT": otlp.endpoint,
-        "OTEL_METRICS_EXPORTER": "none",
+        "OTEL_METRIC_EXPORT_INTERVAL": "500",
         "OTEL_BSP_SCHEDULE_DELAY": "100",
     }
     stage = make_stage(partitions=2)
@@ -76,9 +85,7 @@ def test_a_contact_is_seen_from_its_producer_to_its_callback(
     campaign.wait(lambda: [span for span in otlp.spans if span.name == "callback"], "a callback span", needs=called)
     campaign.wait(lambda: otlp.spans and campaign.judge(), "receipts", needs=called)
     # Here, since both services are at work together: what dashboard and alerts ask for is what they tell.
-    scraped = [answer.text for answer in (scorer.admin("/metrics"), called.admin("/metrics")) if answer is not None]
-    assert len(scraped) == 2
-    assert not_told(scraped) == []
+    assert_told(scorer.admin("/metrics"), called.admin("/metrics"))
     assert (scorer.stop(), called.stop()) == (0, 0), scorer.log() + called.log()
 
     features, scores, callbacks = stage.topics["features"], stage.topics["scores"], campaign.topics["callbacks"]
@@ -115,22 +122,36 @@ def test_a_contact_is_seen_from_its_producer_to_its_callback(
     assert request.attributes["http.response.status_code"] == 200
     assert {span.name for span in otlp.spans} >= {f"poll {features}", f"commit {features}"}
 
-    # What nobody may find in a trace.
-    for secret in (
-        stage.simulator.environment()["STREAM_SCORER_GENESYS__CLIENT_SECRET"],
-        receiver.config.secret,
-        "Bearer",
-        "contact-",
-    ):
-        assert secret.encode() not in otlp.bytes
+    assert {
+        ("stream-scorer", "stream_scorer.contacts"),
+        ("stream-scorer", "http.client.request.duration"),
+        ("stream-scorer-callbacks", "stream_scorer.callbacks.finished"),
+    } <= otlp.metrics
+    [failed] = scorer.said("scoring request not answered")
+    assert failed["trace_id"] in {span.trace for span in otlp.spans}
+    assert all(failed[name] for name in ("batch_id", "correlation_id"))
+
+    secret = stage.simulator.environment()["STREAM_SCORER_GENESYS__CLIENT_SECRET"]
+    nobody_may_find([secret, receiver.config.secret, "Bearer", "contact-"], otlp, scorer, called)
 
 
 def test_a_collector_that_is_away_disturbs_nobody(make_stage: Callable[..., Stage]) -> None:
     stage = make_stage(partitions=1)
-    asked = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_BSP_SCHEDULE_DELAY": "50"}
+    asked = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1",
+        "OTEL_BSP_SCHEDULE_DELAY": "50",
+        "OTEL_METRIC_EXPORT_INTERVAL": "100",
+    }
     stage.produce(contacts(200, 1))
     stage.changes |= asked
     worker = stage.start()
     stage.wait_done(needs=worker)
-    assert worker.stop() == 0, worker.log()
-    assert worker.log().count("127.0.0.1:1") <= 2
+    # One more worker than partitions: a spare, which is ready, and says that it is one.
+    spare = stage.start(name="spare")
+    stage.wait(lambda: worker.said("standby") or spare.said("standby"), "a spare", needs=spare)
+    stage.wait(lambda: worker.ready() and spare.ready(), "both to be ready", needs=spare)
+    told = [str(one.admin("/metrics")) for one in (worker, spare)]
+    owned = [re.findall(r"stream_scorer_partitions_owned{[^}]*} ([0-9.]+)", text) for text in told]
+    assert sorted(owned) == [["0.0"], ["1.0"]]
+    assert (spare.stop(), worker.stop()) == (0, 0), worker.log()
+    assert worker.log().count("127.0.0.1:1") <= 4  # a line a minute of traces and one of metrics, and one at the end

@@ -10,7 +10,8 @@ from test_telemetry import samples
 
 from stream_scorer.clock import Clock
 from stream_scorer.core.batching import Lane
-from stream_scorer.core.events import Partition
+from stream_scorer.core.events import Partition, Rejected
+from stream_scorer.core.progress import Front
 from stream_scorer.core.requests import Request
 from stream_scorer.genesys.quota import Quota
 from stream_scorer.scoring.holding import Cause, Holding
@@ -31,6 +32,9 @@ class Log:
 
     def warning(self, event: str, **fields: Any) -> None:
         self.lines.append(("warning", event, fields))
+
+    def debug(self, event: str, **fields: Any) -> None:
+        self.lines.append(("debug", event, fields))
 
     def about_holding(self) -> list[tuple[str, str, dict[str, Any]]]:
         return [line for line in self.lines if line[1].startswith("holding")]
@@ -208,3 +212,61 @@ def test_the_quota_is_measured(scene: Scene) -> None:
     assert found["stream_scorer_quota_allowed"] == 300
     assert found["stream_scorer_quota_wait_seconds"] == 0
     assert found["stream_scorer_quota_time_to_exhaustion_seconds"] == pytest.approx(50.0)
+
+
+HERE = Partition("contact-features", 0)
+
+
+def test_an_event_that_waits_for_no_known_reason_ends_the_life(scene: Scene) -> None:
+    def look(seconds: int, *, wait: Wait | None = None, offset: int = 7) -> str | None:
+        for _ in range(seconds):
+            scene.now += 1.0
+            scene.observe.beat()
+            scene.observe.kept_back(wait)
+            front = Front(HERE, offset, BEGAN_MS - 60_000)
+            scene.observe.input(
+                [front],
+                {HERE: offset + 3},
+            )
+        return scene.observe.why_not_live(120.0, 300.0)
+
+    assert look(300) is None
+    assert look(3, wait=Wait.NO_SLOT) == "the oldest event has waited for 302 s, and no reason is known"
+    assert look(1, wait=Wait.OWN_QUOTA) is None, "a reason explains what was before it, too"
+    assert look(300) is None
+    assert look(2, offset=8) is None, "it was the oldest, and another is now"
+    found = samples(scene.metrics)
+    assert found['stream_scorer_consumer_lag{partition="0",topic="contact-features"}'] == 3
+    assert found["stream_scorer_oldest_event_stalled_seconds"] == 1
+    assert found["stream_scorer_oldest_event_age_seconds"] == pytest.approx(60 + 606)
+    scene.holding.begin(DOWN, scene.now)
+    assert look(1_000, offset=8) is None, "a hold says why"
+    scene.holding.end()
+    scene.now += 1_000.0
+    scene.observe.beat()
+    assert look(1, offset=8) is None, "the process stood still, not the event"
+    scene.now += 121.0
+    assert scene.observe.why_not_live(120.0, 300.0) == "the loop has stood still for 121 s"
+
+
+def test_a_member_without_partitions_is_a_spare_once_the_group_has_said_so(scene: Scene) -> None:
+    fresh = Observer(scene.log, scene.metrics, scene.clock)
+    assert fresh.why_not_ready() == "starting: no partition assigned yet"
+    fresh.settled()
+    fresh.settled()
+    assert fresh.why_not_ready() is None
+    assert [event for _, event, _ in scene.log.lines].count("standby") == 1
+    scene.observe.disowned([HERE])
+    assert str(scene.observe.why_not_ready()).startswith("rebalancing: ")
+    assert scene.sample("stream_scorer_partitions_owned") == 0
+    scene.observe.settled()
+    assert scene.observe.why_not_ready() is None
+
+
+def test_a_contact_is_named_at_debug_only(scene: Scene) -> None:
+    one = contact("a")
+    rejected = Rejected(one.record, ("unpublishable",), "too large", "a", BEGAN_MS)
+    scene.observe.set_aside([(rejected, "a")])
+    [warning, debug] = scene.log.lines[-2:]
+    assert warning == ("warning", "contacts set aside", {"contacts": 1, "batches": 0, "batch_id": None})
+    assert debug == ("debug", "contact set aside", {"contact_id": "a", "source": one.record.source})

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from confluent_kafka import TopicPartition
 
+    from stream_scorer.core.events import Outcome
     from stream_scorer.kafka.sink import OutRecord, Publication
 
 IN = Partition("in", 0)
@@ -91,6 +92,15 @@ class FakeGroup:
 
 
 class Silent:
+    """Says nothing; remembers which offsets were counted as published."""
+
+    def __init__(self) -> None:
+        self.counted: list[list[int]] = []
+
+    def published(self, outcomes: Iterable[Outcome], *, records: int) -> None:
+        assert records
+        self.counted.append([outcome.record.offset for outcome in outcomes])
+
     def __getattr__(self, _name: str) -> Callable[..., None]:
         return lambda *_args, **_fields: None
 
@@ -103,6 +113,8 @@ class Bench:
         self.ledger.own(IN, start_offset=5, next_offset=10)
         self.sink = FakeSink()
         self.group = FakeGroup(self.sink)
+        observe = Silent()
+        self.counted = observe.counted
         self.publisher = Publisher(
             sink=self.sink,
             group=self.group,
@@ -114,7 +126,7 @@ class Bench:
             model_version=None,
             commit_interval_s=0.2,
             clock=Clock(lambda: self.now, lambda: 1_700_000_000_000, lambda: 0.5, lambda: f"id-{next(ids)}"),
-            observe=Silent(),  # type: ignore[arg-type]
+            observe=observe,  # type: ignore[arg-type]
             trace=Untraced(),
         )
 
@@ -187,9 +199,11 @@ def test_an_unknown_outcome_that_was_committed_is_settled_by_the_offsets_and_not
 
     bench.sink.answers = [commit_and_lose_the_answer]
     assert not bench.publish()
+    assert bench.counted == []
     bench.finish(12)
     assert bench.publish()
     assert bench.sink.sources() == [10, 11, 12]
+    assert bench.counted == [[10, 11], [12]], "what is settled counts as well, and once"
     chains = {event["chain_id"] for event in bench.audits()}
     assert len(chains) == 2, "only a confirmed commit may be linked to"
     for chain in chains:

@@ -3,11 +3,15 @@ from __future__ import annotations
 import io
 import json
 import logging
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 import structlog
+from support_otlp import OtlpReceiver
 
+from stream_scorer.errors import SettingsError
+from stream_scorer.telemetry.exporting import wants_otlp
 from stream_scorer.telemetry.logs import configure_logging
 from stream_scorer.telemetry.scoring import Metrics, PrometheusMetrics
 
@@ -183,3 +187,65 @@ def test_the_standard_variables_name_the_service(monkeypatch: pytest.MonkeyPatch
     metrics.consumed(1)
     assert 'service_name="scorer-eu"' in metrics.exposition().decode()
     metrics.close()
+
+
+# --- OTLP
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({"OTEL_METRICS_EXPORTER": "statsd"}, "OTEL_METRICS_EXPORTER: statsd is not known here; take otlp,"),
+        (
+            {"OTEL_METRICS_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": "grpc"},
+            "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL: grpc is not spoken here; set it to http/protobuf",
+        ),
+        (
+            {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"},
+            "OTEL_EXPORTER_OTLP_PROTOCOL: http/json is not spoken here",
+        ),
+    ],
+)
+def test_what_is_not_spoken_is_one_line(environ: dict[str, str], said: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        wants_otlp(environ)
+    assert str(caught.value).startswith(said)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("environ", "wanted"),
+    [
+        ({}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}, True),
+        ({"OTEL_METRICS_EXPORTER": "otlp"}, True),
+        ({"OTEL_METRICS_EXPORTER": "prometheus", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}, False),
+        ({"OTEL_METRICS_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}, False),
+        ({"OTEL_METRICS_EXPORTER": "otlp", "OTEL_SDK_DISABLED": "true"}, False),
+    ],
+)
+def test_the_variables_decide(environ: dict[str, str], wanted: bool) -> None:
+    assert wants_otlp(environ) is wanted
+
+
+def test_what_is_left_arrives_when_the_service_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    with OtlpReceiver() as receiver:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.endpoint)
+        metrics = PrometheusMetrics()
+        metrics.contacts(3, outcome="scored")
+        metrics.close()
+        assert ("stream-scorer", "stream_scorer.contacts") in receiver.metrics
+
+
+def test_a_collector_that_is_away_delays_no_end_and_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, logs: io.StringIO
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "20")
+    configure_logging(form="json", stream=logs)
+    metrics = PrometheusMetrics()
+    metrics.contacts(3, outcome="scored")
+    began = time.monotonic()
+    metrics.close()
+    assert time.monotonic() - began < 10
+    assert len([line for line in lines(logs) if "127.0.0.1" in str(line)]) <= 2  # a line a minute of each logger

@@ -1,0 +1,58 @@
+"""What an operator sees of a loop of the campaign worker that gets nowhere, or has nothing to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stream_scorer.campaign.observing import LoopObserver
+from stream_scorer.core.events import Partition
+from stream_scorer.core.progress import Front
+from stream_scorer.telemetry.campaign import CampaignMetrics
+
+HERE = Partition("callbacks", 0)
+
+
+class Quiet:
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def info(self, event: str, **_: Any) -> None:
+        self.events.append(event)
+
+    warning = info
+
+
+class Scene:
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.log = Quiet()
+        self.observe = LoopObserver("deliverer", self.log, CampaignMetrics(), lambda: self.now)
+
+    def look(self, seconds: int, *, explained: bool = False) -> str | None:
+        for _ in range(seconds):
+            self.now += 1.0
+            self.observe.beat()
+            self.observe.input([Front(HERE, 3, 0)], {}, 0, explained=explained)
+        return self.observe.why_not_live(120.0, 300.0)
+
+
+def test_a_callback_that_waits_for_no_known_reason_ends_the_life() -> None:
+    scene = Scene()
+    scene.observe.assigned(HERE, 3)
+    assert scene.look(1_000, explained=True) is None
+    assert scene.look(300) is None
+    assert scene.look(1) == "deliverer: the oldest event has waited for 301 s, and no reason is known"
+    scene.observe.kafka_trouble("no broker")
+    assert scene.look(1_000) is None
+    assert scene.observe.why_not_ready() == "deliverer: kafka: no broker"
+
+
+def test_a_loop_without_partitions_is_a_spare_once_the_group_has_said_so() -> None:
+    scene = Scene()
+    assert scene.observe.why_not_ready() == "deliverer: starting: no partition assigned yet"
+    scene.observe.settled()
+    assert scene.observe.why_not_ready() is None
+    assert scene.log.events == ["standby"]
+    scene.observe.assigned(HERE, 3)
+    scene.observe.disowned([HERE])
+    assert str(scene.observe.why_not_ready()).startswith("deliverer: rebalancing: ")
