@@ -136,10 +136,12 @@ class Ground:
         for future in self._root.create_acls(bindings).values():
             future.result(30)
         for principal, some in rights.items():
-            self._await(principal, len(set(some)))
+            self._await(principal, {_place(_binding(principal, right)) for right in some})
 
-    def _await(self, principal: str, number: int) -> None:
-        wait_until(lambda: len(self._held(principal)) >= number, lambda: f"{number} rights of {principal}")
+    def _await(self, principal: str, places: set[Any]) -> None:
+        wait_until(
+            lambda: places <= {_place(one) for one in self._held(principal)}, lambda: f"the rights of {principal}"
+        )
 
     def take(self, principal: str, right: Right) -> None:
         """Takes a right away."""
@@ -189,6 +191,10 @@ class Ground:
 def _outer() -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("STREAM_SCORER_", "GENESYS_", "OTEL_"))}
     return {**kept, "PYTHONPATH": str(ROOT)}
+
+
+def _place(binding: Any) -> Any:
+    return binding.restype, binding.name, binding.operation
 
 
 def _binding(principal: str, right: Right) -> Any:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,15 +19,16 @@ from stream_scorer.kafka import rights
 from stream_scorer.kafka.config import check_properties
 from stream_scorer.kafka.rights import Right
 from stream_scorer.kafka.topics import check_topics, create_topics
+from stream_scorer.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from secured_fixture import SecuredKafka
 
     from stream_scorer.local.simulator import Simulator
 
+PAGE = Path(__file__).parents[2] / "docs" / "security.md"
 SECRET = "s3cr3t of the tests"
 
 
@@ -189,3 +192,42 @@ def test_a_key_whose_password_is_wrong_is_a_wrong_setting(ground: Ground) -> Non
     with pytest.raises(SettingsError, match=r"^kafka.properties: .*ssl.key.location failed") as caught:
         check_properties(ground.settings(environment))
     assert "the wrong one" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("heading", "listener", "principal"),
+    [
+        ("SCRAM over TLS", "SCRAM", "User:scorer"),
+        ("Client certificates (mTLS)", "CERTIFICATE", "User:CN=scorer"),
+        ("OAUTHBEARER", "TOKEN", "User:scorer"),
+    ],
+)
+def test_the_connections_on_the_page_work(
+    ground: Ground, token_url: str, heading: str, listener: str, principal: str
+) -> None:
+    """File and secret as they stand there, but for addresses and places; only that principal has the right."""
+    section = PAGE.read_text(encoding="utf-8").split(f"\n### {heading}\n", 1)[1].split("\n#", 1)[0]
+    [toml], [secret] = (re.findall(rf"```{kind}\n(.*?)```", section, re.DOTALL) for kind in ("toml", "json"))
+    ground.scram("scorer")
+    certificate = ground.secured.authority.issue("scorer", password="password of scorer")
+    places = {
+        "kafka-1.example.com:9093": ground.secured.servers(listener),
+        "https://login.example.com/token": token_url,
+        "/etc/kafka/authority.pem": str(ground.secured.authority.file),
+        "/etc/kafka/scorer.pem": str(certificate),
+    }
+    for given, ours in places.items():
+        toml = toml.replace(given, ours)
+    (ground.folder / "scorer.toml").write_text(toml, encoding="utf-8")
+    password = SECRET if listener == "TOKEN" else "password of scorer"
+    (ground.folder / "kafka.json").write_text(secret.replace("…", password), encoding="utf-8")
+    environ = {
+        "STREAM_SCORER_KAFKA__PROPERTIES_FILE": str(ground.folder / "kafka.json"),
+        "STREAM_SCORER_TOPICS__FEATURES": f"features-{ground.name}",
+    }
+    settings = load_settings(ground.folder / "scorer.toml", environ=environ)
+    create_topics(ground.settings(ground.as_root()))
+    ground.grant({principal: rights.producing_rights(settings)})
+    check_properties(settings)
+    found = check_topics(settings, [settings.topics.features], rights=rights.producing_rights(settings))
+    assert found == {settings.topics.features: 4}

@@ -1,0 +1,93 @@
+"""docs/security.md against `kafka.rights`: the table and the commands give what the programs need, and nothing else."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+from pathlib import Path
+from typing import NamedTuple
+
+from stream_scorer.kafka import rights
+from stream_scorer.settings import Settings
+
+PAGE = (Path(__file__).parents[2] / "docs" / "security.md").read_text(encoding="utf-8")
+USERS = {"scorer": "run", "caller": "callbacks", "producer": "produce", "maker": "topics create", "judge": "reconcile"}
+
+
+class Given(NamedTuple):
+    """An ACL; a name that ends with ``*`` is a prefix."""
+
+    program: str
+    operation: str
+    resource: str
+    name: str
+
+    def covers(self, program: str, right: rights.Right) -> bool:
+        same = (self.program, self.operation, self.resource) == (program, right.operation, right.resource)
+        return same and (right.name.startswith(self.name[:-1]) if self.name.endswith("*") else right.name == self.name)
+
+
+def in_the_table() -> set[Given]:
+    section = PAGE.split("## The least rights", 1)[1].split("\n## ", 1)[0]
+    lines = [line for line in section.splitlines() if line.startswith("| `")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {
+        Given(program.strip("`"), operation, resource, name)
+        for program, operations, resource, names in cells
+        for operation in operations.split(", ")
+        for name in re.findall(r"`(.*?)`", names)
+    }
+
+
+def in_the_commands() -> set[Given]:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--allow-principal")
+    parser.add_argument("--resource-pattern-type", default="literal")
+    for option in ("--operation", "--topic", "--group", "--transactional-id"):
+        parser.add_argument(option, action="append", default=[])
+    found = set()
+    for line in re.findall(r"^\$acls (.*)$", PAGE, re.MULTILINE):
+        asked = parser.parse_args(shlex.split(line))
+        end = "*" if asked.resource_pattern_type == "prefixed" else ""
+        for resource in ("topic", "group", "transactional id"):
+            for name in getattr(asked, resource.replace(" ", "_")):
+                for operation in asked.operation:
+                    program = USERS[asked.allow_principal.removeprefix("User:")]
+                    found.add(Given(program, operation, resource, name + end))
+    return found
+
+
+def needed() -> set[tuple[str, rights.Right]]:
+    settings = Settings()
+    judge = (*rights.reconciling_rights(settings), *rights.reconciling_callbacks_rights(settings))
+    programs = {
+        "run": rights.scoring_rights(settings),
+        "callbacks": rights.campaign_rights(settings),
+        "produce": rights.producing_rights(settings),
+        "topics create": rights.creating_rights(settings),
+        "reconcile": judge,
+    }
+    return {(program, right) for program, some in programs.items() for right in some}
+
+
+def test_the_table_says_what_the_programs_need_and_nothing_else() -> None:
+    table = in_the_table()
+    for program, right in needed():
+        assert any(given.covers(program, right) for given in table), f"{program}: {right}"
+    for given in table:
+        assert any(given.covers(program, right) for program, right in needed()), given
+
+
+def test_the_commands_give_what_the_table_says() -> None:
+    assert in_the_commands() == in_the_table()
+
+
+def test_the_line_on_the_page_is_the_one_that_is_said() -> None:
+    properties = {
+        "bootstrap.servers": "kafka-1.example.com:9093",
+        "security.protocol": "SASL_SSL",
+        "sasl.username": "scorer",
+    }
+    line = rights.denial(properties, [rights.Right("Write", "topic", "contact-scores")])
+    assert f"\nstream-scorer: {line}\n" in PAGE
