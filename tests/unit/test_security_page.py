@@ -1,17 +1,24 @@
-"""docs/security.md against `kafka.rights`: the table and the commands give what the programs need, and nothing else."""
+"""docs/security.md against the code: rights that suffice and no others; secrets that are shown nowhere."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import shlex
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
+from stream_scorer.cli.config import effective_lines
+from stream_scorer.errors import SettingsError
 from stream_scorer.kafka import rights
-from stream_scorer.settings import Settings
+from stream_scorer.kafka.config import check_properties
+from stream_scorer.settings import Settings, load
 
 PAGE = (Path(__file__).parents[2] / "docs" / "security.md").read_text(encoding="utf-8")
+SECRET = "s3cr3t/of+the test"
 USERS = {"scorer": "run", "caller": "callbacks", "producer": "produce", "maker": "topics create", "judge": "reconcile"}
 
 
@@ -91,3 +98,30 @@ def test_the_line_on_the_page_is_the_one_that_is_said() -> None:
     }
     line = rights.denial(properties, [rights.Right("Write", "topic", "contact-scores")])
     assert f"\nstream-scorer: {line}\n" in PAGE
+
+
+@pytest.mark.parametrize(
+    ("name", "others"),
+    [
+        ("sasl.password", {"sasl.mechanism": "SCRAM-SHA-512"}),
+        ("sasl.password", {"sasl.mechanism": "PLAIN", "sasl.username": "scorer"}),
+        ("ssl.key.password", {"security.protocol": "SSL", "ssl.key.location": "no such file"}),
+        ("ssl.key.pem", {"security.protocol": "SSL"}),
+        ("ssl.certificate.pem", {"security.protocol": "SSL"}),
+        ("ssl.keystore.password", {"security.protocol": "SSL", "ssl.keystore.location": "no such file"}),
+        ("sasl.oauthbearer.client.secret", {"sasl.mechanism": "OAUTHBEARER", "sasl.oauthbearer.method": "oidc"}),
+        ("sasl.oauthbearer.config", {"sasl.mechanism": "OAUTHBEARER"}),
+        ("sasl.oauthbearer.assertion.private.key.passphrase", {"sasl.mechanism": "OAUTHBEARER"}),
+    ],
+)
+def test_a_secret_property_is_shown_nowhere(name: str, others: dict[str, str]) -> None:
+    properties = {"security.protocol": "SASL_SSL", **others, name: SECRET}
+    loaded = load(environ={"STREAM_SCORER_KAFKA__PROPERTIES": json.dumps(properties)})
+    said = ["\n".join(effective_lines(loaded)), repr(loaded), repr(loaded.settings.kafka)]
+    try:
+        check_properties(loaded.settings)
+    except SettingsError as error:
+        said.append(str(error))
+    assert f'properties."{name}" = "***"' in said[0]
+    for text in said:
+        assert SECRET not in text
