@@ -1,8 +1,9 @@
 """The least rights (ACLs) that each program needs, and what is said where one is missing.
 
 A broker says only "Topic authorization failed", often without the topic. What is allowed can be asked instead
-(KIP-430): for topics and groups that is done at the start of a program, and again when something was refused.
-Transactional ids cannot be asked about; the first session shows it. docs/security.md lists these rights, and a test
+(KIP-430): for topics that is done at the start of a program, and again when something was refused. Transactional ids
+cannot be asked about; the first session shows it. Groups could be, but a time-out of the client's call for it can abort
+the whole process (an assertion of librdkafka); joining shows it. docs/security.md lists these rights, and a test
 compares the two.
 """
 
@@ -154,24 +155,19 @@ def denied_line(settings: Settings, rights: Sequence[Right]) -> str | None:
 def missing_rights(admin: AdminClient, rights: Sequence[Right]) -> list[Right]:
     """Return those that the brokers say are missing.
 
-    What they do not tell counts as given: of transactional ids, of a topic that does not exist, of brokers that are too
-    old to be asked or that do not answer.
+    What they do not tell counts as given: of groups and transactional ids, of a topic that does not exist, of brokers
+    that are too old to be asked or that do not answer.
     """
     topics = list(dict.fromkeys(right.name for right in rights if right.resource == "topic"))
-    groups = list(dict.fromkeys(right.name for right in rights if right.resource == "group"))
-    asked: dict[tuple[str, str], Future[Any]] = {}
+    if not topics:
+        return []
     try:
-        if topics:
-            collection = TopicCollection(topics)
-            found = admin.describe_topics(collection, include_authorized_operations=True, request_timeout=_CALL_S)
-            asked |= {("topic", name): future for name, future in found.items()}
-        if groups:
-            found = admin.describe_consumer_groups(groups, include_authorized_operations=True, request_timeout=_CALL_S)
-            asked |= {("group", name): future for name, future in found.items()}
+        collection = TopicCollection(topics)
+        asked = admin.describe_topics(collection, include_authorized_operations=True, request_timeout=_CALL_S)
     except KafkaException:
         return []
-    known = {place: _operations(future) for place, future in asked.items()}
-    return [right for right in rights if _is_missing(right, known.get((right.resource, right.name)))]
+    known = {name: _operations(future) for name, future in asked.items()}
+    return [right for right in rights if right.resource == "topic" and _is_missing(right, known.get(right.name))]
 
 
 def _operations(future: Future[Any]) -> frozenset[str] | None:

@@ -14,6 +14,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from effects import EFFECTS
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -26,12 +28,17 @@ def table(lines: list[dict[str, Any]]) -> str:
             together[fault] += 1
             if len(line["faults"]) == 1:
                 alone[fault].append(line)
-    rows = ["| fault | tried | went on after: median, worst (s) | paid again: worst |", "|---|---:|---:|---:|"]
+    rows = [
+        "| fault | what happens | tried | went on after: median, worst (s) | paid again: worst | at risk: at most |",
+        "|---|---|---:|---:|---:|---:|",
+    ]
     for fault in sorted(together):
         took = [line["recovered_s"] for line in alone[fault]]
         spent = [line["paid_again"] for line in alone[fault]]
         times = f"{median(took):.1f}, {max(took):.1f}" if took else "only with others"
-        rows.append(f"| {fault} | {together[fault]} | {times} | {max(spent, default='')} |")
+        risk = f"{alone[fault][0]['allowed']:,}" if took else ""
+        effect = EFFECTS.get(fault, "")
+        rows.append(f"| {fault} | {effect} | {together[fault]} | {times} | {max(spent, default='')} | {risk} |")
     rows += ["", "| run | seed | contacts | paid again | violations |", "|---|---:|---:|---:|---|"]
     for line in lines:
         if "run" in line:
