@@ -132,9 +132,12 @@ class ConfluentCodec(Codec):
         """What to read by, or why that cannot be: how the sentence about the value ends."""
         try:
             known = self.known_as(schema)
+            problems = unreadable(self._reads, schema)
         except SettingsError as error:
             return f"which cannot be read safely: {error}"
-        if problems := unreadable(self._reads, schema):
+        except (TypeError, ValueError, KeyError, AttributeError, RecursionError):
+            return "which is no valid Avro schema"
+        if problems:
             return f"which cannot be read as {self.name}: {'; '.join(problems[:_MOST_REASONS])}"
         return known
 

@@ -149,7 +149,8 @@ def _kind(schema: Any) -> str:
 
 
 def _logical(schema: Any) -> str:
-    return str(schema.get("logicalType", "")) if isinstance(schema, dict) else ""
+    named = str(schema.get("logicalType", "")) if isinstance(schema, dict) else ""
+    return named if named.replace("-", "").isalnum() and named.isascii() else ascii(named[:40]) if named else ""
 
 
 def _same_name(reader: Mapping[str, Any], writer: Mapping[str, Any]) -> bool:

@@ -23,13 +23,13 @@ SAMPLED: Final = 0x01
 _KNOWN_FLAGS: Final = 0x03
 # Version 00 ends after the flags; a later one may go on after another dash (section 3.2.4).
 _TRACEPARENT: Final = re.compile(
-    rb"(?:00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})"
-    rb"|(?!ff|00)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?)"
+    rb"(?:00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})"
+    rb"|(?!ff|00)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?)"
 )
 # Section 3.3.1: a key of lower case, a value of printable ASCII without comma, equals sign and blank at its end.
-_MEMBER: Final = re.compile(
-    rb"[a-z0-9][a-z0-9_*/@-]{0,255}=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]"
-)
+_VALUE: Final = rb"[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]"
+_KEY: Final = rb"(?:[a-z][a-z0-9_*/-]{0,255}|[a-z0-9][a-z0-9_*/-]{0,240}@[a-z][a-z0-9_*/-]{0,13})"
+_MEMBER: Final = re.compile(_KEY + b"=" + _VALUE)
 _MAX_MEMBERS: Final = 32
 
 
@@ -66,7 +66,7 @@ def parse_traceparent(value: bytes) -> TraceContext | None:
     if found is None:
         return None
     trace_id, span_id, flags = (int(part, 16) for part in found.groups() if part is not None)
-    return TraceContext(trace_id, span_id, flags & _KNOWN_FLAGS) if trace_id and span_id else None
+    return TraceContext(trace_id, span_id, flags & _KNOWN_FLAGS)
 
 
 def context_of(headers: Headers) -> TraceContext | None:

@@ -42,7 +42,7 @@ class Framing(Protocol):
 class _NothingToLookUp:
     """Of the single-object encoding: no record ever waits for a schema."""
 
-    def want(self, schema_id: int) -> None:
+    def want(self, schema_id: int, *, ahead: bool = False) -> None:
         """There is nobody to ask."""
 
     def is_answered(self, schema_id: int) -> bool:  # noqa: ARG002

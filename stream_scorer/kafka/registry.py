@@ -30,6 +30,8 @@ _TIMEOUT_S: Final = 10.0
 _TRIES: Final = 2
 _TRY_AGAIN_MS: Final = 300
 _NOT_FOUND: Final = 404
+# Subject, version and schema not found; another 404 is that of a path or a gateway, and says nothing of a schema.
+_NO_SUCH_THING: Final = frozenset({40401, 40402, 40403})
 _CONFLICT: Final = 409
 _UNPROCESSABLE: Final = 422
 _FORBIDDEN: Final = frozenset({401, 403})
@@ -140,7 +142,7 @@ class SchemaRegistry:
         try:
             return ask()
         except SchemaRegistryError as error:
-            if error.http_status_code == _NOT_FOUND and str(error.error_code).startswith(str(_NOT_FOUND)):
+            if error.http_status_code == _NOT_FOUND and error.error_code in _NO_SUCH_THING:
                 return None
             raise self._translated(doing, error) from None
         except Exception as error:  # noqa: BLE001 - see _translated
@@ -164,8 +166,10 @@ def _text(schema: Mapping[str, Any]) -> Schema:
 
 
 def _parsed(schema: Schema, schema_id: int) -> dict[str, Any]:
-    text, kind = schema.schema_str or "", schema.schema_type or "AVRO"
+    text, kind = schema.schema_str, schema.schema_type or "AVRO"
     problem = None
+    if not isinstance(text, str) or not isinstance(kind, str):
+        raise RegistryUnavailable(f"schema id {schema_id}: the schema registry's answer has no schema")
     if kind != "AVRO":
         problem = f"a schema of type {kind[:20]}, not Avro"
     elif schema.references:
@@ -175,8 +179,10 @@ def _parsed(schema: Schema, schema_id: int) -> dict[str, Any]:
     else:
         try:
             parsed = json.loads(text)
-        except (ValueError, RecursionError):
-            problem = "which is no valid JSON"
+        except ValueError:  # no registry takes that for a schema: it is not the schema, but some answer in between
+            raise RegistryUnavailable(f"schema id {schema_id}: the schema registry's answer is no schema") from None
+        except RecursionError:
+            problem = "which is nested too deep"
         else:
             if isinstance(parsed, dict):
                 return parsed

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
@@ -22,10 +22,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 _MOST_WANTED: Final = 1_000
+# Ids that stand behind one that is waited for: fetched along with it, but never in the way of others' heads.
+_MOST_AHEAD: Final = 100
 _KEPT: Final = 1_000
 # An answer that somebody has just gone by is not forgotten, however many others come: the value is read by it next.
 _IN_USE_S: Final = 60.0
 _ASKS: Final = 4
+# Where so many in a row are not there, it is no replica that lags but a row of junk.
+_JUNK_AFTER: Final = 20
+_ASKS_OF_JUNK: Final = 2
+_SAID_AFTER_S: Final = 2.0
 _ASK_AGAIN_S: Final = 1.5
 _RETRY_S: Final = 1.0
 _MISSING_FOR_S: Final = 60.0
@@ -78,6 +84,9 @@ class WriterLookup:
         self._answers: OrderedDict[int, _Answer] = OrderedDict()
         self._used_at: dict[int, float] = {}
         self._wanted: dict[int, str] = {}
+        self._since: dict[int, float] = {}
+        self._urgent: set[int] = set()
+        self._missing_in_a_row = 0
         self._new: queue.Queue[int | None] = queue.Queue()
         self._thread: threading.Thread | None = None
 
@@ -98,12 +107,20 @@ class WriterLookup:
             raise UndecodableError(answer.refusal)
         return answer.schema
 
-    def want(self, schema_id: int) -> None:
-        """Fetch the schema behind an id, if it is not known; no more than a thousand at a time."""
+    def want(self, schema_id: int, *, ahead: bool = False) -> None:
+        """Fetch the schema behind an id, if it is not known; ``ahead``: nobody waits for it yet, so others come first.
+
+        No more than a thousand are fetched at a time, and no more than a hundred ahead.
+        """
         with self._lock:
-            if schema_id in self._wanted or len(self._wanted) >= _MOST_WANTED or self._is_answered(schema_id):
+            if self._is_answered(schema_id):
+                return
+            if not ahead:
+                self._urgent.add(schema_id)
+            if schema_id in self._wanted or len(self._wanted) >= (_MOST_AHEAD if ahead else _MOST_WANTED):
                 return
             self._wanted[schema_id] = ""
+            self._since[schema_id] = self._clock()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="schema-lookup", daemon=True)
                 self._thread.start()
@@ -124,7 +141,10 @@ class WriterLookup:
     def why(self, schema_id: int) -> str:
         """Why there is no answer yet; empty: it is being fetched for the first time."""
         with self._lock:
-            return self._wanted.get(schema_id, "")
+            said = self._wanted.get(schema_id, "")
+            if not said and self._clock() - self._since.get(schema_id, _NEVER) > _SAID_AFTER_S:
+                return f"schema id {schema_id} is being fetched"
+            return said
 
     def close(self) -> None:
         """Fetch nothing any more; a request that is under way is not waited for."""
@@ -143,31 +163,34 @@ class WriterLookup:
     # --- the lookup's thread
 
     def _run(self) -> None:
-        due: deque[_Wanted] = deque()
-        while True:
-            wait_s = max(0.0, min(one.due for one in due) - self._clock()) if due else None
-            try:
-                schema_id = self._new.get(timeout=wait_s)
-            except queue.Empty:
-                self._ask_all(due)
-            else:
-                if schema_id is None:
-                    return
-                due.append(_Wanted(schema_id, 0, self._clock()))
+        due: list[_Wanted] = []
+        while self._take_new(due):
+            now = self._clock()
+            ready = [one for one in due if one.due <= now]
+            if ready:
+                first = min(ready, key=lambda one: (one.schema_id not in self._urgent, one.due))
+                due.remove(first)
+                self._ask_one(first, due)
 
-    def _ask_all(self, due: deque[_Wanted]) -> None:
-        """Ask about what is due. Where nobody answers, that is so for all: each would wait for its time-out."""
-        now = self._clock()
-        for one in [one for one in due if one.due <= now]:
-            due.remove(one)
-            again = self._ask(one)
-            if again is not None:
-                due.append(again)
-                if again.asks == one.asks:
-                    later = [other._replace(due=max(other.due, again.due)) for other in due]
-                    due.clear()
-                    due.extend(later)
-                    return
+    def _take_new(self, due: list[_Wanted]) -> bool:
+        """Take what is wanted since, waiting until something is due; False: it is over."""
+        wait_s = max(0.0, min(one.due for one in due) - self._clock()) if due else None
+        try:
+            schema_id = self._new.get(timeout=wait_s) if wait_s != 0.0 else self._new.get_nowait()
+            while schema_id is not None:
+                due.append(_Wanted(schema_id, 0, self._clock()))
+                schema_id = self._new.get_nowait()
+        except queue.Empty:
+            return True
+        return False
+
+    def _ask_one(self, one: _Wanted, due: list[_Wanted]) -> None:
+        again = self._ask(one)
+        if again is None:
+            return
+        if again.asks == one.asks:  # nobody answered, and the others would only wait for the same time-out
+            due[:] = [other._replace(due=max(other.due, again.due)) for other in due]
+        due.append(again)
 
     def _ask(self, wanted: _Wanted) -> _Wanted | None:
         """Ask once; returns when to ask again."""
@@ -177,10 +200,13 @@ class WriterLookup:
             schema = self._writers.writer(schema_id)
         except UndecodableError as error:
             answer = _Answer(None, str(error), _NEVER)
-        except RegistryError as error:
-            return self._later(wanted._replace(due=self._clock() + self._retry_s), str(error))
+        except Exception as error:  # noqa: BLE001 - whatever it is: an end of this thread would hold up everything
+            said = str(error) if isinstance(error, RegistryError) else f"unexpected {type(error).__name__}"
+            return self._later(wanted._replace(due=self._clock() + self._retry_s), said)
         else:
-            if schema is None and asks + 1 < _ASKS:
+            self._missing_in_a_row = 0 if schema is not None else self._missing_in_a_row + (asks == 0)
+            enough = _ASKS_OF_JUNK if self._missing_in_a_row > _JUNK_AFTER else _ASKS
+            if schema is None and asks + 1 < enough:
                 again = _Wanted(schema_id, asks + 1, self._clock() + self._ask_again_s)
                 return self._later(again, f"{missing}; asking again")
             until = _NEVER if schema is not None else self._clock() + _MISSING_FOR_S
@@ -204,3 +230,5 @@ class WriterLookup:
                     break
                 del self._answers[oldest], self._used_at[oldest]
             self._wanted.pop(schema_id, None)
+            self._since.pop(schema_id, None)
+            self._urgent.discard(schema_id)

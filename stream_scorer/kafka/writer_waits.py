@@ -31,8 +31,8 @@ class Reader(Protocol):
 class Lookup(Protocol):
     """Who fetches schemas; see ``kafka.writer_lookup.WriterLookup``."""
 
-    def want(self, schema_id: int) -> None:
-        """Fetches the schema behind an id."""
+    def want(self, schema_id: int, *, ahead: bool = False) -> None:
+        """Fetches the schema behind an id; ``ahead``: nobody waits for it yet."""
 
     def is_answered(self, schema_id: int) -> bool:
         """Whether it is known by now."""
@@ -86,13 +86,13 @@ class WriterWaits:
     def holds(self, record: SourceRecord) -> bool:
         """Whether a record stands behind one that waits: it was read along with it, and comes again.
 
-        Its own schema is fetched meanwhile, so that a row of unknown ids costs one wait and not one each.
+        Its own schema is fetched meanwhile, so that a few unknown ids cost one wait and not one each.
         """
         if not self._heads or (record.topic, record.partition) not in self._heads:
             return False
         schema_id = schema_id_of(record.value)
         if schema_id is not None:
-            self._lookup.want(schema_id)
+            self._lookup.want(schema_id, ahead=True)
         return True
 
     def release(self) -> None:

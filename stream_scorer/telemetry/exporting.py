@@ -18,6 +18,7 @@ from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from prometheus_client import CollectorRegistry, generate_latest
 
 from stream_scorer import __version__
+from stream_scorer.core.otlp_variables import check_collector
 from stream_scorer.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def wants_otlp(environ: Mapping[str, str]) -> bool:
         raise SettingsError(
             f"{name}: {environ[name]} is not spoken here; set it to {_SPOKEN} (the collector's port is usually 4318)"
         )
+    check_collector(environ, "METRICS")
     return True
 
 

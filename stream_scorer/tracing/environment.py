@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from stream_scorer.core.otlp_variables import check_collector
 from stream_scorer.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def trace_exporters(environ: Mapping[str, str]) -> frozenset[str]:
         )
     if "otlp" in chosen:
         _check_protocol(environ)
+        check_collector(environ, "TRACES")
     return frozenset(chosen - {"none"})
 
 

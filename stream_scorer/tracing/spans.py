@@ -219,7 +219,9 @@ class _Ids(RandomIdGenerator):
         return int(self._own.trace_id)
 
     def generate_trace_id(self) -> int:
-        return int(self._own.trace_id)
+        chosen = getattr(self._own, "trace_id", 0)
+        self._own.trace_id = 0  # for one root
+        return int(chosen or random.getrandbits(128) or 1)  # nosec B311
 
 
 class _WantedToo(Sampler):

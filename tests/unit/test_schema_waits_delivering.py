@@ -25,7 +25,7 @@ class Lookup:
     def __init__(self) -> None:
         self.known = {KNOWN}
 
-    def want(self, _: int) -> None:
+    def want(self, _: int, **__: bool) -> None:
         """It is known when it is."""
 
     def is_answered(self, schema_id: int) -> bool:

@@ -26,6 +26,7 @@ from stream_scorer.core.events import (
 from stream_scorer.core.requests import Request
 from stream_scorer.core.trace_context import TraceContext, context_of
 from stream_scorer.errors import SettingsError
+from stream_scorer.telemetry.exporting import wants_otlp
 from stream_scorer.tracing.environment import trace_exporters
 from stream_scorer.tracing.scoring import ScoringTracer
 from stream_scorer.tracing.spans import Spans, make_spans
@@ -198,7 +199,9 @@ def test_the_sampler_decides_where_no_trace_came_along(monkeypatch: pytest.Monke
     assert sorted(bench.names) == ["POST", "commit in", "poll in", "process in", "process in", "send out"]
 
 
-@pytest.mark.parametrize("value", [b"nonsense", b"00-0-0-01", b"\xff" * 55])
+@pytest.mark.parametrize(
+    "value", [b"nonsense", b"00-0-0-01", b"\xff" * 55, b"00-%032x-%016x-01" % (0, 1), b"00-%032x-%016x-01" % (1, 0)]
+)
 def test_a_header_that_is_none_begins_a_trace_anew(bench: Bench, value: bytes) -> None:
     record = bench.read(1, [("traceparent", value)])
     headers = bench.tracer.sending(record, "out", [("traceparent", value)])
@@ -315,6 +318,28 @@ class TestTheEnvironment:
     )
     def test_says_whether_there_are_traces(self, environ: dict[str, str], exporters: set[str]) -> None:
         assert trace_exporters(environ) == exporters
+
+    @pytest.mark.parametrize(
+        "value", ["authorization:Bearer hush", "authorization=Bearer%0Ahush", "a b=hush", "authorization=hush,x"]
+    )
+    def test_headers_that_are_none_are_named_and_not_shown(self, value: str) -> None:
+        environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318", "OTEL_EXPORTER_OTLP_HEADERS": value}
+        for asked in (trace_exporters, wants_otlp):
+            with pytest.raises(SettingsError, match="OTEL_EXPORTER_OTLP_HEADERS") as refused:
+                asked(environ)
+            assert "hush" not in str(refused.value)
+
+    def test_good_headers_are_taken(self) -> None:
+        environ = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": "https://collector",
+            "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer%20hush, x-tenant=a=b",
+        }
+        assert trace_exporters(environ) == {"otlp"}
+        assert wants_otlp(environ)
+
+    def test_an_endpoint_without_a_scheme_is_none(self) -> None:
+        with pytest.raises(SettingsError, match="OTEL_EXPORTER_OTLP_ENDPOINT"):
+            trace_exporters({"OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4318"})
 
     @pytest.mark.parametrize(
         ("name", "value"), [("OTEL_TRACES_EXPORTER", "zipkin"), ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")]

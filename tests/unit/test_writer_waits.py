@@ -151,6 +151,26 @@ class TestLookup:
                 lookup.writer(schema_id)
         lookup.close()
 
+    def test_a_row_of_junk_is_in_nobodys_way(self, registry: Registry) -> None:
+        lookup = WriterLookup(registry, ask_again_s=30.0, retry_s=0.01)
+        registry.answers[9_999] = SCHEMA
+        registry.may_answer.clear()
+        for schema_id in range(2_000):
+            lookup.want(schema_id, ahead=True)
+        assert not lookup.is_answered(9_999)
+        registry.may_answer.set()
+        wait_until(lambda: lookup.is_answered(9_999), lambda: "the one that is waited for")
+        assert 9_999 in registry.asked[:2]  # one was under way already
+        lookup.close()
+
+    def test_whatever_goes_wrong_is_tried_again(self, registry: Registry, lookup: WriterLookup) -> None:
+        registry.answers[3] = TypeError("5")
+        assert not lookup.is_answered(3)
+        wait_until(lambda: lookup.why(3), lambda: "a reason")
+        assert lookup.why(3) == "unexpected TypeError"
+        registry.answers[3] = SCHEMA
+        wait_until(lambda: lookup.is_answered(3), lambda: "the schema")
+
     def test_memory_is_bounded_however_many_ids_there_are(self, registry: Registry) -> None:
         clock = Clock()
         lookup = WriterLookup(registry, clock=clock, ask_again_s=0.0, retry_s=0.0)
@@ -192,7 +212,7 @@ class Answers:
         self.wanted: list[int] = []
         self.reasons: dict[int, str] = {}
 
-    def want(self, schema_id: int) -> None:
+    def want(self, schema_id: int, **_: bool) -> None:
         self.wanted.append(schema_id)
 
     def is_answered(self, schema_id: int) -> bool:
