@@ -29,5 +29,5 @@ def test_a_text_that_is_no_schema_costs_the_value(text: str, why: str) -> None:
     "schema", [Schema("", "AVRO"), Schema('{"type": ', "AVRO"), Schema(None, "AVRO"), Schema("{}", 5)]
 )
 def test_an_answer_that_is_none_costs_nothing_and_is_waited_out(schema: Schema) -> None:
-    with pytest.raises(RegistryUnavailable, match="^schema id 17: the schema registry's answer"):
+    with pytest.raises(RegistryUnavailable, match=r"^schema id 17: the schema registry's answer"):
         _parsed(schema, 17)
