@@ -16,7 +16,8 @@ from confluent_kafka.admin import AdminClient
 
 from stream_scorer.errors import BrokerRefused, BrokerUnavailable
 from stream_scorer.kafka.config import admin_config, reader_config, silent_logger
-from stream_scorer.kafka.rights import Right, refusal
+from stream_scorer.kafka.errors import translate
+from stream_scorer.kafka.rights import Right, principal, refusal
 from stream_scorer.kafka.source import start_metadata
 
 if TYPE_CHECKING:
@@ -166,8 +167,13 @@ def _reader(settings: Settings, group_id: str) -> Iterator[Consumer]:
         finally:
             reader.close()
     except KafkaException as error:
-        right = Right("Read", "group", group_id)
-        raise refusal(error, f"looking for the start of group {group_id}", config, right) from None
+        right, doing = Right("Read", "group", group_id), f"looking for the start of group {group_id}"
+        if error.args[0].code() == KafkaError._TIMED_OUT:  # noqa: SLF001 - its public name
+            # Who may not see a group is not told where its coordinator is, and the client asks on and on.
+            raise BrokerUnavailable(
+                f"{translate(error, doing)}; a missing right looks the same: does {principal(config)} have {right}?"
+            ) from None
+        raise refusal(error, doing, config, right) from None
 
 
 def _partitions(reader: Consumer, topic: str) -> list[TopicPartition]:

@@ -61,6 +61,11 @@ class Interrupts(AbstractContextManager["Interrupts"]):
             self._deferred = False
         self.check()
 
+    @property
+    def arrived(self) -> int | None:
+        """The signal that asked for the end; None: none has."""
+        return self._arrived
+
     def check(self) -> None:
         """Raise what arrived while it could not be raised, or where somebody else's code swallowed it.
 

@@ -97,7 +97,10 @@ def run_demo(options: DemoOptions, screen: Screen) -> None:
         except Interrupted:
             _say(screen.progress, "interrupted: stopping everything")
             raise
-        except Exception:
+        except Exception as error:
+            if interrupts.arrived is not None:  # a signal inside of C code comes out as an error of that code
+                _say(screen.progress, "interrupted: stopping everything")
+                raise Interrupted(interrupts.arrived) from error
             keep = options.keep
             for worker in stage.workers:
                 _show_log(screen.progress, worker)
