@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
+from support_arena import wait_until
 
 from stream_scorer.core.avro import Codec
 from stream_scorer.core.hash_chain import AuditChain, counts_of
@@ -93,6 +94,7 @@ class Ledger:
 
     def put_inputs_in_transaction(self, count: int, *, commit: bool) -> None:
         """As many records of partition 0, and a marker after them."""
+        stable_end = self._stable_end()
         producer = self.producer()
         producer.begin_transaction()
         for _ in range(count):
@@ -102,6 +104,17 @@ class Ledger:
         else:
             assert producer.flush(30) == 0
             producer.abort_transaction(30)
+        # The broker answers before the marker is in the log, and what is produced next may get in front of it.
+        wait_until(lambda: self._stable_end() >= stable_end + count + 1, "the transaction's marker")
+
+    def _stable_end(self) -> int:
+        reader = Consumer(
+            {"bootstrap.servers": self.servers, "group.id": "nobody", "isolation.level": "read_committed"}
+        )
+        try:
+            return int(reader.get_watermark_offsets(TopicPartition(self.topic("features"), 0), 10)[1])
+        finally:
+            reader.close()
 
     def producer(self) -> Producer:
         name = uuid.uuid4().hex
