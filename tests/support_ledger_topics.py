@@ -6,7 +6,7 @@ import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from support_arena import wait_until
@@ -113,6 +113,8 @@ class Ledger:
         )
         try:
             return int(reader.get_watermark_offsets(TopicPartition(self.topic("features"), 0), 10)[1])
+        except KafkaException:  # a new topic is not known everywhere at once
+            return 0
         finally:
             reader.close()
 
