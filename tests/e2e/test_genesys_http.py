@@ -224,7 +224,7 @@ def test_a_gateway_that_echoes_what_it_got(server: RawServer, client: ScoringCli
         message = "x" * 290 + sent  # the token stands where the text is cut
         conn.sendall(answer(400, {"code": sent, "message": message}, {"ININ-Correlation-Id": sent.split()[1]}))
 
-    long_token = "0123456789" * 8
+    long_token = "ghijklmnop" * 8  # no hexadecimal digits: an id of the exchange must not look like a part of it
     server.respond(token(long_token), path="/oauth/token")
     server.respond(echo)
     got = client.ask(PARTS, None)
