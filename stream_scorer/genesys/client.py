@@ -77,23 +77,27 @@ class ScoreEndpoint:
         self._timeout_s = timeout_s
         self._wall_clock = wall_clock
 
-    def send(self, body: bytes) -> tuple[Answer, HttpAnswer | None]:
+    def send(self, body: bytes, contacts: int) -> tuple[Answer, HttpAnswer | None]:
         """Send a body and say what came of it; never raises for the API's sake.
+
+        Args:
+            body: `wire.build_body` of the contacts.
+            contacts: how many those are: a longer answer than they can take is not read (`wire.answer_limit`).
 
         Returns:
             What it came to, and the API's HTTP answer behind it: None where there was none, or only the login
             service's.
         """
-        answer, got, token = self._attempt(body)
+        answer, got, token = self._attempt(body, contacts)
         if token is not None and answer.exchange.status == _UNAUTHORIZED:
             # Revoked or expired early: nothing was scored, so asking once more with a new token costs nothing twice.
             self._tokens.invalidate(token)
             turned_away = answer.exchange
-            answer, got, _ = self._attempt(body)
+            answer, got, _ = self._attempt(body, contacts)
             answer = replace(answer, exchange=replace(answer.exchange, earlier=turned_away))
         return answer, got
 
-    def _attempt(self, body: bytes) -> tuple[Answer, HttpAnswer | None, Token | None]:
+    def _attempt(self, body: bytes, contacts: int) -> tuple[Answer, HttpAnswer | None, Token | None]:
         token = self._tokens.token()
         if isinstance(token, TokenRefused):
             return Forbidden(token.exchange, token.message), None, None
@@ -106,7 +110,14 @@ class ScoreEndpoint:
             "User-Agent": "stream-scorer",
         }
         try:
-            got = self._http.exchange("POST", self.url, headers=headers, body=body, timeout_s=self._timeout_s)
+            got = self._http.exchange(
+                "POST",
+                self.url,
+                headers=headers,
+                body=body,
+                timeout_s=self._timeout_s,
+                max_answer_bytes=wire.answer_limit(contacts),
+            )
         except TransportFailure as failure:
             exchange = wire.exchange_of(failure.timing, failure.status, failure.headers, self._tokens.redact)
             return Unavailable(exchange, failure.kind, failure.message), None, token
@@ -199,16 +210,16 @@ class ScoringClient:
             parts: `wire.encode_contact` of each contact.
             model_version: the version to ask for; None leaves it to the platform.
         """
-        answer = self.send(wire.build_body(parts, model_version))
+        answer = self.send(wire.build_body(parts, model_version), len(parts))
         if isinstance(answer, Answered):
             self._known_at = self._monotonic()
         if isinstance(answer, NotFound) and model_version is not None and not self._knows_model:
             return self._ask_for_model(answer)
         return answer
 
-    def send(self, body: bytes) -> Answer:
-        """Send a body that is ready; else as `ask`."""
-        answer, _ = self._endpoint.send(body)
+    def send(self, body: bytes, contacts: int) -> Answer:
+        """Send a body that is ready, with so many contacts; else as `ask`."""
+        answer, _ = self._endpoint.send(body, contacts)
         return answer
 
     @property
@@ -221,7 +232,7 @@ class ScoringClient:
         Else a mistyped model id would look like a thousand events with a wrong version. It asks about nobody and for no
         version, which costs nothing: a model that is there refuses an empty request.
         """
-        check = self.send(wire.build_body((), None))
+        check = self.send(wire.build_body((), None), 0)
         if isinstance(check, NotFound):
             return replace(answer, model_missing=True)
         if isinstance(check, Unavailable | Forbidden | Unexpected):

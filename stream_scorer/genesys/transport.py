@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from stream_scorer.genesys.connections import Dial
 
-MAX_ANSWER_BYTES: Final = 8 * 1024 * 1024
 _READ_BYTES: Final = 64 * 1024
 # The socket's own time-out only stands behind the watchdog, so that the watchdog's word ("deadline") comes first.
 _SOCKET_GRACE_S: Final = 1.0
@@ -125,9 +124,11 @@ class Http:
         headers: Mapping[str, str],
         body: bytes | None = None,
         timeout_s: float,
-        max_answer_bytes: int = MAX_ANSWER_BYTES,
+        max_answer_bytes: int,
     ) -> HttpAnswer:
         """Do one exchange within ``timeout_s``: resolving, connecting, TLS, sending, headers and body together.
+
+        Of the answer's body, decompressed, ``max_answer_bytes`` are read at most; a longer one is none.
 
         Raises:
             TransportFailure: no answer, or a 2xx whose body was cut off, too large or could not be decompressed.

@@ -30,6 +30,10 @@ Redact: TypeAlias = "Callable[[str], str]"
 _MAX_TEXT: Final = 300
 _MAX_NAMED: Final = 10_000
 _MAX_ID_CHARACTERS: Final = 256
+# A result takes 120 bytes, and 1,700 where JSON has to escape each byte of the longest id. The rest of an answer is an
+# error page at most.
+_ANSWER_BYTES: Final = 64 * 1024
+_ANSWER_BYTES_PER_CONTACT: Final = 2 * 1024
 # The longest limits of the platform are daily ones; a mistake in a header must not stop the work for longer.
 _MAX_RETRY_AFTER_S: Final = 86_400.0
 _MAX_RESET_S: Final = 86_400.0
@@ -104,6 +108,15 @@ def _version(model_version: str | None) -> bytes:
 
 
 # --- answers
+
+
+def answer_limit(contacts: int) -> int:
+    """Return the most bytes that an answer about so many contacts may take: reading JSON costs fifty times its length.
+
+    Args:
+        contacts: how many the request asks about.
+    """
+    return _ANSWER_BYTES + contacts * _ANSWER_BYTES_PER_CONTACT
 
 
 def parse_results(body: bytes) -> list[Any]:

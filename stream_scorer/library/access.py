@@ -187,7 +187,7 @@ class ScoreClient:
         attempt = 0
         while True:
             attempt += 1
-            answer, got = self.ask(body, model_id)
+            answer, got = self.ask(body, model_id, len(payload.contacts))
             if not isinstance(answer, Unavailable) or attempt > self.max_retries or self.asks_too_long(answer):
                 break
             self.sleep(self.delay_s(attempt, answer))
@@ -197,10 +197,10 @@ class ScoreClient:
             raise ApiRefused(answer.message)
         raise ApiUnavailable(answer.message if isinstance(answer, Unavailable) else "no answer")
 
-    def ask(self, body: bytes, model_id: str) -> tuple[Answer, HttpAnswer | None]:
-        """Send a body once, as soon as the quota allows; returns as `ScoreEndpoint.send`."""
+    def ask(self, body: bytes, model_id: str, contacts: int) -> tuple[Answer, HttpAnswer | None]:
+        """Send a body with so many contacts once, as soon as the quota allows; returns as `ScoreEndpoint.send`."""
         self._await_turn()
-        answer, got = self._endpoint(model_id).send(body)
+        answer, got = self._endpoint(model_id).send(body, contacts)
         now = time.monotonic()
         with self._quota_lock:
             if answer.exchange.quota is None:

@@ -90,7 +90,7 @@ class Asking:
 
     def _ask(self, request: Request) -> Answer:
         body = build_body([contact.body for contact in request.contacts], request.lane.model_version)
-        answer, _ = self._client.ask(body, self._rules.model_id)
+        answer, _ = self._client.ask(body, self._rules.model_id, len(request.contacts))
         return answer
 
     def _follow(self, request: Request, answer: Answer) -> None:

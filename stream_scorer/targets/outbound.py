@@ -42,6 +42,8 @@ COLUMNS: Final = (
 )
 # What the platform takes in one request.
 MAX_BODY_BYTES: Final = 512_000
+# The contacts as they were added come back, and are not read; an error's code stands in much less.
+MAX_ANSWER_BYTES: Final = 1024 * 1024
 _UNAUTHORIZED: Final = 401
 _OURS: Final = {
     _UNAUTHORIZED: "the API takes no token of this OAuth client; check genesys.client_id and genesys.region",
@@ -167,7 +169,14 @@ class OutboundTarget:
             "User-Agent": "stream-scorer",
         }
         try:
-            got = self._http.exchange("POST", self._url, headers=headers, body=body, timeout_s=self._timeout_s)
+            got = self._http.exchange(
+                "POST",
+                self._url,
+                headers=headers,
+                body=body,
+                timeout_s=self._timeout_s,
+                max_answer_bytes=MAX_ANSWER_BYTES,
+            )
         except TransportFailure as failure:
             self._gate.learn(wire.quota_reading(failure.headers))
             return meaning_of_failure(failure), token

@@ -150,7 +150,7 @@ def test_server_that_does_not_read(server: RawServer) -> None:
     with socket.create_server(("127.0.0.1", 0)) as deaf:  # accepts in the kernel, reads nothing
         url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
         sender = ScoringClient(url, server.url, "id", "secret", "m", timeout_s=TIMEOUT_S)
-        unavailable(sender.send(b" " * 30_000_000), Trouble.TIMEOUT)
+        unavailable(sender.send(b" " * 30_000_000, 1), Trouble.TIMEOUT)
         sender.close()
 
 
