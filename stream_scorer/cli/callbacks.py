@@ -9,11 +9,12 @@ import typer
 
 from stream_scorer.campaign_wiring import CampaignService
 from stream_scorer.cli.options import ConfigOption
+from stream_scorer.cli.starting import await_topics
 from stream_scorer.cli.stopping import obey_signals
 from stream_scorer.kafka.config import check_properties, property_warnings
 from stream_scorer.kafka.rights import campaign_rights
 from stream_scorer.kafka.start import delivery_start, planning_start, write_start
-from stream_scorer.kafka.topics import check_topics, existing_topics
+from stream_scorer.kafka.topics import existing_topics
 from stream_scorer.settings import load_settings
 from stream_scorer.targets.building import build_target
 from stream_scorer.telemetry.logs import configure_logging
@@ -40,7 +41,7 @@ def callbacks(
         log.warning("setting", detail=warning)
     target = build_target(settings)
     topics = settings.topics.campaign(tiers=len(settings.callbacks.retry_delays_s))
-    check_topics(settings, topics, rights=campaign_rights(settings))
+    await_topics(settings, topics, campaign_rights(settings))
     # All there are: records may wait in the higher tiers although the setting has become shorter.
     retry_topics = existing_topics(settings, settings.topics.retries())
     write_start(settings, planning_start(settings), chosen=start is not None)

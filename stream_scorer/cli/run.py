@@ -10,11 +10,11 @@ import typer
 
 from stream_scorer.cli.config import all_warnings
 from stream_scorer.cli.options import ConfigOption
+from stream_scorer.cli.starting import await_topics
 from stream_scorer.cli.stopping import obey_signals
 from stream_scorer.kafka.config import check_properties
 from stream_scorer.kafka.rights import scoring_rights
 from stream_scorer.kafka.start import scoring_start, write_start
-from stream_scorer.kafka.topics import check_topics
 from stream_scorer.settings import load_settings
 from stream_scorer.telemetry.logs import configure_logging
 from stream_scorer.wiring import ScoringService
@@ -40,7 +40,7 @@ def run(
     log = structlog.get_logger("stream_scorer")
     for warning in all_warnings(settings):
         log.warning("setting", detail=warning)
-    check_topics(settings, settings.topics.scoring, rights=scoring_rights(settings))
+    await_topics(settings, settings.topics.scoring, scoring_rights(settings))
     write_start(settings, scoring_start(settings), chosen=start is not None)
     service = ScoringService(settings)
     obey_signals(service.stop, settings.scoring.shutdown_timeout_s)

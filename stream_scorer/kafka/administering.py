@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from stream_scorer.errors import StreamScorerError
     from stream_scorer.settings import Settings
 
-_LOOK_S: Final = 0.5
+# How long one look may take, doubled from look to look: short at first, since an error is told of between two looks
+# only; long in the end, since an answer over a slow line comes too late for every short one.
+_FIRST_LOOK_S: Final = 0.5
 # The brokers' answer to the handshake: waiting does not change it.
 _NOT_LET_IN: Final = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL})  # noqa: SLF001 - their public names
 # A broken handshake that the client takes for a broken line.
@@ -57,16 +59,18 @@ class Administrator:
             BrokerRefused: they answer, and do not let us in: credentials, certificates, protocol.
         """
         give_up_at = time.monotonic() + timeout_s
+        look_s = _FIRST_LOOK_S
         while True:
             left_s = give_up_at - time.monotonic()
             try:
-                listed = self.client.list_topics(timeout=max(0.1, min(_LOOK_S, left_s))).topics
+                listed = self.client.list_topics(timeout=max(0.1, min(look_s, left_s))).topics
             except KafkaException as error:
                 self.client.poll(0)
-                if self._is_hopeless() or left_s <= _LOOK_S:
+                if self._is_hopeless() or left_s <= look_s:
                     raise self._why(error, timeout_s) from None
             else:
                 return {name: topic for name, topic in listed.items() if topic.error is None}
+            look_s *= 2
 
     def _remember(self, error: KafkaError) -> None:
         if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - its public name

@@ -1,0 +1,34 @@
+"""What both workers do before they work: wait for brokers that are away, or far away, and look at the topics."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from stream_scorer.errors import BrokerUnavailable
+from stream_scorer.kafka.topics import check_topics
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from stream_scorer.kafka.rights import Right
+    from stream_scorer.settings import Settings
+
+# A worker that is started in an outage of the brokers goes on by itself when it is short.
+_PATIENCE_S: Final = 30.0
+
+
+def await_topics(settings: Settings, names: Iterable[str], rights: Sequence[Right]) -> None:
+    """Look at the topics as `check_topics` does, but with patience; says so where it is needed.
+
+    Raises:
+        BrokerUnavailable: no broker has answered in all this time.
+        BrokerRefused: see `check_topics`.
+    """
+    names = list(names)
+    try:
+        check_topics(settings, names, rights=rights)
+    except BrokerUnavailable as error:
+        structlog.get_logger("stream_scorer").warning("waiting for Kafka", detail=str(error), for_s=_PATIENCE_S)
+        check_topics(settings, names, rights=rights, timeout_s=_PATIENCE_S)

@@ -1,0 +1,68 @@
+"""A worker that is started while brokers are away, or far away, waits for them and says so."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import structlog
+from confluent_kafka import KafkaError, KafkaException
+
+from stream_scorer.cli.starting import await_topics
+from stream_scorer.errors import BrokerUnavailable
+from stream_scorer.kafka import administering
+from stream_scorer.settings import load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+TOPIC = "contact-features"
+
+
+class FarBroker:
+    """A client whose broker answers so late: a look that is shorter never sees the answer."""
+
+    def __init__(self, answers_after_s: float) -> None:
+        self._answers_after_s = answers_after_s
+        self.now = 0.0
+
+    def list_topics(self, timeout: float) -> Any:
+        self.now += min(timeout, self._answers_after_s)
+        if timeout < self._answers_after_s:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+        return SimpleNamespace(topics={TOPIC: SimpleNamespace(error=None, partitions={0: None})})
+
+    def poll(self, _timeout: float) -> int:
+        return 0
+
+
+@pytest.fixture
+def start(monkeypatch: pytest.MonkeyPatch) -> Callable[[FarBroker], list[str]]:
+    """Starts a worker as far as the topics, and returns what it said."""
+
+    def start(broker: FarBroker) -> list[str]:
+        monkeypatch.setattr(administering, "AdminClient", lambda _: broker)
+        monkeypatch.setattr(administering, "time", SimpleNamespace(monotonic=lambda: broker.now))
+        settings = load_settings(environ={"STREAM_SCORER_KAFKA__BOOTSTRAP_SERVERS": "far:9092"})
+        with structlog.testing.capture_logs() as said:
+            await_topics(settings, [TOPIC], ())
+        return [f"{line['event']}: {line['detail']}" for line in said]
+
+    return start
+
+
+def test_an_answer_that_takes_longer_than_the_first_look(start: Callable[[FarBroker], list[str]]) -> None:
+    assert start(FarBroker(1.9)) == []
+
+
+def test_brokers_that_take_long(start: Callable[[FarBroker], list[str]]) -> None:
+    (said,) = start(FarBroker(7.0))
+    assert said.startswith("waiting for Kafka: no answer from Kafka at far:9092 within 5 s")
+
+
+def test_brokers_that_never_answer(start: Callable[[FarBroker], list[str]]) -> None:
+    broker = FarBroker(1000.0)
+    with pytest.raises(BrokerUnavailable, match="no answer from Kafka at far:9092 within 30 s"):
+        start(broker)
+    assert broker.now == pytest.approx(35.0)
