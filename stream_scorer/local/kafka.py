@@ -19,9 +19,17 @@ from typing import TYPE_CHECKING, Self
 from stream_scorer.errors import LocalError
 from stream_scorer.local.files import folder_lock, replace_file
 from stream_scorer.local.kafka_config import DEFAULT_PORT, LOGGING, KafkaConfig, server_properties
-from stream_scorer.local.kafka_java import failure_reason, format_records, java_command
+from stream_scorer.local.kafka_java import failed_start, format_records, java_command
 from stream_scorer.local.kafka_knocking import Running, answers, knocking_client
-from stream_scorer.local.kafka_process import ended_within, free_port, is_alive, port_is_free, send
+from stream_scorer.local.kafka_process import (
+    DRAWS,
+    PortTakenError,
+    ended_within,
+    free_port,
+    is_alive,
+    port_is_free,
+    send,
+)
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -148,14 +156,19 @@ class EmbeddedKafka(AbstractContextManager["EmbeddedKafka"]):
             )
 
     def _start(self, tell: Progress) -> Running:
-        started = self._launch(tell)
-        try:
-            self._await_clients(started)
-        except BaseException:  # a Ctrl-C too: what was begun here is not left behind
-            self._kill(started)
-            self._collect()
-            raise
-        return started
+        draws = DRAWS if self.config.controller_port is None else 1
+        while True:
+            started = self._launch(tell)
+            draws -= 1
+            try:
+                self._await_clients(started)
+            except BaseException as error:  # a Ctrl-C too: what was begun here is not left behind
+                self._kill(started)
+                self._collect()
+                if not draws or not isinstance(error, PortTakenError):
+                    raise
+            else:
+                return started
 
     def _launch(self, tell: Progress) -> Running:
         config = self.config
@@ -179,7 +192,7 @@ class EmbeddedKafka(AbstractContextManager["EmbeddedKafka"]):
             return last.port if last is not None and port_is_free(last.port) else free_port()
         port = self.config.port or DEFAULT_PORT
         if not port_is_free(port):
-            raise LocalError(f"port {port} is taken by another program: stop that, or choose another with --port")
+            raise PortTakenError(f"port {port} is taken by another program: stop that, or choose another with --port")
         return port
 
     def _spawn(self, command: list[str], port: int) -> Running:
@@ -195,6 +208,10 @@ class EmbeddedKafka(AbstractContextManager["EmbeddedKafka"]):
             raise LocalError(f"Kafka could not be started: {error.strerror} ({error.filename})") from error
         started = Running(self._child.pid, port)
         replace_file(self.config.state_file, json.dumps(asdict(started)))
+        # For a moment after its start a process has no arguments. Who looked then would take it for ended, and start a
+        # second one on the same data.
+        while not is_alive(started.pid, self._mark) and self._child.poll() is None:
+            time.sleep(0.001)
         return started
 
     def _await_clients(self, running: Running) -> None:
@@ -203,18 +220,11 @@ class EmbeddedKafka(AbstractContextManager["EmbeddedKafka"]):
         while not answers(client, self.config.node_id):
             self._collect_if_ended()
             if not is_alive(running.pid, self._mark):
-                raise LocalError(f"Kafka ended at its start: {self._log_reason()} (its log: {self.config.log_file})")
+                raise failed_start("Kafka ended at its start", self.config)
             if time.monotonic() > deadline:
-                raise LocalError(
-                    f"Kafka (process {running.pid}) does not answer on {running.bootstrap_servers} after "
-                    f"{self.config.start_timeout_s:g} s: {self._log_reason()} (its log: {self.config.log_file})"
-                )
-
-    def _log_reason(self) -> str:
-        try:
-            return failure_reason(self.config.log_file.read_text(encoding="utf-8", errors="replace"))
-        except OSError:
-            return "it left no log"
+                after = f"after {self.config.start_timeout_s:g} s"
+                silent_one = f"Kafka (process {running.pid}) does not answer on {running.bootstrap_servers} {after}"
+                raise failed_start(silent_one, self.config)
 
     def _last_start(self) -> Running | None:
         try:

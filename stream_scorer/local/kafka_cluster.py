@@ -7,6 +7,7 @@ and stands in `cluster.json` beside them. Nodes are launched together, since non
 
 from __future__ import annotations
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -17,9 +18,9 @@ from stream_scorer.local.files import folder_lock
 from stream_scorer.local.kafka import EmbeddedKafka, silent
 from stream_scorer.local.kafka_config import KafkaConfig
 from stream_scorer.local.kafka_java import java_command
-from stream_scorer.local.kafka_layout import Layout, drawn_layout, read_layout, write_layout
+from stream_scorer.local.kafka_layout import Layout, drawn_layout, read_layout, remove_layout, write_layout
 from stream_scorer.local.kafka_members import Listener, Member
-from stream_scorer.local.kafka_process import LOOPBACK
+from stream_scorer.local.kafka_process import DRAWS, LOOPBACK, PortTakenError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -139,20 +140,39 @@ class EmbeddedCluster(AbstractContextManager["EmbeddedCluster"]):
         """
         tell = progress or self._progress
         with folder_lock(self.config.data_dir, "cluster"):
-            self._take(self._layout())
-            begun = [node for node in self._nodes.values() if node.status() is None]
-            self._began = self._began or len(begun) == self.size
-            try:
-                java_command(self.node(1).config, tell)  # fetches the jars once, before all need them at the same time
-                tell(f"starting Apache Kafka on {self.size} nodes")
-                self._each(EmbeddedKafka.launch)
-                self._each(EmbeddedKafka.start)
-            except BaseException:  # a Ctrl-C too: what was begun here is not left behind
-                for node in begun:
-                    if node.status() is not None:
-                        node.kill()
-                raise
-            return self._require()
+            # Only ports that were drawn can be drawn anew, and only before the nodes' data know of them.
+            draws = DRAWS if self.config.port == 0 and read_layout(self.config.data_dir) is None else 1
+            while True:
+                self._take(self._layout())
+                draws -= 1
+                try:
+                    self._start(tell)
+                    return self._require()
+                except PortTakenError:
+                    if not draws:
+                        raise
+                    self._forget()
+
+    def _start(self, tell: Progress) -> None:
+        begun = [node for node in self._nodes.values() if node.status() is None]
+        self._began = self._began or len(begun) == self.size
+        try:
+            java_command(self.node(1).config, tell)  # fetches the jars once, before all need them at the same time
+            tell(f"starting Apache Kafka on {self.size} nodes")
+            self._each(EmbeddedKafka.launch)
+            self._each(EmbeddedKafka.start)
+        except BaseException:  # a Ctrl-C too: what was begun here is not left behind
+            for node in begun:
+                if node.status() is not None:
+                    node.kill()
+            raise
+
+    def _forget(self) -> None:
+        """Takes back what was drawn, and the data that know of it: they hold nothing else yet."""
+        for node in self._nodes.values():
+            shutil.rmtree(node.config.records_dir, ignore_errors=True)
+        self._nodes = {}
+        remove_layout(self.config.data_dir)
 
     def status(self) -> RunningNodes | None:
         """Return the nodes that run; None when none does."""
@@ -203,13 +223,17 @@ class EmbeddedCluster(AbstractContextManager["EmbeddedCluster"]):
             )
             self._nodes[voter.node_id] = EmbeddedKafka(config)
 
+    def _listening(self) -> list[int]:
+        every = (*self.config.listeners, *(one for some in self._listeners.values() for one in some))
+        return [port for one in every for port in (one.port, one.advertised_port) if port is not None]
+
     def _layout(self) -> Layout:
         folder = self.config.data_dir
         known = read_layout(folder)
         if known is None:
             if self.config.records_dir.exists():
                 raise LocalError(f"{folder} holds a Kafka of one node: give another --data-dir for {self.size} nodes")
-            known = drawn_layout(self.size, self.config.port)
+            known = drawn_layout(self.size, self.config.port, self._listening())
             write_layout(folder, known)
         if self.config.port not in (None, 0, known.ports[0]):
             raise LocalError(

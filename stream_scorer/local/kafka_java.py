@@ -9,6 +9,9 @@ from stream_scorer.errors import LocalError
 from stream_scorer.local.files import replace_file
 from stream_scorer.local.kafka_config import KafkaConfig, new_cluster_id, server_properties
 from stream_scorer.local.kafka_jars import EXTRA_MISSING, Progress, verified_jars
+from stream_scorer.local.kafka_process import PortTakenError
+
+_TAKEN = "Address already in use"
 
 
 def java_command(config: KafkaConfig, tell: Progress) -> list[str]:
@@ -57,6 +60,16 @@ def format_records(config: KafkaConfig, command: list[str], *, port: int, contro
     if done.returncode != 0:
         raise LocalError(f"Kafka could not prepare {config.data_dir}: {failure_reason(done.stdout + done.stderr)}")
     fresh.rename(config.records_dir)
+
+
+def failed_start(process: str, config: KafkaConfig) -> LocalError:
+    """Make the error of a Kafka that does not serve, with the reason that its log gives."""
+    try:
+        reason = failure_reason(config.log_file.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        reason = "it left no log"
+    kind = PortTakenError if _TAKEN in reason else LocalError
+    return kind(f"{process}: {reason} (its log: {config.log_file})")
 
 
 def failure_reason(log: str) -> str:

@@ -13,6 +13,7 @@ from stream_scorer.local.kafka_members import Voter
 from stream_scorer.local.kafka_process import free_port
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
 _FILE: Final = "cluster.json"
@@ -27,16 +28,20 @@ class Layout:
     ports: tuple[int, ...]
 
 
-def drawn_layout(size: int, port: int | None) -> Layout:
-    """Draw ids and ports; the controllers' are kept for ever, since the nodes write them into their data."""
+def drawn_layout(size: int, port: int | None, avoid: Collection[int] = ()) -> Layout:
+    """Draw ids and ports; the controllers' are kept for ever, since the nodes write them into their data.
+
+    Args:
+        size: how many nodes.
+        port: of the first node; None: the usual one; 0: any.
+        avoid: ports that the nodes will need for something else.
+    """
     first = DEFAULT_PORT if port is None else port
     ports: list[int] = [first + place for place in range(size)] if first else []
     controllers: list[int] = []
-    for drawn, count in ((ports, size), (controllers, size)):
-        while len(drawn) < count:
-            candidate = free_port()
-            if candidate not in (*ports, *controllers):
-                drawn.append(candidate)
+    for drawn in (ports, controllers):
+        while len(drawn) < size:
+            drawn.append(free_port((*avoid, *ports, *controllers)))
     voters = (Voter(place + 1, controller, new_cluster_id()) for place, controller in enumerate(controllers))
     return Layout(new_cluster_id(), tuple(voters), tuple(ports))
 
@@ -48,6 +53,11 @@ def write_layout(data_dir: Path, layout: Layout) -> None:
         LocalError: it cannot be written.
     """
     replace_file(data_dir / _FILE, json.dumps(asdict(layout)))
+
+
+def remove_layout(data_dir: Path) -> None:
+    """Forget it: the next one is drawn anew."""
+    (data_dir / _FILE).unlink(missing_ok=True)
 
 
 def read_layout(data_dir: Path) -> Layout | None:

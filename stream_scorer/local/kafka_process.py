@@ -15,10 +15,17 @@ from stream_scorer.errors import LocalError
 
 if TYPE_CHECKING:
     import signal
+    from collections.abc import Collection
 
 LOOPBACK = "127.0.0.1"
+# A port that is free when it is drawn can be taken by another program before it is used: then others are drawn.
+DRAWS = 3
 
 _PROC = "/proc"
+
+
+class PortTakenError(LocalError):
+    """Another program has the port."""
 
 
 def is_alive(pid: int, mark: str) -> bool:
@@ -90,8 +97,8 @@ def port_is_free(port: int) -> bool:
     return True
 
 
-def free_port() -> int:
-    """Choose a port nobody listens on, outside the range that outgoing connections use.
+def free_port(avoid: Collection[int] = ()) -> int:
+    """Choose a port nobody listens on, and none of those to avoid, outside the range that outgoing connections use.
 
     A port of that range (what binding port 0 gives) can be taken by any client's connection while Kafka restarts; a
     client that keeps knocking at it can even connect to itself.
@@ -99,6 +106,6 @@ def free_port() -> int:
     draw = random.SystemRandom()
     for _attempt in range(200):
         port = draw.randrange(20_000, 32_000)
-        if port_is_free(port):
+        if port not in avoid and port_is_free(port):
             return port
     raise LocalError("no free port between 20000 and 32000 on this machine")
