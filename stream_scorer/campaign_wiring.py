@@ -38,6 +38,7 @@ from stream_scorer.kafka.writing import make_sink
 from stream_scorer.pool import Pool
 from stream_scorer.schema_files import SchemaFile
 from stream_scorer.telemetry.campaign import PrometheusCampaignMetrics
+from stream_scorer.telemetry.collectors import close_within_limit
 from stream_scorer.tracing.building import campaign_traces
 
 if TYPE_CHECKING:
@@ -120,8 +121,7 @@ class CampaignService:
             self._target.close()
             self._framing.close()
             admin.stop()
-            self._traces.close()
-            self.metrics.close()
+            close_within_limit(self._traces.close, self.metrics.close)
 
     def _attempt(self, job: Job) -> DeliveryAnswer:
         return self._target.deliver(job.callback, job.traceparent)

@@ -36,6 +36,7 @@ from stream_scorer.scoring.observing import Observer
 from stream_scorer.scoring.pool import RequestPool
 from stream_scorer.scoring.publishing import Publisher
 from stream_scorer.scoring.worker import Worker
+from stream_scorer.telemetry.collectors import close_within_limit
 from stream_scorer.telemetry.scoring import PrometheusMetrics
 from stream_scorer.tracing.building import scoring_trace
 
@@ -88,8 +89,7 @@ class ScoringService:
         finally:
             api.close()
             admin.stop()
-            self._trace.close()
-            self.metrics.close()
+            close_within_limit(self._trace.close, self.metrics.close)
 
     def _run(self, pool: RequestPool) -> None:
         settings, clock, observe = self._settings, self._clock, self.observe

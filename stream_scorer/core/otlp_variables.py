@@ -1,12 +1,13 @@
-"""What the ``OTEL_*`` variables say of an OTLP collector, as far as the SDK would only find fault with it in the log.
+"""Whether traces and metrics go to a collector, and how it is reached: the standard ``OTEL_*`` variables.
 
-It would quote what it does not like there, and the headers are where a collector's token stands.
+What the SDK would only find fault with in the log is refused here. It would quote what it does not like there, and the
+headers are where a collector's token stands.
 """
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import unquote
 
 from stream_scorer.errors import SettingsError
@@ -15,22 +16,74 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_SPOKEN: Final = "http/protobuf"
+_MAX_SHOWN: Final = 40
 
 
-def check_collector(environ: Mapping[str, str], signal: str) -> None:
-    """Refuse what cannot work.
+class Signal(NamedTuple):
+    """What may be exported; ``name`` as it stands in the variables, ``exporters`` those that are known here."""
 
-    Args:
-        environ: the variables.
-        signal: ``TRACES`` or ``METRICS``.
+    name: str
+    exporters: tuple[str, ...]
+
+
+TRACES: Final = Signal("TRACES", ("otlp", "console"))
+METRICS: Final = Signal("METRICS", ("otlp", "prometheus"))
+
+
+def chosen_exporters(environ: Mapping[str, str], signal: Signal) -> frozenset[str]:
+    """Return the exporters that are asked for; empty: nobody wants the signal.
+
+    ``OTEL_<signal>_EXPORTER`` says which; without it, an OTLP endpoint is enough. ``OTEL_SDK_DISABLED`` ends it all.
 
     Raises:
-        SettingsError: an endpoint that is no URL, or headers that are none; names the variable, never its value.
+        SettingsError: an exporter or a protocol that is not spoken here, an endpoint that is no URL, or headers that
+            are none; names the variable.
     """
-    for name in (f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"):
+    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return frozenset()
+    variable = f"OTEL_{signal.name}_EXPORTER"
+    chosen = {name.strip().lower() for name in environ.get(variable, "").split(",") if name.strip()}
+    if not chosen:
+        chosen = {"otlp"} if any(environ.get(name) for name in _of(signal, "ENDPOINT")) else {"none"}
+    unknown = chosen - {*signal.exporters, "none"}
+    if unknown:
+        raise SettingsError(
+            f"{variable}: {shown(', '.join(sorted(unknown)))} is not known here;"
+            f" take {', '.join(signal.exporters)} or none"
+        )
+    if "otlp" in chosen:
+        _check_protocol(environ, signal)
+        _check_collector(environ, signal)
+    return frozenset(chosen - {"none"})
+
+
+def shown(value: str) -> str:
+    """Return a value as one line says it: no more than its beginning, and nothing that is not printable."""
+    short = value if len(value) <= _MAX_SHOWN else f"{value[:_MAX_SHOWN]}…"
+    return short if short.isprintable() else ascii(short)
+
+
+def _of(signal: Signal, what: str) -> tuple[str, str]:
+    """The variables that say something of a collector; the first one that is set counts."""
+    return f"OTEL_EXPORTER_OTLP_{signal.name}_{what}", f"OTEL_EXPORTER_OTLP_{what}"
+
+
+def _check_protocol(environ: Mapping[str, str], signal: Signal) -> None:
+    name = next((name for name in _of(signal, "PROTOCOL") if environ.get(name)), None)
+    if name is not None and environ[name].strip().lower() != _SPOKEN:
+        raise SettingsError(
+            f"{name}: {shown(environ[name])} is not spoken here; set it to {_SPOKEN}"
+            " (the collector's port is usually 4318)"
+        )
+
+
+def _check_collector(environ: Mapping[str, str], signal: Signal) -> None:
+    """Refuse what cannot work, and never show it."""
+    for name in _of(signal, "ENDPOINT"):
         if environ.get(name) and not environ[name].strip().lower().startswith(("http://", "https://")):
             raise SettingsError(f"{name}: is no URL; write http:// or https://, host and port")
-    for name in (f"OTEL_EXPORTER_OTLP_{signal}_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"):
+    for name in _of(signal, "HEADERS"):
         for header in filter(None, map(str.strip, environ.get(name, "").split(","))):
             key, equals, value = header.partition("=")
             if not equals or not _NAME.fullmatch(unquote(key).strip()) or not unquote(value).strip().isprintable():

@@ -146,7 +146,7 @@ class Asker:
 
     def _react(self, request: Request, answer: Answer) -> None:
         now = self._clock.monotonic()
-        self._observe.exchanged(request, answer, self._trace.trace_id(request))
+        self._observe.exchanged(request, answer, self._trace.exchanged(request, answer))
         self._learn(answer, now)
         at = Circumstances(
             now,
@@ -165,10 +165,10 @@ class Asker:
             answer, reaction, now, retry_after=self._retry_after
         ):
             self.stop_reason = self.stop_reason or reaction.stop
-            self._trace.exchanged(request, answer, goes_on=False)
+            self._trace.concluded(request)
         else:
-            goes_on = any(again.batch_id == request.batch_id for again in reaction.requests)
-            self._trace.exchanged(request, answer, goes_on=goes_on)
+            if not any(again.batch_id == request.batch_id for again in reaction.requests):
+                self._trace.concluded(request)
             self._carry_out(reaction, now)
 
     def _learn(self, answer: Answer, now: float) -> None:

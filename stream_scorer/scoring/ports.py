@@ -73,11 +73,11 @@ class Trace(Protocol):
     def disowned(self, partitions: Sequence[Partition]) -> None:
         """These partitions are somebody else's now."""
 
-    def trace_id(self, request: Request) -> str | None:
-        """Returns the trace in which an attempt that has just ended is told; None: in none."""
+    def exchanged(self, request: Request, answer: Answer) -> str | None:
+        """An attempt ended. Returns the trace in which it is told, 32 hexadecimal digits; None: in none."""
 
-    def exchanged(self, request: Request, answer: Answer, *, goes_on: bool) -> None:
-        """An attempt ended; ``goes_on``: the same request will be sent again."""
+    def concluded(self, request: Request) -> None:
+        """This request will not be sent again."""
 
     def sending(self, record: SourceRecord, topic: str, headers: Headers) -> Headers:
         """Returns the headers of an output, which hand on the trace of the record it came from."""
@@ -107,10 +107,10 @@ class Untraced:
     def disowned(self, partitions: Sequence[Partition]) -> None:
         """Nothing."""
 
-    def trace_id(self, request: Request) -> None:
+    def exchanged(self, request: Request, answer: Answer) -> None:
         """None."""
 
-    def exchanged(self, request: Request, answer: Answer, *, goes_on: bool) -> None:
+    def concluded(self, request: Request) -> None:
         """Nothing."""
 
     def sending(self, record: SourceRecord, topic: str, headers: Headers) -> Headers:

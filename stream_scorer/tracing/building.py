@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from stream_scorer.campaign.tracing import Untraced as UntracedCampaign
+from stream_scorer.core.otel_values import trace_values
 from stream_scorer.genesys.wire import score_path
 from stream_scorer.kafka.loading import Untraced as UntracedProducer
 from stream_scorer.scoring.ports import Untraced
-from stream_scorer.tracing.environment import trace_exporters
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from stream_scorer.kafka.loading import Trace as ProducerTrace
     from stream_scorer.scoring.ports import Trace
     from stream_scorer.settings import Settings
+    from stream_scorer.tracing.spans import Spans
 
 
 class CampaignTraces(NamedTuple):
@@ -37,15 +38,14 @@ def scoring_trace(settings: Settings) -> Trace:
     Raises:
         SettingsError: the variables ask for something that is not spoken here.
     """
-    exporters = trace_exporters(os.environ)
-    if not exporters:
+    spans = _spans(settings, "stream-scorer")
+    if spans is None:
         return Untraced()
     from stream_scorer.tracing.scoring import ScoringTracer
-    from stream_scorer.tracing.spans import make_spans
 
     genesys = settings.genesys
     return ScoringTracer(
-        make_spans(exporters, "stream-scorer", settings.kafka.instance_id),
+        spans,
         topic=settings.topics.features,
         group=settings.kafka.group_id,
         api_url=genesys.api_url.rstrip("/") + score_path(genesys.model_id or ""),
@@ -59,14 +59,12 @@ def campaign_traces(settings: Settings) -> CampaignTraces:
     Raises:
         SettingsError: as `scoring_trace`.
     """
-    exporters = trace_exporters(os.environ)
-    if not exporters:
+    spans = _spans(settings, "stream-scorer-callbacks")
+    if spans is None:
         untraced = UntracedCampaign()
         return CampaignTraces(untraced, untraced, lambda: None)
     from stream_scorer.tracing.campaign import DelivererTracer, PlannerTracer
-    from stream_scorer.tracing.spans import make_spans
 
-    spans = make_spans(exporters, "stream-scorer-callbacks", settings.kafka.instance_id)
     topic = settings.topics.callbacks
     deliverer = DelivererTracer(spans, topic=topic, group=settings.delivery_group_id, url=_target_url(settings))
     return CampaignTraces(PlannerTracer(spans, topic), deliverer, spans.close)
@@ -78,14 +76,23 @@ def producer_trace(settings: Settings) -> ProducerTrace:
     Raises:
         SettingsError: as `scoring_trace`.
     """
-    exporters = trace_exporters(os.environ)
-    if not exporters:
+    spans = _spans(settings, "stream-scorer-produce")
+    if spans is None:
         return UntracedProducer()
     from stream_scorer.tracing.producing import ProducerTracer
+
+    return ProducerTracer(spans, settings.topics.features)
+
+
+def _spans(settings: Settings, service: str) -> Spans | None:
+    """What makes a service's spans; None: nobody asks for traces."""
+    # Before the SDK is loaded, which reads one of the variables then and there.
+    values = trace_values(os.environ)
+    if values is None:
+        return None
     from stream_scorer.tracing.spans import make_spans
 
-    spans = make_spans(exporters, "stream-scorer-produce", settings.kafka.instance_id)
-    return ProducerTracer(spans, settings.topics.features)
+    return make_spans(values, service, settings.kafka.instance_id)
 
 
 def _target_url(settings: Settings) -> str | None:

@@ -8,40 +8,22 @@ its output. What is done with many at once has traces of its own, which link the
 from __future__ import annotations
 
 import itertools
-from collections import OrderedDict
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from stream_scorer.core.events import Partition, Scored, Trouble
+from stream_scorer.core.events import Partition, Scored
 from stream_scorer.core.progress import is_below
 from stream_scorer.core.trace_context import NAMES, SAMPLED, TRACEPARENT, context_of, flags_of, traced
-from stream_scorer.tracing.attributes import (
-    BATCH_ID,
-    CORRELATION_ID,
-    OUTCOME,
-    REASONS,
-    HttpPlace,
-    end_request,
-    operation,
-)
-from stream_scorer.tracing.spans import (
-    SpanKind,
-    add_link,
-    context_of_span,
-    end_span,
-    from_ms,
-    now_ns,
-    unsampled,
-)
+from stream_scorer.tracing.attributes import OUTCOME, REASONS, operation
+from stream_scorer.tracing.requests import RequestSpans
+from stream_scorer.tracing.spans import SpanKind, context_of_span, end_span, now_ns, unsampled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from stream_scorer.core.events import Answer, Exchange, Headers, Outcome, SourceRecord
+    from stream_scorer.core.events import Answer, Headers, Outcome, SourceRecord
     from stream_scorer.core.requests import Request
     from stream_scorer.tracing.spans import Span, Spans
 
-# Requests whose end nobody told us of: their partitions went while they waited to be asked again.
-_MAX_OPEN: Final = 256
 _Key: TypeAlias = "tuple[str, int, int]"
 
 
@@ -54,16 +36,6 @@ class _Contact:
         self.process = process
         self.send: Span | None = None
         self.transaction = 0
-
-
-class _Asked:
-    """A request with sampled contacts: its span, and how many HTTP attempts it has made."""
-
-    __slots__ = ("attempts", "span")
-
-    def __init__(self, span: Span) -> None:
-        self.span = span
-        self.attempts = 0
 
 
 class ScoringTracer:
@@ -81,10 +53,10 @@ class ScoringTracer:
         self._spans = spans
         self._topic = topic
         self._group = group
-        self._api = HttpPlace(api_url)
-        self._login = HttpPlace(login_url)
+        self._requests = RequestSpans(
+            spans, topic=topic, group=group, api_url=api_url, login_url=login_url, processes=self._processes
+        )
         self._contacts: dict[_Key, _Contact] = {}
-        self._asked: OrderedDict[str, _Asked] = OrderedDict()
         self._tried: Sequence[Outcome] = ()
         self._polled_ns = self._committed_ns = self._transaction = 0
         self._unsampled = itertools.count(1)
@@ -133,53 +105,20 @@ class ScoringTracer:
 
     # --- the API
 
-    def trace_id(self, request: Request) -> str | None:
-        """Return the trace in which an attempt that has just ended is told, 32 hexadecimal digits; None: in none."""
-        asked = self._asked.get(request.batch_id) or self._begin(request)
-        return None if asked is None else f"{context_of_span(asked.span).trace_id:032x}"
+    def exchanged(self, request: Request, answer: Answer) -> str | None:
+        """Tell of an attempt that ended, and return the trace in which it is told; None: in none."""
+        return self._requests.exchanged(request, answer)
 
-    def exchanged(self, request: Request, answer: Answer, *, goes_on: bool) -> None:
-        """An attempt ended; ``goes_on``: the same request will be sent again."""
-        asked = self._asked.get(request.batch_id) or self._begin(request)
-        if asked is None:
-            return
-        trouble = getattr(answer, "trouble", None)
-        if answer.exchange.earlier is not None:
-            self._attempted(asked, answer.exchange.earlier, self._api, None)
-        self._attempted(asked, answer.exchange, self._login if trouble is Trouble.NO_TOKEN else self._api, trouble)
-        if not goes_on:
-            del self._asked[request.batch_id]
-            end_span(asked.span)
+    def concluded(self, request: Request) -> None:
+        """This request will not be sent again."""
+        self._requests.concluded(request)
 
-    def _begin(self, request: Request) -> _Asked | None:
+    def _processes(self, records: Iterable[SourceRecord]) -> list[Span]:
+        """The ``process`` spans of those that are sampled."""
         if not self._contacts:
-            return None
-        keys = (_key(contact.record) for contact in request.contacts)
-        contacts = [self._contacts[key] for key in keys if key in self._contacts]
-        if not contacts:
-            return None
-        said = operation("process", "process", self._topic, group=self._group, count=len(request.contacts))
-        said[BATCH_ID] = request.batch_id
-        began_ns = None if request.first_asked_ms is None else from_ms(request.first_asked_ms)
-        links = [context_of_span(contact.process) for contact in contacts]
-        span = self._spans.root(f"process {self._topic}", SpanKind.CONSUMER, said, links, start_ns=began_ns)
-        batch = context_of_span(span)
-        for contact in contacts:
-            add_link(contact.process, batch)
-        asked = self._asked[request.batch_id] = _Asked(span)
-        if len(self._asked) > _MAX_OPEN:
-            end_span(self._asked.popitem(last=False)[1].span, {OUTCOME: "given up"})
-        return asked
-
-    def _attempted(self, asked: _Asked, exchange: Exchange, place: HttpPlace, trouble: str | None) -> None:
-        began_ns = from_ms(exchange.started_at_ms)
-        span = self._spans.child(
-            "POST", SpanKind.CLIENT, place.request(asked.attempts), of=asked.span, start_ns=began_ns
-        )
-        asked.attempts += 1
-        if exchange.correlation_id is not None:
-            span.set_attribute(CORRELATION_ID, exchange.correlation_id)
-        end_request(span, exchange.status, trouble, end_ns=began_ns + from_ms(exchange.latency_ms))
+            return []
+        found = (self._contacts.get(_key(record)) for record in records)
+        return [contact.process for contact in found if contact is not None]
 
     # --- out
 
@@ -239,8 +178,7 @@ class ScoringTracer:
     def close(self) -> None:
         """Send what is left."""
         self.disowned({Partition(topic, partition) for topic, partition, _ in self._contacts})
-        for asked in self._asked.values():
-            end_span(asked.span, {OUTCOME: "given up"})
+        self._requests.close()
         self._spans.close()
 
 

@@ -3,6 +3,8 @@ from __future__ import annotations
 import io
 import json
 import logging
+import socket
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -10,10 +12,15 @@ import pytest
 import structlog
 from support_otlp import OtlpReceiver
 
+from stream_scorer.core.events import SourceRecord
+from stream_scorer.core.otel_values import metric_values
 from stream_scorer.errors import SettingsError
-from stream_scorer.telemetry.exporting import wants_otlp
+from stream_scorer.settings import Settings
+from stream_scorer.telemetry import collectors
+from stream_scorer.telemetry.collectors import close_within_limit
 from stream_scorer.telemetry.logs import configure_logging
 from stream_scorer.telemetry.scoring import Metrics, PrometheusMetrics
+from stream_scorer.wiring import ScoringService
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -208,7 +215,7 @@ def test_the_standard_variables_name_the_service(monkeypatch: pytest.MonkeyPatch
 )
 def test_what_is_not_spoken_is_one_line(environ: dict[str, str], said: str) -> None:
     with pytest.raises(SettingsError) as caught:
-        wants_otlp(environ)
+        metric_values(environ)
     assert str(caught.value).startswith(said)
     assert "\n" not in str(caught.value)
 
@@ -225,7 +232,7 @@ def test_what_is_not_spoken_is_one_line(environ: dict[str, str], said: str) -> N
     ],
 )
 def test_the_variables_decide(environ: dict[str, str], wanted: bool) -> None:
-    assert wants_otlp(environ) is wanted
+    assert (metric_values(environ) is not None) is wanted
 
 
 def test_what_is_left_arrives_when_the_service_ends(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,3 +256,30 @@ def test_a_collector_that_is_away_delays_no_end_and_is_one_line(
     metrics.close()
     assert time.monotonic() - began < 10
     assert len([line for line in lines(logs) if "127.0.0.1" in str(line)]) <= 2  # a line a minute of each logger
+
+
+def test_all_that_is_closed_is_closed_side_by_side_and_nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collectors, "CLOSE_S", 0.3)
+    never, done = threading.Event(), threading.Event()
+    began = time.monotonic()
+    close_within_limit(never.wait, never.wait, done.set)
+    assert 0.3 <= time.monotonic() - began < 0.6
+    assert done.is_set()
+    never.set()
+
+
+def test_a_collector_that_hangs_holds_up_the_end_of_a_service_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traces and metrics together: one after the other it was twice as long."""
+    monkeypatch.setattr(collectors, "CLOSE_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as collector:  # connects, and never answers
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{collector.getsockname()[1]}")
+        settings = Settings.model_validate(
+            {"admin": {"port": 0}, "genesys": {"client_id": "i", "client_secret": "s", "model_id": "m"}}
+        )
+        service = ScoringService(settings)
+        monkeypatch.setattr(
+            service, "_run", lambda _pool: service._trace.polled([SourceRecord("t", 0, 1, b"", b"", [])])
+        )
+        began = time.monotonic()
+        service.run()
+        assert time.monotonic() - began < 1.0

@@ -23,27 +23,25 @@ from stream_scorer.core.events import (
     Trouble,
     Unavailable,
 )
+from stream_scorer.core.otel_values import ALL_TRACES, Sampling, TraceValues
 from stream_scorer.core.requests import Request
 from stream_scorer.core.trace_context import TraceContext, context_of
-from stream_scorer.errors import SettingsError
-from stream_scorer.telemetry.exporting import wants_otlp
-from stream_scorer.tracing.environment import trace_exporters
 from stream_scorer.tracing.scoring import ScoringTracer
 from stream_scorer.tracing.spans import Spans, make_spans
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
-    from stream_scorer.core.events import Headers
+    from stream_scorer.core.events import Answer, Headers
 
 PRODUCED = TraceContext(0xABC, 0xDEF, 1, "v=1")
 
 
 class Bench:
-    def __init__(self) -> None:
+    def __init__(self, sampling: Sampling = ALL_TRACES) -> None:
         self.exporter = InMemorySpanExporter()
         self.tracer = ScoringTracer(
-            Spans("stream-scorer", "one", [SimpleSpanProcessor(self.exporter)]),
+            Spans("stream-scorer", "one", [SimpleSpanProcessor(self.exporter)], sampling),
             topic="in",
             group="group",
             api_url="https://user:pw@api.example.com/score?secret=1",
@@ -56,6 +54,12 @@ class Bench:
         self.tracer.polled([record])
         return record
 
+    def ask(self, request: Request, answer: Answer) -> str | None:
+        """The last attempt of a request."""
+        trace_id = self.tracer.exchanged(request, answer)
+        self.tracer.concluded(request)
+        return trace_id
+
     def named(self, name: str) -> list[ReadableSpan]:
         return [span for span in self.exporter.get_finished_spans() if span.name == name]
 
@@ -66,8 +70,7 @@ class Bench:
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
-    for name in ("OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG", "OTEL_SERVICE_NAME"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("OTEL_SERVICE_NAME", raising=False)
     return Bench()
 
 
@@ -91,8 +94,8 @@ EXCHANGE = Exchange(1_700_000_000_100, 1_700_000_000_150, 50.0, 200, "corr-1")
 def test_a_sampled_contact_has_its_own_trace_and_is_linked_with_the_batch(bench: Bench) -> None:
     record = bench.read(7, PRODUCED.headers)
     failed = Unavailable(replace(EXCHANGE, status=503), Trouble.SERVER_ERROR, "HTTP 503")
-    bench.tracer.exchanged(request_about(record), failed, goes_on=True)
-    bench.tracer.exchanged(request_about(record), Answered(EXCHANGE, []), goes_on=False)
+    bench.tracer.exchanged(request_about(record), failed)
+    bench.ask(request_about(record), Answered(EXCHANGE, []))
     headers = bench.tracer.sending(record, "out", [("stream-scorer-batch", b"b"), *PRODUCED.headers])
     bench.tracer.committing([scored(record)])
     bench.tracer.committed([scored(record)])
@@ -130,7 +133,7 @@ def test_a_sampled_contact_has_its_own_trace_and_is_linked_with_the_batch(bench:
 
 def test_attributes_have_their_conventional_names_and_say_nothing_of_anybody(bench: Bench) -> None:
     record = bench.read(7, PRODUCED.headers)
-    bench.tracer.exchanged(request_about(record), Answered(EXCHANGE, []), goes_on=False)
+    bench.ask(request_about(record), Answered(EXCHANGE, []))
     bench.tracer.sending(record, "out", [])
     bench.tracer.committed([scored(record)])
     batch, process = sorted(bench.named("process in"), key=lambda span: span.parent is not None)
@@ -163,7 +166,7 @@ def test_no_link_is_lost(bench: Bench) -> None:
     records = [SourceRecord("in", 0, n, None, b"v", TraceContext(n + 1, 1, 1).headers) for n in range(1_000)]
     bench.tracer.polling()
     bench.tracer.polled(records)
-    bench.tracer.exchanged(request_about(*records), Answered(EXCHANGE, []), goes_on=False)
+    bench.ask(request_about(*records), Answered(EXCHANGE, []))
     [batch] = [span for span in bench.named("process in") if span.parent is None]
     assert {link.context.trace_id for link in batch.links} == set(range(1, 1_001))
     assert len(bench.named("poll in")[0].links) == 1_000
@@ -172,7 +175,7 @@ def test_no_link_is_lost(bench: Bench) -> None:
 def test_what_nobody_samples_has_no_span_and_is_handed_on_as_it_came(bench: Bench) -> None:
     unsampled = TraceContext(5, 6, 0)
     record = bench.read(1, unsampled.headers)
-    bench.tracer.exchanged(request_about(record), Answered(EXCHANGE, []), goes_on=False)
+    bench.ask(request_about(record), Answered(EXCHANGE, []))
     headers = bench.tracer.sending(record, "out", unsampled.headers)
     bench.tracer.committing([scored(record)])
     bench.tracer.committed([scored(record)])
@@ -180,10 +183,8 @@ def test_what_nobody_samples_has_no_span_and_is_handed_on_as_it_came(bench: Benc
     assert bench.names == []
 
 
-def test_the_sampler_decides_where_no_trace_came_along(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
-    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0")
-    bench = Bench()
+def test_the_sampler_decides_where_no_trace_came_along() -> None:
+    bench = Bench(Sampling("parentbased_traceidratio", 0.0))
     record = bench.read(1, [])
     headers = bench.tracer.sending(record, "out", [])
     bench.tracer.committed([scored(record)])
@@ -193,7 +194,7 @@ def test_the_sampler_decides_where_no_trace_came_along(monkeypatch: pytest.Monke
     assert bench.names == []
 
     traced = bench.read(2, PRODUCED.headers)
-    bench.tracer.exchanged(request_about(traced), Answered(EXCHANGE, []), goes_on=False)
+    bench.ask(request_about(traced), Answered(EXCHANGE, []))
     bench.tracer.sending(traced, "out", [])
     bench.tracer.committed([scored(traced)])
     assert sorted(bench.names) == ["POST", "commit in", "poll in", "process in", "process in", "send out"]
@@ -216,7 +217,7 @@ def test_a_header_that_is_none_begins_a_trace_anew(bench: Bench, value: bytes) -
 def test_a_token_turned_away_is_an_attempt_of_its_own(bench: Bench) -> None:
     record = bench.read(1, [])
     answer = Answered(replace(EXCHANGE, earlier=replace(EXCHANGE, status=401)), [])
-    bench.tracer.exchanged(request_about(record), answer, goes_on=False)
+    bench.ask(request_about(record), answer)
     first, second = bench.named("POST")
     assert attributes(first)["http.response.status_code"] == 401
     assert attributes(second)["http.request.resend_count"] == 1
@@ -225,7 +226,7 @@ def test_a_token_turned_away_is_an_attempt_of_its_own(bench: Bench) -> None:
 def test_trouble_with_the_login_service_is_told_of_it(bench: Bench) -> None:
     record = bench.read(1, [])
     answer = Unavailable(replace(EXCHANGE, status=None), Trouble.NO_TOKEN, "no token")
-    bench.tracer.exchanged(request_about(record), answer, goes_on=False)
+    bench.ask(request_about(record), answer)
     [post] = bench.named("POST")
     assert attributes(post)["server.address"] == "login.example.com"
     assert attributes(post)["server.port"] == 8443
@@ -263,7 +264,11 @@ def test_bursts_reach_the_exporter_whole(monkeypatch: pytest.MonkeyPatch) -> Non
     exporter = InMemorySpanExporter()
     monkeypatch.setattr("opentelemetry.exporter.otlp.proto.http.trace_exporter.OTLPSpanExporter", lambda: exporter)
     tracer = ScoringTracer(
-        make_spans(["otlp"], "s", "i"), topic="in", group="g", api_url="http://a", login_url="http://a"
+        make_spans(TraceValues(frozenset({"otlp"})), "s", "i"),
+        topic="in",
+        group="g",
+        api_url="http://a",
+        login_url="http://a",
     )
     records = [SourceRecord("in", 0, n, None, b"v", []) for n in range(8_000)]
     tracer.polled(records)
@@ -274,12 +279,6 @@ def test_bursts_reach_the_exporter_whole(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(exporter.get_finished_spans()) == 2 * len(records) + 2
     commit = next(span for span in exporter.get_finished_spans() if span.name == "commit in")
     assert len(commit.links) == len(records)
-
-
-def test_a_value_that_the_sdk_refuses_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "100")
-    with pytest.raises(SettingsError, match="OTEL_"):
-        make_spans(["otlp"], "s", "i")
 
 
 def test_a_rejection_says_why(bench: Bench) -> None:
@@ -294,7 +293,7 @@ def test_a_rejection_says_why(bench: Bench) -> None:
 def test_nothing_is_kept_of_what_goes_elsewhere(bench: Bench) -> None:
     kept, gone = bench.read(1, []), SourceRecord("in", 4, 1, None, b"v", [])
     bench.tracer.polled([gone])
-    bench.tracer.exchanged(request_about(kept, gone), Unavailable(EXCHANGE, Trouble.TIMEOUT, "t"), goes_on=True)
+    bench.tracer.exchanged(request_about(kept, gone), Unavailable(EXCHANGE, Trouble.TIMEOUT, "t"))
     bench.tracer.disowned([Partition("in", 4)])
     bench.tracer.committed([scored(kept), scored(gone)])
     assert len(bench.tracer._contacts) == 0
@@ -304,47 +303,12 @@ def test_nothing_is_kept_of_what_goes_elsewhere(bench: Bench) -> None:
     assert any("stream_scorer.batch_id" in attributes(span) for span in bench.named("process in"))
 
 
-class TestTheEnvironment:
-    @pytest.mark.parametrize(
-        ("environ", "exporters"),
-        [
-            ({}, set()),
-            ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}, {"otlp"}),
-            ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:4318/v1/traces"}, {"otlp"}),
-            ({"OTEL_TRACES_EXPORTER": "otlp, console"}, {"otlp", "console"}),
-            ({"OTEL_TRACES_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}, set()),
-            ({"OTEL_SDK_DISABLED": "true", "OTEL_TRACES_EXPORTER": "otlp"}, set()),
-        ],
-    )
-    def test_says_whether_there_are_traces(self, environ: dict[str, str], exporters: set[str]) -> None:
-        assert trace_exporters(environ) == exporters
-
-    @pytest.mark.parametrize(
-        "value", ["authorization:Bearer hush", "authorization=Bearer%0Ahush", "a b=hush", "authorization=hush,x"]
-    )
-    def test_headers_that_are_none_are_named_and_not_shown(self, value: str) -> None:
-        environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318", "OTEL_EXPORTER_OTLP_HEADERS": value}
-        for asked in (trace_exporters, wants_otlp):
-            with pytest.raises(SettingsError, match="OTEL_EXPORTER_OTLP_HEADERS") as refused:
-                asked(environ)
-            assert "hush" not in str(refused.value)
-
-    def test_good_headers_are_taken(self) -> None:
-        environ = {
-            "OTEL_EXPORTER_OTLP_ENDPOINT": "https://collector",
-            "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer%20hush, x-tenant=a=b",
-        }
-        assert trace_exporters(environ) == {"otlp"}
-        assert wants_otlp(environ)
-
-    def test_an_endpoint_without_a_scheme_is_none(self) -> None:
-        with pytest.raises(SettingsError, match="OTEL_EXPORTER_OTLP_ENDPOINT"):
-            trace_exporters({"OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4318"})
-
-    @pytest.mark.parametrize(
-        ("name", "value"), [("OTEL_TRACES_EXPORTER", "zipkin"), ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")]
-    )
-    def test_names_what_is_not_known(self, name: str, value: str) -> None:
-        environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4317", name: value}
-        with pytest.raises(SettingsError, match=f"{name}: {value}"):
-            trace_exporters(environ)
+def test_lines_name_the_trace_that_tells_of_the_attempt(bench: Bench) -> None:
+    record = bench.read(1, PRODUCED.headers)
+    first = bench.tracer.exchanged(request_about(record), Unavailable(EXCHANGE, Trouble.TIMEOUT, "t"))
+    second = bench.ask(request_about(record), Answered(EXCHANGE, []))
+    [batch] = [span for span in bench.named("process in") if span.parent is None]
+    assert first == second == f"{batch.context.trace_id:032x}"
+    assert {span.context.trace_id for span in bench.named("POST")} == {batch.context.trace_id}
+    unsampled = bench.read(2, TraceContext(5, 6, 0).headers)
+    assert bench.ask(request_about(unsampled), Answered(EXCHANGE, [])) is None

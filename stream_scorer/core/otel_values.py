@@ -1,0 +1,146 @@
+"""What traces and metrics are made by, as the ``OTEL_*`` variables say it: sampler, queue, limits, intervals.
+
+The SDK takes its default for what it cannot read, and says so in the log: one typing error in the sampler's name, and
+every contact is sampled. Here it is refused. What OpenTelemetry's specification allows is taken: an empty variable is
+none, and a time-out of 0 is no limit.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from stream_scorer.core.otlp_variables import METRICS, TRACES, chosen_exporters, shown
+from stream_scorer.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# The first one is the default.
+SAMPLERS: Final = (
+    *("parentbased_always_on", "parentbased_always_off", "parentbased_traceidratio"),
+    *("always_on", "always_off", "traceidratio"),
+)
+# A commit ends two spans for each of its contacts at once, and the SDK drops what its own queue of 2,048 does not hold.
+_QUEUE: Final = 65_536
+_BATCH: Final = 512
+_NO_LIMIT_MS: Final = 86_400_000
+_LARGEST: Final = 2**31 - 1
+_WHOLE: Final = re.compile(r"\+?\d{1,10}", re.ASCII)
+_RATIO: Final = re.compile(r"\+?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,4})?", re.ASCII)
+_EXEMPLAR_FILTERS: Final = ("trace_based", "always_on", "always_off")
+# Of these the SDK reads the most that a span may have of something.
+_SPAN_LIMITS: Final = (
+    *("OTEL_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"),
+    *("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT"),
+    *("OTEL_SPAN_EVENT_COUNT_LIMIT", "OTEL_SPAN_LINK_COUNT_LIMIT"),
+    *("OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT", "OTEL_LINK_ATTRIBUTE_COUNT_LIMIT"),
+)
+
+
+class Sampling(NamedTuple):
+    """Which traces are recorded: one of `SAMPLERS`, and the share of those that are no part of another."""
+
+    sampler: str = SAMPLERS[0]
+    ratio: float = 1.0
+
+
+# What holds where no variable says anything.
+ALL_TRACES: Final = Sampling()
+
+
+class TraceValues(NamedTuple):
+    """How traces are made and sent.
+
+    Attributes:
+        exporters: ``otlp``, ``console`` or both.
+        sampling: which there are.
+        queue: ended spans that wait at most; more are dropped.
+        batch: spans that are sent at once at most.
+        delay_ms: how long they wait for a batch to be full.
+    """
+
+    exporters: frozenset[str]
+    sampling: Sampling = ALL_TRACES
+    queue: int = _QUEUE
+    batch: int = _BATCH
+    delay_ms: int = 5_000
+
+
+class MetricValues(NamedTuple):
+    """How often metrics are sent by OTLP, and how long they are collected for that at most."""
+
+    interval_ms: int = 60_000
+    timeout_ms: int = 30_000
+
+
+def trace_values(environ: Mapping[str, str]) -> TraceValues | None:
+    """Return how traces are made; None: nobody wants any.
+
+    Raises:
+        SettingsError: a variable that says nothing that can be done; names it and what it may be.
+    """
+    exporters = chosen_exporters(environ, TRACES)
+    if not exporters:
+        return None
+    for name in _SPAN_LIMITS:
+        _whole(environ, name, 0)
+    _whole(environ, "OTEL_BSP_EXPORT_TIMEOUT", 0)
+    queue = _whole(environ, "OTEL_BSP_MAX_QUEUE_SIZE", _QUEUE, least=1)
+    batch = _whole(environ, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", min(_BATCH, queue), least=1)
+    if batch > queue:
+        raise SettingsError(
+            f"OTEL_BSP_MAX_EXPORT_BATCH_SIZE: {batch} is more than OTEL_BSP_MAX_QUEUE_SIZE holds, {queue}"
+        )
+    # The SDK's thread cannot wait for no time at all.
+    delay_ms = max(1, _whole(environ, "OTEL_BSP_SCHEDULE_DELAY", 5_000))
+    return TraceValues(exporters, _sampling(environ), queue, batch, delay_ms)
+
+
+def metric_values(environ: Mapping[str, str]) -> MetricValues | None:
+    """Return how metrics are sent by OTLP; None: nobody wants that.
+
+    Raises:
+        SettingsError: as `trace_values`.
+    """
+    if "otlp" not in chosen_exporters(environ, METRICS):
+        return None
+    interval_ms = _whole(environ, "OTEL_METRIC_EXPORT_INTERVAL", 60_000, least=1)
+    return MetricValues(interval_ms, _whole(environ, "OTEL_METRIC_EXPORT_TIMEOUT", 30_000) or _NO_LIMIT_MS)
+
+
+def exemplar_filter(environ: Mapping[str, str]) -> str:
+    """Return which measurements are kept as examples: ``trace_based``, ``always_on`` or ``always_off``.
+
+    Raises:
+        SettingsError: as `trace_values`.
+    """
+    return _one_of(environ, "OTEL_METRICS_EXEMPLAR_FILTER", _EXEMPLAR_FILTERS)
+
+
+def _sampling(environ: Mapping[str, str]) -> Sampling:
+    sampler = _one_of(environ, "OTEL_TRACES_SAMPLER", SAMPLERS)
+    argument = environ.get("OTEL_TRACES_SAMPLER_ARG", "").strip()
+    # To the other samplers an argument means nothing, whatever it is.
+    if not argument or not sampler.endswith("traceidratio"):
+        return Sampling(sampler)
+    if not _RATIO.fullmatch(argument) or not 0 <= float(argument) <= 1:
+        raise SettingsError(f"OTEL_TRACES_SAMPLER_ARG: {shown(argument)} is no ratio; take a number from 0 to 1")
+    return Sampling(sampler, float(argument))
+
+
+def _one_of(environ: Mapping[str, str], name: str, known: tuple[str, ...]) -> str:
+    """What a variable names; the first that is known, where it names nothing."""
+    value = environ.get(name, "").strip()
+    if value and value.lower() not in known:
+        raise SettingsError(f"{name}: {shown(value)} is not known here; take one of {', '.join(known)}")
+    return value.lower() or known[0]
+
+
+def _whole(environ: Mapping[str, str], name: str, default: int, *, least: int = 0) -> int:
+    value = environ.get(name, "").strip()
+    if not value:
+        return default
+    if not _WHOLE.fullmatch(value) or not least <= int(value) <= _LARGEST:
+        raise SettingsError(f"{name}: {shown(value)} is not taken; take a whole number from {least} to {_LARGEST}")
+    return int(value)
