@@ -16,6 +16,7 @@ from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from stream_scorer.core.avro import UndecodableError
 from stream_scorer.errors import RegistryRefused, RegistryUnavailable, SettingsError
+from stream_scorer.kafka.registry_properties import check_registry_properties
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -59,6 +60,7 @@ class SchemaRegistry:
         self.place = place.hostname or "?"
         if place.port is not None:
             self.place = f"{self.place}:{place.port}"
+        check_registry_properties(settings.schema_registry.properties)
         config = {
             "timeout": _TIMEOUT_S,
             "max.retries": _TRIES,
@@ -71,8 +73,9 @@ class SchemaRegistry:
         logging.getLogger("httpx2").setLevel(logging.WARNING)
         try:
             self._client = SchemaRegistryClient(config)
-        except (ValueError, TypeError, OSError) as error:
-            raise SettingsError(f"schema_registry.properties: {_line(error)}") from None
+        except Exception as error:  # noqa: BLE001 - nothing is connected to yet, so it can only be what was given
+            hint = "; check the files of the properties ssl.*" if isinstance(error, OSError) else ""
+            raise SettingsError(f"schema_registry.properties: {_line(error)}{hint}") from None
 
     def writer(self, schema_id: int) -> dict[str, Any] | None:
         """Return the schema behind an id; None: the registry has none.

@@ -27,7 +27,7 @@ from support_arena import SCHEMAS, Input, contact, event
 from support_worker import ROOT
 
 from stream_scorer.core.avro import UndecodableError
-from stream_scorer.errors import RegistryUnavailable, SettingsError
+from stream_scorer.errors import RegistryUnavailable
 from stream_scorer.kafka.registry import SchemaRegistry
 from stream_scorer.settings import load_settings
 
@@ -300,11 +300,3 @@ class TestWhatARegistryMayHold:
         settings = load_settings(environ={"STREAM_SCORER_SCHEMA_REGISTRY__URL": url})
         with pytest.raises(RegistryUnavailable, match=r"check the path of schema_registry\.url"):
             SchemaRegistry(settings).writer(1)
-
-    def test_properties_that_are_none_are_refused(self, registry: Registry) -> None:
-        environ = {
-            "STREAM_SCORER_SCHEMA_REGISTRY__URL": registry.url,
-            "STREAM_SCORER_SCHEMA_REGISTRY__PROPERTIES": '{"no.such": 1}',
-        }
-        with pytest.raises(SettingsError, match=r"schema_registry\.properties: Unrecognized properties: no\.such"):
-            SchemaRegistry(load_settings(environ=environ))

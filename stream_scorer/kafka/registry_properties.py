@@ -1,0 +1,108 @@
+"""What may stand in ``schema_registry.properties``, and as what: the client raises whatever a wrong type leads to.
+
+A line names the property and never shows its value, which may be a secret.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+from stream_scorer.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    Property = bool | int | float | str
+
+_SOURCE: Final = "bearer.auth.credentials.source"
+# The client's fourth, CUSTOM, takes a Python function, which no setting can be.
+_SOURCES: Final = ("OAUTHBEARER", "OAUTHBEARER_AZURE_IMDS", "STATIC_TOKEN")
+
+
+def _text(value: Property) -> str | None:
+    return None if isinstance(value, str) and value else "must be text"
+
+
+def _number(value: Property) -> str | None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return None if is_number and value >= 0 else "must be a number, 0 or more"  # type: ignore[operator]
+
+
+def _seconds(value: Property) -> str | None:
+    return "must be a number of seconds, more than 0" if _number(value) or not value else None
+
+
+def _file(value: Property) -> str | None:
+    if not isinstance(value, str) or not value:
+        return "must be the path of a file"
+    return None if Path(value).is_file() else "is a path where there is no file"
+
+
+def _authorities(value: Property) -> str | None:
+    if value is False or (isinstance(value, str) and Path(value).is_dir()):
+        return None
+    return _file(value) and f"{_file(value)}; or write a folder, or false (nothing is checked then)"
+
+
+def _user(value: Property) -> str | None:
+    return None if isinstance(value, str) and ":" in value else "must be name:secret"
+
+
+def _proxy(value: Property) -> str | None:
+    known = isinstance(value, str) and value.startswith(("http://", "https://", "socks5://", "socks5h://"))
+    return None if known else "must be a URL that begins with http://, https:// or socks5://"
+
+
+def _credentials(value: Property) -> str | None:
+    return None if value in _SOURCES else f"must be one of {', '.join(_SOURCES)}"
+
+
+_CHECKS: Final[Mapping[str, Callable[[Property], str | None]]] = MappingProxyType(
+    {
+        "basic.auth.user.info": _user,
+        _SOURCE: _credentials,
+        "bearer.auth.client.id": _text,
+        "bearer.auth.client.secret": _text,
+        "bearer.auth.identity.pool.id": _text,
+        "bearer.auth.issuer.endpoint.query": _text,
+        "bearer.auth.issuer.endpoint.url": _text,
+        "bearer.auth.logical.cluster": _text,
+        "bearer.auth.scope": _text,
+        "bearer.auth.token": _text,
+        "cache.capacity": _number,
+        "cache.latest.ttl.sec": _number,
+        "max.retries": _number,
+        "proxy": _proxy,
+        "retries.max.wait.ms": _number,
+        "retries.wait.ms": _number,
+        "ssl.ca.location": _authorities,
+        "ssl.certificate.location": _file,
+        "ssl.key.location": _file,
+        "ssl.key.password": _text,
+        "timeout": _seconds,
+    }
+)
+
+
+def check_registry_properties(properties: Mapping[str, Property]) -> None:
+    """Refuse what the client does not take.
+
+    Raises:
+        SettingsError: a property is unknown, or its value is none; names it and says what it may be.
+    """
+    for name, value in properties.items():
+        check = _CHECKS.get(name)
+        if check is None:
+            known = "it is schema_registry.url" if name == "url" else f"take one of {', '.join(_CHECKS)}"
+            raise SettingsError(f"schema_registry.properties.{name} is not known to the registry's client: {known}")
+        problem = check(value)
+        if problem is not None:
+            raise SettingsError(f"schema_registry.properties.{name} {problem}")
+    bearer = next((name for name in properties if name.startswith("bearer.auth.")), None)
+    if bearer is not None and _SOURCE not in properties:
+        raise SettingsError(
+            f"schema_registry.properties.{bearer} is of no use without {_SOURCE}:"
+            f" set it to one of {', '.join(_SOURCES)}"
+        )

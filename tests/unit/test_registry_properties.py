@@ -1,0 +1,87 @@
+"""``schema_registry.properties``: what is wrong is one line that names it, never a traceback and never a secret."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from stream_scorer.errors import SettingsError
+from stream_scorer.kafka.registry import SchemaRegistry
+from stream_scorer.settings import load_settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+BEARER = {
+    "bearer.auth.credentials.source": "STATIC_TOKEN",
+    "bearer.auth.token": "hush",
+    "bearer.auth.logical.cluster": "c",
+}
+
+
+def registry(properties: dict[str, Any], url: str = "http://127.0.0.1:1") -> SchemaRegistry:
+    environ = {
+        "STREAM_SCORER_SCHEMA_REGISTRY__URL": url,
+        "STREAM_SCORER_SCHEMA_REGISTRY__PROPERTIES": json.dumps(properties),
+    }
+    return SchemaRegistry(load_settings(environ=environ))
+
+
+@pytest.mark.parametrize(
+    ("properties", "said"),
+    [
+        ({"no.such": 1}, ".no.such is not known to the registry's client: take one of basic.auth.user.info, "),
+        ({"url": "http://other"}, ".url is not known to the registry's client: it is schema_registry.url"),
+        ({"basic.auth.user.info": 4711}, ".basic.auth.user.info must be name:secret"),
+        ({"basic.auth.user.info": "hush"}, ".basic.auth.user.info must be name:secret"),
+        ({"timeout": "5"}, ".timeout must be a number of seconds, more than 0"),
+        ({"timeout": True}, ".timeout must be a number of seconds, more than 0"),
+        ({"timeout": 0}, ".timeout must be a number of seconds, more than 0"),
+        ({"max.retries": -1}, ".max.retries must be a number, 0 or more"),
+        ({"cache.capacity": "many"}, ".cache.capacity must be a number, 0 or more"),
+        ({"proxy": True}, ".proxy must be a URL that begins with http://, https:// or socks5://"),
+        ({"proxy": "proxy:3128"}, ".proxy must be a URL that begins with http://, https:// or socks5://"),
+        ({"ssl.ca.location": True}, ".ssl.ca.location must be the path of a file; or write a folder, or false"),
+        ({"ssl.ca.location": "/no/such"}, ".ssl.ca.location is a path where there is no file; or write a folder"),
+        ({"ssl.certificate.location": 1}, ".ssl.certificate.location must be the path of a file"),
+        ({"ssl.certificate.location": "/no/such"}, ".ssl.certificate.location is a path where there is no file"),
+        ({"ssl.key.password": 1}, ".ssl.key.password must be text"),
+        ({"ssl.key.password": "hush"}, ": ssl.certificate.location required when"),
+        ({"bearer.auth.token": "hush"}, ".bearer.auth.token is of no use without bearer.auth.credentials.source: set"),
+        ({**BEARER, "bearer.auth.credentials.source": "CUSTOM"}, ".bearer.auth.credentials.source must be one of OAU"),
+        ({**BEARER, "bearer.auth.token": 1}, ".bearer.auth.token must be text"),
+        ({"bearer.auth.credentials.source": "STATIC_TOKEN"}, ": Missing required bearer configuration properties: "),
+    ],
+)
+def test_what_the_client_does_not_take_is_one_line_with_its_name(properties: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        registry(properties)
+    line = str(refused.value)
+    assert line.startswith(f"schema_registry.properties{said}")
+    assert "\n" not in line
+    assert "hush" not in line
+    assert refused.value.exit_code == 2
+
+
+def test_a_file_that_is_no_certificate_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "ca.pem"
+    file.write_text("nonsense")
+    with pytest.raises(
+        SettingsError, match=r"schema_registry\.properties: .*; check the files of the properties ssl\.\*"
+    ):
+        registry({"ssl.ca.location": str(file)})
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        {},
+        BEARER,
+        {"basic.auth.user.info": "name:hush:hush", "timeout": 0.5, "max.retries": 0, "cache.capacity": 10},
+        {"ssl.ca.location": False, "proxy": "http://user:hush@proxy:3128"},
+    ],
+)
+def test_what_it_takes_is_taken(properties: dict[str, Any]) -> None:
+    assert registry(properties).place == "127.0.0.1:1"
