@@ -7,6 +7,7 @@ import random
 import threading
 import time
 import uuid
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -33,6 +34,7 @@ from stream_scorer.kafka.config import consumer_config
 from stream_scorer.kafka.framing import make_framing
 from stream_scorer.kafka.rights import campaign_rights
 from stream_scorer.kafka.source import Source
+from stream_scorer.kafka.stopping import StoppedError, unless_stopped
 from stream_scorer.kafka.writer_waits import WriterWaits
 from stream_scorer.kafka.writing import make_sink
 from stream_scorer.pool import Pool
@@ -115,13 +117,19 @@ class CampaignService:
             admin.start()
         pool: Pool[Job, DeliveryAnswer] = Pool(self._attempt, _SLOTS, "callback")
         try:
-            self._run_both({"planner": self._planner().run, "deliverer": self._deliverer(pool).run})
+            # Told to stop before it has begun: nothing is read, so there is nothing to finish.
+            with suppress(StoppedError):
+                self._run_both(unless_stopped(self._stopping, lambda: self._loops(pool)))
             pool.close()
         finally:
             self._target.close()
             self._framing.close()
             admin.stop()
             close_within_limit(self._traces.close, self.metrics.close)
+
+    def _loops(self, pool: Pool[Job, DeliveryAnswer]) -> dict[str, Callable[[], None]]:
+        # Kafka and the registry are asked here, and may hang.
+        return {"planner": self._planner().run, "deliverer": self._deliverer(pool).run}
 
     def _attempt(self, job: Job) -> DeliveryAnswer:
         return self._target.deliver(job.callback, job.traceparent)

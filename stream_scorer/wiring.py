@@ -6,6 +6,7 @@ import random
 import threading
 import time
 import uuid
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -25,6 +26,7 @@ from stream_scorer.kafka.config import consumer_config
 from stream_scorer.kafka.framing import Framing, make_framing
 from stream_scorer.kafka.rights import scoring_rights
 from stream_scorer.kafka.source import Source
+from stream_scorer.kafka.stopping import StoppedError, unless_stopped
 from stream_scorer.kafka.writer_waits import WriterWaits
 from stream_scorer.kafka.writing import make_sink
 from stream_scorer.schema_files import SchemaFile
@@ -85,7 +87,9 @@ class ScoringService:
             admin.start()
         api = _api(settings)
         try:
-            self._run(RequestPool(api, settings.scoring.max_in_flight))
+            # Told to stop before it has begun: nothing is read, so there is nothing to finish.
+            with suppress(StoppedError):
+                self._run(RequestPool(api, settings.scoring.max_in_flight))
         finally:
             api.close()
             admin.stop()
@@ -121,7 +125,8 @@ class ScoringService:
         Worker(
             source=source,
             waits=WriterWaits(source, ledger, framing.lookup, observe.waiting_for_schema),
-            publisher=self._publisher(source, ledger, framing, log),
+            # Kafka and the registry are asked here, and may hang.
+            publisher=unless_stopped(self._stopping, lambda: self._publisher(source, ledger, framing, log)),
             intake=_intake(settings, batcher, framing),
             batcher=batcher,
             asker=asker,

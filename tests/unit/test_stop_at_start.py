@@ -1,0 +1,86 @@
+"""A service that is told to stop before it works: a broker or a registry that never answers must not hold it up."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from stream_scorer.campaign_wiring import CampaignService
+from stream_scorer.kafka.stopping import StoppedError, unless_stopped
+from stream_scorer.settings import Settings
+from stream_scorer.targets.building import build_target
+from stream_scorer.wiring import ScoringService
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+
+def settings_with(hanging: socket.socket, hangs: str) -> Settings:
+    place = f"127.0.0.1:{hanging.getsockname()[1]}"
+    return Settings.model_validate(
+        {
+            "kafka": {
+                "bootstrap_servers": place if hangs == "kafka" else "127.0.0.1:1",
+                "properties": {"log_level": 0},
+            },
+            "schema_registry": {"url": f"http://{place}"},
+            "genesys": {"client_id": "i", "client_secret": "s", "model_id": "m"},
+            "callbacks": {"target": "log", "admin_port": 0},
+            "admin": {"port": 0},
+        }
+    )
+
+
+def scoring(settings: Settings) -> ScoringService:
+    return ScoringService(settings)
+
+
+def campaign(settings: Settings) -> CampaignService:
+    return CampaignService(settings, build_target(settings), settings.topics.retries())
+
+
+@pytest.mark.parametrize("make", [scoring, campaign])
+@pytest.mark.parametrize("hangs", ["kafka", "registry"])
+def test_what_hangs_holds_up_no_end(
+    make: Callable[[Settings], ScoringService | CampaignService], hangs: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if hangs == "registry":
+        monkeypatch.setattr("stream_scorer.kafka.writing.max_message_bytes", limits)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(10)
+        service = make(settings_with(server, hangs))
+        running = threading.Thread(target=service.run, daemon=True)
+        running.start()
+        connection, _ = server.accept()
+        with connection:
+            assert connection.recv(1)  # it asks, and will not be answered
+            service.stop()
+            running.join(3)
+            assert not running.is_alive()
+
+
+def limits(_settings: Settings, topics: Iterable[str]) -> dict[str, int]:
+    return dict.fromkeys(topics, 1_000_000)
+
+
+def test_what_a_call_returns_or_raises_comes_through() -> None:
+    assert unless_stopped(threading.Event(), lambda: 1) == 1
+    with pytest.raises(KeyError, match="why"):
+        unless_stopped(threading.Event(), lambda: {}["why"])
+    with pytest.raises(TimeoutError, match="its own"):
+        unless_stopped(threading.Event(), timed_out)
+
+
+def timed_out() -> None:
+    raise TimeoutError("its own")
+
+
+def test_nothing_is_waited_for_once_it_is_to_end() -> None:
+    stopping, never = threading.Event(), threading.Event()
+    stopping.set()
+    with pytest.raises(StoppedError):
+        unless_stopped(stopping, never.wait)
+    never.set()
