@@ -83,7 +83,7 @@ class CampaignService:
         self._clock = Clock(
             time.monotonic, lambda: time.time_ns() // 1_000_000, random.random, lambda: str(uuid.uuid4())
         )
-        self.metrics = PrometheusCampaignMetrics()
+        self.metrics = PrometheusCampaignMetrics(instance=settings.kafka.instance_id)
         self._client_log = client_logger()
         # Both loops share what fetches unknown schemas; each has codecs of its own.
         self._framing = make_framing(settings)

@@ -64,7 +64,7 @@ class ScoringService:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._stopping = threading.Event()
-        self.metrics = PrometheusMetrics(api_url=settings.genesys.api_url)
+        self.metrics = PrometheusMetrics(api_url=settings.genesys.api_url, instance=settings.kafka.instance_id)
         self._clock = system_clock()
         self.observe = Observer(structlog.get_logger("stream_scorer"), self.metrics, self._clock)
         self._trace = scoring_trace(settings)

@@ -20,10 +20,11 @@ class CampaignMetrics(MessagingMetrics):
 
     Args:
         readers: what takes the metrics out; none: they go nowhere.
+        instance: the resource's ``service.instance.id``.
     """
 
-    def __init__(self, readers: Sequence[MetricReader] = ()) -> None:
-        self._meters = Meters("stream-scorer-callbacks", "stream_scorer.campaign", readers)
+    def __init__(self, readers: Sequence[MetricReader] = (), *, instance: str | None = None) -> None:
+        self._meters = Meters("stream-scorer-callbacks", "stream_scorer.campaign", readers, instance)
         meter = self._meters.meter
         super().__init__(meter, loops=_LOOPS)
         self._planned = meter.create_counter("stream_scorer.callbacks.planned", "{callback}", "Callbacks planned.")
@@ -126,9 +127,9 @@ class CampaignMetrics(MessagingMetrics):
 class PrometheusCampaignMetrics(CampaignMetrics):
     """Metrics that can be scraped, and are sent by OTLP where the standard variables ask for it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, instance: str | None = None) -> None:
         self._scrape = Scrape()
-        super().__init__([self._scrape.reader, *otlp_readers()])
+        super().__init__([self._scrape.reader, *otlp_readers()], instance=instance)
 
     def exposition(self) -> bytes:
         """Return all metrics in Prometheus' text format."""

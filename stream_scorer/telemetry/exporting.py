@@ -69,14 +69,20 @@ class Meters:
         service: the resource's ``service.name``, unless ``OTEL_SERVICE_NAME`` or ``OTEL_RESOURCE_ATTRIBUTES`` say else.
         scope: the meter's name.
         readers: what takes the metrics out; none: they go nowhere.
+        instance: the resource's ``service.instance.id``: what tells the counters of two workers apart where a
+            collector gets both.
 
     Raises:
         SettingsError: as `stream_scorer.core.otel_values.exemplar_filter`.
     """
 
-    def __init__(self, service: str, scope: str, readers: Sequence[MetricReader] = ()) -> None:
-        named = Resource({"service.name": service, "service.version": __version__})
-        resource = named.merge(OTELResourceDetector().detect())
+    def __init__(
+        self, service: str, scope: str, readers: Sequence[MetricReader] = (), instance: str | None = None
+    ) -> None:
+        named = {"service.name": service, "service.version": __version__}
+        if instance is not None:
+            named["service.instance.id"] = instance
+        resource = Resource(named).merge(OTELResourceDetector().detect())
         self._provider = MeterProvider(
             metric_readers=readers,
             resource=resource,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from stream_scorer.core.events import Reason, ReviewReason
 from stream_scorer.telemetry.exporting import Meters, Scrape, otlp_readers
 from stream_scorer.telemetry.messaging import SECONDS, MessagingMetrics
 
@@ -32,10 +33,11 @@ class Metrics(MessagingMetrics):
     Args:
         readers: what takes the metrics out; none: they go nowhere, which is what most tests want.
         api_url: of the scoring API, for ``server.address`` and ``server.port``.
+        instance: the resource's ``service.instance.id``.
     """
 
-    def __init__(self, readers: Sequence[MetricReader] = (), *, api_url: str = "") -> None:
-        self._meters = Meters("stream-scorer", "stream_scorer", readers)
+    def __init__(self, readers: Sequence[MetricReader] = (), *, api_url: str = "", instance: str | None = None) -> None:
+        self._meters = Meters("stream-scorer", "stream_scorer", readers, instance)
         meter = self._meters.meter
         super().__init__(meter)
         self._server = _server(api_url)
@@ -102,8 +104,11 @@ class Metrics(MessagingMetrics):
 
     def _begin(self) -> None:
         """What has not happened yet is 0, not absent."""
-        for outcome in ("scored", "review", "rejected"):
-            self._contacts.add(0, {"outcome": outcome, "reason": ""})
+        # With every reason: a burst of rejections that is over before the next scrape would else be no increase.
+        self.contacts(0, outcome="scored")
+        for outcome, reasons in (("review", ReviewReason), ("rejected", Reason)):
+            for reason in reasons:
+                self.contacts(0, outcome=outcome, reason=reason)
         for counter in (self._reasked, self._unknown_results):
             counter.add(0)
         for outcome in ("recovered", "failed"):
@@ -189,9 +194,9 @@ class Metrics(MessagingMetrics):
 class PrometheusMetrics(Metrics):
     """Metrics that can be scraped, and are sent by OTLP where the standard variables ask for it."""
 
-    def __init__(self, *, api_url: str = "") -> None:
+    def __init__(self, *, api_url: str = "", instance: str | None = None) -> None:
         self._scrape = Scrape()
-        super().__init__([self._scrape.reader, *otlp_readers()], api_url=api_url)
+        super().__init__([self._scrape.reader, *otlp_readers()], api_url=api_url, instance=instance)
 
     def exposition(self) -> bytes:
         """Return all metrics in Prometheus' text format."""

@@ -17,6 +17,7 @@ import yaml
 from kubernetes_validate import validate
 
 from stream_scorer.cli import app
+from stream_scorer.core.otlp_variables import METRICS, TRACES, chosen_exporters
 from stream_scorer.settings import load_settings
 from stream_scorer.settings.catalogue import SECRETS, SECTIONS
 from stream_scorer.settings.names import PREFIX, variable
@@ -130,6 +131,15 @@ def test_the_settings_of_a_service_are_good(name: str) -> None:
         assert not load_settings(environ={**environ, variable(("genesys", "base_url")): ""}).genesys.base_url
     if name in {"scorer", "callbacks"}:
         assert int(SERVICES[name]["stop_grace_period"].removesuffix("s")) > settings.scoring.shutdown_timeout_s + 5
+
+
+@pytest.mark.parametrize("name", [name for name, one in OURS.items() if "OTEL_SERVICE_NAME" in one["environment"]])
+def test_the_collector_takes_what_a_service_sends(name: str) -> None:
+    """A signal without a pipeline is answered with 404, again and again."""
+    collector = yaml.safe_load((REPOSITORY / "deploy" / "otel-collector.yaml").read_text())
+    environ = {key: substituted(value, {}) for key, value in OURS[name]["environment"].items() if "SECRET" not in key}
+    sent = {signal.name.lower() for signal in (TRACES, METRICS) if "otlp" in chosen_exporters(environ, signal)}
+    assert sent == set(collector["service"]["pipelines"])
 
 
 # --- the Dockerfile

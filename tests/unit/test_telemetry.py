@@ -12,11 +12,12 @@ import pytest
 import structlog
 from support_otlp import OtlpReceiver
 
-from stream_scorer.core.events import SourceRecord
+from stream_scorer.core.events import Reason, ReviewReason, SourceRecord
 from stream_scorer.core.otel_values import metric_values
 from stream_scorer.errors import SettingsError
 from stream_scorer.settings import Settings
 from stream_scorer.telemetry import collectors
+from stream_scorer.telemetry.campaign import PrometheusCampaignMetrics
 from stream_scorer.telemetry.collectors import close_within_limit
 from stream_scorer.telemetry.logs import configure_logging
 from stream_scorer.telemetry.scoring import Metrics, PrometheusMetrics
@@ -193,6 +194,28 @@ def test_the_standard_variables_name_the_service(monkeypatch: pytest.MonkeyPatch
     metrics = PrometheusMetrics()
     metrics.consumed(1)
     assert 'service_name="scorer-eu"' in metrics.exposition().decode()
+    metrics.close()
+
+
+def test_two_workers_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a collector takes their counters for one, which goes up and down."""
+    for made in (PrometheusMetrics(instance="scorer-0"), PrometheusCampaignMetrics(instance="scorer-0")):
+        assert 'service_instance_id="scorer-0"' in made.exposition().decode()
+        made.close()
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.instance.id=of-the-platform")
+    metrics = PrometheusMetrics(instance="scorer-0")
+    assert 'service_instance_id="of-the-platform"' in metrics.exposition().decode()
+    metrics.close()
+
+
+def test_every_reason_is_0_before_it_has_counted() -> None:
+    metrics = PrometheusMetrics()
+    found = [name for name in samples(metrics) if name.startswith("stream_scorer_contacts_total")]
+    assert len(found) == 1 + len(Reason) + len(ReviewReason)
+    metrics.contacts(7, outcome="rejected", reason=Reason.WRONG_TYPE)
+    again = samples(metrics)
+    assert again['stream_scorer_contacts_total{outcome="rejected",reason="wrong_type"}'] == 7
+    assert [name for name in again if name.startswith("stream_scorer_contacts_total")] == found
     metrics.close()
 
 
