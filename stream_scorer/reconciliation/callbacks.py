@@ -15,7 +15,14 @@ from stream_scorer.kafka.framing import make_patient_framing
 from stream_scorer.kafka.reading import Extent, LogReader
 from stream_scorer.kafka.rights import Right, reconciling_callbacks_rights
 from stream_scorer.kafka.topics import check_topics, existing_topics
-from stream_scorer.reconciliation.reading import Reading, check_not_set_back, commit_notes, deleted_notes, span_of
+from stream_scorer.reconciliation.reading import (
+    Reading,
+    RegistryWanted,
+    check_not_set_back,
+    commit_notes,
+    deleted_notes,
+    span_of,
+)
 from stream_scorer.schema_files import SchemaFile
 
 if TYPE_CHECKING:
@@ -45,6 +52,7 @@ def reconcile_callbacks(
         timeout_s: how long anything may go without progress: a broker that is away, an open transaction.
 
     Raises:
+        SettingsError: the topics need a schema registry and none is set.
         CheckFailed: a group was set back meanwhile.
         BrokerError: Kafka cannot be reached, a topic is missing, or a transaction stays open.
     """
@@ -74,12 +82,15 @@ def reconcile_callbacks(
         codecs=Codecs(*(framing.reader(one) for one in _SCHEMAS)),
     )
     read = {number: Extent(spans[number].start, max(spans[number].start, inputs[number].end)) for number in inputs}
-    _read(judge, settings, queues.partitions, Reading(log, {topic: read, **outputs}, progress))
+    wanted = RegistryWanted(settings)
+    _read(judge, settings, queues.partitions, Reading(log, {topic: read, **outputs}, progress), wanted)
     second = log.commits(topic, partitions[topic])
     check_not_set_back(group_id, topic, first, second)
     receipts = settings.topics.receipts
     notes = [*commit_notes(topic, first, inputs), *deleted_notes({receipts: outputs[receipts]})]
-    return judge.result({number: commit.offset for number, commit in second.items()}, queues.taken(), notes)
+    report = judge.result({number: commit.offset for number, commit in second.items()}, queues.taken(), notes)
+    wanted.check(report)
+    return report
 
 
 class _Queues:
@@ -110,14 +121,20 @@ class _Queues:
         }
 
 
-def _read(judge: CallbackReconciliation, settings: Settings, queues: Iterable[str], reading: Reading) -> None:
+def _read(
+    judge: CallbackReconciliation, settings: Settings, queues: Iterable[str], reading: Reading, wanted: RegistryWanted
+) -> None:
     topics = settings.topics
     for record in reading.records(topics.scores):
+        if _source(record) is not None:  # a scorer's; what others write there may be in any framing
+            wanted.look(record, topics.scores)
         judge.score(record.partition, record.offset, record.value)
     for name in queues:
         for record in reading.records(name):
+            wanted.look(record, name)
             judge.callback(record.value, Place(name, record.partition, record.offset))
     for record in reading.records(topics.receipts):
+        wanted.look(record, topics.receipts)
         judge.receipt(record.value, Place(topics.receipts, record.partition, record.offset))
     for record in reading.records(topics.callbacks_rejected):
         source = _source(record)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from stream_scorer.core.reconciling import Span
-from stream_scorer.errors import CheckFailed
+from stream_scorer.core.confluent import schema_id_of
+from stream_scorer.core.reconciling import Place, Span
+from stream_scorer.errors import CheckFailed, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from stream_scorer.core.callback_findings import CallbackReport
+    from stream_scorer.core.findings import Report
     from stream_scorer.kafka.reading import Commit, Extent, LogReader, Record
+    from stream_scorer.settings import Settings
 
 
 class Progress(Protocol):
@@ -45,6 +49,35 @@ class Reading:
     def _tell(self, topic: str) -> None:
         if self._progress is not None:
             self._progress(topic, self._done, self._total)
+
+
+class RegistryWanted:
+    """Notes where records are framed for a schema registry while none is set: without it, what is ours looks foreign.
+
+    Anybody may write such a record, so it only counts where the books do not come out even.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._unknown = settings.schema_registry.url is None
+        self._first: Place | None = None
+
+    def look(self, record: Record, topic: str) -> None:
+        """A record that has to be decoded."""
+        if self._unknown and self._first is None and schema_id_of(record.value) is not None:
+            self._first = Place(topic, record.partition, record.offset)
+
+    def check(self, report: Report | CallbackReport) -> None:
+        """Judge nothing by what could not be read.
+
+        Raises:
+            SettingsError: the report does not hold, and records of ours may have been taken for foreign ones.
+        """
+        if self._first is not None and not report.holds:
+            raise SettingsError(
+                f"topic {self._first.topic} is framed for a schema registry (the record at {self._first} is in the"
+                " Confluent wire format), so nothing can be judged without one: set schema_registry.url as the workers"
+                " have it"
+            )
 
 
 def span_of(commit: Commit | None, extent: Extent) -> Span:

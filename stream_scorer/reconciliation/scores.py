@@ -22,7 +22,14 @@ from stream_scorer.kafka.framing import make_patient_framing
 from stream_scorer.kafka.reading import Extent, LogReader
 from stream_scorer.kafka.rights import reconciling_rights
 from stream_scorer.kafka.topics import check_topics
-from stream_scorer.reconciliation.reading import Reading, check_not_set_back, commit_notes, deleted_notes, span_of
+from stream_scorer.reconciliation.reading import (
+    Reading,
+    RegistryWanted,
+    check_not_set_back,
+    commit_notes,
+    deleted_notes,
+    span_of,
+)
 from stream_scorer.schema_files import SchemaFile
 
 if TYPE_CHECKING:
@@ -48,7 +55,7 @@ def reconcile(settings: Settings, *, progress: Progress | None = None, timeout_s
         timeout_s: how long anything may go without progress: a broker that is away, an open transaction.
 
     Raises:
-        SettingsError: ``schema_registry.properties`` cannot work.
+        SettingsError: ``schema_registry.properties`` cannot work, or the topics need a registry and none is set.
         RegistryError: an audit event's schema cannot be fetched.
         NothingToCheck: the group has no commits.
         CheckFailed: the group was set back meanwhile.
@@ -81,15 +88,20 @@ def reconcile(settings: Settings, *, progress: Progress | None = None, timeout_s
     reading = Reading(log, {topic: read, **outputs}, progress)
     for partition, offset, _ in reading.records(topic):
         judge.input(partition, offset)
-    _read_outputs(settings, reading, judge, framing)
+    wanted = RegistryWanted(settings)
+    _read_outputs(settings, reading, judge, framing, wanted)
     second = log.commits(topic, partitions[topic])
     check_not_set_back(group_id, topic, first, second)
     committed = {number: commit.offset for number, commit in second.items()}
     notes = (*commit_notes(topic, first, inputs), *deleted_notes(outputs))
-    return judge.result(committed, notes)
+    report = judge.result(committed, notes)
+    wanted.check(report)
+    return report
 
 
-def _read_outputs(settings: Settings, reading: Reading, judge: Reconciliation, framing: Framing) -> None:
+def _read_outputs(
+    settings: Settings, reading: Reading, judge: Reconciliation, framing: Framing, wanted: RegistryWanted
+) -> None:
     """Read each topic once, whatever it is used for."""
     topics = settings.topics
     kinds = {Kind.SCORED: topics.scores, Kind.REVIEW: topics.review, Kind.REJECTED: topics.rejected}
@@ -101,6 +113,7 @@ def _read_outputs(settings: Settings, reading: Reading, judge: Reconciliation, f
             if source is not None and kind_of is not None:
                 judge.output(kind_of(record), source, batch_id, place)
             elif name == topics.audit:
+                wanted.look(record, name)
                 judge.audit(record.value, place)
             else:
                 judge.foreign()

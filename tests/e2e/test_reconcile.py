@@ -8,6 +8,7 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
+from confluent_kafka import Producer
 from support_ledger_topics import Ledger, Out, outs, rejected, review
 
 from stream_scorer.cli import main
@@ -248,6 +249,21 @@ class TestCommand:
         assert findings[1].startswith(f"doubled: {topic}/0/3: has one more output, after that at ")
         assert "… and 21 more" in said.out
         assert "50 inputs ≠ 11 scores + 0 review + 0 rejected" in said.out
+
+    def test_topics_that_need_a_registry_are_no_alarm(self, ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+        ledger.put_inputs(2)
+        ledger.scorer().publish(outs([0, 1], audited=None), 2)
+        producer, audit = Producer({"bootstrap.servers": ledger.servers}), ledger.topic("audit")
+        producer.produce(audit, b"\x00\x00\x00\x00\x07an audit event", partition=1)
+        assert producer.flush(30) == 0
+        assert main(["reconcile"]) == 2
+        said = capsys.readouterr()
+        assert said.out == ""
+        [line] = said.err.splitlines()
+        assert line.startswith(
+            f"stream-scorer: topic {audit} is framed for a schema registry (the record at {audit}/1/"
+        )
+        assert line.endswith(": set schema_registry.url as the workers have it")
 
     def test_json(self, ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
         ledger.put_inputs(3)

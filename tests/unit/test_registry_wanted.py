@@ -1,0 +1,63 @@
+"""`reconcile` without the registry that the workers have: what cannot be read is no finding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from stream_scorer.errors import SettingsError
+from stream_scorer.reconciliation.reading import RegistryWanted
+from stream_scorer.settings import Settings
+
+if TYPE_CHECKING:
+    from stream_scorer.core.findings import Report
+    from stream_scorer.kafka.reading import Record
+
+FRAMED = b"\x00\x00\x00\x00\x07body"
+
+
+@dataclass
+class Found:
+    """A record, as far as it is looked at."""
+
+    value: bytes | None
+    partition: int = 3
+    offset: int = 14
+
+
+@dataclass
+class Judged:
+    """A report, as far as it is looked at."""
+
+    holds: bool
+
+
+def check(value: bytes | None, *, holds: bool, **sections: Any) -> None:
+    wanted = RegistryWanted(Settings.model_validate(sections))
+    wanted.look(cast("Record", Found(value)), "receipts")
+    wanted.look(cast("Record", Found(FRAMED if value == FRAMED else None, 4)), "scores")
+    wanted.check(cast("Report", Judged(holds)))
+
+
+def test_the_first_such_record_and_the_setting_are_named() -> None:
+    with pytest.raises(SettingsError) as refused:
+        check(FRAMED, holds=False)
+    assert str(refused.value) == (
+        "topic receipts is framed for a schema registry (the record at receipts/3/14 is in the Confluent wire format),"
+        " so nothing can be judged without one: set schema_registry.url as the workers have it"
+    )
+
+
+def test_what_somebody_else_wrote_is_no_reason_while_the_books_come_out_even() -> None:
+    check(FRAMED, holds=True)
+
+
+@pytest.mark.parametrize("value", [None, b"", b"\xc3\x01rest", b"\x00\x01"])
+def test_another_framing_needs_no_registry(value: bytes | None) -> None:
+    check(value, holds=False)
+
+
+def test_with_a_registry_findings_are_findings() -> None:
+    check(FRAMED, holds=False, schema_registry={"url": "http://registry"})
