@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
-from stream_scorer.kafka.config import Config, admin_config, silent_logger
+from stream_scorer.kafka.clients import made
+from stream_scorer.kafka.config import admin_config, silent_logger
 from stream_scorer.kafka.errors import translate
 
 if TYPE_CHECKING:
@@ -27,6 +28,28 @@ _ABOUT_TLS: Final = ("alert", "PLAINTEXT broker listener", "SSL handshake failed
 _NO_TOKEN: Final = "Failed to acquire SASL OAUTHBEARER token"  # noqa: S105 - what the client says  # nosec B105
 
 
+class _Heard:
+    """What the client told of by its callback; no part of whoever has the client, or neither would end by itself."""
+
+    def __init__(self) -> None:
+        self.trouble: KafkaError | None = None
+        self._all_down = False
+
+    def error(self, error: KafkaError) -> None:
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - its public name
+            self._all_down = True
+        elif error.code() == KafkaError._TRANSPORT and any(sign in error.str() for sign in _ABOUT_TLS):  # noqa: SLF001
+            self.trouble = KafkaError(KafkaError._SSL, error.str())  # noqa: SLF001
+        else:
+            self.trouble = error
+
+    def is_hopeless(self) -> bool:
+        """Whether all brokers, not only one of them, have said no; or nobody gives us a token to show them."""
+        if self.trouble is None or self.trouble.code() not in _NOT_LET_IN:
+            return False
+        return self._all_down or self.trouble.str().startswith(_NO_TOKEN)
+
+
 class Administrator:
     """See the module's text.
 
@@ -40,14 +63,9 @@ class Administrator:
 
     def __init__(self, settings: Settings) -> None:
         self._servers = settings.kafka.bootstrap_servers
-        self._trouble: KafkaError | None = None
-        self._all_down = False
+        self._heard = _Heard()
         self.properties = admin_config(settings, logger=silent_logger())
-        try:
-            properties: Config = {**self.properties, "error_cb": self._remember}
-            self.client = AdminClient(properties)
-        except KafkaException as error:
-            raise translate(error, "kafka.properties") from None
+        self.client = made(AdminClient, {**self.properties, "error_cb": self._heard.error})
 
     def topics(self, timeout_s: float) -> dict[str, TopicMetadata]:
         """Return all topics that this user may see, by name.
@@ -66,31 +84,17 @@ class Administrator:
                 listed = self.client.list_topics(timeout=max(0.1, min(look_s, left_s))).topics
             except KafkaException as error:
                 self.client.poll(0)
-                if self._is_hopeless() or left_s <= look_s:
+                if self._heard.is_hopeless() or left_s <= look_s:
                     raise self._why(error, timeout_s) from None
             else:
                 return {name: topic for name, topic in listed.items() if topic.error is None}
             look_s *= 2
 
-    def _remember(self, error: KafkaError) -> None:
-        if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - its public name
-            self._all_down = True
-        elif error.code() == KafkaError._TRANSPORT and any(sign in error.str() for sign in _ABOUT_TLS):  # noqa: SLF001
-            self._trouble = KafkaError(KafkaError._SSL, error.str())  # noqa: SLF001
-        else:
-            self._trouble = error
-
-    def _is_hopeless(self) -> bool:
-        """Whether all brokers, not only one of them, have said no; or nobody gives us a token to show them."""
-        trouble = self._trouble
-        if trouble is None or trouble.code() not in _NOT_LET_IN:
-            return False
-        return self._all_down or trouble.str().startswith(_NO_TOKEN)
-
     def _why(self, error: KafkaException, timeout_s: float) -> StreamScorerError:
-        if self._trouble is not None and self._trouble.code() in _NOT_LET_IN:
-            return translate(self._trouble, f"not let in by Kafka at {self._servers}")
+        trouble = self._heard.trouble
+        if trouble is not None and trouble.code() in _NOT_LET_IN:
+            return translate(trouble, f"not let in by Kafka at {self._servers}")
         plain = str(self.properties.get("security.protocol", "plaintext")).lower() == "plaintext"
         hint = " (if its port speaks TLS, set security.protocol in kafka.properties)" if plain else ""
         doing = f"no answer from Kafka at {self._servers} within {timeout_s:g} s{hint}"
-        return translate(self._trouble or error, doing)
+        return translate(trouble or error, doing)

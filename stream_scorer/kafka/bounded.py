@@ -43,5 +43,8 @@ def within(limit_s: float, call: Callable[[], T]) -> T:
     except queue.Empty:
         raise HungError(f"no answer from the Kafka client within {limit_s:g} s") from None
     if error is not None:
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # or it holds this frame, the frame holds it, and with it the call's client lives on
     return result  # type: ignore[return-value]  # with no error it is the call's result

@@ -138,9 +138,9 @@ class Committer(Generic[OutcomeT]):
                 self.hold(str(error))
                 return False
             self._settled = True
-        if self.trouble is not None:
-            self.trouble = None
-            self._observe.kafka_trouble(None)
+        if not self._ledger.has_finished_head():
+            self._trouble_is_over()
+        # Else a commit has to show it: with a right missing, each new session is fine, and each transaction fails.
         self.is_stale = False
         return True
 
@@ -163,6 +163,7 @@ class Committer(Generic[OutcomeT]):
         self._settled = isinstance(publication, Committed)
         if isinstance(publication, Committed):
             self._ledger.confirm(heads)
+            self._trouble_is_over()
         elif isinstance(publication, Failed):
             self._on_failure(publication)
         return publication
@@ -172,6 +173,11 @@ class Committer(Generic[OutcomeT]):
         self.trouble = message
         self._retry_at = self._monotonic() + _REOPEN_S
         self._observe.kafka_trouble(message)
+
+    def _trouble_is_over(self) -> None:
+        if self.trouble is not None:
+            self.trouble = None
+            self._observe.kafka_trouble(None)
 
     def _on_failure(self, failed: Failed) -> None:
         self.hold(failed.message)

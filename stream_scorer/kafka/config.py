@@ -9,10 +9,10 @@ import logging
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from confluent_kafka import Consumer, KafkaException, Producer
+from confluent_kafka import Consumer, Producer
 
 from stream_scorer.errors import SettingsError
-from stream_scorer.kafka.errors import translate
+from stream_scorer.kafka.clients import made
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -93,6 +93,15 @@ _ALIASES: Final[Mapping[str, str]] = MappingProxyType(
 _OURS: Final = frozenset(
     {"bootstrap.servers", "group.id", "transactional.id", "isolation.level", "auto.offset.reset", "acks"}
 )
+# Not librdkafka's but its Python client's, whose values are no texts.
+_CODE: Final = frozenset(
+    {
+        *("default.topic.config", "error_cb", "logger", "oauth_cb", "on_commit", "on_delivery"),
+        *("stats_cb", "throttle_cb"),
+    }
+)
+# What is computed with here; librdkafka takes a number as a text as well.
+_COMPUTED: Final = ("batch.size", "delivery.timeout.ms", "socket.timeout.ms", "transaction.timeout.ms")
 
 
 def consumer_config(settings: Settings, group_id: str | None = None, *, logger: logging.Logger | None = None) -> Config:
@@ -128,9 +137,10 @@ def producer_config(settings: Settings, transactional_id: str, *, logger: loggin
     reports = {"delivery.report.only.error": True}
     ours = {**_CONNECTION, **_WRITING, **reports, "transactional.id": transactional_id}
     config = _merged(settings, ours, not_for_this={**_READING, **_MEMBERSHIP}, logger=logger)
-    transaction_ms = _milliseconds(config, "transaction.timeout.ms")
+    config |= {name: _whole_number(config, name) for name in _COMPUTED}
+    transaction_ms = config["transaction.timeout.ms"]
     for name in ("delivery.timeout.ms", "socket.timeout.ms"):
-        if not 0 < _milliseconds(config, name) <= transaction_ms:
+        if not 0 < config[name] <= transaction_ms:
             raise SettingsError(
                 f"kafka.properties: {name} ({config[name]}) must be more than 0 and at most transaction.timeout.ms"
                 f" ({transaction_ms}): the broker would give the transaction up before the client knows; set both"
@@ -187,11 +197,8 @@ def check_properties(settings: Settings) -> None:
     """
     consumer = consumer_config(settings, logger=silent_logger())
     producer = producer_config(settings, settings.kafka.transactional_id, logger=silent_logger())
-    try:
-        Consumer(consumer).close()
-        Producer(producer)
-    except KafkaException as error:
-        raise SettingsError(str(translate(error, "kafka.properties"))) from None
+    made(Consumer, consumer).close()
+    made(Producer, producer)
 
 
 def _merged(
@@ -200,6 +207,7 @@ def _merged(
     config = {"bootstrap.servers": settings.kafka.bootstrap_servers, **ours}
     for given, value in settings.kafka.properties.items():
         name = _ALIASES.get(given, given)
+        _check_value(given, value)
         # A property of the other client would only make this one warn at every start.
         if not _is_ours(name) and (name in ours or name not in not_for_this):
             config[name] = value
@@ -208,15 +216,23 @@ def _merged(
     return config
 
 
+def _check_value(name: str, value: object) -> None:
+    """Refuse what the client could not even refuse."""
+    if name in _CODE:
+        raise SettingsError(f"kafka.properties: {name} is no property of librdkafka: take it out")
+    if isinstance(value, str) and ("\0" in value or value != value.encode("utf-8", "replace").decode()):
+        raise SettingsError(f"kafka.properties: {name} must be text without NUL that UTF-8 can hold")
+
+
 def _is_ours(name: str) -> bool:
     return name in _OURS or name.startswith("enable.")
 
 
 def _check_membership(settings: Settings, config: Config) -> None:
-    poll_ms = _milliseconds(config, "max.poll.interval.ms")
+    poll_ms = _whole_number(config, "max.poll.interval.ms")
     if "session.timeout.ms" in config:
-        session_ms = _milliseconds(config, "session.timeout.ms")
-        heartbeat_ms = _milliseconds(config, "heartbeat.interval.ms")
+        session_ms = _whole_number(config, "session.timeout.ms")
+        heartbeat_ms = _whole_number(config, "heartbeat.interval.ms")
         if not 0 < heartbeat_ms * 3 <= session_ms:
             raise SettingsError(
                 f"kafka.properties: session.timeout.ms ({session_ms}) must be at least three times"
@@ -236,9 +252,10 @@ def _check_membership(settings: Settings, config: Config) -> None:
             )
 
 
-def _milliseconds(config: Config, name: str) -> int:
+def _whole_number(config: Config, name: str) -> int:
     value = config[name]
     try:
         return int(value)
     except (TypeError, ValueError):
-        raise SettingsError(f"kafka.properties: {name} must be a number of milliseconds, not {value!r}") from None
+        unit = "bytes" if name == "batch.size" else "milliseconds"
+        raise SettingsError(f"kafka.properties: {name} must be a number of {unit}, not {value!r}") from None

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.admin._resource import ResourceType
 
+from stream_scorer.kafka.clients import made
 from stream_scorer.kafka.config import admin_config, silent_logger
 
 if TYPE_CHECKING:
@@ -28,12 +28,14 @@ def max_message_bytes(settings: Settings, topics: Iterable[str]) -> dict[str, in
     ``unpublishable``, it only costs more to find out.
     """
     names = list(dict.fromkeys(topics))
-    admin = AdminClient(admin_config(settings, logger=silent_logger()))
+    admin = made(AdminClient, admin_config(settings, logger=silent_logger()))
     resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
     limits = dict.fromkeys(names, DEFAULT_MAX_BYTES)
     for resource, future in admin.describe_configs(resources, request_timeout=_CALL_S).items():
+        if future.exception() is not None:  # not raised: its traceback would hold the client
+            continue
         try:
             limits[resource.name] = int(future.result()["max.message.bytes"].value)
-        except (KafkaException, KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError):
             continue
     return limits

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Self, TypeAl
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from stream_scorer.kafka.clients import made
 from stream_scorer.kafka.errors import translate
 from stream_scorer.kafka.rights import Right, refusal
 from stream_scorer.kafka.session import RECORD_ERRORS
@@ -87,7 +88,7 @@ class Loader:
             trace: begins their traces; None: nobody asks for them.
             clock: seconds, monotonic.
         """
-        self._producer = Producer(config)
+        self._producer = made(Producer, config)
         self._properties = config
         self._topic = topic
         self._codec = codec

@@ -11,8 +11,8 @@ from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec  # type: ignore[attr-defined]
 
 from stream_scorer.errors import BrokerUnavailable, StreamScorerError
+from stream_scorer.kafka.clients import made
 from stream_scorer.kafka.config import admin_config, reader_config, silent_logger
-from stream_scorer.kafka.errors import translate
 from stream_scorer.kafka.rights import Right, refusal
 from stream_scorer.kafka.source import start_of
 
@@ -84,11 +84,8 @@ class LogReader:
     def __init__(self, settings: Settings, group_id: str, *, timeout_s: float) -> None:
         self._timeout_s = timeout_s
         self._servers = settings.kafka.bootstrap_servers
-        try:
-            self._config = reader_config(settings, group_id, logger=silent_logger())
-            self._admin = AdminClient(admin_config(settings, logger=silent_logger()))
-        except KafkaException as error:
-            raise translate(error, "kafka.properties") from None
+        self._config = reader_config(settings, group_id, logger=silent_logger())
+        self._admin = made(AdminClient, admin_config(settings, logger=silent_logger()))
 
     def commits(self, topic: str, partitions: int) -> dict[int, Commit]:
         """The group's commits on the topic; a partition without one is left out.
@@ -98,7 +95,7 @@ class LogReader:
         Raises:
             BrokerUnavailable: nobody could say within the time limit.
         """
-        consumer = Consumer(self._config)
+        consumer = made(Consumer, self._config)
         wanted = [TopicPartition(topic, number) for number in range(partitions)]
 
         def ask() -> dict[int, Commit]:
@@ -176,7 +173,7 @@ class LogReader:
         ends = {number: extent.end for number, extent in extents.items() if extent.begin < extent.end}
         if not ends:
             return
-        consumer = Consumer(self._config)
+        consumer = made(Consumer, self._config)
         try:
             consumer.assign([TopicPartition(topic, number, extents[number].begin) for number in ends])
             give_up_at = time.monotonic() + self._timeout_s

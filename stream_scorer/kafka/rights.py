@@ -16,6 +16,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
 from stream_scorer.errors import BrokerRefused, StreamScorerError
+from stream_scorer.kafka.clients import made
 from stream_scorer.kafka.config import admin_config, silent_logger
 from stream_scorer.kafka.errors import translate
 
@@ -148,7 +149,7 @@ def refusal(
 def denied_line(settings: Settings, rights: Sequence[Right]) -> str | None:
     """Ask the brokers which of the rights are missing, and say it in one line; None: none, as far as they tell."""
     properties = admin_config(settings, logger=silent_logger())
-    missing = missing_rights(AdminClient(properties), rights)
+    missing = missing_rights(made(AdminClient, properties), rights)
     return denial(properties, missing) if missing else None
 
 
@@ -173,12 +174,13 @@ def missing_rights(admin: AdminClient, rights: Sequence[Right]) -> list[Right]:
 def _operations(future: Future[Any]) -> frozenset[str] | None:
     """The names of what may be done; None: nobody says."""
     try:
-        operations = future.result(2 * _CALL_S).authorized_operations
-    except KafkaException as error:
-        return frozenset() if error.args[0].code() in DENIALS else None
+        # Not raised: with its traceback the error would hold the admin client, a second one every second (kafka.sink).
+        error = future.exception(2 * _CALL_S)
     except TimeoutError:
         return None
-    names = frozenset(operation.name for operation in operations or ())
+    if error is not None:
+        return frozenset() if isinstance(error, KafkaException) and error.args[0].code() in DENIALS else None
+    names = frozenset(operation.name for operation in future.result().authorized_operations or ())
     # Whoever may not describe a thing is not told about it: without that, the list is none.
     return names if _DESCRIBE in names else None
 

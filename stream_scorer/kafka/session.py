@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from stream_scorer.kafka.bounded import within
+from stream_scorer.kafka.clients import made
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,10 +51,13 @@ class ProducerSession:
     Args:
         config: the producer's librdkafka properties.
         budget_s: how long a commit is repeated, and how long records wait for room in the client, in seconds.
+
+    Raises:
+        StreamScorerError: on construction, where there can be no such client now.
     """
 
     def __init__(self, config: dict[str, Any], budget_s: float) -> None:
-        self._producer = Producer({**config, "error_cb": self._on_error})
+        self._producer = made(Producer, {**config, "error_cb": self._on_error})
         self._budget_s = budget_s
         self._fatal: KafkaError | None = None
         self.is_suspect = False
@@ -123,8 +127,15 @@ class ProducerSession:
             within(_ABORT_S + _SLACK_S, partial(self._producer.abort_transaction, _ABORT_S))
 
     def dispose(self) -> None:
-        """Destroying a producer can block while a broker is away: no reason for the loop to stand still."""
-        threading.Thread(target=self._producer.purge, name="producer-disposal", daemon=True).start()
+        """Ends the client; nothing may be asked of the session after it.
+
+        Destroying a producer can block while a broker is away: no reason for the loop to stand still, so a thread gets
+        the last reference. Left to the garbage collector (client and session hold each other) a session a second would
+        pile up to dozens, each with its threads and sockets, and all of them would end in the midst of the loop.
+        """
+        disposal = threading.Thread(target=self._producer.purge, name="producer-disposal", daemon=True)
+        del self._producer
+        disposal.start()
 
     def _repeat_commit(self) -> None:
         """Repeats the same call while librdkafka says that this is safe, until the budget is used up."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from confluent_kafka import KafkaError
 
+from stream_scorer.errors import StreamScorerError
 from stream_scorer.kafka.bounded import HungError
 from stream_scorer.kafka.errors import translate
 from stream_scorer.kafka.rights import DENIALS
@@ -119,19 +120,24 @@ class TransactionalSink:
         """Makes a new session, or goes on making it; returns why it is not there yet, or None once it is."""
         self.discard()
         if self._opening is None:
-            self._opening = ProducerSession(self._config, self._commit_budget_s)
+            try:
+                self._opening = ProducerSession(self._config, self._commit_budget_s)
+            except StreamScorerError as error:  # the settings were good at the start: a file is being changed, maybe
+                return Failed(str(error))
         opening = self._opening
         try:
             opening.init()
         except (HungError, *CLIENT_ERRORS) as error:
             kafka_error = kafka_error_of(error)
             failed = self._failed(error, opening)
-            if kafka_error is None or not kafka_error.retriable():
-                self._opening = None
-                opening.dispose()
-            return failed
-        self._session, self._opening = opening, None
-        return None
+        else:
+            self._session, self._opening = opening, None
+            return None
+        # Not within the handler: see `publish`.
+        if kafka_error is None or not kafka_error.retriable():
+            self._opening = None
+            opening.dispose()
+        return failed
 
     def publish(self, records: Sequence[OutRecord], offsets: list[TopicPartition], group: Any) -> Publication:
         """Writes the records and commits the offsets in one transaction, or makes nothing visible.
@@ -149,19 +155,25 @@ class TransactionalSink:
                 return self._give_up(session, RecordsRefused(dict(session.refused)))
             commit_s = session.commit(offsets, group)
         except (HungError, *CLIENT_ERRORS) as error:
-            session.serve_reports()
-            if session.is_time_refused(error):
-                return self._give_up(session, Failed(_WRONG_CLOCK))
-            if session.refused:
-                return self._give_up(session, RecordsRefused(dict(session.refused)))
-            failed = self._failed(error, session)
-            if self._monotonic() - began_at > self._own_timeout_s:
-                # It took so long that the broker itself may have ended the transaction: nobody else fenced us.
-                failed = replace(failed, fenced=False)
-            return self._give_up(session, failed)
-        if session.is_suspect or commit_s >= self._late_s:
-            self.discard()
-        return Committed(self._monotonic() - began_at - commit_s, commit_s)
+            given_up = self._why_given_up(error, session, began_at)
+        else:
+            if session.is_suspect or commit_s >= self._late_s:
+                self.discard()
+            return Committed(self._monotonic() - began_at - commit_s, commit_s)
+        # Not within the handler: an error holds the client by its traceback, and who lets go last waits for its end.
+        return self._give_up(session, given_up)
+
+    def _why_given_up(self, error: BaseException, session: ProducerSession, began_at: float) -> Publication:
+        session.serve_reports()
+        if session.is_time_refused(error):
+            return Failed(_WRONG_CLOCK)
+        if session.refused:
+            return RecordsRefused(dict(session.refused))
+        failed = self._failed(error, session)
+        if self._monotonic() - began_at > self._own_timeout_s:
+            # It took so long that the broker itself may have ended the transaction: nobody else fenced us.
+            failed = replace(failed, fenced=False)
+        return failed
 
     def discard(self) -> None:
         """Ends the session. What it left open is aborted by the next ``open``, or by the broker's time-out."""

@@ -14,6 +14,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from stream_scorer.core.events import Partition, SourceRecord
 from stream_scorer.errors import BrokerRefused, BrokerUnavailable
+from stream_scorer.kafka.clients import made
 from stream_scorer.kafka.errors import translate
 from stream_scorer.kafka.rights import Right, refusal
 
@@ -79,7 +80,7 @@ class Source:
         self._properties = config
         self._log: logging.Logger | None = config.get("logger")
         self._wait = wait
-        self._consumer = Consumer(config)
+        self._consumer = made(Consumer, config)
         self._owner: Owner | None = None
         self._paused = False
         self._held_back: set[Partition] = set()

@@ -15,6 +15,7 @@ from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, 
 from confluent_kafka.admin import AdminClient
 
 from stream_scorer.errors import BrokerRefused, BrokerUnavailable
+from stream_scorer.kafka.clients import made
 from stream_scorer.kafka.config import admin_config, reader_config, silent_logger
 from stream_scorer.kafka.errors import translate
 from stream_scorer.kafka.rights import Right, principal, refusal
@@ -140,7 +141,7 @@ def _write_start(settings: Settings, start: GroupStart, *, chosen: bool) -> None
 
 
 def _commit(settings: Settings, group_id: str, offsets: list[TopicPartition]) -> None:
-    admin = AdminClient(admin_config(settings, logger=silent_logger()))
+    admin = made(AdminClient, admin_config(settings, logger=silent_logger()))
     request = ConsumerGroupTopicPartitions(group_id, offsets)
     try:
         for future in admin.alter_consumer_group_offsets([request], request_timeout=_CALL_S).values():
@@ -161,7 +162,7 @@ def _raise_first(settings: Settings, errors: list[KafkaError], group_id: str) ->
 def _reader(settings: Settings, group_id: str) -> Iterator[Consumer]:
     config = reader_config(settings, group_id, logger=silent_logger())
     try:
-        reader = Consumer(config)
+        reader = made(Consumer, config)
         try:
             yield reader
         finally:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from confluent_kafka import KafkaError
 
+from stream_scorer.errors import SettingsError
 from stream_scorer.kafka.config import producer_config
 from stream_scorer.kafka.limits import max_message_bytes
 from stream_scorer.kafka.rights import Right, denial, denied_line
@@ -48,7 +50,13 @@ def make_sink(
     def why_denied(error: KafkaError) -> str | None:
         if error.code() == KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
             return denial(config, [Right("Write", "transactional id", transactional_id)])
-        return denied_line(settings, rights)
+        with suppress(SettingsError):
+            return denied_line(settings, rights)
+        return None
+
+    def read_limits_again() -> None:
+        with suppress(SettingsError):  # the settings were good at the start: a file is being changed, maybe
+            read_limits()
 
     read_limits()
     sink = TransactionalSink(
@@ -57,7 +65,7 @@ def make_sink(
         commit_budget_s=_COMMIT_BUDGET_S,
         late_s=_LATE_SHARE * config["socket.timeout.ms"] / 1000,
         own_timeout_s=config["transaction.timeout.ms"] / 2000,
-        on_refused=read_limits,
+        on_refused=read_limits_again,
         why_denied=why_denied,
     )
     return sink, limits

@@ -113,6 +113,13 @@ def test_other_properties_reach_the_clients_they_are_for() -> None:
     assert property_warnings(settings) == ()
 
 
+def test_a_number_may_be_a_text_and_is_computed_with_all_the_same() -> None:
+    """librdkafka takes both, and so do those who write JSON."""
+    given = {"batch.size": "500000", "socket.timeout.ms": "9000", "transaction.timeout.ms": "20000"}
+    config = producer_config(settings_with(given), "id")
+    assert [config[name] for name in given] == [500_000, 9_000, 20_000]
+
+
 def test_a_property_has_one_name() -> None:
     config = producer_config(settings_with({"message.timeout.ms": 12_000, "compression.codec": "zstd"}), "id")
     assert (config["delivery.timeout.ms"], config["compression.type"]) == (12_000, "zstd")
@@ -135,7 +142,23 @@ def test_a_property_has_one_name() -> None:
         ({"partition.assignment.strategy": "range"}, {}, "must be cooperative-sticky"),
         ({"no.such.property": 1}, {}, 'No such configuration property: "no.such.property"'),
         ({"compression.type": "rar"}, {}, 'Invalid value "rar" for configuration property'),
-        ({"security.protocol": "ssl", "ssl.ca.location": "/no/such/file"}, {}, "ssl.ca.location failed"),
+        (
+            {"security.protocol": "ssl", "ssl.ca.location": "/no/such/file"},
+            {},
+            "kafka.properties: ssl.ca.location: cannot read /no/such/file: No such file or directory",
+        ),
+        ({"security.protocol": "ssl", "ssl.key.location": __file__}, {}, f"and the file {__file__}"),
+        (
+            {"security.protocol": "ssl", "ssl.crl.location": "/no\nfile"},
+            {},
+            r"ssl.crl.location: cannot read /no\nfile: No",
+        ),
+        ({"security.protocol": "sasl_ssl", "sasl.mechanism": "GSSAPI"}, {}, "kafka.properties: sasl.mechanism: "),
+        ({"error_cb": "x"}, {}, "error_cb is no property of librdkafka: take it out"),
+        ({"default.topic.config": "x"}, {}, "default.topic.config is no property of librdkafka"),
+        ({"client.rack": "\ud800"}, {}, "client.rack must be text without NUL that UTF-8 can hold"),
+        ({"sasl.password": "cut\0here"}, {}, "sasl.password must be text without NUL"),
+        ({"batch.size": "large"}, {}, "batch.size must be a number of bytes, not 'large'"),
     ],
 )
 def test_properties_that_cannot_work_are_one_line(

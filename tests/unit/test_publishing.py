@@ -92,10 +92,14 @@ class FakeGroup:
 
 
 class Silent:
-    """Says nothing; remembers which offsets were counted as published."""
+    """Says nothing; remembers which offsets were counted as published, and the troubles."""
 
     def __init__(self) -> None:
         self.counted: list[list[int]] = []
+        self.troubles: list[str | None] = []
+
+    def kafka_trouble(self, message: str | None) -> None:
+        self.troubles.append(message)
 
     def published(self, outcomes: Iterable[Outcome], *, records: int) -> None:
         assert records
@@ -113,7 +117,7 @@ class Bench:
         self.ledger.own(IN, start_offset=5, next_offset=10)
         self.sink = FakeSink()
         self.group = FakeGroup(self.sink)
-        observe = Silent()
+        self.observe = observe = Silent()
         self.counted = observe.counted
         self.publisher = Publisher(
             sink=self.sink,
@@ -185,6 +189,31 @@ def test_a_failed_transaction_is_published_again_by_a_new_producer_with_a_new_ch
     assert bench.publish()
     assert bench.sink.sources() == [10]
     assert bench.sink.opened == 2
+
+
+def test_a_trouble_is_over_when_something_is_committed_and_not_when_there_is_a_new_producer() -> None:
+    """With a right missing every new producer is fine and every transaction fails: that is one trouble, told once."""
+    bench = Bench()
+    bench.finish(10)
+    bench.sink.answers = [Failed("no right"), Failed("no right")]
+    assert not bench.publish()
+    bench.now += 1.0
+    bench.publisher.publish_due()
+    assert bench.sink.opened == 2
+    assert bench.observe.troubles == ["no right", "no right"]
+    assert bench.publish()
+    assert bench.observe.troubles == ["no right", "no right", None]
+
+
+def test_a_trouble_is_over_with_a_new_producer_where_nothing_is_left_to_commit() -> None:
+    bench = Bench()
+    bench.finish(10)
+    bench.sink.answers = [Failed("no broker")]
+    assert not bench.publish()
+    bench.ledger.disown(IN, set())
+    bench.now += 1.0
+    bench.publisher.publish_due()
+    assert bench.observe.troubles == ["no broker", None]
 
 
 def test_an_unknown_outcome_that_was_committed_is_settled_by_the_offsets_and_not_published_twice() -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
 
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AclOperation  # type: ignore[attr-defined]  # the stubs do not list it
 
+from stream_scorer.kafka.administering import Administrator
 from stream_scorer.kafka.rights import Right, missing_rights
+from stream_scorer.settings import load_settings
 
 
 class Brokers:
@@ -26,3 +31,27 @@ def test_topics_are_asked_about_and_groups_are_not() -> None:
     brokers: Any = Brokers()
     assert missing_rights(brokers, [write, group]) == [write]
     assert missing_rights(brokers, [group]) == []
+
+
+class Refusing(Brokers):
+    """They let nobody describe anything."""
+
+    def describe_topics(self, topics: Any, **_options: Any) -> dict[str, Future[Any]]:
+        answer: Future[Any] = Future()
+        answer.set_exception(KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)))
+        return dict.fromkeys(topics.topic_names, answer)
+
+
+def test_no_admin_client_outlives_its_question() -> None:
+    """One a second while a right is missing, each with its sockets: none may wait for the collector."""
+    gc.disable()
+    try:
+        brokers: Any = Refusing()
+        write = Right("Write", "topic", "scores")
+        assert missing_rights(brokers, [write]) == [write]
+        admin = Administrator(load_settings(environ={"STREAM_SCORER_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1"}))
+        left = [weakref.ref(brokers), weakref.ref(admin)]
+        del brokers, admin
+        assert [one() for one in left] == [None, None]
+    finally:
+        gc.enable()
