@@ -3,9 +3,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from machines import Machines, machines
 from proxied_kafka import ProxiedKafka
 from scenes import Scene
-from world import Machines, machines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

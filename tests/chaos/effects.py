@@ -22,6 +22,7 @@ EFFECTS: Final[Mapping[str, str]] = MappingProxyType(
         "API: connection reset before the request is taken": "asked again",
         "API: every other request fails with 500": "asked again",
         "API: hangs": "requests end with their deadline and are asked again",
+        "API: hangs after the request was taken": "requests end with their deadline: asked again, counted twice",
         "API: token endpoint down, tokens revoked": _HOLDS,
         "all brokers gone for 120 s": "it holds with what it has, and joins anew",
         "broker: disk full": _COMMITTED,

@@ -28,10 +28,11 @@ if TYPE_CHECKING:
     from stream_scorer.local.simulator import Simulator
 
 MAX_UNCOMMITTED = 1500
+MAX_CONTACTS = 50
 # Small requests and a slow API: at any moment there are requests in flight, finished rows behind unfinished ones, and
 # something to commit.
 SETTINGS = {
-    "STREAM_SCORER_SCORING__MAX_CONTACTS": "50",
+    "STREAM_SCORER_SCORING__MAX_CONTACTS": str(MAX_CONTACTS),
     "STREAM_SCORER_SCORING__MAX_UNCOMMITTED": str(MAX_UNCOMMITTED),
     "STREAM_SCORER_SCORING__LINGER_MS": "20",
     "STREAM_SCORER_SCORING__COMMIT_INTERVAL_MS": "50",
@@ -95,19 +96,21 @@ class Scene:
         simulator: the API.
         folder: for logs.
         code: environment that makes workers run another copy of the package; empty: this one.
+        last: the stage that was played on last.
     """
 
     kafka: ProxiedKafka
     simulator: Simulator
     folder: Path
     code: Mapping[str, str] = field(default_factory=dict)
+    last: ChaosStage | None = None
 
     @contextmanager
     def stage(self, properties: Mapping[str, Any] | None = None, **settings: str) -> Iterator[ChaosStage]:
         """New topics and a new group; workers are killed at its end, and the proxy is as good as new."""
         self.simulator.reset()
         self.simulator.configure(quota=1_000_000, **SLOW_API)
-        stage = ChaosStage(self.kafka.direct, self.simulator, self.folder)
+        stage = self.last = ChaosStage(self.kafka.direct, self.simulator, self.folder)
         stage.changes |= {
             **SETTINGS,
             **self.code,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from world import Machines
+    from machines import Machines
 
 ONLY = os.environ.get("CHAOS_ONLY", "")
 

@@ -10,8 +10,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from books import read_books
 from chaos import Storm
-from judge import verdict
+from judge import verdict, violations
+from planting_topics import Planted, Planter
 from scenarios import lost_end_txn_answer
 from support_arena import contacts
 from support_judge import judge
@@ -42,8 +44,17 @@ def test_three_kills(stage: Stage) -> None:
 
 
 def test_a_lost_end_txn_answer(scene: Scene) -> None:
-    """The broker has committed, and the worker cannot know: only the committed offsets say so."""
-    assert verdict(lost_end_txn_answer(scene)) == ""
+    """The broker has committed, and the worker cannot know: only the committed offsets say so.
+
+    The same topics then get what must not be there: a judge that finds nothing proves nothing.
+    """
+    books = lost_end_txn_answer(scene)
+    assert verdict(books) == ""
+    assert scene.last is not None
+    planted = Planter(scene.last, books).plant()
+    found = violations(read_books(scene.last))
+    assert {Planted(one.kind, one.place) for one in found} == planted
+    assert len(found) == len(planted)
 
 
 def test_the_broker_goes_away_and_comes_back(

@@ -14,7 +14,7 @@ from standing import judged
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from world import Machines
+    from machines import Machines
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(3600)]
 

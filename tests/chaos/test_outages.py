@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from pathlib import Path
     from random import Random
 
+    from machines import Machines
     from mixing import Mixer
-    from world import Machines, World
+    from world import World
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(3600)]
 

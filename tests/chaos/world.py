@@ -1,16 +1,8 @@
-"""Three brokers, an API and a receiver, bad lines to each of them, three scoring workers, a campaign worker, a feeder.
-
-`Machines` outlive a run; a `World` is one run on them.
-"""
+"""One run on the `Machines`: three scoring workers, a campaign worker, a feeder, topics and groups of its own."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
 import threading
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -23,77 +15,20 @@ from scenes import SETTINGS, ChaosStage
 from support_arena import wait_until
 from support_campaign import QUICK as QUICK_CALLBACKS
 from support_worker import QUICK_SETTINGS, WorkerProcess
-from toxiproxy import open_links
 
-from stream_scorer.local.kafka import KafkaConfig
-from stream_scorer.local.kafka_cluster import EmbeddedCluster
-from stream_scorer.local.kafka_members import Listener
 from stream_scorer.local.kafka_process import free_port
-from stream_scorer.local.receiver import Receiver
-from stream_scorer.local.simulator import Simulator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tcp_proxy import Link
+    from machines import Machines
 
 NAMES: Final = ("one", "two", "three")
 WINDOW: Final = 600
+IN_FLIGHT: Final = 4
 LATENCY: Final = {"latency_ms": 150, "latency_jitter_ms": 150}
 _PER_SECOND: Final = 100
 _TIERS: Final = 4
 _SAMPLE_S: Final = 2.0
 _SETTLE_S: Final = 240.0
-# A node of a machine that does other work besides; a minute was too short there.
-_START_S: Final = 240.0
-_CLOCK: Final = Path(__file__).with_name("shifted_clock.c")
-
-
-class Machines:
-    """What outlives a run: the cluster, API and receiver with the lines to them. Made by `machines`.
-
-    Attributes:
-        cluster: three nodes; the third one's data are on a file system of limited size where that can be had.
-        brokers, api, receiver_line: the lines, the brokers' by node id.
-        lines: what makes them, in words.
-        small_disk: the folder of the third node's data, where it is of limited size.
-    """
-
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
-        self.folder = folder
-        self.lines, make_link = stack.enter_context(open_links())
-        inner = {node_id: free_port() for node_id in (1, 2, 3)}
-        self.brokers: dict[int, Link] = {node_id: make_link(port) for node_id, port in inner.items()}
-        listeners = {
-            node_id: (Listener("LINE", port, advertised_port=self.brokers[node_id].port),)
-            for node_id, port in inner.items()
-        }
-        self.small_disk = _mounted(folder / "kafka" / "node-3", stack)
-        config = KafkaConfig(
-            data_dir=folder / "kafka",
-            port=0,
-            properties={"group.min.session.timeout.ms": "1000"},
-            start_timeout_s=_START_S,
-        )
-        self.cluster = stack.enter_context(EmbeddedCluster(config, 3, listeners=listeners))
-        self.simulator = stack.enter_context(Simulator())
-        self.receiver = stack.enter_context(Receiver())
-        self.api = make_link(int(self.simulator.base_url.rsplit(":", 1)[1]))
-        self.receiver_line = make_link(int(self.receiver.base_url.rsplit(":", 1)[1]))
-        self.wrong_clock = _built_clock(folder)
-
-    def heal(self) -> None:
-        """All lines are good, and all nodes run."""
-        for line in (*self.brokers.values(), self.api, self.receiver_line):
-            line.heal()
-        self.cluster.start()
-
-
-@contextmanager
-def machines(folder: Path) -> Iterator[Machines]:
-    """Starts them, and stops them at the end."""
-    with ExitStack() as stack:
-        yield Machines(folder, stack)
 
 
 class World(ChaosStage):
@@ -113,7 +48,7 @@ class World(ChaosStage):
         self.changes |= {
             **SETTINGS,
             "STREAM_SCORER_SCORING__MAX_UNCOMMITTED": str(WINDOW),
-            "STREAM_SCORER_SCORING__MAX_IN_FLIGHT": "4",
+            "STREAM_SCORER_SCORING__MAX_IN_FLIGHT": str(IN_FLIGHT),
             "STREAM_SCORER_KAFKA__BOOTSTRAP_SERVERS": proxied,
             "STREAM_SCORER_GENESYS__BASE_URL": api,
             "STREAM_SCORER_GENESYS__LOGIN_URL": api,
@@ -236,26 +171,3 @@ def resident_mib(worker: WorkerProcess) -> float | None:
         return None
     lines = [line for line in status.splitlines() if line.startswith("VmRSS:")]
     return int(lines[0].split()[1]) / 1024 if lines else None
-
-
-def _mounted(folder: Path, stack: ExitStack) -> Path | None:
-    """A file system of limited size at this folder, where this user may mount one."""
-    folder.mkdir(parents=True)
-    mount = shutil.which("mount")
-    if mount is None or os.geteuid() != 0:
-        return None
-    command = [mount, "-t", "tmpfs", "-o", "size=1g", "stream-scorer-chaos", str(folder)]
-    if subprocess.run(command, check=False, capture_output=True).returncode != 0:
-        return None
-    stack.callback(subprocess.run, ["umount", "--lazy", str(folder)], check=False)
-    return folder
-
-
-def _built_clock(folder: Path) -> Path | None:
-    """The library that makes a process's calendar wrong; None where there is no compiler, or no Linux."""
-    compiler = shutil.which("cc")
-    if compiler is None or sys.platform != "linux":
-        return None
-    library = folder / "shifted_clock.so"
-    command = [compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(_CLOCK), "-ldl"]
-    return library if subprocess.run(command, check=False, capture_output=True).returncode == 0 else None

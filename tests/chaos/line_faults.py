@@ -1,0 +1,88 @@
+"""Faults of what the workers talk to: lines to the brokers, the API and the receiver, their answers, the topics."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewPartitions
+from world import LATENCY
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from faults import Begin, Undo
+    from world import World
+
+_MOST_PARTITIONS: Final = 8
+_HANGS_MS: Final = 60_000
+
+# --- lines
+
+
+def bad_line(which: str, how: str, *arguments: int) -> Begin:
+    """Makes the line to ``brokers``, ``api`` or ``receiver_line`` bad."""
+
+    def begin(world: World, _: Random) -> Undo:
+        found = getattr(world.machines, which)
+        lines = list(found.values()) if isinstance(found, dict) else [found]
+        for line in lines:
+            getattr(line, how)(*arguments)
+        return lambda: [line.heal() for line in lines]
+
+    return begin
+
+
+def resets(which: str) -> Begin:
+    def begin(world: World, _: Random) -> Undo:
+        found = getattr(world.machines, which)
+        for _again in range(5):
+            for line in found.values() if isinstance(found, dict) else [found]:
+                line.reset()
+            time.sleep(0.5)  # so that there is something to reset again
+        return lambda: None
+
+    return begin
+
+
+# --- the API and the receiver
+
+
+def api_does(**words: Any) -> Begin:
+    def begin(world: World, _: Random) -> Undo:
+        world.simulator.add_fault(times=None, **words)
+        return world.simulator.clear_faults
+
+    return begin
+
+
+def hangs_after(world: World, _: Random) -> Undo:
+    """The API scores what it is asked about, counts it, and gives no answer."""
+    world.simulator.configure(latency_ms=_HANGS_MS)
+    return partial(world.simulator.configure, **LATENCY)
+
+
+def no_token(world: World, _: Random) -> Undo:
+    world.simulator.add_fault(path="token", status=503, times=None)
+    world.simulator.revoke_tokens()
+    return world.simulator.clear_faults
+
+
+def receiver_does(**words: Any) -> Begin:
+    def begin(world: World, _: Random) -> Undo:
+        world.machines.receiver.add_fault(times=None, **words)
+        return world.machines.receiver.clear_faults
+
+    return begin
+
+
+def add_partitions(world: World, _: Random) -> Undo:
+    if world.partitions < _MOST_PARTITIONS:
+        world.partitions += 1
+        admin = AdminClient(world._client)
+        for made in admin.create_partitions([NewPartitions(world.topics["features"], world.partitions)]).values():
+            made.result(30)
+        world.feeder.set_partitions(world.partitions)
+    return lambda: None

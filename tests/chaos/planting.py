@@ -1,0 +1,252 @@
+"""Good books, and every kind of violation planted in them: for `test_judge.py`."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from hashlib import sha256
+from typing import Any, Final
+
+from books import PREFIX, Books, Memory, Recovery, Row
+from callback_rules import CALLBACK, RECEIPT
+from support_arena import AUDIT, SCORE, Commit, contact
+from support_campaign import score
+
+CONTACTS: Final = 8
+_PARTITIONS: Final = 2
+
+
+def row(kind: str, offset: int, key: str, value: bytes | None, partition: int = 0, **headers: str) -> Row:
+    given = tuple((PREFIX + name.replace("_", "-"), text.encode()) for name, text in headers.items())
+    return Row(kind, partition, offset, key.encode(), value, given)
+
+
+def audit_event(sequence: int, previous: bytes, contacts: list[dict[str, Any]], **changes: Any) -> dict[str, Any]:
+    said = [entry["outcome"] for entry in contacts]
+    event = {
+        "batch_id": f"batch-{sequence}",
+        "chain_id": "chain",
+        "sequence": sequence,
+        "previous_hash": previous,
+        "hash": b"",
+        "model_id": "m",
+        "model_version": None,
+        "request_contacts": len(contacts),
+        "started_at": 1,
+        "finished_at": 2,
+        "latency_ms": 1.0,
+        "attempts": 1,
+        "api_status": 200,
+        "correlation_id": None,
+        "counts": {
+            "received": len(said),
+            "scored": said.count("SCORED"),
+            "review": said.count("REVIEW"),
+            "rejected": said.count("REJECTED"),
+        },
+        "contacts": contacts,
+        **changes,
+    }
+    return {**event, "hash": sha256(AUDIT.body(event)).digest()}
+
+
+def entry(source: str, contact_id: str, outcome: str) -> dict[str, Any]:
+    numbers: dict[str, Any] = {"score": 0.9, "confidence_lower": 0.4, "confidence_upper": 0.95}
+    if outcome == "REJECTED":
+        numbers = dict.fromkeys(numbers)
+    reasons = ["undecodable"] if outcome == "REJECTED" else []
+    return {
+        **numbers,
+        "source": source,
+        "contact_id": contact_id,
+        "outcome": outcome,
+        "imputed_features": [],
+        "reasons": reasons,
+    }
+
+
+def good_books() -> Books:
+    """Eight good contacts on two partitions, the last one rejected; two audit events; one callback for all seven."""
+    rows: dict[str, list[Row]] = defaultdict(list)
+    rows |= {kind: [] for kind in ("review", "callbacks", "receipts")}
+    events: list[list[dict[str, Any]]] = [[], []]
+    for number in range(CONTACTS):
+        name, partition, offset = f"C{number}", number % _PARTITIONS, number // _PARTITIONS
+        given = contact(name)
+        rows["features"].append(row("features", offset, name, given.value, partition))
+        source, batch, last = rows["features"][-1].place, number // 4, number == CONTACTS - 1
+        kind, value = ("rejected", given.value) if last else ("scores", SCORE.encode(score(name)))
+        rows[kind].append(row(kind, len(rows[kind]), name, value, source=source, batch=f"batch-{batch}"))
+        events[batch].append(entry(source, name, "REJECTED" if last else "SCORED"))
+    previous = b""
+    for sequence, entries in enumerate(events):
+        event = audit_event(sequence, previous, entries)
+        previous = event["hash"]
+        rows["audit"].append(row("audit", sequence, "chain", AUDIT.encode(event)))
+    due = [one.place for one in rows["scores"]]
+    rows["callbacks"].append(row("callbacks", 0, "call", callback("call", due)))
+    rows["receipts"].append(row("receipts", 0, "call", receipt("call", due)))
+    account = {f"C{number}": 1 for number in range(CONTACTS - 1)}
+    commits = {number: Commit(CONTACTS // _PARTITIONS, "start=0") for number in range(_PARTITIONS)}
+    return Books(dict(rows), commits, account, campaign=True)
+
+
+def callback(callback_id: str, sources: list[str]) -> bytes:
+    lists = {"sources": sources, "event_ids": [], "contact_ids": []}
+    times = {"planned_at": 1, "attempts": 0, "not_before": 1}
+    return CALLBACK.encode(
+        {"callback_id": callback_id, "campaign_id": None, "target": "t", "body": b"", **lists, **times}
+    )
+
+
+def receipt(callback_id: str, sources: list[str]) -> bytes:
+    lists = {"sources": sources, "event_ids": [], "contact_ids": []}
+    end = {"outcome": "DELIVERED", "attempts": 1, "http_status": 200, "finished_at": 1, "latency_ms": 1.0}
+    return RECEIPT.encode({"callback_id": callback_id, "campaign_id": None, "target": "t", **lists, **end})
+
+
+def rewrite_audit(books: Books, index: int, **changes: Any) -> None:
+    """Another content under the old hash, or with ``hash`` given, whatever that is."""
+    kept = books.rows["audit"][index]
+    event = {**AUDIT.decode(kept.value), **changes}
+    books.rows["audit"][index] = kept._replace(value=AUDIT.encode(event))
+
+
+def lose(books: Books) -> None:
+    del books.rows["scores"][2]
+
+
+def double(books: Books) -> None:
+    books.rows["scores"].append(books.rows["scores"][2]._replace(offset=99))
+
+
+def show_on_two_topics(books: Books) -> None:
+    books.rows["review"].append(books.rows["scores"][2]._replace(topic="review"))
+
+
+def swap(books: Books) -> None:
+    rows = books.rows["scores"]
+    rows[0], rows[2] = rows[0]._replace(offset=2), rows[2]._replace(offset=0)
+
+
+def show_early(books: Books) -> None:
+    books.commits[0] = Commit(3, "start=0")
+
+
+def leave_work(books: Books) -> None:
+    extra = contact("C-late")
+    books.rows["features"].append(row("features", CONTACTS // _PARTITIONS, "C-late", extra.value))
+
+
+def drop_audit(books: Books) -> None:
+    del books.rows["audit"][1]
+
+
+def drop_first_audit(books: Books) -> None:
+    del books.rows["audit"][0]
+
+
+def double_audit(books: Books) -> None:
+    first = AUDIT.decode(books.rows["audit"][1].value)
+    again = audit_event(2, first["hash"], first["contacts"])
+    books.rows["audit"].append(row("audit", 2, "chain", AUDIT.encode(again)))
+
+
+def forge_audit(books: Books) -> None:
+    rewrite_audit(books, 0, attempts=7)
+
+
+def take_other_key(books: Books) -> None:
+    books.rows["audit"][0] = books.rows["audit"][0]._replace(key=b"other")
+
+
+def cut_link(books: Books) -> None:
+    event = AUDIT.decode(books.rows["audit"][1].value)
+    forged = audit_event(1, b"elsewhere", event["contacts"])
+    books.rows["audit"][1] = books.rows["audit"][1]._replace(value=AUDIT.encode(forged))
+
+
+def change_score(books: Books) -> None:
+    books.rows["scores"][2] = books.rows["scores"][2]._replace(value=SCORE.encode(score("C2", 0.8)))
+
+
+def answer_about_another(books: Books) -> None:
+    books.rows["scores"][2] = books.rows["scores"][2]._replace(value=SCORE.encode(score("C5")))
+
+
+def change_rejected(books: Books) -> None:
+    books.rows["rejected"][0] = books.rows["rejected"][0]._replace(value=b"other")
+
+
+def take_other_batch(books: Books) -> None:
+    kept = books.rows["scores"][2]
+    books.rows["scores"][2] = row("scores", kept.offset, "C2", kept.value, source="features/0/1", batch="batch-9")
+
+
+def hide_source(books: Books) -> None:
+    books.rows["scores"][2] = books.rows["scores"][2]._replace(headers=())
+
+
+def pay_twice(books: Books) -> None:
+    books.account = {**(books.account or {}), "C1": 3, "stranger": 1}
+
+
+def pay_nothing(books: Books) -> None:
+    books.account = {name: times for name, times in (books.account or {}).items() if name != "C1"}
+
+
+def plan_twice(books: Books) -> None:
+    books.rows["callbacks"].append(row("callbacks", 1, "again", callback("again", ["scores/0/2"])))
+
+
+def receive_twice(books: Books) -> None:
+    books.rows["receipts"].append(books.rows["receipts"][0]._replace(offset=1))
+
+
+def lose_receipt(books: Books) -> None:
+    books.rows["receipts"].clear()
+
+
+def receive_undue(books: Books) -> None:
+    books.rows["receipts"].append(row("receipts", 1, "other", receipt("other", ["scores/1/7"])))
+
+
+def recover_late(books: Books) -> None:
+    books.recoveries.append(Recovery("broker killed", 31.0, 30.0))
+
+
+def fail_needlessly(books: Books) -> None:
+    books.needless_failures = 1
+
+
+def grow(books: Books) -> None:
+    books.memory.append(Memory("worker one", tuple(100.0 + 10 * n for n in range(30))))
+
+
+PLANTED: Final = (
+    (lose, "lost", "features/0/1"),
+    (double, "doubled", "scores/0/99"),
+    (show_on_two_topics, "doubled", "review/0/2"),
+    (swap, "reordered", "scores/0/2"),
+    (show_early, "early", "features/0/3"),
+    (leave_work, "stuck", "partition 0"),
+    (drop_audit, "unaudited", "features/0/2"),
+    (drop_first_audit, "chain", "audit/0/1"),
+    (double_audit, "audited twice", "audit/0/2"),
+    (forge_audit, "chain", "audit/0/0"),
+    (take_other_key, "chain", "audit/0/0"),
+    (cut_link, "chain", "audit/0/1"),
+    (change_score, "mismatch", "scores/0/2"),
+    (answer_about_another, "mismatch", "scores/0/2"),
+    (change_rejected, "mismatch", "rejected/0/0"),
+    (take_other_batch, "mismatch", "scores/0/2"),
+    (hide_source, "unreadable", "scores/0/2"),
+    (pay_twice, "overpaid", "the API's account (worst: C1)"),
+    (pay_nothing, "unpaid", "C1"),
+    (plan_twice, "planned twice", "callbacks/0/1"),
+    (receive_twice, "receipt twice", "receipts/0/1"),
+    (lose_receipt, "no receipt", "scores/0/2"),
+    (receive_undue, "receipt undue", "scores/1/7"),
+    (recover_late, "slow", "broker killed"),
+    (fail_needlessly, "failed", "transactions"),
+    (grow, "grew", "worker one"),
+)

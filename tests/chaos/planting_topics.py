@@ -1,0 +1,98 @@
+"""Violations planted on the topics of a run that was good: what a worker would have left there that makes mistakes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from books import PREFIX
+from confluent_kafka import Producer, TopicPartition
+from planting import audit_event, entry
+from support_arena import AUDIT, SCORE, contact
+from support_campaign import score
+
+if TYPE_CHECKING:
+    from books import Books
+    from support_arena import Arena
+
+_PARTITION = 0
+_S = 30.0
+
+
+class Planted(NamedTuple):
+    """What has to be found: the kind of violation, and where it stands."""
+
+    kind: str
+    place: str
+
+
+class Planter:
+    """Adds records to a partition of each topic, and then commits all of the features."""
+
+    def __init__(self, arena: Arena, books: Books) -> None:
+        self._arena = arena
+        self._books = books
+        self._producer = Producer(
+            {"bootstrap.servers": arena.bootstrap_servers, "transactional.id": f"planter-{arena.group_id}"}
+        )
+        self._producer.init_transactions(_S)
+
+    def plant(self) -> set[Planted]:
+        """All of them; what is planted in order stands among it, and must not be found."""
+        old = next(row for row in self._books.rows["scores"] if row.partition == _PARTITION)
+        self._producer.begin_transaction()
+        self._produce("scores", old.key, old.value, list(old.headers))
+        self._producer.abort_transaction(_S)  # nobody who reads read_committed sees it
+        self._producer.begin_transaction()
+        doubled = self._produce("scores", old.key, old.value, list(old.headers))
+        lost, unaudited, first, second, good, unlinked = (
+            self._produce("features", name.encode(), contact(name).value)
+            for name in ("P-lost", "P-unaudited", "P-first", "P-second", "P-good", "P-unlinked")
+        )
+        for name, source in (("P-unaudited", unaudited), ("P-second", second)):
+            self._score(name, source, "batch-0")
+        late = self._score("P-first", first, "batch-0")
+        self._score("P-good", good, "batch-0")
+        self._score("P-unlinked", unlinked, "batch-1")
+        listed = {"P-lost": lost, "P-first": first, "P-second": second, "P-good": good}
+        event = audit_event(0, b"", [entry(source, name, "SCORED") for name, source in listed.items()])
+        self._audit(event)
+        broken = self._audit(audit_event(1, b"of another event", [entry(unlinked, "P-unlinked", "SCORED")]))
+        self._producer.commit_transaction(_S)
+        self._commit()
+        return {
+            Planted("doubled", doubled),
+            Planted("lost", lost),
+            Planted("unaudited", unaudited),
+            Planted("reordered", late),
+            Planted("chain", broken),
+        }
+
+    def _score(self, contact_id: str, source: str, batch_id: str) -> str:
+        headers = [(f"{PREFIX}source", source.encode()), (f"{PREFIX}batch", batch_id.encode())]
+        return self._produce("scores", contact_id.encode(), SCORE.encode(score(contact_id)), headers)
+
+    def _audit(self, event: dict[str, Any]) -> str:
+        return self._produce("audit", event["chain_id"].encode(), AUDIT.encode(event))
+
+    def _produce(self, kind: str, key: bytes | None, value: bytes | None, headers: Any = ()) -> str:
+        """Where it stands then."""
+        places: list[str] = []
+        self._producer.produce(
+            self._arena.topics[kind],
+            value,
+            key,
+            partition=_PARTITION,
+            headers=list(headers),
+            on_delivery=lambda error, message: places.append(
+                str(error) if error else f"{message.topic()}/{message.partition()}/{message.offset()}"
+            ),
+        )
+        assert self._producer.flush(_S) == 0
+        return places[0]
+
+    def _commit(self) -> None:
+        """As the group would: all of the features is done, and it began where it began."""
+        topic, number = self._arena.topics["features"], _PARTITION
+        end, said = self._arena.ends()[number], self._books.commits[number].metadata
+        with self._arena.reader(self._arena.group_id) as reader:
+            reader.commit(offsets=[TopicPartition(topic, number, end, said)], asynchronous=False)

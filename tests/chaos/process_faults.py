@@ -1,0 +1,141 @@
+"""Faults of processes: workers and brokers that are killed, stopped, or have a wrong clock or a full disk."""
+
+from __future__ import annotations
+
+import signal
+from functools import partial
+from typing import TYPE_CHECKING
+
+from confluent_kafka.admin import AdminClient
+from world import NAMES
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from faults import Undo
+    from support_worker import WorkerProcess
+    from world import World
+
+    from stream_scorer.local.kafka import EmbeddedKafka
+
+# --- workers
+
+
+def kill(world: World, draw: Random) -> Undo:
+    name = draw.choice(NAMES)
+    world.named[name].kill()
+    return partial(world.start_named, name)
+
+
+def kill_callbacks(world: World, _: Random) -> Undo:
+    world.named["callbacks"].kill()
+    return partial(world.start_named, "callbacks")
+
+
+def pause(world: World, draw: Random) -> Undo:
+    worker = world.named[draw.choice(NAMES)]
+    worker.pause()
+    return worker.resume
+
+
+def end_during_rebalance(world: World, draw: Random) -> Undo:
+    """A guest comes, and while the group makes room for it another member is told to end."""
+    name = draw.choice(NAMES)
+    guest = world.start(name="guest")
+    world.wait(lambda: guest.said("started"), "the guest to join", needs=guest)
+    world.named[name].send(signal.SIGTERM)
+
+    def undo() -> None:
+        assert world.named[name].exit_code() == 0, world.named[name].log()
+        world.start_named(name)
+        world.wait(lambda: world.named[name].said("started"), "the worker to be back")
+        assert guest.stop() == 0, guest.log()
+
+    return undo
+
+
+def wrong_clock(hours: int, world: World, draw: Random) -> Undo:
+    """A worker is started on a machine whose calendar is wrong."""
+    name, library = draw.choice(NAMES), world.machines.wrong_clock
+    world.stop_named(name)
+    kept = dict(world.changes)
+    world.changes |= {"LD_PRELOAD": str(library), "CLOCK_SHIFT_S": str(3600 * hours)}
+    world.start_named(name)
+    world.changes = kept
+    worker = world.named[name]
+    world.wait(lambda: worker.said("partition assigned"), "the worker to have partitions", needs=worker)
+    if hours > 0:  # more than the brokers allow: it has to hold
+        world.wait(lambda: _says_so(worker), "the worker to say that its clock is wrong", needs=worker)
+
+    def undo() -> None:
+        world.stop_named(name)
+        world.start_named(name)
+
+    return undo
+
+
+def _says_so(worker: WorkerProcess) -> bool:
+    return any("clock is wrong" in said["detail"] for said in worker.said("publishing failed, trying again"))
+
+
+# --- brokers
+
+
+def kill_node(world: World, draw: Random) -> Undo:
+    node = world.machines.cluster.node(draw.choice((1, 2, 3)))
+    node.kill()
+    return lambda: _started(node)
+
+
+def restart_node(world: World, draw: Random) -> Undo:
+    node = world.machines.cluster.node(draw.choice((1, 2, 3)))
+    node.stop()
+    return lambda: _started(node)
+
+
+def pause_node(world: World, draw: Random) -> Undo:
+    node = world.machines.cluster.node(draw.choice((1, 2, 3)))
+    node.pause()
+    return node.resume
+
+
+def roll(world: World, _: Random) -> Undo:
+    for node_id in (1, 2, 3):
+        node = world.machines.cluster.node(node_id)
+        node.stop()
+        node.start()
+    return lambda: None
+
+
+def move_coordinator(world: World, _: Random) -> Undo:
+    """The node that leads the group's own topic is stopped: another one takes group and transactions over."""
+    admin = AdminClient(world._client)
+    [described] = admin.describe_consumer_groups([world.group_id], request_timeout=10).values()
+    node = world.machines.cluster.node(described.result().coordinator.id)
+    node.stop()
+    return lambda: _started(node)
+
+
+def fill_disk(world: World, _: Random) -> Undo:
+    folder = world.machines.small_disk
+    assert folder is not None
+    filler, node = folder / "filler", world.machines.cluster.node(3)
+    with filler.open("wb") as file:
+        try:
+            while True:
+                file.write(b"\0" * 1_048_576)
+                file.flush()
+        except OSError:
+            pass
+
+    def undo() -> None:
+        filler.unlink()
+        if node.status() is not None:
+            node.kill()  # a broker whose only disk has failed ends, or serves nothing until it is started again
+        _started(node)
+
+    return undo
+
+
+def _started(node: EmbeddedKafka) -> None:
+    node.start()
