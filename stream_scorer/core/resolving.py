@@ -26,21 +26,31 @@ _PROMOTIONS: Final = frozenset(
 
 @dataclass(slots=True)
 class _Findings:
-    """What no value survives, and what only some do not: those of a branch or symbol that the reader does not have."""
+    """What no value survives, and what only some do not: those of a branch or symbol that the reader does not have.
+
+    And what is ``wrong``: such values would be read as something else, and nothing would fail when one comes.
+    """
 
     every: list[str] = field(default_factory=list)
     some: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+
+    @property
+    def fits(self) -> bool:
+        """Whether values can be read."""
+        return not self.every and not self.wrong
 
 
 def unreadable(reader: Mapping[str, Any], writer: Mapping[str, Any]) -> list[str]:
-    """Return why no value of the writer can be read; empty: values can, but for branches and symbols not known here."""
-    return _compare(reader, writer).every
+    """Return why no value of the writer may be read; empty: they may, but for branches and symbols not known here."""
+    findings = _compare(reader, writer)
+    return findings.every + findings.wrong
 
 
 def incompatible(reader: Mapping[str, Any], writer: Mapping[str, Any]) -> list[str]:
     """Return why not every value of the writer can be read; empty: the reader is backward compatible with it."""
     findings = _compare(reader, writer)
-    return findings.every + findings.some
+    return findings.every + findings.wrong + findings.some
 
 
 def _compare(reader: Mapping[str, Any], writer: Mapping[str, Any]) -> _Findings:
@@ -63,17 +73,15 @@ class _Comparison:
         if isinstance(writer, list):
             self._union(reader, writer, at)
         elif isinstance(reader, list):
-            if not any(self._fits(branch, writer, at) for branch in reader):
-                self._every(at, f"{_shown(writer)} is in no branch of {_shown(reader)}")
-        elif (kind := _kind(writer)) != _kind(reader):
-            if (kind, _kind(reader)) not in _PROMOTIONS:
-                self._every(at, f"is written as {_shown(writer)} and read as {_shown(reader)}")
+            self._branch(reader, writer, at)
+        elif (kind := _kind(writer)) != _kind(reader) and (kind, _kind(reader)) not in _PROMOTIONS:
+            self._every(at, f"is written as {_shown(writer)} and read as {_shown(reader)}")
         elif kind in _NAMED and not _same_name(reader, writer):
             self._every(at, f"is a {_shown(writer)}, not a {_shown(reader)}")
         elif (written := _logical(writer)) and (read := _logical(reader)) and written != read:
             # The number would be read as it stands: microseconds for milliseconds, say.
-            self._every(at, f"is written as {written} and read as {read}")
-        else:
+            self.found.wrong.append(f"{_place(at)} is written as {written} and read as {read}")
+        elif kind == _kind(reader):
             self._inside(kind, reader, writer, at)
 
     def _inside(self, kind: str, reader: Any, writer: Any, at: str) -> None:
@@ -102,18 +110,34 @@ class _Comparison:
             elif "default" not in one:
                 self._every(place, "is missing and has no default")
 
+    def _branch(self, reader: list[Any], writer: Any, at: str) -> None:
+        """The first branch that fits takes the value."""
+        parts = [self._part(branch, writer, at) for branch in reader]
+        taking = next((part for part in parts if part.fits), None)
+        mistaking = next((part for part in parts if not part.every), None)
+        if taking is not None:
+            self.found.some += taking.some
+        elif mistaking is not None:
+            self.found.wrong += mistaking.wrong
+        else:
+            self._every(at, f"{_shown(writer)} is in no branch of {_shown(reader)}")
+
     def _union(self, reader: Any, writer: list[Any], at: str) -> None:
         """Avro fails where such a value comes, not before; where every branch fails, every value does."""
-        bad = [branch for branch in writer if not self._fits(reader, branch, at)]
-        for branch in bad:
+        parts = [self._part(reader, branch, at) for branch in writer]
+        failing = [branch for branch, part in zip(writer, parts, strict=True) if part.every]
+        for branch in failing:
             text = f"{_place(at)} may be {_shown(branch)}, which {_shown(reader)} cannot take"
-            (self.found.every if len(bad) == len(writer) else self.found.some).append(text)
+            (self.found.every if len(failing) == len(writer) else self.found.some).append(text)
+        for part in parts:
+            if not part.every:
+                self.found.some += part.some
+                self.found.wrong += part.wrong
 
-    def _fits(self, reader: Any, writer: Any, at: str) -> bool:
+    def _part(self, reader: Any, writer: Any, at: str) -> _Findings:
         part = _Comparison(self._read_types, self._written_types)
         part.look(reader, writer, at)
-        self.found.some += part.found.some if not part.found.every else []
-        return not part.found.every
+        return part.found
 
     def _every(self, at: str, text: str) -> None:
         self.found.every.append(f"{_place(at)} {text}")

@@ -98,3 +98,38 @@ def test_some_values_can_be_read(reader: Any, writer: Any, problem: str) -> None
 
 def test_a_symbol_with_a_default_to_fall_back_on_is_no_problem() -> None:
     assert incompatible(record(("x", enum("A", default="A"))), record(("x", enum("A", "B")))) == []
+
+
+MILLIS = {"type": "long", "logicalType": "timestamp-millis"}
+MICROS = {"type": "long", "logicalType": "timestamp-micros"}
+DATE = {"type": "int", "logicalType": "date"}
+
+
+@pytest.mark.parametrize(
+    ("reader", "writer", "unit"),
+    [
+        (MILLIS, MICROS, "timestamp-micros"),
+        (MILLIS, DATE, "date"),
+        (MILLIS, [MILLIS, MICROS], "timestamp-micros"),
+        (MILLIS, ["int", MICROS], "timestamp-micros"),
+        (MILLIS, ["null", MICROS], "timestamp-micros"),
+        (MILLIS, [DATE, MILLIS], "date"),
+        (["null", MILLIS], MICROS, "timestamp-micros"),
+        (["null", MILLIS], ["null", MICROS], "timestamp-micros"),
+        (["null", record(("y", MILLIS), name="I")], ["null", record(("y", MICROS), name="I")], "timestamp-micros"),
+        ({"type": "array", "items": MILLIS}, {"type": "array", "items": ["null", MICROS]}, "timestamp-micros"),
+    ],
+)
+def test_no_value_is_read_as_of_another_unit(reader: Any, writer: Any, unit: str) -> None:
+    """fastavro would read the number as it stands, branch for branch: a date in the year 55,840."""
+    for problems in (unreadable(record(("x", reader)), record(("x", writer))), incompatible(reader, writer)):
+        assert any(one.endswith(f"is written as {unit} and read as timestamp-millis") for one in problems)
+
+
+@pytest.mark.parametrize("writer", ["long", "int", ["long", MILLIS], ["null", "string", MILLIS]])
+def test_a_number_without_a_unit_has_ours(writer: Any) -> None:
+    assert unreadable(record(("x", MILLIS)), record(("x", writer))) == []
+
+
+def test_a_branch_of_another_unit_that_the_reader_has_too_is_taken_by_that() -> None:
+    assert incompatible(record(("x", [MICROS, "null", MILLIS])), record(("x", MILLIS))) == []
