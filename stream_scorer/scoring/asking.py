@@ -253,9 +253,11 @@ class Asker:
             return None
         if self._holding.current is not None:
             return Wait.HOLDING
-        if not is_due:
+        reason = self._quota.reason(now)
+        # A 429's time counts for everybody, so it is no matter of the one request that got it and waits for it too.
+        if not is_due and reason != Wait.RETRY_AFTER:
             return Wait.BACKOFF
-        if (reason := self._quota.reason(now)) is not None:
+        if reason is not None:
             return Wait(reason)
         if self._budget_wait_s(now) > 0:
             return Wait.BUDGET

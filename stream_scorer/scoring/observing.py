@@ -56,7 +56,7 @@ class Observer:
         self._input = NOTHING_READ
         self._beat_at = clock.monotonic()
         self._waits = Waits()
-        self._kept_back_by: Wait | None = None
+        self._explained = False
         self._draining = False
 
     # --- the loop
@@ -67,7 +67,8 @@ class Observer:
 
     def kept_back(self, reason: Wait | None) -> None:
         """Why a request that is due was not sent just now; None: all were."""
-        self._kept_back_by = reason
+        # Until the next look at the input: between two of them a retry may have waited while it looks as if nothing did.
+        self._explained = self._explained or (reason is not None and reason.explains)
         self._waits.see(reason, self._monotonic())
 
     def state(self, *, in_flight: int, uncommitted: int, quota: Quota, hold: Hold | None) -> None:
@@ -90,7 +91,8 @@ class Observer:
 
     def input(self, fronts: Iterable[Front], ends: Mapping[Partition, int]) -> None:
         """How far the input is, about once a second; see `Progress.look`."""
-        explained = self.why_not_ready() is not None or (self._kept_back_by is not None and self._kept_back_by.explains)
+        explained = self._explained or self.why_not_ready() is not None
+        self._explained = False
         self._input = self._progress.look(fronts, ends, self._monotonic(), self._clock.unix_ms(), explained=explained)
         self._metrics.input(self._input)
 

@@ -228,6 +228,19 @@ class TestWaits:
         world.finish()
         assert seconds_by_reason(world) == pytest.approx({Wait.BACKOFF: 25.0}, abs=0.11)
 
+    def test_a_429_holds_everybody_up_though_only_its_own_request_waits(self) -> None:
+        """On a quiet stream there is no other; nothing may go out all the same, and /readyz has to say so."""
+        world = World(scripted(rate_limited(300.0)), max_contacts=1)
+        world.feed(["a"])
+        world.run(60.0)
+        known = world.holding.known
+        assert known is not None
+        assert (known.cause, known.reason) == (Cause.QUOTA, "quota: retry_after")
+        assert known.next_probe_at == pytest.approx(BEGAN + 300.0, abs=1.0)
+        world.finish()
+        assert world.holding.known is None
+        assert seconds_by_reason(world) == pytest.approx({Wait.RETRY_AFTER: 300.0}, abs=0.5)
+
     def test_the_pace_of_early_batches(self) -> None:
         world = World()
         world.feed(["a"])

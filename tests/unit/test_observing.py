@@ -249,6 +249,18 @@ def test_an_event_that_waits_for_no_known_reason_ends_the_life(scene: Scene) -> 
     assert scene.observe.why_not_live(120.0, 300.0) == "the loop has stood still for 121 s"
 
 
+def test_a_reason_between_two_looks_is_one(scene: Scene) -> None:
+    """A retry waits for moments between the batches of a steady stream; the look at the input comes once a second."""
+    for _ in range(400):
+        for wait in (Wait.PACE, Wait.BACKOFF, Wait.PACE, None):
+            scene.observe.kept_back(wait)
+            scene.now += 0.25
+        scene.observe.beat()
+        scene.observe.input([Front(HERE, 7, BEGAN_MS)], {})
+    assert scene.observe.why_not_live(120.0, 300.0) is None
+    assert samples(scene.metrics)["stream_scorer_oldest_event_stalled_seconds"] == 399
+
+
 def test_a_member_without_partitions_is_a_spare_once_the_group_has_said_so(scene: Scene) -> None:
     fresh = Observer(scene.log, scene.metrics, scene.clock)
     assert fresh.why_not_ready() == "starting: no partition assigned yet"

@@ -567,6 +567,15 @@ def test_a_window_too_small_for_the_slots_is_a_warning() -> None:
     assert load_settings(environ={}).warnings == ()
 
 
+def test_a_life_that_is_shorter_than_a_request_is_a_warning() -> None:
+    patient = {"STREAM_SCORER_GENESYS__TIMEOUT_S": "290"}
+    (warning,) = load_settings(environ=patient).warnings
+    assert "admin.max_unexplained_wait_s (300)" in warning
+    assert "305 s" in warning
+    assert load_settings(environ={**patient, "STREAM_SCORER_ADMIN__PORT": "0"}).warnings == (), "nobody asks /livez"
+    assert load_settings(environ={**patient, "STREAM_SCORER_ADMIN__MAX_UNEXPLAINED_WAIT_S": "306"}).warnings == ()
+
+
 def test_settings_are_frozen_and_each_load_has_an_instance_of_its_own() -> None:
     settings = load_settings(environ={})
     with pytest.raises(ValidationError):
