@@ -113,8 +113,8 @@ class Metrics(MessagingMetrics):
             counter.add(0)
         for outcome in ("recovered", "failed"):
             self._probes.add(0, {"outcome": outcome})
-        for reason in _WAITS:
-            self._waited.add(0, {"reason": reason})
+        for wait in _WAITS:
+            self._waited.add(0, {"reason": wait})
         for cause in _CAUSES:
             self.holding_ended(cause)
         for gauge in (self._in_flight, self._uncommitted, self._chain):
