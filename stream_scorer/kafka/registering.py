@@ -98,6 +98,9 @@ def _problems(registry: SchemaRegistry, subject: str, schema: Mapping[str, Any])
     problems = []
     for before in registry.versions(subject):
         place = f"{subject}: not compatible with version {before.version} (id {before.schema_id})"
+        if before.unreadable is not None:
+            problems.append(f"{place}, {before.unreadable}")
+            continue
         try:
             check_schema(before.schema, str(schema["name"]))
         except SettingsError as error:

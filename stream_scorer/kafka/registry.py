@@ -11,7 +11,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
-from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
+from confluent_kafka.schema_registry import RegisteredSchema, Schema, SchemaRegistryClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from stream_scorer.core.avro import UndecodableError
@@ -40,11 +40,12 @@ _MOST_SHOWN: Final = 300
 
 
 class Registered(NamedTuple):
-    """A version of a subject."""
+    """A version of a subject; ``unreadable``: what it is, where it is no schema that anything is read by here."""
 
     schema_id: int
     version: int
     schema: Any
+    unreadable: str | None = None
 
 
 class SchemaRegistry:
@@ -97,9 +98,7 @@ class SchemaRegistry:
             RegistryUnavailable: nobody could say.
             RegistryRefused: we may not ask.
         """
-        found = self._asked(
-            f"subject {subject} cannot be looked up", lambda: self._client.lookup_schema(subject, _text(schema))
-        )
+        found = self._asked(f"subject {subject} cannot be looked up", lambda: self._looked_up(subject, schema))
         if found is not None and found.schema_id is not None:
             return Registered(found.schema_id, found.version or 0, schema)
         return next((one for one in self.versions(subject) if one.schema == schema), None)
@@ -117,12 +116,19 @@ class SchemaRegistry:
         for number in numbers:
             one = self._asked(doing, lambda number=number: self._client.get_version(subject, number))  # type: ignore[misc]
             if one is not None and one.schema_id is not None:
-                try:
-                    schema: Any = _parsed(one.schema, one.schema_id)
-                except UndecodableError as error:
-                    schema = str(error)
-                found.append(Registered(one.schema_id, one.version or number, schema))
+                schema = _judged(one.schema, one.schema_id)
+                unreadable = schema if isinstance(schema, str) else None
+                found.append(Registered(one.schema_id, one.version or number, schema, unreadable))
         return found
+
+    def _looked_up(self, subject: str, schema: Mapping[str, Any]) -> RegisteredSchema | None:
+        """Ask for a schema under a subject. One of another kind there (JSON, Protobuf) is a 422 to some registries."""
+        try:
+            return self._client.lookup_schema(subject, _text(schema))
+        except SchemaRegistryError as error:
+            if error.http_status_code in (_CONFLICT, _UNPROCESSABLE):
+                return None
+            raise
 
     def register(self, subject: str, schema: Mapping[str, Any]) -> Registered:
         """Register a schema under a subject and return its version; where it is one already, that one.
@@ -169,28 +175,30 @@ def _text(schema: Mapping[str, Any]) -> Schema:
 
 
 def _parsed(schema: Schema, schema_id: int) -> dict[str, Any]:
+    judged = _judged(schema, schema_id)
+    if isinstance(judged, str):
+        raise UndecodableError(f"the value was written with schema id {schema_id}, {judged}")
+    return judged
+
+
+def _judged(schema: Schema, schema_id: int) -> dict[str, Any] | str:
+    """The schema, or what it is instead."""
     text, kind = schema.schema_str, schema.schema_type or "AVRO"
-    problem = None
     if not isinstance(text, str) or not isinstance(kind, str):
         raise RegistryUnavailable(f"schema id {schema_id}: the schema registry's answer has no schema")
     if kind != "AVRO":
-        problem = f"a schema of type {kind[:20]}, not Avro"
-    elif schema.references:
-        problem = "which refers to other subjects; such schemas are not read"
-    elif len(text) > _MOST_CHARACTERS:
-        problem = f"of {len(text)} characters, more than the {_MOST_CHARACTERS} allowed"
-    else:
-        try:
-            parsed = json.loads(text)
-        except ValueError:  # no registry takes that for a schema: it is not the schema, but some answer in between
-            raise RegistryUnavailable(f"schema id {schema_id}: the schema registry's answer is no schema") from None
-        except RecursionError:
-            problem = "which is nested too deep"
-        else:
-            if isinstance(parsed, dict):
-                return parsed
-            problem = "which is no record"
-    raise UndecodableError(f"the value was written with schema id {schema_id}, {problem}")
+        return f"a schema of type {kind[:20]}, not Avro"
+    if schema.references:
+        return "which refers to other subjects; such schemas are not read"
+    if len(text) > _MOST_CHARACTERS:
+        return f"of {len(text)} characters, more than the {_MOST_CHARACTERS} allowed"
+    try:
+        parsed = json.loads(text)
+    except ValueError:  # no registry takes that for a schema: it is not the schema, but some answer in between
+        raise RegistryUnavailable(f"schema id {schema_id}: the schema registry's answer is no schema") from None
+    except RecursionError:
+        return "which is nested too deep"
+    return parsed if isinstance(parsed, dict) else "which is no record"
 
 
 def _line(error: Exception) -> str:

@@ -234,6 +234,8 @@ def test_a_schema_that_cannot_read_what_is_there_is_refused(
     fields = [{**one, "type": "long"} if one["name"] == "event_id" else one for one in FEATURES_SCHEMA["fields"]]
     theirs = {**FEATURES_SCHEMA, "fields": fields[:2] + fields[3:]}
     scene.client.register_schema(subject, Schema(json.dumps(theirs), "AVRO"))
+    other = f"{scene.stage.topics['scores']}-value"
+    other_id = scene.client.register_schema(other, Schema('{"type": "object"}', "JSON"))
     for command in ("register", "check"):
         done = scene.command("schemas", command)
         assert done.returncode == 1
@@ -242,7 +244,10 @@ def test_a_schema_that_cannot_read_what_is_there_is_refused(
             "event_id is written as long and read as string",
             "features is missing and has no default",
         ]
-    assert scene.client.get_versions(subject) == [1]
+        # A schema of another kind is a finding as well, and nobody is kept from seeing the others.
+        assert f"{other}: not compatible with version 1 (id {other_id}), a schema of type JSON, not Avro" in done.stderr
+        assert f"{scene.stage.topics['audit']}-value: " in done.stderr + done.stdout
+    assert scene.client.get_versions(subject) == scene.client.get_versions(other) == [1]
     unreachable = scene.command("schemas", "check", STREAM_SCORER_SCHEMA_REGISTRY__URL="http://user:word@127.0.0.1:9")
     assert unreachable.returncode == 1
     assert "schema registry 127.0.0.1:9: " in unreachable.stderr
