@@ -4,7 +4,8 @@
     python healthy.py [PORT]
 
 The port is that of ``stream-scorer run``: STREAM_SCORER_ADMIN__PORT, else 9464. The campaign worker has another one,
-9465. It imports nothing of the package, so that it costs a worker's container next to nothing, every ten seconds.
+9465. Port 0 is none: there is nothing to ask then, and so nothing that could make it unhealthy. It imports nothing of
+the package, so that it costs a worker's container next to nothing, every ten seconds.
 """
 
 from __future__ import annotations
@@ -18,13 +19,21 @@ TIMEOUT_S = 4
 
 def main(arguments: list[str]) -> int:
     """Ask, say what the answer was, and return the exit code."""
-    port = int(arguments[0] if arguments else os.environ.get("STREAM_SCORER_ADMIN__PORT") or 9464)
+    said = arguments[0] if arguments else os.environ.get("STREAM_SCORER_ADMIN__PORT") or "9464"
+    try:
+        port = int(said)
+    except ValueError:
+        sys.stdout.write(f"{said} is no port\n")
+        return 1
+    if port == 0:
+        sys.stdout.write("the admin port is off\n")
+        return 0
     admin = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
     try:
         admin.request("GET", "/readyz")
         answer = admin.getresponse()
         said = answer.read(1000).decode(errors="replace").strip()
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         sys.stdout.write(f"no answer at port {port}: {error}\n")
         return 1
     sys.stdout.write(f"{said}\n")

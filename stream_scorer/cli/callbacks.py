@@ -10,7 +10,7 @@ import typer
 from stream_scorer.campaign_wiring import CampaignService
 from stream_scorer.cli.options import ConfigOption
 from stream_scorer.cli.starting import await_topics
-from stream_scorer.cli.stopping import obey_signals
+from stream_scorer.cli.stopping import end_told, obey_signals
 from stream_scorer.kafka.config import check_properties, property_warnings
 from stream_scorer.kafka.rights import campaign_rights
 from stream_scorer.kafka.start import delivery_start, planning_start, write_start
@@ -39,23 +39,24 @@ def callbacks(
     log = structlog.get_logger("stream_scorer")
     for warning in property_warnings(settings):
         log.warning("setting", detail=warning)
-    target = build_target(settings)
-    topics = settings.topics.campaign(tiers=len(settings.callbacks.retry_delays_s))
-    await_topics(settings, topics, campaign_rights(settings))
-    # All there are: records may wait in the higher tiers although the setting has become shorter.
-    retry_topics = existing_topics(settings, settings.topics.retries())
-    write_start(settings, planning_start(settings), chosen=start is not None)
-    # Without the planner's refusal: only then nothing shows that commits have been lost.
-    delivered = (settings.topics.callbacks, *retry_topics)
-    write_start(settings, delivery_start(settings, delivered), chosen=True)
-    service = CampaignService(settings, target, retry_topics)
-    obey_signals(service.stop, settings.scoring.shutdown_timeout_s)
-    log.info(
-        "started",
-        group_id=settings.callbacks_group_id,
-        instance_id=settings.kafka.instance_id,
-        target=target.name,
-        threshold=settings.callbacks.threshold,
-    )
-    service.run()
+    with end_told(log):
+        target = build_target(settings)
+        topics = settings.topics.campaign(tiers=len(settings.callbacks.retry_delays_s))
+        await_topics(settings, topics, campaign_rights(settings))
+        # All there are: records may wait in the higher tiers although the setting has become shorter.
+        retry_topics = existing_topics(settings, settings.topics.retries())
+        write_start(settings, planning_start(settings), chosen=start is not None)
+        # Without the planner's refusal: only then nothing shows that commits have been lost.
+        delivered = (settings.topics.callbacks, *retry_topics)
+        write_start(settings, delivery_start(settings, delivered), chosen=True)
+        service = CampaignService(settings, target, retry_topics)
+        obey_signals(service.stop, settings.scoring.shutdown_timeout_s)
+        log.info(
+            "started",
+            group_id=settings.callbacks_group_id,
+            instance_id=settings.kafka.instance_id,
+            target=target.name,
+            threshold=settings.callbacks.threshold,
+        )
+        service.run()
     log.info("stopped")

@@ -11,7 +11,7 @@ import typer
 from stream_scorer.cli.config import all_warnings
 from stream_scorer.cli.options import ConfigOption
 from stream_scorer.cli.starting import await_topics
-from stream_scorer.cli.stopping import obey_signals
+from stream_scorer.cli.stopping import end_told, obey_signals
 from stream_scorer.kafka.config import check_properties
 from stream_scorer.kafka.rights import scoring_rights
 from stream_scorer.kafka.start import scoring_start, write_start
@@ -40,14 +40,15 @@ def run(
     log = structlog.get_logger("stream_scorer")
     for warning in all_warnings(settings):
         log.warning("setting", detail=warning)
-    await_topics(settings, settings.topics.scoring, scoring_rights(settings))
-    write_start(settings, scoring_start(settings), chosen=start is not None)
-    service = ScoringService(settings)
-    obey_signals(service.stop, settings.scoring.shutdown_timeout_s)
-    log.info("started", group_id=settings.kafka.group_id, instance_id=settings.kafka.instance_id)
-    # The contacts that wait are many, live for seconds and form no cycles: with Python's thresholds the collector walks
-    # them again and again, which took a third of the loop's time (docs/benchmarks.md).
-    gc.freeze()
-    gc.set_threshold(10_000, 20, 50)
-    service.run()
+    with end_told(log):
+        await_topics(settings, settings.topics.scoring, scoring_rights(settings))
+        write_start(settings, scoring_start(settings), chosen=start is not None)
+        service = ScoringService(settings)
+        obey_signals(service.stop, settings.scoring.shutdown_timeout_s)
+        log.info("started", group_id=settings.kafka.group_id, instance_id=settings.kafka.instance_id)
+        # The contacts that wait are many, live for seconds and form no cycles: with Python's thresholds the collector
+        # walks them again and again, which took a third of the loop's time (docs/benchmarks.md).
+        gc.freeze()
+        gc.set_threshold(10_000, 20, 50)
+        service.run()
     log.info("stopped")

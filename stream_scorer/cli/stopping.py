@@ -6,12 +6,34 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
-from typing import Final
+from typing import Any, Final, Protocol
+
+from stream_scorer.errors import StreamScorerError
 
 # Over scoring.shutdown_timeout_s: leaving the group and closing connections has to fit in here.
 _CLOSING_S: Final = 4.0
+
+
+class Log(Protocol):
+    """A structlog logger, as far as it is used here."""
+
+    def error(self, event: str, **fields: Any) -> Any:
+        """It does not go on."""
+
+
+@contextmanager
+def end_told(log: Log) -> Iterator[None]:
+    """Have an error that ends the service be a log line too: where lines are collected, nobody reads plain text."""
+    try:
+        yield
+    except Exception as error:
+        known = isinstance(error, StreamScorerError)
+        said = str(error) if known else f"unexpected {type(error).__name__}: {error}"
+        log.error("stopped", detail=said)  # noqa: TRY400 - one line; --debug shows the traceback
+        raise
 
 
 def obey_signals(stop: Callable[[], None], drain_s: float) -> None:

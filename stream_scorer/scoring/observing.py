@@ -67,7 +67,7 @@ class Observer:
 
     def kept_back(self, reason: Wait | None) -> None:
         """Why a request that is due was not sent just now; None: all were."""
-        # Until the next look at the input: between two of them a retry may have waited while it looks as if nothing did.
+        # Until the next look at the input: between two of them a retry may have waited, and nothing at the second one.
         self._explained = self._explained or (reason is not None and reason.explains)
         self._waits.see(reason, self._monotonic())
 

@@ -38,13 +38,15 @@ def configure_logging(*, level: str = "info", form: str = "auto", stream: TextIO
         redact,
     ]
     # Plain tracebacks in both: structured and rich ones print local variables, and with them secrets.
+    # A foreign message may quote what it was sent: one line stays one line, and tells the terminal nothing else.
     last: list[Processor] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
         if as_json
         else [
+            _printable,
             structlog.dev.ConsoleRenderer(
                 colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback, pad_event_to=0
-            )
+            ),
         ]
     )
     handler = logging.StreamHandler(stream)
@@ -69,6 +71,14 @@ def configure_logging(*, level: str = "info", form: str = "auto", stream: TextIO
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,
     )
+
+
+def _printable(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Escape what is not printable in the event itself, as the renderer does with the fields."""
+    said = event.get("event")
+    if isinstance(said, str) and not said.isprintable():
+        event["event"] = repr(said)[1:-1]
+    return event
 
 
 def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import tomllib
 from typing import TYPE_CHECKING
 
 import pytest
+import structlog
 import typer
 
 from stream_scorer import __version__, cli
@@ -109,6 +111,40 @@ def test_an_error_of_ours_is_its_line_and_its_exit_code(
     failing(error, monkeypatch)
     assert main(["topics", "create"]) == code
     assert capsys.readouterr().err == f"stream-scorer: {error}\n"
+
+
+@pytest.mark.parametrize("command", ["run", "callbacks"])
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (BrokerUnavailable("no answer from Kafka"), "no answer from Kafka"),
+        (ZeroDivisionError("division by zero"), "unexpected ZeroDivisionError: division by zero"),
+    ],
+)
+@pytest.mark.usefixtures("_complete")
+def test_what_ends_a_service_is_a_log_line_and_the_last_line(
+    command: str,
+    error: Exception,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def await_topics(*_: object) -> None:
+        raise error
+
+    monkeypatch.setenv("STREAM_SCORER_CALLBACKS__TARGET", "log")
+    monkeypatch.setattr(importlib.import_module(f"stream_scorer.cli.{command}"), "await_topics", await_topics)
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    try:
+        assert main([command]) == 1
+    finally:
+        structlog.reset_defaults()
+        root.setLevel(logging.WARNING)
+    *_, line, last = capsys.readouterr().err.splitlines()
+    told = json.loads(line)
+    assert (told["event"], told["level"], told["detail"]) == ("stopped", "error", said)
+    assert last.startswith(f"stream-scorer: {said}")
 
 
 def test_a_bug_is_one_line_and_debug_shows_where(

@@ -200,6 +200,8 @@ def test_the_health_check_asks_the_workers_port() -> None:
     code, text = check(port)
     assert code == 1
     assert f"no answer at port {port}" in text
+    assert check(STREAM_SCORER_ADMIN__PORT="0") == (0, "the admin port is off"), "else it is unhealthy for ever"
+    assert check(STREAM_SCORER_ADMIN__PORT="off") == (1, "off is no port")
 
 
 # --- Kubernetes

@@ -83,6 +83,18 @@ def test_secrets_are_hidden_at_any_depth(logs: io.StringIO, as_json: bool) -> No
 
 
 @pytest.mark.parametrize("as_json", [True, False])
+def test_a_record_is_one_line_whatever_is_in_it(logs: io.StringIO, as_json: bool) -> None:
+    configure_logging(form="json" if as_json else "text", stream=logs)
+    evil = "a\n2030-01-31T06:00:00Z [info ] stopped\r\x1b[2J\x85\u2028b"
+    structlog.get_logger("ours").info("callbacks not taken", campaign_id=evil)
+    logging.getLogger("theirs").warning("connection to %s failed", evil)
+    first, second = logs.getvalue().splitlines()
+    assert "stopped" in first
+    assert "stopped" in second
+    assert logs.getvalue().replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize("as_json", [True, False])
 def test_a_traceback_shows_no_local_variables(logs: io.StringIO, as_json: bool) -> None:
     configure_logging(form="json" if as_json else "text", stream=logs)
     password = "s3" + "cr3t"
