@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # How long one look may take, doubled from look to look: short at first, since an error is told of between two looks
 # only; long in the end, since an answer over a slow line comes too late for every short one.
 _FIRST_LOOK_S: Final = 0.5
+_PAUSE_S: Final = 0.25
 # The brokers' answer to the handshake: waiting does not change it.
 _NOT_LET_IN: Final = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL})  # noqa: SLF001 - their public names
 # A broken handshake that the client takes for a broken line.
@@ -84,17 +85,31 @@ class Administrator:
                 listed = self.client.list_topics(timeout=max(0.1, min(look_s, left_s))).topics
             except KafkaException as error:
                 self.client.poll(0)
-                if self._heard.is_hopeless() or left_s <= look_s:
+                still_left_s = give_up_at - time.monotonic()
+                if self._heard.is_hopeless() or still_left_s <= 0:
                     raise self._why(error, timeout_s) from None
             else:
                 return {name: topic for name, topic in listed.items() if topic.error is None}
-            look_s *= 2
+            if left_s - still_left_s < look_s / 2:
+                # Whoever hangs up at once (a load balancer with nobody behind it) has not been given time.
+                time.sleep(min(_PAUSE_S, still_left_s))
+            else:
+                look_s *= 2
 
     def _why(self, error: KafkaException, timeout_s: float) -> StreamScorerError:
         trouble = self._heard.trouble
         if trouble is not None and trouble.code() in _NOT_LET_IN:
             return translate(trouble, f"not let in by Kafka at {self._servers}")
-        plain = str(self.properties.get("security.protocol", "plaintext")).lower() == "plaintext"
-        hint = " (if its port speaks TLS, set security.protocol in kafka.properties)" if plain else ""
-        doing = f"no answer from Kafka at {self._servers} within {timeout_s:g} s{hint}"
+        doing = f"no answer from Kafka at {self._servers} within {timeout_s:g} s{self._hint()}"
         return translate(trouble or error, doing)
+
+    def _hint(self) -> str:
+        """What looks like a broker that does not answer, by the way in which it is asked."""
+        protocol = str(self.properties.get("security.protocol", "plaintext")).lower()
+        if protocol.endswith("plaintext"):
+            return " (if its port speaks TLS, set security.protocol in kafka.properties)"
+        if protocol == "ssl":
+            return " (if its port asks for a user, set security.protocol in kafka.properties to SASL_SSL)"
+        if "sasl.oauthbearer.token.endpoint.url" in self.properties:
+            return " (or the login service of sasl.oauthbearer.token.endpoint.url gives no token)"
+        return ""

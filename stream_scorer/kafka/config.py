@@ -13,6 +13,7 @@ from confluent_kafka import Consumer, Producer
 
 from stream_scorer.errors import SettingsError
 from stream_scorer.kafka.clients import made
+from stream_scorer.kafka.judging import check_tokens, check_value, unsafe_properties
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,7 +39,8 @@ _READING: Final[Mapping[str, Any]] = MappingProxyType(
         "isolation.level": "read_committed",
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
-        "enable.partition.eof": False,
+        # Says that all there is was read, though transactions' markers and aborted records stand behind it.
+        "enable.partition.eof": True,
         # Never `earliest`: where the log no longer holds the committed offset, everything would be bought again.
         "auto.offset.reset": "error",
         "allow.auto.create.topics": False,
@@ -92,13 +94,6 @@ _ALIASES: Final[Mapping[str, str]] = MappingProxyType(
 )
 _OURS: Final = frozenset(
     {"bootstrap.servers", "group.id", "transactional.id", "isolation.level", "auto.offset.reset", "acks"}
-)
-# Not librdkafka's but its Python client's, whose values are no texts.
-_CODE: Final = frozenset(
-    {
-        *("default.topic.config", "error_cb", "logger", "oauth_cb", "on_commit", "on_delivery"),
-        *("stats_cb", "throttle_cb"),
-    }
 )
 # What is computed with here; librdkafka takes a number as a text as well.
 _COMPUTED: Final = ("batch.size", "delivery.timeout.ms", "socket.timeout.ms", "transaction.timeout.ms")
@@ -161,7 +156,7 @@ def reader_config(settings: Settings, group_id: str, *, logger: logging.Logger |
 
     ``group_id`` is required by the client, and is the group whose commits `Consumer.committed` reads.
     """
-    ours = {**_CONNECTION, **_READING, "enable.partition.eof": True, "group.id": group_id}
+    ours = {**_CONNECTION, **_READING, "group.id": group_id}
     return _merged(settings, ours, not_for_this={**_WRITING, **_MEMBERSHIP}, logger=logger)
 
 
@@ -171,12 +166,13 @@ def admin_config(settings: Settings, *, logger: logging.Logger | None = None) ->
 
 
 def property_warnings(settings: Settings) -> tuple[str, ...]:
-    """Return one line for each of the operator's properties that is not used, since ours wins."""
-    return tuple(
+    """Return one line for each of the operator's properties that is not used, since ours wins, or that is unsafe."""
+    unused = [
         f"kafka.properties: {name} is not used, stream-scorer sets it itself"
         for name in settings.kafka.properties
         if _is_ours(_ALIASES.get(name, name))
-    )
+    ]
+    return (*unused, *unsafe_properties(settings.kafka.properties))
 
 
 def silent_logger() -> logging.Logger:
@@ -207,21 +203,14 @@ def _merged(
     config = {"bootstrap.servers": settings.kafka.bootstrap_servers, **ours}
     for given, value in settings.kafka.properties.items():
         name = _ALIASES.get(given, given)
-        _check_value(given, value)
+        check_value(given, value)
         # A property of the other client would only make this one warn at every start.
         if not _is_ours(name) and (name in ours or name not in not_for_this):
             config[name] = value
+    check_tokens(config)
     if logger is not None:
         config["logger"] = logger
     return config
-
-
-def _check_value(name: str, value: object) -> None:
-    """Refuse what the client could not even refuse."""
-    if name in _CODE:
-        raise SettingsError(f"kafka.properties: {name} is no property of librdkafka: take it out")
-    if isinstance(value, str) and ("\0" in value or value != value.encode("utf-8", "replace").decode()):
-        raise SettingsError(f"kafka.properties: {name} must be text without NUL that UTF-8 can hold")
 
 
 def _is_ours(name: str) -> bool:

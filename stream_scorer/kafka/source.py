@@ -15,7 +15,6 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from stream_scorer.core.events import Partition, SourceRecord
 from stream_scorer.errors import BrokerRefused, BrokerUnavailable
 from stream_scorer.kafka.clients import made
-from stream_scorer.kafka.errors import translate
 from stream_scorer.kafka.rights import Right, refusal
 
 if TYPE_CHECKING:
@@ -84,6 +83,9 @@ class Source:
         self._owner: Owner | None = None
         self._paused = False
         self._held_back: set[Partition] = set()
+        # Behind the last record that was delivered, and where the client said that there is nothing more.
+        self._read_to: dict[tuple[str, int], int] = {}
+        self._nothing_from: dict[tuple[str, int], int] = {}
 
     def subscribe(self, owner: Owner) -> None:
         """Joins the group; ``owner`` is told of every assignment, revocation and loss."""
@@ -103,7 +105,11 @@ class Source:
         for message in self._consumer.consume(max_records, wait_s):
             error = message.error()
             if error is None:
-                records.append(_record(message))
+                record = _record(message)
+                self._read_to[record.topic, record.partition] = record.next_offset
+                records.append(record)
+            elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its only name
+                self._nothing_from[message.topic(), message.partition()] = message.offset()
             else:
                 self._on_error(error, message)
         return records
@@ -139,6 +145,7 @@ class Source:
             self._consumer.seek(TopicPartition(*partition, offset))
         except KafkaException:
             return False
+        self._begin_at(partition, offset)
         self._held_back.discard(partition)
         if not self._paused:
             self._consumer.resume([TopicPartition(*partition)])
@@ -165,14 +172,17 @@ class Source:
         try:
             answers = self._consumer.committed(wanted, _CALL_S)
         except KafkaException as error:
-            raise BrokerUnavailable(str(translate(error, _COMMITTED))) from error
+            raise BrokerUnavailable(self._why_refused(error.args[0])) from error
         for answer in answers:
             if answer.error is not None:
-                raise BrokerUnavailable(str(translate(answer.error, _COMMITTED)))
+                raise BrokerUnavailable(self._why_refused(answer.error))
         return {Partition(a.topic, a.partition): a.offset for a in answers if a.offset >= 0}
 
     def ends(self, partitions: Iterable[Partition]) -> Mapping[Partition, int]:
-        """The offset behind the last record, as the latest fetch told it; a partition not fetched yet is left out."""
+        """The offset behind the last record, as the latest fetch told it; a partition not fetched yet is left out.
+
+        Markers of transactions, and records that were aborted, are none: nobody gets them, and they wait for nobody.
+        """
         found = {}
         for partition in partitions:
             try:  # from the client's memory: it asks nobody
@@ -180,8 +190,14 @@ class Source:
             except KafkaException:
                 continue
             if end >= 0:
-                found[partition] = end
+                was_all = self._nothing_from.get(partition, -1) >= end
+                found[partition] = self._read_to.get(partition, end) if was_all else end
         return found
+
+    def _begin_at(self, partition: Partition, offset: int) -> None:
+        """Reading goes on there, whatever was read before."""
+        self._read_to[partition] = offset
+        self._nothing_from.pop(partition, None)
 
     def close(self) -> None:
         """Leaves the group. The owner is told as for any revocation."""
@@ -208,6 +224,7 @@ class Source:
         (consumer.pause if self._paused else consumer.resume)([TopicPartition(*partition) for partition in starts])
         self._held_back.difference_update(starts)
         for partition, (start_offset, next_offset) in starts.items():
+            self._begin_at(partition, next_offset)
             self._told().owned(partition, start_offset=start_offset, next_offset=next_offset)
         self._told().settled()
 
@@ -249,6 +266,9 @@ class Source:
             raise BrokerRefused(_gone(committed, low, high))
         start = start_of(committed.metadata)
         return committed.offset if start is None else start, committed.offset
+
+    def _why_refused(self, error: KafkaError) -> str:
+        return str(refusal(error, _COMMITTED, self._properties, self._right(error, None)))
 
     def _right(self, error: KafkaError, topic: str | None) -> Right:
         """What is missing, where the error is a denial."""

@@ -50,6 +50,9 @@ def make_sink(
     def why_denied(error: KafkaError) -> str | None:
         if error.code() == KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
             return denial(config, [Right("Write", "transactional id", transactional_id)])
+        if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+            group_id = transactional_id.removesuffix(f"-{settings.kafka.instance_id}")
+            return denial(config, [Right("Read", "group", group_id)])
         with suppress(SettingsError):
             return denied_line(settings, rights)
         return None

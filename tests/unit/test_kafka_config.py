@@ -101,6 +101,22 @@ def test_ours_win_where_exactly_once_hangs_on_them_and_say_so(name: str, value: 
     assert property_warnings(changed) == (f"kafka.properties: {name} is not used, stream-scorer sets it itself",)
 
 
+@pytest.mark.parametrize(
+    ("properties", "part"),
+    [
+        ({"ssl.endpoint.identification.algorithm": "none"}, "can pass for a broker"),
+        ({"security.protocol": "sasl_plaintext", "sasl.mechanism": "PLAIN"}, "shows the password or token itself"),
+    ],
+)
+def test_what_lets_others_on_the_network_in_is_warned_of(properties: dict[str, Any], part: str) -> None:
+    [warning] = property_warnings(settings_with(properties))
+    assert part in warning
+    assert (
+        property_warnings(settings_with({"security.protocol": "sasl_plaintext", "sasl.mechanism": "SCRAM-SHA-512"}))
+        == ()
+    )
+
+
 def test_other_properties_reach_the_clients_they_are_for() -> None:
     settings = settings_with({"sasl.username": "u", "fetch.wait.max.ms": 7, "linger.ms": 9, "client.id": "mine"})
     consumer, producer, admin = consumer_config(settings), producer_config(settings, "id"), admin_config(settings)
@@ -154,6 +170,7 @@ def test_a_property_has_one_name() -> None:
             r"ssl.crl.location: cannot read /no\nfile: No",
         ),
         ({"security.protocol": "sasl_ssl", "sasl.mechanism": "GSSAPI"}, {}, "kafka.properties: sasl.mechanism: "),
+        ({"sasl.mechanism": "OAUTHBEARER"}, {}, "OAUTHBEARER needs sasl.oauthbearer.method oidc"),
         ({"error_cb": "x"}, {}, "error_cb is no property of librdkafka: take it out"),
         ({"default.topic.config": "x"}, {}, "default.topic.config is no property of librdkafka"),
         ({"client.rack": "\ud800"}, {}, "client.rack must be text without NUL that UTF-8 can hold"),

@@ -6,9 +6,10 @@ import logging
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
 
-from stream_scorer.errors import BrokerRefused
+from stream_scorer.core.events import Partition
+from stream_scorer.errors import BrokerRefused, BrokerUnavailable
 from stream_scorer.kafka import source as module
 from stream_scorer.kafka.source import Source
 
@@ -25,6 +26,9 @@ class Reported:
 
     def partition(self) -> int:
         return 0
+
+    def offset(self) -> int:
+        return 7
 
 
 def source_that_reads(code: int, monkeypatch: pytest.MonkeyPatch) -> Source:
@@ -63,9 +67,30 @@ def test_a_right_that_is_missing_is_named(name: str, right: str, monkeypatch: py
         source_that_reads(getattr(KafkaError, name), monkeypatch).read(1, 0.0)
 
 
+def test_that_there_is_nothing_more_is_no_trouble(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert source_that_reads(KafkaError._PARTITION_EOF, monkeypatch).read(1, 0.0) == []
+    assert caplog.records == []
+
+
 @pytest.mark.parametrize("name", ["GROUP_MAX_SIZE_REACHED", "REBALANCE_IN_PROGRESS", "UNKNOWN_MEMBER_ID"])
 def test_whatever_else_the_group_says_is_said(
     name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert source_that_reads(getattr(KafkaError, name), monkeypatch).read(1, 0.0) == []
     assert [record.getMessage() for record in caplog.records] == ["group g: JoinGroup failed: no"]
+
+
+def test_a_commit_that_may_not_be_read_says_who_lacks_which_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    class FakeConsumer:
+        def __init__(self, _config: dict[str, Any]) -> None: ...
+
+        def committed(self, *_: Any) -> None:
+            raise KafkaException(KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED, "no"))
+
+    monkeypatch.setattr(module, "Consumer", FakeConsumer)
+    config = {"group.id": "g", "security.protocol": "sasl_ssl", "sasl.username": "scorer"}
+    source = Source(config, ["features"], wait=lambda _: True)
+    with pytest.raises(BrokerUnavailable, match="denies User:scorer: Read on group g;"):
+        source.committed([Partition("features", 0)])

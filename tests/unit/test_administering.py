@@ -1,0 +1,58 @@
+"""How long brokers have time, and what is guessed where none answers."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from stream_scorer.errors import BrokerUnavailable
+from stream_scorer.kafka.administering import Administrator
+from stream_scorer.settings import load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextmanager
+def hanging_up() -> Iterator[str]:
+    """The address of somebody who takes every connection and ends it at once, as a load balancer without brokers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            while True:
+                try:
+                    server.accept()[0].close()
+                except OSError:
+                    return
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def administrator(servers: str, properties: dict[str, Any]) -> Administrator:
+    environ = {
+        "STREAM_SCORER_KAFKA__BOOTSTRAP_SERVERS": servers,
+        "STREAM_SCORER_KAFKA__PROPERTIES": json.dumps(properties),
+    }
+    return Administrator(load_settings(environ=environ))
+
+
+def test_who_hangs_up_at_once_is_given_the_whole_time_all_the_same() -> None:
+    began = time.monotonic()
+    with hanging_up() as servers, pytest.raises(BrokerUnavailable, match=r"within 1 s \(if its port speaks TLS"):
+        administrator(servers, {}).topics(1.0)
+    assert time.monotonic() - began >= 1.0
+
+
+def test_the_line_says_what_else_it_may_be() -> None:
+    with hanging_up() as servers, pytest.raises(BrokerUnavailable, match="if its port asks for a user, set security"):
+        administrator(servers, {"security.protocol": "ssl"}).topics(0.3)
