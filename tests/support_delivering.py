@@ -112,7 +112,7 @@ class World:
         self.committed: dict[Partition, int] = {}
         self.attempts: list[Attempt] = []
         self.allowance: int | None = None
-        self.endings: list[str] = []  # how the next transactions end: ok, lost (nothing happened), unknown (it did)
+        self.endings: list[str] = []  # how the next transactions end: ok, lost or stale (nothing happened), unknown
         self.lines: list[tuple[str, dict[str, Any]]] = []
 
     @property
@@ -257,7 +257,7 @@ class FakeSink:
         assert group == "generation"
         self.progress += 1
         ending = self._world.endings.pop(0) if self._world.endings else "ok"
-        if ending != "lost":
+        if ending not in ("lost", "stale"):
             for record in records:
                 self._world.write(record.topic, record.key, record.value, record.headers)
             for place in offsets:
@@ -267,7 +267,7 @@ class FakeSink:
         if ending == "ok":
             return Committed()
         self.is_open = False
-        return Failed(ending)
+        return Failed(ending, stale=ending == "stale")
 
 
 class FakePool:

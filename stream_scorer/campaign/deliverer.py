@@ -227,6 +227,7 @@ class Deliverer:
     def revoking(self, partitions: list[Partition]) -> None:
         """Waits up to ``revoke_wait_s`` for requests of these partitions and commits, so that none is repeated."""
         deadline = min(self._clock.monotonic() + self._revoke_wait_s, self._deadline)
+        self._receipts.regrouped()  # the rebalance that takes them has often ended a transaction that was under way
         while self._sender.is_sending(partitions) and self._clock.monotonic() < deadline:
             self._sender.collect(_BUSY_WAIT_S)
         self._write_all(deadline)

@@ -64,6 +64,10 @@ class Receipts:
         """Whether the group has moved on without us: what we hold, somebody else does."""
         return self._committer.is_stale
 
+    def regrouped(self) -> None:
+        """Says that the group has just told us something: what it refused to an older generation it may take now."""
+        self._committer.regrouped()
+
     def open(self) -> bool:
         """Makes sure of a usable producer session. Returns whether it is there."""
         return self._committer.ready()

@@ -168,6 +168,12 @@ class Committer(Generic[OutcomeT]):
             self._on_failure(publication)
         return publication
 
+    def regrouped(self) -> None:
+        """Says that the group has just told us something: what it refused to an older generation it may take now."""
+        if self.is_stale:
+            self.is_stale = False
+            self._retry_at = 0.0
+
     def hold(self, message: str) -> None:
         """Says why nothing can be published for now; ``may_try`` says when to look again."""
         self.trouble = message

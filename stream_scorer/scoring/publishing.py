@@ -110,6 +110,10 @@ class Publisher:
             return True
         return self._transact(heads)
 
+    def regrouped(self) -> None:
+        """Says that the group has just told us something: what it refused to an older generation it may take now."""
+        self._committer.regrouped()
+
     def open(self) -> bool:
         """Makes sure of a usable producer session before there is anything to publish. Returns whether it is there."""
         return self._committer.ready()

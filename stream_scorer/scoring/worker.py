@@ -101,8 +101,8 @@ class Worker:
         self._source.subscribe(self)
         try:
             while not self._stopping.is_set() and self._asker.stop_reason is None:
-                self._notice_gap()
                 self._take_in()
+                self._notice_gap()
                 if not self._is_doubtful:
                     self._asker.send()
                 self._asker.look()
@@ -224,6 +224,7 @@ class Worker:
     def revoking(self, partitions: list[Partition]) -> None:
         """Waits up to ``revoke_wait_s`` for answers about these partitions and commits, so none is bought again."""
         deadline = min(self._clock.monotonic() + self._revoke_wait_s, self._deadline)
+        self._publisher.regrouped()  # the rebalance that takes them has often ended a transaction that was under way
         wanted = set(partitions)
         while self._clock.monotonic() < deadline and (
             self._asker.has_in_flight(wanted) or self._is_worth_waiting(deadline, partitions)

@@ -129,6 +129,36 @@ def rebalanced_under_a_slow_api(scene: Scene) -> Books:
         return stage.close()
 
 
+def rebalanced_within_a_transaction(scene: Scene) -> Books:
+    """A second worker joins while the first one's offsets are on their way: the broker refuses the old generation.
+
+    What that transaction held is finished and paid for. It has to be committed before the partitions are handed over.
+    """
+    with scene.stage() as stage:
+        worker = scene.begin(stage, 1000)
+        stage.wait_done(needs=worker)
+        proxy = scene.kafka.proxy
+        joins = proxy.plan(Step(Api.JOIN_GROUP, Act.HOLD))
+        guest = stage.start(name="guest")
+        seen(stage, joins, "the guest at the door")
+        offsets = proxy.plan(Step(Api.TXN_OFFSET_COMMIT, Act.HOLD))
+        stage.produce(contacts(400, stage.partitions, prefix="D"))  # so few that some of every partition are finished
+        seen(stage, offsets, "the offsets")
+        synced = proxy.plan(Step(Api.SYNC_GROUP, Act.NOTE_ANSWER, times=2))
+        joins.end()
+        seen(stage, synced, "a new generation of both", times=2)
+        offsets.end()
+        stage.wait(partial(_was_refused, worker), "the broker to refuse the old generation", needs=worker)
+        stage.wait(partial(guest.said, "partition assigned"), "the guest to have work", needs=guest)
+        stage.produce(contacts(1000, stage.partitions, prefix="L"))
+        stage.recover("rebalanced within a transaction", guest)
+        return stage.close()
+
+
+def _was_refused(worker: WorkerProcess) -> bool:
+    return any("ILLEGAL_GENERATION" in said["detail"] for said in worker.said("publishing failed, trying again"))
+
+
 def unpublishable(scene: Scene) -> Books:
     """Records that the client itself refuses to take stand between good ones."""
     with scene.stage({"message.max.bytes": 100_000}) as stage:
@@ -185,6 +215,7 @@ SCENARIOS: Final[Mapping[str, Callable[[Scene], Books]]] = MappingProxyType(
             late_end_txn,
             produce_held,
             rebalanced_under_a_slow_api,
+            rebalanced_within_a_transaction,
             unpublishable,
             refused_by_the_broker,
             zombie,

@@ -283,6 +283,24 @@ class TestTheLoop:
         assert len(world.outcomes()) == 20
 
 
+def test_a_revocation_writes_what_the_rebalance_before_it_refused() -> None:
+    """Else whoever gets the partitions sends again what was delivered here."""
+    world = World(lambda *_: delivered())
+    world.plan(callback(f"cb-{n}") for n in range(4))
+    world.endings = ["stale"]
+    bench = Bench(world)
+    left: list[int] = []
+
+    def rebalance() -> None:
+        if not world.endings and not left:
+            bench.source.revoke(bench.places)
+            left.append(world.waiting())
+            bench.source.assign(bench.places)
+
+    bench.run(lambda: bool(left), rebalance)
+    assert left == [0]
+
+
 class TestIsolation:
     def test_a_campaign_that_hangs_leaves_the_others_their_slots(self) -> None:
         world = World(lambda _, one: later(latency_ms=10_000) if one.campaign_id == "hangs" else delivered(20))

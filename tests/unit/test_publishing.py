@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from typing import TYPE_CHECKING, Any
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -18,6 +20,7 @@ from stream_scorer.schema_files import SchemaFile, load_schema
 from stream_scorer.scoring.encoding import Encoder, OutputTopics
 from stream_scorer.scoring.ports import Untraced
 from stream_scorer.scoring.publishing import Publisher
+from stream_scorer.scoring.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -262,6 +265,47 @@ def test_a_worker_that_was_thrown_out_of_its_group_does_not_even_begin() -> None
     assert not bench.publish()
     assert bench.publisher.is_stale
     assert bench.sink.sizes == []
+
+
+def test_a_revocation_commits_what_the_rebalance_before_it_refused() -> None:
+    """Else whoever gets the partitions buys again what is finished here."""
+    bench = Bench()
+    bench.finish(10)
+    bench.sink.answers = [Failed("ILLEGAL_GENERATION", stale=True)]
+    assert not bench.publish()
+    assert bench.publisher.is_stale
+    assert not bench.publisher.publish(), "too early, as long as the group says nothing"
+    revoke(bench)
+    assert bench.sink.sources() == [10]
+
+
+def test_a_revocation_does_not_wait_where_the_group_has_moved_on_once_more() -> None:
+    bench = Bench()
+    bench.finish(10)
+    bench.sink.answers = [Failed("ILLEGAL_GENERATION", stale=True)] * 2
+    assert not bench.publish()
+    revoke(bench)
+    assert bench.sink.sources() == []
+    assert bench.sink.answers == []
+
+
+def revoke(bench: Bench) -> None:
+    """As the group tells the worker; it has no request under way."""
+    nothing: Any = MagicMock()
+    asker: Any = MagicMock(has_in_flight=lambda _: False, may_finish=lambda _: False)
+    worker = Worker(
+        **dict.fromkeys(("source", "waits", "intake", "batcher", "holding", "quota", "observe", "trace"), nothing),
+        asker=asker,
+        ledger=bench.ledger,
+        publisher=bench.publisher,
+        clock=Clock(lambda: bench.now, lambda: 0, lambda: 0.5, lambda: "id"),
+        stopping=threading.Event(),
+        max_uncommitted=100,
+        session_timeout_s=3.0,
+        revoke_wait_s=5.0,
+        shutdown_timeout_s=5.0,
+    )
+    worker.revoking([IN])
 
 
 def test_a_single_refused_record_becomes_unpublishable_and_the_rest_is_published() -> None:
