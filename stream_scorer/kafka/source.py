@@ -109,7 +109,7 @@ class Source:
                 self._read_to[record.topic, record.partition] = record.next_offset
                 records.append(record)
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its only name
-                self._nothing_from[message.topic(), message.partition()] = message.offset()
+                self._on_end(message)
             else:
                 self._on_error(error, message)
         return records
@@ -275,6 +275,9 @@ class Source:
         if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
             return Right("Read", "group", str(self._group_id))
         return Right("Read", "topic", topic or ", ".join(self._topics))
+
+    def _on_end(self, message: Any) -> None:
+        self._nothing_from[message.topic(), message.partition()] = message.offset()
 
     def _on_error(self, error: KafkaError, message: Any) -> None:
         if error.code() in {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}:  # noqa: SLF001

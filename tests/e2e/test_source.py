@@ -1,0 +1,84 @@
+"""The end of a partition as its reader sees it, on a real broker."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING
+
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from stream_scorer.core.events import Partition
+from stream_scorer.kafka.config import consumer_config
+from stream_scorer.kafka.source import Source
+from stream_scorer.settings import Settings
+from stream_scorer.settings.sections import KafkaSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kafka_fixture import Broker
+
+
+class Owner:
+    """Keeps no books."""
+
+    def owned(self, partition: Partition, *, start_offset: int, next_offset: int) -> None:
+        """Ours."""
+
+    def revoking(self, partitions: list[Partition]) -> None:
+        """About to go."""
+
+    def disowned(self, partitions: list[Partition]) -> None:
+        """Gone."""
+
+    def settled(self) -> None:
+        """The group has said what is ours."""
+
+
+def write(producer: Producer, topic: str, values: list[bytes], *, end: Callable[[], None]) -> None:
+    producer.begin_transaction()
+    for value in values:
+        producer.produce(topic, value)
+    producer.flush()
+    end()
+
+
+def test_what_nobody_gets_is_no_lag(broker: Broker) -> None:
+    """A producer that is killed leaves aborted records, as many as its transaction had; a quiet topic keeps them."""
+    topic = f"ends-{uuid.uuid4().hex[:8]}"
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
+    admin.create_topics([NewTopic(topic, 1, 1)])[topic].result()
+    producer = Producer({"bootstrap.servers": broker.bootstrap_servers, "transactional.id": topic})
+    producer.init_transactions()
+    write(producer, topic, [b"a", b"b"], end=producer.commit_transaction)
+    write(producer, topic, [b"gone"] * 200, end=producer.abort_transaction)
+    kafka = KafkaSettings(bootstrap_servers=broker.bootstrap_servers, group_id=topic)
+    source = Source(consumer_config(Settings(kafka=kafka)), [topic], wait=lambda _: True)
+    here = Partition(topic, 0)
+    source.subscribe(Owner())
+    try:
+        read: list[bytes | None] = []
+
+        def until(end: int) -> None:
+            for _ in range(600):
+                read.extend(record.value for record in source.read(100, 0.05))
+                if source.ends([here]).get(here) == end:
+                    return
+            raise AssertionError(f"the end is {source.ends([here])}, {len(read)} records were read")
+
+        until(2)
+        write(producer, topic, [b"c"], end=producer.commit_transaction)
+        behind_c = 2 + 1 + 200 + 1 + 1
+        until(behind_c)
+        assert read == [b"a", b"b", b"c"]
+        producer.begin_transaction()
+        producer.produce(topic, b"open")
+        producer.flush()
+        until(behind_c + 2)  # whether it is one, nobody knows yet; and the marker before it
+        producer.abort_transaction()
+        until(behind_c)
+        assert read == [b"a", b"b", b"c"]
+    finally:
+        source.close()
