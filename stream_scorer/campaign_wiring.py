@@ -84,7 +84,7 @@ class CampaignService:
             time.monotonic, lambda: time.time_ns() // 1_000_000, random.random, lambda: str(uuid.uuid4())
         )
         self.metrics = PrometheusCampaignMetrics(instance=settings.kafka.instance_id)
-        self._client_log = client_logger()
+        self._client_log = client_logger(settings.kafka.properties)
         # Both loops share what fetches unknown schemas; each has codecs of its own.
         self._framing = make_framing(settings)
         log = structlog.get_logger("stream_scorer")

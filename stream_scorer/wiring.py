@@ -115,7 +115,7 @@ class ScoringService:
             trace=self._trace,
             max_contacts_per_minute=settings.scoring.max_contacts_per_minute,
         )
-        log = client_logger()
+        log = client_logger(settings.kafka.properties)
         consumer = consumer_config(settings, logger=log)
         source = Source(
             consumer,

@@ -145,7 +145,9 @@ def token_server(key: rsa.RSAPrivateKey, audience: str, *, secret: str) -> Itera
             client_id, _, password = base64.b64decode(given or b"").decode().partition(":")
             good = scheme == "Basic" and password == secret
             token = {"access_token": signed_token(key, client_id, audience), "token_type": "Bearer", "expires_in": 300}
-            body = json.dumps(token if good else {"error": "invalid_client"}).encode()
+            # As an unfriendly gateway, it quotes what it was sent.
+            refusal = {"error": "invalid_client", "error_description": f"not {self.headers.get('Authorization')}"}
+            body = json.dumps(token if good else refusal).encode()
             self.send_response(200 if good else 401)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))

@@ -11,6 +11,7 @@ from confluent_kafka.admin import AdminClient
 from stream_scorer.kafka.clients import made
 from stream_scorer.kafka.config import admin_config, silent_logger
 from stream_scorer.kafka.errors import translate
+from stream_scorer.kafka.hiding import hider
 
 if TYPE_CHECKING:
     from confluent_kafka.admin._metadata import TopicMetadata
@@ -99,7 +100,8 @@ class Administrator:
     def _why(self, error: KafkaException, timeout_s: float) -> StreamScorerError:
         trouble = self._heard.trouble
         if trouble is not None and trouble.code() in _NOT_LET_IN:
-            return translate(trouble, f"not let in by Kafka at {self._servers}")
+            said = KafkaError(trouble.code(), hider(self.properties)(trouble.str()))
+            return translate(said, f"not let in by Kafka at {self._servers}")
         doing = f"no answer from Kafka at {self._servers} within {timeout_s:g} s{self._hint()}"
         return translate(trouble or error, doing)
 

@@ -1,14 +1,16 @@
-"""What librdkafka says, thinned out: while a broker is away it repeats itself twenty times a second."""
+"""What librdkafka says, without secrets and thinned out: while a broker is away it says it twenty times a second."""
 
 from __future__ import annotations
 
 import logging
 import re
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
+
+from stream_scorer.kafka.hiding import hider
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 _EVERY_S: Final = 30.0
 _VARYING: Final = re.compile(r"\d+")
@@ -36,8 +38,24 @@ class OncePerHalfMinute(logging.Filter):
         return True
 
 
-def client_logger() -> logging.Logger:
-    """The logger for the clients of a service; each service has its own memory of what was said."""
+class Hiding(logging.Filter):
+    """Takes secrets out of the lines; to stand after what may drop them, since it looks through each whole."""
+
+    def __init__(self, hide: Callable[[str], str]) -> None:
+        super().__init__()
+        self._hide = hide
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Change the line."""
+        record.msg, record.args = self._hide(record.getMessage()), None
+        return True
+
+
+def client_logger(properties: Mapping[str, Any]) -> logging.Logger:
+    """The logger for the clients of a service with these ``kafka.properties``.
+
+    Each service has its own memory of what was said.
+    """
     logger = logging.getLogger("librdkafka")
-    logger.filters[:] = [OncePerHalfMinute()]
+    logger.filters[:] = [OncePerHalfMinute(), Hiding(hider(properties))]
     return logger

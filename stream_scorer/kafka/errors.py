@@ -129,5 +129,7 @@ def translate(error: KafkaException | KafkaError, doing: str) -> StreamScorerErr
     if not isinstance(inner, KafkaError):
         return BrokerError(f"{doing}: {' '.join(str(inner).split())}")
     kind, remedy = TRANSLATIONS.get(inner.code(), (BrokerError, ""))
-    said = _STATE.sub("", " ".join((inner.str() or inner.name()).split()))
+    # What it says may quote others, who may steer a terminal.
+    printable = "".join(one if one.isprintable() else " " for one in inner.str() or inner.name())
+    said = _STATE.sub("", " ".join(printable.split()))
     return kind(f"{doing}: {said}; {remedy}" if remedy else f"{doing}: {said}")

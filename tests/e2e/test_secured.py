@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import time
@@ -187,6 +188,7 @@ def test_who_is_not_let_in_is_told_so_at_once(ground: Ground, token_url: str) ->
         assert reason in line
         assert "\n" not in line
         assert wrong not in line
+        assert base64.b64encode(f"{name}:{wrong}".encode()).decode() not in line
 
 
 def test_a_key_whose_password_is_wrong_is_a_wrong_setting(ground: Ground) -> None:

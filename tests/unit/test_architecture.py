@@ -34,7 +34,7 @@ ROOMS: dict[str, set[str]] = {
     "admin": {"errors"},
     "genesys": {"core", "errors"},
     "settings": {"core", "errors", "genesys"},
-    "kafka": {"core", "errors", "schema_files", "settings"},
+    "kafka": {"core", "errors", "genesys", "schema_files", "settings"},
     "scoring": {"clock", "core", "errors", "kafka", "pool"},
     "campaign": {"clock", "core", "errors", "kafka"},
     "targets": {"campaign", "core", "errors", "genesys", "settings"},

@@ -1,0 +1,42 @@
+"""What the Kafka client says is logged without secrets, whoever quoted them, and once in half a minute."""
+
+from __future__ import annotations
+
+import base64
+import logging
+from typing import TYPE_CHECKING
+
+from stream_scorer.kafka.client_logs import OncePerHalfMinute, client_logger
+
+if TYPE_CHECKING:
+    import pytest
+
+PROPERTIES = {
+    "sasl.oauthbearer.client.id": "scorer",
+    "sasl.oauthbearer.client.secret": "the client's secret",
+    "sasl.username": "scorer",
+    "sasl.password": "the password",
+}
+
+
+def test_a_login_service_that_quotes_its_request_shows_no_secret(caplog: pytest.LogCaptureFixture) -> None:
+    quoted = base64.b64encode(b"scorer:the client's secret").decode()
+    logger = client_logger(PROPERTIES)
+    with caplog.at_level(logging.WARNING, logger.name):
+        logger.error("OIDC %s: you sent Basic %s, that is %s", "consumer-1", quoted, "the client's secret")
+        logger.error("SASL: %s", "the password")
+    assert caplog.messages == ["OIDC consumer-1: you sent Basic ***=, that is ***", "SASL: ***"]
+
+
+def test_the_same_but_for_numbers_is_let_through_once_in_half_a_minute() -> None:
+    now = 0.0
+    let_through = OncePerHalfMinute(lambda: now)
+
+    def said(text: str) -> bool:
+        return let_through.filter(logging.LogRecord("librdkafka", logging.ERROR, "", 0, text, None, None))
+
+    assert said("broker 1 is away for 10 ms")
+    assert not said("broker 2 is away for 500 ms")
+    assert said("another thing")
+    now = 30.0
+    assert said("broker 1 is away for 30000 ms")
