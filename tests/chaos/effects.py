@@ -44,6 +44,7 @@ EFFECTS: Final[Mapping[str, str]] = MappingProxyType(
         "partitions are added to the features topic": "they are found and read from their beginning",
         "receiver: 5xx": _TIERS,
         "receiver: hangs": _TIERS,
+        "schema registry down": "known schemas go on; a record of an unknown one waits and holds its partition back",
         "worker: SIGKILL": _OTHERS,
         "worker: SIGSTOP longer than the session, SIGCONT": _OTHERS + "; the zombie's transaction is refused",
         "worker: SIGTERM during a rebalance": "it finishes what is in flight, and ends with 0",

@@ -1,0 +1,173 @@
+"""The schema registry goes away while workers are at work: a world of its own, with one broker and two workers.
+
+Known schemas go on. Records of a schema that nobody has fetched yet wait, also in the hands of the next worker, and
+are not rejected. Who starts meanwhile ends with one line, as a supervisor expects it that starts it again.
+"""
+
+# ruff: noqa: T201 - measured figures are printed
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
+from judge import verdict
+from mixing import note
+from scenes import MAX_UNCOMMITTED, ChaosStage
+from support_arena import AUDIT, SCHEMAS, SCORE, Input, contacts
+from support_worker import QUICK_SETTINGS, ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from books import Books
+    from scenes import Scene
+    from support_worker import WorkerProcess
+
+    from stream_scorer.local.registry import EmbeddedRegistry
+
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(280)]
+
+FAULT: Final = "schema registry down"
+OURS: Final[dict[str, Any]] = json.loads((SCHEMAS / "contact-features.avsc").read_text(encoding="utf-8"))
+# Each writer has a field of its own before ours; one is in Avro the two bytes that stand for it.
+EARLY: Final = {name: {**OURS, "fields": [{"name": name, "type": "long"}, *OURS["fields"]]} for name in ("a", "b")}
+ONE: Final = b"\x02"
+NOWHERE: Final = 999_999
+_OWN_FRAME: Final = len(AUDIT.header)
+
+
+def framed(given: Iterable[Input], schema_id: int, before: bytes = ONE) -> Iterator[Input]:
+    """The same contacts by another writer, in the Confluent wire format."""
+    for one in given:
+        assert one.value is not None
+        yield replace(one, value=b"\0" + schema_id.to_bytes(4, "big") + before + one.value[_OWN_FRAME:])
+
+
+def on(partition: int, given: Iterable[Input]) -> Iterator[Input]:
+    """All of them on one partition."""
+    return (replace(one, partition=partition) for one in given)
+
+
+class RegistryWorld:
+    """A stage with a registry, and what writers have registered there."""
+
+    def __init__(self, stage: ChaosStage, url: str) -> None:
+        self.stage = stage
+        stage.changes |= {"STREAM_SCORER_SCHEMA_REGISTRY__URL": url}
+        self.client = SchemaRegistryClient({"url": url, "timeout": 10})
+        self._register_ours()
+        subject = f"theirs-{stage.group_id}"
+        self.known, self.late = (
+            self.client.register_schema(subject, Schema(json.dumps(schema), "AVRO")) for schema in EARLY.values()
+        )
+        kinds = {"scores": SCORE, "review": SCORE, "audit": AUDIT}
+        subjects = {kind: f"{stage.topics[kind]}-value" for kind in kinds}
+        self._frames = {
+            kind: (b"\0" + self.client.get_latest_version(subjects[kind]).schema_id.to_bytes(4, "big"), codec.header)
+            for kind, codec in kinds.items()
+        }
+
+    def read_by_the_judge(self, books: Books) -> Books:
+        """The judge knows Avro's own framing: a value that is not framed for its subject stays, and is none for it."""
+        for kind, (theirs, ours) in self._frames.items():
+            books.rows[kind] = [
+                row._replace(value=ours + row.value.removeprefix(theirs))
+                if row.value is not None and row.value.startswith(theirs)
+                else row._replace(value=None)
+                for row in books.rows[kind]
+            ]
+        return books
+
+    def _register_ours(self) -> None:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("STREAM_SCORER_", "GENESYS_"))}
+        stage = self.stage
+        done = subprocess.run(
+            [sys.executable, "-m", "stream_scorer", "schemas", "register"],
+            env={**kept, **QUICK_SETTINGS, **stage.settings(), **stage.changes, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+
+
+def waits(worker: WorkerProcess) -> bool:
+    """Whether it says that records wait for a schema."""
+    return worker.running and "registry: schema id" in worker.why_not_ready()
+
+
+def test_the_registry_goes_away(scene: Scene, own_registry: EmbeddedRegistry) -> None:
+    with scene.stage() as stage:
+        world = RegistryWorld(stage, own_registry.start())
+        workers = {name: stage.start_ready("--from", "earliest", name=name) for name in ("one", "two")}
+        stage.wait(lambda: len(_owned(workers["one"])) == stage.partitions // 2, "both to have their share")
+        stage.produce(contacts(1000, stage.partitions))
+        stage.produce(framed(contacts(1000, stage.partitions, "K"), world.known))
+        stage.wait_done()  # both have met the known writer
+        own_registry.stop()
+        began = time.monotonic()
+
+        # Known schemas go on, in both framings.
+        stage.produce(contacts(1000, stage.partitions, "D"))
+        stage.produce(framed(contacts(1000, stage.partitions, "L"), world.known))
+        stage.wait_done(needs=workers["one"])
+
+        # Unknown ones wait, and what is behind them on their partitions; the other partitions go on.
+        ends = stage.ends()
+        for number in (0, 2):
+            stage.produce(framed(on(number, contacts(50, 1, f"U{number}")), world.late))
+            stage.produce(framed(on(number, contacts(1, 1, f"W{number}")), NOWHERE))
+            stage.produce(framed(on(number, contacts(300, 1, f"B{number}")), world.known))
+            stage.produce(on(number + 1, contacts(300, 1, f"G{number}")))
+        stage.wait(lambda: any(map(waits, workers.values())), "a worker to wait for a schema")
+        stage.wait(lambda: all(stage.commits()[n].offset >= ends[n] + 300 for n in (1, 3)), "the others to go on")
+
+        # Whoever starts now ends, and whoever is killed leaves what waits to the next, who waits as well.
+        late = stage.start(name="late")
+        assert late.exit_code() == 1
+        assert "schema registry" in late.errors()[-1]
+        victim = next(name for name, worker in workers.items() if waits(worker))
+        survivor = next(worker for name, worker in workers.items() if name != victim)
+        stage.kill(workers[victim])
+        stage.wait(lambda: len(_owned(survivor)) == stage.partitions, "the survivor to have all", needs=survivor)
+        stage.wait(lambda: waits(survivor), "the survivor to wait for a schema", needs=survivor)
+        assert {n: stage.commits()[n].offset for n in (0, 2)} == {n: ends[n] for n in (0, 2)}
+
+        own_registry.start()
+        lasted_s, ended = time.monotonic() - began, time.monotonic()
+        stage.recover(FAULT, survivor)
+        recovered_s = time.monotonic() - ended
+        stage.start_ready(name=victim)
+        books = world.read_by_the_judge(stage.close())
+
+    found = verdict(books)
+    again = sum(times - 1 for times in (books.account or {}).values())
+    print(f"\nregistry away for {lasted_s:.0f} s: went on after {recovered_s:.1f} s, {again} paid again")
+    note(
+        faults=[FAULT],
+        seed=0,
+        lasted_s=round(lasted_s, 1),
+        recovered_s=round(recovered_s, 1),
+        paid_again=again,
+        allowed=MAX_UNCOMMITTED,
+    )
+    number = len(books.rows["features"])
+    note(run=FAULT, seed=0, contacts=number, paid_again=again, violations=found.splitlines()[:1])
+    assert found == ""
+    reasons = [row.own_header("error-detail") or "" for row in books.rows["rejected"]]
+    assert len(reasons) == 2, "only what no registry knows is rejected"
+    assert all(str(NOWHERE) in reason for reason in reasons)
+
+
+def _owned(worker: WorkerProcess) -> set[int]:
+    given_up = [said["partition"] for said in worker.said("partition given up")]
+    assigned = [said["partition"] for said in worker.said("partition assigned")]
+    return {number for number in assigned if assigned.count(number) > given_up.count(number)}
