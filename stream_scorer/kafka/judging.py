@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from stream_scorer.errors import SettingsError
+from stream_scorer.settings.fields import is_in_clear
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,6 +17,7 @@ _CODE: Final = frozenset(
         *("stats_cb", "throttle_cb"),
     }
 )
+_TOKEN_URL: Final = "sasl.oauthbearer.token.endpoint.url"  # noqa: S105 - its name  # nosec B105
 _HOST_CHECK: Final = "ssl.endpoint.identification.algorithm"
 _SHOW_THEMSELVES: Final = frozenset({"PLAIN", "OAUTHBEARER"})
 
@@ -59,6 +61,8 @@ def unsafe_properties(properties: Mapping[str, Any]) -> list[str]:
             "kafka.properties: security.protocol SASL_PLAINTEXT shows the password or token itself to all on the way:"
             " use SASL_SSL"
         )
+    if is_in_clear(str(properties.get(_TOKEN_URL, ""))):
+        found.append(f"kafka.properties: {_TOKEN_URL} is plain http, which shows the client's secret: use https")
     return found
 
 

@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 MAX_DURATION_S: Final = 10 * 366 * 86400
 _MAX_PORT: Final = 65535
+_LOOPBACK: Final = re.compile(r"127(\.\d{1,3}){3}")
 _TOPIC: Final = re.compile(r"[a-zA-Z0-9._-]{1,240}")
 _BROKER: Final = re.compile(r"([A-Za-z_]+://)?(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\],]+)(:(?P<port>\d{1,5}))?")
 
@@ -65,6 +66,15 @@ def _base_url(value: str) -> str:
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise ValueError("must be a plain URL, without credentials, query or fragment")
     return value
+
+
+def is_in_clear(url: str) -> bool:
+    """Whether what is sent to a URL can be read on the way: plain http to another machine."""
+    parts = urlsplit(url)
+    host = (parts.hostname or "").rstrip(".")
+    return parts.scheme == "http" and not (
+        host in ("localhost", "::1") or host.endswith(".localhost") or _LOOPBACK.fullmatch(host)
+    )
 
 
 def _start(value: str) -> str:

@@ -7,7 +7,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from stream_scorer.errors import SettingsError
-from stream_scorer.settings.fields import Section, contradiction
+from stream_scorer.settings.fields import Section, contradiction, is_in_clear
 from stream_scorer.settings.model import ModelSettings
 from stream_scorer.settings.names import dotted, variable
 from stream_scorer.settings.sections import (
@@ -85,6 +85,12 @@ class Settings(Section):
             found.append(
                 f"scoring.max_uncommitted ({self.scoring.max_uncommitted}) holds {full_batches} full batches of"
                 f" scoring.max_contacts, so scoring.max_in_flight ({self.scoring.max_in_flight}) is not reached"
+            )
+        urls = {"base_url": self.genesys.api_url, "login_url": self.genesys.token_url}
+        if shown := [f"genesys.{key}" for key, url in urls.items() if is_in_clear(url)]:
+            found.append(
+                f"{' and '.join(shown)}: plain http shows the client's secret, tokens and contacts to everyone on the"
+                " way: use https"
             )
         longest_s = self.genesys.timeout_s + self.genesys.token_timeout_s
         if self.admin.port and self.admin.max_unexplained_wait_s <= longest_s:

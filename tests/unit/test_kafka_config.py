@@ -106,6 +106,7 @@ def test_ours_win_where_exactly_once_hangs_on_them_and_say_so(name: str, value: 
     [
         ({"ssl.endpoint.identification.algorithm": "none"}, "can pass for a broker"),
         ({"security.protocol": "sasl_plaintext", "sasl.mechanism": "PLAIN"}, "shows the password or token itself"),
+        ({"sasl.oauthbearer.token.endpoint.url": "http://login.example.com/token"}, "which shows the client's secret"),
     ],
 )
 def test_what_lets_others_on_the_network_in_is_warned_of(properties: dict[str, Any], part: str) -> None:

@@ -607,3 +607,19 @@ def test_a_full_file_in_toml_is_read_to_exact_values(tmp_path: Path) -> None:
     age = settings.model.features["age"]
     assert (age.type, age.impute, age.minimum, age.maximum, age.choices) == ("integer", 40, 0, 120, None)
     assert settings.callbacks.retry_delays_s == (1, 2.5)
+
+
+@pytest.mark.parametrize(
+    ("environ", "named"),
+    [
+        ({"STREAM_SCORER_GENESYS__BASE_URL": "http://api.example.com"}, "genesys.base_url and genesys.login_url: "),
+        ({"STREAM_SCORER_GENESYS__LOGIN_URL": "http://127.0.0.1.example.com"}, "genesys.login_url: "),
+        ({"STREAM_SCORER_GENESYS__BASE_URL": "http://127.0.0.1:8090"}, None),
+        ({"STREAM_SCORER_GENESYS__BASE_URL": "http://localhost:8090"}, None),
+        ({"STREAM_SCORER_GENESYS__BASE_URL": "http://[::1]:8090"}, None),
+        ({"STREAM_SCORER_GENESYS__BASE_URL": "https://api.example.com"}, None),
+    ],
+)
+def test_credentials_that_anybody_on_the_way_can_read_are_warned_of(environ: dict[str, str], named: str | None) -> None:
+    warnings = load_settings(environ=environ).warnings
+    assert [one.startswith(named) for one in warnings] == [True] if named else warnings == ()
