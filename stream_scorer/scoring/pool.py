@@ -1,4 +1,4 @@
-"""The threads that talk HTTP. They get a request, ask the API once, and put the answer on a queue: nothing else."""
+"""The threads that talk HTTP. They get a request, ask the API once, and put the answer on a queue."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from stream_scorer.core.events import Answer
 from stream_scorer.core.requests import Request
+from stream_scorer.core.unnaming import unnamed
 from stream_scorer.pool import Pool
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ class RequestPool(Pool[Request, Answer]):
 
     def __init__(self, api: ScoringApi, size: int) -> None:
         def ask(request: Request) -> Answer:
-            return api.ask([contact.body for contact in request.contacts], request.lane.model_version)
+            answer = api.ask([contact.body for contact in request.contacts], request.lane.model_version)
+            return unnamed(answer, (contact.contact_id for contact in request.contacts))
 
         super().__init__(ask, size, "scoring-request")
