@@ -41,9 +41,10 @@ def _file(value: Property) -> str | None:
 
 
 def _authorities(value: Property) -> str | None:
-    if value is False or (isinstance(value, str) and Path(value).is_dir()):
+    # The client would take false, and then believe anybody.
+    if isinstance(value, str) and value and Path(value).is_dir():
         return None
-    return _file(value) and f"{_file(value)}; or write a folder, or false (nothing is checked then)"
+    return _file(value) and f"{_file(value)}; or write a folder. Certificates are always verified"
 
 
 def _user(value: Property) -> str | None:

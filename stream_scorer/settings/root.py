@@ -92,6 +92,12 @@ class Settings(Section):
                 f"{' and '.join(shown)}: plain http shows the client's secret, tokens and contacts to everyone on the"
                 " way: use https"
             )
+        registry = self.schema_registry
+        if any("auth." in name for name in registry.properties) and is_in_clear(registry.url or ""):
+            found.append(
+                "schema_registry.url: plain http shows the user and password in schema_registry.properties to everyone"
+                " on the way: use https"
+            )
         longest_s = self.genesys.timeout_s + self.genesys.token_timeout_s
         if self.admin.port and self.admin.max_unexplained_wait_s <= longest_s:
             found.append(

@@ -86,6 +86,7 @@ def test_a_producer_without_transactions_has_none() -> None:
         ("enable.auto.commit", True),
         ("enable.idempotence", False),
         ("enable.partition.eof", True),
+        ("enable.ssl.certificate.verification", False),
         ("isolation.level", "read_uncommitted"),
         ("auto.offset.reset", "earliest"),
         ("acks", "1"),

@@ -43,7 +43,12 @@ def registry(properties: dict[str, Any], url: str = "http://127.0.0.1:1") -> Sch
         ({"cache.capacity": "many"}, ".cache.capacity must be a number, 0 or more"),
         ({"proxy": True}, ".proxy must be a URL that begins with http://, https:// or socks5://"),
         ({"proxy": "proxy:3128"}, ".proxy must be a URL that begins with http://, https:// or socks5://"),
-        ({"ssl.ca.location": True}, ".ssl.ca.location must be the path of a file; or write a folder, or false"),
+        (
+            {"ssl.ca.location": False},
+            ".ssl.ca.location must be the path of a file; or write a folder. Certificates are",
+        ),
+        ({"ssl.ca.location": True}, ".ssl.ca.location must be the path of a file; or write a folder"),
+        ({"ssl.ca.location": ""}, ".ssl.ca.location must be the path of a file; or write a folder"),
         ({"ssl.ca.location": "/no/such"}, ".ssl.ca.location is a path where there is no file; or write a folder"),
         ({"ssl.certificate.location": 1}, ".ssl.certificate.location must be the path of a file"),
         ({"ssl.certificate.location": "/no/such"}, ".ssl.certificate.location is a path where there is no file"),
@@ -80,7 +85,7 @@ def test_a_file_that_is_no_certificate_is_refused(tmp_path: Path) -> None:
         {},
         BEARER,
         {"basic.auth.user.info": "name:hush:hush", "timeout": 0.5, "max.retries": 0, "cache.capacity": 10},
-        {"ssl.ca.location": False, "proxy": "http://user:hush@proxy:3128"},
+        {"proxy": "http://user:hush@proxy:3128"},
     ],
 )
 def test_what_it_takes_is_taken(properties: dict[str, Any]) -> None:

@@ -614,6 +614,14 @@ def test_a_full_file_in_toml_is_read_to_exact_values(tmp_path: Path) -> None:
     [
         ({"STREAM_SCORER_GENESYS__BASE_URL": "http://api.example.com"}, "genesys.base_url and genesys.login_url: "),
         ({"STREAM_SCORER_GENESYS__LOGIN_URL": "http://127.0.0.1.example.com"}, "genesys.login_url: "),
+        (
+            {
+                "STREAM_SCORER_SCHEMA_REGISTRY__URL": "http://registry.example.com",
+                "STREAM_SCORER_SCHEMA_REGISTRY__PROPERTIES": '{"basic.auth.user.info": "name:secret"}',
+            },
+            "schema_registry.url: ",
+        ),
+        ({"STREAM_SCORER_SCHEMA_REGISTRY__URL": "http://registry.example.com"}, None),
         ({"STREAM_SCORER_GENESYS__BASE_URL": "http://127.0.0.1:8090"}, None),
         ({"STREAM_SCORER_GENESYS__BASE_URL": "http://localhost:8090"}, None),
         ({"STREAM_SCORER_GENESYS__BASE_URL": "http://[::1]:8090"}, None),
