@@ -15,6 +15,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from stream_scorer.core.events import Partition, SourceRecord
 from stream_scorer.errors import BrokerRefused, BrokerUnavailable
 from stream_scorer.kafka.clients import made
+from stream_scorer.kafka.errors import translate
 from stream_scorer.kafka.rights import Right, refusal
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ _REFUSALS = frozenset(
         KafkaError.INVALID_GROUP_ID,
     }
 )
+_MEMBER = "group.instance.id"
 _START = re.compile(r"start=(\d+)")
 
 
@@ -286,9 +288,14 @@ class Source:
                 f"({error.str()}); records were deleted before they were read: see docs/operations.md, 'Offsets gone'"
             )
         # Everything else passes, or the next rebalance settles it: a lost membership, a topic whose metadata is late.
+        doing = f"reading topic {', '.join(self._topics)} as group {self._group_id}"
         if error.code() in _REFUSALS:
-            doing = f"reading topic {', '.join(self._topics)} as group {self._group_id}"
             raise refusal(error, doing, self._properties, self._right(error, message.topic()))
+        if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001 - it reads nothing more, and says so once
+            hint = ""
+            if _MEMBER in self._properties:
+                hint = f"; give each worker a {_MEMBER} of its own in kafka.properties, or none"
+            raise BrokerRefused(f"{translate(error, doing)}{hint}")
         if self._log is not None:  # thinned out, where it is that of the clients: they say much again and again
             self._log.warning("group %s: %s", self._group_id, error.str())
 

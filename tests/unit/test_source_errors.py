@@ -94,3 +94,24 @@ def test_a_commit_that_may_not_be_read_says_who_lacks_which_right(monkeypatch: p
     source = Source(config, ["features"], wait=lambda _: True)
     with pytest.raises(BrokerUnavailable, match="denies User:scorer: Read on group g;"):
         source.committed([Partition("features", 0)])
+
+
+def test_a_client_that_is_at_its_end_ends_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fenced by another with its `group.instance.id`, it read nothing more, and the worker called itself ready."""
+
+    class Fenced(Reported):
+        def error(self) -> KafkaError:
+            return KafkaError(KafkaError._FATAL, "Static consumer fenced")
+
+    class FakeConsumer:
+        def __init__(self, _config: dict[str, Any]) -> None: ...
+
+        def consume(self, *_: Any) -> list[Reported]:
+            return [Fenced(0)]
+
+    monkeypatch.setattr(module, "Consumer", FakeConsumer)
+    config = {"group.id": "g", "group.instance.id": "one"}
+    with pytest.raises(
+        BrokerRefused, match=r"Static consumer fenced; give each worker a group\.instance\.id of its own"
+    ):
+        Source(config, ["features"], wait=lambda _: True).read(1, 0.0)
