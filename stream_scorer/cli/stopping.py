@@ -13,8 +13,9 @@ from typing import Any, Final, Protocol
 
 from stream_scorer.errors import StreamScorerError
 
-# Over scoring.shutdown_timeout_s: leaving the group and closing connections has to fit in here.
-_CLOSING_S: Final = 4.0
+# Over scoring.shutdown_timeout_s: leaving the group, closing connections and the collectors' 3 s have to fit in here, or
+# a clean end with a collector that hangs would be told as a failed one.
+CLOSING_S: Final = 8.0
 
 
 class Log(Protocol):
@@ -48,7 +49,7 @@ def obey_signals(stop: Callable[[], None], drain_s: float) -> None:
             os._exit(128 + number)
         asked.set()
         stop()
-        timer = threading.Timer(drain_s + _CLOSING_S, _give_up)
+        timer = threading.Timer(drain_s + CLOSING_S, _give_up)
         timer.daemon = True
         timer.start()
 

@@ -17,10 +17,12 @@ import yaml
 from kubernetes_validate import validate
 
 from stream_scorer.cli import app
+from stream_scorer.cli.stopping import CLOSING_S
 from stream_scorer.core.otlp_variables import METRICS, TRACES, chosen_exporters
 from stream_scorer.settings import load_settings
 from stream_scorer.settings.catalogue import SECRETS, SECTIONS
 from stream_scorer.settings.names import PREFIX, variable
+from stream_scorer.telemetry import collectors
 
 REPOSITORY = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())
@@ -51,6 +53,14 @@ def command_exists(words: list[str]) -> bool:
     context = typer.Context(root, info_name="stream-scorer")
     _, command, rest = root.resolve_command(context, words)  # type: ignore[attr-defined]
     return not hasattr(command, "list_commands") or rest[0] in command.list_commands(context)
+
+
+def test_an_end_leaves_time_for_collectors_that_hang() -> None:
+    leaving_s = 3.0
+    assert leaving_s + collectors.CLOSE_S < CLOSING_S
+    said = re.search(r"terminationGracePeriodSeconds: (\d+) ", (REPOSITORY / "docs" / "operations.md").read_text())
+    assert said is not None
+    assert int(said[1]) > load_settings(environ={}).scoring.shutdown_timeout_s + CLOSING_S
 
 
 # --- docker-compose.yml
@@ -130,7 +140,7 @@ def test_the_settings_of_a_service_are_good(name: str) -> None:
         assert settings.genesys.requests_per_minute * replicas <= 300
         assert not load_settings(environ={**environ, variable(("genesys", "base_url")): ""}).genesys.base_url
     if name in {"scorer", "callbacks"}:
-        assert int(SERVICES[name]["stop_grace_period"].removesuffix("s")) > settings.scoring.shutdown_timeout_s + 5
+        assert int(SERVICES[name]["stop_grace_period"].removesuffix("s")) > settings.scoring.shutdown_timeout_s + CLOSING_S
 
 
 @pytest.mark.parametrize("name", [name for name, one in OURS.items() if "OTEL_SERVICE_NAME" in one["environment"]])
@@ -258,7 +268,7 @@ def test_a_worker_in_kubernetes(worker: dict[str, Any], tmp_path: Path) -> None:
         assert settings.admin.host == "0.0.0.0"  # noqa: S104 - inside the pod
         own = settings.admin.port if container["args"][0] == "run" else settings.callbacks.admin_port
         assert [port["containerPort"] for port in container["ports"]] == [own]
-        assert pod["terminationGracePeriodSeconds"] > settings.scoring.shutdown_timeout_s + 5
+        assert pod["terminationGracePeriodSeconds"] > settings.scoring.shutdown_timeout_s + CLOSING_S
     assert {container[f"{probe}Probe"]["httpGet"]["path"] for probe in ("startup", "liveness")} == {"/livez"}
     assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
     assert pod["securityContext"]["runAsNonRoot"] is True
