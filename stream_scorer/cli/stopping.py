@@ -13,8 +13,8 @@ from typing import Any, Final, Protocol
 
 from stream_scorer.errors import StreamScorerError
 
-# Over scoring.shutdown_timeout_s: leaving the group, closing connections and the collectors' 3 s have to fit in here, or
-# a clean end with a collector that hangs would be told as a failed one.
+# Over scoring.shutdown_timeout_s: leaving the group, closing connections and the collectors' 3 s have to fit in here,
+# or a clean end with a collector that hangs would be told as a failed one.
 CLOSING_S: Final = 8.0
 
 

@@ -140,7 +140,8 @@ def test_the_settings_of_a_service_are_good(name: str) -> None:
         assert settings.genesys.requests_per_minute * replicas <= 300
         assert not load_settings(environ={**environ, variable(("genesys", "base_url")): ""}).genesys.base_url
     if name in {"scorer", "callbacks"}:
-        assert int(SERVICES[name]["stop_grace_period"].removesuffix("s")) > settings.scoring.shutdown_timeout_s + CLOSING_S
+        grace_s = int(SERVICES[name]["stop_grace_period"].removesuffix("s"))
+        assert grace_s > settings.scoring.shutdown_timeout_s + CLOSING_S
 
 
 @pytest.mark.parametrize("name", [name for name, one in OURS.items() if "OTEL_SERVICE_NAME" in one["environment"]])
