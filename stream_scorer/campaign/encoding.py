@@ -52,10 +52,10 @@ class CallbackEncoder:
         record = self._callback(self._topics.callbacks, callback, trace)
         return record if self.fits(record) else record._replace(headers=[])
 
-    def expired(self, callback: Callback) -> OutRecord:
-        """The receipt of a callback that was never one."""
+    def expired(self, callback: Callback, trace: Headers) -> OutRecord:
+        """The receipt of a callback that was never one; ``trace``: its trace context."""
         value = receipt_value(callback, CallbackOutcome.EXPIRED, finished_at_ms=callback.planned_at_ms)
-        return OutRecord(self._topics.receipts, callback.callback_id.encode(), self._receipt_codec.encode(value), [])
+        return OutRecord(self._topics.receipts, callback.callback_id.encode(), self._receipt_codec.encode(value), trace)
 
     def unusable(self, unusable: Unusable) -> OutRecord:
         """A record that is no score, or no callback, as it came."""

@@ -181,7 +181,8 @@ class Planner:
             made = plan(examined, writer=self._target, rules=self._rules(), now_ms=self._clock.unix_ms())
             traces = self._trace.planning(made.callbacks, examined)
             records = [self._encoder.planned(one, traces.get(one.callback_id, [])) for one in made.callbacks]
-            records += [self._encoder.expired(callback) for callback in made.expired]
+            ended = self._trace.expiring(made.expired, examined)
+            records += [self._encoder.expired(one, ended.get(one.callback_id, [])) for one in made.expired]
             records += [self._encoder.unusable(unusable) for unusable in made.unusable]
             self._tried = examined, made, len(records)
             publication = self._committer.commit(heads, records)

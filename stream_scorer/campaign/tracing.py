@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from stream_scorer.core.planning import ToCall
 from stream_scorer.core.trace_context import context_of, joined, parted
+from stream_scorer.kafka.rejecting import passed_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -29,6 +30,9 @@ class PlannerTrace(Protocol):
 
     def planning(self, callbacks: Sequence[Callback], examined: Iterable[Examined]) -> Mapping[str, Headers]:
         """Returns the headers of planned callbacks, by their ids."""
+
+    def expiring(self, expired: Sequence[Callback], examined: Iterable[Examined]) -> Mapping[str, Headers]:
+        """Returns the headers of the receipts of callbacks that have expired before they were any, by their ids."""
 
     def planned(self, *, committed: bool) -> None:
         """The transaction with these callbacks has ended."""
@@ -66,6 +70,10 @@ class Untraced:
             for callback_id, contexts in contexts_of(callbacks, examined).items()
         }
 
+    def expiring(self, expired: Sequence[Callback], examined: Iterable[Examined]) -> Mapping[str, Headers]:
+        """Returns for each the same context, as any receipt has it: nobody delivers for these contacts."""
+        return {callback_id: passed_on(headers) for callback_id, headers in self.planning(expired, examined).items()}
+
     def planned(self, *, committed: bool) -> None:
         """Nothing."""
 
@@ -92,6 +100,8 @@ class Untraced:
 
 def contexts_of(callbacks: Sequence[Callback], examined: Iterable[Examined]) -> dict[str, list[TraceContext]]:
     """Return the contexts that the scores of each callback came with; callbacks without any are left out."""
+    if not callbacks:
+        return {}
     known = {}
     for one in examined:
         context = context_of(one.record.headers) if isinstance(one, ToCall) else None

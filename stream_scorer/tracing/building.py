@@ -67,7 +67,7 @@ def campaign_traces(settings: Settings) -> CampaignTraces:
 
     topic = settings.topics.callbacks
     deliverer = DelivererTracer(spans, topic=topic, group=settings.delivery_group_id, url=_target_url(settings))
-    return CampaignTraces(PlannerTracer(spans, topic), deliverer, spans.close)
+    return CampaignTraces(PlannerTracer(spans, topic, settings.topics.receipts), deliverer, spans.close)
 
 
 def producer_trace(settings: Settings) -> ProducerTrace:

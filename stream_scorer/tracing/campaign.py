@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stream_scorer.campaign.tracing import contacts_header, contacts_of, contexts_of
+from stream_scorer.core.callbacks import CallbackOutcome
 from stream_scorer.core.delivering import Ended, Postponed
 from stream_scorer.core.progress import is_below
 from stream_scorer.core.remembering import key_of
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from stream_scorer.core.events import Headers, Partition
     from stream_scorer.core.planning import Examined
     from stream_scorer.core.remembering import RecordKey
+    from stream_scorer.core.trace_context import TraceContext
     from stream_scorer.tracing.spans import Span, Spans
 
 
@@ -34,11 +36,13 @@ class PlannerTracer:
     Args:
         spans: makes them.
         topic: the callbacks topic.
+        receipts: the receipts topic.
     """
 
-    def __init__(self, spans: Spans, topic: str) -> None:
+    def __init__(self, spans: Spans, topic: str, receipts: str) -> None:
         self._spans = spans
         self._topic = topic
+        self._receipts = receipts
         self._sending: list[Span] = []
 
     def planning(self, callbacks: Sequence[Callback], examined: Iterable[Examined]) -> Mapping[str, Headers]:
@@ -46,14 +50,35 @@ class PlannerTracer:
         headers: dict[str, Headers] = {}
         for callback_id, contexts in contexts_of(callbacks, examined).items():
             links = [context for context in contexts if context.sampled]
-            if not links:
-                headers[callback_id] = contexts[0].headers
-                continue
-            said = operation("send", "send", self._topic) | {CALLBACK_ID: callback_id}
-            span = self._spans.root(f"send {self._topic}", SpanKind.PRODUCER, said, links)
-            self._sending.append(span)
-            headers[callback_id] = [*context_of_span(span).headers, *contacts_header(links)]
+            headers[callback_id] = (
+                [*self._send(self._topic, callback_id, links), *contacts_header(links)]
+                if links
+                else contexts[0].headers
+            )
         return headers
+
+    def expiring(self, expired: Sequence[Callback], examined: Iterable[Examined]) -> Mapping[str, Headers]:
+        """Return the headers of the receipts of what has expired, by the callbacks' ids; its contacts' traces end."""
+        headers: dict[str, Headers] = {}
+        planned_at_ms = {callback.callback_id: callback.planned_at_ms for callback in expired}
+        for callback_id, contexts in contexts_of(expired, examined).items():
+            links = [context for context in contexts if context.sampled]
+            headers[callback_id] = self._send(self._receipts, callback_id, links) if links else contexts[0].headers
+            for contact in links:
+                said = operation("callback", "process", self._topic)
+                said |= {CALLBACK_ID: callback_id, OUTCOME: CallbackOutcome.EXPIRED.value.lower()}
+                began_ns = from_ms(planned_at_ms[callback_id])
+                self._sending.append(
+                    self._spans.child("callback", SpanKind.CONSUMER, said, of=contact, start_ns=began_ns)
+                )
+        return headers
+
+    def _send(self, topic: str, callback_id: str, links: list[TraceContext]) -> Headers:
+        """Begin the trace of a record that links its sampled contacts, and return the headers that name it."""
+        said = operation("send", "send", topic) | {CALLBACK_ID: callback_id}
+        span = self._spans.root(f"send {topic}", SpanKind.PRODUCER, said, links)
+        self._sending.append(span)
+        return context_of_span(span).headers
 
     def planned(self, *, committed: bool) -> None:
         """End the spans of a transaction."""

@@ -72,7 +72,7 @@ class TestPlanning:
     def test_a_callback_links_its_sampled_contacts_and_names_them(
         self, spans: Spans, exporter: InMemorySpanExporter
     ) -> None:
-        tracer = PlannerTracer(spans, "callbacks")
+        tracer = PlannerTracer(spans, "callbacks", "receipts")
         examined = [to_call(1, SAMPLED.headers), to_call(2, UNSAMPLED.headers), to_call(3, []), to_call(4, [])]
         headers = tracer.planning([callback(1, 2, 3)], examined)["id-1"]
         tracer.planned(committed=True)
@@ -84,12 +84,37 @@ class TestPlanning:
         assert dict(headers)[CONTACTS_HEADER] == SAMPLED.traceparent.encode()
 
     def test_without_a_sampled_contact_there_is_no_span(self, spans: Spans, exporter: InMemorySpanExporter) -> None:
-        tracer = PlannerTracer(spans, "callbacks")
+        tracer = PlannerTracer(spans, "callbacks", "receipts")
         headers = tracer.planning([callback(2)], [to_call(2, UNSAMPLED.headers)])
         tracer.planned(committed=True)
         assert headers == {"id-1": UNSAMPLED.headers}
         assert tracer.planning([callback(3)], [to_call(3, [])]) == {}
         assert not exporter.get_finished_spans()
+
+    def test_a_receipt_of_what_has_expired_is_in_a_trace_and_ends_those_of_its_contacts(
+        self, spans: Spans, exporter: InMemorySpanExporter
+    ) -> None:
+        tracer = PlannerTracer(spans, "callbacks", "receipts")
+        examined = [to_call(1, SAMPLED.headers), to_call(2, UNSAMPLED.headers)]
+        headers = tracer.expiring([callback(1, 2)], examined)["id-1"]
+        tracer.planned(committed=True)
+        [send] = named(exporter, "send receipts")
+        [called] = named(exporter, "callback")
+        own = context_of(headers)
+        assert own is not None
+        assert (own.trace_id, own.span_id) == (send.context.trace_id, send.context.span_id)
+        assert [name for name, _ in headers] == ["traceparent"]
+        assert [link.context.trace_id for link in send.links] == [SAMPLED.trace_id]
+        assert called.parent is not None
+        assert (called.context.trace_id, called.parent.span_id) == (SAMPLED.trace_id, SAMPLED.span_id)
+        assert (called.attributes or {})["stream_scorer.outcome"] == "expired"
+        assert tracer.expiring([callback(2)], examined) == {"id-1": UNSAMPLED.headers}
+        assert tracer.expiring([callback(3)], examined) == {}
+
+    def test_untraced_a_receipt_of_what_has_expired_has_the_context_that_came(self) -> None:
+        examined = [to_call(1, UNSAMPLED.headers), to_call(2, SAMPLED.headers)]
+        assert Untraced().expiring([callback(1, 2)], examined) == {"id-1": SAMPLED.headers}
+        assert Untraced().expiring([callback(3)], examined) == {}
 
     def test_untraced_hands_on_what_came(self) -> None:
         examined = [to_call(1, UNSAMPLED.headers), to_call(2, SAMPLED.headers)]
