@@ -205,6 +205,31 @@ def zombie(scene: Scene) -> Books:
         return stage.close()
 
 
+def zombie_within_a_transaction(scene: Scene) -> Books:
+    """A worker stands still in the midst of a transaction, and its offsets go out when another has its partitions."""
+    with scene.stage({"transaction.timeout.ms": 30_000}) as stage:
+        worker = scene.begin(stage, 1000)
+        proxy = scene.kafka.proxy
+        joins = proxy.plan(Step(Api.JOIN_GROUP, Act.HOLD))
+        successor = stage.start("--from", "earliest", name="two")
+        seen(stage, joins, "the successor at the door")
+        offsets = proxy.plan(Step(Api.ADD_OFFSETS_TO_TXN, Act.HOLD, then=worker.pause))
+        stage.produce(contacts(7000, stage.partitions, prefix="D"))
+        seen(stage, offsets, "the offsets")
+        stage.kills += 1  # for what it holds it is as good as dead
+        joins.end()
+        stage.wait(
+            lambda: len(successor.said("partition assigned")) == stage.partitions,
+            "the successor to have all",
+            needs=successor,
+        )
+        stage.flow(500, needs=successor)
+        offsets.end()
+        worker.resume()
+        stage.recover("SIGSTOP in the midst of a transaction", successor)
+        return stage.close()
+
+
 SCENARIOS: Final[Mapping[str, Callable[[Scene], Books]]] = MappingProxyType(
     {
         scenario.__name__: scenario
@@ -219,6 +244,7 @@ SCENARIOS: Final[Mapping[str, Callable[[Scene], Books]]] = MappingProxyType(
             unpublishable,
             refused_by_the_broker,
             zombie,
+            zombie_within_a_transaction,
         )
     }
 )
