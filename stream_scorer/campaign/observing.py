@@ -49,7 +49,7 @@ class Metrics(Protocol):
         """One transaction: ``committed``, ``refused`` or ``failed``."""
 
     def processed(self, duration_s: float, *, loop: str) -> None:
-        """What was read is committed: so long after."""
+        """What was read is committed: so long after the work on it began."""
 
     def partitions(self, owned: int, *, loop: str) -> None:
         """How many partitions are assigned."""
@@ -272,14 +272,20 @@ class DelivererObserver(LoopObserver):
             match outcome:
                 case Ended():
                     ended[outcome.outcome.value.lower()] += 1
+                    self._processed(outcome.began)
                 case Postponed():
                     postponed[outcome.tier, outcome.why.value] += 1
+                    self._processed(outcome.began)
                 case _:
                     self._metrics.unusable(1, reason=outcome.reason)
         for name, amount in ended.items():
             self._metrics.finished(amount, outcome=name)
         for (tier, reason), amount in postponed.items():
             self._metrics.postponed(amount, tier=tier, reason=reason)
+
+    def _processed(self, began: float | None) -> None:
+        if began is not None:
+            self._metrics.processed(self._monotonic() - began, loop=self._name)
 
     def state(self, *, in_flight: int, waiting: Mapping[str, int], uncommitted: int) -> None:
         """How things stand, a few times a second."""

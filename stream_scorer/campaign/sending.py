@@ -93,7 +93,7 @@ class Sender:
         limit = _ANY_NUMBER if allowance is None else allowance - self._dispatcher.in_flight
         turn = self._dispatcher.turn(now, self._clock.unix_ms(), limit)
         for job in turn.send:
-            self._pool.submit(self._trace.attempting(job))
+            self._submit(job, now)
         for postponed in turn.postponed:
             self._finish(postponed)
         for campaign_id in turn.paced:
@@ -145,7 +145,10 @@ class Sender:
         if job is not None:
             self._hold.sent(job, now)
             self._dispatcher.fly(job, now)
-            self._pool.submit(self._trace.attempting(job))
+            self._submit(job, now)
+
+    def _submit(self, job: Job, now: float) -> None:
+        self._pool.submit(self._trace.attempting(job.attempted_at(now)))
 
     def _react(self, job: Job, answer: DeliveryAnswer) -> None:
         now = self._clock.monotonic()

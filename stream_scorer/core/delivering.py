@@ -78,6 +78,7 @@ class Job:
         has_slot: whether its campaign's pace has room for it reserved.
         due: monotonic seconds; when the next attempt may be made.
         traceparent: what its next request says of the trace that it belongs to; None: nothing.
+        began: monotonic seconds of its first attempt since it was read; None: there was none.
     """
 
     record: SourceRecord
@@ -88,6 +89,11 @@ class Job:
     has_slot: bool = False
     due: float = 0.0
     traceparent: str | None = None
+    began: float | None = None
+
+    def attempted_at(self, now: float) -> Job:
+        """The same job, about to be tried."""
+        return self if self.began is not None else replace(self, began=now)
 
     def under(self, traceparent: str) -> Job:
         """The same job, its next request below this span."""
@@ -95,7 +101,7 @@ class Job:
 
 
 class Ended(NamedTuple):
-    """A callback that is done with, for good or not; ``callback.attempts`` counts its requests."""
+    """A callback that is done with, for good or not; ``callback.attempts`` are its requests, ``began`` as `Job`'s."""
 
     record: SourceRecord
     callback: Callback
@@ -104,6 +110,7 @@ class Ended(NamedTuple):
     http_status: int | None
     latency_ms: float
     detail: str
+    began: float | None = None
 
     @property
     def was_paid_for(self) -> bool:
@@ -112,13 +119,14 @@ class Ended(NamedTuple):
 
 
 class Postponed(NamedTuple):
-    """A callback that goes to a tier; ``rounds``: failed ones so far."""
+    """A callback that goes to a tier; ``rounds``: failed ones so far, ``began`` as `Job`'s."""
 
     record: SourceRecord
     callback: Callback
     tier: int
     rounds: int
     why: Postponement
+    began: float | None = None
 
     @property
     def was_paid_for(self) -> bool:
@@ -219,7 +227,9 @@ def look_at(job: Job, rules: DeliveryRules, now_ms: int) -> Job | Wait | Postpon
 
 def give_up(postponed: Postponed, detail: str, now_ms: int) -> Ended:
     """End a callback that cannot be kept until later."""
-    return Ended(postponed.record, postponed.callback, CallbackOutcome.GAVE_UP, now_ms, None, 0.0, detail)
+    return Ended(
+        postponed.record, postponed.callback, CallbackOutcome.GAVE_UP, now_ms, None, 0.0, detail, postponed.began
+    )
 
 
 def _later(
@@ -240,12 +250,12 @@ def _later(
 
 def _ended(tried: Job, outcome: CallbackOutcome, answer: DeliveryAnswer, now_ms: int) -> Ended:
     detail = answer.message
-    return Ended(tried.record, tried.callback, outcome, now_ms, answer.status, answer.latency_ms, detail)
+    return Ended(tried.record, tried.callback, outcome, now_ms, answer.status, answer.latency_ms, detail, tried.began)
 
 
 def _postponed(job: Job, tier: int, not_before_ms: int, why: Postponement) -> Postponed:
     callback = replace(job.callback, not_before_ms=not_before_ms)
-    return Postponed(job.record, callback, tier, job.rounds, why)
+    return Postponed(job.record, callback, tier, job.rounds, why, job.began)
 
 
 def _ms(seconds: float) -> int:

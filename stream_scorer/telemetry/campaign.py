@@ -1,4 +1,4 @@
-"""The metrics of the campaign worker. Every method takes a sum or a state, but `CampaignMetrics.attempt`."""
+"""The metrics of the campaign worker. Every method takes a sum or a state, but `attempt` and `processed`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LOOPS: Final = ("planner", "deliverer")
 
 
 class CampaignMetrics(MessagingMetrics):
-    """Counters and gauges of planner and deliverer. Every method takes a sum, but `attempt`.
+    """Counters and gauges of planner and deliverer. Every method takes a sum, but `attempt` and `processed`.
 
     Args:
         readers: what takes the metrics out; none: they go nowhere.

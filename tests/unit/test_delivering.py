@@ -40,6 +40,7 @@ from stream_scorer.core.delivering import (
     pace,
 )
 from stream_scorer.core.events import SourceRecord
+from stream_scorer.telemetry.campaign import CampaignMetrics
 
 if TYPE_CHECKING:
     import random
@@ -569,3 +570,25 @@ class TestExactlyOnce:
         for callback_id, outcome in outcomes.items():
             if outcome != "EXPIRED":
                 assert world.sent()[callback_id] >= 1
+
+
+def test_processing_lasts_from_the_first_attempt_to_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[float, str]] = []
+
+    def processed(_: CampaignMetrics, duration_s: float, *, loop: str = "") -> None:
+        told.append((duration_s, loop))
+
+    monkeypatch.setattr(CampaignMetrics, "processed", processed)
+    answers = [later(latency_ms=3_000), delivered(1_000)]
+    world = World(lambda _, _one: answers.pop(0))
+    world.plan([callback("slow")])
+    Bench(world).run_dry()
+    # An attempt of 3 s, half a second of patience, one of 1 s; then at most a commit's interval and a step or two.
+    [(duration_s, loop)] = told
+    assert loop == "deliverer"
+    assert 4.5 <= duration_s < 5.5
+
+
+def test_what_is_put_off_without_an_attempt_was_not_processed() -> None:
+    assert divert(job(), RULES, START_MS).began is None
+    assert divert(job().attempted_at(7.0).attempted_at(9.0), RULES, START_MS).began == 7.0
