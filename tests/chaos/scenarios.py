@@ -99,8 +99,9 @@ def late_end_txn(scene: Scene) -> Books:
 def produce_held(scene: Scene) -> Books:
     """Records wait longer than their delivery time-out: the transaction is aborted, and all is written again."""
     with scene.stage(_LATE_SOCKETS) as stage:
-        worker = scene.begin(stage, 5000)
-        for _ in range(2):
+        worker = scene.begin(stage, 2000)
+        for round_ in range(2):
+            stage.produce(contacts(4000, stage.partitions, prefix=f"H{round_}"))  # there has to be work behind it
             held = scene.kafka.proxy.plan(Step(Api.PRODUCE, Act.HOLD))
             ended = scene.kafka.proxy.plan(Step(Api.INIT_PRODUCER_ID, Act.NOTE_REQUEST))
             seen(stage, held, "a Produce")
