@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.kafka
 
 CONTACTS = 60
+# What contacts are like: their features' values, one of them of the wrong type.
+HUSH = ["hush-segment", "hush-wrong", "918273.645"]
+LIKE_THIS = '"avg_handle_time":918273.645,"segment_id":"hush-segment"'
 
 
 @pytest.fixture
@@ -38,6 +42,39 @@ def otlp() -> Iterator[OtlpReceiver]:
 def one(spans: list[ReceivedSpan], name: str) -> ReceivedSpan:
     [found] = [span for span in spans if span.name == name]
     return found
+
+
+def produce_contacts(stage: Stage, asked: dict[str, str], tmp_path: Path) -> str:
+    """Put contacts on the features topic as an operator does, and return what was said."""
+    file = tmp_path / "contacts.jsonl"
+    file.write_text(
+        "".join(
+            f'{{"contactId":"contact-{n}","features":{{"previous_calls":{calls},{LIKE_THIS}}}}}\n'
+            for n, calls in enumerate([*range(CONTACTS), '"hush-wrong"'])
+        )
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("STREAM_", "GENESYS_"))}
+    produced = subprocess.run(
+        [sys.executable, "-m", "stream_scorer", "produce", str(file)],
+        env={**environment, **stage.settings(), **asked, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert produced.returncode == 0, produced.stderr
+    return produced.stdout + produced.stderr
+
+
+def topics_may_tell(stage: Stage, campaign: CampaignStage) -> None:
+    """No header of any output has them, and no value but that of a rejected record, which is as it came."""
+    hushed = [*(word.encode() for word in HUSH), struct.pack("<d", 918273.645)]
+    topics = {**stage.topics, **campaign.topics, "callbacks_retry": campaign.tier(1)}
+    del topics["features"]
+    for kind, topic in topics.items():
+        for record in campaign.read(topic):
+            found = {word for word in hushed if word in (record.value or b"")}
+            assert found == (set(hushed) - {b"918273.645"} if kind == "rejected" else set()), topic
+            assert [word for word in hushed if any(word in (value or b"") for value in record.headers.values())] == []
 
 
 def nobody_may_find(words: list[str], otlp: OtlpReceiver, scorer: WorkerProcess, called: WorkerProcess) -> None:
@@ -65,19 +102,7 @@ def test_a_contact_is_seen_from_its_producer_to_its_callback(
     campaign.topics["scores"] = stage.topics["scores"]
     campaign.group_id = stage.group_id
     stage.simulator.add_fault(status=503, times=1)
-    file = tmp_path / "contacts.jsonl"
-    file.write_text(
-        "".join(f'{{"contactId":"contact-{n}","features":{{"previous_calls":{n}}}}}\n' for n in range(CONTACTS))
-    )
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("STREAM_", "GENESYS_"))}
-    produced = subprocess.run(
-        [sys.executable, "-m", "stream_scorer", "produce", str(file)],
-        env={**environment, **stage.settings(), **asked, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert produced.returncode == 0, produced.stderr
+    produced = produce_contacts(stage, asked, tmp_path)
     stage.changes |= asked
     scorer = stage.start()
     stage.wait_done(needs=scorer)
@@ -85,7 +110,9 @@ def test_a_contact_is_seen_from_its_producer_to_its_callback(
     campaign.wait(lambda: [span for span in otlp.spans if span.name == "callback"], "a callback span", needs=called)
     campaign.wait(lambda: otlp.spans and campaign.judge(), "receipts", needs=called)
     # Here, since both services are at work together: what dashboard and alerts ask for is what they tell.
-    assert_told(scorer.admin("/metrics"), called.admin("/metrics"))
+    metrics = scorer.admin("/metrics"), called.admin("/metrics")
+    assert_told(*metrics)
+    assert [word for word in HUSH if word in f"{metrics}{produced}"] == []
     assert (scorer.stop(), called.stop()) == (0, 0), scorer.log() + called.log()
 
     features, scores, callbacks = stage.topics["features"], stage.topics["scores"], campaign.topics["callbacks"]
@@ -132,7 +159,8 @@ def test_a_contact_is_seen_from_its_producer_to_its_callback(
     assert all(failed[name] for name in ("batch_id", "correlation_id"))
 
     secret = stage.simulator.environment()["STREAM_SCORER_GENESYS__CLIENT_SECRET"]
-    nobody_may_find([secret, receiver.config.secret, "Bearer", "contact-"], otlp, scorer, called)
+    nobody_may_find([secret, receiver.config.secret, "Bearer", "contact-", *HUSH], otlp, scorer, called)
+    topics_may_tell(stage, campaign)
 
 
 def test_a_collector_that_is_away_disturbs_nobody(make_stage: Callable[..., Stage]) -> None:
