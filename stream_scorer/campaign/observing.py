@@ -154,6 +154,10 @@ class LoopObserver:
         if self._members.settle():
             self._log.info("standby", loop=self._name, detail="the group has a member for every partition")
 
+    def cut_off(self, reason: str) -> None:
+        """No broker can be reached, or none lets us in; whatever the group says next ends that."""
+        self._members.cut_off(reason)
+
     def transaction(self, publication: Publication) -> None:
         """A transaction ended."""
         match publication:

@@ -237,3 +237,7 @@ class Planner:
     def settled(self) -> None:
         """The group has said what is ours."""
         self._observe.settled()
+
+    def cut_off(self, reason: str) -> None:
+        """No broker can be reached, or none lets us in."""
+        self._observe.cut_off(reason)

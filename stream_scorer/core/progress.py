@@ -105,6 +105,7 @@ class Membership:
     def __init__(self) -> None:
         self._owned: set[Partition] = set()
         self._has_joined = self._is_settled = False
+        self._cut_off: str | None = None
 
     @property
     def owned(self) -> int:
@@ -115,6 +116,7 @@ class Membership:
         """A partition is ours from now on."""
         self._owned.add(partition)
         self._has_joined = True
+        self._cut_off = None
 
     def disown(self, partitions: Iterable[Partition]) -> None:
         """Partitions are not ours any more; the group is about to say what is."""
@@ -125,15 +127,22 @@ class Membership:
         """The group has said what is ours. Returns whether that is news, and it is nothing: a spare."""
         is_news = not self._is_settled
         self._has_joined = self._is_settled = True
+        self._cut_off = None
         return is_news and not self._owned
+
+    def cut_off(self, reason: str) -> None:
+        """The brokers cannot be reached, or do not let us in; whatever the group says next ends that."""
+        self._cut_off = reason
 
     def why_not_ready(self) -> str | None:
         """Why there is nothing to do yet; a spare, whose group has more members than partitions, has that done."""
+        if self._owned or self._is_settled:
+            return None  # what is wrong with the brokers shows in the commits, where there is anything to commit
+        if self._cut_off is not None:
+            return f"kafka: {self._cut_off}"
         if not self._has_joined:
             return "starting: no partition assigned yet"
-        if not self._owned and not self._is_settled:
-            return "rebalancing: no partition assigned any more, waiting for the group"
-        return None
+        return "rebalancing: no partition assigned any more, waiting for the group"
 
 
 def not_live(still_s: float, unexplained_s: float, still_limit_s: float, wait_limit_s: float) -> str | None:

@@ -15,8 +15,8 @@ from confluent_kafka import TopicPartition
 
 from stream_scorer.core.remembering import OutcomeT
 from stream_scorer.errors import BrokerRefused, BrokerUnavailable, ProducerFenced
+from stream_scorer.kafka.beginnings import start_metadata
 from stream_scorer.kafka.sink import Committed, Failed
-from stream_scorer.kafka.source import start_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -11,10 +11,10 @@ from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec  # type: ignore[attr-defined]
 
 from stream_scorer.errors import BrokerUnavailable, StreamScorerError
+from stream_scorer.kafka.beginnings import start_of
 from stream_scorer.kafka.clients import made
 from stream_scorer.kafka.config import admin_config, reader_config, silent_logger
 from stream_scorer.kafka.rights import Right, refusal
-from stream_scorer.kafka.source import start_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

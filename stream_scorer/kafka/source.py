@@ -7,15 +7,17 @@ started, and is read from its beginning.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any, Protocol
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from stream_scorer.core.events import Partition, SourceRecord
 from stream_scorer.errors import BrokerRefused, BrokerUnavailable
+from stream_scorer.kafka.beginnings import begun_and_next
 from stream_scorer.kafka.clients import made
+from stream_scorer.kafka.cut_off import CutOff
 from stream_scorer.kafka.errors import translate
+from stream_scorer.kafka.reached import Reached
 from stream_scorer.kafka.rights import Right, refusal
 
 if TYPE_CHECKING:
@@ -36,7 +38,6 @@ _REFUSALS = frozenset(
     }
 )
 _MEMBER = "group.instance.id"
-_START = re.compile(r"start=(\d+)")
 
 
 class Owner(Protocol):
@@ -54,16 +55,8 @@ class Owner(Protocol):
     def settled(self) -> None:
         """The group has said what is ours, which may be nothing."""
 
-
-def start_metadata(start_offset: int) -> str:
-    """The metadata of every commit: where this group began on the partition (contract, section 1)."""
-    return f"start={start_offset}"
-
-
-def start_of(metadata: str | None) -> int | None:
-    """The start offset in a commit's metadata; None where another program committed."""
-    found = _START.fullmatch(metadata or "")
-    return int(found.group(1)) if found else None
+    def cut_off(self, reason: str) -> None:
+        """No broker can be reached, or none lets us in; whatever the group says next ends that."""
 
 
 class Source:
@@ -81,13 +74,12 @@ class Source:
         self._properties = config
         self._log: logging.Logger | None = config.get("logger")
         self._wait = wait
-        self._consumer = made(Consumer, config)
+        self._cut_off = CutOff(config)
+        self._consumer = made(Consumer, {**config, "error_cb": self._cut_off.error})
         self._owner: Owner | None = None
         self._paused = False
         self._held_back: set[Partition] = set()
-        # Behind the last record that was delivered, and where the client said that there is nothing more.
-        self._read_to: dict[tuple[str, int], int] = {}
-        self._nothing_from: dict[tuple[str, int], int] = {}
+        self._reached = Reached()
 
     def subscribe(self, owner: Owner) -> None:
         """Joins the group; ``owner`` is told of every assignment, revocation and loss."""
@@ -108,12 +100,14 @@ class Source:
             error = message.error()
             if error is None:
                 record = _record(message)
-                self._read_to[record.topic, record.partition] = record.next_offset
+                self._reached.read(record)
                 records.append(record)
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its only name
-                self._on_end(message)
+                self._reached.nothing_from(message)
             else:
                 self._on_error(error, message)
+        if (reason := self._cut_off.take()) is not None:
+            self._told().cut_off(reason)
         return records
 
     def pause(self) -> None:
@@ -147,7 +141,7 @@ class Source:
             self._consumer.seek(TopicPartition(*partition, offset))
         except KafkaException:
             return False
-        self._begin_at(partition, offset)
+        self._reached.begin_at(partition, offset)
         self._held_back.discard(partition)
         if not self._paused:
             self._consumer.resume([TopicPartition(*partition)])
@@ -192,14 +186,8 @@ class Source:
             except KafkaException:
                 continue
             if end >= 0:
-                was_all = self._nothing_from.get(partition, -1) >= end
-                found[partition] = self._read_to.get(partition, end) if was_all else end
+                found[partition] = self._reached.end(partition, end)
         return found
-
-    def _begin_at(self, partition: Partition, offset: int) -> None:
-        """Reading goes on there, whatever was read before."""
-        self._read_to[partition] = offset
-        self._nothing_from.pop(partition, None)
 
     def close(self) -> None:
         """Leaves the group. The owner is told as for any revocation."""
@@ -226,7 +214,7 @@ class Source:
         (consumer.pause if self._paused else consumer.resume)([TopicPartition(*partition) for partition in starts])
         self._held_back.difference_update(starts)
         for partition, (start_offset, next_offset) in starts.items():
-            self._begin_at(partition, next_offset)
+            self._reached.begin_at(partition, next_offset)
             self._told().owned(partition, start_offset=start_offset, next_offset=next_offset)
         self._told().settled()
 
@@ -248,7 +236,7 @@ class Source:
         while True:
             try:
                 return {
-                    Partition(answer.topic, answer.partition): self._start(consumer, answer)
+                    Partition(answer.topic, answer.partition): begun_and_next(consumer, answer, _CALL_S)
                     for answer in consumer.committed(assigned, _CALL_S)
                 }
             except KafkaException as error:
@@ -258,17 +246,6 @@ class Source:
                 if not self._wait(_RETRY_S):
                     return None
 
-    def _start(self, consumer: Consumer, committed: TopicPartition) -> tuple[int, int]:
-        if committed.error is not None:
-            raise KafkaException(committed.error)
-        low, high = consumer.get_watermark_offsets(committed, _CALL_S, cached=False)
-        if committed.offset < 0:
-            return low, low
-        if not low <= committed.offset <= high:
-            raise BrokerRefused(_gone(committed, low, high))
-        start = start_of(committed.metadata)
-        return committed.offset if start is None else start, committed.offset
-
     def _why_refused(self, error: KafkaError) -> str:
         return str(refusal(error, _COMMITTED, self._properties, self._right(error, None)))
 
@@ -277,9 +254,6 @@ class Source:
         if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
             return Right("Read", "group", str(self._group_id))
         return Right("Read", "topic", topic or ", ".join(self._topics))
-
-    def _on_end(self, message: Any) -> None:
-        self._nothing_from[message.topic(), message.partition()] = message.offset()
 
     def _on_error(self, error: KafkaError, message: Any) -> None:
         if error.code() in {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}:  # noqa: SLF001
@@ -323,11 +297,3 @@ def _partition(place: TopicPartition) -> Partition:
 
 def _partitions(places: list[TopicPartition]) -> list[Partition]:
     return [_partition(place) for place in places]
-
-
-def _gone(committed: TopicPartition, low: int, high: int) -> str:
-    return (
-        f"{committed.topic}/{committed.partition}: the group's committed offset {committed.offset} is not in the log, "
-        f"which holds {low} to {high}; records were deleted before they were read. Set the group's offset by hand "
-        f"(docs/operations.md, 'Offsets gone') once you have decided what becomes of them"
-    )

@@ -15,11 +15,11 @@ from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, 
 from confluent_kafka.admin import AdminClient
 
 from stream_scorer.errors import BrokerRefused, BrokerUnavailable
+from stream_scorer.kafka.beginnings import start_metadata
 from stream_scorer.kafka.clients import made
 from stream_scorer.kafka.config import admin_config, reader_config, silent_logger
 from stream_scorer.kafka.errors import translate
 from stream_scorer.kafka.rights import Right, principal, refusal
-from stream_scorer.kafka.source import start_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -124,6 +124,10 @@ class Observer:
         if self._members.settle():
             self._log.info("standby", detail="the group has a member for every partition")
 
+    def cut_off(self, reason: str) -> None:
+        """No broker can be reached, or none lets us in; whatever the group says next ends that."""
+        self._members.cut_off(reason)
+
     # --- the API
 
     def exchanged(self, request: Request, answer: Answer, trace_id: str | None = None) -> None:

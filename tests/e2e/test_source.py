@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
+from support_arena import wait_until
 
 from stream_scorer.core.events import Partition
 from stream_scorer.kafka.config import consumer_config
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
 
 
 class Owner:
-    """Keeps no books."""
+    """Keeps no books, but what it was told of the brokers."""
+
+    def __init__(self) -> None:
+        self.cut_off_by: list[str] = []
 
     def owned(self, partition: Partition, *, start_offset: int, next_offset: int) -> None:
         """Ours."""
@@ -35,6 +39,10 @@ class Owner:
 
     def settled(self) -> None:
         """The group has said what is ours."""
+
+    def cut_off(self, reason: str) -> None:
+        """No broker."""
+        self.cut_off_by.append(reason)
 
 
 def write(producer: Producer, topic: str, values: list[bytes], *, end: Callable[[], None]) -> None:
@@ -82,3 +90,14 @@ def test_what_nobody_gets_is_no_lag(broker: Broker) -> None:
         assert read == [b"a", b"b", b"c"]
     finally:
         source.close()
+
+
+def test_brokers_that_nobody_reaches_are_named() -> None:
+    """Without that the worker only says that it waits for its group."""
+    kafka = KafkaSettings(bootstrap_servers="127.0.0.1:1", group_id="nobody", properties={"log_level": 0})
+    source, owner = Source(consumer_config(Settings(kafka=kafka)), ["any"], wait=lambda _: True), Owner()
+    source.subscribe(owner)
+    wait_until(lambda: source.read(10, 0.1) == [] and owner.cut_off_by, "the client to give up on all brokers")
+    source.close()
+    assert "127.0.0.1:1" in owner.cut_off_by[0]
+    assert "Connection refused" in owner.cut_off_by[0]

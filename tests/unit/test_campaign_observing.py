@@ -56,3 +56,5 @@ def test_a_loop_without_partitions_is_a_spare_once_the_group_has_said_so() -> No
     scene.observe.assigned(HERE, 3)
     scene.observe.disowned([HERE])
     assert str(scene.observe.why_not_ready()).startswith("deliverer: rebalancing: ")
+    scene.observe.cut_off("Authentication failed")
+    assert scene.observe.why_not_ready() == "deliverer: kafka: Authentication failed"

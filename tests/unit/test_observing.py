@@ -271,8 +271,12 @@ def test_a_member_without_partitions_is_a_spare_once_the_group_has_said_so(scene
     scene.observe.disowned([HERE])
     assert str(scene.observe.why_not_ready()).startswith("rebalancing: ")
     assert scene.sample("stream_scorer_partitions_owned") == 0
+    scene.observe.cut_off("Connect to broker failed")
+    assert scene.observe.why_not_ready() == "kafka: Connect to broker failed"
     scene.observe.settled()
     assert scene.observe.why_not_ready() is None
+    scene.observe.disowned([HERE])
+    assert str(scene.observe.why_not_ready()).startswith("rebalancing: ")
 
 
 def test_a_contact_is_named_at_debug_only(scene: Scene) -> None:
