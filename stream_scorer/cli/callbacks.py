@@ -37,7 +37,7 @@ def callbacks(
     check_properties(settings)
     configure_logging(level=settings.log.level, form=settings.log.format)
     log = structlog.get_logger("stream_scorer")
-    for warning in property_warnings(settings):
+    for warning in (*settings.exposures, *property_warnings(settings)):
         log.warning("setting", detail=warning)
     with end_told(log):
         target = build_target(settings)

@@ -86,6 +86,19 @@ class Settings(Section):
                 f"scoring.max_uncommitted ({self.scoring.max_uncommitted}) holds {full_batches} full batches of"
                 f" scoring.max_contacts, so scoring.max_in_flight ({self.scoring.max_in_flight}) is not reached"
             )
+        longest_s = self.genesys.timeout_s + self.genesys.token_timeout_s
+        if self.admin.port and self.admin.max_unexplained_wait_s <= longest_s:
+            found.append(
+                f"admin.max_unexplained_wait_s ({self.admin.max_unexplained_wait_s:g}) is not longer than a request may"
+                f" take (genesys.timeout_s and genesys.token_timeout_s, {longest_s:g} s): /livez would have the worker"
+                " restarted while an answer is still to come"
+            )
+        return (*found, *self.exposures)
+
+    @property
+    def exposures(self) -> tuple[str, ...]:
+        """What others on the network could read, one line each."""
+        found = []
         urls = {"base_url": self.genesys.api_url, "login_url": self.genesys.token_url}
         if shown := [f"genesys.{key}" for key, url in urls.items() if is_in_clear(url)]:
             found.append(
@@ -97,13 +110,6 @@ class Settings(Section):
             found.append(
                 "schema_registry.url: plain http shows the user and password in schema_registry.properties to everyone"
                 " on the way: use https"
-            )
-        longest_s = self.genesys.timeout_s + self.genesys.token_timeout_s
-        if self.admin.port and self.admin.max_unexplained_wait_s <= longest_s:
-            found.append(
-                f"admin.max_unexplained_wait_s ({self.admin.max_unexplained_wait_s:g}) is not longer than a request may"
-                f" take (genesys.timeout_s and genesys.token_timeout_s, {longest_s:g} s): /livez would have the worker"
-                " restarted while an answer is still to come"
             )
         return tuple(found)
 
