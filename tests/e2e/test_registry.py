@@ -235,7 +235,9 @@ def test_a_schema_that_cannot_read_what_is_there_is_refused(
     theirs = {**FEATURES_SCHEMA, "fields": fields[:2] + fields[3:]}
     scene.client.register_schema(subject, Schema(json.dumps(theirs), "AVRO"))
     other = f"{scene.stage.topics['scores']}-value"
-    other_id = scene.client.register_schema(other, Schema('{"type": "object"}', "JSON"))
+    other_id = scene.client.register_schema(
+        other, Schema('{"type": "object", "properties": {"a": {"type": "string"}}}', "JSON")
+    )
     for command in ("register", "check"):
         done = scene.command("schemas", command)
         assert done.returncode == 1
