@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from typing import TYPE_CHECKING, Final
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 # What is left is sent within this, all signals together; what a collector has not taken by then is lost.
 CLOSE_S: Final = 3.0
 _QUIET_S: Final = 60.0
+_QUERY: Final = re.compile(r"\?[^\s'\"]+")
 
 
 class OncePerMinute(logging.Filter):
@@ -24,12 +26,14 @@ class OncePerMinute(logging.Filter):
         self._said_at = float("-inf")
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Say whether the line is let through; without the stack of the client library below it."""
+        """Say whether the line is let through; without the client library's stack or a URL's query."""
         now = self._monotonic()
         if now - self._said_at < _QUIET_S:
             return False
         self._said_at = now
         record.exc_info = record.exc_text = None
+        # An endpoint's query is where some collectors have their token.
+        record.msg, record.args = _QUERY.sub("?***", record.getMessage()), ()
         return True
 
 

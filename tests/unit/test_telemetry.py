@@ -282,7 +282,7 @@ def test_what_is_left_arrives_when_the_service_ends(monkeypatch: pytest.MonkeyPa
 def test_a_collector_that_is_away_delays_no_end_and_is_one_line(
     monkeypatch: pytest.MonkeyPatch, logs: io.StringIO
 ) -> None:
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1/?key=s3cr3t-key")
     monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "20")
     configure_logging(form="json", stream=logs)
     metrics = PrometheusMetrics()
@@ -291,6 +291,7 @@ def test_a_collector_that_is_away_delays_no_end_and_is_one_line(
     metrics.close()
     assert time.monotonic() - began < 10
     assert len([line for line in lines(logs) if "127.0.0.1" in str(line)]) <= 2  # a line a minute of each logger
+    assert "s3cr3t-key" not in logs.getvalue()
 
 
 def test_all_that_is_closed_is_closed_side_by_side_and_nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
