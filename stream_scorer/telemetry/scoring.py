@@ -16,6 +16,7 @@ from stream_scorer.telemetry.messaging import SECONDS, MessagingMetrics
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from opentelemetry.metrics import Meter
     from opentelemetry.sdk.metrics.export import MetricReader
 
 _FILL: Final = (1, 5, 10, 25, 50, 100, 200, 400, 600, 800, 999)
@@ -41,12 +42,12 @@ class Metrics(MessagingMetrics):
         meter = self._meters.meter
         super().__init__(meter)
         self._server = _server(api_url)
-        self._request_duration = meter.create_histogram(
-            "http.client.request.duration",
-            "s",
-            "Duration of requests to the scoring API, each attempt on its own.",
-            explicit_bucket_boundaries_advisory=SECONDS,
-        )
+        self._make_of_contacts(meter)
+        self._make_of_requests(meter)
+        self._make_of_holds(meter)
+        self._begin()
+
+    def _make_of_contacts(self, meter: Meter) -> None:
         self._contacts = meter.create_counter(
             "stream_scorer.contacts", "{contact}", "Contacts with a committed outcome: scored, review or rejected."
         )
@@ -58,20 +59,28 @@ class Metrics(MessagingMetrics):
         self._unknown_results = meter.create_counter(
             "stream_scorer.results.unknown", "{result}", "Results about contacts that nobody asked about; ignored."
         )
+        self._chain = meter.create_gauge(
+            "stream_scorer.audit.chain.length", "{event}", "Audit events in this worker's present hash chain."
+        )
+        self._uncommitted = meter.create_gauge(
+            "stream_scorer.contacts.uncommitted", "{contact}", "Contacts read and not yet committed."
+        )
+
+    def _make_of_requests(self, meter: Meter) -> None:
+        self._request_duration = meter.create_histogram(
+            "http.client.request.duration",
+            "s",
+            "Duration of requests to the scoring API, each attempt on its own.",
+            explicit_bucket_boundaries_advisory=SECONDS,
+        )
         self._batch_fill = meter.create_histogram(
             "stream_scorer.request.contacts",
             "{contact}",
             "Contacts a request asks about: how full batches are.",
             explicit_bucket_boundaries_advisory=_FILL,
         )
-        self._chain = meter.create_gauge(
-            "stream_scorer.audit.chain.length", "{event}", "Audit events in this worker's present hash chain."
-        )
         self._in_flight = meter.create_gauge(
             "stream_scorer.requests.in_flight", "{request}", "Requests at the API now."
-        )
-        self._uncommitted = meter.create_gauge(
-            "stream_scorer.contacts.uncommitted", "{contact}", "Contacts read and not yet committed."
         )
         self._quota_remaining = meter.create_gauge(
             "stream_scorer.quota.remaining", "{request}", "Requests that the quota still allows in this window."
@@ -90,6 +99,8 @@ class Metrics(MessagingMetrics):
         self._waited = meter.create_counter(
             "stream_scorer.requests.waited", "s", "Time in which a request was kept back; `reason` says by what."
         )
+
+    def _make_of_holds(self, meter: Meter) -> None:
         self._holding = meter.create_gauge("stream_scorer.holding", "1", "1 while nothing is asked; `reason` says why.")
         self._holding_duration = meter.create_gauge(
             "stream_scorer.holding.duration", "s", "Since the present hold began; 0 without one."
@@ -100,7 +111,6 @@ class Metrics(MessagingMetrics):
         self._probes = meter.create_counter(
             "stream_scorer.probes", "{probe}", "Probes answered in holds; `outcome`: recovered or failed."
         )
-        self._begin()
 
     def _begin(self) -> None:
         """What has not happened yet is 0, not absent."""
