@@ -6,13 +6,13 @@ Called by the worker's thread, with sums and never once a contact; read by the a
 from __future__ import annotations
 
 from collections import Counter
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from stream_scorer.core.events import Scored
 from stream_scorer.core.progress import NOTHING_READ, Membership, Progress, not_live
 from stream_scorer.kafka.sink import Committed, RecordsRefused
 from stream_scorer.scoring.holding import Cause, Hold
+from stream_scorer.scoring.telling import Telling, next_of
 from stream_scorer.scoring.waiting import Waits
 
 if TYPE_CHECKING:
@@ -24,14 +24,8 @@ if TYPE_CHECKING:
     from stream_scorer.core.requests import Request
     from stream_scorer.kafka.sink import Publication
     from stream_scorer.scoring.ports import Log, Metrics, Quota
+    from stream_scorer.scoring.telling import Known
     from stream_scorer.scoring.waiting import Wait
-
-
-class _Known(NamedTuple):
-    """A hold, and its beginning in ISO 8601, UTC."""
-
-    hold: Hold
-    since: str
 
 
 class Observer:
@@ -48,9 +42,10 @@ class Observer:
         self._metrics = metrics
         self._clock = clock
         self._monotonic = clock.monotonic
-        self._hold: _Known | None = None
-        self._kafka: _Known | None = None
-        self._registry: _Known | None = None
+        self._telling = Telling(clock)
+        self._hold: Known | None = None
+        self._kafka: Known | None = None
+        self._registry: Known | None = None
         self._members = Membership()
         self._progress = Progress()
         self._input = NOTHING_READ
@@ -84,7 +79,7 @@ class Observer:
         )
         for reason, seconds in self._waits.take().items():
             self._metrics.waited(seconds, reason=reason)
-        self._hold = self._known(hold, self._hold)
+        self._hold = self._telling.known(hold, self._hold)
         for known in (self._hold, self._kafka, self._registry):
             if known is not None:
                 self._measure(known.hold)
@@ -163,16 +158,16 @@ class Observer:
     def holding(self, before: Hold | None, hold: Hold | None) -> None:
         """A hold or pause began, has another cause or reason, or ended (None): one line."""
         known = self._hold
-        self._hold = self._known(hold, known)
+        self._hold = self._telling.known(hold, known)
         if before is not None and (hold is None or hold.cause is not before.cause):
             self._metrics.holding_ended(before.cause)
         if self._hold is not None and hold is not None:
             self._measure(hold)
-            fields = {**_facts(self._hold), f"next_{_next_of(hold)}_in_s": round(self._left_s(hold), 1)}
+            fields = {**self._hold.facts, f"next_{next_of(hold)}_in_s": round(self._telling.left_s(hold), 1)}
             say = self._log.warning if hold.probes_api else self._log.info
-            say("holding" if before is None else "holding changed", **fields, for_s=self._age_s(hold))
+            say("holding" if before is None else "holding changed", **fields, for_s=self._telling.age_s(hold))
         elif before is not None and known is not None:
-            self._log.info("holding ended", **_facts(known), after_s=self._age_s(before), probes=before.probes)
+            self._log.info("holding ended", **known.facts, after_s=self._telling.age_s(before), probes=before.probes)
 
     def probed(self, outcome: str) -> None:
         """A probe came to this: ``recovered`` or ``failed``."""
@@ -200,7 +195,7 @@ class Observer:
             self._log.info("publishing again", after=None if before is None else before.hold.reason)
         elif before is None or message != before.hold.reason:
             since = now if before is None else before.hold.since
-            self._kafka = self._known(Hold(Cause.KAFKA, message, since, now), before)
+            self._kafka = self._telling.known(Hold(Cause.KAFKA, message, since, now), before)
             self._log.warning("publishing failed, trying again", detail=message)
 
     def waiting_for_schema(self, reason: str | None) -> None:
@@ -212,7 +207,7 @@ class Observer:
             self._log.info("schemas fetched again", after=None if before is None else before.hold.reason)
         else:
             since = now if before is None else before.hold.since
-            self._registry = self._known(Hold(Cause.REGISTRY, reason, since, now), before)
+            self._registry = self._telling.known(Hold(Cause.REGISTRY, reason, since, now), before)
             self._log.warning("records wait for a schema", detail=reason)
 
     def published(self, outcomes: Iterable[Outcome], *, records: int) -> None:
@@ -265,41 +260,15 @@ class Observer:
             return "draining"
         known, kafka = self._hold, self._kafka
         if kafka is not None and (known is None or not known.hold.probes_api):
-            return f"kafka: {kafka.hold.reason}; {self._since(kafka)}"
+            return f"kafka: {kafka.hold.reason}; {self._telling.since(kafka)}"
         if (no_partition := self._members.why_not_ready()) is not None:
             return no_partition
         if known is None:
             registry = self._registry
-            return None if registry is None else f"registry: {registry.hold.reason}; {self._since(registry)}"
+            return None if registry is None else f"registry: {registry.hold.reason}; {self._telling.since(registry)}"
         hold = known.hold
-        return f"holding: {hold.reason}; {self._since(known)}; next {_next_of(hold)} in {self._left_s(hold):.0f} s"
-
-    # --- a hold in figures and words
-
-    def _known(self, hold: Hold | None, before: _Known | None) -> _Known | None:
-        if hold is None:
-            return None
-        if before is not None and before.hold.since == hold.since:
-            return _Known(hold, before.since)
-        began_s = self._clock.unix_ms() / 1000 - self._age_s(hold)
-        return _Known(hold, datetime.fromtimestamp(int(began_s), UTC).isoformat().replace("+00:00", "Z"))
+        left_s = self._telling.left_s(hold)
+        return f"holding: {hold.reason}; {self._telling.since(known)}; next {next_of(hold)} in {left_s:.0f} s"
 
     def _measure(self, hold: Hold) -> None:
-        self._metrics.holding(hold.cause, for_s=self._age_s(hold), next_probe_s=self._left_s(hold))
-
-    def _age_s(self, hold: Hold) -> float:
-        return round(self._monotonic() - hold.since, 1)
-
-    def _left_s(self, hold: Hold) -> float:
-        return max(0.0, hold.next_probe_at - self._monotonic())
-
-    def _since(self, known: _Known) -> str:
-        return f"since {known.since} ({self._age_s(known.hold):.0f} s)"
-
-
-def _facts(known: _Known) -> dict[str, str]:
-    return {"cause": str(known.hold.cause), "reason": known.hold.reason, "since": known.since}
-
-
-def _next_of(hold: Hold) -> str:
-    return "probe" if hold.probes_api else "request"
+        self._metrics.holding(hold.cause, for_s=self._telling.age_s(hold), next_probe_s=self._telling.left_s(hold))
