@@ -120,8 +120,8 @@ class CampaignService:
             # Told to stop before it has begun: nothing is read, so there is nothing to finish.
             with suppress(StoppedError):
                 self._run_both(unless_stopped(self._stopping, lambda: self._loops(pool)))
-            pool.close()
         finally:
+            pool.close()
             self._target.close()
             self._framing.close()
             admin.stop()

@@ -86,11 +86,13 @@ class ScoringService:
         if settings.admin.port:
             admin.start()
         api = _api(settings)
+        pool = RequestPool(api, settings.scoring.max_in_flight)
         try:
             # Told to stop before it has begun: nothing is read, so there is nothing to finish.
             with suppress(StoppedError):
-                self._run(RequestPool(api, settings.scoring.max_in_flight))
+                self._run(pool)
         finally:
+            pool.close()
             api.close()
             admin.stop()
             close_within_limit(self._trace.close, self.metrics.close)
@@ -142,7 +144,6 @@ class ScoringService:
             revoke_wait_s=settings.scoring.revoke_wait_s,
             shutdown_timeout_s=settings.scoring.shutdown_timeout_s,
         ).run()
-        pool.close()
         framing.close()
 
     def _publisher(self, source: Source, ledger: Ledger, framing: Framing, log: logging.Logger) -> Publisher:

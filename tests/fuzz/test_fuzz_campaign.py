@@ -133,7 +133,7 @@ def test_any_record_of_the_scores_is_planned_skipped_or_unusable(
     planned = [ENCODER.planned(one, []) for one in made.callbacks]
     assert all(ENCODER.fits(one) for one in planned)
     assert all(len(one.body) < MAX_BODY_BYTES for one in made.callbacks)
-    check_records(planned + [ENCODER.expired(one) for one in made.expired])
+    check_records(planned + [ENCODER.expired(one, []) for one in made.expired])
     check_records([ENCODER.unusable(one) for one in made.unusable])
 
 
