@@ -37,23 +37,15 @@ def configure_logging(*, level: str = "info", form: str = "auto", stream: TextIO
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         redact,
     ]
-    # Plain tracebacks in both: structured and rich ones print local variables, and with them secrets.
-    # A foreign message may quote what it was sent: one line stays one line, and tells the terminal nothing else.
-    last: list[Processor] = (
-        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-        if as_json
-        else [
-            _printable,
-            structlog.dev.ConsoleRenderer(
-                colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback, pad_event_to=0
-            ),
-        ]
-    )
+    last = _rendering(as_json=as_json, colors=stream.isatty())
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *_rendering(as_json=as_json, colors=stream.isatty()),
+            ],
         )
     )
     root = logging.getLogger()
@@ -71,6 +63,15 @@ def configure_logging(*, level: str = "info", form: str = "auto", stream: TextIO
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,
     )
+
+
+def _rendering(*, as_json: bool, colors: bool) -> list[Processor]:
+    # Plain tracebacks in both: structured and rich ones print local variables, and with them secrets.
+    if as_json:
+        return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    # A foreign message may quote what it was sent: one line stays one line, and tells the terminal nothing else.
+    plain = structlog.dev.plain_traceback
+    return [_printable, structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain, pad_event_to=0)]
 
 
 def _printable(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
