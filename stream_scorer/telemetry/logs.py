@@ -37,16 +37,11 @@ def configure_logging(*, level: str = "info", form: str = "auto", stream: TextIO
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         redact,
     ]
-    last = _rendering(as_json=as_json, colors=stream.isatty())
+    remove_meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    rendering = _rendering(as_json=as_json, colors=stream.isatty())
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                *_rendering(as_json=as_json, colors=stream.isatty()),
-            ],
-        )
+        structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[remove_meta, *rendering])
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
