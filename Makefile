@@ -72,9 +72,9 @@ api-table: $(STAMP) ## Play every answer of the API again, and write docs/api-be
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal --api-table docs/api-behaviour.md $(PYTEST_ARGS) \
 		$(filter-out %_behaviour.py,$(wildcard tests/e2e/test_api_*.py))
 
-audit: $(STAMP) ## Known vulnerabilities of what the wheel needs; AUDIT_ARGS="-s osv --osv-url URL" asks another service
+audit: $(STAMP) ## Known vulnerabilities of what the wheel needs; offline: ADVISORIES=a checkout of an OSV database
 	@$(BANDIT)
-	@$(BIN)/pip-audit --strict --disable-pip --require-hashes --progress-spinner off $(AUDIT_ARGS) --requirement requirements/run.txt || { \
+	@$(if $(ADVISORIES),$(BIN)/python tests/tools/offline_audit.py $(ADVISORIES),$(BIN)/pip-audit) --strict --disable-pip --require-hashes --progress-spinner off $(AUDIT_ARGS) --requirement requirements/run.txt || { \
 		echo "make audit: what stands above is vulnerable, or could not be asked about (offline?): nothing is proven" >&2; exit 1; }
 
 lock: $(STAMP) ## Choose the newest versions that pyproject.toml allows, and their hashes
