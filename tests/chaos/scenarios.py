@@ -81,17 +81,24 @@ def late_end_txn(scene: Scene) -> Books:
     with scene.stage(_LATE_SOCKETS) as stage:
         worker = scene.begin(stage, 6000)
         proxy = scene.kafka.proxy
+        written = Step(Api.PRODUCE, Act.NOTE_ANSWER)
+        offsets = Step(Api.ADD_OFFSETS_TO_TXN, Act.HOLD, times=None)  # the client repeats them soon
+
+        def wait_for_the_next() -> None:
+            proxy.plan(written)
+            proxy.plan(offsets)
+
         held = proxy.plan(Step(Api.END_TXN, Act.HOLD))
-        again = proxy.plan(Step(Api.END_TXN, Act.NOTE_ANSWER))
+        # Before its answer is passed on: nothing of the next transaction is under way.
+        again = proxy.plan(Step(Api.END_TXN, Act.NOTE_ANSWER, then=wait_for_the_next))
         seen(stage, held, "an EndTxn")
         seen(stage, again, "its repetition")
-        written = proxy.plan(Step(Api.PRODUCE, Act.NOTE_ANSWER))
-        offsets = proxy.plan(Step(Api.ADD_OFFSETS_TO_TXN, Act.HOLD))
         seen(stage, offsets, "the next transaction's offsets")
         seen(stage, written, "the next transaction's records")
         held.release()
         time.sleep(1.0)  # the broker writes its markers after it has answered; nothing says when
         stage.kill(worker)
+        offsets.end()
         successor = stage.start(name="one")
         stage.recover("EndTxn delivered late", successor)
         return stage.close()
