@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import signal
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
 from confluent_kafka.admin import AdminClient
 from world import NAMES
+
+from stream_scorer.errors import LocalError
 
 if TYPE_CHECKING:
     from random import Random
@@ -120,18 +123,15 @@ def fill_disk(world: World, _: Random) -> Undo:
     folder = world.machines.small_disk
     assert folder is not None
     filler, node = folder / "filler", world.machines.cluster.node(3)
-    with filler.open("wb") as file:
-        try:
-            while True:
-                file.write(b"\0" * 1_048_576)
-                file.flush()
-        except OSError:
-            pass
+    with filler.open("wb", buffering=0) as file, suppress(OSError):  # or closing it would write what is left
+        while True:
+            file.write(b"\0" * 65_536)
 
     def undo() -> None:
         filler.unlink()
-        if node.status() is not None:
-            node.kill()  # a broker whose only disk has failed ends, or serves nothing until it is started again
+        # A broker whose only disk has failed ends, maybe just now, or serves nothing until it is started again.
+        with suppress(LocalError):
+            node.kill()
         _started(node)
 
     return undo
