@@ -53,6 +53,11 @@ class Fault:
     seconds: tuple[float, float]
     risk: int
 
+    @property
+    def victim(self) -> str:
+        """What it befalls, as its name begins: ``worker``, ``broker``, ``line to the API`` …"""
+        return self.name.partition(":")[0].removesuffix("s")
+
 
 def known_faults(world: World) -> list[Fault]:
     """All that can be done here."""

@@ -69,8 +69,15 @@ class Mixer:
         """Random faults, now and then two at once, for so long."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
-            number = 2 if self._draw.random() < _TWO_AT_ONCE else 1
-            self.play(self._moment(*self._draw.sample(self._faults, number)))
+            self.play(self._moment(*self._drawn()))
+
+    def _drawn(self) -> list[Fault]:
+        """One fault, or two of different victims: a worker that is told to end twice, say, ends at once, as it should."""
+        number = 2 if self._draw.random() < _TWO_AT_ONCE else 1
+        drawn = self._draw.sample(self._faults, number)
+        while len({fault.victim for fault in drawn}) < number:
+            drawn = self._draw.sample(self._faults, number)
+        return drawn
 
     def play(self, moment: Moment) -> None:
         """Begins the faults, ends each in its time, waits for every partition to go on, writes it down."""
