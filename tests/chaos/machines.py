@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 # A node of a machine that does other work besides; a minute was too short there.
 _START_S: Final = 240.0
 _CLOCK: Final = Path(__file__).with_name("shifted_clock.c")
+# What fills the small disk; see `process_faults.fill_disk`.
+FILLER: Final = "filler"
 
 
 class Machines:
@@ -63,9 +65,11 @@ class Machines:
         self.wrong_clock = _built_clock(folder)
 
     def heal(self) -> None:
-        """All lines are good, and all nodes run."""
+        """All lines are good, no disk is full, and all nodes run."""
         for line in (*self.brokers.values(), self.api, self.receiver_line):
             line.heal()
+        if self.small_disk is not None:
+            (self.small_disk / FILLER).unlink(missing_ok=True)  # a run that failed has left it
         self.cluster.start()
 
 

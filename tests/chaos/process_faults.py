@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from confluent_kafka.admin import AdminClient
+from machines import FILLER
 from world import NAMES
 
 from stream_scorer.errors import LocalError
@@ -122,7 +123,7 @@ def move_coordinator(world: World, _: Random) -> Undo:
 def fill_disk(world: World, _: Random) -> Undo:
     folder = world.machines.small_disk
     assert folder is not None
-    filler, node = folder / "filler", world.machines.cluster.node(3)
+    filler, node = folder / FILLER, world.machines.cluster.node(3)
     with filler.open("wb", buffering=0) as file, suppress(OSError):  # or closing it would write what is left
         while True:
             file.write(b"\0" * 65_536)
