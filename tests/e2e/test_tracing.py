@@ -7,11 +7,12 @@ import re
 import struct
 import subprocess
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 from support_arena import contacts
-from support_dashboards import assert_told
+from support_dashboards import assert_told, not_told
 from support_otlp import OtlpReceiver
 from support_worker import ROOT
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from support_campaign import CampaignStage
     from support_otlp import ReceivedSpan
-    from support_worker import Stage, WorkerProcess
+    from support_worker import Answer, Stage, WorkerProcess
 
     from stream_scorer.local.receiver import Receiver
 
@@ -85,6 +86,12 @@ def nobody_may_find(words: list[str], otlp: OtlpReceiver, scorer: WorkerProcess,
     assert [word for word in [*words, "previous_calls", "avg_handle_time", "previousCalls"] if word in logs] == []
 
 
+def all_told(*services: WorkerProcess) -> list[Answer] | None:
+    """Their metrics, once all is there: others see a commit before whoever made it has counted it."""
+    answers = [answer for service in services if (answer := service.admin("/metrics")) is not None]
+    return None if not_told([answer.text for answer in answers]) else answers
+
+
 def test_a_contact_is_seen_from_its_producer_to_its_callback(
     otlp: OtlpReceiver,
     make_stage: Callable[..., Stage],
@@ -109,8 +116,9 @@ def test_a_contact_is_seen_from_its_producer_to_its_callback(
     called = campaign.start(name="campaign")
     campaign.wait(lambda: [span for span in otlp.spans if span.name == "callback"], "a callback span", needs=called)
     campaign.wait(lambda: otlp.spans and campaign.judge(), "receipts", needs=called)
+
     # Here, since both services are at work together: what dashboard and alerts ask for is what they tell.
-    metrics = scorer.admin("/metrics"), called.admin("/metrics")
+    metrics = campaign.wait(partial(all_told, scorer, called), "all that dashboard and rules ask for", needs=called)
     assert_told(*metrics)
     assert [word for word in HUSH if word in f"{metrics}{produced}"] == []
     assert (scorer.stop(), called.stop()) == (0, 0), scorer.log() + called.log()
