@@ -70,6 +70,9 @@ class Machines:
             line.heal()
         if self.small_disk is not None:
             (self.small_disk / FILLER).unlink(missing_ok=True)  # a run that failed has left it
+        for node_id in self.cluster.node_ids:
+            if (node := self.cluster.node(node_id)).status() is not None:
+                node.resume()
         self.cluster.start()
 
 
