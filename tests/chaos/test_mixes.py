@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(3600)]
 
 SEEDS = [int(seed) for seed in os.environ.get("CHAOS_SEED", "1 2 3 4 5").split()]
 MINUTES = float(os.environ.get("CHAOS_MINUTES", "6"))
-TIMES = int(os.environ.get("CHAOS_TIMES", "3"))
+TIMES = int(os.environ.get("CHAOS_TIMES", "1"))
 
 
 def test_every_fault_alone(stand: Machines, tmp_path: Path) -> None:
