@@ -10,7 +10,7 @@ from confluent_kafka.admin import AdminClient
 
 from stream_scorer.kafka.clients import made
 from stream_scorer.kafka.config import admin_config, silent_logger
-from stream_scorer.kafka.errors import translate
+from stream_scorer.kafka.errors import NOT_LET_IN, translate
 from stream_scorer.kafka.hiding import hider
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 # only; long in the end, since an answer over a slow line comes too late for every short one.
 _FIRST_LOOK_S: Final = 0.5
 _PAUSE_S: Final = 0.25
-# The brokers' answer to the handshake: waiting does not change it.
-_NOT_LET_IN: Final = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL})  # noqa: SLF001 - their public names
 # A broken handshake that the client takes for a broken line.
 _ABOUT_TLS: Final = ("alert", "PLAINTEXT broker listener", "SSL handshake failed")
 _NO_TOKEN: Final = "Failed to acquire SASL OAUTHBEARER token"  # noqa: S105 - what the client says  # nosec B105
@@ -47,7 +45,7 @@ class _Heard:
 
     def is_hopeless(self) -> bool:
         """Whether all brokers, not only one of them, have said no; or nobody gives us a token to show them."""
-        if self.trouble is None or self.trouble.code() not in _NOT_LET_IN:
+        if self.trouble is None or self.trouble.code() not in NOT_LET_IN:
             return False
         return self._all_down or self.trouble.str().startswith(_NO_TOKEN)
 
@@ -99,7 +97,7 @@ class Administrator:
 
     def _why(self, error: KafkaException, timeout_s: float) -> StreamScorerError:
         trouble = self._heard.trouble
-        if trouble is not None and trouble.code() in _NOT_LET_IN:
+        if trouble is not None and trouble.code() in NOT_LET_IN:
             said = KafkaError(trouble.code(), hider(self.properties)(trouble.str()))
             return translate(said, f"not let in by Kafka at {self._servers}")
         doing = f"no answer from Kafka at {self._servers} within {timeout_s:g} s{self._hint()}"

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaError
 
+from stream_scorer.kafka.errors import NOT_LET_IN
 from stream_scorer.kafka.hiding import hider
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-# One broker that does not let us in is enough: the others have the same users.
-_NOT_LET_IN: Final = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL})  # noqa: SLF001 - their public names
 
 
 class CutOff:
@@ -33,7 +31,7 @@ class CutOff:
             self._reason = self._hide((self._last or error).str())
             return
         self._last = error
-        if error.code() in _NOT_LET_IN:
+        if error.code() in NOT_LET_IN:  # one broker is enough: the others have the same users
             self._reason = self._hide(error.str())
 
     def take(self) -> str | None:
