@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from stream_scorer.core.events import Contact, Reason, Scored
 from stream_scorer.core.feature_rules import is_text, shown
-from stream_scorer.core.reacting import Rules
+from stream_scorer.core.response_policy import Rules
 from stream_scorer.errors import ApiError, SettingsError
 from stream_scorer.genesys.wire import body_overhead
 from stream_scorer.library.access import DEFAULT_BASE_URL, GenesysAuthManager, ScoreClient

@@ -13,10 +13,10 @@ import structlog
 
 from stream_scorer.admin import AdminServer
 from stream_scorer.clock import Clock
-from stream_scorer.core.batching import Batcher
+from stream_scorer.core.batcher import Batcher
 from stream_scorer.core.features import ContactChecker, FeatureList
 from stream_scorer.core.ledger import Ledger
-from stream_scorer.core.reacting import Rules
+from stream_scorer.core.response_policy import Rules
 from stream_scorer.core.verifying import Verifier
 from stream_scorer.genesys.client import ScoringClient
 from stream_scorer.genesys.quota import Quota
@@ -30,9 +30,9 @@ from stream_scorer.kafka.stopping import StoppedError, unless_stopped
 from stream_scorer.kafka.writer_waits import WriterWaits
 from stream_scorer.kafka.writing import make_sink
 from stream_scorer.schema_files import SchemaFile
-from stream_scorer.scoring.asking import Asker
+from stream_scorer.scoring.circuit_breaker import Holding
+from stream_scorer.scoring.dispatcher import Asker
 from stream_scorer.scoring.encoding import Encoder, OutputTopics
-from stream_scorer.scoring.holding import Holding
 from stream_scorer.scoring.intake import Intake
 from stream_scorer.scoring.observing import Observer
 from stream_scorer.scoring.pool import RequestPool

@@ -23,7 +23,7 @@ from stream_scorer.core.events import (
     Unavailable,
     Unexpected,
 )
-from stream_scorer.core.reacting import Rules
+from stream_scorer.core.response_policy import Rules
 from stream_scorer.core.verifying import Verifier
 
 if TYPE_CHECKING:

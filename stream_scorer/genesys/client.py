@@ -1,7 +1,8 @@
 """The scoring API as a function that never raises: contacts in, one `Answer` out.
 
-One call is one attempt. Retrying, halving and holding are decided by the caller (`stream_scorer.core.reacting`), which
-owns the clock and the quota; the one thing repeated here is a request that was not accepted for want of a valid token.
+One call is one attempt. The caller decides on retry, bisection and circuit breaker
+(`stream_scorer.core.response_policy`), and owns the clock and the quota. The client repeats a request only after a 401,
+with a fresh token.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final, Self
 import requests
 from requests.structures import CaseInsensitiveDict
 
+from stream_scorer.core.backoff import next_delay_s
 from stream_scorer.core.events import Forbidden, Unavailable
-from stream_scorer.core.retrying import next_delay_s
 from stream_scorer.errors import ApiRefused, ApiUnavailable
 from stream_scorer.genesys.client import ScoreEndpoint, check_url
 from stream_scorer.genesys.oauth import Token, TokenRefused, TokenSource
@@ -146,7 +146,7 @@ class ScoreClient:
             timeout_s: deadline of one exchange, in seconds.
             requests_per_minute: kept by waiting; with the API's own headers the lower of both holds.
             max_retries: how often a request is repeated after 408, 429, 5xx, time-outs and lost connections.
-            backoff_base_s: see `stream_scorer.core.retrying`.
+            backoff_base_s: see `stream_scorer.core.backoff`.
             max_backoff_s: see there.
             max_wait_s: a ``Retry-After`` longer than this is not waited for, in seconds.
             sleep: waits for that many seconds.

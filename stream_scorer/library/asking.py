@@ -1,6 +1,6 @@
 """Asks about prepared contacts until each one is scored or rejected, or until it makes no sense to go on.
 
-What an answer means is decided by the same table as on the stream (`stream_scorer.core.reacting`): retries, the
+What an answer means is decided by the same table as on the stream (`stream_scorer.core.response_policy`): retries, the
 unanswered asked once more, refused contacts named or found by halving. Where a worker would hold and wait for the API
 to come back, this ends with an error, since somebody waits for the call to return.
 """
@@ -13,10 +13,10 @@ import uuid
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from stream_scorer.core.batching import Lane
+from stream_scorer.core.batcher import Lane
 from stream_scorer.core.events import Answered, Refused, Scored, Unavailable
-from stream_scorer.core.reacting import Circumstances, Rules, react
-from stream_scorer.core.requests import Request, halves, part_of
+from stream_scorer.core.request import Request, halves, part_of
+from stream_scorer.core.response_policy import Circumstances, Rules, react
 from stream_scorer.errors import ApiRefused, ApiUnavailable
 from stream_scorer.genesys.wire import build_body
 from stream_scorer.library.payload import grouped
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from stream_scorer.core.events import Answer, Contact, Outcome, Rejected
-    from stream_scorer.core.reacting import Suspect
+    from stream_scorer.core.response_policy import Suspect
     from stream_scorer.library.access import ScoreClient
 
 # So many requests refused, or contacts refused alone, without one 2xx: then it is not the contacts.

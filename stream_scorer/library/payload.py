@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 
-from stream_scorer.core.batching import Batcher
+from stream_scorer.core.batcher import Batcher
 from stream_scorer.core.events import Contact, SourceRecord
 from stream_scorer.core.feature_rules import is_text
 from stream_scorer.core.features import MAX_ID_BYTES

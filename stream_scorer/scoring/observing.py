@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from stream_scorer.core.events import Scored
 from stream_scorer.core.progress import NOTHING_READ, Membership, Progress, not_live
 from stream_scorer.kafka.sink import Committed, RecordsRefused
-from stream_scorer.scoring.holding import Cause, Hold
+from stream_scorer.scoring.circuit_breaker import Cause, Hold
 from stream_scorer.scoring.telling import Telling, next_of
-from stream_scorer.scoring.waiting import Waits
+from stream_scorer.scoring.wait_reasons import Waits
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from stream_scorer.clock import Clock
     from stream_scorer.core.events import Answer, Outcome, Partition
     from stream_scorer.core.progress import Front
-    from stream_scorer.core.requests import Request
+    from stream_scorer.core.request import Request
     from stream_scorer.kafka.sink import Publication
     from stream_scorer.scoring.ports import Log, Metrics, Quota
     from stream_scorer.scoring.telling import Known
-    from stream_scorer.scoring.waiting import Wait
+    from stream_scorer.scoring.wait_reasons import Wait
 
 
 class Observer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from stream_scorer.core.events import Answer
-from stream_scorer.core.requests import Request
+from stream_scorer.core.request import Request
 from stream_scorer.core.unnaming import unnamed
 from stream_scorer.pool import Pool
 

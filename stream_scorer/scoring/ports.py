@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from stream_scorer.core.events import Answer, Headers, Outcome, Partition, QuotaReading, SourceRecord
     from stream_scorer.core.progress import InputState
-    from stream_scorer.core.requests import Request
+    from stream_scorer.core.request import Request
 
 
 class Pool(Protocol):

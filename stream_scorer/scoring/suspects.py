@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from stream_scorer.core.events import Rejected
-    from stream_scorer.core.reacting import Suspect
+    from stream_scorer.core.response_policy import Suspect
 
 _ACCEPTED_FOR_S: Final = 600.0
 _WAITS_S: Final = 60.0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from stream_scorer.clock import Clock
-    from stream_scorer.scoring.holding import Hold
+    from stream_scorer.scoring.circuit_breaker import Hold
 
 
 class Known(NamedTuple):

@@ -12,13 +12,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from stream_scorer.core.requests import set_aside
+from stream_scorer.core.request import set_aside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    from stream_scorer.core.requests import Request
-    from stream_scorer.scoring.backlog import Backlog
+    from stream_scorer.core.request import Request
+    from stream_scorer.scoring.request_queue import Backlog
 
 # A lone contact has to fail three rounds. Its other half stands for the first, and one witness may fail as well.
 _FOR_EACH: Final = 3

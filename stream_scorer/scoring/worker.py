@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from stream_scorer.clock import Clock
-    from stream_scorer.core.batching import Batcher
+    from stream_scorer.core.batcher import Batcher
     from stream_scorer.core.events import Partition
     from stream_scorer.core.ledger import Ledger
     from stream_scorer.kafka.source import Source
     from stream_scorer.kafka.writer_waits import WriterWaits
-    from stream_scorer.scoring.asking import Asker
-    from stream_scorer.scoring.holding import Holding
+    from stream_scorer.scoring.circuit_breaker import Holding
+    from stream_scorer.scoring.dispatcher import Asker
     from stream_scorer.scoring.intake import Intake
     from stream_scorer.scoring.observing import Observer
     from stream_scorer.scoring.ports import Quota, Trace

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricReader
 
 _FILL: Final = (1, 5, 10, 25, 50, 100, 200, 400, 600, 800, 999)
-# As `stream_scorer.scoring.holding.Cause` and `waiting.Wait`, which are no business of this room; a test compares them.
+# The values of `scoring.circuit_breaker.Cause` and `scoring.wait_reasons.Wait`, which telemetry must not import. A test
+# compares them.
 _CAUSES: Final = ("api", "contract", "quota", "budget", "kafka", "registry")
 _WAITS: Final = (
     *("holding", "retry_after", "server_quota", "own_quota", "budget"),
@@ -178,7 +179,7 @@ class Metrics(MessagingMetrics):
         self._chain.set(length)
 
     def waited(self, seconds: float, *, reason: str) -> None:
-        """So long a request was kept back for this reason (`stream_scorer.scoring.waiting`)."""
+        """So long a request was kept back for this reason (`stream_scorer.scoring.wait_reasons`)."""
         self._waited.add(seconds, {"reason": str(reason)})
 
     def in_flight(self, requests: int) -> None:

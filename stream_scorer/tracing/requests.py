@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from stream_scorer.core.events import Answer, Exchange, SourceRecord
-    from stream_scorer.core.requests import Request
+    from stream_scorer.core.request import Request
     from stream_scorer.tracing.spans import Span, Spans
 
 # Requests whose end nobody told us of: their partitions went while they waited to be asked again.

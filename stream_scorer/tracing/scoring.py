@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from stream_scorer.core.events import Answer, Headers, Outcome, SourceRecord
-    from stream_scorer.core.requests import Request
+    from stream_scorer.core.request import Request
     from stream_scorer.tracing.spans import Span, Spans
 
 _Key: TypeAlias = "tuple[str, int, int]"

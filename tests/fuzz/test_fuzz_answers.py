@@ -19,7 +19,7 @@ from support_fuzz_http import SECRET, TOKEN, Scene, answers
 
 from stream_scorer.core.auditing import build_events
 from stream_scorer.core.avro import Codec
-from stream_scorer.core.batching import Lane
+from stream_scorer.core.batcher import Lane
 from stream_scorer.core.events import (
     Answer,
     Answered,
@@ -32,8 +32,8 @@ from stream_scorer.core.events import (
     Unavailable,
 )
 from stream_scorer.core.hash_chain import AuditChain
-from stream_scorer.core.reacting import Circumstances, Reaction, react
-from stream_scorer.core.requests import Request
+from stream_scorer.core.request import Request
+from stream_scorer.core.response_policy import Circumstances, Reaction, react
 from stream_scorer.genesys.wire import answer_limit
 from stream_scorer.schema_files import SchemaFile, load_schema
 from stream_scorer.scoring.encoding import Encoder, OutputTopics

@@ -32,7 +32,7 @@ from support_fuzz import (
 
 from stream_scorer.core.auditing import build_events
 from stream_scorer.core.avro import Codec
-from stream_scorer.core.batching import Batcher
+from stream_scorer.core.batcher import Batcher
 from stream_scorer.core.events import Contact, Reason, Rejected, SourceRecord
 from stream_scorer.core.features import ContactChecker, Feature, FeatureList
 from stream_scorer.core.hash_chain import AuditChain

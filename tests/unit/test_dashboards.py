@@ -28,8 +28,8 @@ from support_dashboards import (
 )
 from test_docs import REPOSITORY, anchors, rows
 
-from stream_scorer.scoring.holding import Cause
-from stream_scorer.scoring.waiting import Wait
+from stream_scorer.scoring.circuit_breaker import Cause
+from stream_scorer.scoring.wait_reasons import Wait
 from stream_scorer.telemetry.scoring import PrometheusMetrics
 
 ALERTS = [rule for rule in rules() if "alert" in rule]

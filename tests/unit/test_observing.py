@@ -9,14 +9,14 @@ from support_core import answered, contact, no_connection, server_error
 from test_telemetry import samples
 
 from stream_scorer.clock import Clock
-from stream_scorer.core.batching import Lane
+from stream_scorer.core.batcher import Lane
 from stream_scorer.core.events import Partition, Rejected
 from stream_scorer.core.progress import Front
-from stream_scorer.core.requests import Request
+from stream_scorer.core.request import Request
 from stream_scorer.genesys.quota import Quota
-from stream_scorer.scoring.holding import Cause, Holding
+from stream_scorer.scoring.circuit_breaker import Cause, Holding
 from stream_scorer.scoring.observing import Observer
-from stream_scorer.scoring.waiting import Wait
+from stream_scorer.scoring.wait_reasons import Wait
 from stream_scorer.telemetry.scoring import PrometheusMetrics
 
 BEGAN_MS = 1_893_456_000_400  # 2030-01-01T00:00:00.4Z

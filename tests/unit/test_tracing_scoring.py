@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from stream_scorer.core.batching import Lane
+from stream_scorer.core.batcher import Lane
 from stream_scorer.core.events import (
     Answered,
     Contact,
@@ -24,7 +24,7 @@ from stream_scorer.core.events import (
     Unavailable,
 )
 from stream_scorer.core.otel_values import ALL_TRACES, Sampling, TraceValues
-from stream_scorer.core.requests import Request
+from stream_scorer.core.request import Request
 from stream_scorer.core.trace_context import TraceContext, context_of
 from stream_scorer.tracing.scoring import ScoringTracer
 from stream_scorer.tracing.spans import Spans, make_spans

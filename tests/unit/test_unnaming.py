@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from support_core import answered, contact, refused, server_error
 
-from stream_scorer.core.batching import Lane
-from stream_scorer.core.requests import Request
+from stream_scorer.core.batcher import Lane
+from stream_scorer.core.request import Request
 from stream_scorer.core.unnaming import unnamed
 from stream_scorer.scoring.pool import RequestPool
 

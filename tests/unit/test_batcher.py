@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support_core import contact
 
-from stream_scorer.core import batching
-from stream_scorer.core.batching import Batch, Batcher, Lane
+from stream_scorer.core import batcher as batcher_module
+from stream_scorer.core.batcher import Batch, Batcher, Lane
 from stream_scorer.genesys.wire import body_overhead, build_body
 
 if TYPE_CHECKING:
@@ -235,7 +235,7 @@ def lines_run(work: Callable[[], object]) -> int:
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
         nonlocal lines
-        if frame.f_code.co_filename != batching.__file__:
+        if frame.f_code.co_filename != batcher_module.__file__:
             return None
         lines += event == "line"
         return trace

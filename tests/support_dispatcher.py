@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from support_core import TOPIC, answered, contact, ids, record, rules, server_error
 
 from stream_scorer.clock import Clock
-from stream_scorer.core.batching import Batcher
+from stream_scorer.core.batcher import Batcher
 from stream_scorer.core.events import Partition, Rejected
 from stream_scorer.core.ledger import Ledger
 from stream_scorer.genesys.quota import Quota
 from stream_scorer.genesys.wire import body_overhead
-from stream_scorer.scoring.asking import Asker
-from stream_scorer.scoring.holding import Hold, Holding
+from stream_scorer.scoring.circuit_breaker import Hold, Holding
+from stream_scorer.scoring.dispatcher import Asker
 from stream_scorer.scoring.ports import Untraced
-from stream_scorer.scoring.waiting import Wait, Waits
+from stream_scorer.scoring.wait_reasons import Wait, Waits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from stream_scorer.core.events import Answer, Contact, Outcome, SourceRecord
-    from stream_scorer.core.requests import Request
+    from stream_scorer.core.request import Request
     from stream_scorer.scoring.observing import Observer
 
 STEP_S = 0.05

@@ -3,7 +3,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from support_asking import World, always, names, numbered, ok, scripted
 from support_core import (
     answered,
     forbidden,
@@ -13,9 +12,10 @@ from support_core import (
     refused,
     server_error,
 )
+from support_dispatcher import World, always, names, numbered, ok, scripted
 
 from stream_scorer.core.events import Partition, QuotaReading
-from stream_scorer.scoring.waiting import Wait
+from stream_scorer.scoring.wait_reasons import Wait
 
 if TYPE_CHECKING:
     from stream_scorer.core.events import Answer

@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from support_asking import World, always, names, numbered, ok, poisoned, scripted
 from support_core import (
     answered,
     no_connection,
@@ -15,12 +14,13 @@ from support_core import (
     timed_out,
     unexpected,
 )
+from support_dispatcher import World, always, names, numbered, ok, poisoned, scripted
 
-from stream_scorer.scoring.holding import Cause
+from stream_scorer.scoring.circuit_breaker import Cause
 
 if TYPE_CHECKING:
     from stream_scorer.core.events import Answer
-    from stream_scorer.core.requests import Request
+    from stream_scorer.core.request import Request
 
 
 class TestHolding:

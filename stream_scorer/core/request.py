@@ -21,7 +21,7 @@ from stream_scorer.core.events import Contact, Exchange, RequestFacts
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from stream_scorer.core.batching import Batch, Lane
+    from stream_scorer.core.batcher import Batch, Lane
 
 
 _SEARCHED_AT_MOST = 128

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from support_core import contact
 
-from stream_scorer.core.batching import Batch, Batcher, Lane
+from stream_scorer.core.batcher import Batch, Batcher, Lane
 from stream_scorer.genesys.wire import body_overhead, build_body
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support_asking import Sent, World, always, names, numbered, ok
 from support_core import (
     answered,
     malformed,
@@ -20,12 +19,13 @@ from support_core import (
     too_large,
     unexpected,
 )
+from support_dispatcher import Sent, World, always, names, numbered, ok
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from stream_scorer.core.events import Answer
-    from stream_scorer.core.requests import Request
+    from stream_scorer.core.request import Request
 
 OUTAGES: dict[str, Answer] = {
     "503": server_error(503),

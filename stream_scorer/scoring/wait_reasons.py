@@ -10,7 +10,7 @@ from collections import defaultdict
 from enum import StrEnum
 from typing import Final
 
-from stream_scorer.scoring.holding import Cause
+from stream_scorer.scoring.circuit_breaker import Cause
 
 # The loop looks several times a second. Between two looks that are further apart it was held up itself.
 _LOOK_WITHIN_S: Final = 1.0

@@ -3,16 +3,16 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
-from support_asking import World, always, names, numbered, ok, poisoned, scripted
 from support_core import (
     refused,
     timed_out,
     too_large,
 )
+from support_dispatcher import World, always, names, numbered, ok, poisoned, scripted
 
 if TYPE_CHECKING:
     from stream_scorer.core.events import Answer
-    from stream_scorer.core.requests import Request
+    from stream_scorer.core.request import Request
 
 
 class TestRefused:

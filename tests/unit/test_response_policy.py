@@ -26,10 +26,10 @@ from support_core import (
     unexpected,
 )
 
-from stream_scorer.core.batching import Lane
+from stream_scorer.core.batcher import Lane
 from stream_scorer.core.events import Answer, Answered, Rejected, Scored
-from stream_scorer.core.reacting import Circumstances, Reaction, react
-from stream_scorer.core.requests import Request
+from stream_scorer.core.request import Request
+from stream_scorer.core.response_policy import Circumstances, Reaction, react
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stream_scorer.scoring.holding import Cause, Hold, Holding
+from stream_scorer.scoring.circuit_breaker import Cause, Hold, Holding
 
 DOWN = "HTTP 503 service.unavailable: try again"
 

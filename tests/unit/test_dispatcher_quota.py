@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support_asking import World, always, names, numbered, ok, scripted
 from support_core import answered, no_connection, rate_limited, server_error
+from support_dispatcher import World, always, names, numbered, ok, scripted
 
 from stream_scorer.core.events import QuotaReading
-from stream_scorer.scoring.holding import Cause
-from stream_scorer.scoring.waiting import Wait
+from stream_scorer.scoring.circuit_breaker import Cause
+from stream_scorer.scoring.wait_reasons import Wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from stream_scorer.core.events import Answer
-    from stream_scorer.core.requests import Request
+    from stream_scorer.core.request import Request
 
 BEGAN = 1_000.0
 

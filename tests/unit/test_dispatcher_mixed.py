@@ -6,12 +6,12 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
-from support_asking import World, always, names, numbered, ok
 from support_core import answered, refused, server_error
+from support_dispatcher import World, always, names, numbered, ok
 
 if TYPE_CHECKING:
     from stream_scorer.core.events import Answer
-    from stream_scorer.core.requests import Request
+    from stream_scorer.core.request import Request
 
 
 def failing(poison: str, bad: str, *, first: int) -> object:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from stream_scorer.core.backoff import next_delay_s
 from stream_scorer.core.events import (
     Answer,
     Answered,
@@ -26,14 +27,13 @@ from stream_scorer.core.events import (
     Unavailable,
     Unexpected,
 )
-from stream_scorer.core.requests import Request, halves, left, narrowed, part_of, searched_on, set_aside
-from stream_scorer.core.retrying import next_delay_s
+from stream_scorer.core.request import Request, halves, left, narrowed, part_of, searched_on, set_aside
 from stream_scorer.core.verifying import match
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from stream_scorer.core.batching import Lane
+    from stream_scorer.core.batcher import Lane
     from stream_scorer.core.verifying import Verifier
 
 # A 2xx that leaves out more than half of this many contacts is an outage in disguise, not a statement about contacts.

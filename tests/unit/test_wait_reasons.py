@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from stream_scorer.genesys.quota import WaitReason
-from stream_scorer.scoring.holding import Cause
-from stream_scorer.scoring.waiting import Wait, Waits
+from stream_scorer.scoring.circuit_breaker import Cause
+from stream_scorer.scoring.wait_reasons import Wait, Waits
 
 
 def test_time_counts_for_the_reason_that_held_since_the_last_look() -> None:

@@ -13,12 +13,12 @@ from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from stream_scorer.core.requests import Request, first_request, part_of
+from stream_scorer.core.request import Request, first_request, part_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from stream_scorer.core.batching import Batcher
+    from stream_scorer.core.batcher import Batcher
     from stream_scorer.core.ledger import Ledger
 
 

@@ -1,7 +1,7 @@
 """Asks the API: which request goes next, when, and what its answer leads to.
 
 One thread owns this object. It takes requests from the backlog when a slot, the quota and the budget are free, and
-hands them to the pool. What an answer means is decided by ``core.reacting``; here it is only carried out.
+hands them to the pool. What an answer means is decided by ``core.response_policy``; here it is only carried out.
 """
 
 from __future__ import annotations
@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING
 
 from stream_scorer.core.budget import Budget
 from stream_scorer.core.events import Unavailable
-from stream_scorer.core.reacting import Circumstances, Reaction, Rules, react
-from stream_scorer.core.requests import Request, pieces
-from stream_scorer.scoring.backlog import Backlog
-from stream_scorer.scoring.probing import Prober
+from stream_scorer.core.request import Request, pieces
+from stream_scorer.core.response_policy import Circumstances, Reaction, Rules, react
+from stream_scorer.scoring.half_open_probe import Prober
+from stream_scorer.scoring.request_queue import Backlog
 from stream_scorer.scoring.suspects import MAX_WAITING, Suspects
-from stream_scorer.scoring.waiting import Wait
+from stream_scorer.scoring.wait_reasons import Wait
 from stream_scorer.scoring.witnesses import Witnesses
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from stream_scorer.clock import Clock
-    from stream_scorer.core.batching import Batcher
+    from stream_scorer.core.batcher import Batcher
     from stream_scorer.core.events import Answer, Partition, SourceRecord
     from stream_scorer.core.ledger import Ledger
-    from stream_scorer.scoring.holding import Holding
+    from stream_scorer.scoring.circuit_breaker import Holding
     from stream_scorer.scoring.observing import Observer
     from stream_scorer.scoring.ports import Pool, Quota, Trace
 

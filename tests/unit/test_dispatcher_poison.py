@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support_asking import World, always, names, numbered, ok, poisoned
 from support_core import no_token, refused, server_error
+from support_dispatcher import World, always, names, numbered, ok, poisoned
 
 if TYPE_CHECKING:
     from stream_scorer.core.events import Answer
-    from stream_scorer.core.requests import Request
+    from stream_scorer.core.request import Request
 
 WITNESSES = 3
 

@@ -10,16 +10,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from stream_scorer.core.events import Answered, Refused, Scored, Unavailable
-from stream_scorer.core.requests import left, part_of
+from stream_scorer.core.request import left, part_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from stream_scorer.core.events import Answer
-    from stream_scorer.core.reacting import Reaction
-    from stream_scorer.core.requests import Request
-    from stream_scorer.scoring.backlog import Backlog
-    from stream_scorer.scoring.holding import Hold, Holding
+    from stream_scorer.core.request import Request
+    from stream_scorer.core.response_policy import Reaction
+    from stream_scorer.scoring.circuit_breaker import Hold, Holding
+    from stream_scorer.scoring.request_queue import Backlog
 
 
 class Prober:
