@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from stream_scorer.core.events import Contact, Reason, Scored
 from stream_scorer.core.feature_rules import is_text, shown
-from stream_scorer.core.response_policy import Rules
+from stream_scorer.core.response_policy import Policy
 from stream_scorer.errors import ApiError, SettingsError
 from stream_scorer.genesys.wire import body_overhead
 from stream_scorer.library.access import DEFAULT_BASE_URL, GenesysAuthManager, ScoreClient
@@ -123,7 +123,7 @@ class PredictiveScoreCalculator:
         """
         found = _Found(self, raw_contacts)
         contacts = found.prepare()
-        rules = Rules(
+        policy = Policy(
             model_id=self.model_id,
             verifier=self.verifier.rules,
             max_retries=self.client.max_retries,
@@ -131,7 +131,7 @@ class PredictiveScoreCalculator:
             max_backoff_s=self.client.max_backoff_s,
         )
         try:
-            Asking(self.client, rules, found.finished, self.client.sleep).run(contacts, self.model_version)
+            Asking(self.client, policy, found.finished, self.client.sleep).run(contacts, self.model_version)
         except ApiError as error:
             error.partial = found.outcome()
             raise

@@ -16,7 +16,7 @@ from stream_scorer.clock import Clock
 from stream_scorer.core.batcher import Batcher
 from stream_scorer.core.features import ContactChecker, FeatureList
 from stream_scorer.core.ledger import Ledger
-from stream_scorer.core.response_policy import Rules
+from stream_scorer.core.response_policy import Policy
 from stream_scorer.core.verifying import Verifier
 from stream_scorer.genesys.client import ScoringClient
 from stream_scorer.genesys.quota import Quota
@@ -30,8 +30,8 @@ from stream_scorer.kafka.stopping import StoppedError, unless_stopped
 from stream_scorer.kafka.writer_waits import WriterWaits
 from stream_scorer.kafka.writing import make_sink
 from stream_scorer.schema_files import SchemaFile
-from stream_scorer.scoring.circuit_breaker import Holding
-from stream_scorer.scoring.dispatcher import Asker
+from stream_scorer.scoring.circuit_breaker import CircuitBreaker
+from stream_scorer.scoring.dispatcher import RequestDispatcher
 from stream_scorer.scoring.encoding import Encoder, OutputTopics
 from stream_scorer.scoring.intake import Intake
 from stream_scorer.scoring.observing import Observer
@@ -104,14 +104,16 @@ class ScoringService:
         # What a broker outage can take out of the window and give back: more is never finished and uncommitted.
         ledger = Ledger(remembered_limit=2 * settings.scoring.max_uncommitted)
         quota = Quota(settings.genesys.requests_per_minute)
-        holding = Holding(settings.genesys.probe_interval_s, on_change=observe.holding, on_probe=observe.probed)
-        asker = Asker(
+        breaker = CircuitBreaker(
+            settings.genesys.probe_interval_s, on_change=observe.breaker_changed, on_probe=observe.probed
+        )
+        dispatcher = RequestDispatcher(
             pool=pool,
             batcher=batcher,
             ledger=ledger,
             quota=quota,
-            holding=holding,
-            rules=_rules(settings),
+            breaker=breaker,
+            policy=_policy(settings),
             clock=clock,
             observe=observe,
             trace=self._trace,
@@ -131,8 +133,8 @@ class ScoringService:
             publisher=unless_stopped(self._stopping, lambda: self._publisher(source, ledger, framing, log)),
             intake=_intake(settings, batcher, framing),
             batcher=batcher,
-            asker=asker,
-            holding=holding,
+            dispatcher=dispatcher,
+            breaker=breaker,
             quota=quota,
             ledger=ledger,
             clock=clock,
@@ -220,9 +222,9 @@ def _intake(settings: Settings, batcher: Batcher, framing: Framing) -> Intake:
     )
 
 
-def _rules(settings: Settings) -> Rules:
+def _policy(settings: Settings) -> Policy:
     genesys, verification = settings.genesys, settings.verification
-    return Rules(
+    return Policy(
         model_id=genesys.model_id or "",
         verifier=Verifier(verification.min_interval_width, verification.max_interval_width),
         max_retries=genesys.max_retries,

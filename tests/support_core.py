@@ -23,7 +23,7 @@ from stream_scorer.core.events import (
     Unavailable,
     Unexpected,
 )
-from stream_scorer.core.response_policy import Rules
+from stream_scorer.core.response_policy import Policy
 from stream_scorer.core.verifying import Verifier
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def rejected(of: SourceRecord, request: RequestFacts | None = None) -> Rejected:
     return Rejected(of, (Reason.OUT_OF_RANGE.value,), "out of range", "c", 0, request=request)
 
 
-def rules(**changes: Any) -> Rules:
+def policy(**changes: Any) -> Policy:
     values: dict[str, Any] = {
         "model_id": "model",
         "verifier": Verifier(),
@@ -76,7 +76,7 @@ def rules(**changes: Any) -> Rules:
         "backoff_base_s": 2.0,
         "max_backoff_s": 60.0,
     }
-    return Rules(**values | changes)
+    return Policy(**values | changes)
 
 
 # --- answers

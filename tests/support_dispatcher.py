@@ -1,4 +1,4 @@
-"""A small world around the asker: simulated time, an API that is a function, and the real ledger, batcher and quota."""
+"""Harness for the dispatcher: simulated time, an API that is a function, the real ledger, batcher and quota."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from support_core import TOPIC, answered, contact, ids, record, rules, server_error
+from support_core import TOPIC, answered, contact, ids, policy, record, server_error
 
 from stream_scorer.clock import Clock
 from stream_scorer.core.batcher import Batcher
@@ -14,10 +14,10 @@ from stream_scorer.core.events import Partition, Rejected
 from stream_scorer.core.ledger import Ledger
 from stream_scorer.genesys.quota import Quota
 from stream_scorer.genesys.wire import body_overhead
-from stream_scorer.scoring.circuit_breaker import Hold, Holding
-from stream_scorer.scoring.dispatcher import Asker
+from stream_scorer.scoring.circuit_breaker import BreakerState, CircuitBreaker
+from stream_scorer.scoring.dispatcher import RequestDispatcher
 from stream_scorer.scoring.ports import Untraced
-from stream_scorer.scoring.wait_reasons import Wait, Waits
+from stream_scorer.scoring.wait_reasons import WaitReason, WaitTimer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -89,20 +89,20 @@ class Pool:
 
 class Observed:
     def __init__(self) -> None:
-        self.holds: list[Hold | None] = []
+        self.holds: list[BreakerState | None] = []
         self.unknown = 0
-        self.wait: Wait | None = None
+        self.wait: WaitReason | None = None
 
-    def exchanged(self, request: Request, answer: Answer, trace_id: str | None) -> None:
+    def response_received(self, request: Request, answer: Answer, trace_id: str | None) -> None:
         pass
 
-    def holding(self, _before: Hold | None, hold: Hold | None) -> None:
+    def breaker_changed(self, _before: BreakerState | None, hold: BreakerState | None) -> None:
         self.holds.append(hold)
 
-    def kept_back(self, reason: Wait | None) -> None:
+    def wait_observed(self, reason: WaitReason | None) -> None:
         self.wait = reason
 
-    def unknown_results(self, amount: int) -> None:
+    def unmatched_results(self, amount: int) -> None:
         self.unknown += amount
 
 
@@ -128,15 +128,15 @@ class World:
             max_contacts=max_contacts, max_body_bytes=512_000, overhead_bytes=body_overhead, linger_s=0.2
         )
         self.quota = Quota(requests_per_minute)
-        self.waits = Waits()
-        self.holding = Holding(10.0, on_change=self.observed.holding)
-        self.asker = Asker(
+        self.waits = WaitTimer()
+        self.breaker = CircuitBreaker(10.0, on_change=self.observed.breaker_changed)
+        self.dispatcher = RequestDispatcher(
             pool=Pool(self, slots),
             batcher=self.batcher,
             ledger=self.ledger,
             quota=self.quota,
-            holding=self.holding,
-            rules=rules(**changes),
+            breaker=self.breaker,
+            policy=policy(**changes),
             clock=Clock(lambda: self.now, lambda: int(self.now * 1_000), lambda: 0.5, ids("batch")),
             observe=cast("Observer", self.observed),
             trace=Untraced(),
@@ -156,7 +156,7 @@ class World:
 
     def disown(self, partition: int) -> None:
         one = Partition(TOPIC, partition)
-        self.ledger.disown(one, self.asker.asked_records(one))
+        self.ledger.disown(one, self.dispatcher.asked_records(one))
         self.batcher.drop(lambda contact: not self.ledger.is_pending(contact.record))
         del self.position[partition]
 
@@ -185,10 +185,10 @@ class World:
         return produced
 
     def step(self, seconds: float = STEP_S) -> None:
-        self.asker.send()
-        self.asker.look()
-        self.waits.see(self.observed.wait, self.now)
-        self.asker.collect()
+        self.dispatcher.send()
+        self.dispatcher.poll_timers()
+        self.waits.observe(self.observed.wait, self.now)
+        self.dispatcher.handle_responses()
         self.now += seconds
 
     def run(self, seconds: float, step_s: float = STEP_S) -> None:
@@ -199,7 +199,7 @@ class World:
     def run_until(self, done: Callable[[], bool], within_s: float = 600.0) -> None:
         end = self.now + within_s
         while not done():
-            assert self.now < end, f"not within {within_s} s; holding: {self.holding.current}"
+            assert self.now < end, f"not within {within_s} s; breaker: {self.breaker.open_state}"
             self.step()
 
     def finish(self, within_s: float = 600.0) -> None:

@@ -1,4 +1,4 @@
-"""When the next attempt is due. No sleeping here: the caller owns the clock, so shutdown never waits for a retry."""
+"""Exponential backoff with jitter. Pure: the caller owns the clock, so shutdown never waits for a retry."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ def next_delay_s(attempt: int, *, base_s: float, max_s: float, retry_after_s: fl
         ceiling = min(max_s, base_s ** attempt)
         delay   = ceiling / 2 + jitter * ceiling / 2
 
-    A ``Retry-After`` wins over the formula and is not cut to ``max_s``: the API knows when it wants to be asked again
-    (a daily cap can be hours away), and coming back earlier only earns the next 429. But one of 0 or in the past asks
-    for no pause at all, and then the formula counts: all retries at once would be a burst upon an API in trouble.
+    A ``Retry-After`` takes precedence over the formula and is not cut to ``max_s``: a daily cap can be hours away, and
+    an earlier request only gets the next 429. A ``Retry-After`` of 0 or in the past is ignored: all retries at once
+    would be a burst on a failing API.
 
     Args:
         attempt: how many attempts have failed so far, counted from 1.
         base_s: the base of the power, in seconds: 2.0 gives up to 2, 4, 8 … s.
         max_s: the highest the formula's ceiling may be, in seconds.
-        retry_after_s: what ``Retry-After`` asked for, in seconds; None where it was absent or unreadable, 0 or less
-            where it lies in the past.
+        retry_after_s: the value of ``Retry-After``, in seconds; None if absent or invalid, 0 or less if it is in the
+            past.
         jitter: a random number in [0, 1).
     """
     if retry_after_s is not None and retry_after_s > 0:

@@ -1,14 +1,14 @@
-"""A request: the contacts that are asked about together, and what has been tried with them so far.
+"""A scoring request: its contacts, its attempts so far, and the bisection of a failing request.
 
-A request keeps its ``batch_id`` through its retries. Whatever asks about other contacts (a half, the rest after some
-were set aside, the unanswered once more, a probe) is a new request with an id of its own.
+A request keeps its ``batch_id`` through its retries. A request with other contacts (a half, the rest after a hold-out,
+the unanswered contacts, a probe) is a new request with an id of its own.
 
-How a refused contact is found. A large request is halved, both halves are asked about side by side. Of a request
-with up to ``_SEARCHED_AT_MOST`` contacts only the first half is asked about: if the API takes it, the refused one is
-in the other half, which needs no request of its own to be halved in turn; if it does not, the other half waits, and all
-that wait are asked about together in the end. That is the generalized binary splitting of group testing (F. K. Hwang,
-"A method for detecting all defective members in a population by group testing", J. Am. Stat. Assoc. 67, 1972). One of a
-thousand costs 16 requests at most, where plain halving takes 21; ten cost 105 at most, where it takes 151.
+Bisection. A request with more than ``_MAX_SEQUENTIAL_SEARCH`` contacts is split, and both halves are sent. Of a smaller
+one only the first half is sent. If the API accepts it, the refused contact is in the deferred half, which is split
+without being sent as a whole. If the API refuses it, the deferred half waits, and all deferred contacts are sent
+together in the end. That is the generalized binary splitting of group testing (F. K. Hwang, "A method for detecting all
+defective members in a population by group testing", J. Am. Stat. Assoc. 67, 1972). One refused contact in a thousand
+costs at most 16 requests, where plain halving takes 21; ten cost at most 105, where it takes 151.
 """
 
 from __future__ import annotations
@@ -21,37 +21,37 @@ from stream_scorer.core.events import Contact, Exchange, RequestFacts
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from stream_scorer.core.batcher import Batch, Lane
+    from stream_scorer.core.batcher import Batch, BatchKey
 
 
-_SEARCHED_AT_MOST = 128
-_INSIDE = 0.11
+_MAX_SEQUENTIAL_SEARCH = 128
+_HOLD_OUT_POSITION = 0.11
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Contacts with distinct ids, of one lane, and the history of asking about them. Times are monotonic seconds.
+    """Contacts with distinct ids and one batch key, with their history. Times are monotonic seconds.
 
     Attributes:
-        batch_id: the id that audit and headers show.
-        lane: the model version, and whether the events brought it.
-        contacts: what is asked about, at least one.
+        batch_id: the id in audit events and headers.
+        key: the model version, and whether it came with the events.
+        contacts: the contacts to send, at least one.
         attempts: HTTP attempts made so far.
         first_asked_ms: Unix milliseconds of the first attempt; None before it.
         asked_since: when the first attempt began; None before it.
-        round_since: when the present round of attempts began; None between rounds. For a lone contact it goes back to
-            its first failure since others were last answered, over holds.
+        round_since: when the present round of attempts began; None between rounds. For a single contact it is its
+            first failure since the last 2xx of another request, across open states of the circuit breaker.
         not_before: when the next attempt is due.
-        lone_failures: rounds that this one contact failed alone while others were answered.
-        asked_before: whether the API has left these contacts out of an answer once already.
-        isolating: whether it came from a request that was refused or failed, to find out by which contact.
+        lone_failures: rounds that this single contact failed while other requests were answered.
+        retried_unanswered: whether the API has already omitted these contacts from a response.
+        bisecting: whether it is part of a refused or failed request, sent to find the contact at fault.
         failing: whether the API failed it, or the request that it came from.
-        other_half: if the API takes ``contacts``, it refuses one of these.
-        later: what is to be asked about once this search has ended; it may be all right.
+        deferred_half: contains the refused contact if the API accepts ``contacts``.
+        deferred: contacts to send once this search has ended; they may be valid.
     """
 
     batch_id: str
-    lane: Lane
+    key: BatchKey
     contacts: tuple[Contact, ...]
     attempts: int = 0
     first_asked_ms: int | None = None
@@ -60,31 +60,34 @@ class Request:
     round_attempts: int = 0
     not_before: float = 0.0
     lone_failures: int = 0
-    asked_before: bool = False
-    isolating: bool = False
+    retried_unanswered: bool = False
+    bisecting: bool = False
     failing: bool = False
-    other_half: tuple[Contact, ...] = ()
-    later: tuple[Contact, ...] = ()
+    deferred_half: tuple[Contact, ...] = ()
+    deferred: tuple[Contact, ...] = ()
 
     @property
-    def alone(self) -> bool:
-        """Whether it asks about a single contact."""
+    def is_single(self) -> bool:
+        """Whether the request has a single contact."""
         return len(self.contacts) == 1
 
     @property
-    def everyone(self) -> tuple[Contact, ...]:
-        """The contacts that are asked about, and those whose turn comes after them."""
-        return self.contacts + self.other_half + self.later if self.other_half or self.later else self.contacts
+    def all_contacts(self) -> tuple[Contact, ...]:
+        """The contacts to send, and the deferred ones after them."""
+        if not self.deferred_half and not self.deferred:
+            return self.contacts
+        return self.contacts + self.deferred_half + self.deferred
 
-    def only(self, wanted: Callable[[Contact], bool]) -> Request | None:
-        """The same request with the contacts that are still wanted; None if there are none."""
-        kept, other, later = (tuple(filter(wanted, part)) for part in (self.contacts, self.other_half, self.later))
+    def filter(self, wanted: Callable[[Contact], bool]) -> Request | None:
+        """Return the request with the wanted contacts only; None if none are left."""
+        parts = self.contacts, self.deferred_half, self.deferred
+        kept, other, deferred = (tuple(filter(wanted, part)) for part in parts)
         if not kept:
-            kept, other, later = other + later, (), ()
-        return replace(self, contacts=kept, other_half=other, later=later) if kept else None
+            kept, other, deferred = other + deferred, (), ()
+        return replace(self, contacts=kept, deferred_half=other, deferred=deferred) if kept else None
 
     def sent(self, now: float, now_ms: int) -> Request:
-        """The same request with one more attempt under way."""
+        """Return the request with one more attempt."""
         return replace(
             self,
             attempts=self.attempts + 1,
@@ -95,31 +98,31 @@ class Request:
         )
 
     def again_at(self, not_before: float) -> Request:
-        """The same request, its next attempt due at ``not_before``."""
+        """Return the request with its next attempt due at ``not_before``."""
         return replace(self, not_before=not_before)
 
     def failed(self) -> Request:
-        """The same request after an attempt that the API failed."""
+        """Return the request after an attempt that the API failed."""
         return replace(self, failing=True)
 
     def fresh_round(self) -> Request:
-        """The same request, its retries all there again: after a hold, or after a round that proved nothing.
+        """Return the request with all its retries: after the circuit breaker closed, or a round without evidence.
 
-        When it is due does not change: a ``Retry-After`` holds longer than a round. A lone contact keeps when its
-        trouble began: if others are answered before it fails once more, the API works and it is the contact.
+        Its due time is kept, because a ``Retry-After`` outlasts a round. A single contact keeps the start of its
+        failures: if another request succeeds before its next failure, the API works and the contact is at fault.
         """
-        return replace(self, round_since=self.round_since if self.alone else None, round_attempts=0)
+        return replace(self, round_since=self.round_since if self.is_single else None, round_attempts=0)
 
     def failed_alone(self) -> Request:
-        """The same request about one contact after a round that failed while others were answered."""
+        """Return the single-contact request after a round that failed while other requests were answered."""
         return replace(self, round_since=None, round_attempts=0, lone_failures=self.lone_failures + 1)
 
     def facts(self, model_id: str, exchange: Exchange) -> RequestFacts:
-        """What the audit says of it, once ``exchange`` has finished contacts of it."""
+        """Return its facts for the audit, once ``exchange`` has finished contacts of it."""
         return RequestFacts(
             batch_id=self.batch_id,
             model_id=model_id,
-            model_version=self.lane.model_version,
+            model_version=self.key.model_version,
             request_contacts=len(self.contacts),
             started_at_ms=exchange.started_at_ms if self.first_asked_ms is None else self.first_asked_ms,
             finished_at_ms=exchange.finished_at_ms,
@@ -131,84 +134,87 @@ class Request:
 
 
 def first_request(batch: Batch, new_id: Callable[[], str]) -> Request:
-    """The request that asks about a batch for the first time."""
-    return Request(new_id(), batch.lane, batch.contacts)
+    """Return the first request for a batch."""
+    return Request(new_id(), batch.key, batch.contacts)
 
 
-def part_of(
+def subset(
     request: Request,
     contacts: tuple[Contact, ...],
     new_id: Callable[[], str],
     *,
-    asked_before: bool = False,
+    retried_unanswered: bool = False,
 ) -> Request:
-    """A new request about some of the contacts of ``request``."""
+    """Return a new request with some of the contacts of ``request``."""
     return Request(
         new_id(),
-        request.lane,
+        request.key,
         contacts,
-        asked_before=asked_before or request.asked_before,
-        isolating=not asked_before,
+        retried_unanswered=retried_unanswered or request.retried_unanswered,
+        bisecting=not retried_unanswered,
         failing=request.failing,
     )
 
 
-def halves(request: Request, new_id: Callable[[], str]) -> tuple[Request, Request]:
-    """Two new requests about the first and the second half of a request's contacts."""
+def split_in_two(request: Request, new_id: Callable[[], str]) -> tuple[Request, Request]:
+    """Return two new requests with the first and the second half of a request's contacts."""
     middle = len(request.contacts) // 2
     return (
-        part_of(request, request.contacts[:middle], new_id),
-        part_of(request, request.contacts[middle:], new_id),
+        subset(request, request.contacts[:middle], new_id),
+        subset(request, request.contacts[middle:], new_id),
     )
 
 
-def narrowed(request: Request, new_id: Callable[[], str]) -> tuple[Request, ...]:
-    """What is asked next to find the contact for which several were refused."""
-    if len(request.contacts) > _SEARCHED_AT_MOST:
-        return halves(request, new_id) + left(request, new_id)
-    return (_first_half(request, request.contacts, request.other_half + request.later, new_id),)
+def bisect(request: Request, new_id: Callable[[], str]) -> tuple[Request, ...]:
+    """Return the next requests of the search for the contact at fault in a refused request."""
+    if len(request.contacts) > _MAX_SEQUENTIAL_SEARCH:
+        return split_in_two(request, new_id) + remaining(request, new_id)
+    return (_first_half(request, request.contacts, request.deferred_half + request.deferred, new_id),)
 
 
-def searched_on(request: Request, new_id: Callable[[], str]) -> tuple[Request, ...]:
-    """What is asked next after the API took a request: the refused contact is in its other half, if it has one."""
-    other = request.other_half
+def continue_search(request: Request, new_id: Callable[[], str]) -> tuple[Request, ...]:
+    """Return the next requests after the API accepted one: its deferred half has the refused contact, if it exists."""
+    other = request.deferred_half
+    if not other:
+        return remaining(request, new_id)
     if len(other) > 1:
-        return (_first_half(request, other, request.later, new_id),)
-    return (replace(part_of(request, other, new_id), later=request.later),) if other else left(request, new_id)
+        return (_first_half(request, other, request.deferred, new_id),)
+    return (replace(subset(request, other, new_id), deferred=request.deferred),)
 
 
-def left(request: Request, new_id: Callable[[], str]) -> tuple[Request, ...]:
-    """What is left to ask about once the contacts of a request have their outcomes, or are asked about elsewhere."""
-    waiting = request.other_half + request.later
-    return (part_of(request, waiting, new_id),) if waiting else ()
+def remaining(request: Request, new_id: Callable[[], str]) -> tuple[Request, ...]:
+    """Return a request with the deferred contacts, once those sent have outcomes or requests of their own."""
+    waiting = request.deferred_half + request.deferred
+    return (subset(request, waiting, new_id),) if waiting else ()
 
 
 def _first_half(
-    request: Request, contacts: tuple[Contact, ...], later: tuple[Contact, ...], new_id: Callable[[], str]
+    request: Request, contacts: tuple[Contact, ...], deferred: tuple[Contact, ...], new_id: Callable[[], str]
 ) -> Request:
     middle = len(contacts) // 2
-    return replace(part_of(request, contacts[:middle], new_id), other_half=contacts[middle:], later=later)
+    return replace(subset(request, contacts[:middle], new_id), deferred_half=contacts[middle:], deferred=deferred)
 
 
-def set_aside(request: Request, amount: int, new_id: Callable[[], str]) -> tuple[Request, tuple[Request, ...]]:
-    """A request without a few of its contacts, and a request about these, if one contact at least is left.
+def hold_out(request: Request, amount: int, new_id: Callable[[], str]) -> tuple[Request, tuple[Request, ...]]:
+    """Return a request without a few of its contacts, and a request with these; at least one contact stays.
 
-    They are taken from somewhere inside: bad contacts come first or last more often than by chance.
+    They are taken from the inside, since invalid contacts are first or last more often than by chance.
     """
     amount = min(amount, len(request.contacts) - 1)
     if amount <= 0:
         return request, ()
-    first = min(int(len(request.contacts) * _INSIDE), len(request.contacts) - amount)
+    first = min(int(len(request.contacts) * _HOLD_OUT_POSITION), len(request.contacts) - amount)
     kept = request.contacts[first : first + amount]
     rest = request.contacts[:first] + request.contacts[first + amount :]
-    return replace(request, contacts=rest), (part_of(request, kept, new_id),)
+    return replace(request, contacts=rest), (subset(request, kept, new_id),)
 
 
-def pieces(request: Request, max_contacts: int, new_id: Callable[[], str]) -> list[Request]:
-    """New requests about at most ``max_contacts`` each, for a request that was never sent and is larger than that."""
+def split(request: Request, max_contacts: int, new_id: Callable[[], str]) -> list[Request]:
+    """Return new requests with at most ``max_contacts`` each, for a larger request that was never sent."""
     contacts = request.contacts
+    whole = replace(request, deferred_half=(), deferred=())
     cut = [
-        replace(request, batch_id=new_id(), contacts=contacts[first : first + max_contacts], other_half=(), later=())
+        replace(whole, batch_id=new_id(), contacts=contacts[first : first + max_contacts])
         for first in range(0, len(contacts), max_contacts)
     ]
-    return [*cut, *left(request, new_id)]
+    return [*cut, *remaining(request, new_id)]

@@ -13,10 +13,10 @@ import uuid
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from stream_scorer.core.batcher import Lane
+from stream_scorer.core.batcher import BatchKey
 from stream_scorer.core.events import Answered, Refused, Scored, Unavailable
-from stream_scorer.core.request import Request, halves, part_of
-from stream_scorer.core.response_policy import Circumstances, Rules, react
+from stream_scorer.core.request import Request, split_in_two, subset
+from stream_scorer.core.response_policy import Context, Policy, decide
 from stream_scorer.errors import ApiRefused, ApiUnavailable
 from stream_scorer.genesys.wire import build_body
 from stream_scorer.library.payload import grouped
@@ -39,7 +39,7 @@ class Asking:
     def __init__(
         self,
         client: ScoreClient,
-        rules: Rules,
+        policy: Policy,
         finished: Callable[[Sequence[Outcome]], None],
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
@@ -47,12 +47,12 @@ class Asking:
 
         Args:
             client: sends.
-            rules: of the table.
+            policy: the settings of the table.
             finished: gets outcomes of one request, at least one, as soon as they are certain.
             sleep: waits for that many seconds.
         """
         self._client = client
-        self._rules = rules
+        self._policy = policy
         self._finished = finished
         self._sleep = sleep
         self._queue: deque[Request] = deque()
@@ -68,9 +68,9 @@ class Asking:
             ApiRefused: credentials, scope, model id, or a request that the API refuses whatever it holds.
             ApiUnavailable: retries did not help.
         """
-        lane = Lane(model_version, version_from_event=False)
+        key = BatchKey(model_version, version_from_event=False)
         groups = grouped([one.contact_id for one in contacts], [one.body for one in contacts], model_version)
-        self._queue.extend(Request(_new_id(), lane, tuple(contacts[index] for index in group)) for group in groups)
+        self._queue.extend(Request(_new_id(), key, tuple(contacts[index] for index in group)) for group in groups)
         while self._queue:
             request = self._next()
             answer = self._ask(request)
@@ -89,26 +89,26 @@ class Asking:
         return first.sent(time.monotonic(), _now_ms())
 
     def _ask(self, request: Request) -> Answer:
-        body = build_body([contact.body for contact in request.contacts], request.lane.model_version)
-        answer, _ = self._client.ask(body, self._rules.model_id, len(request.contacts))
+        body = build_body([contact.body for contact in request.contacts], request.key.model_version)
+        answer, _ = self._client.ask(body, self._policy.model_id, len(request.contacts))
         return answer
 
     def _follow(self, request: Request, answer: Answer) -> None:
         if isinstance(answer, Unavailable) and self._client.asks_too_long(answer):
             raise ApiUnavailable(f"{answer.message}: the API wants to be left alone for {answer.retry_after_s:.0f} s")
         now = time.monotonic()
-        reaction = react(request, answer, self._rules, self._circumstances(now))
-        if reaction.stop is not None:
-            raise ApiRefused(reaction.stop)
-        if reaction.hold is not None:
-            self._on_hold(request, answer, reaction.hold)
+        decision = decide(request, answer, self._policy, self._context(now))
+        if decision.fatal_error is not None:
+            raise ApiRefused(decision.fatal_error)
+        if decision.trip_reason is not None:
+            self._on_hold(request, answer, decision.trip_reason)
             return
-        if reaction.answered:
+        if decision.answered:
             self._last_2xx_at = now
-            self._control = next((one.contact for one in reaction.outcomes if isinstance(one, Scored)), self._control)
-        self._finish(reaction.outcomes)
-        self._queue.extend(reaction.requests)
-        self._on_refusal(answer, reaction.suspects)
+            self._control = next((one.contact for one in decision.outcomes if isinstance(one, Scored)), self._control)
+        self._finish(decision.outcomes)
+        self._queue.extend(decision.requests)
+        self._on_refusal(answer, decision.suspects)
 
     def _on_refusal(self, answer: Answer, suspects: Sequence[Suspect]) -> None:
         """Contacts refused by name or alone: rejected once the API is seen to accept any other."""
@@ -129,30 +129,30 @@ class Asking:
         """
         if not isinstance(answer, Unavailable) or answer.trouble.proves_outage:
             raise ApiUnavailable(why)
-        if request.alone:
+        if request.is_single:
             if self._control is None or not isinstance(self._probe(request, self._control)[1], Answered):
                 raise ApiUnavailable(why)
             self._last_2xx_at = time.monotonic()
-            reaction = react(request, answer, self._rules, self._circumstances(self._last_2xx_at))
-            self._finish(reaction.outcomes)
-            self._queue.extend(reaction.requests)
+            decision = decide(request, answer, self._policy, self._context(self._last_2xx_at))
+            self._finish(decision.outcomes)
+            self._queue.extend(decision.requests)
             return
         for contact in (request.contacts[0], request.contacts[-1]):
             probe, probed = self._probe(request, contact)
             if isinstance(probed, Answered):
                 self._follow(probe, probed)
-                left = part_of(request, tuple(one for one in request.contacts if one is not contact), _new_id)
-                self._queue.extend((left,) if left.alone else halves(left, _new_id))
+                left = subset(request, tuple(one for one in request.contacts if one is not contact), _new_id)
+                self._queue.extend((left,) if left.is_single else split_in_two(left, _new_id))
                 return
         raise ApiUnavailable(why)
 
     def _probe(self, request: Request, contact: Contact) -> tuple[Request, Answer]:
-        probe = part_of(request, (contact,), _new_id).sent(time.monotonic(), _now_ms())
+        probe = subset(request, (contact,), _new_id).sent(time.monotonic(), _now_ms())
         return probe, self._ask(probe)
 
-    def _circumstances(self, now: float) -> Circumstances:
+    def _context(self, now: float) -> Context:
         jitter = random.random()  # noqa: S311 - spreads load, protects nothing  # nosec B311
-        return Circumstances(now, _now_ms(), jitter, self._last_2xx_at, _new_id)
+        return Context(now, _now_ms(), jitter, self._last_2xx_at, _new_id)
 
     def _reject_suspects(self) -> None:
         for suspect in self._suspects:  # each has a request of its own behind it

@@ -1,19 +1,19 @@
-"""Holding: one small state machine that knows whether requests may go out, and if not, since when, why, how long.
+"""Circuit breaker for the scoring API: a pure state machine with time passed in.
 
 ::
 
-    open     pause ─▶ paused, begin ─▶ holding
-    paused   resume ─▶ open, begin ─▶ holding
-    holding  probe_failed ─▶ holding, end ─▶ open
+    closed     throttle ─▶ throttled, trip ─▶ open
+    throttled  clear_throttle ─▶ closed, trip ─▶ open
+    open       probe_failed ─▶ open, reset ─▶ closed
 
-*Holding* (``current``; causes ``api`` and ``contract``): no new request but a probe. One waiting contact is asked about
-alone every ``probe_interval_s``, never before a ``Retry-After``. The first probe that the API answers ends the hold.
+*Open* (reasons ``api`` and ``contract``): no request is sent except probes. One waiting contact is sent alone every
+``probe_interval_s``, never before a ``Retry-After``. The first probe that proves the API works closes the breaker.
 
-*Paused* (causes ``quota`` and ``budget``): what is due waits for a time that is known. Below `_PAUSE_WORTH_SAYING_S`
-that is the ordinary pace of a backlog, of which nobody is told.
+*Throttled* (reasons ``quota`` and ``budget``): due requests wait for a known time. A throttle below
+`_MIN_REPORTED_THROTTLE_S` is the normal rate of a backlog and is not reported.
 
-Somebody is told (`on_change`) when a state begins, when its cause or reason becomes another one, and when it ends: not
-once a probe, and not of pauses that are over before they are worth saying.
+`on_change` is called when a state begins, when its reason or message changes, and when it ends. Failed probes with the
+same message and unreported throttles cause no call.
 """
 
 from __future__ import annotations
@@ -26,149 +26,153 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_PAUSE_WORTH_SAYING_S: Final = 5.0
-# What differs between two failures of one kind: ids of requests, long numbers. A status has three digits and stays.
-_DIFFERS: Final = re.compile(r"\b(?=[\w-]*\d)[0-9a-fA-F-]{8,}\b|\d{4,}")
+_MIN_REPORTED_THROTTLE_S: Final = 5.0
+# Request ids and long numbers differ between two failures of one kind. A status has three digits and stays.
+_VARIABLE_PART: Final = re.compile(r"\b(?=[\w-]*\d)[0-9a-fA-F-]{8,}\b|\d{4,}")
 
 
-class Cause(StrEnum):
-    """Who keeps contacts from being scored."""
+class OpenReason(StrEnum):
+    """The component or limit that prevents contacts from being scored."""
 
     API = "api"
     CONTRACT = "contract"
     QUOTA = "quota"
-    BUDGET = "budget"
+    SPEND_LIMIT = "budget"
     KAFKA = "kafka"
     REGISTRY = "registry"
 
 
 @dataclass(frozen=True, slots=True)
-class Hold:
-    """A hold or a pause. Times are monotonic seconds.
+class BreakerState:
+    """An open or throttled state. Times are monotonic seconds.
 
     Attributes:
-        cause: who is to blame.
-        reason: what happened last, one line.
-        since: when it began.
-        next_probe_at: when the next probe is due; of a pause, when the next request may go out.
-        probes: how many probes have failed.
-        began_with: the first reason.
+        reason: the component or limit that caused it.
+        message: the latest failure, one line.
+        since: when the state began.
+        next_probe_at: when the next probe is due; in a throttle, when the next request may be sent.
+        probes: number of failed probes.
+        first_message: the failure that opened the breaker.
     """
 
-    cause: Cause
-    reason: str
+    reason: OpenReason
+    message: str
     since: float
     next_probe_at: float
     probes: int = 0
-    began_with: str = ""
+    first_message: str = ""
 
     @property
     def broken_contract(self) -> bool:
-        """Whether the API works, but refuses every contact alike."""
-        return self.cause is Cause.CONTRACT
+        """Whether the API works, but refuses every contact."""
+        return self.reason is OpenReason.CONTRACT
 
     @property
-    def probes_api(self) -> bool:
-        """Whether it ends with a probe, and not at a time that is known."""
-        return self.cause in (Cause.API, Cause.CONTRACT)
+    def is_open(self) -> bool:
+        """Whether a probe ends this state. A throttle ends at a known time."""
+        return self.reason in (OpenReason.API, OpenReason.CONTRACT)
 
-    def says(self, message: str) -> bool:
-        """Whether ``message`` tells nothing that the reason does not tell, ids and long numbers aside."""
-        return _kind(message) in _kind(self.reason)
+    def covers(self, message: str) -> bool:
+        """Return whether the state's message already contains ``message``, request ids and long numbers aside."""
+        return _kind(message) in _kind(self.message)
 
 
-class Holding:
-    """See the module's text.
+class CircuitBreaker:
+    """See the module docstring.
 
     Args:
         probe_interval_s: seconds between probes.
-        on_change: is told what the state was last known to be, and what it is now; None: open.
-        on_probe: is told what each probe came to: ``recovered`` or ``failed``.
+        on_change: called with the last reported state and the new one; None means closed.
+        on_probe: called with the result of each probe: ``recovered`` or ``failed``.
     """
 
     def __init__(
         self,
         probe_interval_s: float,
         *,
-        on_change: Callable[[Hold | None, Hold | None], object] = lambda _before, _now: None,
+        on_change: Callable[[BreakerState | None, BreakerState | None], object] = lambda _before, _now: None,
         on_probe: Callable[[str], object] = lambda _outcome: None,
     ) -> None:
         self._probe_interval_s = probe_interval_s
         self._on_change = on_change
         self._on_probe = on_probe
-        self._state: Hold | None = None
-        self._told: Hold | None = None
+        self._state: BreakerState | None = None
+        self._reported: BreakerState | None = None
 
     @property
-    def current(self) -> Hold | None:
-        """The present hold; None: requests may go out, or will without a probe."""
-        return self._state if self._state is not None and self._state.probes_api else None
+    def open_state(self) -> BreakerState | None:
+        """The state while the breaker is open; None while it is closed or throttled."""
+        return self._state if self._state is not None and self._state.is_open else None
 
     @property
-    def known(self) -> Hold | None:
-        """The hold or pause that was told of, with what is known of it now; None: nothing that is worth saying."""
-        return None if self._told is None else self._state
+    def reported(self) -> BreakerState | None:
+        """The present state if it was reported; None while closed or in a throttle too short to report."""
+        return None if self._reported is None else self._state
 
-    # --- holding
+    # --- open
 
-    def begin(self, reason: str, now: float, *, until: float = 0.0, broken_contract: bool = False) -> bool:
-        """Starts to hold, or puts the next probe of the present hold off to ``until``. Returns whether it started."""
-        if self.current is not None:
-            self.put_off(until)
+    def trip(self, message: str, now: float, *, until: float = 0.0, broken_contract: bool = False) -> bool:
+        """Open the breaker, or defer the next probe to ``until`` if it is open. Return whether it was opened."""
+        if self.open_state is not None:
+            self.defer_probe(until)
             return False
-        cause = Cause.CONTRACT if broken_contract else Cause.API
+        reason = OpenReason.CONTRACT if broken_contract else OpenReason.API
         first_probe_at = now if broken_contract else now + self._probe_interval_s
-        self._become(Hold(cause, reason, now, max(first_probe_at, until), began_with=reason))
+        self._become(BreakerState(reason, message, now, max(first_probe_at, until), first_message=message))
         return True
 
-    def put_off(self, until: float) -> None:
-        """The API asked not to be asked before ``until``; without a hold that is not our business."""
-        hold = self.current
-        if hold is not None:
-            self._become(replace(hold, next_probe_at=max(hold.next_probe_at, until)))
+    def defer_probe(self, until: float) -> None:
+        """Send no probe before ``until``. Without effect unless the breaker is open."""
+        state = self.open_state
+        if state is not None:
+            self._become(replace(state, next_probe_at=max(state.next_probe_at, until)))
 
-    def probe_failed(self, reason: str, now: float, *, until: float = 0.0) -> None:
-        """The API is not back: the next probe is due an interval from now, or at ``until`` if that is later."""
-        hold = self.current
-        if hold is not None:
+    def probe_failed(self, message: str, now: float, *, until: float = 0.0) -> None:
+        """Schedule the next probe: an interval from now, or at ``until`` if that is later."""
+        state = self.open_state
+        if state is not None:
             self._on_probe("failed")
             next_probe_at = max(now + self._probe_interval_s, until)
-            self._become(replace(hold, reason=reason, next_probe_at=next_probe_at, probes=hold.probes + 1))
+            self._become(replace(state, message=message, next_probe_at=next_probe_at, probes=state.probes + 1))
 
-    def end(self) -> None:
-        """A probe was answered: the API is back."""
-        if self.current is not None:
+    def reset(self) -> None:
+        """Close the breaker after a successful probe."""
+        if self.open_state is not None:
             self._on_probe("recovered")
             self._become(None)
 
-    # --- paused
+    # --- throttled
 
-    def pause(self, cause: Cause, reason: str, now: float, until: float) -> None:
-        """What is due may not go out before ``until``. Called again and again while that is so; nothing in a hold."""
-        if self.current is None:
-            paused = self._state
-            since = now if paused is None or paused.cause is not cause else paused.since
-            self._become(Hold(cause, reason, since, until), known=now - since >= _PAUSE_WORTH_SAYING_S)
+    def throttle(self, reason: OpenReason, message: str, now: float, until: float) -> None:
+        """Record that due requests may not be sent before ``until``. Call it repeatedly while that is so.
 
-    def resume(self) -> None:
-        """What is due may go out; nothing in a hold."""
-        if self.current is None:
+        Without effect while the breaker is open.
+        """
+        if self.open_state is None:
+            throttled = self._state
+            since = now if throttled is None or throttled.reason is not reason else throttled.since
+            state = BreakerState(reason, message, since, until)
+            self._become(state, report=now - since >= _MIN_REPORTED_THROTTLE_S)
+
+    def clear_throttle(self) -> None:
+        """Close the breaker if it is throttled. Without effect while it is open."""
+        if self.open_state is None:
             self._become(None)
 
-    def _become(self, state: Hold | None, *, known: bool = True) -> None:
-        before = self.known
+    def _become(self, state: BreakerState | None, *, report: bool = True) -> None:
+        before = self.reported
         self._state = state
-        told = state if known else None
-        if not _is_same(self._told, told):
-            self._told = told
-            self._on_change(before, told)
+        reported = state if report else None
+        if not _is_same(self._reported, reported):
+            self._reported = reported
+            self._on_change(before, reported)
 
 
-def _is_same(one: Hold | None, other: Hold | None) -> bool:
+def _is_same(one: BreakerState | None, other: BreakerState | None) -> bool:
     if one is None or other is None:
         return one is other
-    return (one.cause, one.since, _kind(one.reason)) == (other.cause, other.since, _kind(other.reason))
+    return (one.reason, one.since, _kind(one.message)) == (other.reason, other.since, _kind(other.message))
 
 
 def _kind(message: str) -> str:
-    return _DIFFERS.sub("…", message)
+    return _VARIABLE_PART.sub("…", message)

@@ -1,7 +1,8 @@
-"""Probes: during a hold one waiting contact at a time is asked about alone, and its answer is used.
+"""Half-open probe: sends one waiting contact alone while the circuit breaker is open, and uses its response.
 
-A contact that the API can never answer must not hold up all others, so a probe that failed goes behind all that were
-not tried yet. If every contact that waits has failed, only others can tell an outage from a bad contact.
+A contact that the API can never score must not block all others, so a failed probe is queued behind all contacts that
+were not tried yet. Once every waiting contact has failed, only new contacts can distinguish an outage from an invalid
+contact.
 """
 
 from __future__ import annotations
@@ -10,111 +11,111 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from stream_scorer.core.events import Answered, Refused, Scored, Unavailable
-from stream_scorer.core.request import left, part_of
+from stream_scorer.core.request import remaining, subset
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from stream_scorer.core.events import Answer
     from stream_scorer.core.request import Request
-    from stream_scorer.core.response_policy import Reaction
-    from stream_scorer.scoring.circuit_breaker import Hold, Holding
-    from stream_scorer.scoring.request_queue import Backlog
+    from stream_scorer.core.response_policy import Decision
+    from stream_scorer.scoring.circuit_breaker import BreakerState, CircuitBreaker
+    from stream_scorer.scoring.request_queue import RequestQueue
 
 
-class Prober:
-    """See the module's text. Times are monotonic seconds.
+class HalfOpenProbe:
+    """See the module docstring. Times are monotonic seconds.
 
     Args:
-        backlog: where the requests wait whose contacts are tried.
-        holding: the state of holding; ended here when a probe succeeds.
-        new_id: makes batch ids.
+        queue: requests whose contacts are probed.
+        breaker: the circuit breaker; reset here when a probe succeeds.
+        new_id: creates batch ids.
     """
 
-    def __init__(self, backlog: Backlog, holding: Holding, new_id: Callable[[], str]) -> None:
-        self._backlog = backlog
-        self._holding = holding
+    def __init__(self, queue: RequestQueue, breaker: CircuitBreaker, new_id: Callable[[], str]) -> None:
+        self._queue = queue
+        self._breaker = breaker
         self._new_id = new_id
         self._batch_id: str | None = None
         self._failed = 0
         self.origin: Request | None = None
 
     def next(self, now: float) -> Request | None:
-        """The next probe, if one is due and none is under way. ``origin`` is then the request it was taken from."""
-        hold = self._holding.current
-        if hold is None or self.origin is not None or now < hold.next_probe_at:
+        """Return the next probe if one is due and none is in flight; ``origin`` is then its original request."""
+        state = self._breaker.open_state
+        if state is None or self.origin is not None or now < state.next_probe_at:
             return None
-        self.origin = self._backlog.take_for_probe(now)
+        self.origin = self._queue.take_for_probe(now)
         if self.origin is None:
             return None
-        probe = part_of(self.origin, self.origin.contacts[:1], self._new_id)
+        probe = subset(self.origin, self.origin.contacts[:1], self._new_id)
         self._batch_id = probe.batch_id
         return probe
 
-    def sent(self, request: Request) -> bool:
-        """Whether this request is the probe under way."""
+    def is_current(self, request: Request) -> bool:
+        """Return whether this request is the probe in flight."""
         return self.origin is not None and request.batch_id == self._batch_id
 
-    def conclude(self, answer: Answer, reaction: Reaction, now: float, *, retry_after: float) -> bool:
-        """Takes the answer to the probe; True: the hold is over, and what follows from the answer is to be carried out.
+    def on_response(self, answer: Answer, decision: Decision, now: float, *, retry_after: float) -> bool:
+        """Evaluate the response to the probe; True if it closed the breaker, and its decision is to be executed.
 
         Args:
-            answer: to the probe.
-            reaction: what it would lead to without a hold.
-            now: the time.
+            answer: response to the probe.
+            decision: the decision on it with a closed breaker.
+            now: monotonic seconds.
             retry_after: no probe before this time.
         """
-        origin, hold = self.origin, self._holding.current
-        if origin is None or hold is None:
-            raise AssertionError("the answer to a probe that was never sent")
+        origin, state = self.origin, self._breaker.open_state
+        if origin is None or state is None:
+            raise AssertionError("response to a probe that was never sent")
         self.origin = None
-        if not _proves_recovery(answer, reaction, hold):
-            # The contact goes to the end of its request, so that the next probe of it tries another one; and whoever
-            # waits for the end of the search for it is tried before.
+        if not _proves_recovery(answer, decision, state):
+            # The contact moves to the end of its request, so the next probe of it tries another one. Contacts deferred
+            # to the end of its search are probed before it.
             contacts = origin.contacts[1:] + origin.contacts[:1]
-            self._backlog.put_probed(replace(origin, contacts=contacts, other_half=(), later=()))
-            for waiting in left(origin, self._new_id):
-                self._backlog.put(waiting)
+            self._queue.put_probed(replace(origin, contacts=contacts, deferred_half=(), deferred=()))
+            for waiting in remaining(origin, self._new_id):
+                self._queue.put(waiting)
             self._failed += 1
-            self._holding.probe_failed(_why(answer, hold), now, until=retry_after)
+            self._breaker.probe_failed(_failure_message(answer, state), now, until=retry_after)
             return False
         self._failed = 0
-        self._holding.end()
-        if hold.broken_contract:
-            self._backlog.batch_anew(now)
-        rest = origin.only(lambda contact: contact is not origin.contacts[0])
+        self._breaker.reset()
+        if state.broken_contract:
+            self._queue.rebatch(now)
+        rest = origin.filter(lambda contact: contact is not origin.contacts[0])
         if rest is not None:
-            self._backlog.put_first([rest])
-        self._backlog.start_anew()
+            self._queue.put_first([rest])
+        self._queue.restart()
         return True
 
     def failed_alone(self) -> None:
-        """A contact that goes into a hold has failed as a probe would: it was refused alone."""
+        """Count a contact that was refused alone before the breaker opened as a failed probe."""
         self._failed += 1
 
-    def tried_all(self, now: float) -> bool:
-        """Whether as many probes have failed in this hold as contacts wait that may be asked about."""
-        waiting = self._backlog.contacts(now) + (0 if self.origin is None else len(self.origin.everyone))
-        return self._holding.current is not None and self._failed >= waiting
+    def all_failed(self, now: float) -> bool:
+        """Return whether at least as many probes have failed as contacts are waiting."""
+        waiting = self._queue.contacts(now) + (0 if self.origin is None else len(self.origin.all_contacts))
+        return self._breaker.open_state is not None and self._failed >= waiting
 
 
-def _why(answer: Answer, hold: Hold) -> str:
-    """Why the API is not back. A refusal is what a broken contract is about, whatever its words for this contact."""
+def _failure_message(answer: Answer, state: BreakerState) -> str:
+    """Return why the probe failed. Refusals of a broken contract share the first message, whatever the contact."""
     if isinstance(answer, Answered):
-        return "the API answers, but leaves out the contact that was asked about"
-    if hold.broken_contract and isinstance(answer, Refused):
-        return hold.began_with
+        return "the API answers, but omits the contact of the probe"
+    if state.broken_contract and isinstance(answer, Refused):
+        return state.first_message
     return answer.message
 
 
-def _proves_recovery(answer: Answer, reaction: Reaction, hold: Hold) -> bool:
-    """Whether the answer to a probe shows that the API works again.
+def _proves_recovery(answer: Answer, decision: Decision, state: BreakerState) -> bool:
+    """Return whether the response to a probe proves that the API works.
 
-    A 2xx that leaves the contact out proves nothing: that is how an outage in disguise looks. Nor does one more
-    refusal, where the API is held to refuse everybody.
+    A 2xx that omits the contact proves nothing, since an outage can look like that. Nor does one more refusal while
+    the contract is broken.
     """
     if isinstance(answer, Answered):
-        return any(isinstance(outcome, Scored) for outcome in reaction.outcomes)
-    if isinstance(answer, Unavailable) or reaction.hold is not None or reaction.stop is not None:
+        return any(isinstance(outcome, Scored) for outcome in decision.outcomes)
+    if isinstance(answer, Unavailable) or decision.trip_reason is not None or decision.fatal_error is not None:
         return False
-    return not (hold.broken_contract and reaction.suspects)
+    return not (state.broken_contract and decision.suspects)

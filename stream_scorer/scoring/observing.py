@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from stream_scorer.core.events import Scored
 from stream_scorer.core.progress import NOTHING_READ, Membership, Progress, not_live
 from stream_scorer.kafka.sink import Committed, RecordsRefused
-from stream_scorer.scoring.circuit_breaker import Cause, Hold
+from stream_scorer.scoring.circuit_breaker import BreakerState, OpenReason
 from stream_scorer.scoring.telling import Telling, next_of
-from stream_scorer.scoring.wait_reasons import Waits
+from stream_scorer.scoring.wait_reasons import WaitTimer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from stream_scorer.kafka.sink import Publication
     from stream_scorer.scoring.ports import Log, Metrics, Quota
     from stream_scorer.scoring.telling import Known
-    from stream_scorer.scoring.wait_reasons import Wait
+    from stream_scorer.scoring.wait_reasons import WaitReason
 
 
 class Observer:
@@ -50,7 +50,7 @@ class Observer:
         self._progress = Progress()
         self._input = NOTHING_READ
         self._beat_at = clock.monotonic()
-        self._waits = Waits()
+        self._waits = WaitTimer()
         self._explained = False
         self._draining = False
 
@@ -60,13 +60,13 @@ class Observer:
         """The loop went round."""
         self._beat_at = self._monotonic()
 
-    def kept_back(self, reason: Wait | None) -> None:
+    def wait_observed(self, reason: WaitReason | None) -> None:
         """Why a request that is due was not sent just now; None: all were."""
         # Until the next look at the input: between two of them a retry may have waited, and nothing at the second one.
-        self._explained = self._explained or (reason is not None and reason.explains)
-        self._waits.see(reason, self._monotonic())
+        self._explained = self._explained or (reason is not None and reason.explains_stall)
+        self._waits.observe(reason, self._monotonic())
 
-    def state(self, *, in_flight: int, uncommitted: int, quota: Quota, hold: Hold | None) -> None:
+    def state(self, *, in_flight: int, uncommitted: int, quota: Quota, hold: BreakerState | None) -> None:
         """How things stand, a few times a second; ``hold``: what is known of the present hold by now."""
         now = self._monotonic()
         self._metrics.in_flight(in_flight)
@@ -77,7 +77,7 @@ class Observer:
             wait_s=quota.wait_s(now),
             exhausted_in_s=quota.exhausted_in_s(now),
         )
-        for reason, seconds in self._waits.take().items():
+        for reason, seconds in self._waits.drain().items():
             self._metrics.waited(seconds, reason=reason)
         self._hold = self._telling.known(hold, self._hold)
         for known in (self._hold, self._kafka, self._registry):
@@ -125,20 +125,20 @@ class Observer:
 
     # --- the API
 
-    def exchanged(self, request: Request, answer: Answer, trace_id: str | None = None) -> None:
+    def response_received(self, request: Request, answer: Answer, trace_id: str | None = None) -> None:
         """An attempt ended; ``trace_id``: of the trace that tells of it."""
         exchange = answer.exchange
         error = getattr(answer, "message", None)
         kind = None if error is None else str(getattr(answer, "trouble", type(answer).__name__))
-        if request.attempts > 1 or request.asked_before:
-            self._metrics.reasked(len(request.contacts))
+        if request.attempts > 1 or request.retried_unanswered:
+            self._metrics.retried(len(request.contacts))
         if request.attempts == 1:
             self._metrics.batch(len(request.contacts))
         if exchange.earlier is not None:
             self._metrics.http_request(exchange.earlier.latency_ms / 1000, status=exchange.earlier.status, error=None)
         self._metrics.http_request(exchange.latency_ms / 1000, status=exchange.status, error=kind)
         # A hold has one line for what all its probes come to.
-        if error is not None and (self._hold is None or not self._hold.hold.says(error)):
+        if error is not None and (self._hold is None or not self._hold.hold.covers(error)):
             self._log.warning(
                 "scoring request not answered",
                 batch_id=request.batch_id,
@@ -150,21 +150,21 @@ class Observer:
                 detail=error,
             )
 
-    def unknown_results(self, amount: int) -> None:
+    def unmatched_results(self, amount: int) -> None:
         """Results about contacts that nobody asked about."""
         if amount:
-            self._metrics.unknown_results(amount)
+            self._metrics.unmatched_results(amount)
 
-    def holding(self, before: Hold | None, hold: Hold | None) -> None:
+    def breaker_changed(self, before: BreakerState | None, hold: BreakerState | None) -> None:
         """A hold or pause began, has another cause or reason, or ended (None): one line."""
         known = self._hold
         self._hold = self._telling.known(hold, known)
-        if before is not None and (hold is None or hold.cause is not before.cause):
-            self._metrics.holding_ended(before.cause)
+        if before is not None and (hold is None or hold.reason is not before.reason):
+            self._metrics.holding_ended(before.reason)
         if self._hold is not None and hold is not None:
             self._measure(hold)
             fields = {**self._hold.facts, f"next_{next_of(hold)}_in_s": round(self._telling.left_s(hold), 1)}
-            say = self._log.warning if hold.probes_api else self._log.info
+            say = self._log.warning if hold.is_open else self._log.info
             say("holding" if before is None else "holding changed", **fields, for_s=self._telling.age_s(hold))
         elif before is not None and known is not None:
             self._log.info("holding ended", **known.facts, after_s=self._telling.age_s(before), probes=before.probes)
@@ -191,11 +191,11 @@ class Observer:
         now, before = self._monotonic(), self._kafka
         if message is None:
             self._kafka = None
-            self._metrics.holding_ended(Cause.KAFKA)
-            self._log.info("publishing again", after=None if before is None else before.hold.reason)
-        elif before is None or message != before.hold.reason:
+            self._metrics.holding_ended(OpenReason.KAFKA)
+            self._log.info("publishing again", after=None if before is None else before.hold.message)
+        elif before is None or message != before.hold.message:
             since = now if before is None else before.hold.since
-            self._kafka = self._telling.known(Hold(Cause.KAFKA, message, since, now), before)
+            self._kafka = self._telling.known(BreakerState(OpenReason.KAFKA, message, since, now), before)
             self._log.warning("publishing failed, trying again", detail=message)
 
     def waiting_for_schema(self, reason: str | None) -> None:
@@ -203,11 +203,11 @@ class Observer:
         now, before = self._monotonic(), self._registry
         if reason is None:
             self._registry = None
-            self._metrics.holding_ended(Cause.REGISTRY)
-            self._log.info("schemas fetched again", after=None if before is None else before.hold.reason)
+            self._metrics.holding_ended(OpenReason.REGISTRY)
+            self._log.info("schemas fetched again", after=None if before is None else before.hold.message)
         else:
             since = now if before is None else before.hold.since
-            self._registry = self._telling.known(Hold(Cause.REGISTRY, reason, since, now), before)
+            self._registry = self._telling.known(BreakerState(OpenReason.REGISTRY, reason, since, now), before)
             self._log.warning("records wait for a schema", detail=reason)
 
     def published(self, outcomes: Iterable[Outcome], *, records: int) -> None:
@@ -259,16 +259,16 @@ class Observer:
         if self._draining:
             return "draining"
         known, kafka = self._hold, self._kafka
-        if kafka is not None and (known is None or not known.hold.probes_api):
-            return f"kafka: {kafka.hold.reason}; {self._telling.since(kafka)}"
+        if kafka is not None and (known is None or not known.hold.is_open):
+            return f"kafka: {kafka.hold.message}; {self._telling.since(kafka)}"
         if (no_partition := self._members.why_not_ready()) is not None:
             return no_partition
         if known is None:
             registry = self._registry
-            return None if registry is None else f"registry: {registry.hold.reason}; {self._telling.since(registry)}"
+            return None if registry is None else f"registry: {registry.hold.message}; {self._telling.since(registry)}"
         hold = known.hold
         left_s = self._telling.left_s(hold)
-        return f"holding: {hold.reason}; {self._telling.since(known)}; next {next_of(hold)} in {left_s:.0f} s"
+        return f"holding: {hold.message}; {self._telling.since(known)}; next {next_of(hold)} in {left_s:.0f} s"
 
-    def _measure(self, hold: Hold) -> None:
-        self._metrics.holding(hold.cause, for_s=self._telling.age_s(hold), next_probe_s=self._telling.left_s(hold))
+    def _measure(self, hold: BreakerState) -> None:
+        self._metrics.holding(hold.reason, for_s=self._telling.age_s(hold), next_probe_s=self._telling.left_s(hold))

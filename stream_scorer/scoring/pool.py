@@ -25,7 +25,7 @@ class RequestPool(Pool[Request, Answer]):
 
     def __init__(self, api: ScoringApi, size: int) -> None:
         def ask(request: Request) -> Answer:
-            answer = api.ask([contact.body for contact in request.contacts], request.lane.model_version)
+            answer = api.ask([contact.body for contact in request.contacts], request.key.model_version)
             return unnamed(answer, (contact.contact_id for contact in request.contacts))
 
         super().__init__(ask, size, "scoring-request")

@@ -186,13 +186,13 @@ class Metrics(Protocol):
     def waited(self, seconds: float, *, reason: str) -> None:
         """So long a request that was due was kept back."""
 
-    def unknown_results(self, amount: int) -> None:
+    def unmatched_results(self, amount: int) -> None:
         """Results about contacts that nobody asked about."""
 
     def sent(self, records: int) -> None:
         """Records of committed transactions."""
 
-    def reasked(self, amount: int) -> None:
+    def retried(self, amount: int) -> None:
         """Contacts that were asked about again."""
 
     def in_flight(self, requests: int) -> None:

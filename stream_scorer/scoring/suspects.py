@@ -42,7 +42,7 @@ class Suspects:
         """The rejections that another contact's 2xx has made certain; they wait no longer."""
         while self._accepted_at and now - next(iter(self._accepted_at.values())) > _ACCEPTED_FOR_S:
             del self._accepted_at[next(iter(self._accepted_at))]
-        return self._take(lambda suspect: suspect.lane.model_version in self._accepted_at)
+        return self._take(lambda suspect: suspect.key.model_version in self._accepted_at)
 
     def expire(self, now: float) -> list[Rejected]:
         """The rejections of those that have waited long enough; not asked for while the API cannot prove anything."""
@@ -60,8 +60,8 @@ class Suspects:
         return acquitted
 
     def _is_versions_fault(self, suspect: Suspect) -> bool:
-        return suspect.lane.version_from_event and any(
-            version != suspect.lane.model_version for version in self._accepted_at
+        return suspect.key.version_from_event and any(
+            version != suspect.key.model_version for version in self._accepted_at
         )
 
     def _take(self, certain: Callable[[Suspect], bool]) -> list[Rejected]:

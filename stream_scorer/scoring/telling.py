@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from stream_scorer.clock import Clock
-    from stream_scorer.scoring.circuit_breaker import Hold
+    from stream_scorer.scoring.circuit_breaker import BreakerState
 
 
 class Known(NamedTuple):
     """A hold, and its beginning in ISO 8601, UTC."""
 
-    hold: Hold
+    hold: BreakerState
     since: str
 
     @property
     def facts(self) -> dict[str, str]:
         """What a log line says of it."""
-        return {"cause": str(self.hold.cause), "reason": self.hold.reason, "since": self.since}
+        return {"cause": str(self.hold.reason), "reason": self.hold.message, "since": self.since}
 
 
 class Telling:
@@ -32,7 +32,7 @@ class Telling:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
 
-    def known(self, hold: Hold | None, before: Known | None) -> Known | None:
+    def known(self, hold: BreakerState | None, before: Known | None) -> Known | None:
         """Return the hold with its beginning, which stays as it was first said; ``before``: what was known last."""
         if hold is None:
             return None
@@ -41,11 +41,11 @@ class Telling:
         began_s = self._clock.unix_ms() / 1000 - self.age_s(hold)
         return Known(hold, datetime.fromtimestamp(int(began_s), UTC).isoformat().replace("+00:00", "Z"))
 
-    def age_s(self, hold: Hold) -> float:
+    def age_s(self, hold: BreakerState) -> float:
         """Return how long it has lasted."""
         return round(self._clock.monotonic() - hold.since, 1)
 
-    def left_s(self, hold: Hold) -> float:
+    def left_s(self, hold: BreakerState) -> float:
         """Return how long it is until the next probe or request."""
         return max(0.0, hold.next_probe_at - self._clock.monotonic())
 
@@ -54,6 +54,6 @@ class Telling:
         return f"since {known.since} ({self.age_s(known.hold):.0f} s)"
 
 
-def next_of(hold: Hold) -> str:
+def next_of(hold: BreakerState) -> str:
     """Return what comes next: ``probe`` or ``request``."""
-    return "probe" if hold.probes_api else "request"
+    return "probe" if hold.is_open else "request"

@@ -1,7 +1,7 @@
-"""Why what is due is not sent, and for how long: the sums behind ``stream_scorer.requests.waited``.
+"""Reasons why due requests are not sent, and a timer with the seconds of each: ``stream_scorer.requests.waited``.
 
-Only one reason counts at a time, the one that would have to go first, so the sums of all reasons together are the time
-in which anything at all was kept back.
+One reason counts at a time, the first in the order of `WaitReason`. The sum over all reasons is therefore the time in
+which any due request waited.
 """
 
 from __future__ import annotations
@@ -10,65 +10,65 @@ from collections import defaultdict
 from enum import StrEnum
 from typing import Final
 
-from stream_scorer.scoring.circuit_breaker import Cause
+from stream_scorer.scoring.circuit_breaker import OpenReason
 
-# The loop looks several times a second. Between two looks that are further apart it was held up itself.
-_LOOK_WITHIN_S: Final = 1.0
+# The loop observes several times a second. Between two observations that are further apart the loop was blocked.
+_MAX_OBSERVATION_GAP_S: Final = 1.0
 
 
-class Wait(StrEnum):
-    """What keeps a request back, in the order in which it is looked for."""
+class WaitReason(StrEnum):
+    """Why a request waits, in order of precedence."""
 
-    HOLDING = "holding"
+    CIRCUIT_OPEN = "holding"
     RETRY_AFTER = "retry_after"
     SERVER_QUOTA = "server_quota"
     OWN_QUOTA = "own_quota"
-    BUDGET = "budget"
-    NO_SLOT = "no_slot"
-    PACE = "pace"
+    SPEND_LIMIT = "budget"
+    CONCURRENCY_LIMIT = "no_slot"
+    PARTIAL_BATCH = "pace"
     BACKOFF = "backoff"
-    LOOP = "loop"
+    WORKER_BUSY = "loop"
 
     @property
-    def cause(self) -> Cause | None:
-        """Which pause it is, where only time helps; None: it is none."""
-        if self in (Wait.RETRY_AFTER, Wait.SERVER_QUOTA, Wait.OWN_QUOTA):
-            return Cause.QUOTA
-        return Cause.BUDGET if self is Wait.BUDGET else None
+    def throttle_reason(self) -> OpenReason | None:
+        """The reason for a throttled circuit breaker if the wait ends at a known time; None otherwise."""
+        if self in (WaitReason.RETRY_AFTER, WaitReason.SERVER_QUOTA, WaitReason.OWN_QUOTA):
+            return OpenReason.QUOTA
+        return OpenReason.SPEND_LIMIT if self is WaitReason.SPEND_LIMIT else None
 
     @property
-    def explains(self) -> bool:
-        """Whether it explains by itself that a record waits, however long; the others pass within seconds."""
-        return self not in (Wait.NO_SLOT, Wait.PACE, Wait.LOOP)
+    def explains_stall(self) -> bool:
+        """Whether this reason alone explains any stall; the others last seconds at most."""
+        return self not in (WaitReason.CONCURRENCY_LIMIT, WaitReason.PARTIAL_BATCH, WaitReason.WORKER_BUSY)
 
     @property
-    def said(self) -> str:
-        """How ``/readyz`` and log lines put it."""
-        return f"quota: {self}" if self.cause is Cause.QUOTA else str(self)
+    def label(self) -> str:
+        """The text in ``/readyz`` and log events."""
+        return f"quota: {self}" if self.throttle_reason is OpenReason.QUOTA else str(self)
 
 
-class Waits:
-    """Sums up the seconds, by reason. Pure: times are monotonic seconds, passed in."""
+class WaitTimer:
+    """Seconds waited, by reason. Pure: times are monotonic seconds, passed in."""
 
     def __init__(self) -> None:
-        self._reason: Wait | None = None
+        self._reason: WaitReason | None = None
         self._seen_at = 0.0
-        self._sums: defaultdict[Wait, float] = defaultdict(float)
+        self._sums: defaultdict[WaitReason, float] = defaultdict(float)
 
-    def see(self, reason: Wait | None, now: float) -> None:
-        """From now on this keeps requests back; None: nothing does.
+    def observe(self, reason: WaitReason | None, now: float) -> None:
+        """Record the reason that applies from now on; None: no request waits.
 
-        The time since the last call counts for the reason of that call, but for what is over a second of it: in that
-        the loop was busy elsewhere (`Wait.LOOP`), mostly with a broker that does not answer.
+        The time since the last call counts for the reason of that call, up to one second. The rest counts as
+        `WaitReason.WORKER_BUSY`: the loop was blocked, usually by a broker that does not respond.
         """
         if self._reason is not None:
             passed_s = now - self._seen_at
-            self._sums[self._reason] += min(passed_s, _LOOK_WITHIN_S)
-            if passed_s > _LOOK_WITHIN_S:
-                self._sums[Wait.LOOP] += passed_s - _LOOK_WITHIN_S
+            self._sums[self._reason] += min(passed_s, _MAX_OBSERVATION_GAP_S)
+            if passed_s > _MAX_OBSERVATION_GAP_S:
+                self._sums[WaitReason.WORKER_BUSY] += passed_s - _MAX_OBSERVATION_GAP_S
         self._reason, self._seen_at = reason, now
 
-    def take(self) -> dict[Wait, float]:
-        """The seconds since the last call."""
+    def drain(self) -> dict[WaitReason, float]:
+        """Return the seconds since the last call, by reason."""
         taken, self._sums = self._sums, defaultdict(float)
         return dict(taken)

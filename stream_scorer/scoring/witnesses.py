@@ -12,13 +12,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from stream_scorer.core.request import set_aside
+from stream_scorer.core.request import hold_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from stream_scorer.core.request import Request
-    from stream_scorer.scoring.request_queue import Backlog
+    from stream_scorer.scoring.request_queue import RequestQueue
 
 # A lone contact has to fail three rounds. Its other half stands for the first, and one witness may fail as well.
 _FOR_EACH: Final = 3
@@ -37,25 +37,25 @@ class Witnesses:
         new_id: makes batch ids.
     """
 
-    def __init__(self, backlog: Backlog, max_retries: int, new_id: Callable[[], str]) -> None:
-        self._backlog = backlog
+    def __init__(self, queue: RequestQueue, max_retries: int, new_id: Callable[[], str]) -> None:
+        self._queue = queue
         self._max_retries = max_retries
         self._new_id = new_id
         self._under_way = ""
 
     def wanted(self, in_flight: Collection[Request], failed: int = 0) -> int:
         """How many contacts to keep back now; ``failed``: failing requests that neither wait nor are in flight."""
-        if self._backlog.has_others:
+        if self._queue.has_others:
             return 0
-        failing = failed + self._backlog.failing + sum(request.failing for request in in_flight)
-        return max(0, min(_FOR_EACH * failing, _KEPT_AT_MOST) - self._backlog.witnesses)
+        failing = failed + self._queue.failing + sum(request.failing for request in in_flight)
+        return max(0, min(_FOR_EACH * failing, _KEPT_AT_MOST) - self._queue.witnesses)
 
     def spare(self, request: Request, in_flight: Collection[Request]) -> Request:
         """The request without the contacts that are kept back, where it is the last one that can show anything."""
-        if request.failing or request.isolating:
+        if request.failing or request.bisecting:
             return request
-        rest, kept = set_aside(request, self.wanted(in_flight), self._new_id)
-        self._backlog.keep(kept)
+        rest, kept = hold_out(request, self.wanted(in_flight), self._new_id)
+        self._queue.hold_out(kept)
         return rest
 
     def before(
@@ -66,24 +66,24 @@ class Witnesses:
             return request
         witness = None
         if self._under_way not in in_flight:
-            witness = self._backlog.take_witness(now)
+            witness = self._queue.take_witness(now)
             if witness is None:
                 return request
             self._under_way = witness.batch_id
         waiting = replace(request, round_since=now) if request.round_since is None else request
-        self._backlog.put(waiting.again_at(now + _LOOK_AGAIN_S))
+        self._queue.put(waiting.again_at(now + _LOOK_AGAIN_S))
         return witness
 
     def release_idle(self, in_flight: Collection[Request]) -> None:
         """Lets them go if they are not needed."""
-        backlog = self._backlog
-        if backlog.witnesses and (
-            backlog.has_others or not (backlog.failing or any(request.failing for request in in_flight))
+        queue = self._queue
+        if queue.witnesses and (
+            queue.has_others or not (queue.failing or any(request.failing for request in in_flight))
         ):
-            backlog.release_witnesses()
+            queue.release_witnesses()
 
     def _is_decisive(self, request: Request, last_2xx_at: float | None) -> bool:
         """Whether a failure of the next attempt would end a lone contact's round without evidence."""
-        if not request.alone or request.round_attempts < self._max_retries:
+        if not request.is_single or request.round_attempts < self._max_retries:
             return False
         return request.round_since is None or last_2xx_at is None or last_2xx_at <= request.round_since

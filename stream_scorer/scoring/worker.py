@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from stream_scorer.core.ledger import Ledger
     from stream_scorer.kafka.source import Source
     from stream_scorer.kafka.writer_waits import WriterWaits
-    from stream_scorer.scoring.circuit_breaker import Holding
-    from stream_scorer.scoring.dispatcher import Asker
+    from stream_scorer.scoring.circuit_breaker import CircuitBreaker
+    from stream_scorer.scoring.dispatcher import RequestDispatcher
     from stream_scorer.scoring.intake import Intake
     from stream_scorer.scoring.observing import Observer
     from stream_scorer.scoring.ports import Quota, Trace
@@ -48,8 +48,8 @@ class Worker:
         *,
         intake: Intake,
         batcher: Batcher,
-        asker: Asker,
-        holding: Holding,
+        dispatcher: RequestDispatcher,
+        breaker: CircuitBreaker,
         quota: Quota,
         ledger: Ledger,
         clock: Clock,
@@ -66,8 +66,8 @@ class Worker:
     ) -> None:
         self._intake = intake
         self._batcher = batcher
-        self._asker = asker
-        self._holding = holding
+        self._dispatcher = dispatcher
+        self._breaker = breaker
         self._quota = quota
         self._ledger = ledger
         self._clock = clock
@@ -100,19 +100,19 @@ class Worker:
             self._observe.beat()
         self._source.subscribe(self)
         try:
-            while not self._stopping.is_set() and self._asker.stop_reason is None:
+            while not self._stopping.is_set() and self._dispatcher.fatal_error is None:
                 self._take_in()
                 self._notice_gap()
                 if not self._is_doubtful:
-                    self._asker.send()
-                self._asker.look()
-                self._asker.collect(self._wait_s())
+                    self._dispatcher.send()
+                self._dispatcher.poll_timers()
+                self._dispatcher.handle_responses(self._wait_s())
                 self._publisher.publish_due()
                 self._report()
         finally:
             self._finish()
-        if self._asker.stop_reason is not None:
-            raise ApiRefused(self._asker.stop_reason)
+        if self._dispatcher.fatal_error is not None:
+            raise ApiRefused(self._dispatcher.fatal_error)
 
     # --- the steps
 
@@ -141,7 +141,7 @@ class Worker:
         else:
             self._source.pause()
         self._read_at = now
-        idle = not (self._asker.in_flight or self._batcher.waiting or self._ledger.uncommitted)
+        idle = not (self._dispatcher.in_flight or self._batcher.waiting or self._ledger.uncommitted)
         self._trace.polling()
         records = self._source.read(max(1, min(room, _READ_RECORDS)), _IDLE_WAIT_S if idle else 0.0)
         if records:
@@ -161,8 +161,8 @@ class Worker:
         """How many records may be read now. None during a hold, unless a probe takes other contacts."""
         if self._ledger.uncommitted_bytes >= _MAX_UNCOMMITTED_BYTES:
             return 0
-        waiting = self._asker.waiting or self._batcher.waiting
-        if self._holding.current is not None and waiting and not self._asker.probed_all:
+        waiting = self._dispatcher.waiting or self._batcher.waiting
+        if self._breaker.open_state is not None and waiting and not self._dispatcher.all_probed:
             return 0
         return self._max_uncommitted - self._ledger.uncommitted
 
@@ -176,10 +176,10 @@ class Worker:
         if now - self._reported_at >= _REPORT_EVERY_S:
             self._reported_at = now
             self._observe.state(
-                in_flight=self._asker.in_flight,
+                in_flight=self._dispatcher.in_flight,
                 uncommitted=self._ledger.uncommitted,
                 quota=self._quota,
-                hold=self._holding.known,
+                hold=self._breaker.reported,
             )
         if now - self._looked_at >= _LOOK_EVERY_S:
             self._looked_at = now
@@ -191,10 +191,12 @@ class Worker:
         deadline = self._deadline = self._clock.monotonic() + self._shutdown_timeout_s
         try:
             self._source.pause()
-            while self._clock.monotonic() < deadline and (self._asker.in_flight or self._is_worth_waiting(deadline)):
+            while self._clock.monotonic() < deadline and (
+                self._dispatcher.in_flight or self._is_worth_waiting(deadline)
+            ):
                 self._source.read(1, 0.0)
-                self._asker.send(begun_only=True)
-                self._asker.collect(_IDLE_WAIT_S)
+                self._dispatcher.send(started_only=True)
+                self._dispatcher.handle_responses(_IDLE_WAIT_S)
                 self._publisher.publish_due()
                 self._report()
             self._publish_all(deadline)
@@ -203,7 +205,7 @@ class Worker:
 
     def _is_worth_waiting(self, deadline: float, partitions: Iterable[Partition] | None = None) -> bool:
         """Whether answers that are paid for stand behind a retry or a search: who reads them again buys them again."""
-        return self._ledger.has_paid_behind(partitions) and self._asker.may_finish(deadline)
+        return self._ledger.has_paid_behind(partitions) and self._dispatcher.may_finish(deadline)
 
     def _publish_all(self, deadline: float) -> None:
         while self._ledger.has_finished_head() and self._clock.monotonic() < deadline:
@@ -211,7 +213,7 @@ class Worker:
                 continue
             if self._publisher.is_stale:
                 return  # the partitions are taken already: whoever has them now does the work
-            self._asker.collect(_IDLE_WAIT_S)
+            self._dispatcher.handle_responses(_IDLE_WAIT_S)
 
     # --- ownership: what kafka.source.Owner asks for
 
@@ -227,16 +229,16 @@ class Worker:
         self._publisher.regrouped()  # the rebalance that takes them has often ended a transaction that was under way
         wanted = set(partitions)
         while self._clock.monotonic() < deadline and (
-            self._asker.has_in_flight(wanted) or self._is_worth_waiting(deadline, partitions)
+            self._dispatcher.has_in_flight(wanted) or self._is_worth_waiting(deadline, partitions)
         ):
-            self._asker.send(begun_only=True)
-            self._asker.collect(_BUSY_WAIT_S)
+            self._dispatcher.send(started_only=True)
+            self._dispatcher.handle_responses(_BUSY_WAIT_S)
         self._publish_all(deadline)
 
     def disowned(self, partitions: list[Partition]) -> None:
         """An assignment ends: nothing of it may be published, and nothing more of it is asked about."""
         for partition in partitions:
-            self._ledger.disown(partition, self._asker.asked_records(partition))
+            self._ledger.disown(partition, self._dispatcher.asked_records(partition))
         self._waits.forget(partitions)
         self._batcher.drop(lambda contact: not self._ledger.is_pending(contact.record))
         self._trace.disowned(partitions)

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricReader
 
 _FILL: Final = (1, 5, 10, 25, 50, 100, 200, 400, 600, 800, 999)
-# The values of `scoring.circuit_breaker.Cause` and `scoring.wait_reasons.Wait`, which telemetry must not import. A test
-# compares them.
+# The values of `scoring.circuit_breaker.OpenReason` and `scoring.wait_reasons.WaitReason`, which telemetry must not
+# import. A test compares them.
 _CAUSES: Final = ("api", "contract", "quota", "budget", "kafka", "registry")
 _WAITS: Final = (
     *("holding", "retry_after", "server_quota", "own_quota", "budget"),
@@ -52,12 +52,12 @@ class Metrics(MessagingMetrics):
         self._contacts = meter.create_counter(
             "stream_scorer.contacts", "{contact}", "Contacts with a committed outcome: scored, review or rejected."
         )
-        self._reasked = meter.create_counter(
+        self._retried = meter.create_counter(
             "stream_scorer.contacts.reasked",
             "{contact}",
             "Contacts asked about again: unanswered, or their answer lost.",
         )
-        self._unknown_results = meter.create_counter(
+        self._unmatched_results = meter.create_counter(
             "stream_scorer.results.unknown", "{result}", "Results about contacts that nobody asked about; ignored."
         )
         self._chain = meter.create_gauge(
@@ -120,7 +120,7 @@ class Metrics(MessagingMetrics):
         for outcome, reasons in (("review", ReviewReason), ("rejected", Reason)):
             for reason in reasons:
                 self.contacts(0, outcome=outcome, reason=reason)
-        for counter in (self._reasked, self._unknown_results):
+        for counter in (self._retried, self._unmatched_results):
             counter.add(0)
         for outcome in ("recovered", "failed"):
             self._probes.add(0, {"outcome": outcome})
@@ -135,13 +135,13 @@ class Metrics(MessagingMetrics):
         """Contacts whose outcome is committed; ``outcome``: scored, review or rejected."""
         self._contacts.add(amount, {"outcome": outcome, "reason": str(reason)})
 
-    def reasked(self, amount: int) -> None:
+    def retried(self, amount: int) -> None:
         """Contacts that are asked about again, and paid for again."""
-        self._reasked.add(amount)
+        self._retried.add(amount)
 
-    def unknown_results(self, amount: int) -> None:
+    def unmatched_results(self, amount: int) -> None:
         """Results about contacts that nobody asked about."""
-        self._unknown_results.add(amount)
+        self._unmatched_results.add(amount)
 
     def http_request(self, duration_s: float, *, status: int | None = None, error: str | None = None) -> None:
         """One attempt against the scoring API: its duration, its status if there was one, what kind of failure."""

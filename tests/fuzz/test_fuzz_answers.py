@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, get_args
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support_core import contact, ids, rules
+from support_core import contact, ids, policy
 from support_fuzz import MEGABYTE, fuzz, is_one_line, peak_memory
 from support_fuzz_http import SECRET, TOKEN, Scene, answers
 
 from stream_scorer.core.auditing import build_events
 from stream_scorer.core.avro import Codec
-from stream_scorer.core.batcher import Lane
+from stream_scorer.core.batcher import BatchKey
 from stream_scorer.core.events import (
     Answer,
     Answered,
@@ -33,7 +33,7 @@ from stream_scorer.core.events import (
 )
 from stream_scorer.core.hash_chain import AuditChain
 from stream_scorer.core.request import Request
-from stream_scorer.core.response_policy import Circumstances, Reaction, react
+from stream_scorer.core.response_policy import Context, Decision, decide
 from stream_scorer.genesys.wire import answer_limit
 from stream_scorer.schema_files import SchemaFile, load_schema
 from stream_scorer.scoring.encoding import Encoder, OutputTopics
@@ -85,8 +85,8 @@ def test_any_answer_of_the_api(scene: Scene, said: bytes) -> None:
     finally:
         client.close()
     check_answer(answer, TOKEN)
-    request = Request("batch", Lane(None, False), contacts(12), attempts=1, round_attempts=1)
-    check_reaction(request, answer, Circumstances(NOW, 1, 0.5, None, ids()))
+    request = Request("batch", BatchKey(None, False), contacts(12), attempts=1, round_attempts=1)
+    check_reaction(request, answer, Context(NOW, 1, 0.5, None, ids()))
 
 
 @fuzz(120)
@@ -111,39 +111,39 @@ def asked(draw: st.DrawFn) -> Request:
     now, other, later = (contacts(size, start) for size, start in zip(sizes, starts, strict=True))
     times = st.none() | st.floats(0, NOW)
     return Request(
-        *("batch", Lane(draw(st.none() | st.just("7")), draw(st.booleans())), now),
+        *("batch", BatchKey(draw(st.none() | st.just("7")), draw(st.booleans())), now),
         attempts=draw(st.integers(1, 9)),
         asked_since=draw(times),
         round_since=draw(times),
         round_attempts=draw(st.integers(1, 5)),
         lone_failures=draw(st.integers(0, 3)),
-        asked_before=draw(st.booleans()),
-        isolating=draw(st.booleans()),
+        retried_unanswered=draw(st.booleans()),
+        bisecting=draw(st.booleans()),
         failing=draw(st.booleans()),
-        other_half=other,
-        later=later,
+        deferred_half=other,
+        deferred=later,
     )
 
 
-def check_reaction(request: Request, answer: Answer, at: Circumstances) -> Reaction:
-    reaction = react(request, answer, rules(), at)
-    held = [c for one in reaction.requests + reaction.witnesses for c in one.everyone]
-    held += [suspect.contact for suspect in reaction.suspects]
-    done = [outcome.record for outcome in reaction.outcomes]
+def check_reaction(request: Request, answer: Answer, at: Context) -> Decision:
+    decision = decide(request, answer, policy(), at)
+    held = [c for one in decision.requests + decision.witnesses for c in one.all_contacts]
+    held += [suspect.contact for suspect in decision.suspects]
+    done = [outcome.record for outcome in decision.outcomes]
     accounted = sorted(record.offset for record in [*done, *(one.record for one in held)])
-    assert accounted == sorted(one.record.offset for one in request.everyone)
-    assert all(one.contacts for one in reaction.requests + reaction.witnesses)
-    assert all(math.isfinite(one.not_before) for one in reaction.requests)
-    assert math.isfinite(reaction.hold_until)
-    check_written(reaction)
-    return reaction
+    assert accounted == sorted(one.record.offset for one in request.all_contacts)
+    assert all(one.contacts for one in decision.requests + decision.witnesses)
+    assert all(math.isfinite(one.not_before) for one in decision.requests)
+    assert math.isfinite(decision.trip_until)
+    check_written(decision)
+    return decision
 
 
-def check_written(reaction: Reaction) -> None:
-    made = build_events(reaction.outcomes, model_id="m", model_version=None, new_batch_id=ids(), now_ms=1)
+def check_written(decision: Decision) -> None:
+    made = build_events(decision.outcomes, model_id="m", model_version=None, new_batch_id=ids(), now_ms=1)
     for value in AuditChain("chain", AUDIT).plan(made.events).values:
         assert AUDIT.decode(value)["contacts"]
-    for outcome in reaction.outcomes:
+    for outcome in decision.outcomes:
         assert isinstance(outcome, Scored | Rejected)
         assert ENCODER.encode(outcome, "batch").value is not None
 
@@ -159,7 +159,7 @@ def test_every_contact_is_accounted_for(  # noqa: PLR0917 - hypothesis gives the
         answer = ask(client)
     finally:
         client.close()
-    check_reaction(request, answer, Circumstances(NOW, 1, jitter, last_2xx_at, ids(), witnesses))
+    check_reaction(request, answer, Context(NOW, 1, jitter, last_2xx_at, ids(), witnesses))
 
 
 # --- large answers: they are read in proportion to what was asked about (tests/e2e/test_genesys_bounds.py)

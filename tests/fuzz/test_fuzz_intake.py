@@ -186,7 +186,7 @@ def test_whatever_is_a_contact_is_asked_about_once_in_a_request_within_the_limit
         waiting.add(contact, 0.0)
     sent: list[Contact] = []
     while batch := waiting.take_any():
-        body = build_body([contact.body for contact in batch.contacts], batch.lane.model_version)
+        body = build_body([contact.body for contact in batch.contacts], batch.key.model_version)
         asked = json.loads(body)["contacts"]
         assert len(body) <= MAX_REQUEST_BYTES
         assert len(asked) <= 5

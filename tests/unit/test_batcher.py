@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from support_core import contact
 
 from stream_scorer.core import batcher as batcher_module
-from stream_scorer.core.batcher import Batch, Batcher, Lane
+from stream_scorer.core.batcher import Batch, Batcher, BatchKey
 from stream_scorer.genesys.wire import body_overhead, build_body
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class TestDue:
         assert ids_of(batches.take_any()) == ["a"]
 
 
-class TestLanes:
+class TestKeys:
     def test_one_lane_a_batch(self) -> None:
         batches = batcher()
         batches.add(contact("a", version="1"), 0.0)
@@ -135,17 +135,17 @@ class TestLanes:
         batches.add(contact("d", version="1"), 0.3)
         taken = [batches.take_any() for _ in range(3)]
         assert [ids_of(batch) for batch in taken] == [["a", "d"], ["b"], ["c"]]
-        lanes = [batch.lane for batch in taken if batch is not None]
-        assert lanes == [Lane("1", False), Lane("2", False), Lane("1", True)]
+        keys = [batch.key for batch in taken if batch is not None]
+        assert keys == [BatchKey("1", False), BatchKey("2", False), BatchKey("1", True)]
 
-    def test_nothing_is_kept_of_a_lane_that_is_empty(self) -> None:
+    def test_nothing_is_kept_of_an_empty_key(self) -> None:
         batches = batcher(max_contacts=2)
         for version in range(50):
             batches.add(contact("a", version=str(version)), 0.0)
             batches.add(contact("b", version=str(version)), 0.0)
         while batches.take_any() is not None:
             pass
-        assert not batches._lanes
+        assert not batches._by_key
         assert not batches._by_age
         assert not batches._full
 
@@ -287,21 +287,21 @@ def few_ids(number: int) -> Contact:
 class TestCrowd:
     def test_counts_what_stands_open_beside_the_oldest_batch(self) -> None:
         batches = batcher()
-        assert batches.crowd == 0
+        assert batches.open_batches == 0
         batches.add(contact("lone", version="2"), 0.0)
         for number in range(5):
             batches.add(contact("a", number), 1.0)
-        assert batches.crowd == 1, "the batch of another version is no company"
+        assert batches.open_batches == 1, "the batch of another version is no company"
         assert batches.take_due(9.0) is not None
-        assert [batches.crowd for _ in range(5) if batches.take_due(9.0)] == [4, 3, 2, 1, 0]
+        assert [batches.open_batches for _ in range(5) if batches.take_due(9.0)] == [4, 3, 2, 1, 0]
 
     def test_all_of_them_where_no_more_contacts_can_come(self) -> None:
         batches = batcher()
         for number in range(5):
             batches.add(contact("a", number, version=str(number)), 1.0)
-        assert batches.crowd == 1
+        assert batches.open_batches == 1
         batches.expects_more = False
-        assert batches.crowd == 5
+        assert batches.open_batches == 5
 
 
 @pytest.mark.parametrize("make", [hot, versions, two_of_each_behind_a_hot_one, large, few_ids])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from support_core import contact
 
-from stream_scorer.core.batcher import Batch, Batcher, Lane
+from stream_scorer.core.batcher import Batch, Batcher, BatchKey
 from stream_scorer.genesys.wire import body_overhead, build_body
 
 if TYPE_CHECKING:
@@ -89,8 +89,8 @@ class BatcherMachine(RuleBasedStateMachine):
     def check(self, batch: Batch) -> None:
         assert 1 <= len(batch.contacts) <= MAX_CONTACTS
         assert len({one.contact_id for one in batch.contacts}) == len(batch.contacts)
-        assert {Lane(one.model_version, one.version_from_event) for one in batch.contacts} == {batch.lane}
-        assert len(build_body([one.body for one in batch.contacts], batch.lane.model_version)) <= MAX_BYTES
+        assert {BatchKey(one.model_version, one.version_from_event) for one in batch.contacts} == {batch.key}
+        assert len(build_body([one.body for one in batch.contacts], batch.key.model_version)) <= MAX_BYTES
         for one in batch.contacts:
             held, _ = self.held.pop(one.record.offset)  # else it is taken twice, or was never added
             assert held is one
@@ -108,16 +108,16 @@ class BatcherMachine(RuleBasedStateMachine):
 
     @invariant()
     def its_own_counts_are_exact(self) -> None:
-        for lane in self.batcher._lanes.values():
-            assert lane.batches
-            in_batches = [contact_id for batch in lane.batches for contact_id in batch.ids]
-            assert lane.copies == {contact_id: in_batches.count(contact_id) for contact_id in in_batches}
+        for opened in self.batcher._by_key.values():
+            assert opened.batches
+            in_batches = [contact_id for batch in opened.batches for contact_id in batch.ids]
+            assert opened.copies == {contact_id: in_batches.count(contact_id) for contact_id in in_batches}
 
     def teardown(self) -> None:
         while (batch := self.batcher.take_any()) is not None:
             self.check(batch)
         assert not self.held
-        assert not self.batcher._lanes
+        assert not self.batcher._by_key
 
 
 BatcherMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)

@@ -28,8 +28,8 @@ from support_dashboards import (
 )
 from test_docs import REPOSITORY, anchors, rows
 
-from stream_scorer.scoring.circuit_breaker import Cause
-from stream_scorer.scoring.wait_reasons import Wait
+from stream_scorer.scoring.circuit_breaker import OpenReason
+from stream_scorer.scoring.wait_reasons import WaitReason
 from stream_scorer.telemetry.scoring import PrometheusMetrics
 
 ALERTS = [rule for rule in rules() if "alert" in rule]
@@ -80,15 +80,15 @@ def reasons_told(metrics: PrometheusMetrics, family_name: str) -> dict[str, floa
 def test_every_cause_and_reason_is_told_before_it_has_ever_counted_and_once() -> None:
     """Else an alert is blind to the first time: no rate of what was absent; and to all, where a 0 stands before it."""
     metrics = PrometheusMetrics()
-    assert reasons_told(metrics, "stream_scorer_holding") == dict.fromkeys(Cause, 0)
-    assert reasons_told(metrics, "stream_scorer_requests_waited_seconds") == dict.fromkeys(Wait, 0)
-    for cause in Cause:
+    assert reasons_told(metrics, "stream_scorer_holding") == dict.fromkeys(OpenReason, 0)
+    assert reasons_told(metrics, "stream_scorer_requests_waited_seconds") == dict.fromkeys(WaitReason, 0)
+    for cause in OpenReason:
         metrics.holding(cause, for_s=7.0, next_probe_s=3.0)
-    for wait in Wait:
+    for wait in WaitReason:
         metrics.waited(2.0, reason=wait)
-    assert reasons_told(metrics, "stream_scorer_holding") == dict.fromkeys(Cause, 1)
-    assert reasons_told(metrics, "stream_scorer_holding_duration_seconds") == dict.fromkeys(Cause, 7)
-    assert reasons_told(metrics, "stream_scorer_requests_waited_seconds") == dict.fromkeys(Wait, 2)
+    assert reasons_told(metrics, "stream_scorer_holding") == dict.fromkeys(OpenReason, 1)
+    assert reasons_told(metrics, "stream_scorer_holding_duration_seconds") == dict.fromkeys(OpenReason, 7)
+    assert reasons_told(metrics, "stream_scorer_requests_waited_seconds") == dict.fromkeys(WaitReason, 2)
     metrics.close()
 
 

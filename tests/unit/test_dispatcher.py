@@ -15,7 +15,7 @@ from support_core import (
 from support_dispatcher import World, always, names, numbered, ok, scripted
 
 from stream_scorer.core.events import Partition, QuotaReading
-from stream_scorer.scoring.wait_reasons import Wait
+from stream_scorer.scoring.wait_reasons import WaitReason
 
 if TYPE_CHECKING:
     from stream_scorer.core.events import Answer
@@ -45,7 +45,7 @@ class TestSending:
         world.feed(numbered(10))
         world.run(0.9)
         contacts = sum(len(sent.names) for sent in world.sent)
-        assert (world.asker.in_flight, contacts, len(world.sent)) == (3, 3, 3)
+        assert (world.dispatcher.in_flight, contacts, len(world.sent)) == (3, 3, 3)
         world.finish()
         assert len(world.sent) == 10
 
@@ -55,7 +55,7 @@ class TestSending:
         world.run(59.0)
         assert len(world.sent) == 30
         assert world.quota.remaining(world.now) == 0
-        assert world.asker.wait(world.now) is Wait.OWN_QUOTA
+        assert world.dispatcher.wait_reason(world.now) is WaitReason.OWN_QUOTA
         world.finish()
         assert len(world.sent) == 40
 
@@ -64,7 +64,7 @@ class TestSending:
         world.feed("ab")
         world.run(29.0)
         assert len(world.sent) == 1
-        assert world.asker.wait(world.now) is Wait.SERVER_QUOTA
+        assert world.dispatcher.wait_reason(world.now) is WaitReason.SERVER_QUOTA
         world.finish()
 
     def test_answers_without_a_reading_are_no_longer_under_way(self) -> None:
@@ -84,9 +84,9 @@ class TestSending:
 
     def test_no_wait_reason_while_everything_goes_out(self) -> None:
         world = World()
-        assert world.asker.wait(world.now) is None
+        assert world.dispatcher.wait_reason(world.now) is None
         world.feed(["a"])
-        assert world.asker.wait(world.now) is None
+        assert world.dispatcher.wait_reason(world.now) is None
 
 
 class TestRetrying:
@@ -111,7 +111,7 @@ class TestRetrying:
         world.feed("ab")
         world.run(99.0)
         assert len(world.sent) == 1
-        assert world.asker.wait(world.now) is Wait.RETRY_AFTER
+        assert world.dispatcher.wait_reason(world.now) is WaitReason.RETRY_AFTER
         world.finish()
         assert world.asked == {"a": 2, "b": 1}
 
@@ -217,10 +217,10 @@ class TestOwnership:
         under_way = world.feed("d", 0)
         world.run(0.5)
         world.feed("e", 0)[0]
-        asked = sorted(one.offset for one in world.asker.asked_records(P0))
+        asked = sorted(one.offset for one in world.dispatcher.asked_records(P0))
         assert asked == [suspect.offset, retry.offset, under_way[0].offset]
-        assert world.asker.has_in_flight({P0})
-        assert not world.asker.has_in_flight({P1})
+        assert world.dispatcher.has_in_flight({P0})
+        assert not world.dispatcher.has_in_flight({P1})
 
 
 class TestStopping:
@@ -229,7 +229,7 @@ class TestStopping:
         world = World(scripted(answer), max_contacts=1, slots=2)
         world.feed(numbered(10))
         world.run(10.0)
-        assert world.asker.stop_reason == answer.message  # type: ignore[union-attr]
+        assert world.dispatcher.fatal_error == answer.message  # type: ignore[union-attr]
         assert world.results == {"c1": "scored"}
         assert len(world.sent) == 2
 
@@ -237,18 +237,18 @@ class TestStopping:
         world = World(scripted(forbidden(403), not_found()), max_contacts=1)
         world.feed("ab")
         world.run(10.0)
-        assert world.asker.stop_reason == forbidden(403).message
+        assert world.dispatcher.fatal_error == forbidden(403).message
 
     def test_a_probe_may_stop_it_too(self) -> None:
         world = World(scripted(*[no_connection()], then=always(forbidden(403))), max_retries=0)
         world.feed("ab")
         world.run(60.0)
-        assert world.asker.stop_reason == forbidden(403).message
+        assert world.dispatcher.fatal_error == forbidden(403).message
         assert len(world.sent) == 2
         assert not world.results
 
     def test_an_unknown_version_of_an_event_does_not_stop(self) -> None:
-        world = World(lambda request: not_found() if request.lane.version_from_event else ok(request))
+        world = World(lambda request: not_found() if request.key.version_from_event else ok(request))
         world.feed(["a"], version="9", from_event=True)
         world.feed(["b"])
         world.finish()
@@ -261,11 +261,11 @@ class TestBudget:
         world.feed(numbered(40))
         world.run(59.0)
         assert sum(len(sent.names) for sent in world.sent) == 20
-        assert world.asker.wait(world.now) is Wait.BUDGET
-        assert world.asker.waiting == 1
+        assert world.dispatcher.wait_reason(world.now) is WaitReason.SPEND_LIMIT
+        assert world.dispatcher.waiting == 1
         world.finish()
         assert world.times() == pytest.approx([0.0, 0.0, 60.0, 60.0], abs=0.1)
-        assert world.asker.wait(world.now) is None
+        assert world.dispatcher.wait_reason(world.now) is None
 
     def test_a_batch_larger_than_the_ceiling_is_split(self) -> None:
         world = World(max_contacts=10, max_contacts_per_minute=4)
@@ -274,7 +274,7 @@ class TestBudget:
         assert [sent.names for sent in world.sent] == [numbered(10)[:4], numbered(10)[4:8], numbered(10)[8:]]
         assert world.times() == pytest.approx([0.0, 60.0, 120.0], abs=0.1)
         assert len({sent.request.batch_id for sent in world.sent}) == 3
-        assert not any(sent.request.isolating for sent in world.sent)
+        assert not any(sent.request.bisecting for sent in world.sent)
 
     def test_nothing_smaller_overtakes(self) -> None:
         world = World(max_contacts=10, max_contacts_per_minute=15)
@@ -291,8 +291,8 @@ class TestBudget:
         world.run(600.0)
         for start, _ in world.sent:
             assert sum(len(sent.names) for sent in world.sent if start <= sent.at < start + 60.0) <= 7
-        assert world.holding.current is not None
-        assert world.asker.wait(world.now) is Wait.HOLDING, "the hold says more"
+        assert world.breaker.open_state is not None
+        assert world.dispatcher.wait_reason(world.now) is WaitReason.CIRCUIT_OPEN, "the hold says more"
         world.api = ok
         world.finish()
         assert set(world.results.values()) == {"scored"}
@@ -301,9 +301,9 @@ class TestBudget:
         world = World(scripted(rate_limited(30.0)), max_contacts=10, max_contacts_per_minute=10, slots=2)
         world.feed(numbered(20))
         world.run(20.0)
-        assert world.asker.wait(world.now) is Wait.RETRY_AFTER
+        assert world.dispatcher.wait_reason(world.now) is WaitReason.RETRY_AFTER
         world.run(20.0)
-        assert world.asker.wait(world.now) is Wait.BUDGET
+        assert world.dispatcher.wait_reason(world.now) is WaitReason.SPEND_LIMIT
 
     def test_what_the_budget_keeps_back_is_not_asked_after_its_partition_went(self) -> None:
         world = World(max_contacts=10, max_contacts_per_minute=10)

@@ -16,7 +16,7 @@ from support_core import (
 )
 from support_dispatcher import World, always, names, numbered, ok, poisoned, scripted
 
-from stream_scorer.scoring.circuit_breaker import Cause
+from stream_scorer.scoring.circuit_breaker import OpenReason
 
 if TYPE_CHECKING:
     from stream_scorer.core.events import Answer
@@ -30,8 +30,8 @@ class TestHolding:
         world.feed(numbered(35))
         world.run(900.0)
         assert not world.outcomes
-        assert world.holding.current is not None
-        assert world.holding.current.reason == failure.message  # type: ignore[union-attr]
+        assert world.breaker.open_state is not None
+        assert world.breaker.open_state.message == failure.message  # type: ignore[union-attr]
         world.api = ok
         world.finish(within_s=15.0)
         assert set(world.results.values()) == {"scored"}
@@ -44,12 +44,12 @@ class TestHolding:
         reasons = []
         while not world.results:
             world.step()
-            if world.holding.current is not None:
-                reasons.append(world.holding.current.reason)
-        left_out = "the API answers, but leaves out the contact that was asked about"
+            if world.breaker.open_state is not None:
+                reasons.append(world.breaker.open_state.message)
+        left_out = "the API answers, but omits the contact of the probe"
         expected = [no_connection().message, server_error(503).message, left_out, server_error(500).message]  # type: ignore[union-attr]
         assert list(dict.fromkeys(reasons)) == expected
-        assert [None if hold is None else hold.reason for hold in world.observed.holds] == [*expected, None]
+        assert [None if hold is None else hold.message for hold in world.observed.holds] == [*expected, None]
 
     def test_an_outage_during_a_broken_contract_is_named_and_then_the_contract_again(self) -> None:
         def api(_: Request) -> Answer:
@@ -58,11 +58,11 @@ class TestHolding:
         world = World(api, max_contacts=1)
         world.feed(numbered(12))
         world.run(100.0)
-        contract, outage, again = (hold.reason for hold in world.observed.holds if hold is not None)
+        contract, outage, again = (hold.message for hold in world.observed.holds if hold is not None)
         assert contract == again
         assert contract.startswith("the API refuses every contact")
         assert outage == server_error(503).message  # type: ignore[union-attr]
-        assert {hold.cause for hold in world.observed.holds if hold is not None} == {Cause.CONTRACT}
+        assert {hold.reason for hold in world.observed.holds if hold is not None} == {OpenReason.CONTRACT}
 
     def test_probes_are_one_contact_every_interval_and_nothing_else(self) -> None:
         world = World(always(no_connection()), max_contacts=10, max_retries=0)
@@ -96,7 +96,7 @@ class TestHolding:
         )
         world.feed("ab")
         world.run(290.0)
-        assert world.holding.current
+        assert world.breaker.open_state
         assert not [sent for sent in world.sent if sent.at > 1_030.0]
         world.api = ok
         world.finish(within_s=30.0)
@@ -127,14 +127,14 @@ class TestHolding:
 
     def test_a_retry_after_is_kept_when_a_hold_ends_before_it(self) -> None:
         """A 2xx ends the hold; who was told to wait on his own waits on."""
-        told = server_error(503, 200.0)
-        world = World(lambda request: told if "a" in names(request) else ok(request), max_contacts=1)
+        recorder = server_error(503, 200.0)
+        world = World(lambda request: recorder if "a" in names(request) else ok(request), max_contacts=1)
         world.feed("a")
         world.run(1.0)
-        world.api = lambda request: told if "a" in names(request) else unexpected()
+        world.api = lambda request: recorder if "a" in names(request) else unexpected()
         world.feed("b")
         world.run(1.0)
-        assert world.holding.current is not None
+        assert world.breaker.open_state is not None
         world.api = ok
         world.finish()
         assert all(not 1_000.5 < sent.at < 1_199.0 for sent in world.sent if sent.names == ["a"])
@@ -145,37 +145,37 @@ class TestHolding:
         world.run(45.0)
         assert [probe.names for probe in world.probes()][:4] == [["a"], ["b"], ["c"], ["a"]]
 
-    @pytest.mark.parametrize("isolating", [True, False])
-    def test_a_poisonous_contact_does_not_keep_the_probes_to_itself(self, *, isolating: bool) -> None:
+    @pytest.mark.parametrize("bisecting", [True, False])
+    def test_a_poisonous_contact_does_not_keep_the_probes_to_itself(self, *, bisecting: bool) -> None:
         """It fails alone and nobody else was answered: that looks like an outage, until another contact is tried."""
         world = World(poisoned("bad"), max_contacts=1, max_retries=0)
         world.feed(["bad"])
-        world.run_until(lambda: world.holding.current is not None)
-        if isolating:
-            request = world.asker._backlog._waiting.pop()
-            world.asker._backlog.put(replace(request, isolating=True))
+        world.run_until(lambda: world.breaker.open_state is not None)
+        if bisecting:
+            request = world.dispatcher._queue._waiting.pop()
+            world.dispatcher._queue.put(replace(request, bisecting=True))
         world.feed(["good"])
         world.run_until(lambda: "good" in world.results, within_s=25.0)
-        assert world.holding.current is None
+        assert world.breaker.open_state is None
 
     def test_more_is_wanted_once_every_waiting_contact_has_failed_as_a_probe(self) -> None:
         world = World(poisoned("bad"), max_contacts=1, max_retries=0)
         world.feed(["bad"])
-        assert not world.asker.probed_all
-        world.run_until(lambda: world.holding.current is not None)
-        assert not world.asker.probed_all
-        world.run_until(lambda: world.asker.probed_all, within_s=15.0)
+        assert not world.dispatcher.all_probed
+        world.run_until(lambda: world.breaker.open_state is not None)
+        assert not world.dispatcher.all_probed
+        world.run_until(lambda: world.dispatcher.all_probed, within_s=15.0)
         world.feed(["good"])
-        assert not world.asker.probed_all
+        assert not world.dispatcher.all_probed
         world.run_until(lambda: "good" in world.results, within_s=15.0)
 
     def test_more_is_wanted_where_nothing_waits(self) -> None:
         world = World(always(timed_out()), max_contacts=1, max_retries=0)
         world.feed("a")
-        world.run_until(lambda: world.holding.current is not None)
+        world.run_until(lambda: world.breaker.open_state is not None)
         world.disown(0)
         world.run(11.0)
-        assert world.asker.probed_all
+        assert world.dispatcher.all_probed
 
     def test_a_probe_that_is_left_out_proves_nothing(self) -> None:
         """A 2xx that leaves everybody out is an outage in disguise; asking about one alone must not reject him."""
@@ -183,7 +183,7 @@ class TestHolding:
         world.feed(numbered(20))
         world.run(300.0)
         assert not world.outcomes
-        assert world.holding.current is not None
+        assert world.breaker.open_state is not None
         world.api = ok
         world.finish(within_s=15.0)
         assert set(world.results.values()) == {"scored"}
@@ -204,7 +204,7 @@ class TestHolding:
         world.feed(["first"])
         world.run(4.0)
         world.feed(["second"])
-        world.run_until(lambda: world.holding.current is not None)
+        world.run_until(lambda: world.breaker.open_state is not None)
         assert world.asked["second"] > 1, "some of its attempts are used up"
         world.api = poisoned("second", answer=timed_out())
         world.run_until(lambda: "first" in world.results)
@@ -216,8 +216,8 @@ class TestHolding:
     def test_a_probe_waits_for_its_answer(self) -> None:
         world = World(always(no_connection()), max_contacts=2, max_retries=0)
         world.feed("ab")
-        world.run_until(lambda: world.holding.current is not None)
+        world.run_until(lambda: world.breaker.open_state is not None)
         world.latency_s = 35.0
         world.run(40.0)
         assert len(world.probes()) == 1
-        assert world.asker.waiting == 1
+        assert world.dispatcher.waiting == 1

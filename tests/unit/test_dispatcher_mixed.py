@@ -65,7 +65,7 @@ class TestABrokenContract:
     def test_what_was_taken_apart_for_nothing_is_asked_about_in_full_batches_again(self) -> None:
         world = World(always(refused()))
         world.feed(numbered(1_000))
-        world.run_until(lambda: world.holding.current is not None)
+        world.run_until(lambda: world.breaker.open_state is not None)
         world.api = ok
         before = len(world.sent)
         world.finish()
@@ -77,7 +77,7 @@ class TestABrokenContract:
         world.own(1)
         world.feed(numbered(500), 0)
         world.feed(numbered(500, "gone"), 1)
-        world.run_until(lambda: world.holding.current is not None)
+        world.run_until(lambda: world.breaker.open_state is not None)
         world.disown(1)
         world.api = ok
         before = len(world.sent)
@@ -96,7 +96,7 @@ class TestTheCeiling:
         world.api = ok
         for _ in range(4_000):
             world.step(0.25)
-            world.asker.look()
+            world.dispatcher.poll_timers()
         assert set(world.results.values()) == {"scored"}
 
 
@@ -108,9 +108,9 @@ class TestACleanEnd:
         world.step()
         world.step()
         world.feed(numbered(100, "later"))
-        while world.asker.in_flight or world.asker.may_finish(world.now + 10.0):
-            world.asker.send(begun_only=True)
-            world.asker.collect()
+        while world.dispatcher.in_flight or world.dispatcher.may_finish(world.now + 10.0):
+            world.dispatcher.send(started_only=True)
+            world.dispatcher.handle_responses()
             world.now += 0.05
         assert len(world.results) == 100
         assert not any(name.startswith("later") for name in world.results)
@@ -119,8 +119,8 @@ class TestACleanEnd:
         world = World(always(server_error(503, 8.0)))
         world.feed(["slow"])
         world.run(1.0)
-        assert world.asker.may_finish(world.now + 25.0)
-        assert not world.asker.may_finish(world.now + 5.0)
+        assert world.dispatcher.may_finish(world.now + 25.0)
+        assert not world.dispatcher.may_finish(world.now + 5.0)
 
     def test_paid_answers_behind_a_contact_without_outcome_are_known(self) -> None:
         world = World(

@@ -85,26 +85,26 @@ class TestWitnesses:
         world = World(poisoned("c0"), slots=1, max_contacts=20, max_retries=0)
         world.feed(numbered(20))
         world.feed(numbered(200, "other"))
-        world.run_until(lambda: any(sent.request.isolating for sent in world.sent))
-        assert world.asker._backlog.witnesses == 0
+        world.run_until(lambda: any(sent.request.bisecting for sent in world.sent))
+        assert world.dispatcher._queue.witnesses == 0
 
     def test_they_are_released_when_others_come(self) -> None:
         world = World(poisoned("c0"))
         world.feed(numbered(100))
-        world.run_until(lambda: world.asker._backlog.witnesses == WITNESSES)
+        world.run_until(lambda: world.dispatcher._queue.witnesses == WITNESSES)
         world.feed(numbered(5, "other"))
         world.step()
-        assert world.asker._backlog.witnesses == 0
+        assert world.dispatcher._queue.witnesses == 0
 
     def test_they_are_not_asked_after_their_partition_went(self) -> None:
         world = World(poisoned("c0"))
         world.feed(numbered(100))
-        world.run_until(lambda: world.asker._backlog.witnesses == WITNESSES)
+        world.run_until(lambda: world.dispatcher._queue.witnesses == WITNESSES)
         world.disown(0)
         sent = len(world.sent)
         world.run(300.0, step_s=0.25)
         assert len(world.sent) == sent
-        assert not world.asker.waiting
+        assert not world.dispatcher.waiting
 
     def test_they_are_asked_even_if_the_lone_contact_gets_well(self) -> None:
         sick = True
@@ -114,7 +114,7 @@ class TestWitnesses:
 
         world = World(api)
         world.feed(numbered(100))
-        world.run_until(lambda: world.asker._backlog.witnesses == WITNESSES and world.sent[-1].names == ["c0"])
+        world.run_until(lambda: world.dispatcher._queue.witnesses == WITNESSES and world.sent[-1].names == ["c0"])
         sick = False
         world.finish()
         assert set(world.results.values()) == {"scored"}
@@ -158,10 +158,10 @@ class TestAnOutage:
         assert world.results == before | {name: "scored" for name in world.results if name not in before}
         world.api = poisoned(bad)
         for one in numbered(100, "later"):
-            if bad in world.results and world.holding.current is None:
+            if bad in world.results and world.breaker.open_state is None:
                 break
             world.run(2.0, step_s=0.25)
-            if world.holding.current is None or world.asker.probed_all:
+            if world.breaker.open_state is None or world.dispatcher.all_probed:
                 world.feed([one])
         world.finish(within_s=1_200.0)
         assert world.results[bad] == "refused_by_api"
@@ -181,7 +181,7 @@ class TestWithoutToken:
         )
         world.feed(numbered(300))
         world.run(3_600.0, step_s=0.25)
-        assert all(len(sent.names) == 1 for sent in world.sent if sent.request.isolating), "only probes and witnesses"
+        assert all(len(sent.names) == 1 for sent in world.sent if sent.request.bisecting), "only probes and witnesses"
         world.api = ok
         world.finish(within_s=1_200.0)
         assert Counter(world.results.values()) == {"scored": 300}
@@ -216,11 +216,11 @@ class TestTheSpend:
 class TestOthersGoOn:
     def test_slow_isolation_never_takes_all_slots(self) -> None:
         """Whatever isolates takes half of the slots at most while others could use them."""
-        isolating: list[int] = []
+        bisecting: list[int] = []
 
         def api(request: Request) -> Answer:
-            under_way = [one for _, one, _ in world.asker._pool._under_way]  # type: ignore[attr-defined]
-            isolating.append(sum(one.isolating for one in [*under_way, request]))
+            under_way = [one for _, one, _ in world.dispatcher._pool._under_way]  # type: ignore[attr-defined]
+            bisecting.append(sum(one.bisecting for one in [*under_way, request]))
             return refused() if "c" in {name[0] for name in names(request)} else ok(request)
 
         world = World(api, slots=8, max_contacts=64, latency_s=5.0)
@@ -228,4 +228,4 @@ class TestOthersGoOn:
         for _ in range(40):
             world.feed(numbered(64 * 8, "other")[:64])
             world.run(1.0)
-        assert max(isolating) <= 4
+        assert max(bisecting) <= 4

@@ -1,4 +1,4 @@
-"""How fast requests go out, in simulated time: the real asker, batcher, budget and quota, minutes and hours of it."""
+"""How fast requests go out, in simulated time: the real dispatcher, batcher, budget and quota, over hours."""
 
 # ruff: noqa: T201 - measured figures are printed
 
@@ -15,8 +15,8 @@ from support_core import answered, no_connection, rate_limited, server_error
 from support_dispatcher import World, always, names, numbered, ok, scripted
 
 from stream_scorer.core.events import QuotaReading
-from stream_scorer.scoring.circuit_breaker import Cause
-from stream_scorer.scoring.wait_reasons import Wait
+from stream_scorer.scoring.circuit_breaker import OpenReason
+from stream_scorer.scoring.wait_reasons import WaitReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -171,22 +171,25 @@ class TestBudget:
         world = World(max_contacts=10, max_contacts_per_minute=10)
         world.feed(numbered(30))
         world.run(4.0)
-        assert world.holding.known is None
+        assert world.breaker.reported is None
         world.run(6.0)
-        known = world.holding.known
+        known = world.breaker.reported
         assert known is not None
-        assert (known.cause, known.reason) == (Cause.BUDGET, "budget")
+        assert (known.reason, known.message) == (OpenReason.SPEND_LIMIT, "budget")
         assert known.since == pytest.approx(BEGAN, abs=0.1)
         assert known.next_probe_at == pytest.approx(BEGAN + 60.0, abs=0.1)
-        assert world.holding.current is None
+        assert world.breaker.open_state is None
         world.run(51.0)
-        assert world.holding.known is None, "a request went out"
+        assert world.breaker.reported is None, "a request went out"
         world.finish()
-        assert [None if hold is None else hold.cause for hold in world.observed.holds] == [Cause.BUDGET, None] * 2
+        assert [None if hold is None else hold.reason for hold in world.observed.holds] == [
+            OpenReason.SPEND_LIMIT,
+            None,
+        ] * 2
 
 
-def seconds_by_reason(world: World) -> dict[Wait, float]:
-    return {wait: round(seconds, 2) for wait, seconds in world.waits.take().items()}
+def seconds_by_reason(world: World) -> dict[WaitReason, float]:
+    return {wait: round(seconds, 2) for wait, seconds in world.waits.drain().items()}
 
 
 class TestWaits:
@@ -196,50 +199,52 @@ class TestWaits:
         world = World(max_contacts=1, requests_per_minute=10, slots=16)
         world.feed(numbered(11))
         world.finish()
-        assert seconds_by_reason(world) == pytest.approx({Wait.OWN_QUOTA: 60.5}, abs=0.11)
+        assert seconds_by_reason(world) == pytest.approx({WaitReason.OWN_QUOTA: 60.5}, abs=0.11)
 
     def test_the_apis_quota_and_its_retry_after(self) -> None:
         full = QuotaReading(10, 10, 20.0)
         world = World(scripted(answered(["c0"], full)), max_contacts=1, slots=1)
         world.feed(numbered(2))
         world.finish()
-        assert seconds_by_reason(world) == pytest.approx({Wait.NO_SLOT: 0.1, Wait.SERVER_QUOTA: 21.0}, abs=0.11)
+        assert seconds_by_reason(world) == pytest.approx(
+            {WaitReason.CONCURRENCY_LIMIT: 0.1, WaitReason.SERVER_QUOTA: 21.0}, abs=0.11
+        )
         world = World(scripted(rate_limited(30.0)), max_contacts=1, slots=1)
         world.feed(numbered(2))
         world.finish()
         waited = seconds_by_reason(world)
-        assert waited[Wait.RETRY_AFTER] == pytest.approx(30.0, abs=0.2)
+        assert waited[WaitReason.RETRY_AFTER] == pytest.approx(30.0, abs=0.2)
 
     def test_the_budget(self) -> None:
         world = World(max_contacts=5, max_contacts_per_minute=5)
         world.feed(numbered(10))
         world.finish()
-        assert seconds_by_reason(world) == pytest.approx({Wait.BUDGET: 60.0}, abs=0.11)
+        assert seconds_by_reason(world) == pytest.approx({WaitReason.SPEND_LIMIT: 60.0}, abs=0.11)
 
     def test_slots(self) -> None:
         world = World(max_contacts=1, slots=2, latency_s=3.0)
         world.feed(numbered(6))
         world.finish()
-        assert seconds_by_reason(world) == pytest.approx({Wait.NO_SLOT: 6.0}, abs=0.3)
+        assert seconds_by_reason(world) == pytest.approx({WaitReason.CONCURRENCY_LIMIT: 6.0}, abs=0.3)
 
     def test_backing_off(self) -> None:
         world = World(scripted(server_error(503, 25.0)), max_contacts=1)
         world.feed(["a"])
         world.finish()
-        assert seconds_by_reason(world) == pytest.approx({Wait.BACKOFF: 25.0}, abs=0.11)
+        assert seconds_by_reason(world) == pytest.approx({WaitReason.BACKOFF: 25.0}, abs=0.11)
 
     def test_a_429_holds_everybody_up_though_only_its_own_request_waits(self) -> None:
         """On a quiet stream there is no other; nothing may go out all the same, and /readyz has to say so."""
         world = World(scripted(rate_limited(300.0)), max_contacts=1)
         world.feed(["a"])
         world.run(60.0)
-        known = world.holding.known
+        known = world.breaker.reported
         assert known is not None
-        assert (known.cause, known.reason) == (Cause.QUOTA, "quota: retry_after")
+        assert (known.reason, known.message) == (OpenReason.QUOTA, "quota: retry_after")
         assert known.next_probe_at == pytest.approx(BEGAN + 300.0, abs=1.0)
         world.finish()
-        assert world.holding.known is None
-        assert seconds_by_reason(world) == pytest.approx({Wait.RETRY_AFTER: 300.0}, abs=0.5)
+        assert world.breaker.reported is None
+        assert seconds_by_reason(world) == pytest.approx({WaitReason.RETRY_AFTER: 300.0}, abs=0.5)
 
     def test_the_pace_of_early_batches(self) -> None:
         world = World()
@@ -247,7 +252,7 @@ class TestWaits:
         world.run(0.5)
         world.feed(["b"])
         world.finish()
-        assert seconds_by_reason(world) == pytest.approx({Wait.PACE: 0.5}, abs=0.15)
+        assert seconds_by_reason(world) == pytest.approx({WaitReason.PARTIAL_BATCH: 0.5}, abs=0.15)
 
     def test_holding(self) -> None:
         world = World(always(no_connection()), max_contacts=10, max_retries=0)
@@ -256,7 +261,7 @@ class TestWaits:
         world.api = ok
         world.finish()
         waited = seconds_by_reason(world)
-        assert waited[Wait.HOLDING] == pytest.approx(world.now - BEGAN, rel=0.05)
+        assert waited[WaitReason.CIRCUIT_OPEN] == pytest.approx(world.now - BEGAN, rel=0.05)
 
     @pytest.mark.parametrize("api", [ok, always(no_connection()), always(rate_limited(20.0))])
     def test_no_second_counts_twice(self, api: Callable[[Request], Answer]) -> None:

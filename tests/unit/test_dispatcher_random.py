@@ -1,4 +1,4 @@
-"""The asker against APIs that hypothesis makes up: nobody is lost, and nobody pays for what the API does."""
+"""The dispatcher against APIs that hypothesis makes up: nobody is lost, and nobody pays for what the API does."""
 
 from __future__ import annotations
 
@@ -93,8 +93,8 @@ def test_an_outage_rejects_nobody_and_buys_nothing_twice(
     assert set(world.results.values()) == {"scored"}
     assert len(world.results) == contacts
     assert set(account.scores.values()) == {1}
-    assert world.holding.current is None
-    assert not world.asker.waiting
+    assert world.breaker.open_state is None
+    assert not world.dispatcher.waiting
 
 
 @quick
@@ -125,13 +125,13 @@ def test_each_bad_contact_is_found_and_no_other_suffers(kinds: list[str], max_co
             return server_error(500)
         given = [name for name in names(request) if kind_of.get(name) != "left out"]
         # A probe that is left out only proves nothing; it is no question by the rule of two.
-        return account.answer(request, given) if world.holding.current is None or given else answered([])
+        return account.answer(request, given) if world.breaker.open_state is None or given else answered([])
 
     world = World(api, max_contacts=max_contacts, slots=slots)
     world.feed(wanted)
     for one in company:  # life goes on: that is how a bad contact differs from an outage
         world.run(2.0, step_s=0.25)
-        if world.holding.current is None or world.asker.probed_all:
+        if world.breaker.open_state is None or world.dispatcher.all_probed:
             world.feed([one])
     world.finish(within_s=3_000.0)
     expected = {"good": "scored", "left out": "no_result", "too large": "too_large"}
@@ -210,4 +210,4 @@ def test_whatever_happens_every_contact_comes_out_once(
     )
     check_sent(world, budget)
     assert not world.ledger._orphans
-    assert world.asker.waiting == world.asker.in_flight == world.batcher.waiting == 0
+    assert world.dispatcher.waiting == world.dispatcher.in_flight == world.batcher.waiting == 0

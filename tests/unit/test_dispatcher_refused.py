@@ -42,7 +42,7 @@ class TestRefused:
         assert len(world.sent) == 7
 
     def test_without_a_2xx_of_its_version_it_waits_60_s(self) -> None:
-        world = World(lambda request: refused() if request.lane.model_version == "1" else ok(request))
+        world = World(lambda request: refused() if request.key.model_version == "1" else ok(request))
         world.feed(["bad"], version="1")
         world.feed(["good"], version="2")
         world.run(55.0)
@@ -86,7 +86,7 @@ class TestRefused:
         world = World(scripted(refused(), then=always(timed_out())), max_contacts=1, max_retries=0)
         world.feed(["bad", "good"])
         world.run(300.0)
-        assert world.holding.current is not None
+        assert world.breaker.open_state is not None
         assert not world.outcomes
         world.api = ok
         world.finish(within_s=15.0)
@@ -97,10 +97,10 @@ class TestRefused:
         world.feed(numbered(40))
         world.run(900.0)
         assert not world.outcomes
-        hold = world.holding.current
+        hold = world.breaker.open_state
         assert hold is not None
         assert hold.broken_contract
-        assert "refuses every contact" in hold.reason
+        assert "refuses every contact" in hold.message
         assert len([sent for sent in world.sent if sent.at > hold.since + 1.0]) <= 90, "a probe every 10 s"
         world.api = ok
         world.finish(within_s=30.0)
@@ -124,9 +124,9 @@ class TestRefused:
         world.feed(numbered(16 * 40))
         world.run(50.0)
         others_wait = [sent for sent in world.sent[2:] if world.batcher.has_full]
-        isolating = [sent.request.isolating for sent in others_wait]
-        assert sum(isolating) > 15
-        assert not any(one and other for one, other in itertools.pairwise(isolating))
+        bisecting = [sent.request.bisecting for sent in others_wait]
+        assert sum(bisecting) > 15
+        assert not any(one and other for one, other in itertools.pairwise(bisecting))
 
     def test_isolation_takes_every_turn_when_nobody_else_waits(self) -> None:
         world = World(poisoned("c5", answer=refused()), max_contacts=32)

@@ -9,14 +9,14 @@ from support_core import answered, contact, no_connection, server_error
 from test_telemetry import samples
 
 from stream_scorer.clock import Clock
-from stream_scorer.core.batcher import Lane
+from stream_scorer.core.batcher import BatchKey
 from stream_scorer.core.events import Partition, Rejected
 from stream_scorer.core.progress import Front
 from stream_scorer.core.request import Request
 from stream_scorer.genesys.quota import Quota
-from stream_scorer.scoring.circuit_breaker import Cause, Holding
+from stream_scorer.scoring.circuit_breaker import CircuitBreaker, OpenReason
 from stream_scorer.scoring.observing import Observer
-from stream_scorer.scoring.wait_reasons import Wait
+from stream_scorer.scoring.wait_reasons import WaitReason
 from stream_scorer.telemetry.scoring import PrometheusMetrics
 
 BEGAN_MS = 1_893_456_000_400  # 2030-01-01T00:00:00.4Z
@@ -51,20 +51,20 @@ class Scene:
             lambda: self.now, lambda: BEGAN_MS + round((self.now - 1_000.0) * 1000), lambda: 0.5, lambda: "id"
         )
         self.observe = Observer(self.log, self.metrics, self.clock)
-        self.holding = Holding(10.0, on_change=self.observe.holding, on_probe=self.observe.probed)
+        self.breaker = CircuitBreaker(10.0, on_change=self.observe.breaker_changed, on_probe=self.observe.probed)
         self.quota = Quota(300)
         self.observe.assigned(Partition("contact-features", 0), 0)
 
     def pass_s(self, seconds: float) -> None:
         self.now += seconds
-        self.observe.state(in_flight=0, uncommitted=0, quota=self.quota, hold=self.holding.known)
+        self.observe.state(in_flight=0, uncommitted=0, quota=self.quota, hold=self.breaker.reported)
 
     def sample(self, name: str) -> float | None:
         return samples(self.metrics).get(name)
 
     def failed(self, answer: Any) -> None:
-        request = Request("batch", Lane(None, version_from_event=False), (contact("a"),), attempts=1)
-        self.observe.exchanged(request, answer)
+        request = Request("batch", BatchKey(None, version_from_event=False), (contact("a"),), attempts=1)
+        self.observe.response_received(request, answer)
 
 
 @pytest.fixture
@@ -74,28 +74,28 @@ def scene() -> Scene:
 
 def test_readyz_says_since_when_why_and_when_the_next_probe_is_due(scene: Scene) -> None:
     assert scene.observe.why_not_ready() is None
-    scene.holding.begin(DOWN, scene.now)
+    scene.breaker.trip(DOWN, scene.now)
     assert scene.observe.why_not_ready() == f"holding: {DOWN}; since 2030-01-01T00:00:00Z (0 s); next probe in 10 s"
     scene.pass_s(10.5)
     assert scene.observe.why_not_ready() == f"holding: {DOWN}; since 2030-01-01T00:00:00Z (10 s); next probe in 0 s"
-    scene.holding.probe_failed("no connection to api", scene.now, until=scene.now + 75.0)
+    scene.breaker.probe_failed("no connection to api", scene.now, until=scene.now + 75.0)
     scene.pass_s(60.0)
     assert scene.observe.why_not_ready() == (
         "holding: no connection to api; since 2030-01-01T00:00:00Z (70 s); next probe in 15 s"
     )
-    scene.holding.end()
+    scene.breaker.reset()
     assert scene.observe.why_not_ready() is None
 
 
 def test_one_line_for_each_change_and_none_for_a_probe(scene: Scene) -> None:
-    scene.holding.begin(DOWN, scene.now)
+    scene.breaker.trip(DOWN, scene.now)
     for _ in range(6):
         scene.pass_s(10.0)
-        scene.holding.probe_failed(DOWN, scene.now)
+        scene.breaker.probe_failed(DOWN, scene.now)
     scene.pass_s(10.0)
-    scene.holding.probe_failed("no connection to api", scene.now)
+    scene.breaker.probe_failed("no connection to api", scene.now)
     scene.pass_s(10.0)
-    scene.holding.end()
+    scene.breaker.reset()
     since = {"cause": "api", "since": "2030-01-01T00:00:00Z"}
     assert scene.log.about_holding() == [
         ("warning", "holding", {**since, "reason": DOWN, "next_probe_in_s": 10.0, "for_s": 0.0}),
@@ -110,7 +110,7 @@ def test_one_line_for_each_change_and_none_for_a_probe(scene: Scene) -> None:
 
 def test_what_a_hold_says_already_is_not_said_of_its_probes(scene: Scene) -> None:
     scene.failed(server_error(503))
-    scene.holding.begin(DOWN, scene.now)
+    scene.breaker.trip(DOWN, scene.now)
     scene.failed(server_error(503))
     scene.failed(no_connection())
     scene.failed(answered(["a"]))
@@ -120,14 +120,14 @@ def test_what_a_hold_says_already_is_not_said_of_its_probes(scene: Scene) -> Non
 
 def test_metrics_of_a_hold(scene: Scene) -> None:
     label = '{reason="api"}'
-    scene.holding.begin(DOWN, scene.now)
+    scene.breaker.trip(DOWN, scene.now)
     assert scene.sample(f"stream_scorer_holding{label}") == 1
     scene.pass_s(4.0)
     assert scene.sample(f"stream_scorer_holding_duration_seconds{label}") == 4.0
     assert scene.sample(f"stream_scorer_holding_next_probe_seconds{label}") == 6.0
-    scene.holding.probe_failed(DOWN, scene.now)
-    scene.holding.probe_failed(DOWN, scene.now)
-    scene.holding.end()
+    scene.breaker.probe_failed(DOWN, scene.now)
+    scene.breaker.probe_failed(DOWN, scene.now)
+    scene.breaker.reset()
     assert scene.sample(f"stream_scorer_holding{label}") == 0
     assert scene.sample(f"stream_scorer_holding_duration_seconds{label}") == 0
     assert scene.sample(f"stream_scorer_holding_next_probe_seconds{label}") == 0
@@ -136,23 +136,23 @@ def test_metrics_of_a_hold(scene: Scene) -> None:
 
 
 def test_a_broken_contract_has_its_own_label(scene: Scene) -> None:
-    scene.holding.begin("the API refuses every contact: HTTP 400", scene.now, broken_contract=True)
+    scene.breaker.trip("the API refuses every contact: HTTP 400", scene.now, broken_contract=True)
     assert scene.sample('stream_scorer_holding{reason="contract"}') == 1
     assert scene.sample('stream_scorer_holding{reason="api"}') == 0
 
 
 def test_a_pause_says_when_the_next_request_may_go(scene: Scene) -> None:
-    scene.holding.pause(Cause.BUDGET, "budget", scene.now, scene.now + 40.0)
+    scene.breaker.throttle(OpenReason.SPEND_LIMIT, "budget", scene.now, scene.now + 40.0)
     scene.pass_s(4.0)
     assert scene.observe.why_not_ready() is None
     assert scene.sample('stream_scorer_holding{reason="budget"}') == 0
     scene.now += 1.0
-    scene.holding.pause(Cause.BUDGET, "budget", scene.now, 1_040.0)
+    scene.breaker.throttle(OpenReason.SPEND_LIMIT, "budget", scene.now, 1_040.0)
     scene.pass_s(5.0)
     assert scene.observe.why_not_ready() == "holding: budget; since 2030-01-01T00:00:00Z (10 s); next request in 30 s"
     assert scene.sample('stream_scorer_holding{reason="budget"}') == 1
     assert scene.sample('stream_scorer_holding_next_probe_seconds{reason="budget"}') == 30.0
-    scene.holding.resume()
+    scene.breaker.clear_throttle()
     assert scene.sample('stream_scorer_holding{reason="budget"}') == 0
     assert [(level, event) for level, event, _ in scene.log.about_holding()] == [
         ("info", "holding"),
@@ -162,10 +162,10 @@ def test_a_pause_says_when_the_next_request_may_go(scene: Scene) -> None:
 
 
 def test_a_hold_that_follows_a_pause_takes_its_place_in_one_line(scene: Scene) -> None:
-    scene.holding.pause(Cause.QUOTA, "quota: own_quota", scene.now, scene.now + 60.0)
+    scene.breaker.throttle(OpenReason.QUOTA, "quota: own_quota", scene.now, scene.now + 60.0)
     scene.now += 6.0
-    scene.holding.pause(Cause.QUOTA, "quota: own_quota", scene.now, scene.now + 54.0)
-    scene.holding.begin(DOWN, scene.now)
+    scene.breaker.throttle(OpenReason.QUOTA, "quota: own_quota", scene.now, scene.now + 54.0)
+    scene.breaker.trip(DOWN, scene.now)
     assert [(event, fields["cause"]) for _, event, fields in scene.log.about_holding()] == [
         ("holding", "quota"),
         ("holding changed", "api"),
@@ -181,7 +181,7 @@ def test_kafka_is_a_cause_too(scene: Scene) -> None:
     assert scene.observe.why_not_ready() == "kafka: the coordinator is away; since 2030-01-01T00:00:00Z (3 s)"
     assert scene.sample('stream_scorer_holding{reason="kafka"}') == 1
     assert scene.sample('stream_scorer_holding_duration_seconds{reason="kafka"}') == 3.0
-    scene.holding.begin(DOWN, scene.now)
+    scene.breaker.trip(DOWN, scene.now)
     assert (scene.observe.why_not_ready() or "").startswith("holding: ")
     assert scene.sample('stream_scorer_holding{reason="kafka"}') == 1, "two causes may hold at once"
     scene.observe.kafka_trouble(None)
@@ -193,10 +193,10 @@ def test_kafka_is_a_cause_too(scene: Scene) -> None:
 
 
 def test_waits_are_summed_up_by_reason(scene: Scene) -> None:
-    for reason in (Wait.OWN_QUOTA, Wait.OWN_QUOTA, Wait.BACKOFF, None, Wait.OWN_QUOTA):
-        scene.observe.kept_back(reason)
+    for reason in (WaitReason.OWN_QUOTA, WaitReason.OWN_QUOTA, WaitReason.BACKOFF, None, WaitReason.OWN_QUOTA):
+        scene.observe.wait_observed(reason)
         scene.pass_s(0.25)
-    scene.observe.kept_back(None)
+    scene.observe.wait_observed(None)
     scene.pass_s(0.25)
     assert scene.sample('stream_scorer_requests_waited_seconds_total{reason="own_quota"}') == 0.75
     assert scene.sample('stream_scorer_requests_waited_seconds_total{reason="backoff"}') == 0.25
@@ -218,11 +218,11 @@ HERE = Partition("contact-features", 0)
 
 
 def test_an_event_that_waits_for_no_known_reason_ends_the_life(scene: Scene) -> None:
-    def look(seconds: int, *, wait: Wait | None = None, offset: int = 7) -> str | None:
+    def look(seconds: int, *, wait: WaitReason | None = None, offset: int = 7) -> str | None:
         for _ in range(seconds):
             scene.now += 1.0
             scene.observe.beat()
-            scene.observe.kept_back(wait)
+            scene.observe.wait_observed(wait)
             front = Front(HERE, offset, BEGAN_MS - 60_000)
             scene.observe.input(
                 [front],
@@ -231,17 +231,17 @@ def test_an_event_that_waits_for_no_known_reason_ends_the_life(scene: Scene) -> 
         return scene.observe.why_not_live(120.0, 300.0)
 
     assert look(300) is None
-    assert look(3, wait=Wait.NO_SLOT) == "the oldest event has waited for 302 s, and no reason is known"
-    assert look(1, wait=Wait.OWN_QUOTA) is None, "a reason explains what was before it, too"
+    assert look(3, wait=WaitReason.CONCURRENCY_LIMIT) == "the oldest event has waited for 302 s, and no reason is known"
+    assert look(1, wait=WaitReason.OWN_QUOTA) is None, "a reason explains what was before it, too"
     assert look(300) is None
     assert look(2, offset=8) is None, "it was the oldest, and another is now"
     found = samples(scene.metrics)
     assert found['stream_scorer_consumer_lag{partition="0",topic="contact-features"}'] == 3
     assert found["stream_scorer_oldest_event_stalled_seconds"] == 1
     assert found["stream_scorer_oldest_event_age_seconds"] == pytest.approx(60 + 606)
-    scene.holding.begin(DOWN, scene.now)
+    scene.breaker.trip(DOWN, scene.now)
     assert look(1_000, offset=8) is None, "a hold says why"
-    scene.holding.end()
+    scene.breaker.reset()
     scene.now += 1_000.0
     scene.observe.beat()
     assert look(1, offset=8) is None, "the process stood still, not the event"
@@ -252,8 +252,8 @@ def test_an_event_that_waits_for_no_known_reason_ends_the_life(scene: Scene) -> 
 def test_a_reason_between_two_looks_is_one(scene: Scene) -> None:
     """A retry waits for moments between the batches of a steady stream; the look at the input comes once a second."""
     for _ in range(400):
-        for wait in (Wait.PACE, Wait.BACKOFF, Wait.PACE, None):
-            scene.observe.kept_back(wait)
+        for wait in (WaitReason.PARTIAL_BATCH, WaitReason.BACKOFF, WaitReason.PARTIAL_BATCH, None):
+            scene.observe.wait_observed(wait)
             scene.now += 0.25
         scene.observe.beat()
         scene.observe.input([Front(HERE, 7, BEGAN_MS)], {})

@@ -292,10 +292,10 @@ def test_a_revocation_does_not_wait_where_the_group_has_moved_on_once_more() -> 
 def revoke(bench: Bench) -> None:
     """As the group tells the worker; it has no request under way."""
     nothing: Any = MagicMock()
-    asker: Any = MagicMock(has_in_flight=lambda _: False, may_finish=lambda _: False)
+    dispatcher: Any = MagicMock(has_in_flight=lambda _: False, may_finish=lambda _: False)
     worker = Worker(
-        **dict.fromkeys(("source", "waits", "intake", "batcher", "holding", "quota", "observe", "trace"), nothing),
-        asker=asker,
+        **dict.fromkeys(("source", "waits", "intake", "batcher", "breaker", "quota", "observe", "trace"), nothing),
+        dispatcher=dispatcher,
         ledger=bench.ledger,
         publisher=bench.publisher,
         clock=Clock(lambda: bench.now, lambda: 0, lambda: 0.5, lambda: "id"),

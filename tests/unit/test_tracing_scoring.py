@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from stream_scorer.core.batcher import Lane
+from stream_scorer.core.batcher import BatchKey
 from stream_scorer.core.events import (
     Answered,
     Contact,
@@ -76,7 +76,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
 
 def request_about(*records: SourceRecord) -> Request:
     contacts = tuple(Contact(one, "e", f"c{one.offset}", None, 1, None, False, (), b"{}") for one in records)
-    return Request("batch-1", Lane(None, False), contacts, attempts=1, first_asked_ms=1_700_000_000_000)
+    return Request("batch-1", BatchKey(None, False), contacts, attempts=1, first_asked_ms=1_700_000_000_000)
 
 
 def scored(record: SourceRecord) -> Scored:

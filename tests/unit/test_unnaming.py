@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from support_core import answered, contact, refused, server_error
 
-from stream_scorer.core.batcher import Lane
+from stream_scorer.core.batcher import BatchKey
 from stream_scorer.core.request import Request
 from stream_scorer.core.unnaming import unnamed
 from stream_scorer.scoring.pool import RequestPool
@@ -46,7 +46,7 @@ def test_the_pool_hands_no_id_on() -> None:
             return replace(server_error(503), message="HTTP 503: c-1 broke me")
 
     pool = RequestPool(Api(), 1)
-    pool.submit(Request("batch", Lane(None, version_from_event=False), (contact("c-1"), contact("c-2"))))
+    pool.submit(Request("batch", BatchKey(None, version_from_event=False), (contact("c-1"), contact("c-2"))))
     [(_, answer)] = pool.answers(10.0)
     pool.close()
     assert not isinstance(answer, type(answered([])))
