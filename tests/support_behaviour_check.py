@@ -104,7 +104,7 @@ def _check_states(case: Case) -> None:
     holds = case.holds
     assert bool(holds) == bool(row.holds) or row.may_hold, holds
     assert all(row.holds in reason for reason in holds), holds
-    ended = sum(line["event"] == "holding ended" for line in case.journal)
+    ended = sum(line["event"] == "circuit closed" for line in case.journal)
     assert ended == len(holds)
     if row.stops:
         assert row.stops in case.exit_line

@@ -136,8 +136,8 @@ class Case:
 
         def says_so() -> bool:
             answer = self.admin("/readyz")
-            holding = answer.status_code == requests.codes.unavailable and answer.text.startswith("holding: ")
-            return holding and self.row.holds in answer.text
+            is_open = answer.status_code == requests.codes.unavailable and answer.text.startswith("circuit open: ")
+            return is_open and self.row.holds in answer.text
 
         self.wait(says_so, f"a hold that says {self.row.holds!r}")
         if self.simulator.running:
@@ -149,7 +149,7 @@ class Case:
     @property
     def holds(self) -> list[str]:
         """The reason of every hold there was."""
-        return [line["reason"] for line in self.journal if line["event"] == "holding"]
+        return [line["detail"] for line in self.journal if line["event"] in {"circuit opened", "circuit throttled"}]
 
     @property
     def _works(self) -> bool:

@@ -59,7 +59,7 @@ class FastWorker:
         return self.service.observe.why_not_ready() or ""
 
     def metrics(self) -> dict[str, float]:
-        """By name and its own labels, e.g. ``stream_scorer_holding{reason="quota"}``."""
+        """By name and its own labels, e.g. ``stream_scorer_circuit_breaker_open{reason="quota"}``."""
         found = {}
         for line in self.service.metrics.exposition().decode().splitlines():
             if not line.startswith("#"):

@@ -9,7 +9,7 @@
 *Open* (reasons ``api`` and ``contract``): no request is sent except probes. One waiting contact is sent alone every
 ``probe_interval_s``, never before a ``Retry-After``. The first probe that proves the API works closes the breaker.
 
-*Throttled* (reasons ``quota`` and ``budget``): due requests wait for a known time. A throttle below
+*Throttled* (reasons ``quota`` and ``spend_limit``): due requests wait for a known time. A throttle below
 `_MIN_REPORTED_THROTTLE_S` is the normal rate of a backlog and is not reported.
 
 `on_change` is called when a state begins, when its reason or message changes, and when it ends. Failed probes with the
@@ -37,7 +37,7 @@ class OpenReason(StrEnum):
     API = "api"
     CONTRACT = "contract"
     QUOTA = "quota"
-    SPEND_LIMIT = "budget"
+    SPEND_LIMIT = "spend_limit"
     KAFKA = "kafka"
     REGISTRY = "registry"
 

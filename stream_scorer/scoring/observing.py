@@ -61,7 +61,7 @@ class Observer:
         self._beat_at = self._monotonic()
 
     def wait_observed(self, reason: WaitReason | None) -> None:
-        """Why a request that is due was not sent just now; None: all were."""
+        """Record why due requests were not sent; None if all were."""
         # Until the next look at the input: between two of them a retry may have waited, and nothing at the second one.
         self._explained = self._explained or (reason is not None and reason.explains_stall)
         self._waits.observe(reason, self._monotonic())
@@ -126,7 +126,7 @@ class Observer:
     # --- the API
 
     def response_received(self, request: Request, answer: Answer, trace_id: str | None = None) -> None:
-        """An attempt ended; ``trace_id``: of the trace that tells of it."""
+        """Log and count an attempt; ``trace_id``: of the trace that contains it."""
         exchange = answer.exchange
         error = getattr(answer, "message", None)
         kind = None if error is None else str(getattr(answer, "trouble", type(answer).__name__))
@@ -137,10 +137,10 @@ class Observer:
         if exchange.earlier is not None:
             self._metrics.http_request(exchange.earlier.latency_ms / 1000, status=exchange.earlier.status, error=None)
         self._metrics.http_request(exchange.latency_ms / 1000, status=exchange.status, error=kind)
-        # A hold has one line for what all its probes come to.
+        # The circuit breaker logs the failures of its probes once.
         if error is not None and (self._hold is None or not self._hold.hold.covers(error)):
             self._log.warning(
-                "scoring request not answered",
+                "scoring request failed",
                 batch_id=request.batch_id,
                 attempt=request.attempts,
                 contacts=len(request.contacts),
@@ -151,26 +151,26 @@ class Observer:
             )
 
     def unmatched_results(self, amount: int) -> None:
-        """Results about contacts that nobody asked about."""
+        """Count results whose contact was not in the request."""
         if amount:
             self._metrics.unmatched_results(amount)
 
     def breaker_changed(self, before: BreakerState | None, hold: BreakerState | None) -> None:
-        """A hold or pause began, has another cause or reason, or ended (None): one line."""
+        """Log a change of the circuit breaker: opened, throttled, another reason or message, closed (None)."""
         known = self._hold
         self._hold = self._telling.known(hold, known)
         if before is not None and (hold is None or hold.reason is not before.reason):
-            self._metrics.holding_ended(before.reason)
+            self._metrics.breaker_closed(before.reason)
         if self._hold is not None and hold is not None:
             self._measure(hold)
             fields = {**self._hold.facts, f"next_{next_of(hold)}_in_s": round(self._telling.left_s(hold), 1)}
             say = self._log.warning if hold.is_open else self._log.info
-            say("holding" if before is None else "holding changed", **fields, for_s=self._telling.age_s(hold))
+            say(_change(before, hold), **fields, for_s=self._telling.age_s(hold))
         elif before is not None and known is not None:
-            self._log.info("holding ended", **known.facts, after_s=self._telling.age_s(before), probes=before.probes)
+            self._log.info("circuit closed", **known.facts, after_s=self._telling.age_s(before), probes=before.probes)
 
     def probed(self, outcome: str) -> None:
-        """A probe came to this: ``recovered`` or ``failed``."""
+        """Count a half-open probe; ``outcome``: ``recovered`` or ``failed``."""
         self._metrics.probe(outcome=outcome)
 
     # --- Kafka
@@ -191,19 +191,19 @@ class Observer:
         now, before = self._monotonic(), self._kafka
         if message is None:
             self._kafka = None
-            self._metrics.holding_ended(OpenReason.KAFKA)
-            self._log.info("publishing again", after=None if before is None else before.hold.message)
+            self._metrics.breaker_closed(OpenReason.KAFKA)
+            self._log.info("transactions recovered", after=None if before is None else before.hold.message)
         elif before is None or message != before.hold.message:
             since = now if before is None else before.hold.since
             self._kafka = self._telling.known(BreakerState(OpenReason.KAFKA, message, since, now), before)
-            self._log.warning("publishing failed, trying again", detail=message)
+            self._log.warning("transaction failed", detail=message)
 
     def waiting_for_schema(self, reason: str | None) -> None:
         """Why records wait for the schemas of their writers; None: none does any more."""
         now, before = self._monotonic(), self._registry
         if reason is None:
             self._registry = None
-            self._metrics.holding_ended(OpenReason.REGISTRY)
+            self._metrics.breaker_closed(OpenReason.REGISTRY)
             self._log.info("schemas fetched again", after=None if before is None else before.hold.message)
         else:
             since = now if before is None else before.hold.since
@@ -268,7 +268,16 @@ class Observer:
             return None if registry is None else f"registry: {registry.hold.message}; {self._telling.since(registry)}"
         hold = known.hold
         left_s = self._telling.left_s(hold)
-        return f"holding: {hold.message}; {self._telling.since(known)}; next {next_of(hold)} in {left_s:.0f} s"
+        word = "circuit open" if hold.is_open else "throttled"
+        return f"{word}: {hold.message}; {self._telling.since(known)}; next {next_of(hold)} in {left_s:.0f} s"
 
     def _measure(self, hold: BreakerState) -> None:
-        self._metrics.holding(hold.reason, for_s=self._telling.age_s(hold), next_probe_s=self._telling.left_s(hold))
+        age_s, left_s = self._telling.age_s(hold), self._telling.left_s(hold)
+        self._metrics.breaker_open(hold.reason, open_s=age_s, next_probe_s=left_s)
+
+
+def _change(before: BreakerState | None, state: BreakerState) -> str:
+    """Return the log event for a change to ``state``."""
+    if before is not None and before.is_open == state.is_open:
+        return "circuit reason changed"
+    return "circuit opened" if state.is_open else "circuit throttled"

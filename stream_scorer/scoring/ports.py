@@ -169,31 +169,31 @@ class Metrics(Protocol):
         """How far the input is."""
 
     def batch(self, contacts: int) -> None:
-        """A request asks about so many contacts, for the first time."""
+        """Record the number of contacts of a request at its first attempt."""
 
     def chain(self, length: int) -> None:
         """So many audit events are in the present chain."""
 
-    def holding(self, cause: str, *, for_s: float, next_probe_s: float) -> None:
-        """How long a hold lasts, and when its next probe is due."""
+    def breaker_open(self, reason: str, *, open_s: float, next_probe_s: float) -> None:
+        """Set the state for a reason: seconds since it began, seconds until its next probe."""
 
-    def holding_ended(self, cause: str) -> None:
-        """No hold of this cause any more."""
+    def breaker_closed(self, reason: str) -> None:
+        """Clear the state for a reason."""
 
     def probe(self, *, outcome: str) -> None:
-        """A probe came to this: ``recovered`` or ``failed``."""
+        """Count a half-open probe; ``outcome``: ``recovered`` or ``failed``."""
 
     def waited(self, seconds: float, *, reason: str) -> None:
-        """So long a request that was due was kept back."""
+        """Add the time in which a due request waited."""
 
     def unmatched_results(self, amount: int) -> None:
-        """Results about contacts that nobody asked about."""
+        """Results whose contact was not in the request."""
 
     def sent(self, records: int) -> None:
         """Records of committed transactions."""
 
     def retried(self, amount: int) -> None:
-        """Contacts that were asked about again."""
+        """Contacts that were sent again."""
 
     def in_flight(self, requests: int) -> None:
         """Requests at the API now."""

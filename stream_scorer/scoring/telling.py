@@ -19,7 +19,7 @@ class Known(NamedTuple):
     @property
     def facts(self) -> dict[str, str]:
         """What a log line says of it."""
-        return {"cause": str(self.hold.reason), "reason": self.hold.message, "since": self.since}
+        return {"reason": str(self.hold.reason), "detail": self.hold.message, "since": self.since}
 
 
 class Telling:

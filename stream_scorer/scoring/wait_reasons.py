@@ -1,4 +1,4 @@
-"""Reasons why due requests are not sent, and a timer with the seconds of each: ``stream_scorer.requests.waited``.
+"""Reasons why due requests are not sent, and a timer with the seconds of each: ``stream_scorer.requests.wait_time``.
 
 One reason counts at a time, the first in the order of `WaitReason`. The sum over all reasons is therefore the time in
 which any due request waited.
@@ -19,15 +19,15 @@ _MAX_OBSERVATION_GAP_S: Final = 1.0
 class WaitReason(StrEnum):
     """Why a request waits, in order of precedence."""
 
-    CIRCUIT_OPEN = "holding"
+    CIRCUIT_OPEN = "circuit_open"
     RETRY_AFTER = "retry_after"
     SERVER_QUOTA = "server_quota"
     OWN_QUOTA = "own_quota"
-    SPEND_LIMIT = "budget"
-    CONCURRENCY_LIMIT = "no_slot"
-    PARTIAL_BATCH = "pace"
+    SPEND_LIMIT = "spend_limit"
+    CONCURRENCY_LIMIT = "concurrency_limit"
+    PARTIAL_BATCH = "partial_batch"
     BACKOFF = "backoff"
-    WORKER_BUSY = "loop"
+    WORKER_BUSY = "worker_busy"
 
     @property
     def throttle_reason(self) -> OpenReason | None:

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 _FILL: Final = (1, 5, 10, 25, 50, 100, 200, 400, 600, 800, 999)
 # The values of `scoring.circuit_breaker.OpenReason` and `scoring.wait_reasons.WaitReason`, which telemetry must not
 # import. A test compares them.
-_CAUSES: Final = ("api", "contract", "quota", "budget", "kafka", "registry")
-_WAITS: Final = (
-    *("holding", "retry_after", "server_quota", "own_quota", "budget"),
-    *("no_slot", "pace", "backoff", "loop"),
+_OPEN_REASONS: Final = ("api", "contract", "quota", "spend_limit", "kafka", "registry")
+_WAIT_REASONS: Final = (
+    *("circuit_open", "retry_after", "server_quota", "own_quota", "spend_limit"),
+    *("concurrency_limit", "partial_batch", "backoff", "worker_busy"),
 )
 
 
@@ -45,7 +45,7 @@ class Metrics(MessagingMetrics):
         self._server = _server(api_url)
         self._make_of_contacts(meter)
         self._make_of_requests(meter)
-        self._make_of_holds(meter)
+        self._make_of_breaker(meter)
         self._begin()
 
     def _make_of_contacts(self, meter: Meter) -> None:
@@ -53,12 +53,12 @@ class Metrics(MessagingMetrics):
             "stream_scorer.contacts", "{contact}", "Contacts with a committed outcome: scored, review or rejected."
         )
         self._retried = meter.create_counter(
-            "stream_scorer.contacts.reasked",
+            "stream_scorer.contacts.retried",
             "{contact}",
-            "Contacts asked about again: unanswered, or their answer lost.",
+            "Contacts sent again: unanswered, or their response was lost.",
         )
         self._unmatched_results = meter.create_counter(
-            "stream_scorer.results.unknown", "{result}", "Results about contacts that nobody asked about; ignored."
+            "stream_scorer.results.unmatched", "{result}", "Results whose contact was not in the request; ignored."
         )
         self._chain = meter.create_gauge(
             "stream_scorer.audit.chain.length", "{event}", "Audit events in this worker's present hash chain."
@@ -75,9 +75,9 @@ class Metrics(MessagingMetrics):
             explicit_bucket_boundaries_advisory=SECONDS,
         )
         self._batch_fill = meter.create_histogram(
-            "stream_scorer.request.contacts",
+            "stream_scorer.request.batch_size",
             "{contact}",
-            "Contacts a request asks about: how full batches are.",
+            "Contacts in a request at its first attempt.",
             explicit_bucket_boundaries_advisory=_FILL,
         )
         self._in_flight = meter.create_gauge(
@@ -92,25 +92,31 @@ class Metrics(MessagingMetrics):
         self._quota_exhaustion = meter.create_gauge(
             "stream_scorer.quota.time_to_exhaustion",
             "s",
-            "Until the quota is used up at the pace of the last 10 s; a minute where it is not before it starts anew.",
+            "Until the quota is used up at the rate of the last 10 s; 60 if its window ends before that.",
         )
         self._quota_wait = meter.create_gauge(
             "stream_scorer.quota.wait", "s", "Until the quota allows the next request; 0 while it does."
         )
-        self._waited = meter.create_counter(
-            "stream_scorer.requests.waited", "s", "Time in which a request was kept back; `reason` says by what."
+        self._wait_time = meter.create_counter(
+            "stream_scorer.requests.wait_time", "s", "Time in which a due request waited, by `reason`."
         )
 
-    def _make_of_holds(self, meter: Meter) -> None:
-        self._holding = meter.create_gauge("stream_scorer.holding", "1", "1 while nothing is asked; `reason` says why.")
-        self._holding_duration = meter.create_gauge(
-            "stream_scorer.holding.duration", "s", "Since the present hold began; 0 without one."
+    def _make_of_breaker(self, meter: Meter) -> None:
+        self._breaker_open = meter.create_gauge(
+            "stream_scorer.circuit_breaker.open", "1", "1 while the circuit breaker is open or throttled, by `reason`."
         )
-        self._holding_next_probe = meter.create_gauge(
-            "stream_scorer.holding.next_probe", "s", "Until the next probe, or the next request, is due in this hold."
+        self._breaker_open_time = meter.create_gauge(
+            "stream_scorer.circuit_breaker.open_time",
+            "s",
+            "Since the circuit breaker left the closed state; 0 while closed.",
+        )
+        self._breaker_next_probe = meter.create_gauge(
+            "stream_scorer.circuit_breaker.next_probe",
+            "s",
+            "Until the next half-open probe; while throttled, until the next request.",
         )
         self._probes = meter.create_counter(
-            "stream_scorer.probes", "{probe}", "Probes answered in holds; `outcome`: recovered or failed."
+            "stream_scorer.circuit_breaker.probes", "{probe}", "Half-open probes; `outcome`: recovered or failed."
         )
 
     def _begin(self) -> None:
@@ -124,10 +130,10 @@ class Metrics(MessagingMetrics):
             counter.add(0)
         for outcome in ("recovered", "failed"):
             self._probes.add(0, {"outcome": outcome})
-        for wait in _WAITS:
-            self._waited.add(0, {"reason": wait})
-        for cause in _CAUSES:
-            self.holding_ended(cause)
+        for wait_reason in _WAIT_REASONS:
+            self._wait_time.add(0, {"reason": wait_reason})
+        for open_reason in _OPEN_REASONS:
+            self.breaker_closed(open_reason)
         for gauge in (self._in_flight, self._uncommitted, self._chain):
             gauge.set(0)
 
@@ -136,11 +142,11 @@ class Metrics(MessagingMetrics):
         self._contacts.add(amount, {"outcome": outcome, "reason": str(reason)})
 
     def retried(self, amount: int) -> None:
-        """Contacts that are asked about again, and paid for again."""
+        """Contacts that are sent and billed again."""
         self._retried.add(amount)
 
     def unmatched_results(self, amount: int) -> None:
-        """Results about contacts that nobody asked about."""
+        """Results whose contact was not in the request."""
         self._unmatched_results.add(amount)
 
     def http_request(self, duration_s: float, *, status: int | None = None, error: str | None = None) -> None:
@@ -152,26 +158,26 @@ class Metrics(MessagingMetrics):
             attributes["error.type"] = error
         self._request_duration.record(duration_s, attributes)
 
-    def holding(self, cause: str, *, for_s: float, next_probe_s: float) -> None:
-        """How a hold of this cause stands: seconds since it began, seconds until its next probe."""
-        self._hold(cause, holding=1, for_s=for_s, next_probe_s=next_probe_s)
+    def breaker_open(self, reason: str, *, open_s: float, next_probe_s: float) -> None:
+        """Set the state for a reason: seconds since it began, seconds until its next probe."""
+        self._set_breaker(reason, is_open=1, open_s=open_s, next_probe_s=next_probe_s)
 
-    def holding_ended(self, cause: str) -> None:
-        """No hold of this cause any more."""
-        self._hold(cause, holding=0, for_s=0.0, next_probe_s=0.0)
+    def breaker_closed(self, reason: str) -> None:
+        """Clear the state for a reason."""
+        self._set_breaker(reason, is_open=0, open_s=0.0, next_probe_s=0.0)
 
-    def _hold(self, cause: str, *, holding: int, for_s: float, next_probe_s: float) -> None:
-        labels = {"reason": str(cause)}
-        self._holding.set(holding, labels)
-        self._holding_duration.set(for_s, labels)
-        self._holding_next_probe.set(next_probe_s, labels)
+    def _set_breaker(self, reason: str, *, is_open: int, open_s: float, next_probe_s: float) -> None:
+        labels = {"reason": str(reason)}
+        self._breaker_open.set(is_open, labels)
+        self._breaker_open_time.set(open_s, labels)
+        self._breaker_next_probe.set(next_probe_s, labels)
 
     def probe(self, *, outcome: str) -> None:
-        """A probe came to this: ``recovered`` or ``failed``."""
+        """Count a half-open probe; ``outcome``: ``recovered`` or ``failed``."""
         self._probes.add(1, {"outcome": outcome})
 
     def batch(self, contacts: int) -> None:
-        """A request asks about so many contacts, for the first time."""
+        """Record the number of contacts of a request at its first attempt."""
         self._batch_fill.record(contacts)
 
     def chain(self, length: int) -> None:
@@ -179,8 +185,8 @@ class Metrics(MessagingMetrics):
         self._chain.set(length)
 
     def waited(self, seconds: float, *, reason: str) -> None:
-        """So long a request was kept back for this reason (`stream_scorer.scoring.wait_reasons`)."""
-        self._waited.add(seconds, {"reason": str(reason)})
+        """Add the time in which a due request waited (`stream_scorer.scoring.wait_reasons`)."""
+        self._wait_time.add(seconds, {"reason": str(reason)})
 
     def in_flight(self, requests: int) -> None:
         """Requests at the API now."""

@@ -79,7 +79,7 @@ def wrong_clock(hours: int, world: World, draw: Random) -> Undo:
 
 
 def _says_so(worker: WorkerProcess) -> bool:
-    return any("clock is wrong" in said["detail"] for said in worker.said("publishing failed, trying again"))
+    return any("clock is wrong" in said["detail"] for said in worker.said("transaction failed"))
 
 
 # --- brokers

@@ -115,7 +115,7 @@ def produce_held(scene: Scene) -> Books:
             ended = scene.kafka.proxy.plan(Step(Api.INIT_PRODUCER_ID, Act.NOTE_REQUEST))
             seen(stage, held, "a Produce")
             stage.wait(
-                lambda ended=ended: ended.seen or stage.workers[-1].said("transaction failed"),  # type: ignore[misc]
+                lambda ended=ended: ended.seen,  # type: ignore[misc]
                 "the abort",
                 needs=worker,
             )
@@ -166,7 +166,7 @@ def rebalanced_within_a_transaction(scene: Scene) -> Books:
 
 
 def _was_refused(worker: WorkerProcess) -> bool:
-    return any("ILLEGAL_GENERATION" in said["detail"] for said in worker.said("publishing failed, trying again"))
+    return any("ILLEGAL_GENERATION" in said["detail"] for said in worker.said("transaction failed"))
 
 
 def unpublishable(scene: Scene) -> Books:

@@ -128,7 +128,9 @@ class TestTheApiIsDown:
         progress.close()
         before = stage.simulator.scored()
         stage.simulator.stop()
-        why = stage.wait(lambda: "holding" in worker.why_not_ready() and worker.why_not_ready(), "a hold", needs=worker)
+        why = stage.wait(
+            lambda: "circuit open" in worker.why_not_ready() and worker.why_not_ready(), "a hold", needs=worker
+        )
         print(f"\n/readyz: {why}")
         stage.wait(lambda: failed_probes(worker) >= 5, "five probes", needs=worker)
         stage.simulator.start()
@@ -147,8 +149,8 @@ class TestTheApiIsDown:
         stage.produce(contacts(2000, stage.partitions))
         stage.simulator.add_fault(status=status, times=None)
         worker = stage.start_ready()
-        stage.wait(lambda: worker.why_not_ready().startswith("holding"), "a hold", needs=worker)
-        assert "stream_scorer_holding" in metrics(worker)
+        stage.wait(lambda: worker.why_not_ready().startswith("circuit open"), "a hold", needs=worker)
+        assert "stream_scorer_circuit_breaker_open" in metrics(worker)
         stage.wait(lambda: failed_probes(worker) >= 5, "five probes", needs=worker)
         assert judge(stage, everything=False).outputs == {}
         stage.simulator.clear_faults()
@@ -198,5 +200,9 @@ def metrics(worker: WorkerProcess) -> str:
 
 def failed_probes(worker: WorkerProcess) -> float:
     lines = metrics(worker).splitlines()
-    found = [line for line in lines if line.startswith("stream_scorer_probes_total{") and 'outcome="failed"' in line]
+    found = [
+        line
+        for line in lines
+        if line.startswith("stream_scorer_circuit_breaker_probes_total{") and 'outcome="failed"' in line
+    ]
     return float(found[0].rsplit(" ", 1)[1]) if found else 0.0

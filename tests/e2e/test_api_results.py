@@ -56,7 +56,7 @@ def useless(row_id: str, injected: str, cost: Cost = ALL_AGAIN_UNPAID, **action:
 
 
 def twenty_unknown_are_counted(case: Case) -> None:
-    lines = [line for line in case.metrics.splitlines() if "results_unknown" in line and not line.startswith("#")]
+    lines = [line for line in case.metrics.splitlines() if "results_unmatched" in line and not line.startswith("#")]
     assert [line.rpartition(" ")[2] for line in lines] == ["20.0"], lines
 
 

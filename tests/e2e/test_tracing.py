@@ -162,7 +162,7 @@ def test_a_contact_is_seen_from_its_producer_to_its_callback(
         ("stream-scorer", "http.client.request.duration"),
         ("stream-scorer-callbacks", "stream_scorer.callbacks.finished"),
     } <= otlp.metrics
-    [failed] = scorer.said("scoring request not answered")
+    [failed] = scorer.said("scoring request failed")
     assert failed["trace_id"] in {span.trace for span in otlp.spans}
     assert all(failed[name] for name in ("batch_id", "correlation_id"))
 

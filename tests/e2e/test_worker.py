@@ -261,7 +261,7 @@ class TestLargeRecords:
         worker = stage.start_ready()
 
         def says_so() -> bool:
-            failures = worker.said("publishing failed, trying again")
+            failures = worker.said("transaction failed")
             return any("this machine's clock is wrong: set it right" in failure["detail"] for failure in failures)
 
         stage.wait(says_so, "the worker to say what is wrong", needs=worker)

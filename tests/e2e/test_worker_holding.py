@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.kafka
 
 LINE = re.compile(
-    r"holding: (?P<reason>.+); since (?P<since>\S+Z) \((?P<for_s>\d+) s\); next (?P<what>\w+) in (?P<next_s>\d+) s"
+    r"(?P<state>circuit open|throttled): (?P<reason>.+); since (?P<since>\S+Z) \((?P<for_s>\d+) s\); "
+    r"next (?P<what>\w+) in (?P<next_s>\d+) s"
 )
 
 
@@ -39,8 +40,8 @@ def sample(worker: WorkerProcess, name: str, label: str) -> float | None:
 
 def told(worker: WorkerProcess) -> list[tuple[str, str, str]]:
     """The log's lines about holds: event, cause, and the status in the reason."""
-    lines = [line for line in worker.log_lines() if str(line.get("event")).startswith("holding")]
-    return [(line["event"], line["cause"], str(line["reason"])[:8]) for line in lines]
+    lines = [line for line in worker.log_lines() if str(line.get("event")).startswith("circuit ")]
+    return [(line["event"], line["reason"], str(line["detail"])[:8]) for line in lines]
 
 
 class TestTheApi:
@@ -57,15 +58,15 @@ class TestTheApi:
         assert began <= datetime.fromisoformat(first["since"]) <= datetime.now(UTC)
 
         def failed() -> float:
-            return sample(worker, "stream_scorer_probes_total", 'outcome="failed"') or 0
+            return sample(worker, "stream_scorer_circuit_breaker_probes_total", 'outcome="failed"') or 0
 
         stage.wait(lambda: failed() >= 3, "three probes", needs=worker)
-        assert sample(worker, "stream_scorer_holding", 'reason="api"') == 1
-        assert (sample(worker, "stream_scorer_holding_duration_seconds", 'reason="api"') or 0) >= 1.0
-        assert (sample(worker, "stream_scorer_holding_next_probe_seconds", 'reason="api"') or 0) <= 0.5
-        unanswered = len(worker.said("scoring request not answered"))
+        assert sample(worker, "stream_scorer_circuit_breaker_open", 'reason="api"') == 1
+        assert (sample(worker, "stream_scorer_circuit_breaker_open_time_seconds", 'reason="api"') or 0) >= 1.0
+        assert (sample(worker, "stream_scorer_circuit_breaker_next_probe_seconds", 'reason="api"') or 0) <= 0.5
+        unanswered = len(worker.said("scoring request failed"))
         stage.wait(lambda: failed() >= 6, "three more", needs=worker)
-        assert len(worker.said("scoring request not answered")) == unanswered, "a line for every probe"
+        assert len(worker.said("scoring request failed")) == unanswered, "a line for every probe"
         later = stage.wait(
             lambda: (line := readyz(worker)) and line["reason"].startswith("HTTP 500") and line, "another reason"
         )
@@ -73,16 +74,16 @@ class TestTheApi:
         stage.simulator.clear_faults()
         stage.wait_done(needs=worker)
         stage.wait(worker.ready, "the worker to be ready again", needs=worker)
-        assert sample(worker, "stream_scorer_holding", 'reason="api"') == 0
-        assert sample(worker, "stream_scorer_holding_duration_seconds", 'reason="api"') == 0
-        assert sample(worker, "stream_scorer_probes_total", 'outcome="recovered"') == 1
+        assert sample(worker, "stream_scorer_circuit_breaker_open", 'reason="api"') == 0
+        assert sample(worker, "stream_scorer_circuit_breaker_open_time_seconds", 'reason="api"') == 0
+        assert sample(worker, "stream_scorer_circuit_breaker_probes_total", 'outcome="recovered"') == 1
         assert worker.stop() == 0
         assert told(worker) == [
-            ("holding", "api", "HTTP 503"),
-            ("holding changed", "api", "HTTP 500"),
-            ("holding ended", "api", "HTTP 500"),
+            ("circuit opened", "api", "HTTP 503"),
+            ("circuit reason changed", "api", "HTTP 500"),
+            ("circuit closed", "api", "HTTP 500"),
         ]
-        [ended] = worker.said("holding ended")
+        [ended] = worker.said("circuit closed")
         assert ended["since"] == first["since"]
         assert ended["probes"] >= 6
         assert judge(stage).count("rejected") == 0
@@ -93,12 +94,12 @@ class TestTheApi:
         worker = stage.start_ready(scoring__max_contacts="1")
         line = stage.wait(lambda: readyz(worker), "a hold", needs=worker)
         assert line["reason"].startswith("the API refuses every contact: ")
-        assert sample(worker, "stream_scorer_holding", 'reason="contract"') == 1
+        assert sample(worker, "stream_scorer_circuit_breaker_open", 'reason="contract"') == 1
         stage.simulator.configure(refuse_prefix="")
         stage.wait_done(needs=worker)
         assert worker.stop() == 0
         events = [(event, cause) for event, cause, _ in told(worker)]
-        assert events == [("holding", "contract"), ("holding ended", "contract")]
+        assert events == [("circuit opened", "contract"), ("circuit closed", "contract")]
         assert judge(stage).count("rejected") == 0
 
 
@@ -114,24 +115,24 @@ class TestQuotaAndBudget:
                 scene.produce(contacts(100, scene.partitions))
             workers = {
                 "quota": quota.start(genesys__requests_per_minute="10", scoring__max_contacts="5"),
-                "budget": budget.start(scoring__max_contacts_per_minute="50", scoring__max_contacts="5"),
+                "spend_limit": budget.start(scoring__max_contacts_per_minute="50", scoring__max_contacts="5"),
             }
-            waited = {"quota": "own_quota", "budget": "budget"}
+            waited = {"quota": "own_quota", "spend_limit": "spend_limit"}
             for cause, worker in workers.items():
                 line = wait_until(lambda worker=worker: LINE.fullmatch(worker.why_not_ready()), cause)  # type: ignore[misc]
                 assert line["reason"].startswith(cause)
                 assert (line["what"], 0 < int(line["next_s"]) <= 60) == ("request", True)
                 metrics = worker.metrics()
-                assert metrics[f'stream_scorer_holding{{reason="{cause}"}}'] == 1
-                assert metrics[f'stream_scorer_holding_next_probe_seconds{{reason="{cause}"}}'] <= 60
+                assert metrics[f'stream_scorer_circuit_breaker_open{{reason="{cause}"}}'] == 1
+                assert metrics[f'stream_scorer_circuit_breaker_next_probe_seconds{{reason="{cause}"}}'] <= 60
             assert workers["quota"].metrics()["stream_scorer_quota_time_to_exhaustion_seconds"] == 0
             assert 0 < workers["quota"].metrics()["stream_scorer_quota_wait_seconds"] <= 60.5
             wait_until(lambda: quota.is_done() and budget.is_done(), "both to be done")
             for cause, worker in workers.items():
                 wait_until(lambda worker=worker: not worker.why_not_ready(), f"the end of {cause}")  # type: ignore[misc]
                 metrics = worker.metrics()
-                assert metrics[f'stream_scorer_holding{{reason="{cause}"}}'] == 0
-                seconds = metrics[f'stream_scorer_requests_waited_seconds_total{{reason="{waited[cause]}"}}']
+                assert metrics[f'stream_scorer_circuit_breaker_open{{reason="{cause}"}}'] == 0
+                seconds = metrics[f'stream_scorer_requests_wait_time_seconds_total{{reason="{waited[cause]}"}}']
                 assert 40 <= seconds <= 61.5
             asked = [arrival.at for arrival in budget.arrivals]
             # A minute goes by in seconds here, so a request that is late on its way is late by several.

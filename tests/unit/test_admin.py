@@ -49,14 +49,14 @@ def ask(port: int, path: str, method: str = "GET") -> tuple[int, str, dict[str, 
 @pytest.mark.parametrize(("path", "field"), [("/livez", "live"), ("/readyz", "ready")])
 def test_health_is_ok_or_says_why_not(service: Service, port: int, path: str, field: str) -> None:
     assert ask(port, path)[:2] == (200, "ok\n")
-    setattr(service, field, "holding: rate_limited")
-    assert ask(port, path)[:2] == (503, "holding: rate_limited\n")
+    setattr(service, field, "circuit open: rate_limited")
+    assert ask(port, path)[:2] == (503, "circuit open: rate_limited\n")
     setattr(service, field, None)
     assert ask(port, path)[:2] == (200, "ok\n")
 
 
 def test_live_and_ready_are_two_questions(service: Service, port: int) -> None:
-    service.ready = "holding"
+    service.ready = "draining"
     assert (ask(port, "/livez")[0], ask(port, "/readyz")[0]) == (200, 503)
 
 

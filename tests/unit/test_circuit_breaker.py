@@ -132,10 +132,10 @@ def test_short_throttles_are_not_reported(recorder: Recorder) -> None:
 def test_a_throttle_for_another_reason_restarts(recorder: Recorder) -> None:
     recorder.breaker.throttle(OpenReason.QUOTA, "quota: retry_after", 100.0, 110.0)
     recorder.breaker.throttle(OpenReason.QUOTA, "quota: retry_after", 106.0, 110.0)
-    recorder.breaker.throttle(OpenReason.SPEND_LIMIT, "budget", 110.0, 150.0)
-    recorder.breaker.throttle(OpenReason.SPEND_LIMIT, "budget", 116.0, 150.0)
-    assert recorder.states == [(OpenReason.QUOTA, "quota: retry_after"), None, (OpenReason.SPEND_LIMIT, "budget")]
-    assert recorder.breaker.reported == BreakerState(OpenReason.SPEND_LIMIT, "budget", 110.0, 150.0)
+    recorder.breaker.throttle(OpenReason.SPEND_LIMIT, "spend_limit", 110.0, 150.0)
+    recorder.breaker.throttle(OpenReason.SPEND_LIMIT, "spend_limit", 116.0, 150.0)
+    assert recorder.states == [(OpenReason.QUOTA, "quota: retry_after"), None, (OpenReason.SPEND_LIMIT, "spend_limit")]
+    assert recorder.breaker.reported == BreakerState(OpenReason.SPEND_LIMIT, "spend_limit", 110.0, 150.0)
 
 
 def test_another_message_of_the_same_throttle_is_one_change(recorder: Recorder) -> None:
@@ -145,10 +145,10 @@ def test_another_message_of_the_same_throttle_is_one_change(recorder: Recorder) 
 
 
 def test_open_takes_precedence_over_throttled(recorder: Recorder) -> None:
-    recorder.breaker.throttle(OpenReason.SPEND_LIMIT, "budget", 100.0, 160.0)
-    recorder.breaker.throttle(OpenReason.SPEND_LIMIT, "budget", 105.0, 160.0)
+    recorder.breaker.throttle(OpenReason.SPEND_LIMIT, "spend_limit", 100.0, 160.0)
+    recorder.breaker.throttle(OpenReason.SPEND_LIMIT, "spend_limit", 105.0, 160.0)
     recorder.breaker.trip(DOWN, 106.0)
-    recorder.breaker.throttle(OpenReason.SPEND_LIMIT, "budget", 107.0, 160.0)
+    recorder.breaker.throttle(OpenReason.SPEND_LIMIT, "spend_limit", 107.0, 160.0)
     recorder.breaker.clear_throttle()
-    assert recorder.states == [(OpenReason.SPEND_LIMIT, "budget"), (OpenReason.API, DOWN)]
+    assert recorder.states == [(OpenReason.SPEND_LIMIT, "spend_limit"), (OpenReason.API, DOWN)]
     assert recorder.breaker.open_state is not None

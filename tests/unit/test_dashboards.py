@@ -62,12 +62,14 @@ def test_an_expression_is_read_whole() -> None:
 def test_what_is_not_told_is_found() -> None:
     """Without any service, all is missing but what Prometheus makes; with one, what it does not tell."""
     missing = "\n".join(not_told([]))
-    assert "rule StreamScorerHolding: stream_scorer_holding_duration_seconds" in missing
+    assert "rule StreamScorerHolding: stream_scorer_circuit_breaker_open_time_seconds" in missing
     assert "up" not in re.findall(r": (\w+)$", missing, re.MULTILINE)
-    told = not_told(['# TYPE stream_scorer_holding gauge\nstream_scorer_holding{reason="api"} 0\n'])
-    assert "rule StreamScorerContractBroken: stream_scorer_holding has no reason=contract" in told
-    told = not_told(["# TYPE stream_scorer_holding gauge\nstream_scorer_holding 0\n"])
-    assert "rule StreamScorerContractBroken: stream_scorer_holding has no label reason" in told
+    told = not_told(
+        ['# TYPE stream_scorer_circuit_breaker_open gauge\nstream_scorer_circuit_breaker_open{reason="api"} 0\n']
+    )
+    assert "rule StreamScorerContractBroken: stream_scorer_circuit_breaker_open has no reason=contract" in told
+    told = not_told(["# TYPE stream_scorer_circuit_breaker_open gauge\nstream_scorer_circuit_breaker_open 0\n"])
+    assert "rule StreamScorerContractBroken: stream_scorer_circuit_breaker_open has no label reason" in told
 
 
 def reasons_told(metrics: PrometheusMetrics, family_name: str) -> dict[str, float]:
@@ -80,15 +82,15 @@ def reasons_told(metrics: PrometheusMetrics, family_name: str) -> dict[str, floa
 def test_every_cause_and_reason_is_told_before_it_has_ever_counted_and_once() -> None:
     """Else an alert is blind to the first time: no rate of what was absent; and to all, where a 0 stands before it."""
     metrics = PrometheusMetrics()
-    assert reasons_told(metrics, "stream_scorer_holding") == dict.fromkeys(OpenReason, 0)
-    assert reasons_told(metrics, "stream_scorer_requests_waited_seconds") == dict.fromkeys(WaitReason, 0)
+    assert reasons_told(metrics, "stream_scorer_circuit_breaker_open") == dict.fromkeys(OpenReason, 0)
+    assert reasons_told(metrics, "stream_scorer_requests_wait_time_seconds") == dict.fromkeys(WaitReason, 0)
     for cause in OpenReason:
-        metrics.holding(cause, for_s=7.0, next_probe_s=3.0)
+        metrics.breaker_open(cause, open_s=7.0, next_probe_s=3.0)
     for wait in WaitReason:
         metrics.waited(2.0, reason=wait)
-    assert reasons_told(metrics, "stream_scorer_holding") == dict.fromkeys(OpenReason, 1)
-    assert reasons_told(metrics, "stream_scorer_holding_duration_seconds") == dict.fromkeys(OpenReason, 7)
-    assert reasons_told(metrics, "stream_scorer_requests_waited_seconds") == dict.fromkeys(WaitReason, 2)
+    assert reasons_told(metrics, "stream_scorer_circuit_breaker_open") == dict.fromkeys(OpenReason, 1)
+    assert reasons_told(metrics, "stream_scorer_circuit_breaker_open_time_seconds") == dict.fromkeys(OpenReason, 7)
+    assert reasons_told(metrics, "stream_scorer_requests_wait_time_seconds") == dict.fromkeys(WaitReason, 2)
     metrics.close()
 
 

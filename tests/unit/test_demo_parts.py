@@ -126,14 +126,14 @@ def test_a_scrape_is_read_by_the_names_that_the_worker_uses() -> None:
     metrics.in_flight(3)
     metrics.uncommitted(257)
     metrics.quota(allowed=1_200, wait_s=0.0, exhausted_in_s=60.0, remaining=1_150)
-    snapshot = read_metrics(metrics.exposition().decode(), "holding: HTTP 503")
+    snapshot = read_metrics(metrics.exposition().decode(), "circuit open: HTTP 503")
     assert snapshot == Snapshot(
         read=1_000,
         in_flight=3,
         uncommitted=257,
         outcomes={"scored": 700, "review": 35, "rejected": 8},
         quota_remaining=1_150,
-        trouble="holding: HTTP 503",
+        trouble="circuit open: HTTP 503",
     )
     assert snapshot.settled == 743
 
@@ -148,7 +148,7 @@ SNAPSHOT = Snapshot(
     in_flight=3,
     outcomes={"scored": 700, "review": 35},
     quota_remaining=1_150,
-    trouble="holding: HTTP 503",
+    trouble="circuit open: HTTP 503",
     called=120,
 )
 
@@ -162,7 +162,7 @@ def test_without_a_terminal_there_are_few_lines_and_the_last_state() -> None:
     first, last = printed.get().splitlines()
     assert "read 0 of 2,000  " in first
     assert last.endswith(
-        "in flight 3  scored 700  review 35  rejected 0  called 120  quota 50 of 1,200  holding: HTTP 503"
+        "in flight 3  scored 700  review 35  rejected 0  called 120  quota 50 of 1,200  circuit open: HTTP 503"
     )
 
 
@@ -178,7 +178,7 @@ def test_on_a_terminal_it_is_a_panel() -> None:
     assert review.strip("│ ").split() == ["review", "35", "quota", "used", "50", "of", "1,200"]
     assert rejected.strip("│ ").split()[:3] == ["rejected", "0", "elapsed"]
     assert called.strip("│ ").split() == ["called", "120"]
-    assert state.strip("│ ") == "● holding: HTTP 503"
+    assert state.strip("│ ") == "● circuit open: HTTP 503"
 
 
 # --- the verdict

@@ -205,8 +205,8 @@ def test_the_health_check_asks_the_workers_port() -> None:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         port = str(server.server_address[1])
         assert check(port) == (0, "ok")
-        said["/readyz"] = (503, b"holding: HTTP 503\n")
-        assert check(STREAM_SCORER_ADMIN__PORT=port) == (1, "holding: HTTP 503")
+        said["/readyz"] = (503, b"circuit open: HTTP 503\n")
+        assert check(STREAM_SCORER_ADMIN__PORT=port) == (1, "circuit open: HTTP 503")
         server.shutdown()
     code, text = check(port)
     assert code == 1

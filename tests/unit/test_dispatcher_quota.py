@@ -175,7 +175,7 @@ class TestBudget:
         world.run(6.0)
         known = world.breaker.reported
         assert known is not None
-        assert (known.reason, known.message) == (OpenReason.SPEND_LIMIT, "budget")
+        assert (known.reason, known.message) == (OpenReason.SPEND_LIMIT, "spend_limit")
         assert known.since == pytest.approx(BEGAN, abs=0.1)
         assert known.next_probe_at == pytest.approx(BEGAN + 60.0, abs=0.1)
         assert world.breaker.open_state is None

@@ -36,8 +36,8 @@ class Log:
     def debug(self, event: str, **fields: Any) -> None:
         self.lines.append(("debug", event, fields))
 
-    def about_holding(self) -> list[tuple[str, str, dict[str, Any]]]:
-        return [line for line in self.lines if line[1].startswith("holding")]
+    def about_breaker(self) -> list[tuple[str, str, dict[str, Any]]]:
+        return [line for line in self.lines if line[1].startswith("circuit ")]
 
 
 class Scene:
@@ -75,13 +75,17 @@ def scene() -> Scene:
 def test_readyz_says_since_when_why_and_when_the_next_probe_is_due(scene: Scene) -> None:
     assert scene.observe.why_not_ready() is None
     scene.breaker.trip(DOWN, scene.now)
-    assert scene.observe.why_not_ready() == f"holding: {DOWN}; since 2030-01-01T00:00:00Z (0 s); next probe in 10 s"
+    assert (
+        scene.observe.why_not_ready() == f"circuit open: {DOWN}; since 2030-01-01T00:00:00Z (0 s); next probe in 10 s"
+    )
     scene.pass_s(10.5)
-    assert scene.observe.why_not_ready() == f"holding: {DOWN}; since 2030-01-01T00:00:00Z (10 s); next probe in 0 s"
+    assert (
+        scene.observe.why_not_ready() == f"circuit open: {DOWN}; since 2030-01-01T00:00:00Z (10 s); next probe in 0 s"
+    )
     scene.breaker.probe_failed("no connection to api", scene.now, until=scene.now + 75.0)
     scene.pass_s(60.0)
     assert scene.observe.why_not_ready() == (
-        "holding: no connection to api; since 2030-01-01T00:00:00Z (70 s); next probe in 15 s"
+        "circuit open: no connection to api; since 2030-01-01T00:00:00Z (70 s); next probe in 15 s"
     )
     scene.breaker.reset()
     assert scene.observe.why_not_ready() is None
@@ -96,15 +100,15 @@ def test_one_line_for_each_change_and_none_for_a_probe(scene: Scene) -> None:
     scene.breaker.probe_failed("no connection to api", scene.now)
     scene.pass_s(10.0)
     scene.breaker.reset()
-    since = {"cause": "api", "since": "2030-01-01T00:00:00Z"}
-    assert scene.log.about_holding() == [
-        ("warning", "holding", {**since, "reason": DOWN, "next_probe_in_s": 10.0, "for_s": 0.0}),
+    since = {"reason": "api", "since": "2030-01-01T00:00:00Z"}
+    assert scene.log.about_breaker() == [
+        ("warning", "circuit opened", {**since, "detail": DOWN, "next_probe_in_s": 10.0, "for_s": 0.0}),
         (
             "warning",
-            "holding changed",
-            {**since, "reason": "no connection to api", "next_probe_in_s": 10.0, "for_s": 70.0},
+            "circuit reason changed",
+            {**since, "detail": "no connection to api", "next_probe_in_s": 10.0, "for_s": 70.0},
         ),
-        ("info", "holding ended", {**since, "reason": "no connection to api", "after_s": 80.0, "probes": 7}),
+        ("info", "circuit closed", {**since, "detail": "no connection to api", "after_s": 80.0, "probes": 7}),
     ]
 
 
@@ -114,51 +118,54 @@ def test_what_a_hold_says_already_is_not_said_of_its_probes(scene: Scene) -> Non
     scene.failed(server_error(503))
     scene.failed(no_connection())
     scene.failed(answered(["a"]))
-    details = [fields["detail"] for _, event, fields in scene.log.lines if event == "scoring request not answered"]
+    details = [fields["detail"] for _, event, fields in scene.log.lines if event == "scoring request failed"]
     assert details == [server_error(503).message, no_connection().message]  # type: ignore[union-attr]
 
 
 def test_metrics_of_a_hold(scene: Scene) -> None:
     label = '{reason="api"}'
     scene.breaker.trip(DOWN, scene.now)
-    assert scene.sample(f"stream_scorer_holding{label}") == 1
+    assert scene.sample(f"stream_scorer_circuit_breaker_open{label}") == 1
     scene.pass_s(4.0)
-    assert scene.sample(f"stream_scorer_holding_duration_seconds{label}") == 4.0
-    assert scene.sample(f"stream_scorer_holding_next_probe_seconds{label}") == 6.0
+    assert scene.sample(f"stream_scorer_circuit_breaker_open_time_seconds{label}") == 4.0
+    assert scene.sample(f"stream_scorer_circuit_breaker_next_probe_seconds{label}") == 6.0
     scene.breaker.probe_failed(DOWN, scene.now)
     scene.breaker.probe_failed(DOWN, scene.now)
     scene.breaker.reset()
-    assert scene.sample(f"stream_scorer_holding{label}") == 0
-    assert scene.sample(f"stream_scorer_holding_duration_seconds{label}") == 0
-    assert scene.sample(f"stream_scorer_holding_next_probe_seconds{label}") == 0
-    assert scene.sample('stream_scorer_probes_total{outcome="failed"}') == 2
-    assert scene.sample('stream_scorer_probes_total{outcome="recovered"}') == 1
+    assert scene.sample(f"stream_scorer_circuit_breaker_open{label}") == 0
+    assert scene.sample(f"stream_scorer_circuit_breaker_open_time_seconds{label}") == 0
+    assert scene.sample(f"stream_scorer_circuit_breaker_next_probe_seconds{label}") == 0
+    assert scene.sample('stream_scorer_circuit_breaker_probes_total{outcome="failed"}') == 2
+    assert scene.sample('stream_scorer_circuit_breaker_probes_total{outcome="recovered"}') == 1
 
 
 def test_a_broken_contract_has_its_own_label(scene: Scene) -> None:
     scene.breaker.trip("the API refuses every contact: HTTP 400", scene.now, broken_contract=True)
-    assert scene.sample('stream_scorer_holding{reason="contract"}') == 1
-    assert scene.sample('stream_scorer_holding{reason="api"}') == 0
+    assert scene.sample('stream_scorer_circuit_breaker_open{reason="contract"}') == 1
+    assert scene.sample('stream_scorer_circuit_breaker_open{reason="api"}') == 0
 
 
 def test_a_pause_says_when_the_next_request_may_go(scene: Scene) -> None:
-    scene.breaker.throttle(OpenReason.SPEND_LIMIT, "budget", scene.now, scene.now + 40.0)
+    scene.breaker.throttle(OpenReason.SPEND_LIMIT, "spend_limit", scene.now, scene.now + 40.0)
     scene.pass_s(4.0)
     assert scene.observe.why_not_ready() is None
-    assert scene.sample('stream_scorer_holding{reason="budget"}') == 0
+    assert scene.sample('stream_scorer_circuit_breaker_open{reason="spend_limit"}') == 0
     scene.now += 1.0
-    scene.breaker.throttle(OpenReason.SPEND_LIMIT, "budget", scene.now, 1_040.0)
+    scene.breaker.throttle(OpenReason.SPEND_LIMIT, "spend_limit", scene.now, 1_040.0)
     scene.pass_s(5.0)
-    assert scene.observe.why_not_ready() == "holding: budget; since 2030-01-01T00:00:00Z (10 s); next request in 30 s"
-    assert scene.sample('stream_scorer_holding{reason="budget"}') == 1
-    assert scene.sample('stream_scorer_holding_next_probe_seconds{reason="budget"}') == 30.0
+    assert (
+        scene.observe.why_not_ready()
+        == "throttled: spend_limit; since 2030-01-01T00:00:00Z (10 s); next request in 30 s"
+    )
+    assert scene.sample('stream_scorer_circuit_breaker_open{reason="spend_limit"}') == 1
+    assert scene.sample('stream_scorer_circuit_breaker_next_probe_seconds{reason="spend_limit"}') == 30.0
     scene.breaker.clear_throttle()
-    assert scene.sample('stream_scorer_holding{reason="budget"}') == 0
-    assert [(level, event) for level, event, _ in scene.log.about_holding()] == [
-        ("info", "holding"),
-        ("info", "holding ended"),
+    assert scene.sample('stream_scorer_circuit_breaker_open{reason="spend_limit"}') == 0
+    assert [(level, event) for level, event, _ in scene.log.about_breaker()] == [
+        ("info", "circuit throttled"),
+        ("info", "circuit closed"),
     ]
-    assert scene.log.about_holding()[0][2]["next_request_in_s"] == 35.0
+    assert scene.log.about_breaker()[0][2]["next_request_in_s"] == 35.0
 
 
 def test_a_hold_that_follows_a_pause_takes_its_place_in_one_line(scene: Scene) -> None:
@@ -166,12 +173,12 @@ def test_a_hold_that_follows_a_pause_takes_its_place_in_one_line(scene: Scene) -
     scene.now += 6.0
     scene.breaker.throttle(OpenReason.QUOTA, "quota: own_quota", scene.now, scene.now + 54.0)
     scene.breaker.trip(DOWN, scene.now)
-    assert [(event, fields["cause"]) for _, event, fields in scene.log.about_holding()] == [
-        ("holding", "quota"),
-        ("holding changed", "api"),
+    assert [(event, fields["reason"]) for _, event, fields in scene.log.about_breaker()] == [
+        ("circuit throttled", "quota"),
+        ("circuit opened", "api"),
     ]
-    assert scene.sample('stream_scorer_holding{reason="quota"}') == 0
-    assert scene.sample('stream_scorer_holding{reason="api"}') == 1
+    assert scene.sample('stream_scorer_circuit_breaker_open{reason="quota"}') == 0
+    assert scene.sample('stream_scorer_circuit_breaker_open{reason="api"}') == 1
 
 
 def test_kafka_is_a_cause_too(scene: Scene) -> None:
@@ -179,16 +186,16 @@ def test_kafka_is_a_cause_too(scene: Scene) -> None:
     scene.pass_s(3.0)
     scene.observe.kafka_trouble("the coordinator is away")
     assert scene.observe.why_not_ready() == "kafka: the coordinator is away; since 2030-01-01T00:00:00Z (3 s)"
-    assert scene.sample('stream_scorer_holding{reason="kafka"}') == 1
-    assert scene.sample('stream_scorer_holding_duration_seconds{reason="kafka"}') == 3.0
+    assert scene.sample('stream_scorer_circuit_breaker_open{reason="kafka"}') == 1
+    assert scene.sample('stream_scorer_circuit_breaker_open_time_seconds{reason="kafka"}') == 3.0
     scene.breaker.trip(DOWN, scene.now)
-    assert (scene.observe.why_not_ready() or "").startswith("holding: ")
-    assert scene.sample('stream_scorer_holding{reason="kafka"}') == 1, "two causes may hold at once"
+    assert (scene.observe.why_not_ready() or "").startswith("circuit open: ")
+    assert scene.sample('stream_scorer_circuit_breaker_open{reason="kafka"}') == 1, "two causes may hold at once"
     scene.observe.kafka_trouble(None)
-    assert scene.sample('stream_scorer_holding{reason="kafka"}') == 0
-    assert [event for _, event, _ in scene.log.lines if "publishing" in event] == [
-        "publishing failed, trying again",
-        "publishing again",
+    assert scene.sample('stream_scorer_circuit_breaker_open{reason="kafka"}') == 0
+    assert [event for _, event, _ in scene.log.lines if "transaction" in event] == [
+        "transaction failed",
+        "transactions recovered",
     ]
 
 
@@ -198,8 +205,8 @@ def test_waits_are_summed_up_by_reason(scene: Scene) -> None:
         scene.pass_s(0.25)
     scene.observe.wait_observed(None)
     scene.pass_s(0.25)
-    assert scene.sample('stream_scorer_requests_waited_seconds_total{reason="own_quota"}') == 0.75
-    assert scene.sample('stream_scorer_requests_waited_seconds_total{reason="backoff"}') == 0.25
+    assert scene.sample('stream_scorer_requests_wait_time_seconds_total{reason="own_quota"}') == 0.75
+    assert scene.sample('stream_scorer_requests_wait_time_seconds_total{reason="backoff"}') == 0.25
 
 
 def test_the_quota_is_measured(scene: Scene) -> None:

@@ -24,11 +24,11 @@ class Told:
 
     warning = info
 
-    def holding(self, cause: str, **_: Any) -> None:
-        self.holds.append(("holding", cause))
+    def breaker_open(self, reason: str, **_: Any) -> None:
+        self.holds.append(("open", reason))
 
-    def holding_ended(self, cause: str) -> None:
-        self.holds.append(("ended", cause))
+    def breaker_closed(self, reason: str) -> None:
+        self.holds.append(("closed", reason))
 
     def __getattr__(self, _: str) -> Any:
         return lambda *_args, **_fields: None
@@ -54,7 +54,7 @@ def test_the_scorer_is_not_ready_and_says_why_and_since_when() -> None:
     observe.waiting_for_schema(None)
     assert observe.why_not_ready() is None
     assert told.lines[-1] == ("schemas fetched again", {"after": REASON})
-    assert told.holds[-1] == ("ended", "registry")
+    assert told.holds[-1] == ("closed", "registry")
 
 
 def test_a_loop_of_the_campaign_worker_says_so_too() -> None:

@@ -136,7 +136,7 @@ def test_every_metric_comes_out_under_its_name() -> None:
     metrics.quota(remaining=299, allowed=300, wait_s=0.5, exhausted_in_s=42.5)
     metrics.waited(1.5, reason="own_quota")
     metrics.waited(0.25, reason="own_quota")
-    metrics.waited(3.0, reason="budget")
+    metrics.waited(3.0, reason="spend_limit")
     metrics.probe(outcome="failed")
     metrics.probe(outcome="recovered")
     found = samples(metrics)
@@ -148,8 +148,8 @@ def test_every_metric_comes_out_under_its_name() -> None:
     assert found[f"messaging_client_sent_messages_total{send}"] == 4
     assert found['stream_scorer_contacts_total{outcome="scored",reason=""}'] == 3
     assert found['stream_scorer_contacts_total{outcome="rejected",reason="wrong_type"}'] == 1
-    assert found["stream_scorer_contacts_reasked_total"] == 2
-    assert found["stream_scorer_results_unknown_total"] == 1
+    assert found["stream_scorer_contacts_retried_total"] == 2
+    assert found["stream_scorer_results_unmatched_total"] == 1
     assert found['stream_scorer_transactions_total{outcome="committed"}'] == 1
     assert found["stream_scorer_requests_in_flight"] == 6
     assert found["stream_scorer_contacts_uncommitted"] == 900
@@ -157,10 +157,10 @@ def test_every_metric_comes_out_under_its_name() -> None:
     assert found["stream_scorer_quota_allowed"] == 300
     assert found["stream_scorer_quota_wait_seconds"] == 0.5
     assert found["stream_scorer_quota_time_to_exhaustion_seconds"] == 42.5
-    assert found['stream_scorer_requests_waited_seconds_total{reason="own_quota"}'] == 1.75
-    assert found['stream_scorer_requests_waited_seconds_total{reason="budget"}'] == 3.0
-    assert found['stream_scorer_probes_total{outcome="failed"}'] == 1
-    assert found['stream_scorer_probes_total{outcome="recovered"}'] == 1
+    assert found['stream_scorer_requests_wait_time_seconds_total{reason="own_quota"}'] == 1.75
+    assert found['stream_scorer_requests_wait_time_seconds_total{reason="spend_limit"}'] == 3.0
+    assert found['stream_scorer_circuit_breaker_probes_total{outcome="failed"}'] == 1
+    assert found['stream_scorer_circuit_breaker_probes_total{outcome="recovered"}'] == 1
     counts = {name: value for name, value in found.items() if name.startswith("http_client_request_duration_seconds_c")}
     assert sorted(counts.values()) == [1, 1]
     assert any('http_response_status_code="200"' in name for name in counts)
@@ -170,19 +170,19 @@ def test_every_metric_comes_out_under_its_name() -> None:
 
 def test_causes_hold_one_beside_the_other() -> None:
     metrics = PrometheusMetrics()
-    metrics.holding("api", for_s=12.5, next_probe_s=7.5)
-    metrics.holding("kafka", for_s=1.0, next_probe_s=0.0)
+    metrics.breaker_open("api", open_s=12.5, next_probe_s=7.5)
+    metrics.breaker_open("kafka", open_s=1.0, next_probe_s=0.0)
     found = samples(metrics)
-    assert found['stream_scorer_holding{reason="api"}'] == 1
-    assert found['stream_scorer_holding{reason="kafka"}'] == 1
-    assert found['stream_scorer_holding_duration_seconds{reason="api"}'] == 12.5
-    assert found['stream_scorer_holding_next_probe_seconds{reason="api"}'] == 7.5
-    metrics.holding_ended("api")
+    assert found['stream_scorer_circuit_breaker_open{reason="api"}'] == 1
+    assert found['stream_scorer_circuit_breaker_open{reason="kafka"}'] == 1
+    assert found['stream_scorer_circuit_breaker_open_time_seconds{reason="api"}'] == 12.5
+    assert found['stream_scorer_circuit_breaker_next_probe_seconds{reason="api"}'] == 7.5
+    metrics.breaker_closed("api")
     found = samples(metrics)
-    assert found['stream_scorer_holding{reason="api"}'] == 0
-    assert found['stream_scorer_holding_duration_seconds{reason="api"}'] == 0
-    assert found['stream_scorer_holding_next_probe_seconds{reason="api"}'] == 0
-    assert found['stream_scorer_holding{reason="kafka"}'] == 1
+    assert found['stream_scorer_circuit_breaker_open{reason="api"}'] == 0
+    assert found['stream_scorer_circuit_breaker_open_time_seconds{reason="api"}'] == 0
+    assert found['stream_scorer_circuit_breaker_next_probe_seconds{reason="api"}'] == 0
+    assert found['stream_scorer_circuit_breaker_open{reason="kafka"}'] == 1
     metrics.close()
 
 
@@ -197,7 +197,7 @@ def test_two_services_in_one_process_do_not_mix() -> None:
 def test_without_a_reader_metrics_go_nowhere() -> None:
     metrics = Metrics()
     metrics.contacts(1, outcome="scored")
-    metrics.holding("x", for_s=1.0, next_probe_s=1.0)
+    metrics.breaker_open("x", open_s=1.0, next_probe_s=1.0)
     metrics.close()
 
 

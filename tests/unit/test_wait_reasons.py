@@ -55,4 +55,4 @@ def test_only_time_ends_a_throttle() -> None:
         WaitReason.OWN_QUOTA: OpenReason.QUOTA,
         WaitReason.SPEND_LIMIT: OpenReason.SPEND_LIMIT,
     }
-    assert WaitReason.SPEND_LIMIT.label == "budget"
+    assert WaitReason.SPEND_LIMIT.label == "spend_limit"
