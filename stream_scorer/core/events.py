@@ -224,11 +224,15 @@ class TooLarge:
 
 @dataclass(frozen=True, slots=True)
 class NotFound:
-    """404: the model, or the model version that was sent. ``model_missing``: it is certain that it is the model."""
+    """404: the model, or the model version that was sent. ``model_missing``: it is certain that it is the model.
+
+    ``platform_error``: the body is the platform's own error, so the answer is not that of a gateway or proxy.
+    """
 
     exchange: Exchange
     message: str
     model_missing: bool = False
+    platform_error: bool = False
 
 
 class Trouble(StrEnum):
@@ -252,12 +256,16 @@ class Trouble(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Unavailable:
-    """408, 429, 5xx, no connection, time-out, or a 2xx that is not the promised JSON; the token endpoint's too."""
+    """408, 429, 5xx, no connection, time-out, or a 2xx that is not the promised JSON; the token endpoint's too.
+
+    ``ignored_retry_after``: a ``Retry-After`` that is not obeyed, one line; empty: there was none.
+    """
 
     exchange: Exchange
     trouble: Trouble
     message: str
     retry_after_s: float | None = None
+    ignored_retry_after: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,10 +278,14 @@ class Unexpected:
 
 @dataclass(frozen=True, slots=True)
 class Forbidden:
-    """401 with a fresh token, 403, or the token endpoint's 400 or 401: the worker stops. ``message``: what to check."""
+    """401 with a fresh token, 403, or the token endpoint's 400 or 401: the worker stops. ``message``: what to check.
+
+    ``platform_error``: the body is the platform's own error, so the answer is not that of a gateway or proxy.
+    """
 
     exchange: Exchange
     message: str
+    platform_error: bool = False
 
 
 Answer: TypeAlias = Answered | Refused | TooLarge | NotFound | Unavailable | Unexpected | Forbidden

@@ -22,6 +22,7 @@ from stream_scorer.core.events import (
     Unavailable,
     Unexpected,
 )
+from stream_scorer.core.model_check import ModelConfirmed, judge_model_check
 from stream_scorer.errors import SettingsError
 from stream_scorer.genesys import wire
 from stream_scorer.genesys.oauth import Token, TokenRefused, TokenSource, TokenUnavailable
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from stream_scorer.core.events import Answer, Exchange
+    from stream_scorer.core.model_check import ModelCheck
+    from stream_scorer.genesys.oauth import ReadSecret
 
 SCOPE: Final = "predictiveengagement:score"
 _KNOWN_FOR_S: Final = 600.0
@@ -39,6 +42,9 @@ _FORBIDDEN: Final = {
     _UNAUTHORIZED: "the API takes no token of OAuth client '{client}'; check the client and genesys.region",
     403: f"OAuth client '{{client}}' needs the scope {SCOPE}",
 }
+_NOT_THE_PLATFORM: Final = (
+    "this is not the platform's own error; check genesys.base_url and the gateways and proxies on the way"
+)
 _TROUBLES: Final = {408: Trouble.TIMEOUT, 429: Trouble.RATE_LIMITED}
 
 
@@ -101,9 +107,12 @@ class ScoreEndpoint:
     def _attempt(self, body: bytes, contacts: int) -> tuple[Answer, HttpAnswer | None, Token | None]:
         token = self._tokens.token()
         if isinstance(token, TokenRefused):
-            return Forbidden(token.exchange, token.message), None, None
+            return Forbidden(token.exchange, token.message, token.platform_error), None, None
         if isinstance(token, TokenUnavailable):
-            return Unavailable(token.exchange, Trouble.NO_TOKEN, token.message, token.retry_after_s), None, None
+            unavailable = Unavailable(
+                token.exchange, Trouble.NO_TOKEN, token.message, token.retry_after_s, token.ignored_retry_after
+            )
+            return unavailable, None, None
         headers = {
             "Authorization": f"Bearer {token.value}",
             "Content-Type": "application/json",
@@ -134,19 +143,28 @@ class ScoreEndpoint:
         message = f"HTTP {status}{f' {said}' if said else ''}"
         if status in (400, 422):
             return Refused(exchange, error.named, message)
+        platform_error = wire.is_platform_refusal(status, error)
         if status in _FORBIDDEN:
-            return Forbidden(exchange, f"{message}: {_FORBIDDEN[status].format(client=self._tokens.client_id)}")
+            remedy = _FORBIDDEN[status].format(client=self._tokens.client_id) if platform_error else _NOT_THE_PLATFORM
+            return Forbidden(exchange, f"{message}: {remedy}", platform_error)
         if status == 404:  # noqa: PLR2004
-            return NotFound(
-                exchange,
-                f"{message}: this API has no model {self.model_id!r} (genesys.model_id), or the model not this"
-                " version (genesys.model_version)",
+            remedy = (
+                f"this API has no model {self.model_id!r} (genesys.model_id), or the model not this version"
+                " (genesys.model_version)"
             )
+            message = f"{message}: {remedy if platform_error else _NOT_THE_PLATFORM}"
+            return NotFound(exchange, message, platform_error=platform_error)
         if status == 413:  # noqa: PLR2004
             return TooLarge(exchange, message)
         if status in _TROUBLES or 500 <= status < 600:  # noqa: PLR2004
-            after_s = wire.retry_after_s(answer.headers.get("Retry-After"), self._wall_clock())
-            return Unavailable(exchange, _TROUBLES.get(status, Trouble.SERVER_ERROR), message, after_s)
+            value, now_s = answer.headers.get("Retry-After"), self._wall_clock()
+            return Unavailable(
+                exchange,
+                _TROUBLES.get(status, Trouble.SERVER_ERROR),
+                message,
+                wire.retry_after_s(value, now_s),
+                wire.ignored_retry_after(value, now_s, self._tokens.redact),
+            )
         return Unexpected(exchange, f"{message}: the score endpoint is not known to give this status")
 
 
@@ -158,7 +176,7 @@ class ScoringClient:
         base_url: str,
         login_url: str,
         client_id: str,
-        client_secret: str,
+        client_secret: str | ReadSecret,
         model_id: str,
         *,
         timeout_s: float = 30.0,
@@ -173,7 +191,7 @@ class ScoringClient:
             base_url: of the API, ``https://api.<region>``.
             login_url: of the login service, ``https://login.<region>``.
             client_id: of an OAuth client with the scope `SCOPE`.
-            client_secret: shows in no repr, log or error.
+            client_secret: shows in no repr, log or error; a function is called before each token request.
             model_id: the model that scores.
             timeout_s: deadline of the whole exchange with the API, in seconds.
             token_timeout_s: the same for fetching a token.
@@ -222,6 +240,13 @@ class ScoringClient:
         """Send a body that is ready, with so many contacts; else as `ask`."""
         answer, _ = self._endpoint.send(body, contacts)
         return answer
+
+    def check(self) -> ModelCheck:
+        """Check token and model by one request without contacts, which is not billed. Blocks as `ask`; never raises."""
+        check = judge_model_check(self.send(wire.build_body((), None), 0))
+        if isinstance(check, ModelConfirmed):
+            self._known_at = self._monotonic()
+        return check
 
     @property
     def _knows_model(self) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import orjson
 
+from stream_scorer.core.events import Exchange
 from stream_scorer.errors import SettingsError
 from stream_scorer.genesys import wire
 from stream_scorer.genesys.redacting import Redactor
@@ -20,7 +21,6 @@ from stream_scorer.genesys.transport import HttpAnswer, TransportFailure
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from stream_scorer.core.events import Exchange
     from stream_scorer.genesys.transport import Http
 
 RENEW_EARLY_S: Final = 60.0
@@ -30,6 +30,9 @@ _MOST_LIFE_S: Final = 48 * 3600.0
 _MAX_ANSWER_BYTES: Final = 64 * 1024
 _TOKEN: Final = re.compile(r"[\x21-\x7e]{1,16384}")
 _REFUSED: Final = (400, 401)
+
+ReadSecret: TypeAlias = "Callable[[], str]"
+"""Returns the client's secret as of now; raises `SettingsError` with one line for operators where it cannot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +48,27 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class TokenRefused:
-    """The login service answers 400 or 401: id or secret are wrong, and asking again does not help."""
+    """The login service answers 400 or 401: id or secret are wrong, and asking again does not help.
+
+    ``platform_error``: the body is an OAuth error, so the answer is not that of a gateway or proxy.
+    """
 
     exchange: Exchange
     message: str
+    platform_error: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class TokenUnavailable:
-    """Any other failure of the login service; it passes like a 5xx of the API."""
+    """Any other failure of the login service, or a secret that cannot be read; it passes like a 5xx of the API.
+
+    ``ignored_retry_after``: a ``Retry-After`` that is not obeyed, one line; empty: there was none.
+    """
 
     exchange: Exchange
     message: str
     retry_after_s: float | None = None
+    ignored_retry_after: str = ""
 
 
 TokenOutcome: TypeAlias = Token | TokenRefused | TokenUnavailable
@@ -68,6 +79,8 @@ class TokenSource:
 
     A token is renewed ``min(60 s, half its life)`` before ``expires_in`` has passed. While one thread fetches, the
     others wait for what it gets, be it a token or a failure; nobody asks again for what just failed.
+
+    A secret that is given as a function is read before each fetch, so a secret that was replaced needs no restart.
     """
 
     def __init__(
@@ -75,7 +88,7 @@ class TokenSource:
         http: Http,
         login_url: str,
         client_id: str,
-        client_secret: str,
+        client_secret: str | ReadSecret,
         *,
         timeout_s: float = 15.0,
         monotonic: Callable[[], float] = time.monotonic,
@@ -87,7 +100,7 @@ class TokenSource:
             http: the connections.
             login_url: base URL of the login service, ``https://login.<region>``.
             client_id: of an OAuth client with the grant "client credentials".
-            client_secret: shows in no repr, log or error.
+            client_secret: shows in no repr, log or error; a function is called before each fetch.
             timeout_s: deadline of a fetch, in seconds.
             monotonic: monotonic seconds, for the life of the token.
             wall_clock: Unix seconds, for a ``Retry-After`` with a date.
@@ -95,15 +108,16 @@ class TokenSource:
         Raises:
             SettingsError: id or secret hold what is no text.
         """
-        try:
-            basic = base64.b64encode(f"{client_id}:{client_secret}".encode()).decode()
-        except UnicodeEncodeError:
-            raise SettingsError("genesys.client_id or genesys.client_secret is not valid Unicode") from None
-        self._authorization = f"Basic {basic}"
         self.url = f"{login_url.rstrip('/')}/oauth/token"
         self.client_id = client_id
         self._http = http
-        self._redactor = Redactor(client_id, client_secret)
+        self._redactor = Redactor(client_id)
+        if isinstance(client_secret, str):
+            secret = client_secret
+            self._read_secret: ReadSecret = lambda: secret
+            self._authorize()
+        else:
+            self._read_secret = client_secret
         self._timeout_s = timeout_s
         self._monotonic = monotonic
         self._wall_clock = wall_clock
@@ -138,14 +152,29 @@ class TokenSource:
         """Return foreign text without the secret and without any token of late, should it quote them."""
         return self._redactor(text)
 
+    def _authorize(self) -> str:
+        """Return the ``Basic`` header with the secret as of now, which is redacted from then on."""
+        secret = self._read_secret()
+        try:
+            basic = base64.b64encode(f"{self.client_id}:{secret}".encode()).decode()
+        except UnicodeEncodeError:
+            raise SettingsError("genesys.client_id or genesys.client_secret is not valid Unicode") from None
+        self._redactor.learn_secret(secret)
+        return f"Basic {basic}"
+
     def _fetch(self) -> TokenOutcome:
+        try:
+            authorization = self._authorize()
+        except SettingsError as error:
+            now_ms = int(self._wall_clock() * 1000.0)
+            return TokenUnavailable(Exchange(now_ms, now_ms, 0.0), f"no token: {error}")
         asked_at = self._monotonic()  # the token's life is counted from before it was asked for, to be on the safe side
         try:
             answer = self._http.exchange(
                 "POST",
                 self.url,
                 headers={
-                    "Authorization": self._authorization,
+                    "Authorization": authorization,
                     "Content-Type": "application/x-www-form-urlencoded",
                     "Accept": "application/json",
                 },
@@ -161,17 +190,23 @@ class TokenSource:
     def _read(self, answer: HttpAnswer, asked_at: float) -> TokenOutcome:
         exchange = wire.exchange_of(answer.timing, answer.status, answer.headers, self.redact)
         if answer.status in _REFUSED:
-            said = str(wire.parse_error(answer.body, self.redact))
+            refusal = wire.parse_error(answer.body, self.redact)
+            said = str(refusal)
             return TokenRefused(
                 exchange,
                 f"the login service refuses OAuth client {self.client_id!r} with HTTP {answer.status}"
                 f"{f' ({said})' if said else ''}: check genesys.client_id, genesys.client_secret and genesys.region",
+                wire.is_oauth_refusal(refusal),
             )
         if not 200 <= answer.status < 300:  # noqa: PLR2004
             said = str(wire.parse_error(answer.body, self.redact))
-            after_s = wire.retry_after_s(answer.headers.get("Retry-After"), self._wall_clock())
-            message = f"no token: the login service answers HTTP {answer.status}{f' ({said})' if said else ''}"
-            return TokenUnavailable(exchange, message, after_s)
+            value, now_s = answer.headers.get("Retry-After"), self._wall_clock()
+            return TokenUnavailable(
+                exchange,
+                f"no token: the login service answers HTTP {answer.status}{f' ({said})' if said else ''}",
+                wire.retry_after_s(value, now_s),
+                wire.ignored_retry_after(value, now_s, self.redact),
+            )
         granted = _granted(answer.body)
         if granted is None:
             message = f"no token: {self.url} answers HTTP {answer.status} without a bearer token"

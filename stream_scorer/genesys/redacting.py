@@ -13,38 +13,55 @@ _HIDDEN: Final = "***"
 # Of tokens that were renewed meanwhile an exchange under way may still quote; with these, an hour's at one a minute.
 _TOKENS_KNOWN: Final = 64
 _HEX: Final = re.compile(r"%[0-9A-F]{2}")
+# A secret in a file may be replaced while the worker runs; an exchange under way may still quote the one before.
+_SECRETS_KNOWN: Final = 8
 # What stands in an Authorization header, known or not: it may have been cut off by whoever quotes it.
 _CREDENTIALS: Final = re.compile(r"\b(bearer|basic)([\s:=]+)[\w.~+/%-]{20,}=*", re.IGNORECASE)
 
 
 class Redactor:
-    """Knows the secret of one OAuth client and its tokens, in the spellings in which they come back.
+    """Knows the secrets of one OAuth client and its tokens, in the spellings in which they come back.
 
     That is plain, in base64 as in a ``Basic`` header, percent-encoded, and escaped for JSON or HTML. To be used on
     whole texts: of a text that is cut before, a part of a secret may be left.
     """
 
-    def __init__(self, client_id: str, client_secret: str) -> None:
+    def __init__(self, client_id: str, client_secret: str = "") -> None:
         """Prepare.
 
         Args:
             client_id: is no secret; together with the secret it is in the ``Basic`` header.
-            client_secret: is to be hidden; any text that is valid Unicode.
+            client_secret: the first one to be hidden, as by `learn_secret`.
         """
-        basic = base64.b64encode(f"{client_id}:{client_secret}".encode()).decode()
-        secrets = (client_secret, basic.rstrip("="), base64.b64encode(client_secret.encode()).decode().rstrip("="))
-        self._of_client = secrets if client_secret else ()
+        self._client_id = client_id
+        self._secrets: tuple[str, ...] = ()
         self._tokens: tuple[str, ...] = ()
-        self._hidden = _longest_first(self._of_client)
+        self._hidden: tuple[str, ...] = ()
+        self.learn_secret(client_secret)
 
     def __repr__(self) -> str:
         return f"Redactor(tokens={len(self._tokens)})"
 
+    def learn_secret(self, client_secret: str) -> None:
+        """Hide this secret too, any text that is valid Unicode: not to be called by two threads at once."""
+        if client_secret and client_secret not in self._secrets[-1:]:
+            self._secrets = (*(one for one in self._secrets if one != client_secret), client_secret)[-_SECRETS_KNOWN:]
+            self._hide()
+
     def learn(self, token: str) -> None:
         """Hide this token too, even after others have come: not to be called by two threads at once."""
         self._tokens = (*(one for one in self._tokens if one != token), token)[-_TOKENS_KNOWN:]
+        self._hide()
+
+    def _hide(self) -> None:
         # A new tuple, since others may be going through the old one.
-        self._hidden = _longest_first((*self._tokens, *self._of_client))
+        self._hidden = _longest_first(
+            (*self._tokens, *(one for secret in self._secrets for one in self._forms(secret)))
+        )
+
+    def _forms(self, secret: str) -> tuple[str, ...]:
+        basic = base64.b64encode(f"{self._client_id}:{secret}".encode()).decode()
+        return (secret, basic.rstrip("="), base64.b64encode(secret.encode()).decode().rstrip("="))
 
     def __call__(self, text: str) -> str:
         """Return the text without any of them."""

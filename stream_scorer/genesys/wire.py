@@ -34,12 +34,27 @@ _MAX_ID_CHARACTERS: Final = 256
 # error page at most.
 _ANSWER_BYTES: Final = 64 * 1024
 _ANSWER_BYTES_PER_CONTACT: Final = 2 * 1024
-# The longest limits of the platform are daily ones; a mistake in a header must not stop the work for longer.
+# The longest limits of the platform are daily ones. More is a mistake, most often a Unix time in place of seconds.
 _MAX_RETRY_AFTER_S: Final = 86_400.0
+_MAX_HEADER_TEXT: Final = 60
 _MAX_RESET_S: Final = 86_400.0
 _NOT_PRINTED: Final = re.compile(r"[\x00-\x20\x7f-\xa0\xad\u2028\u2029\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]+")
 _SECONDS: Final = re.compile(r"[+-]?\d{1,12}(\.\d{1,9})?")
 _CORRELATION_ID: Final = re.compile(r"[\w.:-]{1,100}", re.ASCII)
+# The codes with which the platform refuses a client or a model for good (its SDK's texts). A gateway on the way
+# gives the same statuses in words of its own. None: any code, in the platform's form.
+_REFUSALS: Final[Mapping[int, frozenset[str] | None]] = {
+    401: None,
+    403: frozenset({"missing.permissions", "app.not.authorized.for.scope"}),
+    404: frozenset({"not.found"}),
+}
+# RFC 6749, section 5.2. Frameworks write the status there ({"error": "Unauthorized"}), which is no answer of OAuth.
+_OAUTH_ERRORS: Final = frozenset(
+    {
+        *("invalid_request", "invalid_client", "invalid_grant"),
+        *("unauthorized_client", "unsupported_grant_type", "invalid_scope"),
+    }
+)
 _HTML_TITLE: Final = re.compile(rb"<title[^>]*>([^<]+)", re.IGNORECASE)
 
 
@@ -56,11 +71,13 @@ class ErrorBody:
     """What an error body says; everything is one line, bounded, and empty where it says nothing.
 
     ``named`` are the contact ids in ``details[].entityId``, exactly as they came, since they are compared with ours.
+    ``has_platform_form``: it is JSON with the platform's ``code``, and its ``contextId`` or ``status`` beside it.
     """
 
     code: str
     message: str
     named: frozenset[str]
+    has_platform_form: bool = False
 
     def __str__(self) -> str:
         return ": ".join(part for part in (self.code, self.message) if part)
@@ -162,7 +179,25 @@ def parse_error(body: bytes, redact: Redact = _as_it_is) -> ErrorBody:
     # The login service answers in the words of OAuth, the API in its own.
     code = _first_text(answer, redact, "code", "error")
     message = _first_text(answer, redact, "message", "error_description", "description")
-    return ErrorBody(code, message, _named(answer.get("details")))
+    return ErrorBody(code, message, _named(answer.get("details")), _has_platform_form(answer))
+
+
+def is_platform_refusal(status: int, error: ErrorBody) -> bool:
+    """Tell whether a 401, 403 or 404 of the score endpoint is the platform's own refusal of the client or the model.
+
+    Args:
+        status: of the answer.
+        error: its body.
+    """
+    if status not in _REFUSALS:
+        return False
+    codes = _REFUSALS[status]
+    return error.has_platform_form if codes is None else error.code in codes
+
+
+def is_oauth_refusal(error: ErrorBody) -> bool:
+    """Tell whether a 400 or 401 of the token endpoint is its own refusal of the client (RFC 6749, section 5.2)."""
+    return error.code in _OAUTH_ERRORS
 
 
 def exchange_of(timing: Timing, status: int | None, headers: Mapping[str, str], redact: Redact = _as_it_is) -> Exchange:
@@ -190,9 +225,10 @@ def quota_reading(headers: Mapping[str, str]) -> QuotaReading | None:
 
 
 def retry_after_s(value: str | None, now_s: float) -> float | None:
-    """Return the seconds that a ``Retry-After`` asks for; None where it is absent or unreadable.
+    """Return the seconds that a ``Retry-After`` demands; None: absent or ignored.
 
-    Both forms are read, seconds and HTTP date. What lies in the past is 0; a day is the most that is believed.
+    Both forms are read, seconds and HTTP date. One that is unreadable, not positive, or longer than a day is ignored:
+    obeying it would stop the work for a mistake, or repeat requests without a pause.
 
     Args:
         value: the header.
@@ -207,7 +243,20 @@ def retry_after_s(value: str | None, now_s: float) -> float | None:
             seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now_s
         except (ValueError, TypeError, IndexError, OverflowError):
             return None
-    return min(max(0.0, seconds), _MAX_RETRY_AFTER_S)
+    return seconds if 0 < seconds <= _MAX_RETRY_AFTER_S else None
+
+
+def ignored_retry_after(value: str | None, now_s: float, redact: Redact = _as_it_is) -> str:
+    """Return a ``Retry-After`` that `retry_after_s` ignores, fit for a log line; empty: there is none, or it is obeyed.
+
+    Args:
+        value: the header.
+        now_s: Unix seconds, for a date.
+        redact: as for `parse_error`.
+    """
+    if value is None or retry_after_s(value, now_s) is not None:
+        return ""
+    return one_line(value, redact)[:_MAX_HEADER_TEXT] or "(empty)"
 
 
 def one_line(text: str, redact: Redact = _as_it_is) -> str:
@@ -225,6 +274,11 @@ def _correlation_id(value: str, redact: Redact) -> str | None:
 
 def _first_text(answer: dict[str, Any], redact: Redact, *keys: str) -> str:
     return next((one_line(value, redact) for key in keys if isinstance(value := answer.get(key), str) and value), "")
+
+
+def _has_platform_form(answer: dict[str, Any]) -> bool:
+    code, context_id, status = answer.get("code"), answer.get("contextId"), answer.get("status")
+    return isinstance(code, str) and code != "" and (isinstance(context_id, str) or type(status) is int)
 
 
 def _named(details: Any) -> frozenset[str]:

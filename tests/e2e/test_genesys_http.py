@@ -24,6 +24,7 @@ from stream_scorer.core.events import (
     Unavailable,
     Unexpected,
 )
+from stream_scorer.core.model_check import ModelConfirmed, ModelRefused, ModelUnavailable
 from stream_scorer.errors import SettingsError
 from stream_scorer.genesys.client import ScoringClient
 from stream_scorer.genesys.wire import encode_contact
@@ -141,7 +142,7 @@ def test_what_does_not_pass(server: RawServer, client: ScoringClient, raw: bytes
     ("raw", "trouble", "after_s"),
     [
         (answer(429, b"", {"retry-after": "7"}), Trouble.RATE_LIMITED, 7.0),
-        (answer(429, b"", {"retry-after": "-3"}), Trouble.RATE_LIMITED, 0.0),
+        (answer(429, b"", {"retry-after": "-3"}), Trouble.RATE_LIMITED, None),
         (answer(429, b"", {"retry-after": "soon"}), Trouble.RATE_LIMITED, None),
         (answer(408), Trouble.TIMEOUT, None),
         (answer(500), Trouble.SERVER_ERROR, None),
@@ -170,6 +171,66 @@ def test_what_may_pass(
     assert (got.trouble, got.retry_after_s) == (trouble, after_s)
     assert got.message
     assert "\n" not in got.message
+
+
+@pytest.mark.parametrize(
+    ("raw", "kind", "platform_error"),
+    [
+        (platform_error(401, "bad.credentials", "no"), Forbidden, True),
+        (answer(401, b"<html>"), Forbidden, False),
+        (platform_error(403, "app.not.authorized.for.scope", "no"), Forbidden, True),
+        (answer(403, b"<html>"), Forbidden, False),
+        (platform_error(404, "not.found", "no"), NotFound, True),
+        (answer(404, {"message": "no Route matched with those values"}), NotFound, False),
+    ],
+)
+def test_whether_it_is_the_platforms_own_error(
+    server: RawServer, client: ScoringClient, raw: bytes, kind: type, *, platform_error: bool
+) -> None:
+    server.respond(raw)
+    got = client.ask(PARTS, None)
+    assert isinstance(got, Forbidden | NotFound)
+    assert type(got) is kind
+    assert got.platform_error == platform_error
+    assert ("not the platform's own error; check genesys.base_url" in got.message) != platform_error
+    assert isinstance(client.check(), ModelRefused if platform_error else ModelUnavailable)
+
+
+def test_a_retry_after_that_is_ignored_is_reported(server: RawServer, client: ScoringClient) -> None:
+    server.respond(answer(503, b"", {"retry-after": "1900000000"}))
+    got = client.ask(PARTS, None)
+    assert isinstance(got, Unavailable)
+    assert (got.retry_after_s, got.ignored_retry_after) == (None, "1900000000")
+
+
+def test_check_sends_no_contact_and_no_version(server: RawServer, client: ScoringClient) -> None:
+    server.respond(platform_error(400, "invalid.value", "'contacts' must not be empty"))
+    check = client.check()
+    assert isinstance(check, ModelConfirmed)
+    assert check.exchange.status == 400
+    (request,) = server.to(SCORE)
+    assert request.json == {"contacts": []}
+    # The model is known now: a 404 means the version, and is not checked again.
+    server.respond(platform_error(404, "not.found", "no such version"))
+    assert isinstance(client.ask(PARTS, "v9"), NotFound)
+    assert len(server.to(SCORE)) == 2
+
+
+@pytest.mark.parametrize(
+    ("raw", "kind"),
+    [
+        (answer(401, {"error": "invalid_client"}), ModelRefused),
+        (answer(400, {"error": "invalid_client"}), ModelRefused),
+        (answer(401, b"<html>"), ModelUnavailable),
+        (answer(503, b"", {"retry-after": "4"}), ModelUnavailable),
+    ],
+)
+def test_check_without_a_token(server: RawServer, client: ScoringClient, raw: bytes, kind: type) -> None:
+    server.respond(raw, path="/oauth/token")
+    check = client.check()
+    assert type(check) is kind
+    assert getattr(check, "retry_after_s", None) == (4.0 if b"503" in raw else None)
+    assert server.to(SCORE) == []
 
 
 @pytest.mark.parametrize("reused", [False, True])

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import base64
 import json
 import threading
 from typing import Any
 
 import pytest
 
-from stream_scorer.core.events import Trouble
+from stream_scorer.core.events import Exchange, Trouble
 from stream_scorer.errors import SettingsError
 from stream_scorer.genesys.oauth import Token, TokenRefused, TokenSource, TokenUnavailable
 from stream_scorer.genesys.transport import Http, HttpAnswer, Timing, TransportFailure
@@ -130,6 +131,57 @@ def test_refusal_never_quotes_the_secret(status: int) -> None:
     assert isinstance(outcome, TokenRefused)
     assert SECRET not in repr(outcome)
     assert "invalid_client: ***!" in outcome.message
+
+
+@pytest.mark.parametrize(
+    ("body", "platform_error"),
+    [(b'{"error":"invalid_client"}', True), (b"<html>", False), (b'{"error":"Unauthorized"}', False), (b"", False)],
+)
+def test_an_answer_of_a_gateway_is_no_error_of_the_platform(body: bytes, platform_error: bool) -> None:
+    outcome = source(FakeHttp(HttpAnswer(401, {}, body, TIMING))).token()
+    assert isinstance(outcome, TokenRefused)
+    assert outcome.platform_error == platform_error
+
+
+def test_a_retry_after_that_is_ignored_is_reported() -> None:
+    headers = {"Retry-After": "1800000060"}
+    outcome = source(FakeHttp(HttpAnswer(503, headers, b"", TIMING))).token()
+    assert isinstance(outcome, TokenUnavailable)
+    assert (outcome.retry_after_s, outcome.ignored_retry_after) == (None, "1800000060")
+
+
+class TestSecretFromAFunction:
+    def test_it_is_read_before_each_fetch_and_at_no_other_time(self) -> None:
+        secrets = iter(["first-secret", "second-secret"])
+        http = FakeHttp(granted("t1"), granted("t2"))
+        tokens = TokenSource(http, "http://login/", "id", lambda: next(secrets), monotonic=Clock())
+        first = tokens.token()
+        assert isinstance(first, Token)
+        assert tokens.token() is first
+        tokens.invalidate(first)
+        tokens.token()
+        sent = [base64.b64decode(call["headers"]["Authorization"].split()[1]) for call in http.calls]
+        assert sent == [b"id:first-secret", b"id:second-secret"]
+        # An exchange under way may quote the secret before.
+        assert tokens.redact("first-secret second-secret") == "*** ***"
+
+    def test_one_that_cannot_be_read_is_unavailable_and_nothing_is_sent(self) -> None:
+        readings: list[Any] = [SettingsError("genesys.client_secret: cannot read /run/secret: gone"), "back"]
+
+        def read() -> str:
+            reading = readings.pop(0)
+            if isinstance(reading, Exception):
+                raise reading
+            return reading
+
+        http = FakeHttp(granted())
+        tokens = TokenSource(http, "http://login/", "id", read, monotonic=Clock(), wall_clock=lambda: 5.0)
+        outcome = tokens.token()
+        assert isinstance(outcome, TokenUnavailable)
+        assert outcome.message == "no token: genesys.client_secret: cannot read /run/secret: gone"
+        assert outcome.exchange == Exchange(5000, 5000, 0.0)
+        assert http.calls == []
+        assert isinstance(tokens.token(), Token)
 
 
 def test_refused_token_is_asked_for_again_next_time() -> None:

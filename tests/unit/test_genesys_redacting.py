@@ -51,6 +51,15 @@ def test_tokens_of_late_are_hidden_and_the_memory_is_bounded() -> None:
     assert clean == " ".join([*(f"token-number-{number}-" for number in range(36)), *["***"] * 64])
 
 
+def test_secrets_of_late_are_hidden_and_the_memory_is_bounded() -> None:
+    redact = Redactor("id", "secret-number-0-")
+    for number in range(1, 10):
+        redact.learn_secret(f"secret-number-{number}-")
+        redact.learn_secret(f"secret-number-{number}-")
+    clean = redact(" ".join(f"secret-number-{number}-" for number in range(10)))
+    assert clean == " ".join([*(f"secret-number-{number}-" for number in range(2)), *["***"] * 8])
+
+
 def test_a_token_that_begins_with_another_goes_as_a_whole() -> None:
     redact = Redactor("id", SECRET)
     redact.learn("abcdef")

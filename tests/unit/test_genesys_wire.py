@@ -94,6 +94,44 @@ def test_error_bodies_of_all_kinds(body: bytes, shown: str) -> None:
     assert str(wire.parse_error(body)) == shown
 
 
+PLATFORM = {"message": "no", "contextId": "c", "status": 0, "details": [], "errors": []}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "refuses"),
+    [
+        (401, {**PLATFORM, "code": "bad.credentials"}, True),
+        (401, {"code": "authentication.required", "status": 401}, True),
+        (401, {"code": "authentication.required", "contextId": "c"}, True),
+        (401, {"code": "x"}, False),  # a gateway's JSON
+        (401, {"message": "Unauthorized", "status": 401}, False),
+        (401, {"error": "invalid_client", "status": 401}, False),
+        (401, {"code": 401, "contextId": "c"}, False),
+        (403, {**PLATFORM, "code": "missing.permissions"}, True),
+        (403, {**PLATFORM, "code": "app.not.authorized.for.scope"}, True),
+        (403, {**PLATFORM, "code": "forbidden"}, False),
+        (404, {**PLATFORM, "code": "not.found"}, True),
+        (404, {**PLATFORM, "code": "missing.permissions"}, False),
+        (400, {**PLATFORM, "code": "not.found"}, False),
+    ],
+)
+def test_a_refusal_of_the_platform_itself(status: int, body: dict, refuses: bool) -> None:
+    assert wire.is_platform_refusal(status, wire.parse_error(json.dumps(body).encode())) == refuses
+
+
+@pytest.mark.parametrize("body", [b"", b"<html><title>403 Forbidden</title>", b"[]", b'"not.found"'])
+def test_what_is_no_json_object_is_no_refusal_of_the_platform(body: bytes) -> None:
+    assert not any(wire.is_platform_refusal(status, wire.parse_error(body)) for status in (401, 403, 404))
+    assert not wire.is_oauth_refusal(wire.parse_error(body))
+
+
+@pytest.mark.parametrize(
+    ("error", "refuses"), [("invalid_client", True), ("unauthorized_client", True), ("Unauthorized", False)]
+)
+def test_a_refusal_of_the_token_endpoint_itself(error: str, refuses: bool) -> None:
+    assert wire.is_oauth_refusal(wire.parse_error(json.dumps({"error": error}).encode())) == refuses
+
+
 @pytest.mark.parametrize(
     ("value", "seconds"),
     [
@@ -105,25 +143,35 @@ def test_error_bodies_of_all_kinds(body: bytes, shown: str) -> None:
         ("9" * 400, None),
         ("5", 5.0),
         (" 2.5 ", 2.5),
-        ("-7", 0.0),
+        ("-7", None),
+        ("0", None),
         ("86400", 86_400.0),
-        ("99999999999", 86_400.0),
+        ("86401", None),
+        ("1800000060", None),  # a Unix time
         ("Fri, 15 Jan 2027 08:01:00 GMT", 60.0),
         ("Friday, 15-Jan-27 08:01:00 GMT", 60.0),
         ("Fri, 15 Jan 2027 08:01:00 -0000", 60.0),
-        ("Fri, 15 Jan 2021 08:01:00 GMT", 0.0),
+        ("Fri, 15 Jan 2021 08:01:00 GMT", None),
+        ("Fri, 29 Jan 2027 08:01:00 GMT", None),
         ("Fri, 45 Jan 2027 08:01:00 GMT", None),
         ("Fri, 15 Jan 99999 08:01:00 GMT", None),
     ],
 )
 def test_retry_after(value: str | None, seconds: float | None) -> None:
     assert wire.retry_after_s(value, NOW_S) == seconds
+    assert bool(wire.ignored_retry_after(value, NOW_S)) == (value is not None and seconds is None)
+
+
+def test_an_ignored_retry_after_is_one_short_line_without_secrets() -> None:
+    said = wire.ignored_retry_after("secret \r\n" + "1" * 500, NOW_S, lambda text: text.replace("secret", "***"))
+    assert said.startswith("*** 111")
+    assert len(said) == 60
 
 
 @given(st.text())
 def test_retry_after_of_any_text(value: str) -> None:
     seconds = wire.retry_after_s(value, NOW_S)
-    assert seconds is None or 0 <= seconds <= 86_400
+    assert seconds is None or 0 < seconds <= 86_400
 
 
 @pytest.mark.parametrize(
