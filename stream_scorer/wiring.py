@@ -189,12 +189,11 @@ def system_clock() -> Clock:
 def _api(settings: Settings) -> ScoringClient:
     genesys = settings.genesys
     settings.require_api()
-    secret = genesys.client_secret.get_secret_value() if genesys.client_secret else ""
     return ScoringClient(
         genesys.api_url,
         genesys.token_url,
         genesys.client_id or "",
-        secret,
+        genesys.read_client_secret,
         genesys.model_id or "",
         timeout_s=genesys.timeout_s,
         token_timeout_s=genesys.token_timeout_s,

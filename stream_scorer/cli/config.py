@@ -19,6 +19,7 @@ from stream_scorer.kafka.framing import make_framing
 from stream_scorer.kafka.rights import scoring_rights
 from stream_scorer.kafka.topics import check_topics
 from stream_scorer.settings import Loaded, Settings, load
+from stream_scorer.settings.catalogue import SECTIONS
 
 HIDDEN: Final = "***"
 # Of librdkafka's properties and the registry client's these hold credentials; ssl.ca.location and the like are paths.
@@ -61,11 +62,11 @@ def all_warnings(settings: Settings) -> tuple[str, ...]:
 
 def effective_lines(loaded: Loaded) -> Iterator[str]:
     """Yield the settings as TOML, defaults included; behind what is no default, where it was set. No secrets."""
-    for section in Settings.model_fields:
+    for section, keys in SECTIONS.items():
         yield f"[{section}]"
         tables = []
         values = getattr(loaded.settings, section)
-        for key in type(values).model_fields:
+        for key in keys:
             value = getattr(values, key)
             if isinstance(value, Mapping):
                 tables.append((key, value))

@@ -20,7 +20,8 @@ def _section_keys() -> dict[str, tuple[str, ...]]:
         section = info.annotation
         if not (isinstance(section, type) and issubclass(section, Section)):
             raise TypeError(f"Settings.{name} is no section")
-        keys[name] = tuple(section.model_fields)
+        # What is excluded is no key of its own: it goes with another one (`REREAD`).
+        keys[name] = tuple(key for key, field in section.model_fields.items() if not field.exclude)
     return keys
 
 
@@ -28,6 +29,9 @@ def _section_keys() -> dict[str, tuple[str, ...]]:
 SECTIONS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(_section_keys())
 
 SECRETS: Final = frozenset({("genesys", "client_secret"), ("callbacks", "secret"), ("callbacks", "secret_previous")})
+
+# Secrets whose file is read again while the service runs: the section keeps the file beside the value.
+REREAD: Final = frozenset({("genesys", "client_secret")})
 
 # What a file of its own may hold: a secret, or a table of properties with secrets among them, as JSON.
 IN_FILES: Final = SECRETS | {("kafka", "properties"), ("schema_registry", "properties")}

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from stream_scorer.errors import SettingsError
-from stream_scorer.settings.catalogue import MAPPINGS
+from stream_scorer.settings.catalogue import MAPPINGS, REREAD
+from stream_scorer.settings.names import file_key
 from stream_scorer.settings.problems import problem_lines
 from stream_scorer.settings.root import Settings
 from stream_scorer.settings.sources import (
@@ -97,4 +98,6 @@ def _nested(entries: Mapping[KeyPath, Entry]) -> dict[str, dict[str, Any]]:
             table[key][name[0]] = entry.value
         else:
             table[key] = entry.value
+            if entry.secret_file is not None and (section, key) in REREAD:
+                table[file_key(key)] = entry.secret_file
     return nested

@@ -23,6 +23,11 @@ def variable(path: KeyPath) -> str:
     return PREFIX + "__".join(path).upper()
 
 
+def file_key(key: str) -> str:
+    """Return the key that names the file in which a secret stands."""
+    return f"{key}_file"
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ``; did you mean …?`` with the known name next to ``name``; with none near, a short list of all."""
     known = tuple(known)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, model_validator
 
@@ -21,6 +21,9 @@ from stream_scorer.settings.sections import (
     TopicsSettings,
     VerificationSettings,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Settings(Section):
@@ -122,16 +125,16 @@ class Settings(Section):
         if problems := self._missing("client_id", "client_secret", "model_id"):
             raise SettingsError(problems)
 
-    def require_client(self) -> tuple[str, str]:
-        """Return id and secret of the OAuth client.
+    def require_client(self) -> tuple[str, Callable[[], str]]:
+        """Return id and secret of the OAuth client: the secret as a function, since its file is read again.
 
         Raises:
             SettingsError: one is missing; one line for each.
         """
-        client_id, secret = self.genesys.client_id, self.genesys.client_secret
-        if client_id is None or secret is None:
+        client_id = self.genesys.client_id
+        if client_id is None or self.genesys.client_secret is None:
             raise SettingsError(self._missing("client_id", "client_secret"))
-        return client_id, secret.get_secret_value()
+        return client_id, self.genesys.read_client_secret
 
     def _missing(self, *keys: str) -> str:
         problems = []

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, SecretStr, StrictBool, StrictInt, StrictStr, model_validator
 
+from stream_scorer.errors import SettingsError
 from stream_scorer.genesys import regions
 from stream_scorer.settings.fields import (
     BaseUrl,
@@ -29,6 +30,7 @@ from stream_scorer.settings.fields import (
     Url,
     contradiction,
 )
+from stream_scorer.settings.secret_file import SecretFile  # noqa: TC001 - pydantic reads the annotation
 
 Secret = Annotated[SecretStr, Field(min_length=1, max_length=10_000)]
 # The retry topics' names end with -1 to -4; those of higher tiers are read even where the setting has become shorter.
@@ -74,13 +76,17 @@ class SchemaRegistrySettings(Section):
 
 
 class GenesysSettings(Section):
-    """The scoring API: where it is, who asks, and how patiently."""
+    """The scoring API: where it is, who asks, and how patiently.
+
+    ``client_secret_file``: where ``client_secret`` was read from; None: it was given as it is.
+    """
 
     region: Text = regions.DEFAULT_REGION
     base_url: BaseUrl | None = None
     login_url: BaseUrl | None = None
     client_id: Text | None = None
     client_secret: Secret | None = None
+    client_secret_file: SecretFile | None = Field(default=None, exclude=True)
     model_id: Text | None = None
     model_version: Text | None = None
     timeout_s: Seconds = 30
@@ -107,6 +113,18 @@ class GenesysSettings(Section):
             )
             raise contradiction(text, "genesys.region")
         return self
+
+    def read_client_secret(self) -> str:
+        """Return the client's secret as of now: one that stands in a file is read again.
+
+        Raises:
+            SettingsError: there is none, or its file cannot be read; names the key and the file's setting.
+        """
+        if self.client_secret_file is not None:
+            return self.client_secret_file.read()
+        if self.client_secret is None:
+            raise SettingsError("genesys.client_secret is missing")
+        return self.client_secret.get_secret_value()
 
     @property
     def api_url(self) -> str:

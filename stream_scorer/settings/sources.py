@@ -14,10 +14,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+from stream_scorer.errors import SettingsError
 from stream_scorer.settings.catalogue import IN_FILES, MAPPINGS, SECRETS, SECTIONS, STRUCTURED
 from stream_scorer.settings.names import PREFIX, KeyPath, did_you_mean, dotted, variable
+from stream_scorer.settings.secret_file import SecretFile
 
-_MAX_SECRET_BYTES: Final = 64 * 1024
 _FILE_SUFFIX: Final = "_FILE"
 # The names that the platform's own tools use. They stand below STREAM_SCORER_GENESYS__…
 PLATFORM_VARIABLES: Final[Mapping[str, KeyPath]] = MappingProxyType(
@@ -27,10 +28,14 @@ PLATFORM_VARIABLES: Final[Mapping[str, KeyPath]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A value and, for the error that may be said about it, where it came from."""
+    """A value and, for the error that may be said about it, where it came from.
+
+    ``secret_file``: the file in which the secret stands; None: it was given as it is.
+    """
 
     value: Any = field(repr=False)
     origin: str
+    secret_file: SecretFile | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,28 +63,17 @@ class _Builder:
             other = self.entries[path].origin
             self.problems.append(f"{dotted(path)} is given twice, by {other} and {origin}: keep one")
             return
+        secret_file = SecretFile(dotted(path), file, origin)
         try:
-            with file.open("rb") as stream:
-                content = stream.read(_MAX_SECRET_BYTES + 1)
-            secret = content.decode().rstrip("\r\n")
-        except OSError as error:
-            self.problems.append(f"{dotted(path)}: cannot read {file}, named by {origin}: {error.strerror}")
+            secret = secret_file.read()
+        except SettingsError as error:
+            self.problems.append(str(error))
             return
-        except UnicodeDecodeError:
-            self.problems.append(f"{dotted(path)}: {file}, named by {origin}, is not UTF-8 text")
-            return
-        except ValueError:
-            self.problems.append(f"{dotted(path)}: cannot read {file}, named by {origin}: it can be no file's name")
-            return
-        if not secret or len(content) > _MAX_SECRET_BYTES:
-            what = "is empty" if not secret else "is larger than 64 kB"
-            self.problems.append(f"{dotted(path)}: {file}, named by {origin}, {what}")
-            return
-        origin = f"{file}, named by {origin}"
+        origin = str(secret_file)
         if path in MAPPINGS:
             self._put_secret_table(path, secret, origin)
         else:
-            self.entries[path] = Entry(secret, origin)
+            self.entries[path] = Entry(secret, origin, secret_file)
 
     def _put_secret_table(self, path: KeyPath, text: str, origin: str) -> None:
         """Add the names of a table beside those that are not secret; none may be in both places."""

@@ -481,6 +481,42 @@ def test_a_secret_may_stand_in_a_file_of_its_own(tmp_path: Path, name: str) -> N
     assert loaded.origins["genesys", "client_secret"] == f"{tmp_path / 'secret'}, named by {name}"
 
 
+@pytest.mark.parametrize("name", ["STREAM_SCORER_GENESYS__CLIENT_SECRET_FILE", "GENESYS_CLIENT_SECRET_FILE"])
+def test_the_clients_secret_is_read_again_from_its_file(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "secret"
+    file.write_text("first\n")
+    settings = load_settings(environ={name: str(file)})
+    assert settings.genesys.read_client_secret() == "first"
+    file.write_text("second\r\n")
+    assert settings.genesys.read_client_secret() == "second"
+    assert not {"first", "second"} & set(repr(settings).split("'"))
+    file.unlink()
+    with pytest.raises(SettingsError) as caught:
+        settings.genesys.read_client_secret()
+    assert str(caught.value) == f"genesys.client_secret: cannot read {file}, named by {name}: No such file or directory"
+
+
+def test_a_secret_file_that_became_no_good_does_not_show_its_content(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text("first")
+    genesys = load_settings(environ={"GENESYS_CLIENT_SECRET_FILE": str(file)}).genesys
+    for content, what in ((b"\xffhidden", "is not UTF-8 text"), (b"hidden" * 20_000, "is larger than 64 kB")):
+        file.write_bytes(content)
+        with pytest.raises(SettingsError, match=f"named by GENESYS_CLIENT_SECRET_FILE, {what}") as caught:
+            genesys.read_client_secret()
+        assert "hidden" not in str(caught.value)
+
+
+def test_a_secret_that_wins_over_a_file_is_not_read_from_it(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("from the file")
+    file = written(tmp_path, '[genesys]\nclient_secret_file = "secret"\n')
+    assert load_settings(file, environ={}).genesys.read_client_secret() == "from the file"
+    genesys = load_settings(file, environ={"GENESYS_CLIENT_SECRET": SECRET}).genesys
+    assert genesys.read_client_secret() == SECRET
+    with pytest.raises(SettingsError, match=r"genesys\.client_secret is missing"):
+        load_settings(environ={}).genesys.read_client_secret()
+
+
 def test_a_secret_file_named_in_the_settings_file_is_relative_to_it(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text(SECRET)
     file = written(tmp_path, '[callbacks]\nsecret_file = "secret"\n')

@@ -1,0 +1,49 @@
+"""A file that holds one secret, such as a Docker or Kubernetes secret that is mounted into the container."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path  # noqa: TC003 - pydantic reads the annotation
+from typing import Final
+
+from stream_scorer.errors import SettingsError
+
+_MAX_BYTES: Final = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class SecretFile:
+    """The place of a secret. The content is in no attribute, so it shows in no repr.
+
+    Attributes:
+        key: the setting, such as ``genesys.client_secret``.
+        file: where the secret stands.
+        origin: the variable or the key that names the file.
+    """
+
+    key: str
+    file: Path
+    origin: str
+
+    def read(self) -> str:
+        """Return the secret as of now, without the newline at the end of the file.
+
+        Raises:
+            SettingsError: one line with key, file and origin, and what is wrong; never the content.
+        """
+        try:
+            with self.file.open("rb") as stream:
+                content = stream.read(_MAX_BYTES + 1)
+            secret = content.decode().rstrip("\r\n")
+        except OSError as error:
+            raise SettingsError(f"{self.key}: cannot read {self}: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise SettingsError(f"{self.key}: {self}, is not UTF-8 text") from None
+        except ValueError:
+            raise SettingsError(f"{self.key}: cannot read {self}: it can be no file's name") from None
+        if not secret or len(content) > _MAX_BYTES:
+            raise SettingsError(f"{self.key}: {self}, {'is larger than 64 kB' if secret else 'is empty'}")
+        return secret
+
+    def __str__(self) -> str:
+        return f"{self.file}, named by {self.origin}"
