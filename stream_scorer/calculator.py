@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import ValidationError
 
-from stream_scorer.core.events import Contact, Reason, Scored
+from stream_scorer.core.events import Contact, Reason, Rejected, Scored
 from stream_scorer.core.feature_rules import is_text, shown
 from stream_scorer.core.response_policy import Policy
 from stream_scorer.errors import ApiError, SettingsError
@@ -26,7 +26,7 @@ from stream_scorer.library.results import ConfidenceVerifier, RejectedContact, S
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from stream_scorer.core.events import Outcome, Rejected
+    from stream_scorer.core.events import Outcome
 
 
 class PredictiveScoreCalculator:
@@ -175,7 +175,7 @@ class _Found:
             if isinstance(outcome, Scored):
                 results.append(_result(outcome))
                 self._by_index[index] = results[-1]
-            else:
+            elif isinstance(outcome, Rejected):
                 rejected.append(self._rejection(index, outcome))
                 self._by_index[index] = rejected[-1]
         self._calculator.auditor.log_score_batch(

@@ -22,7 +22,6 @@ from stream_scorer.campaign.observing import DelivererObserver, PlannerObserver
 from stream_scorer.campaign.planner import Planner
 from stream_scorer.campaign.receipting import Receipts
 from stream_scorer.campaign.sending import Sender
-from stream_scorer.campaign.tiers import TierHeads
 from stream_scorer.clock import Clock
 from stream_scorer.core.delivering import DeliveryOutcome, DeliveryRules, Job
 from stream_scorer.core.ledger import RecordLedger
@@ -32,6 +31,7 @@ from stream_scorer.kafka.client_logs import client_logger
 from stream_scorer.kafka.committing import Committer
 from stream_scorer.kafka.config import consumer_config
 from stream_scorer.kafka.framing import make_framing
+from stream_scorer.kafka.retry_heads import RetryTopicHeads
 from stream_scorer.kafka.rights import campaign_rights
 from stream_scorer.kafka.source import Source
 from stream_scorer.kafka.stopping import StoppedError, unless_stopped
@@ -250,7 +250,7 @@ class CampaignService:
             intake=CallbackIntake(
                 self._framing.reader(SchemaFile.CAMPAIGN_CALLBACK, max_bytes=_MAX_RECORD_BYTES), tiers, rules
             ),
-            tiers=TierHeads(source),
+            tiers=RetryTopicHeads(source),
             dispatcher=dispatcher,
             sender=sender,
             receipts=receipts,

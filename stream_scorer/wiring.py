@@ -151,7 +151,7 @@ class ScoringService:
     def _publisher(self, source: Source, ledger: Ledger, framing: Framing, log: logging.Logger) -> Publisher:
         settings = self._settings
         topics = settings.topics
-        outputs = (topics.scores, topics.review, topics.rejected, topics.audit)
+        outputs = (topics.scores, topics.review, topics.rejected, topics.audit, *settings.contact_retry_topics)
         sink, limits = make_sink(
             settings,
             settings.kafka.transactional_id,
@@ -160,13 +160,16 @@ class ScoringService:
             logger=log,
             rights=scoring_rights(settings),
         )
-        output_topics = OutputTopics(topics.scores, topics.review, topics.rejected, topics.audit, limits)
+        output_topics = OutputTopics(
+            topics.scores, topics.review, topics.rejected, topics.audit, limits, topics.features_retry
+        )
         return Publisher(
             sink=sink,
             group=source,
             ledger=ledger,
             encoder=Encoder(
                 output_topics,
+                settings.kafka.group_id,
                 framing.writer(SchemaFile.CONTACT_SCORE, (topics.scores, topics.review)),
                 self._trace,
             ),

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 SCHEMAS = Path(__file__).parents[1] / "schemas"
 OUTPUTS = ("scores", "review", "rejected", "audit")
 MEGABYTE = 1024 * 1024
+# Of the retry topics: what a worker asks for.
+RETENTION_MS = 30 * 86_400_000
 # Generous: a loaded machine may be ten times as slow, and a test that waits for a condition loses nothing by it.
 PATIENCE_S = 90.0
 _LOOK_EVERY_S = 0.03
@@ -130,6 +132,7 @@ class Arena:
         *,
         partitions: int = 4,
         replication: int = 1,
+        retry_partitions: int = 1,
         configs: Mapping[str, Any] | None = None,
     ) -> None:
         self.bootstrap_servers = bootstrap_servers
@@ -138,6 +141,8 @@ class Arena:
         name = uuid.uuid4().hex[:12]
         self.group_id = f"group-{name}"
         self.topics = {kind: f"{kind}-{name}" for kind in ("features", *OUTPUTS)}
+        self.retry_base = f"retry-{name}"
+        self.retry_partitions = retry_partitions
         self._client: dict[str, Any] = {
             "bootstrap.servers": bootstrap_servers,
             "log_level": 0,
@@ -155,8 +160,15 @@ class Arena:
             NewTopic(topic, self.partitions, self.replication, config={**ours.get(kind, {}), **configs.get(kind, {})})
             for kind, topic in self.topics.items()
         ]
+        kept = {"max.message.bytes": str(2 * MEGABYTE), "retention.ms": str(RETENTION_MS)}
+        wanted += [NewTopic(topic, self.retry_partitions, self.replication, config=kept) for topic in self.retries]
         for made in admin.create_topics(wanted, operation_timeout=30).values():
             made.result(30)
+
+    @property
+    def retries(self) -> list[str]:
+        """The retry topics of the default delays, level 1 first."""
+        return [f"{self.retry_base}-{level}" for level in (1, 2, 3)]
 
     def set_config(self, kind: str, name: str, value: str) -> None:
         """Changes a property of a topic."""
@@ -172,6 +184,7 @@ class Arena:
         return {
             "STREAM_SCORER_KAFKA__BOOTSTRAP_SERVERS": self.bootstrap_servers,
             "STREAM_SCORER_KAFKA__GROUP_ID": self.group_id,
+            "STREAM_SCORER_TOPICS__FEATURES_RETRY": self.retry_base,
             **topics,
         }
 

@@ -20,7 +20,6 @@ from stream_scorer.campaign.intake import CallbackIntake
 from stream_scorer.campaign.observing import DelivererObserver
 from stream_scorer.campaign.receipting import Receipts
 from stream_scorer.campaign.sending import Sender
-from stream_scorer.campaign.tiers import TierHeads
 from stream_scorer.campaign.tracing import Untraced
 from stream_scorer.clock import Clock
 from stream_scorer.core.avro import Codec
@@ -31,6 +30,7 @@ from stream_scorer.core.events import Partition, SourceRecord
 from stream_scorer.core.ledger import RecordLedger
 from stream_scorer.kafka.committing import Committer
 from stream_scorer.kafka.framing import SingleObjectFraming
+from stream_scorer.kafka.retry_heads import RetryTopicHeads
 from stream_scorer.kafka.sink import Committed, Failed
 from stream_scorer.kafka.writer_waits import WriterWaits
 from stream_scorer.schema_files import SchemaFile, load_schema
@@ -390,7 +390,7 @@ class Bench:
             ),
             ledger=self.ledger,
             intake=CallbackIntake(codec, {topic: n for n, topic in enumerate(TIERS, 1)}, rules),
-            tiers=TierHeads(source),
+            tiers=RetryTopicHeads(source),
             dispatcher=self.dispatcher,
             sender=sender,
             receipts=receipts,

@@ -11,8 +11,9 @@ import math
 from typing import TYPE_CHECKING
 
 from stream_scorer.campaign.window import Window
-from stream_scorer.core.delivering import Job, Wait
+from stream_scorer.core.delivering import Job
 from stream_scorer.core.events import Partition
+from stream_scorer.core.retry_topics import NotDue
 
 if TYPE_CHECKING:
     import threading
@@ -22,11 +23,11 @@ if TYPE_CHECKING:
     from stream_scorer.campaign.observing import DelivererObserver
     from stream_scorer.campaign.receipting import Receipts
     from stream_scorer.campaign.sending import Sender
-    from stream_scorer.campaign.tiers import TierHeads
     from stream_scorer.clock import Clock
     from stream_scorer.core.delivering import DeliveryOutcome
     from stream_scorer.core.events import SourceRecord
     from stream_scorer.core.ledger import RecordLedger
+    from stream_scorer.kafka.retry_heads import RetryTopicHeads
     from stream_scorer.kafka.source import Source
     from stream_scorer.kafka.writer_waits import WriterWaits
 
@@ -71,7 +72,7 @@ class Deliverer:
         waits: WriterWaits,
         ledger: RecordLedger[DeliveryOutcome],
         intake: CallbackIntake,
-        tiers: TierHeads,
+        tiers: RetryTopicHeads,
         dispatcher: Dispatcher,
         sender: Sender,
         receipts: Receipts,
@@ -153,7 +154,7 @@ class Deliverer:
         if not (self._window.admits(record) and self._waits.admits(record)):
             return
         examined = self._intake.examine(record, self._clock.unix_ms())
-        if isinstance(examined, Wait):
+        if isinstance(examined, NotDue):
             if self._ledger.owns_partition(Partition(record.topic, record.partition)):
                 self._tiers.hold(record, examined.until_ms)
         elif self._ledger.read(record):

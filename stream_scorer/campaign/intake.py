@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from stream_scorer.campaign.encoding import ROUNDS_HEADER
 from stream_scorer.core.avro import UndecodableError
 from stream_scorer.core.callback_records import read_callback
-from stream_scorer.core.delivering import Job, Postponed, Wait, look_at
+from stream_scorer.core.delivering import Job, Postponed, look_at
 from stream_scorer.core.events import Reason
 from stream_scorer.core.planning import Unusable
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from stream_scorer.core.avro import Codec
     from stream_scorer.core.delivering import DeliveryRules
     from stream_scorer.core.events import SourceRecord
+    from stream_scorer.core.retry_topics import NotDue
 
 
 class CallbackIntake:
@@ -37,7 +38,7 @@ class CallbackIntake:
         """Whether a topic is a retry tier."""
         return topic in self._tiers
 
-    def examine(self, record: SourceRecord, now_ms: int) -> Job | Wait | Postponed | Unusable:
+    def examine(self, record: SourceRecord, now_ms: int) -> Job | NotDue | Postponed | Unusable:
         """The callback to be delivered now, or what else becomes of the record."""
         try:
             callback = read_callback(self._codec, record)

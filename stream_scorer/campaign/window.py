@@ -15,9 +15,9 @@ from stream_scorer.core.events import Partition
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from stream_scorer.campaign.tiers import Reader
     from stream_scorer.core.events import SourceRecord
     from stream_scorer.core.ledger import RecordLedger
+    from stream_scorer.kafka.retry_heads import Reader
 
 _MAX_BYTES: Final = 128 * 1024 * 1024
 _TIERS_SHARE: Final = 0.5

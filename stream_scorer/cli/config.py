@@ -16,6 +16,7 @@ from stream_scorer.cli.options import ConfigOption
 from stream_scorer.core.feature_rules import Feature
 from stream_scorer.kafka.config import check_properties, property_warnings
 from stream_scorer.kafka.framing import make_framing
+from stream_scorer.kafka.retry_retention import check_retry_retention
 from stream_scorer.kafka.rights import scoring_rights
 from stream_scorer.kafka.topics import check_topics
 from stream_scorer.settings import Loaded, Settings, load
@@ -49,9 +50,11 @@ def check(
     for warning in all_warnings(settings):
         typer.echo(f"warning: {warning}", err=True)
     if connect:
-        found = check_topics(settings, settings.topics.scoring, rights=scoring_rights(settings))
+        found = check_topics(settings, settings.scoring_topics, rights=scoring_rights(settings))
         for name, partitions in found.items():
             typer.echo(f"# topic {name}: {partitions} partitions")
+        if (unchecked := check_retry_retention(settings, settings.contact_retry_topics)) is not None:
+            typer.echo(f"warning: {unchecked}", err=True)
 
 
 def all_warnings(settings: Settings) -> tuple[str, ...]:

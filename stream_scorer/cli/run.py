@@ -13,8 +13,10 @@ from stream_scorer.cli.options import ConfigOption
 from stream_scorer.cli.starting import await_topics
 from stream_scorer.cli.stopping import end_told, obey_signals
 from stream_scorer.kafka.config import check_properties
+from stream_scorer.kafka.retry_retention import check_retry_retention
 from stream_scorer.kafka.rights import scoring_rights
 from stream_scorer.kafka.start import scoring_start, write_start
+from stream_scorer.kafka.topics import existing_topics
 from stream_scorer.settings import load_settings
 from stream_scorer.telemetry.logs import configure_logging
 from stream_scorer.wiring import ScoringService
@@ -41,7 +43,11 @@ def run(
     for warning in all_warnings(settings):
         log.warning("setting", detail=warning)
     with end_told(log):
-        await_topics(settings, settings.topics.scoring, scoring_rights(settings))
+        await_topics(settings, settings.scoring_topics, scoring_rights(settings))
+        # All there are: contacts may wait in the topics of higher levels although the setting has become shorter.
+        retry_topics = existing_topics(settings, settings.topics.contact_retries())
+        if (unchecked := check_retry_retention(settings, retry_topics)) is not None:
+            log.warning("retry topics not checked", detail=unchecked)
         write_start(settings, scoring_start(settings), chosen=start is not None)
         service = ScoringService(settings)
         obey_signals(service.stop, settings.scoring.shutdown_timeout_s)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from stream_scorer.core.events import RequestFacts, Scored
+from stream_scorer.core.events import Deferred, RequestFacts, Scored
 from stream_scorer.core.hash_chain import AuditChain, AuditEvent, AuditPlan, counts_of, verify_chain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from stream_scorer.core.events import Outcome
+    from stream_scorer.core.events import Outcome, Rejected
 
 __all__ = ["AuditChain", "AuditEvent", "AuditPlan", "Audits", "build_events", "verify_chain"]
 
@@ -25,7 +25,8 @@ class Audits(NamedTuple):
 
     Attributes:
         events: ``BatchAudit`` values without their place in a chain, ready for `AuditChain.plan`.
-        batch_ids: for each outcome, in order, the ``batch_id`` of the event that lists it.
+        batch_ids: for each outcome, in order, the ``batch_id`` of the event that lists it; empty for a deferred one,
+            which is audited when it is finished.
     """
 
     events: list[AuditEvent]
@@ -53,6 +54,9 @@ def build_events(
     batch_ids: list[str] = []
     without_request: RequestFacts | None = None
     for outcome in outcomes:
+        if isinstance(outcome, Deferred):
+            batch_ids.append("")
+            continue
         request = outcome.request
         if request is None:
             if without_request is None:
@@ -82,9 +86,9 @@ def _no_request(batch_id: str, model_id: str, model_version: str | None, now_ms:
     )
 
 
-def _entry(outcome: Outcome) -> dict[str, Any]:
+def _entry(outcome: Scored | Rejected) -> dict[str, Any]:
     record = outcome.record
-    source = f"{record.topic}/{record.partition}/{record.offset}"
+    source = record.origin or f"{record.topic}/{record.partition}/{record.offset}"
     if isinstance(outcome, Scored):
         contact, _, score, lower, upper, review_reasons = outcome
         return {

@@ -4,8 +4,7 @@ A callback is tried in *rounds*: an attempt and a few quick ones after it, all i
 to the retry tier of that number; the tiers end, and with them the patience. A callback that waits for another reason
 than a failed round (its campaign is in trouble or over its pace) goes to a tier too, and no round is counted.
 
-A tier is read in order, so its head may not block it for longer than the tier's own delay: a head that is due later is
-written again, to the longest tier that is not longer than what is left to wait. So a wait of days costs few records.
+A tier is a retry topic (`core.retry_topics`): its head may not block it for longer than the tier's own delay.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from stream_scorer.core.callbacks import Callback, CallbackOutcome, DeliveryKind
 from stream_scorer.core.planning import Unusable
+from stream_scorer.core.retry_topics import MAX_EXTRA_WAIT_S, NotDue, RetryDelays
 
 if TYPE_CHECKING:
     from stream_scorer.core.callbacks import DeliveryAnswer
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 # What Avro's int holds; anyone may write a callback that says it was tried as often.
 _MOST_ATTEMPTS: Final = 2**31 - 1
-# A receiver may ask to be left alone for hours, not for ever.
-_MAX_RETRY_AFTER_S: Final = 86_400.0
 
 
 class Postponement(StrEnum):
@@ -37,32 +35,17 @@ class Postponement(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class DeliveryRules:
-    """How patient delivery is, in seconds.
+class DeliveryRules(RetryDelays):
+    """How patient delivery is, in seconds; ``delays_s`` are those of the retry tiers.
 
     Attributes:
-        tier_delays_s: how long a callback waits in each tier, tier 1 first.
-        quick_delays_s: how long it waits in memory before each further attempt of a round, more or less a quarter.
+        quick_delays_s: how long a callback waits in memory before each further attempt of a round, more or less a
+            quarter.
         patience_s: a ``Retry-After`` up to this is waited for in memory.
     """
 
-    tier_delays_s: tuple[float, ...]
     quick_delays_s: tuple[float, ...] = (0.5, 2.0)
     patience_s: float = 5.0
-
-    @property
-    def tiers(self) -> int:
-        """How many tiers there are."""
-        return len(self.tier_delays_s)
-
-    def delay_s(self, tier: int) -> float:
-        """The delay of a tier; one that is no longer configured has that of the last."""
-        return self.tier_delays_s[min(tier, self.tiers) - 1]
-
-    def tier_for(self, wait_s: float) -> int:
-        """The longest tier that is not longer than a wait; the first, where all are."""
-        fitting = [tier for tier, delay_s in enumerate(self.tier_delays_s, 1) if delay_s <= wait_s]
-        return max(fitting, key=self.delay_s, default=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,12 +132,6 @@ class SwitchedOff(NamedTuple):
     job: Job
 
 
-class Wait(NamedTuple):
-    """A tier's head is not due before ``until_ms`` (Unix milliseconds)."""
-
-    until_ms: int
-
-
 def conclude(
     job: Job, answer: DeliveryAnswer, rules: DeliveryRules, *, now: float, now_ms: int, jitter: float
 ) -> Ended | Postponed | Again | SwitchedOff:
@@ -190,14 +167,14 @@ def divert(job: Job, rules: DeliveryRules, now_ms: int) -> Postponed:
     cut = cut_short(job, rules, now_ms)
     if cut is not None:
         return cut
-    tier = min(max(job.rounds, job.tier + 1), rules.tiers)
+    tier = min(max(job.rounds, job.tier + 1), rules.levels)
     return _postponed(job, tier, now_ms + _ms(rules.delay_s(tier)), Postponement.DIVERTED)
 
 
 def cut_short(job: Job, rules: DeliveryRules, now_ms: int) -> Postponed | None:
     """End a round that has begun without its quick attempts; None where none has, or where it is the last one."""
     rounds = job.rounds + 1
-    if job.tries == 0 or rounds > rules.tiers:
+    if job.tries == 0 or rounds > rules.levels:
         return None
     not_before_ms = now_ms + _ms(rules.delay_s(rounds))
     return _postponed(replace(job, rounds=rounds), rounds, not_before_ms, Postponement.RETRY)
@@ -205,24 +182,18 @@ def cut_short(job: Job, rules: DeliveryRules, now_ms: int) -> Postponed | None:
 
 def pace(job: Job, rules: DeliveryRules, now_ms: int, wait_s: float) -> Postponed:
     """Put a callback off whose campaign is over its pace."""
-    return _postponed(job, rules.tier_for(wait_s), now_ms + _ms(wait_s), Postponement.PACED)
+    return _postponed(job, rules.level_for(wait_s), now_ms + _ms(wait_s), Postponement.PACED)
 
 
-def look_at(job: Job, rules: DeliveryRules, now_ms: int) -> Job | Wait | Postponed:
-    """Say what is done with a callback that was just read: deliver it, wait, or write it to its tier's end again."""
+def look_at(job: Job, rules: DeliveryRules, now_ms: int) -> Job | NotDue | Postponed:
+    """Decide about a callback that was just read: deliver it, hold its partition, or write it to a tier again."""
+    if job.tier == 0:
+        return job
     not_before_ms = job.callback.not_before_ms
-    longest_ms = _ms(_MAX_RETRY_AFTER_S + max(rules.tier_delays_s))
-    if job.tier == 0 or not_before_ms <= now_ms or not_before_ms > now_ms + longest_ms:
-        return job  # the last: we never make anybody wait as long, a clock was wrong
-    delay_ms = _ms(rules.delay_s(job.tier))
-    written_ms = job.record.timestamp_ms
-    # Written in the future, or nobody knows when: what is written again has our own time.
-    release_ms = written_ms + delay_ms if 0 <= written_ms <= now_ms else now_ms
-    if release_ms > now_ms:
-        return Wait(min(not_before_ms, release_ms))
-    if job.tier > rules.tiers:
-        return job  # its tier is not configured any more, and it has waited as long as the longest that is
-    return _postponed(job, rules.tier_for((not_before_ms - now_ms) / 1000), not_before_ms, Postponement.EARLY)
+    step = rules.next_step(job.tier, not_before_ms, written_ms=job.record.timestamp_ms, now_ms=now_ms)
+    if step is None or isinstance(step, NotDue):
+        return job if step is None else step
+    return _postponed(job, step.level, not_before_ms, Postponement.EARLY)
 
 
 def give_up(postponed: Postponed, detail: str, now_ms: int) -> Ended:
@@ -241,11 +212,11 @@ def _later(
         delay_s = asked_s if asked_s and asked_s > 0 else rules.quick_delays_s[tried.tries - 1] * (0.75 + jitter / 2)
         return Again(replace(tried, due=now + delay_s))
     rounds = tried.rounds + 1
-    if rounds > rules.tiers:
+    if rounds > rules.levels:
         return _ended(tried, CallbackOutcome.GAVE_UP, answer, now_ms)
-    wait_s = max(rules.delay_s(rounds), min(asked_s or 0.0, _MAX_RETRY_AFTER_S))
+    wait_s = max(rules.delay_s(rounds), min(asked_s or 0.0, MAX_EXTRA_WAIT_S))
     failed = replace(tried, rounds=rounds)
-    return _postponed(failed, rules.tier_for(wait_s), now_ms + _ms(wait_s), Postponement.RETRY)
+    return _postponed(failed, rules.level_for(wait_s), now_ms + _ms(wait_s), Postponement.RETRY)
 
 
 def _ended(tried: Job, outcome: CallbackOutcome, answer: DeliveryAnswer, now_ms: int) -> Ended:

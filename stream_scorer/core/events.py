@@ -1,7 +1,8 @@
 """The types that travel through the service, one for each stage, none ever changed after it is made.
 
 ``SourceRecord`` ─decode, validate, impute─▶ ``Contact`` ─ask the API─▶ ``Answer`` ─match, verify─▶ ``Scored``;
-whatever cannot go on becomes ``Rejected`` and is carried forward just the same.
+whatever cannot go on becomes ``Rejected`` and is carried forward just the same. A contact whose request failed while
+others succeeded becomes ``Deferred``: it is written to a retry topic and read again.
 
 What exists once a contact is a ``NamedTuple``: as frozen and slotted as a frozen dataclass, at a quarter of the price
 to make one, which is what a million contacts pay for. What exists once a request is a frozen dataclass.
@@ -25,10 +26,11 @@ class Partition(NamedTuple):
 
 
 class SourceRecord(NamedTuple):
-    """One record of the features topic, byte for byte as it was consumed.
+    """One record of the features topic or of a retry topic, byte for byte as it was consumed.
 
     ``headers_readable`` is False where the client could not read the headers, which then are empty here.
     ``timestamp_ms``: Kafka's own time of the record, Unix milliseconds; -1 where it has none.
+    ``origin``: the place on the features topic of a record that was read from a retry topic; else empty.
     """
 
     topic: str
@@ -39,6 +41,7 @@ class SourceRecord(NamedTuple):
     headers: Headers
     headers_readable: bool = True
     timestamp_ms: int = -1
+    origin: str = ""
 
     @property
     def next_offset(self) -> int:
@@ -47,8 +50,8 @@ class SourceRecord(NamedTuple):
 
     @property
     def source(self) -> str:
-        """``topic/partition/offset``, the record's name in headers and audits."""
-        return f"{self.topic}/{self.partition}/{self.offset}"
+        """``topic/partition/offset``, the record's name in headers and audits; of a deferred record its origin."""
+        return self.origin or f"{self.topic}/{self.partition}/{self.offset}"
 
 
 class ContactEvent(NamedTuple):
@@ -67,6 +70,7 @@ class Contact(NamedTuple):
 
     ``body`` is its JSON in a request (``{"contactId":…,"features":{…}}``), encoded once: so the size of a request is
     exact before it is sent. ``model_version`` is the one to send; ``version_from_event``: whether the event brought it.
+    ``rounds``: failed rounds of a contact that was deferred before; ``held``: why it was held back after the last one.
     """
 
     record: SourceRecord
@@ -78,6 +82,8 @@ class Contact(NamedTuple):
     version_from_event: bool
     imputed_features: tuple[str, ...]
     body: bytes
+    rounds: int = 0
+    held: str = ""
 
 
 class Reason(StrEnum):
@@ -166,7 +172,45 @@ class Rejected(NamedTuple):
         return self.request is not None
 
 
-Outcome: TypeAlias = Scored | Rejected
+class Deferred(NamedTuple):
+    """A contact that is sent again later: its record goes to a retry topic, without an audit entry.
+
+    Attributes:
+        record: the record that was read, from the features topic or from a retry topic.
+        contact_id: for logs; empty where the record was not decoded.
+        rounds: the rounds of ``scoring.retry_delays_s`` that count as failed so far.
+        level: number of the retry topic, 1 to n.
+        not_before_ms: when it is due, in Unix milliseconds.
+        held: why it is held back although its rounds are done, such as ``refused_by_api/400/v1``; else empty.
+        request: the last request that failed for it; None: it was only written again.
+    """
+
+    record: SourceRecord
+    contact_id: str
+    rounds: int
+    level: int
+    not_before_ms: int
+    held: str = ""
+    request: RequestFacts | None = None
+
+    @property
+    def was_paid_for(self) -> bool:
+        """Whether finding it again costs something."""
+        return False
+
+
+class Skipped(NamedTuple):
+    """A record of a retry topic that is another group's, or of an earlier start of this one: only its offset counts."""
+
+    record: SourceRecord
+
+    @property
+    def was_paid_for(self) -> bool:
+        """Whether finding it again costs something."""
+        return False
+
+
+Outcome: TypeAlias = Scored | Rejected | Deferred
 
 
 # --- what one HTTP exchange with the scoring API came to

@@ -23,7 +23,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, NamedTuple
 
-from stream_scorer.core.events import Outcome, Partition, SourceRecord
+from stream_scorer.core.events import Outcome, Partition, Skipped, SourceRecord
 from stream_scorer.core.progress import Front
 from stream_scorer.core.remembering import OutcomeT, RecordKey, Remembered, key_of, same_record
 
@@ -262,8 +262,8 @@ class RecordLedger(Generic[OutcomeT]):
             self.uncommitted_bytes -= len(record.value or b"")
 
 
-class Ledger(RecordLedger[Outcome]):
-    """The scoring worker's ledger: an outcome is a score or a rejection."""
+class Ledger(RecordLedger[Outcome | Skipped]):
+    """The scoring worker's ledger: a record is scored, rejected, deferred, or skipped."""
 
 
 def _is_pending(owned: _Owned[OutcomeT], record: SourceRecord) -> bool:

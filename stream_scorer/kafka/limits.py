@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.admin._config import ConfigResource
-from confluent_kafka.admin._resource import ResourceType
 
 from stream_scorer.kafka.clients import made
 from stream_scorer.kafka.config import admin_config, silent_logger
+from stream_scorer.kafka.topic_configs import describe_topics
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
 # The broker's default of message.max.bytes, for topics whose configuration we may not read.
 DEFAULT_MAX_BYTES: Final = 1_048_588
-_CALL_S: Final = 10.0
 
 
 def max_message_bytes(settings: Settings, topics: Iterable[str]) -> dict[str, int]:
@@ -29,13 +27,10 @@ def max_message_bytes(settings: Settings, topics: Iterable[str]) -> dict[str, in
     """
     names = list(dict.fromkeys(topics))
     admin = made(AdminClient, admin_config(settings, logger=silent_logger()))
-    resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
     limits = dict.fromkeys(names, DEFAULT_MAX_BYTES)
-    for resource, future in admin.describe_configs(resources, request_timeout=_CALL_S).items():
-        if future.exception() is not None:  # not raised: its traceback would hold the client
-            continue
+    for name, properties in describe_topics(admin, names).items():
         try:
-            limits[resource.name] = int(future.result()["max.message.bytes"].value)
-        except (KeyError, TypeError, ValueError):
+            limits[name] = int(properties["max.message.bytes"])
+        except (KeyError, ValueError):
             continue
     return limits

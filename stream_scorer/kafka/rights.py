@@ -57,9 +57,10 @@ class Right:
 def scoring_rights(settings: Settings) -> tuple[Right, ...]:
     """What ``run`` needs."""
     topics, kafka = settings.topics, settings.kafka
+    retries = settings.contact_retry_topics
     return (
-        Right("Read", "topic", topics.features),
-        *_all("Write", (topics.scores, topics.review, topics.rejected, topics.audit)),
+        *_all("Read", (topics.features, *retries)),
+        *_all("Write", (topics.scores, topics.review, topics.rejected, topics.audit, *retries)),
         Right("Read", "group", kafka.group_id),
         Right("Write", "transactional id", kafka.transactional_id),
     )
@@ -90,7 +91,7 @@ def creating_rights(settings: Settings) -> tuple[Right, ...]:
 
 def reconciling_rights(settings: Settings) -> tuple[Right, ...]:
     """What ``reconcile`` needs for the scores; for the callbacks, see `reconciling_callbacks_rights`."""
-    return (*_all("Read", settings.topics.scoring), Right("Describe", "group", settings.kafka.group_id))
+    return (*_all("Read", settings.scoring_topics), Right("Describe", "group", settings.kafka.group_id))
 
 
 def reconciling_callbacks_rights(settings: Settings) -> tuple[Right, ...]:

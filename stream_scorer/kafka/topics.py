@@ -11,6 +11,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from stream_scorer.errors import BrokerRefused, BrokerUnavailable
 from stream_scorer.kafka.administering import Administrator
+from stream_scorer.kafka.retry_retention import retry_topic_config
 from stream_scorer.kafka.rights import Right, denial, missing_rights, refusal
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 PARTITIONS: Final = 4
 BROKERS_REPLICATION: Final = -1
 # Above the 1 MB that a broker takes by default: what was read there must fit here, with the headers that say why.
-REJECTED_MAX_MESSAGE_BYTES: Final = 2 * 1024 * 1024
+LARGE_MESSAGE_BYTES: Final = 2 * 1024 * 1024
 _POLL_S: Final = 0.05
 
 
@@ -47,9 +48,18 @@ def create_topics(settings: Settings, *, timeout_s: float = 30.0, connect_s: flo
     deadline = time.monotonic() + timeout_s
     admin = Administrator(settings)
     present = admin.topics(connect_s)
-    created = _create(admin, settings, [name for name in settings.all_topics if name not in present], timeout_s)
+    missing = [name for name in settings.all_topics if name not in present]
+    retries = [name for name in missing if name in settings.contact_retry_topics]
+    created = _create(admin, settings, [name for name in missing if name not in retries], timeout_s)
+    # The features topic is there now, and with it the retention that its retry topics need.
     _wait_for_leaders(admin, settings, created, deadline)
-    return TopicsReport(tuple(created), tuple(name for name in settings.all_topics if name not in created))
+    # Last: the retention that they need is that of the features topic.
+    created += (created_retries := _create(admin, settings, retries, timeout_s))
+    _wait_for_leaders(admin, settings, created_retries, deadline)
+    names = settings.all_topics
+    return TopicsReport(
+        tuple(name for name in names if name in created), tuple(name for name in names if name not in created)
+    )
 
 
 def check_topics(
@@ -100,13 +110,13 @@ def _check_rights(admin: Administrator, rights: Sequence[Right]) -> None:
 def _create(admin: Administrator, settings: Settings, missing: list[str], timeout_s: float) -> list[str]:
     if not missing:
         return []
-    rejected = {settings.topics.rejected, settings.topics.callbacks_rejected}
+    configs = _configs(admin, settings, missing)
     wanted = [
         NewTopic(
             name,
             num_partitions=PARTITIONS,
             replication_factor=BROKERS_REPLICATION,
-            config={"max.message.bytes": str(REJECTED_MAX_MESSAGE_BYTES)} if name in rejected else {},
+            config=configs.get(name, {}),
         )
         for name in missing
     ]
@@ -121,6 +131,16 @@ def _create(admin: Administrator, settings: Settings, missing: list[str], timeou
             raise refusal(error, doing, admin.properties, Right("Create", "topic", name)) from None
         created.append(name)
     return created
+
+
+def _configs(admin: Administrator, settings: Settings, missing: list[str]) -> dict[str, dict[str, str]]:
+    """The properties of new topics that are not the brokers' defaults."""
+    large = {"max.message.bytes": str(LARGE_MESSAGE_BYTES)}
+    configs = dict.fromkeys((settings.topics.rejected, settings.topics.callbacks_rejected), large)
+    if any(name in settings.contact_retry_topics for name in missing):
+        retry = large | retry_topic_config(admin.client, settings.topics.features)
+        configs |= dict.fromkeys(settings.contact_retry_topics, retry)
+    return configs
 
 
 def _wait_for_leaders(admin: Administrator, settings: Settings, names: list[str], deadline: float) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from stream_scorer.core.events import Scored
+from stream_scorer.core.events import Deferred, Rejected
 from stream_scorer.core.progress import NOTHING_READ, Membership, Progress, not_live
 from stream_scorer.kafka.sink import Committed, RecordsRefused
 from stream_scorer.scoring.circuit_breaker import BreakerState, OpenReason
@@ -218,7 +218,9 @@ class Observer:
         for outcome in outcomes:
             if outcome.request is not None:
                 began_ms[outcome.request.batch_id] = outcome.request.started_at_ms
-            if not isinstance(outcome, Scored):
+            if isinstance(outcome, Deferred):
+                sums["deferred", str(outcome.level)] += 1
+            elif isinstance(outcome, Rejected):
                 sums["rejected", outcome.reasons[0]] += 1
             elif outcome.review_reasons:
                 sums["review", outcome.review_reasons[0]] += 1

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from stream_scorer.core.auditing import AuditChain, build_events
-from stream_scorer.core.events import Outcome, Reason, Rejected, Scored
+from stream_scorer.core.events import Deferred, Outcome, Reason, Rejected, Scored, Skipped
 from stream_scorer.core.progress import is_below
 from stream_scorer.kafka.committing import Committer
 from stream_scorer.kafka.sink import Committed, OutRecord, RecordsRefused
@@ -120,8 +120,8 @@ class Publisher:
 
     # --- one transaction
 
-    def _transact(self, heads: list[Head[Outcome]]) -> bool:
-        outcomes = [outcome for head in heads for outcome in head.outcomes]
+    def _transact(self, heads: list[Head[Outcome | Skipped]]) -> bool:
+        outcomes = [outcome for head in heads for outcome in head.outcomes if not isinstance(outcome, Skipped)]
         events, batch_ids = build_events(
             outcomes,
             model_id=self._model_id,
@@ -133,7 +133,7 @@ class Publisher:
         oversized = {
             index: "the record is too large for its topic"
             for index, (outcome, record) in enumerate(zip(outcomes, records, strict=True))
-            if isinstance(outcome, Scored) and self._encoder.too_large(record)
+            if not isinstance(outcome, Rejected) and self._encoder.too_large(record)
         }
         if oversized:
             self._set_aside(outcomes, oversized)
@@ -150,7 +150,8 @@ class Publisher:
                 self._chain.confirm(plan)
                 self._trace.committed(outcomes)
                 self._tried = [], 0
-                self._observe.published(outcomes, records=len(outcomes) + len(plan.values))
+                if outcomes:  # else all that was read belongs to other groups
+                    self._observe.published(outcomes, records=len(outcomes) + len(plan.values))
                 self._observe.chain(plan.next_sequence)
                 self._published_at = self._clock.monotonic()
                 self._max_outcomes = min(_MAX_OUTCOMES, 2 * self._max_outcomes)
@@ -181,19 +182,19 @@ class Publisher:
         self._observe.set_aside([(outcomes[index], _contact_id(outcomes[index])) for index in errors])
         for index, message in errors.items():
             outcome = outcomes[index]
-            reasons = (Reason.UNPUBLISHABLE.value,) if isinstance(outcome, Scored) else outcome.reasons
-            detail = f"the broker refuses the record itself: {message}"
-            self._ledger.replace(
-                Rejected(
+            if isinstance(outcome, Rejected):
+                replaced = outcome._replace(rejected_at_ms=self._clock.unix_ms(), api_status=None, truncated=True)
+            else:
+                what = "its record in the retry topic" if isinstance(outcome, Deferred) else "the record itself"
+                replaced = Rejected(
                     outcome.record,
-                    reasons,
-                    detail if isinstance(outcome, Scored) else outcome.detail,
+                    (Reason.UNPUBLISHABLE.value,),
+                    f"the broker refuses {what}: {message}",
                     _contact_id(outcome),
                     self._clock.unix_ms(),
                     request=outcome.request,
-                    truncated=isinstance(outcome, Rejected),
                 )
-            )
+            self._ledger.replace(replaced)
 
     def _begin_chain(self) -> None:
         """Only a confirmed commit is linked to, so every new producer starts a new chain."""

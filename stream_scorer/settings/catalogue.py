@@ -45,6 +45,7 @@ STRUCTURED: Final[Mapping[KeyPath, str]] = MappingProxyType(
         ("kafka", "properties"): '{"security.protocol": "SSL"}',
         ("schema_registry", "properties"): '{"basic.auth.user.info": "name:secret"}',
         ("model", "features"): '{"age": {"type": "integer", "impute": 40}}',
+        ("scoring", "retry_delays_s"): "[60, 600]",
         ("callbacks", "retry_delays_s"): "[60, 600]",
     }
 )

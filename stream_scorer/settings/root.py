@@ -74,10 +74,20 @@ class Settings(Section):
         return f"{self.callbacks_group_id}-delivery"
 
     @property
+    def contact_retry_topics(self) -> tuple[str, ...]:
+        """The retry topics that ``scoring.retry_delays_s`` asks for, the shortest delay first."""
+        return self.topics.contact_retries(len(self.scoring.retry_delays_s))
+
+    @property
+    def scoring_topics(self) -> tuple[str, ...]:
+        """Every topic that the scoring worker needs, each name once, its input first."""
+        return (*self.topics.scoring, *self.contact_retry_topics)
+
+    @property
     def all_topics(self) -> tuple[str, ...]:
         """Every topic that ``topics create`` makes, each name once."""
         campaign = self.topics.campaign(tiers=len(self.callbacks.retry_delays_s))
-        return tuple(dict.fromkeys((*self.topics.scoring, *campaign)))
+        return tuple(dict.fromkeys((*self.scoring_topics, *campaign)))
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, SecretStr, StrictBool, StrictInt, StrictStr, model_validator
 
+from stream_scorer.core.retry_topics import retry_topics
 from stream_scorer.errors import SettingsError
 from stream_scorer.genesys import regions
 from stream_scorer.settings.fields import (
@@ -33,9 +34,18 @@ from stream_scorer.settings.fields import (
 from stream_scorer.settings.secret_file import SecretFile  # noqa: TC001 - pydantic reads the annotation
 
 Secret = Annotated[SecretStr, Field(min_length=1, max_length=10_000)]
-# The retry topics' names end with -1 to -4; those of higher tiers are read even where the setting has become shorter.
+# The callbacks' retry topics end with -1 to -4; higher ones than the setting has are read, too.
 _MOST_TIERS = 4
+# The same of the contacts' retry topics: -1 to -9.
+_MOST_RETRY_LEVELS = 9
 Property = StrictBool | StrictInt | Annotated[float, Field(strict=True)] | StrictStr
+
+
+def _check_ascending(delays_s: tuple[float, ...], key: str) -> None:
+    """Refuse retry delays that are not in ascending order."""
+    if list(delays_s) != sorted(delays_s):
+        text = f"{key} must be in ascending order: each retry topic is for records that have been in those before"
+        raise contradiction(text, key)
 
 
 def generate_instance_id() -> str:
@@ -94,6 +104,7 @@ class GenesysSettings(Section):
     max_retries: Annotated[CountOrZero, Field(le=100)] = 3
     backoff_base_s: Seconds = 2.0
     max_backoff_s: Seconds = 60
+    max_retry_after_s: Seconds = 900
     probe_interval_s: Seconds = 10
     requests_per_minute: Count = 300
 
@@ -156,9 +167,12 @@ class ScoringSettings(Section):
     shutdown_timeout_s: SecondsOrZero = 25
     max_contacts_per_minute: Count | None = None
     max_event_age_s: Seconds | None = None
+    retry_delays_s: Annotated[tuple[Seconds, ...], Field(min_length=1, max_length=_MOST_RETRY_LEVELS)] = (60, 600, 3600)
+    max_refused_share: Annotated[Number, Field(gt=0, le=1)] = 0.01
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        _check_ascending(self.retry_delays_s, "scoring.retry_delays_s")
         if self.max_uncommitted < self.max_contacts:
             text = (
                 f"scoring.max_uncommitted ({self.max_uncommitted}) is less than scoring.max_contacts"
@@ -209,11 +223,7 @@ class CallbacksSettings(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if list(self.retry_delays_s) != sorted(self.retry_delays_s):
-            text = (
-                "callbacks.retry_delays_s must be in ascending order: each tier is for what has waited in those before"
-            )
-            raise contradiction(text, "callbacks.retry_delays_s")
+        _check_ascending(self.retry_delays_s, "callbacks.retry_delays_s")
         return self
 
 
@@ -239,6 +249,7 @@ class TopicsSettings(Section):
     """The names of the topics. Several may be one topic, as long as no service reads what it writes."""
 
     features: Topic = "contact-features"
+    features_retry: Topic = "contact-features-retry"
     scores: Topic = "contact-scores"
     review: Topic = "contact-scores-review"
     rejected: Topic = "contact-features-rejected"
@@ -257,8 +268,21 @@ class TopicsSettings(Section):
                     " the scorer would read what it writes, for ever"
                 )
                 raise contradiction(text, f"topics.{output}", "topics.features")
+        self._check_retries()
         self._check_campaign()
         return self
+
+    def _check_retries(self) -> None:
+        """Refuse a retry topic of contacts that is another topic, too: its records are read as contacts."""
+        levels = set(self.contact_retries())
+        for key in type(self).model_fields:
+            name = getattr(self, key)
+            if name in levels:
+                text = f"topics.{key} is {name!r}, which is a retry topic of topics.features_retry"
+                raise contradiction(text, f"topics.{key}", "topics.features_retry")
+        if both := levels.intersection(self.retries()):
+            text = f"topics.features_retry and topics.callbacks_retry both have the retry topic {min(both)!r}"
+            raise contradiction(text, "topics.features_retry", "topics.callbacks_retry")
 
     def _check_campaign(self) -> None:
         """No loop of the campaign worker reads what it, or the other, writes for somebody else."""
@@ -283,12 +307,16 @@ class TopicsSettings(Section):
 
     @property
     def scoring(self) -> tuple[str, ...]:
-        """What the scoring worker uses, each name once, its input first."""
+        """What the scoring worker uses besides its retry topics, each name once, its input first."""
         return tuple(dict.fromkeys((self.features, self.scores, self.review, self.rejected, self.audit)))
+
+    def contact_retries(self, levels: int = _MOST_RETRY_LEVELS) -> tuple[str, ...]:
+        """The retry topics of contacts, level 1 first; without a number, all there can be."""
+        return retry_topics(self.features_retry, levels)
 
     def retries(self, tiers: int = _MOST_TIERS) -> tuple[str, ...]:
         """The topics of so many retry tiers, tier 1 first; without a number, of all there can be."""
-        return tuple(f"{self.callbacks_retry}-{tier}" for tier in range(1, tiers + 1))
+        return retry_topics(self.callbacks_retry, tiers)
 
     def campaign(self, tiers: int) -> tuple[str, ...]:
         """What the campaign worker uses, each name once, its input first; ``tiers`` is the number of retry tiers."""

@@ -27,6 +27,8 @@ _WAIT_REASONS: Final = (
     *("circuit_open", "retry_after", "server_quota", "own_quota", "spend_limit"),
     *("concurrency_limit", "partial_batch", "backoff", "worker_busy"),
 )
+# Of `scoring.retry_delays_s`; the reason of a deferred contact is the level of its retry topic.
+_MOST_RETRY_LEVELS: Final = 9
 
 
 class Metrics(MessagingMetrics):
@@ -50,7 +52,9 @@ class Metrics(MessagingMetrics):
 
     def _make_of_contacts(self, meter: Meter) -> None:
         self._contacts = meter.create_counter(
-            "stream_scorer.contacts", "{contact}", "Contacts with a committed outcome: scored, review or rejected."
+            "stream_scorer.contacts",
+            "{contact}",
+            "Contacts with a committed outcome: scored, review, rejected or deferred.",
         )
         self._retried = meter.create_counter(
             "stream_scorer.contacts.retried",
@@ -126,6 +130,8 @@ class Metrics(MessagingMetrics):
         for outcome, reasons in (("review", ReviewReason), ("rejected", Reason)):
             for reason in reasons:
                 self.contacts(0, outcome=outcome, reason=reason)
+        for level in range(1, _MOST_RETRY_LEVELS + 1):
+            self.contacts(0, outcome="deferred", reason=str(level))
         for counter in (self._retried, self._unmatched_results):
             counter.add(0)
         for outcome in ("recovered", "failed"):
@@ -138,7 +144,7 @@ class Metrics(MessagingMetrics):
             gauge.set(0)
 
     def contacts(self, amount: int, *, outcome: str, reason: str = "") -> None:
-        """Contacts whose outcome is committed; ``outcome``: scored, review or rejected."""
+        """Contacts whose outcome is committed; ``outcome``: scored, review, rejected or deferred."""
         self._contacts.add(amount, {"outcome": outcome, "reason": str(reason)})
 
     def retried(self, amount: int) -> None:

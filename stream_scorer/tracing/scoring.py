@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, TypeAlias
 
-from stream_scorer.core.events import Partition, Scored
+from stream_scorer.core.events import Deferred, Partition, Rejected
 from stream_scorer.core.progress import is_below
 from stream_scorer.core.trace_context import NAMES, SAMPLED, TRACEPARENT, context_of, flags_of, traced
 from stream_scorer.tracing.attributes import OUTCOME, REASONS, operation
@@ -70,22 +70,20 @@ class ScoringTracer:
 
     def polled(self, records: Sequence[SourceRecord]) -> None:
         """Records were read."""
-        name = f"process {self._topic}"
         links = []
         for record in records:
+            topic = record.topic
             flags = flags_of(record.headers) if record.headers else None
             if flags is None or flags < 0:
                 parent = None
-                if not self._spans.wants_root(name):
+                if not self._spans.wants_root(f"process {topic}"):
                     continue
             elif flags & SAMPLED or not self._spans.asks_the_parent:
                 parent = context_of(record.headers)
             else:
                 continue
-            said = operation(
-                "process", "process", self._topic, group=self._group, place=(record.partition, record.offset)
-            )
-            span = self._spans.start(name, SpanKind.CONSUMER, said, parent=parent)
+            said = operation("process", "process", topic, group=self._group, place=(record.partition, record.offset))
+            span = self._spans.start(f"process {topic}", SpanKind.CONSUMER, said, parent=parent)
             if span is not None:
                 self._contacts[_key(record)] = _Contact(span)
                 links.append(context_of_span(span))
@@ -188,6 +186,8 @@ def _key(record: SourceRecord) -> _Key:
 
 
 def _became(outcome: Outcome) -> dict[str, str | tuple[str, ...]]:
-    if not isinstance(outcome, Scored):
+    if isinstance(outcome, Deferred):
+        return {OUTCOME: "deferred"}
+    if isinstance(outcome, Rejected):
         return {OUTCOME: "rejected", REASONS: outcome.reasons}
     return {OUTCOME: "review", REASONS: outcome.review_reasons} if outcome.review_reasons else {OUTCOME: "scored"}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
+from support_arena import RETENTION_MS
 
 from stream_scorer.local.simulator.running import worker_environment
 from stream_scorer.settings import TopicsSettings
@@ -41,9 +42,13 @@ def topics(broker: Broker) -> TopicsSettings:
         review=f"{prefix}-review",
         rejected=f"{prefix}-rejected",
         audit=f"{prefix}-audit",
+        features_retry=f"{prefix}-retry",
     )
     admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
-    for made in admin.create_topics([NewTopic(name, 2, 1) for name in names.scoring]).values():
+    kept = {"retention.ms": str(RETENTION_MS)}
+    wanted = [NewTopic(name, 2, 1) for name in names.scoring]
+    wanted += [NewTopic(name, 1, 1, config=kept) for name in names.contact_retries(3)]
+    for made in admin.create_topics(wanted).values():
         made.result(30)
     return names
 

@@ -14,10 +14,13 @@ import pytest
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.admin._resource import ResourceType
+from confluent_kafka.cimpl import NewTopic
+from support_arena import wait_until
 
 from stream_scorer.cli import main
 from stream_scorer.errors import BrokerRefused, BrokerUnavailable
-from stream_scorer.kafka.topics import check_topics, create_topics
+from stream_scorer.kafka.retry_retention import check_retry_retention
+from stream_scorer.kafka.topics import check_topics, create_topics, existing_topics
 from stream_scorer.settings import Settings, TopicsSettings, load_settings
 
 if TYPE_CHECKING:
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
     from kafka_fixture import Broker
 
 pytestmark = pytest.mark.kafka
+
+DAY_MS = 86_400_000
 
 
 @pytest.fixture
@@ -56,10 +61,49 @@ def test_all_are_made_and_can_be_used_at_once(settings: Settings, broker: Broker
     report = create_topics(settings)
     assert report.created == settings.all_topics
     assert report.existing == ()
-    assert len(report.created) == 12
+    assert len(report.created) == 15
     assert check_topics(settings, settings.all_topics) == dict.fromkeys(settings.all_topics, 4)
     assert topic_config(broker, settings.topics.rejected)["max.message.bytes"] == "2097152"
     assert topic_config(broker, settings.topics.scores)["max.message.bytes"] != "2097152"
+
+
+def test_retry_topics_keep_their_records_as_long_as_the_features_topic(settings: Settings, broker: Broker) -> None:
+    year_ms = 365 * DAY_MS
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
+    features = NewTopic(settings.topics.features, 1, 1, config={"retention.ms": str(year_ms)})
+    admin.create_topics([features])[settings.topics.features].result(30)
+    create_topics(settings)
+    for topic in settings.contact_retry_topics:
+        config = topic_config(broker, topic)
+        assert (config["retention.ms"], config["cleanup.policy"]) == (str(year_ms), "delete")
+        assert config["max.message.bytes"] == "2097152"
+    assert check_retry_retention(settings, settings.contact_retry_topics) is None
+
+
+@pytest.mark.parametrize(
+    ("features", "retry", "part"),
+    [
+        (
+            {},
+            {"retention.ms": str(29 * DAY_MS)},
+            f"keeps records for 29 days, .*: set its retention.ms to {30 * DAY_MS}",
+        ),
+        ({"retention.ms": "-1"}, {"retention.ms": str(99 * DAY_MS)}, ".*: set its retention.ms to -1"),
+        ({}, {"cleanup.policy": "compact,delete", "retention.ms": "-1"}, "has cleanup.policy=.*: set it to delete"),
+    ],
+)
+def test_a_retry_topic_that_would_lose_contacts_is_refused_with_the_remedy(
+    settings: Settings, broker: Broker, features: dict[str, str], retry: dict[str, str], part: str
+) -> None:
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
+    name = settings.contact_retry_topics[0]
+    names = [settings.topics.features, name]
+    wanted = [NewTopic(topic, 1, 1, config=given) for topic, given in zip(names, (features, retry), strict=True)]
+    for made in admin.create_topics(wanted).values():
+        made.result(30)
+    wait_until(lambda: len(existing_topics(settings, names)) == len(names), "the topics to be known")
+    with pytest.raises(BrokerRefused, match=f"topic {name} {part}"):
+        check_retry_retention(settings, [name])
 
 
 def test_what_exists_is_left_as_it_is(settings: Settings) -> None:
@@ -71,7 +115,7 @@ def test_what_exists_is_left_as_it_is(settings: Settings) -> None:
 def test_several_settings_may_name_one_topic(settings: Settings, names: dict[str, str]) -> None:
     shared = settings.model_copy(update={"topics": TopicsSettings(**{**names, "review": names["scores"]})})
     report = create_topics(shared)
-    assert len(report.created) == len(set(report.created)) == 11
+    assert len(report.created) == len(set(report.created)) == 14
     assert names["review"] not in report.created
 
 
@@ -120,7 +164,7 @@ def test_the_command_says_what_it_did(
     said = capsys.readouterr()
     assert said.err == ""
     shown = said.out.splitlines()
-    assert [line.split()[0] for line in shown] == ["created"] * 12 + ["existing"] * 12
+    assert [line.split()[0] for line in shown] == ["created"] * 15 + ["existing"] * 15
     assert shown[0] == f"created   {settings.topics.features} (4 partitions)"
 
     for name in ("ID", "SECRET"):

@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 NOW = 1_000.0
 AUDIT = Codec.single_object(load_schema(SchemaFile.BATCH_AUDIT))
 SIZES = dict.fromkeys(("scores", "review", "rejected", "audit"), 1_000_000)
-TOPICS = OutputTopics("scores", "review", "rejected", "audit", SIZES)
-ENCODER = Encoder(TOPICS, Codec.single_object(load_schema(SchemaFile.CONTACT_SCORE)), Untraced())
+TOPICS = OutputTopics("scores", "review", "rejected", "audit", SIZES, "retry")
+ENCODER = Encoder(TOPICS, "group", Codec.single_object(load_schema(SchemaFile.CONTACT_SCORE)), Untraced())
 
 
 def contacts(number: int, first: int = 0) -> tuple[Contact, ...]:

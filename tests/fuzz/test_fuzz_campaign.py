@@ -19,7 +19,6 @@ from stream_scorer.core.delivering import (
     Job,
     Postponed,
     SwitchedOff,
-    Wait,
     conclude,
     divert,
     give_up,
@@ -27,6 +26,7 @@ from stream_scorer.core.delivering import (
 )
 from stream_scorer.core.events import SourceRecord
 from stream_scorer.core.planning import PlanningRules, Skipped, ToCall, Unusable, examine, plan
+from stream_scorer.core.retry_topics import NotDue
 from stream_scorer.schema_files import SchemaFile, load_schema
 from stream_scorer.targets.bodies import MAX_BODY_BYTES, body_of, entry_of
 
@@ -150,8 +150,8 @@ def test_any_record_of_the_callbacks_comes_to_an_end(  # noqa: PLR0917 - hypothe
 ) -> None:
     intake = CallbackIntake(value[0], {name: number for number, name in enumerate(TIERS, 1)}, DELIVERY)
     found = intake.examine(record(value[1], key, headers, topic, at_ms), NOW_MS)
-    assert isinstance(found, Job | Wait | Postponed | Unusable)
-    if isinstance(found, Wait):
+    assert isinstance(found, Job | NotDue | Postponed | Unusable)
+    if isinstance(found, NotDue):
         assert NOW_MS < found.until_ms <= NOW_MS + 600_000
     for _ in range(30):
         if not isinstance(found, Job):
@@ -169,4 +169,4 @@ def test_any_record_of_the_callbacks_comes_to_an_end(  # noqa: PLR0917 - hypothe
         check_records([ENCODER.postponed(found)])
     if isinstance(found, Unusable):
         check_records([ENCODER.unusable(found)])
-    assert isinstance(found, Ended | Postponed | Unusable | Wait | SwitchedOff)
+    assert isinstance(found, Ended | Postponed | Unusable | NotDue | SwitchedOff)

@@ -86,7 +86,8 @@ def intake(codec: Codec) -> Intake:
 
 INTAKES = [(codec, intake(codec)) for codec in CODECS]
 ENCODER = Encoder(
-    OutputTopics("scores", "review", "rejected", "audit", LIMITS),
+    OutputTopics("scores", "review", "rejected", "audit", LIMITS, "retry"),
+    "group",
     Codec.single_object(load_schema(SchemaFile.CONTACT_SCORE)),
     Untraced(),
 )

@@ -40,11 +40,12 @@ def test_the_channels_are_all_topics_with_their_settings() -> None:
 
 
 def test_what_is_read_and_written_is_what_the_two_services_use() -> None:
-    topics = Settings().topics
+    settings = Settings()
+    topics, retries = settings.topics, settings.contact_retry_topics
     done: dict[str, set[str]] = {"receive": set(), "send": set()}
     for operation in DOCUMENT["operations"].values():
         done[operation["action"]].add(operation["channel"]["$ref"].rpartition("/")[2])
-    assert done["receive"] == {topics.features, topics.scores, topics.callbacks, *topics.retries()}
+    assert done["receive"] == {topics.features, *retries, topics.scores, topics.callbacks, *topics.retries()}
     assert done["send"] == set(DOCUMENT["channels"]) - {topics.features}
 
 
@@ -60,7 +61,7 @@ def test_the_headers_are_those_of_the_contract_and_of_the_code() -> None:
     table = (REPOSITORY / "docs" / "contract.md").read_text().split("## 2 Headers", 1)[1].split("## 3", 1)[0]
     listed = set(re.findall(r"`(stream-scorer-[\w-]*\w|traceparent|tracestate)`", table))
     assert described == listed - NOT_WRITTEN
-    ends = "error-[a-z]+|source|batch|failed-rounds|traceparents"
+    ends = "error-[a-z]+|source|batch|failed-rounds|traceparents|deferred|not-before|group|held"
     named = re.compile(rf'(?:f"\{{HEADER_PREFIX\}}|"stream-scorer-)({ends})"')
     code = "".join(path.read_text() for path in (REPOSITORY / "stream_scorer").rglob("*.py"))
     written = {OURS + name for name in named.findall(code)}

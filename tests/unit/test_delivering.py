@@ -33,13 +33,13 @@ from stream_scorer.core.delivering import (
     Job,
     Postponed,
     Postponement,
-    Wait,
     conclude,
     divert,
     look_at,
     pace,
 )
 from stream_scorer.core.events import SourceRecord
+from stream_scorer.core.retry_topics import NotDue
 from stream_scorer.telemetry.campaign import CampaignMetrics
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class TestConclude:
         rules = DeliveryRules((60.0,))
         ended = after(job(3, 3, tries=2), later(), rules)
         assert isinstance(ended, Ended)
-        assert look_at(job(3, 3, not_before_s=100, written_s=0), rules, START_MS) == Wait(START_MS + 60_000)
+        assert look_at(job(3, 3, not_before_s=100, written_s=0), rules, START_MS) == NotDue(START_MS + 60_000)
 
     def test_attempts_of_a_foreign_callback_stay_within_avros_int(self) -> None:
         for attempts, then in ((2**31 - 1, 2**31 - 1), (-5, 1)):
@@ -138,11 +138,11 @@ class TestTiers:
         assert look_at(head, RULES, START_MS + 60_000) is head
 
     def test_a_head_that_is_not_due_is_waited_for(self) -> None:
-        assert look_at(job(1, 1, not_before_s=60.0), RULES, START_MS + 1) == Wait(START_MS + 60_000)
+        assert look_at(job(1, 1, not_before_s=60.0), RULES, START_MS + 1) == NotDue(START_MS + 60_000)
 
     def test_a_tier_waits_no_longer_than_its_delay(self) -> None:
         head = job(1, 0, not_before_s=3_000.0)
-        assert look_at(head, RULES, START_MS + 59_999) == Wait(START_MS + 60_000)
+        assert look_at(head, RULES, START_MS + 59_999) == NotDue(START_MS + 60_000)
         step = look_at(head, RULES, START_MS + 60_000)
         assert isinstance(step, Postponed)
         assert (step.tier, step.rounds, step.why, step.callback) == (2, 0, Postponement.EARLY, head.callback)
@@ -150,7 +150,7 @@ class TestTiers:
     def test_a_wait_of_days_costs_few_records(self) -> None:
         waiting, now_ms, written = job(1, 1, not_before_s=86_400.0), START_MS, 0
         while not isinstance(step := look_at(waiting, RULES, now_ms), Job):
-            if isinstance(step, Wait):
+            if isinstance(step, NotDue):
                 now_ms = step.until_ms
             else:
                 written += 1
@@ -172,7 +172,7 @@ class TestTiers:
     def test_a_tier_that_is_not_configured_any_more_is_left_after_the_longest_that_is(self) -> None:
         rules = DeliveryRules((1.0,))
         head = job(4, 3, not_before_s=600.0)
-        assert look_at(head, rules, START_MS + 999) == Wait(START_MS + 1_000)
+        assert look_at(head, rules, START_MS + 999) == NotDue(START_MS + 1_000)
         assert look_at(head, rules, START_MS + 1_000) is head
 
     def test_diverting_counts_neither_attempt_nor_round(self) -> None:

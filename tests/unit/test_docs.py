@@ -154,8 +154,8 @@ def test_the_table_of_settings_is_complete_and_has_the_defaults() -> None:
             if isinstance(value, float) and value.is_integer():
                 value = int(value)
             expected[name] = WORDS.get(name) or shown(value)
-    if isinstance(expected["callbacks.retry_delays_s"], str):
-        expected["callbacks.retry_delays_s"] = expected["callbacks.retry_delays_s"].replace(".0", "")
+    for name in ("callbacks.retry_delays_s", "scoring.retry_delays_s"):
+        expected[name] = expected[name].replace(".0", "")
     listed = {first.strip("`"): default for first, default, *_ in rows(DOCS / "contract.md", "## 4 Settings")}
     assert listed == expected
 

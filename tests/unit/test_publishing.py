@@ -12,7 +12,16 @@ import pytest
 from stream_scorer.clock import Clock
 from stream_scorer.core.auditing import verify_chain
 from stream_scorer.core.avro import Codec
-from stream_scorer.core.events import Contact, Partition, Rejected, RequestFacts, Scored, SourceRecord
+from stream_scorer.core.events import (
+    Contact,
+    Deferred,
+    Partition,
+    Rejected,
+    RequestFacts,
+    Scored,
+    Skipped,
+    SourceRecord,
+)
 from stream_scorer.core.ledger import Ledger
 from stream_scorer.errors import BrokerUnavailable, ProducerFenced
 from stream_scorer.kafka.sink import Committed, Failed, RecordsRefused
@@ -27,13 +36,20 @@ if TYPE_CHECKING:
 
     from confluent_kafka import TopicPartition
 
-    from stream_scorer.core.events import Outcome
+    from stream_scorer.core.events import Headers, Outcome
     from stream_scorer.kafka.sink import OutRecord, Publication
 
 IN = Partition("in", 0)
 AUDIT = Codec.single_object(load_schema(SchemaFile.BATCH_AUDIT))
 SCORES = Codec.single_object(load_schema(SchemaFile.CONTACT_SCORE))
-LIMITS = {"scores": 1_000_000, "review": 1_000_000, "rejected": 2_000_000, "audit": 1_000_000}
+LIMITS = {
+    "scores": 1_000_000,
+    "review": 1_000_000,
+    "rejected": 2_000_000,
+    "audit": 1_000_000,
+    "retry-1": 1_000_000,
+    "retry-2": 1_000_000,
+}
 
 
 class FakeSink:
@@ -126,7 +142,9 @@ class Bench:
             sink=self.sink,
             group=self.group,
             ledger=self.ledger,
-            encoder=Encoder(OutputTopics("scores", "review", "rejected", "audit", limits), SCORES, Untraced()),
+            encoder=Encoder(
+                OutputTopics("scores", "review", "rejected", "audit", limits, "retry"), "group", SCORES, Untraced()
+            ),
             audit_topic="audit",
             audit_codec=AUDIT,
             model_id="m",
@@ -148,6 +166,17 @@ class Bench:
         record = SourceRecord("in", 0, offset, key, value, [("h", header)])
         assert self.ledger.read(record)
         self.ledger.finish(Rejected(record, ("undecodable",), "it is no Avro", "", 1_700_000_000_000))
+
+    def defer(self, offset: int, *, level: int = 1, value: bytes = b"v", held: str = "", origin: str = "") -> None:
+        headers: Headers = [("h", b"1"), ("stream-scorer-deferred", b"7"), ("stream-scorer-group", b"old")]
+        record = SourceRecord("in", 0, offset, b"k", value, headers, origin=origin)
+        assert self.ledger.read(record)
+        self.ledger.finish(Deferred(record, f"c{offset}", 2, level, 1_700_000_060_000, held))
+
+    def skip(self, offset: int) -> None:
+        record = SourceRecord("in", 0, offset, b"k", b"v", [])
+        assert self.ledger.read(record)
+        self.ledger.finish(Skipped(record))
 
     def publish(self) -> bool:
         """The next try, late enough not to be held back by the last one's failure."""
@@ -181,6 +210,95 @@ def test_headers_name_source_and_batch_and_pass_on_what_is_not_ours() -> None:
         ("stream-scorer-batch", b"batch-1"),
         ("traceparent", b"00-1"),
     ]
+
+
+def test_a_deferred_contact_is_its_record_with_its_state_and_no_audit_entry() -> None:
+    bench = Bench()
+    bench.finish(10)
+    bench.defer(11, level=2, held="refused_by_api/400/v1")
+    bench.finish(12)
+    assert bench.publish()
+    assert bench.sink.offsets[IN] == (13, "start=5")
+    [deferred] = [record for record in bench.sink.log if record.topic == "retry-2"]
+    assert (deferred.key, deferred.value) == (b"k", b"v")
+    assert deferred.headers == [
+        ("h", b"1"),
+        ("stream-scorer-source", b"in/0/11"),
+        ("stream-scorer-deferred", b"2"),
+        ("stream-scorer-not-before", b"1700000060000"),
+        ("stream-scorer-group", b"group"),
+        ("stream-scorer-held", b"refused_by_api/400/v1"),
+    ]
+    assert [entry["source"] for event in bench.audits() for entry in event["contacts"]] == ["in/0/10", "in/0/12"]
+    assert bench.counted == [[10, 11, 12]]
+
+
+def test_a_contact_that_is_deferred_again_keeps_the_name_of_its_place_on_the_features_topic() -> None:
+    bench = Bench()
+    bench.defer(10, origin="features/3/17")
+    bench.publish()
+    headers = dict(bench.sink.log[0].headers)
+    assert headers["stream-scorer-source"] == b"features/3/17"
+    assert "stream-scorer-held" not in headers
+
+
+def test_the_outcome_of_a_deferred_contact_names_its_rounds_and_its_place_on_the_features_topic() -> None:
+    bench = Bench()
+    headers: Headers = [("h", b"1"), ("stream-scorer-deferred", b"3"), ("stream-scorer-group", b"group")]
+    record = SourceRecord("in", 0, 10, b"k", b"v", headers, origin="features/3/17")
+    assert bench.ledger.read(record)
+    bench.ledger.finish(Rejected(record, ("refused_by_api",), "refused", "c", 1_700_000_000_000))
+    bench.publish()
+    rejected = bench.sink.log[0]
+    assert rejected.topic == "rejected"
+    assert rejected.headers[:4] == [
+        ("stream-scorer-source", b"features/3/17"),
+        ("stream-scorer-batch", b"id-1"),
+        ("stream-scorer-deferred", b"3"),
+        ("h", b"1"),
+    ]
+    assert [entry["source"] for event in bench.audits() for entry in event["contacts"]] == ["features/3/17"]
+
+
+def test_a_deferred_contact_that_does_not_fit_into_its_topic_is_rejected_with_its_value() -> None:
+    bench = Bench({**LIMITS, "retry-1": 2_000})
+    bench.defer(10, value=b"v" * 3_000)
+    bench.finish(11)
+    assert bench.publish()
+    rejected = bench.sink.log[0]
+    assert (rejected.topic, rejected.value) == ("rejected", b"v" * 3_000)
+    said = dict(rejected.headers)
+    assert said["stream-scorer-error-reason"] == b"unpublishable"
+    assert b"retry topic" in (said["stream-scorer-error-detail"] or b"")
+    assert bench.sink.sources() == [10, 11]
+
+
+def test_a_deferred_contact_that_the_broker_refuses_is_rejected() -> None:
+    bench = Bench()
+    bench.defer(10)
+    bench.sink.answers = [RecordsRefused({0: "too large"})]
+    assert not bench.publish()
+    assert bench.publish()
+    assert bench.sink.log[0].topic == "rejected"
+    [[entry]] = [event["contacts"] for event in bench.audits()]
+    assert (entry["contact_id"], entry["reasons"]) == ("c10", ["unpublishable"])
+
+
+def test_a_skipped_record_is_an_offset_and_nothing_else() -> None:
+    bench = Bench()
+    bench.skip(10)
+    bench.skip(11)
+    assert bench.publish()
+    assert bench.sink.log == []
+    assert bench.counted == []
+    assert bench.sink.offsets[IN] == (12, "start=5")
+    bench.finish(12)
+    bench.skip(13)
+    bench.finish(14)
+    assert bench.publish()
+    assert bench.sink.sources() == [12, 14]
+    assert bench.sink.offsets[IN] == (15, "start=5")
+    assert bench.counted == [[12, 14]]
 
 
 def test_a_failed_transaction_is_published_again_by_a_new_producer_with_a_new_chain() -> None:

@@ -28,6 +28,7 @@ DEFAULTS = {
     },
     "topics": {
         "features": "contact-features",
+        "features_retry": "contact-features-retry",
         "scores": "contact-scores",
         "review": "contact-scores-review",
         "rejected": "contact-features-rejected",
@@ -51,6 +52,7 @@ DEFAULTS = {
         "max_retries": 3,
         "backoff_base_s": 2.0,
         "max_backoff_s": 60,
+        "max_retry_after_s": 900,
         "probe_interval_s": 10,
         "requests_per_minute": 300,
     },
@@ -65,6 +67,8 @@ DEFAULTS = {
         "shutdown_timeout_s": 25,
         "max_contacts_per_minute": None,
         "max_event_age_s": None,
+        "retry_delays_s": (60, 600, 3600),
+        "max_refused_share": 0.01,
     },
     "model": {"max_features": 50},
     "verification": {"min_interval_width": 0.15, "max_interval_width": None},
@@ -140,6 +144,8 @@ def test_every_key_can_be_set_in_the_environment_under_its_derived_name() -> Non
         "STREAM_SCORER_VERIFICATION__MIN_INTERVAL_WIDTH": "0.1",
         "STREAM_SCORER_CALLBACKS__THRESHOLD": "0.5",
         "STREAM_SCORER_SCORING__MAX_CONTACTS": "900",
+        "STREAM_SCORER_SCORING__RETRY_DELAYS_S": "[1, 2]",
+        "STREAM_SCORER_SCORING__MAX_REFUSED_SHARE": "0.5",
         "STREAM_SCORER_SCORING__MAX_REQUEST_BYTES": "4000",
         "STREAM_SCORER_SCORING__MAX_UNCOMMITTED": "9000",
         "STREAM_SCORER_GENESYS__MAX_BACKOFF_S": "90",
@@ -275,6 +281,9 @@ def test_an_unknown_flag_is_an_error() -> None:
         ("callbacks.target", "hook", "must be one of 'webhook', 'genesys-outbound' or 'log', not 'hook'"),
         ("callbacks.allow_http", "maybe", "must be true or false, not 'maybe'"),
         ("callbacks.retry_delays_s", "[]", "must not be empty"),
+        ("scoring.retry_delays_s", "[]", "must not be empty"),
+        ("scoring.max_refused_share", "0", "must be greater than 0, not '0'"),
+        ("scoring.max_refused_share", "1.1", "must be at most 1, not '1.1'"),
         ("callbacks.retry_delays_s", '["x"]', "must be a number, not 'x'"),
         ("admin.port", "65536", "must be at most 65535, not '65536'"),
         ("kafka.properties", "3", "must be a table"),
@@ -380,6 +389,16 @@ def test_bootstrap_servers(text: str, good: bool) -> None:
         ('[callbacks]\ngroup_id = "stream-scorer"', "callbacks.group_id and kafka.group_id are both 'stream-scorer'"),
         ('[callbacks]\ngroup_id = "a"\n[kafka]\ngroup_id = "a-delivery"', "the group in which callbacks are delivered"),
         ("[callbacks]\nretry_delays_s = [60, 30]", "callbacks.retry_delays_s must be in ascending order"),
+        ("[scoring]\nretry_delays_s = [60, 30]", "scoring.retry_delays_s must be in ascending order"),
+        (
+            '[topics]\nscores = "contact-features-retry-9"',
+            "topics.scores is 'contact-features-retry-9', which is a retry",
+        ),
+        ('[topics]\nfeatures = "contact-features-retry-1"', "topics.features is 'contact-features-retry-1', which is"),
+        (
+            '[topics]\nfeatures_retry = "campaign-callbacks-retry"',
+            "both have the retry topic 'campaign-callbacks-retry-1'",
+        ),
         ('[topics]\nreceipts = "contact-scores"', "topics.receipts and topics.scores are both 'contact-scores'"),
         ('[topics]\ncallbacks = "contact-scores"', "topics.callbacks and topics.scores are both 'contact-scores'"),
         ('[topics]\ncallbacks_rejected = "campaign-callbacks"', "are both 'campaign-callbacks'"),
@@ -415,9 +434,20 @@ def test_several_settings_may_name_one_topic() -> None:
 
 
 def test_the_topics_of_the_retry_tiers_are_numbered() -> None:
-    names = load_settings(environ={"STREAM_SCORER_CALLBACKS__RETRY_DELAYS_S": "[1, 2]"}).all_topics
-    assert [name for name in names if "retry" in name] == ["campaign-callbacks-retry-1", "campaign-callbacks-retry-2"]
-    assert len(names) == len(set(names)) == 10
+    delays = {"SCORING__RETRY_DELAYS_S": "[1, 2, 3]", "CALLBACKS__RETRY_DELAYS_S": "[1, 2]"}
+    names = load_settings(environ={f"STREAM_SCORER_{key}": value for key, value in delays.items()}).all_topics
+    contacts = [f"contact-features-retry-{level}" for level in (1, 2, 3)]
+    assert [name for name in names if "retry" in name] == [
+        *contacts,
+        "campaign-callbacks-retry-1",
+        "campaign-callbacks-retry-2",
+    ]
+    assert len(names) == len(set(names)) == 13
+
+
+def test_there_are_at_most_nine_retry_topics() -> None:
+    (line,) = refused({"STREAM_SCORER_SCORING__RETRY_DELAYS_S": "[1,2,3,4,5,6,7,8,9,10]"})
+    assert line.startswith("scoring.retry_delays_s must have at most 9 items")
 
 
 # --- the API's addresses

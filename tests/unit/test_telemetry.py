@@ -223,7 +223,7 @@ def test_two_workers_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_reason_is_0_before_it_has_counted() -> None:
     metrics = PrometheusMetrics()
     found = [name for name in samples(metrics) if name.startswith("stream_scorer_contacts_total")]
-    assert len(found) == 1 + len(Reason) + len(ReviewReason)
+    assert len(found) == 1 + len(Reason) + len(ReviewReason) + len(range(1, 10))
     metrics.contacts(7, outcome="rejected", reason=Reason.WRONG_TYPE)
     again = samples(metrics)
     assert again['stream_scorer_contacts_total{outcome="rejected",reason="wrong_type"}'] == 7

@@ -62,7 +62,7 @@ def read_metrics(text: str, trouble: str) -> Snapshot:
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             sums[sample.name] += int(sample.value)
-            if sample.name == "stream_scorer_contacts_total":
+            if sample.name == "stream_scorer_contacts_total" and sample.labels["outcome"] != "deferred":
                 outcomes[sample.labels["outcome"]] += int(sample.value)
     quota = "stream_scorer_quota_remaining"
     return Snapshot(

@@ -1,4 +1,7 @@
-"""The heads of retry tiers that are not due: their partitions are held back, all others are read on."""
+"""Paused partitions of retry topics: their heads are not due, and all other partitions are read on.
+
+A head that waits is not in the ledger. So nothing is committed past it, and the next owner of the partition reads it.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +30,12 @@ class _Head(NamedTuple):
     until_ms: int
 
 
-class TierHeads:
-    """Times are Unix milliseconds."""
+class RetryTopicHeads:
+    """See the module's text. Owned by the loop's thread; times are Unix milliseconds.
+
+    Args:
+        reader: pauses and resumes partitions.
+    """
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
@@ -38,22 +45,22 @@ class TierHeads:
         return len(self._heads)
 
     def hold(self, head: SourceRecord, until_ms: int) -> None:
-        """Reads nothing of the head's partition until then, and then the head again."""
+        """Pauses the partition of a head until then; the head is read again first."""
         partition = Partition(head.topic, head.partition)
         self._heads[partition] = _Head(head.offset, until_ms)
         self._reader.hold_back(partition)
 
     def holds(self, record: SourceRecord) -> bool:
-        """Whether a record stands behind a head that waits: it was read along with it, and comes again."""
+        """Whether a record stands behind a head that waits: it was read with it, and is read again."""
         return (record.topic, record.partition) in self._heads
 
     def release(self, now_ms: int) -> None:
-        """Lets the partitions go whose heads are due."""
+        """Resumes the partitions whose heads are due."""
         for partition, head in list(self._heads.items()):
             if head.until_ms <= now_ms and self._reader.let_go(partition, head.offset):
                 del self._heads[partition]
 
     def forget(self, partitions: Iterable[Partition]) -> None:
-        """These are not ours any more."""
+        """Drops partitions that were revoked."""
         for partition in partitions:
             self._heads.pop(partition, None)

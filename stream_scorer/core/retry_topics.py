@@ -1,0 +1,187 @@
+"""Retry topics: records that are read again later, in the order of their topic.
+
+Retry topic n is named ``<base>-<n>``, its number is its *level*, and each level has a delay. A record carries the time
+before which it is not due. A topic is read in order, so a head that is not due holds its partition back, at most for
+the delay of its topic. A head that is due later than that is written again, to the longest topic whose delay is not
+longer than what is left to wait: a wait of days costs few records and blocks no shorter one.
+
+The callbacks' retry topics and the contacts' share this schedule. The headers below are those of the contacts' retry
+topics. They name the place of the contact on the features topic, so that it keeps one name however often it is written.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from stream_scorer.core.events import Headers, SourceRecord
+
+SOURCE_HEADER: Final = "stream-scorer-source"
+DEFERRED_HEADER: Final = "stream-scorer-deferred"
+NOT_BEFORE_HEADER: Final = "stream-scorer-not-before"
+GROUP_HEADER: Final = "stream-scorer-group"
+HELD_HEADER: Final = "stream-scorer-held"
+
+# What a wait may add to the longest delay, such as a long Retry-After. More than that is a clock that was wrong.
+MAX_EXTRA_WAIT_S: Final = 86_400.0
+_MAX_ROUNDS_DIGITS: Final = 3
+_MAX_TIME_DIGITS: Final = 15
+_SOURCE: Final = re.compile(rb"([a-zA-Z0-9._-]{1,249})/([0-9]{1,10})/([0-9]{1,18})")
+
+
+def retry_topics(base: str, levels: int) -> tuple[str, ...]:
+    """Return the names of so many retry topics, level 1 first."""
+    return tuple(retry_topic(base, level) for level in range(1, levels + 1))
+
+
+def retry_topic(base: str, level: int) -> str:
+    """Return the name of the retry topic of a level."""
+    return f"{base}-{level}"
+
+
+def level_of(topic: str) -> int:
+    """Return the level of a retry topic by its name."""
+    return int(topic.rpartition("-")[2])
+
+
+# --- the schedule
+
+
+class NotDue(NamedTuple):
+    """A head that holds its partition until ``until_ms`` (Unix milliseconds)."""
+
+    until_ms: int
+
+
+class TooEarly(NamedTuple):
+    """A head that is written again, to the end of the retry topic of ``level``, and is due when it was before."""
+
+    level: int
+
+
+@dataclass(frozen=True, slots=True)
+class RetryDelays:
+    """The delays of the retry topics.
+
+    Attributes:
+        delays_s: how long a record waits in each topic, in seconds, level 1 first.
+    """
+
+    delays_s: tuple[float, ...]
+
+    @property
+    def levels(self) -> int:
+        """How many retry topics are configured."""
+        return len(self.delays_s)
+
+    def delay_s(self, level: int) -> float:
+        """Return the delay of a level; one that is no longer configured has that of the last."""
+        return self.delays_s[min(level, self.levels) - 1]
+
+    def level_for(self, wait_s: float) -> int:
+        """Return the longest level whose delay is at most a wait; the first, where none is."""
+        fitting = [level for level, delay_s in enumerate(self.delays_s, 1) if delay_s <= wait_s]
+        return max(fitting, key=self.delay_s, default=1)
+
+    def next_step(self, level: int, not_before_ms: int, *, written_ms: int, now_ms: int) -> NotDue | TooEarly | None:
+        """Decide about the head of a retry topic.
+
+        Args:
+            level: of the topic.
+            not_before_ms: when the record is due, in Unix milliseconds.
+            written_ms: Kafka's time of the record; -1 where it has none.
+            now_ms: Unix milliseconds.
+
+        Returns:
+            None: the record is due.
+        """
+        longest_ms = _ms(MAX_EXTRA_WAIT_S + max(self.delays_s))
+        if not_before_ms <= now_ms or not_before_ms > now_ms + longest_ms:
+            return None
+        # A record written in the future, or without a time, is written again and has our own time then.
+        release_ms = written_ms + _ms(self.delay_s(level)) if 0 <= written_ms <= now_ms else now_ms
+        if release_ms > now_ms:
+            return NotDue(min(not_before_ms, release_ms))
+        if level > self.levels:
+            return None  # its topic is not configured any more, and it has waited as long as the longest that is
+        return TooEarly(self.level_for((not_before_ms - now_ms) / 1000))
+
+
+# --- the headers of a deferred contact
+
+
+class RetryState(NamedTuple):
+    """What the headers of a record in a retry topic of contacts give.
+
+    Attributes:
+        source: place of the contact on the features topic.
+        rounds: rounds that count as failed.
+        not_before_ms: when it is due, in Unix milliseconds; 0: at once.
+        group: the consumer group that deferred it; None: no worker wrote this record.
+        held: why it is held back although its rounds are done; else empty.
+    """
+
+    source: str
+    rounds: int
+    not_before_ms: int
+    group: str | None
+    held: str
+
+
+class Source(NamedTuple):
+    """A place that a ``stream-scorer-source`` header names."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+def state_headers(state: RetryState) -> Headers:
+    """Return the headers of a deferred contact."""
+    headers: Headers = [
+        (SOURCE_HEADER, state.source.encode()),
+        (DEFERRED_HEADER, b"%d" % state.rounds),
+        (NOT_BEFORE_HEADER, b"%d" % state.not_before_ms),
+        (GROUP_HEADER, (state.group or "").encode()),
+    ]
+    return [*headers, (HELD_HEADER, state.held.encode())] if state.held else headers
+
+
+def state_of(record: SourceRecord) -> RetryState:
+    """Return the state of a record that was read from a retry topic.
+
+    Anyone may write there. A record without a group was written by another program: it is an event of its own, named by
+    its own place, as on the features topic. It counts as failed in as many rounds as its level is, and so does a record
+    whose number of rounds is unreadable. An unreadable time is taken for due.
+    """
+    found: dict[str, bytes] = {}
+    for name, value in record.headers:
+        if value is not None:
+            found.setdefault(name, value)
+    group = found[GROUP_HEADER].decode(errors="replace") if found.get(GROUP_HEADER) else None
+    source = found.get(SOURCE_HEADER, b"")
+    is_named = group is not None and _SOURCE.fullmatch(source) is not None
+    rounds = _number(found.get(DEFERRED_HEADER), _MAX_ROUNDS_DIGITS)
+    return RetryState(
+        source=source.decode() if is_named else f"{record.topic}/{record.partition}/{record.offset}",
+        rounds=level_of(record.topic) if rounds is None else rounds,
+        not_before_ms=_number(found.get(NOT_BEFORE_HEADER), _MAX_TIME_DIGITS) or 0,
+        group=group,
+        held=found.get(HELD_HEADER, b"").decode(errors="replace") if group is not None else "",
+    )
+
+
+def parse_source(source: str) -> Source | None:
+    """Return the place that a source names; None where it names none."""
+    match = _SOURCE.fullmatch(source.encode())
+    return None if match is None else Source(match[1].decode(), int(match[2]), int(match[3]))
+
+
+def _number(value: bytes | None, max_digits: int) -> int | None:
+    return int(value) if value is not None and value.isdigit() and len(value) <= max_digits else None
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
