@@ -37,6 +37,7 @@ from stream_scorer.scoring.intake import Intake
 from stream_scorer.scoring.observing import Observer
 from stream_scorer.scoring.pool import RequestPool
 from stream_scorer.scoring.publishing import Publisher
+from stream_scorer.scoring.start_check import StartBackoff, StartCheck
 from stream_scorer.scoring.worker import Worker
 from stream_scorer.telemetry.collectors import close_within_limit
 from stream_scorer.telemetry.scoring import PrometheusMetrics
@@ -74,7 +75,13 @@ class ScoringService:
         self._stopping.set()
 
     def run(self) -> None:
-        """Work until ``stop``. Raises what `Worker.run` raises, and `LocalError` for a taken admin port."""
+        """Work until ``stop``.
+
+        Raises:
+            ApiRefused: the platform refuses the client or the model, at start or later.
+            LocalError: the admin port is taken.
+            BrokerRefused, ProducerFenced: see `Worker.run`.
+        """
         settings = self._settings
         admin = AdminServer(
             settings.admin.host,
@@ -90,20 +97,23 @@ class ScoringService:
         try:
             # Told to stop before it has begun: nothing is read, so there is nothing to finish.
             with suppress(StoppedError):
-                self._run(pool)
+                self._run(api, pool)
         finally:
             pool.close()
             api.close()
             admin.stop()
             close_within_limit(self._trace.close, self.metrics.close)
 
-    def _run(self, pool: RequestPool) -> None:
+    def _run(self, api: ScoringClient, pool: RequestPool) -> None:
         settings, clock, observe = self._settings, self._clock, self.observe
+        quota = Quota(settings.genesys.requests_per_minute)
+        # Before any connection to Kafka: a transactional producer would fence another worker of this name.
+        if not self._is_confirmed(api, quota):
+            return
         batcher = _batcher(settings)
         framing = make_framing(settings)
         # What a broker outage can take out of the window and give back: more is never finished and uncommitted.
         ledger = Ledger(remembered_limit=2 * settings.scoring.max_uncommitted)
-        quota = Quota(settings.genesys.requests_per_minute)
         breaker = CircuitBreaker(
             settings.genesys.probe_interval_s, on_change=observe.breaker_changed, on_probe=observe.probed
         )
@@ -147,6 +157,21 @@ class ScoringService:
             shutdown_timeout_s=settings.scoring.shutdown_timeout_s,
         ).run()
         framing.close()
+
+    def _is_confirmed(self, api: ScoringClient, quota: Quota) -> bool:
+        """Whether the API confirms token and model; False: the service was stopped before."""
+        genesys = self._settings.genesys
+        return StartCheck(
+            # On a thread of its own: it may block up to its deadlines, and a stop must not wait for them.
+            check=lambda: unless_stopped(self._stopping, api.check, meanwhile=self.observe.beat),
+            backoff=StartBackoff(
+                genesys.backoff_base_s, genesys.max_backoff_s, genesys.max_retries, genesys.probe_interval_s
+            ),
+            quota=quota,
+            clock=self._clock,
+            observe=self.observe,
+            stopping=self._stopping,
+        ).confirm()
 
     def _publisher(self, source: Source, ledger: Ledger, framing: Framing, log: logging.Logger) -> Publisher:
         settings = self._settings

@@ -27,10 +27,17 @@ class ModelConfirmed:
 
 @dataclass(frozen=True, slots=True)
 class ModelRefused:
-    """The platform itself refuses the client or the model: repeating it does not help. ``message``: what to check."""
+    """The platform itself refuses the client or the model: repeating it does not help.
+
+    Attributes:
+        exchange: the last exchange with API or login service.
+        message: what happened and what to check, one line.
+        kind: the kind of failure, as the metrics name it.
+    """
 
     exchange: Exchange
     message: str
+    kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +47,14 @@ class ModelUnavailable:
     Attributes:
         exchange: the last exchange with API or login service.
         message: what happened, one line.
+        kind: the kind of failure, as the metrics name it.
         retry_after_s: what ``Retry-After`` demands; None: absent or ignored.
         ignored_retry_after: see `Unavailable`.
     """
 
     exchange: Exchange
     message: str
+    kind: str = ""
     retry_after_s: float | None = None
     ignored_retry_after: str = ""
 
@@ -59,9 +68,11 @@ def judge_model_check(answer: Answer) -> ModelCheck:
     match answer:
         case Forbidden() | NotFound():
             judged = ModelRefused if answer.platform_error else ModelUnavailable
-            return judged(exchange, answer.message)
+            return judged(exchange, answer.message, type(answer).__name__)
         case Unavailable() if answer.trouble is Trouble.NO_TOKEN or not _confirms(exchange.status):
-            return ModelUnavailable(exchange, answer.message, answer.retry_after_s, answer.ignored_retry_after)
+            return ModelUnavailable(
+                exchange, answer.message, str(answer.trouble), answer.retry_after_s, answer.ignored_retry_after
+            )
         case _:
             return ModelConfirmed(exchange)
 

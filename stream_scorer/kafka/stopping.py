@@ -19,8 +19,12 @@ class StoppedError(Exception):
     """The service was told to stop before it had begun to work. The call's thread is left behind."""
 
 
-def unless_stopped(stopping: threading.Event, call: Callable[[], T]) -> T:
+def unless_stopped(
+    stopping: threading.Event, call: Callable[[], T], *, meanwhile: Callable[[], object] = lambda: None
+) -> T:
     """Run ``call`` on a thread of its own and return or raise what it does, unless ``stopping`` is set before.
+
+    ``meanwhile`` is called again and again, at most `_LOOK_EVERY_S` apart, until it ends.
 
     Raises:
         StoppedError: it is set.
@@ -36,6 +40,7 @@ def unless_stopped(stopping: threading.Event, call: Callable[[], T]) -> T:
     # No executor: its threads are waited for at the end of the process.
     threading.Thread(target=work, name="start-call", daemon=True).start()
     while not stopping.is_set():
+        meanwhile()
         try:
             return answer.result(_LOOK_EVERY_S)
         except NotYetError:

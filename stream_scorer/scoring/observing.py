@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from stream_scorer.core.events import Deferred, Rejected
+from stream_scorer.core.events import Deferred, Rejected, Unavailable
+from stream_scorer.core.model_check import ModelConfirmed, ModelUnavailable
 from stream_scorer.core.progress import NOTHING_READ, Membership, Progress, not_live
 from stream_scorer.kafka.sink import Committed, RecordsRefused
 from stream_scorer.scoring.circuit_breaker import BreakerState, OpenReason
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from stream_scorer.clock import Clock
-    from stream_scorer.core.events import Answer, Outcome, Partition
+    from stream_scorer.core.events import Answer, Exchange, Outcome, Partition
+    from stream_scorer.core.model_check import ModelCheck
     from stream_scorer.core.progress import Front
     from stream_scorer.core.request import Request
     from stream_scorer.kafka.sink import Publication
@@ -53,6 +55,38 @@ class Observer:
         self._waits = WaitTimer()
         self._explained = False
         self._draining = False
+        self._start: Known | None = None
+        self._ignored_retry_after = False
+
+    # --- the start
+
+    def model_checked(self, check: ModelCheck) -> None:
+        """A check of token and model ended."""
+        exchange, kind = check.exchange, None if isinstance(check, ModelConfirmed) else check.kind
+        self._http_requests(exchange, kind)
+        if isinstance(check, ModelUnavailable):
+            self._retry_after_ignored(check.ignored_retry_after)
+
+    def start_delayed(self, reason: str, *, since: float, next_attempt_at: float) -> None:
+        """Token and model are not confirmed yet; called about once a second until the next attempt."""
+        self.beat()
+        before = self._start
+        self._start = self._telling.known(BreakerState(OpenReason.API, reason, since, next_attempt_at), before)
+        if self._start is None:
+            return
+        self._measure(self._start.hold)
+        if before is None or not before.hold.covers(reason):
+            left_s = self._telling.left_s(self._start.hold)
+            facts = {"reason": reason, "since": self._start.since}
+            self._log.warning("start delayed", **facts, next_attempt_in_s=round(left_s, 1))
+
+    def model_confirmed(self, status: int | None, *, attempts: int, began_at: float) -> None:
+        """The API has confirmed token and model: the worker joins its group now."""
+        if self._start is not None:
+            self._start = None
+            self._metrics.breaker_closed(OpenReason.API)
+        after_s = round(self._monotonic() - began_at, 1)
+        self._log.info("model confirmed", status=status, attempts=attempts, after_s=after_s)
 
     # --- the loop
 
@@ -134,9 +168,9 @@ class Observer:
             self._metrics.retried(len(request.contacts))
         if request.attempts == 1:
             self._metrics.batch(len(request.contacts))
-        if exchange.earlier is not None:
-            self._metrics.http_request(exchange.earlier.latency_ms / 1000, status=exchange.earlier.status, error=None)
-        self._metrics.http_request(exchange.latency_ms / 1000, status=exchange.status, error=kind)
+        self._http_requests(exchange, kind)
+        if isinstance(answer, Unavailable):
+            self._retry_after_ignored(answer.ignored_retry_after)
         # The circuit breaker logs the failures of its probes once.
         if error is not None and (self._hold is None or not self._hold.hold.covers(error)):
             self._log.warning(
@@ -149,6 +183,18 @@ class Observer:
                 trace_id=trace_id,
                 detail=error,
             )
+
+    def _http_requests(self, exchange: Exchange, kind: str | None) -> None:
+        if exchange.earlier is not None:
+            self._metrics.http_request(exchange.earlier.latency_ms / 1000, status=exchange.earlier.status, error=None)
+        self._metrics.http_request(exchange.latency_ms / 1000, status=exchange.status, error=kind)
+
+    def _retry_after_ignored(self, value: str) -> None:
+        """One line in the life of the process: a header like this one is sent with every answer."""
+        if value and not self._ignored_retry_after:
+            self._ignored_retry_after = True
+            detail = f"the header is unreadable, not positive or over a day: {value}"
+            self._log.warning("retry-after ignored", detail=detail)
 
     def unmatched_results(self, amount: int) -> None:
         """Count results whose contact was not in the request."""
@@ -260,6 +306,10 @@ class Observer:
         """Why no contact is being scored right now, if none is."""
         if self._draining:
             return "draining"
+        if self._start is not None:
+            start = self._start.hold
+            left_s = self._telling.left_s(start)
+            return f"starting: {start.message}; {self._telling.since(self._start)}; next attempt in {left_s:.0f} s"
         known, kafka = self._hold, self._kafka
         if kafka is not None and (known is None or not known.hold.is_open):
             return f"kafka: {kafka.hold.message}; {self._telling.since(kafka)}"

@@ -13,9 +13,10 @@ METHODS = {"debug", "info", "warning", "error", "exception", "critical"}
 # Fields that say nothing of anybody. `detail`, `reason` and `after` are messages that carry no secret by their making
 # (genesys/redacting.py, kafka/errors.py); tests/unit/test_security.py and the end-to-end tests look at what they print.
 HARMLESS = {
-    *("after", "after_s", "attempt", "batch_id", "batches", "callback_id", "campaign_id", "contacts"),
-    *("correlation_id", "detail", "for_s", "group_id", "instance_id", "limit", "loop", "offset", "partition", "probes"),
-    *("reason", "records", "since", "source", "status", "target", "threshold", "topic", "trace_id"),
+    *("after", "after_s", "attempt", "attempts", "batch_id", "batches", "callback_id", "campaign_id"),
+    *("contacts", "correlation_id", "detail", "for_s", "group_id", "instance_id", "limit", "loop", "next_attempt_in_s"),
+    *("offset", "partition", "probes", "reason", "records", "since", "source", "status", "target", "threshold"),
+    *("topic", "trace_id"),
 }
 # The target `log` writes callbacks instead of sending them: that is what it is chosen for.
 WRITES_CALLBACKS = "targets/log_target.py"

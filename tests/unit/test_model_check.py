@@ -42,12 +42,12 @@ def test_any_other_status_confirms(answer: Answered | Refused | TooLarge | Unava
 @pytest.mark.parametrize("status", [400, 401, 403])
 def test_the_platform_refuses_the_client(status: int) -> None:
     answer = Forbidden(exchange(status), "check", platform_error=True)
-    assert judge_model_check(answer) == ModelRefused(exchange(status), "check")
+    assert judge_model_check(answer) == ModelRefused(exchange(status), "check", "Forbidden")
 
 
 def test_the_platform_does_not_have_the_model() -> None:
     answer = NotFound(exchange(404), "check", platform_error=True)
-    assert judge_model_check(answer) == ModelRefused(exchange(404), "check")
+    assert judge_model_check(answer) == ModelRefused(exchange(404), "check", "NotFound")
 
 
 @pytest.mark.parametrize(
@@ -67,9 +67,10 @@ def test_the_platform_does_not_have_the_model() -> None:
     ],
 )
 def test_neither_confirmed_nor_refused(answer: Forbidden | NotFound | Unavailable) -> None:
-    assert judge_model_check(answer) == ModelUnavailable(answer.exchange, "m")
+    kind = str(getattr(answer, "trouble", type(answer).__name__))
+    assert judge_model_check(answer) == ModelUnavailable(answer.exchange, "m", kind)
 
 
 def test_when_to_come_back_is_passed_on() -> None:
     answer = Unavailable(exchange(503), Trouble.SERVER_ERROR, "m", 7.0, "soon")
-    assert judge_model_check(answer) == ModelUnavailable(exchange(503), "m", 7.0, "soon")
+    assert judge_model_check(answer) == ModelUnavailable(exchange(503), "m", "server_error", 7.0, "soon")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -89,6 +90,15 @@ def test_readyz_says_since_when_why_and_when_the_next_probe_is_due(scene: Scene)
     )
     scene.breaker.reset()
     assert scene.observe.why_not_ready() is None
+
+
+def test_an_ignored_retry_after_is_one_warning_in_the_life_of_the_process(scene: Scene) -> None:
+    for value in ("", "soon", "-1", "soon"):
+        scene.failed(replace(server_error(), ignored_retry_after=value))
+    said = [line for line in scene.log.lines if line[1] == "retry-after ignored"]
+    assert said == [
+        ("warning", "retry-after ignored", {"detail": "the header is unreadable, not positive or over a day: soon"})
+    ]
 
 
 def test_one_line_for_each_change_and_none_for_a_probe(scene: Scene) -> None:

@@ -1,4 +1,4 @@
-"""A service that is told to stop before it works: a broker or a registry that never answers must not hold it up."""
+"""A stop before the work has begun: an API, a broker or a registry that never answers must not delay it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from stream_scorer.campaign_wiring import CampaignService
+from stream_scorer.core.events import Exchange
+from stream_scorer.core.model_check import ModelConfirmed
+from stream_scorer.genesys.client import ScoringClient
 from stream_scorer.kafka.stopping import StoppedError, unless_stopped
 from stream_scorer.settings import Settings
 from stream_scorer.targets.building import build_target
@@ -27,7 +30,7 @@ def settings_with(hanging: socket.socket, hangs: str) -> Settings:
                 "properties": {"log_level": 0},
             },
             "schema_registry": {"url": f"http://{place}"},
-            "genesys": {"client_id": "i", "client_secret": "s", "model_id": "m"},
+            "genesys": {"base_url": f"http://{place}", "client_id": "i", "client_secret": "s", "model_id": "m"},
             "callbacks": {"target": "log", "admin_port": 0},
             "admin": {"port": 0},
         }
@@ -42,11 +45,15 @@ def campaign(settings: Settings) -> CampaignService:
     return CampaignService(settings, build_target(settings), settings.topics.retries())
 
 
-@pytest.mark.parametrize("make", [scoring, campaign])
-@pytest.mark.parametrize("hangs", ["kafka", "registry"])
+@pytest.mark.parametrize(
+    ("make", "hangs"),
+    [(scoring, "api"), (scoring, "kafka"), (scoring, "registry"), (campaign, "kafka"), (campaign, "registry")],
+)
 def test_what_hangs_holds_up_no_end(
     make: Callable[[Settings], ScoringService | CampaignService], hangs: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if hangs != "api":
+        monkeypatch.setattr(ScoringClient, "check", lambda _: ModelConfirmed(Exchange(1, 2, 1.0, 400)))
     if hangs == "registry":
         monkeypatch.setattr("stream_scorer.kafka.writing.max_message_bytes", limits)
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -64,6 +71,20 @@ def test_what_hangs_holds_up_no_end(
 
 def limits(_settings: Settings, topics: Iterable[str]) -> dict[str, int]:
     return dict.fromkeys(topics, 1_000_000)
+
+
+def test_something_else_goes_on_while_a_call_takes_its_time() -> None:
+    done = threading.Event()
+    beats = 0
+
+    def beat() -> None:
+        nonlocal beats
+        beats += 1
+        if beats == 3:
+            done.set()
+
+    assert unless_stopped(threading.Event(), lambda: done.wait(10), meanwhile=beat)
+    assert beats >= 3
 
 
 def test_what_a_call_returns_or_raises_comes_through() -> None:
