@@ -16,8 +16,10 @@ from stream_scorer.clock import Clock
 from stream_scorer.core.batcher import Batcher
 from stream_scorer.core.features import ContactChecker, FeatureList
 from stream_scorer.core.ledger import Ledger
+from stream_scorer.core.model_check import ModelConfirmed, ModelRefused, ModelUnavailable
 from stream_scorer.core.response_policy import Policy
 from stream_scorer.core.verifying import Verifier
+from stream_scorer.errors import ApiRefused, ApiUnavailable
 from stream_scorer.genesys.client import ScoringClient
 from stream_scorer.genesys.quota import Quota
 from stream_scorer.genesys.wire import body_overhead, encode_contact
@@ -212,6 +214,29 @@ class ScoringService:
 def system_clock() -> Clock:
     """The real time and real chance."""
     return Clock(time.monotonic, lambda: time.time_ns() // 1_000_000, random.random, lambda: str(uuid.uuid4()))
+
+
+def check_model(settings: Settings) -> str:
+    """Check token and model once, as at the start of the worker, and return the result as one line.
+
+    Raises:
+        ApiRefused: the platform itself refuses the client or the model; one line with what to check.
+        ApiUnavailable: neither confirmed nor refused; a worker would wait outside its group.
+    """
+    api = _api(settings)
+    try:
+        result = api.check()
+    finally:
+        api.close()
+    match result:
+        case ModelConfirmed(exchange):
+            return (
+                f"model {settings.genesys.model_id}: confirmed (HTTP {exchange.status} to a request without contacts)"
+            )
+        case ModelRefused(message=message):
+            raise ApiRefused(message)
+        case ModelUnavailable(message=message):
+            raise ApiUnavailable(f"token and model are not confirmed: {message}")
 
 
 def _api(settings: Settings) -> ScoringClient:

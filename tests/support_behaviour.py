@@ -31,8 +31,11 @@ def upto(amount: int) -> range:
 
 
 def fault(**words: Any) -> dict[str, Any]:
-    """One fault in the words of `SimulatorControl.add_fault`: once, unless ``times`` says otherwise."""
-    return words
+    """One fault in the words of `SimulatorControl.add_fault`: once, unless ``times`` says otherwise.
+
+    It does not concern the check of the model at start, whose request holds no contact.
+    """
+    return words if words.get("path", "score") != "score" else {"min_contacts": 1, **words}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +74,7 @@ class Row:
         rejected: key -> reasons, all of them in their order; the keys that are in neither map have to be scored.
         review: key -> review reasons.
         status: the HTTP status in the headers of the rejected records.
-        at_least_s: time between the first and the last request.
+        at_least_s: time between the first and the last request with contacts.
         check: looks at what else there is.
         gap: why the worker is known to fail this row; empty: it does not.
     """

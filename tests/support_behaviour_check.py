@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from support_behaviour_play import Case
     from support_judge import Output
 
-    from stream_scorer.local.simulator.ledger import Stats
-
 _IMPUTED: dict[str, Any] = {
     "previous_calls": 0,
     "avg_handle_time": 180.0,
@@ -31,22 +29,22 @@ def check(case: Case) -> None:
     row, stats = case.row, case.stats
     _check_outcomes(case)
     _check_states(case)
-    found = _cost(stats)
+    found = _cost(case)
     expected = {"requests": row.cost.requests, "sent": row.cost.sent, "paid": row.cost.paid, "twice": row.cost.twice}
     wrong = [name for name, amount in expected.items() if not fits(found[name], amount)]
     assert not wrong, f"{', '.join(wrong)}: found {found}, expected {expected}; {stats}\n{case.journal[-10:]}"
     if row.at_least_s:
-        assert stats.first_request_at_ms is not None
+        began_at_ms = min(event["started_at"] for _, event in case.verdict.entries.values())
         assert stats.last_request_at_ms is not None
-        assert stats.last_request_at_ms - stats.first_request_at_ms >= row.at_least_s * 1000
+        assert stats.last_request_at_ms - began_at_ms >= row.at_least_s * 1000
     row.check(case)
 
 
 def cells(case: Case) -> dict[str, str]:
     """What a row came to, in the columns of docs/api-behaviour.md."""
-    cost = _cost(case.stats)
+    cost = _cost(case)
     amounts = {name: f"{cost[name]:,}" for name in ("sent", "paid", "twice")}
-    return {"did": _did(case), "requests": _requests(case.stats), **amounts}
+    return {"did": _did(case), "requests": _requests(case.score_requests()), **amounts}
 
 
 def fits(found: int, amount: Amount) -> bool:
@@ -54,9 +52,10 @@ def fits(found: int, amount: Amount) -> bool:
     return found in amount if isinstance(amount, range) else found == amount
 
 
-def _cost(stats: Stats) -> dict[str, int]:
+def _cost(case: Case) -> dict[str, int]:
+    stats = case.stats
     return {
-        "requests": sum(stats.requests.get("score", {}).values()),
+        "requests": case.score_requests().total(),
         "sent": stats.contacts_asked,
         "paid": stats.contacts_scored,
         "twice": stats.contacts_scored - stats.contacts_distinct,
@@ -117,6 +116,9 @@ def _check_states(case: Case) -> None:
 def _did(case: Case) -> str:
     row, verdict = case.row, case.verdict
     parts = []
+    delays = [line["reason"] for line in case.journal if line["event"] == "start delayed"]
+    if delays:
+        parts.append(f"waited outside its group (`{_plain(delays[0])}`), started when that was over")
     if case.holds:
         parts.append(f"held (`{_plain(case.holds[0])}`), went on when that was over")
     if case.exit_line:
@@ -145,9 +147,8 @@ def _outcome(output: Output) -> str:
     return f"to review: {reasons}" if reasons else "scored"
 
 
-def _requests(stats: Stats) -> str:
-    outcomes = stats.requests.get("score", {})
-    total = sum(outcomes.values())
+def _requests(outcomes: Counter[str]) -> str:
+    total = outcomes.total()
     parts = ", ".join(f"{outcome}: {number:,}" for outcome, number in sorted(outcomes.items()))
     return f"{total:,} ({parts})" if len(outcomes) > 1 or (outcomes and "200" not in outcomes) else f"{total:,}"
 

@@ -112,7 +112,8 @@ class Case:
         return wait_until(look, lambda: f"{what}\n{self.simulator.stats()}\n{self.journal[-10:]}", LIMIT_S)
 
     def await_requests(self, number: int) -> None:
-        """Waits until so many score requests have been answered, and their answers have been taken."""
+        """Waits until so many score requests have been answered since the start."""
+        self.await_start()
         self.wait(lambda: self.score_requests().total() >= number, f"{number} requests")
 
     def await_committed(self, number: int) -> None:
@@ -144,6 +145,23 @@ class Case:
             seen = self._arrived()
             self.wait(lambda: self._arrived() > seen, "a probe")
 
+    def await_start(self) -> None:
+        """Waits until the API has confirmed the model: what follows is no matter of the start."""
+        self.wait(lambda: any(line["event"] == "model confirmed" for line in self.journal), "the model to be confirmed")
+
+    def await_delayed_start(self, reason: str) -> None:
+        """Waits until /readyz gives this reason for a start that is delayed; the worker lives and has no partition."""
+
+        def is_delayed() -> bool:
+            answer = self.admin("/readyz")
+            return answer.status_code == requests.codes.unavailable and (
+                answer.text.startswith("starting: ") and reason in answer.text
+            )
+
+        self.wait(is_delayed, f"a delayed start because of {reason!r}")
+        assert self.admin("/livez").status_code == requests.codes.ok
+        assert not [line for line in self.journal if line["event"] == "partition assigned"]
+
     # --- what there is to see
 
     @property
@@ -161,8 +179,10 @@ class Case:
         return sum(sum(outcomes.values()) for outcomes in self.simulator.stats().requests.values())
 
     def score_requests(self) -> Counter[str]:
-        """Finished score requests by status."""
-        return Counter(self.simulator.stats().requests.get("score", {}))
+        """Finished score requests by status, without the one that confirmed the model at start."""
+        stats = self.stats if self.over else self.simulator.stats()
+        confirmed = Counter(str(line["status"]) for line in self.journal if line["event"] == "model confirmed")
+        return Counter(stats.requests.get("score", {})) - confirmed
 
     def admin(self, path: str) -> requests.Response:
         """What the admin port answers; 503 where it does not."""
@@ -216,6 +236,7 @@ def play(row: Row, bootstrap_servers: str, simulator: Simulator, folder: Path) -
             _play_through(case)
         wait_until(lambda: simulator.stats().in_flight == 0, "the simulator to be done")
         case.stats = simulator.stats()
+        case.over = True
         case.verdict = judge(
             case.arena,
             everything=row.committed is None and not row.stops,

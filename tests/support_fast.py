@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from support_arena import Arena
 
 from stream_scorer import wiring
+from stream_scorer.genesys.wire import build_body
 from stream_scorer.local.simulator import SimulatorConfig, ThreadedSimulator
 from stream_scorer.settings import load_settings
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from support_arena import Input
 
 SPEED = 10.0
+_WITHOUT_CONTACTS = len(build_body((), None))
 
 
 def fast_monotonic() -> float:
@@ -93,6 +95,8 @@ class FastScene(Arena):
 
         def admit_and_note(headers: Any, context_id: str) -> Any:
             refusal = admit(headers, context_id)
+            if int(headers[b"content-length"]) == _WITHOUT_CONTACTS:  # the check of the model at start
+                return refusal
             retry_after = None if refusal is None else dict(refusal.headers).get("Retry-After")
             self.arrivals.append(
                 Arrival(

@@ -36,7 +36,8 @@ def check(
     config: ConfigOption = None,
     *,
     connect: Annotated[
-        bool, typer.Option("--connect", help="Look for the broker and the topics of the scoring worker, too.")
+        bool,
+        typer.Option("--connect", help="Check broker and topics of the scoring worker, token and model, too."),
     ] = False,
 ) -> None:
     """Check everything that `run` needs, and print the settings in effect, without secrets."""
@@ -55,6 +56,9 @@ def check(
             typer.echo(f"# topic {name}: {partitions} partitions")
         if (unchecked := check_retry_retention(settings, settings.contact_retry_topics)) is not None:
             typer.echo(f"warning: {unchecked}", err=True)
+        from stream_scorer.wiring import check_model  # noqa: PLC0415 - loads telemetry, which takes a second
+
+        typer.echo(f"# {check_model(settings)}")
 
 
 def all_warnings(settings: Settings) -> tuple[str, ...]:

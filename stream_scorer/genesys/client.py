@@ -42,9 +42,7 @@ _FORBIDDEN: Final = {
     _UNAUTHORIZED: "the API takes no token of OAuth client '{client}'; check the client and genesys.region",
     403: f"OAuth client '{{client}}' needs the scope {SCOPE}",
 }
-_NOT_THE_PLATFORM: Final = (
-    "this is not the platform's own error; check genesys.base_url and the gateways and proxies on the way"
-)
+_NOT_THE_PLATFORM: Final = wire.NOT_THE_PLATFORM.format(setting="genesys.base_url")
 _TROUBLES: Final = {408: Trouble.TIMEOUT, 429: Trouble.RATE_LIMITED}
 
 

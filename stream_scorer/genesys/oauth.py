@@ -30,6 +30,8 @@ _MOST_LIFE_S: Final = 48 * 3600.0
 _MAX_ANSWER_BYTES: Final = 64 * 1024
 _TOKEN: Final = re.compile(r"[\x21-\x7e]{1,16384}")
 _REFUSED: Final = (400, 401)
+_REMEDY: Final = "check genesys.client_id, genesys.client_secret and genesys.region"
+_NOT_THE_PLATFORM: Final = wire.NOT_THE_PLATFORM.format(setting="genesys.login_url")
 
 ReadSecret: TypeAlias = "Callable[[], str]"
 """Returns the client's secret as of now; raises `SettingsError` with one line for operators where it cannot."""
@@ -191,12 +193,12 @@ class TokenSource:
         exchange = wire.exchange_of(answer.timing, answer.status, answer.headers, self.redact)
         if answer.status in _REFUSED:
             refusal = wire.parse_error(answer.body, self.redact)
-            said = str(refusal)
+            said, platform_error = str(refusal), wire.is_oauth_refusal(refusal)
             return TokenRefused(
                 exchange,
                 f"the login service refuses OAuth client {self.client_id!r} with HTTP {answer.status}"
-                f"{f' ({said})' if said else ''}: check genesys.client_id, genesys.client_secret and genesys.region",
-                wire.is_oauth_refusal(refusal),
+                f"{f' ({said})' if said else ''}: {_REMEDY if platform_error else _NOT_THE_PLATFORM}",
+                platform_error,
             )
         if not 200 <= answer.status < 300:  # noqa: PLR2004
             said = str(wire.parse_error(answer.body, self.redact))

@@ -55,6 +55,9 @@ _OAUTH_ERRORS: Final = frozenset(
         *("unauthorized_client", "unsupported_grant_type", "invalid_scope"),
     }
 )
+NOT_THE_PLATFORM: Final = (
+    "this is not the platform's own error; check {setting} and the gateways and proxies on the way"
+)
 _HTML_TITLE: Final = re.compile(rb"<title[^>]*>([^<]+)", re.IGNORECASE)
 
 

@@ -147,7 +147,7 @@ class TestTheApiIsDown:
     def test_errors_without_end(self, stage: Stage, status: int) -> None:
         stage.changes |= SMALL_BATCHES
         stage.produce(contacts(2000, stage.partitions))
-        stage.simulator.add_fault(status=status, times=None)
+        stage.simulator.add_fault(status=status, times=None, min_contacts=1)
         worker = stage.start_ready()
         stage.wait(lambda: worker.why_not_ready().startswith("circuit open"), "a hold", needs=worker)
         assert "stream_scorer_circuit_breaker_open" in metrics(worker)
@@ -174,7 +174,7 @@ class TestTheApiIsDown:
             {"delay_ms": 3000},
         )
         for number, fault in enumerate(faults):
-            stage.simulator.add_fault(after=number, **fault)
+            stage.simulator.add_fault(after=number, min_contacts=1, **fault)
         stage.produce(contacts(2000, stage.partitions))
         worker = stage.start_ready(genesys__timeout_s="2")
         stage.wait_done(needs=worker)

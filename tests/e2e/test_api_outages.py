@@ -55,7 +55,7 @@ def for_good(
 
 
 def a_date_in_two_seconds(case: Case) -> None:
-    case.simulator.add_fault(status=429, retry_after=formatdate(time.time() + 2, usegmt=True))
+    case.simulator.add_fault(**fault(status=429, retry_after=formatdate(time.time() + 2, usegmt=True)))
 
 
 def nobody_came_before_that_date(case: Case) -> None:
@@ -64,8 +64,10 @@ def nobody_came_before_that_date(case: Case) -> None:
     assert case.stats.last_request_at_ms >= date.timestamp() * 1000
 
 
-def nobody_listens(case: Case) -> None:
+def nobody_listens_any_more(case: Case) -> None:
+    case.await_start()
     case.simulator.stop()
+    case.feed(batch(20))
 
 
 def somebody_listens_again(case: Case) -> None:
@@ -75,7 +77,7 @@ def somebody_listens_again(case: Case) -> None:
 
 def a_redirect(case: Case) -> None:
     headers = {"Location": f"{case.simulator.base_url}/elsewhere"}
-    case.simulator.add_fault(times=FOR_EVER, status=302, headers=headers)
+    case.simulator.add_fault(**fault(times=FOR_EVER, status=302, headers=headers))
 
 
 def nobody_followed(case: Case) -> None:
@@ -135,11 +137,14 @@ FOR_GOOD: Final = (
     ),
     Row(
         id="refused",
-        injected="nobody listens; when the worker holds, the API is started",
-        prepare=nobody_listens,
+        injected="nobody listens any more once the worker has started; when it holds, the API is started",
+        feed=(),
+        settings={"scoring__max_contacts": "20"},
+        act=nobody_listens_any_more,
         holds="refused",
         recover=somebody_listens_again,
-        cost=Cost(requests=2, sent=20, paid=20),
+        # A simulator that is started again knows no tokens: a 401, the probe that is answered, and the other 19.
+        cost=Cost(requests=3, sent=21, paid=20),
     ),
     Row(
         id="429-while-others-are-answered",

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.kafka
 FOR_EVER: Final = None
 ONCE: Final = Cost(requests=1, sent=20, paid=20)
 NONE: Final = Cost(requests=0, sent=0, paid=0)
+CHECK: Final = Cost(requests=1, sent=0, paid=0)
 FIRST, SECOND = "first", "second"
 
 
@@ -83,6 +84,33 @@ def two_tokens(case: Case) -> None:
     assert case.stats.tokens_issued == 2
 
 
+def no_more_tokens(case: Case) -> None:
+    case.await_committed(20)
+    case.simulator.add_fault(path="token", times=FOR_EVER, status=503)
+    case.simulator.revoke_tokens()
+    case.feed(contacts(20, 1, SECOND))
+
+
+def waits_because_of(reason: str) -> Callable[[Case], None]:
+    """The start is delayed for this reason, until the faults end."""
+
+    def act(case: Case) -> None:
+        case.await_delayed_start(reason)
+        case.simulator.clear_faults()
+
+    return act
+
+
+def nobody_listens(case: Case) -> None:
+    case.simulator.stop()
+
+
+def the_api_is_started(case: Case) -> None:
+    case.await_delayed_start("refused")
+    case.simulator.start()
+    case.configure()
+
+
 def the_scope_is_taken_away(case: Case) -> None:
     case.await_committed(20)
     case.simulator.configure(scopes=[])
@@ -126,7 +154,7 @@ STOPS: Final = (
         "403",
         "the client lacks the scope",
         "predictiveengagement:score",
-        Cost(requests=1, sent=20, paid=0),
+        CHECK,
         api={"scopes": []},
     ),
     Row(
@@ -141,21 +169,21 @@ STOPS: Final = (
         "404-model",
         "the API does not have the model of the settings",
         "'no-such-model'",
-        Cost(requests=1, sent=20, paid=0),
+        CHECK,
         settings={"genesys__model_id": "no-such-model"},
     ),
     stops(
         "404-version",
         "the API does not have the model version of the settings",
         "version",
-        Cost(requests=2, sent=20, paid=0),  # the second asks about nobody: is the model there?
+        Cost(requests=1, sent=20, paid=0),
         settings={"genesys__model_version": "v9"},
     ),
     stops(
         "404-model-of-events-with-versions",
         "the API does not have the model of the settings, and every event brings a good model version",
         "'no-such-model'",
-        Cost(requests=2, sent=20, paid=0),
+        CHECK,
         settings={"genesys__model_id": "no-such-model"},
         version="v1",
     ),
@@ -165,7 +193,7 @@ STOPS: Final = (
         feed=(*contacts(16, 1), *(contact(f"V-{n}", model_version="v9") for n in range(4))),
         rejected={f"V-{n}": ("unknown_model_version",) for n in range(4)},
         status="404",
-        cost=Cost(requests=range(2, 4), sent=20, paid=16),
+        cost=Cost(requests=2, sent=20, paid=16),
     ),
 )
 
@@ -191,14 +219,66 @@ TOKEN: Final = (
     token_fails("token-time-out", "the first token takes 1.2 s, `genesys.token_timeout_s` 0.6", delay_ms=1200),
     Row(
         id="token-503-for-good",
-        injected="every token request is a 503, until the worker has held and probed",
-        faults=[fault(path="token", times=FOR_EVER, status=503)],
+        injected="when 20 contacts are scored, tokens are revoked and every token request is a 503, until the worker"
+        " has held and probed; 20 more",
+        act=no_more_tokens,
         holds="no token: the login service answers HTTP 503",
-        # The probe that is answered, and the other 19.
-        cost=Cost(requests=2, sent=20, paid=20),
+        # The 401, the probe that is answered, and the other 19.
+        cost=Cost(requests=4, sent=60, paid=40),
     ),
 )
-ROWS: Final = (*UNAUTHORIZED, *STOPS, *TOKEN)
+
+
+def waits(row_id: str, injected: str, reason: str, cost: Cost = ONCE, **words: Any) -> Row:
+    """A row in which the check of the model fails for this reason, until the start is delayed."""
+    # Not `fault`, which leaves the check alone.
+    faults = [{"times": FOR_EVER, **words}]
+    injected = f"{injected}, until the start is delayed"
+    return Row(id=row_id, injected=injected, faults=faults, act=waits_because_of(reason), cost=cost)
+
+
+FAILED_CHECKS: Final = Cost(requests=range(2, 40), sent=20, paid=20)
+START: Final = (
+    stops(
+        "start-401-twice",
+        "the check of the model is a 401, whatever the token",
+        "takes no token",
+        Cost(requests=2, sent=0, paid=0),
+        faults=({"times": FOR_EVER, "status": 401},),
+    ),
+    *(
+        waits(
+            f"start-{status}-html",
+            f"the check of the model is a {status} with HTML",
+            f"HTTP {status}",
+            FAILED_CHECKS,
+            status=status,
+            body="html",
+        )
+        for status in (401, 403, 404)
+    ),
+    waits("start-429", "the check of the model is a 429", "HTTP 429", FAILED_CHECKS, status=429),
+    waits("start-503", "the check of the model is a 503", "HTTP 503", FAILED_CHECKS, status=503),
+    waits(
+        "start-token-503", "every token request is a 503", "login service answers HTTP 503", path="token", status=503
+    ),
+    waits(
+        "start-token-401-html",
+        "every token request is a 401 with HTML",
+        "with HTTP 401",
+        path="token",
+        status=401,
+        body="html",
+    ),
+    Row(
+        id="start-refused",
+        injected="nobody listens when the worker starts; when the start is delayed, the API is started",
+        prepare=nobody_listens,
+        act=the_api_is_started,
+        cost=ONCE,
+    ),
+)
+ROWS: Final = (*UNAUTHORIZED, *STOPS, *TOKEN, *START)
 
 
 @pytest.mark.parametrize("row", cases(ROWS))

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from kafka_fixture import Broker
 
+    from stream_scorer.local.simulator import Simulator
+
 pytestmark = pytest.mark.kafka
 
 DAY_MS = 86_400_000
@@ -154,7 +156,11 @@ def test_an_unreachable_broker_is_named_within_the_limit(servers: str, reason: s
 
 
 def test_the_command_says_what_it_did(
-    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    settings: Settings,
+    simulator: Simulator,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     file = tmp_path / "scorer.toml"
     lines = [f'{key} = "{getattr(settings.topics, key)}"' for key in TopicsSettings.model_fields]
@@ -167,11 +173,16 @@ def test_the_command_says_what_it_did(
     assert [line.split()[0] for line in shown] == ["created"] * 15 + ["existing"] * 15
     assert shown[0] == f"created   {settings.topics.features} (4 partitions)"
 
-    for name in ("ID", "SECRET"):
-        monkeypatch.setenv(f"GENESYS_CLIENT_{name}", "x")
-    monkeypatch.setenv("GENESYS_MODEL_ID", "x")
+    for name, value in simulator.environment().items():
+        monkeypatch.setenv(name, value)
     assert main(["config", "check", "--connect", "--config", str(file)]) == 0
-    assert f"# topic {settings.topics.features}: 4 partitions" in capsys.readouterr().out
+    shown = capsys.readouterr().out.splitlines()
+    assert f"# topic {settings.topics.features}: 4 partitions" in shown
+    assert shown[-1] == "# model simulator-model: confirmed (HTTP 400 to a request without contacts)"
+
+    monkeypatch.setenv("STREAM_SCORER_GENESYS__CLIENT_SECRET", "wrong")
+    assert main(["config", "check", "--connect", "--config", str(file)]) == 1
+    assert "genesys.client_secret" in capsys.readouterr().err
 
 
 def test_the_command_names_an_unreachable_broker_in_one_line() -> None:

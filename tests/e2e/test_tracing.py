@@ -108,7 +108,7 @@ def test_a_contact_is_seen_from_its_producer_to_its_callback(
     campaign = make_campaign({**receiver.environment(), **asked})
     campaign.topics["scores"] = stage.topics["scores"]
     campaign.group_id = stage.group_id
-    stage.simulator.add_fault(status=503, times=1)
+    stage.simulator.add_fault(status=503, times=1, min_contacts=1)
     produced = produce_contacts(stage, asked, tmp_path)
     stage.changes |= asked
     scorer = stage.start()

@@ -291,8 +291,8 @@ class TestStopping:
         assert judge(stage).paid_twice(stage.simulator.scored()) == 0
 
     def test_a_second_signal_ends_it_at_once(self, stage: Stage) -> None:
-        stage.simulator.configure(latency_ms=20_000)
         worker = stage.start_ready(genesys__timeout_s="30")
+        stage.simulator.configure(latency_ms=20_000)
         stage.produce(contacts(10, stage.partitions))
         stage.wait(lambda: stage.simulator.stats().in_flight > 0, "a request to be in flight", needs=worker)
         worker.send(signal.SIGTERM)

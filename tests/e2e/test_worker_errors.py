@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -32,15 +33,19 @@ def the_line(worker: WorkerProcess, code: int) -> str:
 class TestTheApiRefusesUs:
     def test_a_wrong_secret(self, stage: Stage) -> None:
         stage.produce(contacts(10, stage.partitions))
-        line = the_line(stage.start(genesys__client_secret="not-the-secret"), 1)
+        worker = stage.start(genesys__client_secret="not-the-secret")
+        line = the_line(worker, 1)
         assert "client_secret" in line
         assert "not-the-secret" not in line
+        assert not worker.said("partition assigned")
         assert judge(stage, everything=False).outputs == {}
 
     def test_a_missing_scope(self, stage: Stage) -> None:
         stage.simulator.configure(scopes=[])
         stage.produce(contacts(10, stage.partitions))
-        assert "predictiveengagement:score" in the_line(stage.start(), 1)
+        worker = stage.start()
+        assert "predictiveengagement:score" in the_line(worker, 1)
+        assert not worker.said("partition assigned")
 
     def test_an_unknown_model(self, stage: Stage) -> None:
         stage.produce(contacts(10, stage.partitions))
@@ -68,6 +73,51 @@ class TestTheApiRefusesUs:
         paid_twice = verdict.paid_twice(stage.simulator.scored())
         # What was finished behind a contact without an answer cannot be committed: outputs stand in input order.
         assert paid_twice <= 800
+
+
+class TestTheApiIsDownAtStart:
+    def test_it_waits_outside_the_group_until_the_api_is_up(self, stage: Stage) -> None:
+        stage.produce(contacts(10, stage.partitions))
+        stage.simulator.stop()
+        worker = stage.start()
+        why = stage.wait(
+            lambda: re.search("refused.* next attempt in", line := worker.why_not_ready()) and line,
+            "the start to be delayed",
+            needs=worker,
+        )
+        assert why.startswith("starting: no token: ")
+        live = worker.admin("/livez")
+        assert live is not None
+        assert live.status == 200
+        assert not worker.said("partition assigned")
+        stage.simulator.start()
+        stage.simulator.configure(quota=1_000_000)
+        stage.wait_done(needs=worker)
+        assert worker.stop() == 0
+        assert len(judge(stage).outputs) == 10
+        assert len(worker.said("start delayed")) == 1
+
+    def test_sigterm_ends_the_wait_at_once(self, stage: Stage) -> None:
+        stage.simulator.add_fault(status=503, retry_after=600, times=None)
+        worker = stage.start()
+        stage.wait(lambda: "next attempt in" in worker.why_not_ready(), "the start to be delayed", needs=worker)
+        began = time.monotonic()
+        assert worker.stop() == 0
+        assert time.monotonic() - began < 5
+
+
+class TestTheSecretIsReadAgain:
+    def test_a_secret_that_was_replaced_is_used_for_the_next_token(self, stage: Stage) -> None:
+        """At start it is wrong for a login service that is down; it is replaced before that is up again."""
+        secret = stage.folder / "secret"
+        secret.write_text("the-old-one\n")
+        stage.simulator.add_fault(path="token", status=503, times=None)
+        worker = stage.start(genesys__client_secret=None, genesys__client_secret_file=str(secret))
+        stage.wait(lambda: worker.said("start delayed"), "the start to be delayed", needs=worker)
+        secret.write_text(stage.simulator.environment()["STREAM_SCORER_GENESYS__CLIENT_SECRET"] + "\n")
+        stage.simulator.clear_faults()
+        stage.wait(lambda: worker.said("partition assigned"), "the worker to have partitions", needs=worker)
+        assert worker.stop() == 0
 
 
 class TestTheBrokerRefusesUs:

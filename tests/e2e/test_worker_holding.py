@@ -47,8 +47,8 @@ def told(worker: WorkerProcess) -> list[tuple[str, str, str]]:
 class TestTheApi:
     def test_it_says_since_when_why_and_when_the_next_probe_is_due(self, stage: Stage) -> None:
         """First 503, then 500, then well again: three lines, however many probes there are."""
-        stage.simulator.add_fault(status=503, times=16)
-        stage.simulator.add_fault(status=500, times=None)
+        stage.simulator.add_fault(status=503, times=16, min_contacts=1)
+        stage.simulator.add_fault(status=500, times=None, min_contacts=1)
         stage.produce(contacts(100, stage.partitions))
         began = datetime.now(UTC).replace(microsecond=0)
         worker = stage.start_ready(genesys__max_retries="1")
@@ -145,7 +145,7 @@ class TestQuotaAndBudget:
 class TestExpired:
     def test_age_is_judged_when_a_record_is_read(self, stage: Stage) -> None:
         """What expires while it waits in a hold is asked about all the same: an outage never rejects a contact."""
-        stage.simulator.add_fault(status=503, times=None)
+        stage.simulator.add_fault(status=503, times=None, min_contacts=1)
         worker = stage.start_ready(scoring__max_event_age_s="5")
         now_ms = time.time_ns() // 1_000_000
         stage.produce([contact("young", 0, occurred_at=now_ms), contact("old", 1, occurred_at=now_ms - 60_000)])

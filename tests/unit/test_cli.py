@@ -15,12 +15,15 @@ import typer
 
 from stream_scorer import __version__, cli
 from stream_scorer.cli import main
+from stream_scorer.core.events import Exchange
+from stream_scorer.core.model_check import ModelCheck, ModelConfirmed, ModelRefused, ModelUnavailable
 from stream_scorer.errors import BrokerUnavailable, CheckFailed, SettingsError, StreamScorerError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 SECRET = "s3cr3t-value"
+EXCHANGE = Exchange(1, 2, 1.0, 400)
 
 
 @pytest.fixture(autouse=True)
@@ -249,6 +252,28 @@ def test_config_check_names_all_that_is_missing_for_the_api(capsys: pytest.Captu
         "genesys.client_secret",
         "genesys.model_id",
     ]
+
+
+@pytest.mark.usefixtures("_complete")
+@pytest.mark.parametrize(
+    ("result", "code", "line"),
+    [
+        (ModelConfirmed(EXCHANGE), 0, "# model model: confirmed (HTTP 400 to a request without contacts)"),
+        (ModelRefused(EXCHANGE, "check the client"), 1, "stream-scorer: check the client"),
+        (ModelUnavailable(EXCHANGE, "HTTP 503"), 1, "stream-scorer: token and model are not confirmed: HTTP 503"),
+    ],
+)
+def test_config_check_with_connect_checks_token_and_model(
+    result: ModelCheck, code: int, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = importlib.import_module("stream_scorer.cli.config")
+    monkeypatch.setattr(config, "check_topics", lambda *_, **__: {"t": 3})
+    monkeypatch.setattr("stream_scorer.genesys.client.ScoringClient.check", lambda _: result)
+    assert main(["config", "check", "--connect"]) == code
+    said = capsys.readouterr()
+    assert "# topic t: 3 partitions" in said.out
+    lines = (said.out if code == 0 else said.err).splitlines()
+    assert lines[-1] == line
 
 
 @pytest.mark.usefixtures("_complete")
