@@ -105,7 +105,7 @@ class TestTheApi:
 
 class TestQuotaAndBudget:
     def test_each_says_when_the_next_request_may_go(self, broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
-        """In fast motion: a quota of 10 requests and a budget of 50 contacts a minute, and twice as much to do."""
+        """In fast motion: 10 requests (and the check of the model) or 50 contacts a minute, and twice as much to do."""
         run_clocks_fast(monkeypatch)
         with (
             FastScene(broker.bootstrap_servers, quota=1_000) as quota,
@@ -114,7 +114,7 @@ class TestQuotaAndBudget:
             for scene in (quota, budget):
                 scene.produce(contacts(100, scene.partitions))
             workers = {
-                "quota": quota.start(genesys__requests_per_minute="10", scoring__max_contacts="5"),
+                "quota": quota.start(genesys__requests_per_minute="11", scoring__max_contacts="5"),
                 "spend_limit": budget.start(scoring__max_contacts_per_minute="50", scoring__max_contacts="5"),
             }
             waited = {"quota": "own_quota", "spend_limit": "spend_limit"}
