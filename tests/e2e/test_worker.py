@@ -177,7 +177,7 @@ class TestMixedInputs:
         assert verdict.count("rejected") == 0
         assert len(verdict.outputs) == 200
         assert stage.simulator.scored() == {f"R-{n}": 40 for n in range(5)}
-        assert stage.simulator.stats().requests_with("score", 400) == 0
+        assert stage.simulator.stats().requests_with("score", 400) == 1  # the check of the model
 
     def test_model_versions(self, stage: Stage) -> None:
         versions = ("v1", "v2", "v9", None)
