@@ -167,7 +167,11 @@ class ScoringService:
             # On a thread of its own: it may block up to its deadlines, and a stop must not wait for them.
             check=lambda: unless_stopped(self._stopping, api.check, meanwhile=self.observe.beat),
             backoff=StartBackoff(
-                genesys.backoff_base_s, genesys.max_backoff_s, genesys.max_retries, genesys.probe_interval_s
+                base_s=genesys.backoff_base_s,
+                max_s=genesys.max_backoff_s,
+                max_retries=genesys.max_retries,
+                probe_interval_s=genesys.probe_interval_s,
+                max_retry_after_s=genesys.max_retry_after_s,
             ),
             quota=quota,
             clock=self._clock,

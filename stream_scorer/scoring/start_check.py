@@ -23,21 +23,23 @@ if TYPE_CHECKING:
     from stream_scorer.scoring.observing import Observer
     from stream_scorer.scoring.ports import Quota
 
-# A daily cap may demand hours; a new attempt after this time finds out whether the cap was raised meanwhile.
-_MAX_RETRY_AFTER_S: Final = 900.0
 _HEARTBEAT_S: Final = 1.0
 _TOO_MANY_REQUESTS: Final = 429
 
 
 @dataclass(frozen=True, slots=True)
 class StartBackoff:
-    """When the check is repeated: backoff as of any retry, and after ``max_retries`` at least ``probe_interval_s``."""
+    """When the check is repeated: backoff as of any retry, and after ``max_retries`` at least ``probe_interval_s``.
+
+    ``max_retry_after_s``: the longest wait that a ``Retry-After`` gets. A daily cap may demand hours; a new attempt
+    finds out whether it was raised meanwhile.
+    """
 
     base_s: float
     max_s: float
     max_retries: int
     probe_interval_s: float
-    max_retry_after_s: float = _MAX_RETRY_AFTER_S
+    max_retry_after_s: float
 
     def delay_s(self, attempt: int, retry_after_s: float | None, jitter: float) -> float:
         """Return the seconds to wait after ``attempt`` failed attempts; see `next_delay_s`."""

@@ -268,6 +268,7 @@ def test_config_check_with_connect_checks_token_and_model(
 ) -> None:
     config = importlib.import_module("stream_scorer.cli.config")
     monkeypatch.setattr(config, "check_topics", lambda *_, **__: {"t": 3})
+    monkeypatch.setattr(config, "check_retry_retention", lambda *_: None)
     monkeypatch.setattr("stream_scorer.genesys.client.ScoringClient.check", lambda _: result)
     assert main(["config", "check", "--connect"]) == code
     said = capsys.readouterr()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from stream_scorer.core.model_check import ModelCheck
 
-BACKOFF = StartBackoff(base_s=2.0, max_s=60.0, max_retries=3, probe_interval_s=10.0)
+BACKOFF = StartBackoff(base_s=2.0, max_s=60.0, max_retries=3, probe_interval_s=10.0, max_retry_after_s=900.0)
 CONFIRMED = ModelConfirmed(Exchange(1, 2, 1.0, 400))
 DURATION = "http_client_request_duration_seconds"
 API = 'stream_scorer_circuit_breaker_open{reason="api"}'
@@ -108,7 +108,7 @@ def test_trouble_backs_off_and_then_keeps_the_rhythm_of_probes() -> None:
 
 
 def test_a_short_backoff_does_not_become_a_burst() -> None:
-    backoff = StartBackoff(base_s=0.1, max_s=1.0, max_retries=3, probe_interval_s=10.0)
+    backoff = StartBackoff(base_s=0.1, max_s=1.0, max_retries=3, probe_interval_s=10.0, max_retry_after_s=900.0)
     assert [backoff.delay_s(attempt, None, 0.0) for attempt in (3, 4, 50)] == pytest.approx([0.0005, 10.0, 10.0])
 
 
