@@ -16,24 +16,28 @@ What a hostile value could do, and what stops it:
 Values are written by `stream_scorer.core.avro_writing`.
 
 Logical types are taken off both schemas before fastavro sees them: a timestamp stays the integer it is on the wire,
-since a ``datetime`` would cost time and fail for years past 9999. They change neither bytes nor fingerprint.
+since a ``datetime`` would cost time and fail for years past 9999. They change neither bytes nor fingerprint. A logical
+type that only the writer has is read as what it means, or refused (`core.logical_types`).
 """
 
 from __future__ import annotations
 
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from fastavro import parse_schema, schemaless_reader
+from fastavro.read import LOGICAL_READERS, SchemaResolutionError
 from fastavro.schema import SchemaParseException, UnknownType, fingerprint, to_parsing_canonical_form
 
+from stream_scorer.core import logical_types
 from stream_scorer.core.avro_writing import compile_writer
 from stream_scorer.core.contact_reading import decode_contact, is_readable
+from stream_scorer.core.schema_form import normal_form
 from stream_scorer.core.schema_limits import check_schema
 from stream_scorer.errors import InputError, SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 __all__ = ["Codec", "UndecodableError", "decode_contact", "single_object_header"]
 
@@ -42,15 +46,35 @@ SINGLE_OBJECT_HEADER_BYTES: Final = 10
 DEFAULT_MAX_BYTES: Final = 1024 * 1024
 
 
+# fastavro has one table of these in a process. The names are ours alone, so no other program's schemas meet them.
+LOGICAL_READERS.update(logical_types.LOGICAL_READERS)
+
+
 class UndecodableError(InputError):
     """A value is not what its topic promises; the message says what is wrong in one sentence, without its content."""
+
+
+class WriterSchema(NamedTuple):
+    """A writer's schema, fit for reading.
+
+    Attributes:
+        writer: the schema, parsed by fastavro.
+        reader: the reader's, parsed; None: the two are equal, and fastavro takes its faster way.
+        doubts: which values of a union's branches cannot be read, as sentences.
+    """
+
+    writer: Any
+    reader: Any
+    doubts: tuple[str, ...] = ()
 
 
 class Codec:
     """Encodes values of one schema, and decodes values that any of the known writers wrote. Nothing in it changes."""
 
     __slots__ = (
+        "_form",
         "_header_bytes",
+        "_own",
         "_plain",
         "_schema",
         "_write",
@@ -76,12 +100,14 @@ class Codec:
         plain = _without_logical_types(schema)
         self._plain: Mapping[str, Any] = plain
         self._schema: Any = parse_schema(plain)
+        self._form = normal_form(schema)
+        self._own = logical_types.decodable_form(self._form, self._form)
         self._write = compile_writer(plain)
         self.name = str(schema["name"]).rpartition(".")[2]
         self.header = header
         self._header_bytes = len(header)
         self.max_bytes = max_bytes
-        self._writers: dict[bytes, tuple[Any, Any]] = {}
+        self._writers: dict[bytes, WriterSchema] = {}
         for written_header, writer in writers.items():
             self._writers[written_header] = self.known_as(writer)
         # What a value with our own header looks like is known beforehand: see core.contact_reading.
@@ -110,16 +136,23 @@ class Codec:
         writers = {single_object_header(writer): writer for writer in writer_schemas} | {header: schema}
         return cls(schema, header, writers, max_bytes)
 
-    def known_as(self, writer: Mapping[str, Any]) -> tuple[Any, Any]:
+    def known_as(self, writer: Mapping[str, Any]) -> WriterSchema:
         """Make a writer's schema fit for reading by: what `_read` takes.
 
         Raises:
             SettingsError: it is no schema, or would let a few bytes grow or be worked on without limit.
         """
         check_schema(writer, self.name)
-        plain = _without_logical_types(writer)
-        # Equal schemas need no resolution, and without a reader's schema fastavro takes its faster way.
-        return _parsed(plain, self.name), None if plain == self._plain else self._schema
+        form, parsed = self._parsed(writer)
+        return WriterSchema(parsed, None if form == self._own else self._schema)
+
+    def _parsed(self, writer: Mapping[str, Any]) -> tuple[Any, Any]:
+        try:
+            form = logical_types.decodable_form(normal_form(writer), self._form)
+            return form, parse_schema(form)
+        except (SchemaParseException, UnknownType, KeyError, TypeError, ValueError, AttributeError) as error:
+            # Its text may quote the whole schema.
+            raise SettingsError(f"schema {self.name}: is no valid Avro schema ({type(error).__name__})") from None
 
     def encode(self, value: Mapping[str, Any]) -> bytes:
         """Return the framed value. It comes from this program: a wrong one is a defect and raises as it may."""
@@ -159,19 +192,19 @@ class Codec:
             raise UndecodableError(self._unknown_header(data))
         return self._read(data, self._header_bytes, known)
 
-    def _read(self, data: bytes, at: int, known: tuple[Any, Any]) -> dict[str, Any]:
-        """Read the body that begins at ``at``; ``known``: the writer's schema, and the reader's where it differs."""
+    def _read(self, data: bytes, at: int, known: WriterSchema) -> dict[str, Any]:
+        """Read the body that begins at ``at``."""
         if len(data) > self.max_bytes:
             raise UndecodableError(f"the value has {len(data)} bytes, more than the {self.max_bytes} allowed")
-        stream = BytesIO(data) if known[1] is None else _UpToTheEnd(data)
+        stream = BytesIO(data) if known.reader is None else _UpToTheEnd(data)
         stream.seek(at)
         try:
-            value: dict[str, Any] = schemaless_reader(stream, known[0], known[1])  # type: ignore[assignment]
+            value: dict[str, Any] = schemaless_reader(stream, known.writer, known.reader)  # type: ignore[assignment]
         except MemoryError:
             # Bytes cannot cause it (see above), so it is this machine's trouble and must not reject a good contact.
             raise
         except Exception as error:  # whatever the C code met; nothing but the bytes can be at fault
-            raise UndecodableError(f"the value is no valid Avro {self.name}: {_reason(error)}") from error
+            raise UndecodableError(f"the value is no valid Avro {self.name}: {_reason(error, known.doubts)}") from error
         if stream.tell() != len(data):
             extra = len(data) - stream.tell()
             raise UndecodableError(f"{extra} bytes follow the end of the {self.name}")
@@ -213,14 +246,6 @@ def single_object_header(schema: Mapping[str, Any]) -> bytes:
     return SINGLE_OBJECT_MARKER + bytes.fromhex(fingerprint(canonical, "CRC-64-AVRO"))
 
 
-def _parsed(schema: Any, record: str) -> Any:
-    try:
-        return parse_schema(schema)
-    except (SchemaParseException, UnknownType, KeyError, TypeError, ValueError, AttributeError) as error:
-        # Its text may quote the whole schema.
-        raise SettingsError(f"schema {record}: is no valid Avro schema ({type(error).__name__})") from None
-
-
 def _without_logical_types(schema: Any) -> Any:
     if isinstance(schema, dict):
         return {
@@ -233,9 +258,13 @@ def _without_logical_types(schema: Any) -> Any:
     return schema
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, doubts: Sequence[str]) -> str:
     """Say what broke without repeating any of the value's content, which foreign messages may hold."""
     match error:
+        case logical_types.ForeignMeaningError():
+            return str(error)
+        case SchemaResolutionError() if doubts:
+            return "; ".join(doubts)
         case EOFError() | StopIteration():
             return "it ends too early"
         case UnicodeDecodeError():

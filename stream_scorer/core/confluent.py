@@ -17,9 +17,10 @@ from stream_scorer.core.avro import (
     SINGLE_OBJECT_HEADER_BYTES,
     Codec,
     UndecodableError,
+    WriterSchema,
     single_object_header,
 )
-from stream_scorer.core.resolving import unreadable
+from stream_scorer.core.resolving import compare
 from stream_scorer.errors import SettingsError, StreamScorerError
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ CONFLUENT_MARKER: Final = 0
 CONFLUENT_HEADER_BYTES: Final = 5
 _KEPT_WRITERS: Final = 200
 _MOST_REASONS: Final = 3
-_Known = tuple[Any, Any]
 
 
 class WriterUnknownError(StreamScorerError):
@@ -51,7 +51,7 @@ class ConfluentCodec(Codec):
 
     __slots__ = ("_kept", "_reads", "_single", "_writer_of")
 
-    _kept: dict[int, _Known | str]
+    _kept: dict[int, WriterSchema | str]
     _reads: Mapping[str, Any]
     _single: bytes
     _writer_of: Callable[[int], Mapping[str, Any]]
@@ -118,9 +118,9 @@ class ConfluentCodec(Codec):
         if schema_id is None:
             return SINGLE_OBJECT_HEADER_BYTES if data.startswith(self._single) else None
         known = self._kept.get(schema_id)
-        return CONFLUENT_HEADER_BYTES if isinstance(known, tuple) and known[1] is None else None
+        return CONFLUENT_HEADER_BYTES if isinstance(known, WriterSchema) and known.reader is None else None
 
-    def _keep(self, schema_id: int) -> _Known | str:
+    def _keep(self, schema_id: int) -> WriterSchema | str:
         schema = self._writer_of(schema_id)
         known = self._judged(schema)
         while len(self._kept) >= _KEPT_WRITERS:
@@ -128,18 +128,18 @@ class ConfluentCodec(Codec):
         self._kept[schema_id] = known
         return known
 
-    def _judged(self, schema: Mapping[str, Any]) -> _Known | str:
+    def _judged(self, schema: Mapping[str, Any]) -> WriterSchema | str:
         """What to read by, or why that cannot be: how the sentence about the value ends."""
         try:
             known = self.known_as(schema)
-            problems = unreadable(self._reads, schema)
+            findings = compare(self._reads, schema)
         except SettingsError as error:
             return f"which cannot be read safely: {error}"
         except (TypeError, ValueError, KeyError, AttributeError, RecursionError):
             return "which is no valid Avro schema"
-        if problems:
-            return f"which cannot be read as {self.name}: {'; '.join(problems[:_MOST_REASONS])}"
-        return known
+        if findings.unreadable:
+            return f"which cannot be read as {self.name}: {'; '.join(findings.unreadable[:_MOST_REASONS])}"
+        return known._replace(doubts=tuple(findings.some[:_MOST_REASONS]))
 
 
 def confluent_header(schema_id: int) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from fastavro import parse_schema, schemaless_reader, schemaless_writer
 
-from stream_scorer.core.resolving import incompatible, unreadable
+from stream_scorer.core.resolving import compare, incompatible
 
 
 def record(*fields: tuple[str, Any] | dict[str, Any], name: str = "R", **more: Any) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def test_compatible(reader: dict[str, Any], writer: dict[str, Any], value: dict[
     ],
 )
 def test_no_value_can_be_read(reader: Any, writer: Any, problem: str) -> None:
-    assert problem in unreadable(reader, writer)
+    assert problem in compare(reader, writer).unreadable
     assert problem in incompatible(reader, writer)
 
 
@@ -92,7 +92,7 @@ def test_no_value_can_be_read(reader: Any, writer: Any, problem: str) -> None:
     ],
 )
 def test_some_values_can_be_read(reader: Any, writer: Any, problem: str) -> None:
-    assert unreadable(reader, writer) == []
+    assert compare(reader, writer).unreadable == []
     assert incompatible(reader, writer) == [problem]
 
 
@@ -122,13 +122,13 @@ DATE = {"type": "int", "logicalType": "date"}
 )
 def test_no_value_is_read_as_of_another_unit(reader: Any, writer: Any, unit: str) -> None:
     """fastavro would read the number as it stands, branch for branch: a date in the year 55,840."""
-    for problems in (unreadable(record(("x", reader)), record(("x", writer))), incompatible(reader, writer)):
+    for problems in (compare(record(("x", reader)), record(("x", writer))).unreadable, incompatible(reader, writer)):
         assert any(one.endswith(f"is written as {unit} and read as timestamp-millis") for one in problems)
 
 
 @pytest.mark.parametrize("writer", ["long", "int", ["long", MILLIS], ["null", "string", MILLIS]])
 def test_a_number_without_a_unit_has_ours(writer: Any) -> None:
-    assert unreadable(record(("x", MILLIS)), record(("x", writer))) == []
+    assert compare(record(("x", MILLIS)), record(("x", writer))).unreadable == []
 
 
 def test_a_branch_of_another_unit_that_the_reader_has_too_is_taken_by_that() -> None:
