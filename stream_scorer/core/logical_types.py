@@ -11,6 +11,7 @@ So a union may have such a branch: only the values of that branch are refused.
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     # The value by its bare type, the writer's type, the reader's.
     LogicalReader = Callable[[Any, Any, Any], Any]
 
+_SYMBOL: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LONG: Final = range(-(2**63), 2**63)
 # 77 digits: more than any database has, and few enough for arithmetic to cost nothing.
 _MAX_DECIMAL_BYTES: Final = 32
@@ -64,7 +66,11 @@ def meaning(reader: Any, writer: Any) -> Meaning:
 
 
 def decodable_form(writer: Any, reader: Any) -> Any:
-    """Return the writer's schema for fastavro: its logical types replaced by marks where their meaning is foreign.
+    """Return the writer's schema for fastavro, without what reading does not need.
+
+    Defaults are the reader's business, so a writer's ill-typed one is no reason to refuse its values. Logical types are
+    replaced by marks where their meaning is foreign. Symbols that Avro does not allow are replaced: a reader's symbols
+    are none of these.
 
     Args:
         writer: in normal form.
@@ -89,7 +95,9 @@ class _Marker:
             return writer
         if writer["type"] in PRIMITIVES:
             return self._primitive(writer, at)
-        made = {name: writer[name] for name in ("type", "name", "symbols", "size") if name in writer}
+        made = {name: writer[name] for name in ("type", "name", "size") if name in writer}
+        if "symbols" in writer:
+            made["symbols"] = _readable_symbols(writer["symbols"])
         if "fields" in writer:
             made["fields"] = [
                 {"name": one["name"], "type": self.mark(one["type"], f"{at}.{one['name']}")} for one in writer["fields"]
@@ -106,6 +114,20 @@ class _Marker:
             return writer["type"]
         problem = f"{field_name(at)} is written as {describe(writer)} and read as {describe(reader)}"
         return {"type": writer["type"], "logicalType": how.value, "scale": writer.get("scale", 0), "problem": problem}
+
+
+def _readable_symbols(symbols: list[Any]) -> list[str]:
+    """Return the symbols, with other names for those that fastavro refuses: ``web-form``, a number, a repeated one."""
+    good = {one for one in symbols if isinstance(one, str) and _SYMBOL.fullmatch(one)}
+    kept: list[str] = []
+    unused = set(good)
+    for number, one in enumerate(symbols):
+        symbol = one if isinstance(one, str) and one in unused else f"_{number}"
+        unused.discard(symbol)
+        while symbol != one and symbol in good:
+            symbol += "_"
+        kept.append(symbol)
+    return kept
 
 
 def _places(schema: Any, types: Mapping[str, Any], at: str, found: dict[str, Any]) -> dict[str, Any]:

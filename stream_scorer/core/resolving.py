@@ -10,7 +10,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from stream_scorer.core.logical_types import Meaning, field_name, meaning
-from stream_scorer.core.schema_form import NAMED, describe, kind_of, last_part, logical_type, named_types, normal_form
+from stream_scorer.core.schema_form import (
+    NAMED,
+    describe,
+    kind_of,
+    last_part,
+    logical_type,
+    named_types,
+    normal_form,
+    printable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +33,7 @@ _PROMOTIONS: Final = frozenset(
         ("bytes", "string"),
     }
 )
+_MAX_SYMBOLS: Final = 10
 
 
 @dataclass(slots=True)
@@ -107,7 +117,8 @@ class _Comparison:
             case "enum":
                 gone = [symbol for symbol in writer["symbols"] if symbol not in reader["symbols"]]
                 if gone and "default" not in reader:
-                    self.found.some.append(f"{field_name(at)} may be {', '.join(map(str, gone))}, which is not known")
+                    symbols = ", ".join(map(printable, gone[:_MAX_SYMBOLS]))
+                    self.found.some.append(f"{field_name(at)} may be {symbols}, which is not known")
 
     def _fields(self, reader: Any, writer: Any, at: str) -> None:
         written = {one["name"]: one for one in writer["fields"]}

@@ -20,6 +20,7 @@ NAMED: Final = frozenset({"record", "error", "enum", "fixed"})
 # Null and boolean have no unit, so what is said beside a union is not said of them.
 _WITH_MEANING: Final = PRIMITIVES - {"null", "boolean"}
 _MAX_SCALE: Final = 64
+_MAX_NAME_CHARACTERS: Final = 60
 _CONNECT_PREFIXES: Final = ("org.apache.kafka.connect.data.", "io.debezium.")
 _CONNECT_NAMES: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -103,16 +104,23 @@ def kind_of(schema: Any) -> str:
 def logical_type(schema: Any) -> str:
     """Return the logical type of a normal form, fit for a message; empty: it has none."""
     named = schema.get("logicalType", "") if isinstance(schema, dict) else ""
-    return named if named.replace("-", "").isalnum() and named.isascii() else ascii(named[:60]) if named else ""
+    return printable(named) if named else ""
+
+
+def printable(name: Any) -> str:
+    """Return a name that a schema gives, fit for a one-line message: a name as Avro wants it stays as it is."""
+    text = str(name)
+    short = text if len(text) <= _MAX_NAME_CHARACTERS else f"{text[:_MAX_NAME_CHARACTERS]}…"
+    return short if text.isascii() and text.replace("-", "").replace("_", "").isalnum() else ascii(short)
 
 
 def describe(schema: Any) -> str:
     """Return a type as it stands in a message: ``bytes (decimal)``, ``enum Colour``, ``[null, string]``."""
     if isinstance(schema, list):
         return f"[{', '.join(map(describe, schema))}]"
-    kind = kind_of(schema)[:100]
+    kind = printable(kind_of(schema))
     if kind in NAMED and isinstance(schema, dict):
-        kind = f"{kind} {last_part(schema['name'])[:100]}"
+        kind = f"{kind} {printable(last_part(schema['name']))}"
     return f"{kind} ({unit})" if (unit := logical_type(schema)) else kind
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 from stream_scorer.core.feature_rules import shown
+from stream_scorer.core.schema_form import full_name, namespace_of, referred_name
 from stream_scorer.errors import SettingsError
 
 # The fewest bytes that a value of each primitive type takes.
@@ -43,63 +44,78 @@ def check_schema(schema: Any, record: str) -> None:
         SettingsError: it is, or it is no Avro schema.
     """
     try:
-        cost = _cost(schema, {}, record, 0)
+        cost = _Walk(record).cost(schema, "", 0)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise SettingsError(f"schema {record}: is no valid Avro schema ({type(error).__name__})") from None
     if cost.steps > _MOST_STEPS:
         raise SettingsError(f"schema {record}: a value has {cost.steps} parts, more than the {_MOST_STEPS} allowed")
 
 
-def _cost(schema: Any, named: dict[str, _Cost | None], record: str, depth: int) -> _Cost:
-    """Return the cost of a value; ``named`` holds None for a type that is still being looked at."""
-    if depth > _DEEPEST:
-        raise SettingsError(f"schema {record}: is nested more than {_DEEPEST} deep")
-    if isinstance(schema, list):
-        branches = [_cost(branch, named, record, depth + 1) for branch in schema]
-        return _Cost(1 + min(one.size for one in branches), 1 + max(one.steps for one in branches))
-    if isinstance(schema, str):
-        return _named(schema, named, record)
-    kind = schema["type"]
-    if kind in ("array", "map"):
-        return _items(schema, kind, named, record, depth)
-    if kind not in ("record", "enum", "fixed"):
-        return _cost(kind, named, record, depth + 1)
-    name = str(schema["name"]).rpartition(".")[2]
-    if name in named:
-        # In two namespaces that would be allowed; which one a reference means is not worth being wrong about.
-        raise SettingsError(f"schema {record}: two types have the name {shown(name)}")
-    named[name] = None
-    if kind == "record":
-        fields = [_cost(field["type"], named, record, depth + 1) for field in schema["fields"]]
-        made = _Cost(sum(one.size for one in fields), 1 + sum(one.steps for one in fields))
-    else:
-        made = _Cost(1 if kind == "enum" else _fixed_size(schema["size"]), 1)
-    named[name] = made
-    return made
+class _Walk:
+    """One walk through a schema. ``_named`` has the cost of each named type, None while its parts are looked at."""
+
+    def __init__(self, record: str) -> None:
+        self._record = record
+        self._named: dict[str, _Cost | None] = {}
+
+    def cost(self, schema: Any, namespace: str, depth: int) -> _Cost:
+        if depth > _DEEPEST:
+            raise SettingsError(f"schema {self._record}: is nested more than {_DEEPEST} deep")
+        if isinstance(schema, list):
+            branches = [self.cost(branch, namespace, depth + 1) for branch in schema]
+            return _Cost(1 + min(one.size for one in branches), 1 + max(one.steps for one in branches))
+        if isinstance(schema, str):
+            return self._reference(schema, namespace)
+        kind = schema["type"]
+        if kind in ("array", "map"):
+            return self._items(schema, kind, namespace, depth)
+        if kind not in ("record", "enum", "fixed"):
+            return self.cost(kind, namespace, depth + 1)
+        name = full_name(schema, namespace)
+        if name in self._named:
+            raise SettingsError(f"schema {self._record}: two types have the name {shown(name)}")
+        self._named[name] = None
+        made = self._definition(schema, kind, namespace_of(name), depth)
+        self._named[name] = made
+        return made
+
+    def _definition(self, schema: Any, kind: str, namespace: str, depth: int) -> _Cost:
+        if kind == "fixed":
+            return _Cost(_fixed_size(schema["size"]), 1)
+        if kind == "enum":
+            if not isinstance(schema["symbols"], list):
+                raise TypeError("the symbols are no list")
+            return _Cost(1, 1)
+        if not all(isinstance(field["name"], str) for field in schema["fields"]):
+            raise TypeError("a field's name is no text")
+        fields = [self.cost(field["type"], namespace, depth + 1) for field in schema["fields"]]
+        return _Cost(sum(one.size for one in fields), 1 + sum(one.steps for one in fields))
+
+    def _reference(self, name: str, namespace: str) -> _Cost:
+        if name in _PRIMITIVE_BYTES:
+            return _Cost(_PRIMITIVE_BYTES[name], 1)
+        cost = self._named.get(referred_name(name, namespace))
+        if cost is None:
+            raise SettingsError(
+                f"schema {self._record}: type {shown(name)} is recursive or not defined; neither can be read safely"
+            )
+        return cost
+
+    def _items(self, schema: Any, kind: str, namespace: str, depth: int) -> _Cost:
+        item = self.cost(schema["items" if kind == "array" else "values"], namespace, depth + 1)
+        size = item.size if kind == "array" else item.size + 1  # the key
+        if size == 0:
+            raise SettingsError(
+                f"schema {self._record}: an array's items take no bytes, so a few bytes can fill the memory"
+            )
+        if item.steps > _MOST_STEPS_A_BYTE * size:
+            raise SettingsError(
+                f"schema {self._record}: the items of {kind} have {item.steps} parts in {size} bytes, too many"
+            )
+        return _Cost(1, 1)
 
 
 def _fixed_size(size: Any) -> int:
     if type(size) is not int or size < 0:  # a reader would go back over what it has read
         raise ValueError(f"{size!r} is no size")
     return size
-
-
-def _named(name: str, named: dict[str, _Cost | None], record: str) -> _Cost:
-    if name in _PRIMITIVE_BYTES:
-        return _Cost(_PRIMITIVE_BYTES[name], 1)
-    cost = named.get(name.rpartition(".")[2])
-    if cost is None:
-        raise SettingsError(
-            f"schema {record}: type {shown(name)} is recursive or not defined; neither can be read safely"
-        )
-    return cost
-
-
-def _items(schema: Any, kind: str, named: dict[str, _Cost | None], record: str, depth: int) -> _Cost:
-    item = _cost(schema["items" if kind == "array" else "values"], named, record, depth + 1)
-    size = item.size if kind == "array" else item.size + 1  # the key
-    if size == 0:
-        raise SettingsError(f"schema {record}: an array's items take no bytes, so a few bytes can fill the memory")
-    if item.steps > _MOST_STEPS_A_BYTE * size:
-        raise SettingsError(f"schema {record}: the items of {kind} have {item.steps} parts in {size} bytes, too many")
-    return _Cost(1, 1)

@@ -81,7 +81,7 @@ def test_what_people_write_is_fine(kind: Any) -> None:
         (nested(80), "nested more than"),
         (nested(5_000), "nested more than"),
         (record("Node", ["null", "Node"]), "recursive or not defined"),
-        (record("A", record("ns.X", "null"), record("other.X", "string")), "two types have the name"),
+        (record("A", record("ns.X", "null"), record("ns.X", "string")), "two types have the name"),
         ({"type": "record", "name": "NoFields"}, "no valid Avro schema"),
         ({"type": "fixed", "name": "F", "size": "many"}, "no valid Avro schema"),
         (
