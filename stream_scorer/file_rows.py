@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from stream_scorer.core.event_time import time_problem, unit_of
 from stream_scorer.core.events import ContactEvent
 from stream_scorer.core.feature_rules import shown
 
@@ -30,6 +31,8 @@ _LONG: Final = range(-(2**63), 2**63)
 _INTEGER: Final = re.compile(r"[+-]?[0-9]+")
 _DECIMAL: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _MAX_DIGITS: Final = 400  # more than any double has; Python's own conversion takes time for millions of digits
+_DATE: Final = re.compile(r"(19|20)[0-9]{2}(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])")
+_TIME_WANTED: Final = "a time with its zone, such as 2030-01-31T06:00:00Z, or milliseconds since 1970"
 _BOOLEANS: Final = {"true": True, "false": False}
 
 CONTACT_ID: Final = "contact_id"
@@ -173,16 +176,28 @@ def _json_value(name: str, value: Any) -> FeatureValue | None:
 
 
 def _milliseconds(text: str) -> int:
-    """Read a time: ISO 8601 with a zone, or Unix milliseconds."""
+    """Read a time: ISO 8601 with a zone, or Unix milliseconds in the years 1990 to 2100.
+
+    A spreadsheet or a database exports times as numbers of many kinds; read as milliseconds, most lie in 1970.
+    """
     text = text.strip()
-    if _INTEGER.fullmatch(text) and len(text) <= _MAX_DIGITS and int(text) in _LONG:
-        return int(text)
+    if _INTEGER.fullmatch(text):
+        number = int(text) if len(text) <= _MAX_DIGITS else 0
+        unit = unit_of(number)
+        if unit == "milliseconds":
+            return number
+        given = (
+            "a date without separators" if _DATE.fullmatch(text) else f"in {unit}" if unit else "outside 1990 to 2100"
+        )
+        raise RowError(f"occurred_at is {given}: write {_TIME_WANTED}")
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
         moment = None
     if moment is None or moment.tzinfo is None:
-        raise RowError(
-            "occurred_at must be a time with its zone, such as 2030-01-31T06:00:00Z, or milliseconds since 1970"
-        )
-    return round(moment.timestamp() * 1000)
+        hint = "; a spreadsheet has made a number of it" if _DECIMAL.fullmatch(text) else ""
+        raise RowError(f"occurred_at must be {_TIME_WANTED}{hint}")
+    at_ms = round(moment.timestamp() * 1000)
+    if (problem := time_problem(at_ms)) is not None:
+        raise RowError(f"occurred_at {problem}: write {_TIME_WANTED}")
+    return at_ms

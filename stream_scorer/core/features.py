@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from stream_scorer.core.event_time import AFTER_SECONDS_MS, LAST_MS, time_problem
 from stream_scorer.core.events import Reason
 from stream_scorer.core.feature_rules import (
     Feature,
@@ -149,6 +150,7 @@ class ContactChecker:
             and 0 < len(contact_id) <= MAX_ID_BYTES
             and event_id.isascii()
             and 0 < len(event_id) <= MAX_ID_BYTES
+            and AFTER_SECONDS_MS <= occurred_at_ms <= LAST_MS
             and (max_age_ms is None or now_ms - occurred_at_ms <= max_age_ms)
         ):
             return result
@@ -158,6 +160,8 @@ class ContactChecker:
             for field, value in (("contact_id", contact_id), ("event_id", event_id))
             if (problem := _id_problem(value))
         ]
+        if (problem := time_problem(occurred_at_ms)) is not None:
+            sentences.append(f"occurred_at {problem}")
         if sentences:
             failures.append((Reason.INVALID_CONTACT, "; ".join(sentences)))
         if max_age_ms is not None and (age_ms := now_ms - occurred_at_ms) > max_age_ms:

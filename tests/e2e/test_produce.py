@@ -102,7 +102,7 @@ class TestProduce:
         path = tmp_path / "contacts.jsonl"
         path.write_text(
             '{"contactId": "a", "features": {"x": [1]}}\n'
-            '{"contactId": "b", "features": {}, "occurredAt": 77}\n'
+            '{"contactId": "b", "features": {}, "occurredAt": 1700000000077}\n'
             "nonsense [bold]\n"
             '{"contactId": "c", "features": {"any": "thing"}}\n'
         )
@@ -114,7 +114,7 @@ class TestProduce:
         assert second.startswith(f"{path}:3: is not JSON")
         found = contacts(broker, topic)
         assert {contact_id: event.features for contact_id, event in found.items()} == {"b": {}, "c": {"any": "thing"}}
-        assert found["b"].occurred_at_ms == 77
+        assert found["b"].occurred_at_ms == 1_700_000_000_077
 
     def test_twice_gives_the_same_event_ids(self, broker: Broker, topic: str, tmp_path: Path) -> None:
         path = tmp_path / "contacts.txt"

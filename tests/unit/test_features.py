@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import io
 import math
+from datetime import datetime
 from typing import Any
 
+import fastavro
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stream_scorer.core.event_time import FIRST_MS, LAST_MS
 from stream_scorer.core.events import ContactEvent, Reason
 from stream_scorer.core.feature_rules import MAX_INTEGER
 from stream_scorer.core.features import Complete, ContactChecker, Failures, Feature, FeatureList
@@ -29,6 +33,18 @@ EVERY_TYPE = FeatureList(
     ]
 )
 GOOD: dict[str, Any] = {"age": 40, "balance": 1.5, "known": False, "job": "clerk"}
+
+
+def python_time(at_ms: int) -> datetime:
+    """The time as a deserializer of Python reads it, Confluent's too: they all have fastavro below them."""
+    body = io.BytesIO()
+    fastavro.schemaless_writer(body, fastavro.parse_schema("long"), at_ms)
+    body.seek(0)
+    read: Any = fastavro.schemaless_reader(
+        body, fastavro.parse_schema({"type": "long", "logicalType": "timestamp-millis"}), None
+    )
+    assert isinstance(read, datetime)
+    return read
 
 
 def complete(result: Complete | Failures) -> Complete:
@@ -266,6 +282,35 @@ class TestContact:
         [(reason, detail)] = failures(ContactChecker(TUTORIAL).check(event, 0))
         assert reason is Reason.INVALID_CONTACT
         assert detail.startswith(f"{field} {problem}")
+
+    @pytest.mark.parametrize("at_ms", [FIRST_MS, -1, 0, 631_151_999, 4_133_980_800, 1_796_000_000_000, LAST_MS])
+    def test_times_that_every_reader_of_scores_can_read(self, at_ms: int) -> None:
+        complete(ContactChecker(TUTORIAL).check(EVENT._replace(occurred_at_ms=at_ms), 0))
+        assert python_time(at_ms).year in range(1, 10_000)
+
+    @pytest.mark.parametrize(
+        ("at_ms", "problem"),
+        [
+            (FIRST_MS - 1, "is outside the years 1 to 9999"),
+            (LAST_MS + 1, "is outside the years 1 to 9999"),
+            (-(2**63), "is outside the years 1 to 9999"),
+            # Found here: times in another unit.
+            (1_796_000_000, "is in seconds, and milliseconds since 1970 are expected"),
+            (1_796_000_000_000_000, "is in microseconds, and milliseconds"),
+            (1_796_000_000_000_000_000, "is in nanoseconds, and milliseconds"),
+        ],
+    )
+    def test_a_time_of_no_year_or_another_unit(self, at_ms: int, problem: str) -> None:
+        event = EVENT._replace(occurred_at_ms=at_ms)
+        [(reason, detail)] = failures(ContactChecker(TUTORIAL).check(event, at_ms))
+        assert reason is Reason.INVALID_CONTACT
+        assert detail.startswith(f"occurred_at {problem}")
+
+    @settings(max_examples=200, deadline=None)
+    @given(st.integers(-(2**63), 2**63 - 1) | st.integers(FIRST_MS - 10, FIRST_MS + 10) | st.integers(0, 2**50))
+    def test_no_time_passes_that_a_deserializer_cannot_read(self, at_ms: int) -> None:
+        if isinstance(ContactChecker(TUTORIAL).check(EVENT._replace(occurred_at_ms=at_ms), 0), tuple):
+            assert python_time(at_ms)
 
     def test_expired_is_older_than_the_limit(self) -> None:
         checker = ContactChecker(TUTORIAL, max_event_age_s=1.5)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,8 +20,13 @@ TYPES: dict[str, FeatureType] = {"age": "integer", "balance": "number", "known":
 NOW_MS = 1_700_000_000_000
 
 
-def read(path: Path, file_format: FileFormat | None = None) -> list[ContactEvent | BadRow]:
-    return list(ContactFile(path, TYPES, now_ms=NOW_MS, file_format=file_format))
+CASES = Path(__file__).parents[1] / "cases" / "files"
+
+
+def read(
+    path: Path, file_format: FileFormat | None = None, types: dict[str, FeatureType] = TYPES
+) -> list[ContactEvent | BadRow]:
+    return list(ContactFile(path, types, now_ms=NOW_MS, file_format=file_format))
 
 
 class Reading:
@@ -82,14 +88,61 @@ class TestCsv:
 
     @pytest.mark.parametrize(
         ("written", "ms"),
-        [("1700000000123", 1_700_000_000_123), ("-1", -1), ("1970-01-01T00:00:01Z", 1000), ("0", 0)],
+        [
+            ("1700000000123", 1_700_000_000_123),
+            ("631152000000", 631_152_000_000),
+            ("4133980799999", 4_133_980_799_999),
+            ("1970-01-01T00:00:01Z", 1000),
+            ("0001-01-01T00:00:00Z", -62_135_596_800_000),
+            ("9999-12-31T23:59:59.999Z", 253_402_300_799_999),
+            ("2026-11-29T12:00:00.123456789Z", 1_795_953_600_123),
+        ],
     )
     def test_times(self, csv: Reading, written: str, ms: int) -> None:
         assert [row.occurred_at_ms for row in csv.good(f"contact_id,occurred_at\nc,{written}\n")] == [ms]
 
-    @pytest.mark.parametrize("written", ["yesterday", "2024-02-30T00:00:00Z", "2024-02-28T12:00:00", "1e9", "9" * 30])
+    @pytest.mark.parametrize("written", ["yesterday", "2024-02-30T00:00:00Z", "2024-02-28T12:00:00", "1e9", "46355.5"])
     def test_other_times_are_bad(self, csv: Reading, written: str) -> None:
         assert csv.bad(f"contact_id,occurred_at\nc,{written}\n").message.startswith("occurred_at must be a time with")
+
+    @pytest.mark.parametrize(
+        ("written", "problem"),
+        [
+            ("20261129", "a date without separators"),
+            ("1796000000", "in seconds"),
+            ("1796000000000000", "in microseconds"),
+            ("1796000000000000000", "in nanoseconds"),
+            ("0", "outside 1990 to 2100"),
+            ("-1", "outside 1990 to 2100"),
+            ("20261129120000", "outside 1990 to 2100"),
+            ("46355", "outside 1990 to 2100"),
+            ("631151999999", "outside 1990 to 2100"),
+            ("4133980800000", "outside 1990 to 2100"),
+            ("9" * 30, "outside 1990 to 2100"),
+            ("9" * 5000, "outside 1990 to 2100"),
+            ("9999-12-31T23:59:59.9999999Z", "outside the years 1 to 9999"),
+            ("9999-12-31T23:59:59-01:00", "outside the years 1 to 9999"),
+            ("0001-01-01T00:00:00+00:01", "outside the years 1 to 9999"),
+        ],
+    )
+    def test_a_time_that_no_reader_could_read_or_that_is_no_milliseconds(
+        self, csv: Reading, jsonl: Reading, written: str, problem: str
+    ) -> None:
+        message = f"occurred_at is {problem}: write a time with its zone, such as 2030-01-31T06:00:00Z, or milliseconds"
+        assert csv.bad(f"contact_id,occurred_at\nc,{written}\n").message.startswith(message)
+        number = (
+            written if written.lstrip("-").isdigit() and not written.startswith("0") and len(written) < 20 else None
+        )
+        assert jsonl.bad(
+            f'{{"contactId": "c", "features": {{}}, "occurredAt": {number or json.dumps(written)}}}'
+        ).message.startswith(message)
+
+    def test_the_times_of_the_field_trial(self) -> None:
+        rows = read(CASES / "times.csv", types={"previous_calls": "integer"})
+        assert [row.line if isinstance(row, BadRow) else row.occurred_at_ms for row in rows] == [
+            *(2, 3, -62_135_596_800_000, 1_795_953_600_123, 1_795_953_600_000, 1_795_953_600_000),
+            *(8, 9, 10, 1_795_953_600_000, 12),
+        ]
 
     @pytest.mark.parametrize(
         ("column", "cell", "message"),
@@ -190,12 +243,12 @@ class TestJsonLines:
     @pytest.mark.parametrize(
         "line",
         [
-            '{"contactId":"c","features":{},"eventId":"e","occurredAt":5,"campaignId":"k","modelVersion":"v"}',
-            '{"contact_id":"c","features":{},"event_id":"e","occurred_at":"5","campaign_id":"k","model_version":"v"}',
+            '{"contactId":"c","features":{},"eventId":"e","occurredAt":1700000000005,"campaignId":"k","modelVersion":"v"}',
+            '{"contact_id":"c","features":{},"event_id":"e","occurred_at":"1700000000005","campaign_id":"k","model_version":"v"}',
         ],
     )
     def test_both_spellings(self, jsonl: Reading, line: str) -> None:
-        assert jsonl.good(line) == [ContactEvent("e", "c", {}, 5, "k", "v")]
+        assert jsonl.good(line) == [ContactEvent("e", "c", {}, 1_700_000_000_005, "k", "v")]
 
     def test_null_is_as_good_as_absent(self, jsonl: Reading) -> None:
         [row] = jsonl.good('{"contactId": "c", "features": {"age": null}, "eventId": null, "occurredAt": null}')

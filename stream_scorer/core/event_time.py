@@ -1,0 +1,32 @@
+"""Event times: milliseconds since 1970, within the years that every deserializer can read.
+
+A score carries the event's time on. Python's deserializers, Confluent's among them, make a ``datetime`` of it and fail
+outside the years 1 to 9999, so such a time is no time of an event. A producer that writes seconds or microseconds is
+found by the same means: read as milliseconds, its times lie in 1970 or beyond the year 9999.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+FIRST_MS: Final = -62_135_596_800_000  # 0001-01-01T00:00:00Z
+LAST_MS: Final = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z
+# The years 1990 to 2100, in which contacts are called, in seconds.
+_FROM_S: Final = 631_152_000
+_UNTIL_S: Final = 4_133_980_800
+# Times from here to `LAST_MS` need no closer look: they are no seconds.
+AFTER_SECONDS_MS: Final = _UNTIL_S
+_UNITS: Final = (("seconds", 1), ("milliseconds", 1_000), ("microseconds", 1_000_000), ("nanoseconds", 1_000_000_000))
+
+
+def unit_of(number: int) -> str | None:
+    """Return the unit in which a number is a time in the years 1990 to 2100; None: in no unit."""
+    return next((unit for unit, factor in _UNITS if _FROM_S * factor <= number < _UNTIL_S * factor), None)
+
+
+def time_problem(at_ms: int) -> str | None:
+    """Return what is wrong with an event's time; None: nothing. The sentence does not repeat the time."""
+    unit = unit_of(at_ms)
+    if unit not in (None, "milliseconds"):
+        return f"is in {unit}, and milliseconds since 1970 are expected"
+    return None if FIRST_MS <= at_ms <= LAST_MS else "is outside the years 1 to 9999"
