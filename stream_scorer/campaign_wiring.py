@@ -30,6 +30,7 @@ from stream_scorer.errors import BrokerRefused
 from stream_scorer.kafka.client_logs import client_logger
 from stream_scorer.kafka.committing import Committer
 from stream_scorer.kafka.config import consumer_config
+from stream_scorer.kafka.flow_control import FlowControl
 from stream_scorer.kafka.framing import make_framing
 from stream_scorer.kafka.retry_heads import RetryTopicHeads
 from stream_scorer.kafka.rights import campaign_rights
@@ -60,6 +61,7 @@ _SLOTS: Final = 32
 # Callbacks read and not yet committed: what a crash can repeat at most, and how far others can go on behind a callback
 # that takes as long as an attempt may.
 _MAX_UNCOMMITTED: Final = 40_000
+_MAX_UNCOMMITTED_BYTES: Final = 128 * 1024 * 1024
 # What a callback's record may grow by on its way through the tiers: attempts, times, and headers that say why.
 _GROWTH_BYTES: Final = 4_096
 # A callback about one contact with the longest ids fits into this with ease.
@@ -246,6 +248,13 @@ class CampaignService:
         return Deliverer(
             source=source,
             waits=WriterWaits(source, ledger, self._framing.lookup, observe.waiting_for_schema),
+            flow=FlowControl(
+                source,
+                ledger,
+                max_records=_MAX_UNCOMMITTED,
+                max_bytes=_MAX_UNCOMMITTED_BYTES,
+                is_retry=tiers.__contains__,
+            ),
             ledger=ledger,
             intake=CallbackIntake(
                 self._framing.reader(SchemaFile.CAMPAIGN_CALLBACK, max_bytes=_MAX_RECORD_BYTES), tiers, rules
@@ -257,7 +266,6 @@ class CampaignService:
             clock=clock,
             observe=observe,
             stopping=self._stopping,
-            max_uncommitted=_MAX_UNCOMMITTED,
             revoke_wait_s=settings.scoring.revoke_wait_s,
             shutdown_timeout_s=settings.scoring.shutdown_timeout_s,
         )

@@ -25,6 +25,7 @@ from stream_scorer.genesys.quota import Quota
 from stream_scorer.genesys.wire import body_overhead, encode_contact
 from stream_scorer.kafka.client_logs import client_logger
 from stream_scorer.kafka.config import consumer_config
+from stream_scorer.kafka.flow_control import FlowControl
 from stream_scorer.kafka.framing import Framing, make_framing
 from stream_scorer.kafka.rights import scoring_rights
 from stream_scorer.kafka.source import Source
@@ -55,6 +56,7 @@ _LIVE_LIMIT_S: Final = 120.0
 # Under the newer group protocol the brokers decide; this is their default.
 _BROKERS_SESSION_MS: Final = 45_000
 _MAX_RECORD_BYTES: Final = 4 * 1024 * 1024
+_MAX_UNCOMMITTED_BYTES: Final = 64 * 1024 * 1024
 
 
 class ScoringService:
@@ -141,6 +143,9 @@ class ScoringService:
         Worker(
             source=source,
             waits=WriterWaits(source, ledger, framing.lookup, observe.waiting_for_schema),
+            flow=FlowControl(
+                source, ledger, max_records=settings.scoring.max_uncommitted, max_bytes=_MAX_UNCOMMITTED_BYTES
+            ),
             # Kafka and the registry are asked here, and may hang.
             publisher=unless_stopped(self._stopping, lambda: self._publisher(source, ledger, framing, log)),
             intake=_intake(settings, batcher, framing),
@@ -153,7 +158,6 @@ class ScoringService:
             observe=observe,
             trace=self._trace,
             stopping=self._stopping,
-            max_uncommitted=settings.scoring.max_uncommitted,
             session_timeout_s=int(consumer.get("session.timeout.ms", _BROKERS_SESSION_MS)) / 1000,
             revoke_wait_s=settings.scoring.revoke_wait_s,
             shutdown_timeout_s=settings.scoring.shutdown_timeout_s,

@@ -29,6 +29,7 @@ from stream_scorer.core.delivering import DeliveryOutcome, DeliveryRules, Job
 from stream_scorer.core.events import Partition, SourceRecord
 from stream_scorer.core.ledger import RecordLedger
 from stream_scorer.kafka.committing import Committer
+from stream_scorer.kafka.flow_control import FlowControl
 from stream_scorer.kafka.framing import SingleObjectFraming
 from stream_scorer.kafka.retry_heads import RetryTopicHeads
 from stream_scorer.kafka.sink import Committed, Failed
@@ -388,6 +389,13 @@ class Bench:
             waits=WriterWaits(
                 source, self.ledger, lookup or SingleObjectFraming().lookup, self.observe.waiting_for_schema
             ),
+            flow=FlowControl(
+                source,
+                self.ledger,
+                max_records=max_uncommitted,
+                max_bytes=128 * 1024 * 1024,
+                is_retry=TIERS.__contains__,
+            ),
             ledger=self.ledger,
             intake=CallbackIntake(codec, {topic: n for n, topic in enumerate(TIERS, 1)}, rules),
             tiers=RetryTopicHeads(source),
@@ -397,7 +405,6 @@ class Bench:
             clock=clock,
             observe=self.observe,
             stopping=self._stopping,
-            max_uncommitted=max_uncommitted,
             revoke_wait_s=5.0,
             shutdown_timeout_s=25.0,
         )

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from stream_scorer.campaign.window import Window
 from stream_scorer.core.delivering import Job
 from stream_scorer.core.events import Partition
 from stream_scorer.core.retry_topics import NotDue
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from stream_scorer.core.delivering import DeliveryOutcome
     from stream_scorer.core.events import SourceRecord
     from stream_scorer.core.ledger import RecordLedger
+    from stream_scorer.kafka.flow_control import FlowControl
     from stream_scorer.kafka.retry_heads import RetryTopicHeads
     from stream_scorer.kafka.source import Source
     from stream_scorer.kafka.writer_waits import WriterWaits
@@ -51,6 +51,7 @@ class Deliverer:
     Args:
         source: the callbacks and the retry tiers.
         waits: records whose schema is still to be fetched.
+        flow: bounds what is read and not yet committed.
         ledger: the books.
         intake: examines records.
         tiers: the heads that are not due.
@@ -60,7 +61,6 @@ class Deliverer:
         clock: time.
         observe: is told how it goes.
         stopping: is set when it shall end.
-        max_uncommitted: callbacks read and not yet committed.
         revoke_wait_s: how long a revocation waits for requests under way.
         shutdown_timeout_s: how long the end does.
     """
@@ -70,6 +70,7 @@ class Deliverer:
         *,
         source: Source,
         waits: WriterWaits,
+        flow: FlowControl,
         ledger: RecordLedger[DeliveryOutcome],
         intake: CallbackIntake,
         tiers: RetryTopicHeads,
@@ -79,7 +80,6 @@ class Deliverer:
         clock: Clock,
         observe: DelivererObserver,
         stopping: threading.Event,
-        max_uncommitted: int,
         revoke_wait_s: float,
         shutdown_timeout_s: float,
     ) -> None:
@@ -94,7 +94,7 @@ class Deliverer:
         self._clock = clock
         self._observe = observe
         self._stopping = stopping
-        self._window = Window(source, ledger, intake.is_tier, max_uncommitted)
+        self._flow = flow
         self._revoke_wait_s = revoke_wait_s
         self._shutdown_timeout_s = shutdown_timeout_s
         self._deadline = math.inf
@@ -129,7 +129,7 @@ class Deliverer:
         now = self._clock.monotonic()
         self._waits.release()
         self._tiers.release(self._clock.unix_ms())
-        self._window.release()
+        self._flow.resume()
         self._found_work = False
         room = self._room()
         if room > 0:
@@ -151,7 +151,7 @@ class Deliverer:
         # In this order a partition is held back by one of them at a time.
         if self._tiers.holds(record) or self._waits.holds(record):
             return
-        if not (self._window.admits(record) and self._waits.admits(record)):
+        if not (self._flow.try_admit(record) and self._waits.admits(record)):
             return
         examined = self._intake.examine(record, self._clock.unix_ms())
         if isinstance(examined, NotDue):
@@ -167,15 +167,15 @@ class Deliverer:
         """How many records may be read now; while the receiver is switched off, one if there is none to probe with."""
         if self._sender.is_holding:
             return 0 if self._ledger.uncommitted else 1
-        return self._window.room
+        return self._flow.room()
 
     def _make_room(self) -> None:
         """Lets no campaign in trouble fill the window; as long as half of it is free, nobody is in anybody's way."""
         if self._sender.is_holding:
             return
-        if self._window.is_crowded:
+        if self._flow.is_blocking:
             self._sender.make_room(0)
-        elif self._window.taken > _PLENTY_TAKEN:
+        elif self._flow.used > _PLENTY_TAKEN:
             self._sender.make_room(_FEW)
 
     def _report(self) -> None:
@@ -239,7 +239,7 @@ class Deliverer:
             self._ledger.disown(partition, self._dispatcher.flying_records(partition))
         self._waits.forget(partitions)
         self._tiers.forget(partitions)
-        self._window.forget(partitions)
+        self._flow.forget(partitions)
         self._sender.drop_unowned()
         self._receipts.disowned(partitions)
         self._observe.disowned(partitions)

@@ -34,10 +34,6 @@ class CallbackIntake:
         self._tiers = tiers
         self._rules = rules
 
-    def is_tier(self, topic: str) -> bool:
-        """Whether a topic is a retry tier."""
-        return topic in self._tiers
-
     def examine(self, record: SourceRecord, now_ms: int) -> Job | NotDue | Postponed | Unusable:
         """The callback to be delivered now, or what else becomes of the record."""
         try:

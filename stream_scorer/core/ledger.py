@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Generic, NamedTuple
 
 from stream_scorer.core.events import Outcome, Partition, Skipped, SourceRecord
 from stream_scorer.core.progress import Front
-from stream_scorer.core.remembering import OutcomeT, RecordKey, Remembered, key_of, same_record
+from stream_scorer.core.remembering import OutcomeT, RecordKey, Remembered, key_of, same_record, size_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -49,6 +49,7 @@ class _Owned(Generic[OutcomeT]):
     start_offset: int
     next_to_read: int
     rows: deque[SourceRecord]
+    sizes: deque[int]  # of the rows, in bytes
     finished: dict[int, OutcomeT]
     pending: dict[int, SourceRecord]
     bytes: int = 0
@@ -59,7 +60,7 @@ class RecordLedger(Generic[OutcomeT]):
 
     Args:
         remembered_limit: how many outcomes of partitions that were taken away are kept, the oldest dropped first.
-        remembered_bytes_limit: how many bytes of record values these may hold together.
+        remembered_bytes_limit: how many bytes the keys, values and headers of their records may have together.
     """
 
     def __init__(self, remembered_limit: int = 32_000, remembered_bytes_limit: int = 64 * 1024 * 1024) -> None:
@@ -77,7 +78,7 @@ class RecordLedger(Generic[OutcomeT]):
         if partition in self._owned:
             self.disown(partition)
         self._tokens += 1
-        self._owned[partition] = _Owned(self._tokens, start_offset, next_offset, deque(), {}, {})
+        self._owned[partition] = _Owned(self._tokens, start_offset, next_offset, deque(), deque(), {}, {})
         return self._tokens
 
     def disown(self, partition: Partition, asked: Iterable[SourceRecord] = ()) -> None:
@@ -91,7 +92,8 @@ class RecordLedger(Generic[OutcomeT]):
         owned = self._owned.pop(partition, None)
         if owned is None:
             return
-        self._forget_rows(owned.rows)
+        self.uncommitted -= len(owned.rows)
+        self.uncommitted_bytes -= owned.bytes
         for outcome in owned.finished.values():
             self._remembered.keep(outcome)
         for record in asked:
@@ -118,7 +120,7 @@ class RecordLedger(Generic[OutcomeT]):
         return None if owned is None else owned.next_to_read
 
     def size(self, partition: Partition) -> tuple[int, int]:
-        """Rows of a partition that are not committed yet, finished or not, and the bytes of their values."""
+        """Return how many records of a partition are not committed yet, and the bytes of keys, values and headers."""
         owned = self._owned.get(partition)
         return (len(owned.rows), owned.bytes) if owned is not None else (0, 0)
 
@@ -143,10 +145,12 @@ class RecordLedger(Generic[OutcomeT]):
         if owned is None or record.offset < owned.next_to_read:
             return False
         owned.next_to_read = record.offset + 1
+        size = size_of(record)
         owned.rows.append(record)
-        owned.bytes += len(record.value or b"")
+        owned.sizes.append(size)
+        owned.bytes += size
         self.uncommitted += 1
-        self.uncommitted_bytes += len(record.value or b"")
+        self.uncommitted_bytes += size
         if self._remembered or self._orphans:
             outcome = self._remembered.recall(record)
             if outcome is not None:
@@ -246,20 +250,16 @@ class RecordLedger(Generic[OutcomeT]):
         owned = self._owned.get(partition)
         if owned is None:
             return
-        done: list[SourceRecord] = []
-        rows = owned.rows
+        rows, sizes = owned.rows, owned.sizes
+        before, done_bytes = len(rows), 0
         while rows and rows[0].offset < offset:
             record = rows.popleft()
-            done.append(record)
-            owned.bytes -= len(record.value or b"")
+            done_bytes += sizes.popleft()
             if owned.finished.pop(record.offset, None) is None:
                 owned.pending.pop(record.offset, None)
-        self._forget_rows(done)
-
-    def _forget_rows(self, rows: Iterable[SourceRecord]) -> None:
-        for record in rows:
-            self.uncommitted -= 1
-            self.uncommitted_bytes -= len(record.value or b"")
+        owned.bytes -= done_bytes
+        self.uncommitted -= before - len(rows)
+        self.uncommitted_bytes -= done_bytes
 
 
 class Ledger(RecordLedger[Outcome | Skipped]):

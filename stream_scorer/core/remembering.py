@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from stream_scorer.core.events import SourceRecord
@@ -21,6 +21,9 @@ class Finished(Protocol):
         """Whether finding it again costs something: only then it is worth remembering."""
 
 
+# sys.getsizeof of a tuple, a string and a bytes object, and the list's reference: 56 + 49 + 33 + 8.
+_HEADER_OVERHEAD_BYTES: Final = 146
+
 OutcomeT = TypeVar("OutcomeT", bound=Finished)
 
 
@@ -37,7 +40,7 @@ class Remembered(Generic[OutcomeT]):
 
     Args:
         limit: how many outcomes are kept at most.
-        bytes_limit: how many bytes the values of their records may have together.
+        bytes_limit: how many bytes the keys, values and headers of their records may have together.
     """
 
     def __init__(self, limit: int, bytes_limit: int) -> None:
@@ -56,7 +59,7 @@ class Remembered(Generic[OutcomeT]):
         key = key_of(outcome.record)
         self._take(key)
         self._outcomes[key] = outcome
-        self._bytes += _size(outcome)
+        self._bytes += size_of(outcome.record)
         while len(self._outcomes) > self._limit or self._bytes > self._bytes_limit:
             self._take(next(iter(self._outcomes)))
 
@@ -68,7 +71,7 @@ class Remembered(Generic[OutcomeT]):
     def _take(self, key: RecordKey) -> OutcomeT | None:
         outcome = self._outcomes.pop(key, None)
         if outcome is not None:
-            self._bytes -= _size(outcome)
+            self._bytes -= size_of(outcome.record)
         return outcome
 
 
@@ -82,5 +85,14 @@ def same_record(one: SourceRecord, other: SourceRecord) -> bool:
     return one is other or (one.value == other.value and one.key == other.key)
 
 
-def _size(outcome: Finished) -> int:
-    return len(outcome.record.value or b"")
+def size_of(record: SourceRecord) -> int:
+    """Return the bytes that a record holds in memory: key, value and headers.
+
+    A header counts with what Python needs for it, because a record of 2 MB may have a million empty ones.
+    """
+    value, key, headers = record.value, record.key, record.headers
+    size = (len(value) if value else 0) + (len(key) if key else 0)
+    if headers:
+        for name, header in headers:
+            size += _HEADER_OVERHEAD_BYTES + len(name if name.isascii() else name.encode()) + len(header or b"")
+    return size

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from stream_scorer.core.batcher import Batcher
     from stream_scorer.core.events import Partition
     from stream_scorer.core.ledger import Ledger
+    from stream_scorer.kafka.flow_control import FlowControl
     from stream_scorer.kafka.source import Source
     from stream_scorer.kafka.writer_waits import WriterWaits
     from stream_scorer.scoring.circuit_breaker import CircuitBreaker
@@ -37,7 +38,6 @@ _PAUSE_AFTER_S = 1.0
 _REOPEN_S = 1.0
 _REPORT_EVERY_S = 0.2
 _LOOK_EVERY_S = 1.0
-_MAX_UNCOMMITTED_BYTES = 64 * 1024 * 1024
 
 
 class Worker:
@@ -57,9 +57,9 @@ class Worker:
         trace: Trace,
         source: Source,
         waits: WriterWaits,
+        flow: FlowControl,
         publisher: Publisher,
         stopping: threading.Event,
-        max_uncommitted: int,
         session_timeout_s: float,
         revoke_wait_s: float,
         shutdown_timeout_s: float,
@@ -73,13 +73,13 @@ class Worker:
         self._clock = clock
         self._observe = observe
         self._trace = trace
-        self._max_uncommitted = max_uncommitted
         self._session_timeout_s = session_timeout_s
         self._revoke_wait_s = revoke_wait_s
         self._shutdown_timeout_s = shutdown_timeout_s
         self._stopping = stopping
         self._source = source
         self._waits = waits
+        self._flow = flow
         self._publisher = publisher
         self._read_at = 0.0
         self._looped_at = math.inf
@@ -131,6 +131,7 @@ class Worker:
         """Topic → ledger → batcher."""
         now = self._clock.monotonic()
         self._waits.release()
+        self._flow.resume()
         room = self._room()
         self._batcher.expects_more = room > 0
         if room > 0:
@@ -144,10 +145,19 @@ class Worker:
         idle = not (self._dispatcher.in_flight or self._batcher.waiting or self._ledger.uncommitted)
         self._trace.polling()
         records = self._source.read(max(1, min(room, _READ_RECORDS)), _IDLE_WAIT_S if idle else 0.0)
-        if records:
-            self._observe.consumed(len(records), poll_s=self._clock.monotonic() - now)
+        polled_s = self._clock.monotonic() - now
         now_ms = self._clock.unix_ms()
-        fresh = [record for record in records if self._waits.admits(record) and self._ledger.read(record)]
+        admitted = 0
+        fresh = []
+        for record in records:
+            # In this order, one of the two pauses a partition, never both.
+            if self._waits.holds(record) or not self._flow.try_admit(record) or not self._waits.admits(record):
+                continue
+            admitted += 1
+            if self._ledger.read(record):
+                fresh.append(record)
+        if admitted:
+            self._observe.consumed(admitted, poll_s=polled_s)
         self._trace.polled(fresh)
         for record in fresh:
             examined = self._intake.examine(record, now_ms)
@@ -155,16 +165,14 @@ class Worker:
                 self._batcher.add(examined, now)
             else:
                 self._ledger.finish(examined)
-        self._found_work = bool(records)
+        self._found_work = bool(admitted)
 
     def _room(self) -> int:
         """How many records may be read now. None during a hold, unless a probe takes other contacts."""
-        if self._ledger.uncommitted_bytes >= _MAX_UNCOMMITTED_BYTES:
-            return 0
         waiting = self._dispatcher.waiting or self._batcher.waiting
         if self._breaker.open_state is not None and waiting and not self._dispatcher.all_probed:
             return 0
-        return self._max_uncommitted - self._ledger.uncommitted
+        return self._flow.room()
 
     def _wait_s(self) -> float:
         """How long to wait for an answer: not at all while records flow, a little while there is nothing else to do."""
@@ -240,6 +248,7 @@ class Worker:
         for partition in partitions:
             self._ledger.disown(partition, self._dispatcher.asked_records(partition))
         self._waits.forget(partitions)
+        self._flow.forget(partitions)
         self._batcher.drop(lambda contact: not self._ledger.is_pending(contact.record))
         self._trace.disowned(partitions)
         self._observe.disowned(partitions)

@@ -75,14 +75,15 @@ LOCAL_COMMANDS = {f"stream_scorer.cli.{name}" for name in ("demo", "kafka", "rec
 # The services see the outside through Protocols of their own; of the adapters they know values and a name, no client.
 VALUES_FOR_SERVICES = {
     "stream_scorer.kafka.committing": {"Committer", "Group", "Sink"},
+    "stream_scorer.kafka.flow_control": {"FlowControl"},
     "stream_scorer.kafka.rejecting": {"error_headers", "fitted", "passed_on", "source_header", "stub", "too_large"},
-    "stream_scorer.kafka.retry_heads": {"Reader", "RetryTopicHeads"},
+    "stream_scorer.kafka.retry_heads": {"RetryTopicHeads"},
     "stream_scorer.kafka.sink": {"Committed", "Failed", "OutRecord", "Publication", "RecordsRefused"},
     "stream_scorer.kafka.source": {"Owner", "Source"},
     "stream_scorer.kafka.writer_waits": {"WriterWaits"},
 }
 # Of these the annotations may speak, the running code may not.
-ONLY_TYPES_FOR_SERVICES = {"Group", "Owner", "Reader", "RetryTopicHeads", "Sink", "Source", "WriterWaits"}
+ONLY_TYPES_FOR_SERVICES = {"FlowControl", "Group", "Owner", "RetryTopicHeads", "Sink", "Source", "WriterWaits"}
 
 # One seam to each foreign library: the rooms that may import it.
 LIBRARIES: dict[str, set[str]] = {

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
-import pytest
-from support_core import facts, record, rejected, scored
+from typing import TYPE_CHECKING
 
-from stream_scorer.core.events import Partition
+import pytest
+from support_core import TOPIC, facts, record, rejected, scored
+
+from stream_scorer.core.events import Partition, SourceRecord
 from stream_scorer.core.ledger import Head, Ledger
-from stream_scorer.core.remembering import Remembered
+from stream_scorer.core.remembering import Remembered, size_of
+
+if TYPE_CHECKING:
+    from stream_scorer.core.events import Headers
 
 P0, P1 = Partition("contact-features", 0), Partition("contact-features", 1)
 
@@ -78,7 +83,7 @@ class TestHeads:
         heads = ledger.heads(9)
         ledger.finish(scored(record(1, value=b"12345")))
         ledger.confirm(heads)
-        assert (ledger.uncommitted, ledger.uncommitted_bytes) == (2, 10)
+        assert (ledger.uncommitted, ledger.uncommitted_bytes) == (2, 2 * len(b"key12345"))
         assert offsets(ledger.heads(9)[0]) == [1]
 
     def test_replace_changes_a_finished_outcome_only(self) -> None:
@@ -132,7 +137,21 @@ class TestOwnership:
         ledger.read(record(0, 0, b"123"))
         ledger.read(record(0, 1, None))
         ledger.disown(P0)
-        assert (ledger.uncommitted, ledger.uncommitted_bytes, ledger.partitions) == (1, 0, [P1])
+        assert (ledger.uncommitted, ledger.uncommitted_bytes, ledger.partitions) == (1, len(b"key"), [P1])
+
+    def test_keys_values_and_headers_count_as_bytes(self) -> None:
+        headers: Headers = [("name", b"12345"), ("empty", None), ("größe", b"")]
+        large = SourceRecord(TOPIC, 0, 0, b"key", b"1234567890", headers)
+        assert size_of(large) == 3 + 10 + (4 + 5) + 5 + len("größe".encode()) + 3 * 146
+        ledger = owning()
+        ledger.read(large)
+        ledger.read(SourceRecord(TOPIC, 0, 1, None, None, [("x", bytes(900_000))]))
+        assert ledger.size(P0) == (2, size_of(large) + 900_147)
+        assert ledger.uncommitted_bytes == size_of(large) + 900_147
+        ledger.settle({P0: 1})
+        assert ledger.size(P0) == (1, 900_147)
+        ledger.disown(P0)
+        assert ledger.uncommitted_bytes == 0
 
     def test_owning_twice_starts_over(self) -> None:
         ledger = owning()
@@ -221,7 +240,7 @@ class TestAnswersThatOutliveOwnership:
         assert [ledger.read(record(offset)) for offset in range(3)] == [True, False, False]
 
     def test_large_records_are_bounded_by_their_bytes(self) -> None:
-        ledger = owning(remembered_bytes_limit=25)
+        ledger = owning(remembered_bytes_limit=30)
         for offset in range(3):
             ledger.read(record(offset, value=b"0123456789"))
             ledger.finish(scored(record(offset, value=b"0123456789")))

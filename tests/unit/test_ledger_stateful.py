@@ -15,6 +15,7 @@ from support_core import facts, record, rejected, scored
 
 from stream_scorer.core.events import Outcome, Partition, Scored, SourceRecord
 from stream_scorer.core.ledger import Head, Ledger
+from stream_scorer.core.remembering import size_of
 
 PARTITIONS = [Partition("contact-features", number) for number in range(3)]
 REMEMBERED = 6
@@ -280,7 +281,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def sums_are_exact(self) -> None:
         rows = [one for mine in self.mine.values() for one in mine.rows]
         assert self.ledger.uncommitted == len(rows)
-        assert self.ledger.uncommitted_bytes == sum(len(one.value or b"") for one in rows)
+        assert self.ledger.uncommitted_bytes == sum(size_of(one) for one in rows)
 
     @invariant()
     def everything_unfinished_is_being_seen_to(self) -> None:

@@ -412,13 +412,14 @@ def revoke(bench: Bench) -> None:
     nothing: Any = MagicMock()
     dispatcher: Any = MagicMock(has_in_flight=lambda _: False, may_finish=lambda _: False)
     worker = Worker(
-        **dict.fromkeys(("source", "waits", "intake", "batcher", "breaker", "quota", "observe", "trace"), nothing),
+        **dict.fromkeys(
+            ("source", "waits", "flow", "intake", "batcher", "breaker", "quota", "observe", "trace"), nothing
+        ),
         dispatcher=dispatcher,
         ledger=bench.ledger,
         publisher=bench.publisher,
         clock=Clock(lambda: bench.now, lambda: 0, lambda: 0.5, lambda: "id"),
         stopping=threading.Event(),
-        max_uncommitted=100,
         session_timeout_s=3.0,
         revoke_wait_s=5.0,
         shutdown_timeout_s=5.0,
