@@ -62,6 +62,8 @@ _SLOTS: Final = 32
 # that takes as long as an attempt may.
 _MAX_UNCOMMITTED: Final = 40_000
 _MAX_UNCOMMITTED_BYTES: Final = 128 * 1024 * 1024
+# Scores or callbacks of one transaction.
+_MAX_OUTCOMES: Final = 2_000
 # What a callback's record may grow by on its way through the tiers: attempts, times, and headers that say why.
 _GROWTH_BYTES: Final = 4_096
 # A callback about one contact with the longest ids fits into this with ease.
@@ -179,6 +181,7 @@ class CampaignService:
             sink=sink,
             group=source,
             ledger=ledger,
+            max_outcomes=_MAX_OUTCOMES,
             monotonic=self._clock.monotonic,
             observe=self._planning,
         )
@@ -221,6 +224,7 @@ class CampaignService:
                 sink=sink,
                 group=source,
                 ledger=ledger,
+                max_outcomes=_MAX_OUTCOMES,
                 monotonic=clock.monotonic,
                 observe=observe,
             ),

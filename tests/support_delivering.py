@@ -115,6 +115,7 @@ class World:
         self.allowance: int | None = None
         self.endings: list[str] = []  # how the next transactions end: ok, lost or stale (nothing happened), unknown
         self.lines: list[tuple[str, dict[str, Any]]] = []
+        self.records_in_time: int | None = None  # a transaction of more does not end in time
 
     @property
     def now_ms(self) -> int:
@@ -249,6 +250,7 @@ class FakeSink:
         self._world = world
         self.is_open = False
         self.progress = 0
+        self.sizes: list[int] = []  # how many records each transaction had
 
     def open(self) -> None:
         self.is_open = True
@@ -257,6 +259,10 @@ class FakeSink:
         assert self.is_open
         assert group == "generation"
         self.progress += 1
+        self.sizes.append(len(records))
+        if self._world.records_in_time is not None and len(records) > self._world.records_in_time:
+            self.is_open = False
+            return Failed("too much for the line", late=True)
         ending = self._world.endings.pop(0) if self._world.endings else "ok"
         if ending not in ("lost", "stale"):
             for record in records:
@@ -356,7 +362,12 @@ class Bench:
         topics = CampaignTopics("callbacks", TIERS, "rejected", "receipts", MAX_BYTES)
         source: Any = self.source
         committer: Committer[DeliveryOutcome] = Committer(
-            sink=self.sink, group=source, ledger=self.ledger, monotonic=clock.monotonic, observe=self.observe
+            sink=self.sink,
+            group=source,
+            ledger=self.ledger,
+            max_outcomes=2_000,
+            monotonic=clock.monotonic,
+            observe=self.observe,
         )
         self.dispatcher = Dispatcher(slots, rules, max_per_minute)
         receipts = Receipts(

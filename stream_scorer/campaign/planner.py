@@ -140,7 +140,7 @@ class Planner:
     def _take_in(self) -> None:
         """Topic → ledger, each record with its outcome."""
         self._waits.release()
-        room = _MAX_RECORDS - self._ledger.uncommitted
+        room = 0 if self._is_full else _MAX_RECORDS - self._ledger.uncommitted
         (self._source.resume if room > 0 else self._source.pause)()
         began_at = self._clock.monotonic()
         records = self._source.read(max(room, 1), _READ_WAIT_S)
@@ -157,6 +157,12 @@ class Planner:
         if self._since is None and self._ledger.uncommitted:
             self._since = self._clock.monotonic()
 
+    @property
+    def _is_full(self) -> bool:
+        """Whether as much is read as one transaction takes at most."""
+        ledger, bounds = self._ledger, self._committer.bounds
+        return ledger.uncommitted >= min(_MAX_RECORDS, bounds.outcomes) or ledger.uncommitted_bytes >= bounds.bytes
+
     def _is_due(self) -> bool:
         """Whether a callback is full, as much is read as one transaction takes, or the first has waited long enough."""
         if not self._committer.may_try:
@@ -167,15 +173,15 @@ class Planner:
             return False
         return (
             self._clock.monotonic() - self._since >= self._linger_s
-            or self._ledger.uncommitted >= _MAX_RECORDS
+            or self._is_full
             or any(size >= self._rules().max_contacts for size in self._sizes.values())
         )
 
     def _write(self) -> None:
-        """Ledger → topics: everything that is read, in one transaction."""
+        """Ledger → topics: everything that is read, in one transaction as far as its bounds allow."""
         if not self._committer.ready():
             return
-        heads = self._ledger.heads(_MAX_RECORDS)
+        heads = self._committer.heads()
         if heads:
             examined = [outcome for head in heads for outcome in head.outcomes]
             made = plan(examined, writer=self._target, rules=self._rules(), now_ms=self._clock.unix_ms())
@@ -192,6 +198,8 @@ class Planner:
             if not isinstance(publication, Committed):
                 return
             self._count()
+        if self._ledger.has_finished_head():
+            return  # the rest has waited as long
         self._since = None
         self._sizes.clear()
 

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from stream_scorer.kafka.committing import Committer
     from stream_scorer.kafka.sink import OutRecord
 
-_MAX_OUTCOMES = 2_000
-
 
 class Receipts:
     """See the module's text. Owned by the deliverer's thread.
@@ -84,7 +82,8 @@ class Receipts:
             return
         if self._committer.trouble is not None and not self._committer.ready():
             return
-        if self._clock.monotonic() - self._written_at >= self._commit_interval_s:
+        waited_s = self._clock.monotonic() - self._written_at
+        if waited_s >= self._commit_interval_s or self._committer.bounds.are_reduced:
             self.write()
 
     def write(self) -> bool:
@@ -97,7 +96,7 @@ class Receipts:
             return True
         if not self._committer.may_try or not self._committer.ready():
             return False
-        heads = self._ledger.heads(_MAX_OUTCOMES)
+        heads = self._committer.heads()
         outcomes = [outcome for head in heads for outcome in head.outcomes]
         if not outcomes:
             return True  # the committed offsets have just settled all there was

@@ -19,6 +19,7 @@ A transaction whose outcome is unknown changes nothing here until ``settle`` is 
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, NamedTuple
@@ -32,13 +33,17 @@ if TYPE_CHECKING:
 
 
 class Head(NamedTuple, Generic[OutcomeT]):
-    """The finished head of one partition: what one transaction publishes of it, in input order."""
+    """The finished head of one partition: what one transaction publishes of it, in input order.
+
+    ``size``: bytes of keys, values and headers of the records.
+    """
 
     partition: Partition
     token: int
     start_offset: int
     next_offset: int
     outcomes: list[OutcomeT]
+    size: int = 0
 
 
 @dataclass(slots=True)
@@ -201,22 +206,31 @@ class RecordLedger(Generic[OutcomeT]):
         """Whether there is anything to publish."""
         return any(owned.rows and owned.rows[0].offset in owned.finished for owned in self._owned.values())
 
-    def heads(self, limit: int) -> list[Head[OutcomeT]]:
-        """The finished heads of all partitions, at most ``limit`` outcomes together. Takes nothing out."""
-        heads = []
+    def heads(self, limit: int, max_bytes: float = math.inf) -> list[Head[OutcomeT]]:
+        """Return the finished heads, within the limits of outcomes and of their records' bytes. Takes nothing out.
+
+        Partitions that were in the last transaction come last, so that small limits stop none of them. The first
+        outcome is within the limits whatever its size.
+        """
+        heads: list[Head[OutcomeT]] = []
         for partition, owned in self._owned.items():
             outcomes: list[OutcomeT] = []
-            finished = owned.finished
-            for record in owned.rows:
+            finished, size = owned.finished, 0
+            for record, record_bytes in zip(owned.rows, owned.sizes, strict=True):
                 outcome = finished.get(record.offset)
                 if outcome is None or len(outcomes) >= limit:
+                    break
+                size += record_bytes
+                if size > max_bytes and (outcomes or heads):
+                    size -= record_bytes
                     break
                 outcomes.append(outcome)
             if outcomes:
                 limit -= len(outcomes)
+                max_bytes -= size
                 next_offset = outcomes[-1].record.next_offset
-                heads.append(Head(partition, owned.token, owned.start_offset, next_offset, outcomes))
-            if limit <= 0:
+                heads.append(Head(partition, owned.token, owned.start_offset, next_offset, outcomes, size))
+            if limit <= 0 or max_bytes <= 0:
                 break
         return heads
 
@@ -231,6 +245,8 @@ class RecordLedger(Generic[OutcomeT]):
         """Says that the transaction with these heads is committed."""
         for head in heads:
             self._drop_below(head.partition, head.next_offset)
+            if head.partition in self._owned:
+                self._owned[head.partition] = self._owned.pop(head.partition)  # to the end: see `heads`
 
     def settle(self, committed: Mapping[Partition, int]) -> None:
         """Settles every unknown outcome by what the broker says is committed; the rest stays to be published.

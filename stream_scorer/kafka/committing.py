@@ -3,7 +3,7 @@
 What a service writes is its own business; that it is written exactly once is this module's. It opens producer sessions,
 refuses heads whose assignment has ended, commits the offsets of the others with the group's start, and after a failure
 makes a new producer and lets the committed offsets settle what happened. Nothing is written while an earlier outcome is
-unsettled.
+unsettled. What was not written in time is written in smaller transactions (``core.transaction_bounds``).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol
 from confluent_kafka import TopicPartition
 
 from stream_scorer.core.remembering import OutcomeT
+from stream_scorer.core.transaction_bounds import TransactionBounds
 from stream_scorer.errors import BrokerRefused, BrokerUnavailable, ProducerFenced
 from stream_scorer.kafka.beginnings import start_metadata
 from stream_scorer.kafka.sink import Committed, Failed
@@ -71,11 +72,13 @@ class Committer(Generic[OutcomeT]):
         sink: writes transactions.
         group: the consumer whose offsets are committed.
         ledger: whose heads these are.
+        max_outcomes: how many outcomes a transaction may hold.
         monotonic: clock in seconds.
         observe: is told how it goes.
         on_session: called whenever a new producer session is there.
 
     Attributes:
+        bounds: how large the next transaction may be.
         on_settled: called with the committed offsets that have settled what had become of a transaction.
         trouble: why nothing can be published now; None: it can, as far as is known.
         is_stale: whether the group has moved on without us: what we hold, somebody else does.
@@ -87,6 +90,7 @@ class Committer(Generic[OutcomeT]):
         sink: Sink,
         group: Group,
         ledger: RecordLedger[OutcomeT],
+        max_outcomes: int,
         monotonic: Callable[[], float],
         observe: CommitObserver,
         on_session: Callable[[], None] = lambda: None,
@@ -94,6 +98,7 @@ class Committer(Generic[OutcomeT]):
         self._sink = sink
         self._group = group
         self._ledger = ledger
+        self.bounds = TransactionBounds(max_outcomes)
         self._monotonic = monotonic
         self._observe = observe
         self._on_session = on_session
@@ -144,6 +149,10 @@ class Committer(Generic[OutcomeT]):
         self.is_stale = False
         return True
 
+    def heads(self) -> list[Head[OutcomeT]]:
+        """Return what the next transaction may publish. Takes nothing out of the ledger."""
+        return self._ledger.heads(self.bounds.outcomes, self.bounds.bytes)
+
     def commit(self, heads: list[Head[OutcomeT]], records: list[OutRecord]) -> Publication:
         """Runs one transaction with these heads' offsets, and carries out what its end means for the ledger.
 
@@ -164,7 +173,11 @@ class Committer(Generic[OutcomeT]):
         if isinstance(publication, Committed):
             self._ledger.confirm(heads)
             self._trouble_is_over()
+            if not publication.slow:
+                self.bounds.double()
         elif isinstance(publication, Failed):
+            if publication.late:
+                self.bounds.halve(sum(len(head.outcomes) for head in heads), sum(head.size for head in heads))
             self._on_failure(publication)
         return publication
 

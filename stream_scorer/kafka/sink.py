@@ -46,10 +46,14 @@ class OutRecord(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """The broker confirmed the transaction. Handing it all over took ``send_s``, the commit ``commit_s``."""
+    """The broker confirmed the transaction. Handing it all over took ``send_s``, the commit ``commit_s``.
+
+    ``slow``: it took so long that one of twice the size would hardly be in time.
+    """
 
     send_s: float = 0.0
     commit_s: float = 0.0
+    slow: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +69,14 @@ class Failed:
 
     ``fenced``: another producer took over our transactional id. ``stale``: the group has moved on without us, so that
     nothing can be committed before the next rebalance says what we own. ``denied``: a right (ACL) is missing.
+    ``late``: it failed after so long a time that it may have been too large for the line.
     """
 
     message: str
     fenced: bool = False
     stale: bool = False
     denied: bool = False
+    late: bool = False
 
 
 Publication: TypeAlias = Committed | RecordsRefused | Failed
@@ -85,6 +91,7 @@ class TransactionalSink:
         commit_budget_s: how long a commit is repeated before its outcome counts as unknown.
         late_s: a commit that took longer makes the session suspect (0.9 of ``socket.timeout.ms``).
         own_timeout_s: a transaction that took longer than this may have been ended by the broker's own time-out.
+        in_time_s: a transaction that failed after more than this may have failed for its size.
         on_refused: called when the broker refused records, before the next session: the topics' limits may be others by
             now. It may change ``config``.
         why_denied: says which right is missing, with whom and what to do; None: it cannot say. Told the client's error.
@@ -98,6 +105,7 @@ class TransactionalSink:
         commit_budget_s: float,
         late_s: float,
         own_timeout_s: float,
+        in_time_s: float,
         on_refused: Callable[[], None],
         why_denied: Callable[[KafkaError], str | None] = lambda _: None,
     ) -> None:
@@ -107,6 +115,7 @@ class TransactionalSink:
         self._commit_budget_s = commit_budget_s
         self._late_s = late_s
         self._own_timeout_s = own_timeout_s
+        self._in_time_s = in_time_s
         self._on_refused = on_refused
         self._session: ProducerSession | None = None
         self._opening: ProducerSession | None = None
@@ -159,7 +168,8 @@ class TransactionalSink:
         else:
             if session.is_suspect or commit_s >= self._late_s:
                 self.discard()
-            return Committed(self._monotonic() - began_at - commit_s, commit_s)
+            took_s = self._monotonic() - began_at
+            return Committed(took_s - commit_s, commit_s, slow=2 * took_s > self._in_time_s)
         # Not within the handler: an error holds the client by its traceback, and who lets go last waits for its end.
         return self._give_up(session, given_up)
 
@@ -170,10 +180,11 @@ class TransactionalSink:
         if session.refused:
             return RecordsRefused(dict(session.refused))
         failed = self._failed(error, session)
-        if self._monotonic() - began_at > self._own_timeout_s:
+        took_s = self._monotonic() - began_at
+        if took_s > self._own_timeout_s:
             # It took so long that the broker itself may have ended the transaction: nobody else fenced us.
             failed = replace(failed, fenced=False)
-        return failed
+        return replace(failed, late=took_s > self._in_time_s)
 
     def discard(self) -> None:
         """Ends the session. What it left open is aborted by the next ``open``, or by the broker's time-out."""

@@ -68,6 +68,7 @@ def make_sink(
         commit_budget_s=_COMMIT_BUDGET_S,
         late_s=_LATE_SHARE * config["socket.timeout.ms"] / 1000,
         own_timeout_s=config["transaction.timeout.ms"] / 2000,
+        in_time_s=min(config[name] for name in ("delivery.timeout.ms", "transaction.timeout.ms")) / 2000,
         on_refused=read_limits_again,
         why_denied=why_denied,
     )

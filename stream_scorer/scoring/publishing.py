@@ -55,6 +55,7 @@ class Publisher:
             sink=sink,
             group=group,
             ledger=ledger,
+            max_outcomes=_MAX_OUTCOMES,
             monotonic=clock.monotonic,
             observe=observe,
             on_session=self._begin_chain,
@@ -73,7 +74,6 @@ class Publisher:
         self._chain = AuditChain("", audit_codec)
         self._published_at = 0.0
         self._tried: tuple[list[Outcome], int] = ([], 0)
-        self._max_outcomes = _MAX_OUTCOMES
 
     @property
     def trouble(self) -> str | None:
@@ -92,7 +92,7 @@ class Publisher:
         if self.trouble is not None and not self._committer.ready():
             return
         waited_s = self._clock.monotonic() - self._published_at
-        if waited_s >= self._commit_interval_s or self._max_outcomes < _MAX_OUTCOMES:
+        if waited_s >= self._commit_interval_s or self._committer.bounds.are_reduced:
             self.publish()
 
     def publish(self) -> bool:
@@ -105,7 +105,7 @@ class Publisher:
             return True
         if not self._committer.may_try or not self._committer.ready():
             return False
-        heads = self._ledger.heads(self._max_outcomes)
+        heads = self._committer.heads()
         if not heads:
             return True
         return self._transact(heads)
@@ -154,13 +154,12 @@ class Publisher:
                     self._observe.published(outcomes, records=len(outcomes) + len(plan.values))
                 self._observe.chain(plan.next_sequence)
                 self._published_at = self._clock.monotonic()
-                self._max_outcomes = min(_MAX_OUTCOMES, 2 * self._max_outcomes)
                 return True
             case RecordsRefused(errors):
                 refused = {index: message for index, message in errors.items() if index < len(outcomes)}
                 if len(outcomes) > 1 and len(errors) > 1:
                     # The broker refuses a whole batch of records for one of them: halving finds out which.
-                    self._max_outcomes = len(outcomes) // 2
+                    self._committer.bounds.halve_outcomes(len(outcomes))
                 elif refused and not _is_bare(outcomes[next(iter(refused))]):
                     self._set_aside(outcomes, refused)
                 else:

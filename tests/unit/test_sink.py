@@ -11,15 +11,21 @@ from confluent_kafka import KafkaError, KafkaException
 from support_arena import wait_until
 
 from stream_scorer.kafka import session
-from stream_scorer.kafka.sink import Failed, OutRecord, TransactionalSink
+from stream_scorer.kafka.sink import Committed, Failed, OutRecord, TransactionalSink
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
-def made_sink(config: dict[str, Any]) -> TransactionalSink:
+def made_sink(config: dict[str, Any], monotonic: Callable[[], float] = lambda: 0.0) -> TransactionalSink:
     return TransactionalSink(
-        config, monotonic=lambda: 0.0, commit_budget_s=0, late_s=1, own_timeout_s=1, on_refused=lambda: None
+        config,
+        monotonic=monotonic,
+        commit_budget_s=0,
+        late_s=1,
+        own_timeout_s=10,
+        in_time_s=7,
+        on_refused=lambda: None,
     )
 
 
@@ -65,6 +71,33 @@ def test_a_session_that_is_given_up_is_gone_before_the_collector_comes(
         assert isinstance(failed, Failed)
         assert failed.denied
     wait_until(lambda: not Client.living, lambda: f"the end of {len(Client.living)} clients", 5)
+
+
+@pytest.mark.parametrize(("took_s", "late"), [(6.0, False), (8.0, True)])
+def test_a_failure_after_half_of_the_time_outs_may_come_from_the_size_of_the_transaction(
+    monkeypatch: pytest.MonkeyPatch, took_s: float, *, late: bool
+) -> None:
+    monkeypatch.setattr(session, "Producer", Client)
+    monkeypatch.setattr(Client, "fails", "commit_transaction")
+    times = iter([0.0, took_s])
+    sink = made_sink({}, lambda: next(times))
+    assert sink.open() is None
+    failed = sink.publish([OutRecord("scores", b"k", b"v", [])], [], None)
+    assert isinstance(failed, Failed)
+    assert failed.late is late
+
+
+@pytest.mark.parametrize(("took_s", "slow"), [(3.0, False), (4.0, True)])
+def test_a_transaction_is_slow_when_one_of_twice_the_size_would_be_late(
+    monkeypatch: pytest.MonkeyPatch, took_s: float, *, slow: bool
+) -> None:
+    monkeypatch.setattr(session, "Producer", Client)
+    times = iter([0.0, took_s])
+    sink = made_sink({}, lambda: next(times))
+    assert sink.open() is None
+    committed = sink.publish([OutRecord("scores", b"k", b"v", [])], [], None)
+    assert isinstance(committed, Committed)
+    assert committed.slow is slow
 
 
 def test_a_file_that_is_gone_when_a_session_is_made_is_waited_for() -> None:

@@ -1,0 +1,251 @@
+"""A line that carries small transactions only: each service finds a size that passes, and grows again afterwards."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support_core import record, scored
+from support_delivering import PARTITIONS, Bench, FakeSink, FakeSource, World, callback, delivered
+from test_planning import RULES, SCORES, WEBHOOK, value
+from test_publishing import Bench as ScoringBench
+
+from stream_scorer.campaign.encoding import CallbackEncoder, CampaignTopics
+from stream_scorer.campaign.observing import PlannerObserver
+from stream_scorer.campaign.planner import Planner
+from stream_scorer.campaign.tracing import Untraced
+from stream_scorer.clock import Clock
+from stream_scorer.core.avro import Codec
+from stream_scorer.core.events import Partition
+from stream_scorer.core.ledger import Ledger, RecordLedger
+from stream_scorer.core.transaction_bounds import TransactionBounds
+from stream_scorer.kafka.committing import Committer
+from stream_scorer.kafka.framing import SingleObjectFraming
+from stream_scorer.kafka.sink import Committed, Failed
+from stream_scorer.kafka.writer_waits import WriterWaits
+from stream_scorer.schema_files import SchemaFile, load_schema
+from stream_scorer.telemetry.campaign import CampaignMetrics
+
+if TYPE_CHECKING:
+    from stream_scorer.core.planning import Examined
+    from stream_scorer.kafka.sink import OutRecord, Publication
+
+P0, P1 = Partition("contact-features", 0), Partition("contact-features", 1)
+MEGABYTE = 1024 * 1024
+
+
+class TestBounds:
+    def test_half_of_what_was_tried_down_to_one_outcome(self) -> None:
+        bounds = TransactionBounds(16_000)
+        assert not bounds.are_reduced
+        bounds.halve(9_000, 10 * MEGABYTE)
+        assert (bounds.outcomes, bounds.bytes) == (4_500, 5 * MEGABYTE)
+        assert bounds.are_reduced
+        for _ in range(20):
+            bounds.halve(bounds.outcomes, bounds.bytes)
+        assert (bounds.outcomes, bounds.bytes) == (1, 65_536)
+
+    def test_a_smaller_transaction_than_allowed_that_fails_halves_itself(self) -> None:
+        bounds = TransactionBounds(16_000)
+        bounds.halve(10, MEGABYTE)
+        assert (bounds.outcomes, bounds.bytes) == (5, MEGABYTE // 2)
+
+    def test_successes_double_up_to_the_maximum(self) -> None:
+        bounds = TransactionBounds(16_000)
+        bounds.halve(1, 1)
+        for _ in range(14):
+            bounds.double()
+        assert (bounds.outcomes, bounds.bytes) == (16_000, 16 * MEGABYTE)
+        assert not bounds.are_reduced
+
+    def test_refused_records_halve_the_outcomes_only(self) -> None:
+        bounds = TransactionBounds(16_000)
+        bounds.halve_outcomes(100)
+        assert (bounds.outcomes, bounds.bytes) == (50, 16 * MEGABYTE)
+
+
+class TestHeads:
+    def ledger(self, *, sizes: tuple[int, ...]) -> Ledger:
+        ledger = Ledger()
+        for partition in (P0, P1):
+            ledger.own(partition, start_offset=0, next_offset=0)
+            for offset, size in enumerate(sizes):
+                one = record(offset, partition.number, bytes(size))._replace(key=None)
+                ledger.read(one)
+                ledger.finish(scored(one))
+        return ledger
+
+    def heads(self, ledger: Ledger, limit: int, max_bytes: int) -> list[tuple[int, int, int]]:
+        return [(one.partition.number, len(one.outcomes), one.size) for one in ledger.heads(limit, max_bytes)]
+
+    def test_bytes_bound_a_transaction_across_partitions(self) -> None:
+        ledger = self.ledger(sizes=(100, 100, 100))
+        assert self.heads(ledger, 99, 1_000) == [(0, 3, 300), (1, 3, 300)]
+        assert self.heads(ledger, 99, 499) == [(0, 3, 300), (1, 1, 100)]
+        assert self.heads(ledger, 99, 300) == [(0, 3, 300)]
+        assert self.heads(ledger, 99, 250) == [(0, 2, 200), (1, 0, 0)][:1]
+
+    def test_the_first_outcome_fits_whatever_its_size(self) -> None:
+        ledger = self.ledger(sizes=(100, 100))
+        assert self.heads(ledger, 99, 1) == [(0, 1, 100)]
+
+    def test_a_small_bound_serves_the_partitions_in_turn(self) -> None:
+        ledger = self.ledger(sizes=(100, 100, 100))
+        served = []
+        while heads := ledger.heads(1, 1):
+            served.append(heads[0].partition.number)
+            ledger.confirm(heads)
+        assert served == [0, 1, 0, 1, 0, 1]
+
+
+def line_of(limit: int) -> Any:
+    def answer(records: list[OutRecord]) -> Publication:
+        return Committed() if len(records) <= limit else Failed("it took too long", late=True)
+
+    return answer
+
+
+def test_the_scoring_worker_shrinks_its_transactions_until_one_is_written_in_time() -> None:
+    bench = ScoringBench()
+    for offset in range(10, 1_010):
+        bench.finish(offset)
+    bench.sink.answers = [line_of(100)] * 100
+    rounds = 0
+    while len(bench.sink.sources()) < 1_000:
+        bench.publish()
+        rounds += 1
+        assert rounds < 50, bench.sink.sizes
+    assert bench.sink.sources() == list(range(10, 1_010))
+    assert max(bench.sink.sizes[4:]) <= 2 * 100 + 2  # it grew to what fails, and not beyond
+    bench.sink.answers = []
+    for offset in range(1_010, 3_010):
+        bench.finish(offset)
+    while len(bench.sink.sources()) < 3_000:
+        assert bench.publish()
+    assert max(bench.sink.sizes[-5:]) > 500
+
+
+def test_after_a_slow_transaction_the_next_one_is_no_larger() -> None:
+    bench = ScoringBench()
+    for offset in range(10, 1_010):
+        bench.finish(offset)
+    slow = Committed(slow=True)
+    bench.sink.answers = [Failed("it took too long", late=True), *[slow] * 9]
+    assert not bench.publish()
+    for _ in range(2):
+        assert bench.publish()
+    assert [size - 1 for size in bench.sink.sizes] == [1_000, 500, 500]  # one is the audit event
+
+
+def test_a_failure_that_came_early_does_not_shrink_the_transaction() -> None:
+    bench = ScoringBench()
+    for offset in range(10, 110):
+        bench.finish(offset)
+    bench.sink.answers = [Failed("the coordinator has moved")]
+    assert not bench.publish()
+    assert bench.publish()
+    assert bench.sink.sizes == [101, 101]
+
+
+def test_large_records_are_published_in_several_transactions() -> None:
+    bench = ScoringBench()
+    for offset in range(10, 50):
+        bench.finish(offset, value=bytes(MEGABYTE))
+    while bench.ledger.has_finished_head():
+        assert bench.publish()
+    assert [size - 1 for size in bench.sink.sizes] == [15, 15, 10]
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+def test_the_deliverer_shrinks_its_transactions_until_one_is_written_in_time(limit: int) -> None:
+    world = World(lambda _world, _callback: delivered())
+    world.plan(callback(f"c{n}") for n in range(300))
+    world.records_in_time = limit
+    bench = Bench(world)
+    bench.run_dry()
+    assert len(world.outcomes()) == 300
+    assert max(bench.sink.sizes) > limit  # it was tried
+
+
+class PlannerBench:
+    """The planner's own loop over the lists of `World`."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        topics = CampaignTopics(
+            "callbacks", (), "rejected", "receipts", dict.fromkeys(("callbacks", "rejected"), 10**6)
+        )
+        codecs = [
+            Codec.single_object(load_schema(file))
+            for file in (SchemaFile.CAMPAIGN_CALLBACK, SchemaFile.CALLBACK_RECEIPT)
+        ]
+        clock = Clock(lambda: world.now, lambda: world.now_ms, lambda: 0.5, lambda: "id")
+        log: Any = type("Log", (), {"info": lambda *_a, **_k: None, "warning": lambda *_a, **_k: None})()
+        observe = PlannerObserver("planner", log, CampaignMetrics(), clock.monotonic)
+        self.ledger: RecordLedger[Examined] = RecordLedger()
+        source: Any = FakeSource(world, [Partition("scores", number) for number in range(PARTITIONS)])
+        self.sink = FakeSink(world)
+        self.stopping = threading.Event()
+        self.planner = Planner(
+            source=source,
+            waits=WriterWaits(source, self.ledger, SingleObjectFraming().lookup, lambda _: None),
+            committer=Committer(
+                sink=self.sink,
+                group=source,
+                ledger=self.ledger,
+                max_outcomes=2_000,
+                monotonic=clock.monotonic,
+                observe=observe,
+            ),
+            ledger=self.ledger,
+            codec=SCORES,
+            target=WEBHOOK,
+            encoder=CallbackEncoder(topics, *codecs),
+            rules=lambda: RULES,
+            clock=clock,
+            observe=observe,
+            trace=Untraced(),
+            stopping=self.stopping,
+            linger_s=0.2,
+        )
+        source.subscribe(self.planner)
+
+    def rounds(self, most: int) -> None:
+        """Runs the loop until all scores are planned."""
+        planner = self.planner
+        self.planner._committer.ready()
+        for _ in range(most):
+            planner._take_in()
+            if planner._is_due():
+                planner._write()
+            self.world.now += 0.5
+            if self.planned() == len(self.world.topic("scores")):
+                return
+        raise AssertionError(self.sink.sizes)
+
+    def planned(self) -> int:
+        return sum(offset for partition, offset in self.world.committed.items() if partition.topic == "scores")
+
+
+def test_the_planner_shrinks_its_transactions_until_one_is_written_in_time() -> None:
+    world = World(lambda _world, _callback: delivered())
+    for n in range(400):
+        # A campaign each: every score makes a callback of its own.
+        world.write("scores", b"c%d" % n, SCORES.encode(value(contact_id=f"c{n}", campaign_id=f"campaign-{n}")))
+    world.records_in_time = 10
+    bench = PlannerBench(world)
+    bench.rounds(400)
+    assert len(world.topic("callbacks")) == 400
+    assert len({one.key for one in world.topic("callbacks")}) == 400
+    assert max(bench.sink.sizes[-10:]) <= 20
+
+
+def test_the_planner_bounds_what_it_reads_by_bytes() -> None:
+    world = World(lambda _world, _callback: delivered())
+    for n in range(100):
+        one = SCORES.encode(value(contact_id=f"c{n}", campaign_id="spring"))
+        world.write("scores", b"c%d" % n, one, [("x", bytes(MEGABYTE))])
+    bench = PlannerBench(world)
+    bench.rounds(100)
+    assert len(bench.sink.sizes) >= 100 // 15
