@@ -77,13 +77,16 @@ class CampaignService:
         settings: everything but the target.
         target: where callbacks go.
         retry_topics: the retry tiers that exist; at least those of ``callbacks.retry_delays_s``.
+
+    Attributes:
+        stopping: set when the end begins, whatever its cause.
     """
 
     def __init__(self, settings: Settings, target: Target, retry_topics: Sequence[str]) -> None:
         self._settings = settings
         self._target = target
         self._retry_topics = tuple(retry_topics)
-        self._stopping = threading.Event()
+        self.stopping = threading.Event()
         self._clock = Clock(
             time.monotonic, lambda: time.time_ns() // 1_000_000, random.random, lambda: str(uuid.uuid4())
         )
@@ -98,7 +101,7 @@ class CampaignService:
 
     def stop(self) -> None:
         """Ask both loops to finish what is under way and to end; safe in a signal handler and before ``run``."""
-        self._stopping.set()
+        self.stopping.set()
 
     def run(self) -> None:
         """Work until ``stop``, or until one of the loops ends with an error; then the other finishes in order.
@@ -123,8 +126,9 @@ class CampaignService:
         try:
             # Told to stop before it has begun: nothing is read, so there is nothing to finish.
             with suppress(StoppedError):
-                self._run_both(unless_stopped(self._stopping, lambda: self._loops(pool)))
+                self._run_both(unless_stopped(self.stopping, lambda: self._loops(pool)))
         finally:
+            self.stopping.set()
             pool.close()
             self._target.close()
             self._framing.close()
@@ -155,7 +159,7 @@ class CampaignService:
         errors = []
         for _ in loops:
             error = ends.get()
-            self._stopping.set()
+            self.stopping.set()
             if error is not None:
                 errors.append(error)
         if errors:
@@ -197,7 +201,7 @@ class CampaignService:
             clock=self._clock,
             observe=self._planning,
             trace=self._traces.planner,
-            stopping=self._stopping,
+            stopping=self.stopping,
             linger_s=settings.callbacks.linger_ms / 1000,
         )
 
@@ -269,7 +273,7 @@ class CampaignService:
             receipts=receipts,
             clock=clock,
             observe=observe,
-            stopping=self._stopping,
+            stopping=self.stopping,
             revoke_wait_s=settings.scoring.revoke_wait_s,
             shutdown_timeout_s=settings.scoring.shutdown_timeout_s,
         )
@@ -278,7 +282,7 @@ class CampaignService:
 
     def _source(self, group_id: str, topics: Sequence[str]) -> Source:
         config = consumer_config(self._settings, group_id, logger=self._client_log)
-        return Source(config, topics, wait=lambda seconds: not self._stopping.wait(seconds))
+        return Source(config, topics, wait=lambda seconds: not self.stopping.wait(seconds))
 
     def _writer(self, group_id: str) -> tuple[Sink, Mapping[str, int], CallbackEncoder]:
         settings, topics = self._settings, self._settings.topics

@@ -146,3 +146,8 @@ class CheckFailed(StreamScorerError):
 
 class NothingToCheck(CheckFailed):
     """There is nothing to verify: nobody has worked here, or under another name."""
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error as one line for people; of a foreign one its type only, because its text may hold anything."""
+    return str(error) if isinstance(error, StreamScorerError) else f"unexpected {type(error).__name__}"

@@ -62,13 +62,16 @@ _MAX_UNCOMMITTED_BYTES: Final = 64 * 1024 * 1024
 class ScoringService:
     """The scoring worker with its connections, ready to ``run``.
 
+    Attributes:
+        stopping: set when the end begins, whatever its cause.
+
     Raises:
         SettingsError: on construction, where a setting is missing or contradicts another.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._stopping = threading.Event()
+        self.stopping = threading.Event()
         self.metrics = PrometheusMetrics(api_url=settings.genesys.api_url, instance=settings.kafka.instance_id)
         self._clock = system_clock()
         self.observe = Observer(structlog.get_logger("stream_scorer"), self.metrics, self._clock)
@@ -76,7 +79,7 @@ class ScoringService:
 
     def stop(self) -> None:
         """Ask the service to finish what is in flight and to end; safe in a signal handler and before ``run``."""
-        self._stopping.set()
+        self.stopping.set()
 
     def run(self) -> None:
         """Work until ``stop``.
@@ -103,6 +106,7 @@ class ScoringService:
             with suppress(StoppedError):
                 self._run(api, pool)
         finally:
+            self.stopping.set()
             pool.close()
             api.close()
             admin.stop()
@@ -138,7 +142,7 @@ class ScoringService:
         source = Source(
             consumer,
             [settings.topics.features],
-            wait=lambda seconds: not self._stopping.wait(seconds),
+            wait=lambda seconds: not self.stopping.wait(seconds),
         )
         Worker(
             source=source,
@@ -147,7 +151,7 @@ class ScoringService:
                 source, ledger, max_records=settings.scoring.max_uncommitted, max_bytes=_MAX_UNCOMMITTED_BYTES
             ),
             # Kafka and the registry are asked here, and may hang.
-            publisher=unless_stopped(self._stopping, lambda: self._publisher(source, ledger, framing, log)),
+            publisher=unless_stopped(self.stopping, lambda: self._publisher(source, ledger, framing, log)),
             intake=_intake(settings, batcher, framing),
             batcher=batcher,
             dispatcher=dispatcher,
@@ -157,7 +161,7 @@ class ScoringService:
             clock=clock,
             observe=observe,
             trace=self._trace,
-            stopping=self._stopping,
+            stopping=self.stopping,
             session_timeout_s=int(consumer.get("session.timeout.ms", _BROKERS_SESSION_MS)) / 1000,
             revoke_wait_s=settings.scoring.revoke_wait_s,
             shutdown_timeout_s=settings.scoring.shutdown_timeout_s,
@@ -169,7 +173,7 @@ class ScoringService:
         genesys = self._settings.genesys
         return StartCheck(
             # On a thread of its own: it may block up to its deadlines, and a stop must not wait for them.
-            check=lambda: unless_stopped(self._stopping, api.check, meanwhile=self.observe.beat),
+            check=lambda: unless_stopped(self.stopping, api.check, meanwhile=self.observe.beat),
             backoff=StartBackoff(
                 base_s=genesys.backoff_base_s,
                 max_s=genesys.max_backoff_s,
@@ -180,7 +184,7 @@ class ScoringService:
             quota=quota,
             clock=self._clock,
             observe=self.observe,
-            stopping=self._stopping,
+            stopping=self.stopping,
         ).confirm()
 
     def _publisher(self, source: Source, ledger: Ledger, framing: Framing, log: logging.Logger) -> Publisher:

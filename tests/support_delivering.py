@@ -255,6 +255,9 @@ class FakeSink:
     def open(self) -> None:
         self.is_open = True
 
+    def close(self) -> None:
+        self.is_open = False
+
     def publish(self, records: list[OutRecord], offsets: list[TopicPartition], group: Any) -> Publication:
         assert self.is_open
         assert group == "generation"
@@ -316,6 +319,9 @@ class Stopping:
 
     def is_set(self) -> bool:
         return self._bench.next_round()
+
+    def set(self) -> None:
+        """The loop has ended."""
 
     def wait(self, seconds: float) -> bool:
         self._bench.world.now += seconds
@@ -432,7 +438,7 @@ class Bench:
             if when():
                 raise StopError
 
-        self.deliverer._finish = lambda: None  # type: ignore[method-assign]
+        self.deliverer._finish = lambda _error: None  # type: ignore[method-assign]
         try:
             self.run(lambda: False, look)
         except StopError:

@@ -8,11 +8,13 @@ committed in order, so a callback that takes long holds up the receipts behind i
 from __future__ import annotations
 
 import math
+import sys
 from typing import TYPE_CHECKING
 
 from stream_scorer.core.delivering import Job
 from stream_scorer.core.events import Partition
 from stream_scorer.core.retry_topics import NotDue
+from stream_scorer.errors import one_line
 
 if TYPE_CHECKING:
     import threading
@@ -120,7 +122,7 @@ class Deliverer:
                 self._receipts.write_due()
                 self._report()
         finally:
-            self._finish()
+            self._finish(sys.exception())
 
     # --- the steps
 
@@ -195,9 +197,13 @@ class Deliverer:
             self._tidied_at = now
             self._dispatcher.tidy(now)
 
-    def _finish(self) -> None:
-        """Waits for the answers that are under way, up to a limit, commits what is finished and leaves the group."""
-        self._observe.draining()
+    def _finish(self, error: BaseException | None) -> None:
+        """Waits for the answers that are under way, up to a limit, commits what is finished and leaves the group.
+
+        ``error``: what ended the loop, if it was not told to stop.
+        """
+        self._stopping.set()  # from here on the limit of an end counts, and the planner ends as well
+        self._observe.draining(None if error is None else one_line(error))
         deadline = self._deadline = self._clock.monotonic() + self._shutdown_timeout_s
         try:
             self._source.pause()
@@ -209,6 +215,7 @@ class Deliverer:
             self._write_all(deadline)
         finally:
             self._source.close()
+            self._receipts.close()
 
     def _write_all(self, deadline: float) -> None:
         while self._ledger.has_finished_head() and self._clock.monotonic() < deadline:

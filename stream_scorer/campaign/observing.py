@@ -54,10 +54,14 @@ class LoopObserver:
         """The loop went round."""
         self._beat_at = self._monotonic()
 
-    def draining(self) -> None:
-        """The loop is about to end."""
+    def draining(self, reason: str | None) -> None:
+        """The loop is about to end; ``reason``: the error that ends it, None: it was told to stop."""
         self._draining = True
-        self._log.info("draining", loop=self._name)
+        if reason is None:
+            self._log.info("draining", loop=self._name)
+        else:
+            # Before the group is left, since that may take until the limit, which ends the process.
+            self._log.warning("draining", loop=self._name, detail=reason)
 
     def consumed(self, records: int, *, poll_s: float) -> None:
         """Records were read, which took so long."""

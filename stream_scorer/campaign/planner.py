@@ -6,12 +6,14 @@ a score's outcome is known when it is read, so all that is read is planned toget
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Protocol
 
 from stream_scorer.campaign.encoding import refusal
 from stream_scorer.core.planning import Examined, ToCall, examine, plan
 from stream_scorer.core.progress import is_below
+from stream_scorer.errors import one_line
 from stream_scorer.kafka.sink import Committed, RecordsRefused
 
 if TYPE_CHECKING:
@@ -132,8 +134,11 @@ class Planner:
                 self._report()
             self._write()
         finally:
-            self._observe.draining()
+            error = sys.exception()
+            self._stopping.set()  # from here on the limit of an end counts, and the deliverer ends as well
+            self._observe.draining(None if error is None else one_line(error))
             self._source.close()
+            self._committer.close()
 
     # --- the steps
 

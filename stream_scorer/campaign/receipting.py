@@ -114,6 +114,10 @@ class Receipts:
         self._trace.committed(outcomes)
         return True
 
+    def close(self) -> None:
+        """End the producer session and write nothing more."""
+        self._committer.close()
+
     def _settled(self, offsets: Mapping[Partition, int]) -> None:
         """The offsets say what nobody knew: whether the last transaction was committed. If so, it counts now."""
         self._trace.settled(offsets)

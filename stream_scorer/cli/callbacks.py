@@ -10,7 +10,7 @@ import typer
 from stream_scorer.campaign_wiring import CampaignService
 from stream_scorer.cli.options import ConfigOption
 from stream_scorer.cli.starting import await_topics
-from stream_scorer.cli.stopping import end_told, obey_signals
+from stream_scorer.cli.stopping import EndLimit, end_told
 from stream_scorer.kafka.config import check_properties, property_warnings
 from stream_scorer.kafka.rights import campaign_rights
 from stream_scorer.kafka.start import delivery_start, planning_start, write_start
@@ -39,7 +39,7 @@ def callbacks(
     log = structlog.get_logger("stream_scorer")
     for warning in (*settings.exposures, *property_warnings(settings)):
         log.warning("setting", detail=warning)
-    with end_told(log):
+    with end_told(log), EndLimit(settings.scoring.shutdown_timeout_s) as limit:
         target = build_target(settings)
         topics = settings.topics.campaign(tiers=len(settings.callbacks.retry_delays_s))
         await_topics(settings, topics, campaign_rights(settings))
@@ -50,7 +50,8 @@ def callbacks(
         delivered = (settings.topics.callbacks, *retry_topics)
         write_start(settings, delivery_start(settings, delivered), chosen=True)
         service = CampaignService(settings, target, retry_topics)
-        obey_signals(service.stop, settings.scoring.shutdown_timeout_s)
+        limit.watch(service.stopping)
+        limit.obey_signals(service.stop)
         log.info(
             "started",
             group_id=settings.callbacks_group_id,

@@ -11,7 +11,7 @@ import typer
 from stream_scorer.cli.config import all_warnings
 from stream_scorer.cli.options import ConfigOption
 from stream_scorer.cli.starting import await_topics
-from stream_scorer.cli.stopping import end_told, obey_signals
+from stream_scorer.cli.stopping import EndLimit, end_told
 from stream_scorer.kafka.config import check_properties
 from stream_scorer.kafka.retry_retention import check_retry_retention
 from stream_scorer.kafka.rights import scoring_rights
@@ -42,7 +42,7 @@ def run(
     log = structlog.get_logger("stream_scorer")
     for warning in all_warnings(settings):
         log.warning("setting", detail=warning)
-    with end_told(log):
+    with end_told(log), EndLimit(settings.scoring.shutdown_timeout_s) as limit:
         await_topics(settings, settings.scoring_topics, scoring_rights(settings))
         # All there are: contacts may wait in the topics of higher levels although the setting has become shorter.
         retry_topics = existing_topics(settings, settings.topics.contact_retries())
@@ -50,7 +50,8 @@ def run(
             log.warning("retry topics not checked", detail=unchecked)
         write_start(settings, scoring_start(settings), chosen=start is not None)
         service = ScoringService(settings)
-        obey_signals(service.stop, settings.scoring.shutdown_timeout_s)
+        limit.watch(service.stopping)
+        limit.obey_signals(service.stop)
         log.info("started", group_id=settings.kafka.group_id, instance_id=settings.kafka.instance_id)
         # The contacts that wait are many, live for seconds and form no cycles: with Python's thresholds the collector
         # walks them again and again, which took a third of the loop's time (docs/benchmarks.md).

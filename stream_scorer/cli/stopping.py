@@ -1,4 +1,4 @@
-"""What the signals do to a service that runs until it is told to stop."""
+"""The end of a service: what the signals do, and how long it may take."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, Self
 
 from stream_scorer.errors import StreamScorerError
 
@@ -37,24 +37,54 @@ def end_told(log: Log) -> Iterator[None]:
         raise
 
 
-def obey_signals(stop: Callable[[], None], drain_s: float) -> None:
-    """Have the first SIGTERM or Ctrl-C call ``stop``; the second, or the end of ``drain_s``, ends the process at once.
+class EndLimit:
+    """The time that the end of a service may take, whatever its cause; then the process ends where it stands.
 
-    That is safe: what was not committed is read again by the next worker.
+    That is safe: what was not committed is read again by the next worker. A context manager around the service: when it
+    is left, the service has ended in time.
+
+    Args:
+        drain_s: how long the service waits for what is in flight.
     """
-    asked = threading.Event()
 
-    def obey(number: int, _frame: FrameType | None) -> None:
-        if asked.is_set():
-            os._exit(128 + number)
-        asked.set()
-        stop()
-        timer = threading.Timer(drain_s + CLOSING_S, _give_up)
-        timer.daemon = True
-        timer.start()
+    def __init__(self, drain_s: float) -> None:
+        self._timer = threading.Timer(drain_s + CLOSING_S, _give_up)
+        self._timer.daemon = True
+        self._begun = threading.Lock()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, obey)
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+    def begin(self) -> None:
+        """The end begins. Only the first call counts; safe in a signal handler."""
+        if self._begun.acquire(blocking=False):
+            self._timer.start()
+
+    def watch(self, stopping: threading.Event) -> None:
+        """Have the limit begin as soon as ``stopping`` is set: by a signal, or by the service when an error ends it."""
+
+        def wait() -> None:
+            stopping.wait()
+            self.begin()
+
+        threading.Thread(target=wait, name="end-limit", daemon=True).start()
+
+    def obey_signals(self, stop: Callable[[], None]) -> None:
+        """Have the first SIGTERM or Ctrl-C call ``stop``; the second ends the process immediately."""
+        stopped = threading.Event()
+
+        def obey(number: int, _frame: FrameType | None) -> None:
+            if stopped.is_set():
+                os._exit(128 + number)
+            stopped.set()
+            self.begin()
+            stop()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, obey)
 
 
 def _give_up() -> None:

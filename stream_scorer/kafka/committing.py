@@ -44,6 +44,9 @@ class Sink(Protocol):
     def publish(self, records: list[OutRecord], offsets: list[TopicPartition], group: Any) -> Publication:
         """Runs one transaction."""
 
+    def close(self) -> None:
+        """Ends the session."""
+
 
 class Group(Protocol):
     """What is needed of the consumer here; see ``kafka.source.Source``."""
@@ -107,13 +110,14 @@ class Committer(Generic[OutcomeT]):
         self._retry_at = 0.0
         self._settled = False
         self._had_session = False
+        self._closed = False
         self.trouble: str | None = None
         self.is_stale = False
 
     @property
     def may_try(self) -> bool:
         """Whether enough time has passed since the last trouble."""
-        return self._monotonic() >= self._retry_at
+        return not self._closed and self._monotonic() >= self._retry_at
 
     def ready(self) -> bool:
         """Makes sure of a usable producer session, with everything unknown settled. Returns whether that is so.
@@ -125,6 +129,8 @@ class Committer(Generic[OutcomeT]):
             ProducerFenced: three times in five minutes another producer took over our transactional id.
             BrokerRefused: there was no session yet, and a right is missing. One that is taken away later is waited for.
         """
+        if self._closed:
+            return False
         if not self._sink.is_open:
             failed = self._sink.open()
             if failed is not None:
@@ -183,9 +189,19 @@ class Committer(Generic[OutcomeT]):
 
     def regrouped(self) -> None:
         """Says that the group has just told us something: what it refused to an older generation it may take now."""
-        if self.is_stale:
+        if self.is_stale and not self._closed:
             self.is_stale = False
             self._retry_at = 0.0
+
+    def close(self) -> None:
+        """End the producer session and write nothing more.
+
+        The client is destroyed on a thread of its own, because that can block; left to the garbage collector, it would
+        block the end of the process.
+        """
+        self._closed = True
+        self.is_stale = True
+        self._sink.close()
 
     def hold(self, message: str) -> None:
         """Says why nothing can be published for now; ``may_try`` says when to look again."""
@@ -206,6 +222,7 @@ class Committer(Generic[OutcomeT]):
         now = self._monotonic()
         self._fenced_at.append(now)
         if len(self._fenced_at) == _FENCED_LIMIT and now - self._fenced_at[0] <= _FENCED_WINDOW_S:
+            self.close()  # another session would fence the other worker once more
             raise ProducerFenced(
                 "another running worker uses the same transactional id and fenced this one three times in five "
                 "minutes: give every worker a `kafka.instance_id` of its own"

@@ -192,6 +192,13 @@ class TransactionalSink:
         if session is not None:
             session.dispose()
 
+    def close(self) -> None:
+        """Ends the session, and one that is still being made."""
+        self.discard()
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            opening.dispose()
+
     def _failed(self, error: BaseException, session: ProducerSession) -> Failed:
         kafka_error = kafka_error_of(error)
         if kafka_error is None or kafka_error.code() == KafkaError._FATAL:  # noqa: SLF001 - its public name

@@ -220,10 +220,13 @@ class Source:
 
     def _on_revoke(self, consumer: Consumer, revoked: list[TopicPartition]) -> None:
         partitions = _partitions(revoked)
-        self._told().revoking(partitions)
-        self._told().disowned(partitions)
-        self._held_back.difference_update(partitions)
-        consumer.incremental_unassign(revoked)
+        try:
+            self._told().revoking(partitions)
+        finally:
+            # Also where the last commit raises: without the unassign, `close` would wait for it.
+            self._told().disowned(partitions)
+            self._held_back.difference_update(partitions)
+            consumer.incremental_unassign(revoked)
 
     def _on_lost(self, consumer: Consumer, lost: list[TopicPartition]) -> None:
         partitions = _partitions(lost)

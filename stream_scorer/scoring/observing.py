@@ -125,10 +125,14 @@ class Observer:
         self._input = self._progress.look(fronts, ends, self._monotonic(), self._clock.unix_ms(), explained=explained)
         self._metrics.input(self._input)
 
-    def draining(self) -> None:
-        """The loop is about to end."""
+    def draining(self, reason: str | None) -> None:
+        """The loop is about to end; ``reason``: the error that ends it, None: it was told to stop."""
         self._draining = True
-        self._log.info("draining")
+        if reason is None:
+            self._log.info("draining")
+        else:
+            # Before the group is left, since that may take until the limit, which ends the process.
+            self._log.warning("draining", detail=reason)
 
     def consumed(self, records: int, *, poll_s: float) -> None:
         """Records were read, which took so long."""

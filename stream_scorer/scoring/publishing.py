@@ -118,6 +118,10 @@ class Publisher:
         """Makes sure of a usable producer session before there is anything to publish. Returns whether it is there."""
         return self._committer.ready()
 
+    def close(self) -> None:
+        """End the producer session and write nothing more."""
+        self._committer.close()
+
     # --- one transaction
 
     def _transact(self, heads: list[Head[Outcome | Skipped]]) -> bool:

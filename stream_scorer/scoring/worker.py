@@ -7,10 +7,11 @@ only talk HTTP. No transaction is open during HTTP, sleep or poll: ``publish`` b
 from __future__ import annotations
 
 import math
+import sys
 from typing import TYPE_CHECKING
 
 from stream_scorer.core.events import Contact
-from stream_scorer.errors import ApiRefused
+from stream_scorer.errors import ApiRefused, one_line
 
 if TYPE_CHECKING:
     import threading
@@ -110,7 +111,7 @@ class Worker:
                 self._publisher.publish_due()
                 self._report()
         finally:
-            self._finish()
+            self._finish(sys.exception())
         if self._dispatcher.fatal_error is not None:
             raise ApiRefused(self._dispatcher.fatal_error)
 
@@ -193,9 +194,13 @@ class Worker:
             self._looked_at = now
             self._observe.input(self._ledger.fronts(), self._source.ends(self._ledger.partitions))
 
-    def _finish(self) -> None:
-        """Waits for the answers that are under way, up to a limit, commits what is finished and leaves the group."""
-        self._observe.draining()
+    def _finish(self, error: BaseException | None) -> None:
+        """Waits for the answers that are under way, up to a limit, commits what is finished and leaves the group.
+
+        ``error``: what ended the loop, if it was not told to stop.
+        """
+        self._stopping.set()  # from here on the limit of an end counts, whatever its cause
+        self._observe.draining(self._dispatcher.fatal_error if error is None else one_line(error))
         deadline = self._deadline = self._clock.monotonic() + self._shutdown_timeout_s
         try:
             self._source.pause()
@@ -210,6 +215,7 @@ class Worker:
             self._publish_all(deadline)
         finally:
             self._source.close()
+            self._publisher.close()
 
     def _is_worth_waiting(self, deadline: float, partitions: Iterable[Partition] | None = None) -> bool:
         """Whether answers that are paid for stand behind a retry or a search: who reads them again buys them again."""

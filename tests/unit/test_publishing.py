@@ -72,6 +72,9 @@ class FakeSink:
         self._open = True
         return None
 
+    def close(self) -> None:
+        self._open = False
+
     def publish(self, records: list[OutRecord], offsets: list[TopicPartition], group: Any) -> Publication:
         assert group == "generation 1"
         assert self._open

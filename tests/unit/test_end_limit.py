@@ -1,0 +1,133 @@
+"""Every end of a service is limited, whatever its cause, and nothing it does can hold it up."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+from confluent_kafka import TopicPartition
+from support_delivering import Bench, World, delivered
+from test_publishing import Bench as ScoringBench
+
+from stream_scorer.core.events import Partition
+from stream_scorer.errors import ProducerFenced
+from stream_scorer.kafka.sink import Failed
+from stream_scorer.kafka.source import Source
+from stream_scorer.scoring.worker import Worker
+
+# A service that an error ends, and whose end never comes back; the limits are short.
+HANGING = """
+import threading, time
+from stream_scorer.cli import stopping
+stopping.CLOSING_S = 0.2
+stopping_event = threading.Event()
+with stopping.EndLimit(0.1) as limit:
+    limit.watch(stopping_event)
+    try:
+        raise ValueError
+    finally:
+        {begins}
+        {hangs}
+"""
+FOREVER = "time.sleep(60)"
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False)
+
+
+@pytest.mark.parametrize("begins", ["stopping_event.set()", "limit.begin()"])
+def test_an_end_that_hangs_is_cut_off_without_a_signal(begins: str) -> None:
+    ended = run(HANGING.format(begins=begins, hangs=FOREVER))
+    assert (ended.returncode, ended.stderr) == (
+        1,
+        "stream-scorer: closing took too long; what is not committed is read again\n",
+    )
+
+
+def test_an_end_in_time_keeps_its_own_error() -> None:
+    ended = run(HANGING.format(begins="stopping_event.set()", hangs="pass") + "\ntime.sleep(1)")
+    assert ended.stderr.endswith("\nValueError\n")
+
+
+def test_a_deliverer_that_an_error_ends_begins_the_end_of_the_service() -> None:
+    world = World(lambda _world, _callback: delivered())
+    bench = Bench(world)
+    ends: list[str] = []
+    bench._stopping.set = lambda: ends.append("stopping")
+    bench.source.close = lambda: ends.append("closed")  # type: ignore[method-assign]
+
+    def fail() -> None:
+        raise ProducerFenced("another worker")
+
+    with pytest.raises(ProducerFenced):
+        bench.run(lambda: False, fail)
+    assert ends == ["stopping", "closed"]
+    assert ("draining", {"loop": "deliverer", "detail": "another worker"}) in world.lines
+
+
+def test_a_worker_that_was_fenced_for_good_opens_no_other_session() -> None:
+    """Each would fence the other worker once more."""
+    bench = ScoringBench()
+    bench.finish(10)
+    bench.sink.answers = [Failed("fenced", fenced=True)] * 3
+    assert not bench.publish()
+    assert not bench.publish()
+    with pytest.raises(ProducerFenced):
+        bench.publish()
+    opened = bench.sink.opened
+    bench.publisher.regrouped()  # as a revocation does, which closing brings
+    assert not bench.publish()
+    assert bench.publisher.is_stale
+    assert bench.sink.opened == opened
+
+
+def test_a_revocation_whose_last_commit_fails_still_gives_its_partitions_back() -> None:
+    """Without it, leaving the group waits for them."""
+    source = Source({"bootstrap.servers": "127.0.0.1:1", "group.id": "g", "log_level": 0}, ["t"], wait=lambda _: True)
+    owner, consumer = MagicMock(), MagicMock()
+    owner.revoking.side_effect = ProducerFenced("another worker")
+    source._owner = owner
+    revoked: list[Any] = [TopicPartition("t", 3)]
+    with pytest.raises(ProducerFenced):
+        source._on_revoke(consumer, revoked)
+    owner.disowned.assert_called_once_with([Partition("t", 3)])
+    consumer.incremental_unassign.assert_called_once_with(revoked)
+    source.close()
+
+
+def test_a_scoring_worker_that_an_error_ends_begins_its_end() -> None:
+    anything: Any = MagicMock()
+    observe, stopping = MagicMock(), threading.Event()
+    publisher, source, clock = MagicMock(), MagicMock(), MagicMock()
+    publisher.open.return_value = True
+    clock.monotonic.return_value = 0.0
+    source.read.side_effect = ProducerFenced("another worker")
+    source.close.side_effect = lambda: observe.order("closed", stopping=stopping.is_set())
+    ledger, dispatcher, flow = MagicMock(), MagicMock(in_flight=0, fatal_error=None), MagicMock()
+    ledger.has_finished_head.return_value = ledger.has_paid_behind.return_value = False
+    flow.room.return_value = 1
+    worker = Worker(
+        **dict.fromkeys(("waits", "intake", "batcher", "quota", "trace"), anything),
+        breaker=MagicMock(open_state=None),
+        observe=observe,
+        dispatcher=dispatcher,
+        flow=flow,
+        ledger=ledger,
+        publisher=publisher,
+        source=source,
+        clock=clock,
+        stopping=stopping,
+        session_timeout_s=3.0,
+        revoke_wait_s=5.0,
+        shutdown_timeout_s=5.0,
+    )
+    with pytest.raises(ProducerFenced):
+        worker.run()
+    observe.draining.assert_called_once_with("another worker")
+    observe.order.assert_called_once_with("closed", stopping=True)
+    publisher.close.assert_called_once_with()
