@@ -180,7 +180,7 @@ class CampaignService:
         group_id = settings.callbacks_group_id
         source = self._source(group_id, [topics.scores])
         ledger: RecordLedger[Examined] = RecordLedger()
-        sink, limits, encoder = self._writer(group_id)
+        sink, limits, encoder = self._writer(group_id, settings.planner_transactional_id)
         committer = Committer(
             sink=sink,
             group=source,
@@ -222,7 +222,7 @@ class CampaignService:
         rules = DeliveryRules(tuple(settings.callbacks.retry_delays_s))
         source = self._source(group_id, [settings.topics.callbacks, *self._retry_topics])
         ledger: RecordLedger[DeliveryOutcome] = RecordLedger(remembered_limit=2 * _MAX_UNCOMMITTED)
-        sink, _, encoder = self._writer(group_id)
+        sink, _, encoder = self._writer(group_id, settings.deliverer_transactional_id)
         receipts = Receipts(
             committer=Committer(
                 sink=sink,
@@ -284,13 +284,17 @@ class CampaignService:
         config = consumer_config(self._settings, group_id, logger=self._client_log)
         return Source(config, topics, wait=lambda seconds: not self.stopping.wait(seconds))
 
-    def _writer(self, group_id: str) -> tuple[Sink, Mapping[str, int], CallbackEncoder]:
+    def _writer(self, group_id: str, transactional_id: str) -> tuple[Sink, Mapping[str, int], CallbackEncoder]:
         settings, topics = self._settings, self._settings.topics
         outputs = (topics.callbacks, *self._retry_topics, topics.callbacks_rejected, topics.receipts)
-        transactional_id = f"{group_id}-{settings.kafka.instance_id}"
-        rights = campaign_rights(settings)
         sink, limits = make_sink(
-            settings, transactional_id, outputs, monotonic=self._clock.monotonic, logger=self._client_log, rights=rights
+            settings,
+            outputs,
+            group_id=group_id,
+            transactional_id=transactional_id,
+            monotonic=self._clock.monotonic,
+            logger=self._client_log,
+            rights=campaign_rights(settings),
         )
         _require_room(limits)
         retries = topics.retries(len(settings.callbacks.retry_delays_s))

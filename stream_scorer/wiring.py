@@ -193,8 +193,9 @@ class ScoringService:
         outputs = (topics.scores, topics.review, topics.rejected, topics.audit, *settings.contact_retry_topics)
         sink, limits = make_sink(
             settings,
-            settings.kafka.transactional_id,
             outputs,
+            group_id=settings.kafka.group_id,
+            transactional_id=settings.kafka.transactional_id,
             monotonic=self._clock.monotonic,
             logger=log,
             rights=scoring_rights(settings),

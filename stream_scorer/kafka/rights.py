@@ -75,7 +75,8 @@ def campaign_rights(settings: Settings) -> tuple[Right, ...]:
         *_all("Read", (topics.scores, topics.callbacks, *retries)),
         *_all("Write", (topics.callbacks, *retries, topics.callbacks_rejected, topics.receipts)),
         *(Right("Read", "group", group) for group in groups),
-        *(Right("Write", "transactional id", f"{group}-{settings.kafka.instance_id}") for group in groups),
+        Right("Write", "transactional id", settings.planner_transactional_id),
+        Right("Write", "transactional id", settings.deliverer_transactional_id),
     )
 
 

@@ -31,7 +31,16 @@ if TYPE_CHECKING:
     from stream_scorer.core.events import Headers
 
 _FENCED = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH})  # noqa: SLF001 - its public name
-_STALE = frozenset({KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID, KafkaError.FENCED_INSTANCE_ID})
+# Of both group protocols; the epochs are those of KIP-848.
+_STALE = frozenset(
+    {
+        KafkaError.ILLEGAL_GENERATION,
+        KafkaError.UNKNOWN_MEMBER_ID,
+        KafkaError.FENCED_INSTANCE_ID,
+        KafkaError.FENCED_MEMBER_EPOCH,
+        KafkaError.STALE_MEMBER_EPOCH,
+    }
+)
 _WRONG_CLOCK = str(translate(KafkaError(KafkaError.INVALID_TIMESTAMP), "writing a transaction"))
 
 

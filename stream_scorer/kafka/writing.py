@@ -26,9 +26,10 @@ _COMMIT_BUDGET_S: Final = 20.0
 
 def make_sink(
     settings: Settings,
-    transactional_id: str,
     outputs: Sequence[str],
     *,
+    group_id: str,
+    transactional_id: str,
     monotonic: Callable[[], float],
     logger: logging.Logger,
     rights: Sequence[Right] = (),
@@ -37,7 +38,7 @@ def make_sink(
 
     A broker refuses a batch of records by its size: with batches smaller than any topic's limit, only a record that is
     too large by itself is ever refused. The limits are read anew whenever one was, and are changed in place. ``rights``
-    are looked through where one turns out to be missing.
+    are looked through where one turns out to be missing; ``group_id`` is the group whose offsets are committed.
     """
     config = producer_config(settings, transactional_id, logger=logger)
     configured_batch_bytes = config["batch.size"]
@@ -51,7 +52,6 @@ def make_sink(
         if error.code() == KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
             return denial(config, [Right("Write", "transactional id", transactional_id)])
         if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
-            group_id = transactional_id.removesuffix(f"-{settings.kafka.instance_id}")
             return denial(config, [Right("Read", "group", group_id)])
         with suppress(SettingsError):
             return denied_line(settings, rights)

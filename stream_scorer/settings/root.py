@@ -84,6 +84,16 @@ class Settings(Section):
         return (*self.topics.scoring, *self.contact_retry_topics)
 
     @property
+    def planner_transactional_id(self) -> str:
+        """The transactional id of the campaign worker's planner."""
+        return self.kafka.transactional_id_of("planner", self.callbacks_group_id)
+
+    @property
+    def deliverer_transactional_id(self) -> str:
+        """The transactional id of the campaign worker's deliverer."""
+        return self.kafka.transactional_id_of("deliverer", self.delivery_group_id)
+
+    @property
     def all_topics(self) -> tuple[str, ...]:
         """Every topic that ``topics create`` makes, each name once."""
         campaign = self.topics.campaign(tiers=len(self.callbacks.retry_delays_s))

@@ -64,8 +64,16 @@ class KafkaSettings(Section):
 
     @property
     def transactional_id(self) -> str:
-        """The name under which the broker fences a former self of this worker."""
-        return f"{self.group_id}-{self.instance_id}"
+        """The name under which the broker fences a former self of this scoring worker."""
+        return self.transactional_id_of("scorer", self.group_id)
+
+    def transactional_id_of(self, role: Literal["scorer", "planner", "deliverer"], group_id: str) -> str:
+        """Return the name under which the broker fences a former self of a producer of this worker.
+
+        The group comes first, for ACLs by prefix, and the role last: so two roles never have the same one, whatever
+        the groups and instances are called.
+        """
+        return f"{group_id}-{self.instance_id}-{role}"
 
     @property
     def start_at_ms(self) -> int | None:

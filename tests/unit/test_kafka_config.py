@@ -53,7 +53,7 @@ def test_the_consumer_commits_nothing_by_itself_and_never_starts_over() -> None:
 def test_the_producer_gives_up_within_its_transaction() -> None:
     settings = settings_with()
     config = producer_config(settings, settings.kafka.transactional_id)
-    assert config["transactional.id"] == "stream-scorer-one"
+    assert config["transactional.id"] == "stream-scorer-one-scorer"
     assert config["acks"] == "all"
     assert config["enable.idempotence"] is True
     assert config["socket.timeout.ms"] <= config["delivery.timeout.ms"] <= config["transaction.timeout.ms"] == 15_000

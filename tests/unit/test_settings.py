@@ -12,6 +12,7 @@ from stream_scorer.genesys.regions import REGIONS
 from stream_scorer.settings import ScoringSettings, Settings, load, load_settings
 from stream_scorer.settings.catalogue import SECRETS, SECTIONS
 from stream_scorer.settings.names import variable
+from stream_scorer.settings.sections import CallbacksSettings, KafkaSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -647,7 +648,25 @@ def test_settings_are_frozen_and_each_load_has_an_instance_of_its_own() -> None:
     with pytest.raises(ValidationError):
         settings.kafka.group_id = "other"
     assert settings.kafka.instance_id != load_settings(environ={}).kafka.instance_id
-    assert settings.kafka.transactional_id == f"stream-scorer-{settings.kafka.instance_id}"
+    assert settings.kafka.transactional_id == f"stream-scorer-{settings.kafka.instance_id}-scorer"
+
+
+def test_no_two_roles_have_one_transactional_id_whatever_groups_and_instances_are_called() -> None:
+    """They would fence each other. Once the scorer `callbacks-0` and the campaign worker `0` had the same."""
+    names = ("0", "callbacks-0", "0-scorer", "planner", "delivery-0", "callbacks-delivery-0")
+    ids: list[set[str]] = [set(), set(), set()]
+    for instance in names:
+        for campaign_group in (None, "stream-scorer-0", "stream-scorer-scorer"):
+            kafka = KafkaSettings(instance_id=instance)
+            settings = Settings(kafka=kafka, callbacks=CallbacksSettings(group_id=campaign_group))
+            ids[0].add(kafka.transactional_id)
+            ids[1].add(settings.planner_transactional_id)
+            ids[2].add(settings.deliverer_transactional_id)
+            # Below the prefixes that docs/security.md names.
+            assert kafka.transactional_id.startswith("stream-scorer-")
+            assert settings.planner_transactional_id.startswith(f"{settings.callbacks_group_id}-")
+            assert settings.deliverer_transactional_id.startswith(f"{settings.callbacks_group_id}-")
+    assert sum(map(len, ids)) == len(set().union(*ids))
 
 
 def test_sections_can_be_made_directly_and_read_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,7 @@ class Client:
 
     living: ClassVar[weakref.WeakSet[Client]] = weakref.WeakSet()
     fails: ClassVar[str] = ""
+    code: ClassVar[int] = KafkaError.TOPIC_AUTHORIZATION_FAILED
 
     def __init__(self, config: dict[str, Any]) -> None:
         self.config = config
@@ -45,7 +46,7 @@ class Client:
     def __getattr__(self, name: str) -> Any:
         def call(*_: Any, **__: Any) -> None:
             if name == self.fails:
-                raise KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))
+                raise KafkaException(KafkaError(self.code))
 
         return call
 
@@ -71,6 +72,19 @@ def test_a_session_that_is_given_up_is_gone_before_the_collector_comes(
         assert isinstance(failed, Failed)
         assert failed.denied
     wait_until(lambda: not Client.living, lambda: f"the end of {len(Client.living)} clients", 5)
+
+
+@pytest.mark.parametrize("name", ["ILLEGAL_GENERATION", "FENCED_MEMBER_EPOCH", "STALE_MEMBER_EPOCH"])
+def test_a_group_that_has_moved_on_is_noticed_under_both_protocols(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(session, "Producer", Client)
+    monkeypatch.setattr(Client, "fails", "send_offsets_to_transaction")
+    monkeypatch.setattr(Client, "code", getattr(KafkaError, name))
+    sink = made_sink({})
+    assert sink.open() is None
+    failed = sink.publish([OutRecord("scores", b"k", b"v", [])], [], None)
+    assert isinstance(failed, Failed)
+    assert failed.stale
+    assert not failed.fenced
 
 
 @pytest.mark.parametrize(("took_s", "late"), [(6.0, False), (8.0, True)])
