@@ -9,10 +9,11 @@ from __future__ import annotations
 import csv
 import hashlib
 from enum import StrEnum
-from typing import IO, TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from stream_scorer.core.feature_rules import shown
 from stream_scorer.errors import InputError, UsageError
+from stream_scorer.file_lines import MAX_ROW_BYTES, Lines
 from stream_scorer.file_rows import CONTACT_ID, NOT_FEATURES, Defaults, RowError, csv_event, json_event
 
 if TYPE_CHECKING:
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
 
     from stream_scorer.core.events import ContactEvent
     from stream_scorer.core.feature_rules import FeatureType
-
-MAX_ROW_BYTES: Final = 1024 * 1024
-_BOM: Final = b"\xef\xbb\xbf"
-_OTHER_BOMS: Final = (b"\xff\xfe", b"\xfe\xff")
 
 
 class FileFormat(StrEnum):
@@ -116,7 +113,7 @@ class ContactFile:
         """
         try:
             with self._path.open("rb") as file:
-                lines = _Lines(self._path, file)
+                lines = Lines(str(self._path), file)
                 rows = self._csv_rows(lines) if self._format is FileFormat.CSV else self._json_rows(lines)
                 for self.line, row in rows:
                     self.bytes_read = lines.bytes_read
@@ -125,7 +122,7 @@ class ContactFile:
         except OSError as error:
             raise InputError(f"{self._path}: {error.strerror or error}") from error
 
-    def _json_rows(self, lines: _Lines) -> Iterator[tuple[int, Row]]:
+    def _json_rows(self, lines: Lines) -> Iterator[tuple[int, Row]]:
         for line, text in lines:
             if text is None:
                 yield line, BadRow(line, _TOO_LONG)
@@ -135,7 +132,7 @@ class ContactFile:
                 except RowError as error:
                     yield line, BadRow(line, str(error))
 
-    def _csv_rows(self, lines: _Lines) -> Iterator[tuple[int, Row]]:
+    def _csv_rows(self, lines: Lines) -> Iterator[tuple[int, Row]]:
         columns = self._header(lines)
         for line, cells in _records(lines):
             if isinstance(cells, str):
@@ -146,7 +143,7 @@ class ContactFile:
             except RowError as error:
                 yield line, BadRow(line, str(error))
 
-    def _header(self, lines: _Lines) -> list[str]:
+    def _header(self, lines: Lines) -> list[str]:
         line, cells = next(_records(lines), (1, "the file is empty: its first line must name the columns"))
         if isinstance(cells, str):
             raise InputError(f"{self._path}:{line}: {cells}")
@@ -172,43 +169,7 @@ _TOO_LONG: Final = f"is longer than {MAX_ROW_BYTES} bytes"
 _UNCLOSED: Final = "has a quote that is not closed"
 
 
-class _Lines:
-    """The lines of a file with their numbers; one that is too long is None. Lines can be put back."""
-
-    def __init__(self, path: Path, file: IO[bytes]) -> None:
-        self.bytes_read = 0
-        self._path = path
-        self._file = file
-        self._number = 0
-        self._put_back: list[tuple[int, bytes | None]] = []
-
-    def __iter__(self) -> Iterator[tuple[int, bytes | None]]:
-        return self
-
-    def __next__(self) -> tuple[int, bytes | None]:
-        if self._put_back:
-            return self._put_back.pop()
-        line = self._file.readline(MAX_ROW_BYTES + 1)
-        if not line:
-            raise StopIteration
-        self._number += 1
-        self.bytes_read += len(line)
-        if self._number == 1:
-            if line.startswith(_OTHER_BOMS):
-                raise InputError(f"{self._path}: is UTF-16: save it as UTF-8")
-            line = line.removeprefix(_BOM)
-        if len(line) <= MAX_ROW_BYTES:
-            return self._number, line
-        while line and not line.endswith(b"\n"):
-            line = self._file.readline(MAX_ROW_BYTES)
-            self.bytes_read += len(line)
-        return self._number, None
-
-    def put_back(self, lines: list[tuple[int, bytes | None]]) -> None:
-        self._put_back += reversed(lines)
-
-
-def _records(lines: _Lines) -> Iterator[tuple[int, list[str] | str]]:
+def _records(lines: Lines) -> Iterator[tuple[int, list[str] | str]]:
     """Yield each CSV record's first line and its cells, or the text that says what is wrong with it.
 
     A quoted cell may hold line ends. So a line with an odd number of quotes is continued; if that does not come to a

@@ -10,8 +10,6 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-import orjson
-
 from stream_scorer.core.events import Exchange
 from stream_scorer.errors import SettingsError
 from stream_scorer.genesys import wire
@@ -220,7 +218,7 @@ class TokenSource:
 
 def _granted(body: bytes) -> tuple[str, float] | None:
     try:
-        answer = orjson.loads(body)
+        answer = wire.read_json(body)
     except ValueError:
         return None
     if not isinstance(answer, dict):

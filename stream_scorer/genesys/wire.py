@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 import orjson
 
+from stream_scorer.core.charset import decode_text
 from stream_scorer.core.events import Exchange, QuotaReading
 from stream_scorer.errors import ContactError
 
@@ -58,7 +59,7 @@ _OAUTH_ERRORS: Final = frozenset(
 NOT_THE_PLATFORM: Final = (
     "this is not the platform's own error; check {setting} and the gateways and proxies on the way"
 )
-_HTML_TITLE: Final = re.compile(rb"<title[^>]*>([^<]+)", re.IGNORECASE)
+_HTML_TITLE: Final = re.compile(r"<title[^>]*>([^<]+)", re.IGNORECASE)
 
 
 def _as_it_is(text: str) -> str:
@@ -146,25 +147,36 @@ def parse_results(body: bytes) -> list[Any]:
         MalformedAnswer: the body is no JSON or not an object with a list ``results``.
     """
     try:
-        answer = orjson.loads(body)
+        answer = read_json(body)
     except ValueError:
-        answer = _loosely_read(body)
+        raise MalformedAnswer(f"the body of {len(body)} bytes is not JSON") from None
     results = answer.get("results") if isinstance(answer, dict) else None
     if not isinstance(results, list):
         raise MalformedAnswer("the body has no list 'results'")
     return results
 
 
-def _loosely_read(body: bytes) -> Any:
-    """Read JSON with numbers that orjson refuses: ``1e999``, which is JSON, and ``NaN`` or ``Infinity``, which are not.
+def read_json(body: bytes) -> Any:
+    """Return the value of a JSON text, in any encoding of Unicode, with a byte order mark or without.
 
-    The answer is paid for. One odd number in it is a matter for the review of one contact, not a reason to buy a
-    thousand again.
+    Numbers that orjson refuses are read: ``1e999``, which is JSON, and ``NaN`` or ``Infinity``, which are not. The API
+    has billed the answer; one odd number in it sends one contact to review, and does not buy a thousand again.
+
+    Raises:
+        ValueError: it is no JSON.
     """
     try:
-        return json.loads(body.decode())
-    except (ValueError, RecursionError):
-        raise MalformedAnswer(f"the body of {len(body)} bytes is not JSON") from None
+        return orjson.loads(body)
+    except ValueError:
+        text = decode_text(body)
+    try:
+        return orjson.loads(text)
+    except ValueError:
+        pass
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("the JSON is nested too deep") from None
 
 
 def parse_error(body: bytes, redact: Redact = _as_it_is) -> ErrorBody:
@@ -173,10 +185,10 @@ def parse_error(body: bytes, redact: Redact = _as_it_is) -> ErrorBody:
     ``redact`` takes out what the body may quote of ours; it gets each text whole, before it is cut.
     """
     try:
-        answer = orjson.loads(body)
+        answer = read_json(body)
     except ValueError:
-        title = _HTML_TITLE.search(body[: _MAX_TEXT * 64])
-        return ErrorBody("", one_line(title[1].decode("utf-8", "replace"), redact) if title else "", frozenset())
+        title = _HTML_TITLE.search(decode_text(body[: _MAX_TEXT * 64], "replace"))
+        return ErrorBody("", one_line(title[1], redact) if title else "", frozenset())
     if not isinstance(answer, dict):
         return ErrorBody("", "", frozenset())
     # The login service answers in the words of OAuth, the API in its own.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path  # noqa: TC003 - pydantic reads the annotation
 from typing import Final
 
+from stream_scorer.core.charset import decode_text
 from stream_scorer.errors import SettingsError
 
 _MAX_BYTES: Final = 64 * 1024
@@ -34,11 +35,11 @@ class SecretFile:
         try:
             with self.file.open("rb") as stream:
                 content = stream.read(_MAX_BYTES + 1)
-            secret = content.decode().rstrip("\r\n")
+            secret = decode_text(content).rstrip("\r\n")
         except OSError as error:
             raise SettingsError(f"{self.key}: cannot read {self}: {error.strerror}") from None
         except UnicodeDecodeError:
-            raise SettingsError(f"{self.key}: {self}, is not UTF-8 text") from None
+            raise SettingsError(f"{self.key}: {self}, is not text: write it as UTF-8") from None
         except ValueError:
             raise SettingsError(f"{self.key}: cannot read {self}: it can be no file's name") from None
         if not secret or len(content) > _MAX_BYTES:

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+from stream_scorer.core.charset import decode_text
 from stream_scorer.errors import SettingsError
 from stream_scorer.settings.catalogue import IN_FILES, MAPPINGS, SECRETS, SECTIONS, STRUCTURED
 from stream_scorer.settings.names import PREFIX, KeyPath, did_you_mean, dotted, variable
@@ -100,12 +101,13 @@ def file_layer(file: Path) -> Layer:
     """Read a TOML file. Names of secret files in it are relative to its folder."""
     builder = _Builder()
     try:
-        document = tomllib.loads(file.read_text("utf-8-sig"))
+        text = decode_text(file.read_bytes())
+        document = tomllib.loads(text.replace("\r\n", "\n").replace("\r", "\n"))
     except OSError as error:
         builder.problems.append(f"cannot read the settings file {file}: {error.strerror}")
         return builder.layer()
     except UnicodeDecodeError:
-        builder.problems.append(f"{file} is not UTF-8 text")
+        builder.problems.append(f"{file} is not text: write it as UTF-8")
         return builder.layer()
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         builder.problems.append(f"{file} is not valid TOML: {error}")

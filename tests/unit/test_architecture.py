@@ -39,7 +39,8 @@ ROOMS: dict[str, set[str]] = {
     "campaign": {"clock", "core", "errors", "kafka"},
     "targets": {"campaign", "core", "errors", "genesys", "settings"},
     "file_rows": {"core"},
-    "files": {"core", "errors", "file_rows"},
+    "file_lines": {"core", "errors"},
+    "files": {"core", "errors", "file_lines", "file_rows"},
     "library": {"core", "errors", "genesys"},
     "calculator": {"core", "errors", "genesys", "library"},
     "wiring": {

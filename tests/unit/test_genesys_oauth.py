@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import threading
 from typing import Any
@@ -47,6 +48,15 @@ def granted(value: str = "t", **more: Any) -> HttpAnswer:
 
 def source(http: FakeHttp, clock: Clock | None = None) -> TokenSource:
     return TokenSource(http, "http://login/", "id", SECRET, timeout_s=3.0, monotonic=clock or Clock())
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32-be"])
+def test_a_token_in_any_encoding_of_unicode(encoding: str) -> None:
+    answer = granted("a-token", expires_in=3600)
+    http = FakeHttp(dataclasses.replace(answer, body=answer.body.decode().encode(encoding)))
+    token = source(http).token()
+    assert isinstance(token, Token)
+    assert token.value == "a-token"
 
 
 @pytest.mark.parametrize(

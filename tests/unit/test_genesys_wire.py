@@ -49,7 +49,26 @@ def test_numbers_that_are_not_finite_are_read() -> None:
     assert math.isnan(nothing)
 
 
-@pytest.mark.parametrize("body", [b'{"results":[NaN', b'{"results":[1e999]}x', b"\xff{}", b"[" * 100_000, b""])
+ENCODINGS = ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"]
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_answers_in_any_encoding_of_unicode_are_used(encoding: str) -> None:
+    """They are paid for."""
+    text = '{"results": [{"contactId": "é\U0001f600", "score": 0.5}, {"score": 1e999}]}'
+    results = wire.parse_results(text.encode(encoding))
+    assert results == [{"contactId": "é\U0001f600", "score": 0.5}, {"score": math.inf}]
+    assert wire.parse_results(f"\ufeff{text}".encode(encoding)) == results
+    details = {"code": "bad.request", "message": "né", "details": [{"entityId": "é"}]}
+    error = wire.parse_error(json.dumps(details, ensure_ascii=False).encode(encoding))
+    assert (error.code, error.message, error.named) == ("bad.request", "né", {"é"})
+    page = "<html><title>502 é</title>".encode(encoding)
+    assert str(wire.parse_error(page)) == "502 é"
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"results":[NaN', b'{"results":[1e999]}x', b"\xff{}", b"[" * 100_000, b"", b"\xff\xfe{", b"{\0\0"]
+)
 def test_nothing_else_is_read_loosely(body: bytes) -> None:
     with pytest.raises(wire.MalformedAnswer):
         wire.parse_results(body)

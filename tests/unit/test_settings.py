@@ -531,7 +531,7 @@ def test_a_secret_file_that_became_no_good_does_not_show_its_content(tmp_path: P
     file = tmp_path / "secret"
     file.write_text("first")
     genesys = load_settings(environ={"GENESYS_CLIENT_SECRET_FILE": str(file)}).genesys
-    for content, what in ((b"\xffhidden", "is not UTF-8 text"), (b"hidden" * 20_000, "is larger than 64 kB")):
+    for content, what in ((b"\xffhidden", "is not text: write it as UTF-8"), (b"hidden" * 20_000, "is larger than 64 kB")):
         file.write_bytes(content)
         with pytest.raises(SettingsError, match=f"named by GENESYS_CLIENT_SECRET_FILE, {what}") as caught:
             genesys.read_client_secret()
@@ -554,6 +554,30 @@ def test_a_secret_file_named_in_the_settings_file_is_relative_to_it(tmp_path: Pa
     secret = load_settings(file, environ={}).callbacks.secret
     assert secret is not None
     assert secret.get_secret_value() == SECRET
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_files_in_any_encoding_of_unicode(tmp_path: Path, encoding: str) -> None:
+    """PowerShell's `>` writes UTF-16, Notepad a mark: the login service refused such a secret with 401."""
+    secret, properties, file = tmp_path / "secret", tmp_path / "kafka.json", tmp_path / "settings.toml"
+    secret.write_bytes(f"{SECRET}\r\n".encode(encoding))
+    properties.write_bytes(f'{{"sasl.password": "{SECRET}é"}}\r\n'.encode(encoding))
+    file.write_bytes('[genesys]\r\nclient_secret_file = "secret"\r\nmodel_id = "é"\r\n'.encode(encoding))
+    settings = load_settings(file, environ={KAFKA_FILE: str(properties)})
+    assert settings.genesys.client_secret is not None
+    assert settings.genesys.client_secret.get_secret_value() == SECRET
+    assert settings.genesys.model_id == "é"
+    assert settings.kafka.properties == {"sasl.password": f"{SECRET}é"}
+
+
+def test_a_file_that_is_no_text_is_one_line(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"s\xe9cret")
+    assert refused({"GENESYS_CLIENT_SECRET_FILE": str(secret)}) == [
+        f"genesys.client_secret: {secret}, named by GENESYS_CLIENT_SECRET_FILE, is not text: write it as UTF-8"
+    ]
+    with pytest.raises(SettingsError, match="is not text: write it as UTF-8"):
+        load_settings(secret, environ={})
 
 
 def test_a_secret_file_that_is_no_good_is_one_line(tmp_path: Path) -> None:

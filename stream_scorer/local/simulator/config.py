@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from stream_scorer.core.charset import decode_text
 from stream_scorer.errors import InputError, SettingsError
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def read_features(path: Path) -> dict[str, FeatureType]:
         InputError: the file cannot be read or does not describe features.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = decode_text(path.read_bytes())
         content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except (OSError, ValueError) as error:
         raise InputError(f"features file {path}: {error}") from None

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from stream_scorer.core.charset import decode_text
 from stream_scorer.errors import InputError, SettingsError
 from stream_scorer.local.simulator.config import SimulatorConfig, one_line
 from stream_scorer.local.simulator.damage import select
@@ -145,7 +146,7 @@ def load_scenario(name_or_path: str) -> Scenario:
     if len(data) > MAX_BYTES:
         raise InputError(f"scenario {name_or_path}: larger than {MAX_BYTES:,} bytes: it is no scenario")
     try:
-        content = tomllib.loads(data.decode())
+        content = tomllib.loads(decode_text(data))
     except (ValueError, RecursionError) as error:
         raise InputError(f"scenario {name_or_path}: it is not TOML: {error}") from None
     return parse_scenario(content, name_or_path, Path(name_or_path).stem)
