@@ -8,6 +8,7 @@ from typing import Final
 
 from stream_scorer.core.charset import decode_text
 from stream_scorer.errors import SettingsError
+from stream_scorer.settings.secret_text import SecretTextError, clean_secret
 
 _MAX_BYTES: Final = 64 * 1024
 
@@ -27,24 +28,35 @@ class SecretFile:
     origin: str
 
     def read(self) -> str:
-        """Return the secret as of now, without the newline at the end of the file.
+        """Return the secret as of now, without what stands around it; see `clean_secret`.
 
         Raises:
             SettingsError: one line with key, file and origin, and what is wrong; never the content.
         """
         try:
+            return clean_secret(self.read_text())
+        except SecretTextError as error:
+            raise SettingsError(f"{self.key}: {self}, {error}") from None
+
+    def read_text(self) -> str:
+        """Return the whole text of the file as of now.
+
+        Raises:
+            SettingsError: as for `read`.
+        """
+        try:
             with self.file.open("rb") as stream:
                 content = stream.read(_MAX_BYTES + 1)
-            secret = decode_text(content).rstrip("\r\n")
+            text = decode_text(content) if len(content) <= _MAX_BYTES else None
         except OSError as error:
             raise SettingsError(f"{self.key}: cannot read {self}: {error.strerror}") from None
         except UnicodeDecodeError:
-            raise SettingsError(f"{self.key}: {self}, is not text: write it as UTF-8") from None
+            raise SettingsError(f"{self.key}: {self}, is not UTF-8 text") from None
         except ValueError:
             raise SettingsError(f"{self.key}: cannot read {self}: it can be no file's name") from None
-        if not secret or len(content) > _MAX_BYTES:
-            raise SettingsError(f"{self.key}: {self}, {'is larger than 64 kB' if secret else 'is empty'}")
-        return secret
+        if not text:
+            raise SettingsError(f"{self.key}: {self}, {'is larger than 64 kB' if text is None else 'is empty'}")
+        return text
 
     def __str__(self) -> str:
         return f"{self.file}, named by {self.origin}"

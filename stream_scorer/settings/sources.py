@@ -19,6 +19,7 @@ from stream_scorer.errors import SettingsError
 from stream_scorer.settings.catalogue import IN_FILES, MAPPINGS, SECRETS, SECTIONS, STRUCTURED
 from stream_scorer.settings.names import PREFIX, KeyPath, did_you_mean, dotted, variable
 from stream_scorer.settings.secret_file import SecretFile
+from stream_scorer.settings.secret_text import SecretTextError, clean_secret
 
 _FILE_SUFFIX: Final = "_FILE"
 # The names that the platform's own tools use. They stand below STREAM_SCORER_GENESYS__…
@@ -56,6 +57,8 @@ class _Builder:
         """Add a value; of the keys that are tables of free names, each name is an entry of its own."""
         if path in MAPPINGS and isinstance(value, Mapping) and value:
             self.entries.update({(*path, name): Entry(item, origin) for name, item in value.items()})
+        elif path in SECRETS and isinstance(value, str) and value:
+            self._put_secret(path, value, origin)
         else:
             self.entries[path] = Entry(value, origin)
 
@@ -66,15 +69,18 @@ class _Builder:
             return
         secret_file = SecretFile(dotted(path), file, origin)
         try:
-            secret = secret_file.read()
+            if path in MAPPINGS:
+                self._put_secret_table(path, secret_file.read_text(), str(secret_file))
+            else:
+                self.entries[path] = Entry(secret_file.read(), str(secret_file), secret_file)
         except SettingsError as error:
             self.problems.append(str(error))
-            return
-        origin = str(secret_file)
-        if path in MAPPINGS:
-            self._put_secret_table(path, secret, origin)
-        else:
-            self.entries[path] = Entry(secret, origin, secret_file)
+
+    def _put_secret(self, path: KeyPath, text: str, origin: str) -> None:
+        try:
+            self.entries[path] = Entry(clean_secret(text), origin)
+        except SecretTextError as error:
+            self.problems.append(f"{dotted(path)}, given by {origin}, {error}")
 
     def _put_secret_table(self, path: KeyPath, text: str, origin: str) -> None:
         """Add the names of a table beside those that are not secret; none may be in both places."""
@@ -107,7 +113,7 @@ def file_layer(file: Path) -> Layer:
         builder.problems.append(f"cannot read the settings file {file}: {error.strerror}")
         return builder.layer()
     except UnicodeDecodeError:
-        builder.problems.append(f"{file} is not text: write it as UTF-8")
+        builder.problems.append(f"{file} is not UTF-8 text")
         return builder.layer()
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         builder.problems.append(f"{file} is not valid TOML: {error}")

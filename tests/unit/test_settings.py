@@ -518,7 +518,7 @@ def test_the_clients_secret_is_read_again_from_its_file(tmp_path: Path, name: st
     file.write_text("first\n")
     settings = load_settings(environ={name: str(file)})
     assert settings.genesys.read_client_secret() == "first"
-    file.write_text("second\r\n")
+    file.write_text("\ufeff second \r\n", "utf-16-le")
     assert settings.genesys.read_client_secret() == "second"
     assert not {"first", "second"} & set(repr(settings).split("'"))
     file.unlink()
@@ -531,7 +531,12 @@ def test_a_secret_file_that_became_no_good_does_not_show_its_content(tmp_path: P
     file = tmp_path / "secret"
     file.write_text("first")
     genesys = load_settings(environ={"GENESYS_CLIENT_SECRET_FILE": str(file)}).genesys
-    for content, what in ((b"\xffhidden", "is not text: write it as UTF-8"), (b"hidden" * 20_000, "is larger than 64 kB")):
+    for content, what in (
+        (b"\xffhidden", "is not UTF-8 text"),
+        (b"hidden" * 20_000, "is larger than 64 kB"),
+        (b'"hidden"', "is in quotation marks"),
+        (b" \n", "is empty"),
+    ):
         file.write_bytes(content)
         with pytest.raises(SettingsError, match=f"named by GENESYS_CLIENT_SECRET_FILE, {what}") as caught:
             genesys.read_client_secret()
@@ -559,7 +564,7 @@ def test_a_secret_file_named_in_the_settings_file_is_relative_to_it(tmp_path: Pa
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
 def test_files_in_any_encoding_of_unicode(tmp_path: Path, encoding: str) -> None:
     """PowerShell's `>` writes UTF-16, Notepad a mark: the login service refused such a secret with 401."""
-    secret, properties, file = tmp_path / "secret", tmp_path / "kafka.json", tmp_path / "settings.toml"
+    secret, properties, file = (tmp_path / name for name in ("secret", "kafka.json", "settings.toml"))
     secret.write_bytes(f"{SECRET}\r\n".encode(encoding))
     properties.write_bytes(f'{{"sasl.password": "{SECRET}é"}}\r\n'.encode(encoding))
     file.write_bytes('[genesys]\r\nclient_secret_file = "secret"\r\nmodel_id = "é"\r\n'.encode(encoding))
@@ -570,13 +575,83 @@ def test_files_in_any_encoding_of_unicode(tmp_path: Path, encoding: str) -> None
     assert settings.kafka.properties == {"sasl.password": f"{SECRET}é"}
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("", " "),
+        ("", "\t\r\n\n"),
+        ("  ", ""),
+        ("\n", "\n"),
+        ("\u00a0", "\u00a0"),
+        ("\u200b", "\u200b \u2060"),
+        ("", "\0\0"),
+    ],
+)
+def test_blanks_around_a_secret_are_no_part_of_it(tmp_path: Path, before: str, after: str) -> None:
+    """`echo secret | base64` in a Kubernetes secret ends with a newline, in a file as in a variable."""
+    secret = tmp_path / "secret"
+    secret.write_text(f"{before}{SECRET} x{after}")
+    sources = [{"GENESYS_CLIENT_SECRET_FILE": str(secret)}]
+    if "\0" not in after:
+        sources += [{"GENESYS_CLIENT_SECRET": secret.read_text()}]
+    for environ in sources:
+        found = load_settings(environ=environ).genesys.client_secret
+        assert found is not None
+        assert found.get_secret_value() == f"{SECRET} x"
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (f'"{SECRET}"\n', "is in quotation marks: write the secret without them"),
+        (f"'{SECRET}'", "is in quotation marks"),
+        (f"“{SECRET}”", "is in quotation marks"),
+        (f"{SECRET}\n{SECRET}\n", "has several lines: write nothing but the secret"),
+        (f"{SECRET}\u2028{SECRET}", "has several lines"),
+        (f"{SECRET[:3]}\u200b{SECRET[3:]}", "has a character that is not printed (U+200B): write the secret again"),
+        (f"{SECRET[:3]}\ufeff{SECRET[3:]}", "has a character that is not printed (U+FEFF)"),
+        (f"{SECRET}\x1b[0m", "has a character that is not printed (U+001B)"),
+        # Found here: a file for `docker --env-file`, or a piece of the settings, where the secret alone is meant.
+        (f"GENESYS_CLIENT_SECRET={SECRET}\n", "has a name before the secret: write nothing but the secret"),
+        (f"export GENESYS_CLIENT_SECRET={SECRET}", "has a name before the secret"),
+        (f"client_secret = {SECRET}", "has a name before the secret"),
+        (f'{{"clientSecret": "{SECRET}"}}', "has a name before the secret"),
+        ("\ufeff", "is empty"),
+    ],
+)
+def test_what_cannot_be_meant_as_a_secret_is_named(tmp_path: Path, content: str, problem: str) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text(content)
+    name = "STREAM_SCORER_CALLBACKS__SECRET"
+    (line,) = refused({f"{name}_FILE": str(secret)})
+    assert line.startswith(f"callbacks.secret: {secret}, named by {name}_FILE, {problem}")
+    assert SECRET not in line
+    # Found here: `docker --env-file` passes quotation marks on, as part of the value.
+    (line,) = refused({name: content})
+    assert line.startswith(f"callbacks.secret, given by {name}, {problem}")
+    assert SECRET not in line
+
+
+@pytest.mark.parametrize(
+    "secret", ["a", "'", 'it"s', "whsec_c2VjcmV0Og==", "a=b", "secretly=", "SECRETSECRET==", "x y", "é€"]
+)
+def test_odd_secrets_stay_as_they_are(tmp_path: Path, secret: str) -> None:
+    file = tmp_path / "secret"
+    file.write_text(secret)
+    for environ in ({"GENESYS_CLIENT_SECRET": secret}, {"GENESYS_CLIENT_SECRET_FILE": str(file)}):
+        loaded = load(environ=environ)
+        assert loaded.settings.genesys.client_secret is not None
+        assert loaded.settings.genesys.client_secret.get_secret_value() == secret
+    assert loaded.origins["genesys", "client_secret"] == f"{file}, named by GENESYS_CLIENT_SECRET_FILE"
+
+
 def test_a_file_that_is_no_text_is_one_line(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_bytes(b"s\xe9cret")
     assert refused({"GENESYS_CLIENT_SECRET_FILE": str(secret)}) == [
-        f"genesys.client_secret: {secret}, named by GENESYS_CLIENT_SECRET_FILE, is not text: write it as UTF-8"
+        f"genesys.client_secret: {secret}, named by GENESYS_CLIENT_SECRET_FILE, is not UTF-8 text"
     ]
-    with pytest.raises(SettingsError, match="is not text: write it as UTF-8"):
+    with pytest.raises(SettingsError, match="is not UTF-8 text"):
         load_settings(secret, environ={})
 
 

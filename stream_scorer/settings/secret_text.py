@@ -1,0 +1,45 @@
+"""A secret as people store it: blanks around it are removed, and what cannot be meant is refused by name.
+
+A secret that reaches the login service with a newline, a quotation mark or a hidden character gets a 401 there, which
+looks like a wrong secret. Kubernetes and Docker pass such texts on as they are. No message repeats any of it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+# What editors and web pages leave around a text, beside Unicode's own white space.
+_AROUND: Final = "\0\ufeff\u200b\u200c\u200d\u2060"
+_QUOTES: Final = frozenset({'""', "''", "``", "“”", "„“", "\u2018\u2019", "«»"})
+_ASSIGNMENT: Final = re.compile(
+    r"""(export\s+)?(GENESYS|STREAM_SCORER)_[A-Z_]+\s*= | ["']?(client_?)?secret(_?previous)?["']?\s*[=:] | \{.*\}$""",
+    re.IGNORECASE | re.VERBOSE,
+)
+
+
+class SecretTextError(ValueError):
+    """A text is no secret; the message is the end of a sentence about it and repeats nothing of it."""
+
+
+def clean_secret(text: str) -> str:
+    """Return the secret without what stands around it.
+
+    Raises:
+        SecretTextError: it is empty, in quotation marks, of several lines, an assignment, or has a hidden character.
+    """
+    secret = before = text
+    while (secret := secret.strip().strip(_AROUND)) != before:
+        before = secret
+    if not secret:
+        raise SecretTextError("is empty")
+    if secret[0] + secret[-1] in _QUOTES and len(secret) > 1:
+        raise SecretTextError("is in quotation marks: write the secret without them")
+    if len(secret.splitlines()) > 1:
+        raise SecretTextError("has several lines: write nothing but the secret")
+    if _ASSIGNMENT.match(secret):
+        raise SecretTextError("has a name before the secret: write nothing but the secret")
+    hidden = next((one for one in secret if not one.isprintable()), None)
+    if hidden is not None:
+        raise SecretTextError(f"has a character that is not printed (U+{ord(hidden):04X}): write the secret again")
+    return secret
