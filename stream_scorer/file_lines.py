@@ -1,12 +1,14 @@
-"""The lines of a file in UTF-8, whatever encoding of Unicode it is in; each is limited in length.
+"""The lines of a file in UTF-8, whatever its encoding of Unicode and its line ends are; each is limited in length.
 
-A file in UTF-8 is read as it is. Any other is translated on the way, in blocks, so that its size does not matter.
+A file in UTF-8 with usual line ends is read as it is. Any other is translated on the way, in blocks, so that its size
+does not matter. A carriage return alone ends a line where it ends the first one, as in files of old Macs and Excel.
 """
 
 from __future__ import annotations
 
 import codecs
 import io
+import re
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from stream_scorer.core.charset import HEAD_BYTES, MARK, Charset, detect
@@ -16,28 +18,38 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MAX_ROW_BYTES: Final = 1024 * 1024
+TOO_LONG: Final = f"is longer than {MAX_ROW_BYTES} bytes"
 _BLOCK_BYTES: Final = 64 * 1024
 _MARK: Final = MARK.encode()
 # What no UTF-8 has: it stands for half a character at the end of a file, and makes a bad row of the last line.
 _NOT_UTF8: Final = b"\xff"
+# The first line end outside of quotation marks.
+_QUOTED: Final = re.compile(rb'"[^"]*"')
+_LINE_END: Final = re.compile(rb"\r\n|\r|\n")
 
 
 class Lines:
     """The lines of a file with their numbers, counted from 1; one that is too long is None. Lines can be put back."""
 
-    def __init__(self, name: str, file: IO[bytes]) -> None:
-        """Look at the beginning of the file; ``name`` is what an error calls it.
+    def __init__(self, name: str, file: IO[bytes], place: IO[bytes]) -> None:
+        """Look at the beginning of the file.
 
         Args:
-            name: as the user gave it.
-            file: at its beginning.
+            name: what an error calls the file.
+            file: at its beginning; it is sought there again.
+            place: what it is read from, whose position shows how far the reading is.
         """
-        self._file = file
-        self._lines: IO[bytes] = file
         charset = detect(file.read(HEAD_BYTES))
         file.seek(0)
-        if charset.encoding != "utf-8":
-            self._lines = io.BufferedReader(_InUtf8(name, file, charset), _BLOCK_BYTES)
+        in_utf8 = file if charset.encoding == "utf-8" else _buffered(_InUtf8(name, file, charset))
+        head = in_utf8.read(_BLOCK_BYTES)
+        ends = _LINE_END.search(_QUOTED.sub(b"", head))
+        file.seek(0)
+        if in_utf8 is not file:
+            in_utf8 = _buffered(_InUtf8(name, file, charset))
+        self._lines = _buffered(_UsualLineEnds(in_utf8)) if ends is not None and ends[0] == b"\r" else in_utf8
+        self._is_translated = self._lines is not file or file is not place
+        self._place = place
         self._number = 0
         self._bytes = 0
         self._put_back: list[tuple[int, bytes | None]] = []
@@ -45,7 +57,7 @@ class Lines:
     @property
     def bytes_read(self) -> int:
         """How far the reading of the file has come."""
-        return self._bytes if self._lines is self._file else self._file.tell()
+        return self._place.tell() if self._is_translated else self._bytes
 
     def __iter__(self) -> Iterator[tuple[int, bytes | None]]:
         return self
@@ -73,36 +85,59 @@ class Lines:
         self._put_back += reversed(lines)
 
 
-class _InUtf8(io.RawIOBase):
-    """A file of another encoding, translated into UTF-8."""
+class _Translated(io.RawIOBase):
+    """A file that is translated block by block."""
 
-    def __init__(self, name: str, file: IO[bytes], charset: Charset) -> None:
-        self._name = name
+    def __init__(self, file: IO[bytes]) -> None:
         self._file = file
-        self._encoding = charset.encoding
         self._rest = b""
-        self._ended = False
-        # Half a surrogate pair is passed on, to be refused as the bad row that it is.
-        self._decoder = codecs.getincrementaldecoder(charset.encoding)("surrogatepass")
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any, /) -> int:
-        while not self._rest and not self._ended:
-            self._rest = self._translated(self._file.read(_BLOCK_BYTES))
-        view = memoryview(buffer)
-        taken = min(len(view), len(self._rest))
-        view[:taken] = self._rest[:taken]
+        while not self._rest:
+            block = self._file.read(_BLOCK_BYTES)
+            self._rest = self._translate(block)
+            if not block:
+                break
+        taken = min(len(buffer), len(self._rest))
+        buffer[:taken] = self._rest[:taken]
         self._rest = self._rest[taken:]
         return taken
 
-    def _translated(self, block: bytes) -> bytes:
+    def _translate(self, block: bytes) -> bytes:
+        raise NotImplementedError
+
+
+class _InUtf8(_Translated):
+    """A file of another encoding, in UTF-8."""
+
+    def __init__(self, name: str, file: IO[bytes], charset: Charset) -> None:
+        super().__init__(file)
+        self._problem = f"{name}: is not valid {charset.encoding[:6].upper()}, as which it begins: save it as UTF-8"
+        # Half a surrogate pair is passed on, to be refused as the bad row that it is.
+        self._decoder = codecs.getincrementaldecoder(charset.encoding)("surrogatepass")
+        self._ended = False
+
+    def _translate(self, block: bytes) -> bytes:
+        if self._ended:
+            return b""
         self._ended = not block
         try:
-            text = self._decoder.decode(block, final=False)
+            text = self._decoder.decode(block)
         except UnicodeDecodeError:
-            name = self._encoding.rpartition("-")[0].upper()
-            raise InputError(f"{self._name}: is not valid {name}, as which it begins: save it as UTF-8") from None
+            raise InputError(self._problem) from None
         half = self._ended and self._decoder.getstate()[0]
         return text.encode("utf-8", "surrogatepass") + (_NOT_UTF8 if half else b"")
+
+
+class _UsualLineEnds(_Translated):
+    """A file whose lines end with a carriage return alone."""
+
+    def _translate(self, block: bytes) -> bytes:
+        return block.replace(b"\r", b"\n")
+
+
+def _buffered(file: _Translated) -> IO[bytes]:
+    return io.BufferedReader(file, _BLOCK_BYTES)

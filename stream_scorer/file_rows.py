@@ -30,6 +30,12 @@ _NAMESPACE: Final = uuid.UUID("4f1d5f6e-0a55-5c0b-9d0c-6a7f3b8f2c11")
 _LONG: Final = range(-(2**63), 2**63)
 _INTEGER: Final = re.compile(r"[+-]?[0-9]+")
 _DECIMAL: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_WHOLE: Final = re.compile(r"[+-]?[0-9]+\.0+")
+_COMMA: Final = re.compile(r"[+-]?[0-9]+,[0-9]+")
+# What spreadsheets make of long digits, and what programs write so that they do not.
+_SHORTENED: Final = re.compile(r"[0-9](\.[0-9]+)?E\+[0-9]{2,}")
+_FORMULA_TEXT: Final = re.compile(r'="[^"]*"')
+_ABSENT: Final = object()
 _MAX_DIGITS: Final = 400  # more than any double has; Python's own conversion takes time for millions of digits
 _DATE: Final = re.compile(r"(19|20)[0-9]{2}(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])")
 _TIME_WANTED: Final = "a time with its zone, such as 2030-01-31T06:00:00Z, or milliseconds since 1970"
@@ -76,7 +82,7 @@ def csv_event(
 
     Args:
         columns: the names in the header; those that are in ``types`` are features.
-        cells: as many as there are columns; an empty one is null.
+        cells: as many as there are columns; an empty one is null, and ``="00123"`` is the text 00123.
         types: the model's features.
         defaults: for what the row does not say.
         line: where the record begins.
@@ -84,34 +90,62 @@ def csv_event(
     Raises:
         RowError: a cell does not have the type of its column, or the contact id is empty.
     """
-    if len(cells) != len(columns):
-        raise RowError(f"has {len(cells)} cells, but the header names {len(columns)} columns")
     features: dict[str, FeatureValue | None] = {}
     others: dict[str, str] = {}
-    for column, cell in zip(columns, cells, strict=True):
-        if column in NOT_FEATURES:
-            if cell:
-                others[column] = cell
-        else:
+    for column, written in zip(columns, cells, strict=True):
+        cell = written[2:-1] if written.startswith("=") and _FORMULA_TEXT.fullmatch(written) else written
+        if column not in NOT_FEATURES:
             features[column] = _cell(column, cell, types[column]) if cell else None
+        elif "E+" in cell and _SHORTENED.fullmatch(cell) and column != "occurred_at":
+            raise RowError(f"{column} was shortened by a spreadsheet: make its column text, and export it again")
+        elif cell:
+            others[column] = cell
     return _event(others, features, defaults, line)
 
 
-def json_event(text: bytes, defaults: Defaults, line: int) -> ContactEvent:
+def json_event(text: bytes, types: Mapping[str, FeatureType], defaults: Defaults, line: int) -> ContactEvent:
     """Read one line of JSON Lines: ``{"contactId": …, "features": {…}}`` and the optional keys.
+
+    A line without ``features``, as pandas exports it, has the model's features beside the other keys.
 
     Raises:
         RowError: the line is no such object.
     """
+    value = _json_object(text)
+    features = value.pop("features", _ABSENT)
+    if features is _ABSENT:
+        features = {key: value.pop(key) for key in [*value] if key in types} or None
+    if not isinstance(features, dict):
+        raise RowError('has no object "features", and no feature of the model beside the other keys')
+    return _event(_others(value), {name: _json_value(name, given) for name, given in features.items()}, defaults, line)
+
+
+def _json_object(text: bytes) -> dict[str, Any]:
     try:
         value = orjson.loads(text)
-    except (orjson.JSONDecodeError, RecursionError) as error:
-        raise RowError(f"is not JSON: {error}") from None
+    except orjson.JSONDecodeError as error:
+        raise RowError(f"is not JSON (character {error.pos + 1}){_json_remedy(text)}") from None
+    except RecursionError:
+        raise RowError("is not JSON that can be read: it is nested too deep") from None
+    if isinstance(value, list):
+        raise RowError("is a JSON array: write one object a line (pandas: orient='records', lines=True)")
     if not isinstance(value, dict):
         raise RowError('is no JSON object: write {"contactId": "…", "features": {…}}')
-    features = value.pop("features", None)
-    if not isinstance(features, dict):
-        raise RowError('has no object "features"')
+    return value
+
+
+def _json_remedy(text: bytes) -> str:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return ": save the file as UTF-8"
+    if text.lstrip().startswith(b"["):
+        return ": a JSON array is not read; write one object a line"
+    return ": write null, not NaN" if b"NaN" in text else ": write one object a line"
+
+
+def _others(value: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a JSON object says of the contact beside its features, by the names of CSV columns."""
     others: dict[str, str] = {}
     for key, given in value.items():
         column = _JSON_KEYS.get(key)
@@ -119,13 +153,15 @@ def json_event(text: bytes, defaults: Defaults, line: int) -> ContactEvent:
             raise RowError(f"has an unknown key {shown(key)}: use features, {', '.join(_JSON_NAMES.values())}")
         if column in others:
             raise RowError(f"has both {_JSON_NAMES[column]} and {column}: leave one out")
-        if column == "occurred_at" and type(given) is int:
-            given = str(given)  # noqa: PLW2901 - from here on as in a CSV file
-        if given is not None:
-            if not isinstance(given, str):
-                raise RowError(f"{key} must be a string")
+        if given is None:
+            continue
+        if column == "occurred_at" and type(given) in (int, float):
+            others[column] = str(given)  # from here on as in a CSV file
+        elif isinstance(given, str):
             others[column] = given
-    return _event(others, {name: _json_value(name, given) for name, given in features.items()}, defaults, line)
+        else:
+            raise RowError(f"{key} must be a string: put it into quotation marks")
+    return others
 
 
 def _event(
@@ -151,7 +187,7 @@ def _cell(column: str, cell: str, wanted: FeatureType) -> FeatureValue:
     text = cell.strip()
     if wanted == "boolean":
         if text.lower() not in _BOOLEANS:
-            raise RowError(f"{shown(column)} must be true or false")
+            raise RowError(f"{shown(column)} must be true or false; leave it empty where it is missing")
         return _BOOLEANS[text.lower()]
     if len(text) <= _MAX_DIGITS:
         if _INTEGER.fullmatch(text) and int(text) in _LONG:
@@ -161,9 +197,10 @@ def _cell(column: str, cell: str, wanted: FeatureType) -> FeatureValue:
                 return number
             if number.is_integer() and int(number) in _LONG:
                 return int(number)
-    raise RowError(
-        f"{shown(column)} must be {'an integer' if wanted == 'integer' else 'a number'}, without anything else"
+    remedy = (
+        "a point before its fraction" if _COMMA.fullmatch(text) else "nothing else; leave it empty where it is missing"
     )
+    raise RowError(f"{shown(column)} must be {'an integer' if wanted == 'integer' else 'a number'}, with {remedy}")
 
 
 def _json_value(name: str, value: Any) -> FeatureValue | None:
@@ -181,6 +218,8 @@ def _milliseconds(text: str) -> int:
     A spreadsheet or a database exports times as numbers of many kinds; read as milliseconds, most lie in 1970.
     """
     text = text.strip()
+    if _WHOLE.fullmatch(text):  # a column of numbers with gaps is one of doubles to pandas
+        text = text.partition(".")[0]
     if _INTEGER.fullmatch(text):
         number = int(text) if len(text) <= _MAX_DIGITS else 0
         unit = unit_of(number)

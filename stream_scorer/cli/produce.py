@@ -27,7 +27,9 @@ _REDRAWN_S: Final = 0.1
 
 
 def produce(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV or JSON Lines.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="CSV or JSON Lines, packed by gzip or not; - for standard input.")
+    ],
     *,
     config: ConfigOption = None,
     rate: Annotated[int | None, typer.Option(metavar="N", min=1, help="At most so many contacts a second.")] = None,
@@ -38,7 +40,8 @@ def produce(
     """Put the contacts of a file on the features topic.
 
     CSV needs a column contact_id and may have event_id, occurred_at, campaign_id and model_version; every other column
-    is a feature of the model, an empty cell is null. In JSON Lines each line is {"contactId": …, "features": {…}}.
+    is a feature of the model, an empty cell is null. Columns are separated by commas, semicolons, tabs or bars. In JSON
+    Lines each line is {"contactId": …, "features": {…}}, or has the features beside contactId.
     A row that cannot be read is reported with its line, and the rest is loaded; the exit code is 1 then.
     """
     settings = load_settings(config)
@@ -51,13 +54,13 @@ def produce(
     trace = producer_trace(settings)
     with closing(trace), Loader(producer, topic, codec, rate_per_s=rate, trace=trace) as loader:
         try:
-            bad_rows = _load(contacts, file, loader)
+            bad_rows = _load(contacts, loader)
         except KeyboardInterrupt:
             typer.echo(f"interrupted: at least {loader.delivered} contacts are on {topic}")
             raise
     for undelivered in loader.undelivered:
         more = f" (and {undelivered.contacts - 1} more)" if undelivered.contacts > 1 else ""
-        typer.echo(f"{file}:{undelivered.line}: not delivered{more}: {undelivered.message}", err=True)
+        typer.echo(f"{contacts.name}:{undelivered.line}: not delivered{more}: {undelivered.message}", err=True)
     lost = sum(undelivered.contacts for undelivered in loader.undelivered)
     typer.echo(f"{loader.delivered} contacts are on {topic}; {bad_rows} bad rows, {lost} not delivered")
     if loader.stopped:
@@ -66,7 +69,7 @@ def produce(
         raise typer.Exit(1)
 
 
-def _load(contacts: ContactFile, file: Path, loader: Loader) -> int:
+def _load(contacts: ContactFile, loader: Loader) -> int:
     """Load all rows and return how many were bad."""
     bad_rows = 0
     console = Console(stderr=True)
@@ -76,7 +79,9 @@ def _load(contacts: ContactFile, file: Path, loader: Loader) -> int:
             if isinstance(row, BadRow):
                 bad_rows += 1
                 # Not through rich's markup, and above the bar.
-                console.print(f"{file}:{row.line}: {row.message}", markup=False, highlight=False, soft_wrap=True)
+                console.print(
+                    f"{contacts.name}:{row.line}: {row.message}", markup=False, highlight=False, soft_wrap=True
+                )
             else:
                 loader.put(row, contacts.line)
                 if loader.stopped:

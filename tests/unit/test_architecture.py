@@ -40,7 +40,9 @@ ROOMS: dict[str, set[str]] = {
     "targets": {"campaign", "core", "errors", "genesys", "settings"},
     "file_rows": {"core"},
     "file_lines": {"core", "errors"},
-    "files": {"core", "errors", "file_lines", "file_rows"},
+    "file_csv": {"core", "errors", "file_lines", "file_rows"},
+    "file_source": {"errors"},
+    "files": {"core", "errors", "file_csv", "file_lines", "file_rows", "file_source"},
     "library": {"core", "errors", "genesys"},
     "calculator": {"core", "errors", "genesys", "library"},
     "wiring": {

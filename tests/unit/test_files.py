@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import gzip
+import io
 import json
+import os
+import sys
+import threading
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,7 +16,8 @@ from hypothesis import strategies as st
 
 from stream_scorer.core.events import ContactEvent
 from stream_scorer.errors import InputError, UsageError
-from stream_scorer.files import MAX_ROW_BYTES, BadRow, ContactFile, FileFormat, format_of
+from stream_scorer.file_lines import MAX_ROW_BYTES
+from stream_scorer.files import BadRow, ContactFile, FileFormat, format_of
 
 if TYPE_CHECKING:
     from stream_scorer.core.feature_rules import FeatureType
@@ -157,7 +163,8 @@ class TestCsv:
             ("balance", "nan", "'balance' must be a number"),
             ("balance", "inf", "'balance' must be a number"),
             ("balance", "1e999", "'balance' must be a number"),
-            ("balance", '"1,5"', "'balance' must be a number"),
+            ("balance", '"1,5"', "'balance' must be a number, with a point before its fraction"),
+            ("balance", "NaN", "'balance' must be a number, with nothing else; leave it empty where it is missing"),
             ("balance", "0x10", "'balance' must be a number"),
             ("known", "1", "'known' must be true or false"),
             ("known", "yes", "'known' must be true or false"),
@@ -173,10 +180,10 @@ class TestCsv:
         rows = csv("contact_id,age\na,1\nb\nc,1,2\n,4\nd,x\ne,5\n")
         assert [row if isinstance(row, BadRow) else row.contact_id for row in rows] == [
             "a",
-            BadRow(3, "has 1 cells, but the header names 2 columns"),
-            BadRow(4, "has 3 cells, but the header names 2 columns"),
+            BadRow(3, "has 1 cells, but the header names 2 columns: write a separator for each empty cell"),
+            BadRow(4, "has 3 cells, but the header names 2 columns: a cell with a comma inside needs quotation marks"),
             BadRow(5, "contact_id is empty"),
-            BadRow(6, "'age' must be an integer, without anything else"),
+            BadRow(6, "'age' must be an integer, with nothing else; leave it empty where it is missing"),
             "e",
         ]
 
@@ -204,7 +211,7 @@ class TestCsv:
 
     def test_bytes_that_are_no_utf8(self, csv: Reading) -> None:
         rows = csv(b"contact_id,job\na,caf\xe9\nb,caf\xc3\xa9\n")
-        assert rows[0] == BadRow(2, "is not UTF-8")
+        assert rows[0] == BadRow(2, "is not UTF-8: save the file as CSV UTF-8")
         assert isinstance(rows[1], ContactEvent)
         assert rows[1].features == {"job": "café"}
 
@@ -219,12 +226,25 @@ class TestCsv:
             (b"", ":1: the file is empty"),
             (b"\n\n", ":1: the file is empty"),
             (b"id,age\na,1\n", ":1: the header has no column contact_id"),
-            (b"contact_id;age\na;1\n", ":1: the header has no column contact_id; columns are separated by commas"),
+            (b"contact_id:age\na:1\n", ":1: the header has no column contact_id; columns are separated by commas"),
+            (b"name;Contact ID\na;1\n", ":1: the header has no column contact_id; columns are separated by commas"),
+            (b"CONTACT_ID,age\n", ":1: the header has no column contact_id: write contact_id, not 'CONTACT_ID'"),
+            (b"contactId,age\n", ":1: the header has no column contact_id: write contact_id, not 'contactId'"),
+            (b'age,"Contact ID"\n', ":1: the header has no column contact_id: write contact_id, not 'Contact ID'"),
+            (b",contact_id\n0,a\n", ":1: column 1 has no name: name it or leave it out (pandas: to_csv(index=False))"),
+            (b"Unnamed: 0,contact_id\n0,a\n", ":1: column 'Unnamed: 0' is no feature"),
+            (b"sep=;\ncontact_id,age\n", ":2: the header has no column contact_id"),
+            (b"sep=;\n", ":1: the file is empty"),
             (b"contact_id,age,age\n", ":1: the header names column 'age' twice"),
             (b"contact_id,shoe_size\n", ":1: column 'shoe_size' is no feature of the model (age, balance, known, job)"),
-            (b"contact_id,\n", ":1: column '' is no feature"),
             (b'contact_id,"age\n', ":1: has a quote that is not closed"),
-            (b"contact_id\ra\r", ":1: is not CSV"),
+            (b"PK\x03\x04" + bytes(30), ": is an Excel workbook or a zip archive: save it as CSV UTF-8, or unpack it"),
+            (b"PAR1" + bytes(30), ": is a Parquet file: export it as CSV or JSON Lines"),
+            (b"Obj\x01" + bytes(30), ": is an Avro container file: export it as CSV or JSON Lines"),
+            (b"\x28\xb5\x2f\xfd" + bytes(30), ": is compressed: unpack it, or use gzip"),
+            (b"<!DOCTYPE html>", ": is HTML or XML: save it as CSV UTF-8"),
+            (b"\x1f\x8b" + bytes(30), ": is no whole gzip file: transfer or compress it again"),
+            (gzip.compress(b"contact_id\n" + b"a\n" * 50)[:-9], ": is no whole gzip file: transfer or compress it"),
             ("contact_id\n".encode("utf-32-le") + b"\xff" * 8, ": is not valid UTF-32, as which it begins: save it as"),
         ],
     )
@@ -262,12 +282,19 @@ class TestJsonLines:
     @pytest.mark.parametrize(
         ("line", "message"),
         [
-            ("{", "is not JSON"),
+            ("{", "is not JSON (character 3): write one object a line"),
+            ("[", "is not JSON (character 3): a JSON array is not read; write one object a line"),
+            ('[{"contactId": "c"}]', "is a JSON array: write one object a line"),
+            ('{"contactId": "c", "features": {"age": NaN}}', "is not JSON (character 40): write null, not NaN"),
+            ('{"contactId": "c", "features": {}} {}', "is not JSON (character 36): write one object a line"),
             ('{"contactId": "c", "features": {"age": NaN}}', "is not JSON"),
             ('{"contactId": "c", "features": {"job": "\\ud800"}}', "is not JSON"),
             ('{"a":' * 100_000, "is not JSON"),
             ("[" * 100_000 + "]" * 100_000, "is not JSON"),
-            ("[]", "is no JSON object"),
+            ("[]", "is a JSON array"),
+            ('{"contactId": "c", "features": null}', 'has no object "features"'),
+            ('{"contactId": "c", "shoe_size": 43}', 'has no object "features"'),
+            ('{"contactId": "c", "age": 4, "shoe_size": 43}', "has an unknown key 'shoe_size'"),
             ('"c"', "is no JSON object"),
             ('{"contactId": "c"}', 'has no object "features"'),
             ('{"contactId": "c", "features": [1]}', 'has no object "features"'),
@@ -298,6 +325,178 @@ class TestJsonLines:
 
     def test_a_line_that_is_too_long(self, jsonl: Reading) -> None:
         assert jsonl.bad(b" " * (MAX_ROW_BYTES + 1) + b"\n").message == "is longer than 1048576 bytes"
+
+
+class TestExports:
+    """What spreadsheets, data frames and CRMs write."""
+
+    @pytest.mark.parametrize(
+        ("name", "contacts"),
+        [
+            ("cr-only.csv", {"m-1": 10.5, "m-2": 20.5}),
+            ("sep.csv", {"s-1": None}),
+            ("trailing.csv", {"t-1": None, "t-2": None}),
+            ("plain.csv.gz", {"f-1": None}),
+        ],
+    )
+    def test_the_files_of_the_field_trial(self, name: str, contacts: dict[str, float | None]) -> None:
+        rows = read(CASES / name, types={"previous_calls": "integer", "avg_handle_time": "number"})
+        found = {row.contact_id: row.features.get("avg_handle_time") for row in rows if isinstance(row, ContactEvent)}
+        assert found == contacts
+        assert not any(isinstance(row, BadRow) for row in rows)
+
+    def test_carriage_returns_alone(self, csv: Reading, jsonl: Reading) -> None:
+        rows = csv.good('contact_id,job\ra,"two\nlines"\r\rb,"x, ""y"""\rc,')
+        assert [(row.contact_id, row.features["job"]) for row in rows] == [
+            ("a", "two\nlines"),
+            ("b", 'x, "y"'),
+            ("c", None),
+        ]
+        assert [row.contact_id for row in csv.good("contact_id\ra\r".encode("utf-16"))] == ["a"]
+        long = "contact_id\r" + "a\r" * 100_000
+        assert len(csv.good(long)) == 100_000
+        line = '{"contactId": "a", "features": {}}\r'
+        assert [row.contact_id for row in jsonl.good(line * 2)] == ["a", "a"]
+
+    @pytest.mark.parametrize("header", ['contact_id,"job\rtitle"\n', '"job\rtitle",contact_id\r\n'])
+    def test_a_carriage_return_inside_of_a_quoted_name_ends_no_line(self, csv: Reading, header: str) -> None:
+        with pytest.raises(InputError, match=r":1: column 'job\\rtitle' is no feature"):
+            csv(header + "a,b\n")
+
+    def test_a_line_end_inside_of_a_cell_without_quotes_costs_its_row(self, csv: Reading) -> None:
+        bad = csv.bad("contact_id,job\na,x\ry\nb,j\n")
+        assert bad == BadRow(
+            2,
+            "has a line end outside of quotation marks: put the cell into quotation marks,"
+            " and write each of its own twice",
+        )
+
+    def test_a_quotation_mark_inside_of_a_cell(self, csv: Reading) -> None:
+        assert csv.bad('contact_id,job\na,"x"y"z"\n').message.startswith(
+            "has a quotation mark inside of a cell: put the"
+        )
+
+    @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+    @pytest.mark.parametrize("first", ["", "sep=SEP\r\n", '"sep=SEP"\n', "\ufeffSEP=SEP\n"])
+    def test_separators(self, csv: Reading, separator: str, first: str) -> None:
+        text = first + 'ageSEPcontact_idSEPjob\r\n1SEPaSEP"xSEPy"\r\n2SEPbSEPz\r\n'
+        rows = csv.good(text.replace("SEP=", "sep=").replace("SEP", separator))
+        assert [(row.contact_id, row.features["age"], row.features["job"]) for row in rows] == [
+            ("a", 1, f"x{separator}y"),
+            ("b", 2, "z"),
+        ]
+
+    def test_a_separator_line_is_a_line_all_the_same(self, csv: Reading) -> None:
+        assert csv.bad("sep=;\ncontact_id;age\na;1\nb;x\n").line == 4
+        assert csv.bad("contact_id;age\na;1;2\n").message.endswith(
+            "a cell with a semicolon inside needs quotation marks"
+        )
+
+    def test_empty_cells_and_columns_at_the_end(self, csv: Reading) -> None:
+        rows = csv("contact_id,age,,\na,1,,\nb,2\nc,3,,, \n,,,\n,4,,\nd,5,,x\n")
+        assert [row.line if isinstance(row, BadRow) else row.contact_id for row in rows] == ["a", "b", "c", 6, 7]
+        assert csv.good("contact_id,\na,\n,\n")[0].contact_id == "a"
+
+    def test_a_long_cell(self, csv: Reading) -> None:
+        [row] = csv.good(f"contact_id,job\na,{'x' * 500_000}\n")
+        assert row.features["job"] == "x" * 500_000
+
+    def test_digits_that_a_program_has_kept_from_a_spreadsheet(self, csv: Reading) -> None:
+        rows = csv.good('contact_id,job,age\n"=""00123""","=""007""",="40"\n="00124",x,1\n')
+        assert [(row.contact_id, row.features) for row in rows] == [
+            ("00123", {"job": "007", "age": 40}),
+            ("00124", {"job": "x", "age": 1}),
+        ]
+
+    @pytest.mark.parametrize("column", ["contact_id", "event_id", "campaign_id"])
+    def test_an_id_that_a_spreadsheet_has_shortened(self, csv: Reading, column: str) -> None:
+        cells = {"contact_id": "c", "event_id": "e", "campaign_id": "k", column: "8.25373E+11"}
+        bad = csv.bad(f"{','.join(cells)}\n{','.join(cells.values())}\n")
+        assert bad.message == f"{column} was shortened by a spreadsheet: make its column text, and export it again"
+
+    def test_a_data_frame(self, csv: Reading, jsonl: Reading) -> None:
+        """As `to_csv(index=False)` and `to_json(orient="records", lines=True)` of pandas 2 write it."""
+        rows = csv.good(
+            "contact_id,occurred_at,age,balance,known\n"
+            "a,1796000000000.0,40.0,1e-05,True\nb,2026-11-29 12:00:00.123456+00:00,,,\n"
+        )
+        assert [row.occurred_at_ms for row in rows] == [1_796_000_000_000, 1_795_953_600_123]
+        assert rows[0].features == {"age": 40, "balance": 1e-05, "known": True}
+        [first, second] = jsonl.good(
+            '{"contact_id":"a\\/b","occurred_at":1796000000000,"age":40.0,"balance":null,"known":true}\n'
+            '{"contact_id":"b","occurred_at":1796000000000.0,"age":null,"job":"x","campaign_id":null}\n'
+        )
+        assert first == ContactEvent(
+            first.event_id, "a/b", {"age": 40.0, "balance": None, "known": True}, 1_796_000_000_000, None, None
+        )
+        assert (second.features, second.occurred_at_ms) == ({"age": None, "job": "x"}, 1_796_000_000_000)
+
+    def test_a_report_of_salesforce(self, csv: Reading) -> None:
+        """All cells in quotation marks, and a few lines of text below, which are no contacts."""
+        rows = csv(
+            '"contact_id","occurred_at","age"\r\n"003A","2026-11-29T12:00:00.000+0000","40"\r\n\r\n'
+            '"Contacts for scoring"\r\n"Copyright (c) 2000-2026 salesforce.com, inc. All rights reserved."\r\n'
+        )
+        assert [row.line if isinstance(row, BadRow) else row.contact_id for row in rows] == ["003A", 4, 5]
+
+
+class TestSources:
+    CONTENT = b"contact_id,age\na,1\nb,2\n"
+
+    def ids(self, path: Path, **more: Any) -> list[tuple[str, str]]:
+        rows = list(ContactFile(path, TYPES, now_ms=NOW_MS, **more))
+        return [(row.contact_id, row.event_id) for row in rows if isinstance(row, ContactEvent)]
+
+    @pytest.fixture
+    def plain(self, tmp_path: Path) -> Path:
+        path = tmp_path / "plain.csv"
+        path.write_bytes(self.CONTENT)
+        return path
+
+    @pytest.mark.parametrize("name", ["a.csv.gz", "a.csv"])
+    def test_gzip_whatever_the_name_is_gives_the_same_ids(self, plain: Path, tmp_path: Path, name: str) -> None:
+        path = tmp_path / name
+        path.write_bytes(gzip.compress(self.CONTENT[:12]) + gzip.compress(self.CONTENT[12:]))
+        assert self.ids(path) == self.ids(plain)
+
+    @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+    def test_gzip_of_any_encoding(self, tmp_path: Path, encoding: str) -> None:
+        path = tmp_path / "a.csv.gz"
+        path.write_bytes(gzip.compress(self.CONTENT.decode().encode(encoding)))
+        assert [one for one, _ in self.ids(path)] == ["a", "b"]
+
+    def test_a_pipe_is_read_whole_and_gives_the_same_ids(self, plain: Path, tmp_path: Path) -> None:
+        pipe = tmp_path / "pipe.csv"
+        os.mkfifo(pipe)
+        writer = threading.Thread(target=pipe.write_bytes, args=(self.CONTENT,))
+        writer.start()
+        assert self.ids(pipe) == self.ids(plain)
+        writer.join()
+
+    @pytest.mark.parametrize("packed", [False, True])
+    def test_standard_input(self, plain: Path, monkeypatch: pytest.MonkeyPatch, packed: bool) -> None:
+        content = gzip.compress(self.CONTENT) if packed else self.CONTENT
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+        assert self.ids(Path("-")) == self.ids(plain)
+
+    @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32-le"])
+    def test_standard_input_shows_what_it_is(self, monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+        text = ' \n{"contactId": "a", "features": {}}\n'
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode(encoding))))
+        assert [one for one, _ in self.ids(Path("-"))] == ["a"]
+
+    def test_what_is_wrong_with_standard_input_is_named_by_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"id\n")))
+        with pytest.raises(InputError, match=r"^standard input:1: the header has no column contact_id"):
+            self.ids(Path("-"), file_format=FileFormat.CSV)
+
+    def test_progress_of_a_packed_file(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.csv.gz"
+        path.write_bytes(gzip.compress(b"contact_id\n" + b"".join(b"%x\n" % (n * n) for n in range(100_000))))
+        file = ContactFile(path, TYPES, now_ms=0)
+        seen = [file.bytes_read for _ in file]
+        assert seen == sorted(seen)
+        assert file.bytes_read == file.size_bytes == path.stat().st_size
 
 
 ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"]
@@ -372,12 +571,20 @@ class TestDefaults:
 class TestFormat:
     @pytest.mark.parametrize(
         ("name", "file_format"),
-        [("a.csv", "csv"), ("A.CSV", "csv"), ("a.jsonl", "jsonl"), ("a.b.ndjson", "jsonl")],
+        [
+            ("a.csv", "csv"),
+            ("A.CSV", "csv"),
+            ("a.tsv", "csv"),
+            ("a.jsonl", "jsonl"),
+            ("a.b.ndjson", "jsonl"),
+            ("a.CSV.GZ", "csv"),
+            ("a.jsonl.gz", "jsonl"),
+        ],
     )
     def test_by_name(self, name: str, file_format: str) -> None:
         assert format_of(Path(name)) == file_format
 
-    @pytest.mark.parametrize("name", ["a.json", "a", "csv", "a.csv.gz"])
+    @pytest.mark.parametrize("name", ["a.json", "a", "csv", "a.gz", "a.csv.zip", "a.json.gz"])
     def test_unknown_names_point_to_the_option(self, name: str) -> None:
         with pytest.raises(UsageError, match="--format csv or --format jsonl"):
             format_of(Path(name))
