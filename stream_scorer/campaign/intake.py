@@ -9,6 +9,7 @@ from stream_scorer.core.avro import UndecodableError
 from stream_scorer.core.callback_records import read_callback
 from stream_scorer.core.delivering import Job, Postponed, look_at
 from stream_scorer.core.events import Reason
+from stream_scorer.core.foreign_framing import with_framing
 from stream_scorer.core.planning import Unusable
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class CallbackIntake:
         try:
             callback = read_callback(self._codec, record)
         except UndecodableError as error:
-            return Unusable(record, Reason.UNDECODABLE.value, str(error), now_ms)
+            return Unusable(record, Reason.UNDECODABLE.value, with_framing(error, record.headers), now_ms)
         tier = self._tiers.get(record.topic, 0)
         return look_at(Job(record, callback, tier, _rounds(record, tier)), self._rules, now_ms)
 

@@ -32,6 +32,7 @@ from fastavro.schema import SchemaParseException, UnknownType, fingerprint, to_p
 from stream_scorer.core import logical_types
 from stream_scorer.core.avro_writing import compile_writer
 from stream_scorer.core.contact_reading import decode_contact, is_readable
+from stream_scorer.core.foreign_framing import framing_of
 from stream_scorer.core.schema_form import normal_form
 from stream_scorer.core.schema_limits import check_schema
 from stream_scorer.errors import InputError, SettingsError
@@ -72,11 +73,13 @@ class Codec:
     """Encodes values of one schema, and decodes values that any of the known writers wrote. Nothing in it changes."""
 
     __slots__ = (
+        "_bare",
         "_form",
         "_header_bytes",
         "_own",
         "_plain",
         "_schema",
+        "_single_header",
         "_write",
         "_writers",
         "header",
@@ -107,6 +110,8 @@ class Codec:
         self.header = header
         self._header_bytes = len(header)
         self.max_bytes = max_bytes
+        self._bare = self.known_as(schema)
+        self._single_header = single_object_header(schema)
         self._writers: dict[bytes, WriterSchema] = {}
         for written_header, writer in writers.items():
             self._writers[written_header] = self.known_as(writer)
@@ -215,15 +220,34 @@ class Codec:
             return "the value is empty"
         if len(data) < self._header_bytes:
             return f"the value has only {len(data)} bytes, too few for the header of an Avro value"
+        if self._is_bare(data):
+            header = self._single_header.hex()
+            return (
+                f"the value is a {self.name} without a header: let the producer write {header} before it, or the"
+                " Confluent wire format"
+            )
+        framing = framing_of(data)
+        return self._unknown_schema(data) if framing is None else f"the value {framing}"
+
+    def _unknown_schema(self, data: bytes) -> str:
         if data[0] == 0:
             return (
                 "the value is in the Confluent wire format (it begins with 00 and a schema's id), and no schema"
                 " registry is configured: set schema_registry.url"
             )
-        if data.startswith(SINGLE_OBJECT_MARKER):
-            name = data[len(SINGLE_OBJECT_MARKER) : SINGLE_OBJECT_HEADER_BYTES].hex()
-            return f"the value was written with an unknown schema (fingerprint bytes {name}), not a known {self.name}"
-        return f"the value does not begin like an Avro single-object encoding (c301) but with {data[:2].hex()}"
+        if not data.startswith(SINGLE_OBJECT_MARKER):
+            return f"the value does not begin like an Avro single-object encoding (c301) but with {data[:2].hex()}"
+        name = data[len(SINGLE_OBJECT_MARKER) : SINGLE_OBJECT_HEADER_BYTES]
+        if SINGLE_OBJECT_MARKER + name[::-1] in self._writers:
+            return "the fingerprint of the value's schema is big endian: let the producer write it little endian"
+        return f"the value was written with an unknown schema (fingerprint bytes {name.hex()}), not a known {self.name}"
+
+    def _is_bare(self, data: bytes) -> bool:
+        try:
+            self._read(data, 0, self._bare)
+        except UndecodableError:
+            return False
+        return True
 
 
 class _UpToTheEnd(BytesIO):

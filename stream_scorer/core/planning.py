@@ -13,6 +13,7 @@ from stream_scorer.core.avro import UndecodableError
 from stream_scorer.core.callback_records import callback_id_of, read_score
 from stream_scorer.core.callbacks import Callback
 from stream_scorer.core.events import Reason
+from stream_scorer.core.foreign_framing import with_framing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -119,7 +120,7 @@ def examine(record: SourceRecord, *, codec: Codec, writer: BodyWriter, rules: Pl
     try:
         score = read_score(codec, record)
     except UndecodableError as error:
-        return Unusable(record, Reason.UNDECODABLE.value, str(error), now_ms)
+        return Unusable(record, Reason.UNDECODABLE.value, with_framing(error, record.headers), now_ms)
     if score is None or score.score < rules.threshold:
         return Skipped(record)
     if not 0 < len(score.contact_id.encode()) <= MAX_CONTACT_ID_BYTES:

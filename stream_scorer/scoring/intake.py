@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from stream_scorer.core.avro import UndecodableError, decode_contact
 from stream_scorer.core.events import Contact, Reason, Rejected, SourceRecord
+from stream_scorer.core.foreign_framing import with_framing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +53,7 @@ class Intake:
         try:
             event = decode_contact(self._codec, record.value)
         except UndecodableError as error:
-            return _reject(record, "", [(Reason.UNDECODABLE, str(error))], now_ms)
+            return _reject(record, "", [(Reason.UNDECODABLE, with_framing(error, record.headers))], now_ms)
         checked = self._checker.check(event, now_ms)
         if isinstance(checked, list):
             return _reject(record, event.contact_id, checked, now_ms)

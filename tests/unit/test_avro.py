@@ -172,7 +172,7 @@ class TestOtherWriters:
         (None, "the value is null"),
         (b"", "the value is empty"),
         (b"\xc3\x01\x00", "only 3 bytes"),
-        (b'{"contact_id": "x"}', "does not begin like an Avro single-object encoding .* 7b22"),
+        (b"\x7fELF and so on", "does not begin like an Avro single-object encoding .* 7f45"),
         (b"\x00\x00\x00\x00\x07abcdefgh", "in the Confluent wire format .* set schema_registry.url"),
         (CODEC.encode(CONTACT) + b"\x00\x00", "2 bytes follow the end of the ContactFeatures"),
         (CODEC.encode(CONTACT)[:-3], "ends too early"),
