@@ -29,9 +29,10 @@ from stream_scorer.core.planning import Examined, PlanningRules
 from stream_scorer.errors import BrokerRefused
 from stream_scorer.kafka.client_logs import client_logger
 from stream_scorer.kafka.committing import Committer
-from stream_scorer.kafka.config import consumer_config
+from stream_scorer.kafka.config import admin_config, consumer_config, silent_logger
 from stream_scorer.kafka.flow_control import FlowControl
 from stream_scorer.kafka.framing import make_framing
+from stream_scorer.kafka.latest_offsets import LatestOffsets
 from stream_scorer.kafka.retry_heads import RetryTopicHeads
 from stream_scorer.kafka.rights import campaign_rights
 from stream_scorer.kafka.source import Source
@@ -282,7 +283,9 @@ class CampaignService:
 
     def _source(self, group_id: str, topics: Sequence[str]) -> Source:
         config = consumer_config(self._settings, group_id, logger=self._client_log)
-        return Source(config, topics, wait=lambda seconds: not self.stopping.wait(seconds))
+        # Silent: the consumer's log has the same troubles already.
+        latest = LatestOffsets(admin_config(self._settings, logger=silent_logger()), self._clock.monotonic)
+        return Source(config, topics, wait=lambda seconds: not self.stopping.wait(seconds), latest=latest)
 
     def _writer(self, group_id: str, transactional_id: str) -> tuple[Sink, Mapping[str, int], CallbackEncoder]:
         settings, topics = self._settings, self._settings.topics

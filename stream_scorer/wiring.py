@@ -24,9 +24,10 @@ from stream_scorer.genesys.client import ScoringClient
 from stream_scorer.genesys.quota import Quota
 from stream_scorer.genesys.wire import body_overhead, encode_contact
 from stream_scorer.kafka.client_logs import client_logger
-from stream_scorer.kafka.config import consumer_config
+from stream_scorer.kafka.config import admin_config, consumer_config, silent_logger
 from stream_scorer.kafka.flow_control import FlowControl
 from stream_scorer.kafka.framing import Framing, make_framing
+from stream_scorer.kafka.latest_offsets import LatestOffsets
 from stream_scorer.kafka.rights import scoring_rights
 from stream_scorer.kafka.source import Source
 from stream_scorer.kafka.stopping import StoppedError, unless_stopped
@@ -143,6 +144,8 @@ class ScoringService:
             consumer,
             [settings.topics.features],
             wait=lambda seconds: not self.stopping.wait(seconds),
+            # Silent: the consumer's log has the same troubles already.
+            latest=LatestOffsets(admin_config(settings, logger=silent_logger()), clock.monotonic),
         )
         Worker(
             source=source,

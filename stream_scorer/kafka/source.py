@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import logging
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from stream_scorer.kafka.latest_offsets import LatestOffsets
+
 _CALL_S = 5.0
 _RETRY_S = 0.5
 _COMMITTED = "reading the committed offsets"
@@ -66,9 +68,16 @@ class Source:
         config: the consumer's librdkafka properties.
         topics: what is read.
         wait: waits so many seconds; returns False once the worker should stop.
+        latest: reads the ends of partitions while they are paused; None: those stand still meanwhile.
     """
 
-    def __init__(self, config: dict[str, Any], topics: Sequence[str], wait: Callable[[float], bool]) -> None:
+    def __init__(
+        self,
+        config: dict[str, Any],
+        topics: Sequence[str],
+        wait: Callable[[float], bool],
+        latest: LatestOffsets | None = None,
+    ) -> None:
         self._topics = list(topics)
         self._group_id = config.get("group.id")
         self._properties = config
@@ -80,6 +89,8 @@ class Source:
         self._paused = False
         self._held_back: set[Partition] = set()
         self._reached = Reached()
+        self._latest = latest
+        self._latest_ends: dict[Partition, int] = {}
 
     def subscribe(self, owner: Owner) -> None:
         """Joins the group; ``owner`` is told of every assignment, revocation and loss."""
@@ -175,23 +186,38 @@ class Source:
         return {Partition(a.topic, a.partition): a.offset for a in answers if a.offset >= 0}
 
     def ends(self, partitions: Iterable[Partition]) -> Mapping[Partition, int]:
-        """The offset behind the last record, as the latest fetch told it; a partition not fetched yet is left out.
+        """Return the offset behind the last record of each partition; a partition without a known end is left out.
 
-        Markers of transactions, and records that were aborted, are none: nobody gets them, and they wait for nobody.
+        The end is that of the latest fetch; while a partition is paused, the brokers are asked for it every 15 s.
+        Markers of transactions, and records that were aborted, are no records: they are never delivered.
         """
+        partitions = list(partitions)
+        if self._latest is not None:
+            paused = [one for one in partitions if self._paused or one in self._held_back]
+            self._latest_ends.update(self._latest.poll(paused))
         found = {}
         for partition in partitions:
-            try:  # from the client's memory: it asks nobody
-                _, end = self._consumer.get_watermark_offsets(TopicPartition(*partition), cached=True)
-            except KafkaException:
-                continue
+            fetched = self._fetched_end(partition)
+            end = max(fetched, self._latest_ends.get(partition, -1))
+            if end == fetched:  # a fetch has caught up, and is newer from now on
+                self._latest_ends.pop(partition, None)
             if end >= 0:
                 found[partition] = self._reached.end(partition, end)
         return found
 
+    def _fetched_end(self, partition: Partition) -> int:
+        """The high watermark of the latest fetch, from the client's memory; -1: unknown."""
+        try:
+            _, end = self._consumer.get_watermark_offsets(TopicPartition(*partition), cached=True)
+        except KafkaException:
+            return -1
+        return max(-1, int(end))
+
     def close(self) -> None:
         """Leaves the group. The owner is told as for any revocation."""
         self._consumer.close()
+        if self._latest is not None:
+            self._latest.close()
 
     # --- rebalances
 
@@ -215,6 +241,7 @@ class Source:
         self._held_back.difference_update(starts)
         for partition, (start_offset, next_offset) in starts.items():
             self._reached.begin_at(partition, next_offset)
+            self._latest_ends.pop(partition, None)
             self._told().owned(partition, start_offset=start_offset, next_offset=next_offset)
         self._told().settled()
 

@@ -11,7 +11,8 @@ from confluent_kafka.cimpl import NewTopic
 from support_arena import wait_until
 
 from stream_scorer.core.events import Partition
-from stream_scorer.kafka.config import consumer_config
+from stream_scorer.kafka.config import admin_config, consumer_config, silent_logger
+from stream_scorer.kafka.latest_offsets import LatestOffsets
 from stream_scorer.kafka.source import Source
 from stream_scorer.settings import Settings
 from stream_scorer.settings.sections import KafkaSettings
@@ -88,6 +89,47 @@ def test_what_nobody_gets_is_no_lag(broker: Broker) -> None:
         producer.abort_transaction()
         until(behind_c)
         assert read == [b"a", b"b", b"c"]
+    finally:
+        source.close()
+
+
+def test_the_end_moves_on_while_reading_is_paused(broker: Broker) -> None:
+    """A paused partition is not fetched, so the client itself would not see what is written meanwhile."""
+    topic = f"ends-{uuid.uuid4().hex[:8]}"
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
+    admin.create_topics([NewTopic(topic, 1, 1)])[topic].result()
+    producer = Producer({"bootstrap.servers": broker.bootstrap_servers})
+    settings = Settings(kafka=KafkaSettings(bootstrap_servers=broker.bootstrap_servers, group_id=topic))
+    now = [0.0]
+    latest = LatestOffsets(admin_config(settings, logger=silent_logger()), lambda: now[0])
+    source = Source(consumer_config(settings), [topic], wait=lambda _: True, latest=latest)
+    here = Partition(topic, 0)
+
+    def write_one() -> None:
+        producer.produce(topic, b"x")
+        assert producer.flush(30) == 0
+
+    def is_end(end: int) -> bool:
+        source.read(100, 0.05)
+        return source.ends([here]).get(here) == end
+
+    source.subscribe(Owner())
+    try:
+        write_one()
+        wait_until(lambda: is_end(1), "the first record")
+        source.pause()
+        write_one()
+        wait_until(lambda: is_end(2), "the end with the second record")
+        write_one()
+        now[0] = 15.0
+        wait_until(lambda: is_end(3), "the end with the third record")
+        source.resume()
+        read: list[int] = []
+        wait_until(
+            lambda: [read.extend(record.offset for record in source.read(100, 0.05)), read == [1, 2]][1],
+            "the records that were written while reading was paused",
+        )
+        assert is_end(3)
     finally:
         source.close()
 

@@ -28,7 +28,11 @@ from support_dashboards import (
 )
 from test_docs import REPOSITORY, anchors, rows
 
-from stream_scorer.scoring.circuit_breaker import OpenReason
+from stream_scorer.clock import Clock
+from stream_scorer.core.events import Partition
+from stream_scorer.genesys.quota import Quota
+from stream_scorer.scoring.circuit_breaker import BreakerState, OpenReason
+from stream_scorer.scoring.observing import Observer
 from stream_scorer.scoring.wait_reasons import WaitReason
 from stream_scorer.telemetry.scoring import PrometheusMetrics
 
@@ -62,7 +66,7 @@ def test_an_expression_is_read_whole() -> None:
 def test_what_is_not_told_is_found() -> None:
     """Without any service, all is missing but what Prometheus makes; with one, what it does not tell."""
     missing = "\n".join(not_told([]))
-    assert "rule StreamScorerHolding: stream_scorer_circuit_breaker_open_time_seconds" in missing
+    assert "rule StreamScorerCircuitOpen: stream_scorer_circuit_breaker_open_time_seconds" in missing
     assert "up" not in re.findall(r": (\w+)$", missing, re.MULTILINE)
     told = not_told(
         ['# TYPE stream_scorer_circuit_breaker_open gauge\nstream_scorer_circuit_breaker_open{reason="api"} 0\n']
@@ -163,7 +167,77 @@ def test_prometheus_asks_the_ports_of_the_services_it_names() -> None:
     assert in_rules <= jobs.keys()
 
 
+def test_the_quick_alerts_are_tested_in_the_rhythm_of_prometheus() -> None:
+    """A critical alert within 3 minutes of most requests failing depends on how often is scraped and evaluated."""
+    rhythm = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())["global"]
+    quick = yaml.safe_load((TESTS / "stream-scorer-requests.test.yml").read_text())
+    assert quick["evaluation_interval"] == rhythm["evaluation_interval"]
+    assert {test["interval"] for test in quick["tests"]} == {rhythm["scrape_interval"]}
+
+
 # --- dashboard
+
+
+class Quiet:
+    """A log that nobody reads."""
+
+    def info(self, *_: Any, **__: Any) -> None: ...
+
+    warning = debug = info
+
+
+# What /readyz begins with, and the light that is not green, for each reason of the circuit breaker.
+SHOWN = {
+    OpenReason.API: ("circuit open: ", "API"),
+    OpenReason.CONTRACT: ("circuit open: ", "API"),
+    OpenReason.QUOTA: ("throttled: ", None),
+    OpenReason.SPEND_LIMIT: ("throttled: ", None),
+    OpenReason.KAFKA: ("kafka: ", "Kafka"),
+    OpenReason.REGISTRY: ("registry: ", "Kafka"),
+}
+
+
+@pytest.mark.parametrize("reason", OpenReason)
+def test_readyz_breaker_and_light_agree(reason: OpenReason) -> None:
+    clock = Clock(lambda: 1_000.0, lambda: 1_893_456_000_000, lambda: 0.5, lambda: "id")
+    metrics = PrometheusMetrics()
+    observe = Observer(Quiet(), metrics, clock)
+    observe.assigned(Partition("contact-features", 0), 0)
+    state = None
+    if reason is OpenReason.KAFKA:
+        observe.kafka_trouble("no answer")
+    elif reason is OpenReason.REGISTRY:
+        observe.waiting_for_schema("no answer")
+    else:
+        state = BreakerState(reason, "why", 900.0, 1_010.0)
+        observe.breaker_changed(None, state)
+    observe.state(in_flight=0, uncommitted=0, quota=Quota(300), hold=state)
+    begins, light = SHOWN[reason]
+    assert (observe.why_not_ready() or "").startswith(begins)
+    told = reasons_told(metrics, "stream_scorer_circuit_breaker_open")
+    assert {one for one, value in told.items() if value} == {reason}
+    lights = {
+        panel["title"]
+        for panel in panels()
+        if panel["type"] == "stat"
+        for selector in Expression(panel["targets"][0]["expr"]).selectors
+        if selector.metric == "stream_scorer_circuit_breaker_open" and reason in selector.values["reason"]
+    }
+    assert lights == ({light} if light else set())
+    for panel in panels():
+        if panel["title"] in lights and panel["type"] == "stat":
+            assert panel["fieldConfig"]["defaults"]["mappings"][0]["options"]["1"]["text"] == "circuit open"
+    metrics.close()
+
+
+def test_the_lights_are_green_while_all_is_well_and_ready() -> None:
+    clock = Clock(lambda: 1_000.0, lambda: 1_893_456_000_000, lambda: 0.5, lambda: "id")
+    metrics = PrometheusMetrics()
+    observe = Observer(Quiet(), metrics, clock)
+    observe.assigned(Partition("contact-features", 0), 0)
+    assert observe.why_not_ready() is None
+    assert not any(reasons_told(metrics, "stream_scorer_circuit_breaker_open").values())
+    metrics.close()
 
 
 def test_the_dashboard_has_a_row_for_each_that_may_hold_back() -> None:

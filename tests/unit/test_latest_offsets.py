@@ -1,0 +1,168 @@
+"""The ends of paused partitions: read from the brokers every 15 s, in the background, whatever the brokers do."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+
+from stream_scorer.core.events import Partition
+from stream_scorer.errors import SettingsError
+from stream_scorer.kafka import source as source_module
+from stream_scorer.kafka.latest_offsets import LatestOffsets
+from stream_scorer.kafka.source import Source
+
+ONE, TWO = Partition("features", 0), Partition("features", 1)
+
+
+class FakeAdmin:
+    """Answers when it is told to; ``requests`` are the partitions of each request."""
+
+    def __init__(self) -> None:
+        self.requests: list[list[Partition]] = []
+        self.futures: dict[Partition, Future[Any]] = {}
+        self.failure: Exception | None = None
+
+    def poll(self, _timeout: float) -> int:
+        return 0
+
+    def list_offsets(self, wanted: dict[TopicPartition, Any], **_: Any) -> dict[TopicPartition, Future[Any]]:
+        places = [Partition(place.topic, place.partition) for place in wanted]
+        self.requests.append(places)
+        if self.failure is not None:
+            raise self.failure
+        futures: dict[TopicPartition, Future[Any]] = {place: Future() for place in wanted}
+        self.futures = dict(zip(places, futures.values(), strict=True))
+        return futures
+
+    def answer(self, partition: Partition, offset: int) -> None:
+        self.futures[partition].set_result(SimpleNamespace(offset=offset))
+
+    def fail(self, partition: Partition) -> None:
+        self.futures[partition].set_exception(KafkaException(KafkaError(KafkaError._TIMED_OUT)))
+
+
+class Scene:
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.admin = FakeAdmin()
+        self.created = 0
+        self.latest = LatestOffsets({}, lambda: self.now, self._create)
+
+    def _create(self, _config: dict[str, Any]) -> FakeAdmin:
+        self.created += 1
+        return self.admin
+
+
+def test_nothing_is_connected_or_requested_while_nothing_is_paused() -> None:
+    scene = Scene()
+    assert scene.latest.poll([]) == {}
+    assert scene.created == 0
+
+
+def test_one_request_every_15_s_whose_answers_come_later() -> None:
+    scene = Scene()
+    assert scene.latest.poll([ONE, TWO]) == {}
+    scene.admin.answer(ONE, 7)
+    assert scene.latest.poll([ONE, TWO]) == {ONE: 7}
+    scene.admin.answer(TWO, 8)
+    scene.now += 14.9
+    assert scene.latest.poll([ONE, TWO]) == {TWO: 8}
+    assert scene.admin.requests == [[ONE, TWO]]
+    scene.now += 0.1
+    assert scene.latest.poll([TWO]) == {}
+    assert scene.admin.requests == [[ONE, TWO], [TWO]]
+    assert scene.created == 1
+
+
+def test_no_second_request_while_one_is_pending() -> None:
+    scene = Scene()
+    scene.latest.poll([ONE])
+    scene.now += 60.0
+    scene.latest.poll([ONE])
+    assert len(scene.admin.requests) == 1
+    scene.admin.fail(ONE)
+    assert scene.latest.poll([ONE]) == {}
+    assert len(scene.admin.requests) == 2
+
+
+@pytest.mark.parametrize("failure", [KafkaException(KafkaError(KafkaError._FAIL)), SettingsError("no certificate")])
+def test_a_request_that_cannot_be_made_is_due_again_after_15_s(failure: Exception) -> None:
+    scene = Scene()
+    scene.admin.failure = failure
+    for _ in range(3):
+        assert scene.latest.poll([ONE]) == {}
+    assert len(scene.admin.requests) == 1
+    scene.now += 15.0
+    scene.admin.failure = None
+    scene.latest.poll([ONE])
+    scene.admin.answer(ONE, 3)
+    assert scene.latest.poll([ONE]) == {ONE: 3}
+
+
+def test_brokers_that_are_away_hold_up_nothing() -> None:
+    """With the real client, and no broker."""
+    latest = LatestOffsets({"bootstrap.servers": "127.0.0.1:1", "log_level": 0}, time.monotonic)
+    began = time.monotonic()
+    for _ in range(20):
+        assert latest.poll([ONE, TWO]) == {}
+    latest.close()
+    assert time.monotonic() - began < 2.0
+
+
+class TestSource:
+    """`Source.ends`, with a client whose own watermarks stand still unless it fetches."""
+
+    @pytest.fixture
+    def scene(self, monkeypatch: pytest.MonkeyPatch) -> Scene:
+        scene = Scene()
+        self.fetched = {ONE: 10, TWO: 20}
+        fetched = self.fetched
+
+        class FakeConsumer:
+            def __init__(self, _config: dict[str, Any]) -> None: ...
+
+            def get_watermark_offsets(self, place: TopicPartition, *, cached: bool) -> tuple[int, int]:
+                assert cached, "it would block"
+                return 0, fetched[Partition(place.topic, place.partition)]
+
+            def assignment(self) -> list[TopicPartition]:
+                return [TopicPartition(*one) for one in fetched]
+
+            def pause(self, _places: list[TopicPartition]) -> None: ...
+
+            def resume(self, _places: list[TopicPartition]) -> None: ...
+
+        monkeypatch.setattr(source_module, "Consumer", FakeConsumer)
+        self.source = Source({"group.id": "g"}, ["features"], lambda _: True, scene.latest)
+        return scene
+
+    def ends(self) -> dict[Partition, int]:
+        return dict(self.source.ends([ONE, TWO]))
+
+    def test_a_fetched_partition_needs_no_request(self, scene: Scene) -> None:
+        assert self.ends() == {ONE: 10, TWO: 20}
+        assert scene.admin.requests == []
+
+    def test_all_are_requested_while_reading_is_paused_and_the_fetch_counts_again_after_it(self, scene: Scene) -> None:
+        self.source.pause()
+        assert self.ends() == {ONE: 10, TWO: 20}
+        scene.admin.answer(ONE, 15)
+        scene.admin.answer(TWO, 20)
+        assert self.ends() == {ONE: 15, TWO: 20}
+        self.source.resume()
+        assert self.ends() == {ONE: 15, TWO: 20}, "the lag must not jump back until a fetch has caught up"
+        self.fetched[ONE] = 16
+        assert self.ends() == {ONE: 16, TWO: 20}
+        self.fetched[ONE] = 12  # the log was cut short: an older answer must not hide it
+        assert self.ends() == {ONE: 12, TWO: 20}
+        assert len(scene.admin.requests) == 1
+
+    def test_only_what_is_held_back_is_requested(self, scene: Scene) -> None:
+        self.source.hold_back(TWO)
+        self.ends()
+        assert scene.admin.requests == [[TWO]]
