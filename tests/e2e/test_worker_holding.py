@@ -12,6 +12,9 @@ from support_arena import contact, contacts, wait_until
 from support_fast import FastScene, run_clocks_fast
 from support_judge import judge
 
+from stream_scorer import wiring
+from stream_scorer.kafka.source import Source
+
 if TYPE_CHECKING:
     from kafka_fixture import Broker
     from support_worker import Stage, WorkerProcess
@@ -101,6 +104,34 @@ class TestTheApi:
         events = [(event, cause) for event, cause, _ in told(worker)]
         assert events == [("circuit opened", "contract"), ("circuit closed", "contract")]
         assert judge(stage).count("rejected") == 0
+
+
+class TestLag:
+    def test_it_grows_while_reading_is_paused(self, broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+        """In fast motion, so that the brokers are asked every 1.5 s."""
+        run_clocks_fast(monkeypatch)
+        sources: list[Source] = []
+
+        def make_source(*arguments: Any, **more: Any) -> Source:
+            sources.append(Source(*arguments, **more))
+            return sources[-1]
+
+        monkeypatch.setattr(wiring, "Source", make_source)
+        with FastScene(broker.bootstrap_servers, quota=1_000_000) as scene:
+            scene.simulator.add_fault(status=503, times=None, min_contacts=1)
+            scene.produce(contacts(20, scene.partitions))
+            # The first probe is due after the test: when all contacts have failed as probes, more are read.
+            worker = scene.start(genesys__probe_interval_s="3600")
+
+            def lag() -> float:
+                told = worker.metrics().items()
+                return sum(value for name, value in told if name.startswith("stream_scorer_consumer_lag{"))
+
+            wait_until(lambda: worker.why_not_ready().startswith("circuit open"), "the circuit to open")
+            wait_until(lambda: sources[0]._paused, "reading to be paused")
+            scene.produce(contacts(80, scene.partitions, "later"))
+            wait_until(lambda: lag() == 100, "the lag of all contacts")
+            assert sources[0]._paused
 
 
 class TestQuotaAndBudget:
