@@ -7,6 +7,7 @@ time-out holds.
 from __future__ import annotations
 
 import http.client
+import os
 import time
 from functools import partial
 from http import HTTPStatus
@@ -16,6 +17,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from stream_scorer.fork import bind_to_process
 from stream_scorer.genesys.deadlines import Line, current_deadline
 
 if TYPE_CHECKING:
@@ -65,6 +67,7 @@ class WatchedHTTPConnection(HTTPConnection):
     def __init__(self, *args: Any, dial: Dial | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._dial = dial
+        bind_to_process(self)
 
     def _new_conn(self) -> socket.socket:
         deadline = current_deadline()
@@ -104,6 +107,14 @@ class WatchedHTTPConnection(HTTPConnection):
         if line is not None:
             line.abandon()
         super().close()
+
+    def reset_after_fork(self) -> None:
+        """Close the child's copy of the socket; the connection stays open for the parent process."""
+        line, self._line = self._line, None
+        if line is not None:
+            line.disown()
+        if self.sock is not None:  # it stays where it is: an exchange of this very thread may be using it
+            _disconnect(self.sock)
 
 
 class WatchedHTTPSConnection(WatchedHTTPConnection, HTTPSConnection):
@@ -150,6 +161,19 @@ class WatchedAdapter(HTTPAdapter):
                 if pool is not None:
                     pool.close()
         super().close()
+
+
+def _disconnect(sock: socket.socket) -> None:
+    """Put the null device in the place of a socket, so that no reader in this process takes the parent's bytes.
+
+    A response that is being read keeps the descriptor open after ``close``. A shutdown would end the connection for
+    the parent as well.
+    """
+    if sock.fileno() >= 0:
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, sock.fileno(), inheritable=False)
+        os.close(null)
+    sock.close()
 
 
 def _use_watched_pools(manager: PoolManager, dial: Dial | None) -> None:

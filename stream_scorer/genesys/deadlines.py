@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-CutReason: TypeAlias = Literal["deadline", "closed"]
+CutReason: TypeAlias = Literal["deadline", "closed", "forked"]
 
 _current: ContextVar[Deadline | None] = ContextVar("stream_scorer_deadline", default=None)
 
@@ -67,6 +67,12 @@ class Line:
         """End the connection now; whoever is blocked on it wakes up."""
         with self._lock, contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
+
+    def disown(self) -> None:
+        """Close the copy of a forked process, without a shutdown: that would end the parent's connection too."""
+        self._lock = threading.Lock()
+        self._abandoned = True
+        self._sock.close()
 
     def _close_if_done(self) -> None:
         if self._abandoned and self.rested_at is not None:
@@ -136,6 +142,12 @@ class Deadline:
                 self._line.let_go()
             self._line = None
 
+    def disown(self) -> None:
+        """End the exchange in a forked process; its connection belongs to the parent."""
+        self._lock = threading.Lock()
+        self._line = None
+        self.cut("forked")
+
     def _raise_if_cut(self) -> None:
         if self.cut_for is not None:
             raise ConnectionAbortedError("cut before the connection was used")
@@ -172,6 +184,15 @@ class Watchdog:
             for deadline in self._active:
                 deadline.cut("closed")
             self._changed.notify()
+
+    def reset_after_fork(self) -> None:
+        """Begin without the exchanges and without the thread of the parent process."""
+        inherited, self._active = self._active, set()
+        self._changed = threading.Condition()
+        self._thread = None
+        self._wakes_at = float("inf")
+        for deadline in inherited:
+            deadline.disown()
 
     def _watch(self, deadline: Deadline) -> None:
         with self._changed:

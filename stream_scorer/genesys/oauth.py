@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from stream_scorer.core.events import Exchange
 from stream_scorer.errors import SettingsError
+from stream_scorer.fork import bind_to_process
 from stream_scorer.genesys import wire
 from stream_scorer.genesys.redacting import Redactor
 from stream_scorer.genesys.transport import HttpAnswer, TransportFailure
@@ -124,6 +125,7 @@ class TokenSource:
         self._lock = threading.Lock()
         self._fetches = 0
         self._last: TokenOutcome | None = None
+        bind_to_process(self)
 
     def __repr__(self) -> str:
         return f"TokenSource(url={self.url!r}, client_id={self.client_id!r})"
@@ -147,6 +149,11 @@ class TokenSource:
         with self._lock:
             if isinstance(self._last, Token) and self._last.value == token.value:
                 self._last = None
+
+    def reset_after_fork(self) -> None:
+        """Forget the parent's token; its lock may be held by a thread that does not exist in this process."""
+        self._lock = threading.Lock()
+        self._last = None
 
     def redact(self, text: str) -> str:
         """Return foreign text without the secret and without any token of late, should it quote them."""

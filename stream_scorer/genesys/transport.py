@@ -17,6 +17,7 @@ import urllib3.exceptions
 
 from stream_scorer.core.events import Trouble
 from stream_scorer.errors import ApiUnavailable
+from stream_scorer.fork import bind_to_process
 from stream_scorer.genesys.connections import WatchedAdapter
 from stream_scorer.genesys.deadlines import Watchdog
 from stream_scorer.genesys.troubles import AnswerTooLarge, trouble_of
@@ -93,7 +94,8 @@ class TransportFailure(ApiUnavailable):
 class Http:
     """Exchanges over HTTP, for any number of threads at once.
 
-    Connections are kept and reused; redirects are never followed, cookies never kept, nothing is ever repeated. Proxies
+    Connections are kept and reused, but never by a forked process; redirects are never followed, cookies never kept,
+    nothing is ever repeated. Proxies
     and CA bundles come from the environment as with any program on requests; ``~/.netrc`` is not read.
     """
 
@@ -113,8 +115,13 @@ class Http:
                 here knows what is connected to.
         """
         self._wall_clock = wall_clock
+        self._max_connections = max_connections
+        self._dial = dial
         self._watchdog = Watchdog()
-        self._session = _Session(max_connections) if dial is None else _DirectSession(max_connections, dial)
+        self._session = self._new_session()
+        # Sessions of parent processes. Closing one could wait for a lock that a thread of the parent held at the fork.
+        self._inherited: list[_Session] = []
+        bind_to_process(self)
 
     def exchange(
         self,
@@ -170,6 +177,17 @@ class Http:
         """Cut whatever is under way and close all connections; calls that still come fail at once."""
         self._watchdog.close()
         self._session.close()
+
+    def reset_after_fork(self) -> None:
+        """Begin with connections and deadlines of this process alone."""
+        self._inherited.append(self._session)
+        self._session = self._new_session()
+        self._watchdog.reset_after_fork()
+
+    def _new_session(self) -> _Session:
+        if self._dial is None:
+            return _Session(self._max_connections)
+        return _DirectSession(self._max_connections, self._dial)
 
     def _now_ms(self) -> int:
         return int(self._wall_clock() * 1000.0)

@@ -31,8 +31,8 @@ class AddressBarred(OSError):
 
 def trouble_of(error: Exception, deadline: Deadline, host: str, timeout_s: float) -> tuple[Trouble, str]:
     """Translate any error of an exchange into its kind and one line."""
-    if deadline.cut_for == "closed":
-        return Trouble.NO_CONNECTION, f"the exchange with {host} was ended: the client was closed"
+    if deadline.cut_for in _ENDED:
+        return Trouble.NO_CONNECTION, f"the exchange with {host} {_ENDED[deadline.cut_for]}"
     if deadline.cut_for == "deadline" and not deadline.connected:
         # Nothing was sent, so no contact can be the cause: that is no time-out of an answer.
         return Trouble.NO_CONNECTION, f"no connection to {host} within {timeout_s:g} s"
@@ -52,6 +52,10 @@ def trouble_of(error: Exception, deadline: Deadline, host: str, timeout_s: float
     return kind, text.format(host=host) + _words(causes)
 
 
+_ENDED: Final[dict[str, str]] = {
+    "closed": "was ended: the client was closed",
+    "forked": "belongs to the process that this one was forked from",
+}
 _CUT_OFF: Final = (http.client.RemoteDisconnected, http.client.IncompleteRead)
 _BUILT: Final = (
     "the request to {host} cannot be built; check its URL (genesys.base_url, genesys.login_url or callbacks.url)"

@@ -15,6 +15,7 @@ from requests.structures import CaseInsensitiveDict
 from stream_scorer.core.backoff import next_delay_s
 from stream_scorer.core.events import Forbidden, Unavailable
 from stream_scorer.errors import ApiRefused, ApiUnavailable
+from stream_scorer.fork import bind_to_process
 from stream_scorer.genesys.client import ScoreEndpoint, check_url
 from stream_scorer.genesys.oauth import Token, TokenRefused, TokenSource
 from stream_scorer.genesys.quota import Quota
@@ -164,6 +165,11 @@ class ScoreClient:
         self._timeout_s = timeout_s
         self.sleep = sleep
         self._quota = Quota(requests_per_minute)
+        self._quota_lock = threading.Lock()
+        bind_to_process(self)
+
+    def reset_after_fork(self) -> None:
+        """Keep the count of the quota, which only makes this process more careful, under a lock of its own."""
         self._quota_lock = threading.Lock()
 
     def submit_score_batch(self, payload: ScoringPayload, model_id: str) -> ScoreResponse:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from stream_scorer.errors import SettingsError
+from stream_scorer.fork import bind_to_process
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from typing import BinaryIO
 
     from stream_scorer.library.results import RejectedContact, ScoreResult
 
@@ -24,8 +29,8 @@ class AuditLogger:
     contact ``{"batch_id", "contact_id", "outcome", …}`` with ``outcome`` one of ``SCORED``, ``REVIEW``, ``REJECTED``.
 
     Before a batch would take the file over ``max_bytes``, it becomes ``<log_file>.1``, that one ``.2`` and so on; the
-    one after ``backup_count`` is deleted. A batch is never split over two files. Threads of one process may share an
-    `AuditLogger`; two processes may not share a file.
+    one after ``backup_count`` is deleted. A batch is never split over two files. Threads may share an `AuditLogger`,
+    processes its file: a record lock covers each batch and the rotation before it.
     """
 
     def __init__(
@@ -44,6 +49,11 @@ class AuditLogger:
         self.log_file = log_file
         self.max_bytes = max_bytes
         self.backup_count = max(1, backup_count)
+        self._lock = threading.Lock()
+        bind_to_process(self)
+
+    def reset_after_fork(self) -> None:
+        """Take a lock of this process; the old one may be held by a thread of the parent."""
         self._lock = threading.Lock()
 
     def log_score_batch(
@@ -82,23 +92,43 @@ class AuditLogger:
         ]
         block = b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in lines)
         try:
-            with self._lock:
-                self._rotate_for(len(block))
-                with Path(self.log_file).open("ab") as file:
-                    file.write(block)
+            with self._lock, self._locked_file(len(block)) as file:
+                file.write(block)
         except OSError as error:
             raise SettingsError(f"the audit file {self.log_file} cannot be written: {error.strerror}") from error
 
-    def _rotate_for(self, size: int) -> None:
+    @contextlib.contextmanager
+    def _locked_file(self, size: int) -> Iterator[BinaryIO]:
+        """Open the file for ``size`` more bytes, rotated if needed, under a lock against other processes."""
         path = Path(self.log_file)
-        if self.max_bytes <= 0 or not path.exists() or path.stat().st_size + size <= self.max_bytes:
-            return
-        if path.stat().st_size == 0:
-            return
+        while True:
+            with path.open("ab") as file:
+                # A record lock belongs to the process. With `flock`, a child that is forked now would hold it as well.
+                with contextlib.suppress(OSError):  # a file system without locks, as before
+                    fcntl.lockf(file, fcntl.LOCK_EX)
+                if not _is_at(file, path):
+                    continue  # another process has rotated it meanwhile
+                if not self._is_full(file, size):
+                    yield file
+                    return
+                self._rotate(path)
+
+    def _is_full(self, file: BinaryIO, size: int) -> bool:
+        written = os.fstat(file.fileno()).st_size
+        return 0 < self.max_bytes < written + size and written > 0
+
+    def _rotate(self, path: Path) -> None:
         numbered = [path, *(path.with_name(f"{path.name}.{number}") for number in range(1, self.backup_count + 1))]
         for older, newer in zip(reversed(numbered[1:]), reversed(numbered[:-1]), strict=True):
             if newer.exists():
                 newer.replace(older)
+
+
+def _is_at(file: BinaryIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _result_line(result: ScoreResult, batch_id: str | None) -> dict[str, Any]:
