@@ -6,6 +6,7 @@ outcome = calculator.calculate([{"contactId": "c-1", "features": {"previous_call
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,17 +15,23 @@ from pydantic import ValidationError
 from stream_scorer.core.events import Contact, Reason, Rejected, Scored
 from stream_scorer.core.feature_rules import is_text, shown
 from stream_scorer.core.response_policy import Policy
-from stream_scorer.errors import ApiError, SettingsError
+from stream_scorer.errors import InputError, SettingsError
 from stream_scorer.genesys.wire import body_overhead
 from stream_scorer.library.access import DEFAULT_BASE_URL, GenesysAuthManager, ScoreClient
 from stream_scorer.library.asking import Asking
 from stream_scorer.library.audit_log import AuditLogger
 from stream_scorer.library.checking import failures_of, impute, value_problem
 from stream_scorer.library.payload import MAX_REQUEST_BYTES, ContactFeatureVector, as_contact
-from stream_scorer.library.results import ConfidenceVerifier, RejectedContact, ScoreResult, ScoringOutcome
+from stream_scorer.library.results import (
+    ConfidenceVerifier,
+    PartialOnError,
+    RejectedContact,
+    ScoreResult,
+    ScoringOutcome,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from stream_scorer.core.events import Outcome
 
@@ -67,7 +74,8 @@ class PredictiveScoreCalculator:
             client: sends the requests (its retries, its quota); without one, a `ScoreClient` with its defaults.
 
         Raises:
-            SettingsError: what is to be imputed is no expected feature or no value; a URL is not one.
+            SettingsError: what is to be imputed is no expected feature or no value; a URL is not one; the callback
+                handler cannot be called.
         """
         self.model_id = model_id
         self.model_version = model_version
@@ -77,6 +85,8 @@ class PredictiveScoreCalculator:
         self.client = client or ScoreClient(self.auth, base_url)
         self.expected_features = list(expected_features)
         self.imputation_map = dict(imputation_map)
+        if callback_handler is not None and not callable(callback_handler):
+            raise SettingsError("callback_handler must be callable with a list of ScoreResult")
         self.callback = callback_handler
         self.auditor = auditor or AuditLogger()
         self.verifier = verifier or ConfidenceVerifier()
@@ -88,7 +98,7 @@ class PredictiveScoreCalculator:
             if problem is not None:
                 raise SettingsError(f"imputation_map: {shown(name)} {problem[1]}")
 
-    def calculate_scores(self, raw_contacts: Sequence[Any]) -> list[ScoreResult]:
+    def calculate_scores(self, raw_contacts: Iterable[Any]) -> list[ScoreResult]:
         """Score contacts, hand the verified results to the callback handler, and return them.
 
         Contacts that were rejected, and results for review, are not among them; `calculate` returns those as well, and
@@ -101,28 +111,40 @@ class PredictiveScoreCalculator:
             The verified results in the order of the contacts.
 
         Raises:
-            ApiError: as in `calculate`.
+            StreamScorerError: as in `calculate`.
+            BaseException: whatever the callback handler raises; its ``partial`` is the whole `ScoringOutcome`.
         """
-        scored = list(self.calculate(raw_contacts).scored)
+        outcome = self.calculate(raw_contacts)
+        scored = list(outcome.scored)
         if self.callback is not None:
-            self.callback(scored)
+            with PartialOnError(lambda: outcome):
+                self.callback(scored)
         return scored
 
-    def calculate(self, raw_contacts: Sequence[Any]) -> ScoringOutcome:
+    def calculate(self, raw_contacts: Iterable[Any]) -> ScoringOutcome:
         """Score contacts and say what became of each; a bad one fails no other.
 
         Args:
-            raw_contacts: dicts ``{"contactId": …, "features": {…}}``. They are not changed.
+            raw_contacts: any iterable of dicts ``{"contactId": …, "features": {…}}``, read once, before the first
+                request. The dicts are not changed.
 
         Raises:
             ApiRefused: the API refuses us for good: credentials, scope, model id.
             ApiUnavailable: it did not answer in spite of all retries.
-            SettingsError: the audit file cannot be written.
+            SettingsError: the audit file cannot be written; found before the first request, unless the disk is full.
+            InputError: ``raw_contacts`` is one contact or text and not an iterable of contacts.
 
-            With an `ApiError`, what was finished before is its ``partial``, a `ScoringOutcome`.
+            Every exception, Ctrl-C included, has what was finished before as its ``partial``, a `ScoringOutcome`.
         """
-        found = _Found(self, raw_contacts)
-        contacts = found.prepare()
+        found = _Found(self)
+        with PartialOnError(found.outcome):
+            self._score(found, raw_contacts)
+        return found.outcome()
+
+    def _score(self, found: _Found, raw_contacts: Iterable[Any]) -> None:
+        contacts = found.prepare(_listed(raw_contacts))
+        if contacts:
+            self.auditor.check()
         policy = Policy(
             model_id=self.model_id,
             verifier=self.verifier.rules,
@@ -130,12 +152,7 @@ class PredictiveScoreCalculator:
             backoff_base_s=self.client.backoff_base_s,
             max_backoff_s=self.client.max_backoff_s,
         )
-        try:
-            Asking(self.client, policy, found.finished, self.client.sleep).run(contacts, self.model_version)
-        except ApiError as error:
-            error.partial = found.outcome()
-            raise
-        return found.outcome()
+        Asking(self.client, policy, found.finished, self.client.sleep).run(contacts, self.model_version)
 
     def close(self) -> None:
         """Close the connections."""
@@ -151,13 +168,14 @@ class PredictiveScoreCalculator:
 class _Found:
     """What is known of each contact of one calculation, by its place in the list."""
 
-    def __init__(self, calculator: PredictiveScoreCalculator, raw_contacts: Sequence[Any]) -> None:
+    def __init__(self, calculator: PredictiveScoreCalculator) -> None:
         self._calculator = calculator
-        self._raw = raw_contacts
+        self._raw: Sequence[Any] = ()
         self._by_index: dict[int, ScoreResult | RejectedContact] = {}
 
-    def prepare(self) -> list[Contact]:
+    def prepare(self, raw_contacts: Sequence[Any]) -> list[Contact]:
         """Check and complete all contacts; the bad ones are rejected and audited before anything is sent."""
+        self._raw = raw_contacts
         examined = [self._examine(index, raw) for index, raw in enumerate(self._raw)]
         rejected = [one for one in examined if isinstance(one, RejectedContact)]
         self._by_index.update((one.index, one) for one in rejected)
@@ -166,23 +184,25 @@ class _Found:
         return [one for one in examined if isinstance(one, Contact)]
 
     def finished(self, outcomes: Sequence[Outcome]) -> None:
-        """Keep and audit what a request has settled."""
-        results: list[ScoreResult] = []
-        rejected: list[RejectedContact] = []
+        """Keep and audit what a request has settled; what is kept already is not audited twice."""
+        settled: dict[int, ScoreResult | RejectedContact] = {}
         facts = outcomes[0].request
         for outcome in outcomes:
             index = outcome.record.offset
+            if index in self._by_index:
+                continue
             if isinstance(outcome, Scored):
-                results.append(_result(outcome))
-                self._by_index[index] = results[-1]
+                settled[index] = _result(outcome)
             elif isinstance(outcome, Rejected):
-                rejected.append(self._rejection(index, outcome))
-                self._by_index[index] = rejected[-1]
+                settled[index] = self._rejection(index, outcome)
+        if not settled:
+            return
+        self._by_index.update(settled)
         self._calculator.auditor.log_score_batch(
-            results,
+            [one for one in settled.values() if isinstance(one, ScoreResult)],
             self._calculator.model_id,
             len(outcomes) if facts is None else facts.request_contacts,
-            rejected=rejected,
+            rejected=[one for one in settled.values() if isinstance(one, RejectedContact)],
             batch_id=None if facts is None else facts.batch_id,
         )
 
@@ -219,6 +239,20 @@ class _Found:
 
     def _rejection(self, index: int, rejected: Rejected) -> RejectedContact:
         return RejectedContact(index, rejected.contact_id, rejected.reasons, rejected.detail, self._raw[index])
+
+
+def _listed(raw_contacts: Iterable[Any]) -> list[Any]:
+    """Read the contacts of any iterable; a generator can be read only once, and places in a Series are labels."""
+    if isinstance(raw_contacts, Mapping):
+        raise InputError("raw_contacts is one dict: pass [contact], or contacts.values() of a dict of contacts")
+    try:
+        contacts = None if isinstance(raw_contacts, str | bytes | bytearray) else iter(raw_contacts)
+    except TypeError:
+        contacts = None
+    if contacts is None:
+        kind = type(raw_contacts).__name__
+        raise InputError(f"raw_contacts must be an iterable of contacts, not {kind}: pass a list of dicts")
+    return list(contacts)
 
 
 def _result(scored: Scored) -> ScoreResult:

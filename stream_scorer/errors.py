@@ -38,11 +38,13 @@ class StreamScorerError(Exception):
         fault: who has to act.
         retryable: whether the same call may succeed later with nothing changed here.
         exit_code: what the command line exits with.
+        partial: what a calculation of the library had finished before (a ``ScoringOutcome``); else None.
     """
 
     fault: ClassVar[Fault] = "product"
     retryable: ClassVar[bool] = False
     exit_code: ClassVar[int] = 1
+    partial: object | None = None
 
 
 class SettingsError(StreamScorerError):
@@ -70,14 +72,9 @@ class ContactError(InputError, ValueError):
 
 
 class ApiError(StreamScorerError):
-    """The scoring API or its token endpoint.
-
-    Attributes:
-        partial: what a calculation of the library had finished before (a ``ScoringOutcome``); else None.
-    """
+    """The scoring API or its token endpoint."""
 
     fault: ClassVar[Fault] = "platform"
-    partial: object | None = None
 
 
 class ApiRefused(ApiError):

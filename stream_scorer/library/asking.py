@@ -7,6 +7,7 @@ to come back, this ends with an error, since somebody waits for the call to retu
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 import uuid
@@ -17,7 +18,7 @@ from stream_scorer.core.batcher import BatchKey
 from stream_scorer.core.events import Answered, Refused, Scored, Unavailable
 from stream_scorer.core.request import Request, split_in_two, subset
 from stream_scorer.core.response_policy import Context, Policy, decide
-from stream_scorer.errors import ApiRefused, ApiUnavailable
+from stream_scorer.errors import ApiRefused, ApiUnavailable, StreamScorerError
 from stream_scorer.genesys.wire import build_body
 from stream_scorer.library.payload import grouped
 
@@ -48,7 +49,7 @@ class Asking:
         Args:
             client: sends.
             policy: the settings of the table.
-            finished: gets outcomes of one request, at least one, as soon as they are certain.
+            finished: gets outcomes of one request, at least one, as soon as they are certain; after an interrupt twice.
             sleep: waits for that many seconds.
         """
         self._client = client
@@ -60,6 +61,7 @@ class Asking:
         self._last_2xx_at: float | None = None
         self._control: Contact | None = None
         self._refusals = 0
+        self._last: tuple[Request, Answer] | None = None
 
     def run(self, contacts: Sequence[Contact], model_version: str | None) -> None:
         """Ask about all of them.
@@ -71,6 +73,13 @@ class Asking:
         key = BatchKey(model_version, version_from_event=False)
         groups = grouped([one.contact_id for one in contacts], [one.body for one in contacts], model_version)
         self._queue.extend(Request(_new_id(), key, tuple(contacts[index] for index in group)) for group in groups)
+        try:
+            self._empty_queue()
+        except BaseException:
+            self._keep_last()
+            raise
+
+    def _empty_queue(self) -> None:
         while self._queue:
             request = self._next()
             answer = self._ask(request)
@@ -91,7 +100,15 @@ class Asking:
     def _ask(self, request: Request) -> Answer:
         body = build_body([contact.body for contact in request.contacts], request.key.model_version)
         answer, _ = self._client.ask(body, self._policy.model_id, len(request.contacts))
+        self._last = (request, answer)
         return answer
+
+    def _keep_last(self) -> None:
+        """Finish the results of the last response, which Ctrl-C may have kept from their place."""
+        if self._last is None or not isinstance(self._last[1], Answered):
+            return
+        with contextlib.suppress(StreamScorerError):  # the error that ends the calculation is the one to see
+            self._finish(decide(*self._last, self._policy, self._context(time.monotonic())).outcomes)
 
     def _follow(self, request: Request, answer: Answer) -> None:
         if isinstance(answer, Unavailable) and self._client.asks_too_long(answer):

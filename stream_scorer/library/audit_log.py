@@ -39,7 +39,7 @@ class AuditLogger:
         max_bytes: int = 10 * 1024 * 1024,
         backup_count: int = 5,
     ) -> None:
-        """Prepare; the file is made with the first batch.
+        """Prepare; the file is made before the first request.
 
         Args:
             log_file: where it goes.
@@ -55,6 +55,17 @@ class AuditLogger:
     def reset_after_fork(self) -> None:
         """Take a lock of this process; the old one may be held by a thread of the parent."""
         self._lock = threading.Lock()
+
+    def check(self) -> None:
+        """Open the file for writing, and make it if it does not exist.
+
+        Raises:
+            SettingsError: the file cannot be written; names it.
+        """
+        try:
+            Path(self.log_file).open("ab").close()
+        except (OSError, ValueError) as error:
+            raise self._unwritable(error) from error
 
     def log_score_batch(
         self,
@@ -95,7 +106,11 @@ class AuditLogger:
             with self._lock, self._locked_file(len(block)) as file:
                 file.write(block)
         except OSError as error:
-            raise SettingsError(f"the audit file {self.log_file} cannot be written: {error.strerror}") from error
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError | ValueError) -> SettingsError:
+        reason = error.strerror if isinstance(error, OSError) else "this is not a path"
+        return SettingsError(f"the audit file {self.log_file} cannot be written: {reason}")
 
     @contextlib.contextmanager
     def _locked_file(self, size: int) -> Iterator[BinaryIO]:

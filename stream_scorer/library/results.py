@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
+import numbers
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stream_scorer.core.verifying import Verifier
+from stream_scorer.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _log = logging.getLogger("stream_scorer")
 
@@ -64,6 +71,29 @@ class ScoringOutcome:
     rejected: tuple[RejectedContact, ...]
 
 
+class PartialOnError:
+    """Attaches what is finished, and paid for, as ``partial`` to any exception of a ``with`` block, Ctrl-C included.
+
+    It is no generator: `contextlib` sets attributes of the exception, which one of the caller's may not allow.
+    """
+
+    def __init__(self, finished: Callable[[], ScoringOutcome]) -> None:
+        """Prepare; ``finished`` is called only if the block fails."""
+        self._finished = finished
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if error is None:
+            return
+        partial = self._finished()
+        vars(error)["partial"] = partial  # not setattr, for the same reason
+        count = len(partial.scored) + len(partial.review) + len(partial.rejected)
+        with contextlib.suppress(Exception):
+            error.add_note(f"{count} contacts were finished before: see the attribute 'partial' of this exception")
+
+
 class ConfidenceVerifier:
     """Sorts out the results that a person should look at.
 
@@ -72,7 +102,15 @@ class ConfidenceVerifier:
     """
 
     def __init__(self, min_confidence_width: float = 0.15, max_confidence_width: float | None = None) -> None:
-        """Set how narrow and how wide an interval may be; no ``max_confidence_width``: none is too wide."""
+        """Set how narrow and how wide an interval may be; no ``max_confidence_width``: none is too wide.
+
+        Raises:
+            SettingsError: a width is not a finite number; found here, and not when the first results are paid for.
+        """
+        if not _is_number(min_confidence_width):
+            raise SettingsError("min_confidence_width must be a finite number")
+        if max_confidence_width is not None and not _is_number(max_confidence_width):
+            raise SettingsError("max_confidence_width must be a finite number or None")
         self.min_width = min_confidence_width
         self.max_width = max_confidence_width
 
@@ -92,3 +130,7 @@ class ConfidenceVerifier:
         if reasons:
             _log.warning("score of contact %r needs review: %s", result.contact_id, ", ".join(reasons))
         return not reasons
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is not bool and isinstance(value, numbers.Real) and math.isfinite(value)

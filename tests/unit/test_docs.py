@@ -262,8 +262,9 @@ def test_the_code_of_the_library_page_runs(
 ) -> None:
     simulator.configure(narrow_share=0.0, inconsistent_share=0.0)
     monkeypatch.chdir(tmp_path)
-    first, second = python_blocks(DOCS / "library.md")
-    exec(first.replace(SIMULATOR, simulator.base_url), {})  # noqa: S102 - it is ours
+    first, after_an_error, second = python_blocks(DOCS / "library.md")
+    names: dict[str, Any] = {}
+    exec(first.replace(SIMULATOR, simulator.base_url), names)  # noqa: S102 - it is ours
     printed = capsys.readouterr().out.splitlines()
     assert [line.split()[:1] for line in printed[:1]] == [["c-1"]]
     assert [line.split()[:3] for line in printed[1:]] == [
@@ -273,6 +274,16 @@ def test_the_code_of_the_library_page_runs(
     assert (tmp_path / "predictive_engagement_audit.log").exists()
     exec(second.replace(SIMULATOR, simulator.base_url), {})  # noqa: S102 - it is ours
     assert "'contactId': 'c-1'" in capsys.readouterr().out
+    saved: list[Any] = []
+    closed = names["calculator"]
+    calculator = names["PredictiveScoreCalculator"](
+        *("simulator-model", "simulator-client", "simulator-secret", closed.expected_features, closed.imputation_map),
+        *(lambda _: 1 / 0, simulator.base_url),
+    )
+    raw = [{"contactId": "c-1", "features": {"previous_calls": 1}}]
+    with calculator, pytest.raises(ZeroDivisionError):
+        exec(after_an_error, {"calculator": calculator, "contacts": raw, "save": saved.extend})  # noqa: S102 - it is ours
+    assert [one.contact_id for one in saved] == ["c-1"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
