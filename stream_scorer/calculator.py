@@ -21,7 +21,9 @@ from stream_scorer.library.access import DEFAULT_BASE_URL, GenesysAuthManager, S
 from stream_scorer.library.asking import Asking
 from stream_scorer.library.audit_log import AuditLogger
 from stream_scorer.library.checking import failures_of, impute, value_problem
+from stream_scorer.library.frame import contacts_of, is_frame, results_beside
 from stream_scorer.library.payload import MAX_REQUEST_BYTES, ContactFeatureVector, as_contact
+from stream_scorer.library.plain_values import plain
 from stream_scorer.library.results import (
     ConfidenceVerifier,
     PartialOnError,
@@ -63,7 +65,7 @@ class PredictiveScoreCalculator:
             client_id: of an OAuth client with the scope ``predictiveengagement:score``.
             client_secret: shows in no repr, log or error.
             expected_features: the names of the model's features; a contact has to have exactly these.
-            imputation_map: what to put in where a feature is absent or null, by name.
+            imputation_map: what to put in where a feature is absent or missing, by name; also a pandas Series.
             callback_handler: called by `calculate_scores` with its results.
             base_url: of the API, ``https://api.<region>``.
             login_url: the login service, where `GenesysAuthManager` would not find it.
@@ -83,8 +85,10 @@ class PredictiveScoreCalculator:
             client.auth if client else GenesysAuthManager(client_id, client_secret, base_url, login_url=login_url)
         )
         self.client = client or ScoreClient(self.auth, base_url)
-        self.expected_features = list(expected_features)
-        self.imputation_map = dict(imputation_map)
+        if isinstance(expected_features, str):
+            raise SettingsError("expected_features is one text: pass a list of names")
+        self.expected_features = [plain(name) for name in expected_features]
+        self.imputation_map = {plain(name): plain(value) for name, value in dict(imputation_map).items()}
         if callback_handler is not None and not callable(callback_handler):
             raise SettingsError("callback_handler must be callable with a list of ScoreResult")
         self.callback = callback_handler
@@ -94,7 +98,7 @@ class PredictiveScoreCalculator:
         for name, value in self.imputation_map.items():
             if name not in self.expected_features:
                 raise SettingsError(f"imputation_map: {shown(name)} is not one of the expected features")
-            problem = value_problem(value)
+            problem = (Reason.MISSING_FEATURE, "has no value to put in") if value is None else value_problem(value)
             if problem is not None:
                 raise SettingsError(f"imputation_map: {shown(name)} {problem[1]}")
 
@@ -117,7 +121,7 @@ class PredictiveScoreCalculator:
         outcome = self.calculate(raw_contacts)
         scored = list(outcome.scored)
         if self.callback is not None:
-            with PartialOnError(lambda: outcome):
+            with PartialOnError(lambda: outcome, lambda: (*outcome.scored, *outcome.review, *outcome.rejected)):
                 self.callback(scored)
         return scored
 
@@ -126,7 +130,7 @@ class PredictiveScoreCalculator:
 
         Args:
             raw_contacts: any iterable of dicts ``{"contactId": …, "features": {…}}``, read once, before the first
-                request. The dicts are not changed.
+                request. The dicts are not changed. None, NaN, NA and NaT are missing; features may be a pandas Series.
 
         Raises:
             ApiRefused: the API refuses us for good: credentials, scope, model id.
@@ -137,12 +141,35 @@ class PredictiveScoreCalculator:
             Every exception, Ctrl-C included, has what was finished before as its ``partial``, a `ScoringOutcome`.
         """
         found = _Found(self)
-        with PartialOnError(found.outcome):
-            self._score(found, raw_contacts)
+        with PartialOnError(found.outcome, lambda: found.settled):
+            self._score(found, _listed(raw_contacts))
         return found.outcome()
 
-    def _score(self, found: _Found, raw_contacts: Iterable[Any]) -> None:
-        contacts = found.prepare(_listed(raw_contacts))
+    def calculate_frame(self, frame: Any, id: str) -> Any:  # noqa: A002 - the name that a caller writes
+        """Score the rows of a pandas DataFrame.
+
+        Args:
+            frame: one contact a row; of its columns only the expected features and the id are read. It is not changed.
+            id: the column, or the level of the index, with the contact ids; integers become text.
+
+        Returns:
+            A DataFrame with the same index, in the same order: the id column, ``outcome`` (``scored``, ``review`` or
+            ``rejected``), ``score``, ``confidence_interval_lower``, ``confidence_interval_upper``, ``latency_ms``,
+            ``timestamp``, ``imputed_features``, ``reasons`` and ``detail``.
+
+        Raises:
+            InputError: this is no DataFrame, or a column is absent or stands twice; found before the first request.
+            StreamScorerError: as in `calculate`. ``partial`` of every exception is the DataFrame; ``outcome`` is None
+                in the rows that were not finished.
+        """
+        contacts = contacts_of(frame, id, self.expected_features, self.imputation_map)
+        found = _Found(self)
+        with PartialOnError(lambda: results_beside(frame, id, found.settled), lambda: found.settled):
+            self._score(found, contacts)
+        return results_beside(frame, id, found.settled)
+
+    def _score(self, found: _Found, raw_contacts: Sequence[Any]) -> None:
+        contacts = found.prepare(raw_contacts)
         if contacts:
             self.auditor.check()
         policy = Policy(
@@ -166,19 +193,23 @@ class PredictiveScoreCalculator:
 
 
 class _Found:
-    """What is known of each contact of one calculation, by its place in the list."""
+    """What is known of each contact of one calculation.
+
+    Attributes:
+        settled: the finished contacts by their places in the list.
+    """
 
     def __init__(self, calculator: PredictiveScoreCalculator) -> None:
         self._calculator = calculator
         self._raw: Sequence[Any] = ()
-        self._by_index: dict[int, ScoreResult | RejectedContact] = {}
+        self.settled: dict[int, ScoreResult | RejectedContact] = {}
 
     def prepare(self, raw_contacts: Sequence[Any]) -> list[Contact]:
         """Check and complete all contacts; the bad ones are rejected and audited before anything is sent."""
         self._raw = raw_contacts
         examined = [self._examine(index, raw) for index, raw in enumerate(self._raw)]
         rejected = [one for one in examined if isinstance(one, RejectedContact)]
-        self._by_index.update((one.index, one) for one in rejected)
+        self.settled.update((one.index, one) for one in rejected)
         if rejected:
             self._calculator.auditor.log_score_batch([], self._calculator.model_id, 0, rejected=rejected)
         return [one for one in examined if isinstance(one, Contact)]
@@ -189,7 +220,7 @@ class _Found:
         facts = outcomes[0].request
         for outcome in outcomes:
             index = outcome.record.offset
-            if index in self._by_index:
+            if index in self.settled:
                 continue
             if isinstance(outcome, Scored):
                 settled[index] = _result(outcome)
@@ -197,7 +228,7 @@ class _Found:
                 settled[index] = self._rejection(index, outcome)
         if not settled:
             return
-        self._by_index.update(settled)
+        self.settled.update(settled)
         self._calculator.auditor.log_score_batch(
             [one for one in settled.values() if isinstance(one, ScoreResult)],
             self._calculator.model_id,
@@ -208,7 +239,7 @@ class _Found:
 
     def outcome(self) -> ScoringOutcome:
         """Everything settled so far, in the order of the list."""
-        settled = [self._by_index[index] for index in sorted(self._by_index)]
+        settled = [self.settled[index] for index in sorted(self.settled)]
         results = [one for one in settled if isinstance(one, ScoreResult)]
         return ScoringOutcome(
             scored=tuple(one for one in results if not one.review_reasons),
@@ -221,11 +252,12 @@ class _Found:
         try:
             vector = ContactFeatureVector.model_validate(raw)
         except ValidationError as error:
-            given = raw.get("contactId") if isinstance(raw, dict) else None
+            given = raw.get("contactId") if isinstance(raw, Mapping) else None
             known = given if isinstance(given, str) and is_text(given) else ""
             return RejectedContact(index, known, (Reason.INVALID_CONTACT.value,), _said(error), raw)
         features, imputed = impute(vector.features, calculator.imputation_map)
-        failures = failures_of(features, dict.fromkeys(calculator.expected_features), calculator.max_features)
+        missing = [name for name in calculator.expected_features if features.get(name) is None]
+        failures = failures_of(features, dict.fromkeys(calculator.expected_features), calculator.max_features, missing)
         if failures:
             reasons = tuple(reason.value for reason, _ in failures)
             return RejectedContact(index, vector.contact_id, reasons, "; ".join(said for _, said in failures), raw)
@@ -243,6 +275,8 @@ class _Found:
 
 def _listed(raw_contacts: Iterable[Any]) -> list[Any]:
     """Read the contacts of any iterable; a generator can be read only once, and places in a Series are labels."""
+    if is_frame(raw_contacts):
+        raise InputError("raw_contacts is a DataFrame: use calculate_frame(frame, id=…)")
     if isinstance(raw_contacts, Mapping):
         raise InputError("raw_contacts is one dict: pass [contact], or contacts.values() of a dict of contacts")
     try:

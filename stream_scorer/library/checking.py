@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from stream_scorer.core.events import Reason
 from stream_scorer.core.feature_rules import MAX_INTEGER, is_text, shown
+from stream_scorer.library.plain_values import plain
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -19,20 +20,29 @@ _ITEMS_SHOWN: Final = 5
 def impute(features: Mapping[str, Any], imputation_map: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Return the features with what is absent or null filled in, and the names that were."""
     filled = tuple(name for name in imputation_map if features.get(name) is None)
-    return {**features, **{name: imputation_map[name] for name in filled}}, filled
+    return {**features, **{name: plain(imputation_map[name]) for name in filled}}, filled
 
 
-def failures_of(features: Mapping[str, Any], expected: Collection[str], max_features: int) -> list[tuple[Reason, str]]:
-    """Return each reason that applies, once, in the order of the contract, with one sentence; empty: all is well."""
+def failures_of(
+    features: Mapping[str, Any], expected: Collection[str], max_features: int, missing: Collection[str]
+) -> list[tuple[Reason, str]]:
+    """Return each reason that applies, once, in the order of the contract, with one sentence; empty: all is well.
+
+    Args:
+        features: plain values; null is checked by ``missing`` alone.
+        expected: the names of the features.
+        max_features: how many there may be.
+        missing: the expected features that have no value and will get none.
+    """
     found: list[tuple[Reason, str]] = []
     if len(features) > max_features:
         found.append((Reason.TOO_MANY_FEATURES, f"{len(features)} features, and max_features is {max_features}"))
     unsupported = [shown(name) for name in features if name not in expected]
     if unsupported:
         found.append((Reason.UNSUPPORTED_FEATURE, f"the model has no feature {_joined(unsupported)}"))
-    missing = [shown(name) for name in expected if features.get(name) is None]
     if missing:
-        found.append((Reason.MISSING_FEATURE, f"absent or null, and nothing to impute: {_joined(missing)}"))
+        names = _joined([shown(name) for name in missing])
+        found.append((Reason.MISSING_FEATURE, f"absent or null, and nothing to impute: {names}"))
     problems = [(name, value_problem(value)) for name, value in features.items() if value is not None]
     for reason in (Reason.WRONG_TYPE, Reason.OUT_OF_RANGE):
         sentences = [f"{shown(name)} {problem[1]}" for name, problem in problems if problem and problem[0] is reason]

@@ -8,11 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 
 from stream_scorer.core.batcher import Batcher
 from stream_scorer.core.events import Contact, SourceRecord
-from stream_scorer.core.feature_rules import is_text
+from stream_scorer.core.feature_rules import is_text, shown
 from stream_scorer.core.features import MAX_ID_BYTES
 from stream_scorer.errors import ContactError
 from stream_scorer.genesys.wire import body_overhead, build_body, encode_contact
 from stream_scorer.library.checking import failures_of, impute
+from stream_scorer.library.plain_values import plain_features
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,7 +27,8 @@ class ContactFeatureVector(BaseModel):
 
     Attributes:
         contact_id: 1 to 256 bytes of UTF-8; in a dict also ``contactId``.
-        features: value by name.
+        features: value by name; a pandas Series counts as a dict by its labels. Scalars of numpy become Python's,
+            and NaN, NA and NaT become None.
     """
 
     model_config = ConfigDict(populate_by_name=True)
@@ -34,6 +36,11 @@ class ContactFeatureVector(BaseModel):
     contact_id: str = Field(alias="contactId")
     features: dict[str, Any]
     _imputed: tuple[str, ...] = PrivateAttr(default=())
+
+    @field_validator("features", mode="before")
+    @classmethod
+    def _as_plain_values(cls, value: Any) -> Any:
+        return plain_features(value)
 
     @field_validator("contact_id")
     @classmethod
@@ -55,8 +62,11 @@ class ContactFeatureVector(BaseModel):
         """Return the contact's JSON as it stands in a request.
 
         Raises:
-            ContactError: a feature cannot be written as JSON.
+            ContactError: a feature is null or cannot be written as JSON.
         """
+        null = [shown(name) for name, value in self.features.items() if value is None]
+        if null:
+            raise ContactError(f"contact {self.contact_id!r}: null, and nothing imputed: {', '.join(null)}")
         return encode_contact(self.contact_id, self.features)
 
 
@@ -80,15 +90,16 @@ class ScoringPayload(BaseModel):
     batch_limit: int = Field(default=MAX_CONTACTS, ge=1, le=MAX_CONTACTS, exclude=True)
 
     def validate_dimensions(self, expected_features: Sequence[str]) -> Self:
-        """Check that every contact has exactly these features, none of them null, each a value that JSON can carry.
+        """Check that every contact has exactly these features, each null or a value that JSON can carry.
 
-        Impute first: what is absent or null counts as missing here.
+        Null is a value to impute, before or after this check. What is still null is refused by `chunk` and `body`.
 
         Raises:
             ContactError: a `ValueError` that names the first contact that does not fit, and all that is wrong with it.
         """
         for contact in self.contacts:
-            failures = failures_of(contact.features, dict.fromkeys(expected_features), self.max_features)
+            absent = [name for name in expected_features if name not in contact.features]
+            failures = failures_of(contact.features, dict.fromkeys(expected_features), self.max_features, absent)
             if failures:
                 said = "; ".join(sentence for _, sentence in failures)
                 raise ContactError(f"contact {contact.contact_id!r}: {said}")
@@ -109,7 +120,7 @@ class ScoringPayload(BaseModel):
         of its own, which the API will refuse. Without contacts there is nothing to ask, so the list is empty.
 
         Raises:
-            ContactError: a feature cannot be written as JSON.
+            ContactError: a feature is null or cannot be written as JSON.
         """
         parts = [contact.encoded() for contact in self.contacts]
         ids = [contact.contact_id for contact in self.contacts]
@@ -125,7 +136,7 @@ class ScoringPayload(BaseModel):
         """Return the body of one request: ``contacts`` and, where set, ``modelVersion``; nothing else.
 
         Raises:
-            ContactError: a feature cannot be written as JSON.
+            ContactError: a feature is null or cannot be written as JSON.
         """
         return build_body([contact.encoded() for contact in self.contacts], self.model_version)
 

@@ -13,7 +13,7 @@ from stream_scorer.core.verifying import Verifier
 from stream_scorer.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sized
 
 _log = logging.getLogger("stream_scorer")
 
@@ -77,8 +77,14 @@ class PartialOnError:
     It is no generator: `contextlib` sets attributes of the exception, which one of the caller's may not allow.
     """
 
-    def __init__(self, finished: Callable[[], ScoringOutcome]) -> None:
-        """Prepare; ``finished`` is called only if the block fails."""
+    def __init__(self, partial: Callable[[], object], finished: Callable[[], Sized]) -> None:
+        """Prepare; both are called only if the block fails.
+
+        Args:
+            partial: returns what is attached.
+            finished: returns the contacts in it, to be counted.
+        """
+        self._partial = partial
         self._finished = finished
 
     def __enter__(self) -> None:
@@ -87,9 +93,8 @@ class PartialOnError:
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if error is None:
             return
-        partial = self._finished()
-        vars(error)["partial"] = partial  # not setattr, for the same reason
-        count = len(partial.scored) + len(partial.review) + len(partial.rejected)
+        vars(error)["partial"] = self._partial()  # not setattr, for the same reason
+        count = len(self._finished())
         with contextlib.suppress(Exception):
             error.add_note(f"{count} contacts were finished before: see the attribute 'partial' of this exception")
 

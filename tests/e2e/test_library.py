@@ -138,7 +138,7 @@ def test_no_contacts_cost_nothing(simulator: Simulator, calculator: PredictiveSc
 BAD = [
     ({"contactId": "extra", "features": {**GOOD, "shoe_size": 44}}, "extra", "unsupported_feature"),
     ({"contactId": "nested", "features": {**GOOD, "segment_id": ["a"]}}, "nested", "wrong_type"),
-    ({"contactId": "nan", "features": {**GOOD, "avg_handle_time": float("nan")}}, "nan", "out_of_range"),
+    ({"contactId": "inf", "features": {**GOOD, "avg_handle_time": float("inf")}}, "inf", "out_of_range"),
     ({"contactId": "big", "features": {**GOOD, "segment_id": "x" * 600_000}}, "big", "too_large"),
     ({"contactId": "many", "features": {f"f{n}": n for n in range(51)}}, "many", "too_many_features"),
     ({"contactId": "", "features": GOOD}, "", "invalid_contact"),

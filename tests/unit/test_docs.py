@@ -262,7 +262,7 @@ def test_the_code_of_the_library_page_runs(
 ) -> None:
     simulator.configure(narrow_share=0.0, inconsistent_share=0.0)
     monkeypatch.chdir(tmp_path)
-    first, after_an_error, second = python_blocks(DOCS / "library.md")
+    first, _, after_an_error, second = python_blocks(DOCS / "library.md")
     names: dict[str, Any] = {}
     exec(first.replace(SIMULATOR, simulator.base_url), names)  # noqa: S102 - it is ours
     printed = capsys.readouterr().out.splitlines()
@@ -284,6 +284,29 @@ def test_the_code_of_the_library_page_runs(
     with calculator, pytest.raises(ZeroDivisionError):
         exec(after_an_error, {"calculator": calculator, "contacts": raw, "save": saved.extend})  # noqa: S102 - it is ours
     assert [one.contact_id for one in saved] == ["c-1"]
+
+
+def test_the_frame_of_the_library_page_runs(
+    simulator: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("pandas")
+    simulator.configure(narrow_share=0.0, inconsistent_share=0.0)
+    monkeypatch.chdir(tmp_path)
+    first, frame, *_ = python_blocks(DOCS / "library.md")
+    names: dict[str, Any] = {}
+    exec(first.replace(SIMULATOR, simulator.base_url), names)  # noqa: S102 - it is ours
+    closed = names["calculator"]
+    expected = ",".join(closed.expected_features)
+    Path("customers.csv").write_text(f"customer_id,{expected},more\n1,3,,5,,x\n2,,,,,x\n")
+    names["calculator"] = names["PredictiveScoreCalculator"](
+        *("simulator-model", "simulator-client", "simulator-secret", closed.expected_features, closed.imputation_map),
+        base_url=simulator.base_url,
+    )
+    capsys.readouterr()
+    exec(frame, names)  # noqa: S102 - it is ours
+    assert names["results"]["outcome"].to_list() == ["scored", "rejected"]
+    assert names["frame"]["score"].isna().to_list() == [False, True]
+    assert "missing_feature" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

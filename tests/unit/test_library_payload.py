@@ -39,10 +39,9 @@ def test_absent_and_null_are_imputed_and_named() -> None:
     ("features", "words"),
     [
         ({"calls": 1}, "nothing to impute: 'segment'"),
-        ({"calls": 1, "segment": None}, "nothing to impute: 'segment'"),
         ({"calls": 1, "segment": "a", "extra": 1}, "no feature 'extra'"),
         ({"calls": [1], "segment": "a"}, "'calls' must be a number, a string or a boolean, not list"),
-        ({"calls": float("nan"), "segment": "a"}, "'calls' is not a finite number"),
+        ({"calls": float("inf"), "segment": "a"}, "'calls' is not a finite number"),
         ({"calls": 2**60, "segment": "a"}, "'calls' is an integer beyond"),
         ({"calls": 1, "segment": "\ud800"}, "'segment' must be"),
         ({"calls": 1, "segment": "a", **{f"f{n}": 1 for n in range(49)}}, "51 features"),
@@ -54,6 +53,20 @@ def test_what_does_not_fit_is_said_with_the_contact(features: dict[str, Any], wo
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
     assert isinstance(caught.value, ContactError)
+
+
+def test_the_order_of_the_tutorial() -> None:
+    first = payload({"calls": None, "segment": float("nan")})
+    assert first.validate_dimensions(EXPECTED) is first  # null is a value to impute, no missing dimension
+    [chunk] = first.impute_missing_values({"calls": 0, "segment": "a"}).chunk()
+    assert json.loads(chunk.body())["contacts"][0]["features"] == {"calls": 0, "segment": "a"}
+
+
+def test_null_that_nothing_was_imputed_for_is_never_sent() -> None:
+    left = payload({"calls": 1, "segment": "a"}, {"calls": 1, "segment": None}).validate_dimensions(EXPECTED)
+    for send in (left.chunk, left.body):
+        with pytest.raises(ContactError, match="contact 'c1': null, and nothing imputed: 'segment'"):
+            send()
 
 
 @pytest.mark.parametrize("contact_id", ["", "x" * 257, "é" * 129, "\ud800", 5, None])
