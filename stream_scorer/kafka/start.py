@@ -41,18 +41,20 @@ class GroupStart:
         topics: what it reads.
         start_from: ``earliest``, ``latest`` or an ISO time.
         start_at_ms: that time as Unix milliseconds; None where it is no time.
-        proof: a topic in which records show that the group is not new but has lost its commits; None: nothing does.
+        outputs: topics in which records, even deleted ones, show that the group is not new but has lost its commits.
         key: the setting that names the group.
         price: what starting over would cost, as the end of a sentence.
+        is_allowed: whether it may start beside such records (``kafka.allow_new_group``).
     """
 
     group_id: str
     topics: tuple[str, ...]
     start_from: str
     start_at_ms: int | None
-    proof: str | None
+    outputs: tuple[str, ...]
     key: str
     price: str
+    is_allowed: bool
 
 
 def scoring_start(settings: Settings) -> GroupStart:
@@ -63,9 +65,10 @@ def scoring_start(settings: Settings) -> GroupStart:
         topics=(topics.features,),
         start_from=kafka.start_from,
         start_at_ms=kafka.start_at_ms,
-        proof=topics.scores,
+        outputs=(topics.scores, topics.review, topics.rejected, topics.audit),
         key="kafka.group_id",
         price="pay for what may be scored already",
+        is_allowed=kafka.allow_new_group,
     )
 
 
@@ -77,9 +80,10 @@ def planning_start(settings: Settings) -> GroupStart:
         topics=(topics.scores,),
         start_from=kafka.start_from,
         start_at_ms=kafka.start_at_ms,
-        proof=topics.receipts,
+        outputs=(topics.receipts, topics.callbacks),
         key="callbacks.group_id",
         price="call contacts that may have been called already",
+        is_allowed=kafka.allow_new_group,
     )
 
 
@@ -93,9 +97,10 @@ def delivery_start(settings: Settings, topics: tuple[str, ...]) -> GroupStart:
         topics=topics,
         start_from="earliest",
         start_at_ms=None,
-        proof=None,
+        outputs=(),
         key="callbacks.group_id",
         price="repeat callbacks",
+        is_allowed=True,
     )
 
 
@@ -109,7 +114,7 @@ def write_start(settings: Settings, start: GroupStart, *, chosen: bool, patience
         patience_s: how long a cluster that does not answer is asked again.
 
     Raises:
-        BrokerRefused: the group is new although its outputs hold records already. Its commits have expired, or its name
+        BrokerRefused: the group is new although its outputs hold or held records. Its commits have expired, or its name
             was mistyped: starting would buy every score again, so the operator has to say that it is meant.
         BrokerUnavailable: no answer for ``patience_s``; on a new cluster the coordinator takes a moment to be there.
     """
@@ -128,14 +133,19 @@ def write_start(settings: Settings, start: GroupStart, *, chosen: bool, patience
 def _write_start(settings: Settings, start: GroupStart, *, chosen: bool) -> None:
     with _reader(settings, start.group_id) as reader:
         partitions = [partition for topic in start.topics for partition in _partitions(reader, topic)]
-        if any(answer.offset >= 0 for answer in reader.committed(partitions, _CALL_S)):
+        if _has_commits(reader, partitions):
             return
-        if not chosen and start.proof is not None and _holds_records(reader, start.proof):
+        written = None if chosen or start.is_allowed else _written(reader, start.outputs)
+        # Once more: a worker that was started at the same time may have written the start, and then the record.
+        if written is not None and not _has_commits(reader, partitions):
             raise BrokerRefused(
-                f"group {start.group_id!r} has no committed offsets, but topic {start.proof} holds records already: its"
-                f" commits have expired, or {start.key} is mistyped. To start all the same, and {start.price}, say"
-                " where with --from earliest, latest or an ISO time"
+                f"group {start.group_id!r} has no committed offsets, but topic {written} has been written to already:"
+                f" the group's commits have expired, or {start.key} is mistyped. To start all the same, and"
+                f" {start.price}, add --from earliest, --from latest or --from and an ISO time; for unattended first"
+                " starts beside other groups' records, set kafka.allow_new_group"
             )
+        if written is not None:
+            return
         offsets = [_offset(reader, start, partition) for partition in partitions]
     _commit(settings, start.group_id, offsets)
 
@@ -184,12 +194,22 @@ def _partitions(reader: Consumer, topic: str) -> list[TopicPartition]:
     return [TopicPartition(topic, number) for number in metadata.partitions]
 
 
-def _holds_records(reader: Consumer, topic: str) -> bool:
-    for partition in _partitions(reader, topic):
-        low, high = reader.get_watermark_offsets(partition, _CALL_S, cached=False)
-        if high > low:
-            return True
-    return False
+def _has_commits(reader: Consumer, partitions: list[TopicPartition]) -> bool:
+    return any(answer.offset >= 0 for answer in reader.committed(partitions, _CALL_S))
+
+
+def _written(reader: Consumer, topics: tuple[str, ...]) -> str | None:
+    """Return a topic that has ever been written to.
+
+    The high watermark shows it even when retention has deleted all records. Commits expire after the same 7 days by
+    default, so an empty topic does not mean that nothing was bought.
+    """
+    for topic in dict.fromkeys(topics):
+        for partition in _partitions(reader, topic):
+            _, high = reader.get_watermark_offsets(partition, _CALL_S, cached=False)
+            if high > 0:
+                return topic
+    return None
 
 
 def _offset(reader: Consumer, start: GroupStart, partition: TopicPartition) -> TopicPartition:

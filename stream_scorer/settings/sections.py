@@ -60,6 +60,7 @@ class KafkaSettings(Section):
     group_id: Text = "stream-scorer"
     instance_id: Text = Field(default_factory=generate_instance_id)
     start_from: StartFrom = "earliest"
+    allow_new_group: bool = False
     properties: Mapping[Text, Property] = Field(default_factory=dict, repr=False)
 
     @property

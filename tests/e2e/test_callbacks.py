@@ -225,7 +225,7 @@ class TestPlanning:
         stage.put([score("good"), score("x" * 300), score("wide", campaign_id="w" * 30_000)])
         for topic in ("callbacks", stage.tier(1), stage.tier(4)):
             stage.put_values(topic, [(b"k", topic.encode())])
-        worker = stage.start()
+        worker = stage.start("--from", "earliest")
         stage.wait(lambda: len(stage.read("callbacks_rejected")) == 7, "seven rejected records", needs=worker)
         stage.wait_receipts(1, needs=worker)
         reasons = sorted(one.headers["stream-scorer-error-reason"] or b"" for one in stage.read("callbacks_rejected"))

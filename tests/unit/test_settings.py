@@ -25,6 +25,7 @@ DEFAULTS = {
         "bootstrap_servers": "127.0.0.1:9092",
         "group_id": "stream-scorer",
         "start_from": "earliest",
+        "allow_new_group": False,
         "properties": {},
     },
     "topics": {
@@ -136,6 +137,7 @@ def test_every_key_can_be_set_in_the_environment_under_its_derived_name() -> Non
         "STREAM_SCORER_MODEL__FEATURES": '{"a": {"type": "integer"}}',
         "STREAM_SCORER_CALLBACKS__RETRY_DELAYS_S": "[1, 2]",
         "STREAM_SCORER_KAFKA__START_FROM": "latest",
+        "STREAM_SCORER_KAFKA__ALLOW_NEW_GROUP": "true",
         "STREAM_SCORER_CALLBACKS__TARGET": "log",
         "STREAM_SCORER_CALLBACKS__GROUP_ID": "campaigns",
         "STREAM_SCORER_CALLBACKS__ALLOW_HTTP": "true",

@@ -1,0 +1,72 @@
+"""A group without commits beside outputs that were written to once: retention has deleted the records, offsets stay."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING
+
+import pytest
+from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import AdminClient  # type: ignore[attr-defined]
+from confluent_kafka.cimpl import NewTopic
+from support_arena import Arena
+
+from stream_scorer.errors import BrokerRefused
+from stream_scorer.kafka.start import planning_start, scoring_start, write_start
+from stream_scorer.settings import load_settings
+
+if TYPE_CHECKING:
+    from kafka_fixture import Broker
+
+    from stream_scorer.settings import Settings
+
+pytestmark = pytest.mark.kafka
+
+
+def write_and_delete(bootstrap_servers: str, topic: str) -> None:
+    """Leave a topic as retention does: no record, and a high watermark."""
+    producer = Producer({"bootstrap.servers": bootstrap_servers, "acks": "all"})
+    producer.produce(topic, b"v", partition=1)
+    assert producer.flush(30) == 0
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers})
+    for deleted in admin.delete_records([TopicPartition(topic, 1, -1)]).values():
+        assert deleted.result(30).low_watermark == 1
+
+
+def refused(settings: Settings) -> str:
+    with pytest.raises(BrokerRefused) as caught:
+        write_start(settings, scoring_start(settings), chosen=False)
+    return str(caught.value)
+
+
+def test_a_scoring_group_does_not_start_over_beside_emptied_outputs(broker: Broker) -> None:
+    arena = Arena(broker.bootstrap_servers, partitions=2)
+    settings = load_settings(environ=arena.settings())
+    for kind in ("audit", "rejected", "review", "scores"):
+        write_and_delete(broker.bootstrap_servers, arena.topics[kind])
+        message = refused(settings)
+        assert f"topic {arena.topics[kind]} has been written to already" in message
+        assert "--from earliest" in message
+        assert arena.commits() == {}
+    allowed = load_settings(environ={**arena.settings(), "STREAM_SCORER_KAFKA__ALLOW_NEW_GROUP": "true"})
+    write_start(allowed, scoring_start(allowed), chosen=False)
+    assert {number: commit.metadata for number, commit in arena.commits().items()} == {0: "start=0", 1: "start=0"}
+    write_start(settings, scoring_start(settings), chosen=False)  # it has commits by now
+
+
+def test_a_planning_group_does_not_start_over_beside_emptied_receipts_or_callbacks(broker: Broker) -> None:
+    names = {kind: f"{kind}-{uuid.uuid4().hex[:12]}" for kind in ("scores", "receipts", "callbacks")}
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
+    for made in admin.create_topics([NewTopic(name, 2, 1) for name in names.values()], operation_timeout=30).values():
+        made.result(30)
+    environ = {
+        "STREAM_SCORER_KAFKA__BOOTSTRAP_SERVERS": broker.bootstrap_servers,
+        "STREAM_SCORER_KAFKA__GROUP_ID": f"group-{uuid.uuid4().hex[:12]}",
+        **{f"STREAM_SCORER_TOPICS__{kind.upper()}": name for kind, name in names.items()},
+    }
+    settings = load_settings(environ=environ)
+    for kind in ("callbacks", "receipts"):
+        write_and_delete(broker.bootstrap_servers, names[kind])
+        with pytest.raises(BrokerRefused, match=f"topic {names[kind]} has been written to already"):
+            write_start(settings, planning_start(settings), chosen=False)
+    write_start(settings, planning_start(settings), chosen=True)  # --from
