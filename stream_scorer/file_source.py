@@ -15,6 +15,7 @@ import stat
 import sys
 import tempfile
 import zlib
+from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, NamedTuple
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 STANDARD_INPUT: Final = Path("-")
 _GZIP: Final = b"\x1f\x8b"
 _HEAD_BYTES: Final = 16
+_BLOCK_BYTES: Final = 1024 * 1024
 _AS_CSV: Final = "save it as CSV UTF-8"
 # Files that are not text, by how they begin.
 _OTHER_FILES: Final = (
@@ -54,6 +56,7 @@ class FileSource:
         name: what an error calls it.
         size_bytes: of the file as it is stored, compressed or not.
         sha256_hex: of its content.
+        lines: how many there are at most.
         head: how the content begins.
     """
 
@@ -79,7 +82,12 @@ class FileSource:
             self.head = content.read(_HEAD_BYTES)
             self._refuse_other_files()
             content.seek(0)
-            self.sha256_hex = hashlib.file_digest(content, "sha256").hexdigest()  # type: ignore[arg-type]
+            digest, ends = hashlib.sha256(), Counter[bytes]()
+            while block := content.read(_BLOCK_BYTES):
+                digest.update(block)
+                ends.update({end: block.count(end) for end in (b"\n", b"\r")})
+            self.sha256_hex = digest.hexdigest()
+            self.lines = 1 + (ends[b"\n"] or ends[b"\r"])
             self.size_bytes = place.seek(0, 2)
 
     @contextmanager

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from stream_scorer.core.feature_rules import FeatureType
 
 
+_MAX_DEFAULT_IDS: Final = 50_000
+
+
 class FileFormat(StrEnum):
     """What a file of contacts can be."""
 
@@ -105,6 +108,12 @@ class ContactFile:
         self.size_bytes = self._source.size_bytes
         self.bytes_read = 0
         self.line = 0
+
+    def default_event_ids(self) -> Iterator[str]:
+        """Yield the event ids that rows without one have; of a large file those of some lines, evenly spread."""
+        step = max(1, self._source.lines // _MAX_DEFAULT_IDS)
+        for line in range(1, self._source.lines + 1, step):
+            yield self._defaults.event_id(line)
 
     def __iter__(self) -> Iterator[Row]:
         """Yield the rows in order; lines without anything are skipped.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -12,11 +14,13 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from stream_scorer.cli import INTERRUPTED
 from stream_scorer.cli.options import ConfigOption
-from stream_scorer.files import BadRow, ContactFile, FileFormat
+from stream_scorer.files import BadRow, ContactFile, FileFormat, Row
 from stream_scorer.kafka.config import plain_producer_config, silent_logger
 from stream_scorer.kafka.framing import make_patient_framing
 from stream_scorer.kafka.loading import Loader
+from stream_scorer.kafka.recent_events import recent_event_ids
 from stream_scorer.kafka.rights import producing_rights
 from stream_scorer.kafka.topics import check_topics
 from stream_scorer.schema_files import SchemaFile
@@ -36,58 +40,124 @@ def produce(
     file_format: Annotated[
         FileFormat | None, typer.Option("--format", help="What the file is, where its name does not say it.")
     ] = None,
+    from_line: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Leave out the rows that begin before line N, as the end said.")
+    ] = 1,
 ) -> None:
     """Put the contacts of a file on the features topic.
 
     CSV needs a column contact_id and may have event_id, occurred_at, campaign_id and model_version; every other column
     is a feature of the model, an empty cell is null. Columns are separated by commas, semicolons, tabs or bars. In JSON
     Lines each line is {"contactId": …, "features": {…}}, or has the features beside contactId.
-    A row that cannot be read is reported with its line, and the rest is loaded; the exit code is 1 then.
+    A row that cannot be read is reported with its line, and the rest is loaded; the exit code is 1 then. Ctrl-C ends
+    the loading with the line to go on from, and exit code 130. A file that was loaded before is named in a warning.
     """
     settings = load_settings(config)
     types = {name: feature.type for name, feature in settings.model.features.items()}
     contacts = ContactFile(file, types, now_ms=time.time_ns() // 1_000_000, file_format=file_format)
     topic = settings.topics.features
-    check_topics(settings, [topic], rights=producing_rights(settings))
-    codec = make_patient_framing(settings).writer(SchemaFile.CONTACT_FEATURES, (topic,))
+    partitions = check_topics(settings, [topic], rights=producing_rights(settings))[topic]
+    framing = make_patient_framing(settings)
+    codec = framing.writer(SchemaFile.CONTACT_FEATURES, (topic,))
+    known = recent_event_ids(settings, topic, partitions, framing.reader(SchemaFile.CONTACT_FEATURES))
+    console = Console(stderr=True)
+    # Not through rich's markup, and above the bar.
+    show = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    repeats = _Repeats(contacts.name, topic, known, show)
+    repeats.look(contacts.default_event_ids())
     producer = plain_producer_config(settings, logger=silent_logger())
     trace = producer_trace(settings)
-    with closing(trace), Loader(producer, topic, codec, rate_per_s=rate, trace=trace) as loader:
-        try:
-            bad_rows = _load(contacts, loader)
-        except KeyboardInterrupt:
-            typer.echo(f"interrupted: at least {loader.delivered} contacts are on {topic}")
-            raise
+    with (
+        closing(trace),
+        Loader(producer, topic, codec, rate_per_s=rate, trace=trace) as loader,
+        _interrupting(loader.interrupt),
+        _progress(console, contacts) as step,
+    ):
+        rows = _Rows(contacts, loader, repeats, show)
+        rows.load(from_line, step)
+        loader.finish()
     for undelivered in loader.undelivered:
         more = f" (and {undelivered.contacts - 1} more)" if undelivered.contacts > 1 else ""
         typer.echo(f"{contacts.name}:{undelivered.line}: not delivered{more}: {undelivered.message}", err=True)
     lost = sum(undelivered.contacts for undelivered in loader.undelivered)
-    typer.echo(f"{loader.delivered} contacts are on {topic}; {bad_rows} bad rows, {lost} not delivered")
-    if loader.stopped:
-        typer.echo(f"stopped at line {contacts.line}: what follows was not loaded", err=True)
-    if bad_rows or lost:
+    typer.echo(f"{loader.delivered} contacts are on {topic}; {rows.bad} bad rows, {lost} not delivered")
+    line = loader.first_unconfirmed or rows.next_line
+    if line is not None:
+        how = "interrupted" if loader.interrupted else "stopped"
+        typer.echo(f"{how}: to load the rest, repeat the command with --from-line {line}", err=True)
+    if line is not None and loader.interrupted:
+        raise typer.Exit(INTERRUPTED)
+    if rows.bad or lost:
         raise typer.Exit(1)
 
 
-def _load(contacts: ContactFile, loader: Loader) -> int:
-    """Load all rows and return how many were bad."""
-    bad_rows = 0
-    console = Console(stderr=True)
-    with _progress(console, contacts) as step:
+class _Repeats:
+    """Warns once of a file whose event ids are on the topic already."""
+
+    def __init__(self, name: str, topic: str, known: frozenset[str], show: Callable[[str], None]) -> None:
+        self._text = (
+            f"{name}: warning: event ids of this file are on {topic} already, so it was loaded before: each contact"
+            " that is loaded again is scored and billed again"
+        )
+        self._known = known
+        self._show = show
+
+    def look(self, event_ids: Iterable[str]) -> None:
+        """Warn if one of these is there."""
+        if self._known and not self._known.isdisjoint(event_ids):
+            self._known = frozenset()
+            self._show(self._text)
+
+
+class _Rows:
+    """Loads the rows of a file.
+
+    Attributes:
+        bad: how many rows could not be read.
+        next_line: of the first row that was not handed over; None: all were.
+    """
+
+    def __init__(self, contacts: ContactFile, loader: Loader, repeats: _Repeats, show: Callable[[str], None]) -> None:
+        self._contacts = contacts
+        self._loader = loader
+        self._repeats = repeats
+        self._show = show
+        self.bad = 0
+        self.next_line: int | None = None
+
+    def load(self, from_line: int, step: Callable[[], None]) -> None:
+        """Load the rows that begin at ``from_line`` or later; ``step`` is called once a row."""
+        contacts = self._contacts
         for row in contacts:
             step()
-            if isinstance(row, BadRow):
-                bad_rows += 1
-                # Not through rich's markup, and above the bar.
-                console.print(
-                    f"{contacts.name}:{row.line}: {row.message}", markup=False, highlight=False, soft_wrap=True
-                )
-            else:
-                loader.put(row, contacts.line)
-                if loader.stopped:
-                    break
-        loader.finish()
-    return bad_rows
+            if contacts.line < from_line:
+                continue
+            if not self._take(row):
+                self.next_line = contacts.line
+                break
+
+    def _take(self, row: Row) -> bool:
+        if self._loader.is_ending:
+            return False
+        if isinstance(row, BadRow):
+            self.bad += 1
+            self._show(f"{self._contacts.name}:{row.line}: {row.message}")
+            return True
+        self._repeats.look((row.event_id,))
+        return self._loader.put(row, self._contacts.line)
+
+
+@contextmanager
+def _interrupting(interrupt: Callable[[], None]) -> Iterator[None]:
+    """Have Ctrl-C and SIGTERM call a function: raised inside of the client's code, their exception would be lost."""
+    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, lambda _number, _frame: interrupt())
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from functools import partial
 from time import monotonic
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 # Records in memory that the broker has not confirmed yet; enough to keep it busy.
 _MAX_WAITING: Final = 50_000
 _POLL_S: Final = 0.1
+# How long an interrupted loading waits for what is under way.
+_INTERRUPTED_S: Final = 10.0
 _PURGED: Final = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})  # noqa: SLF001 - their public names
 
 
@@ -65,7 +68,8 @@ class Loader:
     """Produces contacts, as fast as the broker takes them or at a fixed rate. To be used in a ``with`` block.
 
     What the broker says of one record (too large, against a policy) costs that record. What it says of anything else
-    would cost every record that follows as well: `stopped` is then true, and `put` must not be called any more.
+    would cost every record that follows as well: `stopped` is then true. After that, and after `interrupt`, `put` hands
+    nothing over any more.
     """
 
     def __init__(
@@ -98,64 +102,111 @@ class Loader:
         self._due_s = clock()
         self._undelivered: dict[str, Undelivered] = {}
         self._cause = "given up"
+        # The lines that the broker has not confirmed yet, in the order of the file.
+        self._open: dict[int, None] = {}
+        self._first_lost: int | None = None
+        self._end_s = math.inf
         self.delivered = 0
         self.stopped = False
+        self.interrupted = False
 
     @property
     def undelivered(self) -> tuple[Undelivered, ...]:
         """What was not delivered so far, one entry for each reason."""
         return tuple(self._undelivered.values())
 
-    def put(self, event: ContactEvent, line: int) -> None:
+    @property
+    def first_unconfirmed(self) -> int | None:
+        """The first line that may have to be loaded again; None: all that were handed over are on the topic.
+
+        A record that the broker refuses for itself does not count.
+        """
+        return min(
+            (line for line in (next(iter(self._open), None), self._first_lost) if line is not None), default=None
+        )
+
+    def interrupt(self) -> None:
+        """End soon: hand nothing more over, and wait 10 s at most for what is under way; on a second call not at all.
+
+        It may be called by a handler of signals.
+        """
+        self._end_s = self._clock() + (0.0 if self.interrupted else _INTERRUPTED_S)
+        self.interrupted = True
+
+    def put(self, event: ContactEvent, line: int) -> bool:
         """Hand one contact to the producer; waits while too many are unconfirmed, or for its turn.
+
+        Returns:
+            Whether it was handed over: not after the end of all loading, which may come while it waits.
 
         Raises:
             BrokerError: the producer can do nothing any more.
         """
         value = self._codec.encode(event_value(event))
         self._wait_for_turn()
+        if self.is_ending:
+            return False
         headers, ended = self._trace.sending()
+        self._open[line] = None
         try:
-            self._produce(event.contact_id.encode(), value, headers, partial(self._reported, line, ended))
+            if not self._produce(event.contact_id.encode(), value, headers, partial(self._reported, line, ended)):
+                del self._open[line]
+                ended(False)
+                return False
         except KafkaException as error:
             if error.args[0].code() not in RECORD_ERRORS:
                 raise translate(error, f"writing to {self._topic}") from error
             self._reported(line, ended, error.args[0], None)
         self._producer.poll(0)
+        return True
 
     def finish(self) -> None:
-        """Wait until every contact is delivered or given up, at most ``delivery.timeout.ms``."""
+        """Wait until each contact is delivered or given up: ``delivery.timeout.ms`` at most, less after `interrupt`."""
         while self._producer.flush(_POLL_S):
-            if self.stopped:
+            is_late = self._clock() > self._end_s
+            if self.stopped or is_late:
                 # What was sent may have arrived, so its answer is waited for; the rest is not sent any more.
                 self._producer.purge(in_flight=False)
+            if is_late:
+                self._producer.poll(0)
+                break
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether nothing more is handed over."""
+        return self.stopped or self.interrupted
 
     def _produce(
         self, key: bytes, value: bytes, headers: Headers, report: Callable[[KafkaError | None, Message], None]
-    ) -> None:
-        while not self.stopped:
+    ) -> bool:
+        while not self.is_ending:
             try:
-                return self._producer.produce(self._topic, value, key, headers=[*headers], on_delivery=report)
+                self._producer.produce(self._topic, value, key, headers=[*headers], on_delivery=report)
             except BufferError:  # too many bytes are waiting
                 self._producer.poll(_POLL_S)
-        return None
+            else:
+                return True
+        return False
 
     def _wait_for_turn(self) -> None:
-        while len(self._producer) >= _MAX_WAITING and not self.stopped:
+        while len(self._producer) >= _MAX_WAITING and not self.is_ending:
             self._producer.poll(_POLL_S)
         if self._interval_s:
-            while (wait_s := self._due_s - self._clock()) > 0:
+            while (wait_s := self._due_s - self._clock()) > 0 and not self.is_ending:
                 self._producer.poll(min(wait_s, _POLL_S))
             # From now on, not from when it was due: a pause is not made up for by a burst.
             self._due_s = max(self._due_s, self._clock() - _POLL_S) + self._interval_s
 
     def _reported(self, line: int, ended: Callable[[bool], None], error: KafkaError | None, _: Message | None) -> None:
         ended(error is None)
+        self._open.pop(line, None)
         if error is None:
             self.delivered += 1
             return
+        if error.code() not in RECORD_ERRORS:
+            self._first_lost = line if self._first_lost is None else min(line, self._first_lost)
         if error.code() in _PURGED:
-            message = self._cause
+            message = self._cause if self.stopped or not self.interrupted else "interrupted"
         else:
             right = Right("Write", "topic", self._topic)
             message = str(refusal(error, f"writing to {self._topic}", self._properties, right))

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
+import signal
+import subprocess
+import sys
 import time
 import uuid
 from pathlib import Path
+from subprocess import PIPE
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -76,6 +81,17 @@ def records(broker: Broker, topic: str) -> list[list[tuple[bytes, ContactEvent]]
         consumer.close()
 
 
+def wait_for_records(broker: Broker, topic: str, number: int) -> None:
+    consumer = Consumer({"bootstrap.servers": broker.bootstrap_servers, "group.id": uuid.uuid4().hex})
+    try:
+        deadline = time.monotonic() + 60
+        places = [TopicPartition(topic, partition) for partition in range(PARTITIONS)]
+        while sum(consumer.get_watermark_offsets(place, timeout=10)[1] for place in places) < number:
+            assert time.monotonic() < deadline, f"{number} records do not come"
+    finally:
+        consumer.close()
+
+
 def contacts(broker: Broker, topic: str) -> dict[str, ContactEvent]:
     return {event.contact_id: event for partition in records(broker, topic) for _, event in partition}
 
@@ -116,14 +132,69 @@ class TestProduce:
         assert {contact_id: event.features for contact_id, event in found.items()} == {"b": {}, "c": {"any": "thing"}}
         assert found["b"].occurred_at_ms == 1_700_000_000_077
 
-    def test_twice_gives_the_same_event_ids(self, broker: Broker, topic: str, tmp_path: Path) -> None:
+    def test_twice_gives_the_same_event_ids_and_a_warning(
+        self, broker: Broker, topic: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         path = tmp_path / "contacts.txt"
         path.write_text("contact_id\na\nb\n")
-        for _ in range(2):
+        warning = (
+            f"warning: event ids of this file are on {topic} already, so it was loaded before: each contact that is"
+        )
+        for said in ("", f"{path}: {warning}"):
             assert main(["produce", str(path), "--format", "csv", "--rate", "1000"]) == 0
+            err = capsys.readouterr().err
+            assert err.startswith(said) if said else err == ""
+            assert err.count("warning") == bool(said)
         ids = [event.event_id for partition in records(broker, topic) for _, event in partition]
         assert len(ids) == 4
         assert len(set(ids)) == 2
+
+    def test_event_ids_of_the_files_own_are_looked_for_too(
+        self,
+        broker: Broker,
+        topic: str,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        (tmp_path / "first.csv").write_text("contact_id,event_id\na,e-1\nb,e-2\n")
+        assert main(["produce", str(tmp_path / "first.csv")]) == 0
+        other = b"contact_id,event_id\nb,e-2\nc,e-3\nx,y,z\n"
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(other)))
+        capsys.readouterr()
+        assert main(["produce", "-", "--from-line", "3"]) == 1
+        assert capsys.readouterr().err.startswith("standard input:4: has 3 cells")
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(other)))
+        assert main(["produce", "-"]) == 1
+        warning, bad = capsys.readouterr().err.splitlines()
+        assert warning.startswith("standard input: warning: event ids of this file are on")
+        assert bad.startswith("standard input:4: has 3 cells")
+        partitions = records(broker, topic)
+        assert sorted(event.event_id for partition in partitions for _, event in partition) == [
+            *("e-1", "e-2", "e-2", "e-3", "e-3"),
+        ]
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_an_interrupted_file_goes_on_where_it_ended(
+        self, broker: Broker, topic: str, tmp_path: Path, number: signal.Signals
+    ) -> None:
+        path = tmp_path / "contacts.csv"
+        path.write_text("contact_id,segment_id\n" + "".join(f'{n},"two\nlines"\n' for n in range(1_500)))
+        command = [sys.executable, "-m", "stream_scorer", "produce", str(path)]
+        with subprocess.Popen([*command, "--rate", "300"], stdout=PIPE, stderr=PIPE, text=True) as loading:
+            wait_for_records(broker, topic, 100)
+            loading.send_signal(number)
+            out, err = loading.communicate(timeout=60)
+        assert loading.returncode == 130, err
+        loaded = sum(map(len, records(broker, topic)))
+        assert out == f"{loaded} contacts are on {topic}; 0 bad rows, 0 not delivered\n"
+        assert 100 <= loaded < 1_500
+        said, line = err.rstrip().rsplit(" ", 1)
+        assert said == "interrupted: to load the rest, repeat the command with --from-line"
+        rest = subprocess.run([*command, "--from-line", line], capture_output=True, text=True, check=False, timeout=60)
+        assert rest.returncode == 0, rest.stderr
+        ids = sorted(int(event.contact_id) for partition in records(broker, topic) for _, event in partition)
+        assert ids == list(range(1_500))
 
     @pytest.mark.skipif(not BANK.exists(), reason="the bank-marketing contacts are not beside the project")
     def test_real_contacts_arrive_complete_and_in_order(self, broker: Broker, topic: str) -> None:
@@ -222,6 +293,36 @@ class TestLoaderWithoutABroker:
         assert time.monotonic() - started_s < 10
         assert own.delivered == 0
         assert [undelivered.contacts for undelivered in own.undelivered] == [1]
+
+    def test_what_is_interrupted_ends_soon_and_names_the_first_line(self) -> None:
+        own = loader(**{"delivery.timeout.ms": 600_000, "message.timeout.ms": 600_000})
+        with own:
+            assert own.put(EVENT, 2)
+            assert own.put(EVENT, 5)
+            own.interrupt()
+            assert not own.put(EVENT, 8)
+            own.interrupt()  # nobody waits for 10 s
+            started_s = time.monotonic()
+            own.finish()
+            assert time.monotonic() - started_s < 5
+        assert own.first_unconfirmed == 2
+        assert not own.stopped
+        [undelivered] = own.undelivered
+        assert (undelivered.line, undelivered.message, undelivered.contacts) == (2, "interrupted", 2)
+
+    def test_a_slow_pace_is_no_wait_for_the_interrupted(self) -> None:
+        nowhere = {"bootstrap.servers": "127.0.0.1:1", "log_level": 0}
+        with Loader(nowhere, "features", CODEC, rate_per_s=0.001) as own:
+            assert own.put(EVENT, 2)
+            own.interrupt()
+            assert not own.put(EVENT, 3)
+
+    def test_a_broker_that_is_given_up_leaves_the_first_line(self) -> None:
+        with loader() as own:
+            for line in (2, 3, 4):
+                own.put(EVENT, line)
+            own.finish()
+        assert own.first_unconfirmed == 2
 
     @staticmethod
     def interrupted(own: Loader) -> None:

@@ -1,0 +1,88 @@
+"""The look at the last records of the features topic: bounded, and no reason for a file not to be loaded."""
+
+from __future__ import annotations
+
+from itertools import count
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from stream_scorer.core.avro import Codec
+from stream_scorer.errors import BrokerRefused, StreamScorerError
+from stream_scorer.kafka import recent_events
+from stream_scorer.kafka.reading import Extent
+from stream_scorer.kafka.recent_events import recent_event_ids
+from stream_scorer.schema_files import SchemaFile, load_schema
+from stream_scorer.settings import load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+CODEC = Codec.single_object(load_schema(SchemaFile.CONTACT_FEATURES))
+SETTINGS = load_settings(environ={})
+
+
+def value(event_id: str) -> bytes:
+    return CODEC.encode(
+        {
+            "event_id": event_id,
+            "contact_id": "c",
+            "features": {},
+            "occurred_at": 0,
+            "campaign_id": None,
+            "model_version": None,
+        }
+    )
+
+
+class Log:
+    """A topic whose records are read two at a time."""
+
+    def __init__(self, values: list[bytes | None], extents: dict[int, Extent], end: StreamScorerError | None) -> None:
+        self.values = values
+        self.extents = extents
+        self.end = end
+        self.asked: dict[int, Extent] = {}
+
+    def stable_extents(self, _topic: str, _partitions: int) -> dict[int, Extent]:
+        return self.extents
+
+    def read(self, _topic: str, extents: Mapping[int, Extent]) -> Iterator[list[Any]]:
+        self.asked = dict(extents)
+        for at in range(0, len(self.values), 2):
+            yield [SimpleNamespace(value=one) for one in self.values[at : at + 2]]
+        if self.end is not None:
+            raise self.end
+
+
+@pytest.fixture
+def topic(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Log]:
+    def make(*values: bytes | None, extents: dict[int, Extent] | None = None, end: Any = None) -> Log:
+        log = Log(list(values), extents or {0: Extent(0, len(values))}, end)
+        monkeypatch.setattr(recent_events, "LogReader", lambda *_args, **_more: log)
+        return log
+
+    return make
+
+
+def test_the_ids_of_what_can_be_decoded(topic: Callable[..., Log]) -> None:
+    topic(value("a"), None, b"{}", value("b"), value("a"))
+    assert recent_event_ids(SETTINGS, "features", 1, CODEC) == {"a", "b"}
+
+
+def test_of_each_partition_the_last_records_are_read(topic: Callable[..., Log]) -> None:
+    log = topic(extents={0: Extent(0, 5), 1: Extent(100, 900), 2: Extent(7, 7)})
+    assert recent_event_ids(SETTINGS, "features", 3, CODEC, max_records=30) == frozenset()
+    assert log.asked == {0: Extent(0, 5), 1: Extent(890, 900), 2: Extent(7, 7)}
+
+
+def test_what_may_not_be_read_gives_no_ids(topic: Callable[..., Log]) -> None:
+    topic(value("a"), end=BrokerRefused("Topic authorization failed"))
+    assert recent_event_ids(SETTINGS, "features", 1, CODEC) == {"a"}
+
+
+def test_the_look_ends_after_some_seconds(topic: Callable[..., Log]) -> None:
+    topic(*(value(f"e-{n}") for n in range(100)))
+    ticks = count(0, 2)
+    assert len(recent_event_ids(SETTINGS, "features", 1, CODEC, clock=lambda: next(ticks))) == 6
