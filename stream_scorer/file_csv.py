@@ -1,7 +1,7 @@
 """The records of a CSV file, as spreadsheets and databases export them.
 
-The separator is a comma, a semicolon, a tab or a bar: what the ``sep=`` line of Excel says, else the one by which the
-first line has a column of contact ids. A quote that is never closed costs its own line and not all that follow.
+The separator is a comma, a semicolon, a tab or a bar: that of Excel's ``sep=`` line, else the one by which the first
+line has a column of contact ids. A quote that is never closed costs its own line and not all that follow.
 """
 
 from __future__ import annotations

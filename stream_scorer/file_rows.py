@@ -145,7 +145,7 @@ def _json_remedy(text: bytes) -> str:
 
 
 def _others(value: Mapping[str, Any]) -> dict[str, str]:
-    """Return what a JSON object says of the contact beside its features, by the names of CSV columns."""
+    """Return the contact's values beside its features in a JSON object, by the names of CSV columns."""
     others: dict[str, str] = {}
     for key, given in value.items():
         column = _JSON_KEYS.get(key)

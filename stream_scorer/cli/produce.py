@@ -41,7 +41,7 @@ def produce(
         FileFormat | None, typer.Option("--format", help="What the file is, where its name does not say it.")
     ] = None,
     from_line: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Leave out the rows that begin before line N, as the end said.")
+        int, typer.Option(metavar="N", min=1, help="Leave out the rows that begin before line N.")
     ] = 1,
 ) -> None:
     """Put the contacts of a file on the features topic.

@@ -301,7 +301,7 @@ class TestLoaderWithoutABroker:
             assert own.put(EVENT, 5)
             own.interrupt()
             assert not own.put(EVENT, 8)
-            own.interrupt()  # nobody waits for 10 s
+            own.interrupt()  # without the wait of 10 s
             started_s = time.monotonic()
             own.finish()
             assert time.monotonic() - started_s < 5

@@ -520,7 +520,7 @@ class TestEncodings:
         assert [(row.contact_id, row.features["age"]) for row in rows] == [(f"c-é-{n}", n) for n in range(3_000)]
 
     def test_marks_inside_of_files_that_were_put_together(self, csv: Reading, jsonl: Reading) -> None:
-        """Found here: `cat a.csv b.csv` leaves a mark in front of a contact id, where nobody sees it."""
+        """Found here: `cat a.csv b.csv` leaves a mark in front of a contact id, where it does not show."""
         assert [row.contact_id for row in csv.good("\ufeff\ufeffcontact_id\na\n\ufeffb\n")] == ["a", "b"]
         line = '\ufeff{"contactId": "a", "features": {}}\n'
         assert [row.contact_id for row in jsonl.good(line * 2)] == ["a", "a"]

@@ -90,7 +90,7 @@ def test_what_only_begins_alike_is_undecodable_all_the_same(value: bytes) -> Non
 
 
 def confluent_guid() -> tuple[bytes, Headers]:
-    """Value and headers as confluent-kafka's own serializer writes them, where it is told to use headers."""
+    """Value and headers as confluent-kafka's own serializer writes them, with ids in headers."""
     headers: Headers = []
     context = SerializationContext("features", MessageField.VALUE, headers)
     guid = str(uuid.UUID(int=7))
