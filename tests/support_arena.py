@@ -154,6 +154,7 @@ class Arena:
         ours = {
             "features": {"max.message.bytes": str(2 * MEGABYTE)},
             "rejected": {"max.message.bytes": str(2 * MEGABYTE)},
+            "audit": {"retention.ms": str(400 * 86_400_000)},
         }
         admin = AdminClient(self._client)
         wanted = [

@@ -12,6 +12,7 @@ from stream_scorer.cli.options import ConfigOption
 from stream_scorer.cli.starting import await_topics
 from stream_scorer.cli.stopping import EndLimit, end_told
 from stream_scorer.kafka.config import check_properties, property_warnings
+from stream_scorer.kafka.output_topics import check_outputs
 from stream_scorer.kafka.rights import campaign_rights
 from stream_scorer.kafka.start import delivery_start, planning_start, write_start
 from stream_scorer.kafka.topics import existing_topics
@@ -43,6 +44,7 @@ def callbacks(
         target = build_target(settings)
         topics = settings.topics.campaign(tiers=len(settings.callbacks.retry_delays_s))
         await_topics(settings, topics, campaign_rights(settings))
+        check_outputs(settings, topics[1:])
         # All there are: records may wait in the higher tiers although the setting has become shorter.
         retry_topics = existing_topics(settings, settings.topics.retries())
         write_start(settings, planning_start(settings), chosen=start is not None)

@@ -14,8 +14,10 @@ from pydantic import SecretStr
 
 from stream_scorer.cli.options import ConfigOption
 from stream_scorer.core.feature_rules import Feature
+from stream_scorer.errors import CheckFailed
 from stream_scorer.kafka.config import check_properties, property_warnings
 from stream_scorer.kafka.framing import make_framing
+from stream_scorer.kafka.output_topics import check_outputs
 from stream_scorer.kafka.retry_retention import check_retry_retention
 from stream_scorer.kafka.rights import scoring_rights
 from stream_scorer.kafka.topics import check_topics
@@ -54,8 +56,13 @@ def check(
         found = check_topics(settings, settings.scoring_topics, rights=scoring_rights(settings))
         for name, partitions in found.items():
             typer.echo(f"# topic {name}: {partitions} partitions")
+        outputs = check_outputs(settings, settings.topics.scoring[1:])
+        if outputs.unchecked is not None:
+            typer.echo(f"warning: {outputs.unchecked}", err=True)
         if (unchecked := check_retry_retention(settings, settings.contact_retry_topics)) is not None:
             typer.echo(f"warning: {unchecked}", err=True)
+        if outputs.audit_retention is not None:
+            raise CheckFailed(outputs.audit_retention)
         from stream_scorer.wiring import check_model  # noqa: PLC0415 - loads telemetry, which takes a second
 
         typer.echo(f"# {check_model(settings)}")

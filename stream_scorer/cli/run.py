@@ -13,6 +13,7 @@ from stream_scorer.cli.options import ConfigOption
 from stream_scorer.cli.starting import await_topics
 from stream_scorer.cli.stopping import EndLimit, end_told
 from stream_scorer.kafka.config import check_properties
+from stream_scorer.kafka.output_topics import check_outputs
 from stream_scorer.kafka.retry_retention import check_retry_retention
 from stream_scorer.kafka.rights import scoring_rights
 from stream_scorer.kafka.start import scoring_start, write_start
@@ -44,6 +45,8 @@ def run(
         log.warning("setting", detail=warning)
     with end_told(log), EndLimit(settings.scoring.shutdown_timeout_s) as limit:
         await_topics(settings, settings.scoring_topics, scoring_rights(settings))
+        if (short := check_outputs(settings, settings.topics.scoring[1:]).audit_retention) is not None:
+            log.warning("audit retention short", detail=short)
         # All there are: contacts may wait in the topics of higher levels although the setting has become shorter.
         retry_topics = existing_topics(settings, settings.topics.contact_retries())
         if (unchecked := check_retry_retention(settings, retry_topics)) is not None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from stream_scorer.cli.options import ConfigOption
+from stream_scorer.kafka.output_topics import update_audit_retention
 from stream_scorer.kafka.topics import PARTITIONS, create_topics
 from stream_scorer.settings import load_settings
 
@@ -12,10 +15,20 @@ app = typer.Typer(help="Make the Kafka topics that are missing.", no_args_is_hel
 
 
 @app.command()
-def create(config: ConfigOption = None) -> None:
+def create(
+    config: ConfigOption = None,
+    *,
+    update_retention: Annotated[
+        bool,
+        typer.Option("--update-retention", help="Have an audit topic that exists keep audit.retention_days."),
+    ] = False,
+) -> None:
     """Make the topics that are missing; what exists is left as it is."""
-    report = create_topics(load_settings(config))
+    settings = load_settings(config)
+    report = create_topics(settings)
     for name in report.created:
         typer.echo(f"created   {name} ({PARTITIONS} partitions)")
     for name in report.existing:
         typer.echo(f"existing  {name}")
+    if update_retention and update_audit_retention(settings):
+        typer.echo(f"retention {settings.topics.audit} ({settings.audit.retention_days} days)")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from stream_scorer.settings import Settings
 
-Operation = Literal["Read", "Write", "Describe", "Create"]
+Operation = Literal["Read", "Write", "Describe", "Create", "AlterConfigs"]
 Resource = Literal["topic", "group", "transactional id"]
 
 _CALL_S: Final = 5.0

@@ -11,6 +11,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from stream_scorer.errors import BrokerRefused, BrokerUnavailable
 from stream_scorer.kafka.administering import Administrator
+from stream_scorer.kafka.output_topics import OUTPUT_CONFIG, audit_config
 from stream_scorer.kafka.retry_retention import retry_topic_config
 from stream_scorer.kafka.rights import Right, denial, missing_rights, refusal
 
@@ -136,9 +137,13 @@ def _create(admin: Administrator, settings: Settings, missing: list[str], timeou
 def _configs(admin: Administrator, settings: Settings, missing: list[str]) -> dict[str, dict[str, str]]:
     """The properties of new topics that are not the brokers' defaults."""
     large = {"max.message.bytes": str(LARGE_MESSAGE_BYTES)}
-    configs = dict.fromkeys((settings.topics.rejected, settings.topics.callbacks_rejected), large)
+    topics = settings.topics
+    configs = {name: dict(OUTPUT_CONFIG) for name in settings.all_topics if name != topics.features}
+    configs[topics.audit] |= audit_config(settings)
+    for name in (topics.rejected, topics.callbacks_rejected):
+        configs[name] |= large
     if any(name in settings.contact_retry_topics for name in missing):
-        retry = large | retry_topic_config(admin.client, settings.topics.features)
+        retry = large | retry_topic_config(admin.client, topics.features)
         configs |= dict.fromkeys(settings.contact_retry_topics, retry)
     return configs
 

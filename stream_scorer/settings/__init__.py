@@ -5,6 +5,7 @@ from stream_scorer.settings.model import ModelSettings
 from stream_scorer.settings.root import Settings
 from stream_scorer.settings.sections import (
     AdminSettings,
+    AuditSettings,
     CallbacksSettings,
     GenesysSettings,
     KafkaSettings,
@@ -16,6 +17,7 @@ from stream_scorer.settings.sections import (
 
 __all__ = [
     "AdminSettings",
+    "AuditSettings",
     "CallbacksSettings",
     "GenesysSettings",
     "KafkaSettings",

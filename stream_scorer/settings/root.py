@@ -12,6 +12,7 @@ from stream_scorer.settings.model import ModelSettings
 from stream_scorer.settings.names import dotted, variable
 from stream_scorer.settings.sections import (
     AdminSettings,
+    AuditSettings,
     CallbacksSettings,
     GenesysSettings,
     KafkaSettings,
@@ -40,6 +41,7 @@ class Settings(Section):
     scoring: ScoringSettings = Field(default_factory=ScoringSettings)
     model: ModelSettings = Field(default_factory=ModelSettings)
     verification: VerificationSettings = Field(default_factory=VerificationSettings)
+    audit: AuditSettings = Field(default_factory=AuditSettings)
     callbacks: CallbacksSettings = Field(default_factory=CallbacksSettings)
     admin: AdminSettings = Field(default_factory=AdminSettings)
     log: LogSettings = Field(default_factory=LogSettings)

@@ -236,6 +236,12 @@ class CallbacksSettings(Section):
         return self
 
 
+class AuditSettings(Section):
+    """The evidence: for how many days the audit topic has to keep its events."""
+
+    retention_days: Annotated[Count, Field(le=36_500)] = 400
+
+
 class AdminSettings(Section):
     """Where ``/livez``, ``/readyz`` and ``/metrics`` are; port 0: nowhere.
 

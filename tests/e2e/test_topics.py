@@ -19,6 +19,7 @@ from support_arena import wait_until
 
 from stream_scorer.cli import main
 from stream_scorer.errors import BrokerRefused, BrokerUnavailable
+from stream_scorer.kafka.output_topics import OutputsReport, check_outputs
 from stream_scorer.kafka.retry_retention import check_retry_retention
 from stream_scorer.kafka.topics import check_topics, create_topics, existing_topics
 from stream_scorer.settings import Settings, TopicsSettings, load_settings
@@ -106,6 +107,56 @@ def test_a_retry_topic_that_would_lose_contacts_is_refused_with_the_remedy(
     wait_until(lambda: len(existing_topics(settings, names)) == len(names), "the topics to be known")
     with pytest.raises(BrokerRefused, match=f"topic {name} {part}"):
         check_retry_retention(settings, [name])
+
+
+def test_audit_events_are_kept_for_400_days_and_no_output_is_compacted(settings: Settings, broker: Broker) -> None:
+    create_topics(settings)
+    assert topic_config(broker, settings.topics.audit)["retention.ms"] == str(400 * DAY_MS)
+    assert check_outputs(settings, settings.topics.scoring[1:]) == OutputsReport(None, None)
+
+
+def test_the_retention_of_an_audit_topic_that_exists_is_reported_and_updated(
+    settings: Settings, broker: Broker, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topics = settings.topics
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
+    admin.create_topics([NewTopic(topics.audit, 1, 1, config={"retention.ms": str(7 * DAY_MS)})])[topics.audit].result(
+        30
+    )
+    for name, value in {
+        "kafka.bootstrap_servers": broker.bootstrap_servers,
+        **{f"topics.{key}": getattr(topics, key) for key in TopicsSettings.model_fields},
+    }.items():
+        monkeypatch.setenv(f"STREAM_SCORER_{name.upper().replace('.', '__')}", str(value))
+    assert main(["topics", "create"]) == 0
+    assert topic_config(broker, topics.audit)["retention.ms"] == str(7 * DAY_MS)
+    short = check_outputs(settings, [topics.audit]).audit_retention
+    assert short == (
+        f"topic {topics.audit} keeps audit events for 7 days, and audit.retention_days is 400:"
+        " run `stream-scorer topics create --update-retention`, or lower the setting"
+    )
+    for name in ("CLIENT_ID", "CLIENT_SECRET", "MODEL_ID"):
+        monkeypatch.setenv(f"GENESYS_{name}", "x")
+    capsys.readouterr()
+    assert main(["config", "check", "--connect"]) == 1
+    assert short in capsys.readouterr().err
+    assert main(["topics", "create", "--update-retention"]) == 0
+    assert f"retention {topics.audit} (400 days)" in capsys.readouterr().out
+    wait_until(lambda: topic_config(broker, topics.audit)["retention.ms"] == str(400 * DAY_MS), "the new retention")
+    assert main(["topics", "create", "--update-retention"]) == 0
+    assert "retention" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("key", ["scores", "review", "rejected", "audit"])
+@pytest.mark.parametrize("policy", ["compact", "compact,delete"])
+def test_a_compacted_output_is_refused_with_the_remedy(
+    settings: Settings, broker: Broker, key: str, policy: str
+) -> None:
+    topic = getattr(settings.topics, key)
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
+    admin.create_topics([NewTopic(topic, 1, 1, config={"cleanup.policy": policy})])[topic].result(30)
+    with pytest.raises(BrokerRefused, match=f"topic {topic} has cleanup.policy=.*: .* Set cleanup.policy to delete"):
+        check_outputs(settings, settings.topics.scoring[1:])
 
 
 def test_what_exists_is_left_as_it_is(settings: Settings) -> None:

@@ -15,6 +15,8 @@ from support_judge import judge
 from support_worker import QUICK_PROPERTIES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from support_worker import Stage, WorkerProcess
 
 pytestmark = pytest.mark.kafka
@@ -199,6 +201,21 @@ class TestSettings:
         first = stage.start_ready()
         assert "admin.port" in the_line(stage.start(admin__port=str(first.admin_port)), 1)
         assert first.stop() == 0
+
+
+def test_a_compacted_output_topic_ends_the_start(make_stage: Callable[..., Stage]) -> None:
+    """One undecodable record without a key would stand still in its partition, and stop the transactions of all."""
+    stage = make_stage(partitions=1, configs={"rejected": {"cleanup.policy": "compact"}})
+    line = the_line(stage.start(), 1)
+    assert f"topic {stage.topics['rejected']} has cleanup.policy=compact" in line
+    assert "cleanup.policy=delete" in line
+
+
+def test_a_short_retention_of_the_audit_is_logged_at_the_start(make_stage: Callable[..., Stage]) -> None:
+    stage = make_stage(partitions=1, configs={"audit": {"retention.ms": "604800000"}})
+    worker = stage.start_ready()
+    [line] = worker.said("audit retention short")
+    assert (line["level"], "--update-retention" in line["detail"]) == ("warning", True)
 
 
 class TestWhereAGroupStarts:

@@ -74,6 +74,7 @@ DEFAULTS = {
     },
     "model": {"max_features": 50},
     "verification": {"min_interval_width": 0.15, "max_interval_width": None},
+    "audit": {"retention_days": 400},
     "callbacks": {
         "target": "webhook",
         "url": None,
