@@ -29,7 +29,7 @@ from stream_scorer.core.planning import Examined, PlanningRules
 from stream_scorer.errors import BrokerRefused
 from stream_scorer.kafka.client_logs import client_logger
 from stream_scorer.kafka.committing import Committer
-from stream_scorer.kafka.config import admin_config, consumer_config, silent_logger
+from stream_scorer.kafka.config import admin_config, consumer_config, settling_time_s, silent_logger
 from stream_scorer.kafka.flow_control import FlowControl
 from stream_scorer.kafka.framing import make_framing
 from stream_scorer.kafka.latest_offsets import LatestOffsets
@@ -96,9 +96,10 @@ class CampaignService:
         # Both loops share what fetches unknown schemas; each has codecs of its own.
         self._framing = make_framing(settings)
         log = structlog.get_logger("stream_scorer")
-        self._planning = PlannerObserver("planner", log, self.metrics, self._clock.monotonic)
+        monotonic, settling_s = self._clock.monotonic, settling_time_s(settings)
+        self._planning = PlannerObserver("planner", log, self.metrics, monotonic, settling_s)
         self._traces = campaign_traces(settings)
-        self._delivering = DelivererObserver("deliverer", log, self.metrics, self._clock.monotonic)
+        self._delivering = DelivererObserver("deliverer", log, self.metrics, monotonic, settling_s)
 
     def stop(self) -> None:
         """Ask both loops to finish what is under way and to end; safe in a signal handler and before ``run``."""

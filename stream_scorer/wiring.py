@@ -24,7 +24,7 @@ from stream_scorer.genesys.client import ScoringClient
 from stream_scorer.genesys.quota import Quota
 from stream_scorer.genesys.wire import body_overhead, encode_contact
 from stream_scorer.kafka.client_logs import client_logger
-from stream_scorer.kafka.config import admin_config, consumer_config, silent_logger
+from stream_scorer.kafka.config import admin_config, consumer_config, settling_time_s, silent_logger
 from stream_scorer.kafka.flow_control import FlowControl
 from stream_scorer.kafka.framing import Framing, make_framing
 from stream_scorer.kafka.latest_offsets import LatestOffsets
@@ -75,7 +75,9 @@ class ScoringService:
         self.stopping = threading.Event()
         self.metrics = PrometheusMetrics(api_url=settings.genesys.api_url, instance=settings.kafka.instance_id)
         self._clock = system_clock()
-        self.observe = Observer(structlog.get_logger("stream_scorer"), self.metrics, self._clock)
+        self.observe = Observer(
+            structlog.get_logger("stream_scorer"), self.metrics, self._clock, settling_time_s(settings)
+        )
         self._trace = scoring_trace(settings)
 
     def stop(self) -> None:

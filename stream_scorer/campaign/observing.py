@@ -35,9 +35,17 @@ class LoopObserver:
         log: where lines go.
         metrics: where sums go.
         monotonic: clock in seconds.
+        standby_after_s: see `Membership`.
     """
 
-    def __init__(self, name: str, log: Log, metrics: Metrics, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        name: str,
+        log: Log,
+        metrics: Metrics,
+        monotonic: Callable[[], float],
+        standby_after_s: float = 0.0,
+    ) -> None:
         self._name = name
         self._log = log
         self._metrics = metrics
@@ -45,7 +53,7 @@ class LoopObserver:
         self._trouble: str | None = None
         self._schema_wanted: str | None = None
         self._beat_at = monotonic()
-        self._members = Membership()
+        self._members = Membership(standby_after_s)
         self._progress = Progress()
         self._input = NOTHING_READ
         self._draining = False
@@ -74,6 +82,8 @@ class LoopObserver:
         explained = explained or self.why_not_ready() is not None
         self._input = self._progress.look(fronts, ends, self._monotonic(), now_ms, explained=explained)
         self._metrics.input(self._input, loop=self._name)
+        if self._members.becomes_standby(self._monotonic()):
+            self._log.info("standby", loop=self._name, detail="the group has a member for every partition")
 
     def assigned(self, partition: Partition, next_offset: int) -> None:
         """A partition is ours from now on."""
@@ -97,8 +107,7 @@ class LoopObserver:
 
     def settled(self) -> None:
         """The group has said what is ours."""
-        if self._members.settle():
-            self._log.info("standby", loop=self._name, detail="the group has a member for every partition")
+        self._members.settle(self._monotonic())
 
     def cut_off(self, reason: str) -> None:
         """No broker can be reached, or none lets us in; whatever the group says next ends that."""
@@ -177,8 +186,15 @@ class PlannerObserver(LoopObserver):
 class DelivererObserver(LoopObserver):
     """What the deliverer tells."""
 
-    def __init__(self, name: str, log: Log, metrics: Metrics, monotonic: Callable[[], float]) -> None:
-        super().__init__(name, log, metrics, monotonic)
+    def __init__(
+        self,
+        name: str,
+        log: Log,
+        metrics: Metrics,
+        monotonic: Callable[[], float],
+        standby_after_s: float = 0.0,
+    ) -> None:
+        super().__init__(name, log, metrics, monotonic, standby_after_s)
         self._held: str | None = None
         self._held_since = 0.0
 

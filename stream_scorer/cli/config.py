@@ -50,7 +50,7 @@ def check(
     make_framing(settings).close()
     for line in effective_lines(loaded):
         typer.echo(line)
-    for warning in all_warnings(settings):
+    for warning in (*all_warnings(settings), *defaults_in_use(settings)):
         typer.echo(f"warning: {warning}", err=True)
     if connect:
         found = check_topics(settings, settings.scoring_topics, rights=scoring_rights(settings))
@@ -70,8 +70,12 @@ def check(
 
 def all_warnings(settings: Settings) -> tuple[str, ...]:
     """Return what works and is probably not meant, one line each."""
-    default_model = ("model.features is not set: the tutorial's model is used",) if settings.model.is_default else ()
-    return (*settings.warnings, *property_warnings(settings), *default_model)
+    return (*settings.warnings, *property_warnings(settings))
+
+
+def defaults_in_use(settings: Settings) -> tuple[str, ...]:
+    """Return which defaults are in use that a production worker replaces; a worker with them is healthy."""
+    return ("model.features is not set: the tutorial's model is used",) if settings.model.is_default else ()
 
 
 def effective_lines(loaded: Loaded) -> Iterator[str]:

@@ -8,7 +8,7 @@ from typing import Annotated
 import structlog
 import typer
 
-from stream_scorer.cli.config import all_warnings
+from stream_scorer.cli.config import all_warnings, defaults_in_use
 from stream_scorer.cli.options import ConfigOption
 from stream_scorer.cli.starting import await_topics
 from stream_scorer.cli.stopping import EndLimit, end_told
@@ -43,6 +43,8 @@ def run(
     log = structlog.get_logger("stream_scorer")
     for warning in all_warnings(settings):
         log.warning("setting", detail=warning)
+    for default in defaults_in_use(settings):
+        log.info("setting", detail=default)
     with end_told(log), EndLimit(settings.scoring.shutdown_timeout_s) as limit:
         await_topics(settings, settings.scoring_topics, scoring_rights(settings))
         if (short := check_outputs(settings, settings.topics.scoring[1:]).audit_retention) is not None:

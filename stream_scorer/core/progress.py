@@ -100,11 +100,18 @@ class Progress:
 
 
 class Membership:
-    """Which partitions are owned, and whether the group has settled. Not thread-safe but for reading."""
+    """Which partitions are owned, and whether the group has settled. Not thread-safe but for reading.
 
-    def __init__(self) -> None:
+    Args:
+        standby_after_s: how long a member without partitions may still get some. Under the cooperative protocol the
+            first assignment of a new member is often empty, because the others give up its partitions only then.
+    """
+
+    def __init__(self, standby_after_s: float = 0.0) -> None:
+        self._standby_after_s = standby_after_s
         self._owned: set[Partition] = set()
         self._has_joined = self._is_settled = False
+        self._standby_at: float | None = None
         self._cut_off: str | None = None
 
     @property
@@ -116,19 +123,28 @@ class Membership:
         """A partition is ours from now on."""
         self._owned.add(partition)
         self._has_joined = True
+        self._standby_at = None
         self._cut_off = None
 
     def disown(self, partitions: Iterable[Partition]) -> None:
         """Partitions are not ours any more; the group is about to say what is."""
         self._owned.difference_update(partitions)
         self._is_settled = False
+        self._standby_at = None
 
-    def settle(self) -> bool:
-        """The group has said what is ours. Returns whether that is news, and it is nothing: a spare."""
-        is_news = not self._is_settled
+    def settle(self, now: float) -> None:
+        """The group has said what is ours, which may be nothing; ``now``: monotonic seconds."""
+        if not self._is_settled and not self._owned:
+            self._standby_at = now + self._standby_after_s
         self._has_joined = self._is_settled = True
         self._cut_off = None
-        return is_news and not self._owned
+
+    def becomes_standby(self, now: float) -> bool:
+        """Whether this member turns out to have no partition in a stable group. True once for each such time."""
+        if self._standby_at is None or now < self._standby_at:
+            return False
+        self._standby_at = None
+        return True
 
     def cut_off(self, reason: str) -> None:
         """The brokers cannot be reached, or do not let us in; whatever the group says next ends that."""

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _FENCED_LIMIT = 3
 _FENCED_WINDOW_S = 300.0
 _REOPEN_S = 1.0
+# On a new cluster the coordinator of transactions is there after seconds only: until then nothing is wrong.
+_FIRST_SESSION_S = 10.0
 
 
 class Sink(Protocol):
@@ -110,6 +112,7 @@ class Committer(Generic[OutcomeT]):
         self._retry_at = 0.0
         self._settled = False
         self._had_session = False
+        self._first_opened_at: float | None = None
         self._closed = False
         self.trouble: str | None = None
         self.is_stale = False
@@ -136,7 +139,10 @@ class Committer(Generic[OutcomeT]):
             if failed is not None:
                 if failed.denied and not self._had_session:
                     raise BrokerRefused(failed.message)
-                self._on_failure(failed)
+                if not failed.fenced and self._is_first_session_young():
+                    self._retry_at = self._monotonic() + _REOPEN_S
+                else:
+                    self._on_failure(failed)
                 return False
             self._had_session = True
             self._on_session()
@@ -208,6 +214,14 @@ class Committer(Generic[OutcomeT]):
         self.trouble = message
         self._retry_at = self._monotonic() + _REOPEN_S
         self._observe.kafka_trouble(message)
+
+    def _is_first_session_young(self) -> bool:
+        """Whether the first session is being opened, and has not taken long yet."""
+        if self._had_session:
+            return False
+        if self._first_opened_at is None:
+            self._first_opened_at = self._monotonic()
+        return self._monotonic() - self._first_opened_at < _FIRST_SESSION_S
 
     def _trouble_is_over(self) -> None:
         if self.trouble is not None:

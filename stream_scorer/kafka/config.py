@@ -122,6 +122,17 @@ def consumer_config(settings: Settings, group_id: str | None = None, *, logger: 
     return config
 
 
+def settling_time_s(settings: Settings) -> float:
+    """Return how long a member may wait for its first partitions, in seconds.
+
+    The others notice it by their next heartbeat, finish what they send of the partitions that they give up, and join
+    again; it gets them with the heartbeat after that. Under the newer protocol the brokers set the interval, by default
+    to 5 s.
+    """
+    heartbeat_ms = int(consumer_config(settings).get("heartbeat.interval.ms", 5_000))
+    return settings.scoring.revoke_wait_s + 2 * heartbeat_ms / 1000
+
+
 def producer_config(settings: Settings, transactional_id: str, *, logger: logging.Logger | None = None) -> Config:
     """Return the properties of a transactional producer; the worker's id is ``settings.kafka.transactional_id``.
 

@@ -37,9 +37,10 @@ class Observer:
         log: where lines go.
         metrics: where sums go.
         clock: the time.
+        standby_after_s: see `Membership`.
     """
 
-    def __init__(self, log: Log, metrics: Metrics, clock: Clock) -> None:
+    def __init__(self, log: Log, metrics: Metrics, clock: Clock, standby_after_s: float = 0.0) -> None:
         self._log = log
         self._metrics = metrics
         self._clock = clock
@@ -48,7 +49,7 @@ class Observer:
         self._hold: Known | None = None
         self._kafka: Known | None = None
         self._registry: Known | None = None
-        self._members = Membership()
+        self._members = Membership(standby_after_s)
         self._progress = Progress()
         self._input = NOTHING_READ
         self._beat_at = clock.monotonic()
@@ -124,6 +125,8 @@ class Observer:
         self._explained = False
         self._input = self._progress.look(fronts, ends, self._monotonic(), self._clock.unix_ms(), explained=explained)
         self._metrics.input(self._input)
+        if self._members.becomes_standby(self._monotonic()):
+            self._log.info("standby", detail="the group has a member for every partition")
 
     def draining(self, reason: str | None) -> None:
         """The loop is about to end; ``reason``: the error that ends it, None: it was told to stop."""
@@ -154,8 +157,7 @@ class Observer:
 
     def settled(self) -> None:
         """The group has said what is ours."""
-        if self._members.settle():
-            self._log.info("standby", detail="the group has a member for every partition")
+        self._members.settle(self._monotonic())
 
     def cut_off(self, reason: str) -> None:
         """No broker can be reached, or none lets us in; whatever the group says next ends that."""

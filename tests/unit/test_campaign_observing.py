@@ -52,6 +52,7 @@ def test_a_loop_without_partitions_is_a_spare_once_the_group_has_said_so() -> No
     assert scene.observe.why_not_ready() == "deliverer: starting: no partition assigned yet"
     scene.observe.settled()
     assert scene.observe.why_not_ready() is None
+    scene.look(1)
     assert scene.log.events == ["standby"]
     scene.observe.assigned(HERE, 3)
     scene.observe.disowned([HERE])

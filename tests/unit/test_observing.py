@@ -279,12 +279,15 @@ def test_a_reason_between_two_looks_is_one(scene: Scene) -> None:
 
 
 def test_a_member_without_partitions_is_a_spare_once_the_group_has_said_so(scene: Scene) -> None:
-    fresh = Observer(scene.log, scene.metrics, scene.clock)
+    fresh = Observer(scene.log, scene.metrics, scene.clock, 11.0)
     assert fresh.why_not_ready() == "starting: no partition assigned yet"
     fresh.settled()
     fresh.settled()
     assert fresh.why_not_ready() is None
-    assert [event for _, event, _ in scene.log.lines].count("standby") == 1
+    for seconds in (0.0, 10.0, 1.0, 99.0):
+        scene.now += seconds
+        fresh.input([], {})
+        assert [event for _, event, _ in scene.log.lines].count("standby") == (scene.now >= 1_011.0)
     scene.observe.disowned([HERE])
     assert str(scene.observe.why_not_ready()).startswith("rebalancing: ")
     assert scene.sample("stream_scorer_partitions_owned") == 0
@@ -294,6 +297,19 @@ def test_a_member_without_partitions_is_a_spare_once_the_group_has_said_so(scene
     assert scene.observe.why_not_ready() is None
     scene.observe.disowned([HERE])
     assert str(scene.observe.why_not_ready()).startswith("rebalancing: ")
+
+
+def test_a_member_that_gets_its_partitions_in_a_second_rebalance_is_no_spare(scene: Scene) -> None:
+    """Under the cooperative protocol the first assignment is often empty: the others have to give up first."""
+    fresh = Observer(scene.log, scene.metrics, scene.clock, 11.0)
+    fresh.settled()
+    scene.now += 8.0
+    fresh.input([], {})
+    fresh.assigned(HERE, 7)
+    fresh.settled()
+    scene.now += 60.0
+    fresh.input([Front(HERE, 7, None)], {})
+    assert "standby" not in [event for _, event, _ in scene.log.lines]
 
 
 def test_a_contact_is_named_at_debug_only(scene: Scene) -> None:

@@ -340,6 +340,18 @@ def test_a_trouble_is_over_with_a_new_producer_where_nothing_is_left_to_commit()
     assert bench.observe.troubles == ["no broker", None]
 
 
+def test_the_first_session_may_take_ten_seconds_before_it_is_a_trouble() -> None:
+    """On a new cluster the coordinator of transactions has to be made first: no warning of a healthy worker."""
+    bench = Bench()
+    bench.sink.open = lambda: Failed("_TIMED_OUT: retry call to resume")  # type: ignore[method-assign]
+    for _ in range(10):
+        assert not bench.publisher.open()
+        bench.now += 1.0
+    assert bench.observe.troubles == []
+    assert not bench.publisher.open()
+    assert bench.observe.troubles == ["_TIMED_OUT: retry call to resume"]
+
+
 def test_an_unknown_outcome_that_was_committed_is_settled_by_the_offsets_and_not_published_twice() -> None:
     bench = Bench()
     bench.finish(10)
