@@ -118,7 +118,8 @@ class ConfluentCodec(Codec):
         if schema_id is None:
             return SINGLE_OBJECT_HEADER_BYTES if data.startswith(self._single) else None
         known = self._kept.get(schema_id)
-        return CONFLUENT_HEADER_BYTES if isinstance(known, WriterSchema) and known.reader is None else None
+        # The reader's schema by its index, which is faster than its name: every value passes here.
+        return CONFLUENT_HEADER_BYTES if isinstance(known, tuple) and known[1] is None else None
 
     def _keep(self, schema_id: int) -> WriterSchema | str:
         schema = self._writer_of(schema_id)
