@@ -71,7 +71,7 @@ class AdminServer:
             self._server = _Server(self._address, handler)
         except (OSError, OverflowError) as error:
             host, port = self._address
-            reason = getattr(error, "strerror", None) or error
+            reason = getattr(error, "strerror", None) or "that is no port"
             raise LocalError(
                 f"cannot listen on {host}:{port}: {reason};"
                 f" set admin.host and {self._setting} (0 = off) to one that is free"

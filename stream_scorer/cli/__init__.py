@@ -18,6 +18,7 @@ import typer
 
 from stream_scorer import __version__
 from stream_scorer.cli.lazy import Lazy, LazyGroup
+from stream_scorer.cli.unexpected import unexpected_line
 from stream_scorer.errors import StreamScorerError
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def _report(error: Exception) -> int:
             _say(f"this command needs the package {name}: pip install 'stream-scorer[local]'")
             return 1
         case _:
-            _say(f"unexpected {type(error).__name__}: {error}; `{PROGRAM} --debug …` shows where")
+            _say(f"{unexpected_line(error)}; `{PROGRAM} --debug …` shows more")
             return 1
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Annotated, Any, Final
@@ -17,6 +16,7 @@ from stream_scorer.core.feature_rules import Feature
 from stream_scorer.errors import CheckFailed
 from stream_scorer.kafka.config import check_properties, property_warnings
 from stream_scorer.kafka.framing import make_framing
+from stream_scorer.kafka.hiding import SECRET_PROPERTY
 from stream_scorer.kafka.output_topics import check_outputs
 from stream_scorer.kafka.retry_retention import check_retry_retention
 from stream_scorer.kafka.rights import scoring_rights
@@ -25,10 +25,6 @@ from stream_scorer.settings import Loaded, Settings, load
 from stream_scorer.settings.catalogue import SECTIONS
 
 HIDDEN: Final = "***"
-# Of librdkafka's properties and the registry client's these hold credentials; ssl.ca.location and the like are paths.
-_SECRET_PROPERTY: Final = re.compile(
-    r"password|secret|token|jaas|\.key|\.pem|oauthbearer\.config|username|user\.info|proxy", re.IGNORECASE
-)
 
 app = typer.Typer(help="Check the settings.", no_args_is_help=True)
 
@@ -105,7 +101,7 @@ def _origin(loaded: Loaded, path: tuple[str, ...]) -> str:
 
 
 def _shown(path: tuple[str, ...], value: Any) -> str:
-    if isinstance(value, SecretStr) or (path[1:2] == ("properties",) and _SECRET_PROPERTY.search(path[-1])):
+    if isinstance(value, SecretStr) or (path[1:2] == ("properties",) and SECRET_PROPERTY.search(path[-1])):
         return json.dumps(HIDDEN)
     if isinstance(value, Feature):
         parts = ((part.name, getattr(value, part.name)) for part in fields(Feature) if part.name != "name")

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Final, Protocol, Self
 
+from stream_scorer.cli.unexpected import unexpected_line
 from stream_scorer.errors import StreamScorerError
 
 # Over scoring.shutdown_timeout_s: leaving the group, closing connections and the collectors' 3 s have to fit in here,
@@ -30,10 +31,11 @@ def end_told(log: Log) -> Iterator[None]:
     """Have an error that ends the service be a log line too: where lines are collected, nobody reads plain text."""
     try:
         yield
+    except StreamScorerError as error:
+        log.error("stopped", detail=str(error))  # noqa: TRY400 - one line; --debug shows the traceback
+        raise
     except Exception as error:
-        known = isinstance(error, StreamScorerError)
-        said = str(error) if known else f"unexpected {type(error).__name__}: {error}"
-        log.error("stopped", detail=said)  # noqa: TRY400 - one line; --debug shows the traceback
+        log.error("stopped", detail=unexpected_line(error))  # noqa: TRY400 - see above
         raise
 
 

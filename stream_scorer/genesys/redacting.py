@@ -6,13 +6,19 @@ import base64
 import html
 import json
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, quote_plus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _HIDDEN: Final = "***"
 # Of tokens that were renewed meanwhile an exchange under way may still quote; with these, an hour's at one a minute.
 _TOKENS_KNOWN: Final = 64
 _HEX: Final = re.compile(r"%[0-9A-F]{2}")
+_UNICODE_ESCAPE: Final = re.compile(r"\\u[0-9a-f]{4}")
+# What some writers of JSON escape although nobody has to: PHP the slash, Go and Gson the rest.
+_ESCAPED_FOR_HTML: Final = {ord(one): f"\\u{ord(one):04x}" for one in "<>&'="}
 # A secret in a file may be replaced while the worker runs; an exchange under way may still quote the one before.
 _SECRETS_KNOWN: Final = 8
 # What stands in an Authorization header, known or not: it may have been cut off by whoever quotes it.
@@ -20,10 +26,11 @@ _CREDENTIALS: Final = re.compile(r"\b(bearer|basic)([\s:=]+)[\w.~+/%-]{20,}=*", 
 
 
 class Redactor:
-    """Knows the secrets of one OAuth client and its tokens, in the spellings in which they come back.
+    r"""Knows the secrets of one OAuth client and its tokens, in the spellings in which they come back.
 
-    That is plain, in base64 as in a ``Basic`` header, percent-encoded, and escaped for JSON or HTML. To be used on
-    whole texts: of a text that is cut before, a part of a secret may be left.
+    That is plain, in base64 (the secret, a token, the ``Basic`` header; in both alphabets), and each of these
+    percent-encoded and escaped for JSON (``\/`` and ``\u003c`` too) or HTML. To be used on whole texts: of a text
+    that is cut before, a part of a secret may be left.
     """
 
     def __init__(self, client_id: str, client_secret: str = "") -> None:
@@ -55,13 +62,13 @@ class Redactor:
 
     def _hide(self) -> None:
         # A new tuple, since others may be going through the old one.
-        self._hidden = _longest_first(
-            (*self._tokens, *(one for secret in self._secrets for one in self._forms(secret)))
-        )
+        of_tokens = (one for known in self._tokens for one in _with_base64(known))
+        of_secrets = (one for secret in self._secrets for one in self._forms(secret))
+        self._hidden = _longest_first((*of_tokens, *of_secrets))
 
     def _forms(self, secret: str) -> tuple[str, ...]:
         basic = base64.b64encode(f"{self._client_id}:{secret}".encode()).decode()
-        return (secret, basic.rstrip("="), base64.b64encode(secret.encode()).decode().rstrip("="))
+        return (*_with_base64(secret), *_alphabets(basic))
 
     def __call__(self, text: str) -> str:
         """Return the text without any of them."""
@@ -75,12 +82,33 @@ def _longest_first(secrets: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted({one for secret in secrets for one in _spellings(secret)}, key=len, reverse=True))
 
 
+def _with_base64(secret: str) -> tuple[str, ...]:
+    return secret, *_alphabets(base64.b64encode(secret.encode()).decode())
+
+
+def _alphabets(in_base64: str) -> tuple[str, str]:
+    """Base64 without its padding, in the usual alphabet and in that for URLs."""
+    bare = in_base64.rstrip("=")
+    return bare, bare.translate(str.maketrans("+/", "-_"))
+
+
 def _spellings(secret: str) -> tuple[str, ...]:
     quoted = (quote(secret), quote(secret, safe=""), quote_plus(secret))
+    escaped = html.escape(secret)
     return (
         secret,
         *quoted,
         *(_HEX.sub(lambda found: found[0].lower(), one) for one in quoted),
-        json.dumps(secret)[1:-1],
-        html.escape(secret),
+        *_json_spellings(secret),
+        escaped,
+        escaped.replace("&quot;", "&#34;").replace("&#x27;", "&#39;"),
+        escaped.replace("&#x27;", "&apos;"),
     )
+
+
+def _json_spellings(secret: str) -> Iterator[str]:
+    for text in (json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]):
+        for escaped in (text, text.translate(_ESCAPED_FOR_HTML)):
+            for one in (escaped, _UNICODE_ESCAPE.sub(lambda found: found[0][:2] + found[0][2:].upper(), escaped)):
+                yield one
+                yield one.replace("/", "\\/")

@@ -36,7 +36,7 @@ def trouble_of(error: Exception, deadline: Deadline, host: str, timeout_s: float
     if deadline.cut_for == "deadline" and not deadline.connected:
         # Nothing was sent, so no contact can be the cause: that is no time-out of an answer.
         return Trouble.NO_CONNECTION, f"no connection to {host} within {timeout_s:g} s"
-    causes = tuple(_causes(error))
+    causes = tuple(causes_of(error))
     barred = next((one for one in causes if isinstance(one, AddressBarred)), None)
     if barred is not None:
         return Trouble.NO_CONNECTION, f"no connection to {host}: {barred}"
@@ -49,7 +49,7 @@ def trouble_of(error: Exception, deadline: Deadline, host: str, timeout_s: float
     if text is _BUILT and deadline.connected:
         # The same classes tell of answers: what cannot be built fails before anything is connected to.
         kind, text = Trouble.MALFORMED, _UNREADABLE
-    return kind, text.format(host=host) + _words(causes)
+    return kind, text.format(host=host) + system_words(causes)
 
 
 _ENDED: Final[dict[str, str]] = {
@@ -98,8 +98,8 @@ TRANSLATIONS: Final[tuple[tuple[type[Exception], Trouble, str], ...]] = (
 )
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it wraps, from the outside in; requests and urllib3 hide the cause in arguments."""
+def causes_of(error: BaseException) -> Iterator[BaseException]:
+    """Yield the error and what it wraps, from the outside in; requests and urllib3 hide the cause in arguments."""
     seen: set[int] = set()
     found: BaseException | None = error
     while found is not None and id(found) not in seen:
@@ -109,7 +109,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         found = next((one for one in inside if isinstance(one, BaseException) and id(one) not in seen), None)
 
 
-def _words(causes: tuple[BaseException, ...]) -> str:
+def system_words(causes: tuple[BaseException, ...]) -> str:
+    """Return the words of the operating system or of the certificate's check for an error; empty if there are none."""
     for cause in reversed(causes):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return f": {cause.verify_message}"

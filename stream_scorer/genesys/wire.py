@@ -105,8 +105,22 @@ def encode_contact(contact_id: str, features: Mapping[str, FeatureValue]) -> byt
     """
     try:
         return orjson.dumps({"contactId": contact_id, "features": features})
-    except TypeError as error:
-        raise ContactError(f"contact {contact_id!r} cannot be written as JSON: {error}") from error
+    except TypeError:
+        raise ContactError(
+            f"contact {contact_id!r} cannot be written as JSON: {', '.join(map(repr, _unwritable(features)))} is no"
+            " text, boolean, finite number or integer of 64 bits"
+        ) from None
+
+
+def _unwritable(features: Mapping[str, Any]) -> list[str]:
+    """Return the names of the features that JSON cannot carry."""
+    found = []
+    for name, value in features.items():
+        try:
+            orjson.dumps({name: value})
+        except TypeError:
+            found.append(name)
+    return found
 
 
 def build_body(parts: Sequence[bytes], model_version: str | None) -> bytes:

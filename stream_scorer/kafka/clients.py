@@ -8,6 +8,7 @@ from confluent_kafka import KafkaException
 
 from stream_scorer.errors import SettingsError
 from stream_scorer.kafka.errors import translate
+from stream_scorer.kafka.hiding import hider
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -34,12 +35,13 @@ def made(kind: Callable[[dict[str, Any]], ClientT], config: dict[str, Any]) -> C
     try:
         return kind(config)
     except KafkaException as error:
-        raise _refined(translate(error, _PLACE), config) from None
+        raise _refined(translate(error, _PLACE), config, hider(config)) from None
 
 
-def _refined(error: StreamScorerError, config: Mapping[str, Any]) -> StreamScorerError:
+def _refined(error: StreamScorerError, config: Mapping[str, Any], hide: Callable[[str], str]) -> StreamScorerError:
     """OpenSSL says what is wrong with a file, but not with which one."""
-    said = str(error)
+    said = hide(str(error))
+    error = type(error)(said)
     if not isinstance(error, SettingsError):
         return error
     for name, file in config.items():

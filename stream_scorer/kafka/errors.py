@@ -129,7 +129,7 @@ def translate(error: KafkaException | KafkaError, doing: str) -> StreamScorerErr
     """
     inner = error.args[0] if isinstance(error, KafkaException) and error.args else error
     if not isinstance(inner, KafkaError):
-        return BrokerError(f"{doing}: {' '.join(str(inner).split())}")
+        return BrokerError(f"{doing}: the client has raised an error without a code")
     kind, remedy = TRANSLATIONS.get(inner.code(), (BrokerError, ""))
     # What it says may quote others, who may steer a terminal.
     printable = "".join(one if one.isprintable() else " " for one in inner.str() or inner.name())

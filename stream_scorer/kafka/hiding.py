@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from stream_scorer.genesys.redacting import Redactor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
+# Of librdkafka's properties and the registry client's these hold credentials, or may.
+SECRET_PROPERTY: Final = re.compile(
+    r"password|secret|token|jaas|\.key|\.pem|oauthbearer\.config|oauthbearer\.extensions|assertion|kinit\.cmd|username"
+    r"|user\.info|proxy",
+    re.IGNORECASE,
+)
+# Of these the value is no secret, or stands in texts that are none.
+_SHOWN_IN_TEXTS: Final = re.compile(r"username|\.location$|\.file$|kinit\.cmd|algorithm|endpoint", re.IGNORECASE)
+_LEAST_CHARACTERS: Final = 4
+_PARTS: Final = re.compile(r"[,\s]+")
 # Each secret, and the name that stands before it in a `Basic` header.
 _PAIRS: Final = (
     ("sasl.oauthbearer.client.id", "sasl.oauthbearer.client.secret"),
@@ -19,6 +30,7 @@ _PAIRS: Final = (
 def hider(properties: Mapping[str, Any]) -> Callable[[str], str]:
     """Return what takes the secrets of ``kafka.properties`` out of a text, in any spelling, and other credentials."""
     redactors = [Redactor(str(properties.get(name, "")), str(properties.get(secret, ""))) for name, secret in _PAIRS]
+    redactors += [Redactor("", secret) for secret in _secrets(properties)]
 
     def hide(text: str) -> str:
         for redactor in redactors:
@@ -26,3 +38,12 @@ def hider(properties: Mapping[str, Any]) -> Callable[[str], str]:
         return text
 
     return hide
+
+
+def _secrets(properties: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the values of all secret properties; of lists of ``name=value`` each value too, since it may be quoted."""
+    for name, value in properties.items():
+        if not isinstance(value, str) or not SECRET_PROPERTY.search(name) or _SHOWN_IN_TEXTS.search(name):
+            continue
+        values = [part.partition("=")[2] for part in _PARTS.split(value)] if "oauthbearer." in name else []
+        yield from (one for one in (value, *values) if len(one) >= _LEAST_CHARACTERS)

@@ -8,14 +8,22 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from confluent_kafka.schema_registry import RegisteredSchema, Schema, SchemaRegistryClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from stream_scorer.core.avro import UndecodableError
 from stream_scorer.errors import RegistryRefused, RegistryUnavailable, SettingsError
+from stream_scorer.genesys.http_environment import (
+    SOCKS_FOR_REGISTRY,
+    check_authorities,
+    check_proxy,
+    proxy_variable,
+)
+from stream_scorer.kafka.registry_errors import registry_error_text, registry_redactor
 from stream_scorer.kafka.registry_properties import check_registry_properties
 
 if TYPE_CHECKING:
@@ -36,7 +44,9 @@ _NO_SUCH_THING: Final = frozenset({40401, 40402, 40403})
 _CONFLICT: Final = 409
 _UNPROCESSABLE: Final = 422
 _FORBIDDEN: Final = frozenset({401, 403})
-_MOST_SHOWN: Final = 300
+_AUTHORITIES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+# Stands in the place of a proxy while the client is made; nothing is ever sent there.
+_NO_PROXY: Final = "http://127.0.0.1:9"
 
 
 class Registered(NamedTuple):
@@ -61,22 +71,33 @@ class SchemaRegistry:
         self.place = place.hostname or "?"
         if place.port is not None:
             self.place = f"{self.place}:{place.port}"
-        check_registry_properties(settings.schema_registry.properties)
+        properties = settings.schema_registry.properties
+        check_registry_properties(properties)
+        if place.username and "basic.auth.user.info" in properties:
+            raise SettingsError(
+                "schema_registry.properties.basic.auth.user.info: schema_registry.url has a user already; keep one"
+            )
+        self._redact = registry_redactor(unquote(place.username or ""), unquote(place.password or ""), properties)
+        is_direct = _is_direct(url.split(","), properties)
         config = {
             "timeout": _TIMEOUT_S,
             "max.retries": _TRIES,
             "retries.wait.ms": _TRY_AGAIN_MS,
             "retries.max.wait.ms": _TRY_AGAIN_MS,
-            **settings.schema_registry.properties,
+            **properties,
             "url": url,
+            **({"proxy": _NO_PROXY} if is_direct else {}),
         }
         # Its HTTP library tells of every request, with the URL and whatever credentials stand in that.
         logging.getLogger("httpx2").setLevel(logging.WARNING)
         try:
             self._client = SchemaRegistryClient(config)
         except Exception as error:  # noqa: BLE001 - nothing is connected to yet, so it can only be what was given
-            hint = "; check the files of the properties ssl.*" if isinstance(error, OSError) else ""
-            raise SettingsError(f"schema_registry.properties: {_line(error)}{hint}") from None
+            raise SettingsError(
+                f"schema_registry.properties: the registry's client does not take them ({type(error).__name__})"
+            ) from None
+        if is_direct:
+            _leave_environment(self._client)
 
     def writer(self, schema_id: int) -> dict[str, Any] | None:
         """Return the schema behind an id; None: the registry has none.
@@ -159,7 +180,7 @@ class SchemaRegistry:
 
     def _translated(self, doing: str, error: Exception) -> RegistryUnavailable | RegistryRefused:
         """What the client raises: answers of the registry, and whatever its HTTP and OAuth libraries met."""
-        text = f"{doing}: schema registry {self.place}: {_line(error)}"
+        text = f"{doing}: schema registry {self.place}: {registry_error_text(error, self._redact)}"
         if isinstance(error, SchemaRegistryError):
             if error.http_status_code in _FORBIDDEN:
                 return RegistryRefused(f"{text}; check schema_registry.properties")
@@ -201,10 +222,31 @@ def _judged(schema: Schema, schema_id: int) -> dict[str, Any] | str:
     return parsed if isinstance(parsed, dict) else "which is no record"
 
 
-def _line(error: Exception) -> str:
-    if isinstance(error, SchemaRegistryError):
-        text = f"{error.error_message} (HTTP {error.http_status_code}, code {error.error_code})"
-    else:
-        text = str(error) or type(error).__name__
-    line = " ".join(text.split())
-    return line if len(line) <= _MOST_SHOWN else f"{line[: _MOST_SHOWN - 1]}…"
+def _is_direct(urls: list[str], properties: Mapping[str, Any]) -> bool:
+    """Check proxies and certificates of the environment; return whether it has proxies, and none for this registry.
+
+    Raises:
+        SettingsError: one of them cannot work; names the variable.
+    """
+    authorities = next((name for name in _AUTHORITIES if os.environ.get(name)), None)
+    if "ssl.ca.location" not in properties and authorities is not None:
+        check_authorities(authorities, os.environ[authorities])
+    if "proxy" in properties:
+        return False
+    used = [name for url in urls if (name := proxy_variable(url.strip(), os.environ)) is not None]
+    for name in used:
+        check_proxy(name, os.environ[name], SOCKS_FOR_REGISTRY)
+    return not used and any(name.lower().endswith("_proxy") for name in os.environ)
+
+
+def _leave_environment(client: SchemaRegistryClient) -> None:
+    """Give the client an HTTP session that reads no proxies of the environment.
+
+    Its own makes a transport for each of them, and fails for one that is not even used (a SOCKS proxy, say).
+    """
+    rest = client._rest_client  # noqa: SLF001 - the client has no setting for it
+    session, rest.session = (
+        rest.session,
+        type(rest.session)(verify=rest.verify, auth=rest.auth, timeout=rest.timeout, trust_env=False),
+    )
+    session.close()

@@ -5,11 +5,13 @@ A line names the property and never shows its value, which may be a secret.
 
 from __future__ import annotations
 
+import ssl
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from stream_scorer.errors import SettingsError
+from stream_scorer.genesys.http_environment import SOCKS_FOR_REGISTRY, check_authorities, check_proxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -19,6 +21,19 @@ if TYPE_CHECKING:
 _SOURCE: Final = "bearer.auth.credentials.source"
 # The client's fourth, CUSTOM, takes a Python function, which no setting can be.
 _SOURCES: Final = ("OAUTHBEARER", "OAUTHBEARER_AZURE_IMDS", "STATIC_TOKEN")
+_CLUSTER: Final = "bearer.auth.logical.cluster"
+# What the client wants of each source beside it.
+_COMPANIONS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "OAUTHBEARER": (
+            *(_CLUSTER, "bearer.auth.client.id", "bearer.auth.client.secret", "bearer.auth.scope"),
+            "bearer.auth.issuer.endpoint.url",
+        ),
+        "OAUTHBEARER_AZURE_IMDS": (_CLUSTER,),
+        "STATIC_TOKEN": (_CLUSTER, "bearer.auth.token"),
+    }
+)
+_CERTIFICATE: Final = "ssl.certificate.location"
 
 
 def _text(value: Property) -> str | None:
@@ -53,7 +68,13 @@ def _user(value: Property) -> str | None:
 
 def _proxy(value: Property) -> str | None:
     known = isinstance(value, str) and value.startswith(("http://", "https://", "socks5://", "socks5h://"))
-    return None if known else "must be a URL that begins with http://, https:// or socks5://"
+    if not known:
+        return "must be a URL that begins with http://, https:// or socks5://"
+    try:
+        check_proxy("", str(value), SOCKS_FOR_REGISTRY)
+    except SettingsError as error:
+        return str(error).strip()
+    return None
 
 
 def _credentials(value: Property) -> str | None:
@@ -101,9 +122,47 @@ def check_registry_properties(properties: Mapping[str, Property]) -> None:
         problem = check(value)
         if problem is not None:
             raise SettingsError(f"schema_registry.properties.{name} {problem}")
+    _check_companions(properties)
+    if isinstance(authorities := properties.get("ssl.ca.location"), str):
+        check_authorities("schema_registry.properties.ssl.ca.location", authorities)
+    if _CERTIFICATE in properties:
+        _check_certificate(properties)
+
+
+def _check_companions(properties: Mapping[str, Property]) -> None:
+    """Refuse properties that are of no use without others."""
     bearer = next((name for name in properties if name.startswith("bearer.auth.")), None)
     if bearer is not None and _SOURCE not in properties:
         raise SettingsError(
             f"schema_registry.properties.{bearer} is of no use without {_SOURCE}:"
             f" set it to one of {', '.join(_SOURCES)}"
         )
+    source = str(properties.get(_SOURCE, ""))
+    missing = [name for name in _COMPANIONS.get(source, ()) if name not in properties]
+    if source == "OAUTHBEARER_AZURE_IMDS" and not any("issuer.endpoint" in name for name in properties):
+        missing.append("bearer.auth.issuer.endpoint.query")
+    if missing:
+        raise SettingsError(f"schema_registry.properties.{_SOURCE} {source} needs {', '.join(missing)} too")
+    key = next((name for name in ("ssl.key.location", "ssl.key.password") if name in properties), None)
+    if key is not None and _CERTIFICATE not in properties:
+        raise SettingsError(f"schema_registry.properties.{key} is of no use without {_CERTIFICATE}")
+
+
+def _check_certificate(properties: Mapping[str, Property]) -> None:
+    """Load our own certificate and its key as the client will."""
+    certificate = str(properties[_CERTIFICATE])
+    key = properties.get("ssl.key.location")
+    # Never None: OpenSSL would ask a terminal for the password of the key.
+    password = str(properties.get("ssl.key.password", ""))
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_cert_chain(certificate, None if key is None else str(key), password)
+    except ssl.SSLError:
+        raise SettingsError(
+            f"schema_registry.properties.{_CERTIFICATE}: {certificate} and its key are not in PEM form, do not belong"
+            " together, or ssl.key.password is missing or wrong"
+        ) from None
+    except OSError as error:
+        raise SettingsError(
+            f"schema_registry.properties.{_CERTIFICATE} or ssl.key.location cannot be read: {error.strerror}"
+        ) from None

@@ -200,8 +200,10 @@ class WriterLookup:
             schema = self._writers.writer(schema_id)
         except UndecodableError as error:
             answer = _Answer(None, str(error), _NEVER)
+        except RegistryError as error:
+            return self._later(wanted._replace(due=self._clock() + self._retry_s), str(error))
         except Exception as error:  # noqa: BLE001 - whatever it is: an end of this thread would hold up everything
-            said = str(error) if isinstance(error, RegistryError) else f"unexpected {type(error).__name__}"
+            said = f"unexpected {type(error).__name__}"
             return self._later(wanted._replace(due=self._clock() + self._retry_s), said)
         else:
             self._missing_in_a_row = 0 if schema is not None else self._missing_in_a_row + (asks == 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import random
 import threading
 import time
@@ -17,6 +18,7 @@ from stream_scorer.core.events import Forbidden, Unavailable
 from stream_scorer.errors import ApiRefused, ApiUnavailable
 from stream_scorer.fork import bind_to_process
 from stream_scorer.genesys.client import ScoreEndpoint, check_url
+from stream_scorer.genesys.http_environment import check_http_environment
 from stream_scorer.genesys.oauth import Token, TokenRefused, TokenSource
 from stream_scorer.genesys.quota import Quota
 from stream_scorer.genesys.regions import login_url_for
@@ -56,11 +58,13 @@ class GenesysAuthManager:
             timeout_s: deadline for fetching a token, in seconds.
 
         Raises:
-            SettingsError: a URL is not http or https with a host.
+            SettingsError: a URL is not http or https with a host, or a proxy or certificates of the environment cannot
+                work; names the variable.
         """
         check_url("base_url", base_url)
         login = login_url or login_url_for(base_url)
         check_url("login_url", login)
+        check_http_environment((base_url, login), os.environ)
         self.client_id = client_id
         self.http = Http()
         self.tokens = TokenSource(self.http, login, client_id, client_secret, timeout_s=timeout_s)
@@ -153,9 +157,10 @@ class ScoreClient:
             sleep: waits for that many seconds.
 
         Raises:
-            SettingsError: the URL is not http or https with a host.
+            SettingsError: as for `GenesysAuthManager`.
         """
         check_url("base_url", base_url)
+        check_http_environment((base_url,), os.environ)
         self.auth = auth
         self.base_url = base_url
         self.max_retries = max_retries

@@ -112,10 +112,12 @@ def _fetch(home: Path, lock: tuple[LockedJar, ...], progress: Progress) -> None:
     except requests.RequestException as error:
         raise LocalError(_no_network(error)) from error
     except OSError as error:
-        raise LocalError(f"cannot keep the jars of Apache Kafka in {home}: {error.strerror or error}") from error
+        reason = error.strerror or type(error).__name__
+        raise LocalError(f"cannot keep the jars of Apache Kafka in {home}: {reason}") from error
     except (RuntimeError, ValueError, AssertionError, KeyError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise LocalError(f"Apache Kafka {KAFKA_VERSION} could not be fetched: {reason}") from error
+        raise LocalError(
+            f"Apache Kafka {KAFKA_VERSION} could not be fetched: jgo raised {type(error).__name__}"
+        ) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 

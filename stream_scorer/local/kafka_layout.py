@@ -74,4 +74,4 @@ def read_layout(data_dir: Path) -> Layout | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise LocalError(f"cannot read {file}: {error}: remove the folder and start anew") from error
+        raise LocalError(f"cannot read {file} ({type(error).__name__}): remove the folder and start again") from error

@@ -60,10 +60,12 @@ def _fetch(home: Path) -> None:
             f" ({type(error).__name__}); the first start needs the network once (a proxy goes in HTTPS_PROXY)"
         ) from error
     except (OSError, tarfile.TarError) as error:
-        raise LocalError(f"cannot keep the schema registry in {home}: {error}") from error
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise LocalError(f"cannot keep the schema registry in {home}: {reason}") from error
     except (RuntimeError, ValueError, AssertionError, KeyError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise LocalError(f"Apicurio {REGISTRY_VERSION} could not be fetched: {reason}") from error
+        raise LocalError(
+            f"Apicurio {REGISTRY_VERSION} could not be fetched: jgo raised {type(error).__name__}"
+        ) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 

@@ -101,7 +101,7 @@ def listen(what: str, host: str, port: int) -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             text = f"port {port} on {host} is taken: end what uses it, or choose another with --port"
         else:
-            text = f"{what} cannot listen on {host} port {port}: {error.strerror or error}"
+            text = f"{what} cannot listen on {host} port {port}: {error.strerror or type(error).__name__}"
         raise LocalError(text) from None
 
 

@@ -10,6 +10,7 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Mount
 
+from stream_scorer.core.parse_errors import parse_error_place
 from stream_scorer.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ async def json_content(request: Request) -> Any:
     try:
         return orjson.loads(await request.body())
     except orjson.JSONDecodeError as error:
-        raise SettingsError(f"the body is not JSON: {error}") from None
+        raise SettingsError(f"the body is not JSON{parse_error_place(error)}") from None
 
 
 async def _explain(_: Request, error: Exception) -> Response:

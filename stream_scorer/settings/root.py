@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, model_validator
 
 from stream_scorer.errors import SettingsError
+from stream_scorer.genesys.http_environment import check_http_environment
 from stream_scorer.settings.fields import Section, contradiction, is_in_clear
 from stream_scorer.settings.model import ModelSettings
 from stream_scorer.settings.names import dotted, variable
@@ -142,20 +144,23 @@ class Settings(Section):
         """Check that everything is there without which the API cannot be asked.
 
         Raises:
-            SettingsError: client id, client secret or model id is missing; one line for each.
+            SettingsError: client id, client secret or model id is missing, one line for each; or a proxy or
+                certificates of the environment cannot work.
         """
         if problems := self._missing("client_id", "client_secret", "model_id"):
             raise SettingsError(problems)
+        check_http_environment((self.genesys.api_url, self.genesys.token_url), os.environ)
 
     def require_client(self) -> tuple[str, Callable[[], str]]:
         """Return id and secret of the OAuth client: the secret as a function, since its file is read again.
 
         Raises:
-            SettingsError: one is missing; one line for each.
+            SettingsError: one is missing, one line for each; or a proxy or certificates of the environment cannot work.
         """
         client_id = self.genesys.client_id
         if client_id is None or self.genesys.client_secret is None:
             raise SettingsError(self._missing("client_id", "client_secret"))
+        check_http_environment((self.genesys.api_url, self.genesys.token_url), os.environ)
         return client_id, self.genesys.read_client_secret
 
     def _missing(self, *keys: str) -> str:

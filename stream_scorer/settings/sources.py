@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from stream_scorer.core.charset import decode_text
+from stream_scorer.core.parse_errors import parse_error_place
 from stream_scorer.errors import SettingsError
 from stream_scorer.settings.catalogue import IN_FILES, MAPPINGS, SECRETS, SECTIONS, STRUCTURED
 from stream_scorer.settings.names import PREFIX, KeyPath, did_you_mean, dotted, variable
@@ -116,7 +117,9 @@ def file_layer(file: Path) -> Layer:
         builder.problems.append(f"{file} is not UTF-8 text")
         return builder.layer()
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        builder.problems.append(f"{file} is not valid TOML: {error}")
+        place = parse_error_place(error)
+        hint = ": texts need quotes, and a key may stand only once" if place.startswith(" at") else ""
+        builder.problems.append(f"{file} is not valid TOML{place}{hint}")
         return builder.layer()
     except ValueError:  # Python's own limit, not TOML's
         builder.problems.append(f"{file} is not valid TOML: a number in it has thousands of digits")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from stream_scorer.errors import SettingsError
+from stream_scorer.genesys.http_environment import check_ca_bundle
 from stream_scorer.genesys.oauth import TokenSource
 from stream_scorer.genesys.quota import Quota
 from stream_scorer.genesys.transport import Http
@@ -48,6 +50,8 @@ def _webhook(settings: Settings) -> Target:
         )
     previous = None if callbacks.secret_previous is None else callbacks.secret_previous.get_secret_value()
     signer = Signer(callbacks.secret.get_secret_value(), previous)
+    if callbacks.url.lower().startswith("https:"):
+        check_ca_bundle(os.environ)  # no proxy is taken on the way to a receiver
     guard = guard_for(callbacks.url, allow_http=callbacks.allow_http)
     return WebhookTarget(callbacks.url, signer, guard)
 

@@ -8,6 +8,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
+from stream_scorer.telemetry.logs import drop_exception_text
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -31,7 +33,7 @@ class OncePerMinute(logging.Filter):
         if now - self._said_at < _QUIET_S:
             return False
         self._said_at = now
-        record.exc_info = record.exc_text = None
+        drop_exception_text(record)
         # An endpoint's query is where some collectors have their token.
         record.msg, record.args = _QUERY.sub("?***", record.getMessage()), ()
         return True

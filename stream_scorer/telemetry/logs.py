@@ -43,6 +43,7 @@ def configure_logging(*, level: str = "info", form: str = "auto", stream: TextIO
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[remove_meta, *rendering])
     )
+    handler.addFilter(drop_exception_text)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(least)
@@ -58,6 +59,24 @@ def configure_logging(*, level: str = "info", form: str = "auto", stream: TextIO
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,
     )
+
+
+def drop_exception_text(record: logging.LogRecord) -> bool:
+    """Leave of exceptions in a library's line only their classes: their text may quote URLs, headers and records."""
+    if isinstance(record.msg, dict):
+        return True  # a line of our own, whose fields `redact` has seen
+    if isinstance(record.args, tuple):
+        record.args = tuple(_class_of(one) for one in record.args)
+    elif record.args:
+        record.args = {name: _class_of(one) for name, one in record.args.items()}
+    if record.exc_info and record.exc_info[0] is not None:
+        record.msg, record.args = f"{record.getMessage()} ({record.exc_info[0].__name__})", ()
+    record.exc_info = record.exc_text = record.stack_info = None
+    return True
+
+
+def _class_of(value: Any) -> Any:
+    return type(value).__name__ if isinstance(value, BaseException) else value
 
 
 def _rendering(*, as_json: bool, colors: bool) -> list[Processor]:

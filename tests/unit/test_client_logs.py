@@ -16,6 +16,8 @@ PROPERTIES = {
     "sasl.oauthbearer.client.secret": "the client's secret",
     "sasl.username": "scorer",
     "sasl.password": "the password",
+    "sasl.oauthbearer.extensions": "tenant=the-tenant's-key,zone=eu",
+    "ssl.key.location": "/run/secrets/key.pem",
 }
 
 
@@ -25,7 +27,10 @@ def test_a_login_service_that_quotes_its_request_shows_no_secret(caplog: pytest.
     with caplog.at_level(logging.WARNING, logger.name):
         logger.error("OIDC %s: you sent Basic %s, that is %s", "consumer-1", quoted, "the client's secret")
         logger.error("SASL: %s", "the password")
-    assert caplog.messages == ["OIDC consumer-1: you sent Basic ***=, that is ***", "SASL: ***"]
+        logger.error("extension tenant=the-tenant's-key, user scorer, %s in zone eu", "/run/secrets/key.pem")
+    known = "extension tenant=***, user scorer, /run/secrets/key.pem in zone eu"
+    said = [one.getMessage() for one in caplog.records if one.name == logger.name]
+    assert said == ["OIDC consumer-1: you sent Basic ***=, that is ***", "SASL: ***", known]
 
 
 def test_the_same_but_for_numbers_is_let_through_once_in_half_a_minute() -> None:

@@ -5,6 +5,7 @@ import html
 import json
 from urllib.parse import quote, quote_plus
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +14,7 @@ from stream_scorer.genesys import wire
 from stream_scorer.genesys.redacting import Redactor
 from stream_scorer.genesys.transport import Timing
 
-SECRET = 'p+s/s w=rd&"quoted"'
+SECRET = 'p+s/s w=rd&"quoted"<\u00e9\'>'
 BASIC = base64.b64encode(f"id:{SECRET}".encode()).decode()
 TIMING = Timing(1, 2, 1.0)
 
@@ -30,8 +31,19 @@ TIMING = Timing(1, 2, 1.0)
         quote(SECRET, safe="").lower(),
         quote_plus(SECRET),
         quote_plus(BASIC),
+        BASIC.rstrip("=").replace("+", "-").replace("/", "_"),
+        base64.urlsafe_b64encode(SECRET.encode()).decode(),
         json.dumps(SECRET)[1:-1],
+        json.dumps(SECRET)[1:-1].replace("/", "\\/"),
+        json.dumps(BASIC)[1:-1].replace("/", "\\/"),
+        json.dumps(SECRET)[1:-1].replace("\\u00e9", "\\u00E9"),
+        json.dumps(SECRET, ensure_ascii=False)[1:-1],
+        orjson.dumps(SECRET).decode()[1:-1].replace("/", "\\/"),
+        r"p+s\/s w\u003drd\u0026\"quoted\"\u003c\u00e9\u0027\u003e",
+        r"p+s/s w\u003Drd\u0026\"quoted\"\u003C\u00E9\u0027\u003E",
         html.escape(SECRET),
+        html.escape(SECRET).replace("&#x27;", "&#39;").replace("&quot;", "&#34;"),
+        html.escape(SECRET).replace("&#x27;", "&apos;"),
     ],
 )
 def test_every_spelling_of_the_secret_is_hidden(echo: str) -> None:
@@ -58,6 +70,22 @@ def test_secrets_of_late_are_hidden_and_the_memory_is_bounded() -> None:
         redact.learn_secret(f"secret-number-{number}-")
     clean = redact(" ".join(f"secret-number-{number}-" for number in range(10)))
     assert clean == " ".join([*(f"secret-number-{number}-" for number in range(2)), *["***"] * 8])
+
+
+@pytest.mark.parametrize("token", ["a+b/c-d_e.f~g=", "eyJhbGciOiJSUzI1NiJ9.e30.c2lnbmF0dXJl"])
+def test_every_spelling_of_a_token_is_hidden(token: str) -> None:
+    redact = Redactor("id", SECRET)
+    redact.learn(token)
+    encoded = base64.b64encode(token.encode()).decode()
+    for echo in (
+        token,
+        token.replace("/", "\\/"),
+        quote_plus(token),
+        encoded,
+        encoded.rstrip("="),
+        quote_plus(encoded),
+    ):
+        assert redact(f"<{echo}>").rstrip("=%3D>") == "<***", echo
 
 
 def test_a_token_that_begins_with_another_goes_as_a_whole() -> None:

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support_targets import openssl
 
 from stream_scorer.errors import SettingsError
 from stream_scorer.kafka.registry import SchemaRegistry
@@ -53,11 +54,25 @@ def registry(properties: dict[str, Any], url: str = "http://127.0.0.1:1") -> Sch
         ({"ssl.certificate.location": 1}, ".ssl.certificate.location must be the path of a file"),
         ({"ssl.certificate.location": "/no/such"}, ".ssl.certificate.location is a path where there is no file"),
         ({"ssl.key.password": 1}, ".ssl.key.password must be text"),
-        ({"ssl.key.password": "hush"}, ": ssl.certificate.location required when"),
+        ({"ssl.key.password": "hush"}, ".ssl.key.password is of no use without ssl.certificate.location"),
         ({"bearer.auth.token": "hush"}, ".bearer.auth.token is of no use without bearer.auth.credentials.source: set"),
         ({**BEARER, "bearer.auth.credentials.source": "CUSTOM"}, ".bearer.auth.credentials.source must be one of OAU"),
         ({**BEARER, "bearer.auth.token": 1}, ".bearer.auth.token must be text"),
-        ({"bearer.auth.credentials.source": "STATIC_TOKEN"}, ": Missing required bearer configuration properties: "),
+        (
+            {"bearer.auth.credentials.source": "STATIC_TOKEN"},
+            ".bearer.auth.credentials.source STATIC_TOKEN needs bearer.",
+        ),
+        (
+            {**BEARER, "bearer.auth.credentials.source": "OAUTHBEARER"},
+            ".bearer.auth.credentials.source OAUTHBEARER needs bearer.auth.client.id, bearer.auth.client.secret, ",
+        ),
+        (
+            {**BEARER, "bearer.auth.credentials.source": "OAUTHBEARER_AZURE_IMDS"},
+            ".bearer.auth.credentials.source OAUTHBEARER_AZURE_IMDS needs bearer.auth.issuer.endpoint.query",
+        ),
+        ({"proxy": "http://svc:hush#x@proxy:3128"}, ".proxy is not the URL of a proxy: write http://user:password@"),
+        ({"proxy": "http://svc:1#hush@proxy:3128"}, ".proxy is not the URL of a proxy: write http://user:password@"),
+        ({"proxy": "socks5h://svc:hush@proxy"}, ".proxy names a SOCKS proxy, and the package for that is missing: "),
     ],
 )
 def test_what_the_client_does_not_take_is_one_line_with_its_name(properties: dict[str, Any], said: str) -> None:
@@ -73,10 +88,25 @@ def test_what_the_client_does_not_take_is_one_line_with_its_name(properties: dic
 def test_a_file_that_is_no_certificate_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "ca.pem"
     file.write_text("nonsense")
-    with pytest.raises(
-        SettingsError, match=r"schema_registry\.properties: .*; check the files of the properties ssl\.\*"
+    for properties, words in (
+        ({"ssl.ca.location": str(file)}, "ca.location names .*ca.pem, which holds no certificate in PEM form"),
+        ({"ssl.certificate.location": str(file)}, "certificate.location: .*ca.pem and its key are not in PEM form"),
     ):
-        registry({"ssl.ca.location": str(file)})
+        with pytest.raises(SettingsError, match=rf"^schema_registry\.properties\.ssl\.{words}"):
+            registry(properties)
+
+
+def test_a_key_with_a_password_is_not_asked_for_at_a_terminal(tmp_path: Path) -> None:
+    key, made = tmp_path / "key.pem", tmp_path / "own.pem"
+    openssl(
+        *("req", "-x509", "-newkey", "rsa:2048", "-passout", "pass:hush", "-subj", "/CN=own", "-days", "2"),
+        *("-keyout", key, "-out", made),
+    )
+    files = {"ssl.certificate.location": str(made), "ssl.key.location": str(key)}
+    for wrong in (files, {**files, "ssl.key.password": "other"}):
+        with pytest.raises(SettingsError, match=r"ssl\.key\.password is missing or wrong"):
+            registry(wrong)
+    assert registry({**files, "ssl.key.password": "hush"}).place == "127.0.0.1:1"
 
 
 @pytest.mark.parametrize(

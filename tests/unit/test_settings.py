@@ -340,6 +340,23 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     assert "line 1" in line
 
 
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        (f"[genesys]\nclient_secret = {SECRET}\n", "at line 2, column 17"),
+        (f'[genesys]\nclient_secret = "{SECRET}\n', "at line 2, column "),
+        (f'[genesys]\n"{SECRET}" = 1\n"{SECRET}" = 2\n', "at line 3, column "),
+        (f'["{SECRET}"]\n["{SECRET}"]\n', "at line 2, column "),
+        ("[genesys]\nclient_id = [", "at the end"),
+        ("a = " + "[" * 20_000, ": it is nested too deep"),
+    ],
+)
+def test_a_file_that_is_no_toml_is_not_quoted(tmp_path: Path, text: str, place: str) -> None:
+    (line,) = refused(file=written(tmp_path, text))
+    assert f"scorer.toml is not valid TOML{place if place.startswith(':') else ' ' + place}" in line
+    assert SECRET not in line
+
+
 @pytest.mark.parametrize("text", ["earliest", "latest", "2030-01-31T06:00:00Z", "2030-01-31T06:00:00+01:00"])
 def test_start_from(text: str) -> None:
     assert load_settings(environ={"STREAM_SCORER_KAFKA__START_FROM": text}).kafka.start_from == text

@@ -95,6 +95,24 @@ def test_a_record_is_one_line_whatever_is_in_it(logs: io.StringIO, as_json: bool
 
 
 @pytest.mark.parametrize("as_json", [True, False])
+def test_the_text_of_a_librarys_exception_is_not_written(logs: io.StringIO, as_json: bool) -> None:
+    configure_logging(form="json" if as_json else "text", stream=logs)
+    try:
+        raise ValueError("Failed to parse: http://svc:hunter2#x@proxy:3128")  # noqa: TRY301 - as urllib3 does
+    except ValueError as error:
+        theirs = logging.getLogger("theirs")
+        theirs.exception("exporting failed")
+        theirs.error("code: %s, reason: %s", None, error, stack_info=True)
+        theirs.error("reason: %(reason)s", {"reason": error})
+    said = logs.getvalue()
+    assert "hunter2" not in said
+    assert "Traceback" not in said
+    assert len(said.splitlines()) == 3
+    for words in ("exporting failed (ValueError)", "code: None, reason: ValueError", "reason: ValueError"):
+        assert words in said
+
+
+@pytest.mark.parametrize("as_json", [True, False])
 def test_a_traceback_shows_no_local_variables(logs: io.StringIO, as_json: bool) -> None:
     configure_logging(form="json" if as_json else "text", stream=logs)
     password = "s3" + "cr3t"

@@ -169,8 +169,8 @@ def read_callback(webhook_id: str, content: Any, body: bytes) -> Arrival:
             sha256(body).hexdigest(),
         )
         kind = content["type"]
-    except (KeyError, TypeError) as error:
-        raise MalformedCallback(f"the body is no callback: {type(error).__name__} {error}") from None
+    except (KeyError, TypeError):
+        raise MalformedCallback("the body is no callback: one of its keys is absent or of another type") from None
     if kind != "contact.scored":
         raise MalformedCallback("the type is not contact.scored")
     if arrival.callback_id != webhook_id:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from stream_scorer.core.parse_errors import parse_error_place
 from stream_scorer.local.simulator.checking import BadRequest, UnknownVersion, form_refusal
 from stream_scorer.local.simulator.config import SCORE_SCOPE, SimulatorConfig
 from stream_scorer.local.simulator.damage import damaged
@@ -151,7 +152,7 @@ class SimulatedApi:
         try:
             contact_ids, results = self._model.score(orjson.loads(body))
         except orjson.JSONDecodeError as error:
-            return platform_error(400, f"The body is not JSON: {error}", context_id=context_id)
+            return platform_error(400, f"The body is not JSON{parse_error_place(error)}.", context_id=context_id)
         except BadRequest as error:
             worst = error.complaints
             return platform_error(400, str(error), context_id=context_id, code=worst[0].code, complaints=worst)

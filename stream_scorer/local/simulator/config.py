@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stream_scorer.core.charset import decode_text
+from stream_scorer.core.parse_errors import parse_error_place
 from stream_scorer.errors import InputError, SettingsError
 
 if TYPE_CHECKING:
@@ -113,8 +114,11 @@ def read_features(path: Path) -> dict[str, FeatureType]:
     try:
         text = decode_text(path.read_bytes())
         content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except (OSError, ValueError) as error:
-        raise InputError(f"features file {path}: {error}") from None
+    except OSError as error:
+        raise InputError(f"features file {path}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        what = "JSON" if path.suffix == ".json" else "TOML"
+        raise InputError(f"features file {path}: it is not {what}{parse_error_place(error)}") from None
     if isinstance(content, dict) and isinstance(content.get("model"), dict):
         content = content["model"].get("features")
     if not isinstance(content, dict) or not content:

@@ -14,6 +14,7 @@ from urllib.parse import parse_qs
 
 import orjson
 
+from stream_scorer.core.parse_errors import parse_error_place
 from stream_scorer.local.simulator.checking import BadRequest, Complaint, form_refusal
 from stream_scorer.local.simulator.replies import Reply, platform_error
 
@@ -67,7 +68,7 @@ class ContactList:
             priority = _priority(query)
             contacts = _checked(orjson.loads(body), config)
         except orjson.JSONDecodeError as error:
-            return platform_error(400, f"The body is not JSON: {error}", context_id=context_id)
+            return platform_error(400, f"The body is not JSON{parse_error_place(error)}.", context_id=context_id)
         except BadRequest as error:
             complaints = error.complaints
             text, code = str(error), complaints[0].code

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from stream_scorer.core.charset import decode_text
+from stream_scorer.core.parse_errors import parse_error_place
 from stream_scorer.errors import InputError, SettingsError
 from stream_scorer.local.simulator.config import SimulatorConfig, one_line
 from stream_scorer.local.simulator.damage import select
@@ -148,7 +149,7 @@ def load_scenario(name_or_path: str) -> Scenario:
     try:
         content = tomllib.loads(decode_text(data))
     except (ValueError, RecursionError) as error:
-        raise InputError(f"scenario {name_or_path}: it is not TOML: {error}") from None
+        raise InputError(f"scenario {name_or_path}: it is not TOML{parse_error_place(error)}") from None
     return parse_scenario(content, name_or_path, Path(name_or_path).stem)
 
 

@@ -1,0 +1,113 @@
+"""Proxies and certificates that the environment names for HTTP, checked before the first request.
+
+A proxy that is no URL, a SOCKS proxy without its package or a bundle that is not there fails every request alike, and
+would look like an outage of whatever is asked. The libraries' own words for it quote the proxy's password.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import ssl
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from requests.utils import should_bypass_proxies
+
+from stream_scorer.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+# The packages that requests and the schema registry's client need for SOCKS: what is imported, what is installed.
+SOCKS_FOR_API: Final = ("socks", "PySocks")
+SOCKS_FOR_REGISTRY: Final = ("socksio", "socksio")
+_CA_BUNDLES: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+_SCHEMES: Final = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
+_FORM: Final = (
+    "is not the URL of a proxy: write http://user:password@host:port, and in the password %23 for #, %2F for / and"
+    " %40 for @"
+)
+
+
+def check_http_environment(urls: Iterable[str], environ: Mapping[str, str]) -> None:
+    """Check the proxies that requests to these URLs take, and the bundle of certificates for https.
+
+    Raises:
+        SettingsError: one of them cannot work; names the variable and shows no password.
+    """
+    urls = list(urls)
+    for url in urls:
+        variable = proxy_variable(url, environ)
+        if variable is not None:
+            check_proxy(variable, environ[variable], SOCKS_FOR_API)
+    if any(url.lower().startswith("https:") for url in urls):
+        check_ca_bundle(environ)
+
+
+def check_ca_bundle(environ: Mapping[str, str]) -> None:
+    """Check the certificates that requests believes, where the environment names them.
+
+    Raises:
+        SettingsError: there are none; names the variable.
+    """
+    variable = next((name for name in _CA_BUNDLES if environ.get(name)), None)
+    if variable is not None:
+        check_authorities(variable, environ[variable])
+
+
+def proxy_variable(url: str, environ: Mapping[str, str]) -> str | None:
+    """Return the variable whose proxy a request to this URL takes; None: it takes none."""
+    if should_bypass_proxies(url, no_proxy=environ.get("no_proxy") or environ.get("NO_PROXY") or ""):
+        return None
+    for name in (f"{urlsplit(url).scheme.lower()}_proxy", "all_proxy"):
+        if name in environ:  # an empty one in small letters hides the other
+            if environ[name]:
+                return name
+        elif environ.get(name.upper()):
+            return name.upper()
+    return None
+
+
+def check_proxy(place: str, value: str, socks: tuple[str, str]) -> None:
+    """Check the URL of a proxy.
+
+    Args:
+        place: the variable or setting that it stands in.
+        value: the URL; a proxy without a scheme is one of http.
+        socks: the package for SOCKS, as `SOCKS_FOR_API`.
+
+    Raises:
+        SettingsError: it is no such URL, or the package is missing; names the place and shows no password.
+    """
+    try:
+        parts = urlsplit(value if "://" in value else f"http://{value}")
+        is_place = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        is_place = False
+    if not is_place or parts.path not in ("", "/") or parts.query or parts.fragment or not value.isprintable():
+        raise SettingsError(f"{place} {_FORM}")
+    if parts.scheme not in _SCHEMES:
+        raise SettingsError(f"{place} must begin with http://, https://, socks5:// or socks5h://")
+    module, package = socks
+    if parts.scheme.startswith("socks") and importlib.util.find_spec(module) is None:
+        raise SettingsError(
+            f"{place} names a SOCKS proxy, and the package for that is missing: pip install {package},"
+            " or except the host by NO_PROXY"
+        )
+
+
+def check_authorities(place: str, path: str) -> None:
+    """Check a file or a folder of certificates of authorities.
+
+    Raises:
+        SettingsError: it is not there, or holds no certificate; names place and path.
+    """
+    if Path(path).is_dir():
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
+    except ssl.SSLError:
+        raise SettingsError(f"{place} names {path}, which holds no certificate in PEM form") from None
+    except OSError as error:
+        raise SettingsError(f"{place} names {path}, which cannot be read: {error.strerror}") from None

@@ -1,0 +1,97 @@
+"""Errors of the schema registry's client in our own words.
+
+Its HTTP and OAuth libraries quote URLs, the proxy's password and answers of login services, so nothing of their text is
+passed on. The answer of the registry itself is: it names the field that is not compatible.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from confluent_kafka.schema_registry.error import SchemaRegistryError
+
+from stream_scorer.genesys.redacting import Redactor
+from stream_scorer.genesys.troubles import causes_of, system_words
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_MOST_SHOWN: Final = 300
+_NO_TOKEN: Final = "the login service gives no token"  # noqa: S105 - words, and no password
+# By the name of a class, since the client takes one of two HTTP libraries. The first that fits counts.
+_WORDS: Final[tuple[tuple[str, str], ...]] = (
+    ("ConnectTimeout", "no connection in time"),
+    ("TimeoutException", "no answer in time"),
+    ("ProxyError", "the proxy does not connect"),
+    ("UnsupportedProtocol", "its URL, or a redirect, is neither http nor https"),
+    ("InvalidURL", "its URL, or the proxy's, is none"),
+    ("ConnectError", "no connection"),
+    ("NetworkError", "the connection was lost"),
+    ("ProtocolError", "it does not answer in HTTP"),
+    ("DecodingError", "its answer cannot be decompressed"),
+    ("TooManyRedirects", "it redirects again and again"),
+    ("OAuth2Error", _NO_TOKEN),
+    ("AuthlibBaseError", _NO_TOKEN),
+    ("OAuthTokenError", _NO_TOKEN),
+    ("JSONDecodeError", "its answer is not JSON"),
+    ("UnicodeDecodeError", "its answer is not text"),
+    ("RecursionError", "its answer is nested too deep"),
+    ("SSLError", "no TLS connection"),
+    ("OSError", "no connection"),
+    ("HTTPError", "the exchange failed"),
+)
+
+
+def registry_error_text(error: Exception, redact: Callable[[str], str]) -> str:
+    """Return one line about what the client has raised; ``redact`` hides secrets that the registry quotes."""
+    if isinstance(error, SchemaRegistryError):
+        return _answer(error, redact)
+    causes = tuple(causes_of(error))
+    words = list(dict.fromkeys(words for cause in causes if (words := _words_for(cause)) is not None))
+    if not words:
+        return f"unexpected {type(error).__name__} of the client"
+    text = ": ".join(words[:2]) if words[0] == _NO_TOKEN else words[0]
+    return text + system_words(causes)
+
+
+def _words_for(error: BaseException) -> str | None:
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    return next((words for name, words in _WORDS if name in kinds), None)
+
+
+def _answer(error: SchemaRegistryError, redact: Callable[[str], str]) -> str:
+    status: Any = error.http_status_code
+    code: Any = error.error_code
+    text: Any = error.error_message  # of JSON that anything may have sent
+    if not isinstance(code, int) or code < 0 or not isinstance(text, str):
+        return f"HTTP {status}, and no answer of a schema registry"  # a gateway's page: not even its beginning is shown
+    line = " ".join(redact(text).split())
+    line = line if len(line) <= _MOST_SHOWN else f"{line[: _MOST_SHOWN - 1]}…"
+    printable = "".join(one if one.isprintable() else " " for one in line)
+    return f"{printable} (HTTP {status}, code {code})"
+
+
+def registry_redactor(user: str, password: str, properties: Mapping[str, Any]) -> Callable[[str], str]:
+    """Return what takes the secrets of ``schema_registry.properties`` out of a text.
+
+    Args:
+        user: of the URL; may be empty, as ``password``.
+        password: of the URL.
+        properties: those of the client.
+    """
+    given_user, _, given_password = str(properties.get("basic.auth.user.info", "")).partition(":")
+    client_id = str(properties.get("bearer.auth.client.id", ""))
+    pairs = (
+        (user, password),
+        (given_user, given_password),
+        (client_id, str(properties.get("bearer.auth.client.secret", ""))),
+        ("", str(properties.get("bearer.auth.token", ""))),
+    )
+    redactors = [Redactor(*pair) for pair in pairs]
+
+    def redact(text: str) -> str:
+        for redactor in redactors:
+            text = redactor(text)
+        return text
+
+    return redact
