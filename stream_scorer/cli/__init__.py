@@ -18,6 +18,7 @@ import typer
 
 from stream_scorer import __version__
 from stream_scorer.cli.lazy import Lazy, LazyGroup
+from stream_scorer.cli.standard_streams import safe_streams
 from stream_scorer.cli.unexpected import unexpected_line
 from stream_scorer.errors import StreamScorerError
 
@@ -87,6 +88,11 @@ def _root(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code; ``arguments`` without the program's name, None: this process's."""
+    with safe_streams():
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     session = _Session()
     try:
         code = typer.main.get_command(app).main(arguments, prog_name=PROGRAM, standalone_mode=False, obj=session)

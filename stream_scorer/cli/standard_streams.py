@@ -1,0 +1,122 @@
+"""Standard output and error that no encoding, full disk or closed pipe turns into an error of a command.
+
+What a command prints is a report about its work. A report that cannot be written changes no verdict, ends no work that
+would then be repeated, and shows no traceback.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import errno
+import io
+import os
+import sys
+from typing import TYPE_CHECKING, Any, Final, TextIO, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+_NAMES: Final = {1: "standard output", 2: "standard error"}
+
+
+@contextlib.contextmanager
+def safe_streams() -> Iterator[None]:
+    """Put safe streams in the place of ``sys.stdout`` and ``sys.stderr`` for one command."""
+    _open_missing_descriptors()
+    before = sys.stdout, sys.stderr
+    error = SafeStream(sys.stderr, 2)
+    output = SafeStream(sys.stdout, 1, notes=error)
+    sys.stdout, sys.stderr = cast("TextIO", output), cast("TextIO", error)
+    try:
+        yield
+    finally:
+        output.finish()
+        error.finish()
+        sys.stdout, sys.stderr = before
+
+
+def _open_missing_descriptors() -> None:
+    """Open the null device where a standard stream is closed, or the next file or socket would get its number."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the least number that is free: this one
+
+
+class SafeStream:
+    """A text stream whose writes never fail: what it cannot encode is escaped, what it cannot write is dropped.
+
+    Everything else is the stream's own. Writing is tried again each time: a disk may have room again.
+    """
+
+    def __init__(self, stream: TextIO | None, number: int, notes: SafeStream | None = None) -> None:
+        """Wrap a stream.
+
+        Args:
+            stream: None, as Python has it for a descriptor that was closed at the start: everything is dropped.
+            number: its file descriptor.
+            notes: where a line says, once, that this stream cannot be written; None: nowhere.
+        """
+        self._stream: TextIO = io.StringIO() if stream is None else stream
+        self._is_closed = stream is None
+        self._number = number
+        self._notes = notes
+        self._is_reported = False
+        if isinstance(self._stream, io.TextIOWrapper):
+            # The command line library puts UTF-8 in the place of ASCII by itself, and past this object.
+            is_ascii = codecs.lookup(self._stream.encoding).name == "ascii"
+            with contextlib.suppress(OSError, ValueError):
+                self._stream.reconfigure(encoding="utf-8" if is_ascii else None, errors="backslashreplace")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write a text, or drop it."""
+        if self._is_closed:
+            return len(text)
+        try:
+            return self._stream.write(text)
+        except UnicodeEncodeError:  # no `TextIOWrapper`
+            return self.write(text.encode("ascii", "backslashreplace").decode())
+        except (OSError, ValueError) as error:  # ValueError: it was closed meanwhile
+            self._report(error)
+            return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write texts one after the other."""
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        """Flush, or drop what is buffered."""
+        try:
+            self._stream.flush()
+        except (OSError, ValueError) as error:
+            self._report(error)
+
+    def finish(self) -> None:
+        """Flush for the last time, and drop what cannot be written: Python would exit with a code of its own."""
+        try:
+            self._stream.flush()
+        except ValueError:
+            pass
+        except OSError as error:
+            self._report(error)
+            with contextlib.suppress(OSError, ValueError):  # no real file
+                descriptor = self._stream.fileno()
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, descriptor)
+                os.close(null)
+
+    def _report(self, error: OSError | ValueError) -> None:
+        # Whoever closes a pipe (`| head`) wants no more, and knows.
+        if self._is_reported or self._notes is None or getattr(error, "errno", None) == errno.EPIPE:
+            return
+        self._is_reported = True
+        reason = getattr(error, "strerror", None) or "it is closed"
+        self._notes.write(
+            f"stream-scorer: {_NAMES[self._number]} cannot be written ({reason}): some of it is missing\n"
+        )
