@@ -40,7 +40,7 @@ def replace_file(path: Path, text: str) -> None:
     """
     fresh = path.with_name(path.name + ".new")
     try:
-        fresh.write_text(text, encoding="utf-8")
+        fresh.write_text(text, encoding="utf-8", errors="surrogateescape")
         fresh.replace(path)
     except OSError as error:
         raise LocalError(f"cannot write {path}: {error.strerror}") from error

@@ -1,9 +1,10 @@
 """Apache Kafka on this machine, from pip alone: started, found again, stopped.
 
 Theory of operation: one Kafka a data folder. Whoever starts or stops it holds the folder's lock; `state.json` names the
-process and port of the last start, and is believed only where that process runs with this folder's `server.properties`
-among its arguments. The process has a session of its own, so that it outlives the terminal it was started from and
-does not see its Ctrl-C.
+process and port of the last start, and is believed only where that process runs with this folder's mark among its
+arguments. The process works in the data folder and names its files relative to it, so the folder's own name may hold
+whatever Kafka or Java would misread. It has a session of its own, so that it outlives the terminal it was started from
+and does not see its Ctrl-C.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Self
 from stream_scorer.errors import LocalError
 from stream_scorer.local.files import folder_lock, replace_file
 from stream_scorer.local.kafka_config import DEFAULT_PORT, LOGGING, KafkaConfig, server_properties
-from stream_scorer.local.kafka_java import failed_start, format_records, java_command
+from stream_scorer.local.kafka_java import failed_start, format_records, java_command, java_environment
 from stream_scorer.local.kafka_knocking import Running, answers, knocking_client
 from stream_scorer.local.kafka_process import (
     DRAWS,
@@ -52,7 +53,7 @@ class EmbeddedKafka(AbstractContextManager["EmbeddedKafka"]):
     def __init__(self, config: KafkaConfig | None = None, progress: Progress = silent) -> None:
         self.config = config or KafkaConfig()
         self._progress = progress
-        self._mark = str(self.config.properties_file)
+        self._mark = self.config.process_mark
         self._child: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -184,7 +185,7 @@ class EmbeddedKafka(AbstractContextManager["EmbeddedKafka"]):
             server_properties(config, port=port, controller_port=controller_port, records_dir=config.records_dir),
         )
         tell("starting Apache Kafka")
-        return self._spawn([*command, "kafka.Kafka", self._mark], port)
+        return self._spawn([*command, "kafka.Kafka", config.properties_file.name], port)
 
     def _choose_port(self) -> int:
         last = self._last_start()
@@ -202,7 +203,13 @@ class EmbeddedKafka(AbstractContextManager["EmbeddedKafka"]):
                 log_file.replace(log_file.with_name(log_file.name + ".1"))
             with log_file.open("wb") as log:
                 self._child = subprocess.Popen(  # noqa: S603  # ours  # nosec B603
-                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    cwd=self.config.data_dir,
+                    env=java_environment(),
+                    start_new_session=True,
                 )
         except OSError as error:
             raise LocalError(f"Kafka could not be started: {error.strerror} ({error.filename})") from error

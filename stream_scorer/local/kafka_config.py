@@ -65,18 +65,31 @@ logger.server.level = WARN
 
 
 def default_data_dir() -> Path:
-    """`$XDG_DATA_HOME/stream-scorer/kafka`, by default `~/.local/share/stream-scorer/kafka`."""
-    return _xdg("XDG_DATA_HOME", ".local/share") / "stream-scorer" / "kafka"
+    """`$XDG_DATA_HOME/stream-scorer/kafka`, by default `~/.local/share/stream-scorer/kafka`.
+
+    Raises:
+        LocalError: this user has no home directory.
+    """
+    return _xdg("XDG_DATA_HOME", ".local/share", "give --data-dir, or set XDG_DATA_HOME") / "stream-scorer" / "kafka"
 
 
 def default_cache_dir() -> Path:
-    """`$XDG_CACHE_HOME/stream-scorer`, by default `~/.cache/stream-scorer`."""
-    return _xdg("XDG_CACHE_HOME", ".cache") / "stream-scorer"
+    """`$XDG_CACHE_HOME/stream-scorer`, by default `~/.cache/stream-scorer`.
+
+    Raises:
+        LocalError: this user has no home directory.
+    """
+    return _xdg("XDG_CACHE_HOME", ".cache", "set XDG_CACHE_HOME") / "stream-scorer"
 
 
-def _xdg(variable: str, fallback: str) -> Path:
+def _xdg(variable: str, fallback: str, remedy: str) -> Path:
     given = os.environ.get(variable, "")
-    return Path(given) if given.startswith("/") else Path.home() / fallback
+    if given.startswith("/"):
+        return Path(given)
+    try:
+        return Path.home() / fallback
+    except RuntimeError:  # neither HOME nor an entry for this user id, as with the arbitrary ids of OpenShift
+        raise LocalError(f"this user has no home directory: {remedy} to an absolute path") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +98,8 @@ class KafkaConfig:
 
     Attributes:
         data_dir: the folder that holds its data, its log and its state; one Kafka a folder.
-        cache_dir: where the jars are kept, shared by all embedded Kafkas of this user.
+        cache_dir: where the jars are kept, shared by all embedded Kafkas of this user; None: `default_cache_dir`, or
+            ``cache`` in the data folder for a user without a home directory.
         port: where clients connect, on 127.0.0.1. None: where it runs already, else 9092. 0: any free port, the one
             used last in this folder where that is free.
         controller_port: of the inner controller, on 127.0.0.1; None: any free port.
@@ -97,7 +111,7 @@ class KafkaConfig:
     """
 
     data_dir: Path = field(default_factory=default_data_dir)
-    cache_dir: Path = field(default_factory=default_cache_dir)
+    cache_dir: Path | None = None
     port: int | None = None
     controller_port: int | None = None
     heap_mb: int = 384
@@ -109,9 +123,29 @@ class KafkaConfig:
 
     def __post_init__(self) -> None:
         # Absolute, since its path is how a running process is recognised from any working directory.
-        object.__setattr__(self, "data_dir", self.data_dir.expanduser().resolve())
+        object.__setattr__(self, "data_dir", _absolute(self.data_dir))
         if "\n" in str(self.data_dir):
             raise LocalError("--data-dir holds a line break: choose another folder")
+        if any(0xDC80 <= ord(one) <= 0xDCFF for one in str(self.data_dir)):  # noqa: PLR2004 - how Python keeps such bytes
+            raise LocalError("--data-dir is not UTF-8, and Java cannot open it: choose another folder")
+
+    @property
+    def jars_dir(self) -> Path:
+        """Where the jars are kept."""
+        if self.cache_dir is not None:
+            return _absolute(self.cache_dir)
+        try:
+            return default_cache_dir()
+        except LocalError:
+            return self.data_dir / "cache"
+
+    @property
+    def process_mark(self) -> str:
+        """The argument by which a process of this folder is recognized. Java needs no path in it.
+
+        A path as an argument of Kafka's own would depend on the locale: under `C` Java reads no umlaut.
+        """
+        return f"-Dstream.scorer.kafka={self.data_dir}"
 
     @property
     def node_id(self) -> int:
@@ -120,7 +154,7 @@ class KafkaConfig:
 
     @property
     def properties_file(self) -> Path:
-        """What Kafka is started with; its path marks the process."""
+        """What Kafka is started with."""
         return self.data_dir / "server.properties"
 
     @property
@@ -145,7 +179,11 @@ class KafkaConfig:
 
 
 def server_properties(config: KafkaConfig, *, port: int, controller_port: int, records_dir: Path) -> str:
-    """Render `server.properties`: one node, on the loopback interface only."""
+    """Render `server.properties`: one node, on the loopback interface only.
+
+    The folder of the data is named relative to the data folder, in which Kafka runs: `log.dirs` is a list with commas,
+    for which Kafka has no escape.
+    """
     first = f"PLAINTEXT://{LOOPBACK}:{port}"
     ours = {
         **_ONE_NODE,
@@ -154,12 +192,27 @@ def server_properties(config: KafkaConfig, *, port: int, controller_port: int, r
         ),
         "advertised.listeners": ",".join([first, *(each.advertised for each in config.listeners)]),
         "controller.quorum.bootstrap.servers": f"{LOOPBACK}:{controller_port}",
-        "log.dirs": str(records_dir),
+        "log.dirs": records_dir.name,
         **_protocols(config.listeners),
         **({} if config.member is None else config.member.properties()),
     }
-    lines = (f"{key}={value}".replace("\\", "\\\\") for key, value in {**ours, **config.properties}.items())
+    lines = (f"{key}={_escaped(value)}" for key, value in {**ours, **config.properties}.items())
     return "\n".join(lines) + "\n"
+
+
+def _escaped(value: str) -> str:
+    """A value for a properties file of Java: ISO-8859-1, with escapes for the rest."""
+    text = value.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+    units = text.encode("utf-16-be", "surrogatepass")
+    pairs = (int.from_bytes(units[at : at + 2]) for at in range(0, len(units), 2))
+    return "".join(chr(unit) if 0x20 <= unit < 0x7F else f"\\u{unit:04x}" for unit in pairs)  # noqa: PLR2004 - ASCII
+
+
+def _absolute(path: Path) -> Path:
+    try:
+        return path.expanduser().resolve()
+    except RuntimeError:  # ~ of a user without a home directory
+        raise LocalError(f"{path}: this user has no home directory: write the folder without ~") from None
 
 
 def _protocols(listeners: tuple[Listener, ...]) -> dict[str, str]:

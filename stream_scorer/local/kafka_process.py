@@ -31,8 +31,8 @@ class PortTakenError(LocalError):
 def is_alive(pid: int, mark: str) -> bool:
     """Whether `pid` is a live process with `mark` among its arguments.
 
-    The mark is the path of the server's own configuration: a number in a file proves nothing, since numbers are used
-    again. A process that ended and was not collected yet has no arguments any more, and so counts as ended.
+    The mark names the data folder: a number in a file proves nothing, since numbers are used again. A process that
+    ended and was not collected yet has no arguments any more, and so counts as ended.
     """
     return f" {mark} " in f" {_command_line(pid)} "
 
@@ -41,17 +41,15 @@ def _command_line(pid: int) -> str:
     proc = Path(_PROC)
     if (proc / "self" / "cmdline").exists():
         try:
-            return (
-                (proc / str(pid) / "cmdline").read_bytes().rstrip(b"\0").replace(b"\0", b" ").decode(errors="replace")
-            )
+            return os.fsdecode((proc / str(pid) / "cmdline").read_bytes().rstrip(b"\0").replace(b"\0", b" "))
         except OSError:
             return ""
-    return subprocess.run(  # noqa: S603  # our own arguments  # nosec B603, B607
+    done = subprocess.run(  # noqa: S603  # our own arguments  # nosec B603, B607
         ["ps", "-ww", "-o", "command=", "-p", str(pid)],  # noqa: S607  # where ps stands differs
         capture_output=True,
-        text=True,
         check=False,
-    ).stdout.strip()
+    )
+    return os.fsdecode(done.stdout).strip()
 
 
 def send(pid: int, mark: str, number: signal.Signals) -> None:

@@ -18,7 +18,7 @@ from urllib.request import urlopen
 from stream_scorer.errors import LocalError
 from stream_scorer.local.files import folder_lock, replace_file
 from stream_scorer.local.kafka_config import default_cache_dir
-from stream_scorer.local.kafka_java import failure_reason
+from stream_scorer.local.kafka_java import failure_reason, java_environment
 from stream_scorer.local.kafka_process import LOOPBACK, ended_within, free_port, is_alive, port_is_free, send
 from stream_scorer.local.registry_archive import EXTRA_MISSING, registry_home
 
@@ -86,7 +86,7 @@ class EmbeddedRegistry:
     @property
     def _mark(self) -> str:
         """What of its command line no other process has."""
-        return f"-Dapicurio.datasource.url=jdbc:h2:file:{self.data_dir}/schemas"
+        return f"-Dstream.scorer.registry={self.data_dir}"
 
     def _url(self, port: int) -> str:
         return f"http://{LOOPBACK}:{port}{_API}"
@@ -116,12 +116,20 @@ class EmbeddedRegistry:
             "-Dquarkus.management.port=0",  # it cannot be switched off, and 9000 is somebody else's
             "-Dapicurio.storage.sql.kind=h2",
             self._mark,
+            # Relative to where it runs: a semicolon in the folder's name would end the path.
+            "-Dapicurio.datasource.url=jdbc:h2:file:./schemas",
             "-jar",
             str(home / "quarkus-run.jar"),
         ]
         with (self.data_dir / "registry.log").open("wb") as log:
             return subprocess.Popen(  # noqa: S603  # our own  # nosec B603
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.data_dir,
+                env=java_environment(),
+                start_new_session=True,
             )
 
     def _wait(self, process: subprocess.Popen[bytes], port: int) -> None:

@@ -140,7 +140,7 @@ def test_records_and_commits_survive_stop_and_kill(private_kafka: Callable[..., 
 
     assert kafka.stop() is True
     assert kafka.stop() is False
-    assert not is_alive(first.pid, str(kafka.config.properties_file))
+    assert not is_alive(first.pid, kafka.config.process_mark)
     second = kafka.start()
     assert second.pid != first.pid
     assert second.port == first.port  # so that clients find it again
@@ -157,6 +157,17 @@ def test_records_and_commits_survive_stop_and_kill(private_kafka: Callable[..., 
     new_producer(servers, "writer")  # clears what the killed one left open
     assert read_all(servers, topic, "read_committed") == [b"kept"]
     assert committed(servers, "readers", topic) == (1, "start=0")
+
+
+def test_a_folder_with_any_name(private_kafka: Callable[..., EmbeddedKafka], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commas end a path for Kafka, colons and semicolons for Java, umlauts are nothing to it under the locale C."""
+    monkeypatch.setenv("LC_ALL", "C")
+    kafka = private_kafka("dätä, v1;#%20:(ß)")
+    started = kafka.start()
+    assert kafka.status() == started
+    assert {path.name for path in kafka.config.data_dir.iterdir() if path.is_dir()} == {"data"}
+    assert [path.name for path in kafka.config.data_dir.parent.iterdir()] == [kafka.config.data_dir.name]
+    assert kafka.stop() is True
 
 
 def test_a_paused_kafka_answers_nobody_goes_on_and_can_be_stopped(private_kafka: Callable[..., EmbeddedKafka]) -> None:
@@ -280,4 +291,4 @@ def test_in_the_foreground_it_ends_with_its_command(
         command_process.send_signal(number)
         assert command_process.stdout.read() == "Apache Kafka is stopped\n"
     assert command_process.returncode == 0
-    assert ended_within(running.pid, str(kafka.config.properties_file), limit_s=0)
+    assert ended_within(running.pid, kafka.config.process_mark, limit_s=0)

@@ -179,6 +179,8 @@ def test_the_images_are_pinned_not_root_and_what_compose_builds() -> None:
     assert names[-1] == "worker"
     assert {service["build"]["target"] for service in OURS.values()} <= set(names)
     assert re.search(r"^USER 10001:10001$", DOCKERFILE, re.MULTILINE)
+    assert re.findall(r"^ENTRYPOINT (.*)$", DOCKERFILE, re.MULTILINE) == ['["tini", "-s", "--", "stream-scorer"]']
+    assert all(service["init"] is True for service in OURS.values())
     for service in OURS.values():
         assert (service["build"]["target"] == "local") == (service["command"][0] in {"simulate", "receive"})
 

@@ -9,11 +9,12 @@ import re
 import socket
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from typer.testing import CliRunner
 
+from stream_scorer.cli import main
 from stream_scorer.cli.kafka import app
 from stream_scorer.errors import LocalError
 from stream_scorer.local import kafka_jars
@@ -21,7 +22,7 @@ from stream_scorer.local.files import folder_lock, replace_file
 from stream_scorer.local.kafka import EmbeddedKafka, KafkaConfig
 from stream_scorer.local.kafka_config import default_cache_dir, default_data_dir, new_cluster_id, server_properties
 from stream_scorer.local.kafka_jars import KAFKA_VERSION, LockedJar, check_jars, locked_jars, verified_jars
-from stream_scorer.local.kafka_java import failure_reason, java_command
+from stream_scorer.local.kafka_java import failure_reason, java_command, java_environment
 from stream_scorer.local.kafka_process import ended_within, free_port, is_alive, port_is_free
 
 if TYPE_CHECKING:
@@ -193,6 +194,91 @@ def test_given_properties_win_and_stand_once(tmp_path: Path) -> None:
     config = KafkaConfig(data_dir=tmp_path, properties={"num.partitions": "7"})
     lines = server_properties(config, port=1, controller_port=2, records_dir=tmp_path).splitlines()
     assert [line for line in lines if line.startswith("num.partitions=")] == ["num.partitions=7"]
+
+
+def test_properties_files_are_read_by_java(tmp_path: Path) -> None:
+    config = KafkaConfig(data_dir=tmp_path, properties={"ssl.keystore.location": "/dätä, v1/\\😀\nx"})
+    text = server_properties(config, port=1, controller_port=2, records_dir=tmp_path / "dätä, v1" / "data")
+    assert text.isascii()
+    lines = text.splitlines()
+    assert "log.dirs=data" in lines  # a list with commas, for which there is no escape
+    assert "ssl.keystore.location=/d\\u00e4t\\u00e4, v1/\\\\\\ud83d\\ude00\\nx" in lines
+
+
+@pytest.mark.parametrize(
+    ("environ", "added"),
+    [
+        ({}, "C.UTF-8"),
+        ({"LC_ALL": "C", "LANG": "de_DE.UTF-8"}, "C.UTF-8"),
+        ({"LC_CTYPE": "de_DE.ISO-8859-1"}, "C.UTF-8"),
+        ({"LANG": "de_DE.UTF-8"}, None),
+        ({"LC_ALL": "", "LC_CTYPE": "C.utf8"}, None),
+    ],
+)
+def test_java_reads_paths_beyond_ascii(
+    environ: dict[str, str], added: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("LC_ALL", "LC_CTYPE", "LANG"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert java_environment() == {**os.environ, **({} if added is None else {"LC_ALL": added})}
+
+
+def test_a_cache_with_a_colon_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stream_scorer.local.kafka_java.verified_jars", lambda *_: [])
+    with pytest.raises(LocalError, match=r"holds a colon.*XDG_CACHE_HOME"):
+        java_command(KafkaConfig(data_dir=tmp_path, cache_dir=tmp_path / "a:b"), silent)
+
+
+def test_a_folder_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LocalError, match="--data-dir is not UTF-8"):
+        KafkaConfig(data_dir=tmp_path / "d\udce4ta")
+
+
+@pytest.fixture
+def _homeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither HOME nor an entry for the user id, as in a container under an arbitrary one."""
+
+    def unknown(_: int) -> None:
+        raise KeyError
+
+    for name in ("HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+
+
+@pytest.mark.usefixtures("_homeless")
+def test_without_a_home_the_data_folder_has_the_jars_too(tmp_path: Path) -> None:
+    assert KafkaConfig(data_dir=tmp_path / "data").jars_dir == tmp_path / "data" / "cache"
+    assert KafkaConfig(data_dir=tmp_path, cache_dir=tmp_path / "jars").jars_dir == tmp_path / "jars"
+
+
+@pytest.mark.usefixtures("_homeless")
+@pytest.mark.parametrize("arguments", [[], ["--data-dir", "~/kafka"]])
+def test_without_a_home_the_remedy_is_named(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["kafka", "status", *arguments]) == 1
+    assert re.fullmatch(
+        r"stream-scorer: .*this user has no home directory: (give --data-dir|write the folder without ~).*\n",
+        capsys.readouterr().err,
+    )
+
+
+@pytest.mark.usefixtures("_homeless")
+def test_without_a_home_there_is_no_repository_of_maven(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[Path]] = []
+
+    class Builder:
+        def __init__(self, *_: Any, **__: Any) -> None:
+            self.all_jars: list[Path] = []
+
+        def from_endpoint(self, _: str) -> Builder:
+            return self
+
+    monkeypatch.setattr("jgo.env.EnvironmentBuilder", Builder)
+    monkeypatch.setattr("jgo.maven.MavenContext", lambda **given: asked.append(given["local_repos"]))
+    assert kafka_jars._resolve(tmp_path, kafka_jars._Arrivals((), silent)) == []
+    assert asked == [[]]
 
 
 def test_cluster_ids_look_like_kafkas_own_and_differ() -> None:

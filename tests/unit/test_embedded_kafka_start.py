@@ -48,8 +48,9 @@ def _formatted(config: KafkaConfig, _command: list[str], **_ports: int) -> None:
 def made(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: Any) -> Iterator[list[EmbeddedKafka | EmbeddedCluster]]:
     """No Java, no jars; what stands in the list is stopped at the end."""
     serving: Path = tmp_path_factory.mktemp("serving")
+    command = [sys.executable, "-c", BROKER, str(serving)]
     for module in (kafka, kafka_cluster):
-        monkeypatch.setattr(module, "java_command", lambda *_: [sys.executable, "-c", BROKER, str(serving)])
+        monkeypatch.setattr(module, "java_command", lambda config, _: [*command, config.process_mark])
     monkeypatch.setattr(kafka, "format_records", _formatted)
     monkeypatch.setattr(kafka, "knocking_client", lambda running: running)
     monkeypatch.setattr(kafka, "answers", lambda running, _: (serving / str(running.pid)).exists())
