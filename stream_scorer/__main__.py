@@ -19,9 +19,12 @@ def main() -> int:
     """Run the command of this process and return its exit code."""
     _end_on_sigterm()
     try:
-        from stream_scorer.cli import main as run_command  # noqa: PLC0415 - after the handler, since it takes a while
+        # After the handler, since it takes a while.
+        from stream_scorer.cli import main as run_command  # noqa: PLC0415
+        from stream_scorer.cli.unexpected import print_no_tracebacks  # noqa: PLC0415
     except KeyboardInterrupt:
         return _INTERRUPTED
+    print_no_tracebacks()
     return run_command()
 
 

@@ -19,7 +19,7 @@ import typer
 from stream_scorer import __version__
 from stream_scorer.cli.lazy import Lazy, LazyGroup
 from stream_scorer.cli.standard_streams import safe_streams
-from stream_scorer.cli.unexpected import unexpected_line
+from stream_scorer.cli.unexpected import kafka_error, unexpected_line
 from stream_scorer.errors import StreamScorerError
 
 if TYPE_CHECKING:
@@ -98,14 +98,16 @@ def _run(arguments: Sequence[str] | None) -> int:
         code = typer.main.get_command(app).main(arguments, prog_name=PROGRAM, standalone_mode=False, obj=session)
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
-    except Exception as error:  # noqa: BLE001 - the last place where an error can become one clear line
+    except SystemExit:
+        raise
+    except BaseException as error:  # noqa: BLE001 - the last place where an error can become one clear line
         if session.debug:
             traceback.print_exc()
-        return _report(error)
+        return _report(kafka_error(error) or error)
     return code if isinstance(code, int) else 0
 
 
-def _report(error: Exception) -> int:
+def _report(error: BaseException) -> int:
     match error:
         case StreamScorerError():
             _say(str(error))

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Final, Protocol, Self
 
-from stream_scorer.cli.unexpected import unexpected_line
+from stream_scorer.cli.unexpected import kafka_error, unexpected_line
 from stream_scorer.errors import StreamScorerError
 
 # Over scoring.shutdown_timeout_s: leaving the group, closing connections and the collectors' 3 s have to fit in here,
@@ -35,7 +35,9 @@ def end_told(log: Log) -> Iterator[None]:
         log.error("stopped", detail=str(error))  # noqa: TRY400 - one line; --debug shows the traceback
         raise
     except Exception as error:
-        log.error("stopped", detail=unexpected_line(error))  # noqa: TRY400 - see above
+        known = kafka_error(error)
+        detail = unexpected_line(error) if known is None else str(known)
+        log.error("stopped", detail=detail)  # noqa: TRY400 - see above
         raise
 
 

@@ -109,6 +109,8 @@ def consumer_config(settings: Settings, group_id: str | None = None, *, logger: 
     """
     ours = {**_CONNECTION, **_READING, **_MEMBERSHIP, "group.id": group_id or settings.kafka.group_id}
     config = _merged(settings, ours, not_for_this=_WRITING, logger=logger)
+    # librdkafka takes the name in any case. Read otherwise here, a group would be left without its assignor.
+    config["group.protocol"] = str(config["group.protocol"]).lower()
     if config["group.protocol"] != "classic":
         # librdkafka refuses what the brokers decide themselves under the newer protocol.
         for name in ("partition.assignment.strategy", "session.timeout.ms", "heartbeat.interval.ms"):

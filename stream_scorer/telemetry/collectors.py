@@ -8,7 +8,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from stream_scorer.telemetry.logs import drop_exception_text
+from stream_scorer.telemetry.exception_text import drop_exception_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import structlog
 
+from stream_scorer.telemetry.exception_text import drop_exception_text
+
 if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor, WrappedLogger
 
@@ -59,24 +61,6 @@ def configure_logging(*, level: str = "info", form: str = "auto", stream: TextIO
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,
     )
-
-
-def drop_exception_text(record: logging.LogRecord) -> bool:
-    """Leave of exceptions in a library's line only their classes: their text may quote URLs, headers and records."""
-    if isinstance(record.msg, dict):
-        return True  # a line of our own, whose fields `redact` has seen
-    if isinstance(record.args, tuple):
-        record.args = tuple(_class_of(one) for one in record.args)
-    elif record.args:
-        record.args = {name: _class_of(one) for name, one in record.args.items()}
-    if record.exc_info and record.exc_info[0] is not None:
-        record.msg, record.args = f"{record.getMessage()} ({record.exc_info[0].__name__})", ()
-    record.exc_info = record.exc_text = record.stack_info = None
-    return True
-
-
-def _class_of(value: Any) -> Any:
-    return type(value).__name__ if isinstance(value, BaseException) else value
 
 
 def _rendering(*, as_json: bool, colors: bool) -> list[Processor]:

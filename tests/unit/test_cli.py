@@ -10,9 +10,13 @@ import sys
 import tomllib
 from typing import TYPE_CHECKING
 
+import confluent_kafka
 import pytest
 import structlog
 import typer
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.cimpl import ConcurrentModificationException, IllegalStateException
+from confluent_kafka.error import ConsumeError, ProduceError
 
 from stream_scorer import __version__, cli
 from stream_scorer.cli import main
@@ -151,6 +155,65 @@ def test_what_ends_a_service_is_a_log_line_and_the_last_line(
     assert (told["event"], told["level"], told["detail"].rstrip("0123456789")) == ("stopped", "error", said)
     assert last.startswith(f"stream-scorer: {said}")
     assert "hush" not in line + last  # the text of a foreign exception may quote anything
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (
+            KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)),
+            1,
+            "the Kafka client: .*; ask the cluster's administrator for the right",
+        ),
+        (ProduceError(KafkaError(KafkaError._STATE)), 1, "the Kafka client: Local: Erroneous state"),
+        (ConsumeError(KafkaError(KafkaError._INVALID_ARG)), 2, "the Kafka client: .*; check kafka.properties"),
+        (KafkaException("hush"), 1, "the Kafka client: the client has raised an error without a code"),
+        (ConcurrentModificationException("hush"), 1, "unexpected ConcurrentModificationException in stream_scorer"),
+        (IllegalStateException("hush"), 1, "unexpected IllegalStateException in stream_scorer"),
+        (BaseException("hush"), 1, "unexpected BaseException in stream_scorer"),
+        (GeneratorExit("hush"), 1, "unexpected GeneratorExit in stream_scorer"),
+    ],
+)
+def test_every_error_that_reaches_the_top_is_one_line(
+    error: BaseException, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing(error, monkeypatch)
+    assert main(["topics", "create"]) == code
+    shown = capsys.readouterr().err
+    assert re.match(f"stream-scorer: {said}", shown)
+    assert shown.count("\n") == 1
+    assert "hush" not in shown
+
+
+def test_every_exception_of_the_kafka_client_is_caught_at_the_top() -> None:
+    kinds = [kind for kind in vars(confluent_kafka).values() if isinstance(kind, type)]
+    raised = {kind for kind in kinds if issubclass(kind, BaseException)}
+    assert KafkaException in raised
+    assert all(issubclass(kind, KafkaException | RuntimeError) for kind in raised)
+    assert not issubclass(KafkaError, BaseException)  # what a callback is given can only be raised inside another
+
+
+THREADS = {
+    "a thread": "threading.Thread(target=lambda: 1 / 0, name='x').start()",
+    "a destructor": "type('X', (), {'__del__': lambda self: 1 / 0})()",
+    "a log line": "logging.getLogger('theirs').warning('%d', 'hush')",
+    "an exception that is logged": "logging.getLogger('theirs').error('failed', exc_info=ValueError('hush'))",
+    "the end": "atexit.register(lambda: 1 / 0)",
+}
+
+
+@pytest.mark.parametrize("where", THREADS)
+def test_a_process_prints_no_traceback(where: str) -> None:
+    program = (
+        f"import atexit, logging, sys, threading\nfrom stream_scorer.__main__ import main\nmain()\n{THREADS[where]}\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "--version"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "Traceback" not in done.stderr
+    assert "hush" not in done.stderr
+    assert len(done.stderr.splitlines()) <= 2
+    assert done.returncode == 0
 
 
 def test_a_bug_is_one_line_and_debug_shows_where(

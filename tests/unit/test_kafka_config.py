@@ -189,6 +189,28 @@ def test_properties_that_cannot_work_are_one_line(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["CLASSIC", "Classic", "classic"])
+def test_the_group_protocol_in_any_case(name: str) -> None:
+    settings = settings_with({"group.protocol": name})
+    config = consumer_config(settings)
+    assert config["partition.assignment.strategy"] == "cooperative-sticky"  # librdkafka's own assigns all at once
+    assert config["session.timeout.ms"] == consumer_config(settings_with())["session.timeout.ms"]
+    check_properties(settings)
+
+
+@pytest.mark.parametrize("name", ["CONSUMER", "Consumer"])
+def test_the_newer_group_protocol_in_any_case(name: str) -> None:
+    settings = settings_with({"group.protocol": name})
+    assert "partition.assignment.strategy" not in consumer_config(settings)
+    check_properties(settings)
+
+
+@pytest.mark.parametrize("value", ["CLASSICAL", 7, True, ""])
+def test_a_group_protocol_that_is_none(value: object) -> None:
+    with pytest.raises(SettingsError, match=r"group\.protocol"):
+        check_properties(settings_with({"group.protocol": value}))
+
+
 def test_the_newer_group_protocol_is_given_no_property_that_the_broker_decides() -> None:
     settings = settings_with({"group.protocol": "consumer"})
     assert "session.timeout.ms" not in consumer_config(settings)
