@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import signal
@@ -14,7 +15,7 @@ from subprocess import PIPE
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, TopicMetadata
 from confluent_kafka.cimpl import NewTopic
 
@@ -86,8 +87,11 @@ def wait_for_records(broker: Broker, topic: str, number: int) -> None:
     try:
         deadline = time.monotonic() + 60
         places = [TopicPartition(topic, partition) for partition in range(PARTITIONS)]
-        while sum(consumer.get_watermark_offsets(place, timeout=10)[1] for place in places) < number:
+        ends: dict[TopicPartition, int] = {}
+        while sum(ends.values()) < number:
             assert time.monotonic() < deadline, f"{number} records do not come"
+            with contextlib.suppress(KafkaException):  # of a new topic, a broker may not lead all partitions yet
+                ends = {place: consumer.get_watermark_offsets(place, timeout=10)[1] for place in places}
     finally:
         consumer.close()
 
