@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import structlog
@@ -16,7 +17,7 @@ from stream_scorer.kafka.output_topics import check_outputs
 from stream_scorer.kafka.rights import campaign_rights
 from stream_scorer.kafka.start import delivery_start, planning_start, write_start
 from stream_scorer.kafka.topics import existing_topics
-from stream_scorer.settings import load_settings
+from stream_scorer.settings import load_settings, service_link_notes
 from stream_scorer.targets.building import build_target
 from stream_scorer.telemetry.logs import configure_logging
 
@@ -38,7 +39,7 @@ def callbacks(
     check_properties(settings)
     configure_logging(level=settings.log.level, form=settings.log.format)
     log = structlog.get_logger("stream_scorer")
-    for warning in (*settings.exposures, *property_warnings(settings)):
+    for warning in (*settings.exposures, *property_warnings(settings), *service_link_notes(os.environ)):
         log.warning("setting", detail=warning)
     with end_told(log), EndLimit(settings.scoring.shutdown_timeout_s) as limit:
         target = build_target(settings)

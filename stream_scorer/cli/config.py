@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Annotated, Any, Final
@@ -21,7 +22,7 @@ from stream_scorer.kafka.output_topics import check_outputs
 from stream_scorer.kafka.retry_retention import check_retry_retention
 from stream_scorer.kafka.rights import scoring_rights
 from stream_scorer.kafka.topics import check_topics
-from stream_scorer.settings import Loaded, Settings, load
+from stream_scorer.settings import Loaded, Settings, load, service_link_notes
 from stream_scorer.settings.catalogue import SECTIONS
 
 HIDDEN: Final = "***"
@@ -66,7 +67,7 @@ def check(
 
 def all_warnings(settings: Settings) -> tuple[str, ...]:
     """Return what works and is probably not meant, one line each."""
-    return (*settings.warnings, *property_warnings(settings))
+    return (*settings.warnings, *property_warnings(settings), *service_link_notes(os.environ))
 
 
 def defaults_in_use(settings: Settings) -> tuple[str, ...]:

@@ -51,6 +51,8 @@ def print_no_tracebacks() -> None:
     sys.unraisablehook = _ignored
     sys.excepthook = _ended
     logging.raiseExceptions = False
+    # It is read when the SDK is loaded, and named again in our own words (telemetry.otel_components).
+    logging.getLogger("opentelemetry.context").addHandler(logging.NullHandler())
     if logging.lastResort is not None:
         logging.lastResort.addFilter(drop_exception_text)
 

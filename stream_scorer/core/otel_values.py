@@ -10,11 +10,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from stream_scorer.core.otlp_variables import METRICS, TRACES, chosen_exporters, shown
+from stream_scorer.core.otlp_variables import METRICS, TRACES, chosen_exporters, one_of, shown
 from stream_scorer.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Collection, Mapping
+
+    from stream_scorer.core.otlp_variables import Signal
 
 # The first one is the default.
 SAMPLERS: Final = (
@@ -28,6 +30,11 @@ _NO_LIMIT_MS: Final = 86_400_000
 _LARGEST: Final = 2**31 - 1
 _WHOLE: Final = re.compile(r"\+?\d{1,10}", re.ASCII)
 _RATIO: Final = re.compile(r"\+?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,4})?", re.ASCII)
+# What the SDK loads by its name from the packages that are installed: the group of entry points.
+_CONTEXT: Final = ("OTEL_PYTHON_CONTEXT", "opentelemetry_context")
+_METER_PROVIDER: Final = ("OTEL_PYTHON_METER_PROVIDER", "opentelemetry_meter_provider")
+_CREDENTIALS: Final = "opentelemetry_otlp_credential_provider"
+_ATTRIBUTE: Final = re.compile(r"\s*[^\s=,]+\s*=.*")
 _EXEMPLAR_FILTERS: Final = ("trace_based", "always_on", "always_off")
 # Of these the SDK reads the most that a span may have of something.
 _SPAN_LIMITS: Final = (
@@ -115,11 +122,44 @@ def exemplar_filter(environ: Mapping[str, str]) -> str:
     Raises:
         SettingsError: as `trace_values`.
     """
-    return _one_of(environ, "OTEL_METRICS_EXEMPLAR_FILTER", _EXEMPLAR_FILTERS)
+    return one_of(environ, "OTEL_METRICS_EXEMPLAR_FILTER", _EXEMPLAR_FILTERS)
+
+
+def check_sdk(environ: Mapping[str, str], installed: Callable[[str], Collection[str]]) -> None:
+    """Check the variables that the SDK reads whatever is exported.
+
+    Args:
+        environ: the environment.
+        installed: returns the names in a group of entry points.
+
+    Raises:
+        SettingsError: one names nothing that is installed, or is no value; names it.
+    """
+    _component(environ, *_CONTEXT, installed)
+    one_of(environ, "OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED", ("false", "true"))
+    for pair in filter(str.strip, environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(",")):
+        if not _ATTRIBUTE.fullmatch(pair):
+            raise SettingsError(
+                "OTEL_RESOURCE_ATTRIBUTES: is no list of attributes; write name=value, with commas between"
+            )
+
+
+def check_exporter(environ: Mapping[str, str], signal: Signal, installed: Callable[[str], Collection[str]]) -> None:
+    """Check the variables that the SDK reads for an exporter of OTLP; arguments and errors as `check_sdk`."""
+    _component(environ, *_METER_PROVIDER, installed)  # its own metrics go there
+    for part in ("", f"{signal.name}_"):
+        _component(environ, f"OTEL_PYTHON_EXPORTER_OTLP_HTTP_{part}CREDENTIAL_PROVIDER", _CREDENTIALS, installed)
+
+
+def _component(environ: Mapping[str, str], name: str, group: str, installed: Callable[[str], Collection[str]]) -> None:
+    value = environ.get(name, "").strip()
+    if value and value not in (known := installed(group)):
+        remedy = f"take one of {', '.join(sorted(known))}, or" if known else "no package here has one:"
+        raise SettingsError(f"{name}: {shown(value)} is not installed; {remedy} leave the variable out")
 
 
 def _sampling(environ: Mapping[str, str]) -> Sampling:
-    sampler = _one_of(environ, "OTEL_TRACES_SAMPLER", SAMPLERS)
+    sampler = one_of(environ, "OTEL_TRACES_SAMPLER", SAMPLERS)
     argument = environ.get("OTEL_TRACES_SAMPLER_ARG", "").strip()
     # To the other samplers an argument means nothing, whatever it is.
     if not argument or not sampler.endswith("traceidratio"):
@@ -127,14 +167,6 @@ def _sampling(environ: Mapping[str, str]) -> Sampling:
     if not _RATIO.fullmatch(argument) or not 0 <= float(argument) <= 1:
         raise SettingsError(f"OTEL_TRACES_SAMPLER_ARG: {shown(argument)} is no ratio; take a number from 0 to 1")
     return Sampling(sampler, float(argument))
-
-
-def _one_of(environ: Mapping[str, str], name: str, known: tuple[str, ...]) -> str:
-    """What a variable names; the first that is known, where it names nothing."""
-    value = environ.get(name, "").strip()
-    if value and value.lower() not in known:
-        raise SettingsError(f"{name}: {shown(value)} is not known here; take one of {', '.join(known)}")
-    return value.lower() or known[0]
 
 
 def _whole(environ: Mapping[str, str], name: str, default: int, *, least: int = 0) -> int:

@@ -6,9 +6,10 @@ headers are where a collector's token stands.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from stream_scorer.errors import SettingsError
 
@@ -18,6 +19,14 @@ if TYPE_CHECKING:
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _SPOKEN: Final = "http/protobuf"
 _MAX_SHOWN: Final = 40
+_COMPRESSIONS: Final = ("none", "gzip", "deflate")
+_PREFERENCES: Final[Mapping[str, tuple[str, ...]]] = {
+    "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": ("cumulative", "delta", "lowmemory"),
+    "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION": (
+        "explicit_bucket_histogram",
+        "base2_exponential_bucket_histogram",
+    ),
+}
 
 
 class Signal(NamedTuple):
@@ -37,8 +46,8 @@ def chosen_exporters(environ: Mapping[str, str], signal: Signal) -> frozenset[st
     ``OTEL_<signal>_EXPORTER`` says which; without it, an OTLP endpoint is enough. ``OTEL_SDK_DISABLED`` ends it all.
 
     Raises:
-        SettingsError: an exporter or a protocol that is not spoken here, an endpoint that is no URL, or headers that
-            are none; names the variable.
+        SettingsError: an exporter or a protocol that is not spoken here, an endpoint that is no URL, headers that are
+            none, or another value that the SDK would replace by its default; names the variable.
     """
     if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return frozenset()
@@ -55,6 +64,7 @@ def chosen_exporters(environ: Mapping[str, str], signal: Signal) -> frozenset[st
     if "otlp" in chosen:
         _check_protocol(environ, signal)
         _check_collector(environ, signal)
+        _check_transfer(environ, signal)
     return frozenset(chosen - {"none"})
 
 
@@ -62,6 +72,16 @@ def shown(value: str) -> str:
     """Return a value as one line says it: no more than its beginning, and nothing that is not printable."""
     short = value if len(value) <= _MAX_SHOWN else f"{value[:_MAX_SHOWN]}…"
     return short if short.isprintable() else ascii(short)
+
+
+def collector_files(environ: Mapping[str, str], signal: Signal) -> dict[str, str]:
+    """Return the files of certificates and keys that are used for a collector, by the variable that names each."""
+    endpoint = next((environ[name] for name in _of(signal, "ENDPOINT") if environ.get(name)), "")
+    if not endpoint.strip().lower().startswith("https:"):
+        return {}
+    kinds = ("CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE")
+    names = (next((name for name in _of(signal, kind) if environ.get(name)), None) for kind in kinds)
+    return {name: environ[name] for name in names if name is not None}
 
 
 def _of(signal: Signal, what: str) -> tuple[str, str]:
@@ -81,10 +101,52 @@ def _check_protocol(environ: Mapping[str, str], signal: Signal) -> None:
 def _check_collector(environ: Mapping[str, str], signal: Signal) -> None:
     """Refuse what cannot work, and never show it."""
     for name in _of(signal, "ENDPOINT"):
-        if environ.get(name) and not environ[name].strip().lower().startswith(("http://", "https://")):
+        if environ.get(name) and not _is_url(environ[name].strip()):
             raise SettingsError(f"{name}: is no URL; write http:// or https://, host and port")
     for name in _of(signal, "HEADERS"):
         for header in filter(None, map(str.strip, environ.get(name, "").split(","))):
             key, equals, value = header.partition("=")
             if not equals or not _NAME.fullmatch(unquote(key).strip()) or not unquote(value).strip().isprintable():
                 raise SettingsError(f"{name}: is no list of headers; write name=value, with commas between")
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        is_place = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        return False
+    return is_place and parts.scheme.lower() in ("http", "https") and text.isprintable() and " " not in text
+
+
+def _check_transfer(environ: Mapping[str, str], signal: Signal) -> None:
+    """Refuse what the SDK would replace by its default, with a line in the log."""
+    for name in _of(signal, "COMPRESSION"):
+        one_of(environ, name, _COMPRESSIONS)
+    for name in _of(signal, "TIMEOUT"):
+        value = environ.get(name, "").strip()
+        if value and not _is_seconds(value):
+            raise SettingsError(f"{name}: {shown(value)} is not taken; take a number of seconds, more than 0")
+    if signal is METRICS:
+        for name, known in _PREFERENCES.items():
+            one_of(environ, name, known)
+
+
+def one_of(environ: Mapping[str, str], name: str, known: tuple[str, ...]) -> str:
+    """Return what a variable names; the first that is known, where it names nothing.
+
+    Raises:
+        SettingsError: it names something else.
+    """
+    value = environ.get(name, "").strip()
+    if value and value.lower() not in known:
+        raise SettingsError(f"{name}: {shown(value)} is not known here; take one of {', '.join(known)}")
+    return value.lower() or known[0]
+
+
+def _is_seconds(value: str) -> bool:
+    try:
+        seconds = float(value)
+    except ValueError:
+        return False
+    return seconds > 0 and math.isfinite(seconds)

@@ -14,6 +14,7 @@ from stream_scorer.settings.sections import (
     TopicsSettings,
     VerificationSettings,
 )
+from stream_scorer.settings.service_links import service_link_notes
 
 __all__ = [
     "AdminSettings",
@@ -30,4 +31,5 @@ __all__ = [
     "VerificationSettings",
     "load",
     "load_settings",
+    "service_link_notes",
 ]

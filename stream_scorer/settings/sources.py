@@ -21,6 +21,7 @@ from stream_scorer.settings.catalogue import IN_FILES, MAPPINGS, SECRETS, SECTIO
 from stream_scorer.settings.names import PREFIX, KeyPath, did_you_mean, dotted, variable
 from stream_scorer.settings.secret_file import SecretFile
 from stream_scorer.settings.secret_text import SecretTextError, clean_secret
+from stream_scorer.settings.service_links import is_service_link
 
 _FILE_SUFFIX: Final = "_FILE"
 # The names that the platform's own tools use. They stand below STREAM_SCORER_GENESYS__…
@@ -162,7 +163,11 @@ def environment_layer(environ: Mapping[str, str]) -> Layer:
     builder = _Builder()
     known = {variable(path): path for path in _all_paths()}
     secret_files = {variable(path) + _FILE_SUFFIX: path for path in IN_FILES}
-    ours = {name: value for name, value in environ.items() if name.upper().startswith(PREFIX)}
+    ours = {
+        name: value
+        for name, value in environ.items()
+        if name.upper().startswith(PREFIX) and not is_service_link(name, value)
+    }
     for name, value in ours.items():
         if name not in known and name not in secret_files:
             builder.problems.append(f"unknown environment variable {name}{_meant(name, (*known, *secret_files))}")

@@ -22,7 +22,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from stream_scorer import __version__
 from stream_scorer.core.otel_values import exemplar_filter, metric_values
+from stream_scorer.core.otlp_variables import METRICS
 from stream_scorer.telemetry.collectors import close_within_limit, thin_out
+from stream_scorer.telemetry.otel_components import check_installed_exporter, check_installed_sdk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -54,6 +56,7 @@ def otlp_readers(environ: Mapping[str, str] | None = None) -> list[MetricReader]
     values = metric_values(os.environ if environ is None else environ)
     if values is None:
         return []
+    check_installed_exporter(os.environ if environ is None else environ, METRICS)
     # Here, since a service without OTLP need not load it.
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter  # noqa: PLC0415
     from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader  # noqa: PLC0415
@@ -73,12 +76,13 @@ class Meters:
             collector gets both.
 
     Raises:
-        SettingsError: as `stream_scorer.core.otel_values.exemplar_filter`.
+        SettingsError: as `stream_scorer.core.otel_values.exemplar_filter` and `check_sdk`.
     """
 
     def __init__(
         self, service: str, scope: str, readers: Sequence[MetricReader] = (), instance: str | None = None
     ) -> None:
+        check_installed_sdk(os.environ)
         named = {"service.name": service, "service.version": __version__}
         if instance is not None:
             named["service.instance.id"] = instance

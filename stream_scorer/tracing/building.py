@@ -10,9 +10,11 @@ from urllib.parse import urlsplit
 
 from stream_scorer.campaign.tracing import Untraced as UntracedCampaign
 from stream_scorer.core.otel_values import trace_values
+from stream_scorer.core.otlp_variables import TRACES
 from stream_scorer.genesys.wire import score_path
 from stream_scorer.kafka.loading import Untraced as UntracedProducer
 from stream_scorer.scoring.ports import Untraced
+from stream_scorer.telemetry.otel_components import check_installed_exporter, check_installed_sdk
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,6 +92,9 @@ def _spans(settings: Settings, service: str) -> Spans | None:
     values = trace_values(os.environ)
     if values is None:
         return None
+    check_installed_sdk(os.environ)
+    if "otlp" in values.exporters:
+        check_installed_exporter(os.environ, TRACES)
     from stream_scorer.tracing.spans import make_spans
 
     return make_spans(values, service, settings.kafka.instance_id)

@@ -315,6 +315,13 @@ def test_config_check_warns_of_what_is_probably_not_meant(
     assert model == "warning: model.features is not set: the tutorial's model is used"
 
 
+@pytest.mark.usefixtures("_complete")
+def test_config_check_notes_service_links(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("STREAM_SCORER_PORT", "tcp://10.0.0.1:80")
+    assert main(["config", "check"]) == 0
+    assert "warning: STREAM_SCORER_PORT in the environment: ignored as a service link" in capsys.readouterr().err
+
+
 def test_config_check_names_all_that_is_missing_for_the_api(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", "check"]) == 2
     said = capsys.readouterr()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -26,9 +27,13 @@ from stream_scorer.core.otel_values import (
 from stream_scorer.core.otlp_variables import METRICS, TRACES, chosen_exporters
 from stream_scorer.errors import SettingsError
 from stream_scorer.telemetry.campaign import CampaignMetrics
+from stream_scorer.telemetry.exporting import otlp_readers
+from stream_scorer.telemetry.otel_components import check_installed_exporter
 from stream_scorer.tracing.sampling import make_sampler
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from opentelemetry.sdk.trace.sampling import Sampler
 
 COLLECTOR = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}
@@ -70,9 +75,112 @@ class TestWhereTo:
         }
         assert chosen_exporters(environ, TRACES) == chosen_exporters(environ, METRICS) == {"otlp"}
 
-    def test_an_endpoint_without_a_scheme_is_none(self) -> None:
-        with pytest.raises(SettingsError, match="OTEL_EXPORTER_OTLP_ENDPOINT"):
-            chosen_exporters({"OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4318"}, TRACES)
+    @pytest.mark.parametrize(
+        "url",
+        [
+            *("collector:4318", "http://", "http:///v1/traces", "http://collector:port", "http://collector:99999"),
+            *("http://collector:0", "https://[::1", "http://hush hush", "grpc://collector:4317", "http://a\nb"),
+        ],
+    )
+    @pytest.mark.parametrize("name", ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"])
+    def test_an_endpoint_that_is_no_url_is_named(self, name: str, url: str) -> None:
+        with pytest.raises(SettingsError, match=f"^{name}: is no URL") as refused:
+            chosen_exporters({name: url}, TRACES)
+        assert "hush" not in str(refused.value)
+
+    @pytest.mark.parametrize("url", ["http://collector", "HTTPS://user:hush@[::1]:4318/v1/traces", " http://a:1 "])
+    def test_an_endpoint_that_is_a_url(self, url: str) -> None:
+        assert chosen_exporters({"OTEL_EXPORTER_OTLP_ENDPOINT": url}, TRACES) == {"otlp"}
+
+    @pytest.mark.parametrize(
+        ("name", "value", "words"),
+        [
+            ("OTEL_EXPORTER_OTLP_COMPRESSION", "zip", "take one of none, gzip, deflate"),
+            ("OTEL_EXPORTER_OTLP_METRICS_COMPRESSION", "snappy", "take one of none, gzip, deflate"),
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s", "take a number of seconds, more than 0"),
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "0", "take a number of seconds, more than 0"),
+            ("OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "nan", "take a number of seconds, more than 0"),
+            ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "sum", "take one of cumulative, delta, lowmemory"),
+            ("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", "x", "take one of explicit_bucket_histogram"),
+        ],
+    )
+    def test_what_the_sdk_would_replace_by_its_default(self, name: str, value: str, words: str) -> None:
+        with pytest.raises(SettingsError, match=f"^{name}: {value} .*{words}"):
+            chosen_exporters({**COLLECTOR, name: value}, METRICS)
+        assert chosen_exporters({**COLLECTOR, name: ""}, METRICS) == {"otlp"}
+        assert chosen_exporters({name: value}, METRICS) == set()  # nobody reads it
+
+
+class TestComponents:
+    """What the SDK loads by name, and what it reads as soon as it is loaded."""
+
+    @pytest.mark.parametrize(
+        ("name", "value", "words"),
+        [
+            ("OTEL_PYTHON_CONTEXT", "bogus", "bogus is not installed; take one of contextvars_context, or leave"),
+            ("OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED", "yes", "yes is not known here; take one of false, true"),
+            ("OTEL_RESOURCE_ATTRIBUTES", "tenant:hush", "is no list of attributes; write name=value"),
+            ("OTEL_RESOURCE_ATTRIBUTES", "=hush", "is no list of attributes; write name=value"),
+        ],
+    )
+    def test_of_every_service_are_named(
+        self, name: str, value: str, words: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(name, value)
+        with pytest.raises(SettingsError, match=f"^{name}: {words}") as refused:
+            CampaignMetrics()
+        assert "hush" not in str(refused.value)
+
+    @pytest.mark.parametrize(
+        ("name", "words"),
+        [
+            ("OTEL_PYTHON_METER_PROVIDER", "take one of default_meter_provider, sdk_meter_provider, or leave"),
+            ("OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER", "no package here has one: leave"),
+            ("OTEL_PYTHON_EXPORTER_OTLP_HTTP_METRICS_CREDENTIAL_PROVIDER", "no package here has one: leave"),
+        ],
+    )
+    def test_of_an_exporter_are_named(self, name: str, words: str) -> None:
+        with pytest.raises(SettingsError, match=f"^{name}: bogus is not installed; {words}"):
+            otlp_readers({**COLLECTOR, name: "bogus"})
+        assert otlp_readers({name: "bogus"}) == []
+
+    @pytest.mark.parametrize("name", ["OTEL_PYTHON_METER_PROVIDER", "OTEL_PYTHON_CONTEXT"])
+    def test_of_traces_are_one_line_in_a_process_of_its_own(self, name: str) -> None:
+        """The SDK itself prints a traceback, and raises what has no words."""
+        program = (
+            "from stream_scorer.cli.unexpected import print_no_tracebacks; print_no_tracebacks()\n"
+            "from stream_scorer.errors import SettingsError\n"
+            "from stream_scorer.telemetry.exporting import Meters\n"
+            "from stream_scorer.tracing.building import scoring_trace\n"
+            "try: scoring_trace(None)\n"
+            "except SettingsError as error: print(error)\n"
+        )
+        environ = {**os.environ, **COLLECTOR, name: "bogus"}
+        done = subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=True)
+        assert done.stdout.startswith(f"{name}: bogus is not installed; ")
+        assert done.stderr == ""
+
+    def test_good_ones_are_taken(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name, value in (
+            ("OTEL_PYTHON_CONTEXT", "contextvars_context"),
+            ("OTEL_PYTHON_METER_PROVIDER", "sdk_meter_provider"),
+            ("OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED", "False"),
+            ("OTEL_RESOURCE_ATTRIBUTES", "a=b, c.d=e=f,g=,"),
+        ):
+            monkeypatch.setenv(name, value)
+        CampaignMetrics().close()
+        check_installed_exporter(os.environ, METRICS)
+
+    @pytest.mark.parametrize("kind", ["CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE"])
+    @pytest.mark.parametrize("part", ["", "TRACES_"])
+    def test_a_file_that_is_not_there_is_named(self, part: str, kind: str, tmp_path: Path) -> None:
+        name = f"OTEL_EXPORTER_OTLP_{part}{kind}"
+        environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": "https://collector:4318", name: str(tmp_path / "missing.pem")}
+        with pytest.raises(SettingsError, match=f"^{name} names .*missing.pem, which cannot be read: No such file"):
+            check_installed_exporter(environ, TRACES)
+        (tmp_path / "missing.pem").write_text("x")
+        check_installed_exporter(environ, TRACES)
+        check_installed_exporter({**environ, name: "/nowhere", **COLLECTOR}, TRACES)  # plain http uses none
 
     @pytest.mark.parametrize(
         ("name", "value"), [("OTEL_TRACES_EXPORTER", "zipkin"), ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")]

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from stream_scorer.errors import SettingsError
 from stream_scorer.genesys.regions import REGIONS
-from stream_scorer.settings import ScoringSettings, Settings, load, load_settings
+from stream_scorer.settings import ScoringSettings, Settings, load, load_settings, service_link_notes
 from stream_scorer.settings.catalogue import SECRETS, SECTIONS
 from stream_scorer.settings.names import variable
 from stream_scorer.settings.sections import CallbacksSettings, KafkaSettings
@@ -323,6 +323,42 @@ def test_a_property_with_a_wrong_value_is_named_and_its_value_is_not_shown(tmp_p
     assert refused(file=file) == [
         f"kafka.properties.sasl.password must be text, a number, true or false (from {file})",
     ]
+
+
+LINKS = {
+    "STREAM_SCORER_PORT": "tcp://10.0.0.1:80",
+    "STREAM_SCORER_SERVICE_HOST": "10.0.0.1",
+    "STREAM_SCORER_SERVICE_PORT": "80",
+    "STREAM_SCORER_SERVICE_PORT_HTTP_METRICS": "80",
+    "STREAM_SCORER_PORT_80_TCP": "tcp://10.0.0.1:80",
+    "STREAM_SCORER_PORT_80_TCP_PROTO": "tcp",
+    "STREAM_SCORER_PORT_80_TCP_PORT": "80",
+    "STREAM_SCORER_PORT_80_TCP_ADDR": "10.0.0.1",
+    "STREAM_SCORER_CALLBACKS_PORT": "tcp://[fd00::1]:9465",
+    "STREAM_SCORER_CALLBACKS_SERVICE_HOST": "10.0.0.2",
+    "STREAM_SCORER_ADMIN_PORT": "udp://10.0.0.3:9464",
+}
+
+
+def test_service_links_of_kubernetes_are_no_settings() -> None:
+    environ = {**LINKS, "STREAM_SCORER_ADMIN__PORT": "9999"}
+    assert load_settings(environ=environ).admin.port == 9999
+    (note,) = service_link_notes(environ)
+    assert note.startswith(f"STREAM_SCORER_ADMIN_PORT and {len(LINKS) - 1} more in the environment: ignored")
+    assert service_link_notes({"STREAM_SCORER_ADMIN__PORT": "9999"}) == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "meant"),
+    [
+        ("STREAM_SCORER_ADMIN_PORT", "9464", "STREAM_SCORER_ADMIN__PORT"),
+        ("STREAM_SCORER_CALLBACKS_ADMIN_PORT", "9465", "STREAM_SCORER_CALLBACKS__ADMIN_PORT"),
+        ("STREAM_SCORER_ADMIN_HOST", "10.0.0.1", "STREAM_SCORER_ADMIN__HOST"),
+    ],
+)
+def test_a_forgotten_underscore_is_no_service_link(name: str, value: str, meant: str) -> None:
+    assert refused({name: value}) == [f"unknown environment variable {name}; did you mean {meant}?"]
+    assert service_link_notes({name: value}) == ()
 
 
 def test_broken_json_in_a_variable_shows_how_to_write_it() -> None:

@@ -1,0 +1,44 @@
+"""What the ``OTEL_*`` variables name on this machine: installed components, and files of certificates."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stream_scorer.core.otel_values import check_exporter, check_sdk
+from stream_scorer.core.otlp_variables import collector_files
+from stream_scorer.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from stream_scorer.core.otlp_variables import Signal
+
+
+def check_installed_sdk(environ: Mapping[str, str]) -> None:
+    """Check what the SDK reads whatever is exported.
+
+    Raises:
+        SettingsError: as `stream_scorer.core.otel_values.check_sdk`.
+    """
+    check_sdk(environ, _installed)
+
+
+def check_installed_exporter(environ: Mapping[str, str], signal: Signal) -> None:
+    """Check what the SDK reads for an exporter of OTLP, its files included.
+
+    Raises:
+        SettingsError: a component is not installed, or a file cannot be read; names the variable.
+    """
+    check_exporter(environ, signal, _installed)
+    for name, file in collector_files(environ, signal).items():
+        try:
+            with Path(file).open("rb"):
+                pass
+        except OSError as error:
+            raise SettingsError(f"{name} names {file}, which cannot be read: {error.strerror}") from None
+
+
+def _installed(group: str) -> frozenset[str]:
+    return frozenset(one.name for one in entry_points(group=group))
