@@ -125,6 +125,9 @@ class _Handler(BaseHTTPRequestHandler):
     routes: dict[str, Callable[[], tuple[HTTPStatus, str, bytes]]]
     protocol_version = "HTTP/1.1"
     timeout = _READ_TIMEOUT_S
+    disable_nagle_algorithm = (
+        True  # headers and body are two packets: the second would wait for the first one's receipt
+    )
 
     def do_GET(self) -> None:
         self._answer()

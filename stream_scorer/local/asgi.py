@@ -9,6 +9,8 @@ import os
 import socket
 import sys
 import threading
+import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-    from starlette.types import ASGIApp
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # Longer than any client of ours rests between two requests: a connection closed under a request is a fault to script.
 KEEP_ALIVE_S = 120
@@ -31,6 +33,9 @@ class _GivesTransport(asyncio.Protocol):
     app_state: dict[str, Any]
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # asyncio does so only for sockets that were made for TCP by number, which `socket.create_server` does not. An
+        # answer in two packets waits for the client's delayed acknowledgement else, 40 ms for every small request.
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         super().connection_made(transport)
         self.app_state = {**self.app_state, "transport": transport}
 
@@ -40,12 +45,20 @@ _Protocol: type[asyncio.Protocol] = type("DroppableProtocol", (_GivesTransport, 
 
 
 class AsgiServer(uvicorn.Server):
-    """One server, on a socket that is bound already: ``run(sockets=[socket])`` returns after SIGINT or SIGTERM."""
+    """One server, on a socket that is bound already: ``run(sockets=[socket])`` returns after SIGINT or SIGTERM.
 
-    def __init__(self, app: ASGIApp, on_ready: Callable[[], None]) -> None:
+    Args:
+        app: the application.
+        on_ready: called as soon as requests are answered.
+        print_access: takes one line for each request; None: there are no lines.
+    """
+
+    def __init__(
+        self, app: ASGIApp, on_ready: Callable[[], None], print_access: Callable[[str], None] | None = None
+    ) -> None:
         super().__init__(
             uvicorn.Config(
-                app,
+                app if print_access is None else AccessLines(app, print_access),
                 http=_Protocol,
                 loop="asyncio",
                 ws="none",
@@ -70,6 +83,39 @@ class AsgiServer(uvicorn.Server):
         """A signal ends it in peace, a second one at once. uvicorn would raise the signal again afterwards."""
         self.force_exit = self.should_exit
         self.should_exit = True
+
+
+class AccessLines:
+    """An application with one line for each request: time, client, method, path, status, milliseconds.
+
+    No query and no header: they may hold a secret. A request whose connection was dropped has ``-`` for its status.
+    """
+
+    def __init__(self, app: ASGIApp, print_line: Callable[[str], None]) -> None:
+        self._app = app
+        self._print_line = print_line
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI entry."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started, status = time.monotonic(), "-"
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = str(message["status"])
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        finally:
+            client = scope["client"][0] if scope.get("client") else "-"
+            path = scope["raw_path"].decode("latin-1")  # with its percent signs: nothing in it can break the line
+            at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            took_ms = (time.monotonic() - started) * 1000.0
+            self._print_line(f"{at} {client} {scope['method']} {path} {status} {took_ms:.0f} ms")
 
 
 def serve_order(make_server: Callable[[Any, Callable[[], None]], AsgiServer]) -> None:

@@ -68,8 +68,22 @@ class Receiver(ReceiverControl):
         self.stop()
 
 
-def serve(config: ReceiverConfig, host: str, port: int, on_ready: Callable[[ReceiverControl], None]) -> None:
-    """Serves in this process until SIGINT or SIGTERM; `on_ready` is called as soon as callbacks are answered.
+def serve(
+    config: ReceiverConfig,
+    host: str,
+    port: int,
+    on_ready: Callable[[ReceiverControl], None],
+    *,
+    tell: Callable[[str], None] = lambda _line: None,
+) -> None:
+    """Serves in this process until SIGINT or SIGTERM.
+
+    Args:
+        config: of the receiver.
+        host: address to listen on.
+        port: to listen on; 0: any that is free.
+        on_ready: called as soon as callbacks are answered.
+        tell: called with a line for each request.
 
     Raises:
         LocalError: the extra [local] is missing, or the port is taken.
@@ -80,7 +94,7 @@ def serve(config: ReceiverConfig, host: str, port: int, on_ready: Callable[[Rece
 
     listener = listen(WHAT, host, port)
     control = ReceiverControl(url_of(host, listener.getsockname()[1]))
-    AsgiServer(ReceiverApp(config), lambda: on_ready(control)).run(sockets=[listener])
+    AsgiServer(ReceiverApp(config), lambda: on_ready(control), tell).run(sockets=[listener])
 
 
 def worker_environment(url: str, config: ReceiverConfig) -> dict[str, str]:

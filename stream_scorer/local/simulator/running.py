@@ -144,7 +144,7 @@ def serve(
         port: to listen on; 0: any that is free.
         on_ready: called with the base URL.
         scenario: played from the first request on.
-        tell: called with a line whenever a step of the scenario begins or ends.
+        tell: called with a line whenever a step of the scenario begins or ends, and for each request.
 
     Raises:
         LocalError: the extra [local] is missing, or the port is taken.
@@ -154,7 +154,7 @@ def serve(
 
     listener = listen(WHAT, host, port)
     base_url = url_of(host, listener.getsockname()[1])
-    server = SimulatorServer(config, lambda: on_ready(base_url))
+    server = SimulatorServer(config, lambda: on_ready(base_url), tell)
     if scenario is not None:
         server.api.play(scenario, tell)
     server.run(sockets=[listener])

@@ -16,10 +16,15 @@ if TYPE_CHECKING:
 class SimulatorServer(AsgiServer):
     """One simulator, on a socket that is bound already."""
 
-    def __init__(self, config: SimulatorConfig, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: SimulatorConfig,
+        on_ready: Callable[[], None],
+        print_access: Callable[[str], None] | None = None,
+    ) -> None:
         app = SimulatorApp(config)
         self.api = app.api
-        super().__init__(app, on_ready)
+        super().__init__(app, on_ready, print_access)
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second: the steps of a scenario are told when they begin, not when the next request comes."""
