@@ -23,6 +23,7 @@ from stream_scorer.cli import main
 from stream_scorer.core.events import Exchange
 from stream_scorer.core.model_check import ModelCheck, ModelConfirmed, ModelRefused, ModelUnavailable
 from stream_scorer.errors import BrokerUnavailable, CheckFailed, SettingsError, StreamScorerError
+from stream_scorer.kafka.output_topics import OutputsReport
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -347,6 +348,7 @@ def test_config_check_with_connect_checks_token_and_model(
 ) -> None:
     config = importlib.import_module("stream_scorer.cli.config")
     monkeypatch.setattr(config, "check_topics", lambda *_, **__: {"t": 3})
+    monkeypatch.setattr(config, "check_outputs", lambda *_: OutputsReport(None, None))
     monkeypatch.setattr(config, "check_retry_retention", lambda *_: None)
     monkeypatch.setattr("stream_scorer.genesys.client.ScoringClient.check", lambda _: result)
     assert main(["config", "check", "--connect"]) == code
