@@ -17,6 +17,7 @@ from stream_scorer.core.batcher import Batcher
 from stream_scorer.core.features import ContactChecker, FeatureList
 from stream_scorer.core.ledger import Ledger
 from stream_scorer.core.model_check import ModelConfirmed, ModelRefused, ModelUnavailable
+from stream_scorer.core.refusal_limit import RefusalLimit
 from stream_scorer.core.response_policy import Policy
 from stream_scorer.core.verifying import Verifier
 from stream_scorer.errors import ApiRefused, ApiUnavailable
@@ -35,6 +36,7 @@ from stream_scorer.kafka.writer_waits import WriterWaits
 from stream_scorer.kafka.writing import make_sink
 from stream_scorer.schema_files import SchemaFile
 from stream_scorer.scoring.circuit_breaker import CircuitBreaker
+from stream_scorer.scoring.deferral import Deferral
 from stream_scorer.scoring.dispatcher import RequestDispatcher
 from stream_scorer.scoring.encoding import Encoder, OutputTopics
 from stream_scorer.scoring.intake import Intake
@@ -131,6 +133,7 @@ class ScoringService:
         dispatcher = RequestDispatcher(
             pool=pool,
             batcher=batcher,
+            deferred=_batcher(settings),
             ledger=ledger,
             quota=quota,
             breaker=breaker,
@@ -138,6 +141,13 @@ class ScoringService:
             clock=clock,
             observe=observe,
             trace=self._trace,
+            deferral=Deferral(
+                settings.scoring.retry_delays_s,
+                RefusalLimit(settings.scoring.max_refused_share),
+                clock,
+                observe.refusal_limit_reached,
+            ),
+            max_contacts=settings.scoring.max_contacts,
             max_contacts_per_minute=settings.scoring.max_contacts_per_minute,
         )
         log = client_logger(settings.kafka.properties)
@@ -158,7 +168,6 @@ class ScoringService:
             # Kafka and the registry are asked here, and may hang.
             publisher=unless_stopped(self.stopping, lambda: self._publisher(source, ledger, framing, log)),
             intake=_intake(settings, batcher, framing),
-            batcher=batcher,
             dispatcher=dispatcher,
             breaker=breaker,
             quota=quota,
@@ -300,4 +309,5 @@ def _policy(settings: Settings) -> Policy:
         max_retries=genesys.max_retries,
         backoff_base_s=genesys.backoff_base_s,
         max_backoff_s=genesys.max_backoff_s,
+        max_retry_after_s=genesys.max_retry_after_s,
     )

@@ -102,12 +102,12 @@ def too_large() -> TooLarge:
     return TooLarge(exchange(413), "request.entity.too.large")
 
 
-def not_found() -> NotFound:
-    return NotFound(exchange(404), "the model is not known: check genesys.model_id")
+def not_found(*, platform_error: bool = True) -> NotFound:
+    return NotFound(exchange(404), "the model is not known: check genesys.model_id", platform_error=platform_error)
 
 
-def forbidden(status: int = 403) -> Forbidden:
-    return Forbidden(exchange(status), "the client lacks the scope predictiveengagement:score")
+def forbidden(status: int = 403, *, platform_error: bool = True) -> Forbidden:
+    return Forbidden(exchange(status), "the client lacks the scope predictiveengagement:score", platform_error)
 
 
 def unexpected(status: int = 302) -> Unexpected:
@@ -132,6 +132,10 @@ def no_token(status: int | None = 503, retry_after_s: float | None = None) -> Un
 
 def timed_out() -> Unavailable:
     return Unavailable(exchange(None), Trouble.TIMEOUT, "no answer within 30 s")
+
+
+def cut_off() -> Unavailable:
+    return Unavailable(exchange(200), Trouble.CUT_OFF, "the answer was cut off")
 
 
 def malformed() -> Unavailable:

@@ -1,20 +1,26 @@
-"""Harness for the dispatcher: simulated time, an API that is a function, the real ledger, batcher and quota."""
+"""A small world around the dispatcher: simulated time, an API that is a function, and the real ledger, batcher, quota.
+
+`World` reads topics, commits what is finished in order, and reads deferred contacts again from their retry topics.
+"""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict, deque
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from support_core import TOPIC, answered, contact, ids, policy, record, server_error
 
 from stream_scorer.clock import Clock
 from stream_scorer.core.batcher import Batcher
-from stream_scorer.core.events import Partition, Rejected
+from stream_scorer.core.events import Deferred, Partition, Rejected, SourceRecord
 from stream_scorer.core.ledger import Ledger
+from stream_scorer.core.refusal_limit import RefusalLimit
+from stream_scorer.core.remembering import key_of
 from stream_scorer.genesys.quota import Quota
 from stream_scorer.genesys.wire import body_overhead
 from stream_scorer.scoring.circuit_breaker import BreakerState, CircuitBreaker
+from stream_scorer.scoring.deferral import Deferral
 from stream_scorer.scoring.dispatcher import RequestDispatcher
 from stream_scorer.scoring.ports import Untraced
 from stream_scorer.scoring.wait_reasons import WaitReason, WaitTimer
@@ -22,11 +28,14 @@ from stream_scorer.scoring.wait_reasons import WaitReason, WaitTimer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from stream_scorer.core.events import Answer, Contact, Outcome, SourceRecord
+    from stream_scorer.core.events import Answer, Contact, Outcome
+    from stream_scorer.core.refusal_limit import Cause
+    from stream_scorer.core.remembering import RecordKey
     from stream_scorer.core.request import Request
     from stream_scorer.scoring.observing import Observer
 
 STEP_S = 0.05
+RETRY_DELAYS_S = (60.0, 600.0, 3_600.0)
 
 
 def ok(request: Request) -> Answer:
@@ -63,47 +72,65 @@ class Sent(NamedTuple):
 
 
 class Pool:
-    """Asks ``world.api`` when a request is sent, and hands the answer out after ``world.latency_s``."""
+    """Calls ``world.api`` when a request is sent; the answer comes after ``world.latency_of(request, answer)``."""
 
     def __init__(self, world: World, size: int) -> None:
         self.size = size
         self._world = world
-        self._under_way: list[tuple[float, Request, Answer]] = []
+        self._in_flight: list[tuple[float, Request, Answer]] = []
 
     def submit(self, request: Request) -> None:
         world = self._world
-        assert len(self._under_way) < self.size, "more at once than there are slots"
-        asked = [one.record for _, other, _ in self._under_way for one in other.contacts]
-        assert not any(one.record in asked for one in request.contacts), "a record asked about twice at once"
+        assert len(self._in_flight) < self.size, "more at once than there are slots"
+        if not request.is_control:
+            sent = [one.record for _, other, _ in self._in_flight if not other.is_control for one in other.contacts]
+            assert not any(one.record in sent for one in request.contacts), "a record sent twice at once"
+            assert not any(key_of(one.record) in world.committed for one in request.contacts), "sent after its commit"
         assert len(set(names(request))) == len(request.contacts)
         answer = world.api(request)
         world.sent.append(Sent(world.now, request))
-        self._under_way.append((world.now + world.latency_s, request, answer))
+        self._in_flight.append((world.now + world.latency_of(request, answer), request, answer))
 
     def answers(self, wait_s: float = 0.0) -> list[tuple[Request, Answer]]:
         assert wait_s >= 0
-        arrived = [(request, answer) for at, request, answer in self._under_way if at <= self._world.now]
-        self._under_way = [one for one in self._under_way if one[0] > self._world.now]
-        return arrived
+        arrived = sorted((one for one in self._in_flight if one[0] <= self._world.now), key=lambda one: one[0])
+        self._in_flight = [one for one in self._in_flight if one[0] > self._world.now]
+        return [(request, answer) for _, request, answer in arrived]
 
 
 class Observed:
     def __init__(self) -> None:
-        self.holds: list[BreakerState | None] = []
-        self.unknown = 0
+        self.states: list[BreakerState | None] = []
+        self.version_trips: list[tuple[str | None, str | None, int]] = []
+        self.unmatched = 0
+        self.controls = 0
         self.wait: WaitReason | None = None
+        self.limit: list[tuple[Cause, int, bool]] = []
 
     def response_received(self, request: Request, answer: Answer, trace_id: str | None) -> None:
         pass
 
-    def breaker_changed(self, _before: BreakerState | None, hold: BreakerState | None) -> None:
-        self.holds.append(hold)
+    def breaker_changed(self, _before: BreakerState | None, state: BreakerState | None) -> None:
+        self.states.append(state)
+
+    def version_breaker_changed(self, model_version: str | None, reason: str | None, *, opened: int) -> None:
+        self.version_trips.append((model_version, reason, opened))
 
     def wait_observed(self, reason: WaitReason | None) -> None:
         self.wait = reason
 
     def unmatched_results(self, amount: int) -> None:
-        self.unknown += amount
+        self.unmatched += amount
+
+    def control_sent(self) -> None:
+        self.controls += 1
+
+    def refusal_limit_reached(self, cause: Cause, count: int, is_held: bool) -> None:
+        self.limit.append((cause, count, is_held))
+
+    @property
+    def opened(self) -> list[BreakerState]:
+        return [state for state in self.states if state is not None and state.is_open]
 
 
 class World:
@@ -116,52 +143,72 @@ class World:
         max_contacts: int = 1_000,
         latency_s: float = 0.1,
         max_contacts_per_minute: int | None = None,
+        retry_delays_s: tuple[float, ...] = RETRY_DELAYS_S,
+        max_refused_share: float = 0.01,
         **changes: Any,
     ) -> None:
         self.api = api
         self.latency_s = latency_s
+        self.latency_of: Callable[[Request, Answer], float] = lambda _request, _answer: self.latency_s
         self.now = 1_000.0
         self.sent: list[Sent] = []
         self.observed = Observed()
         self.ledger = Ledger()
-        self.batcher = Batcher(
-            max_contacts=max_contacts, max_body_bytes=512_000, overhead_bytes=body_overhead, linger_s=0.2
-        )
         self.quota = Quota(requests_per_minute)
-        self.waits = WaitTimer()
+        self.wait_timer = WaitTimer()
         self.breaker = CircuitBreaker(10.0, on_change=self.observed.breaker_changed)
+        self.clock = Clock(lambda: self.now, lambda: int(self.now * 1_000), lambda: 0.5, ids("batch"))
+        deferral = Deferral(
+            retry_delays_s, RefusalLimit(max_refused_share), self.clock, self.observed.refusal_limit_reached
+        )
         self.dispatcher = RequestDispatcher(
             pool=Pool(self, slots),
-            batcher=self.batcher,
+            batcher=self._batcher(max_contacts),
+            deferred=self._batcher(max_contacts),
             ledger=self.ledger,
             quota=self.quota,
             breaker=self.breaker,
             policy=policy(**changes),
-            clock=Clock(lambda: self.now, lambda: int(self.now * 1_000), lambda: 0.5, ids("batch")),
+            deferral=deferral,
+            clock=self.clock,
             observe=cast("Observer", self.observed),
             trace=Untraced(),
+            max_contacts=max_contacts,
             max_contacts_per_minute=max_contacts_per_minute,
         )
         self.topic: dict[int, list[SourceRecord]] = {}
         self.position: dict[int, int] = {}
         self.made: dict[tuple[int, int], Contact] = {}
+        self.published: list[Outcome] = []
+        self.committed: set[RecordKey] = set()
+        self._next_offsets: dict[Partition, int] = {}
+        self.published_at: list[float] = []
+        self._retries: defaultdict[int, deque[tuple[int, Contact]]] = defaultdict(deque)
+        self._retry_offsets: Counter[int] = Counter()
+        for level in range(1, len(retry_delays_s) + 1):
+            self.ledger.own(Partition(f"{TOPIC}-retry-{level}", 0), start_offset=0, next_offset=0)
         self.own(0)
+
+    @staticmethod
+    def _batcher(max_contacts: int) -> Batcher:
+        return Batcher(max_contacts=max_contacts, max_body_bytes=512_000, overhead_bytes=body_overhead, linger_s=0.2)
 
     # --- what the worker does
 
     def own(self, partition: int) -> None:
-        self.ledger.own(Partition(TOPIC, partition), start_offset=0, next_offset=0)
-        self.position[partition] = 0
+        next_offset = self._next_offsets.get(Partition(TOPIC, partition), 0)
+        self.ledger.own(Partition(TOPIC, partition), start_offset=0, next_offset=next_offset)
+        self.position[partition] = next_offset
         self.topic.setdefault(partition, [])
 
     def disown(self, partition: int) -> None:
         one = Partition(TOPIC, partition)
-        self.ledger.disown(one, self.dispatcher.asked_records(one))
-        self.batcher.drop(lambda contact: not self.ledger.is_pending(contact.record))
+        self.ledger.disown(one, self.dispatcher.sent_records(one))
+        self.dispatcher.drop_unowned()
         del self.position[partition]
 
     def produce(self, wanted: Iterable[str], partition: int = 0, **more: Any) -> list[SourceRecord]:
-        """Puts contacts on the topic."""
+        """Put contacts on the topic."""
         log = self.topic.setdefault(partition, [])
         produced = []
         for name in wanted:
@@ -176,40 +223,97 @@ class World:
         for one in log[self.position[partition] :][:limit]:
             self.position[partition] += 1
             if self.ledger.read(one):
-                self.batcher.add(self.made[one.partition, one.offset], self.now)
+                self.dispatcher.add(self.made[one.partition, one.offset])
 
     def feed(self, wanted: Iterable[str], partition: int = 0, **more: Any) -> list[SourceRecord]:
-        """Puts contacts on the topic and reads them."""
+        """Put contacts on the topic and read them."""
         produced = self.produce(wanted, partition, **more)
         self.read(partition)
         return produced
 
     def step(self, seconds: float = STEP_S) -> None:
+        self._read_retries()
         self.dispatcher.send()
         self.dispatcher.poll_timers()
-        self.waits.observe(self.observed.wait, self.now)
+        self.wait_timer.observe(self.observed.wait, self.now)
         self.dispatcher.handle_responses()
+        self.commit()
         self.now += seconds
+
+    def commit(self) -> None:
+        heads = self.ledger.heads(1_000_000)
+        for head in heads:
+            self._next_offsets[head.partition] = head.next_offset
+            for outcome in head.outcomes:
+                self.published.append(outcome)
+                self.committed.add(key_of(outcome.record))
+                self.published_at.append(self.now)
+                if isinstance(outcome, Deferred):
+                    self._write_retry(outcome)
+        self.ledger.confirm(heads)
+
+    def _write_retry(self, outcome: Deferred) -> None:
+        original = self._contact_of(outcome.record.source)
+        offset = self._retry_offsets[outcome.level]
+        self._retry_offsets[outcome.level] += 1
+        retry = SourceRecord(
+            f"{TOPIC}-retry-{outcome.level}", 0, offset, b"key", outcome.record.value, [], origin=outcome.record.source
+        )
+        again = original._replace(record=retry, rounds=outcome.rounds, held=outcome.held)
+        self._retries[outcome.level].append((outcome.not_before_ms, again))
+
+    def _contact_of(self, source: str) -> Contact:
+        _, partition, offset = source.rsplit("/", 2)
+        return self.made[int(partition), int(offset)]
+
+    def _read_retries(self) -> None:
+        if self.breaker.open_state is not None:
+            return
+        for waiting in self._retries.values():
+            while waiting and waiting[0][0] <= self.now * 1_000:
+                _, again = waiting.popleft()
+                assert self.ledger.read(again.record)
+                self.dispatcher.add(again)
+
+    @property
+    def deferred(self) -> int:
+        """Contacts that wait in a retry topic."""
+        return sum(map(len, self._retries.values()))
 
     def run(self, seconds: float, step_s: float = STEP_S) -> None:
         end = self.now + seconds
         while self.now < end:
             self.step(step_s)
 
-    def run_until(self, done: Callable[[], bool], within_s: float = 600.0) -> None:
+    def run_until(self, done: Callable[[], bool], within_s: float = 600.0, step_s: float = STEP_S) -> None:
         end = self.now + within_s
         while not done():
             assert self.now < end, f"not within {within_s} s; breaker: {self.breaker.open_state}"
-            self.step()
+            self.step(step_s)
 
-    def finish(self, within_s: float = 600.0) -> None:
-        self.run_until(lambda: not any(self.ledger.has_pending([one]) for one in self.ledger.partitions), within_s)
+    def finish(self, within_s: float = 600.0, step_s: float = STEP_S) -> None:
+        """Run until every contact has its outcome, those in the retry topics too."""
+        self.run_until(lambda: not self.is_busy and not self.deferred, within_s, step_s)
 
-    # --- what has come of it
+    def settle(self, within_s: float = 600.0) -> None:
+        """Run until every contact has its outcome or waits in a retry topic."""
+        self.run_until(lambda: not self.is_busy, within_s)
+
+    @property
+    def is_busy(self) -> bool:
+        return self.ledger.uncommitted > 0
+
+    # --- what has come out
 
     @property
     def outcomes(self) -> list[Outcome]:
-        return [outcome for owned in self.ledger._owned.values() for outcome in owned.finished.values()]
+        """Scores and rejections, also those that are not committed yet."""
+        finished = [outcome for owned in self.ledger._owned.values() for outcome in owned.finished.values()]
+        return [one for one in (*self.published, *finished) if not isinstance(one, Deferred)]
+
+    @property
+    def deferrals(self) -> list[Deferred]:
+        return [one for one in self.published if isinstance(one, Deferred)]
 
     @property
     def results(self) -> dict[str, str]:
@@ -219,6 +323,7 @@ class World:
             if isinstance(outcome, Rejected)
             else "scored"
             for outcome in self.outcomes
+            if not isinstance(outcome, Deferred)
         }
 
     @property
@@ -226,12 +331,12 @@ class World:
         return Counter(name for sent in self.sent for name in sent.names)
 
     def times(self) -> list[float]:
-        """When requests went out, in seconds since the first, rounded to a step."""
+        """When requests were sent, in seconds since the first, rounded to a step."""
         return [round(sent.at - self.sent[0].at, 2) for sent in self.sent]
 
     def probes(self) -> list[Sent]:
-        hold = next(hold for hold in self.observed.holds if hold is not None)
-        return [sent for sent in self.sent if sent.at >= hold.since]
+        opened = self.observed.opened[0]
+        return [sent for sent in self.sent if sent.at >= opened.since]
 
 
 def numbered(amount: int, prefix: str = "c") -> list[str]:

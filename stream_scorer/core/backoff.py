@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 
-def next_delay_s(attempt: int, *, base_s: float, max_s: float, retry_after_s: float | None, jitter: float) -> float:
+def next_delay_s(
+    attempt: int, *, base_s: float, max_s: float, jitter: float, retry_after_s: float | None = None
+) -> float:
     """Return the seconds to wait before the next attempt.
 
     Formula ("equal jitter": half is certain, so an overloaded API always gets a pause; half is random, so that workers

@@ -4,8 +4,10 @@ A batch is returned when it is full, or when it is due: it has lingered long eno
 now. So under load batches are full; on a quiet stream a contact waits ``linger_s`` and no request is wasted.
 
 A repeated contact id goes to the next batch. Several batches of one model version are then open, in order, and each
-contains an id at most once. `Batcher.open_batches` counts them. They never become one request, so the caller need
-not wait for more contacts to fill them.
+contains an id at most once. The batches of several model versions are open side by side. `Batcher.open_batches` counts
+them all: they never become one request, so the caller need not wait for more contacts to fill them.
+
+Contacts of a partition that is kept apart (`Batcher.apart`) stand in batches of their own.
 """
 
 from __future__ import annotations
@@ -14,8 +16,10 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from stream_scorer.core.events import Partition
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
 
     from stream_scorer.core.events import Contact
 
@@ -29,17 +33,28 @@ class BatchKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A closed batch: contacts with distinct ids for one request. ``opened_at`` is monotonic seconds."""
+    """A closed batch: contacts with distinct ids for one request. ``opened_at`` is monotonic seconds.
+
+    ``apart``: the partition that is kept apart and has all the contacts; None: any partitions.
+    """
 
     key: BatchKey
     contacts: tuple[Contact, ...]
     opened_at: float
+    apart: Partition | None = None
+
+
+class _Lane(NamedTuple):
+    """What the contacts of one open batch have in common."""
+
+    key: BatchKey
+    apart: Partition | None
 
 
 @dataclass(slots=True, eq=False)  # compared by identity: there may be thousands
 class _Open:
     serial: int
-    key: BatchKey
+    lane: _Lane
     room: int
     opened_at: float
     contacts: list[Contact] = field(default_factory=list)
@@ -48,7 +63,7 @@ class _Open:
 
 @dataclass(slots=True)
 class _OpenBatches:
-    """The open batches of one key, oldest first, and how many of them contain each contact id."""
+    """The open batches of one lane, oldest first, and how many of them contain each contact id."""
 
     batches: list[_Open] = field(default_factory=list)
     copies: dict[str, int] = field(default_factory=dict)
@@ -70,7 +85,7 @@ class Batcher:
 
     Attributes:
         waiting: contacts in batches.
-        expects_more: whether more contacts can arrive; set by the caller, which limits the reading.
+        apart: the partitions whose contacts are batched apart from now on.
     """
 
     def __init__(
@@ -85,12 +100,12 @@ class Batcher:
         self._max_body_bytes = max_body_bytes
         self._overhead_bytes = overhead_bytes
         self._linger_s = linger_s
-        self._by_key: dict[BatchKey, _OpenBatches] = {}
+        self._by_lane: dict[_Lane, _OpenBatches] = {}
         self._by_age: OrderedDict[int, _Open] = OrderedDict()
         self._full: deque[Batch] = deque()
         self._serials = 0
         self.waiting = 0
-        self.expects_more = True
+        self.apart: set[Partition] = set()
 
     def fits(self, contact: Contact) -> bool:
         """Return whether a request with this contact alone stays within the limit."""
@@ -98,10 +113,10 @@ class Batcher:
 
     def add(self, contact: Contact, now: float) -> None:
         """Add a contact that fits to the first open batch that has room and no event of the same contact."""
-        key = BatchKey(contact.model_version, contact.version_from_event)
-        opened = self._by_key.get(key) or _OpenBatches()
+        lane = self._lane_of(contact)
+        opened = self._by_lane.get(lane) or _OpenBatches()
         size = len(contact.body) + 1
-        batch = self._first_fitting(opened, contact.contact_id, size) or self._new(key, opened, now)
+        batch = self._first_fitting(opened, contact.contact_id, size) or self._new(lane, opened, now)
         batch.contacts.append(contact)
         batch.ids.add(contact.contact_id)
         opened.copies[contact.contact_id] = opened.copies.get(contact.contact_id, 0) + 1
@@ -110,49 +125,112 @@ class Batcher:
         if len(batch.contacts) >= self._max_contacts or batch.room < _SMALLEST_CONTACT_BYTES:
             self._full.append(self._close(batch))
 
-    def take_full(self) -> Batch | None:
-        """Return the oldest full batch."""
-        return self._taken(self._full.popleft()) if self._full else None
+    def take_full(
+        self,
+        allows: Callable[[BatchKey], bool] | None = None,
+        *,
+        apart: bool | None = None,
+        sizes: Mapping[str | None, int] | None = None,
+    ) -> Batch | None:
+        """Return the oldest full batch.
 
-    def take_due(self, now: float) -> Batch | None:
-        """Return the oldest open batch if it has lingered long enough."""
-        due_at = self.due_at()
-        return None if due_at is None or now < due_at else self._take_oldest()
+        Args:
+            allows: the keys that may be taken; None: all.
+            apart: whether it must be one of a partition kept apart; None: any.
+            sizes: the model versions whose batches are full with fewer than ``max_contacts``.
+        """
+        for index, batch in enumerate(self._full):
+            if _is_wanted(batch.key, batch.apart, allows, apart):
+                del self._full[index]
+                return self._taken(batch)
+        for opened in self._by_age.values() if sizes else ():
+            full_at = (sizes or {}).get(opened.lane.key.model_version, self._max_contacts)
+            if len(opened.contacts) >= full_at and _is_wanted(opened.lane.key, opened.lane.apart, allows, apart):
+                return self._taken(self._close(opened))
+        return None
+
+    def take_due(
+        self, now: float, allows: Callable[[BatchKey], bool] | None = None, *, apart: bool | None = None
+    ) -> Batch | None:
+        """Return the oldest open batch that has lingered long enough; arguments as for `take_full`."""
+        for opened in self._by_age.values():
+            if now < opened.opened_at + self._linger_s:
+                return None
+            if _is_wanted(opened.lane.key, opened.lane.apart, allows, apart):
+                return self._taken(self._close(opened))
+        return None
 
     def take_any(self) -> Batch | None:
-        """Return the oldest batch, full or not, for a probe that needs a contact at once."""
-        return self.take_full() or (self._take_oldest() if self._by_age else None)
+        """Return the oldest batch, full or not."""
+        return self.take_full() or self.take_due(float("inf"))
+
+    def take_contact(self, model_version: str | None, wanted: Callable[[Contact], bool]) -> Contact | None:
+        """Take the first wanted contact of a model version out of its batch."""
+        contact = next((one for one in self if one.model_version == model_version and wanted(one)), None)
+        if contact is not None:
+            self.remove(lambda one: one is contact)
+        return contact
+
+    def __iter__(self) -> Iterator[Contact]:
+        for batch in self._full:
+            yield from batch.contacts
+        for opened in self._by_age.values():
+            yield from opened.contacts
+
+    @property
+    def keys(self) -> set[BatchKey]:
+        """The keys of all batches."""
+        return {batch.key for batch in self._full} | {lane.key for lane in self._by_lane}
 
     @property
     def has_full(self) -> bool:
         """Whether a batch is full."""
         return bool(self._full)
 
+    def is_due(self, now: float, allows: Callable[[BatchKey], bool]) -> bool:
+        """Return whether a batch that may be taken is full or has lingered long enough."""
+        if any(allows(batch.key) for batch in self._full):
+            return True
+        for opened in self._by_age.values():
+            if now < opened.opened_at + self._linger_s:
+                return False
+            if allows(opened.lane.key):
+                return True
+        return False
+
     @property
     def open_batches(self) -> int:
-        """Number of open batches with the key of the oldest one, itself included: they cannot become one request.
-
-        If no more contacts can arrive (``expects_more`` is False), all open batches count: none will be filled.
-        """
-        if not self.expects_more or not self._by_age:
-            return len(self._by_age)
-        return len(self._by_key[next(iter(self._by_age.values())).key].batches)
+        """Number of open batches: none of them can become one request with another."""
+        return len(self._by_age)
 
     def due_at(self) -> float | None:
         """Return when the oldest open batch will have lingered long enough."""
         return next(iter(self._by_age.values())).opened_at + self._linger_s if self._by_age else None
 
-    def drop(self, unwanted: Callable[[Contact], bool]) -> None:
-        """Drop the unwanted contacts: their partitions were revoked, so they must not be billed here."""
-        kept = [(batch.opened_at, contact) for batch in self._full for contact in batch.contacts]
-        kept += [(batch.opened_at, contact) for batch in self._by_age.values() for contact in batch.contacts]
+    def remove(self, unwanted: Callable[[Contact], bool]) -> list[Contact]:
+        """Take the unwanted contacts out of the batches and return them."""
+        batches = [(batch.opened_at, batch.contacts) for batch in self._full]
+        batches += [(opened.opened_at, tuple(opened.contacts)) for opened in self._by_age.values()]
         self._full.clear()
         self._by_age.clear()
-        self._by_key.clear()
+        self._by_lane.clear()
         self.waiting = 0
-        for opened_at, contact in sorted(kept, key=lambda pair: pair[0]):
-            if not unwanted(contact):
-                self.add(contact, opened_at)
+        removed: list[Contact] = []
+        for opened_at, contacts in sorted(batches, key=lambda pair: pair[0]):
+            for contact in contacts:
+                if unwanted(contact):
+                    removed.append(contact)
+                else:
+                    self.add(contact, opened_at)
+        return removed
+
+    def _lane_of(self, contact: Contact) -> _Lane:
+        partition = None
+        if self.apart:
+            partition = Partition(contact.record.topic, contact.record.partition)
+        return _Lane(
+            BatchKey(contact.model_version, contact.version_from_event), partition if partition in self.apart else None
+        )
 
     def _first_fitting(self, opened: _OpenBatches, contact_id: str, size: int) -> _Open | None:
         """Return the first open batch with room for ``size`` bytes and without the id.
@@ -172,18 +250,18 @@ class Batcher:
                 index += 1
         return None
 
-    def _new(self, key: BatchKey, opened: _OpenBatches, now: float) -> _Open:
+    def _new(self, lane: _Lane, opened: _OpenBatches, now: float) -> _Open:
         self._serials += 1
         # One byte more than the limit leaves, as the last contact has no comma.
-        room = self._max_body_bytes - self._overhead_bytes(key.model_version) + 1
-        batch = _Open(self._serials, key, room, now)
+        room = self._max_body_bytes - self._overhead_bytes(lane.key.model_version) + 1
+        batch = _Open(self._serials, lane, room, now)
         opened.batches.append(batch)
-        self._by_key[key] = opened
+        self._by_lane[lane] = opened
         self._by_age[batch.serial] = batch
         return batch
 
     def _close(self, batch: _Open) -> Batch:
-        opened = self._by_key[batch.key]
+        opened = self._by_lane[batch.lane]
         opened.batches.remove(batch)
         del self._by_age[batch.serial]
         if opened.batches:
@@ -193,12 +271,15 @@ class Batcher:
                     del opened.copies[contact_id]
         else:
             opened.copies.clear()
-            del self._by_key[batch.key]
-        return Batch(batch.key, tuple(batch.contacts), batch.opened_at)
-
-    def _take_oldest(self) -> Batch:
-        return self._taken(self._close(next(iter(self._by_age.values()))))
+            del self._by_lane[batch.lane]
+        return Batch(batch.lane.key, tuple(batch.contacts), batch.opened_at, batch.lane.apart)
 
     def _taken(self, batch: Batch) -> Batch:
         self.waiting -= len(batch.contacts)
         return batch
+
+
+def _is_wanted(
+    key: BatchKey, partition: Partition | None, allows: Callable[[BatchKey], bool] | None, apart: bool | None
+) -> bool:
+    return (apart is None or apart is (partition is not None)) and (allows is None or allows(key))

@@ -290,6 +290,7 @@ class Trouble(StrEnum):
     TIMEOUT = "timeout"
     SERVER_ERROR = "server_error"
     MALFORMED = "malformed"
+    CUT_OFF = "cut_off"
     NO_TOKEN = "no_token"  # noqa: S105 - a name  # nosec B105
 
     @property

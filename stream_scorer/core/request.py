@@ -1,14 +1,19 @@
-"""A scoring request: its contacts, its attempts so far, and the bisection of a failing request.
+"""A request: the contacts that are sent together, and the attempts made with them so far.
 
-A request keeps its ``batch_id`` through its retries. A request with other contacts (a half, the rest after a hold-out,
-the unanswered contacts, a probe) is a new request with an id of its own.
+A request keeps its ``batch_id`` through its retries. Whatever holds other contacts (a half, the rest after some were
+named, the unanswered once more, a control) is a new request with an id of its own.
 
-Bisection. A request with more than ``_MAX_SEQUENTIAL_SEARCH`` contacts is split, and both halves are sent. Of a smaller
-one only the first half is sent. If the API accepts it, the refused contact is in the deferred half, which is split
-without being sent as a whole. If the API refuses it, the deferred half waits, and all deferred contacts are sent
-together in the end. That is the generalized binary splitting of group testing (F. K. Hwang, "A method for detecting all
-defective members in a population by group testing", J. Am. Stat. Assoc. 67, 1972). One refused contact in a thousand
-costs at most 16 requests, where plain halving takes 21; ten cost at most 105, where it takes 151.
+Bisection. A large request that fails is split in two, and both halves are sent. Of a request with up to
+``_BISECTED_AT_MOST`` contacts only the first half is sent. If it succeeds, the failing contact is in the second half,
+which needs no request of its own before it is divided. If it fails, the second half is postponed, and all that is
+postponed is sent together in the end. That is the generalized binary splitting of group testing (F. K. Hwang, "A method
+for detecting all defective members in a population by group testing", J. Am. Stat. Assoc. 67, 1972). One contact of a
+thousand costs 16 requests at most, where plain halving takes 21; ten cost 105 at most, where it takes 151. Once failing
+contacts were found, the first group that is sent next has ln 2 / p of them for the share p found so far: where all
+fail, each is sent alone, at one request instead of eight.
+
+Contacts stand sorted by partition, and a request is divided at the border of two partitions first: so the partitions
+without a failing contact go on after the fewest requests.
 """
 
 from __future__ import annotations
@@ -16,115 +21,107 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from stream_scorer.core.events import Contact, Exchange, RequestFacts
+from stream_scorer.core.events import Contact, Exchange, Partition, RequestFacts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from stream_scorer.core.batcher import Batch, BatchKey
 
 
-_MAX_SEQUENTIAL_SEARCH = 128
-_HOLD_OUT_POSITION = 0.11
+_BISECTED_AT_MOST = 128
+_BEST_GROUP = 0.69
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Contacts with distinct ids and one batch key, with their history. Times are monotonic seconds.
+    """Contacts with distinct ids, of one model version, and the history of sending them. Times are monotonic seconds.
 
     Attributes:
-        batch_id: the id in audit events and headers.
-        key: the model version, and whether it came with the events.
-        contacts: the contacts to send, at least one.
+        batch_id: the id in audit and headers.
+        key: the model version, and whether the events brought it.
+        contacts: what is sent, at least one.
         attempts: HTTP attempts made so far.
-        first_asked_ms: Unix milliseconds of the first attempt; None before it.
-        asked_since: when the first attempt began; None before it.
-        round_since: when the present round of attempts began; None between rounds. For a single contact it is its
-            first failure since the last 2xx of another request, across open states of the circuit breaker.
-        not_before: when the next attempt is due.
-        lone_failures: rounds that this single contact failed while other requests were answered.
-        retried_unanswered: whether the API has already omitted these contacts from a response.
-        bisecting: whether it is part of a refused or failed request, sent to find the contact at fault.
-        failing: whether the API failed it, or the request that it came from.
-        deferred_half: contains the refused contact if the API accepts ``contacts``.
-        deferred: contacts to send once this search has ended; they may be valid.
+        first_sent_ms: Unix milliseconds of the first attempt; None before it.
+        sent_at: when the last attempt began; None before the first.
+        failures: failed attempts that count against ``genesys.max_retries``; halves inherit them.
+        not_before: when the next attempt is due, by ``Retry-After`` or backoff.
+        backoff_until: the same by backoff alone: it counts once a request that was sent later has succeeded.
+        lone_failures: failures of this single contact in its last round, each between two successes of others; None:
+            it is not in its last round, or was not yet sent alone there.
+        retried_unanswered: whether the API has left these contacts out of an answer once already.
+        bisecting: whether it came from a request that failed, to find the contact that causes the failure, or has the
+            contacts of a partition that is kept apart for it.
+        is_control: whether it sends a contact again that has its score: a success proves that the API works.
+        named: contacts that the API's error named: they are sent once more, together, if ``contacts`` succeed.
+        was_named: whether these contacts were named, and the same request without them succeeded.
+        sibling: if the API takes ``contacts``, one of these fails.
+        postponed: what is sent once this bisection has ended; it may be all right.
+        cleared: contacts that this bisection has found to succeed.
+        found: contacts that it has found to fail.
     """
 
     batch_id: str
     key: BatchKey
     contacts: tuple[Contact, ...]
     attempts: int = 0
-    first_asked_ms: int | None = None
-    asked_since: float | None = None
-    round_since: float | None = None
-    round_attempts: int = 0
+    first_sent_ms: int | None = None
+    sent_at: float | None = None
+    failures: int = 0
     not_before: float = 0.0
-    lone_failures: int = 0
+    backoff_until: float = 0.0
+    lone_failures: int | None = None
     retried_unanswered: bool = False
     bisecting: bool = False
-    failing: bool = False
-    deferred_half: tuple[Contact, ...] = ()
-    deferred: tuple[Contact, ...] = ()
+    is_control: bool = False
+    named: tuple[Contact, ...] = ()
+    was_named: bool = False
+    sibling: tuple[Contact, ...] = ()
+    postponed: tuple[Contact, ...] = ()
+    cleared: int = 0
+    found: int = 0
 
     @property
     def is_single(self) -> bool:
-        """Whether the request has a single contact."""
+        """Whether it holds a single contact."""
         return len(self.contacts) == 1
 
     @property
+    def is_deferred(self) -> bool:
+        """Whether its contacts were read from a retry topic; requests never mix them with others."""
+        return bool(self.contacts[0].record.origin) and not self.is_control
+
+    @property
     def all_contacts(self) -> tuple[Contact, ...]:
-        """The contacts to send, and the deferred ones after them."""
-        if not self.deferred_half and not self.deferred:
-            return self.contacts
-        return self.contacts + self.deferred_half + self.deferred
+        """The contacts that are sent, and those whose turn comes after them."""
+        return self.contacts + self.sibling + self.postponed + self.named
 
     def filter(self, wanted: Callable[[Contact], bool]) -> Request | None:
-        """Return the request with the wanted contacts only; None if none are left."""
-        parts = self.contacts, self.deferred_half, self.deferred
-        kept, other, deferred = (tuple(filter(wanted, part)) for part in parts)
+        """Return the same request with the contacts that are still wanted; None if there are none."""
+        kept, sibling, postponed, named = (
+            tuple(filter(wanted, part)) for part in (self.contacts, self.sibling, self.postponed, self.named)
+        )
         if not kept:
-            kept, other, deferred = other + deferred, (), ()
-        return replace(self, contacts=kept, deferred_half=other, deferred=deferred) if kept else None
+            kept, sibling, postponed, named = sibling + postponed + named, (), (), ()
+        return replace(self, contacts=kept, sibling=sibling, postponed=postponed, named=named) if kept else None
 
     def sent(self, now: float, now_ms: int) -> Request:
-        """Return the request with one more attempt."""
-        return replace(
-            self,
-            attempts=self.attempts + 1,
-            round_attempts=self.round_attempts + 1,
-            first_asked_ms=now_ms if self.first_asked_ms is None else self.first_asked_ms,
-            asked_since=now if self.asked_since is None else self.asked_since,
-            round_since=now if self.round_since is None else self.round_since,
-        )
+        """Return the same request with one more attempt in flight."""
+        first_sent_ms = now_ms if self.first_sent_ms is None else self.first_sent_ms
+        return replace(self, attempts=self.attempts + 1, first_sent_ms=first_sent_ms, sent_at=now)
 
-    def again_at(self, not_before: float) -> Request:
-        """Return the request with its next attempt due at ``not_before``."""
-        return replace(self, not_before=not_before)
-
-    def failed(self) -> Request:
-        """Return the request after an attempt that the API failed."""
-        return replace(self, failing=True)
-
-    def fresh_round(self) -> Request:
-        """Return the request with all its retries: after the circuit breaker closed, or a round without evidence.
-
-        Its due time is kept, because a ``Retry-After`` outlasts a round. A single contact keeps the start of its
-        failures: if another request succeeds before its next failure, the API works and the contact is at fault.
-        """
-        return replace(self, round_since=self.round_since if self.is_single else None, round_attempts=0)
-
-    def failed_alone(self) -> Request:
-        """Return the single-contact request after a round that failed while other requests were answered."""
-        return replace(self, round_since=None, round_attempts=0, lone_failures=self.lone_failures + 1)
+    def due_at(self, not_before: float, backoff_until: float) -> Request:
+        """Return the same request, to be sent again at ``not_before``."""
+        return replace(self, not_before=not_before, backoff_until=backoff_until)
 
     def facts(self, model_id: str, exchange: Exchange) -> RequestFacts:
-        """Return its facts for the audit, once ``exchange`` has finished contacts of it."""
+        """Return what the audit holds of it, once ``exchange`` has finished contacts of it."""
         return RequestFacts(
             batch_id=self.batch_id,
             model_id=model_id,
             model_version=self.key.model_version,
             request_contacts=len(self.contacts),
-            started_at_ms=exchange.started_at_ms if self.first_asked_ms is None else self.first_asked_ms,
+            started_at_ms=exchange.started_at_ms if self.first_sent_ms is None else self.first_sent_ms,
             finished_at_ms=exchange.finished_at_ms,
             latency_ms=exchange.latency_ms,
             attempts=self.attempts,
@@ -134,31 +131,40 @@ class Request:
 
 
 def first_request(batch: Batch, new_id: Callable[[], str]) -> Request:
-    """Return the first request for a batch."""
-    return Request(new_id(), batch.key, batch.contacts)
+    """Return the request that sends a batch for the first time."""
+    return Request(new_id(), batch.key, by_partition(batch.contacts), bisecting=batch.apart is not None)
 
 
-def subset(
-    request: Request,
-    contacts: tuple[Contact, ...],
-    new_id: Callable[[], str],
-    *,
-    retried_unanswered: bool = False,
-) -> Request:
-    """Return a new request with some of the contacts of ``request``."""
+def by_partition(contacts: Iterable[Contact]) -> tuple[Contact, ...]:
+    """Return the contacts sorted by partition, otherwise in their order."""
+    return tuple(sorted(contacts, key=_partition))
+
+
+def control_request(key: BatchKey, contact: Contact, batch_id: str) -> Request:
+    """Return a request that sends a scored contact again, for the model version of ``key``."""
+    return Request(batch_id, key, (contact,), is_control=True)
+
+
+def subset(request: Request, contacts: tuple[Contact, ...], new_id: Callable[[], str]) -> Request:
+    """Return a new request with some of the contacts of a request that failed."""
     return Request(
         new_id(),
         request.key,
         contacts,
-        retried_unanswered=retried_unanswered or request.retried_unanswered,
-        bisecting=not retried_unanswered,
-        failing=request.failing,
+        failures=request.failures,
+        retried_unanswered=request.retried_unanswered,
+        bisecting=True,
     )
 
 
-def split_in_two(request: Request, new_id: Callable[[], str]) -> tuple[Request, Request]:
+def unanswered(request: Request, contacts: tuple[Contact, ...], new_id: Callable[[], str]) -> Request:
+    """Return a new request with the contacts that the answer to a request left out."""
+    return Request(new_id(), request.key, contacts, retried_unanswered=True)
+
+
+def split_in_two(request: Request, new_id: Callable[[], str]) -> tuple[Request, ...]:
     """Return two new requests with the first and the second half of a request's contacts."""
-    middle = len(request.contacts) // 2
+    middle = _middle(request.contacts)
     return (
         subset(request, request.contacts[:middle], new_id),
         subset(request, request.contacts[middle:], new_id),
@@ -166,55 +172,64 @@ def split_in_two(request: Request, new_id: Callable[[], str]) -> tuple[Request, 
 
 
 def bisect(request: Request, new_id: Callable[[], str]) -> tuple[Request, ...]:
-    """Return the next requests of the search for the contact at fault in a refused request."""
-    if len(request.contacts) > _MAX_SEQUENTIAL_SEARCH:
+    """Return what is sent next to find the contact for which a request of several failed."""
+    if len(request.contacts) > _BISECTED_AT_MOST:
         return split_in_two(request, new_id) + remaining(request, new_id)
-    return (_first_half(request, request.contacts, request.deferred_half + request.deferred, new_id),)
+    return (_first_half(request, request.contacts, request.sibling + request.postponed, new_id),)
 
 
 def continue_search(request: Request, new_id: Callable[[], str]) -> tuple[Request, ...]:
-    """Return the next requests after the API accepted one: its deferred half has the refused contact, if it exists."""
-    other = request.deferred_half
-    if not other:
-        return remaining(request, new_id)
-    if len(other) > 1:
-        return (_first_half(request, other, request.deferred, new_id),)
-    return (replace(subset(request, other, new_id), deferred=request.deferred),)
+    """Return what is sent next after a request succeeded: the failing contact is in its sibling, if it has one."""
+    request = replace(request, cleared=request.cleared + len(request.contacts))
+    sibling = request.sibling
+    if len(sibling) > 1:
+        return (_first_half(request, sibling, request.postponed, new_id),)
+    if sibling:
+        return (_with_search(subset(request, sibling, new_id), request, postponed=request.postponed),)
+    return remaining(request, new_id)
 
 
 def remaining(request: Request, new_id: Callable[[], str]) -> tuple[Request, ...]:
-    """Return a request with the deferred contacts, once those sent have outcomes or requests of their own."""
-    waiting = request.deferred_half + request.deferred
-    return (subset(request, waiting, new_id),) if waiting else ()
+    """Return what is left to send once the contacts of a request are finished or are sent otherwise."""
+    waiting = request.sibling + request.postponed
+    return (_with_search(subset(request, waiting, new_id), request),) if waiting else ()
+
+
+def one_by_one(request: Request, new_id: Callable[[], str]) -> tuple[Request, ...]:
+    """Return a request for each contact of a request."""
+    return tuple(subset(request, (contact,), new_id) for contact in request.all_contacts)
+
+
+def take_first(request: Request, most: int, new_id: Callable[[], str]) -> tuple[Request, Request]:
+    """Return two requests for one that is too large: one with the first ``most`` contacts, and one with the rest."""
+    rest = request.contacts[most:] + request.sibling + request.postponed + request.named
+    first = replace(request, batch_id=new_id(), contacts=request.contacts[:most], sibling=(), postponed=(), named=())
+    return first, replace(first, batch_id=new_id(), contacts=rest)
 
 
 def _first_half(
-    request: Request, contacts: tuple[Contact, ...], deferred: tuple[Contact, ...], new_id: Callable[[], str]
+    request: Request, contacts: tuple[Contact, ...], postponed: tuple[Contact, ...], new_id: Callable[[], str]
 ) -> Request:
+    at = _middle(contacts)
+    if request.found:
+        at = max(1, min(len(contacts) // 2, round(_BEST_GROUP * (request.cleared + request.found) / request.found)))
+    first = subset(request, contacts[:at], new_id)
+    return replace(_with_search(first, request, postponed=postponed), sibling=contacts[at:])
+
+
+def _with_search(request: Request, of: Request, *, postponed: tuple[Contact, ...] = ()) -> Request:
+    """Return a part of a bisected request with what the bisection has found."""
+    return replace(request, postponed=postponed, cleared=of.cleared, found=of.found)
+
+
+def _middle(contacts: tuple[Contact, ...]) -> int:
+    """Return where to divide: at the border of two partitions that is nearest to the middle, else in the middle."""
     middle = len(contacts) // 2
-    return replace(subset(request, contacts[:middle], new_id), deferred_half=contacts[middle:], deferred=deferred)
+    if _partition(contacts[0]) == _partition(contacts[-1]):
+        return middle
+    borders = [at for at in range(1, len(contacts)) if _partition(contacts[at]) != _partition(contacts[at - 1])]
+    return min(borders, key=lambda border: abs(border - middle))
 
 
-def hold_out(request: Request, amount: int, new_id: Callable[[], str]) -> tuple[Request, tuple[Request, ...]]:
-    """Return a request without a few of its contacts, and a request with these; at least one contact stays.
-
-    They are taken from the inside, since invalid contacts are first or last more often than by chance.
-    """
-    amount = min(amount, len(request.contacts) - 1)
-    if amount <= 0:
-        return request, ()
-    first = min(int(len(request.contacts) * _HOLD_OUT_POSITION), len(request.contacts) - amount)
-    kept = request.contacts[first : first + amount]
-    rest = request.contacts[:first] + request.contacts[first + amount :]
-    return replace(request, contacts=rest), (subset(request, kept, new_id),)
-
-
-def split(request: Request, max_contacts: int, new_id: Callable[[], str]) -> list[Request]:
-    """Return new requests with at most ``max_contacts`` each, for a larger request that was never sent."""
-    contacts = request.contacts
-    whole = replace(request, deferred_half=(), deferred=())
-    cut = [
-        replace(whole, batch_id=new_id(), contacts=contacts[first : first + max_contacts])
-        for first in range(0, len(contacts), max_contacts)
-    ]
-    return [*cut, *remaining(request, new_id)]
+def _partition(contact: Contact) -> Partition:
+    return Partition(contact.record.topic, contact.record.partition)

@@ -1,256 +1,354 @@
-"""Response policy: the decision for each response of the API, one function per row of the table in contract section 5.
+"""The API's response to a request, and the decision that follows: the table of contract section 5.
 
-Pure: time, jitter and the state of other requests are passed in as a ``Context``. A decision contains the finished
-contacts, the next requests, and whether the circuit breaker opens or the worker stops.
+Pure. A status code alone never decides. `classify` turns a response into results or into a `Failure`; `at_once`
+gives what follows from a failure whatever else happens, and None where evidence is needed. With the evidence,
+`while_others_succeed` or `while_none_succeed` decides. A contact that fails alone is handed back in ``failed``: what
+becomes of it (a retry topic, a rejection) depends on its rounds, which the caller knows.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from enum import StrEnum
+from http import HTTPStatus
+from typing import TYPE_CHECKING, NamedTuple
 
 from stream_scorer.core.backoff import next_delay_s
 from stream_scorer.core.events import (
-    Answer,
     Answered,
     Contact,
     Forbidden,
     NotFound,
-    Outcome,
     Reason,
     Refused,
-    Rejected,
     RequestFacts,
     Scored,
     TooLarge,
     Trouble,
     Unavailable,
-    Unexpected,
 )
-from stream_scorer.core.request import Request, bisect, continue_search, hold_out, remaining, split_in_two, subset
+from stream_scorer.core.request import (
+    Request,
+    bisect,
+    continue_search,
+    one_by_one,
+    remaining,
+    split_in_two,
+    subset,
+    unanswered,
+)
 from stream_scorer.core.verifying import match
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
-    from stream_scorer.core.batcher import BatchKey
+    from stream_scorer.core.events import Answer, Exchange
     from stream_scorer.core.verifying import Verifier
 
-# A 2xx that omits more than half of this many contacts is treated as an outage. Contacts that were omitted before are
-# exempt: another omission is expected for them.
 _MIN_CONTACTS_FOR_SHARE = 10
-_LONE_FAILURES_LIMIT = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The settings of the table. Durations are seconds."""
+    """The settings that the table depends on. Durations are seconds."""
 
     model_id: str
     verifier: Verifier
     max_retries: int
     backoff_base_s: float
     max_backoff_s: float
+    max_retry_after_s: float = 900.0
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The state at the time of the response. ``now`` is monotonic seconds, ``now_ms`` Unix milliseconds.
+    """What else the table needs at the moment of the response.
 
-    ``jitter`` is a random number in [0, 1). ``last_2xx_at`` is the last 2xx of any other request, in the time of
-    ``now``; None if there was none. ``witnesses_wanted``: how many contacts to hold out as witnesses.
+    ``now`` is monotonic seconds, ``now_ms`` Unix milliseconds; ``jitter`` is a random number in [0, 1).
     """
 
     now: float
     now_ms: int
     jitter: float
-    last_2xx_at: float | None
     new_id: Callable[[], str]
-    witnesses_wanted: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Suspect:
-    """A contact that was refused alone: rejected once its model version has accepted another one."""
+class FailureKind(StrEnum):
+    """A row of the table.
 
-    key: BatchKey
+    ``LOGIN_UNAVAILABLE``: the login service gave no token, so nothing was sent to the score endpoint.
+    """
+
+    REFUSED = "refused"
+    TOO_LARGE = "too_large"
+    SERVER_ERROR = "server_error"
+    TIMEOUT = "timeout"
+    CUT_OFF = "cut_off"
+    NO_RESULT = "no_result"
+    UNKNOWN_VERSION = "unknown_version"
+    RATE_LIMITED = "rate_limited"
+    LOGIN_UNAVAILABLE = "login_unavailable"
+
+    @property
+    def is_retryable(self) -> bool:
+        """Whether the same request may succeed a little later."""
+        return self not in (FailureKind.REFUSED, FailureKind.TOO_LARGE, FailureKind.UNKNOWN_VERSION)
+
+    @property
+    def is_size(self) -> bool:
+        """Whether a smaller request may succeed."""
+        return self in (FailureKind.TOO_LARGE, FailureKind.TIMEOUT, FailureKind.CUT_OFF)
+
+
+_KINDS = {
+    Trouble.RATE_LIMITED: FailureKind.RATE_LIMITED,
+    Trouble.TIMEOUT: FailureKind.TIMEOUT,
+    Trouble.CUT_OFF: FailureKind.CUT_OFF,
+    Trouble.NO_TOKEN: FailureKind.LOGIN_UNAVAILABLE,
+}
+_REASONS = {
+    FailureKind.TOO_LARGE: Reason.TOO_LARGE,
+    FailureKind.NO_RESULT: Reason.NO_RESULT,
+    FailureKind.UNKNOWN_VERSION: Reason.UNKNOWN_MODEL_VERSION,
+}
+_DETAILS = {
+    Reason.TOO_LARGE: "the API refuses a request with this contact alone for its size",
+    Reason.NO_RESULT: "the API answers without a usable result for this contact",
+    Reason.UNKNOWN_MODEL_VERSION: "the API does not know the model version that came with the event",
+    Reason.REFUSED_BY_API: "the API fails or refuses this contact alone",
+}
+
+
+class Failure(NamedTuple):
+    """A request that failed.
+
+    Attributes:
+        kind: the row of the table.
+        exchange: the HTTP exchange.
+        message: one line without secrets.
+        named: the contact ids in the error body.
+        retry_after_s: what the response asks for, in seconds; None where it asks for nothing.
+        is_fatal: whether it is the platform's own refusal of our credentials, scope or model.
+    """
+
+    kind: FailureKind
+    exchange: Exchange
+    message: str
+    named: frozenset[str] = frozenset()
+    retry_after_s: float | None = None
+    is_fatal: bool = False
+
+    @property
+    def reason(self) -> Reason:
+        """The reason of a rejection, if it comes to one."""
+        return _REASONS.get(self.kind, Reason.REFUSED_BY_API)
+
+
+class Results(NamedTuple):
+    """A 2xx with at least one usable result."""
+
+    scored: tuple[Scored, ...]
+    unanswered: tuple[Contact, ...]
+    unmatched: int
+
+
+class FailedContact(NamedTuple):
+    """A contact that failed alone, or one that the API named twice (``is_proven``)."""
+
     contact: Contact
-    rejected: Rejected
-    since: float
+    reason: Reason
+    status: int | None
+    detail: str
+    facts: RequestFacts
+    is_proven: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The decision for one response.
+    """What follows from a response.
 
     Attributes:
-        outcomes: the finished contacts.
-        requests: the next requests, in this order.
-        witnesses: contacts to send one by one, only when a 2xx is needed as evidence.
-        suspects: the contacts refused alone that wait for a 2xx of their model version.
-        trip_reason: message with which to open the circuit breaker; None if it stays closed.
-        trip_until: no probe before this time (monotonic seconds).
-        fatal_error: one line for the operator if the worker has to stop.
-        answered: whether this was a 2xx, which proves that the API works.
-        unmatched_results: number of results whose contact was not in the request.
+        requests: what is sent next, in this order.
+        failed: the contacts that failed alone.
+        trip: why the circuit breaker of the model version opens; None: it does not.
     """
 
-    outcomes: tuple[Outcome, ...] = ()
     requests: tuple[Request, ...] = ()
-    witnesses: tuple[Request, ...] = ()
-    suspects: tuple[Suspect, ...] = ()
-    trip_reason: str | None = None
-    trip_until: float = 0.0
-    fatal_error: str | None = None
-    answered: bool = False
-    unmatched_results: int = 0
+    failed: tuple[FailedContact, ...] = ()
+    trip: str | None = None
 
 
-def decide(request: Request, answer: Answer, policy: Policy, context: Context) -> Decision:  # noqa: PLR0911 - one per row
-    """Apply the table of contract section 5 to one response."""
-    match answer:
+def classify(request: Request, response: Answer, policy: Policy) -> Results | Failure:  # noqa: PLR0911 - one a row
+    """Return the results of a response, or the row of the table that it is."""
+    match response:
         case Answered():
-            return _on_results(request, answer, policy, context)
-        case Refused():
-            return _on_refusal(request, answer, policy, context)
-        case TooLarge():
-            return _on_too_large(request, answer, policy, context)
-        case NotFound():
-            return _on_not_found(request, answer, policy, context)
-        case Unavailable():
-            return _on_unavailable(request, answer, policy, context)
-        case Unexpected():
-            return Decision(requests=(request.fresh_round(),), trip_reason=answer.message)
-        case Forbidden():
-            return Decision(requests=(request.fresh_round(),), fatal_error=answer.message)
+            return _results(request, response, policy)
+        case Refused(exchange, named, message):
+            ours = {contact.contact_id for contact in request.contacts}
+            return Failure(FailureKind.REFUSED, exchange, message, named & ours)
+        case TooLarge(exchange, message):
+            return Failure(FailureKind.TOO_LARGE, exchange, message)
+        case NotFound(exchange=exchange, message=message):
+            is_version = request.key.version_from_event and response.platform_error and not response.model_missing
+            kind = FailureKind.UNKNOWN_VERSION if is_version else FailureKind.REFUSED
+            return Failure(kind, exchange, message, is_fatal=response.platform_error and not is_version)
+        case Forbidden(exchange=exchange, message=message):
+            return Failure(FailureKind.REFUSED, exchange, message, is_fatal=response.platform_error)
+        case Unavailable(exchange, trouble, message, retry_after_s):
+            kind = _KINDS.get(trouble, FailureKind.SERVER_ERROR)
+            if exchange.status == HTTPStatus.REQUEST_TIMEOUT:
+                kind = FailureKind.SERVER_ERROR
+            return Failure(kind, exchange, message, retry_after_s=retry_after_s)
+        case _:
+            return Failure(FailureKind.REFUSED, response.exchange, response.message)
 
 
-def _on_results(request: Request, answer: Answered, policy: Policy, context: Context) -> Decision:
-    found = match([contact.contact_id for contact in request.contacts], answer.results)
-    asked = len(request.contacts)
-    if asked >= _MIN_CONTACTS_FOR_SHARE and len(found.results) * 2 < asked and not request.retried_unanswered:
-        line = f"the API answered {len(found.results)} of {asked} contacts"
-        return _on_unavailable(request, Unavailable(answer.exchange, Trouble.MALFORMED, line), policy, context)
-    facts = request.facts(policy.model_id, answer.exchange)
+def after_results(request: Request, results: Results, context: Context) -> tuple[Request, ...]:
+    """Return what is sent next after a 2xx with results: what a bisection goes on with, and the named once more."""
+    requests = continue_search(request, context.new_id)
+    if request.named:
+        requests += (replace(subset(request, request.named, context.new_id), failures=0, was_named=True),)
+    if results.unanswered and not request.retried_unanswered:
+        requests += (unanswered(request, results.unanswered, context.new_id),)
+    return requests
+
+
+def unanswered_twice(request: Request, results: Results, exchange: Exchange, policy: Policy) -> Decision:
+    """Return the contacts that a 2xx with results has left out for the second time; in a retry round once is enough."""
+    if not results.unanswered or not (request.retried_unanswered or request.is_deferred):
+        return Decision()
+    failure = Failure(FailureKind.NO_RESULT, exchange, "HTTP 2xx without a usable result")
+    return Decision(failed=_failed(request, results.unanswered, failure, policy))
+
+
+def at_once(request: Request, failure: Failure, policy: Policy, context: Context) -> Decision | None:
+    """Return what follows from a failure without evidence; None where evidence is needed.
+
+    ``request`` counts the failure already. The first retry and a smaller request are right whether others succeed or
+    not. Neither the login service nor a 429 is a failure of a contact.
+    """
+    kind = failure.kind
+    if kind is FailureKind.RATE_LIMITED:
+        return Decision(requests=(_again(request, failure, policy, context),))
+    if kind.is_size and not request.is_single and request.failures <= max(1, policy.max_retries):
+        return Decision(requests=_smaller(request, failure, policy, context))
+    if kind in (FailureKind.SERVER_ERROR, FailureKind.CUT_OFF) and request.failures <= min(1, policy.max_retries):
+        return Decision(requests=(_again(request, failure, policy, context),))
+    if kind is FailureKind.LOGIN_UNAVAILABLE and request.failures <= policy.max_retries:
+        return Decision(requests=(_again(request, failure, policy, context),))
+    return None
+
+
+def while_others_succeed(request: Request, failure: Failure, policy: Policy, context: Context) -> Decision:
+    """Return what follows where the API answered another contact of the version after the request was sent."""
+    kind, new_id = failure.kind, context.new_id
+    if kind is FailureKind.LOGIN_UNAVAILABLE:
+        return Decision(requests=(_again(replace(request, failures=1), failure, policy, context),))
+    if kind is FailureKind.UNKNOWN_VERSION:
+        return Decision(failed=_failed(request, request.all_contacts, failure, policy))
+    if kind is FailureKind.NO_RESULT:
+        if not (request.retried_unanswered or request.is_deferred):
+            again = unanswered(request, request.contacts, new_id)
+            return Decision(requests=(again, *remaining(request, new_id)))
+        return Decision(remaining(request, new_id), _failed(request, request.contacts, failure, policy))
+    if request.is_deferred and not request.is_single:
+        return Decision(requests=one_by_one(request, new_id))
+    return _divide(request, failure, policy, context)
+
+
+def while_none_succeed(request: Request, failure: Failure, policy: Policy, context: Context) -> Decision:
+    """Return what follows where a control failed too: a retry, or the circuit breaker of the version opens."""
+    if failure.kind.is_size and not request.is_single and failure.kind is not FailureKind.TIMEOUT:
+        return Decision(requests=_smaller(request, failure, policy, context))
+    if failure.kind.is_retryable and request.failures <= policy.max_retries:
+        return Decision(requests=(_again(request, failure, policy, context),))
+    return Decision(trip=failure.message)
+
+
+def names_most(request: Request, failure: Failure) -> bool:
+    """Return whether an error names more than half of ten or more contacts: then it is hardly about contacts."""
+    return len(request.contacts) >= _MIN_CONTACTS_FOR_SHARE and 2 * len(failure.named) > len(request.contacts)
+
+
+def _results(request: Request, response: Answered, policy: Policy) -> Results | Failure:
+    found = match([contact.contact_id for contact in request.contacts], response.results)
+    if not found.results:
+        message = f"HTTP {response.exchange.status} without a usable result for any of {len(request.contacts)} contacts"
+        return Failure(FailureKind.NO_RESULT, response.exchange, message)
+    facts = request.facts(policy.model_id, response.exchange)
     review_reasons = policy.verifier.review_reasons
-    outcomes: list[Outcome] = []
-    unanswered: list[Contact] = []
+    scored, left_out = [], []
     for contact in request.contacts:
         result = found.results.get(contact.contact_id)
         if result is None:
-            unanswered.append(contact)
+            left_out.append(contact)
         else:
-            outcomes.append(Scored(contact, facts, *result, review_reasons(*result)))
-    again: tuple[Request, ...] = ()
-    if unanswered and not request.retried_unanswered:
-        again = (subset(request, tuple(unanswered), context.new_id, retried_unanswered=True),)
-    elif unanswered:
-        detail = "the API answered twice without a usable result for this contact"
-        outcomes += _reject(unanswered, Reason.NO_RESULT, detail, facts, context)
-    again += continue_search(request, context.new_id)
-    return Decision(tuple(outcomes), again, answered=True, unmatched_results=found.unknown)
+            scored.append(Scored(contact, facts, *result, review_reasons(*result)))
+    return Results(tuple(scored), tuple(left_out), found.unknown)
 
 
-def _on_refusal(request: Request, answer: Refused, policy: Policy, context: Context) -> Decision:
-    named = tuple(c for c in request.contacts if c.contact_id in answer.named)
-    bad = request.contacts if request.is_single else named
-    if not bad:
-        return Decision(requests=bisect(request, context.new_id))
-    facts = request.facts(policy.model_id, answer.exchange)
-    detail = f"the API refused this contact with status {answer.exchange.status}: {answer.message}"
-    rejections = _reject(bad, Reason.REFUSED_BY_API, detail, facts, context)
-    suspects = tuple(Suspect(request.key, c, r, context.now) for c, r in zip(bad, rejections, strict=True))
-    refused = {contact.contact_id for contact in bad}
-    rest = request.filter(lambda contact: contact.contact_id not in refused)
-    return Decision(requests=(subset(request, rest.all_contacts, context.new_id),) if rest else (), suspects=suspects)
+def _divide(request: Request, failure: Failure, policy: Policy, context: Context) -> Decision:
+    """Return the parts of a request in which the contact that causes its failure is looked for."""
+    new_id = context.new_id
+    named = tuple(contact for contact in request.contacts if contact.contact_id in failure.named)
+    if request.was_named and named:
+        return _named_twice(request, named, failure, policy, context)
+    if named and len(named) < len(request.contacts):
+        rest = tuple(contact for contact in request.contacts if contact.contact_id not in failure.named)
+        without = replace(subset(request, rest, new_id), named=request.named + named)
+        return Decision(requests=(without, *remaining(request, new_id)))
+    named_before = (subset(request, request.named, new_id),) if request.named else ()
+    if request.is_single:
+        left = remaining(replace(request, found=request.found + 1), new_id)
+        return Decision(left + named_before, _failed(request, request.contacts, failure, policy))
+    if failure.kind.is_size:
+        return Decision(requests=_parts(request, failure, context) + named_before)
+    return Decision(requests=bisect(request, new_id) + named_before)
 
 
-def _on_too_large(request: Request, answer: TooLarge, policy: Policy, context: Context) -> Decision:
-    if not request.is_single:
-        return Decision(requests=split_in_two(request, context.new_id) + remaining(request, context.new_id))
-    facts = request.facts(policy.model_id, answer.exchange)
-    detail = "a request with this contact alone is over the API's size limit"
-    rejected = tuple(_reject(request.contacts, Reason.TOO_LARGE, detail, facts, context))
-    return Decision(rejected, remaining(request, context.new_id))
+def _named_twice(
+    request: Request, named: tuple[Contact, ...], failure: Failure, policy: Policy, context: Context
+) -> Decision:
+    proven = tuple(one._replace(is_proven=True) for one in _failed(request, named, failure, policy))
+    rest = tuple(contact for contact in request.contacts if contact.contact_id not in failure.named)
+    return Decision((subset(request, rest, context.new_id),) if rest else (), proven)
 
 
-def _on_not_found(request: Request, answer: NotFound, policy: Policy, context: Context) -> Decision:
-    if answer.model_missing or not request.key.version_from_event:
-        return Decision(requests=(request.fresh_round(),), fatal_error=answer.message)
-    facts = request.facts(policy.model_id, answer.exchange)
-    detail = "the API does not know the model version that came with the event"
-    rejected = tuple(_reject(request.contacts, Reason.UNKNOWN_MODEL_VERSION, detail, facts, context))
-    return Decision(rejected, remaining(request, context.new_id))
+def _failed(
+    request: Request, contacts: tuple[Contact, ...], failure: Failure, policy: Policy
+) -> tuple[FailedContact, ...]:
+    facts, status = request.facts(policy.model_id, failure.exchange), failure.exchange.status
+    reason = failure.reason
+    detail = _DETAILS[reason] + (f": {failure.message}" if reason is Reason.REFUSED_BY_API else "")
+    return tuple(FailedContact(contact, reason, status, detail, facts) for contact in contacts)
 
 
-def _on_unavailable(request: Request, answer: Unavailable, policy: Policy, context: Context) -> Decision:
-    request = request.failed()
-    retry_after_s = answer.retry_after_s
-    if request.round_attempts <= policy.max_retries:
-        delay_s = next_delay_s(
-            request.round_attempts,
-            base_s=policy.backoff_base_s,
-            max_s=policy.max_backoff_s,
-            retry_after_s=retry_after_s,
-            jitter=context.jitter,
+def _again(request: Request, failure: Failure, policy: Policy, context: Context) -> Request:
+    return request.due_at(*_due(request.failures, failure, policy, context))
+
+
+def _smaller(request: Request, failure: Failure, policy: Policy, context: Context) -> tuple[Request, ...]:
+    """Return the halves of a request; after a 413 at once, after a time-out or a cut answer with backoff."""
+    due = (0.0, 0.0) if failure.kind is FailureKind.TOO_LARGE else _due(request.failures, failure, policy, context)
+    halves = tuple(half.due_at(*due) for half in split_in_two(request, context.new_id))
+    return halves + remaining(request, context.new_id)
+
+
+def _parts(request: Request, failure: Failure, context: Context) -> tuple[Request, ...]:
+    """Return the halves of a request, or its quarters once a half has timed out: each attempt lasts its time-out."""
+    parts = split_in_two(request, context.new_id)
+    if failure.kind is FailureKind.TIMEOUT and request.failures > 1:
+        parts = tuple(
+            part for half in parts for part in ((half,) if half.is_single else split_in_two(half, context.new_id))
         )
-        return Decision(requests=(request.again_at(context.now + delay_s),))
-    not_before = context.now + (retry_after_s or 0.0)
-    # Contacts deferred to the end of a search do not wait for this failure to end.
-    waiting = remaining(request, context.new_id)
-    request = replace(request, deferred_half=(), deferred=())
-    if answer.trouble.proves_outage or not _others_were_answered(request, context):
-        again = request.fresh_round().again_at(not_before)
-        return Decision(requests=(again, *waiting), trip_reason=answer.message, trip_until=not_before)
-    decision = _on_poison(request, answer, not_before, policy, context)
-    return replace(decision, requests=decision.requests + waiting)
+    return parts + remaining(request, context.new_id)
 
 
-def _others_were_answered(request: Request, context: Context) -> bool:
-    """Return whether the API worked while it failed this request.
-
-    A split only costs requests, so for several contacts any 2xx since the first attempt is enough. A single contact is
-    near its rejection, and an outage must never reject one: the 2xx must fall between two failures of this contact
-    for which no other 2xx was counted.
-    """
-    since = request.round_since if request.is_single else request.asked_since
-    return since is not None and context.last_2xx_at is not None and context.last_2xx_at > since
-
-
-def _on_poison(request: Request, answer: Unavailable, not_before: float, policy: Policy, context: Context) -> Decision:
-    """Decide on a request that failed a whole round while others were answered: one of its contacts may be at fault."""
-    if not request.is_single:
-        # Without other requests, only held-out contacts can prove whether a single contact fails or the API does.
-        rest, witnesses = hold_out(request, context.witnesses_wanted, context.new_id)
-        if rest.is_single:
-            halved: tuple[Request, ...] = (subset(rest, rest.contacts, context.new_id),)
-        else:
-            halved = split_in_two(rest, context.new_id)
-        return Decision(requests=tuple(half.again_at(not_before) for half in halved), witnesses=witnesses)
-    failures = request.lone_failures + 1
-    if failures < _LONE_FAILURES_LIMIT:
-        return Decision(requests=(request.failed_alone().again_at(not_before),))
-    facts = request.facts(policy.model_id, answer.exchange)
-    detail = f"the API failed {failures} rounds for this contact alone while it answered others: {answer.message}"
-    return Decision(tuple(_reject(request.contacts, Reason.REFUSED_BY_API, detail, facts, context)))
-
-
-def _reject(
-    contacts: Iterable[Contact],
-    reason: Reason,
-    detail: str,
-    facts: RequestFacts,
-    context: Context,
-) -> list[Rejected]:
-    return [
-        Rejected(
-            contact.record,
-            (reason.value,),
-            detail,
-            contact.contact_id,
-            context.now_ms,
-            request=facts,
-            api_status=facts.api_status,
-        )
-        for contact in contacts
-    ]
+def _due(failures: int, failure: Failure, policy: Policy, context: Context) -> tuple[float, float]:
+    backoff_s = next_delay_s(
+        max(1, failures), base_s=policy.backoff_base_s, max_s=policy.max_backoff_s, jitter=context.jitter
+    )
+    backoff_until = context.now + backoff_s
+    if failure.retry_after_s is None:
+        return backoff_until, backoff_until
+    return context.now + min(failure.retry_after_s, policy.max_retry_after_s), backoff_until

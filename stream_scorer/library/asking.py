@@ -1,8 +1,9 @@
-"""Asks about prepared contacts until each one is scored or rejected, or until it makes no sense to go on.
+"""Sends prepared contacts until each one is scored or rejected, or until the API does not answer.
 
-What an answer means is decided by the same table as on the stream (`stream_scorer.core.response_policy`): retries, the
-unanswered asked once more, refused contacts named or found by halving. Where a worker would hold and wait for the API
-to come back, this ends with an error, since somebody waits for the call to return.
+A response is classified by the same table as on the stream (`stream_scorer.core.response_policy`): retries, the
+unanswered once more, refused contacts named or found by bisection. There are no retry topics here, so a contact that
+fails alone is rejected once the API has answered another one. Where a worker would open its circuit breaker, this ends
+with an error.
 """
 
 from __future__ import annotations
@@ -12,12 +13,24 @@ import random
 import time
 import uuid
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from stream_scorer.core.batcher import BatchKey
-from stream_scorer.core.events import Answered, Refused, Scored, Unavailable
+from stream_scorer.core.events import Answered, Rejected, Unavailable
 from stream_scorer.core.request import Request, split_in_two, subset
-from stream_scorer.core.response_policy import Context, Policy, decide
+from stream_scorer.core.response_policy import (
+    Context,
+    FailureKind,
+    Policy,
+    Results,
+    after_results,
+    at_once,
+    classify,
+    unanswered_twice,
+    while_none_succeed,
+    while_others_succeed,
+)
 from stream_scorer.errors import ApiRefused, ApiUnavailable, StreamScorerError
 from stream_scorer.genesys.wire import build_body
 from stream_scorer.library.payload import grouped
@@ -25,13 +38,17 @@ from stream_scorer.library.payload import grouped
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from stream_scorer.core.events import Answer, Contact, Outcome, Rejected
-    from stream_scorer.core.response_policy import Suspect
+    from stream_scorer.core.events import Answer, Contact, Outcome
+    from stream_scorer.core.response_policy import Decision, FailedContact, Failure
     from stream_scorer.library.access import ScoreClient
 
 # So many requests refused, or contacts refused alone, without one 2xx: then it is not the contacts.
 _MAX_REFUSALS: Final = 30
 _MAX_SUSPECTS: Final = 8
+_LONE_FAILURES: Final = 3
+# Rows in which a contact can be the cause, without any doubt about the API.
+_OF_CONTACTS: Final = (FailureKind.REFUSED, FailureKind.TOO_LARGE, FailureKind.NO_RESULT, FailureKind.UNKNOWN_VERSION)
+_CREDENTIALS_OR_MODEL: Final = (401, 403, 404)
 
 
 class Asking:
@@ -58,13 +75,13 @@ class Asking:
         self._sleep = sleep
         self._queue: deque[Request] = deque()
         self._suspects: list[Rejected] = []
-        self._last_2xx_at: float | None = None
+        self._has_results = False
         self._control: Contact | None = None
         self._refusals = 0
         self._last: tuple[Request, Answer] | None = None
 
     def run(self, contacts: Sequence[Contact], model_version: str | None) -> None:
-        """Ask about all of them.
+        """Send all of them.
 
         Raises:
             ApiRefused: credentials, scope, model id, or a request that the API refuses whatever it holds.
@@ -82,14 +99,13 @@ class Asking:
     def _empty_queue(self) -> None:
         while self._queue:
             request = self._next()
-            answer = self._ask(request)
-            self._follow(request, answer)
-        if len(self._suspects) > _MAX_SUSPECTS and self._last_2xx_at is None:
+            self._follow(request, self._ask(request))
+        if len(self._suspects) > _MAX_SUSPECTS and not self._has_results:
             raise ApiRefused(f"the API refuses every contact: {self._suspects[-1].detail}")
         self._reject_suspects()
 
     def _next(self) -> Request:
-        """The first request that is due; what waits for its next attempt lets the others pass."""
+        """Return the first request that is due; what waits for its next attempt lets the others pass."""
         now = time.monotonic()
         first = min(self._queue, key=lambda request: max(request.not_before, now))
         self._queue.remove(first)
@@ -107,78 +123,111 @@ class Asking:
         """Finish the results of the last response, which Ctrl-C may have kept from their place."""
         if self._last is None or not isinstance(self._last[1], Answered):
             return
-        with contextlib.suppress(StreamScorerError):  # the error that ends the calculation is the one to see
-            self._finish(decide(*self._last, self._policy, self._context(time.monotonic())).outcomes)
+        results = classify(*self._last, self._policy)
+        if isinstance(results, Results):
+            with contextlib.suppress(StreamScorerError):  # the error that ends the calculation is the one to see
+                self._finish(results.scored)
+
+    # --- responses
 
     def _follow(self, request: Request, answer: Answer) -> None:
         if isinstance(answer, Unavailable) and self._client.asks_too_long(answer):
             raise ApiUnavailable(f"{answer.message}: the API wants to be left alone for {answer.retry_after_s:.0f} s")
-        now = time.monotonic()
-        decision = decide(request, answer, self._policy, self._context(now))
-        if decision.fatal_error is not None:
-            raise ApiRefused(decision.fatal_error)
-        if decision.trip_reason is not None:
-            self._on_hold(request, answer, decision.trip_reason)
-            return
-        if decision.answered:
-            self._last_2xx_at = now
-            self._control = next((one.contact for one in decision.outcomes if isinstance(one, Scored)), self._control)
-        self._finish(decision.outcomes)
-        self._queue.extend(decision.requests)
-        self._on_refusal(answer, decision.suspects)
-
-    def _on_refusal(self, answer: Answer, suspects: Sequence[Suspect]) -> None:
-        """Contacts refused by name or alone: rejected once the API is seen to accept any other."""
-        self._suspects.extend(suspect.rejected for suspect in suspects)
-        if self._last_2xx_at is not None:
+        result = classify(request, answer, self._policy)
+        if isinstance(result, Results):
+            self._has_results = True
+            self._control = result.scored[-1].contact
+            self._finish(result.scored)
+            self._queue.extend(after_results(request, result, self._context()))
+            self._carry_out(unanswered_twice(request, result, answer.exchange, self._policy))
             self._reject_suspects()
-        elif isinstance(answer, Refused):
+            return
+        self._on_failure(replace(request, failures=request.failures + 1), result)
+
+    def _on_failure(self, request: Request, failure: Failure) -> None:
+        is_refusal = failure.kind is FailureKind.REFUSED
+        if failure.is_fatal or (is_refusal and failure.exchange.status in _CREDENTIALS_OR_MODEL):
+            raise ApiRefused(failure.message)
+        if failure.kind is FailureKind.RATE_LIMITED and request.failures > self._policy.max_retries:
+            raise ApiUnavailable(failure.message)
+        context = self._context()
+        decision = at_once(request, failure, self._policy, context)
+        if decision is None and failure.kind in _OF_CONTACTS:
+            decision = while_others_succeed(request, failure, self._policy, context)
+        if decision is None:
+            decision = while_none_succeed(request, failure, self._policy, context)
+        if decision.trip is not None:
+            self._on_outage(request, failure)
+            return
+        self._carry_out(decision)
+        if is_refusal and not self._has_results:
             self._refusals += 1
             if self._refusals > _MAX_REFUSALS:
-                raise ApiRefused(f"the API refuses every request: {answer.message}")
+                raise ApiRefused(f"the API refuses every request: {failure.message}")
 
-    def _on_hold(self, request: Request, answer: Answer, why: str) -> None:
-        """The API fails a whole request for good: is it the API, or one of the contacts?
+    def _on_outage(self, request: Request, failure: Failure) -> None:
+        """Find out whether the API or one of the contacts makes a request fail for good.
 
-        One contact from each end is asked about alone. If either is answered the API works, and the rest goes on in
-        halves. A single contact is held against one that was answered before, which costs that one once more; failed in
-        three such rounds, it is rejected. Without such proof it is the API.
+        One contact from each end is sent alone. If either is answered the API works, and the rest goes on in halves. A
+        single contact is compared with one that was answered before, which is sent once more. After three such rounds
+        it is rejected. Without such proof it is the API.
         """
-        if not isinstance(answer, Unavailable) or answer.trouble.proves_outage:
-            raise ApiUnavailable(why)
+        is_unsent = failure.kind is FailureKind.SERVER_ERROR and failure.exchange.status is None
+        if is_unsent or failure.kind is FailureKind.LOGIN_UNAVAILABLE:
+            raise ApiUnavailable(failure.message)
         if request.is_single:
             if self._control is None or not isinstance(self._probe(request, self._control)[1], Answered):
-                raise ApiUnavailable(why)
-            self._last_2xx_at = time.monotonic()
-            decision = decide(request, answer, self._policy, self._context(self._last_2xx_at))
-            self._finish(decision.outcomes)
-            self._queue.extend(decision.requests)
+                raise ApiUnavailable(failure.message)
+            failures = (request.lone_failures or 0) + 1
+            if failures < _LONE_FAILURES:
+                self._queue.append(replace(request, failures=0, not_before=0.0, lone_failures=failures))
+                return
+            self._carry_out(while_others_succeed(request, failure, self._policy, self._context()))
             return
         for contact in (request.contacts[0], request.contacts[-1]):
             probe, probed = self._probe(request, contact)
             if isinstance(probed, Answered):
                 self._follow(probe, probed)
                 left = subset(request, tuple(one for one in request.contacts if one is not contact), _new_id)
+                left = replace(left, failures=0)
                 self._queue.extend((left,) if left.is_single else split_in_two(left, _new_id))
                 return
-        raise ApiUnavailable(why)
+        raise ApiUnavailable(failure.message)
 
     def _probe(self, request: Request, contact: Contact) -> tuple[Request, Answer]:
         probe = subset(request, (contact,), _new_id).sent(time.monotonic(), _now_ms())
         return probe, self._ask(probe)
 
-    def _context(self, now: float) -> Context:
+    def _carry_out(self, decision: Decision) -> None:
+        self._queue.extend(decision.requests)
+        self._suspects.extend(map(_rejected, decision.failed))
+        if self._has_results:
+            self._reject_suspects()
+
+    def _context(self) -> Context:
         jitter = random.random()  # noqa: S311 - spreads load, protects nothing  # nosec B311
-        return Context(now, _now_ms(), jitter, self._last_2xx_at, _new_id)
+        return Context(time.monotonic(), _now_ms(), jitter, _new_id)
 
     def _reject_suspects(self) -> None:
-        for suspect in self._suspects:  # each has a request of its own behind it
+        suspects, self._suspects = self._suspects, []
+        for suspect in suspects:  # each has a request of its own behind it
             self._finish((suspect,))
-        self._suspects = []
 
     def _finish(self, outcomes: Sequence[Outcome]) -> None:
         if outcomes:
             self._finished(outcomes)
+
+
+def _rejected(failed: FailedContact) -> Rejected:
+    return Rejected(
+        failed.contact.record,
+        (failed.reason.value,),
+        failed.detail,
+        failed.contact.contact_id,
+        _now_ms(),
+        request=failed.facts,
+        api_status=failed.status,
+    )
 
 
 def _new_id() -> str:

@@ -6,8 +6,9 @@
     throttled  clear_throttle ─▶ closed, trip ─▶ open
     open       probe_failed ─▶ open, reset ─▶ closed
 
-*Open* (reasons ``api`` and ``contract``): no request is sent except probes. One waiting contact is sent alone every
-``probe_interval_s``, never before a ``Retry-After``. The first probe that proves the API works closes the breaker.
+*Open* (reason ``api``): no request is sent except probes (`scoring.half_open_probe`), every ``probe_interval_s``, never
+before a ``Retry-After``. The first usable result of a probe ends it; the breakers of the model versions
+(`scoring.version_state`) are half-open then, and their batch sizes grow from a single contact.
 
 *Throttled* (reasons ``quota`` and ``spend_limit``): due requests wait for a known time. A throttle below
 `_MIN_REPORTED_THROTTLE_S` is the normal rate of a backlog and is not reported.
@@ -35,7 +36,6 @@ class OpenReason(StrEnum):
     """The component or limit that prevents contacts from being scored."""
 
     API = "api"
-    CONTRACT = "contract"
     QUOTA = "quota"
     SPEND_LIMIT = "spend_limit"
     KAFKA = "kafka"
@@ -52,7 +52,6 @@ class BreakerState:
         since: when the state began.
         next_probe_at: when the next probe is due; in a throttle, when the next request may be sent.
         probes: number of failed probes.
-        first_message: the failure that opened the breaker.
     """
 
     reason: OpenReason
@@ -60,17 +59,11 @@ class BreakerState:
     since: float
     next_probe_at: float
     probes: int = 0
-    first_message: str = ""
-
-    @property
-    def broken_contract(self) -> bool:
-        """Whether the API works, but refuses every contact."""
-        return self.reason is OpenReason.CONTRACT
 
     @property
     def is_open(self) -> bool:
         """Whether a probe ends this state. A throttle ends at a known time."""
-        return self.reason in (OpenReason.API, OpenReason.CONTRACT)
+        return self.reason is OpenReason.API
 
     def covers(self, message: str) -> bool:
         """Return whether the state's message already contains ``message``, request ids and long numbers aside."""
@@ -93,7 +86,7 @@ class CircuitBreaker:
         on_change: Callable[[BreakerState | None, BreakerState | None], object] = lambda _before, _now: None,
         on_probe: Callable[[str], object] = lambda _outcome: None,
     ) -> None:
-        self._probe_interval_s = probe_interval_s
+        self.probe_interval_s: Final = probe_interval_s
         self._on_change = on_change
         self._on_probe = on_probe
         self._state: BreakerState | None = None
@@ -111,14 +104,12 @@ class CircuitBreaker:
 
     # --- open
 
-    def trip(self, message: str, now: float, *, until: float = 0.0, broken_contract: bool = False) -> bool:
+    def trip(self, message: str, now: float, *, until: float = 0.0) -> bool:
         """Open the breaker, or defer the next probe to ``until`` if it is open. Return whether it was opened."""
         if self.open_state is not None:
             self.defer_probe(until)
             return False
-        reason = OpenReason.CONTRACT if broken_contract else OpenReason.API
-        first_probe_at = now if broken_contract else now + self._probe_interval_s
-        self._become(BreakerState(reason, message, now, max(first_probe_at, until), first_message=message))
+        self._become(BreakerState(OpenReason.API, message, now, max(now + self.probe_interval_s, until)))
         return True
 
     def defer_probe(self, until: float) -> None:
@@ -132,7 +123,7 @@ class CircuitBreaker:
         state = self.open_state
         if state is not None:
             self._on_probe("failed")
-            next_probe_at = max(now + self._probe_interval_s, until)
+            next_probe_at = max(now + self.probe_interval_s, until)
             self._become(replace(state, message=message, next_probe_at=next_probe_at, probes=state.probes + 1))
 
     def reset(self) -> None:

@@ -1,54 +1,76 @@
-"""Dispatcher of scoring requests: selects the next request, sends it, and executes the decision on its response.
+"""Dispatcher of scoring requests: which request is sent next, and what its response leads to.
 
-One thread owns this object. It takes requests from the queue when a slot, the quota and the spend limit permit, and
-submits them to the pool. ``core.response_policy`` makes the decisions.
+One thread owns it. `send` takes requests from the queue while a slot, the quota and the spend limit are free.
+`handle_responses` turns responses into outcomes, into further requests, or into a failure that waits for evidence
+(`scoring.pending_decisions`). The rules of a single response stand in `core.response_policy`, those of a contact that
+failed alone in `scoring.deferral`, those of an outage in `scoring.version_state` and `scoring.half_open_probe`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
 
+from stream_scorer.core.backoff import next_delay_s
+from stream_scorer.core.batcher import BatchKey
 from stream_scorer.core.budget import Budget
-from stream_scorer.core.events import Unavailable
-from stream_scorer.core.request import Request, split
-from stream_scorer.core.response_policy import Context, Decision, Policy, decide
+from stream_scorer.core.events import Deferred, Partition
+from stream_scorer.core.remembering import key_of
+from stream_scorer.core.request import Request, subset, take_first
+from stream_scorer.core.response_policy import (
+    Context,
+    FailureKind,
+    Results,
+    after_results,
+    at_once,
+    classify,
+    unanswered_twice,
+    while_none_succeed,
+    while_others_succeed,
+)
+from stream_scorer.scoring.control_contacts import ControlContacts
 from stream_scorer.scoring.half_open_probe import HalfOpenProbe
-from stream_scorer.scoring.request_queue import RequestQueue
-from stream_scorer.scoring.suspects import MAX_WAITING, Suspects
+from stream_scorer.scoring.pending_decisions import LAST_ROUND_WINDOW_S, PendingDecision, PendingDecisions
+from stream_scorer.scoring.request_queue import Gate, RequestQueue
+from stream_scorer.scoring.version_state import NEVER, Phase, VersionStates
 from stream_scorer.scoring.wait_reasons import WaitReason
-from stream_scorer.scoring.witnesses import Witnesses
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from stream_scorer.clock import Clock
     from stream_scorer.core.batcher import Batcher
-    from stream_scorer.core.events import Answer, Partition, SourceRecord
+    from stream_scorer.core.events import Answer, Contact, Outcome, SourceRecord
     from stream_scorer.core.ledger import Ledger
+    from stream_scorer.core.remembering import RecordKey
+    from stream_scorer.core.response_policy import Decision, FailedContact, Failure, Policy
     from stream_scorer.scoring.circuit_breaker import CircuitBreaker
+    from stream_scorer.scoring.deferral import Deferral
     from stream_scorer.scoring.observing import Observer
     from stream_scorer.scoring.ports import Pool, Quota, Trace
+    from stream_scorer.scoring.version_state import VersionState
 
-_TOO_MANY_REQUESTS = 429
+_FAILURES_IN_ROW: Final = 8
+_FORGET_EVERY_S: Final = 60.0
 
 
 class RequestDispatcher:
-    """See the module docstring.
+    """See the module's text.
 
     Args:
-        pool: sends requests, up to its size at once.
-        batcher: contacts that have no request yet.
-        ledger: receives outcomes; contains the contacts that still need one.
-        quota: permits requests.
-        breaker: the circuit breaker of the API; changed by the dispatcher only.
+        pool: sends requests, so many at once.
+        batcher: the contacts that were never sent.
+        deferred: the contacts that were read from a retry topic.
+        ledger: takes the outcomes, and knows which contacts still need one.
+        quota: when a request may be sent.
+        breaker: the circuit breaker of the API, as it is reported.
         policy: the settings of the table in contract section 5.
-        clock: time, jitter and ids.
-        observe: receives events for logs and metrics.
-        trace: receives every attempt.
-        max_contacts_per_minute: the spend limit (``scoring.max_contacts_per_minute``); None: unlimited.
-
-    Attributes:
-        fatal_error: one line for the operator if the worker has to stop; None otherwise.
+        deferral: what becomes of a contact that failed alone.
+        clock: time and chance.
+        observe: log lines and metrics.
+        trace: spans of every attempt.
+        max_contacts: ``scoring.max_contacts``.
+        max_contacts_per_minute: ``scoring.max_contacts_per_minute``; None: no limit.
     """
 
     def __init__(
@@ -56,56 +78,91 @@ class RequestDispatcher:
         *,
         pool: Pool,
         batcher: Batcher,
+        deferred: Batcher,
         ledger: Ledger,
         quota: Quota,
         breaker: CircuitBreaker,
         policy: Policy,
+        deferral: Deferral,
         clock: Clock,
         observe: Observer,
         trace: Trace,
+        max_contacts: int,
         max_contacts_per_minute: int | None = None,
     ) -> None:
         self._pool = pool
         self._ledger = ledger
         self._quota = quota
-        self._budget = Budget(max_contacts_per_minute)
+        self._spend_limit = Budget(max_contacts_per_minute)
         self._breaker = breaker
         self._policy = policy
+        self._deferral = deferral
         self._clock = clock
         self._observe = observe
         self._trace = trace
         self._queue = RequestQueue(
             batcher,
+            deferred,
             ledger,
-            may_close_early=quota.may_close_early,
-            closed_early=quota.closed_early,
+            may_send_partial_batch=quota.may_close_early,
+            sent_partial_batch=quota.closed_early,
             new_id=clock.new_id,
         )
-        self._probe = HalfOpenProbe(self._queue, breaker, clock.new_id)
-        self._witnesses = Witnesses(self._queue, policy.max_retries, clock.new_id)
+        self._versions = VersionStates(max_contacts)
+        self._controls = ControlContacts(clock.new_id)
+        self._pending = PendingDecisions(self._versions)
+        self._probe = HalfOpenProbe(
+            queue=self._queue,
+            controls=self._controls,
+            breaker=breaker,
+            versions=self._versions,
+            new_id=clock.new_id,
+            max_retry_after_s=policy.max_retry_after_s,
+        )
+        self._control_ids: dict[str | None, str] = {}
+        self._success_wanted: set[BatchKey] = set()
+        self._failed_alone: dict[RecordKey, SourceRecord] = {}
         self._in_flight: dict[str, Request] = {}
-        self._suspects = Suspects()
-        self._last_2xx_at: float | None = None
-        self._retry_after = 0.0
+        self._rate_limited = 0
+        self._has_results = False
+        self._draining = False
+        self._forgot_at = NEVER
         self.fatal_error: str | None = None
 
-    # --- requests
+    # --- in: contacts
+
+    def add(self, contact: Contact) -> None:
+        """Take a contact over, until it has its outcome."""
+        now = self._clock.monotonic()
+        state = self._versions.use(contact.model_version, now)
+        if not self._deferral.admits(contact) or (self._is_deferring(state) and not self._probe.offer(contact, now)):
+            self._ledger.finish(self._deferral.uncounted(contact))
+        elif not self._is_deferring(state):
+            self._queue.add(contact, now)
+
+    # --- out: requests
 
     def send(self, *, started_only: bool = False) -> None:
-        """Send the requests that may be sent now; ``started_only``: no new batch."""
-        if self._breaker.open_state is None:
-            self._witnesses.release_idle(self._in_flight.values())
+        """Send what may be sent now.
+
+        Args:
+            started_only: no new batch, and no backoff where others succeed: the worker stops, or gives partitions up.
+        """
+        self._draining = started_only
+        self._decide_pending()
+        self._defer_open_versions()
+        self._queue.keep_apart(self._divided_partitions())
         while self._has_slot:
             now = self._clock.monotonic()
             if self._quota.wait_s(now) > 0:
                 return
-            request = self._next_probe(now) if self._breaker.open_state else self._next(now, started_only=started_only)
+            request = self._next(now, started_only=started_only)
             if request is None:
                 return
             sent = request.sent(now, self._clock.unix_ms())
             self._in_flight[sent.batch_id] = sent
             self._quota.sent(now)
-            self._budget.spend(len(sent.contacts), now)
+            self._spend_limit.spend(len(sent.contacts), now)
             self._breaker.clear_throttle()
             self._pool.submit(sent)
 
@@ -114,190 +171,512 @@ class RequestDispatcher:
         return len(self._in_flight) < self._pool.size and self.fatal_error is None
 
     def _next(self, now: float, *, started_only: bool) -> Request | None:
-        """Return the next request; one over the spend limit blocks all others until it fits."""
-        bisecting_slot = self._bisecting_in_flight < max(1, self._pool.size // 2)
-        request = self._queue.take(now, bisecting_slot=bisecting_slot, started_only=started_only)
-        if request is not None:
-            request = self._witnesses.spare(request, self._in_flight.values())
-            request = self._witnesses.before(request, now, self._last_2xx_at, self._in_flight)
-        if request is None:
+        if self._spend_limit.wait_s(1, now) == 0:
+            request = self._next_control(now) or self._probe.next(now)
+            if request is not None:
+                return request
+        if self._breaker.open_state is not None:
             return None
-        ceiling = self._budget.ceiling
-        if ceiling is not None and len(request.contacts) > ceiling:
-            request, *rest = split(request, ceiling, self._clock.new_id)
-            self._queue.put_first(rest)
-        if self._budget.wait_s(len(request.contacts), now) > 0:
+        request = self._queue.take(now, self._gate(now, started_only=started_only))
+        return None if request is None else self._within_limits(request, now)
+
+    def _within_limits(self, request: Request, now: float) -> Request | None:
+        """Return the part of a request that batch size and spend limit allow now; the rest goes before all others."""
+        state = self._versions.use(request.key.model_version, now)
+        in_flight = (one for one in self._in_flight.values() if one.key.model_version == request.key.model_version)
+        size = state.batch_size.next_size(now, max((len(one.contacts) for one in in_flight), default=0))
+        ceiling = self._spend_limit.ceiling
+        most = size if ceiling is None else min(size, ceiling)
+        if len(request.contacts) > most:
+            request, rest = take_first(request, most, self._clock.new_id)
+            self._queue.put_first([rest])
+        if self._spend_limit.wait_s(len(request.contacts), now) > 0:
             self._queue.put_first([request])
             return None
         return request
 
-    @property
-    def _bisecting_in_flight(self) -> int:
-        return sum(request.bisecting for request in self._in_flight.values())
+    def _gate(self, now: float, *, started_only: bool = False) -> Gate:
+        bisecting = sum(one.bisecting or one.is_deferred for one in self._in_flight.values())
+        self._success_wanted.clear()
+        return Gate(
+            is_due=lambda request: self._is_due(request, now),
+            allows=self._allows,
+            sizes={
+                state.model_version: state.batch_size.size
+                for state in self._versions
+                if state.batch_size.size < state.batch_size.maximum
+            },
+            started_only=started_only,
+            bisect_slot=bisecting < max(1, self._pool.size // 2),
+        )
 
-    def _next_probe(self, now: float) -> Request | None:
-        return self._probe.next(now) if self._budget.wait_s(1, now) == 0 else None
+    def _allows(self, key: BatchKey) -> bool:
+        """Whether a request for a version may be sent: one at a time while its breaker is half-open."""
+        now = self._clock.monotonic()
+        state = self._versions.get(key.model_version, now)
+        if state.phase is Phase.HALF_OPEN:
+            return not any(one.key.model_version == key.model_version for one in self._in_flight.values())
+        return not state.is_open
 
-    # --- responses
+    def _is_due(self, request: Request, now: float) -> bool:
+        if not self._allows(request.key):
+            return False
+        state = self._versions.get(request.key.model_version, now)
+        later = request.sent_at is not None and state.succeeded_sent_at > request.sent_at
+        due_at = request.backoff_until if later else request.not_before
+        if due_at > now and not (self._draining and later):
+            return False
+        if request.lone_failures is None:
+            return True
+        key = self._evidence_key(request.key, state)
+        if now - self._others_succeeded_at(request.key, state) <= LAST_ROUND_WINDOW_S:
+            return True
+        self._success_wanted.add(key)
+        return False
+
+    def _evidence_key(self, key: BatchKey, state: VersionState) -> BatchKey:
+        """The version for which a success is evidence; none for a version that has never succeeded."""
+        return BatchKey(None, version_from_event=False) if self._is_unproven(key, state) else key
+
+    def _others_succeeded_at(self, key: BatchKey, state: VersionState) -> float:
+        if self._is_unproven(key, state):
+            return self._versions.others_succeeded_at(key.model_version)
+        return state.succeeded_at
+
+    @staticmethod
+    def _is_unproven(key: BatchKey, state: VersionState) -> bool:
+        return key.version_from_event and state.succeeded_at == NEVER
+
+    def _divided_partitions(self) -> set[Partition]:
+        return self._queue.divided_partitions | {
+            Partition(one.record.topic, one.record.partition)
+            for request in (*(p.request for p in self._pending), *self._in_flight.values())
+            if request.bisecting
+            for one in request.contacts
+        }
+
+    # --- controls
+
+    def _next_control(self, now: float) -> Request | None:
+        """Return the next control: a waiting contact that has not failed, else one that has its score."""
+        wanted = {pending.target: pending.request.key for pending in self._pending.wanting_control()}
+        wanted |= {key.model_version: key for key in self._success_wanted}
+        wanted |= {
+            state.model_version: BatchKey(state.model_version, version_from_event=False)
+            for state in self._versions
+            if state.failures_in_row >= _FAILURES_IN_ROW and not state.is_open
+        }
+        for target, key in wanted.items():
+            if target in self._control_ids:
+                self._pending.control_sent(target, self._control_ids[target])
+                continue
+            request = self._control_for(target, key, now)
+            if request is not None:
+                self._control_ids[target] = request.batch_id
+                self._pending.control_sent(target, request.batch_id)
+                return request
+        return None
+
+    def _control_for(self, target: str | None, key: BatchKey, now: float) -> Request | None:
+        if not self._draining:
+            waiting = self._queue.take_contact(target, self._failed_alone, never_failed=True)
+            if waiting is not None:
+                return waiting
+        control = self._controls.take(key._replace(model_version=target), now)
+        if control is not None or not self._controls.is_empty:
+            return control
+        return self._first_of_failed(target, now)
+
+    def _first_of_failed(self, target: str | None, now: float) -> Request | None:
+        """Without any control, return the first contact of a failed request: it stands for the others.
+
+        Where only single contacts are left, two that failed are evidence against the API. One alone is retried, or
+        waits for the next contact that is read.
+        """
+        pending = [one for one in self._pending.wanting_control() if one.target == target]
+        for one in pending:
+            if not one.request.is_single:
+                first, one.request = take_first(one.request, 1, self._clock.new_id)
+                return replace(first, bisecting=True)
+        if len(pending) > 1:
+            for one in pending:
+                one.control_failed = True
+            self._decide_pending()
+            return None
+        for one in pending:
+            if one.failure.kind.is_retryable:
+                self._pending.remove(one)
+                retried = replace(one.request, failures=min(one.request.failures, self._policy.max_retries))
+                self._carry_out(retried, while_none_succeed(retried, one.failure, self._policy, self._context(now)))
+        return None
+
+    # --- in: responses
 
     def handle_responses(self, wait_s: float = 0.0) -> None:
-        """Execute the decisions on all responses that have arrived."""
-        for request, answer in self._pool.answers(wait_s):
+        """Take the responses that have arrived and carry out what follows from them."""
+        for request, response in self._pool.answers(wait_s):
             del self._in_flight[request.batch_id]
-            self._handle_response(request, answer)
-        self._decide_suspects()
+            self._handle(request, response)
+        self._decide_pending()
+        self._forget_idle()
 
-    def _handle_response(self, request: Request, answer: Answer) -> None:
+    def _handle(self, request: Request, response: Answer) -> None:
         now = self._clock.monotonic()
-        self._observe.response_received(request, answer, self._trace.exchanged(request, answer))
-        self._learn(answer, now)
-        context = Context(
-            now,
-            self._clock.unix_ms(),
-            self._clock.jitter(),
-            self._last_2xx_at,
-            self._clock.new_id,
-            self._witnesses.wanted(self._in_flight.values(), failed=1),
-        )
-        decision = decide(request, answer, self._policy, context)
-        if decision.answered:
-            self._last_2xx_at = now
-            self._retry_after = 0.0
-            self._suspects.accepted(request.key.model_version, now)
-        if self._probe.is_current(request) and not self._probe.on_response(
-            answer, decision, now, retry_after=self._retry_after
-        ):
-            self.fatal_error = self.fatal_error or decision.fatal_error
-            self._trace.concluded(request)
+        self._observe.response_received(request, response, self._trace.exchanged(request, response))
+        self._learn_quota(response, now)
+        self._pending.responded(request.batch_id)
+        was_control = self._control_ended(request)
+        result = classify(request, response, self._policy)
+        if isinstance(result, Results):
+            self._succeeded(request, result, response, now)
+        elif result.kind is FailureKind.RATE_LIMITED:
+            self._on_rate_limit(request, result, now, was_control=was_control)
         else:
-            if not any(again.batch_id == request.batch_id for again in decision.requests):
-                self._trace.concluded(request)
-            self._execute(decision, now)
+            self._failed(request, result, now, was_control=was_control)
+        if not any(again.batch_id == request.batch_id for again in self._requests()):
+            self._trace.concluded(request)
 
-    def _learn(self, answer: Answer, now: float) -> None:
-        """Update quota and probe times from a response."""
-        if answer.exchange.quota is None:
+    def _succeeded(self, request: Request, results: Results, response: Answer, now: float) -> None:
+        self._rate_limited = 0
+        self._has_results = True
+        state = self._versions.get(request.key.model_version, now)
+        was_open, api_was_open = state.is_open, self._breaker.open_state is not None
+        state.record_success(len(request.contacts), request.sent_at or now, now, is_control=request.is_control)
+        if was_open and api_was_open:
+            self._recover()
+        elif was_open:
+            self._observe.version_breaker_changed(state.model_version, None, opened=self._versions.opened)
+        self._probe.responded(request, None, now)
+        if request.is_control:
+            return
+        for scored in results.scored:
+            if request.was_named or scored.contact.rounds or key_of(scored.record) in self._failed_alone:
+                self._deferral.answered_after_failure(scored.contact)
+            self._finish(scored)
+        self._controls.record_scored(results.scored[-1].contact)
+        self._observe.unmatched_results(results.unmatched)
+        for again in after_results(request, results, self._context(now)):
+            self._queue.put(again)
+        decision = unanswered_twice(request, results, response.exchange, self._policy)
+        self._carry_out(request, decision)
+
+    def _on_rate_limit(self, request: Request, failure: Failure, now: float, *, was_control: bool) -> None:
+        """A 429 pauses all requests; it is a failure neither of a contact nor of a control."""
+        self._rate_limited += 1
+        backoff_s = next_delay_s(
+            self._rate_limited,
+            base_s=self._policy.backoff_base_s,
+            max_s=self._policy.max_backoff_s,
+            jitter=self._clock.jitter(),
+        )
+        asked_s = failure.retry_after_s
+        until = now + (backoff_s if asked_s is None else min(asked_s, self._policy.max_retry_after_s))
+        self._quota.block_until(until)
+        if was_control:
+            self._pending.control_ended(request.batch_id, failed=False)
+        self._probe.responded(request, None, now)
+        if not request.is_control:
+            self._put_back(request.due_at(until, until))
+
+    def _failed(self, request: Request, failure: Failure, now: float, *, was_control: bool) -> None:
+        request = replace(request, failures=request.failures + 1)
+        state = self._versions.get(request.key.model_version, now)
+        if failure.kind.is_size and request.sent_at is not None:
+            is_certain = failure.kind is FailureKind.TOO_LARGE
+            state.batch_size.record_too_large(len(request.contacts), request.sent_at, now, is_certain=is_certain)
+        if failure.is_fatal and not self._has_results:
+            self.fatal_error = self.fatal_error or failure.message
+        if not request.is_deferred:
+            state.failures_in_row += 1
+        if request.is_single and not request.is_control:
+            record = request.contacts[0].record
+            self._failed_alone[key_of(record)] = record
+        if was_control:
+            self._pending.control_ended(request.batch_id, failed=True)
+        is_probe = self._probe.responded(request, failure, now)
+        if not request.is_control:
+            if is_probe or state.is_open or self.fatal_error is not None:
+                self._put_back(request)
+            else:
+                self._on_failure(request, failure, now, was_control=was_control)
+        if was_control and state.failures_in_row >= _FAILURES_IN_ROW and not state.is_open:
+            self._trip([state], failure, now)
+
+    def _on_failure(self, request: Request, failure: Failure, now: float, *, was_control: bool) -> None:
+        pending = PendingDecision(request, failure, now, is_last_round=request.lone_failures is not None)
+        self._pending.add(pending, self._in_flight.values())
+        if was_control:
+            pending.awaited.clear()
+            pending.control, pending.control_failed = request.batch_id, True
+        if pending.is_last_round or (request.is_deferred and not request.is_single):
+            return
+        if failure.kind.is_size and self._pending.evidence(pending):
+            return
+        decision = at_once(request, failure, self._policy, self._context(now))
+        if decision is not None:
+            self._pending.remove(pending)
+            self._carry_out(request, decision)
+
+    # --- decisions
+
+    def _decide_pending(self) -> None:
+        now = self._clock.monotonic()
+        if self._breaker.open_state is not None:
+            return
+        for pending, others_succeed in self._pending.decided(now):
+            if pending not in self._pending:
+                continue  # another decision has opened the breaker of its version
+            self._pending.remove(pending)
+            if others_succeed:
+                self._on_others_succeed(pending, now)
+            else:
+                self._on_none_succeed(pending, now)
+
+    def _on_others_succeed(self, pending: PendingDecision, now: float) -> None:
+        request = pending.request
+        if not pending.is_last_round:
+            decision = while_others_succeed(request, pending.failure, self._policy, self._context(now))
+            if pending.failure.kind is FailureKind.UNKNOWN_VERSION:
+                self._fail_version(request.key.model_version, now)
+            self._carry_out(request, decision)
+            return
+        failures = (request.lone_failures or 0) + 1
+        if failures < self._deferral.lone_failures:
+            self._queue.put(replace(request, lone_failures=failures, not_before=now, backoff_until=now))
+            return
+        decision = while_others_succeed(
+            replace(request, retried_unanswered=True), pending.failure, self._policy, self._context(now)
+        )
+        for failed in decision.failed:
+            self._finish(self._deferral.reject(failed))
+
+    def _on_none_succeed(self, pending: PendingDecision, now: float) -> None:
+        request, failure = pending.request, pending.failure
+        state = self._versions.get(request.key.model_version, now)
+        if request.is_deferred:
+            for contact in request.all_contacts:
+                self._finish(self._deferral.uncounted(contact))
+            return
+        if failure.kind is FailureKind.UNKNOWN_VERSION:
+            self._put_back(request)
+            self._trip(list(self._versions), failure, now)
+            return
+        decision = while_none_succeed(request, failure, self._policy, self._context(now))
+        if decision.trip is None and state.phase is not Phase.HALF_OPEN:
+            self._carry_out(request, decision)
+            return
+        self._put_back(request)
+        self._trip([state], failure, now)
+
+    def _carry_out(self, request: Request, decision: Decision) -> None:
+        for again in decision.requests:
+            self._queue.put(again)
+        for failed in decision.failed:
+            self._fail(request, failed)
+
+    def _fail(self, request: Request, failed: FailedContact) -> None:
+        """Defer a contact that failed alone, or reject it."""
+        contact = failed.contact
+        if failed.is_proven and not self._deferral.fails_at_random:
+            self._finish(self._deferral.reject(failed))
+        elif self._deferral.is_held(contact):
+            self._finish(self._deferral.failed_again(contact))
+        elif not self._deferral.is_last_round(contact):
+            self._finish(self._deferral.counted(contact))
+        else:
+            alone = subset(request, (contact,), self._clock.new_id)
+            self._queue.put(replace(alone, failures=0, lone_failures=0))
+
+    def _fail_version(self, model_version: str | None, now: float) -> None:
+        """Defer all contacts that were read for a version which the platform does not know."""
+        requests = self._queue.drain(model_version) + self._pending.drain(model_version)
+        contacts = [contact for request in requests for contact in request.all_contacts]
+        for contact in contacts + self._queue.drain_batches(model_version):
+            if self._deferral.is_last_round(contact):
+                self._queue.add(contact, now)
+            else:
+                self._finish(self._deferral.counted(contact))
+
+    def _finish(self, outcome: Outcome) -> None:
+        self._failed_alone.pop(key_of(outcome.record), None)
+        self._ledger.finish(outcome)
+        if not isinstance(outcome, Deferred):
+            self._deferral.finished(1)
+
+    # --- circuit breaker
+
+    def _trip(self, states: list[VersionState], failure: Failure, now: float) -> None:
+        """Open the breakers of versions: their contacts wait in the batches, and nothing that was divided counts."""
+        for state in states:
+            state.trip(failure.message, now)
+            state.failures_in_row = 0
+            version = state.model_version
+            for request in self._queue.drain(version) + self._pending.drain(version):
+                for contact in request.all_contacts:
+                    self._queue.add(contact, now)
+        until = 0.0
+        if failure.retry_after_s is not None:
+            until = now + min(failure.retry_after_s, self._policy.max_retry_after_s)
+        if self._versions.api_open_reason(now) is not None:
+            self._breaker.trip(failure.message, now, until=until)
+            return
+        self._probe.defer_until(until, now)
+        for state in states:
+            self._observe.version_breaker_changed(state.model_version, failure.message, opened=self._versions.opened)
+
+    def _defer_open_versions(self) -> None:
+        """Defer what waits for a version whose breaker is open while the API answers for others."""
+        if self._breaker.open_state is not None:
+            return
+        for state in self._versions:
+            if self._is_deferring(state):
+                for contact in self._queue.drain_batches(state.model_version):
+                    self._finish(self._deferral.uncounted(contact))
+
+    def _is_deferring(self, state: VersionState) -> bool:
+        return (
+            state.is_open
+            and self._breaker.open_state is None
+            and self._versions.others_succeeded_at(state.model_version) > state.opened_at
+        )
+
+    def _recover(self) -> None:
+        """The API answers again: the breakers of all versions are half-open."""
+        self._breaker.reset()
+        for state in self._versions:
+            if state.is_open:
+                state.half_open()
+
+    def _put_back(self, request: Request) -> None:
+        """Put a request back that proved nothing: while its breaker is open its contacts wait in the batches."""
+        now = self._clock.monotonic()
+        if not self._versions.get(request.key.model_version, now).is_open:
+            self._queue.put(request)
+            return
+        for contact in request.all_contacts:
+            self._queue.add(contact, now)
+
+    def _control_ended(self, request: Request) -> bool:
+        for target, batch_id in list(self._control_ids.items()):
+            if batch_id == request.batch_id:
+                del self._control_ids[target]
+                if request.is_control:
+                    self._observe.control_sent()
+                return True
+        return False
+
+    def _learn_quota(self, response: Answer, now: float) -> None:
+        if response.exchange.quota is None:
             self._quota.answered()
         else:
-            self._quota.learn(answer.exchange.quota, now)
-        if not isinstance(answer, Unavailable) or not answer.retry_after_s:
-            return
-        until = now + answer.retry_after_s
-        self._retry_after = max(self._retry_after, until)
-        self._breaker.defer_probe(until)
-        if answer.exchange.status == _TOO_MANY_REQUESTS:
-            self._quota.block_until(until)
+            self._quota.learn(response.exchange.quota, now)
 
-    def _execute(self, decision: Decision, now: float) -> None:
-        for outcome in decision.outcomes:
-            self._ledger.finish(outcome)
-        for request in decision.requests:
-            self._queue.put(request)
-        self._queue.hold_out(decision.witnesses)
-        self._suspects.add(decision.suspects)
-        self._observe.unmatched_results(decision.unmatched_results)
-        self.fatal_error = self.fatal_error or decision.fatal_error
-        if decision.trip_reason is not None:
-            self._trip(decision.trip_reason, now)
+    def _context(self, now: float) -> Context:
+        return Context(now, self._clock.unix_ms(), self._clock.jitter(), self._clock.new_id)
 
-    def _trip(self, message: str, now: float, *, broken_contract: bool = False) -> None:
-        self._breaker.trip(message, now, until=self._retry_after, broken_contract=broken_contract)
+    def _forget_idle(self) -> None:
+        now = self._clock.monotonic()
+        if now - self._forgot_at >= _FORGET_EVERY_S:
+            self._forgot_at = now
+            self._versions.forget_idle(now, self._queue.versions())
+            failed = self._failed_alone.items()
+            self._failed_alone = {key: record for key, record in failed if self._ledger.is_pending(record)}
 
-    def _decide_suspects(self) -> None:
-        now, breaker = self._clock.monotonic(), self._breaker.open_state
-        rejected = self._suspects.decide(now)
-        if breaker is None:
-            rejected += self._suspects.expire(now)
-        for one in rejected:
-            self._ledger.finish(one)
-        # With a broken contract, a refusal is no evidence against a contact.
-        acquitted = self._suspects.acquit(
-            tolerated=0 if breaker is not None and breaker.broken_contract else MAX_WAITING
-        )
-        for suspect in acquitted:
-            # Refused alone already: probe them after all contacts that were not.
-            again = Request(self._clock.new_id(), suspect.key, (suspect.contact,), bisecting=True)
-            self._queue.put_probed(again)
-            self._probe.failed_alone()
-        if acquitted:
-            message = f"the API refuses every contact: {acquitted[-1].rejected.detail}"
-            self._trip(message, now, broken_contract=True)
-
-    # --- state
+    # --- state for the worker
 
     @property
     def in_flight(self) -> int:
-        """Number of requests in flight."""
+        """Requests in flight."""
         return len(self._in_flight)
 
     @property
+    def contacts_in_flight(self) -> int:
+        """Contacts of the requests in flight."""
+        return sum(len(request.contacts) for request in self._in_flight.values())
+
+    @property
     def waiting(self) -> int:
-        """Number of queued requests, retries included."""
-        return len(self._queue) + (self._probe.origin is not None)
+        """Requests that wait to be sent or decided."""
+        return len(self._queue) + len(self._pending)
+
+    @property
+    def batched(self) -> int:
+        """Contacts that wait in batches."""
+        return self._queue.batched
 
     @property
     def all_probed(self) -> bool:
-        """Whether all waiting contacts have failed as probes: only new contacts can prove more, so read some."""
-        return self._probe.all_failed(self._clock.monotonic())
+        """Whether all contacts that were read have failed as probes, so that more should be read."""
+        return self._probe.all_failed
 
     def poll_timers(self) -> None:
-        """Report why due requests were not sent, and throttle the circuit breaker if they wait for a known time."""
+        """Record why what waits was not sent just now: in the sums, and as throttling where only time helps."""
         now = self._clock.monotonic()
         reason = self.wait_reason(now)
         self._observe.wait_observed(reason)
         if reason is None or reason.throttle_reason is None:
             self._breaker.clear_throttle()
         else:
-            until = now + max(self._quota.wait_s(now), self._budget_wait_s(now))
+            until = now + max(self._quota.wait_s(now), self._spend_wait_s(now))
             self._breaker.throttle(reason.throttle_reason, reason.label, now, until)
 
     def wait_reason(self, now: float) -> WaitReason | None:
-        """Return why due requests were not sent, after a `send`; None if none is waiting."""
-        is_due = self._queue.is_due(now)
-        if self.fatal_error is not None or not (is_due or self.waiting):
+        """Return why what waits was not sent just now, to be called after `send`; None: nothing waits."""
+        is_due = self._queue.is_due(now, self._gate(now))
+        if self.fatal_error is not None or not (is_due or self.waiting or self._breaker.open_state):
             return None
         if self._breaker.open_state is not None:
             return WaitReason.CIRCUIT_OPEN
         reason = self._quota.reason(now)
-        # The Retry-After of a 429 applies to all requests, so it is not the backoff of the one that received it.
+        # The pause of a 429 counts for all requests, although only its own waits for it.
         if not is_due and reason != WaitReason.RETRY_AFTER:
             return WaitReason.BACKOFF
         if reason is not None:
             return WaitReason(reason)
-        if self._budget_wait_s(now) > 0:
+        if self._spend_wait_s(now) > 0:
             return WaitReason.SPEND_LIMIT
         return WaitReason.PARTIAL_BATCH if self._has_slot else WaitReason.CONCURRENCY_LIMIT
 
-    def _budget_wait_s(self, now: float) -> float:
-        first, ceiling = self._queue.first, self._budget.ceiling
+    def _spend_wait_s(self, now: float) -> float:
+        first, ceiling = self._queue.first, self._spend_limit.ceiling
         if first is None or ceiling is None:
             return 0.0
-        return self._budget.wait_s(min(len(first.contacts), ceiling), now)
+        return self._spend_limit.wait_s(min(len(first.contacts), ceiling), now)
 
     def may_finish(self, until: float) -> bool:
-        """Return whether `send` with ``started_only`` can still send a request before ``until``."""
-        return self._breaker.open_state is None and self.fatal_error is None and self._queue.is_started(until)
+        """Return whether `send` with ``started_only`` can still finish contacts before then that were sent already."""
+        if self._breaker.open_state is not None or self.fatal_error is not None:
+            return False
+        draining, self._draining = self._draining, True
+        try:
+            in_time = any(self._is_due(request, until) for request in self._queue)
+        finally:
+            self._draining = draining
+        return in_time or any(pending.awaited or pending.control for pending in self._pending)
 
     def asked_records(self, partition: Partition) -> Iterator[SourceRecord]:
-        """Yield the records of a partition that are in flight, queued or suspect."""
+        """Yield the records of a partition that are in flight, or will be sent again."""
         for request in self._requests():
-            for contact in request.all_contacts:
-                if (contact.record.topic, contact.record.partition) == partition:
-                    yield contact.record
-        for suspect in self._suspects:
-            if (suspect.contact.record.topic, suspect.contact.record.partition) == partition:
-                yield suspect.contact.record
+            if not request.is_control:
+                for contact in request.all_contacts:
+                    if (contact.record.topic, contact.record.partition) == partition:
+                        yield contact.record
 
     def has_in_flight(self, partitions: set[Partition]) -> bool:
-        """Return whether a request in flight contains a record of these partitions."""
+        """Return whether a request in flight has a record of these partitions."""
         return any(
             (contact.record.topic, contact.record.partition) in partitions
             for request in self._in_flight.values()
+            if not request.is_control
             for contact in request.contacts
         )
+
+    def drop_unowned(self) -> None:
+        """Drop the batched contacts whose partitions went to another worker."""
+        self._queue.drop_unowned()
 
     def _requests(self) -> Iterator[Request]:
         yield from self._in_flight.values()
         yield from self._queue
-        if self._probe.origin is not None:
-            yield self._probe.origin
+        for pending in self._pending:
+            yield pending.request

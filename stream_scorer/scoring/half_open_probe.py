@@ -1,121 +1,136 @@
-"""Half-open probe: sends one waiting contact alone while the circuit breaker is open, and uses its response.
+"""Probes of an open circuit breaker: one contact is sent alone, and its result is used.
 
-A contact that the API can never score must not block all others, so a failed probe is queued behind all contacts that
-were not tried yet. Once every waiting contact has failed, only new contacts can distinguish an outage from an invalid
-contact.
+Every ``genesys.probe_interval_s`` one probe is sent, never before a ``Retry-After``: a different contact each time,
+every second one a control, deferred contacts last. If all contacts that were read have failed as probes, more are read.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from stream_scorer.core.events import Answered, Refused, Scored, Unavailable
-from stream_scorer.core.request import remaining, subset
+from stream_scorer.core.batcher import BatchKey
+from stream_scorer.core.remembering import key_of
+from stream_scorer.core.request import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from stream_scorer.core.events import Answer
-    from stream_scorer.core.request import Request
-    from stream_scorer.core.response_policy import Decision
-    from stream_scorer.scoring.circuit_breaker import BreakerState, CircuitBreaker
+    from stream_scorer.core.events import Contact
+    from stream_scorer.core.remembering import RecordKey
+    from stream_scorer.core.response_policy import Failure
+    from stream_scorer.scoring.circuit_breaker import CircuitBreaker
+    from stream_scorer.scoring.control_contacts import ControlContacts
     from stream_scorer.scoring.request_queue import RequestQueue
+    from stream_scorer.scoring.version_state import VersionState, VersionStates
 
 
 class HalfOpenProbe:
-    """See the module docstring. Times are monotonic seconds.
+    """See the module's text. Times are monotonic seconds.
 
     Args:
-        queue: requests whose contacts are probed.
-        breaker: the circuit breaker; reset here when a probe succeeds.
-        new_id: creates batch ids.
+        queue: the contacts that wait.
+        controls: the contacts that have their score.
+        breaker: of the API; it has the interval, and the time of the next probe while it is open.
+        versions: whose breakers are open.
+        new_id: makes batch ids.
+        max_retry_after_s: ``genesys.max_retry_after_s``.
     """
 
-    def __init__(self, queue: RequestQueue, breaker: CircuitBreaker, new_id: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        *,
+        queue: RequestQueue,
+        controls: ControlContacts,
+        breaker: CircuitBreaker,
+        versions: VersionStates,
+        new_id: Callable[[], str],
+        max_retry_after_s: float,
+    ) -> None:
         self._queue = queue
+        self._controls = controls
         self._breaker = breaker
+        self._versions = versions
         self._new_id = new_id
+        self._max_retry_after_s = max_retry_after_s
         self._batch_id: str | None = None
-        self._failed = 0
-        self.origin: Request | None = None
+        self._next_at = 0.0
+        self._is_control_turn = False
+        self._turn = 0
+        self._offered: Request | None = None
+        self._tried: set[RecordKey] = set()
 
     def next(self, now: float) -> Request | None:
-        """Return the next probe if one is due and none is in flight; ``origin`` is then its original request."""
+        """Return the next probe, if one is due and none is in flight."""
+        if self._batch_id is not None:
+            return None
         state = self._breaker.open_state
-        if state is None or self.origin is not None or now < state.next_probe_at:
+        if now < (self._next_at if state is None else state.next_probe_at):
             return None
-        self.origin = self._queue.take_for_probe(now)
-        if self.origin is None:
+        if state is not None and self._offered is not None:
+            self._queue.put(self._offered)
+            self._offered = None
+        versions = [one for one in self._versions if one.is_open]
+        if not versions:
             return None
-        probe = subset(self.origin, self.origin.contacts[:1], self._new_id)
-        self._batch_id = probe.batch_id
-        return probe
+        self._turn += 1
+        self._is_control_turn = not self._is_control_turn
+        for index in range(len(versions)):
+            version = versions[(self._turn + index) % len(versions)]
+            probe = self._probe_for(version, now)
+            if probe is not None:
+                self._batch_id = probe.batch_id
+                return probe
+        return None
 
-    def is_current(self, request: Request) -> bool:
-        """Return whether this request is the probe in flight."""
-        return self.origin is not None and request.batch_id == self._batch_id
-
-    def on_response(self, answer: Answer, decision: Decision, now: float, *, retry_after: float) -> bool:
-        """Evaluate the response to the probe; True if it closed the breaker, and its decision is to be executed.
-
-        Args:
-            answer: response to the probe.
-            decision: the decision on it with a closed breaker.
-            now: monotonic seconds.
-            retry_after: no probe before this time.
-        """
-        origin, state = self.origin, self._breaker.open_state
-        if origin is None or state is None:
-            raise AssertionError("response to a probe that was never sent")
-        self.origin = None
-        if not _proves_recovery(answer, decision, state):
-            # The contact moves to the end of its request, so the next probe of it tries another one. Contacts deferred
-            # to the end of its search are probed before it.
-            contacts = origin.contacts[1:] + origin.contacts[:1]
-            self._queue.put_probed(replace(origin, contacts=contacts, deferred_half=(), deferred=()))
-            for waiting in remaining(origin, self._new_id):
-                self._queue.put(waiting)
-            self._failed += 1
-            self._breaker.probe_failed(_failure_message(answer, state), now, until=retry_after)
+    def offer(self, contact: Contact, now: float) -> bool:
+        """Take a contact as the next probe of its version, whose breaker alone is open; False: none is needed."""
+        if self._offered is not None or self._batch_id is not None or now < self._next_at:
             return False
-        self._failed = 0
-        self._breaker.reset()
-        if state.broken_contract:
-            self._queue.rebatch(now)
-        rest = origin.filter(lambda contact: contact is not origin.contacts[0])
-        if rest is not None:
-            self._queue.put_first([rest])
-        self._queue.restart()
+        key = BatchKey(contact.model_version, contact.version_from_event)
+        self._offered = Request(self._new_id(), key, (contact,))
         return True
 
-    def failed_alone(self) -> None:
-        """Count a contact that was refused alone before the breaker opened as a failed probe."""
-        self._failed += 1
+    @property
+    def offered(self) -> Request | None:
+        """The probe that waits to be sent."""
+        return self._offered
 
-    def all_failed(self, now: float) -> bool:
-        """Return whether at least as many probes have failed as contacts are waiting."""
-        waiting = self._queue.contacts(now) + (0 if self.origin is None else len(self.origin.all_contacts))
-        return self._breaker.open_state is not None and self._failed >= waiting
+    def take_offered(self) -> Request | None:
+        """Take the probe back that waits to be sent."""
+        offered, self._offered = self._offered, None
+        return offered
 
+    def responded(self, request: Request, failure: Failure | None, now: float) -> bool:
+        """Return whether a request was the probe, and record its result; None: it has not failed."""
+        if request.batch_id != self._batch_id:
+            return False
+        self._batch_id = None
+        if failure is None:
+            self._tried.clear()
+            return True
+        if not request.is_control:
+            self._tried.add(key_of(request.contacts[0].record))
+        after_s = failure.retry_after_s
+        until = 0.0 if after_s is None else now + min(after_s, self._max_retry_after_s)
+        self._next_at = max(until, now + self._breaker.probe_interval_s)
+        self._breaker.probe_failed(failure.message, now, until=until)
+        return True
 
-def _failure_message(answer: Answer, state: BreakerState) -> str:
-    """Return why the probe failed. Refusals of a broken contract share the first message, whatever the contact."""
-    if isinstance(answer, Answered):
-        return "the API answers, but omits the contact of the probe"
-    if state.broken_contract and isinstance(answer, Refused):
-        return state.first_message
-    return answer.message
+    def defer_until(self, until: float, now: float) -> None:
+        """Send no probe for a version alone before ``until``."""
+        self._next_at = max(until, now + self._breaker.probe_interval_s)
 
+    @property
+    def all_failed(self) -> bool:
+        """Whether all contacts that wait have failed as probes of the API's breaker."""
+        return (
+            self._breaker.open_state is not None and self._batch_id is None and not self._queue.has_contact(self._tried)
+        )
 
-def _proves_recovery(answer: Answer, decision: Decision, state: BreakerState) -> bool:
-    """Return whether the response to a probe proves that the API works.
-
-    A 2xx that omits the contact proves nothing, since an outage can look like that. Nor does one more refusal while
-    the contract is broken.
-    """
-    if isinstance(answer, Answered):
-        return any(isinstance(outcome, Scored) for outcome in decision.outcomes)
-    if isinstance(answer, Unavailable) or decision.trip_reason is not None or decision.fatal_error is not None:
-        return False
-    return not (state.broken_contract and decision.suspects)
+    def _probe_for(self, version: VersionState, now: float) -> Request | None:
+        if self._offered is not None and self._offered.key.model_version == version.model_version:
+            return self.take_offered()
+        key = BatchKey(version.model_version, version_from_event=False)
+        control = self._controls.take(key, now) if self._is_control_turn else None
+        waiting = control or self._queue.take_contact(version.model_version, self._tried)
+        return waiting or (None if self._is_control_turn else self._controls.take(key, now))

@@ -23,11 +23,14 @@ if TYPE_CHECKING:
     from stream_scorer.core.events import Answer, Exchange, Outcome, Partition
     from stream_scorer.core.model_check import ModelCheck
     from stream_scorer.core.progress import Front
+    from stream_scorer.core.refusal_limit import Cause
     from stream_scorer.core.request import Request
     from stream_scorer.kafka.sink import Publication
     from stream_scorer.scoring.ports import Log, Metrics, Quota
     from stream_scorer.scoring.telling import Known
     from stream_scorer.scoring.wait_reasons import WaitReason
+
+_LIMIT_LOGGED_EVERY_S = 60.0
 
 
 class Observer:
@@ -56,6 +59,7 @@ class Observer:
         self._waits = WaitTimer()
         self._explained = False
         self._draining = False
+        self._limit_logged_at: dict[Cause, float] = {}
         self._start: Known | None = None
         self._ignored_retry_after = False
 
@@ -220,6 +224,38 @@ class Observer:
             say(_change(before, hold), **fields, for_s=self._telling.age_s(hold))
         elif before is not None and known is not None:
             self._log.info("circuit closed", **known.facts, after_s=self._telling.age_s(before), probes=before.probes)
+
+    def version_breaker_changed(self, model_version: str | None, reason: str | None, *, opened: int) -> None:
+        """Log the breaker of a model version that opened alone (``reason``) or is half-open again (None)."""
+        self._metrics.version_breakers(opened)
+        if reason is None:
+            self._log.info("version circuit half-open", model_version=model_version)
+        else:
+            self._log.warning("version circuit opened", model_version=model_version, detail=reason)
+
+    def control_sent(self) -> None:
+        """Count a scored contact that was sent again."""
+        self._metrics.control()
+
+    def refusal_limit_reached(self, cause: Cause, count: int, is_held: bool) -> None:
+        """Count a contact over the limit of rejections, and log the cause once a minute."""
+        outcome = "held" if is_held else "rejected"
+        status = "" if cause.status is None else str(cause.status)
+        version = cause.model_version or ""
+        self._metrics.refused_over_limit(reason=cause.reason, status=status, model_version=version, outcome=outcome)
+        now = self._monotonic()
+        if now - self._limit_logged_at.get(cause, float("-inf")) < _LIMIT_LOGGED_EVERY_S:
+            return
+        self._limit_logged_at[cause] = now
+        say = self._log.error if is_held else self._log.warning
+        say(
+            f"contacts {outcome} over the limit",
+            reason=cause.reason,
+            status=cause.status,
+            model_version=cause.model_version,
+            contacts=count,
+            detail="compare what the API refuses with the producer's latest change; scoring.max_refused_share",
+        )
 
     def probed(self, outcome: str) -> None:
         """Count a half-open probe; ``outcome``: ``recovered`` or ``failed``."""

@@ -137,6 +137,9 @@ class Log(Protocol):
     def info(self, event: str, **fields: Any) -> Any:
         """Worth a line on a normal day."""
 
+    def error(self, event: str, **fields: Any) -> Any:
+        """An operator has to act."""
+
     def warning(self, event: str, **fields: Any) -> Any:
         """Somebody may want to look."""
 
@@ -188,6 +191,15 @@ class Metrics(Protocol):
 
     def unmatched_results(self, amount: int) -> None:
         """Results whose contact was not in the request."""
+
+    def control(self) -> None:
+        """A scored contact that was sent again as a control."""
+
+    def refused_over_limit(self, *, reason: str, status: str, model_version: str, outcome: str) -> None:
+        """A contact over the limit of rejections, by cause; ``outcome``: ``rejected`` or ``held``."""
+
+    def version_breakers(self, opened: int) -> None:
+        """Model versions whose circuit breaker alone is open."""
 
     def sent(self, records: int) -> None:
         """Records of committed transactions."""

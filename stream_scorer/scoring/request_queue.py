@@ -1,9 +1,8 @@
-"""Queue of requests to send: retries, halves and requests for unanswered contacts, then the batches of the batcher.
+"""What waits to be sent: retries and parts of divided requests, and behind them the batches of the two batchers.
 
-Bisecting requests take at most every other turn while any other request can be sent. Contacts of revoked partitions
-are removed when their request is taken: the new owner scores them.
-
-Witnesses are stored separately (see ``scoring.witnesses``): they are taken one by one when needed, or released.
+Deferred contacts have a batcher of their own. They and the requests of a bisection take every other turn at most while
+anything else can be sent. Contacts of partitions that went to another worker are taken out on the way: that worker
+sends them itself.
 """
 
 from __future__ import annotations
@@ -11,63 +10,82 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import replace
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from stream_scorer.core.batcher import BatchKey
+from stream_scorer.core.events import Partition
+from stream_scorer.core.remembering import key_of
 from stream_scorer.core.request import Request, first_request, subset
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     from stream_scorer.core.batcher import Batcher
+    from stream_scorer.core.events import Contact
     from stream_scorer.core.ledger import Ledger
+    from stream_scorer.core.remembering import RecordKey
+
+
+class Gate(NamedTuple):
+    """What may be sent now.
+
+    Attributes:
+        is_due: whether a request may be sent.
+        allows: whether a new request for a model version may be sent.
+        sizes: how many contacts the next request may hold, of the versions with fewer than ``scoring.max_contacts``.
+        started_only: no new batch.
+        bisect_slot: whether a bisection or deferred contacts may take a slot from all else.
+    """
+
+    is_due: Callable[[Request], bool]
+    allows: Callable[[BatchKey], bool]
+    sizes: Mapping[str | None, int]
+    started_only: bool = False
+    bisect_slot: bool = True
 
 
 class RequestQueue:
-    """See the module docstring. Times are monotonic seconds.
+    """See the module's text. Times are monotonic seconds.
 
     Args:
-        batcher: contacts that have no request yet.
-        ledger: contains the contacts that still need an outcome.
-        may_close_early: returns whether the quota permits a partial batch now, given the number of open batches.
-        closed_early: called for every partial batch that is taken.
-        new_id: creates batch ids.
+        batcher: the contacts that were never sent.
+        deferred: the contacts that were read from a retry topic.
+        ledger: knows which contacts still need an outcome.
+        may_send_partial_batch: whether a batch that is not full is worth a request, where so many are open.
+        sent_partial_batch: called for every such batch.
+        new_id: makes batch ids.
     """
 
     def __init__(
         self,
         batcher: Batcher,
+        deferred: Batcher,
         ledger: Ledger,
         *,
-        may_close_early: Callable[[float, int], bool],
-        closed_early: Callable[[float], None],
+        may_send_partial_batch: Callable[[float, int], bool],
+        sent_partial_batch: Callable[[float], None],
         new_id: Callable[[], str],
     ) -> None:
         self._batcher = batcher
+        self._deferred = deferred
         self._ledger = ledger
-        self._may_close_early = may_close_early
-        self._closed_early = closed_early
+        self._may_send_partial_batch = may_send_partial_batch
+        self._sent_partial_batch = sent_partial_batch
         self._new_id = new_id
         self._first: deque[Request] = deque()
-        self._waiting: deque[Request] = deque()
+        self._retries: deque[Request] = deque()
         self._bisecting: deque[Request] = deque()
-        self._witnesses: deque[Request] = deque()
-        self._probed: deque[Request] = deque()
-        self._bisecting_turn = False
+        self._bisect_turn = False
 
     def __len__(self) -> int:
-        return sum(map(len, self._kinds))
+        return sum(map(len, self._lines))
 
     def __iter__(self) -> Iterator[Request]:
-        return chain(*self._kinds)
+        return chain(*self._lines)
 
     @property
-    def _kinds(self) -> tuple[deque[Request], ...]:
-        return *self._in_turn, self._witnesses, self._probed
-
-    @property
-    def _in_turn(self) -> tuple[deque[Request], ...]:
-        """The queues that `take` serves."""
-        return self._first, self._waiting, self._bisecting
+    def _lines(self) -> tuple[deque[Request], ...]:
+        return self._first, self._retries, self._bisecting
 
     @property
     def first(self) -> Request | None:
@@ -75,158 +93,154 @@ class RequestQueue:
         return self._first[0] if self._first else None
 
     @property
-    def witnesses(self) -> int:
-        """Number of contacts held out as witnesses."""
-        return sum(len(request.contacts) for request in self._witnesses)
+    def batched(self) -> int:
+        """Contacts in the batchers."""
+        return self._batcher.waiting + self._deferred.waiting
 
     @property
-    def failing(self) -> int:
-        """Number of queued requests that the API failed."""
-        return sum(request.failing for kind in self._in_turn for request in kind)
+    def divided_partitions(self) -> set[Partition]:
+        """The partitions with contacts in a bisection."""
+        return {Partition(one.record.topic, one.record.partition) for r in self._bisecting for one in r.all_contacts}
 
-    @property
-    def has_others(self) -> bool:
-        """Whether any waiting request never failed: its response will be evidence."""
-        return self._batcher.waiting > 0 or any(not one.failing for kind in self._in_turn for one in kind)
+    def versions(self) -> set[str | None]:
+        """Return the model versions of all that waits."""
+        found = {request.key.model_version for request in self}
+        return found | {key.model_version for batcher in (self._batcher, self._deferred) for key in batcher.keys}
 
-    def contacts(self, now: float) -> int:
-        """Return the number of contacts that a probe could send now, in the batcher too."""
-        return sum(len(request.all_contacts) for request in self if request.not_before <= now) + self._batcher.waiting
+    # --- in
 
-    # --- put
+    def add(self, contact: Contact, now: float) -> None:
+        """Put a contact into the batches."""
+        (self._deferred if contact.record.origin else self._batcher).add(contact, now)
 
     def put(self, request: Request) -> None:
-        """Append a request to its queue."""
-        (self._bisecting if request.bisecting else self._waiting).append(request)
+        """Put a request behind those of its kind."""
+        (self._bisecting if request.bisecting else self._retries).append(request)
 
-    def put_first(self, requests: list[Request]) -> None:
-        """Insert requests before all others, in this order."""
-        self._first.extendleft(reversed(requests))
+    def put_first(self, requests: Iterable[Request]) -> None:
+        """Put requests before all others, in this order: none overtakes them."""
+        self._first.extendleft(reversed(list(requests)))
 
-    def put_probed(self, request: Request) -> None:
-        """Append a request after a failed probe: the next probes try all other requests before it."""
-        self._probed.append(request)
+    def keep_apart(self, partitions: set[Partition]) -> None:
+        """Batch the contacts of these partitions from now on in requests of their own."""
+        self._batcher.apart = partitions
 
-    def hold_out(self, witnesses: Iterable[Request]) -> None:
-        """Hold out these contacts until they are needed as witnesses."""
-        self._witnesses.extend(witnesses)
+    # --- out
 
-    def release_witnesses(self) -> None:
-        """Queue the witnesses as ordinary requests."""
-        for witnesses in self._witnesses:
-            self.put(replace(witnesses, bisecting=False, failing=False))
-        self._witnesses.clear()
-
-    def rebatch(self, now: float) -> None:
-        """Return contacts to the batcher after a broken contract, which refused valid contacts too."""
-        for waiting in (self._bisecting, self._probed):
-            informative = [request for request in waiting if request.retried_unanswered or request.lone_failures]
-            uninformative = [
-                request for request in waiting if not (request.retried_unanswered or request.lone_failures)
-            ]
-            waiting.clear()
-            waiting.extend(informative)
-            for request in filter(None, map(self._still_wanted, uninformative)):
-                for contact in request.all_contacts:
-                    self._batcher.add(contact, now)
-
-    def restart(self) -> None:
-        """Reset the attempts of every request after the circuit breaker closed."""
-        for request in self._probed:
-            self.put(request)
-        self._probed.clear()
-        for waiting in (self._first, self._waiting, self._bisecting):
-            fresh = [request.fresh_round() for request in waiting]
-            waiting.clear()
-            waiting.extend(fresh)
-
-    # --- take
-
-    def is_due(self, now: float) -> bool:
-        """Return whether a request is due, apart from quota and spend limit."""
-        due_at = self._batcher.due_at()
+    def is_due(self, now: float, gate: Gate) -> bool:
+        """Return whether a request could be sent now, if quota and spend limit allowed it."""
         return (
-            self._batcher.has_full
-            or (due_at is not None and due_at <= now)
-            or any(request.not_before <= now for kind in self._in_turn for request in kind)
+            self._batcher.is_due(now, gate.allows)
+            or self._deferred.is_due(now, gate.allows)
+            or any(gate.is_due(request) for request in self)
         )
 
-    def is_started(self, until: float) -> bool:
-        """Return whether a request with contacts already taken from the batcher is due before ``until``."""
-        return any(request.not_before < until for request in self)
+    def take(self, now: float, gate: Gate) -> Request | None:
+        """Return the request that goes next."""
+        if (request := self._take(self._first, gate)) is not None:
+            return request
+        self._bisect_turn = gate.bisect_slot and not self._bisect_turn
+        if self._bisect_turn:
+            return self._take_minor(now, gate) or self._take_major(now, gate)
+        return self._take_major(now, gate) or self._take_minor(now, gate)
 
-    def take(self, now: float, *, bisecting_slot: bool = True, started_only: bool = False) -> Request | None:
-        """Return the next request.
+    def take_contact(
+        self, model_version: str | None, skip: Collection[RecordKey], *, never_failed: bool = False
+    ) -> Request | None:
+        """Take a waiting contact of a version out, in a request of its own; deferred contacts last.
 
         Args:
-            now: monotonic seconds.
-            bisecting_slot: whether a bisecting request may take a slot from the others.
-            started_only: no new batch.
+            model_version: the version.
+            skip: the records that are not taken.
+            never_failed: only a contact that has not failed in an earlier round.
         """
-        if (request := self._due(self._first, now)) is not None:
+
+        def is_wanted(contact: Contact) -> bool:
+            return key_of(contact.record) not in skip and not (never_failed and contact.rounds)
+
+        for batcher in (self._batcher, self._deferred):
+            contact = batcher.take_contact(model_version, is_wanted)
+            if contact is not None:
+                key = BatchKey(contact.model_version, contact.version_from_event)
+                return Request(self._new_id(), key, (contact,))
+        for line in (self._first, self._retries):
+            for index, request in enumerate(line):
+                if request.key.model_version == model_version and not request.failures and not request.is_single:
+                    contact = request.contacts[0]
+                    if is_wanted(contact):
+                        line[index] = replace(request, contacts=request.contacts[1:])
+                        return subset(request, (contact,), self._new_id)
+        return None
+
+    def has_contact(self, skip: Collection[RecordKey]) -> bool:
+        """Return whether a batched contact is left that is not to be skipped."""
+        return any(key_of(one.record) not in skip for batcher in (self._batcher, self._deferred) for one in batcher)
+
+    def drain(self, model_version: str | None) -> list[Request]:
+        """Take all requests of a version out; its batches stay."""
+        drained = [request for request in self if request.key.model_version == model_version]
+        for line in self._lines:
+            kept = [request for request in line if request.key.model_version != model_version]
+            line.clear()
+            line.extend(kept)
+        return drained
+
+    def drain_batches(self, model_version: str | None) -> list[Contact]:
+        """Take all contacts of a version out of the batches."""
+        return [
+            contact
+            for batcher in (self._batcher, self._deferred)
+            for contact in batcher.remove(lambda one: one.model_version == model_version)
+        ]
+
+    def drop_unowned(self) -> None:
+        """Take the contacts out of the batches whose partitions went to another worker."""
+        for batcher in (self._batcher, self._deferred):
+            batcher.remove(lambda one: not self._ledger.is_pending(one.record))
+
+    # --- private
+
+    def _take_major(self, now: float, gate: Gate) -> Request | None:
+        request = self._take(self._retries, gate)
+        return request if request is not None or gate.started_only else self._next_batch(self._batcher, now, gate)
+
+    def _take_minor(self, now: float, gate: Gate) -> Request | None:
+        request = self._take_smallest(gate)
+        if request is not None or gate.started_only:
             return request
-        next_batch = _no_batch if started_only else self._next_batch
-        self._bisecting_turn = bisecting_slot and not self._bisecting_turn
-        if self._bisecting_turn:
-            return self._smallest_bisecting(now) or self._due(self._waiting, now) or next_batch(now)
-        return self._due(self._waiting, now) or next_batch(now) or self._smallest_bisecting(now)
+        return self._next_batch(self._batcher, now, gate, apart=True) or self._next_batch(self._deferred, now, gate)
 
-    def take_for_probe(self, now: float) -> Request | None:
-        """Return the request whose first contact is the next probe.
-
-        A contact that the API can never score must not block all others: failed probes come last.
-        """
-        for waiting in (self._first, self._waiting, self._bisecting):
-            if (request := self._due(waiting, now)) is not None:
-                return request
-        batch = self._batcher.take_any()
-        if batch is not None:
-            return first_request(batch, self._new_id)
-        return self.take_witness(now) or self._due(self._probed, now)
-
-    def take_witness(self, now: float) -> Request | None:
-        """Return the next witness, alone."""
-        witnesses = self._due(self._witnesses, now)
-        if witnesses is None or witnesses.is_single:
-            return witnesses
-        self._witnesses.appendleft(replace(witnesses, contacts=witnesses.contacts[1:]))
-        return subset(witnesses, witnesses.contacts[:1], self._new_id)
-
-    def _next_batch(self, now: float) -> Request | None:
-        batch = self._batcher.take_full()
-        if batch is None and self._may_close_early(now, self._batcher.open_batches):
-            batch = self._batcher.take_due(now)
+    def _next_batch(self, batcher: Batcher, now: float, gate: Gate, *, apart: bool = False) -> Request | None:
+        batch = batcher.take_full(gate.allows, apart=apart, sizes=gate.sizes)
+        if batch is None and self._may_send_partial_batch(now, batcher.open_batches):
+            batch = batcher.take_due(now, gate.allows, apart=apart)
             if batch is not None:
-                self._closed_early(now)
+                self._sent_partial_batch(now)
         return None if batch is None else first_request(batch, self._new_id)
 
-    def _smallest_bisecting(self, now: float) -> Request | None:
-        """Return the smallest due bisecting request, so that a broken contract is detected with the fewest requests."""
-        due = [request for request in self._bisecting if request.not_before <= now]
-        if not due:
-            return None
-        smallest = min(due, key=lambda request: len(request.contacts))
-        self._bisecting.remove(smallest)
-        return self._still_wanted(smallest) or self._smallest_bisecting(now)
-
-    def _due(self, waiting: deque[Request], now: float) -> Request | None:
-        for _ in range(len(waiting)):
-            request = waiting.popleft()
-            if request.not_before > now:
-                waiting.append(request)
-            elif (wanted := self._still_wanted(request)) is not None:
+    def _take_smallest(self, gate: Gate) -> Request | None:
+        """Return the request that is nearest to a bad contact: so its partition goes on after the fewest requests."""
+        while due := [request for request in self._bisecting if gate.is_due(request)]:
+            smallest = min(due, key=lambda request: len(request.contacts))
+            self._bisecting.remove(smallest)
+            if (wanted := self.still_wanted(smallest)) is not None:
                 return wanted
         return None
 
-    def _still_wanted(self, request: Request) -> Request | None:
-        """Return the request without the contacts of revoked partitions."""
+    def _take(self, line: deque[Request], gate: Gate) -> Request | None:
+        for _ in range(len(line)):
+            request = line.popleft()
+            if not gate.is_due(request):
+                line.append(request)
+            elif (wanted := self.still_wanted(request)) is not None:
+                return wanted
+        return None
+
+    def still_wanted(self, request: Request) -> Request | None:
+        """Return the request without the contacts whose partitions went to another worker."""
         unwanted = [one.record for one in request.all_contacts if not self._ledger.is_pending(one.record)]
         if not unwanted:
             return request
         for record in unwanted:
             self._ledger.abandon(record)
         return request.filter(lambda contact: self._ledger.is_pending(contact.record))
-
-
-def _no_batch(_now: float) -> None:
-    """Take no batch."""

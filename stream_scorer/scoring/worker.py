@@ -1,7 +1,7 @@
 """Service 1, the scoring worker: contacts from the features topic come out scored, reviewed or rejected, exactly once.
 
-One thread, the one that calls ``run``, owns the consumer, the producer, the batcher and the ledger. The pool's threads
-only talk HTTP. No transaction is open during HTTP, sleep or poll: ``publish`` begins and ends it.
+One thread, the one that calls ``run``, owns the consumer, the producer, the dispatcher and the ledger. The pool's
+threads only talk HTTP. No transaction is open during HTTP, sleep or poll: ``publish`` begins and ends it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from stream_scorer.clock import Clock
-    from stream_scorer.core.batcher import Batcher
     from stream_scorer.core.events import Partition
     from stream_scorer.core.ledger import Ledger
     from stream_scorer.kafka.flow_control import FlowControl
@@ -48,7 +47,6 @@ class Worker:
         self,
         *,
         intake: Intake,
-        batcher: Batcher,
         dispatcher: RequestDispatcher,
         breaker: CircuitBreaker,
         quota: Quota,
@@ -66,7 +64,6 @@ class Worker:
         shutdown_timeout_s: float,
     ) -> None:
         self._intake = intake
-        self._batcher = batcher
         self._dispatcher = dispatcher
         self._breaker = breaker
         self._quota = quota
@@ -129,12 +126,11 @@ class Worker:
         return self._clock.monotonic() < self._doubtful_until
 
     def _take_in(self) -> None:
-        """Topic → ledger → batcher."""
+        """Topic → ledger → dispatcher."""
         now = self._clock.monotonic()
         self._waits.release()
         self._flow.resume()
         room = self._room()
-        self._batcher.expects_more = room > 0
         if room > 0:
             self._source.resume()
         elif now - self._read_at < _PAUSE_AFTER_S and not self._is_doubtful:
@@ -143,7 +139,7 @@ class Worker:
         else:
             self._source.pause()
         self._read_at = now
-        idle = not (self._dispatcher.in_flight or self._batcher.waiting or self._ledger.uncommitted)
+        idle = not (self._dispatcher.in_flight or self._dispatcher.batched or self._ledger.uncommitted)
         self._trace.polling()
         records = self._source.read(max(1, min(room, _READ_RECORDS)), _IDLE_WAIT_S if idle else 0.0)
         polled_s = self._clock.monotonic() - now
@@ -163,14 +159,14 @@ class Worker:
         for record in fresh:
             examined = self._intake.examine(record, now_ms)
             if isinstance(examined, Contact):
-                self._batcher.add(examined, now)
+                self._dispatcher.add(examined)
             else:
                 self._ledger.finish(examined)
         self._found_work = bool(admitted)
 
     def _room(self) -> int:
         """How many records may be read now. None during a hold, unless a probe takes other contacts."""
-        waiting = self._dispatcher.waiting or self._batcher.waiting
+        waiting = self._dispatcher.waiting or self._dispatcher.batched
         if self._breaker.open_state is not None and waiting and not self._dispatcher.all_probed:
             return 0
         return self._flow.room()
@@ -255,7 +251,7 @@ class Worker:
             self._ledger.disown(partition, self._dispatcher.asked_records(partition))
         self._waits.forget(partitions)
         self._flow.forget(partitions)
-        self._batcher.drop(lambda contact: not self._ledger.is_pending(contact.record))
+        self._dispatcher.drop_unowned()
         self._trace.disowned(partitions)
         self._observe.disowned(partitions)
 

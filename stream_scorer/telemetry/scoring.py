@@ -64,6 +64,14 @@ class Metrics(MessagingMetrics):
         self._unmatched_results = meter.create_counter(
             "stream_scorer.results.unmatched", "{result}", "Results whose contact was not in the request; ignored."
         )
+        self._controls = meter.create_counter(
+            "stream_scorer.controls", "{contact}", "Scored contacts sent again as controls."
+        )
+        self._over_limit = meter.create_counter(
+            "stream_scorer.refusals.over_limit",
+            "{contact}",
+            "Contacts over the limit of rejections, by their cause; `outcome`: rejected or held.",
+        )
         self._chain = meter.create_gauge(
             "stream_scorer.audit.chain.length", "{event}", "Audit events in this worker's present hash chain."
         )
@@ -122,6 +130,9 @@ class Metrics(MessagingMetrics):
         self._probes = meter.create_counter(
             "stream_scorer.circuit_breaker.probes", "{probe}", "Half-open probes; `outcome`: recovered or failed."
         )
+        self._version_breakers = meter.create_gauge(
+            "stream_scorer.circuit_breaker.versions", "{version}", "Model versions whose circuit breaker alone is open."
+        )
 
     def _begin(self) -> None:
         """What has not happened yet is 0, not absent."""
@@ -132,7 +143,7 @@ class Metrics(MessagingMetrics):
                 self.contacts(0, outcome=outcome, reason=reason)
         for level in range(1, _MOST_RETRY_LEVELS + 1):
             self.contacts(0, outcome="deferred", reason=str(level))
-        for counter in (self._retried, self._unmatched_results):
+        for counter in (self._retried, self._unmatched_results, self._controls):
             counter.add(0)
         for outcome in ("recovered", "failed"):
             self._probes.add(0, {"outcome": outcome})
@@ -140,7 +151,7 @@ class Metrics(MessagingMetrics):
             self._wait_time.add(0, {"reason": wait_reason})
         for open_reason in _OPEN_REASONS:
             self.breaker_closed(open_reason)
-        for gauge in (self._in_flight, self._uncommitted, self._chain):
+        for gauge in (self._in_flight, self._uncommitted, self._chain, self._version_breakers):
             gauge.set(0)
 
     def contacts(self, amount: int, *, outcome: str, reason: str = "") -> None:
@@ -154,6 +165,19 @@ class Metrics(MessagingMetrics):
     def unmatched_results(self, amount: int) -> None:
         """Results whose contact was not in the request."""
         self._unmatched_results.add(amount)
+
+    def control(self) -> None:
+        """Count a scored contact that was sent again as a control."""
+        self._controls.add(1)
+
+    def refused_over_limit(self, *, reason: str, status: str, model_version: str, outcome: str) -> None:
+        """Count a contact over the limit of rejections; ``outcome``: ``rejected`` or ``held``."""
+        attributes = {"reason": reason, "status": status, "model_version": model_version, "outcome": outcome}
+        self._over_limit.add(1, attributes)
+
+    def version_breakers(self, opened: int) -> None:
+        """Set the number of model versions whose circuit breaker alone is open."""
+        self._version_breakers.set(opened)
 
     def http_request(self, duration_s: float, *, status: int | None = None, error: str | None = None) -> None:
         """One attempt against the scoring API: its duration, its status if there was one, what kind of failure."""

@@ -88,7 +88,7 @@ class RequestSpans:
             return None
         said = operation("process", "process", self._topic, group=self._group, count=len(request.contacts))
         said[BATCH_ID] = request.batch_id
-        began_ns = None if request.first_asked_ms is None else from_ms(request.first_asked_ms)
+        began_ns = None if request.first_sent_ms is None else from_ms(request.first_sent_ms)
         links = [context_of_span(process) for process in processes]
         span = self._spans.root(f"process {self._topic}", SpanKind.CONSUMER, said, links, start_ns=began_ns)
         batch = context_of_span(span)

@@ -1,0 +1,53 @@
+"""Control contacts: contacts that have their score and are sent again, to tell a bad contact from a failing API.
+
+A control is billed and its result is not published, so at most ``MAX_PER_MINUTE`` are sent.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from stream_scorer.core.budget import Budget
+from stream_scorer.core.request import control_request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from stream_scorer.core.batcher import BatchKey
+    from stream_scorer.core.events import Contact
+    from stream_scorer.core.request import Request
+
+MAX_PER_MINUTE: Final = 20
+_KEPT: Final = 8
+
+
+class ControlContacts:
+    """The contacts scored last, each of them a possible control.
+
+    Args:
+        new_id: makes batch ids.
+    """
+
+    def __init__(self, new_id: Callable[[], str]) -> None:
+        self._new_id = new_id
+        self._scored: deque[Contact] = deque(maxlen=_KEPT)
+        self._limit = Budget(MAX_PER_MINUTE)
+
+    def record_scored(self, contact: Contact) -> None:
+        """Keep a contact that has its score."""
+        self._scored.append(contact)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was scored yet."""
+        return not self._scored
+
+    def take(self, key: BatchKey, now: float) -> Request | None:
+        """Return a request with the next control, for the model version of ``key``; None: there is none now."""
+        if not self._scored or self._limit.wait_s(1, now) > 0:
+            return None
+        self._limit.spend(1, now)
+        contact = self._scored[0]
+        self._scored.rotate(-1)
+        return control_request(key, contact, self._new_id())

@@ -1,0 +1,148 @@
+"""What becomes of a contact that failed alone: the retry topic of its next round, and at last a rejection.
+
+A contact has one round for each of ``scoring.retry_delays_s``. It is rejected after its last round only, and there
+after ``LONE_FAILURES`` failures alone, each between two successes of others. If rejections of one kind become too many,
+the contacts are held: they wait in the last retry topic, and one of a kind is sent after each delay.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from stream_scorer.core.events import Contact, Deferred, Outcome, Rejected
+from stream_scorer.core.refusal_limit import Cause, RefusalLimit, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from stream_scorer.clock import Clock
+    from stream_scorer.core.response_policy import FailedContact
+
+LONE_FAILURES: Final = 3
+LONE_FAILURES_AT_RANDOM: Final = 12
+_RANDOM_S: Final = 600.0
+
+
+@dataclass(slots=True)
+class _Held:
+    """The contacts held for one cause: when one of them is sent next, and whether one was answered."""
+
+    next_at: float = 0.0
+    is_released: bool = False
+
+
+class Deferral:
+    """See the module's text. Times are monotonic seconds.
+
+    Args:
+        delays_s: ``scoring.retry_delays_s``.
+        limit: of rejections.
+        clock: the time.
+        on_limit: called with the cause, the number in ten minutes, and whether the contact was held.
+    """
+
+    def __init__(
+        self,
+        delays_s: Sequence[float],
+        limit: RefusalLimit,
+        clock: Clock,
+        on_limit: Callable[[Cause, int, bool], object],
+    ) -> None:
+        self._delays_s = tuple(delays_s)
+        self._limit = limit
+        self._clock = clock
+        self._on_limit = on_limit
+        self._answered_at = float("-inf")
+        self._held: dict[str, _Held] = {}
+
+    # --- rounds
+
+    def is_last_round(self, contact: Contact) -> bool:
+        """Return whether a failure now leads to a rejection."""
+        return contact.rounds >= len(self._delays_s)
+
+    @property
+    def fails_at_random(self) -> bool:
+        """Whether a contact that had failed alone was answered later, in the last ten minutes."""
+        return self._clock.monotonic() - self._answered_at <= _RANDOM_S
+
+    @property
+    def lone_failures(self) -> int:
+        """How many failures alone a contact is rejected after: more while the API fails at random."""
+        return LONE_FAILURES_AT_RANDOM if self.fails_at_random else LONE_FAILURES
+
+    def answered_after_failure(self, contact: Contact) -> None:
+        """Record that a contact has its score which had failed before; the contacts held for its cause are released."""
+        self._answered_at = self._clock.monotonic()
+        if contact.held:
+            self._held.setdefault(contact.held, _Held()).is_released = True
+
+    def counted(self, contact: Contact) -> Deferred:
+        """Return the deferral of a contact whose round failed while others succeeded."""
+        return self._to_topic(contact, contact.rounds + 1)
+
+    def uncounted(self, contact: Contact) -> Deferred:
+        """Return the deferral of a contact that goes to the retry topic of its round again."""
+        return self._to_topic(contact, contact.rounds, contact.held)
+
+    # --- the end
+
+    def reject(self, failed: FailedContact) -> Outcome:
+        """Return the rejection of a contact, or its deferral where the limit of rejections is reached."""
+        now = self._clock.monotonic()
+        contact = failed.contact
+        cause = Cause(failed.reason.value, failed.status, contact.model_version)
+        verdict = self._limit.refused(cause, now)
+        if verdict is not Verdict.REJECT:
+            self._on_limit(cause, self._limit.count(cause), verdict is Verdict.HOLD)
+        if verdict is Verdict.HOLD:
+            return self._hold(contact, str(cause))
+        rounds = f"; {contact.rounds} retry rounds failed too" if contact.rounds else ""
+        return Rejected(
+            contact.record,
+            (failed.reason.value,),
+            failed.detail + rounds,
+            contact.contact_id,
+            self._clock.unix_ms(),
+            request=failed.facts,
+            api_status=failed.status,
+        )
+
+    def finished(self, contacts: int) -> None:
+        """Count contacts that have their outcome, for the limit of rejections."""
+        self._limit.record_finished(contacts, self._clock.monotonic())
+
+    # --- held contacts
+
+    def is_held(self, contact: Contact) -> bool:
+        """Return whether a contact was held, and the limit still applies."""
+        return bool(contact.held) and self._limit.is_on
+
+    def admits(self, contact: Contact) -> bool:
+        """Return whether a contact may be sent now; of those held for one cause one each delay, until answered."""
+        if not self.is_held(contact):
+            return True
+        held = self._held.setdefault(contact.held, _Held())
+        now = self._clock.monotonic()
+        if held.is_released:
+            return True
+        if now < held.next_at:
+            return False
+        held.next_at = now + self._delays_s[-1]
+        return True
+
+    def failed_again(self, contact: Contact) -> Deferred:
+        """Return the deferral of a held contact that failed once more."""
+        self._held.setdefault(contact.held, _Held()).is_released = False
+        return self._hold(contact, contact.held)
+
+    # --- private
+
+    def _hold(self, contact: Contact, cause: str) -> Deferred:
+        return self._to_topic(contact, len(self._delays_s), cause)
+
+    def _to_topic(self, contact: Contact, rounds: int, held: str = "") -> Deferred:
+        level = min(max(1, rounds), len(self._delays_s))
+        not_before_ms = self._clock.unix_ms() + round(self._delays_s[level - 1] * 1_000)
+        return Deferred(contact.record, contact.contact_id, rounds, level, not_before_ms, held)
