@@ -222,7 +222,7 @@ class CampaignService:
         settings, observe, clock = self._settings, self._delivering, self._clock
         group_id = settings.delivery_group_id
         rules = DeliveryRules(tuple(settings.callbacks.retry_delays_s))
-        source = self._source(group_id, [settings.topics.callbacks, *self._retry_topics])
+        source = self._source(group_id, [settings.topics.callbacks], self._retry_topics)
         ledger: RecordLedger[DeliveryOutcome] = RecordLedger(remembered_limit=2 * _MAX_UNCOMMITTED)
         sink, _, encoder = self._writer(group_id, settings.deliverer_transactional_id)
         receipts = Receipts(
@@ -233,6 +233,7 @@ class CampaignService:
                 max_outcomes=_MAX_OUTCOMES,
                 monotonic=clock.monotonic,
                 observe=observe,
+                renewed_topics=self._retry_topics,
             ),
             ledger=ledger,
             encoder=encoder,
@@ -282,11 +283,17 @@ class CampaignService:
 
     # --- both
 
-    def _source(self, group_id: str, topics: Sequence[str]) -> Source:
+    def _source(self, group_id: str, topics: Sequence[str], retry_topics: Sequence[str] = ()) -> Source:
         config = consumer_config(self._settings, group_id, logger=self._client_log)
         # Silent: the consumer's log has the same troubles already.
         latest = LatestOffsets(admin_config(self._settings, logger=silent_logger()), self._clock.monotonic)
-        return Source(config, topics, wait=lambda seconds: not self.stopping.wait(seconds), latest=latest)
+        return Source(
+            config,
+            topics,
+            wait=lambda seconds: not self.stopping.wait(seconds),
+            latest=latest,
+            retry_topics=retry_topics,
+        )
 
     def _writer(self, group_id: str, transactional_id: str) -> tuple[Sink, Mapping[str, int], CallbackEncoder]:
         settings, topics = self._settings, self._settings.topics

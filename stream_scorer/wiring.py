@@ -19,6 +19,7 @@ from stream_scorer.core.ledger import Ledger
 from stream_scorer.core.model_check import ModelConfirmed, ModelRefused, ModelUnavailable
 from stream_scorer.core.refusal_limit import RefusalLimit
 from stream_scorer.core.response_policy import Policy
+from stream_scorer.core.retry_topics import RetryDelays, StartBounds, level_of
 from stream_scorer.core.verifying import Verifier
 from stream_scorer.errors import ApiRefused, ApiUnavailable
 from stream_scorer.genesys.client import ScoringClient
@@ -29,6 +30,7 @@ from stream_scorer.kafka.config import admin_config, consumer_config, settling_t
 from stream_scorer.kafka.flow_control import FlowControl
 from stream_scorer.kafka.framing import Framing, make_framing
 from stream_scorer.kafka.latest_offsets import LatestOffsets
+from stream_scorer.kafka.retry_heads import RetryTopicHeads
 from stream_scorer.kafka.rights import scoring_rights
 from stream_scorer.kafka.source import Source
 from stream_scorer.kafka.stopping import StoppedError, unless_stopped
@@ -43,6 +45,7 @@ from stream_scorer.scoring.intake import Intake
 from stream_scorer.scoring.observing import Observer
 from stream_scorer.scoring.pool import RequestPool
 from stream_scorer.scoring.publishing import Publisher
+from stream_scorer.scoring.retry_intake import RetryIntake
 from stream_scorer.scoring.start_check import StartBackoff, StartCheck
 from stream_scorer.scoring.worker import Worker
 from stream_scorer.telemetry.collectors import close_within_limit
@@ -51,6 +54,7 @@ from stream_scorer.tracing.building import scoring_trace
 
 if TYPE_CHECKING:
     import logging
+    from collections.abc import Sequence
 
     from stream_scorer.settings import Settings
 
@@ -65,6 +69,11 @@ _MAX_UNCOMMITTED_BYTES: Final = 64 * 1024 * 1024
 class ScoringService:
     """The scoring worker with its connections, ready to ``run``.
 
+    Args:
+        settings: of everything.
+        retry_topics: the contacts' retry topics that exist; None: those of ``scoring.retry_delays_s``.
+        bounds: which of the group's own records there are from before its start.
+
     Attributes:
         stopping: set when the end begins, whatever its cause.
 
@@ -72,8 +81,12 @@ class ScoringService:
         SettingsError: on construction, where a setting is missing or contradicts another.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self, settings: Settings, retry_topics: Sequence[str] | None = None, bounds: StartBounds | None = None
+    ) -> None:
         self._settings = settings
+        self._retry_topics = settings.contact_retry_topics if retry_topics is None else tuple(retry_topics)
+        self._bounds = StartBounds() if bounds is None else bounds
         self.stopping = threading.Event()
         self.metrics = PrometheusMetrics(api_url=settings.genesys.api_url, instance=settings.kafka.instance_id)
         self._clock = system_clock()
@@ -158,12 +171,24 @@ class ScoringService:
             wait=lambda seconds: not self.stopping.wait(seconds),
             # Silent: the consumer's log has the same troubles already.
             latest=LatestOffsets(admin_config(settings, logger=silent_logger()), clock.monotonic),
+            retry_topics=self._retry_topics,
         )
         Worker(
             source=source,
+            heads=RetryTopicHeads(source),
+            retries=RetryIntake(
+                {topic: level_of(topic) for topic in self._retry_topics},
+                settings.kafka.group_id,
+                RetryDelays(tuple(settings.scoring.retry_delays_s)),
+                self._bounds,
+            ),
             waits=WriterWaits(source, ledger, framing.lookup, observe.waiting_for_schema),
             flow=FlowControl(
-                source, ledger, max_records=settings.scoring.max_uncommitted, max_bytes=_MAX_UNCOMMITTED_BYTES
+                source,
+                ledger,
+                max_records=settings.scoring.max_uncommitted,
+                max_bytes=_MAX_UNCOMMITTED_BYTES,
+                is_retry=frozenset(self._retry_topics).__contains__,
             ),
             # Kafka and the registry are asked here, and may hang.
             publisher=unless_stopped(self.stopping, lambda: self._publisher(source, ledger, framing, log)),
@@ -235,6 +260,7 @@ class ScoringService:
             clock=self._clock,
             observe=self.observe,
             trace=self._trace,
+            retry_topics=self._retry_topics,
         )
 
 

@@ -92,13 +92,13 @@ class Receipts:
         Raises:
             ProducerFenced: three times in five minutes another producer took over our transactional id.
         """
-        if not self._ledger.has_finished_head():
+        if not (self._ledger.has_finished_head() or self._committer.renewal_due):
             return True
         if not self._committer.may_try or not self._committer.ready():
             return False
         heads = self._committer.heads()
         outcomes = [outcome for head in heads for outcome in head.outcomes]
-        if not outcomes:
+        if not (outcomes or self._committer.renewal_due):
             return True  # the committed offsets have just settled all there was
         records = [record for outcome in outcomes for record in self._records(outcome)]
         self._trace.committing(outcomes)

@@ -16,7 +16,7 @@ from stream_scorer.kafka.config import check_properties
 from stream_scorer.kafka.output_topics import check_outputs
 from stream_scorer.kafka.retry_retention import check_retry_retention
 from stream_scorer.kafka.rights import scoring_rights
-from stream_scorer.kafka.start import scoring_start, write_start
+from stream_scorer.kafka.start import read_bounds, scoring_start, write_start
 from stream_scorer.kafka.topics import existing_topics
 from stream_scorer.settings import load_settings
 from stream_scorer.telemetry.logs import configure_logging
@@ -53,8 +53,9 @@ def run(
         retry_topics = existing_topics(settings, settings.topics.contact_retries())
         if (unchecked := check_retry_retention(settings, retry_topics)) is not None:
             log.warning("retry topics not checked", detail=unchecked)
-        write_start(settings, scoring_start(settings), chosen=start is not None)
-        service = ScoringService(settings)
+        group = scoring_start(settings, retry_topics)
+        write_start(settings, group, chosen=start is not None)
+        service = ScoringService(settings, retry_topics, read_bounds(settings, group))
         limit.watch(service.stopping)
         limit.obey_signals(service.stop)
         log.info("started", group_id=settings.kafka.group_id, instance_id=settings.kafka.instance_id)

@@ -140,11 +140,17 @@ class ContactChecker:
         self._check_features = features.check
         self._max_event_age_ms = None if max_event_age_s is None else max_event_age_s * 1000.0
 
-    def check(self, event: ContactEvent, now_ms: int) -> Complete | Failures:
-        """Check one event at the time ``now_ms`` (Unix milliseconds, UTC); returns as `FeatureList.check`."""
+    def check(self, event: ContactEvent, now_ms: int, *, is_retry: bool = False) -> Complete | Failures:
+        """Check one event; returns as `FeatureList.check`.
+
+        Args:
+            event: as decoded.
+            now_ms: Unix milliseconds, UTC.
+            is_retry: the event was read and accepted before, so its age does not count any more.
+        """
         event_id, contact_id, features, occurred_at_ms, _, _ = event
         result = self._check_features(features)
-        max_age_ms = self._max_event_age_ms
+        max_age_ms = None if is_retry else self._max_event_age_ms
         if (
             contact_id.isascii()
             and 0 < len(contact_id) <= MAX_ID_BYTES

@@ -29,7 +29,7 @@ from stream_scorer.core.progress import Front
 from stream_scorer.core.remembering import OutcomeT, RecordKey, Remembered, key_of, same_record, size_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
 
 class Head(NamedTuple, Generic[OutcomeT]):
@@ -132,9 +132,7 @@ class RecordLedger(Generic[OutcomeT]):
     def fronts(self) -> list[Front]:
         """Where the commits of the partitions that are owned now stand."""
         return [
-            Front(partition, owned.rows[0].offset, owned.rows[0].timestamp_ms)
-            if owned.rows
-            else Front(partition, owned.next_to_read, None)
+            Front(partition, self._committed(owned), owned.rows[0].timestamp_ms if owned.rows else None)
             for partition, owned in self._owned.items()
         ]
 
@@ -234,6 +232,14 @@ class RecordLedger(Generic[OutcomeT]):
                 break
         return heads
 
+    def empty_heads(self, topics: Collection[str]) -> list[Head[OutcomeT]]:
+        """Return a head without outcomes for each partition of these topics, at the committed offset."""
+        return [
+            Head(partition, owned.token, owned.start_offset, self._committed(owned), [])
+            for partition, owned in self._owned.items()
+            if partition.topic in topics
+        ]
+
     def replace(self, outcome: OutcomeT) -> None:
         """Exchanges a finished, uncommitted outcome: the broker refuses to take the one that was there."""
         record = outcome.record
@@ -261,6 +267,10 @@ class RecordLedger(Generic[OutcomeT]):
                 owned.next_to_read = max(owned.next_to_read, offset)
 
     # --- private
+
+    @staticmethod
+    def _committed(owned: _Owned[OutcomeT]) -> int:
+        return owned.rows[0].offset if owned.rows else owned.next_to_read
 
     def _drop_below(self, partition: Partition, offset: int) -> None:
         owned = self._owned.get(partition)

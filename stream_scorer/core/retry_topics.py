@@ -12,10 +12,12 @@ topics. They name the place of the contact on the features topic, so that it kee
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from stream_scorer.core.events import Headers, SourceRecord
 
 SOURCE_HEADER: Final = "stream-scorer-source"
@@ -128,6 +130,30 @@ class RetryState(NamedTuple):
     not_before_ms: int
     group: str | None
     held: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartBounds:
+    """What bounds the records of this group in retry partitions where it had no commit when the worker started.
+
+    Such a partition is read from its beginning. Contacts from before the place where the group began on the features
+    topic are not its own there. Elsewhere the commit is the bound, and nothing of what a group has deferred is skipped:
+    not even where an operator has moved its offsets on the features topic.
+
+    Attributes:
+        partitions: those partitions of retry topics.
+        starts: for each partition of the features topic where the group began.
+    """
+
+    partitions: frozenset[tuple[str, int]] = frozenset()
+    starts: Mapping[tuple[str, int], int] = field(default_factory=dict)
+
+    def exclude(self, record: SourceRecord, source: str) -> bool:
+        """Whether a record of a retry topic is from before the start; ``source`` is its place on the features topic."""
+        if (record.topic, record.partition) not in self.partitions:
+            return False
+        place = parse_source(source)
+        return place is not None and place.offset < self.starts.get((place.topic, place.partition), 0)
 
 
 class Source(NamedTuple):

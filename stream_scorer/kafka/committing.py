@@ -4,6 +4,10 @@ What a service writes is its own business; that it is written exactly once is th
 refuses heads whose assignment has ended, commits the offsets of the others with the group's start, and after a failure
 makes a new producer and lets the committed offsets settle what happened. Nothing is written while an earlier outcome is
 unsettled. What was not written in time is written in smaller transactions (``core.transaction_bounds``).
+
+Commits on retry topics are renewed. The group is not subscribed to them (see ``kafka.retry_consumer``), so the broker
+deletes a commit there once it is older than ``offsets.retention.minutes`` (7 days by default). Without it, everything
+in the partition would be read again.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from stream_scorer.kafka.beginnings import start_metadata
 from stream_scorer.kafka.sink import Committed, Failed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from stream_scorer.core.events import Partition
     from stream_scorer.core.ledger import Head, RecordLedger
@@ -31,6 +35,9 @@ _FENCED_WINDOW_S = 300.0
 _REOPEN_S = 1.0
 # On a new cluster the coordinator of transactions is there after seconds only: until then nothing is wrong.
 _FIRST_SESSION_S = 10.0
+_RENEW_EVERY_S = 3600.0
+# The first time sooner: a worker may be restarted every hour.
+_RENEW_FIRST_S = 60.0
 
 
 class Sink(Protocol):
@@ -81,6 +88,7 @@ class Committer(Generic[OutcomeT]):
         monotonic: clock in seconds.
         observe: is told how it goes.
         on_session: called whenever a new producer session is there.
+        renewed_topics: whose commits are repeated even if nothing is read there.
 
     Attributes:
         bounds: how large the next transaction may be.
@@ -99,6 +107,7 @@ class Committer(Generic[OutcomeT]):
         monotonic: Callable[[], float],
         observe: CommitObserver,
         on_session: Callable[[], None] = lambda: None,
+        renewed_topics: Collection[str] = (),
     ) -> None:
         self._sink = sink
         self._group = group
@@ -109,6 +118,8 @@ class Committer(Generic[OutcomeT]):
         self._on_session = on_session
         self.on_settled: Callable[[Mapping[Partition, int]], None] = lambda _: None
         self._fenced_at: deque[float] = deque(maxlen=_FENCED_LIMIT)
+        self._renewed_topics = frozenset(renewed_topics)
+        self._renew_at = monotonic() + _RENEW_FIRST_S
         self._retry_at = 0.0
         self._settled = False
         self._had_session = False
@@ -121,6 +132,13 @@ class Committer(Generic[OutcomeT]):
     def may_try(self) -> bool:
         """Whether enough time has passed since the last trouble."""
         return not self._closed and self._monotonic() >= self._retry_at
+
+    @property
+    def renewal_due(self) -> bool:
+        """Whether commits are to be repeated, by a transaction without heads if there are none."""
+        if not self._renewed_topics or self._monotonic() < self._renew_at:
+            return False
+        return any(partition.topic in self._renewed_topics for partition in self._ledger.partitions)
 
     def ready(self) -> bool:
         """Makes sure of a usable producer session, with everything unknown settled. Returns whether that is so.
@@ -175,12 +193,16 @@ class Committer(Generic[OutcomeT]):
         """
         if not all(self._ledger.owns(head) for head in heads):
             raise AssertionError("a head was to be published whose assignment has ended")
+        is_renewal = self.renewal_due
+        renewed = self._renewed(heads) if is_renewal else []
         group = self._group.group_metadata()
         if group is None:
             publication: Publication = Failed("the worker was thrown out of its group", stale=True)
         else:
-            publication = self._sink.publish(records, [_offset_of(head) for head in heads], group)
+            publication = self._sink.publish(records, [_offset_of(head) for head in (*heads, *renewed)], group)
         self._observe.transaction(publication)
+        if is_renewal and isinstance(publication, Committed):
+            self._renew_at = self._monotonic() + _RENEW_EVERY_S
         self._settled = isinstance(publication, Committed)
         if isinstance(publication, Committed):
             self._ledger.confirm(heads)
@@ -222,6 +244,11 @@ class Committer(Generic[OutcomeT]):
         if self._first_opened_at is None:
             self._first_opened_at = self._monotonic()
         return self._monotonic() - self._first_opened_at < _FIRST_SESSION_S
+
+    def _renewed(self, heads: list[Head[OutcomeT]]) -> list[Head[OutcomeT]]:
+        """The heads that repeat the commits of partitions for which this transaction has none."""
+        advanced = {head.partition for head in heads}
+        return [head for head in self._ledger.empty_heads(self._renewed_topics) if head.partition not in advanced]
 
     def _trouble_is_over(self) -> None:
         if self.trouble is not None:

@@ -3,11 +3,15 @@
 The rebalance callbacks run inside ``read`` and ``close``, on the worker's own thread. Offsets come from the group's
 commits only (``auto.offset.reset`` is ``error``): a partition without a commit is one that appeared after the group
 started, and is read from its beginning.
+
+Retry topics are read besides, by a client that is no member of the group: see ``kafka.retry_consumer``.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
@@ -18,6 +22,7 @@ from stream_scorer.kafka.clients import made
 from stream_scorer.kafka.cut_off import CutOff
 from stream_scorer.kafka.errors import translate
 from stream_scorer.kafka.reached import Reached
+from stream_scorer.kafka.retry_consumer import RetryConsumer
 from stream_scorer.kafka.rights import Right, refusal
 
 if TYPE_CHECKING:
@@ -26,8 +31,15 @@ if TYPE_CHECKING:
 
     from stream_scorer.kafka.latest_offsets import LatestOffsets
 
+T = TypeVar("T")
+
 _CALL_S = 5.0
 _RETRY_S = 0.5
+# How often the retry topics are looked at for partitions that were added. The call blocks while no broker answers.
+_LOOK_EVERY_S = 60.0
+_LOOK_S = 1.0
+# Of the records of one read, this part may be retries besides.
+_RETRY_SHARE = 4
 _COMMITTED = "reading the committed offsets"
 # Only an operator or the cluster's administrator can help; the client would repeat it for ever and say nothing.
 _REFUSALS = frozenset(
@@ -69,6 +81,7 @@ class Source:
         topics: what is read.
         wait: waits so many seconds; returns False once the worker should stop.
         latest: reads the ends of partitions while they are paused; None: those stand still meanwhile.
+        retry_topics: are read besides, by the owners of the partitions of the one topic in ``topics``.
     """
 
     def __init__(
@@ -76,7 +89,9 @@ class Source:
         config: dict[str, Any],
         topics: Sequence[str],
         wait: Callable[[float], bool],
+        *,
         latest: LatestOffsets | None = None,
+        retry_topics: Sequence[str] = (),
     ) -> None:
         self._topics = list(topics)
         self._group_id = config.get("group.id")
@@ -85,6 +100,9 @@ class Source:
         self._wait = wait
         self._cut_off = CutOff(config)
         self._consumer = made(Consumer, {**config, "error_cb": self._cut_off.error})
+        self._retries = RetryConsumer(config, self._topics[0], retry_topics) if retry_topics else None
+        self._inputs: set[Partition] = set()
+        self._looked_at = 0.0
         self._owner: Owner | None = None
         self._paused = False
         self._held_back: set[Partition] = set()
@@ -107,7 +125,12 @@ class Source:
                 take us as a member.
         """
         records: list[SourceRecord] = []
-        for message in self._consumer.consume(max_records, wait_s):
+        messages = self._consumer.consume(max_records, wait_s)
+        # After the input: a rebalance in its call may have changed which retry partitions are read.
+        if self._retries is not None and self._inputs:
+            self._look_for_partitions()
+            messages += self._retries.client.consume(max(1, max_records // _RETRY_SHARE), 0.0)
+        for message in messages:
             error = message.error()
             if error is None:
                 record = _record(message)
@@ -125,20 +148,20 @@ class Source:
         """Delivers no records until ``resume``; the worker stays in its group as long as it calls ``read``."""
         if not self._paused:
             self._paused = True
-            self._consumer.pause(self._consumer.assignment())
+            for client in self._clients:
+                client.pause(client.assignment())
 
     def resume(self) -> None:
         """Delivers records again."""
         if self._paused:
             self._paused = False
-            self._consumer.resume(
-                [place for place in self._consumer.assignment() if _partition(place) not in self._held_back]
-            )
+            for client in self._clients:
+                client.resume([place for place in client.assignment() if _partition(place) not in self._held_back])
 
     def hold_back(self, partition: Partition) -> None:
         """Delivers nothing of an assigned partition until ``let_go``."""
         self._held_back.add(partition)
-        self._consumer.pause([TopicPartition(*partition)])
+        self._client_of(partition).pause([TopicPartition(*partition)])
 
     def let_go(self, partition: Partition, offset: int) -> bool:
         """Delivers a partition again that was held back, from the record at ``offset`` on, whatever was read before.
@@ -149,13 +172,13 @@ class Source:
             return True  # it went meanwhile, and where it came back it is read from its commit
         try:
             # While it is paused: a pause notes where reading is to go on, and a seek overrules it.
-            self._consumer.seek(TopicPartition(*partition, offset))
+            self._client_of(partition).seek(TopicPartition(*partition, offset))
         except KafkaException:
             return False
         self._reached.begin_at(partition, offset)
         self._held_back.discard(partition)
         if not self._paused:
-            self._consumer.resume([TopicPartition(*partition)])
+            self._client_of(partition).resume([TopicPartition(*partition)])
         return True
 
     def group_metadata(self) -> Any | None:
@@ -208,7 +231,8 @@ class Source:
     def _fetched_end(self, partition: Partition) -> int:
         """The high watermark of the latest fetch, from the client's memory; -1: unknown."""
         try:
-            _, end = self._consumer.get_watermark_offsets(TopicPartition(*partition), cached=True)
+            place = TopicPartition(*partition)
+            _, end = self._client_of(partition).get_watermark_offsets(place, cached=True)
         except KafkaException:
             return -1
         return max(-1, int(end))
@@ -218,6 +242,15 @@ class Source:
         self._consumer.close()
         if self._latest is not None:
             self._latest.close()
+        if self._retries is not None:
+            self._retries.close()
+
+    @property
+    def _clients(self) -> tuple[Consumer, ...]:
+        return (self._consumer,) if self._retries is None else (self._consumer, self._retries.client)
+
+    def _client_of(self, partition: Partition) -> Consumer:
+        return self._consumer if self._retries is None or partition not in self._retries else self._retries.client
 
     # --- rebalances
 
@@ -227,51 +260,98 @@ class Source:
         return self._owner
 
     def _on_assign(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
-        if not assigned:
-            self._told().settled()
+        if assigned:
+            starts = self._starts(assigned)
+            if starts is None:
+                return  # told to stop while no broker answered
+            consumer.incremental_assign(
+                [TopicPartition(p.topic, p.number, next_offset) for p, (_, next_offset) in starts.items()]
+            )
+            # A partition comes unpaused if it is new, but as it went if it was lost while paused: say it either way.
+            (consumer.pause if self._paused else consumer.resume)([TopicPartition(*partition) for partition in starts])
+            self._inputs.update(starts)
+            self._owned(starts)
+        if self._retries is not None and self._patiently(lambda: self._follow(_CALL_S), ()) is None:
             return
-        starts = self._starts(consumer, assigned)
-        if starts is None:
-            return  # told to stop while no broker answered
-        consumer.incremental_assign(
-            [TopicPartition(p.topic, p.number, next_offset) for p, (_, next_offset) in starts.items()]
-        )
-        # A partition comes unpaused if it is new, but as it went if it was lost while paused: say it either way.
-        (consumer.pause if self._paused else consumer.resume)([TopicPartition(*partition) for partition in starts])
-        self._held_back.difference_update(starts)
-        for partition, (start_offset, next_offset) in starts.items():
-            self._reached.begin_at(partition, next_offset)
-            self._latest_ends.pop(partition, None)
-            self._told().owned(partition, start_offset=start_offset, next_offset=next_offset)
         self._told().settled()
 
     def _on_revoke(self, consumer: Consumer, revoked: list[TopicPartition]) -> None:
         partitions = _partitions(revoked)
         try:
-            self._told().revoking(partitions)
+            self._give_up(partitions, self._with_retries(partitions), is_lost=False)
         finally:
             # Also where the last commit raises: without the unassign, `close` would wait for it.
-            self._told().disowned(partitions)
-            self._held_back.difference_update(partitions)
             consumer.incremental_unassign(revoked)
 
     def _on_lost(self, consumer: Consumer, lost: list[TopicPartition]) -> None:
         partitions = _partitions(lost)
-        self._told().disowned(partitions)
-        self._held_back.difference_update(partitions)
+        self._give_up(partitions, self._with_retries(partitions), is_lost=True)
         consumer.incremental_unassign(lost)
 
-    def _starts(self, consumer: Consumer, assigned: list[TopicPartition]) -> dict[Partition, tuple[int, int]] | None:
+    def _owned(self, starts: Mapping[Partition, tuple[int, int]]) -> None:
+        """Hand new partitions to the owner."""
+        self._held_back.difference_update(starts)
+        for partition, (start_offset, next_offset) in starts.items():
+            self._reached.begin_at(partition, next_offset)
+            self._latest_ends.pop(partition, None)
+            self._told().owned(partition, start_offset=start_offset, next_offset=next_offset)
+
+    def _give_up(self, inputs: list[Partition], retries: list[Partition], *, is_lost: bool) -> None:
+        """Take partitions from the owner, who commits first what is finished unless they are lost."""
+        partitions = [*inputs, *retries]
+        try:
+            if not is_lost:
+                self._told().revoking(partitions)
+        finally:
+            self._told().disowned(partitions)
+            self._held_back.difference_update(partitions)
+            self._inputs.difference_update(inputs)
+            if self._retries is not None:
+                self._retries.unassign(retries)
+
+    def _with_retries(self, inputs: list[Partition]) -> list[Partition]:
+        return [] if self._retries is None else self._retries.assigned_with(inputs)
+
+    def _follow(self, timeout_s: float) -> bool:
+        """Read the retry partitions that go with the input partitions that are owned now, and no others."""
+        if self._retries is None:
+            return True
+        self._looked_at = time.monotonic()
+        wanted = self._retries.going_with(self._inputs, timeout_s)
+        assigned = self._retries.assigned
+        if gone := [partition for partition in assigned if partition not in wanted]:
+            self._give_up([], gone, is_lost=False)
+        if new := [TopicPartition(*partition) for partition in wanted if partition not in assigned]:
+            starts = self._begin(new, timeout_s)
+            for partition, (_, next_offset) in starts.items():
+                self._retries.assign(partition, wanted[partition], next_offset, paused=self._paused)
+            self._owned(starts)
+        return True
+
+    def _look_for_partitions(self) -> None:
+        """Look for partitions that were added to the retry topics since: no rebalance comes for them."""
+        if time.monotonic() - self._looked_at >= _LOOK_EVERY_S:
+            with suppress(KafkaException):
+                self._follow(_LOOK_S)
+
+    def _starts(self, assigned: list[TopicPartition]) -> dict[Partition, tuple[int, int]] | None:
+        return self._patiently(lambda: self._begin(assigned, _CALL_S), self._topics)
+
+    def _begin(self, assigned: list[TopicPartition], timeout_s: float) -> dict[Partition, tuple[int, int]]:
         """For each partition the group's start and the offset to read next, both from its commit."""
+        return {
+            Partition(answer.topic, answer.partition): begun_and_next(self._consumer, answer, timeout_s)
+            for answer in self._consumer.committed(assigned, timeout_s)
+        }
+
+    def _patiently(self, ask: Callable[[], T], topics: Sequence[str]) -> T | None:
+        """Ask again until a broker answers; None: the worker is to stop."""
         while True:
             try:
-                return {
-                    Partition(answer.topic, answer.partition): begun_and_next(consumer, answer, _CALL_S)
-                    for answer in consumer.committed(assigned, _CALL_S)
-                }
+                return ask()
             except KafkaException as error:
                 if error.args[0].code() in _REFUSALS:
-                    right = self._right(error.args[0], ", ".join(self._topics))
+                    right = self._right(error.args[0], ", ".join(topics) or None)
                     raise refusal(error, _COMMITTED, self._properties, right) from error
                 if not self._wait(_RETRY_S):
                     return None

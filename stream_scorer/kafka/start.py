@@ -9,22 +9,26 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from stream_scorer.core.events import Partition
+from stream_scorer.core.retry_topics import StartBounds
 from stream_scorer.errors import BrokerRefused, BrokerUnavailable
-from stream_scorer.kafka.beginnings import start_metadata
+from stream_scorer.kafka.beginnings import start_metadata, start_of
 from stream_scorer.kafka.clients import made
 from stream_scorer.kafka.config import admin_config, reader_config, silent_logger
 from stream_scorer.kafka.errors import translate
 from stream_scorer.kafka.rights import Right, principal, refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from stream_scorer.settings import Settings
+
+T = TypeVar("T")
 
 _CALL_S: Final = 10.0
 _RETRY_S: Final = 0.5
@@ -45,6 +49,9 @@ class GroupStart:
         key: the setting that names the group.
         price: what starting over would cost, as the end of a sentence.
         is_allowed: whether it may start beside such records (``kafka.allow_new_group``).
+        retry_topics: topics in which the group begins behind the last record, whatever ``start_from`` is. What stands
+            there when it begins is another group's, or is left of a former start of this one: those contacts are read
+            again from ``topics``, or stand before the start that was chosen.
     """
 
     group_id: str
@@ -55,9 +62,10 @@ class GroupStart:
     key: str
     price: str
     is_allowed: bool
+    retry_topics: tuple[str, ...] = ()
 
 
-def scoring_start(settings: Settings) -> GroupStart:
+def scoring_start(settings: Settings, retry_topics: Sequence[str] = ()) -> GroupStart:
     """The group of the scoring worker: to start over would buy every score again."""
     kafka, topics = settings.kafka, settings.topics
     return GroupStart(
@@ -69,6 +77,7 @@ def scoring_start(settings: Settings) -> GroupStart:
         key="kafka.group_id",
         price="pay for what may be scored already",
         is_allowed=kafka.allow_new_group,
+        retry_topics=tuple(retry_topics),
     )
 
 
@@ -118,16 +127,52 @@ def write_start(settings: Settings, start: GroupStart, *, chosen: bool, patience
             was mistyped: starting would buy every score again, so the operator has to say that it is meant.
         BrokerUnavailable: no answer for ``patience_s``; on a new cluster the coordinator takes a moment to be there.
     """
+    _patiently(lambda: _write_start(settings, start, chosen=chosen), patience_s)
+
+
+def read_bounds(settings: Settings, start: GroupStart, *, patience_s: float = 30.0) -> StartBounds:
+    """Return what bounds the group's own records in retry partitions where it has no commit, once its start is written.
+
+    Args:
+        settings: where the cluster is.
+        start: the group.
+        patience_s: how long a cluster that does not answer is asked again.
+
+    Raises:
+        BrokerUnavailable: no answer for ``patience_s``.
+    """
+    return _patiently(lambda: _read_bounds(settings, start), patience_s)
+
+
+def _patiently(ask: Callable[[], T], patience_s: float) -> T:
     give_up_at = time.monotonic() + patience_s
     while True:
         try:
-            _write_start(settings, start, chosen=chosen)
+            return ask()
         except BrokerUnavailable:
             if time.monotonic() >= give_up_at:
                 raise
             time.sleep(_RETRY_S)
-        else:
-            return
+
+
+def _read_bounds(settings: Settings, start: GroupStart) -> StartBounds:
+    with _reader(settings, start.group_id) as reader:
+        retries = [partition for topic in start.retry_topics for partition in _partitions(reader, topic)]
+        new = [Partition(a.topic, a.partition) for a in _committed(reader, retries) if a.offset < 0]
+        if not new:
+            return StartBounds()
+        inputs = [partition for topic in start.topics for partition in _partitions(reader, topic)]
+        commits = [a for a in _committed(reader, inputs) if a.offset >= 0]
+    starts = {Partition(a.topic, a.partition): start_of(a.metadata) for a in commits}
+    return StartBounds(frozenset(new), {partition: at for partition, at in starts.items() if at is not None})
+
+
+def _committed(reader: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
+    answers = reader.committed(partitions, _CALL_S) if partitions else []
+    for answer in answers:
+        if answer.error is not None:
+            raise KafkaException(answer.error)
+    return answers
 
 
 def _write_start(settings: Settings, start: GroupStart, *, chosen: bool) -> None:
@@ -147,6 +192,7 @@ def _write_start(settings: Settings, start: GroupStart, *, chosen: bool) -> None
         if written is not None:
             return
         offsets = [_offset(reader, start, partition) for partition in partitions]
+        offsets += [_end(reader, retry) for topic in start.retry_topics for retry in _partitions(reader, topic)]
     _commit(settings, start.group_id, offsets)
 
 
@@ -210,6 +256,11 @@ def _written(reader: Consumer, topics: tuple[str, ...]) -> str | None:
             if high > 0:
                 return topic
     return None
+
+
+def _end(reader: Consumer, partition: TopicPartition) -> TopicPartition:
+    _, high = reader.get_watermark_offsets(partition, _CALL_S, cached=False)
+    return TopicPartition(partition.topic, partition.partition, high, start_metadata(high))
 
 
 def _offset(reader: Consumer, start: GroupStart, partition: TopicPartition) -> TopicPartition:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from stream_scorer.core.avro import UndecodableError, decode_contact
 from stream_scorer.core.events import Contact, Reason, Rejected, SourceRecord
 from stream_scorer.core.foreign_framing import with_framing
+from stream_scorer.core.retry_topics import state_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +55,7 @@ class Intake:
             event = decode_contact(self._codec, record.value)
         except UndecodableError as error:
             return _reject(record, "", [(Reason.UNDECODABLE, with_framing(error, record.headers))], now_ms)
-        checked = self._checker.check(event, now_ms)
+        checked = self._checker.check(event, now_ms, is_retry=bool(record.origin))
         if isinstance(checked, list):
             return _reject(record, event.contact_id, checked, now_ms)
         features, imputed = checked
@@ -73,6 +74,9 @@ class Intake:
             imputed,
             self._encode(event.contact_id, features),
         )
+        if record.origin:
+            state = state_of(record)
+            contact = contact._replace(rounds=state.rounds, held=state.held)
         if not self._fits(contact):
             detail = f"a request with this contact alone ({len(contact.body)} bytes) is over scoring.max_request_bytes"
             return _reject(record, event.contact_id, [(Reason.TOO_LARGE, detail)], now_ms)

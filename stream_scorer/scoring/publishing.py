@@ -17,7 +17,7 @@ from stream_scorer.kafka.committing import Committer
 from stream_scorer.kafka.sink import Committed, OutRecord, RecordsRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from stream_scorer.clock import Clock
     from stream_scorer.core.avro import Codec
@@ -50,6 +50,7 @@ class Publisher:
         clock: Clock,
         observe: Observer,
         trace: Trace,
+        retry_topics: Collection[str] = (),
     ) -> None:
         self._committer = Committer(
             sink=sink,
@@ -59,6 +60,7 @@ class Publisher:
             monotonic=clock.monotonic,
             observe=observe,
             on_session=self._begin_chain,
+            renewed_topics=retry_topics,
         )
         self._committer.on_settled = self._settled
         self._ledger = ledger
@@ -101,12 +103,12 @@ class Publisher:
         Raises:
             ProducerFenced: three times in five minutes another producer took over our transactional id.
         """
-        if not self._ledger.has_finished_head():
+        if not (self._ledger.has_finished_head() or self._committer.renewal_due):
             return True
         if not self._committer.may_try or not self._committer.ready():
             return False
         heads = self._committer.heads()
-        if not heads:
+        if not (heads or self._committer.renewal_due):
             return True
         return self._transact(heads)
 

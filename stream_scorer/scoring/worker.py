@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from stream_scorer.core.events import Contact
+from stream_scorer.core.events import Contact, Partition, SourceRecord
+from stream_scorer.core.retry_topics import NotDue
 from stream_scorer.errors import ApiRefused, one_line
 
 if TYPE_CHECKING:
@@ -18,9 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from stream_scorer.clock import Clock
-    from stream_scorer.core.events import Partition
+    from stream_scorer.core.events import Deferred, Skipped
     from stream_scorer.core.ledger import Ledger
     from stream_scorer.kafka.flow_control import FlowControl
+    from stream_scorer.kafka.retry_heads import RetryTopicHeads
     from stream_scorer.kafka.source import Source
     from stream_scorer.kafka.writer_waits import WriterWaits
     from stream_scorer.scoring.circuit_breaker import CircuitBreaker
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from stream_scorer.scoring.observing import Observer
     from stream_scorer.scoring.ports import Quota, Trace
     from stream_scorer.scoring.publishing import Publisher
+    from stream_scorer.scoring.retry_intake import RetryIntake
 
 _READ_RECORDS = 1_000
 _IDLE_WAIT_S = 0.05
@@ -57,6 +60,8 @@ class Worker:
         source: Source,
         waits: WriterWaits,
         flow: FlowControl,
+        heads: RetryTopicHeads,
+        retries: RetryIntake,
         publisher: Publisher,
         stopping: threading.Event,
         session_timeout_s: float,
@@ -78,6 +83,8 @@ class Worker:
         self._source = source
         self._waits = waits
         self._flow = flow
+        self._heads = heads
+        self._retries = retries
         self._publisher = publisher
         self._read_at = 0.0
         self._looped_at = math.inf
@@ -129,6 +136,7 @@ class Worker:
         """Topic → ledger → dispatcher."""
         now = self._clock.monotonic()
         self._waits.release()
+        self._heads.release(self._clock.unix_ms())
         self._flow.resume()
         room = self._room()
         if room > 0:
@@ -144,15 +152,9 @@ class Worker:
         records = self._source.read(max(1, min(room, _READ_RECORDS)), _IDLE_WAIT_S if idle else 0.0)
         polled_s = self._clock.monotonic() - now
         now_ms = self._clock.unix_ms()
-        admitted = 0
-        fresh = []
-        for record in records:
-            # In this order, one of the two pauses a partition, never both.
-            if self._waits.holds(record) or not self._flow.try_admit(record) or not self._waits.admits(record):
-                continue
-            admitted += 1
-            if self._ledger.read(record):
-                fresh.append(record)
+        entered = [self._enter(record, now_ms) for record in records]
+        fresh = [one for one in entered if isinstance(one, SourceRecord)]
+        admitted = sum(one is not None for one in entered)
         if admitted:
             self._observe.consumed(admitted, poll_s=polled_s)
         self._trace.polled(fresh)
@@ -163,6 +165,33 @@ class Worker:
             else:
                 self._ledger.finish(examined)
         self._found_work = bool(admitted)
+
+    def _enter(self, record: SourceRecord, now_ms: int) -> SourceRecord | Literal[True] | None:
+        """Enter a record in the ledger.
+
+        Returns:
+            The record if its outcome is still to be found; True if it is done with; None if it is delivered again.
+        """
+        # In this order a partition is paused for one reason at a time.
+        if self._heads.holds(record) or self._waits.holds(record):
+            return None
+        found: SourceRecord | Deferred | Skipped = record
+        if record.topic in self._retries:
+            examined = self._retries.examine(record, now_ms)
+            if isinstance(examined, NotDue):
+                if self._ledger.owns_partition(Partition(record.topic, record.partition)):
+                    self._heads.hold(record, examined.until_ms)
+                return None
+            found = examined
+        if not self._flow.try_admit(record):
+            return None
+        if isinstance(found, SourceRecord):
+            if not self._waits.admits(found):
+                return None
+            return found if self._ledger.read(found) else True
+        if self._ledger.read(record):
+            self._ledger.finish(found)
+        return True
 
     def _room(self) -> int:
         """How many records may be read now. None during a hold, unless a probe takes other contacts."""
@@ -251,6 +280,7 @@ class Worker:
             self._ledger.disown(partition, self._dispatcher.asked_records(partition))
         self._waits.forget(partitions)
         self._flow.forget(partitions)
+        self._heads.forget(partitions)
         self._dispatcher.drop_unowned()
         self._trace.disowned(partitions)
         self._observe.disowned(partitions)

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from stream_scorer.kafka.sink import OutRecord, Publication
 
 IN = Partition("in", 0)
+RETRY = Partition("retry-1", 0)
 AUDIT = Codec.single_object(load_schema(SchemaFile.BATCH_AUDIT))
 SCORES = Codec.single_object(load_schema(SchemaFile.CONTACT_SCORE))
 LIMITS = {
@@ -156,6 +157,7 @@ class Bench:
             clock=Clock(lambda: self.now, lambda: 1_700_000_000_000, lambda: 0.5, lambda: f"id-{next(ids)}"),
             observe=observe,  # type: ignore[arg-type]
             trace=Untraced(),
+            retry_topics=["retry-1"],
         )
 
     def finish(self, offset: int, *, value: bytes = b"v", key: bytes = b"k", campaign: str | None = None) -> None:
@@ -304,6 +306,46 @@ def test_a_skipped_record_is_an_offset_and_nothing_else() -> None:
     assert bench.counted == [[12, 14]]
 
 
+def test_commits_on_retry_topics_are_renewed_although_nothing_is_read_there() -> None:
+    """The group is not subscribed to them, so the broker deletes a commit that is older than its retention."""
+    bench = Bench()
+    bench.ledger.own(RETRY, start_offset=2, next_offset=7)
+    assert bench.publish()
+    assert bench.sink.sizes == [], "there is nothing to commit"
+    bench.now += 60
+    bench.publisher.publish_due()
+    assert bench.sink.offsets == {RETRY: (7, "start=2")}
+    bench.finish(10)
+    bench.now += 1800
+    assert bench.publish()
+    assert bench.sink.sizes == [0, 2]
+    bench.sink.offsets.clear()
+    bench.finish(11)
+    bench.now += 1800
+    bench.publisher.publish_due()
+    assert bench.sink.offsets == {IN: (12, "start=5"), RETRY: (7, "start=2")}
+    bench.publisher.publish_due()
+    assert len(bench.sink.sizes) == 3
+
+
+def test_a_renewal_that_fails_is_repeated_and_repeats_what_is_committed() -> None:
+    bench = Bench()
+    bench.ledger.own(RETRY, start_offset=2, next_offset=7)
+    assert bench.ledger.read(SourceRecord("retry-1", 0, 8, b"k", b"v", []))
+    bench.now += 60
+    bench.sink.answers = [Failed("no broker")]
+    assert not bench.publish()
+    assert bench.publish()
+    assert bench.sink.offsets == {RETRY: (8, "start=2")}, "the record at 8 is read and not finished"
+
+
+def test_without_retry_partitions_nothing_is_renewed() -> None:
+    bench = Bench()
+    bench.now += 7200
+    assert bench.publish()
+    assert bench.sink.sizes == []
+
+
 def test_a_failed_transaction_is_published_again_by_a_new_producer_with_a_new_chain() -> None:
     bench = Bench()
     bench.finish(10)
@@ -428,7 +470,8 @@ def revoke(bench: Bench) -> None:
     dispatcher: Any = MagicMock(has_in_flight=lambda _: False, may_finish=lambda _: False)
     worker = Worker(
         **dict.fromkeys(
-            ("source", "waits", "flow", "intake", "batcher", "breaker", "quota", "observe", "trace"), nothing
+            ("source", "waits", "flow", "heads", "retries", "intake", "breaker", "quota", "observe", "trace"),
+            nothing,
         ),
         dispatcher=dispatcher,
         ledger=bench.ledger,
