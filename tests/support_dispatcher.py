@@ -223,7 +223,7 @@ class World:
         for one in log[self.position[partition] :][:limit]:
             self.position[partition] += 1
             if self.ledger.read(one):
-                self.dispatcher.add(self.made[one.partition, one.offset])
+                self.dispatcher.add(self.made[one.partition, one.offset], self.now)
 
     def feed(self, wanted: Iterable[str], partition: int = 0, **more: Any) -> list[SourceRecord]:
         """Put contacts on the topic and read them."""
@@ -273,7 +273,7 @@ class World:
             while waiting and waiting[0][0] <= self.now * 1_000:
                 _, again = waiting.popleft()
                 assert self.ledger.read(again.record)
-                self.dispatcher.add(again)
+                self.dispatcher.add(again, self.now)
 
     @property
     def deferred(self) -> int:

@@ -103,6 +103,7 @@ class Batcher:
         self._by_lane: dict[_Lane, _OpenBatches] = {}
         self._by_age: OrderedDict[int, _Open] = OrderedDict()
         self._full: deque[Batch] = deque()
+        self._last_lane = _Lane(BatchKey(None, version_from_event=False), None)
         self._serials = 0
         self.waiting = 0
         self.apart: set[Partition] = set()
@@ -225,12 +226,15 @@ class Batcher:
         return removed
 
     def _lane_of(self, contact: Contact) -> _Lane:
-        partition = None
-        if self.apart:
+        lane = self._last_lane  # mostly the next contact has the same: a lane is made for each change, not for each
+        version, from_event = lane.key
+        if self.apart or contact.model_version != version or contact.version_from_event != from_event:
+            key = BatchKey(contact.model_version, contact.version_from_event)
             partition = Partition(contact.record.topic, contact.record.partition)
-        return _Lane(
-            BatchKey(contact.model_version, contact.version_from_event), partition if partition in self.apart else None
-        )
+            lane = self._last_lane = _Lane(key, partition if partition in self.apart else None)
+        elif lane.apart is not None:
+            lane = self._last_lane = _Lane(lane.key, None)
+        return lane
 
     def _first_fitting(self, opened: _OpenBatches, contact_id: str, size: int) -> _Open | None:
         """Return the first open batch with room for ``size`` bytes and without the id.

@@ -198,6 +198,11 @@ class RecordLedger(Generic[OutcomeT]):
                 return True
         return False
 
+    @property
+    def billed_uncommitted(self) -> int:
+        """Outcomes that were billed and are not committed: whoever reads their records again buys them again."""
+        return sum(outcome.was_paid_for for owned in self._owned.values() for outcome in owned.finished.values())
+
     # --- transactions
 
     def has_finished_head(self) -> bool:

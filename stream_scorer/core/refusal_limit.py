@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 WINDOW_S: Final = 600.0
 _MIN_CONTACTS: Final = 20
+_RESOLUTION_S: Final = 1.0
 
 
 class Cause(NamedTuple):
@@ -53,9 +54,15 @@ class RefusalLimit:
 
     def record_finished(self, contacts: int, now: float) -> None:
         """Count contacts that have their outcome."""
-        if contacts:
+        if not contacts:
+            return
+        self._forget(now)
+        self._finished_sum += contacts
+        if self._finished and now - self._finished[-1][0] < _RESOLUTION_S:
+            at, before = self._finished[-1]
+            self._finished[-1] = (at, before + contacts)
+        else:
             self._finished.append((now, contacts))
-            self._finished_sum += contacts
 
     def refused(self, cause: Cause, now: float) -> Verdict:
         """Count a contact that would be rejected, and return what becomes of it."""

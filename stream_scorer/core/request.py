@@ -43,7 +43,7 @@ class Request:
         contacts: what is sent, at least one.
         attempts: HTTP attempts made so far.
         first_sent_ms: Unix milliseconds of the first attempt; None before it.
-        sent_at: when the last attempt began; None before the first.
+        sent_at: when the last attempt began, or that of the request it is a part of; None before the first.
         failures: failed attempts that count against ``genesys.max_retries``; halves inherit them.
         not_before: when the next attempt is due, by ``Retry-After`` or backoff.
         backoff_until: the same by backoff alone: it counts once a request that was sent later has succeeded.
@@ -137,7 +137,7 @@ def first_request(batch: Batch, new_id: Callable[[], str]) -> Request:
 
 def by_partition(contacts: Iterable[Contact]) -> tuple[Contact, ...]:
     """Return the contacts sorted by partition, otherwise in their order."""
-    return tuple(sorted(contacts, key=_partition))
+    return tuple(sorted(contacts, key=_place_of_partition))
 
 
 def control_request(key: BatchKey, contact: Contact, batch_id: str) -> Request:
@@ -151,6 +151,7 @@ def subset(request: Request, contacts: tuple[Contact, ...], new_id: Callable[[],
         new_id(),
         request.key,
         contacts,
+        sent_at=request.sent_at,
         failures=request.failures,
         retried_unanswered=request.retried_unanswered,
         bisecting=True,
@@ -229,6 +230,10 @@ def _middle(contacts: tuple[Contact, ...]) -> int:
         return middle
     borders = [at for at in range(1, len(contacts)) if _partition(contacts[at]) != _partition(contacts[at - 1])]
     return min(borders, key=lambda border: abs(border - middle))
+
+
+def _place_of_partition(contact: Contact) -> tuple[str, int]:
+    return contact[0][:2]  # topic and partition of its record; for a thousand contacts a request, names cost too much
 
 
 def _partition(contact: Contact) -> Partition:

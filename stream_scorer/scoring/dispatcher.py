@@ -131,14 +131,15 @@ class RequestDispatcher:
 
     # --- in: contacts
 
-    def add(self, contact: Contact) -> None:
-        """Take a contact over, until it has its outcome."""
-        now = self._clock.monotonic()
-        state = self._versions.use(contact.model_version, now)
-        if not self._deferral.admits(contact) or (self._is_deferring(state) and not self._probe.offer(contact, now)):
+    def add(self, contact: Contact, now: float) -> None:
+        """Take a contact over, until it has its outcome; ``now`` is monotonic seconds."""
+        state = self._versions.get(contact.model_version, now)
+        if contact.held and not self._deferral.admits(contact):
             self._ledger.finish(self._deferral.uncounted(contact))
-        elif not self._is_deferring(state):
+        elif not (state.is_open and self._is_deferring(state)):
             self._queue.add(contact, now)
+        elif not self._probe.offer(contact, now):
+            self._ledger.finish(self._deferral.uncounted(contact))
 
     # --- out: requests
 
@@ -259,7 +260,11 @@ class RequestDispatcher:
 
     def _next_control(self, now: float) -> Request | None:
         """Return the next control: a waiting contact that has not failed, else one that has its score."""
-        wanted = {pending.target: pending.request.key for pending in self._pending.wanting_control()}
+        wanted = {
+            pending.target: pending.request.key
+            for pending in self._pending.wanting_control()
+            if any(self._ledger.is_pending(contact.record) for contact in pending.request.contacts)
+        }
         wanted |= {key.model_version: key for key in self._success_wanted}
         wanted |= {
             state.model_version: BatchKey(state.model_version, version_from_event=False)
@@ -350,9 +355,16 @@ class RequestDispatcher:
         if request.is_control:
             return
         for scored in results.scored:
-            if request.was_named or scored.contact.rounds or key_of(scored.record) in self._failed_alone:
-                self._deferral.answered_after_failure(scored.contact)
-            self._finish(scored)
+            contact = scored.contact
+            if (
+                contact.rounds
+                or request.was_named
+                or (self._failed_alone and key_of(contact.record) in self._failed_alone)
+            ):
+                self._deferral.answered_after_failure(contact)
+                self._failed_alone.pop(key_of(contact.record), None)
+            self._ledger.finish(scored)
+        self._deferral.finished(len(results.scored))
         self._controls.record_scored(results.scored[-1].contact)
         self._observe.unmatched_results(results.unmatched)
         for again in after_results(request, results, self._context(now)):
@@ -498,6 +510,7 @@ class RequestDispatcher:
                 self._finish(self._deferral.counted(contact))
 
     def _finish(self, outcome: Outcome) -> None:
+        """Enter the outcome of a contact that failed."""
         self._failed_alone.pop(key_of(outcome.record), None)
         self._ledger.finish(outcome)
         if not isinstance(outcome, Deferred):

@@ -141,6 +141,11 @@ class Observer:
             # Before the group is left, since that may take until the limit, which ends the process.
             self._log.warning("draining", detail=reason)
 
+    def drained(self, contacts: int) -> None:
+        """Log how many contacts are sent again by the next owner: in flight, or billed and not committed."""
+        say = self._log.warning if contacts else self._log.info
+        say("drained", contacts_sent_again=contacts)
+
     def consumed(self, records: int, *, poll_s: float) -> None:
         """Records were read, which took so long."""
         self._metrics.consumed(records, poll_s=poll_s)

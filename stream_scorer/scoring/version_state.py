@@ -42,7 +42,7 @@ class VersionState:
         failures_in_row: failed requests since the last success, those of deferred contacts left out.
         succeeded_at: when a usable result was last received.
         succeeded_sent_at: when the latest of the requests that succeeded was sent.
-        used_at: when a contact of it was last read or sent.
+        used_at: when a contact of it was last sent.
         batch_size: how many contacts its next request may hold.
     """
 

@@ -161,7 +161,7 @@ class Worker:
         for record in fresh:
             examined = self._intake.examine(record, now_ms)
             if isinstance(examined, Contact):
-                self._dispatcher.add(examined)
+                self._dispatcher.add(examined, now)
             else:
                 self._ledger.finish(examined)
         self._found_work = bool(admitted)
@@ -238,6 +238,7 @@ class Worker:
                 self._publisher.publish_due()
                 self._report()
             self._publish_all(deadline)
+            self._observe.drained(self._dispatcher.contacts_in_flight + self._ledger.billed_uncommitted)
         finally:
             self._source.close()
             self._publisher.close()

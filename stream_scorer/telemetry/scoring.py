@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _FILL: Final = (1, 5, 10, 25, 50, 100, 200, 400, 600, 800, 999)
 # The values of `scoring.circuit_breaker.OpenReason` and `scoring.wait_reasons.WaitReason`, which telemetry must not
 # import. A test compares them.
-_OPEN_REASONS: Final = ("api", "contract", "quota", "spend_limit", "kafka", "registry")
+_OPEN_REASONS: Final = ("api", "quota", "spend_limit", "kafka", "registry")
 _WAIT_REASONS: Final = (
     *("circuit_open", "retry_after", "server_quota", "own_quota", "spend_limit"),
     *("concurrency_limit", "partial_batch", "backoff", "worker_busy"),
