@@ -239,6 +239,16 @@ class Arena:
         with self.reader(self.group_id) as reader:
             return self._commits(reader)
 
+    def retry_commits(self) -> dict[tuple[str, int], int]:
+        """The group's commits on the retry topics; a partition without one is left out."""
+        places = [TopicPartition(topic, number) for topic in self.retries for number in range(self.retry_partitions)]
+        with self.reader(self.group_id) as reader:
+            answers = reader.committed(places, 10)
+        for answer in answers:
+            if answer.error is not None:
+                raise KafkaException(answer.error)
+        return {(a.topic, a.partition): a.offset for a in answers if a.offset >= 0}
+
     def _commits(self, reader: Consumer) -> dict[int, Commit]:
         wanted = [TopicPartition(self.topics["features"], number) for number in range(self.partitions)]
         answers = reader.committed(wanted, 10)

@@ -45,11 +45,12 @@ class Output:
 
 @dataclass(slots=True)
 class Verdict:
-    """What was found. ``outputs`` and ``entries`` (audit) are by the source of the input."""
+    """What was found. ``outputs``, ``entries`` (audit) and ``waiting`` (retry topics) are by source."""
 
     inputs: dict[str, Message] = field(default_factory=dict)
     outputs: dict[str, Output] = field(default_factory=dict)
     entries: dict[str, tuple[dict[str, Any], dict[str, Any]]] = field(default_factory=dict)
+    waiting: dict[str, Message] = field(default_factory=dict)
     chains: int = 0
     events: int = 0
 
@@ -79,7 +80,14 @@ class Verdict:
         return sum(account.values()) - sum(needed.values())
 
 
-def judge(arena: Arena, *, everything: bool = True, tutorial_features: bool = True, widest: float = 1.0) -> Verdict:
+def judge(
+    arena: Arena,
+    *,
+    everything: bool = True,
+    tutorial_features: bool = True,
+    widest: float = 1.0,
+    may_wait: bool = False,
+) -> Verdict:
     """Checks the invariant, and that audit, headers, values and order are as the contract says.
 
     Args:
@@ -87,13 +95,16 @@ def judge(arena: Arena, *, everything: bool = True, tutorial_features: bool = Tr
         everything: whether the group must have come to the end of the features topic.
         tutorial_features: whether the model is the tutorial's, whose gaps are all imputed but never in silence.
         widest: the widest confidence interval that need not be reviewed.
+        may_wait: whether contacts may be left in the retry topics.
     """
     _await_stable(arena)
-    commits = arena.commits()
+    commits, taken = arena.commits(), arena.retry_commits()
     starts = {number: _start(commit.metadata) for number, commit in commits.items()}
     outputs = _read(arena)
     inputs = outputs.pop("features")
-    assert arena.commits() == commits, "somebody committed while the judge was reading"
+    retries = outputs.pop("retries")
+    assert arena.commits() == commits, "the group committed while the judge was reading"
+    assert arena.retry_commits() == taken, "the group committed while the judge was reading"
     below: dict[str, Message] = {}
     for message in inputs:
         partition, offset = _place(message)
@@ -108,9 +119,11 @@ def judge(arena: Arena, *, everything: bool = True, tutorial_features: bool = Tr
         for message in outputs[kind]:
             _take_output(verdict, kind, message)
     _take_audit(verdict, outputs["audit"])
+    _take_waiting(verdict, retries, arena.group_id, taken)
+    assert may_wait or not verdict.waiting, f"{len(verdict.waiting)} contacts wait in retry topics"
     _check_sets(verdict)
     _check_order(verdict)
-    for source in below:
+    for source in below.keys() - verdict.waiting.keys():
         _check_record(verdict, source, widest)
         if tutorial_features:
             _check_imputed(verdict, source)
@@ -151,11 +164,12 @@ def _await_stable(arena: Arena) -> None:
 
 def _read(arena: Arena) -> dict[str, list[Message]]:
     """All records that a read_committed reader finds on each topic, each partition's in order."""
-    found: dict[str, list[Message]] = {kind: [] for kind in ("features", *OUTPUTS)}
-    kinds = {arena.topics[kind]: kind for kind in found}
+    found: dict[str, list[Message]] = {kind: [] for kind in ("features", *OUTPUTS, "retries")}
+    kinds = {topic: kind for kind, topic in arena.topics.items()} | dict.fromkeys(arena.retries, "retries")
     with arena.reader() as reader:
         deadline = time.monotonic() + PATIENCE_S
-        waiting = {(topic, number) for topic in kinds for number in range(arena.partitions)}
+        waiting = {(topic, number) for topic in arena.topics.values() for number in range(arena.partitions)}
+        waiting |= {(topic, number) for topic in arena.retries for number in range(arena.retry_partitions)}
         reader.assign([TopicPartition(topic, number, 0) for topic, number in waiting])
         while waiting:
             assert time.monotonic() < deadline, f"reading stands still before the end of {waiting}"
@@ -204,9 +218,26 @@ def _take_audit(verdict: Verdict, messages: list[Message]) -> None:
     verdict.chains, verdict.events = len(chains), len(messages)
 
 
+def _take_waiting(verdict: Verdict, messages: list[Message], group_id: str, taken: dict[tuple[str, int], int]) -> None:
+    """The records of this group in the retry topics that it has not committed."""
+    for message in messages:
+        partition, offset = _place(message)
+        headers: dict[str, Any] = dict(message.headers() or [])
+        is_taken = offset < taken.get((message.topic() or "", partition), 0)
+        if is_taken or headers.get(PREFIX + "group") != group_id.encode():
+            continue
+        source, at = headers[PREFIX + "source"].decode(), _name(message)
+        assert source not in verdict.waiting, f"{source} waits twice: {at}, {_name(verdict.waiting[source])}"
+        assert source in verdict.inputs, f"{source} waits at {at} and is not committed"
+        assert message.value() == verdict.inputs[source].value(), f"{at}: not the original value"
+        verdict.waiting[source] = message
+
+
 def _check_sets(verdict: Verdict) -> None:
     for what, found in (("output", verdict.outputs), ("audit entry", verdict.entries)):
-        missing = verdict.inputs.keys() - found.keys()
+        both = verdict.waiting.keys() & found.keys()
+        assert not both, f"{len(both)} contacts wait in retry topics and have an {what}, e.g. {sorted(both)[:3]}"
+        missing = verdict.inputs.keys() - found.keys() - verdict.waiting.keys()
         assert not missing, f"{len(missing)} committed inputs have no {what}, e.g. {sorted(missing)[:3]}"
         extra = found.keys() - verdict.inputs.keys()
         assert not extra, f"{len(extra)} inputs have an {what} above the committed offset, e.g. {sorted(extra)[:3]}"
@@ -215,6 +246,8 @@ def _check_sets(verdict: Verdict) -> None:
 def _check_order(verdict: Verdict) -> None:
     rows: dict[tuple[str, int, str], list[tuple[int, int]]] = defaultdict(list)
     for source, output in verdict.outputs.items():
+        if output.header("deferred") is not None:
+            continue
         input_partition, _, offset = source.rpartition("/")
         rows[output.kind, output.partition, input_partition].append((output.offset, int(offset)))
     for place, pairs in rows.items():

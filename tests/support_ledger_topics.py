@@ -25,6 +25,7 @@ AUDIT = Codec.single_object(load_schema(SchemaFile.BATCH_AUDIT))
 SCORE = Codec.single_object(load_schema(SchemaFile.CONTACT_SCORE))
 PARTITIONS = 2
 NAMES = ("features", "scores", "review", "rejected", "audit")
+SETTINGS = (*NAMES, "features_retry")
 
 
 @dataclass(frozen=True)
@@ -76,14 +77,14 @@ class Ledger:
 
     @property
     def settings(self) -> Settings:
-        topics = {name: self.topic(name) for name in NAMES}
+        topics = {name: self.topic(name) for name in SETTINGS}
         kafka = {"bootstrap_servers": self.servers, "group_id": self.group_id}
         return Settings.model_validate({"kafka": kafka, "topics": topics})
 
     def set_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("STREAM_SCORER_KAFKA__BOOTSTRAP_SERVERS", self.servers)
         monkeypatch.setenv("STREAM_SCORER_KAFKA__GROUP_ID", self.group_id)
-        for name in NAMES:
+        for name in SETTINGS:
             monkeypatch.setenv(f"STREAM_SCORER_TOPICS__{name.upper()}", self.topic(name))
 
     def put_inputs(self, count: int, partition: int = 0) -> None:
@@ -124,16 +125,34 @@ class Ledger:
         producer.init_transactions(30)
         return producer
 
-    def reset_commit(self, offset: int, metadata: str | None = None, partition: int = 0) -> None:
+    def reset_commit(
+        self, offset: int, metadata: str | None = None, partition: int = 0, topic: str | None = None
+    ) -> None:
         """As an operator would: outside of any transaction, without metadata."""
         consumer = self._consumer()
-        consumer.commit(
-            offsets=[TopicPartition(self.topic("features"), partition, offset, metadata or "")], asynchronous=False
-        )
+        name = self.topic("features") if topic is None else topic
+        consumer.commit(offsets=[TopicPartition(name, partition, offset, metadata or "")], asynchronous=False)
         consumer.close()
 
     def _consumer(self) -> Consumer:
         return Consumer({"bootstrap.servers": self.servers, "group.id": self.group_id})
+
+    def make_retry_topic(self) -> str:
+        """The first retry topic, with as many partitions as the others have."""
+        name = f"{self.topic('features_retry')}-1"
+        admin = AdminClient({"bootstrap.servers": self.servers})
+        admin.create_topics([NewTopic(name, PARTITIONS, 1)])[name].result(30)
+        return name
+
+    def put_retry(self, topic: str, offset: int, *, group: str | None = None) -> None:
+        """A record of a retry topic, of partition 0, which names an input of partition 0."""
+        headers: list[tuple[str, str | bytes | None]] = [
+            ("stream-scorer-source", f"{self.topic('features')}/0/{offset}".encode()),
+            ("stream-scorer-group", (self.group_id if group is None else group).encode()),
+        ]
+        producer = Producer({"bootstrap.servers": self.servers, "linger.ms": 0})
+        producer.produce(topic, b"%d" % offset, partition=0, headers=headers)
+        assert producer.flush(30) == 0
 
     def scorer(self) -> Scorer:
         return Scorer(self)

@@ -37,6 +37,7 @@ _COLUMNS: Final = {
     "review": "review",
     "rejected": "rejected",
     "audited": "audit entries",
+    "deferred": "deferred",
     "missing": "missing",
     "doubled": "doubled",
     "early": "early",
@@ -58,10 +59,10 @@ def reconcile(
     """Prove on the live topics that every contact has exactly one outcome.
 
     Reads the group's commits, waits until the outputs are stable, reads them, and reads the commits again. Every record
-    below the first commits must have exactly one score, review or rejection and one audit entry, none above the second
-    may have any, and the audit's hash chains must be whole. Where a campaign worker has run, every score at or over
-    callbacks.threshold must have exactly one receipt, or wait to be delivered. The exit code is 1 where that does not
-    hold. Nothing is written, and the workers may go on meanwhile.
+    below the first commits must have exactly one score, review or rejection and one audit entry, or wait in exactly one
+    retry topic; none above the second may have any; and the audit's hash chains must be whole. Where a campaign worker
+    has run, every score at or over callbacks.threshold must have exactly one receipt, or wait to be delivered. The exit
+    code is 1 where that does not hold. Nothing is written, and the workers may go on meanwhile.
     """
     settings = load_settings(config)
     with _progress(Console(stderr=True)) as progress:

@@ -27,6 +27,8 @@ class FindingKind(StrEnum):
     WRONG_OUTCOME = "wrong_outcome"
     BROKEN_CHAIN = "broken_chain"
     WRONG_CONTACT = "wrong_contact"
+    WAITING_TWICE = "waiting_twice"
+    WAITING_AND_FINISHED = "waiting_and_finished"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +98,12 @@ class PartitionReport:
         review: the same.
         rejected: the same.
         audited: audit entries of those inputs.
-        missing: inputs without any output record.
+        deferred: those inputs that have no output and wait in a retry topic.
+        missing: inputs without any output record that do not wait either.
         doubled: output records of a source that has one already.
         early: output records at or above the committed offset, second reading.
-        out_of_order: output records behind one of a later input in the same output partition.
+        out_of_order: output records behind one of a later input in the same output partition, but for those of
+            contacts that were deferred.
         waiting: records at or above ``committed``.
     """
 
@@ -111,6 +115,7 @@ class PartitionReport:
     review: int = 0
     rejected: int = 0
     audited: int = 0
+    deferred: int = 0
     missing: int = 0
     doubled: int = 0
     early: int = 0
@@ -162,12 +167,16 @@ class Report:
 
     @property
     def equation(self) -> str:
-        """``20,000 inputs = 19,211 scores + 430 review + 359 rejected``; ``≠`` where it does not add up."""
+        """``20,000 inputs = 19,211 scores + 430 review + 359 rejected``; ``≠`` where it does not add up.
+
+        With ``+ 12 deferred`` at its end if there are any.
+        """
         totals = self.totals
-        sign = "=" if totals.inputs == totals.scored + totals.review + totals.rejected else "≠"
+        done = totals.scored + totals.review + totals.rejected + totals.deferred
+        deferred = f" + {totals.deferred:,} deferred" if totals.deferred else ""
         return (
-            f"{totals.inputs:,} inputs {sign} {totals.scored:,} scores + {totals.review:,} review"
-            f" + {totals.rejected:,} rejected"
+            f"{totals.inputs:,} inputs {'=' if totals.inputs == done else '≠'} {totals.scored:,} scores"
+            f" + {totals.review:,} review + {totals.rejected:,} rejected{deferred}"
         )
 
     @property

@@ -1,8 +1,12 @@
 """The judge: every input record below the commit has exactly one output record and one audit entry, none above has any.
 
+Instead of both, an input may wait in exactly one retry topic: there it is a record of this group that the group has not
+committed.
+
 Fed in this order: the input records, each partition in its order; the output records and the audit events, each of
-their partitions in its order; at last the offsets that are committed then. What is committed first bounds what must be
-there, what is committed at the end bounds what may be there; a record between the two may be either.
+their partitions in its order; the records of the retry topics; at last the offsets that are committed then. What is
+committed first bounds what must be there, what is committed at the end bounds what may be there; a record between the
+two may be either. Likewise a contact that waited at first may have been finished or written again since.
 """
 
 from __future__ import annotations
@@ -13,7 +17,18 @@ from typing import TYPE_CHECKING, Final
 from stream_scorer.core.avro import UndecodableError
 from stream_scorer.core.findings import MAX_FINDINGS, Finding, FindingKind, Findings, PartitionReport, Report
 from stream_scorer.core.hash_chain import ChainVerifier
-from stream_scorer.core.reconciling_books import AUDIT, AUDIT_SHIFT, OUTPUT, Book, Kind, Lanes, Place, Span
+from stream_scorer.core.reconciling_books import (
+    AUDIT,
+    AUDIT_SHIFT,
+    OUTPUT,
+    WAITED,
+    WAITS,
+    Book,
+    Kind,
+    Lanes,
+    Place,
+    Span,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -71,7 +86,7 @@ class Reconciliation:
         elif offset >= book.start:
             book.add(offset)
 
-    def output(self, kind: Kind, source: str, batch_id: str, place: Place) -> None:
+    def output(self, kind: Kind, source: str, batch_id: str, place: Place, *, was_deferred: bool = False) -> None:
         """A record of the scores, review or rejected topic.
 
         Args:
@@ -79,6 +94,7 @@ class Reconciliation:
             source: its header ``stream-scorer-source``.
             batch_id: its header ``stream-scorer-batch``; empty where it has none.
             place: where it stands.
+            was_deferred: it has the header ``stream-scorer-deferred``, so it need not stand in input order.
         """
         found = self._find(source)
         if found is None:
@@ -99,12 +115,36 @@ class Reconciliation:
             return
         book.states[slot] = state | kind
         packed = book.places[slot] = self._lanes.pack(place)
-        later = self._lanes.overtaken_by(packed, book, offset)
+        later = None if was_deferred else self._lanes.overtaken_by(packed, book, offset)
         if later is not None:
             book.counts["out_of_order"] += 1
             what = f"comes after the output of {book.source(later)}"
             self._findings.add(Finding(FindingKind.OUT_OF_ORDER, source, what, str(place)))
-        self._compare(book, slot, source, batch_id, output=kind, audit=state >> AUDIT_SHIFT)
+        self._compare(book, slot, source, batch_id, output=kind, audit=(state & AUDIT) >> AUDIT_SHIFT)
+
+    def deferred(self, source: str, place: Place, *, still: bool) -> None:
+        """A record of a retry topic that this group had not committed when the first commits were read.
+
+        Args:
+            source: its header ``stream-scorer-source``.
+            place: where it stands.
+            still: the group has not committed it now, after the outputs were read.
+        """
+        found = self._find(source)
+        if found is None or found[1] < found[0].start:
+            return
+        book, offset = found
+        slot = book.slot(offset)
+        state = book.states[slot]
+        book.states[slot] = state | (WAITED | WAITS if still else WAITED)
+        if still and state & WAITS:
+            what = "waits in a retry topic once more"
+            self._findings.add(Finding(FindingKind.WAITING_TWICE, source, what, str(place)))
+        elif still and state & (OUTPUT | AUDIT):
+            what = f"waits in a retry topic, and has {_first_of(state)}"
+            self._findings.add(Finding(FindingKind.WAITING_AND_FINISHED, source, what, str(place)))
+        if not state & OUTPUT:
+            book.places[slot] = self._lanes.pack(place)
 
     def foreign(self) -> None:
         """A record on an output topic that names no source."""
@@ -196,6 +236,7 @@ class Reconciliation:
             review=counts["REVIEW"],
             rejected=counts["REJECTED"],
             audited=counts["audited"],
+            deferred=counts["deferred"],
             missing=counts["missing"],
             doubled=counts["doubled"],
             early=early,
@@ -207,7 +248,8 @@ class Reconciliation:
         """Find the inputs that lack something; where nothing lacks, no record is looked at one by one."""
         book.seal()
         tally = Counter(book.states[: book.known])
-        missing = {state for state in tally if not state & OUTPUT}
+        book.counts["deferred"] = sum(count for state, count in tally.items() if state & WAITED and not state & OUTPUT)
+        missing = {state for state in tally if not state & (OUTPUT | WAITED)}
         book.counts["missing"] = sum(tally[state] for state in missing)
         self._findings.add_all(FindingKind.MISSING, book.counts["missing"], self._missing(book, missing))
         silent = {state for state in tally if state & OUTPUT and not state & AUDIT}
@@ -217,7 +259,7 @@ class Reconciliation:
 
     def _missing(self, book: Book, states: Collection[int]) -> Iterator[Finding]:
         for slot in book.inputs_in(states):
-            audit = book.states[slot] >> AUDIT_SHIFT
+            audit = (book.states[slot] & AUDIT) >> AUDIT_SHIFT
             what = f"has no output, and is audited as {Kind(audit).name}" if audit else "has no output, no audit entry"
             yield Finding(FindingKind.MISSING, book.source(book.offsets[slot]), what)
 
@@ -231,8 +273,8 @@ class Reconciliation:
         early = 0
         for offset, slot in sorted(book.extra.items()):
             state = book.states[slot]
-            what = f"has {'an output' if state & OUTPUT else 'an audit entry'}, although"
-            where = self._place(book.places[slot]) if state & OUTPUT else ""
+            what = f"has {_first_of(state)}, although"
+            where = self._place(book.places[slot]) if state & (OUTPUT | WAITED) else ""
             if offset >= committed:
                 early += bool(state & OUTPUT)
                 what = f"{what} only what is below {committed} is committed"
@@ -251,3 +293,9 @@ class Reconciliation:
 
     def _place(self, packed: int) -> str:
         return str(self._lanes.unpack(packed))
+
+
+def _first_of(state: int) -> str:
+    if state & OUTPUT:
+        return "an output"
+    return "an audit entry" if state & AUDIT else "a record in a retry topic"

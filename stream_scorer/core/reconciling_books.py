@@ -43,10 +43,13 @@ class Place(NamedTuple):
         return f"{self.topic}/{self.partition}/{self.offset}"
 
 
-# One byte a record: the kind of its first output, and shifted by two, of its first audit entry.
-OUTPUT: Final = 0b0011
-AUDIT: Final = 0b1100
+# One byte a record: the kind of its first output, and shifted by two, of its first audit entry; whether it waited in a
+# retry topic at the first reading, and whether it still does.
+OUTPUT: Final = 0b0000_0011
+AUDIT: Final = 0b0000_1100
 AUDIT_SHIFT: Final = 2
+WAITED: Final = 0b0001_0000
+WAITS: Final = 0b0010_0000
 # A place in eight bytes: which output partition, and the offset in it.
 _LANE_SHIFT: Final = 44
 _OFFSET: Final = (1 << _LANE_SHIFT) - 1

@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from stream_scorer.core.callback_reconciling import CallbackReconciliation, Codecs
-from stream_scorer.core.events import Partition
 from stream_scorer.core.reconciling import Place
 from stream_scorer.kafka.framing import make_patient_framing
 from stream_scorer.kafka.reading import Extent, LogReader
 from stream_scorer.kafka.rights import Right, reconciling_callbacks_rights
 from stream_scorer.kafka.topics import check_topics, existing_topics
 from stream_scorer.reconciliation.reading import (
+    Queues,
     Reading,
     RegistryWanted,
     check_not_set_back,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from stream_scorer.core.callback_findings import CallbackReport
-    from stream_scorer.kafka.reading import Commit, Record
+    from stream_scorer.kafka.reading import Record
     from stream_scorer.reconciliation.reading import Progress
     from stream_scorer.settings import Settings
 
@@ -65,7 +65,13 @@ def reconcile_callbacks(
         return None
     rights = reconciling_callbacks_rights(settings)
     partitions |= check_topics(settings, settings.topics.campaign(tiers=0), rights=rights)
-    queues = _Queues(settings, timeout_s)
+    tiers = existing_topics(settings, settings.topics.retries(_MAX_TIERS))
+    delivery_id = settings.delivery_group_id
+    queues = Queues(
+        LogReader(settings, delivery_id, timeout_s=timeout_s),
+        delivery_id,
+        check_topics(settings, [settings.topics.callbacks, *tiers]),
+    )
     partitions |= queues.partitions
     taken = queues.taken()
     outputs = {name: log.extents(name, count) for name, count in partitions.items() if name != topic}
@@ -91,34 +97,6 @@ def reconcile_callbacks(
     report = judge.result({number: commit.offset for number, commit in second.items()}, queues.taken(), notes)
     wanted.check(report)
     return report
-
-
-class _Queues:
-    """The callbacks topic and the retry tiers that exist, and what the deliverer has committed of them."""
-
-    def __init__(self, settings: Settings, timeout_s: float) -> None:
-        topics = settings.topics
-        tiers = existing_topics(settings, topics.retries(_MAX_TIERS))
-        self.partitions = check_topics(settings, [topics.callbacks, *tiers])
-        self._group_id = settings.delivery_group_id
-        self._log = LogReader(settings, self._group_id, timeout_s=timeout_s)
-        self._before: dict[str, dict[int, Commit]] = {}
-
-    def taken(self) -> dict[Partition, int]:
-        """The deliverer's committed offsets.
-
-        Raises:
-            CheckFailed: they were set back since they were read before.
-        """
-        now = {name: self._log.commits(name, count) for name, count in self.partitions.items()}
-        for name, before in self._before.items():
-            check_not_set_back(self._group_id, name, before, now[name])
-        self._before = now
-        return {
-            Partition(name, number): commit.offset
-            for name, commits in now.items()
-            for number, commit in commits.items()
-        }
 
 
 def _read(

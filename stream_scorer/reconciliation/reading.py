@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from stream_scorer.core.confluent import schema_id_of
+from stream_scorer.core.events import Partition
 from stream_scorer.core.reconciling import Place, Span
 from stream_scorer.errors import CheckFailed, SettingsError
 
@@ -49,6 +50,38 @@ class Reading:
     def _tell(self, topic: str) -> None:
         if self._progress is not None:
             self._progress(topic, self._done, self._total)
+
+
+class Queues:
+    """Topics whose records wait until a group has committed them.
+
+    Args:
+        log: reads the commits of the group.
+        group_id: the group.
+        partitions: how many partitions each of the topics has.
+    """
+
+    def __init__(self, log: LogReader, group_id: str, partitions: dict[str, int]) -> None:
+        self.partitions = partitions
+        self._group_id = group_id
+        self._log = log
+        self._before: dict[str, dict[int, Commit]] = {}
+
+    def taken(self) -> dict[Partition, int]:
+        """Return the committed offsets; a partition without a commit is left out.
+
+        Raises:
+            CheckFailed: they were set back since they were read before.
+        """
+        now = {name: self._log.commits(name, count) for name, count in self.partitions.items()}
+        for name, before in self._before.items():
+            check_not_set_back(self._group_id, name, before, now[name])
+        self._before = now
+        return {
+            Partition(name, number): commit.offset
+            for name, commits in now.items()
+            for number, commit in commits.items()
+        }
 
 
 class RegistryWanted:

@@ -2,11 +2,14 @@
 
 Nothing is taken from the worker but the names of the contract, since it is the worker that is judged. In this order:
 
-1. The commits. They are read as stable, so each one's transaction is decided.
-2. How far the output topics go now. The records of those transactions were written before they were committed, so they
-   are below these ends; once every transaction below them is decided, all of them are visible.
-3. The inputs, the outputs and the audit, read_committed, to those ends.
-4. The commits again. Whatever was read as output is committed by now, unless it should not have been visible.
+1. The commits, on the features topic first and then on the retry topics. They are read as stable, so each one's
+   transaction is decided.
+2. How far the output and retry topics go now. The records of those transactions were written before they were
+   committed, so they are below these ends; once every transaction below them is decided, all of them are visible.
+3. The inputs, the outputs and the audit, read_committed, to those ends. Then the commits on the retry topics again, and
+   what had not been taken from them at first: a contact that was finished meanwhile has been taken by now.
+4. The commits on the features topic again. Whatever was read as output is committed by now, unless it should not have
+   been visible.
 
 So the workers may go on meanwhile: only records between the two readings may be either.
 """
@@ -16,13 +19,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from stream_scorer.core.avro import UndecodableError
+from stream_scorer.core.events import Partition
 from stream_scorer.core.reconciling import Kind, Place, Reconciliation
+from stream_scorer.core.retry_topics import DEFERRED_HEADER, GROUP_HEADER, SOURCE_HEADER
 from stream_scorer.errors import NothingToCheck
 from stream_scorer.kafka.framing import make_patient_framing
 from stream_scorer.kafka.reading import Extent, LogReader
 from stream_scorer.kafka.rights import reconciling_rights
-from stream_scorer.kafka.topics import check_topics
+from stream_scorer.kafka.topics import check_topics, existing_topics
 from stream_scorer.reconciliation.reading import (
+    Queues,
     Reading,
     RegistryWanted,
     check_not_set_back,
@@ -33,7 +39,7 @@ from stream_scorer.reconciliation.reading import (
 from stream_scorer.schema_files import SchemaFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from stream_scorer.core.findings import Report
     from stream_scorer.kafka.framing import Framing
@@ -41,7 +47,6 @@ if TYPE_CHECKING:
     from stream_scorer.reconciliation.reading import Progress
     from stream_scorer.settings import Settings
 
-_SOURCE: Final = "stream-scorer-source"
 _BATCH: Final = "stream-scorer-batch"
 _REASON: Final = "stream-scorer-error-reason"
 
@@ -64,6 +69,7 @@ def reconcile(settings: Settings, *, progress: Progress | None = None, timeout_s
     framing = make_patient_framing(settings)
     topic, group_id = settings.topics.features, settings.kafka.group_id
     partitions = check_topics(settings, settings.topics.scoring, rights=reconciling_rights(settings))
+    retries = check_topics(settings, existing_topics(settings, settings.topics.contact_retries()))
     log = LogReader(settings, group_id, timeout_s=timeout_s)
     first = log.commits(topic, partitions[topic])
     if not first:
@@ -71,9 +77,13 @@ def reconcile(settings: Settings, *, progress: Progress | None = None, timeout_s
             f"group {group_id} has no commits on {topic}, so there is nothing to reconcile: has `stream-scorer run`"
             " been started, and is this its kafka.group_id?"
         )
+    queues = Queues(log, group_id, retries)
+    taken = queues.taken()
     outputs = {name: log.extents(name, partitions[name]) for name in settings.topics.scoring[1:]}
-    for name, extents in outputs.items():
+    kept = {name: log.extents(name, count) for name, count in retries.items()}
+    for name, extents in (*outputs.items(), *kept.items()):
         log.wait_until_decided(name, extents)
+    waiting = {name: _from(taken, name, extents) for name, extents in kept.items()}
     inputs = log.stable_extents(topic, partitions[topic])
     spans = {number: span_of(first.get(number), extent) for number, extent in inputs.items()}
     judge = Reconciliation(
@@ -85,15 +95,16 @@ def reconcile(settings: Settings, *, progress: Progress | None = None, timeout_s
         compacted=log.is_compacted(topic),
     )
     read = {number: Extent(spans[number].start, max(spans[number].start, inputs[number].end)) for number in inputs}
-    reading = Reading(log, {topic: read, **outputs}, progress)
+    reading = Reading(log, {topic: read, **outputs, **waiting}, progress)
     for partition, offset, _ in reading.records(topic):
         judge.input(partition, offset)
     wanted = RegistryWanted(settings)
     _read_outputs(settings, reading, judge, framing, wanted)
+    _read_retries(reading, judge, group_id, queues)
     second = log.commits(topic, partitions[topic])
     check_not_set_back(group_id, topic, first, second)
     committed = {number: commit.offset for number, commit in second.items()}
-    notes = (*commit_notes(topic, first, inputs), *deleted_notes(outputs))
+    notes = (*commit_notes(topic, first, inputs), *deleted_notes(outputs), *_deleted_retries(taken, kept))
     report = judge.result(committed, notes)
     wanted.check(report)
     return report
@@ -109,9 +120,9 @@ def _read_outputs(
         kind_of = _classifier([kind for kind, topic in kinds.items() if topic == name], framing)
         for record in reading.records(name):
             place = Place(name, record.partition, record.offset)
-            source, batch_id = _names(record)
+            source, batch_id, was_deferred = _names(record)
             if source is not None and kind_of is not None:
-                judge.output(kind_of(record), source, batch_id, place)
+                judge.output(kind_of(record), source, batch_id, place, was_deferred=was_deferred)
             elif name == topics.audit:
                 wanted.look(record, name)
                 judge.audit(record.value, place)
@@ -119,17 +130,52 @@ def _read_outputs(
                 judge.foreign()
 
 
-def _names(record: Record) -> tuple[str | None, str]:
-    """The source and the batch that a record's headers name."""
-    source, batch_id = None, ""
+def _read_retries(reading: Reading, judge: Reconciliation, group_id: str, queues: Queues) -> None:
+    """Read the contacts of this group that waited when the first commits were read."""
+    taken = queues.taken()
+    for name in queues.partitions:
+        for record in reading.records(name):
+            source, group = "", None
+            for header, value in record.headers:
+                if header == SOURCE_HEADER and not source:
+                    source = _text(value)
+                elif header == GROUP_HEADER and group is None:
+                    group = _text(value)
+            if group == group_id:
+                still = record.offset >= taken.get(Partition(name, record.partition), 0)
+                judge.deferred(source, Place(name, record.partition, record.offset), still=still)
+
+
+def _from(taken: Mapping[Partition, int], name: str, extents: Mapping[int, Extent]) -> dict[int, Extent]:
+    """The extents from the commits on: what stands before them is done."""
+    return {
+        number: Extent(min(max(extent.begin, taken.get(Partition(name, number), 0)), extent.end), extent.end)
+        for number, extent in extents.items()
+    }
+
+
+def _deleted_retries(taken: Mapping[Partition, int], kept: Mapping[str, Mapping[int, Extent]]) -> list[str]:
+    """Say which retry topics no longer hold records that were not committed."""
+    return [
+        f"{name}/{number}: records below {extent.begin} are deleted, and the group had committed {offset}; the contacts"
+        " that waited there count as missing"
+        for name, extents in kept.items()
+        for number, extent in extents.items()
+        if (offset := taken.get(Partition(name, number), extent.begin)) < extent.begin
+    ]
+
+
+def _names(record: Record) -> tuple[str | None, str, bool]:
+    """The source and the batch that a record's headers name, and whether it was deferred."""
+    source, batch_id, was_deferred = None, "", False
     for name, value in record.headers:
-        if name == _SOURCE and source is None:
+        if name == SOURCE_HEADER and source is None:
             source = _text(value)
         elif name == _BATCH and not batch_id:
             batch_id = _text(value)
-            if source is not None:
-                break
-    return source, batch_id
+        elif name == DEFERRED_HEADER:
+            was_deferred = True
+    return source, batch_id, was_deferred
 
 
 def _text(value: bytes | None) -> str:

@@ -67,9 +67,11 @@ class Books:
     """One run.
 
     Attributes:
-        rows: every topic's records by kind (``features``, ``scores``, …), each partition's in order.
+        rows: every topic's records by kind (``features``, ``scores``, …, ``retry-1``, …), each partition's in order.
         commits: the scoring group's commits by partition.
         account: how often the API scored each contact, by its own account; None: nobody counted.
+        retry_commits: its commits on the retry topics, by topic and partition.
+        group_id: that group.
         may_be_paid_again: the most contacts that the faults of the run may have cost a second time.
         campaign: whether a campaign worker was at work, and has come to the end of the scores.
         threshold: scores from here on are called.
@@ -81,6 +83,8 @@ class Books:
     commits: dict[int, Commit]
     account: dict[str, int] | None = None
     may_be_paid_again: int = 0
+    retry_commits: dict[tuple[str, int], int] = field(default_factory=dict)
+    group_id: str = ""
     campaign: bool = False
     threshold: float = 0.75
     needless_failures: int = 0
@@ -95,14 +99,17 @@ class Books:
 def read_books(arena: Arena, campaign_topics: Mapping[str, str] | None = None) -> Books:
     """Reads everything, once no worker is at work and no transaction is open."""
     topics = {**arena.topics, **{kind: (campaign_topics or {})[kind] for kind in CAMPAIGN_KINDS if campaign_topics}}
+    topics |= {f"retry-{level}": topic for level, topic in enumerate(arena.retries, 1)}
     numbers = _partitions(arena, topics.values())
     places = [TopicPartition(topic, number) for topic, count in numbers.items() for number in range(count)]
     await_stable(arena, [place for place in places if place.topic != topics["features"]])
-    commits = read_commits(arena, numbers[topics["features"]])
+    retries = {topic: numbers[topic] for topic in arena.retries}
+    commits, taken = read_commits(arena, numbers[topics["features"]]), read_retry_commits(arena, retries)
     rows = read_rows(arena, topics)
-    if read_commits(arena, numbers[topics["features"]]) != commits:
-        raise AssertionError("somebody committed while the judge was reading: stop all workers first")
-    return Books(rows, commits, campaign=campaign_topics is not None)
+    if (read_commits(arena, numbers[topics["features"]]), read_retry_commits(arena, retries)) != (commits, taken):
+        raise AssertionError("a worker committed while the judge was reading: stop all workers first")
+    campaign = campaign_topics is not None
+    return Books(rows, commits, retry_commits=taken, group_id=arena.group_id, campaign=campaign)
 
 
 def read_rows(arena: Arena, topics: Mapping[str, str]) -> dict[str, list[Row]]:
@@ -116,9 +123,20 @@ def read_rows(arena: Arena, topics: Mapping[str, str]) -> dict[str, list[Row]]:
 
 
 def read_commits(arena: Arena, partitions: int) -> dict[int, Commit]:
-    """The scoring group's commits, asked for until the brokers answer."""
+    """The scoring group's commits on the features topic."""
+    answers = _commits(arena, [TopicPartition(arena.topics["features"], number) for number in range(partitions)])
+    return {a.partition: Commit(a.offset, a.metadata or "") for a in answers}
+
+
+def read_retry_commits(arena: Arena, partitions: Mapping[str, int]) -> dict[tuple[str, int], int]:
+    """The scoring group's commits on the retry topics."""
+    places = [TopicPartition(topic, number) for topic, count in partitions.items() for number in range(count)]
+    return {(a.topic, a.partition): a.offset for a in _commits(arena, places)}
+
+
+def _commits(arena: Arena, wanted: list[TopicPartition]) -> list[TopicPartition]:
+    """The scoring group's commits where it has any, asked for until the brokers answer."""
     with arena.reader(arena.group_id) as reader:
-        wanted = [TopicPartition(arena.topics["features"], number) for number in range(partitions)]
 
         def ask() -> list[TopicPartition] | None:
             try:
@@ -128,7 +146,7 @@ def read_commits(arena: Arena, partitions: int) -> dict[int, Commit]:
             return None if any(answer.error is not None for answer in answers) else answers
 
         answers: list[TopicPartition] = wait_until(ask, "the commits of the group")
-        return {a.partition: Commit(a.offset, a.metadata or "") for a in answers if a.offset >= 0}
+        return [answer for answer in answers if answer.offset >= 0]
 
 
 def await_stable(arena: Arena, places: list[TopicPartition]) -> None:

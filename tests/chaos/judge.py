@@ -42,7 +42,10 @@ def violations(books: Books) -> list[Violation]:
     outputs, found = _by_source(books)
     entries: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
     found += [*_broken_chains(books, entries)]
-    found += [*_broken_invariant(committed, outputs, entries, books)]
+    waiting, twice = _waiting(books)
+    found += twice
+    found += [*_broken_waits(committed, outputs, entries, waiting)]
+    found += [*_broken_invariant(committed, outputs, entries, waiting, books)]
     found += [*_out_of_order(outputs)]
     for source in committed.keys() & outputs.keys() & entries.keys():
         found += [*_mismatches(source, committed[source], outputs[source], entries[source])]
@@ -96,12 +99,44 @@ def _by_source(books: Books) -> tuple[dict[str, tuple[str, Row]], list[Violation
     return outputs, found
 
 
-def _broken_invariant(
-    committed: dict[str, Row], outputs: dict[str, Any], entries: dict[str, Any], books: Books
+def _waiting(books: Books) -> tuple[dict[str, Row], list[Violation]]:
+    """The contacts of this group in the retry topics that it has not committed, by source."""
+    waiting: dict[str, Row] = {}
+    found = []
+    for kind in filter(lambda kind: kind.startswith("retry-"), books.rows):
+        for row in books.rows[kind]:
+            is_taken = row.offset < books.retry_commits.get((row.topic, row.partition), 0)
+            if is_taken or row.own_header("group") != books.group_id:
+                continue
+            source = row.own_header("source") or ""
+            if source in waiting:
+                found.append(Violation("waits twice", row.place, f"{source} waits at {waiting[source].place} too"))
+            waiting[source] = row
+    return waiting, found
+
+
+def _broken_waits(
+    committed: dict[str, Row], outputs: dict[str, Any], entries: dict[str, Any], waiting: dict[str, Row]
 ) -> Iterator[Violation]:
-    for source in committed.keys() - outputs.keys():
-        yield Violation("lost", source, "is committed and has no output")
-    for source in committed.keys() - entries.keys():
+    for source, row in waiting.items():
+        if source in outputs or source in entries:
+            yield Violation("waits finished", row.place, f"{source} has an outcome and waits")
+        if source not in committed:
+            yield Violation("early", source, f"waits at {row.place} and is not committed")
+        elif (row.key, row.value) != (committed[source].key, committed[source].value):
+            yield Violation("mismatch", row.place, f"is not, byte for byte, {source}")
+
+
+def _broken_invariant(
+    committed: dict[str, Row],
+    outputs: dict[str, Any],
+    entries: dict[str, Any],
+    waiting: dict[str, Row],
+    books: Books,
+) -> Iterator[Violation]:
+    for source in committed.keys() - outputs.keys() - waiting.keys():
+        yield Violation("lost", source, "is committed, has no output and waits in no retry topic")
+    for source in committed.keys() - entries.keys() - waiting.keys():
         yield Violation("unaudited", source, "is committed and has no audit entry")
     for source in outputs.keys() - committed.keys():
         yield Violation("early", source, f"has an output at {outputs[source][1].place} and is not committed")
@@ -120,6 +155,8 @@ def _broken_invariant(
 def _out_of_order(outputs: dict[str, tuple[str, Row]]) -> Iterator[Violation]:
     rows: dict[tuple[str, int, str], list[tuple[int, int, str]]] = defaultdict(list)
     for source, (_, row) in outputs.items():
+        if row.own_header("deferred") is not None:
+            continue
         input_partition, _, offset = source.rpartition("/")
         rows[row.topic, row.partition, input_partition].append((row.offset, int(offset), row.place))
     for (_, _, input_partition), triples in rows.items():

@@ -87,7 +87,7 @@ def good_books() -> Books:
     rows["receipts"].append(row("receipts", 0, "call", receipt("call", due)))
     account = {f"C{number}": 1 for number in range(CONTACTS - 1)}
     commits = {number: Commit(CONTACTS // _PARTITIONS, "start=0") for number in range(_PARTITIONS)}
-    return Books(dict(rows), commits, account, campaign=True)
+    return Books(dict(rows), commits, account, group_id="group", campaign=True)
 
 
 def callback(callback_id: str, sources: list[str]) -> bytes:
@@ -222,6 +222,46 @@ def grow(books: Books) -> None:
     books.memory.append(Memory("worker one", tuple(100.0 + 10 * n for n in range(30))))
 
 
+def wait(books: Books, offset: int = CONTACTS // _PARTITIONS, *, group: str = "group", at: int = 0) -> None:
+    """A contact of partition 0 in a retry topic; one behind the others is committed first."""
+    known = {one.place for one in books.rows["features"]}
+    if f"features/0/{offset}" not in known:
+        books.rows["features"].append(row("features", offset, "C-wait", contact("C-wait").value))
+        books.commits[0] = Commit(offset + 1, "start=0")
+    [of] = [one for one in books.rows["features"] if one.place == f"features/0/{offset}"]
+    given = {"source": of.place, "deferred": "1", "not_before": "1", "group": group}
+    assert of.key is not None
+    books.rows.setdefault("retry-1", []).append(row("retry-1", at, of.key.decode(), of.value, **given))
+
+
+def wait_twice(books: Books) -> None:
+    wait(books)
+    wait(books, at=1)
+
+
+def wait_finished(books: Books) -> None:
+    wait(books, 1)
+
+
+def wait_for_another_group(books: Books) -> None:
+    wait(books, group="another")
+
+
+def forget_a_retry(books: Books) -> None:
+    wait(books)
+    books.retry_commits["retry-1", 0] = 1
+
+
+def wait_early(books: Books) -> None:
+    wait(books)
+    books.commits[0] = Commit(CONTACTS // _PARTITIONS, "start=0")
+
+
+def change_what_waits(books: Books) -> None:
+    wait(books)
+    books.rows["retry-1"][0] = books.rows["retry-1"][0]._replace(value=b"other")
+
+
 PLANTED: Final = (
     (lose, "lost", "features/0/1"),
     (double, "doubled", "scores/0/99"),
@@ -249,4 +289,10 @@ PLANTED: Final = (
     (recover_late, "slow", "broker killed"),
     (fail_needlessly, "failed", "transactions"),
     (grow, "grew", "worker one"),
+    (wait_twice, "waits twice", "retry-1/0/1"),
+    (wait_finished, "waits finished", "retry-1/0/0"),
+    (wait_for_another_group, "lost", "features/0/4"),
+    (forget_a_retry, "lost", "features/0/4"),
+    (wait_early, "early", "features/0/4"),
+    (change_what_waits, "mismatch", "retry-1/0/0"),
 )

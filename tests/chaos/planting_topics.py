@@ -56,6 +56,7 @@ class Planter:
         listed = {"P-lost": lost, "P-first": first, "P-second": second, "P-good": good}
         event = audit_event(0, b"", [entry(source, name, "SCORED") for name, source in listed.items()])
         self._audit(event)
+        twice = self._wait_twice()
         broken = self._audit(audit_event(1, b"of another event", [entry(unlinked, "P-unlinked", "SCORED")]))
         self._producer.commit_transaction(_S)
         self._commit()
@@ -65,7 +66,21 @@ class Planter:
             Planted("unaudited", unaudited),
             Planted("reordered", late),
             Planted("chain", broken),
+            Planted("waits twice", twice),
         }
+
+    def _wait_twice(self) -> str:
+        """A contact in two retry topics; and what another group deferred, which is nothing of ours."""
+        source = self._produce("features", b"P-waits", contact("P-waits").value)
+        own, other = self._arena.group_id.encode(), b"another"
+        places = [
+            self._produce_to(topic, b"P-waits", contact("P-waits").value, self._waits(source, group))
+            for topic, group in zip(self._arena.retries, (own, other, own), strict=True)
+        ]
+        return places[2]
+
+    def _waits(self, source: str, group: bytes) -> list[tuple[str, bytes]]:
+        return [(f"{PREFIX}source", source.encode()), (f"{PREFIX}deferred", b"1"), (f"{PREFIX}group", group)]
 
     def _score(self, contact_id: str, source: str, batch_id: str) -> str:
         headers = [(f"{PREFIX}source", source.encode()), (f"{PREFIX}batch", batch_id.encode())]
@@ -75,10 +90,13 @@ class Planter:
         return self._produce("audit", event["chain_id"].encode(), AUDIT.encode(event))
 
     def _produce(self, kind: str, key: bytes | None, value: bytes | None, headers: Any = ()) -> str:
+        return self._produce_to(self._arena.topics[kind], key, value, headers)
+
+    def _produce_to(self, topic: str, key: bytes | None, value: bytes | None, headers: Any = ()) -> str:
         """Where it stands then."""
         places: list[str] = []
         self._producer.produce(
-            self._arena.topics[kind],
+            topic,
             value,
             key,
             partition=_PARTITION,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from books import Memory
 from judge import verdict, violations
-from planting import PLANTED, forge_audit, good_books, lose, pay_nothing, receive_twice
+from planting import PLANTED, forge_audit, good_books, lose, pay_nothing, receive_twice, swap, wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +25,20 @@ def books() -> Books:
 
 
 def test_good_books_are_good(books: Books) -> None:
+    assert verdict(books) == ""
+
+
+def test_a_contact_that_waits_in_one_retry_topic_is_not_lost(books: Books) -> None:
+    wait(books)
+    assert verdict(books) == ""
+    wait(books, 2, group="another")
+    assert verdict(books) == "", "it waits for another group"
+
+
+def test_an_output_of_a_deferred_contact_need_not_stand_in_order(books: Books) -> None:
+    swap(books)
+    late = books.rows["scores"][0]
+    books.rows["scores"][0] = late._replace(headers=(*late.headers, ("stream-scorer-deferred", b"1")))
     assert verdict(books) == ""
 
 

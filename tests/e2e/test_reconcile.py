@@ -114,6 +114,39 @@ class TestHolds:
         assert f"{ledger.topic('features')}/0: the commit 2 does not say where its group began" in note
 
 
+class TestRetryTopics:
+    """What waits in a retry topic is a record of the group that the group has not committed."""
+
+    def test_what_waits_is_counted(self, ledger: Ledger) -> None:
+        topic = ledger.make_retry_topic()
+        ledger.put_inputs(4)
+        ledger.scorer().publish(outs([0, 1]), 4)
+        ledger.put_retry(topic, 1)  # taken, and finished
+        ledger.put_retry(topic, 2, group="another")
+        ledger.put_retry(topic, 2)
+        ledger.put_retry(topic, 3)
+        ledger.reset_commit(1, "start=0", topic=topic)
+        report = reconcile(ledger.settings)
+        assert report.holds, report.findings
+        assert report.equation == "4 inputs = 2 scores + 0 review + 0 rejected + 2 deferred"
+
+    def test_planted_faults_are_found(self, ledger: Ledger) -> None:
+        topic = ledger.make_retry_topic()
+        ledger.put_inputs(5)
+        ledger.scorer().publish(outs([0, 1]), 4)
+        for offset in (1, 2, 2, 4):  # finished, twice, not committed; 3 is nowhere
+            ledger.put_retry(topic, offset)
+        ledger.put_retry(topic, 3, group="another")
+        report = reconcile(ledger.settings)
+        features = ledger.topic("features")
+        assert {(finding.kind, finding.source, finding.where) for finding in report.findings} == {
+            (FindingKind.WAITING_AND_FINISHED, f"{features}/0/1", f"{topic}/0/0"),
+            (FindingKind.WAITING_TWICE, f"{features}/0/2", f"{topic}/0/2"),
+            (FindingKind.EARLY, f"{features}/0/4", f"{topic}/0/3"),
+            (FindingKind.MISSING, f"{features}/0/3", ""),
+        }
+
+
 class TestViolations:
     @pytest.mark.parametrize(
         ("published", "kind"),
@@ -229,7 +262,7 @@ class TestCommand:
         said = capsys.readouterr()
         assert said.err == ""
         rows = [line.split() for line in said.out.splitlines()]
-        assert ["0", "0", "1,202", "1,202", "1,200", "1", "1", "1,202", "0", "0", "0", "0", "298"] in rows
+        assert ["0", "0", "1,202", "1,202", "1,200", "1", "1", "1,202", "0", "0", "0", "0", "0", "298"] in rows
         assert ["all", "1,202", "1,200", "1", "1", "1,202", "0", "0", "0", "0", "298"] in rows
         assert "1,202 inputs = 1,200 scores + 1 review + 1 rejected" in said.out
         assert f"the invariant holds for group {ledger.group_id} on {ledger.topic('features')}" in said.out

@@ -10,6 +10,9 @@ from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from support_arena import FEATURES, SCORE, contact, event
 
+from stream_scorer.reconciliation import reconcile
+from stream_scorer.settings import load_settings
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -130,6 +133,9 @@ def test_each_record_of_a_retry_topic_is_what_its_headers_make_it(make_stage: Ca
     assert commits(stage, stage.retries[0], 2) == {0: (5, "start=0")}
     assert commits(stage, stage.retries[1], 2) == {0: (2, "start=0"), 1: (1, "start=0")}
     assert commits(stage, stage.retries[2], 2).get(0, (0, ""))[0] == 0
+    report = reconcile(load_settings(environ=stage.settings()))
+    assert report.holds, report.findings
+    assert report.equation == "7 inputs = 6 scores + 0 review + 0 rejected + 1 deferred"
 
 
 def test_a_group_that_lost_its_commits_reads_no_contact_twice(make_stage: Callable[..., Stage]) -> None:

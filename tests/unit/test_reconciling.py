@@ -37,6 +37,15 @@ class Output:
     kind: Kind = Kind.SCORED
     batch_id: str = "b-1"
     lane: int = 0
+    was_deferred: bool = False
+
+
+@dataclass(frozen=True)
+class Retry:
+    """A record of a retry topic; ``still``: the group had not committed it at the second reading either."""
+
+    source: str
+    still: bool = True
 
 
 def event(outputs: Iterable[Output], batch_id: str = "b-1") -> dict[str, Any]:
@@ -80,6 +89,7 @@ def judged(
     *,
     spans: Mapping[int, Span],
     committed: Mapping[int, int] | None = None,
+    deferred: Iterable[Retry] = (),
     **options: Any,
 ) -> Report:
     judge = Reconciliation("in", "group", spans, CODEC, **options)
@@ -89,9 +99,11 @@ def judged(
     places = itertools.count(100)
     for output in outputs:
         place = Place(TOPICS[output.kind], output.lane, next(places))
-        judge.output(output.kind, output.source, output.batch_id, place)
+        judge.output(output.kind, output.source, output.batch_id, place, was_deferred=output.was_deferred)
     for number, value in enumerate(audits):
         judge.audit(value, Place("audit", 0, number))
+    for number, retry in enumerate(deferred):
+        judge.deferred(retry.source, Place("retry-1", 0, number), still=retry.still)
     return judge.result({number: span.committed for number, span in spans.items()} if committed is None else committed)
 
 
@@ -382,3 +394,70 @@ def test_no_number_is_cut_on_a_narrow_terminal(width: int) -> None:
     for number in ("250,000", "249,003", "1,000,000", "996,006"):
         assert number in shown.partition("inputs =")[0]
     assert "…" not in shown
+
+
+class TestDeferred:
+    """An input may wait in exactly one retry topic instead of having an outcome."""
+
+    def test_what_waits_is_not_missing(self) -> None:
+        report = judged_simply(FIVE[:3], deferred=[Retry(source(3)), Retry(source(4))])
+        assert report.holds
+        assert (report.totals.deferred, report.totals.missing, report.totals.audited) == (2, 0, 3)
+        assert report.equation == "5 inputs = 3 scores + 0 review + 0 rejected + 2 deferred"
+        assert report.as_dict()["totals"]["deferred"] == 2
+        said = io.StringIO()
+        print_report(report, Console(file=said, width=200))
+        assert "+ 2 deferred" in said.getvalue()
+
+    def test_what_was_taken_between_the_readings_may_be_finished_or_not_and_wait_again_or_not(self) -> None:
+        taken = [Retry(source(offset), still=False) for offset in range(5)]
+        assert judged_simply(FIVE, deferred=taken).holds
+        report = judged_simply(FIVE[:3], deferred=[*taken, Retry(source(4))])
+        assert report.holds
+        assert report.totals.deferred == 2
+
+    def test_an_audit_entry_that_was_seen_before_the_output_of_a_contact_that_waited(self) -> None:
+        report = judged_simply(FIVE[:4], chained(event(FIVE)), deferred=[Retry(source(4), still=False)])
+        assert report.holds
+
+    def test_a_contact_that_waits_twice(self) -> None:
+        report = judged_simply(FIVE[:4], deferred=[Retry(source(4)), Retry(source(4))])
+        finding = only(report, FindingKind.WAITING_TWICE)
+        assert (finding.source, finding.where) == (source(4), "retry-1/0/1")
+
+    def test_a_contact_that_waits_and_is_finished(self) -> None:
+        finding = only(judged_simply(FIVE, deferred=[Retry(source(2))]), FindingKind.WAITING_AND_FINISHED)
+        assert (finding.source, finding.where) == (source(2), "retry-1/0/0")
+        assert finding.what == "waits in a retry topic, and has an output"
+
+    def test_a_contact_that_waits_and_is_audited(self) -> None:
+        report = judged_simply(FIVE[:4], chained(event(FIVE)), deferred=[Retry(source(4))])
+        assert only(report, FindingKind.WAITING_AND_FINISHED).what.endswith("has an audit entry")
+
+    def test_a_contact_that_waits_and_is_not_committed(self) -> None:
+        finding = only(judged_simply(FIVE, deferred=[Retry(source(5))]), FindingKind.EARLY)
+        assert (finding.source, finding.where) == (source(5), "retry-1/0/0")
+        assert finding.what == "has a record in a retry topic, although only what is below 5 is committed"
+
+    def test_a_contact_that_waits_and_no_reader_finds(self) -> None:
+        report = judged(
+            {0: [0]}, FIVE[:1], chained(event(FIVE[:1])), spans={0: Span(0, 3)}, deferred=[Retry(source(1))]
+        )
+        assert only(report, FindingKind.NO_INPUT).source == source(1)
+
+    def test_what_waits_from_before_the_start_or_of_another_topic_is_not_judged(self) -> None:
+        other = [Retry(source(0)), Retry(source(0)), Retry("elsewhere/0/1"), Retry("nonsense"), Retry(source(1, 7))]
+        outputs = FIVE[1:]
+        report = judged({0: range(1, 5)}, outputs, chained(event(outputs)), spans={0: Span(1, 5)}, deferred=other)
+        assert report.holds
+        assert report.totals.deferred == 0
+
+    def test_a_contact_that_neither_waits_nor_has_an_outcome(self) -> None:
+        report = judged_simply(FIVE[:3], deferred=[Retry(source(3))])
+        assert only(report, FindingKind.MISSING).source == source(4)
+        assert report.equation == "5 inputs ≠ 3 scores + 0 review + 0 rejected + 1 deferred"
+
+    def test_outputs_of_deferred_contacts_need_not_stand_in_order(self) -> None:
+        late = dataclasses.replace(FIVE[1], was_deferred=True)
+        assert judged_simply([FIVE[0], FIVE[2], late, FIVE[3], FIVE[4]]).holds
+        assert judged_simply([FIVE[0], late, FIVE[2], FIVE[4], FIVE[3]]).counts == {FindingKind.OUT_OF_ORDER: 1}
