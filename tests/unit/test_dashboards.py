@@ -69,11 +69,18 @@ def test_what_is_not_told_is_found() -> None:
     assert "rule StreamScorerCircuitOpen: stream_scorer_circuit_breaker_open_time_seconds" in missing
     assert "up" not in re.findall(r": (\w+)$", missing, re.MULTILINE)
     told = not_told(
-        ['# TYPE stream_scorer_circuit_breaker_open gauge\nstream_scorer_circuit_breaker_open{reason="api"} 0\n']
+        [
+            "# TYPE stream_scorer_circuit_breaker_open_time_seconds gauge\n"
+            'stream_scorer_circuit_breaker_open_time_seconds{reason="api"} 0\n'
+        ]
     )
-    assert "rule StreamScorerContractBroken: stream_scorer_circuit_breaker_open has no reason=contract" in told
-    told = not_told(["# TYPE stream_scorer_circuit_breaker_open gauge\nstream_scorer_circuit_breaker_open 0\n"])
-    assert "rule StreamScorerContractBroken: stream_scorer_circuit_breaker_open has no label reason" in told
+    assert "rule StreamScorerCircuitOpen: stream_scorer_circuit_breaker_open_time_seconds has no reason=kafka" in told
+    told = not_told(
+        [
+            "# TYPE stream_scorer_circuit_breaker_open_time_seconds gauge\nstream_scorer_circuit_breaker_open_time_seconds 0\n"
+        ]
+    )
+    assert "rule StreamScorerCircuitOpen: stream_scorer_circuit_breaker_open_time_seconds has no label reason" in told
 
 
 def reasons_told(metrics: PrometheusMetrics, family_name: str) -> dict[str, float]:
@@ -189,7 +196,6 @@ class Quiet:
 # What /readyz begins with, and the light that is not green, for each reason of the circuit breaker.
 SHOWN = {
     OpenReason.API: ("circuit open: ", "API"),
-    OpenReason.CONTRACT: ("circuit open: ", "API"),
     OpenReason.QUOTA: ("throttled: ", None),
     OpenReason.SPEND_LIMIT: ("throttled: ", None),
     OpenReason.KAFKA: ("kafka: ", "Kafka"),
