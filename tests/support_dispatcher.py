@@ -85,7 +85,9 @@ class Pool:
         if not request.is_control:
             flying = (other for _, other, _ in self._in_flight if not other.is_control)
             keys = {key_of(one.record) for one in request.contacts}
-            assert keys.isdisjoint(key_of(one.record) for other in flying for one in other.contacts), "sent twice at once"
+            assert keys.isdisjoint(key_of(one.record) for other in flying for one in other.contacts), (
+                "sent twice at once"
+            )
             assert keys.isdisjoint(world.committed), "sent after its commit"
         assert len(set(names(request))) == len(request.contacts)
         answer = world.api(request)

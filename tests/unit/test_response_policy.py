@@ -1,4 +1,4 @@
-"""The API's half of contract section 5, a test for each thing it says."""
+"""Rows of the table of contract section 5: what a response is, and what follows from a failure."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 from support_core import (
     answered,
     contact,
+    cut_off,
     exchange,
     forbidden,
     ids,
@@ -27,308 +28,328 @@ from support_core import (
 )
 
 from stream_scorer.core.batcher import BatchKey
-from stream_scorer.core.events import Answer, Answered, Rejected, Scored
+from stream_scorer.core.events import Answered, NotFound, Trouble, Unavailable
 from stream_scorer.core.request import Request
-from stream_scorer.core.response_policy import Context, Decision, decide
+from stream_scorer.core.response_policy import (
+    Context,
+    Decision,
+    Failure,
+    FailureKind,
+    Results,
+    after_results,
+    at_once,
+    classify,
+    unanswered_twice,
+    while_none_succeed,
+    while_others_succeed,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from stream_scorer.core.events import Contact
+    from stream_scorer.core.events import Answer, Contact
 
 NOW = 1_000.0
-OTHERS_WERE_ANSWERED = NOW - 1.0
-UNAVAILABLE = {
-    "408 or 504": timed_out(),
-    "503": server_error(503),
-    "500": server_error(500),
-    "no JSON": malformed(),
-    "429": rate_limited(),
-    "no connection": no_connection(),
-    "no token": no_token(),
-}
-HOLD_AT_ONCE = {"429", "no connection", "no token"}
+OWN = BatchKey(None, version_from_event=False)
+OF_EVENT = BatchKey("v9", version_from_event=True)
+SPLITTABLE = [FailureKind.REFUSED, FailureKind.SERVER_ERROR]
 
 
-def request(names: Sequence[str] = "abcd", *, key: BatchKey | None = None, attempts: int = 1, **more: Any) -> Request:
-    contacts = tuple(contact(name, offset) for offset, name in enumerate(names))
-    asked: dict[str, Any] = {
-        "attempts": attempts,
-        "round_attempts": attempts,
-        "first_asked_ms": 500,
-        "asked_since": NOW - 50.0,
-        "round_since": NOW - 20.0,
-    }
-    return Request("asked", key or BatchKey(None, version_from_event=False), contacts, **asked | more)
+def contacts(names: Iterable[str]) -> tuple[Contact, ...]:
+    return tuple(contact(name, ord(name[-1])) for name in names)
 
 
-def after(answer: Answer, asked: Request | None = None, last_2xx_at: float | None = None, **changes: Any) -> Decision:
-    at = Context(NOW, 1_700_000, 0.5, last_2xx_at, ids("new"))
-    return decide(asked or request(), answer, policy(**changes), at)
+def request(names: Iterable[str] = "abcd", *, key: BatchKey = OWN, failures: int = 1, **more: Any) -> Request:
+    """A request whose first attempt was sent, and whose failure is counted."""
+    values: dict[str, Any] = {"attempts": 1, "first_sent_ms": 500, "sent_at": NOW - 50.0, "failures": failures}
+    return Request("sent", key, contacts(names), **values | more)
 
 
-def names(of: Request) -> str:
-    return "".join(one.contact_id for one in of.contacts)
+def deferred(names: Iterable[str]) -> Request:
+    again = [one._replace(record=one.record._replace(origin="contact-features/0/1")) for one in contacts(names)]
+    return replace(request("a"), contacts=tuple(again))
 
 
-def shown(contacts: Sequence[Contact]) -> str:
-    return "".join(one.contact_id for one in contacts)
+def failure(kind: FailureKind, *named: str, after_s: float | None = None) -> Failure:
+    status = None if kind is FailureKind.TIMEOUT else 500
+    return Failure(kind, exchange(status), "no good", frozenset(named), after_s)
 
 
-def rejections(decision: Decision) -> dict[str, str]:
-    return {one.contact_id: one.reasons[0] for one in decision.outcomes if isinstance(one, Rejected)}
+def context() -> Context:
+    return Context(NOW, 1_700_000, 0.5, ids("new"))
+
+
+def results(of: Request, answer: Answer) -> Results:
+    found = classify(of, answer, policy())
+    assert isinstance(found, Results)
+    return found
+
+
+def failed(of: Request, answer: Answer) -> Failure:
+    found = classify(of, answer, policy())
+    assert isinstance(found, Failure)
+    return found
+
+
+def shown(found: Iterable[Contact]) -> str:
+    return "".join(one.contact_id for one in found)
+
+
+def parts(requests: Sequence[Request]) -> list[str]:
+    return [shown(one.contacts) for one in requests]
+
+
+def immediate(of: Request, kind: FailureKind, *, max_retries: int = 3, after_s: float | None = None) -> Decision | None:
+    return at_once(of, failure(kind, after_s=after_s), policy(max_retries=max_retries), context())
+
+
+def divided(of: Request, kind: FailureKind = FailureKind.REFUSED, *named: str) -> Decision:
+    return while_others_succeed(of, failure(kind, *named), policy(), context())
 
 
 class TestResults:
-    def test_every_answered_contact_is_scored_by_its_id(self) -> None:
-        decision = after(Answered(exchange(), [result("b", 0.6), result("a", 0.4)]), request("ab"))
-        assert [(one.contact.contact_id, one.score) for one in decision.outcomes if isinstance(one, Scored)] == [
-            ("a", 0.4),
-            ("b", 0.6),
-        ]
-        assert decision.answered
-        assert not decision.requests
+    def test_each_result_goes_to_the_contact_of_its_id_and_unknown_ids_are_counted(self) -> None:
+        found = results(request("ab"), Answered(exchange(), [result("b", 0.6), result("x"), result("a", 0.4)]))
+        assert [(one.contact.contact_id, one.score) for one in found.scored] == [("a", 0.4), ("b", 0.6)]
+        assert (found.unanswered, found.unmatched) == ((), 1)
 
     def test_facts_are_those_of_the_request_and_its_last_exchange(self) -> None:
-        facts = after(answered("a"), request("a", attempts=3)).outcomes[0].request
-        assert facts is not None
-        assert (facts.batch_id, facts.request_contacts, facts.attempts) == ("asked", 1, 3)
+        facts = results(request("a", attempts=3), answered("a")).scored[0].request
+        assert (facts.batch_id, facts.request_contacts, facts.attempts) == ("sent", 1, 3)
         assert (facts.started_at_ms, facts.finished_at_ms, facts.latency_ms) == (500, 1_200, 200.0)
         assert (facts.model_id, facts.api_status, facts.correlation_id) == ("model", 200, "correlation")
 
     def test_odd_scores_carry_their_review_reasons(self) -> None:
         narrow = {"contactId": "a", "score": 0.5, "confidenceInterval": {"lower": 0.49, "upper": 0.51}}
-        (outcome,) = after(Answered(exchange(), [narrow]), request("a")).outcomes
-        assert isinstance(outcome, Scored)
-        assert outcome.review_reasons == ("narrow_interval",)
+        assert results(request("a"), Answered(exchange(), [narrow])).scored[0].review_reasons == ("narrow_interval",)
 
-    def test_the_unanswered_are_asked_once_more(self) -> None:
-        decision = after(answered("ac"))
-        (again,) = decision.requests
-        assert (names(again), again.batch_id, again.attempts) == ("bd", "new-1", 0)
-        assert again.retried_unanswered
-        assert not again.bisecting
-        assert decision.answered
+    @pytest.mark.parametrize("given", ["abcdefghij", "abcdefghi", "abc", "j"])
+    def test_one_usable_result_is_enough_and_the_unanswered_are_sent_once_more(self, given: str) -> None:
+        whole = request("abcdefghij")
+        found = results(whole, answered(given))
+        assert shown(one.contact for one in found.scored) == given
+        again = after_results(whole, found, context())
+        left_out = "".join(sorted(set("abcdefghij") - set(given)))
+        assert parts(again) == [left_out] * bool(left_out)
+        assert all(one.retried_unanswered and not one.bisecting and one.failures == 0 for one in again)
 
     @pytest.mark.parametrize(
-        "item",
+        "items",
         [
-            {"contactId": "a"},
-            {"contactId": "a", "score": "0.5", "confidenceInterval": {"lower": 0.3, "upper": 0.7}},
-            {"contactId": "a", "score": 0.5, "confidenceInterval": {"lower": None, "upper": 0.7}},
+            [{"contactId": "a"}],
+            [{"contactId": "a", "score": "0.5", "confidenceInterval": {"lower": 0.3, "upper": 0.7}}],
+            [{"contactId": "a", "score": 0.5, "confidenceInterval": {"lower": None, "upper": 0.7}}],
+            [result("a", 0.4), result("a", 0.6)],
         ],
     )
-    def test_a_result_without_numbers_counts_as_unanswered(self, item: dict[str, Any]) -> None:
-        (again,) = after(Answered(exchange(), [item, result("b")]), request("ab")).requests
-        assert names(again) == "a"
+    def test_a_result_without_numbers_or_two_different_ones_count_as_unanswered(self, items: list[Any]) -> None:
+        assert shown(results(request("ab"), Answered(exchange(), [*items, result("b")])).unanswered) == "a"
+        assert failed(request("a"), Answered(exchange(), items)).kind is FailureKind.NO_RESULT
 
-    def test_two_different_results_for_one_id_count_as_unanswered(self) -> None:
-        (again,) = after(Answered(exchange(), [result("a", 0.4), result("a", 0.6)]), request("a")).requests
-        assert names(again) == "a"
+    @pytest.mark.parametrize("of", [request("ab", retried_unanswered=True), deferred("ab")])
+    def test_left_out_twice_or_in_a_retry_round_they_have_failed(self, of: Request) -> None:
+        found = results(of, answered("a"))
+        decision = unanswered_twice(of, found, exchange(), policy())
+        assert [(one.contact.contact_id, one.reason) for one in decision.failed] == [("b", "no_result")]
+        assert not unanswered_twice(request("ab"), found, exchange(), policy()).failed
 
-    def test_left_out_twice_is_no_result(self) -> None:
-        decision = after(answered("a"), request("ab", retried_unanswered=True))
-        assert rejections(decision) == {"b": "no_result"}
-        assert not decision.requests
+    def test_a_success_sends_the_contact_in_the_sibling_and_then_all_that_was_postponed(self) -> None:
+        searching = request("ab", sibling=contacts("cdef"), postponed=contacts("gh"))
+        (half,) = after_results(searching, results(searching, answered("ab")), context())
+        assert (shown(half.contacts), shown(half.sibling), shown(half.postponed)) == ("cd", "ef", "gh")
+        last = replace(searching, sibling=contacts("c"))
+        (alone,) = after_results(last, results(last, answered("ab")), context())
+        assert (shown(alone.contacts), alone.sibling, shown(alone.postponed)) == ("c", (), "gh")
+        ended = replace(searching, sibling=())
+        (rest,) = after_results(ended, results(ended, answered("ab")), context())
+        assert (shown(rest.contacts), rest.postponed) == ("gh", ())
 
-    def test_unknown_ids_are_counted(self) -> None:
-        assert after(answered(["a", "stranger"]), request("a")).unmatched_results == 1
-
-    def test_fewer_than_half_of_ten_is_as_5xx(self) -> None:
-        asked = request("abcdefghij")
-        decision = after(answered("abcd"), asked)
-        assert not decision.outcomes
-        assert not decision.answered
-        assert decision.requests == (asked.failed().again_at(NOW + 1.5),)
-
-    @pytest.mark.parametrize(("asked", "given"), [("abcdefghij", "abcde"), ("abcdefghi", "a")])
-    def test_half_of_ten_or_any_of_nine_is_an_answer(self, asked: str, given: str) -> None:
-        decision = after(answered(given), request(asked))
-        assert decision.answered
-        assert len(decision.outcomes) == len(given)
+    def test_a_success_without_the_named_sends_them_once_more_together(self) -> None:
+        without = request("ac", named=contacts("bd"))
+        (again,) = after_results(without, results(without, answered("ac")), context())
+        assert (shown(again.contacts), again.was_named, again.failures) == ("bd", True, 0)
 
 
-class TestRefusals:
-    @pytest.mark.parametrize("status", [400, 422])
-    def test_the_named_are_set_aside_and_the_others_asked_again(self, status: int) -> None:
-        decision = after(refused("b", "d", "stranger", status=status))
-        assert [one.contact.contact_id for one in decision.suspects] == ["b", "d"]
-        assert [one.rejected.reasons for one in decision.suspects] == [("refused_by_api",)] * 2
-        assert decision.suspects[0].rejected.api_status == status
-        assert decision.suspects[0].since == NOW
-        (rest,) = decision.requests
-        assert (names(rest), rest.batch_id, rest.bisecting) == ("ac", "new-1", True)
-        assert not decision.outcomes
+@pytest.mark.parametrize(
+    ("answer", "key", "kind", "is_fatal"),
+    [
+        (answered([]), OWN, FailureKind.NO_RESULT, False),
+        (refused(), OWN, FailureKind.REFUSED, False),
+        (refused(status=422), OWN, FailureKind.REFUSED, False),
+        (unexpected(302), OWN, FailureKind.REFUSED, False),
+        (unexpected(409), OWN, FailureKind.REFUSED, False),
+        (forbidden(401), OWN, FailureKind.REFUSED, True),
+        (forbidden(403), OWN, FailureKind.REFUSED, True),
+        (forbidden(403, platform_error=False), OWN, FailureKind.REFUSED, False),
+        (not_found(), OWN, FailureKind.REFUSED, True),
+        (not_found(platform_error=False), OWN, FailureKind.REFUSED, False),
+        (not_found(platform_error=False), OF_EVENT, FailureKind.REFUSED, False),
+        (not_found(), OF_EVENT, FailureKind.UNKNOWN_VERSION, False),
+        (NotFound(exchange(404), "no model", True, True), OF_EVENT, FailureKind.REFUSED, True),
+        (too_large(), OWN, FailureKind.TOO_LARGE, False),
+        (server_error(500), OWN, FailureKind.SERVER_ERROR, False),
+        (malformed(), OWN, FailureKind.SERVER_ERROR, False),
+        (no_connection(), OWN, FailureKind.SERVER_ERROR, False),
+        (Unavailable(exchange(408), Trouble.TIMEOUT, "408"), OWN, FailureKind.SERVER_ERROR, False),
+        (timed_out(), OWN, FailureKind.TIMEOUT, False),
+        (cut_off(), OWN, FailureKind.CUT_OFF, False),
+        (rate_limited(), OWN, FailureKind.RATE_LIMITED, False),
+        (no_token(), OWN, FailureKind.LOGIN_UNAVAILABLE, False),
+    ],
+)
+def test_rows(answer: Answer, key: BatchKey, kind: FailureKind, *, is_fatal: bool) -> None:
+    found = failed(request(key=key), answer)
+    assert (found.kind, found.is_fatal) == (kind, is_fatal)
+    assert found.message
 
-    @pytest.mark.parametrize("named", [(), ("stranger",)])
-    def test_without_a_name_the_first_half_is_asked_about(self, named: tuple[str, ...]) -> None:
-        decision = after(refused(*named), request("abcde"))
+
+def test_names_that_are_not_in_the_request_are_ignored() -> None:
+    assert failed(request("ab"), refused("b", "x")).named == {"b"}
+
+
+class TestAtOnce:
+    @pytest.mark.parametrize(
+        ("kind", "retries"),
+        [
+            (FailureKind.SERVER_ERROR, 1),
+            (FailureKind.CUT_OFF, 1),
+            (FailureKind.LOGIN_UNAVAILABLE, 3),
+            (FailureKind.RATE_LIMITED, 99),
+            (FailureKind.REFUSED, 0),
+            (FailureKind.TOO_LARGE, 0),
+            (FailureKind.TIMEOUT, 0),
+            (FailureKind.NO_RESULT, 0),
+            (FailureKind.UNKNOWN_VERSION, 0),
+        ],
+    )
+    def test_retries_of_a_single_contact_without_evidence(self, kind: FailureKind, retries: int) -> None:
+        """``SERVER_ERROR`` is also a lost connection and a malformed body."""
+        for failures in (1, 2, 3, 4):
+            decision = immediate(request("a", failures=failures), kind)
+            assert (decision is not None) == (failures <= retries)
+            if decision is not None:
+                assert parts(decision.requests) == ["a"]
+                assert decision.requests[0].batch_id == "sent"
+        if retries < 99:
+            assert immediate(request("a"), kind, max_retries=0) is None
+
+    @pytest.mark.parametrize(("kind", "delay_s"), [(FailureKind.TOO_LARGE, None), (FailureKind.TIMEOUT, 1.5)])
+    def test_what_may_be_too_large_is_sent_again_in_halves(self, kind: FailureKind, delay_s: float | None) -> None:
+        decision = immediate(request("abcd", postponed=contacts("e")), kind)
+        assert decision is not None
+        assert parts(decision.requests) == ["ab", "cd", "e"]
+        due = 0.0 if delay_s is None else NOW + delay_s
+        assert [one.not_before for one in decision.requests] == [due, due, 0.0]
+        assert immediate(request("abcd", failures=4), kind) is None
+
+    @pytest.mark.parametrize(("failures", "delay_s"), [(1, 1.5), (2, 3.0), (3, 6.0)])
+    def test_backoff_doubles(self, failures: int, delay_s: float) -> None:
+        decision = immediate(request("a", failures=failures), FailureKind.LOGIN_UNAVAILABLE)
+        assert decision is not None
+        assert decision.requests[0].not_before == decision.requests[0].backoff_until == NOW + delay_s
+
+    @pytest.mark.parametrize(("after_s", "delay_s"), [(77.0, 77.0), (901.0, 900.0)])
+    def test_retry_after_is_obeyed_up_to_its_limit_and_the_backoff_is_kept(
+        self, after_s: float, delay_s: float
+    ) -> None:
+        decision = immediate(request("a"), FailureKind.SERVER_ERROR, after_s=after_s)
+        assert decision is not None
+        (again,) = decision.requests
+        assert (again.not_before, again.backoff_until) == (NOW + delay_s, NOW + 1.5)
+
+
+class TestWhileOthersSucceed:
+    @pytest.mark.parametrize("kind", SPLITTABLE)
+    def test_the_first_half_is_sent_and_its_sibling_waits(self, kind: FailureKind) -> None:
+        decision = divided(request("abcde", postponed=contacts("fg")), kind)
         (half,) = decision.requests
-        assert (names(half), shown(half.deferred_half), half.deferred) == ("ab", "cde", ())
+        assert (shown(half.contacts), shown(half.sibling), shown(half.postponed)) == ("ab", "cde", "fg")
         assert (half.batch_id, half.bisecting, half.not_before) == ("new-1", True, 0.0)
-        assert not decision.suspects
+        assert not decision.failed
 
-    def test_a_large_one_is_halved_side_by_side(self) -> None:
-        many = replace(request("a"), contacts=tuple(contact(f"c{number}") for number in range(129)))
-        assert [len(half.all_contacts) for half in after(refused(), many).requests] == [64, 65]
-
-    def test_if_the_first_half_is_taken_the_other_one_holds_the_refused_contact(self) -> None:
-        searching = replace(request("ab"), deferred_half=request("cdef").contacts, deferred=request("gh").contacts)
-        (half,) = after(answered("ab"), searching).requests
-        assert (names(half), shown(half.deferred_half), shown(half.deferred)) == ("cd", "ef", "gh")
-        (alone,) = after(answered("ab"), replace(searching, deferred_half=request("c").contacts)).requests
-        assert (names(alone), alone.deferred_half, shown(alone.deferred)) == ("c", (), "gh")
-
-    def test_if_it_is_refused_the_other_one_waits_for_the_end(self) -> None:
-        searching = replace(request("abc"), deferred_half=request("def").contacts, deferred=request("gh").contacts)
-        (half,) = after(refused(), searching).requests
-        assert (names(half), shown(half.deferred_half), shown(half.deferred)) == ("a", "bc", "defgh")
+    def test_the_half_that_fails_postpones_its_sibling(self) -> None:
+        (half,) = divided(request("abc", sibling=contacts("def"), postponed=contacts("gh"))).requests
+        assert (shown(half.contacts), shown(half.sibling), shown(half.postponed)) == ("a", "bc", "defgh")
 
     @pytest.mark.parametrize(
-        "answer",
-        [refused(), answered("a"), too_large(), not_found(), server_error(500)],
-        ids=lambda one: type(one).__name__,
+        ("kind", "reason"),
+        [
+            (FailureKind.REFUSED, "refused_by_api"),
+            (FailureKind.SERVER_ERROR, "refused_by_api"),
+            (FailureKind.TIMEOUT, "refused_by_api"),
+            (FailureKind.CUT_OFF, "refused_by_api"),
+            (FailureKind.TOO_LARGE, "too_large"),
+        ],
     )
-    def test_when_the_search_has_ended_all_that_wait_are_asked_about_together(self, answer: Answer) -> None:
-        alone = replace(
-            request("a", key=BatchKey("v9", version_from_event=True)),
-            deferred=request("bc").contacts,
-            lone_failures=2,
-            round_attempts=9,
-        )
-        (rest,) = after(answer, alone, last_2xx_at=NOW).requests
-        assert names(rest) == "bc"
+    @pytest.mark.parametrize("named", [(), ("a",)])
+    def test_alone_the_contact_has_failed_and_what_was_postponed_is_sent(
+        self, kind: FailureKind, reason: str, named: tuple[str, ...]
+    ) -> None:
+        decision = divided(request("a", postponed=contacts("bc"), named=contacts("d")), kind, *named)
+        assert parts(decision.requests) == ["bc", "d"]
+        (one,) = decision.failed
+        assert (one.contact.contact_id, one.reason, one.is_proven) == ("a", reason, False)
+        assert one.facts.request_contacts == 1
 
-    @pytest.mark.parametrize("named", [(), ("a",), ("stranger",)])
-    def test_refused_alone_it_is_a_suspect(self, named: tuple[str, ...]) -> None:
-        decision = after(refused(*named), request("a"))
-        assert [one.contact.contact_id for one in decision.suspects] == ["a"]
+    def test_named_contacts_are_set_aside_and_the_rest_is_sent(self) -> None:
+        decision = divided(request("abcd", postponed=contacts("e")), FailureKind.REFUSED, "b", "d")
+        assert parts(decision.requests) == ["ac", "e"]
+        assert shown(decision.requests[0].named) == "bd"
+        assert not decision.failed
+
+    def test_all_named_are_divided_as_none(self) -> None:
+        assert parts(divided(request("ab"), FailureKind.REFUSED, "a", "b").requests) == ["a"]
+
+    def test_the_named_that_are_refused_again_are_proven_and_the_rest_of_them_is_sent(self) -> None:
+        decision = divided(request("bd", was_named=True), FailureKind.REFUSED, "b")
+        assert [(one.contact.contact_id, one.is_proven) for one in decision.failed] == [("b", True)]
+        assert parts(decision.requests) == ["d"]
+
+    def test_an_answer_without_results_is_sent_once_more_and_then_all_have_failed_without_division(self) -> None:
+        once = divided(request("ab", postponed=contacts("c")), FailureKind.NO_RESULT)
+        assert parts(once.requests) == ["ab", "c"]
+        assert [one.retried_unanswered for one in once.requests] == [True, False]
+        twice = divided(request("ab", retried_unanswered=True, postponed=contacts("c")), FailureKind.NO_RESULT)
+        assert parts(twice.requests) == ["c"]
+        assert [(one.contact.contact_id, one.reason) for one in twice.failed] == [
+            ("a", "no_result"),
+            ("b", "no_result"),
+        ]
+
+    def test_an_unknown_version_fails_all_of_them(self) -> None:
+        decision = divided(request("ab", sibling=contacts("c"), key=OF_EVENT), FailureKind.UNKNOWN_VERSION)
+        assert [(one.contact.contact_id, one.reason) for one in decision.failed] == [
+            (name, "unknown_model_version") for name in "abc"
+        ]
         assert not decision.requests
-        assert not decision.outcomes
 
-    def test_all_named_leaves_no_request(self) -> None:
-        decision = after(refused("a", "b"), request("ab"))
-        assert len(decision.suspects) == 2
-        assert not decision.requests
+    @pytest.mark.parametrize("kind", SPLITTABLE)
+    def test_deferred_contacts_are_sent_one_by_one(self, kind: FailureKind) -> None:
+        assert parts(divided(deferred("abc"), kind).requests) == ["a", "b", "c"]
 
-    def test_halves_of_what_was_left_out_once_remember_it(self) -> None:
-        assert all(
-            half.retried_unanswered for half in after(refused(), request("ab", retried_unanswered=True)).requests
-        )
+    def test_what_timed_out_before_is_sent_in_quarters(self) -> None:
+        """Each attempt lasts its time-out."""
+        assert parts(divided(request("abcdefg", failures=1), FailureKind.TIMEOUT).requests) == ["abc", "defg"]
+        assert parts(divided(request("abcdefg", failures=2), FailureKind.TIMEOUT).requests) == ["a", "bc", "de", "fg"]
 
-
-class TestTooLarge:
-    def test_413_halves(self) -> None:
-        assert [names(half) for half in after(too_large()).requests] == ["ab", "cd"]
-
-    def test_413_alone_is_too_large(self) -> None:
-        decision = after(too_large(), request("a"))
-        assert rejections(decision) == {"a": "too_large"}
-        assert isinstance(decision.outcomes[0], Rejected)
-        assert decision.outcomes[0].api_status == 413
+    def test_the_login_service_divides_nothing(self) -> None:
+        decision = divided(request(failures=4), FailureKind.LOGIN_UNAVAILABLE)
+        assert decision == Decision(requests=(request().due_at(NOW + 1.5, NOW + 1.5),))
 
 
-class TestStops:
-    @pytest.mark.parametrize("status", [401, 403])
-    def test_forbidden_stops_and_loses_nothing(self, status: int) -> None:
-        decision = after(forbidden(status))
-        assert decision.fatal_error == forbidden(status).message
-        assert [names(one) for one in decision.requests] == ["abcd"]
-        assert not decision.outcomes
+class TestWhileNoneSucceeds:
+    @pytest.mark.parametrize("kind", list(FailureKind))
+    def test_retries_and_then_the_breaker(self, kind: FailureKind) -> None:
+        retried = 0
+        for failures in (1, 2, 3, 4):
+            decision = while_none_succeed(request("a", failures=failures), failure(kind), policy(), context())
+            assert not decision.failed
+            assert (decision.trip is None) == bool(decision.requests)
+            retried += decision.trip is None
+        assert retried == (3 if kind.is_retryable else 0)
 
-    def test_404_stops(self) -> None:
-        decision = after(not_found(), request(key=BatchKey("1", version_from_event=False)))
-        assert decision.fatal_error == not_found().message
-        assert [names(one) for one in decision.requests] == ["abcd"]
-
-    def test_404_for_the_events_own_version_rejects(self) -> None:
-        decision = after(not_found(), request("ab", key=BatchKey("9", version_from_event=True)))
-        assert decision.fatal_error is None
-        assert rejections(decision) == {"a": "unknown_model_version", "b": "unknown_model_version"}
-
-
-class TestUnavailable:
-    @pytest.mark.parametrize("answer", UNAVAILABLE.values(), ids=UNAVAILABLE.keys())
-    @pytest.mark.parametrize(("attempts", "delay_s"), [(1, 1.5), (2, 3.0), (3, 6.0)])
-    def test_backs_off_up_to_max_retries(self, answer: Answer, attempts: int, delay_s: float) -> None:
-        asked = request(attempts=attempts)
-        decision = after(answer, asked)
-        assert decision == Decision(requests=(asked.failed().again_at(NOW + delay_s),))
-
-    @pytest.mark.parametrize("answer", [server_error(503, 77.0), rate_limited(77.0)])
-    def test_retry_after_wins_over_the_formula(self, answer: Answer) -> None:
-        (again,) = after(answer, max_backoff_s=5.0).requests
-        assert again.not_before == NOW + 77.0
-        assert again.batch_id == "asked"
-
-    def test_a_retry_after_of_0_makes_no_burst(self) -> None:
-        (again,) = after(server_error(503, 0.0), request(attempts=2)).requests
-        assert again.not_before == NOW + 3.0
-
-    @pytest.mark.parametrize("answer", UNAVAILABLE.values(), ids=UNAVAILABLE.keys())
-    def test_then_it_holds_if_nobody_was_answered(self, answer: Answer) -> None:
-        decision = after(answer, request(attempts=4), last_2xx_at=NOW - 60.0)
-        assert decision.trip_reason == answer.message  # type: ignore[union-attr]
-        assert not decision.outcomes
-        (again,) = decision.requests
-        assert (names(again), again.batch_id, again.round_attempts, again.attempts) == ("abcd", "asked", 0, 4)
-
-    @pytest.mark.parametrize("kind", UNAVAILABLE)
-    def test_then_a_batch_is_halved_if_others_were_answered(self, kind: str) -> None:
-        decision = after(UNAVAILABLE[kind], request(attempts=4), last_2xx_at=OTHERS_WERE_ANSWERED)
-        if kind in HOLD_AT_ONCE:
-            assert decision.trip_reason is not None
-            assert [names(one) for one in decision.requests] == ["abcd"]
-        else:
-            assert decision.trip_reason is None
-            assert [names(half) for half in decision.requests] == ["ab", "cd"]
-
-    def test_a_2xx_before_this_round_is_enough_to_halve_a_batch(self) -> None:
-        assert len(after(server_error(), request(attempts=4), last_2xx_at=NOW - 30.0).requests) == 2
-
-    def test_a_lone_contact_needs_the_2xx_in_its_round(self) -> None:
-        decision = after(server_error(), request("a", attempts=4, lone_failures=2), last_2xx_at=NOW - 30.0)
-        assert decision.trip_reason is not None
-        assert decision.requests[0].lone_failures == 2
-
-    @pytest.mark.parametrize("kind", sorted(set(UNAVAILABLE) - HOLD_AT_ONCE))
-    def test_alone_it_is_refused_after_three_such_rounds(self, kind: str) -> None:
-        asked = request("a", attempts=4)
-        for failures in (1, 2):
-            decision = after(UNAVAILABLE[kind], asked, last_2xx_at=OTHERS_WERE_ANSWERED)
-            assert not decision.outcomes
-            (again,) = decision.requests
-            assert (again.lone_failures, again.round_attempts, again.round_since) == (failures, 0, None)
-            asked = request("a", attempts=4, lone_failures=failures)
-        decision = after(UNAVAILABLE[kind], asked, last_2xx_at=OTHERS_WERE_ANSWERED)
-        assert rejections(decision) == {"a": "refused_by_api"}
-
-    @pytest.mark.parametrize("kind", sorted(HOLD_AT_ONCE))
-    def test_429_and_no_connection_and_no_token_never_reject(self, kind: str) -> None:
-        asked = request("a", attempts=4, lone_failures=2)
-        decision = after(UNAVAILABLE[kind], asked, last_2xx_at=OTHERS_WERE_ANSWERED)
-        assert not decision.outcomes
-        assert decision.trip_reason is not None
-
-    def test_no_probe_before_retry_after(self) -> None:
-        decision = after(rate_limited(300.0), request(attempts=4))
-        assert decision.trip_until == NOW + 300.0
-        assert decision.requests[0].not_before == NOW + 300.0
-
-    @pytest.mark.parametrize("who", ["ab", "a"])
-    def test_neither_halves_nor_another_round_before_retry_after(self, who: str) -> None:
-        decision = after(server_error(503, 40.0), request(who, attempts=4), last_2xx_at=OTHERS_WERE_ANSWERED)
-        assert decision.trip_reason is None
-        assert {one.not_before for one in decision.requests} == {NOW + 40.0}
-
-    def test_no_retries_where_none_are_set(self) -> None:
-        assert after(server_error(), request(attempts=1), max_retries=0).trip_reason is not None
-
-
-@pytest.mark.parametrize("status", [302, 402, 409, 451])
-def test_what_nobody_foresaw_holds_and_names_the_status(status: int) -> None:
-    decision = after(unexpected(status))
-    assert decision.trip_reason is not None
-    assert str(status) in decision.trip_reason
-    assert [names(one) for one in decision.requests] == ["abcd"]
-    assert not decision.outcomes
+    @pytest.mark.parametrize("kind", [FailureKind.TOO_LARGE, FailureKind.CUT_OFF])
+    def test_what_may_be_too_large_is_made_smaller_first(self, kind: FailureKind) -> None:
+        decision = while_none_succeed(request("abcd", failures=9), failure(kind), policy(), context())
+        assert parts(decision.requests) == ["ab", "cd"]
+        assert decision.trip is None
