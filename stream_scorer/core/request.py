@@ -6,11 +6,11 @@ named, the unanswered once more, a control) is a new request with an id of its o
 Bisection. A large request that fails is split in two, and both halves are sent. Of a request with up to
 ``_BISECTED_AT_MOST`` contacts only the first half is sent. If it succeeds, the failing contact is in the second half,
 which needs no request of its own before it is divided. If it fails, the second half is postponed, and all that is
-postponed is sent in the end: together, or in groups if too many have failed. That is the generalized binary splitting of group testing (F. K. Hwang, "A method
-for detecting all defective members in a population by group testing", J. Am. Stat. Assoc. 67, 1972). One contact of a
-thousand costs 16 requests at most, where plain halving takes 21; ten cost 105 at most, where it takes 151. Once failing
-contacts were found, the first group that is sent next has ln 2 / p of them for the share p found so far: where all
-fail, each is sent alone, at one request instead of eight.
+postponed is sent in the end: together, or in groups if too many have failed. That is the generalized binary splitting
+of group testing (F. K. Hwang, "A method for detecting all defective members in a population by group testing", J. Am.
+Stat. Assoc. 67, 1972). One contact of a thousand costs 16 requests at most, where plain halving takes 21; ten cost 105
+at most, where it takes 151. Once failing contacts were found, the first group that is sent next has ln 2 / p of them
+for the share p found so far: where all fail, each is sent alone, at one request instead of eight.
 
 Contacts stand sorted by partition, and a request is divided at the border of two partitions first: so the partitions
 without a failing contact go on after the fewest requests.

@@ -263,7 +263,7 @@ class TestCommand:
         assert said.err == ""
         rows = [line.split() for line in said.out.splitlines()]
         assert ["0", "0", "1,202", "1,202", "1,200", "1", "1", "1,202", "0", "0", "0", "0", "0", "298"] in rows
-        assert ["all", "1,202", "1,200", "1", "1", "1,202", "0", "0", "0", "0", "298"] in rows
+        assert ["all", "1,202", "1,200", "1", "1", "1,202", "0", "0", "0", "0", "0", "298"] in rows
         assert "1,202 inputs = 1,200 scores + 1 review + 1 rejected" in said.out
         assert f"the invariant holds for group {ledger.group_id} on {ledger.topic('features')}" in said.out
 

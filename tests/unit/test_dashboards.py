@@ -68,19 +68,11 @@ def test_what_is_not_told_is_found() -> None:
     missing = "\n".join(not_told([]))
     assert "rule StreamScorerCircuitOpen: stream_scorer_circuit_breaker_open_time_seconds" in missing
     assert "up" not in re.findall(r": (\w+)$", missing, re.MULTILINE)
-    told = not_told(
-        [
-            "# TYPE stream_scorer_circuit_breaker_open_time_seconds gauge\n"
-            'stream_scorer_circuit_breaker_open_time_seconds{reason="api"} 0\n'
-        ]
-    )
-    assert "rule StreamScorerCircuitOpen: stream_scorer_circuit_breaker_open_time_seconds has no reason=kafka" in told
-    told = not_told(
-        [
-            "# TYPE stream_scorer_circuit_breaker_open_time_seconds gauge\nstream_scorer_circuit_breaker_open_time_seconds 0\n"
-        ]
-    )
-    assert "rule StreamScorerCircuitOpen: stream_scorer_circuit_breaker_open_time_seconds has no label reason" in told
+    metric = "stream_scorer_circuit_breaker_open_time_seconds"
+    told = not_told([f'# TYPE {metric} gauge\n{metric}{{reason="api"}} 0\n'])
+    assert f"rule StreamScorerCircuitOpen: {metric} has no reason=kafka" in told
+    told = not_told([f"# TYPE {metric} gauge\n{metric} 0\n"])
+    assert f"rule StreamScorerCircuitOpen: {metric} has no label reason" in told
 
 
 def reasons_told(metrics: PrometheusMetrics, family_name: str) -> dict[str, float]:
