@@ -73,7 +73,8 @@ class HalfOpenProbe:
         if not versions:
             return None
         self._turn += 1
-        self._is_control_turn = not self._is_control_turn
+        # By rounds over the versions: with each probe, one of two versions would get all controls.
+        self._is_control_turn = self._turn // len(versions) % 2 == 1
         for index in range(len(versions)):
             version = versions[(self._turn + index) % len(versions)]
             probe = self._probe_for(version, now)

@@ -1,0 +1,164 @@
+"""Probes of an open circuit breaker: one contact alone, another one each time, every second one a control."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from support_core import contact, exchange, ids, record
+
+from stream_scorer.core.batcher import Batcher
+from stream_scorer.core.ledger import Ledger
+from stream_scorer.core.response_policy import Failure, FailureKind
+from stream_scorer.genesys.wire import body_overhead
+from stream_scorer.scoring.circuit_breaker import CircuitBreaker
+from stream_scorer.scoring.control_contacts import ControlContacts
+from stream_scorer.scoring.half_open_probe import HalfOpenProbe
+from stream_scorer.scoring.request_queue import RequestQueue
+from stream_scorer.scoring.version_state import VersionStates
+
+if TYPE_CHECKING:
+    from stream_scorer.core.request import Request
+
+
+class Scene:
+    """The API's breaker is open for each of ``versions``; every contact in ``waiting`` was read."""
+
+    def __init__(
+        self, *waiting: str, deferred: str = "", scored: str = "", versions: tuple[str | None, ...] = (None,)
+    ) -> None:
+        self.now = 100.0
+        self.controls = ControlContacts(ids("control"))
+        for name in scored:
+            self.controls.record_scored(contact(name))
+        batchers = [
+            Batcher(max_contacts=100, max_body_bytes=10_000, overhead_bytes=body_overhead, linger_s=0.0) for _ in "ab"
+        ]
+        self.queue = RequestQueue(
+            *batchers,
+            Ledger(),
+            may_send_partial_batch=lambda _now, _open: True,
+            sent_partial_batch=lambda _now: None,
+            new_id=ids("batch"),
+        )
+        self.versions = VersionStates(100)
+        self.breaker = CircuitBreaker(10.0)
+        self.probe = HalfOpenProbe(
+            queue=self.queue,
+            controls=self.controls,
+            breaker=self.breaker,
+            versions=self.versions,
+            new_id=ids("probe"),
+            max_retry_after_s=900.0,
+        )
+        for version in versions:
+            self.versions.use(version, self.now).trip("HTTP 503", self.now)
+        self.breaker.trip("HTTP 503", self.now)
+        for offset, name in enumerate(deferred):
+            again = record(offset, topic="retry")._replace(origin=f"contact-features/0/{offset}")
+            self.queue.add(contact(name, source=again), self.now)
+        for offset, name in enumerate(waiting):
+            self.queue.add(contact(name, 100 + offset), self.now)
+
+    def next(self) -> Request | None:
+        state = self.breaker.open_state
+        self.now = max(self.now, state.next_probe_at if state else self.now)
+        return self.probe.next(self.now)
+
+    def fail(self, request: Request, after_s: float | None = None) -> None:
+        failure = Failure(FailureKind.SERVER_ERROR, exchange(503), "HTTP 503", retry_after_s=after_s)
+        assert self.probe.responded(request, failure, self.now)
+        if not request.is_control:
+            self.queue.add(request.contacts[0], self.now)
+
+    def probes(self, amount: int) -> list[str | None]:
+        """The contacts of so many probes that fail; controls in brackets, None: there was none."""
+        sent: list[str | None] = []
+        for _ in range(amount):
+            request = self.next()
+            if request is None:
+                sent.append(None)
+                continue
+            assert request.is_single
+            name = request.contacts[0].contact_id
+            sent.append(f"[{name}]" if request.is_control else name)
+            self.fail(request)
+        return sent
+
+
+def test_a_control_and_a_waiting_contact_take_turns_and_deferred_contacts_come_last() -> None:
+    scene = Scene("a", "b", deferred="d", scored="xy")
+    assert scene.probes(6) == ["[x]", "a", "[y]", "b", "[x]", "d"]
+
+
+def test_without_a_score_each_probe_is_another_contact() -> None:
+    assert Scene("a", "b", "c", deferred="d").probes(4) == ["a", "b", "c", "d"]
+
+
+def test_once_all_that_were_read_have_failed_more_are_wanted() -> None:
+    scene = Scene("a", "b")
+    assert not scene.probe.all_failed
+    assert scene.probes(3) == ["a", "b", None]
+    assert scene.probe.all_failed
+    scene.queue.add(contact("c", 7), scene.now)
+    assert not scene.probe.all_failed
+    assert scene.probes(1) == ["c"]
+
+
+def test_with_nothing_read_controls_go_on() -> None:
+    assert Scene(scored="x").probes(3) == ["[x]", "[x]", "[x]"]
+    assert Scene().probe.all_failed
+
+
+@pytest.mark.parametrize(("after_s", "wait_s"), [(None, 10.0), (3.0, 10.0), (45.0, 45.0), (5_000.0, 900.0)])
+def test_one_at_a_time_and_the_next_after_the_interval_or_retry_after(after_s: float | None, wait_s: float) -> None:
+    scene = Scene("a", "b")
+    assert scene.probe.next(109.9) is None
+    first = scene.probe.next(110.0)
+    assert first is not None
+    assert scene.probe.next(150.0) is None, "it is in flight"
+    scene.now = 150.0
+    scene.fail(first, after_s)
+    assert scene.probe.next(150.0 + wait_s - 0.1) is None
+    assert scene.probe.next(150.0 + wait_s) is not None
+
+
+@pytest.mark.parametrize("amount", [1, 2, 3, 4])
+def test_versions_take_turns_and_every_second_probe_of_each_is_a_control(amount: int) -> None:
+    names = tuple(f"v{number}" for number in range(amount))
+    scene = Scene(scored="x", versions=names)
+    for version in names:
+        for name in "abcd":
+            scene.queue.add(contact(name, scene.queue.batched, version=version), scene.now)
+    kinds: dict[str | None, list[bool]] = {name: [] for name in names}
+    for _ in range(4 * amount):
+        request = scene.next()
+        assert request is not None
+        kinds[request.key.model_version].append(request.is_control)
+        scene.fail(request)
+    assert all(one in ([True, False, True, False], [False, True, False, True]) for one in kinds.values())
+
+
+def test_a_success_forgets_which_contacts_have_failed() -> None:
+    scene = Scene("a")
+    assert scene.probes(2) == ["a", None]
+    scene.controls.record_scored(contact("x"))
+    request = scene.next()
+    assert request is not None
+    assert scene.probe.responded(request, None, scene.now)
+    assert not scene.probe.responded(request, None, scene.now), "it was that probe once"
+    assert scene.probes(1)[0] in ("a", "[x]")
+
+
+def test_a_version_whose_breaker_alone_is_open_takes_the_next_contact_that_is_read() -> None:
+    scene = Scene(versions=("v1",))
+    scene.versions.use("v2", scene.now)
+    scene.breaker.reset()
+    scene.probe.defer_until(0.0, scene.now)
+    one, other = contact("a", 1, version="v1"), contact("b", 2, version="v1")
+    assert not scene.probe.offer(one, 109.9)
+    assert scene.probe.offer(one, 110.0)
+    assert not scene.probe.offer(other, 110.0), "one is enough"
+    request = scene.probe.next(110.0)
+    assert request is not None
+    assert (request.contacts, request.key.model_version) == ((one,), "v1")
