@@ -249,9 +249,7 @@ class TestAtOnce:
         assert decision.requests[0].not_before == decision.requests[0].backoff_until == NOW + delay_s
 
     @pytest.mark.parametrize(("after_s", "delay_s"), [(77.0, 77.0), (901.0, 900.0)])
-    def test_retry_after_is_obeyed_up_to_its_limit_and_the_backoff_is_kept(
-        self, after_s: float, delay_s: float
-    ) -> None:
+    def test_retry_after_is_obeyed_up_to_its_limit_beside_the_backoff(self, after_s: float, delay_s: float) -> None:
         decision = immediate(request("a"), FailureKind.SERVER_ERROR, after_s=after_s)
         assert decision is not None
         (again,) = decision.requests

@@ -1,0 +1,144 @@
+"""Evidence for a failure: a success of another contact, the requests in flight, and then a control."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from support_core import contact, exchange
+
+from stream_scorer.core.batcher import BatchKey
+from stream_scorer.core.request import Request
+from stream_scorer.core.response_policy import Failure, FailureKind
+from stream_scorer.scoring.pending_decisions import PendingDecision, PendingDecisions
+from stream_scorer.scoring.version_state import VersionStates
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+SENT_AT, FAILED_AT = 100.0, 101.0
+
+
+def request(batch_id: str, version: str | None = None) -> Request:
+    return Request(batch_id, BatchKey(version, version is not None), (contact(batch_id),), sent_at=SENT_AT)
+
+
+class Scene:
+    """Pending decisions of one failed request, and the successes of its version and of another one."""
+
+    def __init__(
+        self,
+        *,
+        kind: FailureKind = FailureKind.REFUSED,
+        in_flight: Iterable[Request] = (),
+        version: str | None = None,
+        is_last_round: bool = False,
+    ) -> None:
+        self.versions = VersionStates(8)
+        self.decisions = PendingDecisions(self.versions)
+        failure = Failure(kind, exchange(400), "no good")
+        self.pending = PendingDecision(request("failed", version), failure, FAILED_AT, is_last_round=is_last_round)
+        self.decisions.add(self.pending, in_flight)
+
+    def succeed(self, now: float, version: str | None = None) -> None:
+        self.versions.use(version, now).record_success(1, now - 0.1, now, is_control=False)
+
+    def verdicts(self, now: float = FAILED_AT) -> list[bool]:
+        return [verdict for _, verdict in self.decisions.decided(now)]
+
+    @property
+    def wants_control(self) -> bool:
+        return self.decisions.wanting_control() == [self.pending]
+
+
+def test_a_success_received_after_it_was_sent_decides_and_one_before_it_does_not() -> None:
+    scene = Scene()
+    scene.succeed(SENT_AT - 0.1)
+    assert scene.verdicts() == []
+    assert scene.wants_control
+    scene.succeed(SENT_AT + 0.1)
+    assert scene.verdicts() == [True]
+    assert not scene.wants_control
+
+
+def test_a_success_of_another_version_decides_nothing() -> None:
+    scene = Scene(version="v1")
+    scene.succeed(SENT_AT + 0.1, "v2")
+    assert scene.verdicts() == []
+    scene.succeed(SENT_AT + 0.1, "v1")
+    assert scene.verdicts() == [True]
+
+
+def test_it_waits_for_the_requests_of_its_version_in_flight_then_and_for_no_later_ones() -> None:
+    scene = Scene(in_flight=[request("a"), request("b"), request("other", "v2")])
+    assert scene.pending.awaited == {"a", "b"}
+    scene.decisions.responded("a")
+    assert not scene.wants_control
+    assert scene.decisions.waits_for({"b"})
+    scene.decisions.responded("b")
+    assert scene.wants_control
+
+
+def test_a_control_that_fails_decides_that_none_succeed_and_one_without_verdict_is_sent_again() -> None:
+    scene = Scene()
+    scene.decisions.control_sent(None, "control")
+    assert not scene.wants_control
+    assert scene.decisions.waits_for({"control"})
+    scene.decisions.control_ended("control", failed=False)
+    assert scene.wants_control
+    scene.decisions.control_sent(None, "control 2")
+    scene.decisions.control_ended("another", failed=True)
+    assert scene.verdicts() == []
+    scene.decisions.control_ended("control 2", failed=True)
+    assert scene.verdicts() == [False]
+
+
+def test_one_control_decides_all_failures_of_its_version() -> None:
+    scene = Scene()
+    second = PendingDecision(request("second"), scene.pending.failure, FAILED_AT)
+    other = PendingDecision(request("third", "v2"), scene.pending.failure, FAILED_AT)
+    for one in (second, other):
+        scene.decisions.add(one, ())
+    scene.decisions.control_sent(None, "control")
+    assert scene.decisions.wanting_control() == [other]
+    scene.decisions.control_ended("control", failed=True)
+    assert scene.decisions.decided(FAILED_AT) == [(scene.pending, False), (second, False)]
+
+
+def test_a_success_counts_more_than_the_control_that_failed() -> None:
+    scene = Scene()
+    scene.decisions.control_sent(None, "control")
+    scene.decisions.control_ended("control", failed=True)
+    scene.succeed(FAILED_AT + 0.1)
+    assert scene.verdicts() == [True]
+
+
+def test_an_unknown_version_needs_a_success_of_any_other_after_the_failure() -> None:
+    scene = Scene(kind=FailureKind.UNKNOWN_VERSION, version="v9", in_flight=[request("own", "v9"), request("a", "v1")])
+    assert scene.pending.target is None, "the control is sent without a version"
+    assert scene.pending.awaited == {"a"}
+    scene.succeed(FAILED_AT - 0.5, "v1")
+    assert scene.verdicts() == [], "it was answered before the failure was received"
+    scene.succeed(FAILED_AT + 0.5, "v9")
+    assert scene.verdicts() == []
+    scene.succeed(FAILED_AT + 0.5, "v1")
+    assert scene.verdicts() == [True]
+
+
+def test_in_the_last_round_the_success_comes_after_the_failure_and_within_ten_seconds() -> None:
+    scene = Scene(is_last_round=True)
+    scene.succeed(FAILED_AT - 0.1)
+    assert scene.verdicts() == []
+    assert scene.verdicts(FAILED_AT + 10.0) == []
+    assert scene.verdicts(FAILED_AT + 10.1) == [False]
+    scene.succeed(FAILED_AT + 10.0)
+    assert scene.verdicts(FAILED_AT + 10.0) == [True]
+    late = Scene(is_last_round=True)
+    late.succeed(FAILED_AT + 10.1)
+    assert late.verdicts(FAILED_AT + 10.1) == [False]
+
+
+def test_the_failures_of_a_version_are_taken_out_undecided() -> None:
+    scene = Scene(version="v1")
+    scene.decisions.add(PendingDecision(request("other"), scene.pending.failure, FAILED_AT), ())
+    assert scene.decisions.drain("v1") == [scene.pending.request]
+    assert len(scene.decisions) == 1
