@@ -45,8 +45,6 @@ if TYPE_CHECKING:
     from stream_scorer.core.events import Answer, Exchange
     from stream_scorer.core.verifying import Verifier
 
-_MIN_CONTACTS_FOR_SHARE = 10
-
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -263,11 +261,6 @@ def while_none_succeed(request: Request, failure: Failure, policy: Policy, conte
     if failure.kind.is_retryable and request.failures <= policy.max_retries:
         return Decision(requests=(_again(request, failure, policy, context),))
     return Decision(trip=failure.message)
-
-
-def names_most(request: Request, failure: Failure) -> bool:
-    """Return whether an error names more than half of ten or more contacts: then it is hardly about contacts."""
-    return len(request.contacts) >= _MIN_CONTACTS_FOR_SHARE and 2 * len(failure.named) > len(request.contacts)
 
 
 def _results(request: Request, response: Answered, policy: Policy) -> Results | Failure:

@@ -1,9 +1,9 @@
 """Dispatcher of scoring requests: which request is sent next, and what its response leads to.
 
 One thread owns it. `send` takes requests from the queue while a slot, the quota and the spend limit are free.
-`handle_responses` turns responses into outcomes, into further requests, or into a failure that waits for evidence
-(`scoring.pending_decisions`). The rules of a single response stand in `core.response_policy`, those of a contact that
-failed alone in `scoring.deferral`, those of an outage in `scoring.version_state` and `scoring.half_open_probe`.
+`handle_responses` turns results into outcomes and hands failures to the `FailureHandler`. The rules of a response stand
+in `core.response_policy`, those of a contact that failed alone in `scoring.deferral`, those of an outage in
+`scoring.version_state` and `scoring.half_open_probe`.
 """
 
 from __future__ import annotations
@@ -14,23 +14,20 @@ from typing import TYPE_CHECKING, Final
 from stream_scorer.core.backoff import next_delay_s
 from stream_scorer.core.batcher import BatchKey
 from stream_scorer.core.budget import Budget
-from stream_scorer.core.events import Deferred, Partition
+from stream_scorer.core.events import Partition
 from stream_scorer.core.remembering import key_of
-from stream_scorer.core.request import Request, subset, take_first
+from stream_scorer.core.request import Request, take_first
 from stream_scorer.core.response_policy import (
-    Context,
     FailureKind,
     Results,
     after_results,
-    at_once,
     classify,
     unanswered_twice,
-    while_none_succeed,
-    while_others_succeed,
 )
 from stream_scorer.scoring.control_contacts import ControlContacts
+from stream_scorer.scoring.failure_handler import FailureHandler
 from stream_scorer.scoring.half_open_probe import HalfOpenProbe
-from stream_scorer.scoring.pending_decisions import LAST_ROUND_WINDOW_S, PendingDecision, PendingDecisions
+from stream_scorer.scoring.pending_decisions import LAST_ROUND_WINDOW_S
 from stream_scorer.scoring.request_queue import Gate, RequestQueue
 from stream_scorer.scoring.version_state import NEVER, Phase, VersionStates
 from stream_scorer.scoring.wait_reasons import WaitReason
@@ -40,10 +37,9 @@ if TYPE_CHECKING:
 
     from stream_scorer.clock import Clock
     from stream_scorer.core.batcher import Batcher
-    from stream_scorer.core.events import Answer, Contact, Outcome, SourceRecord
+    from stream_scorer.core.events import Answer, Contact, SourceRecord
     from stream_scorer.core.ledger import Ledger
-    from stream_scorer.core.remembering import RecordKey
-    from stream_scorer.core.response_policy import Decision, FailedContact, Failure, Policy
+    from stream_scorer.core.response_policy import Failure, Policy
     from stream_scorer.scoring.circuit_breaker import CircuitBreaker
     from stream_scorer.scoring.deferral import Deferral
     from stream_scorer.scoring.observing import Observer
@@ -110,7 +106,6 @@ class RequestDispatcher:
         )
         self._versions = VersionStates(max_contacts)
         self._controls = ControlContacts(clock.new_id)
-        self._pending = PendingDecisions(self._versions)
         self._probe = HalfOpenProbe(
             queue=self._queue,
             controls=self._controls,
@@ -119,9 +114,19 @@ class RequestDispatcher:
             new_id=clock.new_id,
             max_retry_after_s=policy.max_retry_after_s,
         )
+        self._failures = FailureHandler(
+            queue=self._queue,
+            ledger=ledger,
+            versions=self._versions,
+            breaker=breaker,
+            probe=self._probe,
+            policy=policy,
+            deferral=deferral,
+            clock=clock,
+            observe=observe,
+        )
         self._control_ids: dict[str | None, str] = {}
         self._success_wanted: set[BatchKey] = set()
-        self._failed_alone: dict[RecordKey, SourceRecord] = {}
         self._in_flight: dict[str, Request] = {}
         self._rate_limited = 0
         self._has_results = False
@@ -136,7 +141,7 @@ class RequestDispatcher:
         state = self._versions.get(contact.model_version, now)
         if contact.held and not self._deferral.admits(contact):
             self._ledger.finish(self._deferral.uncounted(contact))
-        elif not (state.is_open and self._is_deferring(state)):
+        elif not (state.is_open and self._failures.is_deferring(state)):
             self._queue.add(contact, now)
         elif not self._probe.offer(contact, now):
             self._ledger.finish(self._deferral.uncounted(contact))
@@ -150,8 +155,8 @@ class RequestDispatcher:
             started_only: no new batch, and no backoff where others succeed: the worker stops, or gives partitions up.
         """
         self._draining = started_only
-        self._decide_pending()
-        self._defer_open_versions()
+        self._failures.decide_pending()
+        self._failures.defer_open_versions()
         self._queue.keep_apart(self._divided_partitions())
         while self._has_slot:
             now = self._clock.monotonic()
@@ -251,7 +256,7 @@ class RequestDispatcher:
     def _divided_partitions(self) -> set[Partition]:
         return self._queue.divided_partitions | {
             Partition(one.record.topic, one.record.partition)
-            for request in (*(p.request for p in self._pending), *self._in_flight.values())
+            for request in (*(p.request for p in self._failures.pending), *self._in_flight.values())
             if request.bisecting
             for one in request.contacts
         }
@@ -262,7 +267,7 @@ class RequestDispatcher:
         """Return the next control: a waiting contact that has not failed, else one that has its score."""
         wanted = {
             pending.target: pending.request.key
-            for pending in self._pending.wanting_control()
+            for pending in self._failures.pending.wanting_control()
             if any(self._ledger.is_pending(contact.record) for contact in pending.request.contacts)
         }
         wanted |= {key.model_version: key for key in self._success_wanted}
@@ -273,47 +278,24 @@ class RequestDispatcher:
         }
         for target, key in wanted.items():
             if target in self._control_ids:
-                self._pending.control_sent(target, self._control_ids[target])
+                self._failures.pending.control_sent(target, self._control_ids[target])
                 continue
             request = self._control_for(target, key, now)
             if request is not None:
                 self._control_ids[target] = request.batch_id
-                self._pending.control_sent(target, request.batch_id)
+                self._failures.pending.control_sent(target, request.batch_id)
                 return request
         return None
 
     def _control_for(self, target: str | None, key: BatchKey, now: float) -> Request | None:
         if not self._draining:
-            waiting = self._queue.take_contact(target, self._failed_alone, never_failed=True)
+            waiting = self._queue.take_contact(target, self._failures.failed_alone, never_failed=True)
             if waiting is not None:
                 return waiting
         control = self._controls.take(key._replace(model_version=target), now)
         if control is not None or not self._controls.is_empty:
             return control
-        return self._first_of_failed(target, now)
-
-    def _first_of_failed(self, target: str | None, now: float) -> Request | None:
-        """Without any control, return the first contact of a failed request: it stands for the others.
-
-        Where only single contacts are left, two that failed are evidence against the API. One alone is retried, or
-        waits for the next contact that is read.
-        """
-        pending = [one for one in self._pending.wanting_control() if one.target == target]
-        for one in pending:
-            if not one.request.is_single:
-                first, one.request = take_first(one.request, 1, self._clock.new_id)
-                return replace(first, bisecting=True)
-        if len(pending) > 1:
-            for one in pending:
-                one.control_failed = True
-            self._decide_pending()
-            return None
-        for one in pending:
-            if one.failure.kind.is_retryable:
-                self._pending.remove(one)
-                retried = replace(one.request, failures=min(one.request.failures, self._policy.max_retries))
-                self._carry_out(retried, while_none_succeed(retried, one.failure, self._policy, self._context(now)))
-        return None
+        return self._failures.first_of_failed(target, now)
 
     # --- in: responses
 
@@ -322,14 +304,14 @@ class RequestDispatcher:
         for request, response in self._pool.answers(wait_s):
             del self._in_flight[request.batch_id]
             self._handle(request, response)
-        self._decide_pending()
+        self._failures.decide_pending()
         self._forget_idle()
 
     def _handle(self, request: Request, response: Answer) -> None:
         now = self._clock.monotonic()
         self._observe.response_received(request, response, self._trace.exchanged(request, response))
         self._learn_quota(response, now)
-        self._pending.responded(request.batch_id)
+        self._failures.pending.responded(request.batch_id)
         was_control = self._control_ended(request)
         result = classify(request, response, self._policy)
         if isinstance(result, Results):
@@ -348,29 +330,22 @@ class RequestDispatcher:
         was_open, api_was_open = state.is_open, self._breaker.open_state is not None
         state.record_success(len(request.contacts), request.sent_at or now, now, is_control=request.is_control)
         if was_open and api_was_open:
-            self._recover()
+            self._failures.recover()
         elif was_open:
             self._observe.version_breaker_changed(state.model_version, None, opened=self._versions.opened)
         self._probe.responded(request, None, now)
         if request.is_control:
             return
         for scored in results.scored:
-            contact = scored.contact
-            if (
-                contact.rounds
-                or request.was_named
-                or (self._failed_alone and key_of(contact.record) in self._failed_alone)
-            ):
-                self._deferral.answered_after_failure(contact)
-                self._failed_alone.pop(key_of(contact.record), None)
+            self._failures.answered(scored.contact, was_named=request.was_named)
             self._ledger.finish(scored)
         self._deferral.finished(len(results.scored))
         self._controls.record_scored(results.scored[-1].contact)
         self._observe.unmatched_results(results.unmatched)
-        for again in after_results(request, results, self._context(now)):
+        for again in after_results(request, results, self._failures.context(now)):
             self._queue.put(again)
         decision = unanswered_twice(request, results, response.exchange, self._policy)
-        self._carry_out(request, decision)
+        self._failures.carry_out(request, decision)
 
     def _on_rate_limit(self, request: Request, failure: Failure, now: float, *, was_control: bool) -> None:
         """A 429 pauses all requests; it is a failure neither of a contact nor of a control."""
@@ -385,10 +360,10 @@ class RequestDispatcher:
         until = now + (backoff_s if asked_s is None else min(asked_s, self._policy.max_retry_after_s))
         self._quota.block_until(until)
         if was_control:
-            self._pending.control_ended(request.batch_id, failed=False)
+            self._failures.pending.control_ended(request.batch_id, failed=False)
         self._probe.responded(request, None, now)
         if not request.is_control:
-            self._put_back(request.due_at(until, until))
+            self._failures.put_back(request.due_at(until, until))
 
     def _failed(self, request: Request, failure: Failure, now: float, *, was_control: bool) -> None:
         request = replace(request, failures=request.failures + 1)
@@ -402,172 +377,17 @@ class RequestDispatcher:
             state.failures_in_row += 1
         if request.is_single and not request.is_control:
             record = request.contacts[0].record
-            self._failed_alone[key_of(record)] = record
+            self._failures.failed_alone[key_of(record)] = record
         if was_control:
-            self._pending.control_ended(request.batch_id, failed=True)
+            self._failures.pending.control_ended(request.batch_id, failed=True)
         is_probe = self._probe.responded(request, failure, now)
         if not request.is_control:
             if is_probe or state.is_open or self.fatal_error is not None:
-                self._put_back(request)
+                self._failures.put_back(request)
             else:
-                self._on_failure(request, failure, now, was_control=was_control)
+                self._failures.handle(request, failure, now, self._in_flight.values(), was_control=was_control)
         if was_control and state.failures_in_row >= _FAILURES_IN_ROW and not state.is_open:
-            self._trip([state], failure, now)
-
-    def _on_failure(self, request: Request, failure: Failure, now: float, *, was_control: bool) -> None:
-        pending = PendingDecision(request, failure, now, is_last_round=request.lone_failures is not None)
-        self._pending.add(pending, self._in_flight.values())
-        if was_control:
-            pending.awaited.clear()
-            pending.control, pending.control_failed = request.batch_id, True
-        if pending.is_last_round or (request.is_deferred and not request.is_single):
-            return
-        if failure.kind.is_size and self._pending.evidence(pending):
-            return
-        decision = at_once(request, failure, self._policy, self._context(now))
-        if decision is not None:
-            self._pending.remove(pending)
-            self._carry_out(request, decision)
-
-    # --- decisions
-
-    def _decide_pending(self) -> None:
-        now = self._clock.monotonic()
-        if self._breaker.open_state is not None:
-            return
-        for pending, others_succeed in self._pending.decided(now):
-            if pending not in self._pending:
-                continue  # another decision has opened the breaker of its version
-            self._pending.remove(pending)
-            if others_succeed:
-                self._on_others_succeed(pending, now)
-            else:
-                self._on_none_succeed(pending, now)
-
-    def _on_others_succeed(self, pending: PendingDecision, now: float) -> None:
-        request = pending.request
-        if not pending.is_last_round:
-            decision = while_others_succeed(request, pending.failure, self._policy, self._context(now))
-            if pending.failure.kind is FailureKind.UNKNOWN_VERSION:
-                self._fail_version(request.key.model_version, now)
-            self._carry_out(request, decision)
-            return
-        failures = (request.lone_failures or 0) + 1
-        if failures < self._deferral.lone_failures:
-            self._queue.put(replace(request, lone_failures=failures, not_before=now, backoff_until=now))
-            return
-        decision = while_others_succeed(
-            replace(request, retried_unanswered=True), pending.failure, self._policy, self._context(now)
-        )
-        for failed in decision.failed:
-            self._finish(self._deferral.reject(failed))
-
-    def _on_none_succeed(self, pending: PendingDecision, now: float) -> None:
-        request, failure = pending.request, pending.failure
-        state = self._versions.get(request.key.model_version, now)
-        if request.is_deferred:
-            for contact in request.all_contacts:
-                self._finish(self._deferral.uncounted(contact))
-            return
-        if failure.kind is FailureKind.UNKNOWN_VERSION:
-            self._put_back(request)
-            self._trip(list(self._versions), failure, now)
-            return
-        decision = while_none_succeed(request, failure, self._policy, self._context(now))
-        if decision.trip is None and state.phase is not Phase.HALF_OPEN:
-            self._carry_out(request, decision)
-            return
-        self._put_back(request)
-        self._trip([state], failure, now)
-
-    def _carry_out(self, request: Request, decision: Decision) -> None:
-        for again in decision.requests:
-            self._queue.put(again)
-        for failed in decision.failed:
-            self._fail(request, failed)
-
-    def _fail(self, request: Request, failed: FailedContact) -> None:
-        """Defer a contact that failed alone, or reject it."""
-        contact = failed.contact
-        if failed.is_proven and not self._deferral.fails_at_random:
-            self._finish(self._deferral.reject(failed))
-        elif self._deferral.is_held(contact):
-            self._finish(self._deferral.failed_again(contact))
-        elif not self._deferral.is_last_round(contact):
-            self._finish(self._deferral.counted(contact))
-        else:
-            alone = subset(request, (contact,), self._clock.new_id)
-            self._queue.put(replace(alone, failures=0, lone_failures=0))
-
-    def _fail_version(self, model_version: str | None, now: float) -> None:
-        """Defer all contacts that were read for a version which the platform does not know."""
-        requests = self._queue.drain(model_version) + self._pending.drain(model_version)
-        contacts = [contact for request in requests for contact in request.all_contacts]
-        for contact in contacts + self._queue.drain_batches(model_version):
-            if self._deferral.is_last_round(contact):
-                self._queue.add(contact, now)
-            else:
-                self._finish(self._deferral.counted(contact))
-
-    def _finish(self, outcome: Outcome) -> None:
-        """Enter the outcome of a contact that failed."""
-        self._failed_alone.pop(key_of(outcome.record), None)
-        self._ledger.finish(outcome)
-        if not isinstance(outcome, Deferred):
-            self._deferral.finished(1)
-
-    # --- circuit breaker
-
-    def _trip(self, states: list[VersionState], failure: Failure, now: float) -> None:
-        """Open the breakers of versions: their contacts wait in the batches, and nothing that was divided counts."""
-        for state in states:
-            state.trip(failure.message, now)
-            state.failures_in_row = 0
-            version = state.model_version
-            for request in self._queue.drain(version) + self._pending.drain(version):
-                for contact in request.all_contacts:
-                    self._queue.add(contact, now)
-        until = 0.0
-        if failure.retry_after_s is not None:
-            until = now + min(failure.retry_after_s, self._policy.max_retry_after_s)
-        if self._versions.api_open_reason(now) is not None:
-            self._breaker.trip(failure.message, now, until=until)
-            return
-        self._probe.defer_until(until, now)
-        for state in states:
-            self._observe.version_breaker_changed(state.model_version, failure.message, opened=self._versions.opened)
-
-    def _defer_open_versions(self) -> None:
-        """Defer what waits for a version whose breaker is open while the API answers for others."""
-        if self._breaker.open_state is not None:
-            return
-        for state in self._versions:
-            if self._is_deferring(state):
-                for contact in self._queue.drain_batches(state.model_version):
-                    self._finish(self._deferral.uncounted(contact))
-
-    def _is_deferring(self, state: VersionState) -> bool:
-        return (
-            state.is_open
-            and self._breaker.open_state is None
-            and self._versions.others_succeeded_at(state.model_version) > state.opened_at
-        )
-
-    def _recover(self) -> None:
-        """The API answers again: the breakers of all versions are half-open."""
-        self._breaker.reset()
-        for state in self._versions:
-            if state.is_open:
-                state.half_open()
-
-    def _put_back(self, request: Request) -> None:
-        """Put a request back that proved nothing: while its breaker is open its contacts wait in the batches."""
-        now = self._clock.monotonic()
-        if not self._versions.get(request.key.model_version, now).is_open:
-            self._queue.put(request)
-            return
-        for contact in request.all_contacts:
-            self._queue.add(contact, now)
+            self._failures.trip([state], failure, now)
 
     def _control_ended(self, request: Request) -> bool:
         for target, batch_id in list(self._control_ids.items()):
@@ -584,16 +404,12 @@ class RequestDispatcher:
         else:
             self._quota.learn(response.exchange.quota, now)
 
-    def _context(self, now: float) -> Context:
-        return Context(now, self._clock.unix_ms(), self._clock.jitter(), self._clock.new_id)
-
     def _forget_idle(self) -> None:
         now = self._clock.monotonic()
         if now - self._forgot_at >= _FORGET_EVERY_S:
             self._forgot_at = now
             self._versions.forget_idle(now, self._queue.versions())
-            failed = self._failed_alone.items()
-            self._failed_alone = {key: record for key, record in failed if self._ledger.is_pending(record)}
+            self._failures.forget_unowned()
 
     # --- state for the worker
 
@@ -610,7 +426,7 @@ class RequestDispatcher:
     @property
     def waiting(self) -> int:
         """Requests that wait to be sent or decided."""
-        return len(self._queue) + len(self._pending)
+        return len(self._queue) + len(self._failures.pending)
 
     @property
     def batched(self) -> int:
@@ -665,7 +481,7 @@ class RequestDispatcher:
             in_time = any(self._is_due(request, until) for request in self._queue)
         finally:
             self._draining = draining
-        return in_time or any(pending.awaited or pending.control for pending in self._pending)
+        return in_time or any(pending.awaited or pending.control for pending in self._failures.pending)
 
     def asked_records(self, partition: Partition) -> Iterator[SourceRecord]:
         """Yield the records of a partition that are in flight, or will be sent again."""
@@ -691,5 +507,5 @@ class RequestDispatcher:
     def _requests(self) -> Iterator[Request]:
         yield from self._in_flight.values()
         yield from self._queue
-        for pending in self._pending:
+        for pending in self._failures.pending:
             yield pending.request

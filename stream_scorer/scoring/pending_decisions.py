@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from stream_scorer.core.response_policy import FailureKind
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from stream_scorer.core.request import Request
     from stream_scorer.core.response_policy import Failure
@@ -130,10 +130,6 @@ class PendingDecisions:
         """Return the failures whose decision can be made, and whether others succeed."""
         found = [(pending, self.evidence(pending, now)) for pending in self._pending]
         return [(pending, verdict) for pending, verdict in found if verdict is not None]
-
-    def waits_for(self, batch_ids: Collection[str]) -> bool:
-        """Return whether a failure waits for one of these requests."""
-        return any(one.control in batch_ids or not one.awaited.isdisjoint(batch_ids) for one in self._pending)
 
     def _wanting(self, target: str | None) -> list[PendingDecision]:
         return [one for one in self.wanting_control() if one.target == target]

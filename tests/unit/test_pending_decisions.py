@@ -68,12 +68,10 @@ def test_a_success_of_another_version_decides_nothing() -> None:
     assert scene.verdicts() == [True]
 
 
-def test_it_waits_for_the_requests_of_its_version_in_flight_then_and_for_no_later_ones() -> None:
     scene = Scene(in_flight=[request("a"), request("b"), request("other", "v2")])
     assert scene.pending.awaited == {"a", "b"}
     scene.decisions.responded("a")
     assert not scene.wants_control
-    assert scene.decisions.waits_for({"b"})
     scene.decisions.responded("b")
     assert scene.wants_control
 
@@ -82,7 +80,6 @@ def test_a_control_that_fails_decides_that_none_succeed_and_one_without_verdict_
     scene = Scene()
     scene.decisions.control_sent(None, "control")
     assert not scene.wants_control
-    assert scene.decisions.waits_for({"control"})
     scene.decisions.control_ended("control", failed=False)
     assert scene.wants_control
     scene.decisions.control_sent(None, "control 2")

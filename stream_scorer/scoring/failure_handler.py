@@ -1,0 +1,293 @@
+"""Handler of failures: what a failed request leads to, at once or when its evidence is there.
+
+It owns the failures that wait for evidence, and opens and half-opens the circuit breakers. A contact that failed alone
+gets its outcome here: a retry topic, or at last a rejection (`scoring.deferral`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from stream_scorer.core.events import Deferred
+from stream_scorer.core.remembering import key_of
+from stream_scorer.core.request import subset, take_first
+from stream_scorer.core.response_policy import (
+    Context,
+    FailureKind,
+    at_once,
+    while_none_succeed,
+    while_others_succeed,
+)
+from stream_scorer.scoring.pending_decisions import PendingDecision, PendingDecisions
+from stream_scorer.scoring.version_state import Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from stream_scorer.clock import Clock
+    from stream_scorer.core.events import Contact, Outcome, SourceRecord
+    from stream_scorer.core.ledger import Ledger
+    from stream_scorer.core.remembering import RecordKey
+    from stream_scorer.core.request import Request
+    from stream_scorer.core.response_policy import Decision, FailedContact, Failure, Policy
+    from stream_scorer.scoring.circuit_breaker import CircuitBreaker
+    from stream_scorer.scoring.deferral import Deferral
+    from stream_scorer.scoring.half_open_probe import HalfOpenProbe
+    from stream_scorer.scoring.observing import Observer
+    from stream_scorer.scoring.request_queue import RequestQueue
+    from stream_scorer.scoring.version_state import VersionState, VersionStates
+
+
+class FailureHandler:
+    """See the module's text. Times are monotonic seconds.
+
+    Args:
+        queue: takes the requests that follow.
+        ledger: takes the outcomes.
+        versions: successes, batch sizes and breakers of the model versions.
+        breaker: of the API.
+        probe: of open breakers.
+        policy: the settings of the table in contract section 5.
+        deferral: what becomes of a contact that failed alone.
+        clock: time and chance.
+        observe: log lines and metrics.
+
+    Attributes:
+        pending: the failures that wait for evidence.
+        failed_alone: the records that have failed alone and have no outcome yet.
+    """
+
+    def __init__(
+        self,
+        *,
+        queue: RequestQueue,
+        ledger: Ledger,
+        versions: VersionStates,
+        breaker: CircuitBreaker,
+        probe: HalfOpenProbe,
+        policy: Policy,
+        deferral: Deferral,
+        clock: Clock,
+        observe: Observer,
+    ) -> None:
+        self._queue = queue
+        self._ledger = ledger
+        self._versions = versions
+        self._breaker = breaker
+        self._probe = probe
+        self._policy = policy
+        self._deferral = deferral
+        self._clock = clock
+        self._observe = observe
+        self.pending = PendingDecisions(versions)
+        self.failed_alone: dict[RecordKey, SourceRecord] = {}
+
+    # --- a failure
+
+    def handle(
+        self, request: Request, failure: Failure, now: float, in_flight: Iterable[Request], *, was_control: bool
+    ) -> None:
+        """Decide about a failed request, or let it wait for evidence.
+
+        Args:
+            request: the request, its failure counted.
+            failure: what it failed with.
+            now: the time.
+            in_flight: the requests that may be the evidence.
+            was_control: whether it was the control of other failures: then it decides about itself, too.
+        """
+        pending = PendingDecision(request, failure, now, is_last_round=request.lone_failures is not None)
+        self.pending.add(pending, in_flight)
+        if was_control:
+            pending.awaited.clear()
+            pending.control, pending.control_failed = request.batch_id, True
+        if pending.is_last_round or (request.is_deferred and not request.is_single):
+            return
+        if failure.kind.is_size and self.pending.evidence(pending):
+            return
+        decision = at_once(request, failure, self._policy, self.context(now))
+        if decision is not None:
+            self.pending.remove(pending)
+            self.carry_out(request, decision)
+
+    def first_of_failed(self, target: str | None, now: float) -> Request | None:
+        """Without any control, return the first contact of a failed request: it stands for the others.
+
+        Where only single contacts are left, two that failed are evidence against the API. One alone is retried, or
+        waits for the next contact that is read.
+        """
+        pending = [one for one in self.pending.wanting_control() if one.target == target]
+        for one in pending:
+            if not one.request.is_single:
+                first, one.request = take_first(one.request, 1, self._clock.new_id)
+                return replace(first, bisecting=True)
+        if len(pending) > 1:
+            for one in pending:
+                one.control_failed = True
+            self.decide_pending()
+            return None
+        for one in pending:
+            if one.failure.kind.is_retryable:
+                self.pending.remove(one)
+                retried = replace(one.request, failures=min(one.request.failures, self._policy.max_retries))
+                self.carry_out(retried, while_none_succeed(retried, one.failure, self._policy, self.context(now)))
+        return None
+
+    # --- decisions
+
+    def decide_pending(self) -> None:
+        """Decide about the failures whose evidence is there."""
+        now = self._clock.monotonic()
+        if self._breaker.open_state is not None:
+            return
+        for pending, others_succeed in self.pending.decided(now):
+            if pending not in self.pending:
+                continue  # another decision has opened the breaker of its version
+            self.pending.remove(pending)
+            if others_succeed:
+                self._on_others_succeed(pending, now)
+            else:
+                self._on_none_succeed(pending, now)
+
+    def _on_others_succeed(self, pending: PendingDecision, now: float) -> None:
+        request = pending.request
+        if not pending.is_last_round or pending.failure.kind is FailureKind.LOGIN_UNAVAILABLE:
+            decision = while_others_succeed(request, pending.failure, self._policy, self.context(now))
+            if pending.failure.kind is FailureKind.UNKNOWN_VERSION:
+                self._fail_version(request.key.model_version, now)
+            self.carry_out(request, decision)
+            return
+        failures = (request.lone_failures or 0) + 1
+        if failures < self._deferral.lone_failures:
+            self._queue.put(replace(request, lone_failures=failures, not_before=now, backoff_until=now))
+            return
+        decision = while_others_succeed(
+            replace(request, retried_unanswered=True), pending.failure, self._policy, self.context(now)
+        )
+        for failed in decision.failed:
+            self.finish(self._deferral.reject(failed))
+
+    def _on_none_succeed(self, pending: PendingDecision, now: float) -> None:
+        request, failure = pending.request, pending.failure
+        state = self._versions.get(request.key.model_version, now)
+        if request.is_deferred:
+            for contact in request.all_contacts:
+                self.finish(self._deferral.uncounted(contact))
+            return
+        if failure.kind is FailureKind.UNKNOWN_VERSION:
+            self.put_back(request)
+            self.trip(list(self._versions), failure, now)
+            return
+        decision = while_none_succeed(request, failure, self._policy, self.context(now))
+        if decision.trip is None and state.phase is not Phase.HALF_OPEN:
+            self.carry_out(request, decision)
+            return
+        self.put_back(request)
+        self.trip([state], failure, now)
+
+    def carry_out(self, request: Request, decision: Decision) -> None:
+        """Queue the requests of a decision, and give the contacts that failed alone their outcome."""
+        for again in decision.requests:
+            self._queue.put(again)
+        for failed in decision.failed:
+            self._fail(request, failed)
+
+    def _fail(self, request: Request, failed: FailedContact) -> None:
+        """Defer a contact that failed alone, or reject it."""
+        contact = failed.contact
+        if failed.is_proven and not self._deferral.fails_at_random:
+            self.finish(self._deferral.reject(failed))
+        elif self._deferral.is_held(contact):
+            self.finish(self._deferral.failed_again(contact))
+        elif not self._deferral.is_last_round(contact):
+            self.finish(self._deferral.counted(contact))
+        else:
+            alone = subset(request, (contact,), self._clock.new_id)
+            self._queue.put(replace(alone, failures=0, lone_failures=0))
+
+    def _fail_version(self, model_version: str | None, now: float) -> None:
+        """Defer all contacts that were read for a version which the platform does not know."""
+        requests = self._queue.drain(model_version) + self.pending.drain(model_version)
+        contacts = [contact for request in requests for contact in request.all_contacts]
+        for contact in contacts + self._queue.drain_batches(model_version):
+            if self._deferral.is_last_round(contact):
+                self._queue.add(contact, now)
+            else:
+                self.finish(self._deferral.counted(contact))
+
+    def finish(self, outcome: Outcome) -> None:
+        """Enter the outcome of a contact that failed."""
+        self.failed_alone.pop(key_of(outcome.record), None)
+        self._ledger.finish(outcome)
+        if not isinstance(outcome, Deferred):
+            self._deferral.finished(1)
+
+    # --- circuit breaker
+
+    def trip(self, states: list[VersionState], failure: Failure, now: float) -> None:
+        """Open the breakers of versions: their contacts wait in the batches, and nothing that was divided counts."""
+        for state in states:
+            state.trip(failure.message, now)
+            state.failures_in_row = 0
+            version = state.model_version
+            for request in self._queue.drain(version) + self.pending.drain(version):
+                for contact in request.all_contacts:
+                    self._queue.add(contact, now)
+        until = 0.0
+        if failure.retry_after_s is not None:
+            until = now + min(failure.retry_after_s, self._policy.max_retry_after_s)
+        if self._versions.api_open_reason(now) is not None:
+            self._breaker.trip(failure.message, now, until=until)
+            return
+        self._probe.defer_until(until, now)
+        for state in states:
+            self._observe.version_breaker_changed(state.model_version, failure.message, opened=self._versions.opened)
+
+    def defer_open_versions(self) -> None:
+        """Defer what waits for a version whose breaker is open while the API answers for others."""
+        if self._breaker.open_state is not None:
+            return
+        for state in self._versions:
+            if self.is_deferring(state):
+                for contact in self._queue.drain_batches(state.model_version):
+                    self.finish(self._deferral.uncounted(contact))
+
+    def is_deferring(self, state: VersionState) -> bool:
+        """Return whether contacts of a version go to the retry topics, without a counted round."""
+        return (
+            state.is_open
+            and self._breaker.open_state is None
+            and self._versions.others_succeeded_at(state.model_version) > state.opened_at
+        )
+
+    def recover(self) -> None:
+        """The API answers again: the breakers of all versions are half-open."""
+        self._breaker.reset()
+        for state in self._versions:
+            if state.is_open:
+                state.half_open()
+
+    def put_back(self, request: Request) -> None:
+        """Put a request back that proved nothing: while its breaker is open its contacts wait in the batches."""
+        now = self._clock.monotonic()
+        if not self._versions.get(request.key.model_version, now).is_open:
+            self._queue.put(request)
+            return
+        for contact in request.all_contacts:
+            self._queue.add(contact, now)
+
+    def context(self, now: float) -> Context:
+        """Return the time and chance that the table needs."""
+        return Context(now, self._clock.unix_ms(), self._clock.jitter(), self._clock.new_id)
+
+    def answered(self, contact: Contact, *, was_named: bool) -> None:
+        """Record a contact that has its score, if it had failed before."""
+        had_failed = bool(self.failed_alone) and self.failed_alone.pop(key_of(contact.record), None) is not None
+        if had_failed or contact.rounds or was_named:
+            self._deferral.answered_after_failure(contact)
+
+    def forget_unowned(self) -> None:
+        """Drop what is known of records that have no outcome to come."""
+        failed = self.failed_alone.items()
+        self.failed_alone = {key: record for key, record in failed if self._ledger.is_pending(record)}
