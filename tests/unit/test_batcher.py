@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support_core import contact
+from support_core import TOPIC, contact
 
 from stream_scorer.core import batcher as batcher_module
 from stream_scorer.core.batcher import Batch, Batcher, BatchKey
+from stream_scorer.core.events import Partition
 from stream_scorer.genesys.wire import body_overhead, build_body
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ class TestKeys:
             batches.add(contact("b", version=str(version)), 0.0)
         while batches.take_any() is not None:
             pass
-        assert not batches._by_key
+        assert not batches._by_lane
         assert not batches._by_age
         assert not batches._full
 
@@ -185,12 +186,13 @@ class TestRepeats:
         assert [ids_of(batches.take_any()) for _ in range(3)] == [["a"], ["c", "a"], ["a"]]
 
 
-class TestDrop:
+class TestRemove:
     def test_only_the_unwanted_go(self) -> None:
         batches = batcher(max_contacts=3)
         for offset, name in enumerate("abcdefgh"):
             batches.add(contact(name, offset, partition=offset % 2), float(offset))
-        batches.drop(lambda one: one.record.partition == 1)
+        removed = batches.remove(lambda one: one.record.partition == 1)
+        assert [one.contact_id for one in removed] == ["b", "d", "f", "h"]
         assert batches.waiting == 4
         kept = []
         while (batch := batches.take_any()) is not None:
@@ -201,14 +203,14 @@ class TestDrop:
     def test_what_stays_has_lingered_all_the_same(self) -> None:
         batches = batcher(linger_s=1.0)
         batches.add(contact("a"), 3.0)
-        batches.drop(lambda _: False)
+        batches.remove(lambda _: False)
         assert batches.due_at() == 4.0
 
-    def test_dropping_everything_leaves_nothing(self) -> None:
+    def test_removing_everything_leaves_nothing(self) -> None:
         batches = batcher(max_contacts=2)
         for name in "abc":
             batches.add(contact(name), 0.0)
-        batches.drop(lambda _: True)
+        batches.remove(lambda _: True)
         assert (batches.waiting, batches.has_full, batches.take_any(), batches.due_at()) == (0, False, None, None)
 
 
@@ -284,29 +286,91 @@ def few_ids(number: int) -> Contact:
     return contact(str(number % 40), number)
 
 
-class TestCrowd:
-    def test_counts_what_stands_open_beside_the_oldest_batch(self) -> None:
-        batches = batcher()
-        assert batches.open_batches == 0
-        batches.add(contact("lone", version="2"), 0.0)
-        for number in range(5):
-            batches.add(contact("a", number), 1.0)
-        assert batches.open_batches == 1, "the batch of another version is no company"
-        assert batches.take_due(9.0) is not None
-        assert [batches.open_batches for _ in range(5) if batches.take_due(9.0)] == [4, 3, 2, 1, 0]
+def test_open_batches_of_all_versions_count() -> None:
+    batches = batcher(max_contacts=2)
+    assert batches.open_batches == 0
+    batches.add(contact("lone", version="2"), 0.0)
+    for number in range(5):
+        batches.add(contact("a", number), 1.0)
+    assert batches.open_batches == 6
+    batches.add(contact("b", 9), 1.0)
+    assert batches.open_batches == 5, "it is full"
+    assert [batches.open_batches for _ in range(5) if batches.take_due(9.0)] == [4, 3, 2, 1, 0]
 
-    def test_all_of_them_where_no_more_contacts_can_come(self) -> None:
+
+class TestApart:
+    def test_a_partition_kept_apart_has_batches_of_its_own_from_then_on(self) -> None:
         batches = batcher()
-        for number in range(5):
-            batches.add(contact("a", number, version=str(number)), 1.0)
-        assert batches.open_batches == 1
-        batches.expects_more = False
-        assert batches.open_batches == 5
+        batches.add(contact("before", 0, partition=1), 0.0)
+        batches.apart = {Partition(TOPIC, 1), Partition(TOPIC, 2)}
+        for offset, partition in enumerate([0, 1, 2, 1, 0], start=1):
+            batches.add(contact(f"c{offset}", offset, partition), 0.0)
+        batches.apart = set()
+        batches.add(contact("after", 9, partition=1), 0.0)
+        taken = [batches.take_any() for _ in range(3)]
+        assert [(ids_of(batch), batch and batch.apart) for batch in taken] == [
+            (["before", "c1", "c5", "after"], None),
+            (["c2", "c4"], Partition(TOPIC, 1)),
+            (["c3"], Partition(TOPIC, 2)),
+        ]
+
+    @pytest.mark.parametrize("full", [True, False])
+    def test_only_those_or_only_the_others_can_be_taken(self, *, full: bool) -> None:
+        batches = batcher(max_contacts=1 if full else 9)
+        batches.apart = {Partition(TOPIC, 1)}
+        batches.add(contact("other", 0, partition=0), 0.0)
+        batches.add(contact("apart", 1, partition=1), 0.0)
+
+        def take(*, apart: bool) -> Batch | None:
+            return batches.take_full(apart=apart) if full else batches.take_due(9.0, apart=apart)
+
+        assert ids_of(take(apart=True)) == ["apart"]
+        assert take(apart=True) is None
+        assert ids_of(take(apart=False)) == ["other"]
+
+
+class TestSelection:
+    @pytest.mark.parametrize("full", [True, False])
+    def test_batches_of_a_version_that_is_not_allowed_are_passed_over(self, *, full: bool) -> None:
+        batches = batcher(max_contacts=1 if full else 9)
+        for offset, version in enumerate(["1", "2", "1"]):
+            batches.add(contact(f"c{offset}", offset, version=version), float(offset))
+
+        def is_two(key: BatchKey) -> bool:
+            return key.model_version == "2"
+
+        def is_three(key: BatchKey) -> bool:
+            return key.model_version == "3"
+
+        assert not batches.is_due(9.0, is_three)
+        assert batches.is_due(9.0, is_two)
+        assert ids_of(batches.take_full(is_two) if full else batches.take_due(9.0, is_two)) == ["c1"]
+        assert not batches.is_due(9.0, is_two)
+        assert batches.is_due(9.0, lambda _: True)
+
+    def test_a_version_with_a_smaller_size_has_full_batches_with_fewer(self) -> None:
+        batches = batcher(max_contacts=10, linger_s=60.0)
+        for offset in range(3):
+            batches.add(contact(f"a{offset}", offset, version="1"), 0.0)
+            batches.add(contact(f"b{offset}", offset, version="2"), 0.0)
+        assert batches.take_full(sizes={"1": 4}) is None
+        assert ids_of(batches.take_full(sizes={"1": 3})) == ["a0", "a1", "a2"]
+        assert batches.take_full(sizes={"1": 3}) is None
+
+    def test_one_wanted_contact_of_a_version_is_taken_out(self) -> None:
+        batches = batcher(max_contacts=2)
+        for offset, (name, version) in enumerate([("a", "1"), ("b", "1"), ("c", "2"), ("d", "1")]):
+            batches.add(contact(name, offset, version=version), float(offset))
+        taken = [batches.take_contact("1", lambda one: one.contact_id != "a") for _ in range(3)]
+        assert [one and one.contact_id for one in taken] == ["b", "d", None]
+        assert [one.contact_id for one in batches] == ["a", "c"]
+        assert batches.keys == {BatchKey("1", False), BatchKey("2", False)}
+        assert batches.waiting == 2
 
 
 @pytest.mark.parametrize("make", [hot, versions, two_of_each_behind_a_hot_one, large, few_ids])
 def test_work_grows_with_the_contacts_and_not_with_their_square(make: Callable[[int], Contact]) -> None:
-    amount = 16_000
+    amount = 4_000
     contacts = [make(number)._replace(contact_id=CountedId(make(number).contact_id)) for number in range(amount)]
     CountedId.looks = 0
     taken = 0
@@ -316,7 +380,7 @@ def test_work_grows_with_the_contacts_and_not_with_their_square(make: Callable[[
         batches = batcher()
         for one in contacts:
             batches.add(one, 0.0)
-        batches.drop(lambda _: False)
+        batches.remove(lambda _: False)
         while (batch := batches.take_any()) is not None:
             taken += len(batch.contacts)
 

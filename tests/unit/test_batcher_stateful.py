@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from support_core import contact
+from support_core import TOPIC, contact
 
 from stream_scorer.core.batcher import Batch, Batcher, BatchKey
+from stream_scorer.core.events import Partition
 from stream_scorer.genesys.wire import body_overhead, build_body
 
 if TYPE_CHECKING:
@@ -82,9 +83,56 @@ class BatcherMachine(RuleBasedStateMachine):
             self.check(batch)
 
     @rule(partition=st.integers(0, 2))
-    def drop(self, partition: int) -> None:
-        self.batcher.drop(lambda one: one.record.partition == partition)
-        self.held = {key: pair for key, pair in self.held.items() if pair[0].record.partition != partition}
+    def remove(self, partition: int) -> None:
+        removed = self.batcher.remove(lambda one: one.record.partition == partition)
+        expected = {key for key, pair in self.held.items() if pair[0].record.partition == partition}
+        assert sorted(one.record.offset for one in removed) == sorted(expected)
+        self.held = {key: pair for key, pair in self.held.items() if key not in expected}
+
+    @rule(partitions=st.sets(st.integers(0, 2)))
+    def keep_apart(self, partitions: set[int]) -> None:
+        self.batcher.apart = {Partition(TOPIC, number) for number in partitions}
+
+    @rule(version=st.sampled_from([None, "1"]), partition=st.integers(0, 2))
+    def take_contact(self, version: str | None, partition: int) -> None:
+        one = self.batcher.take_contact(version, lambda contact: contact.record.partition == partition)
+        wanted = [
+            held
+            for held, _ in self.held.values()
+            if held.model_version == version and held.record.partition == partition
+        ]
+        assert (one is None) == (not wanted)
+        if one is not None:
+            assert self.held.pop(one.record.offset)[0] is one
+            assert one in wanted
+
+    @rule(version=st.sampled_from([None, "1", "a longer one"]), apart=st.sampled_from([None, True, False]))
+    def take_allowed(self, version: str | None, *, apart: bool | None) -> None:
+        def allows(key: BatchKey) -> bool:
+            return key.model_version == version
+
+        is_due = self.batcher.is_due(self.now, allows)
+        batch = self.batcher.take_full(allows, apart=apart) or self.batcher.take_due(self.now, allows, apart=apart)
+        assert is_due or batch is None
+        assert batch is not None or not is_due or apart is not None
+        if batch is not None:
+            assert batch.key.model_version == version
+            assert apart is None or (batch.apart is not None) is apart
+            self.check(batch)
+
+    @rule(size=st.integers(1, MAX_CONTACTS))
+    def take_full_at_a_smaller_size(self, size: int) -> None:
+        had_full = self.batcher.has_full
+        batch = self.batcher.take_full(sizes={"1": size})
+        if batch is not None:
+            assert had_full or (batch.key.model_version == "1" and len(batch.contacts) >= size)
+            self.check(batch)
+        else:
+            assert all(
+                len(opened.contacts) < size
+                for opened in self.batcher._by_age.values()
+                if opened.lane.key.model_version == "1"
+            )
 
     def check(self, batch: Batch) -> None:
         assert 1 <= len(batch.contacts) <= MAX_CONTACTS
@@ -92,12 +140,15 @@ class BatcherMachine(RuleBasedStateMachine):
         assert {BatchKey(one.model_version, one.version_from_event) for one in batch.contacts} == {batch.key}
         assert len(build_body([one.body for one in batch.contacts], batch.key.model_version)) <= MAX_BYTES
         for one in batch.contacts:
+            assert batch.apart in (None, Partition(TOPIC, one.record.partition))
             held, _ = self.held.pop(one.record.offset)  # else it is taken twice, or was never added
             assert held is one
 
     @invariant()
     def counts_what_it_holds(self) -> None:
         assert self.batcher.waiting == len(self.held)
+        assert {id(one) for one in self.batcher} == {id(held) for held, _ in self.held.values()}
+        assert self.batcher.open_batches == sum(len(opened.batches) for opened in self.batcher._by_lane.values())
 
     @invariant()
     def no_contact_lingers_longer_than_its_linger_says(self) -> None:
@@ -108,7 +159,7 @@ class BatcherMachine(RuleBasedStateMachine):
 
     @invariant()
     def its_own_counts_are_exact(self) -> None:
-        for opened in self.batcher._by_key.values():
+        for opened in self.batcher._by_lane.values():
             assert opened.batches
             in_batches = [contact_id for batch in opened.batches for contact_id in batch.ids]
             assert opened.copies == {contact_id: in_batches.count(contact_id) for contact_id in in_batches}
@@ -117,8 +168,8 @@ class BatcherMachine(RuleBasedStateMachine):
         while (batch := self.batcher.take_any()) is not None:
             self.check(batch)
         assert not self.held
-        assert not self.batcher._by_key
+        assert not self.batcher._by_lane
 
 
-BatcherMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+BatcherMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)
 TestBatcher = BatcherMachine.TestCase

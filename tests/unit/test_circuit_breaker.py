@@ -25,7 +25,7 @@ class Recorder:
 
 
 def opened(next_probe_at: float, probes: int = 0) -> BreakerState:
-    return BreakerState(OpenReason.API, DOWN, 100.0, next_probe_at, probes, first_message=DOWN)
+    return BreakerState(OpenReason.API, DOWN, 100.0, next_probe_at, probes)
 
 
 @pytest.fixture
@@ -99,13 +99,12 @@ def test_a_closed_breaker_ignores_probe_events(recorder: Recorder) -> None:
     assert (recorder.changes, recorder.probes, recorder.breaker.reported) == ([], [], None)
 
 
-def test_a_broken_contract_is_probed_at_once(recorder: Recorder) -> None:
-    recorder.breaker.trip("the API refuses every contact: HTTP 400", 100.0, broken_contract=True)
-    broken = recorder.breaker.open_state
-    assert broken is not None
-    assert (broken.reason, broken.broken_contract, broken.next_probe_at) == (OpenReason.CONTRACT, True, 100.0)
-    assert broken.covers("HTTP 400")
-    assert not broken.covers("HTTP 503")
+def test_a_state_covers_the_failures_that_its_message_contains(recorder: Recorder) -> None:
+    recorder.breaker.trip(DOWN, 100.0)
+    state = recorder.breaker.open_state
+    assert state is not None
+    assert state.covers("HTTP 503 service.unavailable")
+    assert not state.covers("HTTP 500")
 
 
 def test_a_throttle_is_reported_after_five_seconds(recorder: Recorder) -> None:
