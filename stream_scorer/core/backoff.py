@@ -11,7 +11,7 @@ def next_delay_s(
     Formula ("equal jitter": half is certain, so an overloaded API always gets a pause; half is random, so that workers
     which failed together do not come back together)::
 
-        ceiling = min(max_s, base_s ** attempt)
+        ceiling = min(max_s, max(base_s, base_s ** attempt))
         delay   = ceiling / 2 + jitter * ceiling / 2
 
     A ``Retry-After`` takes precedence over the formula and is not cut to ``max_s``: a daily cap can be hours away, and
@@ -20,7 +20,7 @@ def next_delay_s(
 
     Args:
         attempt: how many attempts have failed so far, counted from 1.
-        base_s: the base of the power, in seconds: 2.0 gives up to 2, 4, 8 … s.
+        base_s: the base of the power, in seconds: 2.0 gives up to 2, 4, 8 … s; below 1 the ceiling stays at it.
         max_s: the highest the formula's ceiling may be, in seconds.
         retry_after_s: the value of ``Retry-After``, in seconds; None if absent or invalid, 0 or less if it is in the
             past.
@@ -29,7 +29,7 @@ def next_delay_s(
     if retry_after_s is not None and retry_after_s > 0:
         return retry_after_s
     try:
-        ceiling = min(max_s, base_s**attempt)
+        ceiling = min(max_s, max(base_s, base_s**attempt))
     except OverflowError:  # hundreds of failed attempts
         ceiling = max_s
     return ceiling * (1.0 + jitter) / 2.0
