@@ -36,6 +36,7 @@ def scoring() -> PrometheusMetrics:
     metrics.contacts(1, outcome="scored")
     metrics.batch(1)
     metrics.chain(1)
+    metrics.refused_over_limit(reason="no_result", status="200", model_version="v1", outcome="held")
     metrics.waited(1.0, reason="own_quota")
     metrics.refused_over_limit(reason="refused_by_api", status="400", model_version="", outcome="held")
     metrics.quota(remaining=1, allowed=1, wait_s=0.0, exhausted_in_s=1.0)

@@ -6,13 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from support_core import answered, contact, no_connection, server_error
+from support_core import answered, contact, no_connection, record, server_error
 from test_telemetry import samples
 
 from stream_scorer.clock import Clock
 from stream_scorer.core.batcher import BatchKey
-from stream_scorer.core.events import Partition, Rejected
+from stream_scorer.core.events import Deferred, Partition, Rejected
 from stream_scorer.core.progress import Front
+from stream_scorer.core.refusal_limit import Cause
 from stream_scorer.core.request import Request
 from stream_scorer.genesys.quota import Quota
 from stream_scorer.scoring.circuit_breaker import CircuitBreaker, OpenReason
@@ -33,6 +34,9 @@ class Log:
 
     def warning(self, event: str, **fields: Any) -> None:
         self.lines.append(("warning", event, fields))
+
+    def error(self, event: str, **fields: Any) -> None:
+        self.lines.append(("error", event, fields))
 
     def debug(self, event: str, **fields: Any) -> None:
         self.lines.append(("debug", event, fields))
@@ -149,10 +153,41 @@ def test_metrics_of_a_hold(scene: Scene) -> None:
     assert scene.sample('stream_scorer_circuit_breaker_probes_total{outcome="recovered"}') == 1
 
 
-def test_a_broken_contract_has_its_own_label(scene: Scene) -> None:
-    scene.breaker.trip("the API refuses every contact: HTTP 400", scene.now, broken_contract=True)
-    assert scene.sample('stream_scorer_circuit_breaker_open{reason="contract"}') == 1
-    assert scene.sample('stream_scorer_circuit_breaker_open{reason="api"}') == 0
+def test_the_breaker_of_a_version_alone_is_logged_and_counted_and_the_worker_stays_ready(scene: Scene) -> None:
+    scene.observe.version_breaker_changed("v1", DOWN, opened=1)
+    assert scene.sample("stream_scorer_circuit_breaker_versions") == 1
+    assert scene.observe.why_not_ready() is None
+    scene.observe.version_breaker_changed("v1", None, opened=0)
+    assert scene.sample("stream_scorer_circuit_breaker_versions") == 0
+    assert scene.log.lines[-2:] == [
+        ("warning", "version circuit opened", {"model_version": "v1", "detail": DOWN}),
+        ("info", "version circuit half-open", {"model_version": "v1"}),
+    ]
+
+
+def test_the_limit_of_rejections_counts_each_contact_and_logs_each_cause_once_a_minute(scene: Scene) -> None:
+    cause = Cause("refused_by_api", 400, None)
+    for count in range(21, 24):
+        scene.observe.refusal_limit_reached(cause, count, is_held=False)
+    scene.observe.refusal_limit_reached(cause._replace(status=None), 21, is_held=True)
+    scene.now += 60.0
+    scene.observe.refusal_limit_reached(cause, 24, is_held=True)
+    lines = [(level, event, fields["contacts"]) for level, event, fields in scene.log.lines if "limit" in event]
+    assert lines == [
+        ("warning", "contacts rejected over the limit", 21),
+        ("error", "contacts held over the limit", 21),
+        ("error", "contacts held over the limit", 24),
+    ]
+    of = 'stream_scorer_refusals_over_limit_total{model_version="",outcome="%s",reason="refused_by_api",status="%s"}'
+    assert [scene.sample(of % one) for one in (("rejected", "400"), ("held", "400"), ("held", ""))] == [3, 1, 1]
+
+
+def test_controls_and_deferred_contacts_are_counted(scene: Scene) -> None:
+    scene.observe.control_sent()
+    deferred = [Deferred(record(offset), "a", rounds=1, level=1, not_before_ms=0) for offset in range(3)]
+    scene.observe.published(deferred, records=3)
+    assert scene.sample("stream_scorer_controls_total") == 1
+    assert scene.sample('stream_scorer_contacts_total{outcome="deferred",reason="1"}') == 3
 
 
 def test_a_pause_says_when_the_next_request_may_go(scene: Scene) -> None:

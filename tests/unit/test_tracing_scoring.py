@@ -14,6 +14,7 @@ from stream_scorer.core.batcher import BatchKey
 from stream_scorer.core.events import (
     Answered,
     Contact,
+    Deferred,
     Exchange,
     Partition,
     Rejected,
@@ -76,7 +77,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
 
 def request_about(*records: SourceRecord) -> Request:
     contacts = tuple(Contact(one, "e", f"c{one.offset}", None, 1, None, False, (), b"{}") for one in records)
-    return Request("batch-1", BatchKey(None, False), contacts, attempts=1, first_asked_ms=1_700_000_000_000)
+    return Request("batch-1", BatchKey(None, False), contacts, attempts=1, first_sent_ms=1_700_000_000_000)
 
 
 def scored(record: SourceRecord) -> Scored:
@@ -288,6 +289,15 @@ def test_a_rejection_says_why(bench: Bench) -> None:
     [process] = bench.named("process in")
     assert attributes(process)["stream_scorer.outcome"] == "rejected"
     assert attributes(process)["stream_scorer.reasons"] == ("undecodable",)
+
+
+def test_a_deferral_ends_the_trace_of_its_contact(bench: Bench) -> None:
+    record = bench.read(1, PRODUCED.headers)
+    bench.tracer.sending(record, "retry-1", [])
+    bench.tracer.committed([Deferred(record, "c", rounds=1, level=1, not_before_ms=0)])
+    [process] = bench.named("process in")
+    assert attributes(process)["stream_scorer.outcome"] == "deferred"
+    assert not bench.tracer._contacts
 
 
 def test_nothing_is_kept_of_what_goes_elsewhere(bench: Bench) -> None:
