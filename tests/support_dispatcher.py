@@ -206,7 +206,7 @@ class World:
 
     def disown(self, partition: int) -> None:
         one = Partition(TOPIC, partition)
-        self.ledger.disown(one, self.dispatcher.sent_records(one))
+        self.ledger.disown(one, self.dispatcher.asked_records(one))
         self.dispatcher.drop_unowned()
         del self.position[partition]
 

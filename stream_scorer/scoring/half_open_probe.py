@@ -1,7 +1,8 @@
 """Probes of an open circuit breaker: one contact is sent alone, and its result is used.
 
 Every ``genesys.probe_interval_s`` one probe is sent, never before a ``Retry-After``: a different contact each time,
-every second one a control, deferred contacts last. If all contacts that were read have failed as probes, more are read.
+every second one a control, deferred contacts last. If all contacts that were read have failed as probes, more are read;
+where there are none, and no control, they are sent once more.
 """
 
 from __future__ import annotations
@@ -134,4 +135,6 @@ class HalfOpenProbe:
         key = BatchKey(version.model_version, version_from_event=False)
         control = self._controls.take(key, now) if self._is_control_turn else None
         waiting = control or self._queue.take_contact(version.model_version, self._tried)
-        return waiting or (None if self._is_control_turn else self._controls.take(key, now))
+        if waiting is None and not self._is_control_turn:
+            waiting = self._controls.take(key, now)
+        return waiting or self._queue.take_contact(version.model_version, ())
