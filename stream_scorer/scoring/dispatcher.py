@@ -265,11 +265,7 @@ class RequestDispatcher:
 
     def _next_control(self, now: float) -> Request | None:
         """Return the next control: a waiting contact that has not failed, else one that has its score."""
-        wanted = {
-            pending.target: pending.request.key
-            for pending in self._failures.pending.wanting_control()
-            if any(self._ledger.is_pending(contact.record) for contact in pending.request.contacts)
-        }
+        wanted = {pending.target: pending.request.key for pending in self._failures.wanting_control()}
         wanted |= {key.model_version: key for key in self._success_wanted}
         wanted |= {
             state.model_version: BatchKey(state.model_version, version_from_event=False)
@@ -503,6 +499,7 @@ class RequestDispatcher:
     def drop_unowned(self) -> None:
         """Drop the batched contacts whose partitions went to another worker."""
         self._queue.drop_unowned()
+        self._probe.drop_unowned(self._ledger.is_pending)
 
     def _requests(self) -> Iterator[Request]:
         yield from self._in_flight.values()

@@ -111,13 +111,25 @@ class FailureHandler:
             self.pending.remove(pending)
             self.carry_out(request, decision)
 
+    def wanting_control(self) -> list[PendingDecision]:
+        """Return the failures that wait for a control, without contacts whose partitions went to another worker."""
+        found = []
+        for pending in self.pending.wanting_control():
+            wanted = self._queue.still_wanted(pending.request)
+            if wanted is None:
+                self.pending.remove(pending)
+            else:
+                pending.request = wanted
+                found.append(pending)
+        return found
+
     def first_of_failed(self, target: str | None, now: float) -> Request | None:
         """Without any control, return the first contact of a failed request: it stands for the others.
 
         Where only single contacts are left, two that failed are evidence against the API. One alone is retried, or
         waits for the next contact that is read.
         """
-        pending = [one for one in self.pending.wanting_control() if one.target == target]
+        pending = [one for one in self.wanting_control() if one.target == target]
         for one in pending:
             if not one.request.is_single:
                 first, one.request = take_first(one.request, 1, self._clock.new_id)
@@ -232,8 +244,7 @@ class FailureHandler:
             state.failures_in_row = 0
             version = state.model_version
             for request in self._queue.drain(version) + self.pending.drain(version):
-                for contact in request.all_contacts:
-                    self._queue.add(contact, now)
+                self._queue.add_again(request, now)
         until = 0.0
         if failure.retry_after_s is not None:
             until = now + min(failure.retry_after_s, self._policy.max_retry_after_s)
@@ -273,9 +284,8 @@ class FailureHandler:
         now = self._clock.monotonic()
         if not self._versions.get(request.key.model_version, now).is_open:
             self._queue.put(request)
-            return
-        for contact in request.all_contacts:
-            self._queue.add(contact, now)
+        else:
+            self._queue.add_again(request, now)
 
     def context(self, now: float) -> Context:
         """Return the time and chance that the table needs."""

@@ -16,7 +16,7 @@ from stream_scorer.core.request import Request
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from stream_scorer.core.events import Contact
+    from stream_scorer.core.events import Contact, SourceRecord
     from stream_scorer.core.remembering import RecordKey
     from stream_scorer.core.response_policy import Failure
     from stream_scorer.scoring.circuit_breaker import CircuitBreaker
@@ -62,14 +62,12 @@ class HalfOpenProbe:
 
     def next(self, now: float) -> Request | None:
         """Return the next probe, if one is due and none is in flight."""
+        state = self._breaker.open_state
+        self._release_offered(now, is_api_open=state is not None)
         if self._batch_id is not None:
             return None
-        state = self._breaker.open_state
         if now < (self._next_at if state is None else state.next_probe_at):
             return None
-        if state is not None and self._offered is not None:
-            self._queue.put(self._offered)
-            self._offered = None
         versions = [one for one in self._versions if one.is_open]
         if not versions:
             return None
@@ -92,15 +90,10 @@ class HalfOpenProbe:
         self._offered = Request(self._new_id(), key, (contact,))
         return True
 
-    @property
-    def offered(self) -> Request | None:
-        """The probe that waits to be sent."""
-        return self._offered
-
-    def take_offered(self) -> Request | None:
-        """Take the probe back that waits to be sent."""
-        offered, self._offered = self._offered, None
-        return offered
+    def drop_unowned(self, is_pending: Callable[[SourceRecord], bool]) -> None:
+        """Drop the contact that was offered if its partition went to another worker."""
+        if self._offered is not None and not is_pending(self._offered.contacts[0].record):
+            self._offered = None
 
     def responded(self, request: Request, failure: Failure | None, now: float) -> bool:
         """Return whether a request was the probe, and record its result; None: it has not failed."""
@@ -129,9 +122,17 @@ class HalfOpenProbe:
             self._breaker.open_state is not None and self._batch_id is None and not self._queue.has_contact(self._tried)
         )
 
+    def _release_offered(self, now: float, *, is_api_open: bool) -> None:
+        """Put the contact that was offered into the batches, once its version needs no probe of its own."""
+        offered = self._offered
+        if offered is not None and (is_api_open or not self._versions.get(offered.key.model_version, now).is_open):
+            self._offered = None
+            self._queue.add(offered.contacts[0], now)
+
     def _probe_for(self, version: VersionState, now: float) -> Request | None:
         if self._offered is not None and self._offered.key.model_version == version.model_version:
-            return self.take_offered()
+            offered, self._offered = self._offered, None
+            return offered
         key = BatchKey(version.model_version, version_from_event=False)
         control = self._controls.take(key, now) if self._is_control_turn else None
         waiting = control or self._queue.take_contact(version.model_version, self._tried)

@@ -113,6 +113,12 @@ class RequestQueue:
         """Put a contact into the batches."""
         (self._deferred if contact.record.origin else self._batcher).add(contact, now)
 
+    def add_again(self, request: Request, now: float) -> None:
+        """Put the contacts of a request back into the batches."""
+        wanted = self.still_wanted(request)
+        for contact in () if wanted is None else wanted.all_contacts:
+            self.add(contact, now)
+
     def put(self, request: Request) -> None:
         """Put a request behind those of its kind."""
         (self._bisecting if request.bisecting else self._retries).append(request)
@@ -156,7 +162,8 @@ class RequestQueue:
         """
 
         def is_wanted(contact: Contact) -> bool:
-            return key_of(contact.record) not in skip and not (never_failed and contact.rounds)
+            is_skipped = key_of(contact.record) in skip or (never_failed and contact.rounds)
+            return not is_skipped and self._ledger.is_pending(contact.record)
 
         for batcher in (self._batcher, self._deferred):
             contact = batcher.take_contact(model_version, is_wanted)
