@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
 from support_core import (
     answered,
+    contact,
     forbidden,
     no_connection,
     not_found,
@@ -14,7 +17,9 @@ from support_core import (
 )
 from support_dispatcher import World, always, names, numbered, ok, scripted
 
+from stream_scorer.core.batcher import BatchKey
 from stream_scorer.core.events import Partition, QuotaReading
+from stream_scorer.core.request import Request
 from stream_scorer.scoring.wait_reasons import WaitReason
 
 if TYPE_CHECKING:
@@ -22,6 +27,7 @@ if TYPE_CHECKING:
 
 P0 = Partition("contact-features", 0)
 P1 = Partition("contact-features", 1)
+OWN = BatchKey(None, version_from_event=False)
 
 
 class TestSending:
@@ -94,17 +100,15 @@ class TestRetrying:
         world = World(scripted(*[server_error()] * 3))
         world.feed(["a"])
         world.finish()
-        assert world.times() == pytest.approx([0.0, 1.65, 4.75, 10.9], abs=0.25)
+        assert world.times() == pytest.approx([0.0, 1.65, 4.75, 10.9], abs=0.4)
         assert {sent.request.batch_id for sent in world.sent} == {"batch-1"}
         assert world.results == {"a": "scored"}
 
-    def test_others_pass_what_waits_for_its_retry(self) -> None:
-        world = World(scripted(server_error(503, 100.0)), max_contacts=1)
-        world.feed("ab")
-        world.run(5.0)
-        assert world.results == {"b": "scored"}
+    def test_unknown_results_are_counted(self) -> None:
+        world = World(lambda request: answered([*names(request), "stranger"]))
+        world.feed("a")
         world.finish()
-        assert world.times()[2] == pytest.approx(100.1, abs=0.15)
+        assert world.observed.unmatched == 1
 
     def test_retry_after_of_a_429_stops_everything(self) -> None:
         world = World(scripted(rate_limited(100.0)), max_contacts=1, slots=1)
@@ -115,18 +119,80 @@ class TestRetrying:
         world.finish()
         assert world.asked == {"a": 2, "b": 1}
 
-    def test_left_out_contacts_are_asked_once_more(self) -> None:
+    def test_a_429_is_never_a_failure_of_a_contact(self) -> None:
+        world = World(always(rate_limited()))
+        world.feed(["a"])
+        world.run(900.0, step_s=0.5)
+        assert world.breaker.open_state is None
+        assert not world.deferrals
+        gaps = [later - earlier for earlier, later in itertools.pairwise(world.times())]
+        assert gaps[-1] == pytest.approx(45.0, abs=1.0), "its own backoff"
+        world.api = ok
+        world.finish()
+        assert world.results == {"a": "scored"}
+
+
+class TestRetryAfter:
+    def test_it_delays_its_own_request_only(self) -> None:
+        world = World(scripted(server_error(503, 100.0)), max_contacts=1)
+        world.feed("ab")
+        world.run(5.0)
+        assert world.results == {"b": "scored"}
+        world.finish()
+        assert world.times()[2] == pytest.approx(100.1, abs=0.15)
+
+    def test_the_ordinary_backoff_counts_once_a_request_sent_later_has_succeeded(self) -> None:
+        world = World(scripted(server_error(503, 100.0)), max_contacts=1)
+        world.feed("a")
+        world.run(1.0)
+        world.feed("b")
+        world.finish(within_s=3.0)
+        assert world.asked == {"a": 2, "b": 1}
+
+    def test_fifteen_minutes_at_most(self) -> None:
+        world = World(scripted(server_error(503, 80_000.0)), max_contacts=1)
+        world.feed("a")
+        world.finish(within_s=1_000.0, step_s=0.25)
+        assert world.times()[1] == pytest.approx(900.1, abs=0.5)
+
+
+class TestPartialAnswers:
+    def test_valid_results_are_kept_however_many_are_missing(self) -> None:
+        """Of each answer a tenth: all of it is published, and no contact is bought three times."""
+        world = World()
+        world.feed(numbered(10))
+        world.finish()
+        missing = True
+        world.api = lambda request: answered([one for one in names(request) if not missing or one.endswith("7")])
+        world.feed(numbered(500, "d"))
+        world.settle(within_s=10.0)
+        assert Counter(world.results.values())["scored"] == 10 + 50
+        assert Counter(one.rounds for one in world.deferrals) == {1: 450}
+        assert {world.asked[one.contact_id] for one in world.deferrals} == {2}
+        missing = False
+        world.finish()
+        assert set(world.results.values()) == {"scored"}
+        assert sum(len(sent.names) for sent in world.sent) <= 10 + 500 + 450 + 450 + 20
+
+    def test_one_that_is_always_missing_is_sent_twice_and_once_a_round_and_then_has_no_result(self) -> None:
         world = World(lambda request: answered([name for name in names(request) if name != "b"]))
         world.feed("abc")
-        world.finish()
+        world.finish(within_s=6_000.0)
         assert world.results == {"a": "scored", "b": "no_result", "c": "scored"}
-        assert world.asked == {"a": 1, "b": 2, "c": 1}
+        assert [one.rounds for one in world.deferrals] == [1, 2, 3]
+        assert world.asked["b"] == 2 + 1 + 1 + 1 + 3
 
-    def test_unknown_results_are_counted(self) -> None:
-        world = World(lambda request: answered([*names(request), "stranger"]))
-        world.feed("a")
+    def test_an_answer_without_any_result_is_sent_once_more_and_then_deferred_without_division(self) -> None:
+        world = World()
+        world.feed(["good"])
         world.finish()
-        assert world.observed.unknown == 1
+        world.api = lambda request: answered([one for one in names(request) if one == "good"])
+        world.feed(numbered(50))
+        world.settle(within_s=10.0)
+        assert {world.asked[one] for one in numbered(50)} == {2}
+        assert [one.rounds for one in world.deferrals] == [1] * 50
+        assert world.observed.controls >= 1
+        assert world.breaker.open_state is None
 
 
 class TestOwnership:
@@ -150,15 +216,36 @@ class TestOwnership:
         world.run(10.0)
         assert not world.sent
 
-    def test_nor_what_a_hold_or_the_budget_keeps_back(self) -> None:
+    def test_nor_what_an_open_breaker_keeps_back(self) -> None:
         world = World(always(no_connection()), max_contacts=4, max_retries=0)
         world.feed("abcd")
-        world.run_until(lambda: len(world.sent) == 3)
+        world.run_until(lambda: world.breaker.open_state is not None)
         world.disown(0)
         world.run(1.0)
         sent = len(world.sent)
         world.run(60.0)
         assert len(world.sent) == sent
+        assert not world.ledger._orphans
+
+    def test_nor_a_probe_that_fails_after_its_partition_went(self) -> None:
+        world = World(always(no_connection()), max_contacts=4, max_retries=0, latency_s=5.0)
+        world.feed("abcd")
+        world.run_until(lambda: len(world.sent) == 3)
+        assert world.dispatcher.in_flight
+        world.disown(0)
+        world.run(60.0)
+        assert len(world.sent) == 3
+        assert not world.ledger._orphans
+        assert world.dispatcher.batched == 0
+
+    def test_nor_a_failure_that_waits_for_its_evidence(self) -> None:
+        world = World(scripted(refused(), refused()), max_contacts=1)
+        world.feed(["bad"])
+        world.run(5.0)
+        assert world.dispatcher.waiting == 1, "there is no other contact"
+        world.disown(0)
+        world.run(5.0)
+        assert (world.dispatcher.waiting, len(world.sent)) == (0, 1)
         assert not world.ledger._orphans
 
     def test_an_answer_under_way_is_used_for_the_record_read_again(self) -> None:
@@ -193,16 +280,18 @@ class TestOwnership:
         world.finish()
         assert world.asked == {"a": 2, "b": 2}
 
-    def test_a_suspect_outlives_the_ownership_too(self) -> None:
-        world = World(always(refused()))
+    def test_a_failure_that_waits_for_its_evidence_outlives_the_ownership_too(self) -> None:
+        world = World(scripted(refused()))
         world.feed("a")
         world.run(10.0)
         world.disown(0)
         world.own(0)
         world.read(0)
-        world.finish()
-        assert world.results == {"a": "refused_by_api"}
-        assert world.asked == {"a": 1}
+        world.feed("b")
+        world.settle()
+        assert world.results == {"b": "scored"}
+        assert [one.contact_id for one in world.deferrals] == ["a"]
+        assert world.asked["a"] == 1
 
     def test_asked_records_are_all_that_is_asked_about_or_will_be_again(self) -> None:
         world = World(
@@ -224,6 +313,8 @@ class TestOwnership:
 
 
 class TestStopping:
+    """Only the platform's own refusal ends the process, and only before its first result."""
+
     @pytest.mark.parametrize("answer", [forbidden(401), forbidden(403), not_found()])
     def test_nothing_is_sent_any_more_and_what_is_under_way_is_finished(self, answer: Answer) -> None:
         world = World(scripted(answer), max_contacts=1, slots=2)
@@ -247,12 +338,28 @@ class TestStopping:
         assert len(world.sent) == 2
         assert not world.results
 
-    def test_an_unknown_version_of_an_event_does_not_stop(self) -> None:
-        world = World(lambda request: not_found() if request.key.version_from_event else ok(request))
-        world.feed(["a"], version="9", from_event=True)
-        world.feed(["b"])
+    @pytest.mark.parametrize("answer", [forbidden(401), forbidden(403), not_found()])
+    def test_after_a_result_the_breaker_opens_instead(self, answer: Answer) -> None:
+        world = World(scripted(ok(Request("", OWN, (contact("first"),))), then=always(answer)))
+        world.feed(["first"])
         world.finish()
-        assert world.results == {"a": "unknown_model_version", "b": "scored"}
+        world.feed(numbered(20))
+        world.run(60.0)
+        assert world.dispatcher.fatal_error is None
+        assert world.breaker.open_state is not None
+        assert world.breaker.open_state.message == answer.message  # type: ignore[union-attr]
+        world.api = ok
+        world.finish(within_s=30.0)
+        assert set(world.results.values()) == {"scored"}
+
+    @pytest.mark.parametrize("answer", [forbidden(403, platform_error=False), not_found(platform_error=False)])
+    def test_an_answer_of_a_gateway_does_not_stop_it(self, answer: Answer) -> None:
+        world = World(always(answer))
+        world.feed(numbered(20))
+        world.run(60.0)
+        assert world.dispatcher.fatal_error is None
+        assert world.breaker.open_state is not None
+        assert not world.outcomes
 
 
 class TestBudget:
@@ -288,11 +395,11 @@ class TestBudget:
     def test_retries_and_probes_count(self) -> None:
         world = World(always(server_error()), max_contacts=5, max_contacts_per_minute=7, max_retries=1)
         world.feed(numbered(5))
-        world.run(600.0)
+        world.run(600.0, step_s=0.25)
         for start, _ in world.sent:
             assert sum(len(sent.names) for sent in world.sent if start <= sent.at < start + 60.0) <= 7
         assert world.breaker.open_state is not None
-        assert world.dispatcher.wait_reason(world.now) is WaitReason.CIRCUIT_OPEN, "the hold says more"
+        assert world.dispatcher.wait_reason(world.now) is WaitReason.CIRCUIT_OPEN, "it explains more"
         world.api = ok
         world.finish()
         assert set(world.results.values()) == {"scored"}
