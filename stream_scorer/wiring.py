@@ -91,7 +91,11 @@ class ScoringService:
         self.metrics = PrometheusMetrics(api_url=settings.genesys.api_url, instance=settings.kafka.instance_id)
         self._clock = system_clock()
         self.observe = Observer(
-            structlog.get_logger("stream_scorer"), self.metrics, self._clock, settling_time_s(settings)
+            structlog.get_logger("stream_scorer"),
+            self.metrics,
+            self._clock,
+            settling_time_s(settings),
+            self._retry_topics,
         )
         self._trace = scoring_trace(settings)
 

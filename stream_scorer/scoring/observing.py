@@ -17,7 +17,7 @@ from stream_scorer.scoring.telling import Telling, next_of
 from stream_scorer.scoring.wait_reasons import WaitTimer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from stream_scorer.clock import Clock
     from stream_scorer.core.events import Answer, Exchange, Outcome, Partition
@@ -41,9 +41,17 @@ class Observer:
         metrics: where sums go.
         clock: the time.
         standby_after_s: see `Membership`.
+        retry_topics: their partitions go with those of the features topic, and are not counted.
     """
 
-    def __init__(self, log: Log, metrics: Metrics, clock: Clock, standby_after_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        log: Log,
+        metrics: Metrics,
+        clock: Clock,
+        standby_after_s: float = 0.0,
+        retry_topics: Collection[str] = (),
+    ) -> None:
         self._log = log
         self._metrics = metrics
         self._clock = clock
@@ -53,6 +61,7 @@ class Observer:
         self._kafka: Known | None = None
         self._registry: Known | None = None
         self._members = Membership(standby_after_s)
+        self._retry_topics = frozenset(retry_topics)
         self._progress = Progress()
         self._input = NOTHING_READ
         self._beat_at = clock.monotonic()
@@ -152,7 +161,8 @@ class Observer:
 
     def assigned(self, partition: Partition, next_offset: int) -> None:
         """A partition is ours from now on."""
-        self._members.own(partition)
+        if partition.topic not in self._retry_topics:
+            self._members.own(partition)
         self._metrics.partitions(self._members.owned)
         self._log.info("partition assigned", topic=partition.topic, partition=partition.number, offset=next_offset)
 

@@ -55,7 +55,7 @@ class Scene:
         self.clock = Clock(
             lambda: self.now, lambda: BEGAN_MS + round((self.now - 1_000.0) * 1000), lambda: 0.5, lambda: "id"
         )
-        self.observe = Observer(self.log, self.metrics, self.clock)
+        self.observe = Observer(self.log, self.metrics, self.clock, retry_topics=["retry-1"])
         self.breaker = CircuitBreaker(10.0, on_change=self.observe.breaker_changed, on_probe=self.observe.probed)
         self.quota = Quota(300)
         self.observe.assigned(Partition("contact-features", 0), 0)
@@ -345,6 +345,19 @@ def test_a_member_that_gets_its_partitions_in_a_second_rebalance_is_no_spare(sce
     scene.now += 60.0
     fresh.input([Front(HERE, 7, None)], {})
     assert "standby" not in [event for _, event, _ in scene.log.lines]
+
+
+def test_retry_partitions_are_not_counted_beside_those_that_they_go_with(scene: Scene) -> None:
+    scene.observe.assigned(Partition("retry-1", 0), 0)
+    assert scene.sample("stream_scorer_partitions_owned") == 1
+    scene.observe.disowned([Partition("retry-1", 0)])
+    assert scene.sample("stream_scorer_partitions_owned") == 1
+
+
+def test_deferred_contacts_are_counted_by_their_level(scene: Scene) -> None:
+    scene.observe.published([Deferred(record(1), "c", 1, 2, 0), Deferred(record(2), "c", 0, 1, 0)], records=2)
+    for level in ("1", "2"):
+        assert scene.sample(f'stream_scorer_contacts_total{{outcome="deferred",reason="{level}"}}') == 1
 
 
 def test_a_contact_is_named_at_debug_only(scene: Scene) -> None:
