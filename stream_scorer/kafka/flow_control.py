@@ -96,6 +96,10 @@ class FlowControl:
         self._ceilings = _NOTHING
         return False
 
+    def holds(self, record: SourceRecord) -> bool:
+        """Whether a record stands behind one that was not admitted: it was read with it, and is read again."""
+        return bool(self._paused) and (record.topic, record.partition) in self._paused
+
     def resume(self) -> None:
         """Read the partitions again that have room. Call it before each read."""
         self._partition = None  # what the ceilings were computed from has changed

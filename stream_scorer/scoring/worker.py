@@ -172,8 +172,8 @@ class Worker:
         Returns:
             The record if its outcome is still to be found; True if it is done with; None if it is delivered again.
         """
-        # In this order a partition is paused for one reason at a time.
-        if self._heads.holds(record) or self._waits.holds(record):
+        # A partition is paused for one reason at a time: what was read behind its first paused record is read again.
+        if self._heads.holds(record) or self._waits.holds(record) or self._flow.holds(record):
             return None
         found: SourceRecord | Deferred | Skipped = record
         if record.topic in self._retries:

@@ -1,10 +1,13 @@
-"""The scoring worker's loop beside a blocked partition: real ledger and flow control, Kafka and API are lists."""
+"""The scoring worker's loop beside a blocked partition: real ledger and flow control, Kafka and API are lists.
+
+And beside retry partitions, whose heads wait until they are due.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest.mock import MagicMock
 
 from support_core import TOPIC, contact, rejected
@@ -12,14 +15,22 @@ from support_core import TOPIC, contact, rejected
 from stream_scorer.clock import Clock
 from stream_scorer.core.events import Contact, Partition, Rejected, SourceRecord
 from stream_scorer.core.ledger import Ledger
+from stream_scorer.core.retry_topics import RetryDelays, RetryState, StartBounds, state_headers
 from stream_scorer.kafka.flow_control import FlowControl
+from stream_scorer.kafka.retry_heads import RetryTopicHeads
+from stream_scorer.scoring.retry_intake import RetryIntake
 from stream_scorer.scoring.worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 WINDOW = 800
 PARTITIONS = [Partition(TOPIC, number) for number in range(4)]
 BLOCKED = PARTITIONS[0]
 HEADERS_BYTES = 90_000
 MAX_BYTES = 100 * HEADERS_BYTES
+RETRY = Partition("contact-features-retry-1", 0)
+GROUP = "scorer"
 
 
 class Source:
@@ -69,30 +80,62 @@ def examine(record: SourceRecord, now_ms: int) -> Contact | Rejected:
     return rejected(record)
 
 
+class RetrySource(Source):
+    """One retry partition: seven records each are due at the same time, every 50 ms."""
+
+    def __init__(self, amount: int) -> None:
+        super().__init__()
+        self._amount = amount
+        self.max_records = 20
+
+    def read(self, max_records: int, wait_s: float) -> list[SourceRecord]:
+        del max_records, wait_s
+        if self.paused or RETRY in self.held:
+            return []
+        begin = self.at[RETRY]
+        self.at[RETRY] = end = min(begin + self.max_records, self._amount)
+        return [self.record(RETRY, offset) for offset in range(begin, end)]
+
+    def record(self, partition: Partition, offset: int) -> SourceRecord:
+        state = RetryState(f"{TOPIC}/0/{offset}", 1, offset // 7 * 50, GROUP, "")
+        return SourceRecord(*partition, offset, b"key", b"value", state_headers(state), timestamp_ms=0)
+
+
 class Bench:
-    def __init__(self, headers_bytes: int = 0, max_bytes: int = 1 << 40) -> None:
+    def __init__(
+        self,
+        headers_bytes: int = 0,
+        max_bytes: int = 1 << 40,
+        *,
+        window: int = WINDOW,
+        partitions: Sequence[Partition] = PARTITIONS,
+        source: Any = None,
+        examine: Callable[[SourceRecord, int], Contact | Rejected] = examine,
+    ) -> None:
         self.now = 0.0
         self.ledger = Ledger()
-        source: Any = Source(headers_bytes)
+        source = source or Source(headers_bytes)
         anything: Any = MagicMock()
         waits: Any = MagicMock(holds=lambda _: False, admits=lambda _: True)
         breaker: Any = MagicMock(open_state=None)
         intake: Any = MagicMock(examine=examine)
         self.worker = Worker(
-            **dict.fromkeys(("batcher", "dispatcher", "quota", "observe", "trace", "publisher"), anything),
+            **dict.fromkeys(("dispatcher", "quota", "observe", "trace", "publisher"), anything),
             intake=intake,
             breaker=breaker,
             source=source,
             waits=waits,
-            flow=FlowControl(source, self.ledger, max_records=WINDOW, max_bytes=max_bytes),
+            flow=FlowControl(source, self.ledger, max_records=window, max_bytes=max_bytes, is_retry=RETRY.topic.__eq__),
+            heads=RetryTopicHeads(source),
+            retries=RetryIntake({RETRY.topic: 1}, GROUP, RetryDelays((60.0,)), StartBounds()),
             ledger=self.ledger,
-            clock=Clock(lambda: self.now, lambda: 0, lambda: 0.5, lambda: "id"),
+            clock=Clock(lambda: self.now, lambda: round(self.now * 1000), lambda: 0.5, lambda: "id"),
             stopping=threading.Event(),
             session_timeout_s=10.0,
             revoke_wait_s=5.0,
             shutdown_timeout_s=5.0,
         )
-        for partition in PARTITIONS:
+        for partition in partitions:
             self.ledger.own(partition, start_offset=0, next_offset=0)
         self.committed: Counter[Partition] = Counter()
 
@@ -122,3 +165,12 @@ def test_headers_count_as_memory() -> None:
         bench.round()
         assert bench.ledger.uncommitted_bytes <= MAX_BYTES + len(PARTITIONS) * (HEADERS_BYTES + 200)
     assert min(bench.committed[partition] for partition in PARTITIONS[1:]) >= 50 * 100 / 8
+
+
+def test_a_head_that_is_not_due_skips_no_record_that_was_read_before_it_and_not_admitted() -> None:
+    """One poll delivers both. The flow control has paused the partition at the first, where it is read again."""
+    amount = 60
+    bench = Bench(window=5, partitions=[RETRY], source=RetrySource(amount), examine=lambda record, _: rejected(record))
+    for _ in range(amount):
+        bench.round()
+    assert bench.committed[RETRY] == amount
