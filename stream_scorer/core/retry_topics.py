@@ -102,8 +102,10 @@ class RetryDelays:
         longest_ms = _ms(MAX_EXTRA_WAIT_S + max(self.delays_s))
         if not_before_ms <= now_ms or not_before_ms > now_ms + longest_ms:
             return None
-        # A record written in the future, or without a time, is written again and has our own time then.
-        release_ms = written_ms + _ms(self.delay_s(level)) if 0 <= written_ms <= now_ms else now_ms
+        # A record without a time, or one written far in the future, is written again and has our own time then. Not one
+        # whose time is a little ahead: with LogAppendTime it is the broker's however often the record is written.
+        delay_ms = _ms(self.delay_s(level))
+        release_ms = min(written_ms, now_ms) + delay_ms if 0 <= written_ms <= now_ms + delay_ms else now_ms
         if release_ms > now_ms:
             return NotDue(min(not_before_ms, release_ms))
         if level > self.levels:

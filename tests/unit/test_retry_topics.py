@@ -74,6 +74,10 @@ class TestSchedule:
     def test_a_record_from_the_future_or_without_a_time_is_written_again(self, written_s: float) -> None:
         assert step(1, 30, written_s=written_s) == TooEarly(1)
 
+    def test_the_time_of_a_broker_whose_clock_is_ahead_does_not_write_a_record_again_and_again(self) -> None:
+        assert step(1, 1000, written_s=-0.1) == NotDue(NOW_MS + 60_000)
+        assert step(1, 30, written_s=-60) == NotDue(NOW_MS + 30_000)
+
     @given(
         delays=st.lists(st.floats(0.1, 1e6), min_size=1, max_size=9),
         level=st.integers(1, 9),
