@@ -206,7 +206,7 @@ def after_results(request: Request, results: Results, context: Context) -> tuple
     requests = continue_search(request, context.new_id)
     if request.named:
         requests += (replace(subset(request, request.named, context.new_id), failures=0, was_named=True),)
-    if results.unanswered and not request.retried_unanswered:
+    if results.unanswered and not (request.retried_unanswered or request.is_deferred):
         requests += (unanswered(request, results.unanswered, context.new_id),)
     return requests
 
@@ -247,8 +247,8 @@ def while_others_succeed(request: Request, failure: Failure, policy: Policy, con
     if kind is FailureKind.NO_RESULT:
         if not (request.retried_unanswered or request.is_deferred):
             again = unanswered(request, request.contacts, new_id)
-            return Decision(requests=(again, *remaining(request, new_id)))
-        return Decision(remaining(request, new_id), _failed(request, request.contacts, failure, policy))
+            return Decision(requests=(again, *_left(request, new_id)))
+        return Decision(_left(request, new_id), _failed(request, request.contacts, failure, policy))
     if request.is_deferred and not request.is_single:
         return Decision(requests=one_by_one(request, new_id))
     return _divide(request, failure, policy, context)
@@ -290,13 +290,12 @@ def _divide(request: Request, failure: Failure, policy: Policy, context: Context
         rest = tuple(contact for contact in request.contacts if contact.contact_id not in failure.named)
         without = replace(subset(request, rest, new_id), named=request.named + named)
         return Decision(requests=(without, *remaining(request, new_id)))
-    named_before = (subset(request, request.named, new_id),) if request.named else ()
     if request.is_single:
-        left = remaining(replace(request, found=request.found + 1), new_id)
-        return Decision(left + named_before, _failed(request, request.contacts, failure, policy))
+        left = _left(replace(request, found=request.found + 1), new_id)
+        return Decision(left, _failed(request, request.contacts, failure, policy))
     if failure.kind.is_size:
-        return Decision(requests=_parts(request, failure, context) + named_before)
-    return Decision(requests=bisect(request, new_id) + named_before)
+        return Decision(requests=_parts(request, failure, context))
+    return Decision(requests=bisect(request, new_id) + _named_before(request, new_id))
 
 
 def _named_twice(
@@ -324,7 +323,7 @@ def _smaller(request: Request, failure: Failure, policy: Policy, context: Contex
     """Return the halves of a request; after a 413 at once, after a time-out or a cut answer with backoff."""
     due = (0.0, 0.0) if failure.kind is FailureKind.TOO_LARGE else _due(request.failures, failure, policy, context)
     halves = tuple(half.due_at(*due) for half in split_in_two(request, context.new_id))
-    return halves + remaining(request, context.new_id)
+    return halves + _left(request, context.new_id)
 
 
 def _parts(request: Request, failure: Failure, context: Context) -> tuple[Request, ...]:
@@ -334,7 +333,17 @@ def _parts(request: Request, failure: Failure, context: Context) -> tuple[Reques
         parts = tuple(
             part for half in parts for part in ((half,) if half.is_single else split_in_two(half, context.new_id))
         )
-    return parts + remaining(request, context.new_id)
+    return parts + _left(request, context.new_id)
+
+
+def _left(request: Request, new_id: Callable[[], str]) -> tuple[Request, ...]:
+    """Return what a failed request leaves to send besides its contacts: the rest of its bisection, and the named."""
+    return remaining(request, new_id) + _named_before(request, new_id)
+
+
+def _named_before(request: Request, new_id: Callable[[], str]) -> tuple[Request, ...]:
+    """Return a request with the contacts named before: the request without them failed, so it proves nothing."""
+    return (subset(request, request.named, new_id),) if request.named else ()
 
 
 def _due(failures: int, failure: Failure, policy: Policy, context: Context) -> tuple[float, float]:
