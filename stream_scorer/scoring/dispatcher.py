@@ -139,6 +139,7 @@ class RequestDispatcher:
     def add(self, contact: Contact, now: float) -> None:
         """Take a contact over, until it has its outcome; ``now`` is monotonic seconds."""
         state = self._versions.get(contact.model_version, now)
+        self._failures.join_open_breaker(state, now)
         if contact.held and not self._deferral.admits(contact):
             self._ledger.finish(self._deferral.uncounted(contact))
         elif not (state.is_open and self._failures.is_deferring(state)):
@@ -506,3 +507,5 @@ class RequestDispatcher:
         yield from self._queue
         for pending in self._failures.pending:
             yield pending.request
+        if self._probe.offered is not None:
+            yield self._probe.offered

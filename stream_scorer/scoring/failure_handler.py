@@ -221,7 +221,10 @@ class FailureHandler:
     def _fail_version(self, model_version: str | None, now: float) -> None:
         """Defer all contacts that were read for a version which the platform does not know."""
         requests = self._queue.drain(model_version) + self.pending.drain(model_version)
-        contacts = [contact for request in requests for contact in request.all_contacts]
+        for request in requests:
+            if request.lone_failures is not None:
+                self._queue.put(request)  # its failures count on: new contacts of the version do not start it over
+        contacts = [one for request in requests if request.lone_failures is None for one in request.all_contacts]
         for contact in contacts + self._queue.drain_batches(model_version):
             if self._deferral.is_last_round(contact):
                 self._queue.add(contact, now)
@@ -248,7 +251,7 @@ class FailureHandler:
         until = 0.0
         if failure.retry_after_s is not None:
             until = now + min(failure.retry_after_s, self._policy.max_retry_after_s)
-        if self._versions.api_open_reason(now) is not None:
+        if self._versions.api_open_reason(now, self._waiting_versions()) is not None:
             self._breaker.trip(failure.message, now, until=until)
             return
         self._probe.defer_until(until, now)
@@ -259,8 +262,10 @@ class FailureHandler:
         """Defer what waits for a version whose breaker is open while the API answers for others."""
         if self._breaker.open_state is not None:
             return
-        for state in self._versions:
-            if self.is_deferring(state):
+        open_versions = [state for state in self._versions if state.is_open]
+        waiting = self._queue.batched_versions() if open_versions else ()
+        for state in open_versions:
+            if state.model_version in waiting and self.is_deferring(state):
                 for contact in self._queue.drain_batches(state.model_version):
                     self.finish(self._deferral.uncounted(contact))
 
@@ -272,12 +277,21 @@ class FailureHandler:
             and self._versions.others_succeeded_at(state.model_version) > state.opened_at
         )
 
+    def join_open_breaker(self, state: VersionState, now: float) -> None:
+        """Open the breaker of a version, idle until now, with that of the API: only open versions are probed."""
+        api = self._breaker.open_state
+        if api is not None and not state.is_open:
+            state.trip(api.message, now)
+
     def recover(self) -> None:
         """The API answers again: the breakers of all versions are half-open."""
         self._breaker.reset()
         for state in self._versions:
             if state.is_open:
                 state.half_open()
+
+    def _waiting_versions(self) -> set[str | None]:
+        return self._queue.versions() | {one.request.key.model_version for one in self.pending}
 
     def put_back(self, request: Request) -> None:
         """Put a request back that proved nothing: while its breaker is open its contacts wait in the batches."""

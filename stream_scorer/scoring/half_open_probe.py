@@ -90,6 +90,11 @@ class HalfOpenProbe:
         self._offered = Request(self._new_id(), key, (contact,))
         return True
 
+    @property
+    def offered(self) -> Request | None:
+        """The contact that waits to be the next probe."""
+        return self._offered
+
     def drop_unowned(self, is_pending: Callable[[SourceRecord], bool]) -> None:
         """Drop the contact that was offered if its partition went to another worker."""
         if self._offered is not None and not is_pending(self._offered.contacts[0].record):

@@ -104,8 +104,11 @@ class RequestQueue:
 
     def versions(self) -> set[str | None]:
         """Return the model versions of all that waits."""
-        found = {request.key.model_version for request in self}
-        return found | {key.model_version for batcher in (self._batcher, self._deferred) for key in batcher.keys}
+        return self.batched_versions() | {request.key.model_version for request in self}
+
+    def batched_versions(self) -> set[str | None]:
+        """Return the model versions of the contacts in the batchers."""
+        return {key.model_version for batcher in (self._batcher, self._deferred) for key in batcher.keys}
 
     # --- in
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from stream_scorer.core.batch_size import BatchSize
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
 NEVER: Final = float("-inf")
 IN_USE_S: Final = 600.0
@@ -114,9 +114,9 @@ class VersionStates:
                 state.trip(api_reason, now)
         return state
 
-    def api_open_reason(self, now: float) -> str | None:
-        """Return why the API's breaker is open; None: a version in use is not open."""
-        in_use = [state for state in self if now - state.used_at <= IN_USE_S] or list(self)
+    def api_open_reason(self, now: float, waiting: Collection[str | None] = ()) -> str | None:
+        """Return why the API's breaker is open; None: a version in use, or one that waits, is not open."""
+        in_use = [one for one in self if now - one.used_at <= IN_USE_S or one.model_version in waiting] or list(self)
         return in_use[-1].reason if in_use and all(state.is_open for state in in_use) else None
 
     @property
