@@ -500,7 +500,7 @@ class RequestDispatcher:
     def drop_unowned(self) -> None:
         """Drop the batched contacts whose partitions went to another worker."""
         self._queue.drop_unowned()
-        self._probe.drop_unowned(self._ledger.is_pending)
+        self._probe.drop_unowned()
 
     def _requests(self) -> Iterator[Request]:
         yield from self._in_flight.values()

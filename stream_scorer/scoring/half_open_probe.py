@@ -16,7 +16,7 @@ from stream_scorer.core.request import Request
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from stream_scorer.core.events import Contact, SourceRecord
+    from stream_scorer.core.events import Contact
     from stream_scorer.core.remembering import RecordKey
     from stream_scorer.core.response_policy import Failure
     from stream_scorer.scoring.circuit_breaker import CircuitBreaker
@@ -95,10 +95,10 @@ class HalfOpenProbe:
         """The contact that waits to be the next probe."""
         return self._offered
 
-    def drop_unowned(self, is_pending: Callable[[SourceRecord], bool]) -> None:
+    def drop_unowned(self) -> None:
         """Drop the contact that was offered if its partition went to another worker."""
-        if self._offered is not None and not is_pending(self._offered.contacts[0].record):
-            self._offered = None
+        if self._offered is not None:
+            self._offered = self._queue.still_wanted(self._offered)
 
     def responded(self, request: Request, failure: Failure | None, now: float) -> bool:
         """Return whether a request was the probe, and record its result; None: it has not failed."""
