@@ -181,6 +181,8 @@ class RequestDispatcher:
         if self._spend_limit.wait_s(1, now) == 0:
             request = self._next_control(now) or self._probe.next(now)
             if request is not None:
+                if not request.is_control:
+                    self._versions.use(request.key.model_version, now)
                 return request
         if self._breaker.open_state is not None:
             return None
@@ -405,7 +407,9 @@ class RequestDispatcher:
         now = self._clock.monotonic()
         if now - self._forgot_at >= _FORGET_EVERY_S:
             self._forgot_at = now
-            self._versions.forget_idle(now, self._queue.versions())
+            for state in self._versions.forget_idle(now, self._queue.versions()):
+                if state.is_open:
+                    self._observe.version_breaker_changed(state.model_version, None, opened=self._versions.opened)
             self._failures.forget_unowned()
 
     # --- state for the worker

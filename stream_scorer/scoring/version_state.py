@@ -133,8 +133,11 @@ class VersionStates:
         """Return when a usable result of any other version was last received."""
         return max((state.succeeded_at for state in self if state.model_version != model_version), default=NEVER)
 
-    def forget_idle(self, now: float, waiting: set[str | None]) -> None:
-        """Drop the states of versions that are neither in use nor waited for, one excepted."""
+    def forget_idle(self, now: float, waiting: set[str | None]) -> list[VersionState]:
+        """Drop the states of versions that are neither in use nor waited for, one excepted; return the dropped."""
+        dropped = []
         for state in list(self):
             if len(self._states) > 1 and now - state.used_at > IN_USE_S and state.model_version not in waiting:
                 del self._states[state.model_version]
+                dropped.append(state)
+        return dropped

@@ -145,3 +145,22 @@ def test_open_versions_cost_nothing_while_none_of_their_contacts_wait(monkeypatc
     world.finish()
     world.run(0.2)
     assert not drained
+
+
+def test_a_version_stays_open_while_its_contacts_come_back_as_probes() -> None:
+    world = open_version()
+    world.api = lambda request: server_error() if request.key.model_version == "bad" else ok(request)
+    world.feed(numbered(3), version="bad", from_event=True)
+    for second in range(80):
+        world.feed([f"good{second}"], version="good", from_event=True)
+        world.run(10.0, step_s=1.0)
+    assert world.dispatcher._versions.get("bad", world.now).is_open
+
+
+def test_the_breaker_of_a_version_that_comes_no_more_is_reported_closed() -> None:
+    world = open_version()
+    world.api = lambda request: server_error() if request.key.model_version == "bad" else ok(request)
+    for second in range(80):
+        world.feed([f"good{second}"], version="good", from_event=True)
+        world.run(10.0, step_s=1.0)
+    assert world.observed.version_trips == [("bad", None, 0)]
