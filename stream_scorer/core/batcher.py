@@ -167,7 +167,11 @@ class Batcher:
 
     def take_contact(self, model_version: str | None, wanted: Callable[[Contact], bool]) -> Contact | None:
         """Take the first wanted contact of a model version out of its batch."""
-        contact = next((one for one in self if one.model_version == model_version and wanted(one)), None)
+        batches = [batch.contacts for batch in self._full if batch.key.model_version == model_version]
+        batches += [
+            tuple(opened.contacts) for opened in self._by_age.values() if opened.lane.key.model_version == model_version
+        ]
+        contact = next((one for contacts in batches for one in contacts if wanted(one)), None)
         if contact is not None:
             self.remove(lambda one: one is contact)
         return contact
