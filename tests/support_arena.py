@@ -269,6 +269,10 @@ class Arena:
         """A cheap way to look at the group's progress again and again."""
         return Progress(self)
 
+    def watch_retries(self) -> WaitingContacts:
+        """A cheap way to count the contacts in the retry topics again and again."""
+        return WaitingContacts(self)
+
     def reader(self, group_id: str | None = None, *, isolation: str = "read_committed") -> Consumer:
         """A consumer that joins no group and stores no offset; a context manager."""
         return Consumer(
@@ -308,6 +312,50 @@ class Progress:
 
     def close(self) -> None:
         self._reader.close()
+
+
+class WaitingContacts:
+    """The contacts of the group in its retry topics that it has not committed; keeps its connections."""
+
+    def __init__(self, arena: Arena) -> None:
+        self._group_id = arena.group_id.encode()
+        self._places = [(topic, number) for topic in arena.retries for number in range(arena.retry_partitions)]
+        self._group = arena.reader(arena.group_id)
+        self._written = arena.reader(isolation="read_uncommitted")
+        self._reader = arena.reader()
+        self._reader.assign([TopicPartition(*place, 0) for place in self._places])
+        self._offsets: dict[tuple[str, int], list[int]] = {place: [] for place in self._places}
+        self._ends: dict[tuple[str, int], int] = {}
+
+    def number(self) -> int:
+        """How many wait; -1 while a transaction is open or the broker does not answer."""
+        try:
+            # In this order: a contact that moves between two topics meanwhile is counted twice, not overlooked.
+            answers = self._group.committed([TopicPartition(*place) for place in self._places], 10)
+            ends = {
+                place: self._written.get_watermark_offsets(TopicPartition(*place), 10, cached=False)[1]
+                for place in self._places
+            }
+        except KafkaException:
+            return -1
+        self._read()
+        if any(self._ends.get(place, -1) < end for place, end in ends.items()):
+            return -1
+        taken = {(answer.topic, answer.partition): answer.offset for answer in answers}
+        return sum(offset >= taken[place] for place, offsets in self._offsets.items() for offset in offsets)
+
+    def _read(self) -> None:
+        while messages := self._reader.consume(1_000, 0.05):
+            for message in messages:
+                place, offset = (message.topic() or "", message.partition() or 0), message.offset() or 0
+                if message.error() is not None:
+                    self._ends[place] = offset
+                elif ("stream-scorer-group", self._group_id) in (message.headers() or []):
+                    self._offsets[place].append(offset)
+
+    def close(self) -> None:
+        for reader in (self._group, self._written, self._reader):
+            reader.close()
 
 
 def wait_until(condition: Callable[[], Any], what: str | Callable[[], str], limit_s: float = PATIENCE_S) -> Any:

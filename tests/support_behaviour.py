@@ -7,7 +7,7 @@ comes of it is a line of docs/api-behaviour.md (`support_behaviour_table`).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import pytest
 from support_arena import Input, contacts
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from support_behaviour_play import Case
 
+# Of `QUICK_SETTINGS`: after so many rounds in the retry topics a contact may be rejected.
+ROUNDS: Final = 2
 Amount: TypeAlias = "int | range"
 
 
@@ -66,14 +68,17 @@ class Row:
         partitions: of every topic.
         prepare: is done before the worker starts.
         act: is done while it works; it may feed more.
-        holds: part of the line of /readyz that is waited for; empty: the worker must never hold, unless it
-            ``may_hold``, which nobody waits for then.
-        recover: ends the hold; by default the faults are ended.
+        holds: part of the line of /readyz that is waited for; empty: the circuit breaker must never open, unless it
+            ``may_hold``, which is not waited for.
+        recover: closes it; by default the faults are ended.
         stops: part of the one line with which the process has to end, exit code 1; empty: it must not.
         committed: outputs there have to be at the end; None: one for every record that was fed.
         rejected: key -> reasons, all of them in their order; the keys that are in neither map have to be scored.
         review: key -> review reasons.
-        status: the HTTP status in the headers of the rejected records.
+        status: the HTTP status in the headers of the rejected records; a mapping: by key.
+        deferred: key -> rounds in the header of the output; None: all rounds for those that the API fails for, by
+            ``status``, and no header for the others.
+        waits: key -> rounds, of the contacts that are left in the retry topics.
         at_least_s: time between the first and the last request with contacts.
         check: looks at what else there is.
         gap: why the worker is known to fail this row; empty: it does not.
@@ -97,7 +102,9 @@ class Row:
     committed: int | None = None
     rejected: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     review: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    status: str | None = None
+    status: str | Mapping[str, str] | None = None
+    deferred: Mapping[str, int] | None = None
+    waits: Mapping[str, int] = field(default_factory=dict)
     at_least_s: float = 0.0
     check: Callable[[Case], None] = lambda _: None
     gap: str = ""
@@ -106,6 +113,13 @@ class Row:
     def tutorial_model(self) -> bool:
         """Whether the worker has the tutorial's features."""
         return "model__features" not in self.settings
+
+    @property
+    def rounds(self) -> Mapping[str, int]:
+        """Key -> rounds in the header of the output; a key that is not here has no such header."""
+        if self.deferred is not None:
+            return self.deferred
+        return dict.fromkeys(self.rejected if self.status else (), ROUNDS)
 
     @property
     def widest(self) -> float:

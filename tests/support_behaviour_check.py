@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from support_arena import FEATURES
+from support_judge import PREFIX
 
 from stream_scorer.local.simulator.config import SimulatorConfig
 from stream_scorer.local.simulator.scoring import Model
@@ -65,17 +67,20 @@ def _cost(case: Case) -> dict[str, int]:
 def _check_outcomes(case: Case) -> None:
     row, verdict = case.row, case.verdict
     committed = row.committed if row.committed is not None else 0 if row.stops else len(case.fed)
-    assert len(verdict.outputs) == committed
+    assert len(verdict.outputs) == committed - len(row.waits)
     seen = set()
     model = Model(SimulatorConfig(narrow_share=0.0, inconsistent_share=0.0))
     for source, output in verdict.outputs.items():
         key = (verdict.inputs[source].key() or b"").decode()
         seen.add(key)
         entry, _ = verdict.entries[source]
+        rounds = row.rounds.get(key)
+        assert (key, output.header("deferred")) == (key, None if rounds is None else str(rounds))
         if key in row.rejected:
             assert (key, output.kind) == (key, "rejected")
             assert (key, tuple(entry["reasons"])) == (key, row.rejected[key])
-            assert (key, output.header("error-status")) == (key, row.status)
+            status = row.status.get(key) if isinstance(row.status, Mapping) else row.status
+            assert (key, output.header("error-status")) == (key, status)
         elif key in row.review:
             assert (key, output.kind) == (key, "review")
             assert (key, tuple(entry["reasons"])) == (key, row.review[key])
@@ -84,6 +89,8 @@ def _check_outcomes(case: Case) -> None:
             if row.tutorial_model:
                 _check_score(model, output, FEATURES.decode(verdict.inputs[source].value()))
     assert (row.rejected.keys() | row.review.keys()) <= seen
+    waits = {(message.key() or b"").decode(): message.headers() or [] for message in verdict.waiting.values()}
+    assert {key: int(dict(headers)[PREFIX + "deferred"] or b"") for key, headers in waits.items()} == row.waits
 
 
 def _check_score(model: Model, output: Output, event: dict[str, Any]) -> None:
@@ -120,13 +127,15 @@ def _did(case: Case) -> str:
     if delays:
         parts.append(f"waited outside its group (`{_plain(delays[0])}`), started when that was over")
     if case.holds:
-        parts.append(f"held (`{_plain(case.holds[0])}`), went on when that was over")
+        parts.append(f"circuit breaker open (`{_plain(case.holds[0])}`) until that was over")
     if case.exit_line:
         parts.append(f"ended with exit code 1 (`{_plain(case.exit_line)}`)")
     counts = Counter[str]()
     for output in verdict.outputs.values():
         counts[_outcome(output)] += 1
     parts += [f"{number:,} {outcome}" for outcome, number in sorted(counts.items(), key=_by_kind)]
+    if verdict.waiting:
+        parts.append(f"{len(verdict.waiting):,} left in the retry topics")
     if row.stops and not counts:
         parts.append("nothing committed")
     tokens = case.stats.tokens_issued
@@ -136,15 +145,18 @@ def _did(case: Case) -> str:
 
 
 def _by_kind(item: tuple[str, int]) -> tuple[bool, str]:
-    return item[0] != "scored", item[0]
+    return not item[0].startswith("scored"), item[0]
 
 
 def _outcome(output: Output) -> str:
+    rounds = output.header("deferred")
     if output.score is None:
         status = output.header("error-status")
-        return f"rejected: `{output.header('error-reason')}`{f' ({status})' if status else ''}"
+        said = f"rejected: `{output.header('error-reason')}`{f' ({status})' if status else ''}"
+        return said if rounds is None else f"{said} after {rounds} retry rounds"
     reasons = ", ".join(f"`{reason}`" for reason in output.score["review_reasons"])
-    return f"to review: {reasons}" if reasons else "scored"
+    said = f"to review: {reasons}" if reasons else "scored"
+    return said if rounds is None else f"{said} in a retry round"
 
 
 def _requests(outcomes: Counter[str]) -> str:

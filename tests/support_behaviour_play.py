@@ -18,7 +18,8 @@ from support_arena import Arena, wait_until
 from support_judge import Verdict, judge
 from support_worker import QUICK_SETTINGS, WorkerProcess
 
-from stream_scorer.kafka.start import scoring_start, write_start
+from stream_scorer.kafka.start import read_bounds, scoring_start, write_start
+from stream_scorer.kafka.topics import existing_topics
 from stream_scorer.local.kafka_process import free_port
 from stream_scorer.settings import load_settings
 from stream_scorer.wiring import ScoringService
@@ -40,10 +41,12 @@ class ThreadedWorker:
 
     def __init__(self, settings: Mapping[str, str]) -> None:
         loaded = load_settings(environ=settings)
-        write_start(loaded, scoring_start(loaded), chosen=True)
+        retry_topics = existing_topics(loaded, loaded.topics.contact_retries())
+        start = scoring_start(loaded, retry_topics)
+        write_start(loaded, start, chosen=True)
         self.ahead_s = 0.0
         self._failure: BaseException | None = None
-        self.service = ScoringService(loaded)
+        self.service = ScoringService(loaded, retry_topics, read_bounds(loaded, start))
         clock = self.service._clock
         self.service._clock = replace(clock, monotonic=lambda: clock.monotonic() + self.ahead_s)
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
@@ -123,6 +126,14 @@ class Case:
             self.wait(lambda: progress.done() >= number, f"{number} commits")
         finally:
             progress.close()
+
+    def await_waiting(self, number: int) -> None:
+        """Waits until so many contacts wait in the retry topics, no more."""
+        retries = self.arena.watch_retries()
+        try:
+            self.wait(lambda: retries.number() == number, f"{number} contacts in the retry topics")
+        finally:
+            retries.close()
 
     def await_holds(self, number: int) -> None:
         """Waits until the worker has begun to hold so many times."""
@@ -242,6 +253,7 @@ def play(row: Row, bootstrap_servers: str, simulator: Simulator, folder: Path) -
             everything=row.committed is None and not row.stops,
             tutorial_features=row.tutorial_model,
             widest=row.widest,
+            may_wait=bool(row.waits),
         )
         return case
 
@@ -255,6 +267,7 @@ def _play_through(case: Case) -> None:
         case.await_hold()
         row.recover(case)
     case.await_committed(len(case.fed) if row.committed is None else row.committed)
+    case.await_waiting(len(row.waits))
     case.metrics = case.admin("/metrics").text
     worker.stop()
     case.over = True

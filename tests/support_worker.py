@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 # A dead worker is missed, and its transaction ended, within seconds; many requests a minute, so that no test waits for
-# the quota unless it is about the quota.
+# the quota unless it is about the quota; two short rounds for contacts that fail.
 QUICK_PROPERTIES = {
     "session.timeout.ms": 3000,
     "heartbeat.interval.ms": 500,
@@ -47,6 +47,7 @@ QUICK_SETTINGS = {
     "STREAM_SCORER_GENESYS__MAX_BACKOFF_S": "0.5",
     "STREAM_SCORER_GENESYS__PROBE_INTERVAL_S": "0.5",
     "STREAM_SCORER_GENESYS__TIMEOUT_S": "5",
+    "STREAM_SCORER_SCORING__RETRY_DELAYS_S": "[0.1, 0.2]",
 }
 
 
@@ -219,10 +220,15 @@ class Stage(Arena):
 
         return wait_until(look, lambda: f"{what}\n{self.last_words()}", limit_s)
 
-    def wait_done(self, *, needs: WorkerProcess | None = None, limit_s: float = PATIENCE_S) -> float:
-        """Waits until everything on the features topic is committed; how long that took, in seconds."""
+    def wait_done(
+        self, *, needs: WorkerProcess | None = None, limit_s: float = PATIENCE_S, may_wait: bool = False
+    ) -> float:
+        """Waits until everything on the features topic is committed; how long that took, in seconds.
+
+        Unless contacts ``may_wait`` in the retry topics, none does any more.
+        """
         began = time.monotonic()
-        progress = self.watch()
+        progress, retries = self.watch(), self.watch_retries()
         try:
             ends = {number: end for number, end in self.ends().items() if end}
 
@@ -231,8 +237,11 @@ class Stage(Arena):
                 return all(offsets.get(number, 0) >= end for number, end in ends.items())
 
             self.wait(done, f"the commits to reach {ends}", needs=needs, limit_s=limit_s)
+            if not may_wait:
+                self.wait(lambda: retries.number() == 0, "the retry topics to be empty", needs=needs, limit_s=limit_s)
         finally:
             progress.close()
+            retries.close()
         return time.monotonic() - began
 
     def last_words(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime
 from email.utils import formatdate, parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,10 +21,10 @@ pytestmark = pytest.mark.kafka
 FOR_EVER: Final = None
 AGAIN: Final = Cost(requests=2, sent=40, paid=20)
 PAID_TWICE: Final = Cost(requests=2, sent=40, paid=40, twice=20)
-# Four attempts, one probe or more, then the probe that is answered and the other 19.
-HELD: Final = Cost(requests=range(7, 20), sent=range(101, 115), paid=20)
-# One attempt proves it.
-HELD_AT_ONCE: Final = Cost(requests=range(4, 20), sent=range(41, 55), paid=20)
+# All twice, one as control, the rest again, one probe or more; then the probe that is answered, and the rest in steps.
+HELD: Final = Cost(requests=range(8, 30), sent=range(60, 115), paid=20)
+# One attempt and one control prove it.
+HELD_AT_ONCE: Final = Cost(requests=range(6, 30), sent=range(40, 65), paid=20)
 
 
 def once(row_id: str, injected: str, cost: Cost = AGAIN, *, at_least_s: float = 0.0, **action: Any) -> Row:
@@ -62,6 +63,12 @@ def nobody_came_before_that_date(case: Case) -> None:
     date = parsedate_to_datetime(case.simulator.faults()[0]["action"]["retry_after"])
     assert case.stats.last_request_at_ms is not None
     assert case.stats.last_request_at_ms >= date.timestamp() * 1000
+
+
+def no_probe_came_before_three_seconds(case: Case) -> None:
+    [since] = [line["since"] for line in case.journal if line["event"] == "circuit opened"]
+    assert case.stats.last_request_at_ms is not None
+    assert case.stats.last_request_at_ms >= datetime.fromisoformat(since).timestamp() * 1000 + 3_000
 
 
 def nobody_listens_any_more(case: Case) -> None:
@@ -110,19 +117,32 @@ ONCE: Final = (
         injected="the first answer takes 1.2 s, `genesys.timeout_s` 0.6",
         faults=[fault(delay_ms=1200)],
         settings={"genesys__timeout_s": "0.6"},
-        cost=PAID_TWICE,
+        # The two halves.
+        cost=Cost(requests=3, sent=40, paid=40, twice=20),
+    ),
+    Row(
+        id="429-five-times",
+        injected="the first five requests are a 429",
+        faults=[fault(times=5, status=429)],
+        cost=Cost(requests=6, sent=120, paid=20),
+    ),
+    Row(
+        id="429-while-others-are-answered",
+        injected="five requests for one model version are a 429, every other is answered",
+        feed=(*contacts(10, 1, "A"), *(contact(f"B-{n}", model_version="v2") for n in range(10))),
+        faults=[fault(times=5, status=429, model_version="v2")],
+        cost=Cost(requests=7, sent=70, paid=20),
     ),
 )
 
 FOR_GOOD: Final = (
-    for_good("429-for-good", "every request is a 429", "HTTP 429", status=429),
     for_good("503-for-good", "every request is a 503", "HTTP 503", status=503),
     for_good("reset-for-good", "every connection is reset", "127.0.0.1", drop="before"),
     for_good(
         "time-out-for-good",
         "every answer takes 0.6 s, `genesys.timeout_s` 0.3",
         "0.3 s",
-        Cost(requests=range(7, 20), sent=range(101, 200), paid=range(101, 200), twice=range(81, 180)),
+        Cost(requests=range(8, 40), sent=range(61, 200), paid=range(61, 200), twice=range(41, 180)),
         settings={"genesys__timeout_s": "0.3"},
         delay_ms=600,
     ),
@@ -144,24 +164,24 @@ FOR_GOOD: Final = (
         holds="refused",
         recover=somebody_listens_again,
         # A simulator that is started again knows no tokens: a 401, the probe that is answered, and the other 19.
-        cost=Cost(requests=3, sent=21, paid=20),
-    ),
-    Row(
-        id="429-while-others-are-answered",
-        injected="every request for one model version is a 429, every other is answered, until the worker has held",
-        feed=(*contacts(10, 1, "A"), *(contact(f"B-{n}", model_version="v2") for n in range(10))),
-        faults=[fault(times=FOR_EVER, status=429, model_version="v2")],
-        holds="HTTP 429",
-        cost=Cost(requests=range(7, 20), sent=range(60, 80), paid=20),
+        cost=Cost(requests=range(6, 9), sent=21, paid=20),
     ),
     Row(
         id="hold-until-retry-after",
-        injected="the first request is a 503, `Retry-After: 2`; `genesys.max_retries` 0, a probe every 0.2 s",
-        faults=[fault(status=503, retry_after=2)],
+        injected="the first two requests are a 503, `Retry-After: 3`; `genesys.max_retries` 0, a probe every 0.2 s",
+        faults=[fault(times=2, status=503, retry_after=3)],
         settings={"genesys__max_retries": "0"},
         holds="HTTP 503",
-        at_least_s=2.0,
-        cost=Cost(requests=3, sent=40, paid=20),
+        check=no_probe_came_before_three_seconds,
+        cost=Cost(requests=range(5, 10), sent=range(40, 44), paid=20),
+    ),
+    Row(
+        id="retry-after-of-one-request",
+        injected="the first request is a 503, `Retry-After: 600`; `genesys.max_retries` 0",
+        faults=[fault(status=503, retry_after=600)],
+        settings={"genesys__max_retries": "0"},
+        # It alone would wait so long, but one contact as control is answered: the rest is divided at once.
+        cost=Cost(requests=range(2, 12), sent=range(39, 60), paid=range(20, 24), twice=range(4)),
     ),
 )
 

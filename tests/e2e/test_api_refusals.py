@@ -19,9 +19,13 @@ BAD: Final = "C-000007"
 # The simulator refuses contacts of these names for ever, with 400; one that is named, and one that is not.
 UNNAMED, NAMED = "REFUSE-1", "REFUSE-NAMED-1"
 REFUSED: Final = ("refused_by_api",)
+NOT_DEFERRED: Final[dict[str, int]] = {}
+# With nothing else to send, nearly every failure needs a control, which is paid for.
+SEARCHED: Final = Cost(requests=upto(30), sent=upto(90), paid=range(20, 34), twice=upto(14))
+NAMED_TWICE: Final = Cost(requests=range(4, 8), sent=range(40, 46), paid=range(19, 24), twice=upto(4))
 
 
-def refused(row_id: str, injected: str, cost: Cost, *, status: int, **action: Any) -> Row:
+def refused(row_id: str, injected: str, cost: Cost = SEARCHED, *, status: int, **action: Any) -> Row:
     """A row in which every request that holds one certain contact of 20 is refused."""
     return Row(
         id=row_id,
@@ -29,20 +33,7 @@ def refused(row_id: str, injected: str, cost: Cost, *, status: int, **action: An
         faults=[fault(contact_id=BAD, times=None, status=status, **action)],
         rejected={BAD: REFUSED},
         status=str(status),
-        cost=cost,
-    )
-
-
-def alone(row_id: str, injected: str, cost: Cost, act: Callable[[Case], None], *, good: int = 0) -> Row:
-    """A row in which a contact is refused alone, after so many good ones."""
-    return Row(
-        id=row_id,
-        injected=injected,
-        feed=batch(good) if good else (contact(UNNAMED, 0),),
-        partitions=2,
-        act=act,
-        rejected={UNNAMED: REFUSED},
-        status="400",
+        deferred=NOT_DEFERRED if BAD in action.get("names", ()) else None,
         cost=cost,
     )
 
@@ -59,31 +50,13 @@ def the_bad_one_follows(case: Case) -> None:
     case.feed([contact(UNNAMED, 0)])
 
 
-def it_waits(case: Case, committed: int) -> None:
+def a_good_one_follows_ten_minutes_later(case: Case) -> None:
     """Another version is answered, which proves nothing for this one; the loop has gone round, and it still waits."""
+    case.await_requests(1)
+    case.pass_time(601)
     case.feed([contact("other-version", 1, model_version="v2")])
     case.wait(lambda: case.committed()[1] == 1, "the other version")
-    assert case.committed()[0] == committed
-
-
-def a_good_one_follows_within_a_minute(case: Case) -> None:
-    case.await_requests(1)
-    case.pass_time(55)
-    it_waits(case, 0)
-    case.feed([contact("good", 0)])
-
-
-def a_minute_passes(case: Case) -> None:
-    case.await_requests(1)
-    case.pass_time(61)
-
-
-def ten_minutes_lie_between(case: Case) -> None:
-    case.await_committed(5)
-    case.pass_time(601)
-    case.feed([contact(UNNAMED, 0)])
-    case.await_requests(2)
-    it_waits(case, 5)
+    assert case.committed()[0] == 0
     case.feed([contact("good", 0)])
 
 
@@ -91,83 +64,74 @@ def a_good_one_comes(case: Case) -> None:
     case.feed([contact("good")])
 
 
+def it_is_answered_in_its_first_round(case: Case) -> None:
+    case.await_waiting(1)
+    case.simulator.clear_faults()
+
+
 SEARCH: Final = "every request that holds one certain contact of 20 is a"
 BATCHES: Final = (
-    refused("named-400", f"{SEARCH} 400 that names it", Cost(requests=2, sent=39, paid=19), status=400, names=[BAD]),
-    refused("named-422", f"{SEARCH} 422 that names it", Cost(requests=2, sent=39, paid=19), status=422, names=[BAD]),
-    refused("unnamed-400", f"{SEARCH} 400", Cost(requests=upto(11), sent=upto(80), paid=19), status=400),
-    refused("unnamed-422", f"{SEARCH} 422", Cost(requests=upto(11), sent=upto(80), paid=19), status=422),
+    refused("named-400", f"{SEARCH} 400 that names it", NAMED_TWICE, status=400, names=[BAD]),
+    refused("named-422", f"{SEARCH} 422 that names it", NAMED_TWICE, status=422, names=[BAD]),
+    refused("unnamed-400", f"{SEARCH} 400", status=400),
+    refused("unnamed-422", f"{SEARCH} 422", status=422),
     refused(
         "names-somebody-else",
         f"{SEARCH} 400 that names a contact which is not in the request",
-        Cost(requests=upto(11), sent=upto(80), paid=19),
         status=400,
         names=["nobody"],
     ),
-    refused(
-        "html-400",
-        f"{SEARCH} 400 with HTML",
-        Cost(requests=upto(11), sent=upto(80), paid=19),
-        status=400,
-        body="html",
+    refused("html-400", f"{SEARCH} 400 with HTML", status=400, body="html"),
+    Row(
+        id="answered-later",
+        injected=f"{SEARCH} 400, until it waits in its retry topic",
+        faults=[fault(contact_id=BAD, times=None, status=400)],
+        settings={"scoring__retry_delays_s": "[1.5, 3]"},
+        act=it_is_answered_in_its_first_round,
+        deferred={BAD: 1},
+        cost=Cost(requests=upto(16), sent=upto(80), paid=range(20, 28), twice=upto(8)),
     ),
     Row(
-        id="eight-named",
-        injected="8 contacts, all refused and named; a minute passes (the worker's clock is moved on)",
-        feed=tuple(map(contact, named(8))),
-        act=a_minute_passes,
-        rejected=named(8),
-        status="400",
-        cost=Cost(requests=1, sent=8, paid=0),
-    ),
-    Row(
-        id="nine-named",
-        injected="9 contacts, all refused and named; when the worker holds, a good one comes",
-        feed=tuple(map(contact, named(9))),
-        holds="the API refuses every contact",
+        id="all-named",
+        injected="4 contacts, all refused and named; when the circuit breaker is open, a good one comes",
+        feed=tuple(map(contact, named(4))),
+        holds="the contact cannot be scored",
         recover=a_good_one_comes,
-        rejected=named(9),
+        rejected=named(4),
         status="400",
-        # The batch, a probe for each, the good one, and each alone.
-        cost=Cost(requests=upto(25), sent=upto(33), paid=1),
+        cost=Cost(requests=range(20, 70), sent=range(25, 100), paid=range(4, 20), twice=range(3, 19)),
     ),
     Row(
         id="contract-broken",
-        injected="every request is a 400, until the worker holds",
+        injected="every request is a 400, until the circuit breaker is open",
         faults=[fault(times=None, status=400)],
-        holds="the API refuses every contact",
-        # At most everybody once alone, and the halves before that; then the rest.
-        cost=Cost(requests=upto(80), sent=upto(400), paid=20),
+        holds="HTTP 400",
+        # The batch, one contact as control, the probes; then the steps of the half-open breaker.
+        cost=Cost(requests=upto(40), sent=upto(80), paid=20),
     ),
 )
 
 ALONE: Final = (
-    alone(
-        "alone-after-2xx",
-        "5 good contacts are scored, then one is refused alone",
-        Cost(requests=2, sent=6, paid=5),
-        the_bad_one_follows,
-        good=5,
+    Row(
+        id="alone-after-2xx",
+        injected="5 good contacts are scored, then one is refused alone",
+        feed=batch(5),
+        act=the_bad_one_follows,
+        rejected={UNNAMED: REFUSED},
+        status="400",
+        # One failure in each round and three in the last, each with a control or two.
+        cost=Cost(requests=range(11, 18), sent=range(15, 22), paid=range(9, 16), twice=range(4, 11)),
     ),
-    alone(
-        "alone-before-2xx",
-        "the first contact of all is refused alone; 55 s later one of another model version is scored, then a good one",
-        Cost(requests=3, sent=3, paid=2),
-        a_good_one_follows_within_a_minute,
-    ),
-    alone(
-        "alone-for-a-minute",
-        "the only contact is refused alone; a minute passes",
-        Cost(requests=1, sent=1, paid=0),
-        a_minute_passes,
-    ),
-    alone(
-        "alone-after-ten-minutes",
-        "5 good contacts are scored, 10 minutes pass, one is refused alone; one of another model version is scored,"
-        " then a good one",
-        Cost(requests=4, sent=8, paid=7),
-        ten_minutes_lie_between,
-        good=5,
+    Row(
+        id="alone-before-2xx",
+        injected="the first contact of all is refused alone; 10 minutes later (the worker's clock is moved on) one of"
+        " another model version is scored, then a good one",
+        feed=(contact(UNNAMED, 0),),
+        partitions=2,
+        act=a_good_one_follows_ten_minutes_later,
+        rejected={UNNAMED: REFUSED},
+        status="400",
+        cost=Cost(requests=range(10, 18), sent=range(10, 18), paid=range(6, 12), twice=range(4, 10)),
     ),
 )
 
@@ -186,7 +150,7 @@ TOO_LARGE: Final = (
         api={"max_request_bytes": 1600},
         rejected={"large": ("too_large",)},
         status="413",
-        cost=Cost(requests=5, sent=10, paid=3),
+        cost=Cost(requests=range(12, 24), sent=range(15, 36), paid=range(8, 18), twice=range(5, 15)),
     ),
 )
 ROWS: Final = (*BATCHES, *ALONE, *TOO_LARGE)

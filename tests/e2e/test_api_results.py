@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
-from support_behaviour import Cost, Row, batch, cases, fault
+from support_behaviour import Cost, Row, cases, fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,12 +15,15 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.kafka
 
 ONE: Final = "C-000007"
+SHARD: Final = [f"C-{n:06}" for n in range(5, 10)]
 FOR_EVER: Final = None
 AT_ONCE: Final = Cost(requests=1, sent=20, paid=20)
 # One of 20 without a result: it alone is asked about once more.
 ONE_AGAIN: Final = Cost(requests=2, sent=21, paid=21, twice=1)
-# An answer that was paid for is worth nothing: all are asked about once more.
-ALL_AGAIN: Final = Cost(requests=2, sent=40, paid=40, twice=20)
+# An answer that was paid for is worth nothing: all are sent once more, after a time-out in halves.
+ALL_AGAIN: Final = Cost(requests=range(2, 4), sent=40, paid=40, twice=20)
+# One contact that is left out of every answer: twice, once in each round, thrice in the last; the rest are controls.
+LEFT_OUT: Final = Cost(requests=range(12, 18), sent=range(31, 37), paid=range(31, 37), twice=range(11, 17))
 ALL_AGAIN_UNPAID: Final = Cost(requests=2, sent=40, paid=20)
 
 
@@ -44,15 +47,20 @@ def edited(do: str, *, of: Any = "all", times: int | None = 1, **more: Any) -> l
 
 
 def unanswered(row_id: str, injected: str, script: list[dict[str, Any]]) -> Row:
-    """A row in which one of 20 gets no usable result, twice."""
+    """A row in which one of 20 never gets a usable result."""
     rejected = {ONE: ("no_result",)}
-    return Row(id=row_id, injected=injected, faults=script, rejected=rejected, status="200", cost=ONE_AGAIN)
+    return Row(id=row_id, injected=injected, faults=script, rejected=rejected, status="200", cost=LEFT_OUT)
 
 
 def useless(row_id: str, injected: str, cost: Cost = ALL_AGAIN_UNPAID, **action: Any) -> Row:
     """A row in which the first answer is a 2xx that nobody can read."""
     settings = {"genesys__timeout_s": "1"} if action.get("transfer") == "drip" else {}
     return Row(id=row_id, injected=injected, faults=[fault(**action)], settings=settings, cost=cost)
+
+
+def the_shard_comes_back(case: Case) -> None:
+    case.await_waiting(len(SHARD))
+    case.simulator.clear_faults()
 
 
 def twenty_unknown_are_counted(case: Case) -> None:
@@ -103,34 +111,37 @@ ANSWERED: Final = (
         faults=[fault(times=FOR_EVER, results=UNUSABLE)],
         rejected={f"C-{n:06}": ("no_result",) for n in range(7)},
         status="200",
-        cost=Cost(requests=2, sent=27, paid=27, twice=7),
+        # The seven together four times, then each alone three times; the rest are controls.
+        cost=Cost(requests=range(26, 46), sent=range(62, 84), paid=range(62, 84), twice=range(42, 64)),
     ),
     Row(
-        id="fewer-than-half-once",
-        injected="11 of 20 are left out of the first answer",
-        faults=edited("omit", of={"count": 11}),
-        cost=ALL_AGAIN,
+        id="few-answered-once",
+        injected="15 of 20 are left out of the first answer",
+        faults=edited("omit", of={"count": 15}),
+        cost=Cost(requests=2, sent=35, paid=35, twice=15),
     ),
     Row(
-        id="fewer-than-half-for-good",
-        injected="every request about 10 or more is answered for 9 of 20, until the worker holds",
-        faults=edited("omit", of={"count": 11}, times=None),
-        holds="the API answered 9 of 20 contacts",
-        # Four attempts; a probe, which is about a contact that is left out.
-        cost=Cost(requests=range(6, 12), sent=range(100, 110), paid=range(100, 110), twice=range(80, 90)),
+        id="one-shard-for-a-while",
+        injected="5 of 20 are left out of every answer, until they wait in the retry topic",
+        faults=edited("omit", of={"ids": SHARD}, times=None),
+        settings={"scoring__retry_delays_s": "[1.5, 3]"},
+        act=the_shard_comes_back,
+        deferred=dict.fromkeys(SHARD, 1),
+        cost=Cost(requests=range(3, 6), sent=range(30, 33), paid=range(30, 33), twice=range(10, 13)),
     ),
     Row(
-        id="half",
-        injected="10 of 20 are left out of the first answer",
-        faults=edited("omit", of={"count": 10}),
-        cost=Cost(requests=2, sent=30, paid=30, twice=10),
+        id="none-answered-once",
+        injected="the first answer has no results",
+        faults=edited("omit"),
+        # The batch, one contact as control, the batch again.
+        cost=Cost(requests=range(2, 5), sent=range(40, 44), paid=range(40, 44), twice=range(20, 24)),
     ),
     Row(
-        id="fewer-than-half-of-nine",
-        injected="8 of 9 are left out of the first answer",
-        feed=batch(9),
-        faults=edited("omit", of={"count": 8}),
-        cost=Cost(requests=2, sent=17, paid=17, twice=8),
+        id="none-answered-for-good",
+        injected="no answer has results, until the circuit breaker is open",
+        faults=edited("omit", times=None),
+        holds="without a usable result",
+        cost=Cost(requests=range(6, 40), sent=range(60, 130), paid=range(60, 130), twice=range(40, 110)),
     ),
 )
 

@@ -9,6 +9,8 @@ import pytest
 from support_arena import contact, contacts
 from support_behaviour import Cost, Row, cases, fault
 
+from stream_scorer.local.simulator import SimulatorConfig
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -117,6 +119,10 @@ def the_scope_is_taken_away(case: Case) -> None:
     case.feed(contacts(20, 1, SECOND))
 
 
+def the_scope_is_given_back(case: Case) -> None:
+    case.simulator.configure(scopes=SimulatorConfig().scopes)
+
+
 UNAUTHORIZED: Final = (
     Row(
         id="401-once",
@@ -159,11 +165,12 @@ STOPS: Final = (
     ),
     Row(
         id="403-later",
-        injected="when 20 contacts are scored, the scope is taken away; 20 more",
+        injected="when 20 contacts are scored, the scope is taken away; 20 more; when the circuit breaker is open, it"
+        " is given back",
         act=the_scope_is_taken_away,
-        stops="predictiveengagement:score",
-        committed=20,
-        cost=Cost(requests=2, sent=40, paid=20),
+        holds="predictiveengagement:score",
+        recover=the_scope_is_given_back,
+        cost=Cost(requests=range(7, 24), sent=range(60, 90), paid=range(40, 44), twice=range(4)),
     ),
     stops(
         "404-model",
@@ -193,7 +200,8 @@ STOPS: Final = (
         feed=(*contacts(16, 1), *(contact(f"V-{n}", model_version="v9") for n in range(4))),
         rejected={f"V-{n}": ("unknown_model_version",) for n in range(4)},
         status="404",
-        cost=Cost(requests=2, sent=20, paid=16),
+        # The four together once and in each round, then each alone three times; the rest are controls.
+        cost=Cost(requests=range(20, 34), sent=range(44, 60), paid=range(20, 32), twice=range(4, 16)),
     ),
 )
 
@@ -223,8 +231,8 @@ TOKEN: Final = (
         " has held and probed; 20 more",
         act=no_more_tokens,
         holds="no token: the login service answers HTTP 503",
-        # The 401, the probe that is answered, and the other 19.
-        cost=Cost(requests=4, sent=60, paid=40),
+        # The first 20, the 401, the probe that is answered, and the other 19 in steps.
+        cost=Cost(requests=range(7, 10), sent=range(60, 64), paid=range(40, 44), twice=range(4)),
     ),
 )
 
