@@ -346,8 +346,8 @@ class World:
         return [round(sent.at - self.sent[0].at, 2) for sent in self.sent]
 
     def probes(self) -> list[Sent]:
-        opened = self.observed.opened[0]
-        return [sent for sent in self.sent if sent.at >= opened.since]
+        opened = self.observed.opened
+        return [sent for sent in self.sent if opened and sent.at >= opened[0].since]
 
 
 def numbered(amount: int, prefix: str = "c") -> list[str]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from support_core import contact, exchange, ids, record
+from support_core import TOPIC, contact, exchange, ids, record
 
 from stream_scorer.core.batcher import Batcher
+from stream_scorer.core.events import Partition
 from stream_scorer.core.ledger import Ledger
 from stream_scorer.core.response_policy import Failure, FailureKind
 from stream_scorer.genesys.wire import body_overhead
@@ -18,6 +19,7 @@ from stream_scorer.scoring.request_queue import RequestQueue
 from stream_scorer.scoring.version_state import VersionStates
 
 if TYPE_CHECKING:
+    from stream_scorer.core.events import Contact
     from stream_scorer.core.request import Request
 
 
@@ -28,6 +30,9 @@ class Scene:
         self, *waiting: str, deferred: str = "", scored: str = "", versions: tuple[str | None, ...] = (None,)
     ) -> None:
         self.now = 100.0
+        self.ledger = Ledger()
+        for topic in (TOPIC, "retry"):
+            self.ledger.own(Partition(topic, 0), start_offset=0, next_offset=0)
         self.controls = ControlContacts(ids("control"))
         for name in scored:
             self.controls.record_scored(contact(name))
@@ -36,7 +41,7 @@ class Scene:
         ]
         self.queue = RequestQueue(
             *batchers,
-            Ledger(),
+            self.ledger,
             may_send_partial_batch=lambda _now, _open: True,
             sent_partial_batch=lambda _now: None,
             new_id=ids("batch"),
@@ -56,9 +61,13 @@ class Scene:
         self.breaker.trip("HTTP 503", self.now)
         for offset, name in enumerate(deferred):
             again = record(offset, topic="retry")._replace(origin=f"contact-features/0/{offset}")
-            self.queue.add(contact(name, source=again), self.now)
+            self.read(contact(name, source=again))
         for offset, name in enumerate(waiting):
-            self.queue.add(contact(name, 100 + offset), self.now)
+            self.read(contact(name, 100 + offset))
+
+    def read(self, one: Contact) -> None:
+        assert self.ledger.read(one.record)
+        self.queue.add(one, self.now)
 
     def next(self) -> Request | None:
         state = self.breaker.open_state
@@ -100,7 +109,7 @@ def test_once_all_that_were_read_have_failed_more_are_wanted() -> None:
     assert scene.probe.all_failed
     assert scene.probes(3) == ["a", "b", "a"], "there are no others, and the API may work again"
     assert scene.probe.all_failed
-    scene.queue.add(contact("c", 7), scene.now)
+    scene.read(contact("c", 107))
     assert not scene.probe.all_failed
     assert scene.probes(1) == ["c"]
 
@@ -129,7 +138,7 @@ def test_versions_take_turns_and_every_second_probe_of_each_is_a_control(amount:
     scene = Scene(scored="x", versions=names)
     for version in names:
         for name in "abcd":
-            scene.queue.add(contact(name, scene.queue.batched, version=version), scene.now)
+            scene.read(contact(name, scene.queue.batched, version=version))
     kinds: dict[str | None, list[bool]] = {name: [] for name in names}
     for _ in range(4 * amount):
         request = scene.next()
@@ -163,3 +172,18 @@ def test_a_version_whose_breaker_alone_is_open_takes_the_next_contact_that_is_re
     request = scene.probe.next(110.0)
     assert request is not None
     assert (request.contacts, request.key.model_version) == ((one,), "v1")
+
+
+@pytest.mark.parametrize("ends", ["recovered", "lost"])
+def test_a_contact_that_was_offered_waits_as_any_other_once_no_probe_is_needed(ends: str) -> None:
+    scene = Scene(versions=("v1",))
+    scene.versions.use("v2", scene.now)
+    scene.breaker.reset()
+    one = contact("a", 1, version="v1")
+    assert scene.ledger.read(one.record)
+    assert scene.probe.offer(one, 110.0)
+    if ends == "lost":
+        scene.probe.drop_unowned(lambda _: False)
+    scene.versions.get("v1", 110.0).half_open()
+    assert scene.probe.next(110.0) is None
+    assert scene.queue.batched == (ends == "recovered")
