@@ -67,7 +67,6 @@ def test_a_success_of_another_version_decides_nothing() -> None:
     scene.succeed(SENT_AT + 0.1, "v1")
     assert scene.verdicts() == [True]
 
-
     scene = Scene(in_flight=[request("a"), request("b"), request("other", "v2")])
     assert scene.pending.awaited == {"a", "b"}
     scene.decisions.responded("a")
