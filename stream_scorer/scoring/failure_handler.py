@@ -259,11 +259,19 @@ class FailureHandler:
             self._observe.version_breaker_changed(state.model_version, failure.message, opened=self._versions.opened)
 
     def defer_open_versions(self) -> None:
-        """Defer what waits for a version whose breaker is open while the API answers for others."""
-        if self._breaker.open_state is not None:
-            return
+        """Defer what waits for a version whose breaker is open while the API answers for others.
+
+        If the last version without an open breaker has not been sent to for ten minutes, the API's breaker opens.
+        """
         open_versions = [state for state in self._versions if state.is_open]
-        waiting = self._queue.batched_versions() if open_versions else ()
+        if self._breaker.open_state is not None or not open_versions:
+            return
+        now = self._clock.monotonic()
+        reason = self._versions.api_open_reason(now, self._waiting_versions())
+        if reason is not None:
+            self._breaker.trip(reason, now)
+            return
+        waiting = self._queue.batched_versions()
         for state in open_versions:
             if state.model_version in waiting and self.is_deferring(state):
                 for contact in self._queue.drain_batches(state.model_version):
