@@ -183,7 +183,8 @@ def test_a_contact_that_was_offered_waits_as_any_other_once_no_probe_is_needed(e
     assert scene.ledger.read(one.record)
     assert scene.probe.offer(one, 110.0)
     if ends == "lost":
-        scene.probe.drop_unowned(lambda _: False)
+        scene.ledger.disown(Partition(TOPIC, 0))
+    scene.probe.drop_unowned()
     scene.versions.get("v1", 110.0).half_open()
     assert scene.probe.next(110.0) is None
     assert scene.queue.batched == (ends == "recovered")
