@@ -331,6 +331,7 @@ class RequestDispatcher:
         if was_open and api_was_open:
             self._failures.recover()
         elif was_open:
+            state.opened_alone = False
             self._observe.version_breaker_changed(state.model_version, None, opened=self._versions.opened)
         self._probe.responded(request, None, now)
         if request.is_control:

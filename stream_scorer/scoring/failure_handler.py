@@ -256,6 +256,7 @@ class FailureHandler:
             return
         self._probe.defer_until(until, now)
         for state in states:
+            state.opened_alone = True
             self._observe.version_breaker_changed(state.model_version, failure.message, opened=self._versions.opened)
 
     def defer_open_versions(self) -> None:
@@ -297,6 +298,10 @@ class FailureHandler:
         for state in self._versions:
             if state.is_open:
                 state.half_open()
+        for state in self._versions:
+            if state.opened_alone:
+                state.opened_alone = False
+                self._observe.version_breaker_changed(state.model_version, None, opened=self._versions.opened)
 
     def _waiting_versions(self) -> set[str | None]:
         return self._queue.versions() | {one.request.key.model_version for one in self.pending}

@@ -39,6 +39,7 @@ class VersionState:
         phase: of its circuit breaker.
         reason: why it opened last.
         opened_at: when it opened last.
+        opened_alone: whether it was reported then, as that of the API stayed closed.
         failures_in_row: failed requests since the last success, those of deferred contacts left out.
         succeeded_at: when a usable result was last received.
         succeeded_sent_at: when the latest of the requests that succeeded was sent.
@@ -51,6 +52,7 @@ class VersionState:
         self.phase = Phase.CLOSED
         self.reason = ""
         self.opened_at = NEVER
+        self.opened_alone = False
         self.failures_in_row = 0
         self.succeeded_at = NEVER
         self.succeeded_sent_at = NEVER
@@ -81,7 +83,7 @@ class VersionState:
 
     def trip(self, reason: str, now: float) -> None:
         """Open the circuit breaker."""
-        self.phase, self.reason, self.opened_at = Phase.OPEN, reason, now
+        self.phase, self.reason, self.opened_at, self.opened_alone = Phase.OPEN, reason, now, False
 
 
 class VersionStates:

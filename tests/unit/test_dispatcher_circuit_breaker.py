@@ -303,6 +303,7 @@ class TestVersions:
         world.api = ok
         world.finish(within_s=100.0)
         assert set(world.results.values()) == {"scored"}
+        assert world.observed.version_trips[-1][1:] == (None, 0), "the metric of those that are open alone"
 
     @pytest.mark.parametrize("idle_s", [605.0, 650.0])
     def test_a_version_that_was_idle_is_probed_too_while_the_apis_breaker_is_open(self, idle_s: float) -> None:
