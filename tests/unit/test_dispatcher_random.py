@@ -1,4 +1,4 @@
-"""The dispatcher against APIs that hypothesis makes up: no good contact is rejected, and each comes out exactly once."""
+"""The dispatcher against random faults of the API: no good contact is rejected, and each comes out exactly once."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ FAULTS: dict[str, Callable[[Request], Answer]] = {
 class Api:
     """Healthy, but from ``begins`` on for ``lasts`` seconds a share of the requests fails, perhaps on and off."""
 
-    def __init__(self, fault: str, share: float, begins: float, lasts: float, flaps: float, seed: int) -> None:
+    def __init__(self, fault: str, *, share: float, begins: float, lasts: float, flaps: float, seed: int) -> None:
         self._fault = FAULTS[fault]
         self._share = share
         self._window = (1_000.0 + begins, 1_000.0 + begins + lasts)
         self._flaps = flaps
-        self._random = random.Random(seed)
+        self._random = random.Random(seed)  # noqa: S311 - a test's own chance
         self.world: World | None = None
 
     def __call__(self, request: Request) -> Answer:
@@ -71,21 +71,19 @@ class Api:
         return self._fault(request)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     fault=st.sampled_from(sorted(FAULTS)),
     share=st.sampled_from([0.01, 0.3, 0.48, 1.0]),
     flaps=st.sampled_from([0.0, 3.0, 20.0]),
     begins=st.integers(2, 60),
-    lasts=st.sampled_from([3, 15, 120]),
-    contacts=st.sampled_from([1, 20, 600]),
+    lasts=st.sampled_from([3, 15, 60]),
+    contacts=st.sampled_from([1, 20, 200]),
     max_contacts=st.sampled_from([1, 7, 1_000]),
     slots=st.sampled_from([1, 2, 8]),
     seed=st.integers(0, 1_000),
 )
-@example(
-    fault="503", share=0.5, flaps=0.0, begins=12, lasts=20, contacts=20, max_contacts=1_000, slots=2, seed=127
-)
+@example(fault="503", share=0.5, flaps=0.0, begins=12, lasts=20, contacts=20, max_contacts=1_000, slots=2, seed=127)
 def test_a_fault_of_the_api_rejects_no_contact(  # noqa: PLR0917 - what hypothesis draws
     fault: str,
     share: float,
@@ -98,7 +96,7 @@ def test_a_fault_of_the_api_rejects_no_contact(  # noqa: PLR0917 - what hypothes
     seed: int,
 ) -> None:
     """From the middle of a run a share of all requests fails, whatever contacts they have."""
-    api = Api(fault, share, float(begins), float(lasts), flaps, seed)
+    api = Api(fault, share=share, begins=float(begins), lasts=float(lasts), flaps=flaps, seed=seed)
     world = World(api, max_contacts=max_contacts, slots=slots)
     api.world = world
     world.feed(["first"])
@@ -134,7 +132,9 @@ def test_a_shard_that_leaves_its_ids_out_rejects_none(share: float, lasts: int, 
 @settings(max_examples=12, deadline=None)
 @given(
     kinds=st.lists(
-        st.sampled_from(["good"] * 12 + ["refused", "named", "left out", "poison", "too large"]), min_size=1, max_size=40
+        st.sampled_from(["good"] * 12 + ["refused", "named", "left out", "poison", "too large"]),
+        min_size=1,
+        max_size=40,
     ),
     max_contacts=st.sampled_from([1, 5, 16]),
     slots=st.integers(1, 4),
