@@ -8,6 +8,7 @@ in `core.response_policy`, those of a contact that failed alone in `scoring.defe
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 
 _FAILURES_IN_ROW: Final = 8
 _FORGET_EVERY_S: Final = 60.0
+_QUOTA_WINDOW_S: Final = 60.0
 
 
 class RequestDispatcher:
@@ -128,6 +130,8 @@ class RequestDispatcher:
         self._control_ids: dict[str | None, str] = {}
         self._success_wanted: set[BatchKey] = set()
         self._in_flight: dict[str, Request] = {}
+        self._bisect_sent: deque[float] = deque()
+        self._major_sent_at = NEVER
         self._rate_limited = 0
         self._has_results = False
         self._draining = False
@@ -169,6 +173,10 @@ class RequestDispatcher:
             sent = request.sent(now, self._clock.unix_ms())
             self._in_flight[sent.batch_id] = sent
             self._quota.sent(now)
+            if sent.bisecting or sent.is_deferred:
+                self._bisect_sent.append(now)
+            elif not sent.is_control:
+                self._major_sent_at = now
             self._spend_limit.spend(len(sent.contacts), now)
             self._breaker.clear_throttle()
             self._pool.submit(sent)
@@ -217,7 +225,17 @@ class RequestDispatcher:
             },
             started_only=started_only,
             bisect_slot=bisecting < max(1, self._pool.size // 2),
+            bisect_quota=started_only or self._has_bisect_quota(now),
         )
+
+    def _has_bisect_quota(self, now: float) -> bool:
+        """Whether bisections and deferred contacts have used less than half of the quota, or nothing else needs it.
+
+        Only looking at what waits right now would not do: the others would find the quota of the minute used up.
+        """
+        while self._bisect_sent and now - self._bisect_sent[0] >= _QUOTA_WINDOW_S:
+            self._bisect_sent.popleft()
+        return now - self._major_sent_at > _QUOTA_WINDOW_S or 2 * len(self._bisect_sent) < self._quota.allowed()
 
     def _allows(self, key: BatchKey) -> bool:
         """Whether a request for a version may be sent: one at a time while its breaker is half-open."""

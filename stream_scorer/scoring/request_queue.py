@@ -35,6 +35,7 @@ class Gate(NamedTuple):
         sizes: how many contacts the next request may hold, of the versions with fewer than ``scoring.max_contacts``.
         started_only: no new batch.
         bisect_slot: whether a bisection or deferred contacts may take a slot from all else.
+        bisect_quota: whether they may use up any of the quota.
     """
 
     is_due: Callable[[Request], bool]
@@ -42,6 +43,7 @@ class Gate(NamedTuple):
     sizes: Mapping[str | None, int]
     started_only: bool = False
     bisect_slot: bool = True
+    bisect_quota: bool = True
 
 
 class RequestQueue:
@@ -215,6 +217,8 @@ class RequestQueue:
         return request if request is not None or gate.started_only else self._next_batch(self._batcher, now, gate)
 
     def _take_minor(self, now: float, gate: Gate) -> Request | None:
+        if not gate.bisect_quota:
+            return None
         request = self._take_smallest(gate)
         if request is not None or gate.started_only:
             return request
