@@ -501,7 +501,8 @@ class RequestDispatcher:
             in_time = any(self._is_due(request, until) for request in self._queue)
         finally:
             self._draining = draining
-        return in_time or any(pending.awaited or pending.control for pending in self._failures.pending)
+        can_decide = not self._controls.is_empty
+        return in_time or any(one.awaited or one.control or can_decide for one in self._failures.pending)
 
     def asked_records(self, partition: Partition) -> Iterator[SourceRecord]:
         """Yield the records of a partition that are in flight, or will be sent again."""
