@@ -52,7 +52,7 @@ class RetryTopicHeads:
 
     def holds(self, record: SourceRecord) -> bool:
         """Whether a record stands behind a head that waits: it was read with it, and is read again."""
-        return (record.topic, record.partition) in self._heads
+        return bool(self._heads) and (record.topic, record.partition) in self._heads
 
     def release(self, now_ms: int) -> None:
         """Resumes the partitions whose heads are due."""
