@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import os
 import signal
+
+from hypothesis import settings
 
 pytest_plugins = (
     "kafka_fixture",
@@ -12,6 +15,11 @@ pytest_plugins = (
     "support_worker",
     "support_campaign",
 )
+
+# `make test` tries the same examples every time; `make fuzz` (``FUZZ_EFFORT``) tries others.
+settings.register_profile("repeatable", derandomize=True, database=None)
+settings.register_profile("random", derandomize=False)
+settings.load_profile("random" if "FUZZ_EFFORT" in os.environ else "repeatable")
 
 # A shell starts its background jobs with Ctrl-C ignored, and so would every program be that a test interrupts.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:

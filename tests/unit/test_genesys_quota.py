@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 from collections import deque
 from typing import TYPE_CHECKING
@@ -189,6 +190,21 @@ def test_many_open_batches_share_the_gap() -> None:
     assert quota.may_close_early(100.5, batches=2)
     assert not quota.may_close_early(100.3, batches=3)
     assert quota.may_close_early(100.01, batches=100)
+
+
+def test_five_and_more_open_batches_use_98_percent_of_the_quota_evenly_after_a_short_burst() -> None:
+    quota, now, times = Quota(300), 0.0, []
+    while now < 120.0:
+        if quota.wait_s(now) == 0.0 and quota.may_close_early(now, batches=40):
+            quota.closed_early(now)
+            quota.sent(now)
+            quota.answered()
+            times.append(now)
+        now = round(now + 0.01, 2)
+    assert sum(at < 1.0 for at in times) <= 10, "no burst that a pause follows"
+    assert 290 <= sum(at < 60.0 for at in times) <= 300
+    assert max(later - earlier for earlier, later in itertools.pairwise(times)) <= 0.5
+    assert 0.97 * 600 <= len(times) <= 600
 
 
 def test_allowed_is_the_lower_of_both() -> None:
