@@ -5,6 +5,7 @@ A control is billed and its result is not published, so at most ``MAX_PER_MINUTE
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
@@ -42,6 +43,10 @@ class ControlContacts:
     def is_empty(self) -> bool:
         """Whether nothing was scored yet."""
         return not self._scored
+
+    def next_at(self, now: float) -> float:
+        """Return when the next control can be sent; infinity while nothing was scored."""
+        return now + self._limit.wait_s(1, now) if self._scored else math.inf
 
     def take(self, key: BatchKey, now: float) -> Request | None:
         """Return a request with the next control, for the model version of ``key``; None: there is none now."""

@@ -496,13 +496,17 @@ class RequestDispatcher:
         """Return whether `send` with ``started_only`` can still finish contacts before then that were sent already."""
         if self._breaker.open_state is not None or self.fatal_error is not None:
             return False
+        pending = self._failures.pending
+        if any(one.awaited or one.control for one in pending):
+            return True
+        in_last_round = any(request.lone_failures is not None for request in self._queue)
+        if (len(pending) or in_last_round) and self._controls.next_at(self._clock.monotonic()) <= until:
+            return True
         draining, self._draining = self._draining, True
         try:
-            in_time = any(self._is_due(request, until) for request in self._queue)
+            return any(self._is_due(request, until) for request in self._queue)
         finally:
             self._draining = draining
-        can_decide = not self._controls.is_empty
-        return in_time or any(one.awaited or one.control or can_decide for one in self._failures.pending)
 
     def asked_records(self, partition: Partition) -> Iterator[SourceRecord]:
         """Yield the records of a partition that are in flight, or will be sent again."""
