@@ -1,7 +1,7 @@
 """The API's and the login service's answers, whatever bytes they are, through a real socket and the real client.
 
-`ScoringClient.ask` always returns one of its answers, in one line and without a secret; and `react` accounts for every
-contact that was asked about exactly once, whatever the answer and whatever the request has been through before.
+`ScoringClient.ask` always returns one of its answers, in one line and without a secret. Whatever the answer and the
+state of the request, each way of deciding accounts for every contact of the request exactly once.
 """
 
 from __future__ import annotations
@@ -26,14 +26,23 @@ from stream_scorer.core.events import (
     Contact,
     Exchange,
     Refused,
-    Rejected,
     Scored,
     Trouble,
     Unavailable,
 )
 from stream_scorer.core.hash_chain import AuditChain
 from stream_scorer.core.request import Request
-from stream_scorer.core.response_policy import Context, Decision, decide
+from stream_scorer.core.response_policy import (
+    Context,
+    Decision,
+    Results,
+    after_results,
+    at_once,
+    classify,
+    unanswered_twice,
+    while_none_succeed,
+    while_others_succeed,
+)
 from stream_scorer.genesys.wire import answer_limit
 from stream_scorer.schema_files import SchemaFile, load_schema
 from stream_scorer.scoring.encoding import Encoder, OutputTopics
@@ -85,8 +94,7 @@ def test_any_answer_of_the_api(scene: Scene, said: bytes) -> None:
     finally:
         client.close()
     check_answer(answer, TOKEN)
-    request = Request("batch", BatchKey(None, False), contacts(12), attempts=1, round_attempts=1)
-    check_reaction(request, answer, Context(NOW, 1, 0.5, None, ids()))
+    check_decisions(Request("batch", BatchKey(None, False), contacts(12), attempts=1), answer, 0.5)
 
 
 @fuzz(120)
@@ -106,60 +114,70 @@ def test_any_answer_of_the_login_service(scene: Scene, granted: bytes) -> None:
 @st.composite
 def asked(draw: st.DrawFn) -> Request:
     """A request in any state that it can be in."""
-    sizes = draw(st.tuples(st.integers(1, 12), st.integers(0, 5), st.integers(0, 5)))
-    starts = (0, sizes[0], sizes[0] + sizes[1])
-    now, other, later = (contacts(size, start) for size, start in zip(sizes, starts, strict=True))
-    times = st.none() | st.floats(0, NOW)
+    sizes = draw(st.tuples(st.integers(1, 12), *[st.integers(0, 5)] * 3))
+    starts = (0, sizes[0], sum(sizes[:2]), sum(sizes[:3]))
+    now, sibling, postponed, named = (contacts(size, start) for size, start in zip(sizes, starts, strict=True))
     return Request(
         *("batch", BatchKey(draw(st.none() | st.just("7")), draw(st.booleans())), now),
         attempts=draw(st.integers(1, 9)),
-        asked_since=draw(times),
-        round_since=draw(times),
-        round_attempts=draw(st.integers(1, 5)),
-        lone_failures=draw(st.integers(0, 3)),
+        sent_at=draw(st.floats(0, NOW)),
+        failures=draw(st.integers(0, 5)),
+        lone_failures=draw(st.none() | st.integers(0, 3)) if len(now) == 1 else None,
         retried_unanswered=draw(st.booleans()),
         bisecting=draw(st.booleans()),
-        failing=draw(st.booleans()),
-        deferred_half=other,
-        deferred=later,
+        was_named=draw(st.booleans()),
+        cleared=draw(st.integers(0, 50)),
+        found=draw(st.integers(0, 5)),
+        sibling=sibling,
+        postponed=postponed,
+        named=named,
     )
 
 
-def check_reaction(request: Request, answer: Answer, at: Context) -> Decision:
-    decision = decide(request, answer, policy(), at)
-    held = [c for one in decision.requests + decision.witnesses for c in one.all_contacts]
-    held += [suspect.contact for suspect in decision.suspects]
-    done = [outcome.record for outcome in decision.outcomes]
-    accounted = sorted(record.offset for record in [*done, *(one.record for one in held)])
-    assert accounted == sorted(one.record.offset for one in request.all_contacts)
-    assert all(one.contacts for one in decision.requests + decision.witnesses)
-    assert all(math.isfinite(one.not_before) for one in decision.requests)
-    assert math.isfinite(decision.trip_until)
-    check_written(decision)
-    return decision
+def check_decisions(request: Request, answer: Answer, jitter: float) -> None:
+    at = Context(NOW, 1, jitter, ids())
+    result = classify(request, answer, policy())
+    if isinstance(result, Results):
+        twice = unanswered_twice(request, result, answer.exchange, policy())
+        decision = Decision(after_results(request, result, at) + twice.requests, twice.failed)
+        check_accounted(request, decision, [one.contact for one in result.scored])
+        check_written(result.scored)
+        return
+    failed = replace(request, failures=request.failures + 1)
+    for decide in (at_once, while_others_succeed, while_none_succeed):
+        decision = decide(failed, result, policy(), at)
+        if decision is not None and decision.trip is None:  # else the caller keeps the request
+            check_accounted(failed, decision, [])
 
 
-def check_written(decision: Decision) -> None:
-    made = build_events(decision.outcomes, model_id="m", model_version=None, new_batch_id=ids(), now_ms=1)
+def check_accounted(request: Request, decision: Decision, done: list[Contact]) -> None:
+    held = [one for again in decision.requests for one in again.all_contacts]
+    held += [failed.contact for failed in decision.failed]
+    assert sorted(one.record.offset for one in [*done, *held]) == sorted(
+        one.record.offset for one in request.all_contacts
+    )
+    assert all(again.contacts for again in decision.requests)
+    assert all(math.isfinite(again.not_before) and math.isfinite(again.backoff_until) for again in decision.requests)
+
+
+def check_written(scored: tuple[Scored, ...]) -> None:
+    made = build_events(scored, model_id="m", model_version=None, new_batch_id=ids(), now_ms=1)
     for value in AuditChain("chain", AUDIT).plan(made.events).values:
         assert AUDIT.decode(value)["contacts"]
-    for outcome in decision.outcomes:
-        assert isinstance(outcome, Scored | Rejected)
+    for outcome in scored:
         assert ENCODER.encode(outcome, "batch").value is not None
 
 
 @fuzz(120)
-@given(asked(), answers(), st.none() | st.floats(0, NOW), st.integers(0, 4), st.floats(0, 1, exclude_max=True))
-def test_every_contact_is_accounted_for(  # noqa: PLR0917 - hypothesis gives them by place
-    scene: Scene, request: Request, said: bytes, last_2xx_at: float | None, witnesses: int, jitter: float
-) -> None:
+@given(asked(), answers(), st.floats(0, 1, exclude_max=True))
+def test_every_contact_is_accounted_for(scene: Scene, request: Request, said: bytes, jitter: float) -> None:
     scene.said, scene.granted = said, None
     client = scene.client()
     try:
         answer = ask(client)
     finally:
         client.close()
-    check_reaction(request, answer, Context(NOW, 1, jitter, last_2xx_at, ids(), witnesses))
+    check_decisions(request, answer, jitter)
 
 
 # --- large answers: they are read in proportion to what was asked about (tests/e2e/test_genesys_bounds.py)
