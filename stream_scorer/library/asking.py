@@ -49,6 +49,8 @@ _LONE_FAILURES: Final = 3
 # Rows in which a contact can be the cause, without any doubt about the API.
 _OF_CONTACTS: Final = (FailureKind.REFUSED, FailureKind.TOO_LARGE, FailureKind.NO_RESULT, FailureKind.UNKNOWN_VERSION)
 _CREDENTIALS_OR_MODEL: Final = (401, 403, 404)
+# Only these refuse a contact without any proof that the API works: a redirect or a gateway's answer does not.
+_REFUSE_CONTACTS: Final = (200, 400, 413, 422)
 
 
 class Asking:
@@ -102,6 +104,9 @@ class Asking:
             self._follow(request, self._ask(request))
         if len(self._suspects) > _MAX_SUSPECTS and not self._has_results:
             raise ApiRefused(f"the API refuses every contact: {self._suspects[-1].detail}")
+        unproven = [suspect for suspect in self._suspects if suspect.api_status not in _REFUSE_CONTACTS]
+        if unproven and not self._has_results:
+            raise ApiUnavailable(unproven[-1].detail)
         self._reject_suspects()
 
     def _next(self) -> Request:

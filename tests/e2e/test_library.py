@@ -188,7 +188,7 @@ def test_own_verifier_counts(simulator: Simulator, calculator_for: Callable[...,
     assert (ids(outcome.scored), ids(outcome.review)) == ([], ["a", "b"])
 
 
-@pytest.mark.parametrize(("bad", "at_most"), [("REFUSE-NAMED-x", 2), ("REFUSE-x", 22)])
+@pytest.mark.parametrize(("bad", "at_most"), [("REFUSE-NAMED-x", 3), ("REFUSE-x", 22)])
 def test_refused_contact_fails_no_other(
     simulator: Simulator, calculator: PredictiveScoreCalculator, audit: Path, bad: str, at_most: int
 ) -> None:
@@ -412,6 +412,19 @@ def test_unknown_status_is_named(server: RawServer, calculator_for: Callable[...
     server.respond(answer(302, b"", {"location": "/"}))
     with pytest.raises(ApiUnavailable, match="HTTP 302"):
         calculator_for(server.url).calculate(contacts("a"))
+
+
+def test_a_contact_with_an_unknown_status_is_rejected_once_another_was_answered(
+    server: RawServer, calculator_for: Callable[..., PredictiveScoreCalculator]
+) -> None:
+    def firewall(request: Any, conn: Any) -> None:
+        bad = any(one["contactId"] == "b" for one in request.json["contacts"])
+        conn.sendall(answer(409, b"<html>") if bad else results(request))
+
+    server.respond(firewall)
+    outcome = calculator_for(server.url).calculate(contacts("a", "b", "c"))
+    assert ids(outcome.scored) == ["a", "c"]
+    assert [(one.contact_id, one.reasons) for one in outcome.rejected] == [("b", ("refused_by_api",))]
 
 
 @pytest.mark.parametrize("broken", [{"other": 1}, {"segment_id": [1]}, {"segment_id": float("inf")}])
