@@ -1,7 +1,8 @@
 """Mistakes on purpose: patches that are applied to a copy of the package, for the harness to catch.
 
 A patch begins with what the mistake is and a line ``Caught by: <scenario>: <kinds of violation>``; ``stands still``
-among the kinds says that the worker does not go on by itself.
+among the kinds says that the worker does not go on by itself. For a mistake in a rule that needs no Kafka to be seen,
+the line is ``Caught by: <unit test>: <the assertion that fails>``.
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from support_worker import ROOT
 
 MUTANTS = Path(__file__).parent / "mutants"
+POLICY_MUTANTS = Path(__file__).parent / "policy_mutants"
 STANDS_STILL = "stands still"
-_CAUGHT_BY = re.compile(r"^Caught by: (\w+): (.+)$", re.MULTILINE)
+_CAUGHT_BY = re.compile(r"^Caught by: (\S+): (.+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,19 +28,24 @@ class Mutant:
     """One mistake.
 
     Attributes:
-        name: of its file.
-        scenario: the one that has to catch it.
-        kinds: the violations of which one must be found.
+        patch: its file.
+        caught_by: the scenario, or the unit test, that has to catch it.
+        finding: the violations of which one must be found, or the assertion that must fail.
     """
 
-    name: str
-    scenario: str
-    kinds: tuple[str, ...]
+    patch: Path
+    caught_by: str
+    finding: str
 
     @property
-    def patch(self) -> Path:
-        """Its file."""
-        return MUTANTS / f"{self.name}.patch"
+    def name(self) -> str:
+        """The name of its file."""
+        return self.patch.stem
+
+    @property
+    def kinds(self) -> set[str]:
+        """The violations of which one must be found."""
+        return set(self.finding.split(", "))
 
     def plant(self, folder: Path) -> dict[str, str]:
         """Applies it to a copy of the package; the environment that makes a worker run that copy.
@@ -61,13 +69,21 @@ class Mutant:
         # Without the safe path a worker would take the package from the working directory.
         return {"PYTHONPATH": str(folder), "PYTHONSAFEPATH": "1"}
 
+    def failed_assertions(self, folder: Path) -> str:
+        """Run its unit test on a copy of the package with it, and return the lines that failed."""
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-header", self.caught_by]
+        environment = {**os.environ, **self.plant(folder)}
+        ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        assert ran.returncode == 1, f"{self.name} was not caught by {self.caught_by}: {ran.stdout}"
+        return "\n".join(line[1:].strip() for line in ran.stdout.splitlines() if line.startswith(">"))
 
-def mutants() -> list[Mutant]:
-    """All of them, by name."""
-    return [_read(patch) for patch in sorted(MUTANTS.glob("*.patch"))]
+
+def mutants(folder: Path = MUTANTS) -> list[Mutant]:
+    """All of a folder, by name."""
+    return [_read(patch) for patch in sorted(folder.glob("*.patch"))]
 
 
 def _read(patch: Path) -> Mutant:
     found = _CAUGHT_BY.search(patch.read_text(encoding="utf-8"))
     assert found is not None, f"{patch.name} does not say what catches it"
-    return Mutant(patch.stem, found.group(1), tuple(found.group(2).split(", ")))
+    return Mutant(patch, found.group(1), found.group(2))

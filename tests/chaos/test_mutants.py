@@ -1,6 +1,7 @@
 """Would the harness see it? Each mistake that DESIGN.md warns of is made in a copy of the package, and caught.
 
-That the code as it is passes the same scenarios is `test_steps.py`'s.
+That the code as it is passes the same scenarios is `test_steps.py`'s. Mistakes in the rules of `core.response_policy`
+and its neighbours are each caught by one assertion of one unit test.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from judge import violations
-from mutating import STANDS_STILL, Mutant, mutants
+from mutating import POLICY_MUTANTS, STANDS_STILL, Mutant, mutants
 from scenarios import SCENARIOS
 from support_worker import ROOT
 
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
     from scenes import Scene
 
 every_mutant = pytest.mark.parametrize("mutant", mutants(), ids=lambda mutant: mutant.name)
+every_policy_mutant = pytest.mark.parametrize("mutant", mutants(POLICY_MUTANTS), ids=lambda mutant: mutant.name)
 
 
-@every_mutant
+@pytest.mark.parametrize("mutant", [*mutants(), *mutants(POLICY_MUTANTS)], ids=lambda mutant: mutant.name)
 def test_it_applies_to_the_code_as_it_is(mutant: Mutant, tmp_path: Path) -> None:
     mutant.plant(tmp_path)
     changed = [
@@ -33,7 +35,13 @@ def test_it_applies_to_the_code_as_it_is(mutant: Mutant, tmp_path: Path) -> None
     ]
     assert changed, "it changes nothing"
     assert all(compileall.compile_file(file, quiet=1) for file in changed)
-    assert mutant.scenario in SCENARIOS
+    assert mutant.caught_by in SCENARIOS or (ROOT / mutant.caught_by.partition("::")[0]).exists()
+
+
+@every_policy_mutant
+@pytest.mark.slow
+def test_it_is_caught_by_its_own_assertion(mutant: Mutant, tmp_path: Path) -> None:
+    assert mutant.finding in mutant.failed_assertions(tmp_path)
 
 
 @every_mutant
@@ -43,7 +51,7 @@ def test_it_applies_to_the_code_as_it_is(mutant: Mutant, tmp_path: Path) -> None
 def test_it_is_caught(mutant: Mutant, scene: Scene, tmp_path: Path) -> None:
     environment = mutant.plant(tmp_path / "mutant")
     try:
-        books = SCENARIOS[mutant.scenario](replace(scene, code=environment))
+        books = SCENARIOS[mutant.caught_by](replace(scene, code=environment))
     except AssertionError as error:
         said = str(error)
         assert "partition assigned" in said, f"{mutant.name} did not even begin to work\n{said}"
@@ -51,7 +59,7 @@ def test_it_is_caught(mutant: Mutant, scene: Scene, tmp_path: Path) -> None:
     else:
         kinds = {violation.kind for violation in violations(books)}
     print(f"\n{mutant.name}: {', '.join(sorted(kinds))}")  # noqa: T201 - what it was caught by
-    assert kinds & {*mutant.kinds}, f"{mutant.name} was not caught as {mutant.kinds}: found {kinds or 'nothing'}"
+    assert kinds & mutant.kinds, f"{mutant.name} was not caught as {mutant.kinds}: found {kinds or 'nothing'}"
 
 
 def _original(file: Path, folder: Path) -> Path:
