@@ -91,18 +91,18 @@ class TestTheApi:
         assert ended["probes"] >= 6
         assert judge(stage).count("rejected") == 0
 
-    def test_a_broken_contract_is_named_as_such(self, stage: Stage) -> None:
+    def test_an_api_that_refuses_every_contact_opens_the_circuit_breaker(self, stage: Stage) -> None:
         stage.simulator.configure(refuse_prefix="C-")
         stage.produce(contacts(40, stage.partitions))
         worker = stage.start_ready(scoring__max_contacts="1")
         line = stage.wait(lambda: readyz(worker), "a hold", needs=worker)
-        assert line["reason"].startswith("the API refuses every contact: ")
-        assert sample(worker, "stream_scorer_circuit_breaker_open", 'reason="contract"') == 1
+        assert line["reason"].startswith("HTTP 400")
+        assert sample(worker, "stream_scorer_circuit_breaker_open", 'reason="api"') == 1
         stage.simulator.configure(refuse_prefix="")
         stage.wait_done(needs=worker)
         assert worker.stop() == 0
         events = [(event, cause) for event, cause, _ in told(worker)]
-        assert events == [("circuit opened", "contract"), ("circuit closed", "contract")]
+        assert events == [("circuit opened", "api"), ("circuit closed", "api")]
         assert judge(stage).count("rejected") == 0
 
 
@@ -175,11 +175,12 @@ class TestQuotaAndBudget:
 
 class TestExpired:
     def test_age_is_judged_when_a_record_is_read(self, stage: Stage) -> None:
-        """What expires while it waits in a hold is asked about all the same: an outage never rejects a contact."""
+        """What expires while the circuit breaker is open is sent all the same: an outage never rejects a contact."""
         stage.simulator.add_fault(status=503, times=None, min_contacts=1)
         worker = stage.start_ready(scoring__max_event_age_s="5")
         now_ms = time.time_ns() // 1_000_000
-        stage.produce([contact("young", 0, occurred_at=now_ms), contact("old", 1, occurred_at=now_ms - 60_000)])
+        young = [contact(f"young-{number}", 0, occurred_at=now_ms) for number in range(3)]
+        stage.produce([*young, contact("old", 1, occurred_at=now_ms - 60_000)])
         stage.wait(lambda: readyz(worker), "a hold", needs=worker)
         stage.wait(lambda: time.time_ns() // 1_000_000 > now_ms + 6_000, "the young one to get old", needs=worker)
         assert readyz(worker)
