@@ -24,9 +24,18 @@ DASHBOARD = DEPLOY / "grafana" / "dashboards" / "stream-scorer.json"
 # Not told by the services: Prometheus makes them for everything that it scrapes.
 OF_PROMETHEUS = {"up"}
 LABELS_OF_PROMETHEUS = {"job", "instance"}
+# Exported from the first event on, since a zero would need its labels. The rules count a series that is new.
+FROM_THE_FIRST_EVENT = {
+    "stream_scorer_refusals_over_limit_total": {
+        "reason": {"refused_by_api"},
+        "status": {"400"},
+        "model_version": {""},
+        "outcome": {"held", "rejected"},
+    }
+}
 
 _TOKEN = re.compile(
-    r"""(?P<text>"(?:\\.|[^"\\])*")|(?P<range>\[[^]]+])|(?P<number>\d+(?:\.\d+)?)|(?P<name>[A-Za-z_:][\w:]*)
+    r"""(?P<text>"(?:\\.|[^"\\])*")|(?P<range>\[[^]]+])|(?P<offset>offset\s+\d+[smhdw])|(?P<number>\d+(?:\.\d+)?)|(?P<name>[A-Za-z_:][\w:]*)
     |(?P<sign>=~|!~|!=|==|>=|<=|[-+*/<>=(){},])|(?P<space>\s+)""",
     re.VERBOSE,
 )
@@ -114,7 +123,7 @@ def _tokens(text: str) -> Iterator[str]:
         match = _TOKEN.match(text, at)
         assert match, f"no PromQL of ours at {text[at : at + 20]!r}"
         at = match.end()
-        if match.lastgroup not in {"space", "range"}:
+        if match.lastgroup not in {"space", "range", "offset"}:
             yield match[0]
 
 
@@ -146,6 +155,7 @@ def told_twice(exposition: str) -> list[str]:
 def not_told(expositions: Iterable[str]) -> list[str]:
     """What dashboard and rules use, and none of these texts of ``/metrics`` has: metrics, labels, values of labels."""
     told: dict[str, dict[str, set[str]]] = {name: {} for name in OF_PROMETHEUS}
+    told |= {name: {label: set(values) for label, values in of.items()} for name, of in FROM_THE_FIRST_EVENT.items()}
     for exposition in expositions:
         for family in text_string_to_metric_families(exposition):
             for sample in family.samples:

@@ -80,9 +80,16 @@ class FastWorker:
 
 
 class FastScene(Arena):
-    """Topics, a group, a simulator that writes down who came when, and workers. A context manager."""
+    """Topics, a group, a simulator that writes down who came when, and workers. A context manager.
 
-    def __init__(self, bootstrap_servers: str, *, quota: int, **arena: Any) -> None:
+    Args:
+        bootstrap_servers: the broker.
+        quota: of the API, in requests a minute.
+        says_count: whether the headers of a response have the true count of requests; else it is always 0.
+        arena: see `Arena`.
+    """
+
+    def __init__(self, bootstrap_servers: str, *, quota: int, says_count: bool = True, **arena: Any) -> None:
         super().__init__(bootstrap_servers, **arena)
         self.simulator = ThreadedSimulator(SimulatorConfig(quota=quota)).start()
         self.arrivals: list[Arrival] = []
@@ -91,6 +98,9 @@ class FastScene(Arena):
         assert self.simulator._server is not None
         api = self.simulator._server.api
         api._clock = fast_monotonic
+        if not says_count:
+            reading = api._quota_reading
+            api._quota_reading = lambda: (0, *reading()[1:])  # type: ignore[method-assign]
         admit = api.admit
 
         def admit_and_note(headers: Any, context_id: str) -> Any:

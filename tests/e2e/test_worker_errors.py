@@ -14,6 +14,8 @@ from support_arena import contacts
 from support_judge import judge
 from support_worker import QUICK_PROPERTIES
 
+from stream_scorer.local.simulator import SimulatorConfig
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -55,8 +57,8 @@ class TestTheApiRefusesUs:
         assert "no-such-model" in line
         assert "model_id" in line
 
-    def test_what_was_finished_before_is_committed(self, stage: Stage) -> None:
-        """The scope is taken away in the middle; whoever comes next buys nothing again."""
+    def test_a_scope_that_is_taken_away_later_ends_no_worker(self, stage: Stage) -> None:
+        """The worker waits in its group; a stop meanwhile commits what was finished."""
         stage.simulator.configure(latency_ms=100)
         worker = stage.start_ready(scoring__max_contacts="50", scoring__max_uncommitted="800")
         stage.produce(contacts(3000, stage.partitions))
@@ -64,17 +66,23 @@ class TestTheApiRefusesUs:
         stage.wait(lambda: progress.done() >= 200, "the first contacts to be committed", needs=worker)
         progress.close()
         stage.simulator.configure(scopes=[])
-        assert "predictiveengagement:score" in the_line(worker, 1)
+        why = "predictiveengagement:score"
+        stage.wait(lambda: why in worker.why_not_ready(), "the circuit breaker to open", needs=worker)
+        assert worker.stop() == 0
+        [drained] = worker.said("drained")
         before = judge(stage, everything=False)
         assert 200 <= len(before.outputs) < 3000
-        stage.simulator.configure(scopes=["predictiveengagement:score"], latency_ms=0)
+        # What was finished behind a contact without an answer cannot be committed: outputs stand in input order.
+        assert before.paid_twice(stage.simulator.scored()) <= drained["contacts_sent_again"] <= 800
+        successor = stage.start()
+        assert why in the_line(successor, 1)
+        stage.simulator.configure(scopes=SimulatorConfig().scopes, latency_ms=0)
         successor = stage.start_ready()
         stage.wait_done(needs=successor)
         assert successor.stop() == 0
         verdict = judge(stage)
-        paid_twice = verdict.paid_twice(stage.simulator.scored())
-        # What was finished behind a contact without an answer cannot be committed: outputs stand in input order.
-        assert paid_twice <= 800
+        assert verdict.count("rejected") == 0
+        assert verdict.paid_twice(stage.simulator.scored()) <= 800
 
 
 class TestTheApiIsDownAtStart:

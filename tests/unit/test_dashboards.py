@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from support_dashboards import (
     DASHBOARD,
     DEPLOY,
+    FROM_THE_FIRST_EVENT,
     LABELS_OF_PROMETHEUS,
     Expression,
     expressions,
@@ -47,7 +48,8 @@ PROMTOOL = shutil.which("promtool")
 
 def test_an_expression_is_read_whole() -> None:
     read = Expression(
-        'sum by (job, le) (rate(a_bucket{x=~"p|q",y!="r",z=""}[5m])) / on (job) max by (job) (b:c) > 0.5 and d == 1'
+        'sum by (job, le) (rate(a_bucket{x=~"p|q",y!="r",z=""}[5m])) / on (job) max by (job) (b:c offset 10m) > 0.5'
+        " and d == 1"
     )
     first, second, third = read.selectors
     assert (first.metric, first.kept, dict(first.values)) == (
@@ -94,6 +96,21 @@ def test_every_cause_and_reason_is_told_before_it_has_ever_counted_and_once() ->
     assert reasons_told(metrics, "stream_scorer_circuit_breaker_open") == dict.fromkeys(OpenReason, 1)
     assert reasons_told(metrics, "stream_scorer_circuit_breaker_open_time_seconds") == dict.fromkeys(OpenReason, 7)
     assert reasons_told(metrics, "stream_scorer_requests_wait_time_seconds") == dict.fromkeys(WaitReason, 2)
+    metrics.close()
+
+
+def test_what_is_exported_from_the_first_event_on_has_the_labels_that_the_rules_read() -> None:
+    metrics = PrometheusMetrics()
+    for outcome in ("held", "rejected"):
+        metrics.refused_over_limit(reason="refused_by_api", status="400", model_version="", outcome=outcome)
+    families = text_string_to_metric_families(metrics.exposition().decode())
+    found: dict[str, dict[str, set[str]]] = {}
+    for sample in (sample for family in families for sample in family.samples if sample.name in FROM_THE_FIRST_EVENT):
+        for label, value in sample.labels.items():
+            found.setdefault(sample.name, {}).setdefault(label, set()).add(value)
+    assert {name: {label: of[label] for label in FROM_THE_FIRST_EVENT[name]} for name, of in found.items()} == (
+        FROM_THE_FIRST_EVENT
+    )
     metrics.close()
 
 
