@@ -189,21 +189,26 @@ def _feed(options: DemoOptions, settings: Settings, tell: Progress) -> Counter[R
 
 
 def _watch(view: ProgressView, watch: Watch, worker: WorkerProcess, interrupts: Interrupts) -> float:
-    """Show the worker until everything is committed; return the seconds from its first record to its last commit."""
+    """Show the worker until every contact has its outcome; return the seconds from its first record to that.
+
+    A contact that the API fails for is committed before it has an outcome: it waits in the retry topics.
+    """
     began = advanced = now = time.monotonic()
     reading = False
-    committed = 0
+    committed = settled = 0
     with view:
-        while committed < watch.end:
+        while committed < watch.end or settled < watch.end:
             interrupts.check()
             worker.require_running()
-            before, committed = committed, watch.committed()
+            before = committed, settled
+            committed = watch.committed()
             snapshot = watch.look()
+            settled = snapshot.settled
             view.show(snapshot)
             now = time.monotonic()
             if not reading and snapshot.read:
                 began, reading = now, True
-            if committed > before:
+            if (committed, settled) != before:
                 advanced = now
             elif now - advanced > _STALLED_S:
                 why = snapshot.trouble or "it does not say why"

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 # Enough for any worker on one machine: the demo shows the quota, and is not to wait for it.
 REQUESTS_PER_MINUTE: Final = 1_200
+# Contacts that the API refuses are to have their outcome within the demo, not after 71 minutes.
+_RETRY_DELAYS_S: Final = "[1, 2]"
 _LATENCY_MS: Final = 80.0
 _LATENCY_JITTER_MS: Final = 40.0
 _FOLDER_PREFIX: Final = "stream-scorer-demo-"
@@ -111,6 +113,7 @@ class Stage:
             "STREAM_SCORER_GENESYS__REQUESTS_PER_MINUTE": str(REQUESTS_PER_MINUTE),
             "STREAM_SCORER_KAFKA__INSTANCE_ID": "demo",
             "STREAM_SCORER_ADMIN__PORT": str(free_port()),
+            "STREAM_SCORER_SCORING__RETRY_DELAYS_S": _RETRY_DELAYS_S,
         }
         if scenario is not None:
             simulator.play(scenario)
