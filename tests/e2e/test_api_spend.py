@@ -221,7 +221,7 @@ POISONS: Final = (
         rejected={key: ("too_large",) if key == "WAY-413" else REFUSED for key in WAYS},
         status={key: str(how["status"]) for key, how in WAYS.items() if "status" in how},
         # How many good ones follow depends on how long it takes.
-        cost=Cost(requests=range(60, 400), sent=range(200, 9_000), paid=range(150, 8_000), twice=range(1, 100)),
+        cost=Cost(requests=range(60, 1_500), sent=range(200, 9_000), paid=range(150, 8_000), twice=range(1, 100)),
     ),
     Row(
         id="poison",

@@ -112,7 +112,7 @@ def test_a_scoring_worker_that_an_error_ends_begins_its_end() -> None:
     ledger.has_finished_head.return_value = ledger.has_paid_behind.return_value = False
     flow.room.return_value = 1
     worker = Worker(
-        **dict.fromkeys(("waits", "intake", "batcher", "quota", "trace"), anything),
+        **dict.fromkeys(("waits", "heads", "retries", "intake", "quota", "trace"), anything),
         breaker=MagicMock(open_state=None),
         observe=observe,
         dispatcher=dispatcher,

@@ -138,7 +138,7 @@ class TestSource:
             def resume(self, _places: list[TopicPartition]) -> None: ...
 
         monkeypatch.setattr(source_module, "Consumer", FakeConsumer)
-        self.source = Source({"group.id": "g"}, ["features"], lambda _: True, scene.latest)
+        self.source = Source({"group.id": "g"}, ["features"], lambda _: True, latest=scene.latest)
         return scene
 
     def ends(self) -> dict[Partition, int]:

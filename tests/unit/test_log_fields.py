@@ -14,7 +14,19 @@ METHODS = {"debug", "info", "warning", "error", "exception", "critical"}
 # (genesys/redacting.py, kafka/errors.py); tests/unit/test_security.py and the end-to-end tests look at what they print.
 HARMLESS = {
     *("after", "after_s", "attempt", "attempts", "batch_id", "batches", "callback_id", "campaign_id"),
-    *("contacts", "correlation_id", "detail", "for_s", "group_id", "instance_id", "limit", "loop", "next_attempt_in_s"),
+    *(
+        "contacts",
+        "contacts_sent_again",
+        "correlation_id",
+        "detail",
+        "for_s",
+        "group_id",
+        "instance_id",
+        "limit",
+        "loop",
+        "model_version",
+        "next_attempt_in_s",
+    ),
     *("offset", "partition", "probes", "reason", "records", "since", "source", "status", "target", "threshold"),
     *("topic", "trace_id"),
 }

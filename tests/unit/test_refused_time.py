@@ -42,7 +42,7 @@ class Refusing:
 def sink(monkeypatch: pytest.MonkeyPatch) -> TransactionalSink:
     monkeypatch.setattr(session, "Producer", Refusing)
     made = TransactionalSink(
-        {}, monotonic=lambda: 0.0, commit_budget_s=0, late_s=1, own_timeout_s=1, on_refused=lambda: None
+        {}, monotonic=lambda: 0.0, commit_budget_s=0, late_s=1, own_timeout_s=1, in_time_s=1, on_refused=lambda: None
     )
     assert made.open() is None
     return made

@@ -109,7 +109,7 @@ def test_trouble_backs_off_and_then_keeps_the_rhythm_of_probes() -> None:
 
 def test_a_short_backoff_does_not_become_a_burst() -> None:
     backoff = StartBackoff(base_s=0.1, max_s=1.0, max_retries=3, probe_interval_s=10.0, max_retry_after_s=900.0)
-    assert [backoff.delay_s(attempt, None, 0.0) for attempt in (3, 4, 50)] == pytest.approx([0.0005, 10.0, 10.0])
+    assert [backoff.delay_s(attempt, None, 0.0) for attempt in (3, 4, 50)] == pytest.approx([0.05, 10.0, 10.0])
 
 
 @pytest.mark.parametrize(("demanded_s", "obeyed_s"), [(7.0, 7.0), (900.0, 900.0), (86_400.0, 900.0)])
