@@ -102,6 +102,7 @@ def await_outcomes(stage: Stage, worker: WorkerProcess, number: int) -> dict[str
 
 def test_each_record_of_a_retry_topic_is_what_its_headers_make_it(make_stage: Callable[..., Stage]) -> None:
     stage = make_stage(partitions=2, retry_partitions=2)
+    stage.changes |= {"STREAM_SCORER_SCORING__RETRY_DELAYS_S": "[60, 600, 3600]"}
     # Contacts 0 to 4 were deferred, or finished before; the group began at 1.
     stage.produce([contact(f"c{number}", 0) for number in range(5)])
     commit(stage, stage.topics["features"], {0: (5, 1), 1: (0, 0)})

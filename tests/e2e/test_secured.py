@@ -70,7 +70,8 @@ def test_every_program_does_its_work_with_the_least_rights(ground: Ground, token
         }
     )
     made = ground.command(ground.as_scram(f"maker-{name}"), "topics", "create")
-    assert (made.code, made.out.count("created")) == (0, 11), made
+    # The contacts' retry topics have their default names, so another test may have made them.
+    assert (made.code, made.out.count("created") + made.out.count("existing")) == (0, 11), made
     loader = ground.as_token(f"loader-{name}", token_url, SECRET)
     loaded = ground.command(loader, "produce", contacts_file(ground.folder, number))
     assert loaded.code == 0, loaded
