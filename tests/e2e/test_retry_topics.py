@@ -118,7 +118,7 @@ def test_each_record_of_a_retry_topic_is_what_its_headers_make_it(make_stage: Ca
     defer(stage, "theirs", source(stage, 0, 4), level=3, group="another")
     put(stage, "own", level=2, partition=0, headers={"h": "1"})
     began = time.monotonic()
-    worker = stage.start_ready("--from", "earliest")
+    worker = stage.start_ready("--from", "earliest", scoring__retry_delays_s=None)
     found = await_outcomes(stage, worker, 3 + 3 + 1)
     assert time.monotonic() - began > 2.0, "c3 was not due"
     own = f"{stage.retries[1]}/0/1"
