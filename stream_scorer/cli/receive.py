@@ -31,7 +31,7 @@ def receive(
     secret = os.environ.get(SECRET_VARIABLE) or DEFAULT_SECRET
     secret_bytes(f"${SECRET_VARIABLE}", secret)  # as the worker would say it, before anything is sent
     config = ReceiverConfig(secret=secret, latency_ms=latency_ms)
-    serve(config, host, port, lambda control: _introduce(control, config), tell=typer.echo)
+    serve(config, host, port, lambda control: _introduce(control, config), print_line=typer.echo)
 
 
 def _introduce(control: ReceiverControl, config: ReceiverConfig) -> None:

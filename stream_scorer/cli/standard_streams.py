@@ -57,7 +57,7 @@ class SafeStream:
         Args:
             stream: None, as Python has it for a descriptor that was closed at the start: everything is dropped.
             number: its file descriptor.
-            notes: where a line says, once, that this stream cannot be written; None: nowhere.
+            notes: gets one line if this stream cannot be written; None: no line.
         """
         self._stream: TextIO = io.StringIO() if stream is None else stream
         self._is_closed = stream is None
@@ -112,7 +112,7 @@ class SafeStream:
                 os.close(null)
 
     def _report(self, error: OSError | ValueError) -> None:
-        # Whoever closes a pipe (`| head`) wants no more, and knows.
+        # A closed pipe (`| head`) is no failure: its reader wants no more.
         if self._is_reported or self._notes is None or getattr(error, "errno", None) == errno.EPIPE:
             return
         self._is_reported = True

@@ -17,7 +17,7 @@ _HIDDEN: Final = "***"
 _TOKENS_KNOWN: Final = 64
 _HEX: Final = re.compile(r"%[0-9A-F]{2}")
 _UNICODE_ESCAPE: Final = re.compile(r"\\u[0-9a-f]{4}")
-# What some writers of JSON escape although nobody has to: PHP the slash, Go and Gson the rest.
+# Optional escapes of JSON: PHP escapes the slash, Go and Gson the others.
 _ESCAPED_FOR_HTML: Final = {ord(one): f"\\u{ord(one):04x}" for one in "<>&'="}
 # A secret in a file may be replaced while the worker runs; an exchange under way may still quote the one before.
 _SECRETS_KNOWN: Final = 8

@@ -548,8 +548,8 @@ def test_the_command_plays_a_scenario_and_says_what_it_does(tmp_path: Path) -> N
         assert Client(base_url[1]).log_in().status_code == 500
         # The end is told although no request comes any more.
         lines = [process.stdout.readline() for _ in range(4)]
-        told = [line for line in lines if "POST /oauth/token 500" not in line]  # two requests, a line each
-        assert told == ["0 s: down, for 0.2 s\n", "0.2 s: down: over\n"]
+        steps = [line for line in lines if "POST /oauth/token 500" not in line]  # two requests, a line each
+        assert steps == ["0 s: down, for 0.2 s\n", "0.2 s: down: over\n"]
         process.terminate()
         process.communicate(timeout=10)
     assert process.returncode == 0

@@ -108,7 +108,7 @@ class TestWhereTo:
         with pytest.raises(SettingsError, match=f"^{name}: {value} .*{words}"):
             chosen_exporters({**COLLECTOR, name: value}, METRICS)
         assert chosen_exporters({**COLLECTOR, name: ""}, METRICS) == {"otlp"}
-        assert chosen_exporters({name: value}, METRICS) == set()  # nobody reads it
+        assert chosen_exporters({name: value}, METRICS) == set()  # not read
 
 
 class TestComponents:

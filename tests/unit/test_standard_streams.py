@@ -27,7 +27,7 @@ WORDS = "käufer ≥ 0.75 … ✓ \udc80"
 
 
 class Failing(io.StringIO):
-    """A stream on a disk without room, or a pipe that nobody reads."""
+    """A stream on a disk without room, or a pipe without a reader."""
 
     def __init__(self, number: int = errno.ENOSPC) -> None:
         super().__init__()

@@ -74,7 +74,7 @@ def serve(
     port: int,
     on_ready: Callable[[ReceiverControl], None],
     *,
-    tell: Callable[[str], None] = lambda _line: None,
+    print_line: Callable[[str], None] = lambda _line: None,
 ) -> None:
     """Serves in this process until SIGINT or SIGTERM.
 
@@ -83,7 +83,7 @@ def serve(
         host: address to listen on.
         port: to listen on; 0: any that is free.
         on_ready: called as soon as callbacks are answered.
-        tell: called with a line for each request.
+        print_line: called with a line for each request.
 
     Raises:
         LocalError: the extra [local] is missing, or the port is taken.
@@ -94,7 +94,7 @@ def serve(
 
     listener = listen(WHAT, host, port)
     control = ReceiverControl(url_of(host, listener.getsockname()[1]))
-    AsgiServer(ReceiverApp(config), lambda: on_ready(control), tell).run(sockets=[listener])
+    AsgiServer(ReceiverApp(config), lambda: on_ready(control), print_line).run(sockets=[listener])
 
 
 def worker_environment(url: str, config: ReceiverConfig) -> dict[str, str]:
