@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import io
 import re
+from abc import abstractmethod
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from stream_scorer.core.charset import HEAD_BYTES, MARK, Charset, detect
@@ -106,8 +107,9 @@ class _Translated(io.RawIOBase):
         self._rest = self._rest[taken:]
         return taken
 
+    @abstractmethod
     def _translate(self, block: bytes) -> bytes:
-        raise NotImplementedError
+        """Return the next block as UTF-8 bytes; an empty block ends the file."""
 
 
 class _InUtf8(_Translated):

@@ -200,7 +200,7 @@ class Deliverer:
     def _finish(self, error: BaseException | None) -> None:
         """Waits for the answers that are under way, up to a limit, commits what is finished and leaves the group.
 
-        ``error``: what ended the loop, if it was not told to stop.
+        ``error``: what ended the loop; None if ``stopping`` was set.
         """
         self._stopping.set()  # from here on the limit of an end counts, and the planner ends as well
         self._observe.draining(None if error is None else one_line(error))

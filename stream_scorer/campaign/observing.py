@@ -63,7 +63,7 @@ class LoopObserver:
         self._beat_at = self._monotonic()
 
     def draining(self, reason: str | None) -> None:
-        """The loop is about to end; ``reason``: the error that ends it, None: it was told to stop."""
+        """The loop is about to end; ``reason``: the error that ends it; None if it was stopped."""
         self._draining = True
         if reason is None:
             self._log.info("draining", loop=self._name)

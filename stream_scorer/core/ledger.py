@@ -200,7 +200,7 @@ class RecordLedger(Generic[OutcomeT]):
 
     @property
     def billed_uncommitted(self) -> int:
-        """Outcomes that were billed and are not committed: whoever reads their records again buys them again."""
+        """Number of outcomes that were billed and are not committed: the next owner buys them again."""
         return sum(outcome.was_paid_for for owned in self._owned.values() for outcome in owned.finished.values())
 
     # --- transactions

@@ -27,7 +27,7 @@ class Cause(NamedTuple):
 
 
 class Verdict(Enum):
-    """What becomes of a contact that would be rejected. ``WARN``: rejected, and worth an alert."""
+    """Verdict on a contact that would be rejected. ``WARN``: rejected, and worth an alert."""
 
     REJECT = auto()
     WARN = auto()
@@ -65,7 +65,7 @@ class RefusalLimit:
             self._finished.append((now, contacts))
 
     def refused(self, cause: Cause, now: float) -> Verdict:
-        """Count a contact that would be rejected, and return what becomes of it."""
+        """Count a contact that would be rejected, and return the verdict on it."""
         self._forget(now)
         times = self._refused.setdefault(cause, deque())
         times.append(now)

@@ -212,7 +212,7 @@ def parse_error(body: bytes, redact: Redact = _as_it_is) -> ErrorBody:
 
 
 def is_platform_refusal(status: int, error: ErrorBody) -> bool:
-    """Tell whether a 401, 403 or 404 of the score endpoint is the platform's own refusal of the client or the model.
+    """Return whether a 401, 403 or 404 of the score endpoint is the platform's own refusal of the client or the model.
 
     Args:
         status: of the answer.
@@ -225,7 +225,7 @@ def is_platform_refusal(status: int, error: ErrorBody) -> bool:
 
 
 def is_oauth_refusal(error: ErrorBody) -> bool:
-    """Tell whether a 400 or 401 of the token endpoint is its own refusal of the client (RFC 6749, section 5.2)."""
+    """Return whether a 400 or 401 of the token endpoint is its own refusal of the client (RFC 6749, section 5.2)."""
     return error.code in _OAUTH_ERRORS
 
 

@@ -144,7 +144,7 @@ class _Accounts:
         retries = [size for partition, size in sizes.items() if is_retry(partition.topic)]
         self._retries = (sum(records for records, _ in retries), sum(size for _, size in retries))
         self._shares = _divided(limits, [*features, self._retries] if self._retries[0] else features)
-        # A retry partition is asked about because it is about to hold records.
+        # Retry partitions count as holding records here: the one that is checked is about to hold some.
         self._retry_shares = _divided(limits, [*features, self._retries]) if retries else self._shares
 
     def ceilings(self, partition: Partition) -> _Ceilings:

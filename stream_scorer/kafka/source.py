@@ -263,7 +263,7 @@ class Source:
         if assigned:
             starts = self._starts(assigned)
             if starts is None:
-                return  # told to stop while no broker answered
+                return  # stopped while no broker answered
             consumer.incremental_assign(
                 [TopicPartition(p.topic, p.number, next_offset) for p, (_, next_offset) in starts.items()]
             )

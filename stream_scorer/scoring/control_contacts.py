@@ -1,4 +1,4 @@
-"""Control contacts: contacts that have their score and are sent again, to tell a bad contact from a failing API.
+"""Control contacts: contacts that have their score and are sent again, to distinguish a bad contact from a failing API.
 
 A control is billed and its result is not published, so at most ``MAX_PER_MINUTE`` are sent.
 """

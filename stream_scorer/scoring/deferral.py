@@ -1,4 +1,4 @@
-"""What becomes of a contact that failed alone: the retry topic of its next round, and at last a rejection.
+"""Deferral of a contact that failed alone: to the retry topic of its next round, and at last a rejection.
 
 A contact has one round for each of ``scoring.retry_delays_s``. It is rejected after its last round only, and there
 after ``LONE_FAILURES`` failures alone, each between two successes of others. If rejections of one kind become too many,

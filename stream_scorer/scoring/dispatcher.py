@@ -63,7 +63,7 @@ class RequestDispatcher:
         quota: when a request may be sent.
         breaker: the circuit breaker of the API, as it is reported.
         policy: the settings of the table in contract section 5.
-        deferral: what becomes of a contact that failed alone.
+        deferral: defers or rejects a contact that failed alone.
         clock: time and chance.
         observe: log lines and metrics.
         trace: spans of every attempt.

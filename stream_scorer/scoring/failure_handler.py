@@ -49,7 +49,7 @@ class FailureHandler:
         breaker: of the API.
         probe: of open breakers.
         policy: the settings of the table in contract section 5.
-        deferral: what becomes of a contact that failed alone.
+        deferral: defers or rejects a contact that failed alone.
         clock: time and chance.
         observe: log lines and metrics.
 

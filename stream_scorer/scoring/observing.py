@@ -142,7 +142,7 @@ class Observer:
             self._log.info("standby", detail="the group has a member for every partition")
 
     def draining(self, reason: str | None) -> None:
-        """The loop is about to end; ``reason``: the error that ends it, None: it was told to stop."""
+        """The loop is about to end; ``reason``: the error that ends it; None if it was stopped."""
         self._draining = True
         if reason is None:
             self._log.info("draining")
