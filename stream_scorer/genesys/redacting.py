@@ -33,7 +33,7 @@ class Redactor:
     that is cut before, a part of a secret may be left.
     """
 
-    def __init__(self, client_id: str, client_secret: str = "") -> None:
+    def __init__(self, client_id: str, client_secret: str | None = None) -> None:
         """Prepare.
 
         Args:
@@ -44,7 +44,8 @@ class Redactor:
         self._secrets: tuple[str, ...] = ()
         self._tokens: tuple[str, ...] = ()
         self._hidden: tuple[str, ...] = ()
-        self.learn_secret(client_secret)
+        if client_secret:
+            self.learn_secret(client_secret)
 
     def __repr__(self) -> str:
         return f"Redactor(tokens={len(self._tokens)})"
