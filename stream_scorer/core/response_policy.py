@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from http import HTTPStatus
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from stream_scorer.core.backoff import next_delay_s
 from stream_scorer.core.events import (
@@ -98,6 +98,10 @@ class FailureKind(StrEnum):
         return self in (FailureKind.TOO_LARGE, FailureKind.TIMEOUT, FailureKind.CUT_OFF)
 
 
+# Contacts that the API named are refused at once after so many refusals in a row, instead of rounds. One that names
+# contacts at random, or does so on half of its nodes, answers them before.
+NAMED_REFUSALS: Final = 8
+
 _KINDS = {
     Trouble.RATE_LIMITED: FailureKind.RATE_LIMITED,
     Trouble.TIMEOUT: FailureKind.TIMEOUT,
@@ -151,7 +155,7 @@ class Results(NamedTuple):
 
 
 class FailedContact(NamedTuple):
-    """A contact that failed alone, or one that the API named twice (``is_proven``)."""
+    """A contact that failed alone, or one that the API named again and again (``is_proven``)."""
 
     contact: Contact
     reason: Reason
@@ -222,12 +226,14 @@ def unanswered_twice(request: Request, results: Results, exchange: Exchange, pol
 def at_once(request: Request, failure: Failure, policy: Policy, context: Context) -> Decision | None:
     """Return what follows from a failure without evidence; None where evidence is needed.
 
-    ``request`` counts the failure already. The first retry and a smaller request are right whether others succeed or
-    not. Neither the login service nor a 429 is a failure of a contact.
+    ``request`` counts the failure already. The first retry, a smaller request and named contacts once more are right
+    whether others succeed or not. Neither the login service nor a 429 is a failure of a contact.
     """
     kind = failure.kind
     if kind is FailureKind.RATE_LIMITED:
         return Decision(requests=(_again(request, failure, policy, context),))
+    if request.was_named and failure.named and request.failures < NAMED_REFUSALS:
+        return Decision(requests=_named_once_more(request, failure, context))
     if kind.is_size and not request.is_single and request.failures <= max(1, policy.max_retries):
         return Decision(requests=_smaller(request, failure, policy, context))
     if kind in (FailureKind.SERVER_ERROR, FailureKind.CUT_OFF) and request.failures <= min(1, policy.max_retries):
@@ -285,7 +291,7 @@ def _divide(request: Request, failure: Failure, policy: Policy, context: Context
     new_id = context.new_id
     named = tuple(contact for contact in request.contacts if contact.contact_id in failure.named)
     if request.was_named and named:
-        return _named_twice(request, named, failure, policy, context)
+        return _named_again(request, named, failure, policy, context)
     if named and len(named) < len(request.contacts):
         rest = tuple(contact for contact in request.contacts if contact.contact_id not in failure.named)
         without = replace(subset(request, rest, new_id), named=request.named + named)
@@ -298,12 +304,25 @@ def _divide(request: Request, failure: Failure, policy: Policy, context: Context
     return Decision(requests=bisect(request, new_id) + _named_before(request, new_id))
 
 
-def _named_twice(
+def _named_again(
     request: Request, named: tuple[Contact, ...], failure: Failure, policy: Policy, context: Context
 ) -> Decision:
     proven = tuple(one._replace(is_proven=True) for one in _failed(request, named, failure, policy))
+    return Decision(_not_named(request, failure, context), proven)
+
+
+def _named_once_more(request: Request, failure: Failure, context: Context) -> tuple[Request, ...]:
+    """Return a request with those that were named again, its refusals counted on, and one with the others."""
+    others = _not_named(request, failure, context)
+    if not others:
+        return (request,)
+    named = tuple(contact for contact in request.contacts if contact.contact_id in failure.named)
+    return (replace(subset(request, named, context.new_id), was_named=True), *others)
+
+
+def _not_named(request: Request, failure: Failure, context: Context) -> tuple[Request, ...]:
     rest = tuple(contact for contact in request.contacts if contact.contact_id not in failure.named)
-    return Decision((subset(request, rest, context.new_id),) if rest else (), proven)
+    return (replace(subset(request, rest, context.new_id), failures=0),) if rest else ()
 
 
 def _failed(

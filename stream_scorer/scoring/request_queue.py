@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from stream_scorer.core.batcher import BatchKey
 from stream_scorer.core.events import Partition
 from stream_scorer.core.remembering import key_of
-from stream_scorer.core.request import Request, first_request, subset
+from stream_scorer.core.request import Request, by_partition, first_request, subset
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -125,8 +125,19 @@ class RequestQueue:
             self.add(contact, now)
 
     def put(self, request: Request) -> None:
-        """Put a request behind those of its kind."""
+        """Put a request behind those of its kind; contacts that were named go together with others that were."""
+        if request.was_named and not request.failures:
+            request = self._with_other_named(request)
         (self._bisecting if request.bisecting else self._retries).append(request)
+
+    def _with_other_named(self, request: Request) -> Request:
+        ids = {contact.contact_id for contact in request.contacts}
+        for other in self._bisecting:
+            is_new = other.was_named and not other.failures and other.key == request.key
+            if is_new and ids.isdisjoint(contact.contact_id for contact in other.contacts):
+                self._bisecting.remove(other)
+                return replace(other, contacts=by_partition(other.contacts + request.contacts))
+        return request
 
     def put_first(self, requests: Iterable[Request]) -> None:
         """Put requests before all others, in this order: none overtakes them."""

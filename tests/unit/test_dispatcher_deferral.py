@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from support_core import (
 from support_dispatcher import World, always, names, numbered, ok, poisoned
 
 from stream_scorer.core.events import Partition
+from stream_scorer.core.response_policy import NAMED_REFUSALS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -164,9 +166,55 @@ class TestNamedContacts:
         assert [sorted(sent.names) for sent in world.sent[1:] if not sent.request.is_control] == [
             list("abcde"),
             list("ace"),
-            list("bd"),
+            *[list("bd")] * NAMED_REFUSALS,
         ]
         assert not world.deferrals
+
+    @pytest.mark.parametrize(("probability", "seed"), [(0.05, 1), (0.3, 6), (0.48, 0)])
+    def test_at_random_are_not_rejected(self, probability: float, seed: int) -> None:
+        dice = random.Random(seed)  # noqa: S311 - repeatable
+        world = World(max_contacts=20)
+        world.feed(["first"])
+        world.finish()
+        world.api = lambda request: refused(dice.choice(names(request))) if dice.random() < probability else ok(request)
+        for turn in range(20):
+            world.feed(numbered(20, f"turn{chr(ord('a') + turn)}"))
+            world.run(2.0, step_s=0.25)
+        world.api = ok
+        world.finish(within_s=9_000.0)
+        assert set(world.results.values()) == {"scored"}
+
+    def test_by_most_of_the_nodes_are_not_rejected(self) -> None:
+        nodes = itertools.cycle([True, True, True, False])
+        world = World(max_contacts=20)
+        world.feed(["first"])
+        world.finish()
+
+        def api(request: Request) -> Answer:
+            odd = [name for name in names(request) if name.endswith("7")]
+            return refused(*odd) if next(nodes) and odd else ok(request)
+
+        world.api = api
+        world.feed(numbered(100))
+        world.finish(within_s=600.0)
+        assert set(world.results.values()) == {"scored"}
+
+    def test_of_several_requests_go_together(self) -> None:
+        bad = {"c7", "c27", "c47", "c67"}
+
+        def api(request: Request) -> Answer:
+            named = bad & set(names(request))
+            return refused(*named) if named else ok(request)
+
+        world = World(max_contacts=20, slots=4)
+        world.feed(["first"])
+        world.finish()
+        world.api = api
+        world.feed(numbered(80))
+        world.finish(within_s=60.0)
+        assert {name for name, result in world.results.items() if result != "scored"} == bad
+        refusals = sum(1 for sent in world.sent if set(sent.names) <= bad)
+        assert refusals == NAMED_REFUSALS
 
     def test_that_are_taken_the_second_time_are_scored(self) -> None:
         world = World(lambda request: refused("b") if len(request.contacts) > 2 else ok(request))

@@ -59,6 +59,9 @@ OUTAGES: dict[str, Answer] = {
 }
 FAULTS: dict[str, Callable[[Request], Answer]] = {
     "400 that names all": lambda request: refused(*names(request)),
+    "400 that names one": lambda request: refused(
+        names(request)[zlib.crc32(request.batch_id.encode()) % len(names(request))]
+    ),
     "partial": lambda request: answered(names(request)[::2]),
     **{kind: always(answer) for kind, answer in OUTAGES.items()},
 }
