@@ -139,8 +139,8 @@ SEARCH: Final = (
         "named-of-1000",
         "one of 1,000 is refused and named",
         [700],
-        requests=8,
-        sent=2006,
+        requests=16,
+        sent=2016,
         prefix="REFUSE-NAMED",
     ),
     among_1000(
