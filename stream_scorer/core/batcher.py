@@ -3,23 +3,30 @@
 A batch is returned when it is full, or when it is due: it has lingered long enough *and* the caller could send it
 now. So under load batches are full; on a quiet stream a contact waits ``linger_s`` and no request is wasted.
 
-A repeated contact id goes to the next batch. Several batches of one model version are then open, in order, and each
-contains an id at most once. The batches of several model versions are open side by side. `Batcher.open_batches` counts
-them all: they never become one request, so the caller need not wait for more contacts to fill them.
+Every partition fills batches of its own: a request that hangs then stops one partition. A batch that is due takes
+contacts of the other partitions too. While batches become full, a partition with few contacts gets its turn after
+`_TURN_AFTER` lingers.
 
-Contacts of a partition that is kept apart (`Batcher.apart`) stand in batches of their own.
+A repeated contact id goes to the next batch. Several batches of one model version are then open, in order, and each
+contains an id at most once. `Batcher.open_batches` counts the requests that the open batches need at least: those of
+several model versions never become one, so the caller need not wait for more contacts to fill them.
+
+Contacts of a partition that is kept apart (`Batcher.apart`) are never put together with others.
 """
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from stream_scorer.core.events import Partition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Set as AbstractSet
 
     from stream_scorer.core.events import Contact
 
@@ -35,20 +42,20 @@ class BatchKey(NamedTuple):
 class Batch:
     """A closed batch: contacts with distinct ids for one request. ``opened_at`` is monotonic seconds.
 
-    ``apart``: the partition that is kept apart and has all the contacts; None: any partitions.
+    ``apart``: whether all contacts are of one partition that is kept apart.
     """
 
     key: BatchKey
     contacts: tuple[Contact, ...]
     opened_at: float
-    apart: Partition | None = None
+    apart: bool = False
 
 
 class _Lane(NamedTuple):
     """What the contacts of one open batch have in common."""
 
     key: BatchKey
-    apart: Partition | None
+    partition: Partition
 
 
 @dataclass(slots=True, eq=False)  # compared by identity: there may be thousands
@@ -61,7 +68,7 @@ class _Open:
     ids: set[str] = field(default_factory=set)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _OpenBatches:
     """The open batches of one lane, oldest first, and how many of them contain each contact id."""
 
@@ -71,6 +78,9 @@ class _OpenBatches:
 
 # No contact's JSON is shorter than this: a batch with less room left is full.
 _SMALLEST_CONTACT_BYTES = 32
+# Contacts of several partitions go together, although batches of single partitions are full or become full, once the
+# oldest has waited for so many lingers.
+_TURN_AFTER = 5
 
 
 class Batcher:
@@ -85,7 +95,7 @@ class Batcher:
 
     Attributes:
         waiting: contacts in batches.
-        apart: the partitions whose contacts are batched apart from now on.
+        apart: the partitions that are kept apart.
     """
 
     def __init__(
@@ -100,13 +110,14 @@ class Batcher:
         self._max_body_bytes = max_body_bytes
         self._overhead_bytes = overhead_bytes
         self._linger_s = linger_s
-        self._by_lane: dict[_Lane, _OpenBatches] = {}
+        self._by_key: dict[BatchKey, dict[Partition, _OpenBatches]] = {}
         self._by_age: OrderedDict[int, _Open] = OrderedDict()
-        self._full: deque[Batch] = deque()
-        self._last_lane = _Lane(BatchKey(None, version_from_event=False), None)
+        self._full: deque[_Open] = deque()
+        self._lanes = 0
         self._serials = 0
+        self._use_lane(_Lane(BatchKey(None, version_from_event=False), Partition("", -1)))
         self.waiting = 0
-        self.apart: set[Partition] = set()
+        self.apart: AbstractSet[Partition] = frozenset()
 
     def fits(self, contact: Contact) -> bool:
         """Return whether a request with this contact alone stays within the limit."""
@@ -114,13 +125,12 @@ class Batcher:
 
     def add(self, contact: Contact, now: float) -> None:
         """Add a contact that fits to the first open batch that has room and no event of the same contact."""
-        lane = self._lane_of(contact)
-        opened = self._by_lane.get(lane) or _OpenBatches()
+        opened, contact_id = self._lane_of(contact), contact.contact_id
         size = len(contact.body) + 1
-        batch = self._first_fitting(opened, contact.contact_id, size) or self._new(lane, opened, now)
+        batch = self._first_fitting(opened, contact_id, size) or self._new(opened, now)
         batch.contacts.append(contact)
-        batch.ids.add(contact.contact_id)
-        opened.copies[contact.contact_id] = opened.copies.get(contact.contact_id, 0) + 1
+        batch.ids.add(contact_id)
+        opened.copies[contact_id] = opened.copies.get(contact_id, 0) + 1
         batch.room -= size
         self.waiting += 1
         if len(batch.contacts) >= self._max_contacts or batch.room < _SMALLEST_CONTACT_BYTES:
@@ -128,64 +138,69 @@ class Batcher:
 
     def take_full(
         self,
+        now: float = -math.inf,
         allows: Callable[[BatchKey], bool] | None = None,
         *,
         apart: bool | None = None,
         sizes: Mapping[str | None, int] | None = None,
     ) -> Batch | None:
-        """Return the oldest full batch.
+        """Return the oldest full batch, or contacts of several partitions whose turn it is.
 
         Args:
+            now: the time.
             allows: the keys that may be taken; None: all.
             apart: whether it must be one of a partition kept apart; None: any.
             sizes: the model versions whose batches are full with fewer than ``max_contacts``.
         """
-        for index, batch in enumerate(self._full):
-            if _is_wanted(batch.key, batch.apart, allows, apart):
-                del self._full[index]
-                return self._taken(batch)
+        sizes = sizes or {}
+        full = next((one for one in self._full if self._is_wanted(one.lane, allows, apart)), None)
+        turn = self._oldest(now - _TURN_AFTER * self._linger_s, allows, apart)
+        if full is not None and (turn is None or full.opened_at <= turn.opened_at):
+            self._full.remove(full)
+            return self._taken(full, full.contacts)
+        if turn is not None and (full is not None or self._is_full_together(turn, sizes)):
+            return self._take_together(turn, sizes)
         for opened in self._by_age.values() if sizes else ():
-            full_at = (sizes or {}).get(opened.lane.key.model_version, self._max_contacts)
-            if len(opened.contacts) >= full_at and _is_wanted(opened.lane.key, opened.lane.apart, allows, apart):
-                return self._taken(self._close(opened))
+            full_at = sizes.get(opened.lane.key.model_version, self._max_contacts)
+            if len(opened.contacts) >= full_at and self._is_wanted(opened.lane, allows, apart):
+                return self._taken(self._close(opened), opened.contacts)
         return None
 
     def take_due(
-        self, now: float, allows: Callable[[BatchKey], bool] | None = None, *, apart: bool | None = None
+        self,
+        now: float,
+        allows: Callable[[BatchKey], bool] | None = None,
+        *,
+        apart: bool | None = None,
+        sizes: Mapping[str | None, int] | None = None,
     ) -> Batch | None:
-        """Return the oldest open batch that has lingered long enough; arguments as for `take_full`."""
-        for opened in self._by_age.values():
-            if now < opened.opened_at + self._linger_s:
-                return None
-            if _is_wanted(opened.lane.key, opened.lane.apart, allows, apart):
-                return self._taken(self._close(opened))
-        return None
+        """Return the oldest open batch that has lingered long enough, with contacts of the other partitions.
+
+        Arguments as for `take_full`.
+        """
+        opened = self._oldest(now - self._linger_s, allows, apart)
+        return None if opened is None else self._take_together(opened, sizes or {})
 
     def take_any(self) -> Batch | None:
         """Return the oldest batch, full or not."""
-        return self.take_full() or self.take_due(float("inf"))
+        return self.take_full() or self.take_due(math.inf)
 
     def take_contact(self, model_version: str | None, wanted: Callable[[Contact], bool]) -> Contact | None:
         """Take the first wanted contact of a model version out of its batch."""
-        batches = [batch.contacts for batch in self._full if batch.key.model_version == model_version]
-        batches += [
-            tuple(opened.contacts) for opened in self._by_age.values() if opened.lane.key.model_version == model_version
-        ]
-        contact = next((one for contacts in batches for one in contacts if wanted(one)), None)
+        batches = (one for one in self._batches if one.lane.key.model_version == model_version)
+        contact = next((one for batch in batches for one in batch.contacts if wanted(one)), None)
         if contact is not None:
             self.remove(lambda one: one is contact)
         return contact
 
     def __iter__(self) -> Iterator[Contact]:
-        for batch in self._full:
+        for batch in self._batches:
             yield from batch.contacts
-        for opened in self._by_age.values():
-            yield from opened.contacts
 
     @property
     def keys(self) -> set[BatchKey]:
         """The keys of all batches."""
-        return {batch.key for batch in self._full} | {lane.key for lane in self._by_lane}
+        return {batch.lane.key for batch in self._full} | self._by_key.keys()
 
     @property
     def has_full(self) -> bool:
@@ -194,19 +209,13 @@ class Batcher:
 
     def is_due(self, now: float, allows: Callable[[BatchKey], bool]) -> bool:
         """Return whether a batch that may be taken is full or has lingered long enough."""
-        if any(allows(batch.key) for batch in self._full):
-            return True
-        for opened in self._by_age.values():
-            if now < opened.opened_at + self._linger_s:
-                return False
-            if allows(opened.lane.key):
-                return True
-        return False
+        is_full = any(allows(batch.lane.key) for batch in self._full)
+        return is_full or self._oldest(now - self._linger_s, allows, None) is not None
 
     @property
     def open_batches(self) -> int:
-        """Number of open batches: none of them can become one request with another."""
-        return len(self._by_age)
+        """Number of requests that the open batches become: one for each key, and one for each repetition of ids."""
+        return len(self._by_key) + len(self._by_age) - self._lanes
 
     def due_at(self) -> float | None:
         """Return when the oldest open batch will have lingered long enough."""
@@ -214,31 +223,44 @@ class Batcher:
 
     def remove(self, unwanted: Callable[[Contact], bool]) -> list[Contact]:
         """Take the unwanted contacts out of the batches and return them."""
-        batches = [(batch.opened_at, batch.contacts) for batch in self._full]
-        batches += [(opened.opened_at, tuple(opened.contacts)) for opened in self._by_age.values()]
+        batches = sorted(self._batches, key=lambda batch: batch.opened_at)
         self._full.clear()
         self._by_age.clear()
-        self._by_lane.clear()
-        self.waiting = 0
+        self._by_key.clear()
+        self._lanes = self.waiting = 0
+        self._use_lane(self._last_lane)
         removed: list[Contact] = []
-        for opened_at, contacts in sorted(batches, key=lambda pair: pair[0]):
-            for contact in contacts:
+        for batch in batches:
+            for contact in batch.contacts:
                 if unwanted(contact):
                     removed.append(contact)
                 else:
-                    self.add(contact, opened_at)
+                    self.add(contact, batch.opened_at)
         return removed
 
-    def _lane_of(self, contact: Contact) -> _Lane:
-        lane = self._last_lane  # mostly the next contact has the same: a lane is made for each change, not for each
-        version, from_event = lane.key
-        if self.apart or contact.model_version != version or contact.version_from_event != from_event:
+    # --- private
+
+    @property
+    def _batches(self) -> Iterator[_Open]:
+        return chain(self._full, self._by_age.values())
+
+    def _lane_of(self, contact: Contact) -> _OpenBatches:
+        # Mostly the next contact has the same lane: one is made and looked up for each change, not for each contact.
+        (version, from_event), (topic, number) = self._last_lane
+        record = contact.record
+        if (
+            record.partition != number
+            or contact.model_version != version
+            or contact.version_from_event != from_event
+            or record.topic != topic
+        ):
             key = BatchKey(contact.model_version, contact.version_from_event)
-            partition = Partition(contact.record.topic, contact.record.partition)
-            lane = self._last_lane = _Lane(key, partition if partition in self.apart else None)
-        elif lane.apart is not None:
-            lane = self._last_lane = _Lane(lane.key, None)
-        return lane
+            self._use_lane(_Lane(key, Partition(record.topic, record.partition)))
+        return self._last_opened
+
+    def _use_lane(self, lane: _Lane) -> None:
+        self._last_lane = lane
+        self._last_opened = self._by_key.get(lane.key, {}).get(lane.partition) or _OpenBatches()
 
     def _first_fitting(self, opened: _OpenBatches, contact_id: str, size: int) -> _Open | None:
         """Return the first open batch with room for ``size`` bytes and without the id.
@@ -258,36 +280,98 @@ class Batcher:
                 index += 1
         return None
 
-    def _new(self, lane: _Lane, opened: _OpenBatches, now: float) -> _Open:
+    def _new(self, opened: _OpenBatches, now: float) -> _Open:
+        lane = self._last_lane
         self._serials += 1
         # One byte more than the limit leaves, as the last contact has no comma.
         room = self._max_body_bytes - self._overhead_bytes(lane.key.model_version) + 1
         batch = _Open(self._serials, lane, room, now)
+        if not opened.batches:
+            self._by_key.setdefault(lane.key, {})[lane.partition] = opened
+            self._lanes += 1
         opened.batches.append(batch)
-        self._by_lane[lane] = opened
         self._by_age[batch.serial] = batch
         return batch
 
-    def _close(self, batch: _Open) -> Batch:
-        opened = self._by_lane[batch.lane]
+    def _close(self, batch: _Open) -> _Open:
+        key, partition = batch.lane
+        opened = self._by_key[key][partition]
         opened.batches.remove(batch)
         del self._by_age[batch.serial]
         if opened.batches:
-            for contact_id in batch.ids:
-                opened.copies[contact_id] -= 1
-                if not opened.copies[contact_id]:
-                    del opened.copies[contact_id]
+            _forget_copies(opened, batch.ids)
         else:
             opened.copies.clear()
-            del self._by_lane[batch.lane]
-        return Batch(batch.lane.key, tuple(batch.contacts), batch.opened_at, batch.lane.apart)
-
-    def _taken(self, batch: Batch) -> Batch:
-        self.waiting -= len(batch.contacts)
+            self._lanes -= 1
+            del self._by_key[key][partition]
+            if not self._by_key[key]:
+                del self._by_key[key]
         return batch
 
+    def _oldest(self, since: float, allows: Callable[[BatchKey], bool] | None, apart: bool | None) -> _Open | None:
+        """Return the oldest open batch that is wanted and was opened by then."""
+        for opened in self._by_age.values():
+            if opened.opened_at > since:
+                return None
+            if self._is_wanted(opened.lane, allows, apart):
+                return opened
+        return None
 
-def _is_wanted(
-    key: BatchKey, partition: Partition | None, allows: Callable[[BatchKey], bool] | None, apart: bool | None
-) -> bool:
-    return (apart is None or apart is (partition is not None)) and (allows is None or allows(key))
+    def _is_wanted(self, lane: _Lane, allows: Callable[[BatchKey], bool] | None, apart: bool | None) -> bool:
+        return (apart is None or apart is (lane.partition in self.apart)) and (allows is None or allows(lane.key))
+
+    def _together_with(self, first: _Open) -> list[_Open]:
+        """Return the open batches of other partitions from which a batch may be filled up, oldest first."""
+        if first.lane.partition in self.apart:
+            return []
+        lanes = self._by_key[first.lane.key]
+        others = [opened.batches[0] for partition, opened in lanes.items() if partition not in self.apart]
+        return sorted((one for one in others if one.lane != first.lane), key=lambda one: one.serial)
+
+    def _is_full_together(self, first: _Open, sizes: Mapping[str | None, int]) -> bool:
+        batches = [first, *self._together_with(first)]
+        room = self._max_body_bytes - sum(self._max_body_bytes - one.room for one in batches)
+        contacts = sum(len(one.contacts) for one in batches)
+        full_at = sizes.get(first.lane.key.model_version, self._max_contacts)
+        return contacts >= full_at or room < _SMALLEST_CONTACT_BYTES
+
+    def _take_together(self, first: _Open, sizes: Mapping[str | None, int]) -> Batch:
+        """Take an open batch out, filled up from those of other partitions."""
+        most = sizes.get(first.lane.key.model_version, self._max_contacts)
+        others = self._together_with(first)
+        contacts, ids, room = list(first.contacts), set(first.ids), first.room
+        self._close(first)
+        for other in others:
+            left = []
+            for contact in other.contacts:
+                size = len(contact.body) + 1
+                if len(contacts) < most and size <= room and contact.contact_id not in ids:
+                    contacts.append(contact)
+                    ids.add(contact.contact_id)
+                    room -= size
+                else:
+                    left.append(contact)
+            self._leave(other, left)
+        return self._taken(first, contacts)
+
+    def _leave(self, batch: _Open, left: list[Contact]) -> None:
+        """Keep these contacts in an open batch; the others were taken out."""
+        if not left:
+            self._close(batch)
+        elif len(left) < len(batch.contacts):
+            ids = {contact.contact_id for contact in left}
+            _forget_copies(self._by_key[batch.lane.key][batch.lane.partition], batch.ids - ids)
+            taken_bytes = sum(len(one.body) + 1 for one in batch.contacts) - sum(len(one.body) + 1 for one in left)
+            batch.room += taken_bytes
+            batch.contacts, batch.ids = left, ids
+
+    def _taken(self, batch: _Open, contacts: list[Contact]) -> Batch:
+        self.waiting -= len(contacts)
+        return Batch(batch.lane.key, tuple(contacts), batch.opened_at, batch.lane.partition in self.apart)
+
+
+def _forget_copies(opened: _OpenBatches, ids: Iterable[str]) -> None:
+    for contact_id in ids:
+        opened.copies[contact_id] -= 1
+        if not opened.copies[contact_id]:
+            del opened.copies[contact_id]

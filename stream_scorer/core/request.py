@@ -134,7 +134,7 @@ class Request:
 
 def first_request(batch: Batch, new_id: Callable[[], str]) -> Request:
     """Return the request that sends a batch for the first time."""
-    return Request(new_id(), batch.key, by_partition(batch.contacts), bisecting=batch.apart is not None)
+    return Request(new_id(), batch.key, by_partition(batch.contacts), bisecting=batch.apart)
 
 
 def by_partition(contacts: Iterable[Contact]) -> tuple[Contact, ...]:

@@ -236,9 +236,9 @@ class RequestQueue:
         return self._next_batch(self._batcher, now, gate, apart=True) or self._next_batch(self._deferred, now, gate)
 
     def _next_batch(self, batcher: Batcher, now: float, gate: Gate, *, apart: bool = False) -> Request | None:
-        batch = batcher.take_full(gate.allows, apart=apart, sizes=gate.sizes)
+        batch = batcher.take_full(now, gate.allows, apart=apart, sizes=gate.sizes)
         if batch is None and self._may_send_partial_batch(now, batcher.open_batches):
-            batch = batcher.take_due(now, gate.allows, apart=apart)
+            batch = batcher.take_due(now, gate.allows, apart=apart, sizes=gate.sizes)
             if batch is not None:
                 self._sent_partial_batch(now)
         return None if batch is None else first_request(batch, self._new_id)

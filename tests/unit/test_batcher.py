@@ -146,7 +146,7 @@ class TestKeys:
             batches.add(contact("b", version=str(version)), 0.0)
         while batches.take_any() is not None:
             pass
-        assert not batches._by_lane
+        assert not batches._by_key
         assert not batches._by_age
         assert not batches._full
 
@@ -298,20 +298,74 @@ def test_open_batches_of_all_versions_count() -> None:
     assert [batches.open_batches for _ in range(5) if batches.take_due(9.0)] == [4, 3, 2, 1, 0]
 
 
-class TestApart:
-    def test_a_partition_kept_apart_has_batches_of_its_own_from_then_on(self) -> None:
+class TestPartitions:
+    def test_a_full_batch_is_of_one_partition(self) -> None:
+        batches = batcher(max_contacts=2)
+        for offset in range(8):
+            batches.add(contact(f"c{offset}", offset, partition=offset % 3), 0.0)
+        assert [ids_of(batches.take_full(0.0)) for _ in range(2)] == [["c0", "c3"], ["c1", "c4"]]
+        assert ids_of(batches.take_full(0.0)) == ["c2", "c5"]
+        assert batches.take_full(0.0) is None
+
+    def test_a_batch_that_is_due_takes_those_of_other_partitions_up_to_its_limit(self) -> None:
+        batches = batcher(max_contacts=6)
+        for offset in range(10):
+            batches.add(contact(f"c{offset}", offset, partition=offset % 3), float(offset) / 100)
+        assert ids_of(batches.take_due(1.0)) == ["c0", "c3", "c6", "c9", "c1", "c4"]
+        assert ids_of(batches.take_due(1.0)) == ["c7", "c2", "c5", "c8"]
+        assert batches.take_due(1.0) is None
+
+    def test_those_of_other_partitions_stay_where_they_do_not_fit(self) -> None:
+        batches = batcher(max_body_bytes=1_000)
+        batches.add(sized("a", 700, offset=0, partition=0), 0.0)
+        batches.add(sized("b", 300, offset=1, partition=1), 0.0)
+        batches.add(sized("a", 100, offset=2, partition=1), 0.0)
+        batches.add(sized("c", 100, offset=3, partition=1), 0.0)
+        assert ids_of(batches.take_due(1.0)) == ["a", "c"]
+        assert ids_of(batches.take_due(1.0)) == ["b", "a"]
+
+    def test_a_smaller_size_limits_what_goes_together(self) -> None:
         batches = batcher()
-        batches.add(contact("before", 0, partition=1), 0.0)
-        batches.apart = {Partition(TOPIC, 1), Partition(TOPIC, 2)}
-        for offset, partition in enumerate([0, 1, 2, 1, 0], start=1):
+        for partition in range(3):
+            batches.add(contact(f"c{partition}", 0, partition), 0.0)
+        assert ids_of(batches.take_due(1.0, sizes={None: 2})) == ["c0", "c1"]
+
+    def test_few_contacts_have_their_turn_after_five_lingers_of_a_backlog(self) -> None:
+        batches = batcher(max_contacts=3, linger_s=0.2)
+        batches.add(contact("few", 0, partition=0), 0.0)
+        for offset in range(8):
+            batches.add(contact(f"c{offset}", offset, partition=1), 0.1)
+        assert ids_of(batches.take_full(0.99)) == ["c0", "c1", "c2"]
+        assert ids_of(batches.take_full(1.01)) == ["few", "c6", "c7"]
+        assert ids_of(batches.take_full(1.01)) == ["c3", "c4", "c5"]
+
+    def test_what_is_full_only_together_waits_for_five_lingers(self) -> None:
+        batches = batcher(max_contacts=3, linger_s=0.2)
+        for partition in range(4):
+            batches.add(contact(f"c{partition}", 0, partition), 0.0)
+        assert batches.take_full(0.99) is None
+        assert ids_of(batches.take_full(1.01)) == ["c0", "c1", "c2"]
+        assert batches.take_full(9.0) is None, "what is left is not full"
+
+    def test_what_is_full_only_together_by_its_bytes_too(self) -> None:
+        batches = batcher(max_body_bytes=1_000, linger_s=0.2)
+        for partition in range(4):
+            batches.add(sized(f"c{partition}", 450, offset=0, partition=partition), 0.0)
+        assert ids_of(batches.take_full(1.01)) == ["c0", "c1"]
+        assert batches.take_full(0.99) is None
+
+
+class TestApart:
+    def test_a_partition_kept_apart_is_put_together_with_no_other(self) -> None:
+        batches = batcher()
+        for offset, partition in enumerate([1, 0, 1, 2, 1, 0]):
             batches.add(contact(f"c{offset}", offset, partition), 0.0)
-        batches.apart = set()
-        batches.add(contact("after", 9, partition=1), 0.0)
+        batches.apart = {Partition(TOPIC, 1), Partition(TOPIC, 2)}
         taken = [batches.take_any() for _ in range(3)]
         assert [(ids_of(batch), batch and batch.apart) for batch in taken] == [
-            (["before", "c1", "c5", "after"], None),
-            (["c2", "c4"], Partition(TOPIC, 1)),
-            (["c3"], Partition(TOPIC, 2)),
+            (["c0", "c2", "c4"], True),
+            (["c1", "c5"], False),
+            (["c3"], True),
         ]
 
     @pytest.mark.parametrize("full", [True, False])
@@ -344,7 +398,7 @@ class TestSelection:
 
         assert not batches.is_due(9.0, is_three)
         assert batches.is_due(9.0, is_two)
-        assert ids_of(batches.take_full(is_two) if full else batches.take_due(9.0, is_two)) == ["c1"]
+        assert ids_of(batches.take_full(9.0, is_two) if full else batches.take_due(9.0, is_two)) == ["c1"]
         assert not batches.is_due(9.0, is_two)
         assert batches.is_due(9.0, lambda _: True)
 

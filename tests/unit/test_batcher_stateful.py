@@ -60,8 +60,11 @@ class BatcherMachine(RuleBasedStateMachine):
 
     @rule()
     def take_full(self) -> None:
-        batch = self.batcher.take_full()
+        """A full one, unless contacts of several partitions have waited too long."""
+        had_full = self.batcher.has_full
+        batch = self.batcher.take_full(self.now)
         if batch is not None:
+            assert had_full or batch.opened_at + 5 * LINGER_S <= self.now
             self.check(batch)
         else:
             assert not self.batcher.has_full
@@ -112,12 +115,14 @@ class BatcherMachine(RuleBasedStateMachine):
             return key.model_version == version
 
         is_due = self.batcher.is_due(self.now, allows)
-        batch = self.batcher.take_full(allows, apart=apart) or self.batcher.take_due(self.now, allows, apart=apart)
+        batch = self.batcher.take_full(self.now, allows, apart=apart) or self.batcher.take_due(
+            self.now, allows, apart=apart
+        )
         assert is_due or batch is None
         assert batch is not None or not is_due or apart is not None
         if batch is not None:
             assert batch.key.model_version == version
-            assert apart is None or (batch.apart is not None) is apart
+            assert apart is None or batch.apart is apart
             self.check(batch)
 
     @rule(size=st.integers(1, MAX_CONTACTS))
@@ -139,8 +144,10 @@ class BatcherMachine(RuleBasedStateMachine):
         assert len({one.contact_id for one in batch.contacts}) == len(batch.contacts)
         assert {BatchKey(one.model_version, one.version_from_event) for one in batch.contacts} == {batch.key}
         assert len(build_body([one.body for one in batch.contacts], batch.key.model_version)) <= MAX_BYTES
+        partitions = {Partition(TOPIC, one.record.partition) for one in batch.contacts}
+        assert partitions <= self.batcher.apart if batch.apart else partitions.isdisjoint(self.batcher.apart)
+        assert not batch.apart or len(partitions) == 1
         for one in batch.contacts:
-            assert batch.apart in (None, Partition(TOPIC, one.record.partition))
             held, _ = self.held.pop(one.record.offset)  # else it is taken twice, or was never added
             assert held is one
 
@@ -148,7 +155,9 @@ class BatcherMachine(RuleBasedStateMachine):
     def counts_what_it_holds(self) -> None:
         assert self.batcher.waiting == len(self.held)
         assert {id(one) for one in self.batcher} == {id(held) for held, _ in self.held.values()}
-        assert self.batcher.open_batches == sum(len(opened.batches) for opened in self.batcher._by_lane.values())
+        lanes = [lane for of_key in self.batcher._by_key.values() for lane in of_key.values()]
+        repeats = sum(len(lane.batches) - 1 for lane in lanes)
+        assert self.batcher.open_batches == len(self.batcher._by_key) + repeats
 
     @invariant()
     def no_contact_lingers_longer_than_its_linger_says(self) -> None:
@@ -159,8 +168,14 @@ class BatcherMachine(RuleBasedStateMachine):
 
     @invariant()
     def its_own_counts_are_exact(self) -> None:
-        for opened in self.batcher._by_lane.values():
+        for opened in (lane for of_key in self.batcher._by_key.values() for lane in of_key.values()):
             assert opened.batches
+            for batch in opened.batches:
+                assert batch.ids == {one.contact_id for one in batch.contacts}
+                assert len(batch.ids) == len(batch.contacts)
+                assert {one.record.partition for one in batch.contacts} == {batch.lane.partition.number}
+                used = sum(len(one.body) + 1 for one in batch.contacts)
+                assert batch.room == MAX_BYTES - body_overhead(batch.lane.key.model_version) + 1 - used
             in_batches = [contact_id for batch in opened.batches for contact_id in batch.ids]
             assert opened.copies == {contact_id: in_batches.count(contact_id) for contact_id in in_batches}
 
@@ -168,7 +183,7 @@ class BatcherMachine(RuleBasedStateMachine):
         while (batch := self.batcher.take_any()) is not None:
             self.check(batch)
         assert not self.held
-        assert not self.batcher._by_lane
+        assert not self.batcher._by_key
 
 
 BatcherMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)

@@ -79,19 +79,20 @@ def longest_stop_s(world: World, partition: int, since: float) -> float:
 
 class TestOneBadContact:
     @pytest.mark.parametrize("way", [*FAILURES, "left out"])
-    def test_of_2000_is_rejected_after_its_rounds_and_no_partition_stands_still(self, way: str) -> None:
+    def test_of_thousands_is_rejected_after_its_rounds_and_no_other_partition_stands_still(self, way: str) -> None:
+        each = 2_000 if way == "hang" else 500  # a request that hangs has contacts of one partition: all are full
         world = world_with(way)
         for partition in (1, 2, 3):
             world.own(partition)
         began = world.now
         world.feed(["bad"], 0)
         for partition in range(4):
-            world.feed(numbered(500, "p" + "abcd"[partition]), partition)
+            world.feed(numbered(each, "p" + "abcd"[partition]), partition)
         world.settle()
         allowed_s = 10.0 if way != "hang" else 4 * HANGS_S
-        assert max(longest_stop_s(world, partition, began) for partition in range(1, 4)) <= allowed_s
+        assert max(longest_stop_s(world, partition, began) for partition in range(1, 4)) <= 10.0
         world.finish(within_s=6_000.0)
-        assert Counter(world.results.values()) == {"scored": 2_020, REASONS.get(way, "refused_by_api"): 1}
+        assert Counter(world.results.values()) == {"scored": 4 * each + 20, REASONS.get(way, "refused_by_api"): 1}
         assert [(one.contact_id, one.rounds, one.level) for one in world.deferrals] == [
             ("bad", 1, 1),
             ("bad", 2, 2),
