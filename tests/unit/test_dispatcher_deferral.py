@@ -89,7 +89,6 @@ class TestOneBadContact:
         for partition in range(4):
             world.feed(numbered(each, "p" + "abcd"[partition]), partition)
         world.settle()
-        allowed_s = 10.0 if way != "hang" else 4 * HANGS_S
         assert max(longest_stop_s(world, partition, began) for partition in range(1, 4)) <= 10.0
         world.finish(within_s=6_000.0)
         assert Counter(world.results.values()) == {"scored": 4 * each + 20, REASONS.get(way, "refused_by_api"): 1}
