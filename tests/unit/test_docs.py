@@ -289,7 +289,6 @@ def test_the_code_of_the_library_page_runs(
 def test_the_frame_of_the_library_page_runs(
     simulator: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("pandas")
     simulator.configure(narrow_share=0.0, inconsistent_share=0.0)
     monkeypatch.chdir(tmp_path)
     first, frame, *_ = python_blocks(DOCS / "library.md")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from decimal import Decimal
+from importlib import import_module
 from types import MappingProxyType
 from typing import Any
 
@@ -165,7 +166,7 @@ def test_defaults_that_are_none(expected: Any, imputed: Any, words: str) -> None
 
 
 def test_scalars_of_numpy() -> None:
-    numpy = pytest.importorskip("numpy")
+    numpy = import_module("numpy")
     for value, expected in (
         (numpy.int8(3), 3),
         (numpy.uint64(2**63), 2**63),
@@ -185,7 +186,7 @@ def test_scalars_of_numpy() -> None:
 
 
 def test_missing_values_of_pandas() -> None:
-    pandas = pytest.importorskip("pandas")
+    pandas = import_module("pandas")
     frame = pandas.DataFrame(
         {
             "number": [1.5, None],
