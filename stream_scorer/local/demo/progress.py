@@ -76,7 +76,7 @@ class ProgressView(AbstractContextManager["ProgressView"]):
     def _line(self, snapshot: Snapshot) -> str:
         parts = [
             f"{self._elapsed():>5}",
-            f"read {snapshot.read:,} of {self._contacts:,}",
+            f"read {self._read(snapshot):,} of {self._contacts:,}",
             f"in flight {snapshot.in_flight}",
             *(f"{outcome} {snapshot.outcomes.get(outcome, 0):,}" for outcome, _ in _OUTCOMES),
             f"called {snapshot.called:,}",
@@ -84,6 +84,10 @@ class ProgressView(AbstractContextManager["ProgressView"]):
             snapshot.trouble or "working",
         ]
         return "  ".join([*parts, *self._told_scene()])
+
+    def _read(self, snapshot: Snapshot) -> int:
+        # What came back from a retry topic, or after a kill, has been read more than once.
+        return min(snapshot.read, self._contacts)
 
     def _told_scene(self) -> list[str]:
         return [] if self._scene is None else [f"[scenario: {self._scene()}]"]
@@ -94,7 +98,7 @@ class ProgressView(AbstractContextManager["ProgressView"]):
             numbers.add_column(style="dim")
             numbers.add_column(justify="right", min_width=9)
         pairs = [
-            ("read", Text(f"{snapshot.read:,}")),
+            ("read", Text(f"{self._read(snapshot):,}")),
             ("requests in flight", Text(str(snapshot.in_flight))),
             ("scored", self._outcome(snapshot, "scored")),
             ("not committed yet", Text(f"{snapshot.uncommitted:,}")),
