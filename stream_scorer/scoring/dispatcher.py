@@ -379,7 +379,7 @@ class RequestDispatcher:
         self._quota.block_until(until)
         if was_control:
             self._failures.pending.control_ended(request.batch_id, failed=False)
-        self._probe.responded(request, None, now)
+        self._probe.rate_limited(request)
         if not request.is_control:
             self._failures.put_back(request.due_at(until, until))
 

@@ -100,8 +100,13 @@ class HalfOpenProbe:
         if self._offered is not None:
             self._offered = self._queue.still_wanted(self._offered)
 
+    def rate_limited(self, request: Request) -> None:
+        """Record a 429, if the request was the probe: it decides nothing."""
+        if request.batch_id == self._batch_id:
+            self._batch_id = None
+
     def responded(self, request: Request, failure: Failure | None, now: float) -> bool:
-        """Return whether a request was the probe, and record its result; None: it has not failed."""
+        """Return whether a request was the probe, and record its result; None: it succeeded."""
         if request.batch_id != self._batch_id:
             return False
         self._batch_id = None

@@ -147,6 +147,15 @@ class TestProbes:
         assert len({probe.names[0] for probe in probes}) == 6
         assert [b.at - a.at for a, b in itertools.pairwise(probes)] == pytest.approx([10.1] * 5, abs=0.1)
 
+    def test_a_429_in_between_changes_nothing_about_which_contact_is_next(self) -> None:
+        world = World(always(no_connection()), max_contacts=10, max_retries=0)
+        world.feed(numbered(4))
+        world.run_until(lambda: len(world.probes()) == 2)
+        world.api = scripted(rate_limited(1.0), *[no_connection()] * 9)
+        world.run_until(lambda: len(world.probes()) == 5)
+        first, second, limited, *others = (probe.names[0] for probe in world.probes())
+        assert len({first, second, *others}) == 4
+
     def test_every_second_one_is_a_control(self) -> None:
         world = running()
         world.api = always(unexpected())
