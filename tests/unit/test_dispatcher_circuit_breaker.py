@@ -153,7 +153,7 @@ class TestProbes:
         world.run_until(lambda: len(world.probes()) == 2)
         world.api = scripted(rate_limited(1.0), *[no_connection()] * 9)
         world.run_until(lambda: len(world.probes()) == 5)
-        first, second, limited, *others = (probe.names[0] for probe in world.probes())
+        first, second, _, *others = (probe.names[0] for probe in world.probes())
         assert len({first, second, *others}) == 4
 
     def test_every_second_one_is_a_control(self) -> None:
