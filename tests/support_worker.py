@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -125,6 +126,15 @@ class WorkerProcess:
         """Its log lines of one kind."""
         return [line for line in self.log_lines() if line.get("event") == event]
 
+    def owned(self, topic: str) -> set[int]:
+        """The partitions of a topic that it has by its log."""
+        events = {"partition assigned": 1, "partition given up": -1}
+        balance: Counter[int] = Counter()
+        for line in self.log_lines():
+            if line.get("topic") == topic and line.get("event") in events:
+                balance[line["partition"]] += events[line["event"]]
+        return {number for number, times in balance.items() if times > 0}
+
     def log_lines(self) -> list[dict[str, Any]]:
         """The lines of its log that are JSON."""
         found = []
@@ -202,6 +212,11 @@ class Stage(Arena):
         worker = self.start(*arguments, name=name, **changes)
         self.wait(lambda: worker.said("partition assigned"), "the worker to have partitions", needs=worker)
         return worker
+
+    def wait_owned(self, worker: WorkerProcess) -> None:
+        """Waits until a worker has every partition of the features topic."""
+        topic = self.topics["features"]
+        self.wait(lambda: len(worker.owned(topic)) == self.partitions, "the worker to have all", needs=worker)
 
     def wait(
         self,

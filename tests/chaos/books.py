@@ -14,6 +14,7 @@ from support_arena import AUDIT, PATIENCE_S, Commit, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from collections.abc import Set as AbstractSet
 
     from confluent_kafka import Message
     from support_arena import Arena
@@ -75,6 +76,7 @@ class Books:
         may_be_paid_again: the most contacts that the faults of the run may have cost a second time.
         campaign: whether a campaign worker was at work, and has come to the end of the scores.
         threshold: scores from here on are called.
+        good: the keys of contacts with which nothing is wrong.
         needless_failures: transactions that failed although nothing was the matter with the brokers.
         recoveries, memory: what was measured.
     """
@@ -87,6 +89,7 @@ class Books:
     group_id: str = ""
     campaign: bool = False
     threshold: float = 0.75
+    good: AbstractSet[bytes] = frozenset()
     needless_failures: int = 0
     recoveries: list[Recovery] = field(default_factory=list)
     memory: list[Memory] = field(default_factory=list)

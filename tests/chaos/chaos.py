@@ -113,6 +113,7 @@ class Storm:
                 assert worker.stop() == 0, worker.log()
         verdict = judge(stage)
         assert len(verdict.outputs) == self._number
+        assert verdict.count("rejected") == 0
         paid_twice = verdict.paid_twice(stage.simulator.scored())
         return Report(self._number, len(self._marks), paid_twice, verdict.chains, seconds)
 

@@ -22,6 +22,10 @@ class Feeder:
     """Puts so many contacts a second on every partition in turn, in a thread, until it is told to stop.
 
     Its own client retries for minutes: what it was told to put there is there in the end, once.
+
+    Attributes:
+        produced: how many records.
+        good: the keys of those with which nothing is wrong.
     """
 
     def __init__(self, bootstrap_servers: str, topic: str, *, partitions: int, per_second: int, seed: int) -> None:
@@ -30,6 +34,7 @@ class Feeder:
         self._stopping = threading.Event()
         self._failures: list[str] = []
         self.produced = 0
+        self.good: set[bytes] = set()
         self._producer = Producer(
             {
                 "bootstrap.servers": bootstrap_servers,
@@ -100,8 +105,10 @@ class Feeder:
             number += 1
             if number % _BAD_EVERY == 0:
                 yield bad_input(self._random.randrange(len(BAD)), number)
-            else:
-                yield contact(f"N-{number:07}")
+                continue
+            given = contact(f"N-{number:07}")
+            self.good.add(given.key or b"")
+            yield given
 
 
 def bad_input(kind: int, number: int) -> Input:

@@ -46,6 +46,7 @@ def violations(books: Books) -> list[Violation]:
     found += twice
     found += [*_broken_waits(committed, outputs, entries, waiting)]
     found += [*_broken_invariant(committed, outputs, entries, waiting, books)]
+    found += [*_wrongly_rejected(books)]
     found += [*_out_of_order(outputs)]
     for source in committed.keys() & outputs.keys() & entries.keys():
         found += [*_mismatches(source, committed[source], outputs[source], entries[source])]
@@ -150,6 +151,13 @@ def _broken_invariant(
         if commit is None or commit.offset <= last:
             text = f"the group stands at {commit.offset if commit else 'no commit'}, the last record at {last}"
             yield Violation("stuck", f"partition {partition}", text)
+
+
+def _wrongly_rejected(books: Books) -> Iterator[Violation]:
+    for row in books.rows["rejected"]:
+        if row.key in books.good:
+            reason = row.own_header("error-reason")
+            yield Violation("good contact rejected", row.place, f"{row.own_header('source')} for {reason}")
 
 
 def _out_of_order(outputs: dict[str, tuple[str, Row]]) -> Iterator[Violation]:

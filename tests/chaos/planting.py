@@ -87,7 +87,8 @@ def good_books() -> Books:
     rows["receipts"].append(row("receipts", 0, "call", receipt("call", due)))
     account = {f"C{number}": 1 for number in range(CONTACTS - 1)}
     commits = {number: Commit(CONTACTS // _PARTITIONS, "start=0") for number in range(_PARTITIONS)}
-    return Books(dict(rows), commits, account, group_id="group", campaign=True)
+    good = {name.encode() for name in account}
+    return Books(dict(rows), commits, account, group_id="group", campaign=True, good=good)
 
 
 def callback(callback_id: str, sources: list[str]) -> bytes:
@@ -222,6 +223,11 @@ def grow(books: Books) -> None:
     books.memory.append(Memory("worker one", tuple(100.0 + 10 * n for n in range(30))))
 
 
+def reject_a_good_one(books: Books) -> None:
+    """All of it is consistent, and nothing was the matter with the contact."""
+    books.good = {*books.good, f"C{CONTACTS - 1}".encode()}
+
+
 def wait(books: Books, offset: int = CONTACTS // _PARTITIONS, *, group: str = "group", at: int = 0) -> None:
     """A contact of partition 0 in a retry topic; one behind the others is committed first."""
     known = {one.place for one in books.rows["features"]}
@@ -289,6 +295,7 @@ PLANTED: Final = (
     (recover_late, "slow", "broker killed"),
     (fail_needlessly, "failed", "transactions"),
     (grow, "grew", "worker one"),
+    (reject_a_good_one, "good contact rejected", "rejected/0/0"),
     (wait_twice, "waits twice", "retry-1/0/1"),
     (wait_finished, "waits finished", "retry-1/0/0"),
     (wait_for_another_group, "lost", "features/0/4"),

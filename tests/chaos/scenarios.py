@@ -173,7 +173,8 @@ def unpublishable(scene: Scene) -> Books:
     """Records that the client itself refuses to take stand between good ones."""
     with scene.stage({"message.max.bytes": 100_000}) as stage:
         stage.produce(contacts(500, stage.partitions))
-        stage.produce(Input(f"huge-{n}".encode(), b"\0" * 300_000, n % stage.partitions) for n in range(8))
+        huge = (Input(f"huge-{n}".encode(), b"\0" * 300_000, n % stage.partitions) for n in range(8))
+        stage.produce(huge, good=False)
         stage.produce(contacts(500, stage.partitions, prefix="D"))
         worker = stage.start_ready("--from", "earliest")
         stage.wait_done(needs=worker)
@@ -188,7 +189,8 @@ def refused_by_the_broker(scene: Scene) -> Books:
         noise = random.Random(1)  # noqa: S311 - what can be compressed would be taken
         for round_ in range(3):
             sizes = (70_000, 90_000)[round_ % 2]
-            stage.produce(Input(f"large-{n}".encode(), noise.randbytes(sizes), n % stage.partitions) for n in range(4))
+            large = (Input(f"large-{n}".encode(), noise.randbytes(sizes), n % stage.partitions) for n in range(4))
+            stage.produce(large, good=False)
             stage.produce(contacts(500, stage.partitions, prefix=f"R{round_}"))
             stage.set_limit("rejected", 60_000 - 5_000 * (round_ + 1))
             stage.flow(400, needs=worker)
@@ -204,11 +206,7 @@ def zombie(scene: Scene) -> Books:
         worker.pause()
         stage.kills += 1  # for what it holds it is as good as dead
         successor = stage.start("--from", "earliest", name="two")
-        stage.wait(
-            lambda: len(successor.said("partition assigned")) == stage.partitions,
-            "the successor to have all",
-            needs=successor,
-        )
+        stage.wait_owned(successor)
         stage.flow(500, needs=successor)
         worker.resume()
         stage.recover("SIGSTOP longer than the session", successor)
@@ -228,11 +226,7 @@ def zombie_within_a_transaction(scene: Scene) -> Books:
         seen(stage, offsets, "the offsets")
         stage.kills += 1  # for what it holds it is as good as dead
         joins.end()
-        stage.wait(
-            lambda: len(successor.said("partition assigned")) == stage.partitions,
-            "the successor to have all",
-            needs=successor,
-        )
+        stage.wait_owned(successor)
         stage.flow(500, needs=successor)
         offsets.end()
         worker.resume()

@@ -18,11 +18,11 @@ from support_arena import contacts
 from support_worker import QUICK_PROPERTIES, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from proxied_kafka import ProxiedKafka
-    from support_arena import Progress
+    from support_arena import Input, Progress
     from support_worker import WorkerProcess
 
     from stream_scorer.local.simulator import Simulator
@@ -51,6 +51,14 @@ class ChaosStage(Stage):
         self.recoveries: list[Recovery] = []
         self.kills = 0
         self.needless_failures = 0
+        self.good: set[bytes] = set()
+
+    def produce(self, inputs: Iterable[Input], *, good: bool = True) -> int:
+        """Puts records on the features topic; ``good``: none of them may be rejected."""
+        given = list(inputs)
+        if good:
+            self.good |= {one.key for one in given if one.key is not None}
+        return super().produce(given)
 
     def flow(self, more: int = 200, *, needs: WorkerProcess | None = None) -> None:
         """Waits until the group has committed so many records more."""
@@ -80,6 +88,7 @@ class ChaosStage(Stage):
             if worker.running:
                 assert worker.stop() == 0, worker.log()
         books = read_books(self)
+        books.good = self.good
         books.account = self.simulator.scored()
         books.may_be_paid_again = self.kills * MAX_UNCOMMITTED
         books.recoveries = self.recoveries

@@ -96,11 +96,7 @@ def test_a_zombie_beside_its_successor(stage: Stage) -> None:
     stage.wait(lambda: progress.done() >= 500, "the first contacts to be committed", needs=zombie)
     zombie.pause()
     successor = stage.start("--from", "earliest")
-    stage.wait(
-        lambda: len(successor.said("partition assigned")) == stage.partitions,
-        "the successor to have all",
-        needs=successor,
-    )
+    stage.wait_owned(successor)
     at = progress.done()
     stage.wait(lambda: progress.done() >= at + 500, "the successor to commit", needs=successor)
     zombie.resume()

@@ -108,7 +108,8 @@ def test_the_registry_goes_away(scene: Scene, own_registry: EmbeddedRegistry) ->
     with scene.stage() as stage:
         world = RegistryWorld(stage, own_registry.start())
         workers = {name: stage.start_ready("--from", "earliest", name=name) for name in ("one", "two")}
-        stage.wait(lambda: len(_owned(workers["one"])) == stage.partitions // 2, "both to have their share")
+        features, half = stage.topics["features"], stage.partitions // 2
+        stage.wait(lambda: len(workers["one"].owned(features)) == half, "both to have their share")
         stage.produce(contacts(1000, stage.partitions))
         stage.produce(framed(contacts(1000, stage.partitions, "K"), world.known))
         stage.wait_done()  # both have met the known writer
@@ -124,7 +125,7 @@ def test_the_registry_goes_away(scene: Scene, own_registry: EmbeddedRegistry) ->
         ends = stage.ends()
         for number in (0, 2):
             stage.produce(framed(on(number, contacts(50, 1, f"U{number}")), world.late))
-            stage.produce(framed(on(number, contacts(1, 1, f"W{number}")), NOWHERE))
+            stage.produce(framed(on(number, contacts(1, 1, f"W{number}")), NOWHERE), good=False)
             stage.produce(framed(on(number, contacts(300, 1, f"B{number}")), world.known))
             stage.produce(on(number + 1, contacts(300, 1, f"G{number}")))
         stage.wait(lambda: any(map(waits, workers.values())), "a worker to wait for a schema")
@@ -137,7 +138,7 @@ def test_the_registry_goes_away(scene: Scene, own_registry: EmbeddedRegistry) ->
         victim = next(name for name, worker in workers.items() if waits(worker))
         survivor = next(worker for name, worker in workers.items() if name != victim)
         stage.kill(workers[victim])
-        stage.wait(lambda: len(_owned(survivor)) == stage.partitions, "the survivor to have all", needs=survivor)
+        stage.wait_owned(survivor)
         stage.wait(lambda: waits(survivor), "the survivor to wait for a schema", needs=survivor)
         assert {n: stage.commits()[n].offset for n in (0, 2)} == {n: ends[n] for n in (0, 2)}
 
@@ -165,9 +166,3 @@ def test_the_registry_goes_away(scene: Scene, own_registry: EmbeddedRegistry) ->
     reasons = [row.own_header("error-detail") or "" for row in books.rows["rejected"]]
     assert len(reasons) == 2, "only what no registry knows is rejected"
     assert all(str(NOWHERE) in reason for reason in reasons)
-
-
-def _owned(worker: WorkerProcess) -> set[int]:
-    given_up = [said["partition"] for said in worker.said("partition given up")]
-    assigned = [said["partition"] for said in worker.said("partition assigned")]
-    return {number for number in assigned if assigned.count(number) > given_up.count(number)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -29,6 +30,9 @@ _PER_SECOND: Final = 100
 _TIERS: Final = 4
 _SAMPLE_S: Final = 2.0
 _SETTLE_S: Final = 240.0
+_CONTROLS_A_MINUTE: Final = 20
+# Longer than the requests of a moment fail at random: a contact that was only unlucky is answered in one of them.
+_RETRY_DELAYS_S: Final = "[1, 5]"
 
 
 class World(ChaosStage):
@@ -41,6 +45,7 @@ class World(ChaosStage):
         super().__init__(machines.cluster.bootstrap_servers, machines.simulator, folder, replication=3)
         self.machines = machines
         self.risk = 0
+        self._began = time.monotonic()
         self.named: dict[str, WorkerProcess] = {}
         self.memory: dict[str, list[float]] = {}
         proxied = ",".join(f"127.0.0.1:{line.port}" for line in machines.brokers.values())
@@ -49,6 +54,7 @@ class World(ChaosStage):
             **SETTINGS,
             "STREAM_SCORER_SCORING__MAX_UNCOMMITTED": str(WINDOW),
             "STREAM_SCORER_SCORING__MAX_IN_FLIGHT": str(IN_FLIGHT),
+            "STREAM_SCORER_SCORING__RETRY_DELAYS_S": _RETRY_DELAYS_S,
             "STREAM_SCORER_KAFKA__BOOTSTRAP_SERVERS": proxied,
             "STREAM_SCORER_GENESYS__BASE_URL": api,
             "STREAM_SCORER_GENESYS__LOGIN_URL": api,
@@ -115,11 +121,17 @@ class World(ChaosStage):
         for name in self.named:
             self.stop_named(name)
         books = read_books(self, self.campaign_topics)
+        books.good = self.feeder.good
         books.account = self.simulator.scored()
-        books.may_be_paid_again = self.risk
+        books.may_be_paid_again = self.risk + self._controls()
         books.recoveries = self.recoveries
         books.memory = [Memory(process, tuple(samples)) for process, samples in self.memory.items()]
         return books
+
+    def _controls(self) -> int:
+        """How many contacts the workers may have sent again as controls: so many a minute of each process."""
+        minutes = (time.monotonic() - self._began) / 60
+        return round(_CONTROLS_A_MINUTE * (len(NAMES) * minutes + len(self.workers)))
 
     def _make_campaign_topics(self) -> dict[str, str]:
         name = self.group_id.removeprefix("group-")
