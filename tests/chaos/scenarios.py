@@ -260,4 +260,5 @@ def failed_transactions(worker: WorkerProcess) -> int:
     assert answer is not None
     name = "stream_scorer_transactions_total"
     lines = [line for line in answer.text.splitlines() if line.startswith(name) and 'outcome="failed"' in line]
+    assert lines, f"no {name} with the outcome failed"
     return sum(int(float(line.rsplit(" ", 1)[1])) for line in lines)

@@ -94,6 +94,8 @@ class TestAnOutage:
         assert set(world.results.values()) == {"scored"}
         assert not world.deferrals
         assert billed(world, ended) <= 800 + 2, "one probe, and at most one control"
+        requests = len([sent for sent in world.sent if sent.at >= ended])
+        assert requests <= 16 + 12, "the steps of the half-open breaker, then full ones"
 
     def test_of_429_is_a_pause_and_opens_nothing(self) -> None:
         world = running(max_contacts=50)

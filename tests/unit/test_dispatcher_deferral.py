@@ -111,6 +111,15 @@ class TestOneBadContact:
         world.finish(within_s=6_000.0)
         assert {name for name, result in world.results.items() if result != "scored"} == {"bad"}
 
+    @pytest.mark.parametrize(("slots", "max_retries"), [(1, 0), (1, 3), (2, 1), (8, 0)])
+    def test_is_found_with_few_slots_and_few_retries(self, slots: int, max_retries: int) -> None:
+        world = world_with("500", slots=slots, max_retries=max_retries)
+        world.feed([*numbered(31), "bad", *numbered(8, "x")])
+        world.settle(within_s=30.0)
+        assert len(world.results) == 20 + 39
+        world.finish(within_s=6_000.0)
+        assert world.results["bad"] == "refused_by_api"
+
     def test_a_contact_that_gets_well_is_scored(self) -> None:
         world = world_with("400")
         world.feed(["bad"])
@@ -488,6 +497,20 @@ class TestDivision:
             world.feed(numbered(64, "other" + "x" * times), 1)
             world.run(1.0)
         assert 2 <= max(bisecting) <= 4
+
+    def test_it_takes_every_other_turn_while_others_wait(self) -> None:
+        bad = numbered(16, "bad")
+        world = World(poisoned(*bad, answer=refused()), max_contacts=16, slots=1)
+        world.own(1)
+        world.feed(["good"])
+        world.finish()
+        world.feed(bad, 0)
+        world.feed(numbered(16 * 30), 1)
+        world.run_until(lambda: len(world.results) == 1 + 16 * 30)
+        turns = [sent.request.bisecting for sent in world.sent if not sent.request.is_control]
+        assert sum(turns) > 10
+        assert not any(one and other for one, other in itertools.pairwise(turns))
+        world.settle()
 
     @pytest.mark.parametrize("bad", [0, 499, 999])
     def test_one_of_a_thousand_is_found_after_16_requests(self, bad: int) -> None:
