@@ -48,6 +48,6 @@ def test_in_the_middle_of_a_search_for_a_refused_contact(stage: Stage) -> None:
 
 
 def test_before_a_retry_is_due(stage: Stage) -> None:
-    stage.simulator.add_fault(contact_id="C-000003", status=503, retry_after=4)
+    stage.simulator.add_fault(contact_id="C-000003", status=503, retry_after=600)
     stage.produce(contacts(CONTACTS, 1))
     assert stop_and_go_on(stage, after=CONTACTS - 1_000) == 0

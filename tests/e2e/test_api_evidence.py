@@ -1,0 +1,159 @@
+"""Faults of the API in mid-stream: none of them rejects a good contact, bills it again and again or stops partitions.
+
+Each test is the thin version of an incident. Rows of docs/api-behaviour.md show the single responses; here the worker
+is a process with full batches and a full window, and contacts flow. A stop in the middle: ``test_clean_end``.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+from support_arena import contact, contacts
+from support_judge import judge
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from support_worker import Stage, WorkerProcess
+
+pytestmark = pytest.mark.kafka
+
+MAX_CONTROLS: Final = 20
+# As an operator has them who sets nothing.
+DEFAULTS: Final[dict[str, Any]] = {
+    "genesys__backoff_base_s": None,
+    "genesys__max_backoff_s": None,
+    "genesys__probe_interval_s": None,
+}
+# Every request fails alike, whatever contacts it holds.
+OUTAGES: Final[dict[str, dict[str, Any]]] = {
+    "400-that-names-all": {"status": 400, "code": "invalid.value", "names": "all"},
+    "400": {"status": 400},
+    "404-html": {"status": 404, "body": "html"},
+    "413-html": {"status": 413, "body": "html"},
+    "empty-200": {"status": 200, "body": '{"results": []}'},
+    "403-html": {"status": 403, "body": "html"},
+    "302": {"status": 302},
+}
+
+
+def billed_again(stage: Stage) -> int:
+    """How many contacts were scored more often than once: each is fed once."""
+    return sum(times - 1 for times in stage.simulator.scored(minimum=2).values())
+
+
+def warm_up(stage: Stage, worker: WorkerProcess, number: int = 500) -> None:
+    stage.produce(contacts(number, stage.partitions, "WARM"))
+    stage.wait_done(needs=worker)
+
+
+def test_no_outage_rejects_a_contact(stage: Stage) -> None:
+    """One outage after the other, each until the circuit breaker is open."""
+    worker = stage.start_ready()
+    warm_up(stage, worker)
+    for name, action in OUTAGES.items():
+        stage.simulator.add_fault(min_contacts=1, times=None, **action)
+        # With and without a version: a gateway's 404 is not the platform's own for a version, and the breaker of the
+        # API is open while those of both are.
+        stage.produce(
+            contact(f"{name}-{n:04}", n % stage.partitions, model_version=(None, "v1")[n // 4 % 2])
+            for n in range(1_000)
+        )
+        why = stage.wait(
+            lambda: (line := worker.why_not_ready()).startswith("circuit open: ") and line,
+            f"the circuit breaker to open because of {name}",
+            needs=worker,
+        )
+        assert f"HTTP {action['status']}" in why
+        stage.simulator.clear_faults()
+        stage.wait_done(needs=worker)
+    assert worker.stop() == 0
+    verdict = judge(stage)
+    assert verdict.count("rejected") == 0
+    assert [source for source, output in verdict.outputs.items() if output.header("deferred")] == []
+    assert billed_again(stage) <= MAX_CONTROLS
+    assert len(worker.said("circuit opened")) == len(OUTAGES)
+
+
+def test_one_contact_that_a_firewall_or_proxy_refuses_stops_nothing(stage: Stage) -> None:
+    """403 with HTML for the first contact of a partition, 409 for the first of another; thousands stand behind them."""
+    for name, action in (("WAF", {"status": 403, "body": "html"}), ("ODD", {"status": 409})):
+        stage.simulator.add_fault(contact_id=name, times=None, **action)
+    stage.produce([contact("WAF", 0), contact("ODD", 1), *contacts(8_000, stage.partitions)])
+    worker = stage.start_ready(**DEFAULTS)
+    took_s = stage.wait_done(needs=worker, may_wait=True)
+    assert took_s < 40.0, "the search for two contacts blocks their partitions"
+    stage.wait_done(needs=worker)
+    requests = stage.simulator.stats().requests["score"]
+    assert worker.running
+    assert worker.stop() == 0
+    verdict = judge(stage)
+    assert verdict.reasons() == {"refused_by_api": 2}
+    rejected = {key: verdict.by_contact(key)[0] for key in ("WAF", "ODD")}
+    assert {key: one.header("error-status") for key, one in rejected.items()} == {"WAF": "403", "ODD": "409"}
+    assert {one.header("deferred") for one in rejected.values()} == {"2"}
+    assert sum(requests.values()) <= 1 + 8 + 2 * 60
+    assert verdict.paid_twice(stage.simulator.scored()) <= MAX_CONTROLS
+
+
+def test_one_retry_after_delays_its_own_request_only_while_others_are_answered(stage: Stage) -> None:
+    worker = stage.start_ready(**DEFAULTS)
+    warm_up(stage, worker)
+    stage.simulator.add_fault(status=503, retry_after=120, times=1, min_contacts=1)
+    stage.produce(contacts(8_000, stage.partitions))
+    assert stage.wait_done(needs=worker) < 60.0
+    assert worker.stop() == 0
+    verdict = judge(stage)
+    assert len(verdict.outputs) == stage.produced
+    assert verdict.count("rejected") == 0
+    assert billed_again(stage) <= MAX_CONTROLS
+
+
+def test_a_poisoned_contact_waits_and_the_partitions_go_on(stage: Stage) -> None:
+    """With the default rounds it is not rejected for an hour: it waits in its topic, and all others are scored."""
+    stage.simulator.configure(latency_ms=50)
+    worker = stage.start_ready(**DEFAULTS, scoring__retry_delays_s=None)
+    warm_up(stage, worker)
+    stage.simulator.add_fault(contact_id="POISON", times=None, status=500)
+    stage.produce([contact("POISON", 0), *contacts(8_000, stage.partitions)])
+    ends, progress, began = stage.ends(), stage.watch(), time.monotonic()
+    done_at: dict[int, float] = {}
+
+    def all_done() -> bool:
+        for number, offset in progress.by_partition().items():
+            if offset == ends[number]:
+                done_at.setdefault(number, time.monotonic() - began)
+        return len(done_at) == stage.partitions
+
+    stage.wait(all_done, "all partitions to be committed", needs=worker)
+    progress.close()
+    # A partition that is done after ten seconds has stood still for no longer.
+    assert max(done_at[number] for number in (1, 2, 3)) < 10.0, done_at
+    assert worker.stop() == 0
+    verdict = judge(stage, may_wait=True)
+    assert [message.key() for message in verdict.waiting.values()] == [b"POISON"]
+    assert verdict.count("rejected") == 0
+    assert billed_again(stage) <= MAX_CONTROLS
+
+
+def test_a_shard_that_is_away_for_a_while_is_billed_twice_and_then_once_a_round(
+    make_stage: Callable[..., Stage],
+) -> None:
+    """Three of five contacts have no result until it is back."""
+    stage = make_stage(retry_partitions=4)
+    worker = stage.start_ready(**DEFAULTS, scoring__retry_delays_s="[5, 30]")
+    warm_up(stage, worker)
+    stage.simulator.add_fault(min_contacts=1, times=None, results=[{"do": "omit", "of": {"share": 0.6}}])
+    stage.produce(contacts(4_000, stage.partitions))
+    stage.wait_done(needs=worker, may_wait=True)
+    assert stage.simulator.stats().contacts_scored - 500 <= 2 * 4_000 + MAX_CONTROLS
+    stage.simulator.clear_faults()
+    stage.wait_done(needs=worker)
+    assert worker.stop() == 0
+    verdict = judge(stage)
+    assert len(verdict.outputs) == stage.produced
+    assert verdict.count("rejected") == 0
+    assert sum(output.header("deferred") is not None for output in verdict.outputs.values()) > 500
+    assert stage.simulator.stats().contacts_scored - 500 <= 3 * 4_000
