@@ -26,7 +26,10 @@ OUTCOMES = {"scores": "SCORED", "review": "REVIEW", "rejected": "REJECTED"}
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One record that a read_committed reader finds on scores, review or rejected; ``score`` is None on rejected."""
+    """One record that a read_committed reader finds on scores, review or rejected.
+
+    ``score`` is None on rejected; ``written_ms`` is the record's time.
+    """
 
     kind: str
     partition: int
@@ -35,6 +38,7 @@ class Output:
     value: bytes | None
     headers: list[tuple[str, bytes | None]]
     score: dict[str, Any] | None
+    written_ms: int
 
     def header(self, name: str) -> str | None:
         """The one value of a header of ours; None where it is absent."""
@@ -189,7 +193,7 @@ def _take_output(verdict: Verdict, kind: str, message: Message) -> None:
     value = message.value()
     score = None if kind == "rejected" else SCORE.decode(value)
     headers: Any = message.headers() or []
-    output = Output(kind, *_place(message), message.key(), value, headers, score)
+    output = Output(kind, *_place(message), message.key(), value, headers, score, message.timestamp()[1])
     source = output.header("source")
     assert source is not None, f"{_name(message)} names no source"
     assert source not in verdict.outputs, f"{source} is visible twice: on {verdict.outputs[source].kind} and {kind}"
