@@ -229,7 +229,8 @@ class QuotaReading:
 class Exchange:
     """The facts of one HTTP exchange. Times are Unix milliseconds, UTC; ``latency_ms`` is monotonic.
 
-    ``earlier``: the exchange before it in the same attempt, which was turned away for its token.
+    ``earlier``: the exchange before it in the same attempt, which was turned away for its token. ``error_text``: free
+    text of the error body, without secrets and without the request's ids and values; for logs at `debug` only.
     """
 
     started_at_ms: int
@@ -239,6 +240,7 @@ class Exchange:
     correlation_id: str | None = None
     quota: QuotaReading | None = None
     earlier: Exchange | None = None
+    error_text: str = ""
 
 
 @dataclass(frozen=True, slots=True)

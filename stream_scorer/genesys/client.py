@@ -25,6 +25,7 @@ from stream_scorer.core.events import (
 from stream_scorer.core.model_check import ModelConfirmed, judge_model_check
 from stream_scorer.errors import SettingsError
 from stream_scorer.genesys import wire
+from stream_scorer.genesys.contact_redaction import ContactRedactor
 from stream_scorer.genesys.oauth import Token, TokenRefused, TokenSource, TokenUnavailable
 from stream_scorer.genesys.transport import Http, HttpAnswer, TransportFailure
 
@@ -117,6 +118,7 @@ class ScoreEndpoint:
             "Accept": "application/json",
             "User-Agent": "stream-scorer",
         }
+        redactor = ContactRedactor(body)
         try:
             got = self._http.exchange(
                 "POST",
@@ -127,18 +129,25 @@ class ScoreEndpoint:
                 max_answer_bytes=wire.answer_limit(contacts),
             )
         except TransportFailure as failure:
-            exchange = wire.exchange_of(failure.timing, failure.status, failure.headers, self._tokens.redact)
+            exchange = self._exchange(failure, failure.status, redactor)
             return Unavailable(exchange, failure.kind, failure.message), None, token
-        exchange = wire.exchange_of(got.timing, got.status, got.headers, self._tokens.redact)
+        exchange = self._exchange(got, got.status, redactor)
         if 200 <= got.status < 300:  # noqa: PLR2004
             return _accepted(got, exchange), got, token
-        return self._declined(got, exchange), got, token
+        return self._declined(got, exchange, redactor), got, token
 
-    def _declined(self, answer: HttpAnswer, exchange: Exchange) -> Answer:
+    def _exchange(self, got: HttpAnswer | TransportFailure, status: int | None, redactor: ContactRedactor) -> Exchange:
+        exchange = wire.exchange_of(got.timing, status, got.headers, self._tokens.redact)
+        if exchange.correlation_id is not None and redactor.is_quoted(exchange.correlation_id):
+            return replace(exchange, correlation_id=None)
+        return exchange
+
+    def _declined(self, answer: HttpAnswer, exchange: Exchange, redactor: ContactRedactor) -> Answer:
         status = answer.status
-        error = wire.parse_error(answer.body, self._tokens.redact)
-        said = str(error)
-        message = f"HTTP {status}{f' {said}' if said else ''}"
+        error = wire.parse_error(answer.body, self._tokens.redact, redactor.hide_in_text)
+        exchange = replace(exchange, error_text=error.text)
+        code = redactor.hide_in_code(error.code)
+        message = f"HTTP {status}{f' {code}' if code else ''}"
         if status in (400, 422):
             return Refused(exchange, error.named, message)
         platform_error = wire.is_platform_refusal(status, error)

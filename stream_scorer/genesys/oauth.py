@@ -7,7 +7,7 @@ import math
 import re
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from stream_scorer.core.events import Exchange
@@ -196,21 +196,23 @@ class TokenSource:
 
     def _read(self, answer: HttpAnswer, asked_at: float) -> TokenOutcome:
         exchange = wire.exchange_of(answer.timing, answer.status, answer.headers, self.redact)
+        is_success = 200 <= answer.status < 300  # noqa: PLR2004
+        error = wire.ErrorBody("", "", frozenset()) if is_success else wire.parse_error(answer.body, self.redact)
+        exchange = replace(exchange, error_text=error.text)
+        code = f" ({error.code})" if error.code else ""
         if answer.status in _REFUSED:
-            refusal = wire.parse_error(answer.body, self.redact)
-            said, platform_error = str(refusal), wire.is_oauth_refusal(refusal)
+            platform_error = wire.is_oauth_refusal(error)
             return TokenRefused(
                 exchange,
                 f"the login service refuses OAuth client {self.client_id!r} with HTTP {answer.status}"
-                f"{f' ({said})' if said else ''}: {_REMEDY if platform_error else _NOT_THE_PLATFORM}",
+                f"{code}: {_REMEDY if platform_error else _NOT_THE_PLATFORM}",
                 platform_error,
             )
-        if not 200 <= answer.status < 300:  # noqa: PLR2004
-            said = str(wire.parse_error(answer.body, self.redact))
+        if not is_success:
             value, now_s = answer.headers.get("Retry-After"), self._wall_clock()
             return TokenUnavailable(
                 exchange,
-                f"no token: the login service answers HTTP {answer.status}{f' ({said})' if said else ''}",
+                f"no token: the login service answers HTTP {answer.status}{code}",
                 wire.retry_after_s(value, now_s),
                 wire.ignored_retry_after(value, now_s, self.redact),
             )

@@ -37,10 +37,13 @@ _ANSWER_BYTES: Final = 64 * 1024
 _ANSWER_BYTES_PER_CONTACT: Final = 2 * 1024
 # The longest limits of the platform are daily ones. More is a mistake, most often a Unix time in place of seconds.
 _MAX_RETRY_AFTER_S: Final = 86_400.0
-_MAX_HEADER_TEXT: Final = 60
 _MAX_RESET_S: Final = 86_400.0
 _NOT_PRINTED: Final = re.compile(r"[\x00-\x20\x7f-\xa0\xad\u2028\u2029\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]+")
+_HTTP_DATE: Final = re.compile(
+    r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d{2} [A-Z][a-z]{2} \d{4} \d{2}:\d{2}:\d{2} (GMT|UTC|[+-]\d{4})"
+)
 _SECONDS: Final = re.compile(r"[+-]?\d{1,12}(\.\d{1,9})?")
+_CODE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _CORRELATION_ID: Final = re.compile(r"[\w.:-]{1,100}", re.ASCII)
 # The codes with which the platform refuses a client or a model for good (its SDK's texts). A gateway on the way
 # gives the same statuses in words of its own. None: any code, in the platform's form.
@@ -72,19 +75,19 @@ class MalformedAnswer(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class ErrorBody:
-    """What an error body says; everything is one line, bounded, and empty where it says nothing.
+    """The parts of an error body; each is one line, bounded, and empty if the body has none.
 
-    ``named`` are the contact ids in ``details[].entityId``, exactly as they came, since they are compared with ours.
-    ``has_platform_form``: it is JSON with the platform's ``code``, and its ``contextId`` or ``status`` beside it.
+    Attributes:
+        code: the error's code, a short word of letters, digits, dots, hyphens and underscores.
+        text: its free text; it may quote anything, so it is for logs at `debug` only.
+        named: the contact ids in ``details[].entityId``, exactly as they came, since they are compared with ours.
+        has_platform_form: whether it is JSON with the platform's ``code``, and its ``contextId`` or ``status``.
     """
 
     code: str
-    message: str
+    text: str
     named: frozenset[str]
     has_platform_form: bool = False
-
-    def __str__(self) -> str:
-        return ": ".join(part for part in (self.code, self.message) if part)
 
 
 # --- requests
@@ -193,22 +196,31 @@ def read_json(body: bytes) -> Any:
         raise ValueError("the JSON is nested too deep") from None
 
 
-def parse_error(body: bytes, redact: Redact = _as_it_is) -> ErrorBody:
-    """Return what an error body says, whatever it is: JSON of the platform, HTML, nothing, garbage. Never raises.
+def parse_error(body: bytes, redact: Redact = _as_it_is, hide: Redact = _as_it_is) -> ErrorBody:
+    """Return the parts of an error body: JSON of the platform, HTML, nothing, garbage. Never raises.
 
-    ``redact`` takes out what the body may quote of ours; it gets each text whole, before it is cut.
+    Args:
+        body: of the answer.
+        redact: hides secrets; it gets each text whole, before it is cut.
+        hide: hides the request's ids and values in the free text, likewise.
     """
+
+    def clean(text: str) -> str:
+        return one_line(hide(redact(text)))  # only then cut: of a secret that a cut goes through, a part would be left
+
     try:
         answer = read_json(body)
     except ValueError:
         title = _HTML_TITLE.search(decode_text(body[: _MAX_TEXT * 64], "replace"))
-        return ErrorBody("", one_line(title[1], redact) if title else "", frozenset())
+        return ErrorBody("", clean(title[1]) if title else "", frozenset())
     if not isinstance(answer, dict):
         return ErrorBody("", "", frozenset())
     # The login service answers in the words of OAuth, the API in its own.
-    code = _first_text(answer, redact, "code", "error")
-    message = _first_text(answer, redact, "message", "error_description", "description")
-    return ErrorBody(code, message, _named(answer.get("details")), _has_platform_form(answer))
+    code = _first_text(answer, "code", "error")
+    if not _CODE.fullmatch(code) or redact(code) != code:
+        code = ""
+    text = clean(_first_text(answer, "message", "error_description", "description"))
+    return ErrorBody(code, text, _named(answer.get("details")), _has_platform_form(answer))
 
 
 def is_platform_refusal(status: int, error: ErrorBody) -> bool:
@@ -285,13 +297,17 @@ def ignored_retry_after(value: str | None, now_s: float, redact: Redact = _as_it
     """
     if value is None or retry_after_s(value, now_s) is not None:
         return ""
-    return one_line(value, redact)[:_MAX_HEADER_TEXT] or "(empty)"
+    shown = value.strip()
+    if not shown:
+        return "(empty)"
+    if (_SECONDS.fullmatch(shown) or _HTTP_DATE.fullmatch(shown)) and redact(shown) == shown:
+        return shown
+    return "neither a number of seconds nor an HTTP date"
 
 
-def one_line(text: str, redact: Redact = _as_it_is) -> str:
+def one_line(text: str) -> str:
     """Return foreign text fit for a log line or a header: one line, no control characters, bounded."""
-    # Redacted whole: of a secret that a cut goes through, a part would be left. Only then cut: it may be megabytes.
-    clean = _NOT_PRINTED.sub(" ", redact(text)[: _MAX_TEXT * 4]).strip()
+    clean = _NOT_PRINTED.sub(" ", text[: _MAX_TEXT * 4]).strip()  # it may be megabytes
     clean = clean.encode("utf-8", "replace").decode()
     return clean if len(clean) <= _MAX_TEXT else clean[: _MAX_TEXT - 1] + "…"
 
@@ -301,8 +317,8 @@ def _correlation_id(value: str, redact: Redact) -> str | None:
     return value if _CORRELATION_ID.fullmatch(value) and redact(value) == value else None
 
 
-def _first_text(answer: dict[str, Any], redact: Redact, *keys: str) -> str:
-    return next((one_line(value, redact) for key in keys if isinstance(value := answer.get(key), str) and value), "")
+def _first_text(answer: dict[str, Any], *keys: str) -> str:
+    return next((value for key in keys if isinstance(value := answer.get(key), str) and value), "")
 
 
 def _has_platform_form(answer: dict[str, Any]) -> bool:

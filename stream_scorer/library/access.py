@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import random
 import threading
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 DEFAULT_BASE_URL: Final = "https://api.mypurecloud.com"
 _TOO_MANY_REQUESTS: Final = 429
+_log = logging.getLogger("stream_scorer")
 
 
 class GenesysAuthManager:
@@ -212,6 +214,8 @@ class ScoreClient:
         """Send a body with so many contacts once, as soon as the quota allows; returns as `ScoreEndpoint.send`."""
         self._await_turn()
         answer, got = self._endpoint(model_id).send(body, contacts)
+        if answer.exchange.error_text:
+            _log.debug("error text received: HTTP %s: %s", answer.exchange.status, answer.exchange.error_text)
         now = time.monotonic()
         with self._quota_lock:
             if answer.exchange.quota is None:

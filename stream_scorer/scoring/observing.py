@@ -78,6 +78,8 @@ class Observer:
         """A check of token and model ended."""
         exchange, kind = check.exchange, None if isinstance(check, ModelConfirmed) else check.kind
         self._http_requests(exchange, kind)
+        if exchange.error_text:
+            self._log.debug("error text received", status=exchange.status, text=exchange.error_text)
         if isinstance(check, ModelUnavailable):
             self._retry_after_ignored(check.ignored_retry_after)
 
@@ -194,6 +196,14 @@ class Observer:
         if request.attempts == 1:
             self._metrics.batch(len(request.contacts))
         self._http_requests(exchange, kind)
+        if exchange.error_text:
+            self._log.debug(
+                "error text received",
+                batch_id=request.batch_id,
+                attempt=request.attempts,
+                status=exchange.status,
+                text=exchange.error_text,
+            )
         if isinstance(answer, Unavailable):
             self._retry_after_ignored(answer.ignored_retry_after)
         # The circuit breaker logs the failures of its probes once.

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from stream_scorer.core.events import Answer
 from stream_scorer.core.request import Request
-from stream_scorer.core.unnaming import unnamed
 from stream_scorer.pool import Pool
 
 if TYPE_CHECKING:
@@ -25,7 +24,6 @@ class RequestPool(Pool[Request, Answer]):
 
     def __init__(self, api: ScoringApi, size: int) -> None:
         def ask(request: Request) -> Answer:
-            answer = api.ask([contact.body for contact in request.contacts], request.key.model_version)
-            return unnamed(answer, (contact.contact_id for contact in request.contacts))
+            return api.ask([contact.body for contact in request.contacts], request.key.model_version)
 
         super().__init__(ask, size, "scoring-request")

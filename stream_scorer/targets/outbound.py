@@ -21,6 +21,7 @@ import orjson
 
 from stream_scorer.core.callbacks import DeliveryAnswer, DeliveryKind
 from stream_scorer.genesys import wire
+from stream_scorer.genesys.contact_redaction import ContactRedactor
 from stream_scorer.genesys.oauth import Token, TokenRefused, TokenUnavailable
 from stream_scorer.genesys.transport import TransportFailure
 from stream_scorer.targets.answers import ACCEPTED, meaning_of, meaning_of_failure, unsendable
@@ -181,11 +182,14 @@ class OutboundTarget:
             self._gate.learn(wire.quota_reading(failure.headers))
             return meaning_of_failure(failure), token
         self._gate.learn(wire.quota_reading(got.headers))
-        return self._said(got), token
+        return self._said(got, body), token
 
-    def _said(self, got: HttpAnswer) -> DeliveryAnswer:
+    def _said(self, got: HttpAnswer, body: bytes) -> DeliveryAnswer:
         latency_ms = got.timing.latency_ms
-        code = "" if got.status in ACCEPTED else wire.parse_error(got.body, self._tokens.redact).code
+        code = ""
+        if got.status not in ACCEPTED:
+            error = wire.parse_error(got.body, self._tokens.redact)
+            code = ContactRedactor(body).hide_in_code(error.code)
         said = meaning_of(got.status, got.headers, latency_ms, self._wall_clock(), code)
         if got.status in _OURS:
             message = f"{said.message}: {_OURS[got.status]}"

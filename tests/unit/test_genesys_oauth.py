@@ -140,7 +140,8 @@ def test_refusal_never_quotes_the_secret(status: int) -> None:
     outcome = source(FakeHttp(HttpAnswer(status, {}, body, TIMING))).token()
     assert isinstance(outcome, TokenRefused)
     assert SECRET not in repr(outcome)
-    assert "invalid_client: ***!" in outcome.message
+    assert "(invalid_client)" in outcome.message
+    assert outcome.exchange.error_text == "***!"
 
 
 @pytest.mark.parametrize(

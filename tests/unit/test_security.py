@@ -161,7 +161,7 @@ def test_foreign_texts_take_time_in_proportion() -> None:
     hostile = (b"<title" * 50_000, b"<title>" * 50_000, b'{"message":"' + b"bearer " * 50_000 + b'"}', b"[" * 300_000)
     began = time.process_time()
     for body in (*hostile, b'{"message":"bearer' + b" " * 300_000 + b'"}', b'{"code":"' + b"basic:=" * 40_000 + b'"}'):
-        assert len(str(wire.parse_error(body, redact))) < 700
+        assert len(wire.parse_error(body, redact).text) < 700
     assert time.process_time() - began < 2.0
 
 

@@ -1,0 +1,131 @@
+"""Redaction of contacts: what an error of the API may quote of the request that it answers.
+
+The API's free text is for the log at `debug` only, and without the ids and values of the batch. The error's code is
+passed on, unless it quotes one of them.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from urllib.parse import unquote
+
+import orjson
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_HIDDEN: Final = "***"
+_MAX_TEXT: Final = 4_000
+_NUMBER: Final = re.compile(r"\d+(?:[.,:]\d+)*(?:[eE][+-]?\d+)?")
+_NUMBER_IN_CODE: Final = re.compile(r"(?<![A-Za-z0-9])\d+(?:\.\d+)?(?![A-Za-z0-9])")
+_UNICODE_ESCAPE: Final = re.compile(r"\\u([0-9a-fA-F]{4})")
+# A shorter one is hidden as a word of its own only: "a" stands in each word.
+_SHORT: Final = 4
+# The API may cut a long value; so many of its first characters are enough to recognize it.
+_PREFIX: Final = 8
+
+
+class _Values(NamedTuple):
+    texts: tuple[str, ...]
+    numbers: frozenset[float]
+
+
+class ContactRedactor:
+    """Hides the ids and values of one request's contacts in the API's answer to it.
+
+    The body is read at the first use: most requests have no error to hide anything in.
+
+    Args:
+        body: of the request, JSON. Its ``contacts`` count if it has them, else all of its values.
+    """
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    def hide_in_text(self, text: str) -> str:
+        """Return free text without ids and values. All numbers go: one value has many spellings."""
+        if len(text) > _MAX_TEXT:
+            return f"(a text of {len(text)} characters)"  # not cut: of a value that a cut goes through, a part is left
+        plain = _unescaped(text)
+        for value in self._values.texts:
+            plain = _without(plain, value)
+        return _NUMBER.sub(_HIDDEN, plain)
+
+    def hide_in_code(self, code: str) -> str:
+        """Return an error's code; empty if an id or value of the request is a part of it."""
+        if not code:
+            return ""
+        low = code.lower()
+        if any(value in low and re.search(_as_word(value), low) for value in self._values.texts):
+            return ""
+        if any(float(number) in self._values.numbers for number in _NUMBER_IN_CODE.findall(code)):
+            return ""
+        return code
+
+    def is_quoted(self, token: str) -> bool:
+        """Return whether an ASCII token without quotes is an id or a value of the request. Does not parse the body."""
+        written = token.encode()
+        return any(
+            before + written + after in self._body for before, after in ((b'"', b'"'), (b":", b","), (b":", b"}"))
+        )
+
+    @cached_property
+    def _values(self) -> _Values:
+        try:
+            request = orjson.loads(self._body) if self._body else None
+        except ValueError:
+            request = None
+        if isinstance(request, dict) and "contacts" in request:
+            request = request["contacts"]
+        texts: set[str] = set()
+        numbers: set[float] = set()
+        for value in _leaves(request):
+            if isinstance(value, str):
+                texts.add(value.lower().strip())
+            elif isinstance(value, bool):
+                texts.add(str(value).lower())
+            elif isinstance(value, int | float):
+                numbers.add(float(value))
+        # The longest first: of a value that contains another one nothing may be left.
+        return _Values(tuple(sorted(texts - {""}, key=len, reverse=True)), frozenset(numbers))
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict):
+        for item in value.values():
+            yield from _leaves(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _leaves(item)
+    else:
+        yield value
+
+
+def _unescaped(text: str) -> str:
+    plain = _UNICODE_ESCAPE.sub(lambda found: chr(int(found[1], 16)), text)
+    return unquote(html.unescape(plain)).replace('\\"', '"').replace("\\/", "/")
+
+
+def _as_word(value: str) -> str:
+    return rf"(?<![^\W_]){re.escape(value)}(?![^\W_])"
+
+
+def _without(text: str, value: str) -> str:
+    """Return the text without a value, or without the beginning of a long one."""
+    low = text.lower()
+    if len(value) < _SHORT:
+        return re.sub(_as_word(value), _HIDDEN, text, flags=re.IGNORECASE) if value in low else text
+    beginning = value[:_PREFIX]
+    if beginning not in low or len(low) != len(text):
+        return text if beginning not in low else _HIDDEN
+    parts, at = [], 0
+    while (found := low.find(beginning, at)) >= 0:
+        end = found + len(beginning)
+        while end < len(low) and end - found < len(value) and low[end] == value[end - found]:
+            end += 1
+        parts.append(text[at:found])
+        at = end
+    return _HIDDEN.join((*parts, text[at:]))
