@@ -6,22 +6,21 @@ passed on, unless it quotes one of them.
 
 from __future__ import annotations
 
-import html
 import re
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
-from urllib.parse import unquote
 
 import orjson
 
+from stream_scorer.genesys.escapes import unescaped
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
 _HIDDEN: Final = "***"
 _MAX_TEXT: Final = 4_000
 _NUMBER: Final = re.compile(r"\d+(?:[.,:]\d+)*(?:[eE][+-]?\d+)?")
 _NUMBER_IN_CODE: Final = re.compile(r"(?<![A-Za-z0-9])\d+(?:\.\d+)?(?![A-Za-z0-9])")
-_UNICODE_ESCAPE: Final = re.compile(r"\\u([0-9a-fA-F]{4})")
 # A shorter one is hidden as a word of its own only: "a" stands in each word.
 _SHORT: Final = 4
 # The API may cut a long value; so many of its first characters are enough to recognize it.
@@ -29,7 +28,7 @@ _PREFIX: Final = 8
 
 
 class _Values(NamedTuple):
-    texts: tuple[str, ...]
+    texts: Mapping[str, Sequence[str]]  # by their beginning, which is looked for first
     numbers: frozenset[float]
 
 
@@ -49,17 +48,15 @@ class ContactRedactor:
         """Return free text without ids and values. All numbers go: one value has many spellings."""
         if len(text) > _MAX_TEXT:
             return f"(a text of {len(text)} characters)"  # not cut: of a value that a cut goes through, a part is left
-        plain = _unescaped(text)
-        for value in self._values.texts:
-            plain = _without(plain, value)
-        return _NUMBER.sub(_HIDDEN, plain)
+        text = self._without_texts(unescaped(self._without_texts(text)))
+        return _NUMBER.sub(_HIDDEN, text)
 
     def hide_in_code(self, code: str) -> str:
         """Return an error's code; empty if an id or value of the request is a part of it."""
         if not code:
             return ""
         low = code.lower()
-        if any(value in low and re.search(_as_word(value), low) for value in self._values.texts):
+        if any(value in low and re.search(_as_word(value), low) for value in self._texts_begun_in(low)):
             return ""
         if any(float(number) in self._values.numbers for number in _NUMBER_IN_CODE.findall(code)):
             return ""
@@ -84,13 +81,25 @@ class ContactRedactor:
         numbers: set[float] = set()
         for value in _leaves(request):
             if isinstance(value, str):
-                texts.add(value.lower().strip())
+                texts |= {value.lower().strip(), unescaped(value).lower().strip()}
             elif isinstance(value, bool):
                 texts.add(str(value).lower())
             elif isinstance(value, int | float):
                 numbers.add(float(value))
-        # The longest first: of a value that contains another one nothing may be left.
-        return _Values(tuple(sorted(texts - {""}, key=len, reverse=True)), frozenset(numbers))
+        by_beginning: dict[str, list[str]] = {}
+        for text in texts - {""}:
+            by_beginning.setdefault(text[:_PREFIX], []).append(text)
+        return _Values(by_beginning, frozenset(numbers))
+
+    def _texts_begun_in(self, low: str) -> list[str]:
+        """Return the longest first: of a value that contains another one nothing may be left."""
+        found = (text for beginning, texts in self._values.texts.items() if beginning in low for text in texts)
+        return sorted(found, key=len, reverse=True)
+
+    def _without_texts(self, text: str) -> str:
+        for value in self._texts_begun_in(text.lower()):
+            text = _without(text, value)
+        return text
 
 
 def _leaves(value: Any) -> Iterator[Any]:
@@ -102,11 +111,6 @@ def _leaves(value: Any) -> Iterator[Any]:
             yield from _leaves(item)
     else:
         yield value
-
-
-def _unescaped(text: str) -> str:
-    plain = _UNICODE_ESCAPE.sub(lambda found: chr(int(found[1], 16)), text)
-    return unquote(html.unescape(plain)).replace('\\"', '"').replace("\\/", "/")
 
 
 def _as_word(value: str) -> str:

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import base64
-import html
-import json
 import re
 from typing import TYPE_CHECKING, Final
-from urllib.parse import quote, quote_plus
+
+from stream_scorer.genesys.escapes import decoded, unescaped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _HIDDEN: Final = "***"
+_LEAST_CHARACTERS: Final = 4
 # Of tokens that were renewed meanwhile an exchange under way may still quote; with these, an hour's at one a minute.
 _TOKENS_KNOWN: Final = 64
-_HEX: Final = re.compile(r"%[0-9A-F]{2}")
-_UNICODE_ESCAPE: Final = re.compile(r"\\u[0-9a-f]{4}")
-# Optional escapes of JSON: PHP escapes the slash, Go and Gson the others.
-_ESCAPED_FOR_HTML: Final = {ord(one): f"\\u{ord(one):04x}" for one in "<>&'="}
+# A text may quote secrets in escapes of several kinds, each of which is decoded in turn.
+_ESCAPES_REMOVED: Final = 4
 # A secret in a file may be replaced while the worker runs; an exchange under way may still quote the one before.
 _SECRETS_KNOWN: Final = 8
 # What stands in an Authorization header, known or not: it may have been cut off by whoever quotes it.
@@ -29,8 +27,9 @@ class Redactor:
     r"""Knows the secrets of one OAuth client and its tokens, in the spellings in which they come back.
 
     That is plain, in base64 (the secret, a token, the ``Basic`` header; in both alphabets), and each of these
-    percent-encoded and escaped for JSON (``\/`` and ``\u003c`` too) or HTML. To be used on whole texts: of a text
-    that is cut before, a part of a secret may be left.
+    percent-encoded in UTF-8 or escaped for JSON (``\/`` and ``\u003c`` too) or HTML, also one in the other. A text
+    that hides a secret in escapes is returned without these. To be used on whole texts: of a text that is cut before, a
+    part of a secret may be left.
     """
 
     def __init__(self, client_id: str, client_secret: str | None = None) -> None:
@@ -73,14 +72,31 @@ class Redactor:
 
     def __call__(self, text: str) -> str:
         """Return the text without any of them."""
+        text = self._without(text)
+        for _ in range(_ESCAPES_REMOVED):
+            plain = next((one for one in decoded(text) if any(map(one.__contains__, self._hidden))), None)
+            if plain is None:
+                break
+            text = self._without(plain)
+        return _CREDENTIALS.sub(rf"\1\2{_HIDDEN}", text)
+
+    def _without(self, text: str) -> str:
         for hidden in self._hidden:
             text = text.replace(hidden, _HIDDEN)
-        return _CREDENTIALS.sub(rf"\1\2{_HIDDEN}", text)
+        return text
 
 
 def _longest_first(secrets: tuple[str, ...]) -> tuple[str, ...]:
     """The spellings of secrets: where one is a part of another, the whole goes first."""
     return tuple(sorted({one for secret in secrets for one in _spellings(secret)}, key=len, reverse=True))
+
+
+def _spellings(secret: str) -> Iterator[str]:
+    yield secret
+    yield secret.replace(" ", "+")  # so it stands in a form, once its other characters are decoded
+    plain = unescaped(secret)  # a secret that looks like an escape is decoded with the text
+    if len(plain) >= _LEAST_CHARACTERS:
+        yield plain
 
 
 def _with_base64(secret: str) -> tuple[str, ...]:
@@ -91,25 +107,3 @@ def _alphabets(in_base64: str) -> tuple[str, str]:
     """Base64 without its padding, in the usual alphabet and in that for URLs."""
     bare = in_base64.rstrip("=")
     return bare, bare.translate(str.maketrans("+/", "-_"))
-
-
-def _spellings(secret: str) -> tuple[str, ...]:
-    quoted = (quote(secret), quote(secret, safe=""), quote_plus(secret))
-    escaped = html.escape(secret)
-    return (
-        secret,
-        *quoted,
-        *(_HEX.sub(lambda found: found[0].lower(), one) for one in quoted),
-        *_json_spellings(secret),
-        escaped,
-        escaped.replace("&quot;", "&#34;").replace("&#x27;", "&#39;"),
-        escaped.replace("&#x27;", "&apos;"),
-    )
-
-
-def _json_spellings(secret: str) -> Iterator[str]:
-    for text in (json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]):
-        for escaped in (text, text.translate(_ESCAPED_FOR_HTML)):
-            for one in (escaped, _UNICODE_ESCAPE.sub(lambda found: found[0][:2] + found[0][2:].upper(), escaped)):
-                yield one
-                yield one.replace("/", "\\/")

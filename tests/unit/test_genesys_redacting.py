@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+from typing import TYPE_CHECKING
 from urllib.parse import quote, quote_plus
 
 import orjson
@@ -13,6 +14,9 @@ from hypothesis import strategies as st
 from stream_scorer.genesys import wire
 from stream_scorer.genesys.redacting import Redactor
 from stream_scorer.genesys.transport import Timing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SECRET = 'p+s/s w=rd&"quoted"<\u00e9\'>'
 BASIC = base64.b64encode(f"id:{SECRET}".encode()).decode()
@@ -52,6 +56,42 @@ def test_every_spelling_of_the_secret_is_hidden(echo: str) -> None:
     assert clean.endswith("> from you")
     assert echo not in clean
     assert "***" in clean
+
+
+def owasp(text: str) -> str:
+    return html.escape(text).replace("/", "&#x2F;").replace("=", "&#x3D;").replace("+", "&#43;")
+
+
+@pytest.mark.parametrize("of", [SECRET, BASIC, base64.b64encode(SECRET.encode()).decode()])
+@pytest.mark.parametrize(
+    "spell",
+    [
+        lambda text: quote(text, safe="!'()*~-._"),  # encodeURIComponent
+        lambda text: "".join(f"%{byte:02x}" for byte in text.encode()),
+        lambda text: quote(quote(text, safe=""), safe=""),
+        lambda text: json.dumps(text).replace("/", "\\u002F").replace("+", "\\u002b"),
+        lambda text: json.dumps(json.dumps(text)),
+        lambda text: html.escape(text, quote=False),
+        lambda text: html.escape(text).replace("é", "&eacute;"),
+        lambda text: "".join(f"&#{ord(one)};" for one in text),
+        owasp,
+        lambda text: owasp(json.dumps(text)),
+        lambda text: json.dumps(quote(text)),
+        lambda text: quote(owasp(text)),
+    ],
+)
+@pytest.mark.parametrize("secret", [SECRET, "100%41&amp;\\u0041\\n", "plain"])
+def test_escapes_of_any_kind_hide_nothing(spell: Callable[[str], str], of: str, secret: str) -> None:
+    text = of if secret == SECRET else secret
+    clean = Redactor("id", secret)(f"got <{spell(text)}> from you")
+    assert spell(text) not in clean
+    assert text not in clean
+    assert "***" in clean
+
+
+def test_a_text_that_hides_nothing_keeps_its_escapes() -> None:
+    text = "50%25 of \\u0041 &amp; b &#99999999999999;" + "&#9" * 9 + f"&#{'9' * 5000};"
+    assert Redactor("id", SECRET)(text) == text
 
 
 def test_tokens_of_late_are_hidden_and_the_memory_is_bounded() -> None:

@@ -1,0 +1,54 @@
+"""Escapes of foreign text: JSON, HTML and percent-encoding, decoded for a comparison with what must not be shown."""
+
+from __future__ import annotations
+
+import html
+import re
+from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# A text in JSON in HTML in a URL: what quotes more than that is not met.
+_ROUNDS: Final = 3
+_JSON: Final = re.compile(r"((?:\\u[0-9a-fA-F]{4})+)|\\(.)", re.DOTALL)
+_JSON_CONTROLS: Final = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+# `html.unescape` raises for a number of thousands of digits; none of more than seven is a character.
+_NO_CHARACTER: Final = re.compile(r"&#(?:[0-9]{8,}|[xX][0-9a-fA-F]{8,});?")
+
+
+def decoded(text: str) -> Iterator[str]:
+    """Yield the text with the escapes of each kind decoded alone, then of all kinds; this up to three times."""
+    for _ in range(_ROUNDS):
+        before = text
+        for mark, decode in (("\\", _decode_json), ("&", _decode_html), ("%", unquote)):
+            if mark in before:
+                yield decode(before)
+            if mark in text:
+                text = decode(text)
+        if text == before:
+            return
+        yield text
+
+
+def unescaped(text: str) -> str:
+    """Return the text without any escapes."""
+    plain = text
+    for plain in decoded(text):  # noqa: B007 - the last one
+        pass
+    return plain
+
+
+def _decode_json(text: str) -> str:
+    return _JSON.sub(_character, text)
+
+
+def _character(found: re.Match[str]) -> str:
+    if found[2] is not None:
+        return _JSON_CONTROLS.get(found[2], found[2])
+    return bytes.fromhex(found[1].replace("\\u", "")).decode("utf-16-be", "replace")
+
+
+def _decode_html(text: str) -> str:
+    return html.unescape(_NO_CHARACTER.sub(" ", text))
