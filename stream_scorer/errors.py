@@ -145,6 +145,11 @@ class NothingToCheck(CheckFailed):
     """There is nothing to verify: nobody has worked here, or under another name."""
 
 
+def printable(text: str) -> str:
+    """Escape what would break the line, or steer a terminal: an error repeats names that may hold anything."""
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
+
+
 def one_line(error: BaseException) -> str:
     """Return an error as one line for people; of a foreign one its type only, because its text may hold anything."""
     return str(error) if isinstance(error, StreamScorerError) else f"unexpected {type(error).__name__}"

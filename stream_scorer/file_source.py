@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, NamedTuple
 
-from stream_scorer.errors import InputError
+from stream_scorer.errors import InputError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,10 +70,12 @@ class FileSource:
             InputError: it cannot be read, or is no text.
         """
         self._path = path
-        self.name = "standard input" if path == STANDARD_INPUT else str(path)
+        self.name = "standard input" if path == STANDARD_INPUT else printable(str(path))
         self._copy: IO[bytes] | None = None
         with self._readable():
             if path == STANDARD_INPUT:
+                if sys.stdin is None:  # closed by the one who has started this process
+                    raise InputError("standard input is closed: name a file, or write <FILE after the command")
                 self._copy = _copied(sys.stdin.buffer)
             elif not stat.S_ISREG(path.stat().st_mode):
                 with path.open("rb") as pipe:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from stream_scorer.core.charset import decode_text
-from stream_scorer.errors import UsageError
+from stream_scorer.errors import UsageError, printable
 from stream_scorer.file_csv import BadRecord, CsvRecords
 from stream_scorer.file_lines import TOO_LONG, Lines
 from stream_scorer.file_rows import Defaults, RowError, csv_event, json_event
@@ -63,7 +63,7 @@ def format_of(path: Path) -> FileFormat:
     if known is None:
         names = ", ".join(_SUFFIXES)
         raise UsageError(
-            f"{path}: the name does not end in {names}, with .gz or without:"
+            f"{printable(str(path))}: the name does not end in {names}, with .gz or without:"
             " say what it is with --format csv or --format jsonl"
         )
     return known

@@ -20,6 +20,7 @@ from stream_scorer.kafka.topics import existing_topics
 from stream_scorer.settings import load_settings, service_link_notes
 from stream_scorer.targets.building import build_target
 from stream_scorer.telemetry.logs import configure_logging
+from stream_scorer.telemetry.otel_components import check_otel_environment
 
 
 def callbacks(
@@ -42,6 +43,7 @@ def callbacks(
     for warning in (*settings.exposures, *property_warnings(settings), *service_link_notes(os.environ)):
         log.warning("setting", detail=warning)
     with end_told(log), EndLimit(settings.scoring.shutdown_timeout_s) as limit:
+        check_otel_environment(os.environ)
         target = build_target(settings)
         topics = settings.topics.campaign(tiers=len(settings.callbacks.retry_delays_s))
         await_topics(settings, topics, campaign_rights(settings))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from typing import Annotated
 
 import structlog
@@ -20,6 +21,7 @@ from stream_scorer.kafka.start import read_bounds, scoring_start, write_start
 from stream_scorer.kafka.topics import existing_topics
 from stream_scorer.settings import load_settings
 from stream_scorer.telemetry.logs import configure_logging
+from stream_scorer.telemetry.otel_components import check_otel_environment
 from stream_scorer.wiring import ScoringService
 
 
@@ -46,6 +48,7 @@ def run(
     for default in defaults_in_use(settings):
         log.info("setting", detail=default)
     with end_told(log), EndLimit(settings.scoring.shutdown_timeout_s) as limit:
+        check_otel_environment(os.environ)
         await_topics(settings, settings.scoring_topics, scoring_rights(settings))
         if (short := check_outputs(settings, settings.topics.scoring[1:]).audit_retention) is not None:
             log.warning("audit retention short", detail=short)

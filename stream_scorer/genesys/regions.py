@@ -67,11 +67,16 @@ def login_url_for(base_url: str) -> str:
     return base_url
 
 
+def shown(region: str) -> str:
+    """Return a region for an error, with a blank behind it; empty if it is a URL, which may hold a password."""
+    return "" if "://" in region or "@" in region else f"{region!r} "
+
+
 def _known(region: str) -> str:
     if region not in REGIONS:
         known = ", ".join(REGIONS)
         raise SettingsError(
-            f"genesys.region: {region!r} is no region of Genesys Cloud; use one of {known},"
+            f"genesys.region: {shown(region)}is no region of Genesys Cloud; use one of {known},"
             " or set genesys.base_url and genesys.login_url",
         )
     return region

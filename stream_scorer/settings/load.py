@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from stream_scorer.errors import SettingsError
+from stream_scorer.errors import SettingsError, printable
 from stream_scorer.settings.catalogue import MAPPINGS, REREAD
 from stream_scorer.settings.names import file_key
 from stream_scorer.settings.problems import problem_lines
@@ -78,13 +78,8 @@ def load(
     except ValidationError as error:
         problems += problem_lines(error, {path: entry.origin for path, entry in entries.items()})
     if problems:
-        raise SettingsError("\n".join(dict.fromkeys(map(_one_line, problems))))
+        raise SettingsError("\n".join(dict.fromkeys(map(printable, problems))))
     return Loaded(settings, {path: entry.origin for path, entry in entries.items()})
-
-
-def _one_line(problem: str) -> str:
-    """Escape what would break the line, or steer a terminal: a problem repeats names that may hold anything."""
-    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in problem)
 
 
 def _nested(entries: Mapping[KeyPath, Entry]) -> dict[str, dict[str, Any]]:

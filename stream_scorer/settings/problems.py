@@ -40,6 +40,7 @@ _WORDS: Final[Mapping[str, str]] = MappingProxyType(
         "string_too_long": "must be at most {max_length} characters long",
         "string_too_short": "must not be empty",
         "string_type": "must be text",
+        "string_unicode": "must be valid Unicode",
         "too_long": "must have at most {max_length} items",
         "too_short": "must not be empty",
         "tuple_type": "must be a list",

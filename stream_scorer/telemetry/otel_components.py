@@ -6,14 +6,29 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stream_scorer.core.otel_values import check_exporter, check_sdk
-from stream_scorer.core.otlp_variables import collector_files
+from stream_scorer.core.otel_values import check_exporter, check_sdk, exemplar_filter, metric_values, trace_values
+from stream_scorer.core.otlp_variables import METRICS, TRACES, collector_files
 from stream_scorer.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from stream_scorer.core.otlp_variables import Signal
+
+
+def check_otel_environment(environ: Mapping[str, str]) -> None:
+    """Check all ``OTEL_*`` variables of a worker, without loading the SDK.
+
+    Raises:
+        SettingsError: one cannot work; names it.
+    """
+    check_installed_sdk(environ)
+    exemplar_filter(environ)
+    if metric_values(environ) is not None:
+        check_installed_exporter(environ, METRICS)
+    traces = trace_values(environ)
+    if traces is not None and "otlp" in traces.exporters:
+        check_installed_exporter(environ, TRACES)
 
 
 def check_installed_sdk(environ: Mapping[str, str]) -> None:

@@ -158,6 +158,53 @@ def test_what_ends_a_service_is_a_log_line_and_the_last_line(
     assert "hush" not in line + last  # the text of a foreign exception may quote anything
 
 
+@pytest.mark.parametrize("command", ["run", "callbacks"])
+@pytest.mark.parametrize(
+    "name", ["OTEL_PYTHON_METER_PROVIDER", "OTEL_METRICS_EXEMPLAR_FILTER", "OTEL_BSP_MAX_QUEUE_SIZE"]
+)
+@pytest.mark.usefixtures("_complete")
+def test_variables_of_opentelemetry_are_checked_before_the_brokers_are_waited_for(
+    command: str, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def await_topics(*_: object) -> None:
+        raise BrokerUnavailable("no answer from Kafka")
+
+    monkeypatch.setenv("STREAM_SCORER_CALLBACKS__TARGET", "log")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
+    monkeypatch.setenv("OTEL_METRICS_EXPORTER", "otlp")
+    monkeypatch.setenv(name, "bogus")
+    monkeypatch.setattr(importlib.import_module(f"stream_scorer.cli.{command}"), "await_topics", await_topics)
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    try:
+        assert main([command]) == 2
+    finally:
+        structlog.reset_defaults()
+        root.setLevel(logging.WARNING)
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"stream-scorer: {name}: bogus ")
+
+
+@pytest.mark.parametrize(
+    ("region", "shown"),
+    [
+        ("https://user:hunter2@api.mypurecloud.de", "stream-scorer: genesys.region is no region"),
+        ("user:hunter2@mypurecloud.de", "stream-scorer: genesys.region is no region"),
+        ("mypurecloud.dee", "stream-scorer: genesys.region 'mypurecloud.dee' is no region"),
+        ("m\udcff", "stream-scorer: genesys.region must be valid Unicode, not 'm\\udcff' (from "),
+    ],
+)
+@pytest.mark.usefixtures("_complete")
+def test_a_region_is_shown_unless_it_is_a_url(
+    region: str, shown: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("STREAM_SCORER_GENESYS__REGION", region)
+    assert main(["config", "check"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(shown)
+    assert "hunter2" not in said
+
+
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [

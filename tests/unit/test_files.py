@@ -486,6 +486,11 @@ class TestSources:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
         assert self.ids(Path("-")) == self.ids(plain)
 
+    def test_closed_standard_input_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sys, "stdin", None)
+        with pytest.raises(InputError, match=r"^standard input is closed: name a file"):
+            self.ids(Path("-"))
+
     @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32-le"])
     def test_standard_input_shows_what_it_is(self, monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
         text = ' \n{"contactId": "a", "features": {}}\n'
@@ -608,6 +613,12 @@ class TestFormat:
             read(tmp_path / name)
         assert str(caught.value).startswith(f"{tmp_path / name}: ")
         assert "Errno" not in str(caught.value)
+
+    @pytest.mark.parametrize("name", ["a\nb.csv", "\x1b[2J.csv", "\udcff.csv", "a\rb.txt", "\u2028.csv"])
+    def test_a_name_that_is_not_printable_is_one_line(self, tmp_path: Path, name: str) -> None:
+        with pytest.raises((InputError, UsageError)) as caught:
+            read(tmp_path / name)
+        assert str(caught.value).isprintable()
 
 
 def test_progress_reaches_the_size(tmp_path: Path) -> None:
