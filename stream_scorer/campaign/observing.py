@@ -130,9 +130,9 @@ class LoopObserver:
         """Nothing can be written for now, or that is over (None)."""
         self._metrics.holding(message is not None, loop=self._name, reason="kafka")
         if message is None:
-            self._log.info("publishing again", loop=self._name, after=self._trouble)
+            self._log.info("transactions recovered", loop=self._name, after=self._trouble)
         elif message != self._trouble:
-            self._log.warning("publishing failed, trying again", loop=self._name, detail=message)
+            self._log.warning("transaction failed", loop=self._name, detail=message)
         self._trouble = message
 
     def waiting_for_schema(self, reason: str | None) -> None:

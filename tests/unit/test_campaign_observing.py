@@ -59,3 +59,10 @@ def test_a_loop_without_partitions_is_a_spare_once_the_group_has_said_so() -> No
     assert str(scene.observe.why_not_ready()).startswith("deliverer: rebalancing: ")
     scene.observe.cut_off("Authentication failed")
     assert scene.observe.why_not_ready() == "deliverer: kafka: Authentication failed"
+
+
+def test_a_failed_transaction_is_one_line_a_message_and_named_as_in_the_scoring_worker() -> None:
+    scene = Scene()
+    for message in ("no broker", "no broker", "fenced", None):
+        scene.observe.kafka_trouble(message)
+    assert scene.log.events == ["transaction failed", "transaction failed", "transactions recovered"]

@@ -312,3 +312,11 @@ def test_the_frame_of_the_library_page_runs(
 def test_python_on_the_pages_compiles(page: Path) -> None:
     for block in python_blocks(page):
         compile(block, page.name, "exec")
+
+
+def test_the_traps_are_numbered_in_order() -> None:
+    """Comments, mutants and other pages name them by number."""
+    page = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
+    section = page.partition("### The traps\n")[2].partition("\n### ")[0].partition("\n## ")[0]
+    numbers = [int(number) for number in re.findall(r"^\| (\d+) \|", section, re.MULTILINE)]
+    assert numbers == list(range(1, len(numbers) + 1))
