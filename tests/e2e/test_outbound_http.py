@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 import uuid
@@ -308,3 +309,11 @@ def test_nothing_secret_shows(make: Callable[..., OutboundTarget]) -> None:
     target = make()
     assert SECRET not in repr(target)
     assert SECRET not in target.name
+
+
+def test_a_code_that_quotes_the_callback_is_left_out(server: RawServer, make: Callable[..., OutboundTarget]) -> None:
+    target = make()
+    sent = callback(target)
+    quoted = json.loads(sent.body)[0]["data"]["contact_id"]
+    server.respond(answer(400, {"code": f"bad.{quoted}"}))
+    assert target.deliver(sent).message == "HTTP 400 (Bad Request)"

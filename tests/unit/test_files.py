@@ -472,6 +472,12 @@ class TestSources:
         path.write_bytes(gzip.compress(self.CONTENT.decode().encode(encoding)))
         assert [one for one, _ in self.ids(path)] == ["a", "b"]
 
+    def test_gzip_in_gzip_is_named(self, tmp_path: Path) -> None:
+        path = tmp_path / "contacts.csv.gz"
+        path.write_bytes(gzip.compress(gzip.compress(self.CONTENT)))
+        with pytest.raises(InputError, match=r"contacts\.csv\.gz: is packed by gzip twice: unpack it once$"):
+            self.ids(path)
+
     def test_a_pipe_is_read_whole_and_gives_the_same_ids(self, plain: Path, tmp_path: Path) -> None:
         pipe = tmp_path / "pipe.csv"
         os.mkfifo(pipe)
