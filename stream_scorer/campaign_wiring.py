@@ -37,6 +37,7 @@ from stream_scorer.kafka.retry_heads import RetryTopicHeads
 from stream_scorer.kafka.rights import campaign_rights
 from stream_scorer.kafka.source import Source
 from stream_scorer.kafka.stopping import StoppedError, unless_stopped
+from stream_scorer.kafka.topic_ids import TopicIdentity, TopicIds
 from stream_scorer.kafka.writer_waits import WriterWaits
 from stream_scorer.kafka.writing import make_sink
 from stream_scorer.pool import Pool
@@ -286,12 +287,14 @@ class CampaignService:
     def _source(self, group_id: str, topics: Sequence[str], retry_topics: Sequence[str] = ()) -> Source:
         config = consumer_config(self._settings, group_id, logger=self._client_log)
         # Silent: the consumer's log has the same troubles already.
-        latest = LatestOffsets(admin_config(self._settings, logger=silent_logger()), self._clock.monotonic)
+        admin = admin_config(self._settings, logger=silent_logger())
+        latest = LatestOffsets(admin, self._clock.monotonic)
         return Source(
             config,
             topics,
             wait=lambda seconds: not self.stopping.wait(seconds),
             latest=latest,
+            identity=TopicIdentity(TopicIds(admin), group_id, self._clock.monotonic),
             retry_topics=retry_topics,
         )
 

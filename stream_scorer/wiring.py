@@ -34,6 +34,7 @@ from stream_scorer.kafka.retry_heads import RetryTopicHeads
 from stream_scorer.kafka.rights import scoring_rights
 from stream_scorer.kafka.source import Source
 from stream_scorer.kafka.stopping import StoppedError, unless_stopped
+from stream_scorer.kafka.topic_ids import TopicIdentity, TopicIds
 from stream_scorer.kafka.writer_waits import WriterWaits
 from stream_scorer.kafka.writing import make_sink
 from stream_scorer.schema_files import SchemaFile
@@ -175,6 +176,9 @@ class ScoringService:
             wait=lambda seconds: not self.stopping.wait(seconds),
             # Silent: the consumer's log has the same troubles already.
             latest=LatestOffsets(admin_config(settings, logger=silent_logger()), clock.monotonic),
+            identity=TopicIdentity(
+                TopicIds(admin_config(settings, logger=silent_logger())), settings.kafka.group_id, clock.monotonic
+            ),
             retry_topics=self._retry_topics,
         )
         Worker(

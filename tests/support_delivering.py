@@ -38,7 +38,7 @@ from stream_scorer.schema_files import SchemaFile, load_schema
 from stream_scorer.telemetry.campaign import CampaignMetrics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from confluent_kafka import TopicPartition
 
@@ -232,6 +232,12 @@ class FakeSource:
 
     def group_metadata(self) -> str:
         return "generation"
+
+    def check_topics(self, topics: Collection[str]) -> None:
+        """The topics are those that were read."""
+
+    def commit_metadata(self, _partition: Partition, start_offset: int) -> str:
+        return f"start={start_offset}"
 
     def committed(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         return {p: self._world.committed[p] for p in partitions if p in self._world.committed}

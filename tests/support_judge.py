@@ -135,7 +135,7 @@ def judge(
 
 
 def _start(metadata: str) -> int:
-    word, _, offset = metadata.partition("=")
+    word, _, offset = metadata.partition(";")[0].partition("=")
     assert word == "start", f"a commit has the metadata {metadata!r}"
     return int(offset)
 

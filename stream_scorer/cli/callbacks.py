@@ -9,8 +9,8 @@ import structlog
 import typer
 
 from stream_scorer.campaign_wiring import CampaignService
-from stream_scorer.cli.options import ConfigOption
-from stream_scorer.cli.starting import await_topics
+from stream_scorer.cli.options import ConfigOption, NewTopicOption
+from stream_scorer.cli.starting import await_topics, log_start, require_start
 from stream_scorer.cli.stopping import EndLimit, end_told
 from stream_scorer.kafka.config import check_properties, property_warnings
 from stream_scorer.kafka.output_topics import check_outputs
@@ -34,8 +34,10 @@ def callbacks(
             help="Where a group without any commit starts to read scores: earliest, latest or an ISO time.",
         ),
     ] = None,
+    new_topic: NewTopicOption = False,
 ) -> None:
     """Tell the campaign manager about high scores until SIGTERM or Ctrl-C. A second signal ends at once."""
+    require_start(start, new_topic=new_topic)
     settings = load_settings(config, flags={"kafka.start_from": start} if start is not None else None)
     check_properties(settings)
     configure_logging(level=settings.log.level, form=settings.log.format)
@@ -50,10 +52,10 @@ def callbacks(
         check_outputs(settings, topics[1:])
         # All there are: records may wait in the higher tiers although the setting has become shorter.
         retry_topics = existing_topics(settings, settings.topics.retries())
-        write_start(settings, planning_start(settings), chosen=start is not None)
+        log_start(write_start(settings, planning_start(settings), chosen=start is not None, new_topic=new_topic))
         # Without the planner's refusal: only then nothing shows that commits have been lost.
         delivered = (settings.topics.callbacks, *retry_topics)
-        write_start(settings, delivery_start(settings, delivered), chosen=True)
+        write_start(settings, delivery_start(settings, delivered), chosen=True, new_topic=new_topic)
         service = CampaignService(settings, target, retry_topics)
         limit.watch(service.stopping)
         limit.obey_signals(service.stop)

@@ -11,3 +11,10 @@ ConfigOption: TypeAlias = Annotated[
     Path | None,
     typer.Option("--config", metavar="FILE", help="Settings in TOML. Environment variables and flags win over it."),
 ]
+
+NewTopicOption: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--new-topic", help="Accept a topic that was deleted and created again. It is read as --from gives, for once."
+    ),
+]

@@ -10,8 +10,8 @@ import structlog
 import typer
 
 from stream_scorer.cli.config import all_warnings, defaults_in_use
-from stream_scorer.cli.options import ConfigOption
-from stream_scorer.cli.starting import await_topics
+from stream_scorer.cli.options import ConfigOption, NewTopicOption
+from stream_scorer.cli.starting import await_topics, log_start, require_start
 from stream_scorer.cli.stopping import EndLimit, end_told
 from stream_scorer.kafka.config import check_properties
 from stream_scorer.kafka.output_topics import check_outputs
@@ -36,8 +36,10 @@ def run(
             help="Where a group without any commit starts: earliest, latest or an ISO time.",
         ),
     ] = None,
+    new_topic: NewTopicOption = False,
 ) -> None:
     """Score contacts from the features topic until SIGTERM or Ctrl-C. A second signal ends at once."""
+    require_start(start, new_topic=new_topic)
     settings = load_settings(config, flags={"kafka.start_from": start} if start is not None else None)
     settings.require_api()
     check_properties(settings)
@@ -57,7 +59,7 @@ def run(
         if (unchecked := check_retry_retention(settings, retry_topics)) is not None:
             log.warning("retry topics not checked", detail=unchecked)
         group = scoring_start(settings, retry_topics)
-        write_start(settings, group, chosen=start is not None)
+        log_start(write_start(settings, group, chosen=start is not None, new_topic=new_topic))
         service = ScoringService(settings, retry_topics, read_bounds(settings, group))
         limit.watch(service.stopping)
         limit.obey_signals(service.stop)

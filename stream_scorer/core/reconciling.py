@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["Kind", "Place", "Reconciliation", "Span"]
 
 _MAX_DIGITS: Final = 18
+_LATEST_MS: Final = 1 << 62
 
 
 class Reconciliation:
@@ -53,6 +54,7 @@ class Reconciliation:
         *,
         truncated_audits: Collection[int] = (),
         compacted: bool = False,
+        since_ms: Mapping[int, int] | None = None,
         max_findings: int = MAX_FINDINGS,
     ) -> None:
         """Begin with the commits of the first reading.
@@ -64,6 +66,8 @@ class Reconciliation:
             audit_codec: of ``BatchAudit``.
             truncated_audits: partitions of the audit topic whose oldest records are deleted.
             compacted: the topic is compacted, so an input record may be gone although it was scored.
+            since_ms: for partitions of a topic that was created again when the group accepted it, in Unix
+                milliseconds: what was written before is about the former topic, and counts as from before the start.
             max_findings: how many findings of each kind are kept; all are counted.
         """
         self._topic = topic
@@ -73,6 +77,7 @@ class Reconciliation:
         self._codec = audit_codec
         self._truncated = frozenset(truncated_audits)
         self._compacted = compacted
+        self._since_ms = {f"{topic}/{number}": at_ms for number, at_ms in (since_ms or {}).items()}
         self._findings = Findings(max_findings)
         self._lanes = Lanes()
         self._verifiers: dict[int, ChainVerifier] = {}
@@ -86,7 +91,16 @@ class Reconciliation:
         elif offset >= book.start:
             book.add(offset)
 
-    def output(self, kind: Kind, source: str, batch_id: str, place: Place, *, was_deferred: bool = False) -> None:
+    def output(
+        self,
+        kind: Kind,
+        source: str,
+        batch_id: str,
+        place: Place,
+        *,
+        was_deferred: bool = False,
+        written_ms: int = _LATEST_MS,
+    ) -> None:
         """A record of the scores, review or rejected topic.
 
         Args:
@@ -95,8 +109,9 @@ class Reconciliation:
             batch_id: its header ``stream-scorer-batch``; empty where it has none.
             place: where it stands.
             was_deferred: it has the header ``stream-scorer-deferred``, so it need not stand in input order.
+            written_ms: Kafka's time of the record.
         """
-        found = self._find(source)
+        found = self._find(source, written_ms)
         if found is None:
             self._foreign += 1
             return
@@ -122,15 +137,16 @@ class Reconciliation:
             self._findings.add(Finding(FindingKind.OUT_OF_ORDER, source, what, str(place)))
         self._compare(book, slot, source, batch_id, output=kind, audit=(state & AUDIT) >> AUDIT_SHIFT)
 
-    def deferred(self, source: str, place: Place, *, still: bool) -> None:
+    def deferred(self, source: str, place: Place, *, still: bool, written_ms: int = _LATEST_MS) -> None:
         """A record of a retry topic that this group had not committed when the first commits were read.
 
         Args:
             source: its header ``stream-scorer-source``.
             place: where it stands.
             still: the group has not committed it now, after the outputs were read.
+            written_ms: Kafka's time of the record.
         """
-        found = self._find(source)
+        found = self._find(source, written_ms)
         if found is None or found[1] < found[0].start:
             return
         book, offset = found
@@ -150,7 +166,7 @@ class Reconciliation:
         """A record on an output topic that names no source."""
         self._foreign += 1
 
-    def audit(self, value: bytes | None, place: Place) -> None:
+    def audit(self, value: bytes | None, place: Place, *, written_ms: int = _LATEST_MS) -> None:
         """A record of the audit topic: its entries, and its link in its chain."""
         verifier = self._verifiers.get(place.partition)
         if verifier is None:
@@ -167,10 +183,10 @@ class Reconciliation:
             self._findings.add(Finding(FindingKind.BROKEN_CHAIN, "", what, str(place)))
         batch_id = event["batch_id"]
         for entry in event["contacts"]:
-            self._audit_entry(entry["source"], Kind[entry["outcome"]], batch_id, place)
+            self._audit_entry(entry["source"], Kind[entry["outcome"]], batch_id, place, written_ms)
 
-    def _audit_entry(self, source: str, kind: Kind, batch_id: str, place: Place) -> None:
-        found = self._find(source)
+    def _audit_entry(self, source: str, kind: Kind, batch_id: str, place: Place, written_ms: int) -> None:
+        found = self._find(source, written_ms)
         if found is None or found[1] < found[0].start:
             return
         book, offset = found
@@ -284,11 +300,13 @@ class Reconciliation:
                 self._findings.add(Finding(FindingKind.NO_INPUT, book.source(offset), what, where))
         return early
 
-    def _find(self, source: str) -> tuple[Book, int] | None:
+    def _find(self, source: str, written_ms: int) -> tuple[Book, int] | None:
         name, _, digits = source.rpartition("/")
         book = self._by_name.get(name)
         if book is None or not digits.isdecimal() or len(digits) > _MAX_DIGITS:
             return None
+        if self._since_ms and written_ms < self._since_ms.get(name, 0):
+            return book, -1  # a place on the former topic
         return book, int(digits)
 
     def _place(self, packed: int) -> str:

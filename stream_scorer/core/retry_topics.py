@@ -145,14 +145,24 @@ class StartBounds:
     Attributes:
         partitions: those partitions of retry topics.
         starts: for each partition of the features topic where the group began.
+        since_ms: for each partition of a features topic that was deleted and created again when the group accepted the
+            present one, in Unix milliseconds.
     """
 
     partitions: frozenset[tuple[str, int]] = frozenset()
     starts: Mapping[tuple[str, int], int] = field(default_factory=dict)
+    since_ms: Mapping[tuple[str, int], int] = field(default_factory=dict)
+
+    def is_of_former_topic(self, record: SourceRecord, source: str) -> bool:
+        """Whether a source is a place on the former features topic, which has the name of the present one."""
+        if not self.since_ms:
+            return False
+        place = parse_source(source)
+        return place is not None and record.timestamp_ms < self.since_ms.get((place.topic, place.partition), 0)
 
     def exclude(self, record: SourceRecord, source: str) -> bool:
         """Whether a record of a retry topic is from before the start; ``source`` is its place on the features topic."""
-        if (record.topic, record.partition) not in self.partitions:
+        if (record.topic, record.partition) not in self.partitions or self.is_of_former_topic(record, source):
             return False
         place = parse_source(source)
         return place is not None and place.offset < self.starts.get((place.topic, place.partition), 0)

@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from confluent_kafka import KafkaException
 
+from stream_scorer.core.commit_metadata import parse_metadata
 from stream_scorer.errors import BrokerRefused
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer, TopicPartition
-
-_START: Final = re.compile(r"start=(\d+)")
-
-
-def start_metadata(start_offset: int) -> str:
-    """The metadata of every commit: where this group began on the partition."""
-    return f"start={start_offset}"
-
-
-def start_of(metadata: str | None) -> int | None:
-    """The start offset in a commit's metadata; None where another program committed."""
-    found = _START.fullmatch(metadata or "")
-    return int(found.group(1)) if found else None
 
 
 def begun_and_next(consumer: Consumer, committed: TopicPartition, timeout_s: float) -> tuple[int, int]:
@@ -44,5 +31,5 @@ def begun_and_next(consumer: Consumer, committed: TopicPartition, timeout_s: flo
             f" log, which holds {low} to {high}; records were deleted before they were read. Set the group's offset by"
             " hand (docs/operations.md, 'Offsets gone') once you have decided what becomes of them"
         )
-    start = start_of(committed.metadata)
+    start = parse_metadata(committed.metadata).start
     return committed.offset if start is None else start, committed.offset

@@ -1,9 +1,10 @@
 """Commits finished heads together with the records they lead to, and recovers from whatever goes wrong.
 
 What a service writes is its own business; that it is written exactly once is this module's. It opens producer sessions,
-refuses heads whose assignment has ended, commits the offsets of the others with the group's start, and after a failure
-makes a new producer and lets the committed offsets settle what happened. Nothing is written while an earlier outcome is
-unsettled. What was not written in time is written in smaller transactions (``core.transaction_bounds``).
+refuses heads whose assignment has ended, commits the offsets of the others with the group's start and the topic's id.
+After a failure it makes a new producer and lets the committed offsets settle what happened. Nothing is written while an
+earlier outcome is unsettled. What was not written in time is written in smaller transactions
+(``core.transaction_bounds``).
 
 Commits on retry topics are renewed. The group is not subscribed to them (see ``kafka.retry_consumer``), so the broker
 deletes a commit there once it is older than ``offsets.retention.minutes`` (7 days by default). Without it, everything
@@ -20,7 +21,6 @@ from confluent_kafka import TopicPartition
 from stream_scorer.core.remembering import OutcomeT
 from stream_scorer.core.transaction_bounds import TransactionBounds
 from stream_scorer.errors import BrokerRefused, BrokerUnavailable, ProducerFenced
-from stream_scorer.kafka.beginnings import start_metadata
 from stream_scorer.kafka.sink import Committed, Failed
 
 if TYPE_CHECKING:
@@ -65,6 +65,12 @@ class Group(Protocol):
 
     def committed(self, partitions: list[Partition]) -> Mapping[Partition, int]:
         """The committed offsets."""
+
+    def check_topics(self, topics: Collection[str]) -> None:
+        """Check that these topics are those that were read; raises where one was created again, or is deleted."""
+
+    def commit_metadata(self, partition: Partition, start_offset: int) -> str:
+        """The metadata of the next commit on a partition."""
 
 
 class CommitObserver(Protocol):
@@ -190,16 +196,13 @@ class Committer(Generic[OutcomeT]):
 
         Raises:
             ProducerFenced: as `ready`.
+            BrokerRefused: a topic was deleted and created again, so the heads may be of either.
         """
         if not all(self._ledger.owns(head) for head in heads):
             raise AssertionError("a head was to be published whose assignment has ended")
         is_renewal = self.renewal_due
         renewed = self._renewed(heads) if is_renewal else []
-        group = self._group.group_metadata()
-        if group is None:
-            publication: Publication = Failed("the worker was thrown out of its group", stale=True)
-        else:
-            publication = self._sink.publish(records, [_offset_of(head) for head in (*heads, *renewed)], group)
+        publication = self._publish([*heads, *renewed], records)
         self._observe.transaction(publication)
         if is_renewal and isinstance(publication, Committed):
             self._renew_at = self._monotonic() + _RENEW_EVERY_S
@@ -237,6 +240,25 @@ class Committer(Generic[OutcomeT]):
         self._retry_at = self._monotonic() + _REOPEN_S
         self._observe.kafka_trouble(message)
 
+    def _publish(self, heads: list[Head[OutcomeT]], records: list[OutRecord]) -> Publication:
+        try:
+            # After reading: what is read from a topic that was created again is never committed.
+            self._group.check_topics({head.partition.topic for head in heads})
+        except BrokerUnavailable as error:
+            return Failed(str(error))
+        except BrokerRefused:
+            self.close()  # nothing that is finished may be committed at the end of the worker either
+            raise
+        group = self._group.group_metadata()
+        if group is None:
+            return Failed("the worker was thrown out of its group", stale=True)
+        return self._sink.publish(records, [self._offset_of(head) for head in heads], group)
+
+    def _offset_of(self, head: Head[OutcomeT]) -> TopicPartition:
+        topic, number = head.partition
+        metadata = self._group.commit_metadata(head.partition, head.start_offset)
+        return TopicPartition(topic, number, head.next_offset, metadata)
+
     def _is_first_session_young(self) -> bool:
         """Whether the first session is being opened, and has not taken long yet."""
         if self._had_session:
@@ -268,8 +290,3 @@ class Committer(Generic[OutcomeT]):
                 "another running worker uses the same transactional id and fenced this one three times in five "
                 "minutes: give every worker a `kafka.instance_id` of its own"
             )
-
-
-def _offset_of(head: Head[OutcomeT]) -> TopicPartition:
-    topic, number = head.partition
-    return TopicPartition(topic, number, head.next_offset, start_metadata(head.start_offset))

@@ -10,11 +10,12 @@ from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException
 # The stubs of the client do not list its own public names.
 from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec  # type: ignore[attr-defined]
 
+from stream_scorer.core.commit_metadata import parse_metadata
 from stream_scorer.errors import BrokerUnavailable, StreamScorerError
-from stream_scorer.kafka.beginnings import start_of
 from stream_scorer.kafka.clients import made
 from stream_scorer.kafka.config import admin_config, reader_config, silent_logger
 from stream_scorer.kafka.rights import Right, refusal
+from stream_scorer.kafka.topic_ids import TopicIds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -37,10 +38,12 @@ _AGAIN_S: Final = 0.1
 
 
 class Commit(NamedTuple):
-    """A group's commit on a partition: the offset, and where the group began; None where the commit does not say."""
+    """A group's commit on a partition; see `CommitMetadata` for what is None where the commit does not have it."""
 
     offset: int
     start: int | None
+    topic_id: str | None = None
+    since_ms: int | None = None
 
 
 class Extent(NamedTuple):
@@ -61,6 +64,11 @@ class Record(NamedTuple):
     def value(self) -> bytes | None:
         """Its value."""
         return self.message.value()
+
+    @property
+    def timestamp_ms(self) -> int:
+        """Kafka's time of the record, in Unix milliseconds."""
+        return int(self.message.timestamp()[1])
 
     @property
     def headers(self) -> Headers:
@@ -103,7 +111,8 @@ class LogReader:
             for answer in answers:
                 if answer.error is not None:
                     raise KafkaException(answer.error)
-            return {a.partition: Commit(a.offset, start_of(a.metadata)) for a in answers if a.offset >= 0}
+            found = [(a, parse_metadata(a.metadata)) for a in answers if a.offset >= 0]
+            return {a.partition: Commit(a.offset, one.start, one.topic_id, one.since_ms) for a, one in found}
 
         try:
             right = Right("Describe", "group", self._config["group.id"])
@@ -162,6 +171,14 @@ class LogReader:
             return "compact" in str(future.result()["cleanup.policy"].value)
         except KafkaException:
             return False
+
+    def topic_id(self, topic: str) -> str | None:
+        """The id of a topic; None: it is deleted, or the brokers show none.
+
+        Raises:
+            BrokerUnavailable: no broker answered.
+        """
+        return TopicIds({}, lambda _: self._admin).read([topic]).get(topic)
 
     def read(self, topic: str, extents: Mapping[int, Extent]) -> Iterator[list[Record]]:
         """Yield the records of the extents in batches, each partition's in order.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from stream_scorer.core.commit_metadata import CommitMetadata
 from stream_scorer.core.events import Partition, SourceRecord
 from stream_scorer.errors import BrokerRefused, BrokerUnavailable
 from stream_scorer.kafka.beginnings import begun_and_next
@@ -27,9 +28,10 @@ from stream_scorer.kafka.rights import Right, refusal
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from stream_scorer.kafka.latest_offsets import LatestOffsets
+    from stream_scorer.kafka.topic_ids import TopicIdentity
 
 T = TypeVar("T")
 
@@ -81,6 +83,7 @@ class Source:
         topics: what is read.
         wait: waits so many seconds; returns False once the worker should stop.
         latest: reads the ends of partitions while they are paused; None: those stand still meanwhile.
+        identity: compares the ids of topics; None: commits carry no id.
         retry_topics: are read besides, by the owners of the partitions of the one topic in ``topics``.
     """
 
@@ -91,6 +94,7 @@ class Source:
         wait: Callable[[float], bool],
         *,
         latest: LatestOffsets | None = None,
+        identity: TopicIdentity | None = None,
         retry_topics: Sequence[str] = (),
     ) -> None:
         self._topics = list(topics)
@@ -108,6 +112,7 @@ class Source:
         self._held_back: set[Partition] = set()
         self._reached = Reached()
         self._latest = latest
+        self._identity = identity
         self._latest_ends: dict[Partition, int] = {}
 
     def subscribe(self, owner: Owner) -> None:
@@ -121,9 +126,11 @@ class Source:
         """Up to ``max_records`` records, waiting at most ``wait_s`` for them. Rebalances happen in here.
 
         Raises:
-            BrokerRefused: the committed offset is not in the log any more, a right is missing, or the group does not
-                take us as a member.
+            BrokerRefused: the committed offset is not in the log any more, a topic was deleted and created again, a
+                right is missing, or the group does not take us as a member.
         """
+        if self._identity is not None:
+            self._identity.poll()
         records: list[SourceRecord] = []
         messages = self._consumer.consume(max_records, wait_s)
         # After the input: a rebalance in its call may have changed which retry partitions are read.
@@ -208,6 +215,22 @@ class Source:
                 raise BrokerUnavailable(self._why_refused(answer.error))
         return {Partition(a.topic, a.partition): a.offset for a in answers if a.offset >= 0}
 
+    def commit_metadata(self, partition: Partition, start_offset: int) -> str:
+        """Return the metadata of the next commit on a partition; the group began at ``start_offset``."""
+        if self._identity is None:
+            return str(CommitMetadata(start_offset))
+        return self._identity.metadata(partition, start_offset)
+
+    def check_topics(self, topics: Collection[str]) -> None:
+        """Check that these topics are those that were read, before their offsets are committed.
+
+        Raises:
+            BrokerRefused: one was deleted and created again.
+            BrokerUnavailable: that could not be read, or one is deleted.
+        """
+        if self._identity is not None:
+            self._identity.check(topics)
+
     def ends(self, partitions: Iterable[Partition]) -> Mapping[Partition, int]:
         """Return the offset behind the last record of each partition; a partition without a known end is left out.
 
@@ -242,6 +265,8 @@ class Source:
         self._consumer.close()
         if self._latest is not None:
             self._latest.close()
+        if self._identity is not None:
+            self._identity.close()
         if self._retries is not None:
             self._retries.close()
 
@@ -306,6 +331,8 @@ class Source:
             self._told().disowned(partitions)
             self._held_back.difference_update(partitions)
             self._inputs.difference_update(inputs)
+            if self._identity is not None:
+                self._identity.forget(partitions)
             if self._retries is not None:
                 self._retries.unassign(retries)
 
@@ -331,7 +358,7 @@ class Source:
     def _look_for_partitions(self) -> None:
         """Look for partitions that were added to the retry topics since: no rebalance comes for them."""
         if time.monotonic() - self._looked_at >= _LOOK_EVERY_S:
-            with suppress(KafkaException):
+            with suppress(KafkaException, BrokerUnavailable):
                 self._follow(_LOOK_S)
 
     def _starts(self, assigned: list[TopicPartition]) -> dict[Partition, tuple[int, int]] | None:
@@ -339,9 +366,12 @@ class Source:
 
     def _begin(self, assigned: list[TopicPartition], timeout_s: float) -> dict[Partition, tuple[int, int]]:
         """For each partition the group's start and the offset to read next, both from its commit."""
+        answers = self._consumer.committed(assigned, timeout_s)
+        if self._identity is not None:
+            self._identity.begin(answers, timeout_s)  # first: offsets of a former topic may be in the log of this one
         return {
             Partition(answer.topic, answer.partition): begun_and_next(self._consumer, answer, timeout_s)
-            for answer in self._consumer.committed(assigned, timeout_s)
+            for answer in answers
         }
 
     def _patiently(self, ask: Callable[[], T], topics: Sequence[str]) -> T | None:
@@ -349,8 +379,8 @@ class Source:
         while True:
             try:
                 return ask()
-            except KafkaException as error:
-                if error.args[0].code() in _REFUSALS:
+            except (KafkaException, BrokerUnavailable) as error:
+                if isinstance(error, KafkaException) and error.args[0].code() in _REFUSALS:
                     right = self._right(error.args[0], ", ".join(topics) or None)
                     raise refusal(error, _COMMITTED, self._properties, right) from error
                 if not self._wait(_RETRY_S):
@@ -367,6 +397,8 @@ class Source:
 
     def _on_error(self, error: KafkaError, message: Any) -> None:
         if error.code() in {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}:  # noqa: SLF001
+            with suppress(BrokerUnavailable):
+                self.check_topics([message.topic()])  # of a topic that was created again, the id is the cause
             raise BrokerRefused(
                 f"{message.topic()}/{message.partition()}: the log no longer holds the offset that was to be read next "
                 f"({error.str()}); records were deleted before they were read: see docs/operations.md, 'Offsets gone'"

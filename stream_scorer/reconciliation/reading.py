@@ -125,6 +125,25 @@ def span_of(commit: Commit | None, extent: Extent) -> Span:
     return Span(start, max(start, commit.offset))
 
 
+def check_identity(log: LogReader, group_id: str, topic: str, partitions: int, commits: Mapping[int, Commit]) -> None:
+    """Check that the commits of a group are of the present topic, not of a former one of the same name.
+
+    Raises:
+        CheckFailed: the topic was deleted and created again; gives the number of records without an outcome.
+    """
+    present_id = log.topic_id(topic)
+    former = {commit.topic_id for commit in commits.values() if commit.topic_id is not None}
+    if present_id is None or not former - {present_id}:
+        return
+    waiting = sum(extent.end - extent.begin for extent in log.stable_extents(topic, partitions).values())
+    raise CheckFailed(
+        f"topic {topic} was deleted and created again: the commits of group {group_id} are those of the former topic"
+        f" (id {', '.join(sorted(former - {present_id}))}), not of the present one (id {present_id}), and none"
+        f" of its {waiting} records counts as finished. Start the worker once with --new-topic and --from"
+        " (docs/operations.md, 'Topic created again')"
+    )
+
+
 def check_not_set_back(group_id: str, topic: str, first: Mapping[int, Commit], second: Mapping[int, Commit]) -> None:
     """Check that a group has only gone forward between two readings.
 

@@ -31,6 +31,7 @@ from stream_scorer.reconciliation.reading import (
     Queues,
     Reading,
     RegistryWanted,
+    check_identity,
     check_not_set_back,
     commit_notes,
     deleted_notes,
@@ -63,7 +64,7 @@ def reconcile(settings: Settings, *, progress: Progress | None = None, timeout_s
         SettingsError: ``schema_registry.properties`` cannot work, or the topics need a registry and none is set.
         RegistryError: an audit event's schema cannot be fetched.
         NothingToCheck: the group has no commits.
-        CheckFailed: the group was set back meanwhile.
+        CheckFailed: the features topic was created again, or the group was set back meanwhile.
         BrokerError: Kafka cannot be reached, a topic is missing, or a transaction stays open.
     """
     framing = make_patient_framing(settings)
@@ -75,8 +76,9 @@ def reconcile(settings: Settings, *, progress: Progress | None = None, timeout_s
     if not first:
         raise NothingToCheck(
             f"group {group_id} has no commits on {topic}, so there is nothing to reconcile: has `stream-scorer run`"
-            " been started, and is this its kafka.group_id?"
+            " been started, and is this its kafka.group_id? With a topic that is deleted, Kafka drops its commits"
         )
+    check_identity(log, group_id, topic, partitions[topic], first)
     queues = Queues(log, group_id, retries)
     taken = queues.taken()
     outputs = {name: log.extents(name, partitions[name]) for name in settings.topics.scoring[1:]}
@@ -93,6 +95,7 @@ def reconcile(settings: Settings, *, progress: Progress | None = None, timeout_s
         framing.reader(SchemaFile.BATCH_AUDIT),
         truncated_audits=[number for number, extent in outputs[settings.topics.audit].items() if extent.begin > 0],
         compacted=log.is_compacted(topic),
+        since_ms={number: commit.since_ms for number, commit in first.items() if commit.since_ms is not None},
     )
     read = {number: Extent(spans[number].start, max(spans[number].start, inputs[number].end)) for number in inputs}
     reading = Reading(log, {topic: read, **outputs, **waiting}, progress)
@@ -122,10 +125,12 @@ def _read_outputs(
             place = Place(name, record.partition, record.offset)
             source, batch_id, was_deferred = _names(record)
             if source is not None and kind_of is not None:
-                judge.output(kind_of(record), source, batch_id, place, was_deferred=was_deferred)
+                judge.output(
+                    kind_of(record), source, batch_id, place, was_deferred=was_deferred, written_ms=record.timestamp_ms
+                )
             elif name == topics.audit:
                 wanted.look(record, name)
-                judge.audit(record.value, place)
+                judge.audit(record.value, place, written_ms=record.timestamp_ms)
             else:
                 judge.foreign()
 
@@ -143,7 +148,8 @@ def _read_retries(reading: Reading, judge: Reconciliation, group_id: str, queues
                     group = _text(value)
             if group == group_id:
                 still = record.offset >= taken.get(Partition(name, record.partition), 0)
-                judge.deferred(source, Place(name, record.partition, record.offset), still=still)
+                place = Place(name, record.partition, record.offset)
+                judge.deferred(source, place, still=still, written_ms=record.timestamp_ms)
 
 
 def _from(taken: Mapping[Partition, int], name: str, extents: Mapping[int, Extent]) -> dict[int, Extent]:

@@ -39,7 +39,11 @@ class RetryIntake:
         step = self._delays.next_step(level, state.not_before_ms, written_ms=record.timestamp_ms, now_ms=now_ms)
         if isinstance(step, NotDue):
             return step
-        origin = record._replace(origin=state.source)
+        source = state.source
+        if self._bounds.is_of_former_topic(record, source):
+            # Its place names a record of the present topic now. From here on it is named by its own place.
+            source = f"{record.topic}/{record.partition}/{record.offset}"
+        origin = record._replace(origin=source)
         if step is None:
             return origin
         return Deferred(origin, "", state.rounds, step.level, state.not_before_ms, state.held)

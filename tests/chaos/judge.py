@@ -80,7 +80,10 @@ def _committed(books: Books) -> dict[str, Row]:
     below = {}
     for row in books.rows["features"]:
         commit = books.commits.get(row.partition)
-        if commit is not None and int(commit.metadata.removeprefix("start=")) <= row.offset < commit.offset:
+        if (
+            commit is not None
+            and int(commit.metadata.partition(";")[0].removeprefix("start=")) <= row.offset < commit.offset
+        ):
             below[row.place] = row
     return below
 

@@ -9,10 +9,12 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient  # type: ignore[attr-defined]
 from confluent_kafka.cimpl import NewTopic
-from support_arena import Arena
+from support_arena import Arena, contacts
 
-from stream_scorer.errors import BrokerRefused
-from stream_scorer.kafka.start import planning_start, scoring_start, write_start
+from stream_scorer.core.commit_metadata import CommitMetadata, parse_metadata
+from stream_scorer.errors import BrokerRefused, CheckFailed
+from stream_scorer.kafka.start import StartReport, planning_start, scoring_start, write_start
+from stream_scorer.reconciliation import reconcile
 from stream_scorer.settings import load_settings
 
 if TYPE_CHECKING:
@@ -50,7 +52,10 @@ def test_a_scoring_group_does_not_start_over_beside_emptied_outputs(broker: Brok
         assert arena.commits() == {}
     allowed = load_settings(environ={**arena.settings(), "STREAM_SCORER_KAFKA__ALLOW_NEW_GROUP": "true"})
     write_start(allowed, scoring_start(allowed), chosen=False)
-    assert {number: commit.metadata for number, commit in arena.commits().items()} == {0: "start=0", 1: "start=0"}
+    begun = {number: parse_metadata(commit.metadata) for number, commit in arena.commits().items()}
+    assert begun[0] == begun[1]
+    assert begun[0].start == 0
+    assert begun[0].topic_id
     write_start(settings, scoring_start(settings), chosen=False)  # it has commits by now
 
 
@@ -70,3 +75,28 @@ def test_a_planning_group_does_not_start_over_beside_emptied_receipts_or_callbac
         with pytest.raises(BrokerRefused, match=f"topic {names[kind]} has been written to already"):
             write_start(settings, planning_start(settings), chosen=False)
     write_start(settings, planning_start(settings), chosen=True)  # --from
+
+
+def test_commits_of_a_former_topic_are_refused_until_the_new_one_is_accepted(broker: Broker) -> None:
+    """Where Kafka has not dropped them: written by a worker when the topic was deleted already."""
+    arena = Arena(broker.bootstrap_servers, partitions=2)
+    settings = load_settings(environ=arena.settings())
+    start = scoring_start(settings, arena.retries)
+    assert write_start(settings, start, chosen=True) == StartReport()
+    present = parse_metadata(arena.commits()[0].metadata).topic_id
+    former = str(CommitMetadata(0, "former", others=(("lane", "2"),)))
+    with arena.reader(arena.group_id) as reader:
+        places = [TopicPartition(arena.topics["features"], number, 40, former) for number in range(2)]
+        reader.commit(offsets=places, asynchronous=False)
+    with pytest.raises(BrokerRefused, match=rf"\(id former\), not of the present one \(id {present}\)"):
+        write_start(settings, start, chosen=True)
+    arena.produce(contacts(3, 2))
+    with pytest.raises(CheckFailed, match="none of its 3 records counts as finished"):
+        reconcile(settings)
+    report = write_start(settings, start, chosen=True, new_topic=True)
+    assert report == StartReport(replaced=(arena.topics["features"],))
+    for commit in arena.commits().values():
+        accepted = parse_metadata(commit.metadata)
+        assert (commit.offset, accepted.start, accepted.topic_id) == (0, 0, present)
+        assert accepted.since_ms is not None
+    assert write_start(settings, start, chosen=True, new_topic=True) == StartReport(), "once"

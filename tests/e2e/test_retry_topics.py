@@ -10,6 +10,7 @@ from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from support_arena import FEATURES, SCORE, contact, event
 
+from stream_scorer.core.commit_metadata import parse_metadata
 from stream_scorer.reconciliation import reconcile
 from stream_scorer.settings import load_settings
 
@@ -65,10 +66,10 @@ def commit(stage: Stage, topic: str, offsets: dict[int, tuple[int, int]]) -> Non
         reader.commit(offsets=places, asynchronous=False)
 
 
-def commits(stage: Stage, topic: str, partitions: int) -> dict[int, tuple[int, str]]:
+def commits(stage: Stage, topic: str, partitions: int) -> dict[int, tuple[int, int | None]]:
     with stage.reader(stage.group_id) as reader:
         answers = reader.committed([TopicPartition(topic, number) for number in range(partitions)], 10)
-    return {a.partition: (a.offset, a.metadata or "") for a in answers if a.offset >= 0}
+    return {a.partition: (a.offset, parse_metadata(a.metadata).start) for a in answers if a.offset >= 0}
 
 
 def outcomes(stage: Stage) -> dict[str, list[tuple[str, dict[str, str], Message]]]:
@@ -131,9 +132,9 @@ def test_each_record_of_a_retry_topic_is_what_its_headers_make_it(make_stage: Ca
     scores = {of: SCORE.decode(message.value())["contact_id"] for of, (_, _, message) in found.items()}
     assert [scores[source(stage, 0, n)] for n in (1, 2, 3)] == ["c1", "c2", "c3"]
     # Skipped records are committed as well; what is not due is not.
-    assert commits(stage, stage.retries[0], 2) == {0: (5, "start=0")}
-    assert commits(stage, stage.retries[1], 2) == {0: (2, "start=0"), 1: (1, "start=0")}
-    assert commits(stage, stage.retries[2], 2).get(0, (0, ""))[0] == 0
+    assert commits(stage, stage.retries[0], 2) == {0: (5, 0)}
+    assert commits(stage, stage.retries[1], 2) == {0: (2, 0), 1: (1, 0)}
+    assert commits(stage, stage.retries[2], 2).get(0, (0, None))[0] == 0
     report = reconcile(load_settings(environ=stage.settings()))
     assert report.holds, report.findings
     assert report.equation == "7 inputs = 6 scores + 0 review + 0 rejected + 1 deferred"
@@ -155,7 +156,7 @@ def test_a_group_that_lost_its_commits_reads_no_contact_twice(make_stage: Callab
     defer(stage, "late", source(stage, 0, 3) + "0")  # a later deferral of this start: read, and after all before it
     found = await_outcomes(stage, worker, 5)
     assert set(found) == {*(source(stage, 0, n) for n in range(4)), source(stage, 0, 30)}
-    assert commits(stage, stage.retries[0], 1) == {0: (3, "start=2")}
+    assert commits(stage, stage.retries[0], 1) == {0: (3, 2)}
 
 
 def test_retry_partitions_follow_the_features_partitions_through_joins_and_kills(

@@ -14,6 +14,7 @@ from support_arena import contacts
 from support_judge import judge
 from support_worker import QUICK_PROPERTIES
 
+from stream_scorer.core.commit_metadata import parse_metadata
 from stream_scorer.local.simulator import SimulatorConfig
 
 if TYPE_CHECKING:
@@ -241,7 +242,7 @@ class TestWhereAGroupStarts:
         stage.produce(contacts(20, stage.partitions, prefix="new"))
         stage.wait_done(needs=worker)
         assert worker.stop() == 0
-        assert {commit.metadata for commit in stage.commits().values()} == {"start=10"}
+        assert {parse_metadata(commit.metadata).start for commit in stage.commits().values()} == {10}
         account = stage.simulator.scored()
         assert len(account) == 60
         assert set(account.values()) == {1}
@@ -255,7 +256,7 @@ class TestWhereAGroupStarts:
         stage.wait_done(needs=worker)
         assert worker.stop() == 0
         verdict = judge(stage)
-        assert {commit.metadata for commit in stage.commits().values()} == {"start=10"}
+        assert {parse_metadata(commit.metadata).start for commit in stage.commits().values()} == {10}
         assert {(o.key or b"")[:4] for o in verdict.outputs.values()} == {b"late"}
         assert len(verdict.outputs) == 20
 

@@ -13,6 +13,7 @@ METHODS = {"debug", "info", "warning", "error", "exception", "critical"}
 # Fields that say nothing of anybody. `detail`, `reason` and `after` are messages that carry no secret by their making
 # (genesys/redacting.py, kafka/errors.py); tests/unit/test_security.py and the end-to-end tests look at what they print.
 HARMLESS = {
+    "topics",
     *("after", "after_s", "attempt", "attempts", "batch_id", "batches", "callback_id", "campaign_id"),
     *(
         "contacts",

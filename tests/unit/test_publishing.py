@@ -23,7 +23,7 @@ from stream_scorer.core.events import (
     SourceRecord,
 )
 from stream_scorer.core.ledger import Ledger
-from stream_scorer.errors import BrokerUnavailable, ProducerFenced
+from stream_scorer.errors import BrokerRefused, BrokerUnavailable, ProducerFenced
 from stream_scorer.kafka.sink import Committed, Failed, RecordsRefused
 from stream_scorer.schema_files import SchemaFile, load_schema
 from stream_scorer.scoring.encoding import Encoder, OutputTopics
@@ -32,7 +32,7 @@ from stream_scorer.scoring.publishing import Publisher
 from stream_scorer.scoring.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from confluent_kafka import TopicPartition
 
@@ -104,9 +104,17 @@ class FakeGroup:
         self._sink = sink
         self.unavailable = False
         self.member = True
+        self.topics_error: BrokerUnavailable | BrokerRefused | None = None
 
     def group_metadata(self) -> str | None:
         return "generation 1" if self.member else None
+
+    def check_topics(self, _topics: Collection[str]) -> None:
+        if self.topics_error is not None:
+            raise self.topics_error
+
+    def commit_metadata(self, _partition: Partition, start_offset: int) -> str:
+        return f"start={start_offset}"
 
     def committed(self, partitions: list[Partition]) -> dict[Partition, int]:
         if self.unavailable:
@@ -440,6 +448,31 @@ def test_a_worker_that_was_thrown_out_of_its_group_does_not_even_begin() -> None
     assert not bench.publish()
     assert bench.publisher.is_stale
     assert bench.sink.sizes == []
+
+
+def test_nothing_of_a_topic_that_was_created_again_is_committed_not_even_at_the_end() -> None:
+    bench = Bench()
+    bench.finish(10)
+    bench.group.topics_error = BrokerRefused("topic in was deleted and created again")
+    with pytest.raises(BrokerRefused):
+        bench.publish()
+    bench.group.topics_error = None
+    assert not bench.publish()
+    assert bench.publisher.is_stale
+    assert bench.sink.offsets == {}
+
+
+def test_a_topic_whose_id_cannot_be_read_waits() -> None:
+    bench = Bench()
+    bench.finish(10)
+    bench.group.topics_error = BrokerUnavailable("topic in does not exist now")
+    assert not bench.publish()
+    assert bench.publisher.trouble == "topic in does not exist now"
+    assert bench.sink.sizes == []
+    bench.group.topics_error = None
+    assert bench.publish()
+    assert bench.publisher.trouble is None
+    assert bench.sink.sources() == [10]
 
 
 def test_a_revocation_commits_what_the_rebalance_before_it_refused() -> None:

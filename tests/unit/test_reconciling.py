@@ -172,6 +172,22 @@ class TestHolds:
         assert judged(inputs, six, chained(event(FIVE)), spans=spans, committed={0: 7}).holds
         assert judged(inputs, FIVE, chained(event(six)), spans=spans, committed={0: 7}).holds
 
+    def test_what_was_written_before_a_new_topic_was_accepted_is_about_the_former_one(self) -> None:
+        judge = Reconciliation("in", "group", {0: Span(0, 5)}, CODEC, since_ms={0: 1_000})
+        for offset in range(5):
+            judge.input(0, offset)
+        places = itertools.count()
+        for written_ms in (999, 1_000):
+            for output in FIVE:
+                place = Place("scores", 0, next(places))
+                judge.output(output.kind, output.source, output.batch_id, place, written_ms=written_ms)
+        for written_ms, value in zip((999, 1_000), chained(event(FIVE), event(FIVE)), strict=True):
+            judge.audit(value, Place("audit", 0, next(places)), written_ms=written_ms)
+        judge.deferred(source(2), Place("retry-1", 0, 0), still=True, written_ms=999)
+        report = judge.result({0: 5})
+        assert report.holds, report.findings
+        assert (report.before, report.totals.scored, report.totals.deferred) == (5, 5, 0)
+
     def test_outputs_may_mix_partitions_and_lanes(self) -> None:
         outputs = [
             Output(source(0, 1), lane=0),

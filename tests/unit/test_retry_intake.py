@@ -84,3 +84,14 @@ class TestStartBounds:
     def test_a_record_of_another_program_is_not_bounded(self) -> None:
         given = record([], partition=0)
         assert intake(BOUNDS).examine(given, NOW_MS) == given._replace(origin="retry-2/0/5")
+
+
+def test_a_contact_of_a_former_features_topic_is_named_by_its_own_place() -> None:
+    """Its old place is that of a record of the present topic; it is neither lost nor taken for that one."""
+    accepted = StartBounds(frozenset({("retry-2", 1)}), {("in", 3): 100}, {("in", 3): NOW_MS - 60_000})
+    former = deferred(written_s=61)
+    assert intake(accepted).examine(former, NOW_MS) == former._replace(origin="retry-2/1/5")
+    again = deferred(written_s=61, source="retry-2/1/5")
+    assert intake(accepted).examine(again, NOW_MS) == again._replace(origin="retry-2/1/5")
+    present = deferred(written_s=60, source="in/3/117")
+    assert intake(accepted).examine(present, NOW_MS) == present._replace(origin="in/3/117")

@@ -1,0 +1,73 @@
+"""Commit metadata: `key=value` pairs separated by `;`, such as `start=10;topic=LqTzBx8rQy6iA1t8Qr3dYg`.
+
+Every commit repeats where the group began on the partition and the id of the topic. Kafka keeps a topic's name when it
+is deleted and created again; its id differs, and its offsets start at 0 again. Keys of later versions are kept, so that
+a rollback loses nothing that this version does not read.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+START: Final = "start"
+TOPIC: Final = "topic"
+SINCE: Final = "since"
+_OWN: Final = (START, TOPIC, SINCE)
+# The brokers' default limit is 4,096 bytes (offset.metadata.max.bytes).
+_MAX_CHARACTERS: Final = 2_048
+_MAX_DIGITS: Final = 19
+
+
+class CommitMetadata(NamedTuple):
+    """What a group notes with its commit on a partition.
+
+    Attributes:
+        start: the offset at which the group began; None: another program committed.
+        topic_id: id of the topic whose offset this is; None: not known, as in commits of older versions.
+        since_ms: when the group accepted a topic that had been created again, in Unix milliseconds. Records that were
+            written before belong to the former topic. None: never.
+        others: pairs with unknown keys, in their order.
+    """
+
+    start: int | None = None
+    topic_id: str | None = None
+    since_ms: int | None = None
+    others: tuple[tuple[str, str], ...] = ()
+
+    def __str__(self) -> str:
+        values = zip(_OWN, (self.start, self.topic_id, self.since_ms), strict=True)
+        pairs = [f"{key}={value}" for key, value in values if value is not None]
+        length = len(";".join(pairs))
+        for key, value in self.others:
+            pair = f"{key}={value}"
+            length += len(pair.encode()) + 1
+            if length <= _MAX_CHARACTERS:
+                pairs.append(pair)
+        return ";".join(pairs)
+
+    def adopt(self, topic_id: str | None) -> CommitMetadata:
+        """Return this with the id of the present topic where it has none."""
+        return self if self.topic_id is not None else self._replace(topic_id=topic_id)
+
+    def contradicts(self, topic_id: str | None) -> bool:
+        """Whether the commit is of another topic than the present one; an id that is not known contradicts nothing."""
+        return None not in (self.topic_id, topic_id) and self.topic_id != topic_id
+
+
+def parse_metadata(metadata: str | None) -> CommitMetadata:
+    """Return what commit metadata says; parts that are no pair are dropped."""
+    own: dict[str, str] = {}
+    others = []
+    for part in (metadata or "").split(";"):
+        key, sign, value = part.partition("=")
+        if not sign or not key:
+            continue
+        if key in _OWN:
+            own.setdefault(key, value)
+        else:
+            others.append((key, value))
+    return CommitMetadata(_number(own.get(START)), own.get(TOPIC) or None, _number(own.get(SINCE)), tuple(others))
+
+
+def _number(value: str | None) -> int | None:
+    return int(value) if value and value.isascii() and value.isdigit() and len(value) <= _MAX_DIGITS else None
