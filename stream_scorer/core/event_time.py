@@ -3,6 +3,8 @@
 A score carries the event's time on. Python's deserializers, Confluent's among them, make a ``datetime`` of it and fail
 outside the years 1 to 9999, so such a time is no time of an event. A producer that writes seconds or microseconds is
 found by the same means: read as milliseconds, its times lie in 1970 or beyond the year 9999.
+
+All functions take Unix milliseconds.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ _FROM_S: Final = 631_152_000
 _UNTIL_S: Final = 4_133_980_800
 # Times from here to `LAST_MS` need no closer look: they are no seconds.
 AFTER_SECONDS_MS: Final = _UNTIL_S
+# By default brokers refuse records that are further ahead of their clock (message.timestamp.after.max.ms).
+MAX_CLOCK_DIFFERENCE_MS: Final = 3_600_000
 _UNITS: Final = (("seconds", 1), ("milliseconds", 1_000), ("microseconds", 1_000_000), ("nanoseconds", 1_000_000_000))
 
 
@@ -30,3 +34,21 @@ def time_problem(at_ms: int) -> str | None:
     if unit not in (None, "milliseconds"):
         return f"is in {unit}, and milliseconds since 1970 are expected"
     return None if FIRST_MS <= at_ms <= LAST_MS else "is outside the years 1 to 9999"
+
+
+def age_ms(occurred_at_ms: int, *, written_ms: int, now_ms: int) -> int | None:
+    """Return how old an event was when it was written to its topic.
+
+    The clock of the worker does not enter: one that is ahead would make every event old.
+
+    Args:
+        occurred_at_ms: the event's time.
+        written_ms: Kafka's time of its record; negative: it has none, and the worker's clock is taken.
+        now_ms: the worker's clock. If the record is more than an hour ahead of it, one of the two clocks is wrong.
+
+    Returns:
+        The age; None: it is not known.
+    """
+    if written_ms < 0:
+        return now_ms - occurred_at_ms
+    return None if written_ms - now_ms > MAX_CLOCK_DIFFERENCE_MS else written_ms - occurred_at_ms

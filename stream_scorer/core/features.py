@@ -140,24 +140,24 @@ class ContactChecker:
         self._check_features = features.check
         self._max_event_age_ms = None if max_event_age_s is None else max_event_age_s * 1000.0
 
-    def check(self, event: ContactEvent, now_ms: int, *, is_retry: bool = False) -> Complete | Failures:
+    def check(self, event: ContactEvent, age_ms: int | None = None) -> Complete | Failures:
         """Check one event; returns as `FeatureList.check`.
 
         Args:
             event: as decoded.
-            now_ms: Unix milliseconds, UTC.
-            is_retry: the event was read and accepted before, so its age does not count any more.
+            age_ms: how old it was when it was written to the topic; None: its age does not count.
         """
         event_id, contact_id, features, occurred_at_ms, _, _ = event
         result = self._check_features(features)
-        max_age_ms = None if is_retry else self._max_event_age_ms
+        max_age_ms = self._max_event_age_ms
+        is_expired = max_age_ms is not None and age_ms is not None and age_ms > max_age_ms
         if (
             contact_id.isascii()
             and 0 < len(contact_id) <= MAX_ID_BYTES
             and event_id.isascii()
             and 0 < len(event_id) <= MAX_ID_BYTES
             and AFTER_SECONDS_MS <= occurred_at_ms <= LAST_MS
-            and (max_age_ms is None or now_ms - occurred_at_ms <= max_age_ms)
+            and not is_expired
         ):
             return result
         failures: Failures = []
@@ -170,9 +170,10 @@ class ContactChecker:
             sentences.append(f"occurred_at {problem}")
         if sentences:
             failures.append((Reason.INVALID_CONTACT, "; ".join(sentences)))
-        if max_age_ms is not None and (age_ms := now_ms - occurred_at_ms) > max_age_ms:
+        if is_expired and max_age_ms is not None and age_ms is not None:
             limit = f"scoring.max_event_age_s is {max_age_ms / 1000:g}"
-            failures.append((Reason.EXPIRED, f"the event is {age_ms // 1000} s old, and {limit}"))
+            written = f"the event was {age_ms // 1000} s old when it was written to the topic"
+            failures.append((Reason.EXPIRED, f"{written}, and {limit}"))
         if not failures:
             return result
         return failures + result if isinstance(result, list) else failures

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stream_scorer.core.avro import UndecodableError, decode_contact
+from stream_scorer.core.event_time import age_ms
 from stream_scorer.core.events import Contact, Reason, Rejected, SourceRecord
 from stream_scorer.core.foreign_framing import with_framing
 from stream_scorer.core.retry_topics import state_of
@@ -55,7 +56,10 @@ class Intake:
             event = decode_contact(self._codec, record.value)
         except UndecodableError as error:
             return _reject(record, "", [(Reason.UNDECODABLE, with_framing(error, record.headers))], now_ms)
-        checked = self._checker.check(event, now_ms, is_retry=bool(record.origin))
+        # An event that was accepted before has no age any more.
+        written_ms = record.timestamp_ms
+        age = None if record.origin else age_ms(event.occurred_at_ms, written_ms=written_ms, now_ms=now_ms)
+        checked = self._checker.check(event, age)
         if isinstance(checked, list):
             return _reject(record, event.contact_id, checked, now_ms)
         features, imputed = checked

@@ -1,9 +1,10 @@
 """Publishes finished heads: one transaction with their records, their audit events and their offsets.
 
 What can go wrong ends in one of two ways. The broker refuses records themselves: those contacts become
-``unpublishable`` and the rest is published. Or the transaction failed, or nobody knows how it ended: then
-``kafka.committing`` settles what happened, and what the committed offsets do not cover is published again. Nothing is
-scored twice for it.
+``unpublishable`` and the rest is published. If it refuses most records of a transaction, no contact is rejected for it:
+the transaction is divided, and the smallest one is repeated as it is. Or the transaction failed, or its end is unknown:
+then ``kafka.committing`` settles what happened, and what the committed offsets do not cover is published again. Nothing
+is scored twice for it.
 """
 
 from __future__ import annotations
@@ -148,9 +149,9 @@ class Publisher:
         records += [OutRecord(self._audit_topic, self._chain.key, value, []) for value in plan.values]
         self._trace.committing(outcomes)
         self._tried = outcomes, len(records)
-        return self._conclude(self._committer.commit(heads, records), outcomes, plan)
+        return self._conclude(self._committer.commit(heads, records), outcomes, plan, len(records))
 
-    def _conclude(self, publication: Publication, outcomes: list[Outcome], plan: Any) -> bool:
+    def _conclude(self, publication: Publication, outcomes: list[Outcome], plan: Any, records: int) -> bool:
         match publication:
             case Committed():
                 self._chain.confirm(plan)
@@ -166,6 +167,9 @@ class Publisher:
                 if len(outcomes) > 1 and len(errors) > 1:
                     # The broker refuses a whole batch of records for one of them: halving finds out which.
                     self._committer.bounds.halve_outcomes(len(outcomes))
+                elif len(errors) > 1:
+                    # Several refused times in one batch are reported like this, too: no contact is at fault.
+                    self._committer.hold(_most_refused(errors, records))
                 elif refused and not _is_bare(outcomes[next(iter(refused))]):
                     self._set_aside(outcomes, refused)
                 else:
@@ -213,6 +217,14 @@ class Publisher:
         covered = [outcome for outcome in outcomes if is_below(offsets, outcome.record)]
         if covered:
             self._observe.published(covered, records=records)
+
+
+def _most_refused(errors: Mapping[int, str], records: int) -> str:
+    message = next(iter(errors.values()))
+    return (
+        f"the broker refuses {len(errors)} of {records} records of a transaction, so no contact is rejected for it:"
+        f" {message}; check the clocks of this machine and of the brokers, and the limits of the output topics"
+    )
 
 
 def _contact_id(outcome: Outcome) -> str:

@@ -33,7 +33,7 @@ def judged(record: Generated) -> tuple[Reason | None, tuple[str, ...]]:
     except UndecodableError:
         return Reason.UNDECODABLE, ()
     assert record.key == event.contact_id.encode()
-    checked = CHECKER.check(event, NOW_MS)
+    checked = CHECKER.check(event)
     if isinstance(checked, list):
         return checked[0][0], ()
     features, imputed = checked

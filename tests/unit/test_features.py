@@ -264,8 +264,8 @@ class TestContact:
     @pytest.mark.parametrize("good", ["x", "x" * 256, "é" * 128, "\U0001f600" * 64])
     def test_ids_of_1_to_256_bytes(self, good: str) -> None:
         checker = ContactChecker(TUTORIAL)
-        complete(checker.check(EVENT._replace(contact_id=good), 0))
-        complete(checker.check(EVENT._replace(event_id=good), 0))
+        complete(checker.check(EVENT._replace(contact_id=good)))
+        complete(checker.check(EVENT._replace(event_id=good)))
 
     @pytest.mark.parametrize(
         ("bad", "problem"),
@@ -279,13 +279,13 @@ class TestContact:
     @pytest.mark.parametrize("field", ["contact_id", "event_id"])
     def test_other_ids(self, field: str, bad: str, problem: str) -> None:
         event = EVENT._replace(event_id=bad) if field == "event_id" else EVENT._replace(contact_id=bad)
-        [(reason, detail)] = failures(ContactChecker(TUTORIAL).check(event, 0))
+        [(reason, detail)] = failures(ContactChecker(TUTORIAL).check(event))
         assert reason is Reason.INVALID_CONTACT
         assert detail.startswith(f"{field} {problem}")
 
     @pytest.mark.parametrize("at_ms", [FIRST_MS, -1, 0, 631_151_999, 4_133_980_800, 1_796_000_000_000, LAST_MS])
     def test_times_that_every_reader_of_scores_can_read(self, at_ms: int) -> None:
-        complete(ContactChecker(TUTORIAL).check(EVENT._replace(occurred_at_ms=at_ms), 0))
+        complete(ContactChecker(TUTORIAL).check(EVENT._replace(occurred_at_ms=at_ms)))
         assert python_time(at_ms).year in range(1, 10_000)
 
     @pytest.mark.parametrize(
@@ -302,22 +302,25 @@ class TestContact:
     )
     def test_a_time_of_no_year_or_another_unit(self, at_ms: int, problem: str) -> None:
         event = EVENT._replace(occurred_at_ms=at_ms)
-        [(reason, detail)] = failures(ContactChecker(TUTORIAL).check(event, at_ms))
+        [(reason, detail)] = failures(ContactChecker(TUTORIAL).check(event))
         assert reason is Reason.INVALID_CONTACT
         assert detail.startswith(f"occurred_at {problem}")
 
     @settings(max_examples=200, deadline=None)
     @given(st.integers(-(2**63), 2**63 - 1) | st.integers(FIRST_MS - 10, FIRST_MS + 10) | st.integers(0, 2**50))
     def test_no_time_passes_that_a_deserializer_cannot_read(self, at_ms: int) -> None:
-        if isinstance(ContactChecker(TUTORIAL).check(EVENT._replace(occurred_at_ms=at_ms), 0), tuple):
+        if isinstance(ContactChecker(TUTORIAL).check(EVENT._replace(occurred_at_ms=at_ms)), tuple):
             assert python_time(at_ms)
 
     def test_expired_is_older_than_the_limit(self) -> None:
         checker = ContactChecker(TUTORIAL, max_event_age_s=1.5)
-        complete(checker.check(EVENT, 1_001_500))
-        complete(checker.check(EVENT, 0))
-        assert failures(checker.check(EVENT, 1_001_501)) == [
-            (Reason.EXPIRED, "the event is 1 s old, and scoring.max_event_age_s is 1.5")
+        for age in (1_500, 0, -10_000, None):
+            complete(checker.check(EVENT, age))
+        assert failures(checker.check(EVENT, 1_501)) == [
+            (
+                Reason.EXPIRED,
+                "the event was 1 s old when it was written to the topic, and scoring.max_event_age_s is 1.5",
+            )
         ]
 
     def test_all_failures_in_the_order_of_the_contract(self) -> None:

@@ -62,6 +62,7 @@ class FakeSink:
         self.log: list[OutRecord] = []
         self.offsets: dict[Partition, tuple[int, str]] = {}
         self.sizes: list[int] = []
+        self.refuses_all = False
         self._open = False
 
     @property
@@ -81,6 +82,8 @@ class FakeSink:
         assert self._open
         self.sizes.append(len(records))
         answer = self.answers.pop(0) if self.answers else Committed()
+        if self.refuses_all:
+            answer = RecordsRefused(dict.fromkeys(range(len(records)), "Broker failed to validate record"))
         if callable(answer):
             answer = answer(records)
         if isinstance(answer, Committed):
@@ -531,6 +534,25 @@ def test_a_single_refused_record_becomes_unpublishable_and_the_rest_is_published
     assert (rejected.key, rejected.value) == (b"k", b"v")
     assert dict(rejected.headers)["stream-scorer-error-reason"] == b"unpublishable"
     assert [e["outcome"] for event in bench.audits() for e in event["contacts"]] == ["SCORED", "REJECTED"]
+
+
+def test_a_broker_that_refuses_most_records_rejects_no_contact() -> None:
+    """A clock that is wrong: several refused times in one batch are reported as invalid records."""
+    bench = Bench()
+    for offset in range(10, 14):
+        bench.finish(offset)
+    bench.sink.refuses_all = True
+    for _ in range(8):
+        assert not bench.publish()
+    assert bench.sink.sizes[-1] == 2, "a score and its audit event, still refused"
+    trouble = bench.publisher.trouble or ""
+    assert trouble.startswith("the broker refuses 2 of 2 records of a transaction, so no contact is rejected for it: ")
+    assert bench.sink.log == []
+    bench.sink.refuses_all = False
+    while bench.sink.sources() != [10, 11, 12, 13]:
+        assert bench.publish()
+    assert {record.topic for record in bench.sink.log} == {"scores", "audit"}
+    assert bench.publisher.trouble is None
 
 
 def test_a_batch_refused_as_a_whole_is_taken_apart_so_that_only_the_culprit_is_rejected() -> None:
