@@ -294,7 +294,7 @@ class CampaignService:
             topics,
             wait=lambda seconds: not self.stopping.wait(seconds),
             latest=latest,
-            identity=TopicIdentity(TopicIds(admin), group_id, self._clock.monotonic),
+            identity=TopicIdentity(TopicIds(admin), group_id, self._clock.monotonic, self._framing.lookup),
             retry_topics=retry_topics,
         )
 

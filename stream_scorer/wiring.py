@@ -148,6 +148,12 @@ class ScoringService:
         breaker = CircuitBreaker(
             settings.genesys.probe_interval_s, on_change=observe.breaker_changed, on_probe=observe.probed
         )
+        deferral = Deferral(
+            settings.scoring.retry_delays_s,
+            RefusalLimit(settings.scoring.max_refused_share),
+            clock,
+            observe.refusal_limit_reached,
+        )
         dispatcher = RequestDispatcher(
             pool=pool,
             batcher=batcher,
@@ -159,12 +165,7 @@ class ScoringService:
             clock=clock,
             observe=observe,
             trace=self._trace,
-            deferral=Deferral(
-                settings.scoring.retry_delays_s,
-                RefusalLimit(settings.scoring.max_refused_share),
-                clock,
-                observe.refusal_limit_reached,
-            ),
+            deferral=deferral,
             max_contacts=settings.scoring.max_contacts,
             max_contacts_per_minute=settings.scoring.max_contacts_per_minute,
         )
@@ -177,7 +178,10 @@ class ScoringService:
             # Silent: the consumer's log has the same troubles already.
             latest=LatestOffsets(admin_config(settings, logger=silent_logger()), clock.monotonic),
             identity=TopicIdentity(
-                TopicIds(admin_config(settings, logger=silent_logger())), settings.kafka.group_id, clock.monotonic
+                TopicIds(admin_config(settings, logger=silent_logger())),
+                settings.kafka.group_id,
+                clock.monotonic,
+                framing.lookup,
             ),
             retry_topics=self._retry_topics,
         )
@@ -200,7 +204,7 @@ class ScoringService:
             ),
             # Kafka and the registry are asked here, and may hang.
             publisher=unless_stopped(self.stopping, lambda: self._publisher(source, ledger, framing, log)),
-            intake=_intake(settings, batcher, framing),
+            intake=_intake(settings, batcher, framing, deferral),
             dispatcher=dispatcher,
             breaker=breaker,
             quota=quota,
@@ -324,7 +328,7 @@ def _batcher(settings: Settings) -> Batcher:
     )
 
 
-def _intake(settings: Settings, batcher: Batcher, framing: Framing) -> Intake:
+def _intake(settings: Settings, batcher: Batcher, framing: Framing, deferral: Deferral) -> Intake:
     features = FeatureList(tuple(settings.model.features.values()), settings.model.max_features)
     return Intake(
         codec=framing.reader(SchemaFile.CONTACT_FEATURES, max_bytes=_MAX_RECORD_BYTES),
@@ -332,6 +336,7 @@ def _intake(settings: Settings, batcher: Batcher, framing: Framing) -> Intake:
         encode=encode_contact,
         fits=batcher.fits,
         model_version=settings.genesys.model_version,
+        on_missing_schema=deferral.schema_missing,
     )
 
 

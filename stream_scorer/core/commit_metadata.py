@@ -12,10 +12,13 @@ from typing import Final, NamedTuple
 START: Final = "start"
 TOPIC: Final = "topic"
 SINCE: Final = "since"
-_OWN: Final = (START, TOPIC, SINCE)
+SCHEMAS: Final = "schemas"
+_OWN: Final = (START, TOPIC, SINCE, SCHEMAS)
+_MAX_SCHEMA_DIGITS: Final = 10
 # The brokers' default limit is 4,096 bytes (offset.metadata.max.bytes).
 _MAX_CHARACTERS: Final = 2_048
 _MAX_DIGITS: Final = 19
+_MAX_SCHEMAS: Final = 50
 
 
 class CommitMetadata(NamedTuple):
@@ -26,16 +29,19 @@ class CommitMetadata(NamedTuple):
         topic_id: id of the topic whose offset this is; None: not known, as in commits of older versions.
         since_ms: when the group accepted a topic that had been created again, in Unix milliseconds. Records that were
             written before belong to the former topic. None: never.
+        schema_ids: ids of the schema registry that the group has resolved.
         others: pairs with unknown keys, in their order.
     """
 
     start: int | None = None
     topic_id: str | None = None
     since_ms: int | None = None
+    schema_ids: tuple[int, ...] = ()
     others: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
-        values = zip(_OWN, (self.start, self.topic_id, self.since_ms), strict=True)
+        schemas = ",".join(map(str, self.schema_ids)) or None
+        values = zip(_OWN, (self.start, self.topic_id, self.since_ms, schemas), strict=True)
         pairs = [f"{key}={value}" for key, value in values if value is not None]
         length = len(";".join(pairs))
         for key, value in self.others:
@@ -66,8 +72,19 @@ def parse_metadata(metadata: str | None) -> CommitMetadata:
             own.setdefault(key, value)
         else:
             others.append((key, value))
-    return CommitMetadata(_number(own.get(START)), own.get(TOPIC) or None, _number(own.get(SINCE)), tuple(others))
+    schema_ids = [int(one) for one in own.get(SCHEMAS, "").split(",") if _is_number(one, _MAX_SCHEMA_DIGITS)]
+    return CommitMetadata(
+        _number(own.get(START)),
+        own.get(TOPIC) or None,
+        _number(own.get(SINCE)),
+        tuple(schema_ids[:_MAX_SCHEMAS]),
+        tuple(others),
+    )
 
 
 def _number(value: str | None) -> int | None:
-    return int(value) if value and value.isascii() and value.isdigit() and len(value) <= _MAX_DIGITS else None
+    return int(value) if value is not None and _is_number(value, _MAX_DIGITS) else None
+
+
+def _is_number(value: str, max_digits: int) -> bool:
+    return value.isascii() and value.isdigit() and len(value) <= max_digits

@@ -46,6 +46,10 @@ class WriterUnknownError(StreamScorerError):
         self.schema_id = schema_id
 
 
+class SchemaMissingError(UndecodableError):
+    """The registry has no schema with the id of a value, although it has others: the value may be readable later."""
+
+
 class ConfluentCodec(Codec):
     """A codec for a topic whose schemas are in a registry."""
 
@@ -96,6 +100,7 @@ class ConfluentCodec(Codec):
 
         Raises:
             UndecodableError: the bytes are not one whole value that was written with a schema like this one.
+            SchemaMissingError: of these, the registry does not have the writer's schema.
             WriterUnknownError: the writer's schema is still to be fetched.
         """
         schema_id = schema_id_of(data)

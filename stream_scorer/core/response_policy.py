@@ -155,13 +155,16 @@ class Results(NamedTuple):
 
 
 class FailedContact(NamedTuple):
-    """A contact that failed alone, or one that the API named again and again (``is_proven``)."""
+    """A contact that failed alone, or one that the API named again and again (``is_proven``).
+
+    ``facts``: of its last request; None: its record could not be decoded, so there was none.
+    """
 
     contact: Contact
     reason: Reason
     status: int | None
     detail: str
-    facts: RequestFacts
+    facts: RequestFacts | None
     is_proven: bool = False
 
 

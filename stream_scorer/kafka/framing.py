@@ -15,7 +15,7 @@ from stream_scorer.kafka.writer_lookup import WriterLookup, Writers
 from stream_scorer.schema_files import SchemaFile, load_schema, released_schemas
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from stream_scorer.kafka.registry import SchemaRegistry
     from stream_scorer.kafka.writer_waits import Lookup
@@ -52,6 +52,13 @@ class _NothingToLookUp:
     def why(self, schema_id: int) -> str:  # noqa: ARG002
         """Nothing has failed."""
         return ""
+
+    def remember(self, schema_ids: Iterable[int]) -> None:
+        """There are no ids."""
+
+    def resolved(self) -> tuple[int, ...]:
+        """There are no ids."""
+        return ()
 
 
 class SingleObjectFraming:

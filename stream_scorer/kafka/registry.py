@@ -112,6 +112,17 @@ class SchemaRegistry:
         schema = self._asked(f"schema id {schema_id} cannot be fetched", lambda: self._client.get_schema(schema_id))
         return None if schema is None else _parsed(schema, schema_id)
 
+    def has(self, schema_id: int) -> bool:
+        """Return whether the registry has a schema now, whatever the client has kept of it.
+
+        Raises:
+            RegistryUnavailable: it does not answer.
+            RegistryRefused: the request is denied.
+        """
+        self._client.clear_caches()  # type: ignore[no-untyped-call]
+        doing = f"schema id {schema_id} cannot be fetched"
+        return self._asked(doing, lambda: self._client.get_schema(schema_id)) is not None
+
     def find(self, subject: str, schema: Mapping[str, Any]) -> Registered | None:
         """Return the version of a subject that is this schema, whatever its text looks like; None: there is none.
 

@@ -9,7 +9,7 @@ that was read from the new topic is not committed, because its topic's id is rea
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
@@ -120,6 +120,16 @@ def _translated(error: BaseException) -> BaseException:
     return translate(error, _DOING) if isinstance(error, KafkaException) else error
 
 
+class ResolvedSchemas(Protocol):
+    """The ids of a schema registry that a group has resolved; see ``kafka.writer_lookup.WriterLookup``."""
+
+    def remember(self, schema_ids: Iterable[int]) -> None:
+        """Takes those of a commit."""
+
+    def resolved(self) -> tuple[int, ...]:
+        """Those for the next commit."""
+
+
 class TopicIdentity:
     """The topic ids that the commits of one group are of. Owned by the thread that owns the consumer.
 
@@ -127,10 +137,14 @@ class TopicIdentity:
         ids: reads topic ids.
         group_id: the group, for the error.
         monotonic: clock in seconds.
+        schemas: takes the ids of schemas in the commits, and gives those of the next ones.
     """
 
-    def __init__(self, ids: TopicIds, group_id: str, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self, ids: TopicIds, group_id: str, monotonic: Callable[[], float], schemas: ResolvedSchemas | None = None
+    ) -> None:
         self._ids = ids
+        self._schemas = schemas
         self._group_id = group_id
         self._monotonic = monotonic
         self._metadata: dict[Partition, CommitMetadata] = {}
@@ -153,12 +167,17 @@ class TopicIdentity:
             metadata = metadata.adopt(self._read_ids.get(answer.topic)).adopt(present.get(answer.topic))
             self._compare(answer.topic, metadata.topic_id, present.get(answer.topic))
             self._metadata[Partition(answer.topic, answer.partition)] = metadata
+            if self._schemas is not None:
+                self._schemas.remember(metadata.schema_ids)
             if metadata.topic_id is not None:
                 self._read_ids[answer.topic] = metadata.topic_id
 
     def metadata(self, partition: Partition, start_offset: int) -> str:
         """Return the metadata of the next commit on a partition."""
-        return str(self._metadata.get(partition, CommitMetadata())._replace(start=start_offset))
+        metadata = self._metadata.get(partition, CommitMetadata())._replace(start=start_offset)
+        if self._schemas is not None:
+            metadata = metadata._replace(schema_ids=self._schemas.resolved() or metadata.schema_ids)
+        return str(metadata)
 
     def check(self, topics: Collection[str]) -> None:
         """Check that these topics are still those that the commits are of.

@@ -2,12 +2,15 @@
 
 A schema id is *wanted* (it was met in a value), then *answered*: with a schema, or with the sentence that says why
 there is none. Until then whoever met it waits. Nobody gives up on a registry that does not answer. One that does not
-know the id is asked a few times more, since a replica may lag behind the one where it was registered; that answer is
-believed for a minute only.
+know the id is asked a few times more, since a replica may lag behind the one where it was registered. That answer holds
+for half a minute, and only with evidence: since the id was wanted, another one was fetched, or the registry confirmed
+one that it had before. Without it the registry counts as one that does not answer. An id that the group has resolved
+before is never missing.
 """
 
 from __future__ import annotations
 
+import itertools
 import queue
 import threading
 from collections import OrderedDict
@@ -15,11 +18,11 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from stream_scorer.core.avro import UndecodableError
-from stream_scorer.core.confluent import WriterUnknownError
+from stream_scorer.core.confluent import SchemaMissingError, WriterUnknownError
 from stream_scorer.errors import RegistryError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 _MOST_WANTED: Final = 1_000
 # Ids that stand behind one that is waited for: fetched along with it, but never in the way of others' heads.
@@ -34,7 +37,11 @@ _ASKS_OF_JUNK: Final = 2
 _SAID_AFTER_S: Final = 2.0
 _ASK_AGAIN_S: Final = 1.5
 _RETRY_S: Final = 1.0
-_MISSING_FOR_S: Final = 60.0
+# Below the shortest default of scoring.retry_delays_s: each round of a deferred record reads the registry again.
+_MISSING_FOR_S: Final = 30.0
+# Ids that were resolved, the latest last. A group's producers have a few.
+_MOST_RESOLVED: Final = 10_000
+_MOST_NOTED: Final = 50
 _NEVER: Final = float("inf")
 
 
@@ -44,11 +51,15 @@ class Writers(Protocol):
     def writer(self, schema_id: int) -> dict[str, Any] | None:
         """The schema; None: there is none. Raises `RegistryError` where nobody could say."""
 
+    def has(self, schema_id: int) -> bool:
+        """Whether a schema is there now. Raises `RegistryError` where the registry does not answer."""
+
 
 class _Answer(NamedTuple):
     schema: Mapping[str, Any] | None
     refusal: str
     until: float
+    is_missing: bool = False
 
 
 class _Wanted(NamedTuple):
@@ -87,6 +98,8 @@ class WriterLookup:
         self._since: dict[int, float] = {}
         self._urgent: set[int] = set()
         self._missing_in_a_row = 0
+        self._resolved: OrderedDict[int, None] = OrderedDict()
+        self._evidence_at = float("-inf")
         self._new: queue.Queue[int | None] = queue.Queue()
         self._thread: threading.Thread | None = None
 
@@ -95,7 +108,8 @@ class WriterLookup:
 
         Raises:
             WriterUnknownError: it is wanted from now on.
-            UndecodableError: nothing can be read by it, or there is none.
+            UndecodableError: nothing can be read by it.
+            SchemaMissingError: there is none.
         """
         # An answer that has just grown old still holds for a record that was let in by it.
         with self._lock:
@@ -103,6 +117,8 @@ class WriterLookup:
         if answer is None:
             self.want(schema_id)
             raise WriterUnknownError(schema_id)
+        if answer.is_missing:
+            raise SchemaMissingError(answer.refusal)
         if answer.schema is None:
             raise UndecodableError(answer.refusal)
         return answer.schema
@@ -138,6 +154,17 @@ class WriterLookup:
         """This is the schema behind an id: it need not be fetched."""
         self._keep(schema_id, _Answer(schema, "", _NEVER))
 
+    def remember(self, schema_ids: Iterable[int]) -> None:
+        """Take ids that the group has resolved before: they are never missing."""
+        with self._lock:
+            for schema_id in schema_ids:
+                self._note_resolved(schema_id)
+
+    def resolved(self) -> tuple[int, ...]:
+        """Return the ids that were resolved last, at most 50."""
+        with self._lock:
+            return tuple(itertools.islice(reversed(self._resolved), _MOST_NOTED))[::-1]
+
     def why(self, schema_id: int) -> str:
         """Why there is no answer yet; empty: it is being fetched for the first time."""
         with self._lock:
@@ -159,6 +186,12 @@ class WriterLookup:
         self._used_at[schema_id] = now
         self._answers.move_to_end(schema_id)
         return True
+
+    def _note_resolved(self, schema_id: int) -> None:
+        self._resolved[schema_id] = None
+        self._resolved.move_to_end(schema_id)
+        if len(self._resolved) > _MOST_RESOLVED:
+            self._resolved.popitem(last=False)
 
     # --- the lookup's thread
 
@@ -211,10 +244,38 @@ class WriterLookup:
             if schema is None and asks + 1 < enough:
                 again = _Wanted(schema_id, asks + 1, self._clock() + self._ask_again_s)
                 return self._later(again, f"{missing}; asking again")
+            if schema is None and (doubt := self._doubt(schema_id)):
+                return self._later(wanted._replace(due=self._clock() + self._retry_s), f"{missing}{doubt}")
             until = _NEVER if schema is not None else self._clock() + _MISSING_FOR_S
-            answer = _Answer(schema, missing, until)
+            answer = _Answer(schema, missing, until, is_missing=schema is None)
         self._keep(schema_id, answer)
         return None
+
+    def _doubt(self, schema_id: int) -> str:
+        """Return why it is not believed that an id is missing, as the end of a sentence; empty: it is."""
+        with self._lock:
+            is_resolved = schema_id in self._resolved
+            known = next(reversed(self._resolved), None)
+            since = self._since.get(schema_id, _NEVER)
+        if is_resolved:
+            return ", which it had before"
+        if self._evidence_at >= since:
+            return ""
+        if known is None:
+            return ", and no other is known that it should have"
+        doubt = self._refuted(known)
+        if not doubt:
+            self._evidence_at = self._clock()
+        return doubt
+
+    def _refuted(self, known: int) -> str:
+        """Have the registry confirm an id that it had before; return why that is none, empty: it is."""
+        try:
+            return "" if self._writers.has(known) else f", nor with id {known}, which it had before"
+        except RegistryError as error:
+            return f"; {error}"
+        except Exception as error:  # noqa: BLE001 - as in _ask
+            return f"; unexpected {type(error).__name__}"
 
     def _later(self, wanted: _Wanted, why: str) -> _Wanted:
         with self._lock:
@@ -223,6 +284,9 @@ class WriterLookup:
 
     def _keep(self, schema_id: int, answer: _Answer) -> None:
         with self._lock:
+            if answer.schema is not None:
+                self._note_resolved(schema_id)
+                self._evidence_at = self._clock()
             self._answers[schema_id] = answer
             self._answers.move_to_end(schema_id)
             self._used_at[schema_id] = self._clock()

@@ -40,6 +40,12 @@ class Lookup(Protocol):
     def why(self, schema_id: int) -> str:
         """Why it is not; empty: it has not failed yet."""
 
+    def remember(self, schema_ids: Iterable[int]) -> None:
+        """Takes ids that the group has resolved before."""
+
+    def resolved(self) -> tuple[int, ...]:
+        """The ids that were resolved last."""
+
 
 class _Head(NamedTuple):
     offset: int

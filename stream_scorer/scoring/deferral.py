@@ -10,14 +10,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from stream_scorer.core.events import Contact, Deferred, Outcome, Rejected
+from stream_scorer.core.events import Contact, Deferred, Reason, Rejected
 from stream_scorer.core.refusal_limit import Cause, RefusalLimit, Verdict
+from stream_scorer.core.response_policy import FailedContact
+from stream_scorer.core.retry_topics import state_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from stream_scorer.clock import Clock
-    from stream_scorer.core.response_policy import FailedContact
+    from stream_scorer.core.events import SourceRecord
 
 LONE_FAILURES: Final = 3
 LONE_FAILURES_AT_RANDOM: Final = 12
@@ -86,9 +88,25 @@ class Deferral:
         """Return the deferral of a contact that goes to the retry topic of its round again."""
         return self._to_topic(contact, contact.rounds, contact.held)
 
+    def schema_missing(self, record: SourceRecord, detail: str) -> Rejected | Deferred:
+        """Return the outcome of a record whose schema the registry does not have: this round has failed.
+
+        Args:
+            record: not decoded.
+            detail: the reason, one sentence.
+        """
+        state = state_of(record) if record.origin else None
+        rounds, held = (state.rounds, state.held) if state is not None else (0, "")
+        contact = Contact(record, "", "", None, 0, None, False, (), b"", rounds, held)
+        if self.is_held(contact):
+            return self.failed_again(contact)
+        if not self.is_last_round(contact):
+            return self.counted(contact)
+        return self.reject(FailedContact(contact, Reason.UNDECODABLE, None, detail, None))
+
     # --- the end
 
-    def reject(self, failed: FailedContact) -> Outcome:
+    def reject(self, failed: FailedContact) -> Rejected | Deferred:
         """Return the rejection of a contact, or its deferral where the limit of rejections is reached."""
         now = self._clock.monotonic()
         contact = failed.contact

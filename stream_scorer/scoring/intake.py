@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stream_scorer.core.avro import UndecodableError, decode_contact
+from stream_scorer.core.confluent import SchemaMissingError
 from stream_scorer.core.event_time import age_ms
-from stream_scorer.core.events import Contact, Reason, Rejected, SourceRecord
+from stream_scorer.core.events import Contact, Deferred, Reason, Rejected, SourceRecord
 from stream_scorer.core.foreign_framing import with_framing
 from stream_scorer.core.retry_topics import state_of
 
@@ -30,6 +31,8 @@ class Intake:
         encode: the JSON of a contact in a request.
         fits: whether a contact alone stays within the request limit.
         model_version: the version to ask for where the event brings none.
+        on_missing_schema: returns the outcome of a record whose schema the registry does not have, by the sentence
+            that gives the reason; None: the record is rejected.
     """
 
     def __init__(
@@ -40,22 +43,24 @@ class Intake:
         encode: Callable[[str, dict[str, FeatureValue]], bytes],
         fits: Callable[[Contact], bool],
         model_version: str | None,
+        on_missing_schema: Callable[[SourceRecord, str], Rejected | Deferred] | None = None,
     ) -> None:
         self._codec = codec
         self._checker = checker
         self._encode = encode
         self._fits = fits
         self._model_version = model_version
+        self._on_missing_schema = on_missing_schema
 
-    def examine(self, record: SourceRecord, now_ms: int) -> Contact | Rejected:
-        """The valid, complete contact of a record, or why there is none."""
+    def examine(self, record: SourceRecord, now_ms: int) -> Contact | Rejected | Deferred:
+        """The valid, complete contact of a record, or why there is none now."""
         if not record.headers_readable:
             detail = "a header's name is not UTF-8, so the headers cannot be passed on"
             return _reject(record, "", [(Reason.UNDECODABLE, detail)], now_ms)
         try:
             event = decode_contact(self._codec, record.value)
         except UndecodableError as error:
-            return _reject(record, "", [(Reason.UNDECODABLE, with_framing(error, record.headers))], now_ms)
+            return self._undecodable(record, error, now_ms)
         # An event that was accepted before has no age any more.
         written_ms = record.timestamp_ms
         age = None if record.origin else age_ms(event.occurred_at_ms, written_ms=written_ms, now_ms=now_ms)
@@ -85,6 +90,11 @@ class Intake:
             detail = f"a request with this contact alone ({len(contact.body)} bytes) is over scoring.max_request_bytes"
             return _reject(record, event.contact_id, [(Reason.TOO_LARGE, detail)], now_ms)
         return contact
+
+    def _undecodable(self, record: SourceRecord, error: UndecodableError, now_ms: int) -> Rejected | Deferred:
+        if isinstance(error, SchemaMissingError) and self._on_missing_schema is not None:
+            return self._on_missing_schema(record, str(error))
+        return _reject(record, "", [(Reason.UNDECODABLE, with_framing(error, record.headers))], now_ms)
 
 
 def _reject(record: SourceRecord, contact_id: str, failures: list[tuple[Reason, str]], now_ms: int) -> Rejected:

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from stream_scorer.core.commit_metadata import CommitMetadata, parse_metadata
 
-FULL = CommitMetadata(7, "LqTzBx8rQy6iA1t8Qr3dYg", 1_700_000_000_000, (("lane", "2"),))
+FULL = CommitMetadata(7, "LqTzBx8rQy6iA1t8Qr3dYg", 1_700_000_000_000, (5, 17), (("lane", "2"),))
 
 
 def test_the_form_is_pairs_separated_by_semicolons() -> None:
-    assert str(FULL) == "start=7;topic=LqTzBx8rQy6iA1t8Qr3dYg;since=1700000000000;lane=2"
+    assert str(FULL) == "start=7;topic=LqTzBx8rQy6iA1t8Qr3dYg;since=1700000000000;schemas=5,17;lane=2"
     assert parse_metadata(str(FULL)) == FULL
 
 
@@ -38,7 +38,12 @@ def test_unknown_keys_never_make_a_commit_too_large() -> None:
     others = tuple((f"key{number}", "ü" * 100) for number in range(100))
     text = str(FULL._replace(others=others))
     assert len(text.encode()) <= 2_048
-    assert parse_metadata(text)[:3] == FULL[:3]
+    assert parse_metadata(text)[:4] == FULL[:4]
+
+
+def test_ids_of_schemas_are_numbers_and_bounded() -> None:
+    assert parse_metadata("schemas=5,,x,-1,17").schema_ids == (5, 17)
+    assert len(parse_metadata("schemas=" + ",".join(["1234567890"] * 200)).schema_ids) == 50
 
 
 def test_a_commit_without_topic_adopts_the_present_one() -> None:

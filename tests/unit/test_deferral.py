@@ -6,9 +6,10 @@ import pytest
 from support_core import contact, facts, ids
 
 from stream_scorer.clock import Clock
-from stream_scorer.core.events import Deferred, Reason, Rejected
+from stream_scorer.core.events import Deferred, Reason, Rejected, SourceRecord
 from stream_scorer.core.refusal_limit import RefusalLimit
 from stream_scorer.core.response_policy import FailedContact
+from stream_scorer.core.retry_topics import RetryState, state_headers
 from stream_scorer.scoring.deferral import Deferral
 
 DELAYS_S = (60.0, 600.0, 3_600.0)
@@ -123,3 +124,36 @@ def test_a_share_of_one_rejects_those_that_were_held_before() -> None:
     assert not scene.deferral.is_held(held)
     assert all(scene.deferral.admits(held) for _ in range(5))
     assert {type(one) for one in scene.reject(amount=50)} == {Rejected}
+
+
+# --- records whose schema the registry does not have
+
+
+def unread(rounds: int, held: str = "") -> SourceRecord:
+    if not rounds:
+        return SourceRecord("in", 0, 7, b"k", b"v", [])
+    headers = state_headers(RetryState("in/0/7", rounds, 0, "us", held))
+    return SourceRecord("retry-1", 0, 3, b"k", b"v", headers, origin="in/0/7")
+
+
+def test_a_record_whose_schema_is_missing_has_its_rounds_before_it_is_undecodable() -> None:
+    scene = Scene()
+    for rounds, delay_s in enumerate(DELAYS_S):
+        found = scene.deferral.schema_missing(unread(rounds), "no schema with id 17")
+        assert isinstance(found, Deferred)
+        assert (found.rounds, found.level, found.record.source) == (rounds + 1, rounds + 1, "in/0/7")
+        assert found.not_before_ms == (1_000 + delay_s) * 1_000
+    rejected = scene.deferral.schema_missing(unread(3), "no schema with id 17")
+    assert isinstance(rejected, Rejected)
+    assert (rejected.reasons, rejected.request) == (("undecodable",), None)
+    assert rejected.detail == "no schema with id 17; 3 retry rounds failed too"
+
+
+def test_the_limit_counts_records_whose_schema_is_missing() -> None:
+    scene = Scene()
+    found = [scene.deferral.schema_missing(unread(3), "no schema with id 17") for _ in range(25)]
+    assert [type(one) for one in found] == [Rejected] * 20 + [Deferred] * 5
+    assert scene.reported == [("undecodable/-/", count, True) for count in range(21, 26)]
+    held = scene.deferral.schema_missing(unread(3, held="undecodable/-/"), "no schema with id 17")
+    assert isinstance(held, Deferred)
+    assert (held.rounds, held.level, held.held) == (3, 3, "undecodable/-/")

@@ -169,3 +169,20 @@ def test_a_look_in_the_background_waits_for_no_broker() -> None:
 def test_an_answer_that_never_comes_is_no_evidence() -> None:
     with pytest.raises(BrokerUnavailable, match="no answer within 0 s"):
         ids_of({"in": Future()})
+
+
+def test_the_ids_of_schemas_that_a_group_has_resolved_go_from_commit_to_commit() -> None:
+    class Schemas:
+        ids: tuple[int, ...] = ()
+
+        def remember(self, schema_ids: Any) -> None:
+            self.ids += tuple(schema_ids)
+
+        def resolved(self) -> tuple[int, ...]:
+            return self.ids
+
+    schemas = Schemas()
+    one = TopicIdentity(TopicIds({}, lambda _: Brokers(**{"in": "a"})), "g", Now(), schemas)
+    one.begin([committed("start=3;topic=a;schemas=5")], 1.0)
+    schemas.ids += (17,)
+    assert one.metadata(IN, 3) == "start=3;topic=a;schemas=5,17"

@@ -10,7 +10,7 @@ import pytest
 from support_arena import wait_until
 
 from stream_scorer.core.avro import UndecodableError
-from stream_scorer.core.confluent import WriterUnknownError, confluent_header
+from stream_scorer.core.confluent import SchemaMissingError, WriterUnknownError, confluent_header
 from stream_scorer.core.events import Partition, SourceRecord
 from stream_scorer.core.ledger import RecordLedger
 from stream_scorer.errors import RegistryUnavailable
@@ -20,6 +20,7 @@ from stream_scorer.kafka.writer_waits import WriterWaits
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+OWN = 1
 SCHEMA = {"type": "record", "name": "R", "fields": []}
 
 
@@ -29,8 +30,14 @@ class Registry:
     def __init__(self) -> None:
         self.answers: dict[int, Any] = {}
         self.asked: list[int] = []
+        self.lost: set[int] = set()
+        self.confirmations: list[int] = []
         self.may_answer = threading.Event()
         self.may_answer.set()
+
+    def has(self, schema_id: int) -> bool:
+        self.confirmations.append(schema_id)
+        return schema_id not in self.lost
 
     def writer(self, schema_id: int) -> dict[str, Any] | None:
         assert self.may_answer.wait(30)
@@ -58,6 +65,7 @@ def registry() -> Registry:
 @pytest.fixture
 def lookup(registry: Registry) -> Iterator[WriterLookup]:
     made = WriterLookup(registry, ask_again_s=0.01, retry_s=0.01)
+    made.learn(OWN, SCHEMA)
     yield made
     registry.may_answer.set()
     made.close()
@@ -98,6 +106,51 @@ class TestLookup:
         with pytest.raises(UndecodableError, match="the schema registry has no schema with id 17"):
             lookup.writer(17)
 
+    def test_an_id_is_missing_only_where_the_registry_confirms_another_one(
+        self, registry: Registry, lookup: WriterLookup
+    ) -> None:
+        """A registry that was restored from an old backup, or a gateway that answers 404 for all ids."""
+        registry.lost.add(OWN)
+        lookup.want(17)
+        wait_until(lambda: len(registry.confirmations) > 2, lambda: "three confirmations")
+        assert not lookup.is_answered(17)
+        assert lookup.why(17) == "the schema registry has no schema with id 17, nor with id 1, which it had before"
+        registry.lost.clear()
+        wait_until(lambda: lookup.is_answered(17), lambda: "the answer")
+        with pytest.raises(SchemaMissingError, match="the schema registry has no schema with id 17"):
+            lookup.writer(17)
+
+    def test_another_id_that_was_fetched_meanwhile_is_evidence_too(self, registry: Registry) -> None:
+        lookup = WriterLookup(registry, ask_again_s=0.01, retry_s=0.01)
+        lookup.want(17)
+        wait_until(lambda: "no other is known" in lookup.why(17), lambda: "the doubt")
+        registry.answers[18] = SCHEMA
+        lookup.want(18)
+        wait_until(lambda: lookup.is_answered(17), lambda: "the answer")
+        assert registry.confirmations == []
+        lookup.close()
+
+    def test_an_id_that_the_group_has_resolved_before_is_never_missing(
+        self, registry: Registry, lookup: WriterLookup
+    ) -> None:
+        lookup.remember([17])
+        lookup.want(17)
+        wait_until(lambda: "which it had before" in lookup.why(17), lambda: "the doubt")
+        assert not lookup.is_answered(17)
+        registry.answers[17] = SCHEMA
+        wait_until(lambda: lookup.is_answered(17), lambda: "the answer")
+        assert lookup.writer(17) == SCHEMA
+        assert lookup.resolved() == (OWN, 17)
+
+    def test_a_confirmation_that_fails_is_no_evidence(self, registry: Registry, lookup: WriterLookup) -> None:
+        def has(_schema_id: int) -> bool:
+            raise RegistryUnavailable("schema id 1 cannot be fetched: no connection")
+
+        registry.has = has  # type: ignore[method-assign]
+        lookup.want(17)
+        wait_until(lambda: "no connection" in lookup.why(17), lambda: "the doubt")
+        assert not lookup.is_answered(17)
+
     def test_an_id_of_a_replica_that_lags_is_found(self, registry: Registry, lookup: WriterLookup) -> None:
         lookup.want(17)
         wait_until(lambda: registry.asked, lambda: "the first question")
@@ -105,15 +158,16 @@ class TestLookup:
         wait_until(lambda: lookup.is_answered(17), lambda: "the answer")
         assert lookup.writer(17) == SCHEMA
 
-    def test_that_an_id_is_not_there_is_believed_for_a_minute(self, registry: Registry) -> None:
+    def test_that_an_id_is_not_there_is_believed_for_half_a_minute(self, registry: Registry) -> None:
         clock = Clock()
         lookup = WriterLookup(registry, clock=clock, ask_again_s=0.0)
+        lookup.learn(OWN, SCHEMA)
         lookup.want(17)
         wait_until(lambda: lookup.is_answered(17), lambda: "the answer")
         registry.answers[17] = SCHEMA
-        clock.late_s = 59.0
+        clock.late_s = 29.0
         assert lookup.is_answered(17)
-        clock.late_s = 61.0
+        clock.late_s = 31.0
         with pytest.raises(UndecodableError):  # a record that was let in before keeps its answer
             lookup.writer(17)
         assert not lookup.is_answered(17)  # and it is asked for again
@@ -138,6 +192,7 @@ class TestLookup:
     def test_what_was_just_gone_by_is_kept_until_it_is_read(self, registry: Registry) -> None:
         clock = Clock()
         lookup = WriterLookup(registry, clock=clock, ask_again_s=0.0, retry_s=0.0)
+        lookup.learn(10_000, SCHEMA)
         first: list[int] = []
         for batch in range(3):
             ids = range(batch * 600, batch * 600 + 600)
@@ -174,6 +229,7 @@ class TestLookup:
     def test_memory_is_bounded_however_many_ids_there_are(self, registry: Registry) -> None:
         clock = Clock()
         lookup = WriterLookup(registry, clock=clock, ask_again_s=0.0, retry_s=0.0)
+        lookup.learn(10_000, SCHEMA)
         registry.may_answer.clear()
         for schema_id in range(5_000):
             lookup.want(schema_id)
