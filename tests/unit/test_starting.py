@@ -9,9 +9,10 @@ import pytest
 import structlog
 from confluent_kafka import KafkaError, KafkaException
 
-from stream_scorer.cli.starting import await_topics
-from stream_scorer.errors import BrokerUnavailable
+from stream_scorer.cli.starting import await_topics, log_start, require_start
+from stream_scorer.errors import BrokerUnavailable, UsageError
 from stream_scorer.kafka import administering
+from stream_scorer.kafka.start import StartReport
 from stream_scorer.settings import load_settings
 
 if TYPE_CHECKING:
@@ -66,3 +67,19 @@ def test_brokers_that_never_answer(start: Callable[[FarBroker], list[str]]) -> N
     with pytest.raises(BrokerUnavailable, match="no answer from Kafka at far:9092 within 30 s"):
         start(broker)
     assert broker.now == pytest.approx(35.0)
+
+
+def test_brokers_without_topic_ids_are_one_warning() -> None:
+    with structlog.testing.capture_logs() as lines:
+        log_start(StartReport())
+        log_start(StartReport(without_id=(TOPIC, f"{TOPIC}-retry-1")))
+    [line] = lines
+    assert (line["log_level"], line["event"]) == ("warning", "topic ids not shown")
+    assert line["topics"] == [TOPIC, f"{TOPIC}-retry-1"]
+
+
+def test_a_new_topic_is_accepted_only_with_the_place_to_read_it_from() -> None:
+    with pytest.raises(UsageError, match="--new-topic: add --from earliest"):
+        require_start(None, new_topic=True)
+    require_start("earliest", new_topic=True)
+    require_start(None, new_topic=False)
