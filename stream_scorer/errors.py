@@ -18,7 +18,8 @@ The tree (fault in brackets: who has to act; exit code of the command line behin
     │   ├── RegistryUnavailable  [platform] 1   the schema registry cannot be reached; asking again later may help
     │   └── RegistryRefused      [operator] 1   wrong credentials, a schema that is missing or not compatible
     ├── LocalError               [operator] 1   the embedded Kafka or the simulator cannot start here
-    └── CheckFailed              [product]  1   a reconciliation or verification found a difference
+    ├── CheckFailed              [product]  1   a reconciliation or verification found a difference
+    └── NotJudged                [operator] 3   a reconciliation could not be judged
 
 An exception means: this cannot proceed. A bad *contact* on the stream is no exception but a value,
 `stream_scorer.core.events.Rejected`, that is carried forward to its topic.
@@ -141,8 +142,15 @@ class CheckFailed(StreamScorerError):
     """A reconciliation or verification found a difference; the line says which."""
 
 
-class NothingToCheck(CheckFailed):
-    """There is nothing to verify: nobody has worked here, or under another name."""
+class NotJudged(StreamScorerError):
+    """A reconciliation could not be judged, so it neither holds nor is broken; the line names the reason."""
+
+    fault: ClassVar[Fault] = "operator"
+    exit_code = 3
+
+
+class NothingToCheck(NotJudged):
+    """The group has no commits: it has not worked here, or its name is mistyped."""
 
 
 def printable(text: str) -> str:

@@ -97,6 +97,13 @@ class CampaignStage:
         retries = [f"{self.topics['callbacks_retry']}-{tier}" for tier in range(1, 5)]
         return [topic for kind, topic in self.topics.items() if kind != "callbacks_retry"] + retries
 
+    def make_topic(self, kind: str) -> str:
+        """One more topic of this stage's own; its name."""
+        topic = f"{kind}-{self.group_id}"
+        admin = AdminClient(self._client)
+        admin.create_topics([NewTopic(topic, PARTITIONS, 1)])[topic].result(30)
+        return topic
+
     def tier(self, number: int) -> str:
         return f"{self.topics['callbacks_retry']}-{number}"
 

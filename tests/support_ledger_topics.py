@@ -23,6 +23,20 @@ if TYPE_CHECKING:
 
 AUDIT = Codec.single_object(load_schema(SchemaFile.BATCH_AUDIT))
 SCORE = Codec.single_object(load_schema(SchemaFile.CONTACT_SCORE))
+CONTACT = Codec.single_object(load_schema(SchemaFile.CONTACT_FEATURES))
+KEY = b"c"
+# Of every input: only its place is its own.
+INPUT = CONTACT.encode(
+    {
+        "event_id": "e",
+        "contact_id": "c",
+        "features": {"age": 40},
+        "occurred_at": 0,
+        "campaign_id": None,
+        "model_version": None,
+    }
+)
+REASON = "out_of_range"
 PARTITIONS = 2
 NAMES = ("features", "scores", "review", "rejected", "audit")
 SETTINGS = (*NAMES, "features_retry")
@@ -33,7 +47,8 @@ class Out:
     """What is published of one input record.
 
     ``to`` names the topic's setting; None: nothing is published. ``audited`` is the outcome in the audit,
-    None: it has no entry there; ``header_batch`` what the header says, empty: what the audit says.
+    None: it has no entry there; ``header_batch`` what the header says, empty: what the audit says. ``value``: in
+    place of what is due.
     """
 
     offset: int
@@ -42,6 +57,7 @@ class Out:
     audited: str | None = "SCORED"
     header_batch: str = ""
     lane: int | None = None
+    value: bytes | None = None
 
 
 def outs(offsets: Iterable[int], **fields: Any) -> list[Out]:
@@ -63,13 +79,15 @@ class Ledger:
     servers: str
     name: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     shared: Mapping[str, str] = field(default_factory=dict)
+    configs: Mapping[str, dict[str, str]] = field(default_factory=dict)
     group_id: str = field(init=False)
 
     def __post_init__(self) -> None:
         self.group_id = f"group-{self.name}"
         admin = AdminClient({"bootstrap.servers": self.servers})
-        topics = {self.topic(name) for name in NAMES}
-        for made in admin.create_topics([NewTopic(topic, PARTITIONS, 1) for topic in topics]).values():
+        topics = {self.topic(name): self.configs.get(name, {}) for name in NAMES}
+        wanted = [NewTopic(topic, PARTITIONS, 1, config=config) for topic, config in topics.items()]
+        for made in admin.create_topics(wanted).values():
             made.result(30)
 
     def topic(self, name: str) -> str:
@@ -89,8 +107,8 @@ class Ledger:
 
     def put_inputs(self, count: int, partition: int = 0) -> None:
         producer = Producer({"bootstrap.servers": self.servers, "linger.ms": 0})
-        for number in range(count):
-            producer.produce(self.topic("features"), b"%d" % number, partition=partition)
+        for _ in range(count):
+            producer.produce(self.topic("features"), INPUT, KEY, partition=partition)
         assert producer.flush(30) == 0
 
     def put_inputs_in_transaction(self, count: int, *, commit: bool) -> None:
@@ -99,7 +117,7 @@ class Ledger:
         producer = self.producer()
         producer.begin_transaction()
         for _ in range(count):
-            producer.produce(self.topic("features"), b"x", partition=0)
+            producer.produce(self.topic("features"), INPUT, KEY, partition=0)
         if commit:
             producer.commit_transaction(30)
         else:
@@ -137,6 +155,12 @@ class Ledger:
     def _consumer(self) -> Consumer:
         return Consumer({"bootstrap.servers": self.servers, "group.id": self.group_id})
 
+    def delete_before(self, name: str, offset: int, partition: int = 0) -> None:
+        """As retention would: the records of a topic below an offset."""
+        admin = AdminClient({"bootstrap.servers": self.servers})
+        for deleted in admin.delete_records([TopicPartition(self.topic(name), partition, offset)]).values():
+            deleted.result(30)
+
     def make_retry_topic(self) -> str:
         """The first retry topic, with as many partitions as the others have."""
         name = f"{self.topic('features_retry')}-1"
@@ -151,7 +175,7 @@ class Ledger:
             ("stream-scorer-group", (self.group_id if group is None else group).encode()),
         ]
         producer = Producer({"bootstrap.servers": self.servers, "linger.ms": 0})
-        producer.produce(topic, b"%d" % offset, partition=0, headers=headers)
+        producer.produce(topic, INPUT, KEY, partition=0, headers=headers)
         assert producer.flush(30) == 0
 
     def scorer(self) -> Scorer:
@@ -223,10 +247,11 @@ class Scorer:
             ("stream-scorer-batch", (out.header_batch or batch_id).encode()),
         ]
         if out.to == "rejected":
-            headers.append(("stream-scorer-error-reason", b"undecodable"))
-        value = b"as it came" if out.to == "rejected" else SCORE.encode(_score(batch_id, review=out.to == "review"))
+            headers.append(("stream-scorer-error-reason", REASON.encode()))
+        value = INPUT if out.to == "rejected" else SCORE.encode(_score(batch_id, review=out.to == "review"))
+        value = value if out.value is None else out.value
         lane = out.partition if out.lane is None else out.lane
-        self._producer.produce(self._ledger.topic(out.to), value, b"c", lane, headers=headers)
+        self._producer.produce(self._ledger.topic(out.to), value, KEY, lane, headers=headers)
 
     def _source(self, out: Out) -> str:
         return f"{self._ledger.topic('features')}/{out.partition}/{out.offset}"
@@ -234,15 +259,17 @@ class Scorer:
     def _entries(self, published: list[Out]) -> Iterator[dict[str, Any]]:
         for out in published:
             if out.audited is not None:
+                none = out.audited == "REJECTED"
+                reasons = {"SCORED": [], "REVIEW": ["narrow_interval"], "REJECTED": [REASON]}
                 yield {
                     "source": self._source(out),
                     "contact_id": "c",
                     "outcome": out.audited,
-                    "score": None,
-                    "confidence_lower": None,
-                    "confidence_upper": None,
+                    "score": None if none else 0.5,
+                    "confidence_lower": None if none else 0.4,
+                    "confidence_upper": None if none else 0.6,
                     "imputed_features": [],
-                    "reasons": [],
+                    "reasons": reasons[out.audited],
                 }
 
 

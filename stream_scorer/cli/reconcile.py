@@ -1,12 +1,12 @@
-"""``stream-scorer reconcile``: proves on the live topics that nothing was lost or doubled, up to the receipts."""
+"""``stream-scorer reconcile``: proves on the live topics that nothing was lost, doubled or changed; up to receipts."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 
 import typer
 from rich import box
@@ -15,14 +15,23 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from stream_scorer import __version__
 from stream_scorer.cli.options import ConfigOption
 from stream_scorer.core.callback_findings import CallbackReport
-from stream_scorer.core.findings import PartitionReport, Report
-from stream_scorer.errors import BrokerRefused, CheckFailed, NothingToCheck
+from stream_scorer.core.findings import Judgement, PartitionReport, Provenance, Report
+from stream_scorer.errors import (
+    BrokerRefused,
+    BrokerUnavailable,
+    CheckFailed,
+    NothingToCheck,
+    NotJudged,
+    RegistryUnavailable,
+    StreamScorerError,
+)
 from stream_scorer.kafka.topics import existing_topics
 from stream_scorer.reconciliation import Progress as Tell
+from stream_scorer.reconciliation import provenance, reconcile_callbacks
 from stream_scorer.reconciliation import reconcile as reconcile_topics
-from stream_scorer.reconciliation import reconcile_callbacks
 from stream_scorer.settings import Settings, load_settings
 
 _SHOWN: Final = 20
@@ -39,13 +48,17 @@ _COLUMNS: Final = {
     "audited": "audit entries",
     "deferred": "deferred",
     "missing": "missing",
+    "not_judged": "not judged",
+    "lost": "lost",
     "doubled": "doubled",
     "early": "early",
     "out_of_order": "out of order",
     "waiting": "waiting",
 }
 _LOOK: Final[Mapping[str, Any]] = MappingProxyType({"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0), "pad_edge": False})
-_VIOLATIONS: Final = frozenset({"missing", "doubled", "early", "out_of_order"})
+# Shown where they are not zero.
+_RARE: Final = frozenset({"not_judged", "lost"})
+_VIOLATIONS: Final = frozenset({"missing", "lost", "doubled", "early", "out_of_order"})
 
 
 def reconcile(
@@ -56,51 +69,90 @@ def reconcile(
         float, typer.Option("--timeout", metavar="SECONDS", min=1, help="How long to wait for open transactions.")
     ] = 60.0,
 ) -> None:
-    """Prove on the live topics that every contact has exactly one outcome.
+    """Prove on the live topics that every contact has exactly one outcome, and that it is the right one.
 
     Reads the group's commits, waits until the outputs are stable, reads them, and reads the commits again. Every record
     below the first commits must have exactly one score, review or rejection and one audit entry, or wait in exactly one
-    retry topic; none above the second may have any; and the audit's hash chains must be whole. Where a campaign worker
-    has run, every score at or over callbacks.threshold must have exactly one receipt, or wait to be delivered. The exit
-    code is 1 where that does not hold. Nothing is written, and the workers may go on meanwhile.
+    retry topic; none above the second may have any; the values must be those of the input and of the audit entry; and
+    the audit's hash chains must be whole. Where a campaign worker has run, every score at or over callbacks.threshold
+    must have exactly one receipt, or wait to be delivered. Nothing is written, and the workers may go on meanwhile.
+
+    Exit codes: 0 all of that holds; 1 it does not hold; 3 it could not be judged, for a part of the contacts or at all:
+    the group has no commits (a mistyped kafka.group_id), outcomes are deleted by retention or removed by compaction, a
+    transaction stays open, or Kafka does not answer.
     """
     settings = load_settings(config)
     with _progress(Console(stderr=True)) as progress:
-        report, callbacks = _reconcile_both(settings, progress, timeout_s)
+        try:
+            origin = provenance(settings, __version__)
+            result = _reconcile_both(settings, progress, timeout_s)
+        except (BrokerUnavailable, RegistryUnavailable) as error:
+            raise NotJudged(str(error)) from None
+    failure = _failure(result)
     if as_json:
-        both = {} if report is None else report.as_dict()
-        both["callbacks"] = None if callbacks is None else callbacks.as_dict()
-        typer.echo(json.dumps(both, indent=2))
+        typer.echo(json.dumps(_as_dict(result, origin, failure), indent=2))
     else:
-        console = Console()
-        console = console if console.is_terminal else Console(width=_FILE_WIDTH)
-        if report is None:
-            console.print(f"note: group {settings.kafka.group_id} has scored nothing here", highlight=False)
-        else:
-            print_report(report, console)
-        if callbacks is not None:
-            print_callbacks(callbacks, console)
-    broken = [one.verdict for one in (report, callbacks) if one is not None and not one.holds]
-    if broken:
-        raise CheckFailed("; ".join(broken))
+        _print(result, origin)
+    if failure is not None:
+        raise failure
 
 
-def _reconcile_both(
-    settings: Settings, progress: Tell, timeout_s: float
-) -> tuple[Report | None, CallbackReport | None]:
+class _Result(NamedTuple):
+    """Both reports, and why there is none of the contacts; empty: this cluster has no features topic."""
+
+    report: Report | None
+    callbacks: CallbackReport | None
+    unjudged: str = ""
+
+
+def _reconcile_both(settings: Settings, progress: Tell, timeout_s: float) -> _Result:
     """Both sides, or the one that has worked on this cluster: the scoring worker may have its own."""
     try:
         report = reconcile_topics(settings, progress=progress, timeout_s=timeout_s)
     except (NothingToCheck, BrokerRefused) as error:
-        missing = not existing_topics(settings, [settings.topics.features])
-        callbacks_only = (missing or isinstance(error, NothingToCheck)) and existing_topics(
-            settings, [settings.topics.scores]
-        )
-        callbacks = reconcile_callbacks(settings, progress=progress, timeout_s=timeout_s) if callbacks_only else None
+        present = existing_topics(settings, [settings.topics.features, settings.topics.scores])
+        if settings.topics.scores not in present or (isinstance(error, BrokerRefused) and len(present) > 1):
+            raise
+        try:
+            callbacks = reconcile_callbacks(settings, progress=progress, timeout_s=timeout_s)
+        except NothingToCheck:
+            callbacks = None
         if callbacks is None:
             raise
-        return None, callbacks
-    return report, reconcile_callbacks(settings, progress=progress, timeout_s=timeout_s)
+        return _Result(None, callbacks, str(error) if isinstance(error, NothingToCheck) else "")
+    return _Result(report, reconcile_callbacks(settings, progress=progress, timeout_s=timeout_s))
+
+
+def _failure(result: _Result) -> StreamScorerError | None:
+    """The error that a result ends with; None: it holds. A finding counts more than what could not be judged."""
+    reports = [one for one in (result.report, result.callbacks) if one is not None]
+    broken = [one.verdict for one in reports if one.judgement is Judgement.BROKEN]
+    if broken:
+        return CheckFailed("; ".join(broken))
+    unjudged = [result.unjudged] if result.unjudged else []
+    unjudged += [one.verdict for one in reports if one.judgement is Judgement.NOT_JUDGED]
+    return NotJudged("; ".join(unjudged)) if unjudged else None
+
+
+def _as_dict(result: _Result, origin: Provenance, failure: StreamScorerError | None) -> dict[str, Any]:
+    return {
+        **origin.as_dict(),
+        "exit_code": 0 if failure is None else failure.exit_code,
+        **({} if result.report is None else result.report.as_dict()),
+        "callbacks": None if result.callbacks is None else result.callbacks.as_dict(),
+    }
+
+
+def _print(result: _Result, origin: Provenance) -> None:
+    console = Console()
+    console = console if console.is_terminal else Console(width=_FILE_WIDTH)
+    console.print(str(origin), markup=False, highlight=False, soft_wrap=True)
+    if result.report is not None:
+        print_report(result.report, console)
+    elif not result.unjudged:
+        console.print(f"note: group {origin.group_id} has scored nothing here", markup=False, highlight=False)
+    if result.callbacks is not None:
+        print_callbacks(result.callbacks, console)
 
 
 def print_report(report: Report, console: Console) -> None:
@@ -154,22 +206,24 @@ def _unbounded(console: Console) -> ConsoleOptions:
 
 def _wide(report: Report) -> Table:
     table = Table(**_LOOK)
-    for title in _COLUMNS.values():
-        table.add_column(title, justify="right", overflow="fold")
+    names = _names(report)
+    for name in names:
+        table.add_column(_COLUMNS[name], justify="right", overflow="fold")
     for partition in report.partitions:
-        table.add_row(*_cells(partition))
+        table.add_row(*_cells(partition, names))
     if len(report.partitions) > 1:
         # A footer would stand apart from what it sums up.
         table.add_section()
-        table.add_row(*_cells(report.totals), style="bold")
+        table.add_row(*_cells(report.totals, names), style="bold")
     return table
 
 
 def _narrow(report: Report) -> Table:
-    columns = [[Text(title) for title in _COLUMNS.values()]]
-    columns += [list(_cells(partition)) for partition in report.partitions]
+    names = _names(report)
+    columns = [[Text(_COLUMNS[name]) for name in names]]
+    columns += [list(_cells(partition, names)) for partition in report.partitions]
     if len(report.partitions) > 1:
-        columns.append(list(_cells(report.totals)))
+        columns.append(list(_cells(report.totals, names)))
     rows = list(zip(*columns, strict=True))
     table = Table(**_LOOK)
     for number, title in enumerate(rows[0]):
@@ -179,8 +233,14 @@ def _narrow(report: Report) -> Table:
     return table
 
 
-def _cells(partition: PartitionReport) -> Iterator[Text]:
-    for name in _COLUMNS:
+def _names(report: Report) -> list[str]:
+    """The columns of a report: those that are rare only where they are not zero."""
+    totals = report.totals
+    return [name for name in _COLUMNS if name not in _RARE or getattr(totals, name)]
+
+
+def _cells(partition: PartitionReport, names: Iterable[str]) -> Iterator[Text]:
+    for name in names:
         value = getattr(partition, name)
         text = ("all" if name == "partition" else "") if value is None else f"{value:,}"
         yield Text(text, style="red" if value and name in _VIOLATIONS else "")

@@ -103,7 +103,7 @@ def _entry(outcome: Scored | Rejected) -> dict[str, Any]:
         }
     return {
         "source": source,
-        "contact_id": _cut(outcome.contact_id),
+        "contact_id": audited_id(outcome.contact_id),
         "outcome": "REJECTED",
         "score": None,
         "confidence_lower": None,
@@ -113,8 +113,8 @@ def _entry(outcome: Scored | Rejected) -> dict[str, Any]:
     }
 
 
-def _cut(contact_id: str) -> str:
-    """An id that was rejected for its length would make the event too large as well."""
+def audited_id(contact_id: str) -> str:
+    """Return a contact id as an audit entry has it: one that is too long would make the event too large as well."""
     if len(contact_id) * 4 <= MAX_CONTACT_ID_BYTES:
         return contact_id
     return contact_id.encode()[:MAX_CONTACT_ID_BYTES].decode(errors="ignore")

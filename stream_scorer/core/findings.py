@@ -27,8 +27,20 @@ class FindingKind(StrEnum):
     WRONG_OUTCOME = "wrong_outcome"
     BROKEN_CHAIN = "broken_chain"
     WRONG_CONTACT = "wrong_contact"
+    WRONG_VALUE = "wrong_value"
+    UNREADABLE_VALUE = "unreadable_value"
+    WRONG_COUNTS = "wrong_counts"
+    LOST = "lost"
     WAITING_TWICE = "waiting_twice"
     WAITING_AND_FINISHED = "waiting_and_finished"
+
+
+class Judgement(StrEnum):
+    """What a reconciliation comes to."""
+
+    HOLDS = "holds"
+    BROKEN = "broken"
+    NOT_JUDGED = "not_judged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +62,35 @@ class Finding:
     def __str__(self) -> str:
         where = f" ({self.where})" if self.where else ""
         return f"{self.kind.replace('_', ' ')}: {self.source}{': ' if self.source else ''}{self.what}{where}"
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Of what a verdict is: without it, a verdict that was kept proves nothing.
+
+    Attributes:
+        judged_at: when reading began, ISO 8601, UTC.
+        cluster_id: the Kafka cluster's own id.
+        version: of this package.
+        group_id: the group whose contacts were judged.
+        callbacks_group_id: the group whose callbacks were judged.
+    """
+
+    judged_at: str
+    cluster_id: str
+    version: str
+    group_id: str
+    callbacks_group_id: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.judged_at}, Kafka cluster {self.cluster_id}, stream-scorer {self.version}, groups"
+            f" {self.group_id} and {self.callbacks_group_id}"
+        )
+
+    def as_dict(self) -> dict[str, str]:
+        """The same as plain values, for JSON."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 class Findings:
@@ -100,6 +141,9 @@ class PartitionReport:
         audited: audit entries of those inputs.
         deferred: those inputs that have no output and wait in a retry topic.
         missing: inputs without any output record that do not wait either.
+        not_judged: inputs without output record whose topic may have deleted it, or removed it by compaction.
+        audit_not_judged: inputs with an output record, whose audit entry may be gone likewise.
+        lost: offsets that were deleted before the group had read them.
         doubled: output records of a source that has one already.
         early: output records at or above the committed offset, second reading.
         out_of_order: output records behind one of a later input in the same output partition, but for those of
@@ -117,6 +161,9 @@ class PartitionReport:
     audited: int = 0
     deferred: int = 0
     missing: int = 0
+    not_judged: int = 0
+    audit_not_judged: int = 0
+    lost: int = 0
     doubled: int = 0
     early: int = 0
     out_of_order: int = 0
@@ -141,6 +188,7 @@ class Report:
         audit_events: audit events that were verified.
         chains: hash chains that they form.
         notes: what limits the statement, one sentence each.
+        unknown_starts: partitions whose commit does not give where the group began: nothing there was judged.
     """
 
     topic: str
@@ -153,11 +201,21 @@ class Report:
     audit_events: int
     chains: int
     notes: tuple[str, ...] = ()
+    unknown_starts: tuple[int, ...] = ()
+
+    @property
+    def judgement(self) -> Judgement:
+        """Whether the invariant holds; not judged: nothing breaks it, and a part of the inputs could not be judged."""
+        if self.counts:
+            return Judgement.BROKEN
+        totals = self.totals
+        gaps = totals.not_judged or totals.audit_not_judged or self.unknown_starts
+        return Judgement.NOT_JUDGED if gaps else Judgement.HOLDS
 
     @property
     def holds(self) -> bool:
-        """Whether the invariant holds."""
-        return not self.counts
+        """Whether the invariant holds, for every input that a reader finds."""
+        return self.judgement is Judgement.HOLDS
 
     @property
     def totals(self) -> PartitionReport:
@@ -169,29 +227,44 @@ class Report:
     def equation(self) -> str:
         """``20,000 inputs = 19,211 scores + 430 review + 359 rejected``; ``≠`` where it does not add up.
 
-        With ``+ 12 deferred`` at its end if there are any.
+        With ``+ 12 deferred`` and ``+ 7 not judged`` at its end if there are any.
         """
         totals = self.totals
-        done = totals.scored + totals.review + totals.rejected + totals.deferred
+        done = totals.scored + totals.review + totals.rejected + totals.deferred + totals.not_judged
         deferred = f" + {totals.deferred:,} deferred" if totals.deferred else ""
+        not_judged = f" + {totals.not_judged:,} not judged" if totals.not_judged else ""
         return (
             f"{totals.inputs:,} inputs {'=' if totals.inputs == done else '≠'} {totals.scored:,} scores"
-            f" + {totals.review:,} review + {totals.rejected:,} rejected{deferred}"
+            f" + {totals.review:,} review + {totals.rejected:,} rejected{deferred}{not_judged}"
         )
 
     @property
     def verdict(self) -> str:
-        """One line: that it holds, or how many findings of which kind there are."""
-        if self.holds:
-            return f"the invariant holds for group {self.group_id} on {self.topic}"
+        """One line: that it holds, how many findings of which kind there are, or what could not be judged."""
+        match self.judgement:
+            case Judgement.HOLDS:
+                return f"the invariant holds for group {self.group_id} on {self.topic}"
+            case Judgement.NOT_JUDGED:
+                return f"group {self.group_id} on {self.topic} could not be judged: {self._unjudged}"
         kinds = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in self.counts.items())
         return f"the invariant does not hold for group {self.group_id} on {self.topic}: {kinds}"
+
+    @property
+    def _unjudged(self) -> str:
+        totals = self.totals
+        parts = (
+            (totals.not_judged, "inputs whose outcome may be deleted"),
+            (totals.audit_not_judged, "inputs whose audit entry may be deleted"),
+            (len(self.unknown_starts), "partitions whose commit another program made"),
+        )
+        return ", ".join(f"{count:,} {what}" for count, what in parts if count) + "; no finding in the rest"
 
     def as_dict(self) -> dict[str, Any]:
         """The report as plain values, for JSON."""
         return {
             "topic": self.topic,
             "group_id": self.group_id,
+            "judgement": self.judgement.value,
             "holds": self.holds,
             "totals": {name: getattr(self.totals, name) for name in _COUNTS},
             "partitions": [_plain(partition) for partition in self.partitions],
@@ -202,6 +275,7 @@ class Report:
             "audit_events": self.audit_events,
             "chains": self.chains,
             "notes": list(self.notes),
+            "unknown_starts": list(self.unknown_starts),
         }
 
 

@@ -126,15 +126,17 @@ class ChainVerifier:
     content encoded anew: so events of another writer or of an older schema verify as well.
     """
 
-    __slots__ = ("_beginnings_gone", "_codec", "_ends", "_hash_at")
+    __slots__ = ("_beginnings_gone", "_codec", "_ends", "_hash_at", "_links_gone")
 
-    def __init__(self, codec: Codec, *, beginnings_gone: bool = False) -> None:
+    def __init__(self, codec: Codec, *, beginnings_gone: bool = False, links_gone: bool = False) -> None:
         """Know no chain yet.
 
         Args:
             codec: of ``BatchAudit``.
             beginnings_gone: the log has deleted its oldest records, so a chain may begin in its middle.
+            links_gone: the log is compacted, so any event of a chain but the last may be missing.
         """
+        self._links_gone = links_gone
         self._codec = codec
         self._hash_at = _offset_of_hash(codec)
         self._beginnings_gone = beginnings_gone
@@ -156,6 +158,8 @@ class ChainVerifier:
         chain_id, sequence, previous_hash = event["chain_id"], event["sequence"], event["previous_hash"]
         unmet = (sequence, previous_hash) if self._beginnings_gone else (0, b"")
         expected, tip = self._ends.get(chain_id, unmet)
+        if self._links_gone and sequence > expected:
+            expected, tip = sequence, previous_hash
         name = f"chain {chain_id}, sequence {sequence}"
         findings: list[str] = []
         if sequence != expected:

@@ -1,8 +1,9 @@
 """What the judge remembers of every record: compactly, since there may be millions of them.
 
-A record is kept in about 25 bytes, however large the gaps between offsets are: its offset, one byte that says what was
-seen of it, a hash of the batch its first output or audit entry named, and the place of its first output. The hash is
-Python's own of a string, 64 bits: it is only compared within one process.
+A record is kept in 61 bytes, however large the gaps between offsets are: its offset, one byte for what was seen of it,
+a hash of the batch its first output or audit entry named, the place of its first output, the digests of the input and
+one of the output or audit entry that was seen first (`core.outcome_values`). Hashes are Python's own, of 64 bits: they
+are only compared within one process.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from bisect import bisect_left
 from collections import Counter
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
+
+from stream_scorer.core.outcome_values import InputDigest
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -44,12 +47,13 @@ class Place(NamedTuple):
 
 
 # One byte a record: the kind of its first output, and shifted by two, of its first audit entry; whether it waited in a
-# retry topic at the first reading, and whether it still does.
+# retry topic at the first reading, and whether it still does; whether its output is that of a deferred contact.
 OUTPUT: Final = 0b0000_0011
 AUDIT: Final = 0b0000_1100
 AUDIT_SHIFT: Final = 2
 WAITED: Final = 0b0001_0000
 WAITS: Final = 0b0010_0000
+LATE: Final = 0b0100_0000
 # A place in eight bytes: which output partition, and the offset in it.
 _LANE_SHIFT: Final = 44
 _OFFSET: Final = (1 << _LANE_SHIFT) - 1
@@ -65,15 +69,20 @@ class Book:
     __slots__ = (
         "batches",
         "committed",
+        "contacts",
         "counts",
+        "events",
         "extra",
         "known",
         "name",
         "offsets",
+        "payloads",
         "places",
         "sealed",
         "start",
         "states",
+        "values",
+        "versions",
     )
 
     def __init__(self, name: str, span: Span) -> None:
@@ -85,6 +94,11 @@ class Book:
         self.states = bytearray()
         self.batches = array("q")
         self.places = array("Q")
+        self.values = array("q")
+        self.contacts = array("q")
+        self.events = array("q")
+        self.versions = array("I")
+        self.payloads = array("q")
         self.extra: dict[int, int] = {}
         self.counts: Counter[str] = Counter()
 
@@ -106,10 +120,20 @@ class Book:
             self._grow(1)
         return slot
 
-    def add(self, offset: int) -> None:
+    def add(self, offset: int, digest: InputDigest) -> None:
         """One more input below the commit; all of them come before the first `slot`."""
         self.offsets.append(offset)
+        self.contacts.append(digest.contact)
+        self.events.append(digest.event)
+        self.versions.append(digest.version)
+        self.payloads.append(digest.payload)
         self.known += 1
+
+    def digest(self, slot: int) -> InputDigest | None:
+        """The digests of an input below the commit; None: no reader finds it."""
+        if slot >= self.known:
+            return None
+        return InputDigest(self.contacts[slot], self.events[slot], self.versions[slot], self.payloads[slot])
 
     def seal(self) -> None:
         """Make room for what will be seen of the inputs: at once, which is cheaper than for each of them."""
@@ -121,6 +145,7 @@ class Book:
         self.states.extend(bytes(slots))
         self.batches.frombytes(bytes(slots * self.batches.itemsize))
         self.places.frombytes(bytes(slots * self.places.itemsize))
+        self.values.frombytes(bytes(slots * self.values.itemsize))
 
     def inputs_in(self, states: Collection[int]) -> Iterator[int]:
         """The slots of the inputs below the commit that are in one of these states."""

@@ -14,7 +14,7 @@ from stream_scorer.kafka.errors import NOT_LET_IN, translate
 from stream_scorer.kafka.hiding import hider
 
 if TYPE_CHECKING:
-    from confluent_kafka.admin._metadata import TopicMetadata
+    from confluent_kafka.admin._metadata import ClusterMetadata, TopicMetadata
 
     from stream_scorer.errors import StreamScorerError
     from stream_scorer.settings import Settings
@@ -67,6 +67,15 @@ class Administrator:
         self.properties = admin_config(settings, logger=silent_logger())
         self.client = made(AdminClient, {**self.properties, "error_cb": self._heard.error})
 
+    def cluster_id(self, timeout_s: float) -> str:
+        """Return the cluster's own id.
+
+        Raises:
+            BrokerUnavailable: no broker answers within ``timeout_s``; names the address.
+            BrokerRefused: they answer, and do not let us in: credentials, certificates, protocol.
+        """
+        return str(self._listed(timeout_s).cluster_id)
+
     def topics(self, timeout_s: float) -> dict[str, TopicMetadata]:
         """Return all topics that this user may see, by name.
 
@@ -76,19 +85,21 @@ class Administrator:
             BrokerUnavailable: no broker answers within ``timeout_s``; names the address.
             BrokerRefused: they answer, and do not let us in: credentials, certificates, protocol.
         """
+        listed = self._listed(timeout_s).topics
+        return {name: topic for name, topic in listed.items() if topic.error is None}
+
+    def _listed(self, timeout_s: float) -> ClusterMetadata:
         give_up_at = time.monotonic() + timeout_s
         look_s = _FIRST_LOOK_S
         while True:
             left_s = give_up_at - time.monotonic()
             try:
-                listed = self.client.list_topics(timeout=max(0.1, min(look_s, left_s))).topics
+                return self.client.list_topics(timeout=max(0.1, min(look_s, left_s)))
             except KafkaException as error:
                 self.client.poll(0)
                 still_left_s = give_up_at - time.monotonic()
                 if self._heard.is_hopeless() or still_left_s <= 0:
                     raise self._why(error, timeout_s) from None
-            else:
-                return {name: topic for name, topic in listed.items() if topic.error is None}
             if left_s - still_left_s < look_s / 2:
                 # Whoever hangs up at once (a load balancer with nobody behind it) has not been given time.
                 time.sleep(min(_PAUSE_S, still_left_s))

@@ -11,7 +11,8 @@ from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec  # type: ignore[attr-defined]
 
 from stream_scorer.core.commit_metadata import parse_metadata
-from stream_scorer.errors import BrokerUnavailable, StreamScorerError
+from stream_scorer.core.lost_offsets import Lost, parse_lost
+from stream_scorer.errors import BrokerUnavailable, NotJudged, StreamScorerError
 from stream_scorer.kafka.clients import made
 from stream_scorer.kafka.config import admin_config, reader_config, silent_logger
 from stream_scorer.kafka.rights import Right, refusal
@@ -35,15 +36,20 @@ _CALL_S: Final = 5.0
 _EARLIEST: Final[OffsetSpec] = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 _LATEST: Final[OffsetSpec] = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 _AGAIN_S: Final = 0.1
+_DELETED: Final = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})  # noqa: SLF001
 
 
 class Commit(NamedTuple):
-    """A group's commit on a partition; see `CommitMetadata` for what is None where the commit does not have it."""
+    """A group's commit on a partition; see `CommitMetadata` for what is None where the commit does not have it.
+
+    ``lost``: what was deleted before the group had read it, as an operator has noted it.
+    """
 
     offset: int
     start: int | None
     topic_id: str | None = None
     since_ms: int | None = None
+    lost: tuple[Lost, ...] = ()
 
 
 class Extent(NamedTuple):
@@ -59,6 +65,11 @@ class Record(NamedTuple):
     partition: int
     offset: int
     message: Message
+
+    @property
+    def key(self) -> bytes | None:
+        """Its key."""
+        return self.message.key()
 
     @property
     def value(self) -> bytes | None:
@@ -112,7 +123,10 @@ class LogReader:
                 if answer.error is not None:
                     raise KafkaException(answer.error)
             found = [(a, parse_metadata(a.metadata)) for a in answers if a.offset >= 0]
-            return {a.partition: Commit(a.offset, one.start, one.topic_id, one.since_ms) for a, one in found}
+            return {
+                a.partition: Commit(a.offset, one.start, one.topic_id, one.since_ms, parse_lost(a.metadata))
+                for a, one in found
+            }
 
         try:
             right = Right("Describe", "group", self._config["group.id"])
@@ -185,7 +199,8 @@ class LogReader:
 
         Raises:
             BrokerUnavailable: nothing came within the time limit.
-            BrokerRefused: a right is missing, or records were deleted meanwhile.
+            BrokerRefused: a right is missing.
+            NotJudged: records were deleted before they were read.
         """
         ends = {number: extent.end for number, extent in extents.items() if extent.begin < extent.end}
         if not ends:
@@ -270,6 +285,8 @@ def _within(
 
 
 def _check(topic: str, error: KafkaError, config: Mapping[str, Any]) -> None:
+    if error.code() in _DELETED:
+        raise NotJudged(f"reading {topic}: retention deleted records before they were read: run this again")
     if error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001 - its public name
         translated: StreamScorerError = refusal(error, f"reading {topic}", config, Right("Read", "topic", topic))
         if not translated.retryable:

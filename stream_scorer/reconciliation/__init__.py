@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stream_scorer.reconciliation.callbacks import reconcile_callbacks
-from stream_scorer.reconciliation.reading import Progress
+from stream_scorer.reconciliation.reading import Progress, provenance
 from stream_scorer.reconciliation.scores import reconcile
 
-__all__ = ["Progress", "reconcile", "reconcile_callbacks"]
+__all__ = ["Progress", "provenance", "reconcile", "reconcile_callbacks"]

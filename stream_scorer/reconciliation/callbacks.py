@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from stream_scorer.core.callback_reconciling import CallbackReconciliation, Codecs
+from stream_scorer.core.callback_reconciling import CallbackReconciliation, Codecs, Gone
+from stream_scorer.core.events import Partition
 from stream_scorer.core.reconciling import Place
+from stream_scorer.errors import NothingToCheck
 from stream_scorer.kafka.framing import make_patient_framing
 from stream_scorer.kafka.reading import Extent, LogReader
 from stream_scorer.kafka.rights import Right, reconciling_callbacks_rights
@@ -20,7 +22,9 @@ from stream_scorer.reconciliation.reading import (
     RegistryWanted,
     check_not_set_back,
     commit_notes,
-    deleted_notes,
+    gap_notes,
+    gaps_of,
+    lost_before,
     span_of,
 )
 from stream_scorer.schema_files import SchemaFile
@@ -44,6 +48,9 @@ def reconcile_callbacks(
 ) -> CallbackReport | None:
     """Read scores, callbacks, receipts and commits, and return what they come to; None: no campaign worker has run.
 
+    None means also that callbacks and receipts were never written: beside them, a group without commits is mistyped, or
+    its commits have expired.
+
     The threshold is that of the settings now: scores that were planned under another one are counted, not judged.
 
     Args:
@@ -53,15 +60,18 @@ def reconcile_callbacks(
 
     Raises:
         SettingsError: the topics need a schema registry and none is set.
-        CheckFailed: a group was set back meanwhile.
+        NothingToCheck: the group has no commits beside callbacks or receipts.
+        NotJudged: a group was set back meanwhile.
         BrokerError: Kafka cannot be reached, a topic is missing, or a transaction stays open.
     """
     framing = make_patient_framing(settings)
     topic, group_id = settings.topics.scores, settings.callbacks_group_id
     partitions = check_topics(settings, [topic], rights=[Right("Describe", "group", group_id)])
     log = LogReader(settings, group_id, timeout_s=timeout_s)
+    before = log.stable_extents(topic, partitions[topic])
     first = log.commits(topic, partitions[topic])
     if not first:
+        _check_none_has_run(settings, log)
         return None
     rights = reconciling_callbacks_rights(settings)
     partitions |= check_topics(settings, settings.topics.campaign(tiers=0), rights=rights)
@@ -79,6 +89,9 @@ def reconcile_callbacks(
         log.wait_until_decided(name, extents)
     inputs = log.stable_extents(topic, partitions[topic])
     spans = {number: span_of(first.get(number), extent) for number, extent in inputs.items()}
+    receipts, rejected = settings.topics.receipts, settings.topics.callbacks_rejected
+    ends = {name: outputs[name] for name in (receipts, rejected)}
+    gaps = gaps_of(log, ends)
     judge = CallbackReconciliation(
         topic,
         group_id,
@@ -86,17 +99,34 @@ def reconcile_callbacks(
         taken,
         threshold=settings.callbacks.threshold,
         codecs=Codecs(*(framing.reader(one) for one in _SCHEMAS)),
+        gone=Gone(
+            frozenset(Partition(receipts, number) for number, extent in outputs[receipts].items() if extent.begin > 0),
+            gaps.is_compacted(rejected) or any(extent.begin > 0 for extent in outputs[rejected].values()),
+        ),
+        lost=lost_before(first, before),
+        unknown_starts=[number for number, commit in first.items() if commit.start is None],
     )
     read = {number: Extent(spans[number].start, max(spans[number].start, inputs[number].end)) for number in inputs}
     wanted = RegistryWanted(settings)
     _read(judge, settings, queues.partitions, Reading(log, {topic: read, **outputs}, progress), wanted)
     second = log.commits(topic, partitions[topic])
     check_not_set_back(group_id, topic, first, second)
-    receipts = settings.topics.receipts
-    notes = [*commit_notes(topic, first, inputs), *deleted_notes({receipts: outputs[receipts]})]
+    notes = [*commit_notes(topic, first, inputs), *gap_notes(ends, gaps)]
     report = judge.result({number: commit.offset for number, commit in second.items()}, queues.taken(), notes)
     wanted.check(report)
     return report
+
+
+def _check_none_has_run(settings: Settings, log: LogReader) -> None:
+    names = (settings.topics.receipts, settings.topics.callbacks)
+    # A topic that may not be seen is none: who judges scores only needs no right on these.
+    for name, partitions in check_topics(settings, existing_topics(settings, names)).items():
+        if any(extent.end > 0 for extent in log.extents(name, partitions).values()):
+            raise NothingToCheck(
+                f"group {settings.callbacks_group_id} has no commits on {settings.topics.scores}, and topic {name} has"
+                " been written to, so callbacks cannot be judged: is this the callbacks.group_id (or kafka.group_id) of"
+                " the campaign worker?"
+            )
 
 
 def _read(
@@ -106,14 +136,14 @@ def _read(
     for record in reading.records(topics.scores):
         if _source(record) is not None:  # a scorer's; what others write there may be in any framing
             wanted.look(record, topics.scores)
-        judge.score(record.partition, record.offset, record.value)
+        judge.score(record.partition, record.offset, record.value, record.timestamp_ms)
     for name in queues:
         for record in reading.records(name):
             wanted.look(record, name)
             judge.callback(record.value, Place(name, record.partition, record.offset))
     for record in reading.records(topics.receipts):
         wanted.look(record, topics.receipts)
-        judge.receipt(record.value, Place(topics.receipts, record.partition, record.offset))
+        judge.receipt(record.value, Place(topics.receipts, record.partition, record.offset), record.timestamp_ms)
     for record in reading.records(topics.callbacks_rejected):
         source = _source(record)
         if source is not None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
 from stream_scorer.core.confluent import schema_id_of
 from stream_scorer.core.events import Partition
+from stream_scorer.core.findings import Provenance
+from stream_scorer.core.log_gaps import LogGaps
+from stream_scorer.core.lost_offsets import Lost
 from stream_scorer.core.reconciling import Place, Span
-from stream_scorer.errors import CheckFailed, SettingsError
+from stream_scorer.errors import CheckFailed, NotJudged, SettingsError
+from stream_scorer.kafka.administering import Administrator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -71,7 +76,7 @@ class Queues:
         """Return the committed offsets; a partition without a commit is left out.
 
         Raises:
-            CheckFailed: they were set back since they were read before.
+            NotJudged: they were set back since they were read before.
         """
         now = {name: self._log.commits(name, count) for name, count in self.partitions.items()}
         for name, before in self._before.items():
@@ -113,6 +118,21 @@ class RegistryWanted:
             )
 
 
+def provenance(settings: Settings, version: str, *, timeout_s: float = 5.0) -> Provenance:
+    """Return of what a verdict that is reached now is; ``version``: of this package.
+
+    Raises:
+        BrokerError: Kafka cannot be reached.
+    """
+    return Provenance(
+        judged_at=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        cluster_id=Administrator(settings).cluster_id(timeout_s),
+        version=version,
+        group_id=settings.kafka.group_id,
+        callbacks_group_id=settings.callbacks_group_id,
+    )
+
+
 def span_of(commit: Commit | None, extent: Extent) -> Span:
     """Return what is to be judged on a partition: what its log no longer holds is not.
 
@@ -144,29 +164,57 @@ def check_identity(log: LogReader, group_id: str, topic: str, partitions: int, c
     )
 
 
-def check_not_set_back(group_id: str, topic: str, first: Mapping[int, Commit], second: Mapping[int, Commit]) -> None:
-    """Check that a group has only gone forward between two readings.
+def lost_before(commits: Mapping[int, Commit], inputs: Mapping[int, Extent]) -> dict[int, tuple[Lost, ...]]:
+    """Return what was deleted before the group had read it, by partition: now, and before an operator repaired it.
 
-    Raises:
-        CheckFailed: it has not; names the partition.
+    Args:
+        commits: the group's.
+        inputs: the extents of the topic, as they were before the commits were read. Later ones may begin above a
+            commit that has moved on since.
     """
-    for number, commit in first.items():
-        again = second.get(number)
-        if again is None or again.offset < commit.offset:
-            raise CheckFailed(
-                f"{topic}/{number}: group {group_id} had committed {commit.offset}, and then"
-                f" {'nothing' if again is None else again.offset}: it was set back meanwhile, run this again"
-            )
+    found = {}
+    for number, commit in commits.items():
+        begin = inputs[number].begin
+        found[number] = commit.lost + ((Lost(commit.offset, begin),) if commit.offset < begin else ())
+    return {number: gaps for number, gaps in found.items() if gaps}
 
 
-def deleted_notes(outputs: Mapping[str, Mapping[int, Extent]]) -> list[str]:
-    """Say which topics no longer hold their first records."""
-    return [
-        f"{name}/{number}: records below {extent.begin} are deleted; what stood there counts as missing"
+def gaps_of(log: LogReader, outputs: Mapping[str, Mapping[int, Extent]]) -> LogGaps:
+    """Return what topics no longer hold."""
+    truncated = {
+        Partition(name, number)
+        for name, extents in outputs.items()
+        for number, extent in extents.items()
+        if extent.begin > 0
+    }
+    return LogGaps(truncated, {name for name in outputs if log.is_compacted(name)})
+
+
+def gap_notes(outputs: Mapping[str, Mapping[int, Extent]], gaps: LogGaps) -> list[str]:
+    """Return a sentence for each output partition that no longer holds its first records, and for compacted topics."""
+    notes = [f"{name}: is compacted; what was removed is not judged" for name in outputs if gaps.is_compacted(name)]
+    notes += [
+        f"{name}/{number}: records below {extent.begin} are deleted; what stood there is not judged"
         for name, extents in outputs.items()
         for number, extent in extents.items()
         if extent.begin > 0
     ]
+    return notes
+
+
+def check_not_set_back(group_id: str, topic: str, first: Mapping[int, Commit], second: Mapping[int, Commit]) -> None:
+    """Check that a group has only gone forward between two readings.
+
+    Raises:
+        NotJudged: it has not; names the partition.
+    """
+    for number, commit in first.items():
+        again = second.get(number)
+        if again is None or again.offset < commit.offset:
+            raise NotJudged(
+                f"{topic}/{number}: group {group_id} had committed {commit.offset}, and then"
+                f" {'nothing' if again is None else again.offset}: it was set back meanwhile, run this again"
+            )
 
 
 def commit_notes(topic: str, commits: Mapping[int, Commit], inputs: Mapping[int, Extent]) -> list[str]:

@@ -2,8 +2,9 @@
 
 Nothing is taken from the worker but the names of the contract, since it is the worker that is judged. In this order:
 
-1. The commits, on the features topic first and then on the retry topics. They are read as stable, so each one's
-   transaction is decided.
+1. How far the features topic reaches: what begins above a commit that is read later was never read. Then the commits,
+   on the features topic first and then on the retry topics. They are read as stable, so each one's transaction is
+   decided.
 2. How far the output and retry topics go now. The records of those transactions were written before they were
    committed, so they are below these ends; once every transaction below them is decided, all of them are visible.
 3. The inputs, the outputs and the audit, read_committed, to those ends. Then the commits on the retry topics again, and
@@ -16,11 +17,11 @@ So the workers may go on meanwhile: only records between the two readings may be
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from stream_scorer.core.avro import UndecodableError
 from stream_scorer.core.events import Partition
-from stream_scorer.core.reconciling import Kind, Place, Reconciliation
+from stream_scorer.core.reconciling import Codecs, Content, Kind, Outputs, Place, Reconciliation
 from stream_scorer.core.retry_topics import DEFERRED_HEADER, GROUP_HEADER, SOURCE_HEADER
 from stream_scorer.errors import NothingToCheck
 from stream_scorer.kafka.framing import make_patient_framing
@@ -34,7 +35,9 @@ from stream_scorer.reconciliation.reading import (
     check_identity,
     check_not_set_back,
     commit_notes,
-    deleted_notes,
+    gap_notes,
+    gaps_of,
+    lost_before,
     span_of,
 )
 from stream_scorer.schema_files import SchemaFile
@@ -50,6 +53,9 @@ if TYPE_CHECKING:
 
 _BATCH: Final = "stream-scorer-batch"
 _REASON: Final = "stream-scorer-error-reason"
+_TRUNCATED: Final = "stream-scorer-error-truncated"
+# As the worker reads them.
+_MAX_RECORD_BYTES: Final = 4 * 1024 * 1024
 
 
 def reconcile(settings: Settings, *, progress: Progress | None = None, timeout_s: float = 60.0) -> Report:
@@ -64,7 +70,8 @@ def reconcile(settings: Settings, *, progress: Progress | None = None, timeout_s
         SettingsError: ``schema_registry.properties`` cannot work, or the topics need a registry and none is set.
         RegistryError: an audit event's schema cannot be fetched.
         NothingToCheck: the group has no commits.
-        CheckFailed: the features topic was created again, or the group was set back meanwhile.
+        CheckFailed: the features topic was created again.
+        NotJudged: the group was set back meanwhile.
         BrokerError: Kafka cannot be reached, a topic is missing, or a transaction stays open.
     """
     framing = make_patient_framing(settings)
@@ -72,6 +79,7 @@ def reconcile(settings: Settings, *, progress: Progress | None = None, timeout_s
     partitions = check_topics(settings, settings.topics.scoring, rights=reconciling_rights(settings))
     retries = check_topics(settings, existing_topics(settings, settings.topics.contact_retries()))
     log = LogReader(settings, group_id, timeout_s=timeout_s)
+    before = log.stable_extents(topic, partitions[topic])
     first = log.commits(topic, partitions[topic])
     if not first:
         raise NothingToCheck(
@@ -88,29 +96,41 @@ def reconcile(settings: Settings, *, progress: Progress | None = None, timeout_s
     waiting = {name: _from(taken, name, extents) for name, extents in kept.items()}
     inputs = log.stable_extents(topic, partitions[topic])
     spans = {number: span_of(first.get(number), extent) for number, extent in inputs.items()}
+    gaps = gaps_of(log, outputs)
     judge = Reconciliation(
         topic,
         group_id,
         spans,
-        framing.reader(SchemaFile.BATCH_AUDIT),
-        truncated_audits=[number for number, extent in outputs[settings.topics.audit].items() if extent.begin > 0],
+        Codecs(
+            framing.reader(SchemaFile.CONTACT_FEATURES, max_bytes=_MAX_RECORD_BYTES),
+            framing.reader(SchemaFile.CONTACT_SCORE),
+            framing.reader(SchemaFile.BATCH_AUDIT),
+        ),
+        Outputs(_topics_of(settings), settings.topics.audit, gaps),
+        lost=lost_before(first, before),
+        unknown_starts=[number for number, commit in first.items() if commit.start is None],
         compacted=log.is_compacted(topic),
         since_ms={number: commit.since_ms for number, commit in first.items() if commit.since_ms is not None},
     )
     read = {number: Extent(spans[number].start, max(spans[number].start, inputs[number].end)) for number in inputs}
     reading = Reading(log, {topic: read, **outputs, **waiting}, progress)
-    for partition, offset, _ in reading.records(topic):
-        judge.input(partition, offset)
     wanted = RegistryWanted(settings)
+    for record in reading.records(topic):
+        judge.input(record.partition, record.offset, _content(record))
     _read_outputs(settings, reading, judge, framing, wanted)
     _read_retries(reading, judge, group_id, queues)
     second = log.commits(topic, partitions[topic])
     check_not_set_back(group_id, topic, first, second)
     committed = {number: commit.offset for number, commit in second.items()}
-    notes = (*commit_notes(topic, first, inputs), *deleted_notes(outputs), *_deleted_retries(taken, kept))
+    notes = (*commit_notes(topic, first, inputs), *gap_notes(outputs, gaps), *_deleted_retries(taken, kept))
     report = judge.result(committed, notes)
     wanted.check(report)
     return report
+
+
+def _topics_of(settings: Settings) -> dict[Kind, str]:
+    topics = settings.topics
+    return {Kind.SCORED: topics.scores, Kind.REVIEW: topics.review, Kind.REJECTED: topics.rejected}
 
 
 def _read_outputs(
@@ -118,15 +138,22 @@ def _read_outputs(
 ) -> None:
     """Read each topic once, whatever it is used for."""
     topics = settings.topics
-    kinds = {Kind.SCORED: topics.scores, Kind.REVIEW: topics.review, Kind.REJECTED: topics.rejected}
     for name in topics.scoring[1:]:
-        kind_of = _classifier([kind for kind, topic in kinds.items() if topic == name], framing)
+        kind_of = _classifier([kind for kind, topic in _topics_of(settings).items() if topic == name], framing)
         for record in reading.records(name):
             place = Place(name, record.partition, record.offset)
-            source, batch_id, was_deferred = _names(record)
-            if source is not None and kind_of is not None:
+            names = _names(record)
+            if names.source is not None and kind_of is not None:
+                if names.reason is None:
+                    wanted.look(record, name)
                 judge.output(
-                    kind_of(record), source, batch_id, place, was_deferred=was_deferred, written_ms=record.timestamp_ms
+                    kind_of(record),
+                    names.source,
+                    names.batch_id,
+                    place,
+                    Content(record.key, record.value, names.reason or "", names.truncated),
+                    was_deferred=names.was_deferred,
+                    written_ms=record.timestamp_ms,
                 )
             elif name == topics.audit:
                 wanted.look(record, name)
@@ -149,7 +176,7 @@ def _read_retries(reading: Reading, judge: Reconciliation, group_id: str, queues
             if group == group_id:
                 still = record.offset >= taken.get(Partition(name, record.partition), 0)
                 place = Place(name, record.partition, record.offset)
-                judge.deferred(source, place, still=still, written_ms=record.timestamp_ms)
+                judge.deferred(source, place, _content(record), still=still, written_ms=record.timestamp_ms)
 
 
 def _from(taken: Mapping[Partition, int], name: str, extents: Mapping[int, Extent]) -> dict[int, Extent]:
@@ -171,9 +198,18 @@ def _deleted_retries(taken: Mapping[Partition, int], kept: Mapping[str, Mapping[
     ]
 
 
-def _names(record: Record) -> tuple[str | None, str, bool]:
-    """The source and the batch that a record's headers name, and whether it was deferred."""
-    source, batch_id, was_deferred = None, "", False
+class _Names(NamedTuple):
+    """What the headers of an output record give; ``source`` and ``reason`` are None where they are not there."""
+
+    source: str | None
+    batch_id: str
+    was_deferred: bool
+    reason: str | None
+    truncated: bool
+
+
+def _names(record: Record) -> _Names:
+    source, batch_id, was_deferred, reason, truncated = None, "", False, None, False
     for name, value in record.headers:
         if name == SOURCE_HEADER and source is None:
             source = _text(value)
@@ -181,7 +217,15 @@ def _names(record: Record) -> tuple[str | None, str, bool]:
             batch_id = _text(value)
         elif name == DEFERRED_HEADER:
             was_deferred = True
-    return source, batch_id, was_deferred
+        elif name == _REASON and reason is None:
+            reason = _text(value)
+        elif name == _TRUNCATED:
+            truncated = True
+    return _Names(source, batch_id, was_deferred, reason, truncated)
+
+
+def _content(record: Record) -> Content:
+    return Content(record.key, record.value)
 
 
 def _text(value: bytes | None) -> str:

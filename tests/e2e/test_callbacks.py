@@ -324,6 +324,16 @@ class TestReconcile:
         assert held.returncode == 0, held.stderr
         assert "has scored nothing here" in held.stdout
         assert "20 scores ≥ 0.75 = 20 delivered" in held.stdout
+        # The features topic is there, and the scoring group has no commit on it: its name may be mistyped.
+        here = {f"STREAM_SCORER_TOPICS__{kind}": stage.topics["scores"] for kind in ("REVIEW", "REJECTED", "AUDIT")}
+        here["STREAM_SCORER_TOPICS__FEATURES"] = stage.make_topic("features")
+        mistyped = run_command("reconcile", settings=settings | here)
+        assert mistyped.returncode == 3
+        assert f"group {stage.group_id} has no commits" in mistyped.stderr
+        assert "20 scores ≥ 0.75 = 20 delivered" in mistyped.stdout
+        both = run_command("reconcile", settings=settings | here | {"STREAM_SCORER_KAFKA__GROUP_ID": "nobody"})
+        assert both.returncode == 3
+        assert "group nobody has no commits" in both.stderr
         nobody = run_command("reconcile", settings=settings | {"STREAM_SCORER_KAFKA__GROUP_ID": "nobody"})
         assert nobody.returncode == 1
         assert "are missing" in nobody.stderr

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import os
 import threading
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
 from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient
 from support_ledger_topics import Ledger, Out, outs, rejected, review
 
+from stream_scorer import __version__
 from stream_scorer.cli import main
-from stream_scorer.core.findings import FindingKind
-from stream_scorer.errors import BrokerRefused, BrokerUnavailable, CheckFailed
+from stream_scorer.core.findings import FindingKind, Judgement
+from stream_scorer.errors import BrokerRefused, BrokerUnavailable, NothingToCheck
 from stream_scorer.reconciliation import reconcile
 from stream_scorer.settings import Settings
 
@@ -108,7 +111,8 @@ class TestHolds:
         ledger.put_inputs(3)
         ledger.reset_commit(2)
         report = reconcile(ledger.settings)
-        assert report.holds
+        assert report.judgement is Judgement.NOT_JUDGED
+        assert report.counts == {}
         assert report.totals.inputs == 0
         [note] = report.notes
         assert f"{ledger.topic('features')}/0: the commit 2 does not say where its group began" in note
@@ -180,6 +184,7 @@ class TestViolations:
         counts = dict(reconcile(ledger.settings).counts)
         # The doubles carry other batch ids; whether those show depends on which partition of the audit is read first.
         assert counts.pop(FindingKind.WRONG_BATCH, 10) == 10
+        assert counts.pop(FindingKind.WRONG_VALUE, 10) == 10
         assert counts == {FindingKind.MISSING: 10, FindingKind.DOUBLED: 10, FindingKind.AUDITED_TWICE: 10}
 
     def test_an_aborted_input_that_was_scored(self, ledger: Ledger) -> None:
@@ -197,9 +202,63 @@ class TestViolations:
         scorer.skip_a_link()
         scorer.publish(outs([3]), 4)
         report = reconcile(ledger.settings)
-        assert report.counts == {FindingKind.BROKEN_CHAIN: 2}
-        assert "the content does not have the hash" in report.findings[0].what
-        assert "3 was expected here" in report.findings[1].what
+        assert report.counts == {FindingKind.BROKEN_CHAIN: 2, FindingKind.WRONG_VALUE: 1}
+        broken = [finding.what for finding in report.findings if finding.kind is FindingKind.BROKEN_CHAIN]
+        assert "the content does not have the hash" in broken[0]
+        assert "3 was expected here" in broken[1]
+
+    def test_values_that_are_no_score_or_not_those_of_the_input(self, ledger: Ledger) -> None:
+        ledger.put_inputs(5)
+        changed = [Out(1, value=b"no score at all"), rejected(2), Out(3, to="rejected", audited="REJECTED", value=b"x")]
+        ledger.scorer().publish([Out(0), *changed, Out(4)], 5)
+        report = reconcile(ledger.settings)
+        features, scores, rejections = (ledger.topic(name) for name in ("features", "scores", "rejected"))
+        assert {(finding.kind, finding.source, finding.where) for finding in report.findings} == {
+            (FindingKind.UNREADABLE_VALUE, f"{features}/0/1", f"{scores}/0/1"),
+            (FindingKind.WRONG_VALUE, f"{features}/0/3", f"{rejections}/0/1"),
+        }
+
+
+class TestDeletedRecords:
+    """What retention or compaction may have taken is not judged; what the group never read is a finding."""
+
+    def test_deleted_scores_are_not_judged_and_missing_ones_behind_them_are_found(self, ledger: Ledger) -> None:
+        ledger.put_inputs(10)
+        ledger.scorer().publish([*outs(range(8)), Out(8, to=None), Out(9)], 10)
+        ledger.delete_before("scores", 3)
+        report = reconcile(ledger.settings)
+        assert report.counts == {FindingKind.MISSING: 1}
+        assert report.findings[0].source == f"{ledger.topic('features')}/0/8"
+        assert report.totals.not_judged == 3
+        assert (
+            f"{ledger.topic('scores')}/0: records below 3 are deleted; what stood there is not judged" in report.notes
+        )
+
+    def test_inputs_that_were_deleted_before_they_were_read(self, ledger: Ledger) -> None:
+        ledger.put_inputs(10)
+        ledger.scorer().publish(outs(range(4)), 4)
+        ledger.delete_before("features", 7)
+        report = reconcile(ledger.settings)
+        assert report.counts == {FindingKind.LOST: 1}
+        assert report.totals.lost == 3
+        assert report.findings[0].source == f"{ledger.topic('features')}/0/4"
+        # The operator sets the offset behind the gap and notes it, as docs/operations.md has it.
+        ledger.reset_commit(7, "start=0;lost=4-7")
+        ledger.scorer().publish(outs(range(7, 10)))
+        ledger.reset_commit(10, "start=0;lost=4-7")
+        repaired = reconcile(ledger.settings)
+        assert repaired.counts == {FindingKind.LOST: 1}
+        assert repaired.findings == report.findings
+        assert (repaired.totals.inputs, repaired.totals.scored, repaired.before) == (3, 3, 4)
+
+    def test_a_compacted_topic_may_lack_all_but_the_last_score_of_a_contact(self, broker: Broker) -> None:
+        ledger = Ledger(broker.bootstrap_servers, configs={"scores": {"cleanup.policy": "compact"}})
+        ledger.put_inputs(4)
+        ledger.scorer().publish([Out(0, to=None), Out(1, to=None), Out(2), Out(3)], 4)
+        report = reconcile(ledger.settings)
+        assert report.judgement is Judgement.NOT_JUDGED
+        assert report.totals.not_judged == 2
+        assert f"{ledger.topic('scores')}: is compacted; what was removed is not judged" in report.notes
 
     def test_outputs_without_any_commit_of_their_partition(self, ledger: Ledger) -> None:
         ledger.put_inputs(1)
@@ -233,7 +292,9 @@ class TestNothingToJudge:
 
     def test_a_group_without_commits(self, ledger: Ledger) -> None:
         ledger.put_inputs(1)
-        with pytest.raises(CheckFailed, match=f"group {ledger.group_id} has no commits on {ledger.topic('features')}"):
+        with pytest.raises(
+            NothingToCheck, match=f"group {ledger.group_id} has no commits on {ledger.topic('features')}"
+        ):
             reconcile(ledger.settings)
 
     def test_a_missing_topic(self, ledger: Ledger) -> None:
@@ -265,6 +326,8 @@ class TestCommand:
         assert ["0", "0", "1,202", "1,202", "1,200", "1", "1", "1,202", "0", "0", "0", "0", "0", "298"] in rows
         assert ["all", "1,202", "1,200", "1", "1", "1,202", "0", "0", "0", "0", "0", "298"] in rows
         assert "1,202 inputs = 1,200 scores + 1 review + 1 rejected" in said.out
+        origin = said.out.splitlines()[0]
+        assert f", stream-scorer {__version__}, groups {ledger.group_id} and {ledger.group_id}-callbacks" in origin
         assert f"the invariant holds for group {ledger.group_id} on {ledger.topic('features')}" in said.out
 
     def test_it_does_not_hold(self, ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
@@ -282,6 +345,25 @@ class TestCommand:
         assert findings[1].startswith(f"doubled: {topic}/0/3: has one more output, after that at ")
         assert "… and 21 more" in said.out
         assert "50 inputs ≠ 11 scores + 0 review + 0 rejected" in said.out
+
+    def test_it_cannot_be_judged(self, ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+        ledger.put_inputs(6)
+        ledger.scorer().publish(outs(range(6)), 6)
+        ledger.delete_before("scores", 2)
+        assert main(["reconcile"]) == 3
+        said = capsys.readouterr()
+        assert "6 inputs = 4 scores + 0 review + 0 rejected + 2 not judged" in said.out
+        assert "the invariant holds" not in said.out
+        [line] = said.err.splitlines()
+        assert line == (
+            f"stream-scorer: group {ledger.group_id} on {ledger.topic('features')} could not be judged: 2 inputs whose"
+            " outcome may be deleted; no finding in the rest"
+        )
+
+    def test_no_broker(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        monkeypatch.setenv("STREAM_SCORER_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:1")
+        assert main(["reconcile"]) == 3
+        assert "127.0.0.1:1" in capsys.readouterr().err
 
     def test_topics_that_need_a_registry_are_no_alarm(self, ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
         ledger.put_inputs(2)
@@ -306,13 +388,19 @@ class TestCommand:
         assert len(said.err.splitlines()) == 1
         result = json.loads(said.out)
         assert result["holds"] is False
+        assert (result["exit_code"], result["judgement"]) == (1, "broken")
+        assert (result["group_id"], result["version"]) == (ledger.group_id, __version__)
+        admin = AdminClient({"bootstrap.servers": ledger.servers})
+        assert result["cluster_id"] == admin.list_topics(timeout=30).cluster_id
+        age_s = (datetime.now(UTC) - datetime.fromisoformat(result["judged_at"])).total_seconds()
+        assert 0 <= age_s < 600
         assert result["counts"] == {"missing": 1}
         assert result["totals"]["inputs"] == 3
         assert result["findings"][0]["source"] == f"{ledger.topic('features')}/0/1"
         assert result["partitions"][0]["missing"] == 1
 
     def test_no_commits_is_one_line(self, ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
-        assert main(["reconcile", "--json"]) == 1
+        assert main(["reconcile", "--json"]) == 3
         said = capsys.readouterr()
         assert said.out == ""
         [line] = said.err.splitlines()

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from stream_scorer.core.avro import Codec
-from stream_scorer.core.callback_reconciling import CallbackReconciliation, Codecs
+from stream_scorer.core.callback_reconciling import CallbackReconciliation, Codecs, Gone
 from stream_scorer.core.events import Partition
-from stream_scorer.core.findings import FindingKind
+from stream_scorer.core.findings import FindingKind, Judgement
+from stream_scorer.core.lost_offsets import Lost
 from stream_scorer.core.reconciling import Place, Span
 from stream_scorer.schema_files import SchemaFile, load_schema
 
@@ -22,6 +23,7 @@ CODECS = Codecs(
     Codec.single_object(load_schema(SchemaFile.CALLBACK_RECEIPT)),
 )
 COMMITTED = 10
+WRITTEN_MS = 1_000
 TIERS = {"callbacks": 0, "retry-1": 0, "retry-4": 0}
 
 
@@ -62,16 +64,23 @@ def about(callback_id: str, offsets: tuple[int, ...], **more: Any) -> dict[str, 
 class Judge:
     """Ten scores, of which 0 to 4 call; ``callback`` and ``receipt`` put records where the worker would."""
 
-    def __init__(self, taken: dict[str, int] | None = None) -> None:
+    def __init__(self, taken: dict[str, int] | None = None, gone: Gone | None = None, **options: Any) -> None:
         self.taken = TIERS | (taken or {})
         self.ends: dict[str, int] = {}
         self.judge = CallbackReconciliation(
-            "scores", "g", {0: Span(0, COMMITTED)}, self._offsets(), threshold=0.75, codecs=CODECS
+            "scores",
+            "g",
+            {0: Span(0, COMMITTED)},
+            self._offsets(),
+            threshold=0.75,
+            codecs=CODECS,
+            gone=Gone() if gone is None else gone,
+            **options,
         )
         for offset in range(COMMITTED + 2):
             high = 0.75 if offset == 0 else 0.9
             value = score(high if offset < 5 else 0.74, f"c{offset}", ("narrow_interval",) if offset == 9 else ())
-            self.judge.score(0, offset, None if offset == 8 else value)
+            self.judge.score(0, offset, None if offset == 8 else value, offset)
         self.rejected("scores/0/8")
 
     def _offsets(self) -> dict[Partition, int]:
@@ -87,7 +96,7 @@ class Judge:
 
     def receipt(self, callback_id: str, *offsets: int, outcome: str = "DELIVERED", **more: Any) -> None:
         fields = about(callback_id, offsets, outcome=outcome, http_status=200, finished_at=1, latency_ms=1.0) | more
-        self.judge.receipt(CODECS.receipt.encode(fields), self._place("receipts"))
+        self.judge.receipt(CODECS.receipt.encode(fields), self._place("receipts"), WRITTEN_MS)
 
     def rejected(self, source: str) -> None:
         self.judge.rejected(source, self._place("rejected"))
@@ -188,12 +197,12 @@ class TestPlantedFaults:
         assert found(judge.result()) == {FindingKind.WRONG_CONTACT: 2}
 
     def test_a_score_that_no_reader_finds(self) -> None:
-        judge = CallbackReconciliation("scores", "g", {0: Span(0, 5)}, {}, threshold=0.75, codecs=CODECS)
-        judge.score(0, 0, score(0.1, "c0"))
+        judge = CallbackReconciliation("scores", "g", {0: Span(0, 5)}, {}, threshold=0.75, codecs=CODECS, gone=Gone())
+        judge.score(0, 0, score(0.1, "c0"), 0)
         value = CODECS.receipt.encode(
             about("k", (3,), outcome="DELIVERED", http_status=200, finished_at=1, latency_ms=1.0)
         )
-        judge.receipt(value, Place("receipts", 0, 0))
+        judge.receipt(value, Place("receipts", 0, 0), WRITTEN_MS)
         assert found(judge.result({0: 5}, {})) == {FindingKind.NO_INPUT: 1}
 
     @pytest.mark.parametrize(("times", "holds"), [(1, True), (2, False)])
@@ -209,9 +218,94 @@ class TestPlantedFaults:
     def test_an_unusable_score_that_is_nowhere_and_one_that_stands_twice(self, judge: Judge) -> None:
         judge.rejected("scores/0/8")
         assert found(judge.result()) == {FindingKind.DOUBLED: 1}
-        silent = CallbackReconciliation("scores", "g", {0: Span(0, 1)}, {}, threshold=0.75, codecs=CODECS)
-        silent.score(0, 0, b"no score")
+        silent = CallbackReconciliation("scores", "g", {0: Span(0, 1)}, {}, threshold=0.75, codecs=CODECS, gone=Gone())
+        silent.score(0, 0, b"no score", 0)
         assert found(silent.result({0: 1}, {})) == {FindingKind.MISSING: 1}
+
+
+class TestNotJudged:
+    """What retention may have taken, and what was planned under another threshold."""
+
+    def test_a_threshold_that_was_lowered(self) -> None:
+        """Scores 1 to 4 (0.9) were planned under 0.95: none of them calls, and none lower than them was called."""
+        judge = Judge()
+        judge.judge.score(0, COMMITTED, score(0.99, "late"), 0)
+        report = judge.result()
+        assert report.judgement is Judgement.NOT_JUDGED
+        assert report.violations == {}
+        assert report.counts.threshold_not_judged == 5
+        assert report.equation.endswith("+ 0 waiting + 5 not judged")
+        assert "the threshold may have been higher" in report.verdict
+
+    def test_a_threshold_that_was_lowered_in_the_middle(self) -> None:
+        judge = Judge()
+        judge.receipt("k", 3, 4)
+        report = judge.result()
+        assert report.violations == {}
+        assert (report.counts.threshold_not_judged, report.counts.delivered) == (3, 2)
+
+    def test_a_score_behind_a_lower_one_that_was_called_is_missing(self) -> None:
+        judge = Judge()
+        judge.receipt("k", 1, 2)
+        report = judge.result()
+        assert report.violations == {FindingKind.MISSING: 2}
+        assert [finding.source for finding in report.findings] == ["scores/0/3", "scores/0/4"]
+        assert report.counts.threshold_not_judged == 1
+
+    def test_deleted_receipts(self) -> None:
+        """The first receipt that is left was written later than all scores: theirs may be deleted."""
+        judge = Judge(gone=Gone(frozenset({Partition("receipts", 0)})))
+        judge.receipt("k", 0, 1)
+        report = judge.result()
+        assert report.violations == {}
+        assert report.counts.receipt_not_judged == 3
+        assert "3 scores whose receipt may be deleted" in report.verdict
+
+    def test_no_receipt_is_left(self) -> None:
+        report = Judge(gone=Gone(frozenset({Partition("receipts", 0)}))).result()
+        assert report.judgement is Judgement.NOT_JUDGED
+        assert report.counts.receipt_not_judged == 5
+
+    def test_a_score_that_is_newer_than_the_first_receipt_left_is_missing(self) -> None:
+        judge = Judge(gone=Gone(frozenset({Partition("receipts", 0)})))
+        fields = about("k", (0, 1), outcome="DELIVERED", http_status=200, finished_at=1, latency_ms=1.0)
+        judge.judge.receipt(CODECS.receipt.encode(fields), Place("receipts", 0, 0), 2)  # score 2 was written at 2
+        report = judge.result()
+        assert report.violations == {FindingKind.MISSING: 2}
+        assert report.counts.receipt_not_judged == 1
+
+    def test_a_callback_that_was_taken_and_whose_receipt_may_be_deleted(self) -> None:
+        judge = Judge(taken={"callbacks": 1}, gone=Gone(frozenset({Partition("receipts", 0)})))
+        judge.callback("k", 0, 1, 2, 3, 4)
+        assert judge.result().counts.receipt_not_judged == 5
+
+    def test_deleted_rejections(self) -> None:
+        judge = CallbackReconciliation(
+            "scores", "g", {0: Span(0, 1)}, {}, threshold=0.75, codecs=CODECS, gone=Gone(rejections=True)
+        )
+        judge.score(0, 0, b"no score", 0)
+        report = judge.result({0: 1}, {})
+        assert report.judgement is Judgement.NOT_JUDGED
+        assert report.counts.rejection_not_judged == 1
+
+    def test_a_commit_that_is_not_the_workers(self) -> None:
+        judge = Judge(unknown_starts=[0])
+        judge.receipt("k", 0, 1, 2, 3, 4)
+        assert judge.result().judgement is Judgement.NOT_JUDGED
+
+
+def test_scores_that_were_deleted_before_the_planner_read_them() -> None:
+    judge = Judge(lost={0: [Lost(COMMITTED, COMMITTED + 3)]})
+    judge.receipt("k", 0, 1, 2, 3, 4)
+    report = judge.result()
+    assert report.violations == {FindingKind.LOST: 1}
+    assert report.findings[0].source == f"scores/0/{COMMITTED}"
+
+
+def test_another_event_in_a_receipt() -> None:
+    judge = Judge()
+    judge.receipt("k", 0, 1, 2, 3, 4, event_ids=["e-c0", "e-c1", "e-c2", "e-c4", "e-c3"])
+    assert found(judge.result()) == {FindingKind.WRONG_VALUE: 2}
 
 
 @pytest.mark.parametrize("junk", [None, b"", b"junk", CODECS.score.encode])
@@ -221,10 +315,10 @@ def test_what_is_not_ours_is_counted_and_not_judged(junk: Any) -> None:
     judge.receipt("k9", 6)  # below the threshold
     value = score(0.9, "c") if callable(junk) else junk
     judge.judge.callback(value, Place("callbacks", 0, 99))
-    judge.judge.receipt(value, Place("receipts", 0, 99))
+    judge.judge.receipt(value, Place("receipts", 0, 99), WRITTEN_MS)
     fields = about("other", (), sources=["other/0/1", "scores/7/1", "scores/0/x", "scores/0"], contact_ids=["c"] * 4)
     receipt = fields | {"outcome": "DELIVERED", "http_status": 200, "finished_at": 1, "latency_ms": 1.0}
-    judge.judge.receipt(CODECS.receipt.encode(receipt), Place("receipts", 0, 100))
+    judge.judge.receipt(CODECS.receipt.encode(receipt), Place("receipts", 0, 100), WRITTEN_MS)
     report = judge.result()
     assert report.holds
     assert (report.below, report.foreign) == (1, 6)

@@ -5,109 +5,33 @@ from __future__ import annotations
 import dataclasses
 import io
 import itertools
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from rich.console import Console
+from support_reconciling import (
+    CODECS,
+    TOPICS,
+    Output,
+    Retry,
+    chained,
+    event,
+    input_content,
+    judged,
+    make_judge,
+    output_content,
+    source,
+)
 
 from stream_scorer.cli.reconcile import print_report
-from stream_scorer.core.avro import Codec
+from stream_scorer.core.events import Partition
 from stream_scorer.core.findings import Finding, FindingKind, Findings, PartitionReport, Report
-from stream_scorer.core.hash_chain import AuditChain, ChainVerifier, counts_of
-from stream_scorer.core.reconciling import Kind, Place, Reconciliation, Span
-from stream_scorer.schema_files import SchemaFile, load_schema
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-CODEC = Codec.single_object(load_schema(SchemaFile.BATCH_AUDIT))
-TOPICS = {Kind.SCORED: "scores", Kind.REVIEW: "review", Kind.REJECTED: "rejected"}
+from stream_scorer.core.hash_chain import ChainVerifier
+from stream_scorer.core.log_gaps import LogGaps
+from stream_scorer.core.reconciling import Kind, Place, Span
 
 
-def source(offset: int, partition: int = 0, topic: str = "in") -> str:
-    return f"{topic}/{partition}/{offset}"
-
-
-@dataclass(frozen=True)
-class Output:
-    """A record of an output topic, and what the audit says of it."""
-
-    source: str
-    kind: Kind = Kind.SCORED
-    batch_id: str = "b-1"
-    lane: int = 0
-    was_deferred: bool = False
-
-
-@dataclass(frozen=True)
-class Retry:
-    """A record of a retry topic; ``still``: the group had not committed it at the second reading either."""
-
-    source: str
-    still: bool = True
-
-
-def event(outputs: Iterable[Output], batch_id: str = "b-1") -> dict[str, Any]:
-    entries: list[dict[str, Any]] = [
-        {
-            "source": output.source,
-            "contact_id": "c",
-            "outcome": output.kind.name,
-            "score": None,
-            "confidence_lower": None,
-            "confidence_upper": None,
-            "imputed_features": [],
-            "reasons": [],
-        }
-        for output in outputs
-    ]
-    return {
-        "batch_id": batch_id,
-        "model_id": "m",
-        "model_version": None,
-        "request_contacts": len(entries),
-        "started_at": 0,
-        "finished_at": 0,
-        "latency_ms": 1.0,
-        "attempts": 1,
-        "api_status": 200,
-        "correlation_id": None,
-        "counts": counts_of(entries),
-        "contacts": entries,
-    }
-
-
-def chained(*events: dict[str, Any], chain_id: str = "chain") -> list[bytes]:
-    return list(AuditChain(chain_id, CODEC).plan(events).values)
-
-
-def judged(
-    inputs: Mapping[int, Iterable[int]],
-    outputs: Iterable[Output],
-    audits: Iterable[bytes],
-    *,
-    spans: Mapping[int, Span],
-    committed: Mapping[int, int] | None = None,
-    deferred: Iterable[Retry] = (),
-    **options: Any,
-) -> Report:
-    judge = Reconciliation("in", "group", spans, CODEC, **options)
-    for partition, offsets in inputs.items():
-        for offset in offsets:
-            judge.input(partition, offset)
-    places = itertools.count(100)
-    for output in outputs:
-        place = Place(TOPICS[output.kind], output.lane, next(places))
-        judge.output(output.kind, output.source, output.batch_id, place, was_deferred=output.was_deferred)
-    for number, value in enumerate(audits):
-        judge.audit(value, Place("audit", 0, number))
-    for number, retry in enumerate(deferred):
-        judge.deferred(retry.source, Place("retry-1", 0, number), still=retry.still)
-    return judge.result({number: span.committed for number, span in spans.items()} if committed is None else committed)
-
-
-def judged_simply(outputs: list[Output], audits: list[bytes] | None = None, **options: Any) -> Report:
+def judged_simply(outputs: list[Any], audits: list[bytes] | None = None, **options: Any) -> Report:
     """Five inputs, 0 to 4, of one partition, all committed."""
     audits = chained(event(outputs)) if audits is None else audits
     return judged({0: range(5)}, outputs, audits, spans={0: Span(0, 5)}, **options)
@@ -173,17 +97,18 @@ class TestHolds:
         assert judged(inputs, FIVE, chained(event(six)), spans=spans, committed={0: 7}).holds
 
     def test_what_was_written_before_a_new_topic_was_accepted_is_about_the_former_one(self) -> None:
-        judge = Reconciliation("in", "group", {0: Span(0, 5)}, CODEC, since_ms={0: 1_000})
+        judge = make_judge({0: Span(0, 5)}, since_ms={0: 1_000})
         for offset in range(5):
-            judge.input(0, offset)
+            judge.input(0, offset, input_content(source(offset)))
         places = itertools.count()
         for written_ms in (999, 1_000):
             for output in FIVE:
                 place = Place("scores", 0, next(places))
-                judge.output(output.kind, output.source, output.batch_id, place, written_ms=written_ms)
+                content = output_content(output)
+                judge.output(output.kind, output.source, output.batch_id, place, content, written_ms=written_ms)
         for written_ms, value in zip((999, 1_000), chained(event(FIVE), event(FIVE)), strict=True):
             judge.audit(value, Place("audit", 0, next(places)), written_ms=written_ms)
-        judge.deferred(source(2), Place("retry-1", 0, 0), still=True, written_ms=999)
+        judge.deferred(source(2), Place("retry-1", 0, 0), input_content(source(2)), still=True, written_ms=999)
         report = judge.result({0: 5})
         assert report.holds, report.findings
         assert (report.before, report.totals.scored, report.totals.deferred) == (5, 5, 0)
@@ -286,14 +211,14 @@ class TestViolations:
         assert report.totals.audited == 6
 
     def test_wrong_batch_id(self) -> None:
-        outputs = [*FIVE[:4], dataclasses.replace(FIVE[4], batch_id="b-2")]
-        finding = only(judged_simply(outputs), FindingKind.WRONG_BATCH)
+        outputs = [*FIVE[:4], (dataclasses.replace(FIVE[4], batch_id="b-2"), output_content(FIVE[4]))]
+        finding = only(judged_simply(outputs, chained(event(FIVE))), FindingKind.WRONG_BATCH)
         assert (finding.source, finding.where) == ("in/0/4", "scores/0/104")
         assert "b-1" in finding.what
 
     def test_no_batch_id(self) -> None:
-        outputs = [*FIVE[:4], dataclasses.replace(FIVE[4], batch_id="")]
-        only(judged_simply(outputs), FindingKind.WRONG_BATCH)
+        outputs = [*FIVE[:4], (dataclasses.replace(FIVE[4], batch_id=""), output_content(FIVE[4]))]
+        only(judged_simply(outputs, chained(event(FIVE))), FindingKind.WRONG_BATCH)
 
     def test_wrong_outcome(self) -> None:
         outputs = [*FIVE[:4], dataclasses.replace(FIVE[4], kind=Kind.REVIEW)]
@@ -309,11 +234,12 @@ class TestViolations:
         assert judged(inputs, FIVE, chained(event(FIVE)), spans=spans, compacted=True).holds
 
     def test_the_order_of_reading_does_not_matter_to_the_comparison(self) -> None:
-        judge = Reconciliation("in", "group", {0: Span(0, 1)}, CODEC)
-        judge.input(0, 0)
+        judge = make_judge({0: Span(0, 1)})
+        judge.input(0, 0, input_content(source(0)))
         [value] = chained(event(FIVE[:1]))
         judge.audit(value, Place("out", 0, 0))
-        judge.output(Kind.REVIEW, source(0), "b-9", Place("out", 0, 1))
+        output = Output(source(0), Kind.REVIEW, "b-9")
+        judge.output(Kind.REVIEW, source(0), "b-9", Place("out", 0, 1), output_content(output))
         assert judge.result({0: 1}).counts == {FindingKind.WRONG_BATCH: 1, FindingKind.WRONG_OUTCOME: 1}
 
 
@@ -321,9 +247,9 @@ class TestChains:
     THREE = chained(*(event([output]) for output in FIVE[:2]), event(FIVE[2:]))
 
     def test_a_changed_event(self) -> None:
-        first, second, third = self.THREE
-        at = second.rindex(b"in/0/1")
-        report = judged_simply(FIVE, [first, second[: at - 1] + second[at - 1 :].replace(b"\x02c", b"\x02d"), third])
+        events = (event(outputs, correlation_id="before") for outputs in (FIVE[:1], FIVE[1:2], FIVE[2:]))
+        first, second, third = chained(*events)
+        report = judged_simply(FIVE, [first, second.replace(b"before", b"beFore"), third])
         finding = only(report, FindingKind.BROKEN_CHAIN)
         assert finding.where == "audit/0/1"
         assert finding.what == "chain chain, sequence 1: the content does not have the hash that stands in it"
@@ -339,8 +265,8 @@ class TestChains:
         inputs, spans = {0: range(1, 5)}, {0: Span(1, 5)}
         only(judged(inputs, outputs, self.THREE[1:], spans=spans), FindingKind.BROKEN_CHAIN)
         # Where the log has deleted its oldest records that is no news. A gap later on still is.
-        assert judged(inputs, outputs, self.THREE[1:], spans=spans, truncated_audits=[0]).holds
-        report = judged_simply(FIVE, [self.THREE[0], self.THREE[2]], truncated_audits=[0])
+        assert judged(inputs, outputs, self.THREE[1:], spans=spans, gaps=LogGaps([Partition("audit", 0)])).holds
+        report = judged_simply(FIVE, [self.THREE[0], self.THREE[2]], gaps=LogGaps([Partition("audit", 0)]))
         assert report.counts[FindingKind.BROKEN_CHAIN] == 1
 
     def test_a_forged_link(self) -> None:
@@ -357,13 +283,13 @@ class TestChains:
     def test_chains_may_be_mixed_but_keep_to_their_partition(self) -> None:
         mixed = [*chained(event(FIVE[:1]), chain_id="a"), *chained(event(FIVE[1:]), chain_id="b")]
         assert judged_simply(FIVE, mixed).chains == 2
-        judge = Reconciliation("in", "group", {0: Span(0, 0)}, CODEC)
+        judge = make_judge({0: Span(0, 0)})
         for partition, value in enumerate(self.THREE[:2]):
             judge.audit(value, Place("audit", partition, 0))
         assert judge.result({0: 5}).counts == {FindingKind.BROKEN_CHAIN: 1}
 
     def test_the_verifier_goes_on_after_a_break(self) -> None:
-        verifier = ChainVerifier(CODEC)
+        verifier = ChainVerifier(CODECS.audit)
         assert [len(verifier.check(value)[1]) for value in (self.THREE[0], self.THREE[2], self.THREE[1])] == [0, 1, 1]
         assert verifier.chain_ids == {"chain"}
 

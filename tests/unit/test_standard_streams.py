@@ -17,6 +17,7 @@ import structlog
 from stream_scorer.cli import main
 from stream_scorer.cli.standard_streams import SafeStream
 from stream_scorer.core.callback_findings import CallbackCounts, CallbackReport
+from stream_scorer.core.findings import Provenance
 from stream_scorer.errors import BrokerUnavailable
 from stream_scorer.kafka.topics import TopicsReport
 
@@ -123,8 +124,10 @@ def test_the_verdict_of_a_reconciliation(
     streams: dict[str, Any], encoding: str, sign: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     report = CallbackReport("scores", "käufer", 0.75, CallbackCounts(called=3, delivered=3), {}, (), 0, 0, 0)
-    both = (None, report)
-    monkeypatch.setattr(importlib.import_module("stream_scorer.cli.reconcile"), "_reconcile_both", lambda *_: both)
+    command = importlib.import_module("stream_scorer.cli.reconcile")
+    origin = Provenance("2030-01-31T06:00:00Z", "cluster", "1.0", "käufer", "käufer-callbacks")
+    monkeypatch.setattr(command, "provenance", lambda *_: origin)
+    monkeypatch.setattr(command, "_reconcile_both", lambda *_: command._Result(None, report))
     streams["stdout"] = in_encoding(encoding)
     assert streams["run"]("reconcile") == 0
     assert b"3 scores " + sign + b" 0.75 = 3 delivered" in streams["stdout"].buffer.getvalue()
