@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from books import Books, Recovery, read_books
-from support_arena import contacts
+from support_arena import PATIENCE_S, contacts
 from support_worker import QUICK_PROPERTIES, Stage
 
 if TYPE_CHECKING:
@@ -60,10 +60,10 @@ class ChaosStage(Stage):
             self.good |= {one.key for one in given if one.key is not None}
         return super().produce(given)
 
-    def flow(self, more: int = 200, *, needs: WorkerProcess | None = None) -> None:
+    def flow(self, more: int = 200, *, needs: WorkerProcess | None = None, limit_s: float = PATIENCE_S) -> None:
         """Waits until the group has committed so many records more."""
         mark = max(self.progress.done(), 0) + more
-        self.wait(lambda: self.progress.done() >= mark, f"{more} more commits", needs=needs)
+        self.wait(lambda: self.progress.done() >= mark, f"{more} more commits", needs=needs, limit_s=limit_s)
 
     def set_limit(self, kind: str, max_bytes: int) -> None:
         """Changes the largest record that a topic takes."""
