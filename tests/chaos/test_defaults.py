@@ -131,10 +131,12 @@ def test_a_contact_that_hangs_blocks_no_other_partition(stage: Stage) -> None:
 
 def test_half_of_the_nodes_broken_and_a_shard_away_reject_no_contact(stage: Stage) -> None:
     worker = warm_up(stage)
+    fired: dict[str, int] = {}
     for phase, action in PHASES.items():
         stage.simulator.add_fault(min_contacts=1, times=None, **action)
         for tick in ticks(PHASE_S, 1.0):
             stage.produce(contact(f"{phase}-{tick:03}-{n:03}", n % 4) for n in range(PER_SECOND))
+        fired[phase] = stage.simulator.faults()[0]["fired"]
         stage.simulator.clear_faults()
     began = time.monotonic()
     stage.wait_done(needs=worker, limit_s=240)
@@ -144,6 +146,8 @@ def test_half_of_the_nodes_broken_and_a_shard_away_reject_no_contact(stage: Stag
     deferred = sum(output.header("deferred") is not None for output in verdict.outputs.values())
     billed = stage.simulator.stats().contacts_scored
     print(f"\n{stage.produced} contacts, {billed} billed, {deferred} deferred; all done {after_s:.0f} s after the end")
+    print(f"requests that failed: {fired}; breaker opened {len(worker.said('circuit opened'))} times")
+    assert all(fired.values())
     assert len(verdict.outputs) == stage.produced
     assert verdict.count("rejected") == 0
     assert billed <= 1.6 * stage.produced
