@@ -67,7 +67,7 @@ bench-tracing: $(STAMP) ## What traces cost the worker: off, 0 %, 1 % and 100 % 
 	$(BIN)/python benchmarks/tracing.py $(BENCH_ARGS)
 
 chaos: $(STAMP) ## Kills, stops, outages and zombies: does the invariant hold?
-	$(BIN)/python -m pytest -m slow --timeout 3600 $(PYTEST_ARGS) tests/chaos
+	$(BIN)/python -m pytest -m slow --timeout 3600 $(PYTEST_ARGS) tests/chaos tests/e2e
 
 api-table: $(STAMP) ## Play every answer of the API again, and write docs/api-behaviour.md
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal --api-table docs/api-behaviour.md $(PYTEST_ARGS) \

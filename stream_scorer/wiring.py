@@ -39,7 +39,7 @@ from stream_scorer.kafka.writer_waits import WriterWaits
 from stream_scorer.kafka.writing import make_sink
 from stream_scorer.schema_files import SchemaFile
 from stream_scorer.scoring.circuit_breaker import CircuitBreaker
-from stream_scorer.scoring.deferral import Deferral
+from stream_scorer.scoring.deferral import NAMED_REFUSALS, Deferral
 from stream_scorer.scoring.dispatcher import RequestDispatcher
 from stream_scorer.scoring.encoding import Encoder, OutputTopics
 from stream_scorer.scoring.intake import Intake
@@ -349,4 +349,5 @@ def _policy(settings: Settings) -> Policy:
         backoff_base_s=genesys.backoff_base_s,
         max_backoff_s=genesys.max_backoff_s,
         max_retry_after_s=genesys.max_retry_after_s,
+        named_refusals=NAMED_REFUSALS,
     )

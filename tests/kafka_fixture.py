@@ -54,7 +54,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def shared_config(folder: Path) -> KafkaConfig:
-    return KafkaConfig(data_dir=folder / "shared", port=0, properties=_QUICK)
+    return KafkaConfig(data_dir=folder / "shared", port=0, properties=_QUICK, heap_mb=1024)  # thousands of topics
 
 
 @pytest.fixture(scope="session")

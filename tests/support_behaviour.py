@@ -82,6 +82,7 @@ class Row:
         at_least_s: time between the first and the last request with contacts.
         check: looks at what else there is.
         gap: why the worker is known to fail this row; empty: it does not.
+        is_slow: played by `make chaos` and `make api-table`, not by `make test`.
     """
 
     id: str
@@ -108,6 +109,7 @@ class Row:
     at_least_s: float = 0.0
     check: Callable[[Case], None] = lambda _: None
     gap: str = ""
+    is_slow: bool = False
 
     @property
     def tutorial_model(self) -> bool:
@@ -129,7 +131,9 @@ class Row:
 
 def cases(rows: Iterable[Row]) -> list[Any]:
     """The rows as parameters of a test; one with a gap has to fail."""
-    return [
-        pytest.param(row, id=row.id, marks=pytest.mark.xfail(strict=True, reason=row.gap) if row.gap else ())
-        for row in rows
-    ]
+    return [pytest.param(row, id=row.id, marks=_marks(row)) for row in rows]
+
+
+def _marks(row: Row) -> list[pytest.MarkDecorator]:
+    fails = [pytest.mark.xfail(strict=True, reason=row.gap)] if row.gap else []
+    return fails + ([pytest.mark.slow] if row.is_slow else [])

@@ -20,7 +20,7 @@ from stream_scorer.core.remembering import key_of
 from stream_scorer.genesys.quota import Quota
 from stream_scorer.genesys.wire import body_overhead
 from stream_scorer.scoring.circuit_breaker import BreakerState, CircuitBreaker
-from stream_scorer.scoring.deferral import Deferral
+from stream_scorer.scoring.deferral import NAMED_REFUSALS, Deferral
 from stream_scorer.scoring.dispatcher import RequestDispatcher
 from stream_scorer.scoring.ports import Untraced
 from stream_scorer.scoring.wait_reasons import WaitReason, WaitTimer
@@ -171,7 +171,7 @@ class World:
             ledger=self.ledger,
             quota=self.quota,
             breaker=self.breaker,
-            policy=policy(**changes),
+            policy=policy(named_refusals=NAMED_REFUSALS, **changes),
             deferral=deferral,
             clock=self.clock,
             observe=cast("Observer", self.observed),

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from confluent_kafka import KafkaError, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from support_arena import AUDIT, FEATURES, OUTPUTS, PATIENCE_S, SCORE, wait_until
 
 if TYPE_CHECKING:
@@ -156,12 +156,15 @@ def _await_stable(arena: Arena) -> None:
     with arena.reader() as committed, arena.reader(isolation="read_uncommitted") as written:
 
         def stable() -> bool:
-            return all(
-                committed.get_watermark_offsets(place, 10, cached=False)
-                == written.get_watermark_offsets(place, 10, cached=False)
-                for kind in OUTPUTS
-                for place in (TopicPartition(arena.topics[kind], number) for number in range(arena.partitions))
-            )
+            try:
+                return all(
+                    committed.get_watermark_offsets(place, 10, cached=False)
+                    == written.get_watermark_offsets(place, 10, cached=False)
+                    for kind in OUTPUTS
+                    for place in (TopicPartition(arena.topics[kind], number) for number in range(arena.partitions))
+                )
+            except KafkaException:
+                return False  # a new client may not know the topics yet
 
         wait_until(stable, "the end of all open transactions")
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from stream_scorer.core.backoff import next_delay_s
 from stream_scorer.core.events import (
@@ -48,7 +48,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The settings that the table depends on. Durations are seconds."""
+    """The settings that the table depends on. Durations are seconds.
+
+    ``named_refusals``: refusals in a row after which contacts that the API named are refused for good.
+    """
 
     model_id: str
     verifier: Verifier
@@ -56,6 +59,7 @@ class Policy:
     backoff_base_s: float
     max_backoff_s: float
     max_retry_after_s: float = 900.0
+    named_refusals: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +101,6 @@ class FailureKind(StrEnum):
         """Whether a smaller request may succeed."""
         return self in (FailureKind.TOO_LARGE, FailureKind.TIMEOUT, FailureKind.CUT_OFF)
 
-
-# Contacts that the API named are refused at once after so many refusals in a row, instead of rounds. One that names
-# contacts at random, or does so on half of its nodes, answers them before.
-NAMED_REFUSALS: Final = 8
 
 _KINDS = {
     Trouble.RATE_LIMITED: FailureKind.RATE_LIMITED,
@@ -235,7 +235,7 @@ def at_once(request: Request, failure: Failure, policy: Policy, context: Context
     kind = failure.kind
     if kind is FailureKind.RATE_LIMITED:
         return Decision(requests=(_again(request, failure, policy, context),))
-    if request.was_named and failure.named and request.failures < NAMED_REFUSALS:
+    if request.was_named and failure.named and request.failures < policy.named_refusals:
         return Decision(requests=_named_once_more(request, failure, context))
     if kind.is_size and not request.is_single and request.failures <= max(1, policy.max_retries):
         return Decision(requests=_smaller(request, failure, policy, context))

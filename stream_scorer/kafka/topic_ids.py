@@ -85,8 +85,10 @@ class TopicIds:
             futures: dict[str, Future[Any]] = self._client.describe_topics(
                 TopicCollection(list(topics)), request_timeout=timeout_s
             )
-        except (KafkaException, SettingsError) as error:  # a file that the properties name is being changed, maybe
-            raise BrokerUnavailable(str(_translated(error))) from None
+        except KafkaException as error:
+            raise BrokerUnavailable(str(translate(error, _DOING))) from None
+        except SettingsError as error:  # a file that the properties name is being changed, maybe
+            raise BrokerUnavailable(str(error)) from None
         return futures
 
     def close(self) -> None:

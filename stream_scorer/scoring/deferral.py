@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 LONE_FAILURES: Final = 3
 LONE_FAILURES_AT_RANDOM: Final = 12
+# Contacts that the API names are rejected without rounds after so many refusals in a row. An API that names contacts at
+# random, or on some of its nodes, answers them before.
+NAMED_REFUSALS: Final = 8
 _RANDOM_S: Final = 600.0
 
 

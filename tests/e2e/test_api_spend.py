@@ -45,6 +45,7 @@ def among_1000(
     sent: int,
     prefix: str = "REFUSE",
     may_hold: bool = False,
+    is_slow: bool = False,
 ) -> Row:
     """A row with bad contacts at these places of one request about 1,000, and what it may cost at most."""
     places = tuple(places)
@@ -55,6 +56,7 @@ def among_1000(
         feed=with_bad(1000, places, prefix),
         settings=TOGETHER,
         may_hold=may_hold,
+        is_slow=is_slow,
         rejected={f"{prefix}-{place}": REFUSED for place in places},
         status="400",
         deferred=None if prefix == "REFUSE" else {},
@@ -126,6 +128,7 @@ SEARCH: Final = (
         [0],
         requests=50,
         sent=4000,
+        is_slow=True,
         may_hold=True,  # it stands for the others where there is no control yet
     ),
     among_1000(
@@ -134,6 +137,7 @@ SEARCH: Final = (
         [999],
         requests=40,
         sent=4000,
+        is_slow=True,
     ),
     among_1000(
         "named-of-1000",
@@ -149,6 +153,7 @@ SEARCH: Final = (
         SPREAD,
         requests=200,
         sent=9000,
+        is_slow=True,
     ),
     among_1000(
         "three-in-a-row",
@@ -221,7 +226,8 @@ POISONS: Final = (
         rejected={key: ("too_large",) if key == "WAY-413" else REFUSED for key in WAYS},
         status={key: str(how["status"]) for key, how in WAYS.items() if "status" in how},
         # How many good ones follow depends on how long it takes.
-        cost=Cost(requests=range(60, 1_500), sent=range(200, 9_000), paid=range(150, 8_000), twice=range(1, 100)),
+        cost=Cost(requests=range(60, 5_000), sent=range(200, 9_000), paid=range(150, 8_000), twice=range(1, 100)),
+        is_slow=True,
     ),
     Row(
         id="poison",

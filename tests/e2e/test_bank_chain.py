@@ -49,6 +49,7 @@ def run(command: str, *arguments: str, settings: dict[str, str]) -> str:
     return ended.stdout
 
 
+@pytest.mark.slow
 def test_the_campaign_manager_knows_exactly_the_high_scores(
     make_stage: Callable[..., Stage],
     make_campaign: Callable[..., CampaignStage],

@@ -147,6 +147,7 @@ refused = {ids = ["DEMO-0000010", "DEMO-0000020"]}
 """
 
 
+@pytest.mark.slow
 def test_a_scenario_is_played_told_of_and_accounted_for(temporary: Path, tmp_path: Path) -> None:
     file = tmp_path / "short.toml"
     file.write_text(SCENARIO)

@@ -127,6 +127,7 @@ def test_topics_are_not_made_by_asking_for_them(broker: Broker) -> None:
 # --- lives of a broker ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_records_and_commits_survive_stop_and_kill(private_kafka: Callable[..., EmbeddedKafka]) -> None:
     kafka = private_kafka()
     first = kafka.start()
@@ -170,6 +171,7 @@ def test_a_folder_with_any_name(private_kafka: Callable[..., EmbeddedKafka], mon
     assert kafka.stop() is True
 
 
+@pytest.mark.slow
 def test_a_paused_kafka_answers_nobody_goes_on_and_can_be_stopped(private_kafka: Callable[..., EmbeddedKafka]) -> None:
     kafka = private_kafka()
     servers = kafka.start().bootstrap_servers
@@ -182,6 +184,7 @@ def test_a_paused_kafka_answers_nobody_goes_on_and_can_be_stopped(private_kafka:
     assert kafka.stop() is True
 
 
+@pytest.mark.slow
 def test_starts_find_the_running_one_also_all_at_once(
     tmp_path: Path, private_kafka: Callable[..., EmbeddedKafka]
 ) -> None:
@@ -206,6 +209,7 @@ def test_starts_find_the_running_one_also_all_at_once(
     assert not (tmp_path / "other" / "data").exists()
 
 
+@pytest.mark.slow
 def test_the_context_ends_what_it_started_and_only_that(private_kafka: Callable[..., EmbeddedKafka]) -> None:
     outer = private_kafka()
     with pytest.raises(KeyboardInterrupt), outer:  # noqa: PT012  # the order is what is tested
@@ -219,6 +223,7 @@ def test_the_context_ends_what_it_started_and_only_that(private_kafka: Callable[
 # --- a start that fails -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_kafka_that_ends_at_its_start_says_why_in_one_line(private_kafka: Callable[..., EmbeddedKafka]) -> None:
     with socket.socket() as other:
         other.bind((LOOPBACK, 0))

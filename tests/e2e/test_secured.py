@@ -118,6 +118,7 @@ def test_run_names_each_missing_right_at_its_start(ground: Ground) -> None:
     each_missing(ground, "run", rights.scoring_rights(ground.settings(ground.as_root())))
 
 
+@pytest.mark.slow
 def test_callbacks_names_each_missing_right_at_its_start(ground: Ground) -> None:
     each_missing(ground, "callbacks", rights.campaign_rights(ground.settings(ground.as_root())))
 

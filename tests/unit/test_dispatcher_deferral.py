@@ -22,7 +22,7 @@ from support_core import (
 from support_dispatcher import World, always, names, numbered, ok, poisoned
 
 from stream_scorer.core.events import Partition
-from stream_scorer.core.response_policy import NAMED_REFUSALS
+from stream_scorer.scoring.deferral import NAMED_REFUSALS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
