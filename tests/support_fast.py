@@ -136,6 +136,11 @@ class FastScene(Arena):
         self.workers.append(FastWorker(settings))
         return self.workers[-1]
 
+    def is_shared(self) -> bool:
+        """Whether every worker owns its equal share of the partitions."""
+        owned = [worker.metrics().get("stream_scorer_partitions_owned", 0.0) for worker in self.workers]
+        return owned == [self.partitions / len(self.workers)] * len(self.workers)
+
     def is_done(self) -> bool:
         """Whether everything that was produced is committed."""
         for worker in self.workers:
