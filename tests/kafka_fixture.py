@@ -54,7 +54,10 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def shared_config(folder: Path) -> KafkaConfig:
-    return KafkaConfig(data_dir=folder / "shared", port=0, properties=_QUICK, heap_mb=1024)  # thousands of topics
+    # It holds thousands of topics. On two busy cores it may hear nothing of itself for longer than 9 s, and would fence
+    # itself: every client then meets NOT_COORDINATOR or unknown partitions.
+    properties = {**_QUICK, "broker.session.timeout.ms": "60000"}
+    return KafkaConfig(data_dir=folder / "shared", port=0, properties=properties, heap_mb=1024)
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import fastavro
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 # The stubs of the client do not list its own public names.
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
@@ -243,7 +243,7 @@ class Arena:
         """The group's commits on the retry topics; a partition without one is left out."""
         places = [TopicPartition(topic, number) for topic in self.retries for number in range(self.retry_partitions)]
         with self.reader(self.group_id) as reader:
-            answers = reader.committed(places, 10)
+            answers = _committed(reader, places)
         for answer in answers:
             if answer.error is not None:
                 raise KafkaException(answer.error)
@@ -251,7 +251,7 @@ class Arena:
 
     def _commits(self, reader: Consumer) -> dict[int, Commit]:
         wanted = [TopicPartition(self.topics["features"], number) for number in range(self.partitions)]
-        answers = reader.committed(wanted, 10)
+        answers = _committed(reader, wanted)
         for answer in answers:
             if answer.error is not None:
                 raise KafkaException(answer.error)
@@ -356,6 +356,30 @@ class WaitingContacts:
     def close(self) -> None:
         for reader in (self._group, self._written, self._reader):
             reader.close()
+
+
+_COORDINATOR_MOVES = {
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+}
+
+
+def _committed(reader: Consumer, places: list[TopicPartition]) -> list[TopicPartition]:
+    """The commits of a reader's group; asked for again while a busy broker does not coordinate it."""
+    found: list[TopicPartition] = []
+
+    def is_answered() -> bool:
+        try:
+            found[:] = reader.committed(places, 10)
+        except KafkaException as error:
+            if error.args[0].code() not in _COORDINATOR_MOVES:
+                raise
+            return False
+        return True
+
+    wait_until(is_answered, "the group's commits")
+    return found
 
 
 def wait_until(condition: Callable[[], Any], what: str | Callable[[], str], limit_s: float = PATIENCE_S) -> Any:

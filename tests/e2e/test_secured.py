@@ -114,6 +114,7 @@ def each_missing(ground: Ground, command: str, needed: tuple[Right, ...]) -> Non
         assert f": {right};" in line, line
 
 
+@pytest.mark.slow
 def test_run_names_each_missing_right_at_its_start(ground: Ground) -> None:
     each_missing(ground, "run", rights.scoring_rights(ground.settings(ground.as_root())))
 

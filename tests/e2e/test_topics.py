@@ -155,6 +155,7 @@ def test_a_compacted_output_is_refused_with_the_remedy(
     topic = getattr(settings.topics, key)
     admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
     admin.create_topics([NewTopic(topic, 1, 1, config={"cleanup.policy": policy})])[topic].result(30)
+    wait_until(lambda: existing_topics(settings, [topic]), "the topic to be known")
     with pytest.raises(BrokerRefused, match=f"topic {topic} has cleanup.policy=.*: .* Set cleanup.policy to delete"):
         check_outputs(settings, settings.topics.scoring[1:])
 
