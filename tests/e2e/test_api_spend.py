@@ -174,6 +174,7 @@ SEARCH: Final = (
     ),
     Row(
         id="others-go-on",
+        is_slow=True,
         injected="2 of 200 are refused, unnamed; 2,000 good ones come on another partition while they are searched;"
         " one request of 200 at a time",
         feed=with_bad(200, (43, 163)),
@@ -249,6 +250,7 @@ POISONS: Final = (
     ),
     Row(
         id="poison-of-1000",
+        is_slow=True,
         injected="500 to every request that holds one certain contact of 1,000; nothing else is sent",
         feed=batch(1000),
         faults=[POISONED],

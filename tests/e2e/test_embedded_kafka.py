@@ -160,6 +160,7 @@ def test_records_and_commits_survive_stop_and_kill(private_kafka: Callable[..., 
     assert committed(servers, "readers", topic) == (1, "start=0")
 
 
+@pytest.mark.slow
 def test_a_folder_with_any_name(private_kafka: Callable[..., EmbeddedKafka], monkeypatch: pytest.MonkeyPatch) -> None:
     """Commas end a path for Kafka, colons and semicolons for Java, umlauts are nothing to it under the locale C."""
     monkeypatch.setenv("LC_ALL", "C")

@@ -132,6 +132,7 @@ class TestTheSecretIsReadAgain:
 
 
 class TestTheBrokerRefusesUs:
+    @pytest.mark.slow  # half a minute of patience
     def test_nobody_listens(self, stage: Stage) -> None:
         line = the_line(stage.start(kafka__bootstrap_servers="127.0.0.1:1"), 1)
         assert "127.0.0.1:1" in line
