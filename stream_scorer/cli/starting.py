@@ -46,7 +46,7 @@ def require_start(start: str | None, *, new_topic: bool) -> None:
 
 
 def log_start(report: StartReport) -> None:
-    """Log which topics were accepted, and which cannot be told from a former topic of the same name."""
+    """Log which topics were accepted, and which cannot be distinguished from a former topic of the same name."""
     log = structlog.get_logger("stream_scorer")
     if report.replaced:
         log.warning("new topics accepted", topics=list(report.replaced))

@@ -61,7 +61,7 @@ class CommitMetadata(NamedTuple):
 
 
 def parse_metadata(metadata: str | None) -> CommitMetadata:
-    """Return what commit metadata says; parts that are no pair are dropped."""
+    """Return the pairs of commit metadata; parts that are no pair are dropped."""
     own: dict[str, str] = {}
     others = []
     for part in (metadata or "").split(";"):

@@ -1,7 +1,7 @@
 """Ids of topics, and the books of a consumer about them: for each partition the metadata of its next commit.
 
 Topic names are used again. librdkafka 2.16 goes on at its old offset when a topic is deleted and created again, so the
-first records of the new topic are never read (seen: 10 of 25). Ids tell the two apart. They are compared when a
+first records of the new topic are never read (seen: 10 of 25). Their ids differ. They are compared when a
 partition is assigned, after reading and before each commit, and in the background while nothing is committed. A record
 that was read from the new topic is not committed, because its topic's id is read after it.
 """
