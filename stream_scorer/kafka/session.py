@@ -33,7 +33,10 @@ RECORD_ERRORS: Final = frozenset(
 # what is called then raises a SystemError whose cause is that exception. Where the client only looks up its logger's
 # method, an AttributeError takes the exception's place, and nothing but the client's next calls tells of the error.
 CLIENT_ERRORS: Final = (KafkaException, SystemError, AttributeError)
-_TIMED_OUT: Final = frozenset({KafkaError._TIMED_OUT, KafkaError._TIMED_OUT_QUEUE})  # noqa: SLF001 - their public names
+# Requests that were not answered, and no broker left: what such a session does next is not certain (see `kafka.sink`).
+_SUSPECT: Final = frozenset(
+    {KafkaError._TIMED_OUT, KafkaError._TIMED_OUT_QUEUE, KafkaError._ALL_BROKERS_DOWN}  # noqa: SLF001 - public names
+)
 _CALL_S: Final = 1.0
 _ABORT_S: Final = 2.0
 _REPORTS_S: Final = 1.0
@@ -73,6 +76,7 @@ class ProducerSession:
             HungError: it did not come back.
         """
         within(_CALL_S + _SLACK_S, partial(self._producer.init_transactions, _CALL_S))
+        self.poll()  # what was reported while no broker was there
         self.is_suspect = False
 
     def write(self, records: Sequence[OutRecord]) -> None:
@@ -114,11 +118,15 @@ class ProducerSession:
 
     def why_fatal(self) -> KafkaError | None:
         """The error behind a plain ``_FATAL``, where it has been told: ``produce`` does not say that it was a fence."""
+        self.poll()
+        return self._fatal
+
+    def poll(self) -> None:
+        """Takes in what the client reports, without waiting: ``is_suspect`` is up to date then."""
         try:
             self._producer.poll(0)
         except CLIENT_ERRORS as error:
             self._remember(kafka_error_of(error))
-        return self._fatal
 
     def abort(self) -> None:
         """Ends the transaction now, if that is possible; if not, the next session does."""
@@ -189,7 +197,7 @@ class ProducerSession:
 
     def _on_error(self, error: KafkaError) -> None:
         self._remember(error)
-        if error.code() in _TIMED_OUT:
+        if error.code() in _SUSPECT:
             self.is_suspect = True
 
     def _remember(self, error: KafkaError | None) -> None:

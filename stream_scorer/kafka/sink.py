@@ -132,7 +132,9 @@ class TransactionalSink:
     @property
     def is_open(self) -> bool:
         """Whether a session is there that may be used. If not, ``open`` makes one."""
-        return self._session is not None
+        if self._session is not None:
+            self._session.poll()
+        return self._session is not None and not self._session.is_suspect
 
     def open(self) -> Failed | None:
         """Makes a new session, or goes on making it; returns why it is not there yet, or None once it is."""

@@ -51,6 +51,16 @@ class Client:
         return call
 
 
+class Reporting(Client):
+    """A producer that reports errors when it is polled."""
+
+    reports: ClassVar[list[KafkaError]] = []
+
+    def poll(self, _timeout: float) -> None:
+        while self.reports:
+            self.config["error_cb"](self.reports.pop())
+
+
 @pytest.fixture
 def no_collector() -> Iterator[None]:
     gc.disable()
@@ -112,6 +122,20 @@ def test_a_transaction_is_slow_when_one_of_twice_the_size_would_be_late(
     committed = sink.publish([OutRecord("scores", b"k", b"v", [])], [], None)
     assert isinstance(committed, Committed)
     assert committed.slow is slow
+
+
+def test_a_session_that_has_lost_all_brokers_writes_no_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It hung in the first one after an outage and aborted it; with it went 97 scores whose end Kafka had lost."""
+    monkeypatch.setattr(session, "Producer", Reporting)
+    Reporting.reports[:] = [KafkaError(KafkaError._ALL_BROKERS_DOWN)]  # before the session was there
+    sink = made_sink({})
+    assert sink.open() is None
+    Reporting.reports.append(KafkaError(KafkaError._TRANSPORT))
+    assert sink.is_open  # one of several brokers
+    Reporting.reports.append(KafkaError(KafkaError._ALL_BROKERS_DOWN))
+    assert not sink.is_open
+    assert sink.open() is None
+    assert sink.is_open
 
 
 def test_a_file_that_is_gone_when_a_session_is_made_is_waited_for() -> None:
