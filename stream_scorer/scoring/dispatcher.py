@@ -44,10 +44,13 @@ if TYPE_CHECKING:
     from stream_scorer.scoring.circuit_breaker import CircuitBreaker
     from stream_scorer.scoring.deferral import Deferral
     from stream_scorer.scoring.observing import Observer
+    from stream_scorer.scoring.pending_decisions import PendingDecision
     from stream_scorer.scoring.ports import Pool, Quota, Trace
     from stream_scorer.scoring.version_state import VersionState
 
 _FAILURES_IN_ROW: Final = 8
+# How long a failure waits for those of others, so that they share one of the few controls.
+_CONTROL_SHARED_S: Final = 2.0
 _FORGET_EVERY_S: Final = 60.0
 _QUOTA_WINDOW_S: Final = 60.0
 
@@ -286,7 +289,11 @@ class RequestDispatcher:
 
     def _next_control(self, now: float) -> Request | None:
         """Return the next control: a waiting contact that has not failed, else one that has its score."""
-        wanted = {pending.target: pending.request.key for pending in self._failures.wanting_control()}
+        wanted = {
+            pending.target: pending.request.key
+            for pending in self._failures.wanting_control()
+            if not self._is_shared_soon(pending, now)
+        }
         wanted |= {key.model_version: key for key in self._success_wanted}
         wanted |= {
             state.model_version: BatchKey(state.model_version, version_from_event=False)
@@ -303,6 +310,21 @@ class RequestDispatcher:
                 self._failures.pending.control_sent(target, request.batch_id)
                 return request
         return None
+
+    def _is_shared_soon(self, pending: PendingDecision, now: float) -> bool:
+        """Whether other requests of the version are about to succeed, or to fail and share the control.
+
+        Contacts in a retry round can wait for that; whether the API fails as a whole is to be known at once.
+        """
+        is_patient = (
+            pending.request.is_deferred or pending.request.bisecting
+        ) and pending.failure.kind is not FailureKind.UNKNOWN_VERSION
+        if not is_patient or now - pending.failed_at >= _CONTROL_SHARED_S:
+            return False
+        version = pending.request.key.model_version
+        return any(
+            request.key.model_version == version and not request.is_control for request in self._in_flight.values()
+        ) or any(request.key.model_version == version and self._is_due(request, now) for request in self._queue)
 
     def _control_for(self, target: str | None, key: BatchKey, now: float) -> Request | None:
         if not self._draining:

@@ -342,6 +342,23 @@ class TestTheLastRound:
         assert "bad" not in world.results
         assert {one.rounds for one in world.deferrals} == {1}
 
+    def test_contacts_that_fail_at_the_same_time_share_the_controls(self) -> None:
+        """At the end of a stream each had its own: 34, which took until 20 a minute allowed them, 78 s."""
+        bad = numbered(30, "bad")
+        rng = random.Random(1)  # noqa: S311 - no secret
+        mixed = [*numbered(2_000), *bad]
+        rng.shuffle(mixed)
+        world = World(
+            poisoned(*bad), slots=4, requests_per_minute=6_000, retry_delays_s=(1.0, 2.0), max_refused_share=0.5
+        )
+        world.latency_of = lambda _request, _answer: 0.1 * (1 + rng.random())
+        world.feed(mixed)
+        began = world.now
+        world.finish()
+        assert sum(result != "scored" for result in world.results.values()) == 30
+        assert world.observed.controls <= 24
+        assert world.now - began < 40
+
 
 class TestTheLimit:
     def test_over_20_and_1_percent_the_others_are_held_and_one_is_sent_each_delay(self) -> None:
