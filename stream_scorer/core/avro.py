@@ -31,7 +31,6 @@ from fastavro.schema import SchemaParseException, UnknownType, fingerprint, to_p
 
 from stream_scorer.core import logical_types
 from stream_scorer.core.avro_writing import compile_writer
-from stream_scorer.core.contact_reading import decode_contact, is_readable
 from stream_scorer.core.foreign_framing import framing_of
 from stream_scorer.core.schema_form import normal_form
 from stream_scorer.core.schema_limits import check_schema
@@ -39,8 +38,6 @@ from stream_scorer.errors import InputError, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-
-__all__ = ["Codec", "UndecodableError", "decode_contact", "single_object_header"]
 
 SINGLE_OBJECT_MARKER: Final = b"\xc3\x01"
 SINGLE_OBJECT_HEADER_BYTES: Final = 10
@@ -82,10 +79,10 @@ class Codec:
         "_single_header",
         "_write",
         "_writers",
+        "_writes_own_header",
         "header",
         "max_bytes",
         "name",
-        "writes_contacts",
     )
 
     def __init__(self, schema: Mapping[str, Any], header: bytes, writers: Mapping[bytes, Any], max_bytes: int) -> None:
@@ -115,8 +112,7 @@ class Codec:
         self._writers: dict[bytes, WriterSchema] = {}
         for written_header, writer in writers.items():
             self._writers[written_header] = self.known_as(writer)
-        # What a value with our own header looks like is known beforehand: see core.contact_reading.
-        self.writes_contacts = writers.get(header) == schema and is_readable(plain)
+        self._writes_own_header = writers.get(header) == schema
 
     @classmethod
     def single_object(
@@ -177,7 +173,7 @@ class Codec:
 
     def own_body_at(self, data: bytes) -> int | None:
         """Return where the Avro body begins, if the value was written with this codec's own schema; else None."""
-        return self._header_bytes if data.startswith(self.header) else None
+        return self._header_bytes if self._writes_own_header and data.startswith(self.header) else None
 
     @property
     def schema(self) -> Mapping[str, Any]:

@@ -10,13 +10,11 @@ more lenient: a test lets both read good, mutilated and random bytes.
 from __future__ import annotations
 
 from struct import Struct, error
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from stream_scorer.core.events import ContactEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from stream_scorer.core.avro import Codec
     from stream_scorer.core.events import FeatureValue
 
@@ -38,31 +36,43 @@ _NULL_BRANCH, _BOOLEAN_BRANCH, _LONG_BRANCH, _DOUBLE_BRANCH, _STRING_BRANCH = 0,
 _SECOND_BRANCH: Final = 2
 
 
-def decode_contact(codec: Codec, value: bytes | None) -> ContactEvent:
-    """Decode a ``ContactFeatures`` value.
+class ContactDecoder:
+    """Decodes ``ContactFeatures`` values.
 
-    Raises:
-        UndecodableError: as `Codec.decode`.
+    Args:
+        codec: of ``ContactFeatures``.
+
+    Attributes:
+        has_fast_path: whether `read_usual_contact` knows the fields of the schema, in this order.
     """
-    if value is not None and codec.writes_contacts and len(value) <= codec.max_bytes:
-        at = codec.own_body_at(value)
-        usual = None if at is None else read_usual_contact(value, at)
-        if usual is not None:
-            return usual
-    fields = codec.decode(value)
-    return ContactEvent(
-        fields["event_id"],
-        fields["contact_id"],
-        fields["features"],
-        fields["occurred_at"],
-        fields["campaign_id"],
-        fields["model_version"],
-    )
 
+    __slots__ = ("_codec", "has_fast_path")
 
-def is_readable(schema: Mapping[str, Any]) -> bool:
-    """Tell whether `read_usual_contact` knows the fields of this schema (without logical types), in this order."""
-    return [(field["name"], field["type"]) for field in schema["fields"]] == _FIELDS
+    def __init__(self, codec: Codec) -> None:
+        self._codec = codec
+        self.has_fast_path = [(field["name"], field["type"]) for field in codec.schema["fields"]] == _FIELDS
+
+    def decode(self, value: bytes | None) -> ContactEvent:
+        """Decode a value.
+
+        Raises:
+            UndecodableError: as `Codec.decode`.
+        """
+        codec = self._codec
+        if value is not None and self.has_fast_path and len(value) <= codec.max_bytes:
+            at = codec.own_body_at(value)
+            usual = None if at is None else read_usual_contact(value, at)
+            if usual is not None:
+                return usual
+        fields = codec.decode(value)
+        return ContactEvent(
+            fields["event_id"],
+            fields["contact_id"],
+            fields["features"],
+            fields["occurred_at"],
+            fields["campaign_id"],
+            fields["model_version"],
+        )
 
 
 def read_usual_contact(data: bytes, start: int) -> ContactEvent | None:

@@ -13,7 +13,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from stream_scorer.core.auditing import audited_id
-from stream_scorer.core.avro import UndecodableError, decode_contact
+from stream_scorer.core.avro import UndecodableError
 from stream_scorer.core.confluent import schema_id_of
 from stream_scorer.core.events import ReviewReason
 from stream_scorer.core.verifying import Verifier
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from stream_scorer.core.avro import Codec
+    from stream_scorer.core.contact_reading import ContactDecoder
 
 _three_doubles: Final = Struct("<ddd").pack
 _LOW_BITS: Final = 24
@@ -91,12 +92,12 @@ class OutputDigest(NamedTuple):
     wrong: tuple[str, ...] = ()
 
 
-def digest_input(codec: Codec, content: Content) -> InputDigest:
+def digest_input(decoder: ContactDecoder, content: Content) -> InputDigest:
     """Return the digests of a record of the features topic."""
     key, value = content.key, content.value
     payload = _word(_of(value), _of(key))
     try:
-        event = decode_contact(codec, value)
+        event = decoder.decode(value)
     except UndecodableError:
         # The registry may have had the schema when the worker read the record.
         return InputDigest(_UNREADABLE if schema_id_of(value) is None else 0, 0, 0, payload)

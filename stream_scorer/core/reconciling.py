@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from stream_scorer.core import outcome_values
 from stream_scorer.core.avro import UndecodableError
+from stream_scorer.core.contact_reading import ContactDecoder
 from stream_scorer.core.findings import MAX_FINDINGS, Finding, FindingKind, Findings, PartitionReport, Report
 from stream_scorer.core.hash_chain import ChainVerifier, counts_of
 from stream_scorer.core.outcome_values import Codecs, Content
@@ -106,6 +107,7 @@ class Reconciliation:
         self._books = {number: Book(f"{topic}/{number}", spans[number]) for number in sorted(spans)}
         self._by_name = {book.name: book for book in self._books.values()}
         self._codecs = codecs
+        self._decoder = ContactDecoder(codecs.contact)
         self._outputs = outputs
         self._gaps = outputs.gaps
         self._has_gaps = bool(outputs.gaps)
@@ -124,7 +126,7 @@ class Reconciliation:
         if offset >= book.committed:
             book.counts["waiting"] += 1
         elif offset >= book.start:
-            book.add(offset, outcome_values.digest_input(self._codecs.contact, content))
+            book.add(offset, outcome_values.digest_input(self._decoder, content))
 
     def output(
         self,

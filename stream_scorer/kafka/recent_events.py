@@ -9,7 +9,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-from stream_scorer.core.avro import UndecodableError, decode_contact
+from stream_scorer.core.avro import UndecodableError
+from stream_scorer.core.contact_reading import ContactDecoder
 from stream_scorer.errors import StreamScorerError
 from stream_scorer.kafka.reading import Extent, LogReader
 
@@ -44,6 +45,7 @@ def recent_event_ids(
         clock: seconds, monotonic.
     """
     found: set[str] = set()
+    decoder = ContactDecoder(codec)
     give_up_at = clock() + _MAX_S
     try:
         log = LogReader(settings, settings.kafka.group_id, timeout_s=_TIMEOUT_S)
@@ -53,7 +55,7 @@ def recent_event_ids(
             for number, extent in log.stable_extents(topic, partitions).items()
         }
         for batch in log.read(topic, extents):
-            found |= {event_id for record in batch if (event_id := _event_id(codec, record.value)) is not None}
+            found |= {event_id for record in batch if (event_id := _event_id(decoder, record.value)) is not None}
             if clock() > give_up_at:
                 break
     except StreamScorerError:
@@ -61,8 +63,8 @@ def recent_event_ids(
     return frozenset(found)
 
 
-def _event_id(codec: Codec, value: bytes | None) -> str | None:
+def _event_id(decoder: ContactDecoder, value: bytes | None) -> str | None:
     try:
-        return decode_contact(codec, value).event_id
+        return decoder.decode(value).event_id
     except UndecodableError:
         return None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stream_scorer.core.avro import UndecodableError, decode_contact
+from stream_scorer.core.avro import UndecodableError
 from stream_scorer.core.confluent import SchemaMissingError
+from stream_scorer.core.contact_reading import ContactDecoder
 from stream_scorer.core.event_time import age_ms
 from stream_scorer.core.events import Contact, Deferred, Reason, Rejected, SourceRecord
 from stream_scorer.core.foreign_framing import with_framing
@@ -45,7 +46,7 @@ class Intake:
         model_version: str | None,
         on_missing_schema: Callable[[SourceRecord, str], Rejected | Deferred] | None = None,
     ) -> None:
-        self._codec = codec
+        self._decoder = ContactDecoder(codec)
         self._checker = checker
         self._encode = encode
         self._fits = fits
@@ -58,7 +59,7 @@ class Intake:
             detail = "a header's name is not UTF-8, so the headers cannot be passed on"
             return _reject(record, "", [(Reason.UNDECODABLE, detail)], now_ms)
         try:
-            event = decode_contact(self._codec, record.value)
+            event = self._decoder.decode(record.value)
         except UndecodableError as error:
             return self._undecodable(record, error, now_ms)
         # An event that was accepted before has no age any more.

@@ -20,7 +20,8 @@ from confluent_kafka.admin import AdminClient, TopicMetadata
 from confluent_kafka.cimpl import NewTopic
 
 from stream_scorer.cli import main
-from stream_scorer.core.avro import Codec, decode_contact
+from stream_scorer.core.avro import Codec
+from stream_scorer.core.contact_reading import ContactDecoder
 from stream_scorer.core.events import ContactEvent
 from stream_scorer.kafka.loading import Loader
 from stream_scorer.schema_files import SchemaFile, load_schema
@@ -76,7 +77,7 @@ def records(broker: Broker, topic: str) -> list[list[tuple[bytes, ContactEvent]]
                 assert message.error() is None
                 key = message.key()
                 assert isinstance(key, bytes)
-                found[-1].append((key, decode_contact(CODEC, message.value())))
+                found[-1].append((key, ContactDecoder(CODEC).decode(message.value())))
         return found
     finally:
         consumer.close()

@@ -15,10 +15,10 @@ from stream_scorer.core.avro import (
     SINGLE_OBJECT_HEADER_BYTES,
     Codec,
     UndecodableError,
-    decode_contact,
     single_object_header,
 )
 from stream_scorer.core.avro_writing import compile_writer
+from stream_scorer.core.contact_reading import ContactDecoder
 from stream_scorer.core.events import ContactEvent
 from stream_scorer.errors import InputError, SettingsError
 from stream_scorer.schema_files import SchemaFile, load_schema
@@ -126,7 +126,7 @@ def test_a_value_survives_and_its_time_stays_an_integer() -> None:
 
 
 def test_decode_contact() -> None:
-    assert decode_contact(CODEC, CODEC.encode(CONTACT)) == ContactEvent(
+    assert ContactDecoder(CODEC).decode(CODEC.encode(CONTACT)) == ContactEvent(
         "e-1", "BANK-00001", CONTACT["features"], 1_700_000_000_123, None, "v2"
     )
 
@@ -288,7 +288,7 @@ def test_a_damaged_contact_is_a_contact_or_undecodable(data: st.DataObject) -> N
     for _ in range(data.draw(st.integers(1, 4))):
         value[data.draw(st.integers(0, len(value) - 1))] = data.draw(st.integers(0, 255))
     try:
-        event = decode_contact(CODEC, bytes(value))
+        event = ContactDecoder(CODEC).decode(bytes(value))
     except UndecodableError:
         return
     assert isinstance(event.contact_id, str)

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from stream_scorer.core.avro import Codec, UndecodableError, decode_contact
+from stream_scorer.core.avro import Codec, UndecodableError
 from stream_scorer.core.confluent import ConfluentCodec, WriterUnknownError, confluent_header, schema_id_of
+from stream_scorer.core.contact_reading import ContactDecoder
 from stream_scorer.schema_files import SchemaFile, load_schema
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def test_older_and_newer_writers_and_single_objects_are_read_beside_each_other()
         assert reader.decode(written(OLDER, OLD, old)) == {**CONTACT, "model_version": None}
         assert reader.decode(written(NEWER, NEW, {**CONTACT, "extra": ["x"]})) == CONTACT
         assert reader.decode(Codec.single_object(FEATURES).encode(CONTACT)) == CONTACT
-        assert decode_contact(reader, written(FEATURES, OURS, CONTACT)).contact_id == "c-1"
+        assert ContactDecoder(reader).decode(written(FEATURES, OURS, CONTACT)).contact_id == "c-1"
     assert registry.asked == [OLD, NEW, OURS]
 
 

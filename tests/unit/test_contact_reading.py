@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from stream_scorer.core.avro import Codec, UndecodableError, decode_contact
-from stream_scorer.core.contact_reading import read_usual_contact
+from stream_scorer.core.avro import Codec, UndecodableError
+from stream_scorer.core.contact_reading import ContactDecoder, read_usual_contact
 from stream_scorer.schema_files import SchemaFile, load_schema
 
 SCHEMA = load_schema(SchemaFile.CONTACT_FEATURES)
@@ -53,7 +53,7 @@ def check_agreement(value: bytes) -> None:
 
 
 def test_the_usual_contact_takes_the_short_cut() -> None:
-    assert CODEC.writes_contacts
+    assert ContactDecoder(CODEC).has_fast_path
     usual = read_usual_contact(CODEC.encode(CONTACT), START)
     assert usual is not None
     assert usual._asdict() == {name if name != "occurred_at" else "occurred_at_ms": v for name, v in CONTACT.items()}
@@ -64,7 +64,7 @@ def test_the_usual_contact_takes_the_short_cut() -> None:
 def test_every_contact_is_read_as_fastavro_reads_it(contact: dict[str, Any]) -> None:
     value = CODEC.encode(contact)
     check_agreement(value)
-    assert repr(tuple(decode_contact(CODEC, value))) == repr(
+    assert repr(tuple(ContactDecoder(CODEC).decode(value))) == repr(
         tuple(contact[field["name"]] for field in SCHEMA["fields"])
     )
 
@@ -73,7 +73,7 @@ def test_every_contact_is_read_as_fastavro_reads_it(contact: dict[str, Any]) -> 
 def test_a_long_string_is_left_to_fastavro(field: str) -> None:
     value = CODEC.encode({**CONTACT, field: "x" * 64})
     assert read_usual_contact(value, START) is None
-    assert decode_contact(CODEC, value)._asdict()[field] == "x" * 64
+    assert ContactDecoder(CODEC).decode(value)._asdict()[field] == "x" * 64
 
 
 @settings(max_examples=200, deadline=None)
@@ -96,11 +96,11 @@ def test_mutilated_bytes_are_never_read_otherwise(contact: dict[str, Any], data:
 def test_the_limit_of_size_holds_for_the_short_cut_too() -> None:
     value = CODEC.encode(CONTACT)
     with pytest.raises(UndecodableError, match="more than the 20 allowed"):
-        decode_contact(Codec.single_object(SCHEMA, max_bytes=20), value)
+        ContactDecoder(Codec.single_object(SCHEMA, max_bytes=20)).decode(value)
 
 
 def test_another_layout_takes_no_short_cut() -> None:
     fields = [*SCHEMA["fields"][:2][::-1], *SCHEMA["fields"][2:]]
     codec = Codec.single_object({**SCHEMA, "fields": fields})
-    assert not codec.writes_contacts
-    assert decode_contact(codec, codec.encode(CONTACT)).contact_id == "BANK-00001"
+    assert not ContactDecoder(codec).has_fast_path
+    assert ContactDecoder(codec).decode(codec.encode(CONTACT)).contact_id == "BANK-00001"

@@ -6,7 +6,8 @@ from collections import Counter
 
 import pytest
 
-from stream_scorer.core.avro import Codec, UndecodableError, decode_contact
+from stream_scorer.core.avro import Codec, UndecodableError
+from stream_scorer.core.contact_reading import ContactDecoder
 from stream_scorer.core.events import Reason
 from stream_scorer.core.features import ContactChecker, FeatureList
 from stream_scorer.genesys.wire import encode_contact
@@ -29,7 +30,7 @@ def generate(amount: int, seed: int = 1) -> list[Generated]:
 def judged(record: Generated) -> tuple[Reason | None, tuple[str, ...]]:
     """What the worker and the simulator make of it: the reason to reject it, and the imputed features."""
     try:
-        event = decode_contact(CODEC, record.value)
+        event = ContactDecoder(CODEC).decode(record.value)
     except UndecodableError:
         return Reason.UNDECODABLE, ()
     assert record.key == event.contact_id.encode()
@@ -115,7 +116,7 @@ def test_gaps_are_left_to_impute_in_every_feature(many: list[Generated]) -> None
 
 
 def test_some_contacts_come_again_with_another_event(many: list[Generated]) -> None:
-    events = [decode_contact(CODEC, record.value) for record in many if record.rejected_for is None]
+    events = [ContactDecoder(CODEC).decode(record.value) for record in many if record.rejected_for is None]
     assert len({event.event_id for event in events}) == len(events)
     assert 200 < len(events) - len({event.contact_id for event in events}) < 600
 

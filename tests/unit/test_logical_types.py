@@ -13,8 +13,9 @@ from uuid import UUID
 import fastavro
 import pytest
 
-from stream_scorer.core.avro import UndecodableError, decode_contact
+from stream_scorer.core.avro import UndecodableError
 from stream_scorer.core.confluent import ConfluentCodec, confluent_header
+from stream_scorer.core.contact_reading import ContactDecoder
 from stream_scorer.core.events import Reason, Rejected, SourceRecord
 from stream_scorer.core.feature_rules import Feature
 from stream_scorer.core.features import ContactChecker, FeatureList
@@ -58,7 +59,7 @@ def read(schema: dict[str, Any], **values: Any) -> Any:
     body = io.BytesIO()
     fastavro.schemaless_writer(body, fastavro.parse_schema(schema), {**CONTACT, **values})
     codec = ConfluentCodec.confluent(FEATURES, {9: schema}.__getitem__)
-    return decode_contact(codec, confluent_header(9) + body.getvalue())
+    return ContactDecoder(codec).decode(confluent_header(9) + body.getvalue())
 
 
 def raw(schema: dict[str, Any], **values: Any) -> Any:
@@ -67,7 +68,7 @@ def raw(schema: dict[str, Any], **values: Any) -> Any:
     bare = json.loads(json.dumps(schema).replace("logicalType", "was"))
     fastavro.schemaless_writer(body, fastavro.parse_schema(bare), {**CONTACT, **values})
     codec = ConfluentCodec.confluent(FEATURES, {9: schema}.__getitem__)
-    return decode_contact(codec, confluent_header(9) + body.getvalue())
+    return ContactDecoder(codec).decode(confluent_header(9) + body.getvalue())
 
 
 def test_the_field_case() -> None:
