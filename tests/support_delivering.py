@@ -31,8 +31,8 @@ from stream_scorer.core.ledger import RecordLedger
 from stream_scorer.kafka.committing import Committer
 from stream_scorer.kafka.flow_control import FlowControl
 from stream_scorer.kafka.framing import SingleObjectFraming
+from stream_scorer.kafka.records import Committed, Failed
 from stream_scorer.kafka.retry_heads import RetryTopicHeads
-from stream_scorer.kafka.sink import Committed, Failed
 from stream_scorer.kafka.writer_waits import WriterWaits
 from stream_scorer.schema_files import SchemaFile, load_schema
 from stream_scorer.telemetry.campaign import CampaignMetrics
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from confluent_kafka import TopicPartition
 
-    from stream_scorer.kafka.sink import OutRecord, Publication
+    from stream_scorer.kafka.records import OutRecord, Publication
     from stream_scorer.kafka.source import Owner
     from stream_scorer.kafka.writer_waits import Lookup
 

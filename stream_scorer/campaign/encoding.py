@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 from stream_scorer.campaign.tracing import kept
 from stream_scorer.core.callback_records import callback_value, receipt_value
 from stream_scorer.core.callbacks import CallbackOutcome
+from stream_scorer.kafka.records import OutRecord
 from stream_scorer.kafka.rejecting import error_headers, fitted, passed_on, source_header, too_large
-from stream_scorer.kafka.sink import OutRecord
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,7 +13,7 @@ from stream_scorer.core.callbacks import DeliveryKind
 from stream_scorer.core.delivering import Ended, Postponed
 from stream_scorer.core.progress import NOTHING_READ, Membership, Progress, not_live
 from stream_scorer.core.trace_context import parse_traceparent
-from stream_scorer.kafka.sink import Committed, RecordsRefused
+from stream_scorer.kafka.records import Committed, RecordsRefused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from stream_scorer.core.events import Partition
     from stream_scorer.core.planning import Plan
     from stream_scorer.core.progress import Front
-    from stream_scorer.kafka.sink import Publication
+    from stream_scorer.kafka.records import Publication
 
 
 class LoopObserver:

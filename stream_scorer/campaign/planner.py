@@ -14,7 +14,7 @@ from stream_scorer.campaign.encoding import refusal
 from stream_scorer.core.planning import Examined, ToCall, examine, plan
 from stream_scorer.core.progress import is_below
 from stream_scorer.errors import one_line
-from stream_scorer.kafka.sink import Committed, RecordsRefused
+from stream_scorer.kafka.records import Committed, RecordsRefused
 
 if TYPE_CHECKING:
     import threading

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from stream_scorer.campaign.encoding import refusal
 from stream_scorer.core.delivering import DeliveryOutcome, Ended, Postponed, give_up
 from stream_scorer.core.progress import is_below
-from stream_scorer.kafka.sink import Committed, RecordsRefused
+from stream_scorer.kafka.records import Committed, RecordsRefused
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from stream_scorer.core.events import Partition
     from stream_scorer.core.ledger import RecordLedger
     from stream_scorer.kafka.committing import Committer
-    from stream_scorer.kafka.sink import OutRecord
+    from stream_scorer.kafka.records import OutRecord
 
 
 class Receipts:

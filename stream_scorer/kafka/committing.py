@@ -21,14 +21,14 @@ from confluent_kafka import TopicPartition
 from stream_scorer.core.remembering import OutcomeT
 from stream_scorer.core.transaction_bounds import TransactionBounds
 from stream_scorer.errors import BrokerRefused, BrokerUnavailable, ProducerFenced
-from stream_scorer.kafka.sink import Committed, Failed
+from stream_scorer.kafka.records import Committed, Failed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from stream_scorer.core.events import Partition
     from stream_scorer.core.ledger import Head, RecordLedger
-    from stream_scorer.kafka.sink import OutRecord, Publication
+    from stream_scorer.kafka.records import OutRecord, Publication
 
 _FENCED_LIMIT = 3
 _FENCED_WINDOW_S = 300.0

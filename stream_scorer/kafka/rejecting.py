@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from stream_scorer.core.events import Headers, SourceRecord
-    from stream_scorer.kafka.sink import OutRecord
+    from stream_scorer.kafka.records import OutRecord
 
 HEADER_PREFIX: Final = "stream-scorer-"
 # What a record batch adds around one record at most, in bytes: its own header, lengths, offsets and timestamps.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Message, TopicPartition
 
-    from stream_scorer.kafka.sink import OutRecord
+    from stream_scorer.kafka.records import OutRecord
 
 # What a delivery report says of a record itself; everything else is about the cluster and holds. A refused time is not
 # among them: the client sets it, so the same record is good as soon as this machine's clock is.

@@ -12,23 +12,24 @@ fences the old and settles what it left open. Why nothing is patched up:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaError
 
 from stream_scorer.errors import StreamScorerError
 from stream_scorer.kafka.bounded import HungError
 from stream_scorer.kafka.errors import translate
+from stream_scorer.kafka.records import Committed, Failed, RecordsRefused
 from stream_scorer.kafka.rights import DENIALS
 from stream_scorer.kafka.session import CLIENT_ERRORS, ProducerSession, kafka_error_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from confluent_kafka import TopicPartition
 
-    from stream_scorer.core.events import Headers
+    from stream_scorer.kafka.records import OutRecord, Publication
 
 _FENCED = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH})  # noqa: SLF001 - its public name
 # Of both group protocols; the epochs are those of KIP-848.
@@ -42,53 +43,6 @@ _STALE = frozenset(
     }
 )
 _WRONG_CLOCK = str(translate(KafkaError(KafkaError.INVALID_TIMESTAMP), "writing a transaction"))
-
-
-class OutRecord(NamedTuple):
-    """A record to be written."""
-
-    topic: str
-    key: bytes | None
-    value: bytes | None
-    headers: Headers
-
-
-@dataclass(frozen=True, slots=True)
-class Committed:
-    """The broker confirmed the transaction. Handing it all over took ``send_s``, the commit ``commit_s``.
-
-    ``slow``: it took so long that one of twice the size would hardly be in time.
-    """
-
-    send_s: float = 0.0
-    commit_s: float = 0.0
-    slow: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class RecordsRefused:
-    """The broker refuses records themselves, by their index: nothing of the transaction is visible."""
-
-    errors: Mapping[int, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """The transaction did not end well, or nobody knows how it ended.
-
-    ``fenced``: another producer took over our transactional id. ``stale``: the group has moved on without us, so that
-    nothing can be committed before the next rebalance says what we own. ``denied``: a right (ACL) is missing.
-    ``late``: it failed after so long a time that it may have been too large for the line.
-    """
-
-    message: str
-    fenced: bool = False
-    stale: bool = False
-    denied: bool = False
-    late: bool = False
-
-
-Publication: TypeAlias = Committed | RecordsRefused | Failed
 
 
 class TransactionalSink:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from stream_scorer.core.events import Deferred, Headers, Outcome, Rejected, Scored, SourceRecord
 from stream_scorer.core.retry_topics import DEFERRED_HEADER, RetryState, retry_topic, state_headers, state_of
 from stream_scorer.core.score_writing import ScoreWriter
+from stream_scorer.kafka.records import OutRecord
 from stream_scorer.kafka.rejecting import error_headers, fitted, passed_on, source_header, stub, too_large
-from stream_scorer.kafka.sink import OutRecord
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from stream_scorer.core.events import Deferred, Rejected, Unavailable
 from stream_scorer.core.model_check import ModelConfirmed, ModelUnavailable
 from stream_scorer.core.progress import NOTHING_READ, Membership, Progress, not_live
-from stream_scorer.kafka.sink import Committed, RecordsRefused
+from stream_scorer.kafka.records import Committed, RecordsRefused
 from stream_scorer.scoring.circuit_breaker import BreakerState, OpenReason
 from stream_scorer.scoring.telling import Telling, next_of
 from stream_scorer.scoring.wait_reasons import WaitTimer
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from stream_scorer.core.progress import Front
     from stream_scorer.core.refusal_limit import Cause
     from stream_scorer.core.request import Request
-    from stream_scorer.kafka.sink import Publication
+    from stream_scorer.kafka.records import Publication
     from stream_scorer.scoring.ports import Log, Metrics, Quota
     from stream_scorer.scoring.telling import Known
     from stream_scorer.scoring.wait_reasons import WaitReason

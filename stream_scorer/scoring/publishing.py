@@ -15,7 +15,7 @@ from stream_scorer.core.auditing import AuditChain, build_events
 from stream_scorer.core.events import Deferred, Outcome, Reason, Rejected, Scored, Skipped
 from stream_scorer.core.progress import is_below
 from stream_scorer.kafka.committing import Committer
-from stream_scorer.kafka.sink import Committed, OutRecord, RecordsRefused
+from stream_scorer.kafka.records import Committed, OutRecord, RecordsRefused
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from stream_scorer.core.events import Partition
     from stream_scorer.core.ledger import Head, Ledger
     from stream_scorer.kafka.committing import Group, Sink
-    from stream_scorer.kafka.sink import Publication
+    from stream_scorer.kafka.records import Publication
     from stream_scorer.scoring.encoding import Encoder
     from stream_scorer.scoring.observing import Observer
     from stream_scorer.scoring.ports import Trace

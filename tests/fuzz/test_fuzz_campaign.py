@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from stream_scorer.core.callbacks import Score
-    from stream_scorer.kafka.sink import OutRecord
+    from stream_scorer.kafka.records import OutRecord
 
 NOW_MS = 1_800_000_000_000
 TIERS = ("retry-1", "retry-2")

@@ -82,7 +82,7 @@ VALUES_FOR_SERVICES = {
     "stream_scorer.kafka.flow_control": {"FlowControl"},
     "stream_scorer.kafka.rejecting": {"error_headers", "fitted", "passed_on", "source_header", "stub", "too_large"},
     "stream_scorer.kafka.retry_heads": {"RetryTopicHeads"},
-    "stream_scorer.kafka.sink": {"Committed", "Failed", "OutRecord", "Publication", "RecordsRefused"},
+    "stream_scorer.kafka.records": {"Committed", "Failed", "OutRecord", "Publication", "RecordsRefused"},
     "stream_scorer.kafka.source": {"Owner", "Source"},
     "stream_scorer.kafka.writer_waits": {"WriterWaits"},
 }

@@ -15,7 +15,7 @@ from test_publishing import Bench as ScoringBench
 
 from stream_scorer.core.events import Partition
 from stream_scorer.errors import ProducerFenced
-from stream_scorer.kafka.sink import Failed
+from stream_scorer.kafka.records import Failed
 from stream_scorer.kafka.source import Source
 from stream_scorer.scoring.worker import Worker
 

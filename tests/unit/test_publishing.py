@@ -24,7 +24,7 @@ from stream_scorer.core.events import (
 )
 from stream_scorer.core.ledger import Ledger
 from stream_scorer.errors import BrokerRefused, BrokerUnavailable, ProducerFenced
-from stream_scorer.kafka.sink import Committed, Failed, RecordsRefused
+from stream_scorer.kafka.records import Committed, Failed, RecordsRefused
 from stream_scorer.schema_files import SchemaFile, load_schema
 from stream_scorer.scoring.encoding import Encoder, OutputTopics
 from stream_scorer.scoring.ports import Untraced
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from confluent_kafka import TopicPartition
 
     from stream_scorer.core.events import Headers, Outcome
-    from stream_scorer.kafka.sink import OutRecord, Publication
+    from stream_scorer.kafka.records import OutRecord, Publication
 
 IN = Partition("in", 0)
 RETRY = Partition("retry-1", 0)

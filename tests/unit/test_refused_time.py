@@ -8,8 +8,9 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from stream_scorer.kafka import session
+from stream_scorer.kafka.records import Failed, OutRecord, RecordsRefused
 from stream_scorer.kafka.session import RECORD_ERRORS
-from stream_scorer.kafka.sink import Failed, OutRecord, RecordsRefused, TransactionalSink
+from stream_scorer.kafka.sink import TransactionalSink
 
 if TYPE_CHECKING:
     from collections.abc import Callable

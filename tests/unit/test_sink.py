@@ -11,7 +11,8 @@ from confluent_kafka import KafkaError, KafkaException
 from support_arena import wait_until
 
 from stream_scorer.kafka import session
-from stream_scorer.kafka.sink import Committed, Failed, OutRecord, TransactionalSink
+from stream_scorer.kafka.records import Committed, Failed, OutRecord
+from stream_scorer.kafka.sink import TransactionalSink
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

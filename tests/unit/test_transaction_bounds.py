@@ -22,14 +22,14 @@ from stream_scorer.core.ledger import Ledger, RecordLedger
 from stream_scorer.core.transaction_bounds import TransactionBounds
 from stream_scorer.kafka.committing import Committer
 from stream_scorer.kafka.framing import SingleObjectFraming
-from stream_scorer.kafka.sink import Committed, Failed
+from stream_scorer.kafka.records import Committed, Failed
 from stream_scorer.kafka.writer_waits import WriterWaits
 from stream_scorer.schema_files import SchemaFile, load_schema
 from stream_scorer.telemetry.campaign import CampaignMetrics
 
 if TYPE_CHECKING:
     from stream_scorer.core.planning import Examined
-    from stream_scorer.kafka.sink import OutRecord, Publication
+    from stream_scorer.kafka.records import OutRecord, Publication
 
 P0, P1 = Partition("contact-features", 0), Partition("contact-features", 1)
 MEGABYTE = 1024 * 1024

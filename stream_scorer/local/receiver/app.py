@@ -64,12 +64,7 @@ class ReceiverApp:
         self.faults = FaultBook()
         self._latency_s = config.latency_ms / 1000
         self._webhook = Webhook(config.secret)
-        self._control = control_app(self, CONTROL_PREFIX)
-
-    def reset(self) -> None:
-        """No faults, empty books."""
-        self.faults.clear()
-        self.books = self.books.restarted()
+        self._control = control_app(self.books, self.faults, CONTROL_PREFIX)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI entry."""

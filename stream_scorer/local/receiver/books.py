@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from hashlib import sha256
 from typing import Any, NamedTuple
 
@@ -132,9 +132,11 @@ class Books:
         first_ms = at_ms if known.accepted_at_ms is None else known.accepted_at_ms
         self.deliveries[arrival.callback_id] = replace(known, accepted=known.accepted + 1, accepted_at_ms=first_ms)
 
-    def restarted(self) -> Books:
-        """Empty books that still know how many requests are in flight."""
-        return Books(in_flight=self.in_flight, in_flight_max=self.in_flight)
+    def reset(self) -> None:
+        """Empty the books; the requests in flight are still counted."""
+        empty = Books(in_flight=self.in_flight, in_flight_max=self.in_flight)
+        for one in fields(self):
+            setattr(self, one.name, getattr(empty, one.name))
 
     def stats(self) -> Stats:
         """The account as of now."""

@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from stream_scorer.local.receiver.app import ReceiverApp
+    from stream_scorer.local.receiver.books import Books
+    from stream_scorer.local.receiver.faults import FaultBook
 
 
-def control_app(receiver: ReceiverApp, prefix: str) -> Starlette:
+def control_app(books: Books, faults: FaultBook, prefix: str) -> Starlette:
     """The Starlette application for everything below ``prefix``."""
-    routes = _Routes(receiver)
+    routes = _Routes(books, faults)
     return steered_app(
         prefix,
         [
@@ -39,32 +40,34 @@ def control_app(receiver: ReceiverApp, prefix: str) -> Starlette:
 class _Routes:
     """The handlers. Each runs in the event loop at one stretch, so what it reads fits together."""
 
-    def __init__(self, receiver: ReceiverApp) -> None:
-        self._receiver = receiver
+    def __init__(self, books: Books, faults: FaultBook) -> None:
+        self._books = books
+        self._faults = faults
 
     async def health(self, _: Request) -> Response:
         return done()
 
     async def stats(self, _: Request) -> Response:
-        return json_answer(self._receiver.books.stats())
+        return json_answer(self._books.stats())
 
     async def callbacks(self, _: Request) -> Response:
-        return json_answer(self._receiver.books.listed())
+        return json_answer(self._books.listed())
 
     async def contacts(self, _: Request) -> Response:
-        return json_answer(self._receiver.books.contacts)
+        return json_answer(self._books.contacts)
 
     async def faults(self, _: Request) -> Response:
-        return json_answer(self._receiver.faults.state())
+        return json_answer(self._faults.state())
 
     async def add_faults(self, request: Request) -> Response:
-        self._receiver.faults.add(*parse_faults(await json_content(request)))
-        return json_answer(self._receiver.faults.state(), HTTPStatus.CREATED)
+        self._faults.add(*parse_faults(await json_content(request)))
+        return json_answer(self._faults.state(), HTTPStatus.CREATED)
 
     async def clear_faults(self, _: Request) -> Response:
-        self._receiver.faults.clear()
+        self._faults.clear()
         return done()
 
     async def reset(self, _: Request) -> Response:
-        self._receiver.reset()
+        self._faults.clear()
+        self._books.reset()
         return done()
