@@ -17,11 +17,11 @@ from stream_scorer.core.feature_rules import Feature
 from stream_scorer.errors import CheckFailed
 from stream_scorer.kafka.config import check_properties, property_warnings
 from stream_scorer.kafka.framing import make_framing
-from stream_scorer.kafka.hiding import SECRET_PROPERTY
 from stream_scorer.kafka.output_topics import check_outputs
 from stream_scorer.kafka.retry_retention import check_retry_retention
 from stream_scorer.kafka.rights import scoring_rights
 from stream_scorer.kafka.topics import check_topics
+from stream_scorer.redaction.properties import SECRET_PROPERTY
 from stream_scorer.settings import Loaded, Settings, load, service_link_notes
 from stream_scorer.settings.catalogue import SECTIONS
 

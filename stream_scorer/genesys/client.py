@@ -25,9 +25,9 @@ from stream_scorer.core.events import (
 from stream_scorer.core.model_check import ModelConfirmed, judge_model_check
 from stream_scorer.errors import SettingsError
 from stream_scorer.genesys import wire
-from stream_scorer.genesys.contact_redaction import ContactRedactor
 from stream_scorer.genesys.oauth import Token, TokenRefused, TokenSource, TokenUnavailable
-from stream_scorer.genesys.transport import Http, HttpAnswer, TransportFailure
+from stream_scorer.http_client.client import Http, HttpAnswer, TransportFailure
+from stream_scorer.redaction.contacts import ContactRedactor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -14,13 +14,13 @@ from stream_scorer.core.events import Exchange
 from stream_scorer.errors import SettingsError
 from stream_scorer.fork import bind_to_process
 from stream_scorer.genesys import wire
-from stream_scorer.genesys.redacting import Redactor
-from stream_scorer.genesys.transport import HttpAnswer, TransportFailure
+from stream_scorer.http_client.client import HttpAnswer, TransportFailure
+from stream_scorer.redaction.credentials import Redactor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from stream_scorer.genesys.transport import Http
+    from stream_scorer.http_client.client import Http
 
 RENEW_EARLY_S: Final = 60.0
 # The platform gives 5 minutes to 48 hours. What is no sensible number counts as the least, what is more as the most.

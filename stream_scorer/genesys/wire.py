@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from stream_scorer.core.events import FeatureValue
-    from stream_scorer.genesys.transport import Timing
+    from stream_scorer.http_client.client import Timing
 
 Redact: TypeAlias = "Callable[[str], str]"
 

@@ -11,7 +11,7 @@ from confluent_kafka.admin import AdminClient
 from stream_scorer.kafka.clients import made
 from stream_scorer.kafka.config import admin_config, silent_logger
 from stream_scorer.kafka.errors import NOT_LET_IN, translate
-from stream_scorer.kafka.hiding import hider
+from stream_scorer.redaction.properties import hider
 
 if TYPE_CHECKING:
     from confluent_kafka.admin._metadata import ClusterMetadata, TopicMetadata

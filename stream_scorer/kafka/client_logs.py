@@ -7,7 +7,7 @@ import re
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from stream_scorer.kafka.hiding import hider
+from stream_scorer.redaction.properties import hider
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

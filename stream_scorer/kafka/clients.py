@@ -8,7 +8,7 @@ from confluent_kafka import KafkaException
 
 from stream_scorer.errors import SettingsError
 from stream_scorer.kafka.errors import translate
-from stream_scorer.kafka.hiding import hider
+from stream_scorer.redaction.properties import hider
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import KafkaError
 
 from stream_scorer.kafka.errors import NOT_LET_IN
-from stream_scorer.kafka.hiding import hider
+from stream_scorer.redaction.properties import hider
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

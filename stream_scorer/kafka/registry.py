@@ -17,7 +17,7 @@ from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from stream_scorer.core.avro import UndecodableError
 from stream_scorer.errors import RegistryRefused, RegistryUnavailable, SettingsError
-from stream_scorer.genesys.http_environment import (
+from stream_scorer.http_client.environment import (
     SOCKS_FOR_REGISTRY,
     check_authorities,
     check_proxy,

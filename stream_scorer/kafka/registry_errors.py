@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
-from stream_scorer.genesys.redacting import Redactor
-from stream_scorer.genesys.troubles import causes_of, system_words
+from stream_scorer.http_client.errors import causes_of, system_words
+from stream_scorer.redaction.credentials import Redactor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

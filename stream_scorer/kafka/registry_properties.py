@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from stream_scorer.errors import SettingsError
-from stream_scorer.genesys.http_environment import SOCKS_FOR_REGISTRY, check_authorities, check_proxy
+from stream_scorer.http_client.environment import SOCKS_FOR_REGISTRY, check_authorities, check_proxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -19,17 +19,17 @@ from stream_scorer.core.events import Forbidden, Unavailable
 from stream_scorer.errors import ApiRefused, ApiUnavailable
 from stream_scorer.fork import bind_to_process
 from stream_scorer.genesys.client import ScoreEndpoint, check_url
-from stream_scorer.genesys.http_environment import check_http_environment
 from stream_scorer.genesys.oauth import Token, TokenRefused, TokenSource
 from stream_scorer.genesys.quota import Quota
 from stream_scorer.genesys.regions import login_url_for
-from stream_scorer.genesys.transport import Http
+from stream_scorer.http_client.client import Http
+from stream_scorer.http_client.environment import check_http_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from stream_scorer.core.events import Answer
-    from stream_scorer.genesys.transport import HttpAnswer
+    from stream_scorer.http_client.client import HttpAnswer
     from stream_scorer.library.payload import ScoringPayload
 
 DEFAULT_BASE_URL: Final = "https://api.mypurecloud.com"

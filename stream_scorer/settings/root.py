@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 from pydantic import Field, model_validator
 
 from stream_scorer.errors import SettingsError
-from stream_scorer.genesys.http_environment import check_http_environment
+from stream_scorer.http_client.environment import check_http_environment
 from stream_scorer.settings.fields import Section, contradiction, is_in_clear
 from stream_scorer.settings.model import ModelSettings
 from stream_scorer.settings.names import dotted, variable

@@ -16,7 +16,7 @@ from stream_scorer.genesys.wire import retry_after_s
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from stream_scorer.genesys.transport import TransportFailure
+    from stream_scorer.http_client.client import TransportFailure
 
 ACCEPTED: Final = range(200, 300)
 _REDIRECTS: Final = range(300, 400)

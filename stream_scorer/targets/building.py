@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from stream_scorer.errors import SettingsError
-from stream_scorer.genesys.http_environment import check_ca_bundle
 from stream_scorer.genesys.oauth import TokenSource
 from stream_scorer.genesys.quota import Quota
-from stream_scorer.genesys.transport import Http
+from stream_scorer.http_client.client import Http
+from stream_scorer.http_client.environment import check_ca_bundle
 from stream_scorer.targets.guard import guard_for
 from stream_scorer.targets.log_target import LogTarget
 from stream_scorer.targets.outbound import OutboundTarget

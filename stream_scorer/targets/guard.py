@@ -2,9 +2,9 @@
 
 A check of the URL alone proves nothing: a name resolves to one address when it is checked and to another when it is
 used, and ``http://2852039166/`` is 169.254.169.254 as well. So a `Guard` is what resolves and connects
-(`stream_scorer.genesys.connections.Dial`): the name is resolved once, every address of the answer is checked, and the
-socket goes to one of these addresses. TLS still verifies the name. Behind a proxy none of this would hold, so callbacks
-use none.
+(`stream_scorer.http_client.connections.Dial`): the name is resolved once, every address of the answer is checked, and
+the socket goes to one of these addresses. TLS still verifies the name. Behind a proxy none of this would hold, so
+callbacks use none.
 
 Private networks are open: a campaign manager often stands there. Closed are the addresses where no campaign manager can
 be, and where a request from inside a cloud earns credentials.
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 from stream_scorer.errors import SettingsError
-from stream_scorer.genesys.troubles import AddressBarred
+from stream_scorer.http_client.errors import AddressBarred
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

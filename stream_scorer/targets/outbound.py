@@ -21,9 +21,9 @@ import orjson
 
 from stream_scorer.core.callbacks import DeliveryAnswer, DeliveryKind
 from stream_scorer.genesys import wire
-from stream_scorer.genesys.contact_redaction import ContactRedactor
 from stream_scorer.genesys.oauth import Token, TokenRefused, TokenUnavailable
-from stream_scorer.genesys.transport import TransportFailure
+from stream_scorer.http_client.client import TransportFailure
+from stream_scorer.redaction.contacts import ContactRedactor
 from stream_scorer.targets.answers import ACCEPTED, meaning_of, meaning_of_failure, unsendable
 from stream_scorer.targets.bodies import iso_time
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from stream_scorer.core.events import QuotaReading
     from stream_scorer.genesys.oauth import TokenSource
     from stream_scorer.genesys.quota import Quota
-    from stream_scorer.genesys.transport import Http, HttpAnswer
+    from stream_scorer.http_client.client import Http, HttpAnswer
 
 SCOPE: Final = "outbound"
 COLUMNS: Final = (

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from stream_scorer.core.trace_context import TRACEPARENT
-from stream_scorer.genesys.transport import Http, TransportFailure
+from stream_scorer.http_client.client import Http, TransportFailure
 from stream_scorer.targets.answers import meaning_of, meaning_of_failure, unsendable
 from stream_scorer.targets.bodies import MAX_BODY_BYTES, body_of, entry_of
 

@@ -14,9 +14,9 @@ import pytest
 from raw_http import RawServer, answer, raw_server, results
 
 from stream_scorer.core.events import Answered, Trouble, Unavailable
-from stream_scorer.genesys import connections
 from stream_scorer.genesys.client import ScoringClient
 from stream_scorer.genesys.wire import encode_contact
+from stream_scorer.http_client import connections
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

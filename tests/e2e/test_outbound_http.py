@@ -17,7 +17,7 @@ from stream_scorer.core.callbacks import DeliveryKind
 from stream_scorer.errors import SettingsError
 from stream_scorer.genesys.oauth import TokenSource
 from stream_scorer.genesys.quota import Quota
-from stream_scorer.genesys.transport import Http
+from stream_scorer.http_client.client import Http
 from stream_scorer.settings import Settings
 from stream_scorer.targets.building import build_target
 from stream_scorer.targets.outbound import COLUMNS, OutboundTarget

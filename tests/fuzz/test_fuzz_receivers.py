@@ -16,7 +16,7 @@ from stream_scorer.core.delivering import Again, DeliveryRules, Ended, Job, Post
 from stream_scorer.core.events import SourceRecord
 from stream_scorer.genesys.oauth import TokenSource
 from stream_scorer.genesys.quota import Quota
-from stream_scorer.genesys.transport import Http
+from stream_scorer.http_client.client import Http
 from stream_scorer.targets.guard import Guard
 from stream_scorer.targets.outbound import OutboundTarget
 from stream_scorer.targets.signing import Signer

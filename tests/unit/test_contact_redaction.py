@@ -19,9 +19,9 @@ from stream_scorer.core.request import Request
 from stream_scorer.core.response_policy import Context, FailureKind, classify, while_others_succeed
 from stream_scorer.genesys import wire
 from stream_scorer.genesys.client import ScoreEndpoint
-from stream_scorer.genesys.contact_redaction import ContactRedactor
 from stream_scorer.genesys.oauth import TokenRefused, TokenSource, TokenUnavailable
-from stream_scorer.genesys.transport import HttpAnswer
+from stream_scorer.http_client.client import HttpAnswer
+from stream_scorer.redaction.contacts import ContactRedactor
 
 FEATURES: dict[str, Any] = {
     "employer": 'Böhm & Söhne "Süd"',

@@ -11,7 +11,7 @@ import pytest
 from stream_scorer.core.events import Exchange, Trouble
 from stream_scorer.errors import SettingsError
 from stream_scorer.genesys.oauth import Token, TokenRefused, TokenSource, TokenUnavailable
-from stream_scorer.genesys.transport import Http, HttpAnswer, Timing, TransportFailure
+from stream_scorer.http_client.client import Http, HttpAnswer, Timing, TransportFailure
 
 TIMING = Timing(1, 2, 1.0)
 SECRET = "the-secret"

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_scorer.genesys import wire
-from stream_scorer.genesys.redacting import Redactor
-from stream_scorer.genesys.transport import Timing
+from stream_scorer.http_client.client import Timing
+from stream_scorer.redaction.credentials import Redactor
 
 if TYPE_CHECKING:
     from collections.abc import Callable

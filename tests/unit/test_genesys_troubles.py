@@ -10,8 +10,8 @@ import requests
 import urllib3.exceptions
 
 from stream_scorer.core.events import Trouble
-from stream_scorer.genesys.deadlines import Deadline
-from stream_scorer.genesys.troubles import TRANSLATIONS, trouble_of
+from stream_scorer.http_client.deadline import Deadline
+from stream_scorer.http_client.errors import TRANSLATIONS, trouble_of
 
 REQUESTS_ERRORS = [
     one

@@ -15,7 +15,7 @@ from support_targets import settings as settings_of
 
 from stream_scorer import GenesysAuthManager, ScoreClient
 from stream_scorer.errors import RegistryRefused, RegistryUnavailable, SettingsError
-from stream_scorer.genesys.http_environment import (
+from stream_scorer.http_client.environment import (
     SOCKS_FOR_API,
     check_ca_bundle,
     check_http_environment,

@@ -11,7 +11,8 @@ import stream_scorer
 FOLDER = Path(stream_scorer.__file__).parent
 METHODS = {"debug", "info", "warning", "error", "exception", "critical"}
 # Fields that say nothing of anybody. `detail`, `reason` and `after` are messages that carry no secret by their making
-# (genesys/redacting.py, kafka/errors.py); tests/unit/test_security.py and the end-to-end tests look at what they print.
+# (redaction/credentials.py, kafka/errors.py); tests/unit/test_security.py and the end-to-end tests look at what they
+# print.
 HARMLESS = {
     "topics",
     *("after", "after_s", "attempt", "attempts", "batch_id", "batches", "callback_id", "campaign_id"),
@@ -34,7 +35,7 @@ HARMLESS = {
 # The target `log` writes callbacks instead of sending them: that is what it is chosen for.
 WRITES_CALLBACKS = "targets/log_target.py"
 OF_CONTACTS = re.compile(r"contact_id|feature|score|value|key|body|payload|header|confidence|record_|secret|token")
-# `text` is the API's free text, without the ids and values of the request (genesys/contact_redaction.py).
+# `text` is the API's free text, without the ids and values of the request (redaction/contacts.py).
 AT_DEBUG = {"contact_id", "text"}
 
 

@@ -11,7 +11,7 @@ import pytest
 from support_targets import resolves
 
 from stream_scorer.errors import SettingsError
-from stream_scorer.genesys.troubles import AddressBarred
+from stream_scorer.http_client.errors import AddressBarred
 from stream_scorer.targets import guard
 from stream_scorer.targets.guard import Guard, guard_for, why_closed, why_not_loopback
 

@@ -18,14 +18,14 @@ import urllib3.exceptions
 from stream_scorer.core.events import Trouble
 from stream_scorer.errors import ApiUnavailable
 from stream_scorer.fork import bind_to_process
-from stream_scorer.genesys.connections import WatchedAdapter
-from stream_scorer.genesys.deadlines import Watchdog
-from stream_scorer.genesys.troubles import AnswerTooLarge, trouble_of
+from stream_scorer.http_client.connections import WatchedAdapter
+from stream_scorer.http_client.deadline import Watchdog
+from stream_scorer.http_client.errors import AnswerTooLarge, trouble_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from stream_scorer.genesys.connections import Dial
+    from stream_scorer.http_client.connections import Dial
 
 _READ_BYTES: Final = 64 * 1024
 # The socket's own time-out only stands behind the watchdog, so that the watchdog's word ("deadline") comes first.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 
-from stream_scorer.genesys.escapes import unescaped
+from stream_scorer.redaction.escapes import unescaped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -6,7 +6,7 @@ import base64
 import re
 from typing import TYPE_CHECKING, Final
 
-from stream_scorer.genesys.escapes import decoded, unescaped
+from stream_scorer.redaction.escapes import decoded, unescaped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

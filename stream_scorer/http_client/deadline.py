@@ -6,7 +6,7 @@ exchange's socket down when the time is up, which ends whatever the thread is bl
 waiting for headers, reading the body). Resolving and connecting, which no other thread can interrupt, run in a thread
 of their own that is left behind when the time is up.
 
-The connections of `stream_scorer.genesys.connections` find the deadline of "their" exchange in a context variable,
+The connections of `stream_scorer.http_client.connections` find the deadline of "their" exchange in a context variable,
 since requests and urllib3 offer no way to hand it through.
 """
 

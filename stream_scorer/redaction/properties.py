@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from stream_scorer.genesys.redacting import Redactor
+from stream_scorer.redaction.credentials import Redactor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -18,7 +18,7 @@ from stream_scorer.core.events import Trouble
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from stream_scorer.genesys.deadlines import Deadline
+    from stream_scorer.http_client.deadline import Deadline
 
 
 class AnswerTooLarge(ValueError):

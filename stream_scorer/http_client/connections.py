@@ -18,7 +18,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from stream_scorer.fork import bind_to_process
-from stream_scorer.genesys.deadlines import Line, current_deadline
+from stream_scorer.http_client.deadline import Line, current_deadline
 
 if TYPE_CHECKING:
     import socket
