@@ -27,6 +27,7 @@ from stream_scorer.errors import SettingsError
 from stream_scorer.genesys import wire
 from stream_scorer.genesys.oauth import Token, TokenRefused, TokenSource, TokenUnavailable
 from stream_scorer.http_client.client import Http, HttpAnswer, TransportFailure
+from stream_scorer.http_client.retry_after import retry_after_s
 from stream_scorer.redaction.contacts import ContactRedactor
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ class ScoreEndpoint:
                 exchange,
                 _TROUBLES.get(status, Trouble.SERVER_ERROR),
                 message,
-                wire.retry_after_s(value, now_s),
+                retry_after_s(value, now_s),
                 wire.ignored_retry_after(value, now_s, self._tokens.redact),
             )
         return Unexpected(exchange, f"{message}: the score endpoint is not known to give this status")

@@ -15,6 +15,7 @@ from stream_scorer.errors import SettingsError
 from stream_scorer.fork import bind_to_process
 from stream_scorer.genesys import wire
 from stream_scorer.http_client.client import HttpAnswer, TransportFailure
+from stream_scorer.http_client.retry_after import retry_after_s
 from stream_scorer.redaction.credentials import Redactor
 
 if TYPE_CHECKING:
@@ -213,7 +214,7 @@ class TokenSource:
             return TokenUnavailable(
                 exchange,
                 f"no token: the login service answers HTTP {answer.status}{code}",
-                wire.retry_after_s(value, now_s),
+                retry_after_s(value, now_s),
                 wire.ignored_retry_after(value, now_s, self.redact),
             )
         granted = _granted(answer.body)

@@ -6,11 +6,8 @@ The score endpoint is in no public SDK, so everything that is known of its form 
 from __future__ import annotations
 
 import json
-import math
 import re
 from dataclasses import dataclass
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import quote
 
@@ -19,6 +16,7 @@ import orjson
 from stream_scorer.core.charset import decode_text
 from stream_scorer.core.events import Exchange, QuotaReading
 from stream_scorer.errors import ContactError
+from stream_scorer.http_client.retry_after import SECONDS, read_number, retry_after_s
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -36,13 +34,11 @@ _MAX_ID_CHARACTERS: Final = 256
 _ANSWER_BYTES: Final = 64 * 1024
 _ANSWER_BYTES_PER_CONTACT: Final = 2 * 1024
 # The longest limits of the platform are daily ones. More is a mistake, most often a Unix time in place of seconds.
-_MAX_RETRY_AFTER_S: Final = 86_400.0
 _MAX_RESET_S: Final = 86_400.0
 _NOT_PRINTED: Final = re.compile(r"[\x00-\x20\x7f-\xa0\xad\u2028\u2029\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]+")
 _HTTP_DATE: Final = re.compile(
     r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d{2} [A-Z][a-z]{2} \d{4} \d{2}:\d{2}:\d{2} (GMT|UTC|[+-]\d{4})"
 )
-_SECONDS: Final = re.compile(r"[+-]?\d{1,12}(\.\d{1,9})?")
 _CODE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _CORRELATION_ID: Final = re.compile(r"[\w.:-]{1,100}", re.ASCII)
 # The codes with which the platform refuses a client or a model for good (its SDK's texts). A gateway on the way
@@ -255,36 +251,14 @@ def exchange_of(timing: Timing, status: int | None, headers: Mapping[str, str], 
 
 def quota_reading(headers: Mapping[str, str]) -> QuotaReading | None:
     """Return the ``inin-ratelimit-*`` headers; None where one is missing or is no sensible number."""
-    count = _number(headers.get("inin-ratelimit-count"))
-    allowed = _number(headers.get("inin-ratelimit-allowed"))
-    reset_s = _number(headers.get("inin-ratelimit-reset"))
+    count = read_number(headers.get("inin-ratelimit-count"))
+    allowed = read_number(headers.get("inin-ratelimit-allowed"))
+    reset_s = read_number(headers.get("inin-ratelimit-reset"))
     if count is None or allowed is None or reset_s is None:
         return None
     if count < 0 or allowed < 0 or not 0 <= reset_s <= _MAX_RESET_S:
         return None
     return QuotaReading(int(count), int(allowed), reset_s)
-
-
-def retry_after_s(value: str | None, now_s: float) -> float | None:
-    """Return the seconds that a ``Retry-After`` demands; None: absent or ignored.
-
-    Both forms are read, seconds and HTTP date. One that is unreadable, not positive, or longer than a day is ignored:
-    obeying it would stop the work for a mistake, or repeat requests without a pause.
-
-    Args:
-        value: the header.
-        now_s: Unix seconds, for the date.
-    """
-    if value is None:
-        return None
-    seconds = _number(value)
-    if seconds is None:
-        try:
-            date = parsedate_to_datetime(value)
-            seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now_s
-        except (ValueError, TypeError, IndexError, OverflowError):
-            return None
-    return seconds if 0 < seconds <= _MAX_RETRY_AFTER_S else None
 
 
 def ignored_retry_after(value: str | None, now_s: float, redact: Redact = _as_it_is) -> str:
@@ -300,7 +274,7 @@ def ignored_retry_after(value: str | None, now_s: float, redact: Redact = _as_it
     shown = value.strip()
     if not shown:
         return "(empty)"
-    if (_SECONDS.fullmatch(shown) or _HTTP_DATE.fullmatch(shown)) and redact(shown) == shown:
+    if (SECONDS.fullmatch(shown) or _HTTP_DATE.fullmatch(shown)) and redact(shown) == shown:
         return shown
     return "neither a number of seconds nor an HTTP date"
 
@@ -331,10 +305,3 @@ def _named(details: Any) -> frozenset[str]:
         return frozenset()
     ids = (detail.get("entityId") for detail in details[:_MAX_NAMED] if isinstance(detail, dict))
     return frozenset(one for one in ids if isinstance(one, str) and 0 < len(one) <= _MAX_ID_CHARACTERS)
-
-
-def _number(value: str | None) -> float | None:
-    if value is None or not _SECONDS.fullmatch(value.strip()):
-        return None
-    number = float(value)
-    return number if math.isfinite(number) else None

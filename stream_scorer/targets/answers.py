@@ -11,7 +11,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from stream_scorer.core.callbacks import DeliveryAnswer, DeliveryKind
-from stream_scorer.genesys.wire import retry_after_s
+from stream_scorer.http_client.retry_after import retry_after_s
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

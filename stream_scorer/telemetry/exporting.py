@@ -21,10 +21,10 @@ from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from prometheus_client import CollectorRegistry, generate_latest
 
 from stream_scorer import __version__
-from stream_scorer.core.otel_values import exemplar_filter, metric_values
-from stream_scorer.core.otlp_variables import METRICS
 from stream_scorer.telemetry.collectors import close_within_limit, thin_out
 from stream_scorer.telemetry.otel_components import check_installed_exporter, check_installed_sdk
+from stream_scorer.telemetry.otel_env import exemplar_filter, metric_values
+from stream_scorer.telemetry.otlp_env import METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -51,7 +51,7 @@ def otlp_readers(environ: Mapping[str, str] | None = None) -> list[MetricReader]
     """Return what sends metrics by OTLP/HTTP, configured by the ``OTEL_*`` variables; none where nobody asks for it.
 
     Raises:
-        SettingsError: as `stream_scorer.core.otel_values.metric_values`.
+        SettingsError: as `stream_scorer.telemetry.otel_env.metric_values`.
     """
     values = metric_values(os.environ if environ is None else environ)
     if values is None:
@@ -76,7 +76,7 @@ class Meters:
             collector gets both.
 
     Raises:
-        SettingsError: as `stream_scorer.core.otel_values.exemplar_filter` and `check_sdk`.
+        SettingsError: as `stream_scorer.telemetry.otel_env.exemplar_filter` and `check_sdk`.
     """
 
     def __init__(

@@ -6,14 +6,14 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stream_scorer.core.otel_values import check_exporter, check_sdk, exemplar_filter, metric_values, trace_values
-from stream_scorer.core.otlp_variables import METRICS, TRACES, collector_files
 from stream_scorer.errors import SettingsError
+from stream_scorer.telemetry.otel_env import check_exporter, check_sdk, exemplar_filter, metric_values, trace_values
+from stream_scorer.telemetry.otlp_env import METRICS, TRACES, collector_files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from stream_scorer.core.otlp_variables import Signal
+    from stream_scorer.telemetry.otlp_env import Signal
 
 
 def check_otel_environment(environ: Mapping[str, str]) -> None:
@@ -35,7 +35,7 @@ def check_installed_sdk(environ: Mapping[str, str]) -> None:
     """Check what the SDK reads whatever is exported.
 
     Raises:
-        SettingsError: as `stream_scorer.core.otel_values.check_sdk`.
+        SettingsError: as `stream_scorer.telemetry.otel_env.check_sdk`.
     """
     check_sdk(environ, _installed)
 

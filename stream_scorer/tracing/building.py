@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from stream_scorer.campaign.tracing import Untraced as UntracedCampaign
-from stream_scorer.core.otel_values import trace_values
-from stream_scorer.core.otlp_variables import TRACES
 from stream_scorer.genesys.wire import score_path
 from stream_scorer.kafka.loading import Untraced as UntracedProducer
 from stream_scorer.scoring.ports import Untraced
 from stream_scorer.telemetry.otel_components import check_installed_exporter, check_installed_sdk
+from stream_scorer.telemetry.otel_env import trace_values
+from stream_scorer.telemetry.otlp_env import TRACES
 
 if TYPE_CHECKING:
     from collections.abc import Callable

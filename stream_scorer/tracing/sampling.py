@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Link, SpanKind, TraceState
     from opentelemetry.util.types import Attributes
 
-    from stream_scorer.core.otel_values import Sampling
+    from stream_scorer.telemetry.otel_env import Sampling
 
 # What is recorded because it links, or is a part of, something that is: whatever the sampler says of it alone.
 _WANTED_KEY: Final = "stream_scorer.wanted"

@@ -28,9 +28,9 @@ from opentelemetry.trace import (
 )
 
 from stream_scorer import __version__
-from stream_scorer.core.otel_values import ALL_TRACES
 from stream_scorer.core.trace_context import TraceContext
 from stream_scorer.telemetry.collectors import close_within_limit, thin_out
+from stream_scorer.telemetry.otel_env import ALL_TRACES
 from stream_scorer.tracing.sampling import WANTED, Ids, WantedToo, make_sampler
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
     from opentelemetry.util.types import Attributes, AttributeValue
 
-    from stream_scorer.core.otel_values import Sampling, TraceValues
+    from stream_scorer.telemetry.otel_env import Sampling, TraceValues
 
 __all__ = ["Span", "SpanKind", "Spans", "add_link", "context_of_span", "end_span", "make_spans"]
 

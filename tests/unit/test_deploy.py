@@ -18,11 +18,11 @@ from kubernetes_validate import validate
 
 from stream_scorer.cli import app
 from stream_scorer.cli.stopping import CLOSING_S
-from stream_scorer.core.otlp_variables import METRICS, TRACES, chosen_exporters
 from stream_scorer.settings import load_settings
 from stream_scorer.settings.catalogue import SECRETS, SECTIONS
 from stream_scorer.settings.names import PREFIX, variable
 from stream_scorer.telemetry import collectors
+from stream_scorer.telemetry.otlp_env import METRICS, TRACES, chosen_exporters
 
 REPOSITORY = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from stream_scorer.core.events import QuotaReading
 from stream_scorer.errors import ContactError
 from stream_scorer.genesys import wire
+from stream_scorer.http_client.retry_after import retry_after_s
 
 NOW_S = 1_800_000_000.0
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
@@ -179,7 +180,7 @@ def test_a_refusal_of_the_token_endpoint_itself(error: str, refuses: bool) -> No
     ],
 )
 def test_retry_after(value: str | None, seconds: float | None) -> None:
-    assert wire.retry_after_s(value, NOW_S) == seconds
+    assert retry_after_s(value, NOW_S) == seconds
     assert bool(wire.ignored_retry_after(value, NOW_S)) == (value is not None and seconds is None)
 
 
@@ -193,7 +194,7 @@ def test_an_ignored_retry_after_is_quoted_if_it_is_a_number_or_a_date(value: str
 
 @given(st.text())
 def test_retry_after_of_any_text(value: str) -> None:
-    seconds = wire.retry_after_s(value, NOW_S)
+    seconds = retry_after_s(value, NOW_S)
     assert seconds is None or 0 < seconds <= 86_400
 
 

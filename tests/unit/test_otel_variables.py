@@ -16,7 +16,11 @@ from opentelemetry.sdk.trace.sampling import (
     TraceIdRatioBased,
 )
 
-from stream_scorer.core.otel_values import (
+from stream_scorer.errors import SettingsError
+from stream_scorer.telemetry.campaign import CampaignMetrics
+from stream_scorer.telemetry.exporting import otlp_readers
+from stream_scorer.telemetry.otel_components import check_installed_exporter
+from stream_scorer.telemetry.otel_env import (
     SAMPLERS,
     MetricValues,
     Sampling,
@@ -24,11 +28,7 @@ from stream_scorer.core.otel_values import (
     metric_values,
     trace_values,
 )
-from stream_scorer.core.otlp_variables import METRICS, TRACES, chosen_exporters
-from stream_scorer.errors import SettingsError
-from stream_scorer.telemetry.campaign import CampaignMetrics
-from stream_scorer.telemetry.exporting import otlp_readers
-from stream_scorer.telemetry.otel_components import check_installed_exporter
+from stream_scorer.telemetry.otlp_env import METRICS, TRACES, chosen_exporters
 from stream_scorer.tracing.sampling import make_sampler
 
 if TYPE_CHECKING:

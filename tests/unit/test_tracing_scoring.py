@@ -24,9 +24,9 @@ from stream_scorer.core.events import (
     Trouble,
     Unavailable,
 )
-from stream_scorer.core.otel_values import ALL_TRACES, Sampling, TraceValues
 from stream_scorer.core.request import Request
 from stream_scorer.core.trace_context import TraceContext, context_of
+from stream_scorer.telemetry.otel_env import ALL_TRACES, Sampling, TraceValues
 from stream_scorer.tracing.scoring import ScoringTracer
 from stream_scorer.tracing.spans import Spans, make_spans
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from stream_scorer.core.otlp_variables import METRICS, TRACES, chosen_exporters, one_of, shown
 from stream_scorer.errors import SettingsError
+from stream_scorer.telemetry.otlp_env import METRICS, TRACES, chosen_exporters, one_of, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    from stream_scorer.core.otlp_variables import Signal
+    from stream_scorer.telemetry.otlp_env import Signal
 
 # The first one is the default.
 SAMPLERS: Final = (
