@@ -80,6 +80,8 @@ class FileSource:
                 self._copy = _copied(sys.stdin.buffer)
             elif not stat.S_ISREG(path.stat().st_mode):
                 with path.open("rb") as pipe:
+                    if stat.S_ISCHR(path.stat().st_mode) and not pipe.isatty():
+                        raise InputError(f"{self.name}: is a device: name a file, or a pipe that ends")
                     self._copy = _copied(pipe)
         with self.open() as (content, place):
             self.head = content.read(_HEAD_BYTES)

@@ -478,6 +478,10 @@ class TestSources:
         with pytest.raises(InputError, match=r"contacts\.csv\.gz: is packed by gzip twice: unpack it once$"):
             self.ids(path)
 
+    def test_a_device_that_never_ends_is_named(self) -> None:
+        with pytest.raises(InputError, match=r"/dev/zero: is a device: name a file, or a pipe that ends"):
+            self.ids(Path("/dev/zero"), file_format=FileFormat.CSV)
+
     def test_a_pipe_is_read_whole_and_gives_the_same_ids(self, plain: Path, tmp_path: Path) -> None:
         pipe = tmp_path / "pipe.csv"
         os.mkfifo(pipe)
