@@ -185,9 +185,16 @@ class Batcher:
         """Return the oldest batch, full or not."""
         return self.take_full() or self.take_due(math.inf)
 
-    def take_contact(self, model_version: str | None, wanted: Callable[[Contact], bool]) -> Contact | None:
-        """Take the first wanted contact of a model version out of its batch."""
-        batches = (one for one in self._batches if one.lane.key.model_version == model_version)
+    def take_contact(
+        self,
+        model_version: str | None,
+        wanted: Callable[[Contact], bool],
+        *,
+        avoid: AbstractSet[Partition] = frozenset(),
+    ) -> Contact | None:
+        """Take the first wanted contact of a model version out of its batch, from partitions not to ``avoid`` first."""
+        batches = [one for one in self._batches if one.lane.key.model_version == model_version]
+        batches.sort(key=lambda one: one.lane.partition in avoid)
         contact = next((one for batch in batches for one in batch.contacts if wanted(one)), None)
         if contact is not None:
             self.remove(lambda one: one is contact)

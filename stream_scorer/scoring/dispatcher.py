@@ -277,6 +277,14 @@ class RequestDispatcher:
     def _is_unproven(key: BatchKey, state: VersionState) -> bool:
         return key.version_from_event and state.succeeded_at == NEVER
 
+    def _failing_partitions(self) -> set[Partition]:
+        """Return the partitions whose contacts are divided, or wait for evidence after a failure."""
+        return self._divided_partitions() | {
+            Partition(one.record.topic, one.record.partition)
+            for pending in self._failures.pending
+            for one in pending.request.contacts
+        }
+
     def _divided_partitions(self) -> set[Partition]:
         return self._queue.divided_partitions | {
             Partition(one.record.topic, one.record.partition)
@@ -327,8 +335,10 @@ class RequestDispatcher:
         ) or any(request.key.model_version == version and self._is_due(request, now) for request in self._queue)
 
     def _control_for(self, target: str | None, key: BatchKey, now: float) -> Request | None:
-        if not self._draining:
-            waiting = self._queue.take_contact(target, self._failures.failed_alone, never_failed=True)
+        if not (self._draining or self._versions.get(target, now).waiting_control_failed):
+            waiting = self._queue.take_contact(
+                target, self._failures.failed_alone, never_failed=True, avoid=self._failing_partitions()
+            )
             if waiting is not None:
                 return waiting
         control = self._controls.take(key._replace(model_version=target), now)
@@ -418,15 +428,18 @@ class RequestDispatcher:
         if request.is_single and not request.is_control:
             record = request.contacts[0].record
             self._failures.failed_alone[key_of(record)] = record
+        # A waiting contact may be as bad as those it is to be compared with: one that has its score decides then.
+        decides = was_control and (request.is_control or self._controls.is_empty)
         if was_control:
-            self._failures.pending.control_ended(request.batch_id, failed=True)
+            self._failures.pending.control_ended(request.batch_id, failed=decides)
+            state.waiting_control_failed = not decides
         is_probe = self._probe.responded(request, failure, now)
         if not request.is_control:
             if is_probe or state.is_open or self.fatal_error is not None:
                 self._failures.put_back(request)
             else:
-                self._failures.handle(request, failure, now, self._in_flight.values(), was_control=was_control)
-        if was_control and state.failures_in_row >= _FAILURES_IN_ROW and not state.is_open:
+                self._failures.handle(request, failure, now, self._in_flight.values(), was_control=decides)
+        if decides and state.failures_in_row >= _FAILURES_IN_ROW and not state.is_open:
             self._failures.trip([state], failure, now)
 
     def _control_ended(self, request: Request) -> bool:

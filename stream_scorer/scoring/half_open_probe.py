@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stream_scorer.core.batcher import BatchKey
+from stream_scorer.core.events import Partition
 from stream_scorer.core.remembering import key_of
 from stream_scorer.core.request import Request
 
@@ -145,7 +146,8 @@ class HalfOpenProbe:
             return offered
         key = BatchKey(version.model_version, version_from_event=False)
         control = self._controls.take(key, now) if self._is_control_turn else None
-        waiting = control or self._queue.take_contact(version.model_version, self._tried)
+        tried = {Partition(key.topic, key.partition) for key in self._tried}
+        waiting = control or self._queue.take_contact(version.model_version, self._tried, avoid=tried)
         if waiting is None and not self._is_control_turn:
             waiting = self._controls.take(key, now)
         return waiting or self._queue.take_contact(version.model_version, ())

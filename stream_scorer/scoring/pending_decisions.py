@@ -99,7 +99,10 @@ class PendingDecisions:
             pending.control = batch_id
 
     def control_ended(self, batch_id: str, *, failed: bool) -> None:
-        """Record that a control failed, or that it ended without a verdict (a 429): then another one is sent."""
+        """Record that a control failed, or that it ended without a verdict: then another one is sent.
+
+        Neither a 429 is a verdict, nor the failure of a waiting contact while there are contacts that have their score.
+        """
         for pending in self._pending:
             if pending.control == batch_id:
                 pending.control_failed = failed

@@ -19,6 +19,7 @@ from stream_scorer.core.request import Request, by_partition, first_request, sub
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+    from collections.abc import Set as AbstractSet
 
     from stream_scorer.core.batcher import Batcher
     from stream_scorer.core.events import Contact
@@ -167,7 +168,12 @@ class RequestQueue:
         return self._take_major(now, gate) or self._take_minor(now, gate)
 
     def take_contact(
-        self, model_version: str | None, skip: Collection[RecordKey], *, never_failed: bool = False
+        self,
+        model_version: str | None,
+        skip: Collection[RecordKey],
+        *,
+        never_failed: bool = False,
+        avoid: AbstractSet[Partition] = frozenset(),
     ) -> Request | None:
         """Take a waiting contact of a version out, in a request of its own; deferred contacts last.
 
@@ -175,6 +181,7 @@ class RequestQueue:
             model_version: the version.
             skip: the records that are not taken.
             never_failed: only a contact that has not failed in an earlier round.
+            avoid: the partitions whose contacts are taken only where no other waits in the same batcher.
         """
 
         def is_wanted(contact: Contact) -> bool:
@@ -182,7 +189,7 @@ class RequestQueue:
             return not is_skipped and self._ledger.is_pending(contact.record)
 
         for batcher in (self._batcher, self._deferred):
-            contact = batcher.take_contact(model_version, is_wanted)
+            contact = batcher.take_contact(model_version, is_wanted, avoid=avoid)
             if contact is not None:
                 key = BatchKey(contact.model_version, contact.version_from_event)
                 return Request(self._new_id(), key, (contact,))

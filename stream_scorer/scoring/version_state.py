@@ -41,6 +41,8 @@ class VersionState:
         opened_at: when it opened last.
         opened_alone: whether it was reported then, as that of the API stayed closed.
         failures_in_row: failed requests since the last success, those of deferred contacts left out.
+        waiting_control_failed: whether a waiting contact failed as a control since the last success. It may be as bad
+            as the others of its producer: the next control is a contact that has its score.
         succeeded_at: when a usable result was last received.
         succeeded_sent_at: when the latest of the requests that succeeded was sent.
         used_at: when a contact of it was last sent.
@@ -54,6 +56,7 @@ class VersionState:
         self.opened_at = NEVER
         self.opened_alone = False
         self.failures_in_row = 0
+        self.waiting_control_failed = False
         self.succeeded_at = NEVER
         self.succeeded_sent_at = NEVER
         self.used_at = NEVER
@@ -67,6 +70,7 @@ class VersionState:
     def record_success(self, contacts: int, sent_at: float, now: float, *, is_control: bool) -> None:
         """Record a request of so many contacts that had a usable result."""
         self.failures_in_row = 0
+        self.waiting_control_failed = False
         self.succeeded_at = now
         self.succeeded_sent_at = max(self.succeeded_sent_at, sent_at)
         if self.is_open:
@@ -84,6 +88,7 @@ class VersionState:
     def trip(self, reason: str, now: float) -> None:
         """Open the circuit breaker."""
         self.phase, self.reason, self.opened_at, self.opened_alone = Phase.OPEN, reason, now, False
+        self.waiting_control_failed = False
 
 
 class VersionStates:

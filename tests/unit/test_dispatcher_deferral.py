@@ -466,6 +466,69 @@ class TestAnUnknownVersion:
         assert not any(result == "unknown_model_version" for result in world.results.values())
 
 
+class TestARefusedProducer:
+    """Thousands of contacts that the API refuses: a waiting contact as a control is probably one of them, too."""
+
+    @staticmethod
+    def refusing() -> World:
+        def api(request: Request) -> Answer:
+            return refused() if any(name.startswith("bad") for name in names(request)) else ok(request)
+
+        return World(api, requests_per_minute=6_000, max_contacts=20, latency_s=0.05, retry_delays_s=(5.0, 20.0))
+
+    @pytest.mark.parametrize("begins", ["with nothing scored", "in mid-stream"])
+    def test_in_one_of_four_partitions_leaves_the_others_their_rate(self, begins: str) -> None:
+        """The breaker opened and stayed so: of the others none was scored."""
+        world = self.refusing()
+        for partition in (1, 2, 3):
+            world.own(partition)
+        if begins == "in mid-stream":
+            world.feed(["before"])
+            world.finish()
+        world.feed(numbered(1_000, "bad"), 0)
+        for step in range(400):
+            for partition in (1, 2, 3):
+                world.feed(
+                    numbered(5, f"p{'abc'[partition - 1]}{chr(97 + step % 26)}{chr(97 + step // 26)}"), partition
+                )
+            world.step()
+        assert Counter(world.results.values())["scored"] >= 0.9 * 400 * 15
+        assert not world.observed.opened
+        assert len(world.deferrals) > 100
+
+    def test_that_deals_to_all_partitions_opens_no_breaker(self) -> None:
+        """Six of ten contacts are refused."""
+        world = self.refusing()
+        world.feed(["before"])
+        world.finish()
+        mixed = [*numbered(600, "bad"), *numbered(400)]
+        random.Random(3).shuffle(mixed)  # noqa: S311 - repeatable
+        world.feed(mixed)
+        world.run(30.0)
+        assert Counter(world.results.values()) == {"scored": 401}
+        assert not world.observed.opened
+
+    def test_without_any_other_contact_opens_no_breaker_and_is_deferred(self) -> None:
+        world = self.refusing()
+        world.feed(["before"])
+        world.finish()
+        world.feed(numbered(100, "bad"))
+        world.run(60.0)
+        assert not world.observed.opened
+        assert len(world.deferrals) >= 10
+        assert world.observed.controls <= 20
+
+    def test_is_probed_no_more_than_once_while_other_partitions_wait(self) -> None:
+        world = self.refusing()
+        world.own(1)
+        healthy, world.api = world.api, always(refused())
+        world.feed(numbered(30, "bad"), 0)
+        world.feed(numbered(3), 1)
+        world.run_until(lambda: world.breaker.open_state is not None)
+        world.api = healthy
+        world.run_until(lambda: world.breaker.open_state is None, within_s=25.0)
+
+
 class TestDivision:
     def test_the_contacts_of_a_divided_partition_go_into_requests_of_their_own(self) -> None:
         world = world_with("500", max_contacts=64)
