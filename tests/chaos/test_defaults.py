@@ -216,6 +216,30 @@ def test_five_percent_refused_are_held_until_the_api_takes_them(stage: Stage) ->
     assert len(verdict.outputs) == stage.produced
 
 
+def test_ten_thousand_refused_contacts_leave_the_other_partitions_their_rate(stage: Stage) -> None:
+    """A producer writes them to one of four partitions at once; the others have 40 requests of 100 a second.
+
+    With short delays and a low limit, so that the rounds of the first are over while the stream lasts.
+    """
+    stage.simulator.configure(quota=1_000_000, latency_ms=50)
+    settings = {"scoring__retry_delays_s": "[1, 2]", "scoring__max_refused_share": "0.0005"}
+    worker = warm_up(stage, **settings, scoring__max_contacts="20", genesys__requests_per_minute="6000")
+    progress, fed = stage.watch(), 0
+    before = progress.by_partition()
+    stage.produce(contact(f"REFUSE-{n:05}", 0) for n in range(10_000))
+    for tick in ticks(45.0, 0.05):
+        fed += stage.produce(contact(f"S-{tick:04}-{n}", 1 + n % 3) for n in range(39))
+    after = progress.by_partition()
+    done = sum(after[number] - before[number] for number in (1, 2, 3))
+    print(f"\n{done} of {fed} contacts of the others committed when the last was written")
+    assert done >= 0.9 * fed
+    assert not worker.said("circuit opened")
+    stage.wait(lambda: worker.said("contacts held over the limit"), "the limit", needs=worker, limit_s=240)
+    assert progress.by_partition()[0] > before[0], "none of the refused contacts was deferred"
+    progress.close()
+    assert worker.stop() == 0
+
+
 def test_what_each_kind_of_end_buys_again(stage: Stage) -> None:
     """In the middle of a backlog with a full window, one end after the other; the next worker shows the bill."""
     stage.simulator.configure(quota=1_000_000, latency_ms=300)
