@@ -66,10 +66,17 @@ class _Called(NamedTuple):
 
 @dataclass(slots=True)
 class _Call:
-    """One callback: where its records and its receipts stand. ``waits`` is where the deliverer had not committed it."""
+    """One callback: where its records and its receipts stand.
+
+    Attributes:
+        names: digests of the sources with their contacts, and of their events, in the record that was seen first; 0:
+            the record has no events.
+        waits: where the deliverer had not committed it.
+    """
 
     callback_id: str
     seen_at: Place
+    names: tuple[int, int]
     is_ours: bool = False
     waits: list[Place] = field(default_factory=list)
     receipts: list[tuple[str, Place]] = field(default_factory=list)
@@ -287,14 +294,21 @@ class CallbackReconciliation:
     # --- private
 
     def _call(self, fields: dict[str, Any], place: Place) -> _Call:
-        """The callback of a record; its sources are entered when it is seen for the first time."""
+        """The callback of a record; its sources are entered when it is seen for the first time, then compared."""
+        names = _digests(fields)
         number = self._numbers.get(fields["callback_id"])
         if number is not None:
-            return self._calls[number]
+            known = self._calls[number]
+            # A record of an older writer has no events.
+            differ = known.names[0] != names[0] or (all((known.names[1], names[1])) and known.names[1] != names[1])
+            if differ and (known.is_ours or any(map(self._place_of, fields["sources"]))):
+                what = f"callback {known.callback_id} names other sources, contacts or events than at {known.seen_at}"
+                self._add(FindingKind.WRONG_VALUE, fields["sources"][0] if fields["sources"] else "", what, place)
+            return known
         number = self._numbers[fields["callback_id"]] = len(self._calls)
         # Anyone may have written it, and it is shown in a line.
         shown = "".join(sign if sign.isprintable() else "?" for sign in fields["callback_id"][:64])
-        call = _Call(shown, place)
+        call = _Call(shown, place, names)
         self._calls.append(call)
         pairs = zip(fields["contact_ids"], chain(fields["event_ids"], repeat("")), strict=False)
         for source, ids in zip(fields["sources"], pairs, strict=False):
@@ -349,6 +363,12 @@ class CallbackReconciliation:
 
     def _add(self, kind: FindingKind, source: str, what: str, place: Place) -> None:
         self._findings.add(Finding(kind, source, what, str(place)))
+
+
+def _digests(fields: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the digests of a record's sources with their contacts, and of its events; 0: it has none."""
+    events = tuple(fields["event_ids"])
+    return hash((tuple(fields["sources"]), tuple(fields["contact_ids"]))), hash(events) if events else 0
 
 
 def _waits(place: Place, taken: Mapping[Partition, int]) -> bool:

@@ -169,6 +169,32 @@ class TestPlantedFaults:
         judge.receipt("k1", 0, 1)
         assert found(judge.result()) == {FindingKind.DOUBLED: 1}
 
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"contact_ids": ["c1", "c0"]},
+            {"contact_ids": ["c0"]},
+            {"event_ids": ["e-c1", "e-c0"]},
+            {"sources": ["scores/0/1", "scores/0/0"]},
+            {"sources": ["scores/0/0"]},
+        ],
+    )
+    def test_a_receipt_that_differs_from_its_callback(self, changes: dict[str, Any]) -> None:
+        judge = Judge(taken={"callbacks": 1})
+        judge.callback("k1", 0, 1)
+        judge.receipt("k2", 2, 3, 4)
+        judge.receipt("k1", 0, 1, **changes)
+        report = judge.result()
+        assert found(report) == {FindingKind.WRONG_VALUE: 1}
+        assert report.findings[0].where == "receipts/0/1"
+
+    def test_a_receipt_without_events_is_that_of_an_older_writer(self) -> None:
+        judge = Judge(taken={"callbacks": 1})
+        judge.callback("k1", 0, 1)
+        judge.receipt("k2", 2, 3, 4)
+        judge.receipt("k1", 0, 1, event_ids=[])
+        assert judge.result().holds
+
     def test_a_receipt_and_still_waiting(self, judge: Judge) -> None:
         judge.receipt("k2", 2)
         assert found(judge.result()) == {FindingKind.DOUBLED: 1}
