@@ -24,9 +24,9 @@ from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from fastavro import parse_schema, schemaless_reader, schemaless_writer
 from requests.adapters import HTTPAdapter
 
-from stream_scorer.core.avro import SINGLE_OBJECT_HEADER_BYTES, single_object_header
+from stream_scorer.core.avro.codec import SINGLE_OBJECT_HEADER_BYTES, single_object_header
 from stream_scorer.genesys.wire import score_path
-from stream_scorer.kafka.config import consumer_config, producer_config
+from stream_scorer.kafka.client.config import consumer_config, producer_config
 from stream_scorer.schema_files import SchemaFile, load_schema
 from stream_scorer.settings import Settings, load_settings
 

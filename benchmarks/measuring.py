@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from stream_scorer.kafka.config import reader_config, silent_logger
-from stream_scorer.kafka.topics import check_topics
+from stream_scorer.kafka.admin.topics import check_topics
+from stream_scorer.kafka.client.config import reader_config, silent_logger
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
-from stream_scorer.core.avro import Codec
-from stream_scorer.core.events import ContactEvent
-from stream_scorer.kafka.config import plain_producer_config, silent_logger
-from stream_scorer.kafka.loading import Loader
-from stream_scorer.kafka.topics import create_topics
-from stream_scorer.local.kafka import EmbeddedKafka, KafkaConfig
+from stream_scorer.core.avro.codec import Codec
+from stream_scorer.core.records import ContactEvent
+from stream_scorer.kafka.admin.topics import create_topics
+from stream_scorer.kafka.client.config import plain_producer_config, silent_logger
+from stream_scorer.kafka.producer.bulk_producer import Loader
+from stream_scorer.local.kafka.broker import EmbeddedKafka, KafkaConfig
 from stream_scorer.local.simulator import Simulator, SimulatorConfig
 from stream_scorer.schema_files import SchemaFile, load_schema
 from stream_scorer.settings import load_settings

@@ -10,9 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stream_scorer.calculator import PredictiveScoreCalculator
-    from stream_scorer.library.access import GenesysAuthManager, ScoreClient, ScoreResponse
     from stream_scorer.library.audit_log import AuditLogger
+    from stream_scorer.library.calculator import PredictiveScoreCalculator
+    from stream_scorer.library.client import GenesysAuthManager, ScoreClient, ScoreResponse
     from stream_scorer.library.payload import ContactFeatureVector, ScoringPayload
     from stream_scorer.library.results import ConfidenceVerifier, RejectedContact, ScoreResult, ScoringOutcome
 
@@ -37,11 +37,11 @@ _HOMES = {
     "AuditLogger": "library.audit_log",
     "ConfidenceVerifier": "library.results",
     "ContactFeatureVector": "library.payload",
-    "GenesysAuthManager": "library.access",
-    "PredictiveScoreCalculator": "calculator",
+    "GenesysAuthManager": "library.client",
+    "PredictiveScoreCalculator": "library.calculator",
     "RejectedContact": "library.results",
-    "ScoreClient": "library.access",
-    "ScoreResponse": "library.access",
+    "ScoreClient": "library.client",
+    "ScoreResponse": "library.client",
     "ScoreResult": "library.results",
     "ScoringOutcome": "library.results",
     "ScoringPayload": "library.payload",

@@ -22,7 +22,7 @@ The tree (fault in brackets: who has to act; exit code of the command line behin
     └── NotJudged                [operator] 3   a reconciliation could not be judged
 
 An exception means: this cannot proceed. A bad *contact* on the stream is no exception but a value,
-`stream_scorer.core.events.Rejected`, that is carried forward to its topic.
+`stream_scorer.core.records.Rejected`, that is carried forward to its topic.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from stream_scorer.local.kafka import EmbeddedKafka, KafkaConfig
+from stream_scorer.local.kafka.broker import EmbeddedKafka, KafkaConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

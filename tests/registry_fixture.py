@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from stream_scorer.local.registry import EmbeddedRegistry
-from stream_scorer.local.registry_archive import NoNetworkError
+from stream_scorer.local.schema_registry.archive import NoNetworkError
+from stream_scorer.local.schema_registry.server import EmbeddedRegistry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -20,9 +20,9 @@ import pytest
 from support_certificates import ISSUER, Authority, token_key, write_jwks
 
 from stream_scorer.local.files import folder_lock
-from stream_scorer.local.kafka import EmbeddedKafka, KafkaConfig
-from stream_scorer.local.kafka_members import Listener
-from stream_scorer.local.kafka_process import free_port
+from stream_scorer.local.kafka.broker import EmbeddedKafka, KafkaConfig
+from stream_scorer.local.kafka.node import Listener
+from stream_scorer.local.kafka.process import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,11 +18,11 @@ from support_arena import Arena, wait_until
 from support_judge import Verdict, judge
 from support_worker import QUICK_SETTINGS, WorkerProcess
 
-from stream_scorer.kafka.start import read_bounds, scoring_start, write_start
-from stream_scorer.kafka.topics import existing_topics
-from stream_scorer.local.kafka_process import free_port
+from stream_scorer.kafka.admin.topics import existing_topics
+from stream_scorer.kafka.consumer.initial_offsets import read_bounds, scoring_start, write_start
+from stream_scorer.local.kafka.process import free_port
 from stream_scorer.settings import load_settings
-from stream_scorer.wiring import ScoringService
+from stream_scorer.wiring.scoring import ScoringService
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

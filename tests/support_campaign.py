@@ -19,7 +19,7 @@ from confluent_kafka.cimpl import NewTopic
 from support_arena import PATIENCE_S, Avro, wait_until
 from support_worker import QUICK_PROPERTIES, WorkerProcess
 
-from stream_scorer.local.kafka_process import free_port
+from stream_scorer.local.kafka.process import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

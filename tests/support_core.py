@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any
 
-from stream_scorer.core.events import (
+from stream_scorer.core.records import (
     Answered,
     Contact,
     Exchange,
@@ -23,8 +23,8 @@ from stream_scorer.core.events import (
     Unavailable,
     Unexpected,
 )
-from stream_scorer.core.response_policy import Policy
-from stream_scorer.core.verifying import Verifier
+from stream_scorer.core.scoring.response_match import Verifier
+from stream_scorer.core.scoring.response_policy import Policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

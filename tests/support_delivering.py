@@ -12,39 +12,39 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from stream_scorer.campaign.deliverer import Deliverer
-from stream_scorer.campaign.dispatching import Dispatcher
-from stream_scorer.campaign.encoding import CallbackEncoder, CampaignTopics
-from stream_scorer.campaign.holding import SwitchedOffHold
-from stream_scorer.campaign.intake import CallbackIntake
-from stream_scorer.campaign.observing import DelivererObserver
-from stream_scorer.campaign.receipting import Receipts
-from stream_scorer.campaign.sending import Sender
-from stream_scorer.campaign.tracing import Untraced
-from stream_scorer.clock import Clock
-from stream_scorer.core.avro import Codec
-from stream_scorer.core.callback_records import callback_value, read_callback
-from stream_scorer.core.callbacks import Callback, DeliveryAnswer, DeliveryKind
-from stream_scorer.core.delivering import DeliveryOutcome, DeliveryRules, Job
-from stream_scorer.core.events import Partition, SourceRecord
-from stream_scorer.core.ledger import RecordLedger
-from stream_scorer.kafka.committing import Committer
-from stream_scorer.kafka.flow_control import FlowControl
-from stream_scorer.kafka.framing import SingleObjectFraming
-from stream_scorer.kafka.records import Committed, Failed
-from stream_scorer.kafka.retry_heads import RetryTopicHeads
-from stream_scorer.kafka.writer_waits import WriterWaits
+from stream_scorer.callbacks.deliverer import Deliverer
+from stream_scorer.callbacks.dispatcher import Dispatcher
+from stream_scorer.callbacks.intake import CallbackIntake
+from stream_scorer.callbacks.observer import DelivererObserver
+from stream_scorer.callbacks.output_records import CallbackEncoder, CampaignTopics
+from stream_scorer.callbacks.receipt_writer import Receipts
+from stream_scorer.callbacks.sender import Sender
+from stream_scorer.callbacks.target_breaker import SwitchedOffHold
+from stream_scorer.callbacks.trace_headers import Untraced
+from stream_scorer.core.avro.codec import Codec
+from stream_scorer.core.callbacks.delivery_policy import DeliveryOutcome, DeliveryRules, Job
+from stream_scorer.core.callbacks.records import callback_value, read_callback
+from stream_scorer.core.callbacks.types import Callback, DeliveryAnswer, DeliveryKind
+from stream_scorer.core.exactly_once.offset_ledger import RecordLedger
+from stream_scorer.core.records import Partition, SourceRecord
+from stream_scorer.kafka.consumer.flow_control import FlowControl
+from stream_scorer.kafka.consumer.retry_heads import RetryTopicHeads
+from stream_scorer.kafka.producer.committer import Committer
+from stream_scorer.kafka.producer.records import Committed, Failed
+from stream_scorer.kafka.registry.pending_schemas import WriterWaits
+from stream_scorer.kafka.registry.serde import SingleObjectFraming
+from stream_scorer.runtime.clock import Clock
 from stream_scorer.schema_files import SchemaFile, load_schema
-from stream_scorer.telemetry.campaign import CampaignMetrics
+from stream_scorer.telemetry.metrics.callbacks import CampaignMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
     from confluent_kafka import TopicPartition
 
-    from stream_scorer.kafka.records import OutRecord, Publication
-    from stream_scorer.kafka.source import Owner
-    from stream_scorer.kafka.writer_waits import Lookup
+    from stream_scorer.kafka.consumer.group_consumer import Owner
+    from stream_scorer.kafka.producer.records import OutRecord, Publication
+    from stream_scorer.kafka.registry.pending_schemas import Lookup
 
 CALLBACKS = Codec.single_object(load_schema(SchemaFile.CAMPAIGN_CALLBACK))
 RECEIPTS = Codec.single_object(load_schema(SchemaFile.CALLBACK_RECEIPT))

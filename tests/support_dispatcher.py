@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from support_core import TOPIC, answered, contact, ids, policy, record, server_error
 
-from stream_scorer.clock import Clock
-from stream_scorer.core.batcher import Batcher
-from stream_scorer.core.events import Deferred, Partition, Rejected, SourceRecord
-from stream_scorer.core.ledger import Ledger
-from stream_scorer.core.refusal_limit import RefusalLimit
-from stream_scorer.core.remembering import key_of
+from stream_scorer.core.exactly_once.offset_ledger import Ledger
+from stream_scorer.core.exactly_once.outcome_cache import key_of
+from stream_scorer.core.records import Deferred, Partition, Rejected, SourceRecord
+from stream_scorer.core.scoring.batcher import Batcher
+from stream_scorer.core.scoring.refusal_limit import RefusalLimit
 from stream_scorer.genesys.quota import Quota
 from stream_scorer.genesys.wire import body_overhead
+from stream_scorer.runtime.clock import Clock
 from stream_scorer.scoring.circuit_breaker import BreakerState, CircuitBreaker
 from stream_scorer.scoring.deferral import NAMED_REFUSALS, Deferral
 from stream_scorer.scoring.dispatcher import RequestDispatcher
@@ -28,11 +28,11 @@ from stream_scorer.scoring.wait_reasons import WaitReason, WaitTimer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from stream_scorer.core.events import Answer, Contact, Outcome
-    from stream_scorer.core.refusal_limit import Cause
-    from stream_scorer.core.remembering import RecordKey
-    from stream_scorer.core.request import Request
-    from stream_scorer.scoring.observing import Observer
+    from stream_scorer.core.exactly_once.outcome_cache import RecordKey
+    from stream_scorer.core.records import Answer, Contact, Outcome
+    from stream_scorer.core.scoring.refusal_limit import Cause
+    from stream_scorer.core.scoring.request import Request
+    from stream_scorer.scoring.observer import Observer
 
 STEP_S = 0.05
 RETRY_DELAYS_S = (60.0, 600.0, 3_600.0)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from stream_scorer.core.avro import Codec
+from stream_scorer.core.avro.codec import Codec
 from stream_scorer.schema_files import SchemaFile, load_schema
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from support_arena import wait_until
 
-from stream_scorer.core.avro import Codec
-from stream_scorer.core.hash_chain import AuditChain, counts_of
+from stream_scorer.core.audit.hash_chain import AuditChain, counts_of
+from stream_scorer.core.avro.codec import Codec
 from stream_scorer.schema_files import SchemaFile, load_schema
 from stream_scorer.settings import Settings
 

@@ -6,16 +6,16 @@ import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stream_scorer.core.avro import Codec
-from stream_scorer.core.hash_chain import AuditChain, counts_of
-from stream_scorer.core.log_gaps import LogGaps
-from stream_scorer.core.reconciling import Codecs, Content, Kind, Outputs, Place, Reconciliation, Span
+from stream_scorer.core.audit.hash_chain import AuditChain, counts_of
+from stream_scorer.core.avro.codec import Codec
+from stream_scorer.core.reconciliation.log_gaps import LogGaps
+from stream_scorer.core.reconciliation.scores import Codecs, Content, Kind, Outputs, Place, Reconciliation, Span
 from stream_scorer.schema_files import SchemaFile, load_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from stream_scorer.core.findings import Report
+    from stream_scorer.core.reconciliation.score_report import Report
 
 CODECS = Codecs(
     Codec.single_object(load_schema(SchemaFile.CONTACT_FEATURES)),

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from secured_fixture import SecuredKafka
 
-    from stream_scorer.kafka.rights import Right
+    from stream_scorer.kafka.admin.acls import Right
 
 KINDS = ("features", "scores", "review", "rejected", "audit", "callbacks", "callbacks_rejected", "receipts")
 _RESOURCES = {

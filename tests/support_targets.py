@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from stream_scorer.core.callbacks import Callback, Score
-from stream_scorer.core.events import SourceRecord
+from stream_scorer.core.callbacks.types import Callback, Score
+from stream_scorer.core.records import SourceRecord
 from stream_scorer.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from stream_scorer.campaign.ports import Target
+    from stream_scorer.callbacks.ports import Target
 
 KEY = bytes(range(32))
 SECRET = f"whsec_{b64encode(KEY).decode()}"

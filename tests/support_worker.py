@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support_arena import PATIENCE_S, Arena, wait_until
 
-from stream_scorer.local.kafka_process import free_port
+from stream_scorer.local.kafka.process import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -8,19 +8,19 @@ from typing import Annotated
 import structlog
 import typer
 
-from stream_scorer.campaign_wiring import CampaignService
+from stream_scorer.cli.lifecycle import EndLimit, end_told
 from stream_scorer.cli.options import ConfigOption, NewTopicOption
-from stream_scorer.cli.starting import await_topics, log_start, require_start
-from stream_scorer.cli.stopping import EndLimit, end_told
-from stream_scorer.kafka.config import check_properties, property_warnings
-from stream_scorer.kafka.output_topics import check_outputs
-from stream_scorer.kafka.rights import campaign_rights
-from stream_scorer.kafka.start import delivery_start, planning_start, write_start
-from stream_scorer.kafka.topics import existing_topics
+from stream_scorer.cli.topic_wait import await_topics, log_start, require_start
+from stream_scorer.kafka.admin.acls import campaign_rights
+from stream_scorer.kafka.admin.output_topics import check_outputs
+from stream_scorer.kafka.admin.topics import existing_topics
+from stream_scorer.kafka.client.config import check_properties, property_warnings
+from stream_scorer.kafka.consumer.initial_offsets import delivery_start, planning_start, write_start
 from stream_scorer.settings import load_settings, service_link_notes
-from stream_scorer.targets.building import build_target
+from stream_scorer.targets.factory import build_target
 from stream_scorer.telemetry.logs import configure_logging
 from stream_scorer.telemetry.otel_components import check_otel_environment
+from stream_scorer.wiring.callbacks import CampaignService
 
 
 def callbacks(

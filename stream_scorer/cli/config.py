@@ -13,17 +13,17 @@ import typer
 from pydantic import SecretStr
 
 from stream_scorer.cli.options import ConfigOption
-from stream_scorer.core.feature_rules import Feature
+from stream_scorer.core.scoring.feature_types import Feature
 from stream_scorer.errors import CheckFailed
-from stream_scorer.kafka.config import check_properties, property_warnings
-from stream_scorer.kafka.framing import make_framing
-from stream_scorer.kafka.output_topics import check_outputs
-from stream_scorer.kafka.retry_retention import check_retry_retention
-from stream_scorer.kafka.rights import scoring_rights
-from stream_scorer.kafka.topics import check_topics
+from stream_scorer.kafka.admin.acls import scoring_rights
+from stream_scorer.kafka.admin.output_topics import check_outputs
+from stream_scorer.kafka.admin.retry_retention import check_retry_retention
+from stream_scorer.kafka.admin.topics import check_topics
+from stream_scorer.kafka.client.config import check_properties, property_warnings
+from stream_scorer.kafka.registry.serde import make_framing
 from stream_scorer.redaction.properties import SECRET_PROPERTY
 from stream_scorer.settings import Loaded, Settings, load, service_link_notes
-from stream_scorer.settings.catalogue import SECTIONS
+from stream_scorer.settings.key_catalog import SECTIONS
 
 HIDDEN: Final = "***"
 
@@ -60,7 +60,7 @@ def check(
             typer.echo(f"warning: {unchecked}", err=True)
         if outputs.audit_retention is not None:
             raise CheckFailed(outputs.audit_retention)
-        from stream_scorer.wiring import check_model  # noqa: PLC0415 - loads telemetry, which takes a second
+        from stream_scorer.wiring.scoring import check_model  # noqa: PLC0415 - loads telemetry, which takes a second
 
         typer.echo(f"# {check_model(settings)}")
 

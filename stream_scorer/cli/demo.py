@@ -9,8 +9,8 @@ from rich.console import Console
 
 from stream_scorer.cli.kafka import shown_progress
 from stream_scorer.cli.reconcile import print_callbacks, print_report
-from stream_scorer.local.demo.interrupts import Interrupted
 from stream_scorer.local.demo.run import DemoOptions, Screen, run_demo
+from stream_scorer.local.demo.signals import Interrupted
 from stream_scorer.local.simulator.scenario import SHIPPED, load_scenario
 
 DEFAULTS = DemoOptions()

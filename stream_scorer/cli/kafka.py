@@ -14,12 +14,12 @@ import typer
 from rich.console import Console
 
 from stream_scorer.errors import UsageError
-from stream_scorer.local.kafka import EmbeddedKafka, KafkaConfig, Running
-from stream_scorer.local.kafka_cluster import SIZES, EmbeddedCluster, RunningNodes, cluster_size
-from stream_scorer.local.kafka_config import DEFAULT_PORT, default_data_dir
+from stream_scorer.local.kafka.broker import EmbeddedKafka, KafkaConfig, Running
+from stream_scorer.local.kafka.cluster import SIZES, EmbeddedCluster, RunningNodes, cluster_size
+from stream_scorer.local.kafka.config import DEFAULT_PORT, default_data_dir
 
 if TYPE_CHECKING:
-    from stream_scorer.local.kafka_jars import Progress
+    from stream_scorer.local.kafka.jars import Progress
 
 app = typer.Typer(help="An Apache Kafka on this machine, for trying things out.", no_args_is_help=True)
 

@@ -16,16 +16,16 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from stream_scorer.cli import INTERRUPTED
 from stream_scorer.cli.options import ConfigOption
-from stream_scorer.files import BadRow, ContactFile, FileFormat, Row
-from stream_scorer.kafka.config import plain_producer_config, silent_logger
-from stream_scorer.kafka.framing import make_patient_framing
-from stream_scorer.kafka.loading import Loader
-from stream_scorer.kafka.recent_events import recent_event_ids
-from stream_scorer.kafka.rights import producing_rights
-from stream_scorer.kafka.topics import check_topics
+from stream_scorer.contact_files.reader import BadRow, ContactFile, FileFormat, Row
+from stream_scorer.kafka.admin.acls import producing_rights
+from stream_scorer.kafka.admin.topics import check_topics
+from stream_scorer.kafka.client.config import plain_producer_config, silent_logger
+from stream_scorer.kafka.consumer.recent_events import recent_event_ids
+from stream_scorer.kafka.producer.bulk_producer import Loader
+from stream_scorer.kafka.registry.serde import make_patient_framing
 from stream_scorer.schema_files import SchemaFile
 from stream_scorer.settings import load_settings
-from stream_scorer.tracing.building import producer_trace
+from stream_scorer.telemetry.tracing.factory import producer_trace
 
 _REDRAWN_S: Final = 0.1
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stream_scorer.local.receiver.config import DEFAULT_SECRET, ReceiverConfig
-from stream_scorer.local.receiver.running import serve, worker_environment
-from stream_scorer.targets.signing import secret_bytes
+from stream_scorer.local.receiver.launcher import serve, worker_environment
+from stream_scorer.targets.signature import secret_bytes
 
 if TYPE_CHECKING:
     from stream_scorer.local.receiver.control import ReceiverControl

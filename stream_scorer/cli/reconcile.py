@@ -17,8 +17,8 @@ from rich.text import Text
 
 from stream_scorer import __version__
 from stream_scorer.cli.options import ConfigOption
-from stream_scorer.core.callback_findings import CallbackReport
-from stream_scorer.core.findings import Judgement, PartitionReport, Provenance, Report
+from stream_scorer.core.reconciliation.callback_report import CallbackReport
+from stream_scorer.core.reconciliation.score_report import Judgement, PartitionReport, Provenance, Report
 from stream_scorer.errors import (
     BrokerRefused,
     BrokerUnavailable,
@@ -28,7 +28,7 @@ from stream_scorer.errors import (
     RegistryUnavailable,
     StreamScorerError,
 )
-from stream_scorer.kafka.topics import existing_topics
+from stream_scorer.kafka.admin.topics import existing_topics
 from stream_scorer.reconciliation import Progress as Tell
 from stream_scorer.reconciliation import provenance, reconcile_callbacks
 from stream_scorer.reconciliation import reconcile as reconcile_topics

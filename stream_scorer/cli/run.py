@@ -10,19 +10,19 @@ import structlog
 import typer
 
 from stream_scorer.cli.config import all_warnings, defaults_in_use
+from stream_scorer.cli.lifecycle import EndLimit, end_told
 from stream_scorer.cli.options import ConfigOption, NewTopicOption
-from stream_scorer.cli.starting import await_topics, log_start, require_start
-from stream_scorer.cli.stopping import EndLimit, end_told
-from stream_scorer.kafka.config import check_properties
-from stream_scorer.kafka.output_topics import check_outputs
-from stream_scorer.kafka.retry_retention import check_retry_retention
-from stream_scorer.kafka.rights import scoring_rights
-from stream_scorer.kafka.start import read_bounds, scoring_start, write_start
-from stream_scorer.kafka.topics import existing_topics
+from stream_scorer.cli.topic_wait import await_topics, log_start, require_start
+from stream_scorer.kafka.admin.acls import scoring_rights
+from stream_scorer.kafka.admin.output_topics import check_outputs
+from stream_scorer.kafka.admin.retry_retention import check_retry_retention
+from stream_scorer.kafka.admin.topics import existing_topics
+from stream_scorer.kafka.client.config import check_properties
+from stream_scorer.kafka.consumer.initial_offsets import read_bounds, scoring_start, write_start
 from stream_scorer.settings import load_settings
 from stream_scorer.telemetry.logs import configure_logging
 from stream_scorer.telemetry.otel_components import check_otel_environment
-from stream_scorer.wiring import ScoringService
+from stream_scorer.wiring.scoring import ScoringService
 
 
 def run(

@@ -8,14 +8,14 @@ import typer
 
 from stream_scorer.cli.options import ConfigOption
 from stream_scorer.errors import CheckFailed, SettingsError
-from stream_scorer.kafka.framing import subject_of
-from stream_scorer.kafka.registering import Comparison, compare, compare_released, schemas_of
-from stream_scorer.kafka.registering import register as register_schema
+from stream_scorer.kafka.registry.serde import subject_of
+from stream_scorer.kafka.registry.subjects import Comparison, compare, compare_released, schemas_of
+from stream_scorer.kafka.registry.subjects import register as register_schema
 from stream_scorer.schema_files import SchemaFile, load_schema
 from stream_scorer.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from stream_scorer.kafka.registry import SchemaRegistry
+    from stream_scorer.kafka.registry.client import SchemaRegistry
 
 app = typer.Typer(help="Register the Avro schemas, or compare them.", no_args_is_help=True)
 
@@ -78,6 +78,6 @@ def _report(comparisons: list[Comparison], more: int = 0) -> None:
 
 
 def _registry(settings: Settings) -> SchemaRegistry:
-    from stream_scorer.kafka.registry import SchemaRegistry  # noqa: PLC0415 - half a second, not for `--help`
+    from stream_scorer.kafka.registry.client import SchemaRegistry  # noqa: PLC0415 - half a second, not for `--help`
 
     return SchemaRegistry(settings)

@@ -10,7 +10,7 @@ import typer
 
 from stream_scorer.errors import UsageError
 from stream_scorer.local.simulator.config import DEFAULT_SECRET, SimulatorConfig, read_features
-from stream_scorer.local.simulator.running import serve, worker_environment
+from stream_scorer.local.simulator.launcher import serve, worker_environment
 from stream_scorer.local.simulator.scenario import SHIPPED, Scenario, load_scenario
 
 DEFAULTS = SimulatorConfig()

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from stream_scorer.cli.options import ConfigOption
-from stream_scorer.kafka.output_topics import update_audit_retention
-from stream_scorer.kafka.topics import PARTITIONS, create_topics
+from stream_scorer.kafka.admin.output_topics import update_audit_retention
+from stream_scorer.kafka.admin.topics import PARTITIONS, create_topics
 from stream_scorer.settings import load_settings
 
 app = typer.Typer(help="Make the Kafka topics that are missing.", no_args_is_help=True)

@@ -37,7 +37,7 @@ def kafka_error(error: BaseException) -> StreamScorerError | None:
     client = sys.modules.get("confluent_kafka")  # not imported: a command without Kafka need not load it
     if client is None or not isinstance(error, client.KafkaException):
         return None
-    from stream_scorer.kafka.errors import translate  # noqa: PLC0415 - see above
+    from stream_scorer.kafka.client.errors import translate  # noqa: PLC0415 - see above
 
     return translate(error, "the Kafka client")
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from stream_scorer.core.events import Headers, SourceRecord
+    from stream_scorer.core.records import Headers, SourceRecord
 
 SOURCE_HEADER: Final = "stream-scorer-source"
 DEFERRED_HEADER: Final = "stream-scorer-deferred"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from stream_scorer.core.events import Headers
+    from stream_scorer.core.records import Headers
 
 TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"

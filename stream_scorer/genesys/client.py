@@ -1,8 +1,8 @@
 """The scoring API as a function that never raises: contacts in, one `Answer` out.
 
 One call is one attempt. The caller decides on retry, bisection and circuit breaker
-(`stream_scorer.core.response_policy`), and owns the clock and the quota. The client repeats a request only after a 401,
-with a fresh token.
+(`stream_scorer.core.scoring.response_policy`), and owns the clock and the quota. The client repeats a request only
+after a 401, with a fresh token.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from stream_scorer.core.events import (
+from stream_scorer.core.records import (
     Answered,
     Forbidden,
     NotFound,
@@ -22,7 +22,7 @@ from stream_scorer.core.events import (
     Unavailable,
     Unexpected,
 )
-from stream_scorer.core.model_check import ModelConfirmed, judge_model_check
+from stream_scorer.core.scoring.model_check import ModelConfirmed, judge_model_check
 from stream_scorer.errors import SettingsError
 from stream_scorer.genesys import wire
 from stream_scorer.genesys.oauth import Token, TokenRefused, TokenSource, TokenUnavailable
@@ -33,8 +33,8 @@ from stream_scorer.redaction.contacts import ContactRedactor
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from stream_scorer.core.events import Answer, Exchange
-    from stream_scorer.core.model_check import ModelCheck
+    from stream_scorer.core.records import Answer, Exchange
+    from stream_scorer.core.scoring.model_check import ModelCheck
     from stream_scorer.genesys.oauth import ReadSecret
 
 SCOPE: Final = "predictiveengagement:score"

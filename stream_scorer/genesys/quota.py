@@ -42,7 +42,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from stream_scorer.core.events import QuotaReading
+    from stream_scorer.core.records import QuotaReading
 
 WINDOW_S: Final = 60.0
 _GUARD_S: Final = 0.5

@@ -14,14 +14,14 @@ from urllib.parse import quote
 import orjson
 
 from stream_scorer.core.charset import decode_text
-from stream_scorer.core.events import Exchange, QuotaReading
+from stream_scorer.core.records import Exchange, QuotaReading
 from stream_scorer.errors import ContactError
 from stream_scorer.http_client.retry_after import SECONDS, read_number, retry_after_s
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from stream_scorer.core.events import FeatureValue
+    from stream_scorer.core.records import FeatureValue
     from stream_scorer.http_client.client import Timing
 
 Redact: TypeAlias = "Callable[[str], str]"

@@ -15,7 +15,7 @@ import requests
 import requests.cookies
 import urllib3.exceptions
 
-from stream_scorer.core.events import Trouble
+from stream_scorer.core.records import Trouble
 from stream_scorer.errors import ApiUnavailable
 from stream_scorer.fork import bind_to_process
 from stream_scorer.http_client.connections import WatchedAdapter

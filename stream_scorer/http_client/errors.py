@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import requests.exceptions
 import urllib3.exceptions
 
-from stream_scorer.core.events import Trouble
+from stream_scorer.core.records import Trouble
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,7 +9,7 @@ import numbers
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stream_scorer.core.verifying import Verifier
+from stream_scorer.core.scoring.response_match import Verifier
 from stream_scorer.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class ConfidenceVerifier:
     """Sorts out the results that a person should look at.
 
     An interval narrower than the model can be sure of, a score outside 0 to 1, bounds that contradict each other or
-    the score: each is a reason (`stream_scorer.core.verifying`).
+    the score: each is a reason (`stream_scorer.core.scoring.response_match`).
     """
 
     def __init__(self, min_confidence_width: float = 0.15, max_confidence_width: float | None = None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stream_scorer.reconciliation.callbacks import reconcile_callbacks
-from stream_scorer.reconciliation.reading import Progress, provenance
 from stream_scorer.reconciliation.scores import reconcile
+from stream_scorer.reconciliation.topic_reader import Progress, provenance
 
 __all__ = ["Progress", "provenance", "reconcile", "reconcile_callbacks"]

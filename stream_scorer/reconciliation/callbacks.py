@@ -1,4 +1,4 @@
-"""Proves on live topics that every high score reached its end once; judged by `core.callback_reconciling`.
+"""Proves on live topics that every high score reached its end once; judged by `core.reconciliation.callbacks`.
 
 Read in the order of `stream_scorer.reconciliation.scores`, for the same reasons: the commits of planner and deliverer,
 how far all topics go, the topics, the commits again. So the campaign workers may go on meanwhile.
@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from stream_scorer.core.callback_reconciling import CallbackReconciliation, Codecs, Gone
-from stream_scorer.core.events import Partition
-from stream_scorer.core.reconciling import Place
+from stream_scorer.core.reconciliation.callbacks import CallbackReconciliation, Codecs, Gone
+from stream_scorer.core.reconciliation.scores import Place
+from stream_scorer.core.records import Partition
 from stream_scorer.errors import NothingToCheck
-from stream_scorer.kafka.framing import make_patient_framing
-from stream_scorer.kafka.reading import Extent, LogReader
-from stream_scorer.kafka.rights import Right, reconciling_callbacks_rights
-from stream_scorer.kafka.topics import check_topics, existing_topics
-from stream_scorer.reconciliation.reading import (
+from stream_scorer.kafka.admin.acls import Right, reconciling_callbacks_rights
+from stream_scorer.kafka.admin.topics import check_topics, existing_topics
+from stream_scorer.kafka.consumer.log_reader import Extent, LogReader
+from stream_scorer.kafka.registry.serde import make_patient_framing
+from stream_scorer.reconciliation.topic_reader import (
     Queues,
     Reading,
     RegistryWanted,
@@ -32,9 +32,9 @@ from stream_scorer.schema_files import SchemaFile
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from stream_scorer.core.callback_findings import CallbackReport
-    from stream_scorer.kafka.reading import Record
-    from stream_scorer.reconciliation.reading import Progress
+    from stream_scorer.core.reconciliation.callback_report import CallbackReport
+    from stream_scorer.kafka.consumer.log_reader import Record
+    from stream_scorer.reconciliation.topic_reader import Progress
     from stream_scorer.settings import Settings
 
 _SOURCE: Final = "stream-scorer-source"

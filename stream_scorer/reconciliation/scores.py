@@ -1,4 +1,4 @@
-"""Proves the invariant of the contract (section 1) on live topics; `stream_scorer.core.reconciling` is the judge.
+"""Proves the invariant of the contract (section 1) on live topics; `core.reconciliation.scores` is the judge.
 
 Nothing is taken from the worker but the names of the contract, since it is the worker that is judged. In this order:
 
@@ -19,16 +19,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from stream_scorer.core.avro import UndecodableError
-from stream_scorer.core.events import Partition
-from stream_scorer.core.reconciling import Codecs, Content, Kind, Outputs, Place, Reconciliation
+from stream_scorer.core.avro.codec import UndecodableError
+from stream_scorer.core.reconciliation.scores import Codecs, Content, Kind, Outputs, Place, Reconciliation
+from stream_scorer.core.records import Partition
 from stream_scorer.core.retry_topics import DEFERRED_HEADER, GROUP_HEADER, SOURCE_HEADER
 from stream_scorer.errors import NothingToCheck
-from stream_scorer.kafka.framing import make_patient_framing
-from stream_scorer.kafka.reading import Extent, LogReader
-from stream_scorer.kafka.rights import reconciling_rights
-from stream_scorer.kafka.topics import check_topics, existing_topics
-from stream_scorer.reconciliation.reading import (
+from stream_scorer.kafka.admin.acls import reconciling_rights
+from stream_scorer.kafka.admin.topics import check_topics, existing_topics
+from stream_scorer.kafka.consumer.log_reader import Extent, LogReader
+from stream_scorer.kafka.registry.serde import make_patient_framing
+from stream_scorer.reconciliation.topic_reader import (
     Queues,
     Reading,
     RegistryWanted,
@@ -45,10 +45,10 @@ from stream_scorer.schema_files import SchemaFile
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from stream_scorer.core.findings import Report
-    from stream_scorer.kafka.framing import Framing
-    from stream_scorer.kafka.reading import Record
-    from stream_scorer.reconciliation.reading import Progress
+    from stream_scorer.core.reconciliation.score_report import Report
+    from stream_scorer.kafka.consumer.log_reader import Record
+    from stream_scorer.kafka.registry.serde import Framing
+    from stream_scorer.reconciliation.topic_reader import Progress
     from stream_scorer.settings import Settings
 
 _BATCH: Final = "stream-scorer-batch"

@@ -9,15 +9,15 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from stream_scorer.core.budget import Budget
-from stream_scorer.core.request import control_request
+from stream_scorer.core.scoring.request import control_request
+from stream_scorer.core.scoring.spend_limiter import Budget
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from stream_scorer.core.batcher import BatchKey
-    from stream_scorer.core.events import Contact
-    from stream_scorer.core.request import Request
+    from stream_scorer.core.records import Contact
+    from stream_scorer.core.scoring.batcher import BatchKey
+    from stream_scorer.core.scoring.request import Request
 
 MAX_PER_MINUTE: Final = 20
 _KEPT: Final = 8

@@ -10,16 +10,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from stream_scorer.core.events import Contact, Deferred, Reason, Rejected
-from stream_scorer.core.refusal_limit import Cause, RefusalLimit, Verdict
-from stream_scorer.core.response_policy import FailedContact
+from stream_scorer.core.records import Contact, Deferred, Reason, Rejected
 from stream_scorer.core.retry_topics import state_of
+from stream_scorer.core.scoring.refusal_limit import Cause, RefusalLimit, Verdict
+from stream_scorer.core.scoring.response_policy import FailedContact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from stream_scorer.clock import Clock
-    from stream_scorer.core.events import SourceRecord
+    from stream_scorer.core.records import SourceRecord
+    from stream_scorer.runtime.clock import Clock
 
 LONE_FAILURES: Final = 3
 LONE_FAILURES_AT_RANDOM: Final = 12

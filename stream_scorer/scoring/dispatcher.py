@@ -2,7 +2,7 @@
 
 One thread owns it. `send` takes requests from the queue while a slot, the quota and the spend limit are free.
 `handle_responses` turns results into outcomes and hands failures to the `FailureHandler`. The rules of a response stand
-in `core.response_policy`, those of a contact that failed alone in `scoring.deferral`, those of an outage in
+in `core.scoring.response_policy`, those of a contact that failed alone in `scoring.deferral`, those of an outage in
 `scoring.version_state` and `scoring.half_open_probe`.
 """
 
@@ -12,19 +12,19 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from stream_scorer.core.backoff import next_delay_s
-from stream_scorer.core.batcher import BatchKey
-from stream_scorer.core.budget import Budget
-from stream_scorer.core.events import Partition
-from stream_scorer.core.remembering import key_of
-from stream_scorer.core.request import Request, take_first
-from stream_scorer.core.response_policy import (
+from stream_scorer.core.exactly_once.outcome_cache import key_of
+from stream_scorer.core.records import Partition
+from stream_scorer.core.scoring.backoff import next_delay_s
+from stream_scorer.core.scoring.batcher import BatchKey
+from stream_scorer.core.scoring.request import Request, take_first
+from stream_scorer.core.scoring.response_policy import (
     FailureKind,
     Results,
     after_results,
     classify,
     unanswered_twice,
 )
+from stream_scorer.core.scoring.spend_limiter import Budget
 from stream_scorer.scoring.control_contacts import ControlContacts
 from stream_scorer.scoring.failure_handler import FailureHandler
 from stream_scorer.scoring.half_open_probe import HalfOpenProbe
@@ -36,14 +36,14 @@ from stream_scorer.scoring.wait_reasons import WaitReason
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from stream_scorer.clock import Clock
-    from stream_scorer.core.batcher import Batcher
-    from stream_scorer.core.events import Answer, Contact, SourceRecord
-    from stream_scorer.core.ledger import Ledger
-    from stream_scorer.core.response_policy import Failure, Policy
+    from stream_scorer.core.exactly_once.offset_ledger import Ledger
+    from stream_scorer.core.records import Answer, Contact, SourceRecord
+    from stream_scorer.core.scoring.batcher import Batcher
+    from stream_scorer.core.scoring.response_policy import Failure, Policy
+    from stream_scorer.runtime.clock import Clock
     from stream_scorer.scoring.circuit_breaker import CircuitBreaker
     from stream_scorer.scoring.deferral import Deferral
-    from stream_scorer.scoring.observing import Observer
+    from stream_scorer.scoring.observer import Observer
     from stream_scorer.scoring.pending_decisions import PendingDecision
     from stream_scorer.scoring.ports import Pool, Quota, Trace
     from stream_scorer.scoring.version_state import VersionState

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from stream_scorer.core.events import Deferred
-from stream_scorer.core.remembering import key_of
-from stream_scorer.core.request import subset, take_first
-from stream_scorer.core.response_policy import (
+from stream_scorer.core.exactly_once.outcome_cache import key_of
+from stream_scorer.core.records import Deferred
+from stream_scorer.core.scoring.request import subset, take_first
+from stream_scorer.core.scoring.response_policy import (
     Context,
     FailureKind,
     at_once,
@@ -25,16 +25,16 @@ from stream_scorer.scoring.version_state import Phase
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from stream_scorer.clock import Clock
-    from stream_scorer.core.events import Contact, Outcome, SourceRecord
-    from stream_scorer.core.ledger import Ledger
-    from stream_scorer.core.remembering import RecordKey
-    from stream_scorer.core.request import Request
-    from stream_scorer.core.response_policy import Decision, FailedContact, Failure, Policy
+    from stream_scorer.core.exactly_once.offset_ledger import Ledger
+    from stream_scorer.core.exactly_once.outcome_cache import RecordKey
+    from stream_scorer.core.records import Contact, Outcome, SourceRecord
+    from stream_scorer.core.scoring.request import Request
+    from stream_scorer.core.scoring.response_policy import Decision, FailedContact, Failure, Policy
+    from stream_scorer.runtime.clock import Clock
     from stream_scorer.scoring.circuit_breaker import CircuitBreaker
     from stream_scorer.scoring.deferral import Deferral
     from stream_scorer.scoring.half_open_probe import HalfOpenProbe
-    from stream_scorer.scoring.observing import Observer
+    from stream_scorer.scoring.observer import Observer
     from stream_scorer.scoring.request_queue import RequestQueue
     from stream_scorer.scoring.version_state import VersionState, VersionStates
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stream_scorer.core.avro import UndecodableError
-from stream_scorer.core.confluent import SchemaMissingError
-from stream_scorer.core.contact_reading import ContactDecoder
-from stream_scorer.core.event_time import age_ms
-from stream_scorer.core.events import Contact, Deferred, Reason, Rejected, SourceRecord
-from stream_scorer.core.foreign_framing import with_framing
+from stream_scorer.core.avro.codec import UndecodableError
+from stream_scorer.core.avro.confluent import SchemaMissingError
+from stream_scorer.core.avro.foreign_framing import with_framing
+from stream_scorer.core.records import Contact, Deferred, Reason, Rejected, SourceRecord
 from stream_scorer.core.retry_topics import state_of
+from stream_scorer.core.scoring.contact_decoder import ContactDecoder
+from stream_scorer.core.scoring.event_time import age_ms
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from stream_scorer.core.avro import Codec
-    from stream_scorer.core.events import FeatureValue
-    from stream_scorer.core.features import ContactChecker
+    from stream_scorer.core.avro.codec import Codec
+    from stream_scorer.core.records import FeatureValue
+    from stream_scorer.core.scoring.features import ContactChecker
 
 _MAX_DETAIL_CHARACTERS = 1_000
 _MAX_VERSION_BYTES = 256

@@ -11,13 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from stream_scorer.core.response_policy import FailureKind
+from stream_scorer.core.scoring.response_policy import FailureKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from stream_scorer.core.request import Request
-    from stream_scorer.core.response_policy import Failure
+    from stream_scorer.core.scoring.request import Request
+    from stream_scorer.core.scoring.response_policy import Failure
     from stream_scorer.scoring.version_state import VersionStates
 
 # In its last round a failure counts only between two successes of others, each at most this far away.

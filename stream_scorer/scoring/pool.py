@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from stream_scorer.core.events import Answer
-from stream_scorer.core.request import Request
-from stream_scorer.pool import Pool
+from stream_scorer.core.records import Answer
+from stream_scorer.core.scoring.request import Request
+from stream_scorer.runtime.worker_pool import Pool
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

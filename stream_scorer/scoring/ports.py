@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from stream_scorer.core.events import Answer, Headers, Outcome, Partition, QuotaReading, SourceRecord
-    from stream_scorer.core.progress import InputState
-    from stream_scorer.core.request import Request
+    from stream_scorer.core.exactly_once.stall_detector import InputState
+    from stream_scorer.core.records import Answer, Headers, Outcome, Partition, QuotaReading, SourceRecord
+    from stream_scorer.core.scoring.request import Request
 
 
 class Pool(Protocol):
@@ -62,7 +62,7 @@ class Quota(Protocol):
 
 
 class Trace(Protocol):
-    """See ``tracing.scoring.ScoringTracer``; where nobody asks for traces, ``Untraced`` is all there is."""
+    """See ``telemetry.tracing.scoring.ScoringTracer``; where nobody asks for traces, ``Untraced`` is all there is."""
 
     def polling(self) -> None:
         """The worker is about to read."""
@@ -148,7 +148,7 @@ class Log(Protocol):
 
 
 class Metrics(Protocol):
-    """See ``telemetry.scoring.Metrics``. Amounts are sums."""
+    """See ``telemetry.metrics.scoring.Metrics``. Amounts are sums."""
 
     def consumed(self, records: int, *, poll_s: float) -> None:
         """Records that one poll read from the features topic."""

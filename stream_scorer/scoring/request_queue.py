@@ -12,19 +12,19 @@ from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
-from stream_scorer.core.batcher import BatchKey
-from stream_scorer.core.events import Partition
-from stream_scorer.core.remembering import key_of
-from stream_scorer.core.request import Request, by_partition, first_request, subset
+from stream_scorer.core.exactly_once.outcome_cache import key_of
+from stream_scorer.core.records import Partition
+from stream_scorer.core.scoring.batcher import BatchKey
+from stream_scorer.core.scoring.request import Request, by_partition, first_request, subset
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from collections.abc import Set as AbstractSet
 
-    from stream_scorer.core.batcher import Batcher
-    from stream_scorer.core.events import Contact
-    from stream_scorer.core.ledger import Ledger
-    from stream_scorer.core.remembering import RecordKey
+    from stream_scorer.core.exactly_once.offset_ledger import Ledger
+    from stream_scorer.core.exactly_once.outcome_cache import RecordKey
+    from stream_scorer.core.records import Contact
+    from stream_scorer.core.scoring.batcher import Batcher
 
 
 class Gate(NamedTuple):

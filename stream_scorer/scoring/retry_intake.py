@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stream_scorer.core.events import Deferred, Skipped, SourceRecord
+from stream_scorer.core.records import Deferred, Skipped, SourceRecord
 from stream_scorer.core.retry_topics import NotDue, RetryDelays, StartBounds, state_of
 
 if TYPE_CHECKING:

@@ -9,18 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from stream_scorer.core.backoff import next_delay_s
-from stream_scorer.core.model_check import ModelConfirmed, ModelRefused
+from stream_scorer.core.scoring.backoff import next_delay_s
+from stream_scorer.core.scoring.model_check import ModelConfirmed, ModelRefused
 from stream_scorer.errors import ApiRefused
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
-    from stream_scorer.clock import Clock
-    from stream_scorer.core.events import Exchange
-    from stream_scorer.core.model_check import ModelCheck, ModelUnavailable
-    from stream_scorer.scoring.observing import Observer
+    from stream_scorer.core.records import Exchange
+    from stream_scorer.core.scoring.model_check import ModelCheck, ModelUnavailable
+    from stream_scorer.runtime.clock import Clock
+    from stream_scorer.scoring.observer import Observer
     from stream_scorer.scoring.ports import Quota
 
 _HEARTBEAT_S: Final = 1.0

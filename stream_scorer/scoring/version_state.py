@@ -14,7 +14,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
-from stream_scorer.core.batch_size import BatchSize
+from stream_scorer.core.scoring.batch_size import BatchSize
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator

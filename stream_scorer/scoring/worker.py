@@ -10,7 +10,7 @@ import math
 import sys
 from typing import TYPE_CHECKING, Literal
 
-from stream_scorer.core.events import Contact, Partition, SourceRecord
+from stream_scorer.core.records import Contact, Partition, SourceRecord
 from stream_scorer.core.retry_topics import NotDue
 from stream_scorer.errors import ApiRefused, one_line
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Iterable
 
-    from stream_scorer.clock import Clock
-    from stream_scorer.core.events import Deferred, Skipped
-    from stream_scorer.core.ledger import Ledger
-    from stream_scorer.kafka.flow_control import FlowControl
-    from stream_scorer.kafka.retry_heads import RetryTopicHeads
-    from stream_scorer.kafka.source import Source
-    from stream_scorer.kafka.writer_waits import WriterWaits
+    from stream_scorer.core.exactly_once.offset_ledger import Ledger
+    from stream_scorer.core.records import Deferred, Skipped
+    from stream_scorer.kafka.consumer.flow_control import FlowControl
+    from stream_scorer.kafka.consumer.group_consumer import Source
+    from stream_scorer.kafka.consumer.retry_heads import RetryTopicHeads
+    from stream_scorer.kafka.registry.pending_schemas import WriterWaits
+    from stream_scorer.runtime.clock import Clock
     from stream_scorer.scoring.circuit_breaker import CircuitBreaker
     from stream_scorer.scoring.dispatcher import RequestDispatcher
     from stream_scorer.scoring.intake import Intake
-    from stream_scorer.scoring.observing import Observer
+    from stream_scorer.scoring.observer import Observer
     from stream_scorer.scoring.ports import Quota, Trace
-    from stream_scorer.scoring.publishing import Publisher
+    from stream_scorer.scoring.publisher import Publisher
     from stream_scorer.scoring.retry_intake import RetryIntake
 
 _READ_RECORDS = 1_000
@@ -44,7 +44,7 @@ _LOOK_EVERY_S = 1.0
 
 
 class Worker:
-    """The loop, and the books of the partitions it owns (``kafka.source.Owner``)."""
+    """The loop, and the books of the partitions it owns (``kafka.consumer.group_consumer.Owner``)."""
 
     def __init__(
         self,

@@ -2,7 +2,6 @@
 
 from stream_scorer.settings.load import Loaded, load, load_settings
 from stream_scorer.settings.model import ModelSettings
-from stream_scorer.settings.root import Settings
 from stream_scorer.settings.sections import (
     AdminSettings,
     AuditSettings,
@@ -15,6 +14,7 @@ from stream_scorer.settings.sections import (
     VerificationSettings,
 )
 from stream_scorer.settings.service_links import service_link_notes
+from stream_scorer.settings.settings import Settings
 
 __all__ = [
     "AdminSettings",

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from stream_scorer.errors import SettingsError, printable
-from stream_scorer.settings.catalogue import MAPPINGS, REREAD
+from stream_scorer.settings.error_messages import problem_lines
+from stream_scorer.settings.key_catalog import MAPPINGS, REREAD
 from stream_scorer.settings.names import file_key
-from stream_scorer.settings.problems import problem_lines
-from stream_scorer.settings.root import Settings
+from stream_scorer.settings.settings import Settings
 from stream_scorer.settings.sources import (
     Entry,
     environment_layer,

@@ -1,4 +1,4 @@
-"""The section ``[model]``: the features that a contact must have. Their rules are those of `core.feature_rules`."""
+"""The section ``[model]``: the features that a contact must have. `core.scoring.feature_types` has their rules."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Annotated, Any, Final, Self
 from pydantic import Field, model_validator
 from pydantic_core import CoreSchema, core_schema
 
-from stream_scorer.core.feature_rules import Feature
+from stream_scorer.core.scoring.feature_types import Feature
 from stream_scorer.errors import SettingsError
-from stream_scorer.settings.fields import Count, Section, contradiction
 from stream_scorer.settings.names import did_you_mean
+from stream_scorer.settings.types import Count, Section, contradiction
 
 _PARTS: Final = tuple(field.name for field in fields(Feature) if field.name != "name")
 

@@ -13,7 +13,8 @@ from pydantic import Field, SecretStr, StrictBool, StrictInt, StrictStr, model_v
 from stream_scorer.core.retry_topics import retry_topics
 from stream_scorer.errors import SettingsError
 from stream_scorer.genesys import regions
-from stream_scorer.settings.fields import (
+from stream_scorer.settings.secret_file import SecretFile  # noqa: TC001 - pydantic reads the annotation
+from stream_scorer.settings.types import (
     BaseUrl,
     BootstrapServers,
     Count,
@@ -31,7 +32,6 @@ from stream_scorer.settings.fields import (
     Url,
     contradiction,
 )
-from stream_scorer.settings.secret_file import SecretFile  # noqa: TC001 - pydantic reads the annotation
 
 Secret = Annotated[SecretStr, Field(min_length=1, max_length=10_000)]
 # The callbacks' retry topics end with -1 to -4; higher ones than the setting has are read, too.
@@ -54,7 +54,7 @@ def generate_instance_id() -> str:
 
 
 class KafkaSettings(Section):
-    """The cluster, and this worker's place in its group. ``properties`` are librdkafka's, merged in `kafka.config`."""
+    """The cluster, and this worker's place in its group. ``properties`` are librdkafka's (`kafka.client.config`)."""
 
     bootstrap_servers: BootstrapServers = "127.0.0.1:9092"
     group_id: Text = "stream-scorer"

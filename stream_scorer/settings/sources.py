@@ -17,7 +17,7 @@ from typing import Any, Final
 from stream_scorer.core.charset import decode_text
 from stream_scorer.core.parse_errors import parse_error_place
 from stream_scorer.errors import SettingsError
-from stream_scorer.settings.catalogue import IN_FILES, MAPPINGS, SECRETS, SECTIONS, STRUCTURED
+from stream_scorer.settings.key_catalog import IN_FILES, MAPPINGS, SECRETS, SECTIONS, STRUCTURED
 from stream_scorer.settings.names import PREFIX, KeyPath, did_you_mean, dotted, variable
 from stream_scorer.settings.secret_file import SecretFile
 from stream_scorer.settings.secret_text import SecretTextError, clean_secret

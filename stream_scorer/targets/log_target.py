@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
-from stream_scorer.core.callbacks import DeliveryAnswer, DeliveryKind
-from stream_scorer.targets.bodies import MAX_BODY_BYTES, body_of, entry_of
+from stream_scorer.core.callbacks.types import DeliveryAnswer, DeliveryKind
+from stream_scorer.targets.payload import MAX_BODY_BYTES, body_of, entry_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from stream_scorer.core.callbacks import Callback, Score
+    from stream_scorer.core.callbacks.types import Callback, Score
 
 
 class Log(Protocol):

@@ -1,4 +1,4 @@
-"""The webhook: one signed POST an attempt. What the answers mean: `stream_scorer.targets.answers`."""
+"""The webhook: one signed POST an attempt. What the answers mean: `stream_scorer.targets.response_policy`."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from urllib.parse import urlsplit
 
 from stream_scorer.core.trace_context import TRACEPARENT
 from stream_scorer.http_client.client import Http, TransportFailure
-from stream_scorer.targets.answers import meaning_of, meaning_of_failure, unsendable
-from stream_scorer.targets.bodies import MAX_BODY_BYTES, body_of, entry_of
+from stream_scorer.targets.payload import MAX_BODY_BYTES, body_of, entry_of
+from stream_scorer.targets.response_policy import meaning_of, meaning_of_failure, unsendable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from stream_scorer.core.callbacks import Callback, DeliveryAnswer, Score
-    from stream_scorer.targets.guard import Guard
-    from stream_scorer.targets.signing import Signer
+    from stream_scorer.core.callbacks.types import Callback, DeliveryAnswer, Score
+    from stream_scorer.targets.signature import Signer
+    from stream_scorer.targets.ssrf_guard import Guard
 
 TIMEOUT_S: Final = 10.0
 MAX_ANSWER_BYTES: Final = 64 * 1024
@@ -35,7 +35,7 @@ class WebhookTarget:
     Attributes:
         name: ``webhook`` and the URL's scheme, host and port. Neither path nor query: often they are what a sender is
             known by.
-        max_body_bytes: see `stream_scorer.targets.bodies`.
+        max_body_bytes: see `stream_scorer.targets.payload`.
     """
 
     max_body_bytes = MAX_BODY_BYTES
@@ -53,7 +53,7 @@ class WebhookTarget:
         """Prepare; nothing is sent before the first `deliver`.
 
         Args:
-            url: where to; checked by `stream_scorer.targets.guard.guard_for`.
+            url: where to; checked by `stream_scorer.targets.ssrf_guard.guard_for`.
             signer: the secrets.
             guard: connects.
             timeout_s: deadline of one attempt: resolving, connecting, TLS, sending and the whole answer.

@@ -25,7 +25,7 @@ from support_arena import contacts
 from support_judge import judge
 from support_worker import Stage
 
-from stream_scorer.local.kafka import EmbeddedKafka, KafkaConfig
+from stream_scorer.local.kafka.broker import EmbeddedKafka, KafkaConfig
 from stream_scorer.local.simulator import Simulator
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Final
 
 from toxiproxy import open_links
 
-from stream_scorer.local.kafka import KafkaConfig
-from stream_scorer.local.kafka_cluster import EmbeddedCluster
-from stream_scorer.local.kafka_members import Listener
-from stream_scorer.local.kafka_process import free_port
+from stream_scorer.local.kafka.broker import KafkaConfig
+from stream_scorer.local.kafka.cluster import EmbeddedCluster
+from stream_scorer.local.kafka.node import Listener
+from stream_scorer.local.kafka.process import free_port
 from stream_scorer.local.receiver import Receiver
 from stream_scorer.local.simulator import Simulator
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from support_worker import WorkerProcess
     from world import World
 
-    from stream_scorer.local.kafka import EmbeddedKafka
+    from stream_scorer.local.kafka.broker import EmbeddedKafka
 
 # --- workers
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from kafka_proxy import KafkaProxy
 
-from stream_scorer.local.kafka import EmbeddedKafka, KafkaConfig
-from stream_scorer.local.kafka_members import Listener
-from stream_scorer.local.kafka_process import free_port
+from stream_scorer.local.kafka.broker import EmbeddedKafka, KafkaConfig
+from stream_scorer.local.kafka.node import Listener
+from stream_scorer.local.kafka.process import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from scenes import Scene
     from support_worker import WorkerProcess
 
-    from stream_scorer.local.registry import EmbeddedRegistry
+    from stream_scorer.local.schema_registry.server import EmbeddedRegistry
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(280)]
 

@@ -15,8 +15,8 @@ import requests
 from support_arena import wait_until
 from tcp_proxy import TcpProxy
 
-from stream_scorer.local.kafka_config import default_cache_dir
-from stream_scorer.local.kafka_process import free_port
+from stream_scorer.local.kafka.config import default_cache_dir
+from stream_scorer.local.kafka.process import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

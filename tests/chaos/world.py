@@ -17,7 +17,7 @@ from support_arena import wait_until
 from support_campaign import QUICK as QUICK_CALLBACKS
 from support_worker import QUICK_SETTINGS, WorkerProcess
 
-from stream_scorer.local.kafka_process import free_port
+from stream_scorer.local.kafka.process import free_port
 
 if TYPE_CHECKING:
     from machines import Machines

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from stream_scorer.core.avro import Codec
+from stream_scorer.core.avro.codec import Codec
 from stream_scorer.errors import SettingsError
 from stream_scorer.schema_files import SchemaFile, load_schema
 

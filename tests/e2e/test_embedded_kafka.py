@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 
 from stream_scorer.cli.kafka import app
 from stream_scorer.errors import LocalError
-from stream_scorer.local.kafka import EmbeddedKafka, Running
-from stream_scorer.local.kafka_process import LOOPBACK, ended_within, free_port, is_alive
+from stream_scorer.local.kafka.broker import EmbeddedKafka, Running
+from stream_scorer.local.kafka.process import LOOPBACK, ended_within, free_port, is_alive
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,7 +17,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from support_arena import RETENTION_MS
 
-from stream_scorer.local.simulator.running import worker_environment
+from stream_scorer.local.simulator.launcher import worker_environment
 from stream_scorer.settings import TopicsSettings
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from raw_http import RawServer, answer, raw_server, results
 
-from stream_scorer.core.events import Answered, Refused, Trouble, Unavailable, Unexpected
+from stream_scorer.core.records import Answered, Refused, Trouble, Unavailable, Unexpected
 from stream_scorer.genesys.client import ScoringClient
 from stream_scorer.genesys.wire import encode_contact
 

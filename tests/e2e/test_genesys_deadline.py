@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from raw_http import RawServer, answer, raw_server, results
 
-from stream_scorer.core.events import Answered, Trouble, Unavailable
+from stream_scorer.core.records import Answered, Trouble, Unavailable
 from stream_scorer.genesys.client import ScoringClient
 from stream_scorer.genesys.wire import encode_contact
 from stream_scorer.http_client import connections

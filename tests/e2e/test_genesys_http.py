@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from raw_http import RawServer, answer, raw_server, results, token
 
-from stream_scorer.core.events import (
+from stream_scorer.core.records import (
     Answered,
     Exchange,
     Forbidden,
@@ -24,7 +24,7 @@ from stream_scorer.core.events import (
     Unavailable,
     Unexpected,
 )
-from stream_scorer.core.model_check import ModelConfirmed, ModelRefused, ModelUnavailable
+from stream_scorer.core.scoring.model_check import ModelConfirmed, ModelRefused, ModelUnavailable
 from stream_scorer.errors import SettingsError
 from stream_scorer.genesys.client import ScoringClient
 from stream_scorer.genesys.wire import encode_contact

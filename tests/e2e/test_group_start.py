@@ -11,9 +11,9 @@ from confluent_kafka.admin import AdminClient  # type: ignore[attr-defined]
 from confluent_kafka.cimpl import NewTopic
 from support_arena import Arena, contacts
 
-from stream_scorer.core.commit_metadata import CommitMetadata, parse_metadata
+from stream_scorer.core.exactly_once.commit_metadata import CommitMetadata, parse_metadata
 from stream_scorer.errors import BrokerRefused, CheckFailed
-from stream_scorer.kafka.start import StartReport, planning_start, scoring_start, write_start
+from stream_scorer.kafka.consumer.initial_offsets import StartReport, planning_start, scoring_start, write_start
 from stream_scorer.reconciliation import reconcile
 from stream_scorer.settings import load_settings
 

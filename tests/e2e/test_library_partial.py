@@ -19,7 +19,7 @@ from stream_scorer import (
     ScoreClient,
     ScoringOutcome,
 )
-from stream_scorer.core import verifying
+from stream_scorer.core.scoring import response_match
 from stream_scorer.errors import ApiUnavailable, InputError, SettingsError
 
 if TYPE_CHECKING:
@@ -179,15 +179,15 @@ def test_ctrl_c_while_the_response_is_read(
     calculator: PredictiveScoreCalculator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left = [500]
-    real = verifying.Verifier.review_reasons
+    real = response_match.Verifier.review_reasons
 
-    def interrupted(self: verifying.Verifier, *found: float) -> tuple[str, ...]:
+    def interrupted(self: response_match.Verifier, *found: float) -> tuple[str, ...]:
         left[0] -= 1
         if left[0] == 0:
             os.kill(os.getpid(), signal.SIGINT)
         return real(self, *found)
 
-    monkeypatch.setattr(verifying.Verifier, "review_reasons", interrupted)
+    monkeypatch.setattr(response_match.Verifier, "review_reasons", interrupted)
     with pytest.raises(KeyboardInterrupt) as caught:
         calculator.calculate(many())
     assert len(scored(caught.value.partial)) == 1000  # type: ignore[attr-defined]

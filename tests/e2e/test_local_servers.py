@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
-from stream_scorer.admin import AdminServer
-from stream_scorer.local.asgi import AsgiServer
-from stream_scorer.local.serving import listen
+from stream_scorer.local.http_server.asgi import AsgiServer
+from stream_scorer.local.http_server.process import listen
+from stream_scorer.runtime.admin_server import AdminServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,8 +12,8 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient  # type: ignore[attr-defined]
 from support_arena import contact
 
-from stream_scorer.core.commit_metadata import parse_metadata
-from stream_scorer.core.findings import FindingKind
+from stream_scorer.core.exactly_once.commit_metadata import parse_metadata
+from stream_scorer.core.reconciliation.score_report import FindingKind
 from stream_scorer.reconciliation import reconcile
 from stream_scorer.settings import load_settings
 

@@ -13,14 +13,14 @@ import pytest
 from raw_http import RawServer, answer, raw_server, token
 from support_targets import callback, score, settings
 
-from stream_scorer.core.callbacks import DeliveryKind
+from stream_scorer.core.callbacks.types import DeliveryKind
 from stream_scorer.errors import SettingsError
 from stream_scorer.genesys.oauth import TokenSource
 from stream_scorer.genesys.quota import Quota
 from stream_scorer.http_client.client import Http
 from stream_scorer.settings import Settings
-from stream_scorer.targets.building import build_target
-from stream_scorer.targets.outbound import COLUMNS, OutboundTarget
+from stream_scorer.targets.factory import build_target
+from stream_scorer.targets.genesys_outbound import COLUMNS, OutboundTarget
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -224,7 +224,7 @@ def test_without_a_token_nothing_is_sent(
 def test_the_quota_is_waited_for_in_seconds_that_are_told(
     server: RawServer, make: Callable[..., OutboundTarget], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stream_scorer.targets.outbound._QUOTA_WAIT_S", 0.0)
+    monkeypatch.setattr("stream_scorer.targets.genesys_outbound._QUOTA_WAIT_S", 0.0)
     target = make(requests_per_minute=2)
     answers = [target.deliver(callback(target)) for _ in range(3)]
     assert [got.kind for got in answers] == [DeliveryKind.DELIVERED] * 2 + [DeliveryKind.TRY_LATER]
@@ -264,7 +264,7 @@ def test_a_failed_token_leaves_no_request_under_way(
     server: RawServer, make: Callable[..., OutboundTarget], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was never sent must not count as one that the platform has still to count."""
-    monkeypatch.setattr("stream_scorer.targets.outbound._QUOTA_WAIT_S", 0.0)
+    monkeypatch.setattr("stream_scorer.targets.genesys_outbound._QUOTA_WAIT_S", 0.0)
     server.respond(answer(500), token(), path="/oauth/token")
     allowed = {"inin-ratelimit-count": "1", "inin-ratelimit-allowed": "2", "inin-ratelimit-reset": "50"}
     server.respond(answer(200, [], allowed))

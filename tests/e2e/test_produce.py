@@ -20,10 +20,10 @@ from confluent_kafka.admin import AdminClient, TopicMetadata
 from confluent_kafka.cimpl import NewTopic
 
 from stream_scorer.cli import main
-from stream_scorer.core.avro import Codec
-from stream_scorer.core.contact_reading import ContactDecoder
-from stream_scorer.core.events import ContactEvent
-from stream_scorer.kafka.loading import Loader
+from stream_scorer.core.avro.codec import Codec
+from stream_scorer.core.records import ContactEvent
+from stream_scorer.core.scoring.contact_decoder import ContactDecoder
+from stream_scorer.kafka.producer.bulk_producer import Loader
 from stream_scorer.schema_files import SchemaFile, load_schema
 
 if TYPE_CHECKING:

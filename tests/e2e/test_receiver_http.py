@@ -15,18 +15,18 @@ import pytest
 import requests
 from support_targets import CALLBACK_ID, callback, settings
 
-from stream_scorer.core.callbacks import DeliveryKind
+from stream_scorer.core.callbacks.types import DeliveryKind
 from stream_scorer.errors import LocalError, SettingsError
 from stream_scorer.local.receiver import Fault, FaultAction, FaultMatch, Receiver, ReceiverConfig, ReceiverControl
-from stream_scorer.targets.building import build_target
-from stream_scorer.targets.guard import Guard
-from stream_scorer.targets.signing import Signer
+from stream_scorer.targets.factory import build_target
+from stream_scorer.targets.signature import Signer
+from stream_scorer.targets.ssrf_guard import Guard
 from stream_scorer.targets.webhook import WebhookTarget
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from stream_scorer.campaign.ports import Target
+    from stream_scorer.callbacks.ports import Target
 
 OTHER_SECRET = f"whsec_{b64encode(b'another secret of enough bytes').decode()}"
 HURRY_S = 0.4

@@ -15,7 +15,7 @@ from support_ledger_topics import Ledger, Out, outs, rejected, review
 
 from stream_scorer import __version__
 from stream_scorer.cli import main
-from stream_scorer.core.findings import FindingKind, Judgement
+from stream_scorer.core.reconciliation.score_report import FindingKind, Judgement
 from stream_scorer.errors import BrokerRefused, BrokerUnavailable, NothingToCheck
 from stream_scorer.reconciliation import reconcile
 from stream_scorer.settings import Settings

@@ -26,9 +26,9 @@ from fastavro import parse_schema, schemaless_writer
 from support_arena import SCHEMAS, Input, contact, event
 from support_worker import ROOT
 
-from stream_scorer.core.avro import UndecodableError
+from stream_scorer.core.avro.codec import UndecodableError
 from stream_scorer.errors import RegistryUnavailable
-from stream_scorer.kafka.registry import SchemaRegistry
+from stream_scorer.kafka.registry.client import SchemaRegistry
 from stream_scorer.settings import load_settings
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from support_campaign import CampaignStage
     from support_worker import Stage, WorkerProcess
 
-    from stream_scorer.local.registry import EmbeddedRegistry
+    from stream_scorer.local.schema_registry.server import EmbeddedRegistry
 
 pytestmark = pytest.mark.kafka
 

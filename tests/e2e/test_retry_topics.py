@@ -10,7 +10,7 @@ from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from support_arena import FEATURES, SCORE, contact, event
 
-from stream_scorer.core.commit_metadata import parse_metadata
+from stream_scorer.core.exactly_once.commit_metadata import parse_metadata
 from stream_scorer.reconciliation import reconcile
 from stream_scorer.settings import load_settings
 

@@ -1,4 +1,4 @@
-"""Programs on a Kafka that asks who they are and what they may do, with exactly the rights of `kafka.rights`."""
+"""Programs on a Kafka that asks who they are and what they may do, with exactly the rights of `kafka.admin.acls`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from support_certificates import token_key, token_server
 from support_secured import Ground
 
 from stream_scorer.errors import BrokerRefused, SettingsError
-from stream_scorer.kafka import rights
-from stream_scorer.kafka.config import check_properties
-from stream_scorer.kafka.rights import Right
-from stream_scorer.kafka.topics import check_topics, create_topics
+from stream_scorer.kafka.admin import acls
+from stream_scorer.kafka.admin.acls import Right
+from stream_scorer.kafka.admin.topics import check_topics, create_topics
+from stream_scorer.kafka.client.config import check_properties
 from stream_scorer.settings import load_settings
 
 if TYPE_CHECKING:
@@ -62,11 +62,11 @@ def test_every_program_does_its_work_with_the_least_rights(ground: Ground, token
     ground.scram(f"maker-{name}", f"scorer-{name}", f"judge-{name}")
     ground.grant(
         {
-            f"User:maker-{name}": rights.creating_rights(root),
-            f"User:loader-{name}": rights.producing_rights(root),
-            f"User:scorer-{name}": rights.scoring_rights(root),
-            f"User:CN=caller-{name}": rights.campaign_rights(root),
-            f"User:judge-{name}": {*rights.reconciling_rights(root), *rights.reconciling_callbacks_rights(root)},
+            f"User:maker-{name}": acls.creating_rights(root),
+            f"User:loader-{name}": acls.producing_rights(root),
+            f"User:scorer-{name}": acls.scoring_rights(root),
+            f"User:CN=caller-{name}": acls.campaign_rights(root),
+            f"User:judge-{name}": {*acls.reconciling_rights(root), *acls.reconciling_callbacks_rights(root)},
         }
     )
     made = ground.command(ground.as_scram(f"maker-{name}"), "topics", "create")
@@ -106,7 +106,7 @@ def each_missing(ground: Ground, command: str, needed: tuple[Right, ...]) -> Non
         code = started[user].exit_code()
         [line] = started[user].errors()
         assert code == 1
-        if right.resource == "group":  # nobody tells a group's rights without a risk: see kafka.rights
+        if right.resource == "group":  # nobody tells a group's rights without a risk: see kafka.admin.acls
             assert f"User:{user}" in line, line
             assert f"on group {right.name}" in line, line
             continue
@@ -116,12 +116,12 @@ def each_missing(ground: Ground, command: str, needed: tuple[Right, ...]) -> Non
 
 @pytest.mark.slow
 def test_run_names_each_missing_right_at_its_start(ground: Ground) -> None:
-    each_missing(ground, "run", rights.scoring_rights(ground.settings(ground.as_root())))
+    each_missing(ground, "run", acls.scoring_rights(ground.settings(ground.as_root())))
 
 
 @pytest.mark.slow
 def test_callbacks_names_each_missing_right_at_its_start(ground: Ground) -> None:
-    each_missing(ground, "callbacks", rights.campaign_rights(ground.settings(ground.as_root())))
+    each_missing(ground, "callbacks", acls.campaign_rights(ground.settings(ground.as_root())))
 
 
 def test_the_commands_name_what_is_missing(ground: Ground, token_url: str) -> None:
@@ -150,7 +150,7 @@ def test_a_right_that_is_taken_away_while_it_runs(ground: Ground) -> None:
     create_topics(root)
     user = f"scorer-{ground.name}"
     ground.scram(user)
-    ground.grant({f"User:{user}": rights.scoring_rights(root)})
+    ground.grant({f"User:{user}": acls.scoring_rights(root)})
     worker = ground.start(ground.as_scram(user), "run")
     wait_until(worker.ready, worker.log)
     write = Right("Write", "topic", root.topics.scores)
@@ -236,7 +236,7 @@ def test_the_connections_on_the_page_work(
     }
     settings = load_settings(ground.folder / "scorer.toml", environ=environ)
     create_topics(ground.settings(ground.as_root()))
-    ground.grant({principal: rights.producing_rights(settings)})
+    ground.grant({principal: acls.producing_rights(settings)})
     check_properties(settings)
-    found = check_topics(settings, [settings.topics.features], rights=rights.producing_rights(settings))
+    found = check_topics(settings, [settings.topics.features], rights=acls.producing_rights(settings))
     assert found == {settings.topics.features: 4}

@@ -9,11 +9,11 @@ import pytest
 from raw_http import RawServer, answer, raw_server, results
 from support_targets import SECRET, callback, certificate
 
-from stream_scorer.core.callbacks import DeliveryKind
-from stream_scorer.core.events import Answered, Trouble, Unavailable
+from stream_scorer.core.callbacks.types import DeliveryKind
+from stream_scorer.core.records import Answered, Trouble, Unavailable
 from stream_scorer.genesys.client import ScoringClient
-from stream_scorer.targets.guard import Guard
-from stream_scorer.targets.signing import Signer
+from stream_scorer.targets.signature import Signer
+from stream_scorer.targets.ssrf_guard import Guard
 from stream_scorer.targets.webhook import WebhookTarget
 
 if TYPE_CHECKING:

@@ -9,13 +9,13 @@ import orjson
 import pytest
 from support_targets import callback
 
-from stream_scorer.core.callbacks import DeliveryKind
+from stream_scorer.core.callbacks.types import DeliveryKind
 from stream_scorer.errors import SettingsError
 from stream_scorer.settings import Settings
-from stream_scorer.targets.building import build_target
+from stream_scorer.targets.factory import build_target
 
 if TYPE_CHECKING:
-    from stream_scorer.campaign.ports import Target
+    from stream_scorer.callbacks.ports import Target
     from stream_scorer.local.simulator import Simulator
 
 

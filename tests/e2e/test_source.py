@@ -10,10 +10,10 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from support_arena import wait_until
 
-from stream_scorer.core.events import Partition
-from stream_scorer.kafka.config import admin_config, consumer_config, silent_logger
-from stream_scorer.kafka.latest_offsets import LatestOffsets
-from stream_scorer.kafka.source import Source
+from stream_scorer.core.records import Partition
+from stream_scorer.kafka.client.config import admin_config, consumer_config, silent_logger
+from stream_scorer.kafka.consumer.group_consumer import Source
+from stream_scorer.kafka.consumer.latest_offsets import LatestOffsets
 from stream_scorer.settings import Settings
 from stream_scorer.settings.sections import KafkaSettings
 

@@ -9,7 +9,7 @@ from confluent_kafka.admin import AdminClient  # type: ignore[attr-defined]
 from confluent_kafka.cimpl import NewTopic
 from support_arena import contacts, wait_until
 
-from stream_scorer.core.commit_metadata import parse_metadata
+from stream_scorer.core.exactly_once.commit_metadata import parse_metadata
 from stream_scorer.errors import NothingToCheck
 from stream_scorer.reconciliation import reconcile
 from stream_scorer.settings import load_settings

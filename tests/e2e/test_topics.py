@@ -19,9 +19,9 @@ from support_arena import wait_until
 
 from stream_scorer.cli import main
 from stream_scorer.errors import BrokerRefused, BrokerUnavailable
-from stream_scorer.kafka.output_topics import OutputsReport, check_outputs
-from stream_scorer.kafka.retry_retention import check_retry_retention
-from stream_scorer.kafka.topics import check_topics, create_topics, existing_topics
+from stream_scorer.kafka.admin.output_topics import OutputsReport, check_outputs
+from stream_scorer.kafka.admin.retry_retention import check_retry_retention
+from stream_scorer.kafka.admin.topics import check_topics, create_topics, existing_topics
 from stream_scorer.settings import Settings, TopicsSettings, load_settings
 
 if TYPE_CHECKING:

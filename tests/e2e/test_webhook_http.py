@@ -16,16 +16,16 @@ from raw_http import RawServer, answer, raw_server
 from standardwebhooks import Webhook
 from support_targets import CALLBACK_ID, SECRET, callback, certificate, resolves
 
-from stream_scorer.core.callbacks import DeliveryKind
-from stream_scorer.targets.guard import Guard, guard_for
-from stream_scorer.targets.signing import Signer
+from stream_scorer.core.callbacks.types import DeliveryKind
+from stream_scorer.targets.signature import Signer
+from stream_scorer.targets.ssrf_guard import Guard, guard_for
 from stream_scorer.targets.webhook import WebhookTarget
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from stream_scorer.core.callbacks import DeliveryAnswer
+    from stream_scorer.core.callbacks.types import DeliveryAnswer
 
 OTHER_SECRET = f"whsec_{b64encode(b'another secret of enough bytes').decode()}"
 PATIENCE_S = 10.0  # where no time-out is tested: this machine may be busy

@@ -14,7 +14,7 @@ from support_arena import contacts
 from support_judge import judge
 from support_worker import QUICK_PROPERTIES
 
-from stream_scorer.core.commit_metadata import parse_metadata
+from stream_scorer.core.exactly_once.commit_metadata import parse_metadata
 from stream_scorer.local.simulator import SimulatorConfig
 
 if TYPE_CHECKING:

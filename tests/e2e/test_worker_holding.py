@@ -13,7 +13,7 @@ from support_fast import FastScene, run_clocks_fast
 from support_judge import judge
 
 from stream_scorer import wiring
-from stream_scorer.kafka.source import Source
+from stream_scorer.kafka.consumer.group_consumer import Source
 
 if TYPE_CHECKING:
     from kafka_fixture import Broker

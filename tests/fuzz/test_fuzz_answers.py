@@ -17,10 +17,10 @@ from support_core import contact, ids, policy
 from support_fuzz import MEGABYTE, fuzz, is_one_line, peak_memory
 from support_fuzz_http import SECRET, TOKEN, Scene, answers
 
-from stream_scorer.core.auditing import build_events
-from stream_scorer.core.avro import Codec
-from stream_scorer.core.batcher import BatchKey
-from stream_scorer.core.events import (
+from stream_scorer.core.audit.events import build_events
+from stream_scorer.core.audit.hash_chain import AuditChain
+from stream_scorer.core.avro.codec import Codec
+from stream_scorer.core.records import (
     Answer,
     Answered,
     Contact,
@@ -30,9 +30,9 @@ from stream_scorer.core.events import (
     Trouble,
     Unavailable,
 )
-from stream_scorer.core.hash_chain import AuditChain
-from stream_scorer.core.request import Request
-from stream_scorer.core.response_policy import (
+from stream_scorer.core.scoring.batcher import BatchKey
+from stream_scorer.core.scoring.request import Request
+from stream_scorer.core.scoring.response_policy import (
     Context,
     Decision,
     Results,
@@ -45,7 +45,7 @@ from stream_scorer.core.response_policy import (
 )
 from stream_scorer.genesys.wire import answer_limit
 from stream_scorer.schema_files import SchemaFile, load_schema
-from stream_scorer.scoring.encoding import Encoder, OutputTopics
+from stream_scorer.scoring.output_records import Encoder, OutputTopics
 from stream_scorer.scoring.ports import Untraced
 
 if TYPE_CHECKING:

@@ -8,11 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support_fuzz import DOUBLES, HEADERS, KEYS, LONGS, MEGABYTE, TEXTS, codecs, framed, fuzz, lies, mutilated
 
-from stream_scorer.campaign.encoding import CallbackEncoder, CampaignTopics
-from stream_scorer.campaign.intake import CallbackIntake
-from stream_scorer.core.avro import Codec
-from stream_scorer.core.callbacks import DeliveryAnswer, DeliveryKind
-from stream_scorer.core.delivering import (
+from stream_scorer.callbacks.intake import CallbackIntake
+from stream_scorer.callbacks.output_records import CallbackEncoder, CampaignTopics
+from stream_scorer.core.avro.codec import Codec
+from stream_scorer.core.callbacks.delivery_policy import (
     Again,
     DeliveryRules,
     Ended,
@@ -24,17 +23,18 @@ from stream_scorer.core.delivering import (
     give_up,
     pace,
 )
-from stream_scorer.core.events import SourceRecord
-from stream_scorer.core.planning import PlanningRules, Skipped, ToCall, Unusable, examine, plan
+from stream_scorer.core.callbacks.selection import PlanningRules, Skipped, ToCall, Unusable, examine, plan
+from stream_scorer.core.callbacks.types import DeliveryAnswer, DeliveryKind
+from stream_scorer.core.records import SourceRecord
 from stream_scorer.core.retry_topics import NotDue
 from stream_scorer.schema_files import SchemaFile, load_schema
-from stream_scorer.targets.bodies import MAX_BODY_BYTES, body_of, entry_of
+from stream_scorer.targets.payload import MAX_BODY_BYTES, body_of, entry_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from stream_scorer.core.callbacks import Score
-    from stream_scorer.kafka.records import OutRecord
+    from stream_scorer.core.callbacks.types import Score
+    from stream_scorer.kafka.producer.records import OutRecord
 
 NOW_MS = 1_800_000_000_000
 TIERS = ("retry-1", "retry-2")

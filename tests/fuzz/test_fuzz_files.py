@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from support_fuzz import MEGABYTE, TEXTS, contact_features, fuzz, mutilated, peak_memory
 from test_fuzz_intake import CODECS, INTAKES, MODEL, NAMES, NOW_MS, check, source
 
-from stream_scorer.core.events import ContactEvent
+from stream_scorer.contact_files.reader import BadRow, ContactFile, FileFormat
+from stream_scorer.core.records import ContactEvent
 from stream_scorer.errors import InputError
-from stream_scorer.files import BadRow, ContactFile, FileFormat
-from stream_scorer.kafka.loading import event_value
+from stream_scorer.kafka.producer.bulk_producer import event_value
 
 if TYPE_CHECKING:
     from pathlib import Path

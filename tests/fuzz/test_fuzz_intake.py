@@ -30,16 +30,16 @@ from support_fuzz import (
     varint,
 )
 
-from stream_scorer.core.auditing import build_events
-from stream_scorer.core.avro import Codec
-from stream_scorer.core.batcher import Batcher
-from stream_scorer.core.events import Contact, Reason, Rejected, SourceRecord
-from stream_scorer.core.features import ContactChecker, Feature, FeatureList
-from stream_scorer.core.hash_chain import AuditChain
+from stream_scorer.core.audit.events import build_events
+from stream_scorer.core.audit.hash_chain import AuditChain
+from stream_scorer.core.avro.codec import Codec
+from stream_scorer.core.records import Contact, Reason, Rejected, SourceRecord
+from stream_scorer.core.scoring.batcher import Batcher
+from stream_scorer.core.scoring.features import ContactChecker, Feature, FeatureList
 from stream_scorer.genesys.wire import body_overhead, build_body, encode_contact
 from stream_scorer.schema_files import SchemaFile, load_schema
-from stream_scorer.scoring.encoding import Encoder, OutputTopics
 from stream_scorer.scoring.intake import Intake
+from stream_scorer.scoring.output_records import Encoder, OutputTopics
 from stream_scorer.scoring.ports import Untraced
 
 if TYPE_CHECKING:

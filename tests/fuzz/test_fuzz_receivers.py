@@ -11,15 +11,23 @@ from support_fuzz import fuzz, is_one_line
 from support_fuzz_http import TOKEN, answers
 from support_targets import SECRET, callback
 
-from stream_scorer.core.callbacks import DeliveryAnswer, DeliveryKind
-from stream_scorer.core.delivering import Again, DeliveryRules, Ended, Job, Postponed, SwitchedOff, conclude
-from stream_scorer.core.events import SourceRecord
+from stream_scorer.core.callbacks.delivery_policy import (
+    Again,
+    DeliveryRules,
+    Ended,
+    Job,
+    Postponed,
+    SwitchedOff,
+    conclude,
+)
+from stream_scorer.core.callbacks.types import DeliveryAnswer, DeliveryKind
+from stream_scorer.core.records import SourceRecord
 from stream_scorer.genesys.oauth import TokenSource
 from stream_scorer.genesys.quota import Quota
 from stream_scorer.http_client.client import Http
-from stream_scorer.targets.guard import Guard
-from stream_scorer.targets.outbound import OutboundTarget
-from stream_scorer.targets.signing import Signer
+from stream_scorer.targets.genesys_outbound import OutboundTarget
+from stream_scorer.targets.signature import Signer
+from stream_scorer.targets.ssrf_guard import Guard
 from stream_scorer.targets.webhook import WebhookTarget
 
 if TYPE_CHECKING:
@@ -27,7 +35,7 @@ if TYPE_CHECKING:
 
     from support_fuzz_http import Scene
 
-    from stream_scorer.campaign.ports import Target
+    from stream_scorer.callbacks.ports import Target
 
 CLIENT_SECRET = "s3cr3t-of-the-fuzz"
 RULES = DeliveryRules((60.0, 600.0))

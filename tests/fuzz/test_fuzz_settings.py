@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support_fuzz import DOUBLES, TEXTS, fuzz, mutilated
 
 from stream_scorer.errors import SettingsError
-from stream_scorer.settings.catalogue import SECRETS, SECTIONS
+from stream_scorer.settings.key_catalog import SECRETS, SECTIONS
 from stream_scorer.settings.load import load
 from stream_scorer.settings.names import variable
 from stream_scorer.settings.sources import PLATFORM_VARIABLES

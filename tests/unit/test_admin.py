@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from stream_scorer.admin import AdminServer
 from stream_scorer.errors import LocalError
+from stream_scorer.runtime.admin_server import AdminServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

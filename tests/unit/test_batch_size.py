@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stream_scorer.core.batch_size import BatchSize
+from stream_scorer.core.scoring.batch_size import BatchSize
 
 
 def reduced(size: BatchSize, contacts: int = 1_000, now: float = 0.0) -> None:

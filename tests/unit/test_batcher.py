@@ -8,16 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support_core import TOPIC, contact
 
-from stream_scorer.core import batcher as batcher_module
-from stream_scorer.core.batcher import Batch, Batcher, BatchKey
-from stream_scorer.core.events import Partition
+from stream_scorer.core.records import Partition
+from stream_scorer.core.scoring import batcher as batcher_module
+from stream_scorer.core.scoring.batcher import Batch, Batcher, BatchKey
 from stream_scorer.genesys.wire import body_overhead, build_body
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-    from stream_scorer.core.events import Contact
+    from stream_scorer.core.records import Contact
 
 
 def batcher(max_contacts: int = 1_000, max_body_bytes: int = 512_000, linger_s: float = 0.2) -> Batcher:

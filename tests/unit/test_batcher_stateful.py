@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from support_core import TOPIC, contact
 
-from stream_scorer.core.batcher import Batch, Batcher, BatchKey
-from stream_scorer.core.events import Partition
+from stream_scorer.core.records import Partition
+from stream_scorer.core.scoring.batcher import Batch, Batcher, BatchKey
 from stream_scorer.genesys.wire import body_overhead, build_body
 
 if TYPE_CHECKING:
-    from stream_scorer.core.events import Contact
+    from stream_scorer.core.records import Contact
 
 MAX_CONTACTS = 5
 MAX_BYTES = 400

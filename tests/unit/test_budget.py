@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_scorer.core.budget import Budget
+from stream_scorer.core.scoring.spend_limiter import Budget
 
 
 def test_without_a_ceiling_nothing_waits() -> None:

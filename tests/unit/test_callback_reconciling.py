@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from stream_scorer.core.avro import Codec
-from stream_scorer.core.callback_reconciling import CallbackReconciliation, Codecs, Gone
-from stream_scorer.core.events import Partition
-from stream_scorer.core.findings import FindingKind, Judgement
-from stream_scorer.core.lost_offsets import Lost
-from stream_scorer.core.reconciling import Place, Span
+from stream_scorer.core.avro.codec import Codec
+from stream_scorer.core.reconciliation.callbacks import CallbackReconciliation, Codecs, Gone
+from stream_scorer.core.reconciliation.lost_offsets import Lost
+from stream_scorer.core.reconciliation.score_report import FindingKind, Judgement
+from stream_scorer.core.reconciliation.scores import Place, Span
+from stream_scorer.core.records import Partition
 from stream_scorer.schema_files import SchemaFile, load_schema
 
 if TYPE_CHECKING:
-    from stream_scorer.core.callback_findings import CallbackReport
+    from stream_scorer.core.reconciliation.callback_report import CallbackReport
 
 CODECS = Codecs(
     Codec.single_object(load_schema(SchemaFile.CONTACT_SCORE)),

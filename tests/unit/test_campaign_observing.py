@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from stream_scorer.campaign.observing import LoopObserver
-from stream_scorer.core.events import Partition
-from stream_scorer.core.progress import Front
-from stream_scorer.telemetry.campaign import CampaignMetrics
+from stream_scorer.callbacks.observer import LoopObserver
+from stream_scorer.core.exactly_once.stall_detector import Front
+from stream_scorer.core.records import Partition
+from stream_scorer.telemetry.metrics.callbacks import CampaignMetrics
 
 HERE = Partition("callbacks", 0)
 

@@ -20,10 +20,10 @@ from confluent_kafka.error import ConsumeError, ProduceError
 
 from stream_scorer import __version__, cli
 from stream_scorer.cli import main
-from stream_scorer.core.events import Exchange
-from stream_scorer.core.model_check import ModelCheck, ModelConfirmed, ModelRefused, ModelUnavailable
+from stream_scorer.core.records import Exchange
+from stream_scorer.core.scoring.model_check import ModelCheck, ModelConfirmed, ModelRefused, ModelUnavailable
 from stream_scorer.errors import BrokerUnavailable, CheckFailed, SettingsError, StreamScorerError
-from stream_scorer.kafka.output_topics import OutputsReport
+from stream_scorer.kafka.admin.output_topics import OutputsReport
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,7 +6,7 @@ import base64
 import logging
 from typing import TYPE_CHECKING
 
-from stream_scorer.kafka.client_logs import OncePerHalfMinute, client_logger
+from stream_scorer.kafka.client.logs import OncePerHalfMinute, client_logger
 
 if TYPE_CHECKING:
     import pytest

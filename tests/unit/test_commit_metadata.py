@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_scorer.core.commit_metadata import CommitMetadata, parse_metadata
+from stream_scorer.core.exactly_once.commit_metadata import CommitMetadata, parse_metadata
 
 FULL = CommitMetadata(7, "LqTzBx8rQy6iA1t8Qr3dYg", 1_700_000_000_000, (5, 17), (("lane", "2"),))
 

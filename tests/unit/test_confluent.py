@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from stream_scorer.core.avro import Codec, UndecodableError
-from stream_scorer.core.confluent import ConfluentCodec, WriterUnknownError, confluent_header, schema_id_of
-from stream_scorer.core.contact_reading import ContactDecoder
+from stream_scorer.core.avro.codec import Codec, UndecodableError
+from stream_scorer.core.avro.confluent import ConfluentCodec, WriterUnknownError, confluent_header, schema_id_of
+from stream_scorer.core.scoring.contact_decoder import ContactDecoder
 from stream_scorer.schema_files import SchemaFile, load_schema
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from stream_scorer.core.avro import Codec, UndecodableError
-from stream_scorer.core.contact_reading import ContactDecoder, read_usual_contact
+from stream_scorer.core.avro.codec import Codec, UndecodableError
+from stream_scorer.core.scoring.contact_decoder import ContactDecoder, read_usual_contact
 from stream_scorer.schema_files import SchemaFile, load_schema
 
 SCHEMA = load_schema(SchemaFile.CONTACT_FEATURES)

@@ -13,10 +13,10 @@ from support_core import contact, policy
 from test_genesys_oauth import TIMING, FakeHttp, granted
 from test_observing import Scene
 
-from stream_scorer.core.batcher import BatchKey
-from stream_scorer.core.events import Answered, Refused
-from stream_scorer.core.request import Request
-from stream_scorer.core.response_policy import Context, FailureKind, classify, while_others_succeed
+from stream_scorer.core.records import Answered, Refused
+from stream_scorer.core.scoring.batcher import BatchKey
+from stream_scorer.core.scoring.request import Request
+from stream_scorer.core.scoring.response_policy import Context, FailureKind, classify, while_others_succeed
 from stream_scorer.genesys import wire
 from stream_scorer.genesys.client import ScoreEndpoint
 from stream_scorer.genesys.oauth import TokenRefused, TokenSource, TokenUnavailable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from support_core import contact, ids
 
-from stream_scorer.core.batcher import BatchKey
+from stream_scorer.core.scoring.batcher import BatchKey
 from stream_scorer.scoring.control_contacts import ControlContacts
 
 KEY = BatchKey("v7", version_from_event=False)

@@ -29,13 +29,13 @@ from support_dashboards import (
 )
 from test_docs import REPOSITORY, anchors, rows
 
-from stream_scorer.clock import Clock
-from stream_scorer.core.events import Partition
+from stream_scorer.core.records import Partition
 from stream_scorer.genesys.quota import Quota
+from stream_scorer.runtime.clock import Clock
 from stream_scorer.scoring.circuit_breaker import BreakerState, OpenReason
-from stream_scorer.scoring.observing import Observer
+from stream_scorer.scoring.observer import Observer
 from stream_scorer.scoring.wait_reasons import WaitReason
-from stream_scorer.telemetry.scoring import PrometheusMetrics
+from stream_scorer.telemetry.metrics.scoring import PrometheusMetrics
 
 ALERTS = [rule for rule in rules() if "alert" in rule]
 TESTS = DEPLOY / "prometheus" / "tests"

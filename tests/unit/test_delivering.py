@@ -24,9 +24,7 @@ from support_delivering import (
     refused,
 )
 
-from stream_scorer.core.callback_records import callback_value
-from stream_scorer.core.callbacks import CallbackOutcome, DeliveryAnswer, DeliveryKind
-from stream_scorer.core.delivering import (
+from stream_scorer.core.callbacks.delivery_policy import (
     Again,
     DeliveryRules,
     Ended,
@@ -38,14 +36,16 @@ from stream_scorer.core.delivering import (
     look_at,
     pace,
 )
-from stream_scorer.core.events import SourceRecord
+from stream_scorer.core.callbacks.records import callback_value
+from stream_scorer.core.callbacks.types import CallbackOutcome, DeliveryAnswer, DeliveryKind
+from stream_scorer.core.records import SourceRecord
 from stream_scorer.core.retry_topics import NotDue
-from stream_scorer.telemetry.campaign import CampaignMetrics
+from stream_scorer.telemetry.metrics.callbacks import CampaignMetrics
 
 if TYPE_CHECKING:
     import random
 
-    from stream_scorer.core.callbacks import Callback
+    from stream_scorer.core.callbacks.types import Callback
 
 RULES = DeliveryRules((60.0, 600.0, 3600.0, 21600.0))
 

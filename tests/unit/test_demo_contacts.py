@@ -6,10 +6,10 @@ from collections import Counter
 
 import pytest
 
-from stream_scorer.core.avro import Codec, UndecodableError
-from stream_scorer.core.contact_reading import ContactDecoder
-from stream_scorer.core.events import Reason
-from stream_scorer.core.features import ContactChecker, FeatureList
+from stream_scorer.core.avro.codec import Codec, UndecodableError
+from stream_scorer.core.records import Reason
+from stream_scorer.core.scoring.contact_decoder import ContactDecoder
+from stream_scorer.core.scoring.features import ContactChecker, FeatureList
 from stream_scorer.genesys.wire import encode_contact
 from stream_scorer.local.demo.contacts import Generated, contacts, expected_rejections
 from stream_scorer.local.simulator import SimulatorConfig

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 import pytest
 from rich.console import Console
 
-from stream_scorer.core.events import Reason
-from stream_scorer.core.findings import FindingKind, PartitionReport, Report
+from stream_scorer.core.reconciliation.score_report import FindingKind, PartitionReport, Report
+from stream_scorer.core.records import Reason
 from stream_scorer.errors import CheckFailed, LocalError
-from stream_scorer.local.demo.interrupts import Interrupted, Interrupts
-from stream_scorer.local.demo.outcomes import check_outcomes
+from stream_scorer.local.demo.checks import check_outcomes
+from stream_scorer.local.demo.environment import Stage
+from stream_scorer.local.demo.monitor import Snapshot, read_metrics
 from stream_scorer.local.demo.progress import ProgressView
-from stream_scorer.local.demo.services import Stage
-from stream_scorer.local.demo.watching import Snapshot, read_metrics
-from stream_scorer.telemetry.scoring import PrometheusMetrics
+from stream_scorer.local.demo.signals import Interrupted, Interrupts
+from stream_scorer.telemetry.metrics.scoring import PrometheusMetrics
 
 if TYPE_CHECKING:
     from pathlib import Path

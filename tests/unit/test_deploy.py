@@ -17,9 +17,9 @@ import yaml
 from kubernetes_validate import validate
 
 from stream_scorer.cli import app
-from stream_scorer.cli.stopping import CLOSING_S
+from stream_scorer.cli.lifecycle import CLOSING_S
 from stream_scorer.settings import load_settings
-from stream_scorer.settings.catalogue import SECRETS, SECTIONS
+from stream_scorer.settings.key_catalog import SECRETS, SECTIONS
 from stream_scorer.settings.names import PREFIX, variable
 from stream_scorer.telemetry import collectors
 from stream_scorer.telemetry.otlp_env import METRICS, TRACES, chosen_exporters

@@ -17,13 +17,13 @@ from support_core import (
 )
 from support_dispatcher import World, always, names, numbered, ok, scripted
 
-from stream_scorer.core.batcher import BatchKey
-from stream_scorer.core.events import Partition, QuotaReading
-from stream_scorer.core.request import Request
+from stream_scorer.core.records import Partition, QuotaReading
+from stream_scorer.core.scoring.batcher import BatchKey
+from stream_scorer.core.scoring.request import Request
 from stream_scorer.scoring.wait_reasons import WaitReason
 
 if TYPE_CHECKING:
-    from stream_scorer.core.events import Answer
+    from stream_scorer.core.records import Answer
 
 P0 = Partition("contact-features", 0)
 P1 = Partition("contact-features", 1)

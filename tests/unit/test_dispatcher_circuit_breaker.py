@@ -29,8 +29,8 @@ from stream_scorer.scoring.circuit_breaker import OpenReason
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from stream_scorer.core.events import Answer
-    from stream_scorer.core.request import Request
+    from stream_scorer.core.records import Answer
+    from stream_scorer.core.scoring.request import Request
 
 OUTAGES: dict[str, Callable[[Request], Answer]] = {
     "400": always(refused()),

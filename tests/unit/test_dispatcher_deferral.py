@@ -21,7 +21,7 @@ from support_core import (
 )
 from support_dispatcher import World, always, names, numbered, ok, poisoned
 
-from stream_scorer.core.events import Partition
+from stream_scorer.core.records import Partition
 from stream_scorer.scoring.deferral import NAMED_REFUSALS
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from support_dispatcher import Sent
 
-    from stream_scorer.core.events import Answer
-    from stream_scorer.core.request import Request
+    from stream_scorer.core.records import Answer
+    from stream_scorer.core.scoring.request import Request
 
 HANGS_S = 30.0
 FAILURES: dict[str, Answer] = {

@@ -12,8 +12,8 @@ from support_dispatcher import World, names, numbered, ok
 from stream_scorer.scoring.version_state import Phase
 
 if TYPE_CHECKING:
-    from stream_scorer.core.events import Answer
-    from stream_scorer.core.request import Request
+    from stream_scorer.core.records import Answer
+    from stream_scorer.core.scoring.request import Request
 
 
 @pytest.mark.parametrize("failure", [timed_out(), too_large(), cut_off(), answered([])])

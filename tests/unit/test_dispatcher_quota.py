@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from support_core import answered, no_connection, rate_limited, server_error
 from support_dispatcher import World, always, names, numbered, ok, scripted
 
-from stream_scorer.core.events import QuotaReading
+from stream_scorer.core.records import QuotaReading
 from stream_scorer.scoring.circuit_breaker import OpenReason
 from stream_scorer.scoring.wait_reasons import WaitReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from stream_scorer.core.events import Answer
-    from stream_scorer.core.request import Request
+    from stream_scorer.core.records import Answer
+    from stream_scorer.core.scoring.request import Request
 
 BEGAN = 1_000.0
 

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
     from support_dispatcher import Sent
 
-    from stream_scorer.core.events import Answer
-    from stream_scorer.core.request import Request
+    from stream_scorer.core.records import Answer
+    from stream_scorer.core.scoring.request import Request
 
 OUTAGES: dict[str, Answer] = {
     "400": refused(),

@@ -13,10 +13,10 @@ import pytest
 import typer
 
 from stream_scorer.cli import app
-from stream_scorer.core.events import Reason, ReviewReason
-from stream_scorer.core.feature_rules import Feature
+from stream_scorer.core.records import Reason, ReviewReason
+from stream_scorer.core.scoring.feature_types import Feature
 from stream_scorer.settings import Settings, load_settings
-from stream_scorer.settings.catalogue import SECTIONS
+from stream_scorer.settings.key_catalog import SECTIONS
 
 if TYPE_CHECKING:
     from stream_scorer.local.simulator import Simulator
@@ -64,7 +64,20 @@ def test_internal_links_resolve(page: Path) -> None:
 
 def test_files_that_the_code_and_the_pages_name_exist() -> None:
     architecture = (DOCS / "architecture.md").read_text()
-    folders = ("core", "genesys", "kafka", "scoring", "settings", "cli", "tests", "library")
+    folders = (
+        "core",
+        "genesys",
+        "kafka",
+        "scoring",
+        "settings",
+        "cli",
+        "tests",
+        "library",
+        "callbacks",
+        "runtime",
+        "telemetry",
+        "http_client",
+    )
     named = set(re.findall(rf"`((?:{'|'.join(folders)})/[\w/]+\.py)`", architecture))
     assert named
     for name in named:
@@ -74,16 +87,12 @@ def test_files_that_the_code_and_the_pages_name_exist() -> None:
 def test_the_rooms_are_the_real_tree() -> None:
     tree = (DOCS / "architecture.md").read_text().split("## The rooms\n\n```\n", 1)[1].split("```", 1)[0]
     package, listed = REPOSITORY / "stream_scorer", []
-    folder = package
+    folders = {0: REPOSITORY, 2: package}
     for line in tree.splitlines()[1:]:
-        indent = len(line) - len(line.lstrip())
-        name = line.split()[0]
-        if indent == 0:
-            assert (REPOSITORY / name).is_dir(), name
-            continue
-        path = (package if indent == 2 else folder) / name
+        indent, name = len(line) - len(line.lstrip()), line.split()[0]
+        path = folders[indent] / name
         assert path.exists(), name
-        folder = path if name.endswith("/") else folder
+        folders[indent + 2] = path
         listed.append(path)
     real = {path for path in package.iterdir() if path.is_dir() and path.name != "__pycache__"}
     assert {path for path in listed if path.parent == package and path.is_dir()} == real

@@ -17,13 +17,13 @@ from typer.testing import CliRunner
 from stream_scorer.cli import main
 from stream_scorer.cli.kafka import app
 from stream_scorer.errors import LocalError
-from stream_scorer.local import kafka_jars
 from stream_scorer.local.files import folder_lock, replace_file
-from stream_scorer.local.kafka import EmbeddedKafka, KafkaConfig
-from stream_scorer.local.kafka_config import default_cache_dir, default_data_dir, new_cluster_id, server_properties
-from stream_scorer.local.kafka_jars import KAFKA_VERSION, LockedJar, check_jars, locked_jars, verified_jars
-from stream_scorer.local.kafka_java import failure_reason, java_command, java_environment
-from stream_scorer.local.kafka_process import ended_within, free_port, is_alive, port_is_free
+from stream_scorer.local.kafka import jars as kafka_jars
+from stream_scorer.local.kafka.broker import EmbeddedKafka, KafkaConfig
+from stream_scorer.local.kafka.config import default_cache_dir, default_data_dir, new_cluster_id, server_properties
+from stream_scorer.local.kafka.jars import KAFKA_VERSION, LockedJar, check_jars, locked_jars, verified_jars
+from stream_scorer.local.kafka.java import failure_reason, java_command, java_environment
+from stream_scorer.local.kafka.process import ended_within, free_port, is_alive, port_is_free
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -226,7 +226,7 @@ def test_java_reads_paths_beyond_ascii(
 
 
 def test_a_cache_with_a_colon_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stream_scorer.local.kafka_java.verified_jars", lambda *_: [])
+    monkeypatch.setattr("stream_scorer.local.kafka.java.verified_jars", lambda *_: [])
     with pytest.raises(LocalError, match=r"holds a colon.*XDG_CACHE_HOME"):
         java_command(KafkaConfig(data_dir=tmp_path, cache_dir=tmp_path / "a:b"), silent)
 
@@ -333,7 +333,7 @@ def test_a_process_is_recognised_by_its_argument_and_not_by_its_number() -> None
 
 
 def test_without_proc_the_command_line_comes_from_ps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stream_scorer.local.kafka_process._PROC", "/nonexistent")
+    monkeypatch.setattr("stream_scorer.local.kafka.process._PROC", "/nonexistent")
     monkeypatch.setattr(
         subprocess,
         "run",

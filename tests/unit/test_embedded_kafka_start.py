@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from stream_scorer.errors import LocalError
-from stream_scorer.local import kafka, kafka_cluster, kafka_layout
-from stream_scorer.local.kafka import EmbeddedKafka, KafkaConfig
-from stream_scorer.local.kafka_cluster import EmbeddedCluster
-from stream_scorer.local.kafka_layout import read_layout
-from stream_scorer.local.kafka_members import Listener
-from stream_scorer.local.kafka_process import LOOPBACK, PortTakenError, free_port
+from stream_scorer.local.kafka import broker
+from stream_scorer.local.kafka import cluster as kafka_cluster
+from stream_scorer.local.kafka import layout as kafka_layout
+from stream_scorer.local.kafka.broker import EmbeddedKafka, KafkaConfig
+from stream_scorer.local.kafka.cluster import EmbeddedCluster
+from stream_scorer.local.kafka.layout import read_layout
+from stream_scorer.local.kafka.node import Listener
+from stream_scorer.local.kafka.process import LOOPBACK, PortTakenError, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -49,11 +51,11 @@ def made(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: Any) -> Iterator[lis
     """No Java, no jars; what stands in the list is stopped at the end."""
     serving: Path = tmp_path_factory.mktemp("serving")
     command = [sys.executable, "-c", BROKER, str(serving)]
-    for module in (kafka, kafka_cluster):
+    for module in (broker, kafka_cluster):
         monkeypatch.setattr(module, "java_command", lambda config, _: [*command, config.process_mark])
-    monkeypatch.setattr(kafka, "format_records", _formatted)
-    monkeypatch.setattr(kafka, "knocking_client", lambda running: running)
-    monkeypatch.setattr(kafka, "answers", lambda running, _: (serving / str(running.pid)).exists())
+    monkeypatch.setattr(broker, "format_records", _formatted)
+    monkeypatch.setattr(broker, "knocking_client", lambda running: running)
+    monkeypatch.setattr(broker, "answers", lambda running, _: (serving / str(running.pid)).exists())
     started: list[EmbeddedKafka | EmbeddedCluster] = []
     yield started
     for one in started:
@@ -89,7 +91,7 @@ def test_it_is_found_as_soon_as_it_was_started(tmp_path: Path, made: list[Any]) 
 def test_one_node_draws_other_ports(
     tmp_path: Path, made: list[Any], taken: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kafka, "free_port", drawing([free_port(), taken]))
+    monkeypatch.setattr(broker, "free_port", drawing([free_port(), taken]))
     one = EmbeddedKafka(KafkaConfig(data_dir=tmp_path, port=0))
     made.append(one)
     one.start()

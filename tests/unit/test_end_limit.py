@@ -13,16 +13,16 @@ from confluent_kafka import TopicPartition
 from support_delivering import Bench, World, delivered
 from test_publishing import Bench as ScoringBench
 
-from stream_scorer.core.events import Partition
+from stream_scorer.core.records import Partition
 from stream_scorer.errors import ProducerFenced
-from stream_scorer.kafka.records import Failed
-from stream_scorer.kafka.source import Source
+from stream_scorer.kafka.consumer.group_consumer import Source
+from stream_scorer.kafka.producer.records import Failed
 from stream_scorer.scoring.worker import Worker
 
 # A service that an error ends, and whose end never comes back; the limits are short.
 HANGING = """
 import threading, time
-from stream_scorer.cli import stopping
+from stream_scorer.cli import lifecycle as stopping
 stopping.CLOSING_S = 0.2
 stopping_event = threading.Event()
 with stopping.EndLimit(0.1) as limit:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from stream_scorer.core.avro import Codec
-from stream_scorer.core.event_time import age_ms
-from stream_scorer.core.events import Contact, Rejected, SourceRecord
-from stream_scorer.core.feature_rules import Feature
-from stream_scorer.core.features import ContactChecker, FeatureList
+from stream_scorer.core.avro.codec import Codec
+from stream_scorer.core.records import Contact, Rejected, SourceRecord
+from stream_scorer.core.scoring.event_time import age_ms
+from stream_scorer.core.scoring.feature_types import Feature
+from stream_scorer.core.scoring.features import ContactChecker, FeatureList
 from stream_scorer.genesys.wire import encode_contact
 from stream_scorer.schema_files import SchemaFile, load_schema
 from stream_scorer.scoring.intake import Intake

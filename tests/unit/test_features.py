@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_scorer.core.event_time import FIRST_MS, LAST_MS
-from stream_scorer.core.events import ContactEvent, Reason
-from stream_scorer.core.feature_rules import MAX_INTEGER
-from stream_scorer.core.features import Complete, ContactChecker, Failures, Feature, FeatureList
+from stream_scorer.core.records import ContactEvent, Reason
+from stream_scorer.core.scoring.event_time import FIRST_MS, LAST_MS
+from stream_scorer.core.scoring.feature_types import MAX_INTEGER
+from stream_scorer.core.scoring.features import Complete, ContactChecker, Failures, Feature, FeatureList
 from stream_scorer.errors import SettingsError
 
 TUTORIAL = FeatureList(

@@ -14,13 +14,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stream_scorer.core.events import ContactEvent
+from stream_scorer.contact_files.lines import MAX_ROW_BYTES
+from stream_scorer.contact_files.reader import BadRow, ContactFile, FileFormat, format_of
+from stream_scorer.core.records import ContactEvent
 from stream_scorer.errors import InputError, UsageError
-from stream_scorer.file_lines import MAX_ROW_BYTES
-from stream_scorer.files import BadRow, ContactFile, FileFormat, format_of
 
 if TYPE_CHECKING:
-    from stream_scorer.core.feature_rules import FeatureType
+    from stream_scorer.core.scoring.feature_types import FeatureType
 
 TYPES: dict[str, FeatureType] = {"age": "integer", "balance": "number", "known": "boolean", "job": "string"}
 NOW_MS = 1_700_000_000_000

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_scorer.core.events import Partition, SourceRecord
+from stream_scorer.core.exactly_once.offset_ledger import Ledger
 from stream_scorer.core.flow_control import FairShares
-from stream_scorer.core.ledger import Ledger
-from stream_scorer.kafka.flow_control import FlowControl
+from stream_scorer.core.records import Partition, SourceRecord
+from stream_scorer.kafka.consumer.flow_control import FlowControl
 
 FEATURES = [Partition("features", number) for number in range(4)]
 RETRIES = [Partition("retry-1", 0), Partition("retry-2", 0)]

@@ -15,19 +15,19 @@ from confluent_kafka.schema_registry import header_schema_id_serializer
 from confluent_kafka.schema_registry.serde import SchemaId
 from confluent_kafka.serialization import MessageField, SerializationContext
 
-from stream_scorer.campaign.intake import CallbackIntake
-from stream_scorer.core.avro import Codec, UndecodableError
-from stream_scorer.core.confluent import ConfluentCodec, confluent_header
-from stream_scorer.core.delivering import DeliveryRules
-from stream_scorer.core.events import Reason, Rejected, SourceRecord
-from stream_scorer.core.feature_rules import Feature
-from stream_scorer.core.features import ContactChecker, FeatureList
-from stream_scorer.core.planning import Unusable
+from stream_scorer.callbacks.intake import CallbackIntake
+from stream_scorer.core.avro.codec import Codec, UndecodableError
+from stream_scorer.core.avro.confluent import ConfluentCodec, confluent_header
+from stream_scorer.core.callbacks.delivery_policy import DeliveryRules
+from stream_scorer.core.callbacks.selection import Unusable
+from stream_scorer.core.records import Reason, Rejected, SourceRecord
+from stream_scorer.core.scoring.feature_types import Feature
+from stream_scorer.core.scoring.features import ContactChecker, FeatureList
 from stream_scorer.schema_files import SchemaFile, load_schema
 from stream_scorer.scoring.intake import Intake
 
 if TYPE_CHECKING:
-    from stream_scorer.core.events import Headers
+    from stream_scorer.core.records import Headers
 
 FEATURES = load_schema(SchemaFile.CONTACT_FEATURES)
 CONTACT: dict[str, Any] = {

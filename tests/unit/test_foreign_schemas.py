@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from support_fuzz import varint
 
-from stream_scorer.core.avro import Codec, UndecodableError
-from stream_scorer.core.confluent import ConfluentCodec, confluent_header
-from stream_scorer.core.resolving import incompatible
+from stream_scorer.core.avro.codec import Codec, UndecodableError
+from stream_scorer.core.avro.compatibility import incompatible
+from stream_scorer.core.avro.confluent import ConfluentCodec, confluent_header
 from stream_scorer.schema_files import SchemaFile, load_schema
 
 CASES = Path(__file__).parents[1] / "cases" / "schemas"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from stream_scorer.core.events import Exchange, Trouble
+from stream_scorer.core.records import Exchange, Trouble
 from stream_scorer.errors import SettingsError
 from stream_scorer.genesys.oauth import Token, TokenRefused, TokenSource, TokenUnavailable
 from stream_scorer.http_client.client import Http, HttpAnswer, Timing, TransportFailure

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from stream_scorer.core.events import QuotaReading
+from stream_scorer.core.records import QuotaReading
 from stream_scorer.genesys.quota import Quota, WaitReason
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import pytest
 import requests
 import urllib3.exceptions
 
-from stream_scorer.core.events import Trouble
+from stream_scorer.core.records import Trouble
 from stream_scorer.http_client.deadline import Deadline
 from stream_scorer.http_client.errors import TRANSLATIONS, trouble_of
 

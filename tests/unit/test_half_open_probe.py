@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 from support_core import TOPIC, contact, exchange, ids, record
 
-from stream_scorer.core.batcher import Batcher
-from stream_scorer.core.events import Partition
-from stream_scorer.core.ledger import Ledger
-from stream_scorer.core.response_policy import Failure, FailureKind
+from stream_scorer.core.exactly_once.offset_ledger import Ledger
+from stream_scorer.core.records import Partition
+from stream_scorer.core.scoring.batcher import Batcher
+from stream_scorer.core.scoring.response_policy import Failure, FailureKind
 from stream_scorer.genesys.wire import body_overhead
 from stream_scorer.scoring.circuit_breaker import CircuitBreaker
 from stream_scorer.scoring.control_contacts import ControlContacts
@@ -19,8 +19,8 @@ from stream_scorer.scoring.request_queue import RequestQueue
 from stream_scorer.scoring.version_state import VersionStates
 
 if TYPE_CHECKING:
-    from stream_scorer.core.events import Contact
-    from stream_scorer.core.request import Request
+    from stream_scorer.core.records import Contact
+    from stream_scorer.core.scoring.request import Request
 
 
 class Scene:

@@ -22,9 +22,9 @@ from stream_scorer.http_client.environment import (
     check_proxy,
     proxy_variable,
 )
-from stream_scorer.kafka.registry import SchemaRegistry
+from stream_scorer.kafka.registry.client import SchemaRegistry
 from stream_scorer.settings import load_settings
-from stream_scorer.targets.building import build_target
+from stream_scorer.targets.factory import build_target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -275,7 +275,7 @@ def test_a_login_service_that_quotes_the_secret(server: RawServer) -> None:
 def test_every_error_of_the_http_library_has_words() -> None:
     from confluent_kafka.schema_registry.common import _httpx_compat  # noqa: PLC0415 - whichever there is
 
-    from stream_scorer.kafka.registry_errors import registry_error_text  # noqa: PLC0415
+    from stream_scorer.kafka.registry.errors import registry_error_text  # noqa: PLC0415
 
     httpx = _httpx_compat.httpx
     kinds = [kind for kind in vars(httpx).values() if isinstance(kind, type) and issubclass(kind, httpx.HTTPError)]

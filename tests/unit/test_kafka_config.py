@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient
 
 from stream_scorer.errors import SettingsError
-from stream_scorer.kafka.config import (
+from stream_scorer.kafka.client.config import (
     admin_config,
     check_properties,
     consumer_config,
@@ -226,7 +226,7 @@ def test_the_clients_own_log_goes_where_it_is_told() -> None:
 def test_checking_properties_is_silent_whatever_they_say() -> None:
     # In a process of its own: librdkafka writes to the descriptor, and clients of other tests may do so now.
     program = (
-        "from stream_scorer.kafka.config import check_properties\n"
+        "from stream_scorer.kafka.client.config import check_properties\n"
         "from stream_scorer.settings import load_settings\n"
         "check_properties(load_settings(flags={'kafka.properties': {'debug': 'all'}}, environ={}))"
     )

@@ -11,7 +11,7 @@ from stream_scorer.errors import (
     SettingsError,
     StreamScorerError,
 )
-from stream_scorer.kafka.errors import TRANSLATIONS, translate
+from stream_scorer.kafka.client.errors import TRANSLATIONS, translate
 
 
 def all_codes() -> dict[str, int]:

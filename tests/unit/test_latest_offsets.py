@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from stream_scorer.core.events import Partition
+from stream_scorer.core.records import Partition
 from stream_scorer.errors import SettingsError
-from stream_scorer.kafka import source as source_module
-from stream_scorer.kafka.latest_offsets import LatestOffsets
-from stream_scorer.kafka.source import Source
+from stream_scorer.kafka.consumer import group_consumer as source_module
+from stream_scorer.kafka.consumer.group_consumer import Source
+from stream_scorer.kafka.consumer.latest_offsets import LatestOffsets
 
 ONE, TWO = Partition("features", 0), Partition("features", 1)
 

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 import pytest
 from support_core import TOPIC, facts, record, rejected, scored
 
-from stream_scorer.core.events import Partition, SourceRecord
-from stream_scorer.core.ledger import Head, Ledger
-from stream_scorer.core.remembering import Remembered, size_of
+from stream_scorer.core.exactly_once.offset_ledger import Head, Ledger
+from stream_scorer.core.exactly_once.outcome_cache import Remembered, size_of
+from stream_scorer.core.records import Partition, SourceRecord
 
 if TYPE_CHECKING:
-    from stream_scorer.core.events import Headers
+    from stream_scorer.core.records import Headers
 
 P0, P1 = Partition("contact-features", 0), Partition("contact-features", 1)
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from support_core import facts, record, rejected, scored
 
-from stream_scorer.core.events import Outcome, Partition, Scored, SourceRecord
-from stream_scorer.core.ledger import Head, Ledger
-from stream_scorer.core.remembering import size_of
+from stream_scorer.core.exactly_once.offset_ledger import Head, Ledger
+from stream_scorer.core.exactly_once.outcome_cache import size_of
+from stream_scorer.core.records import Outcome, Partition, Scored, SourceRecord
 
 PARTITIONS = [Partition("contact-features", number) for number in range(3)]
 REMEMBERED = 6

@@ -11,8 +11,8 @@ import stream_scorer
 FOLDER = Path(stream_scorer.__file__).parent
 METHODS = {"debug", "info", "warning", "error", "exception", "critical"}
 # Fields that say nothing of anybody. `detail`, `reason` and `after` are messages that carry no secret by their making
-# (redaction/credentials.py, kafka/errors.py); tests/unit/test_security.py and the end-to-end tests look at what they
-# print.
+# (redaction/credentials.py, kafka/client/errors.py); tests/unit/test_security.py and the end-to-end tests look at what
+# they print.
 HARMLESS = {
     "topics",
     *("after", "after_s", "attempt", "attempts", "batch_id", "batches", "callback_id", "campaign_id"),

@@ -9,7 +9,7 @@ import pytest
 from confluent_kafka import KafkaError
 
 from stream_scorer.errors import BrokerRefused, NotJudged
-from stream_scorer.kafka.reading import _within
+from stream_scorer.kafka.consumer.log_reader import _within
 
 
 @dataclass(frozen=True)

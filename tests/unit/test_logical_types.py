@@ -13,13 +13,13 @@ from uuid import UUID
 import fastavro
 import pytest
 
-from stream_scorer.core.avro import UndecodableError
-from stream_scorer.core.confluent import ConfluentCodec, confluent_header
-from stream_scorer.core.contact_reading import ContactDecoder
-from stream_scorer.core.events import Reason, Rejected, SourceRecord
-from stream_scorer.core.feature_rules import Feature
-from stream_scorer.core.features import ContactChecker, FeatureList
-from stream_scorer.core.resolving import compare
+from stream_scorer.core.avro.codec import UndecodableError
+from stream_scorer.core.avro.compatibility import compare
+from stream_scorer.core.avro.confluent import ConfluentCodec, confluent_header
+from stream_scorer.core.records import Reason, Rejected, SourceRecord
+from stream_scorer.core.scoring.contact_decoder import ContactDecoder
+from stream_scorer.core.scoring.feature_types import Feature
+from stream_scorer.core.scoring.features import ContactChecker, FeatureList
 from stream_scorer.schema_files import SchemaFile, load_schema
 from stream_scorer.scoring.intake import Intake
 

@@ -9,9 +9,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from test_docs import rows
 
-from stream_scorer.core.progress import InputState
-from stream_scorer.telemetry.campaign import PrometheusCampaignMetrics
-from stream_scorer.telemetry.scoring import PrometheusMetrics
+from stream_scorer.core.exactly_once.stall_detector import InputState
+from stream_scorer.telemetry.metrics.callbacks import PrometheusCampaignMetrics
+from stream_scorer.telemetry.metrics.scoring import PrometheusMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

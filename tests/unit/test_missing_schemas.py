@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from stream_scorer.core.avro import UndecodableError
-from stream_scorer.core.confluent import ConfluentCodec, SchemaMissingError, confluent_header
-from stream_scorer.core.events import Deferred, Rejected, SourceRecord
-from stream_scorer.core.feature_rules import Feature
-from stream_scorer.core.features import ContactChecker, FeatureList
+from stream_scorer.core.avro.codec import UndecodableError
+from stream_scorer.core.avro.confluent import ConfluentCodec, SchemaMissingError, confluent_header
+from stream_scorer.core.records import Deferred, Rejected, SourceRecord
+from stream_scorer.core.scoring.feature_types import Feature
+from stream_scorer.core.scoring.features import ContactChecker, FeatureList
 from stream_scorer.genesys.wire import encode_contact
 from stream_scorer.schema_files import SchemaFile, load_schema
 from stream_scorer.scoring.intake import Intake

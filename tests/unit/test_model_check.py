@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stream_scorer.core.events import (
+from stream_scorer.core.records import (
     Answered,
     Exchange,
     Forbidden,
@@ -15,7 +15,7 @@ from stream_scorer.core.events import (
     Unavailable,
     Unexpected,
 )
-from stream_scorer.core.model_check import ModelConfirmed, ModelRefused, ModelUnavailable, judge_model_check
+from stream_scorer.core.scoring.model_check import ModelConfirmed, ModelRefused, ModelUnavailable, judge_model_check
 
 
 def exchange(status: int | None) -> Exchange:

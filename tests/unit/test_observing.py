@@ -9,17 +9,17 @@ import pytest
 from support_core import answered, contact, no_connection, record, server_error
 from test_telemetry import samples
 
-from stream_scorer.clock import Clock
-from stream_scorer.core.batcher import BatchKey
-from stream_scorer.core.events import Deferred, Partition, Rejected
-from stream_scorer.core.progress import Front
-from stream_scorer.core.refusal_limit import Cause
-from stream_scorer.core.request import Request
+from stream_scorer.core.exactly_once.stall_detector import Front
+from stream_scorer.core.records import Deferred, Partition, Rejected
+from stream_scorer.core.scoring.batcher import BatchKey
+from stream_scorer.core.scoring.refusal_limit import Cause
+from stream_scorer.core.scoring.request import Request
 from stream_scorer.genesys.quota import Quota
+from stream_scorer.runtime.clock import Clock
 from stream_scorer.scoring.circuit_breaker import CircuitBreaker, OpenReason
-from stream_scorer.scoring.observing import Observer
+from stream_scorer.scoring.observer import Observer
 from stream_scorer.scoring.wait_reasons import WaitReason
-from stream_scorer.telemetry.scoring import PrometheusMetrics
+from stream_scorer.telemetry.metrics.scoring import PrometheusMetrics
 
 BEGAN_MS = 1_893_456_000_400  # 2030-01-01T00:00:00.4Z
 DOWN = "the API answered with status 503"

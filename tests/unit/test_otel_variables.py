@@ -17,8 +17,8 @@ from opentelemetry.sdk.trace.sampling import (
 )
 
 from stream_scorer.errors import SettingsError
-from stream_scorer.telemetry.campaign import CampaignMetrics
-from stream_scorer.telemetry.exporting import otlp_readers
+from stream_scorer.telemetry.exporters import otlp_readers
+from stream_scorer.telemetry.metrics.callbacks import CampaignMetrics
 from stream_scorer.telemetry.otel_components import check_installed_exporter
 from stream_scorer.telemetry.otel_env import (
     SAMPLERS,
@@ -29,7 +29,7 @@ from stream_scorer.telemetry.otel_env import (
     trace_values,
 )
 from stream_scorer.telemetry.otlp_env import METRICS, TRACES, chosen_exporters
-from stream_scorer.tracing.sampling import make_sampler
+from stream_scorer.telemetry.tracing.sampler import make_sampler
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -150,8 +150,8 @@ class TestComponents:
         program = (
             "from stream_scorer.cli.unexpected import print_no_tracebacks; print_no_tracebacks()\n"
             "from stream_scorer.errors import SettingsError\n"
-            "from stream_scorer.telemetry.exporting import Meters\n"
-            "from stream_scorer.tracing.building import scoring_trace\n"
+            "from stream_scorer.telemetry.exporters import Meters\n"
+            "from stream_scorer.telemetry.tracing.factory import scoring_trace\n"
             "try: scoring_trace(None)\n"
             "except SettingsError as error: print(error)\n"
         )
@@ -290,7 +290,7 @@ class TestNumbers:
 
     def test_the_sdk_reads_none_of_its_own_that_is_wrong(self) -> None:
         """Not even when it is loaded: in a process of its own, as at the start of a worker."""
-        program = "from stream_scorer.tracing.building import scoring_trace; scoring_trace(None)"
+        program = "from stream_scorer.telemetry.tracing.factory import scoring_trace; scoring_trace(None)"
         environ = {**COLLECTOR, "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "abc"}
         done = subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=False)
         assert "SettingsError: OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT: abc" in done.stderr.splitlines()[-1]

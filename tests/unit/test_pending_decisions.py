@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from support_core import contact, exchange
 
-from stream_scorer.core.batcher import BatchKey
-from stream_scorer.core.request import Request
-from stream_scorer.core.response_policy import Failure, FailureKind
+from stream_scorer.core.scoring.batcher import BatchKey
+from stream_scorer.core.scoring.request import Request
+from stream_scorer.core.scoring.response_policy import Failure, FailureKind
 from stream_scorer.scoring.pending_decisions import PendingDecision, PendingDecisions
 from stream_scorer.scoring.version_state import VersionStates
 

@@ -11,18 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_scorer.core.avro import Codec
-from stream_scorer.core.callback_records import callback_id_of, callback_value, read_callback
-from stream_scorer.core.events import SourceRecord
-from stream_scorer.core.planning import PlanningRules, Skipped, ToCall, Unusable, examine, plan
+from stream_scorer.core.avro.codec import Codec
+from stream_scorer.core.callbacks.records import callback_id_of, callback_value, read_callback
+from stream_scorer.core.callbacks.selection import PlanningRules, Skipped, ToCall, Unusable, examine, plan
+from stream_scorer.core.records import SourceRecord
 from stream_scorer.schema_files import SchemaFile, load_schema
-from stream_scorer.targets.bodies import MAX_BODY_BYTES, body_of, entry_of
+from stream_scorer.targets.payload import MAX_BODY_BYTES, body_of, entry_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from stream_scorer.core.callbacks import Score
-    from stream_scorer.core.planning import Examined, Plan
+    from stream_scorer.core.callbacks.selection import Examined, Plan
+    from stream_scorer.core.callbacks.types import Score
 
 SCORES = Codec.single_object(load_schema(SchemaFile.CONTACT_SCORE))
 CALLBACKS = Codec.single_object(load_schema(SchemaFile.CAMPAIGN_CALLBACK))

@@ -20,16 +20,16 @@ from support_reconciling import (
     source,
 )
 
-from stream_scorer.core.events import Partition
-from stream_scorer.core.findings import FindingKind, Judgement
-from stream_scorer.core.log_gaps import LogGaps
-from stream_scorer.core.lost_offsets import Lost, parse_lost
-from stream_scorer.core.reconciling import Content, Kind, Place, Span
+from stream_scorer.core.reconciliation.log_gaps import LogGaps
+from stream_scorer.core.reconciliation.lost_offsets import Lost, parse_lost
+from stream_scorer.core.reconciliation.score_report import FindingKind, Judgement
+from stream_scorer.core.reconciliation.scores import Content, Kind, Place, Span
+from stream_scorer.core.records import Partition
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from stream_scorer.core.findings import Report
+    from stream_scorer.core.reconciliation.score_report import Report
 
 N = 12
 KINDS = {5: Kind.REVIEW, 6: Kind.REVIEW, 8: Kind.REJECTED, 9: Kind.REJECTED}

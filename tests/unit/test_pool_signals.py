@@ -15,7 +15,7 @@ from stream_scorer.scoring.pool import RequestPool
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from stream_scorer.core.events import Answer
+    from stream_scorer.core.records import Answer
 
 
 class NobodyAsks:

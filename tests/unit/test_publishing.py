@@ -9,10 +9,10 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from stream_scorer.clock import Clock
-from stream_scorer.core.auditing import verify_chain
-from stream_scorer.core.avro import Codec
-from stream_scorer.core.events import (
+from stream_scorer.core.audit.events import verify_chain
+from stream_scorer.core.avro.codec import Codec
+from stream_scorer.core.exactly_once.offset_ledger import Ledger
+from stream_scorer.core.records import (
     Contact,
     Deferred,
     Partition,
@@ -22,13 +22,13 @@ from stream_scorer.core.events import (
     Skipped,
     SourceRecord,
 )
-from stream_scorer.core.ledger import Ledger
 from stream_scorer.errors import BrokerRefused, BrokerUnavailable, ProducerFenced
-from stream_scorer.kafka.records import Committed, Failed, RecordsRefused
+from stream_scorer.kafka.producer.records import Committed, Failed, RecordsRefused
+from stream_scorer.runtime.clock import Clock
 from stream_scorer.schema_files import SchemaFile, load_schema
-from stream_scorer.scoring.encoding import Encoder, OutputTopics
+from stream_scorer.scoring.output_records import Encoder, OutputTopics
 from stream_scorer.scoring.ports import Untraced
-from stream_scorer.scoring.publishing import Publisher
+from stream_scorer.scoring.publisher import Publisher
 from stream_scorer.scoring.worker import Worker
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
     from confluent_kafka import TopicPartition
 
-    from stream_scorer.core.events import Headers, Outcome
-    from stream_scorer.kafka.records import OutRecord, Publication
+    from stream_scorer.core.records import Headers, Outcome
+    from stream_scorer.kafka.producer.records import OutRecord, Publication
 
 IN = Partition("in", 0)
 RETRY = Partition("retry-1", 0)

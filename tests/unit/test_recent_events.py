@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from stream_scorer.core.avro import Codec
+from stream_scorer.core.avro.codec import Codec
 from stream_scorer.errors import BrokerRefused, StreamScorerError
-from stream_scorer.kafka import recent_events
-from stream_scorer.kafka.reading import Extent
-from stream_scorer.kafka.recent_events import recent_event_ids
+from stream_scorer.kafka.consumer import recent_events
+from stream_scorer.kafka.consumer.log_reader import Extent
+from stream_scorer.kafka.consumer.recent_events import recent_event_ids
 from stream_scorer.schema_files import SchemaFile, load_schema
 from stream_scorer.settings import load_settings
 

@@ -24,11 +24,11 @@ from support_reconciling import (
 )
 
 from stream_scorer.cli.reconcile import print_report
-from stream_scorer.core.events import Partition
-from stream_scorer.core.findings import Finding, FindingKind, Findings, PartitionReport, Report
-from stream_scorer.core.hash_chain import ChainVerifier
-from stream_scorer.core.log_gaps import LogGaps
-from stream_scorer.core.reconciling import Kind, Place, Span
+from stream_scorer.core.audit.hash_chain import ChainVerifier
+from stream_scorer.core.reconciliation.log_gaps import LogGaps
+from stream_scorer.core.reconciliation.score_report import Finding, FindingKind, Findings, PartitionReport, Report
+from stream_scorer.core.reconciliation.scores import Kind, Place, Span
+from stream_scorer.core.records import Partition
 
 
 def judged_simply(outputs: list[Any], audits: list[bytes] | None = None, **options: Any) -> Report:

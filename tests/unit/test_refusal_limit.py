@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stream_scorer.core.refusal_limit import Cause, RefusalLimit, Verdict
+from stream_scorer.core.scoring.refusal_limit import Cause, RefusalLimit, Verdict
 
 CAUSE = Cause("refused_by_api", 400, "v1")
 OTHER = CAUSE._replace(status=422)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from stream_scorer.kafka import session
-from stream_scorer.kafka.records import Failed, OutRecord, RecordsRefused
-from stream_scorer.kafka.session import RECORD_ERRORS
-from stream_scorer.kafka.sink import TransactionalSink
+from stream_scorer.kafka.producer import transactional_producer
+from stream_scorer.kafka.producer.records import Failed, OutRecord, RecordsRefused
+from stream_scorer.kafka.producer.sink import TransactionalSink
+from stream_scorer.kafka.producer.transactional_producer import RECORD_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +41,7 @@ class Refusing:
 
 @pytest.fixture
 def sink(monkeypatch: pytest.MonkeyPatch) -> TransactionalSink:
-    monkeypatch.setattr(session, "Producer", Refusing)
+    monkeypatch.setattr(transactional_producer, "Producer", Refusing)
     made = TransactionalSink(
         {}, monotonic=lambda: 0.0, commit_budget_s=0, late_s=1, own_timeout_s=1, in_time_s=1, on_refused=lambda: None
     )

@@ -9,7 +9,7 @@ import pytest
 import requests
 
 from stream_scorer.errors import LocalError
-from stream_scorer.local import registry_archive
+from stream_scorer.local.schema_registry import archive
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,10 +21,10 @@ def test_another_archive_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (staging / "archive").write_bytes(b"something else")
         return staging / "archive"
 
-    monkeypatch.setattr(registry_archive, "_download", download)
+    monkeypatch.setattr(archive, "_download", download)
     expected = hashlib.sha256(b"something else").hexdigest()[:12]
     with pytest.raises(LocalError, match=f"is not what this version was released with .SHA-256 {expected}"):
-        registry_archive.registry_home(tmp_path)
+        archive.registry_home(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [".fetch-registry.lock"]
 
 
@@ -32,6 +32,6 @@ def test_without_a_network_it_says_so(tmp_path: Path, monkeypatch: pytest.Monkey
     def download(_: Path) -> Path:
         raise requests.ConnectionError
 
-    monkeypatch.setattr(registry_archive, "_download", download)
-    with pytest.raises(registry_archive.NoNetworkError, match="the first start needs the network once"):
-        registry_archive.registry_home(tmp_path)
+    monkeypatch.setattr(archive, "_download", download)
+    with pytest.raises(archive.NoNetworkError, match="the first start needs the network once"):
+        archive.registry_home(tmp_path)

@@ -9,7 +9,7 @@ import pytest
 from support_targets import openssl
 
 from stream_scorer.errors import SettingsError
-from stream_scorer.kafka.registry import SchemaRegistry
+from stream_scorer.kafka.registry.client import SchemaRegistry
 from stream_scorer.settings import load_settings
 
 if TYPE_CHECKING:

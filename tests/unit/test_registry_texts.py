@@ -8,10 +8,10 @@ import pytest
 from confluent_kafka.schema_registry import RegisteredSchema, Schema
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
-from stream_scorer.core.avro import UndecodableError
+from stream_scorer.core.avro.codec import UndecodableError
 from stream_scorer.errors import RegistryRefused, RegistryUnavailable
-from stream_scorer.kafka.registering import Comparison, compare, register
-from stream_scorer.kafka.registry import SchemaRegistry, _parsed
+from stream_scorer.kafka.registry.client import SchemaRegistry, _parsed
+from stream_scorer.kafka.registry.subjects import Comparison, compare, register
 from stream_scorer.schema_files import SchemaFile, load_schema
 from stream_scorer.settings import load_settings
 

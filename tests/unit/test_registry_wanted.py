@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from stream_scorer.errors import SettingsError
-from stream_scorer.reconciliation.reading import RegistryWanted
+from stream_scorer.reconciliation.topic_reader import RegistryWanted
 from stream_scorer.settings import Settings
 
 if TYPE_CHECKING:
-    from stream_scorer.core.findings import Report
-    from stream_scorer.kafka.reading import Record
+    from stream_scorer.core.reconciliation.score_report import Report
+    from stream_scorer.kafka.consumer.log_reader import Record
 
 FRAMED = b"\x00\x00\x00\x00\x07body"
 

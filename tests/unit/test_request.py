@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support_core import contact, ids
 
-from stream_scorer.core.batcher import Batch, BatchKey
-from stream_scorer.core.request import (
+from stream_scorer.core.scoring.batcher import Batch, BatchKey
+from stream_scorer.core.scoring.request import (
     Request,
     bisect,
     continue_search,
@@ -26,7 +26,7 @@ from stream_scorer.core.request import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from stream_scorer.core.events import Contact
+    from stream_scorer.core.records import Contact
 
 OWN = BatchKey(None, version_from_event=False)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from fastavro import parse_schema, schemaless_reader, schemaless_writer
 
-from stream_scorer.core.resolving import compare, incompatible
+from stream_scorer.core.avro.compatibility import compare, incompatible
 
 
 def record(*fields: tuple[str, Any] | dict[str, Any], name: str = "R", **more: Any) -> dict[str, Any]:

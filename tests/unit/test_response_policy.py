@@ -27,10 +27,10 @@ from support_core import (
     unexpected,
 )
 
-from stream_scorer.core.batcher import BatchKey
-from stream_scorer.core.events import Answered, NotFound, Trouble, Unavailable
-from stream_scorer.core.request import Request
-from stream_scorer.core.response_policy import (
+from stream_scorer.core.records import Answered, NotFound, Trouble, Unavailable
+from stream_scorer.core.scoring.batcher import BatchKey
+from stream_scorer.core.scoring.request import Request
+from stream_scorer.core.scoring.response_policy import (
     Context,
     Decision,
     Failure,
@@ -47,7 +47,7 @@ from stream_scorer.core.response_policy import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from stream_scorer.core.events import Answer, Contact
+    from stream_scorer.core.records import Answer, Contact
 
 NOW = 1_000.0
 OWN = BatchKey(None, version_from_event=False)

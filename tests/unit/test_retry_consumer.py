@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from stream_scorer.core.events import Partition
-from stream_scorer.kafka import retry_consumer, source
-from stream_scorer.kafka.source import Source
+from stream_scorer.core.records import Partition
+from stream_scorer.kafka.consumer import group_consumer, retry_consumer
+from stream_scorer.kafka.consumer.group_consumer import Source
 
 COUNTS = {"in": 2, "retry-1": 2, "retry-2": 5}
 
@@ -102,9 +102,9 @@ class Group:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
-        monkeypatch.setattr(source, "Consumer", Client)
+        monkeypatch.setattr(group_consumer, "Consumer", Client)
         monkeypatch.setattr(retry_consumer, "Consumer", Client)
-        monkeypatch.setattr(source.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(group_consumer.time, "monotonic", lambda: self.now)
         self.source = Source({"group.id": "g"}, ["in"], lambda _: False, retry_topics=["retry-1", "retry-2"])
         self.owner = Owner()
         self.source.subscribe(self.owner)

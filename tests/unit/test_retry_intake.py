@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stream_scorer.core.events import Deferred, Skipped, SourceRecord
+from stream_scorer.core.records import Deferred, Skipped, SourceRecord
 from stream_scorer.core.retry_topics import NotDue, RetryDelays, RetryState, StartBounds, state_headers
 from stream_scorer.scoring.retry_intake import RetryIntake
 
 if TYPE_CHECKING:
-    from stream_scorer.core.events import Headers
+    from stream_scorer.core.records import Headers
 
 NOW_MS = 1_700_000_000_000
 STATE = RetryState("in/3/17", 1, NOW_MS, "us", "")

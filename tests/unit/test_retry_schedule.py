@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_scorer.core.events import SourceRecord
+from stream_scorer.core.records import SourceRecord
 from stream_scorer.core.retry_topics import (
     NotDue,
     RetryDelays,
@@ -23,7 +23,7 @@ from stream_scorer.core.retry_topics import (
 )
 
 if TYPE_CHECKING:
-    from stream_scorer.core.events import Headers
+    from stream_scorer.core.records import Headers
 
 DELAYS = RetryDelays((60.0, 600.0, 3600.0))
 NOW_MS = 1_700_000_000_000

@@ -11,8 +11,8 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AclOperation  # type: ignore[attr-defined]  # the stubs do not list it
 
-from stream_scorer.kafka.administering import Administrator
-from stream_scorer.kafka.rights import Right, missing_rights
+from stream_scorer.kafka.admin.acls import Right, missing_rights
+from stream_scorer.kafka.admin.admin_client import Administrator
 from stream_scorer.settings import load_settings
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from stream_scorer.core.avro import Codec
-from stream_scorer.core.events import Reason
+from stream_scorer.core.avro.codec import Codec
+from stream_scorer.core.records import Reason
 from stream_scorer.errors import InputError, SettingsError
 from stream_scorer.local.demo.contacts import contacts, nobody
-from stream_scorer.local.demo.scenes import (
+from stream_scorer.local.demo.scenario_view import (
     WORKER_SETTINGS,
     closing_line,
     introduction,
@@ -25,8 +25,8 @@ from stream_scorer.local.demo.scenes import (
 )
 from stream_scorer.local.simulator.api import SimulatedApi
 from stream_scorer.local.simulator.config import SimulatorConfig
-from stream_scorer.local.simulator.playing import PlayState
 from stream_scorer.local.simulator.scenario import SHIPPED, Scenario, load_scenario, parse_scenario
+from stream_scorer.local.simulator.scenario_player import PlayState
 from stream_scorer.schema_files import SchemaFile, load_schema
 from stream_scorer.settings import load_settings
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support_fuzz import fuzz, varint
 
-from stream_scorer.core.avro import Codec, UndecodableError
-from stream_scorer.core.schema_limits import check_schema
+from stream_scorer.core.avro.codec import Codec, UndecodableError
+from stream_scorer.core.avro.schema_safety import check_schema
 from stream_scorer.errors import SettingsError
 from stream_scorer.schema_files import SchemaFile, load_schema
 

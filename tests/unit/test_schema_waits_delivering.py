@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support_delivering import CALLBACKS, START_MS, Bench, World, callback, delivered
 
-from stream_scorer.core.callback_records import callback_value
-from stream_scorer.core.confluent import ConfluentCodec, WriterUnknownError, confluent_header
-from stream_scorer.core.events import Partition
+from stream_scorer.core.avro.confluent import ConfluentCodec, WriterUnknownError, confluent_header
+from stream_scorer.core.callbacks.records import callback_value
+from stream_scorer.core.records import Partition
 from stream_scorer.schema_files import SchemaFile, load_schema
 
 if TYPE_CHECKING:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from stream_scorer.campaign.observing import LoopObserver
-from stream_scorer.clock import Clock
-from stream_scorer.core.events import Partition
-from stream_scorer.scoring.observing import Observer
+from stream_scorer.callbacks.observer import LoopObserver
+from stream_scorer.core.records import Partition
+from stream_scorer.runtime.clock import Clock
+from stream_scorer.scoring.observer import Observer
 
 REASON = "schema id 17 cannot be fetched: schema registry r:8081: no connection"
 

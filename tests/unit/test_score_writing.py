@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_scorer.core.avro import Codec
-from stream_scorer.core.events import Contact, RequestFacts, Scored, SourceRecord
-from stream_scorer.core.score_writing import ScoreWriter
+from stream_scorer.core.avro.codec import Codec
+from stream_scorer.core.records import Contact, RequestFacts, Scored, SourceRecord
+from stream_scorer.core.scoring.score_encoder import ScoreWriter
 from stream_scorer.errors import SettingsError
 from stream_scorer.schema_files import SchemaFile, load_schema
 

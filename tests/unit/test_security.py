@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 import structlog
 
-from stream_scorer.admin import AdminServer
 from stream_scorer.genesys import wire
 from stream_scorer.redaction.credentials import Redactor
+from stream_scorer.runtime.admin_server import AdminServer
 from stream_scorer.settings import Settings
 from stream_scorer.telemetry.logs import configure_logging
 

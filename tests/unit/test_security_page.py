@@ -13,8 +13,8 @@ import pytest
 
 from stream_scorer.cli.config import effective_lines
 from stream_scorer.errors import SettingsError
-from stream_scorer.kafka import rights
-from stream_scorer.kafka.config import check_properties
+from stream_scorer.kafka.admin import acls
+from stream_scorer.kafka.client.config import check_properties
 from stream_scorer.settings import Settings, load
 
 PAGE = (Path(__file__).parents[2] / "docs" / "security.md").read_text(encoding="utf-8")
@@ -30,7 +30,7 @@ class Given(NamedTuple):
     resource: str
     name: str
 
-    def covers(self, program: str, right: rights.Right) -> bool:
+    def covers(self, program: str, right: acls.Right) -> bool:
         same = (self.program, self.operation, self.resource) == (program, right.operation, right.resource)
         return same and (right.name.startswith(self.name[:-1]) if self.name.endswith("*") else right.name == self.name)
 
@@ -65,14 +65,14 @@ def in_the_commands() -> set[Given]:
     return found
 
 
-def needed() -> set[tuple[str, rights.Right]]:
+def needed() -> set[tuple[str, acls.Right]]:
     settings = Settings()
-    judge = (*rights.reconciling_rights(settings), *rights.reconciling_callbacks_rights(settings))
+    judge = (*acls.reconciling_rights(settings), *acls.reconciling_callbacks_rights(settings))
     programs = {
-        "run": rights.scoring_rights(settings),
-        "callbacks": rights.campaign_rights(settings),
-        "produce": rights.producing_rights(settings),
-        "topics create": rights.creating_rights(settings),
+        "run": acls.scoring_rights(settings),
+        "callbacks": acls.campaign_rights(settings),
+        "produce": acls.producing_rights(settings),
+        "topics create": acls.creating_rights(settings),
         "reconcile": judge,
     }
     return {(program, right) for program, some in programs.items() for right in some}
@@ -96,7 +96,7 @@ def test_the_line_on_the_page_is_the_one_that_is_said() -> None:
         "security.protocol": "SASL_SSL",
         "sasl.username": "scorer",
     }
-    line = rights.denial(properties, [rights.Right("Write", "topic", "contact-scores")])
+    line = acls.denial(properties, [acls.Right("Write", "topic", "contact-scores")])
     assert f"\nstream-scorer: {line}\n" in PAGE
 
 

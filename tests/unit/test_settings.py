@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from stream_scorer.errors import SettingsError
 from stream_scorer.genesys.regions import REGIONS
 from stream_scorer.settings import ScoringSettings, Settings, load, load_settings, service_link_notes
-from stream_scorer.settings.catalogue import SECRETS, SECTIONS
+from stream_scorer.settings.key_catalog import SECRETS, SECTIONS
 from stream_scorer.settings.names import variable
 from stream_scorer.settings.sections import CallbacksSettings, KafkaSettings
 

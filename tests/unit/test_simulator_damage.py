@@ -8,10 +8,10 @@ from typing import Any
 import orjson
 import pytest
 
-from stream_scorer.local.simulator.damage import damaged, select
-from stream_scorer.local.simulator.fault_book import Asked
+from stream_scorer.local.simulator.fault_script import Asked
 from stream_scorer.local.simulator.faults import Fault, FaultAction, FaultPath, ResultEdit, Selection
-from stream_scorer.local.simulator.scripted import LEVELS, scripted_reply
+from stream_scorer.local.simulator.response_faults import damaged, select
+from stream_scorer.local.simulator.scripted_reply import LEVELS, scripted_reply
 
 IDS = [f"C-{number}" for number in range(4)]
 

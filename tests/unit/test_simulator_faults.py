@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import pytest
 
 from stream_scorer.errors import SettingsError
-from stream_scorer.local.simulator.fault_book import Asked, FaultBook, asked_in
+from stream_scorer.local.simulator.fault_script import Asked, FaultBook, asked_in
 from stream_scorer.local.simulator.faults import FaultAction, FaultMatch, ResultEdit, Transfer, parse_faults
 
 if TYPE_CHECKING:

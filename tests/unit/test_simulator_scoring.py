@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_scorer.local.simulator.checking import BadRequest, UnknownVersion
 from stream_scorer.local.simulator.config import SimulatorConfig
 from stream_scorer.local.simulator.scoring import Model
+from stream_scorer.local.simulator.validation import BadRequest, UnknownVersion
 
 BANK = Path(__file__).parents[3] / "shared" / "data" / "bank-marketing-contacts.csv"
 FEATURES = {"previous_calls": 2, "avg_handle_time": 240.5, "last_contact_days": 7, "segment_id": "retired"}

@@ -10,9 +10,9 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 from support_arena import wait_until
 
-from stream_scorer.kafka import session
-from stream_scorer.kafka.records import Committed, Failed, OutRecord
-from stream_scorer.kafka.sink import TransactionalSink
+from stream_scorer.kafka.producer import transactional_producer
+from stream_scorer.kafka.producer.records import Committed, Failed, OutRecord
+from stream_scorer.kafka.producer.sink import TransactionalSink
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -75,7 +75,7 @@ def test_a_session_that_is_given_up_is_gone_before_the_collector_comes(
     monkeypatch: pytest.MonkeyPatch, fails: str
 ) -> None:
     """One a second while a right is missing: left to the collector there were forty at once, each with its sockets."""
-    monkeypatch.setattr(session, "Producer", Client)
+    monkeypatch.setattr(transactional_producer, "Producer", Client)
     monkeypatch.setattr(Client, "fails", fails)
     sink = made_sink({})
     for _ in range(3):
@@ -87,7 +87,7 @@ def test_a_session_that_is_given_up_is_gone_before_the_collector_comes(
 
 @pytest.mark.parametrize("name", ["ILLEGAL_GENERATION", "FENCED_MEMBER_EPOCH", "STALE_MEMBER_EPOCH"])
 def test_a_group_that_has_moved_on_is_noticed_under_both_protocols(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setattr(session, "Producer", Client)
+    monkeypatch.setattr(transactional_producer, "Producer", Client)
     monkeypatch.setattr(Client, "fails", "send_offsets_to_transaction")
     monkeypatch.setattr(Client, "code", getattr(KafkaError, name))
     sink = made_sink({})
@@ -102,7 +102,7 @@ def test_a_group_that_has_moved_on_is_noticed_under_both_protocols(monkeypatch: 
 def test_a_failure_after_half_of_the_time_outs_may_come_from_the_size_of_the_transaction(
     monkeypatch: pytest.MonkeyPatch, took_s: float, *, late: bool
 ) -> None:
-    monkeypatch.setattr(session, "Producer", Client)
+    monkeypatch.setattr(transactional_producer, "Producer", Client)
     monkeypatch.setattr(Client, "fails", "commit_transaction")
     times = iter([0.0, took_s])
     sink = made_sink({}, lambda: next(times))
@@ -116,7 +116,7 @@ def test_a_failure_after_half_of_the_time_outs_may_come_from_the_size_of_the_tra
 def test_a_transaction_is_slow_when_one_of_twice_the_size_would_be_late(
     monkeypatch: pytest.MonkeyPatch, took_s: float, *, slow: bool
 ) -> None:
-    monkeypatch.setattr(session, "Producer", Client)
+    monkeypatch.setattr(transactional_producer, "Producer", Client)
     times = iter([0.0, took_s])
     sink = made_sink({}, lambda: next(times))
     assert sink.open() is None
@@ -127,7 +127,7 @@ def test_a_transaction_is_slow_when_one_of_twice_the_size_would_be_late(
 
 def test_a_session_that_has_lost_all_brokers_writes_no_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
     """It hung in the first one after an outage and aborted it; with it went 97 scores whose end Kafka had lost."""
-    monkeypatch.setattr(session, "Producer", Reporting)
+    monkeypatch.setattr(transactional_producer, "Producer", Reporting)
     Reporting.reports[:] = [KafkaError(KafkaError._ALL_BROKERS_DOWN)]  # before the session was there
     sink = made_sink({})
     assert sink.open() is None

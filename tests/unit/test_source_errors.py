@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from stream_scorer.core.events import Partition
+from stream_scorer.core.records import Partition
 from stream_scorer.errors import BrokerRefused, BrokerUnavailable
-from stream_scorer.kafka import source as module
-from stream_scorer.kafka.source import Source
+from stream_scorer.kafka.consumer import group_consumer as module
+from stream_scorer.kafka.consumer.group_consumer import Source
 
 
 class Reported:

@@ -16,10 +16,10 @@ import structlog
 
 from stream_scorer.cli import main
 from stream_scorer.cli.standard_streams import SafeStream
-from stream_scorer.core.callback_findings import CallbackCounts, CallbackReport
-from stream_scorer.core.findings import Provenance
+from stream_scorer.core.reconciliation.callback_report import CallbackCounts, CallbackReport
+from stream_scorer.core.reconciliation.score_report import Provenance
 from stream_scorer.errors import BrokerUnavailable
-from stream_scorer.kafka.topics import TopicsReport
+from stream_scorer.kafka.admin.topics import TopicsReport
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,19 +9,19 @@ import pytest
 from test_observing import BEGAN_MS, Log
 from test_telemetry import samples
 
-from stream_scorer.clock import Clock
-from stream_scorer.core.events import Exchange, QuotaReading
-from stream_scorer.core.model_check import ModelConfirmed, ModelRefused, ModelUnavailable
+from stream_scorer.core.records import Exchange, QuotaReading
+from stream_scorer.core.scoring.model_check import ModelConfirmed, ModelRefused, ModelUnavailable
 from stream_scorer.errors import ApiRefused
 from stream_scorer.genesys.quota import Quota
-from stream_scorer.scoring.observing import Observer
+from stream_scorer.runtime.clock import Clock
+from stream_scorer.scoring.observer import Observer
 from stream_scorer.scoring.start_check import StartBackoff, StartCheck
-from stream_scorer.telemetry.scoring import PrometheusMetrics
+from stream_scorer.telemetry.metrics.scoring import PrometheusMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from stream_scorer.core.model_check import ModelCheck
+    from stream_scorer.core.scoring.model_check import ModelCheck
 
 BACKOFF = StartBackoff(base_s=2.0, max_s=60.0, max_retries=3, probe_interval_s=10.0, max_retry_after_s=900.0)
 CONFIRMED = ModelConfirmed(Exchange(1, 2, 1.0, 400))

@@ -9,10 +9,10 @@ import pytest
 import structlog
 from confluent_kafka import KafkaError, KafkaException
 
-from stream_scorer.cli.starting import await_topics, log_start, require_start
+from stream_scorer.cli.topic_wait import await_topics, log_start, require_start
 from stream_scorer.errors import BrokerUnavailable, UsageError
-from stream_scorer.kafka import administering
-from stream_scorer.kafka.start import StartReport
+from stream_scorer.kafka.admin import admin_client
+from stream_scorer.kafka.consumer.initial_offsets import StartReport
 from stream_scorer.settings import load_settings
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Callable[[FarBroker], list[str]]:
     """Starts a worker as far as the topics, and returns what it said."""
 
     def start(broker: FarBroker) -> list[str]:
-        monkeypatch.setattr(administering, "AdminClient", lambda _: broker)
-        monkeypatch.setattr(administering, "time", SimpleNamespace(monotonic=lambda: broker.now))
+        monkeypatch.setattr(admin_client, "AdminClient", lambda _: broker)
+        monkeypatch.setattr(admin_client, "time", SimpleNamespace(monotonic=lambda: broker.now))
         settings = load_settings(environ={"STREAM_SCORER_KAFKA__BOOTSTRAP_SERVERS": "far:9092"})
         with structlog.testing.capture_logs() as said:
             await_topics(settings, [TOPIC], ())

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from stream_scorer.campaign_wiring import CampaignService
-from stream_scorer.core.events import Exchange
-from stream_scorer.core.model_check import ModelConfirmed
+from stream_scorer.core.records import Exchange
+from stream_scorer.core.scoring.model_check import ModelConfirmed
 from stream_scorer.genesys.client import ScoringClient
-from stream_scorer.kafka.stopping import StoppedError, unless_stopped
+from stream_scorer.kafka.client.interruptible_calls import StoppedError, unless_stopped
 from stream_scorer.settings import Settings
-from stream_scorer.targets.building import build_target
-from stream_scorer.wiring import ScoringService
+from stream_scorer.targets.factory import build_target
+from stream_scorer.wiring.callbacks import CampaignService
+from stream_scorer.wiring.scoring import ScoringService
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -55,7 +55,7 @@ def test_what_hangs_holds_up_no_end(
     if hangs != "api":
         monkeypatch.setattr(ScoringClient, "check", lambda _: ModelConfirmed(Exchange(1, 2, 1.0, 400)))
     if hangs == "registry":
-        monkeypatch.setattr("stream_scorer.kafka.writing.max_message_bytes", limits)
+        monkeypatch.setattr("stream_scorer.kafka.producer.factory.max_message_bytes", limits)
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(10)
         service = make(settings_with(server, hangs))

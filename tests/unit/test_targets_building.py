@@ -12,10 +12,10 @@ from support_targets import SECRET, settings
 
 from stream_scorer.errors import SettingsError
 from stream_scorer.settings import load_settings
-from stream_scorer.targets.building import build_target
+from stream_scorer.targets.factory import build_target
+from stream_scorer.targets.genesys_outbound import COLUMNS
 from stream_scorer.targets.log_target import LogTarget
-from stream_scorer.targets.outbound import COLUMNS
-from stream_scorer.targets.signing import MIN_SECRET_BYTES
+from stream_scorer.targets.signature import MIN_SECRET_BYTES
 from stream_scorer.targets.webhook import MAX_ANSWER_BYTES, TIMEOUT_S, WebhookTarget
 
 LOCAL = "http://127.0.0.1:8091/callbacks"

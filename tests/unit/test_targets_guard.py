@@ -12,8 +12,8 @@ from support_targets import resolves
 
 from stream_scorer.errors import SettingsError
 from stream_scorer.http_client.errors import AddressBarred
-from stream_scorer.targets import guard
-from stream_scorer.targets.guard import Guard, guard_for, why_closed, why_not_loopback
+from stream_scorer.targets import ssrf_guard
+from stream_scorer.targets.ssrf_guard import Guard, guard_for, why_closed, why_not_loopback
 
 CLOSED = {
     "0.0.0.0": "unspecified",  # noqa: S104 - an address, nobody listens
@@ -145,7 +145,7 @@ def test_a_url_that_is_none_for_callbacks(url: str, words: str) -> None:
 
 
 def test_a_resolver_that_hangs_does_not_hold_up_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "START_CHECK_S", 0.05)
+    monkeypatch.setattr(ssrf_guard, "START_CHECK_S", 0.05)
     released = threading.Event()
 
     def hang(*_: Any, **__: Any) -> list[Any]:

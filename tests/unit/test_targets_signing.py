@@ -10,7 +10,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from support_targets import CALLBACK_ID, KEY, SECRET
 
 from stream_scorer.errors import SettingsError
-from stream_scorer.targets.signing import Signer, secret_bytes
+from stream_scorer.targets.signature import Signer, secret_bytes
 
 OTHER = f"whsec_{b64encode(bytes(range(1, 33))).decode()}"
 BODY = '{"type":"contact.scored","data":{"campaign_id":"Frühling"}}'.encode()

@@ -12,12 +12,12 @@ import pytest
 from requests.structures import CaseInsensitiveDict
 from support_targets import CALLBACK_ID, PLANNED_AT_MS, SECRET, callback, score
 
-from stream_scorer.core.callbacks import DeliveryKind
-from stream_scorer.targets.answers import meaning_of
-from stream_scorer.targets.bodies import MAX_BODY_BYTES, body_of, entry_of, iso_time
-from stream_scorer.targets.guard import Guard
+from stream_scorer.core.callbacks.types import DeliveryKind
 from stream_scorer.targets.log_target import LogTarget
-from stream_scorer.targets.signing import Signer
+from stream_scorer.targets.payload import MAX_BODY_BYTES, body_of, entry_of, iso_time
+from stream_scorer.targets.response_policy import meaning_of
+from stream_scorer.targets.signature import Signer
+from stream_scorer.targets.ssrf_guard import Guard
 from stream_scorer.targets.webhook import WebhookTarget
 
 NOW = datetime(2030, 1, 31, 6, tzinfo=UTC)

@@ -12,16 +12,16 @@ import pytest
 import structlog
 from support_otlp import OtlpReceiver
 
-from stream_scorer.core.events import Reason, ReviewReason, SourceRecord
+from stream_scorer.core.records import Reason, ReviewReason, SourceRecord
 from stream_scorer.errors import SettingsError
 from stream_scorer.settings import Settings
 from stream_scorer.telemetry import collectors
-from stream_scorer.telemetry.campaign import PrometheusCampaignMetrics
 from stream_scorer.telemetry.collectors import close_within_limit
 from stream_scorer.telemetry.logs import configure_logging
+from stream_scorer.telemetry.metrics.callbacks import PrometheusCampaignMetrics
+from stream_scorer.telemetry.metrics.scoring import Metrics, PrometheusMetrics
 from stream_scorer.telemetry.otel_env import metric_values
-from stream_scorer.telemetry.scoring import Metrics, PrometheusMetrics
-from stream_scorer.wiring import ScoringService
+from stream_scorer.wiring.scoring import ScoringService
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

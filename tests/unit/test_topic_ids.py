@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from stream_scorer.core.events import Partition
+from stream_scorer.core.records import Partition
 from stream_scorer.errors import BrokerRefused, BrokerUnavailable
-from stream_scorer.kafka.topic_ids import TopicIdentity, TopicIds, ids_of
+from stream_scorer.kafka.consumer.topic_ids import TopicIdentity, TopicIds, ids_of
 
 IN = Partition("in", 0)
 NO_ID = "AAAAAAAAAAAAAAAAAAAAAA"

@@ -8,19 +8,19 @@ import pytest
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from stream_scorer.campaign.tracing import CONTACTS_HEADER, Untraced, contacts_of
-from stream_scorer.core.callbacks import Callback, CallbackOutcome, DeliveryAnswer, DeliveryKind, Score
-from stream_scorer.core.delivering import Ended, Job, Postponed, Postponement
-from stream_scorer.core.events import Partition, SourceRecord
-from stream_scorer.core.planning import ToCall
+from stream_scorer.callbacks.trace_headers import CONTACTS_HEADER, Untraced, contacts_of
+from stream_scorer.core.callbacks.delivery_policy import Ended, Job, Postponed, Postponement
+from stream_scorer.core.callbacks.selection import ToCall
+from stream_scorer.core.callbacks.types import Callback, CallbackOutcome, DeliveryAnswer, DeliveryKind, Score
+from stream_scorer.core.records import Partition, SourceRecord
 from stream_scorer.core.trace_context import TraceContext, context_of
-from stream_scorer.tracing.campaign import DelivererTracer, PlannerTracer
-from stream_scorer.tracing.spans import Spans
+from stream_scorer.telemetry.tracing.callbacks import DelivererTracer, PlannerTracer
+from stream_scorer.telemetry.tracing.spans import Spans
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
-    from stream_scorer.core.events import Headers
+    from stream_scorer.core.records import Headers
 
 SAMPLED = TraceContext(0xA, 0xB, 1)
 UNSAMPLED = TraceContext(0xC, 0xD, 0)

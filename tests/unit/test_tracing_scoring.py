@@ -10,8 +10,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from stream_scorer.core.batcher import BatchKey
-from stream_scorer.core.events import (
+from stream_scorer.core.records import (
     Answered,
     Contact,
     Deferred,
@@ -24,16 +23,17 @@ from stream_scorer.core.events import (
     Trouble,
     Unavailable,
 )
-from stream_scorer.core.request import Request
+from stream_scorer.core.scoring.batcher import BatchKey
+from stream_scorer.core.scoring.request import Request
 from stream_scorer.core.trace_context import TraceContext, context_of
 from stream_scorer.telemetry.otel_env import ALL_TRACES, Sampling, TraceValues
-from stream_scorer.tracing.scoring import ScoringTracer
-from stream_scorer.tracing.spans import Spans, make_spans
+from stream_scorer.telemetry.tracing.scoring import ScoringTracer
+from stream_scorer.telemetry.tracing.spans import Spans, make_spans
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
-    from stream_scorer.core.events import Answer, Headers
+    from stream_scorer.core.records import Answer, Headers
 
 PRODUCED = TraceContext(0xABC, 0xDEF, 1, "v=1")
 

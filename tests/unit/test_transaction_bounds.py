@@ -11,25 +11,25 @@ from support_delivering import PARTITIONS, Bench, FakeSink, FakeSource, World, c
 from test_planning import RULES, SCORES, WEBHOOK, value
 from test_publishing import Bench as ScoringBench
 
-from stream_scorer.campaign.encoding import CallbackEncoder, CampaignTopics
-from stream_scorer.campaign.observing import PlannerObserver
-from stream_scorer.campaign.planner import Planner
-from stream_scorer.campaign.tracing import Untraced
-from stream_scorer.clock import Clock
-from stream_scorer.core.avro import Codec
-from stream_scorer.core.events import Partition
-from stream_scorer.core.ledger import Ledger, RecordLedger
-from stream_scorer.core.transaction_bounds import TransactionBounds
-from stream_scorer.kafka.committing import Committer
-from stream_scorer.kafka.framing import SingleObjectFraming
-from stream_scorer.kafka.records import Committed, Failed
-from stream_scorer.kafka.writer_waits import WriterWaits
+from stream_scorer.callbacks.observer import PlannerObserver
+from stream_scorer.callbacks.output_records import CallbackEncoder, CampaignTopics
+from stream_scorer.callbacks.planner import Planner
+from stream_scorer.callbacks.trace_headers import Untraced
+from stream_scorer.core.avro.codec import Codec
+from stream_scorer.core.exactly_once.offset_ledger import Ledger, RecordLedger
+from stream_scorer.core.exactly_once.transaction_bounds import TransactionBounds
+from stream_scorer.core.records import Partition
+from stream_scorer.kafka.producer.committer import Committer
+from stream_scorer.kafka.producer.records import Committed, Failed
+from stream_scorer.kafka.registry.pending_schemas import WriterWaits
+from stream_scorer.kafka.registry.serde import SingleObjectFraming
+from stream_scorer.runtime.clock import Clock
 from stream_scorer.schema_files import SchemaFile, load_schema
-from stream_scorer.telemetry.campaign import CampaignMetrics
+from stream_scorer.telemetry.metrics.callbacks import CampaignMetrics
 
 if TYPE_CHECKING:
-    from stream_scorer.core.planning import Examined
-    from stream_scorer.kafka.records import OutRecord, Publication
+    from stream_scorer.core.callbacks.selection import Examined
+    from stream_scorer.kafka.producer.records import OutRecord, Publication
 
 P0, P1 = Partition("contact-features", 0), Partition("contact-features", 1)
 MEGABYTE = 1024 * 1024

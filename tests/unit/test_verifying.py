@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_scorer.core.verifying import Verifier, match
+from stream_scorer.core.scoring.response_match import Verifier, match
 
 
 def item(contact_id: Any, score: Any = 0.5, lower: Any = 0.3, upper: Any = 0.7) -> dict[str, Any]:

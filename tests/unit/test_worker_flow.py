@@ -12,12 +12,12 @@ from unittest.mock import MagicMock
 
 from support_core import TOPIC, contact, rejected
 
-from stream_scorer.clock import Clock
-from stream_scorer.core.events import Contact, Partition, Rejected, SourceRecord
-from stream_scorer.core.ledger import Ledger
+from stream_scorer.core.exactly_once.offset_ledger import Ledger
+from stream_scorer.core.records import Contact, Partition, Rejected, SourceRecord
 from stream_scorer.core.retry_topics import RetryDelays, RetryState, StartBounds, state_headers
-from stream_scorer.kafka.flow_control import FlowControl
-from stream_scorer.kafka.retry_heads import RetryTopicHeads
+from stream_scorer.kafka.consumer.flow_control import FlowControl
+from stream_scorer.kafka.consumer.retry_heads import RetryTopicHeads
+from stream_scorer.runtime.clock import Clock
 from stream_scorer.scoring.retry_intake import RetryIntake
 from stream_scorer.scoring.worker import Worker
 

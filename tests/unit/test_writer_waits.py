@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support_arena import wait_until
 
-from stream_scorer.core.avro import UndecodableError
-from stream_scorer.core.confluent import SchemaMissingError, WriterUnknownError, confluent_header
-from stream_scorer.core.events import Partition, SourceRecord
-from stream_scorer.core.ledger import RecordLedger
+from stream_scorer.core.avro.codec import UndecodableError
+from stream_scorer.core.avro.confluent import SchemaMissingError, WriterUnknownError, confluent_header
+from stream_scorer.core.exactly_once.offset_ledger import RecordLedger
+from stream_scorer.core.records import Partition, SourceRecord
 from stream_scorer.errors import RegistryUnavailable
-from stream_scorer.kafka.writer_lookup import WriterLookup
-from stream_scorer.kafka.writer_waits import WriterWaits
+from stream_scorer.kafka.registry.pending_schemas import WriterWaits
+from stream_scorer.kafka.registry.schema_fetcher import WriterLookup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

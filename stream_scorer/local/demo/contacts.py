@@ -11,12 +11,12 @@ from random import Random
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from stream_scorer.core.events import Reason
+from stream_scorer.core.records import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from stream_scorer.core.avro import Codec
+    from stream_scorer.core.avro.codec import Codec
 
 _SEGMENTS: Final = ("services", "technician", "management", "retired", "student", "self-employed", "admin")
 _CAMPAIGNS: Final = ("spring-offer", "win-back", "renewals", None)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console, RenderableType
 
-    from stream_scorer.local.demo.watching import Snapshot
+    from stream_scorer.local.demo.monitor import Snapshot
 
 _LINE_EVERY_S: Final = 2.0
 _BAR_WIDTH: Final = 60

@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from stream_scorer.core.avro import Codec
+from stream_scorer.core.avro.codec import Codec
 from stream_scorer.errors import CheckFailed, LocalError
-from stream_scorer.kafka.topics import create_topics
-from stream_scorer.local.demo.calling import Told, check_told, wait_for_receipts
+from stream_scorer.kafka.admin.topics import create_topics
+from stream_scorer.local.demo.callbacks_check import Told, check_told, wait_for_receipts
+from stream_scorer.local.demo.checks import check_outcomes, count_rejections
 from stream_scorer.local.demo.contacts import contacts, nobody
-from stream_scorer.local.demo.feeding import feed
-from stream_scorer.local.demo.interrupts import Interrupted, Interrupts
-from stream_scorer.local.demo.outcomes import check_outcomes, count_rejections
+from stream_scorer.local.demo.environment import REQUESTS_PER_MINUTE, Stage
+from stream_scorer.local.demo.monitor import Watch
+from stream_scorer.local.demo.producer import feed
 from stream_scorer.local.demo.progress import ProgressView
-from stream_scorer.local.demo.scenes import closing_line, introduction, marked, scene
-from stream_scorer.local.demo.services import REQUESTS_PER_MINUTE, Stage
-from stream_scorer.local.demo.watching import Watch
+from stream_scorer.local.demo.scenario_view import closing_line, introduction, marked, scene
+from stream_scorer.local.demo.signals import Interrupted, Interrupts
 from stream_scorer.reconciliation import reconcile
 from stream_scorer.schema_files import SchemaFile, load_schema
 
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from stream_scorer.core.callback_findings import CallbackReport
-    from stream_scorer.core.events import Reason
-    from stream_scorer.core.findings import Report
+    from stream_scorer.core.reconciliation.callback_report import CallbackReport
+    from stream_scorer.core.reconciliation.score_report import Report
+    from stream_scorer.core.records import Reason
     from stream_scorer.local.demo.worker_process import WorkerProcess
-    from stream_scorer.local.kafka_jars import Progress
+    from stream_scorer.local.kafka.jars import Progress
     from stream_scorer.local.simulator import Scenario
     from stream_scorer.settings import Settings
 

@@ -4,11 +4,11 @@
 that runs already. Over HTTP: see `stream_scorer.local.receiver.app`.
 """
 
-from stream_scorer.local.receiver.books import Delivery, Stats
 from stream_scorer.local.receiver.config import ReceiverConfig
 from stream_scorer.local.receiver.control import ReceiverControl
+from stream_scorer.local.receiver.delivery_log import Delivery, Stats
 from stream_scorer.local.receiver.faults import Fault, FaultAction, FaultMatch
-from stream_scorer.local.receiver.running import Receiver, serve
+from stream_scorer.local.receiver.launcher import Receiver, serve
 
 __all__ = [
     "Delivery",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stream_scorer.local.asgi import AsgiServer, serve_order
+from stream_scorer.local.http_server.asgi import AsgiServer, serve_order
 from stream_scorer.local.receiver.app import ReceiverApp
 from stream_scorer.local.receiver.config import ReceiverConfig
 

@@ -6,8 +6,8 @@ The script's own endpoints are below ``/_receiver``:
 
 =====================  =================================================================================================
 ``GET    /health``     204 as soon as it runs
-``GET    /stats``      the account: `stream_scorer.local.receiver.books.Stats`
-``GET    /callbacks``  callback id -> what became of it: `stream_scorer.local.receiver.books.Delivery`
+``GET    /stats``      the account: `stream_scorer.local.receiver.delivery_log.Stats`
+``GET    /callbacks``  callback id -> what became of it: `stream_scorer.local.receiver.delivery_log.Delivery`
 ``GET    /contacts``   contact id -> in how many different callbacks that were taken
 ``GET    /faults``     the script in force with ``seen`` and ``fired``
 ``POST   /faults``     adds a list of faults (see `stream_scorer.local.receiver.faults`); answers like ``GET``
@@ -27,10 +27,10 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from stream_scorer.local.receiver.books import DROPPED, HUNG, Arrival, Books, MalformedCallback, read_callback
+from stream_scorer.local.http_server.transport_faults import Wire
 from stream_scorer.local.receiver.control_routes import control_app
+from stream_scorer.local.receiver.delivery_log import DROPPED, HUNG, Arrival, Books, MalformedCallback, read_callback
 from stream_scorer.local.receiver.faults import FaultBook
-from stream_scorer.local.simulator.transfers import Wire
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from stream_scorer.local.receiver.books import Delivery, Stats
-from stream_scorer.local.steering import Steering
+from stream_scorer.local.http_server.control_client import Steering
+from stream_scorer.local.receiver.delivery_log import Delivery, Stats
 
 if TYPE_CHECKING:
     from stream_scorer.local.simulator.faults import Transfer

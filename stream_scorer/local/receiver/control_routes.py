@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 from starlette.routing import Route
 
+from stream_scorer.local.http_server.control_app import done, json_answer, json_content, steered_app
 from stream_scorer.local.receiver.faults import parse_faults
-from stream_scorer.local.steered import done, json_answer, json_content, steered_app
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from stream_scorer.local.receiver.books import Books
+    from stream_scorer.local.receiver.delivery_log import Books
     from stream_scorer.local.receiver.faults import FaultBook
 
 

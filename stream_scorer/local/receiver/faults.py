@@ -36,7 +36,7 @@ from stream_scorer.local.simulator.config import Milliseconds, one_line
 from stream_scorer.local.simulator.faults import BODILESS, HeaderText, Transfer
 
 if TYPE_CHECKING:
-    from stream_scorer.local.receiver.books import Arrival
+    from stream_scorer.local.receiver.delivery_log import Arrival
 
 
 def _as_text(value: Any) -> Any:

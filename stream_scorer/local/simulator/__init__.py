@@ -7,10 +7,10 @@
 from stream_scorer.local.simulator.config import SimulatorConfig
 from stream_scorer.local.simulator.control import SimulatorControl
 from stream_scorer.local.simulator.faults import Fault, FaultAction, FaultMatch
-from stream_scorer.local.simulator.ledger import Stats
-from stream_scorer.local.simulator.playing import PlayState
-from stream_scorer.local.simulator.running import Simulator, ThreadedSimulator, serve
+from stream_scorer.local.simulator.launcher import Simulator, ThreadedSimulator, serve
+from stream_scorer.local.simulator.request_log import Stats
 from stream_scorer.local.simulator.scenario import Scenario, load_scenario
+from stream_scorer.local.simulator.scenario_player import PlayState
 
 __all__ = [
     "Fault",

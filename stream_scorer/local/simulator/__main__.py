@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stream_scorer.local.asgi import serve_order
+from stream_scorer.local.http_server.asgi import serve_order
 from stream_scorer.local.simulator.config import SimulatorConfig
 from stream_scorer.local.simulator.server import SimulatorServer
 

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from stream_scorer.core.parse_errors import parse_error_place
-from stream_scorer.local.simulator.checking import BadRequest, UnknownVersion, form_refusal
 from stream_scorer.local.simulator.config import SCORE_SCOPE, SimulatorConfig
-from stream_scorer.local.simulator.damage import damaged
-from stream_scorer.local.simulator.fault_book import FaultBook
-from stream_scorer.local.simulator.ledger import Ledger, Stats
+from stream_scorer.local.simulator.fault_script import FaultBook
 from stream_scorer.local.simulator.outbound import ContactList
-from stream_scorer.local.simulator.playing import PlayState, ScenarioPlayer
 from stream_scorer.local.simulator.quota import QuotaWindow
 from stream_scorer.local.simulator.replies import UNAUTHORIZED, Reply, platform_error
+from stream_scorer.local.simulator.request_log import Ledger, Stats
+from stream_scorer.local.simulator.response_faults import damaged
+from stream_scorer.local.simulator.scenario_player import PlayState, ScenarioPlayer
 from stream_scorer.local.simulator.scoring import Model
 from stream_scorer.local.simulator.tokens import TokenOffice
+from stream_scorer.local.simulator.validation import BadRequest, UnknownVersion, form_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

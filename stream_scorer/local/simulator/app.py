@@ -6,14 +6,14 @@ below ``/_simulator``, go through Starlette:
 
 =========================  =============================================================================================
 ``GET    /health``         204 as soon as it runs
-``GET    /stats``          the account: `stream_scorer.local.simulator.ledger.Stats`
+``GET    /stats``          the account: `stream_scorer.local.simulator.request_log.Stats`
 ``GET    /scored``         contact id -> how often it was scored, which is what is paid for; with ``?minimum=2`` only
                            those that were scored so often or more
 ``GET    /contact-list``   contact id -> what was added: `stream_scorer.local.simulator.outbound.ListedContact`
 ``GET    /faults``         the script in force with ``seen`` and ``fired``
 ``POST   /faults``         adds a list of faults (see `stream_scorer.local.simulator.faults`); answers like ``GET``
 ``DELETE /faults``         ends all faults
-``GET    /scenario``       what is played, and how far it is: `stream_scorer.local.simulator.playing.PlayState`
+``GET    /scenario``       what is played, and how far it is: `stream_scorer.local.simulator.scenario_player.PlayState`
 ``PUT    /scenario``       plays this one from the next request on (`stream_scorer.local.simulator.scenario`)
 ``DELETE /scenario``       ends it and takes back what it did
 ``POST   /revoke-tokens``  every token given out is worth nothing from now on
@@ -37,16 +37,16 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from stream_scorer.local.http_server.transport_faults import Wire
 from stream_scorer.local.simulator.api import SimulatedApi
 from stream_scorer.local.simulator.config import OUTBOUND_SCOPE
 from stream_scorer.local.simulator.control_routes import control_app
-from stream_scorer.local.simulator.fault_book import Asked, asked_in
-from stream_scorer.local.simulator.ledger import DROPPED
+from stream_scorer.local.simulator.fault_script import Asked, asked_in
 from stream_scorer.local.simulator.openapi import describe
 from stream_scorer.local.simulator.outbound import OUTBOUND_PATH
 from stream_scorer.local.simulator.replies import Reply, platform_error
-from stream_scorer.local.simulator.scripted import scripted_reply
-from stream_scorer.local.simulator.transfers import Wire
+from stream_scorer.local.simulator.request_log import DROPPED
+from stream_scorer.local.simulator.scripted_reply import scripted_reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from stream_scorer.local.http_server.control_client import Steering
 from stream_scorer.local.simulator.faults import FaultMatch
-from stream_scorer.local.simulator.ledger import Stats
 from stream_scorer.local.simulator.outbound import ListedContact
-from stream_scorer.local.simulator.playing import PlayState
-from stream_scorer.local.steering import Steering
+from stream_scorer.local.simulator.request_log import Stats
+from stream_scorer.local.simulator.scenario_player import PlayState
 
 if TYPE_CHECKING:
     from stream_scorer.local.simulator.scenario import Scenario

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from starlette.routing import Route
 
 from stream_scorer.errors import SettingsError
+from stream_scorer.local.http_server.control_app import done, json_answer, json_content, steered_app
 from stream_scorer.local.simulator.faults import parse_faults
 from stream_scorer.local.simulator.scenario import parse_scenario
-from stream_scorer.local.steered import done, json_answer, json_content, steered_app
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from stream_scorer.local.simulator.checking import SCALARS
+from stream_scorer.local.simulator.validation import SCALARS
 
 if TYPE_CHECKING:
     from stream_scorer.local.simulator.config import SimulatorConfig

@@ -15,8 +15,8 @@ from urllib.parse import parse_qs
 import orjson
 
 from stream_scorer.core.parse_errors import parse_error_place
-from stream_scorer.local.simulator.checking import BadRequest, Complaint, form_refusal
 from stream_scorer.local.simulator.replies import Reply, platform_error
+from stream_scorer.local.simulator.validation import BadRequest, Complaint, form_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

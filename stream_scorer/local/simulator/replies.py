@@ -11,7 +11,7 @@ import orjson
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from stream_scorer.local.simulator.checking import Complaint
+    from stream_scorer.local.simulator.validation import Complaint
 
 JSON = "application/json"
 HTML = "text/html; charset=utf-8"

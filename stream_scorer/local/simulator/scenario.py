@@ -35,8 +35,8 @@ from stream_scorer.core.charset import decode_text
 from stream_scorer.core.parse_errors import parse_error_place
 from stream_scorer.errors import InputError, SettingsError
 from stream_scorer.local.simulator.config import SimulatorConfig, one_line
-from stream_scorer.local.simulator.damage import select
 from stream_scorer.local.simulator.faults import Fault, Selection
+from stream_scorer.local.simulator.response_faults import select
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable

@@ -14,7 +14,7 @@ from math import exp
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zlib import crc32
 
-from stream_scorer.local.simulator.checking import always_right, check_ids, examine_contact, open_envelope
+from stream_scorer.local.simulator.validation import always_right, check_ids, examine_contact, open_envelope
 
 if TYPE_CHECKING:
     from collections.abc import Callable

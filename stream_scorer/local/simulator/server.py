@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stream_scorer.local.asgi import AsgiServer
+from stream_scorer.local.http_server.asgi import AsgiServer
 from stream_scorer.local.simulator.app import SimulatorApp
 
 if TYPE_CHECKING:

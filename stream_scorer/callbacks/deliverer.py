@@ -1,0 +1,260 @@
+"""The second loop: callbacks are delivered, and each ends with a receipt in one transaction with its offset.
+
+One thread, the one that calls ``run``, owns the consumer, the producer, the ledger and all that waits. The pool's
+threads only talk HTTP. A callback's outcome is a receipt or its record in a retry tier; within a partition outcomes are
+committed in order, so a callback that takes long holds up the receipts behind it, but no delivery.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import TYPE_CHECKING
+
+from stream_scorer.core.callbacks.delivery_policy import Job
+from stream_scorer.core.records import Partition
+from stream_scorer.core.retry_topics import NotDue
+from stream_scorer.errors import one_line
+
+if TYPE_CHECKING:
+    import threading
+
+    from stream_scorer.callbacks.dispatcher import Dispatcher
+    from stream_scorer.callbacks.intake import CallbackIntake
+    from stream_scorer.callbacks.observer import DelivererObserver
+    from stream_scorer.callbacks.receipt_writer import Receipts
+    from stream_scorer.callbacks.sender import Sender
+    from stream_scorer.core.callbacks.delivery_policy import DeliveryOutcome
+    from stream_scorer.core.exactly_once.offset_ledger import RecordLedger
+    from stream_scorer.core.records import SourceRecord
+    from stream_scorer.kafka.consumer.flow_control import FlowControl
+    from stream_scorer.kafka.consumer.group_consumer import Source
+    from stream_scorer.kafka.consumer.retry_heads import RetryTopicHeads
+    from stream_scorer.kafka.registry.pending_schemas import WriterWaits
+    from stream_scorer.runtime.clock import Clock
+
+_READ_RECORDS = 500
+_IDLE_WAIT_S = 0.05
+_BUSY_WAIT_S = 0.005
+# Pausing throws away what librdkafka has fetched ahead: for less than this, not reading is enough.
+_PAUSE_AFTER_S = 1.0
+_REOPEN_S = 1.0
+_REPORT_EVERY_S = 0.2
+_LOOK_EVERY_S = 1.0
+_TIDY_EVERY_S = 30.0
+# From here on a campaign in trouble may not have more than a few callbacks that wait.
+_PLENTY_TAKEN = 0.5
+_FEW = 8
+
+
+class Deliverer:
+    """The loop, and the books of the partitions it owns (``kafka.consumer.group_consumer.Owner``).
+
+    Args:
+        source: the callbacks and the retry tiers.
+        waits: records whose schema is still to be fetched.
+        flow: bounds what is read and not yet committed.
+        ledger: the books.
+        intake: examines records.
+        tiers: the heads that are not due.
+        dispatcher: what waits, for the figures.
+        sender: sends callbacks.
+        receipts: writes what became of them.
+        clock: time.
+        observe: is told how it goes.
+        stopping: is set when it shall end.
+        revoke_wait_s: how long a revocation waits for requests under way.
+        shutdown_timeout_s: how long the end does.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: Source,
+        waits: WriterWaits,
+        flow: FlowControl,
+        ledger: RecordLedger[DeliveryOutcome],
+        intake: CallbackIntake,
+        tiers: RetryTopicHeads,
+        dispatcher: Dispatcher,
+        sender: Sender,
+        receipts: Receipts,
+        clock: Clock,
+        observe: DelivererObserver,
+        stopping: threading.Event,
+        revoke_wait_s: float,
+        shutdown_timeout_s: float,
+    ) -> None:
+        self._source = source
+        self._waits = waits
+        self._ledger = ledger
+        self._intake = intake
+        self._tiers = tiers
+        self._dispatcher = dispatcher
+        self._sender = sender
+        self._receipts = receipts
+        self._clock = clock
+        self._observe = observe
+        self._stopping = stopping
+        self._flow = flow
+        self._revoke_wait_s = revoke_wait_s
+        self._shutdown_timeout_s = shutdown_timeout_s
+        self._deadline = math.inf
+        self._read_at = self._reported_at = self._looked_at = self._tidied_at = 0.0
+        self._found_work = False
+
+    def run(self) -> None:
+        """Works until ``stopping`` is set, then finishes what is under way, commits and leaves the group.
+
+        Raises:
+            BrokerRefused: Kafka refuses us.
+            ProducerFenced: another running worker uses our transactional id.
+        """
+        while not self._receipts.open() and not self._stopping.wait(_REOPEN_S):
+            self._observe.beat()
+        self._source.subscribe(self)
+        try:
+            while not self._stopping.is_set():
+                self._take_in()
+                self._sender.send()
+                self._make_room()
+                self._sender.collect(0.0 if self._found_work else _BUSY_WAIT_S)
+                self._receipts.write_due()
+                self._report()
+        finally:
+            self._finish(sys.exception())
+
+    # --- the steps
+
+    def _take_in(self) -> None:
+        """Topics → ledger → sender."""
+        now = self._clock.monotonic()
+        self._waits.release()
+        self._tiers.release(self._clock.unix_ms())
+        self._flow.resume()
+        self._found_work = False
+        room = self._room()
+        if room > 0:
+            self._source.resume()
+        elif now - self._read_at < _PAUSE_AFTER_S:
+            return
+        else:
+            self._source.pause()
+        self._read_at = now
+        idle = not (self._sender.in_flight or self._ledger.uncommitted)
+        records = self._source.read(max(1, min(room, _READ_RECORDS)), _IDLE_WAIT_S if idle else 0.0)
+        if records:
+            self._observe.consumed(len(records), poll_s=self._clock.monotonic() - now)
+        for record in records:
+            self._note(record)
+        self._found_work = bool(records)
+
+    def _note(self, record: SourceRecord) -> None:
+        # In this order a partition is held back by one of them at a time.
+        if self._tiers.holds(record) or self._waits.holds(record):
+            return
+        if not (self._flow.try_admit(record) and self._waits.admits(record)):
+            return
+        examined = self._intake.examine(record, self._clock.unix_ms())
+        if isinstance(examined, NotDue):
+            if self._ledger.owns_partition(Partition(record.topic, record.partition)):
+                self._tiers.hold(record, examined.until_ms)
+        elif self._ledger.read(record):
+            if isinstance(examined, Job):
+                self._sender.add(examined)
+            else:
+                self._receipts.finish(examined)
+
+    def _room(self) -> int:
+        """How many records may be read now; while the receiver is switched off, one if there is none to probe with."""
+        if self._sender.is_holding:
+            return 0 if self._ledger.uncommitted else 1
+        return self._flow.room()
+
+    def _make_room(self) -> None:
+        """Lets no campaign in trouble fill the window; as long as half of it is free, nobody is in anybody's way."""
+        if self._sender.is_holding:
+            return
+        if self._flow.is_blocking:
+            self._sender.make_room(0)
+        elif self._flow.used > _PLENTY_TAKEN:
+            self._sender.make_room(_FEW)
+
+    def _report(self) -> None:
+        now = self._clock.monotonic()
+        self._observe.beat()
+        if now - self._reported_at >= _REPORT_EVERY_S:
+            self._reported_at = now
+            waiting = {"slot": self._dispatcher.ready, "retry": self._dispatcher.later, "tier": len(self._tiers)}
+            self._observe.state(in_flight=self._sender.in_flight, waiting=waiting, uncommitted=self._ledger.uncommitted)
+        if now - self._looked_at >= _LOOK_EVERY_S:
+            self._looked_at = now
+            # Whatever waits in memory waits for a time or a turn that is known.
+            explained = bool(self._dispatcher.ready or self._dispatcher.later)
+            ends = self._source.ends(self._ledger.partitions)
+            self._observe.input(self._ledger.fronts(), ends, self._clock.unix_ms(), explained=explained)
+        if now - self._tidied_at >= _TIDY_EVERY_S:
+            self._tidied_at = now
+            self._dispatcher.tidy(now)
+
+    def _finish(self, error: BaseException | None) -> None:
+        """Waits for the answers that are under way, up to a limit, commits what is finished and leaves the group.
+
+        ``error``: what ended the loop; None if ``stopping`` was set.
+        """
+        self._stopping.set()  # from here on the limit of an end counts, and the planner ends as well
+        self._observe.draining(None if error is None else one_line(error))
+        deadline = self._deadline = self._clock.monotonic() + self._shutdown_timeout_s
+        try:
+            self._source.pause()
+            while self._sender.in_flight and self._clock.monotonic() < deadline:
+                self._source.read(1, 0.0)
+                self._sender.collect(_IDLE_WAIT_S)
+                self._receipts.write_due()
+                self._report()
+            self._write_all(deadline)
+        finally:
+            self._source.close()
+            self._receipts.close()
+
+    def _write_all(self, deadline: float) -> None:
+        while self._ledger.has_finished_head() and self._clock.monotonic() < deadline:
+            if self._receipts.write():
+                continue
+            if self._receipts.is_stale:
+                return  # the partitions are taken already: whoever has them now does the work
+            self._sender.collect(_IDLE_WAIT_S)
+
+    # --- ownership: what kafka.source.Owner asks for
+
+    def owned(self, partition: Partition, *, start_offset: int, next_offset: int) -> None:
+        """An assignment begins."""
+        self._ledger.own(partition, start_offset=start_offset, next_offset=next_offset)
+        self._observe.assigned(partition, next_offset)
+
+    def revoking(self, partitions: list[Partition]) -> None:
+        """Waits up to ``revoke_wait_s`` for requests of these partitions and commits, so that none is repeated."""
+        deadline = min(self._clock.monotonic() + self._revoke_wait_s, self._deadline)
+        self._receipts.regrouped()  # the rebalance that takes them has often ended a transaction that was under way
+        while self._sender.is_sending(partitions) and self._clock.monotonic() < deadline:
+            self._sender.collect(_BUSY_WAIT_S)
+        self._write_all(deadline)
+
+    def disowned(self, partitions: list[Partition]) -> None:
+        """An assignment ends: nothing of it may be committed, and nothing more of it is sent."""
+        for partition in partitions:
+            self._ledger.disown(partition, self._dispatcher.flying_records(partition))
+        self._waits.forget(partitions)
+        self._tiers.forget(partitions)
+        self._flow.forget(partitions)
+        self._sender.drop_unowned()
+        self._receipts.disowned(partitions)
+        self._observe.disowned(partitions)
+
+    def settled(self) -> None:
+        """The group has said what is ours."""
+        self._observe.settled()
+
+    def cut_off(self, reason: str) -> None:
+        """No broker can be reached, or none lets us in."""
+        self._observe.cut_off(reason)

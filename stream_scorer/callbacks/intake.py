@@ -1,0 +1,53 @@
+"""From a record of the callbacks topic or of a retry tier to what is done with it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stream_scorer.callbacks.output_records import ROUNDS_HEADER
+from stream_scorer.core.avro.codec import UndecodableError
+from stream_scorer.core.avro.foreign_framing import with_framing
+from stream_scorer.core.callbacks.delivery_policy import Job, Postponed, look_at
+from stream_scorer.core.callbacks.records import read_callback
+from stream_scorer.core.callbacks.selection import Unusable
+from stream_scorer.core.records import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from stream_scorer.core.avro.codec import Codec
+    from stream_scorer.core.callbacks.delivery_policy import DeliveryRules
+    from stream_scorer.core.records import SourceRecord
+    from stream_scorer.core.retry_topics import NotDue
+
+
+class CallbackIntake:
+    """Examines records one by one.
+
+    Args:
+        codec: decodes ``CampaignCallback``.
+        tiers: the number of each retry topic; a topic that is not in it has fresh callbacks.
+        rules: how long a tier's head may wait.
+    """
+
+    def __init__(self, codec: Codec, tiers: Mapping[str, int], rules: DeliveryRules) -> None:
+        self._codec = codec
+        self._tiers = tiers
+        self._rules = rules
+
+    def examine(self, record: SourceRecord, now_ms: int) -> Job | NotDue | Postponed | Unusable:
+        """The callback to be delivered now, or what else becomes of the record."""
+        try:
+            callback = read_callback(self._codec, record)
+        except UndecodableError as error:
+            return Unusable(record, Reason.UNDECODABLE.value, with_framing(error, record.headers), now_ms)
+        tier = self._tiers.get(record.topic, 0)
+        return look_at(Job(record, callback, tier, _rounds(record, tier)), self._rules, now_ms)
+
+
+def _rounds(record: SourceRecord, tier: int) -> int:
+    """How many rounds have failed; what another program wrote into a tier has failed as often as the tier says."""
+    for name, value in record.headers:
+        if name == ROUNDS_HEADER and value is not None and value.isdigit() and len(value) == 1:
+            return int(value)
+    return tier

@@ -1,0 +1,267 @@
+"""What the campaign worker tells the world: log lines, metrics, and the state behind ``/livez`` and ``/readyz``.
+
+Each loop has an observer of its own, called by its thread and read by the admin server's. Lines are about events of the
+whole, never one a callback.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from stream_scorer.core.callbacks.delivery_policy import Ended, Postponed
+from stream_scorer.core.callbacks.types import DeliveryKind
+from stream_scorer.core.exactly_once.stall_detector import NOTHING_READ, Membership, Progress, not_live
+from stream_scorer.core.trace_context import parse_traceparent
+from stream_scorer.kafka.producer.records import Committed, RecordsRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from stream_scorer.callbacks.ports import Log, Metrics
+    from stream_scorer.core.callbacks.delivery_policy import DeliveryOutcome, Job
+    from stream_scorer.core.callbacks.selection import Plan
+    from stream_scorer.core.callbacks.types import DeliveryAnswer
+    from stream_scorer.core.exactly_once.stall_detector import Front
+    from stream_scorer.core.records import Partition
+    from stream_scorer.kafka.producer.records import Publication
+
+
+class LoopObserver:
+    """What both loops have in common.
+
+    Args:
+        name: of the loop, as lines and metrics say it.
+        log: where lines go.
+        metrics: where sums go.
+        monotonic: clock in seconds.
+        standby_after_s: see `Membership`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        log: Log,
+        metrics: Metrics,
+        monotonic: Callable[[], float],
+        standby_after_s: float = 0.0,
+    ) -> None:
+        self._name = name
+        self._log = log
+        self._metrics = metrics
+        self._monotonic = monotonic
+        self._trouble: str | None = None
+        self._schema_wanted: str | None = None
+        self._beat_at = monotonic()
+        self._members = Membership(standby_after_s)
+        self._progress = Progress()
+        self._input = NOTHING_READ
+        self._draining = False
+
+    def beat(self) -> None:
+        """The loop went round."""
+        self._beat_at = self._monotonic()
+
+    def draining(self, reason: str | None) -> None:
+        """The loop is about to end; ``reason``: the error that ends it; None if it was stopped."""
+        self._draining = True
+        if reason is None:
+            self._log.info("draining", loop=self._name)
+        else:
+            # Before the group is left, since that may take until the limit, which ends the process.
+            self._log.warning("draining", loop=self._name, detail=reason)
+
+    def consumed(self, records: int, *, poll_s: float) -> None:
+        """Records were read, which took so long."""
+        self._metrics.consumed(records, poll_s=poll_s, loop=self._name)
+
+    def input(
+        self, fronts: Iterable[Front], ends: Mapping[Partition, int], now_ms: int, *, explained: bool = False
+    ) -> None:
+        """How far the input is, about once a second; ``explained``: something that waits knows until when."""
+        explained = explained or self.why_not_ready() is not None
+        self._input = self._progress.look(fronts, ends, self._monotonic(), now_ms, explained=explained)
+        self._metrics.input(self._input, loop=self._name)
+        if self._members.becomes_standby(self._monotonic()):
+            self._log.info("standby", loop=self._name, detail="the group has a member for every partition")
+
+    def assigned(self, partition: Partition, next_offset: int) -> None:
+        """A partition is ours from now on."""
+        self._members.own(partition)
+        self._metrics.partitions(self._members.owned, loop=self._name)
+        self._log.info(
+            "partition assigned",
+            loop=self._name,
+            topic=partition.topic,
+            partition=partition.number,
+            offset=next_offset,
+        )
+
+    def disowned(self, partitions: Iterable[Partition]) -> None:
+        """Partitions are not ours any more."""
+        gone = list(partitions)
+        self._members.disown(gone)
+        self._metrics.partitions(self._members.owned, loop=self._name)
+        for partition in gone:
+            self._log.info("partition given up", loop=self._name, topic=partition.topic, partition=partition.number)
+
+    def settled(self) -> None:
+        """The group has said what is ours."""
+        self._members.settle(self._monotonic())
+
+    def cut_off(self, reason: str) -> None:
+        """No broker can be reached, or none lets us in; whatever the group says next ends that."""
+        self._members.cut_off(reason)
+
+    def transaction(self, publication: Publication) -> None:
+        """A transaction ended."""
+        match publication:
+            case Committed(send_s, commit_s):
+                self._metrics.transaction(loop=self._name, outcome="committed", send_s=send_s, commit_s=commit_s)
+            case RecordsRefused(errors):
+                self._metrics.transaction(loop=self._name, outcome="refused")
+                self._log.warning(
+                    "records refused", loop=self._name, records=len(errors), detail=next(iter(errors.values()))
+                )
+            case _:
+                self._metrics.transaction(loop=self._name, outcome="failed")
+
+    def kafka_trouble(self, message: str | None) -> None:
+        """Nothing can be written for now, or that is over (None)."""
+        self._metrics.holding(message is not None, loop=self._name, reason="kafka")
+        if message is None:
+            self._log.info("transactions recovered", loop=self._name, after=self._trouble)
+        elif message != self._trouble:
+            self._log.warning("transaction failed", loop=self._name, detail=message)
+        self._trouble = message
+
+    def waiting_for_schema(self, reason: str | None) -> None:
+        """Why records wait for the schemas of their writers; None: none does any more."""
+        self._metrics.holding(reason is not None, loop=self._name, reason="registry")
+        if reason is None:
+            self._log.info("schemas fetched again", loop=self._name)
+        else:
+            self._log.warning("records wait for a schema", loop=self._name, detail=reason)
+        self._schema_wanted = reason
+
+    def why_not_live(self, still_limit_s: float, wait_limit_s: float) -> str | None:
+        """Why the process should be restarted, if it should.
+
+        Args:
+            still_limit_s: how long the loop may stand still.
+            wait_limit_s: how long an event may wait for no reason that is known.
+        """
+        reason = not_live(self._monotonic() - self._beat_at, self._input.unexplained_s, still_limit_s, wait_limit_s)
+        return None if reason is None else f"{self._name}: {reason}"
+
+    def why_not_ready(self) -> str | None:
+        """Why no work is being done right now, if none is."""
+        if self._draining:
+            return f"{self._name}: draining"
+        if self._trouble is not None:
+            return f"{self._name}: kafka: {self._trouble}"
+        if (no_partition := self._members.why_not_ready()) is not None:
+            return f"{self._name}: {no_partition}"
+        if self._schema_wanted is not None:
+            return f"{self._name}: registry: {self._schema_wanted}"
+        return None
+
+
+class PlannerObserver(LoopObserver):
+    """What the planner tells."""
+
+    def planned(self, plan: Plan, *, records: int, took_s: float) -> None:
+        """A plan is committed, in so many records; its first score was read so long ago."""
+        self._metrics.sent(records, loop=self._name)
+        self._metrics.processed(took_s, loop=self._name)
+        contacts = sum(len(callback.contact_ids) for callback in plan.callbacks)
+        if plan.callbacks:
+            self._metrics.planned(len(plan.callbacks), contacts)
+        if plan.expired:
+            self._metrics.finished(len(plan.expired), outcome="expired")
+        for unusable in plan.unusable:
+            self._metrics.unusable(1, reason=unusable.reason)
+
+
+class DelivererObserver(LoopObserver):
+    """What the deliverer tells."""
+
+    def __init__(
+        self,
+        name: str,
+        log: Log,
+        metrics: Metrics,
+        monotonic: Callable[[], float],
+        standby_after_s: float = 0.0,
+    ) -> None:
+        super().__init__(name, log, metrics, monotonic, standby_after_s)
+        self._held: str | None = None
+        self._held_since = 0.0
+
+    def attempted(self, answer: DeliveryAnswer) -> None:
+        """An attempt ended."""
+        self._metrics.attempt(answer.latency_ms / 1000, status=answer.status, result=answer.kind.value)
+
+    def turned(self, job: Job, answer: DeliveryAnswer) -> None:
+        """The attempts of a job's campaign fail from now on, or do not any more."""
+        callback, context = job.callback, parse_traceparent((job.traceparent or "").encode())
+        told = {
+            "campaign_id": callback.campaign_id,
+            "callback_id": callback.callback_id,
+            "trace_id": f"{context.trace_id:032x}" if context is not None and context.sampled else None,
+        }
+        if answer.kind is DeliveryKind.TRY_LATER:
+            self._log.warning("callbacks not taken, trying again", **told, status=answer.status, detail=answer.message)
+        elif answer.kind is not DeliveryKind.SWITCHED_OFF:
+            self._log.info("callbacks answered again", **told)
+
+    def paced(self, campaign_id: str | None) -> None:
+        """A campaign has more callbacks than its pace allows."""
+        self._log.warning("callbacks paced", campaign_id=campaign_id, limit="callbacks.max_per_minute")
+
+    def holding(self, message: str | None) -> None:
+        """The target is switched off, or it is not any more (None)."""
+        self._metrics.holding(message is not None, loop=self._name, reason="target")
+        if message is not None:
+            self._held, self._held_since = message, self._monotonic()
+            self._log.warning("holding", reason=f"target switched off: {message}")
+        elif self._held is not None:
+            self._held = None
+            self._log.info("holding ended", after_s=round(self._monotonic() - self._held_since, 1))
+
+    def committed(self, outcomes: Iterable[DeliveryOutcome], *, records: int) -> None:
+        """These outcomes are committed, in so many records."""
+        self._metrics.sent(records, loop=self._name)
+        ended: Counter[str] = Counter()
+        postponed: Counter[tuple[int, str]] = Counter()
+        for outcome in outcomes:
+            match outcome:
+                case Ended():
+                    ended[outcome.outcome.value.lower()] += 1
+                    self._processed(outcome.began)
+                case Postponed():
+                    postponed[outcome.tier, outcome.why.value] += 1
+                    self._processed(outcome.began)
+                case _:
+                    self._metrics.unusable(1, reason=outcome.reason)
+        for name, amount in ended.items():
+            self._metrics.finished(amount, outcome=name)
+        for (tier, reason), amount in postponed.items():
+            self._metrics.postponed(amount, tier=tier, reason=reason)
+
+    def _processed(self, began: float | None) -> None:
+        if began is not None:
+            self._metrics.processed(self._monotonic() - began, loop=self._name)
+
+    def state(self, *, in_flight: int, waiting: Mapping[str, int], uncommitted: int) -> None:
+        """How things stand, a few times a second."""
+        self._metrics.in_flight(in_flight)
+        self._metrics.waiting(waiting)
+        self._metrics.uncommitted(uncommitted)
+
+    def why_not_ready(self) -> str | None:
+        """Why nothing is being delivered right now, if nothing is."""
+        reason = super().why_not_ready()
+        if reason is None and self._held is not None:
+            return f"{self._name}: holding: target switched off: {self._held}"
+        return reason

@@ -1,0 +1,140 @@
+"""Writes what became of callbacks: one transaction with receipts, rejections, retries, and the offsets they finish."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stream_scorer.callbacks.output_records import refusal
+from stream_scorer.core.callbacks.delivery_policy import DeliveryOutcome, Ended, Postponed, give_up
+from stream_scorer.core.exactly_once.stall_detector import is_below
+from stream_scorer.kafka.producer.records import Committed, RecordsRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from stream_scorer.callbacks.observer import DelivererObserver
+    from stream_scorer.callbacks.output_records import CallbackEncoder
+    from stream_scorer.callbacks.trace_headers import DelivererTrace
+    from stream_scorer.core.exactly_once.offset_ledger import RecordLedger
+    from stream_scorer.core.records import Partition
+    from stream_scorer.kafka.producer.committer import Committer
+    from stream_scorer.kafka.producer.records import OutRecord
+    from stream_scorer.runtime.clock import Clock
+
+
+class Receipts:
+    """See the module's text. Owned by the deliverer's thread.
+
+    Args:
+        committer: writes transactions.
+        ledger: the books.
+        encoder: makes the records.
+        clock: time.
+        observe: is told how it goes.
+        trace: is told what is done with.
+        commit_interval_s: longest time between transactions while there is something to commit.
+    """
+
+    def __init__(
+        self,
+        *,
+        committer: Committer[DeliveryOutcome],
+        ledger: RecordLedger[DeliveryOutcome],
+        encoder: CallbackEncoder,
+        clock: Clock,
+        observe: DelivererObserver,
+        trace: DelivererTrace,
+        commit_interval_s: float,
+    ) -> None:
+        self._committer = committer
+        committer.on_settled = self._settled
+        self._ledger = ledger
+        self._encoder = encoder
+        self._clock = clock
+        self._observe = observe
+        self._trace = trace
+        self._commit_interval_s = commit_interval_s
+        self._written_at = 0.0
+        self._tried: tuple[list[DeliveryOutcome], int] = ([], 0)
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the group has moved on without us: what we hold, somebody else does."""
+        return self._committer.is_stale
+
+    def regrouped(self) -> None:
+        """Says that the group has just told us something: what it refused to an older generation it may take now."""
+        self._committer.regrouped()
+
+    def open(self) -> bool:
+        """Makes sure of a usable producer session. Returns whether it is there."""
+        return self._committer.ready()
+
+    def finish(self, outcome: DeliveryOutcome) -> None:
+        """Enters what became of a callback; it is written as soon as everything before it is finished."""
+        if isinstance(outcome, Postponed) and not self._encoder.fits(self._encoder.postponed(outcome)):
+            outcome = give_up(outcome, "the callback is too large for its retry topic", self._clock.unix_ms())
+        self._ledger.finish(outcome)
+
+    def write_due(self) -> None:
+        """Writes what is finished if it is time to."""
+        if not self._committer.may_try:
+            return
+        if self._committer.trouble is not None and not self._committer.ready():
+            return
+        waited_s = self._clock.monotonic() - self._written_at
+        if waited_s >= self._commit_interval_s or self._committer.bounds.are_reduced:
+            self.write()
+
+    def write(self) -> bool:
+        """Writes what is finished now. Returns False where that was not possible.
+
+        Raises:
+            ProducerFenced: three times in five minutes another producer took over our transactional id.
+        """
+        if not (self._ledger.has_finished_head() or self._committer.renewal_due):
+            return True
+        if not self._committer.may_try or not self._committer.ready():
+            return False
+        heads = self._committer.heads()
+        outcomes = [outcome for head in heads for outcome in head.outcomes]
+        if not (outcomes or self._committer.renewal_due):
+            return True  # the committed offsets have just settled all there was
+        records = [record for outcome in outcomes for record in self._records(outcome)]
+        self._trace.committing(outcomes)
+        self._tried = outcomes, len(records)
+        publication = self._committer.commit(heads, records)
+        if isinstance(publication, RecordsRefused):
+            self._committer.hold(refusal(publication.errors, records))
+        if not isinstance(publication, Committed):
+            return False
+        self._written_at = self._clock.monotonic()
+        self._tried = [], 0
+        self._observe.committed(outcomes, records=len(records))
+        self._trace.committed(outcomes)
+        return True
+
+    def close(self) -> None:
+        """End the producer session and write nothing more."""
+        self._committer.close()
+
+    def _settled(self, offsets: Mapping[Partition, int]) -> None:
+        """The offsets say what nobody knew: whether the last transaction was committed. If so, it counts now."""
+        self._trace.settled(offsets)
+        (outcomes, records), self._tried = self._tried, ([], 0)
+        covered = [outcome for outcome in outcomes if is_below(offsets, outcome.record)]
+        if covered:
+            self._observe.committed(covered, records=records)
+
+    def disowned(self, partitions: list[Partition]) -> None:
+        """What becomes of the callbacks of these partitions, others write."""
+        self._trace.disowned(partitions)
+
+    def _records(self, outcome: DeliveryOutcome) -> list[OutRecord]:
+        match outcome:
+            case Ended():
+                return self._encoder.ended(outcome)
+            case Postponed():
+                return [self._encoder.postponed(outcome)]
+            case _:
+                return [self._encoder.unusable(outcome)]

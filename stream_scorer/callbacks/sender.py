@@ -1,0 +1,186 @@
+"""Sends callbacks and carries out what their answers lead to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Protocol
+
+from stream_scorer.core.callbacks.delivery_policy import Again, SwitchedOff, conclude
+from stream_scorer.core.callbacks.types import DeliveryKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from stream_scorer.callbacks.dispatcher import Dispatcher
+    from stream_scorer.callbacks.observer import DelivererObserver
+    from stream_scorer.callbacks.target_breaker import SwitchedOffHold
+    from stream_scorer.callbacks.trace_headers import DelivererTrace
+    from stream_scorer.core.callbacks.delivery_policy import DeliveryOutcome, DeliveryRules, Job
+    from stream_scorer.core.callbacks.types import DeliveryAnswer
+    from stream_scorer.core.exactly_once.offset_ledger import RecordLedger
+    from stream_scorer.core.records import Partition
+    from stream_scorer.runtime.clock import Clock
+
+
+_ANY_NUMBER = 1_000_000
+_TOO_MANY_REQUESTS: Final = 429
+# How long a receiver is left alone that says 429, and not for how long.
+_UNNAMED_PAUSE_S: Final = 1.0
+
+
+class DeliveryPool(Protocol):
+    """See ``pool.Pool``."""
+
+    def submit(self, job: Job) -> None:
+        """Starts an attempt."""
+
+    def answers(self, wait_s: float = 0.0) -> list[tuple[Job, DeliveryAnswer]]:
+        """The attempts that have ended."""
+
+
+class Sender:
+    """See the module's text. Owned by the deliverer's thread.
+
+    Args:
+        dispatcher: what waits and what is under way.
+        pool: makes the requests.
+        allowance: how many attempts the target may make now; see ``callbacks.ports.Target``.
+        hold: whether the receiver is switched off.
+        ledger: knows whose records are still ours.
+        rules: how patient to be.
+        clock: time and chance.
+        observe: is told how it goes.
+        trace: is told of every attempt.
+        finish: takes what became of a callback.
+    """
+
+    def __init__(
+        self,
+        *,
+        dispatcher: Dispatcher,
+        pool: DeliveryPool,
+        allowance: Callable[[], int | None],
+        hold: SwitchedOffHold,
+        ledger: RecordLedger[DeliveryOutcome],
+        rules: DeliveryRules,
+        clock: Clock,
+        observe: DelivererObserver,
+        trace: DelivererTrace,
+        finish: Callable[[DeliveryOutcome], None],
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._pool = pool
+        self._allowance = allowance
+        self._hold = hold
+        self._ledger = ledger
+        self._rules = rules
+        self._clock = clock
+        self._observe = observe
+        self._trace = trace
+        self._finish = finish
+
+    def add(self, job: Job) -> None:
+        """A callback was read."""
+        self._dispatcher.add(job, self._clock.monotonic())
+
+    def send(self) -> None:
+        """Sends what may be sent now; while the receiver is switched off, a probe."""
+        now = self._clock.monotonic()
+        if self._hold.message is not None:
+            self._probe(now)
+            return
+        allowance = self._allowance()
+        # Which of those under way are counted is not known: so the last few of a quota wait until they are answered.
+        limit = _ANY_NUMBER if allowance is None else allowance - self._dispatcher.in_flight
+        turn = self._dispatcher.turn(now, self._clock.unix_ms(), limit)
+        for job in turn.send:
+            self._submit(job, now)
+        for postponed in turn.postponed:
+            self._finish(postponed)
+        for campaign_id in turn.paced:
+            self._observe.paced(campaign_id)
+
+    def make_room(self, few: int) -> None:
+        """Puts off all that waits in campaigns that are in trouble and have more than ``few`` callbacks that wait."""
+        for diverted in self._dispatcher.divert(self._clock.monotonic(), self._clock.unix_ms(), few):
+            self._finish(diverted)
+
+    def collect(self, wait_s: float) -> None:
+        """Takes the answers that have arrived, waiting up to ``wait_s`` for the first, and reacts to them."""
+        for job, answer in self._pool.answers(wait_s):
+            self._observe.attempted(answer)
+            self._trace.attempted(job, answer)
+            now, failed = self._clock.monotonic(), answer.kind is DeliveryKind.TRY_LATER
+            if self._dispatcher.answered(job, now, failed=failed, leave_alone_s=_leave_alone_s(answer)):
+                self._observe.turned(job, answer)
+            self._react(job, answer)
+
+    def drop_unowned(self) -> None:
+        """Forgets what waits and is not ours any more."""
+        self._dispatcher.drop(self._ledger.is_pending)
+        if self._hold.probe is not None and not self._ledger.is_pending(self._hold.probe.record):
+            self._hold.probe = None
+
+    # --- what others need to know
+
+    @property
+    def in_flight(self) -> int:
+        """Requests under way."""
+        return self._dispatcher.in_flight
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether the receiver is switched off."""
+        return self._hold.message is not None
+
+    def is_sending(self, partitions: Iterable[Partition]) -> bool:
+        """Whether a callback of one of these partitions is under way."""
+        return any(self._dispatcher.flying_records(partition) for partition in partitions)
+
+    # --- private
+
+    def _probe(self, now: float) -> None:
+        if self._dispatcher.in_flight or not self._hold.is_due(now):
+            return
+        job = self._hold.probe or self._dispatcher.any_waiting()
+        if job is not None:
+            self._hold.sent(job, now)
+            self._dispatcher.fly(job, now)
+            self._submit(job, now)
+
+    def _submit(self, job: Job, now: float) -> None:
+        self._pool.submit(self._trace.attempting(job.attempted_at(now)))
+
+    def _react(self, job: Job, answer: DeliveryAnswer) -> None:
+        now = self._clock.monotonic()
+        was_probe = self._hold.is_probe(job)
+        step = conclude(job, answer, self._rules, now=now, now_ms=self._clock.unix_ms(), jitter=self._clock.jitter())
+        if was_probe and not isinstance(step, SwitchedOff):
+            self._hold.end()
+            self._observe.holding(None)
+        match step:
+            case Again(again):
+                self._keep(again, now)
+            case SwitchedOff(again):
+                if self._hold.begin(answer.message, now):
+                    self._observe.holding(answer.message)
+                self._keep(again, now)
+            case _:
+                self._finish(step)
+
+    def _keep(self, job: Job, now: float) -> None:
+        """A callback goes on in memory, if its record is still ours."""
+        if not self._ledger.is_pending(job.record):
+            self._ledger.abandon(job.record)
+        elif self._hold.message is not None and self._hold.probe is None:
+            self._hold.probe = job
+        else:
+            self._dispatcher.add(job, now)
+
+
+def _leave_alone_s(answer: DeliveryAnswer) -> float:
+    """How long the receiver wants to hear nothing; 0: it did not say so."""
+    if answer.kind is not DeliveryKind.TRY_LATER:
+        return 0.0
+    if answer.retry_after_s is not None and answer.retry_after_s > 0:
+        return answer.retry_after_s
+    return _UNNAMED_PAUSE_S if answer.status == _TOO_MANY_REQUESTS else 0.0

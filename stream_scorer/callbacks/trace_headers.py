@@ -1,0 +1,133 @@
+"""How traces go on through callbacks: from the scores that are in one, through its record, to those who take it.
+
+A callback is about several contacts, so its record carries two headers. ``traceparent`` names the trace that the
+callback itself belongs to; ``stream-scorer-traceparents`` those of its contacts that are sampled.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Protocol
+
+from stream_scorer.core.callbacks.selection import ToCall
+from stream_scorer.core.trace_context import context_of, joined, parted
+from stream_scorer.kafka.producer.dead_letter import passed_on
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from stream_scorer.core.callbacks.delivery_policy import DeliveryOutcome, Job
+    from stream_scorer.core.callbacks.selection import Examined
+    from stream_scorer.core.callbacks.types import Callback, DeliveryAnswer
+    from stream_scorer.core.records import Headers, Partition, SourceRecord
+    from stream_scorer.core.trace_context import TraceContext
+
+CONTACTS_HEADER: Final = "stream-scorer-traceparents"
+_MAX_CONTACTS: Final = 1_000
+
+
+class PlannerTrace(Protocol):
+    """See ``telemetry.tracing.callbacks.PlannerTracer``; where nobody asks for traces, `Untraced` is all there is."""
+
+    def planning(self, callbacks: Sequence[Callback], examined: Iterable[Examined]) -> Mapping[str, Headers]:
+        """Returns the headers of planned callbacks, by their ids."""
+
+    def expiring(self, expired: Sequence[Callback], examined: Iterable[Examined]) -> Mapping[str, Headers]:
+        """Returns the headers of the receipts of callbacks that have expired before they were any, by their ids."""
+
+    def planned(self, *, committed: bool) -> None:
+        """The transaction with these callbacks has ended."""
+
+
+class DelivererTrace(Protocol):
+    """See ``telemetry.tracing.callbacks.DelivererTracer``."""
+
+    def attempting(self, job: Job) -> Job:
+        """Returns the job with what its request says of the trace it belongs to."""
+
+    def attempted(self, job: Job, answer: DeliveryAnswer) -> None:
+        """An attempt has ended."""
+
+    def committing(self, outcomes: Sequence[DeliveryOutcome]) -> None:
+        """A transaction with what became of these callbacks is about to begin."""
+
+    def committed(self, outcomes: Iterable[DeliveryOutcome]) -> None:
+        """What became of callbacks is committed."""
+
+    def settled(self, offsets: Mapping[Partition, int]) -> None:
+        """It was not known whether the last transaction was committed; these offsets are."""
+
+    def disowned(self, partitions: Iterable[Partition]) -> None:
+        """These partitions are somebody else's now."""
+
+
+class Untraced:
+    """Both, where no span is made: contexts are handed on as they came."""
+
+    def planning(self, callbacks: Sequence[Callback], examined: Iterable[Examined]) -> Mapping[str, Headers]:
+        """Returns for each callback the first of its contacts' contexts, a sampled one before others."""
+        return {
+            callback_id: [*max(contexts, key=lambda context: context.sampled).headers, *contacts_header(contexts)]
+            for callback_id, contexts in contexts_of(callbacks, examined).items()
+        }
+
+    def expiring(self, expired: Sequence[Callback], examined: Iterable[Examined]) -> Mapping[str, Headers]:
+        """Returns for each the same context, as any receipt has it: nobody delivers for these contacts."""
+        return {callback_id: passed_on(headers) for callback_id, headers in self.planning(expired, examined).items()}
+
+    def planned(self, *, committed: bool) -> None:
+        """Nothing."""
+
+    def attempting(self, job: Job) -> Job:
+        """Returns the job with its record's own context."""
+        context = context_of(job.record.headers)
+        return job if context is None else job.under(context.traceparent)
+
+    def attempted(self, job: Job, answer: DeliveryAnswer) -> None:
+        """Nothing."""
+
+    def committing(self, outcomes: Sequence[DeliveryOutcome]) -> None:
+        """Nothing."""
+
+    def committed(self, outcomes: Iterable[DeliveryOutcome]) -> None:
+        """Nothing."""
+
+    def settled(self, offsets: Mapping[Partition, int]) -> None:
+        """Nothing."""
+
+    def disowned(self, partitions: Iterable[Partition]) -> None:
+        """Nothing."""
+
+
+def contexts_of(callbacks: Sequence[Callback], examined: Iterable[Examined]) -> dict[str, list[TraceContext]]:
+    """Return the contexts that the scores of each callback came with; callbacks without any are left out."""
+    if not callbacks:
+        return {}
+    known = {}
+    for one in examined:
+        context = context_of(one.record.headers) if isinstance(one, ToCall) else None
+        if context is not None:
+            known[one.record.source] = context
+    if not known:
+        return {}
+    found = {
+        callback.callback_id: [known[source] for source in callback.sources if source in known]
+        for callback in callbacks
+    }
+    return {callback_id: contexts for callback_id, contexts in found.items() if contexts}
+
+
+def contacts_header(contexts: Iterable[TraceContext]) -> Headers:
+    """Return the header that names the sampled ones of these contexts; none where there is none."""
+    sampled = [context for context in contexts if context.sampled]
+    return [(CONTACTS_HEADER, joined(sampled))] if sampled else []
+
+
+def contacts_of(record: SourceRecord) -> list[TraceContext]:
+    """Return the contexts of the sampled contacts of a callback, as its record names them."""
+    values = [value for name, value in record.headers if name == CONTACTS_HEADER and value]
+    return parted(values[0], _MAX_CONTACTS) if values else []
+
+
+def kept(record: SourceRecord) -> Headers:
+    """Return the header that the callback's next record has to carry as well."""
+    return [(name, value) for name, value in record.headers if name == CONTACTS_HEADER]

@@ -1,0 +1,1 @@
+"""Files of contacts: CSV and JSON Lines."""

@@ -1,0 +1,164 @@
+"""The records of a CSV file, as spreadsheets and databases export them.
+
+The separator is a comma, a semicolon, a tab or a bar: that of Excel's ``sep=`` line, else the one by which the first
+line has a column of contact ids. A quote that is never closed costs its own line and not all that follow.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from stream_scorer.contact_files.lines import MAX_ROW_BYTES, TOO_LONG
+from stream_scorer.contact_files.rows import CONTACT_ID, NOT_FEATURES
+from stream_scorer.core.scoring.feature_types import shown
+from stream_scorer.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from stream_scorer.contact_files.lines import Lines
+    from stream_scorer.core.scoring.feature_types import FeatureType
+
+_SEPARATORS: Final = ",;\t|"
+_SEPARATOR_LINE: Final = re.compile(rb'"?sep=([^\r\n"])"?', re.IGNORECASE)
+_UNCLOSED: Final = "has a quote that is not closed"
+_QUOTED: Final = "put the cell into quotation marks, and write each of its own twice"
+# Python's reader has a limit of its own, 131,072 characters; a row is limited here.
+csv.field_size_limit(max(csv.field_size_limit(), MAX_ROW_BYTES))
+
+
+class BadRecord(NamedTuple):
+    """What is wrong with a record."""
+
+    problem: str
+
+
+Record = list[str] | BadRecord
+
+
+class CsvRecords:
+    """The records of a file after its header, each with the number of its first line. Empty ones are skipped.
+
+    A quoted cell may hold line ends. So a line with an odd number of quotes is continued; if that does not come to a
+    record, only its first line is bad, and the others are read again as lines of their own.
+    """
+
+    def __init__(self, name: str, lines: Lines, types: Mapping[str, FeatureType]) -> None:
+        """Read the header.
+
+        Args:
+            name: what an error calls the file.
+            lines: of the file.
+            types: the model's features; every other column must be one of them, or one of a contact's own.
+
+        Raises:
+            InputError: the header is missing or cannot be used.
+        """
+        self._lines = lines
+        self._separator = self._find_separator()
+        self._skips_empty = False
+        self.columns = self._header(name, types)
+        self._skips_empty = True
+
+    def __iter__(self) -> Iterator[tuple[int, Record]]:
+        for number, line in self._lines:
+            if line is not None and not line.strip():
+                continue
+            parts, more = [line], []
+            # Counted as they come, and put together once: a quote that is never closed runs over a million lines.
+            size, quotes = (0, 0) if line is None else (len(line), line.count(b'"'))
+            while quotes % 2 and size <= MAX_ROW_BYTES and (following := next(self._lines, None)) is not None:
+                more.append(following)
+                parts.append(following[1])
+                size += MAX_ROW_BYTES + 1 if following[1] is None else len(following[1])
+                quotes += 0 if following[1] is None else following[1].count(b'"')
+            too_long = None in parts or size > MAX_ROW_BYTES
+            cells = BadRecord(TOO_LONG) if too_long else _cells(b"".join(filter(None, parts)), self._separator)
+            if isinstance(cells, BadRecord) and more:
+                self._lines.put_back(more)
+                cells = BadRecord(_UNCLOSED)
+            if not (self._skips_empty and isinstance(cells, list) and not any(cells)):
+                yield number, cells
+
+    def fit(self, cells: list[str]) -> list[str] | BadRecord:
+        """Return as many cells as there are columns: empty ones at the end are left out."""
+        while len(cells) > len(self.columns) and not cells[-1].strip():
+            cells.pop()
+        if len(cells) == len(self.columns):
+            return cells
+        remedy = (
+            f"a cell with {_called(self._separator)} inside needs quotation marks"
+            if len(cells) > len(self.columns)
+            else "write a separator for each empty cell"
+        )
+        return BadRecord(f"has {len(cells)} cells, but the header names {len(self.columns)} columns: {remedy}")
+
+    def _find_separator(self) -> str:
+        first = next(((number, line) for number, line in self._lines if line is None or line.strip()), None)
+        if first is None:
+            return ","
+        line = first[1] or b""
+        said = _SEPARATOR_LINE.fullmatch(line.rstrip(b"\r\n"))
+        if said is not None:
+            return said[1].decode("ascii", "replace")
+        self._lines.put_back([first])
+        by_separator = {one: _cells(line, one) for one in _SEPARATORS}
+        return next((one for one, cells in by_separator.items() if CONTACT_ID in _names(cells)), ",")
+
+    def _header(self, name: str, types: Mapping[str, FeatureType]) -> list[str]:
+        line, cells = next(iter(self), (1, BadRecord("the file is empty: its first line must name the columns")))
+        place = f"{name}:{line}"
+        if isinstance(cells, BadRecord):
+            raise InputError(f"{place}: {cells.problem}")
+        columns = _names(cells)
+        while columns and not columns[-1]:
+            columns.pop()
+        for column in columns:
+            if columns.count(column) > 1 and column:
+                raise InputError(f"{place}: the header names column {shown(column)} twice")
+        if CONTACT_ID not in columns:
+            raise InputError(f"{place}: the header has no column {CONTACT_ID}{_nearest(columns)}")
+        for number, column in enumerate(columns, 1):
+            if not column:
+                raise InputError(
+                    f"{place}: column {number} has no name: name it or leave it out (pandas: to_csv(index=False))"
+                )
+            if column not in NOT_FEATURES and column not in types:
+                known = ", ".join(types)
+                raise InputError(
+                    f"{place}: column {shown(column)} is no feature of the model ({known}): "
+                    "leave it out, or add it to model.features"
+                )
+        return columns
+
+
+def _names(cells: Record) -> list[str]:
+    return [cell.strip() for cell in cells] if isinstance(cells, list) else []
+
+
+def _nearest(columns: Sequence[str]) -> str:
+    """Return the remedy: another spelling of the name, or the separators."""
+    for column in columns:
+        if re.sub(r"[\W_]", "", column).lower() == CONTACT_ID.replace("_", ""):
+            return f": write {CONTACT_ID}, not {shown(column)}"
+    return "; columns are separated by commas, semicolons, tabs or bars"
+
+
+def _called(separator: str) -> str:
+    return {"\t": "a tab", ",": "a comma", ";": "a semicolon"}.get(separator, f"a {shown(separator)}")
+
+
+def _cells(record: bytes, separator: str) -> Record:
+    if record.count(b'"') % 2:
+        return BadRecord(_UNCLOSED)
+    try:
+        text = record.decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        return BadRecord("is not UTF-8: save the file as CSV UTF-8")
+    try:
+        return next(csv.reader([text], strict=True, delimiter=separator))
+    except csv.Error:
+        what = "a line end outside of quotation marks" if "\r" in text else "a quotation mark inside of a cell"
+        return BadRecord(f"has {what}: {_QUOTED}")

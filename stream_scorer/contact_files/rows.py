@@ -1,0 +1,242 @@
+"""One row of a file as a `ContactEvent`: a CSV record by its columns, or a JSON object by its keys.
+
+A row that cannot become an event raises `RowError`, which names the column and the remedy. Whether the contact fits the
+model is not asked here, but for CSV, where the model says what type the text of a cell is.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+from math import isfinite
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from stream_scorer.core.records import ContactEvent
+from stream_scorer.core.scoring.event_time import time_problem, unit_of
+from stream_scorer.core.scoring.feature_types import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from stream_scorer.core.records import FeatureValue
+    from stream_scorer.core.scoring.feature_types import FeatureType
+
+# The namespace of default event ids. It must stay as it is: the same file gives the same ids with every version.
+_NAMESPACE: Final = uuid.UUID("4f1d5f6e-0a55-5c0b-9d0c-6a7f3b8f2c11")
+_LONG: Final = range(-(2**63), 2**63)
+_INTEGER: Final = re.compile(r"[+-]?[0-9]+")
+_DECIMAL: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_WHOLE: Final = re.compile(r"[+-]?[0-9]+\.0+")
+_COMMA: Final = re.compile(r"[+-]?[0-9]+,[0-9]+")
+# What spreadsheets make of long digits, and what programs write so that they do not.
+_SHORTENED: Final = re.compile(r"[0-9](\.[0-9]+)?E\+[0-9]{2,}")
+_FORMULA_TEXT: Final = re.compile(r'="[^"]*"')
+_ABSENT: Final = object()
+_MAX_DIGITS: Final = 400  # more than any double has; Python's own conversion takes time for millions of digits
+_DATE: Final = re.compile(r"(19|20)[0-9]{2}(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])")
+_TIME_WANTED: Final = "a time with its zone, such as 2030-01-31T06:00:00Z, or milliseconds since 1970"
+_BOOLEANS: Final = {"true": True, "false": False}
+
+CONTACT_ID: Final = "contact_id"
+# The columns of a CSV file that are no features, by the names of their JSON keys.
+_JSON_NAMES: Final = {
+    CONTACT_ID: "contactId",
+    "event_id": "eventId",
+    "occurred_at": "occurredAt",
+    "campaign_id": "campaignId",
+    "model_version": "modelVersion",
+}
+NOT_FEATURES: Final = frozenset(_JSON_NAMES)
+_JSON_KEYS: Final = {key: column for column, name in _JSON_NAMES.items() for key in (column, name)}
+
+
+class RowError(ValueError):
+    """A row cannot be read; the message names the column and what to write instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What a row gets that does not say it: an event id made from file and line, and ``now_ms`` as its time."""
+
+    namespace: uuid.UUID
+    now_ms: int
+
+    @classmethod
+    def of_file(cls, sha256_hex: str, now_ms: int) -> Defaults:
+        """Make the defaults for a file with this content."""
+        return cls(uuid.uuid5(_NAMESPACE, sha256_hex), now_ms)
+
+    def event_id(self, line: int) -> str:
+        """Return the UUIDv5 of the file's hash and the line (counted from 1)."""
+        return str(uuid.uuid5(self.namespace, str(line)))
+
+
+def csv_event(
+    columns: Sequence[str], cells: Sequence[str], types: Mapping[str, FeatureType], defaults: Defaults, line: int
+) -> ContactEvent:
+    """Read one CSV record.
+
+    Args:
+        columns: the names in the header; those that are in ``types`` are features.
+        cells: as many as there are columns; an empty one is null, and ``="00123"`` is the text 00123.
+        types: the model's features.
+        defaults: for what the row does not say.
+        line: where the record begins.
+
+    Raises:
+        RowError: a cell does not have the type of its column, or the contact id is empty.
+    """
+    features: dict[str, FeatureValue | None] = {}
+    others: dict[str, str] = {}
+    for column, written in zip(columns, cells, strict=True):
+        cell = written[2:-1] if written.startswith("=") and _FORMULA_TEXT.fullmatch(written) else written
+        if column not in NOT_FEATURES:
+            features[column] = _cell(column, cell, types[column]) if cell else None
+        elif "E+" in cell and _SHORTENED.fullmatch(cell) and column != "occurred_at":
+            raise RowError(f"{column} was shortened by a spreadsheet: make its column text, and export it again")
+        elif cell:
+            others[column] = cell
+    return _event(others, features, defaults, line)
+
+
+def json_event(text: bytes, types: Mapping[str, FeatureType], defaults: Defaults, line: int) -> ContactEvent:
+    """Read one line of JSON Lines: ``{"contactId": …, "features": {…}}`` and the optional keys.
+
+    A line without ``features``, as pandas exports it, has the model's features beside the other keys.
+
+    Raises:
+        RowError: the line is no such object.
+    """
+    value = _json_object(text)
+    features = value.pop("features", _ABSENT)
+    if features is _ABSENT:
+        features = {key: value.pop(key) for key in [*value] if key in types} or None
+    if not isinstance(features, dict):
+        raise RowError('has no object "features", and no feature of the model beside the other keys')
+    return _event(_others(value), {name: _json_value(name, given) for name, given in features.items()}, defaults, line)
+
+
+def _json_object(text: bytes) -> dict[str, Any]:
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise RowError(f"is not JSON (character {error.pos + 1}){_json_remedy(text)}") from None
+    except RecursionError:
+        raise RowError("is not JSON that can be read: it is nested too deep") from None
+    if isinstance(value, list):
+        raise RowError("is a JSON array: write one object a line (pandas: orient='records', lines=True)")
+    if not isinstance(value, dict):
+        raise RowError('is no JSON object: write {"contactId": "…", "features": {…}}')
+    return value
+
+
+def _json_remedy(text: bytes) -> str:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return ": save the file as UTF-8"
+    if text.lstrip().startswith(b"["):
+        return ": a JSON array is not read; write one object a line"
+    return ": write null, not NaN" if b"NaN" in text else ": write one object a line"
+
+
+def _others(value: Mapping[str, Any]) -> dict[str, str]:
+    """Return the contact's values beside its features in a JSON object, by the names of CSV columns."""
+    others: dict[str, str] = {}
+    for key, given in value.items():
+        column = _JSON_KEYS.get(key)
+        if column is None:
+            raise RowError(f"has an unknown key {shown(key)}: use features, {', '.join(_JSON_NAMES.values())}")
+        if column in others:
+            raise RowError(f"has both {_JSON_NAMES[column]} and {column}: leave one out")
+        if given is None:
+            continue
+        if column == "occurred_at" and type(given) in (int, float):
+            others[column] = str(given)  # from here on as in a CSV file
+        elif isinstance(given, str):
+            others[column] = given
+        else:
+            raise RowError(f"{key} must be a string: put it into quotation marks")
+    return others
+
+
+def _event(
+    others: Mapping[str, str], features: dict[str, FeatureValue | None], defaults: Defaults, line: int
+) -> ContactEvent:
+    contact_id = others.get(CONTACT_ID)
+    if not contact_id:
+        raise RowError(f"{CONTACT_ID} is empty")
+    occurred_at = others.get("occurred_at")
+    return ContactEvent(
+        others.get("event_id") or defaults.event_id(line),
+        contact_id,
+        features,
+        defaults.now_ms if occurred_at is None else _milliseconds(occurred_at),
+        others.get("campaign_id"),
+        others.get("model_version"),
+    )
+
+
+def _cell(column: str, cell: str, wanted: FeatureType) -> FeatureValue:
+    if wanted == "string":
+        return cell
+    text = cell.strip()
+    if wanted == "boolean":
+        if text.lower() not in _BOOLEANS:
+            raise RowError(f"{shown(column)} must be true or false; leave it empty where it is missing")
+        return _BOOLEANS[text.lower()]
+    if len(text) <= _MAX_DIGITS:
+        if _INTEGER.fullmatch(text) and int(text) in _LONG:
+            return int(text)
+        if _DECIMAL.fullmatch(text) and isfinite(number := float(text)):
+            if wanted == "number":
+                return number
+            if number.is_integer() and int(number) in _LONG:
+                return int(number)
+    remedy = (
+        "a point before its fraction" if _COMMA.fullmatch(text) else "nothing else; leave it empty where it is missing"
+    )
+    raise RowError(f"{shown(column)} must be {'an integer' if wanted == 'integer' else 'a number'}, with {remedy}")
+
+
+def _json_value(name: str, value: Any) -> FeatureValue | None:
+    if value is None or isinstance(value, bool | float | str):
+        return value
+    if isinstance(value, int):
+        # Beyond Avro's long a JSON number is the double nearest to it, as everywhere else in JSON.
+        return value if value in _LONG else float(value)
+    raise RowError(f"feature {shown(name)} must be a number, a string, true, false or null")
+
+
+def _milliseconds(text: str) -> int:
+    """Read a time: ISO 8601 with a zone, or Unix milliseconds in the years 1990 to 2100.
+
+    A spreadsheet or a database exports times as numbers of many kinds; read as milliseconds, most lie in 1970.
+    """
+    text = text.strip()
+    if _WHOLE.fullmatch(text):  # a column of numbers with gaps is one of doubles to pandas
+        text = text.partition(".")[0]
+    if _INTEGER.fullmatch(text):
+        number = int(text) if len(text) <= _MAX_DIGITS else 0
+        unit = unit_of(number)
+        if unit == "milliseconds":
+            return number
+        given = (
+            "a date without separators" if _DATE.fullmatch(text) else f"in {unit}" if unit else "outside 1990 to 2100"
+        )
+        raise RowError(f"occurred_at is {given}: write {_TIME_WANTED}")
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        hint = "; a spreadsheet has made a number of it" if _DECIMAL.fullmatch(text) else ""
+        raise RowError(f"occurred_at must be {_TIME_WANTED}{hint}")
+    at_ms = round(moment.timestamp() * 1000)
+    if (problem := time_problem(at_ms)) is not None:
+        raise RowError(f"occurred_at {problem}: write {_TIME_WANTED}")
+    return at_ms

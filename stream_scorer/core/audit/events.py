@@ -1,0 +1,137 @@
+"""Batch audits: one event for those contacts of one request that one transaction publishes.
+
+`build_events` says what happened; `stream_scorer.core.audit.hash_chain` numbers, links and encodes it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from stream_scorer.core.audit.hash_chain import AuditChain, AuditEvent, AuditPlan, counts_of, verify_chain
+from stream_scorer.core.records import Deferred, RequestFacts, Scored
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from stream_scorer.core.records import Outcome, Rejected
+
+__all__ = ["AuditChain", "AuditEvent", "AuditPlan", "Audits", "build_events", "verify_chain"]
+
+MAX_CONTACT_ID_BYTES: Final = 256
+
+
+class Audits(NamedTuple):
+    """What `build_events` made.
+
+    Attributes:
+        events: ``BatchAudit`` values without their place in a chain, ready for `AuditChain.plan`.
+        batch_ids: for each outcome, in order, the ``batch_id`` of the event that lists it; empty for a deferred one,
+            which is audited when it is finished.
+    """
+
+    events: list[AuditEvent]
+    batch_ids: list[str]
+
+
+def build_events(
+    outcomes: Sequence[Outcome],
+    *,
+    model_id: str,
+    model_version: str | None,
+    new_batch_id: Callable[[], str],
+    now_ms: int,
+) -> Audits:
+    """Group the outcomes of one transaction by the request that finished them, in the order they first appear.
+
+    Args:
+        outcomes: what one transaction publishes.
+        model_id: the worker's model, for contacts rejected before any request.
+        model_version: the worker's model version, for the same.
+        new_batch_id: called at most once, for the event of those contacts.
+        now_ms: its time, in Unix milliseconds, UTC.
+    """
+    groups: dict[str, tuple[RequestFacts, list[dict[str, Any]]]] = {}
+    batch_ids: list[str] = []
+    without_request: RequestFacts | None = None
+    for outcome in outcomes:
+        if isinstance(outcome, Deferred):
+            batch_ids.append("")
+            continue
+        request = outcome.request
+        if request is None:
+            if without_request is None:
+                without_request = _no_request(new_batch_id(), model_id, model_version, now_ms)
+            request = without_request
+        batch_id = request.batch_id
+        group = groups.get(batch_id)
+        if group is None:
+            group = groups[batch_id] = (request, [])
+        group[1].append(_entry(outcome))
+        batch_ids.append(batch_id)
+    return Audits([_event(request, entries) for request, entries in groups.values()], batch_ids)
+
+
+def _no_request(batch_id: str, model_id: str, model_version: str | None, now_ms: int) -> RequestFacts:
+    return RequestFacts(
+        batch_id=batch_id,
+        model_id=model_id,
+        model_version=model_version,
+        request_contacts=0,
+        started_at_ms=now_ms,
+        finished_at_ms=now_ms,
+        latency_ms=None,
+        attempts=0,
+        api_status=None,
+        correlation_id=None,
+    )
+
+
+def _entry(outcome: Scored | Rejected) -> dict[str, Any]:
+    record = outcome.record
+    source = record.origin or f"{record.topic}/{record.partition}/{record.offset}"
+    if isinstance(outcome, Scored):
+        contact, _, score, lower, upper, review_reasons = outcome
+        return {
+            "source": source,
+            "contact_id": contact.contact_id,
+            "outcome": "REVIEW" if review_reasons else "SCORED",
+            "score": score,
+            "confidence_lower": lower,
+            "confidence_upper": upper,
+            "imputed_features": contact.imputed_features,
+            "reasons": review_reasons,
+        }
+    return {
+        "source": source,
+        "contact_id": audited_id(outcome.contact_id),
+        "outcome": "REJECTED",
+        "score": None,
+        "confidence_lower": None,
+        "confidence_upper": None,
+        "imputed_features": (),
+        "reasons": outcome.reasons,
+    }
+
+
+def audited_id(contact_id: str) -> str:
+    """Return a contact id as an audit entry has it: one that is too long would make the event too large as well."""
+    if len(contact_id) * 4 <= MAX_CONTACT_ID_BYTES:
+        return contact_id
+    return contact_id.encode()[:MAX_CONTACT_ID_BYTES].decode(errors="ignore")
+
+
+def _event(request: RequestFacts, entries: list[dict[str, Any]]) -> AuditEvent:
+    return {
+        "batch_id": request.batch_id,
+        "model_id": request.model_id,
+        "model_version": request.model_version,
+        "request_contacts": request.request_contacts,
+        "started_at": request.started_at_ms,
+        "finished_at": request.finished_at_ms,
+        "latency_ms": request.latency_ms,
+        "attempts": request.attempts,
+        "api_status": request.api_status,
+        "correlation_id": request.correlation_id,
+        "counts": counts_of(entries),
+        "contacts": entries,
+    }

@@ -1,0 +1,190 @@
+"""The hash chain of the audit: numbers, links and encodes its events, and checks them again.
+
+A chain belongs to one producer. `AuditChain.plan` encodes the events of one transaction, and only when that transaction
+is known to be committed does `AuditChain.confirm` move the end of the chain. A plan that was aborted is forgotten: its
+place is taken by the next one, so a reader of committed records sees no gap.
+
+``hash`` = SHA-256 of the event's Avro body (no framing) with ``hash`` empty; ``previous_hash`` = ``hash`` of the event
+before, empty for the first; ``sequence`` counts from 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from stream_scorer.core.avro.codec import UndecodableError
+from stream_scorer.core.avro.encoder import compile_writer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from stream_scorer.core.avro.codec import Codec
+
+AuditEvent: TypeAlias = "dict[str, Any]"
+
+MAX_EVENT_BYTES: Final = 900_000
+_HASH_BYTES: Final = sha256().digest_size
+_EMPTY: Final = b"\x00"  # Avro's length of no bytes
+_LENGTH: Final = bytes((_HASH_BYTES * 2,))  # Avro's length of a hash
+
+
+@dataclass(frozen=True, slots=True)
+class AuditPlan:
+    """Encoded events of one transaction, and where the chain ends if it commits."""
+
+    values: tuple[bytes, ...]
+    first_sequence: int
+    next_sequence: int
+    tip: bytes
+
+
+class AuditChain:
+    """The hash chain of one producer; a new producer starts a new one, with an id of its own."""
+
+    __slots__ = ("_codec", "_hash_at", "_max_event_bytes", "_sequence", "_tip", "chain_id", "key")
+
+    def __init__(self, chain_id: str, codec: Codec, *, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+        """Start a chain.
+
+        Args:
+            chain_id: never used before.
+            codec: of ``BatchAudit``.
+            max_event_bytes: a longer event is split.
+        """
+        self.chain_id = chain_id
+        self.key = chain_id.encode()
+        self._codec = codec
+        self._max_event_bytes = max_event_bytes
+        self._sequence = 0
+        self._tip = b""
+        self._hash_at = _offset_of_hash(codec)
+
+    def plan(self, events: Iterable[AuditEvent]) -> AuditPlan:
+        """Number, link, hash and encode the events of one transaction, from the confirmed end of the chain on.
+
+        An event that would be too large becomes several with the same ``batch_id``, each with its own counts.
+        """
+        values: list[bytes] = []
+        sequence, tip = self._sequence, self._tip
+        waiting = list(events)[::-1]
+        while waiting:
+            event = waiting.pop()
+            linked = {**event, "chain_id": self.chain_id, "sequence": sequence, "previous_hash": tip, "hash": b""}
+            body = self._codec.encode_body(linked)
+            contacts = event["contacts"]
+            if len(body) + _HASH_BYTES > self._max_event_bytes and len(contacts) > 1:
+                middle = len(contacts) // 2
+                waiting += [_part(event, contacts[middle:]), _part(event, contacts[:middle])]
+                continue
+            tip = sha256(body).digest()
+            # Encoding again with the hash would cost as much as the first time, and changes only this one field.
+            at = self._hash_at(linked)
+            values.append(self._codec.frame(b"".join((body[:at], _LENGTH, tip, body[at + len(_EMPTY) :]))))
+            sequence += 1
+        return AuditPlan(tuple(values), self._sequence, sequence, tip)
+
+    def confirm(self, plan: AuditPlan) -> None:
+        """Move the end of the chain: the transaction that carried this plan is known to be committed.
+
+        Raises:
+            ValueError: the plan does not start at the end of the chain; it was made before another was confirmed.
+        """
+        if plan.first_sequence != self._sequence:
+            raise ValueError(f"audit plan starts at {plan.first_sequence}, but the chain ends at {self._sequence}")
+        self._sequence, self._tip = plan.next_sequence, plan.tip
+
+
+def counts_of(entries: list[dict[str, Any]]) -> dict[str, int]:
+    """Count an event's entries by outcome, as its ``counts`` say."""
+    outcomes = [entry["outcome"] for entry in entries]
+    return {
+        "received": len(entries),
+        "scored": outcomes.count("SCORED"),
+        "review": outcomes.count("REVIEW"),
+        "rejected": outcomes.count("REJECTED"),
+    }
+
+
+def _part(event: AuditEvent, contacts: list[dict[str, Any]]) -> AuditEvent:
+    return {**event, "counts": counts_of(contacts), "contacts": contacts}
+
+
+def _offset_of_hash(codec: Codec) -> Callable[[AuditEvent], int]:
+    """Return a function that says how many bytes of an event's body come before its hash."""
+    fields = codec.schema["fields"]
+    before = [field["name"] for field in fields].index("hash")
+    write = compile_writer({"type": "record", "name": "BeforeHash", "fields": fields[:before]})
+    return lambda event: len(write(event))
+
+
+class ChainVerifier:
+    """Checks framed ``BatchAudit`` values one after the other, of one chain or of many mixed.
+
+    Each chain's values must come in the order of its partition. The bytes as they were written are hashed, not their
+    content encoded anew: so events of another writer or of an older schema verify as well.
+    """
+
+    __slots__ = ("_beginnings_gone", "_codec", "_ends", "_hash_at", "_links_gone")
+
+    def __init__(self, codec: Codec, *, beginnings_gone: bool = False, links_gone: bool = False) -> None:
+        """Know no chain yet.
+
+        Args:
+            codec: of ``BatchAudit``.
+            beginnings_gone: the log has deleted its oldest records, so a chain may begin in its middle.
+            links_gone: the log is compacted, so any event of a chain but the last may be missing.
+        """
+        self._links_gone = links_gone
+        self._codec = codec
+        self._hash_at = _offset_of_hash(codec)
+        self._beginnings_gone = beginnings_gone
+        self._ends: dict[str, tuple[int, bytes]] = {}
+
+    @property
+    def chain_ids(self) -> frozenset[str]:
+        """The chains that were met."""
+        return frozenset(self._ends)
+
+    def check(self, value: bytes | None) -> tuple[AuditEvent, list[str]]:
+        """Return the event, and one sentence for each difference; none: it continues its chain.
+
+        Raises:
+            UndecodableError: the value is no ``BatchAudit``; nothing is known of its chain.
+        """
+        event = self._codec.decode(value)
+        assert value is not None  # noqa: S101 - a null value is not decoded  # nosec B101
+        chain_id, sequence, previous_hash = event["chain_id"], event["sequence"], event["previous_hash"]
+        unmet = (sequence, previous_hash) if self._beginnings_gone else (0, b"")
+        expected, tip = self._ends.get(chain_id, unmet)
+        if self._links_gone and sequence > expected:
+            expected, tip = sequence, previous_hash
+        name = f"chain {chain_id}, sequence {sequence}"
+        findings: list[str] = []
+        if sequence != expected:
+            findings.append(f"{name}: {expected} was expected here")
+        elif previous_hash != tip:
+            findings.append(f"{name}: previous_hash is not the hash of the event before")
+        body, at = self._codec.body_of(value), self._hash_at(event)
+        after = at + len(_LENGTH) + _HASH_BYTES
+        if body[at:after] != _LENGTH + sha256(body[:at] + _EMPTY + body[after:]).digest():
+            findings.append(f"{name}: the content does not have the hash that stands in it")
+        self._ends[chain_id] = (sequence + 1, event["hash"])
+        return event, findings
+
+
+def verify_chain(values: Iterable[bytes], codec: Codec) -> list[str]:
+    """Check framed ``BatchAudit`` values as a `ChainVerifier` does.
+
+    Returns:
+        One sentence for each difference, in the order they were found; empty: every chain is whole.
+    """
+    verifier = ChainVerifier(codec)
+    findings: list[str] = []
+    for place, value in enumerate(values):
+        try:
+            findings += verifier.check(value)[1]
+        except UndecodableError as error:
+            findings.append(f"event {place}: {error}")
+    return findings

@@ -1,0 +1,1 @@
+"""Avro: schemas, framing, decoding of bytes that anyone may have written."""

@@ -1,0 +1,295 @@
+"""Avro values on the wire: framing, encoding, and decoding of bytes that anyone may have written.
+
+Every value carries a header that names its writer's schema. Here that is the single-object encoding of the Avro
+specification: the marker ``C3 01``, then the CRC-64-AVRO fingerprint of the schema, little endian. A `Codec` looks the
+whole header up among the writers it was given and knows nothing else of framing, so that another one (Confluent's five
+bytes) is another set of headers and no other way of decoding.
+
+What a hostile value could do, and what stops it:
+
+* grow: a writer's schema with items of no size, or a recursive one, turns seven bytes into gigabytes. `Codec` refuses
+  such schemas when it is built (`core.avro.schema_safety`); with the others reading takes memory and time in proportion
+  to the bytes, and these are limited by ``max_bytes``.
+* hide: fastavro stops where the record ends. Here the end must be the end of the value.
+* surprise: fastavro reports broken bytes by whatever exception its C code met. Here each becomes `UndecodableError`.
+
+Values are written by `stream_scorer.core.avro.encoder`.
+
+Logical types are taken off both schemas before fastavro sees them: a timestamp stays the integer it is on the wire,
+since a ``datetime`` would cost time and fail for years past 9999. They change neither bytes nor fingerprint. A logical
+type that only the writer has is read as what it means, or refused (`core.avro.logical_types`).
+"""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from fastavro import parse_schema, schemaless_reader
+from fastavro.read import LOGICAL_READERS, SchemaResolutionError
+from fastavro.schema import SchemaParseException, UnknownType, fingerprint, to_parsing_canonical_form
+
+from stream_scorer.core.avro import logical_types
+from stream_scorer.core.avro.encoder import compile_writer
+from stream_scorer.core.avro.foreign_framing import framing_of
+from stream_scorer.core.avro.schema_form import normal_form
+from stream_scorer.core.avro.schema_safety import check_schema
+from stream_scorer.errors import InputError, SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+SINGLE_OBJECT_MARKER: Final = b"\xc3\x01"
+SINGLE_OBJECT_HEADER_BYTES: Final = 10
+DEFAULT_MAX_BYTES: Final = 1024 * 1024
+
+
+# fastavro has one table of these in a process. The names are ours alone, so no other program's schemas meet them.
+LOGICAL_READERS.update(logical_types.LOGICAL_READERS)
+
+
+class UndecodableError(InputError):
+    """A value is not what its topic promises; the message says what is wrong in one sentence, without its content."""
+
+
+class WriterSchema(NamedTuple):
+    """A writer's schema, fit for reading.
+
+    Attributes:
+        writer: the schema, parsed by fastavro.
+        reader: the reader's, parsed; None: the two are equal, and fastavro takes its faster way.
+        doubts: which values of a union's branches cannot be read, as sentences.
+    """
+
+    writer: Any
+    reader: Any
+    doubts: tuple[str, ...] = ()
+
+
+class Codec:
+    """Encodes values of one schema, and decodes values that any of the known writers wrote. Nothing in it changes."""
+
+    __slots__ = (
+        "_bare",
+        "_form",
+        "_header_bytes",
+        "_own",
+        "_plain",
+        "_schema",
+        "_single_header",
+        "_write",
+        "_writers",
+        "_writes_own_header",
+        "header",
+        "max_bytes",
+        "name",
+    )
+
+    def __init__(self, schema: Mapping[str, Any], header: bytes, writers: Mapping[bytes, Any], max_bytes: int) -> None:
+        """Use `single_object`; this takes the headers of another framing.
+
+        Args:
+            schema: the reader's schema, which is the one values are encoded with.
+            header: what stands before every encoded value.
+            writers: by header, every schema a value may have been written with. Headers have one length.
+            max_bytes: a longer value is refused unread.
+
+        Raises:
+            SettingsError: a writer's schema is none, or would let a few bytes grow or be worked on without limit.
+        """
+        plain = _without_logical_types(schema)
+        self._plain: Mapping[str, Any] = plain
+        self._schema: Any = parse_schema(plain)
+        self._form = normal_form(schema)
+        self._own = logical_types.decodable_form(self._form, self._form)
+        self._write = compile_writer(plain)
+        self.name = str(schema["name"]).rpartition(".")[2]
+        self.header = header
+        self._header_bytes = len(header)
+        self.max_bytes = max_bytes
+        self._bare = self.known_as(schema)
+        self._single_header = single_object_header(schema)
+        self._writers: dict[bytes, WriterSchema] = {}
+        for written_header, writer in writers.items():
+            self._writers[written_header] = self.known_as(writer)
+        self._writes_own_header = writers.get(header) == schema
+
+    @classmethod
+    def single_object(
+        cls,
+        schema: Mapping[str, Any],
+        writer_schemas: Iterable[Mapping[str, Any]] = (),
+        *,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+    ) -> Codec:
+        """Make a codec for the single-object encoding.
+
+        Args:
+            schema: what values are encoded with, and resolved to when decoded.
+            writer_schemas: further schemas that values may have been written with (older or newer ones).
+            max_bytes: a longer value is refused unread.
+
+        Raises:
+            SettingsError: as `Codec`.
+        """
+        header = single_object_header(schema)
+        # The own schema last: of two that differ only in what a fingerprint ignores, the newest one's defaults hold.
+        writers = {single_object_header(writer): writer for writer in writer_schemas} | {header: schema}
+        return cls(schema, header, writers, max_bytes)
+
+    def known_as(self, writer: Mapping[str, Any]) -> WriterSchema:
+        """Make a writer's schema fit for reading by: what `_read` takes.
+
+        Raises:
+            SettingsError: it is no schema, or would let a few bytes grow or be worked on without limit.
+        """
+        check_schema(writer, self.name)
+        form, parsed = self._parsed(writer)
+        return WriterSchema(parsed, None if form == self._own else self._schema)
+
+    def _parsed(self, writer: Mapping[str, Any]) -> tuple[Any, Any]:
+        try:
+            form = logical_types.decodable_form(normal_form(writer), self._form)
+            return form, parse_schema(form)
+        except (SchemaParseException, UnknownType, KeyError, TypeError, ValueError, AttributeError) as error:
+            # Its text may quote the whole schema.
+            raise SettingsError(f"schema {self.name}: is no valid Avro schema ({type(error).__name__})") from None
+
+    def encode(self, value: Mapping[str, Any]) -> bytes:
+        """Return the framed value. It comes from this program: a wrong one is a defect and raises as it may."""
+        return self.header + self._write(value)
+
+    def encode_body(self, value: Mapping[str, Any]) -> bytes:
+        """Return the value's Avro body without framing."""
+        return self._write(value)
+
+    def frame(self, body: bytes) -> bytes:
+        """Return a body of `encode_body` as `encode` would have."""
+        return self.header + body
+
+    def body_of(self, data: bytes) -> bytes:
+        """Return the Avro body of a framed value that `decode` has accepted."""
+        return data[self._header_bytes :]
+
+    def own_body_at(self, data: bytes) -> int | None:
+        """Return where the Avro body begins, if the value was written with this codec's own schema; else None."""
+        return self._header_bytes if self._writes_own_header and data.startswith(self.header) else None
+
+    @property
+    def schema(self) -> Mapping[str, Any]:
+        """The schema values are encoded with, without documentation and logical types."""
+        return self._plain
+
+    def decode(self, data: bytes | None) -> dict[str, Any]:
+        """Return the value, resolved to this codec's schema; timestamps are integers.
+
+        Raises:
+            UndecodableError: the bytes are not one whole value of a known schema, or are too many.
+        """
+        if data is None:
+            raise UndecodableError("the value is null")
+        known = self._writers.get(data[: self._header_bytes])
+        if known is None:
+            raise UndecodableError(self._unknown_header(data))
+        return self._read(data, self._header_bytes, known)
+
+    def _read(self, data: bytes, at: int, known: WriterSchema) -> dict[str, Any]:
+        """Read the body that begins at ``at``."""
+        if len(data) > self.max_bytes:
+            raise UndecodableError(f"the value has {len(data)} bytes, more than the {self.max_bytes} allowed")
+        stream = BytesIO(data) if known.reader is None else _UpToTheEnd(data)
+        stream.seek(at)
+        try:
+            value: dict[str, Any] = schemaless_reader(stream, known.writer, known.reader)  # type: ignore[assignment]
+        except MemoryError:
+            # Bytes cannot cause it (see above), so it is this machine's trouble and must not reject a good contact.
+            raise
+        except Exception as error:  # whatever the C code met; nothing but the bytes can be at fault
+            raise UndecodableError(f"the value is no valid Avro {self.name}: {_reason(error, known.doubts)}") from error
+        if stream.tell() != len(data):
+            extra = len(data) - stream.tell()
+            raise UndecodableError(f"{extra} bytes follow the end of the {self.name}")
+        return value
+
+    def _unknown_header(self, data: bytes) -> str:
+        if not data:
+            return "the value is empty"
+        if len(data) < self._header_bytes:
+            return f"the value has only {len(data)} bytes, too few for the header of an Avro value"
+        if self._is_bare(data):
+            header = self._single_header.hex()
+            return (
+                f"the value is a {self.name} without a header: let the producer write {header} before it, or the"
+                " Confluent wire format"
+            )
+        framing = framing_of(data)
+        return self._unknown_schema(data) if framing is None else f"the value {framing}"
+
+    def _unknown_schema(self, data: bytes) -> str:
+        if data[0] == 0:
+            return (
+                "the value is in the Confluent wire format (it begins with 00 and a schema's id), and no schema"
+                " registry is configured: set schema_registry.url"
+            )
+        if not data.startswith(SINGLE_OBJECT_MARKER):
+            return f"the value does not begin like an Avro single-object encoding (c301) but with {data[:2].hex()}"
+        name = data[len(SINGLE_OBJECT_MARKER) : SINGLE_OBJECT_HEADER_BYTES]
+        if SINGLE_OBJECT_MARKER + name[::-1] in self._writers:
+            return "the fingerprint of the value's schema is big endian: let the producer write it little endian"
+        return f"the value was written with an unknown schema (fingerprint bytes {name.hex()}), not a known {self.name}"
+
+    def _is_bare(self, data: bytes) -> bool:
+        try:
+            self._read(data, 0, self._bare)
+        except UndecodableError:
+            return False
+        return True
+
+
+class _UpToTheEnd(BytesIO):
+    """Bytes whose end is an error. Reading a field needs no such help, but where fastavro skips one of a newer writer.
+
+    There it does not see the end of the value, and a count of 2 ** 62 numbers would be counted through.
+    """
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        if size is not None and len(data) < size:
+            raise EOFError
+        return data
+
+
+def single_object_header(schema: Mapping[str, Any]) -> bytes:
+    """Return marker and fingerprint: the ten bytes before every value of this schema."""
+    canonical = to_parsing_canonical_form(_without_logical_types(schema))
+    # fastavro gives the sixteen digits in the order of the bytes on the wire, which is little endian.
+    return SINGLE_OBJECT_MARKER + bytes.fromhex(fingerprint(canonical, "CRC-64-AVRO"))
+
+
+def _without_logical_types(schema: Any) -> Any:
+    if isinstance(schema, dict):
+        return {
+            key: value if key == "default" else _without_logical_types(value)
+            for key, value in schema.items()
+            if key not in ("logicalType", "doc")
+        }
+    if isinstance(schema, list):
+        return [_without_logical_types(branch) for branch in schema]
+    return schema
+
+
+def _reason(error: Exception, doubts: Sequence[str]) -> str:
+    """Say what broke without repeating any of the value's content, which foreign messages may hold."""
+    match error:
+        case logical_types.ForeignMeaningError():
+            return str(error)
+        case SchemaResolutionError() if doubts:
+            return "; ".join(doubts)
+        case EOFError() | StopIteration():
+            return "it ends too early"
+        case UnicodeDecodeError():
+            return "a string is not UTF-8"
+        case IndexError():
+            return "it ends too early, or a union or enum index is out of range"
+        case _:
+            return f"its bytes break the schema ({type(error).__name__})"

@@ -1,0 +1,176 @@
+"""Whether what one schema writes can be read with another: Avro's rules of schema resolution, as sentences.
+
+fastavro resolves value by value and says only that one did not fit. These answer for two schemas, before any value is
+there: `compare` for a reader that meets a foreign writer, `incompatible` for who is about to register a schema.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from stream_scorer.core.avro.logical_types import Meaning, field_name, meaning
+from stream_scorer.core.avro.schema_form import (
+    NAMED,
+    describe,
+    kind_of,
+    last_part,
+    logical_type,
+    named_types,
+    normal_form,
+    printable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_PROMOTIONS: Final = frozenset(
+    {
+        *(("int", wider) for wider in ("long", "float", "double")),
+        *(("long", wider) for wider in ("float", "double")),
+        ("float", "double"),
+        ("string", "bytes"),
+        ("bytes", "string"),
+    }
+)
+_MAX_SYMBOLS: Final = 10
+
+
+@dataclass(slots=True)
+class Findings:
+    """What no value survives, and what only some do not: those of a branch or symbol that the reader does not have.
+
+    And what is ``wrong``: such values would be read as something else, and nothing would fail when one comes.
+    """
+
+    every: list[str] = field(default_factory=list)
+    some: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+
+    @property
+    def unreadable(self) -> list[str]:
+        """Why no value of the writer may be read; empty: they may, but for ``some``."""
+        return self.every + self.wrong
+
+
+def compare(reader: Mapping[str, Any], writer: Mapping[str, Any]) -> Findings:
+    """Compare two schemas that have passed `core.avro.schema_safety`.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: one of them is no Avro schema.
+    """
+    read, written = normal_form(reader), normal_form(writer)
+    comparison = _Comparison(named_types(read, {}), named_types(written, {}))
+    comparison.look(read, written, "")
+    return comparison.found
+
+
+def incompatible(reader: Mapping[str, Any], writer: Mapping[str, Any]) -> list[str]:
+    """Return why not every value of the writer can be read; empty: the reader is backward compatible with it."""
+    findings = compare(reader, writer)
+    return findings.unreadable + findings.some
+
+
+class _Comparison:
+    """One walk through two schemas in normal form. Both have passed `core.avro.schema_safety`, so they end."""
+
+    def __init__(self, read_types: dict[str, Any], written_types: dict[str, Any]) -> None:
+        self._read_types = read_types
+        self._written_types = written_types
+        self.found = Findings()
+
+    def look(self, reader: Any, writer: Any, at: str) -> None:
+        """Compare what stands at one place."""
+        reader, writer = _meant(reader, self._read_types), _meant(writer, self._written_types)
+        if isinstance(writer, list):
+            self._union(reader, writer, at)
+        elif isinstance(reader, list):
+            self._branch(reader, writer, at)
+        elif (kind := kind_of(writer)) != kind_of(reader) and (kind, kind_of(reader)) not in _PROMOTIONS:
+            self._every(at, f"is written as {describe(writer)} and read as {describe(reader)}")
+        elif kind in NAMED and not _same_name(reader, writer):
+            self._every(at, f"is a {describe(writer)}, not a {describe(reader)}")
+        elif meaning(reader, writer) is Meaning.FOREIGN:
+            self._foreign(reader, writer, at)
+        elif kind == kind_of(reader):
+            self._inside(kind, reader, writer, at)
+
+    def _foreign(self, reader: Any, writer: Any, at: str) -> None:
+        if not logical_type(reader):
+            self._every(at, f"is written as {describe(writer)} and read as {describe(reader)}")
+            return
+        # The number would be read as it stands: microseconds for milliseconds, say.
+        self.found.wrong.append(
+            f"{field_name(at)} is written as {logical_type(writer)} and read as {logical_type(reader)}"
+        )
+
+    def _inside(self, kind: str, reader: Any, writer: Any, at: str) -> None:
+        match kind:
+            case "record" | "error":
+                self._fields(reader, writer, at)
+            case "array":
+                self.look(reader["items"], writer["items"], f"{at}[]")
+            case "map":
+                self.look(reader["values"], writer["values"], f"{at}{{}}")
+            case "fixed" if reader["size"] != writer["size"]:
+                self._every(at, f"has {writer['size']} bytes, not {reader['size']}")
+            case "enum":
+                gone = [symbol for symbol in writer["symbols"] if symbol not in reader["symbols"]]
+                if gone and "default" not in reader:
+                    symbols = ", ".join(map(printable, gone[:_MAX_SYMBOLS]))
+                    self.found.some.append(f"{field_name(at)} may be {symbols}, which is not known")
+
+    def _fields(self, reader: Any, writer: Any, at: str) -> None:
+        written = {one["name"]: one for one in writer["fields"]}
+        for one in reader["fields"]:
+            names = [one["name"], *one.get("aliases", ())]
+            before = next((written[name] for name in names if name in written), None)
+            place = f"{at}.{one['name']}"
+            if before is not None:
+                self.look(one["type"], before["type"], place)
+            elif "default" not in one:
+                self._every(place, "is missing and has no default")
+
+    def _branch(self, reader: list[Any], writer: Any, at: str) -> None:
+        """The first branch that fits takes the value."""
+        if logical_type(writer) and meaning(reader, writer) is Meaning.NUMBER:
+            return
+        parts = [self._part(branch, writer, at) for branch in reader]
+        taking = next((part for part in parts if not part.unreadable), None)
+        mistaking = next((part for part in parts if not part.every), None)
+        if taking is not None:
+            self.found.some += taking.some
+        elif mistaking is not None:
+            self.found.wrong += mistaking.wrong
+        else:
+            self._every(at, f"{describe(writer)} is in no branch of {describe(reader)}")
+
+    def _union(self, reader: Any, writer: list[Any], at: str) -> None:
+        """Avro fails where such a value comes, not before; where every branch fails, every value does."""
+        parts = [self._part(reader, branch, at) for branch in writer]
+        failing = [branch for branch, part in zip(writer, parts, strict=True) if part.every]
+        for branch in failing:
+            text = f"{field_name(at)} may be {describe(branch)}, which {describe(reader)} cannot take"
+            (self.found.every if len(failing) == len(writer) else self.found.some).append(text)
+        for part in parts:
+            if not part.every:
+                self.found.some += part.some
+                self.found.wrong += part.wrong
+
+    def _part(self, reader: Any, writer: Any, at: str) -> Findings:
+        part = _Comparison(self._read_types, self._written_types)
+        part.look(reader, writer, at)
+        return part.found
+
+    def _every(self, at: str, text: str) -> None:
+        self.found.every.append(f"{field_name(at)} {text}")
+
+
+def _meant(schema: Any, types: Mapping[str, Any]) -> Any:
+    """Return a type itself, where it stands under its name."""
+    return types.get(schema, schema) if isinstance(schema, str) else schema
+
+
+def _same_name(reader: Mapping[str, Any], writer: Mapping[str, Any]) -> bool:
+    """Avro asks for the last part only, or for an alias of the reader."""
+    return last_part(writer["name"]) in {last_part(name) for name in (reader["name"], *reader.get("aliases", ()))}

@@ -1,0 +1,174 @@
+"""Normal form of an Avro schema: full names, no wrappers, and only the attributes that reading needs.
+
+Schemas that write the same bytes with the same meaning have one normal form, however their text was generated. It keeps
+names, types, sizes, symbols, defaults, aliases and logical types; documentation and unknown attributes are dropped.
+
+A logical type is kept where producers write it: beside the type, as the specification wants it; beside the field, a
+common mistake that Avro ignores; and as ``connect.name``, which Kafka Connect and Debezium write instead.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PRIMITIVES: Final = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})
+NAMED: Final = frozenset({"record", "error", "enum", "fixed"})
+# Null and boolean have no unit, so what is said beside a union is not said of them.
+_WITH_MEANING: Final = PRIMITIVES - {"null", "boolean"}
+_MAX_SCALE: Final = 64
+_MAX_NAME_CHARACTERS: Final = 60
+_CONNECT_PREFIXES: Final = ("org.apache.kafka.connect.data.", "io.debezium.")
+_CONNECT_NAMES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "org.apache.kafka.connect.data.Date": "date",
+        "org.apache.kafka.connect.data.Time": "time-millis",
+        "org.apache.kafka.connect.data.Timestamp": "timestamp-millis",
+        "io.debezium.time.Date": "date",
+        "io.debezium.time.Time": "time-millis",
+        "io.debezium.time.MicroTime": "time-micros",
+        "io.debezium.time.Timestamp": "timestamp-millis",
+        "io.debezium.time.MicroTimestamp": "timestamp-micros",
+        "io.debezium.time.NanoTimestamp": "timestamp-nanos",
+    }
+)
+
+
+def full_name(schema: Mapping[str, Any], namespace: str) -> str:
+    """Return the full name of a named type that stands inside ``namespace``."""
+    name = _text(schema["name"])
+    inside = schema.get("namespace", namespace)
+    return name if "." in name or not inside else f"{_text(inside)}.{name}"
+
+
+def referred_name(name: str, namespace: str) -> str:
+    """Return the full name that a reference inside ``namespace`` means."""
+    return name if "." in name or not namespace else f"{namespace}.{name}"
+
+
+def namespace_of(name: str) -> str:
+    """Return the namespace of a full name, which is that of the names inside."""
+    return name.rpartition(".")[0]
+
+
+def last_part(name: Any) -> str:
+    """Return a name without its namespace, by which schema resolution compares named types."""
+    return str(name).rpartition(".")[2]
+
+
+def normal_form(schema: Any, namespace: str = "", outer: Mapping[str, Any] | None = None) -> Any:
+    """Return the normal form of a schema that has passed `core.avro.schema_safety`.
+
+    Args:
+        schema: an Avro schema as parsed JSON.
+        namespace: of the type around it.
+        outer: the logical type that stands beside the field or wrapper around it; None: none does.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: it is no Avro schema.
+    """
+    if isinstance(schema, list):
+        return [normal_form(branch, namespace, outer) for branch in schema]
+    if isinstance(schema, str):
+        return _with_meaning(schema, outer) if schema in PRIMITIVES else referred_name(schema, namespace)
+    kind, meaning = schema["type"], _meaning(schema) or outer
+    if kind in ("array", "map"):
+        inside = "items" if kind == "array" else "values"
+        return {"type": kind, inside: normal_form(schema[inside], namespace)}
+    if isinstance(kind, str) and kind in NAMED:
+        return _named(kind, schema, full_name(schema, namespace), meaning)
+    return normal_form(kind, namespace, meaning)
+
+
+def named_types(schema: Any, found: dict[str, Any]) -> dict[str, Any]:
+    """Add the named types of a normal form to ``found``, by full name, and return it."""
+    if isinstance(schema, list):
+        for branch in schema:
+            named_types(branch, found)
+    elif isinstance(schema, dict):
+        if schema["type"] in NAMED:
+            found[schema["name"]] = schema
+        for part in (*(one["type"] for one in schema.get("fields", ())), schema.get("items"), schema.get("values")):
+            named_types(part, found)
+    return found
+
+
+def kind_of(schema: Any) -> str:
+    """Return the type of a normal form that is no union: ``long``, ``record``, …"""
+    return str(schema["type"]) if isinstance(schema, dict) else str(schema)
+
+
+def logical_type(schema: Any) -> str:
+    """Return the logical type of a normal form, fit for a message; empty: it has none."""
+    named = schema.get("logicalType", "") if isinstance(schema, dict) else ""
+    return printable(named) if named else ""
+
+
+def printable(name: Any) -> str:
+    """Return a name that a schema gives, fit for a one-line message: a name as Avro wants it stays as it is."""
+    text = str(name)
+    short = text if len(text) <= _MAX_NAME_CHARACTERS else f"{text[:_MAX_NAME_CHARACTERS]}…"
+    return short if text.isascii() and text.replace("-", "").replace("_", "").isalnum() else ascii(short)
+
+
+def describe(schema: Any) -> str:
+    """Return a type as it stands in a message: ``bytes (decimal)``, ``enum Colour``, ``[null, string]``."""
+    if isinstance(schema, list):
+        return f"[{', '.join(map(describe, schema))}]"
+    kind = printable(kind_of(schema))
+    if kind in NAMED and isinstance(schema, dict):
+        kind = f"{kind} {printable(last_part(schema['name']))}"
+    return f"{kind} ({unit})" if (unit := logical_type(schema)) else kind
+
+
+def _named(kind: str, schema: Mapping[str, Any], name: str, meaning: Mapping[str, Any] | None) -> dict[str, Any]:
+    made: dict[str, Any] = {"type": kind, "name": name}
+    if "aliases" in schema:
+        made["aliases"] = schema["aliases"]
+    match kind:
+        case "fixed":
+            made |= {"size": schema["size"], **(meaning or {})}
+        case "enum":
+            made |= {"symbols": list(schema["symbols"])} | _kept(schema, "default")
+        case _:
+            made["fields"] = [_field(one, namespace_of(name)) for one in schema["fields"]]
+    return made
+
+
+def _field(field: Mapping[str, Any], namespace: str) -> dict[str, Any]:
+    made = {"name": _text(field["name"]), "type": normal_form(field["type"], namespace, _meaning(field, "logicalType"))}
+    return made | _kept(field, "default", "aliases")
+
+
+def _kept(schema: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: schema[name] for name in names if name in schema}
+
+
+def _with_meaning(kind: str, meaning: Mapping[str, Any] | None) -> Any:
+    return {"type": kind, **meaning} if meaning and kind in _WITH_MEANING else kind
+
+
+def _meaning(schema: Mapping[str, Any], *names: str) -> dict[str, Any] | None:
+    """Return the logical type that stands in a schema or field, and a decimal's scale; None: there is none."""
+    for name in names or ("logicalType", "connect.name"):
+        said = schema.get(name)
+        if not isinstance(said, str) or not said or (name == "connect.name" and not said.startswith(_CONNECT_PREFIXES)):
+            continue
+        unit = _CONNECT_NAMES.get(said, said)
+        return {"logicalType": unit, "scale": _scale(schema)} if unit == "decimal" else {"logicalType": unit}
+    return None
+
+
+def _scale(schema: Mapping[str, Any]) -> int | None:
+    """Return a decimal's scale; None: it is none, so the value has no meaning."""
+    scale = schema.get("scale", 0)
+    return scale if type(scale) is int and 0 <= scale <= _MAX_SCALE else None
+
+
+def _text(name: Any) -> str:
+    if not isinstance(name, str) or not name:
+        raise TypeError("a name is no text")
+    return name

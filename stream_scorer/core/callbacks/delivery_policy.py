@@ -1,0 +1,233 @@
+"""What an attempt to deliver a callback leads to, and where one goes that cannot be delivered now.
+
+A callback is tried in *rounds*: an attempt and a few quick ones after it, all in memory. A round that failed takes it
+to the retry tier of that number; the tiers end, and with them the patience. A callback that waits for another reason
+than a failed round (its campaign is in trouble or over its pace) goes to a tier too, and no round is counted.
+
+A tier is a retry topic (`core.retry_topics`): its head may not block it for longer than the tier's own delay.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+
+from stream_scorer.core.callbacks.selection import Unusable
+from stream_scorer.core.callbacks.types import Callback, CallbackOutcome, DeliveryKind
+from stream_scorer.core.retry_topics import MAX_EXTRA_WAIT_S, NotDue, RetryDelays
+
+if TYPE_CHECKING:
+    from stream_scorer.core.callbacks.types import DeliveryAnswer
+    from stream_scorer.core.records import SourceRecord
+
+# What Avro's int holds; anyone may write a callback that says it was tried as often.
+_MOST_ATTEMPTS: Final = 2**31 - 1
+
+
+class Postponement(StrEnum):
+    """Why a callback is written to a tier."""
+
+    RETRY = "retry"
+    PACED = "paced"
+    DIVERTED = "diverted"
+    EARLY = "early"
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryRules(RetryDelays):
+    """How patient delivery is, in seconds; ``delays_s`` are those of the retry tiers.
+
+    Attributes:
+        quick_delays_s: how long a callback waits in memory before each further attempt of a round, more or less a
+            quarter.
+        patience_s: a ``Retry-After`` up to this is waited for in memory.
+    """
+
+    quick_delays_s: tuple[float, ...] = (0.5, 2.0)
+    patience_s: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A callback that is to be delivered now.
+
+    Attributes:
+        record: where it was read.
+        callback: what is sent.
+        tier: the retry tier it was read from; 0: it is fresh.
+        rounds: failed rounds before this one.
+        tries: attempts of this round so far.
+        has_slot: whether its campaign's pace has room for it reserved.
+        due: monotonic seconds; when the next attempt may be made.
+        traceparent: what its next request says of the trace that it belongs to; None: nothing.
+        began: monotonic seconds of its first attempt since it was read; None: there was none.
+    """
+
+    record: SourceRecord
+    callback: Callback
+    tier: int = 0
+    rounds: int = 0
+    tries: int = 0
+    has_slot: bool = False
+    due: float = 0.0
+    traceparent: str | None = None
+    began: float | None = None
+
+    def attempted_at(self, now: float) -> Job:
+        """The same job, about to be tried."""
+        return self if self.began is not None else replace(self, began=now)
+
+    def under(self, traceparent: str) -> Job:
+        """The same job, its next request below this span."""
+        return replace(self, traceparent=traceparent)
+
+
+class Ended(NamedTuple):
+    """A callback that is done with, for good or not; ``callback.attempts`` are its requests, ``began`` as `Job`'s."""
+
+    record: SourceRecord
+    callback: Callback
+    outcome: CallbackOutcome
+    finished_at_ms: int
+    http_status: int | None
+    latency_ms: float
+    detail: str
+    began: float | None = None
+
+    @property
+    def was_paid_for(self) -> bool:
+        """A request was made for it, which should not be repeated."""
+        return True
+
+
+class Postponed(NamedTuple):
+    """A callback that goes to a tier; ``rounds``: failed ones so far, ``began`` as `Job`'s."""
+
+    record: SourceRecord
+    callback: Callback
+    tier: int
+    rounds: int
+    why: Postponement
+    began: float | None = None
+
+    @property
+    def was_paid_for(self) -> bool:
+        """Whether requests were made for it, which should not be repeated."""
+        return self.why is Postponement.RETRY
+
+
+DeliveryOutcome: TypeAlias = Ended | Postponed | Unusable
+
+
+class Again(NamedTuple):
+    """The job goes on in memory."""
+
+    job: Job
+
+
+class SwitchedOff(NamedTuple):
+    """The receiver takes nothing any more; the job waits."""
+
+    job: Job
+
+
+def conclude(
+    job: Job, answer: DeliveryAnswer, rules: DeliveryRules, *, now: float, now_ms: int, jitter: float
+) -> Ended | Postponed | Again | SwitchedOff:
+    """Say what follows from the answer to an attempt.
+
+    Args:
+        job: the attempt's.
+        answer: what came of it.
+        rules: how patient to be.
+        now: monotonic seconds.
+        now_ms: Unix milliseconds.
+        jitter: a random number in [0, 1).
+    """
+    callback = replace(job.callback, attempts=min(max(job.callback.attempts, 0) + 1, _MOST_ATTEMPTS))
+    tried = replace(job, callback=callback, tries=job.tries + 1)
+    match answer.kind:
+        case DeliveryKind.DELIVERED:
+            return _ended(tried, CallbackOutcome.DELIVERED, answer, now_ms)
+        case DeliveryKind.REFUSED:
+            return _ended(tried, CallbackOutcome.REFUSED, answer, now_ms)
+        case DeliveryKind.SWITCHED_OFF:
+            return SwitchedOff(replace(tried, tries=job.tries))
+        case DeliveryKind.TRY_LATER:
+            return _later(tried, answer, rules, now=now, now_ms=now_ms, jitter=jitter)
+
+
+def divert(job: Job, rules: DeliveryRules, now_ms: int) -> Postponed:
+    """Put a callback off whose campaign is in trouble, so that others need not wait behind it.
+
+    A round that has begun has failed with it, as long as a tier is left for it. Else it goes to the tier after the one
+    that it came from: as long as the trouble lasts, nobody is served by writing it again every minute.
+    """
+    cut = cut_short(job, rules, now_ms)
+    if cut is not None:
+        return cut
+    tier = min(max(job.rounds, job.tier + 1), rules.levels)
+    return _postponed(job, tier, now_ms + _ms(rules.delay_s(tier)), Postponement.DIVERTED)
+
+
+def cut_short(job: Job, rules: DeliveryRules, now_ms: int) -> Postponed | None:
+    """End a round that has begun without its quick attempts; None where none has, or where it is the last one."""
+    rounds = job.rounds + 1
+    if job.tries == 0 or rounds > rules.levels:
+        return None
+    not_before_ms = now_ms + _ms(rules.delay_s(rounds))
+    return _postponed(replace(job, rounds=rounds), rounds, not_before_ms, Postponement.RETRY)
+
+
+def pace(job: Job, rules: DeliveryRules, now_ms: int, wait_s: float) -> Postponed:
+    """Put a callback off whose campaign is over its pace."""
+    return _postponed(job, rules.level_for(wait_s), now_ms + _ms(wait_s), Postponement.PACED)
+
+
+def look_at(job: Job, rules: DeliveryRules, now_ms: int) -> Job | NotDue | Postponed:
+    """Decide about a callback that was just read: deliver it, hold its partition, or write it to a tier again."""
+    if job.tier == 0:
+        return job
+    not_before_ms = job.callback.not_before_ms
+    step = rules.next_step(job.tier, not_before_ms, written_ms=job.record.timestamp_ms, now_ms=now_ms)
+    if step is None or isinstance(step, NotDue):
+        return job if step is None else step
+    return _postponed(job, step.level, not_before_ms, Postponement.EARLY)
+
+
+def give_up(postponed: Postponed, detail: str, now_ms: int) -> Ended:
+    """End a callback that cannot be kept until later."""
+    return Ended(
+        postponed.record, postponed.callback, CallbackOutcome.GAVE_UP, now_ms, None, 0.0, detail, postponed.began
+    )
+
+
+def _later(
+    tried: Job, answer: DeliveryAnswer, rules: DeliveryRules, *, now: float, now_ms: int, jitter: float
+) -> Ended | Postponed | Again:
+    asked_s = answer.retry_after_s
+    if tried.tries <= len(rules.quick_delays_s) and (asked_s is None or asked_s <= rules.patience_s):
+        # A Retry-After of 0 or in the past asks for no pause: as if there were none.
+        delay_s = asked_s if asked_s and asked_s > 0 else rules.quick_delays_s[tried.tries - 1] * (0.75 + jitter / 2)
+        return Again(replace(tried, due=now + delay_s))
+    rounds = tried.rounds + 1
+    if rounds > rules.levels:
+        return _ended(tried, CallbackOutcome.GAVE_UP, answer, now_ms)
+    wait_s = max(rules.delay_s(rounds), min(asked_s or 0.0, MAX_EXTRA_WAIT_S))
+    failed = replace(tried, rounds=rounds)
+    return _postponed(failed, rules.level_for(wait_s), now_ms + _ms(wait_s), Postponement.RETRY)
+
+
+def _ended(tried: Job, outcome: CallbackOutcome, answer: DeliveryAnswer, now_ms: int) -> Ended:
+    detail = answer.message
+    return Ended(tried.record, tried.callback, outcome, now_ms, answer.status, answer.latency_ms, detail, tried.began)
+
+
+def _postponed(job: Job, tier: int, not_before_ms: int, why: Postponement) -> Postponed:
+    callback = replace(job.callback, not_before_ms=not_before_ms)
+    return Postponed(job.record, callback, tier, job.rounds, why, job.began)
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)

@@ -1,0 +1,124 @@
+"""The values of the campaign side's topics: what stands in a record, and what is taken from one that anyone wrote.
+
+The names of the fields are those of the schemas (``contact-score``, ``campaign-callback``, ``callback-receipt``); the
+bytes are `stream_scorer.core.avro.codec.Codec`'s.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import TYPE_CHECKING, Any, Final
+
+from stream_scorer.core.avro.codec import UndecodableError
+from stream_scorer.core.callbacks.types import Callback, CallbackOutcome, Score
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from stream_scorer.core.avro.codec import Codec
+    from stream_scorer.core.records import SourceRecord
+
+# Ours alone, so that the ids of callbacks collide with nothing else that is named by its text.
+_NAMESPACE: Final = bytes.fromhex("6f1f1f0e6c0e5f0b9a550d3c9b0c7d11")
+_NUMBERS: Final = ("score", "confidence_lower", "confidence_upper")
+
+
+def callback_id_of(sources: Sequence[str]) -> str:
+    """Return the id of the callback about these sources (``topic/partition/offset``): a UUIDv5 of them, in order.
+
+    No topic's name has a line break, so different sources never have the same text.
+    """
+    named = bytearray(hashlib.sha1(_NAMESPACE + "\n".join(sources).encode(), usedforsecurity=False).digest()[:16])
+    named[6] = named[6] & 0x0F | 0x50  # the version
+    named[8] = named[8] & 0x3F | 0x80  # the variant
+    text = named.hex()
+    return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
+
+
+def read_score(codec: Codec, record: SourceRecord) -> Score | None:
+    """Decode a ``ContactScore``; None where it stands in review, which calls nobody.
+
+    Raises:
+        UndecodableError: the value is no ``ContactScore``, or one with a number that is none.
+    """
+    fields = codec.decode(record.value)
+    if fields["review_reasons"]:
+        return None
+    for name in _NUMBERS:
+        if not math.isfinite(fields[name]):
+            raise UndecodableError(f"the ContactScore has no finite number as its {name}")
+    return Score(
+        record=record,
+        event_id=fields["event_id"],
+        contact_id=fields["contact_id"],
+        campaign_id=fields["campaign_id"],
+        model_id=fields["model_id"],
+        model_version=fields["model_version"],
+        score=fields["score"],
+        confidence_lower=fields["confidence_lower"],
+        confidence_upper=fields["confidence_upper"],
+        occurred_at_ms=fields["occurred_at"],
+        scored_at_ms=fields["scored_at"],
+    )
+
+
+def callback_value(callback: Callback) -> dict[str, Any]:
+    """Return the ``CampaignCallback`` to be encoded."""
+    return {
+        "callback_id": callback.callback_id,
+        "campaign_id": callback.campaign_id,
+        "target": callback.target,
+        "body": callback.body,
+        "sources": callback.sources,
+        "event_ids": callback.event_ids,
+        "contact_ids": callback.contact_ids,
+        "planned_at": callback.planned_at_ms,
+        "attempts": callback.attempts,
+        "not_before": callback.not_before_ms,
+    }
+
+
+def read_callback(codec: Codec, record: SourceRecord) -> Callback:
+    """Decode a ``CampaignCallback``.
+
+    Raises:
+        UndecodableError: the value is none.
+    """
+    fields = codec.decode(record.value)
+    return Callback(
+        callback_id=fields["callback_id"],
+        campaign_id=fields["campaign_id"],
+        target=fields["target"],
+        body=fields["body"],
+        sources=tuple(fields["sources"]),
+        event_ids=tuple(fields["event_ids"]),
+        contact_ids=tuple(fields["contact_ids"]),
+        planned_at_ms=fields["planned_at"],
+        attempts=fields["attempts"],
+        not_before_ms=fields["not_before"],
+    )
+
+
+def receipt_value(
+    callback: Callback,
+    outcome: CallbackOutcome,
+    *,
+    finished_at_ms: int,
+    http_status: int | None = None,
+    latency_ms: float = 0.0,
+) -> dict[str, Any]:
+    """Return the ``CallbackReceipt`` to be encoded; status and latency are those of the last attempt."""
+    return {
+        "callback_id": callback.callback_id,
+        "campaign_id": callback.campaign_id,
+        "target": callback.target,
+        "sources": callback.sources,
+        "event_ids": callback.event_ids,
+        "contact_ids": callback.contact_ids,
+        "outcome": outcome.value,
+        "attempts": callback.attempts,
+        "http_status": http_status,
+        "finished_at": finished_at_ms,
+        "latency_ms": latency_ms,
+    }

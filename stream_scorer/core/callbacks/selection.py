@@ -1,0 +1,221 @@
+"""Which callbacks a run of scores leads to: grouped by campaign and model, with their exact bodies and ids.
+
+Every score has its outcome as soon as it is looked at, so planning holds nothing: what one transaction covers is
+planned together, and where that transaction fails, whatever is left is planned anew. Nobody has seen the first plan.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
+
+from stream_scorer.core.avro.codec import UndecodableError
+from stream_scorer.core.avro.foreign_framing import with_framing
+from stream_scorer.core.callbacks.records import callback_id_of, read_score
+from stream_scorer.core.callbacks.types import Callback
+from stream_scorer.core.records import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from stream_scorer.core.avro.codec import Codec
+    from stream_scorer.core.callbacks.types import Score
+    from stream_scorer.core.records import SourceRecord
+
+MAX_CONTACT_ID_BYTES: Final = 256
+_ANY_ID: Final = "0" * 36
+# What Avro and Kafka put around a contact's three strings, and around a callback, at most, in bytes.
+_CONTACT_FRAME_BYTES: Final = 16
+_CALLBACK_FRAME_BYTES: Final = 1_024
+
+
+class BodyWriter(Protocol):
+    """The part of a target that planning needs; see ``callbacks.ports.Target``."""
+
+    name: str
+    max_body_bytes: int
+
+    def entry(self, score: Score) -> bytes:
+        """One contact as it stands in a body."""
+
+    def body(
+        self, callback_id: str, campaign_id: str | None, model_id: str, planned_at_ms: int, entries: Sequence[bytes]
+    ) -> bytes:
+        """The body of a callback."""
+
+
+class ToCall(NamedTuple):
+    """A score at or over the threshold, and its part of a body."""
+
+    score: Score
+    entry: bytes
+
+    @property
+    def record(self) -> SourceRecord:
+        """The record it came from."""
+        return self.score.record
+
+    @property
+    def was_paid_for(self) -> bool:
+        """Looking at a record again costs nothing."""
+        return False
+
+
+class Skipped(NamedTuple):
+    """A record that calls nobody: its score is below the threshold, or stands in review."""
+
+    record: SourceRecord
+
+    @property
+    def was_paid_for(self) -> bool:
+        """Looking at a record again costs nothing."""
+        return False
+
+
+class Unusable(NamedTuple):
+    """A record that cannot become part of a callback, or be one; ``detail`` is one readable sentence."""
+
+    record: SourceRecord
+    reason: str
+    detail: str
+    found_at_ms: int
+
+    @property
+    def was_paid_for(self) -> bool:
+        """Looking at a record again costs nothing."""
+        return False
+
+
+Examined: TypeAlias = ToCall | Skipped | Unusable
+
+
+@dataclass(frozen=True, slots=True)
+class PlanningRules:
+    """What the settings and the topics say of callbacks.
+
+    Attributes:
+        threshold: the least score that calls.
+        max_contacts: of one callback.
+        max_age_ms: since the score; what is older expires.
+        max_record_bytes: a callback's record stays below this.
+    """
+
+    threshold: float
+    max_contacts: int
+    max_age_ms: float
+    max_record_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one transaction writes. An expired callback has no body; nobody is sent it."""
+
+    callbacks: list[Callback] = field(default_factory=list)
+    expired: list[Callback] = field(default_factory=list)
+    unusable: list[Unusable] = field(default_factory=list)
+
+
+def examine(record: SourceRecord, *, codec: Codec, writer: BodyWriter, rules: PlanningRules, now_ms: int) -> Examined:
+    """Say what a record of the scores topic leads to."""
+    try:
+        score = read_score(codec, record)
+    except UndecodableError as error:
+        return Unusable(record, Reason.UNDECODABLE.value, with_framing(error, record.headers), now_ms)
+    if score is None or score.score < rules.threshold:
+        return Skipped(record)
+    if not 0 < len(score.contact_id.encode()) <= MAX_CONTACT_ID_BYTES:
+        detail = f"a contact_id must have 1 to {MAX_CONTACT_ID_BYTES} bytes of UTF-8"
+        return Unusable(record, Reason.INVALID_CONTACT.value, detail, now_ms)
+    one = ToCall(score, writer.entry(score))
+    room = _Room(writer, rules, score, now_ms)
+    if not room.takes(one):
+        # Ids of 256 bytes are far from it; a campaign or an event with a name of many kilobytes gets here.
+        detail = f"a callback about this contact alone would be over the limit of {writer.max_body_bytes} bytes"
+        return Unusable(record, Reason.TOO_LARGE.value, detail, now_ms)
+    return one
+
+
+def plan(examined: Iterable[Examined], *, writer: BodyWriter, rules: PlanningRules, now_ms: int) -> Plan:
+    """Return the callbacks of these records, each with the contacts of one campaign and model in the order given."""
+    made = Plan()
+    fresh: dict[tuple[str | None, str], list[ToCall]] = {}
+    expired: dict[tuple[str | None, str], list[ToCall]] = {}
+    for one in examined:
+        if isinstance(one, Unusable):
+            made.unusable.append(one)
+        elif isinstance(one, ToCall):
+            lanes = expired if now_ms - one.score.scored_at_ms > rules.max_age_ms else fresh
+            lanes.setdefault((one.score.campaign_id, one.score.model_id), []).append(one)
+    for contacts in fresh.values():
+        for part in _parts(contacts, writer, rules, now_ms):
+            made.callbacks.extend(_callbacks(part, writer, now_ms))
+    for contacts in expired.values():
+        for part in _parts(contacts, writer, rules, now_ms):
+            made.expired.append(_callback(part, b"", writer, now_ms))
+    return made
+
+
+class _Room:
+    """What still fits into one callback."""
+
+    def __init__(self, writer: BodyWriter, rules: PlanningRules, first: Score, now_ms: int) -> None:
+        empty = writer.body(_ANY_ID, first.campaign_id, first.model_id, now_ms, [])
+        names = len((first.campaign_id or "").encode()) + len(writer.name.encode())
+        self._contacts = rules.max_contacts
+        self._body_bytes = writer.max_body_bytes - len(empty)
+        self._record_bytes = rules.max_record_bytes - len(empty) - names - _CALLBACK_FRAME_BYTES
+
+    def takes(self, one: ToCall) -> bool:
+        """Take one more, if it fits."""
+        entry_bytes = len(one.entry) + 1
+        score = one.score
+        ids = (score.record.source, score.event_id, score.contact_id)
+        record_bytes = entry_bytes + sum(len(text.encode()) for text in ids) + _CONTACT_FRAME_BYTES
+        if self._contacts < 1 or self._body_bytes <= entry_bytes or self._record_bytes <= record_bytes:
+            return False
+        self._contacts -= 1
+        self._body_bytes -= entry_bytes
+        self._record_bytes -= record_bytes
+        return True
+
+
+def _parts(contacts: list[ToCall], writer: BodyWriter, rules: PlanningRules, now_ms: int) -> Iterator[list[ToCall]]:
+    part: list[ToCall] = []
+    room = _Room(writer, rules, contacts[0].score, now_ms)
+    for one in contacts:
+        if not room.takes(one) and part:
+            yield part
+            part, room = [], _Room(writer, rules, one.score, now_ms)
+            room.takes(one)
+        part.append(one)
+    yield part
+
+
+def _callbacks(part: list[ToCall], writer: BodyWriter, now_ms: int) -> Iterator[Callback]:
+    """One callback, or several where a target's body is longer than the sum of its parts."""
+    first = part[0].score
+    callback_id = callback_id_of([one.record.source for one in part])
+    entries = [one.entry for one in part]
+    body = writer.body(callback_id, first.campaign_id, first.model_id, now_ms, entries)
+    if len(body) < writer.max_body_bytes or len(part) == 1:
+        yield _callback(part, body, writer, now_ms)
+        return
+    middle = len(part) // 2
+    yield from _callbacks(part[:middle], writer, now_ms)
+    yield from _callbacks(part[middle:], writer, now_ms)
+
+
+def _callback(part: list[ToCall], body: bytes, writer: BodyWriter, now_ms: int) -> Callback:
+    sources = tuple(one.record.source for one in part)
+    return Callback(
+        callback_id=callback_id_of(sources),
+        campaign_id=part[0].score.campaign_id,
+        target=writer.name,
+        body=body,
+        sources=sources,
+        event_ids=tuple(one.score.event_id for one in part),
+        contact_ids=tuple(one.score.contact_id for one in part),
+        planned_at_ms=now_ms,
+        attempts=0,
+        not_before_ms=now_ms,
+    )

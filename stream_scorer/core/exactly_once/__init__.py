@@ -1,0 +1,1 @@
+"""Offsets, outcomes and commits: what makes a result appear once."""

@@ -1,0 +1,302 @@
+"""The ledger: for every partition what was read, what is finished, and so what may be committed.
+
+Four offsets, always in this order::
+
+    start ≤ committed ≤ finished head ≤ next to read
+
+- *start*: where the consumer group began on the partition. Every commit repeats it as metadata.
+- *committed*: every record below it has been published by a transaction whose commit was confirmed.
+- *finished head*: every record below it has an outcome. It is what the next transaction may publish. A finished record
+  behind an unfinished one waits: so the outputs of a partition stand in the order of its inputs.
+- *next to read*: the position, which says only what was delivered, not what is done. It is never committed.
+
+Ownership. Each assignment of a partition gets a new token. A head is published only while its token lives, for the
+broker itself lets a worker commit offsets of a partition it no longer owns. With the partition go its rows, but not
+what was paid for: finished outcomes are remembered by record, bounded, and used if the same record is read again.
+
+A transaction whose outcome is unknown changes nothing here until ``settle`` is told the committed offset.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, NamedTuple
+
+from stream_scorer.core.exactly_once.outcome_cache import OutcomeT, RecordKey, Remembered, key_of, same_record, size_of
+from stream_scorer.core.exactly_once.stall_detector import Front
+from stream_scorer.core.records import Outcome, Partition, Skipped, SourceRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
+
+class Head(NamedTuple, Generic[OutcomeT]):
+    """The finished head of one partition: what one transaction publishes of it, in input order.
+
+    ``size``: bytes of keys, values and headers of the records.
+    """
+
+    partition: Partition
+    token: int
+    start_offset: int
+    next_offset: int
+    outcomes: list[OutcomeT]
+    size: int = 0
+
+
+@dataclass(slots=True)
+class _Owned(Generic[OutcomeT]):
+    """One assignment of one partition."""
+
+    token: int
+    start_offset: int
+    next_to_read: int
+    rows: deque[SourceRecord]
+    sizes: deque[int]  # of the rows, in bytes
+    finished: dict[int, OutcomeT]
+    pending: dict[int, SourceRecord]
+    bytes: int = 0
+
+
+class RecordLedger(Generic[OutcomeT]):
+    """See the module's text, for any type of outcome. Not thread-safe: one thread owns it.
+
+    Args:
+        remembered_limit: how many outcomes of partitions that were taken away are kept, the oldest dropped first.
+        remembered_bytes_limit: how many bytes the keys, values and headers of their records may have together.
+    """
+
+    def __init__(self, remembered_limit: int = 32_000, remembered_bytes_limit: int = 64 * 1024 * 1024) -> None:
+        self._owned: dict[Partition, _Owned[OutcomeT]] = {}
+        self._remembered: Remembered[OutcomeT] = Remembered(remembered_limit, remembered_bytes_limit)
+        self._orphans: dict[RecordKey, SourceRecord] = {}
+        self._tokens = 0
+        self.uncommitted = 0
+        self.uncommitted_bytes = 0
+
+    # --- ownership
+
+    def own(self, partition: Partition, *, start_offset: int, next_offset: int) -> int:
+        """Starts an assignment that reads from ``next_offset``; returns its token."""
+        if partition in self._owned:
+            self.disown(partition)
+        self._tokens += 1
+        self._owned[partition] = _Owned(self._tokens, start_offset, next_offset, deque(), deque(), {}, {})
+        return self._tokens
+
+    def disown(self, partition: Partition, asked: Iterable[SourceRecord] = ()) -> None:
+        """Ends an assignment: its rows go, its finished outcomes are remembered.
+
+        Args:
+            partition: the one that was taken away; an unknown one is no error (it may be lost before it was owned).
+            asked: its records about which the API is being asked right now. If one is read again before the answer
+                is there, it waits for that answer instead of being bought twice.
+        """
+        owned = self._owned.pop(partition, None)
+        if owned is None:
+            return
+        self.uncommitted -= len(owned.rows)
+        self.uncommitted_bytes -= owned.bytes
+        for outcome in owned.finished.values():
+            self._remembered.keep(outcome)
+        for record in asked:
+            if _is_pending(owned, record):
+                self._orphans[key_of(record)] = record
+
+    def owns(self, head: Head[OutcomeT]) -> bool:
+        """Whether the assignment that this head was taken from still lives."""
+        owned = self._owned.get(head.partition)
+        return owned is not None and owned.token == head.token
+
+    def owns_partition(self, partition: Partition) -> bool:
+        """Whether a partition is owned now."""
+        return partition in self._owned
+
+    @property
+    def partitions(self) -> list[Partition]:
+        """The partitions owned now."""
+        return list(self._owned)
+
+    def next_to_read(self, partition: Partition) -> int | None:
+        """The position on a partition; None: it is not owned."""
+        owned = self._owned.get(partition)
+        return None if owned is None else owned.next_to_read
+
+    def size(self, partition: Partition) -> tuple[int, int]:
+        """Return how many records of a partition are not committed yet, and the bytes of keys, values and headers."""
+        owned = self._owned.get(partition)
+        return (len(owned.rows), owned.bytes) if owned is not None else (0, 0)
+
+    def fronts(self) -> list[Front]:
+        """Where the commits of the partitions that are owned now stand."""
+        return [
+            Front(partition, self._committed(owned), owned.rows[0].timestamp_ms if owned.rows else None)
+            for partition, owned in self._owned.items()
+        ]
+
+    # --- records
+
+    def read(self, record: SourceRecord) -> bool:
+        """Enters a record that was just consumed. Returns True if somebody has to find its outcome.
+
+        False: it is not ours (its partition is gone, or it was read before), its outcome is remembered from an earlier
+        ownership, or the API is being asked about it already.
+        """
+        owned = self._owned.get(Partition(record.topic, record.partition))
+        if owned is None or record.offset < owned.next_to_read:
+            return False
+        owned.next_to_read = record.offset + 1
+        size = size_of(record)
+        owned.rows.append(record)
+        owned.sizes.append(size)
+        owned.bytes += size
+        self.uncommitted += 1
+        self.uncommitted_bytes += size
+        if self._remembered or self._orphans:
+            outcome = self._remembered.recall(record)
+            if outcome is not None:
+                owned.finished[record.offset] = outcome
+                return False
+            orphan = self._orphans.pop(key_of(record), None)
+            if orphan is not None and same_record(orphan, record):
+                owned.pending[record.offset] = record
+                return False
+        owned.pending[record.offset] = record
+        return True
+
+    def finish(self, outcome: OutcomeT) -> None:
+        """Enters the outcome of a record. What is not owned any more is remembered; what has an outcome keeps it."""
+        record = outcome.record
+        owned = self._owned.get(Partition(record.topic, record.partition))
+        if owned is not None and _is_pending(owned, record):
+            del owned.pending[record.offset]
+            owned.finished[record.offset] = outcome
+        elif self._orphans.pop(key_of(record), None) is not None:
+            self._remembered.keep(outcome)
+
+    def is_pending(self, record: SourceRecord) -> bool:
+        """Whether this record is owned and still has no outcome, so that asking about it is worth its price."""
+        owned = self._owned.get(Partition(record.topic, record.partition))
+        return owned is not None and _is_pending(owned, record)
+
+    def abandon(self, record: SourceRecord) -> None:
+        """Says that nobody asks about a disowned record any more: no answer will come that could be remembered."""
+        self._orphans.pop(key_of(record), None)
+
+    def has_pending(self, partitions: Iterable[Partition]) -> bool:
+        """Whether one of these partitions still has a record without an outcome."""
+        return any(owned.pending for p in partitions if (owned := self._owned.get(p)) is not None)
+
+    def has_paid_behind(self, partitions: Iterable[Partition] | None = None) -> bool:
+        """Whether an outcome that was paid for stands behind a record without one, so that it cannot be published."""
+        owned = self._owned.values() if partitions is None else [self._owned[p] for p in partitions if p in self._owned]
+        for one in owned:
+            first = next(iter(one.pending), None)  # records are read, and so entered, in order
+            if first is not None and any(at > first and outcome.was_paid_for for at, outcome in one.finished.items()):
+                return True
+        return False
+
+    @property
+    def billed_uncommitted(self) -> int:
+        """Number of outcomes that were billed and are not committed: the next owner buys them again."""
+        return sum(outcome.was_paid_for for owned in self._owned.values() for outcome in owned.finished.values())
+
+    # --- transactions
+
+    def has_finished_head(self) -> bool:
+        """Whether there is anything to publish."""
+        return any(owned.rows and owned.rows[0].offset in owned.finished for owned in self._owned.values())
+
+    def heads(self, limit: int, max_bytes: float = math.inf) -> list[Head[OutcomeT]]:
+        """Return the finished heads, within the limits of outcomes and of their records' bytes. Takes nothing out.
+
+        Partitions that were in the last transaction come last, so that small limits stop none of them. The first
+        outcome is within the limits whatever its size.
+        """
+        heads: list[Head[OutcomeT]] = []
+        for partition, owned in self._owned.items():
+            outcomes: list[OutcomeT] = []
+            finished, size = owned.finished, 0
+            for record, record_bytes in zip(owned.rows, owned.sizes, strict=True):
+                outcome = finished.get(record.offset)
+                if outcome is None or len(outcomes) >= limit:
+                    break
+                size += record_bytes
+                if size > max_bytes and (outcomes or heads):
+                    size -= record_bytes
+                    break
+                outcomes.append(outcome)
+            if outcomes:
+                limit -= len(outcomes)
+                max_bytes -= size
+                next_offset = outcomes[-1].record.next_offset
+                heads.append(Head(partition, owned.token, owned.start_offset, next_offset, outcomes, size))
+            if limit <= 0 or max_bytes <= 0:
+                break
+        return heads
+
+    def empty_heads(self, topics: Collection[str]) -> list[Head[OutcomeT]]:
+        """Return a head without outcomes for each partition of these topics, at the committed offset."""
+        return [
+            Head(partition, owned.token, owned.start_offset, self._committed(owned), [])
+            for partition, owned in self._owned.items()
+            if partition.topic in topics
+        ]
+
+    def replace(self, outcome: OutcomeT) -> None:
+        """Exchanges a finished, uncommitted outcome: the broker refuses to take the one that was there."""
+        record = outcome.record
+        owned = self._owned.get(Partition(record.topic, record.partition))
+        if owned is not None and record.offset in owned.finished:
+            owned.finished[record.offset] = outcome
+
+    def confirm(self, heads: Iterable[Head[OutcomeT]]) -> None:
+        """Says that the transaction with these heads is committed."""
+        for head in heads:
+            self._drop_below(head.partition, head.next_offset)
+            if head.partition in self._owned:
+                self._owned[head.partition] = self._owned.pop(head.partition)  # to the end: see `heads`
+
+    def settle(self, committed: Mapping[Partition, int]) -> None:
+        """Settles every unknown outcome by what the broker says is committed; the rest stays to be published.
+
+        What lies below a committed offset is done, even where it was never read here: another worker, of whom we do not
+        know yet, may have published it. It is not read any more.
+        """
+        for partition, offset in committed.items():
+            self._drop_below(partition, offset)
+            owned = self._owned.get(partition)
+            if owned is not None:
+                owned.next_to_read = max(owned.next_to_read, offset)
+
+    # --- private
+
+    @staticmethod
+    def _committed(owned: _Owned[OutcomeT]) -> int:
+        return owned.rows[0].offset if owned.rows else owned.next_to_read
+
+    def _drop_below(self, partition: Partition, offset: int) -> None:
+        owned = self._owned.get(partition)
+        if owned is None:
+            return
+        rows, sizes = owned.rows, owned.sizes
+        before, done_bytes = len(rows), 0
+        while rows and rows[0].offset < offset:
+            record = rows.popleft()
+            done_bytes += sizes.popleft()
+            if owned.finished.pop(record.offset, None) is None:
+                owned.pending.pop(record.offset, None)
+        owned.bytes -= done_bytes
+        self.uncommitted -= before - len(rows)
+        self.uncommitted_bytes -= done_bytes
+
+
+class Ledger(RecordLedger[Outcome | Skipped]):
+    """The scoring worker's ledger: a record is scored, rejected, deferred, or skipped."""
+
+
+def _is_pending(owned: _Owned[OutcomeT], record: SourceRecord) -> bool:
+    mine = owned.pending.get(record.offset)
+    return mine is not None and same_record(mine, record)

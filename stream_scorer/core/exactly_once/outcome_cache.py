@@ -1,0 +1,98 @@
+"""Outcomes that outlive the ownership of their partition: paid for, not published, perhaps still of use."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final, Generic, NamedTuple, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from stream_scorer.core.records import SourceRecord
+
+
+class Finished(Protocol):
+    """What a ledger asks of an outcome."""
+
+    @property
+    def record(self) -> SourceRecord:
+        """The record it belongs to."""
+
+    @property
+    def was_paid_for(self) -> bool:
+        """Whether finding it again costs something: only then it is worth remembering."""
+
+
+# sys.getsizeof of a tuple, a string and a bytes object, and the list's reference: 56 + 49 + 33 + 8.
+_HEADER_OVERHEAD_BYTES: Final = 146
+
+OutcomeT = TypeVar("OutcomeT", bound=Finished)
+
+
+class RecordKey(NamedTuple):
+    """What names a record as long as its topic lives."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+class Remembered(Generic[OutcomeT]):
+    """Outcomes by record, the oldest dropped first when there are too many or their records are too large together.
+
+    Args:
+        limit: how many outcomes are kept at most.
+        bytes_limit: how many bytes the keys, values and headers of their records may have together.
+    """
+
+    def __init__(self, limit: int, bytes_limit: int) -> None:
+        self._limit = limit
+        self._bytes_limit = bytes_limit
+        self._bytes = 0
+        self._outcomes: OrderedDict[RecordKey, OutcomeT] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._outcomes)
+
+    def keep(self, outcome: OutcomeT) -> None:
+        """Keeps an outcome, unless it cost nothing: that is found again for free."""
+        if not outcome.was_paid_for:
+            return
+        key = key_of(outcome.record)
+        self._take(key)
+        self._outcomes[key] = outcome
+        self._bytes += size_of(outcome.record)
+        while len(self._outcomes) > self._limit or self._bytes > self._bytes_limit:
+            self._take(next(iter(self._outcomes)))
+
+    def recall(self, record: SourceRecord) -> OutcomeT | None:
+        """Takes out what is remembered of this record."""
+        outcome = self._take(key_of(record))
+        return outcome if outcome is not None and same_record(outcome.record, record) else None
+
+    def _take(self, key: RecordKey) -> OutcomeT | None:
+        outcome = self._outcomes.pop(key, None)
+        if outcome is not None:
+            self._bytes -= size_of(outcome.record)
+        return outcome
+
+
+def key_of(record: SourceRecord) -> RecordKey:
+    """Return what names a record."""
+    return RecordKey(record.topic, record.partition, record.offset)
+
+
+def same_record(one: SourceRecord, other: SourceRecord) -> bool:
+    """Tell whether two records of one name are the same: a topic deleted and made anew has others at its offsets."""
+    return one is other or (one.value == other.value and one.key == other.key)
+
+
+def size_of(record: SourceRecord) -> int:
+    """Return the bytes that a record holds in memory: key, value and headers.
+
+    A header counts with what Python needs for it, because a record of 2 MB may have a million empty ones.
+    """
+    value, key, headers = record.value, record.key, record.headers
+    size = (len(value) if value else 0) + (len(key) if key else 0)
+    if headers:
+        for name, header in headers:
+            size += _HEADER_OVERHEAD_BYTES + len(name if name.isascii() else name.encode()) + len(header or b"")
+    return size

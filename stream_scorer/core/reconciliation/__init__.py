@@ -1,0 +1,1 @@
+"""Comparison of inputs with outputs and audit."""

@@ -1,0 +1,159 @@
+"""What a reconciliation of scores and receipts comes to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from stream_scorer.core.reconciliation.score_report import Judgement
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from stream_scorer.core.reconciliation.score_report import Finding, FindingKind
+
+
+@dataclass(frozen=True, slots=True)
+class CallbackCounts:
+    """Sums over all partitions of the scores topic, of scores unless said otherwise.
+
+    Attributes:
+        scores: what a read_committed reader finds in ``[start, committed)`` of the campaign worker's group.
+        called: those of them at or over the threshold.
+        delivered: those of ``called`` with a receipt ``DELIVERED``.
+        refused: the same, ``REFUSED``.
+        gave_up: the same, ``GAVE_UP``.
+        expired: the same, ``EXPIRED``.
+        waiting: those of ``called`` whose callback waits to be delivered, in a retry tier or before it.
+        unusable: those of ``scores`` that are none, with their record on the rejected callbacks topic.
+        missing: those of ``called`` with neither receipt nor callback, and unusable ones without their record.
+        receipt_not_judged: those of ``called`` without both, whose receipt may be deleted.
+        rejection_not_judged: those of ``scores`` that are none, whose record may be deleted.
+        threshold_not_judged: those of ``called`` without both, for which the threshold may have been higher.
+        callbacks: callbacks that these scores are in.
+        unplanned: records at or above ``committed``.
+    """
+
+    scores: int = 0
+    called: int = 0
+    delivered: int = 0
+    refused: int = 0
+    gave_up: int = 0
+    expired: int = 0
+    waiting: int = 0
+    unusable: int = 0
+    missing: int = 0
+    receipt_not_judged: int = 0
+    rejection_not_judged: int = 0
+    threshold_not_judged: int = 0
+    callbacks: int = 0
+    unplanned: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CallbackReport:
+    """The result of reconciling scores with receipts.
+
+    Attributes:
+        topic: the scores topic.
+        group_id: the group that plans callbacks.
+        threshold: scores from here on call.
+        counts: the sums.
+        violations: how many findings there are of each kind; none: every high score has exactly one end, or waits.
+        findings: the first of each kind.
+        before: callbacks about scores below the group's start: another group's work, not judged.
+        below: callbacks about scores below the present threshold: planned under another one, not judged.
+        foreign: records that are no callback, no receipt, or about no partition of the topic: not judged.
+        notes: what limits the statement, one sentence each.
+        unknown_starts: partitions whose commit does not give where the group began: nothing there was judged.
+    """
+
+    topic: str
+    group_id: str
+    threshold: float
+    counts: CallbackCounts
+    violations: Mapping[FindingKind, int]
+    findings: tuple[Finding, ...]
+    before: int
+    below: int
+    foreign: int
+    notes: tuple[str, ...] = ()
+    unknown_starts: tuple[int, ...] = ()
+
+    @property
+    def judgement(self) -> Judgement:
+        """Whether it holds; not judged: nothing breaks it, and a part of the scores could not be judged."""
+        if self.violations:
+            return Judgement.BROKEN
+        counts = self.counts
+        gaps = (
+            counts.receipt_not_judged,
+            counts.rejection_not_judged,
+            counts.threshold_not_judged,
+            self.unknown_starts,
+        )
+        return Judgement.NOT_JUDGED if any(gaps) else Judgement.HOLDS
+
+    @property
+    def holds(self) -> bool:
+        """Whether every score at or over the threshold has exactly one final receipt, or waits."""
+        return self.judgement is Judgement.HOLDS
+
+    @property
+    def equation(self) -> str:
+        """``312 scores ≥ 0.75 = 300 delivered + 2 refused + 1 given up + 0 expired + 9 waiting``, or ``≠``.
+
+        With ``+ 7 not judged`` at its end if there are any.
+        """
+        of = self.counts
+        open_ends = of.receipt_not_judged + of.threshold_not_judged
+        ends = of.delivered + of.refused + of.gave_up + of.expired + of.waiting + open_ends
+        not_judged = f" + {open_ends:,} not judged" if open_ends else ""
+        return (
+            f"{of.called:,} scores ≥ {self.threshold:g} {'=' if of.called == ends else '≠'} {of.delivered:,} delivered"
+            f" + {of.refused:,} refused + {of.gave_up:,} given up + {of.expired:,} expired + {of.waiting:,} waiting"
+            f"{not_judged}"
+        )
+
+    @property
+    def verdict(self) -> str:
+        """One line: that it holds, how many findings of which kind there are, or what could not be judged."""
+        if self.judgement is Judgement.NOT_JUDGED:
+            return f"callbacks of group {self.group_id} on {self.topic} could not be judged: {self._unjudged}"
+        if self.holds:
+            return f"every score ≥ {self.threshold:g} on {self.topic} has one receipt or waits (group {self.group_id})"
+        kinds = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in self.violations.items())
+        return f"scores on {self.topic} and receipts do not match for group {self.group_id}: {kinds}"
+
+    @property
+    def _unjudged(self) -> str:
+        counts = self.counts
+        parts = (
+            (counts.receipt_not_judged, "scores whose receipt may be deleted"),
+            (counts.rejection_not_judged, "unusable scores whose rejected record may be deleted"),
+            (counts.threshold_not_judged, "scores without a callback, for which the threshold may have been higher"),
+            (len(self.unknown_starts), "partitions whose commit another program made"),
+        )
+        return ", ".join(f"{count:,} {what}" for count, what in parts if count) + "; no finding in the rest"
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as plain values, for JSON."""
+        return {
+            "topic": self.topic,
+            "group_id": self.group_id,
+            "threshold": self.threshold,
+            "judgement": self.judgement.value,
+            "holds": self.holds,
+            "totals": _plain(self.counts),
+            "counts": {kind.value: count for kind, count in self.violations.items()},
+            "findings": [_plain(finding) for finding in self.findings],
+            "before": self.before,
+            "below": self.below,
+            "foreign": self.foreign,
+            "notes": list(self.notes),
+            "unknown_starts": list(self.unknown_starts),
+        }
+
+
+def _plain(value: CallbackCounts | Finding) -> dict[str, Any]:
+    return {field.name: getattr(value, field.name) for field in fields(value)}

@@ -1,0 +1,188 @@
+"""What the judge remembers of every record: compactly, since there may be millions of them.
+
+A record is kept in 61 bytes, however large the gaps between offsets are: its offset, one byte for what was seen of it,
+a hash of the batch its first output or audit entry named, the place of its first output, the digests of the input and
+one of the output or audit entry that was seen first (`core.reconciliation.outcome_values`). Hashes are Python's own, of
+64 bits: they are only compared within one process.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from collections import Counter
+from enum import IntEnum
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from stream_scorer.core.reconciliation.outcome_values import InputDigest
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+
+class Kind(IntEnum):
+    """What became of an input record; 0 in a state means: nothing seen yet."""
+
+    SCORED = 1
+    REVIEW = 2
+    REJECTED = 3
+
+
+class Span(NamedTuple):
+    """Where a group stands on one input partition: its first offset, and what it has committed."""
+
+    start: int
+    committed: int
+
+
+class Place(NamedTuple):
+    """Where an output record or an audit event stands."""
+
+    topic: str
+    partition: int
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}/{self.partition}/{self.offset}"
+
+
+# One byte a record: the kind of its first output, and shifted by two, of its first audit entry; whether it waited in a
+# retry topic at the first reading, and whether it still does; whether its output is that of a deferred contact.
+OUTPUT: Final = 0b0000_0011
+AUDIT: Final = 0b0000_1100
+AUDIT_SHIFT: Final = 2
+WAITED: Final = 0b0001_0000
+WAITS: Final = 0b0010_0000
+LATE: Final = 0b0100_0000
+# A place in eight bytes: which output partition, and the offset in it.
+_LANE_SHIFT: Final = 44
+_OFFSET: Final = (1 << _LANE_SHIFT) - 1
+
+
+class Book:
+    """What is known of the records of one input partition.
+
+    Slots 0 to ``known`` - 1 are the inputs below the commit, in order; those after them are whatever else an output or
+    an audit entry names: records above the commit, and records that no reader finds.
+    """
+
+    __slots__ = (
+        "batches",
+        "committed",
+        "contacts",
+        "counts",
+        "events",
+        "extra",
+        "known",
+        "name",
+        "offsets",
+        "payloads",
+        "places",
+        "sealed",
+        "start",
+        "states",
+        "values",
+        "versions",
+    )
+
+    def __init__(self, name: str, span: Span) -> None:
+        self.name = name
+        self.start, self.committed = span
+        self.known = 0
+        self.sealed = False
+        self.offsets = array("q")
+        self.states = bytearray()
+        self.batches = array("q")
+        self.places = array("Q")
+        self.values = array("q")
+        self.contacts = array("q")
+        self.events = array("q")
+        self.versions = array("I")
+        self.payloads = array("q")
+        self.extra: dict[int, int] = {}
+        self.counts: Counter[str] = Counter()
+
+    def slot(self, offset: int) -> int:
+        """The slot of an offset at or above the start; made where it is not an input below the commit."""
+        offsets, known = self.offsets, self.known
+        if not self.sealed:
+            self.seal()
+        guess = offset - self.start
+        if guess < known and offsets[guess] == offset:
+            return guess  # no gap before it
+        if offset < self.committed:
+            guess = bisect_left(offsets, offset)
+            if guess < known and offsets[guess] == offset:
+                return guess
+        slot = self.extra.get(offset)
+        if slot is None:
+            slot = self.extra[offset] = known + len(self.extra)
+            self._grow(1)
+        return slot
+
+    def add(self, offset: int, digest: InputDigest) -> None:
+        """One more input below the commit; all of them come before the first `slot`."""
+        self.offsets.append(offset)
+        self.contacts.append(digest.contact)
+        self.events.append(digest.event)
+        self.versions.append(digest.version)
+        self.payloads.append(digest.payload)
+        self.known += 1
+
+    def digest(self, slot: int) -> InputDigest | None:
+        """The digests of an input below the commit; None: no reader finds it."""
+        if slot >= self.known:
+            return None
+        return InputDigest(self.contacts[slot], self.events[slot], self.versions[slot], self.payloads[slot])
+
+    def seal(self) -> None:
+        """Make room for what will be seen of the inputs: at once, which is cheaper than for each of them."""
+        if not self.sealed:
+            self.sealed = True
+            self._grow(self.known)
+
+    def _grow(self, slots: int) -> None:
+        self.states.extend(bytes(slots))
+        self.batches.frombytes(bytes(slots * self.batches.itemsize))
+        self.places.frombytes(bytes(slots * self.places.itemsize))
+        self.values.frombytes(bytes(slots * self.values.itemsize))
+
+    def inputs_in(self, states: Collection[int]) -> Iterator[int]:
+        """The slots of the inputs below the commit that are in one of these states."""
+        return (slot for slot, state in enumerate(self.states[: self.known]) if state in states)
+
+    def source(self, offset: int) -> str:
+        """The name of a record, as headers and audits have it."""
+        return f"{self.name}/{offset}"
+
+
+class Lanes:
+    """The output partitions: their places in eight bytes, and which of each input partition's records came last."""
+
+    __slots__ = ("_last", "_names", "_numbers")
+
+    def __init__(self) -> None:
+        self._numbers: dict[tuple[str, int], int] = {}
+        self._names: list[tuple[str, int]] = []
+        self._last: dict[tuple[int, str], int] = {}
+
+    def pack(self, place: Place) -> int:
+        """The place of an output record in eight bytes."""
+        topic, partition, offset = place
+        number = self._numbers.setdefault((topic, partition), len(self._names))
+        if number == len(self._names):
+            self._names.append((topic, partition))
+        return number << _LANE_SHIFT | offset
+
+    def unpack(self, packed: int) -> Place:
+        """The place that was packed."""
+        return Place(*self._names[packed >> _LANE_SHIFT], packed & _OFFSET)
+
+    def overtaken_by(self, packed: int, book: Book, offset: int) -> int | None:
+        """The offset of a later input that stands before this place in its output partition; None: it is in order."""
+        key = (packed >> _LANE_SHIFT, book.name)
+        last = self._last.get(key, -1)
+        if offset < last:
+            return last
+        self._last[key] = offset
+        return None

@@ -1,0 +1,470 @@
+"""The judge: every input record below the commit has exactly one output record and one audit entry, none above has any.
+
+Instead of both, an input may wait in exactly one retry topic: there it is a record of this group that the group has not
+committed. What was published must match the input and the audit entry (`core.reconciliation.outcome_values`). Where an
+output topic may have deleted the outcome of an input, the input is not judged (`core.reconciliation.log_gaps`).
+
+Fed in this order: the input records, each partition in its order; the output records and the audit events, each of
+their partitions in its order; the records of the retry topics; at last the offsets that are committed then. What is
+committed first bounds what must be there, what is committed at the end bounds what may be there; a record between the
+two may be either. Likewise a contact that waited at first may have been finished or written again since.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from stream_scorer.core.audit.hash_chain import ChainVerifier, counts_of
+from stream_scorer.core.avro.codec import UndecodableError
+from stream_scorer.core.reconciliation import outcome_values
+from stream_scorer.core.reconciliation.outcome_values import Codecs, Content
+from stream_scorer.core.reconciliation.record_states import (
+    AUDIT,
+    AUDIT_SHIFT,
+    LATE,
+    OUTPUT,
+    WAITED,
+    WAITS,
+    Book,
+    Kind,
+    Lanes,
+    Place,
+    Span,
+)
+from stream_scorer.core.reconciliation.score_report import (
+    MAX_FINDINGS,
+    Finding,
+    FindingKind,
+    Findings,
+    PartitionReport,
+    Report,
+)
+from stream_scorer.core.scoring.contact_decoder import ContactDecoder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+
+    from stream_scorer.core.reconciliation.log_gaps import LogGaps
+    from stream_scorer.core.reconciliation.lost_offsets import Lost
+    from stream_scorer.core.reconciliation.outcome_values import InputDigest, OutputDigest
+
+
+__all__ = ["Codecs", "Content", "Kind", "Outputs", "Place", "Reconciliation", "Span"]
+
+_MAX_DIGITS: Final = 18
+_LATEST_MS: Final = 1 << 62
+
+
+class Outputs(NamedTuple):
+    """The topics that a group writes to.
+
+    Attributes:
+        topics: the topic of each kind of output; one topic may be several.
+        audit: the audit topic.
+        gaps: what they no longer hold.
+    """
+
+    topics: Mapping[Kind, str]
+    audit: str
+    gaps: LogGaps
+
+
+class _Stated(NamedTuple):
+    """What an output or an audit entry states of its input: the batch, and a word of `outcome_values`."""
+
+    batch_id: str
+    word: int
+
+
+class Reconciliation:
+    """See the module's text. Not to be used after `result`."""
+
+    def __init__(
+        self,
+        topic: str,
+        group_id: str,
+        spans: Mapping[int, Span],
+        codecs: Codecs,
+        outputs: Outputs,
+        *,
+        lost: Mapping[int, Sequence[Lost]] | None = None,
+        unknown_starts: Collection[int] = (),
+        compacted: bool = False,
+        since_ms: Mapping[int, int] | None = None,
+        max_findings: int = MAX_FINDINGS,
+    ) -> None:
+        """Begin with the commits of the first reading.
+
+        Args:
+            topic: the features topic.
+            group_id: the group that scores it.
+            spans: for each partition of the topic where the group stands.
+            codecs: of the values.
+            outputs: where the group writes to.
+            lost: for each partition that has any, the offsets that were deleted before the group had read them.
+            unknown_starts: partitions whose commit does not give where the group began.
+            compacted: the topic is compacted, so an input record may be gone although it was scored.
+            since_ms: for partitions of a topic that was created again when the group accepted it, in Unix
+                milliseconds: what was written before is about the former topic, and counts as from before the start.
+            max_findings: how many findings of each kind are kept; all are counted.
+        """
+        self._topic = topic
+        self._group_id = group_id
+        self._books = {number: Book(f"{topic}/{number}", spans[number]) for number in sorted(spans)}
+        self._by_name = {book.name: book for book in self._books.values()}
+        self._codecs = codecs
+        self._decoder = ContactDecoder(codecs.contact)
+        self._outputs = outputs
+        self._gaps = outputs.gaps
+        self._has_gaps = bool(outputs.gaps)
+        self._lost = dict(lost or {})
+        self._unknown_starts = tuple(sorted(unknown_starts))
+        self._compacted = compacted
+        self._since_ms = {f"{topic}/{number}": at_ms for number, at_ms in (since_ms or {}).items()}
+        self._findings = Findings(max_findings)
+        self._lanes = Lanes()
+        self._verifiers: dict[int, ChainVerifier] = {}
+        self._before = self._foreign = self._audit_events = 0
+
+    def input(self, partition: int, offset: int, content: Content) -> None:
+        """A record of the features topic, as a read_committed reader finds it; before any output."""
+        book = self._books[partition]
+        if offset >= book.committed:
+            book.counts["waiting"] += 1
+        elif offset >= book.start:
+            book.add(offset, outcome_values.digest_input(self._decoder, content))
+
+    def output(
+        self,
+        kind: Kind,
+        source: str,
+        batch_id: str,
+        place: Place,
+        content: Content,
+        *,
+        was_deferred: bool = False,
+        written_ms: int = _LATEST_MS,
+    ) -> None:
+        """A record of the scores, review or rejected topic.
+
+        Args:
+            kind: which of them; by its content where one topic is all of them.
+            source: its header ``stream-scorer-source``.
+            batch_id: its header ``stream-scorer-batch``; empty where it has none.
+            place: where it stands.
+            content: its key and value.
+            was_deferred: it has the header ``stream-scorer-deferred``, so it need not stand in input order.
+            written_ms: Kafka's time of the record.
+        """
+        if self._has_gaps and self._gaps.is_compacted(place.topic):
+            self._gaps.see_key(place.topic, outcome_values.key_digest(content.key))
+        found = self._find(source, written_ms)
+        if found is None:
+            self._foreign += 1
+            return
+        book, offset = found
+        if offset < book.start:
+            self._before += 1
+            return
+        slot = book.slot(offset)
+        if slot < book.known:
+            book.counts[kind.name] += 1
+        state = book.states[slot]
+        if state & OUTPUT:
+            book.counts["doubled"] += 1
+            what = f"has one more output, after that at {self._place(book.places[slot])}"
+            self._findings.add(Finding(FindingKind.DOUBLED, source, what, str(place)))
+            return
+        book.states[slot] = state | kind | (LATE if was_deferred else 0)
+        packed = book.places[slot] = self._lanes.pack(place)
+        if not was_deferred:
+            if self._has_gaps:
+                self._gaps.see(place, book.name, offset)
+            later = self._lanes.overtaken_by(packed, book, offset)
+            if later is not None:
+                book.counts["out_of_order"] += 1
+                what = f"comes after the output of {book.source(later)}"
+                self._findings.add(Finding(FindingKind.OUT_OF_ORDER, source, what, str(place)))
+        digest = self._digest(kind, content, book.digest(slot))
+        self._add_differences(digest, source, place)
+        stated = _Stated(batch_id, digest.word)
+        self._compare(book, slot, source, stated, output=kind, audit=(state & AUDIT) >> AUDIT_SHIFT)
+
+    def _digest(self, kind: Kind, content: Content, known: InputDigest | None) -> OutputDigest:
+        if kind is Kind.REJECTED:
+            return outcome_values.digest_rejection(content, known)
+        return outcome_values.digest_score(self._codecs.score, content, known, is_review=kind is Kind.REVIEW)
+
+    def _add_differences(self, digest: OutputDigest, source: str, place: Place) -> None:
+        if digest.unreadable:
+            self._findings.add(Finding(FindingKind.UNREADABLE_VALUE, source, digest.unreadable, str(place)))
+        for what in digest.wrong:
+            self._findings.add(Finding(FindingKind.WRONG_VALUE, source, what, str(place)))
+
+    def deferred(
+        self, source: str, place: Place, content: Content, *, still: bool, written_ms: int = _LATEST_MS
+    ) -> None:
+        """A record of a retry topic that this group had not committed when the first commits were read.
+
+        Args:
+            source: its header ``stream-scorer-source``.
+            place: where it stands.
+            content: its key and value.
+            still: the group has not committed it now, after the outputs were read.
+            written_ms: Kafka's time of the record.
+        """
+        found = self._find(source, written_ms)
+        if found is None or found[1] < found[0].start:
+            return
+        book, offset = found
+        slot = book.slot(offset)
+        state = book.states[slot]
+        book.states[slot] = state | (WAITED | WAITS if still else WAITED)
+        if still and state & WAITS:
+            what = "waits in a retry topic once more"
+            self._findings.add(Finding(FindingKind.WAITING_TWICE, source, what, str(place)))
+        elif still and state & (OUTPUT | AUDIT):
+            what = f"waits in a retry topic, and has {_first_of(state)}"
+            self._findings.add(Finding(FindingKind.WAITING_AND_FINISHED, source, what, str(place)))
+        if not state & OUTPUT:
+            book.places[slot] = self._lanes.pack(place)
+        known = book.digest(slot)
+        if known is not None and outcome_values.is_other_payload(content, known):
+            what = "key and value in a retry topic are not those of the input"
+            self._findings.add(Finding(FindingKind.WRONG_VALUE, source, what, str(place)))
+
+    def foreign(self) -> None:
+        """A record on an output topic that names no source."""
+        self._foreign += 1
+
+    def audit(self, value: bytes | None, place: Place, *, written_ms: int = _LATEST_MS) -> None:
+        """A record of the audit topic: its entries, and its link in its chain."""
+        verifier = self._verifiers.get(place.partition)
+        if verifier is None:
+            # One for each partition: a chain has one key, so its events stand on one partition.
+            verifier = self._verifiers[place.partition] = ChainVerifier(
+                self._codecs.audit,
+                beginnings_gone=self._gaps.is_truncated(place),
+                links_gone=self._gaps.is_compacted(place.topic),
+            )
+        self._audit_events += 1
+        try:
+            event, broken = verifier.check(value)
+        except UndecodableError as error:
+            self._findings.add(Finding(FindingKind.BROKEN_CHAIN, "", str(error), str(place)))
+            return
+        for what in broken:
+            self._findings.add(Finding(FindingKind.BROKEN_CHAIN, "", what, str(place)))
+        counts = counts_of(event["contacts"])
+        if event["counts"] != counts:
+            names = ", ".join(name for name, count in counts.items() if event["counts"][name] != count)
+            what = f"batch {event['batch_id']}: the counts are not those of the event's entries: {names}"
+            self._findings.add(Finding(FindingKind.WRONG_COUNTS, "", what, str(place)))
+        for entry in event["contacts"]:
+            self._audit_entry(event, entry, place, written_ms)
+
+    def _audit_entry(self, event: Mapping[str, Any], entry: Mapping[str, Any], place: Place, written_ms: int) -> None:
+        source, kind, batch_id = entry["source"], Kind[entry["outcome"]], event["batch_id"]
+        found = self._find(source, written_ms)
+        if found is None or found[1] < found[0].start:
+            return
+        book, offset = found
+        slot = book.slot(offset)
+        if slot < book.known:
+            book.counts["audited"] += 1
+        state = book.states[slot]
+        if state & AUDIT:
+            what = f"has one more audit entry, in batch {batch_id}"
+            self._findings.add(Finding(FindingKind.AUDITED_TWICE, source, what, str(place)))
+            return
+        book.states[slot] = state | kind << AUDIT_SHIFT
+        if self._has_gaps and state & OUTPUT and not state & LATE:
+            self._gaps.see(place, book.name, offset)
+        known = book.digest(slot)
+        if known is not None and outcome_values.is_other_contact(entry, known):
+            what = "its audit entry names another contact than the input"
+            self._findings.add(Finding(FindingKind.WRONG_CONTACT, source, what, str(place)))
+        stated = _Stated(batch_id, outcome_values.digest_entry(event, entry))
+        self._compare(book, slot, source, stated, output=state & OUTPUT, audit=kind)
+
+    def _compare(self, book: Book, slot: int, source: str, stated: _Stated, *, output: int, audit: int) -> None:
+        """Compare output and audit entry when the second of them is seen, which is the one given."""
+        batch_id, word = stated
+        batch = hash(batch_id)
+        if not (output and audit):
+            book.batches[slot] = batch
+            book.values[slot] = word
+            return
+        if book.batches[slot] != batch:
+            what = f"the output's header and the audit event name two batches, one of them is {batch_id or '(none)'}"
+            where = self._place(book.places[slot])
+            self._findings.add(Finding(FindingKind.WRONG_BATCH, source, what, where))
+        if output != audit:
+            what = f"was published as {Kind(output).name}, and audited as {Kind(audit).name}"
+            where = self._place(book.places[slot])
+            self._findings.add(Finding(FindingKind.WRONG_OUTCOME, source, what, where))
+        elif different := outcome_values.differences(book.values[slot], word, rejected=output == Kind.REJECTED):
+            what = f"{different}: output and audit entry are not the same"
+            self._findings.add(Finding(FindingKind.WRONG_VALUE, source, what, self._place(book.places[slot])))
+
+    def result(self, committed: Mapping[int, int], notes: tuple[str, ...] = ()) -> Report:
+        """Return the report.
+
+        Args:
+            committed: for each partition what is committed now that all outputs are read.
+            notes: what limits the statement.
+        """
+        partitions = tuple(
+            self._closed(number, book, committed.get(number, book.committed)) for number, book in self._books.items()
+        )
+        return Report(
+            topic=self._topic,
+            group_id=self._group_id,
+            partitions=partitions,
+            counts=self._findings.counts,
+            findings=self._findings.first,
+            before=self._before,
+            foreign=self._foreign,
+            audit_events=self._audit_events,
+            chains=sum(len(verifier.chain_ids) for verifier in self._verifiers.values()),
+            notes=notes,
+            unknown_starts=self._unknown_starts,
+        )
+
+    def _closed(self, number: int, book: Book, committed: int) -> PartitionReport:
+        self._close_lost(number, book)
+        self._close_inputs(book)
+        early = self._close_extra(book, committed)
+        counts = book.counts
+        return PartitionReport(
+            partition=number,
+            start=book.start,
+            committed=book.committed,
+            inputs=book.known,
+            scored=counts["SCORED"],
+            review=counts["REVIEW"],
+            rejected=counts["REJECTED"],
+            audited=counts["audited"],
+            deferred=counts["deferred"],
+            missing=counts["missing"],
+            not_judged=counts["not_judged"],
+            audit_not_judged=counts["audit_not_judged"],
+            lost=counts["lost"],
+            doubled=counts["doubled"],
+            early=early,
+            out_of_order=counts["out_of_order"],
+            waiting=counts["waiting"],
+        )
+
+    def _close_lost(self, number: int, book: Book) -> None:
+        for lost in self._lost.get(number, ()):
+            amount = lost.end - lost.begin
+            book.counts["lost"] += amount
+            what = (
+                f"and what followed it below {lost.end} was deleted before the group had read it: {amount:,} offsets,"
+                " contacts among them have no outcome"
+            )
+            self._findings.add(Finding(FindingKind.LOST, book.source(lost.begin), what))
+
+    def _close_inputs(self, book: Book) -> None:
+        """Find the inputs that lack something; where nothing lacks, no record is looked at one by one."""
+        book.seal()
+        tally = Counter(book.states[: book.known])
+        book.counts["deferred"] = sum(count for state, count in tally.items() if state & WAITED and not state & OUTPUT)
+        missing = {state for state in tally if not state & (OUTPUT | WAITED)}
+        book.counts["missing"], book.counts["not_judged"] = self._close(
+            FindingKind.MISSING, book, missing, self._may_have_had_an_output, self._missing
+        )
+        silent = {state for state in tally if state & OUTPUT and not state & AUDIT}
+        _, book.counts["audit_not_judged"] = self._close(
+            FindingKind.NOT_AUDITED, book, silent, self._may_have_been_audited, self._silent
+        )
+
+    def _close(
+        self,
+        kind: FindingKind,
+        book: Book,
+        states: Collection[int],
+        may_be_gone: Callable[[Book, int], bool],
+        finding: Callable[[Book, int], Finding],
+    ) -> tuple[int, int]:
+        """Add a finding for each input in these states; return their number, and how many could not be judged."""
+        found = not_judged = 0
+        if self._has_gaps:
+            for slot in book.inputs_in(states):
+                if may_be_gone(book, slot):
+                    not_judged += 1
+                else:
+                    found += 1
+        else:
+            found = sum(book.states.count(state, 0, book.known) for state in states)
+        slots = (slot for slot in book.inputs_in(states) if not (self._has_gaps and may_be_gone(book, slot)))
+        self._findings.add_all(kind, found, (finding(book, slot) for slot in slots))
+        return found, not_judged
+
+    def _may_have_had_an_output(self, book: Book, slot: int) -> bool:
+        """Whether the output of an input may be deleted; one that was not audited either has its audit entry gone, too.
+
+        Both are written in one transaction.
+        """
+        audit = (book.states[slot] & AUDIT) >> AUDIT_SHIFT
+        if not audit and not self._may_have_been_audited(book, slot):
+            return False
+        topics = self._outputs.topics
+        among = {topics[Kind(audit)]} if audit else set(topics.values())
+        # The keys of rejected records are not remembered.
+        rejected = audit in (0, Kind.REJECTED) and self._gaps.is_compacted(topics[Kind.REJECTED])
+        return rejected or self._may_be_gone(book, slot, among)
+
+    def _may_have_been_audited(self, book: Book, slot: int) -> bool:
+        audit = self._outputs.audit
+        return self._gaps.is_compacted(audit) or self._may_be_gone(book, slot, {audit})
+
+    def _may_be_gone(self, book: Book, slot: int, topics: Collection[str]) -> bool:
+        if book.offsets[slot] < self._gaps.limit(topics, book.name):
+            return True
+        return self._gaps.may_be_compacted(topics, book.contacts[slot])
+
+    def _missing(self, book: Book, slot: int) -> Finding:
+        audit = (book.states[slot] & AUDIT) >> AUDIT_SHIFT
+        what = f"has no output, and is audited as {Kind(audit).name}" if audit else "has no output, no audit entry"
+        return Finding(FindingKind.MISSING, book.source(book.offsets[slot]), what)
+
+    def _silent(self, book: Book, slot: int) -> Finding:
+        source, where = book.source(book.offsets[slot]), self._place(book.places[slot])
+        return Finding(FindingKind.NOT_AUDITED, source, "has an output, but no audit entry", where)
+
+    def _close_extra(self, book: Book, committed: int) -> int:
+        """Judge what names no input below the first commit; return how many output records are early."""
+        early = 0
+        for offset, slot in sorted(book.extra.items()):
+            state = book.states[slot]
+            what = f"has {_first_of(state)}, although"
+            where = self._place(book.places[slot]) if state & (OUTPUT | WAITED) else ""
+            if offset >= committed:
+                early += bool(state & OUTPUT)
+                what = f"{what} only what is below {committed} is committed"
+                self._findings.add(Finding(FindingKind.EARLY, book.source(offset), what, where))
+            elif offset < book.committed and not self._compacted:
+                what = f"{what} no read_committed reader finds this input"
+                self._findings.add(Finding(FindingKind.NO_INPUT, book.source(offset), what, where))
+        return early
+
+    def _find(self, source: str, written_ms: int) -> tuple[Book, int] | None:
+        name, _, digits = source.rpartition("/")
+        book = self._by_name.get(name)
+        if book is None or not digits.isdecimal() or len(digits) > _MAX_DIGITS:
+            return None
+        if self._since_ms and written_ms < self._since_ms.get(name, 0):
+            return book, -1  # a place on the former topic
+        return book, int(digits)
+
+    def _place(self, packed: int) -> str:
+        return str(self._lanes.unpack(packed))
+
+
+def _first_of(state: int) -> str:
+    if state & OUTPUT:
+        return "an output"
+    return "an audit entry" if state & AUDIT else "a record in a retry topic"

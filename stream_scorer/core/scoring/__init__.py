@@ -1,0 +1,1 @@
+"""Decisions about contacts, requests and responses."""

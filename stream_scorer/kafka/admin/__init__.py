@@ -1,0 +1,1 @@
+"""Topics, access rights and limits of a cluster."""

@@ -1,0 +1,191 @@
+"""The least rights (ACLs) that each program needs, and what is said where one is missing.
+
+A broker says only "Topic authorization failed", often without the topic. What is allowed can be asked instead
+(KIP-430): for topics that is done at the start of a program, and again when something was refused. Transactional ids
+cannot be asked about; the first session shows it. Groups could be, but a time-out of the client's call for it can abort
+the whole process (an assertion of librdkafka); joining shows it. docs/security.md lists these rights, and a test
+compares the two.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient
+
+from stream_scorer.errors import BrokerRefused, StreamScorerError
+from stream_scorer.kafka.client.config import admin_config, silent_logger
+from stream_scorer.kafka.client.errors import translate
+from stream_scorer.kafka.client.factory import made
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from concurrent.futures import Future
+
+    from stream_scorer.settings import Settings
+
+Operation = Literal["Read", "Write", "Describe", "Create", "AlterConfigs"]
+Resource = Literal["topic", "group", "transactional id"]
+
+_CALL_S: Final = 5.0
+_DESCRIBE: Final = "DESCRIBE"
+# What the client answers where one of the rights is missing.
+DENIALS: Final = frozenset(
+    {
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Right:
+    """One operation on one resource, in the words of ``kafka-acls``. Read and Write imply Describe."""
+
+    operation: Operation
+    resource: Resource
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.operation} on {self.resource} {self.name}"
+
+
+def scoring_rights(settings: Settings) -> tuple[Right, ...]:
+    """What ``run`` needs."""
+    topics, kafka = settings.topics, settings.kafka
+    retries = settings.contact_retry_topics
+    return (
+        *_all("Read", (topics.features, *retries)),
+        *_all("Write", (topics.scores, topics.review, topics.rejected, topics.audit, *retries)),
+        Right("Read", "group", kafka.group_id),
+        Right("Write", "transactional id", kafka.transactional_id),
+    )
+
+
+def campaign_rights(settings: Settings) -> tuple[Right, ...]:
+    """What ``callbacks`` needs."""
+    topics = settings.topics
+    retries = topics.retries(len(settings.callbacks.retry_delays_s))
+    groups = (settings.callbacks_group_id, settings.delivery_group_id)
+    return (
+        *_all("Read", (topics.scores, topics.callbacks, *retries)),
+        *_all("Write", (topics.callbacks, *retries, topics.callbacks_rejected, topics.receipts)),
+        *(Right("Read", "group", group) for group in groups),
+        Right("Write", "transactional id", settings.planner_transactional_id),
+        Right("Write", "transactional id", settings.deliverer_transactional_id),
+    )
+
+
+def producing_rights(settings: Settings) -> tuple[Right, ...]:
+    """What ``produce`` needs."""
+    return (Right("Write", "topic", settings.topics.features),)
+
+
+def creating_rights(settings: Settings) -> tuple[Right, ...]:
+    """What ``topics create`` needs: the second right, to see when a topic is ready."""
+    return (*_all("Create", settings.all_topics), *_all("Describe", settings.all_topics))
+
+
+def reconciling_rights(settings: Settings) -> tuple[Right, ...]:
+    """What ``reconcile`` needs for the scores; for the callbacks, see `reconciling_callbacks_rights`."""
+    return (*_all("Read", settings.scoring_topics), Right("Describe", "group", settings.kafka.group_id))
+
+
+def reconciling_callbacks_rights(settings: Settings) -> tuple[Right, ...]:
+    """What ``reconcile`` needs besides where there are callbacks."""
+    campaign = settings.topics.campaign(tiers=len(settings.callbacks.retry_delays_s))
+    groups = (settings.callbacks_group_id, settings.delivery_group_id)
+    return (*_all("Read", campaign), *(Right("Describe", "group", group) for group in groups))
+
+
+def _all(operation: Operation, topics: Iterable[str]) -> tuple[Right, ...]:
+    return tuple(Right(operation, "topic", name) for name in dict.fromkeys(topics))
+
+
+# --- who, and what is said
+
+
+def principal(properties: Mapping[str, Any]) -> str:
+    """Name whom the brokers see, as far as the properties say it; their own mapping rules may give another name."""
+    protocol = str(properties.get("security.protocol", "plaintext")).lower()
+    if protocol.startswith("sasl"):
+        for name in ("sasl.username", "sasl.oauthbearer.client.id", "sasl.kerberos.principal"):
+            if given := properties.get(name):
+                return f"User:{given}"
+        return "this client's principal"
+    if protocol == "ssl":
+        for name in ("ssl.certificate.location", "ssl.keystore.location"):
+            if given := properties.get(name):
+                return f"the subject of {name} {given}"
+        return "the subject of ssl.certificate.pem" if "ssl.certificate.pem" in properties else "User:ANONYMOUS"
+    return "User:ANONYMOUS"
+
+
+def denial(properties: Mapping[str, Any], missing: Sequence[Right]) -> str:
+    """Say in one line whom the brokers of ``bootstrap.servers`` deny what, and what to do about it."""
+    rights = ", ".join(str(right) for right in missing)
+    them = "this right (ACL)" if len(missing) == 1 else "these rights (ACLs)"
+    return (
+        f"Kafka at {properties.get('bootstrap.servers')} denies {principal(properties)}: {rights};"
+        f" ask the cluster's administrator for {them}, see docs/security.md"
+    )
+
+
+def refusal(
+    error: KafkaException | KafkaError, doing: str, properties: Mapping[str, Any], right: Right
+) -> StreamScorerError:
+    """Translate an error; where it is a denial, name the right that this takes and who lacks it."""
+    inner = error.args[0] if isinstance(error, KafkaException) and error.args else error
+    if isinstance(inner, KafkaError) and inner.code() in DENIALS:
+        return BrokerRefused(f"{doing}: {denial(properties, [right])}")
+    return translate(error, doing)
+
+
+# --- asking
+
+
+def denied_line(settings: Settings, rights: Sequence[Right]) -> str | None:
+    """Ask the brokers which of the rights are missing, and say it in one line; None: none, as far as they tell."""
+    properties = admin_config(settings, logger=silent_logger())
+    missing = missing_rights(made(AdminClient, properties), rights)
+    return denial(properties, missing) if missing else None
+
+
+def missing_rights(admin: AdminClient, rights: Sequence[Right]) -> list[Right]:
+    """Return those that the brokers say are missing.
+
+    What they do not tell counts as given: of groups and transactional ids, of a topic that does not exist, of brokers
+    that are too old to be asked or that do not answer.
+    """
+    topics = list(dict.fromkeys(right.name for right in rights if right.resource == "topic"))
+    if not topics:
+        return []
+    try:
+        collection = TopicCollection(topics)
+        asked = admin.describe_topics(collection, include_authorized_operations=True, request_timeout=_CALL_S)
+    except KafkaException:
+        return []
+    known = {name: _operations(future) for name, future in asked.items()}
+    return [right for right in rights if right.resource == "topic" and _is_missing(right, known.get(right.name))]
+
+
+def _operations(future: Future[Any]) -> frozenset[str] | None:
+    """The names of what may be done; None: nobody says."""
+    try:
+        # Not raised: with its traceback the error would hold the admin client, a second one every second (kafka.sink).
+        error = future.exception(2 * _CALL_S)
+    except TimeoutError:
+        return None
+    if error is not None:
+        return frozenset() if isinstance(error, KafkaException) and error.args[0].code() in DENIALS else None
+    names = frozenset(operation.name for operation in future.result().authorized_operations or ())
+    # Whoever may not describe a thing is not told about it: without that, the list is none.
+    return names if _DESCRIBE in names else None
+
+
+def _is_missing(right: Right, operations: frozenset[str] | None) -> bool:
+    return operations is not None and right.operation.upper() not in operations

@@ -1,0 +1,170 @@
+"""The topics: which are there, and those that are missing made."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.cimpl import NewTopic
+
+from stream_scorer.errors import BrokerRefused, BrokerUnavailable
+from stream_scorer.kafka.admin.acls import Right, denial, missing_rights, refusal
+from stream_scorer.kafka.admin.admin_client import Administrator
+from stream_scorer.kafka.admin.output_topics import OUTPUT_CONFIG, audit_config
+from stream_scorer.kafka.admin.retry_retention import retry_topic_config
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from confluent_kafka.admin._metadata import TopicMetadata
+
+    from stream_scorer.settings import Settings
+
+PARTITIONS: Final = 4
+BROKERS_REPLICATION: Final = -1
+# Above the 1 MB that a broker takes by default: what was read there must fit here, with the headers that say why.
+LARGE_MESSAGE_BYTES: Final = 2 * 1024 * 1024
+_POLL_S: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class TopicsReport:
+    """What `create_topics` did: names in the order of the settings."""
+
+    created: tuple[str, ...]
+    existing: tuple[str, ...]
+
+
+def create_topics(settings: Settings, *, timeout_s: float = 30.0, connect_s: float = 5.0) -> TopicsReport:
+    """Make the topics that are missing, and wait until every partition of theirs has a leader.
+
+    What exists is left as it is. Two calls at once are fine: what the other made counts as existing.
+
+    Raises:
+        BrokerUnavailable: no broker answers within ``connect_s``, or the topics are not ready within ``timeout_s``.
+        BrokerRefused: the cluster does not allow it.
+    """
+    deadline = time.monotonic() + timeout_s
+    admin = Administrator(settings)
+    present = admin.topics(connect_s)
+    missing = [name for name in settings.all_topics if name not in present]
+    retries = [name for name in missing if name in settings.contact_retry_topics]
+    created = _create(admin, settings, [name for name in missing if name not in retries], timeout_s)
+    # The features topic is there now, and with it the retention that its retry topics need.
+    _wait_for_leaders(admin, settings, created, deadline)
+    # Last: the retention that they need is that of the features topic.
+    created += (created_retries := _create(admin, settings, retries, timeout_s))
+    _wait_for_leaders(admin, settings, created_retries, deadline)
+    names = settings.all_topics
+    return TopicsReport(
+        tuple(name for name in names if name in created), tuple(name for name in names if name not in created)
+    )
+
+
+def check_topics(
+    settings: Settings, names: Iterable[str], *, rights: Sequence[Right] = (), timeout_s: float = 5.0
+) -> dict[str, int]:
+    """Return how many partitions each of the topics has.
+
+    Args:
+        settings: where the brokers are.
+        names: the topics.
+        rights: what is going to be done with them, as far as brokers tell whether it may be (see `kafka.admin.acls`).
+        timeout_s: how long brokers have time to answer.
+
+    Raises:
+        BrokerUnavailable: no broker answers within ``timeout_s``; names the address.
+        BrokerRefused: the brokers do not let us in, a topic is missing, or a right; names it and the remedy.
+    """
+    admin = Administrator(settings)
+    present = admin.topics(timeout_s)
+    missing = [name for name in dict.fromkeys(names) if name not in present]
+    # Whoever has no right at all on a topic does not see it.
+    hidden = [Right("Describe", "topic", name) for name in missing if name not in {right.name for right in rights}]
+    _check_rights(admin, [*rights, *hidden])
+    if missing:
+        what = f"topics {', '.join(missing)} are" if len(missing) > 1 else f"topic {missing[0]} is"
+        raise BrokerRefused(
+            f"{what} missing on {settings.kafka.bootstrap_servers}:"
+            " run `stream-scorer topics create`, or check topics.* in the settings"
+        )
+    return {name: len(present[name].partitions) for name in names}
+
+
+def existing_topics(settings: Settings, names: Iterable[str], *, timeout_s: float = 5.0) -> tuple[str, ...]:
+    """Return those of the topics that exist, in the order given.
+
+    Raises:
+        BrokerUnavailable: no broker answers within ``timeout_s``; names the address.
+    """
+    present = Administrator(settings).topics(timeout_s)
+    return tuple(name for name in names if name in present)
+
+
+def _check_rights(admin: Administrator, rights: Sequence[Right]) -> None:
+    if missing := missing_rights(admin.client, rights):
+        raise BrokerRefused(denial(admin.properties, missing))
+
+
+def _create(admin: Administrator, settings: Settings, missing: list[str], timeout_s: float) -> list[str]:
+    if not missing:
+        return []
+    configs = _configs(admin, settings, missing)
+    wanted = [
+        NewTopic(
+            name,
+            num_partitions=PARTITIONS,
+            replication_factor=BROKERS_REPLICATION,
+            config=configs.get(name, {}),
+        )
+        for name in missing
+    ]
+    created = []
+    for name, future in admin.client.create_topics(wanted, operation_timeout=timeout_s).items():
+        try:
+            future.result()
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
+                continue
+            doing = f"creating topic {name} on {settings.kafka.bootstrap_servers}"
+            raise refusal(error, doing, admin.properties, Right("Create", "topic", name)) from None
+        created.append(name)
+    return created
+
+
+def _configs(admin: Administrator, settings: Settings, missing: list[str]) -> dict[str, dict[str, str]]:
+    """The properties of new topics that are not the brokers' defaults."""
+    large = {"max.message.bytes": str(LARGE_MESSAGE_BYTES)}
+    topics = settings.topics
+    configs = {name: dict(OUTPUT_CONFIG) for name in settings.all_topics if name != topics.features}
+    configs[topics.audit] |= audit_config(settings)
+    for name in (topics.rejected, topics.callbacks_rejected):
+        configs[name] |= large
+    if any(name in settings.contact_retry_topics for name in missing):
+        retry = large | retry_topic_config(admin.client, topics.features)
+        configs |= dict.fromkeys(settings.contact_retry_topics, retry)
+    return configs
+
+
+def _wait_for_leaders(admin: Administrator, settings: Settings, names: list[str], deadline: float) -> None:
+    """Wait: a topic is made before its partitions have leaders, and a producer started in between waits for seconds."""
+    waiting = list(names)
+    while waiting:
+        present = admin.topics(max(deadline - time.monotonic(), 1.0))
+        waiting = [name for name in waiting if not _is_ready(present.get(name))]
+        hidden = [Right("Describe", "topic", name) for name in waiting if name not in present]
+        if hidden:
+            _check_rights(admin, hidden)
+        if waiting and time.monotonic() > deadline:
+            raise BrokerUnavailable(
+                f"topic {waiting[0]} was created on {settings.kafka.bootstrap_servers} and has no leader yet:"
+                " check whether the brokers run"
+            )
+        if waiting:
+            time.sleep(_POLL_S)
+
+
+def _is_ready(topic: TopicMetadata | None) -> bool:
+    return topic is not None and bool(topic.partitions) and all(part.leader >= 0 for part in topic.partitions.values())

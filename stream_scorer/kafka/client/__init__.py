@@ -1,0 +1,1 @@
+"""Configuration, errors and logs of all Kafka clients."""

@@ -1,0 +1,263 @@
+"""librdkafka's properties for each client: ours, with the operator's ``kafka.properties`` merged over what is free.
+
+Why each value is what it is stands in docs/architecture.md, in the table of traps, where it is not obvious.
+"""
+
+from __future__ import annotations
+
+import logging
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from confluent_kafka import Consumer, Producer
+
+from stream_scorer.errors import SettingsError
+from stream_scorer.kafka.client.factory import made
+from stream_scorer.kafka.client.property_checks import check_tokens, check_value, unsafe_properties
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from stream_scorer.settings import Settings
+
+Config: TypeAlias = dict[str, Any]
+
+_CONNECTION: Final[Mapping[str, Any]] = MappingProxyType(
+    {
+        "client.id": "stream-scorer",
+        "socket.keepalive.enable": True,
+        "socket.timeout.ms": 10_000,
+        # A broker that comes back is found within a second instead of ten.
+        "reconnect.backoff.max.ms": 1_000,
+        # A partition that is added is found within half a minute instead of five.
+        "topic.metadata.refresh.interval.ms": 30_000,
+        "log_level": 4,
+    }
+)
+_READING: Final[Mapping[str, Any]] = MappingProxyType(
+    {
+        "isolation.level": "read_committed",
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        # Says that all there is was read, though transactions' markers and aborted records stand behind it.
+        "enable.partition.eof": True,
+        # Never `earliest`: where the log no longer holds the committed offset, everything would be bought again.
+        "auto.offset.reset": "error",
+        "allow.auto.create.topics": False,
+        # The prefetch is bounded by bytes, as memory is; the default is 64 MB.
+        "queued.max.messages.kbytes": 16_384,
+        "queued.min.messages": 20_000,
+        "fetch.max.bytes": 16_777_216,
+        "max.partition.fetch.bytes": 1_048_576,
+        "fetch.wait.max.ms": 100,
+        "fetch.error.backoff.ms": 100,
+    }
+)
+_MEMBERSHIP: Final[Mapping[str, Any]] = MappingProxyType(
+    {
+        # Under the newer protocol a hung worker keeps its partitions several times as long.
+        "group.protocol": "classic",
+        "partition.assignment.strategy": "cooperative-sticky",
+        "session.timeout.ms": 10_000,
+        "heartbeat.interval.ms": 3_000,
+        "max.poll.interval.ms": 300_000,
+    }
+)
+_WRITING: Final[Mapping[str, Any]] = MappingProxyType(
+    {
+        "enable.idempotence": True,
+        "acks": "all",
+        "transaction.timeout.ms": 15_000,
+        # Within the transaction's: a record must not be in delivery when its transaction is already given up.
+        "delivery.timeout.ms": 14_000,
+        "linger.ms": 5,
+        "batch.num.messages": 10_000,
+        "batch.size": 1_000_000,
+        "compression.type": "lz4",
+        "queue.buffering.max.messages": 400_000,
+        "queue.buffering.max.kbytes": 262_144,
+        # Each topic's own limit counts. This one only has to be above it: the rejected topic takes 2 MB.
+        "message.max.bytes": 4_194_304,
+    }
+)
+
+# One name for each property that has two, so that "ours" and "theirs" cannot both stand in one configuration.
+_ALIASES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "compression.codec": "compression.type",
+        "fetch.message.max.bytes": "max.partition.fetch.bytes",
+        "message.timeout.ms": "delivery.timeout.ms",
+        "metadata.broker.list": "bootstrap.servers",
+        "queue.buffering.max.ms": "linger.ms",
+        "request.required.acks": "acks",
+    }
+)
+_OURS: Final = frozenset(
+    {"bootstrap.servers", "group.id", "transactional.id", "isolation.level", "auto.offset.reset", "acks"}
+)
+# What is computed with here; librdkafka takes a number as a text as well.
+_COMPUTED: Final = ("batch.size", "delivery.timeout.ms", "socket.timeout.ms", "transaction.timeout.ms")
+
+
+def consumer_config(settings: Settings, group_id: str | None = None, *, logger: logging.Logger | None = None) -> Config:
+    """Return the properties of a worker's consumer, which commits only through the producer's transactions.
+
+    ``group_id``: its group; None: the scoring worker's, ``kafka.group_id``.
+
+    Raises:
+        SettingsError: ``kafka.properties`` and the other time-outs contradict each other.
+    """
+    ours = {**_CONNECTION, **_READING, **_MEMBERSHIP, "group.id": group_id or settings.kafka.group_id}
+    config = _merged(settings, ours, not_for_this=_WRITING, logger=logger)
+    # librdkafka takes the name in any case. Read otherwise here, a group would be left without its assignor.
+    config["group.protocol"] = str(config["group.protocol"]).lower()
+    if config["group.protocol"] != "classic":
+        # librdkafka refuses what the brokers decide themselves under the newer protocol.
+        for name in ("partition.assignment.strategy", "session.timeout.ms", "heartbeat.interval.ms"):
+            config.pop(name)
+    elif config["partition.assignment.strategy"] != "cooperative-sticky":
+        raise SettingsError(
+            "kafka.properties: partition.assignment.strategy must be cooperative-sticky: partitions are given up one"
+            " by one, not all at once"
+        )
+    _check_membership(settings, config)
+    return config
+
+
+def settling_time_s(settings: Settings) -> float:
+    """Return how long a member may wait for its first partitions, in seconds.
+
+    The others notice it by their next heartbeat, finish what they send of the partitions that they give up, and join
+    again; it gets them with the heartbeat after that. Under the newer protocol the brokers set the interval, by default
+    to 5 s.
+    """
+    heartbeat_ms = int(consumer_config(settings).get("heartbeat.interval.ms", 5_000))
+    return settings.scoring.revoke_wait_s + 2 * heartbeat_ms / 1000
+
+
+def producer_config(settings: Settings, transactional_id: str, *, logger: logging.Logger | None = None) -> Config:
+    """Return the properties of a transactional producer; the worker's id is ``settings.kafka.transactional_id``.
+
+    Raises:
+        SettingsError: ``kafka.properties`` and the other time-outs contradict each other.
+    """
+    # Only what failed is reported: in a transaction the commit itself says that the rest is delivered.
+    reports = {"delivery.report.only.error": True}
+    ours = {**_CONNECTION, **_WRITING, **reports, "transactional.id": transactional_id}
+    config = _merged(settings, ours, not_for_this={**_READING, **_MEMBERSHIP}, logger=logger)
+    config |= {name: _whole_number(config, name) for name in _COMPUTED}
+    transaction_ms = config["transaction.timeout.ms"]
+    for name in ("delivery.timeout.ms", "socket.timeout.ms"):
+        if not 0 < config[name] <= transaction_ms:
+            raise SettingsError(
+                f"kafka.properties: {name} ({config[name]}) must be more than 0 and at most transaction.timeout.ms"
+                f" ({transaction_ms}): the broker would give the transaction up before the client knows; set both"
+            )
+    return config
+
+
+def plain_producer_config(settings: Settings, *, logger: logging.Logger | None = None) -> Config:
+    """Return the properties of an idempotent producer without transactions, as ``produce`` uses it."""
+    # No transaction waits for it: patience while a broker restarts costs nothing.
+    ours = {**_CONNECTION, **_WRITING, "delivery.timeout.ms": 60_000}
+    del ours["transaction.timeout.ms"]
+    return _merged(settings, ours, not_for_this={**_READING, **_MEMBERSHIP, **_WRITING}, logger=logger)
+
+
+def reader_config(settings: Settings, group_id: str, *, logger: logging.Logger | None = None) -> Config:
+    """Return the properties of a consumer that is assigned partitions by hand, stores no offset and joins no group.
+
+    ``group_id`` is required by the client, and is the group whose commits `Consumer.committed` reads.
+    """
+    ours = {**_CONNECTION, **_READING, "group.id": group_id}
+    return _merged(settings, ours, not_for_this={**_WRITING, **_MEMBERSHIP}, logger=logger)
+
+
+def admin_config(settings: Settings, *, logger: logging.Logger | None = None) -> Config:
+    """Return the properties of the admin client."""
+    return _merged(settings, dict(_CONNECTION), not_for_this={**_READING, **_MEMBERSHIP, **_WRITING}, logger=logger)
+
+
+def property_warnings(settings: Settings) -> tuple[str, ...]:
+    """Return one line for each of the operator's properties that is not used, since ours wins, or that is unsafe."""
+    unused = [
+        f"kafka.properties: {name} is not used, stream-scorer sets it itself"
+        for name in settings.kafka.properties
+        if _is_ours(_ALIASES.get(name, name))
+    ]
+    return (*unused, *unsafe_properties(settings.kafka.properties))
+
+
+def silent_logger() -> logging.Logger:
+    """Return a logger that says nothing, for commands whose errors are raised in one line.
+
+    librdkafka would log each of its attempts to connect, twenty a second. Registered nowhere, it has no parent.
+    """
+    logger = logging.Logger("librdkafka")  # noqa: LOG001 - see above
+    logger.addHandler(logging.NullHandler())
+    return logger
+
+
+def check_properties(settings: Settings) -> None:
+    """Have librdkafka itself judge every property, certificates and keys included; nothing is sent to a broker.
+
+    Raises:
+        SettingsError: a property is unknown, has a wrong value, or contradicts another.
+    """
+    consumer = consumer_config(settings, logger=silent_logger())
+    producer = producer_config(settings, settings.kafka.transactional_id, logger=silent_logger())
+    made(Consumer, consumer).close()
+    made(Producer, producer)
+
+
+def _merged(
+    settings: Settings, ours: Config, *, not_for_this: Mapping[str, Any], logger: logging.Logger | None
+) -> Config:
+    config = {"bootstrap.servers": settings.kafka.bootstrap_servers, **ours}
+    for given, value in settings.kafka.properties.items():
+        name = _ALIASES.get(given, given)
+        check_value(given, value)
+        # A property of the other client would only make this one warn at every start.
+        if not _is_ours(name) and (name in ours or name not in not_for_this):
+            config[name] = value
+    check_tokens(config)
+    if logger is not None:
+        config["logger"] = logger
+    return config
+
+
+def _is_ours(name: str) -> bool:
+    return name in _OURS or name.startswith("enable.")
+
+
+def _check_membership(settings: Settings, config: Config) -> None:
+    poll_ms = _whole_number(config, "max.poll.interval.ms")
+    if "session.timeout.ms" in config:
+        session_ms = _whole_number(config, "session.timeout.ms")
+        heartbeat_ms = _whole_number(config, "heartbeat.interval.ms")
+        if not 0 < heartbeat_ms * 3 <= session_ms:
+            raise SettingsError(
+                f"kafka.properties: session.timeout.ms ({session_ms}) must be at least three times"
+                f" heartbeat.interval.ms ({heartbeat_ms}), or one lost heartbeat costs the partitions"
+            )
+        if poll_ms < session_ms:
+            raise SettingsError(
+                f"kafka.properties: max.poll.interval.ms ({poll_ms}) must be at least session.timeout.ms ({session_ms})"
+            )
+    # on_revoke waits inside consume(), and the loop must be round again well before the group gives the worker up.
+    for key, limit_ms in (("revoke_wait_s", poll_ms / 3), ("shutdown_timeout_s", float(poll_ms))):
+        wait_s = getattr(settings.scoring, key)
+        if wait_s * 1000 > limit_ms:
+            raise SettingsError(
+                f"scoring.{key} ({wait_s:g} s) must be at most {limit_ms / 1000:g} s with max.poll.interval.ms"
+                f" {poll_ms}, or the group takes the partitions away in the middle of it"
+            )
+
+
+def _whole_number(config: Config, name: str) -> int:
+    value = config[name]
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        unit = "bytes" if name == "batch.size" else "milliseconds"
+        raise SettingsError(f"kafka.properties: {name} must be a number of {unit}, not {value!r}") from None

@@ -1,0 +1,69 @@
+"""Makes the clients. What librdkafka finds wrong with their properties is one line, which names the file as well."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from confluent_kafka import KafkaException
+
+from stream_scorer.errors import SettingsError
+from stream_scorer.kafka.client.errors import translate
+from stream_scorer.redaction.properties import hider
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from stream_scorer.errors import StreamScorerError
+
+ClientT = TypeVar("ClientT")
+
+_PLACE: Final = "kafka.properties"
+# No file, but the client's word for "look where the operating system has them".
+_NO_FILE: Final = "probe"
+# What it says of a mechanism does not name the property.
+_ABOUT_MECHANISMS: Final = ("SASL mechanism", "hash function")
+
+
+def made(kind: Callable[[dict[str, Any]], ClientT], config: dict[str, Any]) -> ClientT:
+    """Return a client with these properties.
+
+    Raises:
+        SettingsError: one of them is unknown, has a wrong value or contradicts another, or names a file that is not
+            there or not what it should be.
+        BrokerError: this machine has no room for a client.
+    """
+    try:
+        return kind(config)
+    except KafkaException as error:
+        raise _refined(translate(error, _PLACE), config, hider(config)) from None
+
+
+def _refined(error: StreamScorerError, config: Mapping[str, Any], hide: Callable[[str], str]) -> StreamScorerError:
+    """OpenSSL says what is wrong with a file, but not with which one."""
+    said = hide(str(error))
+    error = type(error)(said)
+    if not isinstance(error, SettingsError):
+        return error
+    for name, file in config.items():
+        if name in said and name.endswith(".location") and isinstance(file, str) and file != _NO_FILE:
+            if problem := _why_unreadable(file):
+                return SettingsError(f"{_PLACE}: {name}: cannot read {_printable(file)}: {problem}")
+            return SettingsError(f"{said} and the file {_printable(file)}")
+    if any(sign in said for sign in _ABOUT_MECHANISMS):
+        return SettingsError(said.replace(_PLACE, f"{_PLACE}: sasl.mechanism", 1))
+    return error
+
+
+def _why_unreadable(file: str) -> str | None:
+    try:
+        with open(file, "rb") as stream:  # noqa: PTH123 - a path of the client's, which may be any text
+            stream.read(1)
+    except OSError as error:
+        return error.strerror or type(error).__name__
+    except ValueError:
+        return "it can be no file's name"
+    return None
+
+
+def _printable(text: str) -> str:
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)

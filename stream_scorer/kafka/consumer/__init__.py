@@ -1,0 +1,1 @@
+"""Reading: group consumer, start offsets, retry topics, flow control."""

@@ -1,0 +1,441 @@
+"""Reads topics as a member of a consumer group, and says what it owns.
+
+The rebalance callbacks run inside ``read`` and ``close``, on the worker's own thread. Offsets come from the group's
+commits only (``auto.offset.reset`` is ``error``): a partition without a commit is one that appeared after the group
+started, and is read from its beginning.
+
+Retry topics are read besides, by a client that is no member of the group: see ``kafka.consumer.retry_consumer``.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from stream_scorer.core.exactly_once.commit_metadata import CommitMetadata
+from stream_scorer.core.records import Partition, SourceRecord
+from stream_scorer.errors import BrokerRefused, BrokerUnavailable
+from stream_scorer.kafka.admin.acls import Right, refusal
+from stream_scorer.kafka.client.connectivity import CutOff
+from stream_scorer.kafka.client.errors import translate
+from stream_scorer.kafka.client.factory import made
+from stream_scorer.kafka.consumer.end_of_partition import Reached
+from stream_scorer.kafka.consumer.retry_consumer import RetryConsumer
+from stream_scorer.kafka.consumer.start_offsets import begun_and_next
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+    from stream_scorer.kafka.consumer.latest_offsets import LatestOffsets
+    from stream_scorer.kafka.consumer.topic_ids import TopicIdentity
+
+T = TypeVar("T")
+
+_CALL_S = 5.0
+_RETRY_S = 0.5
+# How often the retry topics are looked at for partitions that were added. The call blocks while no broker answers.
+_LOOK_EVERY_S = 60.0
+_LOOK_S = 1.0
+# Of the records of one read, this part may be retries besides.
+_RETRY_SHARE = 4
+_COMMITTED = "reading the committed offsets"
+# Only an operator or the cluster's administrator can help; the client would repeat it for ever and say nothing.
+_REFUSALS = frozenset(
+    {
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.INVALID_SESSION_TIMEOUT,
+        KafkaError.INCONSISTENT_GROUP_PROTOCOL,
+        KafkaError.INVALID_GROUP_ID,
+    }
+)
+_MEMBER = "group.instance.id"
+
+
+class Owner(Protocol):
+    """Whoever keeps the books of the partitions that are read here."""
+
+    def owned(self, partition: Partition, *, start_offset: int, next_offset: int) -> None:
+        """A new assignment of the partition begins at ``next_offset``; the group began at ``start_offset``."""
+
+    def revoking(self, partitions: list[Partition]) -> None:
+        """These partitions are about to go to another worker: the last moment to commit what is finished."""
+
+    def disowned(self, partitions: list[Partition]) -> None:
+        """These partitions are gone; nothing of them may be committed any more."""
+
+    def settled(self) -> None:
+        """The group has said what is ours, which may be nothing."""
+
+    def cut_off(self, reason: str) -> None:
+        """No broker can be reached, or none lets us in; whatever the group says next ends that."""
+
+
+class Source:
+    """Owned by one thread.
+
+    Args:
+        config: the consumer's librdkafka properties.
+        topics: what is read.
+        wait: waits so many seconds; returns False once the worker should stop.
+        latest: reads the ends of partitions while they are paused; None: those stand still meanwhile.
+        identity: compares the ids of topics; None: commits carry no id.
+        retry_topics: are read besides, by the owners of the partitions of the one topic in ``topics``.
+    """
+
+    def __init__(
+        self,
+        config: dict[str, Any],
+        topics: Sequence[str],
+        wait: Callable[[float], bool],
+        *,
+        latest: LatestOffsets | None = None,
+        identity: TopicIdentity | None = None,
+        retry_topics: Sequence[str] = (),
+    ) -> None:
+        self._topics = list(topics)
+        self._group_id = config.get("group.id")
+        self._properties = config
+        self._log: logging.Logger | None = config.get("logger")
+        self._wait = wait
+        self._cut_off = CutOff(config)
+        self._consumer = made(Consumer, {**config, "error_cb": self._cut_off.error})
+        self._retries = RetryConsumer(config, self._topics[0], retry_topics) if retry_topics else None
+        self._inputs: set[Partition] = set()
+        self._looked_at = 0.0
+        self._owner: Owner | None = None
+        self._paused = False
+        self._held_back: set[Partition] = set()
+        self._reached = Reached()
+        self._latest = latest
+        self._identity = identity
+        self._latest_ends: dict[Partition, int] = {}
+
+    def subscribe(self, owner: Owner) -> None:
+        """Joins the group; ``owner`` is told of every assignment, revocation and loss."""
+        self._owner = owner
+        self._consumer.subscribe(
+            self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
+
+    def read(self, max_records: int, wait_s: float) -> list[SourceRecord]:
+        """Up to ``max_records`` records, waiting at most ``wait_s`` for them. Rebalances happen in here.
+
+        Raises:
+            BrokerRefused: the committed offset is not in the log any more, a topic was deleted and created again, a
+                right is missing, or the group does not take us as a member.
+        """
+        if self._identity is not None:
+            self._identity.poll()
+        records: list[SourceRecord] = []
+        messages = self._consumer.consume(max_records, wait_s)
+        # After the input: a rebalance in its call may have changed which retry partitions are read.
+        if self._retries is not None and self._inputs:
+            self._look_for_partitions()
+            messages += self._retries.client.consume(max(1, max_records // _RETRY_SHARE), 0.0)
+        for message in messages:
+            error = message.error()
+            if error is None:
+                record = _record(message)
+                self._reached.read(record)
+                records.append(record)
+            elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its only name
+                self._reached.nothing_from(message)
+            else:
+                self._on_error(error, message)
+        if (reason := self._cut_off.take()) is not None:
+            self._told().cut_off(reason)
+        return records
+
+    def pause(self) -> None:
+        """Delivers no records until ``resume``; the worker stays in its group as long as it calls ``read``."""
+        if not self._paused:
+            self._paused = True
+            for client in self._clients:
+                client.pause(client.assignment())
+
+    def resume(self) -> None:
+        """Delivers records again."""
+        if self._paused:
+            self._paused = False
+            for client in self._clients:
+                client.resume([place for place in client.assignment() if _partition(place) not in self._held_back])
+
+    def hold_back(self, partition: Partition) -> None:
+        """Delivers nothing of an assigned partition until ``let_go``."""
+        self._held_back.add(partition)
+        self._client_of(partition).pause([TopicPartition(*partition)])
+
+    def let_go(self, partition: Partition, offset: int) -> bool:
+        """Delivers a partition again that was held back, from the record at ``offset`` on, whatever was read before.
+
+        Returns False where that is not possible now: then it is held back as before, and nothing is skipped.
+        """
+        if partition not in self._held_back:
+            return True  # it went meanwhile, and where it came back it is read from its commit
+        try:
+            # While it is paused: a pause notes where reading is to go on, and a seek overrules it.
+            self._client_of(partition).seek(TopicPartition(*partition, offset))
+        except KafkaException:
+            return False
+        self._reached.begin_at(partition, offset)
+        self._held_back.discard(partition)
+        if not self._paused:
+            self._client_of(partition).resume([TopicPartition(*partition)])
+        return True
+
+    def group_metadata(self) -> Any | None:
+        """What makes the broker check our generation when offsets are committed in a transaction; None: no member.
+
+        librdkafka forgets its member id in the background as soon as the group has thrown us out, before ``read`` says
+        that the partitions are lost. Metadata without a member is metadata without a check.
+        """
+        metadata = self._consumer.consumer_group_metadata()
+        return metadata if self._consumer.memberid() else None
+
+    def committed(self, partitions: Iterable[Partition]) -> Mapping[Partition, int]:
+        """The committed offsets, pending transactions settled first; a partition without one is left out.
+
+        Raises:
+            BrokerUnavailable: nobody could say.
+        """
+        wanted = [TopicPartition(*partition) for partition in partitions]
+        if not wanted:
+            return {}
+        try:
+            answers = self._consumer.committed(wanted, _CALL_S)
+        except KafkaException as error:
+            raise BrokerUnavailable(self._why_refused(error.args[0])) from error
+        for answer in answers:
+            if answer.error is not None:
+                raise BrokerUnavailable(self._why_refused(answer.error))
+        return {Partition(a.topic, a.partition): a.offset for a in answers if a.offset >= 0}
+
+    def commit_metadata(self, partition: Partition, start_offset: int) -> str:
+        """Return the metadata of the next commit on a partition; the group began at ``start_offset``."""
+        if self._identity is None:
+            return str(CommitMetadata(start_offset))
+        return self._identity.metadata(partition, start_offset)
+
+    def check_topics(self, topics: Collection[str]) -> None:
+        """Check that these topics are those that were read, before their offsets are committed.
+
+        Raises:
+            BrokerRefused: one was deleted and created again.
+            BrokerUnavailable: that could not be read, or one is deleted.
+        """
+        if self._identity is not None:
+            self._identity.check(topics)
+
+    def ends(self, partitions: Iterable[Partition]) -> Mapping[Partition, int]:
+        """Return the offset behind the last record of each partition; a partition without a known end is left out.
+
+        The end is that of the latest fetch; while a partition is paused, the brokers are asked for it every 15 s.
+        Markers of transactions, and records that were aborted, are no records: they are never delivered.
+        """
+        partitions = list(partitions)
+        if self._latest is not None:
+            paused = [one for one in partitions if self._paused or one in self._held_back]
+            self._latest_ends.update(self._latest.poll(paused))
+        found = {}
+        for partition in partitions:
+            fetched = self._fetched_end(partition)
+            end = max(fetched, self._latest_ends.get(partition, -1))
+            if end == fetched:  # a fetch has caught up, and is newer from now on
+                self._latest_ends.pop(partition, None)
+            if end >= 0:
+                found[partition] = self._reached.end(partition, end)
+        return found
+
+    def _fetched_end(self, partition: Partition) -> int:
+        """The high watermark of the latest fetch, from the client's memory; -1: unknown."""
+        try:
+            place = TopicPartition(*partition)
+            _, end = self._client_of(partition).get_watermark_offsets(place, cached=True)
+        except KafkaException:
+            return -1
+        return max(-1, int(end))
+
+    def close(self) -> None:
+        """Leaves the group. The owner is told as for any revocation."""
+        self._consumer.close()
+        if self._latest is not None:
+            self._latest.close()
+        if self._identity is not None:
+            self._identity.close()
+        if self._retries is not None:
+            self._retries.close()
+
+    @property
+    def _clients(self) -> tuple[Consumer, ...]:
+        return (self._consumer,) if self._retries is None else (self._consumer, self._retries.client)
+
+    def _client_of(self, partition: Partition) -> Consumer:
+        return self._consumer if self._retries is None or partition not in self._retries else self._retries.client
+
+    # --- rebalances
+
+    def _told(self) -> Owner:
+        if self._owner is None:
+            raise AssertionError("a rebalance before subscribe")
+        return self._owner
+
+    def _on_assign(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
+        if assigned:
+            starts = self._starts(assigned)
+            if starts is None:
+                return  # stopped while no broker answered
+            consumer.incremental_assign(
+                [TopicPartition(p.topic, p.number, next_offset) for p, (_, next_offset) in starts.items()]
+            )
+            # A partition comes unpaused if it is new, but as it went if it was lost while paused: say it either way.
+            (consumer.pause if self._paused else consumer.resume)([TopicPartition(*partition) for partition in starts])
+            self._inputs.update(starts)
+            self._owned(starts)
+        if self._retries is not None and self._patiently(lambda: self._follow(_CALL_S), ()) is None:
+            return
+        self._told().settled()
+
+    def _on_revoke(self, consumer: Consumer, revoked: list[TopicPartition]) -> None:
+        partitions = _partitions(revoked)
+        try:
+            self._give_up(partitions, self._with_retries(partitions), is_lost=False)
+        finally:
+            # Also where the last commit raises: without the unassign, `close` would wait for it.
+            consumer.incremental_unassign(revoked)
+
+    def _on_lost(self, consumer: Consumer, lost: list[TopicPartition]) -> None:
+        partitions = _partitions(lost)
+        self._give_up(partitions, self._with_retries(partitions), is_lost=True)
+        consumer.incremental_unassign(lost)
+
+    def _owned(self, starts: Mapping[Partition, tuple[int, int]]) -> None:
+        """Hand new partitions to the owner."""
+        self._held_back.difference_update(starts)
+        for partition, (start_offset, next_offset) in starts.items():
+            self._reached.begin_at(partition, next_offset)
+            self._latest_ends.pop(partition, None)
+            self._told().owned(partition, start_offset=start_offset, next_offset=next_offset)
+
+    def _give_up(self, inputs: list[Partition], retries: list[Partition], *, is_lost: bool) -> None:
+        """Take partitions from the owner, who commits first what is finished unless they are lost."""
+        partitions = [*inputs, *retries]
+        try:
+            if not is_lost:
+                self._told().revoking(partitions)
+        finally:
+            self._told().disowned(partitions)
+            self._held_back.difference_update(partitions)
+            self._inputs.difference_update(inputs)
+            if self._identity is not None:
+                self._identity.forget(partitions)
+            if self._retries is not None:
+                self._retries.unassign(retries)
+
+    def _with_retries(self, inputs: list[Partition]) -> list[Partition]:
+        return [] if self._retries is None else self._retries.assigned_with(inputs)
+
+    def _follow(self, timeout_s: float) -> bool:
+        """Read the retry partitions that go with the input partitions that are owned now, and no others."""
+        if self._retries is None:
+            return True
+        self._looked_at = time.monotonic()
+        wanted = self._retries.going_with(self._inputs, timeout_s)
+        assigned = self._retries.assigned
+        if gone := [partition for partition in assigned if partition not in wanted]:
+            self._give_up([], gone, is_lost=False)
+        if new := [TopicPartition(*partition) for partition in wanted if partition not in assigned]:
+            starts = self._begin(new, timeout_s)
+            for partition, (_, next_offset) in starts.items():
+                self._retries.assign(partition, wanted[partition], next_offset, paused=self._paused)
+            self._owned(starts)
+        return True
+
+    def _look_for_partitions(self) -> None:
+        """Look for partitions that were added to the retry topics since: no rebalance comes for them."""
+        if time.monotonic() - self._looked_at >= _LOOK_EVERY_S:
+            with suppress(KafkaException, BrokerUnavailable):
+                self._follow(_LOOK_S)
+
+    def _starts(self, assigned: list[TopicPartition]) -> dict[Partition, tuple[int, int]] | None:
+        return self._patiently(lambda: self._begin(assigned, _CALL_S), self._topics)
+
+    def _begin(self, assigned: list[TopicPartition], timeout_s: float) -> dict[Partition, tuple[int, int]]:
+        """For each partition the group's start and the offset to read next, both from its commit."""
+        answers = self._consumer.committed(assigned, timeout_s)
+        if self._identity is not None:
+            self._identity.begin(answers, timeout_s)  # first: offsets of a former topic may be in the log of this one
+        return {
+            Partition(answer.topic, answer.partition): begun_and_next(self._consumer, answer, timeout_s)
+            for answer in answers
+        }
+
+    def _patiently(self, ask: Callable[[], T], topics: Sequence[str]) -> T | None:
+        """Ask again until a broker answers; None: the worker is to stop."""
+        while True:
+            try:
+                return ask()
+            except (KafkaException, BrokerUnavailable) as error:
+                if isinstance(error, KafkaException) and error.args[0].code() in _REFUSALS:
+                    right = self._right(error.args[0], ", ".join(topics) or None)
+                    raise refusal(error, _COMMITTED, self._properties, right) from error
+                if not self._wait(_RETRY_S):
+                    return None
+
+    def _why_refused(self, error: KafkaError) -> str:
+        return str(refusal(error, _COMMITTED, self._properties, self._right(error, None)))
+
+    def _right(self, error: KafkaError, topic: str | None) -> Right:
+        """What is missing, where the error is a denial."""
+        if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+            return Right("Read", "group", str(self._group_id))
+        return Right("Read", "topic", topic or ", ".join(self._topics))
+
+    def _on_error(self, error: KafkaError, message: Any) -> None:
+        if error.code() in {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}:  # noqa: SLF001
+            with suppress(BrokerUnavailable):
+                self.check_topics([message.topic()])  # of a topic that was created again, the id is the cause
+            raise BrokerRefused(
+                f"{message.topic()}/{message.partition()}: the log no longer holds the offset that was to be read next "
+                f"({error.str()}); records were deleted before they were read: see docs/operations.md, 'Offsets gone'"
+            )
+        # Everything else passes, or the next rebalance settles it: a lost membership, a topic whose metadata is late.
+        doing = f"reading topic {', '.join(self._topics)} as group {self._group_id}"
+        if error.code() in _REFUSALS:
+            raise refusal(error, doing, self._properties, self._right(error, message.topic()))
+        if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001 - it reads nothing more, and says so once
+            hint = ""
+            if _MEMBER in self._properties:
+                hint = f"; give each worker a {_MEMBER} of its own in kafka.properties, or none"
+            raise BrokerRefused(f"{translate(error, doing)}{hint}")
+        if self._log is not None:  # thinned out, where it is that of the clients: they say much again and again
+            self._log.warning("group %s: %s", self._group_id, error.str())
+
+
+def _record(message: Any) -> SourceRecord:
+    try:
+        headers, readable = message.headers() or [], True
+    except (SystemError, UnicodeDecodeError):  # the client takes every name for UTF-8; Kafka lets anything through
+        headers, readable = [], False
+    return SourceRecord(
+        message.topic(),
+        message.partition(),
+        message.offset(),
+        message.key(),
+        message.value(),
+        headers,
+        readable,
+        message.timestamp()[1],
+    )
+
+
+def _partition(place: TopicPartition) -> Partition:
+    return Partition(place.topic, place.partition)
+
+
+def _partitions(places: list[TopicPartition]) -> list[Partition]:
+    return [_partition(place) for place in places]

@@ -1,0 +1,366 @@
+"""Where a new group starts: written for every partition before any worker subscribes (contract, ``kafka.start_from``).
+
+Without that, each partition's start would be decided when it is first assigned, with ``latest`` later for some workers
+than for others, and the records in between would be skipped for good.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from stream_scorer.core.exactly_once.commit_metadata import CommitMetadata, parse_metadata
+from stream_scorer.core.records import Partition
+from stream_scorer.core.retry_topics import StartBounds
+from stream_scorer.errors import BrokerRefused, BrokerUnavailable
+from stream_scorer.kafka.admin.acls import Right, principal, refusal
+from stream_scorer.kafka.client.config import admin_config, reader_config, silent_logger
+from stream_scorer.kafka.client.errors import translate
+from stream_scorer.kafka.client.factory import made
+from stream_scorer.kafka.consumer.topic_ids import TopicIds, replaced_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from stream_scorer.settings import Settings
+
+T = TypeVar("T")
+
+_CALL_S: Final = 10.0
+_RETRY_S: Final = 0.5
+# An active group refuses to have its offsets set: another worker was first, and has written its start.
+_ANOTHER_WAS_FIRST: Final = frozenset({KafkaError.UNKNOWN_MEMBER_ID, KafkaError.NON_EMPTY_GROUP})
+
+
+@dataclass(frozen=True, slots=True)
+class GroupStart:
+    """What a group reads, and where it starts if it is new.
+
+    Attributes:
+        group_id: the group.
+        topics: what it reads.
+        start_from: ``earliest``, ``latest`` or an ISO time.
+        start_at_ms: that time as Unix milliseconds; None where it is no time.
+        outputs: topics in which records, even deleted ones, show that the group is not new but has lost its commits.
+        key: the setting that names the group.
+        price: what starting over would cost, as the end of a sentence.
+        is_allowed: whether it may start beside such records (``kafka.allow_new_group``).
+        retry_topics: topics in which the group begins behind the last record, whatever ``start_from`` is. What stands
+            there when it begins is another group's, or is left of a former start of this one: those contacts are read
+            again from ``topics``, or stand before the start that was chosen.
+    """
+
+    group_id: str
+    topics: tuple[str, ...]
+    start_from: str
+    start_at_ms: int | None
+    outputs: tuple[str, ...]
+    key: str
+    price: str
+    is_allowed: bool
+    retry_topics: tuple[str, ...] = ()
+
+
+class StartReport(NamedTuple):
+    """What `write_start` found.
+
+    Attributes:
+        replaced: topics that were deleted and created again, and were accepted now.
+        without_id: topics for which the brokers show no id.
+    """
+
+    replaced: tuple[str, ...] = ()
+    without_id: tuple[str, ...] = ()
+
+
+def scoring_start(settings: Settings, retry_topics: Sequence[str] = ()) -> GroupStart:
+    """The group of the scoring worker: to start over would buy every score again."""
+    kafka, topics = settings.kafka, settings.topics
+    return GroupStart(
+        group_id=kafka.group_id,
+        topics=(topics.features,),
+        start_from=kafka.start_from,
+        start_at_ms=kafka.start_at_ms,
+        outputs=(topics.scores, topics.review, topics.rejected, topics.audit),
+        key="kafka.group_id",
+        price="pay for what may be scored already",
+        is_allowed=kafka.allow_new_group,
+        retry_topics=tuple(retry_topics),
+    )
+
+
+def planning_start(settings: Settings) -> GroupStart:
+    """The group that plans callbacks: to start over would call everybody again, under other ids."""
+    kafka, topics = settings.kafka, settings.topics
+    return GroupStart(
+        group_id=settings.callbacks_group_id,
+        topics=(topics.scores,),
+        start_from=kafka.start_from,
+        start_at_ms=kafka.start_at_ms,
+        outputs=(topics.receipts, topics.callbacks),
+        key="callbacks.group_id",
+        price="call contacts that may have been called already",
+        is_allowed=kafka.allow_new_group,
+    )
+
+
+def delivery_start(settings: Settings, topics: tuple[str, ...]) -> GroupStart:
+    """The group that delivers callbacks. Always from the beginning: a planned callback is never skipped.
+
+    To start over repeats callbacks under their ids, which receivers drop; and without planning nothing starts over.
+    """
+    return GroupStart(
+        group_id=settings.delivery_group_id,
+        topics=topics,
+        start_from="earliest",
+        start_at_ms=None,
+        outputs=(),
+        key="callbacks.group_id",
+        price="repeat callbacks",
+        is_allowed=True,
+    )
+
+
+def write_start(
+    settings: Settings, start: GroupStart, *, chosen: bool, new_topic: bool = False, patience_s: float = 30.0
+) -> StartReport:
+    """Commits the start of a group that has no commit yet, or whose topic was created again.
+
+    Args:
+        settings: where the cluster is.
+        start: which group, and where it starts.
+        chosen: whether the operator has named the start in this very call (``--from``).
+        new_topic: whether the operator accepts topics that were deleted and created again (``--new-topic``).
+        patience_s: how long a cluster that does not answer is asked again.
+
+    Raises:
+        BrokerRefused: a topic was deleted and created again, or the group is new although its outputs hold or held
+            records. Its commits have expired, or its name was mistyped: starting would buy every score again, so the
+            operator has to say that it is meant.
+        BrokerUnavailable: no answer for ``patience_s``; on a new cluster the coordinator takes a moment to be there.
+    """
+    ids = TopicIds(admin_config(settings, logger=silent_logger()))
+    try:
+        return _patiently(lambda: _write_start(settings, start, ids, chosen=chosen, new_topic=new_topic), patience_s)
+    finally:
+        ids.close()
+
+
+def read_bounds(settings: Settings, start: GroupStart, *, patience_s: float = 30.0) -> StartBounds:
+    """Return what bounds the group's own records in retry partitions where it has no commit, once its start is written.
+
+    Args:
+        settings: where the cluster is.
+        start: the group.
+        patience_s: how long a cluster that does not answer is asked again.
+
+    Raises:
+        BrokerUnavailable: no answer for ``patience_s``.
+    """
+    return _patiently(lambda: _read_bounds(settings, start), patience_s)
+
+
+def _patiently(ask: Callable[[], T], patience_s: float) -> T:
+    give_up_at = time.monotonic() + patience_s
+    while True:
+        try:
+            return ask()
+        except BrokerUnavailable:
+            if time.monotonic() >= give_up_at:
+                raise
+            time.sleep(_RETRY_S)
+
+
+def _read_bounds(settings: Settings, start: GroupStart) -> StartBounds:
+    with _reader(settings, start.group_id) as reader:
+        retries = [partition for topic in start.retry_topics for partition in _partitions(reader, topic)]
+        if not retries:
+            return StartBounds()
+        new = [Partition(a.topic, a.partition) for a in _committed(reader, retries) if a.offset < 0]
+        inputs = [partition for topic in start.topics for partition in _partitions(reader, topic)]
+        commits = [a for a in _committed(reader, inputs) if a.offset >= 0]
+    begun = {Partition(a.topic, a.partition): parse_metadata(a.metadata) for a in commits}
+    return StartBounds(
+        frozenset(new),
+        {partition: one.start for partition, one in begun.items() if one.start is not None},
+        {partition: one.since_ms for partition, one in begun.items() if one.since_ms is not None},
+    )
+
+
+def _committed(reader: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
+    answers = reader.committed(partitions, _CALL_S) if partitions else []
+    for answer in answers:
+        if answer.error is not None:
+            raise KafkaException(answer.error)
+    return answers
+
+
+def _write_start(settings: Settings, start: GroupStart, ids: TopicIds, *, chosen: bool, new_topic: bool) -> StartReport:
+    with _reader(settings, start.group_id) as reader:
+        inputs = [partition for topic in start.topics for partition in _partitions(reader, topic)]
+        retries = [partition for topic in start.retry_topics for partition in _partitions(reader, topic)]
+        present = ids.read({*start.topics, *start.retry_topics})
+        commits = _committed(reader, inputs + retries)
+        replaced = _replaced(commits, present, start, is_accepted=new_topic)
+        report = StartReport(replaced, tuple(topic for topic, topic_id in present.items() if topic_id is None))
+        if replaced:
+            begin = _Beginnings(reader, present, since_ms=time.time_ns() // 1_000_000)
+            offsets = [begin.chosen(start, one) for one in inputs if one.topic in replaced]
+            # Contacts of the former topic may wait in the retry topics: they are read from their commits, else all.
+            begun = {(one.topic, one.partition) for one in commits if one.offset >= 0 and one.topic not in replaced}
+            offsets += [begin.first(one) for one in retries if (one.topic, one.partition) not in begun]
+        elif _has_commits(reader, inputs) or not _may_begin(reader, start, inputs, chosen=chosen):
+            return report
+        else:
+            begin = _Beginnings(reader, present)
+            offsets = [begin.chosen(start, one) for one in inputs] + [begin.end(one) for one in retries]
+    is_other_first = not _commit(settings, start.group_id, offsets)
+    if is_other_first and replaced:
+        raise BrokerUnavailable(
+            f"topic {replaced[0]} was created again, and a worker of group {start.group_id} still runs: stop all of"
+            " them, then start with --new-topic"
+        )
+    return report
+
+
+def _may_begin(reader: Consumer, start: GroupStart, inputs: list[TopicPartition], *, chosen: bool) -> bool:
+    """Whether a group without commits begins now; False: another worker has begun meanwhile.
+
+    Raises:
+        BrokerRefused: an output was written to, and the operator has not chosen to start over.
+    """
+    written = None if chosen or start.is_allowed else _written(reader, start.outputs)
+    if written is None:
+        return True
+    # Once more: a worker that was started at the same time may have written the start, and then the record.
+    if _has_commits(reader, inputs):
+        return False
+    raise BrokerRefused(
+        f"group {start.group_id!r} has no committed offsets, but topic {written} has been written to already:"
+        f" the group's commits have expired, or {start.key} is mistyped. To start all the same, and"
+        f" {start.price}, add --from earliest, --from latest or --from and an ISO time; where a topic"
+        " that the group read was deleted and created again, --new-topic, too; for unattended first starts beside"
+        " other groups' records, set kafka.allow_new_group"
+    )
+
+
+def _replaced(
+    commits: Sequence[TopicPartition], present: Mapping[str, str | None], start: GroupStart, *, is_accepted: bool
+) -> tuple[str, ...]:
+    """Return the topics that were deleted and created again.
+
+    Kafka drops the commits of a topic that is deleted, in most cases. So an input without any commit is one of them if
+    the operator has named it so.
+
+    Raises:
+        BrokerRefused: there is one, by its commits, and the operator has not accepted it.
+    """
+    found = dict.fromkeys(start.topics if is_accepted else ())
+    for commit in commits:
+        metadata = parse_metadata(commit.metadata) if commit.offset >= 0 else CommitMetadata()
+        if metadata.contradicts(present.get(commit.topic)):
+            if not is_accepted:
+                raise replaced_error(commit.topic, metadata.topic_id, present.get(commit.topic), start.group_id)
+            found[commit.topic] = None
+        elif commit.offset >= 0:
+            found.pop(commit.topic, None)
+    return tuple(found)
+
+
+def _commit(settings: Settings, group_id: str, offsets: list[TopicPartition]) -> bool:
+    """Set the group's offsets; False: it has members already, so another worker was first."""
+    admin = made(AdminClient, admin_config(settings, logger=silent_logger()))
+    request = ConsumerGroupTopicPartitions(group_id, offsets)
+    errors = []
+    try:
+        for future in admin.alter_consumer_group_offsets([request], request_timeout=_CALL_S).values():
+            errors += [answer.error for answer in future.result().topic_partitions if answer.error is not None]
+    except KafkaException as error:
+        errors.append(error.args[0])
+    for refused in errors:
+        if refused.code() not in _ANOTHER_WAS_FIRST:
+            right = Right("Read", "group", group_id)
+            raise refusal(refused, f"writing the start of group {group_id}", admin_config(settings), right)
+    return not errors
+
+
+@contextmanager
+def _reader(settings: Settings, group_id: str) -> Iterator[Consumer]:
+    config = reader_config(settings, group_id, logger=silent_logger())
+    try:
+        reader = made(Consumer, config)
+        try:
+            yield reader
+        finally:
+            reader.close()
+    except KafkaException as error:
+        right, doing = Right("Read", "group", group_id), f"looking for the start of group {group_id}"
+        if error.args[0].code() == KafkaError._TIMED_OUT:  # noqa: SLF001 - its public name
+            # Who may not see a group is not told where its coordinator is, and the client asks on and on.
+            raise BrokerUnavailable(
+                f"{translate(error, doing)}; a missing right looks the same: does {principal(config)} have {right}?"
+            ) from None
+        raise refusal(error, doing, config, right) from None
+
+
+def _partitions(reader: Consumer, topic: str) -> list[TopicPartition]:
+    metadata = reader.list_topics(topic, _CALL_S).topics[topic]
+    if metadata.error is not None:
+        raise KafkaException(metadata.error)
+    return [TopicPartition(topic, number) for number in metadata.partitions]
+
+
+def _has_commits(reader: Consumer, partitions: list[TopicPartition]) -> bool:
+    return any(answer.offset >= 0 for answer in reader.committed(partitions, _CALL_S))
+
+
+def _written(reader: Consumer, topics: tuple[str, ...]) -> str | None:
+    """Return a topic that has ever been written to.
+
+    The high watermark shows it even when retention has deleted all records. Commits expire after the same 7 days by
+    default, so an empty topic does not mean that nothing was bought.
+    """
+    for topic in dict.fromkeys(topics):
+        for partition in _partitions(reader, topic):
+            _, high = reader.get_watermark_offsets(partition, _CALL_S, cached=False)
+            if high > 0:
+                return topic
+    return None
+
+
+class _Beginnings:
+    """Makes first commits: offsets with the group's start, the topic's id and when a new topic was accepted."""
+
+    def __init__(self, reader: Consumer, ids: Mapping[str, str | None], since_ms: int | None = None) -> None:
+        self._reader = reader
+        self._ids = ids
+        self._since_ms = since_ms
+
+    def first(self, partition: TopicPartition) -> TopicPartition:
+        """At the first record."""
+        return self._begin(partition, self._watermarks(partition)[0])
+
+    def end(self, partition: TopicPartition) -> TopicPartition:
+        """Behind the last record."""
+        return self._begin(partition, self._watermarks(partition)[1])
+
+    def chosen(self, start: GroupStart, partition: TopicPartition) -> TopicPartition:
+        """Where the operator has chosen to start."""
+        if start.start_at_ms is None:
+            return self.first(partition) if start.start_from == "earliest" else self.end(partition)
+        at_time = TopicPartition(partition.topic, partition.partition, start.start_at_ms)
+        found = self._reader.offsets_for_times([at_time], _CALL_S)[0].offset
+        return self._begin(partition, found) if found >= 0 else self.end(partition)  # no record that late yet
+
+    def _watermarks(self, partition: TopicPartition) -> tuple[int, int]:
+        low, high = self._reader.get_watermark_offsets(partition, _CALL_S, cached=False)
+        return low, high
+
+    def _begin(self, partition: TopicPartition, offset: int) -> TopicPartition:
+        metadata = CommitMetadata(offset, self._ids.get(partition.topic), self._since_ms)
+        return TopicPartition(partition.topic, partition.partition, offset, str(metadata))

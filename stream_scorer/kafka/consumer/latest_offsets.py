@@ -1,0 +1,84 @@
+"""End offsets of paused partitions, read from the brokers in the background.
+
+A paused partition is not fetched, so the client's own high watermark of it stands still, and with it the reported lag.
+``Consumer.get_watermark_offsets(cached=False)`` would read it, but blocks for each partition up to its time-out while a
+broker is away. An admin client reads it in the background.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+
+from stream_scorer.core.records import Partition
+from stream_scorer.errors import SettingsError
+from stream_scorer.kafka.client.factory import made
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from concurrent.futures import Future
+
+_EVERY_S: Final = 15.0
+# Below the interval, so that no request is pending when the next one is due.
+_REQUEST_TIMEOUT_S: Final = 10.0
+_LATEST: Final[OffsetSpec] = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+
+
+class LatestOffsets:
+    """Reads the high watermarks of partitions, at most once every 15 s; no call blocks. Owned by one thread.
+
+    Args:
+        config: librdkafka properties of the admin client, which is created at the first request.
+        monotonic: monotonic seconds.
+        create: creates the admin client.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        monotonic: Callable[[], float],
+        create: Callable[[dict[str, Any]], Any] = lambda config: made(AdminClient, config),
+    ) -> None:
+        self._config = dict(config)
+        self._monotonic = monotonic
+        self._create = create
+        self._client: Any | None = None
+        self._pending: list[tuple[Partition, Future[Any]]] = []
+        self._requested_at = float("-inf")
+
+    def poll(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
+        """Return the high watermarks that have arrived since the last call, and request those of ``partitions`` if due.
+
+        A broker that does not answer, or refuses, leaves its partitions out; the next request is due as usual.
+        """
+        if self._client is not None:
+            with suppress(KafkaException):
+                self._client.poll(0)  # logs, and the renewal of OAUTHBEARER tokens
+        arrived = {partition: future for partition, future in self._pending if future.done()}
+        self._pending = [one for one in self._pending if one[0] not in arrived]
+        if partitions and not self._pending and self._monotonic() - self._requested_at >= _EVERY_S:
+            self._requested_at = self._monotonic()
+            self._request(partitions)
+        return {
+            partition: future.result().offset for partition, future in arrived.items() if future.exception() is None
+        }
+
+    def close(self) -> None:
+        """Drop the admin client and what is pending."""
+        self._pending = []
+        self._client = None
+
+    def _request(self, partitions: Sequence[Partition]) -> None:
+        wanted = {TopicPartition(*partition): _LATEST for partition in partitions}
+        # Properties were good at start, but the files that they name may have changed since.
+        with suppress(KafkaException, SettingsError):
+            if self._client is None:
+                self._client = self._create(self._config)
+            # As the consumer's own watermarks: the end of the log, not the last stable offset.
+            futures = self._client.list_offsets(
+                wanted, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=_REQUEST_TIMEOUT_S
+            )
+            self._pending = [(Partition(place.topic, place.partition), future) for place, future in futures.items()]

@@ -1,0 +1,293 @@
+"""Reads what is on topics, as a read_committed reader finds it, without joining a group or changing anything."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
+
+# The stubs of the client do not list its own public names.
+from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec  # type: ignore[attr-defined]
+
+from stream_scorer.core.exactly_once.commit_metadata import parse_metadata
+from stream_scorer.core.reconciliation.lost_offsets import Lost, parse_lost
+from stream_scorer.errors import BrokerUnavailable, NotJudged, StreamScorerError
+from stream_scorer.kafka.admin.acls import Right, refusal
+from stream_scorer.kafka.client.config import admin_config, reader_config, silent_logger
+from stream_scorer.kafka.client.factory import made
+from stream_scorer.kafka.consumer.topic_ids import TopicIds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from confluent_kafka import Message
+
+    from stream_scorer.core.records import Headers
+    from stream_scorer.settings import Settings
+
+T = TypeVar("T")
+
+# Few enough that even records of a megabyte fit into memory, many enough that the call itself costs nothing.
+_BATCH: Final = 500
+# How long a batch that is not full waits. What is at the end of a partition is only told by waiting.
+_BATCH_S: Final = 0.1
+_CALL_S: Final = 5.0
+_EARLIEST: Final[OffsetSpec] = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
+_LATEST: Final[OffsetSpec] = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+_AGAIN_S: Final = 0.1
+_DELETED: Final = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})  # noqa: SLF001
+
+
+class Commit(NamedTuple):
+    """A group's commit on a partition; see `CommitMetadata` for what is None where the commit does not have it.
+
+    ``lost``: what was deleted before the group had read it, as an operator has noted it.
+    """
+
+    offset: int
+    start: int | None
+    topic_id: str | None = None
+    since_ms: int | None = None
+    lost: tuple[Lost, ...] = ()
+
+
+class Extent(NamedTuple):
+    """What of a partition is to be read: from ``begin`` to before ``end``, offsets both."""
+
+    begin: int
+    end: int
+
+
+class Record(NamedTuple):
+    """A record as the client has it: nothing of it is unpacked that nobody asks for."""
+
+    partition: int
+    offset: int
+    message: Message
+
+    @property
+    def key(self) -> bytes | None:
+        """Its key."""
+        return self.message.key()
+
+    @property
+    def value(self) -> bytes | None:
+        """Its value."""
+        return self.message.value()
+
+    @property
+    def timestamp_ms(self) -> int:
+        """Kafka's time of the record, in Unix milliseconds."""
+        return int(self.message.timestamp()[1])
+
+    @property
+    def headers(self) -> Headers:
+        """Its headers, in order; a name may occur several times."""
+        try:
+            headers: Any = self.message.headers()
+        except (SystemError, UnicodeDecodeError):  # a name that is not UTF-8: none of ours
+            return []
+        return headers or []
+
+
+class LogReader:
+    """Reads commits, ends and records.
+
+    Args:
+        settings: where the brokers are.
+        group_id: whose commits are read.
+        timeout_s: how long anything may go without progress: a broker that is away, an open transaction.
+    """
+
+    def __init__(self, settings: Settings, group_id: str, *, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._servers = settings.kafka.bootstrap_servers
+        self._config = reader_config(settings, group_id, logger=silent_logger())
+        self._admin = made(AdminClient, admin_config(settings, logger=silent_logger()))
+
+    def commits(self, topic: str, partitions: int) -> dict[int, Commit]:
+        """The group's commits on the topic; a partition without one is left out.
+
+        A commit whose transaction is not settled yet is waited for: what is returned is what every reader sees.
+
+        Raises:
+            BrokerUnavailable: nobody could say within the time limit.
+        """
+        consumer = made(Consumer, self._config)
+        wanted = [TopicPartition(topic, number) for number in range(partitions)]
+
+        def ask() -> dict[int, Commit]:
+            answers = consumer.committed(wanted, _CALL_S)
+            for answer in answers:
+                if answer.error is not None:
+                    raise KafkaException(answer.error)
+            found = [(a, parse_metadata(a.metadata)) for a in answers if a.offset >= 0]
+            return {
+                a.partition: Commit(a.offset, one.start, one.topic_id, one.since_ms, parse_lost(a.metadata))
+                for a, one in found
+            }
+
+        try:
+            right = Right("Describe", "group", self._config["group.id"])
+            return self._patiently(f"reading the commits of group {right.name}", right, ask)
+        finally:
+            consumer.close()
+
+    def extents(self, topic: str, partitions: int) -> dict[int, Extent]:
+        """From the first to the last record of every partition, those of open transactions included.
+
+        Raises:
+            BrokerUnavailable: nobody could say within the time limit.
+        """
+        begins = self._begins(topic, range(partitions))
+        ends = self._ends(topic, range(partitions), IsolationLevel.READ_UNCOMMITTED)
+        return {number: Extent(begin, max(begin, ends[number])) for number, begin in begins.items()}
+
+    def stable_extents(self, topic: str, partitions: int) -> dict[int, Extent]:
+        """From the first record of every partition to before the first open transaction of it.
+
+        Raises:
+            BrokerUnavailable: nobody could say within the time limit.
+        """
+        begins = self._begins(topic, range(partitions))
+        ends = self._ends(topic, range(partitions), IsolationLevel.READ_COMMITTED)
+        return {number: Extent(begin, max(begin, ends[number])) for number, begin in begins.items()}
+
+    def wait_until_decided(self, topic: str, extents: Mapping[int, Extent]) -> None:
+        """Wait until every transaction with a record in these extents is committed or aborted.
+
+        That is when the last stable offset has reached their ends. On a topic that is being written there may be an
+        open transaction at any moment; later ones than these do not matter.
+
+        Raises:
+            BrokerUnavailable: one is still open after the time limit; names the place.
+        """
+        give_up_at = time.monotonic() + self._timeout_s
+        ends = {number: extent.end for number, extent in extents.items()}
+        while ends:
+            stable = self._ends(topic, ends, IsolationLevel.READ_COMMITTED)
+            ends = {number: end for number, end in ends.items() if stable[number] < end}
+            if ends and time.monotonic() > give_up_at:
+                number = min(ends)
+                raise BrokerUnavailable(
+                    f"{topic}/{number}: a transaction is open since offset {stable[number]}, and was not ended within"
+                    f" {self._timeout_s:g} s: try again when its producer or transaction.timeout.ms has ended it"
+                )
+            if ends:
+                time.sleep(_AGAIN_S)
+
+    def is_compacted(self, topic: str) -> bool:
+        """Whether a record may vanish because a later one has its key; False where this may not be asked."""
+        resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
+        try:
+            [future] = self._admin.describe_configs([resource], request_timeout=_CALL_S).values()
+            return "compact" in str(future.result()["cleanup.policy"].value)
+        except KafkaException:
+            return False
+
+    def topic_id(self, topic: str) -> str | None:
+        """The id of a topic; None: it is deleted, or the brokers show none.
+
+        Raises:
+            BrokerUnavailable: no broker answered.
+        """
+        return TopicIds({}, lambda _: self._admin).read([topic]).get(topic)
+
+    def read(self, topic: str, extents: Mapping[int, Extent]) -> Iterator[list[Record]]:
+        """Yield the records of the extents in batches, each partition's in order.
+
+        Raises:
+            BrokerUnavailable: nothing came within the time limit.
+            BrokerRefused: a right is missing.
+            NotJudged: records were deleted before they were read.
+        """
+        ends = {number: extent.end for number, extent in extents.items() if extent.begin < extent.end}
+        if not ends:
+            return
+        consumer = made(Consumer, self._config)
+        try:
+            consumer.assign([TopicPartition(topic, number, extents[number].begin) for number in ends])
+            give_up_at = time.monotonic() + self._timeout_s
+            while ends:
+                messages = consumer.consume(_BATCH, _BATCH_S)
+                batch, done = _within(topic, messages, ends, self._config)
+                if done:
+                    consumer.pause([TopicPartition(topic, number) for number in done])
+                if batch:
+                    yield batch
+                # Time that whoever takes the batches spends is not the broker's.
+                if batch or done:
+                    give_up_at = time.monotonic() + self._timeout_s
+                elif time.monotonic() > give_up_at:
+                    raise BrokerUnavailable(
+                        f"reading {topic}/{min(ends)} from {self._servers}: nothing came for {self._timeout_s:g} s;"
+                        " check whether the brokers run"
+                    )
+        finally:
+            consumer.close()
+
+    def _begins(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
+        return self._offsets(topic, partitions, _EARLIEST, IsolationLevel.READ_UNCOMMITTED)
+
+    def _ends(self, topic: str, partitions: Iterable[int], isolation: IsolationLevel) -> dict[int, int]:
+        """High watermarks, or last stable offsets: how far a read_committed reader gets now."""
+        return self._offsets(topic, partitions, _LATEST, isolation)
+
+    def _offsets(
+        self, topic: str, partitions: Iterable[int], spec: OffsetSpec, isolation: IsolationLevel
+    ) -> dict[int, int]:
+        request = {TopicPartition(topic, number): spec for number in partitions}
+
+        def ask() -> dict[int, int]:
+            answers = self._admin.list_offsets(request, isolation_level=isolation, request_timeout=_CALL_S)
+            return {partition.partition: future.result().offset for partition, future in answers.items()}
+
+        return self._patiently(f"reading the offsets of {topic}", Right("Describe", "topic", topic), ask)
+
+    def _patiently(self, doing: str, right: Right, ask: Callable[[], T]) -> T:
+        """Ask again while the broker may still answer: judges are called when brokers have just been killed."""
+        give_up_at = time.monotonic() + self._timeout_s
+        while True:
+            try:
+                return ask()
+            except KafkaException as error:
+                translated = refusal(error, f"{doing} at {self._servers}", self._config, right)
+                if not translated.retryable or time.monotonic() > give_up_at:
+                    raise translated from None
+                time.sleep(_AGAIN_S)
+
+
+def _within(
+    topic: str, messages: list[Message], ends: dict[int, int], config: Mapping[str, Any]
+) -> tuple[list[Record], list[int]]:
+    """Return the records below the ends, and the partitions that are read to their end; these leave ``ends``.
+
+    The record before an end need not be there: it may be a transaction's marker, aborted, or compacted away. So a
+    partition has also ended where a later record comes, or none does.
+    """
+    batch: list[Record] = []
+    done: list[int] = []
+    for message in messages:
+        number, offset, error = message.partition(), message.offset(), message.error()
+        if error is not None:
+            _check(topic, error, config)
+        if number is None or offset is None or number not in ends:
+            continue  # it was in the queue when its partition had ended
+        end = ends[number]
+        if error is None and offset < end:
+            batch.append(Record(number, offset, message))
+        is_end = offset >= end - 1 if error is None else error.code() == KafkaError._PARTITION_EOF  # noqa: SLF001
+        if is_end:
+            done.append(number)
+            del ends[number]
+    return batch, done
+
+
+def _check(topic: str, error: KafkaError, config: Mapping[str, Any]) -> None:
+    if error.code() in _DELETED:
+        raise NotJudged(f"reading {topic}: retention deleted records before they were read: run this again")
+    if error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001 - its public name
+        translated: StreamScorerError = refusal(error, f"reading {topic}", config, Right("Read", "topic", topic))
+        if not translated.retryable:
+            raise translated

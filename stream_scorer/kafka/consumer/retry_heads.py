@@ -1,0 +1,66 @@
+"""Paused partitions of retry topics: their heads are not due, and all other partitions are read on.
+
+A head that waits is not in the ledger. So nothing is committed past it, and the next owner of the partition reads it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from stream_scorer.core.records import Partition
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from stream_scorer.core.records import SourceRecord
+
+
+class Reader(Protocol):
+    """What is needed of the consumer; see ``kafka.consumer.group_consumer.Source``."""
+
+    def hold_back(self, partition: Partition) -> None:
+        """Delivers nothing of a partition until ``let_go``."""
+
+    def let_go(self, partition: Partition, offset: int) -> bool:
+        """Delivers a partition again, from ``offset`` on; False: not possible now."""
+
+
+class _Head(NamedTuple):
+    offset: int
+    until_ms: int
+
+
+class RetryTopicHeads:
+    """See the module's text. Owned by the loop's thread; times are Unix milliseconds.
+
+    Args:
+        reader: pauses and resumes partitions.
+    """
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._heads: dict[Partition, _Head] = {}
+
+    def __len__(self) -> int:
+        return len(self._heads)
+
+    def hold(self, head: SourceRecord, until_ms: int) -> None:
+        """Pauses the partition of a head until then; the head is read again first."""
+        partition = Partition(head.topic, head.partition)
+        self._heads[partition] = _Head(head.offset, until_ms)
+        self._reader.hold_back(partition)
+
+    def holds(self, record: SourceRecord) -> bool:
+        """Whether a record stands behind a head that waits: it was read with it, and is read again."""
+        return bool(self._heads) and (record.topic, record.partition) in self._heads
+
+    def release(self, now_ms: int) -> None:
+        """Resumes the partitions whose heads are due."""
+        for partition, head in list(self._heads.items()):
+            if head.until_ms <= now_ms and self._reader.let_go(partition, head.offset):
+                del self._heads[partition]
+
+    def forget(self, partitions: Iterable[Partition]) -> None:
+        """Drops partitions that were revoked."""
+        for partition in partitions:
+            self._heads.pop(partition, None)

@@ -1,0 +1,1 @@
+"""Writing: transactions, dead letters, bulk loading."""

@@ -1,0 +1,67 @@
+"""The records of the rejected topics: the original, byte for byte, and headers that say why it stands there."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from stream_scorer.core.records import Headers, SourceRecord
+    from stream_scorer.kafka.producer.records import OutRecord
+
+HEADER_PREFIX: Final = "stream-scorer-"
+# What a record batch adds around one record at most, in bytes: its own header, lengths, offsets and timestamps.
+FRAME_BYTES: Final = 512
+
+
+def source_header(record: SourceRecord) -> tuple[str, bytes]:
+    """Return the header that names the input a record came from."""
+    return (f"{HEADER_PREFIX}source", record.source.encode())
+
+
+def passed_on(headers: Headers) -> Headers:
+    """Return those headers of an input that its output carries unchanged: all but ours."""
+    return [header for header in headers if not header[0].startswith(HEADER_PREFIX)]
+
+
+def error_headers(reason: str, detail: str, at_ms: int, status: int | None) -> Headers:
+    """Return the headers that say why; ``at_ms``: Unix milliseconds, ``status``: of the answer that refused it."""
+    at = datetime.fromtimestamp(at_ms / 1000, UTC)
+    headers: Headers = [
+        (f"{HEADER_PREFIX}error-reason", reason.encode()),
+        (f"{HEADER_PREFIX}error-detail", detail.encode(errors="replace")),
+        (f"{HEADER_PREFIX}error-timestamp", at.isoformat(timespec="milliseconds").encode()),
+    ]
+    if status is not None:
+        headers.append((f"{HEADER_PREFIX}error-status", str(status).encode()))
+    return headers
+
+
+def too_large(record: OutRecord, max_bytes: int) -> bool:
+    """Tell whether a topic that takes record batches of ``max_bytes`` would refuse the record for its size."""
+    return _size(record) > max_bytes - FRAME_BYTES
+
+
+def fitted(record: OutRecord, max_bytes: int) -> OutRecord:
+    """Return the record if its topic takes it, else what fits of it (see ``stub``)."""
+    return stub(record, max_bytes) if too_large(record, max_bytes) else record
+
+
+def stub(record: OutRecord, max_bytes: int) -> OutRecord:
+    """Return the record without its value: the headers still say what it was and where it stands.
+
+    What was passed on unchanged goes only if even the headers do not fit, and then the key.
+    """
+    headers = [*record.headers, (f"{HEADER_PREFIX}error-truncated", b"true")]
+    out = record._replace(value=None, headers=headers)
+    if not too_large(out, max_bytes):
+        return out
+    out = out._replace(headers=[(name, value) for name, value in headers if name.startswith(HEADER_PREFIX)])
+    return out if not too_large(out, max_bytes) else out._replace(key=None)
+
+
+def _size(record: OutRecord) -> int:
+    size = len(record.key or b"") + len(record.value or b"")
+    for name, value in record.headers:
+        size += len(name) + len(value or b"") + 10
+    return size

@@ -1,0 +1,1 @@
+"""Schema registry: client, subjects, schemas that are fetched."""

@@ -1,0 +1,263 @@
+"""The schema registry behind the few questions this program has; the client is confluent-kafka's own.
+
+Foreign errors are translated in one function. A schema's text is bounded before it is parsed: it is anyone's who may
+register one.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from confluent_kafka.schema_registry import RegisteredSchema, Schema, SchemaRegistryClient
+from confluent_kafka.schema_registry.error import SchemaRegistryError
+
+from stream_scorer.core.avro.codec import UndecodableError
+from stream_scorer.errors import RegistryRefused, RegistryUnavailable, SettingsError
+from stream_scorer.http_client.environment import (
+    SOCKS_FOR_REGISTRY,
+    check_authorities,
+    check_proxy,
+    proxy_variable,
+)
+from stream_scorer.kafka.registry.errors import registry_error_text, registry_redactor
+from stream_scorer.kafka.registry.properties import check_registry_properties
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from stream_scorer.settings import Settings
+
+T = TypeVar("T")
+
+_LARGEST_ID: Final = 2**31 - 1
+_MOST_CHARACTERS: Final = 64 * 1024
+_TIMEOUT_S: Final = 10.0
+_TRIES: Final = 2
+_TRY_AGAIN_MS: Final = 300
+_NOT_FOUND: Final = 404
+# Subject, version and schema not found; another 404 is that of a path or a gateway, and says nothing of a schema.
+_NO_SUCH_THING: Final = frozenset({40401, 40402, 40403})
+_CONFLICT: Final = 409
+_UNPROCESSABLE: Final = 422
+_FORBIDDEN: Final = frozenset({401, 403})
+_AUTHORITIES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+# Stands in the place of a proxy while the client is made; nothing is ever sent there.
+_NO_PROXY: Final = "http://127.0.0.1:9"
+
+
+class Registered(NamedTuple):
+    """A version of a subject; ``unreadable``: what it is, where it is no schema that anything is read by here."""
+
+    schema_id: int
+    version: int
+    schema: Any
+    unreadable: str | None = None
+
+
+class SchemaRegistry:
+    """The registry of ``schema_registry.url``. Its client may be used by several threads.
+
+    Raises:
+        SettingsError: on construction, where a property is none or contradicts another.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        url = settings.schema_registry.url or ""
+        place = urlsplit(url.partition(",")[0])
+        self.place = place.hostname or "?"
+        if place.port is not None:
+            self.place = f"{self.place}:{place.port}"
+        properties = settings.schema_registry.properties
+        check_registry_properties(properties)
+        if place.username and "basic.auth.user.info" in properties:
+            raise SettingsError(
+                "schema_registry.properties.basic.auth.user.info: schema_registry.url has a user already; keep one"
+            )
+        self._redact = registry_redactor(unquote(place.username or ""), unquote(place.password or ""), properties)
+        is_direct = _is_direct(url.split(","), properties)
+        config = {
+            "timeout": _TIMEOUT_S,
+            "max.retries": _TRIES,
+            "retries.wait.ms": _TRY_AGAIN_MS,
+            "retries.max.wait.ms": _TRY_AGAIN_MS,
+            **properties,
+            "url": url,
+            **({"proxy": _NO_PROXY} if is_direct else {}),
+        }
+        # Its HTTP library tells of every request, with the URL and whatever credentials stand in that.
+        logging.getLogger("httpx2").setLevel(logging.WARNING)
+        try:
+            self._client = SchemaRegistryClient(config)
+        except Exception as error:  # noqa: BLE001 - nothing is connected to yet, so it can only be what was given
+            raise SettingsError(
+                f"schema_registry.properties: the registry's client does not take them ({type(error).__name__})"
+            ) from None
+        if is_direct:
+            _leave_environment(self._client)
+
+    def writer(self, schema_id: int) -> dict[str, Any] | None:
+        """Return the schema behind an id; None: the registry has none.
+
+        Raises:
+            UndecodableError: there is one, of another kind or too large, by which nothing is read here.
+            RegistryUnavailable: nobody could say.
+            RegistryRefused: we may not ask.
+        """
+        if schema_id > _LARGEST_ID:
+            return None  # ids are Java's ints; what a registry says of others differs, and must hold up nobody
+        schema = self._asked(f"schema id {schema_id} cannot be fetched", lambda: self._client.get_schema(schema_id))
+        return None if schema is None else _parsed(schema, schema_id)
+
+    def has(self, schema_id: int) -> bool:
+        """Return whether the registry has a schema now, whatever the client has kept of it.
+
+        Raises:
+            RegistryUnavailable: it does not answer.
+            RegistryRefused: the request is denied.
+        """
+        self._client.clear_caches()  # type: ignore[no-untyped-call]
+        doing = f"schema id {schema_id} cannot be fetched"
+        return self._asked(doing, lambda: self._client.get_schema(schema_id)) is not None
+
+    def find(self, subject: str, schema: Mapping[str, Any]) -> Registered | None:
+        """Return the version of a subject that is this schema, whatever its text looks like; None: there is none.
+
+        Raises:
+            RegistryUnavailable: nobody could say.
+            RegistryRefused: we may not ask.
+        """
+        found = self._asked(f"subject {subject} cannot be looked up", lambda: self._looked_up(subject, schema))
+        if found is not None and found.schema_id is not None:
+            return Registered(found.schema_id, found.version or 0, schema)
+        return next((one for one in self.versions(subject) if one.schema == schema), None)
+
+    def versions(self, subject: str) -> list[Registered]:
+        """Return all versions of a subject, the oldest first; empty: there is no such subject.
+
+        Raises:
+            RegistryUnavailable: nobody could say.
+            RegistryRefused: we may not ask.
+        """
+        doing = f"the versions of subject {subject} cannot be read"
+        numbers = self._asked(doing, lambda: self._client.get_versions(subject)) or []
+        found = []
+        for number in numbers:
+            one = self._asked(doing, lambda number=number: self._client.get_version(subject, number))  # type: ignore[misc]
+            if one is not None and one.schema_id is not None:
+                schema = _judged(one.schema, one.schema_id)
+                unreadable = schema if isinstance(schema, str) else None
+                found.append(Registered(one.schema_id, one.version or number, schema, unreadable))
+        return found
+
+    def _looked_up(self, subject: str, schema: Mapping[str, Any]) -> RegisteredSchema | None:
+        """Ask for a schema under a subject. One of another kind there (JSON, Protobuf) is a 422 to some registries."""
+        try:
+            return self._client.lookup_schema(subject, _text(schema))
+        except SchemaRegistryError as error:
+            if error.http_status_code in (_CONFLICT, _UNPROCESSABLE):
+                return None
+            raise
+
+    def register(self, subject: str, schema: Mapping[str, Any]) -> Registered:
+        """Register a schema under a subject and return its version; where it is one already, that one.
+
+        Raises:
+            RegistryUnavailable: nobody could say whether it was.
+            RegistryRefused: it is not compatible with the versions there are, or we may not register.
+        """
+        try:
+            self._client.register_schema(subject, _text(schema))
+        except Exception as error:  # noqa: BLE001 - see _translated
+            raise self._translated(f"{subject}: not registered", error) from None
+        found = self.find(subject, schema)
+        if found is None:
+            raise RegistryUnavailable(f"schema registry {self.place}: {subject} was registered and is not there yet")
+        return found
+
+    def _asked(self, doing: str, ask: Callable[[], T]) -> T | None:
+        """Ask, with None for what is not there."""
+        try:
+            return ask()
+        except SchemaRegistryError as error:
+            if error.http_status_code == _NOT_FOUND and error.error_code in _NO_SUCH_THING:
+                return None
+            raise self._translated(doing, error) from None
+        except Exception as error:  # noqa: BLE001 - see _translated
+            raise self._translated(doing, error) from None
+
+    def _translated(self, doing: str, error: Exception) -> RegistryUnavailable | RegistryRefused:
+        """What the client raises: answers of the registry, and whatever its HTTP and OAuth libraries met."""
+        text = f"{doing}: schema registry {self.place}: {registry_error_text(error, self._redact)}"
+        if isinstance(error, SchemaRegistryError):
+            if error.http_status_code in _FORBIDDEN:
+                return RegistryRefused(f"{text}; check schema_registry.properties")
+            if error.http_status_code in (_CONFLICT, _UNPROCESSABLE):
+                return RegistryRefused(text)
+            if error.http_status_code == _NOT_FOUND:
+                return RegistryUnavailable(f"{text}; check the path of schema_registry.url")
+        return RegistryUnavailable(text)
+
+
+def _text(schema: Mapping[str, Any]) -> Schema:
+    return Schema(json.dumps(schema, separators=(",", ":"), ensure_ascii=False), "AVRO")
+
+
+def _parsed(schema: Schema, schema_id: int) -> dict[str, Any]:
+    judged = _judged(schema, schema_id)
+    if isinstance(judged, str):
+        raise UndecodableError(f"the value was written with schema id {schema_id}, {judged}")
+    return judged
+
+
+def _judged(schema: Schema, schema_id: int) -> dict[str, Any] | str:
+    """The schema, or what it is instead."""
+    text, kind = schema.schema_str, schema.schema_type or "AVRO"
+    if not isinstance(text, str) or not isinstance(kind, str):
+        raise RegistryUnavailable(f"schema id {schema_id}: the schema registry's answer has no schema")
+    if kind != "AVRO":
+        return f"a schema of type {kind[:20]}, not Avro"
+    if schema.references:
+        return "which refers to other subjects; such schemas are not read"
+    if len(text) > _MOST_CHARACTERS:
+        return f"of {len(text)} characters, more than the {_MOST_CHARACTERS} allowed"
+    try:
+        parsed = json.loads(text)
+    except ValueError:  # no registry takes that for a schema: it is not the schema, but some answer in between
+        raise RegistryUnavailable(f"schema id {schema_id}: the schema registry's answer is no schema") from None
+    except RecursionError:
+        return "which is nested too deep"
+    return parsed if isinstance(parsed, dict) else "which is no record"
+
+
+def _is_direct(urls: list[str], properties: Mapping[str, Any]) -> bool:
+    """Check proxies and certificates of the environment; return whether it has proxies, and none for this registry.
+
+    Raises:
+        SettingsError: one of them cannot work; names the variable.
+    """
+    authorities = next((name for name in _AUTHORITIES if os.environ.get(name)), None)
+    if "ssl.ca.location" not in properties and authorities is not None:
+        check_authorities(authorities, os.environ[authorities])
+    if "proxy" in properties:
+        return False
+    used = [name for url in urls if (name := proxy_variable(url.strip(), os.environ)) is not None]
+    for name in used:
+        check_proxy(name, os.environ[name], SOCKS_FOR_REGISTRY)
+    return not used and any(name.lower().endswith("_proxy") for name in os.environ)
+
+
+def _leave_environment(client: SchemaRegistryClient) -> None:
+    """Give the client an HTTP session that reads no proxies of the environment.
+
+    Its own makes a transport for each of them, and fails for one that is not even used (a SOCKS proxy, say).
+    """
+    rest = client._rest_client  # noqa: SLF001 - the client has no setting for it
+    session, rest.session = (
+        rest.session,
+        type(rest.session)(verify=rest.verify, auth=rest.auth, timeout=rest.timeout, trust_env=False),
+    )
+    session.close()

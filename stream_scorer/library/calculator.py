@@ -1,0 +1,312 @@
+"""The library face: contacts as dicts in, scores out, no Kafka needed.
+
+with PredictiveScoreCalculator(model_id, client_id, client_secret, expected_features, imputation_map) as calculator:
+outcome = calculator.calculate([{"contactId": "c-1", "features": {"previous_calls": 3}}])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import ValidationError
+
+from stream_scorer.core.records import Contact, Reason, Rejected, Scored
+from stream_scorer.core.scoring.feature_types import is_text, shown
+from stream_scorer.core.scoring.response_policy import Policy
+from stream_scorer.errors import InputError, SettingsError
+from stream_scorer.genesys.wire import body_overhead
+from stream_scorer.library.audit_log import AuditLogger
+from stream_scorer.library.client import DEFAULT_BASE_URL, GenesysAuthManager, ScoreClient
+from stream_scorer.library.frame import contacts_of, is_frame, results_beside
+from stream_scorer.library.payload import MAX_REQUEST_BYTES, ContactFeatureVector, as_contact
+from stream_scorer.library.plain_values import plain
+from stream_scorer.library.results import (
+    ConfidenceVerifier,
+    PartialOnError,
+    RejectedContact,
+    ScoreResult,
+    ScoringOutcome,
+)
+from stream_scorer.library.scoring_run import Asking
+from stream_scorer.library.validation import failures_of, impute, value_problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from stream_scorer.core.records import Outcome
+
+
+class PredictiveScoreCalculator:
+    """Scores lists of contacts with one model."""
+
+    def __init__(  # noqa: PLR0917 - these seven, in this order, are what callers are used to
+        self,
+        model_id: str,
+        client_id: str,
+        client_secret: str,
+        expected_features: Sequence[str],
+        imputation_map: Mapping[str, Any],
+        callback_handler: Callable[[list[ScoreResult]], None] | None = None,
+        base_url: str = DEFAULT_BASE_URL,
+        *,
+        login_url: str | None = None,
+        model_version: str | None = None,
+        max_features: int = 50,
+        auditor: AuditLogger | None = None,
+        verifier: ConfidenceVerifier | None = None,
+        client: ScoreClient | None = None,
+    ) -> None:
+        """Prepare; nothing is sent before the first calculation.
+
+        Args:
+            model_id: the model that scores.
+            client_id: of an OAuth client with the scope ``predictiveengagement:score``.
+            client_secret: shows in no repr, log or error.
+            expected_features: the names of the model's features; a contact has to have exactly these.
+            imputation_map: what to put in where a feature is absent or missing, by name; also a pandas Series.
+            callback_handler: called by `calculate_scores` with its results.
+            base_url: of the API, ``https://api.<region>``.
+            login_url: the login service, where `GenesysAuthManager` would not find it.
+            model_version: the version to ask for; None leaves it to the platform.
+            max_features: features that one contact may have.
+            auditor: writes down what became of every contact; without one, an `AuditLogger` with its defaults.
+            verifier: sorts out results for review; without one, a `ConfidenceVerifier` with its defaults.
+            client: sends the requests (its retries, its quota); without one, a `ScoreClient` with its defaults.
+
+        Raises:
+            SettingsError: what is to be imputed is no expected feature or no value; a URL is not one; the callback
+                handler cannot be called.
+        """
+        self.model_id = model_id
+        self.model_version = model_version
+        self.auth = (
+            client.auth if client else GenesysAuthManager(client_id, client_secret, base_url, login_url=login_url)
+        )
+        self.client = client or ScoreClient(self.auth, base_url)
+        if isinstance(expected_features, str):
+            raise SettingsError("expected_features is one text: pass a list of names")
+        self.expected_features = [plain(name) for name in expected_features]
+        self.imputation_map = {plain(name): plain(value) for name, value in dict(imputation_map).items()}
+        if callback_handler is not None and not callable(callback_handler):
+            raise SettingsError("callback_handler must be callable with a list of ScoreResult")
+        self.callback = callback_handler
+        self.auditor = auditor or AuditLogger()
+        self.verifier = verifier or ConfidenceVerifier()
+        self.max_features = max_features
+        for name, value in self.imputation_map.items():
+            if name not in self.expected_features:
+                raise SettingsError(f"imputation_map: {shown(name)} is not one of the expected features")
+            problem = (Reason.MISSING_FEATURE, "has no value to put in") if value is None else value_problem(value)
+            if problem is not None:
+                raise SettingsError(f"imputation_map: {shown(name)} {problem[1]}")
+
+    def calculate_scores(self, raw_contacts: Iterable[Any]) -> list[ScoreResult]:
+        """Score contacts, hand the verified results to the callback handler, and return them.
+
+        Contacts that were rejected, and results for review, are not among them; `calculate` returns those as well, and
+        both are in the audit.
+
+        Args:
+            raw_contacts: as in `calculate`.
+
+        Returns:
+            The verified results in the order of the contacts.
+
+        Raises:
+            StreamScorerError: as in `calculate`.
+            BaseException: whatever the callback handler raises; its ``partial`` is the whole `ScoringOutcome`.
+        """
+        outcome = self.calculate(raw_contacts)
+        scored = list(outcome.scored)
+        if self.callback is not None:
+            with PartialOnError(lambda: outcome, lambda: (*outcome.scored, *outcome.review, *outcome.rejected)):
+                self.callback(scored)
+        return scored
+
+    def calculate(self, raw_contacts: Iterable[Any]) -> ScoringOutcome:
+        """Score contacts and say what became of each; a bad one fails no other.
+
+        Args:
+            raw_contacts: any iterable of dicts ``{"contactId": …, "features": {…}}``, read once, before the first
+                request. The dicts are not changed. None, NaN, NA and NaT are missing; features may be a pandas Series.
+
+        Raises:
+            ApiRefused: the API refuses us for good: credentials, scope, model id.
+            ApiUnavailable: it did not answer in spite of all retries.
+            SettingsError: the audit file cannot be written; found before the first request, unless the disk is full.
+            InputError: ``raw_contacts`` is one contact or text and not an iterable of contacts.
+
+            Every exception, Ctrl-C included, has what was finished before as its ``partial``, a `ScoringOutcome`.
+        """
+        found = _Found(self)
+        with PartialOnError(found.outcome, lambda: found.settled):
+            self._score(found, _listed(raw_contacts))
+        return found.outcome()
+
+    def calculate_frame(self, frame: Any, id: str) -> Any:  # noqa: A002 - the name that a caller writes
+        """Score the rows of a pandas DataFrame.
+
+        Args:
+            frame: one contact a row; of its columns only the expected features and the id are read. It is not changed.
+            id: the column, or the level of the index, with the contact ids; integers become text.
+
+        Returns:
+            A DataFrame with the same index, in the same order: the id column, ``outcome`` (``scored``, ``review`` or
+            ``rejected``), ``score``, ``confidence_interval_lower``, ``confidence_interval_upper``, ``latency_ms``,
+            ``timestamp``, ``imputed_features``, ``reasons`` and ``detail``.
+
+        Raises:
+            InputError: this is no DataFrame, or a column is absent or stands twice; found before the first request.
+            StreamScorerError: as in `calculate`. ``partial`` of every exception is the DataFrame; ``outcome`` is None
+                in the rows that were not finished.
+        """
+        contacts = contacts_of(frame, id, self.expected_features, self.imputation_map)
+        found = _Found(self)
+        with PartialOnError(lambda: results_beside(frame, id, found.settled), lambda: found.settled):
+            self._score(found, contacts)
+        return results_beside(frame, id, found.settled)
+
+    def _score(self, found: _Found, raw_contacts: Sequence[Any]) -> None:
+        contacts = found.prepare(raw_contacts)
+        if contacts:
+            self.auditor.check()
+        policy = Policy(
+            model_id=self.model_id,
+            verifier=self.verifier.rules,
+            max_retries=self.client.max_retries,
+            backoff_base_s=self.client.backoff_base_s,
+            max_backoff_s=self.client.max_backoff_s,
+        )
+        Asking(self.client, policy, found.finished, self.client.sleep).run(contacts, self.model_version)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.auth.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _Found:
+    """What is known of each contact of one calculation.
+
+    Attributes:
+        settled: the finished contacts by their places in the list.
+    """
+
+    def __init__(self, calculator: PredictiveScoreCalculator) -> None:
+        self._calculator = calculator
+        self._raw: Sequence[Any] = ()
+        self.settled: dict[int, ScoreResult | RejectedContact] = {}
+
+    def prepare(self, raw_contacts: Sequence[Any]) -> list[Contact]:
+        """Check and complete all contacts; the bad ones are rejected and audited before anything is sent."""
+        self._raw = raw_contacts
+        examined = [self._examine(index, raw) for index, raw in enumerate(self._raw)]
+        rejected = [one for one in examined if isinstance(one, RejectedContact)]
+        self.settled.update((one.index, one) for one in rejected)
+        if rejected:
+            self._calculator.auditor.log_score_batch([], self._calculator.model_id, 0, rejected=rejected)
+        return [one for one in examined if isinstance(one, Contact)]
+
+    def finished(self, outcomes: Sequence[Outcome]) -> None:
+        """Keep and audit what a request has settled; what is kept already is not audited twice."""
+        settled: dict[int, ScoreResult | RejectedContact] = {}
+        facts = outcomes[0].request
+        for outcome in outcomes:
+            index = outcome.record.offset
+            if index in self.settled:
+                continue
+            if isinstance(outcome, Scored):
+                settled[index] = _result(outcome)
+            elif isinstance(outcome, Rejected):
+                settled[index] = self._rejection(index, outcome)
+        if not settled:
+            return
+        self.settled.update(settled)
+        self._calculator.auditor.log_score_batch(
+            [one for one in settled.values() if isinstance(one, ScoreResult)],
+            self._calculator.model_id,
+            len(outcomes) if facts is None else facts.request_contacts,
+            rejected=[one for one in settled.values() if isinstance(one, RejectedContact)],
+            batch_id=None if facts is None else facts.batch_id,
+        )
+
+    def outcome(self) -> ScoringOutcome:
+        """Everything settled so far, in the order of the list."""
+        settled = [self.settled[index] for index in sorted(self.settled)]
+        results = [one for one in settled if isinstance(one, ScoreResult)]
+        return ScoringOutcome(
+            scored=tuple(one for one in results if not one.review_reasons),
+            review=tuple(one for one in results if one.review_reasons),
+            rejected=tuple(one for one in settled if isinstance(one, RejectedContact)),
+        )
+
+    def _examine(self, index: int, raw: Any) -> Contact | RejectedContact:
+        calculator = self._calculator
+        try:
+            vector = ContactFeatureVector.model_validate(raw)
+        except ValidationError as error:
+            given = raw.get("contactId") if isinstance(raw, Mapping) else None
+            known = given if isinstance(given, str) and is_text(given) else ""
+            return RejectedContact(index, known, (Reason.INVALID_CONTACT.value,), _said(error), raw)
+        features, imputed = impute(vector.features, calculator.imputation_map)
+        missing = [name for name in calculator.expected_features if features.get(name) is None]
+        failures = failures_of(features, dict.fromkeys(calculator.expected_features), calculator.max_features, missing)
+        if failures:
+            reasons = tuple(reason.value for reason, _ in failures)
+            return RejectedContact(index, vector.contact_id, reasons, "; ".join(said for _, said in failures), raw)
+        vector.features = {name: features[name] for name in calculator.expected_features}
+        body = vector.encoded()
+        size = len(body) + body_overhead(calculator.model_version)
+        if size > MAX_REQUEST_BYTES:
+            said = f"its request would take {size} bytes, and the API takes {MAX_REQUEST_BYTES}"
+            return RejectedContact(index, vector.contact_id, (Reason.TOO_LARGE.value,), said, raw)
+        return as_contact(index, vector.contact_id, body, calculator.model_version, imputed)
+
+    def _rejection(self, index: int, rejected: Rejected) -> RejectedContact:
+        return RejectedContact(index, rejected.contact_id, rejected.reasons, rejected.detail, self._raw[index])
+
+
+def _listed(raw_contacts: Iterable[Any]) -> list[Any]:
+    """Read the contacts of any iterable; a generator can be read only once, and places in a Series are labels."""
+    if is_frame(raw_contacts):
+        raise InputError("raw_contacts is a DataFrame: use calculate_frame(frame, id=…)")
+    if isinstance(raw_contacts, Mapping):
+        raise InputError("raw_contacts is one dict: pass [contact], or contacts.values() of a dict of contacts")
+    try:
+        contacts = None if isinstance(raw_contacts, str | bytes | bytearray) else iter(raw_contacts)
+    except TypeError:
+        contacts = None
+    if contacts is None:
+        kind = type(raw_contacts).__name__
+        raise InputError(f"raw_contacts must be an iterable of contacts, not {kind}: pass a list of dicts")
+    return list(contacts)
+
+
+def _result(scored: Scored) -> ScoreResult:
+    at = datetime.fromtimestamp(scored.request.finished_at_ms / 1000.0, UTC)
+    return ScoreResult(
+        contact_id=scored.contact.contact_id,
+        score=scored.score,
+        confidence_interval_lower=scored.confidence_lower,
+        confidence_interval_upper=scored.confidence_upper,
+        latency_ms=scored.request.latency_ms or 0.0,
+        timestamp=at.isoformat(timespec="milliseconds"),
+        imputed_features=scored.contact.imputed_features,
+        review_reasons=scored.review_reasons,
+    )
+
+
+def _said(error: ValidationError) -> str:
+    """What pydantic found, in one line, without the values."""
+    parts = []
+    for found in error.errors(include_url=False, include_input=False):
+        place = ".".join(shown(part)[1:-1] if isinstance(part, str) else str(part) for part in found["loc"])
+        parts.append(f"{place}: {found['msg']}" if place else found["msg"])
+    return "; ".join(parts[:5])

@@ -1,0 +1,258 @@
+"""The way to the API: `GenesysAuthManager` has the tokens, `ScoreClient` sends."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import random
+import threading
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final, Self
+
+import requests
+from requests.structures import CaseInsensitiveDict
+
+from stream_scorer.core.records import Forbidden, Unavailable
+from stream_scorer.core.scoring.backoff import next_delay_s
+from stream_scorer.errors import ApiRefused, ApiUnavailable
+from stream_scorer.fork import bind_to_process
+from stream_scorer.genesys.client import ScoreEndpoint, check_url
+from stream_scorer.genesys.oauth import Token, TokenRefused, TokenSource
+from stream_scorer.genesys.quota import Quota
+from stream_scorer.genesys.regions import login_url_for
+from stream_scorer.http_client.client import Http
+from stream_scorer.http_client.environment import check_http_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from stream_scorer.core.records import Answer
+    from stream_scorer.http_client.client import HttpAnswer
+    from stream_scorer.library.payload import ScoringPayload
+
+DEFAULT_BASE_URL: Final = "https://api.mypurecloud.com"
+_TOO_MANY_REQUESTS: Final = 429
+_log = logging.getLogger("stream_scorer")
+
+
+class GenesysAuthManager:
+    """The token of one OAuth client: fetched when needed, kept, renewed before it ends, shared by all threads."""
+
+    def __init__(
+        self,
+        client_id: str,
+        client_secret: str,
+        base_url: str = DEFAULT_BASE_URL,
+        *,
+        login_url: str | None = None,
+        timeout_s: float = 15.0,
+    ) -> None:
+        """Prepare; nothing is fetched before the first token is needed.
+
+        Args:
+            client_id: of an OAuth client with the grant "client credentials".
+            client_secret: shows in no repr, log or error.
+            base_url: of the API. ``https://api.<region>`` has its tokens at ``https://login.<region>``; any other
+                host is taken to serve them itself.
+            login_url: the login service, where it is neither.
+            timeout_s: deadline for fetching a token, in seconds.
+
+        Raises:
+            SettingsError: a URL is not http or https with a host, or a proxy or certificates of the environment cannot
+                work; names the variable.
+        """
+        check_url("base_url", base_url)
+        login = login_url or login_url_for(base_url)
+        check_url("login_url", login)
+        check_http_environment((base_url, login), os.environ)
+        self.client_id = client_id
+        self.http = Http()
+        self.tokens = TokenSource(self.http, login, client_id, client_secret, timeout_s=timeout_s)
+        self.auth_url = self.tokens.url
+
+    def __repr__(self) -> str:
+        return f"GenesysAuthManager(client_id={self.client_id!r}, auth_url={self.auth_url!r})"
+
+    def get_token(self) -> str:
+        """Return a token that is good for a while.
+
+        Raises:
+            ApiRefused: id or secret are wrong.
+            ApiUnavailable: the login service does not answer as it should; asking again later may help.
+        """
+        outcome = self.tokens.token()
+        if isinstance(outcome, Token):
+            return outcome.value
+        raise (ApiRefused if isinstance(outcome, TokenRefused) else ApiUnavailable)(outcome.message)
+
+    def get_headers(self) -> dict[str, str]:
+        """Return the headers of a request to the API, token included; raises as `get_token`."""
+        return {
+            "Authorization": f"Bearer {self.get_token()}",
+            "Content-Type": "application/json",
+            "Accept": "application/json",
+        }
+
+    def close(self) -> None:
+        """Close the connections; a `ScoreClient` on this manager ends with it."""
+        self.http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class ScoreResponse(requests.Response):
+    """A `requests.Response` (``json()``, ``status_code``, ``raise_for_status()`` …) that knows how long it took.
+
+    Attributes:
+        latency_ms: milliseconds of the exchange that brought it, retries and waiting before it not counted.
+    """
+
+    latency_ms: float
+
+    @classmethod
+    def of(cls, answer: HttpAnswer, url: str) -> ScoreResponse:
+        """Return the answer in this form."""
+        response = cls()
+        response.status_code = answer.status
+        response.headers = CaseInsensitiveDict(answer.headers)
+        response.url = url
+        response.encoding = "utf-8"
+        response.raw = io.BytesIO(answer.body)
+        response.elapsed = timedelta(milliseconds=answer.timing.latency_ms)
+        response.latency_ms = answer.timing.latency_ms
+        return response
+
+
+class ScoreClient:
+    """Sends contacts to the score endpoint, within the quota, and again where that helps; for any number of threads."""
+
+    def __init__(
+        self,
+        auth: GenesysAuthManager,
+        base_url: str = DEFAULT_BASE_URL,
+        *,
+        timeout_s: float = 30.0,
+        requests_per_minute: int = 300,
+        max_retries: int = 3,
+        backoff_base_s: float = 2.0,
+        max_backoff_s: float = 60.0,
+        max_wait_s: float = 600.0,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        """Prepare; nothing is sent yet.
+
+        Args:
+            auth: the tokens; its connections are used as well.
+            base_url: of the API, ``https://api.<region>``.
+            timeout_s: deadline of one exchange, in seconds.
+            requests_per_minute: kept by waiting; with the API's own headers the lower of both holds.
+            max_retries: how often a request is repeated after 408, 429, 5xx, time-outs and lost connections.
+            backoff_base_s: see `stream_scorer.core.scoring.backoff`.
+            max_backoff_s: see there.
+            max_wait_s: a ``Retry-After`` longer than this is not waited for, in seconds.
+            sleep: waits for that many seconds.
+
+        Raises:
+            SettingsError: as for `GenesysAuthManager`.
+        """
+        check_url("base_url", base_url)
+        check_http_environment((base_url,), os.environ)
+        self.auth = auth
+        self.base_url = base_url
+        self.max_retries = max_retries
+        self.backoff_base_s = backoff_base_s
+        self.max_backoff_s = max_backoff_s
+        self.max_wait_s = max_wait_s
+        self._timeout_s = timeout_s
+        self.sleep = sleep
+        self._quota = Quota(requests_per_minute)
+        self._quota_lock = threading.Lock()
+        bind_to_process(self)
+
+    def reset_after_fork(self) -> None:
+        """Keep the count of the quota, which only makes this process more careful, under a lock of its own."""
+        self._quota_lock = threading.Lock()
+
+    def submit_score_batch(self, payload: ScoringPayload, model_id: str) -> ScoreResponse:
+        """Send one request and return its last answer, whatever its status; ``raise_for_status()`` tells.
+
+        Args:
+            payload: contacts for one request; `ScoringPayload.chunk` makes such payloads.
+            model_id: the model that scores.
+
+        Raises:
+            ValueError: more contacts than ``batch_limit``; a feature cannot be written as JSON.
+            ApiRefused: the login service refuses id and secret.
+            ApiUnavailable: there is no answer in spite of all retries.
+        """
+        if len(payload.contacts) > payload.batch_limit:
+            given = len(payload.contacts)
+            raise ValueError(
+                f"{given} contacts are more than one request may hold ({payload.batch_limit}): use chunk()"
+            )
+        body = payload.body()
+        attempt = 0
+        while True:
+            attempt += 1
+            answer, got = self.ask(body, model_id, len(payload.contacts))
+            if not isinstance(answer, Unavailable) or attempt > self.max_retries or self.asks_too_long(answer):
+                break
+            self.sleep(self.delay_s(attempt, answer))
+        if got is not None:
+            return ScoreResponse.of(got, self._endpoint(model_id).url)
+        if isinstance(answer, Forbidden):
+            raise ApiRefused(answer.message)
+        raise ApiUnavailable(answer.message if isinstance(answer, Unavailable) else "no answer")
+
+    def ask(self, body: bytes, model_id: str, contacts: int) -> tuple[Answer, HttpAnswer | None]:
+        """Send a body with so many contacts once, as soon as the quota allows; returns as `ScoreEndpoint.send`."""
+        self._await_turn()
+        answer, got = self._endpoint(model_id).send(body, contacts)
+        if answer.exchange.error_text:
+            _log.debug("error text received: HTTP %s: %s", answer.exchange.status, answer.exchange.error_text)
+        now = time.monotonic()
+        with self._quota_lock:
+            if answer.exchange.quota is None:
+                self._quota.answered()
+            else:
+                self._quota.learn(answer.exchange.quota, now)
+            if (
+                isinstance(answer, Unavailable)
+                and answer.exchange.status == _TOO_MANY_REQUESTS
+                and answer.retry_after_s
+            ):
+                self._quota.block_until(now + min(answer.retry_after_s, self.max_wait_s))
+        return answer, got
+
+    def asks_too_long(self, answer: Unavailable) -> bool:
+        """Tell whether the API wants a pause longer than ``max_wait_s``."""
+        return (answer.retry_after_s or 0.0) > self.max_wait_s
+
+    def delay_s(self, attempt: int, answer: Unavailable) -> float:
+        """Return the seconds to wait after ``attempt`` failed attempts."""
+        return next_delay_s(
+            attempt,
+            base_s=self.backoff_base_s,
+            max_s=self.max_backoff_s,
+            retry_after_s=answer.retry_after_s,
+            jitter=random.random(),  # noqa: S311 - spreads load, protects nothing  # nosec B311
+        )
+
+    def _endpoint(self, model_id: str) -> ScoreEndpoint:
+        return ScoreEndpoint(self.auth.http, self.auth.tokens, self.base_url, model_id, timeout_s=self._timeout_s)
+
+    def _await_turn(self) -> None:
+        while True:
+            now = time.monotonic()
+            with self._quota_lock:
+                wait_s = self._quota.wait_s(now)
+                if wait_s == 0.0:
+                    self._quota.sent(now)
+                    return
+            self.sleep(wait_s)

@@ -1,0 +1,70 @@
+"""Features checked against a list of names: the library's callers say which features there are, but not their types.
+
+So a value need only be one that JSON can carry and two programs read alike; what the model takes is for the API to say.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from stream_scorer.core.records import Reason
+from stream_scorer.core.scoring.feature_types import MAX_INTEGER, is_text, shown
+from stream_scorer.library.plain_values import plain
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+_ITEMS_SHOWN: Final = 5
+
+
+def impute(features: Mapping[str, Any], imputation_map: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return the features with what is absent or null filled in, and the names that were."""
+    filled = tuple(name for name in imputation_map if features.get(name) is None)
+    return {**features, **{name: plain(imputation_map[name]) for name in filled}}, filled
+
+
+def failures_of(
+    features: Mapping[str, Any], expected: Collection[str], max_features: int, missing: Collection[str]
+) -> list[tuple[Reason, str]]:
+    """Return each reason that applies, once, in the order of the contract, with one sentence; empty: all is well.
+
+    Args:
+        features: plain values; null is checked by ``missing`` alone.
+        expected: the names of the features.
+        max_features: how many there may be.
+        missing: the expected features that have no value and will get none.
+    """
+    found: list[tuple[Reason, str]] = []
+    if len(features) > max_features:
+        found.append((Reason.TOO_MANY_FEATURES, f"{len(features)} features, and max_features is {max_features}"))
+    unsupported = [shown(name) for name in features if name not in expected]
+    if unsupported:
+        found.append((Reason.UNSUPPORTED_FEATURE, f"the model has no feature {_joined(unsupported)}"))
+    if missing:
+        names = _joined([shown(name) for name in missing])
+        found.append((Reason.MISSING_FEATURE, f"absent or null, and nothing to impute: {names}"))
+    problems = [(name, value_problem(value)) for name, value in features.items() if value is not None]
+    for reason in (Reason.WRONG_TYPE, Reason.OUT_OF_RANGE):
+        sentences = [f"{shown(name)} {problem[1]}" for name, problem in problems if problem and problem[0] is reason]
+        if sentences:
+            found.append((reason, _joined(sentences)))
+    return found
+
+
+def value_problem(value: Any) -> tuple[Reason, str] | None:
+    """Return what is wrong with a value that is there; None: nothing."""
+    kind = type(value)
+    if kind is bool or (kind is str and is_text(value)):
+        return None
+    if kind is int:
+        too_great = not -MAX_INTEGER <= value <= MAX_INTEGER
+        return (Reason.OUT_OF_RANGE, "is an integer beyond what JSON carries exactly") if too_great else None
+    if kind is float:
+        finite = float("-inf") < value < float("inf")  # NaN fails both
+        return None if finite else (Reason.OUT_OF_RANGE, "is not a finite number")
+    return Reason.WRONG_TYPE, f"must be a number, a string or a boolean, not {kind.__name__}"
+
+
+def _joined(parts: list[str]) -> str:
+    more = len(parts) - _ITEMS_SHOWN
+    return "; ".join(parts[:_ITEMS_SHOWN]) + (f"; and {more} more" if more > 0 else "")

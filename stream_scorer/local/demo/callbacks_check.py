@@ -1,0 +1,90 @@
+"""The demo's campaign side: until every high score has its receipt, and whom the campaign manager knows then."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from stream_scorer.core.avro.codec import Codec
+from stream_scorer.errors import CheckFailed, LocalError
+from stream_scorer.kafka.admin.topics import check_topics
+from stream_scorer.kafka.consumer.log_reader import LogReader
+from stream_scorer.reconciliation import reconcile_callbacks
+from stream_scorer.schema_files import SchemaFile, load_schema
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from stream_scorer.core.reconciliation.callback_report import CallbackReport
+    from stream_scorer.local.receiver import Receiver
+    from stream_scorer.settings import Settings
+
+_LOOK_EVERY_S: Final = 0.3
+_STALLED_S: Final = 60.0
+_PATIENCE_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the campaign manager counted: callbacks, different contacts in them, and callbacks that came again."""
+
+    callbacks: int
+    contacts: int
+    repeats: int
+
+
+def wait_for_receipts(settings: Settings, check: Callable[[], None]) -> CallbackReport:
+    """Return the reconciliation of scores and receipts as soon as no score waits any more.
+
+    Args:
+        settings: the campaign worker's.
+        check: called again and again; raises where it makes no sense to wait any longer.
+
+    Raises:
+        LocalError: nothing has changed for a minute.
+    """
+    before, changed = None, time.monotonic()
+    while True:
+        check()
+        report = reconcile_callbacks(settings)
+        if report is not None and not report.counts.waiting and not report.counts.unplanned:
+            return report
+        now = time.monotonic()
+        if report != before:
+            before, changed = report, now
+        elif now - changed > _STALLED_S:
+            waiting = "it has not begun" if report is None else report.equation
+            raise LocalError(f"the campaign worker has delivered nothing for {_STALLED_S:g} s: {waiting}")
+        time.sleep(_LOOK_EVERY_S)
+
+
+def check_told(settings: Settings, receiver: Receiver) -> Told:
+    """Compare the contacts that the campaign manager knows with the scores on the topic.
+
+    Raises:
+        CheckFailed: they are not the same, a callback came again with other bytes, or one was not signed right.
+    """
+    high = _high_scores(settings)
+    known = set(receiver.contacts())
+    stats = receiver.stats()
+    counts = {
+        "contacts with a high score that the campaign manager was not told about": len(high - known),
+        "contacts that it was told about without a high score": len(known - high),
+        "callbacks that came again with other bytes": stats.changed,
+        "callbacks whose signature did not hold": stats.unverified,
+    }
+    wrong = [f"{amount:,} {what}" for what, amount in counts.items() if amount]
+    if wrong:
+        raise CheckFailed("; ".join(wrong))
+    return Told(stats.callbacks, stats.contacts, stats.repeats)
+
+
+def _high_scores(settings: Settings) -> set[str]:
+    """The contact ids of the scores at or over the threshold."""
+    topic, threshold = settings.topics.scores, settings.callbacks.threshold
+    codec = Codec.single_object(load_schema(SchemaFile.CONTACT_SCORE))
+    log = LogReader(settings, settings.callbacks_group_id, timeout_s=_PATIENCE_S)
+    extents = log.stable_extents(topic, check_topics(settings, [topic])[topic])
+    scores = (codec.decode(record.value) for batch in log.read(topic, extents) for record in batch)
+    return {score["contact_id"] for score in scores if score["score"] >= threshold}

@@ -1,0 +1,65 @@
+"""The demo's own check: what became of its contacts is what had to become of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+from stream_scorer.errors import CheckFailed
+from stream_scorer.kafka.admin.topics import check_topics
+from stream_scorer.kafka.consumer.log_reader import LogReader
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from stream_scorer.core.reconciliation.score_report import Report
+    from stream_scorer.core.records import Reason
+    from stream_scorer.kafka.consumer.log_reader import Record
+    from stream_scorer.settings import Settings
+
+_REASON_HEADER: Final = "stream-scorer-error-reason"
+_PATIENCE_S: Final = 30.0
+
+
+def count_rejections(settings: Settings) -> Counter[str]:
+    """Read the rejected topic from its beginning to its end, and count its records by the reason in their header.
+
+    Raises:
+        BrokerError: it cannot be read.
+    """
+    topic = settings.topics.rejected
+    log = LogReader(settings, settings.kafka.group_id, timeout_s=_PATIENCE_S)
+    extents = log.extents(topic, check_topics(settings, [topic])[topic])
+    return Counter(_reason(record) for batch in log.read(topic, extents) for record in batch)
+
+
+def check_outcomes(report: Report, rejected: Mapping[str, int], generated: Mapping[Reason | None, int]) -> None:
+    """Compare the reconciliation with what was generated.
+
+    Args:
+        report: the reconciliation.
+        rejected: the records on the rejected topic, by reason.
+        generated: the contacts that were produced, by the reason to reject them; None: those to be answered.
+
+    Raises:
+        CheckFailed: the invariant does not hold, or a count is another one; says which.
+    """
+    if not report.holds:
+        raise CheckFailed(report.verdict)
+    totals = report.totals
+    wanted = {reason.value: amount for reason, amount in generated.items() if reason is not None}
+    counts = [
+        ("contacts", totals.inputs, sum(generated.values())),
+        ("contacts with a score", totals.scored + totals.review, generated.get(None, 0)),
+        ("rejected contacts", totals.rejected, sum(wanted.values())),
+        *((f"rejected as {reason}", rejected.get(reason, 0), amount) for reason, amount in sorted(wanted.items())),
+        ("rejected for other reasons", sum(amount for reason, amount in rejected.items() if reason not in wanted), 0),
+    ]
+    wrong = [f"{found:,} {what} instead of {expected:,}" for what, found, expected in counts if found != expected]
+    if wrong:
+        raise CheckFailed(f"the outcomes are not those of the generated contacts: {'; '.join(wrong)}")
+
+
+def _reason(record: Record) -> str:
+    value = dict(record.headers).get(_REASON_HEADER)
+    return "(none)" if value is None else value.decode(errors="replace")

@@ -1,0 +1,214 @@
+"""What the demo needs to run: started one after the other, and all of it gone afterwards, however it ends.
+
+Every process is noted down before it can be lost: `Stage.close` ends what is noted, then whatever else still names the
+demo's folder (a signal can fall between the moment Kafka's process exists and the moment it is noted), then removes the
+folder.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from stream_scorer.errors import LocalError
+from stream_scorer.local.demo.scenario_view import worker_environment
+from stream_scorer.local.demo.worker_process import WorkerProcess
+from stream_scorer.local.http_server.process import require_extra
+from stream_scorer.local.kafka.broker import EmbeddedKafka, KafkaConfig
+from stream_scorer.local.kafka.process import ended_within, free_port, is_alive, send
+from stream_scorer.local.receiver import Receiver
+from stream_scorer.local.simulator import Simulator, SimulatorConfig
+from stream_scorer.settings import load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from stream_scorer.local.demo.signals import Interrupts
+    from stream_scorer.local.kafka.jars import Progress
+    from stream_scorer.local.simulator import Scenario
+    from stream_scorer.settings import Settings
+
+# Enough for any worker on one machine: the demo shows the quota, and is not to wait for it.
+REQUESTS_PER_MINUTE: Final = 1_200
+# Contacts that the API refuses are to have their outcome within the demo, not after 71 minutes.
+_RETRY_DELAYS_S: Final = "[1, 2]"
+_LATENCY_MS: Final = 80.0
+_LATENCY_JITTER_MS: Final = 40.0
+_FOLDER_PREFIX: Final = "stream-scorer-demo-"
+_KAFKA_MB: Final = 200
+# A contact and its outcome, its place in the audit, and as much again for what Kafka needs while it writes.
+_CONTACT_BYTES: Final = 2_000
+_KILLED_WITHIN_S: Final = 10.0
+_PROC: Final = Path("/proc")
+
+
+class Stage:
+    """The demo's folder, Kafka, servers and workers. Start them in the order of the methods; `close` in any state."""
+
+    def __init__(self, interrupts: Interrupts) -> None:
+        self._interrupts = interrupts
+        self._processes = ExitStack()
+        self._ground = ExitStack()  # what --keep leaves: Kafka and the folder
+        self._environment: dict[str, str] = {}
+        self._folder: Path | None = None
+        self._kafka: EmbeddedKafka | None = None
+        self.workers: list[WorkerProcess] = []
+
+    def prepare(self, contacts: int) -> None:
+        """Make the folder.
+
+        Raises:
+            LocalError: the extra [local] is missing, there is too little room, or the folder cannot be made.
+        """
+        require_extra("the simulator")
+        place = Path(tempfile.gettempdir())
+        need = _KAFKA_MB * 1_000_000 + contacts * _CONTACT_BYTES
+        try:
+            free = shutil.disk_usage(place).free
+            if free < need:
+                raise LocalError(
+                    f"the demo needs {need // 1_000_000:,} MB in {place}, and {free // 1_000_000:,} MB are free:"
+                    " set TMPDIR to a folder with more room"
+                )
+            with self._interrupts.deferred():
+                self._folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX)).resolve()
+                self._ground.callback(_remove, self._folder)
+        except OSError as error:
+            raise LocalError(f"cannot make a folder in {place}: {error.strerror}; set TMPDIR to another") from None
+
+    def start_kafka(self, tell: Progress) -> None:
+        """Start Kafka on a port that is free; the first time on this machine it is fetched.
+
+        Raises:
+            LocalError: as `EmbeddedKafka.start`.
+        """
+        self._kafka = EmbeddedKafka(KafkaConfig(data_dir=self._require_folder() / "kafka", port=0))
+        self._ground.callback(_end_kafka, self._kafka)
+        running = self._kafka.start(tell)
+        self._environment["STREAM_SCORER_KAFKA__BOOTSTRAP_SERVERS"] = running.bootstrap_servers
+
+    def start_simulator(self, scenario: Scenario | None = None) -> Simulator:
+        """Start the simulator, which from then on is what the worker asks.
+
+        Args:
+            scenario: what it plays from the first request on; the worker is set for it.
+
+        Raises:
+            LocalError: it does not start.
+        """
+        config = SimulatorConfig(
+            quota=REQUESTS_PER_MINUTE, latency_ms=_LATENCY_MS, latency_jitter_ms=_LATENCY_JITTER_MS
+        )
+        simulator = Simulator(config)
+        self._processes.callback(simulator.stop)
+        simulator.start()
+        self._environment |= simulator.environment()
+        self._environment |= {
+            "STREAM_SCORER_GENESYS__REQUESTS_PER_MINUTE": str(REQUESTS_PER_MINUTE),
+            "STREAM_SCORER_KAFKA__INSTANCE_ID": "demo",
+            "STREAM_SCORER_ADMIN__PORT": str(free_port()),
+            "STREAM_SCORER_SCORING__RETRY_DELAYS_S": _RETRY_DELAYS_S,
+        }
+        if scenario is not None:
+            simulator.play(scenario)
+            self._environment |= worker_environment()
+        return simulator
+
+    def start_receiver(self) -> Receiver:
+        """Start the campaign manager, which from then on is told about high scores.
+
+        Raises:
+            LocalError: it does not start.
+        """
+        receiver = Receiver()
+        self._processes.callback(receiver.stop)
+        receiver.start()
+        self._environment |= receiver.environment()
+        self._environment["STREAM_SCORER_CALLBACKS__ADMIN_PORT"] = str(free_port())
+        return receiver
+
+    @property
+    def settings(self) -> Settings:
+        """The workers' settings, as they read them themselves: from the environment they are started with."""
+        return load_settings(environ=self._environment)
+
+    def start_worker(self, command: str) -> WorkerProcess:
+        """Start ``stream-scorer run`` or ``callbacks``.
+
+        Raises:
+            LocalError: the process cannot be started.
+        """
+        folder = self._require_folder()
+        worker = WorkerProcess(command, _only(self._environment), folder / f"{command}.log", folder)
+        with self._interrupts.deferred():
+            self.workers.append(worker)
+            self._processes.callback(worker.end)
+            worker.start()
+        return worker
+
+    def close(self, *, keep: bool) -> str | None:
+        """End everything; the caller sees to it that no signal interrupts.
+
+        Args:
+            keep: leave Kafka, where it runs, and the folder.
+
+        Returns:
+            What to tell the user of that; None where nothing is left.
+
+        Raises:
+            LocalError: the folder could not be removed.
+        """
+        with ExitStack() as last:
+            if keep and self._kafka is not None and self._kafka.status() is not None:
+                self._ground.pop_all()
+                kept = self._how_to_look(self._kafka)
+            else:
+                last.push(self._ground)
+                kept = None
+            self._processes.close()
+        return kept
+
+    def _how_to_look(self, kafka: EmbeddedKafka) -> str:
+        folder = shlex.quote(str(self._require_folder()))
+        return (
+            f"Kafka is left running on {kafka.bootstrap_servers}. To look around:\n"
+            f"  export STREAM_SCORER_KAFKA__BOOTSTRAP_SERVERS={kafka.bootstrap_servers}\n"
+            "  stream-scorer reconcile\n"
+            "To stop it and remove its data and the workers' logs:\n"
+            f"  stream-scorer kafka stop --data-dir {folder}/kafka && rm -r {folder}"
+        )
+
+    def _require_folder(self) -> Path:
+        if self._folder is None:
+            raise LocalError("the demo has no folder yet")
+        return self._folder
+
+
+def _only(ours: Mapping[str, str]) -> dict[str, str]:
+    """The environment of this process with our settings instead of the user's, who may have a real worker here."""
+    others = {name: value for name, value in os.environ.items() if not name.startswith(("STREAM_SCORER_", "GENESYS_"))}
+    return {**others, **ours}
+
+
+def _end_kafka(kafka: EmbeddedKafka) -> None:
+    # By force: its data are deleted next, so the seconds of a stop in good order would be spent for nothing.
+    if kafka.status() is not None:
+        kafka.kill()
+    # Where there is no /proc, the microseconds between its start and its being noted down stay uncovered.
+    mark = str(kafka.config.properties_file)
+    for entry in _PROC.iterdir() if _PROC.is_dir() else ():
+        if entry.name.isdigit() and is_alive(int(entry.name), mark):
+            send(int(entry.name), mark, signal.SIGKILL)
+            ended_within(int(entry.name), mark, _KILLED_WITHIN_S)
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        raise LocalError(f"{folder} could not be removed: delete it by hand")

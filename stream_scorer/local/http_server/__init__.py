@@ -1,0 +1,1 @@
+"""What the local HTTP servers share."""

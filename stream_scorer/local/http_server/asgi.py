@@ -1,0 +1,148 @@
+"""The servers of this extra behind uvicorn. Imported only where the extra [local] is known to be there."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+# Longer than any client of ours rests between two requests: a connection closed under a request is a fault to script.
+KEEP_ALIVE_S = 120
+STOP_S = 1
+
+
+class _GivesTransport(asyncio.Protocol):
+    """Puts the connection's transport into the ASGI scope's ``state``, so that the application can drop it."""
+
+    app_state: dict[str, Any]
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # asyncio does so only for sockets that were made for TCP by number, which `socket.create_server` does not. An
+        # answer in two packets waits for the client's delayed acknowledgement else, 40 ms for every small request.
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        super().connection_made(transport)
+        self.app_state = {**self.app_state, "transport": transport}
+
+
+# uvicorn chooses httptools where it is installed and h11 elsewhere; the base is not known before.
+_Protocol: type[asyncio.Protocol] = type("DroppableProtocol", (_GivesTransport, AutoHTTPProtocol), {})
+
+
+class AsgiServer(uvicorn.Server):
+    """One server, on a socket that is bound already: ``run(sockets=[socket])`` returns after SIGINT or SIGTERM.
+
+    Args:
+        app: the application.
+        on_ready: called as soon as requests are answered.
+        print_access: takes one line for each request; None: there are no lines.
+    """
+
+    def __init__(
+        self, app: ASGIApp, on_ready: Callable[[], None], print_access: Callable[[str], None] | None = None
+    ) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app if print_access is None else AccessLines(app, print_access),
+                http=_Protocol,
+                loop="asyncio",
+                ws="none",
+                lifespan="off",
+                interface="asgi3",
+                access_log=False,
+                log_config=None,
+                proxy_headers=False,
+                server_header=False,
+                timeout_keep_alive=KEEP_ALIVE_S,
+                timeout_graceful_shutdown=STOP_S,
+            )
+        )
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Calls `on_ready` as soon as requests are answered."""
+        await super().startup(sockets)
+        self._on_ready()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
+        """A signal ends it in peace, a second one at once. uvicorn would raise the signal again afterwards."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+
+class AccessLines:
+    """An application with one line for each request: time, client, method, path, status, milliseconds.
+
+    No query and no header: they may hold a secret. A request whose connection was dropped has ``-`` for its status.
+    """
+
+    def __init__(self, app: ASGIApp, print_line: Callable[[str], None]) -> None:
+        self._app = app
+        self._print_line = print_line
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI entry."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started, status = time.monotonic(), "-"
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = str(message["status"])
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        finally:
+            client = scope["client"][0] if scope.get("client") else "-"
+            path = scope["raw_path"].decode("latin-1")  # with its percent signs: nothing in it can break the line
+            at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            took_ms = (time.monotonic() - started) * 1000.0
+            self._print_line(f"{at} {client} {scope['method']} {path} {status} {took_ms:.0f} ms")
+
+
+def serve_order(make_server: Callable[[Any, Callable[[], None]], AsgiServer]) -> None:
+    """Serve in a process that `ServerProcess` (`local.http_server.process`) has started, until the parent lets go.
+
+    The order is one line of JSON on standard input, ``{"fd": the bound socket, "config": …}``; the answer is the line
+    ``ready``. However the parent ends, its end of the pipe is closed with it, so no server outlives its test.
+
+    Args:
+        make_server: takes the order's ``config``, and what to call when requests are answered.
+    """
+    order = json.loads(sys.stdin.buffer.readline())
+    listener = socket.socket(fileno=order["fd"])
+    server = make_server(order["config"], _report_ready)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    gc.freeze()  # what is loaded by now stays: no collection need look at it again
+    gc.set_threshold(100_000)  # a request makes thousands of objects, none of them in a cycle
+    server.run(sockets=[listener])
+
+
+def _report_ready() -> None:
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+
+
+def _end_with_parent() -> None:
+    # os.read, not sys.stdin: a thread that holds its lock cannot be ended by the interpreter.
+    while os.read(0, 4096):
+        pass
+    os._exit(0)  # there is nothing to save, and no client to be polite to

@@ -1,0 +1,77 @@
+"""What the nodes of an embedded Kafka agree on for ever, kept in `cluster.json` of their common folder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from stream_scorer.errors import LocalError
+from stream_scorer.local.files import replace_file
+from stream_scorer.local.kafka.config import DEFAULT_PORT, new_cluster_id
+from stream_scorer.local.kafka.node import Voter
+from stream_scorer.local.kafka.process import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from pathlib import Path
+
+_FILE: Final = "cluster.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The cluster's id, its nodes, and the ports where clients connect to them, in the nodes' order."""
+
+    cluster_id: str
+    voters: tuple[Voter, ...]
+    ports: tuple[int, ...]
+
+
+def drawn_layout(size: int, port: int | None, avoid: Collection[int] = ()) -> Layout:
+    """Draw ids and ports; the controllers' are kept for ever, since the nodes write them into their data.
+
+    Args:
+        size: how many nodes.
+        port: of the first node; None: the usual one; 0: any.
+        avoid: ports that the nodes will need for something else.
+    """
+    first = DEFAULT_PORT if port is None else port
+    ports: list[int] = [first + place for place in range(size)] if first else []
+    controllers: list[int] = []
+    for drawn in (ports, controllers):
+        while len(drawn) < size:
+            drawn.append(free_port((*avoid, *ports, *controllers)))
+    voters = (Voter(place + 1, controller, new_cluster_id()) for place, controller in enumerate(controllers))
+    return Layout(new_cluster_id(), tuple(voters), tuple(ports))
+
+
+def write_layout(data_dir: Path, layout: Layout) -> None:
+    """Keep it in the folder.
+
+    Raises:
+        LocalError: it cannot be written.
+    """
+    replace_file(data_dir / _FILE, json.dumps(asdict(layout)))
+
+
+def remove_layout(data_dir: Path) -> None:
+    """Forget it: the next one is drawn anew."""
+    (data_dir / _FILE).unlink(missing_ok=True)
+
+
+def read_layout(data_dir: Path) -> Layout | None:
+    """Read it from the folder; None: the folder holds no cluster.
+
+    Raises:
+        LocalError: it cannot be read, or is not what we wrote.
+    """
+    file = data_dir / _FILE
+    try:
+        known: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        voters = tuple(Voter(**voter) for voter in known["voters"])
+        return Layout(known["cluster_id"], voters, tuple(known["ports"]))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LocalError(f"cannot read {file} ({type(error).__name__}): remove the folder and start again") from error

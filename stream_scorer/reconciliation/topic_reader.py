@@ -1,0 +1,235 @@
+"""What both reconciliations need: topics read one after the other, and commits that were not set back meanwhile."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Protocol
+
+from stream_scorer.core.avro.confluent import schema_id_of
+from stream_scorer.core.reconciliation.log_gaps import LogGaps
+from stream_scorer.core.reconciliation.lost_offsets import Lost
+from stream_scorer.core.reconciliation.score_report import Provenance
+from stream_scorer.core.reconciliation.scores import Place, Span
+from stream_scorer.core.records import Partition
+from stream_scorer.errors import CheckFailed, NotJudged, SettingsError
+from stream_scorer.kafka.admin.admin_client import Administrator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from stream_scorer.core.reconciliation.callback_report import CallbackReport
+    from stream_scorer.core.reconciliation.score_report import Report
+    from stream_scorer.kafka.consumer.log_reader import Commit, Extent, LogReader, Record
+    from stream_scorer.settings import Settings
+
+
+class Progress(Protocol):
+    """Told how far it is."""
+
+    def __call__(self, doing: str, done: int, total: int) -> None:
+        """``done`` of about ``total`` offsets are read; ``doing`` names the topic."""
+
+
+class Reading:
+    """Reads topic after topic and tells how far it is."""
+
+    def __init__(self, log: LogReader, topics: Mapping[str, Mapping[int, Extent]], progress: Progress | None) -> None:
+        self._log = log
+        self._topics = topics
+        self._progress = progress
+        self._total = sum(extent.end - extent.begin for extents in topics.values() for extent in extents.values())
+        self._done = 0
+
+    def records(self, topic: str) -> Iterator[Record]:
+        """Yield the records of a topic, each partition's in order."""
+        extents = self._topics[topic]
+        before = self._done
+        for batch in self._log.read(topic, extents):
+            yield from batch
+            self._done += len(batch)
+            self._tell(topic)
+        # Markers and gaps are passed as well.
+        self._done = before + sum(extent.end - extent.begin for extent in extents.values())
+        self._tell(topic)
+
+    def _tell(self, topic: str) -> None:
+        if self._progress is not None:
+            self._progress(topic, self._done, self._total)
+
+
+class Queues:
+    """Topics whose records wait until a group has committed them.
+
+    Args:
+        log: reads the commits of the group.
+        group_id: the group.
+        partitions: how many partitions each of the topics has.
+    """
+
+    def __init__(self, log: LogReader, group_id: str, partitions: dict[str, int]) -> None:
+        self.partitions = partitions
+        self._group_id = group_id
+        self._log = log
+        self._before: dict[str, dict[int, Commit]] = {}
+
+    def taken(self) -> dict[Partition, int]:
+        """Return the committed offsets; a partition without a commit is left out.
+
+        Raises:
+            NotJudged: they were set back since they were read before.
+        """
+        now = {name: self._log.commits(name, count) for name, count in self.partitions.items()}
+        for name, before in self._before.items():
+            check_not_set_back(self._group_id, name, before, now[name])
+        self._before = now
+        return {
+            Partition(name, number): commit.offset
+            for name, commits in now.items()
+            for number, commit in commits.items()
+        }
+
+
+class RegistryWanted:
+    """Notes where records are framed for a schema registry while none is set: without it, what is ours looks foreign.
+
+    Anybody may write such a record, so it only counts where the books do not come out even.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._unknown = settings.schema_registry.url is None
+        self._first: Place | None = None
+
+    def look(self, record: Record, topic: str) -> None:
+        """A record that has to be decoded."""
+        if self._unknown and self._first is None and schema_id_of(record.value) is not None:
+            self._first = Place(topic, record.partition, record.offset)
+
+    def check(self, report: Report | CallbackReport) -> None:
+        """Judge nothing by what could not be read.
+
+        Raises:
+            SettingsError: the report does not hold, and records of ours may have been taken for foreign ones.
+        """
+        if self._first is not None and not report.holds:
+            raise SettingsError(
+                f"topic {self._first.topic} is framed for a schema registry (the record at {self._first} is in the"
+                " Confluent wire format), so nothing can be judged without one: set schema_registry.url as the workers"
+                " have it"
+            )
+
+
+def provenance(settings: Settings, version: str, *, timeout_s: float = 5.0) -> Provenance:
+    """Return of what a verdict that is reached now is; ``version``: of this package.
+
+    Raises:
+        BrokerError: Kafka cannot be reached.
+    """
+    return Provenance(
+        judged_at=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        cluster_id=Administrator(settings).cluster_id(timeout_s),
+        version=version,
+        group_id=settings.kafka.group_id,
+        callbacks_group_id=settings.callbacks_group_id,
+    )
+
+
+def span_of(commit: Commit | None, extent: Extent) -> Span:
+    """Return what is to be judged on a partition: what its log no longer holds is not.
+
+    A commit that does not say where its group began is not the worker's (an operator's reset); a worker that finds it
+    begins there.
+    """
+    if commit is None:
+        return Span(extent.begin, extent.begin)
+    start = max(commit.offset if commit.start is None else commit.start, extent.begin)
+    return Span(start, max(start, commit.offset))
+
+
+def check_identity(log: LogReader, group_id: str, topic: str, partitions: int, commits: Mapping[int, Commit]) -> None:
+    """Check that the commits of a group are of the present topic, not of a former one of the same name.
+
+    Raises:
+        CheckFailed: the topic was deleted and created again; gives the number of records without an outcome.
+    """
+    present_id = log.topic_id(topic)
+    former = {commit.topic_id for commit in commits.values() if commit.topic_id is not None}
+    if present_id is None or not former - {present_id}:
+        return
+    waiting = sum(extent.end - extent.begin for extent in log.stable_extents(topic, partitions).values())
+    raise CheckFailed(
+        f"topic {topic} was deleted and created again: the commits of group {group_id} are those of the former topic"
+        f" (id {', '.join(sorted(former - {present_id}))}), not of the present one (id {present_id}), and none"
+        f" of its {waiting} records counts as finished. Start the worker once with --new-topic and --from"
+        " (docs/operations.md, 'Topic created again')"
+    )
+
+
+def lost_before(commits: Mapping[int, Commit], inputs: Mapping[int, Extent]) -> dict[int, tuple[Lost, ...]]:
+    """Return what was deleted before the group had read it, by partition: now, and before an operator repaired it.
+
+    Args:
+        commits: the group's.
+        inputs: the extents of the topic, as they were before the commits were read. Later ones may begin above a
+            commit that has moved on since.
+    """
+    found = {}
+    for number, commit in commits.items():
+        begin = inputs[number].begin
+        found[number] = commit.lost + ((Lost(commit.offset, begin),) if commit.offset < begin else ())
+    return {number: gaps for number, gaps in found.items() if gaps}
+
+
+def gaps_of(log: LogReader, outputs: Mapping[str, Mapping[int, Extent]]) -> LogGaps:
+    """Return what topics no longer hold."""
+    truncated = {
+        Partition(name, number)
+        for name, extents in outputs.items()
+        for number, extent in extents.items()
+        if extent.begin > 0
+    }
+    return LogGaps(truncated, {name for name in outputs if log.is_compacted(name)})
+
+
+def gap_notes(outputs: Mapping[str, Mapping[int, Extent]], gaps: LogGaps) -> list[str]:
+    """Return a sentence for each output partition that no longer holds its first records, and for compacted topics."""
+    notes = [f"{name}: is compacted; what was removed is not judged" for name in outputs if gaps.is_compacted(name)]
+    notes += [
+        f"{name}/{number}: records below {extent.begin} are deleted; what stood there is not judged"
+        for name, extents in outputs.items()
+        for number, extent in extents.items()
+        if extent.begin > 0
+    ]
+    return notes
+
+
+def check_not_set_back(group_id: str, topic: str, first: Mapping[int, Commit], second: Mapping[int, Commit]) -> None:
+    """Check that a group has only gone forward between two readings.
+
+    Raises:
+        NotJudged: it has not; names the partition.
+    """
+    for number, commit in first.items():
+        again = second.get(number)
+        if again is None or again.offset < commit.offset:
+            raise NotJudged(
+                f"{topic}/{number}: group {group_id} had committed {commit.offset}, and then"
+                f" {'nothing' if again is None else again.offset}: it was set back meanwhile, run this again"
+            )
+
+
+def commit_notes(topic: str, commits: Mapping[int, Commit], inputs: Mapping[int, Extent]) -> list[str]:
+    """Say what below the commits could not be checked."""
+    notes = []
+    for number, commit in commits.items():
+        begin = inputs[number].begin
+        if commit.start is None:
+            notes.append(
+                f"{topic}/{number}: the commit {commit.offset} does not say where its group began, so it is not the"
+                " worker's: nothing below it was checked"
+            )
+        elif commit.start < begin:
+            notes.append(
+                f"{topic}/{number}: the group began at {commit.start}, and the log holds only what is from {begin} on:"
+                " nothing below that was checked"
+            )
+    return notes

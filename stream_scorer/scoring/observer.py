@@ -1,0 +1,402 @@
+"""What the worker tells the world: log lines, metrics, and the state behind ``/livez`` and ``/readyz``.
+
+Called by the worker's thread, with sums and never once a contact; read by the admin server's threads.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from stream_scorer.core.exactly_once.stall_detector import NOTHING_READ, Membership, Progress, not_live
+from stream_scorer.core.records import Deferred, Rejected, Unavailable
+from stream_scorer.core.scoring.model_check import ModelConfirmed, ModelUnavailable
+from stream_scorer.kafka.producer.records import Committed, RecordsRefused
+from stream_scorer.scoring.circuit_breaker import BreakerState, OpenReason
+from stream_scorer.scoring.state_report import Telling, next_of
+from stream_scorer.scoring.wait_reasons import WaitTimer
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from stream_scorer.core.exactly_once.stall_detector import Front
+    from stream_scorer.core.records import Answer, Exchange, Outcome, Partition
+    from stream_scorer.core.scoring.model_check import ModelCheck
+    from stream_scorer.core.scoring.refusal_limit import Cause
+    from stream_scorer.core.scoring.request import Request
+    from stream_scorer.kafka.producer.records import Publication
+    from stream_scorer.runtime.clock import Clock
+    from stream_scorer.scoring.ports import Log, Metrics, Quota
+    from stream_scorer.scoring.state_report import Known
+    from stream_scorer.scoring.wait_reasons import WaitReason
+
+_LIMIT_LOGGED_EVERY_S = 60.0
+
+
+class Observer:
+    """See the module's text.
+
+    Args:
+        log: where lines go.
+        metrics: where sums go.
+        clock: the time.
+        standby_after_s: see `Membership`.
+        retry_topics: their partitions go with those of the features topic, and are not counted.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        metrics: Metrics,
+        clock: Clock,
+        standby_after_s: float = 0.0,
+        retry_topics: Collection[str] = (),
+    ) -> None:
+        self._log = log
+        self._metrics = metrics
+        self._clock = clock
+        self._monotonic = clock.monotonic
+        self._telling = Telling(clock)
+        self._hold: Known | None = None
+        self._kafka: Known | None = None
+        self._registry: Known | None = None
+        self._members = Membership(standby_after_s)
+        self._retry_topics = frozenset(retry_topics)
+        self._progress = Progress()
+        self._input = NOTHING_READ
+        self._beat_at = clock.monotonic()
+        self._waits = WaitTimer()
+        self._explained = False
+        self._draining = False
+        self._limit_logged_at: dict[Cause, float] = {}
+        self._start: Known | None = None
+        self._ignored_retry_after = False
+
+    # --- the start
+
+    def model_checked(self, check: ModelCheck) -> None:
+        """A check of token and model ended."""
+        exchange, kind = check.exchange, None if isinstance(check, ModelConfirmed) else check.kind
+        self._http_requests(exchange, kind)
+        if exchange.error_text:
+            self._log.debug("error text received", status=exchange.status, text=exchange.error_text)
+        if isinstance(check, ModelUnavailable):
+            self._retry_after_ignored(check.ignored_retry_after)
+
+    def start_delayed(self, reason: str, *, since: float, next_attempt_at: float) -> None:
+        """Token and model are not confirmed yet; called about once a second until the next attempt."""
+        self.beat()
+        before = self._start
+        self._start = self._telling.known(BreakerState(OpenReason.API, reason, since, next_attempt_at), before)
+        if self._start is None:
+            return
+        self._measure(self._start.hold)
+        if before is None or not before.hold.covers(reason):
+            left_s = self._telling.left_s(self._start.hold)
+            facts = {"reason": reason, "since": self._start.since}
+            self._log.warning("start delayed", **facts, next_attempt_in_s=round(left_s, 1))
+
+    def model_confirmed(self, status: int | None, *, attempts: int, began_at: float) -> None:
+        """The API has confirmed token and model: the worker joins its group now."""
+        if self._start is not None:
+            self._start = None
+            self._metrics.breaker_closed(OpenReason.API)
+        after_s = round(self._monotonic() - began_at, 1)
+        self._log.info("model confirmed", status=status, attempts=attempts, after_s=after_s)
+
+    # --- the loop
+
+    def beat(self) -> None:
+        """The loop went round."""
+        self._beat_at = self._monotonic()
+
+    def wait_observed(self, reason: WaitReason | None) -> None:
+        """Record why due requests were not sent; None if all were."""
+        # Until the next look at the input: between two of them a retry may have waited, and nothing at the second one.
+        self._explained = self._explained or (reason is not None and reason.explains_stall)
+        self._waits.observe(reason, self._monotonic())
+
+    def state(self, *, in_flight: int, uncommitted: int, quota: Quota, hold: BreakerState | None) -> None:
+        """How things stand, a few times a second; ``hold``: what is known of the present hold by now."""
+        now = self._monotonic()
+        self._metrics.in_flight(in_flight)
+        self._metrics.uncommitted(uncommitted)
+        self._metrics.quota(
+            remaining=quota.remaining(now),
+            allowed=quota.allowed(),
+            wait_s=quota.wait_s(now),
+            exhausted_in_s=quota.exhausted_in_s(now),
+        )
+        for reason, seconds in self._waits.drain().items():
+            self._metrics.waited(seconds, reason=reason)
+        self._hold = self._telling.known(hold, self._hold)
+        for known in (self._hold, self._kafka, self._registry):
+            if known is not None:
+                self._measure(known.hold)
+
+    def input(self, fronts: Iterable[Front], ends: Mapping[Partition, int]) -> None:
+        """How far the input is, about once a second; see `Progress.look`."""
+        explained = self._explained or self.why_not_ready() is not None
+        self._explained = False
+        self._input = self._progress.look(fronts, ends, self._monotonic(), self._clock.unix_ms(), explained=explained)
+        self._metrics.input(self._input)
+        if self._members.becomes_standby(self._monotonic()):
+            self._log.info("standby", detail="the group has a member for every partition")
+
+    def draining(self, reason: str | None) -> None:
+        """The loop is about to end; ``reason``: the error that ends it; None if it was stopped."""
+        self._draining = True
+        if reason is None:
+            self._log.info("draining")
+        else:
+            # Before the group is left, since that may take until the limit, which ends the process.
+            self._log.warning("draining", detail=reason)
+
+    def drained(self, contacts: int) -> None:
+        """Log how many contacts are sent again by the next owner: in flight, or billed and not committed."""
+        say = self._log.warning if contacts else self._log.info
+        say("drained", contacts_sent_again=contacts)
+
+    def consumed(self, records: int, *, poll_s: float) -> None:
+        """Records were read, which took so long."""
+        self._metrics.consumed(records, poll_s=poll_s)
+
+    def assigned(self, partition: Partition, next_offset: int) -> None:
+        """A partition is ours from now on."""
+        if partition.topic not in self._retry_topics:
+            self._members.own(partition)
+        self._metrics.partitions(self._members.owned)
+        self._log.info("partition assigned", topic=partition.topic, partition=partition.number, offset=next_offset)
+
+    def disowned(self, partitions: Iterable[Partition]) -> None:
+        """Partitions are not ours any more."""
+        gone = list(partitions)
+        self._members.disown(gone)
+        self._metrics.partitions(self._members.owned)
+        for partition in gone:
+            self._log.info("partition given up", topic=partition.topic, partition=partition.number)
+
+    def settled(self) -> None:
+        """The group has said what is ours."""
+        self._members.settle(self._monotonic())
+
+    def cut_off(self, reason: str) -> None:
+        """No broker can be reached, or none lets us in; whatever the group says next ends that."""
+        self._members.cut_off(reason)
+
+    # --- the API
+
+    def response_received(self, request: Request, answer: Answer, trace_id: str | None = None) -> None:
+        """Log and count an attempt; ``trace_id``: of the trace that contains it."""
+        exchange = answer.exchange
+        error = getattr(answer, "message", None)
+        kind = None if error is None else str(getattr(answer, "trouble", type(answer).__name__))
+        if request.attempts > 1 or request.retried_unanswered:
+            self._metrics.retried(len(request.contacts))
+        if request.attempts == 1:
+            self._metrics.batch(len(request.contacts))
+        self._http_requests(exchange, kind)
+        if exchange.error_text:
+            self._log.debug(
+                "error text received",
+                batch_id=request.batch_id,
+                attempt=request.attempts,
+                status=exchange.status,
+                text=exchange.error_text,
+            )
+        if isinstance(answer, Unavailable):
+            self._retry_after_ignored(answer.ignored_retry_after)
+        # The circuit breaker logs the failures of its probes once.
+        if error is not None and (self._hold is None or not self._hold.hold.covers(error)):
+            self._log.warning(
+                "scoring request failed",
+                batch_id=request.batch_id,
+                attempt=request.attempts,
+                contacts=len(request.contacts),
+                status=exchange.status,
+                correlation_id=exchange.correlation_id,
+                trace_id=trace_id,
+                detail=error,
+            )
+
+    def _http_requests(self, exchange: Exchange, kind: str | None) -> None:
+        if exchange.earlier is not None:
+            self._metrics.http_request(exchange.earlier.latency_ms / 1000, status=exchange.earlier.status, error=None)
+        self._metrics.http_request(exchange.latency_ms / 1000, status=exchange.status, error=kind)
+
+    def _retry_after_ignored(self, value: str) -> None:
+        """One line in the life of the process: a header like this one is sent with every answer."""
+        if value and not self._ignored_retry_after:
+            self._ignored_retry_after = True
+            detail = f"the header is unreadable, not positive or over a day: {value}"
+            self._log.warning("retry-after ignored", detail=detail)
+
+    def unmatched_results(self, amount: int) -> None:
+        """Count results whose contact was not in the request."""
+        if amount:
+            self._metrics.unmatched_results(amount)
+
+    def breaker_changed(self, before: BreakerState | None, hold: BreakerState | None) -> None:
+        """Log a change of the circuit breaker: opened, throttled, another reason or message, closed (None)."""
+        known = self._hold
+        self._hold = self._telling.known(hold, known)
+        if before is not None and (hold is None or hold.reason is not before.reason):
+            self._metrics.breaker_closed(before.reason)
+        if self._hold is not None and hold is not None:
+            self._measure(hold)
+            fields = {**self._hold.facts, f"next_{next_of(hold)}_in_s": round(self._telling.left_s(hold), 1)}
+            say = self._log.warning if hold.is_open else self._log.info
+            say(_change(before, hold), **fields, for_s=self._telling.age_s(hold))
+        elif before is not None and known is not None:
+            self._log.info("circuit closed", **known.facts, after_s=self._telling.age_s(before), probes=before.probes)
+
+    def version_breaker_changed(self, model_version: str | None, reason: str | None, *, opened: int) -> None:
+        """Log the breaker of a model version that opened alone (``reason``) or is half-open again (None)."""
+        self._metrics.version_breakers(opened)
+        if reason is None:
+            self._log.info("version circuit half-open", model_version=model_version)
+        else:
+            self._log.warning("version circuit opened", model_version=model_version, detail=reason)
+
+    def control_sent(self) -> None:
+        """Count a scored contact that was sent again."""
+        self._metrics.control()
+
+    def refusal_limit_reached(self, cause: Cause, count: int, is_held: bool) -> None:
+        """Count a contact over the limit of rejections, and log the cause once a minute."""
+        outcome = "held" if is_held else "rejected"
+        status = "" if cause.status is None else str(cause.status)
+        version = cause.model_version or ""
+        self._metrics.refused_over_limit(reason=cause.reason, status=status, model_version=version, outcome=outcome)
+        now = self._monotonic()
+        if now - self._limit_logged_at.get(cause, float("-inf")) < _LIMIT_LOGGED_EVERY_S:
+            return
+        self._limit_logged_at[cause] = now
+        say = self._log.error if is_held else self._log.warning
+        say(
+            f"contacts {outcome} over the limit",
+            reason=cause.reason,
+            status=cause.status,
+            model_version=cause.model_version,
+            contacts=count,
+            detail="compare what the API refuses with the producer's latest change; scoring.max_refused_share",
+        )
+
+    def probed(self, outcome: str) -> None:
+        """Count a half-open probe; ``outcome``: ``recovered`` or ``failed``."""
+        self._metrics.probe(outcome=outcome)
+
+    # --- Kafka
+
+    def transaction(self, publication: Publication) -> None:
+        """A transaction ended."""
+        match publication:
+            case Committed(send_s, commit_s):
+                self._metrics.transaction(outcome="committed", send_s=send_s, commit_s=commit_s)
+            case RecordsRefused(errors):
+                self._metrics.transaction(outcome="refused")
+                self._log.warning("records refused", records=len(errors), detail=next(iter(errors.values())))
+            case _:
+                self._metrics.transaction(outcome="failed")
+
+    def kafka_trouble(self, message: str | None) -> None:
+        """Nothing can be published for now, or that is over (None)."""
+        now, before = self._monotonic(), self._kafka
+        if message is None:
+            self._kafka = None
+            self._metrics.breaker_closed(OpenReason.KAFKA)
+            self._log.info("transactions recovered", after=None if before is None else before.hold.message)
+        elif before is None or message != before.hold.message:
+            since = now if before is None else before.hold.since
+            self._kafka = self._telling.known(BreakerState(OpenReason.KAFKA, message, since, now), before)
+            self._log.warning("transaction failed", detail=message)
+
+    def waiting_for_schema(self, reason: str | None) -> None:
+        """Why records wait for the schemas of their writers; None: none does any more."""
+        now, before = self._monotonic(), self._registry
+        if reason is None:
+            self._registry = None
+            self._metrics.breaker_closed(OpenReason.REGISTRY)
+            self._log.info("schemas fetched again", after=None if before is None else before.hold.message)
+        else:
+            since = now if before is None else before.hold.since
+            self._registry = self._telling.known(BreakerState(OpenReason.REGISTRY, reason, since, now), before)
+            self._log.warning("records wait for a schema", detail=reason)
+
+    def published(self, outcomes: Iterable[Outcome], *, records: int) -> None:
+        """These outcomes are committed, in so many records."""
+        self._metrics.sent(records)
+        sums: Counter[tuple[str, str]] = Counter()
+        began_ms: dict[str, int] = {}
+        for outcome in outcomes:
+            if outcome.request is not None:
+                began_ms[outcome.request.batch_id] = outcome.request.started_at_ms
+            if isinstance(outcome, Deferred):
+                sums["deferred", str(outcome.level)] += 1
+            elif isinstance(outcome, Rejected):
+                sums["rejected", outcome.reasons[0]] += 1
+            elif outcome.review_reasons:
+                sums["review", outcome.review_reasons[0]] += 1
+            else:
+                sums["scored", ""] += 1
+        for (kind, reason), amount in sums.items():
+            self._metrics.contacts(amount, outcome=kind, reason=reason)
+        now_ms = self._clock.unix_ms()
+        for at_ms in began_ms.values():
+            self._metrics.processed(max(0.0, (now_ms - at_ms) / 1000))
+
+    def chain(self, length: int) -> None:
+        """So many audit events are in the present chain."""
+        self._metrics.chain(length)
+
+    def set_aside(self, outcomes: Sequence[tuple[Outcome, str]]) -> None:
+        """The broker does not take the records of these contacts: outcomes, and the contacts' ids."""
+        batch_ids = dict.fromkeys(outcome.request.batch_id for outcome, _ in outcomes if outcome.request is not None)
+        self._log.warning(
+            "contacts set aside", contacts=len(outcomes), batches=len(batch_ids), batch_id=next(iter(batch_ids), None)
+        )
+        for outcome, contact_id in outcomes:
+            self._log.debug("contact set aside", contact_id=contact_id, source=outcome.record.source)
+
+    # --- for /livez and /readyz
+
+    def why_not_live(self, still_limit_s: float, wait_limit_s: float) -> str | None:
+        """Why the process should be restarted, if it should.
+
+        Args:
+            still_limit_s: how long the loop may stand still.
+            wait_limit_s: how long an event may wait for no reason that is known.
+        """
+        return not_live(self._monotonic() - self._beat_at, self._input.unexplained_s, still_limit_s, wait_limit_s)
+
+    def why_not_ready(self) -> str | None:
+        """Why no contact is being scored right now, if none is."""
+        if self._draining:
+            return "draining"
+        if self._start is not None:
+            start = self._start.hold
+            left_s = self._telling.left_s(start)
+            return f"starting: {start.message}; {self._telling.since(self._start)}; next attempt in {left_s:.0f} s"
+        known, kafka = self._hold, self._kafka
+        if kafka is not None and (known is None or not known.hold.is_open):
+            return f"kafka: {kafka.hold.message}; {self._telling.since(kafka)}"
+        if (no_partition := self._members.why_not_ready()) is not None:
+            return no_partition
+        if known is None:
+            registry = self._registry
+            return None if registry is None else f"registry: {registry.hold.message}; {self._telling.since(registry)}"
+        hold = known.hold
+        left_s = self._telling.left_s(hold)
+        word = "circuit open" if hold.is_open else "throttled"
+        return f"{word}: {hold.message}; {self._telling.since(known)}; next {next_of(hold)} in {left_s:.0f} s"
+
+    def _measure(self, hold: BreakerState) -> None:
+        age_s, left_s = self._telling.age_s(hold), self._telling.left_s(hold)
+        self._metrics.breaker_open(hold.reason, open_s=age_s, next_probe_s=left_s)
+
+
+def _change(before: BreakerState | None, state: BreakerState) -> str:
+    """Return the log event for a change to ``state``."""
+    if before is not None and before.is_open == state.is_open:
+        return "circuit reason changed"
+    return "circuit opened" if state.is_open else "circuit throttled"

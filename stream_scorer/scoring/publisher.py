@@ -1,0 +1,236 @@
+"""Publishes finished heads: one transaction with their records, their audit events and their offsets.
+
+What can go wrong ends in one of two ways. The broker refuses records themselves: those contacts become
+``unpublishable`` and the rest is published. If it refuses most records of a transaction, no contact is rejected for it:
+the transaction is divided, and the smallest one is repeated as it is. Or the transaction failed, or its end is unknown:
+then ``kafka.producer.committer`` settles what happened, and what the committed offsets do not cover is published again.
+Nothing is scored twice for it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from stream_scorer.core.audit.events import AuditChain, build_events
+from stream_scorer.core.exactly_once.stall_detector import is_below
+from stream_scorer.core.records import Deferred, Outcome, Reason, Rejected, Scored, Skipped
+from stream_scorer.kafka.producer.committer import Committer
+from stream_scorer.kafka.producer.records import Committed, OutRecord, RecordsRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from stream_scorer.core.avro.codec import Codec
+    from stream_scorer.core.exactly_once.offset_ledger import Head, Ledger
+    from stream_scorer.core.records import Partition
+    from stream_scorer.kafka.producer.committer import Group, Sink
+    from stream_scorer.kafka.producer.records import Publication
+    from stream_scorer.runtime.clock import Clock
+    from stream_scorer.scoring.observer import Observer
+    from stream_scorer.scoring.output_records import Encoder
+    from stream_scorer.scoring.ports import Trace
+
+_MAX_OUTCOMES = 16_000
+
+
+class Publisher:
+    """See the module's text. Owned by the worker's thread."""
+
+    def __init__(
+        self,
+        *,
+        sink: Sink,
+        group: Group,
+        ledger: Ledger,
+        encoder: Encoder,
+        audit_topic: str,
+        audit_codec: Codec,
+        model_id: str,
+        model_version: str | None,
+        commit_interval_s: float,
+        clock: Clock,
+        observe: Observer,
+        trace: Trace,
+        retry_topics: Collection[str] = (),
+    ) -> None:
+        self._committer = Committer(
+            sink=sink,
+            group=group,
+            ledger=ledger,
+            max_outcomes=_MAX_OUTCOMES,
+            monotonic=clock.monotonic,
+            observe=observe,
+            on_session=self._begin_chain,
+            renewed_topics=retry_topics,
+        )
+        self._committer.on_settled = self._settled
+        self._ledger = ledger
+        self._encoder = encoder
+        self._audit_topic = audit_topic
+        self._audit_codec = audit_codec
+        self._model_id = model_id
+        self._model_version = model_version
+        self._commit_interval_s = commit_interval_s
+        self._clock = clock
+        self._observe = observe
+        self._trace = trace
+        self._chain = AuditChain("", audit_codec)
+        self._published_at = 0.0
+        self._tried: tuple[list[Outcome], int] = ([], 0)
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing can be published now; None: it can, as far as is known."""
+        return self._committer.trouble
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the group has moved on without us: what we hold, somebody else does."""
+        return self._committer.is_stale
+
+    def publish_due(self) -> None:
+        """Publishes the finished heads if it is time to."""
+        if not self._committer.may_try:
+            return
+        if self.trouble is not None and not self._committer.ready():
+            return
+        waited_s = self._clock.monotonic() - self._published_at
+        if waited_s >= self._commit_interval_s or self._committer.bounds.are_reduced:
+            self.publish()
+
+    def publish(self) -> bool:
+        """Publishes the finished heads now. Returns False where that was not possible.
+
+        Raises:
+            ProducerFenced: three times in five minutes another producer took over our transactional id.
+        """
+        if not (self._ledger.has_finished_head() or self._committer.renewal_due):
+            return True
+        if not self._committer.may_try or not self._committer.ready():
+            return False
+        heads = self._committer.heads()
+        if not (heads or self._committer.renewal_due):
+            return True
+        return self._transact(heads)
+
+    def regrouped(self) -> None:
+        """Says that the group has just told us something: what it refused to an older generation it may take now."""
+        self._committer.regrouped()
+
+    def open(self) -> bool:
+        """Makes sure of a usable producer session before there is anything to publish. Returns whether it is there."""
+        return self._committer.ready()
+
+    def close(self) -> None:
+        """End the producer session and write nothing more."""
+        self._committer.close()
+
+    # --- one transaction
+
+    def _transact(self, heads: list[Head[Outcome | Skipped]]) -> bool:
+        outcomes = [outcome for head in heads for outcome in head.outcomes if not isinstance(outcome, Skipped)]
+        events, batch_ids = build_events(
+            outcomes,
+            model_id=self._model_id,
+            model_version=self._model_version,
+            new_batch_id=self._clock.new_id,
+            now_ms=self._clock.unix_ms(),
+        )
+        records = [self._encoder.encode(o, b) for o, b in zip(outcomes, batch_ids, strict=True)]
+        oversized = {
+            index: "the record is too large for its topic"
+            for index, (outcome, record) in enumerate(zip(outcomes, records, strict=True))
+            if not isinstance(outcome, Rejected) and self._encoder.too_large(record)
+        }
+        if oversized:
+            self._set_aside(outcomes, oversized)
+            return self.publish()
+        plan = self._chain.plan(events)
+        records += [OutRecord(self._audit_topic, self._chain.key, value, []) for value in plan.values]
+        self._trace.committing(outcomes)
+        self._tried = outcomes, len(records)
+        return self._conclude(self._committer.commit(heads, records), outcomes, plan, len(records))
+
+    def _conclude(self, publication: Publication, outcomes: list[Outcome], plan: Any, records: int) -> bool:
+        match publication:
+            case Committed():
+                self._chain.confirm(plan)
+                self._trace.committed(outcomes)
+                self._tried = [], 0
+                if outcomes:  # else all that was read belongs to other groups
+                    self._observe.published(outcomes, records=len(outcomes) + len(plan.values))
+                self._observe.chain(plan.next_sequence)
+                self._published_at = self._clock.monotonic()
+                return True
+            case RecordsRefused(errors):
+                refused = {index: message for index, message in errors.items() if index < len(outcomes)}
+                if len(outcomes) > 1 and len(errors) > 1:
+                    # The broker refuses a whole batch of records for one of them: halving finds out which.
+                    self._committer.bounds.halve_outcomes(len(outcomes))
+                elif len(errors) > 1:
+                    # Several refused times in one batch are reported like this, too: no contact is at fault.
+                    self._committer.hold(_most_refused(errors, records))
+                elif refused and not _is_bare(outcomes[next(iter(refused))]):
+                    self._set_aside(outcomes, refused)
+                else:
+                    self._committer.hold(self._refusal(errors, outcomes))
+                return False
+            case _:
+                return False
+
+    def _refusal(self, errors: Mapping[int, str], outcomes: list[Outcome]) -> str:
+        """What the operator has to look at, where a topic refuses what it has to take."""
+        index, message = next(iter(errors.items()))
+        if index >= len(outcomes):
+            return f"topic {self._audit_topic} refuses an audit event: {message}"
+        record = outcomes[index].record
+        return f"topics.rejected refuses the rejection of {record.topic}/{record.partition}/{record.offset}: {message}"
+
+    def _set_aside(self, outcomes: list[Outcome], errors: Mapping[int, str]) -> None:
+        """Contacts whose own record cannot be written are rejected; a rejection that cannot be, loses its payload."""
+        self._observe.set_aside([(outcomes[index], _contact_id(outcomes[index])) for index in errors])
+        for index, message in errors.items():
+            outcome = outcomes[index]
+            if isinstance(outcome, Rejected):
+                replaced = outcome._replace(rejected_at_ms=self._clock.unix_ms(), api_status=None, truncated=True)
+            else:
+                what = "its record in the retry topic" if isinstance(outcome, Deferred) else "the record itself"
+                replaced = Rejected(
+                    outcome.record,
+                    (Reason.UNPUBLISHABLE.value,),
+                    f"the broker refuses {what}: {message}",
+                    _contact_id(outcome),
+                    self._clock.unix_ms(),
+                    request=outcome.request,
+                )
+            self._ledger.replace(replaced)
+
+    def _begin_chain(self) -> None:
+        """Only a confirmed commit is linked to, so every new producer starts a new chain."""
+        self._chain = AuditChain(self._clock.new_id(), self._audit_codec)
+        self._observe.chain(0)
+
+    def _settled(self, offsets: Mapping[Partition, int]) -> None:
+        """The offsets say what nobody knew: whether the last transaction was committed. If so, it counts now."""
+        self._trace.settled(offsets)
+        (outcomes, records), self._tried = self._tried, ([], 0)
+        covered = [outcome for outcome in outcomes if is_below(offsets, outcome.record)]
+        if covered:
+            self._observe.published(covered, records=records)
+
+
+def _most_refused(errors: Mapping[int, str], records: int) -> str:
+    message = next(iter(errors.values()))
+    return (
+        f"the broker refuses {len(errors)} of {records} records of a transaction, so no contact is rejected for it:"
+        f" {message}; check the clocks of this machine and of the brokers, and the limits of the output topics"
+    )
+
+
+def _contact_id(outcome: Outcome) -> str:
+    return outcome.contact.contact_id if isinstance(outcome, Scored) else outcome.contact_id
+
+
+def _is_bare(outcome: Outcome) -> bool:
+    """Whether nothing is left that could be taken off an outcome's record to make the broker accept it."""
+    return isinstance(outcome, Rejected) and outcome.truncated

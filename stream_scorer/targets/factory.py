@@ -1,0 +1,82 @@
+"""Makes the target that the settings ask for, or says in one line what is missing."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from stream_scorer.errors import SettingsError
+from stream_scorer.genesys.oauth import TokenSource
+from stream_scorer.genesys.quota import Quota
+from stream_scorer.http_client.client import Http
+from stream_scorer.http_client.environment import check_ca_bundle
+from stream_scorer.targets.genesys_outbound import OutboundTarget
+from stream_scorer.targets.log_target import LogTarget
+from stream_scorer.targets.signature import Signer
+from stream_scorer.targets.ssrf_guard import guard_for
+from stream_scorer.targets.webhook import MAX_CONNECTIONS, WebhookTarget
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from stream_scorer.callbacks.ports import Target
+    from stream_scorer.settings import Settings
+
+
+def build_target(settings: Settings) -> Target:
+    """Return the target of ``callbacks.target``, ready to deliver.
+
+    For a webhook, the host of ``callbacks.url`` is resolved once, for `START_CHECK_S` at most.
+
+    Raises:
+        SettingsError: a setting that the target needs is missing or cannot work; names it.
+    """
+    return _BUILDERS[settings.callbacks.target](settings)
+
+
+def _webhook(settings: Settings) -> Target:
+    callbacks = settings.callbacks
+    if callbacks.url is None:
+        raise SettingsError(
+            "callbacks.url is missing: set STREAM_SCORER_CALLBACKS__URL to the https URL that takes the callbacks,"
+            " or callbacks.target to 'log' for trying things out"
+        )
+    if callbacks.secret is None:
+        raise SettingsError(
+            "callbacks.secret is missing: set STREAM_SCORER_CALLBACKS__SECRET or STREAM_SCORER_CALLBACKS__SECRET_FILE;"
+            " openssl rand -base64 32 makes one"
+        )
+    previous = None if callbacks.secret_previous is None else callbacks.secret_previous.get_secret_value()
+    signer = Signer(callbacks.secret.get_secret_value(), previous)
+    if callbacks.url.lower().startswith("https:"):
+        check_ca_bundle(os.environ)  # no proxy is taken on the way to a receiver
+    guard = guard_for(callbacks.url, allow_http=callbacks.allow_http)
+    return WebhookTarget(callbacks.url, signer, guard)
+
+
+def _log(_: Settings) -> Target:
+    return LogTarget(structlog.get_logger("stream_scorer"))
+
+
+def _outbound(settings: Settings) -> Target:
+    genesys, list_id = settings.genesys, settings.callbacks.contact_list_id
+    if list_id is None:
+        raise SettingsError(
+            "callbacks.contact_list_id is missing: set STREAM_SCORER_CALLBACKS__CONTACT_LIST_ID to the id of the"
+            " contact list that callbacks are added to"
+        )
+    client_id, secret = settings.require_client()
+    http = Http(MAX_CONNECTIONS)
+    tokens = TokenSource(http, genesys.token_url, client_id, secret, timeout_s=genesys.token_timeout_s)
+    return OutboundTarget(
+        http, tokens, Quota(genesys.requests_per_minute), genesys.api_url, list_id, timeout_s=genesys.timeout_s
+    )
+
+
+_BUILDERS: Final[Mapping[str, Callable[[Settings], Target]]] = {
+    "webhook": _webhook,
+    "log": _log,
+    "genesys-outbound": _outbound,
+}

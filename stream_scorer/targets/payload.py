@@ -1,0 +1,56 @@
+"""The body of a callback: contract section 7. The same scores give the same bytes."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+import orjson
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from stream_scorer.core.callbacks.types import Score
+
+MAX_BODY_BYTES: Final = 20_000
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST: Final = datetime.min.replace(tzinfo=UTC)
+_LAST: Final = datetime.max.replace(tzinfo=UTC)
+
+
+def entry_of(score: Score) -> bytes:
+    """Return one contact as it stands in ``data.contacts``."""
+    return orjson.dumps(
+        {
+            "event_id": score.event_id,
+            "contact_id": score.contact_id,
+            "score": score.score,
+            "confidence_lower": score.confidence_lower,
+            "confidence_upper": score.confidence_upper,
+            "model_version": score.model_version,
+            "occurred_at": iso_time(score.occurred_at_ms),
+            "scored_at": iso_time(score.scored_at_ms),
+        }
+    )
+
+
+def body_of(
+    callback_id: str, campaign_id: str | None, model_id: str, planned_at_ms: int, entries: Sequence[bytes]
+) -> bytes:
+    """Return the whole body; ``entries`` are what `entry_of` gave."""
+    data = {"callback_id": callback_id, "campaign_id": campaign_id, "model_id": model_id}
+    head = orjson.dumps({"type": "contact.scored", "timestamp": iso_time(planned_at_ms), "data": data})
+    return b"".join((head[:-2], b',"contacts":[', b",".join(entries), b"]}}"))
+
+
+def iso_time(at_ms: int) -> str:
+    """Return Unix milliseconds as ISO 8601 in UTC, such as ``2030-01-31T06:00:00.000Z``.
+
+    The format knows the years 1 to 9999, an Avro timestamp many more; what lies beyond is given as the last moment
+    before.
+    """
+    try:
+        at = _EPOCH + timedelta(milliseconds=at_ms)
+    except OverflowError:
+        at = _LAST if at_ms > 0 else _FIRST
+    return f"{at.replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"

@@ -1,0 +1,89 @@
+"""What spans say, by OpenTelemetry's semantic conventions for messaging and HTTP. No contact's data, no secret."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from opentelemetry.semconv._incubating.attributes import messaging_attributes as messaging
+from opentelemetry.semconv.attributes import error_attributes, http_attributes, server_attributes, url_attributes
+
+from stream_scorer.telemetry.tracing.spans import end_span
+
+if TYPE_CHECKING:
+    from opentelemetry.util.types import AttributeValue
+
+    from stream_scorer.telemetry.tracing.spans import Span
+
+BATCH_ID = "stream_scorer.batch_id"
+CALLBACK_ID = "stream_scorer.callback_id"
+CORRELATION_ID = "stream_scorer.correlation_id"
+OUTCOME = "stream_scorer.outcome"
+REASONS = "stream_scorer.reasons"
+_FIRST_ERROR = 400
+
+
+def operation(
+    name: str,
+    kind: str,
+    topic: str,
+    *,
+    group: str | None = None,
+    count: int | None = None,
+    place: tuple[int, int] | None = None,
+) -> dict[str, AttributeValue]:
+    """Say what is done to messages.
+
+    Args:
+        name: the operation, such as ``poll``.
+        kind: its kind by the conventions: receive, process, send or settle.
+        topic: on which topic.
+        group: for which consumer group.
+        count: how many messages, where it may be several.
+        place: partition and offset, where it is one.
+    """
+    said: dict[str, AttributeValue] = {
+        messaging.MESSAGING_SYSTEM: "kafka",
+        messaging.MESSAGING_OPERATION_NAME: name,
+        messaging.MESSAGING_OPERATION_TYPE: kind,
+        messaging.MESSAGING_DESTINATION_NAME: topic,
+    }
+    if group is not None:
+        said[messaging.MESSAGING_CONSUMER_GROUP_NAME] = group
+    if count is not None:
+        said[messaging.MESSAGING_BATCH_MESSAGE_COUNT] = count
+    if place is not None:
+        said[messaging.MESSAGING_DESTINATION_PARTITION_ID] = str(place[0])
+        said[messaging.MESSAGING_KAFKA_OFFSET] = place[1]
+    return said
+
+
+class HttpPlace:
+    """Where POST requests go, as spans say it: without user information, query and fragment."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        self._said: dict[str, AttributeValue] = {
+            http_attributes.HTTP_REQUEST_METHOD: "POST",
+            server_attributes.SERVER_ADDRESS: host,
+            server_attributes.SERVER_PORT: parts.port or (443 if parts.scheme == "https" else 80),
+            url_attributes.URL_FULL: parts._replace(
+                netloc=parts.netloc.rpartition("@")[2], query="", fragment=""
+            ).geturl(),
+        }
+
+    def request(self, resends: int) -> dict[str, AttributeValue]:
+        """Say what is requested, after so many attempts before it."""
+        return self._said | ({http_attributes.HTTP_REQUEST_RESEND_COUNT: resends} if resends else {})
+
+
+def end_request(span: Span, status: int | None, trouble: str | None, *, end_ns: int | None = None) -> None:
+    """End the span of an HTTP attempt; ``trouble``: what kind of failure it was, if it was one."""
+    said: dict[str, AttributeValue] = {}
+    if status is not None:
+        said[http_attributes.HTTP_RESPONSE_STATUS_CODE] = status
+    failed = str(status) if status is not None and status >= _FIRST_ERROR else trouble
+    if failed is not None:
+        said[error_attributes.ERROR_TYPE] = failed
+    end_span(span, said, error=failed, end_ns=end_ns)

@@ -1,0 +1,199 @@
+"""The campaign worker's spans.
+
+A callback has a trace of its own, which links its sampled contacts: ``send`` where it is planned, ``process`` where it
+is delivered, with the HTTP attempts. Each of these contacts' own traces ends with ``callback``, which links it back.
+Planner and deliverer have a tracer each, owned by their threads.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stream_scorer.callbacks.trace_headers import contacts_header, contacts_of, contexts_of
+from stream_scorer.core.callbacks.delivery_policy import Ended, Postponed
+from stream_scorer.core.callbacks.types import CallbackOutcome
+from stream_scorer.core.exactly_once.outcome_cache import key_of
+from stream_scorer.core.exactly_once.stall_detector import is_below
+from stream_scorer.core.trace_context import context_of
+from stream_scorer.telemetry.tracing.attributes import CALLBACK_ID, OUTCOME, HttpPlace, end_request, operation
+from stream_scorer.telemetry.tracing.spans import SpanKind, add_link, context_of_span, end_span, from_ms
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from stream_scorer.core.callbacks.delivery_policy import DeliveryOutcome, Job
+    from stream_scorer.core.callbacks.selection import Examined
+    from stream_scorer.core.callbacks.types import Callback, DeliveryAnswer
+    from stream_scorer.core.exactly_once.outcome_cache import RecordKey
+    from stream_scorer.core.records import Headers, Partition
+    from stream_scorer.core.trace_context import TraceContext
+    from stream_scorer.telemetry.tracing.spans import Span, Spans
+
+
+class PlannerTracer:
+    """See ``callbacks.trace_headers.PlannerTrace``.
+
+    Args:
+        spans: makes them.
+        topic: the callbacks topic.
+        receipts: the receipts topic.
+    """
+
+    def __init__(self, spans: Spans, topic: str, receipts: str) -> None:
+        self._spans = spans
+        self._topic = topic
+        self._receipts = receipts
+        self._sending: list[Span] = []
+
+    def planning(self, callbacks: Sequence[Callback], examined: Iterable[Examined]) -> Mapping[str, Headers]:
+        """Return the headers of planned callbacks, by their ids."""
+        headers: dict[str, Headers] = {}
+        for callback_id, contexts in contexts_of(callbacks, examined).items():
+            links = [context for context in contexts if context.sampled]
+            headers[callback_id] = (
+                [*self._send(self._topic, callback_id, links), *contacts_header(links)]
+                if links
+                else contexts[0].headers
+            )
+        return headers
+
+    def expiring(self, expired: Sequence[Callback], examined: Iterable[Examined]) -> Mapping[str, Headers]:
+        """Return the headers of the receipts of what has expired, by the callbacks' ids; its contacts' traces end."""
+        headers: dict[str, Headers] = {}
+        planned_at_ms = {callback.callback_id: callback.planned_at_ms for callback in expired}
+        for callback_id, contexts in contexts_of(expired, examined).items():
+            links = [context for context in contexts if context.sampled]
+            headers[callback_id] = self._send(self._receipts, callback_id, links) if links else contexts[0].headers
+            for contact in links:
+                said = operation("callback", "process", self._topic)
+                said |= {CALLBACK_ID: callback_id, OUTCOME: CallbackOutcome.EXPIRED.value.lower()}
+                began_ns = from_ms(planned_at_ms[callback_id])
+                self._sending.append(
+                    self._spans.child("callback", SpanKind.CONSUMER, said, of=contact, start_ns=began_ns)
+                )
+        return headers
+
+    def _send(self, topic: str, callback_id: str, links: list[TraceContext]) -> Headers:
+        """Begin the trace of a record that links its sampled contacts, and return the headers that name it."""
+        said = operation("send", "send", topic) | {CALLBACK_ID: callback_id}
+        span = self._spans.root(f"send {topic}", SpanKind.PRODUCER, said, links)
+        self._sending.append(span)
+        return context_of_span(span).headers
+
+    def planned(self, *, committed: bool) -> None:
+        """End the spans of a transaction."""
+        for span in self._sending:
+            end_span(span, error=None if committed else "not committed")
+        self._sending.clear()
+
+
+class _Delivery:
+    """A callback that is being delivered: its ``process`` span, and the attempt that is under way."""
+
+    __slots__ = ("attempt", "process")
+
+    def __init__(self, process: Span) -> None:
+        self.process = process
+        self.attempt: Span | None = None
+
+
+class DelivererTracer:
+    """See ``callbacks.trace_headers.DelivererTrace``.
+
+    Args:
+        spans: makes them.
+        topic: the callbacks topic.
+        group: the deliverer's consumer group.
+        url: where callbacks go; None: not by HTTP.
+    """
+
+    def __init__(self, spans: Spans, *, topic: str, group: str, url: str | None) -> None:
+        self._spans = spans
+        self._topic = topic
+        self._group = group
+        self._place = None if url is None else HttpPlace(url)
+        self._deliveries: dict[RecordKey, _Delivery] = {}
+        self._tried: Sequence[DeliveryOutcome] = ()
+
+    def attempting(self, job: Job) -> Job:
+        """Return the job with the context of the span of its request."""
+        delivery = self._deliveries.get(key_of(job.record)) or self._begin(job)
+        if delivery is None:
+            context = context_of(job.record.headers)
+            return job if context is None else job.under(context.traceparent)
+        of = delivery.process
+        if self._place is not None:
+            said = self._place.request(job.callback.attempts)
+            of = delivery.attempt = self._spans.child("POST", SpanKind.CLIENT, said, of=delivery.process)
+        return job.under(context_of_span(of).traceparent)
+
+    def _begin(self, job: Job) -> _Delivery | None:
+        record = job.record
+        contacts = contacts_of(record)
+        if not contacts:
+            return None
+        said = operation("process", "process", record.topic, group=self._group, place=(record.partition, record.offset))
+        said[CALLBACK_ID] = job.callback.callback_id
+        parent = context_of(record.headers)
+        name = f"process {record.topic}"
+        if parent is None:
+            span = self._spans.root(name, SpanKind.CONSUMER, said, contacts)
+        else:
+            span = self._spans.child(name, SpanKind.CONSUMER, said, of=parent)
+        delivery = self._deliveries[key_of(record)] = _Delivery(span)
+        return delivery
+
+    def attempted(self, job: Job, answer: DeliveryAnswer) -> None:
+        """End the span of an attempt."""
+        delivery = self._deliveries.get(key_of(job.record))
+        if delivery is None or delivery.attempt is None:
+            return
+        end_request(delivery.attempt, answer.status, None if answer.status is not None else answer.kind.value)
+        delivery.attempt = None
+
+    def committing(self, outcomes: Sequence[DeliveryOutcome]) -> None:
+        """A transaction with what became of these callbacks is about to begin."""
+        self._tried = outcomes
+
+    def settled(self, offsets: Mapping[Partition, int]) -> None:
+        """It was not known whether the last transaction was committed; these offsets are."""
+        self.committed([outcome for outcome in self._tried if is_below(offsets, outcome.record)])
+
+    def committed(self, outcomes: Iterable[DeliveryOutcome]) -> None:
+        """End what is done with, in the traces of the contacts as well."""
+        for outcome in outcomes:
+            delivery = self._deliveries.pop(key_of(outcome.record), None)
+            if isinstance(outcome, Ended):
+                self._called(outcome, delivery)
+            if delivery is not None:
+                end_span(delivery.process, {OUTCOME: _became(outcome)})
+        self._tried = ()
+
+    def _called(self, ended: Ended, delivery: _Delivery | None) -> None:
+        for contact in contacts_of(ended.record):
+            said = operation("callback", "process", self._topic, group=self._group)
+            said |= {CALLBACK_ID: ended.callback.callback_id, OUTCOME: ended.outcome.value.lower()}
+            began_ns = from_ms(ended.callback.planned_at_ms)
+            span = self._spans.child("callback", SpanKind.CONSUMER, said, of=contact, start_ns=began_ns)
+            if delivery is not None:
+                add_link(span, context_of_span(delivery.process))
+            end_span(span, end_ns=max(began_ns, from_ms(ended.finished_at_ms)))
+
+    def disowned(self, partitions: Iterable[Partition]) -> None:
+        """End what others go on with."""
+        gone = set(partitions)
+        for key in [key for key in self._deliveries if (key.topic, key.partition) in gone]:
+            delivery = self._deliveries.pop(key)
+            if delivery.attempt is not None:
+                end_span(delivery.attempt)
+            end_span(delivery.process, {OUTCOME: "given up"})
+
+
+def _became(outcome: DeliveryOutcome) -> str:
+    match outcome:
+        case Ended():
+            return outcome.outcome.value.lower()
+        case Postponed():
+            return "postponed"
+        case _:
+            return "unusable"

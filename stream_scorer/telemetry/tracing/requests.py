@@ -1,0 +1,117 @@
+"""The traces of the requests to the scoring API: ``process`` of a batch, and below it ``POST``, one an HTTP attempt."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final
+
+from stream_scorer.core.records import Trouble
+from stream_scorer.telemetry.tracing.attributes import (
+    BATCH_ID,
+    CORRELATION_ID,
+    OUTCOME,
+    HttpPlace,
+    end_request,
+    operation,
+)
+from stream_scorer.telemetry.tracing.spans import SpanKind, add_link, context_of_span, end_span, from_ms
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from stream_scorer.core.records import Answer, Exchange, SourceRecord
+    from stream_scorer.core.scoring.request import Request
+    from stream_scorer.telemetry.tracing.spans import Span, Spans
+
+# Requests whose end nobody told us of: their partitions went while they waited to be asked again.
+_MAX_OPEN: Final = 256
+
+
+class _Asked:
+    """A request with sampled contacts: its span, and how many HTTP attempts it has made."""
+
+    __slots__ = ("attempts", "span")
+
+    def __init__(self, span: Span) -> None:
+        self.span = span
+        self.attempts = 0
+
+
+class RequestSpans:
+    """See the module's text. Owned by the worker's thread.
+
+    Args:
+        spans: makes them.
+        topic: the features topic.
+        group: the consumer group.
+        api_url: of the score endpoint.
+        login_url: of the token endpoint.
+        processes: the ``process`` spans of those of a request's contacts that are sampled.
+    """
+
+    def __init__(
+        self,
+        spans: Spans,
+        *,
+        topic: str,
+        group: str,
+        api_url: str,
+        login_url: str,
+        processes: Callable[[Iterable[SourceRecord]], list[Span]],
+    ) -> None:
+        self._spans = spans
+        self._topic = topic
+        self._group = group
+        self._api = HttpPlace(api_url)
+        self._login = HttpPlace(login_url)
+        self._processes = processes
+        self._asked: OrderedDict[str, _Asked] = OrderedDict()
+
+    def exchanged(self, request: Request, answer: Answer) -> str | None:
+        """Tell of an attempt that ended; see ``scoring.ports.Trace``."""
+        asked = self._asked.get(request.batch_id) or self._begin(request)
+        if asked is None:
+            return None
+        trouble = getattr(answer, "trouble", None)
+        if answer.exchange.earlier is not None:
+            self._attempted(asked, answer.exchange.earlier, self._api, None)
+        self._attempted(asked, answer.exchange, self._login if trouble is Trouble.NO_TOKEN else self._api, trouble)
+        return f"{context_of_span(asked.span).trace_id:032x}"
+
+    def concluded(self, request: Request) -> None:
+        """End a request's span."""
+        asked = self._asked.pop(request.batch_id, None)
+        if asked is not None:
+            end_span(asked.span)
+
+    def close(self) -> None:
+        """End what nobody goes on with."""
+        for asked in self._asked.values():
+            end_span(asked.span, {OUTCOME: "given up"})
+
+    def _begin(self, request: Request) -> _Asked | None:
+        processes = self._processes(contact.record for contact in request.contacts)
+        if not processes:
+            return None
+        said = operation("process", "process", self._topic, group=self._group, count=len(request.contacts))
+        said[BATCH_ID] = request.batch_id
+        began_ns = None if request.first_sent_ms is None else from_ms(request.first_sent_ms)
+        links = [context_of_span(process) for process in processes]
+        span = self._spans.root(f"process {self._topic}", SpanKind.CONSUMER, said, links, start_ns=began_ns)
+        batch = context_of_span(span)
+        for process in processes:
+            add_link(process, batch)
+        asked = self._asked[request.batch_id] = _Asked(span)
+        if len(self._asked) > _MAX_OPEN:
+            end_span(self._asked.popitem(last=False)[1].span, {OUTCOME: "given up"})
+        return asked
+
+    def _attempted(self, asked: _Asked, exchange: Exchange, place: HttpPlace, trouble: str | None) -> None:
+        began_ns = from_ms(exchange.started_at_ms)
+        span = self._spans.child(
+            "POST", SpanKind.CLIENT, place.request(asked.attempts), of=asked.span, start_ns=began_ns
+        )
+        asked.attempts += 1
+        if exchange.correlation_id is not None:
+            span.set_attribute(CORRELATION_ID, exchange.correlation_id)
+        end_request(span, exchange.status, trouble, end_ns=began_ns + from_ms(exchange.latency_ms))

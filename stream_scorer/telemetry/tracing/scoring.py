@@ -1,0 +1,193 @@
+"""The scoring worker's spans.
+
+A sampled contact's own trace: ``process`` from its reading to its commit, under whatever produced it, and ``send`` of
+its output. What is done with many at once has traces of its own, which link the contacts and are linked by them:
+``poll``, ``process`` of a request with its HTTP attempts, ``commit``.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, TypeAlias
+
+from stream_scorer.core.exactly_once.stall_detector import is_below
+from stream_scorer.core.records import Deferred, Partition, Rejected
+from stream_scorer.core.trace_context import NAMES, SAMPLED, TRACEPARENT, context_of, flags_of, traced
+from stream_scorer.telemetry.tracing.attributes import OUTCOME, REASONS, operation
+from stream_scorer.telemetry.tracing.requests import RequestSpans
+from stream_scorer.telemetry.tracing.spans import SpanKind, context_of_span, end_span, now_ns, unsampled
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from stream_scorer.core.records import Answer, Headers, Outcome, SourceRecord
+    from stream_scorer.core.scoring.request import Request
+    from stream_scorer.telemetry.tracing.spans import Span, Spans
+
+_Key: TypeAlias = "tuple[str, int, int]"
+
+
+class _Contact:
+    """A sampled contact: its ``process`` span, and the ``send`` span of the transaction that is tried."""
+
+    __slots__ = ("process", "send", "transaction")
+
+    def __init__(self, process: Span) -> None:
+        self.process = process
+        self.send: Span | None = None
+        self.transaction = 0
+
+
+class ScoringTracer:
+    """See the module's text, and ``scoring.ports.Trace``. Owned by the worker's thread.
+
+    Args:
+        spans: makes them.
+        topic: the features topic.
+        group: the consumer group.
+        api_url: of the score endpoint.
+        login_url: of the token endpoint.
+    """
+
+    def __init__(self, spans: Spans, *, topic: str, group: str, api_url: str, login_url: str) -> None:
+        self._spans = spans
+        self._topic = topic
+        self._group = group
+        self._requests = RequestSpans(
+            spans, topic=topic, group=group, api_url=api_url, login_url=login_url, processes=self._processes
+        )
+        self._contacts: dict[_Key, _Contact] = {}
+        self._tried: Sequence[Outcome] = ()
+        self._polled_ns = self._committed_ns = self._transaction = 0
+        self._unsampled = itertools.count(1)
+        self._unsampled_id = unsampled().trace_id >> 64
+
+    # --- in
+
+    def polling(self) -> None:
+        """The worker is about to read."""
+        self._polled_ns = now_ns()
+
+    def polled(self, records: Sequence[SourceRecord]) -> None:
+        """Records were read."""
+        links = []
+        for record in records:
+            topic = record.topic
+            flags = flags_of(record.headers) if record.headers else None
+            if flags is None or flags < 0:
+                parent = None
+                if not self._spans.wants_root(f"process {topic}"):
+                    continue
+            elif flags & SAMPLED or not self._spans.asks_the_parent:
+                parent = context_of(record.headers)
+            else:
+                continue
+            said = operation("process", "process", topic, group=self._group, place=(record.partition, record.offset))
+            span = self._spans.start(f"process {topic}", SpanKind.CONSUMER, said, parent=parent)
+            if span is not None:
+                self._contacts[_key(record)] = _Contact(span)
+                links.append(context_of_span(span))
+        if links:
+            said = operation("poll", "receive", self._topic, group=self._group, count=len(records))
+            poll = self._spans.root(f"poll {self._topic}", SpanKind.CLIENT, said, links, start_ns=self._polled_ns)
+            end_span(poll)
+
+    def disowned(self, partitions: Iterable[Partition]) -> None:
+        """These partitions are somebody else's now, and so are the spans of what is not finished."""
+        gone = {(partition.topic, partition.number) for partition in partitions}
+        for key in [key for key in self._contacts if key[:2] in gone]:
+            contact = self._contacts.pop(key)
+            if contact.send is not None:
+                end_span(contact.send, error="not committed")
+            end_span(contact.process, {OUTCOME: "given up"})
+
+    # --- the API
+
+    def exchanged(self, request: Request, answer: Answer) -> str | None:
+        """Tell of an attempt that ended, and return the trace in which it is told; None: in none."""
+        return self._requests.exchanged(request, answer)
+
+    def concluded(self, request: Request) -> None:
+        """This request will not be sent again."""
+        self._requests.concluded(request)
+
+    def _processes(self, records: Iterable[SourceRecord]) -> list[Span]:
+        """The ``process`` spans of those that are sampled."""
+        if not self._contacts:
+            return []
+        found = (self._contacts.get(_key(record)) for record in records)
+        return [contact.process for contact in found if contact is not None]
+
+    # --- out
+
+    def sending(self, record: SourceRecord, topic: str, headers: Headers) -> Headers:
+        """Return the headers of an output, which hand on the trace of the record it came from."""
+        contact = self._contacts.get(_key(record))
+        if contact is None:
+            return self._handed_on(headers)
+        if contact.send is not None and contact.transaction == self._transaction:
+            return traced(headers, context_of_span(contact.send))  # it was only encoded again
+        if contact.send is not None:
+            end_span(contact.send, error="not committed")
+        contact.transaction = self._transaction
+        said = operation("send", "send", topic)
+        contact.send = self._spans.child(f"send {topic}", SpanKind.PRODUCER, said, of=contact.process)
+        return traced(headers, context_of_span(contact.send))
+
+    def _handed_on(self, headers: Headers) -> Headers:
+        """The headers of an output that nobody records: its trace as it came, or a new one that stays unsampled."""
+        flags = flags_of(headers)
+        if flags is not None and flags >= 0:
+            return headers
+        number = next(self._unsampled)
+        named = (TRACEPARENT, b"00-%016x%016x-%016x-00" % (self._unsampled_id, number, number))
+        return [header for header in headers if header[0] not in NAMES] + [named] if flags else [*headers, named]
+
+    def committing(self, outcomes: Sequence[Outcome]) -> None:
+        """A transaction with these outcomes is about to begin."""
+        self._committed_ns = now_ns()
+        self._tried = outcomes if self._contacts else ()
+        self._transaction += 1
+
+    def committed(self, outcomes: Sequence[Outcome]) -> None:
+        """These outcomes are committed."""
+        self._tried = ()
+        if not self._contacts:
+            return
+        links = []
+        for outcome in outcomes:
+            contact = self._contacts.pop(_key(outcome.record), None)
+            if contact is None:
+                continue
+            links.append(context_of_span(contact.process))
+            if contact.send is not None:
+                end_span(contact.send)
+            end_span(contact.process, _became(outcome))
+        if links:
+            said = operation("commit", "settle", self._topic, group=self._group, count=len(outcomes))
+            end_span(
+                self._spans.root(f"commit {self._topic}", SpanKind.CLIENT, said, links, start_ns=self._committed_ns)
+            )
+
+    def settled(self, offsets: Mapping[Partition, int]) -> None:
+        """It was not known whether the last transaction was committed; these offsets are."""
+        self.committed([outcome for outcome in self._tried if is_below(offsets, outcome.record)])
+
+    def close(self) -> None:
+        """Send what is left."""
+        self.disowned({Partition(topic, partition) for topic, partition, _ in self._contacts})
+        self._requests.close()
+        self._spans.close()
+
+
+def _key(record: SourceRecord) -> _Key:
+    """What names a record: a slice, since it is asked for several times a contact."""
+    return record[:3]
+
+
+def _became(outcome: Outcome) -> dict[str, str | tuple[str, ...]]:
+    if isinstance(outcome, Deferred):
+        return {OUTCOME: "deferred"}
+    if isinstance(outcome, Rejected):
+        return {OUTCOME: "rejected", REASONS: outcome.reasons}
+    return {OUTCOME: "review", REASONS: outcome.review_reasons} if outcome.review_reasons else {OUTCOME: "scored"}

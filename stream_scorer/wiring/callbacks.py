@@ -1,0 +1,331 @@
+"""The one place where the campaign worker is built: settings and a target in, planner and deliverer out."""
+
+from __future__ import annotations
+
+import queue
+import random
+import threading
+import time
+import uuid
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from stream_scorer.callbacks.deliverer import Deliverer
+from stream_scorer.callbacks.dispatcher import Dispatcher
+from stream_scorer.callbacks.intake import CallbackIntake
+from stream_scorer.callbacks.observer import DelivererObserver, PlannerObserver
+from stream_scorer.callbacks.output_records import CallbackEncoder, CampaignTopics
+from stream_scorer.callbacks.planner import Planner
+from stream_scorer.callbacks.receipt_writer import Receipts
+from stream_scorer.callbacks.sender import Sender
+from stream_scorer.callbacks.target_breaker import SwitchedOffHold
+from stream_scorer.core.callbacks.delivery_policy import DeliveryOutcome, DeliveryRules, Job
+from stream_scorer.core.callbacks.selection import Examined, PlanningRules
+from stream_scorer.core.exactly_once.offset_ledger import RecordLedger
+from stream_scorer.errors import BrokerRefused
+from stream_scorer.kafka.admin.acls import campaign_rights
+from stream_scorer.kafka.client.config import admin_config, consumer_config, settling_time_s, silent_logger
+from stream_scorer.kafka.client.interruptible_calls import StoppedError, unless_stopped
+from stream_scorer.kafka.client.logs import client_logger
+from stream_scorer.kafka.consumer.flow_control import FlowControl
+from stream_scorer.kafka.consumer.group_consumer import Source
+from stream_scorer.kafka.consumer.latest_offsets import LatestOffsets
+from stream_scorer.kafka.consumer.retry_heads import RetryTopicHeads
+from stream_scorer.kafka.consumer.topic_ids import TopicIdentity, TopicIds
+from stream_scorer.kafka.producer.committer import Committer
+from stream_scorer.kafka.producer.factory import make_sink
+from stream_scorer.kafka.registry.pending_schemas import WriterWaits
+from stream_scorer.kafka.registry.serde import make_framing
+from stream_scorer.runtime.admin_server import AdminServer
+from stream_scorer.runtime.clock import Clock
+from stream_scorer.runtime.worker_pool import Pool
+from stream_scorer.schema_files import SchemaFile
+from stream_scorer.telemetry.collectors import close_within_limit
+from stream_scorer.telemetry.metrics.callbacks import PrometheusCampaignMetrics
+from stream_scorer.telemetry.tracing.factory import campaign_traces
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from stream_scorer.callbacks.observer import LoopObserver
+    from stream_scorer.callbacks.ports import Target
+    from stream_scorer.core.callbacks.types import DeliveryAnswer
+    from stream_scorer.kafka.producer.committer import Sink
+    from stream_scorer.settings import Settings
+
+# How often a loop may stand still before /livez says so: several times what any of its calls may take.
+_LIVE_LIMIT_S: Final = 120.0
+_MAX_RECORD_BYTES: Final = 4 * 1024 * 1024
+# Requests at the campaign manager at once.
+_SLOTS: Final = 32
+# Callbacks read and not yet committed: what a crash can repeat at most, and how far others can go on behind a callback
+# that takes as long as an attempt may.
+_MAX_UNCOMMITTED: Final = 40_000
+_MAX_UNCOMMITTED_BYTES: Final = 128 * 1024 * 1024
+# Scores or callbacks of one transaction.
+_MAX_OUTCOMES: Final = 2_000
+# What a callback's record may grow by on its way through the tiers: attempts, times, and headers that say why.
+_GROWTH_BYTES: Final = 4_096
+# A callback about one contact with the longest ids fits into this with ease.
+_LEAST_MESSAGE_BYTES: Final = 32_768
+
+
+class CampaignService:
+    """Planner and deliverer with their connections, ready to ``run``.
+
+    Args:
+        settings: everything but the target.
+        target: where callbacks go.
+        retry_topics: the retry tiers that exist; at least those of ``callbacks.retry_delays_s``.
+
+    Attributes:
+        stopping: set when the end begins, whatever its cause.
+    """
+
+    def __init__(self, settings: Settings, target: Target, retry_topics: Sequence[str]) -> None:
+        self._settings = settings
+        self._target = target
+        self._retry_topics = tuple(retry_topics)
+        self.stopping = threading.Event()
+        self._clock = Clock(
+            time.monotonic, lambda: time.time_ns() // 1_000_000, random.random, lambda: str(uuid.uuid4())
+        )
+        self.metrics = PrometheusCampaignMetrics(instance=settings.kafka.instance_id)
+        self._client_log = client_logger(settings.kafka.properties)
+        # Both loops share what fetches unknown schemas; each has codecs of its own.
+        self._framing = make_framing(settings)
+        log = structlog.get_logger("stream_scorer")
+        monotonic, settling_s = self._clock.monotonic, settling_time_s(settings)
+        self._planning = PlannerObserver("planner", log, self.metrics, monotonic, settling_s)
+        self._traces = campaign_traces(settings)
+        self._delivering = DelivererObserver("deliverer", log, self.metrics, monotonic, settling_s)
+
+    def stop(self) -> None:
+        """Ask both loops to finish what is under way and to end; safe in a signal handler and before ``run``."""
+        self.stopping.set()
+
+    def run(self) -> None:
+        """Work until ``stop``, or until one of the loops ends with an error; then the other finishes in order.
+
+        Raises:
+            BrokerRefused: Kafka refuses us.
+            ProducerFenced: another running worker uses one of our transactional ids.
+            LocalError: the admin port is taken.
+        """
+        settings = self._settings
+        admin = AdminServer(
+            settings.admin.host,
+            settings.callbacks.admin_port,
+            live=self._why_not_live,
+            ready=lambda: _first(observer.why_not_ready() for observer in self._observers),
+            metrics=self.metrics.exposition,
+            setting="callbacks.admin_port",
+        )
+        if settings.callbacks.admin_port:
+            admin.start()
+        pool: Pool[Job, DeliveryAnswer] = Pool(self._attempt, _SLOTS, "callback")
+        try:
+            # Told to stop before it has begun: nothing is read, so there is nothing to finish.
+            with suppress(StoppedError):
+                self._run_both(unless_stopped(self.stopping, lambda: self._loops(pool)))
+        finally:
+            self.stopping.set()
+            pool.close()
+            self._target.close()
+            self._framing.close()
+            admin.stop()
+            close_within_limit(self._traces.close, self.metrics.close)
+
+    def _loops(self, pool: Pool[Job, DeliveryAnswer]) -> dict[str, Callable[[], None]]:
+        # Kafka and the registry are asked here, and may hang.
+        return {"planner": self._planner().run, "deliverer": self._deliverer(pool).run}
+
+    def _attempt(self, job: Job) -> DeliveryAnswer:
+        return self._target.deliver(job.callback, job.traceparent)
+
+    def _run_both(self, loops: Mapping[str, Callable[[], None]]) -> None:
+        # Not SimpleQueue: see stream_scorer.runtime.worker_pool.
+        ends: queue.Queue[BaseException | None] = queue.Queue()
+
+        def run(loop: Callable[[], None]) -> None:
+            try:
+                loop()
+            except BaseException as error:  # noqa: BLE001 - raised again below, in the thread that called run
+                ends.put(error)
+            else:
+                ends.put(None)
+
+        for name, loop in loops.items():
+            threading.Thread(target=run, args=(loop,), name=name, daemon=True).start()
+        errors = []
+        for _ in loops:
+            error = ends.get()
+            self.stopping.set()
+            if error is not None:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+
+    def _why_not_live(self) -> str | None:
+        limit_s = self._settings.admin.max_unexplained_wait_s
+        return _first(observer.why_not_live(_LIVE_LIMIT_S, limit_s) for observer in self._observers)
+
+    @property
+    def _observers(self) -> tuple[LoopObserver, ...]:
+        return (self._planning, self._delivering)
+
+    # --- the planner
+
+    def _planner(self) -> Planner:
+        settings, topics = self._settings, self._settings.topics
+        group_id = settings.callbacks_group_id
+        source = self._source(group_id, [topics.scores])
+        ledger: RecordLedger[Examined] = RecordLedger()
+        sink, limits, encoder = self._writer(group_id, settings.planner_transactional_id)
+        committer = Committer(
+            sink=sink,
+            group=source,
+            ledger=ledger,
+            max_outcomes=_MAX_OUTCOMES,
+            monotonic=self._clock.monotonic,
+            observe=self._planning,
+        )
+        return Planner(
+            source=source,
+            waits=WriterWaits(source, ledger, self._framing.lookup, self._planning.waiting_for_schema),
+            committer=committer,
+            ledger=ledger,
+            codec=self._framing.reader(SchemaFile.CONTACT_SCORE, max_bytes=_MAX_RECORD_BYTES),
+            target=self._target,
+            encoder=encoder,
+            rules=lambda: self._planning_rules(limits),
+            clock=self._clock,
+            observe=self._planning,
+            trace=self._traces.planner,
+            stopping=self.stopping,
+            linger_s=settings.callbacks.linger_ms / 1000,
+        )
+
+    def _planning_rules(self, limits: Mapping[str, int]) -> PlanningRules:
+        callbacks = self._settings.callbacks
+        return PlanningRules(
+            threshold=callbacks.threshold,
+            max_contacts=callbacks.max_contacts,
+            max_age_ms=callbacks.max_age_s * 1000,
+            max_record_bytes=min(limits.values()) - _GROWTH_BYTES,
+        )
+
+    # --- the deliverer
+
+    def _deliverer(self, pool: Pool[Job, DeliveryAnswer]) -> Deliverer:
+        settings, observe, clock = self._settings, self._delivering, self._clock
+        group_id = settings.delivery_group_id
+        rules = DeliveryRules(tuple(settings.callbacks.retry_delays_s))
+        source = self._source(group_id, [settings.topics.callbacks], self._retry_topics)
+        ledger: RecordLedger[DeliveryOutcome] = RecordLedger(remembered_limit=2 * _MAX_UNCOMMITTED)
+        sink, _, encoder = self._writer(group_id, settings.deliverer_transactional_id)
+        receipts = Receipts(
+            committer=Committer(
+                sink=sink,
+                group=source,
+                ledger=ledger,
+                max_outcomes=_MAX_OUTCOMES,
+                monotonic=clock.monotonic,
+                observe=observe,
+                renewed_topics=self._retry_topics,
+            ),
+            ledger=ledger,
+            encoder=encoder,
+            clock=clock,
+            observe=observe,
+            trace=self._traces.deliverer,
+            commit_interval_s=settings.scoring.commit_interval_ms / 1000,
+        )
+        dispatcher = Dispatcher(_SLOTS, rules, settings.callbacks.max_per_minute)
+        sender = Sender(
+            dispatcher=dispatcher,
+            pool=pool,
+            allowance=self._target.allowance,
+            hold=SwitchedOffHold(settings.callbacks.probe_interval_s),
+            ledger=ledger,
+            rules=rules,
+            clock=clock,
+            observe=observe,
+            trace=self._traces.deliverer,
+            finish=receipts.finish,
+        )
+        tiers = {topic: tier for tier, topic in enumerate(settings.topics.retries(), 1)}
+        return Deliverer(
+            source=source,
+            waits=WriterWaits(source, ledger, self._framing.lookup, observe.waiting_for_schema),
+            flow=FlowControl(
+                source,
+                ledger,
+                max_records=_MAX_UNCOMMITTED,
+                max_bytes=_MAX_UNCOMMITTED_BYTES,
+                is_retry=tiers.__contains__,
+            ),
+            ledger=ledger,
+            intake=CallbackIntake(
+                self._framing.reader(SchemaFile.CAMPAIGN_CALLBACK, max_bytes=_MAX_RECORD_BYTES), tiers, rules
+            ),
+            tiers=RetryTopicHeads(source),
+            dispatcher=dispatcher,
+            sender=sender,
+            receipts=receipts,
+            clock=clock,
+            observe=observe,
+            stopping=self.stopping,
+            revoke_wait_s=settings.scoring.revoke_wait_s,
+            shutdown_timeout_s=settings.scoring.shutdown_timeout_s,
+        )
+
+    # --- both
+
+    def _source(self, group_id: str, topics: Sequence[str], retry_topics: Sequence[str] = ()) -> Source:
+        config = consumer_config(self._settings, group_id, logger=self._client_log)
+        # Silent: the consumer's log has the same troubles already.
+        admin = admin_config(self._settings, logger=silent_logger())
+        latest = LatestOffsets(admin, self._clock.monotonic)
+        return Source(
+            config,
+            topics,
+            wait=lambda seconds: not self.stopping.wait(seconds),
+            latest=latest,
+            identity=TopicIdentity(TopicIds(admin), group_id, self._clock.monotonic, self._framing.lookup),
+            retry_topics=retry_topics,
+        )
+
+    def _writer(self, group_id: str, transactional_id: str) -> tuple[Sink, Mapping[str, int], CallbackEncoder]:
+        settings, topics = self._settings, self._settings.topics
+        outputs = (topics.callbacks, *self._retry_topics, topics.callbacks_rejected, topics.receipts)
+        sink, limits = make_sink(
+            settings,
+            outputs,
+            group_id=group_id,
+            transactional_id=transactional_id,
+            monotonic=self._clock.monotonic,
+            logger=self._client_log,
+            rights=campaign_rights(settings),
+        )
+        _require_room(limits)
+        retries = topics.retries(len(settings.callbacks.retry_delays_s))
+        names = CampaignTopics(topics.callbacks, retries, topics.callbacks_rejected, topics.receipts, limits)
+        callback_codec = self._framing.writer(SchemaFile.CAMPAIGN_CALLBACK, (topics.callbacks, *retries))
+        receipt_codec = self._framing.writer(SchemaFile.CALLBACK_RECEIPT, (topics.receipts,))
+        return sink, limits, CallbackEncoder(names, callback_codec, receipt_codec)
+
+
+def _require_room(limits: Mapping[str, int]) -> None:
+    for topic, limit in limits.items():
+        if limit < _LEAST_MESSAGE_BYTES:
+            raise BrokerRefused(
+                f"topic {topic} takes records up to {limit} bytes (max.message.bytes), too few for callbacks:"
+                f" set it to {_LEAST_MESSAGE_BYTES} or more"
+            )
+
+
+def _first(reasons: Iterable[str | None]) -> str | None:
+    return next((reason for reason in reasons if reason is not None), None)

@@ -1,0 +1,353 @@
+"""The one place where everything is built: settings in, a service that can run out."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+import uuid
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from stream_scorer.core.exactly_once.offset_ledger import Ledger
+from stream_scorer.core.retry_topics import RetryDelays, StartBounds, level_of
+from stream_scorer.core.scoring.batcher import Batcher
+from stream_scorer.core.scoring.features import ContactChecker, FeatureList
+from stream_scorer.core.scoring.model_check import ModelConfirmed, ModelRefused, ModelUnavailable
+from stream_scorer.core.scoring.refusal_limit import RefusalLimit
+from stream_scorer.core.scoring.response_match import Verifier
+from stream_scorer.core.scoring.response_policy import Policy
+from stream_scorer.errors import ApiRefused, ApiUnavailable
+from stream_scorer.genesys.client import ScoringClient
+from stream_scorer.genesys.quota import Quota
+from stream_scorer.genesys.wire import body_overhead, encode_contact
+from stream_scorer.kafka.admin.acls import scoring_rights
+from stream_scorer.kafka.client.config import admin_config, consumer_config, settling_time_s, silent_logger
+from stream_scorer.kafka.client.interruptible_calls import StoppedError, unless_stopped
+from stream_scorer.kafka.client.logs import client_logger
+from stream_scorer.kafka.consumer.flow_control import FlowControl
+from stream_scorer.kafka.consumer.group_consumer import Source
+from stream_scorer.kafka.consumer.latest_offsets import LatestOffsets
+from stream_scorer.kafka.consumer.retry_heads import RetryTopicHeads
+from stream_scorer.kafka.consumer.topic_ids import TopicIdentity, TopicIds
+from stream_scorer.kafka.producer.factory import make_sink
+from stream_scorer.kafka.registry.pending_schemas import WriterWaits
+from stream_scorer.kafka.registry.serde import Framing, make_framing
+from stream_scorer.runtime.admin_server import AdminServer
+from stream_scorer.runtime.clock import Clock
+from stream_scorer.schema_files import SchemaFile
+from stream_scorer.scoring.circuit_breaker import CircuitBreaker
+from stream_scorer.scoring.deferral import NAMED_REFUSALS, Deferral
+from stream_scorer.scoring.dispatcher import RequestDispatcher
+from stream_scorer.scoring.intake import Intake
+from stream_scorer.scoring.observer import Observer
+from stream_scorer.scoring.output_records import Encoder, OutputTopics
+from stream_scorer.scoring.pool import RequestPool
+from stream_scorer.scoring.publisher import Publisher
+from stream_scorer.scoring.retry_intake import RetryIntake
+from stream_scorer.scoring.start_check import StartBackoff, StartCheck
+from stream_scorer.scoring.worker import Worker
+from stream_scorer.telemetry.collectors import close_within_limit
+from stream_scorer.telemetry.metrics.scoring import PrometheusMetrics
+from stream_scorer.telemetry.tracing.factory import scoring_trace
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Sequence
+
+    from stream_scorer.settings import Settings
+
+# How often the loop may stand still before /livez says so: several times what any of its calls may take.
+_LIVE_LIMIT_S: Final = 120.0
+# Under the newer group protocol the brokers decide; this is their default.
+_BROKERS_SESSION_MS: Final = 45_000
+_MAX_RECORD_BYTES: Final = 4 * 1024 * 1024
+_MAX_UNCOMMITTED_BYTES: Final = 64 * 1024 * 1024
+
+
+class ScoringService:
+    """The scoring worker with its connections, ready to ``run``.
+
+    Args:
+        settings: of everything.
+        retry_topics: the contacts' retry topics that exist; None: those of ``scoring.retry_delays_s``.
+        bounds: which of the group's own records there are from before its start.
+
+    Attributes:
+        stopping: set when the end begins, whatever its cause.
+
+    Raises:
+        SettingsError: on construction, where a setting is missing or contradicts another.
+    """
+
+    def __init__(
+        self, settings: Settings, retry_topics: Sequence[str] | None = None, bounds: StartBounds | None = None
+    ) -> None:
+        self._settings = settings
+        self._retry_topics = settings.contact_retry_topics if retry_topics is None else tuple(retry_topics)
+        self._bounds = StartBounds() if bounds is None else bounds
+        self.stopping = threading.Event()
+        self.metrics = PrometheusMetrics(api_url=settings.genesys.api_url, instance=settings.kafka.instance_id)
+        self._clock = system_clock()
+        self.observe = Observer(
+            structlog.get_logger("stream_scorer"),
+            self.metrics,
+            self._clock,
+            settling_time_s(settings),
+            self._retry_topics,
+        )
+        self._trace = scoring_trace(settings)
+
+    def stop(self) -> None:
+        """Ask the service to finish what is in flight and to end; safe in a signal handler and before ``run``."""
+        self.stopping.set()
+
+    def run(self) -> None:
+        """Work until ``stop``.
+
+        Raises:
+            ApiRefused: the platform refuses the client or the model, at start or later.
+            LocalError: the admin port is taken.
+            BrokerRefused, ProducerFenced: see `Worker.run`.
+        """
+        settings = self._settings
+        admin = AdminServer(
+            settings.admin.host,
+            settings.admin.port,
+            live=lambda: self.observe.why_not_live(_LIVE_LIMIT_S, settings.admin.max_unexplained_wait_s),
+            ready=self.observe.why_not_ready,
+            metrics=self.metrics.exposition,
+        )
+        if settings.admin.port:
+            admin.start()
+        api = _api(settings)
+        pool = RequestPool(api, settings.scoring.max_in_flight)
+        try:
+            # Told to stop before it has begun: nothing is read, so there is nothing to finish.
+            with suppress(StoppedError):
+                self._run(api, pool)
+        finally:
+            self.stopping.set()
+            pool.close()
+            api.close()
+            admin.stop()
+            close_within_limit(self._trace.close, self.metrics.close)
+
+    def _run(self, api: ScoringClient, pool: RequestPool) -> None:
+        settings, clock, observe = self._settings, self._clock, self.observe
+        quota = Quota(settings.genesys.requests_per_minute)
+        # Before any connection to Kafka: a transactional producer would fence another worker of this name.
+        if not self._is_confirmed(api, quota):
+            return
+        batcher = _batcher(settings)
+        framing = make_framing(settings)
+        # What a broker outage can take out of the window and give back: more is never finished and uncommitted.
+        ledger = Ledger(remembered_limit=2 * settings.scoring.max_uncommitted)
+        breaker = CircuitBreaker(
+            settings.genesys.probe_interval_s, on_change=observe.breaker_changed, on_probe=observe.probed
+        )
+        deferral = Deferral(
+            settings.scoring.retry_delays_s,
+            RefusalLimit(settings.scoring.max_refused_share),
+            clock,
+            observe.refusal_limit_reached,
+        )
+        dispatcher = RequestDispatcher(
+            pool=pool,
+            batcher=batcher,
+            deferred=_batcher(settings),
+            ledger=ledger,
+            quota=quota,
+            breaker=breaker,
+            policy=_policy(settings),
+            clock=clock,
+            observe=observe,
+            trace=self._trace,
+            deferral=deferral,
+            max_contacts=settings.scoring.max_contacts,
+            max_contacts_per_minute=settings.scoring.max_contacts_per_minute,
+        )
+        log = client_logger(settings.kafka.properties)
+        consumer = consumer_config(settings, logger=log)
+        source = Source(
+            consumer,
+            [settings.topics.features],
+            wait=lambda seconds: not self.stopping.wait(seconds),
+            # Silent: the consumer's log has the same troubles already.
+            latest=LatestOffsets(admin_config(settings, logger=silent_logger()), clock.monotonic),
+            identity=TopicIdentity(
+                TopicIds(admin_config(settings, logger=silent_logger())),
+                settings.kafka.group_id,
+                clock.monotonic,
+                framing.lookup,
+            ),
+            retry_topics=self._retry_topics,
+        )
+        Worker(
+            source=source,
+            heads=RetryTopicHeads(source),
+            retries=RetryIntake(
+                {topic: level_of(topic) for topic in self._retry_topics},
+                settings.kafka.group_id,
+                RetryDelays(tuple(settings.scoring.retry_delays_s)),
+                self._bounds,
+            ),
+            waits=WriterWaits(source, ledger, framing.lookup, observe.waiting_for_schema),
+            flow=FlowControl(
+                source,
+                ledger,
+                max_records=settings.scoring.max_uncommitted,
+                max_bytes=_MAX_UNCOMMITTED_BYTES,
+                is_retry=frozenset(self._retry_topics).__contains__,
+            ),
+            # Kafka and the registry are asked here, and may hang.
+            publisher=unless_stopped(self.stopping, lambda: self._publisher(source, ledger, framing, log)),
+            intake=_intake(settings, batcher, framing, deferral),
+            dispatcher=dispatcher,
+            breaker=breaker,
+            quota=quota,
+            ledger=ledger,
+            clock=clock,
+            observe=observe,
+            trace=self._trace,
+            stopping=self.stopping,
+            session_timeout_s=int(consumer.get("session.timeout.ms", _BROKERS_SESSION_MS)) / 1000,
+            revoke_wait_s=settings.scoring.revoke_wait_s,
+            shutdown_timeout_s=settings.scoring.shutdown_timeout_s,
+        ).run()
+        framing.close()
+
+    def _is_confirmed(self, api: ScoringClient, quota: Quota) -> bool:
+        """Whether the API confirms token and model; False: the service was stopped before."""
+        genesys = self._settings.genesys
+        return StartCheck(
+            # On a thread of its own: it may block up to its deadlines, and a stop must not wait for them.
+            check=lambda: unless_stopped(self.stopping, api.check, meanwhile=self.observe.beat),
+            backoff=StartBackoff(
+                base_s=genesys.backoff_base_s,
+                max_s=genesys.max_backoff_s,
+                max_retries=genesys.max_retries,
+                probe_interval_s=genesys.probe_interval_s,
+                max_retry_after_s=genesys.max_retry_after_s,
+            ),
+            quota=quota,
+            clock=self._clock,
+            observe=self.observe,
+            stopping=self.stopping,
+        ).confirm()
+
+    def _publisher(self, source: Source, ledger: Ledger, framing: Framing, log: logging.Logger) -> Publisher:
+        settings = self._settings
+        topics = settings.topics
+        outputs = (topics.scores, topics.review, topics.rejected, topics.audit, *settings.contact_retry_topics)
+        sink, limits = make_sink(
+            settings,
+            outputs,
+            group_id=settings.kafka.group_id,
+            transactional_id=settings.kafka.transactional_id,
+            monotonic=self._clock.monotonic,
+            logger=log,
+            rights=scoring_rights(settings),
+        )
+        output_topics = OutputTopics(
+            topics.scores, topics.review, topics.rejected, topics.audit, limits, topics.features_retry
+        )
+        return Publisher(
+            sink=sink,
+            group=source,
+            ledger=ledger,
+            encoder=Encoder(
+                output_topics,
+                settings.kafka.group_id,
+                framing.writer(SchemaFile.CONTACT_SCORE, (topics.scores, topics.review)),
+                self._trace,
+            ),
+            audit_topic=topics.audit,
+            audit_codec=framing.writer(SchemaFile.BATCH_AUDIT, (topics.audit,)),
+            model_id=settings.genesys.model_id or "",
+            model_version=settings.genesys.model_version,
+            commit_interval_s=settings.scoring.commit_interval_ms / 1000,
+            clock=self._clock,
+            observe=self.observe,
+            trace=self._trace,
+            retry_topics=self._retry_topics,
+        )
+
+
+def system_clock() -> Clock:
+    """The real time and real chance."""
+    return Clock(time.monotonic, lambda: time.time_ns() // 1_000_000, random.random, lambda: str(uuid.uuid4()))
+
+
+def check_model(settings: Settings) -> str:
+    """Check token and model once, as at the start of the worker, and return the result as one line.
+
+    Raises:
+        ApiRefused: the platform itself refuses the client or the model; one line with what to check.
+        ApiUnavailable: neither confirmed nor refused; a worker would wait outside its group.
+    """
+    api = _api(settings)
+    try:
+        result = api.check()
+    finally:
+        api.close()
+    match result:
+        case ModelConfirmed(exchange):
+            return (
+                f"model {settings.genesys.model_id}: confirmed (HTTP {exchange.status} to a request without contacts)"
+            )
+        case ModelRefused(message=message):
+            raise ApiRefused(message)
+        case ModelUnavailable(message=message):
+            raise ApiUnavailable(f"token and model are not confirmed: {message}")
+
+
+def _api(settings: Settings) -> ScoringClient:
+    genesys = settings.genesys
+    settings.require_api()
+    return ScoringClient(
+        genesys.api_url,
+        genesys.token_url,
+        genesys.client_id or "",
+        genesys.read_client_secret,
+        genesys.model_id or "",
+        timeout_s=genesys.timeout_s,
+        token_timeout_s=genesys.token_timeout_s,
+        max_connections=settings.scoring.max_in_flight,
+    )
+
+
+def _batcher(settings: Settings) -> Batcher:
+    return Batcher(
+        max_contacts=settings.scoring.max_contacts,
+        max_body_bytes=settings.scoring.max_request_bytes,
+        overhead_bytes=body_overhead,
+        linger_s=settings.scoring.linger_ms / 1000,
+    )
+
+
+def _intake(settings: Settings, batcher: Batcher, framing: Framing, deferral: Deferral) -> Intake:
+    features = FeatureList(tuple(settings.model.features.values()), settings.model.max_features)
+    return Intake(
+        codec=framing.reader(SchemaFile.CONTACT_FEATURES, max_bytes=_MAX_RECORD_BYTES),
+        checker=ContactChecker(features, settings.scoring.max_event_age_s),
+        encode=encode_contact,
+        fits=batcher.fits,
+        model_version=settings.genesys.model_version,
+        on_missing_schema=deferral.schema_missing,
+    )
+
+
+def _policy(settings: Settings) -> Policy:
+    genesys, verification = settings.genesys, settings.verification
+    return Policy(
+        model_id=genesys.model_id or "",
+        verifier=Verifier(verification.min_interval_width, verification.max_interval_width),
+        max_retries=genesys.max_retries,
+        backoff_base_s=genesys.backoff_base_s,
+        max_backoff_s=genesys.max_backoff_s,
+        max_retry_after_s=genesys.max_retry_after_s,
+        named_refusals=NAMED_REFUSALS,
+    )
