@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from support_arena import Arena
 
-from stream_scorer import wiring
 from stream_scorer.genesys.wire import build_body
 from stream_scorer.local.simulator import SimulatorConfig, ThreadedSimulator
 from stream_scorer.settings import load_settings
+from stream_scorer.wiring import scoring as wiring
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

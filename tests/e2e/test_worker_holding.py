@@ -12,8 +12,8 @@ from support_arena import contact, contacts, wait_until
 from support_fast import FastScene, run_clocks_fast
 from support_judge import judge
 
-from stream_scorer import wiring
 from stream_scorer.kafka.consumer.group_consumer import Source
+from stream_scorer.wiring import scoring as wiring
 
 if TYPE_CHECKING:
     from kafka_fixture import Broker
