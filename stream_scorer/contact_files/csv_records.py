@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from stream_scorer.contact_files.lines import MAX_ROW_BYTES, TOO_LONG
 from stream_scorer.contact_files.rows import CONTACT_ID, NOT_FEATURES
-from stream_scorer.core.scoring.feature_types import shown
+from stream_scorer.core.text import shown
 from stream_scorer.errors import InputError
 
 if TYPE_CHECKING:

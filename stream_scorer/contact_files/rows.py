@@ -17,7 +17,7 @@ import orjson
 
 from stream_scorer.core.records import ContactEvent
 from stream_scorer.core.scoring.event_time import time_problem, unit_of
-from stream_scorer.core.scoring.feature_types import shown
+from stream_scorer.core.text import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

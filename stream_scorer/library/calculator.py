@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import ValidationError
 
 from stream_scorer.core.records import Contact, Reason, Rejected, Scored
-from stream_scorer.core.scoring.feature_types import is_text, shown
 from stream_scorer.core.scoring.response_policy import Policy
+from stream_scorer.core.text import is_text, shown
 from stream_scorer.errors import InputError, SettingsError
 from stream_scorer.genesys.wire import body_overhead
 from stream_scorer.library.audit_log import AuditLogger

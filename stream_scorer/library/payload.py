@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 
 from stream_scorer.core.records import Contact, SourceRecord
 from stream_scorer.core.scoring.batcher import Batcher
-from stream_scorer.core.scoring.feature_types import is_text, shown
 from stream_scorer.core.scoring.features import MAX_ID_BYTES
+from stream_scorer.core.text import is_text, shown
 from stream_scorer.errors import ContactError
 from stream_scorer.genesys.wire import body_overhead, build_body, encode_contact
 from stream_scorer.library.plain_values import plain_features

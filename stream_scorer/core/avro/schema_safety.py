@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 from stream_scorer.core.avro.schema_form import full_name, namespace_of, referred_name
-from stream_scorer.core.scoring.feature_types import shown
+from stream_scorer.core.text import shown
 from stream_scorer.errors import SettingsError
 
 # The fewest bytes that a value of each primitive type takes.

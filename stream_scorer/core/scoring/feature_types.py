@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from stream_scorer.core.records import FeatureValue, Reason
+from stream_scorer.core.text import is_text, shown
 from stream_scorer.errors import SettingsError
 
 FeatureType: TypeAlias = Literal["integer", "number", "boolean", "string"]
 
 MAX_INTEGER: Final = 2**53 - 1
 _MAX_NUMBER: Final = sys.float_info.max
-_NAME_CHARACTERS_SHOWN: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,20 +134,6 @@ def verdict_on(rule: Rule, value: Any) -> Reason | None:
     if rule.exact in (int, float) and not rule.low <= value <= rule.high:
         return Reason.OUT_OF_RANGE
     return Reason.OUT_OF_RANGE if rule.choices is not None and value not in rule.choices else None
-
-
-def is_text(value: str) -> bool:
-    """Tell whether a string can be written as UTF-8: one half of a surrogate pair alone cannot."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def shown(name: str) -> str:
-    """Return a name that a user gave, quoted for a one-line message: control characters escaped, bounded in length."""
-    return repr(name if len(name) <= _NAME_CHARACTERS_SHOWN else f"{name[:_NAME_CHARACTERS_SHOWN]}…")
 
 
 def describe_type(rule: Rule, value: Any) -> str:

@@ -18,11 +18,10 @@ from stream_scorer.core.scoring.feature_types import (
     as_taken,
     describe_range,
     describe_type,
-    is_text,
     rule_of,
-    shown,
     verdict_on,
 )
+from stream_scorer.core.text import is_text, shown
 from stream_scorer.errors import SettingsError
 
 if TYPE_CHECKING:
