@@ -95,6 +95,17 @@ class TestQuietStream:
         assert max(stream.waits_s) <= 0.3
 
 
+@pytest.mark.parametrize("requests_per_minute", [60, 120])
+def test_a_backlog_uses_the_quota(requests_per_minute: int) -> None:
+    """From the first request to the one that ends two minutes of the quota."""
+    world = World(max_contacts=5, requests_per_minute=requests_per_minute)
+    world.feed(numbered(5 * 3 * requests_per_minute))
+    world.finish()
+    took_s = world.sent[2 * requests_per_minute].at - world.sent[0].at
+    print(f"\n{requests_per_minute} a minute: {120 / took_s:.1%} used")
+    assert 0.97 <= 120 / took_s <= 1.0
+
+
 class TestEventsOfOneContact:
     """Events of one contact id never share a request, so waiting for company is in vain."""
 
