@@ -146,7 +146,7 @@ class HalfOpenProbe:
             return offered
         key = BatchKey(version.model_version, version_from_event=False)
         control = self._controls.take(key, now) if self._is_control_turn else None
-        tried = {Partition(key.topic, key.partition) for key in self._tried}
+        tried = {Partition(record.topic, record.partition) for record in self._tried}
         waiting = control or self._queue.take_contact(version.model_version, self._tried, avoid=tried)
         if waiting is None and not self._is_control_turn:
             waiting = self._controls.take(key, now)

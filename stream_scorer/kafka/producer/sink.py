@@ -8,6 +8,8 @@ fences the old and settles what it left open. Why nothing is patched up:
   time is up, only a new ``init_transactions`` and the committed offsets say what became of it.
 - librdkafka has no KIP-890: an EndTxn that the broker gets late can end the *next* transaction. So a session in which a
   request timed out, or an end took nearly as long as a socket time-out, is not used again even though it succeeded.
+- A session that has lost all brokers hangs in its next transaction. If that one is aborted, what Kafka confirmed before
+  can be hidden.
 """
 
 from __future__ import annotations
@@ -85,7 +87,7 @@ class TransactionalSink:
 
     @property
     def is_open(self) -> bool:
-        """Whether a session is there that may be used. If not, ``open`` makes one."""
+        """Whether a session is there that may be used, by the client's latest reports. If not, ``open`` makes one."""
         if self._session is not None:
             self._session.poll()
         return self._session is not None and not self._session.is_suspect
