@@ -10,16 +10,16 @@ from stream_scorer.core.records import (
     Contact,
     Exchange,
     Forbidden,
+    HttpFailure,
     NotFound,
-    QuotaReading,
+    RateLimitHeaders,
     Reason,
     Refused,
     Rejected,
-    RequestFacts,
+    RequestAudit,
     Scored,
     SourceRecord,
     TooLarge,
-    Trouble,
     Unavailable,
     Unexpected,
 )
@@ -56,15 +56,15 @@ def contact(
     return Contact(source, f"event-{offset}", contact_id, None, 0, version, from_event, (), body)
 
 
-def facts(batch_id: str = "batch", status: int | None = 200) -> RequestFacts:
-    return RequestFacts(batch_id, "model", None, 1, 0, 1, 1.0, 1, status, None)
+def facts(batch_id: str = "batch", status: int | None = 200) -> RequestAudit:
+    return RequestAudit(batch_id, "model", None, 1, 0, 1, 1.0, 1, status, None)
 
 
 def scored(of: SourceRecord, batch_id: str = "batch") -> Scored:
     return Scored(contact("c", source=of), facts(batch_id), 0.5, 0.3, 0.7, ())
 
 
-def rejected(of: SourceRecord, request: RequestFacts | None = None) -> Rejected:
+def rejected(of: SourceRecord, request: RequestAudit | None = None) -> Rejected:
     return Rejected(of, (Reason.OUT_OF_RANGE.value,), "out of range", "c", 0, request=request)
 
 
@@ -82,7 +82,7 @@ def policy(**changes: Any) -> Policy:
 # --- answers
 
 
-def exchange(status: int | None = 200, quota: QuotaReading | None = None) -> Exchange:
+def exchange(status: int | None = 200, quota: RateLimitHeaders | None = None) -> Exchange:
     return Exchange(1_000, 1_200, 200.0, status, "correlation", quota)
 
 
@@ -90,7 +90,7 @@ def result(contact_id: str, score: float = 0.5) -> dict[str, Any]:
     return {"contactId": contact_id, "score": score, "confidenceInterval": {"lower": score - 0.2, "upper": score + 0.2}}
 
 
-def answered(contact_ids: Iterable[str], quota: QuotaReading | None = None) -> Answered:
+def answered(contact_ids: Iterable[str], quota: RateLimitHeaders | None = None) -> Answered:
     return Answered(exchange(200, quota), [result(contact_id) for contact_id in contact_ids])
 
 
@@ -115,28 +115,30 @@ def unexpected(status: int = 302) -> Unexpected:
 
 
 def server_error(status: int = 503, retry_after_s: float | None = None) -> Unavailable:
-    return Unavailable(exchange(status), Trouble.SERVER_ERROR, f"the API answered with status {status}", retry_after_s)
+    return Unavailable(
+        exchange(status), HttpFailure.SERVER_ERROR, f"the API answered with status {status}", retry_after_s
+    )
 
 
 def rate_limited(retry_after_s: float | None = None) -> Unavailable:
-    return Unavailable(exchange(429), Trouble.RATE_LIMITED, "too many requests", retry_after_s)
+    return Unavailable(exchange(429), HttpFailure.RATE_LIMITED, "too many requests", retry_after_s)
 
 
 def no_connection() -> Unavailable:
-    return Unavailable(exchange(None), Trouble.NO_CONNECTION, "no connection")
+    return Unavailable(exchange(None), HttpFailure.NO_CONNECTION, "no connection")
 
 
 def no_token(status: int | None = 503, retry_after_s: float | None = None) -> Unavailable:
-    return Unavailable(exchange(status), Trouble.NO_TOKEN, "no token: the login service fails", retry_after_s)
+    return Unavailable(exchange(status), HttpFailure.NO_TOKEN, "no token: the login service fails", retry_after_s)
 
 
 def timed_out() -> Unavailable:
-    return Unavailable(exchange(None), Trouble.TIMEOUT, "no answer within 30 s")
+    return Unavailable(exchange(None), HttpFailure.TIMEOUT, "no answer within 30 s")
 
 
 def cut_off() -> Unavailable:
-    return Unavailable(exchange(200), Trouble.CUT_OFF, "the answer was cut off")
+    return Unavailable(exchange(200), HttpFailure.CUT_OFF, "the answer was cut off")
 
 
 def malformed() -> Unavailable:
-    return Unavailable(exchange(200), Trouble.MALFORMED, "the body is not JSON")
+    return Unavailable(exchange(200), HttpFailure.MALFORMED, "the body is not JSON")

@@ -22,10 +22,10 @@ from stream_scorer.callbacks.sender import Sender
 from stream_scorer.callbacks.target_breaker import SwitchedOffHold
 from stream_scorer.callbacks.trace_headers import Untraced
 from stream_scorer.core.avro.codec import Codec
-from stream_scorer.core.callbacks.delivery_policy import DeliveryOutcome, DeliveryRules, Job
+from stream_scorer.core.callbacks.delivery_policy import Delivery, DeliveryOutcome, DeliveryRules
 from stream_scorer.core.callbacks.records import callback_value, read_callback
 from stream_scorer.core.callbacks.types import Callback, DeliveryAnswer, DeliveryKind
-from stream_scorer.core.exactly_once.offset_ledger import RecordLedger
+from stream_scorer.core.exactly_once.offset_ledger import OffsetLedger
 from stream_scorer.core.records import Partition, SourceRecord
 from stream_scorer.kafka.consumer.flow_control import FlowControl
 from stream_scorer.kafka.consumer.retry_heads import RetryTopicHeads
@@ -291,12 +291,12 @@ class FakePool:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._under_way: list[tuple[float, int, Job, DeliveryAnswer]] = []
+        self._under_way: list[tuple[float, int, Delivery, DeliveryAnswer]] = []
         self._numbers = itertools.count()
         self.most = 0
         self.progress = 0
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Delivery) -> None:
         world = self._world
         world.attempts.append(Attempt(world.now, job.callback))
         answer = world.answer(world, job.callback)
@@ -305,7 +305,7 @@ class FakePool:
         self.most = max(self.most, len(self._under_way))
         self.progress += 1
 
-    def answers(self, wait_s: float = 0.0) -> list[tuple[Job, DeliveryAnswer]]:
+    def answers(self, wait_s: float = 0.0) -> list[tuple[Delivery, DeliveryAnswer]]:
         self._world.now += wait_s
         found = []
         while self._under_way and self._under_way[0][0] <= self._world.now:
@@ -369,7 +369,7 @@ class Bench:
         self.source = FakeSource(world, self.places)
         self.sink = FakeSink(world)
         self.pool = FakePool(world)
-        self.ledger: RecordLedger[DeliveryOutcome] = RecordLedger()
+        self.ledger: OffsetLedger[DeliveryOutcome] = OffsetLedger()
         self.observe = DelivererObserver("deliverer", Log(world), CampaignMetrics(), clock.monotonic)
         topics = CampaignTopics("callbacks", TIERS, "rejected", "receipts", MAX_BYTES)
         source: Any = self.source

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from support_core import TOPIC, answered, contact, ids, policy, record, server_error
 
-from stream_scorer.core.exactly_once.offset_ledger import Ledger
 from stream_scorer.core.exactly_once.outcome_cache import key_of
 from stream_scorer.core.records import Deferred, Partition, Rejected, SourceRecord
 from stream_scorer.core.scoring.batcher import Batcher
@@ -22,14 +21,14 @@ from stream_scorer.runtime.clock import Clock
 from stream_scorer.scoring.circuit_breaker import BreakerState, CircuitBreaker
 from stream_scorer.scoring.deferral import NAMED_REFUSALS, Deferral
 from stream_scorer.scoring.dispatcher import RequestDispatcher
-from stream_scorer.scoring.ports import Untraced
+from stream_scorer.scoring.ports import OutcomeLedger, Untraced
 from stream_scorer.scoring.wait_reasons import WaitReason, WaitTimer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from stream_scorer.core.exactly_once.outcome_cache import RecordKey
-    from stream_scorer.core.records import Answer, Contact, Outcome
+    from stream_scorer.core.records import ApiResponse, Contact, Outcome
     from stream_scorer.core.scoring.refusal_limit import Cause
     from stream_scorer.core.scoring.request import Request
     from stream_scorer.scoring.observer import Observer
@@ -38,7 +37,7 @@ STEP_S = 0.05
 RETRY_DELAYS_S = (60.0, 600.0, 3_600.0)
 
 
-def ok(request: Request) -> Answer:
+def ok(request: Request) -> ApiResponse:
     return answered(names(request))
 
 
@@ -46,17 +45,17 @@ def names(request: Request) -> list[str]:
     return [one.contact_id for one in request.contacts]
 
 
-def scripted(*answers: Answer, then: Callable[[Request], Answer] = ok) -> Callable[[Request], Answer]:
+def scripted(*answers: ApiResponse, then: Callable[[Request], ApiResponse] = ok) -> Callable[[Request], ApiResponse]:
     """First these answers, then those of a healthy API."""
-    left: Iterator[Answer] = iter(answers)
+    left: Iterator[ApiResponse] = iter(answers)
     return lambda request: next(left, None) or then(request)
 
 
-def always(answer: Answer) -> Callable[[Request], Answer]:
+def always(answer: ApiResponse) -> Callable[[Request], ApiResponse]:
     return lambda _: answer
 
 
-def poisoned(*bad: str, answer: Answer | None = None) -> Callable[[Request], Answer]:
+def poisoned(*bad: str, answer: ApiResponse | None = None) -> Callable[[Request], ApiResponse]:
     """An API that fails every request with one of these contacts."""
     failure = answer or server_error(500)
     return lambda request: failure if set(bad) & set(names(request)) else ok(request)
@@ -77,7 +76,7 @@ class Pool:
     def __init__(self, world: World, size: int) -> None:
         self.size = size
         self._world = world
-        self._in_flight: list[tuple[float, Request, Answer]] = []
+        self._in_flight: list[tuple[float, Request, ApiResponse]] = []
 
     def submit(self, request: Request) -> None:
         world = self._world
@@ -94,7 +93,7 @@ class Pool:
         world.sent.append(Sent(world.now, request))
         self._in_flight.append((world.now + world.latency_of(request, answer), request, answer))
 
-    def answers(self, wait_s: float = 0.0) -> list[tuple[Request, Answer]]:
+    def answers(self, wait_s: float = 0.0) -> list[tuple[Request, ApiResponse]]:
         assert wait_s >= 0
         arrived = sorted((one for one in self._in_flight if one[0] <= self._world.now), key=lambda one: one[0])
         self._in_flight = [one for one in self._in_flight if one[0] > self._world.now]
@@ -110,7 +109,7 @@ class Observed:
         self.wait: WaitReason | None = None
         self.limit: list[tuple[Cause, int, bool]] = []
 
-    def response_received(self, request: Request, answer: Answer, trace_id: str | None) -> None:
+    def response_received(self, request: Request, answer: ApiResponse, trace_id: str | None) -> None:
         pass
 
     def breaker_changed(self, _before: BreakerState | None, state: BreakerState | None) -> None:
@@ -139,7 +138,7 @@ class Observed:
 class World:
     def __init__(
         self,
-        api: Callable[[Request], Answer] = ok,
+        api: Callable[[Request], ApiResponse] = ok,
         *,
         slots: int = 8,
         requests_per_minute: int = 300,
@@ -152,11 +151,11 @@ class World:
     ) -> None:
         self.api = api
         self.latency_s = latency_s
-        self.latency_of: Callable[[Request, Answer], float] = lambda _request, _answer: self.latency_s
+        self.latency_of: Callable[[Request, ApiResponse], float] = lambda _request, _answer: self.latency_s
         self.now = 1_000.0
         self.sent: list[Sent] = []
         self.observed = Observed()
-        self.ledger = Ledger()
+        self.ledger = OutcomeLedger()
         self.quota = Quota(requests_per_minute)
         self.wait_timer = WaitTimer()
         self.breaker = CircuitBreaker(10.0, on_change=self.observed.breaker_changed)
@@ -189,7 +188,7 @@ class World:
         self._retries: defaultdict[int, deque[tuple[int, Contact]]] = defaultdict(deque)
         self._retry_offsets: Counter[int] = Counter()
         for level in range(1, len(retry_delays_s) + 1):
-            self.ledger.own(Partition(f"{TOPIC}-retry-{level}", 0), start_offset=0, next_offset=0)
+            self.ledger.assign(Partition(f"{TOPIC}-retry-{level}", 0), start_offset=0, next_offset=0)
         self.own(0)
 
     @staticmethod
@@ -200,13 +199,13 @@ class World:
 
     def own(self, partition: int) -> None:
         next_offset = self._next_offsets.get(Partition(TOPIC, partition), 0)
-        self.ledger.own(Partition(TOPIC, partition), start_offset=0, next_offset=next_offset)
+        self.ledger.assign(Partition(TOPIC, partition), start_offset=0, next_offset=next_offset)
         self.position[partition] = next_offset
         self.topic.setdefault(partition, [])
 
     def disown(self, partition: int) -> None:
         one = Partition(TOPIC, partition)
-        self.ledger.disown(one, self.dispatcher.asked_records(one))
+        self.ledger.revoke(one, self.dispatcher.asked_records(one))
         self.dispatcher.drop_unowned()
         del self.position[partition]
 
@@ -244,7 +243,7 @@ class World:
         self.now += seconds
 
     def commit(self) -> None:
-        heads = self.ledger.heads(1_000_000)
+        heads = self.ledger.committable(1_000_000)
         for head in heads:
             self._next_offsets[head.partition] = head.next_offset
             for outcome in head.outcomes:
@@ -253,7 +252,7 @@ class World:
                 self.published_at.append(self.now)
                 if isinstance(outcome, Deferred):
                     self._write_retry(outcome)
-        self.ledger.confirm(heads)
+        self.ledger.mark_committed(heads)
 
     def _write_retry(self, outcome: Deferred) -> None:
         original = self._contact_of(outcome.record.source)
@@ -319,7 +318,7 @@ class World:
     @property
     def outcomes(self) -> list[Outcome]:
         """Scores and rejections, also those that are not committed yet."""
-        finished = [outcome for owned in self.ledger._owned.values() for outcome in owned.finished.values()]
+        finished = [outcome for owned in self.ledger._assigned.values() for outcome in owned.finished.values()]
         return [one for one in (*self.published, *finished) if not isinstance(one, Deferred)]
 
     @property

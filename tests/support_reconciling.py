@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 from stream_scorer.core.audit.hash_chain import AuditChain, counts_of
 from stream_scorer.core.avro.codec import Codec
 from stream_scorer.core.reconciliation.log_gaps import LogGaps
-from stream_scorer.core.reconciliation.scores import Codecs, Content, Kind, Outputs, Place, Reconciliation, Span
+from stream_scorer.core.reconciliation.scores import (
+    Codecs,
+    CommittedRange,
+    Content,
+    Kind,
+    Outputs,
+    Reconciliation,
+    RecordLocation,
+)
 from stream_scorer.schema_files import SchemaFile, load_schema
 
 if TYPE_CHECKING:
@@ -150,7 +158,7 @@ def chained(*events: dict[str, Any], chain_id: str = "chain") -> list[bytes]:
     return list(AuditChain(chain_id, CODECS.audit).plan(events).values)
 
 
-def make_judge(spans: Mapping[int, Span], gaps: LogGaps | None = None, **options: Any) -> Reconciliation:
+def make_judge(spans: Mapping[int, CommittedRange], gaps: LogGaps | None = None, **options: Any) -> Reconciliation:
     outputs = Outputs(TOPICS, "audit", LogGaps() if gaps is None else gaps)
     return Reconciliation("in", "group", spans, CODECS, outputs, **options)
 
@@ -160,7 +168,7 @@ def judged(
     outputs: Iterable[Output | tuple[Output, Content]],
     audits: Iterable[bytes],
     *,
-    spans: Mapping[int, Span],
+    spans: Mapping[int, CommittedRange],
     committed: Mapping[int, int] | None = None,
     deferred: Iterable[Retry | tuple[Retry, Content]] = (),
     contents: Mapping[str, Content] | None = None,
@@ -186,11 +194,11 @@ def judged(
     places = itertools.count(100)
     for one in outputs:
         output, content = one if isinstance(one, tuple) else (one, output_content(one))
-        place = Place(TOPICS[output.kind], output.lane, next(places))
+        place = RecordLocation(TOPICS[output.kind], output.lane, next(places))
         judge.output(output.kind, output.source, output.batch_id, place, content, was_deferred=output.was_deferred)
     for number, value in enumerate(audits):
-        judge.audit(value, Place("audit", 0, number))
+        judge.audit(value, RecordLocation("audit", 0, number))
     for number, one in enumerate(deferred):
         retry, content = one if isinstance(one, tuple) else (one, input_content(one.source))
-        judge.deferred(retry.source, Place("retry-1", 0, number), content, still=retry.still)
+        judge.deferred(retry.source, RecordLocation("retry-1", 0, number), content, still=retry.still)
     return judge.result({number: span.committed for number, span in spans.items()} if committed is None else committed)

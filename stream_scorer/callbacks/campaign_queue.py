@@ -6,10 +6,10 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from stream_scorer.core.callbacks.rate_limiter import Pacer
+from stream_scorer.core.callbacks.rate_limiter import RateLimiter
 
 if TYPE_CHECKING:
-    from stream_scorer.core.callbacks.delivery_policy import Job
+    from stream_scorer.core.callbacks.delivery_policy import Delivery
     from stream_scorer.core.exactly_once.outcome_cache import RecordKey
 
 # A request under way for longer than this makes its campaign a slow one.
@@ -41,14 +41,14 @@ class Lane:
 
     def __init__(self, campaign_id: str | None, max_per_minute: int | None) -> None:
         self.campaign_id = campaign_id
-        self.ready: deque[Job] = deque()
+        self.ready: deque[Delivery] = deque()
         self.later = 0
         self.flying: dict[RecordKey, float] = {}
         self.failing = False
         self.is_paced = False
         self.closed_until: float | None = None
         self.width = math.inf
-        self._pacer = Pacer(max_per_minute) if max_per_minute else None
+        self._pacer = RateLimiter(max_per_minute) if max_per_minute else None
 
     @property
     def waiting(self) -> int:
@@ -82,24 +82,24 @@ class Lane:
         is_empty = not (self.waiting or self.flying or self.closed_s(now))
         return is_empty and (self._pacer is None or self._pacer.is_idle(now))
 
-    def pace_wait_s(self, job: Job, now: float) -> float:
+    def pace_wait_s(self, job: Delivery, now: float) -> float:
         """Seconds until its pace lets a callback through; 0: now, and it is counted.
 
         A wait is a promise: who comes back then has its slot. A round that has begun is brought to its end.
         """
         pacer = self._pacer
-        if pacer is None or job.tries:
+        if pacer is None or job.attempts_in_round:
             return 0.0
-        promised = job.has_slot or job.tier > 0
-        wait_s = pacer.promised_wait_s(now) if promised else pacer.wait_s(now)
+        promised = job.has_slot or job.retry_level > 0
+        wait_s = pacer.reserved_wait_s(now) if promised else pacer.wait_s(now)
         if wait_s <= 0:
             self.is_paced = self.is_paced and promised
             if not promised:
-                pacer.promise(now)
+                pacer.reserve(now)
             pacer.sent(now)
             return 0.0
         self.is_paced = True
         if wait_s > SHORT_WAIT_S or not promised:
             wait_s = pacer.wait_s(now)
-            pacer.promise(now + wait_s)
+            pacer.reserve(now + wait_s)
         return wait_s

@@ -11,7 +11,7 @@ import math
 import sys
 from typing import TYPE_CHECKING
 
-from stream_scorer.core.callbacks.delivery_policy import Job
+from stream_scorer.core.callbacks.delivery_policy import Delivery
 from stream_scorer.core.records import Partition
 from stream_scorer.core.retry_topics import NotDue
 from stream_scorer.errors import one_line
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from stream_scorer.callbacks.receipt_writer import Receipts
     from stream_scorer.callbacks.sender import Sender
     from stream_scorer.core.callbacks.delivery_policy import DeliveryOutcome
-    from stream_scorer.core.exactly_once.offset_ledger import RecordLedger
+    from stream_scorer.core.exactly_once.offset_ledger import OffsetLedger
     from stream_scorer.core.records import SourceRecord
     from stream_scorer.kafka.consumer.flow_control import FlowControl
     from stream_scorer.kafka.consumer.group_consumer import Source
@@ -73,7 +73,7 @@ class Deliverer:
         source: Source,
         waits: WriterWaits,
         flow: FlowControl,
-        ledger: RecordLedger[DeliveryOutcome],
+        ledger: OffsetLedger[DeliveryOutcome],
         intake: CallbackIntake,
         tiers: RetryTopicHeads,
         dispatcher: Dispatcher,
@@ -157,10 +157,10 @@ class Deliverer:
             return
         examined = self._intake.examine(record, self._clock.unix_ms())
         if isinstance(examined, NotDue):
-            if self._ledger.owns_partition(Partition(record.topic, record.partition)):
+            if self._ledger.is_partition_assigned(Partition(record.topic, record.partition)):
                 self._tiers.hold(record, examined.until_ms)
         elif self._ledger.read(record):
-            if isinstance(examined, Job):
+            if isinstance(examined, Delivery):
                 self._sender.add(examined)
             else:
                 self._receipts.finish(examined)
@@ -192,7 +192,7 @@ class Deliverer:
             # Whatever waits in memory waits for a time or a turn that is known.
             explained = bool(self._dispatcher.ready or self._dispatcher.later)
             ends = self._source.ends(self._ledger.partitions)
-            self._observe.input(self._ledger.fronts(), ends, self._clock.unix_ms(), explained=explained)
+            self._observe.input(self._ledger.commit_positions(), ends, self._clock.unix_ms(), explained=explained)
         if now - self._tidied_at >= _TIDY_EVERY_S:
             self._tidied_at = now
             self._dispatcher.tidy(now)
@@ -218,7 +218,7 @@ class Deliverer:
             self._receipts.close()
 
     def _write_all(self, deadline: float) -> None:
-        while self._ledger.has_finished_head() and self._clock.monotonic() < deadline:
+        while self._ledger.has_committable() and self._clock.monotonic() < deadline:
             if self._receipts.write():
                 continue
             if self._receipts.is_stale:
@@ -229,7 +229,7 @@ class Deliverer:
 
     def owned(self, partition: Partition, *, start_offset: int, next_offset: int) -> None:
         """An assignment begins."""
-        self._ledger.own(partition, start_offset=start_offset, next_offset=next_offset)
+        self._ledger.assign(partition, start_offset=start_offset, next_offset=next_offset)
         self._observe.assigned(partition, next_offset)
 
     def revoking(self, partitions: list[Partition]) -> None:
@@ -243,7 +243,7 @@ class Deliverer:
     def disowned(self, partitions: list[Partition]) -> None:
         """An assignment ends: nothing of it may be committed, and nothing more of it is sent."""
         for partition in partitions:
-            self._ledger.disown(partition, self._dispatcher.flying_records(partition))
+            self._ledger.revoke(partition, self._dispatcher.flying_records(partition))
         self._waits.forget(partitions)
         self._tiers.forget(partitions)
         self._flow.forget(partitions)

@@ -18,13 +18,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from stream_scorer.callbacks.campaign_queue import SHORT_WAIT_S, Lane
-from stream_scorer.core.callbacks.delivery_policy import cut_short, divert, pace
+from stream_scorer.core.callbacks.delivery_policy import defer_failing, defer_rate_limited, defer_shutdown
 from stream_scorer.core.exactly_once.outcome_cache import RecordKey, key_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from stream_scorer.core.callbacks.delivery_policy import DeliveryRules, Job, Postponed
+    from stream_scorer.core.callbacks.delivery_policy import DeferredDelivery, Delivery, DeliveryRules
     from stream_scorer.core.records import Partition, SourceRecord
 
 _FAILING_SHARE: Final = 8
@@ -36,8 +36,8 @@ _LANES_KEPT: Final = 1_000
 class Turn(NamedTuple):
     """What one look at the waiting callbacks came to; ``paced`` are the campaigns that went over their pace in it."""
 
-    send: list[Job]
-    postponed: list[Postponed]
+    send: list[Delivery]
+    postponed: list[DeferredDelivery]
     paced: list[str | None]
 
 
@@ -56,15 +56,15 @@ class Dispatcher:
         self._max_per_minute = max_per_minute
         self._lanes: dict[str | None, Lane] = {}
         self._turns: OrderedDict[str | None, None] = OrderedDict()
-        self._later: list[tuple[float, int, Job]] = []
-        self._flying: dict[RecordKey, Job] = {}
+        self._later: list[tuple[float, int, Delivery]] = []
+        self._flying: dict[RecordKey, Delivery] = {}
         self._numbers = itertools.count()
         self._troubled_flying = 0
         self.ready = 0
 
     # --- in
 
-    def add(self, job: Job, now: float) -> None:
+    def add(self, job: Delivery, now: float) -> None:
         """A callback that waits to be sent, now or when it is due."""
         lane = self._lane(job)
         if job.due > now:
@@ -73,7 +73,7 @@ class Dispatcher:
         else:
             self._enqueue(lane, job)
 
-    def answered(self, job: Job, now: float, *, failed: bool, leave_alone_s: float = 0.0) -> bool:
+    def answered(self, job: Delivery, now: float, *, failed: bool, leave_alone_s: float = 0.0) -> bool:
         """An attempt has ended. Returns whether its campaign fails where it did not before, or the other way round.
 
         Args:
@@ -114,13 +114,13 @@ class Dispatcher:
             out.send.append(job)
         return out
 
-    def fly(self, job: Job, now: float) -> None:
+    def fly(self, job: Delivery, now: float) -> None:
         """A callback is under way from now on."""
         key = key_of(job.record)
         self._flying[key] = job
         self._lane(job).flying[key] = now
 
-    def any_waiting(self) -> Job | None:
+    def any_waiting(self) -> Delivery | None:
         """Takes out one that waits, whichever."""
         for campaign_id in self._turns:
             lane = self._lanes[campaign_id]
@@ -132,7 +132,7 @@ class Dispatcher:
             return job
         return None
 
-    def divert(self, now: float, now_ms: int, few: int) -> list[Postponed]:
+    def divert(self, now: float, now_ms: int, few: int) -> list[DeferredDelivery]:
         """Takes out all that wait in the campaigns that are in trouble and have more than ``few`` of them.
 
         Nothing is kept: within a partition receipts are written in order, so the oldest that waits holds up all behind
@@ -144,12 +144,12 @@ class Dispatcher:
             if lane.closed_until is not None:
                 diverted += self._pace_closed(lane, now, now_ms)
                 continue
-            diverted += [divert(self._counted(job), self._rules, now_ms) for job in lane.ready]
+            diverted += [defer_failing(self._counted(job), self._rules, now_ms) for job in lane.ready]
             lane.ready.clear()
         taken = {lane.campaign_id for lane in lanes if lane.closed_until is None}
         for entry in self._later if taken else ():
             if entry[2].callback.campaign_id in taken:
-                cut = cut_short(entry[2], self._rules, now_ms)
+                cut = defer_shutdown(entry[2], self._rules, now_ms)
                 diverted += [cut] if cut is not None else []
         gone = {key_of(postponed.record) for postponed in diverted}
         if gone:
@@ -189,20 +189,20 @@ class Dispatcher:
 
     # --- private
 
-    def _lane(self, job: Job) -> Lane:
+    def _lane(self, job: Delivery) -> Lane:
         campaign_id = job.callback.campaign_id
         lane = self._lanes.get(campaign_id)
         if lane is None:
             lane = self._lanes[campaign_id] = Lane(campaign_id, self._max_per_minute)
         return lane
 
-    def _enqueue(self, lane: Lane, job: Job) -> None:
+    def _enqueue(self, lane: Lane, job: Delivery) -> None:
         self.ready += 1
         # A round that has begun is brought to its end first.
-        (lane.ready.appendleft if job.tries else lane.ready.append)(job)
+        (lane.ready.appendleft if job.attempts_in_round else lane.ready.append)(job)
         self._turns.setdefault(lane.campaign_id)
 
-    def _counted(self, job: Job) -> Job:
+    def _counted(self, job: Delivery) -> Delivery:
         """A callback that does not stand in a lane any more."""
         self.ready -= 1
         return job
@@ -224,11 +224,13 @@ class Dispatcher:
         heapq.heapify(kept)
         self._later = kept
 
-    def _next(self, lane: Lane, out: Turn, now: float, now_ms: int) -> Job | None:
+    def _next(self, lane: Lane, out: Turn, now: float, now_ms: int) -> Delivery | None:
         """A callback of this campaign that may be sent now."""
         wait_s = lane.closed_s(now)
-        if wait_s > self._rules.patience_s:
-            out.postponed.extend(pace(self._counted(job), self._rules, now_ms, wait_s) for job in lane.ready)
+        if wait_s > self._rules.max_age_s:
+            out.postponed.extend(
+                defer_rate_limited(self._counted(job), self._rules, now_ms, wait_s) for job in lane.ready
+            )
             lane.ready.clear()
         if lane.ready and (wait_s > 0 or not self._has_slot(lane, now)):
             return None
@@ -241,20 +243,24 @@ class Dispatcher:
             if wait_s <= SHORT_WAIT_S:
                 self.add(replace(job, has_slot=True, due=now + wait_s), now)
             else:
-                out.postponed.append(pace(job, self._rules, now_ms, wait_s))
+                out.postponed.append(defer_rate_limited(job, self._rules, now_ms, wait_s))
             if not was_paced:
                 out.paced.append(lane.campaign_id)
         del self._turns[lane.campaign_id]
         return None
 
-    def _pace_closed(self, lane: Lane, now: float, now_ms: int) -> list[Postponed]:
+    def _pace_closed(self, lane: Lane, now: float, now_ms: int) -> list[DeferredDelivery]:
         """Takes out what waits for a receiver that asked to be left alone.
 
         A round that has begun stays: its own turn comes first, and putting it off would count it as failed.
         """
         wait_s = max(lane.closed_s(now), self._rules.delay_s(1))
-        begun = deque(job for job in lane.ready if job.tries)
-        paced = [pace(self._counted(job), self._rules, now_ms, wait_s) for job in lane.ready if not job.tries]
+        begun = deque(job for job in lane.ready if job.attempts_in_round)
+        paced = [
+            defer_rate_limited(self._counted(job), self._rules, now_ms, wait_s)
+            for job in lane.ready
+            if not job.attempts_in_round
+        ]
         lane.ready = begun
         return paced
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from stream_scorer.callbacks.output_records import ROUNDS_HEADER
 from stream_scorer.core.avro.codec import UndecodableError
 from stream_scorer.core.avro.foreign_framing import with_framing
-from stream_scorer.core.callbacks.delivery_policy import Job, Postponed, look_at
+from stream_scorer.core.callbacks.delivery_policy import DeferredDelivery, Delivery, route
 from stream_scorer.core.callbacks.records import read_callback
-from stream_scorer.core.callbacks.selection import Unusable
+from stream_scorer.core.callbacks.selection import Invalid
 from stream_scorer.core.records import Reason
 
 if TYPE_CHECKING:
@@ -35,14 +35,14 @@ class CallbackIntake:
         self._tiers = tiers
         self._rules = rules
 
-    def examine(self, record: SourceRecord, now_ms: int) -> Job | NotDue | Postponed | Unusable:
+    def examine(self, record: SourceRecord, now_ms: int) -> Delivery | NotDue | DeferredDelivery | Invalid:
         """The callback to be delivered now, or what else becomes of the record."""
         try:
             callback = read_callback(self._codec, record)
         except UndecodableError as error:
-            return Unusable(record, Reason.UNDECODABLE.value, with_framing(error, record.headers), now_ms)
+            return Invalid(record, Reason.UNDECODABLE.value, with_framing(error, record.headers), now_ms)
         tier = self._tiers.get(record.topic, 0)
-        return look_at(Job(record, callback, tier, _rounds(record, tier)), self._rules, now_ms)
+        return route(Delivery(record, callback, tier, _rounds(record, tier)), self._rules, now_ms)
 
 
 def _rounds(record: SourceRecord, tier: int) -> int:

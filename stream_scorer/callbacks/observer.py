@@ -9,9 +9,14 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from stream_scorer.core.callbacks.delivery_policy import Ended, Postponed
+from stream_scorer.core.callbacks.delivery_policy import Completed, DeferredDelivery
 from stream_scorer.core.callbacks.types import DeliveryKind
-from stream_scorer.core.exactly_once.stall_detector import NOTHING_READ, Membership, Progress, not_live
+from stream_scorer.core.exactly_once.stall_detector import (
+    NOTHING_READ,
+    GroupMembership,
+    StallDetector,
+    liveness_failure,
+)
 from stream_scorer.core.trace_context import parse_traceparent
 from stream_scorer.kafka.producer.records import Committed, RecordsRefused
 
@@ -19,10 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from stream_scorer.callbacks.ports import Log, Metrics
-    from stream_scorer.core.callbacks.delivery_policy import DeliveryOutcome, Job
+    from stream_scorer.core.callbacks.delivery_policy import Delivery, DeliveryOutcome
     from stream_scorer.core.callbacks.selection import Plan
     from stream_scorer.core.callbacks.types import DeliveryAnswer
-    from stream_scorer.core.exactly_once.stall_detector import Front
+    from stream_scorer.core.exactly_once.stall_detector import CommitPosition
     from stream_scorer.core.records import Partition
     from stream_scorer.kafka.producer.records import Publication
 
@@ -35,7 +40,7 @@ class LoopObserver:
         log: where lines go.
         metrics: where sums go.
         monotonic: clock in seconds.
-        standby_after_s: see `Membership`.
+        standby_after_s: see `GroupMembership`.
     """
 
     def __init__(
@@ -53,8 +58,8 @@ class LoopObserver:
         self._trouble: str | None = None
         self._schema_wanted: str | None = None
         self._beat_at = monotonic()
-        self._members = Membership(standby_after_s)
-        self._progress = Progress()
+        self._members = GroupMembership(standby_after_s)
+        self._progress = StallDetector()
         self._input = NOTHING_READ
         self._draining = False
 
@@ -76,18 +81,18 @@ class LoopObserver:
         self._metrics.consumed(records, poll_s=poll_s, loop=self._name)
 
     def input(
-        self, fronts: Iterable[Front], ends: Mapping[Partition, int], now_ms: int, *, explained: bool = False
+        self, fronts: Iterable[CommitPosition], ends: Mapping[Partition, int], now_ms: int, *, explained: bool = False
     ) -> None:
         """How far the input is, about once a second; ``explained``: something that waits knows until when."""
         explained = explained or self.why_not_ready() is not None
-        self._input = self._progress.look(fronts, ends, self._monotonic(), now_ms, explained=explained)
+        self._input = self._progress.observe(fronts, ends, self._monotonic(), now_ms, explained=explained)
         self._metrics.input(self._input, loop=self._name)
         if self._members.becomes_standby(self._monotonic()):
             self._log.info("standby", loop=self._name, detail="the group has a member for every partition")
 
     def assigned(self, partition: Partition, next_offset: int) -> None:
         """A partition is ours from now on."""
-        self._members.own(partition)
+        self._members.assigned(partition)
         self._metrics.partitions(self._members.owned, loop=self._name)
         self._log.info(
             "partition assigned",
@@ -100,18 +105,18 @@ class LoopObserver:
     def disowned(self, partitions: Iterable[Partition]) -> None:
         """Partitions are not ours any more."""
         gone = list(partitions)
-        self._members.disown(gone)
+        self._members.revoked(gone)
         self._metrics.partitions(self._members.owned, loop=self._name)
         for partition in gone:
             self._log.info("partition given up", loop=self._name, topic=partition.topic, partition=partition.number)
 
     def settled(self) -> None:
         """The group has said what is ours."""
-        self._members.settle(self._monotonic())
+        self._members.rebalanced(self._monotonic())
 
     def cut_off(self, reason: str) -> None:
         """No broker can be reached, or none lets us in; whatever the group says next ends that."""
-        self._members.cut_off(reason)
+        self._members.disconnected(reason)
 
     def transaction(self, publication: Publication) -> None:
         """A transaction ended."""
@@ -151,7 +156,9 @@ class LoopObserver:
             still_limit_s: how long the loop may stand still.
             wait_limit_s: how long an event may wait for no reason that is known.
         """
-        reason = not_live(self._monotonic() - self._beat_at, self._input.unexplained_s, still_limit_s, wait_limit_s)
+        reason = liveness_failure(
+            self._monotonic() - self._beat_at, self._input.unexplained_s, still_limit_s, wait_limit_s
+        )
         return None if reason is None else f"{self._name}: {reason}"
 
     def why_not_ready(self) -> str | None:
@@ -160,7 +167,7 @@ class LoopObserver:
             return f"{self._name}: draining"
         if self._trouble is not None:
             return f"{self._name}: kafka: {self._trouble}"
-        if (no_partition := self._members.why_not_ready()) is not None:
+        if (no_partition := self._members.unready_reason()) is not None:
             return f"{self._name}: {no_partition}"
         if self._schema_wanted is not None:
             return f"{self._name}: registry: {self._schema_wanted}"
@@ -202,7 +209,7 @@ class DelivererObserver(LoopObserver):
         """An attempt ended."""
         self._metrics.attempt(answer.latency_ms / 1000, status=answer.status, result=answer.kind.value)
 
-    def turned(self, job: Job, answer: DeliveryAnswer) -> None:
+    def turned(self, job: Delivery, answer: DeliveryAnswer) -> None:
         """The attempts of a job's campaign fail from now on, or do not any more."""
         callback, context = job.callback, parse_traceparent((job.traceparent or "").encode())
         told = {
@@ -236,11 +243,11 @@ class DelivererObserver(LoopObserver):
         postponed: Counter[tuple[int, str]] = Counter()
         for outcome in outcomes:
             match outcome:
-                case Ended():
+                case Completed():
                     ended[outcome.outcome.value.lower()] += 1
                     self._processed(outcome.began)
-                case Postponed():
-                    postponed[outcome.tier, outcome.why.value] += 1
+                case DeferredDelivery():
+                    postponed[outcome.retry_level, outcome.reason.value] += 1
                     self._processed(outcome.began)
                 case _:
                     self._metrics.unusable(1, reason=outcome.reason)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from stream_scorer.core.avro.codec import Codec
-    from stream_scorer.core.callbacks.delivery_policy import Ended, Postponed
-    from stream_scorer.core.callbacks.selection import Unusable
+    from stream_scorer.core.callbacks.delivery_policy import Completed, DeferredDelivery
+    from stream_scorer.core.callbacks.selection import Invalid
     from stream_scorer.core.callbacks.types import Callback
     from stream_scorer.core.records import Headers, SourceRecord
 
@@ -57,12 +57,12 @@ class CallbackEncoder:
         value = receipt_value(callback, CallbackOutcome.EXPIRED, finished_at_ms=callback.planned_at_ms)
         return OutRecord(self._topics.receipts, callback.callback_id.encode(), self._receipt_codec.encode(value), trace)
 
-    def unusable(self, unusable: Unusable) -> OutRecord:
+    def unusable(self, unusable: Invalid) -> OutRecord:
         """A record that is no score, or no callback, as it came."""
         why = error_headers(unusable.reason, unusable.detail, unusable.found_at_ms, None)
         return self._rejected(unusable.record, why)
 
-    def ended(self, ended: Ended) -> list[OutRecord]:
+    def ended(self, ended: Completed) -> list[OutRecord]:
         """The receipt; where it was not delivered, the callback itself as well, as it came."""
         value = receipt_value(
             ended.callback,
@@ -80,11 +80,11 @@ class CallbackEncoder:
         why = error_headers(reason, ended.detail, ended.finished_at_ms, ended.http_status)
         return [receipt, self._rejected(ended.record, why)]
 
-    def postponed(self, postponed: Postponed) -> OutRecord:
+    def postponed(self, postponed: DeferredDelivery) -> OutRecord:
         """The callback for its next tier."""
         record = postponed.record
         headers = [*passed_on(record.headers), *kept(record), (ROUNDS_HEADER, str(postponed.rounds).encode())]
-        return self._callback(self._topics.retries[postponed.tier - 1], postponed.callback, headers)
+        return self._callback(self._topics.retries[postponed.retry_level - 1], postponed.callback, headers)
 
     def fits(self, record: OutRecord) -> bool:
         """Whether the record's topic would take it."""

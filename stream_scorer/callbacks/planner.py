@@ -11,7 +11,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Protocol
 
 from stream_scorer.callbacks.output_records import refusal
-from stream_scorer.core.callbacks.selection import Examined, ToCall, examine, plan
+from stream_scorer.core.callbacks.selection import Examined, Selected, examine, plan_callbacks
 from stream_scorer.core.exactly_once.stall_detector import is_below
 from stream_scorer.errors import one_line
 from stream_scorer.kafka.producer.records import Committed, RecordsRefused
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from stream_scorer.callbacks.trace_headers import PlannerTrace
     from stream_scorer.core.avro.codec import Codec
     from stream_scorer.core.callbacks.selection import Plan, PlanningRules
-    from stream_scorer.core.exactly_once.offset_ledger import RecordLedger
+    from stream_scorer.core.exactly_once.offset_ledger import OffsetLedger
     from stream_scorer.core.records import Partition, SourceRecord
     from stream_scorer.kafka.consumer.group_consumer import Owner
     from stream_scorer.kafka.producer.committer import Committer
@@ -86,7 +86,7 @@ class Planner:
         source: PlanSource,
         waits: WriterWaits,
         committer: Committer[Examined],
-        ledger: RecordLedger[Examined],
+        ledger: OffsetLedger[Examined],
         codec: Codec,
         target: Target,
         encoder: CallbackEncoder,
@@ -123,7 +123,7 @@ class Planner:
             BrokerRefused: Kafka refuses us.
             ProducerFenced: another running worker uses our transactional id.
         """
-        while not self._committer.ready() and not self._stopping.wait(_REOPEN_S):
+        while not self._committer.ensure_session() and not self._stopping.wait(_REOPEN_S):
             self._observe.beat()
         self._source.subscribe(self)
         try:
@@ -157,7 +157,7 @@ class Planner:
                 continue
             one = examine(record, codec=self._codec, writer=self._target, rules=rules, now_ms=now_ms)
             self._ledger.finish(one)
-            if isinstance(one, ToCall):
+            if isinstance(one, Selected):
                 self._sizes[one.score.campaign_id, one.score.model_id] += 1
         if self._since is None and self._ledger.uncommitted:
             self._since = self._clock.monotonic()
@@ -170,9 +170,9 @@ class Planner:
 
     def _is_due(self) -> bool:
         """Whether a callback is full, as much is read as one transaction takes, or the first has waited long enough."""
-        if not self._committer.may_try:
+        if not self._committer.can_attempt:
             return False
-        if self._committer.trouble is not None:
+        if self._committer.last_error is not None:
             return True
         if self._since is None:
             return False
@@ -184,26 +184,26 @@ class Planner:
 
     def _write(self) -> None:
         """Ledger → topics: everything that is read, in one transaction as far as its bounds allow."""
-        if not self._committer.ready():
+        if not self._committer.ensure_session():
             return
-        heads = self._committer.heads()
-        if heads:
-            examined = [outcome for head in heads for outcome in head.outcomes]
-            made = plan(examined, writer=self._target, rules=self._rules(), now_ms=self._clock.unix_ms())
+        batches = self._committer.batches()
+        if batches:
+            examined = [outcome for batch in batches for outcome in batch.outcomes]
+            made = plan_callbacks(examined, writer=self._target, rules=self._rules(), now_ms=self._clock.unix_ms())
             traces = self._trace.planning(made.callbacks, examined)
             records = [self._encoder.planned(one, traces.get(one.callback_id, [])) for one in made.callbacks]
             ended = self._trace.expiring(made.expired, examined)
             records += [self._encoder.expired(one, ended.get(one.callback_id, [])) for one in made.expired]
             records += [self._encoder.unusable(unusable) for unusable in made.unusable]
             self._tried = examined, made, len(records)
-            publication = self._committer.commit(heads, records)
+            publication = self._committer.commit(batches, records)
             self._trace.planned(committed=isinstance(publication, Committed))
             if isinstance(publication, RecordsRefused):
-                self._committer.hold(refusal(publication.errors, records))
+                self._committer.suspend(refusal(publication.errors, records))
             if not isinstance(publication, Committed):
                 return
             self._count()
-        if self._ledger.has_finished_head():
+        if self._ledger.has_committable():
             return  # the rest has waited as long
         self._since = None
         self._sizes.clear()
@@ -228,13 +228,13 @@ class Planner:
         if now - self._looked_at >= _LOOK_EVERY_S:
             self._looked_at = now
             ends = self._source.ends(self._ledger.partitions)
-            self._observe.input(self._ledger.fronts(), ends, self._clock.unix_ms())
+            self._observe.input(self._ledger.commit_positions(), ends, self._clock.unix_ms())
 
     # --- ownership: what kafka.source.Owner asks for
 
     def owned(self, partition: Partition, *, start_offset: int, next_offset: int) -> None:
         """An assignment begins."""
-        self._ledger.own(partition, start_offset=start_offset, next_offset=next_offset)
+        self._ledger.assign(partition, start_offset=start_offset, next_offset=next_offset)
         self._observe.assigned(partition, next_offset)
 
     def revoking(self, partitions: list[Partition]) -> None:
@@ -243,7 +243,7 @@ class Planner:
     def disowned(self, partitions: list[Partition]) -> None:
         """An assignment ends: nothing of it may be written any more."""
         for partition in partitions:
-            self._ledger.disown(partition)
+            self._ledger.revoke(partition)
         self._waits.forget(partitions)
         self._observe.disowned(partitions)
 

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from stream_scorer.core.callbacks.types import Callback, DeliveryAnswer, Score
-    from stream_scorer.core.exactly_once.stall_detector import InputState
+    from stream_scorer.core.exactly_once.stall_detector import ConsumerLag
 
 
 class Target(Protocol):
@@ -78,7 +78,7 @@ class Metrics(Protocol):
     def partitions(self, owned: int, *, loop: str) -> None:
         """How many partitions are assigned."""
 
-    def input(self, state: InputState, *, loop: str) -> None:
+    def input(self, state: ConsumerLag, *, loop: str) -> None:
         """How far the input is."""
 
     def planned(self, callbacks: int, contacts: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stream_scorer.callbacks.output_records import refusal
-from stream_scorer.core.callbacks.delivery_policy import DeliveryOutcome, Ended, Postponed, give_up
+from stream_scorer.core.callbacks.delivery_policy import Completed, DeferredDelivery, DeliveryOutcome, give_up
 from stream_scorer.core.exactly_once.stall_detector import is_below
 from stream_scorer.kafka.producer.records import Committed, RecordsRefused
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from stream_scorer.callbacks.observer import DelivererObserver
     from stream_scorer.callbacks.output_records import CallbackEncoder
     from stream_scorer.callbacks.trace_headers import DelivererTrace
-    from stream_scorer.core.exactly_once.offset_ledger import RecordLedger
+    from stream_scorer.core.exactly_once.offset_ledger import OffsetLedger
     from stream_scorer.core.records import Partition
     from stream_scorer.kafka.producer.committer import Committer
     from stream_scorer.kafka.producer.records import OutRecord
@@ -39,7 +39,7 @@ class Receipts:
         self,
         *,
         committer: Committer[DeliveryOutcome],
-        ledger: RecordLedger[DeliveryOutcome],
+        ledger: OffsetLedger[DeliveryOutcome],
         encoder: CallbackEncoder,
         clock: Clock,
         observe: DelivererObserver,
@@ -64,23 +64,23 @@ class Receipts:
 
     def regrouped(self) -> None:
         """Says that the group has just told us something: what it refused to an older generation it may take now."""
-        self._committer.regrouped()
+        self._committer.on_rebalance()
 
     def open(self) -> bool:
         """Makes sure of a usable producer session. Returns whether it is there."""
-        return self._committer.ready()
+        return self._committer.ensure_session()
 
     def finish(self, outcome: DeliveryOutcome) -> None:
         """Enters what became of a callback; it is written as soon as everything before it is finished."""
-        if isinstance(outcome, Postponed) and not self._encoder.fits(self._encoder.postponed(outcome)):
+        if isinstance(outcome, DeferredDelivery) and not self._encoder.fits(self._encoder.postponed(outcome)):
             outcome = give_up(outcome, "the callback is too large for its retry topic", self._clock.unix_ms())
         self._ledger.finish(outcome)
 
     def write_due(self) -> None:
         """Writes what is finished if it is time to."""
-        if not self._committer.may_try:
+        if not self._committer.can_attempt:
             return
-        if self._committer.trouble is not None and not self._committer.ready():
+        if self._committer.last_error is not None and not self._committer.ensure_session():
             return
         waited_s = self._clock.monotonic() - self._written_at
         if waited_s >= self._commit_interval_s or self._committer.bounds.are_reduced:
@@ -92,20 +92,20 @@ class Receipts:
         Raises:
             ProducerFenced: three times in five minutes another producer took over our transactional id.
         """
-        if not (self._ledger.has_finished_head() or self._committer.renewal_due):
+        if not (self._ledger.has_committable() or self._committer.renewal_due):
             return True
-        if not self._committer.may_try or not self._committer.ready():
+        if not self._committer.can_attempt or not self._committer.ensure_session():
             return False
-        heads = self._committer.heads()
-        outcomes = [outcome for head in heads for outcome in head.outcomes]
+        batches = self._committer.batches()
+        outcomes = [outcome for batch in batches for outcome in batch.outcomes]
         if not (outcomes or self._committer.renewal_due):
             return True  # the committed offsets have just settled all there was
         records = [record for outcome in outcomes for record in self._records(outcome)]
         self._trace.committing(outcomes)
         self._tried = outcomes, len(records)
-        publication = self._committer.commit(heads, records)
+        publication = self._committer.commit(batches, records)
         if isinstance(publication, RecordsRefused):
-            self._committer.hold(refusal(publication.errors, records))
+            self._committer.suspend(refusal(publication.errors, records))
         if not isinstance(publication, Committed):
             return False
         self._written_at = self._clock.monotonic()
@@ -132,9 +132,9 @@ class Receipts:
 
     def _records(self, outcome: DeliveryOutcome) -> list[OutRecord]:
         match outcome:
-            case Ended():
+            case Completed():
                 return self._encoder.ended(outcome)
-            case Postponed():
+            case DeferredDelivery():
                 return [self._encoder.postponed(outcome)]
             case _:
                 return [self._encoder.unusable(outcome)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol
 
-from stream_scorer.core.callbacks.delivery_policy import Again, SwitchedOff, conclude
+from stream_scorer.core.callbacks.delivery_policy import RetryNow, TargetDisabled, after_attempt
 from stream_scorer.core.callbacks.types import DeliveryKind
 
 if TYPE_CHECKING:
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from stream_scorer.callbacks.observer import DelivererObserver
     from stream_scorer.callbacks.target_breaker import SwitchedOffHold
     from stream_scorer.callbacks.trace_headers import DelivererTrace
-    from stream_scorer.core.callbacks.delivery_policy import DeliveryOutcome, DeliveryRules, Job
+    from stream_scorer.core.callbacks.delivery_policy import Delivery, DeliveryOutcome, DeliveryRules
     from stream_scorer.core.callbacks.types import DeliveryAnswer
-    from stream_scorer.core.exactly_once.offset_ledger import RecordLedger
+    from stream_scorer.core.exactly_once.offset_ledger import OffsetLedger
     from stream_scorer.core.records import Partition
     from stream_scorer.runtime.clock import Clock
 
@@ -30,10 +30,10 @@ _UNNAMED_PAUSE_S: Final = 1.0
 class DeliveryPool(Protocol):
     """See ``pool.Pool``."""
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Delivery) -> None:
         """Starts an attempt."""
 
-    def answers(self, wait_s: float = 0.0) -> list[tuple[Job, DeliveryAnswer]]:
+    def answers(self, wait_s: float = 0.0) -> list[tuple[Delivery, DeliveryAnswer]]:
         """The attempts that have ended."""
 
 
@@ -60,7 +60,7 @@ class Sender:
         pool: DeliveryPool,
         allowance: Callable[[], int | None],
         hold: SwitchedOffHold,
-        ledger: RecordLedger[DeliveryOutcome],
+        ledger: OffsetLedger[DeliveryOutcome],
         rules: DeliveryRules,
         clock: Clock,
         observe: DelivererObserver,
@@ -78,7 +78,7 @@ class Sender:
         self._trace = trace
         self._finish = finish
 
-    def add(self, job: Job) -> None:
+    def add(self, job: Delivery) -> None:
         """A callback was read."""
         self._dispatcher.add(job, self._clock.monotonic())
 
@@ -147,30 +147,32 @@ class Sender:
             self._dispatcher.fly(job, now)
             self._submit(job, now)
 
-    def _submit(self, job: Job, now: float) -> None:
+    def _submit(self, job: Delivery, now: float) -> None:
         self._pool.submit(self._trace.attempting(job.attempted_at(now)))
 
-    def _react(self, job: Job, answer: DeliveryAnswer) -> None:
+    def _react(self, job: Delivery, answer: DeliveryAnswer) -> None:
         now = self._clock.monotonic()
         was_probe = self._hold.is_probe(job)
-        step = conclude(job, answer, self._rules, now=now, now_ms=self._clock.unix_ms(), jitter=self._clock.jitter())
-        if was_probe and not isinstance(step, SwitchedOff):
+        step = after_attempt(
+            job, answer, self._rules, now=now, now_ms=self._clock.unix_ms(), jitter=self._clock.jitter()
+        )
+        if was_probe and not isinstance(step, TargetDisabled):
             self._hold.end()
             self._observe.holding(None)
         match step:
-            case Again(again):
+            case RetryNow(again):
                 self._keep(again, now)
-            case SwitchedOff(again):
+            case TargetDisabled(again):
                 if self._hold.begin(answer.message, now):
                     self._observe.holding(answer.message)
                 self._keep(again, now)
             case _:
                 self._finish(step)
 
-    def _keep(self, job: Job, now: float) -> None:
+    def _keep(self, job: Delivery, now: float) -> None:
         """A callback goes on in memory, if its record is still ours."""
         if not self._ledger.is_pending(job.record):
-            self._ledger.abandon(job.record)
+            self._ledger.drop(job.record)
         elif self._hold.message is not None and self._hold.probe is None:
             self._hold.probe = job
         else:

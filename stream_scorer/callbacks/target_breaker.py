@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from stream_scorer.core.exactly_once.outcome_cache import RecordKey, key_of
 
 if TYPE_CHECKING:
-    from stream_scorer.core.callbacks.delivery_policy import Job
+    from stream_scorer.core.callbacks.delivery_policy import Delivery
 
 
 class SwitchedOffHold:
@@ -26,7 +26,7 @@ class SwitchedOffHold:
         self._next_probe_at = 0.0
         self._probing: RecordKey | None = None
         self.message: str | None = None
-        self.probe: Job | None = None
+        self.probe: Delivery | None = None
 
     def begin(self, message: str, now: float) -> bool:
         """The receiver said 410. Returns whether it did not before."""
@@ -44,11 +44,11 @@ class SwitchedOffHold:
         """Whether a probe may be sent."""
         return now >= self._next_probe_at
 
-    def is_probe(self, job: Job) -> bool:
+    def is_probe(self, job: Delivery) -> bool:
         """Whether this is the probe that is under way: what was sent before the hold says nothing of it."""
         return self._probing == key_of(job.record)
 
-    def sent(self, job: Job, now: float) -> None:
+    def sent(self, job: Delivery, now: float) -> None:
         """A probe is under way."""
         self.probe = None
         self._probing = key_of(job.record)

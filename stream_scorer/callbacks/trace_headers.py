@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol
 
-from stream_scorer.core.callbacks.selection import ToCall
-from stream_scorer.core.trace_context import context_of, joined, parted
+from stream_scorer.core.callbacks.selection import Selected
+from stream_scorer.core.trace_context import context_of, link_parents, split_links
 from stream_scorer.kafka.producer.dead_letter import passed_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from stream_scorer.core.callbacks.delivery_policy import DeliveryOutcome, Job
+    from stream_scorer.core.callbacks.delivery_policy import Delivery, DeliveryOutcome
     from stream_scorer.core.callbacks.selection import Examined
     from stream_scorer.core.callbacks.types import Callback, DeliveryAnswer
     from stream_scorer.core.records import Headers, Partition, SourceRecord
@@ -41,10 +41,10 @@ class PlannerTrace(Protocol):
 class DelivererTrace(Protocol):
     """See ``telemetry.tracing.callbacks.DelivererTracer``."""
 
-    def attempting(self, job: Job) -> Job:
+    def attempting(self, job: Delivery) -> Delivery:
         """Returns the job with what its request says of the trace it belongs to."""
 
-    def attempted(self, job: Job, answer: DeliveryAnswer) -> None:
+    def attempted(self, job: Delivery, answer: DeliveryAnswer) -> None:
         """An attempt has ended."""
 
     def committing(self, outcomes: Sequence[DeliveryOutcome]) -> None:
@@ -77,12 +77,12 @@ class Untraced:
     def planned(self, *, committed: bool) -> None:
         """Nothing."""
 
-    def attempting(self, job: Job) -> Job:
+    def attempting(self, job: Delivery) -> Delivery:
         """Returns the job with its record's own context."""
         context = context_of(job.record.headers)
         return job if context is None else job.under(context.traceparent)
 
-    def attempted(self, job: Job, answer: DeliveryAnswer) -> None:
+    def attempted(self, job: Delivery, answer: DeliveryAnswer) -> None:
         """Nothing."""
 
     def committing(self, outcomes: Sequence[DeliveryOutcome]) -> None:
@@ -104,7 +104,7 @@ def contexts_of(callbacks: Sequence[Callback], examined: Iterable[Examined]) -> 
         return {}
     known = {}
     for one in examined:
-        context = context_of(one.record.headers) if isinstance(one, ToCall) else None
+        context = context_of(one.record.headers) if isinstance(one, Selected) else None
         if context is not None:
             known[one.record.source] = context
     if not known:
@@ -119,13 +119,13 @@ def contexts_of(callbacks: Sequence[Callback], examined: Iterable[Examined]) -> 
 def contacts_header(contexts: Iterable[TraceContext]) -> Headers:
     """Return the header that names the sampled ones of these contexts; none where there is none."""
     sampled = [context for context in contexts if context.sampled]
-    return [(CONTACTS_HEADER, joined(sampled))] if sampled else []
+    return [(CONTACTS_HEADER, link_parents(sampled))] if sampled else []
 
 
 def contacts_of(record: SourceRecord) -> list[TraceContext]:
     """Return the contexts of the sampled contacts of a callback, as its record names them."""
     values = [value for name, value in record.headers if name == CONTACTS_HEADER and value]
-    return parted(values[0], _MAX_CONTACTS) if values else []
+    return split_links(values[0], _MAX_CONTACTS) if values else []
 
 
 def kept(record: SourceRecord) -> Headers:

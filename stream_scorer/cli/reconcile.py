@@ -190,7 +190,7 @@ def _print_judgement(report: Report | CallbackReport, found: int, console: Conso
     more = found - min(len(report.findings), _SHOWN)
     if more:
         console.print(f"… and {more:,} more", style="red")
-    if report.holds:
+    if report.is_balanced:
         console.print(report.verdict, markup=False, highlight=False, soft_wrap=True, style="green")
 
 

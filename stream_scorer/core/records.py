@@ -1,6 +1,6 @@
 """The types that travel through the service, one for each stage, none ever changed after it is made.
 
-``SourceRecord`` ─decode, validate, impute─▶ ``Contact`` ─ask the API─▶ ``Answer`` ─match, verify─▶ ``Scored``;
+``SourceRecord`` ─decode, validate, impute─▶ ``Contact`` ─ask the API─▶ ``ApiResponse`` ─match, verify─▶ ``Scored``;
 whatever cannot go on becomes ``Rejected`` and is carried forward just the same. A contact whose request failed while
 others succeeded becomes ``Deferred``: it is written to a retry topic and read again.
 
@@ -114,7 +114,7 @@ class ReviewReason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class RequestFacts:
+class RequestAudit:
     """What the audit says of the request that finished a contact. Times are Unix milliseconds, UTC."""
 
     batch_id: str
@@ -133,7 +133,7 @@ class Scored(NamedTuple):
     """A verified answer. With ``review_reasons`` it goes to the review topic, without to the scores topic."""
 
     contact: Contact
-    request: RequestFacts
+    request: RequestAudit
     score: float
     confidence_lower: float
     confidence_upper: float
@@ -145,7 +145,7 @@ class Scored(NamedTuple):
         return self.contact.record
 
     @property
-    def was_paid_for(self) -> bool:
+    def is_billable(self) -> bool:
         """Whether finding it again costs something."""
         return True
 
@@ -162,12 +162,12 @@ class Rejected(NamedTuple):
     detail: str
     contact_id: str
     rejected_at_ms: int
-    request: RequestFacts | None = None
+    request: RequestAudit | None = None
     api_status: int | None = None
     truncated: bool = False
 
     @property
-    def was_paid_for(self) -> bool:
+    def is_billable(self) -> bool:
         """Whether finding it again costs something."""
         return self.request is not None
 
@@ -191,10 +191,10 @@ class Deferred(NamedTuple):
     level: int
     not_before_ms: int
     held: str = ""
-    request: RequestFacts | None = None
+    request: RequestAudit | None = None
 
     @property
-    def was_paid_for(self) -> bool:
+    def is_billable(self) -> bool:
         """Whether finding it again costs something."""
         return False
 
@@ -205,7 +205,7 @@ class Skipped(NamedTuple):
     record: SourceRecord
 
     @property
-    def was_paid_for(self) -> bool:
+    def is_billable(self) -> bool:
         """Whether finding it again costs something."""
         return False
 
@@ -217,7 +217,7 @@ Outcome: TypeAlias = Scored | Rejected | Deferred
 
 
 @dataclass(frozen=True, slots=True)
-class QuotaReading:
+class RateLimitHeaders:
     """The ``inin-ratelimit-*`` headers of one answer: requests counted, requests allowed, seconds until the reset."""
 
     count: int
@@ -238,7 +238,7 @@ class Exchange:
     latency_ms: float
     status: int | None = None
     correlation_id: str | None = None
-    quota: QuotaReading | None = None
+    quota: RateLimitHeaders | None = None
     earlier: Exchange | None = None
     error_text: str = ""
 
@@ -281,7 +281,7 @@ class NotFound:
     platform_error: bool = False
 
 
-class Trouble(StrEnum):
+class HttpFailure(StrEnum):
     """What kind of passing failure it was.
 
     ``NO_TOKEN``: the login service failed, whatever way, so nothing was sent to the score endpoint.
@@ -296,9 +296,9 @@ class Trouble(StrEnum):
     NO_TOKEN = "no_token"  # noqa: S105 - a name  # nosec B105
 
     @property
-    def proves_outage(self) -> bool:
+    def is_outage(self) -> bool:
         """Whether no contact can be the cause: the API has turned the request away unread, or never got it."""
-        return self in (Trouble.RATE_LIMITED, Trouble.NO_CONNECTION, Trouble.NO_TOKEN)
+        return self in (HttpFailure.RATE_LIMITED, HttpFailure.NO_CONNECTION, HttpFailure.NO_TOKEN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,7 +309,7 @@ class Unavailable:
     """
 
     exchange: Exchange
-    trouble: Trouble
+    failure: HttpFailure
     message: str
     retry_after_s: float | None = None
     ignored_retry_after: str = ""
@@ -335,4 +335,4 @@ class Forbidden:
     platform_error: bool = False
 
 
-Answer: TypeAlias = Answered | Refused | TooLarge | NotFound | Unavailable | Unexpected | Forbidden
+ApiResponse: TypeAlias = Answered | Refused | TooLarge | NotFound | Unavailable | Unexpected | Forbidden

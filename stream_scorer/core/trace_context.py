@@ -78,7 +78,7 @@ def context_of(headers: Headers) -> TraceContext | None:
     return None if context is None else context._replace(state=_state(headers))
 
 
-def flags_of(headers: Headers) -> int | None:
+def trace_flags(headers: Headers) -> int | None:
     """Return the flags of the trace that headers name: the quick look that each record gets.
 
     None where there is no such header; -1 where it is none, or there are two.
@@ -93,17 +93,17 @@ def flags_of(headers: Headers) -> int | None:
     return flags
 
 
-def traced(headers: Headers, context: TraceContext) -> Headers:
+def with_trace(headers: Headers, context: TraceContext) -> Headers:
     """Return the headers with this context in place of whatever they say of a trace."""
     return [*(header for header in headers if header[0] not in NAMES), *context.headers]
 
 
-def joined(contexts: Iterable[TraceContext]) -> bytes:
+def link_parents(contexts: Iterable[TraceContext]) -> bytes:
     """Write several contexts as one value; vendors' states are left out."""
     return b",".join(context.traceparent.encode() for context in contexts)
 
 
-def parted(value: bytes, limit: int) -> list[TraceContext]:
+def split_links(value: bytes, limit: int) -> list[TraceContext]:
     """Read at most ``limit`` contexts from one value; what is none is left out."""
     parsed = (parse_traceparent(part) for part in value.split(b",", limit)[:limit])
     return [context for context in parsed if context is not None]

@@ -1,4 +1,4 @@
-"""The scoring API as a function that never raises: contacts in, one `Answer` out.
+"""The scoring API as a function that never raises: contacts in, one `ApiResponse` out.
 
 One call is one attempt. The caller decides on retry, bisection and circuit breaker
 (`stream_scorer.core.scoring.response_policy`), and owns the clock and the quota. The client repeats a request only
@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 from stream_scorer.core.records import (
     Answered,
     Forbidden,
+    HttpFailure,
     NotFound,
     Refused,
     TooLarge,
-    Trouble,
     Unavailable,
     Unexpected,
 )
@@ -33,7 +33,7 @@ from stream_scorer.redaction.contacts import ContactRedactor
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from stream_scorer.core.records import Answer, Exchange
+    from stream_scorer.core.records import ApiResponse, Exchange
     from stream_scorer.core.scoring.model_check import ModelCheck
     from stream_scorer.genesys.oauth import ReadSecret
 
@@ -45,7 +45,7 @@ _FORBIDDEN: Final = {
     403: f"OAuth client '{{client}}' needs the scope {SCOPE}",
 }
 _NOT_THE_PLATFORM: Final = wire.NOT_THE_PLATFORM.format(setting="genesys.base_url")
-_TROUBLES: Final = {408: Trouble.TIMEOUT, 429: Trouble.RATE_LIMITED}
+_TROUBLES: Final = {408: HttpFailure.TIMEOUT, 429: HttpFailure.RATE_LIMITED}
 
 
 class ScoreEndpoint:
@@ -84,7 +84,7 @@ class ScoreEndpoint:
         self._timeout_s = timeout_s
         self._wall_clock = wall_clock
 
-    def send(self, body: bytes, contacts: int) -> tuple[Answer, HttpAnswer | None]:
+    def send(self, body: bytes, contacts: int) -> tuple[ApiResponse, HttpAnswer | None]:
         """Send a body and say what came of it; never raises for the API's sake.
 
         Args:
@@ -104,13 +104,13 @@ class ScoreEndpoint:
             answer = replace(answer, exchange=replace(answer.exchange, earlier=turned_away))
         return answer, got
 
-    def _attempt(self, body: bytes, contacts: int) -> tuple[Answer, HttpAnswer | None, Token | None]:
+    def _attempt(self, body: bytes, contacts: int) -> tuple[ApiResponse, HttpAnswer | None, Token | None]:
         token = self._tokens.token()
         if isinstance(token, TokenRefused):
             return Forbidden(token.exchange, token.message, token.platform_error), None, None
         if isinstance(token, TokenUnavailable):
             unavailable = Unavailable(
-                token.exchange, Trouble.NO_TOKEN, token.message, token.retry_after_s, token.ignored_retry_after
+                token.exchange, HttpFailure.NO_TOKEN, token.message, token.retry_after_s, token.ignored_retry_after
             )
             return unavailable, None, None
         headers = {
@@ -143,7 +143,7 @@ class ScoreEndpoint:
             return replace(exchange, correlation_id=None)
         return exchange
 
-    def _declined(self, answer: HttpAnswer, exchange: Exchange, redactor: ContactRedactor) -> Answer:
+    def _declined(self, answer: HttpAnswer, exchange: Exchange, redactor: ContactRedactor) -> ApiResponse:
         status = answer.status
         error = wire.parse_error(answer.body, self._tokens.redact, redactor.hide_in_text)
         exchange = replace(exchange, error_text=error.text)
@@ -168,7 +168,7 @@ class ScoreEndpoint:
             value, now_s = answer.headers.get("Retry-After"), self._wall_clock()
             return Unavailable(
                 exchange,
-                _TROUBLES.get(status, Trouble.SERVER_ERROR),
+                _TROUBLES.get(status, HttpFailure.SERVER_ERROR),
                 message,
                 retry_after_s(value, now_s),
                 wire.ignored_retry_after(value, now_s, self._tokens.redact),
@@ -230,7 +230,7 @@ class ScoringClient:
     def __repr__(self) -> str:
         return f"ScoringClient(url={self._endpoint.url!r}, tokens={self._tokens!r})"
 
-    def ask(self, parts: Sequence[bytes], model_version: str | None) -> Answer:
+    def ask(self, parts: Sequence[bytes], model_version: str | None) -> ApiResponse:
         """Ask about contacts: one exchange with the API. Blocks up to the deadlines; never raises for the API's sake.
 
         Args:
@@ -244,7 +244,7 @@ class ScoringClient:
             return self._ask_for_model(answer)
         return answer
 
-    def send(self, body: bytes, contacts: int) -> Answer:
+    def send(self, body: bytes, contacts: int) -> ApiResponse:
         """Send a body that is ready, with so many contacts; else as `ask`."""
         answer, _ = self._endpoint.send(body, contacts)
         return answer
@@ -260,7 +260,7 @@ class ScoringClient:
     def _knows_model(self) -> bool:
         return self._known_at is not None and self._monotonic() - self._known_at < _KNOWN_FOR_S
 
-    def _ask_for_model(self, answer: NotFound) -> Answer:
+    def _ask_for_model(self, answer: NotFound) -> ApiResponse:
         """Find out what a 404 means, where the model has not answered lately.
 
         Else a mistyped model id would look like a thousand events with a wrong version. It asks about nobody and for no
@@ -295,8 +295,8 @@ def check_url(key: str, url: str) -> None:
         raise SettingsError(f"{key} must have the form https://host, without user, password or query")
 
 
-def _accepted(answer: HttpAnswer, exchange: Exchange) -> Answer:
+def _accepted(answer: HttpAnswer, exchange: Exchange) -> ApiResponse:
     try:
         return Answered(exchange, wire.parse_results(answer.body))
     except wire.MalformedAnswer as malformed:
-        return Unavailable(exchange, Trouble.MALFORMED, f"HTTP {answer.status}, but {malformed}")
+        return Unavailable(exchange, HttpFailure.MALFORMED, f"HTTP {answer.status}, but {malformed}")

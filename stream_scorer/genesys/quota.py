@@ -42,7 +42,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from stream_scorer.core.records import QuotaReading
+    from stream_scorer.core.records import RateLimitHeaders
 
 WINDOW_S: Final = 60.0
 _GUARD_S: Final = 0.5
@@ -95,7 +95,7 @@ class Quota:
         due_at = self._early_at + self._early_gap_s
         self._early_at = due_at if now - due_at < self._early_gap_s else now
 
-    def learn(self, reading: QuotaReading, now: float) -> None:
+    def learn(self, reading: RateLimitHeaders, now: float) -> None:
         """An answer has come, and says this of the quota."""
         self.answered()
         ends = now + min(reading.reset_s, WINDOW_S)

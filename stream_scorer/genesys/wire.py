@@ -14,7 +14,7 @@ from urllib.parse import quote
 import orjson
 
 from stream_scorer.core.charset import decode_text
-from stream_scorer.core.records import Exchange, QuotaReading
+from stream_scorer.core.records import Exchange, RateLimitHeaders
 from stream_scorer.errors import ContactError
 from stream_scorer.http_client.retry_after import SECONDS, read_number, retry_after_s
 
@@ -249,7 +249,7 @@ def exchange_of(timing: Timing, status: int | None, headers: Mapping[str, str], 
     )
 
 
-def quota_reading(headers: Mapping[str, str]) -> QuotaReading | None:
+def quota_reading(headers: Mapping[str, str]) -> RateLimitHeaders | None:
     """Return the ``inin-ratelimit-*`` headers; None where one is missing or is no sensible number."""
     count = read_number(headers.get("inin-ratelimit-count"))
     allowed = read_number(headers.get("inin-ratelimit-allowed"))
@@ -258,7 +258,7 @@ def quota_reading(headers: Mapping[str, str]) -> QuotaReading | None:
         return None
     if count < 0 or allowed < 0 or not 0 <= reset_s <= _MAX_RESET_S:
         return None
-    return QuotaReading(int(count), int(allowed), reset_s)
+    return RateLimitHeaders(int(count), int(allowed), reset_s)
 
 
 def ignored_retry_after(value: str | None, now_s: float, redact: Redact = _as_it_is) -> str:

@@ -15,7 +15,7 @@ import requests
 import requests.cookies
 import urllib3.exceptions
 
-from stream_scorer.core.records import Trouble
+from stream_scorer.core.records import HttpFailure
 from stream_scorer.errors import ApiUnavailable
 from stream_scorer.fork import bind_to_process
 from stream_scorer.http_client.connections import WatchedAdapter
@@ -77,7 +77,7 @@ class TransportFailure(ApiUnavailable):
 
     def __init__(
         self,
-        kind: Trouble,
+        kind: HttpFailure,
         message: str,
         timing: Timing,
         status: int | None = None,
@@ -144,7 +144,7 @@ class Http:
         started_at_ms = self._now_ms()
         response: requests.Response | None = None
         # Only its translation is kept: the error itself would hold the connection through its traceback.
-        failed: tuple[Trouble, str] | None = None
+        failed: tuple[HttpFailure, str] | None = None
         content = b""
         host = urlsplit(url).netloc.rpartition("@")[2]
         with self._watchdog.limit(timeout_s) as deadline:
@@ -169,7 +169,7 @@ class Http:
         timing = Timing(started_at_ms, self._now_ms(), (time.monotonic() - started) * 1000.0)
         if response is not None and (failed is None or response.status_code not in _OK):
             return HttpAnswer(response.status_code, response.headers, b"" if failed else content, timing)
-        kind, message = failed or (Trouble.NO_CONNECTION, "")  # without a response there is a failure
+        kind, message = failed or (HttpFailure.NO_CONNECTION, "")  # without a response there is a failure
         status, got = (None, None) if response is None else (response.status_code, response.headers)
         raise TransportFailure(kind, message, timing, status, got)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import requests.exceptions
 import urllib3.exceptions
 
-from stream_scorer.core.records import Trouble
+from stream_scorer.core.records import HttpFailure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,26 +29,26 @@ class AddressBarred(OSError):
     """Whoever dials refuses the address. Its text is our own, so it is passed on."""
 
 
-def trouble_of(error: Exception, deadline: Deadline, host: str, timeout_s: float) -> tuple[Trouble, str]:
+def trouble_of(error: Exception, deadline: Deadline, host: str, timeout_s: float) -> tuple[HttpFailure, str]:
     """Translate any error of an exchange into its kind and one line."""
     if deadline.cut_for in _ENDED:
-        return Trouble.NO_CONNECTION, f"the exchange with {host} {_ENDED[deadline.cut_for]}"
+        return HttpFailure.NO_CONNECTION, f"the exchange with {host} {_ENDED[deadline.cut_for]}"
     if deadline.cut_for == "deadline" and not deadline.connected:
         # Nothing was sent, so no contact can be the cause: that is no time-out of an answer.
-        return Trouble.NO_CONNECTION, f"no connection to {host} within {timeout_s:g} s"
+        return HttpFailure.NO_CONNECTION, f"no connection to {host} within {timeout_s:g} s"
     causes = tuple(causes_of(error))
     barred = next((one for one in causes if isinstance(one, AddressBarred)), None)
     if barred is not None:
-        return Trouble.NO_CONNECTION, f"no connection to {host}: {barred}"
+        return HttpFailure.NO_CONNECTION, f"no connection to {host}: {barred}"
     # These two are told apart before the table, since requests wraps them into errors that also mean other things.
     if deadline.cut_for == "deadline" or any(isinstance(one, urllib3.exceptions.ReadTimeoutError) for one in causes):
-        return Trouble.TIMEOUT, f"no complete answer from {host} within {timeout_s:g} s"
+        return HttpFailure.TIMEOUT, f"no complete answer from {host} within {timeout_s:g} s"
     if any(isinstance(one, http.client.HTTPException) and not isinstance(one, _CUT_OFF) for one in causes):
-        return Trouble.MALFORMED, f"{host} does not answer in HTTP"
+        return HttpFailure.MALFORMED, f"{host} does not answer in HTTP"
     kind, text = next((kind, text) for known, kind, text in TRANSLATIONS if isinstance(error, known))
     if text is _BUILT and deadline.connected:
         # The same classes tell of answers: what cannot be built fails before anything is connected to.
-        kind, text = Trouble.MALFORMED, _UNREADABLE
+        kind, text = HttpFailure.MALFORMED, _UNREADABLE
     return kind, text.format(host=host) + system_words(causes)
 
 
@@ -64,37 +64,37 @@ _BUILT: Final = (
 _UNREADABLE: Final = "the answer of {host} cannot be read: its headers are malformed or contradict each other"
 
 # The first class that fits counts, so the special ones stand before the general ones.
-TRANSLATIONS: Final[tuple[tuple[type[Exception], Trouble, str], ...]] = (
-    (AnswerTooLarge, Trouble.MALFORMED, "the answer of {host} is too large"),
-    (requests.exceptions.ConnectTimeout, Trouble.NO_CONNECTION, "no connection to {host} in time"),
-    (requests.exceptions.ReadTimeout, Trouble.TIMEOUT, "no complete answer from {host} in time"),
-    (requests.exceptions.Timeout, Trouble.TIMEOUT, "no complete answer from {host} in time"),
-    (requests.exceptions.ProxyError, Trouble.NO_CONNECTION, "the proxy to {host} does not connect"),
-    (requests.exceptions.SSLError, Trouble.NO_CONNECTION, "no TLS connection to {host}"),
-    (requests.exceptions.ConnectionError, Trouble.NO_CONNECTION, "the connection to {host} failed or was lost"),
-    (requests.exceptions.ChunkedEncodingError, Trouble.MALFORMED, "the answer of {host} was cut off"),
-    (requests.exceptions.ContentDecodingError, Trouble.MALFORMED, "the answer of {host} cannot be decompressed"),
-    (requests.exceptions.InvalidProxyURL, Trouble.NO_CONNECTION, _BUILT),
-    (requests.exceptions.InvalidURL, Trouble.NO_CONNECTION, _BUILT),
-    (requests.exceptions.InvalidSchema, Trouble.NO_CONNECTION, _BUILT),
-    (requests.exceptions.MissingSchema, Trouble.NO_CONNECTION, _BUILT),
-    (requests.exceptions.URLRequired, Trouble.NO_CONNECTION, _BUILT),
-    (requests.exceptions.InvalidHeader, Trouble.NO_CONNECTION, _BUILT),
-    (requests.exceptions.UnrewindableBodyError, Trouble.NO_CONNECTION, _BUILT),
+TRANSLATIONS: Final[tuple[tuple[type[Exception], HttpFailure, str], ...]] = (
+    (AnswerTooLarge, HttpFailure.MALFORMED, "the answer of {host} is too large"),
+    (requests.exceptions.ConnectTimeout, HttpFailure.NO_CONNECTION, "no connection to {host} in time"),
+    (requests.exceptions.ReadTimeout, HttpFailure.TIMEOUT, "no complete answer from {host} in time"),
+    (requests.exceptions.Timeout, HttpFailure.TIMEOUT, "no complete answer from {host} in time"),
+    (requests.exceptions.ProxyError, HttpFailure.NO_CONNECTION, "the proxy to {host} does not connect"),
+    (requests.exceptions.SSLError, HttpFailure.NO_CONNECTION, "no TLS connection to {host}"),
+    (requests.exceptions.ConnectionError, HttpFailure.NO_CONNECTION, "the connection to {host} failed or was lost"),
+    (requests.exceptions.ChunkedEncodingError, HttpFailure.MALFORMED, "the answer of {host} was cut off"),
+    (requests.exceptions.ContentDecodingError, HttpFailure.MALFORMED, "the answer of {host} cannot be decompressed"),
+    (requests.exceptions.InvalidProxyURL, HttpFailure.NO_CONNECTION, _BUILT),
+    (requests.exceptions.InvalidURL, HttpFailure.NO_CONNECTION, _BUILT),
+    (requests.exceptions.InvalidSchema, HttpFailure.NO_CONNECTION, _BUILT),
+    (requests.exceptions.MissingSchema, HttpFailure.NO_CONNECTION, _BUILT),
+    (requests.exceptions.URLRequired, HttpFailure.NO_CONNECTION, _BUILT),
+    (requests.exceptions.InvalidHeader, HttpFailure.NO_CONNECTION, _BUILT),
+    (requests.exceptions.UnrewindableBodyError, HttpFailure.NO_CONNECTION, _BUILT),
     # Redirects, retries and JSON of requests are not used; should one come up all the same, it is no usable answer.
-    (requests.exceptions.TooManyRedirects, Trouble.MALFORMED, "{host} redirects"),
-    (requests.exceptions.RetryError, Trouble.NO_CONNECTION, "the connection to {host} failed"),
-    (requests.exceptions.StreamConsumedError, Trouble.MALFORMED, "the answer of {host} cannot be read"),
-    (requests.exceptions.JSONDecodeError, Trouble.MALFORMED, "the answer of {host} cannot be read"),
-    (requests.exceptions.InvalidJSONError, Trouble.MALFORMED, "the answer of {host} cannot be read"),
-    (requests.exceptions.HTTPError, Trouble.SERVER_ERROR, "{host} reports an error"),
-    (urllib3.exceptions.DecodeError, Trouble.MALFORMED, "the answer of {host} cannot be decompressed"),
-    (urllib3.exceptions.HTTPError, Trouble.NO_CONNECTION, "the connection to {host} failed or was lost"),
-    (http.client.HTTPException, Trouble.MALFORMED, "{host} does not answer in HTTP"),
-    (TimeoutError, Trouble.TIMEOUT, "no complete answer from {host} in time"),
-    (OSError, Trouble.NO_CONNECTION, "the connection to {host} failed or was lost"),
-    (ValueError, Trouble.NO_CONNECTION, _BUILT),
-    (Exception, Trouble.NO_CONNECTION, "the exchange with {host} failed"),
+    (requests.exceptions.TooManyRedirects, HttpFailure.MALFORMED, "{host} redirects"),
+    (requests.exceptions.RetryError, HttpFailure.NO_CONNECTION, "the connection to {host} failed"),
+    (requests.exceptions.StreamConsumedError, HttpFailure.MALFORMED, "the answer of {host} cannot be read"),
+    (requests.exceptions.JSONDecodeError, HttpFailure.MALFORMED, "the answer of {host} cannot be read"),
+    (requests.exceptions.InvalidJSONError, HttpFailure.MALFORMED, "the answer of {host} cannot be read"),
+    (requests.exceptions.HTTPError, HttpFailure.SERVER_ERROR, "{host} reports an error"),
+    (urllib3.exceptions.DecodeError, HttpFailure.MALFORMED, "the answer of {host} cannot be decompressed"),
+    (urllib3.exceptions.HTTPError, HttpFailure.NO_CONNECTION, "the connection to {host} failed or was lost"),
+    (http.client.HTTPException, HttpFailure.MALFORMED, "{host} does not answer in HTTP"),
+    (TimeoutError, HttpFailure.TIMEOUT, "no complete answer from {host} in time"),
+    (OSError, HttpFailure.NO_CONNECTION, "the connection to {host} failed or was lost"),
+    (ValueError, HttpFailure.NO_CONNECTION, _BUILT),
+    (Exception, HttpFailure.NO_CONNECTION, "the exchange with {host} failed"),
 )
 
 

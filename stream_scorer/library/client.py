@@ -28,7 +28,7 @@ from stream_scorer.http_client.environment import check_http_environment
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from stream_scorer.core.records import Answer
+    from stream_scorer.core.records import ApiResponse
     from stream_scorer.http_client.client import HttpAnswer
     from stream_scorer.library.payload import ScoringPayload
 
@@ -210,7 +210,7 @@ class ScoreClient:
             raise ApiRefused(answer.message)
         raise ApiUnavailable(answer.message if isinstance(answer, Unavailable) else "no answer")
 
-    def ask(self, body: bytes, model_id: str, contacts: int) -> tuple[Answer, HttpAnswer | None]:
+    def ask(self, body: bytes, model_id: str, contacts: int) -> tuple[ApiResponse, HttpAnswer | None]:
         """Send a body with so many contacts once, as soon as the quota allows; returns as `ScoreEndpoint.send`."""
         self._await_turn()
         answer, got = self._endpoint(model_id).send(body, contacts)

@@ -38,7 +38,7 @@ from stream_scorer.library.payload import grouped
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from stream_scorer.core.records import Answer, Contact, Outcome
+    from stream_scorer.core.records import ApiResponse, Contact, Outcome
     from stream_scorer.core.scoring.response_policy import Decision, FailedContact, Failure
     from stream_scorer.library.client import ScoreClient
 
@@ -80,7 +80,7 @@ class Asking:
         self._has_results = False
         self._control: Contact | None = None
         self._refusals = 0
-        self._last: tuple[Request, Answer] | None = None
+        self._last: tuple[Request, ApiResponse] | None = None
 
     def run(self, contacts: Sequence[Contact], model_version: str | None) -> None:
         """Send all of them.
@@ -118,7 +118,7 @@ class Asking:
             self._sleep(first.not_before - now)
         return first.sent(time.monotonic(), _now_ms())
 
-    def _ask(self, request: Request) -> Answer:
+    def _ask(self, request: Request) -> ApiResponse:
         body = build_body([contact.body for contact in request.contacts], request.key.model_version)
         answer, _ = self._client.ask(body, self._policy.model_id, len(request.contacts))
         self._last = (request, answer)
@@ -135,7 +135,7 @@ class Asking:
 
     # --- responses
 
-    def _follow(self, request: Request, answer: Answer) -> None:
+    def _follow(self, request: Request, answer: ApiResponse) -> None:
         if isinstance(answer, Unavailable) and self._client.asks_too_long(answer):
             raise ApiUnavailable(f"{answer.message}: the API wants to be left alone for {answer.retry_after_s:.0f} s")
         result = classify(request, answer, self._policy)
@@ -199,7 +199,7 @@ class Asking:
                 return
         raise ApiUnavailable(failure.message)
 
-    def _probe(self, request: Request, contact: Contact) -> tuple[Request, Answer]:
+    def _probe(self, request: Request, contact: Contact) -> tuple[Request, ApiResponse]:
         probe = subset(request, (contact,), _new_id).sent(time.monotonic(), _now_ms())
         return probe, self._ask(probe)
 

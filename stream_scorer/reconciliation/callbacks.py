@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from stream_scorer.core.reconciliation.callbacks import CallbackReconciliation, Codecs, Gone
-from stream_scorer.core.reconciliation.scores import Place
+from stream_scorer.core.reconciliation.callbacks import CallbackReconciliation, Codecs, Truncated
+from stream_scorer.core.reconciliation.scores import RecordLocation
 from stream_scorer.core.records import Partition
 from stream_scorer.errors import NothingToCheck
 from stream_scorer.kafka.admin.acls import Right, reconciling_callbacks_rights
@@ -99,7 +99,7 @@ def reconcile_callbacks(
         taken,
         threshold=settings.callbacks.threshold,
         codecs=Codecs(*(framing.reader(one) for one in _SCHEMAS)),
-        gone=Gone(
+        gone=Truncated(
             frozenset(Partition(receipts, number) for number, extent in outputs[receipts].items() if extent.begin > 0),
             gaps.is_compacted(rejected) or any(extent.begin > 0 for extent in outputs[rejected].values()),
         ),
@@ -140,14 +140,16 @@ def _read(
     for name in queues:
         for record in reading.records(name):
             wanted.look(record, name)
-            judge.callback(record.value, Place(name, record.partition, record.offset))
+            judge.callback(record.value, RecordLocation(name, record.partition, record.offset))
     for record in reading.records(topics.receipts):
         wanted.look(record, topics.receipts)
-        judge.receipt(record.value, Place(topics.receipts, record.partition, record.offset), record.timestamp_ms)
+        judge.receipt(
+            record.value, RecordLocation(topics.receipts, record.partition, record.offset), record.timestamp_ms
+        )
     for record in reading.records(topics.callbacks_rejected):
         source = _source(record)
         if source is not None:
-            judge.rejected(source, Place(topics.callbacks_rejected, record.partition, record.offset))
+            judge.rejected(source, RecordLocation(topics.callbacks_rejected, record.partition, record.offset))
 
 
 def _source(record: Record) -> str | None:

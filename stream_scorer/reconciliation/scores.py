@@ -20,7 +20,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from stream_scorer.core.avro.codec import UndecodableError
-from stream_scorer.core.reconciliation.scores import Codecs, Content, Kind, Outputs, Place, Reconciliation
+from stream_scorer.core.reconciliation.scores import Codecs, Content, Kind, Outputs, Reconciliation, RecordLocation
 from stream_scorer.core.records import Partition
 from stream_scorer.core.retry_topics import DEFERRED_HEADER, GROUP_HEADER, SOURCE_HEADER
 from stream_scorer.errors import NothingToCheck
@@ -141,7 +141,7 @@ def _read_outputs(
     for name in topics.scoring[1:]:
         kind_of = _classifier([kind for kind, topic in _topics_of(settings).items() if topic == name], framing)
         for record in reading.records(name):
-            place = Place(name, record.partition, record.offset)
+            place = RecordLocation(name, record.partition, record.offset)
             names = _names(record)
             if names.source is not None and kind_of is not None:
                 if names.reason is None:
@@ -175,7 +175,7 @@ def _read_retries(reading: Reading, judge: Reconciliation, group_id: str, queues
                     group = _text(value)
             if group == group_id:
                 still = record.offset >= taken.get(Partition(name, record.partition), 0)
-                place = Place(name, record.partition, record.offset)
+                place = RecordLocation(name, record.partition, record.offset)
                 judge.deferred(source, place, _content(record), still=still, written_ms=record.timestamp_ms)
 
 

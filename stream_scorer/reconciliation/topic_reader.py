@@ -9,7 +9,7 @@ from stream_scorer.core.avro.confluent import schema_id_of
 from stream_scorer.core.reconciliation.log_gaps import LogGaps
 from stream_scorer.core.reconciliation.lost_offsets import Lost
 from stream_scorer.core.reconciliation.score_report import Provenance
-from stream_scorer.core.reconciliation.scores import Place, Span
+from stream_scorer.core.reconciliation.scores import CommittedRange, RecordLocation
 from stream_scorer.core.records import Partition
 from stream_scorer.errors import CheckFailed, NotJudged, SettingsError
 from stream_scorer.kafka.admin.admin_client import Administrator
@@ -97,12 +97,12 @@ class RegistryWanted:
 
     def __init__(self, settings: Settings) -> None:
         self._unknown = settings.schema_registry.url is None
-        self._first: Place | None = None
+        self._first: RecordLocation | None = None
 
     def look(self, record: Record, topic: str) -> None:
         """A record that has to be decoded."""
         if self._unknown and self._first is None and schema_id_of(record.value) is not None:
-            self._first = Place(topic, record.partition, record.offset)
+            self._first = RecordLocation(topic, record.partition, record.offset)
 
     def check(self, report: Report | CallbackReport) -> None:
         """Judge nothing by what could not be read.
@@ -110,7 +110,7 @@ class RegistryWanted:
         Raises:
             SettingsError: the report does not hold, and records of ours may have been taken for foreign ones.
         """
-        if self._first is not None and not report.holds:
+        if self._first is not None and not report.is_balanced:
             raise SettingsError(
                 f"topic {self._first.topic} is framed for a schema registry (the record at {self._first} is in the"
                 " Confluent wire format), so nothing can be judged without one: set schema_registry.url as the workers"
@@ -133,16 +133,16 @@ def provenance(settings: Settings, version: str, *, timeout_s: float = 5.0) -> P
     )
 
 
-def span_of(commit: Commit | None, extent: Extent) -> Span:
+def span_of(commit: Commit | None, extent: Extent) -> CommittedRange:
     """Return what is to be judged on a partition: what its log no longer holds is not.
 
     A commit that does not say where its group began is not the worker's (an operator's reset); a worker that finds it
     begins there.
     """
     if commit is None:
-        return Span(extent.begin, extent.begin)
+        return CommittedRange(extent.begin, extent.begin)
     start = max(commit.offset if commit.start is None else commit.start, extent.begin)
-    return Span(start, max(start, commit.offset))
+    return CommittedRange(start, max(start, commit.offset))
 
 
 def check_identity(log: LogReader, group_id: str, topic: str, partitions: int, commits: Mapping[int, Commit]) -> None:

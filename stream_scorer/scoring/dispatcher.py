@@ -36,8 +36,7 @@ from stream_scorer.scoring.wait_reasons import WaitReason
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from stream_scorer.core.exactly_once.offset_ledger import Ledger
-    from stream_scorer.core.records import Answer, Contact, SourceRecord
+    from stream_scorer.core.records import ApiResponse, Contact, SourceRecord
     from stream_scorer.core.scoring.batcher import Batcher
     from stream_scorer.core.scoring.response_policy import Failure, Policy
     from stream_scorer.runtime.clock import Clock
@@ -45,7 +44,7 @@ if TYPE_CHECKING:
     from stream_scorer.scoring.deferral import Deferral
     from stream_scorer.scoring.observer import Observer
     from stream_scorer.scoring.pending_decisions import PendingDecision
-    from stream_scorer.scoring.ports import Pool, Quota, Trace
+    from stream_scorer.scoring.ports import OutcomeLedger, Pool, Quota, Trace
     from stream_scorer.scoring.version_state import VersionState
 
 _FAILURES_IN_ROW: Final = 8
@@ -80,7 +79,7 @@ class RequestDispatcher:
         pool: Pool,
         batcher: Batcher,
         deferred: Batcher,
-        ledger: Ledger,
+        ledger: OutcomeLedger,
         quota: Quota,
         breaker: CircuitBreaker,
         policy: Policy,
@@ -356,7 +355,7 @@ class RequestDispatcher:
         self._failures.decide_pending()
         self._forget_idle()
 
-    def _handle(self, request: Request, response: Answer) -> None:
+    def _handle(self, request: Request, response: ApiResponse) -> None:
         now = self._clock.monotonic()
         self._observe.response_received(request, response, self._trace.exchanged(request, response))
         self._learn_quota(response, now)
@@ -372,7 +371,7 @@ class RequestDispatcher:
         if not any(again.batch_id == request.batch_id for again in self._requests()):
             self._trace.concluded(request)
 
-    def _succeeded(self, request: Request, results: Results, response: Answer, now: float) -> None:
+    def _succeeded(self, request: Request, results: Results, response: ApiResponse, now: float) -> None:
         self._rate_limited = 0
         self._has_results = True
         state = self._versions.get(request.key.model_version, now)
@@ -451,7 +450,7 @@ class RequestDispatcher:
                 return True
         return False
 
-    def _learn_quota(self, response: Answer, now: float) -> None:
+    def _learn_quota(self, response: ApiResponse, now: float) -> None:
         if response.exchange.quota is None:
             self._quota.answered()
         else:

@@ -25,7 +25,6 @@ from stream_scorer.scoring.version_state import Phase
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from stream_scorer.core.exactly_once.offset_ledger import Ledger
     from stream_scorer.core.exactly_once.outcome_cache import RecordKey
     from stream_scorer.core.records import Contact, Outcome, SourceRecord
     from stream_scorer.core.scoring.request import Request
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from stream_scorer.scoring.deferral import Deferral
     from stream_scorer.scoring.half_open_probe import HalfOpenProbe
     from stream_scorer.scoring.observer import Observer
+    from stream_scorer.scoring.ports import OutcomeLedger
     from stream_scorer.scoring.request_queue import RequestQueue
     from stream_scorer.scoring.version_state import VersionState, VersionStates
 
@@ -62,7 +62,7 @@ class FailureHandler:
         self,
         *,
         queue: RequestQueue,
-        ledger: Ledger,
+        ledger: OutcomeLedger,
         versions: VersionStates,
         breaker: CircuitBreaker,
         probe: HalfOpenProbe,

@@ -8,7 +8,12 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from stream_scorer.core.exactly_once.stall_detector import NOTHING_READ, Membership, Progress, not_live
+from stream_scorer.core.exactly_once.stall_detector import (
+    NOTHING_READ,
+    GroupMembership,
+    StallDetector,
+    liveness_failure,
+)
 from stream_scorer.core.records import Deferred, Rejected, Unavailable
 from stream_scorer.core.scoring.model_check import ModelConfirmed, ModelUnavailable
 from stream_scorer.kafka.producer.records import Committed, RecordsRefused
@@ -19,8 +24,8 @@ from stream_scorer.scoring.wait_reasons import WaitTimer
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from stream_scorer.core.exactly_once.stall_detector import Front
-    from stream_scorer.core.records import Answer, Exchange, Outcome, Partition
+    from stream_scorer.core.exactly_once.stall_detector import CommitPosition
+    from stream_scorer.core.records import ApiResponse, Exchange, Outcome, Partition
     from stream_scorer.core.scoring.model_check import ModelCheck
     from stream_scorer.core.scoring.refusal_limit import Cause
     from stream_scorer.core.scoring.request import Request
@@ -40,7 +45,7 @@ class Observer:
         log: where lines go.
         metrics: where sums go.
         clock: the time.
-        standby_after_s: see `Membership`.
+        standby_after_s: see `GroupMembership`.
         retry_topics: their partitions go with those of the features topic, and are not counted.
     """
 
@@ -60,9 +65,9 @@ class Observer:
         self._hold: Known | None = None
         self._kafka: Known | None = None
         self._registry: Known | None = None
-        self._members = Membership(standby_after_s)
+        self._members = GroupMembership(standby_after_s)
         self._retry_topics = frozenset(retry_topics)
-        self._progress = Progress()
+        self._progress = StallDetector()
         self._input = NOTHING_READ
         self._beat_at = clock.monotonic()
         self._waits = WaitTimer()
@@ -134,11 +139,13 @@ class Observer:
             if known is not None:
                 self._measure(known.hold)
 
-    def input(self, fronts: Iterable[Front], ends: Mapping[Partition, int]) -> None:
-        """How far the input is, about once a second; see `Progress.look`."""
+    def input(self, fronts: Iterable[CommitPosition], ends: Mapping[Partition, int]) -> None:
+        """How far the input is, about once a second; see `StallDetector.observe`."""
         explained = self._explained or self.why_not_ready() is not None
         self._explained = False
-        self._input = self._progress.look(fronts, ends, self._monotonic(), self._clock.unix_ms(), explained=explained)
+        self._input = self._progress.observe(
+            fronts, ends, self._monotonic(), self._clock.unix_ms(), explained=explained
+        )
         self._metrics.input(self._input)
         if self._members.becomes_standby(self._monotonic()):
             self._log.info("standby", detail="the group has a member for every partition")
@@ -164,33 +171,33 @@ class Observer:
     def assigned(self, partition: Partition, next_offset: int) -> None:
         """A partition is ours from now on."""
         if partition.topic not in self._retry_topics:
-            self._members.own(partition)
+            self._members.assigned(partition)
         self._metrics.partitions(self._members.owned)
         self._log.info("partition assigned", topic=partition.topic, partition=partition.number, offset=next_offset)
 
     def disowned(self, partitions: Iterable[Partition]) -> None:
         """Partitions are not ours any more."""
         gone = list(partitions)
-        self._members.disown(gone)
+        self._members.revoked(gone)
         self._metrics.partitions(self._members.owned)
         for partition in gone:
             self._log.info("partition given up", topic=partition.topic, partition=partition.number)
 
     def settled(self) -> None:
         """The group has said what is ours."""
-        self._members.settle(self._monotonic())
+        self._members.rebalanced(self._monotonic())
 
     def cut_off(self, reason: str) -> None:
         """No broker can be reached, or none lets us in; whatever the group says next ends that."""
-        self._members.cut_off(reason)
+        self._members.disconnected(reason)
 
     # --- the API
 
-    def response_received(self, request: Request, answer: Answer, trace_id: str | None = None) -> None:
+    def response_received(self, request: Request, answer: ApiResponse, trace_id: str | None = None) -> None:
         """Log and count an attempt; ``trace_id``: of the trace that contains it."""
         exchange = answer.exchange
         error = getattr(answer, "message", None)
-        kind = None if error is None else str(getattr(answer, "trouble", type(answer).__name__))
+        kind = None if error is None else str(getattr(answer, "failure", type(answer).__name__))
         if request.attempts > 1 or request.retried_unanswered:
             self._metrics.retried(len(request.contacts))
         if request.attempts == 1:
@@ -367,7 +374,9 @@ class Observer:
             still_limit_s: how long the loop may stand still.
             wait_limit_s: how long an event may wait for no reason that is known.
         """
-        return not_live(self._monotonic() - self._beat_at, self._input.unexplained_s, still_limit_s, wait_limit_s)
+        return liveness_failure(
+            self._monotonic() - self._beat_at, self._input.unexplained_s, still_limit_s, wait_limit_s
+        )
 
     def why_not_ready(self) -> str | None:
         """Why no contact is being scored right now, if none is."""
@@ -380,7 +389,7 @@ class Observer:
         known, kafka = self._hold, self._kafka
         if kafka is not None and (known is None or not known.hold.is_open):
             return f"kafka: {kafka.hold.message}; {self._telling.since(kafka)}"
-        if (no_partition := self._members.why_not_ready()) is not None:
+        if (no_partition := self._members.unready_reason()) is not None:
             return no_partition
         if known is None:
             registry = self._registry

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from stream_scorer.core.records import Deferred, Headers, Outcome, Rejected, Scored, SourceRecord
 from stream_scorer.core.retry_topics import DEFERRED_HEADER, RetryState, retry_topic, state_headers, state_of
-from stream_scorer.core.scoring.score_encoder import ScoreWriter
+from stream_scorer.core.scoring.score_encoder import ScoreEncoder
 from stream_scorer.kafka.producer.dead_letter import error_headers, fitted, passed_on, source_header, stub, too_large
 from stream_scorer.kafka.producer.records import OutRecord
 
@@ -49,7 +49,7 @@ class Encoder:
         self._topics = topics
         self._group_id = group_id
         self._trace = trace
-        self._write = ScoreWriter(score_codec).write
+        self._write = ScoreEncoder(score_codec).encode
 
     def encode(self, outcome: Outcome, batch_id: str) -> OutRecord:
         """The record for one outcome; ``batch_id`` is the audit event that lists it, empty for a deferred contact."""

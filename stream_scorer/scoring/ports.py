@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from stream_scorer.core.exactly_once.offset_ledger import OffsetLedger
+from stream_scorer.core.records import Outcome, Skipped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from stream_scorer.core.exactly_once.stall_detector import InputState
-    from stream_scorer.core.records import Answer, Headers, Outcome, Partition, QuotaReading, SourceRecord
+    from stream_scorer.core.exactly_once.stall_detector import ConsumerLag
+    from stream_scorer.core.records import ApiResponse, Headers, Partition, RateLimitHeaders, SourceRecord
     from stream_scorer.core.scoring.request import Request
+
+OutcomeLedger: TypeAlias = OffsetLedger[Outcome | Skipped]
+"""Ledger of the scoring worker: a record is scored, rejected, deferred or skipped."""
 
 
 class Pool(Protocol):
@@ -20,7 +26,7 @@ class Pool(Protocol):
     def submit(self, request: Request) -> None:
         """Starts an attempt."""
 
-    def answers(self, wait_s: float = 0.0) -> list[tuple[Request, Answer]]:
+    def answers(self, wait_s: float = 0.0) -> list[tuple[Request, ApiResponse]]:
         """The attempts that have ended."""
 
 
@@ -51,7 +57,7 @@ class Quota(Protocol):
     def sent(self, now: float) -> None:
         """A request goes out."""
 
-    def learn(self, reading: QuotaReading, now: float) -> None:
+    def learn(self, reading: RateLimitHeaders, now: float) -> None:
         """An answer has come, and says this of the quota."""
 
     def answered(self) -> None:
@@ -73,7 +79,7 @@ class Trace(Protocol):
     def disowned(self, partitions: Sequence[Partition]) -> None:
         """These partitions are somebody else's now."""
 
-    def exchanged(self, request: Request, answer: Answer) -> str | None:
+    def exchanged(self, request: Request, answer: ApiResponse) -> str | None:
         """An attempt ended. Returns the trace in which it is told, 32 hexadecimal digits; None: in none."""
 
     def concluded(self, request: Request) -> None:
@@ -107,7 +113,7 @@ class Untraced:
     def disowned(self, partitions: Sequence[Partition]) -> None:
         """Nothing."""
 
-    def exchanged(self, request: Request, answer: Answer) -> None:
+    def exchanged(self, request: Request, answer: ApiResponse) -> None:
         """None."""
 
     def concluded(self, request: Request) -> None:
@@ -168,7 +174,7 @@ class Metrics(Protocol):
     def partitions(self, owned: int) -> None:
         """How many partitions are assigned."""
 
-    def input(self, state: InputState) -> None:
+    def input(self, state: ConsumerLag) -> None:
         """How far the input is."""
 
     def batch(self, contacts: int) -> None:

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from stream_scorer.core.avro.codec import Codec
-    from stream_scorer.core.exactly_once.offset_ledger import Head, Ledger
+    from stream_scorer.core.exactly_once.offset_ledger import CommittableBatch
     from stream_scorer.core.records import Partition
     from stream_scorer.kafka.producer.committer import Group, Sink
     from stream_scorer.kafka.producer.records import Publication
     from stream_scorer.runtime.clock import Clock
     from stream_scorer.scoring.observer import Observer
     from stream_scorer.scoring.output_records import Encoder
-    from stream_scorer.scoring.ports import Trace
+    from stream_scorer.scoring.ports import OutcomeLedger, Trace
 
 _MAX_OUTCOMES = 16_000
 
@@ -41,7 +41,7 @@ class Publisher:
         *,
         sink: Sink,
         group: Group,
-        ledger: Ledger,
+        ledger: OutcomeLedger,
         encoder: Encoder,
         audit_topic: str,
         audit_codec: Codec,
@@ -81,7 +81,7 @@ class Publisher:
     @property
     def trouble(self) -> str | None:
         """Why nothing can be published now; None: it can, as far as is known."""
-        return self._committer.trouble
+        return self._committer.last_error
 
     @property
     def is_stale(self) -> bool:
@@ -90,9 +90,9 @@ class Publisher:
 
     def publish_due(self) -> None:
         """Publishes the finished heads if it is time to."""
-        if not self._committer.may_try:
+        if not self._committer.can_attempt:
             return
-        if self.trouble is not None and not self._committer.ready():
+        if self.trouble is not None and not self._committer.ensure_session():
             return
         waited_s = self._clock.monotonic() - self._published_at
         if waited_s >= self._commit_interval_s or self._committer.bounds.are_reduced:
@@ -104,22 +104,22 @@ class Publisher:
         Raises:
             ProducerFenced: three times in five minutes another producer took over our transactional id.
         """
-        if not (self._ledger.has_finished_head() or self._committer.renewal_due):
+        if not (self._ledger.has_committable() or self._committer.renewal_due):
             return True
-        if not self._committer.may_try or not self._committer.ready():
+        if not self._committer.can_attempt or not self._committer.ensure_session():
             return False
-        heads = self._committer.heads()
-        if not (heads or self._committer.renewal_due):
+        batches = self._committer.batches()
+        if not (batches or self._committer.renewal_due):
             return True
-        return self._transact(heads)
+        return self._transact(batches)
 
     def regrouped(self) -> None:
         """Says that the group has just told us something: what it refused to an older generation it may take now."""
-        self._committer.regrouped()
+        self._committer.on_rebalance()
 
     def open(self) -> bool:
         """Makes sure of a usable producer session before there is anything to publish. Returns whether it is there."""
-        return self._committer.ready()
+        return self._committer.ensure_session()
 
     def close(self) -> None:
         """End the producer session and write nothing more."""
@@ -127,8 +127,8 @@ class Publisher:
 
     # --- one transaction
 
-    def _transact(self, heads: list[Head[Outcome | Skipped]]) -> bool:
-        outcomes = [outcome for head in heads for outcome in head.outcomes if not isinstance(outcome, Skipped)]
+    def _transact(self, batches: list[CommittableBatch[Outcome | Skipped]]) -> bool:
+        outcomes = [outcome for batch in batches for outcome in batch.outcomes if not isinstance(outcome, Skipped)]
         events, batch_ids = build_events(
             outcomes,
             model_id=self._model_id,
@@ -149,7 +149,7 @@ class Publisher:
         records += [OutRecord(self._audit_topic, self._chain.key, value, []) for value in plan.values]
         self._trace.committing(outcomes)
         self._tried = outcomes, len(records)
-        return self._conclude(self._committer.commit(heads, records), outcomes, plan, len(records))
+        return self._conclude(self._committer.commit(batches, records), outcomes, plan, len(records))
 
     def _conclude(self, publication: Publication, outcomes: list[Outcome], plan: Any, records: int) -> bool:
         match publication:
@@ -169,11 +169,11 @@ class Publisher:
                     self._committer.bounds.halve_outcomes(len(outcomes))
                 elif len(errors) > 1:
                     # Several refused times in one batch are reported like this, too: no contact is at fault.
-                    self._committer.hold(_most_refused(errors, records))
+                    self._committer.suspend(_most_refused(errors, records))
                 elif refused and not _is_bare(outcomes[next(iter(refused))]):
                     self._set_aside(outcomes, refused)
                 else:
-                    self._committer.hold(self._refusal(errors, outcomes))
+                    self._committer.suspend(self._refusal(errors, outcomes))
                 return False
             case _:
                 return False

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from collections.abc import Set as AbstractSet
 
-    from stream_scorer.core.exactly_once.offset_ledger import Ledger
     from stream_scorer.core.exactly_once.outcome_cache import RecordKey
     from stream_scorer.core.records import Contact
     from stream_scorer.core.scoring.batcher import Batcher
+    from stream_scorer.scoring.ports import OutcomeLedger
 
 
 class Gate(NamedTuple):
@@ -63,7 +63,7 @@ class RequestQueue:
         self,
         batcher: Batcher,
         deferred: Batcher,
-        ledger: Ledger,
+        ledger: OutcomeLedger,
         *,
         may_send_partial_batch: Callable[[float, int], bool],
         sent_partial_batch: Callable[[float], None],
@@ -274,5 +274,5 @@ class RequestQueue:
         if not unwanted:
             return request
         for record in unwanted:
-            self._ledger.abandon(record)
+            self._ledger.drop(record)
         return request.filter(lambda contact: self._ledger.is_pending(contact.record))

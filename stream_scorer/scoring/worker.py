@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Iterable
 
-    from stream_scorer.core.exactly_once.offset_ledger import Ledger
     from stream_scorer.core.records import Deferred, Skipped
     from stream_scorer.kafka.consumer.flow_control import FlowControl
     from stream_scorer.kafka.consumer.group_consumer import Source
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from stream_scorer.scoring.dispatcher import RequestDispatcher
     from stream_scorer.scoring.intake import Intake
     from stream_scorer.scoring.observer import Observer
-    from stream_scorer.scoring.ports import Quota, Trace
+    from stream_scorer.scoring.ports import OutcomeLedger, Quota, Trace
     from stream_scorer.scoring.publisher import Publisher
     from stream_scorer.scoring.retry_intake import RetryIntake
 
@@ -53,7 +52,7 @@ class Worker:
         dispatcher: RequestDispatcher,
         breaker: CircuitBreaker,
         quota: Quota,
-        ledger: Ledger,
+        ledger: OutcomeLedger,
         clock: Clock,
         observe: Observer,
         trace: Trace,
@@ -179,7 +178,7 @@ class Worker:
         if record.topic in self._retries:
             examined = self._retries.examine(record, now_ms)
             if isinstance(examined, NotDue):
-                if self._ledger.owns_partition(Partition(record.topic, record.partition)):
+                if self._ledger.is_partition_assigned(Partition(record.topic, record.partition)):
                     self._heads.hold(record, examined.until_ms)
                 return None
             found = examined
@@ -217,7 +216,7 @@ class Worker:
             )
         if now - self._looked_at >= _LOOK_EVERY_S:
             self._looked_at = now
-            self._observe.input(self._ledger.fronts(), self._source.ends(self._ledger.partitions))
+            self._observe.input(self._ledger.commit_positions(), self._source.ends(self._ledger.partitions))
 
     def _finish(self, error: BaseException | None) -> None:
         """Waits for the answers that are under way, up to a limit, commits what is finished and leaves the group.
@@ -245,10 +244,10 @@ class Worker:
 
     def _is_worth_waiting(self, deadline: float, partitions: Iterable[Partition] | None = None) -> bool:
         """Whether answers that are paid for stand behind a retry or a search: who reads them again buys them again."""
-        return self._ledger.has_paid_behind(partitions) and self._dispatcher.may_finish(deadline)
+        return self._ledger.has_billed_outcome_blocked(partitions) and self._dispatcher.may_finish(deadline)
 
     def _publish_all(self, deadline: float) -> None:
-        while self._ledger.has_finished_head() and self._clock.monotonic() < deadline:
+        while self._ledger.has_committable() and self._clock.monotonic() < deadline:
             if self._publisher.publish():
                 continue
             if self._publisher.is_stale:
@@ -260,7 +259,7 @@ class Worker:
     def owned(self, partition: Partition, *, start_offset: int, next_offset: int) -> None:
         """An assignment begins."""
         self._doubtful_until = 0.0
-        self._ledger.own(partition, start_offset=start_offset, next_offset=next_offset)
+        self._ledger.assign(partition, start_offset=start_offset, next_offset=next_offset)
         self._observe.assigned(partition, next_offset)
 
     def revoking(self, partitions: list[Partition]) -> None:
@@ -278,7 +277,7 @@ class Worker:
     def disowned(self, partitions: list[Partition]) -> None:
         """An assignment ends: nothing of it may be published, and nothing more of it is asked about."""
         for partition in partitions:
-            self._ledger.disown(partition, self._dispatcher.asked_records(partition))
+            self._ledger.revoke(partition, self._dispatcher.asked_records(partition))
         self._waits.forget(partitions)
         self._flow.forget(partitions)
         self._heads.forget(partitions)

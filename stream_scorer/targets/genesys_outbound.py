@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from stream_scorer.core.callbacks.types import Callback, Score
-    from stream_scorer.core.records import QuotaReading
+    from stream_scorer.core.records import RateLimitHeaders
     from stream_scorer.genesys.oauth import TokenSource
     from stream_scorer.genesys.quota import Quota
     from stream_scorer.http_client.client import Http, HttpAnswer
@@ -227,7 +227,7 @@ class _Gate:
         with self._changed:
             self._quota.sent(self._monotonic())
 
-    def learn(self, reading: QuotaReading | None) -> None:
+    def learn(self, reading: RateLimitHeaders | None) -> None:
         """An answer has come with this reading or without one, or none will."""
         with self._changed:
             if reading is None:

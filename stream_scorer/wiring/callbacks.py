@@ -21,9 +21,9 @@ from stream_scorer.callbacks.planner import Planner
 from stream_scorer.callbacks.receipt_writer import Receipts
 from stream_scorer.callbacks.sender import Sender
 from stream_scorer.callbacks.target_breaker import SwitchedOffHold
-from stream_scorer.core.callbacks.delivery_policy import DeliveryOutcome, DeliveryRules, Job
+from stream_scorer.core.callbacks.delivery_policy import Delivery, DeliveryOutcome, DeliveryRules
 from stream_scorer.core.callbacks.selection import Examined, PlanningRules
-from stream_scorer.core.exactly_once.offset_ledger import RecordLedger
+from stream_scorer.core.exactly_once.offset_ledger import OffsetLedger
 from stream_scorer.errors import BrokerRefused
 from stream_scorer.kafka.admin.acls import campaign_rights
 from stream_scorer.kafka.client.config import admin_config, consumer_config, settling_time_s, silent_logger
@@ -125,7 +125,7 @@ class CampaignService:
         )
         if settings.callbacks.admin_port:
             admin.start()
-        pool: Pool[Job, DeliveryAnswer] = Pool(self._attempt, _SLOTS, "callback")
+        pool: Pool[Delivery, DeliveryAnswer] = Pool(self._attempt, _SLOTS, "callback")
         try:
             # Told to stop before it has begun: nothing is read, so there is nothing to finish.
             with suppress(StoppedError):
@@ -138,11 +138,11 @@ class CampaignService:
             admin.stop()
             close_within_limit(self._traces.close, self.metrics.close)
 
-    def _loops(self, pool: Pool[Job, DeliveryAnswer]) -> dict[str, Callable[[], None]]:
+    def _loops(self, pool: Pool[Delivery, DeliveryAnswer]) -> dict[str, Callable[[], None]]:
         # Kafka and the registry are asked here, and may hang.
         return {"planner": self._planner().run, "deliverer": self._deliverer(pool).run}
 
-    def _attempt(self, job: Job) -> DeliveryAnswer:
+    def _attempt(self, job: Delivery) -> DeliveryAnswer:
         return self._target.deliver(job.callback, job.traceparent)
 
     def _run_both(self, loops: Mapping[str, Callable[[], None]]) -> None:
@@ -182,7 +182,7 @@ class CampaignService:
         settings, topics = self._settings, self._settings.topics
         group_id = settings.callbacks_group_id
         source = self._source(group_id, [topics.scores])
-        ledger: RecordLedger[Examined] = RecordLedger()
+        ledger: OffsetLedger[Examined] = OffsetLedger()
         sink, limits, encoder = self._writer(group_id, settings.planner_transactional_id)
         committer = Committer(
             sink=sink,
@@ -219,12 +219,12 @@ class CampaignService:
 
     # --- the deliverer
 
-    def _deliverer(self, pool: Pool[Job, DeliveryAnswer]) -> Deliverer:
+    def _deliverer(self, pool: Pool[Delivery, DeliveryAnswer]) -> Deliverer:
         settings, observe, clock = self._settings, self._delivering, self._clock
         group_id = settings.delivery_group_id
         rules = DeliveryRules(tuple(settings.callbacks.retry_delays_s))
         source = self._source(group_id, [settings.topics.callbacks], self._retry_topics)
-        ledger: RecordLedger[DeliveryOutcome] = RecordLedger(remembered_limit=2 * _MAX_UNCOMMITTED)
+        ledger: OffsetLedger[DeliveryOutcome] = OffsetLedger(remembered_limit=2 * _MAX_UNCOMMITTED)
         sink, _, encoder = self._writer(group_id, settings.deliverer_transactional_id)
         receipts = Receipts(
             committer=Committer(

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from stream_scorer.core.exactly_once.offset_ledger import Ledger
 from stream_scorer.core.retry_topics import RetryDelays, StartBounds, level_of
 from stream_scorer.core.scoring.batcher import Batcher
 from stream_scorer.core.scoring.features import ContactChecker, FeatureList
@@ -45,6 +44,7 @@ from stream_scorer.scoring.intake import Intake
 from stream_scorer.scoring.observer import Observer
 from stream_scorer.scoring.output_records import Encoder, OutputTopics
 from stream_scorer.scoring.pool import RequestPool
+from stream_scorer.scoring.ports import OutcomeLedger
 from stream_scorer.scoring.publisher import Publisher
 from stream_scorer.scoring.retry_intake import RetryIntake
 from stream_scorer.scoring.start_check import StartBackoff, StartCheck
@@ -144,7 +144,7 @@ class ScoringService:
         batcher = _batcher(settings)
         framing = make_framing(settings)
         # What a broker outage can take out of the window and give back: more is never finished and uncommitted.
-        ledger = Ledger(remembered_limit=2 * settings.scoring.max_uncommitted)
+        ledger = OutcomeLedger(remembered_limit=2 * settings.scoring.max_uncommitted)
         breaker = CircuitBreaker(
             settings.genesys.probe_interval_s, on_change=observe.breaker_changed, on_probe=observe.probed
         )
@@ -238,7 +238,7 @@ class ScoringService:
             stopping=self.stopping,
         ).confirm()
 
-    def _publisher(self, source: Source, ledger: Ledger, framing: Framing, log: logging.Logger) -> Publisher:
+    def _publisher(self, source: Source, ledger: OutcomeLedger, framing: Framing, log: logging.Logger) -> Publisher:
         settings = self._settings
         topics = settings.topics
         outputs = (topics.scores, topics.review, topics.rejected, topics.audit, *settings.contact_retry_topics)

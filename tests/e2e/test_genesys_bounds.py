@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from raw_http import RawServer, answer, raw_server, results
 
-from stream_scorer.core.records import Answered, Refused, Trouble, Unavailable, Unexpected
+from stream_scorer.core.records import Answered, HttpFailure, Refused, Unavailable, Unexpected
 from stream_scorer.genesys.client import ScoringClient
 from stream_scorer.genesys.wire import encode_contact
 
@@ -116,7 +116,7 @@ def test_small_answers_that_grow(server: RawServer, client: ScoringClient, encod
     server.respond(answer(200, BOMBS[encoding], {"content-encoding": name}))
     got = bounded(client)
     assert isinstance(got, Unavailable)
-    assert (got.trouble, got.exchange.status) == (Trouble.MALFORMED, 200)
+    assert (got.failure, got.exchange.status) == (HttpFailure.MALFORMED, 200)
     assert "too large" in got.message
 
 
@@ -133,7 +133,7 @@ def test_endless_answers(server: RawServer, client: ScoringClient, what: str) ->
     server.respond(ENDLESS[what])
     got = bounded(client)
     assert isinstance(got, Unavailable)
-    assert got.trouble in {Trouble.MALFORMED, Trouble.TIMEOUT}
+    assert got.failure in {HttpFailure.MALFORMED, HttpFailure.TIMEOUT}
     server.respond(lambda request, conn: conn.sendall(results(request)))
     assert isinstance(client.ask(PARTS, None), Answered), "the connection must not be used again"
 
@@ -143,7 +143,7 @@ def test_encodings_that_nobody_asked_for(server: RawServer, client: ScoringClien
     server.respond(answer(200, b'\x1b\x03\x00{"results": []}', {"content-encoding": encoding}))
     got = bounded(client)
     assert isinstance(got, Unavailable)
-    assert got.trouble is Trouble.MALFORMED
+    assert got.failure is HttpFailure.MALFORMED
 
 
 @pytest.mark.parametrize("body", [DEEP, DEEP_OBJECTS, b'{"results":[' + DEEP_OBJECTS + b"]}"])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from raw_http import RawServer, answer, raw_server, results
 
-from stream_scorer.core.records import Answered, Trouble, Unavailable
+from stream_scorer.core.records import Answered, HttpFailure, Unavailable
 from stream_scorer.genesys.client import ScoringClient
 from stream_scorer.genesys.wire import encode_contact
 from stream_scorer.http_client import connections
@@ -112,9 +112,9 @@ def hurried(server: RawServer) -> Iterator[ScoringClient]:
     client.close()
 
 
-def unavailable(answer: Any, trouble: Trouble) -> Unavailable:
+def unavailable(answer: Any, trouble: HttpFailure) -> Unavailable:
     assert isinstance(answer, Unavailable)
-    assert answer.trouble is trouble, answer
+    assert answer.failure is trouble, answer
     assert answer.exchange.latency_ms < 1000 * TIMEOUT_S + 2000
     return answer
 
@@ -125,7 +125,7 @@ def test_stalled_answer(server: RawServer, hurried: ScoringClient, stall: str, *
     if reused:
         hurried.ask(PARTS, None)
     server.respond(STALLS[stall])
-    got = unavailable(hurried.ask(PARTS, None), Trouble.TIMEOUT)
+    got = unavailable(hurried.ask(PARTS, None), HttpFailure.TIMEOUT)
     assert got.exchange.latency_ms >= 1000 * TIMEOUT_S - 10
     assert "within 0.4 s" in got.message
     assert server.dropped.acquire(timeout=5)  # the connection is really gone, not left to the garbage collector
@@ -135,14 +135,14 @@ def test_stalled_answer(server: RawServer, hurried: ScoringClient, stall: str, *
 def test_stalled_token(server: RawServer, stall: str) -> None:
     server.respond(STALLS[stall], path="/oauth/token")
     client = client_of(server, PATIENCE_S, TIMEOUT_S)
-    assert "no token" in unavailable(client.ask(PARTS, None), Trouble.NO_TOKEN).message
+    assert "no token" in unavailable(client.ask(PARTS, None), HttpFailure.NO_TOKEN).message
     client.close()
 
 
 def test_error_status_counts_although_its_body_stalls(server: RawServer, hurried: ScoringClient) -> None:
     head = b"HTTP/1.1 429 Slow\r\nretry-after: 9\r\ncontent-length: 50\r\n\r\n"
     server.respond(drip(head, b" "))
-    got = unavailable(hurried.ask(PARTS, None), Trouble.RATE_LIMITED)
+    got = unavailable(hurried.ask(PARTS, None), HttpFailure.RATE_LIMITED)
     assert (got.retry_after_s, got.exchange.status) == (9.0, 429)
 
 
@@ -150,7 +150,7 @@ def test_server_that_does_not_read(server: RawServer) -> None:
     with socket.create_server(("127.0.0.1", 0)) as deaf:  # accepts in the kernel, reads nothing
         url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
         sender = ScoringClient(url, server.url, "id", "secret", "m", timeout_s=TIMEOUT_S)
-        unavailable(sender.send(b" " * 30_000_000, 1), Trouble.TIMEOUT)
+        unavailable(sender.send(b" " * 30_000_000, 1), HttpFailure.TIMEOUT)
         sender.close()
 
 
@@ -158,7 +158,7 @@ def test_tls_handshake_that_stalls() -> None:
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         url = f"https://127.0.0.1:{deaf.getsockname()[1]}"
         client = ScoringClient(url, url, "id", "secret", "m", token_timeout_s=TIMEOUT_S)
-        assert "within 0.4 s" in unavailable(client.ask(PARTS, None), Trouble.NO_TOKEN).message
+        assert "within 0.4 s" in unavailable(client.ask(PARTS, None), HttpFailure.NO_TOKEN).message
         client.close()
 
 
@@ -173,7 +173,7 @@ def test_resolver_that_stalls(hurried: ScoringClient, monkeypatch: pytest.Monkey
     hurried.ask(PARTS, None)
     monkeypatch.setattr(connections, "IDLE_LIMIT_S", -1.0)
     monkeypatch.setattr(socket, "getaddrinfo", stalled)
-    got = unavailable(hurried.ask(PARTS, None), Trouble.NO_CONNECTION)
+    got = unavailable(hurried.ask(PARTS, None), HttpFailure.NO_CONNECTION)
     assert "no connection" in got.message
     resolved.set()
 
@@ -183,7 +183,7 @@ def test_certificate_that_is_not_trusted(certificate: Path) -> None:
     context.load_cert_chain(certificate)
     with raw_server(context) as server:
         client = client_of(server, PATIENCE_S)
-        got = unavailable(client.ask(PARTS, None), Trouble.NO_TOKEN)
+        got = unavailable(client.ask(PARTS, None), HttpFailure.NO_TOKEN)
         assert "TLS" in got.message
         assert "certificate" in got.message
         client.close()
@@ -192,15 +192,15 @@ def test_certificate_that_is_not_trusted(certificate: Path) -> None:
 @pytest.mark.parametrize(
     ("sent", "trouble", "status"),
     [
-        (b"", Trouble.NO_CONNECTION, None),
-        (HEAD + b"content-length: 100\r\n\r\n{", Trouble.MALFORMED, 200),
-        (HEAD + b"transfer-encoding: chunked\r\n\r\n5\r\n{", Trouble.MALFORMED, 200),
-        (HEAD + b"transfer-encoding: chunked\r\n\r\nzz\r\n", Trouble.MALFORMED, 200),
-        (b"HTTP/1.1 500 No\r\ncontent-length: 100\r\n\r\n{", Trouble.SERVER_ERROR, 500),
+        (b"", HttpFailure.NO_CONNECTION, None),
+        (HEAD + b"content-length: 100\r\n\r\n{", HttpFailure.MALFORMED, 200),
+        (HEAD + b"transfer-encoding: chunked\r\n\r\n5\r\n{", HttpFailure.MALFORMED, 200),
+        (HEAD + b"transfer-encoding: chunked\r\n\r\nzz\r\n", HttpFailure.MALFORMED, 200),
+        (b"HTTP/1.1 500 No\r\ncontent-length: 100\r\n\r\n{", HttpFailure.SERVER_ERROR, 500),
     ],
 )
 def test_connection_lost(
-    server: RawServer, client: ScoringClient, sent: bytes, trouble: Trouble, status: int | None
+    server: RawServer, client: ScoringClient, sent: bytes, trouble: HttpFailure, status: int | None
 ) -> None:
     def drop(_: Any, conn: socket.socket) -> None:
         conn.sendall(sent)
@@ -250,7 +250,7 @@ def test_closing_ends_what_is_under_way(server: RawServer) -> None:
     client.close()
     thread.join(5)
     assert not thread.is_alive()
-    assert "closed" in unavailable(answers[0], Trouble.NO_CONNECTION).message
+    assert "closed" in unavailable(answers[0], HttpFailure.NO_CONNECTION).message
 
 
 def test_neither_sockets_nor_threads_are_left(server: RawServer) -> None:

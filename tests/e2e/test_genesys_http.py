@@ -16,11 +16,11 @@ from stream_scorer.core.records import (
     Answered,
     Exchange,
     Forbidden,
+    HttpFailure,
     NotFound,
-    QuotaReading,
+    RateLimitHeaders,
     Refused,
     TooLarge,
-    Trouble,
     Unavailable,
     Unexpected,
 )
@@ -142,25 +142,25 @@ def test_what_does_not_pass(server: RawServer, client: ScoringClient, raw: bytes
 @pytest.mark.parametrize(
     ("raw", "trouble", "after_s"),
     [
-        (answer(429, b"", {"retry-after": "7"}), Trouble.RATE_LIMITED, 7.0),
-        (answer(429, b"", {"retry-after": "-3"}), Trouble.RATE_LIMITED, None),
-        (answer(429, b"", {"retry-after": "soon"}), Trouble.RATE_LIMITED, None),
-        (answer(408), Trouble.TIMEOUT, None),
-        (answer(500), Trouble.SERVER_ERROR, None),
-        (answer(502, b"<html><head><title>Bad\nGateway</title>"), Trouble.SERVER_ERROR, None),
-        (answer(503, b"", {"retry-after": "0.5"}), Trouble.SERVER_ERROR, 0.5),
-        (answer(200, b"<html>"), Trouble.MALFORMED, None),
-        (answer(200, b""), Trouble.MALFORMED, None),
-        (answer(204), Trouble.MALFORMED, None),
-        (answer(200, {"results": {}}), Trouble.MALFORMED, None),
-        (answer(200, [[]]), Trouble.MALFORMED, None),
-        (answer(200, b'{"results":[nan]}'), Trouble.MALFORMED, None),
-        (answer(200, b'{"results":' + b"[" * 100_000), Trouble.MALFORMED, None),
-        (b"SSH-2.0-OpenSSH_9.0\r\n\r\n", Trouble.MALFORMED, None),
+        (answer(429, b"", {"retry-after": "7"}), HttpFailure.RATE_LIMITED, 7.0),
+        (answer(429, b"", {"retry-after": "-3"}), HttpFailure.RATE_LIMITED, None),
+        (answer(429, b"", {"retry-after": "soon"}), HttpFailure.RATE_LIMITED, None),
+        (answer(408), HttpFailure.TIMEOUT, None),
+        (answer(500), HttpFailure.SERVER_ERROR, None),
+        (answer(502, b"<html><head><title>Bad\nGateway</title>"), HttpFailure.SERVER_ERROR, None),
+        (answer(503, b"", {"retry-after": "0.5"}), HttpFailure.SERVER_ERROR, 0.5),
+        (answer(200, b"<html>"), HttpFailure.MALFORMED, None),
+        (answer(200, b""), HttpFailure.MALFORMED, None),
+        (answer(204), HttpFailure.MALFORMED, None),
+        (answer(200, {"results": {}}), HttpFailure.MALFORMED, None),
+        (answer(200, [[]]), HttpFailure.MALFORMED, None),
+        (answer(200, b'{"results":[nan]}'), HttpFailure.MALFORMED, None),
+        (answer(200, b'{"results":' + b"[" * 100_000), HttpFailure.MALFORMED, None),
+        (b"SSH-2.0-OpenSSH_9.0\r\n\r\n", HttpFailure.MALFORMED, None),
     ],
 )
 def test_what_may_pass(
-    server: RawServer, client: ScoringClient, raw: bytes, trouble: Trouble, after_s: float | None
+    server: RawServer, client: ScoringClient, raw: bytes, trouble: HttpFailure, after_s: float | None
 ) -> None:
     def once(_: Any, conn: Any) -> None:
         conn.sendall(raw)
@@ -169,7 +169,7 @@ def test_what_may_pass(
     server.respond(once)
     got = client.ask(PARTS, None)
     assert isinstance(got, Unavailable)
-    assert (got.trouble, got.retry_after_s) == (trouble, after_s)
+    assert (got.failure, got.retry_after_s) == (trouble, after_s)
     assert got.message
     assert "\n" not in got.message
 
@@ -241,7 +241,7 @@ def test_two_lengths_are_a_malformed_answer(server: RawServer, client: ScoringCl
     server.respond(b"HTTP/1.1 200 OK\r\ncontent-length: 14\r\ncontent-length: 15\r\n\r\n" + b'{"results":[]} ')
     got = client.ask(PARTS, None)
     assert isinstance(got, Unavailable)
-    assert got.trouble is Trouble.MALFORMED
+    assert got.failure is HttpFailure.MALFORMED
     assert "answer of 127.0.0.1:" in got.message
     assert "URL" not in got.message
 
@@ -257,7 +257,7 @@ def test_retry_after_as_a_date(server: RawServer, client: ScoringClient) -> None
 def test_quota_headers(server: RawServer, client: ScoringClient) -> None:
     headers = {"inin-ratelimit-count": "12", "ININ-RateLimit-Allowed": "250", "inin-ratelimit-reset": "33"}
     server.respond(answer(429, b"", headers), answer(200, {"results": []}, {**headers, "inin-ratelimit-count": "x"}))
-    assert client.ask(PARTS, None).exchange.quota == QuotaReading(12, 250, 33.0)
+    assert client.ask(PARTS, None).exchange.quota == RateLimitHeaders(12, 250, 33.0)
     assert client.ask(PARTS, None).exchange.quota is None
 
 
@@ -354,7 +354,7 @@ def test_failing_token_endpoint_passes_and_is_told_from_a_failing_api(
     server.respond(raw, path="/oauth/token")
     got = client.ask(PARTS, None)
     assert isinstance(got, Unavailable)
-    assert got.trouble is Trouble.NO_TOKEN
+    assert got.failure is HttpFailure.NO_TOKEN
     assert got.retry_after_s == (4.0 if b"retry-after" in raw else None)
     assert "no token" in got.message
     server.respond(token(), path="/oauth/token")
@@ -371,7 +371,7 @@ def test_compressed_answers(server: RawServer, client: ScoringClient) -> None:
     assert good.results == [1]
     bad = client.ask(PARTS, None)
     assert isinstance(bad, Unavailable)
-    assert bad.trouble is Trouble.MALFORMED
+    assert bad.failure is HttpFailure.MALFORMED
 
 
 @pytest.mark.parametrize("chunked", [False, True])
@@ -391,7 +391,7 @@ def test_gzip_bomb_ends_early(server: RawServer, client: ScoringClient, *, chunk
     tracemalloc.stop()
     assert peak < 20_000_000
     assert isinstance(got, Unavailable)
-    assert got.trouble is Trouble.MALFORMED
+    assert got.failure is HttpFailure.MALFORMED
     assert "too large" in got.message
 
 
@@ -420,7 +420,7 @@ def test_nobody_listens(server: RawServer) -> None:
     elsewhere = ScoringClient(url, server.url, "client-1", SECRET, "m")
     got = elsewhere.ask(PARTS, None)
     assert isinstance(got, Unavailable)
-    assert got.trouble is Trouble.NO_CONNECTION
+    assert got.failure is HttpFailure.NO_CONNECTION
     assert "127.0.0.1:9" in got.message
     assert "refused" in got.message
     assert got.exchange.status is None
@@ -431,7 +431,7 @@ def test_name_that_does_not_exist(server: RawServer) -> None:
     client = ScoringClient("http://api.invalid", server.url, "client-1", SECRET, "m", timeout_s=5.0)
     got = client.ask(PARTS, None)
     assert isinstance(got, Unavailable)
-    assert got.trouble is Trouble.NO_CONNECTION
+    assert got.failure is HttpFailure.NO_CONNECTION
     assert "api.invalid" in got.message
     client.close()
 

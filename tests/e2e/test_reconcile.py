@@ -41,7 +41,7 @@ class TestHolds:
         ledger.scorer().publish(outs(range(3), partition=1, lane=0), 3, partition=1)
         told: list[tuple[str, int, int]] = []
         report = reconcile(ledger.settings, progress=lambda *step: told.append(step))
-        assert report.holds, report.findings
+        assert report.is_balanced, report.findings
         assert report.equation == "13 inputs = 11 scores + 1 review + 1 rejected"
         assert [(p.start, p.committed, p.inputs, p.waiting) for p in report.partitions] == [
             (0, 10, 10, 2),
@@ -59,7 +59,7 @@ class TestHolds:
         ledger.put_inputs_in_transaction(1, commit=True)  # 8, marker 9
         ledger.scorer().publish(outs([0, 1, 2, 7, 8]), 9)
         report = reconcile(ledger.settings)
-        assert report.holds, report.findings
+        assert report.is_balanced, report.findings
         assert (report.totals.inputs, report.totals.waiting) == (5, 0)
 
     def test_an_aborted_transaction_is_as_if_it_had_never_been(self, ledger: Ledger) -> None:
@@ -71,7 +71,7 @@ class TestHolds:
         aborted.abort()
         scorer.publish(outs([2]), 3)
         report = reconcile(ledger.settings)
-        assert report.holds, report.findings
+        assert report.is_balanced, report.findings
         assert (report.totals.inputs, report.totals.waiting) == (3, 1)
 
     def test_a_transaction_that_ends_while_it_is_waited_for(self, ledger: Ledger) -> None:
@@ -84,7 +84,7 @@ class TestHolds:
         timer.start()
         report = reconcile(ledger.settings)
         timer.join()
-        assert report.holds, report.findings
+        assert report.is_balanced, report.findings
         assert report.totals.inputs == 4
 
     def test_one_topic_for_everything(self, broker: Broker) -> None:
@@ -94,7 +94,7 @@ class TestHolds:
         shared.put_inputs(4)
         shared.scorer().publish([Out(0), review(1), rejected(2), Out(3)], 4)
         report = reconcile(shared.settings)
-        assert report.holds, report.findings
+        assert report.is_balanced, report.findings
         assert report.equation == "4 inputs = 2 scores + 1 review + 1 rejected"
         assert report.audit_events == 1
 
@@ -104,7 +104,7 @@ class TestHolds:
         other.publish([*outs(range(5)), Out(0)])  # another group's work, and it doubled one
         ledger.scorer().publish(outs([5, 6]), 7, start=5)
         report = reconcile(ledger.settings)
-        assert report.holds, report.findings
+        assert report.is_balanced, report.findings
         assert (report.before, report.totals.inputs, report.totals.waiting) == (6, 2, 1)
 
     def test_a_commit_that_is_not_the_workers_is_named(self, ledger: Ledger) -> None:
@@ -131,7 +131,7 @@ class TestRetryTopics:
         ledger.put_retry(topic, 3)
         ledger.reset_commit(1, "start=0", topic=topic)
         report = reconcile(ledger.settings)
-        assert report.holds, report.findings
+        assert report.is_balanced, report.findings
         assert report.equation == "4 inputs = 2 scores + 0 review + 0 rejected + 2 deferred"
 
     def test_planted_faults_are_found(self, ledger: Ledger) -> None:
@@ -280,7 +280,7 @@ class TestNothingToJudge:
         with pytest.raises(BrokerUnavailable, match=rf"^{topic}/0: a transaction is open since offset 2, .* 1 s: "):
             reconcile(ledger.settings, timeout_s=1)
         hanging.abort()
-        assert reconcile(ledger.settings).holds
+        assert reconcile(ledger.settings).is_balanced
 
     def test_pending_offsets_that_stay_pending(self, ledger: Ledger) -> None:
         ledger.put_inputs(2)

@@ -136,7 +136,7 @@ def test_each_record_of_a_retry_topic_is_what_its_headers_make_it(make_stage: Ca
     assert commits(stage, stage.retries[1], 2) == {0: (2, 0), 1: (1, 0)}
     assert commits(stage, stage.retries[2], 2).get(0, (0, None))[0] == 0
     report = reconcile(load_settings(environ=stage.settings()))
-    assert report.holds, report.findings
+    assert report.is_balanced, report.findings
     assert report.equation == "7 inputs = 6 scores + 0 review + 0 rejected + 1 deferred"
 
 

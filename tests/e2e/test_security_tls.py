@@ -10,7 +10,7 @@ from raw_http import RawServer, answer, raw_server, results
 from support_targets import SECRET, callback, certificate
 
 from stream_scorer.core.callbacks.types import DeliveryKind
-from stream_scorer.core.records import Answered, Trouble, Unavailable
+from stream_scorer.core.records import Answered, HttpFailure, Unavailable
 from stream_scorer.genesys.client import ScoringClient
 from stream_scorer.targets.signature import Signer
 from stream_scorer.targets.ssrf_guard import Guard
@@ -73,7 +73,7 @@ def test_the_api_is_asked_only_with_a_certificate_of_a_known_authority_for_its_n
         assert isinstance(asked(by_name(api), login), Answered)
     for got in (unknown, other_name):
         assert isinstance(got, Unavailable)
-        assert got.trouble is Trouble.NO_CONNECTION
+        assert got.failure is HttpFailure.NO_CONNECTION
         assert "no TLS connection" in got.message
 
 

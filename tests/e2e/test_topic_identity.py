@@ -87,5 +87,5 @@ def test_a_worker_stops_before_it_loses_the_first_records_of_a_new_topic(make_st
     assert accepted.since_ms is not None
     # The outputs of the former topic have the same places as their sources.
     report = reconcile(settings)
-    assert report.holds, report.findings
+    assert report.is_balanced, report.findings
     assert sum(partition.inputs for partition in report.partitions) == 25

@@ -21,13 +21,13 @@ from stream_scorer.core.audit.events import build_events
 from stream_scorer.core.audit.hash_chain import AuditChain
 from stream_scorer.core.avro.codec import Codec
 from stream_scorer.core.records import (
-    Answer,
     Answered,
+    ApiResponse,
     Contact,
     Exchange,
+    HttpFailure,
     Refused,
     Scored,
-    Trouble,
     Unavailable,
 )
 from stream_scorer.core.scoring.batcher import BatchKey
@@ -62,12 +62,12 @@ def contacts(number: int, first: int = 0) -> tuple[Contact, ...]:
     return tuple(contact(f"c{n}", n) for n in range(first, first + number))
 
 
-def ask(client: ScoringClient, number: int = 12) -> Answer:
+def ask(client: ScoringClient, number: int = 12) -> ApiResponse:
     return client.ask([one.body for one in contacts(number)], None)
 
 
 def check_answer(answer: Any, *hidden: str) -> None:
-    assert isinstance(answer, get_args(Answer)), answer
+    assert isinstance(answer, get_args(ApiResponse)), answer
     exchange: Exchange = answer.exchange
     assert exchange.latency_ms >= 0
     assert exchange.status is None or 100 <= exchange.status <= 9999
@@ -134,7 +134,7 @@ def asked(draw: st.DrawFn) -> Request:
     )
 
 
-def check_decisions(request: Request, answer: Answer, jitter: float) -> None:
+def check_decisions(request: Request, answer: ApiResponse, jitter: float) -> None:
     at = Context(NOW, 1, jitter, ids())
     result = classify(request, answer, policy())
     if isinstance(result, Results):
@@ -225,5 +225,5 @@ def test_what_nobody_asked_for_is_not_read(scene: Scene, what: str, status: int)
         client.close()
     check_answer(answer)
     assert isinstance(answer, Unavailable if status == 200 else Refused)
-    assert isinstance(answer, Refused) or (answer.trouble, answer.exchange.status) == (Trouble.MALFORMED, 200)
+    assert isinstance(answer, Refused) or (answer.failure, answer.exchange.status) == (HttpFailure.MALFORMED, 200)
     assert peak[0] < MEGABYTE + 55 * answer_limit(12), f"{peak[0] / MEGABYTE:.1f} MB"

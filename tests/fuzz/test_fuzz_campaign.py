@@ -12,18 +12,25 @@ from stream_scorer.callbacks.intake import CallbackIntake
 from stream_scorer.callbacks.output_records import CallbackEncoder, CampaignTopics
 from stream_scorer.core.avro.codec import Codec
 from stream_scorer.core.callbacks.delivery_policy import (
-    Again,
+    Completed,
+    DeferredDelivery,
+    Delivery,
     DeliveryRules,
-    Ended,
-    Job,
-    Postponed,
-    SwitchedOff,
-    conclude,
-    divert,
+    RetryNow,
+    TargetDisabled,
+    after_attempt,
+    defer_failing,
+    defer_rate_limited,
     give_up,
-    pace,
 )
-from stream_scorer.core.callbacks.selection import PlanningRules, Skipped, ToCall, Unusable, examine, plan
+from stream_scorer.core.callbacks.selection import (
+    BelowThreshold,
+    Invalid,
+    PlanningRules,
+    Selected,
+    examine,
+    plan_callbacks,
+)
 from stream_scorer.core.callbacks.types import DeliveryAnswer, DeliveryKind
 from stream_scorer.core.records import SourceRecord
 from stream_scorer.core.retry_topics import NotDue
@@ -125,11 +132,11 @@ def test_any_record_of_the_scores_is_planned_skipped_or_unusable(
         examine(record(value, key, headers, "scores"), codec=codec, writer=Webhook(), rules=PLANNING, now_ms=NOW_MS)
         for codec, value in given_values
     ]
-    assert all(isinstance(one, ToCall | Skipped | Unusable) for one in examined)
-    made = plan(examined, writer=Webhook(), rules=PLANNING, now_ms=NOW_MS)
+    assert all(isinstance(one, Selected | BelowThreshold | Invalid) for one in examined)
+    made = plan_callbacks(examined, writer=Webhook(), rules=PLANNING, now_ms=NOW_MS)
     called = sum(len(one.contact_ids) for one in made.callbacks + made.expired)
-    assert called == sum(isinstance(one, ToCall) for one in examined)
-    assert len(made.unusable) == sum(isinstance(one, Unusable) for one in examined)
+    assert called == sum(isinstance(one, Selected) for one in examined)
+    assert len(made.unusable) == sum(isinstance(one, Invalid) for one in examined)
     planned = [ENCODER.planned(one, []) for one in made.callbacks]
     assert all(ENCODER.fits(one) for one in planned)
     assert all(len(one.body) < MAX_BODY_BYTES for one in made.callbacks)
@@ -150,23 +157,26 @@ def test_any_record_of_the_callbacks_comes_to_an_end(  # noqa: PLR0917 - hypothe
 ) -> None:
     intake = CallbackIntake(value[0], {name: number for number, name in enumerate(TIERS, 1)}, DELIVERY)
     found = intake.examine(record(value[1], key, headers, topic, at_ms), NOW_MS)
-    assert isinstance(found, Job | NotDue | Postponed | Unusable)
+    assert isinstance(found, Delivery | NotDue | DeferredDelivery | Invalid)
     if isinstance(found, NotDue):
         assert NOW_MS < found.until_ms <= NOW_MS + 600_000
     for _ in range(30):
-        if not isinstance(found, Job):
+        if not isinstance(found, Delivery):
             break
-        follows = conclude(found, answer, DELIVERY, now=10.0, now_ms=NOW_MS, jitter=0.5)
-        if isinstance(follows, Ended):
+        follows = after_attempt(found, answer, DELIVERY, now=10.0, now_ms=NOW_MS, jitter=0.5)
+        if isinstance(follows, Completed):
             check_records(ENCODER.ended(follows))
-        if isinstance(follows, Postponed):
+        if isinstance(follows, DeferredDelivery):
             check_records([ENCODER.postponed(follows), *ENCODER.ended(give_up(follows, "no room", NOW_MS))])
-        waiting = [divert(found, DELIVERY, NOW_MS), pace(found, DELIVERY, NOW_MS, data.draw(st.floats(0, 1e5)))]
+        waiting = [
+            defer_failing(found, DELIVERY, NOW_MS),
+            defer_rate_limited(found, DELIVERY, NOW_MS, data.draw(st.floats(0, 1e5))),
+        ]
         check_records([ENCODER.postponed(one) for one in waiting])
-        found = follows.job if isinstance(follows, Again) else follows
-    assert not isinstance(found, Job), "it is tried again and again"
-    if isinstance(found, Postponed):
+        found = follows.job if isinstance(follows, RetryNow) else follows
+    assert not isinstance(found, Delivery), "it is tried again and again"
+    if isinstance(found, DeferredDelivery):
         check_records([ENCODER.postponed(found)])
-    if isinstance(found, Unusable):
+    if isinstance(found, Invalid):
         check_records([ENCODER.unusable(found)])
-    assert isinstance(found, Ended | Postponed | Unusable | NotDue | SwitchedOff)
+    assert isinstance(found, Completed | DeferredDelivery | Invalid | NotDue | TargetDisabled)

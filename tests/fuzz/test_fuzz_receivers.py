@@ -12,13 +12,13 @@ from support_fuzz_http import TOKEN, answers
 from support_targets import SECRET, callback
 
 from stream_scorer.core.callbacks.delivery_policy import (
-    Again,
+    Completed,
+    DeferredDelivery,
+    Delivery,
     DeliveryRules,
-    Ended,
-    Job,
-    Postponed,
-    SwitchedOff,
-    conclude,
+    RetryNow,
+    TargetDisabled,
+    after_attempt,
 )
 from stream_scorer.core.callbacks.types import DeliveryAnswer, DeliveryKind
 from stream_scorer.core.records import SourceRecord
@@ -70,6 +70,6 @@ def test_any_answer(scene: Scene, make: Callable[[str], Target], said: bytes, lo
         assert secret not in repr(answer)
     after_s = answer.retry_after_s
     assert after_s is None or (0 <= after_s <= 86_400 and math.isfinite(after_s))
-    job = Job(RECORD, one, tries=tries)
-    follows = conclude(job, answer, RULES, now=10.0, now_ms=10_000, jitter=0.5)
-    assert isinstance(follows, Ended | Postponed | Again | SwitchedOff)
+    job = Delivery(RECORD, one, attempts_in_round=tries)
+    follows = after_attempt(job, answer, RULES, now=10.0, now_ms=10_000, jitter=0.5)
+    assert isinstance(follows, Completed | DeferredDelivery | RetryNow | TargetDisabled)

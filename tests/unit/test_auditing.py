@@ -9,7 +9,7 @@ import pytest
 
 from stream_scorer.core.audit.events import AuditChain, build_events, verify_chain
 from stream_scorer.core.avro.codec import Codec
-from stream_scorer.core.records import Contact, Outcome, Reason, Rejected, RequestFacts, Scored, SourceRecord
+from stream_scorer.core.records import Contact, Outcome, Reason, Rejected, RequestAudit, Scored, SourceRecord
 from stream_scorer.schema_files import SchemaFile, load_schema
 
 if TYPE_CHECKING:
@@ -19,20 +19,20 @@ CODEC = Codec.single_object(load_schema(SchemaFile.BATCH_AUDIT))
 CHAIN = "chain-1"
 
 
-def request(batch_id: str, contacts: int = 2) -> RequestFacts:
-    return RequestFacts(batch_id, "model-1", "v2", contacts, 1_000, 1_200, 187.5, 2, 200, "corr-1")
+def request(batch_id: str, contacts: int = 2) -> RequestAudit:
+    return RequestAudit(batch_id, "model-1", "v2", contacts, 1_000, 1_200, 187.5, 2, 200, "corr-1")
 
 
 def record(offset: int) -> SourceRecord:
     return SourceRecord("contact-features", 3, offset, None, b"", [])
 
 
-def scored(offset: int, facts: RequestFacts, review: tuple[str, ...] = (), imputed: tuple[str, ...] = ()) -> Scored:
+def scored(offset: int, facts: RequestAudit, review: tuple[str, ...] = (), imputed: tuple[str, ...] = ()) -> Scored:
     contact = Contact(record(offset), f"e-{offset}", f"c-{offset}", None, 900, "v2", False, imputed, b"{}")
     return Scored(contact, facts, 0.5, 0.4, 0.6, review)
 
 
-def rejected(offset: int, facts: RequestFacts | None = None, contact_id: str = "c") -> Rejected:
+def rejected(offset: int, facts: RequestAudit | None = None, contact_id: str = "c") -> Rejected:
     reasons = (Reason.MISSING_FEATURE, Reason.WRONG_TYPE)
     return Rejected(record(offset), reasons, "why", contact_id, 1_300, facts)
 

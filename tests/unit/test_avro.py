@@ -145,7 +145,7 @@ def test_fastavro_reads_what_we_write() -> None:
 def test_frame_and_body() -> None:
     body = CODEC.encode_body(CONTACT)
     assert CODEC.frame(body) == CODEC.encode(CONTACT)
-    assert CODEC.body_of(CODEC.encode(CONTACT)) == body
+    assert CODEC.payload_of(CODEC.encode(CONTACT)) == body
 
 
 OLD: dict[str, Any] = {**FEATURES, "fields": [f for f in FEATURES["fields"] if f["name"] != "model_version"]}

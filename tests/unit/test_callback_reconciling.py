@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from stream_scorer.core.avro.codec import Codec
-from stream_scorer.core.reconciliation.callbacks import CallbackReconciliation, Codecs, Gone
+from stream_scorer.core.reconciliation.callbacks import CallbackReconciliation, Codecs, Truncated
 from stream_scorer.core.reconciliation.lost_offsets import Lost
 from stream_scorer.core.reconciliation.score_report import FindingKind, Judgement
-from stream_scorer.core.reconciliation.scores import Place, Span
+from stream_scorer.core.reconciliation.scores import CommittedRange, RecordLocation
 from stream_scorer.core.records import Partition
 from stream_scorer.schema_files import SchemaFile, load_schema
 
@@ -64,17 +64,17 @@ def about(callback_id: str, offsets: tuple[int, ...], **more: Any) -> dict[str, 
 class Judge:
     """Ten scores, of which 0 to 4 call; ``callback`` and ``receipt`` put records where the worker would."""
 
-    def __init__(self, taken: dict[str, int] | None = None, gone: Gone | None = None, **options: Any) -> None:
+    def __init__(self, taken: dict[str, int] | None = None, gone: Truncated | None = None, **options: Any) -> None:
         self.taken = TIERS | (taken or {})
         self.ends: dict[str, int] = {}
         self.judge = CallbackReconciliation(
             "scores",
             "g",
-            {0: Span(0, COMMITTED)},
+            {0: CommittedRange(0, COMMITTED)},
             self._offsets(),
             threshold=0.75,
             codecs=CODECS,
-            gone=Gone() if gone is None else gone,
+            gone=Truncated() if gone is None else gone,
             **options,
         )
         for offset in range(COMMITTED + 2):
@@ -86,9 +86,9 @@ class Judge:
     def _offsets(self) -> dict[Partition, int]:
         return {Partition(topic, 0): offset for topic, offset in self.taken.items()}
 
-    def _place(self, topic: str) -> Place:
+    def _place(self, topic: str) -> RecordLocation:
         self.ends[topic] = self.ends.get(topic, -1) + 1
-        return Place(topic, 0, self.ends[topic])
+        return RecordLocation(topic, 0, self.ends[topic])
 
     def callback(self, callback_id: str, *offsets: int, topic: str = "callbacks") -> None:
         fields = about(callback_id, offsets, body=b"{}", planned_at=1, not_before=1)
@@ -120,7 +120,7 @@ def test_a_run_without_faults_holds_and_its_sums_add_up() -> None:
     judge = Judge(taken={"callbacks": 3})
     all_well(judge)
     report = judge.result()
-    assert report.holds, report.findings
+    assert report.is_balanced, report.findings
     counts = report.counts
     assert (counts.scores, counts.called, counts.callbacks, counts.unusable, counts.unplanned) == (10, 5, 4, 1, 2)
     assert (counts.delivered, counts.refused, counts.gave_up, counts.expired, counts.waiting) == (2, 1, 0, 1, 1)
@@ -135,7 +135,7 @@ def test_what_goes_on_meanwhile_is_no_fault() -> None:
     all_well(judge)
     judge.receipt("k2", 2)
     report = judge.result(retry_1=1)
-    assert report.holds
+    assert report.is_balanced
     assert report.counts.delivered == 3
 
 
@@ -193,7 +193,7 @@ class TestPlantedFaults:
         judge.callback("k1", 0, 1)
         judge.receipt("k2", 2, 3, 4)
         judge.receipt("k1", 0, 1, event_ids=[])
-        assert judge.result().holds
+        assert judge.result().is_balanced
 
     def test_a_receipt_and_still_waiting(self, judge: Judge) -> None:
         judge.receipt("k2", 2)
@@ -215,7 +215,7 @@ class TestPlantedFaults:
         again = Judge(taken={"callbacks": 3})
         all_well(again)
         again.receipt("k9", 11)
-        assert again.result(committed=12).holds
+        assert again.result(committed=12).is_balanced
 
     def test_another_contact(self) -> None:
         judge = Judge()
@@ -223,12 +223,14 @@ class TestPlantedFaults:
         assert found(judge.result()) == {FindingKind.WRONG_CONTACT: 2}
 
     def test_a_score_that_no_reader_finds(self) -> None:
-        judge = CallbackReconciliation("scores", "g", {0: Span(0, 5)}, {}, threshold=0.75, codecs=CODECS, gone=Gone())
+        judge = CallbackReconciliation(
+            "scores", "g", {0: CommittedRange(0, 5)}, {}, threshold=0.75, codecs=CODECS, gone=Truncated()
+        )
         judge.score(0, 0, score(0.1, "c0"), 0)
         value = CODECS.receipt.encode(
             about("k", (3,), outcome="DELIVERED", http_status=200, finished_at=1, latency_ms=1.0)
         )
-        judge.receipt(value, Place("receipts", 0, 0), WRITTEN_MS)
+        judge.receipt(value, RecordLocation("receipts", 0, 0), WRITTEN_MS)
         assert found(judge.result({0: 5}, {})) == {FindingKind.NO_INPUT: 1}
 
     @pytest.mark.parametrize(("times", "holds"), [(1, True), (2, False)])
@@ -238,13 +240,15 @@ class TestPlantedFaults:
         for _ in range(times):
             judge.rejected("scores/0/4")
         report = judge.result()
-        assert report.holds is holds
+        assert report.is_balanced is holds
         assert (report.counts.called, report.counts.unusable) == (4, 2)
 
     def test_an_unusable_score_that_is_nowhere_and_one_that_stands_twice(self, judge: Judge) -> None:
         judge.rejected("scores/0/8")
         assert found(judge.result()) == {FindingKind.DOUBLED: 1}
-        silent = CallbackReconciliation("scores", "g", {0: Span(0, 1)}, {}, threshold=0.75, codecs=CODECS, gone=Gone())
+        silent = CallbackReconciliation(
+            "scores", "g", {0: CommittedRange(0, 1)}, {}, threshold=0.75, codecs=CODECS, gone=Truncated()
+        )
         silent.score(0, 0, b"no score", 0)
         assert found(silent.result({0: 1}, {})) == {FindingKind.MISSING: 1}
 
@@ -280,7 +284,7 @@ class TestNotJudged:
 
     def test_deleted_receipts(self) -> None:
         """The first receipt that is left was written later than all scores: theirs may be deleted."""
-        judge = Judge(gone=Gone(frozenset({Partition("receipts", 0)})))
+        judge = Judge(gone=Truncated(frozenset({Partition("receipts", 0)})))
         judge.receipt("k", 0, 1)
         report = judge.result()
         assert report.violations == {}
@@ -288,26 +292,28 @@ class TestNotJudged:
         assert "3 scores whose receipt may be deleted" in report.verdict
 
     def test_no_receipt_is_left(self) -> None:
-        report = Judge(gone=Gone(frozenset({Partition("receipts", 0)}))).result()
+        report = Judge(gone=Truncated(frozenset({Partition("receipts", 0)}))).result()
         assert report.judgement is Judgement.NOT_JUDGED
         assert report.counts.receipt_not_judged == 5
 
     def test_a_score_that_is_newer_than_the_first_receipt_left_is_missing(self) -> None:
-        judge = Judge(gone=Gone(frozenset({Partition("receipts", 0)})))
+        judge = Judge(gone=Truncated(frozenset({Partition("receipts", 0)})))
         fields = about("k", (0, 1), outcome="DELIVERED", http_status=200, finished_at=1, latency_ms=1.0)
-        judge.judge.receipt(CODECS.receipt.encode(fields), Place("receipts", 0, 0), 2)  # score 2 was written at 2
+        judge.judge.receipt(
+            CODECS.receipt.encode(fields), RecordLocation("receipts", 0, 0), 2
+        )  # score 2 was written at 2
         report = judge.result()
         assert report.violations == {FindingKind.MISSING: 2}
         assert report.counts.receipt_not_judged == 1
 
     def test_a_callback_that_was_taken_and_whose_receipt_may_be_deleted(self) -> None:
-        judge = Judge(taken={"callbacks": 1}, gone=Gone(frozenset({Partition("receipts", 0)})))
+        judge = Judge(taken={"callbacks": 1}, gone=Truncated(frozenset({Partition("receipts", 0)})))
         judge.callback("k", 0, 1, 2, 3, 4)
         assert judge.result().counts.receipt_not_judged == 5
 
     def test_deleted_rejections(self) -> None:
         judge = CallbackReconciliation(
-            "scores", "g", {0: Span(0, 1)}, {}, threshold=0.75, codecs=CODECS, gone=Gone(rejections=True)
+            "scores", "g", {0: CommittedRange(0, 1)}, {}, threshold=0.75, codecs=CODECS, gone=Truncated(rejections=True)
         )
         judge.score(0, 0, b"no score", 0)
         report = judge.result({0: 1}, {})
@@ -340,13 +346,13 @@ def test_what_is_not_ours_is_counted_and_not_judged(junk: Any) -> None:
     all_well(judge)
     judge.receipt("k9", 6)  # below the threshold
     value = score(0.9, "c") if callable(junk) else junk
-    judge.judge.callback(value, Place("callbacks", 0, 99))
-    judge.judge.receipt(value, Place("receipts", 0, 99), WRITTEN_MS)
+    judge.judge.callback(value, RecordLocation("callbacks", 0, 99))
+    judge.judge.receipt(value, RecordLocation("receipts", 0, 99), WRITTEN_MS)
     fields = about("other", (), sources=["other/0/1", "scores/7/1", "scores/0/x", "scores/0"], contact_ids=["c"] * 4)
     receipt = fields | {"outcome": "DELIVERED", "http_status": 200, "finished_at": 1, "latency_ms": 1.0}
-    judge.judge.receipt(CODECS.receipt.encode(receipt), Place("receipts", 0, 100), WRITTEN_MS)
+    judge.judge.receipt(CODECS.receipt.encode(receipt), RecordLocation("receipts", 0, 100), WRITTEN_MS)
     report = judge.result()
-    assert report.holds
+    assert report.is_balanced
     assert (report.below, report.foreign) == (1, 6)
 
 
@@ -355,7 +361,7 @@ def test_what_others_receipt_twice_is_not_judged_and_shown_in_one_line() -> None
     all_well(judge)
     for _ in range(2):
         judge.receipt("foreign\r\nline", sources=["elsewhere/0/1"], contact_ids=["c"])
-    assert judge.result().holds
+    assert judge.result().is_balanced
     for _ in range(2):
         judge.receipt("ours\r\nnot", 0)
     assert all("\n" not in str(finding) for finding in judge.result().findings)

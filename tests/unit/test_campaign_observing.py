@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from stream_scorer.callbacks.observer import LoopObserver
-from stream_scorer.core.exactly_once.stall_detector import Front
+from stream_scorer.core.exactly_once.stall_detector import CommitPosition
 from stream_scorer.core.records import Partition
 from stream_scorer.telemetry.metrics.callbacks import CampaignMetrics
 
@@ -32,7 +32,7 @@ class Scene:
         for _ in range(seconds):
             self.now += 1.0
             self.observe.beat()
-            self.observe.input([Front(HERE, 3, 0)], {}, 0, explained=explained)
+            self.observe.input([CommitPosition(HERE, 3, 0)], {}, 0, explained=explained)
         return self.observe.why_not_live(120.0, 300.0)
 
 

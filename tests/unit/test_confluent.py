@@ -62,7 +62,7 @@ def test_what_is_written_has_the_id_in_front_and_is_read_again() -> None:
     value = ours.encode(CONTACT)
     assert value[:5] == b"\x00\x00\x00\x00\x07"
     assert ours.frame(ours.encode_body(CONTACT)) == value
-    assert ours.body_of(value) == Codec.single_object(FEATURES).encode_body(CONTACT)
+    assert ours.payload_of(value) == Codec.single_object(FEATURES).encode_body(CONTACT)
     assert ours.decode(value) == CONTACT
 
 
@@ -89,14 +89,14 @@ def test_a_release_is_read_without_a_registry_too() -> None:
 def test_the_short_cut_is_taken_for_our_own_schema_only() -> None:
     reader = codec(Registry(_3=OLDER, _7=FEATURES))
     own, single = written(FEATURES, OURS, CONTACT), Codec.single_object(FEATURES).encode(CONTACT)
-    assert reader.own_body_at(own) is None  # nobody knows yet what 7 is
+    assert reader.fast_path_offset(own) is None  # nobody knows yet what 7 is
     assert reader.decode(own) == CONTACT
-    assert reader.own_body_at(own) == 5
-    assert reader.own_body_at(single) == 10
-    assert reader.body_of(single) == reader.body_of(own)
+    assert reader.fast_path_offset(own) == 5
+    assert reader.fast_path_offset(single) == 10
+    assert reader.payload_of(single) == reader.payload_of(own)
     old = written(OLDER, OLD, CONTACT)
     reader.decode(old)
-    assert reader.own_body_at(old) is None
+    assert reader.fast_path_offset(old) is None
 
 
 def test_an_unknown_id_is_waited_for_and_asked_for_again() -> None:

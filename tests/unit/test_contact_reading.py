@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stream_scorer.core.avro.codec import Codec, UndecodableError
-from stream_scorer.core.scoring.contact_decoder import ContactDecoder, read_usual_contact
+from stream_scorer.core.scoring.contact_decoder import ContactDecoder, decode_fast_path
 from stream_scorer.schema_files import SchemaFile, load_schema
 
 SCHEMA = load_schema(SchemaFile.CONTACT_FEATURES)
@@ -46,7 +46,7 @@ def by_fastavro(value: bytes) -> tuple[Any, ...] | None:
 
 
 def check_agreement(value: bytes) -> None:
-    usual = read_usual_contact(value, START)
+    usual = decode_fast_path(value, START)
     # By their text: NaN is not equal to itself, and True is equal to 1.
     if usual is not None:
         assert repr(tuple(usual)) == repr(by_fastavro(value))
@@ -54,7 +54,7 @@ def check_agreement(value: bytes) -> None:
 
 def test_the_usual_contact_takes_the_short_cut() -> None:
     assert ContactDecoder(CODEC).has_fast_path
-    usual = read_usual_contact(CODEC.encode(CONTACT), START)
+    usual = decode_fast_path(CODEC.encode(CONTACT), START)
     assert usual is not None
     assert usual._asdict() == {name if name != "occurred_at" else "occurred_at_ms": v for name, v in CONTACT.items()}
 
@@ -72,7 +72,7 @@ def test_every_contact_is_read_as_fastavro_reads_it(contact: dict[str, Any]) -> 
 @pytest.mark.parametrize("field", ["event_id", "contact_id", "campaign_id"])
 def test_a_long_string_is_left_to_fastavro(field: str) -> None:
     value = CODEC.encode({**CONTACT, field: "x" * 64})
-    assert read_usual_contact(value, START) is None
+    assert decode_fast_path(value, START) is None
     assert ContactDecoder(CODEC).decode(value)._asdict()[field] == "x" * 64
 
 

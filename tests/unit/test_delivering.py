@@ -25,16 +25,16 @@ from support_delivering import (
 )
 
 from stream_scorer.core.callbacks.delivery_policy import (
-    Again,
+    Completed,
+    DeferReason,
+    DeferredDelivery,
+    Delivery,
     DeliveryRules,
-    Ended,
-    Job,
-    Postponed,
-    Postponement,
-    conclude,
-    divert,
-    look_at,
-    pace,
+    RetryNow,
+    after_attempt,
+    defer_failing,
+    defer_rate_limited,
+    route,
 )
 from stream_scorer.core.callbacks.records import callback_value
 from stream_scorer.core.callbacks.types import CallbackOutcome, DeliveryAnswer, DeliveryKind
@@ -50,17 +50,19 @@ if TYPE_CHECKING:
 RULES = DeliveryRules((60.0, 600.0, 3600.0, 21600.0))
 
 
-def job(tier: int = 0, rounds: int = 0, tries: int = 0, *, not_before_s: float = 0.0, written_s: float = 0.0) -> Job:
+def job(
+    tier: int = 0, rounds: int = 0, tries: int = 0, *, not_before_s: float = 0.0, written_s: float = 0.0
+) -> Delivery:
     one = callback("a", not_before_ms=START_MS + round(not_before_s * 1000))
     record = SourceRecord("t", 0, 0, b"k", b"v", [], True, START_MS + round(written_s * 1000))
-    return Job(record, one, tier, rounds, tries)
+    return Delivery(record, one, tier, rounds, tries)
 
 
 def after(
-    one: Job, answer: DeliveryAnswer, rules: DeliveryRules = RULES, jitter: float = 0.5
-) -> Ended | Postponed | Again:
-    step = conclude(one, answer, rules, now=100.0, now_ms=START_MS, jitter=jitter)
-    assert isinstance(step, Ended | Postponed | Again)
+    one: Delivery, answer: DeliveryAnswer, rules: DeliveryRules = RULES, jitter: float = 0.5
+) -> Completed | DeferredDelivery | RetryNow:
+    step = after_attempt(one, answer, rules, now=100.0, now_ms=START_MS, jitter=jitter)
+    assert isinstance(step, Completed | DeferredDelivery | RetryNow)
     return step
 
 
@@ -68,24 +70,26 @@ class TestConclude:
     def test_delivered_and_refused_end_at_once(self) -> None:
         for answer, outcome in ((delivered(), CallbackOutcome.DELIVERED), (refused(), CallbackOutcome.REFUSED)):
             ended = after(job(), answer)
-            assert isinstance(ended, Ended)
+            assert isinstance(ended, Completed)
             assert (ended.outcome, ended.http_status, ended.callback.attempts) == (outcome, answer.status, 1)
 
     def test_a_round_is_an_attempt_and_two_quick_ones(self) -> None:
         first = after(job(), later())
-        assert isinstance(first, Again)
+        assert isinstance(first, RetryNow)
         assert first.job.due == pytest.approx(100.5)
         second = after(first.job, later())
-        assert isinstance(second, Again)
+        assert isinstance(second, RetryNow)
         assert second.job.due == pytest.approx(102.0)
         third = after(second.job, later())
-        assert isinstance(third, Postponed)
-        assert (third.tier, third.rounds, third.why) == (1, 1, Postponement.RETRY)
+        assert isinstance(third, DeferredDelivery)
+        assert (third.retry_level, third.rounds, third.reason) == (1, 1, DeferReason.RETRY)
         assert third.callback.attempts == 3
         assert third.callback.not_before_ms == START_MS + 60_000
 
     def test_jitter_is_a_quarter_to_both_sides(self) -> None:
-        dues = [step.job.due - 100 for j in (0.0, 0.999) if isinstance(step := after(job(), later(), jitter=j), Again)]
+        dues = [
+            step.job.due - 100 for j in (0.0, 0.999) if isinstance(step := after(job(), later(), jitter=j), RetryNow)
+        ]
         assert dues == [pytest.approx(0.375), pytest.approx(0.625, abs=0.001)]
 
     @pytest.mark.parametrize(
@@ -93,7 +97,7 @@ class TestConclude:
     )
     def test_a_short_retry_after_is_waited_for_in_memory(self, asked_s: float, due: float) -> None:
         step = after(job(), later(asked_s))
-        assert isinstance(step, Again)
+        assert isinstance(step, RetryNow)
         assert step.job.due == due
 
     @pytest.mark.parametrize(("asked_s", "wait_s", "tier"), [(6.0, 60.0, 1), (61.0, 61.0, 1), (1e12, 86_400.0, 4)])
@@ -101,90 +105,90 @@ class TestConclude:
         self, asked_s: float, wait_s: float, tier: int
     ) -> None:
         step = after(job(), later(asked_s))
-        assert isinstance(step, Postponed)
-        assert (step.tier, step.rounds) == (tier, 1)
+        assert isinstance(step, DeferredDelivery)
+        assert (step.retry_level, step.rounds) == (tier, 1)
         assert step.callback.not_before_ms == START_MS + wait_s * 1000
 
     def test_each_failed_round_takes_it_a_tier_further_and_the_last_ends_it(self) -> None:
         for tier in range(1, 4):
             step = after(job(tier, tier, tries=2), later())
-            assert isinstance(step, Postponed)
-            assert (step.tier, step.rounds) == (tier + 1, tier + 1)
+            assert isinstance(step, DeferredDelivery)
+            assert (step.retry_level, step.rounds) == (tier + 1, tier + 1)
         ended = after(job(4, 4, tries=2), later())
-        assert isinstance(ended, Ended)
+        assert isinstance(ended, Completed)
         assert ended.outcome is CallbackOutcome.GAVE_UP
 
     def test_a_tier_that_is_no_longer_configured_is_tried_and_then_given_up(self) -> None:
         rules = DeliveryRules((60.0,))
         ended = after(job(3, 3, tries=2), later(), rules)
-        assert isinstance(ended, Ended)
-        assert look_at(job(3, 3, not_before_s=100, written_s=0), rules, START_MS) == NotDue(START_MS + 60_000)
+        assert isinstance(ended, Completed)
+        assert route(job(3, 3, not_before_s=100, written_s=0), rules, START_MS) == NotDue(START_MS + 60_000)
 
     def test_attempts_of_a_foreign_callback_stay_within_avros_int(self) -> None:
         for attempts, then in ((2**31 - 1, 2**31 - 1), (-5, 1)):
-            one = Job(job().record, callback("a", attempts=attempts))
+            one = Delivery(job().record, callback("a", attempts=attempts))
             ended = after(one, delivered())
-            assert isinstance(ended, Ended)
+            assert isinstance(ended, Completed)
             assert ended.callback.attempts == then
 
 
 class TestTiers:
     def test_a_fresh_callback_is_always_due(self) -> None:
         fresh = job(not_before_s=1000.0)
-        assert look_at(fresh, RULES, START_MS) is fresh
+        assert route(fresh, RULES, START_MS) is fresh
 
     def test_a_head_that_is_due_is_delivered(self) -> None:
         head = job(1, 1, not_before_s=60.0)
-        assert look_at(head, RULES, START_MS + 60_000) is head
+        assert route(head, RULES, START_MS + 60_000) is head
 
     def test_a_head_that_is_not_due_is_waited_for(self) -> None:
-        assert look_at(job(1, 1, not_before_s=60.0), RULES, START_MS + 1) == NotDue(START_MS + 60_000)
+        assert route(job(1, 1, not_before_s=60.0), RULES, START_MS + 1) == NotDue(START_MS + 60_000)
 
     def test_a_tier_waits_no_longer_than_its_delay(self) -> None:
         head = job(1, 0, not_before_s=3_000.0)
-        assert look_at(head, RULES, START_MS + 59_999) == NotDue(START_MS + 60_000)
-        step = look_at(head, RULES, START_MS + 60_000)
-        assert isinstance(step, Postponed)
-        assert (step.tier, step.rounds, step.why, step.callback) == (2, 0, Postponement.EARLY, head.callback)
+        assert route(head, RULES, START_MS + 59_999) == NotDue(START_MS + 60_000)
+        step = route(head, RULES, START_MS + 60_000)
+        assert isinstance(step, DeferredDelivery)
+        assert (step.retry_level, step.rounds, step.reason, step.callback) == (2, 0, DeferReason.EARLY, head.callback)
 
     def test_a_wait_of_days_costs_few_records(self) -> None:
         waiting, now_ms, written = job(1, 1, not_before_s=86_400.0), START_MS, 0
-        while not isinstance(step := look_at(waiting, RULES, now_ms), Job):
+        while not isinstance(step := route(waiting, RULES, now_ms), Delivery):
             if isinstance(step, NotDue):
                 now_ms = step.until_ms
             else:
                 written += 1
                 record = step.record._replace(timestamp_ms=now_ms)
-                waiting = Job(record, step.callback, step.tier, step.rounds)
+                waiting = Delivery(record, step.callback, step.retry_level, step.rounds)
         assert now_ms == START_MS + 86_400_000
         assert written < 30
 
     def test_a_record_without_a_time_or_from_the_future_is_written_again_with_ours(self) -> None:
         head = job(1, 1, not_before_s=3_000.0)
         for written_ms in (-1, START_MS + 900_000):
-            odd = Job(head.record._replace(timestamp_ms=written_ms), head.callback, 1, 1)
-            assert isinstance(look_at(odd, RULES, START_MS), Postponed)
+            odd = Delivery(head.record._replace(timestamp_ms=written_ms), head.callback, 1, 1)
+            assert isinstance(route(odd, RULES, START_MS), DeferredDelivery)
 
     def test_nobody_waits_longer_than_we_ever_let_anybody_wait(self) -> None:
         head = job(1, 1, not_before_s=365 * 86_400.0)
-        assert look_at(head, RULES, START_MS) is head
+        assert route(head, RULES, START_MS) is head
 
     def test_a_tier_that_is_not_configured_any_more_is_left_after_the_longest_that_is(self) -> None:
         rules = DeliveryRules((1.0,))
         head = job(4, 3, not_before_s=600.0)
-        assert look_at(head, rules, START_MS + 999) == NotDue(START_MS + 1_000)
-        assert look_at(head, rules, START_MS + 1_000) is head
+        assert route(head, rules, START_MS + 999) == NotDue(START_MS + 1_000)
+        assert route(head, rules, START_MS + 1_000) is head
 
     def test_diverting_counts_neither_attempt_nor_round(self) -> None:
         for came_from, rounds, tier in ((0, 0, 1), (1, 0, 2), (1, 1, 2), (2, 3, 3), (4, 4, 4)):
-            step = divert(job(came_from, rounds), RULES, START_MS)
-            assert (step.tier, step.rounds, step.callback.attempts) == (tier, rounds, 0)
+            step = defer_failing(job(came_from, rounds), RULES, START_MS)
+            assert (step.retry_level, step.rounds, step.callback.attempts) == (tier, rounds, 0)
             assert step.callback.not_before_ms == START_MS + RULES.delay_s(tier) * 1000
 
     @pytest.mark.parametrize(("wait_s", "tier"), [(3.0, 1), (60.0, 1), (599.0, 1), (600.0, 2), (1e6, 4)])
     def test_pacing_takes_the_longest_tier_that_is_not_too_long(self, wait_s: float, tier: int) -> None:
-        step = pace(job(), RULES, START_MS, wait_s)
-        assert (step.tier, step.rounds, step.callback.attempts) == (tier, 0, 0)
+        step = defer_rate_limited(job(), RULES, START_MS, wait_s)
+        assert (step.retry_level, step.rounds, step.callback.attempts) == (tier, 0, 0)
         assert step.callback.not_before_ms == START_MS + wait_s * 1000
 
 
@@ -590,5 +594,5 @@ def test_processing_lasts_from_the_first_attempt_to_the_commit(monkeypatch: pyte
 
 
 def test_what_is_put_off_without_an_attempt_was_not_processed() -> None:
-    assert divert(job(), RULES, START_MS).began is None
-    assert divert(job().attempted_at(7.0).attempted_at(9.0), RULES, START_MS).began == 7.0
+    assert defer_failing(job(), RULES, START_MS).began is None
+    assert defer_failing(job().attempted_at(7.0).attempted_at(9.0), RULES, START_MS).began == 7.0

@@ -17,13 +17,13 @@ from support_core import (
 )
 from support_dispatcher import World, always, names, numbered, ok, scripted
 
-from stream_scorer.core.records import Partition, QuotaReading
+from stream_scorer.core.records import Partition, RateLimitHeaders
 from stream_scorer.core.scoring.batcher import BatchKey
 from stream_scorer.core.scoring.request import Request
 from stream_scorer.scoring.wait_reasons import WaitReason
 
 if TYPE_CHECKING:
-    from stream_scorer.core.records import Answer
+    from stream_scorer.core.records import ApiResponse
 
 P0 = Partition("contact-features", 0)
 P1 = Partition("contact-features", 1)
@@ -66,7 +66,9 @@ class TestSending:
         assert len(world.sent) == 40
 
     def test_what_the_api_says_of_the_quota_is_kept(self) -> None:
-        world = World(lambda request: answered(names(request), QuotaReading(100, 100, 30.0)), max_contacts=1, slots=1)
+        world = World(
+            lambda request: answered(names(request), RateLimitHeaders(100, 100, 30.0)), max_contacts=1, slots=1
+        )
         world.feed("ab")
         world.run(29.0)
         assert len(world.sent) == 1
@@ -74,7 +76,7 @@ class TestSending:
         world.finish()
 
     def test_answers_without_a_reading_are_no_longer_under_way(self) -> None:
-        reading = QuotaReading(1, 5, 60.0)
+        reading = RateLimitHeaders(1, 5, 60.0)
         world = World(scripted(answered(["c0"], reading)), max_contacts=1, slots=1)
         world.feed(numbered(4))
         world.finish(within_s=2.0)
@@ -318,7 +320,7 @@ class TestStopping:
     """Only the platform's own refusal ends the process, and only before its first result."""
 
     @pytest.mark.parametrize("answer", [forbidden(401), forbidden(403), not_found()])
-    def test_nothing_is_sent_any_more_and_what_is_under_way_is_finished(self, answer: Answer) -> None:
+    def test_nothing_is_sent_any_more_and_what_is_under_way_is_finished(self, answer: ApiResponse) -> None:
         world = World(scripted(answer), max_contacts=1, slots=2)
         world.feed(numbered(10))
         world.run(10.0)
@@ -341,7 +343,7 @@ class TestStopping:
         assert not world.results
 
     @pytest.mark.parametrize("answer", [forbidden(401), forbidden(403), not_found()])
-    def test_after_a_result_the_breaker_opens_instead(self, answer: Answer) -> None:
+    def test_after_a_result_the_breaker_opens_instead(self, answer: ApiResponse) -> None:
         world = World(scripted(ok(Request("", OWN, (contact("first"),))), then=always(answer)))
         world.feed(["first"])
         world.finish()
@@ -355,7 +357,7 @@ class TestStopping:
         assert set(world.results.values()) == {"scored"}
 
     @pytest.mark.parametrize("answer", [forbidden(403, platform_error=False), not_found(platform_error=False)])
-    def test_an_answer_of_a_gateway_does_not_stop_it(self, answer: Answer) -> None:
+    def test_an_answer_of_a_gateway_does_not_stop_it(self, answer: ApiResponse) -> None:
         world = World(always(answer))
         world.feed(numbered(20))
         world.run(60.0)

@@ -29,10 +29,10 @@ from stream_scorer.scoring.circuit_breaker import OpenReason
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from stream_scorer.core.records import Answer
+    from stream_scorer.core.records import ApiResponse
     from stream_scorer.core.scoring.request import Request
 
-OUTAGES: dict[str, Callable[[Request], Answer]] = {
+OUTAGES: dict[str, Callable[[Request], ApiResponse]] = {
     "400": always(refused()),
     "400 that names all": lambda request: refused(*names(request)),
     "422": always(refused(status=422)),
@@ -175,7 +175,7 @@ class TestProbes:
         assert sorted(scored) == ["a", "b", "c"]
 
     @pytest.mark.parametrize("failure", [server_error(503, 45.0), rate_limited(45.0)])
-    def test_none_before_retry_after(self, failure: Answer) -> None:
+    def test_none_before_retry_after(self, failure: ApiResponse) -> None:
         world = World(always(server_error()), max_contacts=5, max_retries=0)
         world.feed(numbered(5))
         world.run_until(lambda: world.breaker.open_state is not None)

@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
     from support_dispatcher import Sent
 
-    from stream_scorer.core.records import Answer
+    from stream_scorer.core.records import ApiResponse
     from stream_scorer.core.scoring.request import Request
 
 HANGS_S = 30.0
-FAILURES: dict[str, Answer] = {
+FAILURES: dict[str, ApiResponse] = {
     "400": refused(),
     "422": refused(status=422),
     "500": server_error(500),
@@ -48,7 +48,7 @@ FAILURES: dict[str, Answer] = {
 REASONS = {"413": "too_large", "left out": "no_result"}
 
 
-def api_with(way: str, bad: str = "bad") -> Callable[[Request], Answer]:
+def api_with(way: str, bad: str = "bad") -> Callable[[Request], ApiResponse]:
     if way == "left out":
         return lambda request: answered([name for name in names(request) if name != bad])
     return poisoned(bad, answer=FAILURES[way])
@@ -144,7 +144,7 @@ class TestOneBadContact:
     def test_two_that_fail_in_different_ways_are_both_found(self) -> None:
         for first, second in (("bad", "worse"), ("worse", "bad")):
 
-            def api(request: Request, first: str = first, second: str = second) -> Answer:
+            def api(request: Request, first: str = first, second: str = second) -> ApiResponse:
                 failing = {"bad": refused(), "worse": server_error(500)}
                 return next((failing[name] for name in (first, second) if name in names(request)), None) or ok(request)
 
@@ -161,7 +161,7 @@ class TestOneBadContact:
 
 class TestNamedContacts:
     def test_are_rejected_at_once_if_the_request_without_them_succeeds_and_they_are_refused_again(self) -> None:
-        def api(request: Request) -> Answer:
+        def api(request: Request) -> ApiResponse:
             bad = {"b", "d"} & set(names(request))
             return refused(*bad) if bad else ok(request)
 
@@ -199,7 +199,7 @@ class TestNamedContacts:
         world.feed(["first"])
         world.finish()
 
-        def api(request: Request) -> Answer:
+        def api(request: Request) -> ApiResponse:
             odd = [name for name in names(request) if name.endswith("7")]
             return refused(*odd) if next(nodes) and odd else ok(request)
 
@@ -211,7 +211,7 @@ class TestNamedContacts:
     def test_of_several_requests_go_together(self) -> None:
         bad = {"c7", "c27", "c47", "c67"}
 
-        def api(request: Request) -> Answer:
+        def api(request: Request) -> ApiResponse:
             named = bad & set(names(request))
             return refused(*named) if named else ok(request)
 
@@ -253,7 +253,7 @@ class TestNamedContacts:
     def test_most_of_a_request_named_while_others_succeed_costs_the_others_nothing(self) -> None:
         bad = set(numbered(8, "bad"))
 
-        def api(request: Request) -> Answer:
+        def api(request: Request) -> ApiResponse:
             named = bad & set(names(request))
             return refused(*named) if named else ok(request)
 
@@ -398,7 +398,7 @@ class TestTheLimit:
     def test_named_contacts_count_too(self) -> None:
         bad = set(numbered(40, "bad"))
 
-        def api(request: Request) -> Answer:
+        def api(request: Request) -> ApiResponse:
             named = bad & set(names(request))
             return refused(*named) if named else ok(request)
 
@@ -414,7 +414,7 @@ class TestTheLimit:
 
 class TestAnUnknownVersion:
     def world(self) -> World:
-        def api(request: Request) -> Answer:
+        def api(request: Request) -> ApiResponse:
             return ok(request) if request.key.model_version in known else not_found()
 
         known: set[str | None] = {None, "v1"}
@@ -471,7 +471,7 @@ class TestARefusedProducer:
 
     @staticmethod
     def refusing() -> World:
-        def api(request: Request) -> Answer:
+        def api(request: Request) -> ApiResponse:
             return refused() if any(name.startswith("bad") for name in names(request)) else ok(request)
 
         return World(api, requests_per_minute=6_000, max_contacts=20, latency_s=0.05, retry_delays_s=(5.0, 20.0))
@@ -563,7 +563,7 @@ class TestDivision:
     def test_it_takes_half_of_the_slots_at_most_while_others_wait(self) -> None:
         bisecting: list[int] = []
 
-        def api(request: Request) -> Answer:
+        def api(request: Request) -> ApiResponse:
             under_way = [one for _, one, _ in world.dispatcher._pool._in_flight]  # type: ignore[attr-defined]
             bisecting.append(sum(one.bisecting or one.is_deferred for one in [*under_way, request]))
             return refused() if "c" in {name[0] for name in names(request)} else ok(request)
@@ -728,7 +728,7 @@ class TestDraining:
         )
         world.feed(["slow"])
         world.run(1.0)
-        assert not world.ledger.has_paid_behind()
+        assert not world.ledger.has_billed_outcome_blocked()
         world.feed(["quick"])
         world.run(0.5)
-        assert world.ledger.has_paid_behind()
+        assert world.ledger.has_billed_outcome_blocked()

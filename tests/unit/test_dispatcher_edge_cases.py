@@ -12,15 +12,15 @@ from support_dispatcher import World, names, numbered, ok
 from stream_scorer.scoring.version_state import Phase
 
 if TYPE_CHECKING:
-    from stream_scorer.core.records import Answer
+    from stream_scorer.core.records import ApiResponse
     from stream_scorer.core.scoring.request import Request
 
 
 @pytest.mark.parametrize("failure", [timed_out(), too_large(), cut_off(), answered([])])
-def test_a_named_contact_is_kept_when_the_request_without_it_fails_otherwise(failure: Answer) -> None:
+def test_a_named_contact_is_kept_when_the_request_without_it_fails_otherwise(failure: ApiResponse) -> None:
     failures = [failure]
 
-    def api(request: Request) -> Answer:
+    def api(request: Request) -> ApiResponse:
         if "named" in names(request):
             return refused("named")
         return failures.pop() if failures and len(request.contacts) > 3 else ok(request)

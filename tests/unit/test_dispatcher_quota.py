@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from support_core import answered, no_connection, rate_limited, server_error
 from support_dispatcher import World, always, names, numbered, ok, scripted
 
-from stream_scorer.core.records import QuotaReading
+from stream_scorer.core.records import RateLimitHeaders
 from stream_scorer.scoring.circuit_breaker import OpenReason
 from stream_scorer.scoring.wait_reasons import WaitReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from stream_scorer.core.records import Answer
+    from stream_scorer.core.records import ApiResponse
     from stream_scorer.core.scoring.request import Request
 
 BEGAN = 1_000.0
@@ -83,8 +83,8 @@ class TestQuietStream:
     def test_what_the_api_counts_of_others_makes_it_slower_still(self) -> None:
         """Another program takes 270 of the 300: the stream leaves the rest alone as far as it can."""
 
-        def api(request: Request) -> Answer:
-            return answered(names(request), QuotaReading(270, 300, 60.0))
+        def api(request: Request) -> ApiResponse:
+            return answered(names(request), RateLimitHeaders(270, 300, 60.0))
 
         stream = Stream(World(api), ((number / 5, f"c{number}") for number in range(5 * 300)))
         assert stream.most_in_a_minute() <= 8
@@ -187,7 +187,7 @@ class TestBudget:
         ),
     )
     def test_no_sixty_seconds_hold_more_contacts_than_the_ceiling(
-        self, ceiling: int, max_contacts: int, pieces: list[tuple[float, int]], failures: list[Answer]
+        self, ceiling: int, max_contacts: int, pieces: list[tuple[float, int]], failures: list[ApiResponse]
     ) -> None:
         world = World(scripted(*failures), max_contacts=max_contacts, max_contacts_per_minute=ceiling)
         for number, (pause_s, amount) in enumerate(pieces):
@@ -236,7 +236,7 @@ class TestWaits:
         assert seconds_by_reason(world) == pytest.approx({WaitReason.OWN_QUOTA: 60.5}, abs=0.11)
 
     def test_the_apis_quota_and_its_retry_after(self) -> None:
-        full = QuotaReading(10, 10, 20.0)
+        full = RateLimitHeaders(10, 10, 20.0)
         world = World(scripted(answered(["c0"], full)), max_contacts=1, slots=1)
         world.feed(numbered(2))
         world.finish()
@@ -298,7 +298,7 @@ class TestWaits:
         assert waited[WaitReason.CIRCUIT_OPEN] == pytest.approx(world.now - BEGAN, rel=0.05)
 
     @pytest.mark.parametrize("api", [ok, always(no_connection()), always(rate_limited(20.0))])
-    def test_no_second_counts_twice(self, api: Callable[[Request], Answer]) -> None:
+    def test_no_second_counts_twice(self, api: Callable[[Request], ApiResponse]) -> None:
         world = World(api, max_contacts=5, requests_per_minute=20, max_contacts_per_minute=60)
         for number in range(30):
             world.feed(numbered(7, "c" + "x" * number))

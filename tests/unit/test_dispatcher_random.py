@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 
     from support_dispatcher import Sent
 
-    from stream_scorer.core.records import Answer
+    from stream_scorer.core.records import ApiResponse
     from stream_scorer.core.scoring.request import Request
 
-OUTAGES: dict[str, Answer] = {
+OUTAGES: dict[str, ApiResponse] = {
     "400": refused(),
     "403": forbidden(),
     "404": not_found(),
@@ -57,7 +57,7 @@ OUTAGES: dict[str, Answer] = {
     "no JSON": malformed(),
     "redirect": unexpected(302),
 }
-FAULTS: dict[str, Callable[[Request], Answer]] = {
+FAULTS: dict[str, Callable[[Request], ApiResponse]] = {
     "400 that names all": lambda request: refused(*names(request)),
     "400 that names one": lambda request: refused(
         names(request)[zlib.crc32(request.batch_id.encode()) % len(names(request))]
@@ -74,7 +74,7 @@ class Account:
     def __init__(self) -> None:
         self.scores: Counter[str] = Counter()
 
-    def answer(self, request: Request, given: list[str]) -> Answer:
+    def answer(self, request: Request, given: list[str]) -> ApiResponse:
         if not request.is_control:
             self.scores.update(given)
         return answered(given)
@@ -113,7 +113,7 @@ class Faulty:
         self._dice = random.Random(seed)  # noqa: S311 - repeatable
         self.is_on = False
 
-    def __call__(self, request: Request) -> Answer:
+    def __call__(self, request: Request) -> ApiResponse:
         plan, dice = self._plan, self._dice
         if not self.is_on:
             return ok(request)
@@ -212,9 +212,9 @@ def test_an_outage_rejects_no_contact_and_buys_none_twice(
 ) -> None:
     account = Account()
     latency_s, max_retries = pace
-    failure: Answer | None = None
+    failure: ApiResponse | None = None
 
-    def api(request: Request) -> Answer:
+    def api(request: Request) -> ApiResponse:
         return account.answer(request, names(request)) if failure is None else failure
 
     world = World(api, max_contacts=max_contacts, slots=slots, latency_s=latency_s, max_retries=max_retries)
@@ -252,7 +252,7 @@ def test_each_bad_contact_is_found_and_no_other_suffers(kinds: list[str], max_co
     wanted = [f"c{number}" for number in range(len(kinds))]
     kind_of = dict(zip(wanted, kinds, strict=True))
 
-    def api(request: Request) -> Answer:  # the order is what a server would check first
+    def api(request: Request) -> ApiResponse:  # the order is what a server would check first
         of = {kind_of.get(name, "good") for name in names(request)}
         if "too large" in of:
             return too_large()

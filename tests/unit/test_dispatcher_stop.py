@@ -11,7 +11,7 @@ def drain(world: World, within_s: float = 25.0) -> float:
     began, deadline = world.now, world.now + within_s
     dispatcher = world.dispatcher
     while world.now < deadline and (
-        dispatcher.in_flight or (world.ledger.has_paid_behind() and dispatcher.may_finish(deadline))
+        dispatcher.in_flight or (world.ledger.has_billed_outcome_blocked() and dispatcher.may_finish(deadline))
     ):
         dispatcher.send(started_only=True)
         dispatcher.handle_responses()

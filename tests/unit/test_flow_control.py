@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_scorer.core.exactly_once.offset_ledger import Ledger
 from stream_scorer.core.flow_control import FairShares
 from stream_scorer.core.records import Partition, SourceRecord
 from stream_scorer.kafka.consumer.flow_control import FlowControl
+from stream_scorer.scoring.ports import OutcomeLedger
 
 FEATURES = [Partition("features", number) for number in range(4)]
 RETRIES = [Partition("retry-1", 0), Partition("retry-2", 0)]
@@ -96,7 +96,7 @@ class Bench:
 
     def __init__(self, *partitions: Partition, max_records: int = WINDOW, max_bytes: int = MAX_BYTES) -> None:
         self.reader = Reader()
-        self.ledger = Ledger()
+        self.ledger = OutcomeLedger()
         reader: Any = self.reader
         self.flow = FlowControl(
             reader, self.ledger, max_records=max_records, max_bytes=max_bytes, is_retry=lambda topic: "retry" in topic
@@ -105,10 +105,10 @@ class Bench:
 
     def assign(self, *partitions: Partition) -> None:
         for partition in partitions:
-            self.ledger.own(partition, start_offset=0, next_offset=self.reader.at[partition])
+            self.ledger.assign(partition, start_offset=0, next_offset=self.reader.at[partition])
 
     def revoke(self, partition: Partition) -> None:
-        self.ledger.disown(partition)
+        self.ledger.revoke(partition)
         self.flow.forget([partition])
         self.reader.paused.discard(partition)
 
@@ -131,8 +131,8 @@ class Bench:
         return self.ledger.size(partition)[0]
 
     def commit(self, partition: Partition, amount: int) -> None:
-        [front] = [front for front in self.ledger.fronts() if front.partition == partition]
-        self.ledger.settle({partition: front.offset + min(amount, self.held(partition))})
+        [front] = [front for front in self.ledger.commit_positions() if front.partition == partition]
+        self.ledger.resolve({partition: front.offset + min(amount, self.held(partition))})
 
 
 class TestFlowControl:

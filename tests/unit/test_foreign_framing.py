@@ -19,7 +19,7 @@ from stream_scorer.callbacks.intake import CallbackIntake
 from stream_scorer.core.avro.codec import Codec, UndecodableError
 from stream_scorer.core.avro.confluent import ConfluentCodec, confluent_header
 from stream_scorer.core.callbacks.delivery_policy import DeliveryRules
-from stream_scorer.core.callbacks.selection import Unusable
+from stream_scorer.core.callbacks.selection import Invalid
 from stream_scorer.core.records import Reason, Rejected, SourceRecord
 from stream_scorer.core.scoring.feature_types import Feature
 from stream_scorer.core.scoring.features import ContactChecker, FeatureList
@@ -135,7 +135,7 @@ def test_an_id_in_a_header_is_named_in_the_rejection(name: str) -> None:
         Codec.single_object(load_schema(SchemaFile.CAMPAIGN_CALLBACK)), {}, DeliveryRules((60.0,))
     )
     unusable = callbacks.examine(record, 0)
-    assert isinstance(unusable, Unusable)
+    assert isinstance(unusable, Invalid)
     assert problem in unusable.detail
 
 

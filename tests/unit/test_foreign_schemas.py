@@ -10,7 +10,7 @@ import pytest
 from support_fuzz import varint
 
 from stream_scorer.core.avro.codec import Codec, UndecodableError
-from stream_scorer.core.avro.compatibility import incompatible
+from stream_scorer.core.avro.compatibility import incompatibilities
 from stream_scorer.core.avro.confluent import ConfluentCodec, confluent_header
 from stream_scorer.schema_files import SchemaFile, load_schema
 
@@ -94,7 +94,7 @@ COLOURS = {"type": "enum", "name": "Colour"}
 )
 def test_what_is_odd_in_a_field_that_is_never_used(field: dict[str, Any], more: bytes) -> None:
     assert decode(with_field(**field), BODY + more) == CONTACT
-    assert incompatible(FEATURES, with_field(**field)) == []
+    assert incompatibilities(FEATURES, with_field(**field)) == []
 
 
 @pytest.mark.parametrize("default", ["0", None, {}, [1], 1.5])
@@ -102,7 +102,7 @@ def test_an_ill_typed_default_of_a_used_field_takes_the_short_cut_too(default: A
     schema = {**FEATURES, "fields": [{**one, "default": default} for one in FEATURES["fields"]]}
     codec = ConfluentCodec.confluent(FEATURES, {9: schema}.__getitem__)
     assert codec.decode(confluent_header(9) + BODY) == CONTACT
-    assert codec.own_body_at(confluent_header(9) + BODY) == 5
+    assert codec.fast_path_offset(confluent_header(9) + BODY) == 5
 
 
 @pytest.mark.parametrize(
@@ -167,4 +167,4 @@ def test_the_symbols_of_a_used_field_are_told_apart() -> None:
     assert codec.decode(confluent_header(9) + varint(2)) == {"f0": "R"}
     with pytest.raises(UndecodableError, match="f0 may be left-hand, which is not known"):
         codec.decode(confluent_header(9) + varint(0))
-    assert incompatible(side("L", "R"), side("a\nb")) == ["f0 may be 'a\\nb', which is not known"]
+    assert incompatibilities(side("L", "R"), side("a\nb")) == ["f0 may be 'a\\nb', which is not known"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from stream_scorer.core.records import Exchange, Trouble
+from stream_scorer.core.records import Exchange, HttpFailure
 from stream_scorer.errors import SettingsError
 from stream_scorer.genesys.oauth import Token, TokenRefused, TokenSource, TokenUnavailable
 from stream_scorer.http_client.client import Http, HttpAnswer, Timing, TransportFailure
@@ -113,7 +113,7 @@ def test_invalidated_token_is_fetched_again_but_its_successor_is_kept() -> None:
 
 
 def test_waiting_threads_share_a_failure_and_later_ones_ask_again() -> None:
-    http = FakeHttp(TransportFailure(Trouble.TIMEOUT, "late", TIMING), granted("good"))
+    http = FakeHttp(TransportFailure(HttpFailure.TIMEOUT, "late", TIMING), granted("good"))
     http.gate.clear()
     tokens = source(http)
     outcomes: list[Any] = []

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from stream_scorer.core.records import QuotaReading
+from stream_scorer.core.records import RateLimitHeaders
 from stream_scorer.genesys.quota import Quota, WaitReason
 
 if TYPE_CHECKING:
@@ -25,19 +25,19 @@ class Server:
         self.count = 0
         self.refused: list[float] = []
 
-    def take(self, now: float) -> QuotaReading:
+    def take(self, now: float) -> RateLimitHeaders:
         while now >= self.window + 60.0:
             self.window, self.count = self.window + 60.0, 0
         self.count += 1
         if self.count > self.allowed:
             self.refused.append(now)
-        return QuotaReading(self.count, self.allowed, self.rounding(self.window + 60.0 - now))
+        return RateLimitHeaders(self.count, self.allowed, self.rounding(self.window + 60.0 - now))
 
 
 def backlog(quota: Quota, server: Server, *, latency_s: float, slots: int, for_s: float) -> list[float]:
     """Sends whenever a slot and the quota allow; returns the times at which the server took requests."""
     now, taken = 1000.0, []
-    answers: deque[tuple[float, QuotaReading]] = deque()
+    answers: deque[tuple[float, RateLimitHeaders]] = deque()
     end = now + for_s
     while now < end:
         while answers and answers[0][0] <= now:
@@ -97,11 +97,11 @@ def test_requests_under_way_count_until_their_answers_come() -> None:
     quota = Quota(300)
     for at in (0.0, 0.1, 0.2):
         quota.sent(at)
-    quota.learn(QuotaReading(count=8, allowed=10, reset_s=30), 0.3)  # the two others may be in the 8 or not
+    quota.learn(RateLimitHeaders(count=8, allowed=10, reset_s=30), 0.3)  # the two others may be in the 8 or not
     assert quota.remaining(0.3) == 0
     assert quota.reason(0.3) is WaitReason.SERVER_QUOTA
-    quota.learn(QuotaReading(count=9, allowed=10, reset_s=30), 0.4)
-    quota.learn(QuotaReading(count=8, allowed=10, reset_s=30), 0.4)  # overtaken: older than the one before
+    quota.learn(RateLimitHeaders(count=9, allowed=10, reset_s=30), 0.4)
+    quota.learn(RateLimitHeaders(count=8, allowed=10, reset_s=30), 0.4)  # overtaken: older than the one before
     assert quota.remaining(0.4) == 1
     assert quota.wait_s(0.4) == 0.0
 
@@ -110,7 +110,7 @@ def test_lost_answers_are_forgotten_after_a_window() -> None:
     quota = Quota(300)
     quota.sent(0.0)
     quota.sent(0.0)
-    quota.learn(QuotaReading(count=9, allowed=10, reset_s=59.5), 1.0)
+    quota.learn(RateLimitHeaders(count=9, allowed=10, reset_s=59.5), 1.0)
     assert quota.remaining(2.0) == 0
     assert quota.wait_s(60.5) == 0.0
 
@@ -118,7 +118,7 @@ def test_lost_answers_are_forgotten_after_a_window() -> None:
 def test_nothing_allowed_still_lets_one_request_find_out() -> None:
     quota = Quota(300)
     quota.sent(0.0)
-    quota.learn(QuotaReading(count=0, allowed=0, reset_s=10), 0.0)
+    quota.learn(RateLimitHeaders(count=0, allowed=0, reset_s=10), 0.0)
     assert quota.wait_s(5.0) == pytest.approx(6.0)
     assert quota.wait_s(11.0) == 0.0
     assert quota.remaining(11.0) == 1
@@ -127,7 +127,7 @@ def test_nothing_allowed_still_lets_one_request_find_out() -> None:
 def test_absurd_reset_is_believed_for_one_window_only() -> None:
     quota = Quota(300)
     quota.sent(0.0)
-    quota.learn(QuotaReading(count=300, allowed=300, reset_s=86_400), 0.0)
+    quota.learn(RateLimitHeaders(count=300, allowed=300, reset_s=86_400), 0.0)
     assert 59.0 < quota.wait_s(0.0) <= 61.0
 
 
@@ -210,9 +210,9 @@ def test_five_and_more_open_batches_use_98_percent_of_the_quota_evenly_after_a_s
 def test_allowed_is_the_lower_of_both() -> None:
     quota = Quota(300)
     assert quota.allowed() == 300
-    quota.learn(QuotaReading(count=0, allowed=100, reset_s=30), 0.0)
+    quota.learn(RateLimitHeaders(count=0, allowed=100, reset_s=30), 0.0)
     assert quota.allowed() == 100
-    quota.learn(QuotaReading(count=0, allowed=900, reset_s=30), 1.0)
+    quota.learn(RateLimitHeaders(count=0, allowed=900, reset_s=30), 1.0)
     assert quota.allowed() == 300
 
 
@@ -252,13 +252,13 @@ class TestForecast:
 
     def test_the_windows_end_comes_first(self) -> None:
         quota, now = self.quota(per_s=10, limit=10_000)
-        quota.learn(QuotaReading(count=200, allowed=300, reset_s=15), now)
+        quota.learn(RateLimitHeaders(count=200, allowed=300, reset_s=15), now)
         assert quota.exhausted_in_s(now) == pytest.approx(10.0, rel=0.02)
         quota, now = self.quota(per_s=10, limit=10_000)
-        quota.learn(QuotaReading(count=200, allowed=300, reset_s=8), now)
+        quota.learn(RateLimitHeaders(count=200, allowed=300, reset_s=8), now)
         assert quota.exhausted_in_s(now) == 60.0
 
     def test_the_lower_of_both_counts(self) -> None:
         quota, now = self.quota(per_s=10)
-        quota.learn(QuotaReading(count=250, allowed=300, reset_s=30), now)
+        quota.learn(RateLimitHeaders(count=250, allowed=300, reset_s=30), now)
         assert quota.exhausted_in_s(now) == pytest.approx(5.0, rel=0.02)

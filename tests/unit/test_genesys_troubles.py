@@ -9,7 +9,7 @@ import pytest
 import requests
 import urllib3.exceptions
 
-from stream_scorer.core.records import Trouble
+from stream_scorer.core.records import HttpFailure
 from stream_scorer.http_client.deadline import Deadline
 from stream_scorer.http_client.errors import TRANSLATIONS, trouble_of
 
@@ -42,34 +42,38 @@ def test_no_entry_is_hidden_by_an_earlier_one(known: type[Exception]) -> None:
 @pytest.mark.parametrize(
     ("error", "kind", "words"),
     [
-        (requests.ConnectTimeout(), Trouble.NO_CONNECTION, "no connection"),
-        (requests.ReadTimeout(), Trouble.TIMEOUT, "no complete answer"),
-        (requests.ConnectionError(ConnectionRefusedError(111, "Connection refused")), Trouble.NO_CONNECTION, "refused"),
+        (requests.ConnectTimeout(), HttpFailure.NO_CONNECTION, "no connection"),
+        (requests.ReadTimeout(), HttpFailure.TIMEOUT, "no complete answer"),
+        (
+            requests.ConnectionError(ConnectionRefusedError(111, "Connection refused")),
+            HttpFailure.NO_CONNECTION,
+            "refused",
+        ),
         (
             requests.ConnectionError(urllib3.exceptions.ReadTimeoutError(None, "/", "late")),  # as in a body
-            Trouble.TIMEOUT,
+            HttpFailure.TIMEOUT,
             "no complete answer",
         ),
         (
             requests.ConnectionError(
                 urllib3.exceptions.ProtocolError("Connection aborted.", http.client.BadStatusLine("SSH-2.0"))
             ),
-            Trouble.MALFORMED,
+            HttpFailure.MALFORMED,
             "HTTP",
         ),
         (
             requests.ConnectionError(
                 urllib3.exceptions.ProtocolError("aborted", http.client.RemoteDisconnected("closed"))
             ),
-            Trouble.NO_CONNECTION,
+            HttpFailure.NO_CONNECTION,
             "closed without an answer",
         ),
-        (requests.exceptions.SSLError(ssl.SSLError(1, "wrong version number")), Trouble.NO_CONNECTION, "TLS"),
-        (http.client.IncompleteRead(b""), Trouble.MALFORMED, "HTTP"),
-        (BrokenPipeError(32, "Broken pipe"), Trouble.NO_CONNECTION, "Broken pipe"),
+        (requests.exceptions.SSLError(ssl.SSLError(1, "wrong version number")), HttpFailure.NO_CONNECTION, "TLS"),
+        (http.client.IncompleteRead(b""), HttpFailure.MALFORMED, "HTTP"),
+        (BrokenPipeError(32, "Broken pipe"), HttpFailure.NO_CONNECTION, "Broken pipe"),
     ],
 )
-def test_translation(error: Exception, kind: Trouble, words: str) -> None:
+def test_translation(error: Exception, kind: HttpFailure, words: str) -> None:
     got, message = trouble_of(error, deadline(), "host:1", 3.0)
     assert got is kind
     assert words in message
@@ -88,10 +92,10 @@ def test_translation(error: Exception, kind: Trouble, words: str) -> None:
 )
 def test_the_same_error_is_ours_before_the_connection_stands_and_the_answers_after(error: Exception) -> None:
     kind, message = trouble_of(error, deadline(connected=False), "host:1", 3.0)
-    assert kind is Trouble.NO_CONNECTION
+    assert kind is HttpFailure.NO_CONNECTION
     assert "check its URL (genesys.base_url" in message
     kind, message = trouble_of(error, deadline(connected=True), "host:1", 3.0)
-    assert kind is Trouble.MALFORMED
+    assert kind is HttpFailure.MALFORMED
     assert "the answer of host:1 cannot be read" in message
 
 
@@ -103,12 +107,12 @@ def test_words_of_foreign_errors_are_not_passed_on() -> None:
 @pytest.mark.parametrize(
     ("cut_for", "connected", "kind"),
     [
-        ("deadline", True, Trouble.TIMEOUT),
-        ("deadline", False, Trouble.NO_CONNECTION),
-        ("closed", True, Trouble.NO_CONNECTION),
+        ("deadline", True, HttpFailure.TIMEOUT),
+        ("deadline", False, HttpFailure.NO_CONNECTION),
+        ("closed", True, HttpFailure.NO_CONNECTION),
     ],
 )
-def test_cut_says_more_than_the_error_it_caused(cut_for: str, connected: bool, kind: Trouble) -> None:
+def test_cut_says_more_than_the_error_it_caused(cut_for: str, connected: bool, kind: HttpFailure) -> None:
     error = requests.ConnectionError(ConnectionResetError(104, "Connection reset by peer"))
     got, message = trouble_of(error, deadline(cut_for, connected=connected), "host", 3.0)
     assert got is kind

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_scorer.core.records import QuotaReading
+from stream_scorer.core.records import RateLimitHeaders
 from stream_scorer.errors import ContactError
 from stream_scorer.genesys import wire
 from stream_scorer.http_client.retry_after import retry_after_s
@@ -201,8 +201,8 @@ def test_retry_after_of_any_text(value: str) -> None:
 @pytest.mark.parametrize(
     ("count", "allowed", "reset", "reading"),
     [
-        ("1", "300", "59", QuotaReading(1, 300, 59.0)),
-        ("1", "300", "0.5", QuotaReading(1, 300, 0.5)),
+        ("1", "300", "59", RateLimitHeaders(1, 300, 59.0)),
+        ("1", "300", "0.5", RateLimitHeaders(1, 300, 0.5)),
         (None, "300", "59", None),
         ("1", None, "59", None),
         ("1", "300", None, None),
@@ -215,7 +215,9 @@ def test_retry_after_of_any_text(value: str) -> None:
         ("one", "300", "59", None),
     ],
 )
-def test_quota_reading(count: str | None, allowed: str | None, reset: str | None, reading: QuotaReading | None) -> None:
+def test_quota_reading(
+    count: str | None, allowed: str | None, reset: str | None, reading: RateLimitHeaders | None
+) -> None:
     names = ("inin-ratelimit-count", "inin-ratelimit-allowed", "inin-ratelimit-reset")
     given_headers = zip(names, (count, allowed, reset), strict=True)
     assert wire.quota_reading({name: value for name, value in given_headers if value is not None}) == reading

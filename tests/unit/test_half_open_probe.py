@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import pytest
 from support_core import TOPIC, contact, exchange, ids, record
 
-from stream_scorer.core.exactly_once.offset_ledger import Ledger
 from stream_scorer.core.records import Partition
 from stream_scorer.core.scoring.batcher import Batcher
 from stream_scorer.core.scoring.response_policy import Failure, FailureKind
@@ -15,6 +14,7 @@ from stream_scorer.genesys.wire import body_overhead
 from stream_scorer.scoring.circuit_breaker import CircuitBreaker
 from stream_scorer.scoring.control_contacts import ControlContacts
 from stream_scorer.scoring.half_open_probe import HalfOpenProbe
+from stream_scorer.scoring.ports import OutcomeLedger
 from stream_scorer.scoring.request_queue import RequestQueue
 from stream_scorer.scoring.version_state import VersionStates
 
@@ -30,9 +30,9 @@ class Scene:
         self, *waiting: str, deferred: str = "", scored: str = "", versions: tuple[str | None, ...] = (None,)
     ) -> None:
         self.now = 100.0
-        self.ledger = Ledger()
+        self.ledger = OutcomeLedger()
         for topic in (TOPIC, "retry"):
-            self.ledger.own(Partition(topic, 0), start_offset=0, next_offset=0)
+            self.ledger.assign(Partition(topic, 0), start_offset=0, next_offset=0)
         self.controls = ControlContacts(ids("control"))
         for name in scored:
             self.controls.record_scored(contact(name))
@@ -183,7 +183,7 @@ def test_a_contact_that_was_offered_waits_as_any_other_once_no_probe_is_needed(e
     assert scene.ledger.read(one.record)
     assert scene.probe.offer(one, 110.0)
     if ends == "lost":
-        scene.ledger.disown(Partition(TOPIC, 0))
+        scene.ledger.revoke(Partition(TOPIC, 0))
     scene.probe.drop_unowned()
     scene.versions.get("v1", 110.0).half_open()
     assert scene.probe.next(110.0) is None

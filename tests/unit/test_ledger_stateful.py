@@ -7,15 +7,19 @@ where it ended, each record once, in order, and with the first outcome that was 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from support_core import facts, record, rejected, scored
 
-from stream_scorer.core.exactly_once.offset_ledger import Head, Ledger
 from stream_scorer.core.exactly_once.outcome_cache import size_of
 from stream_scorer.core.records import Outcome, Partition, Scored, SourceRecord
+from stream_scorer.scoring.ports import OutcomeLedger
+
+if TYPE_CHECKING:
+    from stream_scorer.core.exactly_once.offset_ledger import CommittableBatch
 
 PARTITIONS = [Partition("contact-features", number) for number in range(3)]
 REMEMBERED = 6
@@ -56,12 +60,12 @@ class Mine:
 class LedgerMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.ledger = Ledger(remembered_limit=REMEMBERED)
+        self.ledger = OutcomeLedger(remembered_limit=REMEMBERED)
         self.topics = {partition: Topic() for partition in PARTITIONS}
         self.mine: dict[Partition, Mine] = {}
         self.batcher: list[SourceRecord] = []
         self.in_flight: list[SourceRecord] = []
-        self.dead_heads: list[Head] = []
+        self.dead_heads: list[CommittableBatch] = []
         self.remembered_at: dict[SourceKey, int] = {}
         self.remembered = 0
         self.unsettled = False
@@ -89,15 +93,15 @@ class LedgerMachine(RuleBasedStateMachine):
         if partition in self.mine:
             return
         committed = self.topics[partition].committed
-        self.ledger.own(partition, start_offset=0, next_offset=committed)
+        self.ledger.assign(partition, start_offset=0, next_offset=committed)
         self.mine[partition] = Mine(committed)
 
     @rule(partition=partitions)
     def disown(self, partition: Partition) -> None:
         mine = self.mine.pop(partition, None)
-        self.dead_heads += [head for head in self.ledger.heads(100) if head.partition == partition]
+        self.dead_heads += [head for head in self.ledger.committable(100) if head.partition == partition]
         asked = [one for one in self.in_flight if self.partition_of(one) == partition]
-        self.ledger.disown(partition, asked)
+        self.ledger.revoke(partition, asked)
         self.batcher = [one for one in self.batcher if self.ledger.is_pending(one)]
         for outcome in () if mine is None else mine.finished.values():
             self.remember(outcome)
@@ -192,7 +196,7 @@ class LedgerMachine(RuleBasedStateMachine):
         one = data.draw(st.sampled_from(self.in_flight))
         if not self.ledger.is_pending(one):
             self.in_flight.remove(one)
-            self.ledger.abandon(one)
+            self.ledger.drop(one)
 
     @precondition(lambda self: self.batcher)
     @rule()
@@ -224,26 +228,26 @@ class LedgerMachine(RuleBasedStateMachine):
 
     # --- transactions
 
-    @precondition(lambda self: not self.unsettled and self.ledger.has_finished_head())
+    @precondition(lambda self: not self.unsettled and self.ledger.has_committable())
     @rule(limit=st.integers(1, 12), end=st.sampled_from(["confirmed", "aborted", "unknown", "unknown, committed"]))
     def publish(self, limit: int, end: str) -> None:
-        heads = self.ledger.heads(limit)
-        assert sum(len(head.outcomes) for head in heads) <= limit
-        assert all(self.ledger.owns(head) for head in heads)
-        assert bool(heads) == self.ledger.has_finished_head()
-        if any(self.mine[head.partition].stolen for head in heads):
+        batches = self.ledger.committable(limit)
+        assert sum(len(head.outcomes) for head in batches) <= limit
+        assert all(self.ledger.is_assigned(head) for head in batches)
+        assert bool(batches) == self.ledger.has_committable()
+        if any(self.mine[head.partition].stolen for head in batches):
             end = "aborted"  # the broker knows that our generation is over
         if end in {"confirmed", "unknown, committed"}:
-            for head in heads:
+            for head in batches:
                 self.commit(head)
         if end == "confirmed":
-            self.ledger.confirm(heads)
-            for head in heads:
+            self.ledger.mark_committed(batches)
+            for head in batches:
                 self.drop_rows(head.partition)
         else:
             self.unsettled = True
 
-    def commit(self, head: Head) -> None:
+    def commit(self, head: CommittableBatch) -> None:
         topic, mine = self.topics[head.partition], self.mine[head.partition]
         rows = [one for one in topic.log if topic.committed <= one.offset < head.next_offset]
         assert [outcome.record for outcome in head.outcomes] == rows, "lost, doubled or out of order"
@@ -254,7 +258,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.unsettled)
     @rule()
     def settle(self) -> None:
-        self.ledger.settle({partition: self.topics[partition].committed for partition in self.ledger.partitions})
+        self.ledger.resolve({partition: self.topics[partition].committed for partition in self.ledger.partitions})
         for partition, mine in self.mine.items():
             mine.settled = self.topics[partition].committed
             self.drop_rows(partition)
@@ -275,7 +279,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @invariant()
     def no_dead_token_lives(self) -> None:
-        assert not any(self.ledger.owns(head) for head in self.dead_heads)
+        assert not any(self.ledger.is_assigned(head) for head in self.dead_heads)
 
     @invariant()
     def sums_are_exact(self) -> None:
@@ -295,7 +299,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def memory_is_bounded(self) -> None:
         assert len(self.ledger._remembered) <= REMEMBERED
         assert {key_of(one) for one in self.ledger._orphans.values()} <= {key_of(one) for one in self.in_flight}
-        for partition, owned in self.ledger._owned.items():
+        for partition, owned in self.ledger._assigned.items():
             assert len(owned.finished) + len(owned.pending) == len(owned.rows) == len(self.mine[partition].rows)
 
     def teardown(self) -> None:
@@ -325,7 +329,7 @@ class LedgerMachine(RuleBasedStateMachine):
         return Partition(one.topic, one.partition)
 
     def outcome_in_ledger(self, one: SourceRecord) -> Outcome:
-        outcome = self.ledger._owned[self.partition_of(one)].finished[one.offset]
+        outcome = self.ledger._assigned[self.partition_of(one)].finished[one.offset]
         assert outcome.record == one
         assert isinstance(outcome, Scored) or outcome.request is not None
         return outcome

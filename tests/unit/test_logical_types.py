@@ -201,7 +201,7 @@ def test_text_is_text(kind: Any) -> None:
     ],
 )
 def test_the_units_of_kafka_connect_and_debezium_count_too(name: str, kind: Any, problem: str) -> None:
-    [found] = compare(FEATURES, with_type(name, kind)).unreadable
+    [found] = compare(FEATURES, with_type(name, kind)).read_errors
     assert found.startswith(name)
     assert problem in found
 

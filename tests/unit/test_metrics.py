@@ -9,7 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from test_docs import rows
 
-from stream_scorer.core.exactly_once.stall_detector import InputState
+from stream_scorer.core.exactly_once.stall_detector import ConsumerLag
 from stream_scorer.telemetry.metrics.callbacks import PrometheusCampaignMetrics
 from stream_scorer.telemetry.metrics.scoring import PrometheusMetrics
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
-STATE = InputState(oldest_age_s=2.0, stalled_s=1.0, unexplained_s=0.0, lags={("topic", 0): 5})
+STATE = ConsumerLag(oldest_age_s=2.0, stalled_s=1.0, unexplained_s=0.0, lags={("topic", 0): 5})
 
 
 def messaging(metrics: PrometheusMetrics | PrometheusCampaignMetrics, loop: str) -> None:

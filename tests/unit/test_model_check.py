@@ -8,10 +8,10 @@ from stream_scorer.core.records import (
     Answered,
     Exchange,
     Forbidden,
+    HttpFailure,
     NotFound,
     Refused,
     TooLarge,
-    Trouble,
     Unavailable,
     Unexpected,
 )
@@ -28,11 +28,11 @@ def exchange(status: int | None) -> Exchange:
         Refused(exchange(400), frozenset(), "m"),
         Refused(exchange(422), frozenset(), "m"),
         Answered(exchange(200), []),
-        Unavailable(exchange(200), Trouble.MALFORMED, "m"),
+        Unavailable(exchange(200), HttpFailure.MALFORMED, "m"),
         TooLarge(exchange(413), "m"),
         Unexpected(exchange(302), "m"),
         Unexpected(exchange(405), "m"),
-        Unavailable(exchange(408), Trouble.TIMEOUT, "m"),
+        Unavailable(exchange(408), HttpFailure.TIMEOUT, "m"),
     ],
 )
 def test_any_other_status_confirms(answer: Answered | Refused | TooLarge | Unavailable | Unexpected) -> None:
@@ -56,21 +56,21 @@ def test_the_platform_does_not_have_the_model() -> None:
         Forbidden(exchange(401), "m"),
         Forbidden(exchange(403), "m"),
         NotFound(exchange(404), "m"),
-        Unavailable(exchange(429), Trouble.RATE_LIMITED, "m"),
-        Unavailable(exchange(500), Trouble.SERVER_ERROR, "m"),
-        Unavailable(exchange(504), Trouble.SERVER_ERROR, "m"),
-        Unavailable(exchange(None), Trouble.NO_CONNECTION, "m"),
-        Unavailable(exchange(None), Trouble.TIMEOUT, "m"),
+        Unavailable(exchange(429), HttpFailure.RATE_LIMITED, "m"),
+        Unavailable(exchange(500), HttpFailure.SERVER_ERROR, "m"),
+        Unavailable(exchange(504), HttpFailure.SERVER_ERROR, "m"),
+        Unavailable(exchange(None), HttpFailure.NO_CONNECTION, "m"),
+        Unavailable(exchange(None), HttpFailure.TIMEOUT, "m"),
         # The status of the login service is none of the API's.
-        Unavailable(exchange(302), Trouble.NO_TOKEN, "m"),
-        Unavailable(exchange(None), Trouble.NO_TOKEN, "m"),
+        Unavailable(exchange(302), HttpFailure.NO_TOKEN, "m"),
+        Unavailable(exchange(None), HttpFailure.NO_TOKEN, "m"),
     ],
 )
 def test_neither_confirmed_nor_refused(answer: Forbidden | NotFound | Unavailable) -> None:
-    kind = str(getattr(answer, "trouble", type(answer).__name__))
+    kind = str(getattr(answer, "failure", type(answer).__name__))
     assert judge_model_check(answer) == ModelUnavailable(answer.exchange, "m", kind)
 
 
 def test_when_to_come_back_is_passed_on() -> None:
-    answer = Unavailable(exchange(503), Trouble.SERVER_ERROR, "m", 7.0, "soon")
+    answer = Unavailable(exchange(503), HttpFailure.SERVER_ERROR, "m", 7.0, "soon")
     assert judge_model_check(answer) == ModelUnavailable(exchange(503), "m", "server_error", 7.0, "soon")

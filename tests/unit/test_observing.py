@@ -9,7 +9,7 @@ import pytest
 from support_core import answered, contact, no_connection, record, server_error
 from test_telemetry import samples
 
-from stream_scorer.core.exactly_once.stall_detector import Front
+from stream_scorer.core.exactly_once.stall_detector import CommitPosition
 from stream_scorer.core.records import Deferred, Partition, Rejected
 from stream_scorer.core.scoring.batcher import BatchKey
 from stream_scorer.core.scoring.refusal_limit import Cause
@@ -275,7 +275,7 @@ def test_an_event_that_waits_for_no_known_reason_ends_the_life(scene: Scene) -> 
             scene.now += 1.0
             scene.observe.beat()
             scene.observe.wait_observed(wait)
-            front = Front(HERE, offset, BEGAN_MS - 60_000)
+            front = CommitPosition(HERE, offset, BEGAN_MS - 60_000)
             scene.observe.input(
                 [front],
                 {HERE: offset + 3},
@@ -308,7 +308,7 @@ def test_a_reason_between_two_looks_is_one(scene: Scene) -> None:
             scene.observe.wait_observed(wait)
             scene.now += 0.25
         scene.observe.beat()
-        scene.observe.input([Front(HERE, 7, BEGAN_MS)], {})
+        scene.observe.input([CommitPosition(HERE, 7, BEGAN_MS)], {})
     assert scene.observe.why_not_live(120.0, 300.0) is None
     assert samples(scene.metrics)["stream_scorer_oldest_event_stalled_seconds"] == 399
 
@@ -343,7 +343,7 @@ def test_a_member_that_gets_its_partitions_in_a_second_rebalance_is_no_spare(sce
     fresh.assigned(HERE, 7)
     fresh.settled()
     scene.now += 60.0
-    fresh.input([Front(HERE, 7, None)], {})
+    fresh.input([CommitPosition(HERE, 7, None)], {})
     assert "standby" not in [event for _, event, _ in scene.log.lines]
 
 

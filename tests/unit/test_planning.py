@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 
 from stream_scorer.core.avro.codec import Codec
 from stream_scorer.core.callbacks.records import callback_id_of, callback_value, read_callback
-from stream_scorer.core.callbacks.selection import PlanningRules, Skipped, ToCall, Unusable, examine, plan
+from stream_scorer.core.callbacks.selection import (
+    BelowThreshold,
+    Invalid,
+    PlanningRules,
+    Selected,
+    examine,
+    plan_callbacks,
+)
 from stream_scorer.core.records import SourceRecord
 from stream_scorer.schema_files import SchemaFile, load_schema
 from stream_scorer.targets.payload import MAX_BODY_BYTES, body_of, entry_of
@@ -77,21 +84,23 @@ def look(one: SourceRecord, rules: PlanningRules = RULES) -> Examined:
 
 
 def planned(records: Iterable[SourceRecord], rules: PlanningRules = RULES) -> Plan:
-    return plan([look(one, rules) for one in records], writer=WEBHOOK, rules=rules, now_ms=NOW_MS)
+    return plan_callbacks([look(one, rules) for one in records], writer=WEBHOOK, rules=rules, now_ms=NOW_MS)
 
 
 class TestExamine:
-    @pytest.mark.parametrize(("score", "kind"), [(0.75, ToCall), (0.7499999, Skipped), (1.0, ToCall), (0.0, Skipped)])
+    @pytest.mark.parametrize(
+        ("score", "kind"), [(0.75, Selected), (0.7499999, BelowThreshold), (1.0, Selected), (0.0, BelowThreshold)]
+    )
     def test_the_threshold_itself_calls(self, score: float, kind: type) -> None:
         assert isinstance(look(record(score=score)), kind)
 
     def test_a_score_in_review_calls_nobody(self) -> None:
-        assert isinstance(look(record(review_reasons=["narrow_interval"])), Skipped)
+        assert isinstance(look(record(review_reasons=["narrow_interval"])), BelowThreshold)
 
     @pytest.mark.parametrize("data", [None, b"", b"\xc3\x01nonsense", SCORES.encode(value())[:-1]])
     def test_what_is_no_score_is_set_aside(self, data: bytes | None) -> None:
         found = look(SourceRecord("scores", 0, 0, b"k", data, []))
-        assert isinstance(found, Unusable)
+        assert isinstance(found, Invalid)
         assert found.reason == "undecodable"
         assert found.found_at_ms == NOW_MS
 
@@ -99,13 +108,13 @@ class TestExamine:
     @pytest.mark.parametrize("number", [float("nan"), float("inf")])
     def test_a_number_that_is_none_is_set_aside(self, field: str, number: float) -> None:
         found = look(record(**{field: number}))
-        assert isinstance(found, Unusable)
+        assert isinstance(found, Invalid)
         assert field in found.detail
 
     @pytest.mark.parametrize("contact_id", ["", "x" * 257, "ü" * 129])
     def test_a_contact_id_that_is_none(self, contact_id: str) -> None:
         found = look(record(contact_id=contact_id))
-        assert isinstance(found, Unusable)
+        assert isinstance(found, Invalid)
         assert found.reason == "invalid_contact"
 
     def test_ids_of_256_bytes_always_fit(self) -> None:
@@ -113,13 +122,13 @@ class TestExamine:
         control = "\x01" * 256  # six times as long in JSON
         for text in (longest, control):
             found = look(record(contact_id=text, event_id=text, campaign_id=text, model_id=text, model_version=text))
-            assert isinstance(found, ToCall)
+            assert isinstance(found, Selected)
             [callback] = planned([found.record]).callbacks
             assert len(callback.body) < MAX_BODY_BYTES
 
     def test_what_cannot_fit_alone_is_set_aside_and_blocks_nothing(self) -> None:
         found = look(record(campaign_id="x" * MAX_BODY_BYTES))
-        assert isinstance(found, Unusable)
+        assert isinstance(found, Invalid)
         assert found.reason == "too_large"
         made = planned([record(0, campaign_id="x" * MAX_BODY_BYTES), record(1)])
         assert [callback.sources for callback in made.callbacks] == [("scores/0/1",)]
@@ -175,7 +184,7 @@ class TestPlan:
 
         padded = Padded()
         examined = [examine(record(n), codec=SCORES, writer=padded, rules=RULES, now_ms=NOW_MS) for n in range(20)]
-        made = plan(examined, writer=padded, rules=RULES, now_ms=NOW_MS)
+        made = plan_callbacks(examined, writer=padded, rules=RULES, now_ms=NOW_MS)
         assert all(len(callback.body) < 2_000 for callback in made.callbacks)
         assert [source for callback in made.callbacks for source in callback.sources] == [
             f"scores/0/{n}" for n in range(20)

@@ -23,7 +23,7 @@ from support_reconciling import (
 from stream_scorer.core.reconciliation.log_gaps import LogGaps
 from stream_scorer.core.reconciliation.lost_offsets import Lost, parse_lost
 from stream_scorer.core.reconciliation.score_report import FindingKind, Judgement
-from stream_scorer.core.reconciliation.scores import Content, Kind, Place, Span
+from stream_scorer.core.reconciliation.scores import CommittedRange, Content, Kind, RecordLocation
 from stream_scorer.core.records import Partition
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Run:
             {0: [*self.inputs, self.committed]},
             self.outputs,
             chained(event),
-            spans={0: Span(0, self.committed)},
+            spans={0: CommittedRange(0, self.committed)},
             contents={source(n): content for n, content in self.inputs.items()},
             deferred=self.retries,
             gaps=self.gaps,
@@ -225,7 +225,7 @@ FAULTS: dict[str, tuple[Callable[[Run], object], FindingKind]] = {
 
 def test_the_run_has_no_fault() -> None:
     report = Run().report()
-    assert report.holds, report.findings
+    assert report.is_balanced, report.findings
     assert report.equation == "12 inputs = 7 scores + 2 review + 2 rejected + 1 deferred"
     assert len(FAULTS) >= 50
 
@@ -258,14 +258,14 @@ class TestWithoutFault:
         run = Run()
         run.put(8, run.content(8)._replace(value=None, truncated=True))
         run.put(9, Content(None, None, run.content(9).reason, truncated=True))
-        assert run.report().holds
+        assert run.report().is_balanced
 
     def test_a_rejection_that_could_not_be_read(self) -> None:
         run = Run()
         run.inputs[8] = BROKEN
         run.put(8, BROKEN._replace(reason="undecodable"))
         run.audit(8, contact_id="", reasons=["undecodable"])
-        assert run.report().holds
+        assert run.report().is_balanced
 
     def test_a_rejected_contact_id_that_audits_cut(self) -> None:
         long = "x" * 300
@@ -273,35 +273,35 @@ class TestWithoutFault:
         run.inputs[8] = input_content(source(8), contact_id=long)
         run.put(8, run.inputs[8]._replace(reason="invalid_contact"))
         run.audit(8, contact_id="x" * 256, reasons=["invalid_contact"])
-        assert run.report().holds
+        assert run.report().is_balanced
 
     def test_an_event_without_version_or_campaign(self) -> None:
         run = Run()
         run.inputs[1] = input_content(source(1), model_version=None, campaign_id=None)
         run.score(1, campaign_id=None)
-        assert run.report().holds
+        assert run.report().is_balanced
 
     def test_an_input_whose_schema_the_registry_no_longer_has(self) -> None:
         run = Run()
         run.inputs[1] = Content(b"c", b"\x00\x00\x00\x00\x07an event")
-        assert run.report().holds
+        assert run.report().is_balanced
 
     def test_numbers_that_are_none(self) -> None:
         run = Run()
         none = {"score": float("nan"), "confidence_upper": float("inf")}
         run.score(5, **none, review_reasons=["score_out_of_range"])
         run.audit(5, **none, reasons=["score_out_of_range"])
-        assert run.report().holds
+        assert run.report().is_balanced
 
     def test_a_new_topic(self) -> None:
-        report = judged({}, [], [], spans={0: Span(0, 0)})
-        assert report.holds
+        report = judged({}, [], [], spans={0: CommittedRange(0, 0)})
+        assert report.is_balanced
 
     def test_a_compacted_features_topic(self) -> None:
         run = Run()
         del run.inputs[2], run.inputs[8]
         run.options["compacted"] = True
-        assert run.report().holds
+        assert run.report().is_balanced
 
     def test_outcomes_of_a_running_worker_above_the_first_commit(self) -> None:
         run = Run()
@@ -310,11 +310,11 @@ class TestWithoutFault:
             {0: range(N + 1)},
             [*run.outputs, (output, output_content(output))],
             chained(audit_of([*run.entries, entry(output)])),
-            spans={0: Span(0, N)},
+            spans={0: CommittedRange(0, N)},
             committed={0: N + 1},
             deferred=run.retries,
         )
-        assert report.holds
+        assert report.is_balanced
 
 
 SCORES, REVIEW, AUDIT = (Partition(topic, 0) for topic in ("scores", "review", "audit"))
@@ -333,7 +333,7 @@ class TestRetention:
     def test_what_is_deleted_is_not_judged(self) -> None:
         report = self.truncated(SCORES, first=4).report()
         assert report.judgement is Judgement.NOT_JUDGED
-        assert not report.holds
+        assert not report.is_balanced
         assert (report.totals.not_judged, report.totals.missing, report.findings) == (4, 0, ())
         assert report.equation == "12 inputs = 3 scores + 2 review + 2 rejected + 1 deferred + 4 not judged"
         assert report.verdict == (
@@ -399,7 +399,7 @@ class TestRetention:
         run = Run()
         run.gaps = LogGaps([Partition("scores", 1)])  # which never held any of these
         report = run.report()
-        assert report.holds
+        assert report.is_balanced
 
 
 class TestCompaction:
@@ -430,28 +430,28 @@ class TestCompaction:
     def test_a_compacted_audit(self) -> None:
         run = Run()
         events = [audit_of(run.entries[n : n + 1]) for n in range(N - 1)]
-        judge = make_judge({0: Span(0, N)}, LogGaps(compacted=["audit"]))
+        judge = make_judge({0: CommittedRange(0, N)}, LogGaps(compacted=["audit"]))
         for n in range(N):
             judge.input(0, n, run.inputs[n])
         for n, (output, content) in enumerate(run.outputs):
-            judge.output(output.kind, output.source, "b-1", Place(output.kind.name.lower(), 0, n), content)
+            judge.output(output.kind, output.source, "b-1", RecordLocation(output.kind.name.lower(), 0, n), content)
         for n, value in enumerate(chained(*events)):
             if n % 3:
-                judge.audit(value, Place("audit", 0, n))
-        judge.deferred(source(N - 1), Place("retry-1", 0, 0), run.inputs[N - 1], still=True)
+                judge.audit(value, RecordLocation("audit", 0, n))
+        judge.deferred(source(N - 1), RecordLocation("retry-1", 0, 0), run.inputs[N - 1], still=True)
         report = judge.result({0: N})
         assert report.counts == {}
         assert report.totals.audit_not_judged == 4
 
 
 def test_a_commit_that_is_not_the_workers_is_not_judged() -> None:
-    report = judged({0: range(3)}, [], [], spans={0: Span(3, 3)}, unknown_starts=[0])
+    report = judged({0: range(3)}, [], [], spans={0: CommittedRange(3, 3)}, unknown_starts=[0])
     assert report.judgement is Judgement.NOT_JUDGED
     assert "1 partitions whose commit another program made" in report.verdict
 
 
 def test_a_lost_range_is_named() -> None:
-    report = judged({0: [9]}, [], [], spans={0: Span(9, 9)}, lost={0: [Lost(4, 9)]})
+    report = judged({0: [9]}, [], [], spans={0: CommittedRange(9, 9)}, lost={0: [Lost(4, 9)]})
     [finding] = report.findings
     assert finding.kind is FindingKind.LOST
     assert str(finding).startswith(

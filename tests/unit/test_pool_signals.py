@@ -15,11 +15,11 @@ from stream_scorer.scoring.pool import RequestPool
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from stream_scorer.core.records import Answer
+    from stream_scorer.core.records import ApiResponse
 
 
 class NobodyAsks:
-    def ask(self, parts: Sequence[bytes], model_version: str | None) -> Answer:
+    def ask(self, parts: Sequence[bytes], model_version: str | None) -> ApiResponse:
         raise AssertionError((parts, model_version))
 
 

@@ -11,13 +11,12 @@ import pytest
 
 from stream_scorer.core.audit.events import verify_chain
 from stream_scorer.core.avro.codec import Codec
-from stream_scorer.core.exactly_once.offset_ledger import Ledger
 from stream_scorer.core.records import (
     Contact,
     Deferred,
     Partition,
     Rejected,
-    RequestFacts,
+    RequestAudit,
     Scored,
     Skipped,
     SourceRecord,
@@ -27,7 +26,7 @@ from stream_scorer.kafka.producer.records import Committed, Failed, RecordsRefus
 from stream_scorer.runtime.clock import Clock
 from stream_scorer.schema_files import SchemaFile, load_schema
 from stream_scorer.scoring.output_records import Encoder, OutputTopics
-from stream_scorer.scoring.ports import Untraced
+from stream_scorer.scoring.ports import OutcomeLedger, Untraced
 from stream_scorer.scoring.publisher import Publisher
 from stream_scorer.scoring.worker import Worker
 
@@ -147,8 +146,8 @@ class Bench:
     def __init__(self, limits: dict[str, int] = LIMITS) -> None:
         self.now = 100.0
         ids = itertools.count()
-        self.ledger = Ledger()
-        self.ledger.own(IN, start_offset=5, next_offset=10)
+        self.ledger = OutcomeLedger()
+        self.ledger.assign(IN, start_offset=5, next_offset=10)
         self.sink = FakeSink()
         self.group = FakeGroup(self.sink)
         self.observe = observe = Silent()
@@ -175,7 +174,7 @@ class Bench:
         record = SourceRecord("in", 0, offset, key, value, [("traceparent", b"00-1"), ("stream-scorer-batch", b"old")])
         assert self.ledger.read(record)
         contact = Contact(record, f"e{offset}", f"c{offset}", campaign, 1, None, False, (), b"{}")
-        facts = RequestFacts("batch-1", "m", None, 1, 1, 2, 3.0, 1, 200, "corr")
+        facts = RequestAudit("batch-1", "m", None, 1, 1, 2, 3.0, 1, 200, "corr")
         self.ledger.finish(Scored(contact, facts, 0.5, 0.3, 0.7, ()))
 
     def reject(self, offset: int, *, value: bytes | None = b"v", key: bytes = b"k", header: bytes = b"") -> None:
@@ -320,7 +319,7 @@ def test_a_skipped_record_is_an_offset_and_nothing_else() -> None:
 def test_commits_on_retry_topics_are_renewed_although_nothing_is_read_there() -> None:
     """The group is not subscribed to them, so the broker deletes a commit that is older than its retention."""
     bench = Bench()
-    bench.ledger.own(RETRY, start_offset=2, next_offset=7)
+    bench.ledger.assign(RETRY, start_offset=2, next_offset=7)
     assert bench.publish()
     assert bench.sink.sizes == [], "there is nothing to commit"
     bench.now += 60
@@ -341,7 +340,7 @@ def test_commits_on_retry_topics_are_renewed_although_nothing_is_read_there() ->
 
 def test_a_renewal_that_fails_is_repeated_and_repeats_what_is_committed() -> None:
     bench = Bench()
-    bench.ledger.own(RETRY, start_offset=2, next_offset=7)
+    bench.ledger.assign(RETRY, start_offset=2, next_offset=7)
     assert bench.ledger.read(SourceRecord("retry-1", 0, 8, b"k", b"v", []))
     bench.now += 60
     bench.sink.answers = [Failed("no broker")]
@@ -387,7 +386,7 @@ def test_a_trouble_is_over_with_a_new_producer_where_nothing_is_left_to_commit()
     bench.finish(10)
     bench.sink.answers = [Failed("no broker")]
     assert not bench.publish()
-    bench.ledger.disown(IN, set())
+    bench.ledger.revoke(IN, set())
     bench.now += 1.0
     bench.publisher.publish_due()
     assert bench.observe.troubles == ["no broker", None]

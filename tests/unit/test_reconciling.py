@@ -27,14 +27,14 @@ from stream_scorer.cli.reconcile import print_report
 from stream_scorer.core.audit.hash_chain import ChainVerifier
 from stream_scorer.core.reconciliation.log_gaps import LogGaps
 from stream_scorer.core.reconciliation.score_report import Finding, FindingKind, Findings, PartitionReport, Report
-from stream_scorer.core.reconciliation.scores import Kind, Place, Span
+from stream_scorer.core.reconciliation.scores import CommittedRange, Kind, RecordLocation
 from stream_scorer.core.records import Partition
 
 
 def judged_simply(outputs: list[Any], audits: list[bytes] | None = None, **options: Any) -> Report:
     """Five inputs, 0 to 4, of one partition, all committed."""
     audits = chained(event(outputs)) if audits is None else audits
-    return judged({0: range(5)}, outputs, audits, spans={0: Span(0, 5)}, **options)
+    return judged({0: range(5)}, outputs, audits, spans={0: CommittedRange(0, 5)}, **options)
 
 
 FIVE = [Output(source(offset)) for offset in range(5)]
@@ -43,7 +43,7 @@ FIVE = [Output(source(offset)) for offset in range(5)]
 def only(report: Report, kind: FindingKind) -> Finding:
     """The one finding there is."""
     assert report.counts == {kind: 1}
-    assert not report.holds
+    assert not report.is_balanced
     [finding] = report.findings
     assert finding.kind is kind
     return finding
@@ -61,9 +61,9 @@ class TestHolds:
             {0: range(10, 15), 1: range(1)},
             outputs,
             chained(event(outputs[:2]), event(outputs[2:])),
-            spans={0: Span(10, 13), 1: Span(0, 1)},
+            spans={0: CommittedRange(10, 13), 1: CommittedRange(0, 1)},
         )
-        assert report.holds
+        assert report.is_balanced
         assert report.findings == ()
         first = report.partitions[0]
         assert (first.start, first.committed, first.inputs, first.audited, first.waiting) == (10, 13, 3, 3, 2)
@@ -73,44 +73,44 @@ class TestHolds:
         assert report.verdict == "the invariant holds for group group on in"
 
     def test_nothing_at_all(self) -> None:
-        assert judged({}, [], [], spans={0: Span(0, 0)}).holds
+        assert judged({}, [], [], spans={0: CommittedRange(0, 0)}).is_balanced
 
     def test_only_records_that_a_reader_finds_are_inputs(self) -> None:
         # Markers, aborted and compacted records leave gaps of any size.
         offsets = [0, 1, 7, 8, 1_000_000_000, 2_000_000_000]
         outputs = [Output(source(offset)) for offset in offsets]
-        report = judged({0: offsets}, outputs, chained(event(outputs)), spans={0: Span(0, 2_000_000_002)})
-        assert report.holds
+        report = judged({0: offsets}, outputs, chained(event(outputs)), spans={0: CommittedRange(0, 2_000_000_002)})
+        assert report.is_balanced
         assert report.totals.inputs == 6
 
     def test_a_log_that_begins_with_a_gap(self) -> None:
         outputs = [Output(source(offset)) for offset in (4, 6)]
-        assert judged({0: [4, 6]}, outputs, chained(event(outputs)), spans={0: Span(2, 9)}).holds
+        assert judged({0: [4, 6]}, outputs, chained(event(outputs)), spans={0: CommittedRange(2, 9)}).is_balanced
 
     def test_what_was_committed_between_the_readings_may_be_there_or_not(self) -> None:
-        inputs, spans = {0: range(9)}, {0: Span(0, 5)}
+        inputs, spans = {0: range(9)}, {0: CommittedRange(0, 5)}
         six = [*FIVE, Output(source(5))]
         for outputs in (FIVE, six, [*six, Output(source(6))]):
-            assert judged(inputs, outputs, chained(event(outputs)), spans=spans, committed={0: 7}).holds
+            assert judged(inputs, outputs, chained(event(outputs)), spans=spans, committed={0: 7}).is_balanced
         # Their audit is on another topic, whose end was read at another time.
-        assert judged(inputs, six, chained(event(FIVE)), spans=spans, committed={0: 7}).holds
-        assert judged(inputs, FIVE, chained(event(six)), spans=spans, committed={0: 7}).holds
+        assert judged(inputs, six, chained(event(FIVE)), spans=spans, committed={0: 7}).is_balanced
+        assert judged(inputs, FIVE, chained(event(six)), spans=spans, committed={0: 7}).is_balanced
 
     def test_what_was_written_before_a_new_topic_was_accepted_is_about_the_former_one(self) -> None:
-        judge = make_judge({0: Span(0, 5)}, since_ms={0: 1_000})
+        judge = make_judge({0: CommittedRange(0, 5)}, since_ms={0: 1_000})
         for offset in range(5):
             judge.input(0, offset, input_content(source(offset)))
         places = itertools.count()
         for written_ms in (999, 1_000):
             for output in FIVE:
-                place = Place("scores", 0, next(places))
+                place = RecordLocation("scores", 0, next(places))
                 content = output_content(output)
                 judge.output(output.kind, output.source, output.batch_id, place, content, written_ms=written_ms)
         for written_ms, value in zip((999, 1_000), chained(event(FIVE), event(FIVE)), strict=True):
-            judge.audit(value, Place("audit", 0, next(places)), written_ms=written_ms)
-        judge.deferred(source(2), Place("retry-1", 0, 0), input_content(source(2)), still=True, written_ms=999)
+            judge.audit(value, RecordLocation("audit", 0, next(places)), written_ms=written_ms)
+        judge.deferred(source(2), RecordLocation("retry-1", 0, 0), input_content(source(2)), still=True, written_ms=999)
         report = judge.result({0: 5})
-        assert report.holds, report.findings
+        assert report.is_balanced, report.findings
         assert (report.before, report.totals.scored, report.totals.deferred) == (5, 5, 0)
 
     def test_outputs_may_mix_partitions_and_lanes(self) -> None:
@@ -121,8 +121,8 @@ class TestHolds:
             Output(source(1, 1), lane=1),
             Output(source(1, 0), lane=0),
         ]
-        spans = {0: Span(0, 2), 1: Span(0, 3)}
-        assert judged({0: range(2), 1: range(3)}, outputs, chained(event(outputs)), spans=spans).holds
+        spans = {0: CommittedRange(0, 2), 1: CommittedRange(0, 3)}
+        assert judged({0: range(2), 1: range(3)}, outputs, chained(event(outputs)), spans=spans).is_balanced
 
     def test_what_is_not_of_this_group_is_counted_apart(self) -> None:
         mine = [Output(source(5))]
@@ -131,14 +131,16 @@ class TestHolds:
             *(Output(text) for text in (source(5, 7), source(5, topic="other"), "", "in/0", "in/0/x", "in/0/5/6")),
             Output(f"in/0/{'9' * 5000}"),
         ]
-        report = judged({0: range(3, 6)}, [*others, *mine], chained(event([*others, *mine])), spans={0: Span(5, 6)})
-        assert report.holds
+        report = judged(
+            {0: range(3, 6)}, [*others, *mine], chained(event([*others, *mine])), spans={0: CommittedRange(5, 6)}
+        )
+        assert report.is_balanced
         assert (report.before, report.foreign) == (3, 7)
         assert (report.totals.inputs, report.totals.audited) == (1, 1)
 
     def test_the_commits_decide_on_each_partition(self) -> None:
-        report = judged({0: range(2), 1: range(3)}, [], [], spans={0: Span(0, 0), 1: Span(3, 3)})
-        assert report.holds
+        report = judged({0: range(2), 1: range(3)}, [], [], spans={0: CommittedRange(0, 0), 1: CommittedRange(3, 3)})
+        assert report.is_balanced
         assert [partition.waiting for partition in report.partitions] == [2, 0]
 
 
@@ -169,7 +171,9 @@ class TestViolations:
 
     def test_early(self) -> None:
         outputs = [*FIVE, Output(source(5)), Output(source(7))]
-        report = judged({0: range(9)}, outputs, chained(event(outputs)), spans={0: Span(0, 5)}, committed={0: 6})
+        report = judged(
+            {0: range(9)}, outputs, chained(event(outputs)), spans={0: CommittedRange(0, 5)}, committed={0: 6}
+        )
         finding = only(report, FindingKind.EARLY)
         assert (finding.source, finding.where) == ("in/0/7", "scores/0/106")
         assert finding.what == "has an output, although only what is below 6 is committed"
@@ -182,12 +186,14 @@ class TestViolations:
 
     def test_early_on_a_partition_without_commits(self) -> None:
         outputs = [Output(source(0, 1))]
-        report = judged({1: range(1)}, outputs, chained(event(outputs)), spans={1: Span(0, 0)}, committed={})
+        report = judged({1: range(1)}, outputs, chained(event(outputs)), spans={1: CommittedRange(0, 0)}, committed={})
         assert only(report, FindingKind.EARLY).source == "in/1/0"
 
     def test_doubled_above_the_first_commit(self) -> None:
         outputs = [*FIVE, Output(source(5)), Output(source(5))]
-        report = judged({0: range(6)}, outputs, chained(event(outputs[:-1])), spans={0: Span(0, 5)}, committed={0: 6})
+        report = judged(
+            {0: range(6)}, outputs, chained(event(outputs[:-1])), spans={0: CommittedRange(0, 5)}, committed={0: 6}
+        )
         assert only(report, FindingKind.DOUBLED).source == "in/0/5"
 
     def test_reordered(self) -> None:
@@ -227,19 +233,19 @@ class TestViolations:
         assert finding.what == "was published as REVIEW, and audited as SCORED"
 
     def test_an_input_that_no_reader_finds(self) -> None:
-        inputs, spans = {0: [0, 1, 3, 4]}, {0: Span(0, 5)}
+        inputs, spans = {0: [0, 1, 3, 4]}, {0: CommittedRange(0, 5)}
         finding = only(judged(inputs, FIVE, chained(event(FIVE)), spans=spans), FindingKind.NO_INPUT)
         assert (finding.source, finding.where) == ("in/0/2", "scores/0/102")
         # Compaction removes records that were scored.
-        assert judged(inputs, FIVE, chained(event(FIVE)), spans=spans, compacted=True).holds
+        assert judged(inputs, FIVE, chained(event(FIVE)), spans=spans, compacted=True).is_balanced
 
     def test_the_order_of_reading_does_not_matter_to_the_comparison(self) -> None:
-        judge = make_judge({0: Span(0, 1)})
+        judge = make_judge({0: CommittedRange(0, 1)})
         judge.input(0, 0, input_content(source(0)))
         [value] = chained(event(FIVE[:1]))
-        judge.audit(value, Place("out", 0, 0))
+        judge.audit(value, RecordLocation("out", 0, 0))
         output = Output(source(0), Kind.REVIEW, "b-9")
-        judge.output(Kind.REVIEW, source(0), "b-9", Place("out", 0, 1), output_content(output))
+        judge.output(Kind.REVIEW, source(0), "b-9", RecordLocation("out", 0, 1), output_content(output))
         assert judge.result({0: 1}).counts == {FindingKind.WRONG_BATCH: 1, FindingKind.WRONG_OUTCOME: 1}
 
 
@@ -262,10 +268,10 @@ class TestChains:
 
     def test_a_missing_beginning(self) -> None:
         outputs = FIVE[1:]
-        inputs, spans = {0: range(1, 5)}, {0: Span(1, 5)}
+        inputs, spans = {0: range(1, 5)}, {0: CommittedRange(1, 5)}
         only(judged(inputs, outputs, self.THREE[1:], spans=spans), FindingKind.BROKEN_CHAIN)
         # Where the log has deleted its oldest records that is no news. A gap later on still is.
-        assert judged(inputs, outputs, self.THREE[1:], spans=spans, gaps=LogGaps([Partition("audit", 0)])).holds
+        assert judged(inputs, outputs, self.THREE[1:], spans=spans, gaps=LogGaps([Partition("audit", 0)])).is_balanced
         report = judged_simply(FIVE, [self.THREE[0], self.THREE[2]], gaps=LogGaps([Partition("audit", 0)]))
         assert report.counts[FindingKind.BROKEN_CHAIN] == 1
 
@@ -283,9 +289,9 @@ class TestChains:
     def test_chains_may_be_mixed_but_keep_to_their_partition(self) -> None:
         mixed = [*chained(event(FIVE[:1]), chain_id="a"), *chained(event(FIVE[1:]), chain_id="b")]
         assert judged_simply(FIVE, mixed).chains == 2
-        judge = make_judge({0: Span(0, 0)})
+        judge = make_judge({0: CommittedRange(0, 0)})
         for partition, value in enumerate(self.THREE[:2]):
-            judge.audit(value, Place("audit", partition, 0))
+            judge.audit(value, RecordLocation("audit", partition, 0))
         assert judge.result({0: 5}).counts == {FindingKind.BROKEN_CHAIN: 1}
 
     def test_the_verifier_goes_on_after_a_break(self) -> None:
@@ -297,7 +303,9 @@ class TestChains:
 class TestFindings:
     def test_all_are_counted_and_the_first_of_each_kind_kept(self) -> None:
         outputs = [Output(source(offset)) for offset in range(0, 1000, 2)]
-        report = judged({0: range(1000)}, [*outputs, outputs[7]], chained(event(outputs)), spans={0: Span(0, 1000)})
+        report = judged(
+            {0: range(1000)}, [*outputs, outputs[7]], chained(event(outputs)), spans={0: CommittedRange(0, 1000)}
+        )
         assert report.counts == {FindingKind.MISSING: 500, FindingKind.DOUBLED: 1}
         missing = [finding.source for finding in report.findings if finding.kind is FindingKind.MISSING]
         assert missing == [source(offset) for offset in range(1, 40, 2)]
@@ -343,7 +351,7 @@ class TestDeferred:
 
     def test_what_waits_is_not_missing(self) -> None:
         report = judged_simply(FIVE[:3], deferred=[Retry(source(3)), Retry(source(4))])
-        assert report.holds
+        assert report.is_balanced
         assert (report.totals.deferred, report.totals.missing, report.totals.audited) == (2, 0, 3)
         assert report.equation == "5 inputs = 3 scores + 0 review + 0 rejected + 2 deferred"
         assert report.as_dict()["totals"]["deferred"] == 2
@@ -353,14 +361,14 @@ class TestDeferred:
 
     def test_what_was_taken_between_the_readings_may_be_finished_or_not_and_wait_again_or_not(self) -> None:
         taken = [Retry(source(offset), still=False) for offset in range(5)]
-        assert judged_simply(FIVE, deferred=taken).holds
+        assert judged_simply(FIVE, deferred=taken).is_balanced
         report = judged_simply(FIVE[:3], deferred=[*taken, Retry(source(4))])
-        assert report.holds
+        assert report.is_balanced
         assert report.totals.deferred == 2
 
     def test_an_audit_entry_that_was_seen_before_the_output_of_a_contact_that_waited(self) -> None:
         report = judged_simply(FIVE[:4], chained(event(FIVE)), deferred=[Retry(source(4), still=False)])
-        assert report.holds
+        assert report.is_balanced
 
     def test_a_contact_that_waits_twice(self) -> None:
         report = judged_simply(FIVE[:4], deferred=[Retry(source(4)), Retry(source(4))])
@@ -383,15 +391,17 @@ class TestDeferred:
 
     def test_a_contact_that_waits_and_no_reader_finds(self) -> None:
         report = judged(
-            {0: [0]}, FIVE[:1], chained(event(FIVE[:1])), spans={0: Span(0, 3)}, deferred=[Retry(source(1))]
+            {0: [0]}, FIVE[:1], chained(event(FIVE[:1])), spans={0: CommittedRange(0, 3)}, deferred=[Retry(source(1))]
         )
         assert only(report, FindingKind.NO_INPUT).source == source(1)
 
     def test_what_waits_from_before_the_start_or_of_another_topic_is_not_judged(self) -> None:
         other = [Retry(source(0)), Retry(source(0)), Retry("elsewhere/0/1"), Retry("nonsense"), Retry(source(1, 7))]
         outputs = FIVE[1:]
-        report = judged({0: range(1, 5)}, outputs, chained(event(outputs)), spans={0: Span(1, 5)}, deferred=other)
-        assert report.holds
+        report = judged(
+            {0: range(1, 5)}, outputs, chained(event(outputs)), spans={0: CommittedRange(1, 5)}, deferred=other
+        )
+        assert report.is_balanced
         assert report.totals.deferred == 0
 
     def test_a_contact_that_neither_waits_nor_has_an_outcome(self) -> None:
@@ -401,5 +411,5 @@ class TestDeferred:
 
     def test_outputs_of_deferred_contacts_need_not_stand_in_order(self) -> None:
         late = dataclasses.replace(FIVE[1], was_deferred=True)
-        assert judged_simply([FIVE[0], FIVE[2], late, FIVE[3], FIVE[4]]).holds
+        assert judged_simply([FIVE[0], FIVE[2], late, FIVE[3], FIVE[4]]).is_balanced
         assert judged_simply([FIVE[0], late, FIVE[2], FIVE[4], FIVE[3]]).counts == {FindingKind.OUT_OF_ORDER: 1}

@@ -31,19 +31,19 @@ class Found:
 class Judged:
     """A report, as far as it is looked at."""
 
-    holds: bool
+    is_balanced: bool
 
 
-def check(value: bytes | None, *, holds: bool, **sections: Any) -> None:
+def check(value: bytes | None, *, is_balanced: bool, **sections: Any) -> None:
     wanted = RegistryWanted(Settings.model_validate(sections))
     wanted.look(cast("Record", Found(value)), "receipts")
     wanted.look(cast("Record", Found(FRAMED if value == FRAMED else None, 4)), "scores")
-    wanted.check(cast("Report", Judged(holds)))
+    wanted.check(cast("Report", Judged(is_balanced)))
 
 
 def test_the_first_such_record_and_the_setting_are_named() -> None:
     with pytest.raises(SettingsError) as refused:
-        check(FRAMED, holds=False)
+        check(FRAMED, is_balanced=False)
     assert str(refused.value) == (
         "topic receipts is framed for a schema registry (the record at receipts/3/14 is in the Confluent wire format),"
         " so nothing can be judged without one: set schema_registry.url as the workers have it"
@@ -51,13 +51,13 @@ def test_the_first_such_record_and_the_setting_are_named() -> None:
 
 
 def test_what_somebody_else_wrote_is_no_reason_while_the_books_come_out_even() -> None:
-    check(FRAMED, holds=True)
+    check(FRAMED, is_balanced=True)
 
 
 @pytest.mark.parametrize("value", [None, b"", b"\xc3\x01rest", b"\x00\x01"])
 def test_another_framing_needs_no_registry(value: bytes | None) -> None:
-    check(value, holds=False)
+    check(value, is_balanced=False)
 
 
 def test_with_a_registry_findings_are_findings() -> None:
-    check(FRAMED, holds=False, schema_registry={"url": "http://registry"})
+    check(FRAMED, is_balanced=False, schema_registry={"url": "http://registry"})

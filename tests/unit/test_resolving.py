@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from fastavro import parse_schema, schemaless_reader, schemaless_writer
 
-from stream_scorer.core.avro.compatibility import compare, incompatible
+from stream_scorer.core.avro.compatibility import compare, incompatibilities
 
 
 def record(*fields: tuple[str, Any] | dict[str, Any], name: str = "R", **more: Any) -> dict[str, Any]:
@@ -46,7 +46,7 @@ INNER = record(("y", "int"), name="I")
     ],
 )
 def test_compatible(reader: dict[str, Any], writer: dict[str, Any], value: dict[str, Any]) -> None:
-    assert incompatible(reader, writer) == []
+    assert incompatibilities(reader, writer) == []
     stream = BytesIO()
     schemaless_writer(stream, parse_schema(writer), value)
     stream.seek(0)
@@ -75,8 +75,8 @@ def test_compatible(reader: dict[str, Any], writer: dict[str, Any], value: dict[
     ],
 )
 def test_no_value_can_be_read(reader: Any, writer: Any, problem: str) -> None:
-    assert problem in compare(reader, writer).unreadable
-    assert problem in incompatible(reader, writer)
+    assert problem in compare(reader, writer).read_errors
+    assert problem in incompatibilities(reader, writer)
 
 
 @pytest.mark.parametrize(
@@ -92,12 +92,12 @@ def test_no_value_can_be_read(reader: Any, writer: Any, problem: str) -> None:
     ],
 )
 def test_some_values_can_be_read(reader: Any, writer: Any, problem: str) -> None:
-    assert compare(reader, writer).unreadable == []
-    assert incompatible(reader, writer) == [problem]
+    assert compare(reader, writer).read_errors == []
+    assert incompatibilities(reader, writer) == [problem]
 
 
 def test_a_symbol_with_a_default_to_fall_back_on_is_no_problem() -> None:
-    assert incompatible(record(("x", enum("A", default="A"))), record(("x", enum("A", "B")))) == []
+    assert incompatibilities(record(("x", enum("A", default="A"))), record(("x", enum("A", "B")))) == []
 
 
 MILLIS = {"type": "long", "logicalType": "timestamp-millis"}
@@ -122,14 +122,17 @@ DATE = {"type": "int", "logicalType": "date"}
 )
 def test_no_value_is_read_as_of_another_unit(reader: Any, writer: Any, unit: str) -> None:
     """fastavro would read the number as it stands, branch for branch: a date in the year 55,840."""
-    for problems in (compare(record(("x", reader)), record(("x", writer))).unreadable, incompatible(reader, writer)):
+    for problems in (
+        compare(record(("x", reader)), record(("x", writer))).read_errors,
+        incompatibilities(reader, writer),
+    ):
         assert any(one.endswith(f"is written as {unit} and read as timestamp-millis") for one in problems)
 
 
 @pytest.mark.parametrize("writer", ["long", "int", ["long", MILLIS], ["null", "string", MILLIS]])
 def test_a_number_without_a_unit_has_ours(writer: Any) -> None:
-    assert compare(record(("x", MILLIS)), record(("x", writer))).unreadable == []
+    assert compare(record(("x", MILLIS)), record(("x", writer))).read_errors == []
 
 
 def test_a_branch_of_another_unit_that_the_reader_has_too_is_taken_by_that() -> None:
-    assert incompatible(record(("x", [MICROS, "null", MILLIS])), record(("x", MILLIS))) == []
+    assert incompatibilities(record(("x", [MICROS, "null", MILLIS])), record(("x", MILLIS))) == []

@@ -27,7 +27,7 @@ from support_core import (
     unexpected,
 )
 
-from stream_scorer.core.records import Answered, NotFound, Trouble, Unavailable
+from stream_scorer.core.records import Answered, HttpFailure, NotFound, Unavailable
 from stream_scorer.core.scoring.batcher import BatchKey
 from stream_scorer.core.scoring.request import Request
 from stream_scorer.core.scoring.response_policy import (
@@ -47,7 +47,7 @@ from stream_scorer.core.scoring.response_policy import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from stream_scorer.core.records import Answer, Contact
+    from stream_scorer.core.records import ApiResponse, Contact
 
 NOW = 1_000.0
 OWN = BatchKey(None, version_from_event=False)
@@ -79,13 +79,13 @@ def context() -> Context:
     return Context(NOW, 1_700_000, 0.5, ids("new"))
 
 
-def results(of: Request, answer: Answer) -> Results:
+def results(of: Request, answer: ApiResponse) -> Results:
     found = classify(of, answer, policy())
     assert isinstance(found, Results)
     return found
 
 
-def failed(of: Request, answer: Answer) -> Failure:
+def failed(of: Request, answer: ApiResponse) -> Failure:
     found = classify(of, answer, policy())
     assert isinstance(found, Failure)
     return found
@@ -190,14 +190,14 @@ class TestResults:
         (server_error(500), OWN, FailureKind.SERVER_ERROR, False),
         (malformed(), OWN, FailureKind.SERVER_ERROR, False),
         (no_connection(), OWN, FailureKind.SERVER_ERROR, False),
-        (Unavailable(exchange(408), Trouble.TIMEOUT, "408"), OWN, FailureKind.SERVER_ERROR, False),
+        (Unavailable(exchange(408), HttpFailure.TIMEOUT, "408"), OWN, FailureKind.SERVER_ERROR, False),
         (timed_out(), OWN, FailureKind.TIMEOUT, False),
         (cut_off(), OWN, FailureKind.CUT_OFF, False),
         (rate_limited(), OWN, FailureKind.RATE_LIMITED, False),
         (no_token(), OWN, FailureKind.LOGIN_UNAVAILABLE, False),
     ],
 )
-def test_rows(answer: Answer, key: BatchKey, kind: FailureKind, *, is_fatal: bool) -> None:
+def test_rows(answer: ApiResponse, key: BatchKey, kind: FailureKind, *, is_fatal: bool) -> None:
     found = failed(request(key=key), answer)
     assert (found.kind, found.is_fatal) == (kind, is_fatal)
     assert found.message

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_scorer.core.avro.codec import Codec
-from stream_scorer.core.records import Contact, RequestFacts, Scored, SourceRecord
-from stream_scorer.core.scoring.score_encoder import ScoreWriter
+from stream_scorer.core.records import Contact, RequestAudit, Scored, SourceRecord
+from stream_scorer.core.scoring.score_encoder import ScoreEncoder
 from stream_scorer.errors import SettingsError
 from stream_scorer.schema_files import SchemaFile, load_schema
 
@@ -22,7 +22,7 @@ NUMBERS = st.floats(allow_nan=False)
 EDGES = [value + step for value in (0, 2**13, 2**34, 2**41) for step in (-1, 0, 1)]
 TIMES = st.sampled_from(EDGES) | st.integers(-(2**63), 2**63 - 1)
 REQUESTS = st.builds(
-    RequestFacts,
+    RequestAudit,
     batch_id=TEXTS,
     model_id=TEXTS,
     model_version=st.none() | TEXTS,
@@ -77,16 +77,16 @@ def fields_of(scored: Scored) -> dict[str, Any]:
     reasons=REASONS,
 )
 def test_every_score_is_what_the_codec_writes(
-    requests: list[RequestFacts],
+    requests: list[RequestAudit],
     contacts: list[Contact],
     numbers: tuple[float, float, float],
     reasons: tuple[str, ...],
 ) -> None:
-    writer = ScoreWriter(CODEC)
+    writer = ScoreEncoder(CODEC)
     for contact in contacts:
         for request in requests:  # they alternate, so that nothing of one stays for the other
             scored = Scored(contact, request, *numbers, reasons)
-            value = writer.write(scored)
+            value = writer.encode(scored)
             assert value == CODEC.encode(fields_of(scored))
             assert CODEC.decode(value) == fields_of(scored)
 
@@ -94,4 +94,4 @@ def test_every_score_is_what_the_codec_writes(
 def test_a_schema_with_other_fields_is_refused_when_the_writer_is_made() -> None:
     more = {**SCHEMA, "fields": [*SCHEMA["fields"], {"name": "more", "type": "string"}]}
     with pytest.raises(SettingsError, match="has other fields"):
-        ScoreWriter(Codec.single_object(more))
+        ScoreEncoder(Codec.single_object(more))

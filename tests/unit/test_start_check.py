@@ -9,7 +9,7 @@ import pytest
 from test_observing import BEGAN_MS, Log
 from test_telemetry import samples
 
-from stream_scorer.core.records import Exchange, QuotaReading
+from stream_scorer.core.records import Exchange, RateLimitHeaders
 from stream_scorer.core.scoring.model_check import ModelConfirmed, ModelRefused, ModelUnavailable
 from stream_scorer.errors import ApiRefused
 from stream_scorer.genesys.quota import Quota
@@ -81,7 +81,7 @@ class Scene:
 
 
 def test_a_model_that_is_confirmed_starts_at_once_and_the_request_counts() -> None:
-    scene = Scene(ModelConfirmed(Exchange(1, 2, 1.0, 400, quota=QuotaReading(7, 100, 30.0))))
+    scene = Scene(ModelConfirmed(Exchange(1, 2, 1.0, 400, quota=RateLimitHeaders(7, 100, 30.0))))
     assert scene.start.confirm()
     assert scene.checked_at == [0.0]
     assert scene.quota.remaining(scene.now) == 93

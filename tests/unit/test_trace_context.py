@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from stream_scorer.core.trace_context import (
     TraceContext,
     context_of,
-    flags_of,
-    joined,
+    link_parents,
     parse_traceparent,
-    parted,
-    traced,
+    split_links,
+    trace_flags,
+    with_trace,
 )
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -43,7 +43,7 @@ def test_flags_and_later_versions(value: str, flags: int) -> None:
     assert context is not None
     assert context.flags == flags
     assert context.sampled is bool(flags & 1)
-    looked = flags_of([("a", b"b"), ("traceparent", value.encode())])
+    looked = trace_flags([("a", b"b"), ("traceparent", value.encode())])
     assert looked is not None
     assert looked & 3 == flags
 
@@ -66,15 +66,15 @@ def test_flags_and_later_versions(value: str, flags: int) -> None:
 )
 def test_what_is_no_traceparent_is_none(value: str) -> None:
     assert parse_traceparent(value.encode()) is None
-    assert flags_of([("traceparent", value.encode())]) == -1
+    assert trace_flags([("traceparent", value.encode())]) == -1
 
 
 def test_two_or_an_empty_one_say_nothing() -> None:
     assert context_of([("traceparent", PARENT), ("traceparent", PARENT)]) is None
     assert context_of([("traceparent", None)]) is None
     assert context_of([("tracestate", b"x=1")]) is None
-    assert flags_of([("traceparent", PARENT), ("traceparent", PARENT)]) == flags_of([("traceparent", None)]) == -1
-    assert flags_of([("tracestate", b"x=1")]) is None
+    assert trace_flags([("traceparent", PARENT), ("traceparent", PARENT)]) == trace_flags([("traceparent", None)]) == -1
+    assert trace_flags([("tracestate", b"x=1")]) is None
 
 
 @pytest.mark.parametrize(
@@ -107,11 +107,11 @@ def test_no_value_raises(value: bytes) -> None:
 def test_an_output_says_one_trace() -> None:
     context = TraceContext(1, 2, 0)
     old = [("traceparent", PARENT), ("a", b"b"), ("tracestate", b"x=1"), ("traceparent", b"?")]
-    assert traced(old, context) == [("a", b"b"), ("traceparent", f"00-{1:032x}-{2:016x}-00".encode())]
+    assert with_trace(old, context) == [("a", b"b"), ("traceparent", f"00-{1:032x}-{2:016x}-00".encode())]
 
 
 def test_several_in_one_value() -> None:
     contexts = [TraceContext(n, n, 1) for n in (1, 2, 3)]
-    assert parted(joined(contexts), 75) == contexts
-    assert parted(joined(contexts), 2) == contexts[:2]
-    assert parted(b"nonsense,," + joined(contexts[:1]), 75) == contexts[:1]
+    assert split_links(link_parents(contexts), 75) == contexts
+    assert split_links(link_parents(contexts), 2) == contexts[:2]
+    assert split_links(b"nonsense,," + link_parents(contexts[:1]), 75) == contexts[:1]

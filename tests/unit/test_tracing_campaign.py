@@ -9,8 +9,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from stream_scorer.callbacks.trace_headers import CONTACTS_HEADER, Untraced, contacts_of
-from stream_scorer.core.callbacks.delivery_policy import Ended, Job, Postponed, Postponement
-from stream_scorer.core.callbacks.selection import ToCall
+from stream_scorer.core.callbacks.delivery_policy import Completed, DeferReason, DeferredDelivery, Delivery
+from stream_scorer.core.callbacks.selection import Selected
 from stream_scorer.core.callbacks.types import Callback, CallbackOutcome, DeliveryAnswer, DeliveryKind, Score
 from stream_scorer.core.records import Partition, SourceRecord
 from stream_scorer.core.trace_context import TraceContext, context_of
@@ -38,9 +38,9 @@ def spans(exporter: InMemorySpanExporter) -> Spans:
     return Spans("stream-scorer-callbacks", "one", [SimpleSpanProcessor(exporter)])
 
 
-def to_call(offset: int, headers: Headers) -> ToCall:
+def to_call(offset: int, headers: Headers) -> Selected:
     record = SourceRecord("scores", 0, offset, b"k", b"v", headers)
-    return ToCall(Score(record, "e", "c", None, "m", None, 0.9, 0.8, 0.95, 1, 2), b"{}")
+    return Selected(Score(record, "e", "c", None, "m", None, 0.9, 0.8, 0.95, 1, 2), b"{}")
 
 
 def callback(*offsets: int) -> Callback:
@@ -56,12 +56,12 @@ def deliverer(spans: Spans) -> DelivererTracer:
     return DelivererTracer(spans, topic="callbacks", group="g", url="https://manager.example.com/")
 
 
-def job_of(headers: Headers) -> Job:
-    return Job(SourceRecord("callbacks", 0, 5, b"k", b"v", headers), callback(1))
+def job_of(headers: Headers) -> Delivery:
+    return Delivery(SourceRecord("callbacks", 0, 5, b"k", b"v", headers), callback(1))
 
 
-def ended(job: Job) -> Ended:
-    return Ended(job.record, job.callback, CallbackOutcome.DELIVERED, 1_700_000_001_000, 200, 5.0, "")
+def ended(job: Delivery) -> Completed:
+    return Completed(job.record, job.callback, CallbackOutcome.DELIVERED, 1_700_000_001_000, 200, 5.0, "")
 
 
 DELIVERED = DeliveryAnswer(DeliveryKind.DELIVERED, "HTTP 200", 200, 5.0)
@@ -149,7 +149,7 @@ class TestDelivery:
     def test_a_tier_hands_its_contacts_on(self, spans: Spans, exporter: InMemorySpanExporter) -> None:
         tracer, job = deliverer(spans), job_of(HEADERS)
         tracer.attempted(tracer.attempting(job), LATER)
-        tracer.committed([Postponed(job.record, job.callback, 1, 1, Postponement.RETRY)])
+        tracer.committed([DeferredDelivery(job.record, job.callback, 1, 1, DeferReason.RETRY)])
         [process] = named(exporter, "process callbacks")
         assert (process.attributes or {})["stream_scorer.outcome"] == "postponed"
         assert not named(exporter, "callback")

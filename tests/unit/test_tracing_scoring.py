@@ -15,12 +15,12 @@ from stream_scorer.core.records import (
     Contact,
     Deferred,
     Exchange,
+    HttpFailure,
     Partition,
     Rejected,
-    RequestFacts,
+    RequestAudit,
     Scored,
     SourceRecord,
-    Trouble,
     Unavailable,
 )
 from stream_scorer.core.scoring.batcher import BatchKey
@@ -33,7 +33,7 @@ from stream_scorer.telemetry.tracing.spans import Spans, make_spans
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
-    from stream_scorer.core.records import Answer, Headers
+    from stream_scorer.core.records import ApiResponse, Headers
 
 PRODUCED = TraceContext(0xABC, 0xDEF, 1, "v=1")
 
@@ -55,7 +55,7 @@ class Bench:
         self.tracer.polled([record])
         return record
 
-    def ask(self, request: Request, answer: Answer) -> str | None:
+    def ask(self, request: Request, answer: ApiResponse) -> str | None:
         """The last attempt of a request."""
         trace_id = self.tracer.exchanged(request, answer)
         self.tracer.concluded(request)
@@ -82,7 +82,7 @@ def request_about(*records: SourceRecord) -> Request:
 
 def scored(record: SourceRecord) -> Scored:
     contact = Contact(record, "e", "c", None, 1, None, False, (), b"{}")
-    return Scored(contact, RequestFacts("batch-1", "m", None, 1, 1, 2, 3.0, 1, 200, "corr"), 0.5, 0.3, 0.7, ())
+    return Scored(contact, RequestAudit("batch-1", "m", None, 1, 1, 2, 3.0, 1, 200, "corr"), 0.5, 0.3, 0.7, ())
 
 
 def attributes(span: ReadableSpan) -> dict[str, Any]:
@@ -94,7 +94,7 @@ EXCHANGE = Exchange(1_700_000_000_100, 1_700_000_000_150, 50.0, 200, "corr-1")
 
 def test_a_sampled_contact_has_its_own_trace_and_is_linked_with_the_batch(bench: Bench) -> None:
     record = bench.read(7, PRODUCED.headers)
-    failed = Unavailable(replace(EXCHANGE, status=503), Trouble.SERVER_ERROR, "HTTP 503")
+    failed = Unavailable(replace(EXCHANGE, status=503), HttpFailure.SERVER_ERROR, "HTTP 503")
     bench.tracer.exchanged(request_about(record), failed)
     bench.ask(request_about(record), Answered(EXCHANGE, []))
     headers = bench.tracer.sending(record, "out", [("stream-scorer-batch", b"b"), *PRODUCED.headers])
@@ -226,7 +226,7 @@ def test_a_token_turned_away_is_an_attempt_of_its_own(bench: Bench) -> None:
 
 def test_trouble_with_the_login_service_is_told_of_it(bench: Bench) -> None:
     record = bench.read(1, [])
-    answer = Unavailable(replace(EXCHANGE, status=None), Trouble.NO_TOKEN, "no token")
+    answer = Unavailable(replace(EXCHANGE, status=None), HttpFailure.NO_TOKEN, "no token")
     bench.ask(request_about(record), answer)
     [post] = bench.named("POST")
     assert attributes(post)["server.address"] == "login.example.com"
@@ -303,7 +303,7 @@ def test_a_deferral_ends_the_trace_of_its_contact(bench: Bench) -> None:
 def test_nothing_is_kept_of_what_goes_elsewhere(bench: Bench) -> None:
     kept, gone = bench.read(1, []), SourceRecord("in", 4, 1, None, b"v", [])
     bench.tracer.polled([gone])
-    bench.tracer.exchanged(request_about(kept, gone), Unavailable(EXCHANGE, Trouble.TIMEOUT, "t"))
+    bench.tracer.exchanged(request_about(kept, gone), Unavailable(EXCHANGE, HttpFailure.TIMEOUT, "t"))
     bench.tracer.disowned([Partition("in", 4)])
     bench.tracer.committed([scored(kept), scored(gone)])
     assert len(bench.tracer._contacts) == 0
@@ -315,7 +315,7 @@ def test_nothing_is_kept_of_what_goes_elsewhere(bench: Bench) -> None:
 
 def test_lines_name_the_trace_that_tells_of_the_attempt(bench: Bench) -> None:
     record = bench.read(1, PRODUCED.headers)
-    first = bench.tracer.exchanged(request_about(record), Unavailable(EXCHANGE, Trouble.TIMEOUT, "t"))
+    first = bench.tracer.exchanged(request_about(record), Unavailable(EXCHANGE, HttpFailure.TIMEOUT, "t"))
     second = bench.ask(request_about(record), Answered(EXCHANGE, []))
     [batch] = [span for span in bench.named("process in") if span.parent is None]
     assert first == second == f"{batch.context.trace_id:032x}"

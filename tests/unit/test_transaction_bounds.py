@@ -16,7 +16,7 @@ from stream_scorer.callbacks.output_records import CallbackEncoder, CampaignTopi
 from stream_scorer.callbacks.planner import Planner
 from stream_scorer.callbacks.trace_headers import Untraced
 from stream_scorer.core.avro.codec import Codec
-from stream_scorer.core.exactly_once.offset_ledger import Ledger, RecordLedger
+from stream_scorer.core.exactly_once.offset_ledger import OffsetLedger
 from stream_scorer.core.exactly_once.transaction_bounds import TransactionBounds
 from stream_scorer.core.records import Partition
 from stream_scorer.kafka.producer.committer import Committer
@@ -25,6 +25,7 @@ from stream_scorer.kafka.registry.pending_schemas import WriterWaits
 from stream_scorer.kafka.registry.serde import SingleObjectFraming
 from stream_scorer.runtime.clock import Clock
 from stream_scorer.schema_files import SchemaFile, load_schema
+from stream_scorer.scoring.ports import OutcomeLedger
 from stream_scorer.telemetry.metrics.callbacks import CampaignMetrics
 
 if TYPE_CHECKING:
@@ -66,18 +67,18 @@ class TestBounds:
 
 
 class TestHeads:
-    def ledger(self, *, sizes: tuple[int, ...]) -> Ledger:
-        ledger = Ledger()
+    def ledger(self, *, sizes: tuple[int, ...]) -> OutcomeLedger:
+        ledger = OutcomeLedger()
         for partition in (P0, P1):
-            ledger.own(partition, start_offset=0, next_offset=0)
+            ledger.assign(partition, start_offset=0, next_offset=0)
             for offset, size in enumerate(sizes):
                 one = record(offset, partition.number, bytes(size))._replace(key=None)
                 ledger.read(one)
                 ledger.finish(scored(one))
         return ledger
 
-    def heads(self, ledger: Ledger, limit: int, max_bytes: int) -> list[tuple[int, int, int]]:
-        return [(one.partition.number, len(one.outcomes), one.size) for one in ledger.heads(limit, max_bytes)]
+    def heads(self, ledger: OutcomeLedger, limit: int, max_bytes: int) -> list[tuple[int, int, int]]:
+        return [(one.partition.number, len(one.outcomes), one.size) for one in ledger.committable(limit, max_bytes)]
 
     def test_bytes_bound_a_transaction_across_partitions(self) -> None:
         ledger = self.ledger(sizes=(100, 100, 100))
@@ -93,9 +94,9 @@ class TestHeads:
     def test_a_small_bound_serves_the_partitions_in_turn(self) -> None:
         ledger = self.ledger(sizes=(100, 100, 100))
         served = []
-        while heads := ledger.heads(1, 1):
+        while heads := ledger.committable(1, 1):
             served.append(heads[0].partition.number)
-            ledger.confirm(heads)
+            ledger.mark_committed(heads)
         assert served == [0, 1, 0, 1, 0, 1]
 
 
@@ -152,7 +153,7 @@ def test_large_records_are_published_in_several_transactions() -> None:
     bench = ScoringBench()
     for offset in range(10, 50):
         bench.finish(offset, value=bytes(MEGABYTE))
-    while bench.ledger.has_finished_head():
+    while bench.ledger.has_committable():
         assert bench.publish()
     assert [size - 1 for size in bench.sink.sizes] == [15, 15, 10]
 
@@ -183,7 +184,7 @@ class PlannerBench:
         clock = Clock(lambda: world.now, lambda: world.now_ms, lambda: 0.5, lambda: "id")
         log: Any = type("Log", (), {"info": lambda *_a, **_k: None, "warning": lambda *_a, **_k: None})()
         observe = PlannerObserver("planner", log, CampaignMetrics(), clock.monotonic)
-        self.ledger: RecordLedger[Examined] = RecordLedger()
+        self.ledger: OffsetLedger[Examined] = OffsetLedger()
         source: Any = FakeSource(world, [Partition("scores", number) for number in range(PARTITIONS)])
         self.sink = FakeSink(world)
         self.stopping = threading.Event()
@@ -214,7 +215,7 @@ class PlannerBench:
     def rounds(self, most: int) -> None:
         """Runs the loop until all scores are planned."""
         planner = self.planner
-        self.planner._committer.ready()
+        self.planner._committer.ensure_session()
         for _ in range(most):
             planner._take_in()
             if planner._is_due():

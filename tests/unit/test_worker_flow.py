@@ -12,12 +12,12 @@ from unittest.mock import MagicMock
 
 from support_core import TOPIC, contact, rejected
 
-from stream_scorer.core.exactly_once.offset_ledger import Ledger
 from stream_scorer.core.records import Contact, Partition, Rejected, SourceRecord
 from stream_scorer.core.retry_topics import RetryDelays, RetryState, StartBounds, state_headers
 from stream_scorer.kafka.consumer.flow_control import FlowControl
 from stream_scorer.kafka.consumer.retry_heads import RetryTopicHeads
 from stream_scorer.runtime.clock import Clock
+from stream_scorer.scoring.ports import OutcomeLedger
 from stream_scorer.scoring.retry_intake import RetryIntake
 from stream_scorer.scoring.worker import Worker
 
@@ -113,7 +113,7 @@ class Bench:
         examine: Callable[[SourceRecord, int], Contact | Rejected] = examine,
     ) -> None:
         self.now = 0.0
-        self.ledger = Ledger()
+        self.ledger = OutcomeLedger()
         source = source or Source(headers_bytes)
         anything: Any = MagicMock()
         waits: Any = MagicMock(holds=lambda _: False, admits=lambda _: True)
@@ -136,17 +136,17 @@ class Bench:
             shutdown_timeout_s=5.0,
         )
         for partition in partitions:
-            self.ledger.own(partition, start_offset=0, next_offset=0)
+            self.ledger.assign(partition, start_offset=0, next_offset=0)
         self.committed: Counter[Partition] = Counter()
 
     def round(self) -> None:
         """One round of the loop, and the transaction that ends it."""
         self.now += 0.01
         self.worker._take_in()
-        heads = self.ledger.heads(WINDOW)
+        heads = self.ledger.committable(WINDOW)
         for head in heads:
             self.committed[head.partition] += len(head.outcomes)
-        self.ledger.confirm(heads)
+        self.ledger.mark_committed(heads)
 
 
 def test_a_blocked_partition_does_not_take_the_window_of_the_others() -> None:

@@ -11,7 +11,7 @@ from support_arena import wait_until
 
 from stream_scorer.core.avro.codec import UndecodableError
 from stream_scorer.core.avro.confluent import SchemaMissingError, WriterUnknownError, confluent_header
-from stream_scorer.core.exactly_once.offset_ledger import RecordLedger
+from stream_scorer.core.exactly_once.offset_ledger import OffsetLedger
 from stream_scorer.core.records import Partition, SourceRecord
 from stream_scorer.errors import RegistryUnavailable
 from stream_scorer.kafka.registry.pending_schemas import WriterWaits
@@ -282,11 +282,11 @@ class Scene:
     def __init__(self) -> None:
         self.reader = Reader()
         self.answers = Answers()
-        self.ledger: RecordLedger[Any] = RecordLedger()
+        self.ledger: OffsetLedger[Any] = OffsetLedger()
         self.told: list[str | None] = []
         self.waits = WriterWaits(self.reader, self.ledger, self.answers, self.told.append)
         for number in (0, 1):
-            self.ledger.own(Partition("t", number), start_offset=0, next_offset=10)
+            self.ledger.assign(Partition("t", number), start_offset=0, next_offset=10)
 
     def read(self, partition: int, offset: int, schema_id: int | None) -> bool:
         value = b"\xc3\x01" if schema_id is None else confluent_header(schema_id)
@@ -345,7 +345,7 @@ class TestWaits:
         assert not scene.read(0, 10, 17)
         scene.answers.reasons[17] = "no connection"
         scene.waits.release()
-        scene.ledger.disown(Partition("t", 0))
+        scene.ledger.revoke(Partition("t", 0))
         scene.waits.forget([Partition("t", 0)])
         assert not scene.read(0, 11, 17)  # a late one of the old assignment
         assert len(scene.waits) == 0

@@ -8,19 +8,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from stream_scorer.core.audit.hash_chain import AuditChain, AuditEvent, AuditPlan, counts_of, verify_chain
-from stream_scorer.core.records import Deferred, RequestFacts, Scored
+from stream_scorer.core.records import Deferred, RequestAudit, Scored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from stream_scorer.core.records import Outcome, Rejected
 
-__all__ = ["AuditChain", "AuditEvent", "AuditPlan", "Audits", "build_events", "verify_chain"]
+__all__ = ["AuditBatch", "AuditChain", "AuditEvent", "AuditPlan", "build_events", "verify_chain"]
 
 MAX_CONTACT_ID_BYTES: Final = 256
 
 
-class Audits(NamedTuple):
+class AuditBatch(NamedTuple):
     """What `build_events` made.
 
     Attributes:
@@ -40,7 +40,7 @@ def build_events(
     model_version: str | None,
     new_batch_id: Callable[[], str],
     now_ms: int,
-) -> Audits:
+) -> AuditBatch:
     """Group the outcomes of one transaction by the request that finished them, in the order they first appear.
 
     Args:
@@ -50,9 +50,9 @@ def build_events(
         new_batch_id: called at most once, for the event of those contacts.
         now_ms: its time, in Unix milliseconds, UTC.
     """
-    groups: dict[str, tuple[RequestFacts, list[dict[str, Any]]]] = {}
+    groups: dict[str, tuple[RequestAudit, list[dict[str, Any]]]] = {}
     batch_ids: list[str] = []
-    without_request: RequestFacts | None = None
+    without_request: RequestAudit | None = None
     for outcome in outcomes:
         if isinstance(outcome, Deferred):
             batch_ids.append("")
@@ -68,11 +68,11 @@ def build_events(
             group = groups[batch_id] = (request, [])
         group[1].append(_entry(outcome))
         batch_ids.append(batch_id)
-    return Audits([_event(request, entries) for request, entries in groups.values()], batch_ids)
+    return AuditBatch([_event(request, entries) for request, entries in groups.values()], batch_ids)
 
 
-def _no_request(batch_id: str, model_id: str, model_version: str | None, now_ms: int) -> RequestFacts:
-    return RequestFacts(
+def _no_request(batch_id: str, model_id: str, model_version: str | None, now_ms: int) -> RequestAudit:
+    return RequestAudit(
         batch_id=batch_id,
         model_id=model_id,
         model_version=model_version,
@@ -120,7 +120,7 @@ def audited_id(contact_id: str) -> str:
     return contact_id.encode()[:MAX_CONTACT_ID_BYTES].decode(errors="ignore")
 
 
-def _event(request: RequestFacts, entries: list[dict[str, Any]]) -> AuditEvent:
+def _event(request: RequestAudit, entries: list[dict[str, Any]]) -> AuditEvent:
     return {
         "batch_id": request.batch_id,
         "model_id": request.model_id,

@@ -166,7 +166,7 @@ class ChainVerifier:
             findings.append(f"{name}: {expected} was expected here")
         elif previous_hash != tip:
             findings.append(f"{name}: previous_hash is not the hash of the event before")
-        body, at = self._codec.body_of(value), self._hash_at(event)
+        body, at = self._codec.payload_of(value), self._hash_at(event)
         after = at + len(_LENGTH) + _HASH_BYTES
         if body[at:after] != _LENGTH + sha256(body[:at] + _EMPTY + body[after:]).digest():
             findings.append(f"{name}: the content does not have the hash that stands in it")

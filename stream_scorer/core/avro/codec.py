@@ -107,11 +107,11 @@ class Codec:
         self.header = header
         self._header_bytes = len(header)
         self.max_bytes = max_bytes
-        self._bare = self.known_as(schema)
+        self._bare = self.with_writer_ids(schema)
         self._single_header = single_object_header(schema)
         self._writers: dict[bytes, WriterSchema] = {}
         for written_header, writer in writers.items():
-            self._writers[written_header] = self.known_as(writer)
+            self._writers[written_header] = self.with_writer_ids(writer)
         self._writes_own_header = writers.get(header) == schema
 
     @classmethod
@@ -137,7 +137,7 @@ class Codec:
         writers = {single_object_header(writer): writer for writer in writer_schemas} | {header: schema}
         return cls(schema, header, writers, max_bytes)
 
-    def known_as(self, writer: Mapping[str, Any]) -> WriterSchema:
+    def with_writer_ids(self, writer: Mapping[str, Any]) -> WriterSchema:
         """Make a writer's schema fit for reading by: what `_read` takes.
 
         Raises:
@@ -167,11 +167,11 @@ class Codec:
         """Return a body of `encode_body` as `encode` would have."""
         return self.header + body
 
-    def body_of(self, data: bytes) -> bytes:
+    def payload_of(self, data: bytes) -> bytes:
         """Return the Avro body of a framed value that `decode` has accepted."""
         return data[self._header_bytes :]
 
-    def own_body_at(self, data: bytes) -> int | None:
+    def fast_path_offset(self, data: bytes) -> int | None:
         """Return where the Avro body begins, if the value was written with this codec's own schema; else None."""
         return self._header_bytes if self._writes_own_header and data.startswith(self.header) else None
 

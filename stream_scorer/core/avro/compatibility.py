@@ -1,7 +1,7 @@
 """Whether what one schema writes can be read with another: Avro's rules of schema resolution, as sentences.
 
 fastavro resolves value by value and says only that one did not fit. These answer for two schemas, before any value is
-there: `compare` for a reader that meets a foreign writer, `incompatible` for who is about to register a schema.
+there: `compare` for a reader that meets a foreign writer, `incompatibilities` for who is about to register a schema.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Findings:
     wrong: list[str] = field(default_factory=list)
 
     @property
-    def unreadable(self) -> list[str]:
+    def read_errors(self) -> list[str]:
         """Why no value of the writer may be read; empty: they may, but for ``some``."""
         return self.every + self.wrong
 
@@ -60,18 +60,18 @@ def compare(reader: Mapping[str, Any], writer: Mapping[str, Any]) -> Findings:
         KeyError, TypeError, ValueError, AttributeError: one of them is no Avro schema.
     """
     read, written = normal_form(reader), normal_form(writer)
-    comparison = _Comparison(named_types(read, {}), named_types(written, {}))
-    comparison.look(read, written, "")
+    comparison = _Checker(named_types(read, {}), named_types(written, {}))
+    comparison.check(read, written, "")
     return comparison.found
 
 
-def incompatible(reader: Mapping[str, Any], writer: Mapping[str, Any]) -> list[str]:
+def incompatibilities(reader: Mapping[str, Any], writer: Mapping[str, Any]) -> list[str]:
     """Return why not every value of the writer can be read; empty: the reader is backward compatible with it."""
     findings = compare(reader, writer)
-    return findings.unreadable + findings.some
+    return findings.read_errors + findings.some
 
 
-class _Comparison:
+class _Checker:
     """One walk through two schemas in normal form. Both have passed `core.avro.schema_safety`, so they end."""
 
     def __init__(self, read_types: dict[str, Any], written_types: dict[str, Any]) -> None:
@@ -79,7 +79,7 @@ class _Comparison:
         self._written_types = written_types
         self.found = Findings()
 
-    def look(self, reader: Any, writer: Any, at: str) -> None:
+    def check(self, reader: Any, writer: Any, at: str) -> None:
         """Compare what stands at one place."""
         reader, writer = _meant(reader, self._read_types), _meant(writer, self._written_types)
         if isinstance(writer, list):
@@ -109,9 +109,9 @@ class _Comparison:
             case "record" | "error":
                 self._fields(reader, writer, at)
             case "array":
-                self.look(reader["items"], writer["items"], f"{at}[]")
+                self.check(reader["items"], writer["items"], f"{at}[]")
             case "map":
-                self.look(reader["values"], writer["values"], f"{at}{{}}")
+                self.check(reader["values"], writer["values"], f"{at}{{}}")
             case "fixed" if reader["size"] != writer["size"]:
                 self._every(at, f"has {writer['size']} bytes, not {reader['size']}")
             case "enum":
@@ -127,7 +127,7 @@ class _Comparison:
             before = next((written[name] for name in names if name in written), None)
             place = f"{at}.{one['name']}"
             if before is not None:
-                self.look(one["type"], before["type"], place)
+                self.check(one["type"], before["type"], place)
             elif "default" not in one:
                 self._every(place, "is missing and has no default")
 
@@ -136,7 +136,7 @@ class _Comparison:
         if logical_type(writer) and meaning(reader, writer) is Meaning.NUMBER:
             return
         parts = [self._part(branch, writer, at) for branch in reader]
-        taking = next((part for part in parts if not part.unreadable), None)
+        taking = next((part for part in parts if not part.read_errors), None)
         mistaking = next((part for part in parts if not part.every), None)
         if taking is not None:
             self.found.some += taking.some
@@ -158,8 +158,8 @@ class _Comparison:
                 self.found.wrong += part.wrong
 
     def _part(self, reader: Any, writer: Any, at: str) -> Findings:
-        part = _Comparison(self._read_types, self._written_types)
-        part.look(reader, writer, at)
+        part = _Checker(self._read_types, self._written_types)
+        part.check(reader, writer, at)
         return part.found
 
     def _every(self, at: str, text: str) -> None:

@@ -92,7 +92,7 @@ class ConfluentCodec(Codec):
         codec._writer_of = writer_of
         if schema_id is not None:
             codec.header = confluent_header(schema_id)
-            codec._kept[schema_id] = codec.known_as(schema)
+            codec._kept[schema_id] = codec.with_writer_ids(schema)
         return codec
 
     def decode(self, data: bytes | None) -> dict[str, Any]:
@@ -113,11 +113,11 @@ class ConfluentCodec(Codec):
             raise UndecodableError(f"the value was written with schema id {schema_id}, {known}")
         return self._read(data, CONFLUENT_HEADER_BYTES, known)
 
-    def body_of(self, data: bytes) -> bytes:
+    def payload_of(self, data: bytes) -> bytes:
         """Return the Avro body of a framed value that `decode` has accepted."""
-        return super().body_of(data) if schema_id_of(data) is None else data[CONFLUENT_HEADER_BYTES:]
+        return super().payload_of(data) if schema_id_of(data) is None else data[CONFLUENT_HEADER_BYTES:]
 
-    def own_body_at(self, data: bytes) -> int | None:
+    def fast_path_offset(self, data: bytes) -> int | None:
         """Return where the Avro body begins, if the value was written with this codec's own schema; else None."""
         schema_id = schema_id_of(data)
         if schema_id is None:
@@ -137,14 +137,14 @@ class ConfluentCodec(Codec):
     def _judged(self, schema: Mapping[str, Any]) -> WriterSchema | str:
         """What to read by, or why that cannot be: how the sentence about the value ends."""
         try:
-            known = self.known_as(schema)
+            known = self.with_writer_ids(schema)
             findings = compare(self._reads, schema)
         except SettingsError as error:
             return f"which cannot be read safely: {error}"
         except (TypeError, ValueError, KeyError, AttributeError, RecursionError):
             return "which is no valid Avro schema"
-        if findings.unreadable:
-            return f"which cannot be read as {self.name}: {'; '.join(findings.unreadable[:_MOST_REASONS])}"
+        if findings.read_errors:
+            return f"which cannot be read as {self.name}: {'; '.join(findings.read_errors[:_MOST_REASONS])}"
         return known._replace(doubts=tuple(findings.some[:_MOST_REASONS]))
 
 

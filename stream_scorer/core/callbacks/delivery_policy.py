@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
-from stream_scorer.core.callbacks.selection import Unusable
+from stream_scorer.core.callbacks.selection import Invalid
 from stream_scorer.core.callbacks.types import Callback, CallbackOutcome, DeliveryKind
 from stream_scorer.core.retry_topics import MAX_EXTRA_WAIT_S, NotDue, RetryDelays
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _MOST_ATTEMPTS: Final = 2**31 - 1
 
 
-class Postponement(StrEnum):
+class DeferReason(StrEnum):
     """Why a callback is written to a tier."""
 
     RETRY = "retry"
@@ -45,11 +45,11 @@ class DeliveryRules(RetryDelays):
     """
 
     quick_delays_s: tuple[float, ...] = (0.5, 2.0)
-    patience_s: float = 5.0
+    max_age_s: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class Delivery:
     """A callback that is to be delivered now.
 
     Attributes:
@@ -66,25 +66,25 @@ class Job:
 
     record: SourceRecord
     callback: Callback
-    tier: int = 0
+    retry_level: int = 0
     rounds: int = 0
-    tries: int = 0
+    attempts_in_round: int = 0
     has_slot: bool = False
     due: float = 0.0
     traceparent: str | None = None
     began: float | None = None
 
-    def attempted_at(self, now: float) -> Job:
+    def attempted_at(self, now: float) -> Delivery:
         """The same job, about to be tried."""
         return self if self.began is not None else replace(self, began=now)
 
-    def under(self, traceparent: str) -> Job:
+    def under(self, traceparent: str) -> Delivery:
         """The same job, its next request below this span."""
         return replace(self, traceparent=traceparent)
 
 
-class Ended(NamedTuple):
-    """A callback that is done with, for good or not; ``callback.attempts`` are its requests, ``began`` as `Job`'s."""
+class Completed(NamedTuple):
+    """Final outcome of a callback. ``callback.attempts`` counts its requests; ``began`` is that of the `Delivery`."""
 
     record: SourceRecord
     callback: Callback
@@ -96,45 +96,45 @@ class Ended(NamedTuple):
     began: float | None = None
 
     @property
-    def was_paid_for(self) -> bool:
+    def is_billable(self) -> bool:
         """A request was made for it, which should not be repeated."""
         return True
 
 
-class Postponed(NamedTuple):
-    """A callback that goes to a tier; ``rounds``: failed ones so far, ``began`` as `Job`'s."""
+class DeferredDelivery(NamedTuple):
+    """A callback that goes to a tier; ``rounds``: failed ones so far, ``began`` as `Delivery`'s."""
 
     record: SourceRecord
     callback: Callback
-    tier: int
+    retry_level: int
     rounds: int
-    why: Postponement
+    reason: DeferReason
     began: float | None = None
 
     @property
-    def was_paid_for(self) -> bool:
+    def is_billable(self) -> bool:
         """Whether requests were made for it, which should not be repeated."""
-        return self.why is Postponement.RETRY
+        return self.reason is DeferReason.RETRY
 
 
-DeliveryOutcome: TypeAlias = Ended | Postponed | Unusable
+DeliveryOutcome: TypeAlias = Completed | DeferredDelivery | Invalid
 
 
-class Again(NamedTuple):
+class RetryNow(NamedTuple):
     """The job goes on in memory."""
 
-    job: Job
+    job: Delivery
 
 
-class SwitchedOff(NamedTuple):
+class TargetDisabled(NamedTuple):
     """The receiver takes nothing any more; the job waits."""
 
-    job: Job
+    job: Delivery
 
 
-def conclude(
-    job: Job, answer: DeliveryAnswer, rules: DeliveryRules, *, now: float, now_ms: int, jitter: float
-) -> Ended | Postponed | Again | SwitchedOff:
+def after_attempt(
+    job: Delivery, answer: DeliveryAnswer, rules: DeliveryRules, *, now: float, now_ms: int, jitter: float
+) -> Completed | DeferredDelivery | RetryNow | TargetDisabled:
     """Say what follows from the answer to an attempt.
 
     Args:
@@ -146,87 +146,93 @@ def conclude(
         jitter: a random number in [0, 1).
     """
     callback = replace(job.callback, attempts=min(max(job.callback.attempts, 0) + 1, _MOST_ATTEMPTS))
-    tried = replace(job, callback=callback, tries=job.tries + 1)
+    tried = replace(job, callback=callback, attempts_in_round=job.attempts_in_round + 1)
     match answer.kind:
         case DeliveryKind.DELIVERED:
-            return _ended(tried, CallbackOutcome.DELIVERED, answer, now_ms)
+            return _completed(tried, CallbackOutcome.DELIVERED, answer, now_ms)
         case DeliveryKind.REFUSED:
-            return _ended(tried, CallbackOutcome.REFUSED, answer, now_ms)
+            return _completed(tried, CallbackOutcome.REFUSED, answer, now_ms)
         case DeliveryKind.SWITCHED_OFF:
-            return SwitchedOff(replace(tried, tries=job.tries))
+            return TargetDisabled(replace(tried, attempts_in_round=job.attempts_in_round))
         case DeliveryKind.TRY_LATER:
             return _later(tried, answer, rules, now=now, now_ms=now_ms, jitter=jitter)
 
 
-def divert(job: Job, rules: DeliveryRules, now_ms: int) -> Postponed:
+def defer_failing(job: Delivery, rules: DeliveryRules, now_ms: int) -> DeferredDelivery:
     """Put a callback off whose campaign is in trouble, so that others need not wait behind it.
 
     A round that has begun has failed with it, as long as a tier is left for it. Else it goes to the tier after the one
     that it came from: as long as the trouble lasts, nobody is served by writing it again every minute.
     """
-    cut = cut_short(job, rules, now_ms)
+    cut = defer_shutdown(job, rules, now_ms)
     if cut is not None:
         return cut
-    tier = min(max(job.rounds, job.tier + 1), rules.levels)
-    return _postponed(job, tier, now_ms + _ms(rules.delay_s(tier)), Postponement.DIVERTED)
+    tier = min(max(job.rounds, job.retry_level + 1), rules.levels)
+    return _deferred(job, tier, now_ms + _ms(rules.delay_s(tier)), DeferReason.DIVERTED)
 
 
-def cut_short(job: Job, rules: DeliveryRules, now_ms: int) -> Postponed | None:
+def defer_shutdown(job: Delivery, rules: DeliveryRules, now_ms: int) -> DeferredDelivery | None:
     """End a round that has begun without its quick attempts; None where none has, or where it is the last one."""
     rounds = job.rounds + 1
-    if job.tries == 0 or rounds > rules.levels:
+    if job.attempts_in_round == 0 or rounds > rules.levels:
         return None
     not_before_ms = now_ms + _ms(rules.delay_s(rounds))
-    return _postponed(replace(job, rounds=rounds), rounds, not_before_ms, Postponement.RETRY)
+    return _deferred(replace(job, rounds=rounds), rounds, not_before_ms, DeferReason.RETRY)
 
 
-def pace(job: Job, rules: DeliveryRules, now_ms: int, wait_s: float) -> Postponed:
+def defer_rate_limited(job: Delivery, rules: DeliveryRules, now_ms: int, wait_s: float) -> DeferredDelivery:
     """Put a callback off whose campaign is over its pace."""
-    return _postponed(job, rules.level_for(wait_s), now_ms + _ms(wait_s), Postponement.PACED)
+    return _deferred(job, rules.level_for(wait_s), now_ms + _ms(wait_s), DeferReason.PACED)
 
 
-def look_at(job: Job, rules: DeliveryRules, now_ms: int) -> Job | NotDue | Postponed:
+def route(job: Delivery, rules: DeliveryRules, now_ms: int) -> Delivery | NotDue | DeferredDelivery:
     """Decide about a callback that was just read: deliver it, hold its partition, or write it to a tier again."""
-    if job.tier == 0:
+    if job.retry_level == 0:
         return job
     not_before_ms = job.callback.not_before_ms
-    step = rules.next_step(job.tier, not_before_ms, written_ms=job.record.timestamp_ms, now_ms=now_ms)
+    step = rules.next_step(job.retry_level, not_before_ms, written_ms=job.record.timestamp_ms, now_ms=now_ms)
     if step is None or isinstance(step, NotDue):
         return job if step is None else step
-    return _postponed(job, step.level, not_before_ms, Postponement.EARLY)
+    return _deferred(job, step.level, not_before_ms, DeferReason.EARLY)
 
 
-def give_up(postponed: Postponed, detail: str, now_ms: int) -> Ended:
+def give_up(postponed: DeferredDelivery, detail: str, now_ms: int) -> Completed:
     """End a callback that cannot be kept until later."""
-    return Ended(
+    return Completed(
         postponed.record, postponed.callback, CallbackOutcome.GAVE_UP, now_ms, None, 0.0, detail, postponed.began
     )
 
 
 def _later(
-    tried: Job, answer: DeliveryAnswer, rules: DeliveryRules, *, now: float, now_ms: int, jitter: float
-) -> Ended | Postponed | Again:
+    tried: Delivery, answer: DeliveryAnswer, rules: DeliveryRules, *, now: float, now_ms: int, jitter: float
+) -> Completed | DeferredDelivery | RetryNow:
     asked_s = answer.retry_after_s
-    if tried.tries <= len(rules.quick_delays_s) and (asked_s is None or asked_s <= rules.patience_s):
+    if tried.attempts_in_round <= len(rules.quick_delays_s) and (asked_s is None or asked_s <= rules.max_age_s):
         # A Retry-After of 0 or in the past asks for no pause: as if there were none.
-        delay_s = asked_s if asked_s and asked_s > 0 else rules.quick_delays_s[tried.tries - 1] * (0.75 + jitter / 2)
-        return Again(replace(tried, due=now + delay_s))
+        delay_s = (
+            asked_s
+            if asked_s and asked_s > 0
+            else rules.quick_delays_s[tried.attempts_in_round - 1] * (0.75 + jitter / 2)
+        )
+        return RetryNow(replace(tried, due=now + delay_s))
     rounds = tried.rounds + 1
     if rounds > rules.levels:
-        return _ended(tried, CallbackOutcome.GAVE_UP, answer, now_ms)
+        return _completed(tried, CallbackOutcome.GAVE_UP, answer, now_ms)
     wait_s = max(rules.delay_s(rounds), min(asked_s or 0.0, MAX_EXTRA_WAIT_S))
     failed = replace(tried, rounds=rounds)
-    return _postponed(failed, rules.level_for(wait_s), now_ms + _ms(wait_s), Postponement.RETRY)
+    return _deferred(failed, rules.level_for(wait_s), now_ms + _ms(wait_s), DeferReason.RETRY)
 
 
-def _ended(tried: Job, outcome: CallbackOutcome, answer: DeliveryAnswer, now_ms: int) -> Ended:
+def _completed(tried: Delivery, outcome: CallbackOutcome, answer: DeliveryAnswer, now_ms: int) -> Completed:
     detail = answer.message
-    return Ended(tried.record, tried.callback, outcome, now_ms, answer.status, answer.latency_ms, detail, tried.began)
+    return Completed(
+        tried.record, tried.callback, outcome, now_ms, answer.status, answer.latency_ms, detail, tried.began
+    )
 
 
-def _postponed(job: Job, tier: int, not_before_ms: int, why: Postponement) -> Postponed:
+def _deferred(job: Delivery, tier: int, not_before_ms: int, why: DeferReason) -> DeferredDelivery:
     callback = replace(job.callback, not_before_ms=not_before_ms)
-    return Postponed(job.record, callback, tier, job.rounds, why, job.began)
+    return DeferredDelivery(job.record, callback, tier, job.rounds, why, job.began)
 
 
 def _ms(seconds: float) -> int:

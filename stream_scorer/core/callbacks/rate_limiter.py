@@ -13,7 +13,7 @@ from typing import Final
 _WINDOW_S: Final = 60.0
 
 
-class Pacer:
+class RateLimiter:
     """The pace of one campaign. Times are monotonic seconds.
 
     Args:
@@ -28,11 +28,11 @@ class Pacer:
         """Seconds until a callback may be sent that was promised nothing: behind those that were."""
         return max(self._free_at(self._sent), self._free_at(self._promised), now) - now
 
-    def promised_wait_s(self, now: float) -> float:
+    def reserved_wait_s(self, now: float) -> float:
         """Seconds until a callback may be sent whose promise is due."""
         return max(self._free_at(self._sent), now) - now
 
-    def promise(self, at: float) -> None:
+    def reserve(self, at: float) -> None:
         """One will be sent at this time."""
         self._promised.append(at)
 

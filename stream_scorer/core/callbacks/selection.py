@@ -44,7 +44,7 @@ class BodyWriter(Protocol):
         """The body of a callback."""
 
 
-class ToCall(NamedTuple):
+class Selected(NamedTuple):
     """A score at or over the threshold, and its part of a body."""
 
     score: Score
@@ -56,23 +56,23 @@ class ToCall(NamedTuple):
         return self.score.record
 
     @property
-    def was_paid_for(self) -> bool:
+    def is_billable(self) -> bool:
         """Looking at a record again costs nothing."""
         return False
 
 
-class Skipped(NamedTuple):
+class BelowThreshold(NamedTuple):
     """A record that calls nobody: its score is below the threshold, or stands in review."""
 
     record: SourceRecord
 
     @property
-    def was_paid_for(self) -> bool:
+    def is_billable(self) -> bool:
         """Looking at a record again costs nothing."""
         return False
 
 
-class Unusable(NamedTuple):
+class Invalid(NamedTuple):
     """A record that cannot become part of a callback, or be one; ``detail`` is one readable sentence."""
 
     record: SourceRecord
@@ -81,12 +81,12 @@ class Unusable(NamedTuple):
     found_at_ms: int
 
     @property
-    def was_paid_for(self) -> bool:
+    def is_billable(self) -> bool:
         """Looking at a record again costs nothing."""
         return False
 
 
-Examined: TypeAlias = ToCall | Skipped | Unusable
+Examined: TypeAlias = Selected | BelowThreshold | Invalid
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ class Plan:
 
     callbacks: list[Callback] = field(default_factory=list)
     expired: list[Callback] = field(default_factory=list)
-    unusable: list[Unusable] = field(default_factory=list)
+    unusable: list[Invalid] = field(default_factory=list)
 
 
 def examine(record: SourceRecord, *, codec: Codec, writer: BodyWriter, rules: PlanningRules, now_ms: int) -> Examined:
@@ -120,30 +120,30 @@ def examine(record: SourceRecord, *, codec: Codec, writer: BodyWriter, rules: Pl
     try:
         score = read_score(codec, record)
     except UndecodableError as error:
-        return Unusable(record, Reason.UNDECODABLE.value, with_framing(error, record.headers), now_ms)
+        return Invalid(record, Reason.UNDECODABLE.value, with_framing(error, record.headers), now_ms)
     if score is None or score.score < rules.threshold:
-        return Skipped(record)
+        return BelowThreshold(record)
     if not 0 < len(score.contact_id.encode()) <= MAX_CONTACT_ID_BYTES:
         detail = f"a contact_id must have 1 to {MAX_CONTACT_ID_BYTES} bytes of UTF-8"
-        return Unusable(record, Reason.INVALID_CONTACT.value, detail, now_ms)
-    one = ToCall(score, writer.entry(score))
-    room = _Room(writer, rules, score, now_ms)
+        return Invalid(record, Reason.INVALID_CONTACT.value, detail, now_ms)
+    one = Selected(score, writer.entry(score))
+    room = _SizeLimit(writer, rules, score, now_ms)
     if not room.takes(one):
         # Ids of 256 bytes are far from it; a campaign or an event with a name of many kilobytes gets here.
         detail = f"a callback about this contact alone would be over the limit of {writer.max_body_bytes} bytes"
-        return Unusable(record, Reason.TOO_LARGE.value, detail, now_ms)
+        return Invalid(record, Reason.TOO_LARGE.value, detail, now_ms)
     return one
 
 
-def plan(examined: Iterable[Examined], *, writer: BodyWriter, rules: PlanningRules, now_ms: int) -> Plan:
+def plan_callbacks(examined: Iterable[Examined], *, writer: BodyWriter, rules: PlanningRules, now_ms: int) -> Plan:
     """Return the callbacks of these records, each with the contacts of one campaign and model in the order given."""
     made = Plan()
-    fresh: dict[tuple[str | None, str], list[ToCall]] = {}
-    expired: dict[tuple[str | None, str], list[ToCall]] = {}
+    fresh: dict[tuple[str | None, str], list[Selected]] = {}
+    expired: dict[tuple[str | None, str], list[Selected]] = {}
     for one in examined:
-        if isinstance(one, Unusable):
+        if isinstance(one, Invalid):
             made.unusable.append(one)
-        elif isinstance(one, ToCall):
+        elif isinstance(one, Selected):
             lanes = expired if now_ms - one.score.scored_at_ms > rules.max_age_ms else fresh
             lanes.setdefault((one.score.campaign_id, one.score.model_id), []).append(one)
     for contacts in fresh.values():
@@ -155,7 +155,7 @@ def plan(examined: Iterable[Examined], *, writer: BodyWriter, rules: PlanningRul
     return made
 
 
-class _Room:
+class _SizeLimit:
     """What still fits into one callback."""
 
     def __init__(self, writer: BodyWriter, rules: PlanningRules, first: Score, now_ms: int) -> None:
@@ -165,7 +165,7 @@ class _Room:
         self._body_bytes = writer.max_body_bytes - len(empty)
         self._record_bytes = rules.max_record_bytes - len(empty) - names - _CALLBACK_FRAME_BYTES
 
-    def takes(self, one: ToCall) -> bool:
+    def takes(self, one: Selected) -> bool:
         """Take one more, if it fits."""
         entry_bytes = len(one.entry) + 1
         score = one.score
@@ -179,19 +179,19 @@ class _Room:
         return True
 
 
-def _parts(contacts: list[ToCall], writer: BodyWriter, rules: PlanningRules, now_ms: int) -> Iterator[list[ToCall]]:
-    part: list[ToCall] = []
-    room = _Room(writer, rules, contacts[0].score, now_ms)
+def _parts(contacts: list[Selected], writer: BodyWriter, rules: PlanningRules, now_ms: int) -> Iterator[list[Selected]]:
+    part: list[Selected] = []
+    room = _SizeLimit(writer, rules, contacts[0].score, now_ms)
     for one in contacts:
         if not room.takes(one) and part:
             yield part
-            part, room = [], _Room(writer, rules, one.score, now_ms)
+            part, room = [], _SizeLimit(writer, rules, one.score, now_ms)
             room.takes(one)
         part.append(one)
     yield part
 
 
-def _callbacks(part: list[ToCall], writer: BodyWriter, now_ms: int) -> Iterator[Callback]:
+def _callbacks(part: list[Selected], writer: BodyWriter, now_ms: int) -> Iterator[Callback]:
     """One callback, or several where a target's body is longer than the sum of its parts."""
     first = part[0].score
     callback_id = callback_id_of([one.record.source for one in part])
@@ -205,7 +205,7 @@ def _callbacks(part: list[ToCall], writer: BodyWriter, now_ms: int) -> Iterator[
     yield from _callbacks(part[middle:], writer, now_ms)
 
 
-def _callback(part: list[ToCall], body: bytes, writer: BodyWriter, now_ms: int) -> Callback:
+def _callback(part: list[Selected], body: bytes, writer: BodyWriter, now_ms: int) -> Callback:
     sources = tuple(one.record.source for one in part)
     return Callback(
         callback_id=callback_id_of(sources),

@@ -24,15 +24,22 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, NamedTuple
 
-from stream_scorer.core.exactly_once.outcome_cache import OutcomeT, RecordKey, Remembered, key_of, same_record, size_of
-from stream_scorer.core.exactly_once.stall_detector import Front
-from stream_scorer.core.records import Outcome, Partition, Skipped, SourceRecord
+from stream_scorer.core.exactly_once.outcome_cache import (
+    OutcomeCache,
+    OutcomeT,
+    RecordKey,
+    is_same_record,
+    key_of,
+    size_of,
+)
+from stream_scorer.core.exactly_once.stall_detector import CommitPosition
+from stream_scorer.core.records import Partition, SourceRecord
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
 
-class Head(NamedTuple, Generic[OutcomeT]):
+class CommittableBatch(NamedTuple, Generic[OutcomeT]):
     """The finished head of one partition: what one transaction publishes of it, in input order.
 
     ``size``: bytes of keys, values and headers of the records.
@@ -60,7 +67,7 @@ class _Owned(Generic[OutcomeT]):
     bytes: int = 0
 
 
-class RecordLedger(Generic[OutcomeT]):
+class OffsetLedger(Generic[OutcomeT]):
     """See the module's text, for any type of outcome. Not thread-safe: one thread owns it.
 
     Args:
@@ -69,8 +76,8 @@ class RecordLedger(Generic[OutcomeT]):
     """
 
     def __init__(self, remembered_limit: int = 32_000, remembered_bytes_limit: int = 64 * 1024 * 1024) -> None:
-        self._owned: dict[Partition, _Owned[OutcomeT]] = {}
-        self._remembered: Remembered[OutcomeT] = Remembered(remembered_limit, remembered_bytes_limit)
+        self._assigned: dict[Partition, _Owned[OutcomeT]] = {}
+        self._remembered: OutcomeCache[OutcomeT] = OutcomeCache(remembered_limit, remembered_bytes_limit)
         self._orphans: dict[RecordKey, SourceRecord] = {}
         self._tokens = 0
         self.uncommitted = 0
@@ -78,15 +85,15 @@ class RecordLedger(Generic[OutcomeT]):
 
     # --- ownership
 
-    def own(self, partition: Partition, *, start_offset: int, next_offset: int) -> int:
+    def assign(self, partition: Partition, *, start_offset: int, next_offset: int) -> int:
         """Starts an assignment that reads from ``next_offset``; returns its token."""
-        if partition in self._owned:
-            self.disown(partition)
+        if partition in self._assigned:
+            self.revoke(partition)
         self._tokens += 1
-        self._owned[partition] = _Owned(self._tokens, start_offset, next_offset, deque(), deque(), {}, {})
+        self._assigned[partition] = _Owned(self._tokens, start_offset, next_offset, deque(), deque(), {}, {})
         return self._tokens
 
-    def disown(self, partition: Partition, asked: Iterable[SourceRecord] = ()) -> None:
+    def revoke(self, partition: Partition, asked: Iterable[SourceRecord] = ()) -> None:
         """Ends an assignment: its rows go, its finished outcomes are remembered.
 
         Args:
@@ -94,46 +101,46 @@ class RecordLedger(Generic[OutcomeT]):
             asked: its records about which the API is being asked right now. If one is read again before the answer
                 is there, it waits for that answer instead of being bought twice.
         """
-        owned = self._owned.pop(partition, None)
+        owned = self._assigned.pop(partition, None)
         if owned is None:
             return
         self.uncommitted -= len(owned.rows)
         self.uncommitted_bytes -= owned.bytes
         for outcome in owned.finished.values():
-            self._remembered.keep(outcome)
+            self._remembered.put(outcome)
         for record in asked:
             if _is_pending(owned, record):
                 self._orphans[key_of(record)] = record
 
-    def owns(self, head: Head[OutcomeT]) -> bool:
+    def is_assigned(self, batch: CommittableBatch[OutcomeT]) -> bool:
         """Whether the assignment that this head was taken from still lives."""
-        owned = self._owned.get(head.partition)
-        return owned is not None and owned.token == head.token
+        owned = self._assigned.get(batch.partition)
+        return owned is not None and owned.token == batch.token
 
-    def owns_partition(self, partition: Partition) -> bool:
+    def is_partition_assigned(self, partition: Partition) -> bool:
         """Whether a partition is owned now."""
-        return partition in self._owned
+        return partition in self._assigned
 
     @property
     def partitions(self) -> list[Partition]:
         """The partitions owned now."""
-        return list(self._owned)
+        return list(self._assigned)
 
     def next_to_read(self, partition: Partition) -> int | None:
         """The position on a partition; None: it is not owned."""
-        owned = self._owned.get(partition)
+        owned = self._assigned.get(partition)
         return None if owned is None else owned.next_to_read
 
     def size(self, partition: Partition) -> tuple[int, int]:
         """Return how many records of a partition are not committed yet, and the bytes of keys, values and headers."""
-        owned = self._owned.get(partition)
+        owned = self._assigned.get(partition)
         return (len(owned.rows), owned.bytes) if owned is not None else (0, 0)
 
-    def fronts(self) -> list[Front]:
+    def commit_positions(self) -> list[CommitPosition]:
         """Where the commits of the partitions that are owned now stand."""
         return [
-            Front(partition, self._committed(owned), owned.rows[0].timestamp_ms if owned.rows else None)
-            for partition, owned in self._owned.items()
+            CommitPosition(partition, self._committed(owned), owned.rows[0].timestamp_ms if owned.rows else None)
+            for partition, owned in self._assigned.items()
         ]
 
     # --- records
@@ -144,7 +151,7 @@ class RecordLedger(Generic[OutcomeT]):
         False: it is not ours (its partition is gone, or it was read before), its outcome is remembered from an earlier
         ownership, or the API is being asked about it already.
         """
-        owned = self._owned.get(Partition(record.topic, record.partition))
+        owned = self._assigned.get(Partition(record.topic, record.partition))
         if owned is None or record.offset < owned.next_to_read:
             return False
         owned.next_to_read = record.offset + 1
@@ -155,12 +162,12 @@ class RecordLedger(Generic[OutcomeT]):
         self.uncommitted += 1
         self.uncommitted_bytes += size
         if self._remembered or self._orphans:
-            outcome = self._remembered.recall(record)
+            outcome = self._remembered.pop(record)
             if outcome is not None:
                 owned.finished[record.offset] = outcome
                 return False
             orphan = self._orphans.pop(key_of(record), None)
-            if orphan is not None and same_record(orphan, record):
+            if orphan is not None and is_same_record(orphan, record):
                 owned.pending[record.offset] = record
                 return False
         owned.pending[record.offset] = record
@@ -169,54 +176,58 @@ class RecordLedger(Generic[OutcomeT]):
     def finish(self, outcome: OutcomeT) -> None:
         """Enters the outcome of a record. What is not owned any more is remembered; what has an outcome keeps it."""
         record = outcome.record
-        owned = self._owned.get(Partition(record.topic, record.partition))
+        owned = self._assigned.get(Partition(record.topic, record.partition))
         if owned is not None and _is_pending(owned, record):
             del owned.pending[record.offset]
             owned.finished[record.offset] = outcome
         elif self._orphans.pop(key_of(record), None) is not None:
-            self._remembered.keep(outcome)
+            self._remembered.put(outcome)
 
     def is_pending(self, record: SourceRecord) -> bool:
         """Whether this record is owned and still has no outcome, so that asking about it is worth its price."""
-        owned = self._owned.get(Partition(record.topic, record.partition))
+        owned = self._assigned.get(Partition(record.topic, record.partition))
         return owned is not None and _is_pending(owned, record)
 
-    def abandon(self, record: SourceRecord) -> None:
+    def drop(self, record: SourceRecord) -> None:
         """Says that nobody asks about a disowned record any more: no answer will come that could be remembered."""
         self._orphans.pop(key_of(record), None)
 
     def has_pending(self, partitions: Iterable[Partition]) -> bool:
         """Whether one of these partitions still has a record without an outcome."""
-        return any(owned.pending for p in partitions if (owned := self._owned.get(p)) is not None)
+        return any(owned.pending for p in partitions if (owned := self._assigned.get(p)) is not None)
 
-    def has_paid_behind(self, partitions: Iterable[Partition] | None = None) -> bool:
+    def has_billed_outcome_blocked(self, partitions: Iterable[Partition] | None = None) -> bool:
         """Whether an outcome that was paid for stands behind a record without one, so that it cannot be published."""
-        owned = self._owned.values() if partitions is None else [self._owned[p] for p in partitions if p in self._owned]
+        owned = (
+            self._assigned.values()
+            if partitions is None
+            else [self._assigned[p] for p in partitions if p in self._assigned]
+        )
         for one in owned:
             first = next(iter(one.pending), None)  # records are read, and so entered, in order
-            if first is not None and any(at > first and outcome.was_paid_for for at, outcome in one.finished.items()):
+            if first is not None and any(at > first and outcome.is_billable for at, outcome in one.finished.items()):
                 return True
         return False
 
     @property
     def billed_uncommitted(self) -> int:
         """Number of outcomes that were billed and are not committed: the next owner buys them again."""
-        return sum(outcome.was_paid_for for owned in self._owned.values() for outcome in owned.finished.values())
+        return sum(outcome.is_billable for owned in self._assigned.values() for outcome in owned.finished.values())
 
     # --- transactions
 
-    def has_finished_head(self) -> bool:
+    def has_committable(self) -> bool:
         """Whether there is anything to publish."""
-        return any(owned.rows and owned.rows[0].offset in owned.finished for owned in self._owned.values())
+        return any(owned.rows and owned.rows[0].offset in owned.finished for owned in self._assigned.values())
 
-    def heads(self, limit: int, max_bytes: float = math.inf) -> list[Head[OutcomeT]]:
+    def committable(self, limit: int, max_bytes: float = math.inf) -> list[CommittableBatch[OutcomeT]]:
         """Return the finished heads, within the limits of outcomes and of their records' bytes. Takes nothing out.
 
         Partitions that were in the last transaction come last, so that small limits stop none of them. The first
         outcome is within the limits whatever its size.
         """
-        heads: list[Head[OutcomeT]] = []
-        for partition, owned in self._owned.items():
+        batches: list[CommittableBatch[OutcomeT]] = []
+        for partition, owned in self._assigned.items():
             outcomes: list[OutcomeT] = []
             finished, size = owned.finished, 0
             for record, record_bytes in zip(owned.rows, owned.sizes, strict=True):
@@ -224,7 +235,7 @@ class RecordLedger(Generic[OutcomeT]):
                 if outcome is None or len(outcomes) >= limit:
                     break
                 size += record_bytes
-                if size > max_bytes and (outcomes or heads):
+                if size > max_bytes and (outcomes or batches):
                     size -= record_bytes
                     break
                 outcomes.append(outcome)
@@ -232,34 +243,36 @@ class RecordLedger(Generic[OutcomeT]):
                 limit -= len(outcomes)
                 max_bytes -= size
                 next_offset = outcomes[-1].record.next_offset
-                heads.append(Head(partition, owned.token, owned.start_offset, next_offset, outcomes, size))
+                batches.append(
+                    CommittableBatch(partition, owned.token, owned.start_offset, next_offset, outcomes, size)
+                )
             if limit <= 0 or max_bytes <= 0:
                 break
-        return heads
+        return batches
 
-    def empty_heads(self, topics: Collection[str]) -> list[Head[OutcomeT]]:
+    def empty_batches(self, topics: Collection[str]) -> list[CommittableBatch[OutcomeT]]:
         """Return a head without outcomes for each partition of these topics, at the committed offset."""
         return [
-            Head(partition, owned.token, owned.start_offset, self._committed(owned), [])
-            for partition, owned in self._owned.items()
+            CommittableBatch(partition, owned.token, owned.start_offset, self._committed(owned), [])
+            for partition, owned in self._assigned.items()
             if partition.topic in topics
         ]
 
     def replace(self, outcome: OutcomeT) -> None:
         """Exchanges a finished, uncommitted outcome: the broker refuses to take the one that was there."""
         record = outcome.record
-        owned = self._owned.get(Partition(record.topic, record.partition))
+        owned = self._assigned.get(Partition(record.topic, record.partition))
         if owned is not None and record.offset in owned.finished:
             owned.finished[record.offset] = outcome
 
-    def confirm(self, heads: Iterable[Head[OutcomeT]]) -> None:
+    def mark_committed(self, batches: Iterable[CommittableBatch[OutcomeT]]) -> None:
         """Says that the transaction with these heads is committed."""
-        for head in heads:
-            self._drop_below(head.partition, head.next_offset)
-            if head.partition in self._owned:
-                self._owned[head.partition] = self._owned.pop(head.partition)  # to the end: see `heads`
+        for batch in batches:
+            self._drop_below(batch.partition, batch.next_offset)
+            if batch.partition in self._assigned:
+                self._assigned[batch.partition] = self._assigned.pop(batch.partition)  # to the end: see `batches`
 
-    def settle(self, committed: Mapping[Partition, int]) -> None:
+    def resolve(self, committed: Mapping[Partition, int]) -> None:
         """Settles every unknown outcome by what the broker says is committed; the rest stays to be published.
 
         What lies below a committed offset is done, even where it was never read here: another worker, of whom we do not
@@ -267,7 +280,7 @@ class RecordLedger(Generic[OutcomeT]):
         """
         for partition, offset in committed.items():
             self._drop_below(partition, offset)
-            owned = self._owned.get(partition)
+            owned = self._assigned.get(partition)
             if owned is not None:
                 owned.next_to_read = max(owned.next_to_read, offset)
 
@@ -278,7 +291,7 @@ class RecordLedger(Generic[OutcomeT]):
         return owned.rows[0].offset if owned.rows else owned.next_to_read
 
     def _drop_below(self, partition: Partition, offset: int) -> None:
-        owned = self._owned.get(partition)
+        owned = self._assigned.get(partition)
         if owned is None:
             return
         rows, sizes = owned.rows, owned.sizes
@@ -293,10 +306,6 @@ class RecordLedger(Generic[OutcomeT]):
         self.uncommitted_bytes -= done_bytes
 
 
-class Ledger(RecordLedger[Outcome | Skipped]):
-    """The scoring worker's ledger: a record is scored, rejected, deferred, or skipped."""
-
-
 def _is_pending(owned: _Owned[OutcomeT], record: SourceRecord) -> bool:
     mine = owned.pending.get(record.offset)
-    return mine is not None and same_record(mine, record)
+    return mine is not None and is_same_record(mine, record)

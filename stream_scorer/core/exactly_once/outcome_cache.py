@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from stream_scorer.core.records import SourceRecord
 
 
-class Finished(Protocol):
+class HasRecord(Protocol):
     """What a ledger asks of an outcome."""
 
     @property
@@ -17,14 +17,14 @@ class Finished(Protocol):
         """The record it belongs to."""
 
     @property
-    def was_paid_for(self) -> bool:
+    def is_billable(self) -> bool:
         """Whether finding it again costs something: only then it is worth remembering."""
 
 
 # sys.getsizeof of a tuple, a string and a bytes object, and the list's reference: 56 + 49 + 33 + 8.
 _HEADER_OVERHEAD_BYTES: Final = 146
 
-OutcomeT = TypeVar("OutcomeT", bound=Finished)
+OutcomeT = TypeVar("OutcomeT", bound=HasRecord)
 
 
 class RecordKey(NamedTuple):
@@ -35,7 +35,7 @@ class RecordKey(NamedTuple):
     offset: int
 
 
-class Remembered(Generic[OutcomeT]):
+class OutcomeCache(Generic[OutcomeT]):
     """Outcomes by record, the oldest dropped first when there are too many or their records are too large together.
 
     Args:
@@ -52,23 +52,23 @@ class Remembered(Generic[OutcomeT]):
     def __len__(self) -> int:
         return len(self._outcomes)
 
-    def keep(self, outcome: OutcomeT) -> None:
+    def put(self, outcome: OutcomeT) -> None:
         """Keeps an outcome, unless it cost nothing: that is found again for free."""
-        if not outcome.was_paid_for:
+        if not outcome.is_billable:
             return
         key = key_of(outcome.record)
-        self._take(key)
+        self._remove(key)
         self._outcomes[key] = outcome
         self._bytes += size_of(outcome.record)
         while len(self._outcomes) > self._limit or self._bytes > self._bytes_limit:
-            self._take(next(iter(self._outcomes)))
+            self._remove(next(iter(self._outcomes)))
 
-    def recall(self, record: SourceRecord) -> OutcomeT | None:
+    def pop(self, record: SourceRecord) -> OutcomeT | None:
         """Takes out what is remembered of this record."""
-        outcome = self._take(key_of(record))
-        return outcome if outcome is not None and same_record(outcome.record, record) else None
+        outcome = self._remove(key_of(record))
+        return outcome if outcome is not None and is_same_record(outcome.record, record) else None
 
-    def _take(self, key: RecordKey) -> OutcomeT | None:
+    def _remove(self, key: RecordKey) -> OutcomeT | None:
         outcome = self._outcomes.pop(key, None)
         if outcome is not None:
             self._bytes -= size_of(outcome.record)
@@ -80,7 +80,7 @@ def key_of(record: SourceRecord) -> RecordKey:
     return RecordKey(record.topic, record.partition, record.offset)
 
 
-def same_record(one: SourceRecord, other: SourceRecord) -> bool:
+def is_same_record(one: SourceRecord, other: SourceRecord) -> bool:
     """Tell whether two records of one name are the same: a topic deleted and made anew has others at its offsets."""
     return one is other or (one.value == other.value and one.key == other.key)
 

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from stream_scorer.core.records import SourceRecord
 
 # Between two looks that are further apart the loop itself stood still, or the process did: no record is to blame.
-_LOOK_WITHIN_S: Final = 10.0
+_MAX_OBSERVATION_GAP_S: Final = 10.0
 
 
-class Front(NamedTuple):
+class CommitPosition(NamedTuple):
     """Where the commits of an owned partition stand.
 
     Attributes:
@@ -35,7 +35,7 @@ class Front(NamedTuple):
     timestamp_ms: int | None
 
 
-class InputState(NamedTuple):
+class ConsumerLag(NamedTuple):
     """How far the input is.
 
     Attributes:
@@ -51,25 +51,25 @@ class InputState(NamedTuple):
     lags: Mapping[tuple[str, int], int]
 
 
-NOTHING_READ: Final = InputState(0.0, 0.0, 0.0, {})
+NOTHING_READ: Final = ConsumerLag(0.0, 0.0, 0.0, {})
 
 
-class Progress:
+class StallDetector:
     """Looks at the fronts again and again. Times are passed in: monotonic seconds, and Unix milliseconds."""
 
     def __init__(self) -> None:
         self._since: dict[Partition, tuple[int, float]] = {}
-        self._looked_at = self._explained_at = float("-inf")
+        self._observed_at = self._explained_at = float("-inf")
 
-    def look(
+    def observe(
         self,
-        fronts: Iterable[Front],
+        fronts: Iterable[CommitPosition],
         ends: Mapping[Partition, int],
         now: float,
         now_ms: int,
         *,
         explained: bool = False,
-    ) -> InputState:
+    ) -> ConsumerLag:
         """Say how things stand.
 
         Args:
@@ -79,9 +79,9 @@ class Progress:
             now_ms: Unix milliseconds.
             explained: whether it is known why what stalls does.
         """
-        if explained or now - self._looked_at > _LOOK_WITHIN_S:
+        if explained or now - self._observed_at > _MAX_OBSERVATION_GAP_S:
             self._explained_at = now
-        self._looked_at = now
+        self._observed_at = now
         since: dict[Partition, tuple[int, float]] = {}
         lags: dict[tuple[str, int], int] = {}
         oldest_age_s = 0.0
@@ -96,10 +96,10 @@ class Progress:
             since[partition] = before if before is not None and before[0] == offset else (offset, now)
         self._since = since
         stalled_s = max((now - began for _, began in since.values()), default=0.0)
-        return InputState(oldest_age_s, stalled_s, min(stalled_s, now - self._explained_at), lags)
+        return ConsumerLag(oldest_age_s, stalled_s, min(stalled_s, now - self._explained_at), lags)
 
 
-class Membership:
+class GroupMembership:
     """Which partitions are owned, and whether the group has settled. Not thread-safe but for reading.
 
     Args:
@@ -112,32 +112,32 @@ class Membership:
         self._owned: set[Partition] = set()
         self._has_joined = self._is_settled = False
         self._standby_at: float | None = None
-        self._cut_off: str | None = None
+        self._disconnected: str | None = None
 
     @property
     def owned(self) -> int:
         """How many partitions are owned."""
         return len(self._owned)
 
-    def own(self, partition: Partition) -> None:
+    def assigned(self, partition: Partition) -> None:
         """A partition is ours from now on."""
         self._owned.add(partition)
         self._has_joined = True
         self._standby_at = None
-        self._cut_off = None
+        self._disconnected = None
 
-    def disown(self, partitions: Iterable[Partition]) -> None:
+    def revoked(self, partitions: Iterable[Partition]) -> None:
         """Partitions are not ours any more; the group is about to say what is."""
         self._owned.difference_update(partitions)
         self._is_settled = False
         self._standby_at = None
 
-    def settle(self, now: float) -> None:
+    def rebalanced(self, now: float) -> None:
         """The group has said what is ours, which may be nothing; ``now``: monotonic seconds."""
         if not self._is_settled and not self._owned:
             self._standby_at = now + self._standby_after_s
         self._has_joined = self._is_settled = True
-        self._cut_off = None
+        self._disconnected = None
 
     def becomes_standby(self, now: float) -> bool:
         """Whether this member turns out to have no partition in a stable group. True once for each such time."""
@@ -146,22 +146,22 @@ class Membership:
         self._standby_at = None
         return True
 
-    def cut_off(self, reason: str) -> None:
+    def disconnected(self, reason: str) -> None:
         """The brokers cannot be reached, or do not let us in; whatever the group says next ends that."""
-        self._cut_off = reason
+        self._disconnected = reason
 
-    def why_not_ready(self) -> str | None:
+    def unready_reason(self) -> str | None:
         """Why there is nothing to do yet; a spare, whose group has more members than partitions, has that done."""
         if self._owned or self._is_settled:
             return None  # what is wrong with the brokers shows in the commits, where there is anything to commit
-        if self._cut_off is not None:
-            return f"kafka: {self._cut_off}"
+        if self._disconnected is not None:
+            return f"kafka: {self._disconnected}"
         if not self._has_joined:
             return "starting: no partition assigned yet"
         return "rebalancing: no partition assigned any more, waiting for the group"
 
 
-def not_live(still_s: float, unexplained_s: float, still_limit_s: float, wait_limit_s: float) -> str | None:
+def liveness_failure(still_s: float, unexplained_s: float, still_limit_s: float, wait_limit_s: float) -> str | None:
     """Say why a loop should be started anew, if it should: it stands still, or an event does for no known reason."""
     if still_s > still_limit_s:
         return f"the loop has stood still for {still_s:.0f} s"

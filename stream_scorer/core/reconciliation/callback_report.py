@@ -95,7 +95,7 @@ class CallbackReport:
         return Judgement.NOT_JUDGED if any(gaps) else Judgement.HOLDS
 
     @property
-    def holds(self) -> bool:
+    def is_balanced(self) -> bool:
         """Whether every score at or over the threshold has exactly one final receipt, or waits."""
         return self.judgement is Judgement.HOLDS
 
@@ -120,7 +120,7 @@ class CallbackReport:
         """One line: that it holds, how many findings of which kind there are, or what could not be judged."""
         if self.judgement is Judgement.NOT_JUDGED:
             return f"callbacks of group {self.group_id} on {self.topic} could not be judged: {self._unjudged}"
-        if self.holds:
+        if self.is_balanced:
             return f"every score ≥ {self.threshold:g} on {self.topic} has one receipt or waits (group {self.group_id})"
         kinds = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in self.violations.items())
         return f"scores on {self.topic} and receipts do not match for group {self.group_id}: {kinds}"
@@ -143,7 +143,7 @@ class CallbackReport:
             "group_id": self.group_id,
             "threshold": self.threshold,
             "judgement": self.judgement.value,
-            "holds": self.holds,
+            "holds": self.is_balanced,
             "totals": _plain(self.counts),
             "counts": {kind.value: count for kind, count in self.violations.items()},
             "findings": [_plain(finding) for finding in self.findings],

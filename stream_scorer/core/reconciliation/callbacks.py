@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from stream_scorer.core.avro.codec import Codec
     from stream_scorer.core.reconciliation.lost_offsets import Lost
-    from stream_scorer.core.reconciliation.record_states import Place, Span
+    from stream_scorer.core.reconciliation.record_states import CommittedRange, RecordLocation
 
 _OUTCOMES: Final = {"DELIVERED": "delivered", "REFUSED": "refused", "GAVE_UP": "gave_up", "EXPIRED": "expired"}
 
@@ -43,7 +43,7 @@ class Codecs(NamedTuple):
     receipt: Codec
 
 
-class Gone(NamedTuple):
+class Truncated(NamedTuple):
     """What the output topics no longer hold.
 
     Attributes:
@@ -75,11 +75,11 @@ class _Call:
     """
 
     callback_id: str
-    seen_at: Place
+    seen_at: RecordLocation
     names: tuple[int, int]
     is_ours: bool = False
-    waits: list[Place] = field(default_factory=list)
-    receipts: list[tuple[str, Place]] = field(default_factory=list)
+    waits: list[RecordLocation] = field(default_factory=list)
+    receipts: list[tuple[str, RecordLocation]] = field(default_factory=list)
 
 
 class CallbackReconciliation:
@@ -103,12 +103,12 @@ class CallbackReconciliation:
         self,
         topic: str,
         group_id: str,
-        spans: Mapping[int, Span],
+        spans: Mapping[int, CommittedRange],
         taken: Mapping[Partition, int],
         *,
         threshold: float,
         codecs: Codecs,
-        gone: Gone,
+        gone: Truncated,
         lost: Mapping[int, Sequence[Lost]] | None = None,
         unknown_starts: Collection[int] = (),
         max_findings: int = MAX_FINDINGS,
@@ -155,7 +155,7 @@ class CallbackReconciliation:
                     fields["contact_id"], fields["event_id"], fields["score"], written_ms
                 )
 
-    def callback(self, value: bytes | None, place: Place) -> None:
+    def callback(self, value: bytes | None, place: RecordLocation) -> None:
         """A record of the callbacks topic or of a retry tier."""
         try:
             fields = self._codecs.callback.decode(value)
@@ -166,7 +166,7 @@ class CallbackReconciliation:
         if _waits(place, self._taken):
             call.waits.append(place)
 
-    def receipt(self, value: bytes | None, place: Place, written_ms: int) -> None:
+    def receipt(self, value: bytes | None, place: RecordLocation, written_ms: int) -> None:
         """A record of the receipts topic; ``written_ms``: Kafka's time of it."""
         partition = Partition(place.topic, place.partition)
         if partition in self._gone.receipts:
@@ -182,7 +182,7 @@ class CallbackReconciliation:
             self._add(FindingKind.DOUBLED, fields["sources"][0] if fields["sources"] else "", what, place)
         call.receipts.append((_OUTCOMES[fields["outcome"]], place))
 
-    def rejected(self, source: str, place: Place) -> None:
+    def rejected(self, source: str, place: RecordLocation) -> None:
         """A record of the rejected callbacks topic, by its header ``stream-scorer-source``."""
         found = self._place_of(source)
         if found in self._called and found not in self._call_of:
@@ -293,7 +293,7 @@ class CallbackReconciliation:
 
     # --- private
 
-    def _call(self, fields: dict[str, Any], place: Place) -> _Call:
+    def _call(self, fields: dict[str, Any], place: RecordLocation) -> _Call:
         """The callback of a record; its sources are entered when it is seen for the first time, then compared."""
         names = _digests(fields)
         number = self._numbers.get(fields["callback_id"])
@@ -315,7 +315,7 @@ class CallbackReconciliation:
             self._enter(source, ids, number, place)
         return call
 
-    def _enter(self, source: str, ids: tuple[str, str], number: int, place: Place) -> None:
+    def _enter(self, source: str, ids: tuple[str, str], number: int, place: RecordLocation) -> None:
         key = self._place_of(source)
         if key is None:
             self._counts["foreign"] += 1
@@ -361,7 +361,7 @@ class CallbackReconciliation:
         self._counts["missing"] += 1
         self._findings.add(Finding(FindingKind.MISSING, self._source(key), what))
 
-    def _add(self, kind: FindingKind, source: str, what: str, place: Place) -> None:
+    def _add(self, kind: FindingKind, source: str, what: str, place: RecordLocation) -> None:
         self._findings.add(Finding(kind, source, what, str(place)))
 
 
@@ -371,6 +371,6 @@ def _digests(fields: Mapping[str, Any]) -> tuple[int, int]:
     return hash((tuple(fields["sources"]), tuple(fields["contact_ids"]))), hash(events) if events else 0
 
 
-def _waits(place: Place, taken: Mapping[Partition, int]) -> bool:
+def _waits(place: RecordLocation, taken: Mapping[Partition, int]) -> bool:
     """Whether the deliverer had not committed the record when ``taken`` was read."""
     return place.offset >= taken.get(Partition(place.topic, place.partition), 0)

@@ -17,7 +17,7 @@ from stream_scorer.core.records import Partition
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from stream_scorer.core.reconciliation.record_states import Place
+    from stream_scorer.core.reconciliation.record_states import RecordLocation
 
 _ALL: Final = sys.maxsize
 
@@ -42,7 +42,7 @@ class LogGaps:
     def __bool__(self) -> bool:
         return bool(self._truncated or self._compacted)
 
-    def is_truncated(self, place: Place) -> bool:
+    def is_truncated(self, place: RecordLocation) -> bool:
         """Whether records before this place are deleted."""
         return Partition(place.topic, place.partition) in self._truncated
 
@@ -50,7 +50,7 @@ class LogGaps:
         """Whether a record of the topic may be gone although an earlier one is there."""
         return topic in self._compacted
 
-    def see(self, place: Place, name: str, offset: int) -> None:
+    def observe(self, place: RecordLocation, name: str, offset: int) -> None:
         """Note a record that stands in input order.
 
         Args:
@@ -63,7 +63,7 @@ class LogGaps:
             key = partition, name
             self._first[key] = min(offset, self._first.get(key, _ALL))
 
-    def see_key(self, topic: str, digest: int) -> None:
+    def observe_key(self, topic: str, digest: int) -> None:
         """Note the key of a record of a compacted topic."""
         self._keys[topic].add(digest)
 

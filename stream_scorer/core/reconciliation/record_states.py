@@ -28,14 +28,14 @@ class Kind(IntEnum):
     REJECTED = 3
 
 
-class Span(NamedTuple):
+class CommittedRange(NamedTuple):
     """Where a group stands on one input partition: its first offset, and what it has committed."""
 
     start: int
     committed: int
 
 
-class Place(NamedTuple):
+class RecordLocation(NamedTuple):
     """Where an output record or an audit event stands."""
 
     topic: str
@@ -59,7 +59,7 @@ _LANE_SHIFT: Final = 44
 _OFFSET: Final = (1 << _LANE_SHIFT) - 1
 
 
-class Book:
+class PartitionState:
     """What is known of the records of one input partition.
 
     Slots 0 to ``known`` - 1 are the inputs below the commit, in order; those after them are whatever else an output or
@@ -85,7 +85,7 @@ class Book:
         "versions",
     )
 
-    def __init__(self, name: str, span: Span) -> None:
+    def __init__(self, name: str, span: CommittedRange) -> None:
         self.name = name
         self.start, self.committed = span
         self.known = 0
@@ -102,11 +102,11 @@ class Book:
         self.extra: dict[int, int] = {}
         self.counts: Counter[str] = Counter()
 
-    def slot(self, offset: int) -> int:
+    def index_of(self, offset: int) -> int:
         """The slot of an offset at or above the start; made where it is not an input below the commit."""
         offsets, known = self.offsets, self.known
         if not self.sealed:
-            self.seal()
+            self.finish()
         guess = offset - self.start
         if guess < known and offsets[guess] == offset:
             return guess  # no gap before it
@@ -135,7 +135,7 @@ class Book:
             return None
         return InputDigest(self.contacts[slot], self.events[slot], self.versions[slot], self.payloads[slot])
 
-    def seal(self) -> None:
+    def finish(self) -> None:
         """Make room for what will be seen of the inputs: at once, which is cheaper than for each of them."""
         if not self.sealed:
             self.sealed = True
@@ -156,7 +156,7 @@ class Book:
         return f"{self.name}/{offset}"
 
 
-class Lanes:
+class PackedOffsets:
     """The output partitions: their places in eight bytes, and which of each input partition's records came last."""
 
     __slots__ = ("_last", "_names", "_numbers")
@@ -166,7 +166,7 @@ class Lanes:
         self._names: list[tuple[str, int]] = []
         self._last: dict[tuple[int, str], int] = {}
 
-    def pack(self, place: Place) -> int:
+    def pack(self, place: RecordLocation) -> int:
         """The place of an output record in eight bytes."""
         topic, partition, offset = place
         number = self._numbers.setdefault((topic, partition), len(self._names))
@@ -174,11 +174,11 @@ class Lanes:
             self._names.append((topic, partition))
         return number << _LANE_SHIFT | offset
 
-    def unpack(self, packed: int) -> Place:
+    def unpack(self, packed: int) -> RecordLocation:
         """The place that was packed."""
-        return Place(*self._names[packed >> _LANE_SHIFT], packed & _OFFSET)
+        return RecordLocation(*self._names[packed >> _LANE_SHIFT], packed & _OFFSET)
 
-    def overtaken_by(self, packed: int, book: Book, offset: int) -> int | None:
+    def overtaken_by(self, packed: int, book: PartitionState, offset: int) -> int | None:
         """The offset of a later input that stands before this place in its output partition; None: it is in order."""
         key = (packed >> _LANE_SHIFT, book.name)
         last = self._last.get(key, -1)

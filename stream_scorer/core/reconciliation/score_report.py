@@ -213,7 +213,7 @@ class Report:
         return Judgement.NOT_JUDGED if gaps else Judgement.HOLDS
 
     @property
-    def holds(self) -> bool:
+    def is_balanced(self) -> bool:
         """Whether the invariant holds, for every input that a reader finds."""
         return self.judgement is Judgement.HOLDS
 
@@ -265,7 +265,7 @@ class Report:
             "topic": self.topic,
             "group_id": self.group_id,
             "judgement": self.judgement.value,
-            "holds": self.holds,
+            "holds": self.is_balanced,
             "totals": {name: getattr(self.totals, name) for name in _COUNTS},
             "partitions": [_plain(partition) for partition in self.partitions],
             "counts": {kind.value: count for kind, count in self.counts.items()},

@@ -26,11 +26,11 @@ from stream_scorer.core.reconciliation.record_states import (
     OUTPUT,
     WAITED,
     WAITS,
-    Book,
+    CommittedRange,
     Kind,
-    Lanes,
-    Place,
-    Span,
+    PackedOffsets,
+    PartitionState,
+    RecordLocation,
 )
 from stream_scorer.core.reconciliation.score_report import (
     MAX_FINDINGS,
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from stream_scorer.core.reconciliation.outcome_values import InputDigest, OutputDigest
 
 
-__all__ = ["Codecs", "Content", "Kind", "Outputs", "Place", "Reconciliation", "Span"]
+__all__ = ["Codecs", "CommittedRange", "Content", "Kind", "Outputs", "Reconciliation", "RecordLocation"]
 
 _MAX_DIGITS: Final = 18
 _LATEST_MS: Final = 1 << 62
@@ -84,7 +84,7 @@ class Reconciliation:
         self,
         topic: str,
         group_id: str,
-        spans: Mapping[int, Span],
+        spans: Mapping[int, CommittedRange],
         codecs: Codecs,
         outputs: Outputs,
         *,
@@ -111,7 +111,7 @@ class Reconciliation:
         """
         self._topic = topic
         self._group_id = group_id
-        self._books = {number: Book(f"{topic}/{number}", spans[number]) for number in sorted(spans)}
+        self._books = {number: PartitionState(f"{topic}/{number}", spans[number]) for number in sorted(spans)}
         self._by_name = {book.name: book for book in self._books.values()}
         self._codecs = codecs
         self._decoder = ContactDecoder(codecs.contact)
@@ -123,7 +123,7 @@ class Reconciliation:
         self._compacted = compacted
         self._since_ms = {f"{topic}/{number}": at_ms for number, at_ms in (since_ms or {}).items()}
         self._findings = Findings(max_findings)
-        self._lanes = Lanes()
+        self._lanes = PackedOffsets()
         self._verifiers: dict[int, ChainVerifier] = {}
         self._before = self._foreign = self._audit_events = 0
 
@@ -140,7 +140,7 @@ class Reconciliation:
         kind: Kind,
         source: str,
         batch_id: str,
-        place: Place,
+        place: RecordLocation,
         content: Content,
         *,
         was_deferred: bool = False,
@@ -158,7 +158,7 @@ class Reconciliation:
             written_ms: Kafka's time of the record.
         """
         if self._has_gaps and self._gaps.is_compacted(place.topic):
-            self._gaps.see_key(place.topic, outcome_values.key_digest(content.key))
+            self._gaps.observe_key(place.topic, outcome_values.key_digest(content.key))
         found = self._find(source, written_ms)
         if found is None:
             self._foreign += 1
@@ -167,7 +167,7 @@ class Reconciliation:
         if offset < book.start:
             self._before += 1
             return
-        slot = book.slot(offset)
+        slot = book.index_of(offset)
         if slot < book.known:
             book.counts[kind.name] += 1
         state = book.states[slot]
@@ -180,7 +180,7 @@ class Reconciliation:
         packed = book.places[slot] = self._lanes.pack(place)
         if not was_deferred:
             if self._has_gaps:
-                self._gaps.see(place, book.name, offset)
+                self._gaps.observe(place, book.name, offset)
             later = self._lanes.overtaken_by(packed, book, offset)
             if later is not None:
                 book.counts["out_of_order"] += 1
@@ -196,14 +196,14 @@ class Reconciliation:
             return outcome_values.digest_rejection(content, known)
         return outcome_values.digest_score(self._codecs.score, content, known, is_review=kind is Kind.REVIEW)
 
-    def _add_differences(self, digest: OutputDigest, source: str, place: Place) -> None:
+    def _add_differences(self, digest: OutputDigest, source: str, place: RecordLocation) -> None:
         if digest.unreadable:
             self._findings.add(Finding(FindingKind.UNREADABLE_VALUE, source, digest.unreadable, str(place)))
         for what in digest.wrong:
             self._findings.add(Finding(FindingKind.WRONG_VALUE, source, what, str(place)))
 
     def deferred(
-        self, source: str, place: Place, content: Content, *, still: bool, written_ms: int = _LATEST_MS
+        self, source: str, place: RecordLocation, content: Content, *, still: bool, written_ms: int = _LATEST_MS
     ) -> None:
         """A record of a retry topic that this group had not committed when the first commits were read.
 
@@ -218,7 +218,7 @@ class Reconciliation:
         if found is None or found[1] < found[0].start:
             return
         book, offset = found
-        slot = book.slot(offset)
+        slot = book.index_of(offset)
         state = book.states[slot]
         book.states[slot] = state | (WAITED | WAITS if still else WAITED)
         if still and state & WAITS:
@@ -238,7 +238,7 @@ class Reconciliation:
         """A record on an output topic that names no source."""
         self._foreign += 1
 
-    def audit(self, value: bytes | None, place: Place, *, written_ms: int = _LATEST_MS) -> None:
+    def audit(self, value: bytes | None, place: RecordLocation, *, written_ms: int = _LATEST_MS) -> None:
         """A record of the audit topic: its entries, and its link in its chain."""
         verifier = self._verifiers.get(place.partition)
         if verifier is None:
@@ -264,13 +264,15 @@ class Reconciliation:
         for entry in event["contacts"]:
             self._audit_entry(event, entry, place, written_ms)
 
-    def _audit_entry(self, event: Mapping[str, Any], entry: Mapping[str, Any], place: Place, written_ms: int) -> None:
+    def _audit_entry(
+        self, event: Mapping[str, Any], entry: Mapping[str, Any], place: RecordLocation, written_ms: int
+    ) -> None:
         source, kind, batch_id = entry["source"], Kind[entry["outcome"]], event["batch_id"]
         found = self._find(source, written_ms)
         if found is None or found[1] < found[0].start:
             return
         book, offset = found
-        slot = book.slot(offset)
+        slot = book.index_of(offset)
         if slot < book.known:
             book.counts["audited"] += 1
         state = book.states[slot]
@@ -280,7 +282,7 @@ class Reconciliation:
             return
         book.states[slot] = state | kind << AUDIT_SHIFT
         if self._has_gaps and state & OUTPUT and not state & LATE:
-            self._gaps.see(place, book.name, offset)
+            self._gaps.observe(place, book.name, offset)
         known = book.digest(slot)
         if known is not None and outcome_values.is_other_contact(entry, known):
             what = "its audit entry names another contact than the input"
@@ -288,7 +290,9 @@ class Reconciliation:
         stated = _Stated(batch_id, outcome_values.digest_entry(event, entry))
         self._compare(book, slot, source, stated, output=state & OUTPUT, audit=kind)
 
-    def _compare(self, book: Book, slot: int, source: str, stated: _Stated, *, output: int, audit: int) -> None:
+    def _compare(
+        self, book: PartitionState, slot: int, source: str, stated: _Stated, *, output: int, audit: int
+    ) -> None:
         """Compare output and audit entry when the second of them is seen, which is the one given."""
         batch_id, word = stated
         batch = hash(batch_id)
@@ -332,7 +336,7 @@ class Reconciliation:
             unknown_starts=self._unknown_starts,
         )
 
-    def _closed(self, number: int, book: Book, committed: int) -> PartitionReport:
+    def _closed(self, number: int, book: PartitionState, committed: int) -> PartitionReport:
         self._close_lost(number, book)
         self._close_inputs(book)
         early = self._close_extra(book, committed)
@@ -357,7 +361,7 @@ class Reconciliation:
             waiting=counts["waiting"],
         )
 
-    def _close_lost(self, number: int, book: Book) -> None:
+    def _close_lost(self, number: int, book: PartitionState) -> None:
         for lost in self._lost.get(number, ()):
             amount = lost.end - lost.begin
             book.counts["lost"] += amount
@@ -367,9 +371,9 @@ class Reconciliation:
             )
             self._findings.add(Finding(FindingKind.LOST, book.source(lost.begin), what))
 
-    def _close_inputs(self, book: Book) -> None:
+    def _close_inputs(self, book: PartitionState) -> None:
         """Find the inputs that lack something; where nothing lacks, no record is looked at one by one."""
-        book.seal()
+        book.finish()
         tally = Counter(book.states[: book.known])
         book.counts["deferred"] = sum(count for state, count in tally.items() if state & WAITED and not state & OUTPUT)
         missing = {state for state in tally if not state & (OUTPUT | WAITED)}
@@ -384,10 +388,10 @@ class Reconciliation:
     def _close(
         self,
         kind: FindingKind,
-        book: Book,
+        book: PartitionState,
         states: Collection[int],
-        may_be_gone: Callable[[Book, int], bool],
-        finding: Callable[[Book, int], Finding],
+        may_be_gone: Callable[[PartitionState, int], bool],
+        finding: Callable[[PartitionState, int], Finding],
     ) -> tuple[int, int]:
         """Add a finding for each input in these states; return their number, and how many could not be judged."""
         found = not_judged = 0
@@ -403,7 +407,7 @@ class Reconciliation:
         self._findings.add_all(kind, found, (finding(book, slot) for slot in slots))
         return found, not_judged
 
-    def _may_have_had_an_output(self, book: Book, slot: int) -> bool:
+    def _may_have_had_an_output(self, book: PartitionState, slot: int) -> bool:
         """Whether the output of an input may be deleted; one that was not audited either has its audit entry gone, too.
 
         Both are written in one transaction.
@@ -417,25 +421,25 @@ class Reconciliation:
         rejected = audit in (0, Kind.REJECTED) and self._gaps.is_compacted(topics[Kind.REJECTED])
         return rejected or self._may_be_gone(book, slot, among)
 
-    def _may_have_been_audited(self, book: Book, slot: int) -> bool:
+    def _may_have_been_audited(self, book: PartitionState, slot: int) -> bool:
         audit = self._outputs.audit
         return self._gaps.is_compacted(audit) or self._may_be_gone(book, slot, {audit})
 
-    def _may_be_gone(self, book: Book, slot: int, topics: Collection[str]) -> bool:
+    def _may_be_gone(self, book: PartitionState, slot: int, topics: Collection[str]) -> bool:
         if book.offsets[slot] < self._gaps.limit(topics, book.name):
             return True
         return self._gaps.may_be_compacted(topics, book.contacts[slot])
 
-    def _missing(self, book: Book, slot: int) -> Finding:
+    def _missing(self, book: PartitionState, slot: int) -> Finding:
         audit = (book.states[slot] & AUDIT) >> AUDIT_SHIFT
         what = f"has no output, and is audited as {Kind(audit).name}" if audit else "has no output, no audit entry"
         return Finding(FindingKind.MISSING, book.source(book.offsets[slot]), what)
 
-    def _silent(self, book: Book, slot: int) -> Finding:
+    def _silent(self, book: PartitionState, slot: int) -> Finding:
         source, where = book.source(book.offsets[slot]), self._place(book.places[slot])
         return Finding(FindingKind.NOT_AUDITED, source, "has an output, but no audit entry", where)
 
-    def _close_extra(self, book: Book, committed: int) -> int:
+    def _close_extra(self, book: PartitionState, committed: int) -> int:
         """Judge what names no input below the first commit; return how many output records are early."""
         early = 0
         for offset, slot in sorted(book.extra.items()):
@@ -451,7 +455,7 @@ class Reconciliation:
                 self._findings.add(Finding(FindingKind.NO_INPUT, book.source(offset), what, where))
         return early
 
-    def _find(self, source: str, written_ms: int) -> tuple[Book, int] | None:
+    def _find(self, source: str, written_ms: int) -> tuple[PartitionState, int] | None:
         name, _, digits = source.rpartition("/")
         book = self._by_name.get(name)
         if book is None or not digits.isdecimal() or len(digits) > _MAX_DIGITS:

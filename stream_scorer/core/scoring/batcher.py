@@ -51,7 +51,7 @@ class Batch:
     apart: bool = False
 
 
-class _Lane(NamedTuple):
+class _QueueKey(NamedTuple):
     """What the contacts of one open batch have in common."""
 
     key: BatchKey
@@ -61,7 +61,7 @@ class _Lane(NamedTuple):
 @dataclass(slots=True, eq=False)  # compared by identity: there may be thousands
 class _Open:
     serial: int
-    lane: _Lane
+    lane: _QueueKey
     room: int
     opened_at: float
     contacts: list[Contact] = field(default_factory=list)
@@ -115,7 +115,7 @@ class Batcher:
         self._full: deque[_Open] = deque()
         self._lanes = 0
         self._serials = 0
-        self._use_lane(_Lane(BatchKey(None, version_from_event=False), Partition("", -1)))
+        self._use_lane(_QueueKey(BatchKey(None, version_from_event=False), Partition("", -1)))
         self.waiting = 0
         self.apart: AbstractSet[Partition] = frozenset()
 
@@ -262,10 +262,10 @@ class Batcher:
             or record.topic != topic
         ):
             key = BatchKey(contact.model_version, contact.version_from_event)
-            self._use_lane(_Lane(key, Partition(record.topic, record.partition)))
+            self._use_lane(_QueueKey(key, Partition(record.topic, record.partition)))
         return self._last_opened
 
-    def _use_lane(self, lane: _Lane) -> None:
+    def _use_lane(self, lane: _QueueKey) -> None:
         self._last_lane = lane
         self._last_opened = self._by_key.get(lane.key, {}).get(lane.partition) or _OpenBatches()
 
@@ -324,7 +324,7 @@ class Batcher:
                 return opened
         return None
 
-    def _is_wanted(self, lane: _Lane, allows: Callable[[BatchKey], bool] | None, apart: bool | None) -> bool:
+    def _is_wanted(self, lane: _QueueKey, allows: Callable[[BatchKey], bool] | None, apart: bool | None) -> bool:
         return (apart is None or apart is (lane.partition in self.apart)) and (allows is None or allows(lane.key))
 
     def _together_with(self, first: _Open) -> list[_Open]:

@@ -1,7 +1,7 @@
 """Decodes ``ContactFeatures`` values; the usual ones by a short cut.
 
 A usual value has short strings and one block of features. fastavro asks its stream for every byte and its schema for
-every value, which takes half of all that is done to a contact before it is asked about; `read_usual_contact` has the
+every value, which takes half of all that is done to a contact before it is asked about; `decode_fast_path` has the
 fields in its code and walks the bytes once, in less than half the time. Whatever is not usual, broken bytes above all,
 makes it give up without a word, and fastavro reads or refuses the value. So the short cut may be ignorant, but never
 more lenient: a test lets both read good, mutilated and random bytes.
@@ -43,7 +43,7 @@ class ContactDecoder:
         codec: of ``ContactFeatures``.
 
     Attributes:
-        has_fast_path: whether `read_usual_contact` knows the fields of the schema, in this order.
+        has_fast_path: whether `decode_fast_path` knows the fields of the schema, in this order.
     """
 
     __slots__ = ("_codec", "has_fast_path")
@@ -60,8 +60,8 @@ class ContactDecoder:
         """
         codec = self._codec
         if value is not None and self.has_fast_path and len(value) <= codec.max_bytes:
-            at = codec.own_body_at(value)
-            usual = None if at is None else read_usual_contact(value, at)
+            at = codec.fast_path_offset(value)
+            usual = None if at is None else decode_fast_path(value, at)
             if usual is not None:
                 return usual
         fields = codec.decode(value)
@@ -75,7 +75,7 @@ class ContactDecoder:
         )
 
 
-def read_usual_contact(data: bytes, start: int) -> ContactEvent | None:
+def decode_fast_path(data: bytes, start: int) -> ContactEvent | None:
     """Read the value whose Avro body begins at ``start`` and ends with ``data``; None: it is not a usual one."""
     try:
         event_id, at = _string(data, start)
@@ -84,14 +84,14 @@ def read_usual_contact(data: bytes, start: int) -> ContactEvent | None:
         occurred_at_ms, at = _long(data, at)
         campaign_id, at = _optional_string(data, at)
         model_version, at = _optional_string(data, at)
-    except (_UnusualError, IndexError, UnicodeDecodeError, error):
+    except (_NotFastPathError, IndexError, UnicodeDecodeError, error):
         return None
     if at != len(data):
         return None
     return ContactEvent(event_id, contact_id, features, occurred_at_ms, campaign_id, model_version)
 
 
-class _UnusualError(Exception):
+class _NotFastPathError(Exception):
     pass
 
 
@@ -99,7 +99,7 @@ def _features(data: bytes, at: int) -> tuple[dict[str, FeatureValue | None], int
     features: dict[str, FeatureValue | None] = {}
     count = data[at]
     if count & _ODD_OR_LONG:
-        raise _UnusualError
+        raise _NotFastPathError
     at += 1
     if count == 0:
         return features, at
@@ -120,16 +120,16 @@ def _features(data: bytes, at: int) -> tuple[dict[str, FeatureValue | None], int
             features[name] = data[at] == 1
             at += 1
         else:
-            raise _UnusualError
+            raise _NotFastPathError
     if data[at] != 0:
-        raise _UnusualError
+        raise _NotFastPathError
     return features, at + 1
 
 
 def _string(data: bytes, at: int) -> tuple[str, int]:
     size = data[at]
     if size & _ODD_OR_LONG:
-        raise _UnusualError
+        raise _NotFastPathError
     end = at + 1 + (size >> 1)
     return data[at + 1 : end].decode(), end
 
@@ -139,7 +139,7 @@ def _optional_string(data: bytes, at: int) -> tuple[str | None, int]:
     if branch == 0:
         return None, at + 1
     if branch != _SECOND_BRANCH:
-        raise _UnusualError
+        raise _NotFastPathError
     return _string(data, at + 1)
 
 
@@ -148,7 +148,7 @@ def _long(data: bytes, at: int) -> tuple[int, int]:
     value, shift, at = part & 0x7F, 7, at + 1
     while part & _MORE:
         if shift > _MAX_SHIFT:
-            raise _UnusualError
+            raise _NotFastPathError
         part = data[at]
         value |= (part & 0x7F) << shift
         shift += 7

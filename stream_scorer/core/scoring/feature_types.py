@@ -53,14 +53,14 @@ class Feature:
         if self.type not in ("integer", "number", "boolean", "string"):
             raise SettingsError(f"{key}.type is {self.type!r}: use integer, number, boolean or string")
         self._check_limits(key)
-        rule = rule_of(self)
+        rule = compile_rule(self)
         unlimited = rule._replace(choices=None)
         if self.choices is not None and not self.choices:
             raise SettingsError(f"{key}.choices is empty, so no value would be allowed: list values or leave it out")
         for choice in self.choices or ():
-            if verdict_on(unlimited, choice) is not None:
+            if validate(unlimited, choice) is not None:
                 raise SettingsError(f"{key}.choices: {choice!r} is not of type {self.type} or outside the limits")
-        if self.impute is not None and verdict_on(rule, self.impute) is not None:
+        if self.impute is not None and validate(rule, self.impute) is not None:
             raise SettingsError(
                 f"{key}.impute: {self.impute!r} is not of type {self.type}, or breaks minimum, maximum or choices"
             )
@@ -92,7 +92,7 @@ class Rule(NamedTuple):
 _EXACT: Final[dict[str, type]] = {"integer": int, "number": float, "boolean": bool, "string": str}
 
 
-def rule_of(feature: Feature) -> Rule:
+def compile_rule(feature: Feature) -> Rule:
     """Prepare a feature for checking."""
     bound = MAX_INTEGER if feature.type == "integer" else _MAX_NUMBER
     rule = Rule(
@@ -104,12 +104,12 @@ def rule_of(feature: Feature) -> Rule:
         None if feature.choices is None else frozenset(feature.choices),
         None,
     )
-    if feature.impute is None or verdict_on(rule, feature.impute) is not None:
+    if feature.impute is None or validate(rule, feature.impute) is not None:
         return rule
-    return rule._replace(impute=as_taken(rule, feature.impute))
+    return rule._replace(impute=normalized(rule, feature.impute))
 
 
-def as_taken(rule: Rule, value: Any) -> Any:
+def normalized(rule: Rule, value: Any) -> Any:
     """Return a good value as it is sent: an integer without fraction, a number that any JSON reader reads alike."""
     kind = type(value)
     if rule.exact is int and kind is float and value.is_integer():
@@ -119,7 +119,7 @@ def as_taken(rule: Rule, value: Any) -> Any:
     return value
 
 
-def verdict_on(rule: Rule, value: Any) -> Reason | None:
+def validate(rule: Rule, value: Any) -> Reason | None:
     """Return what is wrong with a value that is there; None: nothing."""
     kind = type(value)
     if rule.exact is int:

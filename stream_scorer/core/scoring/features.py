@@ -15,11 +15,11 @@ from stream_scorer.core.scoring.event_time import AFTER_SECONDS_MS, LAST_MS, tim
 from stream_scorer.core.scoring.feature_types import (
     Feature,
     FeatureType,
-    as_taken,
+    compile_rule,
     describe_range,
     describe_type,
-    rule_of,
-    verdict_on,
+    normalized,
+    validate,
 )
 from stream_scorer.core.text import is_text, shown
 from stream_scorer.errors import SettingsError
@@ -53,7 +53,7 @@ class FeatureList:
         Raises:
             SettingsError: two features have one name, or there are more than ``max_features``.
         """
-        self._rules = tuple(rule_of(feature) for feature in features)
+        self._rules = tuple(compile_rule(feature) for feature in features)
         self._names = frozenset(feature.name for feature in features)
         self._max_features = max_features
         if len(self._names) < len(self._rules):
@@ -91,8 +91,8 @@ class FeatureList:
             elif kind is exact and choices is None and (value.isascii() if exact is str else low <= value <= high):
                 complete[name] = value
                 known += 1
-            elif verdict_on(rule, value) is None:
-                complete[name] = as_taken(rule, value)
+            elif validate(rule, value) is None:
+                complete[name] = normalized(rule, value)
                 known += 1
             else:
                 break
@@ -118,7 +118,7 @@ class FeatureList:
                 if rule.impute is None:
                     missing.append(shown(rule.name))
                 continue
-            verdict = verdict_on(rule, value)
+            verdict = validate(rule, value)
             if verdict is Reason.WRONG_TYPE:
                 broken[verdict].append(describe_type(rule, value))
             elif verdict is not None:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from stream_scorer.core.records import Forbidden, NotFound, Trouble, Unavailable
+from stream_scorer.core.records import Forbidden, HttpFailure, NotFound, Unavailable
 
 if TYPE_CHECKING:
-    from stream_scorer.core.records import Answer, Exchange
+    from stream_scorer.core.records import ApiResponse, Exchange
 
 _SERVER_ERRORS: Final = range(500, 600)
 _CONFIRM_NOTHING: Final = frozenset({401, 403, 404, 429})
@@ -62,16 +62,16 @@ class ModelUnavailable:
 ModelCheck: TypeAlias = ModelConfirmed | ModelRefused | ModelUnavailable
 
 
-def judge_model_check(answer: Answer) -> ModelCheck:
+def judge_model_check(answer: ApiResponse) -> ModelCheck:
     """Return what the answer to a request without contacts and without model version proves."""
     exchange = answer.exchange
     match answer:
         case Forbidden() | NotFound():
             judged = ModelRefused if answer.platform_error else ModelUnavailable
             return judged(exchange, answer.message, type(answer).__name__)
-        case Unavailable() if answer.trouble is Trouble.NO_TOKEN or not _confirms(exchange.status):
+        case Unavailable() if answer.failure is HttpFailure.NO_TOKEN or not _confirms(exchange.status):
             return ModelUnavailable(
-                exchange, answer.message, str(answer.trouble), answer.retry_after_s, answer.ignored_retry_after
+                exchange, answer.message, str(answer.failure), answer.retry_after_s, answer.ignored_retry_after
             )
         case _:
             return ModelConfirmed(exchange)

@@ -21,7 +21,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from stream_scorer.core.records import Contact, Exchange, Partition, RequestFacts
+from stream_scorer.core.records import Contact, Exchange, Partition, RequestAudit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -116,9 +116,9 @@ class Request:
         """Return the same request, to be sent again at ``not_before``."""
         return replace(self, not_before=not_before, backoff_until=backoff_until)
 
-    def facts(self, model_id: str, exchange: Exchange) -> RequestFacts:
+    def facts(self, model_id: str, exchange: Exchange) -> RequestAudit:
         """Return what the audit holds of it, once ``exchange`` has finished contacts of it."""
-        return RequestFacts(
+        return RequestAudit(
             batch_id=self.batch_id,
             model_id=model_id,
             model_version=self.key.model_version,

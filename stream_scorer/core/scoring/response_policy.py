@@ -17,13 +17,13 @@ from stream_scorer.core.records import (
     Answered,
     Contact,
     Forbidden,
+    HttpFailure,
     NotFound,
     Reason,
     Refused,
-    RequestFacts,
+    RequestAudit,
     Scored,
     TooLarge,
-    Trouble,
     Unavailable,
 )
 from stream_scorer.core.scoring.backoff import next_delay_s
@@ -42,7 +42,7 @@ from stream_scorer.core.scoring.response_match import match
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from stream_scorer.core.records import Answer, Exchange
+    from stream_scorer.core.records import ApiResponse, Exchange
     from stream_scorer.core.scoring.response_match import Verifier
 
 
@@ -103,10 +103,10 @@ class FailureKind(StrEnum):
 
 
 _KINDS = {
-    Trouble.RATE_LIMITED: FailureKind.RATE_LIMITED,
-    Trouble.TIMEOUT: FailureKind.TIMEOUT,
-    Trouble.CUT_OFF: FailureKind.CUT_OFF,
-    Trouble.NO_TOKEN: FailureKind.LOGIN_UNAVAILABLE,
+    HttpFailure.RATE_LIMITED: FailureKind.RATE_LIMITED,
+    HttpFailure.TIMEOUT: FailureKind.TIMEOUT,
+    HttpFailure.CUT_OFF: FailureKind.CUT_OFF,
+    HttpFailure.NO_TOKEN: FailureKind.LOGIN_UNAVAILABLE,
 }
 _REASONS = {
     FailureKind.TOO_LARGE: Reason.TOO_LARGE,
@@ -164,7 +164,7 @@ class FailedContact(NamedTuple):
     reason: Reason
     status: int | None
     detail: str
-    facts: RequestFacts | None
+    facts: RequestAudit | None
     is_proven: bool = False
 
 
@@ -183,7 +183,7 @@ class Decision:
     trip: str | None = None
 
 
-def classify(request: Request, response: Answer, policy: Policy) -> Results | Failure:  # noqa: PLR0911 - one a row
+def classify(request: Request, response: ApiResponse, policy: Policy) -> Results | Failure:  # noqa: PLR0911 - one a row
     """Return the results of a response, or the row of the table that it is."""
     match response:
         case Answered():

@@ -15,7 +15,7 @@ from stream_scorer.errors import SettingsError
 
 if TYPE_CHECKING:
     from stream_scorer.core.avro.codec import Codec
-    from stream_scorer.core.records import RequestFacts, Scored
+    from stream_scorer.core.records import RequestAudit, Scored
 
 _FIELDS: Final = [
     ("event_id", "string"),
@@ -50,7 +50,7 @@ class _Shared(NamedTuple):
     batch_id: bytes
 
 
-class ScoreWriter:
+class ScoreEncoder:
     """Encodes scores with a codec's framing. The last request is remembered: its contacts come one after another."""
 
     __slots__ = ("_header", "_request", "_shared")
@@ -66,10 +66,10 @@ class ScoreWriter:
                 "the schema of scores has other fields than are written: adapt core/scoring/score_encoder.py"
             )
         self._header = codec.header
-        self._request: RequestFacts | None = None
+        self._request: RequestAudit | None = None
         self._shared = _Shared(b"", b"", b"", b"")
 
-    def write(self, scored: Scored) -> bytes:
+    def encode(self, scored: Scored) -> bytes:
         """Return the framed value of a score."""
         contact, request, score, lower, upper, review_reasons = scored
         if request is not self._request:
@@ -93,7 +93,7 @@ class ScoreWriter:
         )
 
 
-def _shared_by(request: RequestFacts) -> _Shared:
+def _shared_by(request: RequestAudit) -> _Shared:
     return _Shared(
         _string(request.model_id) + _optional(request.model_version),
         _double(request.latency_ms or 0.0),

@@ -18,7 +18,7 @@ from stream_scorer.core.records import Partition
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from stream_scorer.core.exactly_once.offset_ledger import RecordLedger
+    from stream_scorer.core.exactly_once.offset_ledger import OffsetLedger
     from stream_scorer.core.records import SourceRecord
     from stream_scorer.kafka.consumer.retry_heads import Reader
 
@@ -42,7 +42,7 @@ class FlowControl:
     def __init__(
         self,
         reader: Reader,
-        ledger: RecordLedger[Any],
+        ledger: OffsetLedger[Any],
         *,
         max_records: int,
         max_bytes: int,

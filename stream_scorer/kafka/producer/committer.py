@@ -26,7 +26,7 @@ from stream_scorer.kafka.producer.records import Committed, Failed
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    from stream_scorer.core.exactly_once.offset_ledger import Head, RecordLedger
+    from stream_scorer.core.exactly_once.offset_ledger import CommittableBatch, OffsetLedger
     from stream_scorer.core.records import Partition
     from stream_scorer.kafka.producer.records import OutRecord, Publication
 
@@ -108,7 +108,7 @@ class Committer(Generic[OutcomeT]):
         *,
         sink: Sink,
         group: Group,
-        ledger: RecordLedger[OutcomeT],
+        ledger: OffsetLedger[OutcomeT],
         max_outcomes: int,
         monotonic: Callable[[], float],
         observe: CommitObserver,
@@ -131,11 +131,11 @@ class Committer(Generic[OutcomeT]):
         self._had_session = False
         self._first_opened_at: float | None = None
         self._closed = False
-        self.trouble: str | None = None
+        self.last_error: str | None = None
         self.is_stale = False
 
     @property
-    def may_try(self) -> bool:
+    def can_attempt(self) -> bool:
         """Whether enough time has passed since the last trouble."""
         return not self._closed and self._monotonic() >= self._retry_at
 
@@ -146,7 +146,7 @@ class Committer(Generic[OutcomeT]):
             return False
         return any(partition.topic in self._renewed_topics for partition in self._ledger.partitions)
 
-    def ready(self) -> bool:
+    def ensure_session(self) -> bool:
         """Makes sure of a usable producer session, with everything unknown settled. Returns whether that is so.
 
         A predecessor with the same transactional id may have left a transaction open; this ends it, so that its offsets
@@ -173,23 +173,23 @@ class Committer(Generic[OutcomeT]):
         if not self._settled:
             try:
                 committed = self._group.committed(self._ledger.partitions)
-                self._ledger.settle(committed)
+                self._ledger.resolve(committed)
                 self.on_settled(committed)
             except BrokerUnavailable as error:
-                self.hold(str(error))
+                self.suspend(str(error))
                 return False
             self._settled = True
-        if not self._ledger.has_finished_head():
+        if not self._ledger.has_committable():
             self._trouble_is_over()
         # Else a commit has to show it: with a right missing, each new session is fine, and each transaction fails.
         self.is_stale = False
         return True
 
-    def heads(self) -> list[Head[OutcomeT]]:
+    def batches(self) -> list[CommittableBatch[OutcomeT]]:
         """Return what the next transaction may publish. Takes nothing out of the ledger."""
-        return self._ledger.heads(self.bounds.outcomes, self.bounds.bytes)
+        return self._ledger.committable(self.bounds.outcomes, self.bounds.bytes)
 
-    def commit(self, heads: list[Head[OutcomeT]], records: list[OutRecord]) -> Publication:
+    def commit(self, batches: list[CommittableBatch[OutcomeT]], records: list[OutRecord]) -> Publication:
         """Runs one transaction with these heads' offsets, and carries out what its end means for the ledger.
 
         Where the broker refuses records themselves, what to do about it is the caller's to say.
@@ -198,27 +198,27 @@ class Committer(Generic[OutcomeT]):
             ProducerFenced: as `ready`.
             BrokerRefused: a topic was deleted and created again, so the heads may be of either.
         """
-        if not all(self._ledger.owns(head) for head in heads):
+        if not all(self._ledger.is_assigned(batch) for batch in batches):
             raise AssertionError("a head was to be published whose assignment has ended")
         is_renewal = self.renewal_due
-        renewed = self._renewed(heads) if is_renewal else []
-        publication = self._publish([*heads, *renewed], records)
+        renewed = self._renewed(batches) if is_renewal else []
+        publication = self._transact([*batches, *renewed], records)
         self._observe.transaction(publication)
         if is_renewal and isinstance(publication, Committed):
             self._renew_at = self._monotonic() + _RENEW_EVERY_S
         self._settled = isinstance(publication, Committed)
         if isinstance(publication, Committed):
-            self._ledger.confirm(heads)
+            self._ledger.mark_committed(batches)
             self._trouble_is_over()
             if not publication.slow:
                 self.bounds.double()
         elif isinstance(publication, Failed):
             if publication.late:
-                self.bounds.halve(sum(len(head.outcomes) for head in heads), sum(head.size for head in heads))
+                self.bounds.halve(sum(len(batch.outcomes) for batch in batches), sum(batch.size for batch in batches))
             self._on_failure(publication)
         return publication
 
-    def regrouped(self) -> None:
+    def on_rebalance(self) -> None:
         """Says that the group has just told us something: what it refused to an older generation it may take now."""
         if self.is_stale and not self._closed:
             self.is_stale = False
@@ -234,16 +234,16 @@ class Committer(Generic[OutcomeT]):
         self.is_stale = True
         self._sink.close()
 
-    def hold(self, message: str) -> None:
+    def suspend(self, message: str) -> None:
         """Says why nothing can be published for now; ``may_try`` says when to look again."""
-        self.trouble = message
+        self.last_error = message
         self._retry_at = self._monotonic() + _REOPEN_S
         self._observe.kafka_trouble(message)
 
-    def _publish(self, heads: list[Head[OutcomeT]], records: list[OutRecord]) -> Publication:
+    def _transact(self, batches: list[CommittableBatch[OutcomeT]], records: list[OutRecord]) -> Publication:
         try:
             # After reading: what is read from a topic that was created again is never committed.
-            self._group.check_topics({head.partition.topic for head in heads})
+            self._group.check_topics({batch.partition.topic for batch in batches})
         except BrokerUnavailable as error:
             return Failed(str(error))
         except BrokerRefused:
@@ -252,12 +252,12 @@ class Committer(Generic[OutcomeT]):
         group = self._group.group_metadata()
         if group is None:
             return Failed("the worker was thrown out of its group", stale=True)
-        return self._sink.publish(records, [self._offset_of(head) for head in heads], group)
+        return self._sink.publish(records, [self._offset_of(batch) for batch in batches], group)
 
-    def _offset_of(self, head: Head[OutcomeT]) -> TopicPartition:
-        topic, number = head.partition
-        metadata = self._group.commit_metadata(head.partition, head.start_offset)
-        return TopicPartition(topic, number, head.next_offset, metadata)
+    def _offset_of(self, batch: CommittableBatch[OutcomeT]) -> TopicPartition:
+        topic, number = batch.partition
+        metadata = self._group.commit_metadata(batch.partition, batch.start_offset)
+        return TopicPartition(topic, number, batch.next_offset, metadata)
 
     def _is_first_session_young(self) -> bool:
         """Whether the first session is being opened, and has not taken long yet."""
@@ -267,18 +267,18 @@ class Committer(Generic[OutcomeT]):
             self._first_opened_at = self._monotonic()
         return self._monotonic() - self._first_opened_at < _FIRST_SESSION_S
 
-    def _renewed(self, heads: list[Head[OutcomeT]]) -> list[Head[OutcomeT]]:
+    def _renewed(self, batches: list[CommittableBatch[OutcomeT]]) -> list[CommittableBatch[OutcomeT]]:
         """The heads that repeat the commits of partitions for which this transaction has none."""
-        advanced = {head.partition for head in heads}
-        return [head for head in self._ledger.empty_heads(self._renewed_topics) if head.partition not in advanced]
+        advanced = {batch.partition for batch in batches}
+        return [batch for batch in self._ledger.empty_batches(self._renewed_topics) if batch.partition not in advanced]
 
     def _trouble_is_over(self) -> None:
-        if self.trouble is not None:
-            self.trouble = None
+        if self.last_error is not None:
+            self.last_error = None
             self._observe.kafka_trouble(None)
 
     def _on_failure(self, failed: Failed) -> None:
-        self.hold(failed.message)
+        self.suspend(failed.message)
         self.is_stale = failed.stale
         if not failed.fenced:
             return

@@ -14,7 +14,7 @@ from stream_scorer.core.records import Partition
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from stream_scorer.core.exactly_once.offset_ledger import RecordLedger
+    from stream_scorer.core.exactly_once.offset_ledger import OffsetLedger
     from stream_scorer.core.records import SourceRecord
 
 
@@ -63,7 +63,7 @@ class WriterWaits:
     """
 
     def __init__(
-        self, reader: Reader, ledger: RecordLedger[Any], lookup: Lookup, tell: Callable[[str | None], object]
+        self, reader: Reader, ledger: OffsetLedger[Any], lookup: Lookup, tell: Callable[[str | None], object]
     ) -> None:
         self._reader = reader
         self._ledger = ledger

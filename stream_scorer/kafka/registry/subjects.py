@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from stream_scorer.core.avro.compatibility import incompatible
+from stream_scorer.core.avro.compatibility import incompatibilities
 from stream_scorer.core.avro.schema_safety import check_schema
 from stream_scorer.errors import RegistryRefused, SettingsError
 from stream_scorer.schema_files import SchemaFile, load_schema, released_schemas
@@ -63,7 +63,7 @@ def compare_released(schema: SchemaFile) -> tuple[list[str], list[str]]:
     return list(released), [
         f"{schema.value} cannot read what {release} wrote: {problem}"
         for release, before in released.items()
-        for problem in incompatible(ours, before)
+        for problem in incompatibilities(ours, before)
     ]
 
 
@@ -106,5 +106,5 @@ def _problems(registry: SchemaRegistry, subject: str, schema: Mapping[str, Any])
         except SettingsError as error:
             problems.append(f"{place}: {error}")
         else:
-            problems += [f"{place}: {problem}" for problem in incompatible(schema, before.schema)]
+            problems += [f"{place}: {problem}" for problem in incompatibilities(schema, before.schema)]
     return problems

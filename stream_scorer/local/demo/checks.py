@@ -44,7 +44,7 @@ def check_outcomes(report: Report, rejected: Mapping[str, int], generated: Mappi
     Raises:
         CheckFailed: the invariant does not hold, or a count is another one; says which.
     """
-    if not report.holds:
+    if not report.is_balanced:
         raise CheckFailed(report.verdict)
     totals = report.totals
     wanted = {reason.value: amount for reason, amount in generated.items() if reason is not None}

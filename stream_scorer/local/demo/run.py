@@ -152,7 +152,7 @@ def _play(options: DemoOptions, screen: Screen, stage: Stage, interrupts: Interr
     _say(screen.results, _closing_line(report, paid=paid, scoring_s=scoring_s, total_s=time.monotonic() - began))
     _say(screen.results, closing_line(simulator))
     check_outcomes(report, rejected, generated)
-    if not receipts.holds:
+    if not receipts.is_balanced:
         raise CheckFailed(receipts.verdict)
     _say(screen.results, _told_line(check_told(settings, receiver)))
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.metrics import Meter
 
-    from stream_scorer.core.exactly_once.stall_detector import InputState
+    from stream_scorer.core.exactly_once.stall_detector import ConsumerLag
 
 # The boundaries that the HTTP and messaging conventions advise, and two more: a scoring request may take 30 s.
 SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 30)
@@ -100,7 +100,7 @@ class MessagingMetrics:
         """How many partitions are assigned."""
         self._partitions.set(owned, _of(loop, {}))
 
-    def input(self, state: InputState, *, loop: str = "") -> None:
+    def input(self, state: ConsumerLag, *, loop: str = "") -> None:
         """How far the input is."""
         self._oldest.set(state.oldest_age_s, _of(loop, {}))
         self._stalled.set(state.stalled_s, _of(loop, {}))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stream_scorer.callbacks.trace_headers import contacts_header, contacts_of, contexts_of
-from stream_scorer.core.callbacks.delivery_policy import Ended, Postponed
+from stream_scorer.core.callbacks.delivery_policy import Completed, DeferredDelivery
 from stream_scorer.core.callbacks.types import CallbackOutcome
 from stream_scorer.core.exactly_once.outcome_cache import key_of
 from stream_scorer.core.exactly_once.stall_detector import is_below
@@ -21,7 +21,7 @@ from stream_scorer.telemetry.tracing.spans import SpanKind, add_link, context_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from stream_scorer.core.callbacks.delivery_policy import DeliveryOutcome, Job
+    from stream_scorer.core.callbacks.delivery_policy import Delivery, DeliveryOutcome
     from stream_scorer.core.callbacks.selection import Examined
     from stream_scorer.core.callbacks.types import Callback, DeliveryAnswer
     from stream_scorer.core.exactly_once.outcome_cache import RecordKey
@@ -115,7 +115,7 @@ class DelivererTracer:
         self._deliveries: dict[RecordKey, _Delivery] = {}
         self._tried: Sequence[DeliveryOutcome] = ()
 
-    def attempting(self, job: Job) -> Job:
+    def attempting(self, job: Delivery) -> Delivery:
         """Return the job with the context of the span of its request."""
         delivery = self._deliveries.get(key_of(job.record)) or self._begin(job)
         if delivery is None:
@@ -127,7 +127,7 @@ class DelivererTracer:
             of = delivery.attempt = self._spans.child("POST", SpanKind.CLIENT, said, of=delivery.process)
         return job.under(context_of_span(of).traceparent)
 
-    def _begin(self, job: Job) -> _Delivery | None:
+    def _begin(self, job: Delivery) -> _Delivery | None:
         record = job.record
         contacts = contacts_of(record)
         if not contacts:
@@ -143,7 +143,7 @@ class DelivererTracer:
         delivery = self._deliveries[key_of(record)] = _Delivery(span)
         return delivery
 
-    def attempted(self, job: Job, answer: DeliveryAnswer) -> None:
+    def attempted(self, job: Delivery, answer: DeliveryAnswer) -> None:
         """End the span of an attempt."""
         delivery = self._deliveries.get(key_of(job.record))
         if delivery is None or delivery.attempt is None:
@@ -163,13 +163,13 @@ class DelivererTracer:
         """End what is done with, in the traces of the contacts as well."""
         for outcome in outcomes:
             delivery = self._deliveries.pop(key_of(outcome.record), None)
-            if isinstance(outcome, Ended):
+            if isinstance(outcome, Completed):
                 self._called(outcome, delivery)
             if delivery is not None:
                 end_span(delivery.process, {OUTCOME: _became(outcome)})
         self._tried = ()
 
-    def _called(self, ended: Ended, delivery: _Delivery | None) -> None:
+    def _called(self, ended: Completed, delivery: _Delivery | None) -> None:
         for contact in contacts_of(ended.record):
             said = operation("callback", "process", self._topic, group=self._group)
             said |= {CALLBACK_ID: ended.callback.callback_id, OUTCOME: ended.outcome.value.lower()}
@@ -191,9 +191,9 @@ class DelivererTracer:
 
 def _became(outcome: DeliveryOutcome) -> str:
     match outcome:
-        case Ended():
+        case Completed():
             return outcome.outcome.value.lower()
-        case Postponed():
+        case DeferredDelivery():
             return "postponed"
         case _:
             return "unusable"

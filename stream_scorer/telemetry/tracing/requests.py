@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
-from stream_scorer.core.records import Trouble
+from stream_scorer.core.records import HttpFailure
 from stream_scorer.telemetry.tracing.attributes import (
     BATCH_ID,
     CORRELATION_ID,
@@ -19,7 +19,7 @@ from stream_scorer.telemetry.tracing.spans import SpanKind, add_link, context_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from stream_scorer.core.records import Answer, Exchange, SourceRecord
+    from stream_scorer.core.records import ApiResponse, Exchange, SourceRecord
     from stream_scorer.core.scoring.request import Request
     from stream_scorer.telemetry.tracing.spans import Span, Spans
 
@@ -67,15 +67,15 @@ class RequestSpans:
         self._processes = processes
         self._asked: OrderedDict[str, _Asked] = OrderedDict()
 
-    def exchanged(self, request: Request, answer: Answer) -> str | None:
+    def exchanged(self, request: Request, answer: ApiResponse) -> str | None:
         """Tell of an attempt that ended; see ``scoring.ports.Trace``."""
         asked = self._asked.get(request.batch_id) or self._begin(request)
         if asked is None:
             return None
-        trouble = getattr(answer, "trouble", None)
+        trouble = getattr(answer, "failure", None)
         if answer.exchange.earlier is not None:
             self._attempted(asked, answer.exchange.earlier, self._api, None)
-        self._attempted(asked, answer.exchange, self._login if trouble is Trouble.NO_TOKEN else self._api, trouble)
+        self._attempted(asked, answer.exchange, self._login if trouble is HttpFailure.NO_TOKEN else self._api, trouble)
         return f"{context_of_span(asked.span).trace_id:032x}"
 
     def concluded(self, request: Request) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from stream_scorer.core.exactly_once.stall_detector import is_below
 from stream_scorer.core.records import Deferred, Partition, Rejected
-from stream_scorer.core.trace_context import NAMES, SAMPLED, TRACEPARENT, context_of, flags_of, traced
+from stream_scorer.core.trace_context import NAMES, SAMPLED, TRACEPARENT, context_of, trace_flags, with_trace
 from stream_scorer.telemetry.tracing.attributes import OUTCOME, REASONS, operation
 from stream_scorer.telemetry.tracing.requests import RequestSpans
 from stream_scorer.telemetry.tracing.spans import SpanKind, context_of_span, end_span, now_ns, unsampled
@@ -20,7 +20,7 @@ from stream_scorer.telemetry.tracing.spans import SpanKind, context_of_span, end
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from stream_scorer.core.records import Answer, Headers, Outcome, SourceRecord
+    from stream_scorer.core.records import ApiResponse, Headers, Outcome, SourceRecord
     from stream_scorer.core.scoring.request import Request
     from stream_scorer.telemetry.tracing.spans import Span, Spans
 
@@ -73,7 +73,7 @@ class ScoringTracer:
         links = []
         for record in records:
             topic = record.topic
-            flags = flags_of(record.headers) if record.headers else None
+            flags = trace_flags(record.headers) if record.headers else None
             if flags is None or flags < 0:
                 parent = None
                 if not self._spans.wants_root(f"process {topic}"):
@@ -103,7 +103,7 @@ class ScoringTracer:
 
     # --- the API
 
-    def exchanged(self, request: Request, answer: Answer) -> str | None:
+    def exchanged(self, request: Request, answer: ApiResponse) -> str | None:
         """Tell of an attempt that ended, and return the trace in which it is told; None: in none."""
         return self._requests.exchanged(request, answer)
 
@@ -126,17 +126,17 @@ class ScoringTracer:
         if contact is None:
             return self._handed_on(headers)
         if contact.send is not None and contact.transaction == self._transaction:
-            return traced(headers, context_of_span(contact.send))  # it was only encoded again
+            return with_trace(headers, context_of_span(contact.send))  # it was only encoded again
         if contact.send is not None:
             end_span(contact.send, error="not committed")
         contact.transaction = self._transaction
         said = operation("send", "send", topic)
         contact.send = self._spans.child(f"send {topic}", SpanKind.PRODUCER, said, of=contact.process)
-        return traced(headers, context_of_span(contact.send))
+        return with_trace(headers, context_of_span(contact.send))
 
     def _handed_on(self, headers: Headers) -> Headers:
         """The headers of an output that nobody records: its trace as it came, or a new one that stays unsampled."""
-        flags = flags_of(headers)
+        flags = trace_flags(headers)
         if flags is not None and flags >= 0:
             return headers
         number = next(self._unsampled)
