@@ -16,7 +16,7 @@ from stream_scorer.core.avro.codec import Codec
 from stream_scorer.core.records import ContactEvent
 from stream_scorer.kafka.admin.topics import create_topics
 from stream_scorer.kafka.client.config import plain_producer_config, silent_logger
-from stream_scorer.kafka.producer.bulk_producer import Loader
+from stream_scorer.kafka.producer.bulk_producer import BulkProducer
 from stream_scorer.local.kafka.broker import EmbeddedKafka, KafkaConfig
 from stream_scorer.local.simulator import Simulator, SimulatorConfig
 from stream_scorer.schema_files import SchemaFile, load_schema
@@ -84,9 +84,11 @@ class Stage:
         create_topics(settings)
         codec = Codec.single_object(load_schema(SchemaFile.CONTACT_FEATURES))
         began = time.monotonic()
-        with Loader(plain_producer_config(settings, logger=silent_logger()), settings.topics.features, codec) as loader:
+        with BulkProducer(
+            plain_producer_config(settings, logger=silent_logger()), settings.topics.features, codec
+        ) as loader:
             for line, event in enumerate(_events(contacts)):
-                loader.put(event, line)
+                loader.send(event, line)
             loader.finish()
         if loader.delivered != contacts:
             raise RuntimeError(f"only {loader.delivered} of {contacts} contacts were produced: {loader.undelivered}")

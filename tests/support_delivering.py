@@ -28,11 +28,11 @@ from stream_scorer.core.callbacks.types import Callback, DeliveryAnswer, Deliver
 from stream_scorer.core.exactly_once.offset_ledger import OffsetLedger
 from stream_scorer.core.records import Partition, SourceRecord
 from stream_scorer.kafka.consumer.flow_control import FlowControl
-from stream_scorer.kafka.consumer.retry_heads import RetryTopicHeads
+from stream_scorer.kafka.consumer.retry_heads import PausedRetryPartitions
 from stream_scorer.kafka.producer.committer import Committer
 from stream_scorer.kafka.producer.records import Committed, Failed
-from stream_scorer.kafka.registry.pending_schemas import WriterWaits
-from stream_scorer.kafka.registry.serde import SingleObjectFraming
+from stream_scorer.kafka.registry.pending_schemas import PendingSchemas
+from stream_scorer.kafka.registry.serde import SingleObjectSerde
 from stream_scorer.runtime.clock import Clock
 from stream_scorer.schema_files import SchemaFile, load_schema
 from stream_scorer.telemetry.metrics.callbacks import CampaignMetrics
@@ -42,9 +42,9 @@ if TYPE_CHECKING:
 
     from confluent_kafka import TopicPartition
 
-    from stream_scorer.kafka.consumer.group_consumer import Owner
+    from stream_scorer.kafka.consumer.group_consumer import RebalanceListener
     from stream_scorer.kafka.producer.records import OutRecord, Publication
-    from stream_scorer.kafka.registry.pending_schemas import Lookup
+    from stream_scorer.kafka.registry.pending_schemas import SchemaLookup
 
 CALLBACKS = Codec.single_object(load_schema(SchemaFile.CAMPAIGN_CALLBACK))
 RECEIPTS = Codec.single_object(load_schema(SchemaFile.CALLBACK_RECEIPT))
@@ -169,13 +169,13 @@ class FakeSource:
     def __init__(self, world: World, places: list[Partition]) -> None:
         self._world = world
         self._places = places
-        self._owner: Owner | None = None
+        self._owner: RebalanceListener | None = None
         self._at: dict[Partition, int] = {}
         self._paused = False
         self._held: set[Partition] = set()
         self.progress = 0
 
-    def subscribe(self, owner: Owner) -> None:
+    def subscribe(self, owner: RebalanceListener) -> None:
         self._owner = owner
         self.assign(self._places)
 
@@ -183,13 +183,13 @@ class FakeSource:
         assert self._owner is not None
         for place in places:
             self._at[place] = self._world.committed.get(place, 0)
-            self._owner.owned(place, start_offset=0, next_offset=self._at[place])
-        self._owner.settled()
+            self._owner.on_assigned(place, start_offset=0, next_offset=self._at[place])
+        self._owner.on_rebalance_completed()
 
     def lose(self, places: Iterable[Partition]) -> None:
         assert self._owner is not None
         lost = [place for place in places if place in self._at]
-        self._owner.disowned(lost)
+        self._owner.on_revoked(lost)
         for place in lost:
             del self._at[place]
             self._held.discard(place)
@@ -197,7 +197,7 @@ class FakeSource:
     def revoke(self, places: Iterable[Partition]) -> None:
         assert self._owner is not None
         taken = [place for place in places if place in self._at]
-        self._owner.revoking(taken)
+        self._owner.on_revoking(taken)
         self.lose(taken)
 
     def read(self, max_records: int, wait_s: float) -> list[SourceRecord]:
@@ -220,11 +220,11 @@ class FakeSource:
     def resume(self) -> None:
         self._paused = False
 
-    def hold_back(self, partition: Partition) -> None:
+    def pause_partition(self, partition: Partition) -> None:
         assert partition in self._at
         self._held.add(partition)
 
-    def let_go(self, partition: Partition, offset: int) -> bool:
+    def resume_from(self, partition: Partition, offset: int) -> bool:
         if partition in self._held:
             self._held.discard(partition)
             self._at[partition] = offset
@@ -242,7 +242,7 @@ class FakeSource:
     def committed(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         return {p: self._world.committed[p] for p in partitions if p in self._world.committed}
 
-    def ends(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+    def end_offsets(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         return {partition: len(self._world.logs[partition]) for partition in partitions}
 
     def close(self) -> None:
@@ -360,7 +360,7 @@ class Bench:
         max_per_minute: int | None = None,
         max_uncommitted: int = 1_000,
         codec: Codec = CALLBACKS,
-        lookup: Lookup | None = None,
+        lookup: SchemaLookup | None = None,
     ) -> None:
         self.world = world
         self.places = [Partition(topic, n) for topic in ("callbacks", *TIERS) for n in range(PARTITIONS)]
@@ -409,8 +409,8 @@ class Bench:
         self.rounds = 0
         self.deliverer = Deliverer(
             source=source,
-            waits=WriterWaits(
-                source, self.ledger, lookup or SingleObjectFraming().lookup, self.observe.waiting_for_schema
+            waits=PendingSchemas(
+                source, self.ledger, lookup or SingleObjectSerde().lookup, self.observe.waiting_for_schema
             ),
             flow=FlowControl(
                 source,
@@ -421,7 +421,7 @@ class Bench:
             ),
             ledger=self.ledger,
             intake=CallbackIntake(codec, {topic: n for n, topic in enumerate(TIERS, 1)}, rules),
-            tiers=RetryTopicHeads(source),
+            tiers=PausedRetryPartitions(source),
             dispatcher=self.dispatcher,
             sender=sender,
             receipts=receipts,

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from secured_fixture import SecuredKafka
 
-    from stream_scorer.kafka.admin.acls import Right
+    from stream_scorer.kafka.admin.acls import Permission
 
 KINDS = ("features", "scores", "review", "rejected", "audit", "callbacks", "callbacks_rejected", "receipts")
 _RESOURCES = {
@@ -130,7 +130,7 @@ class Ground:
 
     # --- what they may do
 
-    def grant(self, rights: Mapping[str, Iterable[Right]]) -> None:
+    def grant(self, rights: Mapping[str, Iterable[Permission]]) -> None:
         """Gives rights to principals, and waits until they hold."""
         bindings = [_binding(principal, right) for principal, some in rights.items() for right in some]
         for future in self._root.create_acls(bindings).values():
@@ -143,7 +143,7 @@ class Ground:
             lambda: places <= {_place(one) for one in self._held(principal)}, lambda: f"the rights of {principal}"
         )
 
-    def take(self, principal: str, right: Right) -> None:
+    def take(self, principal: str, right: Permission) -> None:
         """Takes a right away."""
         one = _binding(principal, right)
         fields = (one.restype, one.name, one.resource_pattern_type, one.principal, one.host)
@@ -197,7 +197,7 @@ def _place(binding: Any) -> Any:
     return binding.restype, binding.name, binding.operation
 
 
-def _binding(principal: str, right: Right) -> Any:
+def _binding(principal: str, right: Permission) -> Any:
     operation = getattr(AclOperation, right.operation.upper())
     place = (_RESOURCES[right.resource], right.name, ResourcePatternType.LITERAL)
     return AclBinding(*place, principal, "*", operation, AclPermissionType.ALLOW)

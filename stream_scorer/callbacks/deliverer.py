@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from stream_scorer.core.exactly_once.offset_ledger import OffsetLedger
     from stream_scorer.core.records import SourceRecord
     from stream_scorer.kafka.consumer.flow_control import FlowControl
-    from stream_scorer.kafka.consumer.group_consumer import Source
-    from stream_scorer.kafka.consumer.retry_heads import RetryTopicHeads
-    from stream_scorer.kafka.registry.pending_schemas import WriterWaits
+    from stream_scorer.kafka.consumer.group_consumer import GroupConsumer
+    from stream_scorer.kafka.consumer.retry_heads import PausedRetryPartitions
+    from stream_scorer.kafka.registry.pending_schemas import PendingSchemas
     from stream_scorer.runtime.clock import Clock
 
 _READ_RECORDS = 500
@@ -70,12 +70,12 @@ class Deliverer:
     def __init__(
         self,
         *,
-        source: Source,
-        waits: WriterWaits,
+        source: GroupConsumer,
+        waits: PendingSchemas,
         flow: FlowControl,
         ledger: OffsetLedger[DeliveryOutcome],
         intake: CallbackIntake,
-        tiers: RetryTopicHeads,
+        tiers: PausedRetryPartitions,
         dispatcher: Dispatcher,
         sender: Sender,
         receipts: Receipts,
@@ -129,9 +129,9 @@ class Deliverer:
     def _take_in(self) -> None:
         """Topics → ledger → sender."""
         now = self._clock.monotonic()
-        self._waits.release()
-        self._tiers.release(self._clock.unix_ms())
-        self._flow.resume()
+        self._waits.resume_resolved()
+        self._tiers.resume_due(self._clock.unix_ms())
+        self._flow.resume_with_room()
         self._found_work = False
         room = self._room()
         if room > 0:
@@ -151,14 +151,14 @@ class Deliverer:
 
     def _note(self, record: SourceRecord) -> None:
         # In this order a partition is held back by one of them at a time.
-        if self._tiers.holds(record) or self._waits.holds(record):
+        if self._tiers.is_paused(record) or self._waits.is_paused(record):
             return
         if not (self._flow.try_admit(record) and self._waits.admits(record)):
             return
         examined = self._intake.examine(record, self._clock.unix_ms())
         if isinstance(examined, NotDue):
             if self._ledger.is_partition_assigned(Partition(record.topic, record.partition)):
-                self._tiers.hold(record, examined.until_ms)
+                self._tiers.pause(record, examined.until_ms)
         elif self._ledger.read(record):
             if isinstance(examined, Delivery):
                 self._sender.add(examined)
@@ -191,7 +191,7 @@ class Deliverer:
             self._looked_at = now
             # Whatever waits in memory waits for a time or a turn that is known.
             explained = bool(self._dispatcher.ready or self._dispatcher.later)
-            ends = self._source.ends(self._ledger.partitions)
+            ends = self._source.end_offsets(self._ledger.partitions)
             self._observe.input(self._ledger.commit_positions(), ends, self._clock.unix_ms(), explained=explained)
         if now - self._tidied_at >= _TIDY_EVERY_S:
             self._tidied_at = now
@@ -227,12 +227,12 @@ class Deliverer:
 
     # --- ownership: what kafka.source.Owner asks for
 
-    def owned(self, partition: Partition, *, start_offset: int, next_offset: int) -> None:
+    def on_assigned(self, partition: Partition, *, start_offset: int, next_offset: int) -> None:
         """An assignment begins."""
         self._ledger.assign(partition, start_offset=start_offset, next_offset=next_offset)
         self._observe.assigned(partition, next_offset)
 
-    def revoking(self, partitions: list[Partition]) -> None:
+    def on_revoking(self, partitions: list[Partition]) -> None:
         """Waits up to ``revoke_wait_s`` for requests of these partitions and commits, so that none is repeated."""
         deadline = min(self._clock.monotonic() + self._revoke_wait_s, self._deadline)
         self._receipts.regrouped()  # the rebalance that takes them has often ended a transaction that was under way
@@ -240,21 +240,21 @@ class Deliverer:
             self._sender.collect(_BUSY_WAIT_S)
         self._write_all(deadline)
 
-    def disowned(self, partitions: list[Partition]) -> None:
+    def on_revoked(self, partitions: list[Partition]) -> None:
         """An assignment ends: nothing of it may be committed, and nothing more of it is sent."""
         for partition in partitions:
             self._ledger.revoke(partition, self._dispatcher.flying_records(partition))
-        self._waits.forget(partitions)
-        self._tiers.forget(partitions)
-        self._flow.forget(partitions)
+        self._waits.revoke(partitions)
+        self._tiers.revoke(partitions)
+        self._flow.revoke(partitions)
         self._sender.drop_unowned()
         self._receipts.disowned(partitions)
         self._observe.disowned(partitions)
 
-    def settled(self) -> None:
+    def on_rebalance_completed(self) -> None:
         """The group has said what is ours."""
         self._observe.settled()
 
-    def cut_off(self, reason: str) -> None:
+    def on_disconnected(self, reason: str) -> None:
         """No broker can be reached, or none lets us in."""
         self._observe.cut_off(reason)

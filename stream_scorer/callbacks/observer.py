@@ -18,7 +18,7 @@ from stream_scorer.core.exactly_once.stall_detector import (
     liveness_failure,
 )
 from stream_scorer.core.trace_context import parse_traceparent
-from stream_scorer.kafka.producer.records import Committed, RecordsRefused
+from stream_scorer.kafka.producer.records import Committed, RecordsRejected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -123,7 +123,7 @@ class LoopObserver:
         match publication:
             case Committed(send_s, commit_s):
                 self._metrics.transaction(loop=self._name, outcome="committed", send_s=send_s, commit_s=commit_s)
-            case RecordsRefused(errors):
+            case RecordsRejected(errors):
                 self._metrics.transaction(loop=self._name, outcome="refused")
                 self._log.warning(
                     "records refused", loop=self._name, records=len(errors), detail=next(iter(errors.values()))
@@ -131,7 +131,7 @@ class LoopObserver:
             case _:
                 self._metrics.transaction(loop=self._name, outcome="failed")
 
-    def kafka_trouble(self, message: str | None) -> None:
+    def commit_blocked(self, message: str | None) -> None:
         """Nothing can be written for now, or that is over (None)."""
         self._metrics.holding(message is not None, loop=self._name, reason="kafka")
         if message is None:

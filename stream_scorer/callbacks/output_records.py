@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Final
 from stream_scorer.callbacks.trace_headers import kept
 from stream_scorer.core.callbacks.records import callback_value, receipt_value
 from stream_scorer.core.callbacks.types import CallbackOutcome
-from stream_scorer.kafka.producer.dead_letter import error_headers, fitted, passed_on, source_header, too_large
+from stream_scorer.kafka.producer.dead_letter import (
+    error_headers,
+    fit_to_limit,
+    forwarded_headers,
+    source_header,
+    too_large,
+)
 from stream_scorer.kafka.producer.records import OutRecord
 
 if TYPE_CHECKING:
@@ -72,7 +78,7 @@ class CallbackEncoder:
             latency_ms=ended.latency_ms,
         )
         key = ended.callback.callback_id.encode()
-        headers = passed_on(ended.record.headers)
+        headers = forwarded_headers(ended.record.headers)
         receipt = OutRecord(self._topics.receipts, key, self._receipt_codec.encode(value), headers)
         if ended.outcome is CallbackOutcome.DELIVERED:
             return [receipt]
@@ -83,7 +89,7 @@ class CallbackEncoder:
     def postponed(self, postponed: DeferredDelivery) -> OutRecord:
         """The callback for its next tier."""
         record = postponed.record
-        headers = [*passed_on(record.headers), *kept(record), (ROUNDS_HEADER, str(postponed.rounds).encode())]
+        headers = [*forwarded_headers(record.headers), *kept(record), (ROUNDS_HEADER, str(postponed.rounds).encode())]
         return self._callback(self._topics.retries[postponed.retry_level - 1], postponed.callback, headers)
 
     def fits(self, record: OutRecord) -> bool:
@@ -95,9 +101,9 @@ class CallbackEncoder:
         return OutRecord(topic, callback.callback_id.encode(), value, headers)
 
     def _rejected(self, record: SourceRecord, why: Headers) -> OutRecord:
-        headers = [source_header(record), *passed_on(record.headers), *why]
+        headers = [source_header(record), *forwarded_headers(record.headers), *why]
         topic = self._topics.rejected
-        return fitted(OutRecord(topic, record.key, record.value, headers), self._topics.max_bytes[topic])
+        return fit_to_limit(OutRecord(topic, record.key, record.value, headers), self._topics.max_bytes[topic])
 
 
 def refusal(errors: Mapping[int, str], records: list[OutRecord]) -> str:

@@ -14,7 +14,7 @@ from stream_scorer.callbacks.output_records import refusal
 from stream_scorer.core.callbacks.selection import Examined, Selected, examine, plan_callbacks
 from stream_scorer.core.exactly_once.stall_detector import is_below
 from stream_scorer.errors import one_line
-from stream_scorer.kafka.producer.records import Committed, RecordsRefused
+from stream_scorer.kafka.producer.records import Committed, RecordsRejected
 
 if TYPE_CHECKING:
     import threading
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from stream_scorer.core.callbacks.selection import Plan, PlanningRules
     from stream_scorer.core.exactly_once.offset_ledger import OffsetLedger
     from stream_scorer.core.records import Partition, SourceRecord
-    from stream_scorer.kafka.consumer.group_consumer import Owner
+    from stream_scorer.kafka.consumer.group_consumer import RebalanceListener
     from stream_scorer.kafka.producer.committer import Committer
-    from stream_scorer.kafka.registry.pending_schemas import WriterWaits
+    from stream_scorer.kafka.registry.pending_schemas import PendingSchemas
     from stream_scorer.runtime.clock import Clock
 
 _MAX_RECORDS = 2_000
@@ -42,7 +42,7 @@ _LOOK_EVERY_S = 1.0
 class PlanSource(Protocol):
     """What is needed of the consumer; see ``kafka.consumer.group_consumer.Source``."""
 
-    def subscribe(self, owner: Owner) -> None:
+    def subscribe(self, owner: RebalanceListener) -> None:
         """Joins the group."""
 
     def read(self, max_records: int, wait_s: float) -> list[SourceRecord]:
@@ -54,7 +54,7 @@ class PlanSource(Protocol):
     def resume(self) -> None:
         """Delivers again."""
 
-    def ends(self, partitions: Iterable[Partition]) -> Mapping[Partition, int]:
+    def end_offsets(self, partitions: Iterable[Partition]) -> Mapping[Partition, int]:
         """The offset behind each partition's last record, where it is known."""
 
     def close(self) -> None:
@@ -84,7 +84,7 @@ class Planner:
         self,
         *,
         source: PlanSource,
-        waits: WriterWaits,
+        waits: PendingSchemas,
         committer: Committer[Examined],
         ledger: OffsetLedger[Examined],
         codec: Codec,
@@ -100,7 +100,7 @@ class Planner:
         self._source = source
         self._waits = waits
         self._committer = committer
-        committer.on_settled = self._settled
+        committer.on_commit_resolved = self._settled
         self._ledger = ledger
         self._codec = codec
         self._target = target
@@ -144,7 +144,7 @@ class Planner:
 
     def _take_in(self) -> None:
         """Topic → ledger, each record with its outcome."""
-        self._waits.release()
+        self._waits.resume_resolved()
         room = 0 if self._is_full else _MAX_RECORDS - self._ledger.uncommitted
         (self._source.resume if room > 0 else self._source.pause)()
         began_at = self._clock.monotonic()
@@ -198,7 +198,7 @@ class Planner:
             self._tried = examined, made, len(records)
             publication = self._committer.commit(batches, records)
             self._trace.planned(committed=isinstance(publication, Committed))
-            if isinstance(publication, RecordsRefused):
+            if isinstance(publication, RecordsRejected):
                 self._committer.suspend(refusal(publication.errors, records))
             if not isinstance(publication, Committed):
                 return
@@ -227,30 +227,30 @@ class Planner:
         self._observe.beat()
         if now - self._looked_at >= _LOOK_EVERY_S:
             self._looked_at = now
-            ends = self._source.ends(self._ledger.partitions)
+            ends = self._source.end_offsets(self._ledger.partitions)
             self._observe.input(self._ledger.commit_positions(), ends, self._clock.unix_ms())
 
     # --- ownership: what kafka.source.Owner asks for
 
-    def owned(self, partition: Partition, *, start_offset: int, next_offset: int) -> None:
+    def on_assigned(self, partition: Partition, *, start_offset: int, next_offset: int) -> None:
         """An assignment begins."""
         self._ledger.assign(partition, start_offset=start_offset, next_offset=next_offset)
         self._observe.assigned(partition, next_offset)
 
-    def revoking(self, partitions: list[Partition]) -> None:
+    def on_revoking(self, partitions: list[Partition]) -> None:
         """Nothing is lost by letting go: what was not written is planned by whoever reads it next."""
 
-    def disowned(self, partitions: list[Partition]) -> None:
+    def on_revoked(self, partitions: list[Partition]) -> None:
         """An assignment ends: nothing of it may be written any more."""
         for partition in partitions:
             self._ledger.revoke(partition)
-        self._waits.forget(partitions)
+        self._waits.revoke(partitions)
         self._observe.disowned(partitions)
 
-    def settled(self) -> None:
+    def on_rebalance_completed(self) -> None:
         """The group has said what is ours."""
         self._observe.settled()
 
-    def cut_off(self, reason: str) -> None:
+    def on_disconnected(self, reason: str) -> None:
         """No broker can be reached, or none lets us in."""
         self._observe.cut_off(reason)

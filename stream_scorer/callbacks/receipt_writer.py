@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from stream_scorer.callbacks.output_records import refusal
 from stream_scorer.core.callbacks.delivery_policy import Completed, DeferredDelivery, DeliveryOutcome, give_up
 from stream_scorer.core.exactly_once.stall_detector import is_below
-from stream_scorer.kafka.producer.records import Committed, RecordsRefused
+from stream_scorer.kafka.producer.records import Committed, RecordsRejected
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,7 +47,7 @@ class Receipts:
         commit_interval_s: float,
     ) -> None:
         self._committer = committer
-        committer.on_settled = self._settled
+        committer.on_commit_resolved = self._settled
         self._ledger = ledger
         self._encoder = encoder
         self._clock = clock
@@ -104,7 +104,7 @@ class Receipts:
         self._trace.committing(outcomes)
         self._tried = outcomes, len(records)
         publication = self._committer.commit(batches, records)
-        if isinstance(publication, RecordsRefused):
+        if isinstance(publication, RecordsRejected):
             self._committer.suspend(refusal(publication.errors, records))
         if not isinstance(publication, Committed):
             return False

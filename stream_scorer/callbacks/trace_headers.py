@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from stream_scorer.core.callbacks.selection import Selected
 from stream_scorer.core.trace_context import context_of, link_parents, split_links
-from stream_scorer.kafka.producer.dead_letter import passed_on
+from stream_scorer.kafka.producer.dead_letter import forwarded_headers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -72,7 +72,9 @@ class Untraced:
 
     def expiring(self, expired: Sequence[Callback], examined: Iterable[Examined]) -> Mapping[str, Headers]:
         """Returns for each the same context, as any receipt has it: nobody delivers for these contacts."""
-        return {callback_id: passed_on(headers) for callback_id, headers in self.planning(expired, examined).items()}
+        return {
+            callback_id: forwarded_headers(headers) for callback_id, headers in self.planning(expired, examined).items()
+        }
 
     def planned(self, *, committed: bool) -> None:
         """Nothing."""

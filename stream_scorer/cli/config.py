@@ -20,7 +20,7 @@ from stream_scorer.kafka.admin.output_topics import check_outputs
 from stream_scorer.kafka.admin.retry_retention import check_retry_retention
 from stream_scorer.kafka.admin.topics import check_topics
 from stream_scorer.kafka.client.config import check_properties, property_warnings
-from stream_scorer.kafka.registry.serde import make_framing
+from stream_scorer.kafka.registry.serde import make_serde
 from stream_scorer.redaction.properties import SECRET_PROPERTY
 from stream_scorer.settings import Loaded, Settings, load, service_link_notes
 from stream_scorer.settings.key_catalog import SECTIONS
@@ -44,7 +44,7 @@ def check(
     settings = loaded.settings
     settings.require_api()
     check_properties(settings)
-    make_framing(settings).close()
+    make_serde(settings).close()
     for line in effective_lines(loaded):
         typer.echo(line)
     for warning in (*all_warnings(settings), *defaults_in_use(settings)):

@@ -21,8 +21,8 @@ from stream_scorer.kafka.admin.acls import producing_rights
 from stream_scorer.kafka.admin.topics import check_topics
 from stream_scorer.kafka.client.config import plain_producer_config, silent_logger
 from stream_scorer.kafka.consumer.recent_events import recent_event_ids
-from stream_scorer.kafka.producer.bulk_producer import Loader
-from stream_scorer.kafka.registry.serde import make_patient_framing
+from stream_scorer.kafka.producer.bulk_producer import BulkProducer
+from stream_scorer.kafka.registry.serde import make_blocking_serde
 from stream_scorer.schema_files import SchemaFile
 from stream_scorer.settings import load_settings
 from stream_scorer.telemetry.tracing.factory import producer_trace
@@ -57,7 +57,7 @@ def produce(
     contacts = ContactFile(file, types, now_ms=time.time_ns() // 1_000_000, file_format=file_format)
     topic = settings.topics.features
     partitions = check_topics(settings, [topic], rights=producing_rights(settings))[topic]
-    framing = make_patient_framing(settings)
+    framing = make_blocking_serde(settings)
     codec = framing.writer(SchemaFile.CONTACT_FEATURES, (topic,))
     known = recent_event_ids(settings, topic, partitions, framing.reader(SchemaFile.CONTACT_FEATURES))
     console = Console(stderr=True)
@@ -69,7 +69,7 @@ def produce(
     trace = producer_trace(settings)
     with (
         closing(trace),
-        Loader(producer, topic, codec, rate_per_s=rate, trace=trace) as loader,
+        BulkProducer(producer, topic, codec, rate_per_s=rate, trace=trace) as loader,
         _interrupting(loader.interrupt),
         _progress(console, contacts) as step,
     ):
@@ -117,7 +117,9 @@ class _Rows:
         next_line: of the first row that was not handed over; None: all were.
     """
 
-    def __init__(self, contacts: ContactFile, loader: Loader, repeats: _Repeats, show: Callable[[str], None]) -> None:
+    def __init__(
+        self, contacts: ContactFile, loader: BulkProducer, repeats: _Repeats, show: Callable[[str], None]
+    ) -> None:
         self._contacts = contacts
         self._loader = loader
         self._repeats = repeats
@@ -144,7 +146,7 @@ class _Rows:
             self._show(f"{self._contacts.name}:{row.line}: {row.message}")
             return True
         self._repeats.look((row.event_id,))
-        return self._loader.put(row, self._contacts.line)
+        return self._loader.send(row, self._contacts.line)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from stream_scorer.kafka.admin.topics import check_topics
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from stream_scorer.kafka.admin.acls import Right
+    from stream_scorer.kafka.admin.acls import Permission
     from stream_scorer.kafka.consumer.initial_offsets import StartReport
     from stream_scorer.settings import Settings
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _PATIENCE_S: Final = 30.0
 
 
-def await_topics(settings: Settings, names: Iterable[str], rights: Sequence[Right]) -> None:
+def await_topics(settings: Settings, names: Iterable[str], rights: Sequence[Permission]) -> None:
     """Look at the topics as `check_topics` does, but with patience; says so where it is needed.
 
     Raises:

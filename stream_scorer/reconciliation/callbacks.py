@@ -12,10 +12,10 @@ from stream_scorer.core.reconciliation.callbacks import CallbackReconciliation, 
 from stream_scorer.core.reconciliation.scores import RecordLocation
 from stream_scorer.core.records import Partition
 from stream_scorer.errors import NothingToCheck
-from stream_scorer.kafka.admin.acls import Right, reconciling_callbacks_rights
+from stream_scorer.kafka.admin.acls import Permission, reconciling_callbacks_rights
 from stream_scorer.kafka.admin.topics import check_topics, existing_topics
-from stream_scorer.kafka.consumer.log_reader import Extent, LogReader
-from stream_scorer.kafka.registry.serde import make_patient_framing
+from stream_scorer.kafka.consumer.log_reader import LogReader, OffsetRange
+from stream_scorer.kafka.registry.serde import make_blocking_serde
 from stream_scorer.reconciliation.topic_reader import (
     Queues,
     Reading,
@@ -64,11 +64,11 @@ def reconcile_callbacks(
         NotJudged: a group was set back meanwhile.
         BrokerError: Kafka cannot be reached, a topic is missing, or a transaction stays open.
     """
-    framing = make_patient_framing(settings)
+    framing = make_blocking_serde(settings)
     topic, group_id = settings.topics.scores, settings.callbacks_group_id
-    partitions = check_topics(settings, [topic], rights=[Right("Describe", "group", group_id)])
+    partitions = check_topics(settings, [topic], rights=[Permission("Describe", "group", group_id)])
     log = LogReader(settings, group_id, timeout_s=timeout_s)
-    before = log.stable_extents(topic, partitions[topic])
+    before = log.stable_ranges(topic, partitions[topic])
     first = log.commits(topic, partitions[topic])
     if not first:
         _check_none_has_run(settings, log)
@@ -86,8 +86,8 @@ def reconcile_callbacks(
     taken = queues.taken()
     outputs = {name: log.extents(name, count) for name, count in partitions.items() if name != topic}
     for name, extents in outputs.items():
-        log.wait_until_decided(name, extents)
-    inputs = log.stable_extents(topic, partitions[topic])
+        log.wait_for_last_stable_offset(name, extents)
+    inputs = log.stable_ranges(topic, partitions[topic])
     spans = {number: span_of(first.get(number), extent) for number, extent in inputs.items()}
     receipts, rejected = settings.topics.receipts, settings.topics.callbacks_rejected
     ends = {name: outputs[name] for name in (receipts, rejected)}
@@ -106,7 +106,7 @@ def reconcile_callbacks(
         lost=lost_before(first, before),
         unknown_starts=[number for number, commit in first.items() if commit.start is None],
     )
-    read = {number: Extent(spans[number].start, max(spans[number].start, inputs[number].end)) for number in inputs}
+    read = {number: OffsetRange(spans[number].start, max(spans[number].start, inputs[number].end)) for number in inputs}
     wanted = RegistryWanted(settings)
     _read(judge, settings, queues.partitions, Reading(log, {topic: read, **outputs}, progress), wanted)
     second = log.commits(topic, partitions[topic])

@@ -26,8 +26,8 @@ from stream_scorer.core.retry_topics import DEFERRED_HEADER, GROUP_HEADER, SOURC
 from stream_scorer.errors import NothingToCheck
 from stream_scorer.kafka.admin.acls import reconciling_rights
 from stream_scorer.kafka.admin.topics import check_topics, existing_topics
-from stream_scorer.kafka.consumer.log_reader import Extent, LogReader
-from stream_scorer.kafka.registry.serde import make_patient_framing
+from stream_scorer.kafka.consumer.log_reader import LogReader, OffsetRange
+from stream_scorer.kafka.registry.serde import make_blocking_serde
 from stream_scorer.reconciliation.topic_reader import (
     Queues,
     Reading,
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     from stream_scorer.core.reconciliation.score_report import Report
     from stream_scorer.kafka.consumer.log_reader import Record
-    from stream_scorer.kafka.registry.serde import Framing
+    from stream_scorer.kafka.registry.serde import Serde
     from stream_scorer.reconciliation.topic_reader import Progress
     from stream_scorer.settings import Settings
 
@@ -74,12 +74,12 @@ def reconcile(settings: Settings, *, progress: Progress | None = None, timeout_s
         NotJudged: the group was set back meanwhile.
         BrokerError: Kafka cannot be reached, a topic is missing, or a transaction stays open.
     """
-    framing = make_patient_framing(settings)
+    framing = make_blocking_serde(settings)
     topic, group_id = settings.topics.features, settings.kafka.group_id
     partitions = check_topics(settings, settings.topics.scoring, rights=reconciling_rights(settings))
     retries = check_topics(settings, existing_topics(settings, settings.topics.contact_retries()))
     log = LogReader(settings, group_id, timeout_s=timeout_s)
-    before = log.stable_extents(topic, partitions[topic])
+    before = log.stable_ranges(topic, partitions[topic])
     first = log.commits(topic, partitions[topic])
     if not first:
         raise NothingToCheck(
@@ -92,9 +92,9 @@ def reconcile(settings: Settings, *, progress: Progress | None = None, timeout_s
     outputs = {name: log.extents(name, partitions[name]) for name in settings.topics.scoring[1:]}
     kept = {name: log.extents(name, count) for name, count in retries.items()}
     for name, extents in (*outputs.items(), *kept.items()):
-        log.wait_until_decided(name, extents)
+        log.wait_for_last_stable_offset(name, extents)
     waiting = {name: _from(taken, name, extents) for name, extents in kept.items()}
-    inputs = log.stable_extents(topic, partitions[topic])
+    inputs = log.stable_ranges(topic, partitions[topic])
     spans = {number: span_of(first.get(number), extent) for number, extent in inputs.items()}
     gaps = gaps_of(log, outputs)
     judge = Reconciliation(
@@ -112,7 +112,7 @@ def reconcile(settings: Settings, *, progress: Progress | None = None, timeout_s
         compacted=log.is_compacted(topic),
         since_ms={number: commit.since_ms for number, commit in first.items() if commit.since_ms is not None},
     )
-    read = {number: Extent(spans[number].start, max(spans[number].start, inputs[number].end)) for number in inputs}
+    read = {number: OffsetRange(spans[number].start, max(spans[number].start, inputs[number].end)) for number in inputs}
     reading = Reading(log, {topic: read, **outputs, **waiting}, progress)
     wanted = RegistryWanted(settings)
     for record in reading.records(topic):
@@ -134,7 +134,7 @@ def _topics_of(settings: Settings) -> dict[Kind, str]:
 
 
 def _read_outputs(
-    settings: Settings, reading: Reading, judge: Reconciliation, framing: Framing, wanted: RegistryWanted
+    settings: Settings, reading: Reading, judge: Reconciliation, framing: Serde, wanted: RegistryWanted
 ) -> None:
     """Read each topic once, whatever it is used for."""
     topics = settings.topics
@@ -179,15 +179,15 @@ def _read_retries(reading: Reading, judge: Reconciliation, group_id: str, queues
                 judge.deferred(source, place, _content(record), still=still, written_ms=record.timestamp_ms)
 
 
-def _from(taken: Mapping[Partition, int], name: str, extents: Mapping[int, Extent]) -> dict[int, Extent]:
+def _from(taken: Mapping[Partition, int], name: str, extents: Mapping[int, OffsetRange]) -> dict[int, OffsetRange]:
     """The extents from the commits on: what stands before them is done."""
     return {
-        number: Extent(min(max(extent.begin, taken.get(Partition(name, number), 0)), extent.end), extent.end)
+        number: OffsetRange(min(max(extent.begin, taken.get(Partition(name, number), 0)), extent.end), extent.end)
         for number, extent in extents.items()
     }
 
 
-def _deleted_retries(taken: Mapping[Partition, int], kept: Mapping[str, Mapping[int, Extent]]) -> list[str]:
+def _deleted_retries(taken: Mapping[Partition, int], kept: Mapping[str, Mapping[int, OffsetRange]]) -> list[str]:
     """Say which retry topics no longer hold records that were not committed."""
     return [
         f"{name}/{number}: records below {extent.begin} are deleted, and the group had committed {offset}; the contacts"
@@ -232,7 +232,7 @@ def _text(value: bytes | None) -> str:
     return (value or b"").decode(errors="replace")
 
 
-def _classifier(kinds: list[Kind], framing: Framing) -> Callable[[Record], Kind] | None:
+def _classifier(kinds: list[Kind], framing: Serde) -> Callable[[Record], Kind] | None:
     """What a record of a topic with these uses is; None: it has no output records."""
     if len(kinds) <= 1:
         return (lambda _: kinds[0]) if kinds else None

@@ -12,14 +12,14 @@ from stream_scorer.core.reconciliation.score_report import Provenance
 from stream_scorer.core.reconciliation.scores import CommittedRange, RecordLocation
 from stream_scorer.core.records import Partition
 from stream_scorer.errors import CheckFailed, NotJudged, SettingsError
-from stream_scorer.kafka.admin.admin_client import Administrator
+from stream_scorer.kafka.admin.admin_client import ClusterAdmin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from stream_scorer.core.reconciliation.callback_report import CallbackReport
     from stream_scorer.core.reconciliation.score_report import Report
-    from stream_scorer.kafka.consumer.log_reader import Commit, Extent, LogReader, Record
+    from stream_scorer.kafka.consumer.log_reader import Commit, LogReader, OffsetRange, Record
     from stream_scorer.settings import Settings
 
 
@@ -33,7 +33,9 @@ class Progress(Protocol):
 class Reading:
     """Reads topic after topic and tells how far it is."""
 
-    def __init__(self, log: LogReader, topics: Mapping[str, Mapping[int, Extent]], progress: Progress | None) -> None:
+    def __init__(
+        self, log: LogReader, topics: Mapping[str, Mapping[int, OffsetRange]], progress: Progress | None
+    ) -> None:
         self._log = log
         self._topics = topics
         self._progress = progress
@@ -126,14 +128,14 @@ def provenance(settings: Settings, version: str, *, timeout_s: float = 5.0) -> P
     """
     return Provenance(
         judged_at=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
-        cluster_id=Administrator(settings).cluster_id(timeout_s),
+        cluster_id=ClusterAdmin(settings).cluster_id(timeout_s),
         version=version,
         group_id=settings.kafka.group_id,
         callbacks_group_id=settings.callbacks_group_id,
     )
 
 
-def span_of(commit: Commit | None, extent: Extent) -> CommittedRange:
+def span_of(commit: Commit | None, extent: OffsetRange) -> CommittedRange:
     """Return what is to be judged on a partition: what its log no longer holds is not.
 
     A commit that does not say where its group began is not the worker's (an operator's reset); a worker that finds it
@@ -155,7 +157,7 @@ def check_identity(log: LogReader, group_id: str, topic: str, partitions: int, c
     former = {commit.topic_id for commit in commits.values() if commit.topic_id is not None}
     if present_id is None or not former - {present_id}:
         return
-    waiting = sum(extent.end - extent.begin for extent in log.stable_extents(topic, partitions).values())
+    waiting = sum(extent.end - extent.begin for extent in log.stable_ranges(topic, partitions).values())
     raise CheckFailed(
         f"topic {topic} was deleted and created again: the commits of group {group_id} are those of the former topic"
         f" (id {', '.join(sorted(former - {present_id}))}), not of the present one (id {present_id}), and none"
@@ -164,7 +166,7 @@ def check_identity(log: LogReader, group_id: str, topic: str, partitions: int, c
     )
 
 
-def lost_before(commits: Mapping[int, Commit], inputs: Mapping[int, Extent]) -> dict[int, tuple[Lost, ...]]:
+def lost_before(commits: Mapping[int, Commit], inputs: Mapping[int, OffsetRange]) -> dict[int, tuple[Lost, ...]]:
     """Return what was deleted before the group had read it, by partition: now, and before an operator repaired it.
 
     Args:
@@ -179,7 +181,7 @@ def lost_before(commits: Mapping[int, Commit], inputs: Mapping[int, Extent]) -> 
     return {number: gaps for number, gaps in found.items() if gaps}
 
 
-def gaps_of(log: LogReader, outputs: Mapping[str, Mapping[int, Extent]]) -> LogGaps:
+def gaps_of(log: LogReader, outputs: Mapping[str, Mapping[int, OffsetRange]]) -> LogGaps:
     """Return what topics no longer hold."""
     truncated = {
         Partition(name, number)
@@ -190,7 +192,7 @@ def gaps_of(log: LogReader, outputs: Mapping[str, Mapping[int, Extent]]) -> LogG
     return LogGaps(truncated, {name for name in outputs if log.is_compacted(name)})
 
 
-def gap_notes(outputs: Mapping[str, Mapping[int, Extent]], gaps: LogGaps) -> list[str]:
+def gap_notes(outputs: Mapping[str, Mapping[int, OffsetRange]], gaps: LogGaps) -> list[str]:
     """Return a sentence for each output partition that no longer holds its first records, and for compacted topics."""
     notes = [f"{name}: is compacted; what was removed is not judged" for name in outputs if gaps.is_compacted(name)]
     notes += [
@@ -217,7 +219,7 @@ def check_not_set_back(group_id: str, topic: str, first: Mapping[int, Commit], s
             )
 
 
-def commit_notes(topic: str, commits: Mapping[int, Commit], inputs: Mapping[int, Extent]) -> list[str]:
+def commit_notes(topic: str, commits: Mapping[int, Commit], inputs: Mapping[int, OffsetRange]) -> list[str]:
     """Say what below the commits could not be checked."""
     notes = []
     for number, commit in commits.items():

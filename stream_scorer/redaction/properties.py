@@ -27,7 +27,7 @@ _PAIRS: Final = (
 )
 
 
-def hider(properties: Mapping[str, Any]) -> Callable[[str], str]:
+def property_redactor(properties: Mapping[str, Any]) -> Callable[[str], str]:
     """Return what takes the secrets of ``kafka.properties`` out of a text, in any spelling, and other credentials."""
     redactors = [Redactor(str(properties.get(name, "")), str(properties.get(secret, ""))) for name, secret in _PAIRS]
     redactors += [Redactor("", secret) for secret in _secrets(properties)]

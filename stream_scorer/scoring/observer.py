@@ -16,7 +16,7 @@ from stream_scorer.core.exactly_once.stall_detector import (
 )
 from stream_scorer.core.records import Deferred, Rejected, Unavailable
 from stream_scorer.core.scoring.model_check import ModelConfirmed, ModelUnavailable
-from stream_scorer.kafka.producer.records import Committed, RecordsRefused
+from stream_scorer.kafka.producer.records import Committed, RecordsRejected
 from stream_scorer.scoring.circuit_breaker import BreakerState, OpenReason
 from stream_scorer.scoring.state_report import Telling, next_of
 from stream_scorer.scoring.wait_reasons import WaitTimer
@@ -300,13 +300,13 @@ class Observer:
         match publication:
             case Committed(send_s, commit_s):
                 self._metrics.transaction(outcome="committed", send_s=send_s, commit_s=commit_s)
-            case RecordsRefused(errors):
+            case RecordsRejected(errors):
                 self._metrics.transaction(outcome="refused")
                 self._log.warning("records refused", records=len(errors), detail=next(iter(errors.values())))
             case _:
                 self._metrics.transaction(outcome="failed")
 
-    def kafka_trouble(self, message: str | None) -> None:
+    def commit_blocked(self, message: str | None) -> None:
         """Nothing can be published for now, or that is over (None)."""
         now, before = self._monotonic(), self._kafka
         if message is None:

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 from stream_scorer.core.records import Deferred, Headers, Outcome, Rejected, Scored, SourceRecord
 from stream_scorer.core.retry_topics import DEFERRED_HEADER, RetryState, retry_topic, state_headers, state_of
 from stream_scorer.core.scoring.score_encoder import ScoreEncoder
-from stream_scorer.kafka.producer.dead_letter import error_headers, fitted, passed_on, source_header, stub, too_large
+from stream_scorer.kafka.producer.dead_letter import (
+    error_headers,
+    fit_to_limit,
+    forwarded_headers,
+    source_header,
+    too_large,
+    truncated,
+)
 from stream_scorer.kafka.producer.records import OutRecord
 
 if TYPE_CHECKING:
@@ -75,7 +82,7 @@ class Encoder:
         topic = self._topics.rejected
         out = OutRecord(topic, record.key, record.value, [*self._headers(record, batch_id, topic), *why])
         limit = self._topics.max_bytes[topic]
-        return stub(out, limit) if rejected.truncated else fitted(out, limit)
+        return truncated(out, limit) if rejected.truncated else fit_to_limit(out, limit)
 
     def _deferred(self, deferred: Deferred) -> OutRecord:
         """The input record for its retry topic, byte for byte but for the headers that give its state."""
@@ -84,7 +91,7 @@ class Encoder:
         state = RetryState(
             record.source, deferred.rounds, deferred.not_before_ms, group=self._group_id, held=deferred.held
         )
-        headers = [*passed_on(record.headers), *state_headers(state)]
+        headers = [*forwarded_headers(record.headers), *state_headers(state)]
         return OutRecord(topic, record.key, record.value, self._trace.sending(record, topic, headers))
 
     def _headers(self, record: SourceRecord, batch_id: str, topic: str) -> Headers:
@@ -92,5 +99,5 @@ class Encoder:
         if record.origin:
             headers.append((DEFERRED_HEADER, b"%d" % state_of(record).rounds))
         if record.headers:
-            headers += passed_on(record.headers)
+            headers += forwarded_headers(record.headers)
         return self._trace.sending(record, topic, headers)

@@ -15,7 +15,7 @@ from stream_scorer.core.audit.events import AuditChain, build_events
 from stream_scorer.core.exactly_once.stall_detector import is_below
 from stream_scorer.core.records import Deferred, Outcome, Reason, Rejected, Scored, Skipped
 from stream_scorer.kafka.producer.committer import Committer
-from stream_scorer.kafka.producer.records import Committed, OutRecord, RecordsRefused
+from stream_scorer.kafka.producer.records import Committed, OutRecord, RecordsRejected
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -63,7 +63,7 @@ class Publisher:
             on_session=self._begin_chain,
             renewed_topics=retry_topics,
         )
-        self._committer.on_settled = self._settled
+        self._committer.on_commit_resolved = self._settled
         self._ledger = ledger
         self._encoder = encoder
         self._audit_topic = audit_topic
@@ -162,7 +162,7 @@ class Publisher:
                 self._observe.chain(plan.next_sequence)
                 self._published_at = self._clock.monotonic()
                 return True
-            case RecordsRefused(errors):
+            case RecordsRejected(errors):
                 refused = {index: message for index, message in errors.items() if index < len(outcomes)}
                 if len(outcomes) > 1 and len(errors) > 1:
                     # The broker refuses a whole batch of records for one of them: halving finds out which.

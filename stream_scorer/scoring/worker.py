@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     from stream_scorer.core.records import Deferred, Skipped
     from stream_scorer.kafka.consumer.flow_control import FlowControl
-    from stream_scorer.kafka.consumer.group_consumer import Source
-    from stream_scorer.kafka.consumer.retry_heads import RetryTopicHeads
-    from stream_scorer.kafka.registry.pending_schemas import WriterWaits
+    from stream_scorer.kafka.consumer.group_consumer import GroupConsumer
+    from stream_scorer.kafka.consumer.retry_heads import PausedRetryPartitions
+    from stream_scorer.kafka.registry.pending_schemas import PendingSchemas
     from stream_scorer.runtime.clock import Clock
     from stream_scorer.scoring.circuit_breaker import CircuitBreaker
     from stream_scorer.scoring.dispatcher import RequestDispatcher
@@ -56,10 +56,10 @@ class Worker:
         clock: Clock,
         observe: Observer,
         trace: Trace,
-        source: Source,
-        waits: WriterWaits,
+        source: GroupConsumer,
+        waits: PendingSchemas,
         flow: FlowControl,
-        heads: RetryTopicHeads,
+        heads: PausedRetryPartitions,
         retries: RetryIntake,
         publisher: Publisher,
         stopping: threading.Event,
@@ -134,9 +134,9 @@ class Worker:
     def _take_in(self) -> None:
         """Topic → ledger → dispatcher."""
         now = self._clock.monotonic()
-        self._waits.release()
-        self._heads.release(self._clock.unix_ms())
-        self._flow.resume()
+        self._waits.resume_resolved()
+        self._heads.resume_due(self._clock.unix_ms())
+        self._flow.resume_with_room()
         room = self._room()
         if room > 0:
             self._source.resume()
@@ -172,14 +172,14 @@ class Worker:
             The record if its outcome is still to be found; True if it is done with; None if it is delivered again.
         """
         # A partition is paused for one reason at a time: what was read behind its first paused record is read again.
-        if self._heads.holds(record) or self._waits.holds(record) or self._flow.holds(record):
+        if self._heads.is_paused(record) or self._waits.is_paused(record) or self._flow.is_paused(record):
             return None
         found: SourceRecord | Deferred | Skipped = record
         if record.topic in self._retries:
             examined = self._retries.examine(record, now_ms)
             if isinstance(examined, NotDue):
                 if self._ledger.is_partition_assigned(Partition(record.topic, record.partition)):
-                    self._heads.hold(record, examined.until_ms)
+                    self._heads.pause(record, examined.until_ms)
                 return None
             found = examined
         if not self._flow.try_admit(record):
@@ -216,7 +216,7 @@ class Worker:
             )
         if now - self._looked_at >= _LOOK_EVERY_S:
             self._looked_at = now
-            self._observe.input(self._ledger.commit_positions(), self._source.ends(self._ledger.partitions))
+            self._observe.input(self._ledger.commit_positions(), self._source.end_offsets(self._ledger.partitions))
 
     def _finish(self, error: BaseException | None) -> None:
         """Waits for the answers that are under way, up to a limit, commits what is finished and leaves the group.
@@ -256,13 +256,13 @@ class Worker:
 
     # --- ownership: what kafka.source.Owner asks for
 
-    def owned(self, partition: Partition, *, start_offset: int, next_offset: int) -> None:
+    def on_assigned(self, partition: Partition, *, start_offset: int, next_offset: int) -> None:
         """An assignment begins."""
         self._doubtful_until = 0.0
         self._ledger.assign(partition, start_offset=start_offset, next_offset=next_offset)
         self._observe.assigned(partition, next_offset)
 
-    def revoking(self, partitions: list[Partition]) -> None:
+    def on_revoking(self, partitions: list[Partition]) -> None:
         """Waits up to ``revoke_wait_s`` for answers about these partitions and commits, so none is bought again."""
         deadline = min(self._clock.monotonic() + self._revoke_wait_s, self._deadline)
         self._publisher.regrouped()  # the rebalance that takes them has often ended a transaction that was under way
@@ -274,21 +274,21 @@ class Worker:
             self._dispatcher.handle_responses(_BUSY_WAIT_S)
         self._publish_all(deadline)
 
-    def disowned(self, partitions: list[Partition]) -> None:
+    def on_revoked(self, partitions: list[Partition]) -> None:
         """An assignment ends: nothing of it may be published, and nothing more of it is asked about."""
         for partition in partitions:
             self._ledger.revoke(partition, self._dispatcher.asked_records(partition))
-        self._waits.forget(partitions)
-        self._flow.forget(partitions)
-        self._heads.forget(partitions)
+        self._waits.revoke(partitions)
+        self._flow.revoke(partitions)
+        self._heads.revoke(partitions)
         self._dispatcher.drop_unowned()
         self._trace.disowned(partitions)
         self._observe.disowned(partitions)
 
-    def settled(self) -> None:
+    def on_rebalance_completed(self) -> None:
         """The group has said what is ours."""
         self._observe.settled()
 
-    def cut_off(self, reason: str) -> None:
+    def on_disconnected(self, reason: str) -> None:
         """No broker can be reached, or none lets us in."""
         self._observe.cut_off(reason)

@@ -27,17 +27,17 @@ from stream_scorer.core.exactly_once.offset_ledger import OffsetLedger
 from stream_scorer.errors import BrokerRefused
 from stream_scorer.kafka.admin.acls import campaign_rights
 from stream_scorer.kafka.client.config import admin_config, consumer_config, settling_time_s, silent_logger
-from stream_scorer.kafka.client.interruptible_calls import StoppedError, unless_stopped
+from stream_scorer.kafka.client.interruptible_calls import StoppedError, call_until_stopped
 from stream_scorer.kafka.client.logs import client_logger
 from stream_scorer.kafka.consumer.flow_control import FlowControl
-from stream_scorer.kafka.consumer.group_consumer import Source
+from stream_scorer.kafka.consumer.group_consumer import GroupConsumer
 from stream_scorer.kafka.consumer.latest_offsets import LatestOffsets
-from stream_scorer.kafka.consumer.retry_heads import RetryTopicHeads
+from stream_scorer.kafka.consumer.retry_heads import PausedRetryPartitions
 from stream_scorer.kafka.consumer.topic_ids import TopicIdentity, TopicIds
 from stream_scorer.kafka.producer.committer import Committer
 from stream_scorer.kafka.producer.factory import make_sink
-from stream_scorer.kafka.registry.pending_schemas import WriterWaits
-from stream_scorer.kafka.registry.serde import make_framing
+from stream_scorer.kafka.registry.pending_schemas import PendingSchemas
+from stream_scorer.kafka.registry.serde import make_serde
 from stream_scorer.runtime.admin_server import AdminServer
 from stream_scorer.runtime.clock import Clock
 from stream_scorer.runtime.worker_pool import Pool
@@ -95,7 +95,7 @@ class CampaignService:
         self.metrics = PrometheusCampaignMetrics(instance=settings.kafka.instance_id)
         self._client_log = client_logger(settings.kafka.properties)
         # Both loops share what fetches unknown schemas; each has codecs of its own.
-        self._framing = make_framing(settings)
+        self._framing = make_serde(settings)
         log = structlog.get_logger("stream_scorer")
         monotonic, settling_s = self._clock.monotonic, settling_time_s(settings)
         self._planning = PlannerObserver("planner", log, self.metrics, monotonic, settling_s)
@@ -129,7 +129,7 @@ class CampaignService:
         try:
             # Told to stop before it has begun: nothing is read, so there is nothing to finish.
             with suppress(StoppedError):
-                self._run_both(unless_stopped(self.stopping, lambda: self._loops(pool)))
+                self._run_both(call_until_stopped(self.stopping, lambda: self._loops(pool)))
         finally:
             self.stopping.set()
             pool.close()
@@ -194,7 +194,7 @@ class CampaignService:
         )
         return Planner(
             source=source,
-            waits=WriterWaits(source, ledger, self._framing.lookup, self._planning.waiting_for_schema),
+            waits=PendingSchemas(source, ledger, self._framing.lookup, self._planning.waiting_for_schema),
             committer=committer,
             ledger=ledger,
             codec=self._framing.reader(SchemaFile.CONTACT_SCORE, max_bytes=_MAX_RECORD_BYTES),
@@ -259,7 +259,7 @@ class CampaignService:
         tiers = {topic: tier for tier, topic in enumerate(settings.topics.retries(), 1)}
         return Deliverer(
             source=source,
-            waits=WriterWaits(source, ledger, self._framing.lookup, observe.waiting_for_schema),
+            waits=PendingSchemas(source, ledger, self._framing.lookup, observe.waiting_for_schema),
             flow=FlowControl(
                 source,
                 ledger,
@@ -271,7 +271,7 @@ class CampaignService:
             intake=CallbackIntake(
                 self._framing.reader(SchemaFile.CAMPAIGN_CALLBACK, max_bytes=_MAX_RECORD_BYTES), tiers, rules
             ),
-            tiers=RetryTopicHeads(source),
+            tiers=PausedRetryPartitions(source),
             dispatcher=dispatcher,
             sender=sender,
             receipts=receipts,
@@ -284,12 +284,12 @@ class CampaignService:
 
     # --- both
 
-    def _source(self, group_id: str, topics: Sequence[str], retry_topics: Sequence[str] = ()) -> Source:
+    def _source(self, group_id: str, topics: Sequence[str], retry_topics: Sequence[str] = ()) -> GroupConsumer:
         config = consumer_config(self._settings, group_id, logger=self._client_log)
         # Silent: the consumer's log has the same troubles already.
         admin = admin_config(self._settings, logger=silent_logger())
         latest = LatestOffsets(admin, self._clock.monotonic)
-        return Source(
+        return GroupConsumer(
             config,
             topics,
             wait=lambda seconds: not self.stopping.wait(seconds),

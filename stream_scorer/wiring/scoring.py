@@ -24,16 +24,16 @@ from stream_scorer.genesys.quota import Quota
 from stream_scorer.genesys.wire import body_overhead, encode_contact
 from stream_scorer.kafka.admin.acls import scoring_rights
 from stream_scorer.kafka.client.config import admin_config, consumer_config, settling_time_s, silent_logger
-from stream_scorer.kafka.client.interruptible_calls import StoppedError, unless_stopped
+from stream_scorer.kafka.client.interruptible_calls import StoppedError, call_until_stopped
 from stream_scorer.kafka.client.logs import client_logger
 from stream_scorer.kafka.consumer.flow_control import FlowControl
-from stream_scorer.kafka.consumer.group_consumer import Source
+from stream_scorer.kafka.consumer.group_consumer import GroupConsumer
 from stream_scorer.kafka.consumer.latest_offsets import LatestOffsets
-from stream_scorer.kafka.consumer.retry_heads import RetryTopicHeads
+from stream_scorer.kafka.consumer.retry_heads import PausedRetryPartitions
 from stream_scorer.kafka.consumer.topic_ids import TopicIdentity, TopicIds
 from stream_scorer.kafka.producer.factory import make_sink
-from stream_scorer.kafka.registry.pending_schemas import WriterWaits
-from stream_scorer.kafka.registry.serde import Framing, make_framing
+from stream_scorer.kafka.registry.pending_schemas import PendingSchemas
+from stream_scorer.kafka.registry.serde import Serde, make_serde
 from stream_scorer.runtime.admin_server import AdminServer
 from stream_scorer.runtime.clock import Clock
 from stream_scorer.schema_files import SchemaFile
@@ -142,7 +142,7 @@ class ScoringService:
         if not self._is_confirmed(api, quota):
             return
         batcher = _batcher(settings)
-        framing = make_framing(settings)
+        framing = make_serde(settings)
         # What a broker outage can take out of the window and give back: more is never finished and uncommitted.
         ledger = OutcomeLedger(remembered_limit=2 * settings.scoring.max_uncommitted)
         breaker = CircuitBreaker(
@@ -171,7 +171,7 @@ class ScoringService:
         )
         log = client_logger(settings.kafka.properties)
         consumer = consumer_config(settings, logger=log)
-        source = Source(
+        source = GroupConsumer(
             consumer,
             [settings.topics.features],
             wait=lambda seconds: not self.stopping.wait(seconds),
@@ -187,14 +187,14 @@ class ScoringService:
         )
         Worker(
             source=source,
-            heads=RetryTopicHeads(source),
+            heads=PausedRetryPartitions(source),
             retries=RetryIntake(
                 {topic: level_of(topic) for topic in self._retry_topics},
                 settings.kafka.group_id,
                 RetryDelays(tuple(settings.scoring.retry_delays_s)),
                 self._bounds,
             ),
-            waits=WriterWaits(source, ledger, framing.lookup, observe.waiting_for_schema),
+            waits=PendingSchemas(source, ledger, framing.lookup, observe.waiting_for_schema),
             flow=FlowControl(
                 source,
                 ledger,
@@ -203,7 +203,7 @@ class ScoringService:
                 is_retry=frozenset(self._retry_topics).__contains__,
             ),
             # Kafka and the registry are asked here, and may hang.
-            publisher=unless_stopped(self.stopping, lambda: self._publisher(source, ledger, framing, log)),
+            publisher=call_until_stopped(self.stopping, lambda: self._publisher(source, ledger, framing, log)),
             intake=_intake(settings, batcher, framing, deferral),
             dispatcher=dispatcher,
             breaker=breaker,
@@ -224,7 +224,7 @@ class ScoringService:
         genesys = self._settings.genesys
         return StartCheck(
             # On a thread of its own: it may block up to its deadlines, and a stop must not wait for them.
-            check=lambda: unless_stopped(self.stopping, api.check, meanwhile=self.observe.beat),
+            check=lambda: call_until_stopped(self.stopping, api.check, meanwhile=self.observe.beat),
             backoff=StartBackoff(
                 base_s=genesys.backoff_base_s,
                 max_s=genesys.max_backoff_s,
@@ -238,7 +238,9 @@ class ScoringService:
             stopping=self.stopping,
         ).confirm()
 
-    def _publisher(self, source: Source, ledger: OutcomeLedger, framing: Framing, log: logging.Logger) -> Publisher:
+    def _publisher(
+        self, source: GroupConsumer, ledger: OutcomeLedger, framing: Serde, log: logging.Logger
+    ) -> Publisher:
         settings = self._settings
         topics = settings.topics
         outputs = (topics.scores, topics.review, topics.rejected, topics.audit, *settings.contact_retry_topics)
@@ -328,7 +330,7 @@ def _batcher(settings: Settings) -> Batcher:
     )
 
 
-def _intake(settings: Settings, batcher: Batcher, framing: Framing, deferral: Deferral) -> Intake:
+def _intake(settings: Settings, batcher: Batcher, framing: Serde, deferral: Deferral) -> Intake:
     features = FeatureList(tuple(settings.model.features.values()), settings.model.max_features)
     return Intake(
         codec=framing.reader(SchemaFile.CONTACT_FEATURES, max_bytes=_MAX_RECORD_BYTES),

@@ -23,7 +23,7 @@ from stream_scorer.cli import main
 from stream_scorer.core.avro.codec import Codec
 from stream_scorer.core.records import ContactEvent
 from stream_scorer.core.scoring.contact_decoder import ContactDecoder
-from stream_scorer.kafka.producer.bulk_producer import Loader
+from stream_scorer.kafka.producer.bulk_producer import BulkProducer
 from stream_scorer.schema_files import SchemaFile, load_schema
 
 if TYPE_CHECKING:
@@ -260,10 +260,10 @@ def test_a_broker_that_is_not_there(
     assert "127.0.0.1:1" in line
 
 
-def loader(**config: Any) -> Loader:
+def loader(**config: Any) -> BulkProducer:
     """A loader whose broker never answers."""
     nowhere = {"bootstrap.servers": "127.0.0.1:1", "log_level": 0, "delivery.timeout.ms": 300, "linger.ms": 0}
-    return Loader({**nowhere, **config}, "features", CODEC)
+    return BulkProducer({**nowhere, **config}, "features", CODEC)
 
 
 EVENT = ContactEvent("e", "c", {}, 0, None, None)
@@ -273,7 +273,7 @@ class TestLoaderWithoutABroker:
     def test_it_stops_and_counts_every_contact(self) -> None:
         with loader() as own:
             for line in (2, 3, 4):
-                own.put(EVENT, line)
+                own.send(EVENT, line)
             own.finish()
             assert own.stopped
             assert own.delivered == 0
@@ -284,7 +284,7 @@ class TestLoaderWithoutABroker:
     def test_a_full_queue_waits_and_ends_when_the_broker_is_given_up(self) -> None:
         with loader(**{"queue.buffering.max.messages": 2}) as own:
             for line in (2, 3, 4):
-                own.put(EVENT, line)
+                own.send(EVENT, line)
             own.finish()
             assert own.stopped
             # The third was never handed over: the loop that reads the file stops here, and says where.
@@ -302,10 +302,10 @@ class TestLoaderWithoutABroker:
     def test_what_is_interrupted_ends_soon_and_names_the_first_line(self) -> None:
         own = loader(**{"delivery.timeout.ms": 600_000, "message.timeout.ms": 600_000})
         with own:
-            assert own.put(EVENT, 2)
-            assert own.put(EVENT, 5)
+            assert own.send(EVENT, 2)
+            assert own.send(EVENT, 5)
             own.interrupt()
-            assert not own.put(EVENT, 8)
+            assert not own.send(EVENT, 8)
             own.interrupt()  # without the wait of 10 s
             started_s = time.monotonic()
             own.finish()
@@ -317,29 +317,29 @@ class TestLoaderWithoutABroker:
 
     def test_a_slow_pace_is_no_wait_for_the_interrupted(self) -> None:
         nowhere = {"bootstrap.servers": "127.0.0.1:1", "log_level": 0}
-        with Loader(nowhere, "features", CODEC, rate_per_s=0.001) as own:
-            assert own.put(EVENT, 2)
+        with BulkProducer(nowhere, "features", CODEC, rate_per_s=0.001) as own:
+            assert own.send(EVENT, 2)
             own.interrupt()
-            assert not own.put(EVENT, 3)
+            assert not own.send(EVENT, 3)
 
     def test_a_broker_that_is_given_up_leaves_the_first_line(self) -> None:
         with loader() as own:
             for line in (2, 3, 4):
-                own.put(EVENT, line)
+                own.send(EVENT, line)
             own.finish()
         assert own.first_unconfirmed == 2
 
     @staticmethod
-    def interrupted(own: Loader) -> None:
+    def interrupted(own: BulkProducer) -> None:
         with own:
-            own.put(EVENT, 2)
+            own.send(EVENT, 2)
             raise KeyboardInterrupt
 
 
 def test_the_rate_is_kept() -> None:
     nowhere = {"bootstrap.servers": "127.0.0.1:1", "log_level": 0}
-    with Loader(nowhere, "features", CODEC, rate_per_s=50) as own:
+    with BulkProducer(nowhere, "features", CODEC, rate_per_s=50) as own:
         started_s = time.monotonic()
         for line in range(11):
-            own.put(EVENT, line)
+            own.send(EVENT, line)
         assert time.monotonic() - started_s >= 10 / 50 - 0.01

@@ -17,7 +17,7 @@ from support_secured import Ground
 
 from stream_scorer.errors import BrokerRefused, SettingsError
 from stream_scorer.kafka.admin import acls
-from stream_scorer.kafka.admin.acls import Right
+from stream_scorer.kafka.admin.acls import Permission
 from stream_scorer.kafka.admin.topics import check_topics, create_topics
 from stream_scorer.kafka.client.config import check_properties
 from stream_scorer.settings import load_settings
@@ -95,7 +95,7 @@ def test_every_program_does_its_work_with_the_least_rights(ground: Ground, token
         assert "the key's password" not in log
 
 
-def each_missing(ground: Ground, command: str, needed: tuple[Right, ...]) -> None:
+def each_missing(ground: Ground, command: str, needed: tuple[Permission, ...]) -> None:
     """Starts the program once for each right that it needs, as a user who lacks that one, and reads its line."""
     create_topics(ground.settings(ground.as_root()))
     users = {f"{command}-{number}-{ground.name}": right for number, right in enumerate(needed)}
@@ -153,14 +153,14 @@ def test_a_right_that_is_taken_away_while_it_runs(ground: Ground) -> None:
     ground.grant({f"User:{user}": acls.scoring_rights(root)})
     worker = ground.start(ground.as_scram(user), "run")
     wait_until(worker.ready, worker.log)
-    write = Right("Write", "topic", root.topics.scores)
+    write = Permission("Write", "topic", root.topics.scores)
     ground.take(f"User:{user}", write)
     assert ground.command(ground.as_root(), "produce", contacts_file(ground.folder, 20)).code == 0
     wait_until(lambda: str(write) in worker.why_not_ready(), worker.log)
     assert f"denies User:{user}: {write};" in worker.why_not_ready()
     ground.grant({f"User:{user}": [write]})
     wait_until(worker.ready, worker.log)
-    ground.take(f"User:{user}", Right("Read", "topic", root.topics.features))
+    ground.take(f"User:{user}", Permission("Read", "topic", root.topics.features))
     assert worker.exit_code() == 1
     [line] = worker.errors()
     assert f"denies User:{user}: Read on topic {root.topics.features};" in line

@@ -12,7 +12,7 @@ from support_arena import wait_until
 
 from stream_scorer.core.records import Partition
 from stream_scorer.kafka.client.config import admin_config, consumer_config, silent_logger
-from stream_scorer.kafka.consumer.group_consumer import Source
+from stream_scorer.kafka.consumer.group_consumer import GroupConsumer
 from stream_scorer.kafka.consumer.latest_offsets import LatestOffsets
 from stream_scorer.settings import Settings
 from stream_scorer.settings.sections import KafkaSettings
@@ -29,19 +29,19 @@ class Owner:
     def __init__(self) -> None:
         self.cut_off_by: list[str] = []
 
-    def owned(self, partition: Partition, *, start_offset: int, next_offset: int) -> None:
+    def on_assigned(self, partition: Partition, *, start_offset: int, next_offset: int) -> None:
         """Ours."""
 
-    def revoking(self, partitions: list[Partition]) -> None:
+    def on_revoking(self, partitions: list[Partition]) -> None:
         """About to go."""
 
-    def disowned(self, partitions: list[Partition]) -> None:
+    def on_revoked(self, partitions: list[Partition]) -> None:
         """Gone."""
 
-    def settled(self) -> None:
+    def on_rebalance_completed(self) -> None:
         """The group has said what is ours."""
 
-    def cut_off(self, reason: str) -> None:
+    def on_disconnected(self, reason: str) -> None:
         """No broker."""
         self.cut_off_by.append(reason)
 
@@ -64,7 +64,7 @@ def test_what_nobody_gets_is_no_lag(broker: Broker) -> None:
     write(producer, topic, [b"a", b"b"], end=producer.commit_transaction)
     write(producer, topic, [b"gone"] * 200, end=producer.abort_transaction)
     kafka = KafkaSettings(bootstrap_servers=broker.bootstrap_servers, group_id=topic)
-    source = Source(consumer_config(Settings(kafka=kafka)), [topic], wait=lambda _: True)
+    source = GroupConsumer(consumer_config(Settings(kafka=kafka)), [topic], wait=lambda _: True)
     here = Partition(topic, 0)
     source.subscribe(Owner())
     try:
@@ -73,9 +73,9 @@ def test_what_nobody_gets_is_no_lag(broker: Broker) -> None:
         def until(end: int) -> None:
             for _ in range(600):
                 read.extend(record.value for record in source.read(100, 0.05))
-                if source.ends([here]).get(here) == end:
+                if source.end_offsets([here]).get(here) == end:
                     return
-            raise AssertionError(f"the end is {source.ends([here])}, {len(read)} records were read")
+            raise AssertionError(f"the end is {source.end_offsets([here])}, {len(read)} records were read")
 
         until(2)
         write(producer, topic, [b"c"], end=producer.commit_transaction)
@@ -102,7 +102,7 @@ def test_the_end_moves_on_while_reading_is_paused(broker: Broker) -> None:
     settings = Settings(kafka=KafkaSettings(bootstrap_servers=broker.bootstrap_servers, group_id=topic))
     now = [0.0]
     latest = LatestOffsets(admin_config(settings, logger=silent_logger()), lambda: now[0])
-    source = Source(consumer_config(settings), [topic], wait=lambda _: True, latest=latest)
+    source = GroupConsumer(consumer_config(settings), [topic], wait=lambda _: True, latest=latest)
     here = Partition(topic, 0)
 
     def write_one() -> None:
@@ -111,7 +111,7 @@ def test_the_end_moves_on_while_reading_is_paused(broker: Broker) -> None:
 
     def is_end(end: int) -> bool:
         source.read(100, 0.05)
-        return source.ends([here]).get(here) == end
+        return source.end_offsets([here]).get(here) == end
 
     source.subscribe(Owner())
     try:
@@ -137,7 +137,7 @@ def test_the_end_moves_on_while_reading_is_paused(broker: Broker) -> None:
 def test_brokers_that_nobody_reaches_are_named() -> None:
     """Without that the worker only says that it waits for its group."""
     kafka = KafkaSettings(bootstrap_servers="127.0.0.1:1", group_id="nobody", properties={"log_level": 0})
-    source, owner = Source(consumer_config(Settings(kafka=kafka)), ["any"], wait=lambda _: True), Owner()
+    source, owner = GroupConsumer(consumer_config(Settings(kafka=kafka)), ["any"], wait=lambda _: True), Owner()
     source.subscribe(owner)
     wait_until(lambda: source.read(10, 0.1) == [] and owner.cut_off_by, "the client to give up on all brokers")
     source.close()

@@ -12,7 +12,7 @@ from support_arena import contact, contacts, wait_until
 from support_fast import FastScene, run_clocks_fast
 from support_judge import judge
 
-from stream_scorer.kafka.consumer.group_consumer import Source
+from stream_scorer.kafka.consumer.group_consumer import GroupConsumer
 from stream_scorer.wiring import scoring as wiring
 
 if TYPE_CHECKING:
@@ -110,13 +110,13 @@ class TestLag:
     def test_it_grows_while_reading_is_paused(self, broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
         """In fast motion, so that the brokers are asked every 1.5 s."""
         run_clocks_fast(monkeypatch)
-        sources: list[Source] = []
+        sources: list[GroupConsumer] = []
 
-        def make_source(*arguments: Any, **more: Any) -> Source:
-            sources.append(Source(*arguments, **more))
+        def make_source(*arguments: Any, **more: Any) -> GroupConsumer:
+            sources.append(GroupConsumer(*arguments, **more))
             return sources[-1]
 
-        monkeypatch.setattr(wiring, "Source", make_source)
+        monkeypatch.setattr(wiring, "GroupConsumer", make_source)
         with FastScene(broker.bootstrap_servers, quota=1_000_000) as scene:
             scene.simulator.add_fault(status=503, times=None, min_contacts=1)
             scene.produce(contacts(20, scene.partitions))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from stream_scorer.errors import BrokerUnavailable
-from stream_scorer.kafka.admin.admin_client import Administrator
+from stream_scorer.kafka.admin.admin_client import ClusterAdmin
 from stream_scorer.settings import load_settings
 
 if TYPE_CHECKING:
@@ -45,12 +45,12 @@ def hanging_up() -> Iterator[str]:
         thread.join()
 
 
-def administrator(servers: str, properties: dict[str, Any]) -> Administrator:
+def administrator(servers: str, properties: dict[str, Any]) -> ClusterAdmin:
     environ = {
         "STREAM_SCORER_KAFKA__BOOTSTRAP_SERVERS": servers,
         "STREAM_SCORER_KAFKA__PROPERTIES": json.dumps(properties),
     }
-    return Administrator(load_settings(environ=environ))
+    return ClusterAdmin(load_settings(environ=environ))
 
 
 def test_who_hangs_up_at_once_is_given_the_whole_time_all_the_same() -> None:

@@ -62,19 +62,27 @@ VALUES_FOR_SERVICES = {
     "stream_scorer.kafka.consumer.flow_control": {"FlowControl"},
     "stream_scorer.kafka.producer.dead_letter": {
         "error_headers",
-        "fitted",
-        "passed_on",
+        "fit_to_limit",
+        "forwarded_headers",
         "source_header",
-        "stub",
+        "truncated",
         "too_large",
     },
-    "stream_scorer.kafka.consumer.retry_heads": {"RetryTopicHeads"},
-    "stream_scorer.kafka.producer.records": {"Committed", "Failed", "OutRecord", "Publication", "RecordsRefused"},
-    "stream_scorer.kafka.consumer.group_consumer": {"Owner", "Source"},
-    "stream_scorer.kafka.registry.pending_schemas": {"WriterWaits"},
+    "stream_scorer.kafka.consumer.retry_heads": {"PausedRetryPartitions"},
+    "stream_scorer.kafka.producer.records": {"Committed", "Failed", "OutRecord", "Publication", "RecordsRejected"},
+    "stream_scorer.kafka.consumer.group_consumer": {"GroupConsumer", "RebalanceListener"},
+    "stream_scorer.kafka.registry.pending_schemas": {"PendingSchemas"},
 }
 # Of these the annotations may speak, the running code may not.
-ONLY_TYPES_FOR_SERVICES = {"FlowControl", "Group", "Owner", "RetryTopicHeads", "Sink", "Source", "WriterWaits"}
+ONLY_TYPES_FOR_SERVICES = {
+    "FlowControl",
+    "Group",
+    "GroupConsumer",
+    "PausedRetryPartitions",
+    "PendingSchemas",
+    "RebalanceListener",
+    "Sink",
+}
 
 # One seam to each foreign library: the rooms that may import it.
 LIBRARIES: dict[str, set[str]] = {

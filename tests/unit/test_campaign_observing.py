@@ -42,7 +42,7 @@ def test_a_callback_that_waits_for_no_known_reason_ends_the_life() -> None:
     assert scene.look(1_000, explained=True) is None
     assert scene.look(300) is None
     assert scene.look(1) == "deliverer: the oldest event has waited for 301 s, and no reason is known"
-    scene.observe.kafka_trouble("no broker")
+    scene.observe.commit_blocked("no broker")
     assert scene.look(1_000) is None
     assert scene.observe.why_not_ready() == "deliverer: kafka: no broker"
 
@@ -64,5 +64,5 @@ def test_a_loop_without_partitions_is_a_spare_once_the_group_has_said_so() -> No
 def test_a_failed_transaction_is_one_line_a_message_and_named_as_in_the_scoring_worker() -> None:
     scene = Scene()
     for message in ("no broker", "no broker", "fenced", None):
-        scene.observe.kafka_trouble(message)
+        scene.observe.commit_blocked(message)
     assert scene.log.events == ["transaction failed", "transaction failed", "transactions recovered"]

@@ -220,7 +220,7 @@ def test_readyz_breaker_and_light_agree(reason: OpenReason) -> None:
     observe.assigned(Partition("contact-features", 0), 0)
     state = None
     if reason is OpenReason.KAFKA:
-        observe.kafka_trouble("no answer")
+        observe.commit_blocked("no answer")
     elif reason is OpenReason.REGISTRY:
         observe.waiting_for_schema("no answer")
     else:

@@ -15,7 +15,7 @@ from test_publishing import Bench as ScoringBench
 
 from stream_scorer.core.records import Partition
 from stream_scorer.errors import ProducerFenced
-from stream_scorer.kafka.consumer.group_consumer import Source
+from stream_scorer.kafka.consumer.group_consumer import GroupConsumer
 from stream_scorer.kafka.producer.records import Failed
 from stream_scorer.scoring.worker import Worker
 
@@ -88,14 +88,16 @@ def test_a_worker_that_was_fenced_for_good_opens_no_other_session() -> None:
 
 def test_a_revocation_whose_last_commit_fails_still_gives_its_partitions_back() -> None:
     """Without it, leaving the group waits for them."""
-    source = Source({"bootstrap.servers": "127.0.0.1:1", "group.id": "g", "log_level": 0}, ["t"], wait=lambda _: True)
+    source = GroupConsumer(
+        {"bootstrap.servers": "127.0.0.1:1", "group.id": "g", "log_level": 0}, ["t"], wait=lambda _: True
+    )
     owner, consumer = MagicMock(), MagicMock()
-    owner.revoking.side_effect = ProducerFenced("another worker")
-    source._owner = owner
+    owner.on_revoking.side_effect = ProducerFenced("another worker")
+    source._listener = owner
     revoked: list[Any] = [TopicPartition("t", 3)]
     with pytest.raises(ProducerFenced):
         source._on_revoke(consumer, revoked)
-    owner.disowned.assert_called_once_with([Partition("t", 3)])
+    owner.on_revoked.assert_called_once_with([Partition("t", 3)])
     consumer.incremental_unassign.assert_called_once_with(revoked)
     source.close()
 

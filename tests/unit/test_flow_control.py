@@ -73,12 +73,12 @@ class Reader:
         self.pauses = 0
         self.refuses = False
 
-    def hold_back(self, partition: Partition) -> None:
+    def pause_partition(self, partition: Partition) -> None:
         assert partition not in self.paused, "paused twice"
         self.paused.add(partition)
         self.pauses += 1
 
-    def let_go(self, partition: Partition, offset: int) -> bool:
+    def resume_from(self, partition: Partition, offset: int) -> bool:
         if self.refuses:
             return False
         self.paused.discard(partition)
@@ -109,12 +109,12 @@ class Bench:
 
     def revoke(self, partition: Partition) -> None:
         self.ledger.revoke(partition)
-        self.flow.forget([partition])
+        self.flow.revoke([partition])
         self.reader.paused.discard(partition)
 
     def poll(self, partition: Partition, amount: int, size: int = 1) -> int:
         """Delivers records of one partition as one poll does; how many were admitted."""
-        self.flow.resume()
+        self.flow.resume_with_room()
         return self.deliver(partition, amount, size)
 
     def deliver(self, partition: Partition, amount: int, size: int = 1) -> int:
@@ -194,7 +194,7 @@ class TestFlowControl:
         assert [bench.poll(one, 3, size=10 * MAX_BYTES) for one in FEATURES] == [1, 1, 1, 1]
         assert bench.flow.room() == 0
         bench.commit(FEATURES[2], 1)
-        bench.flow.resume()
+        bench.flow.resume_with_room()
         assert bench.flow.room() > 0
         assert bench.poll(FEATURES[2], 3, size=10 * MAX_BYTES) == 1
 
@@ -258,7 +258,7 @@ class TestAnyOrder:
                 case "revoke" if one in owned and data.draw(st.booleans()):
                     bench.revoke(one)
                 case "poll" if owned:
-                    bench.flow.resume()
+                    bench.flow.resume_with_room()
                     for partition in data.draw(st.lists(st.sampled_from(owned), min_size=1, max_size=4)):
                         size = data.draw(st.sampled_from([0, 1, 100, 1_000, LARGEST]))
                         largest = max(largest, size)
@@ -289,7 +289,7 @@ class TestAnyOrder:
         # A partition may have been revoked since, and taken its records along: then less is held, never more.
         assert ledger.uncommitted <= WINDOW + len(ledger.partitions)
         assert ledger.uncommitted_bytes <= MAX_BYTES + len(ledger.partitions) * largest
-        bench.flow.resume()
+        bench.flow.resume_with_room()
         for one in ledger.partitions:
             assert bench.held(one) or one not in bench.reader.paused
         if any(one not in bench.reader.paused and not bench.held(one) for one in ledger.partitions):

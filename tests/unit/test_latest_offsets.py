@@ -13,7 +13,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from stream_scorer.core.records import Partition
 from stream_scorer.errors import SettingsError
 from stream_scorer.kafka.consumer import group_consumer as source_module
-from stream_scorer.kafka.consumer.group_consumer import Source
+from stream_scorer.kafka.consumer.group_consumer import GroupConsumer
 from stream_scorer.kafka.consumer.latest_offsets import LatestOffsets
 
 ONE, TWO = Partition("features", 0), Partition("features", 1)
@@ -115,7 +115,7 @@ def test_brokers_that_are_away_hold_up_nothing() -> None:
 
 
 class TestSource:
-    """`Source.ends`, with a client whose own watermarks stand still unless it fetches."""
+    """`GroupConsumer.end_offsets`, with a client whose own watermarks stand still unless it fetches."""
 
     @pytest.fixture
     def scene(self, monkeypatch: pytest.MonkeyPatch) -> Scene:
@@ -138,11 +138,11 @@ class TestSource:
             def resume(self, _places: list[TopicPartition]) -> None: ...
 
         monkeypatch.setattr(source_module, "Consumer", FakeConsumer)
-        self.source = Source({"group.id": "g"}, ["features"], lambda _: True, latest=scene.latest)
+        self.source = GroupConsumer({"group.id": "g"}, ["features"], lambda _: True, latest=scene.latest)
         return scene
 
     def ends(self) -> dict[Partition, int]:
-        return dict(self.source.ends([ONE, TWO]))
+        return dict(self.source.end_offsets([ONE, TWO]))
 
     def test_a_fetched_partition_needs_no_request(self, scene: Scene) -> None:
         assert self.ends() == {ONE: 10, TWO: 20}
@@ -163,6 +163,6 @@ class TestSource:
         assert len(scene.admin.requests) == 1
 
     def test_only_what_is_held_back_is_requested(self, scene: Scene) -> None:
-        self.source.hold_back(TWO)
+        self.source.pause_partition(TWO)
         self.ends()
         assert scene.admin.requests == [[TWO]]

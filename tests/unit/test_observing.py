@@ -227,16 +227,16 @@ def test_a_hold_that_follows_a_pause_takes_its_place_in_one_line(scene: Scene) -
 
 
 def test_kafka_is_a_cause_too(scene: Scene) -> None:
-    scene.observe.kafka_trouble("the coordinator is away")
+    scene.observe.commit_blocked("the coordinator is away")
     scene.pass_s(3.0)
-    scene.observe.kafka_trouble("the coordinator is away")
+    scene.observe.commit_blocked("the coordinator is away")
     assert scene.observe.why_not_ready() == "kafka: the coordinator is away; since 2030-01-01T00:00:00Z (3 s)"
     assert scene.sample('stream_scorer_circuit_breaker_open{reason="kafka"}') == 1
     assert scene.sample('stream_scorer_circuit_breaker_open_time_seconds{reason="kafka"}') == 3.0
     scene.breaker.trip(DOWN, scene.now)
     assert (scene.observe.why_not_ready() or "").startswith("circuit open: ")
     assert scene.sample('stream_scorer_circuit_breaker_open{reason="kafka"}') == 1, "two causes may hold at once"
-    scene.observe.kafka_trouble(None)
+    scene.observe.commit_blocked(None)
     assert scene.sample('stream_scorer_circuit_breaker_open{reason="kafka"}') == 0
     assert [event for _, event, _ in scene.log.lines if "transaction" in event] == [
         "transaction failed",

@@ -22,7 +22,7 @@ from stream_scorer.core.records import (
     SourceRecord,
 )
 from stream_scorer.errors import BrokerRefused, BrokerUnavailable, ProducerFenced
-from stream_scorer.kafka.producer.records import Committed, Failed, RecordsRefused
+from stream_scorer.kafka.producer.records import Committed, Failed, RecordsRejected
 from stream_scorer.runtime.clock import Clock
 from stream_scorer.schema_files import SchemaFile, load_schema
 from stream_scorer.scoring.output_records import Encoder, OutputTopics
@@ -82,7 +82,7 @@ class FakeSink:
         self.sizes.append(len(records))
         answer = self.answers.pop(0) if self.answers else Committed()
         if self.refuses_all:
-            answer = RecordsRefused(dict.fromkeys(range(len(records)), "Broker failed to validate record"))
+            answer = RecordsRejected(dict.fromkeys(range(len(records)), "Broker failed to validate record"))
         if callable(answer):
             answer = answer(records)
         if isinstance(answer, Committed):
@@ -131,7 +131,7 @@ class Silent:
         self.counted: list[list[int]] = []
         self.troubles: list[str | None] = []
 
-    def kafka_trouble(self, message: str | None) -> None:
+    def commit_blocked(self, message: str | None) -> None:
         self.troubles.append(message)
 
     def published(self, outcomes: Iterable[Outcome], *, records: int) -> None:
@@ -291,7 +291,7 @@ def test_a_deferred_contact_that_does_not_fit_into_its_topic_is_rejected_with_it
 def test_a_deferred_contact_that_the_broker_refuses_is_rejected() -> None:
     bench = Bench()
     bench.defer(10)
-    bench.sink.answers = [RecordsRefused({0: "too large"})]
+    bench.sink.answers = [RecordsRejected({0: "too large"})]
     assert not bench.publish()
     assert bench.publish()
     assert bench.sink.log[0].topic == "rejected"
@@ -517,14 +517,14 @@ def revoke(bench: Bench) -> None:
         revoke_wait_s=5.0,
         shutdown_timeout_s=5.0,
     )
-    worker.revoking([IN])
+    worker.on_revoking([IN])
 
 
 def test_a_single_refused_record_becomes_unpublishable_and_the_rest_is_published() -> None:
     bench = Bench()
     bench.finish(10)
     bench.finish(11)
-    bench.sink.answers = [RecordsRefused({1: "policy"})]
+    bench.sink.answers = [RecordsRejected({1: "policy"})]
     assert not bench.publish()
     assert bench.publish()
     assert bench.sink.sources() == [10, 11]
@@ -562,7 +562,7 @@ def test_a_batch_refused_as_a_whole_is_taken_apart_so_that_only_the_culprit_is_r
     def refuse_whatever_holds_11(records: list[OutRecord]) -> Publication:
         outputs = [i for i, r in enumerate(records) if r.topic == "scores"]
         holds = any(dict(records[i].headers)["stream-scorer-source"] == b"in/0/11" for i in outputs)
-        return RecordsRefused(dict.fromkeys(outputs, "too large")) if holds else Committed()
+        return RecordsRejected(dict.fromkeys(outputs, "too large")) if holds else Committed()
 
     bench.sink.answers = [refuse_whatever_holds_11] * 5
     for _ in range(6):
@@ -598,7 +598,7 @@ def test_a_rejected_original_over_its_topics_limit_is_published_without_value() 
 def test_an_audit_topic_that_refuses_holds_instead_of_losing_anything() -> None:
     bench = Bench()
     bench.finish(10)
-    bench.sink.answers = [RecordsRefused({1: "policy"})] * 3
+    bench.sink.answers = [RecordsRejected({1: "policy"})] * 3
     for _ in range(3):
         assert not bench.publish()
     assert "topic audit refuses an audit event" in (bench.publisher.trouble or "")

@@ -11,7 +11,7 @@ import pytest
 from stream_scorer.core.avro.codec import Codec
 from stream_scorer.errors import BrokerRefused, StreamScorerError
 from stream_scorer.kafka.consumer import recent_events
-from stream_scorer.kafka.consumer.log_reader import Extent
+from stream_scorer.kafka.consumer.log_reader import OffsetRange
 from stream_scorer.kafka.consumer.recent_events import recent_event_ids
 from stream_scorer.schema_files import SchemaFile, load_schema
 from stream_scorer.settings import load_settings
@@ -39,16 +39,18 @@ def value(event_id: str) -> bytes:
 class Log:
     """A topic whose records are read two at a time."""
 
-    def __init__(self, values: list[bytes | None], extents: dict[int, Extent], end: StreamScorerError | None) -> None:
+    def __init__(
+        self, values: list[bytes | None], extents: dict[int, OffsetRange], end: StreamScorerError | None
+    ) -> None:
         self.values = values
         self.extents = extents
         self.end = end
-        self.asked: dict[int, Extent] = {}
+        self.asked: dict[int, OffsetRange] = {}
 
-    def stable_extents(self, _topic: str, _partitions: int) -> dict[int, Extent]:
+    def stable_ranges(self, _topic: str, _partitions: int) -> dict[int, OffsetRange]:
         return self.extents
 
-    def read(self, _topic: str, extents: Mapping[int, Extent]) -> Iterator[list[Any]]:
+    def read(self, _topic: str, extents: Mapping[int, OffsetRange]) -> Iterator[list[Any]]:
         self.asked = dict(extents)
         for at in range(0, len(self.values), 2):
             yield [SimpleNamespace(value=one) for one in self.values[at : at + 2]]
@@ -58,8 +60,8 @@ class Log:
 
 @pytest.fixture
 def topic(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Log]:
-    def make(*values: bytes | None, extents: dict[int, Extent] | None = None, end: Any = None) -> Log:
-        log = Log(list(values), extents or {0: Extent(0, len(values))}, end)
+    def make(*values: bytes | None, extents: dict[int, OffsetRange] | None = None, end: Any = None) -> Log:
+        log = Log(list(values), extents or {0: OffsetRange(0, len(values))}, end)
         monkeypatch.setattr(recent_events, "LogReader", lambda *_args, **_more: log)
         return log
 
@@ -72,9 +74,9 @@ def test_the_ids_of_what_can_be_decoded(topic: Callable[..., Log]) -> None:
 
 
 def test_of_each_partition_the_last_records_are_read(topic: Callable[..., Log]) -> None:
-    log = topic(extents={0: Extent(0, 5), 1: Extent(100, 900), 2: Extent(7, 7)})
+    log = topic(extents={0: OffsetRange(0, 5), 1: OffsetRange(100, 900), 2: OffsetRange(7, 7)})
     assert recent_event_ids(SETTINGS, "features", 3, CODEC, max_records=30) == frozenset()
-    assert log.asked == {0: Extent(0, 5), 1: Extent(890, 900), 2: Extent(7, 7)}
+    assert log.asked == {0: OffsetRange(0, 5), 1: OffsetRange(890, 900), 2: OffsetRange(7, 7)}
 
 
 def test_what_may_not_be_read_gives_no_ids(topic: Callable[..., Log]) -> None:

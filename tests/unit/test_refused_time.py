@@ -8,7 +8,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from stream_scorer.kafka.producer import transactional_producer
-from stream_scorer.kafka.producer.records import Failed, OutRecord, RecordsRefused
+from stream_scorer.kafka.producer.records import Failed, OutRecord, RecordsRejected
 from stream_scorer.kafka.producer.sink import TransactionalSink
 from stream_scorer.kafka.producer.transactional_producer import RECORD_ERRORS
 
@@ -78,5 +78,5 @@ def test_it_is_no_word_about_a_record() -> None:
 def test_another_refusal_still_is_one(sink: TransactionalSink, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Refusing, "reported", KafkaError.POLICY_VIOLATION)
     refused = sink.publish(RECORDS, [], None)
-    assert isinstance(refused, RecordsRefused)
+    assert isinstance(refused, RecordsRejected)
     assert [*refused.errors] == [0, 1]

@@ -10,7 +10,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from stream_scorer.core.records import Partition
 from stream_scorer.kafka.consumer import group_consumer, retry_consumer
-from stream_scorer.kafka.consumer.group_consumer import Source
+from stream_scorer.kafka.consumer.group_consumer import GroupConsumer
 
 COUNTS = {"in": 2, "retry-1": 2, "retry-2": 5}
 
@@ -77,23 +77,23 @@ class Owner:
         self.owns: dict[Partition, int] = {}
         self.told: list[str] = []
 
-    def owned(self, partition: Partition, *, start_offset: int, next_offset: int) -> None:
+    def on_assigned(self, partition: Partition, *, start_offset: int, next_offset: int) -> None:
         assert start_offset == 0
         self.owns[partition] = next_offset
 
-    def revoking(self, partitions: list[Partition]) -> None:
+    def on_revoking(self, partitions: list[Partition]) -> None:
         self.told.append("revoking")
         assert all(partition in self.owns for partition in partitions)
 
-    def disowned(self, partitions: list[Partition]) -> None:
+    def on_revoked(self, partitions: list[Partition]) -> None:
         self.told.append("disowned")
         for partition in partitions:
             del self.owns[partition]
 
-    def settled(self) -> None:
+    def on_rebalance_completed(self) -> None:
         self.told.append("settled")
 
-    def cut_off(self, reason: str) -> None:
+    def on_disconnected(self, reason: str) -> None:
         raise AssertionError(reason)
 
 
@@ -105,7 +105,7 @@ class Group:
         monkeypatch.setattr(group_consumer, "Consumer", Client)
         monkeypatch.setattr(retry_consumer, "Consumer", Client)
         monkeypatch.setattr(group_consumer.time, "monotonic", lambda: self.now)
-        self.source = Source({"group.id": "g"}, ["in"], lambda _: False, retry_topics=["retry-1", "retry-2"])
+        self.source = GroupConsumer({"group.id": "g"}, ["in"], lambda _: False, retry_topics=["retry-1", "retry-2"])
         self.owner = Owner()
         self.source.subscribe(self.owner)
         self.input: Any = self.source._consumer
@@ -175,11 +175,11 @@ def test_what_is_paused_stays_paused_when_a_retry_partition_comes(group: Group) 
 def test_a_retry_partition_is_held_back_and_read_again_from_its_head(group: Group) -> None:
     group.assign(1)
     head = Partition("retry-1", 1)
-    group.source.hold_back(head)
+    group.source.pause_partition(head)
     group.source.pause()
     group.source.resume()
     assert group.retries.paused == {head}
-    assert group.source.let_go(head, 7)
+    assert group.source.resume_from(head, 7)
     assert group.retries.paused == set()
     assert group.retries.positions[head] == 7
 

@@ -11,8 +11,8 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AclOperation  # type: ignore[attr-defined]  # the stubs do not list it
 
-from stream_scorer.kafka.admin.acls import Right, missing_rights
-from stream_scorer.kafka.admin.admin_client import Administrator
+from stream_scorer.kafka.admin.acls import Permission, missing_rights
+from stream_scorer.kafka.admin.admin_client import ClusterAdmin
 from stream_scorer.settings import load_settings
 
 
@@ -27,7 +27,7 @@ class Brokers:
 
 def test_topics_are_asked_about_and_groups_are_not() -> None:
     """librdkafka aborts the process now and then when the question about a group times out."""
-    write, group = Right("Write", "topic", "scores"), Right("Read", "group", "g")
+    write, group = Permission("Write", "topic", "scores"), Permission("Read", "group", "g")
     brokers: Any = Brokers()
     assert missing_rights(brokers, [write, group]) == [write]
     assert missing_rights(brokers, [group]) == []
@@ -47,9 +47,9 @@ def test_no_admin_client_outlives_its_question() -> None:
     gc.disable()
     try:
         brokers: Any = Refusing()
-        write = Right("Write", "topic", "scores")
+        write = Permission("Write", "topic", "scores")
         assert missing_rights(brokers, [write]) == [write]
-        admin = Administrator(load_settings(environ={"STREAM_SCORER_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1"}))
+        admin = ClusterAdmin(load_settings(environ={"STREAM_SCORER_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1"}))
         left = [weakref.ref(brokers), weakref.ref(admin)]
         del brokers, admin
         assert [one() for one in left] == [None, None]

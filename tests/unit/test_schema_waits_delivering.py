@@ -25,13 +25,13 @@ class Lookup:
     def __init__(self) -> None:
         self.known = {KNOWN}
 
-    def want(self, _: int, **__: bool) -> None:
+    def request(self, _: int, **__: bool) -> None:
         """It is known when it is."""
 
     def is_answered(self, schema_id: int) -> bool:
         return schema_id in self.known
 
-    def why(self, schema_id: int) -> str:
+    def error_for(self, schema_id: int) -> str:
         return "" if schema_id in self.known else f"schema id {schema_id} cannot be fetched: no connection"
 
     def writer(self, schema_id: int) -> Mapping[str, Any]:

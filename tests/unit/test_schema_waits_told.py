@@ -48,9 +48,9 @@ def test_the_scorer_is_not_ready_and_says_why_and_since_when() -> None:
     observe.waiting_for_schema(REASON)
     assert observe.why_not_ready() == f"registry: {REASON}; since 2026-09-21T14:13:20Z (0 s)"
     assert told.lines[-1] == ("records wait for a schema", {"detail": REASON})
-    observe.kafka_trouble("no broker")  # nothing can be published at all: that is said first
+    observe.commit_blocked("no broker")  # nothing can be published at all: that is said first
     assert str(observe.why_not_ready()).startswith("kafka: no broker")
-    observe.kafka_trouble(None)
+    observe.commit_blocked(None)
     observe.waiting_for_schema(None)
     assert observe.why_not_ready() is None
     assert told.lines[-1] == ("schemas fetched again", {"after": REASON})

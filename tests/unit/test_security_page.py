@@ -96,7 +96,7 @@ def test_the_line_on_the_page_is_the_one_that_is_said() -> None:
         "security.protocol": "SASL_SSL",
         "sasl.username": "scorer",
     }
-    line = acls.denial(properties, [acls.Right("Write", "topic", "contact-scores")])
+    line = acls.denied_error(properties, [acls.Permission("Write", "topic", "contact-scores")])
     assert f"\nstream-scorer: {line}\n" in PAGE
 
 

@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError, KafkaException
 from stream_scorer.core.records import Partition
 from stream_scorer.errors import BrokerRefused, BrokerUnavailable
 from stream_scorer.kafka.consumer import group_consumer as module
-from stream_scorer.kafka.consumer.group_consumer import Source
+from stream_scorer.kafka.consumer.group_consumer import GroupConsumer
 
 
 class Reported:
@@ -31,7 +31,7 @@ class Reported:
         return 7
 
 
-def source_that_reads(code: int, monkeypatch: pytest.MonkeyPatch) -> Source:
+def source_that_reads(code: int, monkeypatch: pytest.MonkeyPatch) -> GroupConsumer:
     class FakeConsumer:
         def __init__(self, config: dict[str, Any]) -> None:
             assert config["group.id"] == "g"
@@ -41,7 +41,7 @@ def source_that_reads(code: int, monkeypatch: pytest.MonkeyPatch) -> Source:
 
     monkeypatch.setattr(module, "Consumer", FakeConsumer)
     config = {"group.id": "g", "logger": logging.getLogger("test-source-errors")}
-    return Source(config, ["features"], wait=lambda _: True)
+    return GroupConsumer(config, ["features"], wait=lambda _: True)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_a_commit_that_may_not_be_read_says_who_lacks_which_right(monkeypatch: p
 
     monkeypatch.setattr(module, "Consumer", FakeConsumer)
     config = {"group.id": "g", "security.protocol": "sasl_ssl", "sasl.username": "scorer"}
-    source = Source(config, ["features"], wait=lambda _: True)
+    source = GroupConsumer(config, ["features"], wait=lambda _: True)
     with pytest.raises(BrokerUnavailable, match="denies User:scorer: Read on group g;"):
         source.committed([Partition("features", 0)])
 
@@ -114,4 +114,4 @@ def test_a_client_that_is_at_its_end_ends_the_worker(monkeypatch: pytest.MonkeyP
     with pytest.raises(
         BrokerRefused, match=r"Static consumer fenced; give each worker a group\.instance\.id of its own"
     ):
-        Source(config, ["features"], wait=lambda _: True).read(1, 0.0)
+        GroupConsumer(config, ["features"], wait=lambda _: True).read(1, 0.0)

@@ -11,7 +11,7 @@ import pytest
 from stream_scorer.core.records import Exchange
 from stream_scorer.core.scoring.model_check import ModelConfirmed
 from stream_scorer.genesys.client import ScoringClient
-from stream_scorer.kafka.client.interruptible_calls import StoppedError, unless_stopped
+from stream_scorer.kafka.client.interruptible_calls import StoppedError, call_until_stopped
 from stream_scorer.settings import Settings
 from stream_scorer.targets.factory import build_target
 from stream_scorer.wiring.callbacks import CampaignService
@@ -83,16 +83,16 @@ def test_something_else_goes_on_while_a_call_takes_its_time() -> None:
         if beats == 3:
             done.set()
 
-    assert unless_stopped(threading.Event(), lambda: done.wait(10), meanwhile=beat)
+    assert call_until_stopped(threading.Event(), lambda: done.wait(10), meanwhile=beat)
     assert beats >= 3
 
 
 def test_what_a_call_returns_or_raises_comes_through() -> None:
-    assert unless_stopped(threading.Event(), lambda: 1) == 1
+    assert call_until_stopped(threading.Event(), lambda: 1) == 1
     with pytest.raises(KeyError, match="why"):
-        unless_stopped(threading.Event(), lambda: {}["why"])
+        call_until_stopped(threading.Event(), lambda: {}["why"])
     with pytest.raises(TimeoutError, match="its own"):
-        unless_stopped(threading.Event(), timed_out)
+        call_until_stopped(threading.Event(), timed_out)
 
 
 def timed_out() -> None:
@@ -103,5 +103,5 @@ def test_nothing_is_waited_for_once_it_is_to_end() -> None:
     stopping, never = threading.Event(), threading.Event()
     stopping.set()
     with pytest.raises(StoppedError):
-        unless_stopped(stopping, never.wait)
+        call_until_stopped(stopping, never.wait)
     never.set()

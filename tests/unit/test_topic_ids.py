@@ -105,7 +105,7 @@ def test_a_topic_that_comes_back_without_commits_is_found_by_the_process_that_re
     brokers = Brokers(**{"in": "a"})
     one = identity(brokers)
     one.begin([committed("start=3;topic=a")], 1.0)
-    one.forget([IN])
+    one.revoke([IN])
     brokers.topics["in"] = "b"
     with pytest.raises(BrokerRefused, match="topic in was deleted and created again"):
         one.begin([committed("", offset=-1001)], 1.0)
@@ -175,7 +175,7 @@ def test_the_ids_of_schemas_that_a_group_has_resolved_go_from_commit_to_commit()
     class Schemas:
         ids: tuple[int, ...] = ()
 
-        def remember(self, schema_ids: Any) -> None:
+        def mark_resolved(self, schema_ids: Any) -> None:
             self.ids += tuple(schema_ids)
 
         def resolved(self) -> tuple[int, ...]:

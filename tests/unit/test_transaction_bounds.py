@@ -21,8 +21,8 @@ from stream_scorer.core.exactly_once.transaction_bounds import TransactionBounds
 from stream_scorer.core.records import Partition
 from stream_scorer.kafka.producer.committer import Committer
 from stream_scorer.kafka.producer.records import Committed, Failed
-from stream_scorer.kafka.registry.pending_schemas import WriterWaits
-from stream_scorer.kafka.registry.serde import SingleObjectFraming
+from stream_scorer.kafka.registry.pending_schemas import PendingSchemas
+from stream_scorer.kafka.registry.serde import SingleObjectSerde
 from stream_scorer.runtime.clock import Clock
 from stream_scorer.schema_files import SchemaFile, load_schema
 from stream_scorer.scoring.ports import OutcomeLedger
@@ -190,7 +190,7 @@ class PlannerBench:
         self.stopping = threading.Event()
         self.planner = Planner(
             source=source,
-            waits=WriterWaits(source, self.ledger, SingleObjectFraming().lookup, lambda _: None),
+            waits=PendingSchemas(source, self.ledger, SingleObjectSerde().lookup, lambda _: None),
             committer=Committer(
                 sink=self.sink,
                 group=source,

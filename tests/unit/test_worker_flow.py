@@ -15,7 +15,7 @@ from support_core import TOPIC, contact, rejected
 from stream_scorer.core.records import Contact, Partition, Rejected, SourceRecord
 from stream_scorer.core.retry_topics import RetryDelays, RetryState, StartBounds, state_headers
 from stream_scorer.kafka.consumer.flow_control import FlowControl
-from stream_scorer.kafka.consumer.retry_heads import RetryTopicHeads
+from stream_scorer.kafka.consumer.retry_heads import PausedRetryPartitions
 from stream_scorer.runtime.clock import Clock
 from stream_scorer.scoring.ports import OutcomeLedger
 from stream_scorer.scoring.retry_intake import RetryIntake
@@ -63,10 +63,10 @@ class Source:
     def resume(self) -> None:
         self.paused = False
 
-    def hold_back(self, partition: Partition) -> None:
+    def pause_partition(self, partition: Partition) -> None:
         self.held.add(partition)
 
-    def let_go(self, partition: Partition, offset: int) -> bool:
+    def resume_from(self, partition: Partition, offset: int) -> bool:
         self.held.discard(partition)
         self.at[partition] = offset
         return True
@@ -116,7 +116,7 @@ class Bench:
         self.ledger = OutcomeLedger()
         source = source or Source(headers_bytes)
         anything: Any = MagicMock()
-        waits: Any = MagicMock(holds=lambda _: False, admits=lambda _: True)
+        waits: Any = MagicMock(is_paused=lambda _: False, admits=lambda _: True)
         breaker: Any = MagicMock(open_state=None)
         intake: Any = MagicMock(examine=examine)
         self.worker = Worker(
@@ -126,7 +126,7 @@ class Bench:
             source=source,
             waits=waits,
             flow=FlowControl(source, self.ledger, max_records=window, max_bytes=max_bytes, is_retry=RETRY.topic.__eq__),
-            heads=RetryTopicHeads(source),
+            heads=PausedRetryPartitions(source),
             retries=RetryIntake({RETRY.topic: 1}, GROUP, RetryDelays((60.0,)), StartBounds()),
             ledger=self.ledger,
             clock=Clock(lambda: self.now, lambda: round(self.now * 1000), lambda: 0.5, lambda: "id"),

@@ -14,8 +14,8 @@ from stream_scorer.core.avro.confluent import SchemaMissingError, WriterUnknownE
 from stream_scorer.core.exactly_once.offset_ledger import OffsetLedger
 from stream_scorer.core.records import Partition, SourceRecord
 from stream_scorer.errors import RegistryUnavailable
-from stream_scorer.kafka.registry.pending_schemas import WriterWaits
-from stream_scorer.kafka.registry.schema_fetcher import WriterLookup
+from stream_scorer.kafka.registry.pending_schemas import PendingSchemas
+from stream_scorer.kafka.registry.schema_fetcher import SchemaFetcher
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,16 +63,16 @@ def registry() -> Registry:
 
 
 @pytest.fixture
-def lookup(registry: Registry) -> Iterator[WriterLookup]:
-    made = WriterLookup(registry, ask_again_s=0.01, retry_s=0.01)
-    made.learn(OWN, SCHEMA)
+def lookup(registry: Registry) -> Iterator[SchemaFetcher]:
+    made = SchemaFetcher(registry, ask_again_s=0.01, retry_s=0.01)
+    made.add(OWN, SCHEMA)
     yield made
     registry.may_answer.set()
     made.close()
 
 
 class TestLookup:
-    def test_an_id_is_fetched_once_and_never_waited_for(self, registry: Registry, lookup: WriterLookup) -> None:
+    def test_an_id_is_fetched_once_and_never_waited_for(self, registry: Registry, lookup: SchemaFetcher) -> None:
         registry.answers[17] = SCHEMA
         registry.may_answer.clear()
         for _ in range(3):
@@ -85,74 +85,76 @@ class TestLookup:
         assert registry.asked == [17]
 
     def test_a_registry_that_does_not_answer_is_asked_again_until_it_does(
-        self, registry: Registry, lookup: WriterLookup
+        self, registry: Registry, lookup: SchemaFetcher
     ) -> None:
         registry.answers[17] = RegistryUnavailable("schema id 17 cannot be fetched: no connection")
-        lookup.want(17)
+        lookup.request(17)
         wait_until(lambda: len(registry.asked) > 10, lambda: "ten tries")
         assert not lookup.is_answered(17)
-        assert lookup.why(17) == "schema id 17 cannot be fetched: no connection"
+        assert lookup.error_for(17) == "schema id 17 cannot be fetched: no connection"
         registry.answers[17] = SCHEMA
         wait_until(lambda: lookup.is_answered(17), lambda: "the answer")
         assert lookup.writer(17) == SCHEMA
-        assert lookup.why(17) == ""
+        assert lookup.error_for(17) == ""
 
     def test_an_id_that_is_not_there_is_asked_for_four_times_and_then_refused(
-        self, registry: Registry, lookup: WriterLookup
+        self, registry: Registry, lookup: SchemaFetcher
     ) -> None:
-        lookup.want(17)
+        lookup.request(17)
         wait_until(lambda: lookup.is_answered(17), lambda: "the answer")
         assert registry.asked == [17] * 4
         with pytest.raises(UndecodableError, match="the schema registry has no schema with id 17"):
             lookup.writer(17)
 
     def test_an_id_is_missing_only_where_the_registry_confirms_another_one(
-        self, registry: Registry, lookup: WriterLookup
+        self, registry: Registry, lookup: SchemaFetcher
     ) -> None:
         """A registry that was restored from an old backup, or a gateway that answers 404 for all ids."""
         registry.lost.add(OWN)
-        lookup.want(17)
+        lookup.request(17)
         wait_until(lambda: len(registry.confirmations) > 2, lambda: "three confirmations")
         assert not lookup.is_answered(17)
-        assert lookup.why(17) == "the schema registry has no schema with id 17, nor with id 1, which it had before"
+        assert (
+            lookup.error_for(17) == "the schema registry has no schema with id 17, nor with id 1, which it had before"
+        )
         registry.lost.clear()
         wait_until(lambda: lookup.is_answered(17), lambda: "the answer")
         with pytest.raises(SchemaMissingError, match="the schema registry has no schema with id 17"):
             lookup.writer(17)
 
     def test_another_id_that_was_fetched_meanwhile_is_evidence_too(self, registry: Registry) -> None:
-        lookup = WriterLookup(registry, ask_again_s=0.01, retry_s=0.01)
-        lookup.want(17)
-        wait_until(lambda: "no other is known" in lookup.why(17), lambda: "the doubt")
+        lookup = SchemaFetcher(registry, ask_again_s=0.01, retry_s=0.01)
+        lookup.request(17)
+        wait_until(lambda: "no other is known" in lookup.error_for(17), lambda: "the doubt")
         registry.answers[18] = SCHEMA
-        lookup.want(18)
+        lookup.request(18)
         wait_until(lambda: lookup.is_answered(17), lambda: "the answer")
         assert registry.confirmations == []
         lookup.close()
 
     def test_an_id_that_the_group_has_resolved_before_is_never_missing(
-        self, registry: Registry, lookup: WriterLookup
+        self, registry: Registry, lookup: SchemaFetcher
     ) -> None:
-        lookup.remember([17])
-        lookup.want(17)
-        wait_until(lambda: "which it had before" in lookup.why(17), lambda: "the doubt")
+        lookup.mark_resolved([17])
+        lookup.request(17)
+        wait_until(lambda: "which it had before" in lookup.error_for(17), lambda: "the doubt")
         assert not lookup.is_answered(17)
         registry.answers[17] = SCHEMA
         wait_until(lambda: lookup.is_answered(17), lambda: "the answer")
         assert lookup.writer(17) == SCHEMA
         assert lookup.resolved() == (OWN, 17)
 
-    def test_a_confirmation_that_fails_is_no_evidence(self, registry: Registry, lookup: WriterLookup) -> None:
+    def test_a_confirmation_that_fails_is_no_evidence(self, registry: Registry, lookup: SchemaFetcher) -> None:
         def has(_schema_id: int) -> bool:
             raise RegistryUnavailable("schema id 1 cannot be fetched: no connection")
 
         registry.has = has  # type: ignore[method-assign]
-        lookup.want(17)
-        wait_until(lambda: "no connection" in lookup.why(17), lambda: "the doubt")
+        lookup.request(17)
+        wait_until(lambda: "no connection" in lookup.error_for(17), lambda: "the doubt")
         assert not lookup.is_answered(17)
 
-    def test_an_id_of_a_replica_that_lags_is_found(self, registry: Registry, lookup: WriterLookup) -> None:
-        lookup.want(17)
+    def test_an_id_of_a_replica_that_lags_is_found(self, registry: Registry, lookup: SchemaFetcher) -> None:
+        lookup.request(17)
         wait_until(lambda: registry.asked, lambda: "the first question")
         registry.answers[17] = SCHEMA
         wait_until(lambda: lookup.is_answered(17), lambda: "the answer")
@@ -160,9 +162,9 @@ class TestLookup:
 
     def test_that_an_id_is_not_there_is_believed_for_half_a_minute(self, registry: Registry) -> None:
         clock = Clock()
-        lookup = WriterLookup(registry, clock=clock, ask_again_s=0.0)
-        lookup.learn(OWN, SCHEMA)
-        lookup.want(17)
+        lookup = SchemaFetcher(registry, clock=clock, ask_again_s=0.0)
+        lookup.add(OWN, SCHEMA)
+        lookup.request(17)
         wait_until(lambda: lookup.is_answered(17), lambda: "the answer")
         registry.answers[17] = SCHEMA
         clock.late_s = 29.0
@@ -175,15 +177,15 @@ class TestLookup:
         assert lookup.writer(17) == SCHEMA
         lookup.close()
 
-    def test_what_is_known_from_the_start_is_not_fetched(self, registry: Registry, lookup: WriterLookup) -> None:
-        lookup.learn(5, SCHEMA)
+    def test_what_is_known_from_the_start_is_not_fetched(self, registry: Registry, lookup: SchemaFetcher) -> None:
+        lookup.add(5, SCHEMA)
         assert lookup.is_answered(5)
         assert lookup.writer(5) == SCHEMA
         assert registry.asked == []
 
-    def test_a_schema_of_another_kind_is_refused_at_once(self, registry: Registry, lookup: WriterLookup) -> None:
+    def test_a_schema_of_another_kind_is_refused_at_once(self, registry: Registry, lookup: SchemaFetcher) -> None:
         registry.answers[17] = UndecodableError("a schema of type JSON, not Avro")
-        lookup.want(17)
+        lookup.request(17)
         wait_until(lambda: lookup.is_answered(17), lambda: "the answer")
         with pytest.raises(UndecodableError, match="of type JSON"):
             lookup.writer(17)
@@ -191,13 +193,13 @@ class TestLookup:
 
     def test_what_was_just_gone_by_is_kept_until_it_is_read(self, registry: Registry) -> None:
         clock = Clock()
-        lookup = WriterLookup(registry, clock=clock, ask_again_s=0.0, retry_s=0.0)
-        lookup.learn(10_000, SCHEMA)
+        lookup = SchemaFetcher(registry, clock=clock, ask_again_s=0.0, retry_s=0.0)
+        lookup.add(10_000, SCHEMA)
         first: list[int] = []
         for batch in range(3):
             ids = range(batch * 600, batch * 600 + 600)
             for schema_id in ids:
-                lookup.want(schema_id)
+                lookup.request(schema_id)
             wait_until(lambda: not lookup._wanted, lambda: "all answers")
             assert all(lookup.is_answered(schema_id) for schema_id in (ids if not batch else first))
             first = first or list(ids)
@@ -207,38 +209,38 @@ class TestLookup:
         lookup.close()
 
     def test_a_row_of_junk_is_in_nobodys_way(self, registry: Registry) -> None:
-        lookup = WriterLookup(registry, ask_again_s=30.0, retry_s=0.01)
+        lookup = SchemaFetcher(registry, ask_again_s=30.0, retry_s=0.01)
         registry.answers[9_999] = SCHEMA
         registry.may_answer.clear()
         for schema_id in range(2_000):
-            lookup.want(schema_id, ahead=True)
+            lookup.request(schema_id, ahead=True)
         assert not lookup.is_answered(9_999)
         registry.may_answer.set()
         wait_until(lambda: lookup.is_answered(9_999), lambda: "the one that is waited for")
         assert 9_999 in registry.asked[:2]  # one was under way already
         lookup.close()
 
-    def test_whatever_goes_wrong_is_tried_again(self, registry: Registry, lookup: WriterLookup) -> None:
+    def test_whatever_goes_wrong_is_tried_again(self, registry: Registry, lookup: SchemaFetcher) -> None:
         registry.answers[3] = TypeError("5")
         assert not lookup.is_answered(3)
-        wait_until(lambda: lookup.why(3), lambda: "a reason")
-        assert lookup.why(3) == "unexpected TypeError"
+        wait_until(lambda: lookup.error_for(3), lambda: "a reason")
+        assert lookup.error_for(3) == "unexpected TypeError"
         registry.answers[3] = SCHEMA
         wait_until(lambda: lookup.is_answered(3), lambda: "the schema")
 
     def test_memory_is_bounded_however_many_ids_there_are(self, registry: Registry) -> None:
         clock = Clock()
-        lookup = WriterLookup(registry, clock=clock, ask_again_s=0.0, retry_s=0.0)
-        lookup.learn(10_000, SCHEMA)
+        lookup = SchemaFetcher(registry, clock=clock, ask_again_s=0.0, retry_s=0.0)
+        lookup.add(10_000, SCHEMA)
         registry.may_answer.clear()
         for schema_id in range(5_000):
-            lookup.want(schema_id)
+            lookup.request(schema_id)
         assert len(lookup._wanted) == 1_000
         registry.may_answer.set()
         wait_until(lambda: not lookup._wanted, lambda: "all answers")
         clock.late_s += 61
         for schema_id in range(5_000, 5_500):
-            lookup.want(schema_id)
+            lookup.request(schema_id)
         wait_until(lambda: not lookup._wanted, lambda: "all answers")
         assert len(lookup._answers) == len(lookup._used_at) == 1_000
         lookup.close()
@@ -252,10 +254,10 @@ class Reader:
         self.gone_on: list[tuple[Partition, int]] = []
         self.may_go = True
 
-    def hold_back(self, partition: Partition) -> None:
+    def pause_partition(self, partition: Partition) -> None:
         self.held.add(partition)
 
-    def let_go(self, partition: Partition, offset: int) -> bool:
+    def resume_from(self, partition: Partition, offset: int) -> bool:
         if self.may_go:
             self.held.discard(partition)
             self.gone_on.append((partition, offset))
@@ -268,13 +270,13 @@ class Answers:
         self.wanted: list[int] = []
         self.reasons: dict[int, str] = {}
 
-    def want(self, schema_id: int, **_: bool) -> None:
+    def request(self, schema_id: int, **_: bool) -> None:
         self.wanted.append(schema_id)
 
     def is_answered(self, schema_id: int) -> bool:
         return schema_id in self.known
 
-    def why(self, schema_id: int) -> str:
+    def error_for(self, schema_id: int) -> str:
         return self.reasons.get(schema_id, "")
 
 
@@ -284,7 +286,7 @@ class Scene:
         self.answers = Answers()
         self.ledger: OffsetLedger[Any] = OffsetLedger()
         self.told: list[str | None] = []
-        self.waits = WriterWaits(self.reader, self.ledger, self.answers, self.told.append)
+        self.waits = PendingSchemas(self.reader, self.ledger, self.answers, self.told.append)
         for number in (0, 1):
             self.ledger.assign(Partition("t", number), start_offset=0, next_offset=10)
 
@@ -307,26 +309,26 @@ class TestWaits:
         assert scene.read(1, 11, None)
         assert scene.reader.held == {Partition("t", 0)}
         assert scene.ledger.size(Partition("t", 0))[0] == 1
-        scene.waits.release()
+        scene.waits.resume_resolved()
         assert scene.reader.held
         scene.answers.known |= {17, 18}
-        scene.waits.release()
+        scene.waits.resume_resolved()
         assert scene.reader.gone_on == [(Partition("t", 0), 11)]
         assert all(scene.read(0, offset, schema_id) for offset, schema_id in ((11, 17), (12, 1), (13, 18)))
 
     def test_the_reason_is_told_when_it_changes_and_when_it_is_over(self) -> None:
         scene = Scene()
         assert not scene.read(0, 10, 17)
-        scene.waits.release()
+        scene.waits.resume_resolved()
         assert scene.told == []  # it has only just been asked for
         scene.answers.reasons[17] = "no connection"
-        scene.waits.release()
-        scene.waits.release()
+        scene.waits.resume_resolved()
+        scene.waits.resume_resolved()
         assert scene.told == ["no connection"]
         scene.answers.known.add(17)
         scene.answers.reasons.clear()
-        scene.waits.release()
-        scene.waits.release()
+        scene.waits.resume_resolved()
+        scene.waits.resume_resolved()
         assert scene.told == ["no connection", None]
 
     def test_a_partition_that_cannot_go_on_yet_stays(self) -> None:
@@ -334,22 +336,22 @@ class TestWaits:
         assert not scene.read(0, 10, 17)
         scene.answers.known.add(17)
         scene.reader.may_go = False
-        scene.waits.release()
+        scene.waits.resume_resolved()
         assert len(scene.waits) == 1
         scene.reader.may_go = True
-        scene.waits.release()
+        scene.waits.resume_resolved()
         assert len(scene.waits) == 0
 
     def test_what_was_taken_away_waits_no_more_and_its_reason_ends(self) -> None:
         scene = Scene()
         assert not scene.read(0, 10, 17)
         scene.answers.reasons[17] = "no connection"
-        scene.waits.release()
+        scene.waits.resume_resolved()
         scene.ledger.revoke(Partition("t", 0))
-        scene.waits.forget([Partition("t", 0)])
+        scene.waits.revoke([Partition("t", 0)])
         assert not scene.read(0, 11, 17)  # a late one of the old assignment
         assert len(scene.waits) == 0
-        scene.waits.release()
+        scene.waits.resume_resolved()
         assert scene.told == ["no connection", None]
         assert scene.reader.gone_on == []
 

@@ -18,7 +18,7 @@ from confluent_kafka.admin import AdminClient
 from stream_scorer.errors import BrokerRefused, StreamScorerError
 from stream_scorer.kafka.client.config import admin_config, silent_logger
 from stream_scorer.kafka.client.errors import translate
-from stream_scorer.kafka.client.factory import made
+from stream_scorer.kafka.client.factory import create_client
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -43,7 +43,7 @@ DENIALS: Final = frozenset(
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Right:
+class Permission:
     """One operation on one resource, in the words of ``kafka-acls``. Read and Write imply Describe."""
 
     operation: Operation
@@ -54,19 +54,19 @@ class Right:
         return f"{self.operation} on {self.resource} {self.name}"
 
 
-def scoring_rights(settings: Settings) -> tuple[Right, ...]:
+def scoring_rights(settings: Settings) -> tuple[Permission, ...]:
     """What ``run`` needs."""
     topics, kafka = settings.topics, settings.kafka
     retries = settings.contact_retry_topics
     return (
         *_all("Read", (topics.features, *retries)),
         *_all("Write", (topics.scores, topics.review, topics.rejected, topics.audit, *retries)),
-        Right("Read", "group", kafka.group_id),
-        Right("Write", "transactional id", kafka.transactional_id),
+        Permission("Read", "group", kafka.group_id),
+        Permission("Write", "transactional id", kafka.transactional_id),
     )
 
 
-def campaign_rights(settings: Settings) -> tuple[Right, ...]:
+def campaign_rights(settings: Settings) -> tuple[Permission, ...]:
     """What ``callbacks`` needs."""
     topics = settings.topics
     retries = topics.retries(len(settings.callbacks.retry_delays_s))
@@ -74,36 +74,36 @@ def campaign_rights(settings: Settings) -> tuple[Right, ...]:
     return (
         *_all("Read", (topics.scores, topics.callbacks, *retries)),
         *_all("Write", (topics.callbacks, *retries, topics.callbacks_rejected, topics.receipts)),
-        *(Right("Read", "group", group) for group in groups),
-        Right("Write", "transactional id", settings.planner_transactional_id),
-        Right("Write", "transactional id", settings.deliverer_transactional_id),
+        *(Permission("Read", "group", group) for group in groups),
+        Permission("Write", "transactional id", settings.planner_transactional_id),
+        Permission("Write", "transactional id", settings.deliverer_transactional_id),
     )
 
 
-def producing_rights(settings: Settings) -> tuple[Right, ...]:
+def producing_rights(settings: Settings) -> tuple[Permission, ...]:
     """What ``produce`` needs."""
-    return (Right("Write", "topic", settings.topics.features),)
+    return (Permission("Write", "topic", settings.topics.features),)
 
 
-def creating_rights(settings: Settings) -> tuple[Right, ...]:
+def creating_rights(settings: Settings) -> tuple[Permission, ...]:
     """What ``topics create`` needs: the second right, to see when a topic is ready."""
     return (*_all("Create", settings.all_topics), *_all("Describe", settings.all_topics))
 
 
-def reconciling_rights(settings: Settings) -> tuple[Right, ...]:
+def reconciling_rights(settings: Settings) -> tuple[Permission, ...]:
     """What ``reconcile`` needs for the scores; for the callbacks, see `reconciling_callbacks_rights`."""
-    return (*_all("Read", settings.scoring_topics), Right("Describe", "group", settings.kafka.group_id))
+    return (*_all("Read", settings.scoring_topics), Permission("Describe", "group", settings.kafka.group_id))
 
 
-def reconciling_callbacks_rights(settings: Settings) -> tuple[Right, ...]:
+def reconciling_callbacks_rights(settings: Settings) -> tuple[Permission, ...]:
     """What ``reconcile`` needs besides where there are callbacks."""
     campaign = settings.topics.campaign(tiers=len(settings.callbacks.retry_delays_s))
     groups = (settings.callbacks_group_id, settings.delivery_group_id)
-    return (*_all("Read", campaign), *(Right("Describe", "group", group) for group in groups))
+    return (*_all("Read", campaign), *(Permission("Describe", "group", group) for group in groups))
 
 
-def _all(operation: Operation, topics: Iterable[str]) -> tuple[Right, ...]:
-    return tuple(Right(operation, "topic", name) for name in dict.fromkeys(topics))
+def _all(operation: Operation, topics: Iterable[str]) -> tuple[Permission, ...]:
+    return tuple(Permission(operation, "topic", name) for name in dict.fromkeys(topics))
 
 
 # --- who, and what is said
@@ -125,7 +125,7 @@ def principal(properties: Mapping[str, Any]) -> str:
     return "User:ANONYMOUS"
 
 
-def denial(properties: Mapping[str, Any], missing: Sequence[Right]) -> str:
+def denied_error(properties: Mapping[str, Any], missing: Sequence[Permission]) -> str:
     """Say in one line whom the brokers of ``bootstrap.servers`` deny what, and what to do about it."""
     rights = ", ".join(str(right) for right in missing)
     them = "this right (ACL)" if len(missing) == 1 else "these rights (ACLs)"
@@ -135,27 +135,27 @@ def denial(properties: Mapping[str, Any], missing: Sequence[Right]) -> str:
     )
 
 
-def refusal(
-    error: KafkaException | KafkaError, doing: str, properties: Mapping[str, Any], right: Right
+def refused_error(
+    error: KafkaException | KafkaError, doing: str, properties: Mapping[str, Any], right: Permission
 ) -> StreamScorerError:
     """Translate an error; where it is a denial, name the right that this takes and who lacks it."""
     inner = error.args[0] if isinstance(error, KafkaException) and error.args else error
     if isinstance(inner, KafkaError) and inner.code() in DENIALS:
-        return BrokerRefused(f"{doing}: {denial(properties, [right])}")
+        return BrokerRefused(f"{doing}: {denied_error(properties, [right])}")
     return translate(error, doing)
 
 
 # --- asking
 
 
-def denied_line(settings: Settings, rights: Sequence[Right]) -> str | None:
+def denied_message(settings: Settings, rights: Sequence[Permission]) -> str | None:
     """Ask the brokers which of the rights are missing, and say it in one line; None: none, as far as they tell."""
     properties = admin_config(settings, logger=silent_logger())
-    missing = missing_rights(made(AdminClient, properties), rights)
-    return denial(properties, missing) if missing else None
+    missing = missing_rights(create_client(AdminClient, properties), rights)
+    return denied_error(properties, missing) if missing else None
 
 
-def missing_rights(admin: AdminClient, rights: Sequence[Right]) -> list[Right]:
+def missing_rights(admin: AdminClient, rights: Sequence[Permission]) -> list[Permission]:
     """Return those that the brokers say are missing.
 
     What they do not tell counts as given: of groups and transactional ids, of a topic that does not exist, of brokers
@@ -187,5 +187,5 @@ def _operations(future: Future[Any]) -> frozenset[str] | None:
     return names if _DESCRIBE in names else None
 
 
-def _is_missing(right: Right, operations: frozenset[str] | None) -> bool:
+def _is_missing(right: Permission, operations: frozenset[str] | None) -> bool:
     return operations is not None and right.operation.upper() not in operations

@@ -9,9 +9,9 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from stream_scorer.kafka.client.config import admin_config, silent_logger
-from stream_scorer.kafka.client.errors import NOT_LET_IN, translate
-from stream_scorer.kafka.client.factory import made
-from stream_scorer.redaction.properties import hider
+from stream_scorer.kafka.client.errors import AUTH_ERRORS, translate
+from stream_scorer.kafka.client.factory import create_client
+from stream_scorer.redaction.properties import property_redactor
 
 if TYPE_CHECKING:
     from confluent_kafka.admin._metadata import ClusterMetadata, TopicMetadata
@@ -21,36 +21,36 @@ if TYPE_CHECKING:
 
 # How long one look may take, doubled from look to look: short at first, since an error is told of between two looks
 # only; long in the end, since an answer over a slow line comes too late for every short one.
-_FIRST_LOOK_S: Final = 0.5
+_FIRST_POLL_S: Final = 0.5
 _PAUSE_S: Final = 0.25
 # A broken handshake that the client takes for a broken line.
 _ABOUT_TLS: Final = ("alert", "PLAINTEXT broker listener", "SSL handshake failed")
 _NO_TOKEN: Final = "Failed to acquire SASL OAUTHBEARER token"  # noqa: S105 - what the client says  # nosec B105
 
 
-class _Heard:
+class _ErrorRecorder:
     """What the client told of by its callback; no part of whoever has the client, or neither would end by itself."""
 
     def __init__(self) -> None:
-        self.trouble: KafkaError | None = None
+        self.last_error: KafkaError | None = None
         self._all_down = False
 
     def error(self, error: KafkaError) -> None:
         if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - its public name
             self._all_down = True
         elif error.code() == KafkaError._TRANSPORT and any(sign in error.str() for sign in _ABOUT_TLS):  # noqa: SLF001
-            self.trouble = KafkaError(KafkaError._SSL, error.str())  # noqa: SLF001
+            self.last_error = KafkaError(KafkaError._SSL, error.str())  # noqa: SLF001
         else:
-            self.trouble = error
+            self.last_error = error
 
-    def is_hopeless(self) -> bool:
+    def is_permanent(self) -> bool:
         """Whether all brokers, not only one of them, have said no; or nobody gives us a token to show them."""
-        if self.trouble is None or self.trouble.code() not in NOT_LET_IN:
+        if self.last_error is None or self.last_error.code() not in AUTH_ERRORS:
             return False
-        return self._all_down or self.trouble.str().startswith(_NO_TOKEN)
+        return self._all_down or self.last_error.str().startswith(_NO_TOKEN)
 
 
-class Administrator:
+class ClusterAdmin:
     """See the module's text.
 
     Attributes:
@@ -63,9 +63,9 @@ class Administrator:
 
     def __init__(self, settings: Settings) -> None:
         self._servers = settings.kafka.bootstrap_servers
-        self._heard = _Heard()
+        self._heard = _ErrorRecorder()
         self.properties = admin_config(settings, logger=silent_logger())
-        self.client = made(AdminClient, {**self.properties, "error_cb": self._heard.error})
+        self.client = create_client(AdminClient, {**self.properties, "error_cb": self._heard.error})
 
     def cluster_id(self, timeout_s: float) -> str:
         """Return the cluster's own id.
@@ -90,7 +90,7 @@ class Administrator:
 
     def _listed(self, timeout_s: float) -> ClusterMetadata:
         give_up_at = time.monotonic() + timeout_s
-        look_s = _FIRST_LOOK_S
+        look_s = _FIRST_POLL_S
         while True:
             left_s = give_up_at - time.monotonic()
             try:
@@ -98,7 +98,7 @@ class Administrator:
             except KafkaException as error:
                 self.client.poll(0)
                 still_left_s = give_up_at - time.monotonic()
-                if self._heard.is_hopeless() or still_left_s <= 0:
+                if self._heard.is_permanent() or still_left_s <= 0:
                     raise self._why(error, timeout_s) from None
             if left_s - still_left_s < look_s / 2:
                 # Whoever hangs up at once (a load balancer with nobody behind it) has not been given time.
@@ -107,9 +107,9 @@ class Administrator:
                 look_s *= 2
 
     def _why(self, error: KafkaException, timeout_s: float) -> StreamScorerError:
-        trouble = self._heard.trouble
-        if trouble is not None and trouble.code() in NOT_LET_IN:
-            said = KafkaError(trouble.code(), hider(self.properties)(trouble.str()))
+        trouble = self._heard.last_error
+        if trouble is not None and trouble.code() in AUTH_ERRORS:
+            said = KafkaError(trouble.code(), property_redactor(self.properties)(trouble.str()))
             return translate(said, f"not let in by Kafka at {self._servers}")
         doing = f"no answer from Kafka at {self._servers} within {timeout_s:g} s{self._hint()}"
         return translate(trouble or error, doing)

@@ -14,10 +14,10 @@ from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, Config
 from confluent_kafka.admin._resource import ResourceType
 
 from stream_scorer.errors import BrokerRefused
-from stream_scorer.kafka.admin.acls import Right, refusal
+from stream_scorer.kafka.admin.acls import Permission, refused_error
 from stream_scorer.kafka.admin.topic_configs import describe_topics
 from stream_scorer.kafka.client.config import admin_config, silent_logger
-from stream_scorer.kafka.client.factory import made
+from stream_scorer.kafka.client.factory import create_client
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -51,7 +51,7 @@ def check_outputs(settings: Settings, outputs: Iterable[str]) -> OutputsReport:
     Raises:
         BrokerRefused: an output topic is compacted.
     """
-    admin = made(AdminClient, admin_config(settings, logger=silent_logger()))
+    admin = create_client(AdminClient, admin_config(settings, logger=silent_logger()))
     names = list(dict.fromkeys(outputs))
     found = describe_topics(admin, names)
     for name, properties in found.items():
@@ -81,7 +81,7 @@ def update_audit_retention(settings: Settings) -> bool:
         BrokerUnavailable: no broker answers.
     """
     properties = admin_config(settings, logger=silent_logger())
-    admin = made(AdminClient, properties)
+    admin = create_client(AdminClient, properties)
     topic = settings.topics.audit
     present = describe_topics(admin, [topic]).get(topic)
     if present is not None and _audit_shortage(settings, present) is None:
@@ -94,7 +94,7 @@ def update_audit_retention(settings: Settings) -> bool:
             future.result()
         except KafkaException as error:
             doing = f"setting retention.ms of topic {topic}"
-            raise refusal(error, doing, properties, Right("AlterConfigs", "topic", topic)) from None
+            raise refused_error(error, doing, properties, Permission("AlterConfigs", "topic", topic)) from None
     return True
 
 

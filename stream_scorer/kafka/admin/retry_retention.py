@@ -13,7 +13,7 @@ from confluent_kafka.admin import AdminClient
 from stream_scorer.errors import BrokerRefused
 from stream_scorer.kafka.admin.topic_configs import describe_topics
 from stream_scorer.kafka.client.config import admin_config, silent_logger
-from stream_scorer.kafka.client.factory import made
+from stream_scorer.kafka.client.factory import create_client
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -40,7 +40,7 @@ def check_retry_retention(settings: Settings, retry_topics: Iterable[str]) -> st
     Raises:
         BrokerRefused: a retry topic is compacted, or keeps its records for too short a time.
     """
-    admin = made(AdminClient, admin_config(settings, logger=silent_logger()))
+    admin = create_client(AdminClient, admin_config(settings, logger=silent_logger()))
     names = list(retry_topics)
     features = settings.topics.features
     found = describe_topics(admin, [features, *names])

@@ -8,7 +8,7 @@ from confluent_kafka.admin import AdminClient
 
 from stream_scorer.kafka.admin.topic_configs import describe_topics
 from stream_scorer.kafka.client.config import admin_config, silent_logger
-from stream_scorer.kafka.client.factory import made
+from stream_scorer.kafka.client.factory import create_client
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,7 +26,7 @@ def max_message_bytes(settings: Settings, topics: Iterable[str]) -> dict[str, in
     ``unpublishable``, it only costs more to find out.
     """
     names = list(dict.fromkeys(topics))
-    admin = made(AdminClient, admin_config(settings, logger=silent_logger()))
+    admin = create_client(AdminClient, admin_config(settings, logger=silent_logger()))
     limits = dict.fromkeys(names, DEFAULT_MAX_BYTES)
     for name, properties in describe_topics(admin, names).items():
         try:

@@ -10,8 +10,8 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.cimpl import NewTopic
 
 from stream_scorer.errors import BrokerRefused, BrokerUnavailable
-from stream_scorer.kafka.admin.acls import Right, denial, missing_rights, refusal
-from stream_scorer.kafka.admin.admin_client import Administrator
+from stream_scorer.kafka.admin.acls import Permission, denied_error, missing_rights, refused_error
+from stream_scorer.kafka.admin.admin_client import ClusterAdmin
 from stream_scorer.kafka.admin.output_topics import OUTPUT_CONFIG, audit_config
 from stream_scorer.kafka.admin.retry_retention import retry_topic_config
 
@@ -47,7 +47,7 @@ def create_topics(settings: Settings, *, timeout_s: float = 30.0, connect_s: flo
         BrokerRefused: the cluster does not allow it.
     """
     deadline = time.monotonic() + timeout_s
-    admin = Administrator(settings)
+    admin = ClusterAdmin(settings)
     present = admin.topics(connect_s)
     missing = [name for name in settings.all_topics if name not in present]
     retries = [name for name in missing if name in settings.contact_retry_topics]
@@ -64,7 +64,7 @@ def create_topics(settings: Settings, *, timeout_s: float = 30.0, connect_s: flo
 
 
 def check_topics(
-    settings: Settings, names: Iterable[str], *, rights: Sequence[Right] = (), timeout_s: float = 5.0
+    settings: Settings, names: Iterable[str], *, rights: Sequence[Permission] = (), timeout_s: float = 5.0
 ) -> dict[str, int]:
     """Return how many partitions each of the topics has.
 
@@ -78,11 +78,11 @@ def check_topics(
         BrokerUnavailable: no broker answers within ``timeout_s``; names the address.
         BrokerRefused: the brokers do not let us in, a topic is missing, or a right; names it and the remedy.
     """
-    admin = Administrator(settings)
+    admin = ClusterAdmin(settings)
     present = admin.topics(timeout_s)
     missing = [name for name in dict.fromkeys(names) if name not in present]
     # Whoever has no right at all on a topic does not see it.
-    hidden = [Right("Describe", "topic", name) for name in missing if name not in {right.name for right in rights}]
+    hidden = [Permission("Describe", "topic", name) for name in missing if name not in {right.name for right in rights}]
     _check_rights(admin, [*rights, *hidden])
     if missing:
         what = f"topics {', '.join(missing)} are" if len(missing) > 1 else f"topic {missing[0]} is"
@@ -99,16 +99,16 @@ def existing_topics(settings: Settings, names: Iterable[str], *, timeout_s: floa
     Raises:
         BrokerUnavailable: no broker answers within ``timeout_s``; names the address.
     """
-    present = Administrator(settings).topics(timeout_s)
+    present = ClusterAdmin(settings).topics(timeout_s)
     return tuple(name for name in names if name in present)
 
 
-def _check_rights(admin: Administrator, rights: Sequence[Right]) -> None:
+def _check_rights(admin: ClusterAdmin, rights: Sequence[Permission]) -> None:
     if missing := missing_rights(admin.client, rights):
-        raise BrokerRefused(denial(admin.properties, missing))
+        raise BrokerRefused(denied_error(admin.properties, missing))
 
 
-def _create(admin: Administrator, settings: Settings, missing: list[str], timeout_s: float) -> list[str]:
+def _create(admin: ClusterAdmin, settings: Settings, missing: list[str], timeout_s: float) -> list[str]:
     if not missing:
         return []
     configs = _configs(admin, settings, missing)
@@ -129,12 +129,12 @@ def _create(admin: Administrator, settings: Settings, missing: list[str], timeou
             if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
                 continue
             doing = f"creating topic {name} on {settings.kafka.bootstrap_servers}"
-            raise refusal(error, doing, admin.properties, Right("Create", "topic", name)) from None
+            raise refused_error(error, doing, admin.properties, Permission("Create", "topic", name)) from None
         created.append(name)
     return created
 
 
-def _configs(admin: Administrator, settings: Settings, missing: list[str]) -> dict[str, dict[str, str]]:
+def _configs(admin: ClusterAdmin, settings: Settings, missing: list[str]) -> dict[str, dict[str, str]]:
     """The properties of new topics that are not the brokers' defaults."""
     large = {"max.message.bytes": str(LARGE_MESSAGE_BYTES)}
     topics = settings.topics
@@ -148,13 +148,13 @@ def _configs(admin: Administrator, settings: Settings, missing: list[str]) -> di
     return configs
 
 
-def _wait_for_leaders(admin: Administrator, settings: Settings, names: list[str], deadline: float) -> None:
+def _wait_for_leaders(admin: ClusterAdmin, settings: Settings, names: list[str], deadline: float) -> None:
     """Wait: a topic is made before its partitions have leaders, and a producer started in between waits for seconds."""
     waiting = list(names)
     while waiting:
         present = admin.topics(max(deadline - time.monotonic(), 1.0))
         waiting = [name for name in waiting if not _is_ready(present.get(name))]
-        hidden = [Right("Describe", "topic", name) for name in waiting if name not in present]
+        hidden = [Permission("Describe", "topic", name) for name in waiting if name not in present]
         if hidden:
             _check_rights(admin, hidden)
         if waiting and time.monotonic() > deadline:

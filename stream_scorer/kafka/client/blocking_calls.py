@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class HungError(TimeoutError):
+class CallTimedOutError(TimeoutError):
     """The call did not come back in time. Its thread is left behind."""
 
 
-def within(limit_s: float, call: Callable[[], T]) -> T:
+def call_with_timeout(limit_s: float, call: Callable[[], T]) -> T:
     """Runs ``call`` on a thread of its own and returns or raises what it does; the caller waits and can be signalled.
 
     Raises:
@@ -41,7 +41,7 @@ def within(limit_s: float, call: Callable[[], T]) -> T:
     try:
         result, error = answers.get(timeout=limit_s)
     except queue.Empty:
-        raise HungError(f"no answer from the Kafka client within {limit_s:g} s") from None
+        raise CallTimedOutError(f"no answer from the Kafka client within {limit_s:g} s") from None
     if error is not None:
         try:
             raise error

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from confluent_kafka import Consumer, Producer
 
 from stream_scorer.errors import SettingsError
-from stream_scorer.kafka.client.factory import made
+from stream_scorer.kafka.client.factory import create_client
 from stream_scorer.kafka.client.property_checks import check_tokens, check_value, unsafe_properties
 
 if TYPE_CHECKING:
@@ -206,8 +206,8 @@ def check_properties(settings: Settings) -> None:
     """
     consumer = consumer_config(settings, logger=silent_logger())
     producer = producer_config(settings, settings.kafka.transactional_id, logger=silent_logger())
-    made(Consumer, consumer).close()
-    made(Producer, producer)
+    create_client(Consumer, consumer).close()
+    create_client(Producer, producer)
 
 
 def _merged(

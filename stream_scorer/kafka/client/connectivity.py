@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaError
 
-from stream_scorer.kafka.client.errors import NOT_LET_IN
-from stream_scorer.redaction.properties import hider
+from stream_scorer.kafka.client.errors import AUTH_ERRORS
+from stream_scorer.redaction.properties import property_redactor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-class CutOff:
+class BrokerConnectivity:
     """Keeps what was told until somebody takes it. No part of whoever has the client, or neither would end by itself.
 
     Args:
@@ -21,7 +21,7 @@ class CutOff:
     """
 
     def __init__(self, properties: Mapping[str, Any]) -> None:
-        self._hide = hider(properties)
+        self._hide = property_redactor(properties)
         self._last: KafkaError | None = None
         self._reason: str | None = None
 
@@ -31,10 +31,10 @@ class CutOff:
             self._reason = self._hide((self._last or error).str())
             return
         self._last = error
-        if error.code() in NOT_LET_IN:  # one broker is enough: the others have the same users
+        if error.code() in AUTH_ERRORS:  # one broker is enough: the others have the same users
             self._reason = self._hide(error.str())
 
-    def take(self) -> str | None:
+    def pop_error(self) -> str | None:
         """Return why the consumer is cut off, if it has become so since the last call."""
         reason, self._reason = self._reason, None
         return reason

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 # The brokers' answer to the handshake: waiting does not change it.
-NOT_LET_IN: Final = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL})  # noqa: SLF001 - their public names
+AUTH_ERRORS: Final = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL})  # noqa: SLF001 - their public names
 _UNAVAILABLE: Final = """
     _ALL_BROKERS_DOWN _DESTROY_BROKER _FAIL _IN_PROGRESS _ISR_INSUFF _MSG_TIMED_OUT _NODE_UPDATE _OUTDATED
     _PREV_IN_PROGRESS _PURGE_INFLIGHT _PURGE_QUEUE _QUEUE_FULL _RESOLVE _RETRY _TIMED_OUT _TIMED_OUT_QUEUE _TRANSPORT

@@ -8,7 +8,7 @@ from confluent_kafka import KafkaException
 
 from stream_scorer.errors import SettingsError
 from stream_scorer.kafka.client.errors import translate
-from stream_scorer.redaction.properties import hider
+from stream_scorer.redaction.properties import property_redactor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,7 +24,7 @@ _NO_FILE: Final = "probe"
 _ABOUT_MECHANISMS: Final = ("SASL mechanism", "hash function")
 
 
-def made(kind: Callable[[dict[str, Any]], ClientT], config: dict[str, Any]) -> ClientT:
+def create_client(kind: Callable[[dict[str, Any]], ClientT], config: dict[str, Any]) -> ClientT:
     """Return a client with these properties.
 
     Raises:
@@ -35,7 +35,7 @@ def made(kind: Callable[[dict[str, Any]], ClientT], config: dict[str, Any]) -> C
     try:
         return kind(config)
     except KafkaException as error:
-        raise _refined(translate(error, _PLACE), config, hider(config)) from None
+        raise _refined(translate(error, _PLACE), config, property_redactor(config)) from None
 
 
 def _refined(error: StreamScorerError, config: Mapping[str, Any], hide: Callable[[str], str]) -> StreamScorerError:

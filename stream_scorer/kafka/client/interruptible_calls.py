@@ -12,19 +12,19 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_LOOK_EVERY_S: Final = 0.1
+_POLL_S: Final = 0.1
 
 
 class StoppedError(Exception):
     """The service was told to stop before it had begun to work. The call's thread is left behind."""
 
 
-def unless_stopped(
+def call_until_stopped(
     stopping: threading.Event, call: Callable[[], T], *, meanwhile: Callable[[], object] = lambda: None
 ) -> T:
     """Run ``call`` on a thread of its own and return or raise what it does, unless ``stopping`` is set before.
 
-    ``meanwhile`` is called again and again, at most `_LOOK_EVERY_S` apart, until it ends.
+    ``meanwhile`` is called again and again, at most `_POLL_S` apart, until it ends.
 
     Raises:
         StoppedError: it is set.
@@ -42,7 +42,7 @@ def unless_stopped(
     while not stopping.is_set():
         meanwhile()
         try:
-            return answer.result(_LOOK_EVERY_S)
+            return answer.result(_POLL_S)
         except NotYetError:
             if answer.done():
                 raise

@@ -7,7 +7,7 @@ import re
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from stream_scorer.redaction.properties import hider
+from stream_scorer.redaction.properties import property_redactor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ _VARYING: Final = re.compile(r"\d+")
 _MAX_KNOWN: Final = 1_000
 
 
-class OncePerHalfMinute(logging.Filter):
+class RateLimitFilter(logging.Filter):
     """Lets a line through only if its like (the same but for numbers) was not let through in the last 30 s."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -38,7 +38,7 @@ class OncePerHalfMinute(logging.Filter):
         return True
 
 
-class Hiding(logging.Filter):
+class RedactionFilter(logging.Filter):
     """Takes secrets out of the lines; to stand after what may drop them, since it looks through each whole."""
 
     def __init__(self, hide: Callable[[str], str]) -> None:
@@ -57,5 +57,5 @@ def client_logger(properties: Mapping[str, Any]) -> logging.Logger:
     Each service has its own memory of what was said.
     """
     logger = logging.getLogger("librdkafka")
-    logger.filters[:] = [OncePerHalfMinute(), Hiding(hider(properties))]
+    logger.filters[:] = [RateLimitFilter(), RedactionFilter(property_redactor(properties))]
     return logger

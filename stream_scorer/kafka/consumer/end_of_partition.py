@@ -8,31 +8,31 @@ if TYPE_CHECKING:
     from stream_scorer.core.records import Partition, SourceRecord
 
 
-class Reached:
+class EndOfPartitionTracker:
     """For each partition, behind the last record that was delivered, and where there is nothing more."""
 
     def __init__(self) -> None:
-        self._read_to: dict[tuple[str, int], int] = {}
-        self._nothing_from: dict[tuple[str, int], int] = {}
+        self._next_offsets: dict[tuple[str, int], int] = {}
+        self._eof_offsets: dict[tuple[str, int], int] = {}
 
-    def begin_at(self, partition: Partition, offset: int) -> None:
+    def seek(self, partition: Partition, offset: int) -> None:
         """Reading goes on there, whatever was read before."""
-        self._read_to[partition] = offset
-        self._nothing_from.pop(partition, None)
+        self._next_offsets[partition] = offset
+        self._eof_offsets.pop(partition, None)
 
     def read(self, record: SourceRecord) -> None:
         """A record was delivered."""
-        self._read_to[record.topic, record.partition] = record.next_offset
+        self._next_offsets[record.topic, record.partition] = record.next_offset
 
-    def nothing_from(self, message: Any) -> None:
+    def eof_at(self, message: Any) -> None:
         """The client has said, with this message, that there is no record from its offset on."""
-        self._nothing_from[message.topic(), message.partition()] = message.offset()
+        self._eof_offsets[message.topic(), message.partition()] = message.offset()
 
-    def end(self, partition: Partition, end: int) -> int:
+    def end_offset(self, partition: Partition, end: int) -> int:
         """Return the offset behind the last record that anybody gets; ``end``: behind the last one in the log.
 
         Markers of transactions, and records that were aborted, are none: nobody gets them, and they wait for nobody.
         """
-        if self._nothing_from.get(partition, -1) >= end:
-            return self._read_to.get(partition, end)
+        if self._eof_offsets.get(partition, -1) >= end:
+            return self._next_offsets.get(partition, end)
         return end

@@ -92,25 +92,25 @@ class FlowControl:
         if not records:
             return True
         self._paused[partition] = record.offset
-        self._reader.hold_back(partition)
+        self._reader.pause_partition(partition)
         self._ceilings = _NOTHING
         return False
 
-    def holds(self, record: SourceRecord) -> bool:
+    def is_paused(self, record: SourceRecord) -> bool:
         """Whether a record stands behind one that was not admitted: it was read with it, and is read again."""
         return bool(self._paused) and (record.topic, record.partition) in self._paused
 
-    def resume(self) -> None:
+    def resume_with_room(self) -> None:
         """Read the partitions again that have room. Call it before each read."""
         self._partition = None  # what the ceilings were computed from has changed
         if not self._paused:
             return
         accounts = self._accounts()
         for partition, offset in list(self._paused.items()):
-            if accounts.has_room(partition) and self._reader.let_go(partition, offset):
+            if accounts.has_room(partition) and self._reader.resume_from(partition, offset):
                 del self._paused[partition]
 
-    def forget(self, partitions: Iterable[Partition]) -> None:
+    def revoke(self, partitions: Iterable[Partition]) -> None:
         """Drop what is known of partitions that were taken away."""
         self._partition = None
         for partition in partitions:

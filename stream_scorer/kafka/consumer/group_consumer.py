@@ -18,13 +18,13 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from stream_scorer.core.exactly_once.commit_metadata import CommitMetadata
 from stream_scorer.core.records import Partition, SourceRecord
 from stream_scorer.errors import BrokerRefused, BrokerUnavailable
-from stream_scorer.kafka.admin.acls import Right, refusal
-from stream_scorer.kafka.client.connectivity import CutOff
+from stream_scorer.kafka.admin.acls import Permission, refused_error
+from stream_scorer.kafka.client.connectivity import BrokerConnectivity
 from stream_scorer.kafka.client.errors import translate
-from stream_scorer.kafka.client.factory import made
-from stream_scorer.kafka.consumer.end_of_partition import Reached
+from stream_scorer.kafka.client.factory import create_client
+from stream_scorer.kafka.consumer.end_of_partition import EndOfPartitionTracker
 from stream_scorer.kafka.consumer.retry_consumer import RetryConsumer
-from stream_scorer.kafka.consumer.start_offsets import begun_and_next
+from stream_scorer.kafka.consumer.start_offsets import start_and_next_offset
 
 if TYPE_CHECKING:
     import logging
@@ -56,26 +56,26 @@ _REFUSALS = frozenset(
 _MEMBER = "group.instance.id"
 
 
-class Owner(Protocol):
+class RebalanceListener(Protocol):
     """Whoever keeps the books of the partitions that are read here."""
 
-    def owned(self, partition: Partition, *, start_offset: int, next_offset: int) -> None:
+    def on_assigned(self, partition: Partition, *, start_offset: int, next_offset: int) -> None:
         """A new assignment of the partition begins at ``next_offset``; the group began at ``start_offset``."""
 
-    def revoking(self, partitions: list[Partition]) -> None:
+    def on_revoking(self, partitions: list[Partition]) -> None:
         """These partitions are about to go to another worker: the last moment to commit what is finished."""
 
-    def disowned(self, partitions: list[Partition]) -> None:
+    def on_revoked(self, partitions: list[Partition]) -> None:
         """These partitions are gone; nothing of them may be committed any more."""
 
-    def settled(self) -> None:
+    def on_rebalance_completed(self) -> None:
         """The group has said what is ours, which may be nothing."""
 
-    def cut_off(self, reason: str) -> None:
+    def on_disconnected(self, reason: str) -> None:
         """No broker can be reached, or none lets us in; whatever the group says next ends that."""
 
 
-class Source:
+class GroupConsumer:
     """Owned by one thread.
 
     Args:
@@ -102,22 +102,22 @@ class Source:
         self._properties = config
         self._log: logging.Logger | None = config.get("logger")
         self._wait = wait
-        self._cut_off = CutOff(config)
-        self._consumer = made(Consumer, {**config, "error_cb": self._cut_off.error})
+        self._connectivity = BrokerConnectivity(config)
+        self._consumer = create_client(Consumer, {**config, "error_cb": self._connectivity.error})
         self._retries = RetryConsumer(config, self._topics[0], retry_topics) if retry_topics else None
         self._inputs: set[Partition] = set()
-        self._looked_at = 0.0
-        self._owner: Owner | None = None
+        self._partitions_checked_at = 0.0
+        self._listener: RebalanceListener | None = None
         self._paused = False
-        self._held_back: set[Partition] = set()
-        self._reached = Reached()
+        self._paused_partitions: set[Partition] = set()
+        self._end_of_partition = EndOfPartitionTracker()
         self._latest = latest
         self._identity = identity
         self._latest_ends: dict[Partition, int] = {}
 
-    def subscribe(self, owner: Owner) -> None:
+    def subscribe(self, owner: RebalanceListener) -> None:
         """Joins the group; ``owner`` is told of every assignment, revocation and loss."""
-        self._owner = owner
+        self._listener = owner
         self._consumer.subscribe(
             self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
@@ -141,14 +141,14 @@ class Source:
             error = message.error()
             if error is None:
                 record = _record(message)
-                self._reached.read(record)
+                self._end_of_partition.read(record)
                 records.append(record)
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its only name
-                self._reached.nothing_from(message)
+                self._end_of_partition.eof_at(message)
             else:
                 self._on_error(error, message)
-        if (reason := self._cut_off.take()) is not None:
-            self._told().cut_off(reason)
+        if (reason := self._connectivity.pop_error()) is not None:
+            self._listener_of().on_disconnected(reason)
         return records
 
     def pause(self) -> None:
@@ -163,27 +163,29 @@ class Source:
         if self._paused:
             self._paused = False
             for client in self._clients:
-                client.resume([place for place in client.assignment() if _partition(place) not in self._held_back])
+                client.resume(
+                    [place for place in client.assignment() if _partition(place) not in self._paused_partitions]
+                )
 
-    def hold_back(self, partition: Partition) -> None:
-        """Delivers nothing of an assigned partition until ``let_go``."""
-        self._held_back.add(partition)
+    def pause_partition(self, partition: Partition) -> None:
+        """Delivers nothing of an assigned partition until ``resume_from``."""
+        self._paused_partitions.add(partition)
         self._client_of(partition).pause([TopicPartition(*partition)])
 
-    def let_go(self, partition: Partition, offset: int) -> bool:
+    def resume_from(self, partition: Partition, offset: int) -> bool:
         """Delivers a partition again that was held back, from the record at ``offset`` on, whatever was read before.
 
         Returns False where that is not possible now: then it is held back as before, and nothing is skipped.
         """
-        if partition not in self._held_back:
+        if partition not in self._paused_partitions:
             return True  # it went meanwhile, and where it came back it is read from its commit
         try:
             # While it is paused: a pause notes where reading is to go on, and a seek overrules it.
             self._client_of(partition).seek(TopicPartition(*partition, offset))
         except KafkaException:
             return False
-        self._reached.begin_at(partition, offset)
-        self._held_back.discard(partition)
+        self._end_of_partition.seek(partition, offset)
+        self._paused_partitions.discard(partition)
         if not self._paused:
             self._client_of(partition).resume([TopicPartition(*partition)])
         return True
@@ -209,10 +211,10 @@ class Source:
         try:
             answers = self._consumer.committed(wanted, _CALL_S)
         except KafkaException as error:
-            raise BrokerUnavailable(self._why_refused(error.args[0])) from error
+            raise BrokerUnavailable(self._refused_message(error.args[0])) from error
         for answer in answers:
             if answer.error is not None:
-                raise BrokerUnavailable(self._why_refused(answer.error))
+                raise BrokerUnavailable(self._refused_message(answer.error))
         return {Partition(a.topic, a.partition): a.offset for a in answers if a.offset >= 0}
 
     def commit_metadata(self, partition: Partition, start_offset: int) -> str:
@@ -231,7 +233,7 @@ class Source:
         if self._identity is not None:
             self._identity.check(topics)
 
-    def ends(self, partitions: Iterable[Partition]) -> Mapping[Partition, int]:
+    def end_offsets(self, partitions: Iterable[Partition]) -> Mapping[Partition, int]:
         """Return the offset behind the last record of each partition; a partition without a known end is left out.
 
         The end is that of the latest fetch; while a partition is paused, the brokers are asked for it every 15 s.
@@ -239,7 +241,7 @@ class Source:
         """
         partitions = list(partitions)
         if self._latest is not None:
-            paused = [one for one in partitions if self._paused or one in self._held_back]
+            paused = [one for one in partitions if self._paused or one in self._paused_partitions]
             self._latest_ends.update(self._latest.poll(paused))
         found = {}
         for partition in partitions:
@@ -248,7 +250,7 @@ class Source:
             if end == fetched:  # a fetch has caught up, and is newer from now on
                 self._latest_ends.pop(partition, None)
             if end >= 0:
-                found[partition] = self._reached.end(partition, end)
+                found[partition] = self._end_of_partition.end_offset(partition, end)
         return found
 
     def _fetched_end(self, partition: Partition) -> int:
@@ -279,10 +281,10 @@ class Source:
 
     # --- rebalances
 
-    def _told(self) -> Owner:
-        if self._owner is None:
+    def _listener_of(self) -> RebalanceListener:
+        if self._listener is None:
             raise AssertionError("a rebalance before subscribe")
-        return self._owner
+        return self._listener
 
     def _on_assign(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
         if assigned:
@@ -295,44 +297,44 @@ class Source:
             # A partition comes unpaused if it is new, but as it went if it was lost while paused: say it either way.
             (consumer.pause if self._paused else consumer.resume)([TopicPartition(*partition) for partition in starts])
             self._inputs.update(starts)
-            self._owned(starts)
-        if self._retries is not None and self._patiently(lambda: self._follow(_CALL_S), ()) is None:
+            self._assign(starts)
+        if self._retries is not None and self._retrying(lambda: self._follow(_CALL_S), ()) is None:
             return
-        self._told().settled()
+        self._listener_of().on_rebalance_completed()
 
     def _on_revoke(self, consumer: Consumer, revoked: list[TopicPartition]) -> None:
         partitions = _partitions(revoked)
         try:
-            self._give_up(partitions, self._with_retries(partitions), is_lost=False)
+            self._revoke(partitions, self._with_retries(partitions), is_lost=False)
         finally:
             # Also where the last commit raises: without the unassign, `close` would wait for it.
             consumer.incremental_unassign(revoked)
 
     def _on_lost(self, consumer: Consumer, lost: list[TopicPartition]) -> None:
         partitions = _partitions(lost)
-        self._give_up(partitions, self._with_retries(partitions), is_lost=True)
+        self._revoke(partitions, self._with_retries(partitions), is_lost=True)
         consumer.incremental_unassign(lost)
 
-    def _owned(self, starts: Mapping[Partition, tuple[int, int]]) -> None:
+    def _assign(self, starts: Mapping[Partition, tuple[int, int]]) -> None:
         """Hand new partitions to the owner."""
-        self._held_back.difference_update(starts)
+        self._paused_partitions.difference_update(starts)
         for partition, (start_offset, next_offset) in starts.items():
-            self._reached.begin_at(partition, next_offset)
+            self._end_of_partition.seek(partition, next_offset)
             self._latest_ends.pop(partition, None)
-            self._told().owned(partition, start_offset=start_offset, next_offset=next_offset)
+            self._listener_of().on_assigned(partition, start_offset=start_offset, next_offset=next_offset)
 
-    def _give_up(self, inputs: list[Partition], retries: list[Partition], *, is_lost: bool) -> None:
+    def _revoke(self, inputs: list[Partition], retries: list[Partition], *, is_lost: bool) -> None:
         """Take partitions from the owner, who commits first what is finished unless they are lost."""
         partitions = [*inputs, *retries]
         try:
             if not is_lost:
-                self._told().revoking(partitions)
+                self._listener_of().on_revoking(partitions)
         finally:
-            self._told().disowned(partitions)
-            self._held_back.difference_update(partitions)
+            self._listener_of().on_revoked(partitions)
+            self._paused_partitions.difference_update(partitions)
             self._inputs.difference_update(inputs)
             if self._identity is not None:
-                self._identity.forget(partitions)
+                self._identity.revoke(partitions)
             if self._retries is not None:
                 self._retries.unassign(retries)
 
@@ -343,26 +345,26 @@ class Source:
         """Read the retry partitions that go with the input partitions that are owned now, and no others."""
         if self._retries is None:
             return True
-        self._looked_at = time.monotonic()
+        self._partitions_checked_at = time.monotonic()
         wanted = self._retries.going_with(self._inputs, timeout_s)
         assigned = self._retries.assigned
         if gone := [partition for partition in assigned if partition not in wanted]:
-            self._give_up([], gone, is_lost=False)
+            self._revoke([], gone, is_lost=False)
         if new := [TopicPartition(*partition) for partition in wanted if partition not in assigned]:
             starts = self._begin(new, timeout_s)
             for partition, (_, next_offset) in starts.items():
                 self._retries.assign(partition, wanted[partition], next_offset, paused=self._paused)
-            self._owned(starts)
+            self._assign(starts)
         return True
 
     def _look_for_partitions(self) -> None:
         """Look for partitions that were added to the retry topics since: no rebalance comes for them."""
-        if time.monotonic() - self._looked_at >= _LOOK_EVERY_S:
+        if time.monotonic() - self._partitions_checked_at >= _LOOK_EVERY_S:
             with suppress(KafkaException, BrokerUnavailable):
                 self._follow(_LOOK_S)
 
     def _starts(self, assigned: list[TopicPartition]) -> dict[Partition, tuple[int, int]] | None:
-        return self._patiently(lambda: self._begin(assigned, _CALL_S), self._topics)
+        return self._retrying(lambda: self._begin(assigned, _CALL_S), self._topics)
 
     def _begin(self, assigned: list[TopicPartition], timeout_s: float) -> dict[Partition, tuple[int, int]]:
         """For each partition the group's start and the offset to read next, both from its commit."""
@@ -370,11 +372,11 @@ class Source:
         if self._identity is not None:
             self._identity.begin(answers, timeout_s)  # first: offsets of a former topic may be in the log of this one
         return {
-            Partition(answer.topic, answer.partition): begun_and_next(self._consumer, answer, timeout_s)
+            Partition(answer.topic, answer.partition): start_and_next_offset(self._consumer, answer, timeout_s)
             for answer in answers
         }
 
-    def _patiently(self, ask: Callable[[], T], topics: Sequence[str]) -> T | None:
+    def _retrying(self, ask: Callable[[], T], topics: Sequence[str]) -> T | None:
         """Ask again until a broker answers; None: the worker is to stop."""
         while True:
             try:
@@ -382,18 +384,18 @@ class Source:
             except (KafkaException, BrokerUnavailable) as error:
                 if isinstance(error, KafkaException) and error.args[0].code() in _REFUSALS:
                     right = self._right(error.args[0], ", ".join(topics) or None)
-                    raise refusal(error, _COMMITTED, self._properties, right) from error
+                    raise refused_error(error, _COMMITTED, self._properties, right) from error
                 if not self._wait(_RETRY_S):
                     return None
 
-    def _why_refused(self, error: KafkaError) -> str:
-        return str(refusal(error, _COMMITTED, self._properties, self._right(error, None)))
+    def _refused_message(self, error: KafkaError) -> str:
+        return str(refused_error(error, _COMMITTED, self._properties, self._right(error, None)))
 
-    def _right(self, error: KafkaError, topic: str | None) -> Right:
+    def _right(self, error: KafkaError, topic: str | None) -> Permission:
         """What is missing, where the error is a denial."""
         if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
-            return Right("Read", "group", str(self._group_id))
-        return Right("Read", "topic", topic or ", ".join(self._topics))
+            return Permission("Read", "group", str(self._group_id))
+        return Permission("Read", "topic", topic or ", ".join(self._topics))
 
     def _on_error(self, error: KafkaError, message: Any) -> None:
         if error.code() in {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}:  # noqa: SLF001
@@ -406,7 +408,7 @@ class Source:
         # Everything else passes, or the next rebalance settles it: a lost membership, a topic whose metadata is late.
         doing = f"reading topic {', '.join(self._topics)} as group {self._group_id}"
         if error.code() in _REFUSALS:
-            raise refusal(error, doing, self._properties, self._right(error, message.topic()))
+            raise refused_error(error, doing, self._properties, self._right(error, message.topic()))
         if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001 - it reads nothing more, and says so once
             hint = ""
             if _MEMBER in self._properties:

@@ -18,10 +18,10 @@ from stream_scorer.core.exactly_once.commit_metadata import CommitMetadata, pars
 from stream_scorer.core.records import Partition
 from stream_scorer.core.retry_topics import StartBounds
 from stream_scorer.errors import BrokerRefused, BrokerUnavailable
-from stream_scorer.kafka.admin.acls import Right, principal, refusal
+from stream_scorer.kafka.admin.acls import Permission, principal, refused_error
 from stream_scorer.kafka.client.config import admin_config, reader_config, silent_logger
 from stream_scorer.kafka.client.errors import translate
-from stream_scorer.kafka.client.factory import made
+from stream_scorer.kafka.client.factory import create_client
 from stream_scorer.kafka.consumer.topic_ids import TopicIds, replaced_error
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ _ANOTHER_WAS_FIRST: Final = frozenset({KafkaError.UNKNOWN_MEMBER_ID, KafkaError.
 
 
 @dataclass(frozen=True, slots=True)
-class GroupStart:
+class InitialOffsets:
     """What a group reads, and where it starts if it is new.
 
     Attributes:
@@ -78,10 +78,10 @@ class StartReport(NamedTuple):
     without_id: tuple[str, ...] = ()
 
 
-def scoring_start(settings: Settings, retry_topics: Sequence[str] = ()) -> GroupStart:
+def scoring_start(settings: Settings, retry_topics: Sequence[str] = ()) -> InitialOffsets:
     """The group of the scoring worker: to start over would buy every score again."""
     kafka, topics = settings.kafka, settings.topics
-    return GroupStart(
+    return InitialOffsets(
         group_id=kafka.group_id,
         topics=(topics.features,),
         start_from=kafka.start_from,
@@ -94,10 +94,10 @@ def scoring_start(settings: Settings, retry_topics: Sequence[str] = ()) -> Group
     )
 
 
-def planning_start(settings: Settings) -> GroupStart:
+def planning_start(settings: Settings) -> InitialOffsets:
     """The group that plans callbacks: to start over would call everybody again, under other ids."""
     kafka, topics = settings.kafka, settings.topics
-    return GroupStart(
+    return InitialOffsets(
         group_id=settings.callbacks_group_id,
         topics=(topics.scores,),
         start_from=kafka.start_from,
@@ -109,12 +109,12 @@ def planning_start(settings: Settings) -> GroupStart:
     )
 
 
-def delivery_start(settings: Settings, topics: tuple[str, ...]) -> GroupStart:
+def delivery_start(settings: Settings, topics: tuple[str, ...]) -> InitialOffsets:
     """The group that delivers callbacks. Always from the beginning: a planned callback is never skipped.
 
     To start over repeats callbacks under their ids, which receivers drop; and without planning nothing starts over.
     """
-    return GroupStart(
+    return InitialOffsets(
         group_id=settings.delivery_group_id,
         topics=topics,
         start_from="earliest",
@@ -127,7 +127,7 @@ def delivery_start(settings: Settings, topics: tuple[str, ...]) -> GroupStart:
 
 
 def write_start(
-    settings: Settings, start: GroupStart, *, chosen: bool, new_topic: bool = False, patience_s: float = 30.0
+    settings: Settings, start: InitialOffsets, *, chosen: bool, new_topic: bool = False, patience_s: float = 30.0
 ) -> StartReport:
     """Commits the start of a group that has no commit yet, or whose topic was created again.
 
@@ -151,7 +151,7 @@ def write_start(
         ids.close()
 
 
-def read_bounds(settings: Settings, start: GroupStart, *, patience_s: float = 30.0) -> StartBounds:
+def read_bounds(settings: Settings, start: InitialOffsets, *, patience_s: float = 30.0) -> StartBounds:
     """Return what bounds the group's own records in retry partitions where it has no commit, once its start is written.
 
     Args:
@@ -176,7 +176,7 @@ def _patiently(ask: Callable[[], T], patience_s: float) -> T:
             time.sleep(_RETRY_S)
 
 
-def _read_bounds(settings: Settings, start: GroupStart) -> StartBounds:
+def _read_bounds(settings: Settings, start: InitialOffsets) -> StartBounds:
     with _reader(settings, start.group_id) as reader:
         retries = [partition for topic in start.retry_topics for partition in _partitions(reader, topic)]
         if not retries:
@@ -200,7 +200,9 @@ def _committed(reader: Consumer, partitions: list[TopicPartition]) -> list[Topic
     return answers
 
 
-def _write_start(settings: Settings, start: GroupStart, ids: TopicIds, *, chosen: bool, new_topic: bool) -> StartReport:
+def _write_start(
+    settings: Settings, start: InitialOffsets, ids: TopicIds, *, chosen: bool, new_topic: bool
+) -> StartReport:
     with _reader(settings, start.group_id) as reader:
         inputs = [partition for topic in start.topics for partition in _partitions(reader, topic)]
         retries = [partition for topic in start.retry_topics for partition in _partitions(reader, topic)]
@@ -209,7 +211,7 @@ def _write_start(settings: Settings, start: GroupStart, ids: TopicIds, *, chosen
         replaced = _replaced(commits, present, start, is_accepted=new_topic)
         report = StartReport(replaced, tuple(topic for topic, topic_id in present.items() if topic_id is None))
         if replaced:
-            begin = _Beginnings(reader, present, since_ms=time.time_ns() // 1_000_000)
+            begin = _StartOffsets(reader, present, since_ms=time.time_ns() // 1_000_000)
             offsets = [begin.chosen(start, one) for one in inputs if one.topic in replaced]
             # Contacts of the former topic may wait in the retry topics: they are read from their commits, else all.
             begun = {(one.topic, one.partition) for one in commits if one.offset >= 0 and one.topic not in replaced}
@@ -217,7 +219,7 @@ def _write_start(settings: Settings, start: GroupStart, ids: TopicIds, *, chosen
         elif _has_commits(reader, inputs) or not _may_begin(reader, start, inputs, chosen=chosen):
             return report
         else:
-            begin = _Beginnings(reader, present)
+            begin = _StartOffsets(reader, present)
             offsets = [begin.chosen(start, one) for one in inputs] + [begin.end(one) for one in retries]
     is_other_first = not _commit(settings, start.group_id, offsets)
     if is_other_first and replaced:
@@ -228,7 +230,7 @@ def _write_start(settings: Settings, start: GroupStart, ids: TopicIds, *, chosen
     return report
 
 
-def _may_begin(reader: Consumer, start: GroupStart, inputs: list[TopicPartition], *, chosen: bool) -> bool:
+def _may_begin(reader: Consumer, start: InitialOffsets, inputs: list[TopicPartition], *, chosen: bool) -> bool:
     """Whether a group without commits begins now; False: another worker has begun meanwhile.
 
     Raises:
@@ -250,7 +252,7 @@ def _may_begin(reader: Consumer, start: GroupStart, inputs: list[TopicPartition]
 
 
 def _replaced(
-    commits: Sequence[TopicPartition], present: Mapping[str, str | None], start: GroupStart, *, is_accepted: bool
+    commits: Sequence[TopicPartition], present: Mapping[str, str | None], start: InitialOffsets, *, is_accepted: bool
 ) -> tuple[str, ...]:
     """Return the topics that were deleted and created again.
 
@@ -274,7 +276,7 @@ def _replaced(
 
 def _commit(settings: Settings, group_id: str, offsets: list[TopicPartition]) -> bool:
     """Set the group's offsets; False: it has members already, so another worker was first."""
-    admin = made(AdminClient, admin_config(settings, logger=silent_logger()))
+    admin = create_client(AdminClient, admin_config(settings, logger=silent_logger()))
     request = ConsumerGroupTopicPartitions(group_id, offsets)
     errors = []
     try:
@@ -284,8 +286,8 @@ def _commit(settings: Settings, group_id: str, offsets: list[TopicPartition]) ->
         errors.append(error.args[0])
     for refused in errors:
         if refused.code() not in _ANOTHER_WAS_FIRST:
-            right = Right("Read", "group", group_id)
-            raise refusal(refused, f"writing the start of group {group_id}", admin_config(settings), right)
+            right = Permission("Read", "group", group_id)
+            raise refused_error(refused, f"writing the start of group {group_id}", admin_config(settings), right)
     return not errors
 
 
@@ -293,19 +295,19 @@ def _commit(settings: Settings, group_id: str, offsets: list[TopicPartition]) ->
 def _reader(settings: Settings, group_id: str) -> Iterator[Consumer]:
     config = reader_config(settings, group_id, logger=silent_logger())
     try:
-        reader = made(Consumer, config)
+        reader = create_client(Consumer, config)
         try:
             yield reader
         finally:
             reader.close()
     except KafkaException as error:
-        right, doing = Right("Read", "group", group_id), f"looking for the start of group {group_id}"
+        right, doing = Permission("Read", "group", group_id), f"looking for the start of group {group_id}"
         if error.args[0].code() == KafkaError._TIMED_OUT:  # noqa: SLF001 - its public name
             # Who may not see a group is not told where its coordinator is, and the client asks on and on.
             raise BrokerUnavailable(
                 f"{translate(error, doing)}; a missing right looks the same: does {principal(config)} have {right}?"
             ) from None
-        raise refusal(error, doing, config, right) from None
+        raise refused_error(error, doing, config, right) from None
 
 
 def _partitions(reader: Consumer, topic: str) -> list[TopicPartition]:
@@ -333,7 +335,7 @@ def _written(reader: Consumer, topics: tuple[str, ...]) -> str | None:
     return None
 
 
-class _Beginnings:
+class _StartOffsets:
     """Makes first commits: offsets with the group's start, the topic's id and when a new topic was accepted."""
 
     def __init__(self, reader: Consumer, ids: Mapping[str, str | None], since_ms: int | None = None) -> None:
@@ -349,7 +351,7 @@ class _Beginnings:
         """Behind the last record."""
         return self._begin(partition, self._watermarks(partition)[1])
 
-    def chosen(self, start: GroupStart, partition: TopicPartition) -> TopicPartition:
+    def chosen(self, start: InitialOffsets, partition: TopicPartition) -> TopicPartition:
         """Where the operator has chosen to start."""
         if start.start_at_ms is None:
             return self.first(partition) if start.start_from == "earliest" else self.end(partition)

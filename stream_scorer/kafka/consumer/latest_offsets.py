@@ -15,7 +15,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 
 from stream_scorer.core.records import Partition
 from stream_scorer.errors import SettingsError
-from stream_scorer.kafka.client.factory import made
+from stream_scorer.kafka.client.factory import create_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -40,7 +40,7 @@ class LatestOffsets:
         self,
         config: Mapping[str, Any],
         monotonic: Callable[[], float],
-        create: Callable[[dict[str, Any]], Any] = lambda config: made(AdminClient, config),
+        create: Callable[[dict[str, Any]], Any] = lambda config: create_client(AdminClient, config),
     ) -> None:
         self._config = dict(config)
         self._monotonic = monotonic

@@ -13,9 +13,9 @@ from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec  # typ
 from stream_scorer.core.exactly_once.commit_metadata import parse_metadata
 from stream_scorer.core.reconciliation.lost_offsets import Lost, parse_lost
 from stream_scorer.errors import BrokerUnavailable, NotJudged, StreamScorerError
-from stream_scorer.kafka.admin.acls import Right, refusal
+from stream_scorer.kafka.admin.acls import Permission, refused_error
 from stream_scorer.kafka.client.config import admin_config, reader_config, silent_logger
-from stream_scorer.kafka.client.factory import made
+from stream_scorer.kafka.client.factory import create_client
 from stream_scorer.kafka.consumer.topic_ids import TopicIds
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Commit(NamedTuple):
     lost: tuple[Lost, ...] = ()
 
 
-class Extent(NamedTuple):
+class OffsetRange(NamedTuple):
     """What of a partition is to be read: from ``begin`` to before ``end``, offsets both."""
 
     begin: int
@@ -104,7 +104,7 @@ class LogReader:
         self._timeout_s = timeout_s
         self._servers = settings.kafka.bootstrap_servers
         self._config = reader_config(settings, group_id, logger=silent_logger())
-        self._admin = made(AdminClient, admin_config(settings, logger=silent_logger()))
+        self._admin = create_client(AdminClient, admin_config(settings, logger=silent_logger()))
 
     def commits(self, topic: str, partitions: int) -> dict[int, Commit]:
         """The group's commits on the topic; a partition without one is left out.
@@ -114,7 +114,7 @@ class LogReader:
         Raises:
             BrokerUnavailable: nobody could say within the time limit.
         """
-        consumer = made(Consumer, self._config)
+        consumer = create_client(Consumer, self._config)
         wanted = [TopicPartition(topic, number) for number in range(partitions)]
 
         def ask() -> dict[int, Commit]:
@@ -129,12 +129,12 @@ class LogReader:
             }
 
         try:
-            right = Right("Describe", "group", self._config["group.id"])
-            return self._patiently(f"reading the commits of group {right.name}", right, ask)
+            right = Permission("Describe", "group", self._config["group.id"])
+            return self._retrying(f"reading the commits of group {right.name}", right, ask)
         finally:
             consumer.close()
 
-    def extents(self, topic: str, partitions: int) -> dict[int, Extent]:
+    def extents(self, topic: str, partitions: int) -> dict[int, OffsetRange]:
         """From the first to the last record of every partition, those of open transactions included.
 
         Raises:
@@ -142,9 +142,9 @@ class LogReader:
         """
         begins = self._begins(topic, range(partitions))
         ends = self._ends(topic, range(partitions), IsolationLevel.READ_UNCOMMITTED)
-        return {number: Extent(begin, max(begin, ends[number])) for number, begin in begins.items()}
+        return {number: OffsetRange(begin, max(begin, ends[number])) for number, begin in begins.items()}
 
-    def stable_extents(self, topic: str, partitions: int) -> dict[int, Extent]:
+    def stable_ranges(self, topic: str, partitions: int) -> dict[int, OffsetRange]:
         """From the first record of every partition to before the first open transaction of it.
 
         Raises:
@@ -152,9 +152,9 @@ class LogReader:
         """
         begins = self._begins(topic, range(partitions))
         ends = self._ends(topic, range(partitions), IsolationLevel.READ_COMMITTED)
-        return {number: Extent(begin, max(begin, ends[number])) for number, begin in begins.items()}
+        return {number: OffsetRange(begin, max(begin, ends[number])) for number, begin in begins.items()}
 
-    def wait_until_decided(self, topic: str, extents: Mapping[int, Extent]) -> None:
+    def wait_for_last_stable_offset(self, topic: str, extents: Mapping[int, OffsetRange]) -> None:
         """Wait until every transaction with a record in these extents is committed or aborted.
 
         That is when the last stable offset has reached their ends. On a topic that is being written there may be an
@@ -194,7 +194,7 @@ class LogReader:
         """
         return TopicIds({}, lambda _: self._admin).read([topic]).get(topic)
 
-    def read(self, topic: str, extents: Mapping[int, Extent]) -> Iterator[list[Record]]:
+    def read(self, topic: str, extents: Mapping[int, OffsetRange]) -> Iterator[list[Record]]:
         """Yield the records of the extents in batches, each partition's in order.
 
         Raises:
@@ -205,7 +205,7 @@ class LogReader:
         ends = {number: extent.end for number, extent in extents.items() if extent.begin < extent.end}
         if not ends:
             return
-        consumer = made(Consumer, self._config)
+        consumer = create_client(Consumer, self._config)
         try:
             consumer.assign([TopicPartition(topic, number, extents[number].begin) for number in ends])
             give_up_at = time.monotonic() + self._timeout_s
@@ -243,16 +243,16 @@ class LogReader:
             answers = self._admin.list_offsets(request, isolation_level=isolation, request_timeout=_CALL_S)
             return {partition.partition: future.result().offset for partition, future in answers.items()}
 
-        return self._patiently(f"reading the offsets of {topic}", Right("Describe", "topic", topic), ask)
+        return self._retrying(f"reading the offsets of {topic}", Permission("Describe", "topic", topic), ask)
 
-    def _patiently(self, doing: str, right: Right, ask: Callable[[], T]) -> T:
+    def _retrying(self, doing: str, right: Permission, ask: Callable[[], T]) -> T:
         """Ask again while the broker may still answer: judges are called when brokers have just been killed."""
         give_up_at = time.monotonic() + self._timeout_s
         while True:
             try:
                 return ask()
             except KafkaException as error:
-                translated = refusal(error, f"{doing} at {self._servers}", self._config, right)
+                translated = refused_error(error, f"{doing} at {self._servers}", self._config, right)
                 if not translated.retryable or time.monotonic() > give_up_at:
                     raise translated from None
                 time.sleep(_AGAIN_S)
@@ -288,6 +288,8 @@ def _check(topic: str, error: KafkaError, config: Mapping[str, Any]) -> None:
     if error.code() in _DELETED:
         raise NotJudged(f"reading {topic}: retention deleted records before they were read: run this again")
     if error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001 - its public name
-        translated: StreamScorerError = refusal(error, f"reading {topic}", config, Right("Read", "topic", topic))
+        translated: StreamScorerError = refused_error(
+            error, f"reading {topic}", config, Permission("Read", "topic", topic)
+        )
         if not translated.retryable:
             raise translated

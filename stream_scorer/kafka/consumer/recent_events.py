@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from stream_scorer.core.avro.codec import UndecodableError
 from stream_scorer.core.scoring.contact_decoder import ContactDecoder
 from stream_scorer.errors import StreamScorerError
-from stream_scorer.kafka.consumer.log_reader import Extent, LogReader
+from stream_scorer.kafka.consumer.log_reader import LogReader, OffsetRange
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,8 +51,8 @@ def recent_event_ids(
         log = LogReader(settings, settings.kafka.group_id, timeout_s=_TIMEOUT_S)
         share = max(1, max_records // partitions)
         extents = {
-            number: Extent(max(extent.begin, extent.end - share), extent.end)
-            for number, extent in log.stable_extents(topic, partitions).items()
+            number: OffsetRange(max(extent.begin, extent.end - share), extent.end)
+            for number, extent in log.stable_ranges(topic, partitions).items()
         }
         for batch in log.read(topic, extents):
             found |= {event_id for record in batch if (event_id := _event_id(decoder, record.value)) is not None}

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from stream_scorer.core.records import Partition
-from stream_scorer.kafka.client.factory import made
+from stream_scorer.kafka.client.factory import create_client
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -40,7 +40,7 @@ class RetryConsumer:
 
     def __init__(self, config: Mapping[str, Any], input_topic: str, topics: Sequence[str]) -> None:
         own = {name: value for name, value in config.items() if name != _MEMBER}
-        self.client = made(Consumer, {**own, **_PREFETCH})
+        self.client = create_client(Consumer, {**own, **_PREFETCH})
         self._input_topic = input_topic
         self._topics = tuple(topics)
         self._goes_with: dict[Partition, Partition] = {}

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 class Reader(Protocol):
     """What is needed of the consumer; see ``kafka.consumer.group_consumer.Source``."""
 
-    def hold_back(self, partition: Partition) -> None:
-        """Delivers nothing of a partition until ``let_go``."""
+    def pause_partition(self, partition: Partition) -> None:
+        """Delivers nothing of a partition until ``resume_from``."""
 
-    def let_go(self, partition: Partition, offset: int) -> bool:
+    def resume_from(self, partition: Partition, offset: int) -> bool:
         """Delivers a partition again, from ``offset`` on; False: not possible now."""
 
 
@@ -30,7 +30,7 @@ class _Head(NamedTuple):
     until_ms: int
 
 
-class RetryTopicHeads:
+class PausedRetryPartitions:
     """See the module's text. Owned by the loop's thread; times are Unix milliseconds.
 
     Args:
@@ -44,23 +44,23 @@ class RetryTopicHeads:
     def __len__(self) -> int:
         return len(self._heads)
 
-    def hold(self, head: SourceRecord, until_ms: int) -> None:
+    def pause(self, head: SourceRecord, until_ms: int) -> None:
         """Pauses the partition of a head until then; the head is read again first."""
         partition = Partition(head.topic, head.partition)
         self._heads[partition] = _Head(head.offset, until_ms)
-        self._reader.hold_back(partition)
+        self._reader.pause_partition(partition)
 
-    def holds(self, record: SourceRecord) -> bool:
+    def is_paused(self, record: SourceRecord) -> bool:
         """Whether a record stands behind a head that waits: it was read with it, and is read again."""
         return bool(self._heads) and (record.topic, record.partition) in self._heads
 
-    def release(self, now_ms: int) -> None:
+    def resume_due(self, now_ms: int) -> None:
         """Resumes the partitions whose heads are due."""
         for partition, head in list(self._heads.items()):
-            if head.until_ms <= now_ms and self._reader.let_go(partition, head.offset):
+            if head.until_ms <= now_ms and self._reader.resume_from(partition, head.offset):
                 del self._heads[partition]
 
-    def forget(self, partitions: Iterable[Partition]) -> None:
+    def revoke(self, partitions: Iterable[Partition]) -> None:
         """Drops partitions that were revoked."""
         for partition in partitions:
             self._heads.pop(partition, None)

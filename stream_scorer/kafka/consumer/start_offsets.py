@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from confluent_kafka import Consumer, TopicPartition
 
 
-def begun_and_next(consumer: Consumer, committed: TopicPartition, timeout_s: float) -> tuple[int, int]:
+def start_and_next_offset(consumer: Consumer, committed: TopicPartition, timeout_s: float) -> tuple[int, int]:
     """Return where the group began and the offset to read next; without a commit both are the log's first.
 
     Raises:

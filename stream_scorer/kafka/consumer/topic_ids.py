@@ -19,7 +19,7 @@ from stream_scorer.core.records import Partition
 from stream_scorer.errors import BrokerRefused, BrokerUnavailable, SettingsError
 from stream_scorer.kafka.admin.acls import DENIALS
 from stream_scorer.kafka.client.errors import translate
-from stream_scorer.kafka.client.factory import made
+from stream_scorer.kafka.client.factory import create_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
@@ -56,7 +56,7 @@ class TopicIds:
     def __init__(
         self,
         config: Mapping[str, Any],
-        create: Callable[[dict[str, Any]], Any] = lambda config: made(AdminClient, config),
+        create: Callable[[dict[str, Any]], Any] = lambda config: create_client(AdminClient, config),
     ) -> None:
         self._config = dict(config)
         self._create = create
@@ -125,7 +125,7 @@ def _translated(error: BaseException) -> BaseException:
 class ResolvedSchemas(Protocol):
     """The ids of a schema registry that a group has resolved; see ``kafka.registry.schema_fetcher.WriterLookup``."""
 
-    def remember(self, schema_ids: Iterable[int]) -> None:
+    def mark_resolved(self, schema_ids: Iterable[int]) -> None:
         """Takes those of a commit."""
 
     def resolved(self) -> tuple[int, ...]:
@@ -170,7 +170,7 @@ class TopicIdentity:
             self._compare(answer.topic, metadata.topic_id, present.get(answer.topic))
             self._metadata[Partition(answer.topic, answer.partition)] = metadata
             if self._schemas is not None:
-                self._schemas.remember(metadata.schema_ids)
+                self._schemas.mark_resolved(metadata.schema_ids)
             if metadata.topic_id is not None:
                 self._read_ids[answer.topic] = metadata.topic_id
 
@@ -209,7 +209,7 @@ class TopicIdentity:
             with suppress(BrokerUnavailable):
                 self._pending = self._ids.request(self._read_ids)
 
-    def forget(self, partitions: Iterable[Partition]) -> None:
+    def revoke(self, partitions: Iterable[Partition]) -> None:
         """Drop partitions that are assigned no longer."""
         for partition in partitions:
             self._metadata.pop(partition, None)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Self, TypeAl
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from stream_scorer.kafka.admin.acls import Right, refusal
+from stream_scorer.kafka.admin.acls import Permission, refused_error
 from stream_scorer.kafka.client.errors import translate
-from stream_scorer.kafka.client.factory import made
+from stream_scorer.kafka.client.factory import create_client
 from stream_scorer.kafka.producer.transactional_producer import RECORD_ERRORS
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Undelivered(NamedTuple):
     contacts: int
 
 
-class Loader:
+class BulkProducer:
     """Produces contacts, as fast as the broker takes them or at a fixed rate. To be used in a ``with`` block.
 
     What the broker says of one record (too large, against a policy) costs that record. What it says of anything else
@@ -92,7 +92,7 @@ class Loader:
             trace: begins their traces; None: nobody asks for them.
             clock: seconds, monotonic.
         """
-        self._producer = made(Producer, config)
+        self._producer = create_client(Producer, config)
         self._properties = config
         self._topic = topic
         self._codec = codec
@@ -133,7 +133,7 @@ class Loader:
         self._end_s = self._clock() + (0.0 if self.interrupted else _INTERRUPTED_S)
         self.interrupted = True
 
-    def put(self, event: ContactEvent, line: int) -> bool:
+    def send(self, event: ContactEvent, line: int) -> bool:
         """Hand one contact to the producer; waits while too many are unconfirmed, or for its turn.
 
         Returns:
@@ -208,8 +208,8 @@ class Loader:
         if error.code() in _PURGED:
             message = self._cause if self.stopped or not self.interrupted else "interrupted"
         else:
-            right = Right("Write", "topic", self._topic)
-            message = str(refusal(error, f"writing to {self._topic}", self._properties, right))
+            right = Permission("Write", "topic", self._topic)
+            message = str(refused_error(error, f"writing to {self._topic}", self._properties, right))
             if error.code() not in RECORD_ERRORS and not self.stopped:
                 self.stopped, self._cause = True, message
         before = self._undelivered.get(message, Undelivered(line, message, 0))

@@ -79,7 +79,7 @@ class CommitObserver(Protocol):
     def transaction(self, publication: Publication) -> None:
         """A transaction ended."""
 
-    def kafka_trouble(self, message: str | None) -> None:
+    def commit_blocked(self, message: str | None) -> None:
         """Nothing can be published for now, or that is over (None)."""
 
 
@@ -122,12 +122,12 @@ class Committer(Generic[OutcomeT]):
         self._monotonic = monotonic
         self._observe = observe
         self._on_session = on_session
-        self.on_settled: Callable[[Mapping[Partition, int]], None] = lambda _: None
+        self.on_commit_resolved: Callable[[Mapping[Partition, int]], None] = lambda _: None
         self._fenced_at: deque[float] = deque(maxlen=_FENCED_LIMIT)
         self._renewed_topics = frozenset(renewed_topics)
         self._renew_at = monotonic() + _RENEW_FIRST_S
         self._retry_at = 0.0
-        self._settled = False
+        self._is_resolved = False
         self._had_session = False
         self._first_opened_at: float | None = None
         self._closed = False
@@ -170,17 +170,17 @@ class Committer(Generic[OutcomeT]):
                 return False
             self._had_session = True
             self._on_session()
-        if not self._settled:
+        if not self._is_resolved:
             try:
                 committed = self._group.committed(self._ledger.partitions)
                 self._ledger.resolve(committed)
-                self.on_settled(committed)
+                self.on_commit_resolved(committed)
             except BrokerUnavailable as error:
                 self.suspend(str(error))
                 return False
-            self._settled = True
+            self._is_resolved = True
         if not self._ledger.has_committable():
-            self._trouble_is_over()
+            self._recovered()
         # Else a commit has to show it: with a right missing, each new session is fine, and each transaction fails.
         self.is_stale = False
         return True
@@ -206,10 +206,10 @@ class Committer(Generic[OutcomeT]):
         self._observe.transaction(publication)
         if is_renewal and isinstance(publication, Committed):
             self._renew_at = self._monotonic() + _RENEW_EVERY_S
-        self._settled = isinstance(publication, Committed)
+        self._is_resolved = isinstance(publication, Committed)
         if isinstance(publication, Committed):
             self._ledger.mark_committed(batches)
-            self._trouble_is_over()
+            self._recovered()
             if not publication.slow:
                 self.bounds.double()
         elif isinstance(publication, Failed):
@@ -238,7 +238,7 @@ class Committer(Generic[OutcomeT]):
         """Says why nothing can be published for now; ``may_try`` says when to look again."""
         self.last_error = message
         self._retry_at = self._monotonic() + _REOPEN_S
-        self._observe.kafka_trouble(message)
+        self._observe.commit_blocked(message)
 
     def _transact(self, batches: list[CommittableBatch[OutcomeT]], records: list[OutRecord]) -> Publication:
         try:
@@ -272,10 +272,10 @@ class Committer(Generic[OutcomeT]):
         advanced = {batch.partition for batch in batches}
         return [batch for batch in self._ledger.empty_batches(self._renewed_topics) if batch.partition not in advanced]
 
-    def _trouble_is_over(self) -> None:
+    def _recovered(self) -> None:
         if self.last_error is not None:
             self.last_error = None
-            self._observe.kafka_trouble(None)
+            self._observe.commit_blocked(None)
 
     def _on_failure(self, failed: Failed) -> None:
         self.suspend(failed.message)

@@ -19,7 +19,7 @@ def source_header(record: SourceRecord) -> tuple[str, bytes]:
     return (f"{HEADER_PREFIX}source", record.source.encode())
 
 
-def passed_on(headers: Headers) -> Headers:
+def forwarded_headers(headers: Headers) -> Headers:
     """Return those headers of an input that its output carries unchanged: all but ours."""
     return [header for header in headers if not header[0].startswith(HEADER_PREFIX)]
 
@@ -42,12 +42,12 @@ def too_large(record: OutRecord, max_bytes: int) -> bool:
     return _size(record) > max_bytes - FRAME_BYTES
 
 
-def fitted(record: OutRecord, max_bytes: int) -> OutRecord:
-    """Return the record if its topic takes it, else what fits of it (see ``stub``)."""
-    return stub(record, max_bytes) if too_large(record, max_bytes) else record
+def fit_to_limit(record: OutRecord, max_bytes: int) -> OutRecord:
+    """Return the record if its topic takes it, else what fits of it (see ``truncated``)."""
+    return truncated(record, max_bytes) if too_large(record, max_bytes) else record
 
 
-def stub(record: OutRecord, max_bytes: int) -> OutRecord:
+def truncated(record: OutRecord, max_bytes: int) -> OutRecord:
     """Return the record without its value: the headers still say what it was and where it stands.
 
     What was passed on unchanged goes only if even the headers do not fit, and then the key.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from confluent_kafka import KafkaError
 
 from stream_scorer.errors import SettingsError
-from stream_scorer.kafka.admin.acls import Right, denial, denied_line
+from stream_scorer.kafka.admin.acls import Permission, denied_error, denied_message
 from stream_scorer.kafka.admin.topic_limits import max_message_bytes
 from stream_scorer.kafka.client.config import producer_config
 from stream_scorer.kafka.producer.sink import TransactionalSink
@@ -32,7 +32,7 @@ def make_sink(
     transactional_id: str,
     monotonic: Callable[[], float],
     logger: logging.Logger,
-    rights: Sequence[Right] = (),
+    rights: Sequence[Permission] = (),
 ) -> tuple[TransactionalSink, Mapping[str, int]]:
     """Return the sink, and the largest record batch that each of the topics ``outputs`` takes, in bytes.
 
@@ -50,11 +50,11 @@ def make_sink(
 
     def why_denied(error: KafkaError) -> str | None:
         if error.code() == KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
-            return denial(config, [Right("Write", "transactional id", transactional_id)])
+            return denied_error(config, [Permission("Write", "transactional id", transactional_id)])
         if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
-            return denial(config, [Right("Read", "group", group_id)])
+            return denied_error(config, [Permission("Read", "group", group_id)])
         with suppress(SettingsError):
-            return denied_line(settings, rights)
+            return denied_message(settings, rights)
         return None
 
     def read_limits_again() -> None:

@@ -33,7 +33,7 @@ class Committed:
 
 
 @dataclass(frozen=True, slots=True)
-class RecordsRefused:
+class RecordsRejected:
     """The broker refuses records themselves, by their index: nothing of the transaction is visible."""
 
     errors: Mapping[int, str]
@@ -55,4 +55,4 @@ class Failed:
     late: bool = False
 
 
-Publication: TypeAlias = Committed | RecordsRefused | Failed
+Publication: TypeAlias = Committed | RecordsRejected | Failed

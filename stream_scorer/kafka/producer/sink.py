@@ -21,9 +21,9 @@ from confluent_kafka import KafkaError
 
 from stream_scorer.errors import StreamScorerError
 from stream_scorer.kafka.admin.acls import DENIALS
-from stream_scorer.kafka.client.blocking_calls import HungError
+from stream_scorer.kafka.client.blocking_calls import CallTimedOutError
 from stream_scorer.kafka.client.errors import translate
-from stream_scorer.kafka.producer.records import Committed, Failed, RecordsRefused
+from stream_scorer.kafka.producer.records import Committed, Failed, RecordsRejected
 from stream_scorer.kafka.producer.transactional_producer import CLIENT_ERRORS, ProducerSession, kafka_error_of
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class TransactionalSink:
 
     def open(self) -> Failed | None:
         """Makes a new session, or goes on making it; returns why it is not there yet, or None once it is."""
-        self.discard()
+        self.discard_session()
         if self._opening is None:
             try:
                 self._opening = ProducerSession(self._config, self._commit_budget_s)
@@ -103,7 +103,7 @@ class TransactionalSink:
         opening = self._opening
         try:
             opening.init()
-        except (HungError, *CLIENT_ERRORS) as error:
+        except (CallTimedOutError, *CLIENT_ERRORS) as error:
             kafka_error = kafka_error_of(error)
             failed = self._failed(error, opening)
         else:
@@ -128,24 +128,24 @@ class TransactionalSink:
         try:
             session.write(records)
             if session.refused:
-                return self._give_up(session, RecordsRefused(dict(session.refused)))
+                return self._abandon(session, RecordsRejected(dict(session.refused)))
             commit_s = session.commit(offsets, group)
-        except (HungError, *CLIENT_ERRORS) as error:
-            given_up = self._why_given_up(error, session, began_at)
+        except (CallTimedOutError, *CLIENT_ERRORS) as error:
+            given_up = self._abandon_reason(error, session, began_at)
         else:
             if session.is_suspect or commit_s >= self._late_s:
-                self.discard()
+                self.discard_session()
             took_s = self._monotonic() - began_at
             return Committed(took_s - commit_s, commit_s, slow=2 * took_s > self._in_time_s)
         # Not within the handler: an error holds the client by its traceback, and who lets go last waits for its end.
-        return self._give_up(session, given_up)
+        return self._abandon(session, given_up)
 
-    def _why_given_up(self, error: BaseException, session: ProducerSession, began_at: float) -> Publication:
-        session.serve_reports()
-        if session.is_time_refused(error):
+    def _abandon_reason(self, error: BaseException, session: ProducerSession, began_at: float) -> Publication:
+        session.flush_delivery_reports()
+        if session.is_timestamp_rejected(error):
             return Failed(_WRONG_CLOCK)
         if session.refused:
-            return RecordsRefused(dict(session.refused))
+            return RecordsRejected(dict(session.refused))
         failed = self._failed(error, session)
         took_s = self._monotonic() - began_at
         if took_s > self._own_timeout_s:
@@ -153,7 +153,7 @@ class TransactionalSink:
             failed = replace(failed, fenced=False)
         return replace(failed, late=took_s > self._in_time_s)
 
-    def discard(self) -> None:
+    def discard_session(self) -> None:
         """Ends the session. What it left open is aborted by the next ``open``, or by the broker's time-out."""
         session, self._session = self._session, None
         if session is not None:
@@ -161,7 +161,7 @@ class TransactionalSink:
 
     def close(self) -> None:
         """Ends the session, and one that is still being made."""
-        self.discard()
+        self.discard_session()
         opening, self._opening = self._opening, None
         if opening is not None:
             opening.dispose()
@@ -169,7 +169,7 @@ class TransactionalSink:
     def _failed(self, error: BaseException, session: ProducerSession) -> Failed:
         kafka_error = kafka_error_of(error)
         if kafka_error is None or kafka_error.code() == KafkaError._FATAL:  # noqa: SLF001 - its public name
-            kafka_error = session.why_fatal() or kafka_error
+            kafka_error = session.fatal_error_of() or kafka_error
         denied = session.denied or kafka_error
         if denied is not None and denied.code() in DENIALS:
             return Failed(self._why_denied(denied) or f"{denied.name()}: {denied.str()}", denied=True)
@@ -178,9 +178,9 @@ class TransactionalSink:
         code = kafka_error.code()
         return Failed(f"{kafka_error.name()}: {kafka_error.str()}", fenced=code in _FENCED, stale=code in _STALE)
 
-    def _give_up(self, session: ProducerSession, publication: Publication) -> Publication:
+    def _abandon(self, session: ProducerSession, publication: Publication) -> Publication:
         session.abort()
-        self.discard()
-        if isinstance(publication, RecordsRefused):
+        self.discard_session()
+        if isinstance(publication, RecordsRejected):
             self._on_refused()
         return publication

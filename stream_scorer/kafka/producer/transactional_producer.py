@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from stream_scorer.kafka.client.blocking_calls import within
-from stream_scorer.kafka.client.factory import made
+from stream_scorer.kafka.client.blocking_calls import call_with_timeout
+from stream_scorer.kafka.client.factory import create_client
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,7 +61,7 @@ class ProducerSession:
     """
 
     def __init__(self, config: dict[str, Any], budget_s: float) -> None:
-        self._producer = made(Producer, {**config, "error_cb": self._on_error})
+        self._producer = create_client(Producer, {**config, "error_cb": self._on_error})
         self._budget_s = budget_s
         self._fatal: KafkaError | None = None
         self.is_suspect = False
@@ -76,7 +76,7 @@ class ProducerSession:
             KafkaException: not yet, where it is retriable: the same call goes on.
             HungError: it did not come back.
         """
-        within(_CALL_S + _SLACK_S, partial(self._producer.init_transactions, _CALL_S))
+        call_with_timeout(_CALL_S + _SLACK_S, partial(self._producer.init_transactions, _CALL_S))
         self.poll()  # what was reported while no broker was there
         self.is_suspect = False
 
@@ -97,19 +97,19 @@ class ProducerSession:
         """
         # Once only: called again after a time-out, it hangs (see kafka.client.blocking_calls).
         send = partial(self._producer.send_offsets_to_transaction, offsets, group, _OFFSETS_S)
-        within(_OFFSETS_S + _OFFSETS_SLACK_S, send)
+        call_with_timeout(_OFFSETS_S + _OFFSETS_SLACK_S, send)
         began_at = time.monotonic()
-        within(self._budget_s + _CALL_S + _SLACK_S, self._repeat_commit)
+        call_with_timeout(self._budget_s + _CALL_S + _SLACK_S, self._repeat_commit)
         return time.monotonic() - began_at
 
-    def serve_reports(self) -> None:
+    def flush_delivery_reports(self) -> None:
         """Takes in the delivery reports that have come: ``refused`` is complete only then, whichever call failed."""
         try:
             self._producer.flush(_REPORTS_S)
         except CLIENT_ERRORS as error:
             self._remember(kafka_error_of(error))
 
-    def is_time_refused(self, error: BaseException) -> bool:
+    def is_timestamp_rejected(self, error: BaseException) -> bool:
         """Whether the broker refused the records for their time, by the reports or by what a call has raised.
 
         Where it refuses several records of a batch for it, each of them is reported as ``INVALID_RECORD``.
@@ -117,7 +117,7 @@ class ProducerSession:
         raised = kafka_error_of(error)
         return self._time_refused or (raised is not None and raised.code() == KafkaError.INVALID_TIMESTAMP)
 
-    def why_fatal(self) -> KafkaError | None:
+    def fatal_error_of(self) -> KafkaError | None:
         """The error behind a plain ``_FATAL``, where it has been told: ``produce`` does not say that it was a fence."""
         self.poll()
         return self._fatal
@@ -133,7 +133,7 @@ class ProducerSession:
         """Ends the transaction now, if that is possible; if not, the next session does."""
         with contextlib.suppress(TimeoutError, *CLIENT_ERRORS):
             self._producer.purge()
-            within(_ABORT_S + _SLACK_S, partial(self._producer.abort_transaction, _ABORT_S))
+            call_with_timeout(_ABORT_S + _SLACK_S, partial(self._producer.abort_transaction, _ABORT_S))
 
     def dispose(self) -> None:
         """Ends the client; nothing may be asked of the session after it.

@@ -109,7 +109,7 @@ class SchemaRegistry:
         """
         if schema_id > _LARGEST_ID:
             return None  # ids are Java's ints; what a registry says of others differs, and must hold up nobody
-        schema = self._asked(f"schema id {schema_id} cannot be fetched", lambda: self._client.get_schema(schema_id))
+        schema = self._call(f"schema id {schema_id} cannot be fetched", lambda: self._client.get_schema(schema_id))
         return None if schema is None else _parsed(schema, schema_id)
 
     def has(self, schema_id: int) -> bool:
@@ -121,7 +121,7 @@ class SchemaRegistry:
         """
         self._client.clear_caches()  # type: ignore[no-untyped-call]
         doing = f"schema id {schema_id} cannot be fetched"
-        return self._asked(doing, lambda: self._client.get_schema(schema_id)) is not None
+        return self._call(doing, lambda: self._client.get_schema(schema_id)) is not None
 
     def find(self, subject: str, schema: Mapping[str, Any]) -> Registered | None:
         """Return the version of a subject that is this schema, whatever its text looks like; None: there is none.
@@ -130,7 +130,7 @@ class SchemaRegistry:
             RegistryUnavailable: nobody could say.
             RegistryRefused: we may not ask.
         """
-        found = self._asked(f"subject {subject} cannot be looked up", lambda: self._looked_up(subject, schema))
+        found = self._call(f"subject {subject} cannot be looked up", lambda: self._looked_up(subject, schema))
         if found is not None and found.schema_id is not None:
             return Registered(found.schema_id, found.version or 0, schema)
         return next((one for one in self.versions(subject) if one.schema == schema), None)
@@ -143,12 +143,12 @@ class SchemaRegistry:
             RegistryRefused: we may not ask.
         """
         doing = f"the versions of subject {subject} cannot be read"
-        numbers = self._asked(doing, lambda: self._client.get_versions(subject)) or []
+        numbers = self._call(doing, lambda: self._client.get_versions(subject)) or []
         found = []
         for number in numbers:
-            one = self._asked(doing, lambda number=number: self._client.get_version(subject, number))  # type: ignore[misc]
+            one = self._call(doing, lambda number=number: self._client.get_version(subject, number))  # type: ignore[misc]
             if one is not None and one.schema_id is not None:
-                schema = _judged(one.schema, one.schema_id)
+                schema = _checked(one.schema, one.schema_id)
                 unreadable = schema if isinstance(schema, str) else None
                 found.append(Registered(one.schema_id, one.version or number, schema, unreadable))
         return found
@@ -172,24 +172,24 @@ class SchemaRegistry:
         try:
             self._client.register_schema(subject, _text(schema))
         except Exception as error:  # noqa: BLE001 - see _translated
-            raise self._translated(f"{subject}: not registered", error) from None
+            raise self._translate(f"{subject}: not registered", error) from None
         found = self.find(subject, schema)
         if found is None:
             raise RegistryUnavailable(f"schema registry {self.place}: {subject} was registered and is not there yet")
         return found
 
-    def _asked(self, doing: str, ask: Callable[[], T]) -> T | None:
+    def _call(self, doing: str, ask: Callable[[], T]) -> T | None:
         """Ask, with None for what is not there."""
         try:
             return ask()
         except SchemaRegistryError as error:
             if error.http_status_code == _NOT_FOUND and error.error_code in _NO_SUCH_THING:
                 return None
-            raise self._translated(doing, error) from None
+            raise self._translate(doing, error) from None
         except Exception as error:  # noqa: BLE001 - see _translated
-            raise self._translated(doing, error) from None
+            raise self._translate(doing, error) from None
 
-    def _translated(self, doing: str, error: Exception) -> RegistryUnavailable | RegistryRefused:
+    def _translate(self, doing: str, error: Exception) -> RegistryUnavailable | RegistryRefused:
         """What the client raises: answers of the registry, and whatever its HTTP and OAuth libraries met."""
         text = f"{doing}: schema registry {self.place}: {registry_error_text(error, self._redact)}"
         if isinstance(error, SchemaRegistryError):
@@ -207,13 +207,13 @@ def _text(schema: Mapping[str, Any]) -> Schema:
 
 
 def _parsed(schema: Schema, schema_id: int) -> dict[str, Any]:
-    judged = _judged(schema, schema_id)
+    judged = _checked(schema, schema_id)
     if isinstance(judged, str):
         raise UndecodableError(f"the value was written with schema id {schema_id}, {judged}")
     return judged
 
 
-def _judged(schema: Schema, schema_id: int) -> dict[str, Any] | str:
+def _checked(schema: Schema, schema_id: int) -> dict[str, Any] | str:
     """The schema, or what it is instead."""
     text, kind = schema.schema_str, schema.schema_type or "AVRO"
     if not isinstance(text, str) or not isinstance(kind, str):

@@ -21,26 +21,26 @@ if TYPE_CHECKING:
 class Reader(Protocol):
     """What is needed of the consumer; see ``kafka.consumer.group_consumer.Source``."""
 
-    def hold_back(self, partition: Partition) -> None:
-        """Delivers nothing of a partition until ``let_go``."""
+    def pause_partition(self, partition: Partition) -> None:
+        """Delivers nothing of a partition until ``resume_from``."""
 
-    def let_go(self, partition: Partition, offset: int) -> bool:
+    def resume_from(self, partition: Partition, offset: int) -> bool:
         """Delivers a partition again, from ``offset`` on; False: not possible now."""
 
 
-class Lookup(Protocol):
+class SchemaLookup(Protocol):
     """Who fetches schemas; see ``kafka.registry.schema_fetcher.WriterLookup``."""
 
-    def want(self, schema_id: int, *, ahead: bool = False) -> None:
+    def request(self, schema_id: int, *, ahead: bool = False) -> None:
         """Fetches the schema behind an id; ``ahead``: nobody waits for it yet."""
 
     def is_answered(self, schema_id: int) -> bool:
         """Whether it is known by now."""
 
-    def why(self, schema_id: int) -> str:
+    def error_for(self, schema_id: int) -> str:
         """Why it is not; empty: it has not failed yet."""
 
-    def remember(self, schema_ids: Iterable[int]) -> None:
+    def mark_resolved(self, schema_ids: Iterable[int]) -> None:
         """Takes ids that the group has resolved before."""
 
     def resolved(self) -> tuple[int, ...]:
@@ -52,7 +52,7 @@ class _Head(NamedTuple):
     schema_id: int
 
 
-class WriterWaits:
+class PendingSchemas:
     """See the module's text. Owned by the loop's thread.
 
     Args:
@@ -63,7 +63,7 @@ class WriterWaits:
     """
 
     def __init__(
-        self, reader: Reader, ledger: OffsetLedger[Any], lookup: Lookup, tell: Callable[[str | None], object]
+        self, reader: Reader, ledger: OffsetLedger[Any], lookup: SchemaLookup, tell: Callable[[str | None], object]
     ) -> None:
         self._reader = reader
         self._ledger = ledger
@@ -77,7 +77,7 @@ class WriterWaits:
 
     def admits(self, record: SourceRecord) -> bool:
         """Whether a record can be decoded now; if not, it comes again when its schema is there."""
-        if self.holds(record):
+        if self.is_paused(record):
             return False
         schema_id = schema_id_of(record.value)
         if schema_id is None or self._lookup.is_answered(schema_id):
@@ -86,10 +86,10 @@ class WriterWaits:
         position = self._ledger.next_to_read(partition)
         if position is not None and record.offset >= position:  # else it is not ours any more, or a repetition
             self._heads[partition] = _Head(position, schema_id)
-            self._reader.hold_back(partition)
+            self._reader.pause_partition(partition)
         return False
 
-    def holds(self, record: SourceRecord) -> bool:
+    def is_paused(self, record: SourceRecord) -> bool:
         """Whether a record stands behind one that waits: it was read along with it, and comes again.
 
         Its own schema is fetched meanwhile, so that a few unknown ids cost one wait and not one each.
@@ -98,22 +98,22 @@ class WriterWaits:
             return False
         schema_id = schema_id_of(record.value)
         if schema_id is not None:
-            self._lookup.want(schema_id, ahead=True)
+            self._lookup.request(schema_id, ahead=True)
         return True
 
-    def release(self) -> None:
+    def resume_resolved(self) -> None:
         """Lets the partitions go whose schemas are there, and says why the others wait."""
         if not self._heads and self._told is None:
             return
         for partition, head in list(self._heads.items()):
-            if self._lookup.is_answered(head.schema_id) and self._reader.let_go(partition, head.offset):
+            if self._lookup.is_answered(head.schema_id) and self._reader.resume_from(partition, head.offset):
                 del self._heads[partition]
-        reason = next(filter(None, (self._lookup.why(head.schema_id) for head in self._heads.values())), None)
+        reason = next(filter(None, (self._lookup.error_for(head.schema_id) for head in self._heads.values())), None)
         if reason != self._told and (reason is not None or not self._heads):
             self._told = reason
             self._tell(reason)
 
-    def forget(self, partitions: Iterable[Partition]) -> None:
+    def revoke(self, partitions: Iterable[Partition]) -> None:
         """These are not ours any more."""
         for partition in partitions:
             self._heads.pop(partition, None)

@@ -24,7 +24,7 @@ from stream_scorer.errors import RegistryError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-_MOST_WANTED: Final = 1_000
+_MAX_REQUESTED: Final = 1_000
 # Ids that stand behind one that is waited for: fetched along with it, but never in the way of others' heads.
 _MOST_AHEAD: Final = 100
 _KEPT: Final = 1_000
@@ -45,7 +45,7 @@ _MOST_NOTED: Final = 50
 _NEVER: Final = float("inf")
 
 
-class Writers(Protocol):
+class WriterSchemas(Protocol):
     """Who knows the schema behind an id; see ``kafka.registry.client.SchemaRegistry``."""
 
     def writer(self, schema_id: int) -> dict[str, Any] | None:
@@ -68,7 +68,7 @@ class _Wanted(NamedTuple):
     due: float
 
 
-class WriterLookup:
+class SchemaFetcher:
     """See the module's text. Its methods may be called by any thread and never wait.
 
     Args:
@@ -80,7 +80,7 @@ class WriterLookup:
 
     def __init__(
         self,
-        writers: Writers,
+        writers: WriterSchemas,
         *,
         clock: Callable[[], float] = monotonic,
         ask_again_s: float = _ASK_AGAIN_S,
@@ -115,7 +115,7 @@ class WriterLookup:
         with self._lock:
             answer = self._answers.get(schema_id)
         if answer is None:
-            self.want(schema_id)
+            self.request(schema_id)
             raise WriterUnknownError(schema_id)
         if answer.is_missing:
             raise SchemaMissingError(answer.refusal)
@@ -123,7 +123,7 @@ class WriterLookup:
             raise UndecodableError(answer.refusal)
         return answer.schema
 
-    def want(self, schema_id: int, *, ahead: bool = False) -> None:
+    def request(self, schema_id: int, *, ahead: bool = False) -> None:
         """Fetch the schema behind an id, if it is not known; ``ahead``: nobody waits for it yet, so others come first.
 
         No more than a thousand are fetched at a time, and no more than a hundred ahead.
@@ -133,7 +133,7 @@ class WriterLookup:
                 return
             if not ahead:
                 self._urgent.add(schema_id)
-            if schema_id in self._wanted or len(self._wanted) >= (_MOST_AHEAD if ahead else _MOST_WANTED):
+            if schema_id in self._wanted or len(self._wanted) >= (_MOST_AHEAD if ahead else _MAX_REQUESTED):
                 return
             self._wanted[schema_id] = ""
             self._since[schema_id] = self._clock()
@@ -147,14 +147,14 @@ class WriterLookup:
         with self._lock:
             answered = self._is_answered(schema_id)
         if not answered:
-            self.want(schema_id)
+            self.request(schema_id)
         return answered
 
-    def learn(self, schema_id: int, schema: Mapping[str, Any]) -> None:
+    def add(self, schema_id: int, schema: Mapping[str, Any]) -> None:
         """This is the schema behind an id: it need not be fetched."""
         self._keep(schema_id, _Answer(schema, "", _NEVER))
 
-    def remember(self, schema_ids: Iterable[int]) -> None:
+    def mark_resolved(self, schema_ids: Iterable[int]) -> None:
         """Take ids that the group has resolved before: they are never missing."""
         with self._lock:
             for schema_id in schema_ids:
@@ -165,7 +165,7 @@ class WriterLookup:
         with self._lock:
             return tuple(itertools.islice(reversed(self._resolved), _MOST_NOTED))[::-1]
 
-    def why(self, schema_id: int) -> str:
+    def error_for(self, schema_id: int) -> str:
         """Why there is no answer yet; empty: it is being fetched for the first time."""
         with self._lock:
             said = self._wanted.get(schema_id, "")

@@ -11,23 +11,23 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from stream_scorer.core.avro.codec import DEFAULT_MAX_BYTES, Codec, UndecodableError
 from stream_scorer.core.avro.confluent import ConfluentCodec
 from stream_scorer.errors import RegistryRefused
-from stream_scorer.kafka.registry.schema_fetcher import WriterLookup, Writers
+from stream_scorer.kafka.registry.schema_fetcher import SchemaFetcher, WriterSchemas
 from stream_scorer.schema_files import SchemaFile, load_schema, released_schemas
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from stream_scorer.kafka.registry.client import SchemaRegistry
-    from stream_scorer.kafka.registry.pending_schemas import Lookup
+    from stream_scorer.kafka.registry.pending_schemas import SchemaLookup
     from stream_scorer.settings import Settings
 
 REGISTER: Final = "run `stream-scorer schemas register`"
 
 
-class Framing(Protocol):
+class Serde(Protocol):
     """Makes codecs."""
 
-    lookup: Lookup
+    lookup: SchemaLookup
 
     def reader(self, schema: SchemaFile, *, max_bytes: int = DEFAULT_MAX_BYTES) -> Codec:
         """A codec that only decodes. One loop's own: it remembers what it has met."""
@@ -39,21 +39,21 @@ class Framing(Protocol):
         """Nothing is fetched any more."""
 
 
-class _NothingToLookUp:
+class _NoLookup:
     """Of the single-object encoding: no record ever waits for a schema."""
 
-    def want(self, schema_id: int, *, ahead: bool = False) -> None:
+    def request(self, schema_id: int, *, ahead: bool = False) -> None:
         """There is nobody to ask."""
 
     def is_answered(self, schema_id: int) -> bool:  # noqa: ARG002
         """Nothing is waited for."""
         return True
 
-    def why(self, schema_id: int) -> str:  # noqa: ARG002
+    def error_for(self, schema_id: int) -> str:  # noqa: ARG002
         """Nothing has failed."""
         return ""
 
-    def remember(self, schema_ids: Iterable[int]) -> None:
+    def mark_resolved(self, schema_ids: Iterable[int]) -> None:
         """There are no ids."""
 
     def resolved(self) -> tuple[int, ...]:
@@ -61,11 +61,11 @@ class _NothingToLookUp:
         return ()
 
 
-class SingleObjectFraming:
+class SingleObjectSerde:
     """Without a registry."""
 
     def __init__(self) -> None:
-        self.lookup: Lookup = _NothingToLookUp()
+        self.lookup: SchemaLookup = _NoLookup()
 
     def reader(self, schema: SchemaFile, *, max_bytes: int = DEFAULT_MAX_BYTES) -> Codec:
         """A codec that decodes."""
@@ -79,7 +79,7 @@ class SingleObjectFraming:
         """There is nothing to end."""
 
 
-class ConfluentFraming:
+class ConfluentSerde:
     """With a registry.
 
     Args:
@@ -94,7 +94,7 @@ class ConfluentFraming:
         self,
         registry: SchemaRegistry,
         writer_of: Callable[[int], Mapping[str, Any]],
-        lookup: Lookup,
+        lookup: SchemaLookup,
         learn: Callable[[int, Mapping[str, Any]], None] = lambda _schema_id, _schema: None,
         close: Callable[[], None] = lambda: None,
     ) -> None:
@@ -143,20 +143,20 @@ def subject_of(topic: str) -> str:
     return f"{topic}-value"
 
 
-def make_framing(settings: Settings) -> Framing:
+def make_serde(settings: Settings) -> Serde:
     """Return the framing of a service, in which unknown schemas are fetched in the background.
 
     Raises:
         SettingsError: ``schema_registry.properties`` cannot work.
     """
     if settings.schema_registry.url is None:
-        return SingleObjectFraming()
+        return SingleObjectSerde()
     registry = _registry(settings)
-    lookup = WriterLookup(registry)
-    return ConfluentFraming(registry, lookup.writer, lookup, lookup.learn, lookup.close)
+    lookup = SchemaFetcher(registry)
+    return ConfluentSerde(registry, lookup.writer, lookup, lookup.add, lookup.close)
 
 
-def make_patient_framing(settings: Settings) -> Framing:
+def make_blocking_serde(settings: Settings) -> Serde:
     """Return the framing of a command, which waits for the registry when it meets an unknown schema.
 
     Its codecs raise `RegistryUnavailable` where the registry does not answer.
@@ -165,15 +165,15 @@ def make_patient_framing(settings: Settings) -> Framing:
         SettingsError: ``schema_registry.properties`` cannot work.
     """
     if settings.schema_registry.url is None:
-        return SingleObjectFraming()
+        return SingleObjectSerde()
     registry = _registry(settings)
-    return ConfluentFraming(registry, _Asked(registry).writer, _NothingToLookUp())
+    return ConfluentSerde(registry, _BlockingLookup(registry).writer, _NoLookup())
 
 
-class _Asked:
+class _BlockingLookup:
     """Asks the registry once for each id."""
 
-    def __init__(self, writers: Writers) -> None:
+    def __init__(self, writers: WriterSchemas) -> None:
         self._writers = writers
         self._missing: set[int] = set()
 

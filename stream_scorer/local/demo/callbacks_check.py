@@ -85,6 +85,6 @@ def _high_scores(settings: Settings) -> set[str]:
     topic, threshold = settings.topics.scores, settings.callbacks.threshold
     codec = Codec.single_object(load_schema(SchemaFile.CONTACT_SCORE))
     log = LogReader(settings, settings.callbacks_group_id, timeout_s=_PATIENCE_S)
-    extents = log.stable_extents(topic, check_topics(settings, [topic])[topic])
+    extents = log.stable_ranges(topic, check_topics(settings, [topic])[topic])
     scores = (codec.decode(record.value) for batch in log.read(topic, extents) for record in batch)
     return {score["contact_id"] for score in scores if score["score"] >= threshold}
