@@ -410,7 +410,7 @@ class Bench:
         self.deliverer = Deliverer(
             source=source,
             waits=PendingSchemas(
-                source, self.ledger, lookup or SingleObjectSerde().lookup, self.observe.waiting_for_schema
+                source, self.ledger, lookup or SingleObjectSerde().lookup, self.observe.schemas_pending
             ),
             flow=FlowControl(
                 source,

@@ -205,7 +205,7 @@ class World:
 
     def disown(self, partition: int) -> None:
         one = Partition(TOPIC, partition)
-        self.ledger.revoke(one, self.dispatcher.asked_records(one))
+        self.ledger.revoke(one, self.dispatcher.requested_records(one))
         self.dispatcher.drop_unowned()
         del self.position[partition]
 

@@ -58,7 +58,7 @@ class FastWorker:
             self.failure = error
 
     def why_not_ready(self) -> str:
-        return self.service.observe.why_not_ready() or ""
+        return self.service.observe.readiness_failure() or ""
 
     def metrics(self) -> dict[str, float]:
         """By name and its own labels, e.g. ``stream_scorer_circuit_breaker_open{reason="quota"}``."""

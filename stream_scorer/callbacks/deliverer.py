@@ -111,7 +111,7 @@ class Deliverer:
             ProducerFenced: another running worker uses our transactional id.
         """
         while not self._receipts.open() and not self._stopping.wait(_REOPEN_S):
-            self._observe.beat()
+            self._observe.heartbeat()
         self._source.subscribe(self)
         try:
             while not self._stopping.is_set():
@@ -182,7 +182,7 @@ class Deliverer:
 
     def _report(self) -> None:
         now = self._clock.monotonic()
-        self._observe.beat()
+        self._observe.heartbeat()
         if now - self._reported_at >= _REPORT_EVERY_S:
             self._reported_at = now
             waiting = {"slot": self._dispatcher.ready, "retry": self._dispatcher.later, "tier": len(self._tiers)}
@@ -192,7 +192,9 @@ class Deliverer:
             # Whatever waits in memory waits for a time or a turn that is known.
             explained = bool(self._dispatcher.ready or self._dispatcher.later)
             ends = self._source.end_offsets(self._ledger.partitions)
-            self._observe.input(self._ledger.commit_positions(), ends, self._clock.unix_ms(), explained=explained)
+            self._observe.lag_observed(
+                self._ledger.commit_positions(), ends, self._clock.unix_ms(), explained=explained
+            )
         if now - self._tidied_at >= _TIDY_EVERY_S:
             self._tidied_at = now
             self._dispatcher.tidy(now)
@@ -230,7 +232,7 @@ class Deliverer:
     def on_assigned(self, partition: Partition, *, start_offset: int, next_offset: int) -> None:
         """An assignment begins."""
         self._ledger.assign(partition, start_offset=start_offset, next_offset=next_offset)
-        self._observe.assigned(partition, next_offset)
+        self._observe.partition_assigned(partition, next_offset)
 
     def on_revoking(self, partitions: list[Partition]) -> None:
         """Waits up to ``revoke_wait_s`` for requests of these partitions and commits, so that none is repeated."""
@@ -249,12 +251,12 @@ class Deliverer:
         self._flow.revoke(partitions)
         self._sender.drop_unowned()
         self._receipts.disowned(partitions)
-        self._observe.disowned(partitions)
+        self._observe.partitions_revoked(partitions)
 
     def on_rebalance_completed(self) -> None:
         """The group has said what is ours."""
-        self._observe.settled()
+        self._observe.rebalance_completed()
 
     def on_disconnected(self, reason: str) -> None:
         """No broker can be reached, or none lets us in."""
-        self._observe.cut_off(reason)
+        self._observe.disconnected(reason)

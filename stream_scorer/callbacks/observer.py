@@ -63,7 +63,7 @@ class LoopObserver:
         self._input = NOTHING_READ
         self._draining = False
 
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         """The loop went round."""
         self._beat_at = self._monotonic()
 
@@ -80,17 +80,17 @@ class LoopObserver:
         """Records were read, which took so long."""
         self._metrics.consumed(records, poll_s=poll_s, loop=self._name)
 
-    def input(
+    def lag_observed(
         self, fronts: Iterable[CommitPosition], ends: Mapping[Partition, int], now_ms: int, *, explained: bool = False
     ) -> None:
         """How far the input is, about once a second; ``explained``: something that waits knows until when."""
-        explained = explained or self.why_not_ready() is not None
+        explained = explained or self.readiness_failure() is not None
         self._input = self._progress.observe(fronts, ends, self._monotonic(), now_ms, explained=explained)
         self._metrics.input(self._input, loop=self._name)
         if self._members.becomes_standby(self._monotonic()):
             self._log.info("standby", loop=self._name, detail="the group has a member for every partition")
 
-    def assigned(self, partition: Partition, next_offset: int) -> None:
+    def partition_assigned(self, partition: Partition, next_offset: int) -> None:
         """A partition is ours from now on."""
         self._members.assigned(partition)
         self._metrics.partitions(self._members.owned, loop=self._name)
@@ -102,7 +102,7 @@ class LoopObserver:
             offset=next_offset,
         )
 
-    def disowned(self, partitions: Iterable[Partition]) -> None:
+    def partitions_revoked(self, partitions: Iterable[Partition]) -> None:
         """Partitions are not ours any more."""
         gone = list(partitions)
         self._members.revoked(gone)
@@ -110,11 +110,11 @@ class LoopObserver:
         for partition in gone:
             self._log.info("partition given up", loop=self._name, topic=partition.topic, partition=partition.number)
 
-    def settled(self) -> None:
+    def rebalance_completed(self) -> None:
         """The group has said what is ours."""
         self._members.rebalanced(self._monotonic())
 
-    def cut_off(self, reason: str) -> None:
+    def disconnected(self, reason: str) -> None:
         """No broker can be reached, or none lets us in; whatever the group says next ends that."""
         self._members.disconnected(reason)
 
@@ -140,7 +140,7 @@ class LoopObserver:
             self._log.warning("transaction failed", loop=self._name, detail=message)
         self._trouble = message
 
-    def waiting_for_schema(self, reason: str | None) -> None:
+    def schemas_pending(self, reason: str | None) -> None:
         """Why records wait for the schemas of their writers; None: none does any more."""
         self._metrics.holding(reason is not None, loop=self._name, reason="registry")
         if reason is None:
@@ -149,7 +149,7 @@ class LoopObserver:
             self._log.warning("records wait for a schema", loop=self._name, detail=reason)
         self._schema_wanted = reason
 
-    def why_not_live(self, still_limit_s: float, wait_limit_s: float) -> str | None:
+    def liveness_failure(self, still_limit_s: float, wait_limit_s: float) -> str | None:
         """Why the process should be restarted, if it should.
 
         Args:
@@ -161,7 +161,7 @@ class LoopObserver:
         )
         return None if reason is None else f"{self._name}: {reason}"
 
-    def why_not_ready(self) -> str | None:
+    def readiness_failure(self) -> str | None:
         """Why no work is being done right now, if none is."""
         if self._draining:
             return f"{self._name}: draining"
@@ -266,9 +266,9 @@ class DelivererObserver(LoopObserver):
         self._metrics.waiting(waiting)
         self._metrics.uncommitted(uncommitted)
 
-    def why_not_ready(self) -> str | None:
+    def readiness_failure(self) -> str | None:
         """Why nothing is being delivered right now, if nothing is."""
-        reason = super().why_not_ready()
+        reason = super().readiness_failure()
         if reason is None and self._held is not None:
             return f"{self._name}: holding: target switched off: {self._held}"
         return reason

@@ -124,7 +124,7 @@ class Planner:
             ProducerFenced: another running worker uses our transactional id.
         """
         while not self._committer.ensure_session() and not self._stopping.wait(_REOPEN_S):
-            self._observe.beat()
+            self._observe.heartbeat()
         self._source.subscribe(self)
         try:
             while not self._stopping.is_set():
@@ -224,18 +224,18 @@ class Planner:
 
     def _report(self) -> None:
         now = self._clock.monotonic()
-        self._observe.beat()
+        self._observe.heartbeat()
         if now - self._looked_at >= _LOOK_EVERY_S:
             self._looked_at = now
             ends = self._source.end_offsets(self._ledger.partitions)
-            self._observe.input(self._ledger.commit_positions(), ends, self._clock.unix_ms())
+            self._observe.lag_observed(self._ledger.commit_positions(), ends, self._clock.unix_ms())
 
     # --- ownership: what kafka.source.Owner asks for
 
     def on_assigned(self, partition: Partition, *, start_offset: int, next_offset: int) -> None:
         """An assignment begins."""
         self._ledger.assign(partition, start_offset=start_offset, next_offset=next_offset)
-        self._observe.assigned(partition, next_offset)
+        self._observe.partition_assigned(partition, next_offset)
 
     def on_revoking(self, partitions: list[Partition]) -> None:
         """Nothing is lost by letting go: what was not written is planned by whoever reads it next."""
@@ -245,12 +245,12 @@ class Planner:
         for partition in partitions:
             self._ledger.revoke(partition)
         self._waits.revoke(partitions)
-        self._observe.disowned(partitions)
+        self._observe.partitions_revoked(partitions)
 
     def on_rebalance_completed(self) -> None:
         """The group has said what is ours."""
-        self._observe.settled()
+        self._observe.rebalance_completed()
 
     def on_disconnected(self, reason: str) -> None:
         """No broker can be reached, or none lets us in."""
-        self._observe.cut_off(reason)
+        self._observe.disconnected(reason)

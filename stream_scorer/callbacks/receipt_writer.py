@@ -120,7 +120,7 @@ class Receipts:
 
     def _settled(self, offsets: Mapping[Partition, int]) -> None:
         """The offsets say what nobody knew: whether the last transaction was committed. If so, it counts now."""
-        self._trace.settled(offsets)
+        self._trace.commit_resolved(offsets)
         (outcomes, records), self._tried = self._tried, ([], 0)
         covered = [outcome for outcome in outcomes if is_below(offsets, outcome.record)]
         if covered:
@@ -128,7 +128,7 @@ class Receipts:
 
     def disowned(self, partitions: list[Partition]) -> None:
         """What becomes of the callbacks of these partitions, others write."""
-        self._trace.disowned(partitions)
+        self._trace.revoked(partitions)
 
     def _records(self, outcome: DeliveryOutcome) -> list[OutRecord]:
         match outcome:

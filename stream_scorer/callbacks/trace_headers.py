@@ -53,10 +53,10 @@ class DelivererTrace(Protocol):
     def committed(self, outcomes: Iterable[DeliveryOutcome]) -> None:
         """What became of callbacks is committed."""
 
-    def settled(self, offsets: Mapping[Partition, int]) -> None:
+    def commit_resolved(self, offsets: Mapping[Partition, int]) -> None:
         """It was not known whether the last transaction was committed; these offsets are."""
 
-    def disowned(self, partitions: Iterable[Partition]) -> None:
+    def revoked(self, partitions: Iterable[Partition]) -> None:
         """These partitions are somebody else's now."""
 
 
@@ -93,10 +93,10 @@ class Untraced:
     def committed(self, outcomes: Iterable[DeliveryOutcome]) -> None:
         """Nothing."""
 
-    def settled(self, offsets: Mapping[Partition, int]) -> None:
+    def commit_resolved(self, offsets: Mapping[Partition, int]) -> None:
         """Nothing."""
 
-    def disowned(self, partitions: Iterable[Partition]) -> None:
+    def revoked(self, partitions: Iterable[Partition]) -> None:
         """Nothing."""
 
 

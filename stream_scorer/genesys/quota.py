@@ -89,13 +89,13 @@ class Quota:
         self._recent.append(now)
         self._unanswered.append(now)
 
-    def closed_early(self, now: float) -> None:
+    def sent_partial_batch(self, now: float) -> None:
         """A batch that was not full has been closed on `may_close_early`; its request is reported to `sent` as well."""
         # Counted from the time it was due: a loop that runs every few milliseconds would otherwise lose a part of each.
         due_at = self._early_at + self._early_gap_s
         self._early_at = due_at if now - due_at < self._early_gap_s else now
 
-    def learn(self, reading: RateLimitHeaders, now: float) -> None:
+    def update(self, reading: RateLimitHeaders, now: float) -> None:
         """An answer has come, and says this of the quota."""
         self.answered()
         ends = now + min(reading.reset_s, WINDOW_S)
@@ -154,7 +154,7 @@ class Quota:
             counts.append((server, ends_in_s if ends_in_s > 0 else WINDOW_S))
         return min(left / pace if left < pace * anew_in_s else WINDOW_S for left, anew_in_s in counts)
 
-    def may_close_early(self, now: float, batches: int = 1) -> bool:
+    def may_send_partial_batch(self, now: float, batches: int = 1) -> bool:
         """Tell whether a batch that is not full may be sent now without wasting quota (formula: see the module).
 
         Args:

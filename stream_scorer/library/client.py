@@ -221,7 +221,7 @@ class ScoreClient:
             if answer.exchange.quota is None:
                 self._quota.answered()
             else:
-                self._quota.learn(answer.exchange.quota, now)
+                self._quota.update(answer.exchange.quota, now)
             if (
                 isinstance(answer, Unavailable)
                 and answer.exchange.status == _TOO_MANY_REQUESTS

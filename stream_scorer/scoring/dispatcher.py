@@ -104,8 +104,8 @@ class RequestDispatcher:
             batcher,
             deferred,
             ledger,
-            may_send_partial_batch=quota.may_close_early,
-            sent_partial_batch=quota.closed_early,
+            may_send_partial_batch=quota.may_send_partial_batch,
+            sent_partial_batch=quota.sent_partial_batch,
             new_id=clock.new_id,
         )
         self._versions = VersionStates(max_contacts)
@@ -357,7 +357,7 @@ class RequestDispatcher:
 
     def _handle(self, request: Request, response: ApiResponse) -> None:
         now = self._clock.monotonic()
-        self._observe.response_received(request, response, self._trace.exchanged(request, response))
+        self._observe.response_received(request, response, self._trace.response_received(request, response))
         self._learn_quota(response, now)
         self._failures.pending.responded(request.batch_id)
         was_control = self._control_ended(request)
@@ -369,7 +369,7 @@ class RequestDispatcher:
         else:
             self._failed(request, result, now, was_control=was_control)
         if not any(again.batch_id == request.batch_id for again in self._requests()):
-            self._trace.concluded(request)
+            self._trace.request_finished(request)
 
     def _succeeded(self, request: Request, results: Results, response: ApiResponse, now: float) -> None:
         self._rate_limited = 0
@@ -454,7 +454,7 @@ class RequestDispatcher:
         if response.exchange.quota is None:
             self._quota.answered()
         else:
-            self._quota.learn(response.exchange.quota, now)
+            self._quota.update(response.exchange.quota, now)
 
     def _forget_idle(self) -> None:
         now = self._clock.monotonic()
@@ -542,7 +542,7 @@ class RequestDispatcher:
         finally:
             self._draining = draining
 
-    def asked_records(self, partition: Partition) -> Iterator[SourceRecord]:
+    def requested_records(self, partition: Partition) -> Iterator[SourceRecord]:
         """Yield the records of a partition that are in flight, or will be sent again."""
         for request in self._requests():
             if not request.is_control:

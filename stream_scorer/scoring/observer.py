@@ -18,7 +18,7 @@ from stream_scorer.core.records import Deferred, Rejected, Unavailable
 from stream_scorer.core.scoring.model_check import ModelConfirmed, ModelUnavailable
 from stream_scorer.kafka.producer.records import Committed, RecordsRejected
 from stream_scorer.scoring.circuit_breaker import BreakerState, OpenReason
-from stream_scorer.scoring.state_report import Telling, next_of
+from stream_scorer.scoring.state_report import StateReport, next_of
 from stream_scorer.scoring.wait_reasons import WaitTimer
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from stream_scorer.kafka.producer.records import Publication
     from stream_scorer.runtime.clock import Clock
     from stream_scorer.scoring.ports import Log, Metrics, Quota
-    from stream_scorer.scoring.state_report import Known
+    from stream_scorer.scoring.state_report import ReportedState
     from stream_scorer.scoring.wait_reasons import WaitReason
 
 _LIMIT_LOGGED_EVERY_S = 60.0
@@ -61,20 +61,20 @@ class Observer:
         self._metrics = metrics
         self._clock = clock
         self._monotonic = clock.monotonic
-        self._telling = Telling(clock)
-        self._hold: Known | None = None
-        self._kafka: Known | None = None
-        self._registry: Known | None = None
-        self._members = GroupMembership(standby_after_s)
+        self._state_report = StateReport(clock)
+        self._breaker: ReportedState | None = None
+        self._kafka: ReportedState | None = None
+        self._registry: ReportedState | None = None
+        self._membership = GroupMembership(standby_after_s)
         self._retry_topics = frozenset(retry_topics)
-        self._progress = StallDetector()
+        self._stall_detector = StallDetector()
         self._input = NOTHING_READ
-        self._beat_at = clock.monotonic()
+        self._heartbeat_at = clock.monotonic()
         self._waits = WaitTimer()
         self._explained = False
         self._draining = False
         self._limit_logged_at: dict[Cause, float] = {}
-        self._start: Known | None = None
+        self._start: ReportedState | None = None
         self._ignored_retry_after = False
 
     # --- the start
@@ -90,14 +90,14 @@ class Observer:
 
     def start_delayed(self, reason: str, *, since: float, next_attempt_at: float) -> None:
         """Token and model are not confirmed yet; called about once a second until the next attempt."""
-        self.beat()
+        self.heartbeat()
         before = self._start
-        self._start = self._telling.known(BreakerState(OpenReason.API, reason, since, next_attempt_at), before)
+        self._start = self._state_report.report(BreakerState(OpenReason.API, reason, since, next_attempt_at), before)
         if self._start is None:
             return
-        self._measure(self._start.hold)
-        if before is None or not before.hold.covers(reason):
-            left_s = self._telling.left_s(self._start.hold)
+        self._measure(self._start.state)
+        if before is None or not before.state.covers(reason):
+            left_s = self._state_report.left_s(self._start.state)
             facts = {"reason": reason, "since": self._start.since}
             self._log.warning("start delayed", **facts, next_attempt_in_s=round(left_s, 1))
 
@@ -111,9 +111,9 @@ class Observer:
 
     # --- the loop
 
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         """The loop went round."""
-        self._beat_at = self._monotonic()
+        self._heartbeat_at = self._monotonic()
 
     def wait_observed(self, reason: WaitReason | None) -> None:
         """Record why due requests were not sent; None if all were."""
@@ -121,8 +121,8 @@ class Observer:
         self._explained = self._explained or (reason is not None and reason.explains_stall)
         self._waits.observe(reason, self._monotonic())
 
-    def state(self, *, in_flight: int, uncommitted: int, quota: Quota, hold: BreakerState | None) -> None:
-        """How things stand, a few times a second; ``hold``: what is known of the present hold by now."""
+    def state(self, *, in_flight: int, uncommitted: int, quota: Quota, breaker: BreakerState | None) -> None:
+        """How things stand, a few times a second; ``breaker``: what is known of the present hold by now."""
         now = self._monotonic()
         self._metrics.in_flight(in_flight)
         self._metrics.uncommitted(uncommitted)
@@ -134,20 +134,20 @@ class Observer:
         )
         for reason, seconds in self._waits.drain().items():
             self._metrics.waited(seconds, reason=reason)
-        self._hold = self._telling.known(hold, self._hold)
-        for known in (self._hold, self._kafka, self._registry):
+        self._breaker = self._state_report.report(breaker, self._breaker)
+        for known in (self._breaker, self._kafka, self._registry):
             if known is not None:
-                self._measure(known.hold)
+                self._measure(known.state)
 
-    def input(self, fronts: Iterable[CommitPosition], ends: Mapping[Partition, int]) -> None:
+    def lag_observed(self, fronts: Iterable[CommitPosition], ends: Mapping[Partition, int]) -> None:
         """How far the input is, about once a second; see `StallDetector.observe`."""
-        explained = self._explained or self.why_not_ready() is not None
+        explained = self._explained or self.readiness_failure() is not None
         self._explained = False
-        self._input = self._progress.observe(
+        self._input = self._stall_detector.observe(
             fronts, ends, self._monotonic(), self._clock.unix_ms(), explained=explained
         )
         self._metrics.input(self._input)
-        if self._members.becomes_standby(self._monotonic()):
+        if self._membership.becomes_standby(self._monotonic()):
             self._log.info("standby", detail="the group has a member for every partition")
 
     def draining(self, reason: str | None) -> None:
@@ -168,28 +168,28 @@ class Observer:
         """Records were read, which took so long."""
         self._metrics.consumed(records, poll_s=poll_s)
 
-    def assigned(self, partition: Partition, next_offset: int) -> None:
+    def partition_assigned(self, partition: Partition, next_offset: int) -> None:
         """A partition is ours from now on."""
         if partition.topic not in self._retry_topics:
-            self._members.assigned(partition)
-        self._metrics.partitions(self._members.owned)
+            self._membership.assigned(partition)
+        self._metrics.partitions(self._membership.owned)
         self._log.info("partition assigned", topic=partition.topic, partition=partition.number, offset=next_offset)
 
-    def disowned(self, partitions: Iterable[Partition]) -> None:
+    def partitions_revoked(self, partitions: Iterable[Partition]) -> None:
         """Partitions are not ours any more."""
         gone = list(partitions)
-        self._members.revoked(gone)
-        self._metrics.partitions(self._members.owned)
+        self._membership.revoked(gone)
+        self._metrics.partitions(self._membership.owned)
         for partition in gone:
             self._log.info("partition given up", topic=partition.topic, partition=partition.number)
 
-    def settled(self) -> None:
+    def rebalance_completed(self) -> None:
         """The group has said what is ours."""
-        self._members.rebalanced(self._monotonic())
+        self._membership.rebalanced(self._monotonic())
 
-    def cut_off(self, reason: str) -> None:
+    def disconnected(self, reason: str) -> None:
         """No broker can be reached, or none lets us in; whatever the group says next ends that."""
-        self._members.disconnected(reason)
+        self._membership.disconnected(reason)
 
     # --- the API
 
@@ -214,7 +214,7 @@ class Observer:
         if isinstance(answer, Unavailable):
             self._retry_after_ignored(answer.ignored_retry_after)
         # The circuit breaker logs the failures of its probes once.
-        if error is not None and (self._hold is None or not self._hold.hold.covers(error)):
+        if error is not None and (self._breaker is None or not self._breaker.state.covers(error)):
             self._log.warning(
                 "scoring request failed",
                 batch_id=request.batch_id,
@@ -243,19 +243,24 @@ class Observer:
         if amount:
             self._metrics.unmatched_results(amount)
 
-    def breaker_changed(self, before: BreakerState | None, hold: BreakerState | None) -> None:
+    def breaker_changed(self, before: BreakerState | None, breaker: BreakerState | None) -> None:
         """Log a change of the circuit breaker: opened, throttled, another reason or message, closed (None)."""
-        known = self._hold
-        self._hold = self._telling.known(hold, known)
-        if before is not None and (hold is None or hold.reason is not before.reason):
+        known = self._breaker
+        self._breaker = self._state_report.report(breaker, known)
+        if before is not None and (breaker is None or breaker.reason is not before.reason):
             self._metrics.breaker_closed(before.reason)
-        if self._hold is not None and hold is not None:
-            self._measure(hold)
-            fields = {**self._hold.facts, f"next_{next_of(hold)}_in_s": round(self._telling.left_s(hold), 1)}
-            say = self._log.warning if hold.is_open else self._log.info
-            say(_change(before, hold), **fields, for_s=self._telling.age_s(hold))
+        if self._breaker is not None and breaker is not None:
+            self._measure(breaker)
+            fields = {
+                **self._breaker.facts,
+                f"next_{next_of(breaker)}_in_s": round(self._state_report.left_s(breaker), 1),
+            }
+            say = self._log.warning if breaker.is_open else self._log.info
+            say(_change(before, breaker), **fields, for_s=self._state_report.age_s(breaker))
         elif before is not None and known is not None:
-            self._log.info("circuit closed", **known.facts, after_s=self._telling.age_s(before), probes=before.probes)
+            self._log.info(
+                "circuit closed", **known.facts, after_s=self._state_report.age_s(before), probes=before.probes
+            )
 
     def version_breaker_changed(self, model_version: str | None, reason: str | None, *, opened: int) -> None:
         """Log the breaker of a model version that opened alone (``reason``) or is half-open again (None)."""
@@ -312,22 +317,22 @@ class Observer:
         if message is None:
             self._kafka = None
             self._metrics.breaker_closed(OpenReason.KAFKA)
-            self._log.info("transactions recovered", after=None if before is None else before.hold.message)
-        elif before is None or message != before.hold.message:
-            since = now if before is None else before.hold.since
-            self._kafka = self._telling.known(BreakerState(OpenReason.KAFKA, message, since, now), before)
+            self._log.info("transactions recovered", after=None if before is None else before.state.message)
+        elif before is None or message != before.state.message:
+            since = now if before is None else before.state.since
+            self._kafka = self._state_report.report(BreakerState(OpenReason.KAFKA, message, since, now), before)
             self._log.warning("transaction failed", detail=message)
 
-    def waiting_for_schema(self, reason: str | None) -> None:
+    def schemas_pending(self, reason: str | None) -> None:
         """Why records wait for the schemas of their writers; None: none does any more."""
         now, before = self._monotonic(), self._registry
         if reason is None:
             self._registry = None
             self._metrics.breaker_closed(OpenReason.REGISTRY)
-            self._log.info("schemas fetched again", after=None if before is None else before.hold.message)
+            self._log.info("schemas fetched again", after=None if before is None else before.state.message)
         else:
-            since = now if before is None else before.hold.since
-            self._registry = self._telling.known(BreakerState(OpenReason.REGISTRY, reason, since, now), before)
+            since = now if before is None else before.state.since
+            self._registry = self._state_report.report(BreakerState(OpenReason.REGISTRY, reason, since, now), before)
             self._log.warning("records wait for a schema", detail=reason)
 
     def published(self, outcomes: Iterable[Outcome], *, records: int) -> None:
@@ -352,11 +357,11 @@ class Observer:
         for at_ms in began_ms.values():
             self._metrics.processed(max(0.0, (now_ms - at_ms) / 1000))
 
-    def chain(self, length: int) -> None:
+    def audit_chain_length(self, length: int) -> None:
         """So many audit events are in the present chain."""
         self._metrics.chain(length)
 
-    def set_aside(self, outcomes: Sequence[tuple[Outcome, str]]) -> None:
+    def records_rejected(self, outcomes: Sequence[tuple[Outcome, str]]) -> None:
         """The broker does not take the records of these contacts: outcomes, and the contacts' ids."""
         batch_ids = dict.fromkeys(outcome.request.batch_id for outcome, _ in outcomes if outcome.request is not None)
         self._log.warning(
@@ -367,7 +372,7 @@ class Observer:
 
     # --- for /livez and /readyz
 
-    def why_not_live(self, still_limit_s: float, wait_limit_s: float) -> str | None:
+    def liveness_failure(self, still_limit_s: float, wait_limit_s: float) -> str | None:
         """Why the process should be restarted, if it should.
 
         Args:
@@ -375,33 +380,39 @@ class Observer:
             wait_limit_s: how long an event may wait for no reason that is known.
         """
         return liveness_failure(
-            self._monotonic() - self._beat_at, self._input.unexplained_s, still_limit_s, wait_limit_s
+            self._monotonic() - self._heartbeat_at, self._input.unexplained_s, still_limit_s, wait_limit_s
         )
 
-    def why_not_ready(self) -> str | None:
+    def readiness_failure(self) -> str | None:
         """Why no contact is being scored right now, if none is."""
         if self._draining:
             return "draining"
         if self._start is not None:
-            start = self._start.hold
-            left_s = self._telling.left_s(start)
-            return f"starting: {start.message}; {self._telling.since(self._start)}; next attempt in {left_s:.0f} s"
-        known, kafka = self._hold, self._kafka
-        if kafka is not None and (known is None or not known.hold.is_open):
-            return f"kafka: {kafka.hold.message}; {self._telling.since(kafka)}"
-        if (no_partition := self._members.unready_reason()) is not None:
+            start = self._start.state
+            left_s = self._state_report.left_s(start)
+            return f"starting: {start.message}; {self._state_report.since(self._start)}; next attempt in {left_s:.0f} s"
+        known, kafka = self._breaker, self._kafka
+        if kafka is not None and (known is None or not known.state.is_open):
+            return f"kafka: {kafka.state.message}; {self._state_report.since(kafka)}"
+        if (no_partition := self._membership.unready_reason()) is not None:
             return no_partition
         if known is None:
             registry = self._registry
-            return None if registry is None else f"registry: {registry.hold.message}; {self._telling.since(registry)}"
-        hold = known.hold
-        left_s = self._telling.left_s(hold)
-        word = "circuit open" if hold.is_open else "throttled"
-        return f"{word}: {hold.message}; {self._telling.since(known)}; next {next_of(hold)} in {left_s:.0f} s"
+            return (
+                None
+                if registry is None
+                else f"registry: {registry.state.message}; {self._state_report.since(registry)}"
+            )
+        breaker = known.state
+        left_s = self._state_report.left_s(breaker)
+        word = "circuit open" if breaker.is_open else "throttled"
+        return (
+            f"{word}: {breaker.message}; {self._state_report.since(known)}; next {next_of(breaker)} in {left_s:.0f} s"
+        )
 
-    def _measure(self, hold: BreakerState) -> None:
-        age_s, left_s = self._telling.age_s(hold), self._telling.left_s(hold)
-        self._metrics.breaker_open(hold.reason, open_s=age_s, next_probe_s=left_s)
+    def _measure(self, breaker: BreakerState) -> None:
+        age_s, left_s = self._state_report.age_s(breaker), self._state_report.left_s(breaker)
+        self._metrics.breaker_open(breaker.reason, open_s=age_s, next_probe_s=left_s)
 
 
 def _change(before: BreakerState | None, state: BreakerState) -> str:

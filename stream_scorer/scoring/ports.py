@@ -39,10 +39,10 @@ class Quota(Protocol):
     def reason(self, now: float) -> str | None:
         """Why that is not now."""
 
-    def may_close_early(self, now: float, batches: int = 1) -> bool:
+    def may_send_partial_batch(self, now: float, batches: int = 1) -> bool:
         """Whether a batch that is not full is worth a request now, where so many stand open."""
 
-    def closed_early(self, now: float) -> None:
+    def sent_partial_batch(self, now: float) -> None:
         """A batch that is not full was taken."""
 
     def remaining(self, now: float) -> int:
@@ -57,7 +57,7 @@ class Quota(Protocol):
     def sent(self, now: float) -> None:
         """A request goes out."""
 
-    def learn(self, reading: RateLimitHeaders, now: float) -> None:
+    def update(self, reading: RateLimitHeaders, now: float) -> None:
         """An answer has come, and says this of the quota."""
 
     def answered(self) -> None:
@@ -76,13 +76,13 @@ class Trace(Protocol):
     def polled(self, records: Sequence[SourceRecord]) -> None:
         """Records were read, and taken into the books."""
 
-    def disowned(self, partitions: Sequence[Partition]) -> None:
+    def revoked(self, partitions: Sequence[Partition]) -> None:
         """These partitions are somebody else's now."""
 
-    def exchanged(self, request: Request, answer: ApiResponse) -> str | None:
+    def response_received(self, request: Request, answer: ApiResponse) -> str | None:
         """An attempt ended. Returns the trace in which it is told, 32 hexadecimal digits; None: in none."""
 
-    def concluded(self, request: Request) -> None:
+    def request_finished(self, request: Request) -> None:
         """This request will not be sent again."""
 
     def sending(self, record: SourceRecord, topic: str, headers: Headers) -> Headers:
@@ -94,7 +94,7 @@ class Trace(Protocol):
     def committed(self, outcomes: Sequence[Outcome]) -> None:
         """These outcomes are committed."""
 
-    def settled(self, offsets: Mapping[Partition, int]) -> None:
+    def commit_resolved(self, offsets: Mapping[Partition, int]) -> None:
         """It was not known whether the last transaction was committed; these offsets are."""
 
     def close(self) -> None:
@@ -110,13 +110,13 @@ class Untraced:
     def polled(self, records: Sequence[SourceRecord]) -> None:
         """Nothing."""
 
-    def disowned(self, partitions: Sequence[Partition]) -> None:
+    def revoked(self, partitions: Sequence[Partition]) -> None:
         """Nothing."""
 
-    def exchanged(self, request: Request, answer: ApiResponse) -> None:
+    def response_received(self, request: Request, answer: ApiResponse) -> None:
         """None."""
 
-    def concluded(self, request: Request) -> None:
+    def request_finished(self, request: Request) -> None:
         """Nothing."""
 
     def sending(self, record: SourceRecord, topic: str, headers: Headers) -> Headers:
@@ -130,7 +130,7 @@ class Untraced:
     def committed(self, outcomes: Sequence[Outcome]) -> None:
         """Nothing."""
 
-    def settled(self, offsets: Mapping[Partition, int]) -> None:
+    def commit_resolved(self, offsets: Mapping[Partition, int]) -> None:
         """Nothing."""
 
     def close(self) -> None:

@@ -60,10 +60,10 @@ class Publisher:
             max_outcomes=_MAX_OUTCOMES,
             monotonic=clock.monotonic,
             observe=observe,
-            on_session=self._begin_chain,
+            on_session=self._start_audit_chain,
             renewed_topics=retry_topics,
         )
-        self._committer.on_commit_resolved = self._settled
+        self._committer.on_commit_resolved = self._resolved
         self._ledger = ledger
         self._encoder = encoder
         self._audit_topic = audit_topic
@@ -79,7 +79,7 @@ class Publisher:
         self._tried: tuple[list[Outcome], int] = ([], 0)
 
     @property
-    def trouble(self) -> str | None:
+    def last_error(self) -> str | None:
         """Why nothing can be published now; None: it can, as far as is known."""
         return self._committer.last_error
 
@@ -92,7 +92,7 @@ class Publisher:
         """Publishes the finished heads if it is time to."""
         if not self._committer.can_attempt:
             return
-        if self.trouble is not None and not self._committer.ensure_session():
+        if self.last_error is not None and not self._committer.ensure_session():
             return
         waited_s = self._clock.monotonic() - self._published_at
         if waited_s >= self._commit_interval_s or self._committer.bounds.are_reduced:
@@ -113,7 +113,7 @@ class Publisher:
             return True
         return self._transact(batches)
 
-    def regrouped(self) -> None:
+    def on_rebalance(self) -> None:
         """Says that the group has just told us something: what it refused to an older generation it may take now."""
         self._committer.on_rebalance()
 
@@ -143,7 +143,7 @@ class Publisher:
             if not isinstance(outcome, Rejected) and self._encoder.too_large(record)
         }
         if oversized:
-            self._set_aside(outcomes, oversized)
+            self._reject_records(outcomes, oversized)
             return self.publish()
         plan = self._chain.plan(events)
         records += [OutRecord(self._audit_topic, self._chain.key, value, []) for value in plan.values]
@@ -159,7 +159,7 @@ class Publisher:
                 self._tried = [], 0
                 if outcomes:  # else all that was read belongs to other groups
                     self._observe.published(outcomes, records=len(outcomes) + len(plan.values))
-                self._observe.chain(plan.next_sequence)
+                self._observe.audit_chain_length(plan.next_sequence)
                 self._published_at = self._clock.monotonic()
                 return True
             case RecordsRejected(errors):
@@ -171,7 +171,7 @@ class Publisher:
                     # Several refused times in one batch are reported like this, too: no contact is at fault.
                     self._committer.suspend(_most_refused(errors, records))
                 elif refused and not _is_bare(outcomes[next(iter(refused))]):
-                    self._set_aside(outcomes, refused)
+                    self._reject_records(outcomes, refused)
                 else:
                     self._committer.suspend(self._refusal(errors, outcomes))
                 return False
@@ -186,9 +186,9 @@ class Publisher:
         record = outcomes[index].record
         return f"topics.rejected refuses the rejection of {record.topic}/{record.partition}/{record.offset}: {message}"
 
-    def _set_aside(self, outcomes: list[Outcome], errors: Mapping[int, str]) -> None:
+    def _reject_records(self, outcomes: list[Outcome], errors: Mapping[int, str]) -> None:
         """Contacts whose own record cannot be written are rejected; a rejection that cannot be, loses its payload."""
-        self._observe.set_aside([(outcomes[index], _contact_id(outcomes[index])) for index in errors])
+        self._observe.records_rejected([(outcomes[index], _contact_id(outcomes[index])) for index in errors])
         for index, message in errors.items():
             outcome = outcomes[index]
             if isinstance(outcome, Rejected):
@@ -205,14 +205,14 @@ class Publisher:
                 )
             self._ledger.replace(replaced)
 
-    def _begin_chain(self) -> None:
+    def _start_audit_chain(self) -> None:
         """Only a confirmed commit is linked to, so every new producer starts a new chain."""
         self._chain = AuditChain(self._clock.new_id(), self._audit_codec)
-        self._observe.chain(0)
+        self._observe.audit_chain_length(0)
 
-    def _settled(self, offsets: Mapping[Partition, int]) -> None:
+    def _resolved(self, offsets: Mapping[Partition, int]) -> None:
         """The offsets say what nobody knew: whether the last transaction was committed. If so, it counts now."""
-        self._trace.settled(offsets)
+        self._trace.commit_resolved(offsets)
         (outcomes, records), self._tried = self._tried, ([], 0)
         covered = [outcome for outcome in outcomes if is_below(offsets, outcome.record)]
         if covered:

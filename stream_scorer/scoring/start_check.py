@@ -104,7 +104,7 @@ class StartCheck:
         if exchange.quota is None:
             self._quota.answered()
         else:
-            self._quota.learn(exchange.quota, self._clock.monotonic())
+            self._quota.update(exchange.quota, self._clock.monotonic())
 
     def _wait(self, result: ModelUnavailable, attempt: int, began_at: float) -> None:
         now = self._clock.monotonic()

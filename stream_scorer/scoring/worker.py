@@ -39,7 +39,7 @@ _BUSY_WAIT_S = 0.005
 _PAUSE_AFTER_S = 1.0
 _REOPEN_S = 1.0
 _REPORT_EVERY_S = 0.2
-_LOOK_EVERY_S = 1.0
+_LAG_REPORT_EVERY_S = 1.0
 
 
 class Worker:
@@ -80,15 +80,15 @@ class Worker:
         self._shutdown_timeout_s = shutdown_timeout_s
         self._stopping = stopping
         self._source = source
-        self._waits = waits
+        self._pending_schemas = waits
         self._flow = flow
-        self._heads = heads
+        self._retry_partitions = heads
         self._retries = retries
         self._publisher = publisher
         self._read_at = 0.0
         self._looped_at = math.inf
-        self._doubtful_until = 0.0
-        self._reported_at = self._looked_at = 0.0
+        self._session_unsure_until = 0.0
+        self._reported_at = self._lag_reported_at = 0.0
         self._deadline = math.inf
         self._found_work = False
 
@@ -101,13 +101,13 @@ class Worker:
             ProducerFenced: another running worker uses our transactional id.
         """
         while not self._publisher.open() and not self._stopping.wait(_REOPEN_S):
-            self._observe.beat()
+            self._observe.heartbeat()
         self._source.subscribe(self)
         try:
             while not self._stopping.is_set() and self._dispatcher.fatal_error is None:
-                self._take_in()
-                self._notice_gap()
-                if not self._is_doubtful:
+                self._poll()
+                self._detect_stall()
+                if not self._session_may_be_lost:
                     self._dispatcher.send()
                 self._dispatcher.poll_timers()
                 self._dispatcher.handle_responses(self._wait_s())
@@ -120,27 +120,27 @@ class Worker:
 
     # --- the steps
 
-    def _notice_gap(self) -> None:
+    def _detect_stall(self) -> None:
         """After a stop longer than the session others have the partitions, but nobody has told us yet: buy nothing."""
         now = self._clock.monotonic()
         if now - self._looped_at > self._session_timeout_s:
-            self._doubtful_until = now + self._session_timeout_s / 2  # a heartbeat is answered within
+            self._session_unsure_until = now + self._session_timeout_s / 2  # a heartbeat is answered within
         self._looped_at = now
 
     @property
-    def _is_doubtful(self) -> bool:
-        return self._clock.monotonic() < self._doubtful_until
+    def _session_may_be_lost(self) -> bool:
+        return self._clock.monotonic() < self._session_unsure_until
 
-    def _take_in(self) -> None:
+    def _poll(self) -> None:
         """Topic → ledger → dispatcher."""
         now = self._clock.monotonic()
-        self._waits.resume_resolved()
-        self._heads.resume_due(self._clock.unix_ms())
+        self._pending_schemas.resume_resolved()
+        self._retry_partitions.resume_due(self._clock.unix_ms())
         self._flow.resume_with_room()
-        room = self._room()
+        room = self._capacity()
         if room > 0:
             self._source.resume()
-        elif now - self._read_at < _PAUSE_AFTER_S and not self._is_doubtful:
+        elif now - self._read_at < _PAUSE_AFTER_S and not self._session_may_be_lost:
             self._found_work = False
             return
         else:
@@ -151,7 +151,7 @@ class Worker:
         records = self._source.read(max(1, min(room, _READ_RECORDS)), _IDLE_WAIT_S if idle else 0.0)
         polled_s = self._clock.monotonic() - now
         now_ms = self._clock.unix_ms()
-        entered = [self._enter(record, now_ms) for record in records]
+        entered = [self._admit(record, now_ms) for record in records]
         fresh = [one for one in entered if isinstance(one, SourceRecord)]
         admitted = sum(one is not None for one in entered)
         if admitted:
@@ -165,34 +165,38 @@ class Worker:
                 self._ledger.finish(examined)
         self._found_work = bool(admitted)
 
-    def _enter(self, record: SourceRecord, now_ms: int) -> SourceRecord | Literal[True] | None:
+    def _admit(self, record: SourceRecord, now_ms: int) -> SourceRecord | Literal[True] | None:
         """Enter a record in the ledger.
 
         Returns:
             The record if its outcome is still to be found; True if it is done with; None if it is delivered again.
         """
         # A partition is paused for one reason at a time: what was read behind its first paused record is read again.
-        if self._heads.is_paused(record) or self._waits.is_paused(record) or self._flow.is_paused(record):
+        if (
+            self._retry_partitions.is_paused(record)
+            or self._pending_schemas.is_paused(record)
+            or self._flow.is_paused(record)
+        ):
             return None
         found: SourceRecord | Deferred | Skipped = record
         if record.topic in self._retries:
             examined = self._retries.examine(record, now_ms)
             if isinstance(examined, NotDue):
                 if self._ledger.is_partition_assigned(Partition(record.topic, record.partition)):
-                    self._heads.pause(record, examined.until_ms)
+                    self._retry_partitions.pause(record, examined.until_ms)
                 return None
             found = examined
         if not self._flow.try_admit(record):
             return None
         if isinstance(found, SourceRecord):
-            if not self._waits.admits(found):
+            if not self._pending_schemas.admits(found):
                 return None
             return found if self._ledger.read(found) else True
         if self._ledger.read(record):
             self._ledger.finish(found)
         return True
 
-    def _room(self) -> int:
+    def _capacity(self) -> int:
         """How many records may be read now. None during a hold, unless a probe takes other contacts."""
         waiting = self._dispatcher.waiting or self._dispatcher.batched
         if self._breaker.open_state is not None and waiting and not self._dispatcher.all_probed:
@@ -205,18 +209,20 @@ class Worker:
 
     def _report(self) -> None:
         now = self._clock.monotonic()
-        self._observe.beat()
+        self._observe.heartbeat()
         if now - self._reported_at >= _REPORT_EVERY_S:
             self._reported_at = now
             self._observe.state(
                 in_flight=self._dispatcher.in_flight,
                 uncommitted=self._ledger.uncommitted,
                 quota=self._quota,
-                hold=self._breaker.reported,
+                breaker=self._breaker.reported,
             )
-        if now - self._looked_at >= _LOOK_EVERY_S:
-            self._looked_at = now
-            self._observe.input(self._ledger.commit_positions(), self._source.end_offsets(self._ledger.partitions))
+        if now - self._lag_reported_at >= _LAG_REPORT_EVERY_S:
+            self._lag_reported_at = now
+            self._observe.lag_observed(
+                self._ledger.commit_positions(), self._source.end_offsets(self._ledger.partitions)
+            )
 
     def _finish(self, error: BaseException | None) -> None:
         """Waits for the answers that are under way, up to a limit, commits what is finished and leaves the group.
@@ -258,14 +264,14 @@ class Worker:
 
     def on_assigned(self, partition: Partition, *, start_offset: int, next_offset: int) -> None:
         """An assignment begins."""
-        self._doubtful_until = 0.0
+        self._session_unsure_until = 0.0
         self._ledger.assign(partition, start_offset=start_offset, next_offset=next_offset)
-        self._observe.assigned(partition, next_offset)
+        self._observe.partition_assigned(partition, next_offset)
 
     def on_revoking(self, partitions: list[Partition]) -> None:
         """Waits up to ``revoke_wait_s`` for answers about these partitions and commits, so none is bought again."""
         deadline = min(self._clock.monotonic() + self._revoke_wait_s, self._deadline)
-        self._publisher.regrouped()  # the rebalance that takes them has often ended a transaction that was under way
+        self._publisher.on_rebalance()  # the rebalance that takes them has often ended a transaction that was under way
         wanted = set(partitions)
         while self._clock.monotonic() < deadline and (
             self._dispatcher.has_in_flight(wanted) or self._is_worth_waiting(deadline, partitions)
@@ -277,18 +283,18 @@ class Worker:
     def on_revoked(self, partitions: list[Partition]) -> None:
         """An assignment ends: nothing of it may be published, and nothing more of it is asked about."""
         for partition in partitions:
-            self._ledger.revoke(partition, self._dispatcher.asked_records(partition))
-        self._waits.revoke(partitions)
+            self._ledger.revoke(partition, self._dispatcher.requested_records(partition))
+        self._pending_schemas.revoke(partitions)
         self._flow.revoke(partitions)
-        self._heads.revoke(partitions)
+        self._retry_partitions.revoke(partitions)
         self._dispatcher.drop_unowned()
-        self._trace.disowned(partitions)
-        self._observe.disowned(partitions)
+        self._trace.revoked(partitions)
+        self._observe.partitions_revoked(partitions)
 
     def on_rebalance_completed(self) -> None:
         """The group has said what is ours."""
-        self._observe.settled()
+        self._observe.rebalance_completed()
 
     def on_disconnected(self, reason: str) -> None:
         """No broker can be reached, or none lets us in."""
-        self._observe.cut_off(reason)
+        self._observe.disconnected(reason)

@@ -233,7 +233,7 @@ class _Gate:
             if reading is None:
                 self._quota.answered()
             else:
-                self._quota.learn(reading, self._monotonic())
+                self._quota.update(reading, self._monotonic())
             self._changed.notify_all()
 
     def close_for(self, seconds: float) -> None:

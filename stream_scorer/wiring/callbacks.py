@@ -119,7 +119,7 @@ class CampaignService:
             settings.admin.host,
             settings.callbacks.admin_port,
             live=self._why_not_live,
-            ready=lambda: _first(observer.why_not_ready() for observer in self._observers),
+            ready=lambda: _first(observer.readiness_failure() for observer in self._observers),
             metrics=self.metrics.exposition,
             setting="callbacks.admin_port",
         )
@@ -170,7 +170,7 @@ class CampaignService:
 
     def _why_not_live(self) -> str | None:
         limit_s = self._settings.admin.max_unexplained_wait_s
-        return _first(observer.why_not_live(_LIVE_LIMIT_S, limit_s) for observer in self._observers)
+        return _first(observer.liveness_failure(_LIVE_LIMIT_S, limit_s) for observer in self._observers)
 
     @property
     def _observers(self) -> tuple[LoopObserver, ...]:
@@ -194,7 +194,7 @@ class CampaignService:
         )
         return Planner(
             source=source,
-            waits=PendingSchemas(source, ledger, self._framing.lookup, self._planning.waiting_for_schema),
+            waits=PendingSchemas(source, ledger, self._framing.lookup, self._planning.schemas_pending),
             committer=committer,
             ledger=ledger,
             codec=self._framing.reader(SchemaFile.CONTACT_SCORE, max_bytes=_MAX_RECORD_BYTES),
@@ -259,7 +259,7 @@ class CampaignService:
         tiers = {topic: tier for tier, topic in enumerate(settings.topics.retries(), 1)}
         return Deliverer(
             source=source,
-            waits=PendingSchemas(source, ledger, self._framing.lookup, observe.waiting_for_schema),
+            waits=PendingSchemas(source, ledger, self._framing.lookup, observe.schemas_pending),
             flow=FlowControl(
                 source,
                 ledger,

@@ -116,8 +116,8 @@ class ScoringService:
         admin = AdminServer(
             settings.admin.host,
             settings.admin.port,
-            live=lambda: self.observe.why_not_live(_LIVE_LIMIT_S, settings.admin.max_unexplained_wait_s),
-            ready=self.observe.why_not_ready,
+            live=lambda: self.observe.liveness_failure(_LIVE_LIMIT_S, settings.admin.max_unexplained_wait_s),
+            ready=self.observe.readiness_failure,
             metrics=self.metrics.exposition,
         )
         if settings.admin.port:
@@ -194,7 +194,7 @@ class ScoringService:
                 RetryDelays(tuple(settings.scoring.retry_delays_s)),
                 self._bounds,
             ),
-            waits=PendingSchemas(source, ledger, framing.lookup, observe.waiting_for_schema),
+            waits=PendingSchemas(source, ledger, framing.lookup, observe.schemas_pending),
             flow=FlowControl(
                 source,
                 ledger,
@@ -224,7 +224,7 @@ class ScoringService:
         genesys = self._settings.genesys
         return StartCheck(
             # On a thread of its own: it may block up to its deadlines, and a stop must not wait for them.
-            check=lambda: call_until_stopped(self.stopping, api.check, meanwhile=self.observe.beat),
+            check=lambda: call_until_stopped(self.stopping, api.check, meanwhile=self.observe.heartbeat),
             backoff=StartBackoff(
                 base_s=genesys.backoff_base_s,
                 max_s=genesys.max_backoff_s,

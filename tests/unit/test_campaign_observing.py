@@ -31,34 +31,34 @@ class Scene:
     def look(self, seconds: int, *, explained: bool = False) -> str | None:
         for _ in range(seconds):
             self.now += 1.0
-            self.observe.beat()
-            self.observe.input([CommitPosition(HERE, 3, 0)], {}, 0, explained=explained)
-        return self.observe.why_not_live(120.0, 300.0)
+            self.observe.heartbeat()
+            self.observe.lag_observed([CommitPosition(HERE, 3, 0)], {}, 0, explained=explained)
+        return self.observe.liveness_failure(120.0, 300.0)
 
 
 def test_a_callback_that_waits_for_no_known_reason_ends_the_life() -> None:
     scene = Scene()
-    scene.observe.assigned(HERE, 3)
+    scene.observe.partition_assigned(HERE, 3)
     assert scene.look(1_000, explained=True) is None
     assert scene.look(300) is None
     assert scene.look(1) == "deliverer: the oldest event has waited for 301 s, and no reason is known"
     scene.observe.commit_blocked("no broker")
     assert scene.look(1_000) is None
-    assert scene.observe.why_not_ready() == "deliverer: kafka: no broker"
+    assert scene.observe.readiness_failure() == "deliverer: kafka: no broker"
 
 
 def test_a_loop_without_partitions_is_a_spare_once_the_group_has_said_so() -> None:
     scene = Scene()
-    assert scene.observe.why_not_ready() == "deliverer: starting: no partition assigned yet"
-    scene.observe.settled()
-    assert scene.observe.why_not_ready() is None
+    assert scene.observe.readiness_failure() == "deliverer: starting: no partition assigned yet"
+    scene.observe.rebalance_completed()
+    assert scene.observe.readiness_failure() is None
     scene.look(1)
     assert scene.log.events == ["standby"]
-    scene.observe.assigned(HERE, 3)
-    scene.observe.disowned([HERE])
-    assert str(scene.observe.why_not_ready()).startswith("deliverer: rebalancing: ")
-    scene.observe.cut_off("Authentication failed")
-    assert scene.observe.why_not_ready() == "deliverer: kafka: Authentication failed"
+    scene.observe.partition_assigned(HERE, 3)
+    scene.observe.partitions_revoked([HERE])
+    assert str(scene.observe.readiness_failure()).startswith("deliverer: rebalancing: ")
+    scene.observe.disconnected("Authentication failed")
+    assert scene.observe.readiness_failure() == "deliverer: kafka: Authentication failed"
 
 
 def test_a_failed_transaction_is_one_line_a_message_and_named_as_in_the_scoring_worker() -> None:

@@ -198,7 +198,7 @@ def test_free_text_is_logged_at_debug_alone() -> None:
     scene.breaker.trip(got.message, scene.now)
     above = [line for line in scene.log.lines if line[0] != "debug"]
     assert "income" not in repr(above)
-    assert "income" not in str(scene.observe.why_not_ready())
+    assert "income" not in str(scene.observe.readiness_failure())
     fields = {"batch_id": "batch", "attempt": 1, "status": 400, "text": "income of *** was *** in ***"}
     assert ("debug", "error text received", fields) in scene.log.lines
 

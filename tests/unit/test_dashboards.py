@@ -217,18 +217,18 @@ def test_readyz_breaker_and_light_agree(reason: OpenReason) -> None:
     clock = Clock(lambda: 1_000.0, lambda: 1_893_456_000_000, lambda: 0.5, lambda: "id")
     metrics = PrometheusMetrics()
     observe = Observer(Quiet(), metrics, clock)
-    observe.assigned(Partition("contact-features", 0), 0)
+    observe.partition_assigned(Partition("contact-features", 0), 0)
     state = None
     if reason is OpenReason.KAFKA:
         observe.commit_blocked("no answer")
     elif reason is OpenReason.REGISTRY:
-        observe.waiting_for_schema("no answer")
+        observe.schemas_pending("no answer")
     else:
         state = BreakerState(reason, "why", 900.0, 1_010.0)
         observe.breaker_changed(None, state)
-    observe.state(in_flight=0, uncommitted=0, quota=Quota(300), hold=state)
+    observe.state(in_flight=0, uncommitted=0, quota=Quota(300), breaker=state)
     begins, light = SHOWN[reason]
-    assert (observe.why_not_ready() or "").startswith(begins)
+    assert (observe.readiness_failure() or "").startswith(begins)
     told = reasons_told(metrics, "stream_scorer_circuit_breaker_open")
     assert {one for one, value in told.items() if value} == {reason}
     lights = {
@@ -249,8 +249,8 @@ def test_the_lights_are_green_while_all_is_well_and_ready() -> None:
     clock = Clock(lambda: 1_000.0, lambda: 1_893_456_000_000, lambda: 0.5, lambda: "id")
     metrics = PrometheusMetrics()
     observe = Observer(Quiet(), metrics, clock)
-    observe.assigned(Partition("contact-features", 0), 0)
-    assert observe.why_not_ready() is None
+    observe.partition_assigned(Partition("contact-features", 0), 0)
+    assert observe.readiness_failure() is None
     assert not any(reasons_told(metrics, "stream_scorer_circuit_breaker_open").values())
     metrics.close()
 

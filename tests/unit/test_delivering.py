@@ -261,7 +261,7 @@ class TestTheLoop:
         world.plan(callback(f"late-{n}") for n in range(30))
         bench = Bench(world)
         held: list[str | None] = []
-        bench.run(lambda: not world.waiting(), lambda: held.append(bench.observe.why_not_ready()))
+        bench.run(lambda: not world.waiting(), lambda: held.append(bench.observe.readiness_failure()))
         assert "deliverer: holding: target switched off: HTTP 410" in held
         probes = [attempt.callback.callback_id for attempt in world.attempts if 1_002 < attempt.at_s < 1_061]
         first = len([at for at in world.attempts if 1_002 < at.at_s < 1_003])

@@ -310,7 +310,7 @@ class TestOwnership:
         under_way = world.feed("d", 0)
         world.run(0.5)
         world.feed("e", 0)[0]
-        asked = sorted(one.offset for one in world.dispatcher.asked_records(P0))
+        asked = sorted(one.offset for one in world.dispatcher.requested_records(P0))
         assert asked == [suspect.offset, retry.offset, under_way[0].offset]
         assert world.dispatcher.has_in_flight({P0})
         assert not world.dispatcher.has_in_flight({P1})

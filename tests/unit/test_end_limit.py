@@ -80,7 +80,7 @@ def test_a_worker_that_was_fenced_for_good_opens_no_other_session() -> None:
     with pytest.raises(ProducerFenced):
         bench.publish()
     opened = bench.sink.opened
-    bench.publisher.regrouped()  # as a revocation does, which closing brings
+    bench.publisher.on_rebalance()  # as a revocation does, which closing brings
     assert not bench.publish()
     assert bench.publisher.is_stale
     assert bench.sink.opened == opened

@@ -41,7 +41,7 @@ def backlog(quota: Quota, server: Server, *, latency_s: float, slots: int, for_s
     end = now + for_s
     while now < end:
         while answers and answers[0][0] <= now:
-            quota.learn(answers.popleft()[1], now)
+            quota.update(answers.popleft()[1], now)
         while len(answers) < slots and quota.wait_s(now) == 0.0:
             quota.sent(now)
             arrival = now + latency_s / 2
@@ -97,11 +97,11 @@ def test_requests_under_way_count_until_their_answers_come() -> None:
     quota = Quota(300)
     for at in (0.0, 0.1, 0.2):
         quota.sent(at)
-    quota.learn(RateLimitHeaders(count=8, allowed=10, reset_s=30), 0.3)  # the two others may be in the 8 or not
+    quota.update(RateLimitHeaders(count=8, allowed=10, reset_s=30), 0.3)  # the two others may be in the 8 or not
     assert quota.remaining(0.3) == 0
     assert quota.reason(0.3) is WaitReason.SERVER_QUOTA
-    quota.learn(RateLimitHeaders(count=9, allowed=10, reset_s=30), 0.4)
-    quota.learn(RateLimitHeaders(count=8, allowed=10, reset_s=30), 0.4)  # overtaken: older than the one before
+    quota.update(RateLimitHeaders(count=9, allowed=10, reset_s=30), 0.4)
+    quota.update(RateLimitHeaders(count=8, allowed=10, reset_s=30), 0.4)  # overtaken: older than the one before
     assert quota.remaining(0.4) == 1
     assert quota.wait_s(0.4) == 0.0
 
@@ -110,7 +110,7 @@ def test_lost_answers_are_forgotten_after_a_window() -> None:
     quota = Quota(300)
     quota.sent(0.0)
     quota.sent(0.0)
-    quota.learn(RateLimitHeaders(count=9, allowed=10, reset_s=59.5), 1.0)
+    quota.update(RateLimitHeaders(count=9, allowed=10, reset_s=59.5), 1.0)
     assert quota.remaining(2.0) == 0
     assert quota.wait_s(60.5) == 0.0
 
@@ -118,7 +118,7 @@ def test_lost_answers_are_forgotten_after_a_window() -> None:
 def test_nothing_allowed_still_lets_one_request_find_out() -> None:
     quota = Quota(300)
     quota.sent(0.0)
-    quota.learn(RateLimitHeaders(count=0, allowed=0, reset_s=10), 0.0)
+    quota.update(RateLimitHeaders(count=0, allowed=0, reset_s=10), 0.0)
     assert quota.wait_s(5.0) == pytest.approx(6.0)
     assert quota.wait_s(11.0) == 0.0
     assert quota.remaining(11.0) == 1
@@ -127,7 +127,7 @@ def test_nothing_allowed_still_lets_one_request_find_out() -> None:
 def test_absurd_reset_is_believed_for_one_window_only() -> None:
     quota = Quota(300)
     quota.sent(0.0)
-    quota.learn(RateLimitHeaders(count=300, allowed=300, reset_s=86_400), 0.0)
+    quota.update(RateLimitHeaders(count=300, allowed=300, reset_s=86_400), 0.0)
     assert 59.0 < quota.wait_s(0.0) <= 61.0
 
 
@@ -138,7 +138,7 @@ def test_retry_after_blocks_and_only_moves_later() -> None:
     assert quota.wait_s(10.0) == pytest.approx(40.0)
     assert quota.reason(10.0) is WaitReason.RETRY_AFTER
     assert quota.remaining(10.0) == 0
-    assert not quota.may_close_early(10.0)
+    assert not quota.may_send_partial_batch(10.0)
     assert quota.wait_s(50.0) == 0.0
 
 
@@ -149,8 +149,8 @@ def trickle(quota: Quota, *, every_s: float, linger_s: float, for_s: float) -> t
         now = tick * STEP_S
         if tick % round(every_s / STEP_S) == 0:
             waiting.append(now)
-        if waiting and now - waiting[0] >= linger_s and quota.wait_s(now) == 0.0 and quota.may_close_early(now):
-            quota.closed_early(now)
+        if waiting and now - waiting[0] >= linger_s and quota.wait_s(now) == 0.0 and quota.may_send_partial_batch(now):
+            quota.sent_partial_batch(now)
             quota.sent(now)
             quota.answered()
             sends.append(now)
@@ -177,26 +177,26 @@ def test_early_batches_get_rarer_as_the_quota_runs_out_but_never_stop() -> None:
     for _ in range(295):
         quota.sent(0.0)
         quota.answered()
-    assert quota.may_close_early(0.0)
-    quota.closed_early(0.0)
-    assert not quota.may_close_early(9.9)
-    assert quota.may_close_early(10.0)
+    assert quota.may_send_partial_batch(0.0)
+    quota.sent_partial_batch(0.0)
+    assert not quota.may_send_partial_batch(9.9)
+    assert quota.may_send_partial_batch(10.0)
 
 
 def test_many_open_batches_share_the_gap() -> None:
     quota = Quota(300)
-    quota.closed_early(100.0)
-    assert not quota.may_close_early(100.9)
-    assert quota.may_close_early(100.5, batches=2)
-    assert not quota.may_close_early(100.3, batches=3)
-    assert quota.may_close_early(100.01, batches=100)
+    quota.sent_partial_batch(100.0)
+    assert not quota.may_send_partial_batch(100.9)
+    assert quota.may_send_partial_batch(100.5, batches=2)
+    assert not quota.may_send_partial_batch(100.3, batches=3)
+    assert quota.may_send_partial_batch(100.01, batches=100)
 
 
 def test_five_and_more_open_batches_use_98_percent_of_the_quota_evenly_after_a_short_burst() -> None:
     quota, now, times = Quota(300), 0.0, []
     while now < 120.0:
-        if quota.wait_s(now) == 0.0 and quota.may_close_early(now, batches=40):
-            quota.closed_early(now)
+        if quota.wait_s(now) == 0.0 and quota.may_send_partial_batch(now, batches=40):
+            quota.sent_partial_batch(now)
             quota.sent(now)
             quota.answered()
             times.append(now)
@@ -210,9 +210,9 @@ def test_five_and_more_open_batches_use_98_percent_of_the_quota_evenly_after_a_s
 def test_allowed_is_the_lower_of_both() -> None:
     quota = Quota(300)
     assert quota.allowed() == 300
-    quota.learn(RateLimitHeaders(count=0, allowed=100, reset_s=30), 0.0)
+    quota.update(RateLimitHeaders(count=0, allowed=100, reset_s=30), 0.0)
     assert quota.allowed() == 100
-    quota.learn(RateLimitHeaders(count=0, allowed=900, reset_s=30), 1.0)
+    quota.update(RateLimitHeaders(count=0, allowed=900, reset_s=30), 1.0)
     assert quota.allowed() == 300
 
 
@@ -252,13 +252,13 @@ class TestForecast:
 
     def test_the_windows_end_comes_first(self) -> None:
         quota, now = self.quota(per_s=10, limit=10_000)
-        quota.learn(RateLimitHeaders(count=200, allowed=300, reset_s=15), now)
+        quota.update(RateLimitHeaders(count=200, allowed=300, reset_s=15), now)
         assert quota.exhausted_in_s(now) == pytest.approx(10.0, rel=0.02)
         quota, now = self.quota(per_s=10, limit=10_000)
-        quota.learn(RateLimitHeaders(count=200, allowed=300, reset_s=8), now)
+        quota.update(RateLimitHeaders(count=200, allowed=300, reset_s=8), now)
         assert quota.exhausted_in_s(now) == 60.0
 
     def test_the_lower_of_both_counts(self) -> None:
         quota, now = self.quota(per_s=10)
-        quota.learn(RateLimitHeaders(count=250, allowed=300, reset_s=30), now)
+        quota.update(RateLimitHeaders(count=250, allowed=300, reset_s=30), now)
         assert quota.exhausted_in_s(now) == pytest.approx(5.0, rel=0.02)

@@ -58,11 +58,11 @@ class Scene:
         self.observe = Observer(self.log, self.metrics, self.clock, retry_topics=["retry-1"])
         self.breaker = CircuitBreaker(10.0, on_change=self.observe.breaker_changed, on_probe=self.observe.probed)
         self.quota = Quota(300)
-        self.observe.assigned(Partition("contact-features", 0), 0)
+        self.observe.partition_assigned(Partition("contact-features", 0), 0)
 
     def pass_s(self, seconds: float) -> None:
         self.now += seconds
-        self.observe.state(in_flight=0, uncommitted=0, quota=self.quota, hold=self.breaker.reported)
+        self.observe.state(in_flight=0, uncommitted=0, quota=self.quota, breaker=self.breaker.reported)
 
     def sample(self, name: str) -> float | None:
         return samples(self.metrics).get(name)
@@ -78,22 +78,24 @@ def scene() -> Scene:
 
 
 def test_readyz_says_since_when_why_and_when_the_next_probe_is_due(scene: Scene) -> None:
-    assert scene.observe.why_not_ready() is None
+    assert scene.observe.readiness_failure() is None
     scene.breaker.trip(DOWN, scene.now)
     assert (
-        scene.observe.why_not_ready() == f"circuit open: {DOWN}; since 2030-01-01T00:00:00Z (0 s); next probe in 10 s"
+        scene.observe.readiness_failure()
+        == f"circuit open: {DOWN}; since 2030-01-01T00:00:00Z (0 s); next probe in 10 s"
     )
     scene.pass_s(10.5)
     assert (
-        scene.observe.why_not_ready() == f"circuit open: {DOWN}; since 2030-01-01T00:00:00Z (10 s); next probe in 0 s"
+        scene.observe.readiness_failure()
+        == f"circuit open: {DOWN}; since 2030-01-01T00:00:00Z (10 s); next probe in 0 s"
     )
     scene.breaker.probe_failed("no connection to api", scene.now, until=scene.now + 75.0)
     scene.pass_s(60.0)
-    assert scene.observe.why_not_ready() == (
+    assert scene.observe.readiness_failure() == (
         "circuit open: no connection to api; since 2030-01-01T00:00:00Z (70 s); next probe in 15 s"
     )
     scene.breaker.reset()
-    assert scene.observe.why_not_ready() is None
+    assert scene.observe.readiness_failure() is None
 
 
 def test_an_ignored_retry_after_is_one_warning_in_the_life_of_the_process(scene: Scene) -> None:
@@ -156,7 +158,7 @@ def test_metrics_of_a_hold(scene: Scene) -> None:
 def test_the_breaker_of_a_version_alone_is_logged_and_counted_and_the_worker_stays_ready(scene: Scene) -> None:
     scene.observe.version_breaker_changed("v1", DOWN, opened=1)
     assert scene.sample("stream_scorer_circuit_breaker_versions") == 1
-    assert scene.observe.why_not_ready() is None
+    assert scene.observe.readiness_failure() is None
     scene.observe.version_breaker_changed("v1", None, opened=0)
     assert scene.sample("stream_scorer_circuit_breaker_versions") == 0
     assert scene.log.lines[-2:] == [
@@ -193,13 +195,13 @@ def test_controls_and_deferred_contacts_are_counted(scene: Scene) -> None:
 def test_a_pause_says_when_the_next_request_may_go(scene: Scene) -> None:
     scene.breaker.throttle(OpenReason.SPEND_LIMIT, "spend_limit", scene.now, scene.now + 40.0)
     scene.pass_s(4.0)
-    assert scene.observe.why_not_ready() is None
+    assert scene.observe.readiness_failure() is None
     assert scene.sample('stream_scorer_circuit_breaker_open{reason="spend_limit"}') == 0
     scene.now += 1.0
     scene.breaker.throttle(OpenReason.SPEND_LIMIT, "spend_limit", scene.now, 1_040.0)
     scene.pass_s(5.0)
     assert (
-        scene.observe.why_not_ready()
+        scene.observe.readiness_failure()
         == "throttled: spend_limit; since 2030-01-01T00:00:00Z (10 s); next request in 30 s"
     )
     assert scene.sample('stream_scorer_circuit_breaker_open{reason="spend_limit"}') == 1
@@ -230,11 +232,11 @@ def test_kafka_is_a_cause_too(scene: Scene) -> None:
     scene.observe.commit_blocked("the coordinator is away")
     scene.pass_s(3.0)
     scene.observe.commit_blocked("the coordinator is away")
-    assert scene.observe.why_not_ready() == "kafka: the coordinator is away; since 2030-01-01T00:00:00Z (3 s)"
+    assert scene.observe.readiness_failure() == "kafka: the coordinator is away; since 2030-01-01T00:00:00Z (3 s)"
     assert scene.sample('stream_scorer_circuit_breaker_open{reason="kafka"}') == 1
     assert scene.sample('stream_scorer_circuit_breaker_open_time_seconds{reason="kafka"}') == 3.0
     scene.breaker.trip(DOWN, scene.now)
-    assert (scene.observe.why_not_ready() or "").startswith("circuit open: ")
+    assert (scene.observe.readiness_failure() or "").startswith("circuit open: ")
     assert scene.sample('stream_scorer_circuit_breaker_open{reason="kafka"}') == 1, "two causes may hold at once"
     scene.observe.commit_blocked(None)
     assert scene.sample('stream_scorer_circuit_breaker_open{reason="kafka"}') == 0
@@ -273,14 +275,14 @@ def test_an_event_that_waits_for_no_known_reason_ends_the_life(scene: Scene) -> 
     def look(seconds: int, *, wait: WaitReason | None = None, offset: int = 7) -> str | None:
         for _ in range(seconds):
             scene.now += 1.0
-            scene.observe.beat()
+            scene.observe.heartbeat()
             scene.observe.wait_observed(wait)
             front = CommitPosition(HERE, offset, BEGAN_MS - 60_000)
-            scene.observe.input(
+            scene.observe.lag_observed(
                 [front],
                 {HERE: offset + 3},
             )
-        return scene.observe.why_not_live(120.0, 300.0)
+        return scene.observe.liveness_failure(120.0, 300.0)
 
     assert look(300) is None
     assert look(3, wait=WaitReason.CONCURRENCY_LIMIT) == "the oldest event has waited for 302 s, and no reason is known"
@@ -295,10 +297,10 @@ def test_an_event_that_waits_for_no_known_reason_ends_the_life(scene: Scene) -> 
     assert look(1_000, offset=8) is None, "a hold says why"
     scene.breaker.reset()
     scene.now += 1_000.0
-    scene.observe.beat()
+    scene.observe.heartbeat()
     assert look(1, offset=8) is None, "the process stood still, not the event"
     scene.now += 121.0
-    assert scene.observe.why_not_live(120.0, 300.0) == "the loop has stood still for 121 s"
+    assert scene.observe.liveness_failure(120.0, 300.0) == "the loop has stood still for 121 s"
 
 
 def test_a_reason_between_two_looks_is_one(scene: Scene) -> None:
@@ -307,50 +309,50 @@ def test_a_reason_between_two_looks_is_one(scene: Scene) -> None:
         for wait in (WaitReason.PARTIAL_BATCH, WaitReason.BACKOFF, WaitReason.PARTIAL_BATCH, None):
             scene.observe.wait_observed(wait)
             scene.now += 0.25
-        scene.observe.beat()
-        scene.observe.input([CommitPosition(HERE, 7, BEGAN_MS)], {})
-    assert scene.observe.why_not_live(120.0, 300.0) is None
+        scene.observe.heartbeat()
+        scene.observe.lag_observed([CommitPosition(HERE, 7, BEGAN_MS)], {})
+    assert scene.observe.liveness_failure(120.0, 300.0) is None
     assert samples(scene.metrics)["stream_scorer_oldest_event_stalled_seconds"] == 399
 
 
 def test_a_member_without_partitions_is_a_spare_once_the_group_has_said_so(scene: Scene) -> None:
     fresh = Observer(scene.log, scene.metrics, scene.clock, 11.0)
-    assert fresh.why_not_ready() == "starting: no partition assigned yet"
-    fresh.settled()
-    fresh.settled()
-    assert fresh.why_not_ready() is None
+    assert fresh.readiness_failure() == "starting: no partition assigned yet"
+    fresh.rebalance_completed()
+    fresh.rebalance_completed()
+    assert fresh.readiness_failure() is None
     for seconds in (0.0, 10.0, 1.0, 99.0):
         scene.now += seconds
-        fresh.input([], {})
+        fresh.lag_observed([], {})
         assert [event for _, event, _ in scene.log.lines].count("standby") == (scene.now >= 1_011.0)
-    scene.observe.disowned([HERE])
-    assert str(scene.observe.why_not_ready()).startswith("rebalancing: ")
+    scene.observe.partitions_revoked([HERE])
+    assert str(scene.observe.readiness_failure()).startswith("rebalancing: ")
     assert scene.sample("stream_scorer_partitions_owned") == 0
-    scene.observe.cut_off("Connect to broker failed")
-    assert scene.observe.why_not_ready() == "kafka: Connect to broker failed"
-    scene.observe.settled()
-    assert scene.observe.why_not_ready() is None
-    scene.observe.disowned([HERE])
-    assert str(scene.observe.why_not_ready()).startswith("rebalancing: ")
+    scene.observe.disconnected("Connect to broker failed")
+    assert scene.observe.readiness_failure() == "kafka: Connect to broker failed"
+    scene.observe.rebalance_completed()
+    assert scene.observe.readiness_failure() is None
+    scene.observe.partitions_revoked([HERE])
+    assert str(scene.observe.readiness_failure()).startswith("rebalancing: ")
 
 
 def test_a_member_that_gets_its_partitions_in_a_second_rebalance_is_no_spare(scene: Scene) -> None:
     """Under the cooperative protocol the first assignment is often empty: the others have to give up first."""
     fresh = Observer(scene.log, scene.metrics, scene.clock, 11.0)
-    fresh.settled()
+    fresh.rebalance_completed()
     scene.now += 8.0
-    fresh.input([], {})
-    fresh.assigned(HERE, 7)
-    fresh.settled()
+    fresh.lag_observed([], {})
+    fresh.partition_assigned(HERE, 7)
+    fresh.rebalance_completed()
     scene.now += 60.0
-    fresh.input([CommitPosition(HERE, 7, None)], {})
+    fresh.lag_observed([CommitPosition(HERE, 7, None)], {})
     assert "standby" not in [event for _, event, _ in scene.log.lines]
 
 
 def test_retry_partitions_are_not_counted_beside_those_that_they_go_with(scene: Scene) -> None:
-    scene.observe.assigned(Partition("retry-1", 0), 0)
+    scene.observe.partition_assigned(Partition("retry-1", 0), 0)
     assert scene.sample("stream_scorer_partitions_owned") == 1
-    scene.observe.disowned([Partition("retry-1", 0)])
+    scene.observe.partitions_revoked([Partition("retry-1", 0)])
     assert scene.sample("stream_scorer_partitions_owned") == 1
 
 
@@ -363,7 +365,7 @@ def test_deferred_contacts_are_counted_by_their_level(scene: Scene) -> None:
 def test_a_contact_is_named_at_debug_only(scene: Scene) -> None:
     one = contact("a")
     rejected = Rejected(one.record, ("unpublishable",), "too large", "a", BEGAN_MS)
-    scene.observe.set_aside([(rejected, "a")])
+    scene.observe.records_rejected([(rejected, "a")])
     [warning, debug] = scene.log.lines[-2:]
     assert warning == ("warning", "contacts set aside", {"contacts": 1, "batches": 0, "batch_id": None})
     assert debug == ("debug", "contact set aside", {"contact_id": "a", "source": one.record.source})

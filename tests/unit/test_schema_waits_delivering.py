@@ -69,14 +69,14 @@ def test_only_their_partitions_wait_and_nothing_is_lost_or_doubled(max_uncommitt
 
     def look() -> None:
         if not before and free <= set(world.receipts()) and world.now > 1_010:
-            before.append((set(world.receipts()), bench.observe.why_not_ready()))
+            before.append((set(world.receipts()), bench.observe.readiness_failure()))
             lookup.known.add(UNKNOWN)
 
     bench.run(lambda: not world.waiting(), look)
     [(done, reason)] = before
     assert done == free
     assert reason == "deliverer: registry: schema id 17 cannot be fetched: no connection"
-    assert bench.observe.why_not_ready() == "deliverer: draining"
+    assert bench.observe.readiness_failure() == "deliverer: draining"
     assert set(world.outcomes()) == names
     assert set(world.outcomes().values()) == {"DELIVERED"}
 

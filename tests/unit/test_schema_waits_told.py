@@ -37,22 +37,22 @@ class Told:
 def scorer(told: Any) -> Observer:
     clock = Clock(lambda: 100.0, lambda: 1_790_000_000_000, lambda: 0.5, lambda: "id")
     made = Observer(told, told, clock)
-    made.assigned(Partition("t", 0), 0)
+    made.partition_assigned(Partition("t", 0), 0)
     return made
 
 
 def test_the_scorer_is_not_ready_and_says_why_and_since_when() -> None:
     told = Told()
     observe = scorer(told)
-    assert observe.why_not_ready() is None
-    observe.waiting_for_schema(REASON)
-    assert observe.why_not_ready() == f"registry: {REASON}; since 2026-09-21T14:13:20Z (0 s)"
+    assert observe.readiness_failure() is None
+    observe.schemas_pending(REASON)
+    assert observe.readiness_failure() == f"registry: {REASON}; since 2026-09-21T14:13:20Z (0 s)"
     assert told.lines[-1] == ("records wait for a schema", {"detail": REASON})
     observe.commit_blocked("no broker")  # nothing can be published at all: that is said first
-    assert str(observe.why_not_ready()).startswith("kafka: no broker")
+    assert str(observe.readiness_failure()).startswith("kafka: no broker")
     observe.commit_blocked(None)
-    observe.waiting_for_schema(None)
-    assert observe.why_not_ready() is None
+    observe.schemas_pending(None)
+    assert observe.readiness_failure() is None
     assert told.lines[-1] == ("schemas fetched again", {"after": REASON})
     assert told.holds[-1] == ("closed", "registry")
 
@@ -60,9 +60,9 @@ def test_the_scorer_is_not_ready_and_says_why_and_since_when() -> None:
 def test_a_loop_of_the_campaign_worker_says_so_too() -> None:
     told: Any = Told()
     observe = LoopObserver("planner", told, told, lambda: 100.0)
-    observe.assigned(Partition("t", 0), 0)
-    observe.waiting_for_schema(REASON)
-    assert observe.why_not_ready() == f"planner: registry: {REASON}"
-    observe.waiting_for_schema(None)
-    assert observe.why_not_ready() is None
+    observe.partition_assigned(Partition("t", 0), 0)
+    observe.schemas_pending(REASON)
+    assert observe.readiness_failure() == f"planner: registry: {REASON}"
+    observe.schemas_pending(None)
+    assert observe.readiness_failure() is None
     assert [event for event, _ in told.lines][-2:] == ["records wait for a schema", "schemas fetched again"]

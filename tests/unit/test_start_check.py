@@ -131,8 +131,8 @@ def test_readyz_metrics_and_log_while_it_waits() -> None:
     live: list[str | None] = []
 
     def look() -> None:
-        ready.append(scene.observe.why_not_ready())
-        live.append(scene.observe.why_not_live(120.0, 300.0))
+        ready.append(scene.observe.readiness_failure())
+        live.append(scene.observe.liveness_failure(120.0, 300.0))
         assert samples(scene.metrics)[API] == 1
 
     scene.on_wait = look
@@ -147,12 +147,12 @@ def test_readyz_metrics_and_log_while_it_waits() -> None:
         {"reason": "no connection", "since": "2030-01-01T00:00:00Z", "next_attempt_in_s": 8.0},
     ]
     assert {level for level, event, _ in scene.log.lines if event == "start delayed"} == {"warning"}
-    assert scene.observe.why_not_ready() == "starting: no partition assigned yet"
+    assert scene.observe.readiness_failure() == "starting: no partition assigned yet"
     assert samples(scene.metrics)[API] == 0
 
 
 def check_live(scene: Scene) -> None:
-    assert scene.observe.why_not_live(120.0, 300.0) is None
+    assert scene.observe.liveness_failure(120.0, 300.0) is None
 
 
 def test_it_stays_live_through_the_longest_wait() -> None:

@@ -77,13 +77,13 @@ def test_something_else_goes_on_while_a_call_takes_its_time() -> None:
     done = threading.Event()
     beats = 0
 
-    def beat() -> None:
+    def heartbeat() -> None:
         nonlocal beats
         beats += 1
         if beats == 3:
             done.set()
 
-    assert call_until_stopped(threading.Event(), lambda: done.wait(10), meanwhile=beat)
+    assert call_until_stopped(threading.Event(), lambda: done.wait(10), meanwhile=heartbeat)
     assert beats >= 3
 
 

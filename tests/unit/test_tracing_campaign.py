@@ -170,7 +170,7 @@ class TestDelivery:
     def test_what_goes_elsewhere_is_ended(self, spans: Spans, exporter: InMemorySpanExporter) -> None:
         tracer, job = deliverer(spans), job_of(HEADERS)
         tracer.attempting(job)
-        tracer.disowned([Partition("callbacks", 0)])
+        tracer.revoked([Partition("callbacks", 0)])
         tracer.attempted(job, DELIVERED)
         assert [span.name for span in exporter.get_finished_spans()] == ["POST", "process callbacks"]
         assert not tracer._deliveries

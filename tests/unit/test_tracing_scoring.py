@@ -57,8 +57,8 @@ class Bench:
 
     def ask(self, request: Request, answer: ApiResponse) -> str | None:
         """The last attempt of a request."""
-        trace_id = self.tracer.exchanged(request, answer)
-        self.tracer.concluded(request)
+        trace_id = self.tracer.response_received(request, answer)
+        self.tracer.request_finished(request)
         return trace_id
 
     def named(self, name: str) -> list[ReadableSpan]:
@@ -95,7 +95,7 @@ EXCHANGE = Exchange(1_700_000_000_100, 1_700_000_000_150, 50.0, 200, "corr-1")
 def test_a_sampled_contact_has_its_own_trace_and_is_linked_with_the_batch(bench: Bench) -> None:
     record = bench.read(7, PRODUCED.headers)
     failed = Unavailable(replace(EXCHANGE, status=503), HttpFailure.SERVER_ERROR, "HTTP 503")
-    bench.tracer.exchanged(request_about(record), failed)
+    bench.tracer.response_received(request_about(record), failed)
     bench.ask(request_about(record), Answered(EXCHANGE, []))
     headers = bench.tracer.sending(record, "out", [("stream-scorer-batch", b"b"), *PRODUCED.headers])
     bench.tracer.committing([scored(record)])
@@ -255,7 +255,7 @@ def test_a_commit_whose_answer_was_lost_is_told_once_it_is_known(bench: Bench) -
     for record in (done, not_done):
         bench.tracer.sending(record, "out", [])
     bench.tracer.committing([scored(done), scored(not_done)])
-    bench.tracer.settled({Partition("in", 3): 2})
+    bench.tracer.commit_resolved({Partition("in", 3): 2})
     assert len(bench.named("send out")) == 1
     assert list(bench.tracer._contacts) == [("in", 3, 2)]
 
@@ -303,8 +303,8 @@ def test_a_deferral_ends_the_trace_of_its_contact(bench: Bench) -> None:
 def test_nothing_is_kept_of_what_goes_elsewhere(bench: Bench) -> None:
     kept, gone = bench.read(1, []), SourceRecord("in", 4, 1, None, b"v", [])
     bench.tracer.polled([gone])
-    bench.tracer.exchanged(request_about(kept, gone), Unavailable(EXCHANGE, HttpFailure.TIMEOUT, "t"))
-    bench.tracer.disowned([Partition("in", 4)])
+    bench.tracer.response_received(request_about(kept, gone), Unavailable(EXCHANGE, HttpFailure.TIMEOUT, "t"))
+    bench.tracer.revoked([Partition("in", 4)])
     bench.tracer.committed([scored(kept), scored(gone)])
     assert len(bench.tracer._contacts) == 0
     outcomes = {attributes(span).get("stream_scorer.outcome") for span in bench.named("process in")}
@@ -315,7 +315,7 @@ def test_nothing_is_kept_of_what_goes_elsewhere(bench: Bench) -> None:
 
 def test_lines_name_the_trace_that_tells_of_the_attempt(bench: Bench) -> None:
     record = bench.read(1, PRODUCED.headers)
-    first = bench.tracer.exchanged(request_about(record), Unavailable(EXCHANGE, HttpFailure.TIMEOUT, "t"))
+    first = bench.tracer.response_received(request_about(record), Unavailable(EXCHANGE, HttpFailure.TIMEOUT, "t"))
     second = bench.ask(request_about(record), Answered(EXCHANGE, []))
     [batch] = [span for span in bench.named("process in") if span.parent is None]
     assert first == second == f"{batch.context.trace_id:032x}"

@@ -142,7 +142,7 @@ class Bench:
     def round(self) -> None:
         """One round of the loop, and the transaction that ends it."""
         self.now += 0.01
-        self.worker._take_in()
+        self.worker._poll()
         heads = self.ledger.committable(WINDOW)
         for head in heads:
             self.committed[head.partition] += len(head.outcomes)

@@ -155,7 +155,7 @@ class DelivererTracer:
         """A transaction with what became of these callbacks is about to begin."""
         self._tried = outcomes
 
-    def settled(self, offsets: Mapping[Partition, int]) -> None:
+    def commit_resolved(self, offsets: Mapping[Partition, int]) -> None:
         """It was not known whether the last transaction was committed; these offsets are."""
         self.committed([outcome for outcome in self._tried if is_below(offsets, outcome.record)])
 
@@ -179,7 +179,7 @@ class DelivererTracer:
                 add_link(span, context_of_span(delivery.process))
             end_span(span, end_ns=max(began_ns, from_ms(ended.finished_at_ms)))
 
-    def disowned(self, partitions: Iterable[Partition]) -> None:
+    def revoked(self, partitions: Iterable[Partition]) -> None:
         """End what others go on with."""
         gone = set(partitions)
         for key in [key for key in self._deliveries if (key.topic, key.partition) in gone]:

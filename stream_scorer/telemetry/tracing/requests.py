@@ -67,7 +67,7 @@ class RequestSpans:
         self._processes = processes
         self._asked: OrderedDict[str, _Asked] = OrderedDict()
 
-    def exchanged(self, request: Request, answer: ApiResponse) -> str | None:
+    def response_received(self, request: Request, answer: ApiResponse) -> str | None:
         """Tell of an attempt that ended; see ``scoring.ports.Trace``."""
         asked = self._asked.get(request.batch_id) or self._begin(request)
         if asked is None:
@@ -78,7 +78,7 @@ class RequestSpans:
         self._attempted(asked, answer.exchange, self._login if trouble is HttpFailure.NO_TOKEN else self._api, trouble)
         return f"{context_of_span(asked.span).trace_id:032x}"
 
-    def concluded(self, request: Request) -> None:
+    def request_finished(self, request: Request) -> None:
         """End a request's span."""
         asked = self._asked.pop(request.batch_id, None)
         if asked is not None:

@@ -92,7 +92,7 @@ class ScoringTracer:
             poll = self._spans.root(f"poll {self._topic}", SpanKind.CLIENT, said, links, start_ns=self._polled_ns)
             end_span(poll)
 
-    def disowned(self, partitions: Iterable[Partition]) -> None:
+    def revoked(self, partitions: Iterable[Partition]) -> None:
         """These partitions are somebody else's now, and so are the spans of what is not finished."""
         gone = {(partition.topic, partition.number) for partition in partitions}
         for key in [key for key in self._contacts if key[:2] in gone]:
@@ -103,13 +103,13 @@ class ScoringTracer:
 
     # --- the API
 
-    def exchanged(self, request: Request, answer: ApiResponse) -> str | None:
+    def response_received(self, request: Request, answer: ApiResponse) -> str | None:
         """Tell of an attempt that ended, and return the trace in which it is told; None: in none."""
-        return self._requests.exchanged(request, answer)
+        return self._requests.response_received(request, answer)
 
-    def concluded(self, request: Request) -> None:
+    def request_finished(self, request: Request) -> None:
         """This request will not be sent again."""
-        self._requests.concluded(request)
+        self._requests.request_finished(request)
 
     def _processes(self, records: Iterable[SourceRecord]) -> list[Span]:
         """The ``process`` spans of those that are sampled."""
@@ -169,13 +169,13 @@ class ScoringTracer:
                 self._spans.root(f"commit {self._topic}", SpanKind.CLIENT, said, links, start_ns=self._committed_ns)
             )
 
-    def settled(self, offsets: Mapping[Partition, int]) -> None:
+    def commit_resolved(self, offsets: Mapping[Partition, int]) -> None:
         """It was not known whether the last transaction was committed; these offsets are."""
         self.committed([outcome for outcome in self._tried if is_below(offsets, outcome.record)])
 
     def close(self) -> None:
         """Send what is left."""
-        self.disowned({Partition(topic, partition) for topic, partition, _ in self._contacts})
+        self.revoked({Partition(topic, partition) for topic, partition, _ in self._contacts})
         self._requests.close()
         self._spans.close()
 
