@@ -16,10 +16,10 @@ from stream_scorer.callbacks.deliverer import Deliverer
 from stream_scorer.callbacks.dispatcher import Dispatcher
 from stream_scorer.callbacks.intake import CallbackIntake
 from stream_scorer.callbacks.observer import DelivererObserver
-from stream_scorer.callbacks.output_records import CallbackEncoder, CampaignTopics
-from stream_scorer.callbacks.receipt_writer import Receipts
+from stream_scorer.callbacks.output_records import CallbackEncoder, CallbackTopics
+from stream_scorer.callbacks.receipt_writer import ReceiptWriter
 from stream_scorer.callbacks.sender import Sender
-from stream_scorer.callbacks.target_breaker import SwitchedOffHold
+from stream_scorer.callbacks.target_breaker import TargetBreaker
 from stream_scorer.callbacks.trace_headers import Untraced
 from stream_scorer.core.avro.codec import Codec
 from stream_scorer.core.callbacks.delivery_policy import Delivery, DeliveryOutcome, DeliveryRules
@@ -35,7 +35,7 @@ from stream_scorer.kafka.registry.pending_schemas import PendingSchemas
 from stream_scorer.kafka.registry.serde import SingleObjectSerde
 from stream_scorer.runtime.clock import Clock
 from stream_scorer.schema_files import SchemaFile, load_schema
-from stream_scorer.telemetry.metrics.callbacks import CampaignMetrics
+from stream_scorer.telemetry.metrics.callbacks import CallbackMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -296,12 +296,12 @@ class FakePool:
         self.most = 0
         self.progress = 0
 
-    def submit(self, job: Delivery) -> None:
+    def submit(self, delivery: Delivery) -> None:
         world = self._world
-        world.attempts.append(Attempt(world.now, job.callback))
-        answer = world.answer(world, job.callback)
+        world.attempts.append(Attempt(world.now, delivery.callback))
+        answer = world.answer(world, delivery.callback)
         done_at = world.now + answer.latency_ms / 1000
-        heapq.heappush(self._under_way, (done_at, next(self._numbers), job, answer))
+        heapq.heappush(self._under_way, (done_at, next(self._numbers), delivery, answer))
         self.most = max(self.most, len(self._under_way))
         self.progress += 1
 
@@ -309,8 +309,8 @@ class FakePool:
         self._world.now += wait_s
         found = []
         while self._under_way and self._under_way[0][0] <= self._world.now:
-            _, _, job, answer = heapq.heappop(self._under_way)
-            found.append((job, answer))
+            _, _, delivery, answer = heapq.heappop(self._under_way)
+            found.append((delivery, answer))
         self.progress += len(found)
         return found
 
@@ -370,8 +370,8 @@ class Bench:
         self.sink = FakeSink(world)
         self.pool = FakePool(world)
         self.ledger: OffsetLedger[DeliveryOutcome] = OffsetLedger()
-        self.observe = DelivererObserver("deliverer", Log(world), CampaignMetrics(), clock.monotonic)
-        topics = CampaignTopics("callbacks", TIERS, "rejected", "receipts", MAX_BYTES)
+        self.observe = DelivererObserver("deliverer", Log(world), CallbackMetrics(), clock.monotonic)
+        topics = CallbackTopics("callbacks", TIERS, "rejected", "receipts", MAX_BYTES)
         source: Any = self.source
         committer: Committer[DeliveryOutcome] = Committer(
             sink=self.sink,
@@ -382,7 +382,7 @@ class Bench:
             observe=self.observe,
         )
         self.dispatcher = Dispatcher(slots, rules, max_per_minute)
-        receipts = Receipts(
+        receipts = ReceiptWriter(
             committer=committer,
             ledger=self.ledger,
             encoder=CallbackEncoder(topics, CALLBACKS, RECEIPTS),
@@ -395,7 +395,7 @@ class Bench:
             dispatcher=self.dispatcher,
             pool=self.pool,
             allowance=lambda: world.allowance,
-            hold=SwitchedOffHold(5.0),
+            breaker=TargetBreaker(5.0),
             ledger=self.ledger,
             rules=rules,
             clock=clock,
@@ -421,7 +421,7 @@ class Bench:
             ),
             ledger=self.ledger,
             intake=CallbackIntake(codec, {topic: n for n, topic in enumerate(TIERS, 1)}, rules),
-            tiers=PausedRetryPartitions(source),
+            retry_partitions=PausedRetryPartitions(source),
             dispatcher=self.dispatcher,
             sender=sender,
             receipts=receipts,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from stream_scorer.callbacks.dispatcher import Dispatcher
     from stream_scorer.callbacks.intake import CallbackIntake
     from stream_scorer.callbacks.observer import DelivererObserver
-    from stream_scorer.callbacks.receipt_writer import Receipts
+    from stream_scorer.callbacks.receipt_writer import ReceiptWriter
     from stream_scorer.callbacks.sender import Sender
     from stream_scorer.core.callbacks.delivery_policy import DeliveryOutcome
     from stream_scorer.core.exactly_once.offset_ledger import OffsetLedger
@@ -40,10 +40,10 @@ _BUSY_WAIT_S = 0.005
 _PAUSE_AFTER_S = 1.0
 _REOPEN_S = 1.0
 _REPORT_EVERY_S = 0.2
-_LOOK_EVERY_S = 1.0
-_TIDY_EVERY_S = 30.0
+_LAG_REPORT_EVERY_S = 1.0
+_EVICT_EVERY_S = 30.0
 # From here on a campaign in trouble may not have more than a few callbacks that wait.
-_PLENTY_TAKEN = 0.5
+_EVICT_ABOVE = 0.5
 _FEW = 8
 
 
@@ -75,10 +75,10 @@ class Deliverer:
         flow: FlowControl,
         ledger: OffsetLedger[DeliveryOutcome],
         intake: CallbackIntake,
-        tiers: PausedRetryPartitions,
+        retry_partitions: PausedRetryPartitions,
         dispatcher: Dispatcher,
         sender: Sender,
-        receipts: Receipts,
+        receipts: ReceiptWriter,
         clock: Clock,
         observe: DelivererObserver,
         stopping: threading.Event,
@@ -86,10 +86,10 @@ class Deliverer:
         shutdown_timeout_s: float,
     ) -> None:
         self._source = source
-        self._waits = waits
+        self._pending_schemas = waits
         self._ledger = ledger
         self._intake = intake
-        self._tiers = tiers
+        self._retry_partitions = retry_partitions
         self._dispatcher = dispatcher
         self._sender = sender
         self._receipts = receipts
@@ -100,7 +100,7 @@ class Deliverer:
         self._revoke_wait_s = revoke_wait_s
         self._shutdown_timeout_s = shutdown_timeout_s
         self._deadline = math.inf
-        self._read_at = self._reported_at = self._looked_at = self._tidied_at = 0.0
+        self._read_at = self._reported_at = self._lag_reported_at = self._evicted_at = 0.0
         self._found_work = False
 
     def run(self) -> None:
@@ -115,25 +115,25 @@ class Deliverer:
         self._source.subscribe(self)
         try:
             while not self._stopping.is_set():
-                self._take_in()
+                self._poll()
                 self._sender.send()
-                self._make_room()
+                self._evict_degraded()
                 self._sender.collect(0.0 if self._found_work else _BUSY_WAIT_S)
-                self._receipts.write_due()
+                self._receipts.flush_due()
                 self._report()
         finally:
             self._finish(sys.exception())
 
     # --- the steps
 
-    def _take_in(self) -> None:
+    def _poll(self) -> None:
         """Topics → ledger → sender."""
         now = self._clock.monotonic()
-        self._waits.resume_resolved()
-        self._tiers.resume_due(self._clock.unix_ms())
+        self._pending_schemas.resume_resolved()
+        self._retry_partitions.resume_due(self._clock.unix_ms())
         self._flow.resume_with_room()
         self._found_work = False
-        room = self._room()
+        room = self._capacity()
         if room > 0:
             self._source.resume()
         elif now - self._read_at < _PAUSE_AFTER_S:
@@ -146,58 +146,62 @@ class Deliverer:
         if records:
             self._observe.consumed(len(records), poll_s=self._clock.monotonic() - now)
         for record in records:
-            self._note(record)
+            self._admit(record)
         self._found_work = bool(records)
 
-    def _note(self, record: SourceRecord) -> None:
+    def _admit(self, record: SourceRecord) -> None:
         # In this order a partition is held back by one of them at a time.
-        if self._tiers.is_paused(record) or self._waits.is_paused(record):
+        if self._retry_partitions.is_paused(record) or self._pending_schemas.is_paused(record):
             return
-        if not (self._flow.try_admit(record) and self._waits.admits(record)):
+        if not (self._flow.try_admit(record) and self._pending_schemas.admits(record)):
             return
         examined = self._intake.examine(record, self._clock.unix_ms())
         if isinstance(examined, NotDue):
             if self._ledger.is_partition_assigned(Partition(record.topic, record.partition)):
-                self._tiers.pause(record, examined.until_ms)
+                self._retry_partitions.pause(record, examined.until_ms)
         elif self._ledger.read(record):
             if isinstance(examined, Delivery):
                 self._sender.add(examined)
             else:
                 self._receipts.finish(examined)
 
-    def _room(self) -> int:
+    def _capacity(self) -> int:
         """How many records may be read now; while the receiver is switched off, one if there is none to probe with."""
-        if self._sender.is_holding:
+        if self._sender.is_breaker_open:
             return 0 if self._ledger.uncommitted else 1
         return self._flow.room()
 
-    def _make_room(self) -> None:
+    def _evict_degraded(self) -> None:
         """Lets no campaign in trouble fill the window; as long as half of it is free, nobody is in anybody's way."""
-        if self._sender.is_holding:
+        if self._sender.is_breaker_open:
             return
         if self._flow.is_blocking:
-            self._sender.make_room(0)
-        elif self._flow.used > _PLENTY_TAKEN:
-            self._sender.make_room(_FEW)
+            self._sender.evict(0)
+        elif self._flow.used > _EVICT_ABOVE:
+            self._sender.evict(_FEW)
 
     def _report(self) -> None:
         now = self._clock.monotonic()
         self._observe.heartbeat()
         if now - self._reported_at >= _REPORT_EVERY_S:
             self._reported_at = now
-            waiting = {"slot": self._dispatcher.ready, "retry": self._dispatcher.later, "tier": len(self._tiers)}
+            waiting = {
+                "slot": self._dispatcher.ready,
+                "retry": self._dispatcher.delayed,
+                "tier": len(self._retry_partitions),
+            }
             self._observe.state(in_flight=self._sender.in_flight, waiting=waiting, uncommitted=self._ledger.uncommitted)
-        if now - self._looked_at >= _LOOK_EVERY_S:
-            self._looked_at = now
+        if now - self._lag_reported_at >= _LAG_REPORT_EVERY_S:
+            self._lag_reported_at = now
             # Whatever waits in memory waits for a time or a turn that is known.
-            explained = bool(self._dispatcher.ready or self._dispatcher.later)
+            explained = bool(self._dispatcher.ready or self._dispatcher.delayed)
             ends = self._source.end_offsets(self._ledger.partitions)
             self._observe.lag_observed(
                 self._ledger.commit_positions(), ends, self._clock.unix_ms(), explained=explained
             )
-        if now - self._tidied_at >= _TIDY_EVERY_S:
-            self._tidied_at = now
-            self._dispatcher.tidy(now)
+        if now - self._evicted_at >= _EVICT_EVERY_S:
+            self._evicted_at = now
+            self._dispatcher.evict_idle(now)
 
     def _finish(self, error: BaseException | None) -> None:
         """Waits for the answers that are under way, up to a limit, commits what is finished and leaves the group.
@@ -212,16 +216,16 @@ class Deliverer:
             while self._sender.in_flight and self._clock.monotonic() < deadline:
                 self._source.read(1, 0.0)
                 self._sender.collect(_IDLE_WAIT_S)
-                self._receipts.write_due()
+                self._receipts.flush_due()
                 self._report()
-            self._write_all(deadline)
+            self._flush_all(deadline)
         finally:
             self._source.close()
             self._receipts.close()
 
-    def _write_all(self, deadline: float) -> None:
+    def _flush_all(self, deadline: float) -> None:
         while self._ledger.has_committable() and self._clock.monotonic() < deadline:
-            if self._receipts.write():
+            if self._receipts.flush():
                 continue
             if self._receipts.is_stale:
                 return  # the partitions are taken already: whoever has them now does the work
@@ -237,20 +241,20 @@ class Deliverer:
     def on_revoking(self, partitions: list[Partition]) -> None:
         """Waits up to ``revoke_wait_s`` for requests of these partitions and commits, so that none is repeated."""
         deadline = min(self._clock.monotonic() + self._revoke_wait_s, self._deadline)
-        self._receipts.regrouped()  # the rebalance that takes them has often ended a transaction that was under way
+        self._receipts.on_rebalance()  # the rebalance that takes them has often ended a transaction that was under way
         while self._sender.is_sending(partitions) and self._clock.monotonic() < deadline:
             self._sender.collect(_BUSY_WAIT_S)
-        self._write_all(deadline)
+        self._flush_all(deadline)
 
     def on_revoked(self, partitions: list[Partition]) -> None:
         """An assignment ends: nothing of it may be committed, and nothing more of it is sent."""
         for partition in partitions:
-            self._ledger.revoke(partition, self._dispatcher.flying_records(partition))
-        self._waits.revoke(partitions)
-        self._tiers.revoke(partitions)
+            self._ledger.revoke(partition, self._dispatcher.in_flight_records(partition))
+        self._pending_schemas.revoke(partitions)
+        self._retry_partitions.revoke(partitions)
         self._flow.revoke(partitions)
         self._sender.drop_unowned()
-        self._receipts.disowned(partitions)
+        self._receipts.revoke(partitions)
         self._observe.partitions_revoked(partitions)
 
     def on_rebalance_completed(self) -> None:

@@ -55,9 +55,9 @@ class LoopObserver:
         self._log = log
         self._metrics = metrics
         self._monotonic = monotonic
-        self._trouble: str | None = None
+        self._last_error: str | None = None
         self._schema_wanted: str | None = None
-        self._beat_at = monotonic()
+        self._heartbeat_at = monotonic()
         self._members = GroupMembership(standby_after_s)
         self._progress = StallDetector()
         self._input = NOTHING_READ
@@ -65,7 +65,7 @@ class LoopObserver:
 
     def heartbeat(self) -> None:
         """The loop went round."""
-        self._beat_at = self._monotonic()
+        self._heartbeat_at = self._monotonic()
 
     def draining(self, reason: str | None) -> None:
         """The loop is about to end; ``reason``: the error that ends it; None if it was stopped."""
@@ -135,10 +135,10 @@ class LoopObserver:
         """Nothing can be written for now, or that is over (None)."""
         self._metrics.holding(message is not None, loop=self._name, reason="kafka")
         if message is None:
-            self._log.info("transactions recovered", loop=self._name, after=self._trouble)
-        elif message != self._trouble:
+            self._log.info("transactions recovered", loop=self._name, after=self._last_error)
+        elif message != self._last_error:
             self._log.warning("transaction failed", loop=self._name, detail=message)
-        self._trouble = message
+        self._last_error = message
 
     def schemas_pending(self, reason: str | None) -> None:
         """Why records wait for the schemas of their writers; None: none does any more."""
@@ -157,7 +157,7 @@ class LoopObserver:
             wait_limit_s: how long an event may wait for no reason that is known.
         """
         reason = liveness_failure(
-            self._monotonic() - self._beat_at, self._input.unexplained_s, still_limit_s, wait_limit_s
+            self._monotonic() - self._heartbeat_at, self._input.unexplained_s, still_limit_s, wait_limit_s
         )
         return None if reason is None else f"{self._name}: {reason}"
 
@@ -165,8 +165,8 @@ class LoopObserver:
         """Why no work is being done right now, if none is."""
         if self._draining:
             return f"{self._name}: draining"
-        if self._trouble is not None:
-            return f"{self._name}: kafka: {self._trouble}"
+        if self._last_error is not None:
+            return f"{self._name}: kafka: {self._last_error}"
         if (no_partition := self._members.unready_reason()) is not None:
             return f"{self._name}: {no_partition}"
         if self._schema_wanted is not None:
@@ -209,9 +209,9 @@ class DelivererObserver(LoopObserver):
         """An attempt ended."""
         self._metrics.attempt(answer.latency_ms / 1000, status=answer.status, result=answer.kind.value)
 
-    def turned(self, job: Delivery, answer: DeliveryAnswer) -> None:
-        """The attempts of a job's campaign fail from now on, or do not any more."""
-        callback, context = job.callback, parse_traceparent((job.traceparent or "").encode())
+    def campaign_health_changed(self, delivery: Delivery, answer: DeliveryAnswer) -> None:
+        """The attempts of a delivery's campaign fail from now on, or do not any more."""
+        callback, context = delivery.callback, parse_traceparent((delivery.traceparent or "").encode())
         told = {
             "campaign_id": callback.campaign_id,
             "callback_id": callback.callback_id,
@@ -222,11 +222,11 @@ class DelivererObserver(LoopObserver):
         elif answer.kind is not DeliveryKind.SWITCHED_OFF:
             self._log.info("callbacks answered again", **told)
 
-    def paced(self, campaign_id: str | None) -> None:
+    def rate_limited(self, campaign_id: str | None) -> None:
         """A campaign has more callbacks than its pace allows."""
         self._log.warning("callbacks paced", campaign_id=campaign_id, limit="callbacks.max_per_minute")
 
-    def holding(self, message: str | None) -> None:
+    def breaker_changed(self, message: str | None) -> None:
         """The target is switched off, or it is not any more (None)."""
         self._metrics.holding(message is not None, loop=self._name, reason="target")
         if message is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from stream_scorer.callbacks.trace_headers import kept
+from stream_scorer.callbacks.trace_headers import within_limit
 from stream_scorer.core.callbacks.records import callback_value, receipt_value
 from stream_scorer.core.callbacks.types import CallbackOutcome
 from stream_scorer.kafka.producer.dead_letter import (
@@ -32,7 +32,7 @@ ROUNDS_HEADER: Final = "stream-scorer-failed-rounds"
 
 
 @dataclass(frozen=True, slots=True)
-class CampaignTopics:
+class CallbackTopics:
     """The names of the topics that the campaign worker writes, and the largest record batch that each takes, in bytes.
 
     ``retries`` are the tiers, the shortest first.
@@ -48,7 +48,7 @@ class CampaignTopics:
 class CallbackEncoder:
     """Builds the records (contract, sections 1 to 3)."""
 
-    def __init__(self, topics: CampaignTopics, callback_codec: Codec, receipt_codec: Codec) -> None:
+    def __init__(self, topics: CallbackTopics, callback_codec: Codec, receipt_codec: Codec) -> None:
         self._topics = topics
         self._callback_codec = callback_codec
         self._receipt_codec = receipt_codec
@@ -63,12 +63,12 @@ class CallbackEncoder:
         value = receipt_value(callback, CallbackOutcome.EXPIRED, finished_at_ms=callback.planned_at_ms)
         return OutRecord(self._topics.receipts, callback.callback_id.encode(), self._receipt_codec.encode(value), trace)
 
-    def unusable(self, unusable: Invalid) -> OutRecord:
+    def invalid(self, unusable: Invalid) -> OutRecord:
         """A record that is no score, or no callback, as it came."""
         why = error_headers(unusable.reason, unusable.detail, unusable.found_at_ms, None)
         return self._rejected(unusable.record, why)
 
-    def ended(self, ended: Completed) -> list[OutRecord]:
+    def completed(self, ended: Completed) -> list[OutRecord]:
         """The receipt; where it was not delivered, the callback itself as well, as it came."""
         value = receipt_value(
             ended.callback,
@@ -86,10 +86,14 @@ class CallbackEncoder:
         why = error_headers(reason, ended.detail, ended.finished_at_ms, ended.http_status)
         return [receipt, self._rejected(ended.record, why)]
 
-    def postponed(self, postponed: DeferredDelivery) -> OutRecord:
+    def deferred(self, postponed: DeferredDelivery) -> OutRecord:
         """The callback for its next tier."""
         record = postponed.record
-        headers = [*forwarded_headers(record.headers), *kept(record), (ROUNDS_HEADER, str(postponed.rounds).encode())]
+        headers = [
+            *forwarded_headers(record.headers),
+            *within_limit(record),
+            (ROUNDS_HEADER, str(postponed.rounds).encode()),
+        ]
         return self._callback(self._topics.retries[postponed.retry_level - 1], postponed.callback, headers)
 
     def fits(self, record: OutRecord) -> bool:
@@ -106,7 +110,7 @@ class CallbackEncoder:
         return fit_to_limit(OutRecord(topic, record.key, record.value, headers), self._topics.max_bytes[topic])
 
 
-def refusal(errors: Mapping[int, str], records: list[OutRecord]) -> str:
+def rejected_by_broker_message(errors: Mapping[int, str], records: list[OutRecord]) -> str:
     """Say which topic refuses what it has to take."""
     index, message = next(iter(errors.items()))
     return f"topic {records[index].topic} refuses a record: {message}"

@@ -10,7 +10,7 @@ import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Protocol
 
-from stream_scorer.callbacks.output_records import refusal
+from stream_scorer.callbacks.output_records import rejected_by_broker_message
 from stream_scorer.core.callbacks.selection import Examined, Selected, examine, plan_callbacks
 from stream_scorer.core.exactly_once.stall_detector import is_below
 from stream_scorer.errors import one_line
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _MAX_RECORDS = 2_000
 _READ_WAIT_S = 0.05
 _REOPEN_S = 1.0
-_LOOK_EVERY_S = 1.0
+_LAG_REPORT_EVERY_S = 1.0
 
 
 class PlanSource(Protocol):
@@ -98,9 +98,9 @@ class Planner:
         linger_s: float,
     ) -> None:
         self._source = source
-        self._waits = waits
+        self._pending_schemas = waits
         self._committer = committer
-        committer.on_commit_resolved = self._settled
+        committer.on_commit_resolved = self._resolved
         self._ledger = ledger
         self._codec = codec
         self._target = target
@@ -112,7 +112,7 @@ class Planner:
         self._stopping = stopping
         self._linger_s = linger_s
         self._since: float | None = None
-        self._looked_at = 0.0
+        self._lag_reported_at = 0.0
         self._tried: tuple[list[Examined], Plan, int] | None = None
         self._sizes: Counter[tuple[str | None, str]] = Counter()
 
@@ -128,7 +128,7 @@ class Planner:
         self._source.subscribe(self)
         try:
             while not self._stopping.is_set():
-                self._take_in()
+                self._poll()
                 if self._is_due():
                     self._write()
                 self._report()
@@ -142,9 +142,9 @@ class Planner:
 
     # --- the steps
 
-    def _take_in(self) -> None:
+    def _poll(self) -> None:
         """Topic → ledger, each record with its outcome."""
-        self._waits.resume_resolved()
+        self._pending_schemas.resume_resolved()
         room = 0 if self._is_full else _MAX_RECORDS - self._ledger.uncommitted
         (self._source.resume if room > 0 else self._source.pause)()
         began_at = self._clock.monotonic()
@@ -153,7 +153,7 @@ class Planner:
             self._observe.consumed(len(records), poll_s=self._clock.monotonic() - began_at)
         now_ms, rules = self._clock.unix_ms(), self._rules()
         for record in records:
-            if not (self._waits.admits(record) and self._ledger.read(record)):
+            if not (self._pending_schemas.admits(record) and self._ledger.read(record)):
                 continue
             one = examine(record, codec=self._codec, writer=self._target, rules=rules, now_ms=now_ms)
             self._ledger.finish(one)
@@ -194,12 +194,12 @@ class Planner:
             records = [self._encoder.planned(one, traces.get(one.callback_id, [])) for one in made.callbacks]
             ended = self._trace.expiring(made.expired, examined)
             records += [self._encoder.expired(one, ended.get(one.callback_id, [])) for one in made.expired]
-            records += [self._encoder.unusable(unusable) for unusable in made.unusable]
+            records += [self._encoder.invalid(unusable) for unusable in made.unusable]
             self._tried = examined, made, len(records)
             publication = self._committer.commit(batches, records)
             self._trace.planned(committed=isinstance(publication, Committed))
             if isinstance(publication, RecordsRejected):
-                self._committer.suspend(refusal(publication.errors, records))
+                self._committer.suspend(rejected_by_broker_message(publication.errors, records))
             if not isinstance(publication, Committed):
                 return
             self._count()
@@ -208,7 +208,7 @@ class Planner:
         self._since = None
         self._sizes.clear()
 
-    def _settled(self, offsets: Mapping[Partition, int]) -> None:
+    def _resolved(self, offsets: Mapping[Partition, int]) -> None:
         """The offsets say what nobody knew: whether the last transaction was committed. If so, it counts now."""
         if self._tried is not None and any(is_below(offsets, one.record) for one in self._tried[0]):
             self._count()
@@ -225,8 +225,8 @@ class Planner:
     def _report(self) -> None:
         now = self._clock.monotonic()
         self._observe.heartbeat()
-        if now - self._looked_at >= _LOOK_EVERY_S:
-            self._looked_at = now
+        if now - self._lag_reported_at >= _LAG_REPORT_EVERY_S:
+            self._lag_reported_at = now
             ends = self._source.end_offsets(self._ledger.partitions)
             self._observe.lag_observed(self._ledger.commit_positions(), ends, self._clock.unix_ms())
 
@@ -244,7 +244,7 @@ class Planner:
         """An assignment ends: nothing of it may be written any more."""
         for partition in partitions:
             self._ledger.revoke(partition)
-        self._waits.revoke(partitions)
+        self._pending_schemas.revoke(partitions)
         self._observe.partitions_revoked(partitions)
 
     def on_rebalance_completed(self) -> None:

@@ -61,7 +61,7 @@ class Log(Protocol):
 
 
 class Metrics(Protocol):
-    """See ``telemetry.metrics.callbacks.CampaignMetrics``. Amounts are sums."""
+    """See ``telemetry.metrics.callbacks.CallbackMetrics``. Amounts are sums."""
 
     def consumed(self, records: int, *, poll_s: float, loop: str) -> None:
         """Records that one poll read."""

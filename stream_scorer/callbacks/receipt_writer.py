@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stream_scorer.callbacks.output_records import refusal
+from stream_scorer.callbacks.output_records import rejected_by_broker_message
 from stream_scorer.core.callbacks.delivery_policy import Completed, DeferredDelivery, DeliveryOutcome, give_up
 from stream_scorer.core.exactly_once.stall_detector import is_below
 from stream_scorer.kafka.producer.records import Committed, RecordsRejected
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from stream_scorer.runtime.clock import Clock
 
 
-class Receipts:
+class ReceiptWriter:
     """See the module's text. Owned by the deliverer's thread.
 
     Args:
@@ -47,7 +47,7 @@ class Receipts:
         commit_interval_s: float,
     ) -> None:
         self._committer = committer
-        committer.on_commit_resolved = self._settled
+        committer.on_commit_resolved = self._resolved
         self._ledger = ledger
         self._encoder = encoder
         self._clock = clock
@@ -62,7 +62,7 @@ class Receipts:
         """Whether the group has moved on without us: what we hold, somebody else does."""
         return self._committer.is_stale
 
-    def regrouped(self) -> None:
+    def on_rebalance(self) -> None:
         """Says that the group has just told us something: what it refused to an older generation it may take now."""
         self._committer.on_rebalance()
 
@@ -72,11 +72,11 @@ class Receipts:
 
     def finish(self, outcome: DeliveryOutcome) -> None:
         """Enters what became of a callback; it is written as soon as everything before it is finished."""
-        if isinstance(outcome, DeferredDelivery) and not self._encoder.fits(self._encoder.postponed(outcome)):
+        if isinstance(outcome, DeferredDelivery) and not self._encoder.fits(self._encoder.deferred(outcome)):
             outcome = give_up(outcome, "the callback is too large for its retry topic", self._clock.unix_ms())
         self._ledger.finish(outcome)
 
-    def write_due(self) -> None:
+    def flush_due(self) -> None:
         """Writes what is finished if it is time to."""
         if not self._committer.can_attempt:
             return
@@ -84,9 +84,9 @@ class Receipts:
             return
         waited_s = self._clock.monotonic() - self._written_at
         if waited_s >= self._commit_interval_s or self._committer.bounds.are_reduced:
-            self.write()
+            self.flush()
 
-    def write(self) -> bool:
+    def flush(self) -> bool:
         """Writes what is finished now. Returns False where that was not possible.
 
         Raises:
@@ -105,7 +105,7 @@ class Receipts:
         self._tried = outcomes, len(records)
         publication = self._committer.commit(batches, records)
         if isinstance(publication, RecordsRejected):
-            self._committer.suspend(refusal(publication.errors, records))
+            self._committer.suspend(rejected_by_broker_message(publication.errors, records))
         if not isinstance(publication, Committed):
             return False
         self._written_at = self._clock.monotonic()
@@ -118,7 +118,7 @@ class Receipts:
         """End the producer session and write nothing more."""
         self._committer.close()
 
-    def _settled(self, offsets: Mapping[Partition, int]) -> None:
+    def _resolved(self, offsets: Mapping[Partition, int]) -> None:
         """The offsets say what nobody knew: whether the last transaction was committed. If so, it counts now."""
         self._trace.commit_resolved(offsets)
         (outcomes, records), self._tried = self._tried, ([], 0)
@@ -126,15 +126,15 @@ class Receipts:
         if covered:
             self._observe.committed(covered, records=records)
 
-    def disowned(self, partitions: list[Partition]) -> None:
+    def revoke(self, partitions: list[Partition]) -> None:
         """What becomes of the callbacks of these partitions, others write."""
         self._trace.revoked(partitions)
 
     def _records(self, outcome: DeliveryOutcome) -> list[OutRecord]:
         match outcome:
             case Completed():
-                return self._encoder.ended(outcome)
+                return self._encoder.completed(outcome)
             case DeferredDelivery():
-                return [self._encoder.postponed(outcome)]
+                return [self._encoder.deferred(outcome)]
             case _:
-                return [self._encoder.unusable(outcome)]
+                return [self._encoder.invalid(outcome)]

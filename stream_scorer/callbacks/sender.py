@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from stream_scorer.callbacks.dispatcher import Dispatcher
     from stream_scorer.callbacks.observer import DelivererObserver
-    from stream_scorer.callbacks.target_breaker import SwitchedOffHold
+    from stream_scorer.callbacks.target_breaker import TargetBreaker
     from stream_scorer.callbacks.trace_headers import DelivererTrace
     from stream_scorer.core.callbacks.delivery_policy import Delivery, DeliveryOutcome, DeliveryRules
     from stream_scorer.core.callbacks.types import DeliveryAnswer
@@ -30,7 +30,7 @@ _UNNAMED_PAUSE_S: Final = 1.0
 class DeliveryPool(Protocol):
     """See ``pool.Pool``."""
 
-    def submit(self, job: Delivery) -> None:
+    def submit(self, delivery: Delivery) -> None:
         """Starts an attempt."""
 
     def answers(self, wait_s: float = 0.0) -> list[tuple[Delivery, DeliveryAnswer]]:
@@ -59,7 +59,7 @@ class Sender:
         dispatcher: Dispatcher,
         pool: DeliveryPool,
         allowance: Callable[[], int | None],
-        hold: SwitchedOffHold,
+        breaker: TargetBreaker,
         ledger: OffsetLedger[DeliveryOutcome],
         rules: DeliveryRules,
         clock: Clock,
@@ -70,7 +70,7 @@ class Sender:
         self._dispatcher = dispatcher
         self._pool = pool
         self._allowance = allowance
-        self._hold = hold
+        self._breaker = breaker
         self._ledger = ledger
         self._rules = rules
         self._clock = clock
@@ -78,47 +78,47 @@ class Sender:
         self._trace = trace
         self._finish = finish
 
-    def add(self, job: Delivery) -> None:
+    def add(self, delivery: Delivery) -> None:
         """A callback was read."""
-        self._dispatcher.add(job, self._clock.monotonic())
+        self._dispatcher.add(delivery, self._clock.monotonic())
 
     def send(self) -> None:
         """Sends what may be sent now; while the receiver is switched off, a probe."""
         now = self._clock.monotonic()
-        if self._hold.message is not None:
+        if self._breaker.message is not None:
             self._probe(now)
             return
         allowance = self._allowance()
         # Which of those under way are counted is not known: so the last few of a quota wait until they are answered.
         limit = _ANY_NUMBER if allowance is None else allowance - self._dispatcher.in_flight
-        turn = self._dispatcher.turn(now, self._clock.unix_ms(), limit)
-        for job in turn.send:
-            self._submit(job, now)
-        for postponed in turn.postponed:
+        turn = self._dispatcher.next_round(now, self._clock.unix_ms(), limit)
+        for delivery in turn.send:
+            self._submit(delivery, now)
+        for postponed in turn.deferred:
             self._finish(postponed)
-        for campaign_id in turn.paced:
-            self._observe.paced(campaign_id)
+        for campaign_id in turn.rate_limited:
+            self._observe.rate_limited(campaign_id)
 
-    def make_room(self, few: int) -> None:
+    def evict(self, few: int) -> None:
         """Puts off all that waits in campaigns that are in trouble and have more than ``few`` callbacks that wait."""
-        for diverted in self._dispatcher.divert(self._clock.monotonic(), self._clock.unix_ms(), few):
+        for diverted in self._dispatcher.defer_degraded(self._clock.monotonic(), self._clock.unix_ms(), few):
             self._finish(diverted)
 
     def collect(self, wait_s: float) -> None:
         """Takes the answers that have arrived, waiting up to ``wait_s`` for the first, and reacts to them."""
-        for job, answer in self._pool.answers(wait_s):
+        for delivery, answer in self._pool.answers(wait_s):
             self._observe.attempted(answer)
-            self._trace.attempted(job, answer)
+            self._trace.attempted(delivery, answer)
             now, failed = self._clock.monotonic(), answer.kind is DeliveryKind.TRY_LATER
-            if self._dispatcher.answered(job, now, failed=failed, leave_alone_s=_leave_alone_s(answer)):
-                self._observe.turned(job, answer)
-            self._react(job, answer)
+            if self._dispatcher.on_response(delivery, now, failed=failed, leave_alone_s=_leave_alone_s(answer)):
+                self._observe.campaign_health_changed(delivery, answer)
+            self._after_attempt(delivery, answer)
 
     def drop_unowned(self) -> None:
         """Forgets what waits and is not ours any more."""
         self._dispatcher.drop(self._ledger.is_pending)
-        if self._hold.probe is not None and not self._ledger.is_pending(self._hold.probe.record):
-            self._hold.probe = None
+        if self._breaker.probe is not None and not self._ledger.is_pending(self._breaker.probe.record):
+            self._breaker.probe = None
 
     # --- what others need to know
 
@@ -128,55 +128,55 @@ class Sender:
         return self._dispatcher.in_flight
 
     @property
-    def is_holding(self) -> bool:
+    def is_breaker_open(self) -> bool:
         """Whether the receiver is switched off."""
-        return self._hold.message is not None
+        return self._breaker.message is not None
 
     def is_sending(self, partitions: Iterable[Partition]) -> bool:
         """Whether a callback of one of these partitions is under way."""
-        return any(self._dispatcher.flying_records(partition) for partition in partitions)
+        return any(self._dispatcher.in_flight_records(partition) for partition in partitions)
 
     # --- private
 
     def _probe(self, now: float) -> None:
-        if self._dispatcher.in_flight or not self._hold.is_due(now):
+        if self._dispatcher.in_flight or not self._breaker.is_probe_due(now):
             return
-        job = self._hold.probe or self._dispatcher.any_waiting()
-        if job is not None:
-            self._hold.sent(job, now)
-            self._dispatcher.fly(job, now)
-            self._submit(job, now)
+        delivery = self._breaker.probe or self._dispatcher.any_waiting()
+        if delivery is not None:
+            self._breaker.probe_sent(delivery, now)
+            self._dispatcher.mark_in_flight(delivery, now)
+            self._submit(delivery, now)
 
-    def _submit(self, job: Delivery, now: float) -> None:
-        self._pool.submit(self._trace.attempting(job.attempted_at(now)))
+    def _submit(self, delivery: Delivery, now: float) -> None:
+        self._pool.submit(self._trace.attempting(delivery.attempted_at(now)))
 
-    def _react(self, job: Delivery, answer: DeliveryAnswer) -> None:
+    def _after_attempt(self, delivery: Delivery, answer: DeliveryAnswer) -> None:
         now = self._clock.monotonic()
-        was_probe = self._hold.is_probe(job)
+        was_probe = self._breaker.is_probe(delivery)
         step = after_attempt(
-            job, answer, self._rules, now=now, now_ms=self._clock.unix_ms(), jitter=self._clock.jitter()
+            delivery, answer, self._rules, now=now, now_ms=self._clock.unix_ms(), jitter=self._clock.jitter()
         )
         if was_probe and not isinstance(step, TargetDisabled):
-            self._hold.end()
-            self._observe.holding(None)
+            self._breaker.reset()
+            self._observe.breaker_changed(None)
         match step:
             case RetryNow(again):
-                self._keep(again, now)
+                self._requeue(again, now)
             case TargetDisabled(again):
-                if self._hold.begin(answer.message, now):
-                    self._observe.holding(answer.message)
-                self._keep(again, now)
+                if self._breaker.trip(answer.message, now):
+                    self._observe.breaker_changed(answer.message)
+                self._requeue(again, now)
             case _:
                 self._finish(step)
 
-    def _keep(self, job: Delivery, now: float) -> None:
+    def _requeue(self, delivery: Delivery, now: float) -> None:
         """A callback goes on in memory, if its record is still ours."""
-        if not self._ledger.is_pending(job.record):
-            self._ledger.drop(job.record)
-        elif self._hold.message is not None and self._hold.probe is None:
-            self._hold.probe = job
+        if not self._ledger.is_pending(delivery.record):
+            self._ledger.drop(delivery.record)
+        elif self._breaker.message is not None and self._breaker.probe is None:
+            self._breaker.probe = delivery
         else:
-            self._dispatcher.add(job, now)
+            self._dispatcher.add(delivery, now)
 
 
 def _leave_alone_s(answer: DeliveryAnswer) -> float:

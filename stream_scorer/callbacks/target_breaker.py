@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from stream_scorer.core.callbacks.delivery_policy import Delivery
 
 
-class SwitchedOffHold:
+class TargetBreaker:
     """Open, or holding. Times are monotonic seconds.
 
     Args:
@@ -28,28 +28,28 @@ class SwitchedOffHold:
         self.message: str | None = None
         self.probe: Delivery | None = None
 
-    def begin(self, message: str, now: float) -> bool:
+    def trip(self, message: str, now: float) -> bool:
         """The receiver said 410. Returns whether it did not before."""
         began = self.message is None
         self.message = message
         self._next_probe_at = now + self._probe_interval_s
         return began
 
-    def end(self) -> None:
+    def reset(self) -> None:
         """The receiver answers something else."""
         self.message = None
         self._probing = None
 
-    def is_due(self, now: float) -> bool:
+    def is_probe_due(self, now: float) -> bool:
         """Whether a probe may be sent."""
         return now >= self._next_probe_at
 
-    def is_probe(self, job: Delivery) -> bool:
+    def is_probe(self, delivery: Delivery) -> bool:
         """Whether this is the probe that is under way: what was sent before the hold says nothing of it."""
-        return self._probing == key_of(job.record)
+        return self._probing == key_of(delivery.record)
 
-    def sent(self, job: Delivery, now: float) -> None:
+    def probe_sent(self, delivery: Delivery, now: float) -> None:
         """A probe is under way."""
         self.probe = None
-        self._probing = key_of(job.record)
+        self._probing = key_of(delivery.record)
         self._next_probe_at = now + self._probe_interval_s

@@ -41,10 +41,10 @@ class PlannerTrace(Protocol):
 class DelivererTrace(Protocol):
     """See ``telemetry.tracing.callbacks.DelivererTracer``."""
 
-    def attempting(self, job: Delivery) -> Delivery:
-        """Returns the job with what its request says of the trace it belongs to."""
+    def attempting(self, delivery: Delivery) -> Delivery:
+        """Return the delivery with what its request says of the trace it belongs to."""
 
-    def attempted(self, job: Delivery, answer: DeliveryAnswer) -> None:
+    def attempted(self, delivery: Delivery, answer: DeliveryAnswer) -> None:
         """An attempt has ended."""
 
     def committing(self, outcomes: Sequence[DeliveryOutcome]) -> None:
@@ -67,7 +67,7 @@ class Untraced:
         """Returns for each callback the first of its contacts' contexts, a sampled one before others."""
         return {
             callback_id: [*max(contexts, key=lambda context: context.sampled).headers, *contacts_header(contexts)]
-            for callback_id, contexts in contexts_of(callbacks, examined).items()
+            for callback_id, contexts in trace_contexts(callbacks, examined).items()
         }
 
     def expiring(self, expired: Sequence[Callback], examined: Iterable[Examined]) -> Mapping[str, Headers]:
@@ -79,12 +79,12 @@ class Untraced:
     def planned(self, *, committed: bool) -> None:
         """Nothing."""
 
-    def attempting(self, job: Delivery) -> Delivery:
-        """Returns the job with its record's own context."""
-        context = context_of(job.record.headers)
-        return job if context is None else job.under(context.traceparent)
+    def attempting(self, delivery: Delivery) -> Delivery:
+        """Return the delivery with its record's own context."""
+        context = context_of(delivery.record.headers)
+        return delivery if context is None else delivery.under(context.traceparent)
 
-    def attempted(self, job: Delivery, answer: DeliveryAnswer) -> None:
+    def attempted(self, delivery: Delivery, answer: DeliveryAnswer) -> None:
         """Nothing."""
 
     def committing(self, outcomes: Sequence[DeliveryOutcome]) -> None:
@@ -100,7 +100,7 @@ class Untraced:
         """Nothing."""
 
 
-def contexts_of(callbacks: Sequence[Callback], examined: Iterable[Examined]) -> dict[str, list[TraceContext]]:
+def trace_contexts(callbacks: Sequence[Callback], examined: Iterable[Examined]) -> dict[str, list[TraceContext]]:
     """Return the contexts that the scores of each callback came with; callbacks without any are left out."""
     if not callbacks:
         return {}
@@ -130,6 +130,6 @@ def contacts_of(record: SourceRecord) -> list[TraceContext]:
     return split_links(values[0], _MAX_CONTACTS) if values else []
 
 
-def kept(record: SourceRecord) -> Headers:
+def within_limit(record: SourceRecord) -> Headers:
     """Return the header that the callback's next record has to carry as well."""
     return [(name, value) for name, value in record.headers if name == CONTACTS_HEADER]

@@ -11,7 +11,7 @@ import typer
 from stream_scorer.cli.lifecycle import EndLimit, end_told
 from stream_scorer.cli.options import ConfigOption, NewTopicOption
 from stream_scorer.cli.topic_wait import await_topics, log_start, require_start
-from stream_scorer.kafka.admin.acls import campaign_rights
+from stream_scorer.kafka.admin.acls import callback_rights
 from stream_scorer.kafka.admin.output_topics import check_outputs
 from stream_scorer.kafka.admin.topics import existing_topics
 from stream_scorer.kafka.client.config import check_properties, property_warnings
@@ -20,7 +20,7 @@ from stream_scorer.settings import load_settings, service_link_notes
 from stream_scorer.targets.factory import build_target
 from stream_scorer.telemetry.logs import configure_logging
 from stream_scorer.telemetry.otel_components import check_otel_environment
-from stream_scorer.wiring.callbacks import CampaignService
+from stream_scorer.wiring.callbacks import CallbackService
 
 
 def callbacks(
@@ -48,7 +48,7 @@ def callbacks(
         check_otel_environment(os.environ)
         target = build_target(settings)
         topics = settings.topics.campaign(tiers=len(settings.callbacks.retry_delays_s))
-        await_topics(settings, topics, campaign_rights(settings))
+        await_topics(settings, topics, callback_rights(settings))
         check_outputs(settings, topics[1:])
         # All there are: records may wait in the higher tiers although the setting has become shorter.
         retry_topics = existing_topics(settings, settings.topics.retries())
@@ -56,7 +56,7 @@ def callbacks(
         # Without the planner's refusal: only then nothing shows that commits have been lost.
         delivered = (settings.topics.callbacks, *retry_topics)
         write_start(settings, delivery_start(settings, delivered), chosen=True, new_topic=new_topic)
-        service = CampaignService(settings, target, retry_topics)
+        service = CallbackService(settings, target, retry_topics)
         limit.watch(service.stopping)
         limit.obey_signals(service.stop)
         log.info(

@@ -16,16 +16,16 @@ from stream_scorer.callbacks.deliverer import Deliverer
 from stream_scorer.callbacks.dispatcher import Dispatcher
 from stream_scorer.callbacks.intake import CallbackIntake
 from stream_scorer.callbacks.observer import DelivererObserver, PlannerObserver
-from stream_scorer.callbacks.output_records import CallbackEncoder, CampaignTopics
+from stream_scorer.callbacks.output_records import CallbackEncoder, CallbackTopics
 from stream_scorer.callbacks.planner import Planner
-from stream_scorer.callbacks.receipt_writer import Receipts
+from stream_scorer.callbacks.receipt_writer import ReceiptWriter
 from stream_scorer.callbacks.sender import Sender
-from stream_scorer.callbacks.target_breaker import SwitchedOffHold
+from stream_scorer.callbacks.target_breaker import TargetBreaker
 from stream_scorer.core.callbacks.delivery_policy import Delivery, DeliveryOutcome, DeliveryRules
 from stream_scorer.core.callbacks.selection import Examined, PlanningRules
 from stream_scorer.core.exactly_once.offset_ledger import OffsetLedger
 from stream_scorer.errors import BrokerRefused
-from stream_scorer.kafka.admin.acls import campaign_rights
+from stream_scorer.kafka.admin.acls import callback_rights
 from stream_scorer.kafka.client.config import admin_config, consumer_config, settling_time_s, silent_logger
 from stream_scorer.kafka.client.interruptible_calls import StoppedError, call_until_stopped
 from stream_scorer.kafka.client.logs import client_logger
@@ -43,8 +43,8 @@ from stream_scorer.runtime.clock import Clock
 from stream_scorer.runtime.worker_pool import Pool
 from stream_scorer.schema_files import SchemaFile
 from stream_scorer.telemetry.collectors import close_within_limit
-from stream_scorer.telemetry.metrics.callbacks import PrometheusCampaignMetrics
-from stream_scorer.telemetry.tracing.factory import campaign_traces
+from stream_scorer.telemetry.metrics.callbacks import PrometheusCallbackMetrics
+from stream_scorer.telemetry.tracing.factory import callback_traces
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -72,7 +72,7 @@ _GROWTH_BYTES: Final = 4_096
 _LEAST_MESSAGE_BYTES: Final = 32_768
 
 
-class CampaignService:
+class CallbackService:
     """Planner and deliverer with their connections, ready to ``run``.
 
     Args:
@@ -92,14 +92,14 @@ class CampaignService:
         self._clock = Clock(
             time.monotonic, lambda: time.time_ns() // 1_000_000, random.random, lambda: str(uuid.uuid4())
         )
-        self.metrics = PrometheusCampaignMetrics(instance=settings.kafka.instance_id)
+        self.metrics = PrometheusCallbackMetrics(instance=settings.kafka.instance_id)
         self._client_log = client_logger(settings.kafka.properties)
         # Both loops share what fetches unknown schemas; each has codecs of its own.
         self._framing = make_serde(settings)
         log = structlog.get_logger("stream_scorer")
         monotonic, settling_s = self._clock.monotonic, settling_time_s(settings)
         self._planning = PlannerObserver("planner", log, self.metrics, monotonic, settling_s)
-        self._traces = campaign_traces(settings)
+        self._traces = callback_traces(settings)
         self._delivering = DelivererObserver("deliverer", log, self.metrics, monotonic, settling_s)
 
     def stop(self) -> None:
@@ -142,8 +142,8 @@ class CampaignService:
         # Kafka and the registry are asked here, and may hang.
         return {"planner": self._planner().run, "deliverer": self._deliverer(pool).run}
 
-    def _attempt(self, job: Delivery) -> DeliveryAnswer:
-        return self._target.deliver(job.callback, job.traceparent)
+    def _attempt(self, delivery: Delivery) -> DeliveryAnswer:
+        return self._target.deliver(delivery.callback, delivery.traceparent)
 
     def _run_both(self, loops: Mapping[str, Callable[[], None]]) -> None:
         # Not SimpleQueue: see stream_scorer.runtime.worker_pool.
@@ -226,7 +226,7 @@ class CampaignService:
         source = self._source(group_id, [settings.topics.callbacks], self._retry_topics)
         ledger: OffsetLedger[DeliveryOutcome] = OffsetLedger(remembered_limit=2 * _MAX_UNCOMMITTED)
         sink, _, encoder = self._writer(group_id, settings.deliverer_transactional_id)
-        receipts = Receipts(
+        receipts = ReceiptWriter(
             committer=Committer(
                 sink=sink,
                 group=source,
@@ -248,7 +248,7 @@ class CampaignService:
             dispatcher=dispatcher,
             pool=pool,
             allowance=self._target.allowance,
-            hold=SwitchedOffHold(settings.callbacks.probe_interval_s),
+            breaker=TargetBreaker(settings.callbacks.probe_interval_s),
             ledger=ledger,
             rules=rules,
             clock=clock,
@@ -271,7 +271,7 @@ class CampaignService:
             intake=CallbackIntake(
                 self._framing.reader(SchemaFile.CAMPAIGN_CALLBACK, max_bytes=_MAX_RECORD_BYTES), tiers, rules
             ),
-            tiers=PausedRetryPartitions(source),
+            retry_partitions=PausedRetryPartitions(source),
             dispatcher=dispatcher,
             sender=sender,
             receipts=receipts,
@@ -308,11 +308,11 @@ class CampaignService:
             transactional_id=transactional_id,
             monotonic=self._clock.monotonic,
             logger=self._client_log,
-            rights=campaign_rights(settings),
+            rights=callback_rights(settings),
         )
         _require_room(limits)
         retries = topics.retries(len(settings.callbacks.retry_delays_s))
-        names = CampaignTopics(topics.callbacks, retries, topics.callbacks_rejected, topics.receipts, limits)
+        names = CallbackTopics(topics.callbacks, retries, topics.callbacks_rejected, topics.receipts, limits)
         callback_codec = self._framing.writer(SchemaFile.CAMPAIGN_CALLBACK, (topics.callbacks, *retries))
         receipt_codec = self._framing.writer(SchemaFile.CALLBACK_RECEIPT, (topics.receipts,))
         return sink, limits, CallbackEncoder(names, callback_codec, receipt_codec)

@@ -65,7 +65,7 @@ def test_every_program_does_its_work_with_the_least_rights(ground: Ground, token
             f"User:maker-{name}": acls.creating_rights(root),
             f"User:loader-{name}": acls.producing_rights(root),
             f"User:scorer-{name}": acls.scoring_rights(root),
-            f"User:CN=caller-{name}": acls.campaign_rights(root),
+            f"User:CN=caller-{name}": acls.callback_rights(root),
             f"User:judge-{name}": {*acls.reconciling_rights(root), *acls.reconciling_callbacks_rights(root)},
         }
     )
@@ -121,7 +121,7 @@ def test_run_names_each_missing_right_at_its_start(ground: Ground) -> None:
 
 @pytest.mark.slow
 def test_callbacks_names_each_missing_right_at_its_start(ground: Ground) -> None:
-    each_missing(ground, "callbacks", acls.campaign_rights(ground.settings(ground.as_root())))
+    each_missing(ground, "callbacks", acls.callback_rights(ground.settings(ground.as_root())))
 
 
 def test_the_commands_name_what_is_missing(ground: Ground, token_url: str) -> None:

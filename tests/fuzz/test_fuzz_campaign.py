@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from support_fuzz import DOUBLES, HEADERS, KEYS, LONGS, MEGABYTE, TEXTS, codecs, framed, fuzz, lies, mutilated
 
 from stream_scorer.callbacks.intake import CallbackIntake
-from stream_scorer.callbacks.output_records import CallbackEncoder, CampaignTopics
+from stream_scorer.callbacks.output_records import CallbackEncoder, CallbackTopics
 from stream_scorer.core.avro.codec import Codec
 from stream_scorer.core.callbacks.delivery_policy import (
     Completed,
@@ -51,7 +51,7 @@ CALLBACKS = codecs(SchemaFile.CAMPAIGN_CALLBACK, MEGABYTE)
 PLANNING = PlanningRules(threshold=0.5, max_contacts=3, max_age_ms=86_400_000, max_record_bytes=1_000_000)
 DELIVERY = DeliveryRules((60.0, 600.0))
 ENCODER = CallbackEncoder(
-    CampaignTopics("callbacks", TIERS, "rejected", "receipts", LIMITS),
+    CallbackTopics("callbacks", TIERS, "rejected", "receipts", LIMITS),
     Codec.single_object(load_schema(SchemaFile.CAMPAIGN_CALLBACK)),
     Codec.single_object(load_schema(SchemaFile.CALLBACK_RECEIPT)),
 )
@@ -141,7 +141,7 @@ def test_any_record_of_the_scores_is_planned_skipped_or_unusable(
     assert all(ENCODER.fits(one) for one in planned)
     assert all(len(one.body) < MAX_BODY_BYTES for one in made.callbacks)
     check_records(planned + [ENCODER.expired(one, []) for one in made.expired])
-    check_records([ENCODER.unusable(one) for one in made.unusable])
+    check_records([ENCODER.invalid(one) for one in made.unusable])
 
 
 @fuzz(250)
@@ -165,18 +165,18 @@ def test_any_record_of_the_callbacks_comes_to_an_end(  # noqa: PLR0917 - hypothe
             break
         follows = after_attempt(found, answer, DELIVERY, now=10.0, now_ms=NOW_MS, jitter=0.5)
         if isinstance(follows, Completed):
-            check_records(ENCODER.ended(follows))
+            check_records(ENCODER.completed(follows))
         if isinstance(follows, DeferredDelivery):
-            check_records([ENCODER.postponed(follows), *ENCODER.ended(give_up(follows, "no room", NOW_MS))])
+            check_records([ENCODER.deferred(follows), *ENCODER.completed(give_up(follows, "no room", NOW_MS))])
         waiting = [
             defer_failing(found, DELIVERY, NOW_MS),
             defer_rate_limited(found, DELIVERY, NOW_MS, data.draw(st.floats(0, 1e5))),
         ]
-        check_records([ENCODER.postponed(one) for one in waiting])
-        found = follows.job if isinstance(follows, RetryNow) else follows
+        check_records([ENCODER.deferred(one) for one in waiting])
+        found = follows.delivery if isinstance(follows, RetryNow) else follows
     assert not isinstance(found, Delivery), "it is tried again and again"
     if isinstance(found, DeferredDelivery):
-        check_records([ENCODER.postponed(found)])
+        check_records([ENCODER.deferred(found)])
     if isinstance(found, Invalid):
-        check_records([ENCODER.unusable(found)])
+        check_records([ENCODER.invalid(found)])
     assert isinstance(found, Completed | DeferredDelivery | Invalid | NotDue | TargetDisabled)

@@ -70,6 +70,6 @@ def test_any_answer(scene: Scene, make: Callable[[str], Target], said: bytes, lo
         assert secret not in repr(answer)
     after_s = answer.retry_after_s
     assert after_s is None or (0 <= after_s <= 86_400 and math.isfinite(after_s))
-    job = Delivery(RECORD, one, attempts_in_round=tries)
-    follows = after_attempt(job, answer, RULES, now=10.0, now_ms=10_000, jitter=0.5)
+    delivery = Delivery(RECORD, one, attempts_in_round=tries)
+    follows = after_attempt(delivery, answer, RULES, now=10.0, now_ms=10_000, jitter=0.5)
     assert isinstance(follows, Completed | DeferredDelivery | RetryNow | TargetDisabled)

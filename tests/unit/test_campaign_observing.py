@@ -7,7 +7,7 @@ from typing import Any
 from stream_scorer.callbacks.observer import LoopObserver
 from stream_scorer.core.exactly_once.stall_detector import CommitPosition
 from stream_scorer.core.records import Partition
-from stream_scorer.telemetry.metrics.callbacks import CampaignMetrics
+from stream_scorer.telemetry.metrics.callbacks import CallbackMetrics
 
 HERE = Partition("callbacks", 0)
 
@@ -26,7 +26,7 @@ class Scene:
     def __init__(self) -> None:
         self.now = 100.0
         self.log = Quiet()
-        self.observe = LoopObserver("deliverer", self.log, CampaignMetrics(), lambda: self.now)
+        self.observe = LoopObserver("deliverer", self.log, CallbackMetrics(), lambda: self.now)
 
     def look(self, seconds: int, *, explained: bool = False) -> str | None:
         for _ in range(seconds):

@@ -40,7 +40,7 @@ from stream_scorer.core.callbacks.records import callback_value
 from stream_scorer.core.callbacks.types import CallbackOutcome, DeliveryAnswer, DeliveryKind
 from stream_scorer.core.records import SourceRecord
 from stream_scorer.core.retry_topics import NotDue
-from stream_scorer.telemetry.metrics.callbacks import CampaignMetrics
+from stream_scorer.telemetry.metrics.callbacks import CallbackMetrics
 
 if TYPE_CHECKING:
     import random
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 RULES = DeliveryRules((60.0, 600.0, 3600.0, 21600.0))
 
 
-def job(
+def delivery(
     tier: int = 0, rounds: int = 0, tries: int = 0, *, not_before_s: float = 0.0, written_s: float = 0.0
 ) -> Delivery:
     one = callback("a", not_before_ms=START_MS + round(not_before_s * 1000))
@@ -69,18 +69,18 @@ def after(
 class TestConclude:
     def test_delivered_and_refused_end_at_once(self) -> None:
         for answer, outcome in ((delivered(), CallbackOutcome.DELIVERED), (refused(), CallbackOutcome.REFUSED)):
-            ended = after(job(), answer)
+            ended = after(delivery(), answer)
             assert isinstance(ended, Completed)
             assert (ended.outcome, ended.http_status, ended.callback.attempts) == (outcome, answer.status, 1)
 
     def test_a_round_is_an_attempt_and_two_quick_ones(self) -> None:
-        first = after(job(), later())
+        first = after(delivery(), later())
         assert isinstance(first, RetryNow)
-        assert first.job.due == pytest.approx(100.5)
-        second = after(first.job, later())
+        assert first.delivery.due == pytest.approx(100.5)
+        second = after(first.delivery, later())
         assert isinstance(second, RetryNow)
-        assert second.job.due == pytest.approx(102.0)
-        third = after(second.job, later())
+        assert second.delivery.due == pytest.approx(102.0)
+        third = after(second.delivery, later())
         assert isinstance(third, DeferredDelivery)
         assert (third.retry_level, third.rounds, third.reason) == (1, 1, DeferReason.RETRY)
         assert third.callback.attempts == 3
@@ -88,7 +88,9 @@ class TestConclude:
 
     def test_jitter_is_a_quarter_to_both_sides(self) -> None:
         dues = [
-            step.job.due - 100 for j in (0.0, 0.999) if isinstance(step := after(job(), later(), jitter=j), RetryNow)
+            step.delivery.due - 100
+            for j in (0.0, 0.999)
+            if isinstance(step := after(delivery(), later(), jitter=j), RetryNow)
         ]
         assert dues == [pytest.approx(0.375), pytest.approx(0.625, abs=0.001)]
 
@@ -96,37 +98,37 @@ class TestConclude:
         ("asked_s", "due"), [(-1.0, 100.5), (0.0, 100.5), (0.1, 100.1), (3.0, 103.0), (5.0, 105.0)]
     )
     def test_a_short_retry_after_is_waited_for_in_memory(self, asked_s: float, due: float) -> None:
-        step = after(job(), later(asked_s))
+        step = after(delivery(), later(asked_s))
         assert isinstance(step, RetryNow)
-        assert step.job.due == due
+        assert step.delivery.due == due
 
     @pytest.mark.parametrize(("asked_s", "wait_s", "tier"), [(6.0, 60.0, 1), (61.0, 61.0, 1), (1e12, 86_400.0, 4)])
     def test_a_long_one_takes_it_to_a_tier_that_fits_and_holds_there(
         self, asked_s: float, wait_s: float, tier: int
     ) -> None:
-        step = after(job(), later(asked_s))
+        step = after(delivery(), later(asked_s))
         assert isinstance(step, DeferredDelivery)
         assert (step.retry_level, step.rounds) == (tier, 1)
         assert step.callback.not_before_ms == START_MS + wait_s * 1000
 
     def test_each_failed_round_takes_it_a_tier_further_and_the_last_ends_it(self) -> None:
         for tier in range(1, 4):
-            step = after(job(tier, tier, tries=2), later())
+            step = after(delivery(tier, tier, tries=2), later())
             assert isinstance(step, DeferredDelivery)
             assert (step.retry_level, step.rounds) == (tier + 1, tier + 1)
-        ended = after(job(4, 4, tries=2), later())
+        ended = after(delivery(4, 4, tries=2), later())
         assert isinstance(ended, Completed)
         assert ended.outcome is CallbackOutcome.GAVE_UP
 
     def test_a_tier_that_is_no_longer_configured_is_tried_and_then_given_up(self) -> None:
         rules = DeliveryRules((60.0,))
-        ended = after(job(3, 3, tries=2), later(), rules)
+        ended = after(delivery(3, 3, tries=2), later(), rules)
         assert isinstance(ended, Completed)
-        assert route(job(3, 3, not_before_s=100, written_s=0), rules, START_MS) == NotDue(START_MS + 60_000)
+        assert route(delivery(3, 3, not_before_s=100, written_s=0), rules, START_MS) == NotDue(START_MS + 60_000)
 
     def test_attempts_of_a_foreign_callback_stay_within_avros_int(self) -> None:
         for attempts, then in ((2**31 - 1, 2**31 - 1), (-5, 1)):
-            one = Delivery(job().record, callback("a", attempts=attempts))
+            one = Delivery(delivery().record, callback("a", attempts=attempts))
             ended = after(one, delivered())
             assert isinstance(ended, Completed)
             assert ended.callback.attempts == then
@@ -134,25 +136,25 @@ class TestConclude:
 
 class TestTiers:
     def test_a_fresh_callback_is_always_due(self) -> None:
-        fresh = job(not_before_s=1000.0)
+        fresh = delivery(not_before_s=1000.0)
         assert route(fresh, RULES, START_MS) is fresh
 
     def test_a_head_that_is_due_is_delivered(self) -> None:
-        head = job(1, 1, not_before_s=60.0)
+        head = delivery(1, 1, not_before_s=60.0)
         assert route(head, RULES, START_MS + 60_000) is head
 
     def test_a_head_that_is_not_due_is_waited_for(self) -> None:
-        assert route(job(1, 1, not_before_s=60.0), RULES, START_MS + 1) == NotDue(START_MS + 60_000)
+        assert route(delivery(1, 1, not_before_s=60.0), RULES, START_MS + 1) == NotDue(START_MS + 60_000)
 
     def test_a_tier_waits_no_longer_than_its_delay(self) -> None:
-        head = job(1, 0, not_before_s=3_000.0)
+        head = delivery(1, 0, not_before_s=3_000.0)
         assert route(head, RULES, START_MS + 59_999) == NotDue(START_MS + 60_000)
         step = route(head, RULES, START_MS + 60_000)
         assert isinstance(step, DeferredDelivery)
         assert (step.retry_level, step.rounds, step.reason, step.callback) == (2, 0, DeferReason.EARLY, head.callback)
 
     def test_a_wait_of_days_costs_few_records(self) -> None:
-        waiting, now_ms, written = job(1, 1, not_before_s=86_400.0), START_MS, 0
+        waiting, now_ms, written = delivery(1, 1, not_before_s=86_400.0), START_MS, 0
         while not isinstance(step := route(waiting, RULES, now_ms), Delivery):
             if isinstance(step, NotDue):
                 now_ms = step.until_ms
@@ -164,30 +166,30 @@ class TestTiers:
         assert written < 30
 
     def test_a_record_without_a_time_or_from_the_future_is_written_again_with_ours(self) -> None:
-        head = job(1, 1, not_before_s=3_000.0)
+        head = delivery(1, 1, not_before_s=3_000.0)
         for written_ms in (-1, START_MS + 900_000):
             odd = Delivery(head.record._replace(timestamp_ms=written_ms), head.callback, 1, 1)
             assert isinstance(route(odd, RULES, START_MS), DeferredDelivery)
 
     def test_nobody_waits_longer_than_we_ever_let_anybody_wait(self) -> None:
-        head = job(1, 1, not_before_s=365 * 86_400.0)
+        head = delivery(1, 1, not_before_s=365 * 86_400.0)
         assert route(head, RULES, START_MS) is head
 
     def test_a_tier_that_is_not_configured_any_more_is_left_after_the_longest_that_is(self) -> None:
         rules = DeliveryRules((1.0,))
-        head = job(4, 3, not_before_s=600.0)
+        head = delivery(4, 3, not_before_s=600.0)
         assert route(head, rules, START_MS + 999) == NotDue(START_MS + 1_000)
         assert route(head, rules, START_MS + 1_000) is head
 
     def test_diverting_counts_neither_attempt_nor_round(self) -> None:
         for came_from, rounds, tier in ((0, 0, 1), (1, 0, 2), (1, 1, 2), (2, 3, 3), (4, 4, 4)):
-            step = defer_failing(job(came_from, rounds), RULES, START_MS)
+            step = defer_failing(delivery(came_from, rounds), RULES, START_MS)
             assert (step.retry_level, step.rounds, step.callback.attempts) == (tier, rounds, 0)
             assert step.callback.not_before_ms == START_MS + RULES.delay_s(tier) * 1000
 
     @pytest.mark.parametrize(("wait_s", "tier"), [(3.0, 1), (60.0, 1), (599.0, 1), (600.0, 2), (1e6, 4)])
     def test_pacing_takes_the_longest_tier_that_is_not_too_long(self, wait_s: float, tier: int) -> None:
-        step = defer_rate_limited(job(), RULES, START_MS, wait_s)
+        step = defer_rate_limited(delivery(), RULES, START_MS, wait_s)
         assert (step.retry_level, step.rounds, step.callback.attempts) == (tier, 0, 0)
         assert step.callback.not_before_ms == START_MS + wait_s * 1000
 
@@ -579,10 +581,10 @@ class TestExactlyOnce:
 def test_processing_lasts_from_the_first_attempt_to_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[float, str]] = []
 
-    def processed(_: CampaignMetrics, duration_s: float, *, loop: str = "") -> None:
+    def processed(_: CallbackMetrics, duration_s: float, *, loop: str = "") -> None:
         told.append((duration_s, loop))
 
-    monkeypatch.setattr(CampaignMetrics, "processed", processed)
+    monkeypatch.setattr(CallbackMetrics, "processed", processed)
     answers = [later(latency_ms=3_000), delivered(1_000)]
     world = World(lambda _, _one: answers.pop(0))
     world.plan([callback("slow")])
@@ -594,5 +596,5 @@ def test_processing_lasts_from_the_first_attempt_to_the_commit(monkeypatch: pyte
 
 
 def test_what_is_put_off_without_an_attempt_was_not_processed() -> None:
-    assert defer_failing(job(), RULES, START_MS).began is None
-    assert defer_failing(job().attempted_at(7.0).attempted_at(9.0), RULES, START_MS).began == 7.0
+    assert defer_failing(delivery(), RULES, START_MS).began is None
+    assert defer_failing(delivery().attempted_at(7.0).attempted_at(9.0), RULES, START_MS).began == 7.0

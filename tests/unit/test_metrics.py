@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from test_docs import rows
 
 from stream_scorer.core.exactly_once.stall_detector import ConsumerLag
-from stream_scorer.telemetry.metrics.callbacks import PrometheusCampaignMetrics
+from stream_scorer.telemetry.metrics.callbacks import PrometheusCallbackMetrics
 from stream_scorer.telemetry.metrics.scoring import PrometheusMetrics
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 STATE = ConsumerLag(oldest_age_s=2.0, stalled_s=1.0, unexplained_s=0.0, lags={("topic", 0): 5})
 
 
-def messaging(metrics: PrometheusMetrics | PrometheusCampaignMetrics, loop: str) -> None:
+def messaging(metrics: PrometheusMetrics | PrometheusCallbackMetrics, loop: str) -> None:
     metrics.consumed(1, poll_s=0.1, loop=loop)
     metrics.sent(1, loop=loop)
     metrics.transaction(outcome="committed", send_s=0.1, commit_s=0.1, loop=loop)
@@ -43,8 +43,8 @@ def scoring() -> PrometheusMetrics:
     return metrics
 
 
-def campaign() -> PrometheusCampaignMetrics:
-    metrics = PrometheusCampaignMetrics()
+def campaign() -> PrometheusCallbackMetrics:
+    metrics = PrometheusCallbackMetrics()
     messaging(metrics, "planner")
     metrics.attempt(0.1, status=200, result="delivered")
     metrics.waiting({"slot": 1})

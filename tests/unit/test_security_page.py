@@ -70,7 +70,7 @@ def needed() -> set[tuple[str, acls.Right]]:
     judge = (*acls.reconciling_rights(settings), *acls.reconciling_callbacks_rights(settings))
     programs = {
         "run": acls.scoring_rights(settings),
-        "callbacks": acls.campaign_rights(settings),
+        "callbacks": acls.callback_rights(settings),
         "produce": acls.producing_rights(settings),
         "topics create": acls.creating_rights(settings),
         "reconcile": judge,

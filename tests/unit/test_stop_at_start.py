@@ -14,7 +14,7 @@ from stream_scorer.genesys.client import ScoringClient
 from stream_scorer.kafka.client.interruptible_calls import StoppedError, call_until_stopped
 from stream_scorer.settings import Settings
 from stream_scorer.targets.factory import build_target
-from stream_scorer.wiring.callbacks import CampaignService
+from stream_scorer.wiring.callbacks import CallbackService
 from stream_scorer.wiring.scoring import ScoringService
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ def scoring(settings: Settings) -> ScoringService:
     return ScoringService(settings)
 
 
-def campaign(settings: Settings) -> CampaignService:
-    return CampaignService(settings, build_target(settings), settings.topics.retries())
+def campaign(settings: Settings) -> CallbackService:
+    return CallbackService(settings, build_target(settings), settings.topics.retries())
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def campaign(settings: Settings) -> CampaignService:
     [(scoring, "api"), (scoring, "kafka"), (scoring, "registry"), (campaign, "kafka"), (campaign, "registry")],
 )
 def test_what_hangs_holds_up_no_end(
-    make: Callable[[Settings], ScoringService | CampaignService], hangs: str, monkeypatch: pytest.MonkeyPatch
+    make: Callable[[Settings], ScoringService | CallbackService], hangs: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if hangs != "api":
         monkeypatch.setattr(ScoringClient, "check", lambda _: ModelConfirmed(Exchange(1, 2, 1.0, 400)))

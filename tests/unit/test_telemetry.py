@@ -18,7 +18,7 @@ from stream_scorer.settings import Settings
 from stream_scorer.telemetry import collectors
 from stream_scorer.telemetry.collectors import close_within_limit
 from stream_scorer.telemetry.logs import configure_logging
-from stream_scorer.telemetry.metrics.callbacks import PrometheusCampaignMetrics
+from stream_scorer.telemetry.metrics.callbacks import PrometheusCallbackMetrics
 from stream_scorer.telemetry.metrics.scoring import Metrics, PrometheusMetrics
 from stream_scorer.telemetry.otel_env import metric_values
 from stream_scorer.wiring.scoring import ScoringService
@@ -229,7 +229,7 @@ def test_the_standard_variables_name_the_service(monkeypatch: pytest.MonkeyPatch
 
 def test_two_workers_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a collector takes their counters for one, which goes up and down."""
-    for made in (PrometheusMetrics(instance="scorer-0"), PrometheusCampaignMetrics(instance="scorer-0")):
+    for made in (PrometheusMetrics(instance="scorer-0"), PrometheusCallbackMetrics(instance="scorer-0")):
         assert 'service_instance_id="scorer-0"' in made.exposition().decode()
         made.close()
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.instance.id=of-the-platform")

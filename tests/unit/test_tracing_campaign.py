@@ -60,8 +60,8 @@ def job_of(headers: Headers) -> Delivery:
     return Delivery(SourceRecord("callbacks", 0, 5, b"k", b"v", headers), callback(1))
 
 
-def ended(job: Delivery) -> Completed:
-    return Completed(job.record, job.callback, CallbackOutcome.DELIVERED, 1_700_000_001_000, 200, 5.0, "")
+def ended(delivery: Delivery) -> Completed:
+    return Completed(delivery.record, delivery.callback, CallbackOutcome.DELIVERED, 1_700_000_001_000, 200, 5.0, "")
 
 
 DELIVERED = DeliveryAnswer(DeliveryKind.DELIVERED, "HTTP 200", 200, 5.0)
@@ -126,12 +126,12 @@ class TestPlanning:
 
 class TestDelivery:
     def test_a_contacts_trace_ends_with_its_callback(self, spans: Spans, exporter: InMemorySpanExporter) -> None:
-        tracer, job = deliverer(spans), job_of(HEADERS)
-        first = tracer.attempting(job)
+        tracer, delivery = deliverer(spans), job_of(HEADERS)
+        first = tracer.attempting(delivery)
         tracer.attempted(first, LATER)
-        second = tracer.attempting(job)
+        second = tracer.attempting(delivery)
         tracer.attempted(second, DELIVERED)
-        tracer.committed([ended(job)])
+        tracer.committed([ended(delivery)])
         failed, sent = named(exporter, "POST")
         [process] = named(exporter, "process callbacks")
         [called] = named(exporter, "callback")
@@ -147,30 +147,30 @@ class TestDelivery:
         assert (process.attributes or {})["stream_scorer.outcome"] == "delivered"
 
     def test_a_tier_hands_its_contacts_on(self, spans: Spans, exporter: InMemorySpanExporter) -> None:
-        tracer, job = deliverer(spans), job_of(HEADERS)
-        tracer.attempted(tracer.attempting(job), LATER)
-        tracer.committed([DeferredDelivery(job.record, job.callback, 1, 1, DeferReason.RETRY)])
+        tracer, delivery = deliverer(spans), job_of(HEADERS)
+        tracer.attempted(tracer.attempting(delivery), LATER)
+        tracer.committed([DeferredDelivery(delivery.record, delivery.callback, 1, 1, DeferReason.RETRY)])
         [process] = named(exporter, "process callbacks")
         assert (process.attributes or {})["stream_scorer.outcome"] == "postponed"
         assert not named(exporter, "callback")
-        assert contacts_of(job.record) == [SAMPLED]
+        assert contacts_of(delivery.record) == [SAMPLED]
 
     @pytest.mark.parametrize("headers", [[], UNSAMPLED.headers, [(CONTACTS_HEADER, b"nonsense")]])
     def test_what_nobody_samples_has_no_span(
         self, spans: Spans, exporter: InMemorySpanExporter, headers: Headers
     ) -> None:
-        tracer, job = deliverer(spans), job_of(headers)
-        sent: Any = tracer.attempting(job)
+        tracer, delivery = deliverer(spans), job_of(headers)
+        sent: Any = tracer.attempting(delivery)
         tracer.attempted(sent, DELIVERED)
-        tracer.committed([ended(job)])
+        tracer.committed([ended(delivery)])
         assert sent.traceparent == (UNSAMPLED.traceparent if headers == UNSAMPLED.headers else None)
         assert not exporter.get_finished_spans()
-        assert Untraced().attempting(job).traceparent == sent.traceparent
+        assert Untraced().attempting(delivery).traceparent == sent.traceparent
 
     def test_what_goes_elsewhere_is_ended(self, spans: Spans, exporter: InMemorySpanExporter) -> None:
-        tracer, job = deliverer(spans), job_of(HEADERS)
-        tracer.attempting(job)
+        tracer, delivery = deliverer(spans), job_of(HEADERS)
+        tracer.attempting(delivery)
         tracer.revoked([Partition("callbacks", 0)])
-        tracer.attempted(job, DELIVERED)
+        tracer.attempted(delivery, DELIVERED)
         assert [span.name for span in exporter.get_finished_spans()] == ["POST", "process callbacks"]
         assert not tracer._deliveries

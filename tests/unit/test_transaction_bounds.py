@@ -12,7 +12,7 @@ from test_planning import RULES, SCORES, WEBHOOK, value
 from test_publishing import Bench as ScoringBench
 
 from stream_scorer.callbacks.observer import PlannerObserver
-from stream_scorer.callbacks.output_records import CallbackEncoder, CampaignTopics
+from stream_scorer.callbacks.output_records import CallbackEncoder, CallbackTopics
 from stream_scorer.callbacks.planner import Planner
 from stream_scorer.callbacks.trace_headers import Untraced
 from stream_scorer.core.avro.codec import Codec
@@ -26,7 +26,7 @@ from stream_scorer.kafka.registry.serde import SingleObjectSerde
 from stream_scorer.runtime.clock import Clock
 from stream_scorer.schema_files import SchemaFile, load_schema
 from stream_scorer.scoring.ports import OutcomeLedger
-from stream_scorer.telemetry.metrics.callbacks import CampaignMetrics
+from stream_scorer.telemetry.metrics.callbacks import CallbackMetrics
 
 if TYPE_CHECKING:
     from stream_scorer.core.callbacks.selection import Examined
@@ -174,7 +174,7 @@ class PlannerBench:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        topics = CampaignTopics(
+        topics = CallbackTopics(
             "callbacks", (), "rejected", "receipts", dict.fromkeys(("callbacks", "rejected"), 10**6)
         )
         codecs = [
@@ -183,7 +183,7 @@ class PlannerBench:
         ]
         clock = Clock(lambda: world.now, lambda: world.now_ms, lambda: 0.5, lambda: "id")
         log: Any = type("Log", (), {"info": lambda *_a, **_k: None, "warning": lambda *_a, **_k: None})()
-        observe = PlannerObserver("planner", log, CampaignMetrics(), clock.monotonic)
+        observe = PlannerObserver("planner", log, CallbackMetrics(), clock.monotonic)
         self.ledger: OffsetLedger[Examined] = OffsetLedger()
         source: Any = FakeSource(world, [Partition("scores", number) for number in range(PARTITIONS)])
         self.sink = FakeSink(world)
@@ -217,7 +217,7 @@ class PlannerBench:
         planner = self.planner
         self.planner._committer.ensure_session()
         for _ in range(most):
-            planner._take_in()
+            planner._poll()
             if planner._is_due():
                 planner._write()
             self.world.now += 0.5

@@ -75,11 +75,11 @@ class Delivery:
     began: float | None = None
 
     def attempted_at(self, now: float) -> Delivery:
-        """The same job, about to be tried."""
+        """The same delivery, about to be tried."""
         return self if self.began is not None else replace(self, began=now)
 
     def under(self, traceparent: str) -> Delivery:
-        """The same job, its next request below this span."""
+        """The same delivery, its next request below this span."""
         return replace(self, traceparent=traceparent)
 
 
@@ -121,79 +121,79 @@ DeliveryOutcome: TypeAlias = Completed | DeferredDelivery | Invalid
 
 
 class RetryNow(NamedTuple):
-    """The job goes on in memory."""
+    """The delivery stays in memory."""
 
-    job: Delivery
+    delivery: Delivery
 
 
 class TargetDisabled(NamedTuple):
-    """The receiver takes nothing any more; the job waits."""
+    """The receiver takes nothing any more; the delivery waits."""
 
-    job: Delivery
+    delivery: Delivery
 
 
 def after_attempt(
-    job: Delivery, answer: DeliveryAnswer, rules: DeliveryRules, *, now: float, now_ms: int, jitter: float
+    delivery: Delivery, answer: DeliveryAnswer, rules: DeliveryRules, *, now: float, now_ms: int, jitter: float
 ) -> Completed | DeferredDelivery | RetryNow | TargetDisabled:
     """Say what follows from the answer to an attempt.
 
     Args:
-        job: the attempt's.
+        delivery: the attempt's.
         answer: what came of it.
         rules: how patient to be.
         now: monotonic seconds.
         now_ms: Unix milliseconds.
         jitter: a random number in [0, 1).
     """
-    callback = replace(job.callback, attempts=min(max(job.callback.attempts, 0) + 1, _MOST_ATTEMPTS))
-    tried = replace(job, callback=callback, attempts_in_round=job.attempts_in_round + 1)
+    callback = replace(delivery.callback, attempts=min(max(delivery.callback.attempts, 0) + 1, _MOST_ATTEMPTS))
+    tried = replace(delivery, callback=callback, attempts_in_round=delivery.attempts_in_round + 1)
     match answer.kind:
         case DeliveryKind.DELIVERED:
             return _completed(tried, CallbackOutcome.DELIVERED, answer, now_ms)
         case DeliveryKind.REFUSED:
             return _completed(tried, CallbackOutcome.REFUSED, answer, now_ms)
         case DeliveryKind.SWITCHED_OFF:
-            return TargetDisabled(replace(tried, attempts_in_round=job.attempts_in_round))
+            return TargetDisabled(replace(tried, attempts_in_round=delivery.attempts_in_round))
         case DeliveryKind.TRY_LATER:
             return _later(tried, answer, rules, now=now, now_ms=now_ms, jitter=jitter)
 
 
-def defer_failing(job: Delivery, rules: DeliveryRules, now_ms: int) -> DeferredDelivery:
+def defer_failing(delivery: Delivery, rules: DeliveryRules, now_ms: int) -> DeferredDelivery:
     """Put a callback off whose campaign is in trouble, so that others need not wait behind it.
 
     A round that has begun has failed with it, as long as a tier is left for it. Else it goes to the tier after the one
     that it came from: as long as the trouble lasts, nobody is served by writing it again every minute.
     """
-    cut = defer_shutdown(job, rules, now_ms)
+    cut = defer_shutdown(delivery, rules, now_ms)
     if cut is not None:
         return cut
-    tier = min(max(job.rounds, job.retry_level + 1), rules.levels)
-    return _deferred(job, tier, now_ms + _ms(rules.delay_s(tier)), DeferReason.DIVERTED)
+    tier = min(max(delivery.rounds, delivery.retry_level + 1), rules.levels)
+    return _deferred(delivery, tier, now_ms + _ms(rules.delay_s(tier)), DeferReason.DIVERTED)
 
 
-def defer_shutdown(job: Delivery, rules: DeliveryRules, now_ms: int) -> DeferredDelivery | None:
+def defer_shutdown(delivery: Delivery, rules: DeliveryRules, now_ms: int) -> DeferredDelivery | None:
     """End a round that has begun without its quick attempts; None where none has, or where it is the last one."""
-    rounds = job.rounds + 1
-    if job.attempts_in_round == 0 or rounds > rules.levels:
+    rounds = delivery.rounds + 1
+    if delivery.attempts_in_round == 0 or rounds > rules.levels:
         return None
     not_before_ms = now_ms + _ms(rules.delay_s(rounds))
-    return _deferred(replace(job, rounds=rounds), rounds, not_before_ms, DeferReason.RETRY)
+    return _deferred(replace(delivery, rounds=rounds), rounds, not_before_ms, DeferReason.RETRY)
 
 
-def defer_rate_limited(job: Delivery, rules: DeliveryRules, now_ms: int, wait_s: float) -> DeferredDelivery:
+def defer_rate_limited(delivery: Delivery, rules: DeliveryRules, now_ms: int, wait_s: float) -> DeferredDelivery:
     """Put a callback off whose campaign is over its pace."""
-    return _deferred(job, rules.level_for(wait_s), now_ms + _ms(wait_s), DeferReason.PACED)
+    return _deferred(delivery, rules.level_for(wait_s), now_ms + _ms(wait_s), DeferReason.PACED)
 
 
-def route(job: Delivery, rules: DeliveryRules, now_ms: int) -> Delivery | NotDue | DeferredDelivery:
+def route(delivery: Delivery, rules: DeliveryRules, now_ms: int) -> Delivery | NotDue | DeferredDelivery:
     """Decide about a callback that was just read: deliver it, hold its partition, or write it to a tier again."""
-    if job.retry_level == 0:
-        return job
-    not_before_ms = job.callback.not_before_ms
-    step = rules.next_step(job.retry_level, not_before_ms, written_ms=job.record.timestamp_ms, now_ms=now_ms)
+    if delivery.retry_level == 0:
+        return delivery
+    not_before_ms = delivery.callback.not_before_ms
+    step = rules.next_step(delivery.retry_level, not_before_ms, written_ms=delivery.record.timestamp_ms, now_ms=now_ms)
     if step is None or isinstance(step, NotDue):
-        return job if step is None else step
-    return _deferred(job, step.level, not_before_ms, DeferReason.EARLY)
+        return delivery if step is None else step
+    return _deferred(delivery, step.level, not_before_ms, DeferReason.EARLY)
 
 
 def give_up(postponed: DeferredDelivery, detail: str, now_ms: int) -> Completed:
@@ -230,9 +230,9 @@ def _completed(tried: Delivery, outcome: CallbackOutcome, answer: DeliveryAnswer
     )
 
 
-def _deferred(job: Delivery, tier: int, not_before_ms: int, why: DeferReason) -> DeferredDelivery:
-    callback = replace(job.callback, not_before_ms=not_before_ms)
-    return DeferredDelivery(job.record, callback, tier, job.rounds, why, job.began)
+def _deferred(delivery: Delivery, tier: int, not_before_ms: int, why: DeferReason) -> DeferredDelivery:
+    callback = replace(delivery.callback, not_before_ms=not_before_ms)
+    return DeferredDelivery(delivery.record, callback, tier, delivery.rounds, why, delivery.began)
 
 
 def _ms(seconds: float) -> int:

@@ -66,7 +66,7 @@ def scoring_rights(settings: Settings) -> tuple[Permission, ...]:
     )
 
 
-def campaign_rights(settings: Settings) -> tuple[Permission, ...]:
+def callback_rights(settings: Settings) -> tuple[Permission, ...]:
     """What ``callbacks`` needs."""
     topics = settings.topics
     retries = topics.retries(len(settings.callbacks.retry_delays_s))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _LOOPS: Final = ("planner", "deliverer")
 
 
-class CampaignMetrics(MessagingMetrics):
+class CallbackMetrics(MessagingMetrics):
     """Counters and gauges of planner and deliverer. Every method takes a sum, but `attempt` and `processed`.
 
     Args:
@@ -124,7 +124,7 @@ class CampaignMetrics(MessagingMetrics):
         self._meters.close()
 
 
-class PrometheusCampaignMetrics(CampaignMetrics):
+class PrometheusCallbackMetrics(CallbackMetrics):
     """Metrics that can be scraped, and are sent by OTLP where the standard variables ask for it."""
 
     def __init__(self, *, instance: str | None = None) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stream_scorer.callbacks.trace_headers import contacts_header, contacts_of, contexts_of
+from stream_scorer.callbacks.trace_headers import contacts_header, contacts_of, trace_contexts
 from stream_scorer.core.callbacks.delivery_policy import Completed, DeferredDelivery
 from stream_scorer.core.callbacks.types import CallbackOutcome
 from stream_scorer.core.exactly_once.outcome_cache import key_of
@@ -48,7 +48,7 @@ class PlannerTracer:
     def planning(self, callbacks: Sequence[Callback], examined: Iterable[Examined]) -> Mapping[str, Headers]:
         """Return the headers of planned callbacks, by their ids."""
         headers: dict[str, Headers] = {}
-        for callback_id, contexts in contexts_of(callbacks, examined).items():
+        for callback_id, contexts in trace_contexts(callbacks, examined).items():
             links = [context for context in contexts if context.sampled]
             headers[callback_id] = (
                 [*self._send(self._topic, callback_id, links), *contacts_header(links)]
@@ -61,7 +61,7 @@ class PlannerTracer:
         """Return the headers of the receipts of what has expired, by the callbacks' ids; its contacts' traces end."""
         headers: dict[str, Headers] = {}
         planned_at_ms = {callback.callback_id: callback.planned_at_ms for callback in expired}
-        for callback_id, contexts in contexts_of(expired, examined).items():
+        for callback_id, contexts in trace_contexts(expired, examined).items():
             links = [context for context in contexts if context.sampled]
             headers[callback_id] = self._send(self._receipts, callback_id, links) if links else contexts[0].headers
             for contact in links:
@@ -87,7 +87,7 @@ class PlannerTracer:
         self._sending.clear()
 
 
-class _Delivery:
+class _DeliverySpans:
     """A callback that is being delivered: its ``process`` span, and the attempt that is under way."""
 
     __slots__ = ("attempt", "process")
@@ -112,44 +112,44 @@ class DelivererTracer:
         self._topic = topic
         self._group = group
         self._place = None if url is None else HttpPlace(url)
-        self._deliveries: dict[RecordKey, _Delivery] = {}
+        self._deliveries: dict[RecordKey, _DeliverySpans] = {}
         self._tried: Sequence[DeliveryOutcome] = ()
 
-    def attempting(self, job: Delivery) -> Delivery:
-        """Return the job with the context of the span of its request."""
-        delivery = self._deliveries.get(key_of(job.record)) or self._begin(job)
-        if delivery is None:
-            context = context_of(job.record.headers)
-            return job if context is None else job.under(context.traceparent)
-        of = delivery.process
+    def attempting(self, delivery: Delivery) -> Delivery:
+        """Return the delivery with the context of the span of its request."""
+        spans = self._deliveries.get(key_of(delivery.record)) or self._begin(delivery)
+        if spans is None:
+            context = context_of(delivery.record.headers)
+            return delivery if context is None else delivery.under(context.traceparent)
+        of = spans.process
         if self._place is not None:
-            said = self._place.request(job.callback.attempts)
-            of = delivery.attempt = self._spans.child("POST", SpanKind.CLIENT, said, of=delivery.process)
-        return job.under(context_of_span(of).traceparent)
+            said = self._place.request(delivery.callback.attempts)
+            of = spans.attempt = self._spans.child("POST", SpanKind.CLIENT, said, of=spans.process)
+        return delivery.under(context_of_span(of).traceparent)
 
-    def _begin(self, job: Delivery) -> _Delivery | None:
-        record = job.record
+    def _begin(self, delivery: Delivery) -> _DeliverySpans | None:
+        record = delivery.record
         contacts = contacts_of(record)
         if not contacts:
             return None
         said = operation("process", "process", record.topic, group=self._group, place=(record.partition, record.offset))
-        said[CALLBACK_ID] = job.callback.callback_id
+        said[CALLBACK_ID] = delivery.callback.callback_id
         parent = context_of(record.headers)
         name = f"process {record.topic}"
         if parent is None:
             span = self._spans.root(name, SpanKind.CONSUMER, said, contacts)
         else:
             span = self._spans.child(name, SpanKind.CONSUMER, said, of=parent)
-        delivery = self._deliveries[key_of(record)] = _Delivery(span)
-        return delivery
+        spans = self._deliveries[key_of(record)] = _DeliverySpans(span)
+        return spans
 
-    def attempted(self, job: Delivery, answer: DeliveryAnswer) -> None:
+    def attempted(self, delivery: Delivery, answer: DeliveryAnswer) -> None:
         """End the span of an attempt."""
-        delivery = self._deliveries.get(key_of(job.record))
-        if delivery is None or delivery.attempt is None:
+        spans = self._deliveries.get(key_of(delivery.record))
+        if spans is None or spans.attempt is None:
             return
-        end_request(delivery.attempt, answer.status, None if answer.status is not None else answer.kind.value)
-        delivery.attempt = None
+        end_request(spans.attempt, answer.status, None if answer.status is not None else answer.kind.value)
+        spans.attempt = None
 
     def committing(self, outcomes: Sequence[DeliveryOutcome]) -> None:
         """A transaction with what became of these callbacks is about to begin."""
@@ -162,31 +162,31 @@ class DelivererTracer:
     def committed(self, outcomes: Iterable[DeliveryOutcome]) -> None:
         """End what is done with, in the traces of the contacts as well."""
         for outcome in outcomes:
-            delivery = self._deliveries.pop(key_of(outcome.record), None)
+            spans = self._deliveries.pop(key_of(outcome.record), None)
             if isinstance(outcome, Completed):
-                self._called(outcome, delivery)
-            if delivery is not None:
-                end_span(delivery.process, {OUTCOME: _became(outcome)})
+                self._called(outcome, spans)
+            if spans is not None:
+                end_span(spans.process, {OUTCOME: _became(outcome)})
         self._tried = ()
 
-    def _called(self, ended: Completed, delivery: _Delivery | None) -> None:
+    def _called(self, ended: Completed, spans: _DeliverySpans | None) -> None:
         for contact in contacts_of(ended.record):
             said = operation("callback", "process", self._topic, group=self._group)
             said |= {CALLBACK_ID: ended.callback.callback_id, OUTCOME: ended.outcome.value.lower()}
             began_ns = from_ms(ended.callback.planned_at_ms)
             span = self._spans.child("callback", SpanKind.CONSUMER, said, of=contact, start_ns=began_ns)
-            if delivery is not None:
-                add_link(span, context_of_span(delivery.process))
+            if spans is not None:
+                add_link(span, context_of_span(spans.process))
             end_span(span, end_ns=max(began_ns, from_ms(ended.finished_at_ms)))
 
     def revoked(self, partitions: Iterable[Partition]) -> None:
         """End what others go on with."""
         gone = set(partitions)
         for key in [key for key in self._deliveries if (key.topic, key.partition) in gone]:
-            delivery = self._deliveries.pop(key)
-            if delivery.attempt is not None:
-                end_span(delivery.attempt)
-            end_span(delivery.process, {OUTCOME: "given up"})
+            spans = self._deliveries.pop(key)
+            if spans.attempt is not None:
+                end_span(spans.attempt)
+            end_span(spans.process, {OUTCOME: "given up"})
 
 
 def _became(outcome: DeliveryOutcome) -> str:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from stream_scorer.telemetry.tracing.spans import Spans
 
 
-class CampaignTraces(NamedTuple):
+class CallbackTraces(NamedTuple):
     """What the two loops of the campaign worker are given; ``close`` sends what is left of both."""
 
     planner: PlannerTrace
@@ -55,7 +55,7 @@ def scoring_trace(settings: Settings) -> Trace:
     )
 
 
-def campaign_traces(settings: Settings) -> CampaignTraces:
+def callback_traces(settings: Settings) -> CallbackTraces:
     """What the campaign worker is given.
 
     Raises:
@@ -64,12 +64,12 @@ def campaign_traces(settings: Settings) -> CampaignTraces:
     spans = _spans(settings, "stream-scorer-callbacks")
     if spans is None:
         untraced = UntracedCampaign()
-        return CampaignTraces(untraced, untraced, lambda: None)
+        return CallbackTraces(untraced, untraced, lambda: None)
     from stream_scorer.telemetry.tracing.callbacks import DelivererTracer, PlannerTracer
 
     topic = settings.topics.callbacks
     deliverer = DelivererTracer(spans, topic=topic, group=settings.delivery_group_id, url=_target_url(settings))
-    return CampaignTraces(PlannerTracer(spans, topic, settings.topics.receipts), deliverer, spans.close)
+    return CallbackTraces(PlannerTracer(spans, topic, settings.topics.receipts), deliverer, spans.close)
 
 
 def producer_trace(settings: Settings) -> ProducerTrace:
