@@ -8,9 +8,9 @@ from typing import Annotated
 import structlog
 import typer
 
-from stream_scorer.cli.lifecycle import EndLimit, end_told
+from stream_scorer.cli.lifecycle import EndLimit, log_fatal_errors
 from stream_scorer.cli.options import ConfigOption, NewTopicOption
-from stream_scorer.cli.topic_wait import await_topics, log_start, require_start
+from stream_scorer.cli.topic_wait import log_start, require_start, wait_for_topics
 from stream_scorer.kafka.admin.acls import callback_rights
 from stream_scorer.kafka.admin.output_topics import check_outputs
 from stream_scorer.kafka.admin.topics import existing_topics
@@ -42,13 +42,13 @@ def callbacks(
     check_properties(settings)
     configure_logging(level=settings.log.level, form=settings.log.format)
     log = structlog.get_logger("stream_scorer")
-    for warning in (*settings.exposures, *property_warnings(settings), *service_link_notes(os.environ)):
+    for warning in (*settings.security_warnings, *property_warnings(settings), *service_link_notes(os.environ)):
         log.warning("setting", detail=warning)
-    with end_told(log), EndLimit(settings.scoring.shutdown_timeout_s) as limit:
+    with log_fatal_errors(log), EndLimit(settings.scoring.shutdown_timeout_s) as limit:
         check_otel_environment(os.environ)
         target = build_target(settings)
         topics = settings.topics.campaign(tiers=len(settings.callbacks.retry_delays_s))
-        await_topics(settings, topics, callback_rights(settings))
+        wait_for_topics(settings, topics, callback_rights(settings))
         check_outputs(settings, topics[1:])
         # All there are: records may wait in the higher tiers although the setting has become shorter.
         retry_topics = existing_topics(settings, settings.topics.retries())
@@ -58,7 +58,7 @@ def callbacks(
         write_start(settings, delivery_start(settings, delivered), chosen=True, new_topic=new_topic)
         service = CallbackService(settings, target, retry_topics)
         limit.watch(service.stopping)
-        limit.obey_signals(service.stop)
+        limit.install_signal_handlers(service.stop)
         log.info(
             "started",
             group_id=settings.callbacks_group_id,

@@ -22,7 +22,7 @@ from stream_scorer.kafka.admin.topics import check_topics
 from stream_scorer.kafka.client.config import check_properties, property_warnings
 from stream_scorer.kafka.registry.serde import make_serde
 from stream_scorer.redaction.properties import SECRET_PROPERTY
-from stream_scorer.settings import Loaded, Settings, load, service_link_notes
+from stream_scorer.settings import LoadedSettings, Settings, load, service_link_notes
 from stream_scorer.settings.key_catalog import SECTIONS
 
 HIDDEN: Final = "***"
@@ -75,7 +75,7 @@ def defaults_in_use(settings: Settings) -> tuple[str, ...]:
     return ("model.features is not set: the tutorial's model is used",) if settings.model.is_default else ()
 
 
-def effective_lines(loaded: Loaded) -> Iterator[str]:
+def effective_lines(loaded: LoadedSettings) -> Iterator[str]:
     """Yield the settings as TOML, defaults included; behind what is no default, where it was set. No secrets."""
     for section, keys in SECTIONS.items():
         yield f"[{section}]"
@@ -96,7 +96,7 @@ def effective_lines(loaded: Loaded) -> Iterator[str]:
         yield ""
 
 
-def _origin(loaded: Loaded, path: tuple[str, ...]) -> str:
+def _origin(loaded: LoadedSettings, path: tuple[str, ...]) -> str:
     origin = loaded.origins.get(path)
     return f"  # {origin}" if origin else ""
 

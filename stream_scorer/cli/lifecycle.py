@@ -27,7 +27,7 @@ class Log(Protocol):
 
 
 @contextmanager
-def end_told(log: Log) -> Iterator[None]:
+def log_fatal_errors(log: Log) -> Iterator[None]:
     """Have an error that ends the service be a log line too: where lines are collected, nobody reads plain text."""
     try:
         yield
@@ -76,7 +76,7 @@ class EndLimit:
 
         threading.Thread(target=wait, name="end-limit", daemon=True).start()
 
-    def obey_signals(self, stop: Callable[[], None]) -> None:
+    def install_signal_handlers(self, stop: Callable[[], None]) -> None:
         """Have the first SIGTERM or Ctrl-C call ``stop``; the second ends the process immediately."""
         stopped = threading.Event()
 

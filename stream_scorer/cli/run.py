@@ -10,9 +10,9 @@ import structlog
 import typer
 
 from stream_scorer.cli.config import all_warnings, defaults_in_use
-from stream_scorer.cli.lifecycle import EndLimit, end_told
+from stream_scorer.cli.lifecycle import EndLimit, log_fatal_errors
 from stream_scorer.cli.options import ConfigOption, NewTopicOption
-from stream_scorer.cli.topic_wait import await_topics, log_start, require_start
+from stream_scorer.cli.topic_wait import log_start, require_start, wait_for_topics
 from stream_scorer.kafka.admin.acls import scoring_rights
 from stream_scorer.kafka.admin.output_topics import check_outputs
 from stream_scorer.kafka.admin.retry_retention import check_retry_retention
@@ -49,9 +49,9 @@ def run(
         log.warning("setting", detail=warning)
     for default in defaults_in_use(settings):
         log.info("setting", detail=default)
-    with end_told(log), EndLimit(settings.scoring.shutdown_timeout_s) as limit:
+    with log_fatal_errors(log), EndLimit(settings.scoring.shutdown_timeout_s) as limit:
         check_otel_environment(os.environ)
-        await_topics(settings, settings.scoring_topics, scoring_rights(settings))
+        wait_for_topics(settings, settings.scoring_topics, scoring_rights(settings))
         if (short := check_outputs(settings, settings.topics.scoring[1:]).audit_retention) is not None:
             log.warning("audit retention short", detail=short)
         # All there are: contacts may wait in the topics of higher levels although the setting has become shorter.
@@ -62,7 +62,7 @@ def run(
         log_start(write_start(settings, group, chosen=start is not None, new_topic=new_topic))
         service = ScoringService(settings, retry_topics, read_bounds(settings, group))
         limit.watch(service.stopping)
-        limit.obey_signals(service.stop)
+        limit.install_signal_handlers(service.stop)
         log.info("started", group_id=settings.kafka.group_id, instance_id=settings.kafka.instance_id)
         # The contacts that wait are many, live for seconds and form no cycles: with Python's thresholds the collector
         # walks them again and again, which took a third of the loop's time (docs/benchmarks.md).

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from stream_scorer.settings import Settings
 
 # A worker that is started in an outage of the brokers goes on by itself when it is short.
-_PATIENCE_S: Final = 30.0
+_TIMEOUT_S: Final = 30.0
 
 
-def await_topics(settings: Settings, names: Iterable[str], rights: Sequence[Permission]) -> None:
+def wait_for_topics(settings: Settings, names: Iterable[str], rights: Sequence[Permission]) -> None:
     """Look at the topics as `check_topics` does, but with patience; says so where it is needed.
 
     Raises:
@@ -31,8 +31,8 @@ def await_topics(settings: Settings, names: Iterable[str], rights: Sequence[Perm
     try:
         check_topics(settings, names, rights=rights)
     except BrokerUnavailable as error:
-        structlog.get_logger("stream_scorer").warning("waiting for Kafka", detail=str(error), for_s=_PATIENCE_S)
-        check_topics(settings, names, rights=rights, timeout_s=_PATIENCE_S)
+        structlog.get_logger("stream_scorer").warning("waiting for Kafka", detail=str(error), for_s=_TIMEOUT_S)
+        check_topics(settings, names, rights=rights, timeout_s=_TIMEOUT_S)
 
 
 def require_start(start: str | None, *, new_topic: bool) -> None:

@@ -135,7 +135,7 @@ class ScoreEndpoint:
         exchange = self._exchange(got, got.status, redactor)
         if 200 <= got.status < 300:  # noqa: PLR2004
             return _accepted(got, exchange), got, token
-        return self._declined(got, exchange, redactor), got, token
+        return self._rejected(got, exchange, redactor), got, token
 
     def _exchange(self, got: HttpAnswer | TransportFailure, status: int | None, redactor: ContactRedactor) -> Exchange:
         exchange = wire.exchange_of(got.timing, status, got.headers, self._tokens.redact)
@@ -143,7 +143,7 @@ class ScoreEndpoint:
             return replace(exchange, correlation_id=None)
         return exchange
 
-    def _declined(self, answer: HttpAnswer, exchange: Exchange, redactor: ContactRedactor) -> ApiResponse:
+    def _rejected(self, answer: HttpAnswer, exchange: Exchange, redactor: ContactRedactor) -> ApiResponse:
         status = answer.status
         error = wire.parse_error(answer.body, self._tokens.redact, redactor.hide_in_text)
         exchange = replace(exchange, error_text=error.text)
@@ -240,7 +240,7 @@ class ScoringClient:
         answer = self.send(wire.build_body(parts, model_version), len(parts))
         if isinstance(answer, Answered):
             self._known_at = self._monotonic()
-        if isinstance(answer, NotFound) and model_version is not None and not self._knows_model:
+        if isinstance(answer, NotFound) and model_version is not None and not self._model_exists:
             return self._ask_for_model(answer)
         return answer
 
@@ -257,7 +257,7 @@ class ScoringClient:
         return check
 
     @property
-    def _knows_model(self) -> bool:
+    def _model_exists(self) -> bool:
         return self._known_at is not None and self._monotonic() - self._known_at < _KNOWN_FOR_S
 
     def _ask_for_model(self, answer: NotFound) -> ApiResponse:

@@ -1,6 +1,6 @@
 """HTTP as this package needs it: one exchange, one deadline, one bounded answer, one kind of error.
 
-The seam to requests: whatever requests, urllib3, ssl or the socket raise ends here, translated by `trouble_of`.
+The seam to requests: whatever requests, urllib3, ssl or the socket raise ends here, translated by `classify`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import urllib3.exceptions
 from stream_scorer.core.records import HttpFailure
 from stream_scorer.errors import ApiUnavailable
 from stream_scorer.fork import bind_to_process
-from stream_scorer.http_client.connections import WatchedAdapter
+from stream_scorer.http_client.connections import DeadlineAdapter
 from stream_scorer.http_client.deadline import Watchdog
-from stream_scorer.http_client.errors import AnswerTooLarge, trouble_of
+from stream_scorer.http_client.errors import AnswerTooLarge, classify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -147,7 +147,7 @@ class Http:
         failed: tuple[HttpFailure, str] | None = None
         content = b""
         host = urlsplit(url).netloc.rpartition("@")[2]
-        with self._watchdog.limit(timeout_s) as deadline:
+        with self._watchdog.run_with_deadline(timeout_s) as deadline:
             try:
                 response = self._session.request(
                     method,
@@ -160,9 +160,9 @@ class Http:
                 )
                 content = _read(response, max_answer_bytes)
                 if deadline.cut_for is not None:  # without a length, a cut looks like the end of the body
-                    failed = trouble_of(ConnectionAbortedError(), deadline, host, timeout_s)
+                    failed = classify(ConnectionAbortedError(), deadline, host, timeout_s)
             except _FOREIGN as error:
-                failed = trouble_of(error, deadline, host, timeout_s)
+                failed = classify(error, deadline, host, timeout_s)
             finally:
                 if response is not None:
                     response.close()
@@ -201,7 +201,7 @@ class _Session(requests.Session):
         self.auth = _no_auth
         self.cookies.set_policy(_NoCookies())
         for scheme in ("https://", "http://"):
-            self.mount(scheme, WatchedAdapter(max_connections, dial))
+            self.mount(scheme, DeadlineAdapter(max_connections, dial))
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002
         """Nothing is ever a redirect: even if it does not follow, requests would read the body without a limit."""

@@ -18,7 +18,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from stream_scorer.fork import bind_to_process
-from stream_scorer.http_client.deadline import Line, current_deadline
+from stream_scorer.http_client.deadline import SocketHandle, current_deadline
 
 if TYPE_CHECKING:
     import socket
@@ -55,14 +55,14 @@ class FinalResponse(http.client.HTTPResponse):
             super().begin()
 
 
-class WatchedHTTPConnection(HTTPConnection):
+class DeadlineHTTPConnection(HTTPConnection):
     """A connection that puts itself under the deadline of the exchange that uses it.
 
     With ``dial`` that function resolves and connects, in urllib3's place; TLS and HTTP know the name all the same.
     """
 
     response_class = FinalResponse
-    _line: Line | None = None
+    _socket_handle: SocketHandle | None = None
 
     def __init__(self, *args: Any, dial: Dial | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -71,16 +71,16 @@ class WatchedHTTPConnection(HTTPConnection):
 
     def _new_conn(self) -> socket.socket:
         deadline = current_deadline()
-        connect = super()._new_conn if self._dial is None else partial(self._dialled, self._dial)
+        connect = super()._new_conn if self._dial is None else partial(self._connect, self._dial)
         sock = connect() if deadline is None else deadline.connect(connect)
-        if self._line is not None:
-            self._line.abandon()
-        self._line = Line(sock)
+        if self._socket_handle is not None:
+            self._socket_handle.leak()
+        self._socket_handle = SocketHandle(sock)
         if deadline is not None:
-            deadline.attach(self._line)
+            deadline.attach(self._socket_handle)
         return sock
 
-    def _dialled(self, dial: Dial) -> socket.socket:
+    def _connect(self, dial: Dial) -> socket.socket:
         sock = dial(self._dns_host, self.port, self.timeout)
         for option in self.socket_options or ():
             sock.setsockopt(*option)
@@ -89,51 +89,51 @@ class WatchedHTTPConnection(HTTPConnection):
     def request(self, *args: Any, **kwargs: Any) -> None:
         """Send a request, on a fresh or a rested connection."""
         deadline = current_deadline()
-        if deadline is not None and self._line is not None:
-            deadline.attach(self._line)
+        if deadline is not None and self._socket_handle is not None:
+            deadline.attach(self._socket_handle)
         super().request(*args, **kwargs)
 
     @property
     def is_connected(self) -> bool:
         """Whether the pool may hand this connection out again; not after `IDLE_LIMIT_S` of rest."""
-        rested_at = None if self._line is None else self._line.rested_at
+        rested_at = None if self._socket_handle is None else self._socket_handle.rested_at
         if rested_at is not None and time.monotonic() - rested_at > IDLE_LIMIT_S:
             return False
         return super().is_connected
 
     def close(self) -> None:
         """Close the socket; its line stays until the exchange has read the body."""
-        line, self._line = self._line, None
+        line, self._socket_handle = self._socket_handle, None
         if line is not None:
-            line.abandon()
+            line.leak()
         super().close()
 
     def reset_after_fork(self) -> None:
         """Close the child's copy of the socket; the connection stays open for the parent process."""
-        line, self._line = self._line, None
+        line, self._socket_handle = self._socket_handle, None
         if line is not None:
             line.disown()
         if self.sock is not None:  # it stays where it is: an exchange of this very thread may be using it
             _disconnect(self.sock)
 
 
-class WatchedHTTPSConnection(WatchedHTTPConnection, HTTPSConnection):
+class DeadlineHTTPSConnection(DeadlineHTTPConnection, HTTPSConnection):
     """The same over TLS."""
 
 
-class WatchedHTTPPool(HTTPConnectionPool):
+class DeadlineHTTPPool(HTTPConnectionPool):
     """A pool of watched connections."""
 
-    ConnectionCls = WatchedHTTPConnection
+    ConnectionCls = DeadlineHTTPConnection
 
 
-class WatchedHTTPSPool(HTTPSConnectionPool):
+class DeadlineHTTPSPool(HTTPSConnectionPool):
     """A pool of watched TLS connections."""
 
-    ConnectionCls = WatchedHTTPSConnection
+    ConnectionCls = DeadlineHTTPSConnection
 
 
-class WatchedAdapter(HTTPAdapter):
+class DeadlineAdapter(HTTPAdapter):
     """requests' way to urllib3, without retries of its own and with watched connections."""
 
     def __init__(self, max_connections: int, dial: Dial | None = None) -> None:
@@ -144,13 +144,13 @@ class WatchedAdapter(HTTPAdapter):
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """Make the pools of direct connections."""
         super().init_poolmanager(*args, **kwargs)
-        _use_watched_pools(self.poolmanager, self._dial)
+        _use_deadline_pools(self.poolmanager, self._dial)
 
     def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> Any:
         """Make the pools of connections through a proxy."""
         manager = super().proxy_manager_for(proxy, **proxy_kwargs)
         if not proxy.lower().startswith("socks"):
-            _use_watched_pools(manager, None)
+            _use_deadline_pools(manager, None)
         return manager
 
     def close(self) -> None:
@@ -176,7 +176,7 @@ def _disconnect(sock: socket.socket) -> None:
     sock.close()
 
 
-def _use_watched_pools(manager: PoolManager, dial: Dial | None) -> None:
+def _use_deadline_pools(manager: PoolManager, dial: Dial | None) -> None:
     # What a pool does not know it hands on to its connections. urllib3 only ever calls these, whatever they are.
-    pools: Any = {"http": partial(WatchedHTTPPool, dial=dial), "https": partial(WatchedHTTPSPool, dial=dial)}
+    pools: Any = {"http": partial(DeadlineHTTPPool, dial=dial), "https": partial(DeadlineHTTPSPool, dial=dial)}
     manager.pool_classes_by_scheme = pools

@@ -33,7 +33,7 @@ def current_deadline() -> Deadline | None:
     return _current.get()
 
 
-class Line:
+class SocketHandle:
     """A second handle on a connection's socket: shutting it down works through TLS and from any thread.
 
     It is a duplicate because ``ssl`` detaches the original, and because http.client drops its socket before the body is
@@ -49,21 +49,21 @@ class Line:
         self._lock = threading.Lock()  # a close and a shutdown at once could hit a reused file descriptor
         self._abandoned = False
 
-    def hold(self) -> None:
+    def retain(self) -> None:
         """An exchange uses it."""
         self.rested_at = None
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """The exchange is over."""
         self.rested_at = time.monotonic()
         self._close_if_done()
 
-    def abandon(self) -> None:
+    def leak(self) -> None:
         """The connection is closed."""
         self._abandoned = True
         self._close_if_done()
 
-    def cut(self) -> None:
+    def shut_down(self) -> None:
         """End the connection now; whoever is blocked on it wakes up."""
         with self._lock, contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
@@ -94,7 +94,7 @@ class Deadline:
         self.cut_for: CutReason | None = None
         self.connected = False
         self._lock = threading.Lock()
-        self._line: Line | None = None
+        self._socket_handle: SocketHandle | None = None
         self._connecting: Future[socket.socket] | None = None
 
     def connect(self, connect: Callable[[], socket.socket]) -> socket.socket:
@@ -111,7 +111,7 @@ class Deadline:
         threading.Thread(target=_fulfil, args=(future, connect), name="stream-scorer-connect", daemon=True).start()
         return future.result()
 
-    def attach(self, line: Line) -> None:
+    def attach(self, line: SocketHandle) -> None:
         """Put a connection under this deadline.
 
         Raises:
@@ -119,18 +119,18 @@ class Deadline:
         """
         with self._lock:
             self._raise_if_cut()
-            if self._line is not None and self._line is not line:
-                self._line.let_go()
-            line.hold()
-            self._line = line
+            if self._socket_handle is not None and self._socket_handle is not line:
+                self._socket_handle.release()
+            line.retain()
+            self._socket_handle = line
             self.connected = True
 
     def cut(self, reason: CutReason) -> None:
         """End the exchange from another thread."""
         with self._lock:
             self.cut_for = self.cut_for or reason
-            if self._line is not None:
-                self._line.cut()
+            if self._socket_handle is not None:
+                self._socket_handle.shut_down()
             if self._connecting is not None:
                 with contextlib.suppress(InvalidStateError):
                     self._connecting.set_exception(ConnectionAbortedError("cut while connecting"))
@@ -138,14 +138,14 @@ class Deadline:
     def finish(self) -> None:
         """The exchange is over; its connection may rest in the pool."""
         with self._lock:
-            if self._line is not None:
-                self._line.let_go()
-            self._line = None
+            if self._socket_handle is not None:
+                self._socket_handle.release()
+            self._socket_handle = None
 
     def disown(self) -> None:
         """End the exchange in a forked process; its connection belongs to the parent."""
         self._lock = threading.Lock()
-        self._line = None
+        self._socket_handle = None
         self.cut("forked")
 
     def _raise_if_cut(self) -> None:
@@ -164,7 +164,7 @@ class Watchdog:
         self._closed = False
 
     @contextlib.contextmanager
-    def limit(self, seconds: float) -> Iterator[Deadline]:
+    def run_with_deadline(self, seconds: float) -> Iterator[Deadline]:
         """Run the body of the ``with`` under a deadline ``seconds`` from now."""
         deadline = Deadline(time.monotonic() + seconds)
         self._watch(deadline)

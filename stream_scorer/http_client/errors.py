@@ -25,11 +25,11 @@ class AnswerTooLarge(ValueError):
     """The decompressed body passes the limit."""
 
 
-class AddressBarred(OSError):
+class AddressBlocked(OSError):
     """Whoever dials refuses the address. Its text is our own, so it is passed on."""
 
 
-def trouble_of(error: Exception, deadline: Deadline, host: str, timeout_s: float) -> tuple[HttpFailure, str]:
+def classify(error: Exception, deadline: Deadline, host: str, timeout_s: float) -> tuple[HttpFailure, str]:
     """Translate any error of an exchange into its kind and one line."""
     if deadline.cut_for in _ENDED:
         return HttpFailure.NO_CONNECTION, f"the exchange with {host} {_ENDED[deadline.cut_for]}"
@@ -37,7 +37,7 @@ def trouble_of(error: Exception, deadline: Deadline, host: str, timeout_s: float
         # Nothing was sent, so no contact can be the cause: that is no time-out of an answer.
         return HttpFailure.NO_CONNECTION, f"no connection to {host} within {timeout_s:g} s"
     causes = tuple(causes_of(error))
-    barred = next((one for one in causes if isinstance(one, AddressBarred)), None)
+    barred = next((one for one in causes if isinstance(one, AddressBlocked)), None)
     if barred is not None:
         return HttpFailure.NO_CONNECTION, f"no connection to {host}: {barred}"
     # These two are told apart before the table, since requests wraps them into errors that also mean other things.

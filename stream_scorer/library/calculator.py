@@ -29,7 +29,7 @@ from stream_scorer.library.results import (
     ScoreResult,
     ScoringOutcome,
 )
-from stream_scorer.library.scoring_run import Asking
+from stream_scorer.library.scoring_run import ScoringRun
 from stream_scorer.library.validation import failures_of, impute, value_problem
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ class PredictiveScoreCalculator:
             backoff_base_s=self.client.backoff_base_s,
             max_backoff_s=self.client.max_backoff_s,
         )
-        Asking(self.client, policy, found.finished, self.client.sleep).run(contacts, self.model_version)
+        ScoringRun(self.client, policy, found.finished, self.client.sleep).run(contacts, self.model_version)
 
     def close(self) -> None:
         """Close the connections."""

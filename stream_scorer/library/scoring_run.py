@@ -53,7 +53,7 @@ _CREDENTIALS_OR_MODEL: Final = (401, 403, 404)
 _REFUSE_CONTACTS: Final = (200, 400, 413, 422)
 
 
-class Asking:
+class ScoringRun:
     """One calculation's requests, one at a time; several halves and retries may wait meanwhile."""
 
     def __init__(

@@ -19,7 +19,7 @@ from stream_scorer.kafka.registry.serde import make_blocking_serde
 from stream_scorer.reconciliation.topic_reader import (
     Queues,
     Reading,
-    RegistryWanted,
+    RegistryCheck,
     check_not_set_back,
     commit_notes,
     gap_notes,
@@ -107,7 +107,7 @@ def reconcile_callbacks(
         unknown_starts=[number for number, commit in first.items() if commit.start is None],
     )
     read = {number: OffsetRange(spans[number].start, max(spans[number].start, inputs[number].end)) for number in inputs}
-    wanted = RegistryWanted(settings)
+    wanted = RegistryCheck(settings)
     _read(judge, settings, queues.partitions, Reading(log, {topic: read, **outputs}, progress), wanted)
     second = log.commits(topic, partitions[topic])
     check_not_set_back(group_id, topic, first, second)
@@ -130,19 +130,19 @@ def _check_none_has_run(settings: Settings, log: LogReader) -> None:
 
 
 def _read(
-    judge: CallbackReconciliation, settings: Settings, queues: Iterable[str], reading: Reading, wanted: RegistryWanted
+    judge: CallbackReconciliation, settings: Settings, queues: Iterable[str], reading: Reading, wanted: RegistryCheck
 ) -> None:
     topics = settings.topics
     for record in reading.records(topics.scores):
         if _source(record) is not None:  # a scorer's; what others write there may be in any framing
-            wanted.look(record, topics.scores)
+            wanted.observe(record, topics.scores)
         judge.score(record.partition, record.offset, record.value, record.timestamp_ms)
     for name in queues:
         for record in reading.records(name):
-            wanted.look(record, name)
+            wanted.observe(record, name)
             judge.callback(record.value, RecordLocation(name, record.partition, record.offset))
     for record in reading.records(topics.receipts):
-        wanted.look(record, topics.receipts)
+        wanted.observe(record, topics.receipts)
         judge.receipt(
             record.value, RecordLocation(topics.receipts, record.partition, record.offset), record.timestamp_ms
         )

@@ -31,7 +31,7 @@ from stream_scorer.kafka.registry.serde import make_blocking_serde
 from stream_scorer.reconciliation.topic_reader import (
     Queues,
     Reading,
-    RegistryWanted,
+    RegistryCheck,
     check_identity,
     check_not_set_back,
     commit_notes,
@@ -114,7 +114,7 @@ def reconcile(settings: Settings, *, progress: Progress | None = None, timeout_s
     )
     read = {number: OffsetRange(spans[number].start, max(spans[number].start, inputs[number].end)) for number in inputs}
     reading = Reading(log, {topic: read, **outputs, **waiting}, progress)
-    wanted = RegistryWanted(settings)
+    wanted = RegistryCheck(settings)
     for record in reading.records(topic):
         judge.input(record.partition, record.offset, _content(record))
     _read_outputs(settings, reading, judge, framing, wanted)
@@ -134,7 +134,7 @@ def _topics_of(settings: Settings) -> dict[Kind, str]:
 
 
 def _read_outputs(
-    settings: Settings, reading: Reading, judge: Reconciliation, framing: Serde, wanted: RegistryWanted
+    settings: Settings, reading: Reading, judge: Reconciliation, framing: Serde, wanted: RegistryCheck
 ) -> None:
     """Read each topic once, whatever it is used for."""
     topics = settings.topics
@@ -145,7 +145,7 @@ def _read_outputs(
             names = _names(record)
             if names.source is not None and kind_of is not None:
                 if names.reason is None:
-                    wanted.look(record, name)
+                    wanted.observe(record, name)
                 judge.output(
                     kind_of(record),
                     names.source,
@@ -156,7 +156,7 @@ def _read_outputs(
                     written_ms=record.timestamp_ms,
                 )
             elif name == topics.audit:
-                wanted.look(record, name)
+                wanted.observe(record, name)
                 judge.audit(record.value, place, written_ms=record.timestamp_ms)
             else:
                 judge.foreign()

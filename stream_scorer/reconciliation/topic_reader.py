@@ -91,7 +91,7 @@ class Queues:
         }
 
 
-class RegistryWanted:
+class RegistryCheck:
     """Notes where records are framed for a schema registry while none is set: without it, what is ours looks foreign.
 
     Anybody may write such a record, so it only counts where the books do not come out even.
@@ -101,7 +101,7 @@ class RegistryWanted:
         self._unknown = settings.schema_registry.url is None
         self._first: RecordLocation | None = None
 
-    def look(self, record: Record, topic: str) -> None:
+    def observe(self, record: Record, topic: str) -> None:
         """A record that has to be decoded."""
         if self._unknown and self._first is None and schema_id_of(record.value) is not None:
             self._first = RecordLocation(topic, record.partition, record.offset)

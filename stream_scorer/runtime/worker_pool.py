@@ -13,7 +13,7 @@ JobT = TypeVar("JobT")
 AnswerT = TypeVar("AnswerT")
 
 
-class Pool(Generic[JobT, AnswerT]):
+class WorkerPool(Generic[JobT, AnswerT]):
     """``size`` daemon threads around one blocking call.
 
     Not ``concurrent.futures``: its threads are joined when the interpreter exits, so one hanging request would hold up

@@ -10,7 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from stream_scorer.core.scoring.request import control_request
-from stream_scorer.core.scoring.spend_limiter import Budget
+from stream_scorer.core.scoring.spend_limiter import SpendLimiter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +33,7 @@ class ControlContacts:
     def __init__(self, new_id: Callable[[], str]) -> None:
         self._new_id = new_id
         self._scored: deque[Contact] = deque(maxlen=_KEPT)
-        self._limit = Budget(MAX_PER_MINUTE)
+        self._limit = SpendLimiter(MAX_PER_MINUTE)
 
     def record_scored(self, contact: Contact) -> None:
         """Keep a contact that has its score."""
@@ -52,7 +52,7 @@ class ControlContacts:
         """Return a request with the next control, for the model version of ``key``; None: there is none now."""
         if not self._scored or self._limit.wait_s(1, now) > 0:
             return None
-        self._limit.spend(1, now)
+        self._limit.acquire(1, now)
         contact = self._scored[0]
         self._scored.rotate(-1)
         return control_request(key, contact, self._new_id())

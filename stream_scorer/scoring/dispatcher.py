@@ -24,7 +24,7 @@ from stream_scorer.core.scoring.response_policy import (
     classify,
     unanswered_twice,
 )
-from stream_scorer.core.scoring.spend_limiter import Budget
+from stream_scorer.core.scoring.spend_limiter import SpendLimiter
 from stream_scorer.scoring.control_contacts import ControlContacts
 from stream_scorer.scoring.failure_handler import FailureHandler
 from stream_scorer.scoring.half_open_probe import HalfOpenProbe
@@ -93,7 +93,7 @@ class RequestDispatcher:
         self._pool = pool
         self._ledger = ledger
         self._quota = quota
-        self._spend_limit = Budget(max_contacts_per_minute)
+        self._spend_limit = SpendLimiter(max_contacts_per_minute)
         self._breaker = breaker
         self._policy = policy
         self._deferral = deferral
@@ -179,7 +179,7 @@ class RequestDispatcher:
                 self._bisect_sent.append(now)
             elif not sent.is_control:
                 self._major_sent_at = now
-            self._spend_limit.spend(len(sent.contacts), now)
+            self._spend_limit.acquire(len(sent.contacts), now)
             self._breaker.clear_throttle()
             self._pool.submit(sent)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from stream_scorer.core.records import ApiResponse
 from stream_scorer.core.scoring.request import Request
-from stream_scorer.runtime.worker_pool import Pool
+from stream_scorer.runtime.worker_pool import WorkerPool
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +19,7 @@ class ScoringApi(Protocol):
         """Asks about the contacts whose JSON stands in ``parts``. Blocks until the answer or the deadline."""
 
 
-class RequestPool(Pool[Request, ApiResponse]):
+class RequestPool(WorkerPool[Request, ApiResponse]):
     """``size`` threads around one ``ScoringApi``."""
 
     def __init__(self, api: ScoringApi, size: int) -> None:

@@ -1,6 +1,6 @@
 """The settings: small frozen sections, read from a TOML file, then the environment over it, then flags."""
 
-from stream_scorer.settings.load import Loaded, load, load_settings
+from stream_scorer.settings.load import LoadedSettings, load, load_settings
 from stream_scorer.settings.model import ModelSettings
 from stream_scorer.settings.sections import (
     AdminSettings,
@@ -22,7 +22,7 @@ __all__ = [
     "CallbacksSettings",
     "GenesysSettings",
     "KafkaSettings",
-    "Loaded",
+    "LoadedSettings",
     "ModelSettings",
     "SchemaRegistrySettings",
     "ScoringSettings",

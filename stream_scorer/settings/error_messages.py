@@ -53,7 +53,7 @@ def problem_lines(error: ValidationError, origins: Mapping[KeyPath, str]) -> lis
     """Return one line for each problem; ``origins`` says where the values were set."""
     lines: dict[KeyPath, str] = {}
     for details in error.errors(include_url=False):
-        if details["type"] == "contradiction":
+        if details["type"] == "conflict":
             context = details["ctx"]
             keys = [tuple(key.split(".", 2)) for key in context["keys"].split(",")]
             lines.setdefault(keys[0], context["text"] + _from(keys, origins))

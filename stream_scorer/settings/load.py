@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedSettings:
     """The settings, and for each key that is not a default where it came from."""
 
     settings: Settings
@@ -60,7 +60,7 @@ def load(
     *,
     flags: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
-) -> Loaded:
+) -> LoadedSettings:
     """Load as `load_settings` does, and keep the origins."""
     environ = os.environ if environ is None else environ
     layers = (
@@ -79,7 +79,7 @@ def load(
         problems += problem_lines(error, {path: entry.origin for path, entry in entries.items()})
     if problems:
         raise SettingsError("\n".join(dict.fromkeys(map(printable, problems))))
-    return Loaded(settings, {path: entry.origin for path, entry in entries.items()})
+    return LoadedSettings(settings, {path: entry.origin for path, entry in entries.items()})
 
 
 def _nested(entries: Mapping[KeyPath, Entry]) -> dict[str, dict[str, Any]]:

@@ -12,7 +12,7 @@ from pydantic_core import CoreSchema, core_schema
 from stream_scorer.core.scoring.feature_types import Feature
 from stream_scorer.errors import SettingsError
 from stream_scorer.settings.names import did_you_mean
-from stream_scorer.settings.types import Count, Section, contradiction
+from stream_scorer.settings.types import Count, Section, conflict
 
 _PARTS: Final = tuple(field.name for field in fields(Feature) if field.name != "name")
 
@@ -33,21 +33,21 @@ def _feature(name: str, table: Any) -> Feature:
     if isinstance(table, Feature):
         return table
     if not isinstance(table, dict):
-        raise contradiction(f'{key} must be a table, such as {{ type = "integer", impute = 0 }}', key)
+        raise conflict(f'{key} must be a table, such as {{ type = "integer", impute = 0 }}', key)
     for part in table:
         if part not in _PARTS:
-            raise contradiction(f"{key} has no key {part!r}{did_you_mean(str(part), _PARTS)}", key)
+            raise conflict(f"{key} has no key {part!r}{did_you_mean(str(part), _PARTS)}", key)
     if table.get("type") is None:
-        raise contradiction(f"{key}.type is missing: use integer, number, boolean or string", key)
+        raise conflict(f"{key}.type is missing: use integer, number, boolean or string", key)
     choices = table.get("choices")
     if choices is not None and not isinstance(choices, list | tuple):
-        raise contradiction(f"{key}.choices must be a list of values", key)
+        raise conflict(f"{key}.choices must be a list of values", key)
     if not all(_is_scalar(value) for value in (table.get("impute"), *(choices or ()))):
-        raise contradiction(f"{key}: impute and choices must be numbers, booleans or strings", key)
+        raise conflict(f"{key}: impute and choices must be numbers, booleans or strings", key)
     try:
         return Feature(name, **{**table, "choices": None if choices is None else tuple(choices)})
     except SettingsError as error:
-        raise contradiction(str(error), key) from None
+        raise conflict(str(error), key) from None
 
 
 def _is_scalar(value: Any) -> bool:
@@ -56,10 +56,10 @@ def _is_scalar(value: Any) -> bool:
 
 def _features(tables: Any) -> dict[str, Feature]:
     if not isinstance(tables, Mapping):
-        raise contradiction("model.features must be a table of features", "model.features")
+        raise conflict("model.features must be a table of features", "model.features")
     if not tables:
         text = "model.features is empty: name at least one feature, or leave it out to use the tutorial's model"
-        raise contradiction(text, "model.features")
+        raise conflict(text, "model.features")
     return {name: _feature(name, table) for name, table in tables.items()}
 
 
@@ -86,7 +86,7 @@ class ModelSettings(Section):
                 f"model.max_features ({self.max_features}) is less than the {len(self.features)} features in"
                 " model.features: no contact would fit"
             )
-            raise contradiction(text, "model.max_features")
+            raise conflict(text, "model.max_features")
         return self
 
     @property

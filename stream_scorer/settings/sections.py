@@ -30,7 +30,7 @@ from stream_scorer.settings.types import (
     Text,
     Topic,
     Url,
-    contradiction,
+    conflict,
 )
 
 Secret = Annotated[SecretStr, Field(min_length=1, max_length=10_000)]
@@ -45,7 +45,7 @@ def _check_ascending(delays_s: tuple[float, ...], key: str) -> None:
     """Refuse retry delays that are not in ascending order."""
     if list(delays_s) != sorted(delays_s):
         text = f"{key} must be in ascending order: each retry topic is for records that have been in those before"
-        raise contradiction(text, key)
+        raise conflict(text, key)
 
 
 def generate_instance_id() -> str:
@@ -124,14 +124,14 @@ class GenesysSettings(Section):
                 f"genesys.backoff_base_s ({self.backoff_base_s:g}) is longer than genesys.max_backoff_s"
                 f" ({self.max_backoff_s:g}): no retry would ever wait as long as it says"
             )
-            raise contradiction(text, "genesys.backoff_base_s", "genesys.max_backoff_s")
+            raise conflict(text, "genesys.backoff_base_s", "genesys.max_backoff_s")
         if self.base_url is None and self.region not in regions.REGIONS:
             known = ", ".join(regions.REGIONS)
             text = (
                 f"genesys.region {regions.shown(self.region)}is no region of Genesys Cloud: use one of {known},"
                 " or set genesys.base_url"
             )
-            raise contradiction(text, "genesys.region")
+            raise conflict(text, "genesys.region")
         return self
 
     def read_client_secret(self) -> str:
@@ -187,7 +187,7 @@ class ScoringSettings(Section):
                 f"scoring.max_uncommitted ({self.max_uncommitted}) is less than scoring.max_contacts"
                 f" ({self.max_contacts}): no batch could ever be full"
             )
-            raise contradiction(text, "scoring.max_uncommitted", "scoring.max_contacts")
+            raise conflict(text, "scoring.max_uncommitted", "scoring.max_contacts")
         return self
 
 
@@ -204,7 +204,7 @@ class VerificationSettings(Section):
                 f"verification.max_interval_width ({self.max_interval_width:g}) is not greater than"
                 f" verification.min_interval_width ({self.min_interval_width:g}): every score would go to review"
             )
-            raise contradiction(text, "verification.max_interval_width", "verification.min_interval_width")
+            raise conflict(text, "verification.max_interval_width", "verification.min_interval_width")
         return self
 
 
@@ -282,7 +282,7 @@ class TopicsSettings(Section):
                     f"topics.{output} and topics.features are both {self.features!r}:"
                     " the scorer would read what it writes, for ever"
                 )
-                raise contradiction(text, f"topics.{output}", "topics.features")
+                raise conflict(text, f"topics.{output}", "topics.features")
         self._check_retries()
         self._check_campaign()
         return self
@@ -294,10 +294,10 @@ class TopicsSettings(Section):
             name = getattr(self, key)
             if name in levels:
                 text = f"topics.{key} is {name!r}, which is a retry topic of topics.features_retry"
-                raise contradiction(text, f"topics.{key}", "topics.features_retry")
+                raise conflict(text, f"topics.{key}", "topics.features_retry")
         if both := levels.intersection(self.retries()):
             text = f"topics.features_retry and topics.callbacks_retry both have the retry topic {min(both)!r}"
-            raise contradiction(text, "topics.features_retry", "topics.callbacks_retry")
+            raise conflict(text, "topics.features_retry", "topics.callbacks_retry")
 
     def _check_campaign(self) -> None:
         """No loop of the campaign worker reads what it, or the other, writes for somebody else."""
@@ -315,10 +315,10 @@ class TopicsSettings(Section):
                         f"topics.{writes} and topics.{reads} are both {name!r}:"
                         " the campaign worker would take its own records for something else"
                     )
-                    raise contradiction(text, f"topics.{writes}", f"topics.{reads}")
+                    raise conflict(text, f"topics.{writes}", f"topics.{reads}")
         if self.scores in tiers:
             text = f"topics.scores is {self.scores!r}, which is a retry tier of topics.callbacks_retry"
-            raise contradiction(text, "topics.scores", "topics.callbacks_retry")
+            raise conflict(text, "topics.scores", "topics.callbacks_retry")
 
     @property
     def scoring(self) -> tuple[str, ...]:

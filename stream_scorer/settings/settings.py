@@ -23,7 +23,7 @@ from stream_scorer.settings.sections import (
     TopicsSettings,
     VerificationSettings,
 )
-from stream_scorer.settings.types import Section, contradiction, is_in_clear
+from stream_scorer.settings.types import Section, conflict, is_in_clear
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,16 +55,16 @@ class Settings(Section):
                 f"callbacks.group_id and kafka.group_id are both {self.kafka.group_id!r}:"
                 " two services in one group would take each other's partitions"
             )
-            raise contradiction(text, "callbacks.group_id", "kafka.group_id")
+            raise conflict(text, "callbacks.group_id", "kafka.group_id")
         if self.delivery_group_id == self.kafka.group_id:
             text = (
                 f"kafka.group_id is {self.kafka.group_id!r}, which is the group in which callbacks are delivered"
                 " (callbacks.group_id and -delivery): two services in one group would take each other's partitions"
             )
-            raise contradiction(text, "kafka.group_id", "callbacks.group_id")
+            raise conflict(text, "kafka.group_id", "callbacks.group_id")
         if self.schema_registry.properties and self.schema_registry.url is None:
             text = "schema_registry.properties are set, and schema_registry.url is not: no registry would be asked"
-            raise contradiction(text, "schema_registry.properties", "schema_registry.url")
+            raise conflict(text, "schema_registry.properties", "schema_registry.url")
         return self
 
     @property
@@ -120,10 +120,10 @@ class Settings(Section):
                 f" take (genesys.timeout_s and genesys.token_timeout_s, {longest_s:g} s): /livez would have the worker"
                 " restarted while an answer is still to come"
             )
-        return (*found, *self.exposures)
+        return (*found, *self.security_warnings)
 
     @property
-    def exposures(self) -> tuple[str, ...]:
+    def security_warnings(self) -> tuple[str, ...]:
         """What others on the network could read, one line each."""
         found = []
         urls = {"base_url": self.genesys.api_url, "login_url": self.genesys.token_url}

@@ -23,9 +23,9 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
 
 
-def contradiction(text: str, *keys: str) -> PydanticCustomError:
+def conflict(text: str, *keys: str) -> PydanticCustomError:
     """Return the error for settings that are fine one by one and cannot work together; ``keys`` are those to change."""
-    return PydanticCustomError("contradiction", "{text}", {"text": text, "keys": ",".join(keys)})
+    return PydanticCustomError("conflict", "{text}", {"text": text, "keys": ",".join(keys)})
 
 
 def _no_boolean(value: Any) -> Any:

@@ -25,7 +25,7 @@ from stream_scorer.genesys.oauth import Token, TokenRefused, TokenUnavailable
 from stream_scorer.http_client.client import TransportFailure
 from stream_scorer.redaction.contacts import ContactRedactor
 from stream_scorer.targets.payload import iso_time
-from stream_scorer.targets.response_policy import ACCEPTED, meaning_of, meaning_of_failure, unsendable
+from stream_scorer.targets.response_policy import ACCEPTED, classify_failure, classify_response, invalid_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -95,7 +95,7 @@ class OutboundTarget:
         self._ids = uuid.uuid5(uuid.NAMESPACE_URL, f"genesys-contact-list:{contact_list_id}")
         self._http = http
         self._tokens = tokens
-        self._gate = _Gate(quota, monotonic)
+        self._gate = _RateGate(quota, monotonic)
         self._timeout_s = timeout_s
         self._monotonic = monotonic
         self._wall_clock = wall_clock
@@ -137,8 +137,8 @@ class OutboundTarget:
     def deliver(self, callback: Callback, _traceparent: str | None = None, /) -> DeliveryAnswer:
         """Make one attempt, once the quota allows it; never raises for the network's or the platform's sake."""
         if callback.target != self.name:
-            return unsendable(f"its body was made for {callback.target!r}, and not for {self.name!r}")
-        wait_s = self._gate.pass_within(_QUOTA_WAIT_S)
+            return invalid_request(f"its body was made for {callback.target!r}, and not for {self.name!r}")
+        wait_s = self._gate.acquire(_QUOTA_WAIT_S)
         if wait_s > 0:
             message = "the request quota of the OAuth client (genesys.requests_per_minute) is used up"
             return DeliveryAnswer(DeliveryKind.TRY_LATER, message, None, 0.0, wait_s)
@@ -149,7 +149,7 @@ class OutboundTarget:
             self._gate.sent()
             answer, _ = self._attempt(callback.body)
         if answer.retry_after_s is not None:
-            self._gate.close_for(answer.retry_after_s)
+            self._gate.block_for(answer.retry_after_s)
         return answer
 
     def close(self) -> None:
@@ -161,7 +161,7 @@ class OutboundTarget:
         started = self._monotonic()
         token = self._tokens.token()
         if not isinstance(token, Token):
-            self._gate.learn(None)
+            self._gate.update(None)
             return _without_token(token, (self._monotonic() - started) * 1000.0), None
         headers = {
             "Authorization": f"Bearer {token.value}",
@@ -179,25 +179,25 @@ class OutboundTarget:
                 max_answer_bytes=MAX_ANSWER_BYTES,
             )
         except TransportFailure as failure:
-            self._gate.learn(wire.quota_reading(failure.headers))
-            return meaning_of_failure(failure), token
-        self._gate.learn(wire.quota_reading(got.headers))
-        return self._said(got, body), token
+            self._gate.update(wire.quota_reading(failure.headers))
+            return classify_failure(failure), token
+        self._gate.update(wire.quota_reading(got.headers))
+        return self._reply_text(got, body), token
 
-    def _said(self, got: HttpAnswer, body: bytes) -> DeliveryAnswer:
+    def _reply_text(self, got: HttpAnswer, body: bytes) -> DeliveryAnswer:
         latency_ms = got.timing.latency_ms
         code = ""
         if got.status not in ACCEPTED:
             error = wire.parse_error(got.body, self._tokens.redact)
             code = ContactRedactor(body).hide_in_code(error.code)
-        said = meaning_of(got.status, got.headers, latency_ms, self._wall_clock(), code)
+        said = classify_response(got.status, got.headers, latency_ms, self._wall_clock(), code)
         if got.status in _OURS:
             message = f"{said.message}: {_OURS[got.status]}"
             return DeliveryAnswer(DeliveryKind.SWITCHED_OFF, message, got.status, latency_ms)
         return said
 
 
-class _Gate:
+class _RateGate:
     """Lets requests through as the quota allows, for several threads, which wait here. Every request gets an answer."""
 
     def __init__(self, quota: Quota, monotonic: Callable[[], float]) -> None:
@@ -206,7 +206,7 @@ class _Gate:
         self._changed = threading.Condition()
         self._ended = False
 
-    def pass_within(self, limit_s: float) -> float:
+    def acquire(self, limit_s: float) -> float:
         """Wait for the quota and count a request; where that would take longer than the limit, return the wait."""
         give_up = self._monotonic() + limit_s
         with self._changed:
@@ -227,7 +227,7 @@ class _Gate:
         with self._changed:
             self._quota.sent(self._monotonic())
 
-    def learn(self, reading: RateLimitHeaders | None) -> None:
+    def update(self, reading: RateLimitHeaders | None) -> None:
         """An answer has come with this reading or without one, or none will."""
         with self._changed:
             if reading is None:
@@ -236,7 +236,7 @@ class _Gate:
                 self._quota.update(reading, self._monotonic())
             self._changed.notify_all()
 
-    def close_for(self, seconds: float) -> None:
+    def block_for(self, seconds: float) -> None:
         """The platform asked to be left alone for so long."""
         with self._changed:
             self._quota.block_until(self._monotonic() + seconds)

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 from stream_scorer.core.callbacks.types import DeliveryAnswer, DeliveryKind
-from stream_scorer.targets.payload import MAX_BODY_BYTES, body_of, entry_of
+from stream_scorer.targets.payload import MAX_BODY_BYTES, encode_body, encode_entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,13 +39,13 @@ class LogTarget:
 
     def entry(self, score: Score) -> bytes:
         """One contact as it stands in a body."""
-        return entry_of(score)
+        return encode_entry(score)
 
     def body(
         self, callback_id: str, campaign_id: str | None, model_id: str, planned_at_ms: int, entries: Sequence[bytes]
     ) -> bytes:
         """The body that a webhook would get."""
-        return body_of(callback_id, campaign_id, model_id, planned_at_ms, entries)
+        return encode_body(callback_id, campaign_id, model_id, planned_at_ms, entries)
 
     def allowance(self) -> int | None:
         """Any number: no quota is known."""

@@ -18,7 +18,7 @@ _FIRST: Final = datetime.min.replace(tzinfo=UTC)
 _LAST: Final = datetime.max.replace(tzinfo=UTC)
 
 
-def entry_of(score: Score) -> bytes:
+def encode_entry(score: Score) -> bytes:
     """Return one contact as it stands in ``data.contacts``."""
     return orjson.dumps(
         {
@@ -34,10 +34,10 @@ def entry_of(score: Score) -> bytes:
     )
 
 
-def body_of(
+def encode_body(
     callback_id: str, campaign_id: str | None, model_id: str, planned_at_ms: int, entries: Sequence[bytes]
 ) -> bytes:
-    """Return the whole body; ``entries`` are what `entry_of` gave."""
+    """Return the whole body; ``entries`` are what `encode_entry` gave."""
     data = {"callback_id": callback_id, "campaign_id": campaign_id, "model_id": model_id}
     head = orjson.dumps({"type": "contact.scored", "timestamp": iso_time(planned_at_ms), "data": data})
     return b"".join((head[:-2], b',"contacts":[', b",".join(entries), b"]}}"))

@@ -24,7 +24,7 @@ _REFUSALS: Final = range(400, 500)
 _LATER: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS})
 
 
-def meaning_of(
+def classify_response(
     status: int, headers: Mapping[str, str], latency_ms: float, now_s: float, code: str = ""
 ) -> DeliveryAnswer:
     """Say what an answer means.
@@ -52,7 +52,7 @@ def meaning_of(
     return DeliveryAnswer(DeliveryKind.TRY_LATER, text, status, latency_ms, after_s)
 
 
-def meaning_of_failure(failure: TransportFailure) -> DeliveryAnswer:
+def classify_failure(failure: TransportFailure) -> DeliveryAnswer:
     """Say what an exchange without a usable answer means."""
     latency_ms = failure.timing.latency_ms
     if failure.status is None:
@@ -61,7 +61,7 @@ def meaning_of_failure(failure: TransportFailure) -> DeliveryAnswer:
     return DeliveryAnswer(DeliveryKind.DELIVERED, message, failure.status, latency_ms)
 
 
-def unsendable(why: str) -> DeliveryAnswer:
+def invalid_request(why: str) -> DeliveryAnswer:
     """Say that a callback is such that no attempt could ever be made."""
     return DeliveryAnswer(DeliveryKind.REFUSED, f"the callback cannot be sent: {why}", None, 0.0)
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 from stream_scorer.errors import SettingsError
-from stream_scorer.http_client.errors import AddressBarred
+from stream_scorer.http_client.errors import AddressBlocked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -70,13 +70,13 @@ _ISATAP: Final = (0x5EFE, 0x0200_5EFE)
 _32_BITS: Final = 0xFFFF_FFFF
 
 
-def why_closed(address: Address) -> str | None:
+def blocked_reason(address: Address) -> str | None:
     """Say why no callback goes to an address, whatever the settings."""
     for closed, why in _CLOSED:
         if address in closed:
             return why
     for inner in _embedded(address):
-        if inside := why_closed(inner):
+        if inside := blocked_reason(inner):
             return f"stands for {inner}, which {inside}"
     return None
 
@@ -92,12 +92,12 @@ def why_not_loopback(address: Address) -> str | None:
 class Guard:
     """Resolves, checks and connects; for any number of threads."""
 
-    def __init__(self, objection: Objection = why_closed, *, resolve: Resolve | None = None) -> None:
+    def __init__(self, objection: Objection = blocked_reason, *, resolve: Resolve | None = None) -> None:
         """Take the rule, and what resolves names; None: ``socket.getaddrinfo``."""
         self._objection = objection
         self._resolve = resolve
 
-    def places(self, host: str, port: int) -> list[Any]:
+    def resolve(self, host: str, port: int) -> list[Any]:
         """Return what ``getaddrinfo`` says, once every address of it has been checked.
 
         One bad address among good ones bars them all: whoever put it there may choose the order as well.
@@ -112,17 +112,17 @@ class Guard:
         for *_, place in found:
             address = ip_address(place[0])
             if why := self._objection(address):
-                raise AddressBarred(f"its address {address} {why}")
+                raise AddressBlocked(f"its address {address} {why}")
         return found
 
-    def dial(self, host: str, port: int, timeout_s: float | None) -> socket.socket:
+    def connect(self, host: str, port: int, timeout_s: float | None) -> socket.socket:
         """Connect to the first checked address that answers, each within its share of the time.
 
         Raises:
             AddressBarred: a callback must not go there.
             OSError: the name does not resolve, or no address answers.
         """
-        found = self.places(host, port)
+        found = self.resolve(host, port)
         failure = OSError("the name has no address")
         for family, kind, protocol, _, place in found:
             sock = socket.socket(family, kind, protocol)
@@ -156,7 +156,7 @@ def guard_for(url: str, *, allow_http: bool, resolve: Resolve | None = None) -> 
     only_loopback = parts.scheme != "https" and not allow_http
     try:
         found = _at_start(Guard(resolve=resolve), host, parts.port or (443 if parts.scheme == "https" else 80))
-    except AddressBarred as barred:
+    except AddressBlocked as barred:
         raise SettingsError(f"callbacks.url: {host} is refused: {barred}; callbacks never go there") from None
     except UnicodeError:
         raise SettingsError("callbacks.url: its host can be no name") from None
@@ -176,7 +176,7 @@ def _at_start(guard: Guard, host: str, port: int) -> list[Address]:
 
     def look_up() -> None:
         try:
-            done.put(guard.places(host, port))
+            done.put(guard.resolve(host, port))
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to the waiting thread
             done.put(error)
 
@@ -185,7 +185,7 @@ def _at_start(guard: Guard, host: str, port: int) -> list[Address]:
         found = done.get(timeout=START_CHECK_S)
     except queue.Empty:
         return []
-    if isinstance(found, AddressBarred | UnicodeError):
+    if isinstance(found, AddressBlocked | UnicodeError):
         raise found
     return [] if isinstance(found, Exception) else [ip_address(place[0]) for *_, place in found]
 

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 from stream_scorer.core.trace_context import TRACEPARENT
 from stream_scorer.http_client.client import Http, TransportFailure
-from stream_scorer.targets.payload import MAX_BODY_BYTES, body_of, entry_of
-from stream_scorer.targets.response_policy import meaning_of, meaning_of_failure, unsendable
+from stream_scorer.targets.payload import MAX_BODY_BYTES, encode_body, encode_entry
+from stream_scorer.targets.response_policy import classify_failure, classify_response, invalid_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -66,20 +66,20 @@ class WebhookTarget:
         self._signer = signer
         self._timeout_s = timeout_s
         self._wall_clock = wall_clock
-        self._http = Http(max_connections, wall_clock=wall_clock, dial=guard.dial)
+        self._http = Http(max_connections, wall_clock=wall_clock, dial=guard.connect)
 
     def __repr__(self) -> str:
         return f"WebhookTarget(name={self.name!r})"
 
     def entry(self, score: Score) -> bytes:
         """One contact as it stands in a body."""
-        return entry_of(score)
+        return encode_entry(score)
 
     def body(
         self, callback_id: str, campaign_id: str | None, model_id: str, planned_at_ms: int, entries: Sequence[bytes]
     ) -> bytes:
         """The body of a callback: contract section 7."""
-        return body_of(callback_id, campaign_id, model_id, planned_at_ms, entries)
+        return encode_body(callback_id, campaign_id, model_id, planned_at_ms, entries)
 
     def allowance(self) -> int | None:
         """Any number: no quota is known."""
@@ -88,15 +88,15 @@ class WebhookTarget:
     def deliver(self, callback: Callback, traceparent: str | None = None, /) -> DeliveryAnswer:
         """Make one attempt: at most ``timeout_s`` long, never raises for the network's or the receiver's sake."""
         if callback.target.startswith(_OTHER_BODIES):
-            return unsendable(f"its body was made for {callback.target!r}, which takes another form")
+            return invalid_request(f"its body was made for {callback.target!r}, which takes another form")
         if not _SENDABLE_ID.fullmatch(callback.callback_id):
-            return unsendable("its id cannot stand in a header")
+            return invalid_request("its id cannot stand in a header")
         try:
             signature = self._signer.headers(
                 callback.callback_id, callback.body, datetime.fromtimestamp(self._wall_clock(), UTC)
             )
         except UnicodeDecodeError:
-            return unsendable("its body is not UTF-8, so nobody could verify a signature of it")
+            return invalid_request("its body is not UTF-8, so nobody could verify a signature of it")
         headers = {"Content-Type": "application/json", "User-Agent": "stream-scorer", **signature}
         if traceparent is not None:
             headers[TRACEPARENT] = traceparent
@@ -110,8 +110,8 @@ class WebhookTarget:
                 max_answer_bytes=MAX_ANSWER_BYTES,
             )
         except TransportFailure as failure:
-            return meaning_of_failure(failure)
-        return meaning_of(got.status, got.headers, got.timing.latency_ms, self._wall_clock())
+            return classify_failure(failure)
+        return classify_response(got.status, got.headers, got.timing.latency_ms, self._wall_clock())
 
     def close(self) -> None:
         """Cut what is under way, and close the connections."""

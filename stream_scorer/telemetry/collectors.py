@@ -19,7 +19,7 @@ _QUIET_S: Final = 60.0
 _QUERY: Final = re.compile(r"\?[^\s'\"]+")
 
 
-class OncePerMinute(logging.Filter):
+class RateLimitFilter(logging.Filter):
     """Lets one line a minute through: a collector that is away is no news at every attempt."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -39,10 +39,10 @@ class OncePerMinute(logging.Filter):
         return True
 
 
-def thin_out(loggers: Iterable[str]) -> None:
+def rate_limit_logs(loggers: Iterable[str]) -> None:
     """Let each of these loggers say one line a minute; what filtered its lines before does not any more."""
     for name in loggers:
-        logging.getLogger(name).filters[:] = [OncePerMinute()]
+        logging.getLogger(name).filters[:] = [RateLimitFilter()]
 
 
 def close_within_limit(*closings: Callable[[], object]) -> None:

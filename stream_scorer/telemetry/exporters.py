@@ -21,7 +21,7 @@ from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from prometheus_client import CollectorRegistry, generate_latest
 
 from stream_scorer import __version__
-from stream_scorer.telemetry.collectors import close_within_limit, thin_out
+from stream_scorer.telemetry.collectors import close_within_limit, rate_limit_logs
 from stream_scorer.telemetry.otel_components import check_installed_exporter, check_installed_sdk
 from stream_scorer.telemetry.otel_env import exemplar_filter, metric_values
 from stream_scorer.telemetry.otlp_env import METRICS
@@ -61,7 +61,7 @@ def otlp_readers(environ: Mapping[str, str] | None = None) -> list[MetricReader]
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter  # noqa: PLC0415
     from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader  # noqa: PLC0415
 
-    thin_out(_EXPORTER_LOGS)
+    rate_limit_logs(_EXPORTER_LOGS)
     return [PeriodicExportingMetricReader(OTLPMetricExporter(), values.interval_ms, values.timeout_ms)]
 
 

@@ -40,7 +40,7 @@ from stream_scorer.kafka.registry.pending_schemas import PendingSchemas
 from stream_scorer.kafka.registry.serde import make_serde
 from stream_scorer.runtime.admin_server import AdminServer
 from stream_scorer.runtime.clock import Clock
-from stream_scorer.runtime.worker_pool import Pool
+from stream_scorer.runtime.worker_pool import WorkerPool
 from stream_scorer.schema_files import SchemaFile
 from stream_scorer.telemetry.collectors import close_within_limit
 from stream_scorer.telemetry.metrics.callbacks import PrometheusCallbackMetrics
@@ -125,7 +125,7 @@ class CallbackService:
         )
         if settings.callbacks.admin_port:
             admin.start()
-        pool: Pool[Delivery, DeliveryAnswer] = Pool(self._attempt, _SLOTS, "callback")
+        pool: WorkerPool[Delivery, DeliveryAnswer] = WorkerPool(self._attempt, _SLOTS, "callback")
         try:
             # Told to stop before it has begun: nothing is read, so there is nothing to finish.
             with suppress(StoppedError):
@@ -138,7 +138,7 @@ class CallbackService:
             admin.stop()
             close_within_limit(self._traces.close, self.metrics.close)
 
-    def _loops(self, pool: Pool[Delivery, DeliveryAnswer]) -> dict[str, Callable[[], None]]:
+    def _loops(self, pool: WorkerPool[Delivery, DeliveryAnswer]) -> dict[str, Callable[[], None]]:
         # Kafka and the registry are asked here, and may hang.
         return {"planner": self._planner().run, "deliverer": self._deliverer(pool).run}
 
@@ -219,7 +219,7 @@ class CallbackService:
 
     # --- the deliverer
 
-    def _deliverer(self, pool: Pool[Delivery, DeliveryAnswer]) -> Deliverer:
+    def _deliverer(self, pool: WorkerPool[Delivery, DeliveryAnswer]) -> Deliverer:
         settings, observe, clock = self._settings, self._delivering, self._clock
         group_id = settings.delivery_group_id
         rules = DeliveryRules(tuple(settings.callbacks.retry_delays_s))

@@ -35,7 +35,7 @@ from stream_scorer.core.callbacks.types import DeliveryAnswer, DeliveryKind
 from stream_scorer.core.records import SourceRecord
 from stream_scorer.core.retry_topics import NotDue
 from stream_scorer.schema_files import SchemaFile, load_schema
-from stream_scorer.targets.payload import MAX_BODY_BYTES, body_of, entry_of
+from stream_scorer.targets.payload import MAX_BODY_BYTES, encode_body, encode_entry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,12 +93,12 @@ class Webhook:
     max_body_bytes = MAX_BODY_BYTES
 
     def entry(self, score: Score) -> bytes:
-        return entry_of(score)
+        return encode_entry(score)
 
     def body(
         self, callback_id: str, campaign_id: str | None, model_id: str, planned_at_ms: int, entries: Sequence[bytes]
     ) -> bytes:
-        return body_of(callback_id, campaign_id, model_id, planned_at_ms, entries)
+        return encode_body(callback_id, campaign_id, model_id, planned_at_ms, entries)
 
 
 @st.composite

@@ -142,7 +142,7 @@ def test_what_ends_a_service_is_a_log_line_and_the_last_line(
         raise error.with_traceback(None)
 
     monkeypatch.setenv("STREAM_SCORER_CALLBACKS__TARGET", "log")
-    monkeypatch.setattr(importlib.import_module(f"stream_scorer.cli.{command}"), "await_topics", await_topics)
+    monkeypatch.setattr(importlib.import_module(f"stream_scorer.cli.{command}"), "wait_for_topics", await_topics)
     root = logging.getLogger()
     monkeypatch.setattr(root, "handlers", [])
     try:
@@ -174,7 +174,7 @@ def test_variables_of_opentelemetry_are_checked_before_the_brokers_are_waited_fo
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
     monkeypatch.setenv("OTEL_METRICS_EXPORTER", "otlp")
     monkeypatch.setenv(name, "bogus")
-    monkeypatch.setattr(importlib.import_module(f"stream_scorer.cli.{command}"), "await_topics", await_topics)
+    monkeypatch.setattr(importlib.import_module(f"stream_scorer.cli.{command}"), "wait_for_topics", await_topics)
     root = logging.getLogger()
     monkeypatch.setattr(root, "handlers", [])
     try:

@@ -17,7 +17,7 @@ from stream_scorer.core.reconciliation.score_report import FindingKind, Partitio
 from stream_scorer.core.records import Reason
 from stream_scorer.errors import CheckFailed, LocalError
 from stream_scorer.local.demo.checks import check_outcomes
-from stream_scorer.local.demo.environment import Stage
+from stream_scorer.local.demo.environment import DemoEnvironment
 from stream_scorer.local.demo.monitor import Snapshot, read_metrics
 from stream_scorer.local.demo.progress import ProgressView
 from stream_scorer.local.demo.signals import Interrupted, Interrupts
@@ -86,7 +86,7 @@ def test_who_starts_it_with_nohup_can_close_the_terminal() -> None:
 def test_the_folder_is_made_and_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with Interrupts() as interrupts:
-        stage = Stage(interrupts)
+        stage = DemoEnvironment(interrupts)
         stage.prepare(10)
         [folder] = tmp_path.iterdir()
         assert folder.name.startswith("stream-scorer-demo-")
@@ -97,7 +97,7 @@ def test_the_folder_is_made_and_removed(tmp_path: Path, monkeypatch: pytest.Monk
 def test_too_little_room_is_one_line_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _place: SimpleNamespace(free=5_000_000))
     with Interrupts() as interrupts:
-        stage = Stage(interrupts)
+        stage = DemoEnvironment(interrupts)
         with pytest.raises(LocalError, match=r"^the demo needs 240 MB in \S+, and 5 MB are free: set TMPDIR to "):
             stage.prepare(20_000)
         stage.close(keep=False)
@@ -106,7 +106,7 @@ def test_too_little_room_is_one_line_with_the_remedy(monkeypatch: pytest.MonkeyP
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
     with Interrupts() as interrupts:
-        stage = Stage(interrupts)
+        stage = DemoEnvironment(interrupts)
         with pytest.raises(LocalError, match=r"cannot make a folder in .*missing: No such file or directory"):
             stage.prepare(10)
         stage.close(keep=False)

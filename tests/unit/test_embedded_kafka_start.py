@@ -54,8 +54,8 @@ def made(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: Any) -> Iterator[lis
     for module in (broker, kafka_cluster):
         monkeypatch.setattr(module, "java_command", lambda config, _: [*command, config.process_mark])
     monkeypatch.setattr(broker, "format_records", _formatted)
-    monkeypatch.setattr(broker, "knocking_client", lambda running: running)
-    monkeypatch.setattr(broker, "answers", lambda running, _: (serving / str(running.pid)).exists())
+    monkeypatch.setattr(broker, "probe_client", lambda running: running)
+    monkeypatch.setattr(broker, "is_ready", lambda running, _: (serving / str(running.pid)).exists())
     started: list[EmbeddedKafka | EmbeddedCluster] = []
     yield started
     for one in started:

@@ -11,7 +11,7 @@ import urllib3.exceptions
 
 from stream_scorer.core.records import HttpFailure
 from stream_scorer.http_client.deadline import Deadline
-from stream_scorer.http_client.errors import TRANSLATIONS, trouble_of
+from stream_scorer.http_client.errors import TRANSLATIONS, classify
 
 REQUESTS_ERRORS = [
     one
@@ -74,7 +74,7 @@ def test_no_entry_is_hidden_by_an_earlier_one(known: type[Exception]) -> None:
     ],
 )
 def test_translation(error: Exception, kind: HttpFailure, words: str) -> None:
-    got, message = trouble_of(error, deadline(), "host:1", 3.0)
+    got, message = classify(error, deadline(), "host:1", 3.0)
     assert got is kind
     assert words in message
     assert "host:1" in message
@@ -91,17 +91,17 @@ def test_translation(error: Exception, kind: HttpFailure, words: str) -> None:
     ids=repr,
 )
 def test_the_same_error_is_ours_before_the_connection_stands_and_the_answers_after(error: Exception) -> None:
-    kind, message = trouble_of(error, deadline(connected=False), "host:1", 3.0)
+    kind, message = classify(error, deadline(connected=False), "host:1", 3.0)
     assert kind is HttpFailure.NO_CONNECTION
     assert "check its URL (genesys.base_url" in message
-    kind, message = trouble_of(error, deadline(connected=True), "host:1", 3.0)
+    kind, message = classify(error, deadline(connected=True), "host:1", 3.0)
     assert kind is HttpFailure.MALFORMED
     assert "the answer of host:1 cannot be read" in message
 
 
 def test_words_of_foreign_errors_are_not_passed_on() -> None:
     error = requests.ConnectionError("https://user:hunter2@proxy/ Authorization: Bearer abc")
-    assert "hunter2" not in trouble_of(error, deadline(), "host", 3.0)[1]
+    assert "hunter2" not in classify(error, deadline(), "host", 3.0)[1]
 
 
 @pytest.mark.parametrize(
@@ -114,6 +114,6 @@ def test_words_of_foreign_errors_are_not_passed_on() -> None:
 )
 def test_cut_says_more_than_the_error_it_caused(cut_for: str, connected: bool, kind: HttpFailure) -> None:
     error = requests.ConnectionError(ConnectionResetError(104, "Connection reset by peer"))
-    got, message = trouble_of(error, deadline(cut_for, connected=connected), "host", 3.0)
+    got, message = classify(error, deadline(cut_for, connected=connected), "host", 3.0)
     assert got is kind
     assert "reset" not in message

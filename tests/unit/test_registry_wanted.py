@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from stream_scorer.errors import SettingsError
-from stream_scorer.reconciliation.topic_reader import RegistryWanted
+from stream_scorer.reconciliation.topic_reader import RegistryCheck
 from stream_scorer.settings import Settings
 
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ class Judged:
 
 
 def check(value: bytes | None, *, is_balanced: bool, **sections: Any) -> None:
-    wanted = RegistryWanted(Settings.model_validate(sections))
-    wanted.look(cast("Record", Found(value)), "receipts")
-    wanted.look(cast("Record", Found(FRAMED if value == FRAMED else None, 4)), "scores")
+    wanted = RegistryCheck(Settings.model_validate(sections))
+    wanted.observe(cast("Record", Found(value)), "receipts")
+    wanted.observe(cast("Record", Found(FRAMED if value == FRAMED else None, 4)), "scores")
     wanted.check(cast("Report", Judged(is_balanced)))
 
 

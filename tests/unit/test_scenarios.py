@@ -14,13 +14,13 @@ import pytest
 from stream_scorer.core.avro.codec import Codec
 from stream_scorer.core.records import Reason
 from stream_scorer.errors import InputError, SettingsError
-from stream_scorer.local.demo.contacts import contacts, nobody
+from stream_scorer.local.demo.contacts import contacts, no_faults
 from stream_scorer.local.demo.scenario_view import (
     WORKER_SETTINGS,
     closing_line,
     introduction,
-    marked,
     scene,
+    with_labels,
     worker_environment,
 )
 from stream_scorer.local.simulator.api import SimulatedApi
@@ -256,8 +256,8 @@ def test_the_demo_expects_the_refused_contacts_to_be_rejected_and_nothing_else_t
         {"step": [{"at_s": 0, "revoke_tokens": True}], "expect": {"refused": {"prefix": "DEMO-000000"}}}, "here"
     )
     plain = list(contacts(codec, 200, seed=1, now_ms=0))
-    assert list(marked(contacts(codec, 200, seed=1, now_ms=0), nobody)) == plain
-    played = list(marked(contacts(codec, 200, seed=1, now_ms=0, spared=scenario.refuses), scenario.refuses))
+    assert list(with_labels(contacts(codec, 200, seed=1, now_ms=0), no_faults)) == plain
+    played = list(with_labels(contacts(codec, 200, seed=1, now_ms=0, spared=scenario.refuses), scenario.refuses))
     refused = [record for record in played if record.key.startswith(b"DEMO-000000")]
     assert len(refused) >= 10
     assert {record.rejected_for for record in refused} == {Reason.REFUSED_BY_API}

@@ -192,7 +192,7 @@ def test_what_was_scored_is_counted_by_contact_and_what_was_refused_is_not() -> 
     assert score(api, body("b", "REFUSE-1")).status == 400
     assert score(api, body("b", "c")).status == 200
     stats = api.stats()
-    assert api.ledger.scored == {"a": 1, "b": 2, "c": 1}
+    assert api.request_log.scored == {"a": 1, "b": 2, "c": 1}
     assert (stats.contacts_scored, stats.contacts_distinct, stats.contacts_repeated) == (4, 3, 1)
 
 

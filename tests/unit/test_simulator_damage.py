@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from stream_scorer.local.simulator.fault_script import Asked
+from stream_scorer.local.simulator.fault_script import RequestSummary
 from stream_scorer.local.simulator.faults import Fault, FaultAction, FaultPath, ResultEdit, Selection
 from stream_scorer.local.simulator.response_faults import damaged, select
 from stream_scorer.local.simulator.scripted_reply import LEVELS, scripted_reply
@@ -123,7 +123,7 @@ def test_edits_follow_each_other_whatever_is_left() -> None:
 
 def answer(path: FaultPath = "score", asked: tuple[str, ...] = (), **action: Any) -> Any:
     fault = Fault.model_validate({"match": {"path": path}, "action": action})
-    return scripted_reply(path, fault.action, lambda: Asked(asked), context_id="ctx")
+    return scripted_reply(path, fault.action, lambda: RequestSummary(asked), context_id="ctx")
 
 
 def test_scripted_answers_have_the_asked_body_and_headers() -> None:
@@ -169,4 +169,4 @@ def test_a_refusal_names_contacts_asked_about_or_not(names: Any, named: list[str
 
 def test_an_action_without_a_status_has_no_answer_of_its_own() -> None:
     with pytest.raises(ValueError, match="no status"):
-        scripted_reply("score", FaultAction(delay_ms=1), Asked, context_id="ctx")
+        scripted_reply("score", FaultAction(delay_ms=1), RequestSummary, context_id="ctx")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import pytest
 
 from stream_scorer.errors import SettingsError
-from stream_scorer.local.simulator.fault_script import Asked, FaultBook, asked_in
+from stream_scorer.local.simulator.fault_script import FaultBook, RequestSummary, asked_in
 from stream_scorer.local.simulator.faults import FaultAction, FaultMatch, ResultEdit, Transfer, parse_faults
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ def test_a_fault_concerns_its_path_only() -> None:
     assert script.take("token") is not None
 
 
-def asked(*ids: str, version: str | None = None) -> Callable[[], Asked]:
-    return lambda: Asked(ids, version)
+def asked(*ids: str, version: str | None = None) -> Callable[[], RequestSummary]:
+    return lambda: RequestSummary(ids, version)
 
 
 def acts(match: dict[str, Any], *ids: str, version: str | None = None) -> bool:
@@ -99,7 +99,7 @@ def test_what_is_not_chosen_is_left_to_the_next_fault() -> None:
 
 
 def test_requests_are_only_looked_into_when_a_fault_needs_it() -> None:
-    def never() -> Asked:
+    def never() -> RequestSummary:
         raise AssertionError("the body was parsed for nothing")
 
     assert book(fault()).take("score", never) is not None
@@ -117,16 +117,16 @@ def test_faults_with_an_owner_can_be_taken_out() -> None:
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
-        (b'{"contacts":[{"contactId":"a"},{"contactId":"b"}],"modelVersion":"v1"}', Asked(("a", "b"), "v1")),
-        (b'{"contacts":[{"contactId":"a"}]}', Asked(("a",))),
-        (b'{"contacts":[{"contactId":["a"]}]}', Asked()),
-        (b'{"contacts":7}', Asked()),
-        (b'[{"contacts":[]}]', Asked()),
-        (b"{", Asked()),
-        (b"[" * 100_000, Asked()),
+        (b'{"contacts":[{"contactId":"a"},{"contactId":"b"}],"modelVersion":"v1"}', RequestSummary(("a", "b"), "v1")),
+        (b'{"contacts":[{"contactId":"a"}]}', RequestSummary(("a",))),
+        (b'{"contacts":[{"contactId":["a"]}]}', RequestSummary()),
+        (b'{"contacts":7}', RequestSummary()),
+        (b'[{"contacts":[]}]', RequestSummary()),
+        (b"{", RequestSummary()),
+        (b"[" * 100_000, RequestSummary()),
     ],
 )
-def test_what_is_asked_is_read_as_far_as_it_can_be(body: bytes, expected: Asked) -> None:
+def test_what_is_asked_is_read_as_far_as_it_can_be(body: bytes, expected: RequestSummary) -> None:
     assert asked_in(body) == expected
 
 

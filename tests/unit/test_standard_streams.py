@@ -110,7 +110,7 @@ def test_errors_of_a_worker_keep_their_exit_code(
     def await_topics(*_: object) -> None:
         raise BrokerUnavailable(f"no answer from {WORDS}")
 
-    monkeypatch.setattr(importlib.import_module(f"stream_scorer.cli.{command}"), "await_topics", await_topics)
+    monkeypatch.setattr(importlib.import_module(f"stream_scorer.cli.{command}"), "wait_for_topics", await_topics)
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     for name in ("CLIENT_ID", "CLIENT_SECRET", "MODEL_ID"):
         monkeypatch.setenv(f"GENESYS_{name}", "x")

@@ -9,7 +9,7 @@ import pytest
 import structlog
 from confluent_kafka import KafkaError, KafkaException
 
-from stream_scorer.cli.topic_wait import await_topics, log_start, require_start
+from stream_scorer.cli.topic_wait import log_start, require_start, wait_for_topics
 from stream_scorer.errors import BrokerUnavailable, UsageError
 from stream_scorer.kafka.admin import admin_client
 from stream_scorer.kafka.consumer.initial_offsets import StartReport
@@ -47,7 +47,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Callable[[FarBroker], list[str]]:
         monkeypatch.setattr(admin_client, "time", SimpleNamespace(monotonic=lambda: broker.now))
         settings = load_settings(environ={"STREAM_SCORER_KAFKA__BOOTSTRAP_SERVERS": "far:9092"})
         with structlog.testing.capture_logs() as said:
-            await_topics(settings, [TOPIC], ())
+            wait_for_topics(settings, [TOPIC], ())
         return [f"{line['event']}: {line['detail']}" for line in said]
 
     return start

@@ -11,9 +11,9 @@ import pytest
 from support_targets import resolves
 
 from stream_scorer.errors import SettingsError
-from stream_scorer.http_client.errors import AddressBarred
+from stream_scorer.http_client.errors import AddressBlocked
 from stream_scorer.targets import ssrf_guard
-from stream_scorer.targets.ssrf_guard import Guard, guard_for, why_closed, why_not_loopback
+from stream_scorer.targets.ssrf_guard import Guard, blocked_reason, guard_for, why_not_loopback
 
 CLOSED = {
     "0.0.0.0": "unspecified",  # noqa: S104 - an address, nobody listens
@@ -61,12 +61,12 @@ OPEN = [
 
 @pytest.mark.parametrize(("address", "words"), CLOSED.items())
 def test_closed_addresses(address: str, words: str) -> None:
-    assert words in str(why_closed(ip_address(address)))
+    assert words in str(blocked_reason(ip_address(address)))
 
 
 @pytest.mark.parametrize("address", OPEN)
 def test_open_addresses(address: str) -> None:
-    assert why_closed(ip_address(address)) is None
+    assert blocked_reason(ip_address(address)) is None
 
 
 def test_loopback() -> None:
@@ -172,7 +172,7 @@ def test_it_connects_to_the_address_that_it_checked() -> None:
         calls.append(host)
         return resolves(a_example="127.0.0.1")(host, port, **more) if len(calls) == 1 else []
 
-    with listening() as server, Guard(resolve=resolve).dial("a.example", server.getsockname()[1], 5.0) as sock:
+    with listening() as server, Guard(resolve=resolve).connect("a.example", server.getsockname()[1], 5.0) as sock:
         assert sock.getpeername() == server.getsockname()
         assert sock.gettimeout() == 5.0
     assert calls == ["a.example"]
@@ -185,8 +185,8 @@ def test_a_name_that_changes_its_address_after_the_start_is_caught() -> None:
         return resolves(a_example=answers.pop(0))(host, port, **more)
 
     made = guard_for("https://a.example/x", allow_http=False, resolve=resolve)
-    with pytest.raises(AddressBarred, match=r"169\.254\.169\.254 is link-local"):
-        made.dial("a.example", 443, 5.0)
+    with pytest.raises(AddressBlocked, match=r"169\.254\.169\.254 is link-local"):
+        made.connect("a.example", 443, 5.0)
 
 
 def test_http_that_leaves_this_machine_after_the_start_is_caught() -> None:
@@ -196,15 +196,15 @@ def test_http_that_leaves_this_machine_after_the_start_is_caught() -> None:
         return resolves(a_example=answers.pop(0))(host, port, **more)
 
     made = guard_for("http://a.example/x", allow_http=False, resolve=resolve)
-    with pytest.raises(AddressBarred, match=r"10\.0\.0\.1 is not of this machine"):
-        made.dial("a.example", 80, 5.0)
+    with pytest.raises(AddressBlocked, match=r"10\.0\.0\.1 is not of this machine"):
+        made.connect("a.example", 80, 5.0)
 
 
 def test_one_closed_address_among_open_ones_bars_them_all() -> None:
     with listening() as server:
         made = Guard(resolve=resolves(a_example=["127.0.0.1", "169.254.169.254"]))
-        with pytest.raises(AddressBarred):
-            made.dial("a.example", server.getsockname()[1], 5.0)
+        with pytest.raises(AddressBlocked):
+            made.connect("a.example", server.getsockname()[1], 5.0)
         server.settimeout(0)
         with pytest.raises(BlockingIOError):  # nobody has knocked
             server.accept()
@@ -215,7 +215,7 @@ def test_the_next_address_is_tried_where_one_does_not_answer() -> None:
         port = server.getsockname()[1]
         closed.close()
         made = Guard(resolve=resolves(a_example=["127.0.0.2", "127.0.0.1"]))
-        with made.dial("a.example", port, 5.0) as sock:
+        with made.connect("a.example", port, 5.0) as sock:
             assert sock.getpeername() == ("127.0.0.1", port)
 
 
@@ -223,8 +223,8 @@ def test_what_no_address_answers_and_what_has_none_are_plain_errors() -> None:
     with listening() as server:
         port = server.getsockname()[1]
     with pytest.raises(ConnectionRefusedError):
-        Guard().dial("127.0.0.1", port, 5.0)
+        Guard().connect("127.0.0.1", port, 5.0)
     with pytest.raises(socket.gaierror):
-        Guard(resolve=resolves()).dial("a.example", port, 5.0)
+        Guard(resolve=resolves()).connect("a.example", port, 5.0)
     with pytest.raises(OSError, match="no address"):
-        Guard(resolve=resolves(a_example=[])).dial("a.example", port, 5.0)
+        Guard(resolve=resolves(a_example=[])).connect("a.example", port, 5.0)

@@ -14,8 +14,8 @@ from support_targets import CALLBACK_ID, PLANNED_AT_MS, SECRET, callback, score
 
 from stream_scorer.core.callbacks.types import DeliveryKind
 from stream_scorer.targets.log_target import LogTarget
-from stream_scorer.targets.payload import MAX_BODY_BYTES, body_of, entry_of, iso_time
-from stream_scorer.targets.response_policy import meaning_of
+from stream_scorer.targets.payload import MAX_BODY_BYTES, encode_body, encode_entry, iso_time
+from stream_scorer.targets.response_policy import classify_response
 from stream_scorer.targets.signature import Signer
 from stream_scorer.targets.ssrf_guard import Guard
 from stream_scorer.targets.webhook import WebhookTarget
@@ -29,7 +29,7 @@ def target(url: str = "https://example.com/hooks/path-secret?token=query-secret"
 
 def test_the_body_is_that_of_the_contract() -> None:
     body = target().body(
-        CALLBACK_ID, "spring", "model-1", PLANNED_AT_MS, [entry_of(score("C-1")), entry_of(score("ü"))]
+        CALLBACK_ID, "spring", "model-1", PLANNED_AT_MS, [encode_entry(score("C-1")), encode_entry(score("ü"))]
     )
     assert orjson.loads(body) == {
         "type": "contact.scored",
@@ -54,26 +54,26 @@ def test_the_body_is_that_of_the_contract() -> None:
         },
     }
     assert body == target().body(
-        CALLBACK_ID, "spring", "model-1", PLANNED_AT_MS, [entry_of(score("C-1")), entry_of(score("ü"))]
+        CALLBACK_ID, "spring", "model-1", PLANNED_AT_MS, [encode_entry(score("C-1")), encode_entry(score("ü"))]
     )
 
 
 def test_what_may_be_null_is_null() -> None:
-    data = orjson.loads(body_of("id", None, "m", 0, [entry_of(score(model_version=None))]))["data"]
+    data = orjson.loads(encode_body("id", None, "m", 0, [encode_entry(score(model_version=None))]))["data"]
     assert data["campaign_id"] is None
     assert data["contacts"][0]["model_version"] is None
 
 
 def test_quotes_and_control_characters_in_ids_stay_within_their_text() -> None:
     odd = 'a"}]}},\\\x00\u2028'
-    body = orjson.loads(body_of(odd, odd, odd, 0, [entry_of(score(odd))]))
+    body = orjson.loads(encode_body(odd, odd, odd, 0, [encode_entry(score(odd))]))
     assert body["data"]["callback_id"] == body["data"]["campaign_id"] == body["data"]["model_id"] == odd
     assert body["data"]["contacts"][0]["contact_id"] == odd
 
 
 def test_a_full_callback_of_usual_contacts_is_under_the_limit() -> None:
-    entries = [entry_of(score(f"contact-{number:010}", score=math.pi / 4)) for number in range(75)]
-    assert len(body_of(CALLBACK_ID, "a campaign with a long name", "model", 0, entries)) < MAX_BODY_BYTES
+    entries = [encode_entry(score(f"contact-{number:010}", score=math.pi / 4)) for number in range(75)]
+    assert len(encode_body(CALLBACK_ID, "a campaign with a long name", "model", 0, entries)) < MAX_BODY_BYTES
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ MEANINGS = {
 
 @pytest.mark.parametrize(("status", "kind"), [(status, kind) for kind, found in MEANINGS.items() for status in found])
 def test_what_a_status_means(status: int, kind: DeliveryKind) -> None:
-    got = meaning_of(status, {}, 12.5, NOW.timestamp())
+    got = classify_response(status, {}, 12.5, NOW.timestamp())
     assert (got.kind, got.status, got.latency_ms, got.retry_after_s) == (kind, status, 12.5, None)
     assert f"HTTP {status}" in got.message
     assert "\n" not in got.message
@@ -124,12 +124,12 @@ def test_what_a_status_means(status: int, kind: DeliveryKind) -> None:
     ],
 )
 def test_retry_after_is_read_in_both_forms_and_bounded(status: int, header: str, seconds: float | None) -> None:
-    got = meaning_of(status, CaseInsensitiveDict({"retry-after": header}), 0.0, NOW.timestamp())
+    got = classify_response(status, CaseInsensitiveDict({"retry-after": header}), 0.0, NOW.timestamp())
     assert got.retry_after_s == seconds
 
 
 def test_a_redirect_does_not_show_where_it_leads() -> None:
-    got = meaning_of(302, {"Location": "https://x/?token=s3cret"}, 0.0, 0.0)
+    got = classify_response(302, {"Location": "https://x/?token=s3cret"}, 0.0, 0.0)
     assert "s3cret" not in repr(got)
     assert "not followed" in got.message
 

@@ -8,7 +8,7 @@ from typing import Final
 WINDOW_S: Final = 60.0
 
 
-class Budget:
+class SpendLimiter:
     """Counts the contacts that were sent in the last 60 s. Pure: ``now`` is passed in, in monotonic seconds.
 
     Args:
@@ -22,7 +22,7 @@ class Budget:
         self._sent: deque[tuple[float, int]] = deque()
         self._spent = 0
 
-    def spend(self, contacts: int, now: float) -> None:
+    def acquire(self, contacts: int, now: float) -> None:
         """A request about so many contacts goes out."""
         if self.ceiling is None:
             return

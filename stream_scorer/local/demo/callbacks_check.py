@@ -26,7 +26,7 @@ _PATIENCE_S: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class DeliveredCallbacks:
     """What the campaign manager counted: callbacks, different contacts in them, and callbacks that came again."""
 
     callbacks: int
@@ -59,7 +59,7 @@ def wait_for_receipts(settings: Settings, check: Callable[[], None]) -> Callback
         time.sleep(_LOOK_EVERY_S)
 
 
-def check_told(settings: Settings, receiver: Receiver) -> Told:
+def verify_delivered(settings: Settings, receiver: Receiver) -> DeliveredCallbacks:
     """Compare the contacts that the campaign manager knows with the scores on the topic.
 
     Raises:
@@ -77,7 +77,7 @@ def check_told(settings: Settings, receiver: Receiver) -> Told:
     wrong = [f"{amount:,} {what}" for what, amount in counts.items() if amount]
     if wrong:
         raise CheckFailed("; ".join(wrong))
-    return Told(stats.callbacks, stats.contacts, stats.repeats)
+    return DeliveredCallbacks(stats.callbacks, stats.contacts, stats.repeats)
 
 
 def _high_scores(settings: Settings) -> set[str]:

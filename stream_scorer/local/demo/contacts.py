@@ -50,13 +50,13 @@ class _Fault(NamedTuple):
     at_most: int | None = None
 
 
-def nobody(_contact_id: str) -> bool:
+def no_faults(_contact_id: str) -> bool:
     """Mean no contact at all."""
     return False
 
 
 def contacts(
-    codec: Codec, amount: int, *, seed: int, now_ms: int, spared: Callable[[str], bool] = nobody
+    codec: Codec, amount: int, *, seed: int, now_ms: int, spared: Callable[[str], bool] = no_faults
 ) -> Iterator[Generated]:
     """Make the records one by one, in the order in which they are to be produced.
 

@@ -1,8 +1,8 @@
 """What the demo needs to run: started one after the other, and all of it gone afterwards, however it ends.
 
-Every process is noted down before it can be lost: `Stage.close` ends what is noted, then whatever else still names the
-demo's folder (a signal can fall between the moment Kafka's process exists and the moment it is noted), then removes the
-folder.
+Every process is recorded before it can be lost. `DemoEnvironment.close` ends what is recorded, then every process that
+still names the demo's folder (a signal can arrive between the start of Kafka's process and its record), then removes
+the folder.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _KILLED_WITHIN_S: Final = 10.0
 _PROC: Final = Path("/proc")
 
 
-class Stage:
+class DemoEnvironment:
     """The demo's folder, Kafka, servers and workers. Start them in the order of the methods; `close` in any state."""
 
     def __init__(self, interrupts: Interrupts) -> None:

@@ -75,7 +75,7 @@ def read_metrics(text: str, trouble: str) -> Snapshot:
     )
 
 
-class Watch(AbstractContextManager["Watch"]):
+class Monitor(AbstractContextManager["Monitor"]):
     """Asks the worker's admin port and the group's commits. Asks only: it joins no group and stores nothing."""
 
     def __init__(self, settings: Settings, called: Callable[[], int]) -> None:

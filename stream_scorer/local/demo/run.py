@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Final
 from stream_scorer.core.avro.codec import Codec
 from stream_scorer.errors import CheckFailed, LocalError
 from stream_scorer.kafka.admin.topics import create_topics
-from stream_scorer.local.demo.callbacks_check import Told, check_told, wait_for_receipts
+from stream_scorer.local.demo.callbacks_check import DeliveredCallbacks, verify_delivered, wait_for_receipts
 from stream_scorer.local.demo.checks import check_outcomes, count_rejections
-from stream_scorer.local.demo.contacts import contacts, nobody
-from stream_scorer.local.demo.environment import REQUESTS_PER_MINUTE, Stage
-from stream_scorer.local.demo.monitor import Watch
+from stream_scorer.local.demo.contacts import contacts, no_faults
+from stream_scorer.local.demo.environment import REQUESTS_PER_MINUTE, DemoEnvironment
+from stream_scorer.local.demo.monitor import Monitor
 from stream_scorer.local.demo.producer import feed
 from stream_scorer.local.demo.progress import ProgressView
-from stream_scorer.local.demo.scenario_view import closing_line, introduction, marked, scene
+from stream_scorer.local.demo.scenario_view import closing_line, introduction, scene, with_labels
 from stream_scorer.local.demo.signals import Interrupted, Interrupts
 from stream_scorer.reconciliation import reconcile
 from stream_scorer.schema_files import SchemaFile, load_schema
@@ -89,7 +89,7 @@ def run_demo(options: DemoOptions, screen: Screen) -> None:
         Interrupted: a signal asked for the end; everything is gone all the same.
     """
     with Interrupts() as interrupts:
-        stage = Stage(interrupts)
+        stage = DemoEnvironment(interrupts)
         keep = False
         try:
             _play(options, screen, stage, interrupts)
@@ -113,7 +113,7 @@ def run_demo(options: DemoOptions, screen: Screen) -> None:
                 _say(screen.results, stage.close(keep=keep))
 
 
-def _play(options: DemoOptions, screen: Screen, stage: Stage, interrupts: Interrupts) -> None:
+def _play(options: DemoOptions, screen: Screen, stage: DemoEnvironment, interrupts: Interrupts) -> None:
     began = time.monotonic()
     if options.scenario is not None:
         _say(screen.results, introduction(options.scenario))
@@ -136,7 +136,7 @@ def _play(options: DemoOptions, screen: Screen, stage: Stage, interrupts: Interr
         quota=REQUESTS_PER_MINUTE,
         scene=None if options.scenario is None else partial(scene, simulator),
     )
-    with Watch(settings, lambda: receiver.stats().contacts) as watch:
+    with Monitor(settings, lambda: receiver.stats().contacts) as watch:
         scoring_s = _watch(view, watch, worker, interrupts)
     worker.stop()
     with screen.steps() as tell:
@@ -154,7 +154,7 @@ def _play(options: DemoOptions, screen: Screen, stage: Stage, interrupts: Interr
     check_outcomes(report, rejected, generated)
     if not receipts.is_balanced:
         raise CheckFailed(receipts.verdict)
-    _say(screen.results, _told_line(check_told(settings, receiver)))
+    _say(screen.results, _told_line(verify_delivered(settings, receiver)))
 
 
 def _closing_line(report: Report, *, paid: int, scoring_s: float, total_s: float) -> str:
@@ -171,7 +171,7 @@ def _still_makes_sense(interrupts: Interrupts, worker: WorkerProcess) -> None:
     worker.require_running()
 
 
-def _told_line(told: Told) -> str:
+def _told_line(told: DeliveredCallbacks) -> str:
     return (
         f"the campaign manager knows {told.contacts:,} contacts from {told.callbacks:,} callbacks, exactly those with"
         f" a high score; {told.repeats:,} came again, under their id"
@@ -183,12 +183,12 @@ def _feed(options: DemoOptions, settings: Settings, tell: Progress) -> Counter[R
     now_ms = time.time_ns() // 1_000_000
     doing = f"producing {options.contacts:,} contacts"
     tell(doing)
-    refuses = nobody if options.scenario is None else options.scenario.refuses
+    refuses = no_faults if options.scenario is None else options.scenario.refuses
     records = contacts(codec, options.contacts, seed=options.seed, now_ms=now_ms, spared=refuses)
-    return feed(settings, marked(records, refuses), lambda number: tell(f"{doing}: {number:,}"))
+    return feed(settings, with_labels(records, refuses), lambda number: tell(f"{doing}: {number:,}"))
 
 
-def _watch(view: ProgressView, watch: Watch, worker: WorkerProcess, interrupts: Interrupts) -> float:
+def _watch(view: ProgressView, watch: Monitor, worker: WorkerProcess, interrupts: Interrupts) -> float:
     """Show the worker until every contact has its outcome; return the seconds from its first record to that.
 
     A contact that the API fails for is committed before it has an outcome: it waits in the retry topics.

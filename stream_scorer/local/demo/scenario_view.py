@@ -36,7 +36,7 @@ def worker_environment() -> dict[str, str]:
     return {f"STREAM_SCORER_{name.replace('.', '__').upper()}": value for name, value in WORKER_SETTINGS.items()}
 
 
-def marked(records: Iterable[Generated], refuses: Callable[[str], bool]) -> Iterator[Generated]:
+def with_labels(records: Iterable[Generated], refuses: Callable[[str], bool]) -> Iterator[Generated]:
     """Mark the records that must be rejected though nothing is wrong with them: the scenario lets no request pass."""
     for record in records:
         if record.rejected_for is None and refuses(record.key.decode()):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from starlette.routing import BaseRoute
 
 
-def steered_app(prefix: str, routes: Sequence[BaseRoute]) -> Starlette:
+def with_control_app(prefix: str, routes: Sequence[BaseRoute]) -> Starlette:
     """The Starlette application with these routes below ``prefix``; a SettingsError in one is a 400 that says it."""
     return Starlette(routes=[Mount(prefix, routes=routes)], exception_handlers={SettingsError: _explain})
 
@@ -30,7 +30,7 @@ def json_answer(content: Any, status: int = HTTPStatus.OK) -> Response:
     return Response(orjson.dumps(content), status_code=status, media_type="application/json")
 
 
-def done() -> Response:
+def no_content() -> Response:
     """An answer that has nothing to say."""
     return Response(status_code=HTTPStatus.NO_CONTENT)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 TIMEOUT_S: Final = 30
 
 
-class Steering:
+class ControlClient:
     """Calls the endpoints below ``/_<name>/`` of the server at a base URL.
 
     Every method raises LocalError where it does not answer, and SettingsError where it refuses what it is told.

@@ -25,7 +25,7 @@ _GZIP_HEADER: Final = bytes((0x1F, 0x8B, DEFLATED, 0, 0, 0, 0, 0, 0, 0xFF))
 _UINT32: Final = 1 << 32
 
 
-class Wire:
+class FaultyTransport:
     """The connection of one request, once the request has been read."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -30,7 +30,7 @@ from stream_scorer.local.kafka.process import (
     port_is_free,
     send,
 )
-from stream_scorer.local.kafka.readiness import Running, answers, knocking_client
+from stream_scorer.local.kafka.readiness import Running, is_ready, probe_client
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["EmbeddedKafka", "KafkaConfig", "Running"]
 
 
-def silent(_message: str) -> None:
+def quiet_logger(_message: str) -> None:
     """No progress is shown."""
 
 
@@ -50,7 +50,7 @@ class EmbeddedKafka(AbstractContextManager["EmbeddedKafka"]):
     Every method can be called from any process: the folder, not the object, knows what runs.
     """
 
-    def __init__(self, config: KafkaConfig | None = None, progress: Progress = silent) -> None:
+    def __init__(self, config: KafkaConfig | None = None, progress: Progress = quiet_logger) -> None:
         self.config = config or KafkaConfig()
         self._progress = progress
         self._mark = self.config.process_mark
@@ -223,8 +223,8 @@ class EmbeddedKafka(AbstractContextManager["EmbeddedKafka"]):
 
     def _await_clients(self, running: Running) -> None:
         deadline = time.monotonic() + self.config.start_timeout_s
-        client = knocking_client(running)
-        while not answers(client, self.config.node_id):
+        client = probe_client(running)
+        while not is_ready(client, self.config.node_id):
             self._collect_if_ended()
             if not is_alive(running.pid, self._mark):
                 raise failed_start("Kafka ended at its start", self.config)

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from stream_scorer.errors import LocalError
 from stream_scorer.local.files import folder_lock
-from stream_scorer.local.kafka.broker import EmbeddedKafka, silent
+from stream_scorer.local.kafka.broker import EmbeddedKafka, quiet_logger
 from stream_scorer.local.kafka.config import KafkaConfig
 from stream_scorer.local.kafka.java import java_command
-from stream_scorer.local.kafka.layout import Layout, drawn_layout, read_layout, remove_layout, write_layout
+from stream_scorer.local.kafka.layout import Layout, plan_layout, read_layout, remove_layout, write_layout
 from stream_scorer.local.kafka.node import Listener, Member
 from stream_scorer.local.kafka.process import DRAWS, LOOPBACK, PortTakenError
 
@@ -79,7 +79,7 @@ class EmbeddedCluster(AbstractContextManager["EmbeddedCluster"]):
         size: int = 3,
         *,
         listeners: Mapping[int, tuple[Listener, ...]] | None = None,
-        progress: Progress = silent,
+        progress: Progress = quiet_logger,
     ) -> None:
         if size not in SIZES:
             raise LocalError(f"--nodes {size}: choose 1, 3 or 5 nodes")
@@ -233,7 +233,7 @@ class EmbeddedCluster(AbstractContextManager["EmbeddedCluster"]):
         if known is None:
             if self.config.records_dir.exists():
                 raise LocalError(f"{folder} holds a Kafka of one node: give another --data-dir for {self.size} nodes")
-            known = drawn_layout(self.size, self.config.port, self._listening())
+            known = plan_layout(self.size, self.config.port, self._listening())
             write_layout(folder, known)
         if self.config.port not in (None, 0, known.ports[0]):
             raise LocalError(

@@ -28,7 +28,7 @@ class Layout:
     ports: tuple[int, ...]
 
 
-def drawn_layout(size: int, port: int | None, avoid: Collection[int] = ()) -> Layout:
+def plan_layout(size: int, port: int | None, avoid: Collection[int] = ()) -> Layout:
     """Draw ids and ports; the controllers' are kept for ever, since the nodes write them into their data.
 
     Args:

@@ -23,7 +23,7 @@ class Running:
         return f"{LOOPBACK}:{self.port}"
 
 
-def knocking_client(running: Running) -> AdminClient:
+def probe_client(running: Running) -> AdminClient:
     """A client that tries to connect again and again, without a word."""
     return AdminClient(
         {
@@ -35,7 +35,7 @@ def knocking_client(running: Running) -> AdminClient:
     )
 
 
-def answers(client: AdminClient, node_id: int) -> bool:
+def is_ready(client: AdminClient, node_id: int) -> bool:
     """Whether clients are served, and the node itself is among those that serve them."""
     try:
         return node_id in client.list_topics(timeout=0.5).brokers

@@ -27,9 +27,16 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from stream_scorer.local.http_server.transport_faults import Wire
+from stream_scorer.local.http_server.transport_faults import FaultyTransport
 from stream_scorer.local.receiver.control_routes import control_app
-from stream_scorer.local.receiver.delivery_log import DROPPED, HUNG, Arrival, Books, MalformedCallback, read_callback
+from stream_scorer.local.receiver.delivery_log import (
+    DROPPED,
+    HUNG,
+    DeliveryLog,
+    MalformedCallback,
+    ReceivedCallback,
+    read_callback,
+)
 from stream_scorer.local.receiver.faults import FaultBook
 
 if TYPE_CHECKING:
@@ -60,7 +67,7 @@ class ReceiverApp:
     """Verifies, then fails as scripted or counts, then answers."""
 
     def __init__(self, config: ReceiverConfig) -> None:
-        self.books = Books()
+        self.books = DeliveryLog()
         self.faults = FaultBook()
         self._latency_s = config.latency_ms / 1000
         self._webhook = Webhook(config.secret)
@@ -73,7 +80,7 @@ class ReceiverApp:
         if scope["path"].startswith(f"{CONTROL_PREFIX}/"):
             await self._control(scope, receive, send)
             return
-        wire = Wire(scope, receive, send)
+        wire = FaultyTransport(scope, receive, send)
         self.books.begun()
         try:
             arrival = self._arrival(scope, await _body(scope, receive))
@@ -85,7 +92,7 @@ class ReceiverApp:
         finally:
             self.books.ended()
 
-    def _arrival(self, scope: Scope, body: bytes) -> Arrival:
+    def _arrival(self, scope: Scope, body: bytes) -> ReceivedCallback:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         try:
             content = self._webhook.verify(body, headers)
@@ -100,7 +107,7 @@ class ReceiverApp:
             raise _Refused(409, "this callback was here before with other bytes")
         return arrival
 
-    async def _take(self, arrival: Arrival, wire: Wire, receive: Receive) -> None:
+    async def _take(self, arrival: ReceivedCallback, wire: FaultyTransport, receive: Receive) -> None:
         action = self.faults.take(arrival)
         if action is None:
             await asyncio.sleep(self._latency_s)
@@ -110,7 +117,9 @@ class ReceiverApp:
             await asyncio.sleep(self._latency_s + action.delay_ms / 1000)
             await self._spoil(arrival, action, wire, receive)
 
-    async def _spoil(self, arrival: Arrival, action: FaultAction, wire: Wire, receive: Receive) -> None:
+    async def _spoil(
+        self, arrival: ReceivedCallback, action: FaultAction, wire: FaultyTransport, receive: Receive
+    ) -> None:
         if action.hang:
             self.books.finished(HUNG)
             while (await receive())["type"] != "http.disconnect":
@@ -132,7 +141,7 @@ class ReceiverApp:
         self.books.finished(200)
         await wire.send(200, JSON_TYPE, orjson.dumps({"received": arrival.callback_id}), action.transfer)
 
-    async def _answer(self, wire: Wire, status: int, content: Any) -> None:
+    async def _answer(self, wire: FaultyTransport, status: int, content: Any) -> None:
         self.books.finished(status)
         await wire.send(status, JSON_TYPE, orjson.dumps(content), None)
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from stream_scorer.local.http_server.control_client import Steering
+from stream_scorer.local.http_server.control_client import ControlClient
 from stream_scorer.local.receiver.delivery_log import Delivery, Stats
 
 if TYPE_CHECKING:
     from stream_scorer.local.simulator.faults import Transfer
 
 
-class ReceiverControl(Steering):
+class ReceiverControl(ControlClient):
     """Faults and books of the receiver at a base URL.
 
     Every method raises LocalError where the receiver does not answer, and SettingsError where it refuses the script.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from starlette.routing import Route
 
-from stream_scorer.local.http_server.control_app import done, json_answer, json_content, steered_app
+from stream_scorer.local.http_server.control_app import json_answer, json_content, no_content, with_control_app
 from stream_scorer.local.receiver.faults import parse_faults
 
 if TYPE_CHECKING:
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from stream_scorer.local.receiver.delivery_log import Books
+    from stream_scorer.local.receiver.delivery_log import DeliveryLog
     from stream_scorer.local.receiver.faults import FaultBook
 
 
-def control_app(books: Books, faults: FaultBook, prefix: str) -> Starlette:
+def control_app(books: DeliveryLog, faults: FaultBook, prefix: str) -> Starlette:
     """The Starlette application for everything below ``prefix``."""
     routes = _Routes(books, faults)
-    return steered_app(
+    return with_control_app(
         prefix,
         [
             Route("/health", routes.health),
@@ -40,12 +40,12 @@ def control_app(books: Books, faults: FaultBook, prefix: str) -> Starlette:
 class _Routes:
     """The handlers. Each runs in the event loop at one stretch, so what it reads fits together."""
 
-    def __init__(self, books: Books, faults: FaultBook) -> None:
+    def __init__(self, books: DeliveryLog, faults: FaultBook) -> None:
         self._books = books
         self._faults = faults
 
     async def health(self, _: Request) -> Response:
-        return done()
+        return no_content()
 
     async def stats(self, _: Request) -> Response:
         return json_answer(self._books.stats())
@@ -65,9 +65,9 @@ class _Routes:
 
     async def clear_faults(self, _: Request) -> Response:
         self._faults.clear()
-        return done()
+        return no_content()
 
     async def reset(self, _: Request) -> Response:
         self._faults.clear()
         self._books.reset()
-        return done()
+        return no_content()

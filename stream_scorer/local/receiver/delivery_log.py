@@ -15,7 +15,7 @@ class MalformedCallback(ValueError):
     """A signed body that is no callback of contract section 7."""
 
 
-class Arrival(NamedTuple):
+class ReceivedCallback(NamedTuple):
     """One callback whose signature is good. ``planned_at`` is its ``timestamp``, as it came."""
 
     callback_id: str
@@ -74,7 +74,7 @@ class Stats:
 
 
 @dataclass(slots=True)
-class Books:
+class DeliveryLog:
     """Counts as the callbacks come. Not thread-safe: it lives in the server's event loop."""
 
     requests: Counter[str] = field(default_factory=Counter)
@@ -99,7 +99,7 @@ class Books:
         """A request ended with this status, `DROPPED` or `HUNG`."""
         self.requests[str(outcome)] += 1
 
-    def attempted(self, arrival: Arrival, at_ms: int) -> bool:
+    def attempted(self, arrival: ReceivedCallback, at_ms: int) -> bool:
         """A callback has come; False where its id was known with other bytes."""
         known = self.deliveries.get(arrival.callback_id)
         if known is None:
@@ -120,7 +120,7 @@ class Books:
         self.changed += 1
         return False
 
-    def accepted(self, arrival: Arrival, at_ms: int) -> None:
+    def accepted(self, arrival: ReceivedCallback, at_ms: int) -> None:
         """A callback is taken."""
         known = self.deliveries.get(arrival.callback_id)
         if known is None:  # the books were closed while it was on its way
@@ -134,7 +134,7 @@ class Books:
 
     def reset(self) -> None:
         """Empty the books; the requests in flight are still counted."""
-        empty = Books(in_flight=self.in_flight, in_flight_max=self.in_flight)
+        empty = DeliveryLog(in_flight=self.in_flight, in_flight_max=self.in_flight)
         for one in fields(self):
             setattr(self, one.name, getattr(empty, one.name))
 
@@ -155,7 +155,7 @@ class Books:
         return {callback_id: asdict(delivery) for callback_id, delivery in self.deliveries.items()}
 
 
-def read_callback(webhook_id: str, content: Any, body: bytes) -> Arrival:
+def read_callback(webhook_id: str, content: Any, body: bytes) -> ReceivedCallback:
     """What arrived under a good signature.
 
     Raises:
@@ -163,7 +163,7 @@ def read_callback(webhook_id: str, content: Any, body: bytes) -> Arrival:
     """
     try:
         data, planned_at = content["data"], content["timestamp"]
-        arrival = Arrival(
+        arrival = ReceivedCallback(
             data["callback_id"],
             data["campaign_id"],
             tuple(contact["contact_id"] for contact in data["contacts"]),

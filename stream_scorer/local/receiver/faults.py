@@ -36,7 +36,7 @@ from stream_scorer.local.simulator.config import Milliseconds, one_line
 from stream_scorer.local.simulator.faults import BODILESS, HeaderText, Transfer
 
 if TYPE_CHECKING:
-    from stream_scorer.local.receiver.delivery_log import Arrival
+    from stream_scorer.local.receiver.delivery_log import ReceivedCallback
 
 
 def _as_text(value: Any) -> Any:
@@ -53,7 +53,7 @@ class FaultMatch(_Frozen):
     campaign_id: str | None = None
     contact_id: str | None = None
 
-    def concerns(self, arrival: Arrival) -> bool:
+    def concerns(self, arrival: ReceivedCallback) -> bool:
         """Whether all that is asked for holds."""
         if self.campaign_id is not None and self.campaign_id != (arrival.campaign_id or ""):
             return False
@@ -139,7 +139,7 @@ class FaultBook:
             for entry in self._entries
         ]
 
-    def take(self, arrival: Arrival) -> FaultAction | None:
+    def take(self, arrival: ReceivedCallback) -> FaultAction | None:
         """What is to happen to this callback; None: nothing out of the ordinary."""
         for entry in self._entries:
             times = entry.fault.times

@@ -13,12 +13,12 @@ from stream_scorer.local.simulator.fault_script import FaultBook
 from stream_scorer.local.simulator.outbound import ContactList
 from stream_scorer.local.simulator.quota import QuotaWindow
 from stream_scorer.local.simulator.replies import UNAUTHORIZED, Reply, platform_error
-from stream_scorer.local.simulator.request_log import Ledger, Stats
+from stream_scorer.local.simulator.request_log import RequestLog, Stats
 from stream_scorer.local.simulator.response_faults import damaged
 from stream_scorer.local.simulator.scenario_player import PlayState, ScenarioPlayer
 from stream_scorer.local.simulator.scoring import Model
-from stream_scorer.local.simulator.tokens import TokenOffice
-from stream_scorer.local.simulator.validation import BadRequest, UnknownVersion, form_refusal
+from stream_scorer.local.simulator.tokens import TokenEndpoint
+from stream_scorer.local.simulator.validation import BadRequest, UnknownVersion, form_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -41,9 +41,9 @@ class SimulatedApi:
         self._initial = config
         self._clock = clock
         self._wall_clock = wall_clock
-        self.tokens = TokenOffice()
+        self.tokens = TokenEndpoint()
         self.faults = FaultBook()
-        self.ledger = Ledger()
+        self.request_log = RequestLog()
         self.contact_list = ContactList()
         self._quota = QuotaWindow()
         self._player: ScenarioPlayer | None = None
@@ -66,7 +66,7 @@ class SimulatedApi:
         self.stop_playing()
         self.tokens.revoke_all()
         self.faults.clear()
-        self.ledger = self.ledger.restarted()
+        self.request_log = self.request_log.restarted()
         self.contact_list = ContactList()
         self._quota = QuotaWindow()
         self._chosen = self._initial
@@ -101,13 +101,13 @@ class SimulatedApi:
     def stats(self) -> Stats:
         """The account as of now."""
         count, allowed, reset_s = self._quota_reading()
-        return self.ledger.stats(quota_count=count, quota_allowed=allowed, quota_reset_s=reset_s)
+        return self.request_log.stats(quota_count=count, quota_allowed=allowed, quota_reset_s=reset_s)
 
     # --- what a client may do
 
     def arrived(self) -> None:
         """A token or score request has arrived."""
-        self.ledger.arrived(int(self._wall_clock() * 1000))
+        self.request_log.arrived(int(self._wall_clock() * 1000))
         if self._player is not None:
             self._player.begin(self._clock())
             self.catch_up()
@@ -115,7 +115,7 @@ class SimulatedApi:
     def token(self, headers: Mapping[bytes, bytes], body: bytes) -> Reply:
         """``POST /oauth/token``."""
         reply = self.tokens.answer(headers, body, self.config, self._clock())
-        self.ledger.tokens_issued += reply.status == 200  # noqa: PLR2004 - OK
+        self.request_log.tokens_issued += reply.status == 200  # noqa: PLR2004 - OK
         return reply
 
     def admit(self, headers: Mapping[bytes, bytes], context_id: str, needed: str = SCORE_SCOPE) -> Reply | None:
@@ -158,7 +158,7 @@ class SimulatedApi:
             return platform_error(400, str(error), context_id=context_id, code=worst[0].code, complaints=worst)
         except UnknownVersion as error:
             return platform_error(404, f"The model version '{error}' was not found.", context_id=context_id)
-        self.ledger.paid(contact_ids, len(contact_ids))
+        self.request_log.paid(contact_ids, len(contact_ids))
         return Reply(200, orjson.dumps({"results": damaged(results, edits) if edits else results}))
 
     def common_headers(self, context_id: str) -> dict[bytes, bytes]:
@@ -175,7 +175,7 @@ class SimulatedApi:
         """What is wrong with a request before its body is read: status and message."""
         if model_id != self.config.model_id:
             return 404, f"The model '{model_id}' was not found."
-        return form_refusal(headers, size, self.config)
+        return form_error(headers, size, self.config)
 
     def _set_scene(self, changes: Mapping[str, Any]) -> None:
         self._scene = changes

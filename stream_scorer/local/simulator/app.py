@@ -37,11 +37,11 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from stream_scorer.local.http_server.transport_faults import Wire
+from stream_scorer.local.http_server.transport_faults import FaultyTransport
 from stream_scorer.local.simulator.api import SimulatedApi
 from stream_scorer.local.simulator.config import OUTBOUND_SCOPE
 from stream_scorer.local.simulator.control_routes import control_app
-from stream_scorer.local.simulator.fault_script import Asked, asked_in
+from stream_scorer.local.simulator.fault_script import RequestSummary, asked_in
 from stream_scorer.local.simulator.openapi import describe
 from stream_scorer.local.simulator.outbound import OUTBOUND_PATH
 from stream_scorer.local.simulator.replies import Reply, platform_error
@@ -97,7 +97,7 @@ class SimulatorApp:
             else:
                 await exchange.answer("other", exchange.error(404, f"There is nothing at {path}."))
         except ClientGone:
-            self.api.ledger.finished("other", DROPPED)
+            self.api.request_log.finished("other", DROPPED)
 
     async def _token(self, exchange: _Exchange) -> None:
         self.api.arrived()
@@ -106,17 +106,17 @@ class SimulatorApp:
             await exchange.answer("token", exchange.wrong_method("POST"))
             return
         action = self.api.faults.take("token")
-        if action is not None and await self._spoil(exchange, "token", action, Asked):
+        if action is not None and await self._spoil(exchange, "token", action, RequestSummary):
             return
         reply = self.api.token(exchange.headers, body)
         await self._finish(exchange, "token", reply, action)
 
     async def _score(self, exchange: _Exchange, model_id: str) -> None:
         self.api.arrived()
-        self.api.ledger.begun()
+        self.api.request_log.begun()
         try:
             body = await exchange.body()
-            self.api.ledger.asked(body)
+            self.api.request_log.asked(body)
             due = asyncio.get_running_loop().time() + self._latency_s()
             if exchange.method != "POST":
                 await exchange.answer("score", exchange.wrong_method("POST"))
@@ -133,7 +133,7 @@ class SimulatorApp:
             await asyncio.sleep(due - asyncio.get_running_loop().time())
             await self._finish(exchange, "score", reply, action)
         finally:
-            self.api.ledger.ended()
+            self.api.request_log.ended()
 
     async def _outbound(self, exchange: _Exchange, list_id: str) -> None:
         self.api.arrived()
@@ -145,7 +145,7 @@ class SimulatorApp:
             await exchange.answer("outbound", refusal)
             return
         action = self.api.faults.take("outbound")
-        if action is not None and await self._spoil(exchange, "outbound", action, Asked):
+        if action is not None and await self._spoil(exchange, "outbound", action, RequestSummary):
             return
         reply = self.api.contact_list.add(
             list_id, exchange.query, exchange.headers, body, config=self.api.config, context_id=exchange.context_id
@@ -165,7 +165,7 @@ class SimulatorApp:
         return (config.latency_ms + jitter_ms) / 1000
 
     async def _spoil(
-        self, exchange: _Exchange, path: FaultPath, action: FaultAction, asked: Callable[[], Asked]
+        self, exchange: _Exchange, path: FaultPath, action: FaultAction, asked: Callable[[], RequestSummary]
     ) -> bool:
         """What a fault does before the work; whether the request has ended with it."""
         await asyncio.sleep(action.delay_ms / 1000)
@@ -192,7 +192,7 @@ class _Exchange:
 
     def __init__(self, api: SimulatedApi, scope: Scope, receive: Receive, send: Send) -> None:
         self._api, self._receive = api, receive
-        self._wire = Wire(scope, receive, send)
+        self._wire = FaultyTransport(scope, receive, send)
         self.method: str = scope["method"]
         self.query: bytes = scope["query_string"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
@@ -222,7 +222,7 @@ class _Exchange:
 
     async def answer(self, path: str, reply: Reply, transfer: Transfer | None = None) -> None:
         """Counts the reply and sends it."""
-        self._api.ledger.finished(path, reply.status)
+        self._api.request_log.finished(path, reply.status)
         headers = {
             b"content-type": reply.content_type.encode(),
             **self._api.common_headers(self.context_id),
@@ -232,5 +232,5 @@ class _Exchange:
 
     async def drop(self, path: str) -> None:
         """Closes the connection under the client, without a byte of an answer."""
-        self._api.ledger.finished(path, DROPPED)
+        self._api.request_log.finished(path, DROPPED)
         await self._wire.drop()

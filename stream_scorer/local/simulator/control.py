@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from stream_scorer.local.http_server.control_client import Steering
+from stream_scorer.local.http_server.control_client import ControlClient
 from stream_scorer.local.simulator.faults import FaultMatch
 from stream_scorer.local.simulator.outbound import ListedContact
 from stream_scorer.local.simulator.request_log import Stats
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from stream_scorer.local.simulator.scenario import Scenario
 
 
-class SimulatorControl(Steering):
+class SimulatorControl(ControlClient):
     """Faults, account and configuration of the simulator at a base URL.
 
     Every method raises LocalError where the simulator does not answer, and SettingsError where it refuses the script.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from starlette.routing import Route
 
 from stream_scorer.errors import SettingsError
-from stream_scorer.local.http_server.control_app import done, json_answer, json_content, steered_app
+from stream_scorer.local.http_server.control_app import json_answer, json_content, no_content, with_control_app
 from stream_scorer.local.simulator.faults import parse_faults
 from stream_scorer.local.simulator.scenario import parse_scenario
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def control_app(api: SimulatedApi, prefix: str) -> Starlette:
     """The Starlette application for everything below ``prefix``."""
     routes = _Routes(api)
-    return steered_app(
+    return with_control_app(
         prefix,
         [
             Route("/health", routes.health),
@@ -51,7 +51,7 @@ class _Routes:
         self._api = api
 
     async def health(self, _: Request) -> Response:
-        return done()
+        return no_content()
 
     async def stats(self, _: Request) -> Response:
         return json_answer(self._api.stats())
@@ -60,7 +60,7 @@ class _Routes:
         text = request.query_params.get("minimum", "1")
         if not text.isdecimal():
             raise SettingsError("minimum: must be a whole number")
-        minimum, scored = int(text), self._api.ledger.scored
+        minimum, scored = int(text), self._api.request_log.scored
         return json_answer(
             scored if minimum <= 1 else {key: times for key, times in scored.items() if times >= minimum}
         )
@@ -77,7 +77,7 @@ class _Routes:
 
     async def clear_faults(self, _: Request) -> Response:
         self._api.faults.clear()
-        return done()
+        return no_content()
 
     async def config(self, _: Request) -> Response:
         return json_answer(self._api.config.model_dump(mode="json", exclude={"client_secret"}))
@@ -98,11 +98,11 @@ class _Routes:
 
     async def stop_playing(self, _: Request) -> Response:
         self._api.stop_playing()
-        return done()
+        return no_content()
 
     async def revoke_tokens(self, _: Request) -> Response:
         return json_answer({"revoked": self._api.tokens.revoke_all()})
 
     async def reset(self, _: Request) -> Response:
         self._api.reset()
-        return done()
+        return no_content()

@@ -14,24 +14,24 @@ if TYPE_CHECKING:
     from stream_scorer.local.simulator.faults import Fault, FaultAction, FaultMatch, FaultPath
 
 
-class Asked(NamedTuple):
+class RequestSummary(NamedTuple):
     """What a score request asks for, as far as faults look at it."""
 
     contact_ids: tuple[str, ...] = ()
     model_version: str | None = None
 
 
-def asked_in(body: bytes) -> Asked:
+def asked_in(body: bytes) -> RequestSummary:
     """What a request body asks for; as much as can be read, nothing where it is malformed."""
     try:
         request = orjson.loads(body)
         contacts, version = request["contacts"], request.get("modelVersion")
         ids = tuple(contact["contactId"] for contact in contacts)
     except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
-        return Asked()
+        return RequestSummary()
     if not all(isinstance(contact_id, str) for contact_id in ids):
-        return Asked()
-    return Asked(ids, version if isinstance(version, str) else None)
+        return RequestSummary()
+    return RequestSummary(ids, version if isinstance(version, str) else None)
 
 
 @dataclass(slots=True)
@@ -54,7 +54,7 @@ class _Entry:
         match = {"path": self.fault.match.path, **content.get("match", {})}
         return {**content, "match": match, "seen": self.seen, "fired": self.fired}
 
-    def chosen(self) -> bool:
+    def should_fire(self) -> bool:
         """Rolls the dice of ``share``."""
         share = self.fault.match.share
         return share >= 1 or self.draw.random() < share
@@ -82,12 +82,12 @@ class FaultBook:
         """Every line of the script with ``seen`` (matching requests so far) and ``fired`` (acted on so far)."""
         return [entry.state() for entry in self._entries]
 
-    def take(self, path: FaultPath, asked: Callable[[], Asked] = Asked) -> FaultAction | None:
+    def take(self, path: FaultPath, asked: Callable[[], RequestSummary] = RequestSummary) -> FaultAction | None:
         """What is to happen to this request; None: nothing out of the ordinary.
 
         ``asked`` is called only if a fault depends on the body: looking into it costs a parse.
         """
-        request: Asked | None = None
+        request: RequestSummary | None = None
         for entry in self._entries:
             match = entry.fault.match
             if match.path != path or entry.spent:
@@ -96,7 +96,7 @@ class FaultBook:
                 request = asked() if request is None else request
                 if not _concerns(match, request):
                     continue
-            if not entry.chosen():
+            if not entry.should_fire():
                 continue
             entry.seen += 1
             if entry.seen > entry.fault.after:
@@ -105,7 +105,7 @@ class FaultBook:
         return None
 
 
-def _concerns(match: FaultMatch, request: Asked) -> bool:
+def _concerns(match: FaultMatch, request: RequestSummary) -> bool:
     ids = request.contact_ids
     if match.contact_id is not None and match.contact_id not in ids:
         return False

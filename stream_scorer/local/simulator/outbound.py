@@ -16,7 +16,7 @@ import orjson
 
 from stream_scorer.core.parse_errors import parse_error_place
 from stream_scorer.local.simulator.replies import Reply, platform_error
-from stream_scorer.local.simulator.validation import BadRequest, Complaint, form_refusal
+from stream_scorer.local.simulator.validation import BadRequest, Complaint, form_error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -89,7 +89,7 @@ def _refusal(
     """What is wrong with a request before its body is read: status and message."""
     if list_id != config.contact_list_id:
         return 404, f"The contact list '{list_id}' was not found."
-    return form_refusal(headers, size, config)
+    return form_error(headers, size, config)
 
 
 def _priority(query: bytes) -> bool:

@@ -54,7 +54,7 @@ class Stats:
 
 
 @dataclass(slots=True)
-class Ledger:
+class RequestLog:
     """Counts as the requests go by. Not thread-safe: it lives in the server's event loop."""
 
     scored: Counter[str] = field(default_factory=Counter)
@@ -95,9 +95,9 @@ class Ledger:
         self.scored.update(contact_ids)
         self.contacts_scored += count
 
-    def restarted(self) -> Ledger:
+    def restarted(self) -> RequestLog:
         """An empty ledger that still knows how many requests are in flight."""
-        return Ledger(in_flight=self.in_flight, in_flight_max=self.in_flight)
+        return RequestLog(in_flight=self.in_flight, in_flight_max=self.in_flight)
 
     def stats(self, *, quota_count: int, quota_allowed: int, quota_reset_s: int) -> Stats:
         """The account as of now."""

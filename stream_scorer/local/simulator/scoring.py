@@ -14,7 +14,7 @@ from math import exp
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zlib import crc32
 
-from stream_scorer.local.simulator.validation import always_right, check_ids, examine_contact, open_envelope
+from stream_scorer.local.simulator.validation import check_ids, examine_contact, is_always_valid, open_envelope
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -152,7 +152,7 @@ class Model:
 
     def _plan(self, contact_id: str, features: dict[str, Any]) -> tuple[_Effect, ...]:
         """The effects of these features in their order; remembered where every contact of this shape is right."""
-        always = always_right(contact_id, features, self._config)
+        always = is_always_valid(contact_id, features, self._config)
         if len(self._effects) > REMEMBERED or len(self._plans) > REMEMBERED:
             self._effects.clear()
             self._plans.clear()

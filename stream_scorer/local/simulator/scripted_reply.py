@@ -12,7 +12,7 @@ from stream_scorer.local.simulator.validation import Complaint
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from stream_scorer.local.simulator.fault_script import Asked
+    from stream_scorer.local.simulator.fault_script import RequestSummary
     from stream_scorer.local.simulator.faults import FaultAction, FaultPath
 
 OAUTH_STATUSES: Final = {400, 401}
@@ -25,7 +25,9 @@ _BODIES: Final = {
 }
 
 
-def scripted_reply(path: FaultPath, action: FaultAction, asked: Callable[[], Asked], *, context_id: str) -> Reply:
+def scripted_reply(
+    path: FaultPath, action: FaultAction, asked: Callable[[], RequestSummary], *, context_id: str
+) -> Reply:
     """The answer; ``asked`` is called only where the contacts of the request matter.
 
     Raises:
@@ -41,7 +43,9 @@ def scripted_reply(path: FaultPath, action: FaultAction, asked: Callable[[], Ask
     return Reply(reply.status, body, reply.content_type, (*reply.headers, *more))
 
 
-def _reply(path: FaultPath, status: int, action: FaultAction, asked: Callable[[], Asked], context_id: str) -> Reply:
+def _reply(
+    path: FaultPath, status: int, action: FaultAction, asked: Callable[[], RequestSummary], context_id: str
+) -> Reply:
     text = f"Scripted answer {status}."
     if action.body == "html":
         return html_error(status)
@@ -53,7 +57,7 @@ def _reply(path: FaultPath, status: int, action: FaultAction, asked: Callable[[]
     return platform_error(status, text, context_id=context_id, code=action.code, complaints=complaints)
 
 
-def _named(action: FaultAction, asked: Callable[[], Asked]) -> tuple[str, ...]:
+def _named(action: FaultAction, asked: Callable[[], RequestSummary]) -> tuple[str, ...]:
     """The ids that the error names, in the order of the request."""
     if action.names is None or isinstance(action.names, tuple):
         return action.names or ()

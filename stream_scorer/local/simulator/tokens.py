@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 FORM = b"application/x-www-form-urlencoded"
 
 
-class TokenOffice:
+class TokenEndpoint:
     """Gives out tokens and knows which still count. Times are monotonic seconds and come from outside."""
 
     def __init__(self) -> None:

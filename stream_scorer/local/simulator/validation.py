@@ -45,7 +45,7 @@ class UnknownVersion(Exception):
     """The model has no such version: a 404 on its way up, no error of ours."""
 
 
-def form_refusal(headers: Mapping[bytes, bytes], size: int, config: SimulatorConfig) -> tuple[int, str] | None:
+def form_error(headers: Mapping[bytes, bytes], size: int, config: SimulatorConfig) -> tuple[int, str] | None:
     """What is wrong with a request of ``size`` bytes before its body is looked at: status and message."""
     if size > config.max_request_bytes:
         return 413, f"The request is larger than {config.max_request_bytes} bytes."
@@ -103,7 +103,7 @@ def examine_contact(contact: Any, config: SimulatorConfig) -> tuple[str, dict[st
     return contact_id, features
 
 
-def always_right(contact_id: str, features: Mapping[str, Any], config: SimulatorConfig) -> bool:
+def is_always_valid(contact_id: str, features: Mapping[str, Any], config: SimulatorConfig) -> bool:
     """Whether any values of these types are right for these features; False: these values are, others may not be.
 
     Raises:

@@ -45,12 +45,12 @@ class Metrics(MessagingMetrics):
         meter = self._meters.meter
         super().__init__(meter)
         self._server = _server(api_url)
-        self._make_of_contacts(meter)
-        self._make_of_requests(meter)
-        self._make_of_breaker(meter)
+        self._create_contact_instruments(meter)
+        self._create_request_instruments(meter)
+        self._create_breaker_instruments(meter)
         self._begin()
 
-    def _make_of_contacts(self, meter: Meter) -> None:
+    def _create_contact_instruments(self, meter: Meter) -> None:
         self._contacts = meter.create_counter(
             "stream_scorer.contacts",
             "{contact}",
@@ -79,7 +79,7 @@ class Metrics(MessagingMetrics):
             "stream_scorer.contacts.uncommitted", "{contact}", "Contacts read and not yet committed."
         )
 
-    def _make_of_requests(self, meter: Meter) -> None:
+    def _create_request_instruments(self, meter: Meter) -> None:
         self._request_duration = meter.create_histogram(
             "http.client.request.duration",
             "s",
@@ -113,7 +113,7 @@ class Metrics(MessagingMetrics):
             "stream_scorer.requests.wait_time", "s", "Time in which a due request waited, by `reason`."
         )
 
-    def _make_of_breaker(self, meter: Meter) -> None:
+    def _create_breaker_instruments(self, meter: Meter) -> None:
         self._breaker_open = meter.create_gauge(
             "stream_scorer.circuit_breaker.open", "1", "1 while the circuit breaker is open or throttled, by `reason`."
         )

@@ -58,7 +58,7 @@ def operation(
     return said
 
 
-class HttpPlace:
+class HttpAttributes:
     """Where POST requests go, as spans say it: without user information, query and fragment."""
 
     def __init__(self, url: str) -> None:

@@ -15,7 +15,7 @@ from stream_scorer.core.callbacks.types import CallbackOutcome
 from stream_scorer.core.exactly_once.outcome_cache import key_of
 from stream_scorer.core.exactly_once.stall_detector import is_below
 from stream_scorer.core.trace_context import context_of
-from stream_scorer.telemetry.tracing.attributes import CALLBACK_ID, OUTCOME, HttpPlace, end_request, operation
+from stream_scorer.telemetry.tracing.attributes import CALLBACK_ID, OUTCOME, HttpAttributes, end_request, operation
 from stream_scorer.telemetry.tracing.spans import SpanKind, add_link, context_of_span, end_span, from_ms
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class DelivererTracer:
         self._spans = spans
         self._topic = topic
         self._group = group
-        self._place = None if url is None else HttpPlace(url)
+        self._place = None if url is None else HttpAttributes(url)
         self._deliveries: dict[RecordKey, _DeliverySpans] = {}
         self._tried: Sequence[DeliveryOutcome] = ()
 
@@ -164,12 +164,12 @@ class DelivererTracer:
         for outcome in outcomes:
             spans = self._deliveries.pop(key_of(outcome.record), None)
             if isinstance(outcome, Completed):
-                self._called(outcome, spans)
+                self._callback_span(outcome, spans)
             if spans is not None:
-                end_span(spans.process, {OUTCOME: _became(outcome)})
+                end_span(spans.process, {OUTCOME: _outcome_attribute(outcome)})
         self._tried = ()
 
-    def _called(self, ended: Completed, spans: _DeliverySpans | None) -> None:
+    def _callback_span(self, ended: Completed, spans: _DeliverySpans | None) -> None:
         for contact in contacts_of(ended.record):
             said = operation("callback", "process", self._topic, group=self._group)
             said |= {CALLBACK_ID: ended.callback.callback_id, OUTCOME: ended.outcome.value.lower()}
@@ -189,7 +189,7 @@ class DelivererTracer:
             end_span(spans.process, {OUTCOME: "given up"})
 
 
-def _became(outcome: DeliveryOutcome) -> str:
+def _outcome_attribute(outcome: DeliveryOutcome) -> str:
     match outcome:
         case Completed():
             return outcome.outcome.value.lower()

@@ -10,7 +10,7 @@ from stream_scorer.telemetry.tracing.attributes import (
     BATCH_ID,
     CORRELATION_ID,
     OUTCOME,
-    HttpPlace,
+    HttpAttributes,
     end_request,
     operation,
 )
@@ -62,8 +62,8 @@ class RequestSpans:
         self._spans = spans
         self._topic = topic
         self._group = group
-        self._api = HttpPlace(api_url)
-        self._login = HttpPlace(login_url)
+        self._api = HttpAttributes(api_url)
+        self._login = HttpAttributes(login_url)
         self._processes = processes
         self._asked: OrderedDict[str, _Asked] = OrderedDict()
 
@@ -106,7 +106,7 @@ class RequestSpans:
             end_span(self._asked.popitem(last=False)[1].span, {OUTCOME: "given up"})
         return asked
 
-    def _attempted(self, asked: _Asked, exchange: Exchange, place: HttpPlace, trouble: str | None) -> None:
+    def _attempted(self, asked: _Asked, exchange: Exchange, place: HttpAttributes, trouble: str | None) -> None:
         began_ns = from_ms(exchange.started_at_ms)
         span = self._spans.child(
             "POST", SpanKind.CLIENT, place.request(asked.attempts), of=asked.span, start_ns=began_ns

@@ -42,7 +42,7 @@ def make_sampler(sampling: Sampling) -> Sampler:
     return root if kind == sampling.sampler else ParentBased(root)
 
 
-class Ids(RandomIdGenerator):
+class TraceIdGenerator(RandomIdGenerator):
     """Gives a root the trace id that its thread has asked about."""
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class Ids(RandomIdGenerator):
         return int(chosen or random.getrandbits(128) or 1)  # nosec B311
 
 
-class WantedToo(Sampler):
+class OrRequestedSampler(Sampler):
     """Samples what is wanted; asks another sampler about everything else."""
 
     def __init__(self, other: Sampler) -> None:

@@ -124,7 +124,7 @@ class ScoringTracer:
         """Return the headers of an output, which hand on the trace of the record it came from."""
         contact = self._contacts.get(_key(record))
         if contact is None:
-            return self._handed_on(headers)
+            return self._published(headers)
         if contact.send is not None and contact.transaction == self._transaction:
             return with_trace(headers, context_of_span(contact.send))  # it was only encoded again
         if contact.send is not None:
@@ -134,7 +134,7 @@ class ScoringTracer:
         contact.send = self._spans.child(f"send {topic}", SpanKind.PRODUCER, said, of=contact.process)
         return with_trace(headers, context_of_span(contact.send))
 
-    def _handed_on(self, headers: Headers) -> Headers:
+    def _published(self, headers: Headers) -> Headers:
         """The headers of an output that nobody records: its trace as it came, or a new one that stays unsampled."""
         flags = trace_flags(headers)
         if flags is not None and flags >= 0:
@@ -162,7 +162,7 @@ class ScoringTracer:
             links.append(context_of_span(contact.process))
             if contact.send is not None:
                 end_span(contact.send)
-            end_span(contact.process, _became(outcome))
+            end_span(contact.process, _outcome_attribute(outcome))
         if links:
             said = operation("commit", "settle", self._topic, group=self._group, count=len(outcomes))
             end_span(
@@ -185,7 +185,7 @@ def _key(record: SourceRecord) -> _Key:
     return record[:3]
 
 
-def _became(outcome: Outcome) -> dict[str, str | tuple[str, ...]]:
+def _outcome_attribute(outcome: Outcome) -> dict[str, str | tuple[str, ...]]:
     if isinstance(outcome, Deferred):
         return {OUTCOME: "deferred"}
     if isinstance(outcome, Rejected):

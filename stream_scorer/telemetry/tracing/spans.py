@@ -29,9 +29,9 @@ from opentelemetry.trace import (
 
 from stream_scorer import __version__
 from stream_scorer.core.trace_context import TraceContext
-from stream_scorer.telemetry.collectors import close_within_limit, thin_out
+from stream_scorer.telemetry.collectors import close_within_limit, rate_limit_logs
 from stream_scorer.telemetry.otel_env import ALL_TRACES
-from stream_scorer.telemetry.tracing.sampler import WANTED, Ids, WantedToo, make_sampler
+from stream_scorer.telemetry.tracing.sampler import WANTED, OrRequestedSampler, TraceIdGenerator, make_sampler
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -74,9 +74,9 @@ class Spans:
         )
         self._sampler = make_sampler(sampling)
         self.asks_the_parent = isinstance(self._sampler, ParentBased)
-        self._ids = Ids()
+        self._ids = TraceIdGenerator()
         self._provider = TracerProvider(
-            sampler=WantedToo(self._sampler),
+            sampler=OrRequestedSampler(self._sampler),
             resource=named.merge(OTELResourceDetector().detect()),
             shutdown_on_exit=False,
             id_generator=self._ids,
@@ -144,7 +144,7 @@ def make_spans(values: TraceValues, service: str, instance: str) -> Spans:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
 
         processors.append(_processor(OTLPSpanExporter(), values))
-        thin_out(_EXPORTER_LOGS)
+        rate_limit_logs(_EXPORTER_LOGS)
     if "console" in values.exporters:
         processors.append(_processor(ConsoleSpanExporter(), values))
     return Spans(service, instance, processors, values.sampling)
