@@ -64,7 +64,7 @@ def produce(
     # Not through rich's markup, and above the bar.
     show = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     repeats = _Repeats(contacts.name, topic, known, show)
-    repeats.look(contacts.default_event_ids())
+    repeats.look(contacts.default_event_ids(from_line))
     producer = plain_producer_config(settings, logger=silent_logger())
     trace = producer_trace(settings)
     with (

@@ -109,10 +109,10 @@ class ContactFile:
         self.bytes_read = 0
         self.line = 0
 
-    def default_event_ids(self) -> Iterator[str]:
-        """Yield the event ids that rows without one have; of a large file those of some lines, evenly spread."""
-        step = max(1, self._source.lines // _MAX_DEFAULT_IDS)
-        for line in range(1, self._source.lines + 1, step):
+    def default_event_ids(self, first_line: int = 1) -> Iterator[str]:
+        """Yield the event ids that rows without one have from a line on; of many those of some lines, evenly spread."""
+        step = max(1, (self._source.lines - first_line) // _MAX_DEFAULT_IDS)
+        for line in range(first_line, self._source.lines + 1, step):
             yield self._defaults.event_id(line)
 
     def __iter__(self) -> Iterator[Row]:

@@ -33,8 +33,13 @@ _DECIMAL: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?
 _WHOLE: Final = re.compile(r"[+-]?[0-9]+\.0+")
 _COMMA: Final = re.compile(r"[+-]?[0-9]+,[0-9]+")
 # What spreadsheets make of long digits, and what programs write so that they do not.
-_SHORTENED: Final = re.compile(r"[0-9](\.[0-9]+)?E\+[0-9]{2,}")
+_SHORTENED: Final = re.compile(r"[0-9]([.,][0-9]+)?[Ee]\+[0-9]{2,}")
+# What pandas makes of a column of whole numbers with gaps.
+_WHOLE_WITH_FRACTION: Final = re.compile(r"[0-9]+\.0+")
+_NUMBERED: Final = ("contact_id", "campaign_id")
 _FORMULA_TEXT: Final = re.compile(r'="[^"]*"')
+_NOT_FINITE: Final = re.compile(rb"NaN|-?Infinity")
+_EXAMPLE: Final = '{"contactId": "…", "features": {…}}'
 _ABSENT: Final = object()
 _MAX_DIGITS: Final = 400  # more than any double has; Python's own conversion takes time for millions of digits
 _DATE: Final = re.compile(r"(19|20)[0-9]{2}(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])")
@@ -96,8 +101,13 @@ def csv_event(
         cell = written[2:-1] if written.startswith("=") and _FORMULA_TEXT.fullmatch(written) else written
         if column not in NOT_FEATURES:
             features[column] = _cell(column, cell, types[column]) if cell else None
-        elif "E+" in cell and _SHORTENED.fullmatch(cell) and column != "occurred_at":
+        elif "+" in cell and _SHORTENED.fullmatch(cell) and column != "occurred_at":
             raise RowError(f"{column} was shortened by a spreadsheet: make its column text, and export it again")
+        elif column in _NUMBERED and cell.endswith(".0") and _WHOLE_WITH_FRACTION.fullmatch(cell):
+            raise RowError(
+                f"{column} has become a number with a fraction: read its column as text (pandas: dtype=str), and"
+                " export it again"
+            )
         elif cell:
             others[column] = cell
     return _event(others, features, defaults, line)
@@ -130,7 +140,7 @@ def _json_object(text: bytes) -> dict[str, Any]:
     if isinstance(value, list):
         raise RowError("is a JSON array: write one object a line (pandas: orient='records', lines=True)")
     if not isinstance(value, dict):
-        raise RowError('is no JSON object: write {"contactId": "…", "features": {…}}')
+        raise RowError(f"is no JSON object: write {_EXAMPLE}")
     return value
 
 
@@ -141,7 +151,9 @@ def _json_remedy(text: bytes) -> str:
         return ": save the file as UTF-8"
     if text.lstrip().startswith(b"["):
         return ": a JSON array is not read; write one object a line"
-    return ": write null, not NaN" if b"NaN" in text else ": write one object a line"
+    if number := _NOT_FINITE.search(text):
+        return f": write null, not {number[0].decode()}"
+    return f": write one object a line, such as {_EXAMPLE}"
 
 
 def _others(value: Mapping[str, Any]) -> dict[str, str]:

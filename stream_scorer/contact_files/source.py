@@ -10,7 +10,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import re
-import shutil
 import stat
 import sys
 import tempfile
@@ -77,12 +76,12 @@ class FileSource:
             if path == STANDARD_INPUT:
                 if sys.stdin is None:  # closed by the one who has started this process
                     raise InputError("standard input is closed: name a file, or write <FILE after the command")
-                self._copy = _copied(sys.stdin.buffer)
+                self._copy = _copied(self.name, sys.stdin.buffer)
             elif not stat.S_ISREG(path.stat().st_mode):
                 with path.open("rb") as pipe:
                     if stat.S_ISCHR(path.stat().st_mode) and not pipe.isatty():
                         raise InputError(f"{self.name}: is a device: name a file, or a pipe that ends")
-                    self._copy = _copied(pipe)
+                    self._copy = _copied(self.name, pipe)
         with self.open() as (content, place):
             self.head = content.read(_HEAD_BYTES)
             self._refuse_other_files()
@@ -135,7 +134,23 @@ class FileSource:
             raise InputError(f"{self.name}: {error.strerror or 'cannot be read'}") from None
 
 
-def _copied(file: IO[bytes]) -> IO[bytes]:
-    copy = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the source
-    shutil.copyfileobj(file, copy)
+def _copied(name: str, file: IO[bytes]) -> IO[bytes]:
+    """Copy what can be read only once. A full disk is that of the copy, and no fault of the file."""
+    try:
+        copy = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the source
+    except OSError as error:
+        raise _no_copy(name, error) from None
+    while block := file.read(_BLOCK_BYTES):
+        try:
+            copy.write(block)
+            copy.flush()
+        except OSError as error:
+            raise _no_copy(name, error) from None
     return copy
+
+
+def _no_copy(name: str, error: OSError) -> InputError:
+    return InputError(
+        f"{name}: can be read only once, and no copy can be written to the folder for temporary files:"
+        f" {error.strerror}; set TMPDIR to a folder with room"
+    )

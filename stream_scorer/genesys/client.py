@@ -289,10 +289,11 @@ def check_url(key: str, url: str) -> None:
         parts = urlsplit(url)
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
         good = good and "@" not in parts.netloc and not parts.query and not parts.fragment
-    except ValueError:
+        good = good and url.isprintable() and " " not in url  # urlsplit leaves them out
+    except (ValueError, AttributeError):
         good = False
     if not good:  # the URL is not shown: it may hold a password
-        raise SettingsError(f"{key} must have the form https://host, without user, password or query")
+        raise SettingsError(f"{key} must have the form https://host, without user, password, query or blanks")
 
 
 def _accepted(answer: HttpAnswer, exchange: Exchange) -> ApiResponse:

@@ -203,6 +203,13 @@ class _Session(requests.Session):
         for scheme in ("https://", "http://"):
             self.mount(scheme, DeadlineAdapter(max_connections, dial))
 
+    def merge_environment_settings(self, *args: Any, **kwargs: Any) -> Any:
+        """Give a proxy without a scheme that of http, as other programs do: requests takes its host for the scheme."""
+        settings = super().merge_environment_settings(*args, **kwargs)
+        proxies = settings["proxies"].items()
+        settings["proxies"] = {name: proxy if "://" in proxy else f"http://{proxy}" for name, proxy in proxies if proxy}
+        return settings
+
     def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002
         """Nothing is ever a redirect: even if it does not follow, requests would read the body without a limit."""
         return None

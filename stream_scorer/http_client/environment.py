@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from requests.utils import should_bypass_proxies
 
-from stream_scorer.errors import SettingsError
+from stream_scorer.errors import SettingsError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -37,23 +37,51 @@ def check_http_environment(urls: Iterable[str], environ: Mapping[str, str]) -> N
         SettingsError: one of them cannot work; names the variable and shows no password.
     """
     urls = list(urls)
-    for url in urls:
-        variable = proxy_variable(url, environ)
-        if variable is not None:
-            check_proxy(variable, environ[variable], SOCKS_FOR_API)
+    check_proxies(urls, environ)
     if any(url.lower().startswith("https:") for url in urls):
         check_ca_bundle(environ)
 
 
-def check_ca_bundle(environ: Mapping[str, str]) -> None:
-    """Check the certificates that requests believes, where the environment names them.
+def check_proxies(urls: Iterable[str], environ: Mapping[str, str]) -> None:
+    """Check the proxies that requests to these URLs take.
 
     Raises:
-        SettingsError: there are none; names the variable.
+        SettingsError: one of them cannot work; names the variable and shows no password.
     """
+    for url in urls:
+        variable = proxy_variable(url, environ)
+        if variable is not None:
+            check_proxy(variable, environ[variable], SOCKS_FOR_API)
+
+
+def check_ca_bundle(environ: Mapping[str, str]) -> None:
+    """Check the certificates that requests believes, and the file of session keys, where the environment names them.
+
+    Raises:
+        SettingsError: there are none, or the file cannot be written; names the variable.
+    """
+    check_key_log(environ)
     variable = next((name for name in _CA_BUNDLES if environ.get(name)), None)
     if variable is not None:
         check_authorities(variable, environ[variable])
+
+
+def check_key_log(environ: Mapping[str, str]) -> None:
+    """Check the file to which every TLS connection adds its keys, for Wireshark; without it each one fails.
+
+    Raises:
+        SettingsError: it cannot be written; names the variable.
+    """
+    path = environ.get("SSLKEYLOGFILE")
+    if not path:
+        return
+    try:
+        with Path(path).open("ab"):
+            pass
+    except OSError as error:
+        raise SettingsError(
+            f"SSLKEYLOGFILE names {printable(path)}, which cannot be written: {error.strerror}; leave the variable out"
+        ) from None
 
 
 def proxy_variable(url: str, environ: Mapping[str, str]) -> str | None:
@@ -82,10 +110,12 @@ def check_proxy(place: str, value: str, socks: tuple[str, str]) -> None:
     """
     try:
         parts = urlsplit(value if "://" in value else f"http://{value}")
-        is_place = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        # The codec refuses parts of a name that are empty or longer than 63 characters.
+        is_place = bool((parts.hostname or "").encode("idna")) and (parts.port is None or parts.port > 0)
+        is_place = is_place and value.isprintable() and " " not in parts.netloc
     except ValueError:
         is_place = False
-    if not is_place or parts.path not in ("", "/") or parts.query or parts.fragment or not value.isprintable():
+    if not is_place or parts.path not in ("", "/") or parts.query or parts.fragment:
         raise SettingsError(f"{place} {_FORM}")
     if parts.scheme not in _SCHEMES:
         raise SettingsError(f"{place} must begin with http://, https://, socks5:// or socks5h://")
@@ -108,6 +138,6 @@ def check_authorities(place: str, path: str) -> None:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
     except ssl.SSLError:
-        raise SettingsError(f"{place} names {path}, which holds no certificate in PEM form") from None
+        raise SettingsError(f"{place} names {printable(path)}, which holds no certificate in PEM form") from None
     except OSError as error:
-        raise SettingsError(f"{place} names {path}, which cannot be read: {error.strerror}") from None
+        raise SettingsError(f"{place} names {printable(path)}, which cannot be read: {error.strerror}") from None

@@ -7,6 +7,7 @@ own words for an error are ("Connection refused").
 from __future__ import annotations
 
 import http.client
+import re
 import ssl
 from typing import TYPE_CHECKING, Final
 
@@ -56,6 +57,8 @@ _ENDED: Final[dict[str, str]] = {
     "closed": "was ended: the client was closed",
     "forked": "belongs to the process that this one was forked from",
 }
+# What a proxy answers to CONNECT stands in http.client's text only: 407 is a wrong user or password.
+_TUNNEL: Final = re.compile(r"Tunnel connection failed: (\d{3})\b", re.ASCII)
 _CUT_OFF: Final = (http.client.RemoteDisconnected, http.client.IncompleteRead)
 _BUILT: Final = (
     "the request to {host} cannot be built; check its URL (genesys.base_url, genesys.login_url or callbacks.url)"
@@ -69,7 +72,11 @@ TRANSLATIONS: Final[tuple[tuple[type[Exception], HttpFailure, str], ...]] = (
     (requests.exceptions.ConnectTimeout, HttpFailure.NO_CONNECTION, "no connection to {host} in time"),
     (requests.exceptions.ReadTimeout, HttpFailure.TIMEOUT, "no complete answer from {host} in time"),
     (requests.exceptions.Timeout, HttpFailure.TIMEOUT, "no complete answer from {host} in time"),
-    (requests.exceptions.ProxyError, HttpFailure.NO_CONNECTION, "the proxy to {host} does not connect"),
+    (
+        requests.exceptions.ProxyError,
+        HttpFailure.NO_CONNECTION,
+        "the proxy to {host} (HTTP_PROXY, HTTPS_PROXY or ALL_PROXY) does not connect",
+    ),
     (requests.exceptions.SSLError, HttpFailure.NO_CONNECTION, "no TLS connection to {host}"),
     (requests.exceptions.ConnectionError, HttpFailure.NO_CONNECTION, "the connection to {host} failed or was lost"),
     (requests.exceptions.ChunkedEncodingError, HttpFailure.MALFORMED, "the answer of {host} was cut off"),
@@ -112,10 +119,15 @@ def causes_of(error: BaseException) -> Iterator[BaseException]:
 def system_words(causes: tuple[BaseException, ...]) -> str:
     """Return the words of the operating system or of the certificate's check for an error; empty if there are none."""
     for cause in reversed(causes):
+        if isinstance(cause, OSError) and (refused := _TUNNEL.match(str(cause))):
+            return f": HTTP {refused[1]}"
         if isinstance(cause, ssl.SSLCertVerificationError):
             return f": {cause.verify_message}"
         if isinstance(cause, http.client.RemoteDisconnected):
             return ": closed without an answer"
+        if isinstance(cause, ssl.SSLError):  # a word of a list; the text around it is the library's
+            reason = getattr(cause, "reason", None)
+            return f": {reason.replace('_', ' ').lower()}" if isinstance(reason, str) else ""
         if isinstance(cause, OSError) and isinstance(cause.strerror, str) and cause.strerror:
             return f": {cause.strerror}"
     return ""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from stream_scorer.errors import SettingsError
+from stream_scorer.errors import SettingsError, printable
 from stream_scorer.fork import bind_to_process
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class AuditLogger:
 
     def __init__(
         self,
-        log_file: str = "predictive_engagement_audit.log",
+        log_file: str | os.PathLike[str] = "predictive_engagement_audit.log",
         max_bytes: int = 10 * 1024 * 1024,
         backup_count: int = 5,
     ) -> None:
@@ -45,7 +45,15 @@ class AuditLogger:
             log_file: where it goes.
             max_bytes: size at which the file is rotated; 0: never.
             backup_count: rotated files that are kept, at least 1.
+
+        Raises:
+            SettingsError: ``log_file`` is no path, or a size or count is no whole number.
         """
+        if not isinstance(log_file, str | os.PathLike):
+            raise SettingsError("log_file must be a path")
+        for name, number in (("max_bytes", max_bytes), ("backup_count", backup_count)):
+            if type(number) is not int:
+                raise SettingsError(f"{name} must be a whole number")
         self.log_file = log_file
         self.max_bytes = max_bytes
         self.backup_count = max(1, backup_count)
@@ -63,7 +71,10 @@ class AuditLogger:
             SettingsError: the file cannot be written; names it.
         """
         try:
-            Path(self.log_file).open("ab").close()
+            path = Path(self.log_file)
+            if path.is_fifo():  # without a reader the opening would wait
+                raise SettingsError(f"the audit file {printable(str(path))} is a pipe: name a file")
+            path.open("ab").close()
         except (OSError, ValueError) as error:
             raise self._unwritable(error) from error
 
@@ -110,7 +121,7 @@ class AuditLogger:
 
     def _unwritable(self, error: OSError | ValueError) -> SettingsError:
         reason = error.strerror if isinstance(error, OSError) else "this is not a path"
-        return SettingsError(f"the audit file {self.log_file} cannot be written: {reason}")
+        return SettingsError(f"the audit file {printable(str(self.log_file))} cannot be written: {reason}")
 
     @contextlib.contextmanager
     def _locked_file(self, size: int) -> Iterator[BinaryIO]:

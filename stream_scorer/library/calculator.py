@@ -30,7 +30,7 @@ from stream_scorer.library.results import (
     ScoringOutcome,
 )
 from stream_scorer.library.scoring_run import ScoringRun
-from stream_scorer.library.validation import failures_of, impute, value_problem
+from stream_scorer.library.validation import check_text, failures_of, impute, value_problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -76,19 +76,25 @@ class PredictiveScoreCalculator:
             client: sends the requests (its retries, its quota); without one, a `ScoreClient` with its defaults.
 
         Raises:
-            SettingsError: what is to be imputed is no expected feature or no value; a URL is not one; the callback
-                handler cannot be called.
+            SettingsError: what is to be imputed is no expected feature or no value; an id, a name or a URL is not
+                one; the callback handler cannot be called.
         """
+        check_text("model_id", model_id)
+        if model_version is not None:
+            check_text("model_version", model_version)
+        if type(max_features) is not int:
+            raise SettingsError("max_features must be a whole number")
         self.model_id = model_id
         self.model_version = model_version
         self.auth = (
             client.auth if client else GenesysAuthManager(client_id, client_secret, base_url, login_url=login_url)
         )
         self.client = client or ScoreClient(self.auth, base_url)
-        if isinstance(expected_features, str):
-            raise SettingsError("expected_features is one text: pass a list of names")
-        self.expected_features = [plain(name) for name in expected_features]
-        self.imputation_map = {plain(name): plain(value) for name, value in dict(imputation_map).items()}
+        self.expected_features = _names(expected_features)
+        try:
+            self.imputation_map = {plain(name): plain(value) for name, value in dict(imputation_map).items()}
+        except (TypeError, ValueError):
+            raise SettingsError("imputation_map must be a dict: pass {} where nothing is to be imputed") from None
         if callback_handler is not None and not callable(callback_handler):
             raise SettingsError("callback_handler must be callable with a list of ScoreResult")
         self.callback = callback_handler
@@ -163,6 +169,7 @@ class PredictiveScoreCalculator:
                 in the rows that were not finished.
         """
         contacts = contacts_of(frame, id, self.expected_features, self.imputation_map)
+        results_beside(frame, id, {})  # a frame that takes no columns fails here, and not when the scores are paid for
         found = _Found(self)
         with PartialOnError(lambda: results_beside(frame, id, found.settled), lambda: found.settled):
             self._score(found, contacts)
@@ -271,6 +278,20 @@ class _Found:
 
     def _rejection(self, index: int, rejected: Rejected) -> RejectedContact:
         return RejectedContact(index, rejected.contact_id, rejected.reasons, rejected.detail, self._raw[index])
+
+
+def _names(expected_features: Any) -> list[str]:
+    """Return the names of the features; numpy's text becomes Python's."""
+    if isinstance(expected_features, str):
+        raise SettingsError("expected_features is one text: pass a list of names")
+    try:
+        names = [plain(name) for name in expected_features]
+    except TypeError:
+        raise SettingsError("expected_features must be a list of names") from None
+    for name in names:
+        if not isinstance(name, str) or not is_text(name):
+            raise SettingsError(f"expected_features: {ascii(name)[:60]} must be text: in a DataFrame rename the column")
+    return names
 
 
 def _listed(raw_contacts: Iterable[Any]) -> list[Any]:

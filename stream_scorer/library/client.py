@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Final, Self
 import requests
 from requests.structures import CaseInsensitiveDict
 
+from stream_scorer.core.charset import decode_text
 from stream_scorer.core.records import Forbidden, Unavailable
 from stream_scorer.core.scoring.backoff import next_delay_s
-from stream_scorer.errors import ApiRefused, ApiUnavailable
+from stream_scorer.errors import ApiRefused, ApiUnavailable, SettingsError
 from stream_scorer.fork import bind_to_process
 from stream_scorer.genesys.client import ScoreEndpoint, check_url
 from stream_scorer.genesys.oauth import Token, TokenRefused, TokenSource
@@ -24,6 +25,8 @@ from stream_scorer.genesys.quota import Quota
 from stream_scorer.genesys.regions import login_url_for
 from stream_scorer.http_client.client import Http
 from stream_scorer.http_client.environment import check_http_environment
+from stream_scorer.library.validation import check_text
+from stream_scorer.settings.secret_text import SecretTextError, clean_secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,23 +56,30 @@ class GenesysAuthManager:
 
         Args:
             client_id: of an OAuth client with the grant "client credentials".
-            client_secret: shows in no repr, log or error.
+            client_secret: shows in no repr, log or error. Blanks, line ends and marks around it are removed.
             base_url: of the API. ``https://api.<region>`` has its tokens at ``https://login.<region>``; any other
                 host is taken to serve them itself.
             login_url: the login service, where it is neither.
             timeout_s: deadline for fetching a token, in seconds.
 
         Raises:
-            SettingsError: a URL is not http or https with a host, or a proxy or certificates of the environment cannot
-                work; names the variable.
+            SettingsError: a URL is not http or https with a host; id or secret are no text, or the secret has
+                quotation marks or several lines; a proxy or certificates of the environment cannot work, which names
+                the variable.
         """
+        check_text("client_id", client_id)
+        check_text("client_secret", client_secret)
+        try:
+            secret = clean_secret(client_secret)
+        except SecretTextError as error:
+            raise SettingsError(f"client_secret {error}") from None
         check_url("base_url", base_url)
         login = login_url or login_url_for(base_url)
         check_url("login_url", login)
         check_http_environment((base_url, login), os.environ)
         self.client_id = client_id
         self.http = Http()
-        self.tokens = TokenSource(self.http, login, client_id, client_secret, timeout_s=timeout_s)
+        self.tokens = TokenSource(self.http, login, client_id, secret, timeout_s=timeout_s)
         self.auth_url = self.tokens.url
 
     def __repr__(self) -> str:
@@ -123,10 +133,18 @@ class ScoreResponse(requests.Response):
         response.headers = CaseInsensitiveDict(answer.headers)
         response.url = url
         response.encoding = "utf-8"
-        response.raw = io.BytesIO(answer.body)
+        response.raw = io.BytesIO(_in_utf8(answer.body))
         response.elapsed = timedelta(milliseconds=answer.timing.latency_ms)
         response.latency_ms = answer.timing.latency_ms
         return response
+
+
+def _in_utf8(body: bytes) -> bytes:
+    """Return a body in UTF-8 without marks: `requests` does not read JSON in any other form, and it is paid for."""
+    try:
+        return decode_text(body).encode()
+    except UnicodeError:
+        return body
 
 
 class ScoreClient:

@@ -50,6 +50,8 @@ def contacts_of(frame: Any, id_name: str, expected: Sequence[str], imputed: Coll
             f"calculate_frame takes a pandas DataFrame, not {kind}: convert it, for example with to_pandas()"
         )
     columns = list(frame.columns)
+    if id_name is None:  # the name of every index that has none
+        raise InputError("id is None: give the name of the id column, or name the index")
     if id_name in RESULT_COLUMNS:
         raise InputError(f"the id column must not be named {id_name!r}: that is a column of the results")
     if id_name not in columns and id_name not in frame.index.names:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from stream_scorer.core.records import Reason
 from stream_scorer.core.scoring.feature_types import MAX_INTEGER
 from stream_scorer.core.text import is_text, shown
+from stream_scorer.errors import SettingsError
 from stream_scorer.library.plain_values import plain
 
 if TYPE_CHECKING:
@@ -63,7 +64,19 @@ def value_problem(value: Any) -> tuple[Reason, str] | None:
     if kind is float:
         finite = float("-inf") < value < float("inf")  # NaN fails both
         return None if finite else (Reason.OUT_OF_RANGE, "is not a finite number")
+    if kind is str:
+        return Reason.WRONG_TYPE, "is not valid Unicode"
     return Reason.WRONG_TYPE, f"must be a number, a string or a boolean, not {kind.__name__}"
+
+
+def check_text(argument: str, value: Any) -> None:
+    """Check an argument that must be text.
+
+    Raises:
+        SettingsError: it is none, for example since the variable that it was read from is not set.
+    """
+    if not isinstance(value, str) or not value or not is_text(value):
+        raise SettingsError(f"{argument} must be text that is not empty")
 
 
 def _joined(parts: list[str]) -> str:

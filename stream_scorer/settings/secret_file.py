@@ -58,5 +58,10 @@ class SecretFile:
             raise SettingsError(f"{self.key}: {self}, {'is larger than 64 kB' if text is None else 'is empty'}")
         return text
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether the file can be read again: a pipe, as the shell's ``<(…)`` makes one, is empty then."""
+        return self.file.is_file()
+
     def __str__(self) -> str:
         return f"{self.file}, named by {self.origin}"

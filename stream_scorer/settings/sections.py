@@ -97,7 +97,7 @@ class SchemaRegistrySettings(Section):
 class GenesysSettings(Section):
     """The scoring API: where it is, who asks, and how patiently.
 
-    ``client_secret_file``: where ``client_secret`` was read from; None: it was given as it is.
+    ``client_secret_file``: where ``client_secret`` was read from; None: it was given as it is, or by a pipe.
     """
 
     region: Text = regions.DEFAULT_REGION

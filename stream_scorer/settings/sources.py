@@ -34,7 +34,7 @@ PLATFORM_VARIABLES: Final[Mapping[str, KeyPath]] = MappingProxyType(
 class Entry:
     """A value and, for the error that may be said about it, where it came from.
 
-    ``secret_file``: the file in which the secret stands; None: it was given as it is.
+    ``secret_file``: the file in which the secret stands; None: it was given as it is, or by a pipe.
     """
 
     value: Any = field(repr=False)
@@ -74,7 +74,8 @@ class _Builder:
             if path in MAPPINGS:
                 self._put_secret_table(path, secret_file.read_text(), str(secret_file))
             else:
-                self.entries[path] = Entry(secret_file.read(), str(secret_file), secret_file)
+                secret = secret_file.read()
+                self.entries[path] = Entry(secret, str(secret_file), secret_file if secret_file.is_kept else None)
         except SettingsError as error:
             self.problems.append(str(error))
 

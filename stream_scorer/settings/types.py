@@ -46,12 +46,14 @@ def _bootstrap(value: str) -> str:
 
 def _exact_url(value: str) -> str:
     problem = "must be a URL that begins with http:// or https://"
+    if not value.isprintable() or " " in value:
+        raise ValueError("must be a URL without blanks, line ends and other characters that are not printed")
     try:
         parts = urlsplit(value)
         _ = parts.port  # reading it is what checks it
     except ValueError:
         raise ValueError(problem) from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or not value.isprintable() or " " in value:
+    if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(problem)
     return value
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stream_scorer.errors import SettingsError
+from stream_scorer.http_client.environment import check_proxies
 from stream_scorer.telemetry.otel_env import check_exporter, check_sdk, exemplar_filter, metric_values, trace_values
-from stream_scorer.telemetry.otlp_env import METRICS, TRACES, collector_files
+from stream_scorer.telemetry.otlp_env import METRICS, TRACES, collector_endpoint, collector_files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,9 +45,10 @@ def check_installed_exporter(environ: Mapping[str, str], signal: Signal) -> None
     """Check what the SDK reads for an exporter of OTLP, its files included.
 
     Raises:
-        SettingsError: a component is not installed, or a file cannot be read; names the variable.
+        SettingsError: a component is not installed, a proxy is no URL, or a file cannot be read; names the variable.
     """
     check_exporter(environ, signal, _installed)
+    check_proxies([collector_endpoint(environ, signal)], environ)
     for name, file in collector_files(environ, signal).items():
         try:
             with Path(file).open("rb"):

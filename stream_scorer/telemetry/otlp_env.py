@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_DEFAULT_ENDPOINT: Final = "http://localhost:4318"
 _SPOKEN: Final = "http/protobuf"
 _MAX_SHOWN: Final = 40
 _COMPRESSIONS: Final = ("none", "gzip", "deflate")
@@ -74,10 +75,14 @@ def shown(value: str) -> str:
     return short if short.isprintable() else ascii(short)
 
 
+def collector_endpoint(environ: Mapping[str, str], signal: Signal) -> str:
+    """Return the URL of a collector; the SDK's default where no variable names one."""
+    return next((environ[name].strip() for name in _of(signal, "ENDPOINT") if environ.get(name)), _DEFAULT_ENDPOINT)
+
+
 def collector_files(environ: Mapping[str, str], signal: Signal) -> dict[str, str]:
     """Return the files of certificates and keys that are used for a collector, by the variable that names each."""
-    endpoint = next((environ[name] for name in _of(signal, "ENDPOINT") if environ.get(name)), "")
-    if not endpoint.strip().lower().startswith("https:"):
+    if not collector_endpoint(environ, signal).lower().startswith("https:"):
         return {}
     kinds = ("CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE")
     names = (next((name for name in _of(signal, kind) if environ.get(name)), None) for kind in kinds)

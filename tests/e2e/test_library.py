@@ -370,6 +370,43 @@ def test_submit_score_batch(simulator: Simulator, waits: Waits) -> None:
             client.submit_score_batch(payload.model_copy(update={"contacts": payload.contacts * 1001}), "m")
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32", "utf-32-le"])
+def test_a_paid_answer_in_any_encoding_is_json(server: RawServer, encoding: str) -> None:
+    found = json.dumps({"results": [{"contactId": "ä", "score": 0.5}]}, ensure_ascii=False)
+    server.respond(answer(200, found.encode(encoding)))
+    payload = ScoringPayload(contacts=[ContactFeatureVector(contactId="ä", features=dict(GOOD))])
+    with GenesysAuthManager("id", "secret", server.url) as auth:
+        response = ScoreClient(auth, server.url).submit_score_batch(payload, "m")
+    assert (response.json()["results"][0]["contactId"], response.text) == ("ä", found)
+
+
+def test_an_answer_that_is_no_text_is_passed_on_as_it_is(server: RawServer) -> None:
+    server.respond(answer(400, b"\xff\xfe\x00"))
+    payload = ScoringPayload(contacts=[ContactFeatureVector(contactId="a", features=dict(GOOD))])
+    with GenesysAuthManager("id", "secret", server.url) as auth:
+        assert ScoreClient(auth, server.url).submit_score_batch(payload, "m").content == b"\xff\xfe\x00"
+
+
+@pytest.mark.parametrize("written", ["{}\n", "{}\r\n", "\ufeff{}", " {}\0 "])
+def test_a_secret_as_files_hold_it(simulator: Simulator, written: str) -> None:
+    with GenesysAuthManager("simulator-client", written.format("simulator-secret"), simulator.base_url) as auth:
+        assert auth.get_token()
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        ("'hunter2'", "is in quotation marks"),
+        ("hunter2\nmore", "has several lines"),
+        ("client_secret=hunter2", "a name"),
+    ],
+)
+def test_a_secret_that_cannot_be_meant_is_not_sent(written: str, words: str) -> None:
+    with pytest.raises(SettingsError, match=f"^client_secret .*{words}") as caught:
+        GenesysAuthManager("id", written, "http://127.0.0.1:9")
+    assert "hunter2" not in str(caught.value)
+
+
 def test_tokens_and_headers(simulator: Simulator) -> None:
     with GenesysAuthManager("simulator-client", "simulator-secret", simulator.base_url) as auth:
         token = auth.get_token()

@@ -142,14 +142,34 @@ class Doubled(Frame):
         (Frame({"customer": [1], "segment": ["a"]}), "customer", "no column for 'calls'"),
         (Doubled(some_rows()), "customer", "more than one column 'calls'"),
         (Frame({"score": [1], "calls": [1]}), "score", "must not be named 'score'"),
+        (Frame({"calls": [1]}), None, "id is None: give the name"),  # the index has that name: 0, 1, 2, …
         ([{"customer": 1}], "customer", "DataFrame, not list"),
     ],
 )
 def test_frames_that_do_not_fit(
-    server: RawServer, calculator: PredictiveScoreCalculator, frame: Any, name: str, words: str
+    server: RawServer, calculator: PredictiveScoreCalculator, frame: Any, name: Any, words: str
 ) -> None:
     with pytest.raises(InputError, match=words):
         calculator.calculate_frame(frame, id=name)
+    assert server.requests == []
+
+
+class NoNewColumns(Frame):
+    """As a frame of dask or pyspark: its columns can be read, and lists are no columns to it."""
+
+    def __getitem__(self, name: Any) -> Any:
+        return NoNewColumns(self._columns, self.index) if isinstance(name, list) else super().__getitem__(name)
+
+    def __setitem__(self, name: str, values: list[Any]) -> None:
+        raise TypeError(name)
+
+    def copy(self) -> Frame:
+        return self
+
+
+def test_a_frame_that_takes_no_results_costs_nothing(server: RawServer, calculator: PredictiveScoreCalculator) -> None:
+    with pytest.raises(TypeError):
+        calculator.calculate_frame(NoNewColumns(some_rows()), id="customer")
     assert server.requests == []
 
 

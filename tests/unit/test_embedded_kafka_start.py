@@ -170,3 +170,11 @@ def test_ports_of_other_listeners_are_not_drawn(monkeypatch: pytest.MonkeyPatch,
     listeners = {2: (Listener("LINE", 21_001, advertised_port=21_002),)}
     EmbeddedCluster(KafkaConfig(data_dir=tmp_path, port=0), 3, listeners=listeners)._layout()
     assert avoided >= {21_001, 21_002}
+
+
+def test_a_folder_that_is_a_file_is_not_to_be_removed(tmp_path: Path) -> None:
+    place = tmp_path / "not\ra folder"
+    place.write_text("of the user")
+    with pytest.raises(LocalError, match=r"cannot read .*: Not a directory; choose another --data-dir") as refused:
+        read_layout(place)
+    assert str(refused.value).isprintable()

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import json
 import os
 import sys
+import tempfile
 import threading
 import uuid
 from pathlib import Path
@@ -293,6 +295,12 @@ class TestJsonLines:
             ("[", "is not JSON (character 3): a JSON array is not read; write one object a line"),
             ('[{"contactId": "c"}]', "is a JSON array: write one object a line"),
             ('{"contactId": "c", "features": {"age": NaN}}', "is not JSON (character 40): write null, not NaN"),
+            (
+                '{"contactId": "c", "features": {"age": Infinity}}',
+                "is not JSON (character 40): write null, not Infinity",
+            ),
+            ('{"contactId": "c", "features": {"age": -Infinity}}', "is not JSON (character 41): write null, not -Inf"),
+            ("{'contactId': 'c'}", 'is not JSON (character 2): write one object a line, such as {"contactId": "…"'),
             ('{"contactId": "c", "features": {}} {}', "is not JSON (character 36): write one object a line"),
             ('{"contactId": "c", "features": {"age": NaN}}', "is not JSON"),
             ('{"contactId": "c", "features": {"job": "\\ud800"}}', "is not JSON"),
@@ -415,11 +423,23 @@ class TestExports:
             ("00124", {"job": "x", "age": 1}),
         ]
 
+    @pytest.mark.parametrize("written", ["8.25373E+11", "8,25373E+11", "1e+05", "1E+16"])
     @pytest.mark.parametrize("column", ["contact_id", "event_id", "campaign_id"])
-    def test_an_id_that_a_spreadsheet_has_shortened(self, csv: Reading, column: str) -> None:
-        cells = {"contact_id": "c", "event_id": "e", "campaign_id": "k", column: "8.25373E+11"}
-        bad = csv.bad(f"{','.join(cells)}\n{','.join(cells.values())}\n")
+    def test_an_id_that_a_spreadsheet_has_shortened(self, csv: Reading, column: str, written: str) -> None:
+        cells = {"contact_id": "c", "event_id": "e", "campaign_id": "k", column: written}
+        bad = csv.bad(f"{';'.join(cells)}\n{';'.join(cells.values())}\n")
         assert bad.message == f"{column} was shortened by a spreadsheet: make its column text, and export it again"
+
+    @pytest.mark.parametrize("column", ["contact_id", "campaign_id"])
+    def test_an_id_that_pandas_has_made_a_float(self, csv: Reading, column: str) -> None:
+        cells = {"contact_id": "c", "campaign_id": "k", column: "825373492.0"}
+        bad = csv.bad(f"{','.join(cells)}\n{','.join(cells.values())}\n")
+        assert bad.message.startswith(f"{column} has become a number with a fraction: read its column as text")
+
+    def test_what_only_looks_like_a_float(self, csv: Reading) -> None:
+        rows = csv.good("contact_id,campaign_id,model_version\nv1.0,1.5,1.0\n1.0.0,.0,2.0\n")
+        assert [row.contact_id for row in rows] == ["v1.0", "1.0.0"]
+        assert [row.model_version for row in rows] == ["1.0", "2.0"]
 
     def test_a_data_frame(self, csv: Reading, jsonl: Reading) -> None:
         """As `to_csv(index=False)` and `to_json(orient="records", lines=True)` of pandas 2 write it."""
@@ -495,6 +515,29 @@ class TestSources:
         content = gzip.compress(self.CONTENT) if packed else self.CONTENT
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
         assert self.ids(Path("-")) == self.ids(plain)
+
+    @pytest.mark.parametrize("full_at", ["open", "write"])
+    def test_no_room_for_the_copy_is_not_blamed_on_the_input(
+        self, monkeypatch: pytest.MonkeyPatch, full_at: str
+    ) -> None:
+        class Full(io.BytesIO):
+            def write(self, _: Any) -> int:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        def temporary_file() -> Full:
+            if full_at == "open":
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return Full()
+
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(self.CONTENT)))
+        monkeypatch.setattr(tempfile, "TemporaryFile", temporary_file)
+        with pytest.raises(InputError, match=r"^standard input: .*temporary files: No space left.*; set TMPDIR"):
+            self.ids(Path("-"))
+
+    def test_default_event_ids_from_a_line_on(self, plain: Path) -> None:
+        contacts = ContactFile(plain, TYPES, now_ms=NOW_MS)
+        every = list(contacts.default_event_ids())
+        assert list(contacts.default_event_ids(3)) == every[2:]
 
     def test_closed_standard_input_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sys, "stdin", None)

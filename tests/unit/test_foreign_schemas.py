@@ -89,6 +89,7 @@ COLOURS = {"type": "enum", "name": "Colour"}
         ({"type": {"type": "fixed", "name": "D", "size": 1, "logicalType": "decimal", "precision": 99}}, b"x"),
         ({"type": {"type": "string", "logicalType": ["no", "text"]}}, TEXT),
         ({"type": record("my-meta", "long")}, varint(7)),
+        ({"type": {**record("Failure", "long"), "type": "error"}}, varint(7)),
     ],
     ids=lambda value: json.dumps(value)[:60] if isinstance(value, dict) else "",
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +16,7 @@ from support_targets import settings as settings_of
 
 from stream_scorer import GenesysAuthManager, ScoreClient
 from stream_scorer.errors import RegistryRefused, RegistryUnavailable, SettingsError
+from stream_scorer.http_client.client import Http, TransportFailure
 from stream_scorer.http_client.environment import (
     SOCKS_FOR_API,
     check_ca_bundle,
@@ -46,6 +48,11 @@ BAD_PROXIES = [
     "http://[::1:3128",
     "ftp://svc:hunter2@proxy",
     "http://",
+    "http://svc:hunter2@pro xy:3128",
+    "http://svc:hunter2@proxy:3128 ",
+    "http://svc:hunter2@..:3128",
+    f"http://svc:hunter2@{'a' * 64}.test:3128",
+    " ",
 ]
 GOOD_PROXIES = [
     "http://svc:hunter2%23x@proxy:3128",
@@ -67,6 +74,7 @@ def _bare(monkeypatch: pytest.MonkeyPatch) -> None:
         "CURL_CA_BUNDLE",
         "SSL_CERT_FILE",
         "SSL_CERT_DIR",
+        "SSLKEYLOGFILE",
     ):
         monkeypatch.delenv(name, raising=False)
 
@@ -137,6 +145,49 @@ def test_certificates(tmp_path: Path) -> None:
     check_http_environment(["http://127.0.0.1:8090"], bad)  # no certificate is asked for there
 
 
+def test_a_file_of_session_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_http_environment([API], {"SSLKEYLOGFILE": str(tmp_path / "keys")})
+    bad = str(tmp_path / "missing\r" / "keys")
+    with pytest.raises(
+        SettingsError, match=r"^SSLKEYLOGFILE names .*missing\\r/keys, which cannot be written: No such"
+    ):
+        check_http_environment([API], {"SSLKEYLOGFILE": bad})
+    check_http_environment(["http://127.0.0.1:8090"], {"SSLKEYLOGFILE": bad})
+    monkeypatch.setenv("SSLKEYLOGFILE", bad)
+    for url in ("https://registry", "http://registry:8081"):
+        with pytest.raises(SettingsError, match=r"^SSLKEYLOGFILE "):
+            registry(url)
+
+
+@pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_a_path_with_a_line_end_is_one_line(name: str) -> None:
+    with pytest.raises(SettingsError, match=rf"^{name} names /no/such\\r, which cannot be read") as refused:
+        check_http_environment([API], {name: "/no/such\r"})
+    assert str(refused.value).isprintable()
+
+
+@pytest.mark.parametrize("value", ["localhost:{port}", "svc:hunter2@127.0.0.1:{port}", "http://localhost:{port}"])
+def test_a_proxy_without_a_scheme_is_one_of_http(
+    server: RawServer, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    server.respond(and_close(answer(200, b"{}")))
+    monkeypatch.setenv("HTTP_PROXY", value.format(port=server.url.rsplit(":", 1)[1]))
+    check_http_environment(["http://api.test"], os.environ)
+    with closing(Http()) as http:
+        got = http.exchange("POST", "http://api.test/x", headers={}, body=b"", timeout_s=5, max_answer_bytes=100)
+    assert (got.status, server.requests[0].path) == (200, "http://api.test/x")
+
+
+def test_a_proxy_that_refuses_the_password_is_named(server: RawServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.respond(and_close(answer(407, b"", {"proxy-authenticate": 'Basic realm="hush"'})))
+    monkeypatch.setenv("HTTPS_PROXY", server.url.replace("http://", "http://svc:hunter2@"))
+    with closing(Http()) as http, pytest.raises(TransportFailure) as failed:
+        http.exchange("POST", "https://api.test/x", headers={}, body=b"", timeout_s=5, max_answer_bytes=100)
+    assert failed.value.message == (
+        "the proxy to api.test (HTTP_PROXY, HTTPS_PROXY or ALL_PROXY) does not connect: HTTP 407"
+    )
+
+
 def test_workers_check_at_their_start(monkeypatch: pytest.MonkeyPatch) -> None:
     client = {"GENESYS_CLIENT_ID": "id", "GENESYS_CLIENT_SECRET": "secret", "GENESYS_MODEL_ID": "m"}
     settings = load_settings(environ=client)
@@ -203,6 +254,13 @@ def test_a_proxy_for_the_registry_is_named(url: str, value: str, monkeypatch: py
     with pytest.raises(SettingsError, match=f"^{variable} ") as refused:
         registry(url)
     assert "hunter2" not in str(refused.value)
+
+
+def test_an_exception_from_proxies_that_the_client_does_not_take_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy:3128")
+    monkeypatch.setenv("NO_PROXY", "xn--a")
+    with pytest.raises(SettingsError, match=r"^schema_registry\.properties or NO_PROXY: "):
+        registry("http://registry.test:8081")
 
 
 def test_a_proxy_that_is_away_is_no_leak(monkeypatch: pytest.MonkeyPatch) -> None:

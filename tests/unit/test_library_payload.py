@@ -43,7 +43,7 @@ def test_absent_and_null_are_imputed_and_named() -> None:
         ({"calls": [1], "segment": "a"}, "'calls' must be a number, a string or a boolean, not list"),
         ({"calls": float("inf"), "segment": "a"}, "'calls' is not a finite number"),
         ({"calls": 2**60, "segment": "a"}, "'calls' is an integer beyond"),
-        ({"calls": 1, "segment": "\ud800"}, "'segment' must be"),
+        ({"calls": 1, "segment": "\ud800"}, "'segment' is not valid Unicode"),
         ({"calls": 1, "segment": "a", **{f"f{n}": 1 for n in range(49)}}, "51 features"),
     ],
 )

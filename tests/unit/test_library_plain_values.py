@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from stream_scorer import ContactFeatureVector, PredictiveScoreCalculator, ScoringPayload
+from stream_scorer.core.records import Reason
 from stream_scorer.errors import SettingsError
 from stream_scorer.library.plain_values import plain
+from stream_scorer.library.validation import value_problem
 
 
 class Dtype:
@@ -155,11 +157,37 @@ def test_names_and_defaults_of_a_calculator() -> None:
         (["calls"], {"calls": NAType()}, "'calls' has no value to put in"),
         (["calls"], {"calls": Scalar(0, "M")}, "'calls' must be a number"),
         ("calls", {}, "pass a list of names"),
+        (None, {}, "expected_features must be a list of names"),
+        (["calls", 5], {}, "expected_features: 5 must be text"),
+        (["calls", "\ud800"], {}, r"expected_features: '\\ud800' must be text"),
+        (["calls"], None, r"imputation_map must be a dict: pass \{\}"),
+        (["calls"], ["calls"], "imputation_map must be a dict"),
     ],
 )
 def test_defaults_that_are_none(expected: Any, imputed: Any, words: str) -> None:
     with pytest.raises(SettingsError, match=words):
         calculator(expected, imputed)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("model_id", one) for one in (None, 5, "", "\ud800")),
+        *(("model_version", one) for one in (5, "", "\ud800")),
+        *((name, one) for name in ("client_id", "client_secret") for one in (None, 5, "", b"secret")),
+        *(("base_url", one) for one in (None, "http://host\n", "http://host /", "http://ho\tst")),
+        ("max_features", "50"),
+    ],
+)
+def test_arguments_that_are_none_are_named_before_any_request(name: str, value: Any) -> None:
+    given = {"model_id": "m", "client_id": "id", "client_secret": "secret", "base_url": "http://127.0.0.1:9"}
+    with pytest.raises(SettingsError, match=f"^{name} must ") as caught:
+        PredictiveScoreCalculator(expected_features=["a"], imputation_map={}, **{**given, name: value})
+    assert str(caught.value).isprintable()
+
+
+def test_text_that_is_no_unicode_is_named_as_such() -> None:
+    assert value_problem("\ud800") == (Reason.WRONG_TYPE, "is not valid Unicode")
 
 
 # --- the libraries themselves

@@ -107,6 +107,12 @@ def test_threads_do_not_mix_their_lines(tmp_path: Path) -> None:
         assert len({one["batch_id"] for one in written[at : at + 6]}) == 1
 
 
+@pytest.mark.parametrize("given", [{"log_file": None}, {"log_file": 3}, {"max_bytes": "5"}, {"backup_count": 1.5}])
+def test_an_argument_that_is_none_is_named_at_once(given: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError, match=f"^{next(iter(given))} must be"):
+        AuditLogger(**given)
+
+
 def test_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     place = tmp_path / "missing" / "audit.log"
     with pytest.raises(SettingsError, match=r"audit\.log cannot be written: No such file"):

@@ -171,6 +171,14 @@ class TestComponents:
         CallbackMetrics().close()
         check_installed_exporter(os.environ, METRICS)
 
+    @pytest.mark.parametrize("endpoint", [{}, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}])
+    def test_a_proxy_on_the_way_to_the_collector_is_named(self, endpoint: dict[str, str]) -> None:
+        environ = {**endpoint, "HTTP_PROXY": "http://svc:hunter2#x@proxy:3128"}
+        with pytest.raises(SettingsError, match=r"^HTTP_PROXY is not the URL of a proxy") as refused:
+            check_installed_exporter(environ, METRICS)
+        assert "hunter2" not in str(refused.value)
+        check_installed_exporter({**environ, "NO_PROXY": "collector,localhost"}, METRICS)
+
     @pytest.mark.parametrize("kind", ["CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE"])
     @pytest.mark.parametrize("part", ["", "TRACES_"])
     def test_a_file_that_is_not_there_is_named(self, part: str, kind: str, tmp_path: Path) -> None:

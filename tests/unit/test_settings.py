@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tomllib
 from typing import TYPE_CHECKING
 
@@ -298,6 +299,14 @@ def test_an_unknown_flag_is_an_error() -> None:
         ),
         ("topics.audit", "a b", "must be a topic name: up to 240 letters, digits, '.', '_' and '-', not 'a b'"),
         ("genesys.base_url", "ftp://x", "must be a URL that begins with http:// or https://"),
+        *(
+            (
+                "genesys.base_url",
+                f"http://x{end}",
+                "must be a URL without blanks, line ends and other characters that are not printed",
+            )
+            for end in (" ", "\r", "\n", "\ufeff")
+        ),
         ("genesys.base_url", f"https://u:{SECRET}@x", "must be a plain URL, without credentials, query or fragment"),
     ],
 )
@@ -581,6 +590,16 @@ def test_the_clients_secret_is_read_again_from_its_file(tmp_path: Path, name: st
     with pytest.raises(SettingsError) as caught:
         settings.genesys.read_client_secret()
     assert str(caught.value) == f"genesys.client_secret: cannot read {file}, named by {name}: No such file or directory"
+
+
+def test_a_secret_from_a_pipe_is_read_once() -> None:
+    """As the shell's ``GENESYS_CLIENT_SECRET_FILE=<(vault read …)`` gives it."""
+    reading, writing = os.pipe()
+    os.write(writing, b"first\n")
+    os.close(writing)
+    settings = load_settings(environ={"GENESYS_CLIENT_SECRET_FILE": f"/dev/fd/{reading}"})
+    assert [settings.genesys.read_client_secret() for _ in range(2)] == ["first", "first"]
+    os.close(reading)
 
 
 def test_a_secret_file_that_became_no_good_does_not_show_its_content(tmp_path: Path) -> None:

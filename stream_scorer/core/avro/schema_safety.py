@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
-from stream_scorer.core.avro.schema_form import full_name, namespace_of, referred_name
+from stream_scorer.core.avro.schema_form import NAMED, full_name, namespace_of, referred_name
 from stream_scorer.core.text import shown
 from stream_scorer.errors import SettingsError
 
@@ -69,7 +69,7 @@ class _Walk:
         kind = schema["type"]
         if kind in ("array", "map"):
             return self._items(schema, kind, namespace, depth)
-        if kind not in ("record", "enum", "fixed"):
+        if not isinstance(kind, str) or kind not in NAMED:
             return self.cost(kind, namespace, depth + 1)
         name = full_name(schema, namespace)
         if name in self._named:

@@ -138,6 +138,8 @@ def validate(rule: Rule, value: Any) -> Reason | None:
 
 def describe_type(rule: Rule, value: Any) -> str:
     """Say that the value has the wrong type, without the value."""
+    if rule.exact is str and type(value) is str:
+        return f"{shown(rule.name)} is not valid Unicode"
     given = _KINDS.get(type(value), "something else")
     return f"{shown(rule.name)} must be {_KINDS_WANTED[rule.kind]}, not {given}"
 

@@ -20,6 +20,7 @@ from stream_scorer.errors import RegistryRefused, RegistryUnavailable, SettingsE
 from stream_scorer.http_client.environment import (
     SOCKS_FOR_REGISTRY,
     check_authorities,
+    check_key_log,
     check_proxy,
     proxy_variable,
 )
@@ -94,7 +95,8 @@ class SchemaRegistry:
             self._client = SchemaRegistryClient(config)
         except Exception as error:  # noqa: BLE001 - nothing is connected to yet, so it can only be what was given
             raise SettingsError(
-                f"schema_registry.properties: the registry's client does not take them ({type(error).__name__})"
+                f"schema_registry.properties{_no_proxy_too()}: the registry's client does not take them"
+                f" ({type(error).__name__})"
             ) from None
         if is_direct:
             _leave_environment(self._client)
@@ -242,12 +244,18 @@ def _is_direct(urls: list[str], properties: Mapping[str, Any]) -> bool:
     authorities = next((name for name in _AUTHORITIES if os.environ.get(name)), None)
     if "ssl.ca.location" not in properties and authorities is not None:
         check_authorities(authorities, os.environ[authorities])
+    check_key_log(os.environ)  # the client prepares for TLS whatever the URL is
     if "proxy" in properties:
         return False
     used = [name for url in urls if (name := proxy_variable(url.strip(), os.environ)) is not None]
     for name in used:
         check_proxy(name, os.environ[name], SOCKS_FOR_REGISTRY)
     return not used and any(name.lower().endswith("_proxy") for name in os.environ)
+
+
+def _no_proxy_too() -> str:
+    """Return the other thing that the client reads when it is made: a host in it may be no name to it."""
+    return next((f" or {name}" for name in ("no_proxy", "NO_PROXY") if os.environ.get(name)), "")
 
 
 def _leave_environment(client: SchemaRegistryClient) -> None:

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from stream_scorer.errors import LocalError
+from stream_scorer.errors import LocalError, printable
 from stream_scorer.local.files import replace_file
 from stream_scorer.local.kafka.config import DEFAULT_PORT, new_cluster_id
 from stream_scorer.local.kafka.node import Voter
@@ -73,5 +73,9 @@ def read_layout(data_dir: Path) -> Layout | None:
         return Layout(known["cluster_id"], voters, tuple(known["ports"]))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise LocalError(f"cannot read {file} ({type(error).__name__}): remove the folder and start again") from error
+    except OSError as error:  # the folder's fault, so nothing in it is to be removed
+        raise LocalError(f"cannot read {printable(str(file))}: {error.strerror}; choose another --data-dir") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise LocalError(
+            f"cannot read {printable(str(file))} ({type(error).__name__}): remove the folder and start again"
+        ) from error
