@@ -128,7 +128,7 @@ class WorkerProcess:
 
     def owned(self, topic: str) -> set[int]:
         """The partitions of a topic that it has by its log."""
-        events = {"partition assigned": 1, "partition given up": -1}
+        events = {"partition assigned": 1, "partition revoked": -1}
         balance: Counter[int] = Counter()
         for line in self.log_lines():
             if line.get("topic") == topic and line.get("event") in events:

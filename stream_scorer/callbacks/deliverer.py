@@ -188,7 +188,7 @@ class Deliverer:
             waiting = {
                 "slot": self._dispatcher.ready,
                 "retry": self._dispatcher.delayed,
-                "tier": len(self._retry_partitions),
+                "retry_topic": len(self._retry_partitions),
             }
             self._observe.state(in_flight=self._sender.in_flight, waiting=waiting, uncommitted=self._ledger.uncommitted)
         if now - self._lag_reported_at >= _LAG_REPORT_EVERY_S:

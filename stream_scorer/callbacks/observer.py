@@ -88,7 +88,9 @@ class LoopObserver:
         self._input = self._progress.observe(fronts, ends, self._monotonic(), now_ms, explained=explained)
         self._metrics.input(self._input, loop=self._name)
         if self._members.becomes_standby(self._monotonic()):
-            self._log.info("standby", loop=self._name, detail="the group has a member for every partition")
+            self._log.info(
+                "no partitions assigned", loop=self._name, detail="the group has a member for every partition"
+            )
 
     def partition_assigned(self, partition: Partition, next_offset: int) -> None:
         """A partition is ours from now on."""
@@ -108,7 +110,7 @@ class LoopObserver:
         self._members.revoked(gone)
         self._metrics.partitions(self._members.owned, loop=self._name)
         for partition in gone:
-            self._log.info("partition given up", loop=self._name, topic=partition.topic, partition=partition.number)
+            self._log.info("partition revoked", loop=self._name, topic=partition.topic, partition=partition.number)
 
     def rebalance_completed(self) -> None:
         """The group has said what is ours."""
@@ -126,7 +128,10 @@ class LoopObserver:
             case RecordsRejected(errors):
                 self._metrics.transaction(loop=self._name, outcome="refused")
                 self._log.warning(
-                    "records refused", loop=self._name, records=len(errors), detail=next(iter(errors.values()))
+                    "records rejected by broker",
+                    loop=self._name,
+                    records=len(errors),
+                    detail=next(iter(errors.values())),
                 )
             case _:
                 self._metrics.transaction(loop=self._name, outcome="failed")
@@ -144,9 +149,9 @@ class LoopObserver:
         """Why records wait for the schemas of their writers; None: none does any more."""
         self._metrics.holding(reason is not None, loop=self._name, reason="registry")
         if reason is None:
-            self._log.info("schemas fetched again", loop=self._name)
+            self._log.info("schema registry recovered", loop=self._name)
         else:
-            self._log.warning("records wait for a schema", loop=self._name, detail=reason)
+            self._log.warning("schema registry unavailable", loop=self._name, detail=reason)
         self._schema_wanted = reason
 
     def liveness_failure(self, still_limit_s: float, wait_limit_s: float) -> str | None:
@@ -218,23 +223,23 @@ class DelivererObserver(LoopObserver):
             "trace_id": f"{context.trace_id:032x}" if context is not None and context.sampled else None,
         }
         if answer.kind is DeliveryKind.TRY_LATER:
-            self._log.warning("callbacks not taken, trying again", **told, status=answer.status, detail=answer.message)
+            self._log.warning("campaign deliveries failing", **told, status=answer.status, detail=answer.message)
         elif answer.kind is not DeliveryKind.SWITCHED_OFF:
-            self._log.info("callbacks answered again", **told)
+            self._log.info("campaign deliveries recovered", **told)
 
     def rate_limited(self, campaign_id: str | None) -> None:
         """A campaign has more callbacks than its pace allows."""
-        self._log.warning("callbacks paced", campaign_id=campaign_id, limit="callbacks.max_per_minute")
+        self._log.warning("campaign rate limited", campaign_id=campaign_id, limit="callbacks.max_per_minute")
 
     def breaker_changed(self, message: str | None) -> None:
         """The target is switched off, or it is not any more (None)."""
         self._metrics.holding(message is not None, loop=self._name, reason="target")
         if message is not None:
             self._held, self._held_since = message, self._monotonic()
-            self._log.warning("holding", reason=f"target switched off: {message}")
+            self._log.warning("circuit opened", reason=f"target switched off: {message}")
         elif self._held is not None:
             self._held = None
-            self._log.info("holding ended", after_s=round(self._monotonic() - self._held_since, 1))
+            self._log.info("circuit closed", after_s=round(self._monotonic() - self._held_since, 1))
 
     def committed(self, outcomes: Iterable[DeliveryOutcome], *, records: int) -> None:
         """These outcomes are committed, in so many records."""
@@ -253,8 +258,8 @@ class DelivererObserver(LoopObserver):
                     self._metrics.unusable(1, reason=outcome.reason)
         for name, amount in ended.items():
             self._metrics.finished(amount, outcome=name)
-        for (tier, reason), amount in postponed.items():
-            self._metrics.postponed(amount, tier=tier, reason=reason)
+        for (level, reason), amount in postponed.items():
+            self._metrics.postponed(amount, retry_topic=level, reason=reason)
 
     def _processed(self, began: float | None) -> None:
         if began is not None:

@@ -90,7 +90,7 @@ class Metrics(Protocol):
     def unusable(self, records: int, *, reason: str) -> None:
         """Records set aside."""
 
-    def postponed(self, callbacks: int, *, tier: int, reason: str) -> None:
+    def postponed(self, callbacks: int, *, retry_topic: int, reason: str) -> None:
         """Callbacks written to a retry tier."""
 
     def attempt(self, duration_s: float, *, status: int | None, result: str) -> None:

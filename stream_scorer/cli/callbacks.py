@@ -43,7 +43,7 @@ def callbacks(
     configure_logging(level=settings.log.level, form=settings.log.format)
     log = structlog.get_logger("stream_scorer")
     for warning in (*settings.security_warnings, *property_warnings(settings), *service_link_notes(os.environ)):
-        log.warning("setting", detail=warning)
+        log.warning("settings warning", detail=warning)
     with log_fatal_errors(log), EndLimit(settings.scoring.shutdown_timeout_s) as limit:
         check_otel_environment(os.environ)
         target = build_target(settings)

@@ -46,9 +46,9 @@ def run(
     configure_logging(level=settings.log.level, form=settings.log.format)
     log = structlog.get_logger("stream_scorer")
     for warning in all_warnings(settings):
-        log.warning("setting", detail=warning)
+        log.warning("settings warning", detail=warning)
     for default in defaults_in_use(settings):
-        log.info("setting", detail=default)
+        log.info("default setting used", detail=default)
     with log_fatal_errors(log), EndLimit(settings.scoring.shutdown_timeout_s) as limit:
         check_otel_environment(os.environ)
         wait_for_topics(settings, settings.scoring_topics, scoring_rights(settings))

@@ -148,7 +148,7 @@ class Observer:
         )
         self._metrics.input(self._input)
         if self._membership.becomes_standby(self._monotonic()):
-            self._log.info("standby", detail="the group has a member for every partition")
+            self._log.info("no partitions assigned", detail="the group has a member for every partition")
 
     def draining(self, reason: str | None) -> None:
         """The loop is about to end; ``reason``: the error that ends it; None if it was stopped."""
@@ -181,7 +181,7 @@ class Observer:
         self._membership.revoked(gone)
         self._metrics.partitions(self._membership.owned)
         for partition in gone:
-            self._log.info("partition given up", topic=partition.topic, partition=partition.number)
+            self._log.info("partition revoked", topic=partition.topic, partition=partition.number)
 
     def rebalance_completed(self) -> None:
         """The group has said what is ours."""
@@ -307,7 +307,7 @@ class Observer:
                 self._metrics.transaction(outcome="committed", send_s=send_s, commit_s=commit_s)
             case RecordsRejected(errors):
                 self._metrics.transaction(outcome="refused")
-                self._log.warning("records refused", records=len(errors), detail=next(iter(errors.values())))
+                self._log.warning("records rejected by broker", records=len(errors), detail=next(iter(errors.values())))
             case _:
                 self._metrics.transaction(outcome="failed")
 
@@ -329,11 +329,11 @@ class Observer:
         if reason is None:
             self._registry = None
             self._metrics.breaker_closed(OpenReason.REGISTRY)
-            self._log.info("schemas fetched again", after=None if before is None else before.state.message)
+            self._log.info("schema registry recovered", after=None if before is None else before.state.message)
         else:
             since = now if before is None else before.state.since
             self._registry = self._state_report.report(BreakerState(OpenReason.REGISTRY, reason, since, now), before)
-            self._log.warning("records wait for a schema", detail=reason)
+            self._log.warning("schema registry unavailable", detail=reason)
 
     def published(self, outcomes: Iterable[Outcome], *, records: int) -> None:
         """These outcomes are committed, in so many records."""
@@ -365,10 +365,13 @@ class Observer:
         """The broker does not take the records of these contacts: outcomes, and the contacts' ids."""
         batch_ids = dict.fromkeys(outcome.request.batch_id for outcome, _ in outcomes if outcome.request is not None)
         self._log.warning(
-            "contacts set aside", contacts=len(outcomes), batches=len(batch_ids), batch_id=next(iter(batch_ids), None)
+            "contacts rejected by broker",
+            contacts=len(outcomes),
+            batches=len(batch_ids),
+            batch_id=next(iter(batch_ids), None),
         )
         for outcome, contact_id in outcomes:
-            self._log.debug("contact set aside", contact_id=contact_id, source=outcome.record.source)
+            self._log.debug("contact rejected by broker", contact_id=contact_id, source=outcome.record.source)
 
     # --- for /livez and /readyz
 

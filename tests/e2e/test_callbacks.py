@@ -178,7 +178,7 @@ class TestTrouble:
         asked = receiver.stats().requests["410"]
         stage.wait(lambda: receiver.stats().requests["410"] >= asked + 3, "probes", needs=worker)
         assert stage.receipts() == []
-        assert len(worker.said("holding")) == 1
+        assert len(worker.said("circuit opened")) == 1
         receiver.clear_faults()
         stage.wait_receipts(50, needs=worker)
         assert stage.judge() == {"DELIVERED": 50}
@@ -242,7 +242,7 @@ class TestPlanning:
         stage.put(score(f"c{n}") for n in range(8))
         worker = stage.start(callbacks__max_contacts="1", callbacks__max_per_minute="5")
         stage.wait_receipts(5, needs=worker)
-        stage.wait(lambda: worker.said("callbacks paced"), "the warning", needs=worker)
+        stage.wait(lambda: worker.said("campaign rate limited"), "the warning", needs=worker)
         stage.wait(lambda: stage.read(stage.tier(1)) or stage.read(stage.tier(4)), "the others in a tier", needs=worker)
         assert receiver.stats().callbacks == 5
 

@@ -209,7 +209,7 @@ def test_older_newer_and_unknown_writers_a_registry_that_is_away_and_nothing_is_
     [waiting] = [worker for worker in workers if waits_for_schema(worker)]
     [other] = [worker for worker in workers if worker is not waiting]
     assert f"schema id {late} cannot be fetched" in waiting.why_not_ready()
-    assert waiting.said("records wait for a schema")
+    assert waiting.said("schema registry unavailable")
     stage.wait(lambda: stage.commits()[1].offset > ends[1], "partition 1 to go on", needs=other)
     assert waiting.stop() == 0, waiting.log()
     stage.wait(lambda: waits_for_schema(other), "the other worker to wait", needs=other)

@@ -173,7 +173,7 @@ def test_retry_partitions_follow_the_features_partitions_through_joins_and_kills
         for line in worker.log_lines():
             if line.get("event") == "partition assigned":
                 have.add((line["topic"], line["partition"]))
-            elif line.get("event") == "partition given up":
+            elif line.get("event") == "partition revoked":
                 have.discard((line["topic"], line["partition"]))
         return have
 

@@ -184,7 +184,9 @@ def test_a_collector_that_is_away_disturbs_nobody(make_stage: Callable[..., Stag
     stage.wait_done(needs=worker)
     # One more worker than partitions: a spare, which is ready, and says that it is one.
     spare = stage.start(name="spare")
-    stage.wait(lambda: worker.said("standby") or spare.said("standby"), "a spare", needs=spare)
+    stage.wait(
+        lambda: worker.said("no partitions assigned") or spare.said("no partitions assigned"), "a spare", needs=spare
+    )
     stage.wait(lambda: worker.ready() and spare.ready(), "both to be ready", needs=spare)
     told = [str(one.admin("/metrics")) for one in (worker, spare)]
     owned = [re.findall(r"stream_scorer_partitions_owned{[^}]*} ([0-9.]+)", text) for text in told]

@@ -274,7 +274,7 @@ class TestLargeRecords:
             failures = worker.said("transaction failed")
             is_clock = any("this machine's clock is wrong: set it right" in failure["detail"] for failure in failures)
             # Several refused times in one batch are reported by the broker as records that it cannot validate.
-            return is_clock or bool(failures and worker.said("records refused"))
+            return is_clock or bool(failures and worker.said("records rejected by broker"))
 
         stage.wait(says_so, "the worker to say what is wrong", needs=worker)
         stage.wait(lambda: "kafka:" in worker.why_not_ready(), "the worker to hold", needs=worker)

@@ -53,7 +53,7 @@ def test_a_loop_without_partitions_is_a_spare_once_the_group_has_said_so() -> No
     scene.observe.rebalance_completed()
     assert scene.observe.readiness_failure() is None
     scene.look(1)
-    assert scene.log.events == ["standby"]
+    assert scene.log.events == ["no partitions assigned"]
     scene.observe.partition_assigned(HERE, 3)
     scene.observe.partitions_revoked([HERE])
     assert str(scene.observe.readiness_failure()).startswith("deliverer: rebalancing: ")

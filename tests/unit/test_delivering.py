@@ -151,7 +151,7 @@ class TestTiers:
         assert route(head, RULES, START_MS + 59_999) == NotDue(START_MS + 60_000)
         step = route(head, RULES, START_MS + 60_000)
         assert isinstance(step, DeferredDelivery)
-        assert (step.retry_level, step.rounds, step.reason, step.callback) == (2, 0, DeferReason.EARLY, head.callback)
+        assert (step.retry_level, step.rounds, step.reason, step.callback) == (2, 0, DeferReason.NOT_DUE, head.callback)
 
     def test_a_wait_of_days_costs_few_records(self) -> None:
         waiting, now_ms, written = delivery(1, 1, not_before_s=86_400.0), START_MS, 0
@@ -272,7 +272,10 @@ class TestTheLoop:
         assert len(set(probes[first:])) == 1, "always the same one"
         assert set(world.outcomes().values()) == {"DELIVERED"}
         assert len(world.outcomes()) == 35
-        assert [event for event, _ in world.lines if event.startswith("holding")] == ["holding", "holding ended"]
+        assert [event for event, _ in world.lines if event.startswith("circuit")] == [
+            "circuit opened",
+            "circuit closed",
+        ]
 
     def test_a_lost_probe_is_replaced(self) -> None:
         world = World(lambda w, _: gone() if w.now < 1_100 else delivered())
@@ -432,7 +435,7 @@ class TestPace:
         times = [attempt.at_s for attempt in world.attempts if attempt.callback.campaign_id == "fast"]
         assert max(sum(start <= at < start + 60 for at in times) for start in times) == 20
         assert world.now - 1_000 < 60 * 9, "the ceiling is used"
-        assert [fields["campaign_id"] for event, fields in world.lines if event == "callbacks paced"] == ["fast"]
+        assert [fields["campaign_id"] for event, fields in world.lines if event == "campaign rate limited"] == ["fast"]
         assert all(receipt["attempts"] == 1 for found in world.receipts().values() for receipt in found)
 
     def test_a_retry_after_pacing_still_has_all_its_tiers(self) -> None:

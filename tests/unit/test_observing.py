@@ -291,8 +291,8 @@ def test_an_event_that_waits_for_no_known_reason_ends_the_life(scene: Scene) -> 
     assert look(2, offset=8) is None, "it was the oldest, and another is now"
     found = samples(scene.metrics)
     assert found['stream_scorer_consumer_lag{partition="0",topic="contact-features"}'] == 3
-    assert found["stream_scorer_oldest_event_stalled_seconds"] == 1
-    assert found["stream_scorer_oldest_event_age_seconds"] == pytest.approx(60 + 606)
+    assert found["stream_scorer_commit_stall_time_seconds"] == 1
+    assert found["stream_scorer_oldest_uncommitted_age_seconds"] == pytest.approx(60 + 606)
     scene.breaker.trip(DOWN, scene.now)
     assert look(1_000, offset=8) is None, "a hold says why"
     scene.breaker.reset()
@@ -312,7 +312,7 @@ def test_a_reason_between_two_looks_is_one(scene: Scene) -> None:
         scene.observe.heartbeat()
         scene.observe.lag_observed([CommitPosition(HERE, 7, BEGAN_MS)], {})
     assert scene.observe.liveness_failure(120.0, 300.0) is None
-    assert samples(scene.metrics)["stream_scorer_oldest_event_stalled_seconds"] == 399
+    assert samples(scene.metrics)["stream_scorer_commit_stall_time_seconds"] == 399
 
 
 def test_a_member_without_partitions_is_a_spare_once_the_group_has_said_so(scene: Scene) -> None:
@@ -324,7 +324,7 @@ def test_a_member_without_partitions_is_a_spare_once_the_group_has_said_so(scene
     for seconds in (0.0, 10.0, 1.0, 99.0):
         scene.now += seconds
         fresh.lag_observed([], {})
-        assert [event for _, event, _ in scene.log.lines].count("standby") == (scene.now >= 1_011.0)
+        assert [event for _, event, _ in scene.log.lines].count("no partitions assigned") == (scene.now >= 1_011.0)
     scene.observe.partitions_revoked([HERE])
     assert str(scene.observe.readiness_failure()).startswith("rebalancing: ")
     assert scene.sample("stream_scorer_partitions_owned") == 0
@@ -346,7 +346,7 @@ def test_a_member_that_gets_its_partitions_in_a_second_rebalance_is_no_spare(sce
     fresh.rebalance_completed()
     scene.now += 60.0
     fresh.lag_observed([CommitPosition(HERE, 7, None)], {})
-    assert "standby" not in [event for _, event, _ in scene.log.lines]
+    assert "no partitions assigned" not in [event for _, event, _ in scene.log.lines]
 
 
 def test_retry_partitions_are_not_counted_beside_those_that_they_go_with(scene: Scene) -> None:
@@ -367,5 +367,5 @@ def test_a_contact_is_named_at_debug_only(scene: Scene) -> None:
     rejected = Rejected(one.record, ("unpublishable",), "too large", "a", BEGAN_MS)
     scene.observe.records_rejected([(rejected, "a")])
     [warning, debug] = scene.log.lines[-2:]
-    assert warning == ("warning", "contacts set aside", {"contacts": 1, "batches": 0, "batch_id": None})
-    assert debug == ("debug", "contact set aside", {"contact_id": "a", "source": one.record.source})
+    assert warning == ("warning", "contacts rejected by broker", {"contacts": 1, "batches": 0, "batch_id": None})
+    assert debug == ("debug", "contact rejected by broker", {"contact_id": "a", "source": one.record.source})

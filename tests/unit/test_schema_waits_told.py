@@ -47,13 +47,13 @@ def test_the_scorer_is_not_ready_and_says_why_and_since_when() -> None:
     assert observe.readiness_failure() is None
     observe.schemas_pending(REASON)
     assert observe.readiness_failure() == f"registry: {REASON}; since 2026-09-21T14:13:20Z (0 s)"
-    assert told.lines[-1] == ("records wait for a schema", {"detail": REASON})
+    assert told.lines[-1] == ("schema registry unavailable", {"detail": REASON})
     observe.commit_blocked("no broker")  # nothing can be published at all: that is said first
     assert str(observe.readiness_failure()).startswith("kafka: no broker")
     observe.commit_blocked(None)
     observe.schemas_pending(None)
     assert observe.readiness_failure() is None
-    assert told.lines[-1] == ("schemas fetched again", {"after": REASON})
+    assert told.lines[-1] == ("schema registry recovered", {"after": REASON})
     assert told.holds[-1] == ("closed", "registry")
 
 
@@ -65,4 +65,4 @@ def test_a_loop_of_the_campaign_worker_says_so_too() -> None:
     assert observe.readiness_failure() == f"planner: registry: {REASON}"
     observe.schemas_pending(None)
     assert observe.readiness_failure() is None
-    assert [event for event, _ in told.lines][-2:] == ["records wait for a schema", "schemas fetched again"]
+    assert [event for event, _ in told.lines][-2:] == ["schema registry unavailable", "schema registry recovered"]

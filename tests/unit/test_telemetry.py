@@ -86,7 +86,7 @@ def test_secrets_are_hidden_at_any_depth(logs: io.StringIO, as_json: bool) -> No
 def test_a_record_is_one_line_whatever_is_in_it(logs: io.StringIO, as_json: bool) -> None:
     configure_logging(form="json" if as_json else "text", stream=logs)
     evil = "a\n2030-01-31T06:00:00Z [info ] stopped\r\x1b[2J\x85\u2028b"
-    structlog.get_logger("ours").info("callbacks not taken", campaign_id=evil)
+    structlog.get_logger("ours").info("campaign deliveries failing", campaign_id=evil)
     logging.getLogger("theirs").warning("connection to %s failed", evil)
     first, second = logs.getvalue().splitlines()
     assert "stopped" in first

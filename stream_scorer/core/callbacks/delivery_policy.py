@@ -26,12 +26,12 @@ _MOST_ATTEMPTS: Final = 2**31 - 1
 
 
 class DeferReason(StrEnum):
-    """Why a callback is written to a tier."""
+    """Reason why a callback is written to a retry topic."""
 
     RETRY = "retry"
-    PACED = "paced"
-    DIVERTED = "diverted"
-    EARLY = "early"
+    RATE_LIMITED = "rate_limited"
+    CAMPAIGN_FAILING = "campaign_failing"
+    NOT_DUE = "not_due"
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +168,7 @@ def defer_failing(delivery: Delivery, rules: DeliveryRules, now_ms: int) -> Defe
     if cut is not None:
         return cut
     tier = min(max(delivery.rounds, delivery.retry_level + 1), rules.levels)
-    return _deferred(delivery, tier, now_ms + _ms(rules.delay_s(tier)), DeferReason.DIVERTED)
+    return _deferred(delivery, tier, now_ms + _ms(rules.delay_s(tier)), DeferReason.CAMPAIGN_FAILING)
 
 
 def defer_shutdown(delivery: Delivery, rules: DeliveryRules, now_ms: int) -> DeferredDelivery | None:
@@ -182,7 +182,7 @@ def defer_shutdown(delivery: Delivery, rules: DeliveryRules, now_ms: int) -> Def
 
 def defer_rate_limited(delivery: Delivery, rules: DeliveryRules, now_ms: int, wait_s: float) -> DeferredDelivery:
     """Put a callback off whose campaign is over its pace."""
-    return _deferred(delivery, rules.level_for(wait_s), now_ms + _ms(wait_s), DeferReason.PACED)
+    return _deferred(delivery, rules.level_for(wait_s), now_ms + _ms(wait_s), DeferReason.RATE_LIMITED)
 
 
 def route(delivery: Delivery, rules: DeliveryRules, now_ms: int) -> Delivery | NotDue | DeferredDelivery:
@@ -193,7 +193,7 @@ def route(delivery: Delivery, rules: DeliveryRules, now_ms: int) -> Delivery | N
     step = rules.next_step(delivery.retry_level, not_before_ms, written_ms=delivery.record.timestamp_ms, now_ms=now_ms)
     if step is None or isinstance(step, NotDue):
         return delivery if step is None else step
-    return _deferred(delivery, step.level, not_before_ms, DeferReason.EARLY)
+    return _deferred(delivery, step.level, not_before_ms, DeferReason.NOT_DUE)
 
 
 def give_up(postponed: DeferredDelivery, detail: str, now_ms: int) -> Completed:

@@ -37,10 +37,10 @@ class CallbackMetrics(MessagingMetrics):
             "Callbacks with a receipt: delivered, refused, gave_up or expired.",
         )
         self._unusable = meter.create_counter(
-            "stream_scorer.callbacks.unusable", "{message}", "Records set aside; `reason` says why."
+            "stream_scorer.callbacks.invalid", "{message}", "Records set aside; `reason` says why."
         )
         self._postponed = meter.create_counter(
-            "stream_scorer.callbacks.postponed", "{callback}", "Callbacks written to a retry tier; `reason` says why."
+            "stream_scorer.callbacks.deferred", "{callback}", "Callbacks written to a retry topic, by reason."
         )
         self._duration = meter.create_histogram(
             "http.client.request.duration",
@@ -60,7 +60,9 @@ class CallbackMetrics(MessagingMetrics):
             "stream_scorer.callbacks.uncommitted", "{callback}", "Callbacks read and not yet committed."
         )
         self._holding = meter.create_gauge(
-            "stream_scorer.callbacks.holding", "1", "1 while nothing goes on; `reason`: target, kafka or registry."
+            "stream_scorer.callbacks.circuit_breaker.open",
+            "1",
+            "1 while nothing goes on; `reason`: target, kafka or registry.",
         )
         self._begin()
 
@@ -70,7 +72,7 @@ class CallbackMetrics(MessagingMetrics):
             counter.add(0)
         for outcome in ("delivered", "refused", "gave_up", "expired"):
             self._finished.add(0, {"outcome": outcome})
-        self._postponed.add(0, {"tier": 1, "reason": "retry"})
+        self._postponed.add(0, {"retry_topic": 1, "reason": "retry"})
         self._unusable.add(0, {"reason": "undecodable"})
         for gauge in (self._in_flight, self._uncommitted):
             gauge.set(0)
@@ -91,9 +93,9 @@ class CallbackMetrics(MessagingMetrics):
         """Records set aside for good."""
         self._unusable.add(records, {"reason": str(reason)})
 
-    def postponed(self, callbacks: int, *, tier: int, reason: str) -> None:
+    def postponed(self, callbacks: int, *, retry_topic: int, reason: str) -> None:
         """Callbacks written to a retry tier."""
-        self._postponed.add(callbacks, {"tier": tier, "reason": str(reason)})
+        self._postponed.add(callbacks, {"retry_topic": retry_topic, "reason": str(reason)})
 
     def attempt(self, duration_s: float, *, status: int | None, result: str) -> None:
         """One attempt: its duration, its status if there was one, and what the answer meant."""

@@ -54,15 +54,17 @@ class MessagingMetrics:
             "stream_scorer.consumer.lag", "{message}", "Records in the log that are not committed, by partition."
         )
         self._oldest = meter.create_gauge(
-            "stream_scorer.oldest_event.age", "s", "Age of the oldest record that is read and not committed; 0: none."
+            "stream_scorer.oldest_uncommitted.age",
+            "s",
+            "Age of the oldest record that is read and not committed; 0: none.",
         )
         self._stalled = meter.create_gauge(
-            "stream_scorer.oldest_event.stalled",
+            "stream_scorer.commit.stall_time",
             "s",
             "How long the commits of a partition have stood still; the longest.",
         )
         self._unexplained = meter.create_gauge(
-            "stream_scorer.oldest_event.unexplained",
+            "stream_scorer.commit.unexplained_stall_time",
             "s",
             "The same, counted from when a reason was last known: what /livez looks at.",
         )
