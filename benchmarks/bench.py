@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median
 from typing import Final, NamedTuple
 
-from measuring import Run, measure
+from measurement import Run, measure
 from stage import Stage
 
 MEMORY_LIMIT_MIB: Final = 250

@@ -15,13 +15,13 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Final
 
-from measuring import measure
+from measurement import measure
 from stage import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from measuring import Run
+    from measurement import Run
 
 LATENCY_MS: Final = 200
 _WORKER: Final = (sys.executable, "-m", "stream_scorer", "run", "--from", "earliest")

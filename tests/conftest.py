@@ -12,8 +12,8 @@ pytest_plugins = (
     "receiver_fixture",
     "simulator_fixture",
     "support_behaviour_table",
-    "support_worker",
-    "support_campaign",
+    "worker_harness",
+    "callbacks_harness",
 )
 
 # `make test` tries the same examples every time; `make fuzz` (``FUZZ_EFFORT``) tries others.

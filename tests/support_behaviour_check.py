@@ -7,16 +7,16 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from support_arena import FEATURES
-from support_judge import PREFIX
+from output_verifier import PREFIX
+from scoring_harness import FEATURES
 
 from stream_scorer.local.simulator.config import SimulatorConfig
 from stream_scorer.local.simulator.scoring import Model
 
 if TYPE_CHECKING:
+    from output_verifier import Output
     from support_behaviour import Amount
     from support_behaviour_play import Case
-    from support_judge import Output
 
 _IMPUTED: dict[str, Any] = {
     "previous_calls": 0,

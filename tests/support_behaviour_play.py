@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import requests
 import structlog
-from support_arena import Arena, wait_until
-from support_judge import Verdict, judge
-from support_worker import QUICK_SETTINGS, WorkerProcess
+from output_verifier import Verdict, judge
+from scoring_harness import ScoringHarness, wait_until
+from worker_harness import QUICK_SETTINGS, WorkerProcess
 
 from stream_scorer.kafka.admin.topics import existing_topics
 from stream_scorer.kafka.consumer.initial_offsets import read_bounds, scoring_start, write_start
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from support_arena import Input
+    from scoring_harness import Input
     from support_behaviour import Row
 
     from stream_scorer.local.simulator import Simulator
@@ -74,7 +74,7 @@ class ThreadedWorker:
 class Case:
     """A row that is being played, and what is seen of it."""
 
-    def __init__(self, row: Row, arena: Arena, simulator: Simulator, folder: Path, journal: list[Any]) -> None:
+    def __init__(self, row: Row, arena: ScoringHarness, simulator: Simulator, folder: Path, journal: list[Any]) -> None:
         self.row, self.arena, self.simulator, self.folder = row, arena, simulator, folder
         self.journal = journal
         self.fed: list[Input] = []
@@ -219,7 +219,7 @@ class Case:
 @contextmanager
 def _playing(row: Row, bootstrap_servers: str, simulator: Simulator, folder: Path) -> Iterator[Case]:
     """Sets the row up, and takes down whatever of it still runs."""
-    arena = Arena(bootstrap_servers, partitions=row.partitions, configs=row.topics)
+    arena = ScoringHarness(bootstrap_servers, partitions=row.partitions, configs=row.topics)
     simulator.start()
     simulator.reset()
     with structlog.testing.capture_logs() as journal:

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from support_worker import Answer
+    from worker_harness import Answer
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 RULES = DEPLOY / "prometheus" / "stream-scorer.rules.yml"

@@ -13,7 +13,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from support_arena import Arena
+from scoring_harness import ScoringHarness
 
 from stream_scorer.genesys.wire import build_body
 from stream_scorer.local.simulator import SimulatorConfig, ThreadedSimulator
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     import pytest
-    from support_arena import Input
+    from scoring_harness import Input
 
 SPEED = 10.0
 _WITHOUT_CONTACTS = len(build_body((), None))
@@ -79,14 +79,14 @@ class FastWorker:
             raise self.failure
 
 
-class FastScene(Arena):
+class FastScene(ScoringHarness):
     """Topics, a group, a simulator that writes down who came when, and workers. A context manager.
 
     Args:
         bootstrap_servers: the broker.
         quota: of the API, in requests a minute.
         says_count: whether the headers of a response have the true count of requests; else it is always 0.
-        arena: see `Arena`.
+        arena: see `ScoringHarness`.
     """
 
     def __init__(self, bootstrap_servers: str, *, quota: int, says_count: bool = True, **arena: Any) -> None:

@@ -21,8 +21,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the stubs d
     ScramMechanism,
     UserScramCredentialUpsertion,
 )
-from support_arena import wait_until
-from support_worker import QUICK_PROPERTIES, QUICK_SETTINGS, ROOT, WorkerProcess, free_port, os
+from scoring_harness import wait_until
+from worker_harness import QUICK_PROPERTIES, QUICK_SETTINGS, ROOT, WorkerProcess, free_port, os
 
 from stream_scorer.settings import Settings, load_settings
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from support_arena import SCORE, Avro
+from scoring_harness import SCORE, Avro
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from books import Books
+    from expected_state import ExpectedState
 
 CALLBACK = Avro("campaign-callback.avsc")
 RECEIPT = Avro("callback-receipt.avsc")
 
 
-def broken_callbacks(books: Books) -> Iterator[tuple[str, str, str]]:
+def broken_callbacks(books: ExpectedState) -> Iterator[tuple[str, str, str]]:
     """Kind, place and text of everything that is wrong with callbacks and receipts."""
     planned: Counter[str] = Counter()
     for row in books.rows["callbacks"]:
@@ -40,7 +40,7 @@ def broken_callbacks(books: Books) -> Iterator[tuple[str, str, str]]:
             yield "receipt twice", source, f"stands in {times} receipts"
 
 
-def _due(books: Books) -> set[str]:
+def _due(books: ExpectedState) -> set[str]:
     """The places of the scores that are to be called about."""
     scores = ((row.place, SCORE.decode(row.value)) for row in books.rows["scores"])
     return {place for place, score in scores if score["score"] >= books.threshold and not score["review_reasons"]}

@@ -21,16 +21,16 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from support_arena import contacts
-from support_judge import judge
-from support_worker import Stage
+from output_verifier import judge
+from scoring_harness import contacts
+from worker_harness import WorkerHarness
 
 from stream_scorer.local.kafka.broker import EmbeddedKafka, KafkaConfig
 from stream_scorer.local.simulator import Simulator
 
 if TYPE_CHECKING:
-    from support_arena import Progress
-    from support_worker import WorkerProcess
+    from scoring_harness import Progress
+    from worker_harness import WorkerProcess
 
 PARTITIONS = 4
 MAX_UNCOMMITTED = 2000
@@ -75,7 +75,7 @@ class Report:
 class Storm:
     """Two workers that are killed and started again under their names, and a guest."""
 
-    def __init__(self, stage: Stage, *, number: int, kills: int, seed: int) -> None:
+    def __init__(self, stage: WorkerHarness, *, number: int, kills: int, seed: int) -> None:
         self._stage = stage
         self._number = number
         self._random = random.Random(seed)  # noqa: S311 - no secret, and every run draws the same
@@ -154,7 +154,7 @@ def main() -> None:
         config = KafkaConfig(data_dir=folder / "kafka", port=0, properties={"group.min.session.timeout.ms": "1000"})
         with EmbeddedKafka(config) as kafka, Simulator() as simulator:
             simulator.configure(quota=1_000_000)
-            stage = Stage(kafka.bootstrap_servers, simulator, folder, partitions=PARTITIONS)
+            stage = WorkerHarness(kafka.bootstrap_servers, simulator, folder, partitions=PARTITIONS)
             try:
                 report = Storm(stage, number=given.contacts, kills=given.kills, seed=given.seed).run()
             finally:

@@ -3,9 +3,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from machines import Machines, machines
+from environment import ChaosEnvironment, machines
 from proxied_kafka import ProxiedKafka
-from scenes import Scene
+from scenes import Scenario
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,12 +22,12 @@ def proxied_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxiedK
 
 
 @pytest.fixture
-def scene(proxied_kafka: ProxiedKafka, simulator: Simulator, tmp_path: Path) -> Scene:
-    return Scene(proxied_kafka, simulator, tmp_path)
+def scene(proxied_kafka: ProxiedKafka, simulator: Simulator, tmp_path: Path) -> Scenario:
+    return Scenario(proxied_kafka, simulator, tmp_path)
 
 
 @pytest.fixture(scope="module")
-def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
+def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChaosEnvironment]:
     """Three brokers, an API, a receiver, and the lines to them, for the worlds of a module."""
     with machines(tmp_path_factory.mktemp("chaos")) as made:
         full, clock = made.small_disk is not None, made.wrong_clock is not None

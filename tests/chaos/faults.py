@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from cluster import IN_FLIGHT, NAMES, WINDOW
 from line_faults import add_partitions, api_does, bad_line, hangs_after, no_token, receiver_does, resets
 from process_faults import (
     end_during_rebalance,
@@ -21,16 +22,15 @@ from process_faults import (
     wrong_clock,
 )
 from scenes import MAX_CONTACTS
-from world import IN_FLIGHT, NAMES, WINDOW
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from random import Random
 
-    from world import World
+    from cluster import ChaosCluster
 
     Undo = Callable[[], object]
-    Begin = Callable[[World, Random], Undo]
+    Begin = Callable[[ChaosCluster, Random], Undo]
 
 # Contacts that all workers have read and not committed; of these, those whose requests are under way.
 ALL: Final = len(NAMES) * WINDOW
@@ -59,7 +59,7 @@ class Fault:
         return self.name.partition(":")[0].removesuffix("s")
 
 
-def known_faults(world: World) -> list[Fault]:
+def known_faults(world: ChaosCluster) -> list[Fault]:
     """All that can be done here."""
     lasting, short = (6.0, 9.0), (2.0, 6.0)
     faults = [

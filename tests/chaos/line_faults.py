@@ -7,16 +7,16 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from cluster import LATENCY
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions
-from world import LATENCY
 
 if TYPE_CHECKING:
     from random import Random
 
+    from cluster import ChaosCluster
     from faults import Begin, Undo
-    from world import World
 
 _MOST_PARTITIONS: Final = 8
 _HANGS_MS: Final = 60_000
@@ -27,7 +27,7 @@ _HANGS_MS: Final = 60_000
 def bad_line(which: str, how: str, *arguments: int) -> Begin:
     """Makes the line to ``brokers``, ``api`` or ``receiver_line`` bad."""
 
-    def begin(world: World, _: Random) -> Undo:
+    def begin(world: ChaosCluster, _: Random) -> Undo:
         found = getattr(world.machines, which)
         lines = list(found.values()) if isinstance(found, dict) else [found]
         for line in lines:
@@ -38,7 +38,7 @@ def bad_line(which: str, how: str, *arguments: int) -> Begin:
 
 
 def resets(which: str) -> Begin:
-    def begin(world: World, _: Random) -> Undo:
+    def begin(world: ChaosCluster, _: Random) -> Undo:
         found = getattr(world.machines, which)
         for _again in range(5):
             for line in found.values() if isinstance(found, dict) else [found]:
@@ -53,34 +53,34 @@ def resets(which: str) -> Begin:
 
 
 def api_does(**words: Any) -> Begin:
-    def begin(world: World, _: Random) -> Undo:
+    def begin(world: ChaosCluster, _: Random) -> Undo:
         world.simulator.add_fault(times=None, **words)
         return world.simulator.clear_faults
 
     return begin
 
 
-def hangs_after(world: World, _: Random) -> Undo:
+def hangs_after(world: ChaosCluster, _: Random) -> Undo:
     """The API scores what it is asked about, counts it, and gives no answer."""
     world.simulator.configure(latency_ms=_HANGS_MS)
     return partial(world.simulator.configure, **LATENCY)
 
 
-def no_token(world: World, _: Random) -> Undo:
+def no_token(world: ChaosCluster, _: Random) -> Undo:
     world.simulator.add_fault(path="token", status=503, times=None)
     world.simulator.revoke_tokens()
     return world.simulator.clear_faults
 
 
 def receiver_does(**words: Any) -> Begin:
-    def begin(world: World, _: Random) -> Undo:
+    def begin(world: ChaosCluster, _: Random) -> Undo:
         world.machines.receiver.add_fault(times=None, **words)
         return world.machines.receiver.clear_faults
 
     return begin
 
 
-def add_partitions(world: World, _: Random) -> Undo:
+def add_partitions(world: ChaosCluster, _: Random) -> Undo:
     """One more; where the controller is the victim of another fault, it may come later or not at all."""
     admin, topic = AdminClient(world._client), world.topics["features"]
     there = len(admin.list_topics(topic, timeout=30).topics[topic].partitions)

@@ -7,42 +7,42 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
+from cluster import NAMES
 from confluent_kafka.admin import AdminClient
-from machines import FILLER
-from world import NAMES
+from environment import FILLER
 
 from stream_scorer.errors import LocalError
 
 if TYPE_CHECKING:
     from random import Random
 
+    from cluster import ChaosCluster
     from faults import Undo
-    from support_worker import WorkerProcess
-    from world import World
+    from worker_harness import WorkerProcess
 
     from stream_scorer.local.kafka.broker import EmbeddedKafka
 
 # --- workers
 
 
-def kill(world: World, draw: Random) -> Undo:
+def kill(world: ChaosCluster, draw: Random) -> Undo:
     name = draw.choice(NAMES)
     world.named[name].kill()
     return partial(world.start_named, name)
 
 
-def kill_callbacks(world: World, _: Random) -> Undo:
+def kill_callbacks(world: ChaosCluster, _: Random) -> Undo:
     world.named["callbacks"].kill()
     return partial(world.start_named, "callbacks")
 
 
-def pause(world: World, draw: Random) -> Undo:
+def pause(world: ChaosCluster, draw: Random) -> Undo:
     worker = world.named[draw.choice(NAMES)]
     worker.pause()
     return worker.resume
 
 
-def end_during_rebalance(world: World, draw: Random) -> Undo:
+def end_during_rebalance(world: ChaosCluster, draw: Random) -> Undo:
     """A guest comes, and while the group makes room for it another member is told to end."""
     name = draw.choice(NAMES)
     guest = world.start(name="guest")
@@ -58,7 +58,7 @@ def end_during_rebalance(world: World, draw: Random) -> Undo:
     return undo
 
 
-def wrong_clock(hours: int, world: World, draw: Random) -> Undo:
+def wrong_clock(hours: int, world: ChaosCluster, draw: Random) -> Undo:
     """A worker is started on a machine whose calendar is wrong."""
     name, library = draw.choice(NAMES), world.machines.wrong_clock
     world.stop_named(name)
@@ -85,25 +85,25 @@ def _says_so(worker: WorkerProcess) -> bool:
 # --- brokers
 
 
-def kill_node(world: World, draw: Random) -> Undo:
+def kill_node(world: ChaosCluster, draw: Random) -> Undo:
     node = world.machines.cluster.node(draw.choice((1, 2, 3)))
     node.kill()
     return lambda: _started(node)
 
 
-def restart_node(world: World, draw: Random) -> Undo:
+def restart_node(world: ChaosCluster, draw: Random) -> Undo:
     node = world.machines.cluster.node(draw.choice((1, 2, 3)))
     node.stop()
     return lambda: _started(node)
 
 
-def pause_node(world: World, draw: Random) -> Undo:
+def pause_node(world: ChaosCluster, draw: Random) -> Undo:
     node = world.machines.cluster.node(draw.choice((1, 2, 3)))
     node.pause()
     return node.resume
 
 
-def roll(world: World, _: Random) -> Undo:
+def roll(world: ChaosCluster, _: Random) -> Undo:
     for node_id in (1, 2, 3):
         node = world.machines.cluster.node(node_id)
         node.stop()
@@ -111,7 +111,7 @@ def roll(world: World, _: Random) -> Undo:
     return lambda: None
 
 
-def move_coordinator(world: World, _: Random) -> Undo:
+def move_coordinator(world: ChaosCluster, _: Random) -> Undo:
     """The node that leads the group's own topic is stopped: another one takes group and transactions over."""
     admin = AdminClient(world._client)
     [described] = admin.describe_consumer_groups([world.group_id], request_timeout=10).values()
@@ -120,7 +120,7 @@ def move_coordinator(world: World, _: Random) -> Undo:
     return lambda: _started(node)
 
 
-def fill_disk(world: World, _: Random) -> Undo:
+def fill_disk(world: ChaosCluster, _: Random) -> Undo:
     folder = world.machines.small_disk
     assert folder is not None
     filler, node = folder / FILLER, world.machines.cluster.node(3)

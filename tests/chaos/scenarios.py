@@ -8,16 +8,16 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from books import Recovery
+from expected_state import Recovery
 from kafka_proxy import Act, Api, Step
-from scenes import SLOW_API, Scene, seen
-from support_arena import Input, contacts
+from scenes import SLOW_API, Scenario, seen
+from scoring_harness import Input, contacts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from books import Books
-    from support_worker import WorkerProcess
+    from expected_state import ExpectedState
+    from worker_harness import WorkerProcess
 
 # Where in a transaction a worker is killed; what is held is delivered when its successor is at work.
 KILL_STEPS: Final = (
@@ -31,7 +31,7 @@ KILL_STEPS: Final = (
 _LATE_SOCKETS: Final = {"socket.timeout.ms": 2000, "delivery.timeout.ms": 3000}
 
 
-def killed_at_each_step(scene: Scene) -> Books:
+def killed_at_each_step(scene: Scenario) -> ExpectedState:
     """One worker after the other, under the same name, is killed at one step of its transaction each."""
     with scene.stage() as stage:
         worker = scene.begin(stage, 9000)
@@ -45,7 +45,7 @@ def killed_at_each_step(scene: Scene) -> Books:
         return stage.close()
 
 
-def lost_end_txn_answer(scene: Scene) -> Books:
+def lost_end_txn_answer(scene: Scenario) -> ExpectedState:
     """The broker commits, and no answer to EndTxn comes through, until the worker has given its producer up."""
     with scene.stage() as stage:
         worker = scene.begin(stage, 6000)
@@ -59,7 +59,7 @@ def lost_end_txn_answer(scene: Scene) -> Books:
         return stage.close()
 
 
-def lost_offsets_answer(scene: Scene) -> Books:
+def lost_offsets_answer(scene: Scenario) -> ExpectedState:
     """No answer to TxnOffsetCommit comes through: nothing is committed yet, so there is no reason to wait for long."""
     with scene.stage() as stage:
         worker = scene.begin(stage, 6000)
@@ -75,7 +75,7 @@ def lost_offsets_answer(scene: Scene) -> Books:
         return stage.close()
 
 
-def late_end_txn(scene: Scene) -> Books:
+def late_end_txn(scene: Scenario) -> ExpectedState:
     """An EndTxn is repeated by the client, and the first one arrives in the middle of the next transaction."""
     with scene.stage(_LATE_SOCKETS) as stage:
         worker = scene.begin(stage, 6000)
@@ -104,7 +104,7 @@ def late_end_txn(scene: Scene) -> Books:
         return stage.close()
 
 
-def produce_held(scene: Scene) -> Books:
+def produce_held(scene: Scenario) -> ExpectedState:
     """Records wait longer than their delivery time-out: the transaction is aborted, and all is written again."""
     with scene.stage(_LATE_SOCKETS) as stage:
         worker = scene.begin(stage, 2000)
@@ -124,7 +124,7 @@ def produce_held(scene: Scene) -> Books:
         return stage.close()
 
 
-def rebalanced_under_a_slow_api(scene: Scene) -> Books:
+def rebalanced_under_a_slow_api(scene: Scenario) -> ExpectedState:
     """A second worker comes and goes while answers take longer than the first one waits for them on its revocation."""
     with scene.stage(scoring__revoke_wait_s="0.2") as stage:
         scene.simulator.configure(latency_ms=1500, latency_jitter_ms=500)
@@ -139,7 +139,7 @@ def rebalanced_under_a_slow_api(scene: Scene) -> Books:
         return stage.close()
 
 
-def rebalanced_within_a_transaction(scene: Scene) -> Books:
+def rebalanced_within_a_transaction(scene: Scenario) -> ExpectedState:
     """A second worker joins while the first one's offsets are on their way: the broker refuses the old generation.
 
     What that transaction held is finished and paid for. It has to be committed before the partitions are handed over.
@@ -169,7 +169,7 @@ def _was_refused(worker: WorkerProcess) -> bool:
     return any("ILLEGAL_GENERATION" in said["detail"] for said in worker.said("transaction failed"))
 
 
-def unpublishable(scene: Scene) -> Books:
+def unpublishable(scene: Scenario) -> ExpectedState:
     """Records that the client itself refuses to take stand between good ones."""
     with scene.stage({"message.max.bytes": 100_000}) as stage:
         stage.produce(contacts(500, stage.partitions))
@@ -181,7 +181,7 @@ def unpublishable(scene: Scene) -> Books:
         return stage.close()
 
 
-def refused_by_the_broker(scene: Scene) -> Books:
+def refused_by_the_broker(scene: Scenario) -> ExpectedState:
     """A topic's limit is lowered while records for it are on their way: the broker refuses them one by one."""
     with scene.stage() as stage:
         worker = scene.begin(stage, 4000)
@@ -199,7 +199,7 @@ def refused_by_the_broker(scene: Scene) -> Books:
         return stage.close()
 
 
-def zombie(scene: Scene) -> Books:
+def zombie(scene: Scenario) -> ExpectedState:
     """A worker stands still for longer than its session, while another has its partitions, and goes on."""
     with scene.stage() as stage:
         worker = scene.begin(stage, 8000)
@@ -213,7 +213,7 @@ def zombie(scene: Scene) -> Books:
         return stage.close()
 
 
-def zombie_within_a_transaction(scene: Scene) -> Books:
+def zombie_within_a_transaction(scene: Scenario) -> ExpectedState:
     """A worker stands still in the midst of a transaction, and its offsets go out when another has its partitions."""
     with scene.stage({"transaction.timeout.ms": 30_000}) as stage:
         worker = scene.begin(stage, 1000)
@@ -234,7 +234,7 @@ def zombie_within_a_transaction(scene: Scene) -> Books:
         return stage.close()
 
 
-SCENARIOS: Final[Mapping[str, Callable[[Scene], Books]]] = MappingProxyType(
+SCENARIOS: Final[Mapping[str, Callable[[Scenario], ExpectedState]]] = MappingProxyType(
     {
         scenario.__name__: scenario
         for scenario in (

@@ -13,17 +13,17 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from books import Books, Recovery, read_books
-from support_arena import PATIENCE_S, contacts
-from support_worker import QUICK_PROPERTIES, Stage
+from expected_state import ExpectedState, Recovery, read_books
+from scoring_harness import PATIENCE_S, contacts
+from worker_harness import QUICK_PROPERTIES, WorkerHarness
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from proxied_kafka import ProxiedKafka
-    from support_arena import Input, Progress
-    from support_worker import WorkerProcess
+    from scoring_harness import Input, Progress
+    from worker_harness import WorkerProcess
 
     from stream_scorer.local.simulator import Simulator
 
@@ -42,7 +42,7 @@ SLOW_API = {"latency_ms": 150, "latency_jitter_ms": 150}
 RECOVERY_S = 30.0
 
 
-class ChaosStage(Stage):
+class ChaosHarness(WorkerHarness):
     """A stage that notes what happened to it, and can be judged."""
 
     def __init__(self, *given: Any, **arena: Any) -> None:
@@ -80,7 +80,7 @@ class ChaosStage(Stage):
         self.flow(1, needs=needs)
         self.recoveries.append(Recovery(fault, time.monotonic() - began, limit_s))
 
-    def close(self) -> Books:
+    def close(self) -> ExpectedState:
         """Waits until all is done, stops every worker and reads everything."""
         self.wait_done()
         self.progress.close()
@@ -97,7 +97,7 @@ class ChaosStage(Stage):
 
 
 @dataclass(slots=True)
-class Scene:
+class Scenario:
     """Where scenarios play.
 
     Attributes:
@@ -112,14 +112,14 @@ class Scene:
     simulator: Simulator
     folder: Path
     code: Mapping[str, str] = field(default_factory=dict)
-    last: ChaosStage | None = None
+    last: ChaosHarness | None = None
 
     @contextmanager
-    def stage(self, properties: Mapping[str, Any] | None = None, **settings: str) -> Iterator[ChaosStage]:
+    def stage(self, properties: Mapping[str, Any] | None = None, **settings: str) -> Iterator[ChaosHarness]:
         """New topics and a new group; workers are killed at its end, and the proxy is as good as new."""
         self.simulator.reset()
         self.simulator.configure(quota=1_000_000, **SLOW_API)
-        stage = self.last = ChaosStage(self.kafka.direct, self.simulator, self.folder)
+        stage = self.last = ChaosHarness(self.kafka.direct, self.simulator, self.folder)
         stage.changes |= {
             **SETTINGS,
             **self.code,
@@ -134,7 +134,7 @@ class Scene:
             self.kafka.proxy.clear()
             self.kafka.proxy.heal()
 
-    def begin(self, stage: ChaosStage, number: int, name: str = "one") -> WorkerProcess:
+    def begin(self, stage: ChaosHarness, number: int, name: str = "one") -> WorkerProcess:
         """Contacts on their topic, and a worker that is in the middle of them."""
         stage.produce(contacts(number, stage.partitions))
         worker = stage.start_ready("--from", "earliest", name=name)
@@ -142,7 +142,7 @@ class Scene:
         return worker
 
 
-def seen(stage: ChaosStage, step: Any, what: str, times: int = 1) -> None:
+def seen(stage: ChaosHarness, step: Any, what: str, times: int = 1) -> None:
     """Waits until a step of the protocol has come."""
     stage.wait(partial(_reached, step, times), what)
 

@@ -48,7 +48,7 @@ class Link(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Weather:
+class LineCondition:
     """What is bad at the moment."""
 
     latency_s: float = 0.0
@@ -62,7 +62,7 @@ class TcpProxy:
 
     def __init__(self, upstream_port: int) -> None:
         self._upstream_port = upstream_port
-        self._weather = Weather()
+        self._weather = LineCondition()
         self._changed = threading.Condition()
         self._connections: set[Connection] = set()
         self._closed = False
@@ -81,32 +81,32 @@ class TcpProxy:
         return self._port
 
     def latency(self, milliseconds: int) -> None:
-        self._set(Weather(latency_s=milliseconds / 1000))
+        self._set(LineCondition(latency_s=milliseconds / 1000))
 
     def bandwidth(self, kilobytes_per_s: int) -> None:
-        self._set(Weather(bytes_per_s=kilobytes_per_s * 1000))
+        self._set(LineCondition(bytes_per_s=kilobytes_per_s * 1000))
 
     def half_open(self) -> None:
-        self._set(Weather(stalled=True))
+        self._set(LineCondition(stalled=True))
 
     def reset(self) -> None:
-        self._set(Weather())
+        self._set(LineCondition())
         self._end_all()
 
     def cut(self) -> None:
-        self._set(Weather(refusing=True))
+        self._set(LineCondition(refusing=True))
         self._end_all()
 
     def heal(self) -> None:
         """As `Link.heal`. What was stalled is lost, as on a real line: those connections are reset."""
         was_stalled = self._weather.stalled
-        self._set(Weather())
+        self._set(LineCondition())
         if was_stalled:
             self._end_all()
 
     def close(self) -> None:
         self._closed = True
-        self._set(Weather(refusing=True))
+        self._set(LineCondition(refusing=True))
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
         self._listener.close()
@@ -131,7 +131,7 @@ class TcpProxy:
         """A connection has ended."""
         self._connections.discard(connection)
 
-    def _set(self, weather: Weather) -> None:
+    def _set(self, weather: LineCondition) -> None:
         with self._changed:
             self._weather = weather
             self._changed.notify_all()

@@ -10,12 +10,12 @@ import pytest
 from chaos import Storm
 
 if TYPE_CHECKING:
-    from support_worker import Stage
+    from worker_harness import WorkerHarness
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
-def test_thirty_kills(stage: Stage) -> None:
+def test_thirty_kills(stage: WorkerHarness) -> None:
     report = Storm(stage, number=100_000, kills=30, seed=1).run()
     print(f"\n{report}")
     assert report.paid_twice <= report.bound

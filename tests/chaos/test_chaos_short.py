@@ -10,20 +10,20 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from books import read_books
 from chaos import Storm
-from judge import verdict, violations
-from planting_topics import Planted, Planter
+from expected_state import read_books
+from output_verifier import judge
 from scenarios import lost_end_txn_answer
-from support_arena import contacts
-from support_judge import judge
+from scoring_harness import contacts
+from seed_topics import Planted, SeedWriter
+from verifier import verdict, violations
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from proxied_kafka import ProxiedKafka
-    from scenes import Scene
-    from support_worker import Stage, WorkerProcess
+    from scenes import Scenario
+    from worker_harness import WorkerHarness, WorkerProcess
 
     from stream_scorer.local.simulator import Simulator
 
@@ -38,13 +38,13 @@ SMALL_BATCHES = {
 }
 
 
-def test_three_kills(stage: Stage) -> None:
+def test_three_kills(stage: WorkerHarness) -> None:
     report = Storm(stage, number=12_000, kills=3, seed=7).run()
     print(f"\n{report}")
     assert report.paid_twice <= report.bound
 
 
-def test_a_lost_end_txn_answer(scene: Scene) -> None:
+def test_a_lost_end_txn_answer(scene: Scenario) -> None:
     """The broker has committed, and the worker cannot know: only the committed offsets say so.
 
     The same topics then get what must not be there: a judge that finds nothing proves nothing.
@@ -52,14 +52,14 @@ def test_a_lost_end_txn_answer(scene: Scene) -> None:
     books = lost_end_txn_answer(scene)
     assert verdict(books) == ""
     assert scene.last is not None
-    planted = Planter(scene.last, books).plant()
+    planted = SeedWriter(scene.last, books).plant()
     found = violations(read_books(scene.last))
     assert {Planted(one.kind, one.place) for one in found} == planted
     assert len(found) == len(planted)
 
 
 def test_the_broker_goes_away_and_comes_back(
-    make_stage: Callable[..., Stage], proxied_kafka: ProxiedKafka, simulator: Simulator
+    make_stage: Callable[..., WorkerHarness], proxied_kafka: ProxiedKafka, simulator: Simulator
 ) -> None:
     """Stopped in good order, then killed for longer than the worker's session, which is 3 s in tests."""
     kafka = proxied_kafka.kafka
@@ -87,7 +87,7 @@ def test_the_broker_goes_away_and_comes_back(
     assert paid_twice == 0
 
 
-def test_a_zombie_beside_its_successor(stage: Stage) -> None:
+def test_a_zombie_beside_its_successor(stage: WorkerHarness) -> None:
     stage.changes |= SMALL_BATCHES
     stage.simulator.configure(**SLOW_API)
     stage.produce(contacts(5000, stage.partitions))
@@ -114,7 +114,7 @@ def test_a_zombie_beside_its_successor(stage: Stage) -> None:
 
 
 class TestTheApiIsDown:
-    def test_nobody_listens(self, stage: Stage) -> None:
+    def test_nobody_listens(self, stage: WorkerHarness) -> None:
         stage.changes |= SMALL_BATCHES
         stage.simulator.configure(**SLOW_API)
         stage.produce(contacts(3000, stage.partitions))
@@ -139,7 +139,7 @@ class TestTheApiIsDown:
         account = Counter(before) + Counter(stage.simulator.scored())
         assert max(account.values()) <= 2
 
-    def test_errors_without_end(self, stage: Stage) -> None:
+    def test_errors_without_end(self, stage: WorkerHarness) -> None:
         stage.changes |= SMALL_BATCHES
         stage.produce(contacts(2000, stage.partitions))
         stage.simulator.add_fault(status=503, times=None, min_contacts=1)
@@ -156,7 +156,7 @@ class TestTheApiIsDown:
         assert found.count("rejected") == 0
         assert found.paid_twice(stage.simulator.scored()) == 0
 
-    def test_single_faults_are_retried(self, stage: Stage) -> None:
+    def test_single_faults_are_retried(self, stage: WorkerHarness) -> None:
         """429 with Retry-After, connections dropped before and after the work, time-outs, pages instead of JSON."""
         stage.changes |= SMALL_BATCHES
         faults: tuple[dict[str, Any], ...] = (

@@ -16,13 +16,13 @@ from statistics import quantiles
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pytest
-from support_arena import contact, contacts
-from support_judge import judge
+from output_verifier import judge
+from scoring_harness import contact, contacts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from support_worker import Stage, WorkerProcess
+    from worker_harness import WorkerHarness, WorkerProcess
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -75,14 +75,14 @@ ENDS: Final = (
 
 
 @pytest.fixture
-def stage(make_stage: Callable[..., Stage]) -> Stage:
+def stage(make_stage: Callable[..., WorkerHarness]) -> WorkerHarness:
     """As many retry partitions as `topics create` makes, and the platform's quota."""
     stage = make_stage(retry_partitions=4)
     stage.simulator.configure(quota=QUOTA, latency_ms=100)
     return stage
 
 
-def warm_up(stage: Stage, **settings: Any) -> WorkerProcess:
+def warm_up(stage: WorkerHarness, **settings: Any) -> WorkerProcess:
     worker = stage.start_ready(**{**DEFAULTS, **settings})
     stage.produce(contacts(400, stage.partitions, "WARM"))
     stage.wait_done(needs=worker)
@@ -98,7 +98,7 @@ def ticks(seconds: float, every_s: float) -> Iterator[int]:
         time.sleep(max(0.0, began + number * every_s - time.monotonic()))
 
 
-def test_a_contact_that_hangs_blocks_no_other_partition(stage: Stage) -> None:
+def test_a_contact_that_hangs_blocks_no_other_partition(stage: WorkerHarness) -> None:
     """Each request with it ends with its deadline of 30 s, until it is alone and waits in its retry topic."""
     worker = warm_up(stage)
     stage.simulator.add_fault(contact_id="HANGS", times=None, delay_ms=40_000)
@@ -129,7 +129,7 @@ def test_a_contact_that_hangs_blocks_no_other_partition(stage: Stage) -> None:
     assert verdict.count("rejected") == 0
 
 
-def test_half_of_the_nodes_broken_and_a_shard_away_reject_no_contact(stage: Stage) -> None:
+def test_half_of_the_nodes_broken_and_a_shard_away_reject_no_contact(stage: WorkerHarness) -> None:
     worker = warm_up(stage)
     fired: dict[str, int] = {}
     for phase, action in PHASES.items():
@@ -153,7 +153,7 @@ def test_half_of_the_nodes_broken_and_a_shard_away_reject_no_contact(stage: Stag
     assert billed <= 1.6 * stage.produced
 
 
-def test_an_api_that_is_slow_with_large_requests_is_billed_1_6_times_at_most(stage: Stage) -> None:
+def test_an_api_that_is_slow_with_large_requests_is_billed_1_6_times_at_most(stage: WorkerHarness) -> None:
     """It answers requests of 600 contacts and more after their time-out, and bills them."""
     worker = warm_up(stage, genesys__timeout_s="3")
     stage.simulator.add_fault(min_contacts=600, times=None, delay_ms=4_000)
@@ -168,7 +168,7 @@ def test_an_api_that_is_slow_with_large_requests_is_billed_1_6_times_at_most(sta
     assert billed <= 1.6 * stage.produced
 
 
-def test_forty_versions_at_once_wait_for_seconds(stage: Stage) -> None:
+def test_forty_versions_at_once_wait_for_seconds(stage: WorkerHarness) -> None:
     """Ten events a second; each version may come next, as no producer deals them in turn.
 
     Two events to a request are 5 requests a second, all of the quota: in strict turns a delay is never made up for.
@@ -194,7 +194,7 @@ def test_forty_versions_at_once_wait_for_seconds(stage: Stage) -> None:
     assert verdict.count("rejected") == 0
 
 
-def test_five_percent_refused_are_held_until_the_api_takes_them(stage: Stage) -> None:
+def test_five_percent_refused_are_held_until_the_api_takes_them(stage: WorkerHarness) -> None:
     """More than one of a hundred: rejecting goes no further, and nothing is lost by it.
 
     With more requests a minute than by default: to find 500 refused contacts takes over a thousand.
@@ -216,7 +216,7 @@ def test_five_percent_refused_are_held_until_the_api_takes_them(stage: Stage) ->
     assert len(verdict.outputs) == stage.produced
 
 
-def test_ten_thousand_refused_contacts_leave_the_other_partitions_their_rate(stage: Stage) -> None:
+def test_ten_thousand_refused_contacts_leave_the_other_partitions_their_rate(stage: WorkerHarness) -> None:
     """A producer writes them to one of four partitions at once; the others have 40 requests of 100 a second.
 
     With short delays and a low limit, so that the rounds of the first are over while the stream lasts.
@@ -240,7 +240,7 @@ def test_ten_thousand_refused_contacts_leave_the_other_partitions_their_rate(sta
     assert worker.stop() == 0
 
 
-def test_what_each_kind_of_end_buys_again(stage: Stage) -> None:
+def test_what_each_kind_of_end_buys_again(stage: WorkerHarness) -> None:
     """In the middle of a backlog with a full window, one end after the other; the next worker shows the bill."""
     stage.simulator.configure(quota=1_000_000, latency_ms=300)
     settings = {**DEFAULTS, "genesys__requests_per_minute": "100000"}
@@ -276,9 +276,9 @@ def _is_open(worker: WorkerProcess) -> bool:
     return worker.why_not_ready().startswith("circuit open: ")
 
 
-def _is_billed(stage: Stage, mark: int) -> bool:
+def _is_billed(stage: WorkerHarness, mark: int) -> bool:
     return bool(stage.simulator.stats().contacts_scored >= mark)
 
 
-def _paid_again(stage: Stage) -> int:
+def _paid_again(stage: WorkerHarness) -> int:
     return sum(times - 1 for times in stage.simulator.scored(minimum=2).values())

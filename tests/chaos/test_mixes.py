@@ -9,12 +9,12 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
-from standing import judged
+from steady_state import judged
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from machines import Machines
+    from environment import ChaosEnvironment
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -23,12 +23,12 @@ MINUTES = float(os.environ.get("CHAOS_MINUTES", "6"))
 TIMES = int(os.environ.get("CHAOS_TIMES", "1"))
 
 
-def test_every_fault_alone(stand: Machines, tmp_path: Path) -> None:
+def test_every_fault_alone(stand: ChaosEnvironment, tmp_path: Path) -> None:
     with judged(stand, tmp_path, SEEDS[0], "alone") as mixer:
         mixer.alone(TIMES)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_random_mixes(stand: Machines, tmp_path: Path, seed: int) -> None:
+def test_random_mixes(stand: ChaosEnvironment, tmp_path: Path, seed: int) -> None:
     with judged(stand, tmp_path, seed, f"mixed for {MINUTES:g} minutes") as mixer:
         mixer.mixed(60 * MINUTES)

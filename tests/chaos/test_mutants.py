@@ -11,15 +11,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from judge import violations
-from mutating import POLICY_MUTANTS, STANDS_STILL, Mutant, mutants
+from mutation_runner import POLICY_MUTANTS, STANDS_STILL, Mutant, mutants
 from scenarios import SCENARIOS
-from support_worker import ROOT
+from verifier import violations
+from worker_harness import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from scenes import Scene
+    from scenes import Scenario
 
 every_mutant = pytest.mark.parametrize("mutant", mutants(), ids=lambda mutant: mutant.name)
 every_policy_mutant = pytest.mark.parametrize("mutant", mutants(POLICY_MUTANTS), ids=lambda mutant: mutant.name)
@@ -48,7 +48,7 @@ def test_it_is_caught_by_its_own_assertion(mutant: Mutant, tmp_path: Path) -> No
 @pytest.mark.kafka
 @pytest.mark.slow
 @pytest.mark.timeout(280)
-def test_it_is_caught(mutant: Mutant, scene: Scene, tmp_path: Path) -> None:
+def test_it_is_caught(mutant: Mutant, scene: Scenario, tmp_path: Path) -> None:
     environment = mutant.plant(tmp_path / "mutant")
     try:
         books = SCENARIOS[mutant.caught_by](replace(scene, code=environment))

@@ -8,11 +8,11 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support_arena import contacts
-from support_judge import judge
+from output_verifier import judge
+from scoring_harness import contacts
 
 if TYPE_CHECKING:
-    from support_worker import Stage
+    from worker_harness import WorkerHarness
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
@@ -22,7 +22,7 @@ CONTACTS_A_REQUEST = 20
 LATENCY_MS = 200
 
 
-def test_a_backlog_uses_97_percent_of_the_quota_and_earns_no_429(stage: Stage) -> None:
+def test_a_backlog_uses_97_percent_of_the_quota_and_earns_no_429(stage: WorkerHarness) -> None:
     stage.simulator.configure(quota=QUOTA, latency_ms=LATENCY_MS)
     stage.produce(contacts(int((MINUTES + 0.2) * QUOTA) * CONTACTS_A_REQUEST, stage.partitions))
     changes: dict[str, Any] = {"scoring__max_contacts": str(CONTACTS_A_REQUEST)}
@@ -45,7 +45,7 @@ def test_a_backlog_uses_97_percent_of_the_quota_and_earns_no_429(stage: Stage) -
     assert len(judge(stage).outputs) == stage.produced
 
 
-def test_a_quiet_stream_of_five_a_second(stage: Stage) -> None:
+def test_a_quiet_stream_of_five_a_second(stage: WorkerHarness) -> None:
     stage.simulator.configure(quota=QUOTA, latency_ms=LATENCY_MS)
     worker = stage.start_ready(genesys__requests_per_minute=str(QUOTA))
     began = time.monotonic()

@@ -18,18 +18,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
-from judge import verdict
-from mixing import note
-from scenes import MAX_UNCOMMITTED, ChaosStage
-from support_arena import AUDIT, SCHEMAS, SCORE, Input, contacts
-from support_worker import QUICK_SETTINGS, ROOT
+from random_faults import note
+from scenes import MAX_UNCOMMITTED, ChaosHarness
+from scoring_harness import AUDIT, SCHEMAS, SCORE, Input, contacts
+from verifier import verdict
+from worker_harness import QUICK_SETTINGS, ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from books import Books
-    from scenes import Scene
-    from support_worker import WorkerProcess
+    from expected_state import ExpectedState
+    from scenes import Scenario
+    from worker_harness import WorkerProcess
 
     from stream_scorer.local.schema_registry.server import EmbeddedRegistry
 
@@ -59,7 +59,7 @@ def on(partition: int, given: Iterable[Input]) -> Iterator[Input]:
 class RegistryWorld:
     """A stage with a registry, and what writers have registered there."""
 
-    def __init__(self, stage: ChaosStage, url: str) -> None:
+    def __init__(self, stage: ChaosHarness, url: str) -> None:
         self.stage = stage
         stage.changes |= {"STREAM_SCORER_SCHEMA_REGISTRY__URL": url}
         self.client = SchemaRegistryClient({"url": url, "timeout": 10})
@@ -75,7 +75,7 @@ class RegistryWorld:
             for kind, codec in kinds.items()
         }
 
-    def read_by_the_judge(self, books: Books) -> Books:
+    def read_by_the_judge(self, books: ExpectedState) -> ExpectedState:
         """The judge knows Avro's own framing: a value that is not framed for its subject stays, and is none for it."""
         for kind, (theirs, ours) in self._frames.items():
             books.rows[kind] = [
@@ -104,7 +104,7 @@ def waits(worker: WorkerProcess) -> bool:
     return worker.running and "registry: schema id" in worker.why_not_ready()
 
 
-def test_the_registry_goes_away(scene: Scene, own_registry: EmbeddedRegistry) -> None:
+def test_the_registry_goes_away(scene: Scenario, own_registry: EmbeddedRegistry) -> None:
     with scene.stage() as stage:
         world = RegistryWorld(stage, own_registry.start())
         workers = {name: stage.start_ready("--from", "earliest", name=name) for name in ("one", "two")}

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import requests
-from support_arena import wait_until
+from scoring_harness import wait_until
 from tcp_proxy import TcpProxy
 
 from stream_scorer.local.kafka.config import default_cache_dir

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
-from support_arena import FEATURES, Input, contact, event
+from scoring_harness import FEATURES, Input, contact, event
 from support_behaviour import Cost, Row, batch, cases
 
 if TYPE_CHECKING:

@@ -10,13 +10,13 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
-from support_arena import contact, contacts
-from support_judge import judge
+from output_verifier import judge
+from scoring_harness import contact, contacts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from support_worker import Stage, WorkerProcess
+    from worker_harness import WorkerHarness, WorkerProcess
 
 pytestmark = pytest.mark.kafka
 
@@ -39,17 +39,17 @@ OUTAGES: Final[dict[str, dict[str, Any]]] = {
 }
 
 
-def billed_again(stage: Stage) -> int:
+def billed_again(stage: WorkerHarness) -> int:
     """How many contacts were scored more often than once: each is fed once."""
     return sum(times - 1 for times in stage.simulator.scored(minimum=2).values())
 
 
-def warm_up(stage: Stage, worker: WorkerProcess, number: int = 500) -> None:
+def warm_up(stage: WorkerHarness, worker: WorkerProcess, number: int = 500) -> None:
     stage.produce(contacts(number, stage.partitions, "WARM"))
     stage.wait_done(needs=worker)
 
 
-def test_no_outage_rejects_a_contact(stage: Stage) -> None:
+def test_no_outage_rejects_a_contact(stage: WorkerHarness) -> None:
     """One outage after the other, each until the circuit breaker is open."""
     worker = stage.start_ready()
     warm_up(stage, worker)
@@ -77,7 +77,7 @@ def test_no_outage_rejects_a_contact(stage: Stage) -> None:
     assert len(worker.said("circuit opened")) == len(OUTAGES)
 
 
-def test_one_contact_that_a_firewall_or_proxy_refuses_stops_nothing(stage: Stage) -> None:
+def test_one_contact_that_a_firewall_or_proxy_refuses_stops_nothing(stage: WorkerHarness) -> None:
     """403 with HTML for the first contact of a partition, 409 for the first of another; thousands stand behind them."""
     for name, action in (("WAF", {"status": 403, "body": "html"}), ("ODD", {"status": 409})):
         stage.simulator.add_fault(contact_id=name, times=None, **action)
@@ -98,7 +98,7 @@ def test_one_contact_that_a_firewall_or_proxy_refuses_stops_nothing(stage: Stage
     assert verdict.paid_twice(stage.simulator.scored()) <= MAX_CONTROLS
 
 
-def test_one_retry_after_delays_its_own_request_only_while_others_are_answered(stage: Stage) -> None:
+def test_one_retry_after_delays_its_own_request_only_while_others_are_answered(stage: WorkerHarness) -> None:
     worker = stage.start_ready(**DEFAULTS)
     warm_up(stage, worker)
     stage.simulator.add_fault(status=503, retry_after=120, times=1, min_contacts=1)
@@ -111,7 +111,7 @@ def test_one_retry_after_delays_its_own_request_only_while_others_are_answered(s
     assert billed_again(stage) <= MAX_CONTROLS
 
 
-def test_a_poisoned_contact_waits_and_the_partitions_go_on(stage: Stage) -> None:
+def test_a_poisoned_contact_waits_and_the_partitions_go_on(stage: WorkerHarness) -> None:
     """With the default rounds it is not rejected for an hour: it waits in its topic, and all others are scored."""
     stage.simulator.configure(latency_ms=50)
     worker = stage.start_ready(**DEFAULTS, scoring__retry_delays_s=None)
@@ -139,7 +139,7 @@ def test_a_poisoned_contact_waits_and_the_partitions_go_on(stage: Stage) -> None
 
 
 def test_a_shard_that_is_away_for_a_while_is_billed_twice_and_then_once_a_round(
-    make_stage: Callable[..., Stage],
+    make_stage: Callable[..., WorkerHarness],
 ) -> None:
     """Three of five contacts have no result until it is back."""
     stage = make_stage(retry_partitions=4)

@@ -8,7 +8,7 @@ from email.utils import formatdate, parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
-from support_arena import contact, contacts
+from scoring_harness import contact, contacts
 from support_behaviour import Cost, Row, batch, cases, fault
 
 if TYPE_CHECKING:

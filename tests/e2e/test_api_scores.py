@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
-from support_arena import contact
+from scoring_harness import contact
 from support_behaviour import Cost, Row, cases, fault
 
 if TYPE_CHECKING:

@@ -6,13 +6,13 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
-from support_arena import contact, contacts
+from scoring_harness import contact, contacts
 from support_behaviour import Cost, Row, batch, cases, fault, upto
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from support_arena import Input
+    from scoring_harness import Input
     from support_behaviour_play import Case
 
 pytestmark = pytest.mark.kafka

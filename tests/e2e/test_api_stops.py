@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
-from support_arena import contact, contacts
+from scoring_harness import contact, contacts
 from support_behaviour import Cost, Row, cases, fault
 
 from stream_scorer.local.simulator import SimulatorConfig

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support_campaign import SCORE, THRESHOLD
-from support_worker import ROOT
+from callbacks_harness import SCORE, THRESHOLD
+from worker_harness import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from support_campaign import CampaignStage
-    from support_worker import Stage
+    from callbacks_harness import CallbacksHarness
+    from worker_harness import WorkerHarness
 
     from stream_scorer.local.receiver import Receiver
 
@@ -51,8 +51,8 @@ def run(command: str, *arguments: str, settings: dict[str, str]) -> str:
 
 @pytest.mark.slow
 def test_the_campaign_manager_knows_exactly_the_high_scores(
-    make_stage: Callable[..., Stage],
-    make_campaign: Callable[..., CampaignStage],
+    make_stage: Callable[..., WorkerHarness],
+    make_campaign: Callable[..., CallbacksHarness],
     make_receiver: Callable[..., Receiver],
 ) -> None:
     receiver = make_receiver(latency_ms=20)

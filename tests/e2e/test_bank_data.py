@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from support_judge import judge
-from support_worker import ROOT
+from output_verifier import judge
+from worker_harness import ROOT
 
 if TYPE_CHECKING:
-    from support_worker import Stage
+    from worker_harness import WorkerHarness
 
 BANK = Path(__file__).parents[3] / "shared" / "data" / "bank-marketing-contacts.csv"
 
@@ -28,7 +28,7 @@ pytestmark = [
 ]
 
 
-def test_all_are_scored_and_what_was_imputed_is_named(stage: Stage) -> None:
+def test_all_are_scored_and_what_was_imputed_is_named(stage: WorkerHarness) -> None:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("STREAM_SCORER_", "GENESYS_"))}
     worker = stage.start_ready()
     loaded = subprocess.run(

@@ -10,14 +10,14 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from support_campaign import CALLBACK, score
-from support_worker import QUICK_PROPERTIES, ROOT
+from callbacks_harness import CALLBACK, score
+from worker_harness import QUICK_PROPERTIES, ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from support_campaign import CampaignStage
-    from support_worker import WorkerProcess
+    from callbacks_harness import CallbacksHarness
+    from worker_harness import WorkerProcess
 
     from stream_scorer.local.receiver import Receiver
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.kafka
 
 
 @pytest.fixture
-def stage(make_campaign: Callable[..., CampaignStage], receiver: Receiver) -> CampaignStage:
+def stage(make_campaign: Callable[..., CallbacksHarness], receiver: Receiver) -> CallbacksHarness:
     """A stage whose target is the receiver."""
     return make_campaign(receiver.environment())
 
@@ -54,7 +54,7 @@ def latencies_ms(receiver: Receiver, prefix: str) -> list[int]:
 
 
 class TestDelivery:
-    def test_every_high_score_reaches_the_receiver_once(self, stage: CampaignStage, receiver: Receiver) -> None:
+    def test_every_high_score_reaches_the_receiver_once(self, stage: CallbacksHarness, receiver: Receiver) -> None:
         stage.put(score(f"c{n}", n % 100 / 100, campaign_id=(None, "spring", "autumn")[n % 3]) for n in range(1000))
         worker = stage.start()
         stage.wait_receipts(250, needs=worker)
@@ -69,7 +69,7 @@ class TestDelivery:
         assert worker.stop() == 0, worker.log()
         assert receiver.config.secret not in worker.log()
 
-    def test_a_group_goes_on_where_it_was_killed(self, stage: CampaignStage, receiver: Receiver) -> None:
+    def test_a_group_goes_on_where_it_was_killed(self, stage: CallbacksHarness, receiver: Receiver) -> None:
         for life in range(3):
             stage.put(score(f"c{life}-{n}", campaign_id=f"k{n % 5}") for n in range(200))
             worker = stage.start(name="w")
@@ -83,7 +83,9 @@ class TestDelivery:
         assert (stats.contacts, stats.changed, stats.unverified) == (600, 0, 0)
         assert set(receiver.contacts().values()) == {1}
 
-    def test_workers_that_come_and_go_in_order_repeat_nothing(self, stage: CampaignStage, receiver: Receiver) -> None:
+    def test_workers_that_come_and_go_in_order_repeat_nothing(
+        self, stage: CallbacksHarness, receiver: Receiver
+    ) -> None:
         receiver.add_fault(delay_ms=100, times=None)
         first = stage.start()
         stage.put(score(f"a{n}", campaign_id=f"k{n}") for n in range(150))
@@ -97,7 +99,7 @@ class TestDelivery:
         assert receiver.stats().repeats == 0
         assert second.stop() == 0
 
-    def test_sigterm_waits_for_what_is_under_way(self, stage: CampaignStage, receiver: Receiver) -> None:
+    def test_sigterm_waits_for_what_is_under_way(self, stage: CallbacksHarness, receiver: Receiver) -> None:
         receiver.add_fault(delay_ms=1500, times=None)
         stage.put(score(f"c{n}", campaign_id=f"k{n}") for n in range(10))
         worker = stage.start()
@@ -113,7 +115,7 @@ class TestDelivery:
 
 class TestTrouble:
     def test_a_receiver_that_is_away_gets_everything_later_and_nothing_twice(
-        self, stage: CampaignStage, receiver: Receiver
+        self, stage: CallbacksHarness, receiver: Receiver
     ) -> None:
         receiver.add_fault(status=503, times=None)
         stage.put(score(f"c{n}", campaign_id=f"k{n % 3}") for n in range(300))
@@ -131,7 +133,7 @@ class TestTrouble:
                 assert planned[callback["callback_id"]] == callback["body"]
                 assert record.headers["stream-scorer-failed-rounds"] == str(tier).encode()
 
-    def test_after_the_last_tier_it_is_given_up_and_says_so(self, stage: CampaignStage, receiver: Receiver) -> None:
+    def test_after_the_last_tier_it_is_given_up_and_says_so(self, stage: CallbacksHarness, receiver: Receiver) -> None:
         receiver.add_fault(status=500, campaign_id="spring", times=None)
         stage.put([score("a"), score("b", campaign_id="autumn")])
         worker = stage.start(callbacks__retry_delays_s="[0.2, 0.4]")
@@ -145,7 +147,7 @@ class TestTrouble:
         assert CALLBACK.decode(rejected.value)["contact_ids"] == ["a"]
 
     @pytest.mark.parametrize("status", [302, 400, 404])
-    def test_a_refusal_is_final(self, stage: CampaignStage, receiver: Receiver, status: int) -> None:
+    def test_a_refusal_is_final(self, stage: CallbacksHarness, receiver: Receiver, status: int) -> None:
         receiver.add_fault(status=status, campaign_id="spring", headers={"Location": receiver.url})
         stage.put([score("a"), score("b", campaign_id="autumn")])
         worker = stage.start()
@@ -156,7 +158,7 @@ class TestTrouble:
         assert receiver.stats().callbacks == 1
         assert receiver.stats().requests[str(status)] == 1
 
-    def test_a_retry_after_is_kept(self, stage: CampaignStage, receiver: Receiver) -> None:
+    def test_a_retry_after_is_kept(self, stage: CallbacksHarness, receiver: Receiver) -> None:
         receiver.add_fault(status=429, retry_after=7, contact_id="a")
         stage.put([score("a")])
         worker = stage.start()
@@ -170,7 +172,7 @@ class TestTrouble:
         assert sum(passed) <= 8, "and is written again a few times only"
         assert stage.judge() == {"DELIVERED": 1}
 
-    def test_a_receiver_that_is_switched_off_is_waited_for(self, stage: CampaignStage, receiver: Receiver) -> None:
+    def test_a_receiver_that_is_switched_off_is_waited_for(self, stage: CallbacksHarness, receiver: Receiver) -> None:
         receiver.add_fault(status=410, times=None)
         stage.put(score(f"c{n}", campaign_id=f"k{n}") for n in range(50))
         worker = stage.start()
@@ -184,7 +186,7 @@ class TestTrouble:
         assert stage.judge() == {"DELIVERED": 50}
         assert worker.ready()
 
-    def test_a_campaign_that_hangs_does_not_delay_the_others(self, stage: CampaignStage, receiver: Receiver) -> None:
+    def test_a_campaign_that_hangs_does_not_delay_the_others(self, stage: CallbacksHarness, receiver: Receiver) -> None:
         def flow(prefix: str, campaigns: list[str]) -> None:
             for n in range(60):
                 stage.put(score(f"{prefix}{n}-{campaign}", campaign_id=campaign) for campaign in campaigns)
@@ -206,7 +208,7 @@ class TestTrouble:
 
 
 class TestPlanning:
-    def test_an_old_score_calls_nobody_and_has_its_receipt(self, stage: CampaignStage, receiver: Receiver) -> None:
+    def test_an_old_score_calls_nobody_and_has_its_receipt(self, stage: CallbacksHarness, receiver: Receiver) -> None:
         old = int(time.time() * 1000) - 90_000_000
         stage.put([score("old", scored_at=old), score("older", scored_at=0), score("new")])
         worker = stage.start()
@@ -220,7 +222,7 @@ class TestPlanning:
             ["old", "older"],
         )
 
-    def test_what_is_no_score_or_no_callback_is_set_aside(self, stage: CampaignStage, receiver: Receiver) -> None:
+    def test_what_is_no_score_or_no_callback_is_set_aside(self, stage: CallbacksHarness, receiver: Receiver) -> None:
         stage.put_values("scores", [(b"k", b"nonsense"), (None, None)])
         stage.put([score("good"), score("x" * 300), score("wide", campaign_id="w" * 30_000)])
         for topic in ("callbacks", stage.tier(1), stage.tier(4)):
@@ -238,7 +240,7 @@ class TestPlanning:
             assert one.headers["stream-scorer-error-timestamp"]
         assert receiver.contacts() == {"good": 1}
 
-    def test_a_pace_is_kept_and_said(self, stage: CampaignStage, receiver: Receiver) -> None:
+    def test_a_pace_is_kept_and_said(self, stage: CallbacksHarness, receiver: Receiver) -> None:
         stage.put(score(f"c{n}") for n in range(8))
         worker = stage.start(callbacks__max_contacts="1", callbacks__max_per_minute="5")
         stage.wait_receipts(5, needs=worker)
@@ -257,25 +259,25 @@ def the_line(worker: WorkerProcess, code: int) -> str:
 
 
 class TestWhatAnOperatorSees:
-    def test_no_url(self, stage: CampaignStage) -> None:
+    def test_no_url(self, stage: CallbacksHarness) -> None:
         assert "callbacks.url is missing" in the_line(stage.start(callbacks__url=None), 2)
 
     @pytest.mark.parametrize("kind", ["scores", "receipts"])
-    def test_a_missing_topic(self, stage: CampaignStage, kind: str) -> None:
+    def test_a_missing_topic(self, stage: CallbacksHarness, kind: str) -> None:
         line = the_line(stage.start(**{f"topics__{kind}": "no-such-topic"}), 1)
         assert "no-such-topic" in line
         assert "topics create" in line
 
-    def test_a_session_timeout_that_the_broker_does_not_take(self, stage: CampaignStage) -> None:
+    def test_a_session_timeout_that_the_broker_does_not_take(self, stage: CallbacksHarness) -> None:
         quick = {**QUICK_PROPERTIES, "session.timeout.ms": 900, "heartbeat.interval.ms": 300}
         line = the_line(stage.start(kafka__properties=json.dumps(quick)), 1)
         assert "session.timeout.ms must be between" in line
 
-    def test_tiers_in_disorder(self, stage: CampaignStage) -> None:
+    def test_tiers_in_disorder(self, stage: CallbacksHarness) -> None:
         assert "ascending order" in the_line(stage.start(callbacks__retry_delays_s="[60, 30]"), 2)
 
     def test_a_new_group_beside_receipts_is_refused_until_it_is_meant(
-        self, stage: CampaignStage, receiver: Receiver
+        self, stage: CallbacksHarness, receiver: Receiver
     ) -> None:
         stage.put([score("a")])
         worker = stage.start()
@@ -289,7 +291,9 @@ class TestWhatAnOperatorSees:
         stage.put([score("b")])
         stage.wait(lambda: "b" in receiver.contacts(), "the new score", needs=again)
 
-    def test_one_loop_that_cannot_go_on_ends_the_other_in_order(self, stage: CampaignStage, receiver: Receiver) -> None:
+    def test_one_loop_that_cannot_go_on_ends_the_other_in_order(
+        self, stage: CallbacksHarness, receiver: Receiver
+    ) -> None:
         stage.put([score("a")])
         worker = stage.start()
         stage.wait_receipts(1, needs=worker)
@@ -300,7 +304,7 @@ class TestWhatAnOperatorSees:
         assert {entry["loop"] for entry in stage.workers[-1].said("draining")} == {"planner", "deliverer"}
         assert receiver.stats().callbacks == 1
 
-    def test_a_taken_admin_port_is_named(self, stage: CampaignStage, receiver: Receiver) -> None:
+    def test_a_taken_admin_port_is_named(self, stage: CallbacksHarness, receiver: Receiver) -> None:
         port = receiver.base_url.rpartition(":")[2]
         line = the_line(stage.start(callbacks__admin_port=port), 1)
         assert port in line
@@ -308,7 +312,7 @@ class TestWhatAnOperatorSees:
 
 
 class TestReconcile:
-    def test_it_judges_a_cluster_on_which_only_callbacks_run(self, stage: CampaignStage) -> None:
+    def test_it_judges_a_cluster_on_which_only_callbacks_run(self, stage: CallbacksHarness) -> None:
         stage.put(score(f"c{n}") for n in range(20))
         worker = stage.start()
         stage.wait_receipts(20, needs=worker)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
-from support_arena import RETENTION_MS
+from scoring_harness import RETENTION_MS
 
 from stream_scorer.local.simulator.launcher import worker_environment
 from stream_scorer.settings import TopicsSettings

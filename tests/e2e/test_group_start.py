@@ -9,7 +9,7 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient  # type: ignore[attr-defined]
 from confluent_kafka.cimpl import NewTopic
-from support_arena import Arena, contacts
+from scoring_harness import ScoringHarness, contacts
 
 from stream_scorer.core.exactly_once.commit_metadata import CommitMetadata, parse_metadata
 from stream_scorer.errors import BrokerRefused, CheckFailed
@@ -42,7 +42,7 @@ def refused(settings: Settings) -> str:
 
 
 def test_a_scoring_group_does_not_start_over_beside_emptied_outputs(broker: Broker) -> None:
-    arena = Arena(broker.bootstrap_servers, partitions=2)
+    arena = ScoringHarness(broker.bootstrap_servers, partitions=2)
     settings = load_settings(environ=arena.settings())
     for kind in ("audit", "rejected", "review", "scores"):
         write_and_delete(broker.bootstrap_servers, arena.topics[kind])
@@ -79,7 +79,7 @@ def test_a_planning_group_does_not_start_over_beside_emptied_receipts_or_callbac
 
 def test_commits_of_a_former_topic_are_refused_until_the_new_one_is_accepted(broker: Broker) -> None:
     """Where Kafka has not dropped them: written by a worker when the topic was deleted already."""
-    arena = Arena(broker.bootstrap_servers, partitions=2)
+    arena = ScoringHarness(broker.bootstrap_servers, partitions=2)
     settings = load_settings(environ=arena.settings())
     start = scoring_start(settings, arena.retries)
     assert write_start(settings, start, chosen=True) == StartReport()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient  # type: ignore[attr-defined]
-from support_arena import contact
+from scoring_harness import contact
 
 from stream_scorer.core.exactly_once.commit_metadata import parse_metadata
 from stream_scorer.core.reconciliation.score_report import FindingKind
@@ -20,14 +20,14 @@ from stream_scorer.settings import load_settings
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from support_worker import Stage
+    from worker_harness import WorkerHarness
 
 pytestmark = pytest.mark.kafka
 
 PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
 
 
-def repair(stage: Stage, oldest: int) -> None:
+def repair(stage: WorkerHarness, oldest: int) -> None:
     """Run the page's lines with this stage's names."""
     section = PAGE.read_text(encoding="utf-8").split("\n## Offsets gone\n", 1)[1].split("\n## ", 1)[0]
     [block] = re.findall(r"^ *```python\n(.*?)^ *```", section, re.DOTALL | re.MULTILINE)
@@ -38,7 +38,7 @@ def repair(stage: Stage, oldest: int) -> None:
     exec(lines.replace("kafka-1:9092", stage.bootstrap_servers), {})  # noqa: S102 - our own page
 
 
-def test_lost_contacts_stay_a_finding_after_the_repair(make_stage: Callable[..., Stage]) -> None:
+def test_lost_contacts_stay_a_finding_after_the_repair(make_stage: Callable[..., WorkerHarness]) -> None:
     stage = make_stage(partitions=1)
     features = stage.topics["features"]
     stage.produce([contact(f"before{number}", 0) for number in range(6)])

@@ -8,9 +8,9 @@ import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
-from support_arena import contacts, wait_until
+from output_verifier import judge
+from scoring_harness import contacts, wait_until
 from support_fast import FastScene, run_clocks_fast
-from support_judge import judge
 
 if TYPE_CHECKING:
     from kafka_fixture import Broker

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
-from support_ledger_topics import Ledger, Out, outs, rejected, review
+from ledger_topics import Ledger, Out, outs, rejected, review
 
 from stream_scorer import __version__
 from stream_scorer.cli import main

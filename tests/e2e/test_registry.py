@@ -23,8 +23,8 @@ from confluent_kafka.schema_registry import (
 from confluent_kafka.schema_registry.avro import AvroDeserializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 from fastavro import parse_schema, schemaless_writer
-from support_arena import SCHEMAS, Input, contact, event
-from support_worker import ROOT
+from scoring_harness import SCHEMAS, Input, contact, event
+from worker_harness import ROOT
 
 from stream_scorer.core.avro.codec import UndecodableError
 from stream_scorer.errors import RegistryUnavailable
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from callbacks_harness import CallbacksHarness
     from registry_fixture import Registry
-    from support_campaign import CampaignStage
-    from support_worker import Stage, WorkerProcess
+    from worker_harness import WorkerHarness, WorkerProcess
 
     from stream_scorer.local.schema_registry.server import EmbeddedRegistry
 
@@ -53,7 +53,7 @@ NOWHERE = 999_999
 class Scene:
     """Both workers' topics, their settings with a registry, and values of any writer."""
 
-    def __init__(self, stage: Stage, campaign: CampaignStage, registry_url: str) -> None:
+    def __init__(self, stage: WorkerHarness, campaign: CallbacksHarness, registry_url: str) -> None:
         self.stage, self.campaign = stage, campaign
         campaign.topics["scores"] = stage.topics["scores"]
         campaign.group_id = stage.group_id
@@ -114,7 +114,9 @@ class Scene:
 
 
 @pytest.fixture
-def make_scene(make_stage: Callable[..., Stage], make_campaign: Callable[..., CampaignStage]) -> Callable[[str], Scene]:
+def make_scene(
+    make_stage: Callable[..., WorkerHarness], make_campaign: Callable[..., CallbacksHarness]
+) -> Callable[[str], Scene]:
     def make(url: str) -> Scene:
         return Scene(make_stage(partitions=2), make_campaign({}), url)
 

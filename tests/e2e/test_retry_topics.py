@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
-from support_arena import FEATURES, SCORE, contact, event
+from scoring_harness import FEATURES, SCORE, contact, event
 
 from stream_scorer.core.exactly_once.commit_metadata import parse_metadata
 from stream_scorer.reconciliation import reconcile
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from confluent_kafka import Message
-    from support_worker import Stage, WorkerProcess
+    from worker_harness import WorkerHarness, WorkerProcess
 
 pytestmark = pytest.mark.kafka
 
 HOUR_S = 3600.0
 
 
-def source(stage: Stage, partition: int, offset: int) -> str:
+def source(stage: WorkerHarness, partition: int, offset: int) -> str:
     return f"{stage.topics['features']}/{partition}/{offset}"
 
 
 def defer(
-    stage: Stage,
+    stage: WorkerHarness,
     contact_id: str,
     of: str,
     *,
@@ -51,7 +51,7 @@ def defer(
     put(stage, contact_id, level=level, partition=partition, headers=headers)
 
 
-def put(stage: Stage, contact_id: str, *, level: int, partition: int, headers: dict[str, str]) -> None:
+def put(stage: WorkerHarness, contact_id: str, *, level: int, partition: int, headers: dict[str, str]) -> None:
     producer = Producer(stage._client)
     given = [(name, text.encode()) for name, text in headers.items()]
     value = FEATURES.encode(event(contact_id))
@@ -59,20 +59,20 @@ def put(stage: Stage, contact_id: str, *, level: int, partition: int, headers: d
     assert producer.flush(30) == 0
 
 
-def commit(stage: Stage, topic: str, offsets: dict[int, tuple[int, int]]) -> None:
+def commit(stage: WorkerHarness, topic: str, offsets: dict[int, tuple[int, int]]) -> None:
     """Commits offset and start of partitions, as a worker of the group does."""
     with stage.reader(stage.group_id) as reader:
         places = [TopicPartition(topic, number, at, f"start={start}") for number, (at, start) in offsets.items()]
         reader.commit(offsets=places, asynchronous=False)
 
 
-def commits(stage: Stage, topic: str, partitions: int) -> dict[int, tuple[int, int | None]]:
+def commits(stage: WorkerHarness, topic: str, partitions: int) -> dict[int, tuple[int, int | None]]:
     with stage.reader(stage.group_id) as reader:
         answers = reader.committed([TopicPartition(topic, number) for number in range(partitions)], 10)
     return {a.partition: (a.offset, parse_metadata(a.metadata).start) for a in answers if a.offset >= 0}
 
 
-def outcomes(stage: Stage) -> dict[str, list[tuple[str, dict[str, str], Message]]]:
+def outcomes(stage: WorkerHarness) -> dict[str, list[tuple[str, dict[str, str], Message]]]:
     """What a reader finds on the output topics: kind and headers, by source."""
     found: dict[str, list[tuple[str, dict[str, str], Message]]] = {}
     for kind in ("scores", "review", "rejected"):
@@ -91,7 +91,9 @@ def outcomes(stage: Stage) -> dict[str, list[tuple[str, dict[str, str], Message]
     return found
 
 
-def await_outcomes(stage: Stage, worker: WorkerProcess, number: int) -> dict[str, tuple[str, dict[str, str], Message]]:
+def await_outcomes(
+    stage: WorkerHarness, worker: WorkerProcess, number: int
+) -> dict[str, tuple[str, dict[str, str], Message]]:
     """Waits for so many outcomes, stops the worker, and returns them: there is one for each source."""
     stage.wait(lambda: len(outcomes(stage)) >= number, f"{number} outcomes", needs=worker)
     assert worker.stop() == 0
@@ -101,7 +103,7 @@ def await_outcomes(stage: Stage, worker: WorkerProcess, number: int) -> dict[str
     return {of: some for of, [some] in found.items()}
 
 
-def test_each_record_of_a_retry_topic_is_what_its_headers_make_it(make_stage: Callable[..., Stage]) -> None:
+def test_each_record_of_a_retry_topic_is_what_its_headers_make_it(make_stage: Callable[..., WorkerHarness]) -> None:
     stage = make_stage(partitions=2, retry_partitions=2)
     stage.changes |= {"STREAM_SCORER_SCORING__RETRY_DELAYS_S": "[60, 600, 3600]"}
     # Contacts 0 to 4 were deferred, or finished before; the group began at 1.
@@ -140,7 +142,7 @@ def test_each_record_of_a_retry_topic_is_what_its_headers_make_it(make_stage: Ca
     assert report.equation == "7 inputs = 6 scores + 0 review + 0 rejected + 1 deferred"
 
 
-def test_a_group_that_lost_its_commits_reads_no_contact_twice(make_stage: Callable[..., Stage]) -> None:
+def test_a_group_that_lost_its_commits_reads_no_contact_twice(make_stage: Callable[..., WorkerHarness]) -> None:
     """Its retry topics hold contacts of its former start, which it reads again from the features topic."""
     stage = make_stage(partitions=1)
     stage.produce([contact(f"c{number}", 0) for number in range(4)])
@@ -160,7 +162,7 @@ def test_a_group_that_lost_its_commits_reads_no_contact_twice(make_stage: Callab
 
 
 def test_retry_partitions_follow_the_features_partitions_through_joins_and_kills(
-    make_stage: Callable[..., Stage],
+    make_stage: Callable[..., WorkerHarness],
 ) -> None:
     stage = make_stage(retry_partitions=4)
     stage.produce([contact(f"c{number}", number % 4) for number in range(8)])

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from scoring_harness import wait_until
 from secured_fixture import AUDIENCE
-from support_arena import wait_until
 from support_certificates import token_key, token_server
 from support_secured import Ground
 

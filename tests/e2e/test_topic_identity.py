@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from confluent_kafka.admin import AdminClient  # type: ignore[attr-defined]
 from confluent_kafka.cimpl import NewTopic
-from support_arena import contacts, wait_until
+from scoring_harness import contacts, wait_until
 
 from stream_scorer.core.exactly_once.commit_metadata import parse_metadata
 from stream_scorer.errors import NothingToCheck
@@ -17,12 +17,12 @@ from stream_scorer.settings import load_settings
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from support_worker import Stage, WorkerProcess
+    from worker_harness import WorkerHarness, WorkerProcess
 
 pytestmark = pytest.mark.kafka
 
 
-def replace_topic(stage: Stage, topic: str) -> None:
+def replace_topic(stage: WorkerHarness, topic: str) -> None:
     """Delete a topic and create it again."""
     admin = AdminClient({"bootstrap.servers": stage.bootstrap_servers})
     admin.delete_topics([topic], operation_timeout=30)[topic].result(30)
@@ -41,7 +41,9 @@ def the_line(worker: WorkerProcess, exit_code: int) -> str:
     return line
 
 
-def test_a_worker_stops_before_it_loses_the_first_records_of_a_new_topic(make_stage: Callable[..., Stage]) -> None:
+def test_a_worker_stops_before_it_loses_the_first_records_of_a_new_topic(
+    make_stage: Callable[..., WorkerHarness],
+) -> None:
     """Field case: a worker at offset 10, and 25 records written as soon as the topic is there again."""
     stage = make_stage(partitions=1)
     features = stage.topics["features"]

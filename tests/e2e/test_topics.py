@@ -15,7 +15,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.admin._resource import ResourceType
 from confluent_kafka.cimpl import NewTopic
-from support_arena import wait_until
+from scoring_harness import wait_until
 
 from stream_scorer.cli import main
 from stream_scorer.errors import BrokerRefused, BrokerUnavailable

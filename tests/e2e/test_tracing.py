@@ -11,18 +11,18 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
-from support_arena import contacts
+from scoring_harness import contacts
 from support_dashboards import assert_told, not_told
 from support_otlp import OtlpReceiver
-from support_worker import ROOT
+from worker_harness import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from support_campaign import CampaignStage
+    from callbacks_harness import CallbacksHarness
     from support_otlp import ReceivedSpan
-    from support_worker import Answer, Stage, WorkerProcess
+    from worker_harness import Answer, WorkerHarness, WorkerProcess
 
     from stream_scorer.local.receiver import Receiver
 
@@ -45,7 +45,7 @@ def one(spans: list[ReceivedSpan], name: str) -> ReceivedSpan:
     return found
 
 
-def produce_contacts(stage: Stage, asked: dict[str, str], tmp_path: Path) -> str:
+def produce_contacts(stage: WorkerHarness, asked: dict[str, str], tmp_path: Path) -> str:
     """Put contacts on the features topic as an operator does, and return what was said."""
     file = tmp_path / "contacts.jsonl"
     file.write_text(
@@ -66,7 +66,7 @@ def produce_contacts(stage: Stage, asked: dict[str, str], tmp_path: Path) -> str
     return produced.stdout + produced.stderr
 
 
-def topics_may_tell(stage: Stage, campaign: CampaignStage) -> None:
+def topics_may_tell(stage: WorkerHarness, campaign: CallbacksHarness) -> None:
     """No header of any output has them, and no value but that of a rejected record, which is as it came."""
     hushed = [*(word.encode() for word in HUSH), struct.pack("<d", 918273.645)]
     topics = {**stage.topics, **campaign.topics, "callbacks_retry": campaign.tier(1)}
@@ -94,8 +94,8 @@ def all_told(*services: WorkerProcess) -> list[Answer] | None:
 
 def test_a_contact_is_seen_from_its_producer_to_its_callback(
     otlp: OtlpReceiver,
-    make_stage: Callable[..., Stage],
-    make_campaign: Callable[..., CampaignStage],
+    make_stage: Callable[..., WorkerHarness],
+    make_campaign: Callable[..., CallbacksHarness],
     receiver: Receiver,
     tmp_path: Path,
 ) -> None:
@@ -171,7 +171,7 @@ def test_a_contact_is_seen_from_its_producer_to_its_callback(
     topics_may_tell(stage, campaign)
 
 
-def test_a_collector_that_is_away_disturbs_nobody(make_stage: Callable[..., Stage]) -> None:
+def test_a_collector_that_is_away_disturbs_nobody(make_stage: Callable[..., WorkerHarness]) -> None:
     stage = make_stage(partitions=1)
     asked = {
         "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1",

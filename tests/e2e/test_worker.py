@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 from confluent_kafka import TopicPartition
-from support_arena import FEATURES, Input, contact, contacts, event
-from support_judge import judge
+from output_verifier import judge
+from scoring_harness import FEATURES, Input, contact, contacts, event
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from support_worker import Stage, WorkerProcess
+    from worker_harness import WorkerHarness, WorkerProcess
 
 pytestmark = pytest.mark.kafka
 
 
 class TestScoring:
-    def test_contacts_come_out_scored_exactly_once(self, stage: Stage) -> None:
+    def test_contacts_come_out_scored_exactly_once(self, stage: WorkerHarness) -> None:
         worker = stage.start_ready()
         stage.produce(contacts(5000, stage.partitions))
         stage.wait_done(needs=worker)
@@ -37,7 +37,7 @@ class TestScoring:
         assert verdict.chains == 1
         assert worker.errors() == []
 
-    def test_two_workers_share_the_partitions(self, stage: Stage) -> None:
+    def test_two_workers_share_the_partitions(self, stage: WorkerHarness) -> None:
         first, second = stage.start("--from", "earliest"), stage.start("--from", "earliest")
         stage.wait(lambda: first.ready() and second.ready(), "both workers to have partitions")
         stage.produce(contacts(4000, stage.partitions))
@@ -48,7 +48,7 @@ class TestScoring:
         assert verdict.chains == 2
         assert verdict.paid_twice(stage.simulator.scored()) == 0
 
-    def test_what_waits_is_scored_by_the_next_worker(self, stage: Stage) -> None:
+    def test_what_waits_is_scored_by_the_next_worker(self, stage: WorkerHarness) -> None:
         stage.produce(contacts(1000, stage.partitions))
         for number in range(2):
             worker = stage.start_ready()
@@ -57,7 +57,7 @@ class TestScoring:
             assert len(judge(stage).outputs) == 1000 * (number + 1)
             stage.produce(contacts(1000, stage.partitions, prefix=f"later-{number}"))
 
-    def test_metrics_and_health(self, stage: Stage) -> None:
+    def test_metrics_and_health(self, stage: WorkerHarness) -> None:
         worker = stage.start_ready()
         stage.wait(worker.ready, "a worker with nothing to do to be ready", needs=worker)
         stage.produce(contacts(500, stage.partitions))
@@ -71,7 +71,7 @@ class TestScoring:
         assert worker.stop() == 0, worker.log()
 
 
-def metrics_of(stage: Stage, consumed: str) -> str | None:
+def metrics_of(stage: WorkerHarness, consumed: str) -> str | None:
     answer = stage.workers[0].admin("/metrics")
     assert answer is not None
     lines = [line for line in answer.text.splitlines() if line.startswith("messaging_client_consumed_messages_total{")]
@@ -117,7 +117,7 @@ class TestMixedInputs:
         made.append(("undecodable", Input(None, None, 0)))
         return made
 
-    def test_each_is_rejected_with_its_reason_and_the_rest_is_scored(self, stage: Stage) -> None:
+    def test_each_is_rejected_with_its_reason_and_the_rest_is_scored(self, stage: WorkerHarness) -> None:
         bad = self.bad()
         good = list(contacts(400, stage.partitions))
         refused = [contact(f"REFUSE-{n}", n % 4) for n in range(3)]
@@ -145,7 +145,7 @@ class TestMixedInputs:
         assert verdict.paid_twice(stage.simulator.scored()) <= controls
         print(f"\nof {len(mixed)} inputs rejected: {dict(verdict.reasons())}")
 
-    def test_missing_out_of_limits_expired_and_too_large(self, stage: Stage) -> None:
+    def test_missing_out_of_limits_expired_and_too_large(self, stage: WorkerHarness) -> None:
         """Reasons that need settings: a feature without impute, a range, an age, a small request limit."""
         stage.simulator.configure(features={"calls": "integer", "note": "string"})
         now = time.time_ns() // 1_000_000
@@ -177,7 +177,7 @@ class TestMixedInputs:
         audited, _ = verdict.entries[both.header("source") or ""]
         assert set(audited["reasons"]) == {"expired", "missing_feature", "wrong_type"}  # the audit names all
 
-    def test_repeated_contact_ids_are_events_of_their_own(self, stage: Stage) -> None:
+    def test_repeated_contact_ids_are_events_of_their_own(self, stage: WorkerHarness) -> None:
         """The simulator refuses a request that holds an id twice, so a repeat in one request would show as a 400."""
         stage.produce(contact(f"R-{n % 5}", n % 4, event_id=f"e-{n}") for n in range(200))
         worker = stage.start_ready(scoring__linger_ms="20")
@@ -189,7 +189,7 @@ class TestMixedInputs:
         assert stage.simulator.scored() == {f"R-{n}": 40 for n in range(5)}
         assert stage.simulator.stats().requests_with("score", 400) == 1  # the check of the model
 
-    def test_model_versions(self, stage: Stage) -> None:
+    def test_model_versions(self, stage: WorkerHarness) -> None:
         versions = ("v1", "v2", "v9", None)
         stage.produce(contact(f"V-{n}", n % 3, model_version=versions[n % 4]) for n in range(80))
         worker = stage.start_ready(genesys__model_version="v2")
@@ -202,7 +202,7 @@ class TestMixedInputs:
         rejected = [o for o in verdict.outputs.values() if o.kind == "rejected"]
         assert {o.header("error-status") for o in rejected} == {"404"}
 
-    def test_headers_are_passed_on_but_for_our_own(self, stage: Stage) -> None:
+    def test_headers_are_passed_on_but_for_our_own(self, stage: WorkerHarness) -> None:
         trace = [
             ("traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
             ("tracestate", b"vendor=1"),
@@ -223,7 +223,7 @@ class TestMixedInputs:
 
 
 class TestLargeRecords:
-    def test_a_record_over_a_megabyte_is_rejected_whole(self, stage: Stage) -> None:
+    def test_a_record_over_a_megabyte_is_rejected_whole(self, stage: WorkerHarness) -> None:
         """The rejected topic takes 2 MB, and the worker must be able to read and write what stands on the input."""
         large = Input(b"large", b"\x00" * 1_500_000, 0)
         stage.produce([contact("before", 0), large, contact("after", 0)])
@@ -236,7 +236,9 @@ class TestLargeRecords:
         assert output.header("error-truncated") is None
         assert output.value == large.value
 
-    def test_it_is_truncated_only_where_the_topic_cannot_take_it(self, make_stage: Callable[..., Stage]) -> None:
+    def test_it_is_truncated_only_where_the_topic_cannot_take_it(
+        self, make_stage: Callable[..., WorkerHarness]
+    ) -> None:
         stage = make_stage(configs={"rejected": {"max.message.bytes": "4000"}})
         stage.produce([contact("before", 0), Input(b"small", b"x" * 1000, 0), Input(b"large", b"x" * 9000, 0)])
         worker = stage.start_ready()
@@ -247,7 +249,7 @@ class TestLargeRecords:
         assert (small.header("error-truncated"), small.value) == (None, b"x" * 1000)
         assert (large.header("error-truncated"), large.value) == ("true", None)
 
-    def test_a_score_that_its_topic_refuses_is_unpublishable(self, make_stage: Callable[..., Stage]) -> None:
+    def test_a_score_that_its_topic_refuses_is_unpublishable(self, make_stage: Callable[..., WorkerHarness]) -> None:
         stage = make_stage(configs={kind: {"max.message.bytes": "3000"} for kind in ("scores", "review")})
         fat = contact("fat", 0, campaign_id="c" * 6000)
         stage.produce([contact("before", 0), fat, *contacts(50, stage.partitions)])
@@ -260,7 +262,7 @@ class TestLargeRecords:
         assert output.value == fat.value
         assert verdict.paid_twice(stage.simulator.scored()) == 0
 
-    def test_a_wrong_clock_rejects_no_contact(self, make_stage: Callable[..., Stage]) -> None:
+    def test_a_wrong_clock_rejects_no_contact(self, make_stage: Callable[..., WorkerHarness]) -> None:
         """The topic refuses whatever is older than a moment: to it, this machine's clock is late.
 
         It cannot go on here: the broker refuses its own transaction markers too (Kafka 4.4: IllegalStateException in
@@ -286,7 +288,7 @@ class TestLargeRecords:
 
 
 class TestStopping:
-    def test_sigterm_finishes_what_is_in_flight(self, stage: Stage) -> None:
+    def test_sigterm_finishes_what_is_in_flight(self, stage: WorkerHarness) -> None:
         stage.simulator.configure(latency_ms=700)
         worker = stage.start_ready(scoring__linger_ms="1")
         stage.produce(contacts(1000, stage.partitions))
@@ -302,7 +304,7 @@ class TestStopping:
         assert successor.stop() == 0
         assert judge(stage).paid_twice(stage.simulator.scored()) == 0
 
-    def test_a_second_signal_ends_it_at_once(self, stage: Stage) -> None:
+    def test_a_second_signal_ends_it_at_once(self, stage: WorkerHarness) -> None:
         worker = stage.start_ready(genesys__timeout_s="30")
         stage.simulator.configure(latency_ms=20_000)
         stage.produce(contacts(10, stage.partitions))
@@ -315,7 +317,7 @@ class TestStopping:
         assert time.monotonic() - began < 5
         assert judge(stage, everything=False).outputs == {}
 
-    def test_ctrl_c_is_a_clean_end_too(self, stage: Stage) -> None:
+    def test_ctrl_c_is_a_clean_end_too(self, stage: WorkerHarness) -> None:
         worker = stage.start_ready()
         worker.send(signal.SIGINT)
         assert worker.exit_code() == 0

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from confluent_kafka import Consumer
-from support_arena import contacts
-from support_judge import judge
-from support_worker import QUICK_PROPERTIES
+from output_verifier import judge
+from scoring_harness import contacts
+from worker_harness import QUICK_PROPERTIES
 
 from stream_scorer.core.exactly_once.commit_metadata import parse_metadata
 from stream_scorer.local.simulator import SimulatorConfig
@@ -20,7 +20,7 @@ from stream_scorer.local.simulator import SimulatorConfig
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from support_worker import Stage, WorkerProcess
+    from worker_harness import WorkerHarness, WorkerProcess
 
 pytestmark = pytest.mark.kafka
 
@@ -36,7 +36,7 @@ def the_line(worker: WorkerProcess, code: int) -> str:
 
 
 class TestTheApiRefusesUs:
-    def test_a_wrong_secret(self, stage: Stage) -> None:
+    def test_a_wrong_secret(self, stage: WorkerHarness) -> None:
         stage.produce(contacts(10, stage.partitions))
         worker = stage.start(genesys__client_secret="not-the-secret")
         line = the_line(worker, 1)
@@ -45,20 +45,20 @@ class TestTheApiRefusesUs:
         assert not worker.said("partition assigned")
         assert judge(stage, everything=False).outputs == {}
 
-    def test_a_missing_scope(self, stage: Stage) -> None:
+    def test_a_missing_scope(self, stage: WorkerHarness) -> None:
         stage.simulator.configure(scopes=[])
         stage.produce(contacts(10, stage.partitions))
         worker = stage.start()
         assert "predictiveengagement:score" in the_line(worker, 1)
         assert not worker.said("partition assigned")
 
-    def test_an_unknown_model(self, stage: Stage) -> None:
+    def test_an_unknown_model(self, stage: WorkerHarness) -> None:
         stage.produce(contacts(10, stage.partitions))
         line = the_line(stage.start(genesys__model_id="no-such-model"), 1)
         assert "no-such-model" in line
         assert "model_id" in line
 
-    def test_a_scope_that_is_taken_away_later_ends_no_worker(self, stage: Stage) -> None:
+    def test_a_scope_that_is_taken_away_later_ends_no_worker(self, stage: WorkerHarness) -> None:
         """The worker waits in its group; a stop meanwhile commits what was finished."""
         stage.simulator.configure(latency_ms=100)
         worker = stage.start_ready(scoring__max_contacts="50", scoring__max_uncommitted="800")
@@ -87,7 +87,7 @@ class TestTheApiRefusesUs:
 
 
 class TestTheApiIsDownAtStart:
-    def test_it_waits_outside_the_group_until_the_api_is_up(self, stage: Stage) -> None:
+    def test_it_waits_outside_the_group_until_the_api_is_up(self, stage: WorkerHarness) -> None:
         stage.produce(contacts(10, stage.partitions))
         stage.simulator.stop()
         worker = stage.start()
@@ -108,7 +108,7 @@ class TestTheApiIsDownAtStart:
         assert len(judge(stage).outputs) == 10
         assert len(worker.said("start delayed")) == 1
 
-    def test_sigterm_ends_the_wait_at_once(self, stage: Stage) -> None:
+    def test_sigterm_ends_the_wait_at_once(self, stage: WorkerHarness) -> None:
         stage.simulator.add_fault(status=503, retry_after=600, times=None)
         worker = stage.start()
         stage.wait(lambda: "next attempt in" in worker.why_not_ready(), "the start to be delayed", needs=worker)
@@ -118,7 +118,7 @@ class TestTheApiIsDownAtStart:
 
 
 class TestTheSecretIsReadAgain:
-    def test_a_secret_that_was_replaced_is_used_for_the_next_token(self, stage: Stage) -> None:
+    def test_a_secret_that_was_replaced_is_used_for_the_next_token(self, stage: WorkerHarness) -> None:
         """At start it is wrong for a login service that is down; it is replaced before that is up again."""
         secret = stage.folder / "secret"
         secret.write_text("the-old-one\n")
@@ -133,30 +133,30 @@ class TestTheSecretIsReadAgain:
 
 class TestTheBrokerRefusesUs:
     @pytest.mark.slow  # half a minute of patience
-    def test_nobody_listens(self, stage: Stage) -> None:
+    def test_nobody_listens(self, stage: WorkerHarness) -> None:
         line = the_line(stage.start(kafka__bootstrap_servers="127.0.0.1:1"), 1)
         assert "127.0.0.1:1" in line
 
     @pytest.mark.parametrize("kind", ["features", "scores", "audit"])
-    def test_a_missing_topic(self, stage: Stage, kind: str) -> None:
+    def test_a_missing_topic(self, stage: WorkerHarness, kind: str) -> None:
         line = the_line(stage.start(**{f"topics__{kind}": "no-such-topic"}), 1)
         assert "no-such-topic" in line
         assert "topics create" in line
 
-    def test_committed_offsets_that_the_log_does_not_hold(self, stage: Stage) -> None:
+    def test_committed_offsets_that_the_log_does_not_hold(self, stage: WorkerHarness) -> None:
         stage.produce(contacts(100, stage.partitions))
         stage.commit_by_hand(dict.fromkeys(range(stage.partitions), 5000))
         line = the_line(stage.start(), 1)
         assert "5000" in line
         assert stage.topics["features"] in line
 
-    def test_a_session_timeout_that_the_broker_does_not_take(self, stage: Stage) -> None:
+    def test_a_session_timeout_that_the_broker_does_not_take(self, stage: WorkerHarness) -> None:
         quick = {**QUICK_PROPERTIES, "session.timeout.ms": 900, "heartbeat.interval.ms": 300}
         line = the_line(stage.start(kafka__properties=json.dumps(quick)), 1)
         assert "session.timeout.ms must be between" in line
         assert stage.group_id in line
 
-    def test_a_group_of_another_program(self, stage: Stage) -> None:
+    def test_a_group_of_another_program(self, stage: WorkerHarness) -> None:
         """It deals partitions out otherwise, so the group would take neither's word."""
         other = Consumer(
             {
@@ -172,7 +172,7 @@ class TestTheBrokerRefusesUs:
         assert "check kafka.group_id" in the_line(worker, 1)
         other.close()
 
-    def test_two_workers_with_one_instance_id(self, stage: Stage) -> None:
+    def test_two_workers_with_one_instance_id(self, stage: WorkerHarness) -> None:
         """Each takes the transactional id away from the other, until one of them ends and names the key."""
         stage.simulator.configure(latency_ms=300)  # slow, so that they have a reason to fence for long enough
         workers = [stage.start("--from", "earliest", name="twin", scoring__max_contacts="10") for _ in range(2)]
@@ -192,28 +192,28 @@ class TestTheBrokerRefusesUs:
 
 
 class TestSettings:
-    def test_an_unknown_key(self, stage: Stage) -> None:
+    def test_an_unknown_key(self, stage: WorkerHarness) -> None:
         assert "STREAM_SCORER_SCORING__LINGER" in the_line(stage.start(scoring__linger="5"), 2)
 
-    def test_an_unknown_section(self, stage: Stage) -> None:
+    def test_an_unknown_section(self, stage: WorkerHarness) -> None:
         assert "STREAM_SCORER_SCORER__LINGER_MS" in the_line(stage.start(scorer__linger_ms="5"), 2)
 
-    def test_a_wrong_value(self, stage: Stage) -> None:
+    def test_a_wrong_value(self, stage: WorkerHarness) -> None:
         assert "scoring.max_in_flight" in the_line(stage.start(scoring__max_in_flight="many"), 2)
 
-    def test_a_missing_secret(self, stage: Stage) -> None:
+    def test_a_missing_secret(self, stage: WorkerHarness) -> None:
         assert "genesys.client_secret" in the_line(stage.start(genesys__client_secret=None), 2)
 
-    def test_an_unknown_property(self, stage: Stage) -> None:
+    def test_an_unknown_property(self, stage: WorkerHarness) -> None:
         assert "no.such.property" in the_line(stage.start(kafka__properties='{"no.such.property": 1}'), 2)
 
-    def test_an_admin_port_that_is_taken(self, stage: Stage) -> None:
+    def test_an_admin_port_that_is_taken(self, stage: WorkerHarness) -> None:
         first = stage.start_ready()
         assert "admin.port" in the_line(stage.start(admin__port=str(first.admin_port)), 1)
         assert first.stop() == 0
 
 
-def test_a_compacted_output_topic_ends_the_start(make_stage: Callable[..., Stage]) -> None:
+def test_a_compacted_output_topic_ends_the_start(make_stage: Callable[..., WorkerHarness]) -> None:
     """One undecodable record without a key would stand still in its partition, and stop the transactions of all."""
     stage = make_stage(partitions=1, configs={"rejected": {"cleanup.policy": "compact"}})
     line = the_line(stage.start(), 1)
@@ -221,7 +221,7 @@ def test_a_compacted_output_topic_ends_the_start(make_stage: Callable[..., Stage
     assert "cleanup.policy=delete" in line
 
 
-def test_a_short_retention_of_the_audit_is_logged_at_the_start(make_stage: Callable[..., Stage]) -> None:
+def test_a_short_retention_of_the_audit_is_logged_at_the_start(make_stage: Callable[..., WorkerHarness]) -> None:
     stage = make_stage(partitions=1, configs={"audit": {"retention.ms": "604800000"}})
     worker = stage.start_ready()
     [line] = worker.said("audit retention short")
@@ -229,7 +229,7 @@ def test_a_short_retention_of_the_audit_is_logged_at_the_start(make_stage: Calla
 
 
 class TestWhereAGroupStarts:
-    def test_a_new_group_beside_old_outputs_is_refused_until_told(self, stage: Stage) -> None:
+    def test_a_new_group_beside_old_outputs_is_refused_until_told(self, stage: WorkerHarness) -> None:
         stage.produce(contacts(40, stage.partitions))
         worker = stage.start_ready()
         stage.wait_done(needs=worker)
@@ -248,7 +248,7 @@ class TestWhereAGroupStarts:
         assert len(account) == 60
         assert set(account.values()) == {1}
 
-    def test_from_a_time(self, stage: Stage) -> None:
+    def test_from_a_time(self, stage: WorkerHarness) -> None:
         stage.produce(contacts(40, stage.partitions, prefix="early"))
         moment = time.time_ns() // 1_000_000 + 1
         stage.wait(lambda: time.time_ns() // 1_000_000 > moment, "the clock to go on")
@@ -261,5 +261,5 @@ class TestWhereAGroupStarts:
         assert {(o.key or b"")[:4] for o in verdict.outputs.values()} == {b"late"}
         assert len(verdict.outputs) == 20
 
-    def test_nonsense(self, stage: Stage) -> None:
+    def test_nonsense(self, stage: WorkerHarness) -> None:
         assert "yesterday" in the_line(stage.start("--from", "yesterday"), 2)

@@ -6,14 +6,14 @@ import random
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support_arena import FEATURES, MEGABYTE, Input, contact, event
+from output_verifier import judge
+from scoring_harness import FEATURES, MEGABYTE, Input, contact, event
 from support_fuzz import SPECIAL_TEXTS, text, varint
-from support_judge import judge
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from support_worker import Stage
+    from worker_harness import WorkerHarness
 
 pytestmark = pytest.mark.kafka
 
@@ -97,7 +97,7 @@ def large() -> Iterator[Input]:
     yield Input(b"large-5", b"\xde\xad" * (size // 2), 1)
 
 
-def test_two_thousand_hostile_and_good_records(stage: Stage) -> None:
+def test_two_thousand_hostile_and_good_records(stage: WorkerHarness) -> None:
     draw = random.Random(SEED)  # noqa: S311 - the same records in every run
     good = [contact(f"good-{number:04}", number % 4) for number in range(GOOD)]
     mixed = [*good, *(hostile(draw, number) for number in range(HOSTILE)), *large()]

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import pytest
 from support_core import contact, policy
 from test_genesys_oauth import TIMING, FakeHttp, granted
-from test_observing import Scene
+from test_observer import Scene
 
 from stream_scorer.core.records import Answered, Refused
 from stream_scorer.core.scoring.batcher import BatchKey

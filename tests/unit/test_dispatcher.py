@@ -5,6 +5,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
+from dispatcher_harness import DispatcherHarness, always, names, numbered, ok, scripted
 from support_core import (
     answered,
     contact,
@@ -15,7 +16,6 @@ from support_core import (
     refused,
     server_error,
 )
-from support_dispatcher import World, always, names, numbered, ok, scripted
 
 from stream_scorer.core.records import Partition, RateLimitHeaders
 from stream_scorer.core.scoring.batcher import BatchKey
@@ -32,7 +32,7 @@ OWN = BatchKey(None, version_from_event=False)
 
 class TestSending:
     def test_a_lone_contact_goes_out_once_it_has_lingered(self) -> None:
-        world = World()
+        world = DispatcherHarness()
         world.feed(["a"])
         world.run(0.1)
         assert not world.sent
@@ -41,13 +41,13 @@ class TestSending:
         assert 0.2 <= world.sent[0].at - 1_000.0 <= 0.3
 
     def test_full_batches_do_not_linger(self) -> None:
-        world = World(max_contacts=2)
+        world = DispatcherHarness(max_contacts=2)
         world.feed("abcd")
         world.step()
         assert [sent.names for sent in world.sent] == [["a", "b"], ["c", "d"]]
 
     def test_no_more_at_once_than_slots(self) -> None:
-        world = World(max_contacts=1, slots=3, latency_s=1.0)
+        world = DispatcherHarness(max_contacts=1, slots=3, latency_s=1.0)
         world.feed(numbered(10))
         world.run(0.9)
         contacts = sum(len(sent.names) for sent in world.sent)
@@ -56,7 +56,7 @@ class TestSending:
         assert len(world.sent) == 10
 
     def test_the_own_quota_is_kept(self) -> None:
-        world = World(max_contacts=1, requests_per_minute=30)
+        world = DispatcherHarness(max_contacts=1, requests_per_minute=30)
         world.feed(numbered(40))
         world.run(59.0)
         assert len(world.sent) == 30
@@ -66,7 +66,7 @@ class TestSending:
         assert len(world.sent) == 40
 
     def test_what_the_api_says_of_the_quota_is_kept(self) -> None:
-        world = World(
+        world = DispatcherHarness(
             lambda request: answered(names(request), RateLimitHeaders(100, 100, 30.0)), max_contacts=1, slots=1
         )
         world.feed("ab")
@@ -77,13 +77,13 @@ class TestSending:
 
     def test_answers_without_a_reading_are_no_longer_under_way(self) -> None:
         reading = RateLimitHeaders(1, 5, 60.0)
-        world = World(scripted(answered(["c0"], reading)), max_contacts=1, slots=1)
+        world = DispatcherHarness(scripted(answered(["c0"], reading)), max_contacts=1, slots=1)
         world.feed(numbered(4))
         world.finish(within_s=2.0)
         assert world.quota.remaining(world.now) == 4, "three unanswered ones would leave 1"
 
     def test_a_trickle_does_not_burn_the_quota(self) -> None:
-        world = World()
+        world = DispatcherHarness()
         for number in range(600):
             world.feed([f"c{number}"])
             world.run(0.2)
@@ -91,7 +91,7 @@ class TestSending:
         assert 90 <= len(world.sent) <= 140, "about one a second, though a contact has lingered after 0.2 s"
 
     def test_no_wait_reason_while_everything_goes_out(self) -> None:
-        world = World()
+        world = DispatcherHarness()
         assert world.dispatcher.wait_reason(world.now) is None
         world.feed(["a"])
         assert world.dispatcher.wait_reason(world.now) is None
@@ -99,7 +99,7 @@ class TestSending:
 
 class TestRetrying:
     def test_due_times_follow_the_formula(self) -> None:
-        world = World(scripted(*[server_error()] * 3))
+        world = DispatcherHarness(scripted(*[server_error()] * 3))
         world.feed(["a"])
         world.finish()
         assert world.times() == pytest.approx([0.0, 1.65, 4.75, 10.9], abs=0.4)
@@ -107,13 +107,13 @@ class TestRetrying:
         assert world.results == {"a": "scored"}
 
     def test_unknown_results_are_counted(self) -> None:
-        world = World(lambda request: answered([*names(request), "stranger"]))
+        world = DispatcherHarness(lambda request: answered([*names(request), "stranger"]))
         world.feed("a")
         world.finish()
         assert world.observed.unmatched == 1
 
     def test_retry_after_of_a_429_stops_everything(self) -> None:
-        world = World(scripted(rate_limited(100.0)), max_contacts=1, slots=1)
+        world = DispatcherHarness(scripted(rate_limited(100.0)), max_contacts=1, slots=1)
         world.feed("ab")
         world.run(99.0)
         assert len(world.sent) == 1
@@ -122,7 +122,7 @@ class TestRetrying:
         assert world.asked == {"a": 2, "b": 1}
 
     def test_a_429_is_never_a_failure_of_a_contact(self) -> None:
-        world = World(always(rate_limited()))
+        world = DispatcherHarness(always(rate_limited()))
         world.feed(["a"])
         world.run(900.0, step_s=0.5)
         assert world.breaker.open_state is None
@@ -136,7 +136,7 @@ class TestRetrying:
 
 class TestRetryAfter:
     def test_it_delays_its_own_request_only(self) -> None:
-        world = World(scripted(server_error(503, 100.0)), max_contacts=1)
+        world = DispatcherHarness(scripted(server_error(503, 100.0)), max_contacts=1)
         world.feed("ab")
         world.run(5.0)
         assert world.results == {"b": "scored"}
@@ -144,7 +144,7 @@ class TestRetryAfter:
         assert world.times()[2] == pytest.approx(100.1, abs=0.15)
 
     def test_the_ordinary_backoff_counts_once_a_request_sent_later_has_succeeded(self) -> None:
-        world = World(scripted(server_error(503, 100.0)), max_contacts=1)
+        world = DispatcherHarness(scripted(server_error(503, 100.0)), max_contacts=1)
         world.feed("a")
         world.run(1.0)
         world.feed("b")
@@ -152,7 +152,7 @@ class TestRetryAfter:
         assert world.asked == {"a": 2, "b": 1}
 
     def test_fifteen_minutes_at_most(self) -> None:
-        world = World(scripted(server_error(503, 80_000.0)), max_contacts=1)
+        world = DispatcherHarness(scripted(server_error(503, 80_000.0)), max_contacts=1)
         world.feed("a")
         world.finish(within_s=1_000.0, step_s=0.25)
         assert world.times()[1] == pytest.approx(900.1, abs=0.5)
@@ -161,7 +161,7 @@ class TestRetryAfter:
 class TestPartialAnswers:
     def test_valid_results_are_kept_however_many_are_missing(self) -> None:
         """Of each answer a tenth: all of it is published, and no contact is bought three times."""
-        world = World()
+        world = DispatcherHarness()
         world.feed(numbered(10))
         world.finish()
         missing = True
@@ -179,7 +179,7 @@ class TestPartialAnswers:
         assert sum(len(sent.names) for sent in world.sent) <= 10 + 500 + 450 + 450 + 20
 
     def test_one_that_is_always_missing_is_sent_twice_and_once_a_round_and_then_has_no_result(self) -> None:
-        world = World(lambda request: answered([name for name in names(request) if name != "b"]))
+        world = DispatcherHarness(lambda request: answered([name for name in names(request) if name != "b"]))
         world.feed("abc")
         world.finish(within_s=6_000.0)
         assert world.results == {"a": "scored", "b": "no_result", "c": "scored"}
@@ -187,7 +187,7 @@ class TestPartialAnswers:
         assert world.asked["b"] == 2 + 1 + 1 + 1 + 3
 
     def test_an_answer_without_any_result_is_sent_once_more_and_then_deferred_without_division(self) -> None:
-        world = World()
+        world = DispatcherHarness()
         world.feed(["good"])
         world.finish()
         world.api = lambda request: answered([one for one in names(request) if one == "good"])
@@ -201,7 +201,7 @@ class TestPartialAnswers:
 
 class TestOwnership:
     def test_what_waits_is_not_asked_after_its_partition_went(self) -> None:
-        world = World(scripted(server_error(503, 30.0)), max_contacts=4)
+        world = DispatcherHarness(scripted(server_error(503, 30.0)), max_contacts=4)
         world.own(1)
         world.produce("ab", 0)
         world.produce("cd", 1)
@@ -214,14 +214,14 @@ class TestOwnership:
         assert not world.ledger._orphans
 
     def test_neither_what_the_batcher_holds(self) -> None:
-        world = World()
+        world = DispatcherHarness()
         world.feed("ab")
         world.disown(0)
         world.run(10.0)
         assert not world.sent
 
     def test_nor_what_an_open_breaker_keeps_back(self) -> None:
-        world = World(always(no_connection()), max_contacts=4, max_retries=0)
+        world = DispatcherHarness(always(no_connection()), max_contacts=4, max_retries=0)
         world.feed("abcd")
         world.run_until(lambda: world.breaker.open_state is not None)
         world.disown(0)
@@ -232,7 +232,7 @@ class TestOwnership:
         assert not world.ledger._orphans
 
     def test_nor_a_probe_that_fails_after_its_partition_went(self) -> None:
-        world = World(always(no_connection()), max_contacts=4, max_retries=0, latency_s=5.0)
+        world = DispatcherHarness(always(no_connection()), max_contacts=4, max_retries=0, latency_s=5.0)
         world.feed("abcd")
         world.run_until(lambda: len(world.sent) == 3)
         assert world.dispatcher.in_flight
@@ -243,7 +243,7 @@ class TestOwnership:
         assert world.dispatcher.batched == 0
 
     def test_nor_a_failure_that_waits_for_its_evidence(self) -> None:
-        world = World(scripted(refused(), refused()), max_contacts=1)
+        world = DispatcherHarness(scripted(refused(), refused()), max_contacts=1)
         world.feed(["bad"])
         world.run(5.0)
         assert world.dispatcher.waiting == 1, "there is no other contact"
@@ -253,7 +253,7 @@ class TestOwnership:
         assert not world.ledger._orphans
 
     def test_an_answer_under_way_is_used_for_the_record_read_again(self) -> None:
-        world = World(latency_s=5.0)
+        world = DispatcherHarness(latency_s=5.0)
         world.feed("ab")
         world.run(1.0)
         world.disown(0)
@@ -264,7 +264,7 @@ class TestOwnership:
         assert world.asked == {"a": 1, "b": 1}
 
     def test_an_answer_that_came_meanwhile_is_used(self) -> None:
-        world = World(latency_s=1.0)
+        world = DispatcherHarness(latency_s=1.0)
         world.feed("ab")
         world.run(0.5)
         world.disown(0)
@@ -275,7 +275,7 @@ class TestOwnership:
         assert world.asked == {"a": 1, "b": 1}
 
     def test_a_retry_is_taken_over_by_the_record_read_again(self) -> None:
-        world = World(scripted(server_error(503, 20.0)))
+        world = DispatcherHarness(scripted(server_error(503, 20.0)))
         world.feed("ab")
         world.run(5.0)
         world.disown(0)
@@ -285,7 +285,7 @@ class TestOwnership:
         assert world.asked == {"a": 2, "b": 2}
 
     def test_a_failure_that_waits_for_its_evidence_outlives_the_ownership_too(self) -> None:
-        world = World(scripted(refused()))
+        world = DispatcherHarness(scripted(refused()))
         world.feed("a")
         world.run(10.0)
         world.disown(0)
@@ -298,7 +298,7 @@ class TestOwnership:
         assert world.asked["a"] == 1
 
     def test_asked_records_are_all_that_is_asked_about_or_will_be_again(self) -> None:
-        world = World(
+        world = DispatcherHarness(
             lambda request: refused() if "a" in names(request) else server_error(503, 60.0),
             max_contacts=1,
             latency_s=1.0,
@@ -321,7 +321,7 @@ class TestStopping:
 
     @pytest.mark.parametrize("answer", [forbidden(401), forbidden(403), not_found()])
     def test_nothing_is_sent_any_more_and_what_is_under_way_is_finished(self, answer: ApiResponse) -> None:
-        world = World(scripted(answer), max_contacts=1, slots=2)
+        world = DispatcherHarness(scripted(answer), max_contacts=1, slots=2)
         world.feed(numbered(10))
         world.run(10.0)
         assert world.dispatcher.fatal_error == answer.message  # type: ignore[union-attr]
@@ -329,13 +329,13 @@ class TestStopping:
         assert len(world.sent) == 2
 
     def test_the_first_reason_stays(self) -> None:
-        world = World(scripted(forbidden(403), not_found()), max_contacts=1)
+        world = DispatcherHarness(scripted(forbidden(403), not_found()), max_contacts=1)
         world.feed("ab")
         world.run(10.0)
         assert world.dispatcher.fatal_error == forbidden(403).message
 
     def test_a_probe_may_stop_it_too(self) -> None:
-        world = World(scripted(*[no_connection()], then=always(forbidden(403))), max_retries=0)
+        world = DispatcherHarness(scripted(*[no_connection()], then=always(forbidden(403))), max_retries=0)
         world.feed("ab")
         world.run(60.0)
         assert world.dispatcher.fatal_error == forbidden(403).message
@@ -344,7 +344,7 @@ class TestStopping:
 
     @pytest.mark.parametrize("answer", [forbidden(401), forbidden(403), not_found()])
     def test_after_a_result_the_breaker_opens_instead(self, answer: ApiResponse) -> None:
-        world = World(scripted(ok(Request("", OWN, (contact("first"),))), then=always(answer)))
+        world = DispatcherHarness(scripted(ok(Request("", OWN, (contact("first"),))), then=always(answer)))
         world.feed(["first"])
         world.finish()
         world.feed(numbered(20))
@@ -358,7 +358,7 @@ class TestStopping:
 
     @pytest.mark.parametrize("answer", [forbidden(403, platform_error=False), not_found(platform_error=False)])
     def test_an_answer_of_a_gateway_does_not_stop_it(self, answer: ApiResponse) -> None:
-        world = World(always(answer))
+        world = DispatcherHarness(always(answer))
         world.feed(numbered(20))
         world.run(60.0)
         assert world.dispatcher.fatal_error is None
@@ -368,7 +368,7 @@ class TestStopping:
 
 class TestBudget:
     def test_nothing_is_sent_until_it_fits(self) -> None:
-        world = World(max_contacts=10, max_contacts_per_minute=25)
+        world = DispatcherHarness(max_contacts=10, max_contacts_per_minute=25)
         world.feed(numbered(40))
         world.run(59.0)
         assert sum(len(sent.names) for sent in world.sent) == 20
@@ -379,7 +379,7 @@ class TestBudget:
         assert world.dispatcher.wait_reason(world.now) is None
 
     def test_a_batch_larger_than_the_ceiling_is_split(self) -> None:
-        world = World(max_contacts=10, max_contacts_per_minute=4)
+        world = DispatcherHarness(max_contacts=10, max_contacts_per_minute=4)
         world.feed(numbered(10))
         world.finish()
         assert [sent.names for sent in world.sent] == [numbered(10)[:4], numbered(10)[4:8], numbered(10)[8:]]
@@ -388,7 +388,7 @@ class TestBudget:
         assert not any(sent.request.bisecting for sent in world.sent)
 
     def test_nothing_smaller_overtakes(self) -> None:
-        world = World(max_contacts=10, max_contacts_per_minute=15)
+        world = DispatcherHarness(max_contacts=10, max_contacts_per_minute=15)
         world.feed(numbered(20))
         world.feed(["small"], version="2")
         world.run(55.0)
@@ -397,7 +397,7 @@ class TestBudget:
         assert world.sent[1].names == numbered(20)[10:]
 
     def test_retries_and_probes_count(self) -> None:
-        world = World(always(server_error()), max_contacts=5, max_contacts_per_minute=7, max_retries=1)
+        world = DispatcherHarness(always(server_error()), max_contacts=5, max_contacts_per_minute=7, max_retries=1)
         world.feed(numbered(5))
         world.run(600.0, step_s=0.25)
         for start, _ in world.sent:
@@ -409,7 +409,7 @@ class TestBudget:
         assert set(world.results.values()) == {"scored"}
 
     def test_the_quota_is_named_first(self) -> None:
-        world = World(scripted(rate_limited(30.0)), max_contacts=10, max_contacts_per_minute=10, slots=2)
+        world = DispatcherHarness(scripted(rate_limited(30.0)), max_contacts=10, max_contacts_per_minute=10, slots=2)
         world.feed(numbered(20))
         world.run(20.0)
         assert world.dispatcher.wait_reason(world.now) is WaitReason.RETRY_AFTER
@@ -417,7 +417,7 @@ class TestBudget:
         assert world.dispatcher.wait_reason(world.now) is WaitReason.SPEND_LIMIT
 
     def test_what_the_budget_keeps_back_is_not_asked_after_its_partition_went(self) -> None:
-        world = World(max_contacts=10, max_contacts_per_minute=10)
+        world = DispatcherHarness(max_contacts=10, max_contacts_per_minute=10)
         world.feed(numbered(20))
         world.run(5.0)
         world.disown(0)

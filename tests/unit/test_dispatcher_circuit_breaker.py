@@ -7,6 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
+from dispatcher_harness import DispatcherHarness, always, names, numbered, ok, poisoned, scripted
 from support_core import (
     answered,
     cut_off,
@@ -22,7 +23,6 @@ from support_core import (
     too_large,
     unexpected,
 )
-from support_dispatcher import World, always, names, numbered, ok, poisoned, scripted
 
 from stream_scorer.scoring.circuit_breaker import OpenReason
 
@@ -57,15 +57,15 @@ OUTAGES: dict[str, Callable[[Request], ApiResponse]] = {
 FATAL_AT_FIRST = ("401", "403", "404")
 
 
-def running(contacts: int = 50, **more: int) -> World:
+def running(contacts: int = 50, **more: int) -> DispatcherHarness:
     """A world whose API has answered for some contacts already."""
-    world = World(**more)  # type: ignore[arg-type]
+    world = DispatcherHarness(**more)  # type: ignore[arg-type]
     world.feed(numbered(contacts, "before"))
     world.finish()
     return world
 
 
-def billed(world: World, since: float) -> int:
+def billed(world: DispatcherHarness, since: float) -> int:
     return sum(len(sent.names) for sent in world.sent if sent.at >= since)
 
 
@@ -77,7 +77,7 @@ class TestAnOutage:
     def test_of_ten_minutes_rejects_and_defers_no_contact_and_buys_little_twice(
         self, way: str, *, is_running: bool
     ) -> None:
-        world = running(max_contacts=50) if is_running else World(max_contacts=50)
+        world = running(max_contacts=50) if is_running else DispatcherHarness(max_contacts=50)
         world.api = OUTAGES[way]
         began = world.now
         world.feed(numbered(800))
@@ -141,7 +141,7 @@ class TestAnOutage:
 
 class TestProbes:
     def test_are_one_contact_every_interval_a_different_one_each_time_and_nothing_else(self) -> None:
-        world = World(always(no_connection()), max_contacts=10, max_retries=0)
+        world = DispatcherHarness(always(no_connection()), max_contacts=10, max_retries=0)
         world.feed(numbered(10))
         world.run(65.0)
         probes = world.probes()
@@ -150,7 +150,7 @@ class TestProbes:
         assert [b.at - a.at for a, b in itertools.pairwise(probes)] == pytest.approx([10.1] * 5, abs=0.1)
 
     def test_a_429_in_between_changes_nothing_about_which_contact_is_next(self) -> None:
-        world = World(always(no_connection()), max_contacts=10, max_retries=0)
+        world = DispatcherHarness(always(no_connection()), max_contacts=10, max_retries=0)
         world.feed(numbered(4))
         world.run_until(lambda: len(world.probes()) == 2)
         world.api = scripted(rate_limited(1.0), *[no_connection()] * 9)
@@ -166,7 +166,7 @@ class TestProbes:
         assert [probe.request.is_control for probe in world.probes()] == [True, False] * 3
 
     def test_the_result_of_a_probe_is_used(self) -> None:
-        world = World(always(no_connection()), max_contacts=3, max_retries=0)
+        world = DispatcherHarness(always(no_connection()), max_contacts=3, max_retries=0)
         world.feed("abc")
         world.run_until(lambda: len(world.probes()) == 1)
         world.api = ok
@@ -176,7 +176,7 @@ class TestProbes:
 
     @pytest.mark.parametrize("failure", [server_error(503, 45.0), rate_limited(45.0)])
     def test_none_before_retry_after(self, failure: ApiResponse) -> None:
-        world = World(always(server_error()), max_contacts=5, max_retries=0)
+        world = DispatcherHarness(always(server_error()), max_contacts=5, max_retries=0)
         world.feed(numbered(5))
         world.run_until(lambda: world.breaker.open_state is not None)
         world.api = always(failure)
@@ -186,14 +186,14 @@ class TestProbes:
         assert all(later - earlier >= 45.0 for earlier, later in itertools.pairwise(times))
 
     def test_the_retry_after_of_the_failure_that_opens_the_breaker_counts(self) -> None:
-        world = World(always(server_error(503, 45.0)), max_contacts=5, max_retries=0)
+        world = DispatcherHarness(always(server_error(503, 45.0)), max_contacts=5, max_retries=0)
         world.feed(numbered(5))
         world.run(44.0)
         assert world.breaker.open_state is not None
         assert len(world.sent) == 2, "the request, and the first contact of it in the place of a control"
 
     def test_more_is_wanted_once_every_waiting_contact_has_failed_as_a_probe(self) -> None:
-        world = World(poisoned("bad", "worse"), max_contacts=1, max_retries=0)
+        world = DispatcherHarness(poisoned("bad", "worse"), max_contacts=1, max_retries=0)
         world.feed(["bad", "worse"])
         world.run_until(lambda: world.breaker.open_state is not None)
         assert not world.dispatcher.all_probed
@@ -205,7 +205,7 @@ class TestProbes:
         assert {one.contact_id for one in world.deferrals} == {"bad", "worse"}
 
     def test_more_is_wanted_where_nothing_waits(self) -> None:
-        world = World(always(timed_out()), max_contacts=1, max_retries=0)
+        world = DispatcherHarness(always(timed_out()), max_contacts=1, max_retries=0)
         world.feed("ab")
         world.run_until(lambda: world.breaker.open_state is not None)
         world.disown(0)
@@ -213,7 +213,7 @@ class TestProbes:
         assert world.dispatcher.all_probed
 
     def test_the_next_one_waits_for_the_answer(self) -> None:
-        world = World(always(no_connection()), max_contacts=2, max_retries=0)
+        world = DispatcherHarness(always(no_connection()), max_contacts=2, max_retries=0)
         world.feed("ab")
         world.run_until(lambda: world.breaker.open_state is not None)
         world.latency_s = 35.0
@@ -221,7 +221,7 @@ class TestProbes:
         assert len(world.probes()) == 1
 
     def test_a_single_contact_that_fails_without_any_control_opens_nothing_and_waits_for_the_next_one(self) -> None:
-        world = World(poisoned("bad", answer=refused()))
+        world = DispatcherHarness(poisoned("bad", answer=refused()))
         world.feed(["bad"])
         world.run(300.0, step_s=0.25)
         assert not world.observed.opened
@@ -273,7 +273,7 @@ class TestHalfOpen:
 
 class TestVersions:
     def test_the_breaker_of_one_version_leaves_the_others_alone_and_its_contacts_wait_uncounted(self) -> None:
-        world = World(max_contacts=100)
+        world = DispatcherHarness(max_contacts=100)
         for version, prefix in (("v1", "first"), ("v2", "second")):
             world.feed(numbered(20, prefix), version=version, from_event=True)
         world.finish()
@@ -298,7 +298,7 @@ class TestVersions:
         assert world.observed.version_trips[-1] == ("v1", None, 0)
 
     def test_those_of_all_versions_open_the_apis_and_its_end_half_opens_them_all(self) -> None:
-        world = World(max_contacts=100)
+        world = DispatcherHarness(max_contacts=100)
         for number in range(4):
             world.feed(numbered(20, "before" + "abcd"[number]), version=f"v{number}", from_event=True)
         world.finish()
@@ -319,7 +319,7 @@ class TestVersions:
     @pytest.mark.parametrize("idle_s", [605.0, 650.0])
     def test_a_version_that_was_idle_is_probed_too_while_the_apis_breaker_is_open(self, idle_s: float) -> None:
         """Only v1 is broken, and for ten minutes nothing else was sent: a contact of v2 shows that the API works."""
-        world = World()
+        world = DispatcherHarness()
         world.feed(["a"], version="v1", from_event=True)
         world.run(30.0, step_s=0.5)
         world.feed(["b"], version="v2", from_event=True)
@@ -337,7 +337,7 @@ class TestVersions:
         assert world.breaker.open_state is None
 
     def test_the_apis_opens_once_no_other_version_was_sent_to_for_ten_minutes(self) -> None:
-        world = World()
+        world = DispatcherHarness()
         world.feed(["a"], version="v2", from_event=True)
         world.feed(["b"], version="v1", from_event=True)
         world.finish()

@@ -8,6 +8,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
+from dispatcher_harness import DispatcherHarness, always, names, numbered, ok, poisoned
 from support_core import (
     answered,
     cut_off,
@@ -19,7 +20,6 @@ from support_core import (
     too_large,
     unexpected,
 )
-from support_dispatcher import World, always, names, numbered, ok, poisoned
 
 from stream_scorer.core.records import Partition
 from stream_scorer.scoring.deferral import NAMED_REFUSALS
@@ -27,7 +27,7 @@ from stream_scorer.scoring.deferral import NAMED_REFUSALS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from support_dispatcher import Sent
+    from dispatcher_harness import Sent
 
     from stream_scorer.core.records import ApiResponse
     from stream_scorer.core.scoring.request import Request
@@ -54,20 +54,20 @@ def api_with(way: str, bad: str = "bad") -> Callable[[Request], ApiResponse]:
     return poisoned(bad, answer=FAILURES[way])
 
 
-def world_with(way: str, **more: int) -> World:
+def world_with(way: str, **more: int) -> DispatcherHarness:
     """A world that has scored some contacts, and whose API fails for the contact ``bad``."""
-    world = World(api_with(way), **more)  # type: ignore[arg-type]
+    world = DispatcherHarness(api_with(way), **more)  # type: ignore[arg-type]
     world.latency_of = lambda _, answer: HANGS_S if answer is FAILURES["hang"] else 0.1
     world.feed(numbered(20, "before"))
     world.finish()
     return world
 
 
-def with_bad(world: World) -> list[Sent]:
+def with_bad(world: DispatcherHarness) -> list[Sent]:
     return [sent for sent in world.sent if "bad" in sent.names]
 
 
-def longest_stop_s(world: World, partition: int, since: float) -> float:
+def longest_stop_s(world: DispatcherHarness, partition: int, since: float) -> float:
     """How long nothing of a partition was committed, while something of it waited."""
     times = [
         at
@@ -131,7 +131,7 @@ class TestOneBadContact:
 
     def test_a_process_with_results_goes_on_after_401_403_and_404_of_the_platform(self) -> None:
         for answer in (forbidden(401), forbidden(403), not_found()):
-            world = World()
+            world = DispatcherHarness()
             world.feed(numbered(20, "before"))
             world.finish()
             world.api = poisoned("bad", answer=answer)
@@ -148,7 +148,7 @@ class TestOneBadContact:
                 failing = {"bad": refused(), "worse": server_error(500)}
                 return next((failing[name] for name in (first, second) if name in names(request)), None) or ok(request)
 
-            world = World(api)
+            world = DispatcherHarness(api)
             world.feed(["bad", *numbered(18), "worse"])
             world.settle(within_s=30.0)
             assert {one.contact_id for one in world.deferrals} == {"bad", "worse"}
@@ -165,7 +165,7 @@ class TestNamedContacts:
             bad = {"b", "d"} & set(names(request))
             return refused(*bad) if bad else ok(request)
 
-        world = World(api)
+        world = DispatcherHarness(api)
         world.feed(["first"])
         world.finish()
         world.feed("abcde")
@@ -182,7 +182,7 @@ class TestNamedContacts:
     @pytest.mark.parametrize(("probability", "seed"), [(0.05, 1), (0.3, 6), (0.48, 0)])
     def test_at_random_are_not_rejected(self, probability: float, seed: int) -> None:
         dice = random.Random(seed)  # noqa: S311 - repeatable
-        world = World(max_contacts=20)
+        world = DispatcherHarness(max_contacts=20)
         world.feed(["first"])
         world.finish()
         world.api = lambda request: refused(dice.choice(names(request))) if dice.random() < probability else ok(request)
@@ -195,7 +195,7 @@ class TestNamedContacts:
 
     def test_by_most_of_the_nodes_are_not_rejected(self) -> None:
         nodes = itertools.cycle([True, True, True, False])
-        world = World(max_contacts=20)
+        world = DispatcherHarness(max_contacts=20)
         world.feed(["first"])
         world.finish()
 
@@ -215,7 +215,7 @@ class TestNamedContacts:
             named = bad & set(names(request))
             return refused(*named) if named else ok(request)
 
-        world = World(max_contacts=20, slots=4)
+        world = DispatcherHarness(max_contacts=20, slots=4)
         world.feed(["first"])
         world.finish()
         world.api = api
@@ -226,13 +226,13 @@ class TestNamedContacts:
         assert refusals == NAMED_REFUSALS
 
     def test_that_are_taken_the_second_time_are_scored(self) -> None:
-        world = World(lambda request: refused("b") if len(request.contacts) > 2 else ok(request))
+        world = DispatcherHarness(lambda request: refused("b") if len(request.contacts) > 2 else ok(request))
         world.feed("abc")
         world.finish(within_s=5.0)
         assert set(world.results.values()) == {"scored"}
 
     def test_are_deferred_while_the_api_fails_at_random(self) -> None:
-        world = World()
+        world = DispatcherHarness()
         world.feed(numbered(20, "before"))
         world.finish()
         calls = itertools.count()
@@ -257,7 +257,7 @@ class TestNamedContacts:
             named = bad & set(names(request))
             return refused(*named) if named else ok(request)
 
-        world = World(api)
+        world = DispatcherHarness(api)
         world.feed(numbered(20, "before"))
         world.finish()
         world.feed([*sorted(bad), *numbered(4)])
@@ -266,8 +266,8 @@ class TestNamedContacts:
 
 
 class TestTheLastRound:
-    def one_round(self, **more: int) -> World:
-        world = World(retry_delays_s=(30.0,), **more)  # type: ignore[arg-type]
+    def one_round(self, **more: int) -> DispatcherHarness:
+        world = DispatcherHarness(retry_delays_s=(30.0,), **more)  # type: ignore[arg-type]
         world.feed(numbered(20, "before"))
         world.finish()
         world.api = poisoned("bad", answer=refused())
@@ -348,7 +348,7 @@ class TestTheLastRound:
         rng = random.Random(1)  # noqa: S311 - no secret
         mixed = [*numbered(2_000), *bad]
         rng.shuffle(mixed)
-        world = World(
+        world = DispatcherHarness(
             poisoned(*bad), slots=4, requests_per_minute=6_000, retry_delays_s=(1.0, 2.0), max_refused_share=0.5
         )
         world.latency_of = lambda _request, _answer: 0.1 * (1 + rng.random())
@@ -363,7 +363,7 @@ class TestTheLastRound:
 class TestTheLimit:
     def test_over_20_and_1_percent_the_others_are_held_and_one_is_sent_each_delay(self) -> None:
         bad = numbered(30, "bad")
-        world = World(poisoned(*bad, answer=refused()), retry_delays_s=(10.0, 60.0))
+        world = DispatcherHarness(poisoned(*bad, answer=refused()), retry_delays_s=(10.0, 60.0))
         world.feed(numbered(200))
         world.finish()
         world.feed(bad)
@@ -387,7 +387,7 @@ class TestTheLimit:
 
     def test_a_share_of_one_rejects_them_all(self) -> None:
         bad = numbered(30, "bad")
-        world = World(poisoned(*bad, answer=refused()), retry_delays_s=(10.0,), max_refused_share=1.0)
+        world = DispatcherHarness(poisoned(*bad, answer=refused()), retry_delays_s=(10.0,), max_refused_share=1.0)
         world.feed(numbered(200))
         world.finish()
         world.feed(bad)
@@ -402,7 +402,7 @@ class TestTheLimit:
             named = bad & set(names(request))
             return refused(*named) if named else ok(request)
 
-        world = World(api)
+        world = DispatcherHarness(api)
         world.feed(numbered(200))
         world.finish()
         world.feed(sorted(bad))
@@ -413,12 +413,12 @@ class TestTheLimit:
 
 
 class TestAnUnknownVersion:
-    def world(self) -> World:
+    def world(self) -> DispatcherHarness:
         def api(request: Request) -> ApiResponse:
             return ok(request) if request.key.model_version in known else not_found()
 
         known: set[str | None] = {None, "v1"}
-        world = World(api)
+        world = DispatcherHarness(api)
         world.known = known  # type: ignore[attr-defined]
         world.feed(numbered(20, "before"), version="v1", from_event=True)
         world.finish()
@@ -470,11 +470,13 @@ class TestARefusedProducer:
     """Thousands of contacts that the API refuses: a waiting contact as a control is probably one of them, too."""
 
     @staticmethod
-    def refusing() -> World:
+    def refusing() -> DispatcherHarness:
         def api(request: Request) -> ApiResponse:
             return refused() if any(name.startswith("bad") for name in names(request)) else ok(request)
 
-        return World(api, requests_per_minute=6_000, max_contacts=20, latency_s=0.05, retry_delays_s=(5.0, 20.0))
+        return DispatcherHarness(
+            api, requests_per_minute=6_000, max_contacts=20, latency_s=0.05, retry_delays_s=(5.0, 20.0)
+        )
 
     @pytest.mark.parametrize("begins", ["with nothing scored", "in mid-stream"])
     def test_in_one_of_four_partitions_leaves_the_others_their_rate(self, begins: str) -> None:
@@ -545,7 +547,7 @@ class TestDivision:
 
     def test_partitions_without_a_failing_contact_go_on_after_two_requests(self) -> None:
         """A request of four partitions is divided at their borders first."""
-        world = World(max_contacts=400)
+        world = DispatcherHarness(max_contacts=400)
         world.feed(["first"])
         world.finish()
         for partition in (1, 2, 3):
@@ -568,7 +570,7 @@ class TestDivision:
             bisecting.append(sum(one.bisecting or one.is_deferred for one in [*under_way, request]))
             return refused() if "c" in {name[0] for name in names(request)} else ok(request)
 
-        world = World(api, slots=8, max_contacts=64, latency_s=5.0)
+        world = DispatcherHarness(api, slots=8, max_contacts=64, latency_s=5.0)
         world.own(1)
         world.feed(["x"])
         world.finish()
@@ -580,7 +582,7 @@ class TestDivision:
 
     def test_it_takes_every_other_turn_while_others_wait(self) -> None:
         bad = numbered(16, "bad")
-        world = World(poisoned(*bad, answer=refused()), max_contacts=16, slots=1)
+        world = DispatcherHarness(poisoned(*bad, answer=refused()), max_contacts=16, slots=1)
         world.own(1)
         world.feed(["good"])
         world.finish()
@@ -594,7 +596,7 @@ class TestDivision:
 
     @pytest.mark.parametrize("bad", [0, 499, 999])
     def test_one_of_a_thousand_is_found_after_16_requests(self, bad: int) -> None:
-        world = World()
+        world = DispatcherHarness()
         world.feed(["first"])
         world.finish()
         world.api = poisoned(f"c{bad}", answer=refused())
@@ -605,7 +607,7 @@ class TestDivision:
         assert [one.contact_id for one in world.deferrals] == [f"c{bad}"]
 
     def test_five_percent_of_1000_cost_their_partition_some_minutes_and_the_others_nothing(self) -> None:
-        world = World(
+        world = DispatcherHarness(
             lambda request: refused() if any(one.startswith("bad") for one in names(request)) else ok(request)
         )
         world.own(1)
@@ -625,7 +627,7 @@ class TestDivision:
 class TestBatchSize:
     def test_a_slow_api_is_billed_1_6_times_at_most(self) -> None:
         """It bills requests of 60 and more, but answers none of them in time."""
-        world = World(max_contacts=100)
+        world = DispatcherHarness(max_contacts=100)
         world.feed(numbered(20, "before"))
         world.finish()
         world.api = lambda request: timed_out() if len(request.contacts) >= 60 else ok(request)
@@ -643,7 +645,9 @@ class TestBatchSize:
         assert not world.deferrals
 
     def test_413_of_a_gateway_makes_requests_smaller_for_good(self) -> None:
-        world = World(lambda request: too_large() if len(request.contacts) > 25 else ok(request), max_contacts=100)
+        world = DispatcherHarness(
+            lambda request: too_large() if len(request.contacts) > 25 else ok(request), max_contacts=100
+        )
         for times in range(10):
             world.feed(numbered(100, "c" + "x" * times))
             world.run(2.0)
@@ -654,7 +658,7 @@ class TestBatchSize:
         assert max(len(sent.names) for sent in world.sent[-10:]) <= 25
 
     def test_an_outage_of_time_outs_leaves_the_size_as_it_was(self) -> None:
-        world = World(max_contacts=100)
+        world = DispatcherHarness(max_contacts=100)
         world.feed(numbered(20, "before"))
         world.finish()
         world.api = always(timed_out())
@@ -671,7 +675,7 @@ class TestDraining:
     """A stop, or a revocation: nothing new is sent, what was begun is finished."""
 
     @staticmethod
-    def drain(world: World, within_s: float = 25.0) -> None:
+    def drain(world: DispatcherHarness, within_s: float = 25.0) -> None:
         end = world.now + within_s
         while world.now < end and (world.dispatcher.in_flight or world.dispatcher.may_finish(end)):
             world.dispatcher.send(started_only=True)
@@ -679,7 +683,7 @@ class TestDraining:
             world.now += 0.05
 
     def test_what_was_begun_is_finished_and_nothing_new_is_bought(self) -> None:
-        world = World(max_contacts=100, slots=1)
+        world = DispatcherHarness(max_contacts=100, slots=1)
         world.feed(["first"])
         world.finish()
         world.api = poisoned("c5", answer=refused())
@@ -692,7 +696,7 @@ class TestDraining:
         assert not any(one.startswith("later") for one in world.asked)
 
     def test_a_request_that_waits_for_backoff_only_is_sent_at_once_if_others_succeed(self) -> None:
-        world = World(max_contacts=1)
+        world = DispatcherHarness(max_contacts=1)
         world.feed(["first"])
         world.finish()
         failed = itertools.count()
@@ -709,21 +713,21 @@ class TestDraining:
         assert world.now - began <= 1.0
 
     def test_it_waits_for_a_retry_only_if_that_is_due_in_time(self) -> None:
-        world = World(always(server_error(503, 8.0)))
+        world = DispatcherHarness(always(server_error(503, 8.0)))
         world.feed(["slow"])
         world.run(1.0)
         assert world.dispatcher.may_finish(world.now + 25.0)
         assert not world.dispatcher.may_finish(world.now + 5.0)
 
     def test_nothing_is_finished_while_the_breaker_is_open(self) -> None:
-        world = World(always(unexpected()))
+        world = DispatcherHarness(always(unexpected()))
         world.feed("ab")
         world.run(5.0)
         assert world.breaker.open_state is not None
         assert not world.dispatcher.may_finish(world.now + 1_000.0)
 
     def test_billed_results_behind_a_contact_without_outcome_are_known(self) -> None:
-        world = World(
+        world = DispatcherHarness(
             lambda request: server_error(503, 30.0) if "slow" in names(request) else ok(request), max_contacts=1
         )
         world.feed(["slow"])

@@ -6,8 +6,8 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
+from dispatcher_harness import DispatcherHarness, names, numbered, ok
 from support_core import answered, cut_off, not_found, refused, server_error, timed_out, too_large
-from support_dispatcher import World, names, numbered, ok
 
 from stream_scorer.scoring.version_state import Phase
 
@@ -25,7 +25,7 @@ def test_a_named_contact_is_kept_when_the_request_without_it_fails_otherwise(fai
             return refused("named")
         return failures.pop() if failures and len(request.contacts) > 3 else ok(request)
 
-    world = World()
+    world = DispatcherHarness()
     world.feed(numbered(5))
     world.finish()
     world.api = api
@@ -37,7 +37,7 @@ def test_a_named_contact_is_kept_when_the_request_without_it_fails_otherwise(fai
 
 
 def test_a_deferred_contact_left_out_in_its_last_round_is_queued_once() -> None:
-    world = World(retry_delays_s=(60.0,))
+    world = DispatcherHarness(retry_delays_s=(60.0,))
     world.feed(numbered(5))
     world.finish()
     world.api = lambda request: answered([name for name in names(request) if not name.startswith("bad")])
@@ -54,7 +54,9 @@ def test_a_deferred_contact_left_out_in_its_last_round_is_queued_once() -> None:
 
 
 def test_the_breaker_of_the_api_stays_closed_while_another_version_waits_unsent() -> None:
-    world = World(lambda request: server_error() if request.key.model_version == "bad" else ok(request), max_retries=0)
+    world = DispatcherHarness(
+        lambda request: server_error() if request.key.model_version == "bad" else ok(request), max_retries=0
+    )
     world.feed(numbered(300), version="bad", from_event=True)
     world.run(0.1)
     world.feed(["waiting"], version="good", from_event=True)
@@ -63,7 +65,9 @@ def test_the_breaker_of_the_api_stays_closed_while_another_version_waits_unsent(
 
 def test_a_version_idle_before_an_outage_of_another_is_probed() -> None:
     is_down = False
-    world = World(lambda request: server_error() if is_down and request.key.model_version == "bad" else ok(request))
+    world = DispatcherHarness(
+        lambda request: server_error() if is_down and request.key.model_version == "bad" else ok(request)
+    )
     world.feed(["b"], version="idle", from_event=True)
     world.finish()
     world.run(605.0, step_s=5.0)
@@ -76,9 +80,9 @@ def test_a_version_idle_before_an_outage_of_another_is_probed() -> None:
     world.run_until(lambda: "c" in world.results, within_s=60.0, step_s=0.25)
 
 
-def open_version() -> World:
+def open_version() -> DispatcherHarness:
     """A version whose breaker alone is open, and partition 1 owned besides."""
-    world = World(max_retries=0)
+    world = DispatcherHarness(max_retries=0)
     world.own(1)
     for version in ("bad", "good"):
         world.feed([version], version=version, from_event=True)
@@ -118,7 +122,7 @@ def test_a_contact_offered_as_a_probe_goes_with_its_partition() -> None:
 
 
 def test_new_contacts_of_an_unknown_version_do_not_start_the_last_failures_of_others_over() -> None:
-    world = World(
+    world = DispatcherHarness(
         lambda request: not_found() if request.key.model_version == "bad" else ok(request), retry_delays_s=(60.0,)
     )
     world.feed(numbered(5))
@@ -135,7 +139,7 @@ def test_new_contacts_of_an_unknown_version_do_not_start_the_last_failures_of_ot
 
 
 def test_open_versions_cost_nothing_while_none_of_their_contacts_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World()
+    world = DispatcherHarness()
     for number in range(50):
         world.dispatcher._versions.use(f"v{number}", world.now).trip("it fails", world.now)
     world.dispatcher._versions.get(None, world.now).phase = Phase.CLOSED

@@ -9,10 +9,10 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
+from dispatcher_harness import DispatcherHarness, always, names, numbered, ok, scripted
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support_core import answered, no_connection, rate_limited, server_error
-from support_dispatcher import World, always, names, numbered, ok, scripted
 
 from stream_scorer.core.records import RateLimitHeaders
 from stream_scorer.scoring.circuit_breaker import OpenReason
@@ -30,7 +30,7 @@ BEGAN = 1_000.0
 class Stream:
     """Contacts that come in at their times, and how long each waited for its request."""
 
-    def __init__(self, world: World, arrivals: Iterable[tuple[float, str]]) -> None:
+    def __init__(self, world: DispatcherHarness, arrivals: Iterable[tuple[float, str]]) -> None:
         self.world = world
         self.waits_s: list[float] = []
         came: dict[str, list[float]] = {}
@@ -63,7 +63,7 @@ class Stream:
 class TestQuietStream:
     def test_five_a_second_take_a_sixth_of_the_quota(self) -> None:
         """Sent whenever a batch has lingered, they would take all 300 requests of every minute."""
-        stream = Stream(World(), ((number / 5, f"c{number}") for number in range(5 * 300)))
+        stream = Stream(DispatcherHarness(), ((number / 5, f"c{number}") for number in range(5 * 300)))
         print(f"\nfive a second, evenly: {stream.figures()}")
         assert stream.a_minute <= 60
         assert stream.most_in_a_minute() <= 60
@@ -75,7 +75,7 @@ class TestQuietStream:
         for number in range(5 * 300):
             at_s += dice.expovariate(5.0)
             arrivals.append((at_s, f"c{number}"))
-        stream = Stream(World(), arrivals)
+        stream = Stream(DispatcherHarness(), arrivals)
         print(f"\nfive a second, by chance: {stream.figures()}")
         assert stream.most_in_a_minute() <= 60
         assert max(stream.waits_s) <= 2.0
@@ -86,19 +86,19 @@ class TestQuietStream:
         def api(request: Request) -> ApiResponse:
             return answered(names(request), RateLimitHeaders(270, 300, 60.0))
 
-        stream = Stream(World(api), ((number / 5, f"c{number}") for number in range(5 * 300)))
+        stream = Stream(DispatcherHarness(api), ((number / 5, f"c{number}") for number in range(5 * 300)))
         assert stream.most_in_a_minute() <= 8
         assert max(stream.waits_s) <= 11.0
 
     def test_a_lone_contact_is_not_held_up(self) -> None:
-        stream = Stream(World(), ((30.0 * number, f"c{number}") for number in range(8)))
+        stream = Stream(DispatcherHarness(), ((30.0 * number, f"c{number}") for number in range(8)))
         assert max(stream.waits_s) <= 0.3
 
 
 @pytest.mark.parametrize("requests_per_minute", [60, 120])
 def test_a_backlog_uses_the_quota(requests_per_minute: int) -> None:
     """From the first request to the one that ends two minutes of the quota."""
-    world = World(max_contacts=5, requests_per_minute=requests_per_minute)
+    world = DispatcherHarness(max_contacts=5, requests_per_minute=requests_per_minute)
     world.feed(numbered(5 * 3 * requests_per_minute))
     world.finish()
     took_s = world.sent[2 * requests_per_minute].at - world.sent[0].at
@@ -111,7 +111,7 @@ class TestEventsOfOneContact:
 
     def test_a_pile_of_them_goes_at_the_pace_of_the_quota(self) -> None:
         """At the pace of early batches, 50 a minute, it would take 8 minutes."""
-        world = World()
+        world = DispatcherHarness()
         world.feed(["x"] * 400)
         world.finish()
         took_s = world.now - BEGAN
@@ -120,7 +120,7 @@ class TestEventsOfOneContact:
         assert took_s <= 400 / 294 * 60 + 20.0, "the last four go at the pace of early batches"
 
     def test_a_handful_of_contacts_alike(self) -> None:
-        world = World()
+        world = DispatcherHarness()
         world.feed([f"c{number % 5}" for number in range(1_000)])
         world.finish()
         assert len(world.sent) == 200
@@ -128,13 +128,13 @@ class TestEventsOfOneContact:
 
     def test_a_trickle_of_one_contact_keeps_up(self) -> None:
         """Two a second were more than the 50 a minute of early batches: they would wait longer and longer."""
-        stream = Stream(World(), ((number / 2, "x") for number in range(2 * 120)))
+        stream = Stream(DispatcherHarness(), ((number / 2, "x") for number in range(2 * 120)))
         print(f"\ntwo events of one contact a second: {stream.figures()}")
         assert max(stream.waits_s) <= 4.0
 
     def test_repeats_now_and_then_do_not_burn_the_quota(self) -> None:
         """Every contact comes twice: two requests have to go where one would do, not one for every pair."""
-        stream = Stream(World(), ((number / 10, f"c{number // 2}") for number in range(10 * 120)))
+        stream = Stream(DispatcherHarness(), ((number / 10, f"c{number // 2}") for number in range(10 * 120)))
         print(f"\nfive pairs a second: {stream.figures()}")
         assert stream.most_in_a_minute() <= 120
         assert max(stream.waits_s) <= 2.0
@@ -146,7 +146,7 @@ class TestModelVersions:
     def test_forty_versions_at_ten_events_a_second_wait_6_s_at_most_for_95_percent(self) -> None:
         """Random versions, 300 requests a minute; the contract allows 6 s."""
         dice = random.Random(1)  # noqa: S311 - every run has the same
-        world = World()
+        world = DispatcherHarness()
         fed: dict[str, float] = {}
         while world.now < BEGAN + 90.0:
             while BEGAN + len(fed) / 10 <= world.now:
@@ -160,7 +160,7 @@ class TestModelVersions:
         assert waits[int(len(waits) * 0.95)] <= 6.0
 
     def test_a_batch_of_each_version_uses_the_quota_that_there_is(self) -> None:
-        world = World()
+        world = DispatcherHarness()
         for version in range(60):
             world.feed([f"v{version}"], version=str(version))
         world.finish()
@@ -168,7 +168,7 @@ class TestModelVersions:
         assert world.now - BEGAN <= 20.0
 
     def test_the_oldest_goes_first(self) -> None:
-        world = World(slots=1)
+        world = DispatcherHarness(slots=1)
         for version in range(10):
             world.feed([f"v{version}"], version=str(version))
             world.run(0.01, step_s=0.01)
@@ -189,7 +189,7 @@ class TestBudget:
     def test_no_sixty_seconds_hold_more_contacts_than_the_ceiling(
         self, ceiling: int, max_contacts: int, pieces: list[tuple[float, int]], failures: list[ApiResponse]
     ) -> None:
-        world = World(scripted(*failures), max_contacts=max_contacts, max_contacts_per_minute=ceiling)
+        world = DispatcherHarness(scripted(*failures), max_contacts=max_contacts, max_contacts_per_minute=ceiling)
         for number, (pause_s, amount) in enumerate(pieces):
             world.feed(numbered(amount, "c" + "x" * number))
             world.run(pause_s, step_s=0.3)
@@ -202,7 +202,7 @@ class TestBudget:
             assert in_window <= ceiling
 
     def test_it_holds_for_the_reason_budget_until_the_next_request_fits(self) -> None:
-        world = World(max_contacts=10, max_contacts_per_minute=10)
+        world = DispatcherHarness(max_contacts=10, max_contacts_per_minute=10)
         world.feed(numbered(30))
         world.run(4.0)
         assert world.breaker.reported is None
@@ -222,7 +222,7 @@ class TestBudget:
         ] * 2
 
 
-def seconds_by_reason(world: World) -> dict[WaitReason, float]:
+def seconds_by_reason(world: DispatcherHarness) -> dict[WaitReason, float]:
     return {wait: round(seconds, 2) for wait, seconds in world.wait_timer.drain().items()}
 
 
@@ -230,46 +230,46 @@ class TestWaits:
     """The sums tell the truth: what they add up to is the time in which something waited."""
 
     def test_the_own_quota(self) -> None:
-        world = World(max_contacts=1, requests_per_minute=10, slots=16)
+        world = DispatcherHarness(max_contacts=1, requests_per_minute=10, slots=16)
         world.feed(numbered(11))
         world.finish()
         assert seconds_by_reason(world) == pytest.approx({WaitReason.OWN_QUOTA: 60.5}, abs=0.11)
 
     def test_the_apis_quota_and_its_retry_after(self) -> None:
         full = RateLimitHeaders(10, 10, 20.0)
-        world = World(scripted(answered(["c0"], full)), max_contacts=1, slots=1)
+        world = DispatcherHarness(scripted(answered(["c0"], full)), max_contacts=1, slots=1)
         world.feed(numbered(2))
         world.finish()
         assert seconds_by_reason(world) == pytest.approx(
             {WaitReason.CONCURRENCY_LIMIT: 0.1, WaitReason.SERVER_QUOTA: 21.0}, abs=0.11
         )
-        world = World(scripted(rate_limited(30.0)), max_contacts=1, slots=1)
+        world = DispatcherHarness(scripted(rate_limited(30.0)), max_contacts=1, slots=1)
         world.feed(numbered(2))
         world.finish()
         waited = seconds_by_reason(world)
         assert waited[WaitReason.RETRY_AFTER] == pytest.approx(30.0, abs=0.2)
 
     def test_the_budget(self) -> None:
-        world = World(max_contacts=5, max_contacts_per_minute=5)
+        world = DispatcherHarness(max_contacts=5, max_contacts_per_minute=5)
         world.feed(numbered(10))
         world.finish()
         assert seconds_by_reason(world) == pytest.approx({WaitReason.SPEND_LIMIT: 60.0}, abs=0.11)
 
     def test_slots(self) -> None:
-        world = World(max_contacts=1, slots=2, latency_s=3.0)
+        world = DispatcherHarness(max_contacts=1, slots=2, latency_s=3.0)
         world.feed(numbered(6))
         world.finish()
         assert seconds_by_reason(world) == pytest.approx({WaitReason.CONCURRENCY_LIMIT: 6.0}, abs=0.3)
 
     def test_backing_off(self) -> None:
-        world = World(scripted(server_error(503, 25.0)), max_contacts=1)
+        world = DispatcherHarness(scripted(server_error(503, 25.0)), max_contacts=1)
         world.feed(["a"])
         world.finish()
         assert seconds_by_reason(world) == pytest.approx({WaitReason.BACKOFF: 25.0}, abs=0.11)
 
     def test_a_429_holds_everybody_up_though_only_its_own_request_waits(self) -> None:
         """On a quiet stream there is no other; nothing may go out all the same, and /readyz has to say so."""
-        world = World(scripted(rate_limited(300.0)), max_contacts=1)
+        world = DispatcherHarness(scripted(rate_limited(300.0)), max_contacts=1)
         world.feed(["a"])
         world.run(60.0)
         known = world.breaker.reported
@@ -281,7 +281,7 @@ class TestWaits:
         assert seconds_by_reason(world) == pytest.approx({WaitReason.RETRY_AFTER: 300.0}, abs=0.5)
 
     def test_the_pace_of_early_batches(self) -> None:
-        world = World()
+        world = DispatcherHarness()
         world.feed(["a"])
         world.run(0.5)
         world.feed(["b"])
@@ -289,7 +289,7 @@ class TestWaits:
         assert seconds_by_reason(world) == pytest.approx({WaitReason.PARTIAL_BATCH: 0.5}, abs=0.15)
 
     def test_holding(self) -> None:
-        world = World(always(no_connection()), max_contacts=10, max_retries=0)
+        world = DispatcherHarness(always(no_connection()), max_contacts=10, max_retries=0)
         world.feed(numbered(10))
         world.run(65.0)
         world.api = ok
@@ -299,7 +299,7 @@ class TestWaits:
 
     @pytest.mark.parametrize("api", [ok, always(no_connection()), always(rate_limited(20.0))])
     def test_no_second_counts_twice(self, api: Callable[[Request], ApiResponse]) -> None:
-        world = World(api, max_contacts=5, requests_per_minute=20, max_contacts_per_minute=60)
+        world = DispatcherHarness(api, max_contacts=5, requests_per_minute=20, max_contacts_per_minute=60)
         for number in range(30):
             world.feed(numbered(7, "c" + "x" * number))
             world.run(4.0)

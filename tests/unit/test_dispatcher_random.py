@@ -1,7 +1,7 @@
 """The dispatcher against APIs that hypothesis makes up: each contact comes out once, and no good one is rejected.
 
-`make test` tries the same examples each time, `make fuzz` tries others. `World` fails by itself where a record is sent
-twice at once, twice in one request, or after its commit.
+`make test` tries the same examples each time, `make fuzz` tries others. `DispatcherHarness` fails by itself where a
+record is sent twice at once, twice in one request, or after its commit.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import zlib
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
+from dispatcher_harness import RETRY_DELAYS_S, DispatcherHarness, always, names, numbered, ok, poisoned
 from hypothesis import example, given
 from hypothesis import strategies as st
 from support_core import (
@@ -28,13 +29,12 @@ from support_core import (
     too_large,
     unexpected,
 )
-from support_dispatcher import RETRY_DELAYS_S, World, always, names, numbered, ok, poisoned
 from support_fuzz import fuzz
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from support_dispatcher import Sent
+    from dispatcher_harness import Sent
 
     from stream_scorer.core.records import ApiResponse
     from stream_scorer.core.scoring.request import Request
@@ -107,7 +107,7 @@ def plans(draw: st.DrawFn) -> Plan:
 class Faulty:
     """The API of a plan; it is healthy until ``is_on``."""
 
-    def __init__(self, world: World, plan: Plan, seed: int) -> None:
+    def __init__(self, world: DispatcherHarness, plan: Plan, seed: int) -> None:
         self._world = world
         self._plan = plan
         self._dice = random.Random(seed)  # noqa: S311 - repeatable
@@ -142,7 +142,7 @@ def test_faults_from_the_middle_of_a_run_reject_no_contact(
     """With short delays, a good contact of a broken shard fails in each round; at 0.48, one of 100,000 does."""
     is_long = plan.shard is not None or plan.probability == 0.48
     delays = RETRY_DELAYS_S if is_long else SHORT_DELAYS_S
-    world = World(max_contacts=max_contacts, slots=slots, retry_delays_s=delays)
+    world = DispatcherHarness(max_contacts=max_contacts, slots=slots, retry_delays_s=delays)
     for partition in range(1, partitions):
         world.own(partition)
     world.feed(numbered(5, "before"))
@@ -164,7 +164,7 @@ def test_faults_from_the_middle_of_a_run_reject_no_contact(
     check_published(world)
 
 
-def check_published(world: World) -> None:
+def check_published(world: DispatcherHarness) -> None:
     """Every record of the topic has one outcome that is no deferral."""
     done = [outcome.record.source for outcome in world.outcomes]
     assert sorted(done) == sorted(one.source for log in world.topic.values() for one in log)
@@ -185,7 +185,7 @@ def test_an_outage_in_the_middle_of_an_isolation_rejects_none_but_the_poison(
     contacts: int, poison: int, begins: int, lasts: int, slots: int
 ) -> None:
     bad = f"c{poison % contacts}"
-    world = World(poisoned(bad), slots=slots)
+    world = DispatcherHarness(poisoned(bad), slots=slots)
     world.feed(numbered(contacts))
     world.run(float(begins), step_s=0.25)
     before = dict(world.results)
@@ -217,7 +217,7 @@ def test_an_outage_rejects_no_contact_and_buys_none_twice(
     def api(request: Request) -> ApiResponse:
         return account.answer(request, names(request)) if failure is None else failure
 
-    world = World(api, max_contacts=max_contacts, slots=slots, latency_s=latency_s, max_retries=max_retries)
+    world = DispatcherHarness(api, max_contacts=max_contacts, slots=slots, latency_s=latency_s, max_retries=max_retries)
     world.feed(["before"])
     world.finish()
     wanted = numbered(contacts)
@@ -264,7 +264,7 @@ def test_each_bad_contact_is_found_and_no_other_suffers(kinds: list[str], max_co
             return server_error(500)
         return account.answer(request, [name for name in names(request) if kind_of.get(name) != "left out"])
 
-    world = World(api, max_contacts=max_contacts, slots=slots, retry_delays_s=(5.0, 20.0, 60.0))
+    world = DispatcherHarness(api, max_contacts=max_contacts, slots=slots, retry_delays_s=(5.0, 20.0, 60.0))
     world.feed(wanted)
     world.feed(["company"])
     world.finish(within_s=3_000.0, step_s=0.1)
@@ -290,7 +290,7 @@ def histories(draw: st.DrawFn) -> list[tuple[str, int]]:
     return draw(st.lists(step, max_size=25))
 
 
-def happen(world: World, what: str, number: int) -> None:
+def happen(world: DispatcherHarness, what: str, number: int) -> None:
     match what:
         case "feed":
             fed = sum(map(len, world.topic.values()))
@@ -312,7 +312,7 @@ def happen(world: World, what: str, number: int) -> None:
             world.api = FAULTS[what]
 
 
-def check_sent(world: World, ceiling: int | None) -> None:
+def check_sent(world: DispatcherHarness, ceiling: int | None) -> None:
     """The spend limit holds in any minute, and a request's attempts are counted and apart."""
     attempts: dict[str, Sent] = {}
     for sent in world.sent:
@@ -332,7 +332,7 @@ def check_sent(world: World, ceiling: int | None) -> None:
 def test_whatever_happens_every_contact_comes_out_once(
     history: list[tuple[str, int]], max_contacts: int, slots: int, ceiling: int | None
 ) -> None:
-    world = World(max_contacts=max_contacts, slots=slots, max_contacts_per_minute=ceiling)
+    world = DispatcherHarness(max_contacts=max_contacts, slots=slots, max_contacts_per_minute=ceiling)
     world.feed(["before"])
     world.finish()
     for what, number in history:

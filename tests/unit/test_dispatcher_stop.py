@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from dispatcher_harness import STEP_S, DispatcherHarness, names, ok, poisoned
 from support_core import refused
-from support_dispatcher import STEP_S, World, names, ok, poisoned
 
 
-def drain(world: World, within_s: float = 25.0) -> float:
+def drain(world: DispatcherHarness, within_s: float = 25.0) -> float:
     """Stop as the worker does; return the seconds that it took."""
     began, deadline = world.now, world.now + within_s
     dispatcher = world.dispatcher
@@ -22,7 +22,7 @@ def drain(world: World, within_s: float = 25.0) -> float:
 
 def test_a_search_is_finished_with_controls_and_nothing_is_billed_again() -> None:
     """With nothing in flight beside it, each failure of the search waits for a control: that is no reason to end."""
-    world = World(poisoned("c5", answer=refused()), slots=2)
+    world = DispatcherHarness(poisoned("c5", answer=refused()), slots=2)
     world.feed([f"c{n}" for n in range(1_000)])
     world.run_until(lambda: world.observed.controls > 1)
     world.feed(["later"])
@@ -34,7 +34,9 @@ def test_a_search_is_finished_with_controls_and_nothing_is_billed_again() -> Non
 
 def test_a_stop_does_not_wait_for_a_control_that_comes_too_late() -> None:
     """The limit of controls is used up: the next one is due after the end."""
-    world = World(lambda request: refused() if any(n.startswith("bad") for n in names(request)) else ok(request))
+    world = DispatcherHarness(
+        lambda request: refused() if any(n.startswith("bad") for n in names(request)) else ok(request)
+    )
     world.feed([*(f"c{n}" for n in range(100)), *(f"bad{n}" for n in range(30)), *(f"d{n}" for n in range(20))])
     world.run_until(lambda: world.observed.controls == 20 and not world.dispatcher.in_flight)
     assert drain(world, 5.0) < 1.0

@@ -10,8 +10,8 @@ from unittest.mock import MagicMock
 
 import pytest
 from confluent_kafka import TopicPartition
-from support_delivering import Bench, World, delivered
-from test_publishing import Bench as ScoringBench
+from delivery_harness import DeliveryHarness, SimulatedReceivers, delivered
+from test_publisher import Bench as ScoringBench
 
 from stream_scorer.core.records import Partition
 from stream_scorer.errors import ProducerFenced
@@ -55,8 +55,8 @@ def test_an_end_in_time_keeps_its_own_error() -> None:
 
 
 def test_a_deliverer_that_an_error_ends_begins_the_end_of_the_service() -> None:
-    world = World(lambda _world, _callback: delivered())
-    bench = Bench(world)
+    world = SimulatedReceivers(lambda _world, _callback: delivered())
+    bench = DeliveryHarness(world)
     ends: list[str] = []
     bench._stopping.set = lambda: ends.append("stopping")
     bench.source.close = lambda: ends.append("closed")  # type: ignore[method-assign]

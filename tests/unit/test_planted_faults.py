@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support_reconciling import (
+from reconciliation_harness import (
     CODECS,
     Output,
     Retry,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
-from support_arena import wait_until
+from scoring_harness import wait_until
 
 from stream_scorer.kafka.producer import transactional_producer
 from stream_scorer.kafka.producer.records import Committed, Failed, OutRecord

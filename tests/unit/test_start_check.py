@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from test_observing import BEGAN_MS, Log
+from test_observer import BEGAN_MS, Log
 from test_telemetry import samples
 
 from stream_scorer.core.records import Exchange, RateLimitHeaders

@@ -6,10 +6,10 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from delivery_harness import PARTITIONS, DeliveryHarness, FakeSink, FakeSource, SimulatedReceivers, callback, delivered
 from support_core import record, scored
-from support_delivering import PARTITIONS, Bench, FakeSink, FakeSource, World, callback, delivered
-from test_planning import RULES, SCORES, WEBHOOK, value
-from test_publishing import Bench as ScoringBench
+from test_planner import RULES, SCORES, WEBHOOK, value
+from test_publisher import Bench as ScoringBench
 
 from stream_scorer.callbacks.observer import PlannerObserver
 from stream_scorer.callbacks.output_records import CallbackEncoder, CallbackTopics
@@ -160,19 +160,19 @@ def test_large_records_are_published_in_several_transactions() -> None:
 
 @pytest.mark.parametrize("limit", [1, 2])
 def test_the_deliverer_shrinks_its_transactions_until_one_is_written_in_time(limit: int) -> None:
-    world = World(lambda _world, _callback: delivered())
+    world = SimulatedReceivers(lambda _world, _callback: delivered())
     world.plan(callback(f"c{n}") for n in range(300))
     world.records_in_time = limit
-    bench = Bench(world)
+    bench = DeliveryHarness(world)
     bench.run_dry()
     assert len(world.outcomes()) == 300
     assert max(bench.sink.sizes) > limit  # it was tried
 
 
 class PlannerBench:
-    """The planner's own loop over the lists of `World`."""
+    """The planner's own loop over the lists of `SimulatedReceivers`."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: SimulatedReceivers) -> None:
         self.world = world
         topics = CallbackTopics(
             "callbacks", (), "rejected", "receipts", dict.fromkeys(("callbacks", "rejected"), 10**6)
@@ -230,7 +230,7 @@ class PlannerBench:
 
 
 def test_the_planner_shrinks_its_transactions_until_one_is_written_in_time() -> None:
-    world = World(lambda _world, _callback: delivered())
+    world = SimulatedReceivers(lambda _world, _callback: delivered())
     for n in range(400):
         # A campaign each: every score makes a callback of its own.
         world.write("scores", b"c%d" % n, SCORES.encode(value(contact_id=f"c{n}", campaign_id=f"campaign-{n}")))
@@ -243,7 +243,7 @@ def test_the_planner_shrinks_its_transactions_until_one_is_written_in_time() -> 
 
 
 def test_the_planner_bounds_what_it_reads_by_bytes() -> None:
-    world = World(lambda _world, _callback: delivered())
+    world = SimulatedReceivers(lambda _world, _callback: delivered())
     for n in range(100):
         one = SCORES.encode(value(contact_id=f"c{n}", campaign_id="spring"))
         world.write("scores", b"c%d" % n, one, [("x", bytes(MEGABYTE))])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
-from support_arena import wait_until
+from scoring_harness import wait_until
 
 from stream_scorer.core.audit.hash_chain import AuditChain, counts_of
 from stream_scorer.core.avro.codec import Codec

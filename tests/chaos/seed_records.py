@@ -1,4 +1,4 @@
-"""Good books, and every kind of violation planted in them: for `test_judge.py`."""
+"""Good books, and every kind of violation planted in them: for `test_verifier.py`."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections import defaultdict
 from hashlib import sha256
 from typing import Any, Final
 
-from books import PREFIX, Books, Memory, Recovery, Row
 from callback_rules import CALLBACK, RECEIPT
-from support_arena import AUDIT, SCORE, Commit, contact
-from support_campaign import score
+from callbacks_harness import score
+from expected_state import PREFIX, ExpectedState, Memory, Recovery, Row
+from scoring_harness import AUDIT, SCORE, Commit, contact
 
 CONTACTS: Final = 8
 _PARTITIONS: Final = 2
@@ -64,7 +64,7 @@ def entry(source: str, contact_id: str, outcome: str) -> dict[str, Any]:
     }
 
 
-def good_books() -> Books:
+def good_books() -> ExpectedState:
     """Eight good contacts on two partitions, the last one rejected; two audit events; one callback for all seven."""
     rows: dict[str, list[Row]] = defaultdict(list)
     rows |= {kind: [] for kind in ("review", "callbacks", "receipts")}
@@ -88,7 +88,7 @@ def good_books() -> Books:
     account = {f"C{number}": 1 for number in range(CONTACTS - 1)}
     commits = {number: Commit(CONTACTS // _PARTITIONS, "start=0") for number in range(_PARTITIONS)}
     good = {name.encode() for name in account}
-    return Books(dict(rows), commits, account, group_id="group", campaign=True, good=good)
+    return ExpectedState(dict(rows), commits, account, group_id="group", campaign=True, good=good)
 
 
 def callback(callback_id: str, sources: list[str]) -> bytes:
@@ -105,130 +105,130 @@ def receipt(callback_id: str, sources: list[str]) -> bytes:
     return RECEIPT.encode({"callback_id": callback_id, "campaign_id": None, "target": "t", **lists, **end})
 
 
-def rewrite_audit(books: Books, index: int, **changes: Any) -> None:
+def rewrite_audit(books: ExpectedState, index: int, **changes: Any) -> None:
     """Another content under the old hash, or with ``hash`` given, whatever that is."""
     kept = books.rows["audit"][index]
     event = {**AUDIT.decode(kept.value), **changes}
     books.rows["audit"][index] = kept._replace(value=AUDIT.encode(event))
 
 
-def lose(books: Books) -> None:
+def lose(books: ExpectedState) -> None:
     del books.rows["scores"][2]
 
 
-def double(books: Books) -> None:
+def double(books: ExpectedState) -> None:
     books.rows["scores"].append(books.rows["scores"][2]._replace(offset=99))
 
 
-def show_on_two_topics(books: Books) -> None:
+def show_on_two_topics(books: ExpectedState) -> None:
     books.rows["review"].append(books.rows["scores"][2]._replace(topic="review"))
 
 
-def swap(books: Books) -> None:
+def swap(books: ExpectedState) -> None:
     rows = books.rows["scores"]
     rows[0], rows[2] = rows[0]._replace(offset=2), rows[2]._replace(offset=0)
 
 
-def show_early(books: Books) -> None:
+def show_early(books: ExpectedState) -> None:
     books.commits[0] = Commit(3, "start=0")
 
 
-def leave_work(books: Books) -> None:
+def leave_work(books: ExpectedState) -> None:
     extra = contact("C-late")
     books.rows["features"].append(row("features", CONTACTS // _PARTITIONS, "C-late", extra.value))
 
 
-def drop_audit(books: Books) -> None:
+def drop_audit(books: ExpectedState) -> None:
     del books.rows["audit"][1]
 
 
-def drop_first_audit(books: Books) -> None:
+def drop_first_audit(books: ExpectedState) -> None:
     del books.rows["audit"][0]
 
 
-def double_audit(books: Books) -> None:
+def double_audit(books: ExpectedState) -> None:
     first = AUDIT.decode(books.rows["audit"][1].value)
     again = audit_event(2, first["hash"], first["contacts"])
     books.rows["audit"].append(row("audit", 2, "chain", AUDIT.encode(again)))
 
 
-def forge_audit(books: Books) -> None:
+def forge_audit(books: ExpectedState) -> None:
     rewrite_audit(books, 0, attempts=7)
 
 
-def take_other_key(books: Books) -> None:
+def take_other_key(books: ExpectedState) -> None:
     books.rows["audit"][0] = books.rows["audit"][0]._replace(key=b"other")
 
 
-def cut_link(books: Books) -> None:
+def cut_link(books: ExpectedState) -> None:
     event = AUDIT.decode(books.rows["audit"][1].value)
     forged = audit_event(1, b"elsewhere", event["contacts"])
     books.rows["audit"][1] = books.rows["audit"][1]._replace(value=AUDIT.encode(forged))
 
 
-def change_score(books: Books) -> None:
+def change_score(books: ExpectedState) -> None:
     books.rows["scores"][2] = books.rows["scores"][2]._replace(value=SCORE.encode(score("C2", 0.8)))
 
 
-def answer_about_another(books: Books) -> None:
+def answer_about_another(books: ExpectedState) -> None:
     books.rows["scores"][2] = books.rows["scores"][2]._replace(value=SCORE.encode(score("C5")))
 
 
-def change_rejected(books: Books) -> None:
+def change_rejected(books: ExpectedState) -> None:
     books.rows["rejected"][0] = books.rows["rejected"][0]._replace(value=b"other")
 
 
-def take_other_batch(books: Books) -> None:
+def take_other_batch(books: ExpectedState) -> None:
     kept = books.rows["scores"][2]
     books.rows["scores"][2] = row("scores", kept.offset, "C2", kept.value, source="features/0/1", batch="batch-9")
 
 
-def hide_source(books: Books) -> None:
+def hide_source(books: ExpectedState) -> None:
     books.rows["scores"][2] = books.rows["scores"][2]._replace(headers=())
 
 
-def pay_twice(books: Books) -> None:
+def pay_twice(books: ExpectedState) -> None:
     books.account = {**(books.account or {}), "C1": 3, "stranger": 1}
 
 
-def pay_nothing(books: Books) -> None:
+def pay_nothing(books: ExpectedState) -> None:
     books.account = {name: times for name, times in (books.account or {}).items() if name != "C1"}
 
 
-def plan_twice(books: Books) -> None:
+def plan_twice(books: ExpectedState) -> None:
     books.rows["callbacks"].append(row("callbacks", 1, "again", callback("again", ["scores/0/2"])))
 
 
-def receive_twice(books: Books) -> None:
+def receive_twice(books: ExpectedState) -> None:
     books.rows["receipts"].append(books.rows["receipts"][0]._replace(offset=1))
 
 
-def lose_receipt(books: Books) -> None:
+def lose_receipt(books: ExpectedState) -> None:
     books.rows["receipts"].clear()
 
 
-def receive_undue(books: Books) -> None:
+def receive_undue(books: ExpectedState) -> None:
     books.rows["receipts"].append(row("receipts", 1, "other", receipt("other", ["scores/1/7"])))
 
 
-def recover_late(books: Books) -> None:
+def recover_late(books: ExpectedState) -> None:
     books.recoveries.append(Recovery("broker killed", 31.0, 30.0))
 
 
-def fail_needlessly(books: Books) -> None:
+def fail_needlessly(books: ExpectedState) -> None:
     books.needless_failures = 1
 
 
-def grow(books: Books) -> None:
+def grow(books: ExpectedState) -> None:
     books.memory.append(Memory("worker one", tuple(100.0 + 10 * n for n in range(30))))
 
 
-def reject_a_good_one(books: Books) -> None:
+def reject_a_good_one(books: ExpectedState) -> None:
     """All of it is consistent, and nothing was the matter with the contact."""
     books.good = {*books.good, f"C{CONTACTS - 1}".encode()}
 
 
-def wait(books: Books, offset: int = CONTACTS // _PARTITIONS, *, group: str = "group", at: int = 0) -> None:
+def wait(books: ExpectedState, offset: int = CONTACTS // _PARTITIONS, *, group: str = "group", at: int = 0) -> None:
     """A contact of partition 0 in a retry topic; one behind the others is committed first."""
     known = {one.place for one in books.rows["features"]}
     if f"features/0/{offset}" not in known:
@@ -240,30 +240,30 @@ def wait(books: Books, offset: int = CONTACTS // _PARTITIONS, *, group: str = "g
     books.rows.setdefault("retry-1", []).append(row("retry-1", at, of.key.decode(), of.value, **given))
 
 
-def wait_twice(books: Books) -> None:
+def wait_twice(books: ExpectedState) -> None:
     wait(books)
     wait(books, at=1)
 
 
-def wait_finished(books: Books) -> None:
+def wait_finished(books: ExpectedState) -> None:
     wait(books, 1)
 
 
-def wait_for_another_group(books: Books) -> None:
+def wait_for_another_group(books: ExpectedState) -> None:
     wait(books, group="another")
 
 
-def forget_a_retry(books: Books) -> None:
+def forget_a_retry(books: ExpectedState) -> None:
     wait(books)
     books.retry_commits["retry-1", 0] = 1
 
 
-def wait_early(books: Books) -> None:
+def wait_early(books: ExpectedState) -> None:
     wait(books)
     books.commits[0] = Commit(CONTACTS // _PARTITIONS, "start=0")
 
 
-def change_what_waits(books: Books) -> None:
+def change_what_waits(books: ExpectedState) -> None:
     wait(books)
     books.rows["retry-1"][0] = books.rows["retry-1"][0]._replace(value=b"other")
 

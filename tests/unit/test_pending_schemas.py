@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support_arena import wait_until
+from scoring_harness import wait_until
 
 from stream_scorer.core.avro.codec import UndecodableError
 from stream_scorer.core.avro.confluent import SchemaMissingError, WriterUnknownError, confluent_header

@@ -8,27 +8,27 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from judge import verdict
-from mixing import Mixer, note
-from world import World
+from cluster import ChaosCluster
+from random_faults import RandomFaults, note
+from verifier import verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from machines import Machines
+    from environment import ChaosEnvironment
 
 ONLY = os.environ.get("CHAOS_ONLY", "")
 
 
 @contextmanager
-def judged(stand: Machines, folder: Path, seed: int, what: str) -> Iterator[Mixer]:
+def judged(stand: ChaosEnvironment, folder: Path, seed: int, what: str) -> Iterator[RandomFaults]:
     """A world that has begun, and a mixer for it; at the end everything is judged."""
     print(f"\n{what}, CHAOS_SEED={seed}")
-    world = World(stand, folder, seed)
+    world = ChaosCluster(stand, folder, seed)
     try:
         world.begin()
-        yield Mixer(world, seed, ONLY)
+        yield RandomFaults(world, seed, ONLY)
         books = world.end()
     finally:
         world.kill_all()

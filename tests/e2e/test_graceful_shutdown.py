@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from support_arena import contact, contacts
-from support_judge import judge
+from output_verifier import judge
+from scoring_harness import contact, contacts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from support_worker import Stage
+    from worker_harness import WorkerHarness
 
     from stream_scorer.local.simulator import Simulator
 
@@ -22,12 +22,12 @@ MAX_CONTROLS = 20
 
 
 @pytest.fixture
-def stage(make_stage: Callable[..., Stage], make_simulator: Callable[..., Simulator]) -> Stage:
+def stage(make_stage: Callable[..., WorkerHarness], make_simulator: Callable[..., Simulator]) -> WorkerHarness:
     """One partition, so that everything stands behind its first contacts, and an API slow enough to stop in between."""
     return make_stage(partitions=1, simulator=make_simulator(latency_ms=150))
 
 
-def stop_and_go_on(stage: Stage, *, after: int) -> int:
+def stop_and_go_on(stage: WorkerHarness, *, after: int) -> int:
     """Stops a worker once so many contacts are billed, lets another go on; how many were billed again."""
     worker = stage.start_ready()
     stage.wait(lambda: stage.simulator.stats().contacts_scored >= after, "contacts that are paid for", needs=worker)
@@ -42,12 +42,12 @@ def stop_and_go_on(stage: Stage, *, after: int) -> int:
     return judge(stage).paid_twice(stage.simulator.scored())
 
 
-def test_in_the_middle_of_a_search_for_a_refused_contact(stage: Stage) -> None:
+def test_in_the_middle_of_a_search_for_a_refused_contact(stage: WorkerHarness) -> None:
     stage.produce(contact("REFUSE-1" if n == 5 else f"C-{n}") for n in range(CONTACTS))
     assert stop_and_go_on(stage, after=CONTACTS - 1_000) <= 2 * MAX_CONTROLS
 
 
-def test_before_a_retry_is_due(stage: Stage) -> None:
+def test_before_a_retry_is_due(stage: WorkerHarness) -> None:
     stage.simulator.add_fault(contact_id="C-000003", status=503, retry_after=600)
     stage.produce(contacts(CONTACTS, 1))
     assert stop_and_go_on(stage, after=CONTACTS - 1_000) == 0

@@ -16,8 +16,8 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
-from support_arena import PATIENCE_S, Avro, wait_until
-from support_worker import QUICK_PROPERTIES, WorkerProcess
+from scoring_harness import PATIENCE_S, Avro, wait_until
+from worker_harness import QUICK_PROPERTIES, WorkerProcess
 
 from stream_scorer.local.kafka.process import free_port
 
@@ -74,7 +74,7 @@ class Read:
     headers: dict[str, bytes | None]
 
 
-class CampaignStage:
+class CallbacksHarness:
     """Topics, and workers that read and write them."""
 
     def __init__(self, bootstrap_servers: str, folder: Path, environment: Mapping[str, str]) -> None:
@@ -244,12 +244,12 @@ class CampaignStage:
 
 
 @pytest.fixture
-def make_campaign(broker: Broker, tmp_path: Path) -> Iterator[Callable[..., CampaignStage]]:
+def make_campaign(broker: Broker, tmp_path: Path) -> Iterator[Callable[..., CallbacksHarness]]:
     """Makes stages on the shared broker; the environment says what the target is."""
-    made: list[CampaignStage] = []
+    made: list[CallbacksHarness] = []
 
-    def make(environment: Mapping[str, str]) -> CampaignStage:
-        made.append(CampaignStage(broker.bootstrap_servers, tmp_path, environment))
+    def make(environment: Mapping[str, str]) -> CallbacksHarness:
+        made.append(CallbacksHarness(broker.bootstrap_servers, tmp_path, environment))
         return made[-1]
 
     yield make

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from confluent_kafka import KafkaException, Producer
-from support_arena import FEATURES, MEGABYTE, Input, contact, event
+from scoring_harness import FEATURES, MEGABYTE, Input, contact, event
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -31,7 +31,7 @@ _CLOCK: Final = Path(__file__).with_name("shifted_clock.c")
 FILLER: Final = "filler"
 
 
-class Machines:
+class ChaosEnvironment:
     """What outlives a run: the cluster, API and receiver with the lines to them. Made by `machines`.
 
     Attributes:
@@ -77,10 +77,10 @@ class Machines:
 
 
 @contextmanager
-def machines(folder: Path) -> Iterator[Machines]:
+def machines(folder: Path) -> Iterator[ChaosEnvironment]:
     """Starts them, and stops them at the end."""
     with ExitStack() as stack:
-        yield Machines(folder, stack)
+        yield ChaosEnvironment(folder, stack)
 
 
 def _mounted(folder: Path, stack: ExitStack) -> Path | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
-from support_arena import wait_until
+from scoring_harness import wait_until
 
 from stream_scorer.core.records import Partition
 from stream_scorer.kafka.client.config import admin_config, consumer_config, silent_logger

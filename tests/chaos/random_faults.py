@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from books import Recovery
+from expected_state import Recovery
 from faults import known_faults
 
 if TYPE_CHECKING:
+    from cluster import ChaosCluster
     from faults import Fault
-    from world import World
 
 RESULTS: Final = Path(os.environ.get("CHAOS_RESULTS", Path(__file__).parents[2] / "build" / "chaos-results.jsonl"))
 # By itself, after the last fault of a moment has ended; issue 7 asks for this after an outage.
@@ -41,7 +41,7 @@ class Moment:
         return " + ".join(fault.name for fault in self.faults)
 
 
-class Mixer:
+class RandomFaults:
     """Plays moments on a world.
 
     Args:
@@ -50,7 +50,7 @@ class Mixer:
         only: parts of fault names (``CHAOS_ONLY``); empty: all.
     """
 
-    def __init__(self, world: World, seed: int, only: str = "") -> None:
+    def __init__(self, world: ChaosCluster, seed: int, only: str = "") -> None:
         self._world = world
         self._seed = seed
         self._draw = random.Random(seed)  # noqa: S311 - every run draws the same

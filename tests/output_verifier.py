@@ -13,11 +13,11 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
-from support_arena import AUDIT, FEATURES, OUTPUTS, PATIENCE_S, SCORE, wait_until
+from scoring_harness import AUDIT, FEATURES, OUTPUTS, PATIENCE_S, SCORE, wait_until
 
 if TYPE_CHECKING:
     from confluent_kafka import Message
-    from support_arena import Arena
+    from scoring_harness import ScoringHarness
 
 PREFIX = "stream-scorer-"
 TUTORIAL_FEATURES = ("previous_calls", "avg_handle_time", "last_contact_days", "segment_id")
@@ -85,7 +85,7 @@ class Verdict:
 
 
 def judge(
-    arena: Arena,
+    arena: ScoringHarness,
     *,
     everything: bool = True,
     tutorial_features: bool = True,
@@ -151,7 +151,7 @@ def _name(message: Message) -> str:
     return f"{message.topic()}/{message.partition()}/{message.offset()}"
 
 
-def _await_stable(arena: Arena) -> None:
+def _await_stable(arena: ScoringHarness) -> None:
     """Waits until no transaction is open on any output: what a killed worker left ends with its time-out."""
     with arena.reader() as committed, arena.reader(isolation="read_uncommitted") as written:
 
@@ -169,7 +169,7 @@ def _await_stable(arena: Arena) -> None:
         wait_until(stable, "the end of all open transactions")
 
 
-def _read(arena: Arena) -> dict[str, list[Message]]:
+def _read(arena: ScoringHarness) -> dict[str, list[Message]]:
     """All records that a read_committed reader finds on each topic, each partition's in order."""
     found: dict[str, list[Message]] = {kind: [] for kind in ("features", *OUTPUTS, "retries")}
     kinds = {topic: kind for kind, topic in arena.topics.items()} | dict.fromkeys(arena.retries, "retries")

@@ -8,8 +8,7 @@ import itertools
 from typing import Any
 
 import pytest
-from rich.console import Console
-from support_reconciling import (
+from reconciliation_harness import (
     CODECS,
     TOPICS,
     Output,
@@ -22,6 +21,7 @@ from support_reconciling import (
     output_content,
     source,
 )
+from rich.console import Console
 
 from stream_scorer.cli.reconcile import print_report
 from stream_scorer.core.audit.hash_chain import ChainVerifier

@@ -1,6 +1,7 @@
-"""A small world around the dispatcher: simulated time, an API that is a function, and the real ledger, batcher, quota.
+"""Harness of the dispatcher: simulated time, an API that is a function, and the real ledger, batcher and quota.
 
-`World` reads topics, commits what is finished in order, and reads deferred contacts again from their retry topics.
+`DispatcherHarness` reads topics, commits finished records in order, and reads deferred contacts again from their
+retry topics.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class Sent(NamedTuple):
 class Pool:
     """Calls ``world.api`` when a request is sent; the answer comes after ``world.latency_of(request, answer)``."""
 
-    def __init__(self, world: World, size: int) -> None:
+    def __init__(self, world: DispatcherHarness, size: int) -> None:
         self.size = size
         self._world = world
         self._in_flight: list[tuple[float, Request, ApiResponse]] = []
@@ -135,7 +136,7 @@ class Observed:
         return [state for state in self.states if state is not None and state.is_open]
 
 
-class World:
+class DispatcherHarness:
     def __init__(
         self,
         api: Callable[[Request], ApiResponse] = ok,

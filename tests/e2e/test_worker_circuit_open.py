@@ -8,16 +8,16 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support_arena import contact, contacts, wait_until
+from output_verifier import judge
+from scoring_harness import contact, contacts, wait_until
 from support_fast import FastScene, run_clocks_fast
-from support_judge import judge
 
 from stream_scorer.kafka.consumer.group_consumer import GroupConsumer
 from stream_scorer.wiring import scoring as wiring
 
 if TYPE_CHECKING:
     from kafka_fixture import Broker
-    from support_worker import Stage, WorkerProcess
+    from worker_harness import WorkerHarness, WorkerProcess
 
 pytestmark = pytest.mark.kafka
 
@@ -48,7 +48,7 @@ def told(worker: WorkerProcess) -> list[tuple[str, str, str]]:
 
 
 class TestTheApi:
-    def test_it_says_since_when_why_and_when_the_next_probe_is_due(self, stage: Stage) -> None:
+    def test_it_says_since_when_why_and_when_the_next_probe_is_due(self, stage: WorkerHarness) -> None:
         """First 503, then 500, then well again: three lines, however many probes there are."""
         stage.simulator.add_fault(status=503, times=16, min_contacts=1)
         stage.simulator.add_fault(status=500, times=None, min_contacts=1)
@@ -91,7 +91,7 @@ class TestTheApi:
         assert ended["probes"] >= 6
         assert judge(stage).count("rejected") == 0
 
-    def test_an_api_that_refuses_every_contact_opens_the_circuit_breaker(self, stage: Stage) -> None:
+    def test_an_api_that_refuses_every_contact_opens_the_circuit_breaker(self, stage: WorkerHarness) -> None:
         stage.simulator.configure(refuse_prefix="C-")
         stage.produce(contacts(40, stage.partitions))
         worker = stage.start_ready(scoring__max_contacts="1")
@@ -174,7 +174,7 @@ class TestQuotaAndBudget:
 
 
 class TestExpired:
-    def test_age_is_judged_when_a_record_is_read(self, stage: Stage) -> None:
+    def test_age_is_judged_when_a_record_is_read(self, stage: WorkerHarness) -> None:
         """What expires while the circuit breaker is open is sent all the same: an outage never rejects a contact."""
         stage.simulator.add_fault(status=503, times=None, min_contacts=1)
         worker = stage.start_ready(scoring__max_event_age_s="5")

@@ -1,6 +1,6 @@
 """The judge: finds everything in the books of a run that breaks the contract, and says where it stands.
 
-It does not stop at the first violation: a run of half an hour is not repeated for the second one. `test_judge.py`
+It does not stop at the first violation: a run of half an hour is not repeated for the second one. `test_verifier.py`
 plants each kind of violation and sees it found.
 """
 
@@ -12,12 +12,12 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from callback_rules import broken_callbacks
-from support_arena import AUDIT, SCORE
+from scoring_harness import AUDIT, SCORE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from books import Books, Row
+    from expected_state import ExpectedState, Row
 
 OUTCOMES = {"scores": "SCORED", "review": "REVIEW", "rejected": "REJECTED"}
 # A process settles in its first third; what it takes beyond this after that, it does not give back.
@@ -36,7 +36,7 @@ class Violation(NamedTuple):
         return f"{self.kind}: {self.place}: {self.text}"
 
 
-def violations(books: Books) -> list[Violation]:
+def violations(books: ExpectedState) -> list[Violation]:
     """Everything that is wrong; an empty list: the contract held."""
     committed = _committed(books)
     outputs, found = _by_source(books)
@@ -62,7 +62,7 @@ def violations(books: Books) -> list[Violation]:
     return [*found, *_grown(books)]
 
 
-def verdict(books: Books, most: int = 20) -> str:
+def verdict(books: ExpectedState, most: int = 20) -> str:
     """The violations as lines, the first of each kind before the rest; empty where there are none."""
     found = violations(books)
     counts = Counter(violation.kind for violation in found)
@@ -75,7 +75,7 @@ def verdict(books: Books, most: int = 20) -> str:
     return "\n".join([", ".join(f"{number} x {kind}" for kind, number in counts.items()), *lines]) if found else ""
 
 
-def _committed(books: Books) -> dict[str, Row]:
+def _committed(books: ExpectedState) -> dict[str, Row]:
     """The inputs between the group's start and its committed offset, by place."""
     below = {}
     for row in books.rows["features"]:
@@ -88,7 +88,7 @@ def _committed(books: Books) -> dict[str, Row]:
     return below
 
 
-def _by_source(books: Books) -> tuple[dict[str, tuple[str, Row]], list[Violation]]:
+def _by_source(books: ExpectedState) -> tuple[dict[str, tuple[str, Row]], list[Violation]]:
     outputs: dict[str, tuple[str, Row]] = {}
     found = []
     for kind in OUTCOMES:
@@ -103,7 +103,7 @@ def _by_source(books: Books) -> tuple[dict[str, tuple[str, Row]], list[Violation
     return outputs, found
 
 
-def _waiting(books: Books) -> tuple[dict[str, Row], list[Violation]]:
+def _waiting(books: ExpectedState) -> tuple[dict[str, Row], list[Violation]]:
     """The contacts of this group in the retry topics that it has not committed, by source."""
     waiting: dict[str, Row] = {}
     found = []
@@ -136,7 +136,7 @@ def _broken_invariant(
     outputs: dict[str, Any],
     entries: dict[str, Any],
     waiting: dict[str, Row],
-    books: Books,
+    books: ExpectedState,
 ) -> Iterator[Violation]:
     for source in committed.keys() - outputs.keys() - waiting.keys():
         yield Violation("lost", source, "is committed, has no output and waits in no retry topic")
@@ -156,7 +156,7 @@ def _broken_invariant(
             yield Violation("stuck", f"partition {partition}", text)
 
 
-def _wrongly_rejected(books: Books) -> Iterator[Violation]:
+def _wrongly_rejected(books: ExpectedState) -> Iterator[Violation]:
     for row in books.rows["rejected"]:
         if row.key in books.good:
             reason = row.own_header("error-reason")
@@ -178,7 +178,9 @@ def _out_of_order(outputs: dict[str, tuple[str, Row]]) -> Iterator[Violation]:
             highest = max(highest, input_offset)
 
 
-def _broken_chains(books: Books, entries: dict[str, tuple[dict[str, Any], dict[str, Any]]]) -> Iterator[Violation]:
+def _broken_chains(
+    books: ExpectedState, entries: dict[str, tuple[dict[str, Any], dict[str, Any]]]
+) -> Iterator[Violation]:
     """Verifies every chain, and collects the entries by their source."""
     tips: dict[str, tuple[int, bytes]] = {}
     for row, event in books.audit_events():
@@ -221,7 +223,7 @@ def _mismatches(source: str, row: Row, output: tuple[str, Row], audit: Any) -> I
             yield Violation("mismatch", out.place, f"{name} is not that of its audit entry")
 
 
-def _overpaid(books: Books, entries: dict[str, Any]) -> Iterator[Violation]:
+def _overpaid(books: ExpectedState, entries: dict[str, Any]) -> Iterator[Violation]:
     if books.account is None:
         return
     needed: Counter[str] = Counter()
@@ -241,7 +243,7 @@ def _overpaid(books: Books, entries: dict[str, Any]) -> Iterator[Violation]:
         yield Violation("overpaid", f"the API's account (worst: {worst})", text)
 
 
-def _grown(books: Books) -> Iterator[Violation]:
+def _grown(books: ExpectedState) -> Iterator[Violation]:
     for memory in books.memory:
         third = len(memory.mib) // 3
         if len(memory.mib) < _FEWEST_SAMPLES:

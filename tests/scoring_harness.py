@@ -123,7 +123,7 @@ class Commit:
     metadata: str
 
 
-class Arena:
+class ScoringHarness:
     """Topics, a group, and what stands in them."""
 
     def __init__(
@@ -292,7 +292,7 @@ class Arena:
 class Progress:
     """How far the group has come; keeps one connection for as long as it is asked."""
 
-    def __init__(self, arena: Arena) -> None:
+    def __init__(self, arena: ScoringHarness) -> None:
         self._arena = arena
         self._reader = arena.reader(arena.group_id)
 
@@ -317,7 +317,7 @@ class Progress:
 class WaitingContacts:
     """The contacts of the group in its retry topics that it has not committed; keeps its connections."""
 
-    def __init__(self, arena: Arena) -> None:
+    def __init__(self, arena: ScoringHarness) -> None:
         self._group_id = arena.group_id.encode()
         self._places = [(topic, number) for topic in arena.retries for number in range(arena.retry_partitions)]
         self._group = arena.reader(arena.group_id)

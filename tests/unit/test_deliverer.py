@@ -7,15 +7,13 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from support_delivering import (
+from delivery_harness import (
     CALLBACKS,
     DELAYS_S,
     START_MS,
     TIERS,
-    Bench,
-    World,
+    DeliveryHarness,
+    SimulatedReceivers,
     callback,
     delivered,
     gone,
@@ -23,6 +21,8 @@ from support_delivering import (
     read,
     refused,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from stream_scorer.core.callbacks.delivery_policy import (
     Completed,
@@ -194,15 +194,15 @@ class TestTiers:
         assert step.callback.not_before_ms == START_MS + wait_s * 1000
 
 
-def always(answer: DeliveryAnswer) -> World:
-    return World(lambda _world, _callback: answer)
+def always(answer: DeliveryAnswer) -> SimulatedReceivers:
+    return SimulatedReceivers(lambda _world, _callback: answer)
 
 
 class TestTheLoop:
     def test_every_callback_gets_its_receipt(self) -> None:
         world = always(delivered())
         world.plan(callback(f"cb-{n}", f"k{n % 3}") for n in range(50))
-        Bench(world).run_dry()
+        DeliveryHarness(world).run_dry()
         assert world.outcomes() == {f"cb-{n}": "DELIVERED" for n in range(50)}
         assert set(world.sent().values()) == {1}
         assert world.topic("rejected") == []
@@ -210,7 +210,7 @@ class TestTheLoop:
     def test_refused_stands_on_the_rejected_topic_as_it_came(self) -> None:
         world = always(refused())
         world.plan([callback("a")])
-        Bench(world).run_dry()
+        DeliveryHarness(world).run_dry()
         assert world.outcomes() == {"a": "REFUSED"}
         [rejected] = world.topic("rejected")
         [planned] = world.topic("callbacks")
@@ -225,7 +225,7 @@ class TestTheLoop:
     def test_after_the_last_tier_it_is_given_up(self) -> None:
         world = always(later())
         world.plan([callback("a")])
-        Bench(world).run_dry()
+        DeliveryHarness(world).run_dry()
         assert world.outcomes() == {"a": "GAVE_UP"}
         [receipt] = world.receipts()["a"]
         assert (receipt["attempts"], receipt["http_status"]) == (12, 503)
@@ -241,7 +241,7 @@ class TestTheLoop:
             world.write(topic, b"k", b"nonsense", [("h", b"1")], 0)
         world.write("callbacks", None, None, (), 0)
         world.plan([callback("a")])
-        Bench(world).run_dry()
+        DeliveryHarness(world).run_dry()
         rejected = world.topic("rejected")
         assert Counter((one.key, one.value) for one in rejected) == {(b"k", b"nonsense"): 2, (None, None): 1}
         assert {dict(one.headers)["stream-scorer-error-reason"] for one in rejected} == {b"undecodable"}
@@ -249,19 +249,19 @@ class TestTheLoop:
         assert world.outcomes() == {"a": "DELIVERED"}
 
     def test_fresh_callbacks_do_not_wait_behind_a_tier(self) -> None:
-        world = World(lambda _, one: later() if one.callback_id == "bad" else delivered())
+        world = SimulatedReceivers(lambda _, one: later() if one.callback_id == "bad" else delivered())
         world.plan([callback("bad", "x"), *(callback(f"cb-{n}") for n in range(20))])
-        bench = Bench(world)
+        bench = DeliveryHarness(world)
         bench.run(lambda: len(world.receipts()) == 20)
         assert world.now < 1_000.0 + DELAYS_S[0], "the others wait for nothing"
 
     def test_a_switched_off_receiver_is_only_probed_and_nothing_is_lost(self) -> None:
-        world = World(lambda w, _: gone() if 1_001 < w.now < 1_061 else delivered())
+        world = SimulatedReceivers(lambda w, _: gone() if 1_001 < w.now < 1_061 else delivered())
         world.plan(callback(f"cb-{n}") for n in range(5))
-        bench = Bench(world)
+        bench = DeliveryHarness(world)
         bench.run(lambda: world.now > 1_002)
         world.plan(callback(f"late-{n}") for n in range(30))
-        bench = Bench(world)
+        bench = DeliveryHarness(world)
         held: list[str | None] = []
         bench.run(lambda: not world.waiting(), lambda: held.append(bench.observe.readiness_failure()))
         assert "deliverer: holding: target switched off: HTTP 410" in held
@@ -278,9 +278,9 @@ class TestTheLoop:
         ]
 
     def test_a_lost_probe_is_replaced(self) -> None:
-        world = World(lambda w, _: gone() if w.now < 1_100 else delivered())
+        world = SimulatedReceivers(lambda w, _: gone() if w.now < 1_100 else delivered())
         world.plan(callback(f"cb-{n}") for n in range(20))
-        bench = Bench(world)
+        bench = DeliveryHarness(world)
         done: list[int] = []
 
         def rebalance() -> None:
@@ -295,10 +295,10 @@ class TestTheLoop:
 
 def test_a_revocation_writes_what_the_rebalance_before_it_refused() -> None:
     """Else whoever gets the partitions sends again what was delivered here."""
-    world = World(lambda *_: delivered())
+    world = SimulatedReceivers(lambda *_: delivered())
     world.plan(callback(f"cb-{n}") for n in range(4))
     world.endings = ["stale"]
-    bench = Bench(world)
+    bench = DeliveryHarness(world)
     left: list[int] = []
 
     def rebalance() -> None:
@@ -313,10 +313,12 @@ def test_a_revocation_writes_what_the_rebalance_before_it_refused() -> None:
 
 class TestIsolation:
     def test_a_campaign_that_hangs_leaves_the_others_their_slots(self) -> None:
-        world = World(lambda _, one: later(latency_ms=10_000) if one.campaign_id == "hangs" else delivered(20))
+        world = SimulatedReceivers(
+            lambda _, one: later(latency_ms=10_000) if one.campaign_id == "hangs" else delivered(20)
+        )
         for n in range(200):
             world.plan([callback(f"hang-{n}", "hangs"), callback(f"cb-{n}", f"k{n % 4}")])
-        bench = Bench(world, slots=32)
+        bench = DeliveryHarness(world, slots=32)
         good = {f"cb-{n}" for n in range(200)}
         bench.run(lambda: good <= world.sent().keys())
         assert world.last_sent("cb-") - 1_000 < 3.0
@@ -324,9 +326,9 @@ class TestIsolation:
 
     def test_many_campaigns_that_hang_leave_half_of_the_slots(self) -> None:
         hangs = lambda one: (one.campaign_id or "").startswith("hangs")  # noqa: E731
-        world = World(lambda _, one: later(latency_ms=10_000) if hangs(one) else delivered(20))
+        world = SimulatedReceivers(lambda _, one: later(latency_ms=10_000) if hangs(one) else delivered(20))
         world.plan(callback(f"hang-{n}", f"hangs-{n % 40}") for n in range(400))
-        bench = Bench(world, slots=32)
+        bench = DeliveryHarness(world, slots=32)
         fed: list[float] = []
 
         def feed() -> None:
@@ -343,10 +345,12 @@ class TestIsolation:
         assert max(waits) <= 0.5, "the longest step of the simulated clock"
 
     def test_a_campaign_in_trouble_never_fills_the_window_of_others(self) -> None:
-        world = World(lambda _, one: later(latency_ms=10_000) if one.campaign_id == "hangs" else delivered(20))
+        world = SimulatedReceivers(
+            lambda _, one: later(latency_ms=10_000) if one.campaign_id == "hangs" else delivered(20)
+        )
         world.plan(callback(f"hang-{n}", "hangs") for n in range(500))
         world.plan(callback(f"cb-{n}") for n in range(50))
-        bench = Bench(world, slots=32, max_uncommitted=100)
+        bench = DeliveryHarness(world, slots=32, max_uncommitted=100)
         good = {f"cb-{n}" for n in range(50)}
         bench.run(lambda: good <= world.sent().keys())
         assert world.last_sent("cb-") - 1_000 < 30
@@ -358,11 +362,13 @@ class TestIsolation:
 
     @pytest.mark.parametrize(("topic", "numbers"), [("retry-1", (0, 1)), ("callbacks", (0,))])
     def test_partitions_whose_heads_hang_leave_the_others_room(self, topic: str, numbers: tuple[int, ...]) -> None:
-        world = World(lambda _, one: later(latency_ms=10_000) if one.campaign_id == "hangs" else delivered(20))
+        world = SimulatedReceivers(
+            lambda _, one: later(latency_ms=10_000) if one.campaign_id == "hangs" else delivered(20)
+        )
         for n in range(600):
             value = CALLBACKS.encode(callback_value(callback(f"hang-{n}", "hangs")))
             world.write(topic, b"k", value, (), numbers[n % len(numbers)])
-        bench = Bench(world, slots=32, max_uncommitted=200)
+        bench = DeliveryHarness(world, slots=32, max_uncommitted=200)
         fed: list[float] = []
 
         def feed() -> None:
@@ -383,24 +389,24 @@ class TestIsolation:
         assert moved == {"hangs"}
 
     def test_a_partition_that_was_full_is_read_on_and_nothing_is_skipped(self) -> None:
-        world = World(
+        world = SimulatedReceivers(
             lambda w, one: later(latency_ms=10_000) if one.campaign_id == "hangs" and w.now < 1_060 else delivered(20)
         )
         world.plan(callback(f"cb-{n}", "hangs" if n % 3 else "well") for n in range(900))
-        Bench(world, slots=32, max_uncommitted=60).run_dry()
+        DeliveryHarness(world, slots=32, max_uncommitted=60).run_dry()
         assert world.outcomes() == {f"cb-{n}": "DELIVERED" for n in range(900)}
 
     def test_a_healthy_backlog_of_one_campaign_is_never_put_off(self) -> None:
         world = always(delivered(1_500))
         world.plan(callback(f"cb-{n}") for n in range(400))
-        Bench(world, slots=32, max_uncommitted=100).run_dry()
+        DeliveryHarness(world, slots=32, max_uncommitted=100).run_dry()
         assert [len(world.topic(tier)) for tier in TIERS] == [0, 0, 0]
         assert len(world.outcomes()) == 400
 
     def test_one_campaign_alone_has_half_of_the_slots(self) -> None:
         world = always(delivered(500))
         world.plan(callback(f"cb-{n}") for n in range(100))
-        bench = Bench(world, slots=32)
+        bench = DeliveryHarness(world, slots=32)
         bench.run_dry()
         assert bench.pool.most == 16
 
@@ -409,7 +415,7 @@ class TestQuota:
     def test_what_a_targets_quota_does_not_allow_waits_here_and_is_never_put_off(self) -> None:
         world = always(delivered(500))
         world.plan(callback(f"cb-{n}", f"k{n % 2}") for n in range(200))
-        bench = Bench(world, slots=32, max_uncommitted=100)
+        bench = DeliveryHarness(world, slots=32, max_uncommitted=100)
         world.allowance = 0
         most: list[int] = []
 
@@ -429,7 +435,7 @@ class TestPace:
         world = always(delivered())
         world.plan(callback(f"cb-{n}", "fast") for n in range(130))
         world.plan([callback("other", "slow")])
-        Bench(world, max_per_minute=20).run_dry()
+        DeliveryHarness(world, max_per_minute=20).run_dry()
         assert set(world.outcomes().values()) == {"DELIVERED"}
         assert len(world.outcomes()) == 131
         times = [attempt.at_s for attempt in world.attempts if attempt.callback.campaign_id == "fast"]
@@ -439,9 +445,9 @@ class TestPace:
         assert all(receipt["attempts"] == 1 for found in world.receipts().values() for receipt in found)
 
     def test_a_retry_after_pacing_still_has_all_its_tiers(self) -> None:
-        world = World(lambda _, one: later() if one.callback_id == "cb-9" else delivered())
+        world = SimulatedReceivers(lambda _, one: later() if one.callback_id == "cb-9" else delivered())
         world.plan(callback(f"cb-{n}") for n in range(10))
-        Bench(world, max_per_minute=5).run_dry()
+        DeliveryHarness(world, max_per_minute=5).run_dry()
         assert Counter(world.outcomes().values()) == {"DELIVERED": 9, "GAVE_UP": 1}
         assert world.sent()["cb-9"] == 12
 
@@ -450,7 +456,9 @@ class TestLeftAlone:
     """A receiver that says 429 is left alone by the campaign that it said it to, and by all of that."""
 
     @staticmethod
-    def limited(world: World, taken: list[float], per_s: int, retry_after_s: float | None) -> DeliveryAnswer:
+    def limited(
+        world: SimulatedReceivers, taken: list[float], per_s: int, retry_after_s: float | None
+    ) -> DeliveryAnswer:
         if sum(world.now - at < 1 for at in taken[-per_s:]) >= per_s:
             return DeliveryAnswer(DeliveryKind.TRY_LATER, "HTTP 429", 429, 20.0, retry_after_s)
         taken.append(world.now)
@@ -463,12 +471,12 @@ class TestLeftAlone:
         self, retry_after_s: float | None, max_uncommitted: int
     ) -> None:
         taken: list[float] = []
-        world = World(
+        world = SimulatedReceivers(
             lambda w, one: self.limited(w, taken, 20, retry_after_s) if one.campaign_id == "much" else delivered(20)
         )
         world.plan(callback(f"cb-{n}", "much") for n in range(1_000))
         world.plan(callback(f"other-{n}", "other") for n in range(30))
-        Bench(world, slots=32, max_uncommitted=max_uncommitted).run_dry()
+        DeliveryHarness(world, slots=32, max_uncommitted=max_uncommitted).run_dry()
         assert set(world.outcomes().values()) == {"DELIVERED"}
         assert len(world.outcomes()) == 1_030
         refused = len(world.attempts) - 1_030
@@ -478,9 +486,9 @@ class TestLeftAlone:
 
     def test_nothing_is_sent_before_and_one_first_after_it(self) -> None:
         asks_until = 1_010.0
-        world = World(lambda w, _: later(3.0) if w.now < asks_until else delivered(200))
+        world = SimulatedReceivers(lambda w, _: later(3.0) if w.now < asks_until else delivered(200))
         world.plan(callback(f"cb-{n}") for n in range(100))
-        bench = Bench(world, slots=32)
+        bench = DeliveryHarness(world, slots=32)
         bench.run_dry()
         times = [attempt.at_s for attempt in world.attempts]
         first = sum(at < 1_001 for at in times)
@@ -493,9 +501,9 @@ class TestLeftAlone:
         assert set(world.outcomes().values()) == {"DELIVERED"}
 
     def test_who_waits_for_a_long_pause_waits_in_a_tier_and_no_round_is_counted(self) -> None:
-        world = World(lambda w, _: later(100.0) if w.now < 1_100 else delivered())
+        world = SimulatedReceivers(lambda w, _: later(100.0) if w.now < 1_100 else delivered())
         world.plan(callback(f"cb-{n}") for n in range(100))
-        Bench(world, slots=4).run_dry()
+        DeliveryHarness(world, slots=4).run_dry()
         assert set(world.outcomes().values()) == {"DELIVERED"}
         attempts = Counter(found[0]["attempts"] for found in world.receipts().values())
         assert attempts[1] >= 96
@@ -508,8 +516,8 @@ class TestExactlyOnce:
         world = always(delivered(100))
         world.plan(callback(f"cb-{n}") for n in range(60))
         for kill_after in (10, 30, 50):
-            Bench(world).kill_when(lambda kill_after=kill_after: len(world.attempts) >= kill_after)
-        Bench(world).run_dry()
+            DeliveryHarness(world).kill_when(lambda kill_after=kill_after: len(world.attempts) >= kill_after)
+        DeliveryHarness(world).run_dry()
         assert len(world.outcomes()) == 60
         bodies: dict[str, set[bytes]] = {}
         for attempt in world.attempts:
@@ -520,7 +528,7 @@ class TestExactlyOnce:
         world = always(delivered(100))
         world.plan(callback(f"cb-{n}") for n in range(30))
         world.endings = ["lost"] * 3
-        bench = Bench(world)
+        bench = DeliveryHarness(world)
         done: list[int] = []
 
         def lose() -> None:
@@ -540,7 +548,7 @@ class TestExactlyOnce:
     ) -> None:
         odds = [chance.random() for _ in range(4)]
 
-        def answer(world: World, _: Callback) -> DeliveryAnswer:
+        def answer(world: SimulatedReceivers, _: Callback) -> DeliveryAnswer:
             if world.now > 6_000:
                 return delivered()  # it all has to come to an end
             kinds = [
@@ -551,15 +559,15 @@ class TestExactlyOnce:
             ]
             return chance.choices(kinds, [*odds[:3], odds[3] / 10])[0]
 
-        world = World(answer)
+        world = SimulatedReceivers(answer)
         world.plan(callback(f"cb-{n}", chance.choice([None, "a", "b", "c"])) for n in range(number))
         for _ in range(chance.randrange(4)):
             world.endings = [chance.choice(["ok", "lost", "unknown"]) for _ in range(10)]
             life_s = chance.choice([1, 20, 200])
             dies_at = world.now + life_s
-            bench = Bench(world, max_per_minute=max_per_minute, max_uncommitted=chance.choice([10, 1_000]))
+            bench = DeliveryHarness(world, max_per_minute=max_per_minute, max_uncommitted=chance.choice([10, 1_000]))
 
-            def disturb(bench: Bench = bench) -> None:
+            def disturb(bench: DeliveryHarness = bench) -> None:
                 if chance.random() < 0.02:
                     places = [place for place in bench.places if chance.random() < 0.5]
                     chance.choice([bench.source.lose, bench.source.revoke])(places)
@@ -569,7 +577,7 @@ class TestExactlyOnce:
                 bench.kill_when(lambda dies_at=dies_at: world.now > dies_at)
             else:
                 bench.run(lambda dies_at=dies_at: world.now > dies_at, disturb)
-        Bench(world, max_per_minute=max_per_minute).run_dry()
+        DeliveryHarness(world, max_per_minute=max_per_minute).run_dry()
         outcomes = world.outcomes()
         assert outcomes.keys() == {f"cb-{n}" for n in range(number)}
         ends = Counter(outcomes.values())
@@ -589,9 +597,9 @@ def test_processing_lasts_from_the_first_attempt_to_the_commit(monkeypatch: pyte
 
     monkeypatch.setattr(CallbackMetrics, "processed", processed)
     answers = [later(latency_ms=3_000), delivered(1_000)]
-    world = World(lambda _, _one: answers.pop(0))
+    world = SimulatedReceivers(lambda _, _one: answers.pop(0))
     world.plan([callback("slow")])
-    Bench(world).run_dry()
+    DeliveryHarness(world).run_dry()
     # An attempt of 3 s, half a second of patience, one of 1 s; then at most a commit's interval and a step or two.
     [(duration_s, loop)] = told
     assert loop == "deliverer"

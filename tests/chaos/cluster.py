@@ -1,4 +1,4 @@
-"""One run on the `Machines`: three scoring workers, a campaign worker, a feeder, topics and groups of its own."""
+"""One run on the `ChaosEnvironment`: three scoring workers, a callback worker, a feeder, its own topics and groups."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from books import Books, Memory, read_books, read_rows
 from callback_rules import broken_callbacks
+from callbacks_harness import QUICK as QUICK_CALLBACKS
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
-from feeding import Feeder
-from scenes import SETTINGS, ChaosStage
-from support_arena import wait_until
-from support_campaign import QUICK as QUICK_CALLBACKS
-from support_worker import QUICK_SETTINGS, WorkerProcess
+from expected_state import ExpectedState, Memory, read_books, read_rows
+from feeder import Feeder
+from scenes import SETTINGS, ChaosHarness
+from scoring_harness import wait_until
+from worker_harness import QUICK_SETTINGS, WorkerProcess
 
 from stream_scorer.local.kafka.process import free_port
 
 if TYPE_CHECKING:
-    from machines import Machines
+    from environment import ChaosEnvironment
 
 NAMES: Final = ("one", "two", "three")
 WINDOW: Final = 600
@@ -35,10 +35,10 @@ _CONTROLS_A_MINUTE: Final = 20
 _RETRY_DELAYS_S: Final = "[1, 5]"
 
 
-class World(ChaosStage):
+class ChaosCluster(ChaosHarness):
     """One run on the machines: topics, groups and workers of its own."""
 
-    def __init__(self, machines: Machines, folder: Path, seed: int) -> None:
+    def __init__(self, machines: ChaosEnvironment, folder: Path, seed: int) -> None:
         machines.simulator.reset()
         machines.receiver.reset()
         machines.simulator.configure(quota=1_000_000, **LATENCY)
@@ -109,7 +109,7 @@ class World(ChaosStage):
         """How many contacts the API has scored more often than once: every contact is fed once."""
         return sum(times - 1 for times in self.simulator.scored(minimum=2).values())
 
-    def end(self) -> Books:
+    def end(self) -> ExpectedState:
         """The feeder stops, all of it is done, every worker ends in good order, and everything is read."""
         self.machines.heal()
         self.simulator.clear_faults()
@@ -172,7 +172,7 @@ class World(ChaosStage):
     def _all_called(self) -> bool:
         topics = {"scores": self.topics["scores"], **self.campaign_topics}
         rows = read_rows(self, {kind: topics[kind] for kind in ("scores", "callbacks", "receipts")})
-        return not any(kind == "no receipt" for kind, _, _ in broken_callbacks(Books(rows, {})))
+        return not any(kind == "no receipt" for kind, _, _ in broken_callbacks(ExpectedState(rows, {})))
 
     def _sample(self) -> None:
         while not self._ended.wait(_SAMPLE_S):

@@ -15,7 +15,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from support_worker import ROOT
+from worker_harness import ROOT
 
 MUTANTS = Path(__file__).parent / "mutants"
 POLICY_MUTANTS = Path(__file__).parent / "policy_mutants"

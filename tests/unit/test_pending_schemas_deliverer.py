@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support_delivering import CALLBACKS, START_MS, Bench, World, callback, delivered
+from delivery_harness import CALLBACKS, START_MS, DeliveryHarness, SimulatedReceivers, callback, delivered
 
 from stream_scorer.core.avro.confluent import ConfluentCodec, WriterUnknownError, confluent_header
 from stream_scorer.core.callbacks.records import callback_value
@@ -40,7 +40,7 @@ class Lookup:
         return SCHEMA
 
 
-def fill(world: World) -> set[str]:
+def fill(world: SimulatedReceivers) -> set[str]:
     """Partition 0 begins with known writers, then one is unknown; partition 1 has none that is; tier 1 has both."""
     names = set()
 
@@ -60,10 +60,10 @@ def fill(world: World) -> set[str]:
 
 @pytest.mark.parametrize("max_uncommitted", [4, 12, 1_000])
 def test_only_their_partitions_wait_and_nothing_is_lost_or_doubled(max_uncommitted: int) -> None:
-    world = World(lambda _, __: delivered())
+    world = SimulatedReceivers(lambda _, __: delivered())
     names, lookup = fill(world), Lookup()
     codec = ConfluentCodec.confluent(SCHEMA, lookup.writer)
-    bench = Bench(world, max_uncommitted=max_uncommitted, codec=codec, lookup=lookup)
+    bench = DeliveryHarness(world, max_uncommitted=max_uncommitted, codec=codec, lookup=lookup)
     free = {name for name in names if "free" in name} | {f"held-{n}" for n in range(5)}
     before: list[tuple[set[str], str | None]] = []
 
@@ -82,11 +82,11 @@ def test_only_their_partitions_wait_and_nothing_is_lost_or_doubled(max_uncommitt
 
 
 def test_what_waits_is_left_to_the_next_one() -> None:
-    world = World(lambda _, __: delivered())
+    world = SimulatedReceivers(lambda _, __: delivered())
     names, lookup = fill(world), Lookup()
 
-    def bench() -> Bench:
-        return Bench(world, codec=ConfluentCodec.confluent(SCHEMA, lookup.writer), lookup=lookup)
+    def bench() -> DeliveryHarness:
+        return DeliveryHarness(world, codec=ConfluentCodec.confluent(SCHEMA, lookup.writer), lookup=lookup)
 
     first = bench()
     first.run(lambda: len(world.receipts()) >= 36 and world.now > 1_010)

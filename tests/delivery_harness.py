@@ -99,14 +99,14 @@ class Attempt:
     callback: Callback
 
 
-class World:
+class SimulatedReceivers:
     """The broker's logs, the time, and the campaign manager.
 
     Args:
         answer: what the campaign manager says to an attempt.
     """
 
-    def __init__(self, answer: Callable[[World, Callback], DeliveryAnswer]) -> None:
+    def __init__(self, answer: Callable[[SimulatedReceivers, Callback], DeliveryAnswer]) -> None:
         self.now = 1_000.0
         self.answer = answer
         self.logs: dict[Partition, list[SourceRecord]] = defaultdict(list)
@@ -166,7 +166,7 @@ class World:
 class FakeSource:
     """A consumer of all partitions."""
 
-    def __init__(self, world: World, places: list[Partition]) -> None:
+    def __init__(self, world: SimulatedReceivers, places: list[Partition]) -> None:
         self._world = world
         self._places = places
         self._owner: RebalanceListener | None = None
@@ -252,7 +252,7 @@ class FakeSource:
 class FakeSink:
     """Transactions on the world's logs."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: SimulatedReceivers) -> None:
         self._world = world
         self.is_open = False
         self.progress = 0
@@ -289,7 +289,7 @@ class FakeSink:
 class FakePool:
     """The campaign manager's end of the wire."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: SimulatedReceivers) -> None:
         self._world = world
         self._under_way: list[tuple[float, int, Delivery, DeliveryAnswer]] = []
         self._numbers = itertools.count()
@@ -318,7 +318,7 @@ class FakePool:
 class Stopping:
     """Looked at once a round: time goes on here, fast while nothing happens."""
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: DeliveryHarness) -> None:
         self._bench = bench
         self._seen = 0
         self._step_s = 0.005
@@ -340,7 +340,7 @@ class Stopping:
 
 
 class Log:
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: SimulatedReceivers) -> None:
         self._world = world
 
     def info(self, event: str, **fields: Any) -> None:
@@ -349,12 +349,12 @@ class Log:
     warning = info
 
 
-class Bench:
+class DeliveryHarness:
     """One life of a deliverer; ``codec`` reads callbacks, ``lookup`` knows the schemas of their writers."""
 
     def __init__(
         self,
-        world: World,
+        world: SimulatedReceivers,
         *,
         slots: int = 8,
         max_per_minute: int | None = None,

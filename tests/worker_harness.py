@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support_arena import PATIENCE_S, Arena, wait_until
+from scoring_harness import PATIENCE_S, ScoringHarness, wait_until
 
 from stream_scorer.local.kafka.process import free_port
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from kafka_fixture import Broker
-    from support_arena import Input
+    from scoring_harness import Input
 
     from stream_scorer.local.simulator import Simulator
 
@@ -171,7 +171,7 @@ class WorkerProcess:
         return "" if answer is None or answer.status == 200 else answer.text.strip()
 
 
-class Stage(Arena):
+class WorkerHarness(ScoringHarness):
     """An arena with an API to ask and workers that ask it."""
 
     def __init__(self, bootstrap_servers: str, simulator: Simulator, folder: Path, **arena: Any) -> None:
@@ -270,15 +270,15 @@ class Stage(Arena):
 
 
 @pytest.fixture
-def make_stage(broker: Broker, tmp_path: Path, simulator: Simulator) -> Iterator[Callable[..., Stage]]:
+def make_stage(broker: Broker, tmp_path: Path, simulator: Simulator) -> Iterator[Callable[..., WorkerHarness]]:
     """Makes stages on the shared broker and simulator; other ones as keywords, and the arena's own keywords."""
-    made: list[Stage] = []
+    made: list[WorkerHarness] = []
 
-    def make(**fields: Any) -> Stage:
+    def make(**fields: Any) -> WorkerHarness:
         servers = fields.pop("bootstrap_servers", None) or broker.bootstrap_servers
         api = fields.pop("simulator", simulator)
         api.configure(quota=1_000_000)
-        made.append(Stage(servers, api, tmp_path, **fields))
+        made.append(WorkerHarness(servers, api, tmp_path, **fields))
         return made[-1]
 
     yield make
@@ -287,6 +287,6 @@ def make_stage(broker: Broker, tmp_path: Path, simulator: Simulator) -> Iterator
 
 
 @pytest.fixture
-def stage(make_stage: Callable[..., Stage]) -> Stage:
+def stage(make_stage: Callable[..., WorkerHarness]) -> WorkerHarness:
     """A stage with four partitions on the shared broker."""
     return make_stage()

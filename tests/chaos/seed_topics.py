@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from books import PREFIX
+from callbacks_harness import score
 from confluent_kafka import Producer, TopicPartition
-from planting import audit_event, entry
-from support_arena import AUDIT, SCORE, contact
-from support_campaign import score
+from expected_state import PREFIX
+from scoring_harness import AUDIT, SCORE, contact
+from seed_records import audit_event, entry
 
 if TYPE_CHECKING:
-    from books import Books
-    from support_arena import Arena
+    from expected_state import ExpectedState
+    from scoring_harness import ScoringHarness
 
 _PARTITION = 0
 _S = 30.0
@@ -25,10 +25,10 @@ class Planted(NamedTuple):
     place: str
 
 
-class Planter:
+class SeedWriter:
     """Adds records to a partition of each topic, and then commits all of the features."""
 
-    def __init__(self, arena: Arena, books: Books) -> None:
+    def __init__(self, arena: ScoringHarness, books: ExpectedState) -> None:
         self._arena = arena
         self._books = books
         self._producer = Producer(

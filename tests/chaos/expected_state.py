@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
-from support_arena import AUDIT, PATIENCE_S, Commit, wait_until
+from scoring_harness import AUDIT, PATIENCE_S, Commit, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from collections.abc import Set as AbstractSet
 
     from confluent_kafka import Message
-    from support_arena import Arena
+    from scoring_harness import ScoringHarness
 
 PREFIX = "stream-scorer-"
 KINDS = ("features", "scores", "review", "rejected", "audit")
@@ -64,7 +64,7 @@ class Memory:
 
 
 @dataclass(slots=True)
-class Books:
+class ExpectedState:
     """One run.
 
     Attributes:
@@ -99,7 +99,7 @@ class Books:
         return [(row, AUDIT.decode(row.value)) for row in self.rows["audit"]]
 
 
-def read_books(arena: Arena, campaign_topics: Mapping[str, str] | None = None) -> Books:
+def read_books(arena: ScoringHarness, campaign_topics: Mapping[str, str] | None = None) -> ExpectedState:
     """Reads everything, once no worker is at work and no transaction is open."""
     topics = {**arena.topics, **{kind: (campaign_topics or {})[kind] for kind in CAMPAIGN_KINDS if campaign_topics}}
     topics |= {f"retry-{level}": topic for level, topic in enumerate(arena.retries, 1)}
@@ -112,10 +112,10 @@ def read_books(arena: Arena, campaign_topics: Mapping[str, str] | None = None) -
     if (read_commits(arena, numbers[topics["features"]]), read_retry_commits(arena, retries)) != (commits, taken):
         raise AssertionError("a worker committed while the judge was reading: stop all workers first")
     campaign = campaign_topics is not None
-    return Books(rows, commits, retry_commits=taken, group_id=arena.group_id, campaign=campaign)
+    return ExpectedState(rows, commits, retry_commits=taken, group_id=arena.group_id, campaign=campaign)
 
 
-def read_rows(arena: Arena, topics: Mapping[str, str]) -> dict[str, list[Row]]:
+def read_rows(arena: ScoringHarness, topics: Mapping[str, str]) -> dict[str, list[Row]]:
     """What a reader finds on these topics now, by kind, each partition's in order."""
     numbers = _partitions(arena, topics.values())
     kinds = {topic: kind for kind, topic in topics.items()}
@@ -125,19 +125,19 @@ def read_rows(arena: Arena, topics: Mapping[str, str]) -> dict[str, list[Row]]:
     return rows
 
 
-def read_commits(arena: Arena, partitions: int) -> dict[int, Commit]:
+def read_commits(arena: ScoringHarness, partitions: int) -> dict[int, Commit]:
     """The scoring group's commits on the features topic."""
     answers = _commits(arena, [TopicPartition(arena.topics["features"], number) for number in range(partitions)])
     return {a.partition: Commit(a.offset, a.metadata or "") for a in answers}
 
 
-def read_retry_commits(arena: Arena, partitions: Mapping[str, int]) -> dict[tuple[str, int], int]:
+def read_retry_commits(arena: ScoringHarness, partitions: Mapping[str, int]) -> dict[tuple[str, int], int]:
     """The scoring group's commits on the retry topics."""
     places = [TopicPartition(topic, number) for topic, count in partitions.items() for number in range(count)]
     return {(a.topic, a.partition): a.offset for a in _commits(arena, places)}
 
 
-def _commits(arena: Arena, wanted: list[TopicPartition]) -> list[TopicPartition]:
+def _commits(arena: ScoringHarness, wanted: list[TopicPartition]) -> list[TopicPartition]:
     """The scoring group's commits where it has any, asked for until the brokers answer."""
     with arena.reader(arena.group_id) as reader:
 
@@ -152,7 +152,7 @@ def _commits(arena: Arena, wanted: list[TopicPartition]) -> list[TopicPartition]
         return [answer for answer in answers if answer.offset >= 0]
 
 
-def await_stable(arena: Arena, places: list[TopicPartition]) -> None:
+def await_stable(arena: ScoringHarness, places: list[TopicPartition]) -> None:
     """Waits until no transaction is open: what a killed worker left ends with its time-out."""
     with arena.reader() as committed, arena.reader(isolation="read_uncommitted") as written:
 
@@ -168,7 +168,7 @@ def await_stable(arena: Arena, places: list[TopicPartition]) -> None:
         wait_until(stable, "the end of all open transactions", _STABLE_S)
 
 
-def _partitions(arena: Arena, topics: Iterable[str]) -> dict[str, int]:
+def _partitions(arena: ScoringHarness, topics: Iterable[str]) -> dict[str, int]:
     with arena.reader() as reader:
 
         def ask() -> dict[str, int] | None:
@@ -184,7 +184,7 @@ def _partitions(arena: Arena, topics: Iterable[str]) -> dict[str, int]:
         return found
 
 
-def _read(arena: Arena, places: list[TopicPartition]) -> Iterable[Row]:
+def _read(arena: ScoringHarness, places: list[TopicPartition]) -> Iterable[Row]:
     with arena.reader() as reader:
         deadline = time.monotonic() + PATIENCE_S
         waiting = {(place.topic, place.partition) for place in places}
