@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from stream_scorer.library.audit_chain import verify_audit_chain
     from stream_scorer.library.audit_log import AuditLogger
     from stream_scorer.library.calculator import PredictiveScoreCalculator
     from stream_scorer.library.client import GenesysAuthManager, ScoreClient, ScoreResponse
@@ -31,6 +32,7 @@ __all__ = [
     "ScoringOutcome",
     "ScoringPayload",
     "__version__",
+    "verify_audit_chain",
 ]
 
 _HOMES = {
@@ -45,6 +47,7 @@ _HOMES = {
     "ScoreResult": "library.results",
     "ScoringOutcome": "library.results",
     "ScoringPayload": "library.payload",
+    "verify_audit_chain": "library.audit_chain",
 }
 
 

@@ -24,6 +24,7 @@ NAMES = {
     "ScoringOutcome",
     "ScoringPayload",
     "__version__",
+    "verify_audit_chain",
 }
 
 # What may be given by position, in this order, with its default ("…": none).
@@ -40,6 +41,7 @@ POSITIONAL = {
     "GenesysAuthManager": {"client_id": "…", "client_secret": "…", "base_url": "https://api.mypurecloud.com"},
     "ScoreClient": {"auth": "…", "base_url": "https://api.mypurecloud.com"},
     "ConfidenceVerifier": {"min_confidence_width": 0.15},
+    "verify_audit_chain": {"values": "…"},
     "AuditLogger": {"log_file": "predictive_engagement_audit.log"},
     "ScoreResult": {
         "contact_id": "…",

@@ -34,7 +34,7 @@ ROOMS: dict[str, set[str]] = {
     "http_client": {"core", "errors", "fork"},
     "genesys": {"core", "errors", "fork", "http_client", "redaction"},
     "settings": {"core", "errors", "genesys", "http_client"},
-    "library": {"core", "errors", "fork", "genesys", "http_client", "settings"},
+    "library": {"core", "errors", "fork", "genesys", "http_client", "schema_files", "settings"},
     "kafka": {"core", "errors", "http_client", "redaction", "schema_files", "settings"},
     "scoring": {"core", "errors", "kafka", "runtime"},
     "callbacks": {"core", "errors", "kafka", "runtime"},
