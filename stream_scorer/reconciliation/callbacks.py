@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from stream_scorer.core.reconciliation.callbacks import CallbackReconciliation, Codecs, Truncated
+from stream_scorer.core.reconciliation.outcome_values import Content
 from stream_scorer.core.reconciliation.scores import RecordLocation
 from stream_scorer.core.records import Partition
 from stream_scorer.errors import NothingToCheck
@@ -20,6 +21,7 @@ from stream_scorer.reconciliation.topic_reader import (
     Queues,
     Reading,
     RegistryCheck,
+    check_identity,
     check_not_set_back,
     commit_notes,
     gap_notes,
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from stream_scorer.settings import Settings
 
 _SOURCE: Final = "stream-scorer-source"
+_TRUNCATED: Final = "stream-scorer-error-truncated"
 # More than `callbacks.retry_delays_s` names now there may have been before.
 _MAX_TIERS: Final = 4
 _SCHEMAS: Final = (SchemaFile.CONTACT_SCORE, SchemaFile.CAMPAIGN_CALLBACK, SchemaFile.CALLBACK_RECEIPT)
@@ -61,6 +64,7 @@ def reconcile_callbacks(
     Raises:
         SettingsError: the topics need a schema registry and none is set.
         NothingToCheck: the group has no commits beside callbacks or receipts.
+        CheckFailed: the scores topic was created again.
         NotJudged: a group was set back meanwhile.
         BrokerError: Kafka cannot be reached, a topic is missing, or a transaction stays open.
     """
@@ -73,6 +77,7 @@ def reconcile_callbacks(
     if not first:
         _check_none_has_run(settings, log)
         return None
+    check_identity(log, group_id, topic, partitions[topic], first)
     rights = reconciling_callbacks_rights(settings)
     partitions |= check_topics(settings, settings.topics.campaign(tiers=0), rights=rights)
     tiers = existing_topics(settings, settings.topics.retries(_MAX_TIERS))
@@ -101,10 +106,12 @@ def reconcile_callbacks(
         codecs=Codecs(*(framing.reader(one) for one in _SCHEMAS)),
         gone=Truncated(
             frozenset(Partition(receipts, number) for number, extent in outputs[receipts].items() if extent.begin > 0),
-            gaps.is_compacted(rejected) or any(extent.begin > 0 for extent in outputs[rejected].values()),
+            frozenset(Partition(rejected, number) for number, extent in outputs[rejected].items() if extent.begin > 0),
+            gaps.is_compacted(rejected),
         ),
         lost=lost_before(first, before),
         unknown_starts=[number for number, commit in first.items() if commit.start is None],
+        since_ms={number: commit.since_ms for number, commit in first.items() if commit.since_ms is not None},
     )
     read = {number: OffsetRange(spans[number].start, max(spans[number].start, inputs[number].end)) for number in inputs}
     wanted = RegistryCheck(settings)
@@ -136,11 +143,11 @@ def _read(
     for record in reading.records(topics.scores):
         if _source(record) is not None:  # a scorer's; what others write there may be in any framing
             wanted.observe(record, topics.scores)
-        judge.score(record.partition, record.offset, record.value, record.timestamp_ms)
+        judge.score(record.partition, record.offset, Content(record.key, record.value), record.timestamp_ms)
     for name in queues:
         for record in reading.records(name):
             wanted.observe(record, name)
-            judge.callback(record.value, RecordLocation(name, record.partition, record.offset))
+            judge.callback(record.value, RecordLocation(name, record.partition, record.offset), record.timestamp_ms)
     for record in reading.records(topics.receipts):
         wanted.observe(record, topics.receipts)
         judge.receipt(
@@ -149,7 +156,10 @@ def _read(
     for record in reading.records(topics.callbacks_rejected):
         source = _source(record)
         if source is not None:
-            judge.rejected(source, RecordLocation(topics.callbacks_rejected, record.partition, record.offset))
+            is_truncated = any(name == _TRUNCATED for name, _ in record.headers)
+            content = Content(record.key, record.value, truncated=is_truncated)
+            place = RecordLocation(topics.callbacks_rejected, record.partition, record.offset)
+            judge.rejected(source, content, place, record.timestamp_ms)
 
 
 def _source(record: Record) -> str | None:

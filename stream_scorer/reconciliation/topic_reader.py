@@ -77,10 +77,12 @@ class Queues:
     def taken(self) -> dict[Partition, int]:
         """Return the committed offsets; a partition without a commit is left out.
 
+        So is a commit of a former topic of the same name: the worker reads the present one from its first record.
+
         Raises:
             NotJudged: they were set back since they were read before.
         """
-        now = {name: self._log.commits(name, count) for name, count in self.partitions.items()}
+        now = {name: self._commits(name, count) for name, count in self.partitions.items()}
         for name, before in self._before.items():
             check_not_set_back(self._group_id, name, before, now[name])
         self._before = now
@@ -88,6 +90,15 @@ class Queues:
             Partition(name, number): commit.offset
             for name, commits in now.items()
             for number, commit in commits.items()
+        }
+
+    def _commits(self, name: str, partitions: int) -> dict[int, Commit]:
+        commits = self._log.commits(name, partitions)
+        if all(commit.topic_id is None for commit in commits.values()):
+            return commits
+        present_id = self._log.topic_id(name)
+        return {
+            n: one for n, one in commits.items() if None in (present_id, one.topic_id) or one.topic_id == present_id
         }
 
 

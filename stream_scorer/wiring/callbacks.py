@@ -200,7 +200,7 @@ class CallbackService:
             codec=self._framing.reader(SchemaFile.CONTACT_SCORE, max_bytes=_MAX_RECORD_BYTES),
             target=self._target,
             encoder=encoder,
-            rules=lambda: self._planning_rules(limits),
+            rules=lambda: self._planning_rules(limits, source.topic_id(topics.scores)),
             clock=self._clock,
             observe=self._planning,
             trace=self._traces.planner,
@@ -208,13 +208,14 @@ class CallbackService:
             linger_s=settings.callbacks.linger_ms / 1000,
         )
 
-    def _planning_rules(self, limits: Mapping[str, int]) -> PlanningRules:
+    def _planning_rules(self, limits: Mapping[str, int], topic_id: str | None) -> PlanningRules:
         callbacks = self._settings.callbacks
         return PlanningRules(
             threshold=callbacks.threshold,
             max_contacts=callbacks.max_contacts,
             max_age_ms=callbacks.max_age_s * 1000,
             max_record_bytes=min(limits.values()) - _GROWTH_BYTES,
+            topic_id=topic_id,
         )
 
     # --- the deliverer

@@ -136,14 +136,17 @@ class TestLag:
 
 class TestQuotaAndBudget:
     def test_each_says_when_the_next_request_may_go(self, broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
-        """In fast motion: 10 requests (and the check of the model) or 50 contacts a minute, and twice as much to do."""
+        """In fast motion: 10 requests (and the check of the model) or 50 contacts a minute, and nearly twice as much.
+
+        The linger time is a few real milliseconds here, so two requests at the start may not be full.
+        """
         run_clocks_fast(monkeypatch)
         with (
             FastScene(broker.bootstrap_servers, quota=1_000) as quota,
             FastScene(broker.bootstrap_servers, quota=1_000) as budget,
         ):
             for scene in (quota, budget):
-                scene.produce(contacts(100, scene.partitions))
+                scene.produce(contacts(90, scene.partitions))
             workers = {
                 "quota": quota.start(genesys__requests_per_minute="11", scoring__max_contacts="5"),
                 "spend_limit": budget.start(scoring__max_contacts_per_minute="50", scoring__max_contacts="5"),
@@ -170,7 +173,7 @@ class TestQuotaAndBudget:
             assert all(sum(5 for at in asked if start <= at < start + 50.0) <= 50 for start in asked)
             quota.stop_workers()
             budget.stop_workers()
-            assert (len(judge(quota).outputs), len(judge(budget).outputs)) == (100, 100)
+            assert (len(judge(quota).outputs), len(judge(budget).outputs)) == (90, 90)
 
 
 class TestExpired:

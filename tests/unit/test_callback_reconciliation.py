@@ -9,6 +9,7 @@ import pytest
 from stream_scorer.core.avro.codec import Codec
 from stream_scorer.core.reconciliation.callbacks import CallbackReconciliation, Codecs, Truncated
 from stream_scorer.core.reconciliation.lost_offsets import Lost
+from stream_scorer.core.reconciliation.outcome_values import Content
 from stream_scorer.core.reconciliation.score_report import FindingKind, Judgement
 from stream_scorer.core.reconciliation.scores import CommittedRange, RecordLocation
 from stream_scorer.core.records import Partition
@@ -24,15 +25,17 @@ CODECS = Codecs(
 )
 COMMITTED = 10
 WRITTEN_MS = 1_000
+REJECTIONS = Partition("rejected", 0)
+NO_SCORE = Content(b"c8", None)
 TIERS = {"callbacks": 0, "retry-1": 0, "retry-4": 0}
 
 
-def score(value: float, contact_id: str, review: tuple[str, ...] = ()) -> bytes:
-    return CODECS.score.encode(
+def score(value: float, contact_id: str, review: tuple[str, ...] = (), campaign_id: str | None = None) -> Content:
+    encoded = CODECS.score.encode(
         {
             "event_id": f"e-{contact_id}",
             "contact_id": contact_id,
-            "campaign_id": None,
+            "campaign_id": campaign_id,
             "model_id": "m",
             "model_version": None,
             "score": value,
@@ -46,6 +49,7 @@ def score(value: float, contact_id: str, review: tuple[str, ...] = ()) -> bytes:
             "review_reasons": list(review),
         }
     )
+    return Content(contact_id.encode(), encoded)
 
 
 def about(callback_id: str, offsets: tuple[int, ...], **more: Any) -> dict[str, Any]:
@@ -67,6 +71,7 @@ class Judge:
     def __init__(self, taken: dict[str, int] | None = None, gone: Truncated | None = None, **options: Any) -> None:
         self.taken = TIERS | (taken or {})
         self.ends: dict[str, int] = {}
+        self.scores: list[Content] = []
         self.judge = CallbackReconciliation(
             "scores",
             "g",
@@ -79,8 +84,9 @@ class Judge:
         )
         for offset in range(COMMITTED + 2):
             high = 0.75 if offset == 0 else 0.9
-            value = score(high if offset < 5 else 0.74, f"c{offset}", ("narrow_interval",) if offset == 9 else ())
-            self.judge.score(0, offset, None if offset == 8 else value, offset)
+            content = score(high if offset < 5 else 0.74, f"c{offset}", ("narrow_interval",) if offset == 9 else ())
+            self.scores.append(NO_SCORE if offset == 8 else content)
+            self.judge.score(0, offset, self.scores[-1], offset)
         self.rejected("scores/0/8")
 
     def _offsets(self) -> dict[Partition, int]:
@@ -90,16 +96,24 @@ class Judge:
         self.ends[topic] = self.ends.get(topic, -1) + 1
         return RecordLocation(topic, 0, self.ends[topic])
 
-    def callback(self, callback_id: str, *offsets: int, topic: str = "callbacks") -> None:
-        fields = about(callback_id, offsets, body=b"{}", planned_at=1, not_before=1)
-        self.judge.callback(CODECS.callback.encode(fields), self._place(topic))
+    def callback(self, callback_id: str, *offsets: int, topic: str = "callbacks", **more: Any) -> None:
+        fields = about(callback_id, offsets, body=b"{}", planned_at=1, not_before=1) | more
+        self.judge.callback(CODECS.callback.encode(fields), self._place(topic), WRITTEN_MS)
 
     def receipt(self, callback_id: str, *offsets: int, outcome: str = "DELIVERED", **more: Any) -> None:
         fields = about(callback_id, offsets, outcome=outcome, http_status=200, finished_at=1, latency_ms=1.0) | more
         self.judge.receipt(CODECS.receipt.encode(fields), self._place("receipts"), WRITTEN_MS)
 
-    def rejected(self, source: str) -> None:
-        self.judge.rejected(source, self._place("rejected"))
+    def rejected(self, source: str, content: Content | None = None, written_ms: int = WRITTEN_MS) -> None:
+        """A score on the rejected topic, as it came where ``content`` is not given."""
+        given = self.scores[int(source.rpartition("/")[2])] if content is None else content
+        self.judge.rejected(source, given, self._place("rejected"), written_ms)
+
+    def refused(self, callback_id: str, *offsets: int, content: Content | None = None, **more: Any) -> None:
+        """A callback on the rejected topic."""
+        fields = about(callback_id, offsets, body=b"{}", planned_at=1, not_before=1, **more)
+        given = Content(callback_id.encode(), CODECS.callback.encode(fields)) if content is None else content
+        self.judge.rejected("callbacks/0/0", given, self._place("rejected"), WRITTEN_MS)
 
     def result(self, committed: int = COMMITTED, **taken: int) -> CallbackReport:
         self.taken |= {topic.replace("_", "-"): offset for topic, offset in taken.items()}
@@ -113,6 +127,7 @@ def all_well(judge: Judge) -> None:
     judge.callback("k2", 2, topic="retry-1")
     judge.receipt("k1", 0, 1)
     judge.receipt("k3", 3, outcome="REFUSED")
+    judge.refused("k3", 3)
     judge.receipt("k4", 4, outcome="EXPIRED")
 
 
@@ -177,6 +192,7 @@ class TestPlantedFaults:
             {"event_ids": ["e-c1", "e-c0"]},
             {"sources": ["scores/0/1", "scores/0/0"]},
             {"sources": ["scores/0/0"]},
+            {"campaign_id": "another"},
         ],
     )
     def test_a_receipt_that_differs_from_its_callback(self, changes: dict[str, Any]) -> None:
@@ -243,13 +259,90 @@ class TestPlantedFaults:
         assert report.is_balanced is holds
         assert (report.counts.called, report.counts.unusable) == (4, 2)
 
+    @pytest.mark.parametrize(
+        ("content", "holds"),
+        [
+            (Content(b"c8", b"another value"), False),
+            (Content(b"another key", None), False),
+            (Content(b"c8", None, truncated=True), True),
+            (Content(None, None, truncated=True), True),
+        ],
+    )
+    def test_another_record_on_the_rejected_topic(self, content: Content, holds: bool) -> None:
+        judge = CallbackReconciliation(
+            "scores", "g", {0: CommittedRange(0, 1)}, {}, threshold=0.75, codecs=CODECS, gone=Truncated()
+        )
+        judge.score(0, 0, NO_SCORE, 0)
+        judge.rejected("scores/0/0", content, RecordLocation("rejected", 0, 0), WRITTEN_MS)
+        assert found(judge.result({0: 1}, {})) == ({} if holds else {FindingKind.WRONG_VALUE: 1})
+
+    def test_a_score_in_a_callback_that_stands_on_the_rejected_topic(self, judge: Judge) -> None:
+        judge.rejected("scores/0/1")
+        report = judge.result()
+        assert found(report) == {FindingKind.DOUBLED: 1}
+        assert report.findings[0].source == "scores/0/1"
+
+    @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+    def test_a_score_whose_number_is_none_has_to_stand_on_the_rejected_topic(self, number: float) -> None:
+        judge = CallbackReconciliation(
+            "scores", "g", {0: CommittedRange(0, 1)}, {}, threshold=0.75, codecs=CODECS, gone=Truncated()
+        )
+        judge.score(0, 0, score(number, "c"), 0)
+        assert found(judge.result({0: 1}, {})) == {FindingKind.MISSING: 1}
+
+    @pytest.mark.parametrize("outcome", ["REFUSED", "GAVE_UP"])
+    def test_a_refused_callback_that_does_not_stand_on_the_rejected_topic(self, outcome: str) -> None:
+        judge = Judge()
+        judge.receipt("k", 0, 1, 2, 3, 4, outcome=outcome)
+        report = judge.result()
+        assert found(report) == {FindingKind.MISSING: 1}
+        assert report.findings[0].where == "receipts/0/0"
+
+    @pytest.mark.parametrize(
+        ("changes", "kind"),
+        [
+            ({"body": b"{ }"}, FindingKind.WRONG_VALUE),
+            ({"campaign_id": "another"}, FindingKind.WRONG_VALUE),
+            ({"contact_ids": ["c5"]}, FindingKind.WRONG_VALUE),
+            ({}, FindingKind.DOUBLED),
+        ],
+    )
+    def test_another_callback_on_the_rejected_topic(self, changes: dict[str, Any], kind: FindingKind) -> None:
+        judge = Judge(taken={"callbacks": 2})
+        judge.callback("k", 0, 1, 2, 3)
+        judge.callback("k4", 4)
+        judge.receipt("k", 0, 1, 2, 3)
+        judge.receipt("k4", 4, outcome="REFUSED")
+        fields = about("k4", (4,), body=b"{}", planned_at=1, not_before=1) | changes
+        if kind is FindingKind.DOUBLED:
+            judge.refused("k4", 4)
+        judge.refused("k4", content=Content(b"k4", CODECS.callback.encode(fields)))
+        assert found(judge.result()) == {kind: 1}
+
+    def test_what_is_too_large_for_the_rejected_topic(self) -> None:
+        judge = Judge()
+        judge.receipt("k", 0, 1, 2, 3, 4, outcome="REFUSED")
+        judge.refused("k", content=Content(b"k", None, truncated=True))
+        assert judge.result().is_balanced
+
+    @pytest.mark.parametrize("changes", [{"body": b"{ }"}, {"campaign_id": "another"}])
+    def test_a_retry_that_differs_from_what_was_planned(self, judge: Judge, changes: dict[str, Any]) -> None:
+        judge.callback("k3", 3, topic="retry-1", **changes)
+        report = judge.result(retry_1=2)
+        assert found(report)[FindingKind.WRONG_VALUE] == 1
+
+    def test_a_callback_of_another_campaign_than_its_score(self) -> None:
+        judge = Judge()
+        judge.receipt("k", 0, 1, 2, 3, 4, campaign_id="another")
+        assert found(judge.result()) == {FindingKind.WRONG_VALUE: 5}
+
     def test_an_unusable_score_that_is_nowhere_and_one_that_stands_twice(self, judge: Judge) -> None:
         judge.rejected("scores/0/8")
         assert found(judge.result()) == {FindingKind.DOUBLED: 1}
         silent = CallbackReconciliation(
             "scores", "g", {0: CommittedRange(0, 1)}, {}, threshold=0.75, codecs=CODECS, gone=Truncated()
         )
-        silent.score(0, 0, b"no score", 0)
+        silent.score(0, 0, Content(None, b"no score"), 0)
         assert found(silent.result({0: 1}, {})) == {FindingKind.MISSING: 1}
 
 
@@ -311,19 +404,75 @@ class TestNotJudged:
         judge.callback("k", 0, 1, 2, 3, 4)
         assert judge.result().counts.receipt_not_judged == 5
 
-    def test_deleted_rejections(self) -> None:
+    @pytest.mark.parametrize("gone", [Truncated(rejections=frozenset({REJECTIONS})), Truncated(compacted=True)])
+    def test_deleted_rejections(self, gone: Truncated) -> None:
         judge = CallbackReconciliation(
-            "scores", "g", {0: CommittedRange(0, 1)}, {}, threshold=0.75, codecs=CODECS, gone=Truncated(rejections=True)
+            "scores", "g", {0: CommittedRange(0, 1)}, {}, threshold=0.75, codecs=CODECS, gone=gone
         )
-        judge.score(0, 0, b"no score", 0)
+        judge.score(0, 0, Content(None, b"no score"), 0)
         report = judge.result({0: 1}, {})
         assert report.judgement is Judgement.NOT_JUDGED
         assert report.counts.rejection_not_judged == 1
+
+    def test_the_rejection_of_a_callback_that_may_be_deleted(self) -> None:
+        judge = Judge(gone=Truncated(rejections=frozenset({REJECTIONS})))
+        judge.receipt("k", 0, 1, 2, 3, 4, outcome="REFUSED")
+        report = judge.result()
+        assert report.judgement is Judgement.NOT_JUDGED
+        assert report.counts.rejection_not_judged == 1
+
+    def test_a_rejection_that_is_newer_than_the_first_one_left_is_missing(self) -> None:
+        judge = Judge(gone=Truncated(rejections=frozenset({REJECTIONS})))
+        fields = about("k", (0, 1, 2, 3, 4), outcome="REFUSED", http_status=400, finished_at=1, latency_ms=1.0)
+        judge.judge.receipt(CODECS.receipt.encode(fields), RecordLocation("receipts", 0, 0), WRITTEN_MS + 1)
+        assert judge.result().violations == {FindingKind.MISSING: 1}
 
     def test_a_commit_that_is_not_the_workers(self) -> None:
         judge = Judge(unknown_starts=[0])
         judge.receipt("k", 0, 1, 2, 3, 4)
         assert judge.result().judgement is Judgement.NOT_JUDGED
+
+
+class TestNewTopic:
+    """A topic that was created again: the same places were other scores before."""
+
+    def judge(self) -> Judge:
+        """The present topic's scores are called; the group has accepted it at 500."""
+        judge = Judge(since_ms={0: 500}, gone=Truncated())
+        judge.receipt("k", 0, 1, 2, 3, 4)
+        return judge
+
+    def about_former(self, outcome: str = "DELIVERED") -> bytes:
+        fields = about("former", (0, 1), contact_ids=["x", "y"], event_ids=["e-x", "e-y"])
+        return CODECS.receipt.encode(fields | {"outcome": outcome, "http_status": 1, "finished_at": 1, "latency_ms": 1})
+
+    def test_receipts_of_the_former_topic(self) -> None:
+        judge = self.judge()
+        judge.judge.receipt(self.about_former(), RecordLocation("receipts", 1, 0), 499)
+        report = judge.result()
+        assert report.is_balanced, report.findings
+        assert report.before == 2
+
+    def test_a_callback_of_the_former_topic_that_is_delivered_later(self) -> None:
+        """It waited in a retry topic, where its record was written again since."""
+        judge = self.judge()
+        fields = about("former", (0,), contact_ids=["x"], event_ids=["e-x"], body=b"{}", planned_at=499, not_before=1)
+        judge.judge.callback(CODECS.callback.encode(fields), RecordLocation("retry-1", 0, 0), 900)
+        receipt = fields | {"outcome": "DELIVERED", "http_status": 200, "finished_at": 1, "latency_ms": 1}
+        judge.judge.receipt(CODECS.receipt.encode(receipt), RecordLocation("receipts", 1, 0), 900)
+        report = judge.result(retry_1=1)
+        assert report.is_balanced, report.findings
+        assert (report.before, report.counts.delivered) == (1, 5)
+
+    def test_rejected_scores_of_the_former_topic(self) -> None:
+        judge = self.judge()
+        judge.rejected("scores/0/8", Content(b"x", b"no score either"), written_ms=499)
+        assert judge.result().is_balanced
+
+    def test_a_fault_of_the_present_topic(self) -> None:
+        judge = self.judge()
+        judge.judge.receipt(self.about_former(), RecordLocation("receipts", 1, 0), 500)
+        assert found(judge.result()) == {FindingKind.DOUBLED: 2, FindingKind.WRONG_CONTACT: 2}
 
 
 def test_scores_that_were_deleted_before_the_planner_read_them() -> None:
@@ -345,8 +494,8 @@ def test_what_is_not_ours_is_counted_and_not_judged(junk: Any) -> None:
     judge = Judge(taken={"callbacks": 3})
     all_well(judge)
     judge.receipt("k9", 6)  # below the threshold
-    value = score(0.9, "c") if callable(junk) else junk
-    judge.judge.callback(value, RecordLocation("callbacks", 0, 99))
+    value = score(0.9, "c").value if callable(junk) else junk
+    judge.judge.callback(value, RecordLocation("callbacks", 0, 99), WRITTEN_MS)
     judge.judge.receipt(value, RecordLocation("receipts", 0, 99), WRITTEN_MS)
     fields = about("other", (), sources=["other/0/1", "scores/7/1", "scores/0/x", "scores/0"], contact_ids=["c"] * 4)
     receipt = fields | {"outcome": "DELIVERED", "http_status": 200, "finished_at": 1, "latency_ms": 1.0}

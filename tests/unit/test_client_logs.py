@@ -45,3 +45,19 @@ def test_the_same_but_for_numbers_is_let_through_once_in_half_a_minute() -> None
     assert said("another thing")
     now = 30.0
     assert said("broker 1 is away for 30000 ms")
+
+
+def test_what_every_healthy_worker_begins_with_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """As librdkafka 2.16 writes it: static members, and a new cluster."""
+    logger = client_logger({})
+    with caplog.at_level(logging.WARNING, logger.name):
+        logger.warning(
+            "CONFWARN [stream-scorer#producer-15] [thrd:app]: Configuration property group.instance.id is a consumer"
+            " property and will be ignored by this producer instance"
+        )
+        logger.warning(
+            "GETPID [stream-scorer#producer-14] [thrd:main]: Failed to acquire transactional PID from broker"
+            " TxnCoordinator/1: Broker: Coordinator load in progress: retrying"
+        )
+        logger.warning("GETPID [stream-scorer#producer-14] [thrd:main]: Failed to acquire transactional PID: fatal")
+    assert len([one for one in caplog.records if one.name == logger.name]) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -200,6 +201,15 @@ def test_the_id_is_a_uuid5_of_the_sources_in_order() -> None:
     assert callback_id_of(sources) == str(uuid.uuid5(namespace, "scores/0/1\nscores/1/2"))
     assert uuid.UUID(callback_id_of(sources)).version == 5
     assert callback_id_of(sources) != callback_id_of(sources[::-1])
+    assert callback_id_of(sources, "an-id") == str(uuid.uuid5(namespace, "scores/0/1\nscores/1/2\nan-id"))
+
+
+def test_the_same_places_in_a_topic_that_was_created_again_make_other_ids() -> None:
+    """Receivers drop the ids that they have seen."""
+    old = record(1, scored_at=0)
+    plans = [planned([record(0), old], replace(RULES, topic_id=name)) for name in ("one", "another")]
+    ids = [(made.callbacks[0].callback_id, made.expired[0].callback_id) for made in plans]
+    assert len({*ids[0], *ids[1]}) == 4
 
 
 def test_a_callback_comes_back_from_its_record_as_it_was() -> None:

@@ -115,3 +115,6 @@ def test_a_client_that_is_at_its_end_ends_the_worker(monkeypatch: pytest.MonkeyP
         BrokerRefused, match=r"Static consumer fenced; give each worker a group\.instance\.id of its own"
     ):
         GroupConsumer(config, ["features"], wait=lambda _: True).read(1, 0.0)
+    config["group.protocol"] = "consumer"
+    with pytest.raises(BrokerRefused, match="a worker that was killed is free when its session has ended"):
+        GroupConsumer(config, ["features"], wait=lambda _: True).read(1, 0.0)

@@ -24,12 +24,15 @@ _NAMESPACE: Final = bytes.fromhex("6f1f1f0e6c0e5f0b9a550d3c9b0c7d11")
 _NUMBERS: Final = ("score", "confidence_lower", "confidence_upper")
 
 
-def callback_id_of(sources: Sequence[str]) -> str:
+def callback_id_of(sources: Sequence[str], topic_id: str | None = None) -> str:
     """Return the id of the callback about these sources (``topic/partition/offset``): a UUIDv5 of them, in order.
 
-    No topic's name has a line break, so different sources never have the same text.
+    ``topic_id``: of their topic, which is part of the name. In a topic that was created again the same places are other
+    scores, and receivers drop the ids that they have seen. None: the brokers show none. No topic's name has a line
+    break, so different sources never have the same text.
     """
-    named = bytearray(hashlib.sha1(_NAMESPACE + "\n".join(sources).encode(), usedforsecurity=False).digest()[:16])
+    name = "\n".join(sources if topic_id is None else [*sources, topic_id])
+    named = bytearray(hashlib.sha1(_NAMESPACE + name.encode(), usedforsecurity=False).digest()[:16])
     named[6] = named[6] & 0x0F | 0x50  # the version
     named[8] = named[8] & 0x3F | 0x80  # the variant
     text = named.hex()

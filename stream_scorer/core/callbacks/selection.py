@@ -98,12 +98,14 @@ class PlanningRules:
         max_contacts: of one callback.
         max_age_ms: since the score; what is older expires.
         max_record_bytes: a callback's record stays below this.
+        topic_id: of the scores topic; None: the brokers show none.
     """
 
     threshold: float
     max_contacts: int
     max_age_ms: float
     max_record_bytes: int
+    topic_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,10 +150,10 @@ def plan_callbacks(examined: Iterable[Examined], *, writer: BodyWriter, rules: P
             lanes.setdefault((one.score.campaign_id, one.score.model_id), []).append(one)
     for contacts in fresh.values():
         for part in _parts(contacts, writer, rules, now_ms):
-            made.callbacks.extend(_callbacks(part, writer, now_ms))
+            made.callbacks.extend(_callbacks(part, writer, rules, now_ms))
     for contacts in expired.values():
         for part in _parts(contacts, writer, rules, now_ms):
-            made.expired.append(_callback(part, b"", writer, now_ms))
+            made.expired.append(_callback(_id_of(part, rules), part, b"", writer, now_ms))
     return made
 
 
@@ -191,28 +193,31 @@ def _parts(contacts: list[Selected], writer: BodyWriter, rules: PlanningRules, n
     yield part
 
 
-def _callbacks(part: list[Selected], writer: BodyWriter, now_ms: int) -> Iterator[Callback]:
+def _id_of(part: list[Selected], rules: PlanningRules) -> str:
+    return callback_id_of([one.record.source for one in part], rules.topic_id)
+
+
+def _callbacks(part: list[Selected], writer: BodyWriter, rules: PlanningRules, now_ms: int) -> Iterator[Callback]:
     """One callback, or several where a target's body is longer than the sum of its parts."""
     first = part[0].score
-    callback_id = callback_id_of([one.record.source for one in part])
+    callback_id = _id_of(part, rules)
     entries = [one.entry for one in part]
     body = writer.body(callback_id, first.campaign_id, first.model_id, now_ms, entries)
     if len(body) < writer.max_body_bytes or len(part) == 1:
-        yield _callback(part, body, writer, now_ms)
+        yield _callback(callback_id, part, body, writer, now_ms)
         return
     middle = len(part) // 2
-    yield from _callbacks(part[:middle], writer, now_ms)
-    yield from _callbacks(part[middle:], writer, now_ms)
+    yield from _callbacks(part[:middle], writer, rules, now_ms)
+    yield from _callbacks(part[middle:], writer, rules, now_ms)
 
 
-def _callback(part: list[Selected], body: bytes, writer: BodyWriter, now_ms: int) -> Callback:
-    sources = tuple(one.record.source for one in part)
+def _callback(callback_id: str, part: list[Selected], body: bytes, writer: BodyWriter, now_ms: int) -> Callback:
     return Callback(
-        callback_id=callback_id_of(sources),
+        callback_id=callback_id,
         campaign_id=part[0].score.campaign_id,
         target=writer.name,
         body=body,
-        sources=sources,
+        sources=tuple(one.record.source for one in part),
         event_ids=tuple(one.score.event_id for one in part),
         contact_ids=tuple(one.score.contact_id for one in part),
         planned_at_ms=now_ms,

@@ -12,6 +12,7 @@ shows by neither, so the scores in between are missing.
 
 from __future__ import annotations
 
+import math
 from array import array
 from bisect import bisect_left
 from collections import Counter
@@ -30,9 +31,16 @@ if TYPE_CHECKING:
 
     from stream_scorer.core.avro.codec import Codec
     from stream_scorer.core.reconciliation.lost_offsets import Lost
+    from stream_scorer.core.reconciliation.outcome_values import Content
     from stream_scorer.core.reconciliation.record_states import CommittedRange, RecordLocation
 
 _OUTCOMES: Final = {"DELIVERED": "delivered", "REFUSED": "refused", "GAVE_UP": "gave_up", "EXPIRED": "expired"}
+# With such a receipt the callback itself stands on the rejected topic.
+_REJECTED: Final = frozenset({"refused", "gave_up"})
+
+
+_NUMBERS: Final = ("score", "confidence_lower", "confidence_upper")
+_OTHER: Final = "names another campaign, other sources, contacts or events, or has another body"
 
 
 class Codecs(NamedTuple):
@@ -48,11 +56,13 @@ class Truncated(NamedTuple):
 
     Attributes:
         receipts: partitions of the receipts topic whose first records are deleted.
-        rejections: whether a record of the rejected callbacks topic may be deleted, or removed by compaction.
+        rejections: the same, of the rejected callbacks topic.
+        compacted: the rejected callbacks topic is compacted, so any record of it may be gone.
     """
 
     receipts: frozenset[Partition] = frozenset()
-    rejections: bool = False
+    rejections: frozenset[Partition] = frozenset()
+    compacted: bool = False
 
 
 class _Called(NamedTuple):
@@ -60,8 +70,35 @@ class _Called(NamedTuple):
 
     contact_id: str
     event_id: str
+    campaign_id: str | None
     score: float
     written_ms: int
+
+
+class _Names(NamedTuple):
+    """Digests of what the records of one callback have in common; 0: the record does not have it.
+
+    Attributes:
+        contacts: sources with their contacts, and the campaign.
+        events: the events; older receipts have none.
+        body: the body; receipts have none.
+    """
+
+    contacts: int
+    events: int
+    body: int
+
+    def differ(self, other: _Names) -> bool:
+        """Whether two records cannot be of one callback."""
+        return any(one != another for one, another in zip(self, other, strict=True) if one and another)
+
+
+@dataclass(slots=True)
+class _Unusable:
+    """A score that cannot be part of a callback; ``times``: how often it stands on the rejected topic."""
+
+    written_ms: int
+    times: int = 0
 
 
 @dataclass(slots=True)
@@ -69,17 +106,19 @@ class _Call:
     """One callback: where its records and its receipts stand.
 
     Attributes:
-        names: digests of the sources with their contacts, and of their events, in the record that was seen first; 0:
-            the record has no events.
+        names: of the record that was seen first.
         waits: where the deliverer had not committed it.
+        receipts: their outcomes, where they stand, and Kafka's time of them.
+        rejections: where it stands on the rejected topic.
     """
 
     callback_id: str
     seen_at: RecordLocation
-    names: tuple[int, int]
+    names: _Names
     is_ours: bool = False
     waits: list[RecordLocation] = field(default_factory=list)
-    receipts: list[tuple[str, RecordLocation]] = field(default_factory=list)
+    receipts: list[tuple[str, RecordLocation, int]] = field(default_factory=list)
+    rejections: list[RecordLocation] = field(default_factory=list)
 
 
 class CallbackReconciliation:
@@ -96,6 +135,8 @@ class CallbackReconciliation:
         gone: what the output topics no longer hold.
         lost: for each partition that has any, the offsets that were deleted before the group had read them.
         unknown_starts: partitions whose commit does not give where the group began.
+        since_ms: for partitions of a topic that was created again when the group accepted it, in Unix milliseconds:
+            callbacks that were planned before are about the former topic, and count as from before the start.
         max_findings: how many findings of each kind are kept; all are counted.
     """
 
@@ -111,6 +152,7 @@ class CallbackReconciliation:
         gone: Truncated,
         lost: Mapping[int, Sequence[Lost]] | None = None,
         unknown_starts: Collection[int] = (),
+        since_ms: Mapping[int, int] | None = None,
         max_findings: int = MAX_FINDINGS,
     ) -> None:
         self._topic = topic
@@ -122,7 +164,8 @@ class CallbackReconciliation:
         self._gone = gone
         self._lost = dict(lost or {})
         self._unknown_starts = tuple(sorted(unknown_starts))
-        # By truncated partition of the receipts topic, Kafka's time of the first receipt that is left.
+        self._since_ms = dict(since_ms or {})
+        # By truncated partition of the receipts and the rejected topic, Kafka's time of the first record that is left.
         self._first_ms: dict[Partition, int] = {}
         self._findings = Findings(max_findings)
         self._counts: Counter[str] = Counter()
@@ -131,13 +174,15 @@ class CallbackReconciliation:
         # By partition and offset of a score that calls: its content, and then the callback that it is in.
         self._called: dict[tuple[int, int], _Called] = {}
         self._call_of: dict[tuple[int, int], int] = {}
-        self._unusable: dict[tuple[int, int], int] = {}
+        self._unusable: dict[tuple[int, int], _Unusable] = {}
+        # Digests of key and value of the scores in both.
+        self._payloads: dict[tuple[int, int], int] = {}
         self._calls: list[_Call] = []
         self._numbers: dict[str, int] = {}
 
     # --- what was read
 
-    def score(self, partition: int, offset: int, value: bytes | None, written_ms: int) -> None:
+    def score(self, partition: int, offset: int, content: Content, written_ms: int) -> None:
         """A record of the scores topic, as a read_committed reader finds it; ``written_ms``: Kafka's time of it."""
         span = self._spans[partition]
         if offset >= span.committed:
@@ -145,54 +190,102 @@ class CallbackReconciliation:
         elif offset >= span.start:
             self._counts["scores"] += 1
             self._offsets[partition].append(offset)
-            try:
-                fields = self._codecs.score.decode(value)
-            except UndecodableError:
-                self._unusable[partition, offset] = 0
-                return
-            if fields["score"] >= self._threshold and not fields["review_reasons"]:
-                self._called[partition, offset] = _Called(
-                    fields["contact_id"], fields["event_id"], fields["score"], written_ms
-                )
+            self._examine((partition, offset), content, written_ms)
 
-    def callback(self, value: bytes | None, place: RecordLocation) -> None:
-        """A record of the callbacks topic or of a retry tier."""
+    def _examine(self, key: tuple[int, int], content: Content, written_ms: int) -> None:
+        try:
+            fields = self._codecs.score.decode(content.value)
+        except UndecodableError:
+            fields = None
+        if fields is None or not (
+            fields["review_reasons"] or all(map(math.isfinite, map(fields.__getitem__, _NUMBERS)))
+        ):
+            self._unusable[key] = _Unusable(written_ms)
+        elif fields["score"] >= self._threshold and not fields["review_reasons"]:
+            names = (fields["contact_id"], fields["event_id"], fields["campaign_id"])
+            self._called[key] = _Called(*names, fields["score"], written_ms)
+        else:
+            return
+        self._payloads[key] = _payload(content)
+
+    def callback(self, value: bytes | None, place: RecordLocation, written_ms: int) -> None:
+        """A record of the callbacks topic or of a retry tier; ``written_ms``: Kafka's time of it."""
         try:
             fields = self._codecs.callback.decode(value)
         except UndecodableError:
             self._counts["foreign"] += 1
             return
-        call = self._call(fields, place)
+        call = self._call(fields, place, min(written_ms, fields["planned_at"]))
         if _waits(place, self._taken):
             call.waits.append(place)
 
     def receipt(self, value: bytes | None, place: RecordLocation, written_ms: int) -> None:
         """A record of the receipts topic; ``written_ms``: Kafka's time of it."""
-        partition = Partition(place.topic, place.partition)
-        if partition in self._gone.receipts:
-            self._first_ms.setdefault(partition, written_ms)
+        self._first_ms.setdefault(Partition(place.topic, place.partition), written_ms)
         try:
             fields = self._codecs.receipt.decode(value)
         except UndecodableError:
             self._counts["foreign"] += 1
             return
-        call = self._call(fields, place)
+        call = self._call(fields, place, written_ms)
         if call.receipts and call.is_ours:
             what = f"callback {call.callback_id} has one more receipt, after that at {call.receipts[0][1]}"
             self._add(FindingKind.DOUBLED, fields["sources"][0] if fields["sources"] else "", what, place)
-        call.receipts.append((_OUTCOMES[fields["outcome"]], place))
+        call.receipts.append((_OUTCOMES[fields["outcome"]], place, written_ms))
 
-    def rejected(self, source: str, place: RecordLocation) -> None:
-        """A record of the rejected callbacks topic, by its header ``stream-scorer-source``."""
+    def rejected(self, source: str, content: Content, place: RecordLocation, written_ms: int) -> None:
+        """A record of the rejected callbacks topic.
+
+        Args:
+            source: its header ``stream-scorer-source``.
+            content: its key and value.
+            place: where it stands.
+            written_ms: Kafka's time of it.
+        """
+        self._first_ms.setdefault(Partition(place.topic, place.partition), written_ms)
         found = self._place_of(source)
-        if found in self._called and found not in self._call_of:
+        if found is None:
+            self._rejected_callback(content, place)
+            return
+        if written_ms < self._since_ms.get(found[0], 0):
+            return
+        if found in self._call_of and found in self._called:
+            what = f"is in callback {self._calls[self._call_of[found]].callback_id}, and stands on the rejected topic"
+            self._add(FindingKind.DOUBLED, source, what, place)
+            return
+        if found in self._called:
             # A score that calls, and cannot stand in a callback: too large for one, or its contact id is none.
-            del self._called[found]
-            self._unusable[found] = 0
-        if found in self._unusable:
-            self._unusable[found] += 1
-            if self._unusable[found] > 1:
-                self._add(FindingKind.DOUBLED, source, "stands on the rejected topic twice", place)
+            self._unusable[found] = _Unusable(self._called.pop(found).written_ms)
+        unusable = self._unusable.get(found)
+        if unusable is None:
+            return
+        unusable.times += 1
+        if unusable.times > 1:
+            self._add(FindingKind.DOUBLED, source, "stands on the rejected topic twice", place)
+        if not content.truncated and _payload(content) != self._payloads[found]:
+            what = "key and value on the rejected topic are not those of the score"
+            self._add(FindingKind.WRONG_VALUE, source, what, place)
+
+    def _rejected_callback(self, content: Content, place: RecordLocation) -> None:
+        fields = None
+        callback_id = (content.key or b"").decode(errors="replace")
+        if not content.truncated:
+            try:
+                fields = self._codecs.callback.decode(content.value)
+            except UndecodableError:
+                return  # as it stood on the callbacks topic: no callback
+            callback_id = fields["callback_id"]
+        number = self._numbers.get(callback_id)
+        if number is None or not self._calls[number].is_ours:
+            return
+        call = self._calls[number]
+        if call.rejections:
+            what = f"callback {call.callback_id} stands on the rejected topic once more, after {call.rejections[0]}"
+            self._add(FindingKind.DOUBLED, "", what, place)
+        call.rejections.append(place)
+        if fields is not None and call.names.differ(_digests(fields)):
+            what = f"callback {call.callback_id} {_OTHER} than at {call.seen_at}"
+            self._add(FindingKind.WRONG_VALUE, "", what, place)
 
     # --- what it comes to
 
@@ -262,6 +355,8 @@ class CallbackReconciliation:
             else:
                 self._miss(key, f"its callback {call.callback_id} was taken, but has no receipt and waits nowhere")
         self._counts["callbacks"] = len(judged)
+        for number in judged:
+            self._judge_rejection(self._calls[number])
         self._judge_unusable()
         for key, number in self._call_of.items():
             if key[1] >= committed.get(key[0], 0):
@@ -276,33 +371,53 @@ class CallbackReconciliation:
         else:
             self._miss(key, "has neither a receipt nor a callback that waits")
 
+    def _judge_rejection(self, call: _Call) -> None:
+        """A callback that was refused or given up stands on the rejected topic as well, for its replay."""
+        if call.rejections or not call.receipts or call.receipts[0][0] not in _REJECTED:
+            return
+        outcome, place, written_ms = call.receipts[0]
+        if self._rejection_may_be_gone(written_ms):
+            self._counts["rejection_not_judged"] += 1
+        else:
+            what = f"callback {call.callback_id} {outcome.replace('_', ' ')}: it does not stand on the rejected topic"
+            self._counts["missing"] += 1
+            self._add(FindingKind.MISSING, "", what, place)
+
     def _judge_unusable(self) -> None:
-        for key, times in self._unusable.items():
-            self._counts["unusable"] += times > 0
-            if times:
+        for key, unusable in self._unusable.items():
+            self._counts["unusable"] += unusable.times > 0
+            if unusable.times:
                 continue
-            if self._gone.rejections:
+            if self._rejection_may_be_gone(unusable.written_ms):
                 self._counts["rejection_not_judged"] += 1
             else:
                 self._miss(key, "is no score, and does not stand on the rejected topic")
 
     def _receipt_may_be_gone(self, called: _Called) -> bool:
         """Whether the receipt of a score may be deleted: it was written after the score, and is no longer read."""
-        limits = (self._first_ms.get(partition) for partition in self._gone.receipts)
-        return any(limit is None or called.written_ms <= limit for limit in limits)
+        return self._may_be_gone(self._gone.receipts, called.written_ms)
+
+    def _rejection_may_be_gone(self, written_ms: int) -> bool:
+        """Whether a record of the rejected topic that is not older than ``written_ms`` may be gone."""
+        return self._gone.compacted or self._may_be_gone(self._gone.rejections, written_ms)
+
+    def _may_be_gone(self, truncated: Collection[Partition], written_ms: int) -> bool:
+        limits = map(self._first_ms.get, truncated)
+        return any(limit is None or written_ms <= limit for limit in limits)
 
     # --- private
 
-    def _call(self, fields: dict[str, Any], place: RecordLocation) -> _Call:
-        """The callback of a record; its sources are entered when it is seen for the first time, then compared."""
+    def _call(self, fields: dict[str, Any], place: RecordLocation, planned_ms: int) -> _Call:
+        """The callback of a record; its sources are entered when it is seen for the first time, then compared.
+
+        It was planned at ``planned_ms`` at the latest.
+        """
         names = _digests(fields)
         number = self._numbers.get(fields["callback_id"])
         if number is not None:
             known = self._calls[number]
-            # A record of an older writer has no events.
-            differ = known.names[0] != names[0] or (all((known.names[1], names[1])) and known.names[1] != names[1])
-            if differ and (known.is_ours or any(map(self._place_of, fields["sources"]))):
-                what = f"callback {known.callback_id} names other sources, contacts or events than at {known.seen_at}"
+            if known.names.differ(names) and (known.is_ours or any(map(self._place_of, fields["sources"]))):
+                what = f"callback {known.callback_id} {_OTHER} than at {known.seen_at}"
                 self._add(FindingKind.WRONG_VALUE, fields["sources"][0] if fields["sources"] else "", what, place)
             return known
         number = self._numbers[fields["callback_id"]] = len(self._calls)
@@ -310,19 +425,21 @@ class CallbackReconciliation:
         shown = "".join(sign if sign.isprintable() else "?" for sign in fields["callback_id"][:64])
         call = _Call(shown, place, names)
         self._calls.append(call)
-        pairs = zip(fields["contact_ids"], chain(fields["event_ids"], repeat("")), strict=False)
-        for source, ids in zip(fields["sources"], pairs, strict=False):
-            self._enter(source, ids, number, place)
+        events = chain(fields["event_ids"], repeat(""))
+        for source, *ids in zip(fields["sources"], fields["contact_ids"], events, strict=False):
+            self._enter(source, (*ids, fields["campaign_id"]), number, place, planned_ms)
         return call
 
-    def _enter(self, source: str, ids: tuple[str, str], number: int, place: RecordLocation) -> None:
+    def _enter(
+        self, source: str, ids: tuple[str, str, str | None], number: int, place: RecordLocation, planned_ms: int
+    ) -> None:
         key = self._place_of(source)
         if key is None:
             self._counts["foreign"] += 1
             return
         span = self._spans[key[0]]
         self._calls[number].is_ours = True
-        if key[1] < span.start:
+        if key[1] < span.start or planned_ms < self._since_ms.get(key[0], 0):
             self._counts["before"] += 1
             return
         if key not in self._called and key[1] < span.committed:
@@ -340,6 +457,8 @@ class CallbackReconciliation:
             self._add(FindingKind.WRONG_CONTACT, source, "its callback names another contact", place)
         elif called is not None and called.event_id != ids[1]:
             self._add(FindingKind.WRONG_VALUE, source, "its callback names another event", place)
+        elif called is not None and called.campaign_id != ids[2]:
+            self._add(FindingKind.WRONG_VALUE, source, "its callback names another campaign", place)
 
     def _place_of(self, source: str) -> tuple[int, int] | None:
         """Partition and offset of a source, if it is one of the topic."""
@@ -365,10 +484,14 @@ class CallbackReconciliation:
         self._findings.add(Finding(kind, source, what, str(place)))
 
 
-def _digests(fields: Mapping[str, Any]) -> tuple[int, int]:
-    """Return the digests of a record's sources with their contacts, and of its events; 0: it has none."""
+def _digests(fields: Mapping[str, Any]) -> _Names:
+    contacts = tuple(fields["sources"]), tuple(fields["contact_ids"]), fields["campaign_id"]
     events = tuple(fields["event_ids"])
-    return hash((tuple(fields["sources"]), tuple(fields["contact_ids"]))), hash(events) if events else 0
+    return _Names(hash(contacts), hash(events) if events else 0, hash(fields["body"]) if "body" in fields else 0)
+
+
+def _payload(content: Content) -> int:
+    return hash((content.key, content.value))
 
 
 def _waits(place: RecordLocation, taken: Mapping[Partition, int]) -> bool:

@@ -15,6 +15,17 @@ if TYPE_CHECKING:
 _EVERY_S: Final = 30.0
 _VARYING: Final = re.compile(r"\d+")
 _MAX_KNOWN: Final = 1_000
+# Of a healthy worker: a property of the other client, which is given to all of them, and a cluster that is still making
+# its coordinator of transactions. If that takes long, the worker logs it itself (`transaction failed`).
+_HEALTHY: Final = re.compile(r"CONFWARN .* will be ignored by this (consumer|producer) instance|GETPID .*: retrying")
+
+
+class NotOfHealthyWorkers(logging.Filter):
+    """Drops warnings of the client that every healthy worker would begin with."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether the line is let through."""
+        return _HEALTHY.match(record.getMessage()) is None
 
 
 class RateLimitFilter(logging.Filter):
@@ -57,5 +68,5 @@ def client_logger(properties: Mapping[str, Any]) -> logging.Logger:
     Each service has its own memory of what was said.
     """
     logger = logging.getLogger("librdkafka")
-    logger.filters[:] = [RateLimitFilter(), RedactionFilter(property_redactor(properties))]
+    logger.filters[:] = [NotOfHealthyWorkers(), RateLimitFilter(), RedactionFilter(property_redactor(properties))]
     return logger

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from stream_scorer.core.exactly_once.commit_metadata import CommitMetadata
+from stream_scorer.core.exactly_once.outcome_cache import size_of
 from stream_scorer.core.records import Partition, SourceRecord
 from stream_scorer.errors import BrokerRefused, BrokerUnavailable
 from stream_scorer.kafka.admin.acls import Permission, refused_error
@@ -40,6 +41,11 @@ _RETRY_S = 0.5
 # How often the retry topics are looked at for partitions that were added. The call blocks while no broker answers.
 _LOOK_EVERY_S = 60.0
 _LOOK_S = 1.0
+# One read takes so many bytes by the size of the records before, with what Python and the client need for headers. It
+# begins with few: a worker that was killed for its memory must not end in the same way again.
+_READ_BYTES = 16 * 1024 * 1024
+_FIRST_READ = 32
+_MAX_READ = 10_000
 # Of the records of one read, this part may be retries besides.
 _RETRY_SHARE = 4
 _COMMITTED = "reading the committed offsets"
@@ -107,6 +113,7 @@ class GroupConsumer:
         self._retries = RetryConsumer(config, self._topics[0], retry_topics) if retry_topics else None
         self._inputs: set[Partition] = set()
         self._partitions_checked_at = 0.0
+        self._read_limit = _FIRST_READ
         self._listener: RebalanceListener | None = None
         self._paused = False
         self._paused_partitions: set[Partition] = set()
@@ -132,12 +139,15 @@ class GroupConsumer:
         if self._identity is not None:
             self._identity.poll()
         records: list[SourceRecord] = []
-        messages = self._consumer.consume(max_records, wait_s)
+        limit = min(max_records, self._read_limit)
+        messages = self._consumer.consume(limit, wait_s)
         # After the input: a rebalance in its call may have changed which retry partitions are read.
         if self._retries is not None and self._inputs:
             self._look_for_partitions()
-            messages += self._retries.client.consume(max(1, max_records // _RETRY_SHARE), 0.0)
-        for message in messages:
+            messages += self._retries.client.consume(max(1, limit // _RETRY_SHARE), 0.0)
+        messages.reverse()
+        while messages:
+            message = messages.pop()  # dropped with its round: the client keeps headers unpacked in it
             error = message.error()
             if error is None:
                 record = _record(message)
@@ -147,6 +157,9 @@ class GroupConsumer:
                 self._end_of_partition.eof_at(message)
             else:
                 self._on_error(error, message)
+        if records:
+            size = sum(map(size_of, records)) // len(records) or 1
+            self._read_limit = max(1, min(2 * self._read_limit, _MAX_READ, _READ_BYTES // size))
         if (reason := self._connectivity.pop_error()) is not None:
             self._listener_of().on_disconnected(reason)
         return records
@@ -222,6 +235,10 @@ class GroupConsumer:
         if self._identity is None:
             return str(CommitMetadata(start_offset))
         return self._identity.metadata(partition, start_offset)
+
+    def topic_id(self, topic: str) -> str | None:
+        """Return the id of a topic that is read here; None: the brokers show none, or none of it is assigned yet."""
+        return None if self._identity is None else self._identity.read_id(topic)
 
     def check_topics(self, topics: Collection[str]) -> None:
         """Check that these topics are those that were read, before their offsets are committed.
@@ -413,6 +430,11 @@ class GroupConsumer:
             hint = ""
             if _MEMBER in self._properties:
                 hint = f"; give each worker a {_MEMBER} of its own in kafka.properties, or none"
+                if self._properties.get("group.protocol") == "consumer":
+                    hint += (
+                        ". That of a worker that was killed is free when its session has ended, by default after 45 s"
+                        " (group.consumer.session.timeout.ms): start this one again then"
+                    )
             raise BrokerRefused(f"{translate(error, doing)}{hint}")
         if self._log is not None:  # thinned out, where it is that of the clients: they say much again and again
             self._log.warning("group %s: %s", self._group_id, error.str())

@@ -174,6 +174,10 @@ class TopicIdentity:
             if metadata.topic_id is not None:
                 self._read_ids[answer.topic] = metadata.topic_id
 
+    def read_id(self, topic: str) -> str | None:
+        """Return the id that a topic had when its partitions were assigned; None: the brokers show none."""
+        return self._read_ids.get(topic)
+
     def metadata(self, partition: Partition, start_offset: int) -> str:
         """Return the metadata of the next commit on a partition."""
         metadata = self._metadata.get(partition, CommitMetadata())._replace(start=start_offset)

@@ -1,0 +1,38 @@
+"""What a worker holds in memory when records are unlike any that a limit of bytes on the wire was made for."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from scoring_harness import contact
+
+if TYPE_CHECKING:
+    from worker_harness import WorkerHarness, WorkerProcess
+
+pytestmark = pytest.mark.kafka
+
+LIMIT_MIB = 300
+NUMBER = 240
+
+
+def resident_mib(worker: WorkerProcess) -> int:
+    lines = Path(f"/proc/{worker.pid}/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) // 1024 for line in lines if line.startswith("VmRSS:"))
+
+
+def test_records_with_thousands_of_small_headers(stage: WorkerHarness) -> None:
+    """180 kB on the wire were 5 MB in memory, and the first read returned all that was fetched: 1,086 MiB."""
+    headers = [(f"h{n}", b"v") for n in range(20_000)]
+    for begin in range(0, NUMBER, 40):
+        stage.produce(contact(f"C-{n:06}", n % stage.partitions, headers) for n in range(begin, begin + 40))
+    stage.simulator.add_fault(delay_ms=15_000, times=None)
+    worker = stage.start_ready(genesys__timeout_s="60")
+    ends_at, peak = time.monotonic() + 8, 0
+    while time.monotonic() < ends_at:
+        peak = max(peak, resident_mib(worker))
+        time.sleep(0.05)
+    assert worker.running, worker.log()
+    assert peak < LIMIT_MIB, worker.log()
