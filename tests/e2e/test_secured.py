@@ -187,7 +187,7 @@ def test_who_is_not_let_in_is_told_so_at_once(ground: Ground, token_url: str) ->
             check_topics(ground.settings(environment), ["any"], timeout_s=60)
         line = str(caught.value)
         assert time.monotonic() - began < 30, line
-        assert line.startswith("not let in by Kafka at "), line
+        assert line.startswith("authentication with Kafka at "), line
         assert reason in line
         assert "\n" not in line
         assert wrong not in line

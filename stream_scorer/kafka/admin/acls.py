@@ -1,10 +1,10 @@
-"""The least rights (ACLs) that each program needs, and what is said where one is missing.
+"""Access rights (ACLs) that each command needs, and the errors that name a missing one.
 
-A broker says only "Topic authorization failed", often without the topic. What is allowed can be asked instead
-(KIP-430): for topics that is done at the start of a program, and again when something was refused. Transactional ids
-cannot be asked about; the first session shows it. Groups could be, but a time-out of the client's call for it can abort
-the whole process (an assertion of librdkafka); joining shows it. docs/security.md lists these rights, and a test
-compares the two.
+A broker answers only "Topic authorization failed", often without the topic. The rights on topics are read with
+`describe_topics` (KIP-430) at the start of a command, and again after a denial. The API has no such query for
+transactional ids: the first session shows them. It has one for groups, but its time-out can abort the
+process (an assertion of librdkafka), so joining shows them. docs/security.md lists these rights; a test compares the
+two.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Resource = Literal["topic", "group", "transactional id"]
 
 _CALL_S: Final = 5.0
 _DESCRIBE: Final = "DESCRIBE"
-# What the client answers where one of the rights is missing.
+# Error codes of a missing right.
 DENIALS: Final = frozenset(
     {
         KafkaError.TOPIC_AUTHORIZATION_FAILED,
@@ -44,7 +44,7 @@ DENIALS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True, order=True)
 class Permission:
-    """One operation on one resource, in the words of ``kafka-acls``. Read and Write imply Describe."""
+    """Operation on a resource, in the words of ``kafka-acls``. Read and Write imply Describe."""
 
     operation: Operation
     resource: Resource
@@ -55,7 +55,7 @@ class Permission:
 
 
 def scoring_rights(settings: Settings) -> tuple[Permission, ...]:
-    """What ``run`` needs."""
+    """Return the rights that ``run`` needs."""
     topics, kafka = settings.topics, settings.kafka
     retries = settings.contact_retry_topics
     return (
@@ -67,7 +67,7 @@ def scoring_rights(settings: Settings) -> tuple[Permission, ...]:
 
 
 def callback_rights(settings: Settings) -> tuple[Permission, ...]:
-    """What ``callbacks`` needs."""
+    """Return the rights that ``callbacks`` needs."""
     topics = settings.topics
     retries = topics.retries(len(settings.callbacks.retry_delays_s))
     groups = (settings.callbacks_group_id, settings.delivery_group_id)
@@ -81,22 +81,22 @@ def callback_rights(settings: Settings) -> tuple[Permission, ...]:
 
 
 def producing_rights(settings: Settings) -> tuple[Permission, ...]:
-    """What ``produce`` needs."""
+    """Return the rights that ``produce`` needs."""
     return (Permission("Write", "topic", settings.topics.features),)
 
 
 def creating_rights(settings: Settings) -> tuple[Permission, ...]:
-    """What ``topics create`` needs: the second right, to see when a topic is ready."""
+    """Return the rights that ``topics create`` needs; Describe shows when a topic is ready."""
     return (*_all("Create", settings.all_topics), *_all("Describe", settings.all_topics))
 
 
 def reconciling_rights(settings: Settings) -> tuple[Permission, ...]:
-    """What ``reconcile`` needs for the scores; for the callbacks, see `reconciling_callbacks_rights`."""
+    """Return the rights that ``reconcile`` needs for scores; `reconciling_callbacks_rights` has those for callbacks."""
     return (*_all("Read", settings.scoring_topics), Permission("Describe", "group", settings.kafka.group_id))
 
 
 def reconciling_callbacks_rights(settings: Settings) -> tuple[Permission, ...]:
-    """What ``reconcile`` needs besides where there are callbacks."""
+    """Return the additional rights that ``reconcile`` needs for callbacks."""
     campaign = settings.topics.campaign(tiers=len(settings.callbacks.retry_delays_s))
     groups = (settings.callbacks_group_id, settings.delivery_group_id)
     return (*_all("Read", campaign), *(Permission("Describe", "group", group) for group in groups))
@@ -106,11 +106,11 @@ def _all(operation: Operation, topics: Iterable[str]) -> tuple[Permission, ...]:
     return tuple(Permission(operation, "topic", name) for name in dict.fromkeys(topics))
 
 
-# --- who, and what is said
+# --- principals and errors
 
 
 def principal(properties: Mapping[str, Any]) -> str:
-    """Name whom the brokers see, as far as the properties say it; their own mapping rules may give another name."""
+    """Return the principal that the properties suggest; mapping rules of the brokers may give another one."""
     protocol = str(properties.get("security.protocol", "plaintext")).lower()
     if protocol.startswith("sasl"):
         for name in ("sasl.username", "sasl.oauthbearer.client.id", "sasl.kerberos.principal"):
@@ -126,7 +126,7 @@ def principal(properties: Mapping[str, Any]) -> str:
 
 
 def denied_error(properties: Mapping[str, Any], missing: Sequence[Permission]) -> str:
-    """Say in one line whom the brokers of ``bootstrap.servers`` deny what, and what to do about it."""
+    """Return one line with the address, the principal, the missing rights and the remedy."""
     rights = ", ".join(str(right) for right in missing)
     them = "this right (ACL)" if len(missing) == 1 else "these rights (ACLs)"
     return (
@@ -138,28 +138,28 @@ def denied_error(properties: Mapping[str, Any], missing: Sequence[Permission]) -
 def refused_error(
     error: KafkaException | KafkaError, doing: str, properties: Mapping[str, Any], right: Permission
 ) -> StreamScorerError:
-    """Translate an error; where it is a denial, name the right that this takes and who lacks it."""
+    """Translate an error; a denial names the missing right and the principal."""
     inner = error.args[0] if isinstance(error, KafkaException) and error.args else error
     if isinstance(inner, KafkaError) and inner.code() in DENIALS:
         return BrokerRefused(f"{doing}: {denied_error(properties, [right])}")
     return translate(error, doing)
 
 
-# --- asking
+# --- queries
 
 
 def denied_message(settings: Settings, rights: Sequence[Permission]) -> str | None:
-    """Ask the brokers which of the rights are missing, and say it in one line; None: none, as far as they tell."""
+    """Return one line about the missing rights that the brokers report; None: they report none."""
     properties = admin_config(settings, logger=silent_logger())
     missing = missing_rights(create_client(AdminClient, properties), rights)
     return denied_error(properties, missing) if missing else None
 
 
 def missing_rights(admin: AdminClient, rights: Sequence[Permission]) -> list[Permission]:
-    """Return those that the brokers say are missing.
+    """Return the rights that the brokers report as missing.
 
-    What they do not tell counts as given: of groups and transactional ids, of a topic that does not exist, of brokers
-    that are too old to be asked or that do not answer.
+    A right without a report counts as granted: on groups, transactional ids and missing topics, and where brokers do
+    not answer or are older than KIP-430.
     """
     topics = list(dict.fromkeys(right.name for right in rights if right.resource == "topic"))
     if not topics:
@@ -174,16 +174,16 @@ def missing_rights(admin: AdminClient, rights: Sequence[Permission]) -> list[Per
 
 
 def _operations(future: Future[Any]) -> frozenset[str] | None:
-    """The names of what may be done; None: nobody says."""
+    """Return the names of the allowed operations; None: unknown."""
     try:
-        # Not raised: with its traceback the error would hold the admin client, a second one every second (kafka.sink).
+        # Not raised: the traceback would keep the admin client alive, one more every second (`kafka.producer.sink`).
         error = future.exception(2 * _CALL_S)
     except TimeoutError:
         return None
     if error is not None:
         return frozenset() if isinstance(error, KafkaException) and error.args[0].code() in DENIALS else None
     names = frozenset(operation.name for operation in future.result().authorized_operations or ())
-    # Whoever may not describe a thing is not told about it: without that, the list is none.
+    # Without Describe the broker returns an empty list, which does not mean that all is denied.
     return names if _DESCRIBE in names else None
 
 

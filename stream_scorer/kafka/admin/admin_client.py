@@ -1,4 +1,7 @@
-"""An admin client that says why it is not let in, instead of only that its call timed out."""
+"""Admin client that names the reason of a failed connection.
+
+librdkafka itself reports only that its call timed out.
+"""
 
 from __future__ import annotations
 
@@ -19,17 +22,20 @@ if TYPE_CHECKING:
     from stream_scorer.errors import StreamScorerError
     from stream_scorer.settings import Settings
 
-# How long one look may take, doubled from look to look: short at first, since an error is told of between two looks
-# only; long in the end, since an answer over a slow line comes too late for every short one.
+# Limit of one call, doubled after each. Short at first, since error callbacks run only between two calls. Long in the
+# end, since a slow line answers too late for any short one.
 _FIRST_POLL_S: Final = 0.5
 _PAUSE_S: Final = 0.25
-# A broken handshake that the client takes for a broken line.
+# TLS handshake errors that the client reports as transport errors.
 _ABOUT_TLS: Final = ("alert", "PLAINTEXT broker listener", "SSL handshake failed")
-_NO_TOKEN: Final = "Failed to acquire SASL OAUTHBEARER token"  # noqa: S105 - what the client says  # nosec B105
+_NO_TOKEN: Final = "Failed to acquire SASL OAUTHBEARER token"  # noqa: S105 - the client's text  # nosec B105
 
 
 class _ErrorRecorder:
-    """What the client told of by its callback; no part of whoever has the client, or neither would end by itself."""
+    """Last errors of the client's ``error_cb``.
+
+    Separate from the owner of the client: a reference cycle through the callback would keep both alive.
+    """
 
     def __init__(self) -> None:
         self.last_error: KafkaError | None = None
@@ -44,21 +50,21 @@ class _ErrorRecorder:
             self.last_error = error
 
     def is_permanent(self) -> bool:
-        """Whether all brokers, not only one of them, have said no; or nobody gives us a token to show them."""
+        """Return whether all brokers refused authentication, or no OAUTHBEARER token was issued."""
         if self.last_error is None or self.last_error.code() not in AUTH_ERRORS:
             return False
         return self._all_down or self.last_error.str().startswith(_NO_TOKEN)
 
 
 class ClusterAdmin:
-    """See the module's text.
+    """Admin client of one cluster.
 
     Attributes:
-        client: confluent-kafka's own.
-        properties: what it was made with, but for its callbacks.
+        client: confluent-kafka's admin client.
+        properties: its properties, without callbacks.
 
     Raises:
-        SettingsError: on construction, where ``kafka.properties`` cannot work.
+        SettingsError: on construction; ``kafka.properties`` is invalid.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -68,22 +74,22 @@ class ClusterAdmin:
         self.client = create_client(AdminClient, {**self.properties, "error_cb": self._heard.error})
 
     def cluster_id(self, timeout_s: float) -> str:
-        """Return the cluster's own id.
+        """Return the id of the cluster.
 
         Raises:
             BrokerUnavailable: no broker answers within ``timeout_s``; names the address.
-            BrokerRefused: they answer, and do not let us in: credentials, certificates, protocol.
+            BrokerRefused: the brokers refuse the connection: credentials, certificates, protocol.
         """
         return str(self._listed(timeout_s).cluster_id)
 
     def topics(self, timeout_s: float) -> dict[str, TopicMetadata]:
-        """Return all topics that this user may see, by name.
+        """Return all topics that are visible to this user, by name.
 
-        All of them: to ask for one by its name makes it, where the cluster creates topics by itself.
+        Not by a query for one name, which would create the topic where ``auto.create.topics.enable`` is set.
 
         Raises:
             BrokerUnavailable: no broker answers within ``timeout_s``; names the address.
-            BrokerRefused: they answer, and do not let us in: credentials, certificates, protocol.
+            BrokerRefused: the brokers refuse the connection: credentials, certificates, protocol.
         """
         listed = self._listed(timeout_s).topics
         return {name: topic for name, topic in listed.items() if topic.error is None}
@@ -101,7 +107,7 @@ class ClusterAdmin:
                 if self._heard.is_permanent() or still_left_s <= 0:
                     raise self._why(error, timeout_s) from None
             if left_s - still_left_s < look_s / 2:
-                # Whoever hangs up at once (a load balancer with nobody behind it) has not been given time.
+                # Closed at once, such as by a load balancer without a backend: the time was not used up, so keep it.
                 time.sleep(min(_PAUSE_S, still_left_s))
             else:
                 look_s *= 2
@@ -110,12 +116,12 @@ class ClusterAdmin:
         trouble = self._heard.last_error
         if trouble is not None and trouble.code() in AUTH_ERRORS:
             said = KafkaError(trouble.code(), property_redactor(self.properties)(trouble.str()))
-            return translate(said, f"not let in by Kafka at {self._servers}")
+            return translate(said, f"authentication with Kafka at {self._servers} failed")
         doing = f"no answer from Kafka at {self._servers} within {timeout_s:g} s{self._hint()}"
         return translate(trouble or error, doing)
 
     def _hint(self) -> str:
-        """What looks like a broker that does not answer, by the way in which it is asked."""
+        """Return the property that a broker without an answer may need, by the security protocol in use."""
         protocol = str(self.properties.get("security.protocol", "plaintext")).lower()
         if protocol.endswith("plaintext"):
             return " (if its port speaks TLS, set security.protocol in kafka.properties)"

@@ -1,4 +1,4 @@
-"""What output topics have to keep: every record, and audit events for `audit.retention_days`.
+"""Configuration of output topics: retain every record, and audit events for `audit.retention_days`.
 
 A compacted topic keeps the last record of each key only, so outcomes vanish. It refuses a record without a key, which
 stops the worker. Audit events are evidence, and the brokers' default would delete them after 7 days.
@@ -31,9 +31,9 @@ OUTPUT_CONFIG: Final[Mapping[str, str]] = {"cleanup.policy": "delete"}
 
 
 class OutputsReport(NamedTuple):
-    """What is not as it should be, in one line each; None: it is.
+    """Shortcomings of output topics, one line each; None: none found.
 
-    ``audit_retention``: audit events are deleted too early. ``unchecked``: the brokers do not show a configuration.
+    ``audit_retention``: audit events are deleted too early. ``unchecked``: a configuration is not visible to this user.
     """
 
     audit_retention: str | None
@@ -41,12 +41,12 @@ class OutputsReport(NamedTuple):
 
 
 def audit_config(settings: Settings) -> dict[str, str]:
-    """Return the properties that a new audit topic gets."""
+    """Return the properties of a new audit topic."""
     return {**OUTPUT_CONFIG, "retention.ms": str(_audit_retention_ms(settings))}
 
 
 def check_outputs(settings: Settings, outputs: Iterable[str]) -> OutputsReport:
-    """Check that the topics a worker writes to keep what is written; the audit's retention, if it is among them.
+    """Check that no output topic is compacted, and the retention of the audit topic if it is among them.
 
     Raises:
         BrokerRefused: an output topic is compacted.
@@ -74,10 +74,10 @@ def check_outputs(settings: Settings, outputs: Iterable[str]) -> OutputsReport:
 
 
 def update_audit_retention(settings: Settings) -> bool:
-    """Have the audit topic keep its records for `audit.retention_days`; False: it does so already, or longer.
+    """Set the retention of the audit topic to `audit.retention_days`; return False if it is that long already.
 
     Raises:
-        BrokerRefused: the topic is missing, or the right to alter its configuration is.
+        BrokerRefused: the topic or the right to alter its configuration is missing.
         BrokerUnavailable: no broker answers.
     """
     properties = admin_config(settings, logger=silent_logger())

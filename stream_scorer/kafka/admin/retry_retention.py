@@ -1,7 +1,8 @@
-"""How long the retry topics of contacts keep their records: no shorter than a contact may wait there.
+"""Retention of the retry topics of contacts: at least as long as a contact may wait there.
 
-A record that is deleted before it is due is a contact without an outcome. So a retry topic keeps records as long as the
-features topic does, 30 days at least, and is not compacted, since a later record of the same contact would replace it.
+A record deleted before it is due is a contact without an outcome. So a retry topic retains records as long as the
+features topic does, and at least 30 days. It is not compacted, since a later record of the same contact would replace
+an earlier one.
 """
 
 from __future__ import annotations
@@ -26,19 +27,19 @@ _UNLIMITED: Final = -1
 
 
 def retry_topic_config(admin: AdminClient, features: str) -> dict[str, str]:
-    """Return the retention that a new retry topic gets; ``features``: the topic whose contacts it holds."""
+    """Return the properties of a new retry topic for contacts of the topic ``features``."""
     needed_ms = _needed_ms(describe_topics(admin, [features]).get(features, {}))
     return {"cleanup.policy": "delete", "retention.ms": str(needed_ms)}
 
 
 def check_retry_retention(settings: Settings, retry_topics: Iterable[str]) -> str | None:
-    """Check that no retry topic deletes a contact that still waits in it.
+    """Check that no retry topic deletes a contact before it is due.
 
     Returns:
-        What could not be checked because the brokers do not show it, in one line; None: everything was.
+        One line about configurations that are not visible to this user; None: all are.
 
     Raises:
-        BrokerRefused: a retry topic is compacted, or keeps its records for too short a time.
+        BrokerRefused: a retry topic is compacted, or its retention is too short.
     """
     admin = create_client(AdminClient, admin_config(settings, logger=silent_logger()))
     names = list(retry_topics)

@@ -1,4 +1,4 @@
-"""How large a record each topic takes, so that none is sent that the broker would refuse for its size."""
+"""Maximum record size of each topic, so that no record is sent that the broker would refuse for its size."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
     from stream_scorer.settings import Settings
 
-# The broker's default of message.max.bytes, for topics whose configuration we may not read.
+# The broker's default of message.max.bytes, for topics whose configuration is not readable.
 DEFAULT_MAX_BYTES: Final = 1_048_588
 
 
 def max_message_bytes(settings: Settings, topics: Iterable[str]) -> dict[str, int]:
-    """``max.message.bytes`` of each topic: the largest record batch it takes, in bytes.
+    """Return ``max.message.bytes`` of each topic: the largest record batch that it accepts, in bytes.
 
-    Where the right to read it is missing, Kafka's default is assumed; a record that is refused nonetheless becomes
-    ``unpublishable``, it only costs more to find out.
+    Without the right to read it, Kafka's default is assumed. A record that the broker refuses nonetheless becomes
+    ``unpublishable``, at the cost of a failed transaction.
     """
     names = list(dict.fromkeys(topics))
     admin = create_client(AdminClient, admin_config(settings, logger=silent_logger()))

@@ -1,4 +1,4 @@
-"""The topics: which are there, and those that are missing made."""
+"""Topics of the service: checks and creation."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
 
 PARTITIONS: Final = 4
 BROKERS_REPLICATION: Final = -1
-# Above the 1 MB that a broker takes by default: what was read there must fit here, with the headers that say why.
+# Above the brokers' default of 1 MB: a rejected record of that size must fit, with the headers of its reason.
 LARGE_MESSAGE_BYTES: Final = 2 * 1024 * 1024
 _POLL_S: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class TopicsReport:
-    """What `create_topics` did: names in the order of the settings."""
+    """Result of `create_topics`: names in the order of the settings."""
 
     created: tuple[str, ...]
     existing: tuple[str, ...]
 
 
 def create_topics(settings: Settings, *, timeout_s: float = 30.0, connect_s: float = 5.0) -> TopicsReport:
-    """Make the topics that are missing, and wait until every partition of theirs has a leader.
+    """Create the missing topics, and wait until each of their partitions has a leader.
 
-    What exists is left as it is. Two calls at once are fine: what the other made counts as existing.
+    Existing topics are not changed. Concurrent calls are safe: a topic that the other call created counts as existing.
 
     Raises:
         BrokerUnavailable: no broker answers within ``connect_s``, or the topics are not ready within ``timeout_s``.
@@ -52,9 +52,9 @@ def create_topics(settings: Settings, *, timeout_s: float = 30.0, connect_s: flo
     missing = [name for name in settings.all_topics if name not in present]
     retries = [name for name in missing if name in settings.contact_retry_topics]
     created = _create(admin, settings, [name for name in missing if name not in retries], timeout_s)
-    # The features topic is there now, and with it the retention that its retry topics need.
+    # The features topic exists from here on, and with it the retention that its retry topics need.
     _wait_for_leaders(admin, settings, created, deadline)
-    # Last: the retention that they need is that of the features topic.
+    # Last: their retention follows that of the features topic.
     created += (created_retries := _create(admin, settings, retries, timeout_s))
     _wait_for_leaders(admin, settings, created_retries, deadline)
     names = settings.all_topics
@@ -66,22 +66,22 @@ def create_topics(settings: Settings, *, timeout_s: float = 30.0, connect_s: flo
 def check_topics(
     settings: Settings, names: Iterable[str], *, rights: Sequence[Permission] = (), timeout_s: float = 5.0
 ) -> dict[str, int]:
-    """Return how many partitions each of the topics has.
+    """Return the number of partitions of each topic.
 
     Args:
-        settings: where the brokers are.
+        settings: the cluster.
         names: the topics.
-        rights: what is going to be done with them, as far as brokers tell whether it may be (see `kafka.admin.acls`).
-        timeout_s: how long brokers have time to answer.
+        rights: rights on them to check, as far as brokers report them (see `kafka.admin.acls`).
+        timeout_s: limit for the brokers' answer, in seconds.
 
     Raises:
         BrokerUnavailable: no broker answers within ``timeout_s``; names the address.
-        BrokerRefused: the brokers do not let us in, a topic is missing, or a right; names it and the remedy.
+        BrokerRefused: the brokers refuse the connection, or a topic or a right is missing; names it and the remedy.
     """
     admin = ClusterAdmin(settings)
     present = admin.topics(timeout_s)
     missing = [name for name in dict.fromkeys(names) if name not in present]
-    # Whoever has no right at all on a topic does not see it.
+    # A topic without any right of this user is not visible.
     hidden = [Permission("Describe", "topic", name) for name in missing if name not in {right.name for right in rights}]
     _check_rights(admin, [*rights, *hidden])
     if missing:
@@ -94,7 +94,7 @@ def check_topics(
 
 
 def existing_topics(settings: Settings, names: Iterable[str], *, timeout_s: float = 5.0) -> tuple[str, ...]:
-    """Return those of the topics that exist, in the order given.
+    """Return the topics that exist, in the order given.
 
     Raises:
         BrokerUnavailable: no broker answers within ``timeout_s``; names the address.
@@ -135,7 +135,7 @@ def _create(admin: ClusterAdmin, settings: Settings, missing: list[str], timeout
 
 
 def _configs(admin: ClusterAdmin, settings: Settings, missing: list[str]) -> dict[str, dict[str, str]]:
-    """The properties of new topics that are not the brokers' defaults."""
+    """Return the properties of new topics that differ from the brokers' defaults."""
     large = {"max.message.bytes": str(LARGE_MESSAGE_BYTES)}
     topics = settings.topics
     configs = {name: dict(OUTPUT_CONFIG) for name in settings.all_topics if name != topics.features}
@@ -149,7 +149,7 @@ def _configs(admin: ClusterAdmin, settings: Settings, missing: list[str]) -> dic
 
 
 def _wait_for_leaders(admin: ClusterAdmin, settings: Settings, names: list[str], deadline: float) -> None:
-    """Wait: a topic is made before its partitions have leaders, and a producer started in between waits for seconds."""
+    """Wait for leaders: a topic exists before its partitions have them, and the first send would be delayed."""
     waiting = list(names)
     while waiting:
         present = admin.topics(max(deadline - time.monotonic(), 1.0))

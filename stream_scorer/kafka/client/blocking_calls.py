@@ -1,9 +1,9 @@
-"""Calls into librdkafka that must not stand still for ever.
+"""Time limit for calls into librdkafka that may hang.
 
-``send_offsets_to_transaction`` does not keep its own time-out: with the broker away it came back after 10 to 21 s
-whatever was asked for, and the *repeated* call never did, not even when the broker was back (run with confluent-kafka
-2.16 against Apache Kafka 4.4). A call that hangs cannot be interrupted, only left behind with its producer: the next
-producer with the same transactional id fences it.
+``send_offsets_to_transaction`` ignores its time-out. With the broker away it returned after 10 to 21 s, whatever the
+time-out was. The *repeated* call never returned, not even when the broker was back (run with confluent-kafka 2.16
+against Apache Kafka 4.4). A hanging call cannot be interrupted, only abandoned with its producer: the next producer
+with the same transactional id fences it.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ T = TypeVar("T")
 
 
 class CallTimedOutError(TimeoutError):
-    """The call did not come back in time. Its thread is left behind."""
+    """The call did not return in time. Its thread is abandoned."""
 
 
 def call_with_timeout(limit_s: float, call: Callable[[], T]) -> T:
-    """Runs ``call`` on a thread of its own and returns or raises what it does; the caller waits and can be signalled.
+    """Run ``call`` on a thread of its own and return or raise its result; the waiting caller receives signals.
 
     Raises:
-        HungError: it did not come back within ``limit_s`` seconds.
+        CallTimedOutError: it did not return within ``limit_s`` seconds.
     """
     # Not SimpleQueue: see stream_scorer.runtime.worker_pool.
     answers: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue()
@@ -34,7 +34,7 @@ def call_with_timeout(limit_s: float, call: Callable[[], T]) -> T:
     def work() -> None:
         try:
             answers.put((call(), None))
-        except BaseException as error:  # noqa: BLE001 - it is raised again where it belongs
+        except BaseException as error:  # noqa: BLE001 - raised again on the caller's thread
             answers.put((None, error))
 
     threading.Thread(target=work, name="kafka-call", daemon=True).start()
@@ -46,5 +46,5 @@ def call_with_timeout(limit_s: float, call: Callable[[], T]) -> T:
         try:
             raise error
         finally:
-            del error  # or it holds this frame, the frame holds it, and with it the call's client lives on
+            del error  # or error and frame hold each other, and with them the call's client
     return result  # type: ignore[return-value]  # with no error it is the call's result

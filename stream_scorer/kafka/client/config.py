@@ -1,6 +1,6 @@
-"""librdkafka's properties for each client: ours, with the operator's ``kafka.properties`` merged over what is free.
+"""librdkafka properties of each client: fixed ones, and defaults that ``kafka.properties`` may override.
 
-Why each value is what it is stands in docs/architecture.md, in the table of traps, where it is not obvious.
+The table of traps in docs/architecture.md gives the reasons of values that are not obvious.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _CONNECTION: Final[Mapping[str, Any]] = MappingProxyType(
         "client.id": "stream-scorer",
         "socket.keepalive.enable": True,
         "socket.timeout.ms": 10_000,
-        # A broker that comes back is found within a second instead of ten.
+        # A broker that is back is found within 1 s instead of 10.
         "reconnect.backoff.max.ms": 1_000,
-        # A partition that is added is found within half a minute instead of five.
+        # An added partition is found within 30 s instead of 5 min.
         "topic.metadata.refresh.interval.ms": 30_000,
         "log_level": 4,
     }
@@ -39,12 +39,12 @@ _READING: Final[Mapping[str, Any]] = MappingProxyType(
         "isolation.level": "read_committed",
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
-        # Says that all there is was read, though transactions' markers and aborted records stand behind it.
+        # Reports the end of a partition also behind transaction markers and aborted records.
         "enable.partition.eof": True,
-        # Never `earliest`: where the log no longer holds the committed offset, everything would be bought again.
+        # Never `earliest`: a committed offset that the log no longer holds would score everything again, at full price.
         "auto.offset.reset": "error",
         "allow.auto.create.topics": False,
-        # The prefetch is bounded by bytes, as memory is; the default is 64 MB.
+        # Bounds the prefetch by bytes, as memory is; the default is 64 MB.
         "queued.max.messages.kbytes": 16_384,
         "queued.min.messages": 20_000,
         "fetch.max.bytes": 16_777_216,
@@ -68,7 +68,7 @@ _WRITING: Final[Mapping[str, Any]] = MappingProxyType(
         "enable.idempotence": True,
         "acks": "all",
         "transaction.timeout.ms": 15_000,
-        # Within the transaction's: a record must not be in delivery when its transaction is already given up.
+        # At most the transaction's: no record may be in delivery when its transaction is already aborted.
         "delivery.timeout.ms": 14_000,
         "linger.ms": 5,
         "batch.num.messages": 10_000,
@@ -76,12 +76,12 @@ _WRITING: Final[Mapping[str, Any]] = MappingProxyType(
         "compression.type": "lz4",
         "queue.buffering.max.messages": 400_000,
         "queue.buffering.max.kbytes": 262_144,
-        # Each topic's own limit counts. This one only has to be above it: the rejected topic takes 2 MB.
+        # Above the limit of any topic (2 MB for the rejected topic), so that each topic's own limit applies.
         "message.max.bytes": 4_194_304,
     }
 )
 
-# One name for each property that has two, so that "ours" and "theirs" cannot both stand in one configuration.
+# One name for each property that has two, so that a configuration cannot hold both with different values.
 _ALIASES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "compression.codec": "compression.type",
@@ -95,7 +95,7 @@ _ALIASES: Final[Mapping[str, str]] = MappingProxyType(
 _OURS: Final = frozenset(
     {"bootstrap.servers", "group.id", "transactional.id", "isolation.level", "auto.offset.reset", "acks"}
 )
-# What is computed with here; librdkafka takes a number as a text as well.
+# Used in computations here; librdkafka accepts a number as a text as well.
 _COMPUTED: Final = ("batch.size", "delivery.timeout.ms", "socket.timeout.ms", "transaction.timeout.ms")
 
 
@@ -105,14 +105,14 @@ def consumer_config(settings: Settings, group_id: str | None = None, *, logger: 
     ``group_id``: its group; None: the scoring worker's, ``kafka.group_id``.
 
     Raises:
-        SettingsError: ``kafka.properties`` and the other time-outs contradict each other.
+        SettingsError: ``kafka.properties`` and other time-outs contradict each other.
     """
     ours = {**_CONNECTION, **_READING, **_MEMBERSHIP, "group.id": group_id or settings.kafka.group_id}
     config = _merged(settings, ours, not_for_this=_WRITING, logger=logger)
-    # librdkafka takes the name in any case. Read otherwise here, a group would be left without its assignor.
+    # librdkafka accepts the name in any case. A case-sensitive comparison here would drop the group's assignor.
     config["group.protocol"] = str(config["group.protocol"]).lower()
     if config["group.protocol"] != "classic":
-        # librdkafka refuses what the brokers decide themselves under the newer protocol.
+        # librdkafka refuses properties that the brokers decide under the newer protocol.
         for name in ("partition.assignment.strategy", "session.timeout.ms", "heartbeat.interval.ms"):
             config.pop(name)
     elif config["partition.assignment.strategy"] != "cooperative-sticky":
@@ -125,11 +125,11 @@ def consumer_config(settings: Settings, group_id: str | None = None, *, logger: 
 
 
 def settling_time_s(settings: Settings) -> float:
-    """Return how long a member may wait for its first partitions, in seconds.
+    """Return the longest time that a member waits for its first partitions, in seconds.
 
-    The others notice it by their next heartbeat, finish what they send of the partitions that they give up, and join
-    again; it gets them with the heartbeat after that. Under the newer protocol the brokers set the interval, by default
-    to 5 s.
+    The other members learn of it with their next heartbeat, finish requests of the partitions that they give up, and
+    rejoin. The partitions arrive with the heartbeat after that. Under the newer protocol the brokers set the interval,
+    5 s by default.
     """
     heartbeat_ms = int(consumer_config(settings).get("heartbeat.interval.ms", 5_000))
     return settings.scoring.revoke_wait_s + 2 * heartbeat_ms / 1000
@@ -139,9 +139,9 @@ def producer_config(settings: Settings, transactional_id: str, *, logger: loggin
     """Return the properties of a transactional producer; the worker's id is ``settings.kafka.transactional_id``.
 
     Raises:
-        SettingsError: ``kafka.properties`` and the other time-outs contradict each other.
+        SettingsError: ``kafka.properties`` and other time-outs contradict each other.
     """
-    # Only what failed is reported: in a transaction the commit itself says that the rest is delivered.
+    # Failed deliveries only: a successful commit implies that all others were delivered.
     reports = {"delivery.report.only.error": True}
     ours = {**_CONNECTION, **_WRITING, **reports, "transactional.id": transactional_id}
     config = _merged(settings, ours, not_for_this={**_READING, **_MEMBERSHIP}, logger=logger)
@@ -151,23 +151,23 @@ def producer_config(settings: Settings, transactional_id: str, *, logger: loggin
         if not 0 < config[name] <= transaction_ms:
             raise SettingsError(
                 f"kafka.properties: {name} ({config[name]}) must be more than 0 and at most transaction.timeout.ms"
-                f" ({transaction_ms}): the broker would give the transaction up before the client knows; set both"
+                f" ({transaction_ms}): the broker would abort the transaction before the client's limit; set both"
             )
     return config
 
 
 def plain_producer_config(settings: Settings, *, logger: logging.Logger | None = None) -> Config:
-    """Return the properties of an idempotent producer without transactions, as ``produce`` uses it."""
-    # No transaction waits for it: patience while a broker restarts costs nothing.
+    """Return the properties of an idempotent producer without transactions, for ``produce``."""
+    # No transaction is open, so a long delivery time-out while a broker restarts costs nothing.
     ours = {**_CONNECTION, **_WRITING, "delivery.timeout.ms": 60_000}
     del ours["transaction.timeout.ms"]
     return _merged(settings, ours, not_for_this={**_READING, **_MEMBERSHIP, **_WRITING}, logger=logger)
 
 
 def reader_config(settings: Settings, group_id: str, *, logger: logging.Logger | None = None) -> Config:
-    """Return the properties of a consumer that is assigned partitions by hand, stores no offset and joins no group.
+    """Return the properties of a consumer with manual assignment, which stores no offsets and joins no group.
 
-    ``group_id`` is required by the client, and is the group whose commits `Consumer.committed` reads.
+    ``group_id`` is required by the client; `Consumer.committed` reads the commits of that group.
     """
     ours = {**_CONNECTION, **_READING, "group.id": group_id}
     return _merged(settings, ours, not_for_this={**_WRITING, **_MEMBERSHIP}, logger=logger)
@@ -179,7 +179,7 @@ def admin_config(settings: Settings, *, logger: logging.Logger | None = None) ->
 
 
 def property_warnings(settings: Settings) -> tuple[str, ...]:
-    """Return one line for each of the operator's properties that is not used, since ours wins, or that is unsafe."""
+    """Return one line for each of the operator's properties that is ignored, or that is unsafe."""
     unused = [
         f"kafka.properties: {name} is not used, stream-scorer sets it itself"
         for name in settings.kafka.properties
@@ -189,9 +189,9 @@ def property_warnings(settings: Settings) -> tuple[str, ...]:
 
 
 def silent_logger() -> logging.Logger:
-    """Return a logger that says nothing, for commands whose errors are raised in one line.
+    """Return a logger without output, for commands whose errors are raised in one line.
 
-    librdkafka would log each of its attempts to connect, twenty a second. Registered nowhere, it has no parent.
+    librdkafka would log each attempt to connect, 20 a second. The logger is not registered, so it has no parent.
     """
     logger = logging.Logger("librdkafka")  # noqa: LOG001 - see above
     logger.addHandler(logging.NullHandler())
@@ -199,7 +199,7 @@ def silent_logger() -> logging.Logger:
 
 
 def check_properties(settings: Settings) -> None:
-    """Have librdkafka itself judge every property, certificates and keys included; nothing is sent to a broker.
+    """Validate every property by librdkafka itself, certificates and keys included; nothing is sent to a broker.
 
     Raises:
         SettingsError: a property is unknown, has a wrong value, or contradicts another.
@@ -217,7 +217,7 @@ def _merged(
     for given, value in settings.kafka.properties.items():
         name = _ALIASES.get(given, given)
         check_value(given, value)
-        # A property of the other client would only make this one warn at every start.
+        # A property of another kind of client would only produce a warning at every start.
         if not _is_ours(name) and (name in ours or name not in not_for_this):
             config[name] = value
     check_tokens(config)
@@ -244,13 +244,13 @@ def _check_membership(settings: Settings, config: Config) -> None:
             raise SettingsError(
                 f"kafka.properties: max.poll.interval.ms ({poll_ms}) must be at least session.timeout.ms ({session_ms})"
             )
-    # on_revoke waits inside consume(), and the loop must be round again well before the group gives the worker up.
+    # on_revoke waits inside consume(); the next poll must follow well before the group removes the worker.
     for key, limit_ms in (("revoke_wait_s", poll_ms / 3), ("shutdown_timeout_s", float(poll_ms))):
         wait_s = getattr(settings.scoring, key)
         if wait_s * 1000 > limit_ms:
             raise SettingsError(
                 f"scoring.{key} ({wait_s:g} s) must be at most {limit_ms / 1000:g} s with max.poll.interval.ms"
-                f" {poll_ms}, or the group takes the partitions away in the middle of it"
+                f" {poll_ms}, or the group revokes the partitions meanwhile"
             )
 
 

@@ -1,4 +1,4 @@
-"""Whether a consumer is cut off from all brokers, as the client tells it by its callback."""
+"""Connectivity of a consumer to all brokers, from the client's error callback."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ if TYPE_CHECKING:
 
 
 class BrokerConnectivity:
-    """Keeps what was told until somebody takes it. No part of whoever has the client, or neither would end by itself.
+    """Keeps the reason of a lost connection until it is read.
+
+    Separate from the owner of the client: a reference cycle through the callback would keep both alive.
 
     Args:
-        properties: the client's; their secrets are hidden in what it says.
+        properties: the client's properties; their secrets are removed from reasons.
     """
 
     def __init__(self, properties: Mapping[str, Any]) -> None:
@@ -26,15 +28,15 @@ class BrokerConnectivity:
         self._reason: str | None = None
 
     def error(self, error: KafkaError) -> None:
-        """The client's ``error_cb``."""
+        """Record an error; the client's ``error_cb``."""
         if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - its public name
             self._reason = self._hide((self._last or error).str())
             return
         self._last = error
-        if error.code() in AUTH_ERRORS:  # one broker is enough: the others have the same users
+        if error.code() in AUTH_ERRORS:  # one broker is enough: all have the same users
             self._reason = self._hide(error.str())
 
     def pop_error(self) -> str | None:
-        """Return why the consumer is cut off, if it has become so since the last call."""
+        """Return why the consumer is disconnected, if it became so since the last call."""
         reason, self._reason = self._reason, None
         return reason

@@ -1,8 +1,8 @@
-"""Translates what confluent-kafka raises. The one place where a foreign Kafka error becomes one of ours.
+"""Translation of confluent-kafka's errors into the service's error tree.
 
-The table names every error code that the client knows, so that "does a retry help, and who must act?" is answered for
-each of them; a test fails when a new version of the client brings one that is not in it. What the sink does inside a
-transaction is decided there, on the client's own flags; this is for errors that end a command.
+The table gives error class and remedy for every code that the client knows; a test fails when a new version of the
+client has a code without an entry. Errors inside a transaction are decided in `kafka.producer`, by the client's own
+flags. This table is for errors that end a command.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from stream_scorer.errors import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# The brokers' answer to the handshake: waiting does not change it.
+# Results of the handshake that do not change by waiting.
 AUTH_ERRORS: Final = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL})  # noqa: SLF001 - their public names
 _UNAVAILABLE: Final = """
     _ALL_BROKERS_DOWN _DESTROY_BROKER _FAIL _IN_PROGRESS _ISR_INSUFF _MSG_TIMED_OUT _NODE_UPDATE _OUTDATED
@@ -67,7 +67,7 @@ _REFUSED: Final[Mapping[str, str]] = MappingProxyType(
         "this machine's clock is wrong: set it right (the topic's message.timestamp.after.max.ms and .before.max.ms say"
         " how wrong it may be)": "INVALID_TIMESTAMP",
         "kafka.properties: session.timeout.ms must be between the brokers' group.min.session.timeout.ms and"
-        " group.max.session.timeout.ms (6000 and 1800000 where nobody changed them)": "INVALID_SESSION_TIMEOUT",
+        " group.max.session.timeout.ms (by default 6000 and 1800000)": "INVALID_SESSION_TIMEOUT",
         "another client uses the group otherwise: check kafka.group_id": """
             _ASSIGNMENT_LOST FENCED_INSTANCE_ID FENCED_MEMBER_EPOCH GROUP_ID_NOT_FOUND GROUP_SUBSCRIBED_TO_TOPIC
             ILLEGAL_GENERATION INCONSISTENT_GROUP_PROTOCOL INVALID_GROUP_ID MEMBER_ID_REQUIRED NON_EMPTY_GROUP
@@ -80,14 +80,14 @@ _REFUSED: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 
-# What librdkafka appends for its own developers.
+# State details that librdkafka appends for its developers.
 _STATE: Final = re.compile(r" \(after \d+ms in state .*\)$")
 
 _FENCED: Final = "_FENCED PRODUCER_FENCED INVALID_PRODUCER_EPOCH TRANSACTION_COORDINATOR_FENCED"
 
 _SETTINGS: Final = "_INVALID_ARG _NOT_CONFIGURED"
 
-# Nobody outside can do anything about these: a bug of ours or of the client, or a signal that is no error.
+# Without a remedy for the operator: a bug of the service or the client, or a signal that is no error.
 _UNEXPECTED: Final = """
     NO_ERROR UNKNOWN _APPLICATION _ASSIGN_PARTITIONS _BAD_COMPRESSION _BAD_MSG _CONFLICT _CRIT_SYS_RESOURCE _DESTROY
     _EXISTING_SUBSCRIPTION _FATAL _FS _GAPLESS_GUARANTEE _INCONSISTENT _INVALID_DIFFERENT_RECORD _INVALID_TYPE
@@ -102,7 +102,7 @@ _UNEXPECTED: Final = """
 
 
 def _codes(names: str) -> dict[str, int]:
-    """The codes of those names that this version of the client has."""
+    """Return the codes of the names that this version of the client has."""
     return {name: getattr(KafkaError, name) for name in names.split() if hasattr(KafkaError, name)}
 
 
@@ -121,17 +121,17 @@ TRANSLATIONS: Final[Mapping[int, tuple[type[StreamScorerError], str]]] = Mapping
 
 
 def translate(error: KafkaException | KafkaError, doing: str) -> StreamScorerError:
-    """Turn a foreign error into ours, to be raised by the caller.
+    """Return a foreign error as one of the service's own, for the caller to raise.
 
     Args:
-        error: what the client raised or handed to a callback.
-        doing: what was tried and where, to begin the sentence with: ``reading the topics of 127.0.0.1:9092``.
+        error: raised by the client, or passed to a callback.
+        doing: the action and its place, the beginning of the message: ``reading the topics of 127.0.0.1:9092``.
     """
     inner = error.args[0] if isinstance(error, KafkaException) and error.args else error
     if not isinstance(inner, KafkaError):
         return BrokerError(f"{doing}: the client has raised an error without a code")
     kind, remedy = TRANSLATIONS.get(inner.code(), (BrokerError, ""))
-    # What it says may quote others, who may steer a terminal.
+    # The text may quote foreign input, with control characters for a terminal.
     printable = "".join(one if one.isprintable() else " " for one in inner.str() or inner.name())
     said = _STATE.sub("", " ".join(printable.split()))
     return kind(f"{doing}: {said}; {remedy}" if remedy else f"{doing}: {said}")

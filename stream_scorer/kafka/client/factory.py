@@ -1,4 +1,4 @@
-"""Makes the clients. What librdkafka finds wrong with their properties is one line, which names the file as well."""
+"""Creation of Kafka clients; an invalid property is one error line, which also names the file."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 ClientT = TypeVar("ClientT")
 
 _PLACE: Final = "kafka.properties"
-# No file, but the client's word for "look where the operating system has them".
+# Not a file: the client searches the default places of the operating system.
 _NO_FILE: Final = "probe"
-# What it says of a mechanism does not name the property.
+# Errors about a mechanism do not name the property.
 _ABOUT_MECHANISMS: Final = ("SASL mechanism", "hash function")
 
 
@@ -28,9 +28,8 @@ def create_client(kind: Callable[[dict[str, Any]], ClientT], config: dict[str, A
     """Return a client with these properties.
 
     Raises:
-        SettingsError: one of them is unknown, has a wrong value or contradicts another, or names a file that is not
-            there or not what it should be.
-        BrokerError: this machine has no room for a client.
+        SettingsError: a property is unknown, invalid or contradicts another, or names an unreadable or unsuitable file.
+        BrokerError: this machine lacks the resources for a client.
     """
     try:
         return kind(config)
@@ -39,7 +38,7 @@ def create_client(kind: Callable[[dict[str, Any]], ClientT], config: dict[str, A
 
 
 def _refined(error: StreamScorerError, config: Mapping[str, Any], hide: Callable[[str], str]) -> StreamScorerError:
-    """OpenSSL says what is wrong with a file, but not with which one."""
+    """Return the error with the name of the file, which OpenSSL's error does not contain."""
     said = hide(str(error))
     error = type(error)(said)
     if not isinstance(error, SettingsError):
@@ -56,7 +55,7 @@ def _refined(error: StreamScorerError, config: Mapping[str, Any], hide: Callable
 
 def _why_unreadable(file: str) -> str | None:
     try:
-        with open(file, "rb") as stream:  # noqa: PTH123 - a path of the client's, which may be any text
+        with open(file, "rb") as stream:  # noqa: PTH123 - the client's path, which may be any text
             stream.read(1)
     except OSError as error:
         return error.strerror or type(error).__name__

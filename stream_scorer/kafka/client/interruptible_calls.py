@@ -1,4 +1,4 @@
-"""Calls at the start of a service that may hang, while somebody tells it to stop."""
+"""Calls at the start of a service that may hang, interruptible by a stop."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ _POLL_S: Final = 0.1
 
 
 class StoppedError(Exception):
-    """The service was told to stop before it had begun to work. The call's thread is left behind."""
+    """The service was stopped before it had started. The thread of the call is abandoned."""
 
 
 def call_until_stopped(
     stopping: threading.Event, call: Callable[[], T], *, meanwhile: Callable[[], object] = lambda: None
 ) -> T:
-    """Run ``call`` on a thread of its own and return or raise what it does, unless ``stopping`` is set before.
+    """Run ``call`` on a thread of its own and return or raise its result, unless ``stopping`` is set before.
 
-    ``meanwhile`` is called again and again, at most `_POLL_S` apart, until it ends.
+    ``meanwhile`` is called repeatedly, at most `_POLL_S` apart, until the call ends.
 
     Raises:
-        StoppedError: it is set.
+        StoppedError: ``stopping`` is set.
     """
     answer: Future[T] = Future()
 
     def work() -> None:
         try:
             answer.set_result(call())
-        except BaseException as error:  # noqa: BLE001 - it is raised again where it belongs
+        except BaseException as error:  # noqa: BLE001 - raised again on the caller's thread
             answer.set_exception(error)
 
-    # No executor: its threads are waited for at the end of the process.
+    # No executor: the interpreter joins its threads at exit.
     threading.Thread(target=work, name="start-call", daemon=True).start()
     while not stopping.is_set():
         meanwhile()

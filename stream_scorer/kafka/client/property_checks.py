@@ -1,4 +1,4 @@
-"""Judges properties where librdkafka itself would crash, wait for ever, or take what is not safe without a word."""
+"""Checks of properties on which librdkafka would crash, wait without end, or continue insecurely without a warning."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stream_scorer.settings.types import is_in_clear
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# Not librdkafka's but its Python client's, whose values are no texts.
+# Properties of the Python client, not of librdkafka, whose values are not texts.
 _CODE: Final = frozenset(
     {
         *("default.topic.config", "error_cb", "logger", "oauth_cb", "on_commit", "on_delivery"),
@@ -23,7 +23,7 @@ _SHOW_THEMSELVES: Final = frozenset({"PLAIN", "OAUTHBEARER"})
 
 
 def check_value(name: str, value: object) -> None:
-    """Refuse what the client could not even refuse.
+    """Check a value that the client itself cannot reject.
 
     Raises:
         SettingsError: names the property, not its value.
@@ -35,10 +35,10 @@ def check_value(name: str, value: object) -> None:
 
 
 def check_tokens(properties: Mapping[str, Any]) -> None:
-    """Refuse tokens without a way to get them: the client would wait for ever, and not say so.
+    """Check that tokens have a source; without one the client waits without end and logs nothing.
 
     Raises:
-        SettingsError: names the property that is missing.
+        SettingsError: names the missing property.
     """
     if "OAUTHBEARER" in _mechanisms(properties) and str(properties.get("sasl.oauthbearer.method")).lower() != "oidc":
         raise SettingsError(
@@ -48,12 +48,12 @@ def check_tokens(properties: Mapping[str, Any]) -> None:
 
 
 def unsafe_properties(properties: Mapping[str, Any]) -> list[str]:
-    """Return one line for each property that lets others on the network in."""
+    """Return one line for each property that exposes credentials or connections to others on the network."""
     found = []
     if str(properties.get(_HOST_CHECK, "")).lower() == "none":
         found.append(
-            f"kafka.properties: {_HOST_CHECK} is none: whoever has any certificate of the authority can pass for a"
-            " broker, and be told the password or token"
+            f"kafka.properties: {_HOST_CHECK} is none: any holder of a certificate of the authority can pose as a"
+            " broker and receive the password or token"
         )
     protocol = str(properties.get("security.protocol", "")).lower()
     if protocol == "sasl_plaintext" and _mechanisms(properties) & _SHOW_THEMSELVES:
