@@ -1,1 +1,1 @@
-"""Reading: group consumer, start offsets, retry topics, flow control."""
+"""Consumers: group consumer, start offsets, retry topics, flow control."""

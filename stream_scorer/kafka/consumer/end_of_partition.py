@@ -1,4 +1,4 @@
-"""How far reading has come, and what an end of the log says about it."""
+"""Read position of each partition, and the end offset that a read_committed consumer can reach."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ if TYPE_CHECKING:
 
 
 class EndOfPartitionTracker:
-    """For each partition, behind the last record that was delivered, and where there is nothing more."""
+    """Per partition: the offset behind the last delivered record, and that of the last end-of-partition event."""
 
     def __init__(self) -> None:
         self._next_offsets: dict[tuple[str, int], int] = {}
         self._eof_offsets: dict[tuple[str, int], int] = {}
 
     def seek(self, partition: Partition, offset: int) -> None:
-        """Reading goes on there, whatever was read before."""
+        """Set the read position, whatever was read before."""
         self._next_offsets[partition] = offset
         self._eof_offsets.pop(partition, None)
 
     def read(self, record: SourceRecord) -> None:
-        """A record was delivered."""
+        """Record a delivered record."""
         self._next_offsets[record.topic, record.partition] = record.next_offset
 
     def eof_at(self, message: Any) -> None:
-        """The client has said, with this message, that there is no record from its offset on."""
+        """Record an end-of-partition event: the client has no record from its offset on."""
         self._eof_offsets[message.topic(), message.partition()] = message.offset()
 
     def end_offset(self, partition: Partition, end: int) -> int:
-        """Return the offset behind the last record that anybody gets; ``end``: behind the last one in the log.
+        """Return the offset behind the last deliverable record; ``end``: the end of the log.
 
-        Markers of transactions, and records that were aborted, are none: nobody gets them, and they wait for nobody.
+        Transaction markers and aborted records at the end of the log are never delivered, and are no lag.
         """
         if self._eof_offsets.get(partition, -1) >= end:
             return self._next_offsets.get(partition, end)

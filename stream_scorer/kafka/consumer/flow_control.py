@@ -1,11 +1,11 @@
-"""Flow control of a consumer: how much may be read and not yet committed, and the fair share of each partition.
+"""Flow control of a consumer: limits of records read and not yet committed, and the fair share of each partition.
 
-Records count until they are committed, finished or not, because memory holds them. They count twice: by number, and by
-bytes of key, value and headers. Each partition is an account of ``core.flow_control``; all retry partitions together
-are one more while they hold records. A partition that has its share is paused, and is read again from the same record
-once half of the share is committed. A partition that holds nothing may take one record of any size, so that no record
-is too large to be read and no partition waits for the others. So the limit is exceeded by one record a partition at
-most.
+Records count until they are committed, finished or not, because memory holds them. They count twice: by number, and
+by bytes of key, value and headers. Each partition is an account of ``core.flow_control``; all retry partitions
+together are one more while they hold records. A partition that has used its share is paused. It is resumed at the
+same record once half of the share is committed. A partition that holds nothing may take one record of any size. So no
+record is too large to be read, and no partition waits for the others. So the limit is exceeded by at most one record
+a partition.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     from stream_scorer.core.records import SourceRecord
     from stream_scorer.kafka.consumer.retry_heads import Reader
 
-# Records, and the bytes of their keys, values and headers.
+# Number of records, and the bytes of their keys, values and headers.
 _Size: TypeAlias = tuple[int, int]
 _Ceilings: TypeAlias = tuple[float, float]
 _NOTHING: Final[_Ceilings] = (0.0, 0.0)
 
 
 class FlowControl:
-    """See the module's text. Owned by the loop's thread.
+    """Flow control of one consumer, by number and bytes of its uncommitted records. Owned by the loop's thread.
 
     Args:
         reader: pauses and resumes partitions.
-        ledger: counts what is read and not yet committed.
-        max_records: how many records all partitions may hold together.
-        max_bytes: how many bytes their keys, values and headers may have together.
+        ledger: counts uncommitted records and bytes.
+        max_records: limit of records, all partitions together.
+        max_bytes: limit of the bytes of their keys, values and headers, all partitions together.
         is_retry: whether a topic is a retry topic.
     """
 
@@ -54,32 +54,32 @@ class FlowControl:
         self._max_bytes = max_bytes
         self._is_retry = is_retry
         self._paused: dict[Partition, int] = {}
-        # The ceilings of the partition whose records are being admitted. Until the next `resume`, only it can grow.
+        # Ceilings of the partition that is being admitted. Until the next `resume_with_room`, only it can grow.
         self._partition: Partition | None = None
         self._ceilings = _NOTHING
 
     @property
     def used(self) -> float:
-        """The part of the limit that is used, by number or by bytes, whichever is more; 1: all of it."""
+        """The used part of the limit, by number or by bytes, whichever is larger; 1: all of it."""
         return max(self._ledger.uncommitted / self._max_records, self._ledger.uncommitted_bytes / self._max_bytes)
 
     @property
     def is_blocking(self) -> bool:
-        """Whether something is not read because there is no room for it."""
+        """Whether records are not read for lack of room."""
         return bool(self._paused) or self.used >= 1
 
     def room(self) -> int:
-        """Return how many records may be read now; 0: every partition that can be read has its share."""
+        """Return how many records may be read now; 0: every readable partition has used its share."""
         partitions = self._ledger.partitions
         if not partitions:
-            return self._max_records  # before the first assignment, the consumer is read to join its group
+            return self._max_records  # before the first assignment: polling joins the group
         accounts = self._accounts()
         if all(one in self._paused or accounts.is_full(one) for one in partitions):
             return 0
         return max(1, self._max_records - self._ledger.uncommitted)
 
     def try_admit(self, record: SourceRecord) -> bool:
-        """Whether a record may be taken in. If not, its partition is paused, and delivers it again later."""
+        """Return whether a record is admitted; otherwise its partition is paused, and delivers it again later."""
         partition = self._partition
         if partition is None or record.partition != partition[1] or record.topic != partition[0]:
             partition = self._turn_to(Partition(record.topic, record.partition))
@@ -97,12 +97,12 @@ class FlowControl:
         return False
 
     def is_paused(self, record: SourceRecord) -> bool:
-        """Whether a record stands behind one that was not admitted: it was read with it, and is read again."""
+        """Return whether a record follows one that was not admitted: both are read again."""
         return bool(self._paused) and (record.topic, record.partition) in self._paused
 
     def resume_with_room(self) -> None:
-        """Read the partitions again that have room. Call it before each read."""
-        self._partition = None  # what the ceilings were computed from has changed
+        """Resume the partitions that have room. Call it before each read."""
+        self._partition = None  # its ceilings are outdated
         if not self._paused:
             return
         accounts = self._accounts()
@@ -111,7 +111,7 @@ class FlowControl:
                 del self._paused[partition]
 
     def revoke(self, partitions: Iterable[Partition]) -> None:
-        """Drop what is known of partitions that were taken away."""
+        """Drop the state of revoked partitions."""
         self._partition = None
         for partition in partitions:
             self._paused.pop(partition, None)
@@ -129,12 +129,12 @@ class FlowControl:
 
 
 class _Accounts:
-    """What the partitions hold at this moment, and how much each may hold, by records and by bytes.
+    """Current use and ceiling of each partition, by records and by bytes.
 
     Args:
-        sizes: records and bytes that each assigned partition holds.
+        sizes: records and bytes held by each assigned partition.
         is_retry: whether a topic is a retry topic.
-        limits: how many records and bytes all may hold together.
+        limits: records and bytes of all partitions together.
     """
 
     def __init__(self, sizes: Mapping[Partition, _Size], is_retry: Callable[[str], bool], limits: _Size) -> None:
@@ -144,11 +144,11 @@ class _Accounts:
         retries = [size for partition, size in sizes.items() if is_retry(partition.topic)]
         self._retries = (sum(records for records, _ in retries), sum(size for _, size in retries))
         self._shares = _divided(limits, [*features, self._retries] if self._retries[0] else features)
-        # Retry partitions count as holding records here: the one that is checked is about to hold some.
+        # Retry partitions count as holding records here: the one being checked is about to hold some.
         self._retry_shares = _divided(limits, [*features, self._retries]) if retries else self._shares
 
     def ceilings(self, partition: Partition) -> _Ceilings:
-        """Return up to where a partition may grow now."""
+        """Return the ceilings of a partition: the records and bytes up to which it may grow now."""
         own, used, shares = self._account(partition)
         records, size = (
             share.ceiling_of(total) - (total - mine) for share, total, mine in zip(shares, used, own, strict=True)
@@ -156,12 +156,12 @@ class _Accounts:
         return records, size
 
     def is_full(self, partition: Partition) -> bool:
-        """Whether a partition may take nothing more."""
+        """Return whether a partition has reached a ceiling."""
         own = self._sizes[partition]
         return bool(own[0]) and any(mine >= most for mine, most in zip(own, self.ceilings(partition), strict=True))
 
     def has_room(self, partition: Partition) -> bool:
-        """Whether a partition that was paused may be read again: it is empty, or half of its share is free."""
+        """Return whether a paused partition may be resumed: it is empty, or half of its share is free."""
         own, used, shares = self._account(partition)
         if not own[0]:
             return True
@@ -170,7 +170,7 @@ class _Accounts:
         )
 
     def _account(self, partition: Partition) -> tuple[_Size, _Size, tuple[FairShares, FairShares]]:
-        """Return what the partition holds, what its account does, and how the limits are divided."""
+        """Return the use of the partition, the use of its account, and the shares of both limits."""
         own = self._sizes.get(partition, (0, 0))
         if self._is_retry(partition.topic):
             return own, self._retries, self._retry_shares

@@ -1,7 +1,7 @@
-"""Where a new group starts: written for every partition before any worker subscribes (contract, ``kafka.start_from``).
+"""Start offsets of a new group, committed for every partition before any worker subscribes (``kafka.start_from``).
 
-Without that, each partition's start would be decided when it is first assigned, with ``latest`` later for some workers
-than for others, and the records in between would be skipped for good.
+Otherwise each partition's start would be decided when it is first assigned. With ``latest`` that is later for some
+workers than for others, and the records in between would be skipped for good.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ T = TypeVar("T")
 
 _CALL_S: Final = 10.0
 _RETRY_S: Final = 0.5
-# An active group refuses to have its offsets set: another worker was first, and has written its start.
+# Offsets of an active group cannot be set: another worker was first, and has committed the start.
 _ANOTHER_WAS_FIRST: Final = frozenset({KafkaError.UNKNOWN_MEMBER_ID, KafkaError.NON_EMPTY_GROUP})
 
 
 @dataclass(frozen=True, slots=True)
 class InitialOffsets:
-    """What a group reads, and where it starts if it is new.
+    """Topics of a group, and its start if it is new.
 
     Attributes:
         group_id: the group.
-        topics: what it reads.
+        topics: its input topics.
         start_from: ``earliest``, ``latest`` or an ISO time.
-        start_at_ms: that time as Unix milliseconds; None where it is no time.
-        outputs: topics in which records, even deleted ones, show that the group is not new but has lost its commits.
+        start_at_ms: that time as Unix milliseconds; None for ``earliest`` and ``latest``.
+        outputs: topics whose records, even deleted ones, show that the group is not new but has lost its commits.
         key: the setting that names the group.
-        price: what starting over would cost, as the end of a sentence.
+        price: the cost of starting over, as the end of a sentence.
         is_allowed: whether it may start beside such records (``kafka.allow_new_group``).
-        retry_topics: topics in which the group begins behind the last record, whatever ``start_from`` is. What stands
-            there when it begins is another group's, or is left of a former start of this one: those contacts are read
-            again from ``topics``, or stand before the start that was chosen.
+        retry_topics: topics in which the group starts behind the last record, whatever ``start_from`` is. Records there
+            at its start belong to another group or to a former start of this one. Their contacts are read again from
+            ``topics``, or precede the chosen start.
     """
 
     group_id: str
@@ -67,11 +67,11 @@ class InitialOffsets:
 
 
 class StartReport(NamedTuple):
-    """What `write_start` found.
+    """Result of `write_start`.
 
     Attributes:
-        replaced: topics that were deleted and created again, and were accepted now.
-        without_id: topics for which the brokers show no id.
+        replaced: topics that were deleted and created again, and are now accepted.
+        without_id: topics for which the brokers report no id.
     """
 
     replaced: tuple[str, ...] = ()
@@ -79,7 +79,7 @@ class StartReport(NamedTuple):
 
 
 def scoring_start(settings: Settings, retry_topics: Sequence[str] = ()) -> InitialOffsets:
-    """The group of the scoring worker: to start over would buy every score again."""
+    """Return the start of the scoring worker's group. Starting over would pay for every score again."""
     kafka, topics = settings.kafka, settings.topics
     return InitialOffsets(
         group_id=kafka.group_id,
@@ -95,7 +95,7 @@ def scoring_start(settings: Settings, retry_topics: Sequence[str] = ()) -> Initi
 
 
 def planning_start(settings: Settings) -> InitialOffsets:
-    """The group that plans callbacks: to start over would call everybody again, under other ids."""
+    """Return the start of the planner's group. Starting over would call every contact again, under other ids."""
     kafka, topics = settings.kafka, settings.topics
     return InitialOffsets(
         group_id=settings.callbacks_group_id,
@@ -110,9 +110,9 @@ def planning_start(settings: Settings) -> InitialOffsets:
 
 
 def delivery_start(settings: Settings, topics: tuple[str, ...]) -> InitialOffsets:
-    """The group that delivers callbacks. Always from the beginning: a planned callback is never skipped.
+    """Return the start of the deliverer's group: always the beginning, so that no planned callback is skipped.
 
-    To start over repeats callbacks under their ids, which receivers drop; and without planning nothing starts over.
+    Starting over repeats callbacks under their ids, which receivers deduplicate. Without the planner, it adds none.
     """
     return InitialOffsets(
         group_id=settings.delivery_group_id,
@@ -129,20 +129,20 @@ def delivery_start(settings: Settings, topics: tuple[str, ...]) -> InitialOffset
 def write_start(
     settings: Settings, start: InitialOffsets, *, chosen: bool, new_topic: bool = False, patience_s: float = 30.0
 ) -> StartReport:
-    """Commits the start of a group that has no commit yet, or whose topic was created again.
+    """Commit the start of a group that has no commit yet, or whose topic was created again.
 
     Args:
-        settings: where the cluster is.
-        start: which group, and where it starts.
-        chosen: whether the operator has named the start in this very call (``--from``).
+        settings: the cluster.
+        start: the group and its start.
+        chosen: whether this command names the start (``--from``).
         new_topic: whether the operator accepts topics that were deleted and created again (``--new-topic``).
-        patience_s: how long a cluster that does not answer is asked again.
+        patience_s: how long to retry while the cluster does not answer, in seconds.
 
     Raises:
-        BrokerRefused: a topic was deleted and created again, or the group is new although its outputs hold or held
-            records. Its commits have expired, or its name was mistyped: starting would buy every score again, so the
-            operator has to say that it is meant.
-        BrokerUnavailable: no answer for ``patience_s``; on a new cluster the coordinator takes a moment to be there.
+        BrokerRefused: a topic was deleted and created again, or a group without commits has outputs that hold or held
+            records. Its commits have expired, or its name is mistyped. Starting would pay for every score again, so
+            the operator has to confirm it.
+        BrokerUnavailable: no answer for ``patience_s``; on a new cluster the coordinator is not available at once.
     """
     ids = TopicIds(admin_config(settings, logger=silent_logger()))
     try:
@@ -152,12 +152,12 @@ def write_start(
 
 
 def read_bounds(settings: Settings, start: InitialOffsets, *, patience_s: float = 30.0) -> StartBounds:
-    """Return what bounds the group's own records in retry partitions where it has no commit, once its start is written.
+    """Return the bounds of the group's own records in retry partitions without a commit, once its start is committed.
 
     Args:
-        settings: where the cluster is.
+        settings: the cluster.
         start: the group.
-        patience_s: how long a cluster that does not answer is asked again.
+        patience_s: how long to retry while the cluster does not answer, in seconds.
 
     Raises:
         BrokerUnavailable: no answer for ``patience_s``.
@@ -213,7 +213,7 @@ def _write_start(
         if replaced:
             begin = _StartOffsets(reader, present, since_ms=time.time_ns() // 1_000_000)
             offsets = [begin.chosen(start, one) for one in inputs if one.topic in replaced]
-            # Contacts of the former topic may wait in the retry topics: they are read from their commits, else all.
+            # Retry topics may hold contacts of the former topic: start at the commits, without one at the beginning.
             begun = {(one.topic, one.partition) for one in commits if one.offset >= 0 and one.topic not in replaced}
             offsets += [begin.first(one) for one in retries if (one.topic, one.partition) not in begun]
         elif _has_commits(reader, inputs) or not _may_begin(reader, start, inputs, chosen=chosen):
@@ -231,7 +231,7 @@ def _write_start(
 
 
 def _may_begin(reader: Consumer, start: InitialOffsets, inputs: list[TopicPartition], *, chosen: bool) -> bool:
-    """Whether a group without commits begins now; False: another worker has begun meanwhile.
+    """Return whether a group without commits starts now; False: another worker has started meanwhile.
 
     Raises:
         BrokerRefused: an output was written to, and the operator has not chosen to start over.
@@ -239,7 +239,7 @@ def _may_begin(reader: Consumer, start: InitialOffsets, inputs: list[TopicPartit
     written = None if chosen or start.is_allowed else _written(reader, start.outputs)
     if written is None:
         return True
-    # Once more: a worker that was started at the same time may have written the start, and then the record.
+    # Read again: a worker started at the same time may have committed the start, and then written the record.
     if _has_commits(reader, inputs):
         return False
     raise BrokerRefused(
@@ -256,11 +256,11 @@ def _replaced(
 ) -> tuple[str, ...]:
     """Return the topics that were deleted and created again.
 
-    Kafka drops the commits of a topic that is deleted, in most cases. So an input without any commit is one of them if
-    the operator has named it so.
+    Kafka usually drops the commits of a deleted topic. So an input without any commit counts as one of them if the
+    operator has confirmed it.
 
     Raises:
-        BrokerRefused: there is one, by its commits, and the operator has not accepted it.
+        BrokerRefused: the commits show such a topic, and the operator has not accepted it.
     """
     found = dict.fromkeys(start.topics if is_accepted else ())
     for commit in commits:
@@ -275,7 +275,7 @@ def _replaced(
 
 
 def _commit(settings: Settings, group_id: str, offsets: list[TopicPartition]) -> bool:
-    """Set the group's offsets; False: it has members already, so another worker was first."""
+    """Set the group's offsets; return False if it has members, so that another worker was first."""
     admin = create_client(AdminClient, admin_config(settings, logger=silent_logger()))
     request = ConsumerGroupTopicPartitions(group_id, offsets)
     errors = []
@@ -303,7 +303,7 @@ def _reader(settings: Settings, group_id: str) -> Iterator[Consumer]:
     except KafkaException as error:
         right, doing = Permission("Read", "group", group_id), f"looking for the start of group {group_id}"
         if error.args[0].code() == KafkaError._TIMED_OUT:  # noqa: SLF001 - its public name
-            # Who may not see a group is not told where its coordinator is, and the client asks on and on.
+            # Without the right to see a group the broker does not return its coordinator, and the client retries.
             raise BrokerUnavailable(
                 f"{translate(error, doing)}; a missing right looks the same: does {principal(config)} have {right}?"
             ) from None
@@ -322,10 +322,10 @@ def _has_commits(reader: Consumer, partitions: list[TopicPartition]) -> bool:
 
 
 def _written(reader: Consumer, topics: tuple[str, ...]) -> str | None:
-    """Return a topic that has ever been written to.
+    """Return a topic that has ever been written to; None: none has.
 
-    The high watermark shows it even when retention has deleted all records. Commits expire after the same 7 days by
-    default, so an empty topic does not mean that nothing was bought.
+    The high watermark shows it even if retention has deleted all records. Commits expire after 7 days by default, as
+    records do, so an empty topic does not mean that no score was paid for.
     """
     for topic in dict.fromkeys(topics):
         for partition in _partitions(reader, topic):
@@ -336,7 +336,7 @@ def _written(reader: Consumer, topics: tuple[str, ...]) -> str | None:
 
 
 class _StartOffsets:
-    """Makes first commits: offsets with the group's start, the topic's id and when a new topic was accepted."""
+    """First commits: offsets with the group's start, the topic's id, and the time when a new topic was accepted."""
 
     def __init__(self, reader: Consumer, ids: Mapping[str, str | None], since_ms: int | None = None) -> None:
         self._reader = reader
@@ -344,20 +344,20 @@ class _StartOffsets:
         self._since_ms = since_ms
 
     def first(self, partition: TopicPartition) -> TopicPartition:
-        """At the first record."""
+        """Return the first offset of the log, as a commit."""
         return self._begin(partition, self._watermarks(partition)[0])
 
     def end(self, partition: TopicPartition) -> TopicPartition:
-        """Behind the last record."""
+        """Return the offset behind the last record, as a commit."""
         return self._begin(partition, self._watermarks(partition)[1])
 
     def chosen(self, start: InitialOffsets, partition: TopicPartition) -> TopicPartition:
-        """Where the operator has chosen to start."""
+        """Return the start that the operator has chosen, as a commit."""
         if start.start_at_ms is None:
             return self.first(partition) if start.start_from == "earliest" else self.end(partition)
         at_time = TopicPartition(partition.topic, partition.partition, start.start_at_ms)
         found = self._reader.offsets_for_times([at_time], _CALL_S)[0].offset
-        return self._begin(partition, found) if found >= 0 else self.end(partition)  # no record that late yet
+        return self._begin(partition, found) if found >= 0 else self.end(partition)  # no record is that recent
 
     def _watermarks(self, partition: TopicPartition) -> tuple[int, int]:
         low, high = self._reader.get_watermark_offsets(partition, _CALL_S, cached=False)

@@ -1,7 +1,7 @@
-"""End offsets of paused partitions, read from the brokers in the background.
+"""High watermarks of paused partitions, read from the brokers in the background.
 
-A paused partition is not fetched, so the client's own high watermark of it stands still, and with it the reported lag.
-``Consumer.get_watermark_offsets(cached=False)`` would read it, but blocks for each partition up to its time-out while a
+A paused partition is not fetched, so the client's own high watermark does not advance, nor does the reported lag.
+``Consumer.get_watermark_offsets(cached=False)`` would read it, but blocks up to its time-out for each partition while a
 broker is away. An admin client reads it in the background.
 """
 
@@ -28,7 +28,7 @@ _LATEST: Final[OffsetSpec] = OffsetSpec.latest()  # type: ignore[no-untyped-call
 
 
 class LatestOffsets:
-    """Reads the high watermarks of partitions, at most once every 15 s; no call blocks. Owned by one thread.
+    """Reader of high watermarks, at most once every 15 s; no call blocks. Owned by one thread.
 
     Args:
         config: librdkafka properties of the admin client, which is created at the first request.
@@ -50,9 +50,9 @@ class LatestOffsets:
         self._requested_at = float("-inf")
 
     def poll(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
-        """Return the high watermarks that have arrived since the last call, and request those of ``partitions`` if due.
+        """Return the high watermarks received since the last call, and request those of ``partitions`` if due.
 
-        A broker that does not answer, or refuses, leaves its partitions out; the next request is due as usual.
+        The result omits partitions of brokers that do not answer or refuse; the next request is due as usual.
         """
         if self._client is not None:
             with suppress(KafkaException):
@@ -67,17 +67,17 @@ class LatestOffsets:
         }
 
     def close(self) -> None:
-        """Drop the admin client and what is pending."""
+        """Drop the admin client and pending requests."""
         self._pending = []
         self._client = None
 
     def _request(self, partitions: Sequence[Partition]) -> None:
         wanted = {TopicPartition(*partition): _LATEST for partition in partitions}
-        # Properties were good at start, but the files that they name may have changed since.
+        # The properties were valid at the start, but the files that they name may have changed.
         with suppress(KafkaException, SettingsError):
             if self._client is None:
                 self._client = self._create(self._config)
-            # As the consumer's own watermarks: the end of the log, not the last stable offset.
+            # Like the consumer's own watermarks: the end of the log, not the last stable offset.
             futures = self._client.list_offsets(
                 wanted, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=_REQUEST_TIMEOUT_S
             )

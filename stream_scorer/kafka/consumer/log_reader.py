@@ -1,4 +1,4 @@
-"""Reads what is on topics, as a read_committed reader finds it, without joining a group or changing anything."""
+"""Reader of topics with read_committed isolation, which joins no group and changes nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
 
-# The stubs of the client do not list its own public names.
+# The client's stubs do not list these public names.
 from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec  # type: ignore[attr-defined]
 
 from stream_scorer.core.exactly_once.commit_metadata import parse_metadata
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Few enough that even records of a megabyte fit into memory, many enough that the call itself costs nothing.
+# Small enough that records of 1 MB fit into memory, large enough that the cost of a call does not matter.
 _BATCH: Final = 500
-# How long a batch that is not full waits. What is at the end of a partition is only told by waiting.
+# Wait for a batch that is not full. The end of a partition shows only by waiting.
 _BATCH_S: Final = 0.1
 _CALL_S: Final = 5.0
 _EARLIEST: Final[OffsetSpec] = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
@@ -40,9 +40,9 @@ _DELETED: Final = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OU
 
 
 class Commit(NamedTuple):
-    """A group's commit on a partition; see `CommitMetadata` for what is None where the commit does not have it.
+    """Commit of a group on a partition; fields are None if the commit lacks them (see `CommitMetadata`).
 
-    ``lost``: what was deleted before the group had read it, as an operator has noted it.
+    ``lost``: ranges deleted before the group had read them, as noted by an operator.
     """
 
     offset: int
@@ -53,14 +53,14 @@ class Commit(NamedTuple):
 
 
 class OffsetRange(NamedTuple):
-    """What of a partition is to be read: from ``begin`` to before ``end``, offsets both."""
+    """Offsets to read of a partition: from ``begin`` to before ``end``."""
 
     begin: int
     end: int
 
 
 class Record(NamedTuple):
-    """A record as the client has it: nothing of it is unpacked that nobody asks for."""
+    """Record in the client's form; its parts are unpacked only on access."""
 
     partition: int
     offset: int
@@ -78,26 +78,26 @@ class Record(NamedTuple):
 
     @property
     def timestamp_ms(self) -> int:
-        """Kafka's time of the record, in Unix milliseconds."""
+        """Kafka's timestamp of the record, in Unix milliseconds."""
         return int(self.message.timestamp()[1])
 
     @property
     def headers(self) -> Headers:
-        """Its headers, in order; a name may occur several times."""
+        """Its headers, in order; a name may occur several times. Without any if a name is not UTF-8."""
         try:
             headers: Any = self.message.headers()
-        except (SystemError, UnicodeDecodeError):  # a name that is not UTF-8: none of ours
+        except (SystemError, UnicodeDecodeError):  # a name that is not UTF-8, so not one of this service's headers
             return []
         return headers or []
 
 
 class LogReader:
-    """Reads commits, ends and records.
+    """Reader of commits, end offsets and records.
 
     Args:
-        settings: where the brokers are.
-        group_id: whose commits are read.
-        timeout_s: how long anything may go without progress: a broker that is away, an open transaction.
+        settings: the cluster.
+        group_id: the group whose commits are read.
+        timeout_s: limit without progress, in seconds, such as for a broker that is away or an open transaction.
     """
 
     def __init__(self, settings: Settings, group_id: str, *, timeout_s: float) -> None:
@@ -107,12 +107,12 @@ class LogReader:
         self._admin = create_client(AdminClient, admin_config(settings, logger=silent_logger()))
 
     def commits(self, topic: str, partitions: int) -> dict[int, Commit]:
-        """The group's commits on the topic; a partition without one is left out.
+        """Return the group's commits on the topic, without partitions that have none.
 
-        A commit whose transaction is not settled yet is waited for: what is returned is what every reader sees.
+        A commit of a pending transaction is waited for, so the result is what every reader sees.
 
         Raises:
-            BrokerUnavailable: nobody could say within the time limit.
+            BrokerUnavailable: no answer within the time limit.
         """
         consumer = create_client(Consumer, self._config)
         wanted = [TopicPartition(topic, number) for number in range(partitions)]
@@ -135,20 +135,20 @@ class LogReader:
             consumer.close()
 
     def extents(self, topic: str, partitions: int) -> dict[int, OffsetRange]:
-        """From the first to the last record of every partition, those of open transactions included.
+        """Return the offsets from the first to the last record of every partition, open transactions included.
 
         Raises:
-            BrokerUnavailable: nobody could say within the time limit.
+            BrokerUnavailable: no answer within the time limit.
         """
         begins = self._begins(topic, range(partitions))
         ends = self._ends(topic, range(partitions), IsolationLevel.READ_UNCOMMITTED)
         return {number: OffsetRange(begin, max(begin, ends[number])) for number, begin in begins.items()}
 
     def stable_ranges(self, topic: str, partitions: int) -> dict[int, OffsetRange]:
-        """From the first record of every partition to before the first open transaction of it.
+        """Return the offsets from the first record of every partition to its last stable offset.
 
         Raises:
-            BrokerUnavailable: nobody could say within the time limit.
+            BrokerUnavailable: no answer within the time limit.
         """
         begins = self._begins(topic, range(partitions))
         ends = self._ends(topic, range(partitions), IsolationLevel.READ_COMMITTED)
@@ -157,8 +157,8 @@ class LogReader:
     def wait_for_last_stable_offset(self, topic: str, extents: Mapping[int, OffsetRange]) -> None:
         """Wait until every transaction with a record in these extents is committed or aborted.
 
-        That is when the last stable offset has reached their ends. On a topic that is being written there may be an
-        open transaction at any moment; later ones than these do not matter.
+        That is when the last stable offset has reached their ends. A topic in use may have an open transaction at any
+        moment; later ones do not matter.
 
         Raises:
             BrokerUnavailable: one is still open after the time limit; names the place.
@@ -178,7 +178,7 @@ class LogReader:
                 time.sleep(_AGAIN_S)
 
     def is_compacted(self, topic: str) -> bool:
-        """Whether a record may vanish because a later one has its key; False where this may not be asked."""
+        """Return whether the topic is compacted; False without the right to read its configuration."""
         resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
         try:
             [future] = self._admin.describe_configs([resource], request_timeout=_CALL_S).values()
@@ -187,7 +187,7 @@ class LogReader:
             return False
 
     def topic_id(self, topic: str) -> str | None:
-        """The id of a topic; None: it is deleted, or the brokers show none.
+        """Return the id of a topic; None: it does not exist, or the brokers report no id.
 
         Raises:
             BrokerUnavailable: no broker answered.
@@ -195,10 +195,10 @@ class LogReader:
         return TopicIds({}, lambda _: self._admin).read([topic]).get(topic)
 
     def read(self, topic: str, extents: Mapping[int, OffsetRange]) -> Iterator[list[Record]]:
-        """Yield the records of the extents in batches, each partition's in order.
+        """Yield the records of the extents in batches, in order within each partition.
 
         Raises:
-            BrokerUnavailable: nothing came within the time limit.
+            BrokerUnavailable: no record arrived within the time limit.
             BrokerRefused: a right is missing.
             NotJudged: records were deleted before they were read.
         """
@@ -216,12 +216,12 @@ class LogReader:
                     consumer.pause([TopicPartition(topic, number) for number in done])
                 if batch:
                     yield batch
-                # Time that whoever takes the batches spends is not the broker's.
+                # The limit excludes the time that the caller spends on a batch.
                 if batch or done:
                     give_up_at = time.monotonic() + self._timeout_s
                 elif time.monotonic() > give_up_at:
                     raise BrokerUnavailable(
-                        f"reading {topic}/{min(ends)} from {self._servers}: nothing came for {self._timeout_s:g} s;"
+                        f"reading {topic}/{min(ends)} from {self._servers}: no record for {self._timeout_s:g} s;"
                         " check whether the brokers run"
                     )
         finally:
@@ -231,7 +231,7 @@ class LogReader:
         return self._offsets(topic, partitions, _EARLIEST, IsolationLevel.READ_UNCOMMITTED)
 
     def _ends(self, topic: str, partitions: Iterable[int], isolation: IsolationLevel) -> dict[int, int]:
-        """High watermarks, or last stable offsets: how far a read_committed reader gets now."""
+        """Return high watermarks (read_uncommitted) or last stable offsets (read_committed)."""
         return self._offsets(topic, partitions, _LATEST, isolation)
 
     def _offsets(
@@ -246,7 +246,7 @@ class LogReader:
         return self._retrying(f"reading the offsets of {topic}", Permission("Describe", "topic", topic), ask)
 
     def _retrying(self, doing: str, right: Permission, ask: Callable[[], T]) -> T:
-        """Ask again while the broker may still answer: judges are called when brokers have just been killed."""
+        """Return the result of ``ask``, retried on retryable errors: judges also run just after a broker was killed."""
         give_up_at = time.monotonic() + self._timeout_s
         while True:
             try:
@@ -261,10 +261,10 @@ class LogReader:
 def _within(
     topic: str, messages: list[Message], ends: dict[int, int], config: Mapping[str, Any]
 ) -> tuple[list[Record], list[int]]:
-    """Return the records below the ends, and the partitions that are read to their end; these leave ``ends``.
+    """Return the records below the ends, and the partitions read to their end, which are removed from ``ends``.
 
-    The record before an end need not be there: it may be a transaction's marker, aborted, or compacted away. So a
-    partition has also ended where a later record comes, or none does.
+    The record before an end may be missing: a transaction marker, aborted, or compacted away. So a partition has also
+    ended at a later record, or at an end-of-partition event.
     """
     batch: list[Record] = []
     done: list[int] = []
@@ -273,7 +273,7 @@ def _within(
         if error is not None:
             _check(topic, error, config)
         if number is None or offset is None or number not in ends:
-            continue  # it was in the queue when its partition had ended
+            continue  # it was queued when its partition had ended
         end = ends[number]
         if error is None and offset < end:
             batch.append(Record(number, offset, message))

@@ -1,7 +1,7 @@
-"""The event ids among the last records of the features topic: whether a file was loaded before.
+"""Event ids of the last records of the features topic, to detect a file that was loaded before.
 
-A contact that is loaded again is scored and billed again, so `produce` warns of it. The look is bounded in records and
-seconds and needs the right to read, which a producer need not have: what cannot be read gives no warning.
+A contact that is loaded again is scored and billed again, so `produce` warns. The check is bounded in records and
+seconds. It needs the right to read, which a producer may lack: unreadable records give no warning.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ def recent_event_ids(
     max_records: int = MAX_RECORDS,
     clock: Callable[[], float] = time.monotonic,
 ) -> frozenset[str]:
-    """Return the event ids of the topic's last records; empty: it has none, or may not be read.
+    """Return the event ids of the topic's last records; empty: it has none, or is not readable.
 
     Args:
-        settings: where the brokers are.
-        topic: of the contacts.
-        partitions: how many it has.
-        codec: reads ``ContactFeatures``.
-        max_records: how many records are read, of all partitions together.
-        clock: seconds, monotonic.
+        settings: the cluster.
+        topic: the features topic.
+        partitions: its number of partitions.
+        codec: decodes ``ContactFeatures``.
+        max_records: limit of records, all partitions together.
+        clock: monotonic seconds.
     """
     found: set[str] = set()
     decoder = ContactDecoder(codec)

@@ -1,12 +1,12 @@
 """Consumer of the retry partitions that go with the input partitions of this worker.
 
-It joins no group. Partition j of a retry topic goes with partition j of the input topic, modulo their number, and is
-read by the worker that owns that one. So retry partitions move with the input, under the same generation of the group.
+It joins no group. Partition j of a retry topic goes with partition j of the input topic, modulo their number. The
+owner of the input partition reads it. So retry partitions move with the input, under the same generation of the group.
 
 They are not subscribed together with the input, because the cooperative assignor balances the number of partitions over
-all topics: the second worker of a group got all four input partitions and the first one was left with retry partitions
-only (seen with librdkafka 2.15). What it costs: the group is not subscribed to the retry topics, so their commits
-expire like those of an unused topic. The committer renews them (`kafka.producer.committer`).
+all topics. The second worker of a group got all four input partitions, and the first was left with retry partitions
+only (seen with librdkafka 2.15). The drawback: without a subscription the commits on retry topics expire like those of
+an unused topic. The committer renews them (`kafka.producer.committer`).
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from stream_scorer.kafka.client.factory import create_client
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-# Retries are few beside the input: a quarter of its prefetch is enough.
+# Retry topics carry little beside the input: a quarter of its prefetch is enough.
 _PREFETCH: Final = {"queued.max.messages.kbytes": 4_096, "queued.min.messages": 1_000}
 _MEMBER: Final = "group.instance.id"
 
 
 class RetryConsumer:
-    """See the module's text. Owned by the thread that owns the input's consumer.
+    """Consumer of retry partitions with manual assignment. Owned by the thread that owns the input's consumer.
 
     Args:
-        config: the librdkafka properties of the input's consumer.
-        input_topic: whose partitions decide which retry partitions are read.
+        config: librdkafka properties of the input's consumer.
+        input_topic: the topic whose partitions decide which retry partitions are read.
         topics: the retry topics.
 
     Attributes:
-        client: confluent-kafka's own.
+        client: confluent-kafka's consumer.
     """
 
     def __init__(self, config: Mapping[str, Any], input_topic: str, topics: Sequence[str]) -> None:
@@ -50,7 +50,7 @@ class RetryConsumer:
 
     @property
     def assigned(self) -> list[Partition]:
-        """The retry partitions that are read now."""
+        """The assigned retry partitions."""
         return list(self._goes_with)
 
     def going_with(self, inputs: Collection[Partition], timeout_s: float) -> dict[Partition, Partition]:
@@ -71,18 +71,18 @@ class RetryConsumer:
         return found
 
     def assigned_with(self, inputs: Iterable[Partition]) -> list[Partition]:
-        """Return the retry partitions that are read now because of these input partitions."""
+        """Return the assigned retry partitions that go with these input partitions."""
         gone = set(inputs)
         return [partition for partition, goes_with in self._goes_with.items() if goes_with in gone]
 
     def assign(self, partition: Partition, goes_with: Partition, offset: int, *, paused: bool) -> None:
-        """Read a partition from ``offset`` on; ``paused``: not before it is resumed."""
+        """Assign a partition from ``offset`` on; ``paused``: without delivery until it is resumed."""
         self._goes_with[partition] = goes_with
         self.client.incremental_assign([TopicPartition(*partition, offset)])
         (self.client.pause if paused else self.client.resume)([TopicPartition(*partition)])
 
     def unassign(self, partitions: Iterable[Partition]) -> None:
-        """Read these partitions no longer."""
+        """Unassign these partitions."""
         gone = [partition for partition in partitions if self._goes_with.pop(partition, None) is not None]
         if gone:
             self.client.incremental_unassign([TopicPartition(*partition) for partition in gone])
@@ -97,5 +97,5 @@ class RetryConsumer:
         if error is None:
             return len(metadata.partitions)
         if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-            return 0  # deleted, or not known to this broker yet: the next look finds it
+            return 0  # deleted, or not known to this broker yet: found by a later call
         raise KafkaException(error)

@@ -1,6 +1,6 @@
-"""Paused partitions of retry topics: their heads are not due, and all other partitions are read on.
+"""Paused partitions of retry topics, whose first record is not due yet; other partitions continue.
 
-A head that waits is not in the ledger. So nothing is committed past it, and the next owner of the partition reads it.
+Such a record is not in the ledger. So no commit passes it, and the next owner of the partition reads it.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 class Reader(Protocol):
-    """What is needed of the consumer; see ``kafka.consumer.group_consumer.Source``."""
+    """Consumer that can pause and resume single partitions; see ``kafka.consumer.group_consumer.Source``."""
 
     def pause_partition(self, partition: Partition) -> None:
-        """Delivers nothing of a partition until ``resume_from``."""
+        """Deliver nothing of a partition until ``resume_from``."""
 
     def resume_from(self, partition: Partition, offset: int) -> bool:
-        """Delivers a partition again, from ``offset`` on; False: not possible now."""
+        """Deliver a partition again, from ``offset`` on; False: not possible now."""
 
 
 class _Head(NamedTuple):
@@ -31,7 +31,7 @@ class _Head(NamedTuple):
 
 
 class PausedRetryPartitions:
-    """See the module's text. Owned by the loop's thread; times are Unix milliseconds.
+    """Retry partitions paused until their first record is due. Owned by the loop's thread; times are Unix milliseconds.
 
     Args:
         reader: pauses and resumes partitions.
@@ -45,22 +45,22 @@ class PausedRetryPartitions:
         return len(self._heads)
 
     def pause(self, head: SourceRecord, until_ms: int) -> None:
-        """Pauses the partition of a head until then; the head is read again first."""
+        """Pause the partition of ``head`` until that time; delivery resumes with ``head``."""
         partition = Partition(head.topic, head.partition)
         self._heads[partition] = _Head(head.offset, until_ms)
         self._reader.pause_partition(partition)
 
     def is_paused(self, record: SourceRecord) -> bool:
-        """Whether a record stands behind a head that waits: it was read with it, and is read again."""
+        """Return whether a record follows a head that is not due: both are read again."""
         return bool(self._heads) and (record.topic, record.partition) in self._heads
 
     def resume_due(self, now_ms: int) -> None:
-        """Resumes the partitions whose heads are due."""
+        """Resume the partitions whose heads are due."""
         for partition, head in list(self._heads.items()):
             if head.until_ms <= now_ms and self._reader.resume_from(partition, head.offset):
                 del self._heads[partition]
 
     def revoke(self, partitions: Iterable[Partition]) -> None:
-        """Drops partitions that were revoked."""
+        """Drop the state of revoked partitions."""
         for partition in partitions:
             self._heads.pop(partition, None)

@@ -1,4 +1,4 @@
-"""Where a group begins on a partition, and where it reads on: from the group's commits only (contract, section 1)."""
+"""Start and next offset of a group on a partition, from the group's commits only (contract, section 1)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def start_and_next_offset(consumer: Consumer, committed: TopicPartition, timeout_s: float) -> tuple[int, int]:
-    """Return where the group began and the offset to read next; without a commit both are the log's first.
+    """Return the offset at which the group started and the offset to read next; without a commit, the log's first.
 
     Raises:
         KafkaException: the commit could not be read.
@@ -29,7 +29,7 @@ def start_and_next_offset(consumer: Consumer, committed: TopicPartition, timeout
         raise BrokerRefused(
             f"{committed.topic}/{committed.partition}: the group's committed offset {committed.offset} is not in the"
             f" log, which holds {low} to {high}; records were deleted before they were read. Set the group's offset by"
-            " hand (docs/operations.md, 'Offsets gone') once you have decided what becomes of them"
+            " hand (docs/operations.md, 'Offsets gone') after you have decided how to handle them"
         )
     start = parse_metadata(committed.metadata).start
     return committed.offset if start is None else start, committed.offset
