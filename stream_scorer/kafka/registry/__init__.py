@@ -1,1 +1,1 @@
-"""Schema registry: client, subjects, schemas that are fetched."""
+"""Schema registry: client, subjects, and the fetching of writers' schemas."""

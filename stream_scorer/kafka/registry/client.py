@@ -1,7 +1,7 @@
-"""The schema registry behind the few questions this program has; the client is confluent-kafka's own.
+"""Schema registry client, on top of confluent-kafka's own.
 
-Foreign errors are translated in one function. A schema's text is bounded before it is parsed: it is anyone's who may
-register one.
+Foreign errors are translated in one function. The length of a schema's text is checked before it is parsed, since
+anyone with the right to register can write it.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ _TIMEOUT_S: Final = 10.0
 _TRIES: Final = 2
 _TRY_AGAIN_MS: Final = 300
 _NOT_FOUND: Final = 404
-# Subject, version and schema not found; another 404 is that of a path or a gateway, and says nothing of a schema.
+# Subject, version and schema not found. Any other 404 is about a path or from a gateway, and no evidence of a schema.
 _NO_SUCH_THING: Final = frozenset({40401, 40402, 40403})
 _CONFLICT: Final = 409
 _UNPROCESSABLE: Final = 422
 _FORBIDDEN: Final = frozenset({401, 403})
 _AUTHORITIES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
-# Stands in the place of a proxy while the client is made; nothing is ever sent there.
+# Placeholder for the proxy while the client is created; no request is sent to it.
 _NO_PROXY: Final = "http://127.0.0.1:9"
 
 
 class Registered(NamedTuple):
-    """A version of a subject; ``unreadable``: what it is, where it is no schema that anything is read by here."""
+    """Version of a subject; ``unreadable``: why no value can be read by it, None if one can."""
 
     schema_id: int
     version: int
@@ -60,10 +60,10 @@ class Registered(NamedTuple):
 
 
 class SchemaRegistry:
-    """The registry of ``schema_registry.url``. Its client may be used by several threads.
+    """Client of the registry at ``schema_registry.url``. Thread-safe.
 
     Raises:
-        SettingsError: on construction, where a property is none or contradicts another.
+        SettingsError: on construction; a property is invalid or contradicts another.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -89,11 +89,11 @@ class SchemaRegistry:
             "url": url,
             **({"proxy": _NO_PROXY} if is_direct else {}),
         }
-        # Its HTTP library tells of every request, with the URL and whatever credentials stand in that.
+        # Its HTTP library logs every request, with the credentials in the URL.
         logging.getLogger("httpx2").setLevel(logging.WARNING)
         try:
             self._client = SchemaRegistryClient(config)
-        except Exception as error:  # noqa: BLE001 - nothing is connected to yet, so it can only be what was given
+        except Exception as error:  # noqa: BLE001 - nothing is connected to yet, so only a property can be the cause
             raise SettingsError(
                 f"schema_registry.properties{_no_proxy_too()}: the registry's client does not take them"
                 f" ({type(error).__name__})"
@@ -102,23 +102,23 @@ class SchemaRegistry:
             _leave_environment(self._client)
 
     def writer(self, schema_id: int) -> dict[str, Any] | None:
-        """Return the schema behind an id; None: the registry has none.
+        """Return the schema of an id; None: the registry has none.
 
         Raises:
-            UndecodableError: there is one, of another kind or too large, by which nothing is read here.
-            RegistryUnavailable: nobody could say.
-            RegistryRefused: we may not ask.
+            UndecodableError: the schema is unusable: of another kind, too large or too deep.
+            RegistryUnavailable: the registry does not answer.
+            RegistryRefused: the request is denied.
         """
         if schema_id > _LARGEST_ID:
-            return None  # ids are Java's ints; what a registry says of others differs, and must hold up nobody
+            return None  # ids are Java ints; answers to larger ones differ, and must block no partition
         schema = self._call(f"schema id {schema_id} cannot be fetched", lambda: self._client.get_schema(schema_id))
         return None if schema is None else _parsed(schema, schema_id)
 
     def has(self, schema_id: int) -> bool:
-        """Return whether the registry has a schema now, whatever the client has kept of it.
+        """Return whether the registry has a schema now, without the client's cache.
 
         Raises:
-            RegistryUnavailable: it does not answer.
+            RegistryUnavailable: the registry does not answer.
             RegistryRefused: the request is denied.
         """
         self._client.clear_caches()  # type: ignore[no-untyped-call]
@@ -126,11 +126,11 @@ class SchemaRegistry:
         return self._call(doing, lambda: self._client.get_schema(schema_id)) is not None
 
     def find(self, subject: str, schema: Mapping[str, Any]) -> Registered | None:
-        """Return the version of a subject that is this schema, whatever its text looks like; None: there is none.
+        """Return the version of a subject that equals this schema, in any formatting; None: there is none.
 
         Raises:
-            RegistryUnavailable: nobody could say.
-            RegistryRefused: we may not ask.
+            RegistryUnavailable: the registry does not answer.
+            RegistryRefused: the request is denied.
         """
         found = self._call(f"subject {subject} cannot be looked up", lambda: self._looked_up(subject, schema))
         if found is not None and found.schema_id is not None:
@@ -138,11 +138,11 @@ class SchemaRegistry:
         return next((one for one in self.versions(subject) if one.schema == schema), None)
 
     def versions(self, subject: str) -> list[Registered]:
-        """Return all versions of a subject, the oldest first; empty: there is no such subject.
+        """Return all versions of a subject, the oldest first; empty: the subject does not exist.
 
         Raises:
-            RegistryUnavailable: nobody could say.
-            RegistryRefused: we may not ask.
+            RegistryUnavailable: the registry does not answer.
+            RegistryRefused: the request is denied.
         """
         doing = f"the versions of subject {subject} cannot be read"
         numbers = self._call(doing, lambda: self._client.get_versions(subject)) or []
@@ -156,7 +156,7 @@ class SchemaRegistry:
         return found
 
     def _looked_up(self, subject: str, schema: Mapping[str, Any]) -> RegisteredSchema | None:
-        """Ask for a schema under a subject. One of another kind there (JSON, Protobuf) is a 422 to some registries."""
+        """Look up a schema under a subject. Some registries answer 422 if it has versions in JSON or Protobuf."""
         try:
             return self._client.lookup_schema(subject, _text(schema))
         except SchemaRegistryError as error:
@@ -165,11 +165,11 @@ class SchemaRegistry:
             raise
 
     def register(self, subject: str, schema: Mapping[str, Any]) -> Registered:
-        """Register a schema under a subject and return its version; where it is one already, that one.
+        """Register a schema under a subject and return its version, or the existing one if it is registered.
 
         Raises:
-            RegistryUnavailable: nobody could say whether it was.
-            RegistryRefused: it is not compatible with the versions there are, or we may not register.
+            RegistryUnavailable: the registry does not answer; the schema may be registered.
+            RegistryRefused: it is incompatible with existing versions, or the request is denied.
         """
         try:
             self._client.register_schema(subject, _text(schema))
@@ -181,7 +181,7 @@ class SchemaRegistry:
         return found
 
     def _call(self, doing: str, ask: Callable[[], T]) -> T | None:
-        """Ask, with None for what is not there."""
+        """Return the result of ``ask``; None if the registry has no such subject, version or schema."""
         try:
             return ask()
         except SchemaRegistryError as error:
@@ -192,7 +192,7 @@ class SchemaRegistry:
             raise self._translate(doing, error) from None
 
     def _translate(self, doing: str, error: Exception) -> RegistryUnavailable | RegistryRefused:
-        """What the client raises: answers of the registry, and whatever its HTTP and OAuth libraries met."""
+        """Translate a client's exception: an answer of the registry, or an error of its HTTP and OAuth libraries."""
         text = f"{doing}: schema registry {self.place}: {registry_error_text(error, self._redact)}"
         if isinstance(error, SchemaRegistryError):
             if error.http_status_code in _FORBIDDEN:
@@ -216,7 +216,7 @@ def _parsed(schema: Schema, schema_id: int) -> dict[str, Any]:
 
 
 def _checked(schema: Schema, schema_id: int) -> dict[str, Any] | str:
-    """The schema, or what it is instead."""
+    """Return the schema, or the reason why it is unusable."""
     text, kind = schema.schema_str, schema.schema_type or "AVRO"
     if not isinstance(text, str) or not isinstance(kind, str):
         raise RegistryUnavailable(f"schema id {schema_id}: the schema registry's answer has no schema")
@@ -228,7 +228,7 @@ def _checked(schema: Schema, schema_id: int) -> dict[str, Any] | str:
         return f"of {len(text)} characters, more than the {_MOST_CHARACTERS} allowed"
     try:
         parsed = json.loads(text)
-    except ValueError:  # no registry takes that for a schema: it is not the schema, but some answer in between
+    except ValueError:  # registries refuse such a text at registration, so the answer is from elsewhere
         raise RegistryUnavailable(f"schema id {schema_id}: the schema registry's answer is no schema") from None
     except RecursionError:
         return "which is nested too deep"
@@ -236,15 +236,15 @@ def _checked(schema: Schema, schema_id: int) -> dict[str, Any] | str:
 
 
 def _is_direct(urls: list[str], properties: Mapping[str, Any]) -> bool:
-    """Check proxies and certificates of the environment; return whether it has proxies, and none for this registry.
+    """Check proxies and certificates of the environment; return whether it sets proxies, but none for this registry.
 
     Raises:
-        SettingsError: one of them cannot work; names the variable.
+        SettingsError: one of them is unusable; names the variable.
     """
     authorities = next((name for name in _AUTHORITIES if os.environ.get(name)), None)
     if "ssl.ca.location" not in properties and authorities is not None:
         check_authorities(authorities, os.environ[authorities])
-    check_key_log(os.environ)  # the client prepares for TLS whatever the URL is
+    check_key_log(os.environ)  # the client sets TLS up whatever the URL is
     if "proxy" in properties:
         return False
     used = [name for url in urls if (name := proxy_variable(url.strip(), os.environ)) is not None]
@@ -254,16 +254,16 @@ def _is_direct(urls: list[str], properties: Mapping[str, Any]) -> bool:
 
 
 def _no_proxy_too() -> str:
-    """Return the other thing that the client reads when it is made: a host in it may be no name to it."""
+    """Return the ``no_proxy`` variable for an error text: the client parses its hosts when it is created."""
     return next((f" or {name}" for name in ("no_proxy", "NO_PROXY") if os.environ.get(name)), "")
 
 
 def _leave_environment(client: SchemaRegistryClient) -> None:
-    """Give the client an HTTP session that reads no proxies of the environment.
+    """Replace the client's HTTP session by one that ignores proxies of the environment.
 
-    Its own makes a transport for each of them, and fails for one that is not even used (a SOCKS proxy, say).
+    The client creates a transport for each of them, and fails on one that is never used (such as a SOCKS proxy).
     """
-    rest = client._rest_client  # noqa: SLF001 - the client has no setting for it
+    rest = client._rest_client  # noqa: SLF001 - the client has no setting for this
     session, rest.session = (
         rest.session,
         type(rest.session)(verify=rest.verify, auth=rest.auth, timeout=rest.timeout, trust_env=False),

@@ -1,7 +1,7 @@
-"""Errors of the schema registry's client in our own words.
+"""Error texts for the schema registry's client.
 
-Its HTTP and OAuth libraries quote URLs, the proxy's password and answers of login services, so nothing of their text is
-passed on. The answer of the registry itself is: it names the field that is not compatible.
+Its HTTP and OAuth libraries quote URLs, the proxy's password and answers of login services, so their texts are
+discarded. The registry's own answer is kept: it names the incompatible field.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 _MOST_SHOWN: Final = 300
-_NO_TOKEN: Final = "the login service gives no token"  # noqa: S105 - words, and no password
-# By the name of a class, since the client takes one of two HTTP libraries. The first that fits counts.
+_NO_TOKEN: Final = "the login service gives no token"  # noqa: S105 - a text, not a password
+# By class name, since the client uses one of two HTTP libraries. The first match counts.
 _WORDS: Final[tuple[tuple[str, str], ...]] = (
     ("ConnectTimeout", "no connection in time"),
     ("TimeoutException", "no answer in time"),
     ("ProxyError", "the proxy does not connect"),
     ("UnsupportedProtocol", "its URL, or a redirect, is neither http nor https"),
-    ("InvalidURL", "its URL, or the proxy's, is none"),
+    ("InvalidURL", "its URL, or the proxy's, is invalid"),
     ("ConnectError", "no connection"),
     ("NetworkError", "the connection was lost"),
     ("ProtocolError", "it does not answer in HTTP"),
@@ -43,7 +43,7 @@ _WORDS: Final[tuple[tuple[str, str], ...]] = (
 
 
 def registry_error_text(error: Exception, redact: Callable[[str], str]) -> str:
-    """Return one line about what the client has raised; ``redact`` hides secrets that the registry quotes."""
+    """Return one line about an exception of the client; ``redact`` removes secrets that the registry quotes."""
     if isinstance(error, SchemaRegistryError):
         return _answer(error, redact)
     causes = tuple(causes_of(error))
@@ -62,9 +62,9 @@ def _words_for(error: BaseException) -> str | None:
 def _answer(error: SchemaRegistryError, redact: Callable[[str], str]) -> str:
     status: Any = error.http_status_code
     code: Any = error.error_code
-    text: Any = error.error_message  # of JSON that anything may have sent
+    text: Any = error.error_message  # from JSON of any sender
     if not isinstance(code, int) or code < 0 or not isinstance(text, str):
-        return f"HTTP {status}, and no answer of a schema registry"  # a gateway's page: not even its beginning is shown
+        return f"HTTP {status}, and no answer of a schema registry"  # a gateway's page is not shown, not even in part
     line = " ".join(redact(text).split())
     line = line if len(line) <= _MOST_SHOWN else f"{line[: _MOST_SHOWN - 1]}…"
     printable = "".join(one if one.isprintable() else " " for one in line)
@@ -72,12 +72,12 @@ def _answer(error: SchemaRegistryError, redact: Callable[[str], str]) -> str:
 
 
 def registry_redactor(user: str, password: str, properties: Mapping[str, Any]) -> Callable[[str], str]:
-    """Return what takes the secrets of ``schema_registry.properties`` out of a text.
+    """Return a function that removes the secrets of ``schema_registry.properties`` from a text.
 
     Args:
-        user: of the URL; may be empty, as ``password``.
-        password: of the URL.
-        properties: those of the client.
+        user: the user of the URL; may be empty.
+        password: the password of the URL; may be empty.
+        properties: the client's properties.
     """
     given_user, _, given_password = str(properties.get("basic.auth.user.info", "")).partition(":")
     client_id = str(properties.get("bearer.auth.client.id", ""))

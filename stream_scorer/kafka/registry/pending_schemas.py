@@ -1,7 +1,7 @@
-"""Records whose writer's schema is still to be fetched: their partitions are held back, all others are read on.
+"""Records whose writer's schema is not fetched yet: their partitions are paused, all others continue.
 
-Such a record is not in the ledger. So nothing is committed past it, a revocation or the end of the worker has nothing
-to give back, and whoever reads the partition next meets it again.
+Such a record is not in the ledger. So no commit passes it, a revocation or a stop has nothing to undo, and the next
+owner of the partition reads it again.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ if TYPE_CHECKING:
 
 
 class Reader(Protocol):
-    """What is needed of the consumer; see ``kafka.consumer.group_consumer.Source``."""
+    """Consumer that can pause and resume single partitions; see ``kafka.consumer.group_consumer.Source``."""
 
     def pause_partition(self, partition: Partition) -> None:
-        """Delivers nothing of a partition until ``resume_from``."""
+        """Deliver nothing of a partition until ``resume_from``."""
 
     def resume_from(self, partition: Partition, offset: int) -> bool:
-        """Delivers a partition again, from ``offset`` on; False: not possible now."""
+        """Deliver a partition again, from ``offset`` on; False: not possible now."""
 
 
 class SchemaLookup(Protocol):
-    """Who fetches schemas; see ``kafka.registry.schema_fetcher.WriterLookup``."""
+    """Background lookup of schemas; see ``kafka.registry.schema_fetcher.SchemaFetcher``."""
 
     def request(self, schema_id: int, *, ahead: bool = False) -> None:
-        """Fetches the schema behind an id; ``ahead``: nobody waits for it yet."""
+        """Fetch the schema of an id; ``ahead``: no partition is paused for it yet."""
 
     def is_answered(self, schema_id: int) -> bool:
-        """Whether it is known by now."""
+        """Return whether the lookup of an id has ended."""
 
     def error_for(self, schema_id: int) -> str:
-        """Why it is not; empty: it has not failed yet."""
+        """Return why the lookup of an id has not ended; empty: without a failure so far."""
 
     def mark_resolved(self, schema_ids: Iterable[int]) -> None:
-        """Takes ids that the group has resolved before."""
+        """Record ids that the group has resolved before."""
 
     def resolved(self) -> tuple[int, ...]:
-        """The ids that were resolved last."""
+        """Return the most recently resolved ids."""
 
 
 class _Head(NamedTuple):
@@ -53,13 +53,13 @@ class _Head(NamedTuple):
 
 
 class PendingSchemas:
-    """See the module's text. Owned by the loop's thread.
+    """Partitions paused until the schema of their next record is fetched. Owned by the loop's thread.
 
     Args:
-        reader: delivers partitions, or does not.
-        ledger: the books of the loop.
+        reader: pauses and resumes partitions.
+        ledger: the loop's offset ledger.
         lookup: fetches schemas.
-        tell: is told why records wait, whenever that changes; None: none waits, or only for a moment.
+        tell: called with the reason of the pause whenever it changes; None: no partition is paused, or only briefly.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class PendingSchemas:
         return len(self._heads)
 
     def admits(self, record: SourceRecord) -> bool:
-        """Whether a record can be decoded now; if not, it comes again when its schema is there."""
+        """Return whether a record can be decoded now; otherwise it is delivered again with its schema."""
         if self.is_paused(record):
             return False
         schema_id = schema_id_of(record.value)
@@ -84,15 +84,15 @@ class PendingSchemas:
             return True
         partition = Partition(record.topic, record.partition)
         position = self._ledger.next_to_read(partition)
-        if position is not None and record.offset >= position:  # else it is not ours any more, or a repetition
+        if position is not None and record.offset >= position:  # else not assigned any more, or a repetition
             self._heads[partition] = _Head(position, schema_id)
             self._reader.pause_partition(partition)
         return False
 
     def is_paused(self, record: SourceRecord) -> bool:
-        """Whether a record stands behind one that waits: it was read along with it, and comes again.
+        """Return whether a record follows one that is pending: both are delivered again.
 
-        Its own schema is fetched meanwhile, so that a few unknown ids cost one wait and not one each.
+        Its own schema is fetched meanwhile, so that several unknown ids cost one wait in total.
         """
         if not self._heads or (record.topic, record.partition) not in self._heads:
             return False
@@ -102,7 +102,7 @@ class PendingSchemas:
         return True
 
     def resume_resolved(self) -> None:
-        """Lets the partitions go whose schemas are there, and says why the others wait."""
+        """Resume the partitions whose schemas are fetched, and report why the others are paused."""
         if not self._heads and self._told is None:
             return
         for partition, head in list(self._heads.items()):
@@ -114,6 +114,6 @@ class PendingSchemas:
             self._tell(reason)
 
     def revoke(self, partitions: Iterable[Partition]) -> None:
-        """These are not ours any more."""
+        """Drop the state of revoked partitions."""
         for partition in partitions:
             self._heads.pop(partition, None)

@@ -1,6 +1,6 @@
-"""What may stand in ``schema_registry.properties``, and as what: the client raises whatever a wrong type leads to.
+"""Checks of ``schema_registry.properties``: names and types, since the client fails on a wrong type with any exception.
 
-A line names the property and never shows its value, which may be a secret.
+An error names the property and never shows its value, which may be a secret.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     Property = bool | int | float | str
 
 _SOURCE: Final = "bearer.auth.credentials.source"
-# The client's fourth, CUSTOM, takes a Python function, which no setting can be.
+# Without the client's fourth, CUSTOM: it takes a Python function, which a setting cannot hold.
 _SOURCES: Final = ("OAUTHBEARER", "OAUTHBEARER_AZURE_IMDS", "STATIC_TOKEN")
 _CLUSTER: Final = "bearer.auth.logical.cluster"
-# What the client wants of each source beside it.
+# Properties that the client requires with each source.
 _COMPANIONS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         "OAUTHBEARER": (
@@ -56,7 +56,7 @@ def _file(value: Property) -> str | None:
 
 
 def _authorities(value: Property) -> str | None:
-    # The client would take false, and then believe anybody.
+    # The client would accept false, and then trust any certificate.
     if isinstance(value, str) and value and Path(value).is_dir():
         return None
     return _file(value) and f"{_file(value)}; or write a folder. Certificates are always verified"
@@ -109,10 +109,10 @@ _CHECKS: Final[Mapping[str, Callable[[Property], str | None]]] = MappingProxyTyp
 
 
 def check_registry_properties(properties: Mapping[str, Property]) -> None:
-    """Refuse what the client does not take.
+    """Check that the client accepts the properties.
 
     Raises:
-        SettingsError: a property is unknown, or its value is none; names it and says what it may be.
+        SettingsError: a property is unknown or invalid; names it and its permitted values.
     """
     for name, value in properties.items():
         check = _CHECKS.get(name)
@@ -130,7 +130,7 @@ def check_registry_properties(properties: Mapping[str, Property]) -> None:
 
 
 def _check_companions(properties: Mapping[str, Property]) -> None:
-    """Refuse properties that are of no use without others."""
+    """Refuse properties that have no effect without others."""
     bearer = next((name for name in properties if name.startswith("bearer.auth.")), None)
     if bearer is not None and _SOURCE not in properties:
         raise SettingsError(
@@ -149,10 +149,10 @@ def _check_companions(properties: Mapping[str, Property]) -> None:
 
 
 def _check_certificate(properties: Mapping[str, Property]) -> None:
-    """Load our own certificate and its key as the client will."""
+    """Load the client certificate and its key as the client will."""
     certificate = str(properties[_CERTIFICATE])
     key = properties.get("ssl.key.location")
-    # Never None: OpenSSL would ask a terminal for the password of the key.
+    # Never None: OpenSSL would prompt for the password of the key on a terminal.
     password = str(properties.get("ssl.key.password", ""))
     try:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

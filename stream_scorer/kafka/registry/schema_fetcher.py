@@ -1,11 +1,11 @@
-"""Fetches the schemas of unknown writers in a thread of its own, so that no loop waits for the registry.
+"""Background thread that fetches writers' schemas, so that no loop waits for the registry.
 
-A schema id is *wanted* (it was met in a value), then *answered*: with a schema, or with the sentence that says why
-there is none. Until then whoever met it waits. Nobody gives up on a registry that does not answer. One that does not
-know the id is asked a few times more, since a replica may lag behind the one where it was registered. That answer holds
-for half a minute, and only with evidence: since the id was wanted, another one was fetched, or the registry confirmed
-one that it had before. Without it the registry counts as one that does not answer. An id that the group has resolved
-before is never missing.
+A schema id is *wanted* once it was met in a value, and then *answered*: with a schema, or with the reason why there is
+none. Until then its partition waits. A registry that does not answer is retried without limit. If it does not know the
+id, the request is repeated a few times, since a replica may lag behind the one of the registration. That answer holds
+for half a minute, and only with evidence. Evidence is an id that was fetched, or confirmed by the registry, since this
+one was wanted. Without it the registry counts as unavailable. An id that the group has resolved before is never
+missing.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 _MAX_REQUESTED: Final = 1_000
-# Ids that stand behind one that is waited for: fetched along with it, but never in the way of others' heads.
+# Limit of ids behind the one that pauses a partition: fetched with it, but after the heads of other partitions.
 _MOST_AHEAD: Final = 100
 _KEPT: Final = 1_000
-# An answer that somebody has just gone by is not forgotten, however many others come: the value is read by it next.
+# An answer used recently is kept, however many others arrive: the value of its record is decoded next.
 _IN_USE_S: Final = 60.0
 _ASKS: Final = 4
-# Where so many in a row are not there, it is no replica that lags but a row of junk.
+# With so many missing in a row, the values are junk; a lagging replica is unlikely.
 _JUNK_AFTER: Final = 20
 _ASKS_OF_JUNK: Final = 2
 _SAID_AFTER_S: Final = 2.0
@@ -39,20 +39,20 @@ _ASK_AGAIN_S: Final = 1.5
 _RETRY_S: Final = 1.0
 # Below the shortest default of scoring.retry_delays_s: each round of a deferred record reads the registry again.
 _MISSING_FOR_S: Final = 30.0
-# Ids that were resolved, the latest last. A group's producers have a few.
+# Limit of resolved ids, the latest last. A group's producers have a few.
 _MOST_RESOLVED: Final = 10_000
 _MOST_NOTED: Final = 50
 _NEVER: Final = float("inf")
 
 
 class WriterSchemas(Protocol):
-    """Who knows the schema behind an id; see ``kafka.registry.client.SchemaRegistry``."""
+    """Source of writers' schemas; see ``kafka.registry.client.SchemaRegistry``."""
 
     def writer(self, schema_id: int) -> dict[str, Any] | None:
-        """The schema; None: there is none. Raises `RegistryError` where nobody could say."""
+        """Return the schema of an id; None: there is none. Raises `RegistryError` without an answer."""
 
     def has(self, schema_id: int) -> bool:
-        """Whether a schema is there now. Raises `RegistryError` where the registry does not answer."""
+        """Return whether a schema exists now. Raises `RegistryError` without an answer."""
 
 
 class _Answer(NamedTuple):
@@ -69,13 +69,13 @@ class _Wanted(NamedTuple):
 
 
 class SchemaFetcher:
-    """See the module's text. Its methods may be called by any thread and never wait.
+    """Fetches writers' schemas in the background. Thread-safe; no method blocks.
 
     Args:
-        writers: is asked.
-        clock: seconds, monotonic.
-        ask_again_s: how long after the registry did not know an id it is asked once more.
-        retry_s: how long after the registry did not answer it is asked again.
+        writers: the registry's client.
+        clock: monotonic seconds.
+        ask_again_s: delay before the next request for an id that the registry did not know.
+        retry_s: delay before the next request to a registry that did not answer.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class SchemaFetcher:
         self._ask_again_s = ask_again_s
         self._retry_s = retry_s
         self._lock = threading.Lock()
-        # The one that was gone by last stands last.
+        # In order of use, the latest last.
         self._answers: OrderedDict[int, _Answer] = OrderedDict()
         self._used_at: dict[int, float] = {}
         self._wanted: dict[int, str] = {}
@@ -104,14 +104,14 @@ class SchemaFetcher:
         self._thread: threading.Thread | None = None
 
     def writer(self, schema_id: int) -> Mapping[str, Any]:
-        """Return the schema behind an id.
+        """Return the schema of an id.
 
         Raises:
-            WriterUnknownError: it is wanted from now on.
-            UndecodableError: nothing can be read by it.
-            SchemaMissingError: there is none.
+            WriterUnknownError: it is not fetched yet, and is wanted from now on.
+            UndecodableError: its schema is unusable.
+            SchemaMissingError: the registry has none.
         """
-        # An answer that has just grown old still holds for a record that was let in by it.
+        # An expired answer still holds for a record that was admitted by it.
         with self._lock:
             answer = self._answers.get(schema_id)
         if answer is None:
@@ -124,9 +124,9 @@ class SchemaFetcher:
         return answer.schema
 
     def request(self, schema_id: int, *, ahead: bool = False) -> None:
-        """Fetch the schema behind an id, if it is not known; ``ahead``: nobody waits for it yet, so others come first.
+        """Fetch the schema of an id, if unknown; ``ahead``: no partition waits for it yet, so it comes after others.
 
-        No more than a thousand are fetched at a time, and no more than a hundred ahead.
+        At most 1,000 ids are wanted at a time, and at most 100 ahead.
         """
         with self._lock:
             if self._is_answered(schema_id):
@@ -143,7 +143,7 @@ class SchemaFetcher:
         self._new.put(schema_id)
 
     def is_answered(self, schema_id: int) -> bool:
-        """Whether `writer` says something now; if not, the id is wanted."""
+        """Return whether `writer` has an answer now; otherwise the id is wanted."""
         with self._lock:
             answered = self._is_answered(schema_id)
         if not answered:
@@ -151,22 +151,22 @@ class SchemaFetcher:
         return answered
 
     def add(self, schema_id: int, schema: Mapping[str, Any]) -> None:
-        """This is the schema behind an id: it need not be fetched."""
+        """Add a known schema, which need not be fetched."""
         self._keep(schema_id, _Answer(schema, "", _NEVER))
 
     def mark_resolved(self, schema_ids: Iterable[int]) -> None:
-        """Take ids that the group has resolved before: they are never missing."""
+        """Record ids that the group has resolved before: they are never missing."""
         with self._lock:
             for schema_id in schema_ids:
                 self._note_resolved(schema_id)
 
     def resolved(self) -> tuple[int, ...]:
-        """Return the ids that were resolved last, at most 50."""
+        """Return the most recently resolved ids, at most 50."""
         with self._lock:
             return tuple(itertools.islice(reversed(self._resolved), _MOST_NOTED))[::-1]
 
     def error_for(self, schema_id: int) -> str:
-        """Why there is no answer yet; empty: it is being fetched for the first time."""
+        """Return why there is no answer yet; empty: the first request is in flight."""
         with self._lock:
             said = self._wanted.get(schema_id, "")
             if not said and self._clock() - self._since.get(schema_id, _NEVER) > _SAID_AFTER_S:
@@ -174,7 +174,7 @@ class SchemaFetcher:
             return said
 
     def close(self) -> None:
-        """Fetch nothing any more; a request that is under way is not waited for."""
+        """Stop fetching; a request in flight is not waited for."""
         self._new.put(None)
 
     # --- any thread
@@ -193,7 +193,7 @@ class SchemaFetcher:
         if len(self._resolved) > _MOST_RESOLVED:
             self._resolved.popitem(last=False)
 
-    # --- the lookup's thread
+    # --- the background thread
 
     def _run(self) -> None:
         due: list[_Wanted] = []
@@ -206,7 +206,7 @@ class SchemaFetcher:
                 self._ask_one(first, due)
 
     def _take_new(self, due: list[_Wanted]) -> bool:
-        """Take what is wanted since, waiting until something is due; False: it is over."""
+        """Add newly wanted ids, and wait until one is due; return False after `close`."""
         wait_s = max(0.0, min(one.due for one in due) - self._clock()) if due else None
         try:
             schema_id = self._new.get(timeout=wait_s) if wait_s != 0.0 else self._new.get_nowait()
@@ -221,12 +221,12 @@ class SchemaFetcher:
         again = self._ask(one)
         if again is None:
             return
-        if again.asks == one.asks:  # nobody answered, and the others would only wait for the same time-out
+        if again.asks == one.asks:  # no answer: other requests would only run into the same time-out
             due[:] = [other._replace(due=max(other.due, again.due)) for other in due]
         due.append(again)
 
     def _ask(self, wanted: _Wanted) -> _Wanted | None:
-        """Ask once; returns when to ask again."""
+        """Send one request for an id; return the next one for it, None if it is answered."""
         schema_id, asks, _ = wanted
         missing = f"the schema registry has no schema with id {schema_id}"
         try:
@@ -235,7 +235,7 @@ class SchemaFetcher:
             answer = _Answer(None, str(error), _NEVER)
         except RegistryError as error:
             return self._later(wanted._replace(due=self._clock() + self._retry_s), str(error))
-        except Exception as error:  # noqa: BLE001 - whatever it is: an end of this thread would hold up everything
+        except Exception as error:  # noqa: BLE001 - or the thread would end, and partitions would stay paused
             said = f"unexpected {type(error).__name__}"
             return self._later(wanted._replace(due=self._clock() + self._retry_s), said)
         else:
@@ -252,7 +252,7 @@ class SchemaFetcher:
         return None
 
     def _doubt(self, schema_id: int) -> str:
-        """Return why it is not believed that an id is missing, as the end of a sentence; empty: it is."""
+        """Return why a missing id is doubtful, as the end of a sentence; empty: there is evidence."""
         with self._lock:
             is_resolved = schema_id in self._resolved
             known = next(reversed(self._resolved), None)
@@ -269,7 +269,7 @@ class SchemaFetcher:
         return doubt
 
     def _refuted(self, known: int) -> str:
-        """Have the registry confirm an id that it had before; return why that is none, empty: it is."""
+        """Request a resolved id as evidence; return why that fails, empty: it is confirmed."""
         try:
             return "" if self._writers.has(known) else f", nor with id {known}, which it had before"
         except RegistryError as error:

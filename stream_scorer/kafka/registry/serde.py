@@ -1,7 +1,7 @@
-"""Which framing values have: Avro's single-object encoding, or with a schema registry the Confluent wire format.
+"""Framing of values: Avro's single-object encoding, or with a schema registry the Confluent wire format.
 
-A framing makes the codecs of a service. Those that read share what fetches unknown schemas; those that write know the
-id of their schema from the start. Nothing is registered here: what is missing ends the start with one line.
+A serde creates the codecs of a service. Readers share the lookup of unknown schemas; writers have the id of their
+schema from the start. No schema is registered here: a missing one ends the start with one line.
 """
 
 from __future__ import annotations
@@ -25,69 +25,69 @@ REGISTER: Final = "run `stream-scorer schemas register`"
 
 
 class Serde(Protocol):
-    """Makes codecs."""
+    """Factory of codecs for one framing."""
 
     lookup: SchemaLookup
 
     def reader(self, schema: SchemaFile, *, max_bytes: int = DEFAULT_MAX_BYTES) -> Codec:
-        """A codec that only decodes. One loop's own: it remembers what it has met."""
+        """Return a codec that only decodes. For one loop only, since it has state."""
 
     def writer(self, schema: SchemaFile, topics: Sequence[str], *, max_bytes: int = DEFAULT_MAX_BYTES) -> Codec:
-        """A codec for what is written to these topics."""
+        """Return a codec that encodes values for these topics."""
 
     def close(self) -> None:
-        """Nothing is fetched any more."""
+        """Stop fetching schemas."""
 
 
 class _NoLookup:
-    """Of the single-object encoding: no record ever waits for a schema."""
+    """Lookup of the single-object encoding, for which no record is ever pending."""
 
     def request(self, schema_id: int, *, ahead: bool = False) -> None:
-        """There is nobody to ask."""
+        """Do nothing."""
 
     def is_answered(self, schema_id: int) -> bool:  # noqa: ARG002
-        """Nothing is waited for."""
+        """Return True: no record is pending."""
         return True
 
     def error_for(self, schema_id: int) -> str:  # noqa: ARG002
-        """Nothing has failed."""
+        """Return no reason."""
         return ""
 
     def mark_resolved(self, schema_ids: Iterable[int]) -> None:
-        """There are no ids."""
+        """Do nothing."""
 
     def resolved(self) -> tuple[int, ...]:
-        """There are no ids."""
+        """Return no ids."""
         return ()
 
 
 class SingleObjectSerde:
-    """Without a registry."""
+    """Serde without a registry: Avro's single-object encoding."""
 
     def __init__(self) -> None:
         self.lookup: SchemaLookup = _NoLookup()
 
     def reader(self, schema: SchemaFile, *, max_bytes: int = DEFAULT_MAX_BYTES) -> Codec:
-        """A codec that decodes."""
+        """Return a codec that decodes."""
         return Codec.single_object(load_schema(schema), released_schemas(schema).values(), max_bytes=max_bytes)
 
     def writer(self, schema: SchemaFile, _topics: Sequence[str], *, max_bytes: int = DEFAULT_MAX_BYTES) -> Codec:
-        """A codec that encodes; the bytes are the same on every topic."""
+        """Return a codec that encodes; the bytes are the same on every topic."""
         return Codec.single_object(load_schema(schema), max_bytes=max_bytes)
 
     def close(self) -> None:
-        """There is nothing to end."""
+        """Do nothing."""
 
 
 class ConfluentSerde:
-    """With a registry.
+    """Serde with a registry: the Confluent wire format.
 
     Args:
-        registry: knows the ids of our schemas.
-        writer_of: the schema behind an id, or `WriterUnknownError`.
-        lookup: fetches what that does not know.
-        learn: takes what need not be fetched: our own schemas.
-        close: ends the fetching.
+        registry: has the ids of this version's schemas.
+        writer_of: returns the schema of an id, or raises `WriterUnknownError`.
+        lookup: fetches schemas that ``writer_of`` does not have.
+        learn: receives this version's schemas, which need not be fetched.
+        close: stops the fetching.
     """
 
     def __init__(
@@ -105,26 +105,26 @@ class ConfluentSerde:
         self.lookup = lookup
 
     def reader(self, schema: SchemaFile, *, max_bytes: int = DEFAULT_MAX_BYTES) -> Codec:
-        """A codec that only decodes."""
+        """Return a codec that only decodes."""
         return ConfluentCodec.confluent(
             load_schema(schema), self._writer_of, released_schemas(schema).values(), max_bytes=max_bytes
         )
 
     def writer(self, schema: SchemaFile, topics: Sequence[str], *, max_bytes: int = DEFAULT_MAX_BYTES) -> Codec:
-        """A codec for these topics, under each of whose subjects the schema is registered.
+        """Return a codec that encodes for these topics; the schema must be registered under the subject of each.
 
-        A registry has one id for one schema, under whatever subjects it stands.
+        A registry has one id for one schema, under whatever subjects it is registered.
 
         Raises:
             RegistryRefused: it is not registered.
-            RegistryUnavailable: nobody could say.
+            RegistryUnavailable: the registry does not answer.
         """
         loaded = load_schema(schema)
         ids = [self._id_of(schema, loaded, subject_of(topic)) for topic in topics]
         return ConfluentCodec.confluent(loaded, self._writer_of, schema_id=ids[0], max_bytes=max_bytes)
 
     def close(self) -> None:
-        """Nothing is fetched any more."""
+        """Stop fetching schemas."""
         self._close()
 
     def _id_of(self, schema: SchemaFile, loaded: Mapping[str, Any], subject: str) -> int:
@@ -144,10 +144,10 @@ def subject_of(topic: str) -> str:
 
 
 def make_serde(settings: Settings) -> Serde:
-    """Return the framing of a service, in which unknown schemas are fetched in the background.
+    """Return the serde of a service, which fetches unknown schemas in the background.
 
     Raises:
-        SettingsError: ``schema_registry.properties`` cannot work.
+        SettingsError: ``schema_registry.properties`` is invalid.
     """
     if settings.schema_registry.url is None:
         return SingleObjectSerde()
@@ -157,12 +157,12 @@ def make_serde(settings: Settings) -> Serde:
 
 
 def make_blocking_serde(settings: Settings) -> Serde:
-    """Return the framing of a command, which waits for the registry when it meets an unknown schema.
+    """Return the serde of a command, which waits for the registry when it meets an unknown schema.
 
-    Its codecs raise `RegistryUnavailable` where the registry does not answer.
+    Its codecs raise `RegistryUnavailable` if the registry does not answer.
 
     Raises:
-        SettingsError: ``schema_registry.properties`` cannot work.
+        SettingsError: ``schema_registry.properties`` is invalid.
     """
     if settings.schema_registry.url is None:
         return SingleObjectSerde()
@@ -171,14 +171,14 @@ def make_blocking_serde(settings: Settings) -> Serde:
 
 
 class _BlockingLookup:
-    """Asks the registry once for each id."""
+    """Lookup that blocks, with one request for each id."""
 
     def __init__(self, writers: WriterSchemas) -> None:
         self._writers = writers
         self._missing: set[int] = set()
 
     def writer(self, schema_id: int) -> Mapping[str, Any]:
-        """Return the schema behind an id. Raises `UndecodableError` where there is none."""
+        """Return the schema of an id. Raises `UndecodableError` if there is none."""
         schema = None if schema_id in self._missing else self._writers.writer(schema_id)
         if schema is None:
             self._missing.add(schema_id)
@@ -187,7 +187,7 @@ class _BlockingLookup:
 
 
 def _registry(settings: Settings) -> SchemaRegistry:
-    # Half a second of imports that nobody without a registry waits for.
+    # Imported here: it takes half a second, which is needed only with a registry.
     from stream_scorer.kafka.registry.client import SchemaRegistry  # noqa: PLC0415
 
     return SchemaRegistry(settings)

@@ -1,7 +1,7 @@
-"""Our schemas and the subjects they belong to: comparing them with the registry, and registering them.
+"""Subjects of this version's schemas: comparison with the registry, and registration.
 
-The registry judges compatibility by its own rule, which may be "none". Ours is Avro's backward compatibility with every
-version there is: what lies on a topic must stay readable.
+The registry applies a compatibility rule of its own, which may be "none". The rule here is Avro's backward
+compatibility with every registered version: records on a topic must stay readable.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Comparison(NamedTuple):
-    """What a subject has: our schema as a version of it, or why not; ``problems`` are sentences."""
+    """Result for a subject: its version that equals the schema, or the ``problems``, one line each."""
 
     subject: str
     registered: Registered | None
@@ -30,10 +30,10 @@ class Comparison(NamedTuple):
 
 
 def schemas_of(settings: Settings) -> dict[str, SchemaFile]:
-    """Return the schema of each topic's values, by topic. Rejected records keep their own, so theirs have none.
+    """Return the schema of each topic's values, by topic. Rejected records keep their own schema, so theirs have none.
 
     Raises:
-        SettingsError: one topic is to have values of two schemas; a subject has one.
+        SettingsError: one topic is configured for values of two schemas, but its subject can have one.
     """
     topics = settings.topics
     uses = [
@@ -57,7 +57,7 @@ def schemas_of(settings: Settings) -> dict[str, SchemaFile]:
 
 
 def compare_released(schema: SchemaFile) -> tuple[list[str], list[str]]:
-    """Return the releases whose values the schema was compared with, and why some of those cannot be read."""
+    """Return the releases that a schema was compared with, and why values of some cannot be read."""
     ours = load_schema(schema)
     released = released_schemas(schema)
     return list(released), [
@@ -68,10 +68,10 @@ def compare_released(schema: SchemaFile) -> tuple[list[str], list[str]]:
 
 
 def compare(registry: SchemaRegistry, subject: str, schema: Mapping[str, Any]) -> Comparison:
-    """Compare a schema with what a subject has.
+    """Compare a schema with the versions of a subject.
 
     Raises:
-        RegistryError: nobody could say, or we may not ask.
+        RegistryError: the registry does not answer, or denies the request.
     """
     registered = registry.find(subject, schema)
     if registered is not None:
@@ -80,10 +80,10 @@ def compare(registry: SchemaRegistry, subject: str, schema: Mapping[str, Any]) -
 
 
 def register(registry: SchemaRegistry, subject: str, schema: Mapping[str, Any]) -> Comparison:
-    """Register a schema under a subject, unless it is there already, or would leave records unreadable.
+    """Register a schema under a subject, unless it is registered or would leave records unreadable.
 
     Raises:
-        RegistryError: nobody could say, or we may not register.
+        RegistryError: the registry does not answer, or denies the request.
     """
     found = compare(registry, subject, schema)
     if found.registered is not None or found.problems:
