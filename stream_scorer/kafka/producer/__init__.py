@@ -1,1 +1,1 @@
-"""Writing: transactions, dead letters, bulk loading."""
+"""Producers: transactions, dead letters, bulk loading."""

@@ -1,4 +1,4 @@
-"""Puts contacts on the features topic: every record is confirmed by the broker, or counted as not delivered."""
+"""Bulk producer of contacts: every record is confirmed by the broker, or counted as undelivered."""
 
 from __future__ import annotations
 
@@ -23,41 +23,41 @@ if TYPE_CHECKING:
     from stream_scorer.core.avro.codec import Codec
     from stream_scorer.core.records import ContactEvent, Headers
 
-# Records in memory that the broker has not confirmed yet; enough to keep it busy.
+# Limit of unconfirmed records in memory; enough to keep the broker busy.
 _MAX_WAITING: Final = 50_000
 _POLL_S: Final = 0.1
-# How long an interrupted loading waits for what is under way.
+# How long an interrupted load waits for records in flight.
 _INTERRUPTED_S: Final = 10.0
 _PURGED: Final = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})  # noqa: SLF001 - their public names
 
 
-# The headers of a record, and what is to be called with whether it was delivered.
+# Headers of a record, and the callback for its delivery (True) or failure (False).
 Sending: TypeAlias = "tuple[Headers, Callable[[bool], None]]"
 
 
 class Trace(Protocol):
-    """See ``telemetry.tracing.producer.ProducerTracer``; where nobody asks for traces, `Untraced` is all there is."""
+    """Tracer of produced records; see ``telemetry.tracing.producer.ProducerTracer``. Without tracing: `Untraced`."""
 
     def sending(self) -> Sending:
-        """Begins the trace of a record."""
+        """Start the trace of a record."""
 
     def close(self) -> None:
-        """Sends what is left."""
+        """Export the remaining traces."""
 
 
 class Untraced:
-    """No headers."""
+    """Tracer that adds no headers."""
 
     def sending(self) -> Sending:
-        """Returns none."""
+        """Return no headers."""
         return [], _nothing
 
     def close(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class Undelivered(NamedTuple):
-    """How many contacts were not delivered for one reason; ``line`` is the first one's."""
+    """Number of undelivered contacts with the same error; ``line`` is the first one's."""
 
     line: int
     message: str
@@ -65,11 +65,10 @@ class Undelivered(NamedTuple):
 
 
 class BulkProducer:
-    """Produces contacts, as fast as the broker takes them or at a fixed rate. To be used in a ``with`` block.
+    """Produces contacts, as fast as the broker accepts them or at a fixed rate. For use in a ``with`` block.
 
-    What the broker says of one record (too large, against a policy) costs that record. What it says of anything else
-    would cost every record that follows as well: `stopped` is then true. After that, and after `interrupt`, `put` hands
-    nothing over any more.
+    A broker's error about one record (too large, against a policy) rejects that record. Any other error would affect
+    all later records, too, and sets `stopped`. After that, and after `interrupt`, `send` accepts no more.
     """
 
     def __init__(
@@ -82,15 +81,15 @@ class BulkProducer:
         trace: Trace | None = None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        """Make the producer; it connects in the background.
+        """Create the producer; it connects in the background.
 
         Args:
-            config: librdkafka's properties, of an idempotent producer.
-            topic: where the contacts go.
-            codec: of ``ContactFeatures``.
-            rate_per_s: how many contacts a second at most.
-            trace: begins their traces; None: nobody asks for them.
-            clock: seconds, monotonic.
+            config: librdkafka properties of an idempotent producer.
+            topic: the features topic.
+            codec: encodes ``ContactFeatures``.
+            rate_per_s: limit of contacts a second; None: unlimited.
+            trace: starts the traces of records; None: no traces.
+            clock: monotonic seconds.
         """
         self._producer = create_client(Producer, config)
         self._properties = config
@@ -102,7 +101,7 @@ class BulkProducer:
         self._due_s = clock()
         self._undelivered: dict[str, Undelivered] = {}
         self._cause = "given up"
-        # The lines that the broker has not confirmed yet, in the order of the file.
+        # Lines without a confirmation of the broker, in the order of the file.
         self._open: dict[int, None] = {}
         self._first_lost: int | None = None
         self._end_s = math.inf
@@ -112,35 +111,35 @@ class BulkProducer:
 
     @property
     def undelivered(self) -> tuple[Undelivered, ...]:
-        """What was not delivered so far, one entry for each reason."""
+        """Undelivered contacts so far, one entry for each error."""
         return tuple(self._undelivered.values())
 
     @property
     def first_unconfirmed(self) -> int | None:
-        """The first line that may have to be loaded again; None: all that were handed over are on the topic.
+        """The first line that may have to be loaded again; None: all accepted records are on the topic.
 
-        A record that the broker refuses for itself does not count.
+        Records that the broker rejects individually do not count.
         """
         return min(
             (line for line in (next(iter(self._open), None), self._first_lost) if line is not None), default=None
         )
 
     def interrupt(self) -> None:
-        """End soon: hand nothing more over, and wait 10 s at most for what is under way; on a second call not at all.
+        """Stop soon: accept no more records, and wait at most 10 s for those in flight; not at all on a second call.
 
-        It may be called by a handler of signals.
+        Safe to call from a signal handler.
         """
         self._end_s = self._clock() + (0.0 if self.interrupted else _INTERRUPTED_S)
         self.interrupted = True
 
     def send(self, event: ContactEvent, line: int) -> bool:
-        """Hand one contact to the producer; waits while too many are unconfirmed, or for its turn.
+        """Pass one contact to the producer; block while too many are unconfirmed, or for the rate limit.
 
         Returns:
-            Whether it was handed over: not after the end of all loading, which may come while it waits.
+            Whether it was accepted. False once the load has ended, which may happen while this call blocks.
 
         Raises:
-            BrokerError: the producer can do nothing any more.
+            BrokerError: the producer is unusable.
         """
         value = self._codec.encode(event_value(event))
         self._wait_for_turn()
@@ -161,11 +160,11 @@ class BulkProducer:
         return True
 
     def finish(self) -> None:
-        """Wait until each contact is delivered or given up: ``delivery.timeout.ms`` at most, less after `interrupt`."""
+        """Wait until each contact is delivered or failed: at most ``delivery.timeout.ms``, less after `interrupt`."""
         while self._producer.flush(_POLL_S):
             is_late = self._clock() > self._end_s
             if self.stopped or is_late:
-                # What was sent may have arrived, so its answer is waited for; the rest is not sent any more.
+                # Requests in flight may have arrived, so their answers are awaited; queued records are discarded.
                 self._producer.purge(in_flight=False)
             if is_late:
                 self._producer.poll(0)
@@ -173,7 +172,7 @@ class BulkProducer:
 
     @property
     def is_ending(self) -> bool:
-        """Whether nothing more is handed over."""
+        """Whether no more records are accepted."""
         return self.stopped or self.interrupted
 
     def _produce(
@@ -182,7 +181,7 @@ class BulkProducer:
         while not self.is_ending:
             try:
                 self._producer.produce(self._topic, value, key, headers=[*headers], on_delivery=report)
-            except BufferError:  # too many bytes are waiting
+            except BufferError:  # the client's queue is full
                 self._producer.poll(_POLL_S)
             else:
                 return True
@@ -194,7 +193,7 @@ class BulkProducer:
         if self._interval_s:
             while (wait_s := self._due_s - self._clock()) > 0 and not self.is_ending:
                 self._producer.poll(min(wait_s, _POLL_S))
-            # From now on, not from when it was due: a pause is not made up for by a burst.
+            # Based on the current time, not on the due time: a pause is not followed by a burst.
             self._due_s = max(self._due_s, self._clock() - _POLL_S) + self._interval_s
 
     def _reported(self, line: int, ended: Callable[[bool], None], error: KafkaError | None, _: Message | None) -> None:
@@ -219,7 +218,7 @@ class BulkProducer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # After `finish` nothing is left. After an exception nobody waits for the rest.
+        # After `finish` the queue is empty. After an exception the rest is discarded.
         with suppress(KafkaException):
             self._producer.purge()
             self._producer.flush(_POLL_S)

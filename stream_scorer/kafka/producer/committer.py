@@ -1,10 +1,9 @@
-"""Commits finished heads together with the records they lead to, and recovers from whatever goes wrong.
+"""Committer of offsets together with output records, exactly once, with recovery after failures.
 
-What a service writes is its own business; that it is written exactly once is this module's. It opens producer sessions,
-refuses heads whose assignment has ended, commits the offsets of the others with the group's start and the topic's id.
-After a failure it makes a new producer and lets the committed offsets settle what happened. Nothing is written while an
-earlier outcome is unsettled. What was not written in time is written in smaller transactions
-(``core.exactly_once.transaction_bounds``).
+It opens producer sessions and refuses heads whose assignment has ended. It commits the offsets of the others with the
+group's start and the topic's id. After a failure it creates a new producer, and the committed offsets decide the
+outcome of the last transaction. No record is written while an earlier outcome is unknown. A transaction that failed
+by time is repeated in smaller ones (``core.exactly_once.transaction_bounds``).
 
 Commits on retry topics are renewed. The group is not subscribed to them (see ``kafka.consumer.retry_consumer``), so the
 broker deletes a commit there once it is older than ``offsets.retention.minutes`` (7 days by default). Without it,
@@ -33,74 +32,74 @@ if TYPE_CHECKING:
 _FENCED_LIMIT = 3
 _FENCED_WINDOW_S = 300.0
 _REOPEN_S = 1.0
-# On a new cluster the coordinator of transactions is there after seconds only: until then nothing is wrong.
+# On a new cluster the transaction coordinator is available only after some seconds, which is no failure.
 _FIRST_SESSION_S = 10.0
 _RENEW_EVERY_S = 3600.0
-# The first time sooner: a worker may be restarted every hour.
+# The first renewal is sooner, since a worker may be restarted every hour.
 _RENEW_FIRST_S = 60.0
 
 
 class Sink(Protocol):
-    """See ``kafka.producer.sink.TransactionalSink``."""
+    """Transactional producer; see ``kafka.producer.sink.TransactionalSink``."""
 
     @property
     def is_open(self) -> bool:
-        """Whether a session can be used."""
+        """Whether a session is usable."""
 
     def open(self) -> Failed | None:
-        """Makes a new session."""
+        """Open a new session."""
 
     def publish(self, records: list[OutRecord], offsets: list[TopicPartition], group: Any) -> Publication:
-        """Runs one transaction."""
+        """Run one transaction."""
 
     def close(self) -> None:
-        """Ends the session."""
+        """Close the session."""
 
 
 class Group(Protocol):
-    """What is needed of the consumer here; see ``kafka.consumer.group_consumer.Source``."""
+    """Consumer whose offsets are committed; see ``kafka.consumer.group_consumer.Source``."""
 
     def group_metadata(self) -> Any | None:
-        """The group's generation; None where we are no member."""
+        """Return the group's metadata with its generation; None: the consumer is not a member."""
 
     def committed(self, partitions: list[Partition]) -> Mapping[Partition, int]:
-        """The committed offsets."""
+        """Return the committed offsets."""
 
     def check_topics(self, topics: Collection[str]) -> None:
-        """Check that these topics are those that were read; raises where one was created again, or is deleted."""
+        """Check that these topics are the ones that were read; raise if one was created again or deleted."""
 
     def commit_metadata(self, partition: Partition, start_offset: int) -> str:
-        """The metadata of the next commit on a partition."""
+        """Return the metadata of the next commit on a partition."""
 
 
 class CommitObserver(Protocol):
-    """Who is told how transactions go."""
+    """Observer of transactions: metrics and logs."""
 
     def transaction(self, publication: Publication) -> None:
-        """A transaction ended."""
+        """Record the end of a transaction."""
 
     def commit_blocked(self, message: str | None) -> None:
-        """Nothing can be published for now, or that is over (None)."""
+        """Record that commits are blocked, or no longer (None)."""
 
 
 class Committer(Generic[OutcomeT]):
-    """See the module's text. Owned by the thread that owns the consumer.
+    """Commits heads of the ledger by transactions. Owned by the thread that owns the consumer.
 
     Args:
-        sink: writes transactions.
+        sink: runs transactions.
         group: the consumer whose offsets are committed.
-        ledger: whose heads these are.
-        max_outcomes: how many outcomes a transaction may hold.
-        monotonic: clock in seconds.
-        observe: is told how it goes.
-        on_session: called whenever a new producer session is there.
-        renewed_topics: whose commits are repeated even if nothing is read there.
+        ledger: source of the heads.
+        max_outcomes: limit of outcomes in a transaction.
+        monotonic: monotonic seconds.
+        observe: records transactions and blocked commits.
+        on_session: called whenever a new producer session is open.
+        renewed_topics: topics whose commits are renewed even if no record is read there.
 
     Attributes:
-        bounds: how large the next transaction may be.
-        on_settled: called with the committed offsets that have settled what had become of a transaction.
-        trouble: why nothing can be published now; None: it can, as far as is known.
-        is_stale: whether the group has moved on without us: what we hold, somebody else does.
+        bounds: limits of the next transaction.
+        on_commit_resolved: called with the committed offsets that have decided the outcome of a transaction.
+        last_error: why commits are blocked; None: they are not, as far as is known.
+        is_stale: whether the group has a newer generation without this worker, so its partitions have other owners.
     """
 
     def __init__(
@@ -136,25 +135,25 @@ class Committer(Generic[OutcomeT]):
 
     @property
     def can_attempt(self) -> bool:
-        """Whether enough time has passed since the last trouble."""
+        """Whether the delay since the last failure has passed."""
         return not self._closed and self._monotonic() >= self._retry_at
 
     @property
     def renewal_due(self) -> bool:
-        """Whether commits are to be repeated, by a transaction without heads if there are none."""
+        """Whether commits have to be renewed, by a transaction without heads if there are none."""
         if not self._renewed_topics or self._monotonic() < self._renew_at:
             return False
         return any(partition.topic in self._renewed_topics for partition in self._ledger.partitions)
 
     def ensure_session(self) -> bool:
-        """Makes sure of a usable producer session, with everything unknown settled. Returns whether that is so.
+        """Open a producer session if none is usable, and resolve unknown outcomes; return whether both succeeded.
 
-        A predecessor with the same transactional id may have left a transaction open; this ends it, so that its offsets
-        can be read.
+        A predecessor with the same transactional id may have left a transaction open. A new session ends it, so that
+        its offsets can be read.
 
         Raises:
-            ProducerFenced: three times in five minutes another producer took over our transactional id.
-            BrokerRefused: there was no session yet, and a right is missing. One that is taken away later is waited for.
+            ProducerFenced: another producer took over the transactional id three times in five minutes.
+            BrokerRefused: a right is missing for the first session. A right revoked later is waited for.
         """
         if self._closed:
             return False
@@ -181,21 +180,22 @@ class Committer(Generic[OutcomeT]):
             self._is_resolved = True
         if not self._ledger.has_committable():
             self._recovered()
-        # Else a commit has to show it: with a right missing, each new session is fine, and each transaction fails.
+        # Otherwise only a commit shows recovery: with a right missing, each new session opens, and each transaction
+        # fails.
         self.is_stale = False
         return True
 
     def batches(self) -> list[CommittableBatch[OutcomeT]]:
-        """Return what the next transaction may publish. Takes nothing out of the ledger."""
+        """Return the heads of the next transaction. The ledger is not changed."""
         return self._ledger.committable(self.bounds.outcomes, self.bounds.bytes)
 
     def commit(self, batches: list[CommittableBatch[OutcomeT]], records: list[OutRecord]) -> Publication:
-        """Runs one transaction with these heads' offsets, and carries out what its end means for the ledger.
+        """Run one transaction with the offsets of these heads, and apply its result to the ledger.
 
-        Where the broker refuses records themselves, what to do about it is the caller's to say.
+        The caller handles records that the broker rejects individually.
 
         Raises:
-            ProducerFenced: as `ready`.
+            ProducerFenced: as for `ensure_session`.
             BrokerRefused: a topic was deleted and created again, so the heads may be of either.
         """
         if not all(self._ledger.is_assigned(batch) for batch in batches):
@@ -219,15 +219,15 @@ class Committer(Generic[OutcomeT]):
         return publication
 
     def on_rebalance(self) -> None:
-        """Says that the group has just told us something: what it refused to an older generation it may take now."""
+        """Allow commits again after a rebalance: offsets refused to an older generation may be accepted now."""
         if self.is_stale and not self._closed:
             self.is_stale = False
             self._retry_at = 0.0
 
     def close(self) -> None:
-        """End the producer session and write nothing more.
+        """Close the producer session; no further transaction is run.
 
-        The client is destroyed on a thread of its own, because that can block; left to the garbage collector, it would
+        The client is destroyed on a thread of its own, because that can block. Left to the garbage collector, it would
         block the end of the process.
         """
         self._closed = True
@@ -235,23 +235,23 @@ class Committer(Generic[OutcomeT]):
         self._sink.close()
 
     def suspend(self, message: str) -> None:
-        """Says why nothing can be published for now; ``may_try`` says when to look again."""
+        """Block commits for this reason; ``can_attempt`` is true again after a delay."""
         self.last_error = message
         self._retry_at = self._monotonic() + _REOPEN_S
         self._observe.commit_blocked(message)
 
     def _transact(self, batches: list[CommittableBatch[OutcomeT]], records: list[OutRecord]) -> Publication:
         try:
-            # After reading: what is read from a topic that was created again is never committed.
+            # After reading: no offset read from a topic that was created again is ever committed.
             self._group.check_topics({batch.partition.topic for batch in batches})
         except BrokerUnavailable as error:
             return Failed(str(error))
         except BrokerRefused:
-            self.close()  # nothing that is finished may be committed at the end of the worker either
+            self.close()  # or the stop of the worker would commit finished heads
             raise
         group = self._group.group_metadata()
         if group is None:
-            return Failed("the worker was thrown out of its group", stale=True)
+            return Failed("the worker was removed from its group", stale=True)
         return self._sink.publish(records, [self._offset_of(batch) for batch in batches], group)
 
     def _offset_of(self, batch: CommittableBatch[OutcomeT]) -> TopicPartition:
@@ -260,7 +260,7 @@ class Committer(Generic[OutcomeT]):
         return TopicPartition(topic, number, batch.next_offset, metadata)
 
     def _is_first_session_young(self) -> bool:
-        """Whether the first session is being opened, and has not taken long yet."""
+        """Return whether the first session is being opened, within its first 10 s."""
         if self._had_session:
             return False
         if self._first_opened_at is None:
@@ -268,7 +268,7 @@ class Committer(Generic[OutcomeT]):
         return self._monotonic() - self._first_opened_at < _FIRST_SESSION_S
 
     def _renewed(self, batches: list[CommittableBatch[OutcomeT]]) -> list[CommittableBatch[OutcomeT]]:
-        """The heads that repeat the commits of partitions for which this transaction has none."""
+        """Return heads that repeat the commits of partitions without a head in this transaction."""
         advanced = {batch.partition for batch in batches}
         return [batch for batch in self._ledger.empty_batches(self._renewed_topics) if batch.partition not in advanced]
 
@@ -285,7 +285,7 @@ class Committer(Generic[OutcomeT]):
         now = self._monotonic()
         self._fenced_at.append(now)
         if len(self._fenced_at) == _FENCED_LIMIT and now - self._fenced_at[0] <= _FENCED_WINDOW_S:
-            self.close()  # another session would fence the other worker once more
+            self.close()  # another session would fence the other worker again
             raise ProducerFenced(
                 "another running worker uses the same transactional id and fenced this one three times in five "
                 "minutes: give every worker a `kafka.instance_id` of its own"

@@ -1,4 +1,4 @@
-"""The records of the rejected topics: the original, byte for byte, and headers that say why it stands there."""
+"""Records of the rejected topics: the original, byte for byte, and headers with the reason."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ if TYPE_CHECKING:
     from stream_scorer.kafka.producer.records import OutRecord
 
 HEADER_PREFIX: Final = "stream-scorer-"
-# What a record batch adds around one record at most, in bytes: its own header, lengths, offsets and timestamps.
+# Upper bound of the bytes that a record batch adds to one record: header, lengths, offsets and timestamps.
 FRAME_BYTES: Final = 512
 
 
 def source_header(record: SourceRecord) -> tuple[str, bytes]:
-    """Return the header that names the input a record came from."""
+    """Return the header that names the input of a record."""
     return (f"{HEADER_PREFIX}source", record.source.encode())
 
 
 def forwarded_headers(headers: Headers) -> Headers:
-    """Return those headers of an input that its output carries unchanged: all but ours."""
+    """Return the headers of an input that its output carries unchanged: all but the service's own."""
     return [header for header in headers if not header[0].startswith(HEADER_PREFIX)]
 
 
 def error_headers(reason: str, detail: str, at_ms: int, status: int | None) -> Headers:
-    """Return the headers that say why; ``at_ms``: Unix milliseconds, ``status``: of the answer that refused it."""
+    """Return headers with the reason; ``at_ms``: Unix milliseconds, ``status``: HTTP status of the API, if any."""
     at = datetime.fromtimestamp(at_ms / 1000, UTC)
     headers: Headers = [
         (f"{HEADER_PREFIX}error-reason", reason.encode()),
@@ -38,19 +38,19 @@ def error_headers(reason: str, detail: str, at_ms: int, status: int | None) -> H
 
 
 def too_large(record: OutRecord, max_bytes: int) -> bool:
-    """Tell whether a topic that takes record batches of ``max_bytes`` would refuse the record for its size."""
+    """Return whether a topic with a limit of ``max_bytes`` a record batch would refuse the record for its size."""
     return _size(record) > max_bytes - FRAME_BYTES
 
 
 def fit_to_limit(record: OutRecord, max_bytes: int) -> OutRecord:
-    """Return the record if its topic takes it, else what fits of it (see ``truncated``)."""
+    """Return the record if its topic accepts its size, else a shortened one (see ``truncated``)."""
     return truncated(record, max_bytes) if too_large(record, max_bytes) else record
 
 
 def truncated(record: OutRecord, max_bytes: int) -> OutRecord:
-    """Return the record without its value: the headers still say what it was and where it stands.
+    """Return the record without its value; the headers still have the reason and the input's offset.
 
-    What was passed on unchanged goes only if even the headers do not fit, and then the key.
+    Forwarded headers are dropped only if even the headers do not fit, and then the key.
     """
     headers = [*record.headers, (f"{HEADER_PREFIX}error-truncated", b"true")]
     out = record._replace(value=None, headers=headers)

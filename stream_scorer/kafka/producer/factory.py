@@ -1,4 +1,4 @@
-"""Makes the sink of a service: a transactional producer that never sends a batch that a topic refuses for its size."""
+"""Factory of a service's sink: a transactional producer whose batches are within the limit of each topic."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from stream_scorer.settings import Settings
 
-# A share of the socket time-out after which librdkafka may have sent an EndTxn a second time (see kafka.producer.sink).
+# Share of the socket time-out after which librdkafka may have repeated an EndTxn (see kafka.producer.sink).
 _LATE_SHARE: Final = 0.9
 _COMMIT_BUDGET_S: Final = 20.0
 
@@ -34,11 +34,11 @@ def make_sink(
     logger: logging.Logger,
     rights: Sequence[Permission] = (),
 ) -> tuple[TransactionalSink, Mapping[str, int]]:
-    """Return the sink, and the largest record batch that each of the topics ``outputs`` takes, in bytes.
+    """Return the sink, and the largest record batch that each topic of ``outputs`` accepts, in bytes.
 
-    A broker refuses a batch of records by its size: with batches smaller than any topic's limit, only a record that is
-    too large by itself is ever refused. The limits are read anew whenever one was, and are changed in place. ``rights``
-    are looked through where one turns out to be missing; ``group_id`` is the group whose offsets are committed.
+    A broker refuses whole batches by their size. With batches below every topic's limit, only a record that is too
+    large by itself is refused. The limits are read again after such a refusal, and changed in place. ``rights`` are
+    checked after a denial. ``group_id`` is the group whose offsets are committed.
     """
     config = producer_config(settings, transactional_id, logger=logger)
     configured_batch_bytes = config["batch.size"]
@@ -58,7 +58,7 @@ def make_sink(
         return None
 
     def read_limits_again() -> None:
-        with suppress(SettingsError):  # the settings were good at the start: a file is being changed, maybe
+        with suppress(SettingsError):  # valid at the start: a file may be changing right now
             read_limits()
 
     read_limits()

@@ -1,4 +1,4 @@
-"""Records of a transaction, and its results."""
+"""Output records of a transaction, and its results."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class OutRecord(NamedTuple):
-    """A record to be written."""
+    """Output record of a transaction."""
 
     topic: str
     key: bytes | None
@@ -22,9 +22,9 @@ class OutRecord(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """The broker confirmed the transaction. Handing it all over took ``send_s``, the commit ``commit_s``.
+    """The broker confirmed the transaction. Producing its records took ``send_s``, the commit ``commit_s``.
 
-    ``slow``: it took so long that one of twice the size would hardly be in time.
+    ``slow``: a transaction of twice the size would hardly meet its time-out.
     """
 
     send_s: float = 0.0
@@ -34,18 +34,18 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class RecordsRejected:
-    """The broker refuses records themselves, by their index: nothing of the transaction is visible."""
+    """The broker rejected records individually, by their index: no record of the transaction is visible."""
 
     errors: Mapping[int, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The transaction did not end well, or nobody knows how it ended.
+    """The transaction failed, or its outcome is unknown.
 
-    ``fenced``: another producer took over our transactional id. ``stale``: the group has moved on without us, so that
-    nothing can be committed before the next rebalance says what we own. ``denied``: a right (ACL) is missing.
-    ``late``: it failed after so long a time that it may have been too large for the line.
+    ``fenced``: another producer took over the transactional id. ``stale``: the group has a newer generation without
+    this worker, so no commit is possible before the next rebalance. ``denied``: a right (ACL) is missing. ``late``: it
+    failed after so long a time that it may have been too large for the line.
     """
 
     message: str

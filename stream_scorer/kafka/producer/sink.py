@@ -1,15 +1,15 @@
-"""Writes transactions: the records of finished contacts together with the input offsets they finish, or neither.
+"""Transactional sink: output records and the offsets of their inputs in one transaction, or neither.
 
-One producer session publishes until anything at all goes wrong; then it is thrown away and a new one is made, which
-fences the old and settles what it left open. Why nothing is patched up:
+A producer session is used until the first failure. Then it is discarded, and a new one fences it and ends its open
+transaction. No session is repaired, because:
 
 - After an aborted transaction the next good one aborts too (``OUT_OF_ORDER_SEQUENCE_NUMBER``).
-- A commit that timed out may have happened; aborting it then fails. The same call is repeated, which is safe; when its
-  time is up, only a new ``init_transactions`` and the committed offsets say what became of it.
-- librdkafka has no KIP-890: an EndTxn that the broker gets late can end the *next* transaction. So a session in which a
-  request timed out, or an end took nearly as long as a socket time-out, is not used again even though it succeeded.
-- A session that has lost all brokers hangs in its next transaction. If that one is aborted, what Kafka confirmed before
-  can be hidden.
+- A commit that timed out may have succeeded; aborting it then fails. The same call is repeated, which is safe. After
+  its budget only a new ``init_transactions`` and the committed offsets show the outcome.
+- librdkafka has no KIP-890: an EndTxn that reaches the broker late can end the *next* transaction. So a session is
+  discarded after a request that timed out, or an end of nearly a socket time-out, even if it succeeded.
+- A session that has lost all brokers hangs in its next transaction. If that one is aborted, records that Kafka has
+  confirmed before can be hidden.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from stream_scorer.kafka.producer.records import OutRecord, Publication
 
 _FENCED = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH})  # noqa: SLF001 - its public name
-# Of both group protocols; the epochs are those of KIP-848.
+# Of both group protocols; member epochs are KIP-848's.
 _STALE = frozenset(
     {
         KafkaError.ILLEGAL_GENERATION,
@@ -48,18 +48,18 @@ _WRONG_CLOCK = str(translate(KafkaError(KafkaError.INVALID_TIMESTAMP), "writing 
 
 
 class TransactionalSink:
-    """Owned by one thread, like the consumer.
+    """Runs transactions on one producer session at a time. Owned by one thread, like the consumer.
 
     Args:
-        config: the producer's librdkafka properties, ``transactional.id`` among them.
-        monotonic: clock in seconds.
+        config: the producer's librdkafka properties, with ``transactional.id``.
+        monotonic: monotonic seconds.
         commit_budget_s: how long a commit is repeated before its outcome counts as unknown.
         late_s: a commit that took longer makes the session suspect (0.9 of ``socket.timeout.ms``).
         own_timeout_s: a transaction that took longer than this may have been ended by the broker's own time-out.
         in_time_s: a transaction that failed after more than this may have failed for its size.
-        on_refused: called when the broker refused records, before the next session: the topics' limits may be others by
-            now. It may change ``config``.
-        why_denied: says which right is missing, with whom and what to do; None: it cannot say. Told the client's error.
+        on_refused: called after the broker rejected records, before the next session, since the topics' limits may have
+            changed. It may change ``config``.
+        why_denied: returns one line with the missing right, principal and remedy for a client's error; None: unknown.
     """
 
     def __init__(
@@ -87,18 +87,18 @@ class TransactionalSink:
 
     @property
     def is_open(self) -> bool:
-        """Whether a session is there that may be used, by the client's latest reports. If not, ``open`` makes one."""
+        """Whether a session exists that is usable by the client's latest reports. If not, ``open`` creates one."""
         if self._session is not None:
             self._session.poll()
         return self._session is not None and not self._session.is_suspect
 
     def open(self) -> Failed | None:
-        """Makes a new session, or goes on making it; returns why it is not there yet, or None once it is."""
+        """Open a new session, or continue to; return why it is not open yet, None once it is."""
         self.discard_session()
         if self._opening is None:
             try:
                 self._opening = ProducerSession(self._config, self._commit_budget_s)
-            except StreamScorerError as error:  # the settings were good at the start: a file is being changed, maybe
+            except StreamScorerError as error:  # the settings were valid at the start: a file may be changing right now
                 return Failed(str(error))
         opening = self._opening
         try:
@@ -109,17 +109,17 @@ class TransactionalSink:
         else:
             self._session, self._opening = opening, None
             return None
-        # Not within the handler: see `publish`.
+        # Outside the handler: see `publish`.
         if kafka_error is None or not kafka_error.retriable():
             self._opening = None
             opening.dispose()
         return failed
 
     def publish(self, records: Sequence[OutRecord], offsets: list[TopicPartition], group: Any) -> Publication:
-        """Writes the records and commits the offsets in one transaction, or makes nothing visible.
+        """Write the records and commit the offsets in one transaction, or make nothing visible.
 
-        ``group`` is the consumer's group metadata: it carries the generation, so that a worker that was thrown out of
-        its group without knowing cannot commit.
+        ``group`` is the consumer's group metadata. It carries the generation, so that a worker that was removed from
+        its group without notice cannot commit.
         """
         session = self._session
         if session is None:
@@ -137,7 +137,8 @@ class TransactionalSink:
                 self.discard_session()
             took_s = self._monotonic() - began_at
             return Committed(took_s - commit_s, commit_s, slow=2 * took_s > self._in_time_s)
-        # Not within the handler: an error holds the client by its traceback, and who lets go last waits for its end.
+        # Outside the handler: the traceback of an error holds the client, and its last holder waits for its
+        # destruction.
         return self._abandon(session, given_up)
 
     def _abandon_reason(self, error: BaseException, session: ProducerSession, began_at: float) -> Publication:
@@ -149,18 +150,18 @@ class TransactionalSink:
         failed = self._failed(error, session)
         took_s = self._monotonic() - began_at
         if took_s > self._own_timeout_s:
-            # It took so long that the broker itself may have ended the transaction: nobody else fenced us.
+            # Longer than the broker's time-out for transactions: the broker itself may have fenced the session.
             failed = replace(failed, fenced=False)
         return replace(failed, late=took_s > self._in_time_s)
 
     def discard_session(self) -> None:
-        """Ends the session. What it left open is aborted by the next ``open``, or by the broker's time-out."""
+        """Discard the session. Its open transaction is aborted by the next ``open``, or by the broker's time-out."""
         session, self._session = self._session, None
         if session is not None:
             session.dispose()
 
     def close(self) -> None:
-        """Ends the session, and one that is still being made."""
+        """Discard the session, and one that is being opened."""
         self.discard_session()
         opening, self._opening = self._opening, None
         if opening is not None:

@@ -1,7 +1,7 @@
-"""One producer session: a transactional ``Producer`` from its ``init_transactions`` to the first thing that goes wrong.
+"""Producer session: a transactional ``Producer`` from its ``init_transactions`` to the first failure.
 
-What its callbacks report stays with the session: one that was left behind in a call that hangs can still be called back
-long after, and must not speak for its successor.
+Reports of its callbacks stay with the session. One that was abandoned in a hanging call can still be called back long
+after, and must not affect its successor.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
     from stream_scorer.kafka.producer.records import OutRecord
 
-# What a delivery report says of a record itself; everything else is about the cluster and holds. A refused time is not
-# among them: the client sets it, so the same record is good as soon as this machine's clock is.
+# Codes of delivery reports about a single record; any other is about the cluster and persists. Not INVALID_TIMESTAMP:
+# the client sets the timestamp, so the same record is valid as soon as this machine's clock is.
 RECORD_ERRORS: Final = frozenset(
     {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_RECORD, KafkaError.POLICY_VIOLATION}
 )
-# What a call into the client may raise. After a fatal error it calls back although its exception is on its way already;
-# what is called then raises a SystemError whose cause is that exception. Where the client only looks up its logger's
-# method, an AttributeError takes the exception's place, and nothing but the client's next calls tells of the error.
+# Exceptions of a call into the client. After a fatal error it runs callbacks although its exception is already set; a
+# callback then raises a SystemError whose cause is that exception. If the client only looks up its logger's method, an
+# AttributeError replaces the exception, and only the client's next calls report the error.
 CLIENT_ERRORS: Final = (KafkaException, SystemError, AttributeError)
-# Requests that were not answered, and no broker left: what such a session does next is not certain (see
+# Requests without an answer, and no broker left: the behaviour of such a session is uncertain (see
 # `kafka.producer.sink`).
 _SUSPECT: Final = frozenset(
     {KafkaError._TIMED_OUT, KafkaError._TIMED_OUT_QUEUE, KafkaError._ALL_BROKERS_DOWN}  # noqa: SLF001 - public names
@@ -41,23 +41,23 @@ _SUSPECT: Final = frozenset(
 _CALL_S: Final = 1.0
 _ABORT_S: Final = 2.0
 _REPORTS_S: Final = 1.0
-# Over what was asked for; a call that needs longer is taken to hang.
+# Beyond the call's own time-out; a call that takes longer counts as hanging.
 _SLACK_S: Final = 5.0
-# Milliseconds when all is well, seconds on a thin line behind many records. The call hangs now and then when a
-# coordinator has moved or the group has just rebalanced. To give it up is safe: nothing is committed before a commit.
+# Normally milliseconds, seconds on a slow line behind many records. The call hangs occasionally when a coordinator has
+# moved or the group has just rebalanced. Giving up is safe: nothing is committed before a commit.
 _OFFSETS_S: Final = 8.0
 _OFFSETS_SLACK_S: Final = 2.0
 
 
 class ProducerSession:
-    """See the module's text.
+    """Transactional producer session. Owned by one thread.
 
     Args:
         config: the producer's librdkafka properties.
         budget_s: how long a commit is repeated, and how long records wait for room in the client, in seconds.
 
     Raises:
-        StreamScorerError: on construction, where there can be no such client now.
+        StreamScorerError: on construction; such a client cannot be created now.
     """
 
     def __init__(self, config: dict[str, Any], budget_s: float) -> None:
@@ -70,18 +70,18 @@ class ProducerSession:
         self._time_refused = False
 
     def init(self) -> None:
-        """Fences and settles whatever had this transactional id before.
+        """Fence earlier producers with this transactional id, and end their transactions.
 
         Raises:
-            KafkaException: not yet, where it is retriable: the same call goes on.
-            HungError: it did not come back.
+            KafkaException: if retriable, not yet: the same call continues.
+            CallTimedOutError: it did not return.
         """
         call_with_timeout(_CALL_S + _SLACK_S, partial(self._producer.init_transactions, _CALL_S))
-        self.poll()  # what was reported while no broker was there
+        self.poll()  # reports from before a broker was available
         self.is_suspect = False
 
     def write(self, records: Sequence[OutRecord]) -> None:
-        """Begins a transaction and hands over its records. ``refused`` says which ones librdkafka would not take."""
+        """Begin a transaction and produce its records. ``refused`` has those that librdkafka rejects."""
         self.refused = {}
         self._time_refused = False
         self._producer.begin_transaction()
@@ -89,13 +89,13 @@ class ProducerSession:
             self._produce(index, record)
 
     def commit(self, offsets: list[TopicPartition], group: Any) -> float:
-        """Adds the offsets and commits. Returns how many seconds the commit took.
+        """Add the offsets and commit. Return the duration of the commit, in seconds.
 
         Raises:
             KafkaException: it failed, or its outcome is unknown.
-            HungError: the same.
+            CallTimedOutError: the same.
         """
-        # Once only: called again after a time-out, it hangs (see kafka.client.blocking_calls).
+        # Once only: repeated after a time-out, it hangs (see kafka.client.blocking_calls).
         send = partial(self._producer.send_offsets_to_transaction, offsets, group, _OFFSETS_S)
         call_with_timeout(_OFFSETS_S + _OFFSETS_SLACK_S, send)
         began_at = time.monotonic()
@@ -103,51 +103,51 @@ class ProducerSession:
         return time.monotonic() - began_at
 
     def flush_delivery_reports(self) -> None:
-        """Takes in the delivery reports that have come: ``refused`` is complete only then, whichever call failed."""
+        """Process pending delivery reports: ``refused`` is complete only then, whichever call failed."""
         try:
             self._producer.flush(_REPORTS_S)
         except CLIENT_ERRORS as error:
             self._remember(kafka_error_of(error))
 
     def is_timestamp_rejected(self, error: BaseException) -> bool:
-        """Whether the broker refused the records for their time, by the reports or by what a call has raised.
+        """Return whether the broker refused timestamps, by the delivery reports or the error of a call.
 
-        Where it refuses several records of a batch for it, each of them is reported as ``INVALID_RECORD``.
+        If it refuses several records of a batch for it, each is reported as ``INVALID_RECORD``.
         """
         raised = kafka_error_of(error)
         return self._time_refused or (raised is not None and raised.code() == KafkaError.INVALID_TIMESTAMP)
 
     def fatal_error_of(self) -> KafkaError | None:
-        """The error behind a plain ``_FATAL``, where it has been told: ``produce`` does not say that it was a fence."""
+        """Return the error behind a plain ``_FATAL``, if reported: ``produce`` does not show that it was a fence."""
         self.poll()
         return self._fatal
 
     def poll(self) -> None:
-        """Takes in what the client reports, without waiting: ``is_suspect`` is up to date then."""
+        """Process the client's reports without waiting; ``is_suspect`` is current then."""
         try:
             self._producer.poll(0)
         except CLIENT_ERRORS as error:
             self._remember(kafka_error_of(error))
 
     def abort(self) -> None:
-        """Ends the transaction now, if that is possible; if not, the next session does."""
+        """Abort the transaction, if possible; if not, the next session does."""
         with contextlib.suppress(TimeoutError, *CLIENT_ERRORS):
             self._producer.purge()
             call_with_timeout(_ABORT_S + _SLACK_S, partial(self._producer.abort_transaction, _ABORT_S))
 
     def dispose(self) -> None:
-        """Ends the client; nothing may be asked of the session after it.
+        """Destroy the client; the session must not be used after it.
 
-        Destroying a producer can block while a broker is away: no reason for the loop to stand still, so a thread gets
-        the last reference. Left to the garbage collector (client and session hold each other) a session a second would
-        pile up to dozens, each with its threads and sockets, and all of them would end in the midst of the loop.
+        Destroying a producer can block while a broker is away, so a thread gets the last reference and the loop
+        continues. Left to the garbage collector (client and session form a cycle), a session a second would accumulate
+        to dozens, each with its threads and sockets. All of them would be destroyed at once, within the loop.
         """
         disposal = threading.Thread(target=self._producer.purge, name="producer-disposal", daemon=True)
         del self._producer
         disposal.start()
 
     def _repeat_commit(self) -> None:
-        """Repeats the same call while librdkafka says that this is safe, until the budget is used up."""
+        """Repeat the same call while librdkafka reports that as safe, until the budget is used up."""
         give_up_at = time.monotonic() + self._budget_s
         while True:
             try:
@@ -166,11 +166,11 @@ class ProducerSession:
                     record.topic,
                     record.value,
                     record.key,
-                    headers=record.headers,  # type: ignore[arg-type]  # the stub asks for more
+                    headers=record.headers,  # type: ignore[arg-type]  # the stub requires more
                     on_delivery=partial(self._on_delivery, index),
                 )
             except BufferError:
-                self._producer.poll(0.1)  # the queue is full: wait for the broker to take some
+                self._producer.poll(0.1)  # the queue is full: wait until the broker has accepted some
                 if time.monotonic() >= give_up_at:
                     raise KafkaException(KafkaError(KafkaError._QUEUE_FULL)) from None  # noqa: SLF001
             except KafkaException as error:
@@ -192,7 +192,7 @@ class ProducerSession:
         if code in RECORD_ERRORS:
             self.refused[index] = error.str()
         elif code == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-            self.denied = error  # the call that fails for it only says that some record did
+            self.denied = error  # the failing call itself only reports that some record failed
         elif code == KafkaError.INVALID_TIMESTAMP:
             self._time_refused = True
 
@@ -207,6 +207,6 @@ class ProducerSession:
 
 
 def kafka_error_of(error: BaseException) -> KafkaError | None:
-    """The client's own error in what it raised; None where there is none."""
+    """Return the client's own error in an exception; None: there is none."""
     inner = error.__cause__ if isinstance(error, SystemError) else error
     return inner.args[0] if isinstance(inner, KafkaException) else None
