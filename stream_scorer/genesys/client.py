@@ -1,8 +1,8 @@
-"""The scoring API as a function that never raises: contacts in, one `ApiResponse` out.
+"""Client of the scoring API, without exceptions: contacts in, one `ApiResponse` out.
 
 One call is one attempt. The caller decides on retry, bisection and circuit breaker
 (`stream_scorer.core.scoring.response_policy`), and owns the clock and the quota. The client repeats a request only
-after a 401, with a fresh token.
+after a 401, with a new token.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _TROUBLES: Final = {408: HttpFailure.TIMEOUT, 429: HttpFailure.RATE_LIMITED}
 
 
 class ScoreEndpoint:
-    """The score endpoint of one model, over connections and with tokens that others may use as well."""
+    """Score endpoint of one model; connections and tokens may be shared with other users."""
 
     def __init__(
         self,
@@ -61,13 +61,13 @@ class ScoreEndpoint:
         timeout_s: float = 30.0,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        """Prepare; nothing is sent before the first `send`.
+        """Prepare the endpoint; nothing is sent before the first `send`.
 
         Args:
             http: the connections.
             tokens: the tokens of an OAuth client with the scope `SCOPE`.
             base_url: of the API, ``https://api.<region>``.
-            model_id: the model that scores.
+            model_id: the scoring model.
             timeout_s: deadline of the whole exchange, in seconds.
             wall_clock: Unix seconds, for a ``Retry-After`` with a date.
 
@@ -85,19 +85,18 @@ class ScoreEndpoint:
         self._wall_clock = wall_clock
 
     def send(self, body: bytes, contacts: int) -> tuple[ApiResponse, HttpAnswer | None]:
-        """Send a body and say what came of it; never raises for the API's sake.
+        """Send a body and return its result; no failure of the API or the network is raised.
 
         Args:
             body: `wire.build_body` of the contacts.
-            contacts: how many those are: a longer answer than they can take is not read (`wire.answer_limit`).
+            contacts: their number; it limits the length of the answer (`wire.answer_limit`).
 
         Returns:
-            What it came to, and the API's HTTP answer behind it: None where there was none, or only the login
-            service's.
+            The result, and the API's HTTP answer. The answer is None if there was none, or only the login service's.
         """
         answer, got, token = self._attempt(body, contacts)
         if token is not None and answer.exchange.status == _UNAUTHORIZED:
-            # Revoked or expired early: nothing was scored, so asking once more with a new token costs nothing twice.
+            # Revoked or expired early: no contact was scored, so one more request with a new token is not billed twice.
             self._tokens.invalidate(token)
             turned_away = answer.exchange
             answer, got, _ = self._attempt(body, contacts)
@@ -177,7 +176,7 @@ class ScoreEndpoint:
 
 
 class ScoringClient:
-    """Asks the score endpoint of one model, for any number of threads at once."""
+    """Client of one model's score endpoint, for any number of concurrent threads."""
 
     def __init__(
         self,
@@ -193,17 +192,17 @@ class ScoringClient:
         monotonic: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        """Prepare; nothing is sent before the first `ask`.
+        """Prepare the client; nothing is sent before the first `ask`.
 
         Args:
             base_url: of the API, ``https://api.<region>``.
             login_url: of the login service, ``https://login.<region>``.
             client_id: of an OAuth client with the scope `SCOPE`.
-            client_secret: shows in no repr, log or error; a function is called before each token request.
-            model_id: the model that scores.
+            client_secret: not shown in any repr, log or error; a function is called before each token request.
+            model_id: the scoring model.
             timeout_s: deadline of the whole exchange with the API, in seconds.
-            token_timeout_s: the same for fetching a token.
-            max_connections: connections kept; as many as there are requests at once.
+            token_timeout_s: deadline of a token request, in seconds.
+            max_connections: limit of kept connections; as many as there are concurrent requests.
             monotonic: monotonic seconds, for the life of the token.
             wall_clock: Unix seconds, for the times of an exchange and a ``Retry-After`` with a date.
 
@@ -231,11 +230,11 @@ class ScoringClient:
         return f"ScoringClient(url={self._endpoint.url!r}, tokens={self._tokens!r})"
 
     def ask(self, parts: Sequence[bytes], model_version: str | None) -> ApiResponse:
-        """Ask about contacts: one exchange with the API. Blocks up to the deadlines; never raises for the API's sake.
+        """Score contacts by one exchange with the API. Blocks up to the deadlines; raises for no failure of the API.
 
         Args:
             parts: `wire.encode_contact` of each contact.
-            model_version: the version to ask for; None leaves it to the platform.
+            model_version: the version to request; None: the platform's choice.
         """
         answer = self.send(wire.build_body(parts, model_version), len(parts))
         if isinstance(answer, Answered):
@@ -245,7 +244,7 @@ class ScoringClient:
         return answer
 
     def send(self, body: bytes, contacts: int) -> ApiResponse:
-        """Send a body that is ready, with so many contacts; else as `ask`."""
+        """Send a finished body with this number of contacts; otherwise as `ask`."""
         answer, _ = self._endpoint.send(body, contacts)
         return answer
 
@@ -261,10 +260,10 @@ class ScoringClient:
         return self._known_at is not None and self._monotonic() - self._known_at < _KNOWN_FOR_S
 
     def _ask_for_model(self, answer: NotFound) -> ApiResponse:
-        """Find out what a 404 means, where the model has not answered lately.
+        """Return the meaning of a 404 for a model without a recent result, by one more request.
 
-        Else a mistyped model id would look like a thousand events with a wrong version. It asks about nobody and for no
-        version, which costs nothing: a model that is there refuses an empty request.
+        Otherwise a mistyped model id would look like a thousand events with a wrong version. The request has no
+        contacts and no version, and is not billed: an existing model refuses an empty request.
         """
         check = self.send(wire.build_body((), None), 0)
         if isinstance(check, NotFound):
@@ -275,21 +274,21 @@ class ScoringClient:
         return answer
 
     def close(self) -> None:
-        """Close the connections; what is under way ends at once as unavailable."""
+        """Close the connections; a request in flight ends at once as unavailable."""
         self._http.close()
 
 
 def check_url(key: str, url: str) -> None:
-    """Refuse what is no base URL.
+    """Check that a setting is a base URL.
 
     Raises:
-        SettingsError: it is not http or https with a host, or has more than that; names ``key``.
+        SettingsError: it is not http or https with a host, or has more parts than that; names ``key``.
     """
     try:
         parts = urlsplit(url)
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
         good = good and "@" not in parts.netloc and not parts.query and not parts.fragment
-        good = good and url.isprintable() and " " not in url  # urlsplit leaves them out
+        good = good and url.isprintable() and " " not in url  # urlsplit drops them
     except (ValueError, AttributeError):
         good = False
     if not good:  # the URL is not shown: it may hold a password

@@ -1,4 +1,4 @@
-"""Tokens by OAuth client credentials: fetched once for all threads, kept, and renewed before they end."""
+"""Token source by OAuth client credentials: one request for all threads, cached, and renewed before expiry."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from stream_scorer.http_client.client import Http
 
 RENEW_EARLY_S: Final = 60.0
-# The platform gives 5 minutes to 48 hours. What is no sensible number counts as the least, what is more as the most.
+# The platform allows 5 minutes to 48 hours. An invalid number counts as the minimum, a larger one as the maximum.
 _LEAST_LIFE_S: Final = 300.0
 _MOST_LIFE_S: Final = 48 * 3600.0
 _MAX_ANSWER_BYTES: Final = 64 * 1024
@@ -34,12 +34,12 @@ _REMEDY: Final = "check genesys.client_id, genesys.client_secret and genesys.reg
 _NOT_THE_PLATFORM: Final = wire.NOT_THE_PLATFORM.format(setting="genesys.login_url")
 
 ReadSecret: TypeAlias = "Callable[[], str]"
-"""Returns the client's secret as of now; raises `SettingsError` with one line for operators where it cannot."""
+"""Returns the client's current secret; raises `SettingsError` with one line for operators if it cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A bearer token; its value shows in no repr. ``renew_at`` in monotonic seconds."""
+    """Bearer token; its value is in no repr. ``renew_at`` in monotonic seconds."""
 
     value: str
     renew_at: float
@@ -50,9 +50,9 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class TokenRefused:
-    """The login service answers 400 or 401: id or secret are wrong, and asking again does not help.
+    """The login service answers 400 or 401: id or secret are wrong, and a retry does not help.
 
-    ``platform_error``: the body is an OAuth error, so the answer is not that of a gateway or proxy.
+    ``platform_error``: the body is an OAuth error, so the answer is not from a gateway or proxy.
     """
 
     exchange: Exchange
@@ -62,7 +62,7 @@ class TokenRefused:
 
 @dataclass(frozen=True, slots=True)
 class TokenUnavailable:
-    """Any other failure of the login service, or a secret that cannot be read; it passes like a 5xx of the API.
+    """Any other failure of the login service, or an unreadable secret; temporary, like a 5xx of the API.
 
     ``ignored_retry_after``: a ``Retry-After`` that is not obeyed, one line; empty: there was none.
     """
@@ -77,12 +77,12 @@ TokenOutcome: TypeAlias = Token | TokenRefused | TokenUnavailable
 
 
 class TokenSource:
-    """The token of one OAuth client, for any number of threads.
+    """Tokens of one OAuth client, for any number of threads.
 
-    A token is renewed ``min(60 s, half its life)`` before ``expires_in`` has passed. While one thread fetches, the
-    others wait for what it gets, be it a token or a failure; nobody asks again for what just failed.
+    A token is renewed ``min(60 s, half its life)`` before ``expires_in`` has passed. While one thread requests a token,
+    the others wait for its result, a token or a failure. They do not repeat a request that has just failed.
 
-    A secret that is given as a function is read before each fetch, so a secret that was replaced needs no restart.
+    A secret given as a function is read before each request, so a new secret needs no restart.
     """
 
     def __init__(
@@ -96,19 +96,19 @@ class TokenSource:
         monotonic: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        """Prepare; nothing is fetched before the first `token`.
+        """Prepare the source; nothing is requested before the first `token`.
 
         Args:
             http: the connections.
             login_url: base URL of the login service, ``https://login.<region>``.
             client_id: of an OAuth client with the grant "client credentials".
-            client_secret: shows in no repr, log or error; a function is called before each fetch.
-            timeout_s: deadline of a fetch, in seconds.
+            client_secret: not shown in any repr, log or error; a function is called before each request.
+            timeout_s: deadline of a request, in seconds.
             monotonic: monotonic seconds, for the life of the token.
             wall_clock: Unix seconds, for a ``Retry-After`` with a date.
 
         Raises:
-            SettingsError: id or secret hold what is no text.
+            SettingsError: id or secret is not valid text.
         """
         self.url = f"{login_url.rstrip('/')}/oauth/token"
         self.client_id = client_id
@@ -132,7 +132,7 @@ class TokenSource:
         return f"TokenSource(url={self.url!r}, client_id={self.client_id!r})"
 
     def token(self) -> TokenOutcome:
-        """Return a token that is good for a while, fetched now if there is none. Never raises for the network."""
+        """Return a token valid for a while, requested now if there is none. No network failure is raised."""
         fetches_seen = self._fetches
         with self._lock:
             last = self._last
@@ -140,28 +140,28 @@ class TokenSource:
                 if self._monotonic() < last.renew_at:
                     return last
             elif last is not None and self._fetches != fetches_seen:
-                return last  # the fetch that this thread has waited for
+                return last  # the request that this thread has waited for
             self._last = self._fetch()
             self._fetches += 1
             return self._last
 
     def invalidate(self, token: Token) -> None:
-        """Forget a token that the API does not take; one fetched meanwhile is kept."""
+        """Discard a token that the API refuses; one requested meanwhile is kept."""
         with self._lock:
             if isinstance(self._last, Token) and self._last.value == token.value:
                 self._last = None
 
     def reset_after_fork(self) -> None:
-        """Forget the parent's token; its lock may be held by a thread that does not exist in this process."""
+        """Discard the parent's token; its lock may be held by a thread that does not exist in this process."""
         self._lock = threading.Lock()
         self._last = None
 
     def redact(self, text: str) -> str:
-        """Return foreign text without the secret and without any token of late, should it quote them."""
+        """Return foreign text without the secret and recent tokens, in case it quotes them."""
         return self._redactor(text)
 
     def _authorize(self) -> str:
-        """Return the ``Basic`` header with the secret as of now, which is redacted from then on."""
+        """Return the ``Basic`` header with the current secret, which is redacted from then on."""
         secret = self._read_secret()
         try:
             basic = base64.b64encode(f"{self.client_id}:{secret}".encode()).decode()
@@ -176,7 +176,7 @@ class TokenSource:
         except SettingsError as error:
             now_ms = int(self._wall_clock() * 1000.0)
             return TokenUnavailable(Exchange(now_ms, now_ms, 0.0), f"no token: {error}")
-        asked_at = self._monotonic()  # the token's life is counted from before it was asked for, to be on the safe side
+        asked_at = self._monotonic()  # the life counts from before the request, as the safe side
         try:
             answer = self._http.exchange(
                 "POST",
@@ -235,7 +235,7 @@ def _granted(body: bytes) -> tuple[str, float] | None:
         return None
     value, kind = answer.get("access_token"), answer.get("token_type", "bearer")
     if not isinstance(value, str) or not _TOKEN.fullmatch(value):
-        return None  # it goes into a header: no spaces, no control characters
+        return None  # it is a header's value: no spaces, no control characters
     if not isinstance(kind, str) or kind.lower() != "bearer":
         return None
     return value, _life_s(answer.get("expires_in"))

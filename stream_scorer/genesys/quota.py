@@ -1,38 +1,38 @@
-"""How many requests may go out, and when: the lower of our own count and what the API says.
+"""Quota governor: how many requests may be sent, and when, by the lower of the own count and the API's.
 
 Own count: at most ``requests_per_minute`` in any 60 s, and a little longer (`_GUARD_S`), because two requests sent 60 s
-apart may arrive closer together. The API's count: every answer says how many requests its present window has counted,
-how many it allows, and in how many seconds it starts anew. Requests that are still under way, which the API may or may
-not have counted, are added to its count; so the last few of a window go out only as the answers before them come in,
-and none of them earns a 429.
+apart may arrive closer together. The API's count: the headers of every answer have the requests counted in the present
+window, the number allowed, and the seconds until the next window. Requests in flight, which the API may or may not have
+counted, are added to its count. So the last requests of a window are sent only as earlier answers arrive, and none of
+them earns a 429.
 
-``reset`` comes in whole seconds, and nobody says how it was rounded. Every reading bounds the window's end from above
-(``now + reset``, and one second more for a number without fraction); the least of these bounds is waited for. That
-costs at most a second of a minute: at least 97 % of the quota is used.
+``reset`` is in whole seconds, of unknown rounding. Every reading bounds the end of the window from above
+(``now + reset``, and one second more for a number without fraction); the lowest of these bounds counts. That costs at
+most a second of a minute: at least 97 % of the quota is used.
 
 Early batches. A batch that is not full costs the same request as a full one. Sent whenever ``linger`` has passed, five
-contacts a second would burn all 300 requests of a minute. So batches that close early take at most a fifth of what
-remains, spread evenly over the window::
+contacts a second would use all 300 requests of a minute. So batches that close early take at most a fifth of the
+remaining requests, spread evenly over the window, with a gap between two of them::
 
     gap = min(10 s, 60 s / (0.2 * remaining))
 
-is kept between two of them: 1 s with 300 requests left, 10 s with 30 left. A lone contact after a quiet time goes out
-as soon as it has lingered, and a steady trickle sends about 50 requests a minute, each with all that has come in since.
+That is 1 s with 300 requests left, and 10 s with 30 left. A lone contact after a quiet time is sent as soon as it has
+lingered. A steady trickle sends about 50 requests a minute, each with all contacts received since the last one.
 
-Events of one contact id cannot share a request, so where they come often, many batches stand open at once. However long
-those wait for company, they take as many requests as there are of them: the gap is divided by their number. Two batches
-are sent twice as often as one. The same holds for the batches of several model versions. From five on they may use the
-quota up, evenly: after a short burst 98 % of it, so that no pause follows.
+Events of one contact id cannot share a request, so frequent ones keep many batches open at once. Lingering cannot merge
+those, they need one request each: the gap is divided by their number. Two batches are sent twice as often as one. The
+same holds for the batches of several model versions. From five on they may use up the quota, evenly: after a short
+burst 98 % of it, so that no pause follows.
 
-Forecast. `Quota.exhausted_in_s` says when the quota will be used up at the present pace, once for each of both counts::
+Forecast. `Quota.exhausted_in_s` is the time until the quota is used up at the present pace, for each of both counts::
 
     pace      = requests of the last 10 s / 10 s
-    used up   = remaining / pace, if that comes before the count starts anew (at the end of the API's window; for our
-                own count after 60 s), else 60 s
+    used up   = remaining / pace, if that is before the count restarts (at the end of the API's window; for the own
+                count after 60 s), else 60 s
 
-and the lower of both is given; 0 where nothing remains.
+The result is the lower of both; 0 if no request remains.
 
-Pure: one thread uses it, and ``now`` is passed in, in monotonic seconds.
+Pure: used by one thread, with ``now`` passed in, in monotonic seconds.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ _STEADY_SHARE: Final = 0.98
 _BURST_SHARE: Final = 0.1
 _MAX_EARLY_GAP_S: Final = 10.0
 _PACE_OVER_S: Final = 10.0
-# A reading whose window ends this much later than the known one speaks of the next window.
+# A reading whose window ends this much later than the known one is about the next window.
 _NEXT_WINDOW_S: Final = 3.0
 
 
 class WaitReason(StrEnum):
-    """Why no request may be sent."""
+    """Reason for which no request may be sent."""
 
     RETRY_AFTER = "retry_after"
     SERVER_QUOTA = "server_quota"
@@ -65,7 +65,7 @@ class WaitReason(StrEnum):
 
 
 class Quota:
-    """The quota governor of one worker."""
+    """Quota governor of one worker."""
 
     def __init__(self, requests_per_minute: int) -> None:
         """Start with an unused quota of ``requests_per_minute``, at least 1."""
@@ -83,20 +83,20 @@ class Quota:
     # --- what happened
 
     def sent(self, now: float) -> None:
-        """A request goes out."""
+        """Record that a request is sent."""
         self._forget(now)
         self._sent.append(now)
         self._recent.append(now)
         self._unanswered.append(now)
 
     def sent_partial_batch(self, now: float) -> None:
-        """A batch that was not full has been closed on `may_close_early`; its request is reported to `sent` as well."""
-        # Counted from the time it was due: a loop that runs every few milliseconds would otherwise lose a part of each.
+        """Record a partial batch permitted by `may_send_partial_batch`; its request is recorded by `sent` as well."""
+        # Counted from its due time: a loop that runs every few milliseconds would otherwise add a delay to each gap.
         due_at = self._early_at + self._early_gap_s
         self._early_at = due_at if now - due_at < self._early_gap_s else now
 
     def update(self, reading: RateLimitHeaders, now: float) -> None:
-        """An answer has come, and says this of the quota."""
+        """Record an answer with the quota in its headers."""
         self.answered()
         ends = now + min(reading.reset_s, WINDOW_S)
         if float(reading.reset_s).is_integer():
@@ -108,30 +108,30 @@ class Quota:
         self._allowed = reading.allowed
 
     def answered(self) -> None:
-        """An answer without a reading has come, or none will."""
+        """Record an answer without quota headers, or a request that gets none."""
         if self._unanswered:
             self._unanswered.popleft()
 
     def block_until(self, until: float) -> None:
-        """The API asked not to be asked before ``until`` (monotonic seconds). Only ever moves later."""
+        """Send nothing before ``until`` (monotonic seconds), by ``Retry-After``. Only ever moves later."""
         self._blocked_until = max(self._blocked_until, until)
 
-    # --- what follows
+    # --- decisions
 
     def wait_s(self, now: float) -> float:
         """Return the seconds until the next request may be sent; 0.0: now.
 
-        The wait for the API's window may turn out shorter when the next answer comes in: ask again after every `learn`.
+        A wait for the API's window may shorten with the next answer: call it again after every `update`.
         """
         return max(0.0, *(until - now for until in self._waits(now).values()))
 
     def reason(self, now: float) -> WaitReason | None:
-        """Return why `wait_s` is not zero: the cause that lasts longest; None where it is zero."""
+        """Return the reason with the longest wait; None: `wait_s` is zero."""
         waits = {reason: until for reason, until in self._waits(now).items() if until > now}
         return max(waits, key=lambda reason: waits[reason]) if waits else None
 
     def remaining(self, now: float) -> int:
-        """Return how many requests may be sent now at once."""
+        """Return how many requests may be sent now, at once."""
         if now < self._blocked_until:
             return 0
         server = self._server_remaining(now)
@@ -139,11 +139,11 @@ class Quota:
         return own if server is None else min(own, server)
 
     def allowed(self) -> int:
-        """Return how many requests a window allows: our own limit or the API's, whichever is lower."""
+        """Return how many requests a window allows: the own limit or the API's, whichever is lower."""
         return self._limit if self._allowed is None else min(self._limit, max(1, self._allowed))
 
     def exhausted_in_s(self, now: float) -> float:
-        """Return the seconds until the quota is used up at the present pace (formula: see the module); 60: later."""
+        """Return the seconds until the quota is used up at the present pace (formula: see the module); 60: or later."""
         if self.remaining(now) <= 0:
             return 0.0
         pace = len(self._recent) / _PACE_OVER_S
@@ -155,11 +155,11 @@ class Quota:
         return min(left / pace if left < pace * anew_in_s else WINDOW_S for left, anew_in_s in counts)
 
     def may_send_partial_batch(self, now: float, batches: int = 1) -> bool:
-        """Tell whether a batch that is not full may be sent now without wasting quota (formula: see the module).
+        """Return whether a partial batch may be sent now without wasting quota (formula: see the module).
 
         Args:
             now: the time.
-            batches: how many stand open and cannot be put together, this one included.
+            batches: number of open batches that cannot be merged, this one included.
         """
         remaining = self.remaining(now)
         if remaining <= 0:
@@ -186,17 +186,17 @@ class Quota:
         return self._limit - len(self._sent)
 
     def _server_remaining(self, now: float) -> int | None:
-        """What the API's window has left for us; None where nothing is known of the present window.
+        """Return how many requests the API's window has left; None: without a reading so far.
 
-        After the window's end its count is unknown, but what it allows is taken to stay the same until an answer says
-        so: our own count of the last minute would else let 300 out where 100 are allowed.
+        After the end of the window its count is unknown, but the allowed number is assumed to stay until the next
+        answer. With the own count alone, 300 requests could be sent where 100 are allowed.
         """
         if self._allowed is None:
             return None
         self._forget(now)
         if now < self._window_ends:
             return self._allowed - self._counted - len(self._unanswered)
-        # Never zero in a new window: without a request no answer could ever say that more is allowed again.
+        # Never zero in a new window: without a request, no answer could ever raise the allowed number again.
         return max(1, self._allowed) - sum(1 for sent_at in self._unanswered if sent_at >= self._window_ends)
 
     def _forget(self, now: float) -> None:

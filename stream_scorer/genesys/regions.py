@@ -1,4 +1,4 @@
-"""Where the platform lives: one API host and one login host a region."""
+"""Regions of Genesys Cloud: one API host and one login host each."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def api_url(region: str) -> str:
 
 
 def login_url(region: str) -> str:
-    """Return the base URL of the region's login service, which gives out the tokens.
+    """Return the base URL of the region's login service, which issues the tokens.
 
     Raises:
         SettingsError: the region is not in `REGIONS`.
@@ -55,10 +55,10 @@ def login_url(region: str) -> str:
 
 
 def login_url_for(base_url: str) -> str:
-    """Return the login service that belongs to an API base URL.
+    """Return the login service of an API base URL.
 
     ``https://api.<region>`` has its tokens at ``https://login.<region>``. Any other host (a proxy, the simulator) is
-    taken to serve both.
+    assumed to serve both.
     """
     base_url = base_url.rstrip("/")
     for region in REGIONS:
@@ -68,7 +68,7 @@ def login_url_for(base_url: str) -> str:
 
 
 def shown(region: str) -> str:
-    """Return a region for an error, with a blank behind it; empty if it is a URL, which may hold a password."""
+    """Return a region for an error, with a trailing blank; empty if it is a URL, which may hold a password."""
     return "" if "://" in region or "@" in region else f"{region!r} "
 
 

@@ -1,6 +1,6 @@
-"""What goes over the wire: bodies, error bodies and headers of the platform. Bytes and text in, values out.
+"""Wire format of the platform: bodies, error bodies and headers. Bytes and text in, values out.
 
-The score endpoint is in no public SDK, so everything that is known of its form stands here and nowhere else.
+The score endpoint is in no public SDK, so this module is the only place with knowledge of its format.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ Redact: TypeAlias = "Callable[[str], str]"
 _MAX_TEXT: Final = 300
 _MAX_NAMED: Final = 10_000
 _MAX_ID_CHARACTERS: Final = 256
-# A result takes 120 bytes, and 1,700 where JSON has to escape each byte of the longest id. The rest of an answer is an
-# error page at most.
+# A result takes 120 bytes, and 1,700 if JSON has to escape each byte of the longest id. The rest of an answer is at
+# most an error page.
 _ANSWER_BYTES: Final = 64 * 1024
 _ANSWER_BYTES_PER_CONTACT: Final = 2 * 1024
-# The longest limits of the platform are daily ones. More is a mistake, most often a Unix time in place of seconds.
+# The longest limits of the platform are daily ones. A larger value is an error, most often a Unix time.
 _MAX_RESET_S: Final = 86_400.0
 _NOT_PRINTED: Final = re.compile(r"[\x00-\x20\x7f-\xa0\xad\u2028\u2029\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]+")
 _HTTP_DATE: Final = re.compile(
@@ -41,14 +41,14 @@ _HTTP_DATE: Final = re.compile(
 )
 _CODE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _CORRELATION_ID: Final = re.compile(r"[\w.:-]{1,100}", re.ASCII)
-# The codes with which the platform refuses a client or a model for good (its SDK's texts). A gateway on the way
-# gives the same statuses in words of its own. None: any code, in the platform's form.
+# Codes with which the platform refuses a client or a model permanently (texts of its SDK). A gateway on the way uses
+# the same statuses with other codes. None: any code, in the platform's form.
 _REFUSALS: Final[Mapping[int, frozenset[str] | None]] = {
     401: None,
     403: frozenset({"missing.permissions", "app.not.authorized.for.scope"}),
     404: frozenset({"not.found"}),
 }
-# RFC 6749, section 5.2. Frameworks write the status there ({"error": "Unauthorized"}), which is no answer of OAuth.
+# RFC 6749, section 5.2. Frameworks put the status there ({"error": "Unauthorized"}), which is no OAuth error.
 _OAUTH_ERRORS: Final = frozenset(
     {
         *("invalid_request", "invalid_client", "invalid_grant"),
@@ -66,17 +66,17 @@ def _as_it_is(text: str) -> str:
 
 
 class MalformedAnswer(ValueError):
-    """A 2xx that is not the promised JSON."""
+    """A 2xx body that is not the expected JSON."""
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorBody:
-    """The parts of an error body; each is one line, bounded, and empty if the body has none.
+    """Parts of an error body; each is one line, bounded, and empty if the body lacks it.
 
     Attributes:
         code: the error's code, a short word of letters, digits, dots, hyphens and underscores.
-        text: its free text; it may quote anything, so it is for logs at `debug` only.
-        named: the contact ids in ``details[].entityId``, exactly as they came, since they are compared with ours.
+        text: its free text; it may quote anything, so it is logged at `debug` only.
+        named: the contact ids in ``details[].entityId``, unchanged, since they are compared with those of the request.
         has_platform_form: whether it is JSON with the platform's ``code``, and its ``contextId`` or ``status``.
     """
 
@@ -95,12 +95,12 @@ def score_path(model_id: str) -> str:
 
 
 def encode_contact(contact_id: str, features: Mapping[str, FeatureValue]) -> bytes:
-    """Return a contact's JSON as it stands in a request, UTF-8.
+    """Return a contact's JSON for a request, in UTF-8.
 
-    Numbers must be finite: JSON has no others, and the encoder would write null in their place.
+    Numbers must be finite: JSON has no others, and the encoder would write null instead.
 
     Raises:
-        ContactError: a value cannot be written as JSON (an integer of more than 64 bits, half a surrogate pair).
+        ContactError: JSON cannot represent a value (an integer of more than 64 bits, half a surrogate pair).
     """
     try:
         return orjson.dumps({"contactId": contact_id, "features": features})
@@ -112,7 +112,7 @@ def encode_contact(contact_id: str, features: Mapping[str, FeatureValue]) -> byt
 
 
 def _unwritable(features: Mapping[str, Any]) -> list[str]:
-    """Return the names of the features that JSON cannot carry."""
+    """Return the names of the features that JSON cannot represent."""
     found = []
     for name, value in features.items():
         try:
@@ -123,17 +123,17 @@ def _unwritable(features: Mapping[str, Any]) -> list[str]:
 
 
 def build_body(parts: Sequence[bytes], model_version: str | None) -> bytes:
-    """Return the body of a request: ``contacts`` and, where given, ``modelVersion``; nothing else.
+    """Return the body of a request: ``contacts`` and, if given, ``modelVersion``; nothing else.
 
     Args:
-        parts: what `encode_contact` returned for each contact.
-        model_version: None to leave it to the platform.
+        parts: results of `encode_contact`, one for each contact.
+        model_version: the version to request; None: the platform's choice.
     """
     return b'{"contacts":[' + b",".join(parts) + b"]" + _version(model_version) + b"}"
 
 
 def body_overhead(model_version: str | None) -> int:
-    """Return the bytes of a body without its contacts; n contacts take n - 1 bytes more for the commas between them."""
+    """Return the bytes of a body without its contacts; n contacts add n - 1 bytes for the commas between them."""
     return len(build_body((), model_version))
 
 
@@ -145,19 +145,19 @@ def _version(model_version: str | None) -> bytes:
 
 
 def answer_limit(contacts: int) -> int:
-    """Return the most bytes that an answer about so many contacts may take: reading JSON costs fifty times its length.
+    """Return the maximum bytes of an answer: parsing JSON takes fifty times its length in memory.
 
     Args:
-        contacts: how many the request asks about.
+        contacts: number of contacts in the request.
     """
     return _ANSWER_BYTES + contacts * _ANSWER_BYTES_PER_CONTACT
 
 
 def parse_results(body: bytes) -> list[Any]:
-    """Return the items of ``results`` of a 2xx, unchecked; numbers may be NaN or infinite.
+    """Return the unchecked items of ``results`` of a 2xx; numbers may be NaN or infinite.
 
     Raises:
-        MalformedAnswer: the body is no JSON or not an object with a list ``results``.
+        MalformedAnswer: the body is not JSON or not an object with a list ``results``.
     """
     try:
         answer = read_json(body)
@@ -170,13 +170,13 @@ def parse_results(body: bytes) -> list[Any]:
 
 
 def read_json(body: bytes) -> Any:
-    """Return the value of a JSON text, in any encoding of Unicode, with a byte order mark or without.
+    """Return the value of a JSON text, in any encoding of Unicode, with or without a byte order mark.
 
-    Numbers that orjson refuses are read: ``1e999``, which is JSON, and ``NaN`` or ``Infinity``, which are not. The API
-    has billed the answer; one odd number in it sends one contact to review, and does not buy a thousand again.
+    Numbers that orjson refuses are accepted: ``1e999``, which is JSON, and ``NaN`` or ``Infinity``, which are not. The
+    API has billed the answer: one odd number sends one contact to review, and does not bill a thousand again.
 
     Raises:
-        ValueError: it is no JSON.
+        ValueError: it is not JSON.
     """
     try:
         return orjson.loads(body)
@@ -193,16 +193,16 @@ def read_json(body: bytes) -> Any:
 
 
 def parse_error(body: bytes, redact: Redact = _as_it_is, hide: Redact = _as_it_is) -> ErrorBody:
-    """Return the parts of an error body: JSON of the platform, HTML, nothing, garbage. Never raises.
+    """Return the parts of an error body: the platform's JSON, HTML, empty or garbage. Never raises.
 
     Args:
-        body: of the answer.
-        redact: hides secrets; it gets each text whole, before it is cut.
-        hide: hides the request's ids and values in the free text, likewise.
+        body: the answer's body.
+        redact: removes secrets; it receives each text whole, before it is cut.
+        hide: removes the request's ids and values from the free text, likewise.
     """
 
     def clean(text: str) -> str:
-        return one_line(hide(redact(text)))  # only then cut: of a secret that a cut goes through, a part would be left
+        return one_line(hide(redact(text)))  # cut last: a cut through a secret would leave a part of it
 
     try:
         answer = read_json(body)
@@ -211,7 +211,7 @@ def parse_error(body: bytes, redact: Redact = _as_it_is, hide: Redact = _as_it_i
         return ErrorBody("", clean(title[1]) if title else "", frozenset())
     if not isinstance(answer, dict):
         return ErrorBody("", "", frozenset())
-    # The login service answers in the words of OAuth, the API in its own.
+    # The login service uses OAuth's keys, the API its own.
     code = _first_text(answer, "code", "error")
     if not _CODE.fullmatch(code) or redact(code) != code:
         code = ""
@@ -223,7 +223,7 @@ def is_platform_refusal(status: int, error: ErrorBody) -> bool:
     """Return whether a 401, 403 or 404 of the score endpoint is the platform's own refusal of the client or the model.
 
     Args:
-        status: of the answer.
+        status: the answer's status.
         error: its body.
     """
     if status not in _REFUSALS:
@@ -238,7 +238,7 @@ def is_oauth_refusal(error: ErrorBody) -> bool:
 
 
 def exchange_of(timing: Timing, status: int | None, headers: Mapping[str, str], redact: Redact = _as_it_is) -> Exchange:
-    """Return the facts of an exchange, with what its headers say; ``redact`` as for `parse_error`."""
+    """Return the facts of an exchange, with those in its headers; ``redact`` as for `parse_error`."""
     return Exchange(
         started_at_ms=timing.started_at_ms,
         finished_at_ms=timing.finished_at_ms,
@@ -250,7 +250,7 @@ def exchange_of(timing: Timing, status: int | None, headers: Mapping[str, str], 
 
 
 def quota_reading(headers: Mapping[str, str]) -> RateLimitHeaders | None:
-    """Return the ``inin-ratelimit-*`` headers; None where one is missing or is no sensible number."""
+    """Return the ``inin-ratelimit-*`` headers; None if one is missing or invalid."""
     count = read_number(headers.get("inin-ratelimit-count"))
     allowed = read_number(headers.get("inin-ratelimit-allowed"))
     reset_s = read_number(headers.get("inin-ratelimit-reset"))
@@ -262,7 +262,7 @@ def quota_reading(headers: Mapping[str, str]) -> RateLimitHeaders | None:
 
 
 def ignored_retry_after(value: str | None, now_s: float, redact: Redact = _as_it_is) -> str:
-    """Return a ``Retry-After`` that `retry_after_s` ignores, fit for a log line; empty: there is none, or it is obeyed.
+    """Return a ``Retry-After`` that `retry_after_s` ignores, as text for a log line; empty: none, or it is obeyed.
 
     Args:
         value: the header.
@@ -280,14 +280,14 @@ def ignored_retry_after(value: str | None, now_s: float, redact: Redact = _as_it
 
 
 def one_line(text: str) -> str:
-    """Return foreign text fit for a log line or a header: one line, no control characters, bounded."""
-    clean = _NOT_PRINTED.sub(" ", text[: _MAX_TEXT * 4]).strip()  # it may be megabytes
+    """Return foreign text as one bounded line without control characters, for a log line or a header."""
+    clean = _NOT_PRINTED.sub(" ", text[: _MAX_TEXT * 4]).strip()  # cut first: it may have megabytes
     clean = clean.encode("utf-8", "replace").decode()
     return clean if len(clean) <= _MAX_TEXT else clean[: _MAX_TEXT - 1] + "…"
 
 
 def _correlation_id(value: str, redact: Redact) -> str | None:
-    """The id, if it is one: it goes into the audit, where a gateway must not get a header of ours that it echoes."""
+    """Return the id, if valid: it is written to the audit, where an echoed request header must not appear."""
     return value if _CORRELATION_ID.fullmatch(value) and redact(value) == value else None
 
 

@@ -1,1 +1,1 @@
-"""What every service needs to run: clock, threads, admin server."""
+"""Runtime of every service: clock, threads, admin server."""

@@ -1,4 +1,4 @@
-"""The admin port: ``/livez``, ``/readyz`` and ``/metrics`` for the platform that runs the service."""
+"""Admin server: ``/livez``, ``/readyz`` and ``/metrics`` for the platform that runs the service."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _READ_TIMEOUT_S: Final = 10
 
 
 class AdminServer:
-    """Serves the admin port from daemon threads, from `start` to `stop`; a context manager does both.
+    """HTTP server of the admin port on daemon threads, from `start` to `stop`; a context manager does both.
 
     Args:
         host: the address to listen on.
-        port: the port; 0: any free one, which `port` then names. (That ``admin.port`` 0 means "off" is for the caller.)
-        setting: the key that says which port, for the error where it is taken.
-        live: why the process should be restarted, one line; None: it is well.
-        ready: why no work is being done, one line; None: it is.
-        metrics: all metrics in Prometheus' text format.
+        port: the port; 0: any free one, see `port`. (The caller handles that ``admin.port`` 0 means "off".)
+        setting: the setting of the port, for the error if it is taken.
+        live: returns why the process should be restarted, one line; None: no reason.
+        ready: returns why no work is done, one line; None: work is done.
+        metrics: returns all metrics in Prometheus' text format.
 
-    The three callables are called from other threads than the service's, and must only read.
+    The three callables run on threads of the server, and must only read.
     """
 
     def __init__(
@@ -57,11 +57,11 @@ class AdminServer:
 
     @property
     def port(self) -> int:
-        """The port it listens on; 0 while it does not."""
+        """The port of the listening server; 0: it does not listen."""
         return self._server.server_address[1] if self._server is not None else 0
 
     def start(self) -> None:
-        """Listen.
+        """Start to listen.
 
         Raises:
             LocalError: the port is taken, or the address is not of this machine; names the settings.
@@ -80,7 +80,7 @@ class AdminServer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Let the port go. Does nothing when it does not listen."""
+        """Stop to listen and release the port. Does nothing if it does not listen."""
         if self._server is not None and self._thread is not None:
             self._server.shutdown()
             self._thread.join()
@@ -106,19 +106,19 @@ def _health(trouble: Callable[[], str | None]) -> tuple[HTTPStatus, str, bytes]:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    allow_reuse_port = False  # or a second worker would share the port in silence
-    block_on_close = False  # a slow reader must not hold up the end of the service
+    allow_reuse_port = False  # or a second worker would share the port unnoticed
+    block_on_close = False  # a slow reader must not delay the end of the service
 
     def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         super().__init__(address, handler)
 
     def server_bind(self) -> None:
-        # Not HTTPServer's: it asks the DNS for the host's name, which takes seconds where nobody answers.
+        # Without HTTPServer's DNS query for the host's name, which takes seconds where no DNS server answers.
         TCPServer.server_bind(self)
 
     def handle_error(self, *_: Any) -> None:
-        """Say nothing: the other side went away in the middle."""
+        """Ignore the error: the client has closed the connection."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -126,7 +126,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = _READ_TIMEOUT_S
     disable_nagle_algorithm = (
-        True  # headers and body are two packets: the second would wait for the first one's receipt
+        True  # headers and body are two packets: the second would wait for the acknowledgement of the first
     )
 
     def do_GET(self) -> None:
@@ -142,7 +142,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             try:
                 status, kind, body = route()
-            except Exception as error:  # noqa: BLE001 - whatever it is, the scraper is told and the service goes on
+            except Exception as error:  # noqa: BLE001 - of any kind: the scraper gets a 500 and the service goes on
                 status, kind, body = HTTPStatus.INTERNAL_SERVER_ERROR, _TEXT, f"{type(error).__name__}\n".encode()
         self.send_response(status)
         self.send_header("Content-Type", kind)
@@ -152,12 +152,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def send_response(self, code: int, message: str | None = None) -> None:
-        """Without the header that names server and Python version."""
+        """Send the response without the header that names server and Python version."""
         self.send_response_only(code, message)
         self.send_header("Date", self.date_time_string())
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Plain text instead of the standard page; any method but GET and HEAD ends here, as 405."""
+        """Send plain text instead of the standard page; any method but GET and HEAD ends here, as 405."""
         del message, explain
         status = HTTPStatus.METHOD_NOT_ALLOWED if code == HTTPStatus.NOT_IMPLEMENTED else HTTPStatus(code)
         body = f"{status.phrase.lower()}\n".encode()
@@ -171,4 +171,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class calls it so
-        """Say nothing: a probe every second is no event."""
+        """Log nothing: a probe every second is no event."""

@@ -1,4 +1,4 @@
-"""Time and chance as values that are passed in, so that a test can simulate them."""
+"""Clock and randomness as values that are passed in, so that tests can simulate them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """``monotonic`` in seconds, ``unix_ms`` in Unix milliseconds UTC, ``jitter`` in [0, 1), ``new_id`` never twice."""
+    """``monotonic`` in seconds, ``unix_ms`` in Unix milliseconds UTC, ``jitter`` in [0, 1), ``new_id`` unique."""
 
     monotonic: Callable[[], float]
     unix_ms: Callable[[], int]

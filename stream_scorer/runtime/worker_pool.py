@@ -1,4 +1,4 @@
-"""Threads that do what blocks. They take a job, do it, and put what came of it on a queue: nothing else."""
+"""Thread pool for blocking calls: a thread takes a job, runs it, and puts the result on a queue."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ AnswerT = TypeVar("AnswerT")
 
 
 class WorkerPool(Generic[JobT, AnswerT]):
-    """``size`` daemon threads around one blocking call.
+    """``size`` daemon threads that run one blocking function.
 
-    Not ``concurrent.futures``: its threads are joined when the interpreter exits, so one hanging request would hold up
-    a shutdown for its whole deadline.
+    Not ``concurrent.futures``: its threads are joined when the interpreter exits, so one hanging request would delay a
+    shutdown by its whole deadline.
 
     Args:
-        work: what is done with a job, by several threads at once.
-        size: how many threads.
-        name: what the threads are called.
+        work: runs a job; called by several threads at once.
+        size: number of threads.
+        name: prefix of the threads' names.
     """
 
     def __init__(self, work: Callable[[JobT], AnswerT], size: int, name: str) -> None:
@@ -35,14 +35,14 @@ class WorkerPool(Generic[JobT, AnswerT]):
             threading.Thread(target=self._work, name=f"{name}-{number}", daemon=True).start()
 
     def submit(self, job: JobT) -> None:
-        """Hands a job to the next free thread."""
+        """Submit a job to the next free thread."""
         self._jobs.put(job)
 
     def answers(self, wait_s: float = 0.0) -> list[tuple[JobT, AnswerT]]:
-        """The answers that have arrived; waits up to ``wait_s`` for the first one.
+        """Return the results that have arrived; wait up to ``wait_s`` for the first one.
 
         Raises:
-            BaseException: whatever a thread raised. That is a bug, and must not look like a lost job.
+            BaseException: raised by a job. That is a bug, and must not look like a lost job.
         """
         arrived: list[tuple[JobT, AnswerT]] = []
         try:
@@ -56,7 +56,7 @@ class WorkerPool(Generic[JobT, AnswerT]):
             return arrived
 
     def close(self) -> None:
-        """Lets the idle threads end; one that is in a job ends with its process."""
+        """Let idle threads end; one that runs a job ends with the process."""
         for _ in range(self.size):
             self._jobs.put(None)
 
@@ -64,5 +64,5 @@ class WorkerPool(Generic[JobT, AnswerT]):
         while (job := self._jobs.get()) is not None:
             try:
                 self._answers.put((job, self._do(job)))
-            except BaseException as error:  # noqa: BLE001 - it is raised again in the service's own thread
+            except BaseException as error:  # noqa: BLE001 - raised again in the service's own thread
                 self._answers.put((job, error))
