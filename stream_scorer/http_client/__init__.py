@@ -1,1 +1,1 @@
-"""Requests over HTTP with a deadline for the whole exchange, bounded answers and errors in our words."""
+"""HTTP client with a deadline for the whole exchange, bounded answers and redacted errors."""

@@ -1,6 +1,6 @@
-"""HTTP as this package needs it: one exchange, one deadline, one bounded answer, one kind of error.
+"""HTTP client: one exchange with one deadline, a bounded answer and one kind of error.
 
-The seam to requests: whatever requests, urllib3, ssl or the socket raise ends here, translated by `classify`.
+Boundary to requests: exceptions of requests, urllib3, ssl and sockets are translated by `classify` and go no further.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from stream_scorer.http_client.connections import Dial
 
 _READ_BYTES: Final = 64 * 1024
-# The socket's own time-out only stands behind the watchdog, so that the watchdog's word ("deadline") comes first.
+# The socket's own time-out is later than the watchdog's, so that the reason "deadline" comes first.
 _SOCKET_GRACE_S: Final = 1.0
 _OK: Final = range(200, 300)
 # OSError and ValueError: sockets, TLS, and header values that cannot be encoded.
@@ -43,7 +43,7 @@ _FOREIGN: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """When an exchange ran. Times are Unix milliseconds, UTC; ``latency_ms`` is monotonic and covers all of it."""
+    """Times of an exchange, in Unix milliseconds UTC; ``latency_ms`` is monotonic and covers all of it."""
 
     started_at_ms: int
     finished_at_ms: int
@@ -52,10 +52,10 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class HttpAnswer:
-    """An answer with its whole body, decompressed.
+    """Answer with its whole body, decompressed.
 
-    The body of an answer that is not 2xx is empty where it could not be read: the status says enough.
-    ``headers`` are found in any spelling of upper and lower case.
+    The body of an answer that is not 2xx is empty if it could not be read, since its status suffices. Keys of
+    ``headers`` are not case-sensitive.
     """
 
     status: int
@@ -65,14 +65,14 @@ class HttpAnswer:
 
 
 class TransportFailure(ApiUnavailable):
-    """There is no usable answer.
+    """The exchange has no usable answer.
 
     Attributes:
-        kind: what kind of trouble it was.
+        kind: kind of the failure.
         message: one line without any secret; also ``str(failure)``.
-        timing: when the exchange ran.
-        status: the status where one had arrived (a 2xx then) before the body failed.
-        headers: the headers that came with it.
+        timing: times of the exchange.
+        status: status of an answer whose body failed (always a 2xx); None: no answer.
+        headers: its headers.
     """
 
     def __init__(
@@ -92,11 +92,11 @@ class TransportFailure(ApiUnavailable):
 
 
 class Http:
-    """Exchanges over HTTP, for any number of threads at once.
+    """HTTP client for any number of concurrent threads.
 
-    Connections are kept and reused, but never by a forked process; redirects are never followed, cookies never kept,
-    nothing is ever repeated. Proxies
-    and CA bundles come from the environment as with any program on requests; ``~/.netrc`` is not read.
+    Connections are kept and reused, but never by a forked process. Redirects are never followed, cookies never kept,
+    and requests never repeated. Proxies and CA bundles are those of the environment, as for any program on requests;
+    ``~/.netrc`` is not read.
     """
 
     def __init__(
@@ -109,17 +109,17 @@ class Http:
         """Prepare the connections.
 
         Args:
-            max_connections: connections kept for each host; as many as there are requests at once.
-            wall_clock: Unix seconds, for the times in `Timing`. Deadlines always run on the real monotonic clock.
-            dial: resolves and connects; None leaves it to urllib3. With it there are no proxies: behind a proxy nobody
-                here knows what is connected to.
+            max_connections: limit of kept connections for each host; as many as there are concurrent requests.
+            wall_clock: Unix seconds, for the times in `Timing`. Deadlines always use the real monotonic clock.
+            dial: resolves and connects; None: urllib3 does. With it no proxies are used, since a proxy would hide the
+                address that is connected to.
         """
         self._wall_clock = wall_clock
         self._max_connections = max_connections
         self._dial = dial
         self._watchdog = Watchdog()
         self._session = self._new_session()
-        # Sessions of parent processes. Closing one could wait for a lock that a thread of the parent held at the fork.
+        # Sessions of parent processes. Closing one could block on a lock that a thread of the parent held at the fork.
         self._inherited: list[_Session] = []
         bind_to_process(self)
 
@@ -133,9 +133,9 @@ class Http:
         timeout_s: float,
         max_answer_bytes: int,
     ) -> HttpAnswer:
-        """Do one exchange within ``timeout_s``: resolving, connecting, TLS, sending, headers and body together.
+        """Run one exchange within ``timeout_s``: resolving, connecting, TLS, sending, headers and body together.
 
-        Of the answer's body, decompressed, ``max_answer_bytes`` are read at most; a longer one is none.
+        At most ``max_answer_bytes`` of the decompressed body are read; a longer one is a failure.
 
         Raises:
             TransportFailure: no answer, or a 2xx whose body was cut off, too large or could not be decompressed.
@@ -143,7 +143,7 @@ class Http:
         started = time.monotonic()
         started_at_ms = self._now_ms()
         response: requests.Response | None = None
-        # Only its translation is kept: the error itself would hold the connection through its traceback.
+        # Only the translation is kept: the error itself would hold the connection through its traceback.
         failed: tuple[HttpFailure, str] | None = None
         content = b""
         host = urlsplit(url).netloc.rpartition("@")[2]
@@ -159,7 +159,7 @@ class Http:
                     stream=True,
                 )
                 content = _read(response, max_answer_bytes)
-                if deadline.cut_for is not None:  # without a length, a cut looks like the end of the body
+                if deadline.cut_for is not None:  # without a length, a cut connection looks like the end of the body
                     failed = classify(ConnectionAbortedError(), deadline, host, timeout_s)
             except _FOREIGN as error:
                 failed = classify(error, deadline, host, timeout_s)
@@ -174,12 +174,12 @@ class Http:
         raise TransportFailure(kind, message, timing, status, got)
 
     def close(self) -> None:
-        """Cut whatever is under way and close all connections; calls that still come fail at once."""
+        """Abort exchanges in flight and close all connections; later calls fail at once."""
         self._watchdog.close()
         self._session.close()
 
     def reset_after_fork(self) -> None:
-        """Begin with connections and deadlines of this process alone."""
+        """Start with connections and deadlines of this process alone."""
         self._inherited.append(self._session)
         self._session = self._new_session()
         self._watchdog.reset_after_fork()
@@ -204,22 +204,22 @@ class _Session(requests.Session):
             self.mount(scheme, DeadlineAdapter(max_connections, dial))
 
     def merge_environment_settings(self, *args: Any, **kwargs: Any) -> Any:
-        """Give a proxy without a scheme that of http, as other programs do: requests takes its host for the scheme."""
+        """Add http:// to a proxy without a scheme, as other programs do; requests takes its host for the scheme."""
         settings = super().merge_environment_settings(*args, **kwargs)
         proxies = settings["proxies"].items()
         settings["proxies"] = {name: proxy if "://" in proxy else f"http://{proxy}" for name, proxy in proxies if proxy}
         return settings
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002
-        """Nothing is ever a redirect: even if it does not follow, requests would read the body without a limit."""
+        """Return None, so that no answer is a redirect: requests would read its body without a limit."""
         return None
 
 
 class _DirectSession(_Session):
-    """Takes no proxy from the environment, but the CA bundle."""
+    """Session that uses the CA bundle of the environment, but no proxy."""
 
     def merge_environment_settings(self, *args: Any, **kwargs: Any) -> Any:
-        """See the class."""
+        """Return the settings of the environment without proxies."""
         return {**super().merge_environment_settings(*args, **kwargs), "proxies": {}}
 
 
@@ -229,7 +229,7 @@ class _NoCookies(requests.cookies.cookielib.DefaultCookiePolicy):  # type: ignor
 
 
 def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Stand where an ``auth`` may stand: where there is none, requests would look into ``~/.netrc``."""
+    """Return the request unchanged; without any ``auth``, requests would read ``~/.netrc``."""
     return request
 
 

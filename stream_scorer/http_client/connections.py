@@ -1,7 +1,7 @@
-"""urllib3's connections and pools, each connection under the deadline of the exchange that uses it.
+"""Connections and pools for urllib3, each connection under the deadline of its exchange.
 
-Through a SOCKS proxy (an optional extra of requests) urllib3 brings connection classes of its own; there only requests'
-time-out holds.
+For a SOCKS proxy (an optional extra of requests) urllib3 has connection classes of its own. There only requests'
+time-out applies.
 """
 
 from __future__ import annotations
@@ -26,39 +26,39 @@ if TYPE_CHECKING:
 
     from urllib3 import PoolManager
 
-    # Host as the URL has it, port, seconds for resolving and connecting: a connected socket.
+    # From host as in the URL, port, and seconds for resolving and connecting, to a connected socket.
     Dial: TypeAlias = Callable[[str, int, float | None], socket.socket]
 
-# Servers close idle connections after 5 s at the earliest (uvicorn, Apache, Node); a request that crosses that close is
-# lost, and a POST that costs money is not repeated blindly. A connection idle for longer than this is opened afresh.
+# Servers close idle connections after 5 s at the earliest (uvicorn, Apache, Node). A request sent at that moment is
+# lost, and a POST that is billed is not repeated blindly. So a connection idle for longer than this is reopened.
 IDLE_LIMIT_S: Final = 4.0
 
 
 class FinalResponse(http.client.HTTPResponse):
-    """A response that is no interim one.
+    """Response that skips interim responses.
 
-    http.client takes any 1xx but 100 for the answer, and leaves the real one in the connection: the next request would
-    be given the answer to this one.
+    http.client returns any 1xx but 100 as the answer and leaves the real one in the connection. The next request would
+    then receive the answer to this one.
     """
 
     def begin(self) -> None:
         """Read status and headers, past all interim responses.
 
         Raises:
-            http.client.BadStatusLine: 101; nobody asked for another protocol.
+            http.client.BadStatusLine: 101; no other protocol was requested.
         """
         super().begin()
         while self.status < HTTPStatus.OK:
             if self.status == HTTPStatus.SWITCHING_PROTOCOLS:
                 raise http.client.BadStatusLine("101")
-            self.headers = self.msg = None  # type: ignore[assignment]  # as at its beginning
+            self.headers = self.msg = None  # type: ignore[assignment]  # as before the first response
             super().begin()
 
 
 class DeadlineHTTPConnection(HTTPConnection):
-    """A connection that puts itself under the deadline of the exchange that uses it.
+    """Connection under the deadline of its current exchange.
 
-    With ``dial`` that function resolves and connects, in urllib3's place; TLS and HTTP know the name all the same.
+    ``dial`` resolves and connects, instead of urllib3; TLS and HTTP still use the host's name.
     """
 
     response_class = FinalResponse
@@ -87,7 +87,7 @@ class DeadlineHTTPConnection(HTTPConnection):
         return sock
 
     def request(self, *args: Any, **kwargs: Any) -> None:
-        """Send a request, on a fresh or a rested connection."""
+        """Send a request, on a new or an idle connection."""
         deadline = current_deadline()
         if deadline is not None and self._socket_handle is not None:
             deadline.attach(self._socket_handle)
@@ -95,68 +95,68 @@ class DeadlineHTTPConnection(HTTPConnection):
 
     @property
     def is_connected(self) -> bool:
-        """Whether the pool may hand this connection out again; not after `IDLE_LIMIT_S` of rest."""
+        """Whether the pool may reuse this connection; False if it was idle for longer than `IDLE_LIMIT_S`."""
         rested_at = None if self._socket_handle is None else self._socket_handle.rested_at
         if rested_at is not None and time.monotonic() - rested_at > IDLE_LIMIT_S:
             return False
         return super().is_connected
 
     def close(self) -> None:
-        """Close the socket; its line stays until the exchange has read the body."""
+        """Close the socket; its handle stays open until the exchange has read the body."""
         line, self._socket_handle = self._socket_handle, None
         if line is not None:
             line.leak()
         super().close()
 
     def reset_after_fork(self) -> None:
-        """Close the child's copy of the socket; the connection stays open for the parent process."""
+        """Close the child's copy of the socket; the parent's connection stays open."""
         line, self._socket_handle = self._socket_handle, None
         if line is not None:
             line.disown()
-        if self.sock is not None:  # it stays where it is: an exchange of this very thread may be using it
+        if self.sock is not None:  # the attribute stays: an exchange of this very thread may be using it
             _disconnect(self.sock)
 
 
 class DeadlineHTTPSConnection(DeadlineHTTPConnection, HTTPSConnection):
-    """The same over TLS."""
+    """Connection over TLS under the deadline of its current exchange."""
 
 
 class DeadlineHTTPPool(HTTPConnectionPool):
-    """A pool of watched connections."""
+    """Pool of connections with deadlines."""
 
     ConnectionCls = DeadlineHTTPConnection
 
 
 class DeadlineHTTPSPool(HTTPSConnectionPool):
-    """A pool of watched TLS connections."""
+    """Pool of TLS connections with deadlines."""
 
     ConnectionCls = DeadlineHTTPSConnection
 
 
 class DeadlineAdapter(HTTPAdapter):
-    """requests' way to urllib3, without retries of its own and with watched connections."""
+    """Adapter from requests to urllib3, without retries, and with connections under deadlines."""
 
     def __init__(self, max_connections: int, dial: Dial | None = None) -> None:
         self._dial = dial
-        # Nested retries multiply, and a repeated POST is paid for twice: urllib3 gets none.
+        # Without urllib3's retries: nested retries multiply, and a repeated POST is billed twice.
         super().__init__(pool_connections=4, pool_maxsize=max_connections, max_retries=0, pool_block=False)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """Make the pools of direct connections."""
+        """Create the pools of direct connections."""
         super().init_poolmanager(*args, **kwargs)
         _use_deadline_pools(self.poolmanager, self._dial)
 
     def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> Any:
-        """Make the pools of connections through a proxy."""
+        """Create the pools of connections through a proxy."""
         manager = super().proxy_manager_for(proxy, **proxy_kwargs)
         if not proxy.lower().startswith("socks"):
             _use_deadline_pools(manager, None)
         return manager
 
     def close(self) -> None:
-        """Close the connections now; urllib3 alone would leave that to the garbage collector."""
+        """Close the connections now; urllib3 alone leaves that to the garbage collector."""
         for manager in (self.poolmanager, *self.proxy_manager.values()):
-            for key in manager.pools.keys():  # noqa: SIM118 - this container refuses to be iterated
+            for key in manager.pools.keys():  # noqa: SIM118 - this container does not support iteration
                 pool = manager.pools.get(key)
                 if pool is not None:
                     pool.close()
@@ -164,10 +164,10 @@ class DeadlineAdapter(HTTPAdapter):
 
 
 def _disconnect(sock: socket.socket) -> None:
-    """Put the null device in the place of a socket, so that no reader in this process takes the parent's bytes.
+    """Replace a socket by the null device, so that no reader in this process receives the parent's bytes.
 
-    A response that is being read keeps the descriptor open after ``close``. A shutdown would end the connection for
-    the parent as well.
+    A response that is being read keeps the descriptor open after ``close``. A shutdown would close the parent's
+    connection, too.
     """
     if sock.fileno() >= 0:
         null = os.open(os.devnull, os.O_RDWR)
@@ -177,6 +177,6 @@ def _disconnect(sock: socket.socket) -> None:
 
 
 def _use_deadline_pools(manager: PoolManager, dial: Dial | None) -> None:
-    # What a pool does not know it hands on to its connections. urllib3 only ever calls these, whatever they are.
+    # Arguments unknown to a pool are passed to its connections. urllib3 only calls these factories.
     pools: Any = {"http": partial(DeadlineHTTPPool, dial=dial), "https": partial(DeadlineHTTPSPool, dial=dial)}
     manager.pool_classes_by_scheme = pools

@@ -1,13 +1,13 @@
-"""A deadline for a whole HTTP exchange, kept by cutting the connection.
+"""Deadline for a whole HTTP exchange, enforced by shutting its socket down.
 
-requests' ``timeout`` bounds each wait for the socket, not their sum: an answer that drips a byte a second never ends,
-nor does a name with six unreachable addresses. So every exchange runs under a `Deadline`: a watchdog thread shuts the
-exchange's socket down when the time is up, which ends whatever the thread is blocked in (TLS handshake, sending,
-waiting for headers, reading the body). Resolving and connecting, which no other thread can interrupt, run in a thread
-of their own that is left behind when the time is up.
+requests' ``timeout`` bounds each wait for the socket, not their sum. An answer of one byte a second never ends, nor
+does connecting to a name with six unreachable addresses. So every exchange has a `Deadline`: at its time a watchdog
+thread shuts the socket of the exchange down. That ends any blocking call (TLS handshake, sending, waiting for headers,
+reading the body). Resolving and connecting cannot be interrupted. They run on a thread of their own, which is abandoned
+at the deadline.
 
-The connections of `stream_scorer.http_client.connections` find the deadline of "their" exchange in a context variable,
-since requests and urllib3 offer no way to hand it through.
+Connections (`stream_scorer.http_client.connections`) find the deadline of their exchange in a context variable, since
+requests and urllib3 cannot pass it through.
 """
 
 from __future__ import annotations
@@ -29,47 +29,47 @@ _current: ContextVar[Deadline | None] = ContextVar("stream_scorer_deadline", def
 
 
 def current_deadline() -> Deadline | None:
-    """The deadline under which this thread's exchange runs; None outside of one."""
+    """Return the deadline of this thread's exchange; None outside of one."""
     return _current.get()
 
 
 class SocketHandle:
-    """A second handle on a connection's socket: shutting it down works through TLS and from any thread.
+    """Second handle on a connection's socket, for a shutdown from any thread and through TLS.
 
     It is a duplicate because ``ssl`` detaches the original, and because http.client drops its socket before the body is
-    read where the server sends ``Connection: close``. It is closed when both the connection and the exchange are done.
+    read if the server sends ``Connection: close``. It is closed when both the connection and the exchange have ended.
 
     Attributes:
-        rested_at: monotonic seconds since when no exchange uses it; None while one does.
+        rested_at: monotonic seconds since when no exchange uses it; None during one.
     """
 
     def __init__(self, sock: socket.socket) -> None:
         self.rested_at: float | None = None
         self._sock = sock.dup()
-        self._lock = threading.Lock()  # a close and a shutdown at once could hit a reused file descriptor
+        self._lock = threading.Lock()  # a concurrent close and shutdown could affect a reused file descriptor
         self._abandoned = False
 
     def retain(self) -> None:
-        """An exchange uses it."""
+        """Record that an exchange uses the socket."""
         self.rested_at = None
 
     def release(self) -> None:
-        """The exchange is over."""
+        """Record the end of the exchange."""
         self.rested_at = time.monotonic()
         self._close_if_done()
 
     def leak(self) -> None:
-        """The connection is closed."""
+        """Record that the connection is closed."""
         self._abandoned = True
         self._close_if_done()
 
     def shut_down(self) -> None:
-        """End the connection now; whoever is blocked on it wakes up."""
+        """Shut the connection down now; a thread blocked on it continues with an error."""
         with self._lock, contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
 
     def disown(self) -> None:
-        """Close the copy of a forked process, without a shutdown: that would end the parent's connection too."""
+        """Close a forked process's copy, without a shutdown, which would end the parent's connection, too."""
         self._lock = threading.Lock()
         self._abandoned = True
         self._sock.close()
@@ -81,12 +81,12 @@ class SocketHandle:
 
 
 class Deadline:
-    """The time limit of one exchange.
+    """Time limit of one exchange.
 
     Attributes:
         due: monotonic seconds.
-        cut_for: why the exchange was ended from outside; None while it was not.
-        connected: whether a connection stood; without one nothing can have been sent.
+        cut_for: why the exchange was aborted by another thread; None: it was not.
+        connected: whether a connection was established; without one no byte was sent.
     """
 
     def __init__(self, due: float) -> None:
@@ -98,11 +98,11 @@ class Deadline:
         self._connecting: Future[socket.socket] | None = None
 
     def connect(self, connect: Callable[[], socket.socket]) -> socket.socket:
-        """Resolve and connect in a thread that can be left behind.
+        """Resolve and connect on a thread that can be abandoned.
 
         Raises:
-            ConnectionAbortedError: the exchange was cut meanwhile.
-            Exception: whatever ``connect`` raised.
+            ConnectionAbortedError: the exchange was aborted meanwhile.
+            Exception: raised by ``connect``.
         """
         future: Future[socket.socket] = Future()
         with self._lock:
@@ -115,7 +115,7 @@ class Deadline:
         """Put a connection under this deadline.
 
         Raises:
-            ConnectionAbortedError: the exchange was cut already.
+            ConnectionAbortedError: the exchange was aborted already.
         """
         with self._lock:
             self._raise_if_cut()
@@ -126,7 +126,7 @@ class Deadline:
             self.connected = True
 
     def cut(self, reason: CutReason) -> None:
-        """End the exchange from another thread."""
+        """Abort the exchange from another thread."""
         with self._lock:
             self.cut_for = self.cut_for or reason
             if self._socket_handle is not None:
@@ -136,14 +136,14 @@ class Deadline:
                     self._connecting.set_exception(ConnectionAbortedError("cut while connecting"))
 
     def finish(self) -> None:
-        """The exchange is over; its connection may rest in the pool."""
+        """End the exchange; its connection may return to the pool."""
         with self._lock:
             if self._socket_handle is not None:
                 self._socket_handle.release()
             self._socket_handle = None
 
     def disown(self) -> None:
-        """End the exchange in a forked process; its connection belongs to the parent."""
+        """Abort the exchange in a forked process; its connection belongs to the parent."""
         self._lock = threading.Lock()
         self._socket_handle = None
         self.cut("forked")
@@ -154,7 +154,7 @@ class Deadline:
 
 
 class Watchdog:
-    """Cuts exchanges whose deadline has come. Its thread lives only while there is something to watch."""
+    """Aborts exchanges at their deadline. Its thread lives only while there are exchanges."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -178,7 +178,7 @@ class Watchdog:
             deadline.finish()
 
     def close(self) -> None:
-        """Cut everything under way, and everything that still starts."""
+        """Abort all exchanges in flight, and all later ones."""
         with self._changed:
             self._closed = True
             for deadline in self._active:
@@ -186,7 +186,7 @@ class Watchdog:
             self._changed.notify()
 
     def reset_after_fork(self) -> None:
-        """Begin without the exchanges and without the thread of the parent process."""
+        """Start without the exchanges and the thread of the parent process."""
         inherited, self._active = self._active, set()
         self._changed = threading.Condition()
         self._thread = None
@@ -221,11 +221,11 @@ class Watchdog:
 def _fulfil(future: Future[socket.socket], connect: Callable[[], socket.socket]) -> None:
     try:
         sock = connect()
-    except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to the waiting thread
+    except Exception as error:  # noqa: BLE001 - of any kind: it is raised in the waiting thread
         with contextlib.suppress(InvalidStateError):
             future.set_exception(error)
         return
     try:
         future.set_result(sock)
-    except InvalidStateError:  # the exchange was cut meanwhile; nobody waits for this socket any more
+    except InvalidStateError:  # the exchange was aborted meanwhile, so the socket is not used
         sock.close()

@@ -1,7 +1,7 @@
-"""Proxies and certificates that the environment names for HTTP, checked before the first request.
+"""Checks of the proxies and certificates in the environment, before the first request.
 
-A proxy that is no URL, a SOCKS proxy without its package or a bundle that is not there fails every request alike, and
-would look like an outage of whatever is asked. The libraries' own words for it quote the proxy's password.
+An invalid proxy URL, a SOCKS proxy without its package or a missing bundle fails every request, and would look like an
+outage of the API. The libraries' own errors quote the proxy's password.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from stream_scorer.errors import SettingsError, printable
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-# The packages that requests and the schema registry's client need for SOCKS: what is imported, what is installed.
+# Packages that requests and the schema registry's client need for SOCKS: name of the module, name of the package.
 SOCKS_FOR_API: Final = ("socks", "PySocks")
 SOCKS_FOR_REGISTRY: Final = ("socksio", "socksio")
 _CA_BUNDLES: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
@@ -31,10 +31,10 @@ _FORM: Final = (
 
 
 def check_http_environment(urls: Iterable[str], environ: Mapping[str, str]) -> None:
-    """Check the proxies that requests to these URLs take, and the bundle of certificates for https.
+    """Check the proxies for these URLs, and for https the bundle of certificates.
 
     Raises:
-        SettingsError: one of them cannot work; names the variable and shows no password.
+        SettingsError: one of them is unusable; names the variable and shows no password.
     """
     urls = list(urls)
     check_proxies(urls, environ)
@@ -43,10 +43,10 @@ def check_http_environment(urls: Iterable[str], environ: Mapping[str, str]) -> N
 
 
 def check_proxies(urls: Iterable[str], environ: Mapping[str, str]) -> None:
-    """Check the proxies that requests to these URLs take.
+    """Check the proxies for these URLs.
 
     Raises:
-        SettingsError: one of them cannot work; names the variable and shows no password.
+        SettingsError: one of them is unusable; names the variable and shows no password.
     """
     for url in urls:
         variable = proxy_variable(url, environ)
@@ -55,10 +55,10 @@ def check_proxies(urls: Iterable[str], environ: Mapping[str, str]) -> None:
 
 
 def check_ca_bundle(environ: Mapping[str, str]) -> None:
-    """Check the certificates that requests believes, and the file of session keys, where the environment names them.
+    """Check the CA bundle and the file of session keys that the environment names.
 
     Raises:
-        SettingsError: there are none, or the file cannot be written; names the variable.
+        SettingsError: the bundle has no certificates, or the file cannot be written; names the variable.
     """
     check_key_log(environ)
     variable = next((name for name in _CA_BUNDLES if environ.get(name)), None)
@@ -67,7 +67,7 @@ def check_ca_bundle(environ: Mapping[str, str]) -> None:
 
 
 def check_key_log(environ: Mapping[str, str]) -> None:
-    """Check the file to which every TLS connection adds its keys, for Wireshark; without it each one fails.
+    """Check the file to which every TLS connection adds its keys, for Wireshark; every connection fails without it.
 
     Raises:
         SettingsError: it cannot be written; names the variable.
@@ -85,11 +85,11 @@ def check_key_log(environ: Mapping[str, str]) -> None:
 
 
 def proxy_variable(url: str, environ: Mapping[str, str]) -> str | None:
-    """Return the variable whose proxy a request to this URL takes; None: it takes none."""
+    """Return the variable with the proxy of a request to this URL; None: no proxy."""
     if should_bypass_proxies(url, no_proxy=environ.get("no_proxy") or environ.get("NO_PROXY") or ""):
         return None
     for name in (f"{urlsplit(url).scheme.lower()}_proxy", "all_proxy"):
-        if name in environ:  # an empty one in small letters hides the other
+        if name in environ:  # an empty one in lower case hides the one in upper case
             if environ[name]:
                 return name
         elif environ.get(name.upper()):
@@ -101,16 +101,16 @@ def check_proxy(place: str, value: str, socks: tuple[str, str]) -> None:
     """Check the URL of a proxy.
 
     Args:
-        place: the variable or setting that it stands in.
-        value: the URL; a proxy without a scheme is one of http.
-        socks: the package for SOCKS, as `SOCKS_FOR_API`.
+        place: the variable or setting that holds it.
+        value: the URL; without a scheme it is an http proxy.
+        socks: the package for SOCKS, such as `SOCKS_FOR_API`.
 
     Raises:
-        SettingsError: it is no such URL, or the package is missing; names the place and shows no password.
+        SettingsError: it is not such a URL, or the package is missing; names the place and shows no password.
     """
     try:
         parts = urlsplit(value if "://" in value else f"http://{value}")
-        # The codec refuses parts of a name that are empty or longer than 63 characters.
+        # The codec refuses labels of a name that are empty or longer than 63 characters.
         is_place = bool((parts.hostname or "").encode("idna")) and (parts.port is None or parts.port > 0)
         is_place = is_place and value.isprintable() and " " not in parts.netloc
     except ValueError:
@@ -128,10 +128,10 @@ def check_proxy(place: str, value: str, socks: tuple[str, str]) -> None:
 
 
 def check_authorities(place: str, path: str) -> None:
-    """Check a file or a folder of certificates of authorities.
+    """Check a file or a folder of CA certificates.
 
     Raises:
-        SettingsError: it is not there, or holds no certificate; names place and path.
+        SettingsError: it does not exist, or has no certificate; names place and path.
     """
     if Path(path).is_dir():
         return

@@ -1,7 +1,7 @@
-"""What went wrong in an exchange: every error of requests, urllib3, ssl and the socket in this package's words.
+"""Translation of all errors of an exchange: those of requests, urllib3, ssl and sockets.
 
-The texts of foreign errors are never passed on, because they may quote URLs and headers; only the operating system's
-own words for an error are ("Connection refused").
+Texts of foreign errors are discarded, because they may quote URLs and headers. Only the operating system's own text is
+kept ("Connection refused").
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ if TYPE_CHECKING:
 
 
 class AnswerTooLarge(ValueError):
-    """The decompressed body passes the limit."""
+    """The decompressed body exceeds the limit."""
 
 
 class AddressBlocked(OSError):
-    """Whoever dials refuses the address. Its text is our own, so it is passed on."""
+    """The address is not permitted by ``dial``. The text is the service's own, so it is kept."""
 
 
 def classify(error: Exception, deadline: Deadline, host: str, timeout_s: float) -> tuple[HttpFailure, str]:
-    """Translate any error of an exchange into its kind and one line."""
+    """Return the kind of any error of an exchange, and one line about it."""
     if deadline.cut_for in _ENDED:
         return HttpFailure.NO_CONNECTION, f"the exchange with {host} {_ENDED[deadline.cut_for]}"
     if deadline.cut_for == "deadline" and not deadline.connected:
-        # Nothing was sent, so no contact can be the cause: that is no time-out of an answer.
+        # No byte was sent, so no contact can be the cause: it does not count as a time-out of an answer.
         return HttpFailure.NO_CONNECTION, f"no connection to {host} within {timeout_s:g} s"
     causes = tuple(causes_of(error))
     barred = next((one for one in causes if isinstance(one, AddressBlocked)), None)
     if barred is not None:
         return HttpFailure.NO_CONNECTION, f"no connection to {host}: {barred}"
-    # These two are told apart before the table, since requests wraps them into errors that also mean other things.
+    # Decided before the table, since requests wraps these two into errors with other meanings as well.
     if deadline.cut_for == "deadline" or any(isinstance(one, urllib3.exceptions.ReadTimeoutError) for one in causes):
         return HttpFailure.TIMEOUT, f"no complete answer from {host} within {timeout_s:g} s"
     if any(isinstance(one, http.client.HTTPException) and not isinstance(one, _CUT_OFF) for one in causes):
         return HttpFailure.MALFORMED, f"{host} does not answer in HTTP"
     kind, text = next((kind, text) for known, kind, text in TRANSLATIONS if isinstance(error, known))
     if text is _BUILT and deadline.connected:
-        # The same classes tell of answers: what cannot be built fails before anything is connected to.
+        # The same classes are raised for answers; a request that cannot be built fails before connecting.
         kind, text = HttpFailure.MALFORMED, _UNREADABLE
     return kind, text.format(host=host) + system_words(causes)
 
@@ -57,7 +57,7 @@ _ENDED: Final[dict[str, str]] = {
     "closed": "was ended: the client was closed",
     "forked": "belongs to the process that this one was forked from",
 }
-# What a proxy answers to CONNECT stands in http.client's text only: 407 is a wrong user or password.
+# The proxy's status for CONNECT is only in http.client's text: 407 is a wrong user or password.
 _TUNNEL: Final = re.compile(r"Tunnel connection failed: (\d{3})\b", re.ASCII)
 _CUT_OFF: Final = (http.client.RemoteDisconnected, http.client.IncompleteRead)
 _BUILT: Final = (
@@ -66,7 +66,7 @@ _BUILT: Final = (
 )
 _UNREADABLE: Final = "the answer of {host} cannot be read: its headers are malformed or contradict each other"
 
-# The first class that fits counts, so the special ones stand before the general ones.
+# The first matching class counts, so special ones precede general ones.
 TRANSLATIONS: Final[tuple[tuple[type[Exception], HttpFailure, str], ...]] = (
     (AnswerTooLarge, HttpFailure.MALFORMED, "the answer of {host} is too large"),
     (requests.exceptions.ConnectTimeout, HttpFailure.NO_CONNECTION, "no connection to {host} in time"),
@@ -88,7 +88,7 @@ TRANSLATIONS: Final[tuple[tuple[type[Exception], HttpFailure, str], ...]] = (
     (requests.exceptions.URLRequired, HttpFailure.NO_CONNECTION, _BUILT),
     (requests.exceptions.InvalidHeader, HttpFailure.NO_CONNECTION, _BUILT),
     (requests.exceptions.UnrewindableBodyError, HttpFailure.NO_CONNECTION, _BUILT),
-    # Redirects, retries and JSON of requests are not used; should one come up all the same, it is no usable answer.
+    # Redirects, retries and JSON of requests are not used; if one occurs nonetheless, there is no usable answer.
     (requests.exceptions.TooManyRedirects, HttpFailure.MALFORMED, "{host} redirects"),
     (requests.exceptions.RetryError, HttpFailure.NO_CONNECTION, "the connection to {host} failed"),
     (requests.exceptions.StreamConsumedError, HttpFailure.MALFORMED, "the answer of {host} cannot be read"),
@@ -106,7 +106,7 @@ TRANSLATIONS: Final[tuple[tuple[type[Exception], HttpFailure, str], ...]] = (
 
 
 def causes_of(error: BaseException) -> Iterator[BaseException]:
-    """Yield the error and what it wraps, from the outside in; requests and urllib3 hide the cause in arguments."""
+    """Yield the error and its causes, from the outside in; requests and urllib3 hide causes in arguments."""
     seen: set[int] = set()
     found: BaseException | None = error
     while found is not None and id(found) not in seen:
@@ -117,7 +117,7 @@ def causes_of(error: BaseException) -> Iterator[BaseException]:
 
 
 def system_words(causes: tuple[BaseException, ...]) -> str:
-    """Return the words of the operating system or of the certificate's check for an error; empty if there are none."""
+    """Return the text of the operating system or of the certificate verification for an error; empty: there is none."""
     for cause in reversed(causes):
         if isinstance(cause, OSError) and (refused := _TUNNEL.match(str(cause))):
             return f": HTTP {refused[1]}"
@@ -125,7 +125,7 @@ def system_words(causes: tuple[BaseException, ...]) -> str:
             return f": {cause.verify_message}"
         if isinstance(cause, http.client.RemoteDisconnected):
             return ": closed without an answer"
-        if isinstance(cause, ssl.SSLError):  # a word of a list; the text around it is the library's
+        if isinstance(cause, ssl.SSLError):  # the reason is a fixed word; the text around it is the library's
             reason = getattr(cause, "reason", None)
             return f": {reason.replace('_', ' ').lower()}" if isinstance(reason, str) else ""
         if isinstance(cause, OSError) and isinstance(cause.strerror, str) and cause.strerror:

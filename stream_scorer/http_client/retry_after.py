@@ -1,4 +1,4 @@
-"""The header ``Retry-After`` (RFC 9110, section 10.2.3), and numbers of seconds in headers."""
+"""``Retry-After`` (RFC 9110, section 10.2.3), and numbers of seconds in headers."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _MAX_RETRY_AFTER_S: Final = 86_400.0
 
 
 def retry_after_s(value: str | None, now_s: float) -> float | None:
-    """Return the seconds that a ``Retry-After`` demands; None: absent or ignored.
+    """Return the seconds of a ``Retry-After``; None: absent or ignored.
 
-    Both forms are read, seconds and HTTP date. One that is unreadable, not positive, or longer than a day is ignored:
-    obeying it would stop the work for a mistake, or repeat requests without a pause.
+    Both forms are valid, seconds and HTTP date. One that is unreadable, not positive, or longer than a day is ignored.
+    Obeying it would stop the work for an error of the server, or repeat requests without a pause.
 
     Args:
         value: the header.
@@ -35,7 +35,7 @@ def retry_after_s(value: str | None, now_s: float) -> float | None:
 
 
 def read_number(value: str | None) -> float | None:
-    """Return the number in a header; None: there is none, or it is not one."""
+    """Return the number in a header; None: absent, or not a number."""
     if value is None or not SECONDS.fullmatch(value.strip()):
         return None
     number = float(value)

@@ -1,4 +1,4 @@
-"""Makes the target that the settings ask for, or says in one line what is missing."""
+"""Factory of the target in ``callbacks.target``; a missing setting is one error line."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 def build_target(settings: Settings) -> Target:
     """Return the target of ``callbacks.target``, ready to deliver.
 
-    For a webhook, the host of ``callbacks.url`` is resolved once, for `START_CHECK_S` at most.
+    For a webhook, the host of ``callbacks.url`` is resolved once, within `START_CHECK_S`.
 
     Raises:
-        SettingsError: a setting that the target needs is missing or cannot work; names it.
+        SettingsError: a setting that the target needs is missing or invalid; names it.
     """
     return _BUILDERS[settings.callbacks.target](settings)
 
@@ -51,7 +51,7 @@ def _webhook(settings: Settings) -> Target:
     previous = None if callbacks.secret_previous is None else callbacks.secret_previous.get_secret_value()
     signer = Signer(callbacks.secret.get_secret_value(), previous)
     if callbacks.url.lower().startswith("https:"):
-        check_ca_bundle(os.environ)  # no proxy is taken on the way to a receiver
+        check_ca_bundle(os.environ)  # webhooks are sent without a proxy
     guard = guard_for(callbacks.url, allow_http=callbacks.allow_http)
     return WebhookTarget(callbacks.url, signer, guard)
 

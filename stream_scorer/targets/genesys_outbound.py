@@ -1,12 +1,11 @@
-"""Genesys Cloud Outbound: the contacts of a callback are added to a contact list, to be dialled next.
+"""Genesys Cloud Outbound target: adds the contacts of a callback to a contact list, for dialling.
 
-Each contact has an id of its own making, the same at every attempt and for every score of that contact, so whatever is
-added again is the contact that is there already, with the score that came last: the platform compares no times, and
-a callback that waited in a retry tier comes late. The columns of its data are `COLUMNS`; the contact list has to have
-them.
+Each contact has an id that is the same at every attempt and for every score of that contact. So a repeated contact
+updates the existing one, with the score that arrived last. The platform compares no times, and a callback from a retry
+topic arrives late. The columns of its data are `COLUMNS`; the contact list must have them.
 
-What is wrong with us and not with a callback (credentials, scope, the list's id) counts as a target that is switched
-off: everything waits, and nothing is refused for it.
+Errors of the configuration and not of a callback (credentials, scope, the list's id) switch the target off: callbacks
+wait, and none is refused.
 """
 
 from __future__ import annotations
@@ -41,9 +40,9 @@ COLUMNS: Final = (
     *("contact_id", "event_id", "campaign_id", "score", "confidence_lower", "confidence_upper"),
     *("model_id", "model_version", "occurred_at", "scored_at"),
 )
-# What the platform takes in one request.
+# The platform's limit of a request.
 MAX_BODY_BYTES: Final = 512_000
-# The contacts as they were added come back, and are not read; an error's code stands in much less.
+# The answer repeats the added contacts, and is not read; an error's code is within much less.
 MAX_ANSWER_BYTES: Final = 1024 * 1024
 _UNAUTHORIZED: Final = 401
 _OURS: Final = {
@@ -55,11 +54,11 @@ _QUOTA_WAIT_S: Final = 61.0
 
 
 class OutboundTarget:
-    """One contact list of Genesys Cloud.
+    """Target for one contact list of Genesys Cloud.
 
     Attributes:
         name: ``genesys-outbound``, the API's address and the list's id.
-        max_body_bytes: what the API takes in one request.
+        max_body_bytes: the API's limit of a request.
     """
 
     max_body_bytes = MAX_BODY_BYTES
@@ -76,14 +75,14 @@ class OutboundTarget:
         monotonic: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        """Prepare; nothing is sent before the first `deliver`.
+        """Prepare the target; nothing is sent before the first `deliver`.
 
         Args:
             http: the connections; closed with the target.
             tokens: of an OAuth client with the scope `SCOPE`.
-            quota: of that client; nobody else in this process uses it.
+            quota: of that client, for this target only.
             base_url: of the API, ``https://api.<region>``.
-            contact_list_id: where the contacts go.
+            contact_list_id: the contact list.
             timeout_s: deadline of one exchange, in seconds.
             monotonic: monotonic seconds, for the quota.
             wall_clock: Unix seconds, for a ``Retry-After`` with a date.
@@ -104,7 +103,7 @@ class OutboundTarget:
         return f"OutboundTarget(name={self.name!r})"
 
     def entry(self, score: Score) -> bytes:
-        """One contact: id, list, and its data as texts, since a contact list knows nothing else."""
+        """Return one contact: id, list, and its data as texts, the only type of a contact list."""
         values = (
             *(score.contact_id, score.event_id, score.campaign_id or ""),
             *(repr(number) for number in (score.score, score.confidence_lower, score.confidence_upper)),
@@ -121,21 +120,21 @@ class OutboundTarget:
 
     def body(
         self,
-        callback_id: str,  # noqa: ARG002 - the platform has no place for these four
+        callback_id: str,  # noqa: ARG002 - the platform has no field for these four
         campaign_id: str | None,  # noqa: ARG002
         model_id: str,  # noqa: ARG002
         planned_at_ms: int,  # noqa: ARG002
         entries: Sequence[bytes],
     ) -> bytes:
-        """The array of contacts."""
+        """Return the array of contacts."""
         return b"[" + b",".join(entries) + b"]"
 
     def allowance(self) -> int | None:
-        """What the quota has left."""
+        """Return how many requests the quota has left."""
         return self._gate.remaining()
 
     def deliver(self, callback: Callback, _traceparent: str | None = None, /) -> DeliveryAnswer:
-        """Make one attempt, once the quota allows it; never raises for the network's or the platform's sake."""
+        """Make one attempt, once the quota allows it; no failure of network or platform is raised."""
         if callback.target != self.name:
             return invalid_request(f"its body was made for {callback.target!r}, and not for {self.name!r}")
         wait_s = self._gate.acquire(_QUOTA_WAIT_S)
@@ -144,7 +143,8 @@ class OutboundTarget:
             return DeliveryAnswer(DeliveryKind.TRY_LATER, message, None, 0.0, wait_s)
         answer, token = self._attempt(callback.body)
         if token is not None and answer.status == _UNAUTHORIZED:
-            # Revoked or expired early: nothing was added, so asking once more with a new token is no second try.
+            # Revoked or expired early: no contact was added, so one more request with a new token is not a second
+            # attempt.
             self._tokens.invalidate(token)
             self._gate.sent()
             answer, _ = self._attempt(callback.body)
@@ -153,7 +153,7 @@ class OutboundTarget:
         return answer
 
     def close(self) -> None:
-        """Cut what is under way, and close the connections."""
+        """Abort exchanges in flight, and close the connections."""
         self._gate.end()
         self._http.close()
 
@@ -198,7 +198,7 @@ class OutboundTarget:
 
 
 class _RateGate:
-    """Lets requests through as the quota allows, for several threads, which wait here. Every request gets an answer."""
+    """Gate that blocks threads until the quota allows their request. Every admitted request gets an answer."""
 
     def __init__(self, quota: Quota, monotonic: Callable[[], float]) -> None:
         self._quota = quota
@@ -207,7 +207,7 @@ class _RateGate:
         self._ended = False
 
     def acquire(self, limit_s: float) -> float:
-        """Wait for the quota and count a request; where that would take longer than the limit, return the wait."""
+        """Wait for the quota and count a request; return the wait instead if it is longer than the limit."""
         give_up = self._monotonic() + limit_s
         with self._changed:
             while (wait_s := self._quota.wait_s(now := self._monotonic())) > 0:
@@ -218,17 +218,17 @@ class _RateGate:
             return 0.0
 
     def remaining(self) -> int:
-        """How many requests may go out now."""
+        """Return how many requests may be sent now."""
         with self._changed:
             return self._quota.remaining(self._monotonic())
 
     def sent(self) -> None:
-        """A request goes out that has not come through `pass_within`."""
+        """Count a request that was not admitted by `acquire`."""
         with self._changed:
             self._quota.sent(self._monotonic())
 
     def update(self, reading: RateLimitHeaders | None) -> None:
-        """An answer has come with this reading or without one, or none will."""
+        """Record an answer with this reading or without one, or a request that gets no answer."""
         with self._changed:
             if reading is None:
                 self._quota.answered()
@@ -237,12 +237,12 @@ class _RateGate:
             self._changed.notify_all()
 
     def block_for(self, seconds: float) -> None:
-        """The platform asked to be left alone for so long."""
+        """Send nothing for this time, by ``Retry-After``."""
         with self._changed:
             self._quota.block_until(self._monotonic() + seconds)
 
     def end(self) -> None:
-        """Nobody waits any more."""
+        """Release all waiting threads."""
         with self._changed:
             self._ended = True
             self._changed.notify_all()

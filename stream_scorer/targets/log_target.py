@@ -1,4 +1,4 @@
-"""The target for trying things out: a line in the log stands for the campaign manager."""
+"""Target for trials: each callback is a line in the log instead of a request."""
 
 from __future__ import annotations
 
@@ -15,44 +15,44 @@ if TYPE_CHECKING:
 
 
 class Log(Protocol):
-    """Writes a line; a structlog logger is one."""
+    """Structured logger, such as structlog's."""
 
     def info(self, event: str, /, **fields: Any) -> Any:
         """Write ``event`` with its fields."""
 
 
 class LogTarget:
-    """Writes ids and counts of each callback, no score and no feature, and takes it for delivered.
+    """Logs ids and counts of each callback, no score and no feature, and counts it as delivered.
 
     Attributes:
         name: ``log``.
-        max_body_bytes: as for the webhook, whose body it has.
+        max_body_bytes: the webhook's limit, since the body is the same.
     """
 
     name = "log"
     max_body_bytes = MAX_BODY_BYTES
 
     def __init__(self, log: Log, *, monotonic: Callable[[], float] = time.monotonic) -> None:
-        """Take the log to write to."""
+        """Use this log."""
         self._log = log
         self._monotonic = monotonic
 
     def entry(self, score: Score) -> bytes:
-        """One contact as it stands in a body."""
+        """Return one contact in the form of a body."""
         return encode_entry(score)
 
     def body(
         self, callback_id: str, campaign_id: str | None, model_id: str, planned_at_ms: int, entries: Sequence[bytes]
     ) -> bytes:
-        """The body that a webhook would get."""
+        """Return the body that a webhook would receive."""
         return encode_body(callback_id, campaign_id, model_id, planned_at_ms, entries)
 
     def allowance(self) -> int | None:
-        """Any number: no quota is known."""
+        """Return None: there is no quota."""
         return None
 
     def deliver(self, callback: Callback, _traceparent: str | None = None, /) -> DeliveryAnswer:
-        """Write the line."""
+        """Log the callback."""
         started = self._monotonic()
         self._log.info(
             "callback",
@@ -67,4 +67,4 @@ class LogTarget:
         return DeliveryAnswer(DeliveryKind.DELIVERED, "written to the log", None, latency_ms)
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing."""

@@ -1,4 +1,4 @@
-"""The body of a callback: contract section 7. The same scores give the same bytes."""
+"""Body of a callback (contract, section 7). Equal scores give equal bytes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LAST: Final = datetime.max.replace(tzinfo=UTC)
 
 
 def encode_entry(score: Score) -> bytes:
-    """Return one contact as it stands in ``data.contacts``."""
+    """Return one contact in the form of ``data.contacts``."""
     return orjson.dumps(
         {
             "event_id": score.event_id,
@@ -37,7 +37,7 @@ def encode_entry(score: Score) -> bytes:
 def encode_body(
     callback_id: str, campaign_id: str | None, model_id: str, planned_at_ms: int, entries: Sequence[bytes]
 ) -> bytes:
-    """Return the whole body; ``entries`` are what `encode_entry` gave."""
+    """Return the whole body; ``entries`` are results of `encode_entry`."""
     data = {"callback_id": callback_id, "campaign_id": campaign_id, "model_id": model_id}
     head = orjson.dumps({"type": "contact.scored", "timestamp": iso_time(planned_at_ms), "data": data})
     return b"".join((head[:-2], b',"contacts":[', b",".join(entries), b"]}}"))
@@ -46,8 +46,7 @@ def encode_body(
 def iso_time(at_ms: int) -> str:
     """Return Unix milliseconds as ISO 8601 in UTC, such as ``2030-01-31T06:00:00.000Z``.
 
-    The format knows the years 1 to 9999, an Avro timestamp many more; what lies beyond is given as the last moment
-    before.
+    The format has the years 1 to 9999, an Avro timestamp many more; a time beyond them is replaced by the nearest one.
     """
     try:
         at = _EPOCH + timedelta(milliseconds=at_ms)

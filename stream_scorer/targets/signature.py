@@ -1,4 +1,4 @@
-"""Signs callbacks as Standard Webhooks says (https://www.standardwebhooks.com), through its own library."""
+"""Signer of callbacks by Standard Webhooks (https://www.standardwebhooks.com), on top of its library."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from stream_scorer.errors import SettingsError
 if TYPE_CHECKING:
     from datetime import datetime
 
-# What Standard Webhooks asks for at least.
+# The minimum of Standard Webhooks.
 MIN_SECRET_BYTES: Final = 24
 _PREFIX: Final = "whsec_"
 
 
 class Signer:
-    """Signs with the current secret and, while receivers change over, with the previous one as well.
+    """Signs with the current secret and, during a rotation, with the previous one as well.
 
-    Neither secret shows in its repr.
+    Neither secret is in its repr.
     """
 
     def __init__(self, secret: str, previous: str | None = None) -> None:
-        """Take the secrets, each base64 with or without ``whsec_`` before it.
+        """Use these secrets, each in base64, with or without ``whsec_`` before it.
 
         Raises:
             SettingsError: one is not base64 or too short; names the setting, not the value.
@@ -34,23 +34,23 @@ class Signer:
         keys = [secret_bytes("callbacks.secret", secret)]
         if previous is not None:
             keys.append(secret_bytes("callbacks.secret_previous", previous))
-        # With the key's bytes the library need not guess what the text was.
+        # The key is passed as bytes, so that the library need not guess the form of a text.
         self._webhooks = [Webhook(key) for key in dict.fromkeys(keys)]
 
     def headers(self, callback_id: str, body: bytes, at: datetime) -> dict[str, str]:
         """Return ``webhook-id``, ``webhook-timestamp`` and ``webhook-signature`` of one attempt.
 
-        The timestamp is the attempt's and not the callback's: receivers take none that is older than five minutes.
+        The timestamp is the attempt's and not the callback's: receivers refuse one that is older than five minutes.
 
         Args:
             callback_id: the same at every attempt.
-            body: what is sent; UTF-8.
-            at: when it is sent; with a zone.
+            body: the body; UTF-8.
+            at: the time of the attempt; with a zone.
 
         Raises:
-            UnicodeDecodeError: the body is not UTF-8, and then nobody could verify its signature.
+            UnicodeDecodeError: the body is not UTF-8, so its signature could not be verified.
         """
-        at = at.astimezone(UTC).replace(microsecond=0)  # the library takes whatever it gets for UTC
+        at = at.astimezone(UTC).replace(microsecond=0)  # the library treats any time as UTC
         text = body.decode()
         return {
             "webhook-id": callback_id,
@@ -60,14 +60,14 @@ class Signer:
 
 
 def secret_bytes(setting: str, secret: str) -> bytes:
-    """Return the key that a secret stands for.
+    """Return the key of a secret.
 
     Raises:
         SettingsError: it is not base64 or too short; names ``setting``, not the value.
     """
     text = secret.removeprefix(_PREFIX)
     try:
-        # The library leaves out what is no base64; a typing error would give a key that no receiver has.
+        # The library ignores invalid base64; a mistyped secret would give a key that no receiver has.
         key = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError):
         raise SettingsError(

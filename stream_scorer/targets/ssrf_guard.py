@@ -1,13 +1,13 @@
-"""Where a callback may go, decided on the address that is connected to.
+"""SSRF guard: permitted destinations of callbacks, checked on the address that is connected to.
 
-A check of the URL alone proves nothing: a name resolves to one address when it is checked and to another when it is
-used, and ``http://2852039166/`` is 169.254.169.254 as well. So a `Guard` is what resolves and connects
-(`stream_scorer.http_client.connections.Dial`): the name is resolved once, every address of the answer is checked, and
-the socket goes to one of these addresses. TLS still verifies the name. Behind a proxy none of this would hold, so
+A check of the URL alone is no protection. A name may resolve to one address for the check and to another for the
+connection, and ``http://2852039166/`` is 169.254.169.254 as well. So a `Guard` itself resolves and connects
+(`stream_scorer.http_client.connections.Dial`). The name is resolved once, every address of the answer is checked, and
+the socket connects to one of these addresses. TLS still verifies the name. A proxy would bypass all of this, so
 callbacks use none.
 
-Private networks are open: a campaign manager often stands there. Closed are the addresses where no campaign manager can
-be, and where a request from inside a cloud earns credentials.
+Private networks are permitted: a campaign manager often runs there. Blocked are addresses where no campaign manager can
+run, and addresses that give credentials to requests from inside a cloud.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 Address: TypeAlias = IPv4Address | IPv6Address
-# Like `socket.getaddrinfo`, and its answer.
+# Signature and result of `socket.getaddrinfo`.
 Resolve: TypeAlias = "Callable[..., list[Any]]"
-# Says why callbacks do not go to an address, as in "is link-local"; None where they may.
+# Returns why an address is blocked, such as "is link-local"; None: it is permitted.
 Objection: TypeAlias = "Callable[[Address], str | None]"
 
 START_CHECK_S: Final = 5.0
@@ -53,7 +53,7 @@ _CLOSED: Final = tuple(
     )
 )
 
-# IPv6 networks whose addresses stand for an IPv4 address, and by how many bits that is shifted left.
+# IPv6 networks whose addresses embed an IPv4 address, and the bits by which that is shifted left.
 _EMBEDDING: Final = tuple(
     (IPv6Network(network), shift)
     for network, shift in (
@@ -71,7 +71,7 @@ _32_BITS: Final = 0xFFFF_FFFF
 
 
 def blocked_reason(address: Address) -> str | None:
-    """Say why no callback goes to an address, whatever the settings."""
+    """Return why an address is blocked whatever the settings; None: it is permitted."""
     for closed, why in _CLOSED:
         if address in closed:
             return why
@@ -82,7 +82,7 @@ def blocked_reason(address: Address) -> str | None:
 
 
 def why_not_loopback(address: Address) -> str | None:
-    """The same for http without ``callbacks.allow_http``."""
+    """Return why an address is blocked for http without ``callbacks.allow_http``; None: it is permitted."""
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     if (mapped or address).is_loopback:
         return None
@@ -90,22 +90,22 @@ def why_not_loopback(address: Address) -> str | None:
 
 
 class Guard:
-    """Resolves, checks and connects; for any number of threads."""
+    """Resolves, checks and connects; for any number of concurrent threads."""
 
     def __init__(self, objection: Objection = blocked_reason, *, resolve: Resolve | None = None) -> None:
-        """Take the rule, and what resolves names; None: ``socket.getaddrinfo``."""
+        """Use this rule and resolver; None: ``socket.getaddrinfo``."""
         self._objection = objection
         self._resolve = resolve
 
     def resolve(self, host: str, port: int) -> list[Any]:
-        """Return what ``getaddrinfo`` says, once every address of it has been checked.
+        """Return the result of ``getaddrinfo``, once every address of it has been checked.
 
-        One bad address among good ones bars them all: whoever put it there may choose the order as well.
+        One blocked address blocks them all: an attacker who added it may choose the order as well.
 
         Raises:
-            AddressBarred: a callback must not go there.
+            AddressBlocked: an address is blocked.
             OSError: the name does not resolve.
-            UnicodeError: the host can be no name.
+            UnicodeError: the host is not a valid name.
         """
         resolve = self._resolve or socket.getaddrinfo
         found = resolve(host.strip("[]"), port, type=socket.SOCK_STREAM)
@@ -119,7 +119,7 @@ class Guard:
         """Connect to the first checked address that answers, each within its share of the time.
 
         Raises:
-            AddressBarred: a callback must not go there.
+            AddressBlocked: an address is blocked.
             OSError: the name does not resolve, or no address answers.
         """
         found = self.resolve(host, port)
@@ -139,18 +139,18 @@ class Guard:
 
 
 def guard_for(url: str, *, allow_http: bool, resolve: Resolve | None = None) -> Guard:
-    """Check ``callbacks.url`` as far as it can be checked at start, and return the guard for its deliveries.
+    """Check ``callbacks.url`` as far as possible at the start, and return the guard for its deliveries.
 
-    A name that does not resolve now is no error (https only): it may when a callback is due.
+    For https, a name that does not resolve now is no error: it may resolve when a callback is due.
 
     Raises:
-        SettingsError: the URL holds a user, password or fragment, is http without need, or leads where callbacks must
-            not go. The URL itself is not shown: its path or query may be a secret.
+        SettingsError: the URL has a user, password or fragment, uses http without permission, or has a blocked
+            address. The URL itself is not shown: its path or query may be a secret.
     """
     parts = urlsplit(url)
     host = parts.hostname or ""
     if "@" in parts.netloc:
-        raise SettingsError("callbacks.url must hold no user or password: the signature says who is calling")
+        raise SettingsError("callbacks.url must hold no user or password: the signature identifies the sender")
     if parts.fragment or "\\" in url:
         raise SettingsError("callbacks.url must have no fragment ('#…') and no backslash")
     only_loopback = parts.scheme != "https" and not allow_http
@@ -171,13 +171,13 @@ def guard_for(url: str, *, allow_http: bool, resolve: Resolve | None = None) -> 
 
 
 def _at_start(guard: Guard, host: str, port: int) -> list[Address]:
-    """The addresses as of now; none where the name does not resolve in time."""
+    """Return the present addresses; empty if the name does not resolve in time."""
     done: queue.SimpleQueue[list[Any] | Exception] = queue.SimpleQueue()
 
     def look_up() -> None:
         try:
             done.put(guard.resolve(host, port))
-        except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to the waiting thread
+        except Exception as error:  # noqa: BLE001 - of any kind: it is raised in the waiting thread
             done.put(error)
 
     threading.Thread(target=look_up, name="stream-scorer-resolve", daemon=True).start()
@@ -191,16 +191,16 @@ def _at_start(guard: Guard, host: str, port: int) -> list[Address]:
 
 
 def _embedded(address: Address) -> Iterator[IPv4Address]:
-    """The IPv4 addresses that an IPv6 address may stand for on its way."""
+    """Yield the IPv4 addresses that an IPv6 address may be translated to."""
     if not isinstance(address, IPv6Address):
         return
     number = int(address)
     for network, shift in _EMBEDDING:
-        if address in network and number > 1:  # ::1 is no 0.0.0.1
+        if address in network and number > 1:  # ::1 is not 0.0.0.1
             yield IPv4Address(number >> shift & _32_BITS)
     if address in _LOCAL_NAT64:
-        # Nobody here knows the length of its prefix (RFC 6052): 96 bits, or 48 and then 16 bits, 8 of zero, 16 more.
-        # Read the wrong way an address begins with zeros, so those say nothing.
+        # The length of its prefix is unknown (RFC 6052): 96 bits, or 48 and then 16 bits, 8 of zero, 16 more. With the
+        # wrong length an address begins with zeros, so those are ignored.
         for inner in (number, (number >> 48 & 0xFFFF_0000) | (number >> 40 & 0xFFFF)):
             if inner >> 24 & 0xFF:
                 yield IPv4Address(inner & _32_BITS)

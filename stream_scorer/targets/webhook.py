@@ -1,4 +1,4 @@
-"""The webhook: one signed POST an attempt. What the answers mean: `stream_scorer.targets.response_policy`."""
+"""Webhook target: one signed POST an attempt. `stream_scorer.targets.response_policy` has the meaning of responses."""
 
 from __future__ import annotations
 
@@ -23,18 +23,17 @@ if TYPE_CHECKING:
 TIMEOUT_S: Final = 10.0
 MAX_ANSWER_BYTES: Final = 64 * 1024
 MAX_CONNECTIONS: Final = 32
-# What may stand in a header; our own ids are UUIDs, but anyone may write to a topic.
+# Valid in a header; the service's own ids are UUIDs, but anyone with the right may write to a topic.
 _SENDABLE_ID: Final = re.compile(r"[\x21-\x7e]{1,256}")
-# Planned under another setting, and waiting in a tier since.
+# Targets whose callbacks have another body: planned under another setting, and since then in a retry topic.
 _OTHER_BODIES: Final = "genesys-outbound"
 
 
 class WebhookTarget:
-    """A campaign manager that takes Standard Webhooks.
+    """Target for a campaign manager that receives Standard Webhooks.
 
     Attributes:
-        name: ``webhook`` and the URL's scheme, host and port. Neither path nor query: often they are what a sender is
-            known by.
+        name: ``webhook`` and the URL's scheme, host and port. Without path and query, which often identify the sender.
         max_body_bytes: see `stream_scorer.targets.payload`.
     """
 
@@ -50,14 +49,14 @@ class WebhookTarget:
         max_connections: int = MAX_CONNECTIONS,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        """Prepare; nothing is sent before the first `deliver`.
+        """Prepare the target; nothing is sent before the first `deliver`.
 
         Args:
-            url: where to; checked by `stream_scorer.targets.ssrf_guard.guard_for`.
-            signer: the secrets.
-            guard: connects.
+            url: the receiver; checked by `stream_scorer.targets.ssrf_guard.guard_for`.
+            signer: signs bodies.
+            guard: resolves and connects.
             timeout_s: deadline of one attempt: resolving, connecting, TLS, sending and the whole answer.
-            max_connections: connections kept; as many as there are attempts at once.
+            max_connections: limit of kept connections; as many as there are concurrent attempts.
             wall_clock: Unix seconds, for the signature and a ``Retry-After`` with a date.
         """
         parts = urlsplit(url)
@@ -72,21 +71,21 @@ class WebhookTarget:
         return f"WebhookTarget(name={self.name!r})"
 
     def entry(self, score: Score) -> bytes:
-        """One contact as it stands in a body."""
+        """Return one contact in the form of a body."""
         return encode_entry(score)
 
     def body(
         self, callback_id: str, campaign_id: str | None, model_id: str, planned_at_ms: int, entries: Sequence[bytes]
     ) -> bytes:
-        """The body of a callback: contract section 7."""
+        """Return the body of a callback (contract, section 7)."""
         return encode_body(callback_id, campaign_id, model_id, planned_at_ms, entries)
 
     def allowance(self) -> int | None:
-        """Any number: no quota is known."""
+        """Return None: there is no quota."""
         return None
 
     def deliver(self, callback: Callback, traceparent: str | None = None, /) -> DeliveryAnswer:
-        """Make one attempt: at most ``timeout_s`` long, never raises for the network's or the receiver's sake."""
+        """Make one attempt of at most ``timeout_s``; no failure of network or receiver is raised."""
         if callback.target.startswith(_OTHER_BODIES):
             return invalid_request(f"its body was made for {callback.target!r}, which takes another form")
         if not _SENDABLE_ID.fullmatch(callback.callback_id):
@@ -96,7 +95,7 @@ class WebhookTarget:
                 callback.callback_id, callback.body, datetime.fromtimestamp(self._wall_clock(), UTC)
             )
         except UnicodeDecodeError:
-            return invalid_request("its body is not UTF-8, so nobody could verify a signature of it")
+            return invalid_request("its body is not UTF-8, so its signature could not be verified")
         headers = {"Content-Type": "application/json", "User-Agent": "stream-scorer", **signature}
         if traceparent is not None:
             headers[TRACEPARENT] = traceparent
@@ -114,5 +113,5 @@ class WebhookTarget:
         return classify_response(got.status, got.headers, got.timing.latency_ms, self._wall_clock())
 
     def close(self) -> None:
-        """Cut what is under way, and close the connections."""
+        """Abort exchanges in flight, and close the connections."""
         self._http.close()
