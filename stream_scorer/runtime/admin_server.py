@@ -61,7 +61,7 @@ class AdminServer:
         return self._server.server_address[1] if self._server is not None else 0
 
     def start(self) -> None:
-        """Start to listen.
+        """Start listening.
 
         Raises:
             LocalError: the port is taken, or the address is not of this machine; names the settings.
@@ -80,7 +80,7 @@ class AdminServer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop to listen and release the port. Does nothing if it does not listen."""
+        """Stop listening and release the port. Does nothing if it does not listen."""
         if self._server is not None and self._thread is not None:
             self._server.shutdown()
             self._thread.join()

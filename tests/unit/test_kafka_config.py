@@ -105,7 +105,7 @@ def test_ours_win_where_exactly_once_hangs_on_them_and_say_so(name: str, value: 
 @pytest.mark.parametrize(
     ("properties", "part"),
     [
-        ({"ssl.endpoint.identification.algorithm": "none"}, "can pass for a broker"),
+        ({"ssl.endpoint.identification.algorithm": "none"}, "can pose as a broker"),
         ({"security.protocol": "sasl_plaintext", "sasl.mechanism": "PLAIN"}, "shows the password or token itself"),
         ({"sasl.oauthbearer.token.endpoint.url": "http://login.example.com/token"}, "which shows the client's secret"),
     ],

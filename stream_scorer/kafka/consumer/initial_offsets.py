@@ -112,7 +112,7 @@ def planning_start(settings: Settings) -> InitialOffsets:
 def delivery_start(settings: Settings, topics: tuple[str, ...]) -> InitialOffsets:
     """Return the start of the deliverer's group: always the beginning, so that no planned callback is skipped.
 
-    Starting over repeats callbacks under their ids, which receivers deduplicate. Without the planner, it adds none.
+    Starting over repeats callbacks under their ids, which receivers deduplicate. Only the planner adds new ones.
     """
     return InitialOffsets(
         group_id=settings.delivery_group_id,
