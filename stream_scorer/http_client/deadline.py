@@ -154,7 +154,7 @@ class Deadline:
 
 
 class Watchdog:
-    """Aborts exchanges at their deadline. Its thread lives only while there are exchanges."""
+    """Watchdog that aborts exchanges at their deadline. Its thread lives only while there are exchanges."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()

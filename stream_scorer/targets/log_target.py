@@ -22,7 +22,7 @@ class Log(Protocol):
 
 
 class LogTarget:
-    """Logs ids and counts of each callback, no score and no feature, and counts it as delivered.
+    """Target that logs ids and counts of each callback, no score and no feature, and counts it as delivered.
 
     Attributes:
         name: ``log``.

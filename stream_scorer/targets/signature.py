@@ -20,7 +20,7 @@ _PREFIX: Final = "whsec_"
 
 
 class Signer:
-    """Signs with the current secret and, during a rotation, with the previous one as well.
+    """Signer with the current secret and, during a rotation, the previous one as well.
 
     Neither secret is in its repr.
     """

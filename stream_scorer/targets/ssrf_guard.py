@@ -90,7 +90,7 @@ def why_not_loopback(address: Address) -> str | None:
 
 
 class Guard:
-    """Resolves, checks and connects; for any number of concurrent threads."""
+    """Guard that resolves, checks and connects; for any number of concurrent threads."""
 
     def __init__(self, objection: Objection = blocked_reason, *, resolve: Resolve | None = None) -> None:
         """Use this rule and resolver; None: ``socket.getaddrinfo``."""

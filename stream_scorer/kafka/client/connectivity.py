@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class BrokerConnectivity:
-    """Keeps the reason of a lost connection until it is read.
+    """Reason of a lost connection, kept until it is read.
 
     Separate from the owner of the client: a reference cycle through the callback would keep both alive.
 

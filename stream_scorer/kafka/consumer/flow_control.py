@@ -4,7 +4,7 @@ Records count until they are committed, finished or not, because memory holds th
 by bytes of key, value and headers. Each partition is an account of ``core.flow_control``; all retry partitions
 together are one more while they hold records. A partition that has used its share is paused. It is resumed at the
 same record once half of the share is committed. A partition that holds nothing may take one record of any size. So no
-record is too large to be read, and no partition waits for the others. So the limit is exceeded by at most one record
+record is too large to be read, and no partition waits for the others. The limit is exceeded by at most one record
 a partition.
 """
 

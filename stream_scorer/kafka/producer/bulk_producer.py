@@ -65,7 +65,7 @@ class Undelivered(NamedTuple):
 
 
 class BulkProducer:
-    """Produces contacts, as fast as the broker accepts them or at a fixed rate. For use in a ``with`` block.
+    """Producer of contacts, as fast as the broker accepts them or at a fixed rate. For use in a ``with`` block.
 
     A broker's error about one record (too large, against a policy) rejects that record. Any other error would affect
     all later records, too, and sets `stopped`. After that, and after `interrupt`, `send` accepts no more.

@@ -83,7 +83,7 @@ class CommitObserver(Protocol):
 
 
 class Committer(Generic[OutcomeT]):
-    """Commits heads of the ledger by transactions. Owned by the thread that owns the consumer.
+    """Committer of the ledger's heads by transactions. Owned by the thread that owns the consumer.
 
     Args:
         sink: runs transactions.

@@ -48,7 +48,7 @@ _WRONG_CLOCK = str(translate(KafkaError(KafkaError.INVALID_TIMESTAMP), "writing 
 
 
 class TransactionalSink:
-    """Runs transactions on one producer session at a time. Owned by one thread, like the consumer.
+    """Sink of transactions, with one producer session at a time. Owned by one thread, like the consumer.
 
     Args:
         config: the producer's librdkafka properties, with ``transactional.id``.

@@ -69,7 +69,7 @@ class _Wanted(NamedTuple):
 
 
 class SchemaFetcher:
-    """Fetches writers' schemas in the background. Thread-safe; no method blocks.
+    """Background fetcher of writers' schemas. Thread-safe; no method blocks.
 
     Args:
         writers: the registry's client.
