@@ -28,7 +28,7 @@ from stream_scorer.core.callbacks.types import Callback, DeliveryAnswer, Deliver
 from stream_scorer.core.exactly_once.offset_ledger import OffsetLedger
 from stream_scorer.core.records import Partition, SourceRecord
 from stream_scorer.kafka.consumer.flow_control import FlowControl
-from stream_scorer.kafka.consumer.retry_heads import PausedRetryPartitions
+from stream_scorer.kafka.consumer.retry_partitions import PausedRetryPartitions
 from stream_scorer.kafka.producer.committer import Committer
 from stream_scorer.kafka.producer.records import Committed, Failed
 from stream_scorer.kafka.registry.pending_schemas import PendingSchemas

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from stream_scorer.core.records import SourceRecord
     from stream_scorer.kafka.consumer.flow_control import FlowControl
     from stream_scorer.kafka.consumer.group_consumer import GroupConsumer
-    from stream_scorer.kafka.consumer.retry_heads import PausedRetryPartitions
+    from stream_scorer.kafka.consumer.retry_partitions import PausedRetryPartitions
     from stream_scorer.kafka.registry.pending_schemas import PendingSchemas
     from stream_scorer.runtime.clock import Clock
 

@@ -32,7 +32,7 @@ from stream_scorer.kafka.client.logs import client_logger
 from stream_scorer.kafka.consumer.flow_control import FlowControl
 from stream_scorer.kafka.consumer.group_consumer import GroupConsumer
 from stream_scorer.kafka.consumer.latest_offsets import LatestOffsets
-from stream_scorer.kafka.consumer.retry_heads import PausedRetryPartitions
+from stream_scorer.kafka.consumer.retry_partitions import PausedRetryPartitions
 from stream_scorer.kafka.consumer.topic_ids import TopicIdentity, TopicIds
 from stream_scorer.kafka.producer.committer import Committer
 from stream_scorer.kafka.producer.factory import make_sink

@@ -68,7 +68,7 @@ VALUES_FOR_SERVICES = {
         "truncated",
         "too_large",
     },
-    "stream_scorer.kafka.consumer.retry_heads": {"PausedRetryPartitions"},
+    "stream_scorer.kafka.consumer.retry_partitions": {"PausedRetryPartitions"},
     "stream_scorer.kafka.producer.records": {"Committed", "Failed", "OutRecord", "Publication", "RecordsRejected"},
     "stream_scorer.kafka.consumer.group_consumer": {"GroupConsumer", "RebalanceListener"},
     "stream_scorer.kafka.registry.pending_schemas": {"PendingSchemas"},

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from stream_scorer.core.flow_control import FairShares
 from stream_scorer.core.records import Partition
+from stream_scorer.kafka.consumer.paused_partitions import PausedPartitions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from stream_scorer.core.exactly_once.offset_ledger import OffsetLedger
     from stream_scorer.core.records import SourceRecord
-    from stream_scorer.kafka.consumer.retry_heads import Reader
+    from stream_scorer.kafka.consumer.paused_partitions import PartitionReader
 
 # Number of records, and the bytes of their keys, values and headers.
 _Size: TypeAlias = tuple[int, int]
@@ -28,7 +29,7 @@ _Ceilings: TypeAlias = tuple[float, float]
 _NOTHING: Final[_Ceilings] = (0.0, 0.0)
 
 
-class FlowControl:
+class FlowControl(PausedPartitions[None]):
     """Flow control of one consumer, by number and bytes of its uncommitted records. Owned by the loop's thread.
 
     Args:
@@ -41,19 +42,18 @@ class FlowControl:
 
     def __init__(
         self,
-        reader: Reader,
+        reader: PartitionReader,
         ledger: OffsetLedger[Any],
         *,
         max_records: int,
         max_bytes: int,
         is_retry: Callable[[str], bool] = lambda _: False,
     ) -> None:
-        self._reader = reader
+        super().__init__(reader)
         self._ledger = ledger
         self._max_records = max_records
         self._max_bytes = max_bytes
         self._is_retry = is_retry
-        self._paused: dict[Partition, int] = {}
         # Ceilings of the partition that is being admitted. Until the next `resume_with_room`, only it can grow.
         self._partition: Partition | None = None
         self._ceilings = _NOTHING
@@ -91,14 +91,9 @@ class FlowControl:
             return False
         if not records:
             return True
-        self._paused[partition] = record.offset
-        self._reader.pause_partition(partition)
+        self.pause_at(partition, record.offset, None)
         self._ceilings = _NOTHING
         return False
-
-    def is_paused(self, record: SourceRecord) -> bool:
-        """Return whether a record follows one that was not admitted: both are read again."""
-        return bool(self._paused) and (record.topic, record.partition) in self._paused
 
     def resume_with_room(self) -> None:
         """Resume the partitions that have room. Call it before each read."""
@@ -106,15 +101,12 @@ class FlowControl:
         if not self._paused:
             return
         accounts = self._accounts()
-        for partition, offset in list(self._paused.items()):
-            if accounts.has_room(partition) and self._reader.resume_from(partition, offset):
-                del self._paused[partition]
+        self.resume_if(lambda partition, _: accounts.has_room(partition))
 
     def revoke(self, partitions: Iterable[Partition]) -> None:
         """Drop the state of revoked partitions."""
         self._partition = None
-        for partition in partitions:
-            self._paused.pop(partition, None)
+        super().revoke(partitions)
 
     # --- private
 

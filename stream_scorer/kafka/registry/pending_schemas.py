@@ -1,31 +1,19 @@
-"""Records whose writer's schema is not fetched yet: their partitions are paused, all others continue.
-
-Such a record is not in the ledger. So no commit passes it, a revocation or a stop has nothing to undo, and the next
-owner of the partition reads it again.
-"""
+"""Records whose writer's schema is not fetched yet: their partitions are paused, all others continue."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from stream_scorer.core.avro.confluent import schema_id_of
 from stream_scorer.core.records import Partition
+from stream_scorer.kafka.consumer.paused_partitions import PausedPartitions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from stream_scorer.core.exactly_once.offset_ledger import OffsetLedger
     from stream_scorer.core.records import SourceRecord
-
-
-class Reader(Protocol):
-    """Consumer that can pause and resume single partitions; see ``kafka.consumer.group_consumer.Source``."""
-
-    def pause_partition(self, partition: Partition) -> None:
-        """Deliver nothing of a partition until ``resume_from``."""
-
-    def resume_from(self, partition: Partition, offset: int) -> bool:
-        """Deliver a partition again, from ``offset`` on; False: not possible now."""
+    from stream_scorer.kafka.consumer.paused_partitions import PartitionReader
 
 
 class SchemaLookup(Protocol):
@@ -47,33 +35,28 @@ class SchemaLookup(Protocol):
         """Return the most recently resolved ids."""
 
 
-class _Head(NamedTuple):
-    offset: int
-    schema_id: int
-
-
-class PendingSchemas:
-    """Partitions paused until the schema of their next record is fetched. Owned by the loop's thread.
+class PendingSchemas(PausedPartitions[int]):
+    """Partitions paused until the schema of their next record is fetched; the reason is the schema's id.
 
     Args:
         reader: pauses and resumes partitions.
         ledger: the loop's offset ledger.
         lookup: fetches schemas.
-        tell: called with the reason of the pause whenever it changes; None: no partition is paused, or only briefly.
+        report: called with the reason of the pause whenever it changes; None: no partition is paused, or only briefly.
     """
 
     def __init__(
-        self, reader: Reader, ledger: OffsetLedger[Any], lookup: SchemaLookup, tell: Callable[[str | None], object]
+        self,
+        reader: PartitionReader,
+        ledger: OffsetLedger[Any],
+        lookup: SchemaLookup,
+        report: Callable[[str | None], object],
     ) -> None:
-        self._reader = reader
+        super().__init__(reader)
         self._ledger = ledger
         self._lookup = lookup
-        self._tell = tell
-        self._told: str | None = None
-        self._heads: dict[Partition, _Head] = {}
-
-    def __len__(self) -> int:
-        return len(self._heads)
+        self._report = report
+        self._reported: str | None = None
 
     def admits(self, record: SourceRecord) -> bool:
         """Return whether a record can be decoded now; otherwise it is delivered again with its schema."""
@@ -85,8 +68,7 @@ class PendingSchemas:
         partition = Partition(record.topic, record.partition)
         position = self._ledger.next_to_read(partition)
         if position is not None and record.offset >= position:  # else not assigned any more, or a repetition
-            self._heads[partition] = _Head(position, schema_id)
-            self._reader.pause_partition(partition)
+            self.pause_at(partition, position, schema_id)
         return False
 
     def is_paused(self, record: SourceRecord) -> bool:
@@ -94,7 +76,7 @@ class PendingSchemas:
 
         Its own schema is fetched meanwhile, so that several unknown ids cost one wait in total.
         """
-        if not self._heads or (record.topic, record.partition) not in self._heads:
+        if not super().is_paused(record):
             return False
         schema_id = schema_id_of(record.value)
         if schema_id is not None:
@@ -103,17 +85,10 @@ class PendingSchemas:
 
     def resume_resolved(self) -> None:
         """Resume the partitions whose schemas are fetched, and report why the others are paused."""
-        if not self._heads and self._told is None:
+        if not self and self._reported is None:
             return
-        for partition, head in list(self._heads.items()):
-            if self._lookup.is_answered(head.schema_id) and self._reader.resume_from(partition, head.offset):
-                del self._heads[partition]
-        reason = next(filter(None, (self._lookup.error_for(head.schema_id) for head in self._heads.values())), None)
-        if reason != self._told and (reason is not None or not self._heads):
-            self._told = reason
-            self._tell(reason)
-
-    def revoke(self, partitions: Iterable[Partition]) -> None:
-        """Drop the state of revoked partitions."""
-        for partition in partitions:
-            self._heads.pop(partition, None)
+        self.resume_if(lambda _, schema_id: self._lookup.is_answered(schema_id))
+        reason = next(filter(None, map(self._lookup.error_for, self.reasons)), None)
+        if reason != self._reported and (reason is not None or not self):
+            self._reported = reason
+            self._report(reason)
