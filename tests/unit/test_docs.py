@@ -84,8 +84,8 @@ def test_files_that_the_code_and_the_pages_name_exist() -> None:
         assert (REPOSITORY / "stream_scorer" / name).exists() or (REPOSITORY / name).exists(), name
 
 
-def test_the_rooms_are_the_real_tree() -> None:
-    tree = (DOCS / "architecture.md").read_text().split("## The rooms\n\n```\n", 1)[1].split("```", 1)[0]
+def test_the_folders_are_the_real_tree() -> None:
+    tree = (DOCS / "architecture.md").read_text().split("## Folders\n\n```\n", 1)[1].split("```", 1)[0]
     package, listed = REPOSITORY / "stream_scorer", []
     folders = {0: REPOSITORY, 2: package}
     for line in tree.splitlines()[1:]:
