@@ -1,1 +1,1 @@
-"""Logs and metrics: how a service is seen from outside. Traces are in `stream_scorer.telemetry.tracing`."""
+"""Telemetry of the services: logs and metrics here, traces in `stream_scorer.telemetry.tracing`."""

@@ -1,4 +1,4 @@
-"""A collector that is away, or hangs, must cost a service nothing: what traces and metrics share for that."""
+"""Limits on log lines and closing time for exporters whose collector is down or hangs; shared by metrics and traces."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from stream_scorer.telemetry.exception_text import drop_exception_text
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-# What is left is sent within this, all signals together; what a collector has not taken by then is lost.
+# Exporters of all signals together get this long to send buffered data; the rest is lost.
 CLOSE_S: Final = 3.0
 _QUIET_S: Final = 60.0
 _QUERY: Final = re.compile(r"\?[^\s'\"]+")
 
 
 class RateLimitFilter(logging.Filter):
-    """Lets one line a minute through: a collector that is away is no news at every attempt."""
+    """Logging filter that passes one line a minute, because an unreachable collector fails at every attempt."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
@@ -28,25 +28,25 @@ class RateLimitFilter(logging.Filter):
         self._said_at = float("-inf")
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Say whether the line is let through; without the client library's stack or a URL's query."""
+        """Return whether the line passes; remove the exception text and URL queries from a line that does."""
         now = self._monotonic()
         if now - self._said_at < _QUIET_S:
             return False
         self._said_at = now
         drop_exception_text(record)
-        # An endpoint's query is where some collectors have their token.
+        # Some collectors take their token in the endpoint's query.
         record.msg, record.args = _QUERY.sub("?***", record.getMessage()), ()
         return True
 
 
 def rate_limit_logs(loggers: Iterable[str]) -> None:
-    """Let each of these loggers say one line a minute; what filtered its lines before does not any more."""
+    """Limit each of these loggers to one line a minute; replaces their other filters."""
     for name in loggers:
         logging.getLogger(name).filters[:] = [RateLimitFilter()]
 
 
 def close_within_limit(*closings: Callable[[], object]) -> None:
-    """Close side by side, and go on after `CLOSE_S` at the latest: nobody waits for a collector at the end."""
+    """Run the callables in parallel and return after `CLOSE_S` at the latest, whether or not a collector answers."""
     deadline = time.monotonic() + CLOSE_S
     threads = [threading.Thread(target=closing, name="telemetry-closing", daemon=True) for closing in closings]
     for thread in threads:

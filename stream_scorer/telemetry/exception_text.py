@@ -1,4 +1,4 @@
-"""Lines of libraries' loggers without the text of their exceptions. Loads no logging library but Python's own."""
+"""Filter that removes exception texts from log lines of libraries. Imports no logging library but Python's own."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ if TYPE_CHECKING:
 
 
 def drop_exception_text(record: logging.LogRecord) -> bool:
-    """Leave of exceptions in a library's line only their classes: their text may quote URLs, headers and records.
+    """Replace exceptions in a library's line by their class: their text may quote URLs, headers and records.
 
     A filter for handlers and loggers; it keeps every line.
     """
     if isinstance(record.msg, dict):
-        return True  # a line of our own, whose fields `telemetry.logs.redact` has seen
+        return True  # a line of this package, whose fields `telemetry.logs.redact` redacts
     if isinstance(record.args, tuple):
         record.args = tuple(_class_of(one) for one in record.args)
     elif record.args:

@@ -1,7 +1,7 @@
-"""Where metrics go: to whoever scrapes ``/metrics``, and by OTLP to a collector where the environment asks for it.
+"""Exporters of metrics: the ``/metrics`` endpoint, and OTLP if the environment configures it.
 
-A collector that cannot be reached costs nothing but a log line a minute: its exporter has a thread of its own, and the
-service's end does not wait for it (`telemetry.collectors`).
+An unreachable collector costs one log line a minute: its exporter runs in a thread of its own, and the service's
+shutdown does not wait for it (`telemetry.collectors`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.metrics import ExemplarFilter
     from opentelemetry.sdk.metrics.export import MetricReader
 
-# The SDK raises where the variable is empty, which is to mean that it is not set.
+# Passed explicitly: the SDK raises an error if the variable is empty, which must mean that it is not set.
 _EXEMPLAR_FILTERS: Final[Mapping[str, Callable[[], ExemplarFilter]]] = MappingProxyType(
     {
         "trace_based": TraceBasedExemplarFilter,
@@ -48,7 +48,7 @@ _EXPORTER_LOGS: Final = (
 
 
 def otlp_readers(environ: Mapping[str, str] | None = None) -> list[MetricReader]:
-    """Return what sends metrics by OTLP/HTTP, configured by the ``OTEL_*`` variables; none where nobody asks for it.
+    """Return the readers that export metrics by OTLP/HTTP as the ``OTEL_*`` variables configure; empty if off.
 
     Raises:
         SettingsError: as `stream_scorer.telemetry.otel_env.metric_values`.
@@ -57,7 +57,7 @@ def otlp_readers(environ: Mapping[str, str] | None = None) -> list[MetricReader]
     if values is None:
         return []
     check_installed_exporter(os.environ if environ is None else environ, METRICS)
-    # Here, since a service without OTLP need not load it.
+    # Imported here, since a service without OTLP does not need it.
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter  # noqa: PLC0415
     from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader  # noqa: PLC0415
 
@@ -66,14 +66,13 @@ def otlp_readers(environ: Mapping[str, str] | None = None) -> list[MetricReader]
 
 
 class Meters:
-    """One service's meter and what takes its metrics out.
+    """Meter provider of one service.
 
     Args:
         service: the resource's ``service.name``, unless ``OTEL_SERVICE_NAME`` or ``OTEL_RESOURCE_ATTRIBUTES`` say else.
         scope: the meter's name.
-        readers: what takes the metrics out; none: they go nowhere.
-        instance: the resource's ``service.instance.id``: what tells the counters of two workers apart where a
-            collector gets both.
+        readers: export the metrics; empty: they are not exported.
+        instance: the resource's ``service.instance.id``, which distinguishes the counters of two workers.
 
     Raises:
         SettingsError: as `stream_scorer.telemetry.otel_env.exemplar_filter` and `check_sdk`.
@@ -96,12 +95,12 @@ class Meters:
         self.meter: Meter = self._provider.get_meter(scope, __version__)
 
     def close(self) -> None:
-        """Send what is left, within `telemetry.collectors.CLOSE_S`."""
+        """Export buffered metrics, within `telemetry.collectors.CLOSE_S`."""
         close_within_limit(self._provider.shutdown)
 
 
 class Scrape:
-    """What can be scraped, in a registry of its own: two services in one process do not mix."""
+    """Prometheus reader with a registry of its own, so that two services in one process do not mix."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()

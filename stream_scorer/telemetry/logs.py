@@ -1,4 +1,4 @@
-"""Logs: one line an event, JSON or text, with nothing secret in it."""
+"""Logging configuration: one line an event, as JSON or text, without secrets."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _SECRET_WORDS: Final = re.compile(
 
 
 def configure_logging(*, level: str = "info", form: str = "auto", stream: TextIO | None = None) -> None:
-    """Send all logs of the process, ours and the libraries', as one line each to ``stream``.
+    """Send all log lines of the process, the libraries' included, to ``stream``, one line an event.
 
     Args:
-        level: the least level that is written: ``debug``, ``info``, ``warning`` or ``error``.
-        form: ``json``: one object a line; ``text``: for people; ``auto``: text if ``stream`` is a terminal.
-        stream: where to; None: standard error, since standard output belongs to the results of commands.
+        level: the lowest level that is written: ``debug``, ``info``, ``warning`` or ``error``.
+        form: ``json``: one object a line; ``text``: readable text; ``auto``: text if ``stream`` is a terminal.
+        stream: the destination; None: standard error, since standard output carries the results of commands.
     """
     stream = sys.stderr if stream is None else stream
     as_json = not stream.isatty() if form == "auto" else form == "json"
     least = logging.getLevelNamesMapping()[level.upper()]
-    # ISO 8601, UTC; the event's own fields stay what they are.
+    # ISO 8601, UTC; the fields of the event stay unchanged.
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -49,7 +49,7 @@ def configure_logging(*, level: str = "info", form: str = "auto", stream: TextIO
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(least)
-    # urllib3 tells of every connection that it makes anew; the client tells of those that matter.
+    # urllib3 logs a warning for every new connection; the API client logs the failures that matter.
     logging.getLogger("urllib3").setLevel(max(least, logging.ERROR))
     structlog.configure(
         processors=[
@@ -64,16 +64,16 @@ def configure_logging(*, level: str = "info", form: str = "auto", stream: TextIO
 
 
 def _rendering(*, as_json: bool, colors: bool) -> list[Processor]:
-    # Plain tracebacks in both: structured and rich ones print local variables, and with them secrets.
+    # Plain tracebacks in both: structured and rich ones print local variables, and so secrets.
     if as_json:
         return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-    # A foreign message may quote what it was sent: one line stays one line, and tells the terminal nothing else.
+    # A library's message may quote received data: escape line breaks and terminal control sequences.
     plain = structlog.dev.plain_traceback
     return [_printable, structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain, pad_event_to=0)]
 
 
 def _printable(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Escape what is not printable in the event itself, as the renderer does with the fields."""
+    """Escape non-printable characters of the event text, as the renderer does for the fields."""
     said = event.get("event")
     if isinstance(said, str) and not said.isprintable():
         event["event"] = repr(said)[1:-1]
@@ -81,7 +81,7 @@ def _printable(_logger: WrappedLogger, _method: str, event: EventDict) -> EventD
 
 
 def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Hide the values of all fields whose name says that they are secret, in nested mappings and lists too."""
+    """Replace the values of all fields with a secret's name, in nested mappings and lists too."""
     return {key: _redacted(key, value) for key, value in event.items()}
 
 

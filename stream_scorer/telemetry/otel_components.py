@@ -1,4 +1,4 @@
-"""What the ``OTEL_*`` variables name on this machine: installed components, and files of certificates."""
+"""Check of ``OTEL_*`` variables against this machine: installed components and certificate files."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def check_otel_environment(environ: Mapping[str, str]) -> None:
-    """Check all ``OTEL_*`` variables of a worker, without loading the SDK.
+    """Check all ``OTEL_*`` variables of a worker without loading the SDK.
 
     Raises:
-        SettingsError: one cannot work; names it.
+        SettingsError: a variable cannot work; the message names it.
     """
     check_installed_sdk(environ)
     exemplar_filter(environ)
@@ -33,7 +33,7 @@ def check_otel_environment(environ: Mapping[str, str]) -> None:
 
 
 def check_installed_sdk(environ: Mapping[str, str]) -> None:
-    """Check what the SDK reads whatever is exported.
+    """Check the variables that the SDK reads whatever is exported.
 
     Raises:
         SettingsError: as `stream_scorer.telemetry.otel_env.check_sdk`.
@@ -42,10 +42,10 @@ def check_installed_sdk(environ: Mapping[str, str]) -> None:
 
 
 def check_installed_exporter(environ: Mapping[str, str], signal: Signal) -> None:
-    """Check what the SDK reads for an exporter of OTLP, its files included.
+    """Check the variables that the SDK reads for an OTLP exporter, and the files they name.
 
     Raises:
-        SettingsError: a component is not installed, a proxy is no URL, or a file cannot be read; names the variable.
+        SettingsError: a component is not installed, a proxy is not a URL, or a file cannot be read.
     """
     check_exporter(environ, signal, _installed)
     check_proxies([collector_endpoint(environ, signal)], environ)

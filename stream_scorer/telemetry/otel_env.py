@@ -1,8 +1,8 @@
-"""What traces and metrics are made by, as the ``OTEL_*`` variables say it: sampler, queue, limits, intervals.
+"""Configuration of traces and metrics from the ``OTEL_*`` variables: sampler, queue, limits, intervals.
 
-The SDK takes its default for what it cannot read, and says so in the log: one typing error in the sampler's name, and
-every contact is sampled. Here it is refused. What OpenTelemetry's specification allows is taken: an empty variable is
-none, and a time-out of 0 is no limit.
+For an invalid value the SDK logs a line and uses its default: a typing error in the sampler's name samples every
+contact. Here it raises an error. Values that OpenTelemetry's specification allows are accepted: an empty variable is
+not set, and a time-out of 0 is no limit.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ SAMPLERS: Final = (
     *("parentbased_always_on", "parentbased_always_off", "parentbased_traceidratio"),
     *("always_on", "always_off", "traceidratio"),
 )
-# A commit ends two spans for each of its contacts at once, and the SDK drops what its own queue of 2,048 does not hold.
+# A commit ends two spans a contact at once, and the SDK drops spans beyond its queue, 2,048 by default.
 _QUEUE: Final = 65_536
 _BATCH: Final = 512
 _NO_LIMIT_MS: Final = 86_400_000
 _LARGEST: Final = 2**31 - 1
 _WHOLE: Final = re.compile(r"\+?\d{1,10}", re.ASCII)
 _RATIO: Final = re.compile(r"\+?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,4})?", re.ASCII)
-# What the SDK loads by its name from the packages that are installed: the group of entry points.
+# Variable and entry point group of components that the SDK loads by name from installed packages.
 _CONTEXT: Final = ("OTEL_PYTHON_CONTEXT", "opentelemetry_context")
 _METER_PROVIDER: Final = ("OTEL_PYTHON_METER_PROVIDER", "opentelemetry_meter_provider")
 _CREDENTIALS: Final = "opentelemetry_otlp_credential_provider"
 _ATTRIBUTE: Final = re.compile(r"\s*[^\s=,]+\s*=.*")
 _EXEMPLAR_FILTERS: Final = ("trace_based", "always_on", "always_off")
-# Of these the SDK reads the most that a span may have of something.
+# Limits on a span's contents that the SDK reads.
 _SPAN_LIMITS: Final = (
     *("OTEL_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"),
     *("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT"),
@@ -46,25 +46,25 @@ _SPAN_LIMITS: Final = (
 
 
 class Sampling(NamedTuple):
-    """Which traces are recorded: one of `SAMPLERS`, and the share of those that are no part of another."""
+    """Sampling rule: one of `SAMPLERS`, and the share of root spans that are recorded."""
 
     sampler: str = SAMPLERS[0]
     ratio: float = 1.0
 
 
-# What holds where no variable says anything.
+# Used if no variable is set.
 ALL_TRACES: Final = Sampling()
 
 
 class TraceValues(NamedTuple):
-    """How traces are made and sent.
+    """Configuration of traces.
 
     Attributes:
         exporters: ``otlp``, ``console`` or both.
-        sampling: which there are.
-        queue: ended spans that wait at most; more are dropped.
-        batch: spans that are sent at once at most.
-        delay_ms: how long they wait for a batch to be full.
+        sampling: which traces are recorded.
+        queue: most ended spans that wait for export; more are dropped.
+        batch: most spans in one export.
+        delay_ms: longest time that a span waits for a full batch.
     """
 
     exporters: frozenset[str]
@@ -75,17 +75,17 @@ class TraceValues(NamedTuple):
 
 
 class MetricValues(NamedTuple):
-    """How often metrics are sent by OTLP, and how long they are collected for that at most."""
+    """Configuration of OTLP metrics: interval between exports, and time-out of one collection."""
 
     interval_ms: int = 60_000
     timeout_ms: int = 30_000
 
 
 def trace_values(environ: Mapping[str, str]) -> TraceValues | None:
-    """Return how traces are made; None: nobody wants any.
+    """Return the configuration of traces; None: traces are off.
 
     Raises:
-        SettingsError: a variable that says nothing that can be done; names it and what it may be.
+        SettingsError: a variable has an invalid value; the message names it and the allowed values.
     """
     exporters = chosen_exporters(environ, TRACES)
     if not exporters:
@@ -99,13 +99,13 @@ def trace_values(environ: Mapping[str, str]) -> TraceValues | None:
         raise SettingsError(
             f"OTEL_BSP_MAX_EXPORT_BATCH_SIZE: {batch} is more than OTEL_BSP_MAX_QUEUE_SIZE holds, {queue}"
         )
-    # The SDK's thread cannot wait for no time at all.
+    # The SDK's thread cannot wait for 0 ms.
     delay_ms = max(1, _whole(environ, "OTEL_BSP_SCHEDULE_DELAY", 5_000))
     return TraceValues(exporters, _sampling(environ), queue, batch, delay_ms)
 
 
 def metric_values(environ: Mapping[str, str]) -> MetricValues | None:
-    """Return how metrics are sent by OTLP; None: nobody wants that.
+    """Return the configuration of OTLP metrics; None: metrics are not exported by OTLP.
 
     Raises:
         SettingsError: as `trace_values`.
@@ -117,7 +117,7 @@ def metric_values(environ: Mapping[str, str]) -> MetricValues | None:
 
 
 def exemplar_filter(environ: Mapping[str, str]) -> str:
-    """Return which measurements are kept as examples: ``trace_based``, ``always_on`` or ``always_off``.
+    """Return the exemplar filter: ``trace_based``, ``always_on`` or ``always_off``.
 
     Raises:
         SettingsError: as `trace_values`.
@@ -133,7 +133,7 @@ def check_sdk(environ: Mapping[str, str], installed: Callable[[str], Collection[
         installed: returns the names in a group of entry points.
 
     Raises:
-        SettingsError: one names nothing that is installed, or is no value; names it.
+        SettingsError: a component is not installed, or a value is invalid; the message names the variable.
     """
     _component(environ, *_CONTEXT, installed)
     one_of(environ, "OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED", ("false", "true"))
@@ -145,8 +145,8 @@ def check_sdk(environ: Mapping[str, str], installed: Callable[[str], Collection[
 
 
 def check_exporter(environ: Mapping[str, str], signal: Signal, installed: Callable[[str], Collection[str]]) -> None:
-    """Check the variables that the SDK reads for an exporter of OTLP; arguments and errors as `check_sdk`."""
-    _component(environ, *_METER_PROVIDER, installed)  # its own metrics go there
+    """Check the variables that the SDK reads for an OTLP exporter; arguments and errors as `check_sdk`."""
+    _component(environ, *_METER_PROVIDER, installed)  # for the exporter's own metrics
     for part in ("", f"{signal.name}_"):
         _component(environ, f"OTEL_PYTHON_EXPORTER_OTLP_HTTP_{part}CREDENTIAL_PROVIDER", _CREDENTIALS, installed)
 
@@ -161,7 +161,7 @@ def _component(environ: Mapping[str, str], name: str, group: str, installed: Cal
 def _sampling(environ: Mapping[str, str]) -> Sampling:
     sampler = one_of(environ, "OTEL_TRACES_SAMPLER", SAMPLERS)
     argument = environ.get("OTEL_TRACES_SAMPLER_ARG", "").strip()
-    # To the other samplers an argument means nothing, whatever it is.
+    # The other samplers ignore the argument.
     if not argument or not sampler.endswith("traceidratio"):
         return Sampling(sampler)
     if not _RATIO.fullmatch(argument) or not 0 <= float(argument) <= 1:

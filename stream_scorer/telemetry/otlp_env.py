@@ -1,7 +1,7 @@
-"""Whether traces and metrics go to a collector, and how it is reached: the standard ``OTEL_*`` variables.
+"""Choice of exporters, and connection to the collector, from the standard ``OTEL_*`` variables.
 
-What the SDK would only find fault with in the log is refused here. It would quote what it does not like there, and the
-headers are where a collector's token stands.
+For invalid values the SDK only logs a line. Here they raise an error, which never shows the headers: they hold the
+collector's token.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _PREFERENCES: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 class Signal(NamedTuple):
-    """What may be exported; ``name`` as it stands in the variables, ``exporters`` those that are known here."""
+    """Signal that can be exported; ``name`` as in the variables, ``exporters`` as supported here."""
 
     name: str
     exporters: tuple[str, ...]
@@ -42,13 +42,13 @@ METRICS: Final = Signal("METRICS", ("otlp", "prometheus"))
 
 
 def chosen_exporters(environ: Mapping[str, str], signal: Signal) -> frozenset[str]:
-    """Return the exporters that are asked for; empty: nobody wants the signal.
+    """Return the chosen exporters; empty: the signal is off.
 
-    ``OTEL_<signal>_EXPORTER`` says which; without it, an OTLP endpoint is enough. ``OTEL_SDK_DISABLED`` ends it all.
+    ``OTEL_<signal>_EXPORTER`` chooses; without it, an OTLP endpoint is enough. ``OTEL_SDK_DISABLED`` turns all off.
 
     Raises:
-        SettingsError: an exporter or a protocol that is not spoken here, an endpoint that is no URL, headers that are
-            none, or another value that the SDK would replace by its default; names the variable.
+        SettingsError: an exporter or protocol is not supported, an endpoint is not a URL, headers are malformed, or the
+            SDK would replace a value by its default; the message names the variable.
     """
     if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return frozenset()
@@ -70,18 +70,18 @@ def chosen_exporters(environ: Mapping[str, str], signal: Signal) -> frozenset[st
 
 
 def shown(value: str) -> str:
-    """Return a value as one line says it: no more than its beginning, and nothing that is not printable."""
+    """Return a value for an error line: its first characters, with non-printable ones escaped."""
     short = value if len(value) <= _MAX_SHOWN else f"{value[:_MAX_SHOWN]}…"
     return short if short.isprintable() else ascii(short)
 
 
 def collector_endpoint(environ: Mapping[str, str], signal: Signal) -> str:
-    """Return the URL of a collector; the SDK's default where no variable names one."""
+    """Return the URL of the collector; the SDK's default without a variable."""
     return next((environ[name].strip() for name in _of(signal, "ENDPOINT") if environ.get(name)), _DEFAULT_ENDPOINT)
 
 
 def collector_files(environ: Mapping[str, str], signal: Signal) -> dict[str, str]:
-    """Return the files of certificates and keys that are used for a collector, by the variable that names each."""
+    """Return the certificate and key files of the connection to a collector, by the variable that names each."""
     if not collector_endpoint(environ, signal).lower().startswith("https:"):
         return {}
     kinds = ("CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE")
@@ -90,7 +90,7 @@ def collector_files(environ: Mapping[str, str], signal: Signal) -> dict[str, str
 
 
 def _of(signal: Signal, what: str) -> tuple[str, str]:
-    """The variables that say something of a collector; the first one that is set counts."""
+    """Return the variables of a collector's setting, by precedence."""
     return f"OTEL_EXPORTER_OTLP_{signal.name}_{what}", f"OTEL_EXPORTER_OTLP_{what}"
 
 
@@ -104,7 +104,7 @@ def _check_protocol(environ: Mapping[str, str], signal: Signal) -> None:
 
 
 def _check_collector(environ: Mapping[str, str], signal: Signal) -> None:
-    """Refuse what cannot work, and never show it."""
+    """Check endpoint and headers; errors never show their values."""
     for name in _of(signal, "ENDPOINT"):
         if environ.get(name) and not _is_url(environ[name].strip()):
             raise SettingsError(f"{name}: is no URL; write http:// or https://, host and port")
@@ -125,7 +125,7 @@ def _is_url(text: str) -> bool:
 
 
 def _check_transfer(environ: Mapping[str, str], signal: Signal) -> None:
-    """Refuse what the SDK would replace by its default, with a line in the log."""
+    """Check values that the SDK would replace by its default with a log line."""
     for name in _of(signal, "COMPRESSION"):
         one_of(environ, name, _COMPRESSIONS)
     for name in _of(signal, "TIMEOUT"):
@@ -138,10 +138,10 @@ def _check_transfer(environ: Mapping[str, str], signal: Signal) -> None:
 
 
 def one_of(environ: Mapping[str, str], name: str, known: tuple[str, ...]) -> str:
-    """Return what a variable names; the first that is known, where it names nothing.
+    """Return the value of a variable in lower case; the first of ``known`` if it is not set.
 
     Raises:
-        SettingsError: it names something else.
+        SettingsError: the value is not in ``known``.
     """
     value = environ.get(name, "").strip()
     if value and value.lower() not in known:

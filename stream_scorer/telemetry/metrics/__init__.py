@@ -1,1 +1,1 @@
-"""Instruments of the services."""
+"""Metric instruments of the services."""

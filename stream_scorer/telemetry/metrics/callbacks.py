@@ -1,4 +1,4 @@
-"""The metrics of the campaign worker. Every method takes a sum or a state, but `attempt` and `processed`."""
+"""Metrics of the campaign worker. Every method takes a sum or a state, except `attempt` and `processed`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _LOOPS: Final = ("planner", "deliverer")
 
 
 class CallbackMetrics(MessagingMetrics):
-    """Counters and gauges of planner and deliverer. Every method takes a sum, but `attempt` and `processed`.
+    """Counters and gauges of planner and deliverer. Every method takes a sum, except `attempt` and `processed`.
 
     Args:
-        readers: what takes the metrics out; none: they go nowhere.
+        readers: export the metrics; empty: they are not exported.
         instance: the resource's ``service.instance.id``.
     """
 
@@ -37,7 +37,7 @@ class CallbackMetrics(MessagingMetrics):
             "Callbacks with a receipt: delivered, refused, gave_up or expired.",
         )
         self._unusable = meter.create_counter(
-            "stream_scorer.callbacks.invalid", "{message}", "Records set aside; `reason` says why."
+            "stream_scorer.callbacks.invalid", "{message}", "Records dropped as invalid, by `reason`."
         )
         self._postponed = meter.create_counter(
             "stream_scorer.callbacks.deferred", "{callback}", "Callbacks written to a retry topic, by reason."
@@ -54,7 +54,7 @@ class CallbackMetrics(MessagingMetrics):
         self._waiting = meter.create_gauge(
             "stream_scorer.callbacks.waiting",
             "{callback}",
-            "Callbacks in memory that wait for a slot or a quick retry; tiers whose head is not due.",
+            "Callbacks in memory that wait for a slot or a quick retry; retry topics whose head is not due.",
         )
         self._uncommitted = meter.create_gauge(
             "stream_scorer.callbacks.uncommitted", "{callback}", "Callbacks read and not yet committed."
@@ -62,12 +62,12 @@ class CallbackMetrics(MessagingMetrics):
         self._holding = meter.create_gauge(
             "stream_scorer.callbacks.circuit_breaker.open",
             "1",
-            "1 while nothing goes on; `reason`: target, kafka or registry.",
+            "1 while the circuit breaker is open; `reason`: target, kafka or registry.",
         )
         self._begin()
 
     def _begin(self) -> None:
-        """What has not happened yet is 0, not absent."""
+        """Set every counter to 0, so that a series exists before its first event."""
         for counter in (self._planned, self._contacts):
             counter.add(0)
         for outcome in ("delivered", "refused", "gave_up", "expired"):
@@ -81,53 +81,53 @@ class CallbackMetrics(MessagingMetrics):
                 self.holding(False, loop=loop, reason=reason)
 
     def planned(self, callbacks: int, contacts: int) -> None:
-        """Callbacks that are planned for good, and the contacts in them."""
+        """Count callbacks whose plan is committed, and the contacts in them."""
         self._planned.add(callbacks)
         self._contacts.add(contacts)
 
     def finished(self, callbacks: int, *, outcome: str) -> None:
-        """Callbacks with a committed receipt."""
+        """Count callbacks with a committed receipt."""
         self._finished.add(callbacks, {"outcome": str(outcome)})
 
     def unusable(self, records: int, *, reason: str) -> None:
-        """Records set aside for good."""
+        """Count invalid records that are dropped."""
         self._unusable.add(records, {"reason": str(reason)})
 
     def postponed(self, callbacks: int, *, retry_topic: int, reason: str) -> None:
-        """Callbacks written to a retry tier."""
+        """Count callbacks written to a retry topic."""
         self._postponed.add(callbacks, {"retry_topic": retry_topic, "reason": str(reason)})
 
     def attempt(self, duration_s: float, *, status: int | None, result: str) -> None:
-        """One attempt: its duration, its status if there was one, and what the answer meant."""
+        """Record one attempt: its duration, its status if there was one, and the meaning of the answer."""
         attributes: dict[str, str | int] = {"http.request.method": "POST", "result": str(result)}
         if status is not None:
             attributes["http.response.status_code"] = status
         self._duration.record(duration_s, attributes)
 
     def in_flight(self, requests: int) -> None:
-        """Requests at the campaign manager now."""
+        """Set the number of requests to the campaign manager in flight."""
         self._in_flight.set(requests)
 
     def waiting(self, amounts: Mapping[str, int]) -> None:
-        """What waits now, by reason."""
+        """Set the number of waiting callbacks, by reason."""
         for reason, amount in amounts.items():
             self._waiting.set(amount, {"reason": str(reason)})
 
     def uncommitted(self, callbacks: int) -> None:
-        """Callbacks read and not yet committed."""
+        """Set the number of callbacks read and not yet committed."""
         self._uncommitted.set(callbacks)
 
     def holding(self, held: bool, *, loop: str, reason: str) -> None:
-        """Whether a loop goes on with nothing: for ``target``, ``kafka`` or ``registry``."""
+        """Set whether a loop is stopped because of ``target``, ``kafka`` or ``registry``."""
         self._holding.set(int(held), {"loop": loop, "reason": str(reason)})
 
     def close(self) -> None:
-        """Give the readers a last chance and let them go."""
+        """Export buffered metrics and close the readers."""
         self._meters.close()
 
 
 class PrometheusCallbackMetrics(CallbackMetrics):
-    """Metrics that can be scraped, and are sent by OTLP where the standard variables ask for it."""
+    """Campaign worker metrics for Prometheus, and for OTLP if the standard variables configure it."""
 
     def __init__(self, *, instance: str | None = None) -> None:
         self._scrape = Scrape()

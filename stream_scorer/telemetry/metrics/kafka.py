@@ -1,6 +1,6 @@
-"""The metrics that both services have: messages and operations by OpenTelemetry's conventions, how far the input is.
+"""Metrics of both services: messages and operations by OpenTelemetry's conventions, and consumer lag.
 
-Every method takes a sum or a state: none is called once a contact.
+Every method takes a sum or a state; none is called once a contact.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
     from stream_scorer.core.exactly_once.stall_detector import ConsumerLag
 
-# The boundaries that the HTTP and messaging conventions advise, and two more: a scoring request may take 30 s.
+# The boundaries that the HTTP and messaging conventions advise, plus 20 and 30: a scoring request may take 30 s.
 SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 30)
-# A batch may wait for a minute's quota, or for the end of an outage, before it is committed.
+# A batch may wait for the next quota window, or for the end of an outage, before it is committed.
 _PROCESS_SECONDS: Final = (*SECONDS, 60, 120, 300, 900)
 _KINDS: Final = {"poll": "receive", "send": "send", "commit": "settle"}
 
 
 class MessagingMetrics:
-    """Messages, operations, transactions, and how far behind the input is.
+    """Instruments for messages, operations, transactions and consumer lag.
 
     Args:
-        meter: makes the instruments.
-        loops: the loops that are told apart by ``loop``; none: there is one, and it has no such attribute.
+        meter: creates the instruments.
+        loops: values of the ``loop`` attribute; empty: there is one loop, without that attribute.
     """
 
     def __init__(self, meter: Meter, loops: Iterable[str] = ()) -> None:
@@ -39,13 +39,13 @@ class MessagingMetrics:
         self._operation = meter.create_histogram(
             "messaging.client.operation.duration",
             "s",
-            "Duration of poll (where records came), send (handing a transaction's records over) and commit.",
+            "Duration of poll (with records), send (the records of a transaction) and commit.",
             explicit_bucket_boundaries_advisory=SECONDS,
         )
         self._process = meter.create_histogram(
             "messaging.process.duration",
             "s",
-            "From the beginning of the work on a batch to the commit of its outcomes.",
+            "From the start of work on a batch to the commit of its outcomes.",
             explicit_bucket_boundaries_advisory=_PROCESS_SECONDS,
         )
         self._transactions = meter.create_counter("stream_scorer.transactions", "{transaction}", "Kafka transactions.")
@@ -61,15 +61,15 @@ class MessagingMetrics:
         self._stalled = meter.create_gauge(
             "stream_scorer.commit.stall_time",
             "s",
-            "How long the commits of a partition have stood still; the longest.",
+            "Time since the last progress of a partition's commits; the longest.",
         )
         self._unexplained = meter.create_gauge(
             "stream_scorer.commit.unexplained_stall_time",
             "s",
-            "The same, counted from when a reason was last known: what /livez looks at.",
+            "The same, counted from when a reason was last known; decides the status of /livez.",
         )
         self._measured: dict[str, set[tuple[str, int]]] = {}
-        # What has not happened yet is 0, not absent: a rate over it, and an alert, are right from the first time on.
+        # Start at 0, so that rates and alerts are right from the first event on.
         for loop in tuple(loops) or ("",):
             for outcome in ("committed", "refused", "failed"):
                 self._transactions.add(0, _of(loop, {"outcome": outcome}))
@@ -79,37 +79,37 @@ class MessagingMetrics:
             self.input(NOTHING_READ, loop=loop)
 
     def consumed(self, records: int, *, poll_s: float = 0.0, loop: str = "") -> None:
-        """Records that one poll read, and how long it took."""
+        """Count the records of one poll, and record its duration."""
         self._consumed.add(records, _messaging("poll", loop))
         self._operation.record(poll_s, _messaging("poll", loop))
 
     def sent(self, records: int, *, loop: str = "") -> None:
-        """Records written in a transaction that committed."""
+        """Count records written in a committed transaction."""
         self._sent.add(records, _messaging("send", loop))
 
     def transaction(self, *, outcome: str, send_s: float = 0.0, commit_s: float = 0.0, loop: str = "") -> None:
-        """One transaction: ``committed``, ``refused`` (a record, by the broker) or ``failed``."""
+        """Count one transaction: ``committed``, ``refused`` (a record, by the broker) or ``failed``."""
         self._transactions.add(1, _of(loop, {"outcome": outcome}))
         if outcome == "committed":
             self._operation.record(send_s, _messaging("send", loop))
             self._operation.record(commit_s, _messaging("commit", loop))
 
     def processed(self, duration_s: float, *, loop: str = "") -> None:
-        """One batch is done with: how long after the work on it began."""
+        """Record the time from the start of work on a batch to its commit."""
         self._process.record(duration_s, _messaging("process", loop))
 
     def partitions(self, owned: int, *, loop: str = "") -> None:
-        """How many partitions are assigned."""
+        """Set the number of assigned partitions."""
         self._partitions.set(owned, _of(loop, {}))
 
     def input(self, state: ConsumerLag, *, loop: str = "") -> None:
-        """How far the input is."""
+        """Set lag, age and stall times of the input."""
         self._oldest.set(state.oldest_age_s, _of(loop, {}))
         self._stalled.set(state.stalled_s, _of(loop, {}))
         self._unexplained.set(state.unexplained_s, _of(loop, {}))
         gone = self._measured.get(loop, set()) - state.lags.keys()
         for topic, partition in (*state.lags, *gone):
-            # A partition that went elsewhere lags there: what stays here must not be counted twice.
+            # The new owner of a revoked partition reports its lag; a stale value here would count it twice.
             lag = state.lags.get((topic, partition), 0)
             self._lag.set(lag, _of(loop, {"topic": topic, "partition": str(partition)}))
         self._measured[loop] = set(state.lags)

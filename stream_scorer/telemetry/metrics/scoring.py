@@ -1,7 +1,7 @@
-"""The metrics of the scoring worker. Every method takes a sum or a state: none is called once a contact.
+"""Metrics of the scoring worker. Every method takes a sum or a state; none is called once a contact.
 
-Reasons come as members of an enum, and are made plain strings: to the SDK the two are different values, and so two
-series of the same name and labels, of which Prometheus takes the first.
+Reasons arrive as members of an enum and are converted to plain strings. For the SDK the two differ, which would give
+two series of the same name and labels, of which Prometheus keeps the first.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _MOST_RETRY_LEVELS: Final = 9
 
 
 class Metrics(MessagingMetrics):
-    """The scoring worker's instruments.
+    """Instruments of the scoring worker.
 
     Args:
-        readers: what takes the metrics out; none: they go nowhere, which is what most tests want.
-        api_url: of the scoring API, for ``server.address`` and ``server.port``.
+        readers: export the metrics; empty: they are not exported, as in most tests.
+        api_url: URL of the scoring API, for ``server.address`` and ``server.port``.
         instance: the resource's ``service.instance.id``.
     """
 
@@ -99,7 +99,7 @@ class Metrics(MessagingMetrics):
             "stream_scorer.quota.remaining", "{request}", "Requests that the quota still allows in this window."
         )
         self._quota_allowed = meter.create_gauge(
-            "stream_scorer.quota.allowed", "{request}", "Requests a minute: our own limit or the API's, the lower one."
+            "stream_scorer.quota.allowed", "{request}", "Requests a minute: the own limit or the API's, the lower one."
         )
         self._quota_exhaustion = meter.create_gauge(
             "stream_scorer.quota.time_to_exhaustion",
@@ -120,7 +120,7 @@ class Metrics(MessagingMetrics):
         self._breaker_open_time = meter.create_gauge(
             "stream_scorer.circuit_breaker.open_time",
             "s",
-            "Since the circuit breaker left the closed state; 0 while closed.",
+            "Time since the circuit breaker left the closed state; 0 while closed.",
         )
         self._breaker_next_probe = meter.create_gauge(
             "stream_scorer.circuit_breaker.next_probe",
@@ -135,8 +135,8 @@ class Metrics(MessagingMetrics):
         )
 
     def _begin(self) -> None:
-        """What has not happened yet is 0, not absent."""
-        # With every reason: a burst of rejections that is over before the next scrape would else be no increase.
+        """Set every counter to 0, so that a series exists before its first event."""
+        # For every reason: a burst of rejections that ends before the next scrape would not appear as an increase.
         self.contacts(0, outcome="scored")
         for outcome, reasons in (("review", ReviewReason), ("rejected", Reason)):
             for reason in reasons:
@@ -155,15 +155,15 @@ class Metrics(MessagingMetrics):
             gauge.set(0)
 
     def contacts(self, amount: int, *, outcome: str, reason: str = "") -> None:
-        """Contacts whose outcome is committed; ``outcome``: scored, review, rejected or deferred."""
+        """Count contacts with a committed outcome; ``outcome``: scored, review, rejected or deferred."""
         self._contacts.add(amount, {"outcome": outcome, "reason": str(reason)})
 
     def retried(self, amount: int) -> None:
-        """Contacts that are sent and billed again."""
+        """Count contacts that are sent again, and billed again."""
         self._retried.add(amount)
 
     def unmatched_results(self, amount: int) -> None:
-        """Results whose contact was not in the request."""
+        """Count results whose contact was not in the request."""
         self._unmatched_results.add(amount)
 
     def control(self) -> None:
@@ -180,7 +180,7 @@ class Metrics(MessagingMetrics):
         self._version_breakers.set(opened)
 
     def http_request(self, duration_s: float, *, status: int | None = None, error: str | None = None) -> None:
-        """One attempt against the scoring API: its duration, its status if there was one, what kind of failure."""
+        """Record one attempt at the scoring API: its duration, its status if there was one, the kind of failure."""
         attributes: dict[str, str | int] = {"http.request.method": "POST", **self._server}
         if status is not None:
             attributes["http.response.status_code"] = status
@@ -189,11 +189,11 @@ class Metrics(MessagingMetrics):
         self._request_duration.record(duration_s, attributes)
 
     def breaker_open(self, reason: str, *, open_s: float, next_probe_s: float) -> None:
-        """Set the state for a reason: seconds since it began, seconds until its next probe."""
+        """Set the open state for a reason, with seconds since its start and seconds until its next probe."""
         self._set_breaker(reason, is_open=1, open_s=open_s, next_probe_s=next_probe_s)
 
     def breaker_closed(self, reason: str) -> None:
-        """Clear the state for a reason."""
+        """Clear the open state for a reason."""
         self._set_breaker(reason, is_open=0, open_s=0.0, next_probe_s=0.0)
 
     def _set_breaker(self, reason: str, *, is_open: int, open_s: float, next_probe_s: float) -> None:
@@ -211,7 +211,7 @@ class Metrics(MessagingMetrics):
         self._batch_fill.record(contacts)
 
     def chain(self, length: int) -> None:
-        """So many audit events are in the present chain."""
+        """Set the number of audit events in the present hash chain."""
         self._chain.set(length)
 
     def waited(self, seconds: float, *, reason: str) -> None:
@@ -219,27 +219,27 @@ class Metrics(MessagingMetrics):
         self._wait_time.add(seconds, {"reason": str(reason)})
 
     def in_flight(self, requests: int) -> None:
-        """Requests at the API now."""
+        """Set the number of requests to the API in flight."""
         self._in_flight.set(requests)
 
     def uncommitted(self, contacts: int) -> None:
-        """Contacts read and not yet committed."""
+        """Set the number of contacts read and not yet committed."""
         self._uncommitted.set(contacts)
 
     def quota(self, *, remaining: int, allowed: int, wait_s: float, exhausted_in_s: float) -> None:
-        """How the quota stands (`stream_scorer.genesys.quota`)."""
+        """Set the state of the quota (`stream_scorer.genesys.quota`)."""
         self._quota_remaining.set(remaining)
         self._quota_allowed.set(allowed)
         self._quota_wait.set(wait_s)
         self._quota_exhaustion.set(exhausted_in_s)
 
     def close(self) -> None:
-        """Give the readers a last chance and let them go."""
+        """Export buffered metrics and close the readers."""
         self._meters.close()
 
 
 class PrometheusMetrics(Metrics):
-    """Metrics that can be scraped, and are sent by OTLP where the standard variables ask for it."""
+    """Scoring worker metrics for Prometheus, and for OTLP if the standard variables configure it."""
 
     def __init__(self, *, api_url: str = "", instance: str | None = None) -> None:
         self._scrape = Scrape()

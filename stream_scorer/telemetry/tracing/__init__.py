@@ -1,1 +1,1 @@
-"""Traces: spans by OpenTelemetry's conventions, sent by OTLP. Nothing here is imported where nobody asks for traces."""
+"""Traces: spans by OpenTelemetry's conventions, exported by OTLP. Imported only where traces are configured."""

@@ -1,4 +1,4 @@
-"""What spans say, by OpenTelemetry's semantic conventions for messaging and HTTP. No contact's data, no secret."""
+"""Attributes of spans by OpenTelemetry's semantic conventions for messaging and HTTP, without data or secrets."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ def operation(
     count: int | None = None,
     place: tuple[int, int] | None = None,
 ) -> dict[str, AttributeValue]:
-    """Say what is done to messages.
+    """Return the attributes of an operation on messages.
 
     Args:
         name: the operation, such as ``poll``.
-        kind: its kind by the conventions: receive, process, send or settle.
-        topic: on which topic.
-        group: for which consumer group.
-        count: how many messages, where it may be several.
-        place: partition and offset, where it is one.
+        kind: its type by the conventions: receive, process, send or settle.
+        topic: the topic.
+        group: the consumer group.
+        count: number of messages, for a batch operation.
+        place: partition and offset, for a single message.
     """
     said: dict[str, AttributeValue] = {
         messaging.MESSAGING_SYSTEM: "kafka",
@@ -59,7 +59,7 @@ def operation(
 
 
 class HttpAttributes:
-    """Where POST requests go, as spans say it: without user information, query and fragment."""
+    """Span attributes of POST requests to one URL, without its user information, query and fragment."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -74,12 +74,12 @@ class HttpAttributes:
         }
 
     def request(self, resends: int) -> dict[str, AttributeValue]:
-        """Say what is requested, after so many attempts before it."""
+        """Return the attributes of a request after ``resends`` earlier attempts."""
         return self._said | ({http_attributes.HTTP_REQUEST_RESEND_COUNT: resends} if resends else {})
 
 
 def end_request(span: Span, status: int | None, trouble: str | None, *, end_ns: int | None = None) -> None:
-    """End the span of an HTTP attempt; ``trouble``: what kind of failure it was, if it was one."""
+    """End the span of an HTTP attempt; ``trouble`` is the kind of its failure, if it failed."""
     said: dict[str, AttributeValue] = {}
     if status is not None:
         said[http_attributes.HTTP_RESPONSE_STATUS_CODE] = status

@@ -1,7 +1,7 @@
-"""The campaign worker's spans.
+"""Spans of the campaign worker.
 
-A callback has a trace of its own, which links its sampled contacts: ``send`` where it is planned, ``process`` where it
-is delivered, with the HTTP attempts. Each of these contacts' own traces ends with ``callback``, which links it back.
+A callback has a trace of its own, which links its sampled contacts: ``send`` when it is planned, ``process`` when it is
+delivered, with its HTTP attempts. The trace of each of these contacts ends with ``callback``, which links back.
 Planner and deliverer have a tracer each, owned by their threads.
 """
 
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
 
 class PlannerTracer:
-    """See ``callbacks.trace_headers.PlannerTrace``.
+    """Tracer of the planner; see ``callbacks.trace_headers.PlannerTrace``.
 
     Args:
-        spans: makes them.
+        spans: creates spans.
         topic: the callbacks topic.
         receipts: the receipts topic.
     """
@@ -46,7 +46,7 @@ class PlannerTracer:
         self._sending: list[Span] = []
 
     def planning(self, callbacks: Sequence[Callback], examined: Iterable[Examined]) -> Mapping[str, Headers]:
-        """Return the headers of planned callbacks, by their ids."""
+        """Return the headers of planned callbacks, by callback id."""
         headers: dict[str, Headers] = {}
         for callback_id, contexts in trace_contexts(callbacks, examined).items():
             links = [context for context in contexts if context.sampled]
@@ -58,7 +58,7 @@ class PlannerTracer:
         return headers
 
     def expiring(self, expired: Sequence[Callback], examined: Iterable[Examined]) -> Mapping[str, Headers]:
-        """Return the headers of the receipts of what has expired, by the callbacks' ids; its contacts' traces end."""
+        """Return the receipt headers of expired callbacks, by callback id, and end the traces of their contacts."""
         headers: dict[str, Headers] = {}
         planned_at_ms = {callback.callback_id: callback.planned_at_ms for callback in expired}
         for callback_id, contexts in trace_contexts(expired, examined).items():
@@ -74,7 +74,7 @@ class PlannerTracer:
         return headers
 
     def _send(self, topic: str, callback_id: str, links: list[TraceContext]) -> Headers:
-        """Begin the trace of a record that links its sampled contacts, and return the headers that name it."""
+        """Start the trace of a record with links to its sampled contacts, and return the headers with its context."""
         said = operation("send", "send", topic) | {CALLBACK_ID: callback_id}
         span = self._spans.root(f"send {topic}", SpanKind.PRODUCER, said, links)
         self._sending.append(span)
@@ -88,7 +88,7 @@ class PlannerTracer:
 
 
 class _DeliverySpans:
-    """A callback that is being delivered: its ``process`` span, and the attempt that is under way."""
+    """Open spans of a callback in delivery: ``process``, and the attempt in flight."""
 
     __slots__ = ("attempt", "process")
 
@@ -98,13 +98,13 @@ class _DeliverySpans:
 
 
 class DelivererTracer:
-    """See ``callbacks.trace_headers.DelivererTrace``.
+    """Tracer of the deliverer; see ``callbacks.trace_headers.DelivererTrace``.
 
     Args:
-        spans: makes them.
+        spans: creates spans.
         topic: the callbacks topic.
         group: the deliverer's consumer group.
-        url: where callbacks go; None: not by HTTP.
+        url: URL of the callback target; None: the target does not use HTTP.
     """
 
     def __init__(self, spans: Spans, *, topic: str, group: str, url: str | None) -> None:
@@ -116,7 +116,7 @@ class DelivererTracer:
         self._tried: Sequence[DeliveryOutcome] = ()
 
     def attempting(self, delivery: Delivery) -> Delivery:
-        """Return the delivery with the context of the span of its request."""
+        """Return the delivery with the trace context of its request's span."""
         spans = self._deliveries.get(key_of(delivery.record)) or self._begin(delivery)
         if spans is None:
             context = context_of(delivery.record.headers)
@@ -152,15 +152,15 @@ class DelivererTracer:
         spans.attempt = None
 
     def committing(self, outcomes: Sequence[DeliveryOutcome]) -> None:
-        """A transaction with what became of these callbacks is about to begin."""
+        """Record the outcomes of the transaction that is about to begin."""
         self._tried = outcomes
 
     def commit_resolved(self, offsets: Mapping[Partition, int]) -> None:
-        """It was not known whether the last transaction was committed; these offsets are."""
+        """End the spans below the committed offsets, after a commit whose result was unknown."""
         self.committed([outcome for outcome in self._tried if is_below(offsets, outcome.record)])
 
     def committed(self, outcomes: Iterable[DeliveryOutcome]) -> None:
-        """End what is done with, in the traces of the contacts as well."""
+        """End the spans of committed outcomes, and the traces of their contacts."""
         for outcome in outcomes:
             spans = self._deliveries.pop(key_of(outcome.record), None)
             if isinstance(outcome, Completed):
@@ -180,7 +180,7 @@ class DelivererTracer:
             end_span(span, end_ns=max(began_ns, from_ms(ended.finished_at_ms)))
 
     def revoked(self, partitions: Iterable[Partition]) -> None:
-        """End what others go on with."""
+        """End the spans of revoked partitions, whose callbacks the new owner delivers."""
         gone = set(partitions)
         for key in [key for key in self._deliveries if (key.topic, key.partition) in gone]:
             spans = self._deliveries.pop(key)

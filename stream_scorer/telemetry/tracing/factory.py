@@ -1,4 +1,4 @@
-"""Builds what takes spans, as the ``OTEL_*`` variables ask for it. The SDK is loaded only where somebody does."""
+"""Factories of tracers, configured by the ``OTEL_*`` variables. The SDK is imported only if traces are on."""
 
 # ruff: noqa: PLC0415 - see above
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class CallbackTraces(NamedTuple):
-    """What the two loops of the campaign worker are given; ``close`` sends what is left of both."""
+    """Tracers of the campaign worker's two loops; ``close`` exports the buffered spans of both."""
 
     planner: PlannerTrace
     deliverer: DelivererTrace
@@ -35,10 +35,10 @@ class CallbackTraces(NamedTuple):
 
 
 def scoring_trace(settings: Settings) -> Trace:
-    """What the scoring worker is given.
+    """Return the tracer of the scoring worker.
 
     Raises:
-        SettingsError: the variables ask for something that is not spoken here.
+        SettingsError: a variable asks for an unsupported exporter or protocol, or is invalid.
     """
     spans = _spans(settings, "stream-scorer")
     if spans is None:
@@ -56,7 +56,7 @@ def scoring_trace(settings: Settings) -> Trace:
 
 
 def callback_traces(settings: Settings) -> CallbackTraces:
-    """What the campaign worker is given.
+    """Return the tracers of the campaign worker.
 
     Raises:
         SettingsError: as `scoring_trace`.
@@ -73,7 +73,7 @@ def callback_traces(settings: Settings) -> CallbackTraces:
 
 
 def producer_trace(settings: Settings) -> ProducerTrace:
-    """What puts contacts on the features topic is given.
+    """Return the tracer of the producer of contacts.
 
     Raises:
         SettingsError: as `scoring_trace`.
@@ -87,8 +87,8 @@ def producer_trace(settings: Settings) -> ProducerTrace:
 
 
 def _spans(settings: Settings, service: str) -> Spans | None:
-    """What makes a service's spans; None: nobody asks for traces."""
-    # Before the SDK is loaded, which reads one of the variables then and there.
+    """Return the span factory of a service; None: traces are off."""
+    # Before the import of the SDK, which reads one of the variables at import time.
     values = trace_values(os.environ)
     if values is None:
         return None
@@ -101,7 +101,7 @@ def _spans(settings: Settings, service: str) -> Spans | None:
 
 
 def _target_url(settings: Settings) -> str | None:
-    """Scheme, host and port of where callbacks go: path and query are often what a sender is known by."""
+    """Return scheme, host and port of the callback target: path and query are often the sender's credential."""
     callbacks = settings.callbacks
     if callbacks.target == "genesys-outbound":
         return settings.genesys.api_url

@@ -1,4 +1,4 @@
-"""The first span of a contact's trace: that of whoever put it on the features topic."""
+"""First span of a contact's trace: the span of the producer that sent it to the features topic."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 class ProducerTracer:
-    """Makes a span for each record; see ``kafka.producer.bulk_producer.Trace``.
+    """Tracer of the producer: one span a record; see ``kafka.producer.bulk_producer.Trace``.
 
     Args:
-        spans: makes them.
-        topic: where the records go.
+        spans: creates spans.
+        topic: the topic of the records.
     """
 
     def __init__(self, spans: Spans, topic: str) -> None:
@@ -27,7 +27,7 @@ class ProducerTracer:
         self._said = operation("produce", "send", topic)
 
     def sending(self) -> Sending:
-        """Begin the trace of a record; the sampler decides whether anybody records it."""
+        """Start the trace of a record; the sampler decides whether it is recorded."""
         wanted = self._spans.wants_root(self._name)
         span = self._spans.start(self._name, SpanKind.PRODUCER, self._said) if wanted else None
         if span is None:
@@ -35,7 +35,7 @@ class ProducerTracer:
         return context_of_span(span).headers, partial(_ended, span)
 
     def close(self) -> None:
-        """Send what is left."""
+        """Export the buffered spans."""
         self._spans.close()
 
 

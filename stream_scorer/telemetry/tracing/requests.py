@@ -1,4 +1,4 @@
-"""The traces of the requests to the scoring API: ``process`` of a batch, and below it ``POST``, one an HTTP attempt."""
+"""Traces of the requests to the scoring API: ``process`` for a batch, with one ``POST`` child an HTTP attempt."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from stream_scorer.core.scoring.request import Request
     from stream_scorer.telemetry.tracing.spans import Span, Spans
 
-# Requests whose end nobody told us of: their partitions went while they waited to be asked again.
+# Limit on requests that never finish here: their partitions were revoked while they waited for a retry.
 _MAX_OPEN: Final = 256
 
 
 class _Asked:
-    """A request with sampled contacts: its span, and how many HTTP attempts it has made."""
+    """Open span of a request with sampled contacts, and the number of its HTTP attempts."""
 
     __slots__ = ("attempts", "span")
 
@@ -38,15 +38,15 @@ class _Asked:
 
 
 class RequestSpans:
-    """See the module's text. Owned by the worker's thread.
+    """Tracer of requests to the scoring API. Owned by the worker's thread.
 
     Args:
-        spans: makes them.
+        spans: creates spans.
         topic: the features topic.
         group: the consumer group.
-        api_url: of the score endpoint.
-        login_url: of the token endpoint.
-        processes: the ``process`` spans of those of a request's contacts that are sampled.
+        api_url: URL of the score endpoint.
+        login_url: URL of the token endpoint.
+        processes: returns the ``process`` spans of a request's sampled contacts.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class RequestSpans:
         self._asked: OrderedDict[str, _Asked] = OrderedDict()
 
     def response_received(self, request: Request, answer: ApiResponse) -> str | None:
-        """Tell of an attempt that ended; see ``scoring.ports.Trace``."""
+        """Record the span of a completed attempt; see ``scoring.ports.Trace``."""
         asked = self._asked.get(request.batch_id) or self._begin(request)
         if asked is None:
             return None
@@ -85,7 +85,7 @@ class RequestSpans:
             end_span(asked.span)
 
     def close(self) -> None:
-        """End what nobody goes on with."""
+        """End the spans of unfinished requests."""
         for asked in self._asked.values():
             end_span(asked.span, {OUTCOME: "given up"})
 

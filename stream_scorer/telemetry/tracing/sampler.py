@@ -1,4 +1,4 @@
-"""Which spans are recorded, and the ids of traces that begin here."""
+"""Sampler of spans, and generator of trace ids."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
     from stream_scorer.telemetry.otel_env import Sampling
 
-# What is recorded because it links, or is a part of, something that is: whatever the sampler says of it alone.
+# Context key for spans that link a recorded span or are a part of one: recorded whatever the sampler decides.
 _WANTED_KEY: Final = "stream_scorer.wanted"
 WANTED: Final = Context({_WANTED_KEY: True})
 
 
 def make_sampler(sampling: Sampling) -> Sampler:
-    """Return the sampler that is asked for."""
+    """Return the sampler that the variables configure."""
     kind = sampling.sampler.removeprefix("parentbased_")
     if kind == "traceidratio":
         root: Sampler = TraceIdRatioBased(sampling.ratio)
@@ -43,25 +43,25 @@ def make_sampler(sampling: Sampling) -> Sampler:
 
 
 class TraceIdGenerator(RandomIdGenerator):
-    """Gives a root the trace id that its thread has asked about."""
+    """Trace id generator that gives a root the id for which its thread has evaluated the sampler."""
 
     def __init__(self) -> None:
         self._own = threading.local()
 
     def next_trace_id(self) -> int:
-        """Choose the id of the next root."""
+        """Choose the id of the thread's next root."""
         self._own.trace_id = random.getrandbits(128) or 1  # nosec B311
         return int(self._own.trace_id)
 
     def generate_trace_id(self) -> int:
-        """Return it, once."""
+        """Return the chosen id, once; without one, a random id."""
         chosen = getattr(self._own, "trace_id", 0)
         self._own.trace_id = 0  # for one root
         return int(chosen or random.getrandbits(128) or 1)  # nosec B311
 
 
 class OrRequestedSampler(Sampler):
-    """Samples what is wanted; asks another sampler about everything else."""
+    """Sampler that records requested spans, and applies another sampler to all others."""
 
     def __init__(self, other: Sampler) -> None:
         self._other = other
@@ -76,12 +76,12 @@ class OrRequestedSampler(Sampler):
         links: Sequence[Link] | None = None,
         trace_state: TraceState | None = None,
     ) -> SamplingResult:
-        """Say whether a span is recorded."""
+        """Return whether a span is recorded."""
         if parent_context is not None and _WANTED_KEY in parent_context:
             state = get_current_span(parent_context).get_span_context().trace_state
             return SamplingResult(Decision.RECORD_AND_SAMPLE, attributes, state)
         return self._other.should_sample(parent_context, trace_id, name, kind, attributes, links, trace_state)
 
     def get_description(self) -> str:
-        """Return what the SDK calls it."""
+        """Return the sampler's name for the SDK."""
         return f"stream_scorer,{self._other.get_description()}"

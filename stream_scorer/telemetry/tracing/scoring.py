@@ -1,8 +1,8 @@
-"""The scoring worker's spans.
+"""Spans of the scoring worker.
 
-A sampled contact's own trace: ``process`` from its reading to its commit, under whatever produced it, and ``send`` of
-its output. What is done with many at once has traces of its own, which link the contacts and are linked by them:
-``poll``, ``process`` of a request with its HTTP attempts, ``commit``.
+The trace of a sampled contact has ``process``, from poll to commit and below its producer's span, and ``send`` of its
+output. Batch operations have traces of their own, linked with the contacts in both directions: ``poll``, ``process``
+of a request with its HTTP attempts, ``commit``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _Key: TypeAlias = "tuple[str, int, int]"
 
 
 class _Contact:
-    """A sampled contact: its ``process`` span, and the ``send`` span of the transaction that is tried."""
+    """Open spans of a sampled contact: ``process``, and ``send`` of the transaction in progress."""
 
     __slots__ = ("process", "send", "transaction")
 
@@ -39,14 +39,14 @@ class _Contact:
 
 
 class ScoringTracer:
-    """See the module's text, and ``scoring.ports.Trace``. Owned by the worker's thread.
+    """Tracer of the scoring worker; see ``scoring.ports.Trace``. Owned by the worker's thread.
 
     Args:
-        spans: makes them.
+        spans: creates spans.
         topic: the features topic.
         group: the consumer group.
-        api_url: of the score endpoint.
-        login_url: of the token endpoint.
+        api_url: URL of the score endpoint.
+        login_url: URL of the token endpoint.
     """
 
     def __init__(self, spans: Spans, *, topic: str, group: str, api_url: str, login_url: str) -> None:
@@ -65,11 +65,11 @@ class ScoringTracer:
     # --- in
 
     def polling(self) -> None:
-        """The worker is about to read."""
+        """Record the start time of a poll."""
         self._polled_ns = now_ns()
 
     def polled(self, records: Sequence[SourceRecord]) -> None:
-        """Records were read."""
+        """Start the spans of polled records."""
         links = []
         for record in records:
             topic = record.topic
@@ -93,7 +93,7 @@ class ScoringTracer:
             end_span(poll)
 
     def revoked(self, partitions: Iterable[Partition]) -> None:
-        """These partitions are somebody else's now, and so are the spans of what is not finished."""
+        """End the spans of unfinished contacts of revoked partitions."""
         gone = {(partition.topic, partition.number) for partition in partitions}
         for key in [key for key in self._contacts if key[:2] in gone]:
             contact = self._contacts.pop(key)
@@ -104,15 +104,15 @@ class ScoringTracer:
     # --- the API
 
     def response_received(self, request: Request, answer: ApiResponse) -> str | None:
-        """Tell of an attempt that ended, and return the trace in which it is told; None: in none."""
+        """Record a completed attempt, and return the trace id of its request; None: the request is not traced."""
         return self._requests.response_received(request, answer)
 
     def request_finished(self, request: Request) -> None:
-        """This request will not be sent again."""
+        """End the span of a request that will not be sent again."""
         self._requests.request_finished(request)
 
     def _processes(self, records: Iterable[SourceRecord]) -> list[Span]:
-        """The ``process`` spans of those that are sampled."""
+        """Return the ``process`` spans of the sampled contacts."""
         if not self._contacts:
             return []
         found = (self._contacts.get(_key(record)) for record in records)
@@ -121,12 +121,12 @@ class ScoringTracer:
     # --- out
 
     def sending(self, record: SourceRecord, topic: str, headers: Headers) -> Headers:
-        """Return the headers of an output, which hand on the trace of the record it came from."""
+        """Return the headers of an output, with the trace of its input record."""
         contact = self._contacts.get(_key(record))
         if contact is None:
             return self._published(headers)
         if contact.send is not None and contact.transaction == self._transaction:
-            return with_trace(headers, context_of_span(contact.send))  # it was only encoded again
+            return with_trace(headers, context_of_span(contact.send))  # the same output, encoded again
         if contact.send is not None:
             end_span(contact.send, error="not committed")
         contact.transaction = self._transaction
@@ -135,7 +135,7 @@ class ScoringTracer:
         return with_trace(headers, context_of_span(contact.send))
 
     def _published(self, headers: Headers) -> Headers:
-        """The headers of an output that nobody records: its trace as it came, or a new one that stays unsampled."""
+        """Return the headers of an unsampled output: with its trace as received, or with a new unsampled one."""
         flags = trace_flags(headers)
         if flags is not None and flags >= 0:
             return headers
@@ -144,13 +144,13 @@ class ScoringTracer:
         return [header for header in headers if header[0] not in NAMES] + [named] if flags else [*headers, named]
 
     def committing(self, outcomes: Sequence[Outcome]) -> None:
-        """A transaction with these outcomes is about to begin."""
+        """Record the outcomes and the start of a transaction."""
         self._committed_ns = now_ns()
         self._tried = outcomes if self._contacts else ()
         self._transaction += 1
 
     def committed(self, outcomes: Sequence[Outcome]) -> None:
-        """These outcomes are committed."""
+        """End the spans of committed outcomes."""
         self._tried = ()
         if not self._contacts:
             return
@@ -170,18 +170,18 @@ class ScoringTracer:
             )
 
     def commit_resolved(self, offsets: Mapping[Partition, int]) -> None:
-        """It was not known whether the last transaction was committed; these offsets are."""
+        """End the spans below the committed offsets, after a commit whose result was unknown."""
         self.committed([outcome for outcome in self._tried if is_below(offsets, outcome.record)])
 
     def close(self) -> None:
-        """Send what is left."""
+        """End all open spans and export the buffered ones."""
         self.revoked({Partition(topic, partition) for topic, partition, _ in self._contacts})
         self._requests.close()
         self._spans.close()
 
 
 def _key(record: SourceRecord) -> _Key:
-    """What names a record: a slice, since it is asked for several times a contact."""
+    """Return the key of a record: a slice, since it is computed several times a contact."""
     return record[:3]
 
 

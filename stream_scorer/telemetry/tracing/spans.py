@@ -1,6 +1,6 @@
-"""Makes spans. The one seam to OpenTelemetry's tracing SDK.
+"""Span factory: the only module that uses OpenTelemetry's tracing SDK for spans.
 
-A span exists only where it is recorded: what nobody samples costs a look at a header, or a throw of the dice.
+A span exists only if it is recorded: an unsampled contact costs the parsing of one header or one sampling decision.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Span", "SpanKind", "Spans", "add_link", "context_of_span", "end_span", "make_spans"]
 
-# A batch links every sampled contact, a commit up to 16,000: more than the 128 links that are kept by default.
+# A batch links every sampled contact, a commit up to 16,000; the SDK keeps 128 links by default.
 _MAX_LINKS: Final = 20_000
 _EXPORTER_LOGS: Final = (
     "opentelemetry.exporter.otlp.proto.http.trace_exporter",
@@ -54,16 +54,16 @@ _NANOSECONDS: Final = 1_000_000
 
 
 class Spans:
-    """Starts spans of one service.
+    """Span factory of one service.
 
     Args:
         service: the resource's ``service.name``, unless ``OTEL_SERVICE_NAME`` or ``OTEL_RESOURCE_ATTRIBUTES`` say else.
         instance: the resource's ``service.instance.id``.
-        processors: where ended spans go.
+        processors: receive ended spans.
         sampling: which traces are recorded.
 
     Attributes:
-        asks_the_parent: whether what hangs below a span that is not sampled never is.
+        asks_the_parent: whether children of an unsampled span are never sampled.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Spans:
         self._tracer = self._provider.get_tracer("stream_scorer", __version__)
 
     def wants_root(self, name: str) -> bool:
-        """Throw the dice for a trace that would begin here; `start` goes by what they say."""
+        """Return the sampling decision for a new trace; the next `start` of a root in this thread applies it."""
         return self._sampler.should_sample(None, self._ids.next_trace_id(), name).decision is Decision.RECORD_AND_SAMPLE
 
     def start(
@@ -98,7 +98,7 @@ class Spans:
         *,
         parent: TraceContext | None = None,
     ) -> Span | None:
-        """Start a span below a parent, or as the root that `wants_root` has just said yes to; None: not sampled."""
+        """Start a span below a parent, or a root for which `wants_root` has returned True; None: not sampled."""
         below = Context() if parent is None else _below(parent)
         span = self._tracer.start_span(name, below, kind, attributes)
         return span if span.is_recording() else None
@@ -112,7 +112,7 @@ class Spans:
         *,
         start_ns: int | None = None,
     ) -> Span:
-        """Start a trace of its own, which is recorded because all that it links is."""
+        """Start a new trace, which is always recorded because the spans it links are."""
         self._ids.next_trace_id()
         linked = [Link(_span_context(link)) for link in links]
         return self._tracer.start_span(name, WANTED, kind, attributes, linked, start_time=start_ns)
@@ -126,21 +126,21 @@ class Spans:
         of: Span | TraceContext,
         start_ns: int | None = None,
     ) -> Span:
-        """Start a span below one that is recorded; what is recorded is so with all its parts."""
+        """Start a span below a recorded one; it is always recorded."""
         parent = NonRecordingSpan(_span_context(of)) if isinstance(of, TraceContext) else of
         below = set_span_in_context(parent, WANTED)
         return self._tracer.start_span(name, below, kind, attributes, start_time=start_ns)
 
     def close(self) -> None:
-        """Send what is left, within `telemetry.collectors.CLOSE_S`."""
+        """Export buffered spans, within `telemetry.collectors.CLOSE_S`."""
         close_within_limit(self._provider.shutdown)
 
 
 def make_spans(values: TraceValues, service: str, instance: str) -> Spans:
-    """Build what makes the spans of a service, as the variables ask for it."""
+    """Return the span factory of a service, with the exporters that the variables configure."""
     processors = []
     if "otlp" in values.exporters:
-        # Here, since a service that only shows its spans need not load it.
+        # Imported here, since a service with the console exporter alone does not need it.
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
 
         processors.append(_processor(OTLPSpanExporter(), values))
@@ -151,18 +151,18 @@ def make_spans(values: TraceValues, service: str, instance: str) -> Spans:
 
 
 def _processor(exporter: SpanExporter, values: TraceValues) -> SpanProcessor:
-    # All are given: what the SDK cannot read in its variables it tells with a traceback. The last is not used by it.
+    # All arguments are given: the SDK logs a traceback for a variable that it cannot parse. It ignores the last one.
     return BatchSpanProcessor(exporter, values.queue, values.delay_ms, values.batch, 30_000)
 
 
 def context_of_span(span: Span) -> TraceContext:
-    """Return what the headers of a record below this span say."""
+    """Return the trace context for the headers of a record below this span."""
     context = span.get_span_context()
     return TraceContext(context.trace_id, context.span_id, context.trace_flags, context.trace_state.to_header())
 
 
 def unsampled() -> TraceContext:
-    """Return a new trace that nobody records, so that those who read on do not begin one either."""
+    """Return the context of a new unsampled trace, which keeps downstream services from starting a sampled one."""
     return TraceContext(random.getrandbits(128) or 1, random.getrandbits(64) or 1, 0)  # nosec B311
 
 
@@ -172,7 +172,7 @@ def add_link(span: Span, to: TraceContext) -> None:
 
 
 def end_span(span: Span, attributes: Attributes = None, *, error: str | None = None, end_ns: int | None = None) -> None:
-    """End a span; ``error``: what went wrong, in a word or a line without secrets."""
+    """End a span; ``error`` describes the failure in a word or a line without secrets."""
     if attributes:
         span.set_attributes(attributes)
     if error is not None:
@@ -181,12 +181,12 @@ def end_span(span: Span, attributes: Attributes = None, *, error: str | None = N
 
 
 def now_ns() -> int:
-    """Unix nanoseconds."""
+    """Return the time in Unix nanoseconds."""
     return time.time_ns()
 
 
 def from_ms(unix_ms: float) -> int:
-    """Unix nanoseconds of Unix milliseconds."""
+    """Convert Unix milliseconds to Unix nanoseconds."""
     return int(unix_ms * _NANOSECONDS)
 
 
