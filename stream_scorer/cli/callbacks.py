@@ -31,12 +31,12 @@ def callbacks(
         typer.Option(
             "--from",
             metavar="WHERE",
-            help="Where a group without any commit starts to read scores: earliest, latest or an ISO time.",
+            help="Start of a group without commits on the scores topic: earliest, latest or an ISO time.",
         ),
     ] = None,
     new_topic: NewTopicOption = False,
 ) -> None:
-    """Tell the campaign manager about high scores until SIGTERM or Ctrl-C. A second signal ends at once."""
+    """Deliver high scores to the campaign manager until SIGTERM or Ctrl-C. A second signal ends immediately."""
     require_start(start, new_topic=new_topic)
     settings = load_settings(config, flags={"kafka.start_from": start} if start is not None else None)
     check_properties(settings)
@@ -50,10 +50,10 @@ def callbacks(
         topics = settings.topics.campaign(tiers=len(settings.callbacks.retry_delays_s))
         wait_for_topics(settings, topics, callback_rights(settings))
         check_outputs(settings, topics[1:])
-        # All there are: records may wait in the higher tiers although the setting has become shorter.
+        # All existing ones: records may wait in later retry topics after the setting has become shorter.
         retry_topics = existing_topics(settings, settings.topics.retries())
         log_start(write_start(settings, planning_start(settings), chosen=start is not None, new_topic=new_topic))
-        # Without the planner's refusal: only then nothing shows that commits have been lost.
+        # Without the planner's check: only its group can show that commits have been lost.
         delivered = (settings.topics.callbacks, *retry_topics)
         write_start(settings, delivery_start(settings, delivered), chosen=True, new_topic=new_topic)
         service = CallbackService(settings, target, retry_topics)

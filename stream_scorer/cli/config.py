@@ -36,10 +36,10 @@ def check(
     *,
     connect: Annotated[
         bool,
-        typer.Option("--connect", help="Check broker and topics of the scoring worker, token and model, too."),
+        typer.Option("--connect", help="Also check the scoring worker's broker and topics, token and model."),
     ] = False,
 ) -> None:
-    """Check everything that `run` needs, and print the settings in effect, without secrets."""
+    """Check all settings that `run` needs, and print those in effect, without secrets."""
     loaded = load(config)
     settings = loaded.settings
     settings.require_api()
@@ -60,23 +60,23 @@ def check(
             typer.echo(f"warning: {unchecked}", err=True)
         if outputs.audit_retention is not None:
             raise CheckFailed(outputs.audit_retention)
-        from stream_scorer.wiring.scoring import check_model  # noqa: PLC0415 - loads telemetry, which takes a second
+        from stream_scorer.wiring.scoring import check_model  # noqa: PLC0415 - imports telemetry, which takes a second
 
         typer.echo(f"# {check_model(settings)}")
 
 
 def all_warnings(settings: Settings) -> tuple[str, ...]:
-    """Return what works and is probably not meant, one line each."""
+    """Return warnings about settings that work and are probably not intended, one line each."""
     return (*settings.warnings, *property_warnings(settings), *service_link_notes(os.environ))
 
 
 def defaults_in_use(settings: Settings) -> tuple[str, ...]:
-    """Return which defaults are in use that a production worker replaces; a worker with them is healthy."""
+    """Return the defaults in use that a production worker replaces; a worker with them is healthy."""
     return ("model.features is not set: the tutorial's model is used",) if settings.model.is_default else ()
 
 
 def effective_lines(loaded: LoadedSettings) -> Iterator[str]:
-    """Yield the settings as TOML, defaults included; behind what is no default, where it was set. No secrets."""
+    """Yield the settings as TOML, defaults included, without secrets; other values are followed by their origin."""
     for section, keys in SECTIONS.items():
         yield f"[{section}]"
         tables = []
@@ -113,12 +113,12 @@ def _shown(path: tuple[str, ...], value: Any) -> str:
 
 
 def _plain(value: Any) -> str:
-    # JSON's strings, numbers, booleans and lists are TOML's as well.
+    # JSON's strings, numbers, booleans and lists are valid TOML.
     return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)
 
 
 def _without_credentials(url: str, *, whole_path: bool) -> str:
-    """Hide user, password and query; of a webhook the path too, since in many services the path is the secret."""
+    """Hide user, password and query; for a webhook the path too, since in many services it is the secret."""
     parts = urlsplit(url)
     netloc = parts.netloc.rpartition("@")[2]
     path = f"/{HIDDEN}" if whole_path and parts.path.strip("/") else parts.path

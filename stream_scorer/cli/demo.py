@@ -1,4 +1,4 @@
-"""``stream-scorer demo``: contacts through everything there is, on this machine alone."""
+"""``stream-scorer demo``: the whole pipeline on this machine alone."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from stream_scorer.local.demo.signals import Interrupted
 from stream_scorer.local.simulator.scenario import SHIPPED, load_scenario
 
 DEFAULTS = DemoOptions()
-# Wide enough for the table where there is no terminal: nothing is folded in a file.
+# Wide enough for the table without a terminal, so that no cell wraps in a file.
 _FILE_WIDTH: Final = 160
 
 
 def demo(
     *,
-    contacts: Annotated[int, typer.Option(metavar="N", min=1, help="How many contacts.")] = DEFAULTS.contacts,
-    seed: Annotated[int, typer.Option(help="Another seed generates other contacts.")] = DEFAULTS.seed,
+    contacts: Annotated[int, typer.Option(metavar="N", min=1, help="Number of contacts.")] = DEFAULTS.contacts,
+    seed: Annotated[int, typer.Option(help="Seed of the generated contacts.")] = DEFAULTS.seed,
     keep: Annotated[
-        bool, typer.Option("--keep", help="Leave Kafka running and its data in place, to look around.")
+        bool, typer.Option("--keep", help="Leave Kafka running and its data in place, for inspection.")
     ] = DEFAULTS.keep,
     scenario: Annotated[
         str | None,
         typer.Option(
             metavar="NAME|FILE",
-            help=f"Let the API go wrong: {', '.join(SHIPPED)}, or a TOML file. Every contact is accounted for even so.",
+            help=f"Failures of the API: {', '.join(SHIPPED)}, or a TOML file. Every contact is still accounted for.",
         ),
     ] = None,
 ) -> None:
-    """See contacts flow through a real Kafka, be scored over real HTTP, and be accounted for to the last one.
+    """Score contacts from a real Kafka over real HTTP, and account for every one of them.
 
     Starts an Apache Kafka (fetched the first time, 45 MB), the simulator of the Genesys API, a campaign manager, the
-    scoring worker and the campaign worker, each a process of its own in a temporary folder; produces contacts, bad ones
-    among them; shows the worker at work; ends with the reconciliation, from the contacts to the receipts of the
-    callbacks. Nothing of it stays, however it ends, but the fetched Kafka in ~/.cache. Exit code 0: every contact has
-    exactly the outcome it must have, and the campaign manager knows exactly those with a high score.
+    scoring worker and the campaign worker, each a process of its own in a temporary folder. Produces contacts, some of
+    them invalid; shows the worker's progress; ends with the reconciliation, from the contacts to the receipts of the
+    callbacks. Everything is removed at the end, except the fetched Kafka in ~/.cache. Exit code 0: every contact has
+    exactly its expected outcome, and the campaign manager has received exactly the contacts with a high score.
     """
     play = None if scenario is None else load_scenario(scenario)
     options = DemoOptions(contacts=contacts, keep=keep, seed=seed, scenario=play)

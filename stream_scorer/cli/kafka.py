@@ -1,4 +1,4 @@
-"""`stream-scorer kafka start|stop|status`: the embedded Apache Kafka."""
+"""``stream-scorer kafka start|stop|status``: the embedded Apache Kafka."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ from stream_scorer.local.kafka.config import DEFAULT_PORT, default_data_dir
 if TYPE_CHECKING:
     from stream_scorer.local.kafka.jars import Progress
 
-app = typer.Typer(help="An Apache Kafka on this machine, for trying things out.", no_args_is_help=True)
+app = typer.Typer(help="Run an Apache Kafka on this machine, for tests and trials.", no_args_is_help=True)
 
 _PLAIN_EVERY_S = 2.0
 
 DataDir = Annotated[
     Path | None,
-    typer.Option(help="Folder of its data, log and state.", show_default="~/.local/share/stream-scorer/kafka"),
+    typer.Option(help="Folder of data, log and state.", show_default="~/.local/share/stream-scorer/kafka"),
 ]
 Port = Annotated[
     int | None,
-    typer.Option(help="Where clients connect, on 127.0.0.1.", show_default=str(DEFAULT_PORT), min=1, max=65535),
+    typer.Option(help="Client port on 127.0.0.1.", show_default=str(DEFAULT_PORT), min=1, max=65535),
 ]
 Nodes = Annotated[
     int | None,
     typer.Option(
-        help="How many nodes: 1, 3 or 5; with several, each record has three copies. 350 MB of memory a node.",
-        show_default="1, or what the folder holds",
+        help="Number of nodes: 1, 3 or 5; with several, each record has three copies. 350 MB of memory a node.",
+        show_default="1, or the number in the folder",
     ),
 ]
-Foreground = Annotated[bool, typer.Option("--foreground", help="Stay, and stop Kafka with Ctrl-C.")]
+Foreground = Annotated[bool, typer.Option("--foreground", help="Stay in the foreground; Ctrl-C stops Kafka.")]
 
 
 @app.command()
 def start(data_dir: DataDir = None, port: Port = None, nodes: Nodes = None, foreground: Foreground = False) -> None:
-    """Start Kafka, or find the one that runs already. The first start fetches it (45 MB)."""
+    """Start Kafka, or find the running one. The first start fetches it (45 MB)."""
     kafka = _kafka(data_dir, port, nodes)
     if foreground:
         _stay(kafka)
@@ -59,14 +59,14 @@ def start(data_dir: DataDir = None, port: Port = None, nodes: Nodes = None, fore
 
 @app.command()
 def stop(data_dir: DataDir = None) -> None:
-    """Stop Kafka; its data stay."""
+    """Stop Kafka and keep its data."""
     stopped = _kafka(data_dir).stop()
     typer.echo("Apache Kafka is stopped" if stopped else "Apache Kafka was not running")
 
 
 @app.command()
 def status(data_dir: DataDir = None) -> None:
-    """Say whether Kafka runs; exit 0 when it does (of several nodes: most of them), else 1."""
+    """Print whether Kafka runs; exit 0 if it does (of several nodes: a majority), else 1."""
     running = _kafka(data_dir).status()
     again = f"start it with: stream-scorer kafka start{_same_folder(data_dir)}"
     if running is None:
@@ -79,7 +79,7 @@ def status(data_dir: DataDir = None) -> None:
 
 
 def _kafka(data_dir: Path | None, port: int | None = None, nodes: int | None = None) -> EmbeddedKafka | EmbeddedCluster:
-    """Of one node or of several: as asked for, else as the folder holds it."""
+    """Return a Kafka of one node or several: the requested number, else the number in the folder."""
     config = KafkaConfig(data_dir=data_dir or default_data_dir(), port=port)
     held = cluster_size(config.data_dir)
     size = nodes or held or 1
@@ -94,7 +94,7 @@ def _kafka(data_dir: Path | None, port: int | None = None, nodes: int | None = N
 
 @contextmanager
 def shown_progress() -> Iterator[Progress]:
-    """Show what is going on: one line that moves on a terminal; elsewhere (a log) few lines."""
+    """Show progress: one changing line on a terminal; elsewhere (a log) few lines."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _PlainProgress(console)
@@ -104,7 +104,7 @@ def shown_progress() -> Iterator[Progress]:
 
 
 class _PlainProgress:
-    """Progress as lines, few of them."""
+    """Progress as plain lines, at most one every 2 s for the same step."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -120,7 +120,8 @@ class _PlainProgress:
 
 
 def _stay(kafka: EmbeddedKafka | EmbeddedCluster) -> NoReturn:
-    # SIGTERM (docker stop, systemd) ends it like Ctrl-C; the handler is the process's own, and so is this command.
+    # SIGTERM (docker stop, systemd) stops Kafka like Ctrl-C; the handler may be replaced: the process runs nothing
+    # else.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with shown_progress() as progress:

@@ -1,7 +1,6 @@
-"""A group of commands whose modules are imported when they are called, not when they are listed.
+"""Command group that imports a command's module when it is called, not when it is listed.
 
-So ``--help`` and a mistyped command answer at once, and a command that needs an extra which is not installed breaks
-nobody else's.
+``--help`` and a mistyped command answer without delay. A command whose extra is not installed breaks no other command.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ if TYPE_CHECKING:
 
 
 class Lazy(NamedTuple):
-    """A command that is not imported yet.
+    """Command that is not imported yet.
 
     Attributes:
         target: ``module:attribute``; the attribute is a `typer.Typer` for a group of commands, a function for one.
-        help: its line in the list.
+        help: its line in the list of commands.
     """
 
     target: str
@@ -30,13 +29,13 @@ class Lazy(NamedTuple):
 
 
 class LazyGroup(TyperGroup):
-    """See the module's text. A subclass says in ``lazy`` what there is."""
+    """Typer group of lazy commands. A subclass lists them in ``lazy``."""
 
     lazy: ClassVar[Mapping[str, Lazy]] = MappingProxyType({})
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
-        # What the list shows, and where "did you mean" looks.
+        # Used by the list of commands and by "did you mean".
         self.commands = {name: TyperCommand(name, help=command.help) for name, command in self.lazy.items()}
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
@@ -48,7 +47,7 @@ class LazyGroup(TyperGroup):
 def _imported(name: str, command: Lazy) -> Any:
     module, _, attribute = command.target.partition(":")
     target = getattr(import_module(module), attribute)
-    # An app on its own would offer to install shell completion for itself; below another it does not.
+    # A top-level app would add options for shell completion; one below another does not.
     parent = typer.Typer(add_completion=False)
     if isinstance(target, typer.Typer):
         parent.add_typer(target, name=name)

@@ -1,4 +1,4 @@
-"""The end of a service: what the signals do, and how long it may take."""
+"""Shutdown of a service: signal handlers and time limit."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from typing import Any, Final, Protocol, Self
 from stream_scorer.cli.unexpected import kafka_error, unexpected_line
 from stream_scorer.errors import StreamScorerError
 
-# Over scoring.shutdown_timeout_s: leaving the group, closing connections and the collectors' 3 s have to fit in here,
-# or a clean end with a collector that hangs would be told as a failed one.
+# In addition to scoring.shutdown_timeout_s: time to leave the group, close connections and flush collectors (3 s).
+# With less, a clean shutdown with a hanging collector would be reported as a failure.
 CLOSING_S: Final = 8.0
 
 
 class Log(Protocol):
-    """A structlog logger, as far as it is used here."""
+    """Structlog logger, as far as it is used here."""
 
     def error(self, event: str, **fields: Any) -> Any:
-        """It does not go on."""
+        """Log the error that ends the service."""
 
 
 @contextmanager
 def log_fatal_errors(log: Log) -> Iterator[None]:
-    """Have an error that ends the service be a log line too: where lines are collected, nobody reads plain text."""
+    """Log an error that ends the service as an event, since log collectors do not parse plain text."""
     try:
         yield
     except StreamScorerError as error:
@@ -42,13 +42,13 @@ def log_fatal_errors(log: Log) -> Iterator[None]:
 
 
 class EndLimit:
-    """The time that the end of a service may take, whatever its cause; then the process ends where it stands.
+    """Time limit of a service's shutdown, whatever its cause; after it the process exits.
 
-    That is safe: what was not committed is read again by the next worker. A context manager around the service: when it
-    is left, the service has ended in time.
+    That is safe: the next worker reads uncommitted records again. A context manager around the service: leaving it
+    cancels the limit.
 
     Args:
-        drain_s: how long the service waits for what is in flight.
+        drain_s: how long the service waits for requests in flight.
     """
 
     def __init__(self, drain_s: float) -> None:
@@ -63,12 +63,12 @@ class EndLimit:
         self._timer.cancel()
 
     def begin(self) -> None:
-        """The end begins. Only the first call counts; safe in a signal handler."""
+        """Start the limit. Only the first call counts; safe in a signal handler."""
         if self._begun.acquire(blocking=False):
             self._timer.start()
 
     def watch(self, stopping: threading.Event) -> None:
-        """Have the limit begin as soon as ``stopping`` is set: by a signal, or by the service when an error ends it."""
+        """Start the limit as soon as ``stopping`` is set, by a signal or by an error that ends the service."""
 
         def wait() -> None:
             stopping.wait()
@@ -77,7 +77,7 @@ class EndLimit:
         threading.Thread(target=wait, name="end-limit", daemon=True).start()
 
     def install_signal_handlers(self, stop: Callable[[], None]) -> None:
-        """Have the first SIGTERM or Ctrl-C call ``stop``; the second ends the process immediately."""
+        """Let the first SIGTERM or Ctrl-C call ``stop``; the second ends the process immediately."""
         stopped = threading.Event()
 
         def obey(number: int, _frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""Options that several commands have, so that they are called and explained alike."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ ConfigOption: TypeAlias = Annotated[
 NewTopicOption: TypeAlias = Annotated[
     bool,
     typer.Option(
-        "--new-topic", help="Accept a topic that was deleted and created again. It is read as --from gives, for once."
+        "--new-topic", help="Accept a topic that was deleted and created again. --from sets where it is read from."
     ),
 ]

@@ -1,4 +1,4 @@
-"""``stream-scorer produce``: puts the contacts of a file on the features topic."""
+"""``stream-scorer produce``: sends the contacts of a file to the features topic."""
 
 from __future__ import annotations
 
@@ -32,25 +32,23 @@ _REDRAWN_S: Final = 0.1
 
 def produce(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="CSV or JSON Lines, packed by gzip or not; - for standard input.")
+        Path, typer.Argument(metavar="FILE", help="CSV or JSON Lines, gzip or plain; - for standard input.")
     ],
     *,
     config: ConfigOption = None,
-    rate: Annotated[int | None, typer.Option(metavar="N", min=1, help="At most so many contacts a second.")] = None,
+    rate: Annotated[int | None, typer.Option(metavar="N", min=1, help="Most contacts a second.")] = None,
     file_format: Annotated[
-        FileFormat | None, typer.Option("--format", help="What the file is, where its name does not say it.")
+        FileFormat | None, typer.Option("--format", help="Format of the file, if its name does not show it.")
     ] = None,
-    from_line: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Leave out the rows that begin before line N.")
-    ] = 1,
+    from_line: Annotated[int, typer.Option(metavar="N", min=1, help="Skip the rows that begin before line N.")] = 1,
 ) -> None:
-    """Put the contacts of a file on the features topic.
+    """Send the contacts of a file to the features topic.
 
-    CSV needs a column contact_id and may have event_id, occurred_at, campaign_id and model_version; every other column
-    is a feature of the model, an empty cell is null. Columns are separated by commas, semicolons, tabs or bars. In JSON
+    CSV needs a column contact_id and may have event_id, occurred_at, campaign_id and model_version. Every other column
+    is a feature of the model; an empty cell is null. Columns are separated by commas, semicolons, tabs or bars. In JSON
     Lines each line is {"contactId": …, "features": {…}}, or has the features beside contactId.
-    A row that cannot be read is reported with its line, and the rest is loaded; the exit code is 1 then. Ctrl-C ends
-    the loading with the line to go on from, and exit code 130. A file that was loaded before is named in a warning.
+    A row that cannot be read is reported with its line, and the rest is sent; the exit code is then 1. Ctrl-C stops
+    with exit code 130 and prints the line to continue from. A file that was loaded before gets a warning.
     """
     settings = load_settings(config)
     types = {name: feature.type for name, feature in settings.model.features.items()}
@@ -61,7 +59,7 @@ def produce(
     codec = framing.writer(SchemaFile.CONTACT_FEATURES, (topic,))
     known = recent_event_ids(settings, topic, partitions, framing.reader(SchemaFile.CONTACT_FEATURES))
     console = Console(stderr=True)
-    # Not through rich's markup, and above the bar.
+    # Without rich's markup, and above the bar.
     show = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     repeats = _Repeats(contacts.name, topic, known, show)
     repeats.look(contacts.default_event_ids(from_line))
@@ -92,7 +90,7 @@ def produce(
 
 
 class _Repeats:
-    """Warns once of a file whose event ids are on the topic already."""
+    """Warning, given once, for a file whose event ids are on the topic already."""
 
     def __init__(self, name: str, topic: str, known: frozenset[str], show: Callable[[str], None]) -> None:
         self._text = (
@@ -103,18 +101,18 @@ class _Repeats:
         self._show = show
 
     def look(self, event_ids: Iterable[str]) -> None:
-        """Warn if one of these is there."""
+        """Warn if one of these ids is on the topic."""
         if self._known and not self._known.isdisjoint(event_ids):
             self._known = frozenset()
             self._show(self._text)
 
 
 class _Rows:
-    """Loads the rows of a file.
+    """Loader for the rows of a file.
 
     Attributes:
-        bad: how many rows could not be read.
-        next_line: of the first row that was not handed over; None: all were.
+        bad: number of unreadable rows.
+        next_line: line of the first row that was not sent; None: all were.
     """
 
     def __init__(
@@ -128,7 +126,7 @@ class _Rows:
         self.next_line: int | None = None
 
     def load(self, from_line: int, step: Callable[[], None]) -> None:
-        """Load the rows that begin at ``from_line`` or later; ``step`` is called once a row."""
+        """Send the rows that begin at ``from_line`` or later; ``step`` is called once a row."""
         contacts = self._contacts
         for row in contacts:
             step()
@@ -151,7 +149,7 @@ class _Rows:
 
 @contextmanager
 def _interrupting(interrupt: Callable[[], None]) -> Iterator[None]:
-    """Have Ctrl-C and SIGTERM call a function: raised inside of the client's code, their exception would be lost."""
+    """Let Ctrl-C and SIGTERM call a function: an exception raised inside the client's code would be lost."""
     before = {number: signal.getsignal(number) or signal.SIG_DFL for number in (signal.SIGINT, signal.SIGTERM)}
     for number in before:
         signal.signal(number, lambda _number, _frame: interrupt())
@@ -164,7 +162,7 @@ def _interrupting(interrupt: Callable[[], None]) -> Iterator[None]:
 
 @contextmanager
 def _progress(console: Console, contacts: ContactFile) -> Iterator[Callable[[], None]]:
-    """Show a bar on a terminal, and nothing elsewhere. What is yielded is called once a row."""
+    """Show a bar on a terminal, and nothing elsewhere. The yielded function is called once a row."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

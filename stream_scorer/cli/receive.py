@@ -1,4 +1,4 @@
-"""``stream-scorer receive``: a campaign manager for trying things out, in the foreground."""
+"""``stream-scorer receive``: a campaign manager for tests and trials, in the foreground."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ SECRET_VARIABLE = "RECEIVER_SECRET"  # noqa: S105 - the variable's name  # nosec
 def receive(
     *,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0: any that is free.", min=0, max=65535)] = 8091,
-    latency_ms: Annotated[float, typer.Option(help="Time an answer takes.", min=0)] = 0.0,
+    port: Annotated[int, typer.Option(help="Port to listen on; 0: any free port.", min=0, max=65535)] = 8091,
+    latency_ms: Annotated[float, typer.Option(help="Latency of each answer.", min=0)] = 0.0,
 ) -> None:
-    """Receives callbacks on this machine until Ctrl-C: verifies their signatures, counts ids, fails as scripted.
+    """Receive callbacks on this machine until Ctrl-C: verify their signatures, count ids, fail as scripted.
 
-    Its secret is $RECEIVER_SECRET, else one for trying things out. Faults are scripted over HTTP: POST
-    /_receiver/faults. What arrived: GET /_receiver/stats, /_receiver/callbacks and /_receiver/contacts.
+    The secret is $RECEIVER_SECRET, else a default for trials. Faults are scripted over HTTP: POST
+    /_receiver/faults. Received callbacks: GET /_receiver/stats, /_receiver/callbacks and /_receiver/contacts.
     """
     secret = os.environ.get(SECRET_VARIABLE) or DEFAULT_SECRET
-    secret_bytes(f"${SECRET_VARIABLE}", secret)  # as the worker would say it, before anything is sent
+    secret_bytes(f"${SECRET_VARIABLE}", secret)  # the worker's own check, before anything is sent
     config = ReceiverConfig(secret=secret, latency_ms=latency_ms)
     serve(config, host, port, lambda control: _introduce(control, config), print_line=typer.echo)
 
@@ -37,7 +37,7 @@ def receive(
 def _introduce(control: ReceiverControl, config: ReceiverConfig) -> None:
     typer.echo(f"The receiver answers at {control.url}; Ctrl-C ends it. To point the campaign worker at it:\n")
     for name, value in worker_environment(control.url, config).items():
-        # A secret that was chosen is not printed: terminals and logs are read by others.
+        # A secret from the environment is not printed: terminals and logs have other readers.
         shown = f'"${SECRET_VARIABLE}"' if value == config.secret != DEFAULT_SECRET else value
         typer.echo(f"  export {name}={shown}")
-    typer.echo(f"\nFaults and books: {control.base_url}/_receiver/ (faults, stats, callbacks, contacts)")
+    typer.echo(f"\nFaults and records: {control.base_url}/_receiver/ (faults, stats, callbacks, contacts)")

@@ -1,4 +1,4 @@
-"""``stream-scorer reconcile``: proves on the live topics that nothing was lost, doubled or changed; up to receipts."""
+"""``stream-scorer reconcile``: proves on the live topics that no contact is lost, doubled or changed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from stream_scorer.reconciliation import reconcile as reconcile_topics
 from stream_scorer.settings import Settings, load_settings
 
 _SHOWN: Final = 20
-# Wide enough for every column where there is no terminal: nothing is folded in a file.
+# Wide enough for every column without a terminal, so that no cell wraps in a file.
 _FILE_WIDTH: Final = 160
 _COLUMNS: Final = {
     "partition": "partition",
@@ -56,7 +56,7 @@ _COLUMNS: Final = {
     "waiting": "waiting",
 }
 _LOOK: Final[Mapping[str, Any]] = MappingProxyType({"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0), "pad_edge": False})
-# Shown where they are not zero.
+# Shown only if they are not zero.
 _RARE: Final = frozenset({"not_judged", "lost"})
 _VIOLATIONS: Final = frozenset({"missing", "lost", "doubled", "early", "out_of_order"})
 
@@ -73,13 +73,14 @@ def reconcile(
 
     Reads the group's commits, waits until the outputs are stable, reads them, and reads the commits again. Every record
     below the first commits must have exactly one score, review or rejection and one audit entry, or wait in exactly one
-    retry topic; none above the second may have any; the values must be those of the input and of the audit entry; and
-    the audit's hash chains must be whole. Where a campaign worker has run, every score at or over callbacks.threshold
-    must have exactly one receipt, or wait to be delivered. Nothing is written, and the workers may go on meanwhile.
+    retry topic. No record above the second commits may have an outcome. The values must match the input and the audit
+    entry, and the audit's hash chains must be whole. If a campaign worker has run, every score at or over
+    callbacks.threshold must have exactly one receipt, or wait for delivery. The command writes nothing, and workers may
+    run meanwhile.
 
-    Exit codes: 0 all of that holds; 1 it does not hold; 3 it could not be judged, for a part of the contacts or at all:
-    the group has no commits (a mistyped kafka.group_id), outcomes are deleted by retention or removed by compaction, a
-    transaction stays open, or Kafka does not answer.
+    Exit codes: 0 all of that holds; 1 it does not hold; 3 some or all contacts cannot be judged: the group has no
+    commits (a mistyped kafka.group_id), outcomes are deleted by retention or removed by compaction, a transaction stays
+    open, or Kafka does not answer.
     """
     settings = load_settings(config)
     with _progress(Console(stderr=True)) as progress:
@@ -98,7 +99,10 @@ def reconcile(
 
 
 class _Result(NamedTuple):
-    """Both reports, and why there is none of the contacts; empty: this cluster has no features topic."""
+    """Reports of contacts and callbacks; ``unjudged`` is the reason for a missing report of the contacts.
+
+    No report and an empty reason: this cluster has no features topic.
+    """
 
     report: Report | None
     callbacks: CallbackReport | None
@@ -106,7 +110,7 @@ class _Result(NamedTuple):
 
 
 def _reconcile_both(settings: Settings, progress: Tell, timeout_s: float) -> _Result:
-    """Both sides, or the one that has worked on this cluster: the scoring worker may have its own."""
+    """Reconcile both workers, or the only one on this cluster: the scoring worker may use another."""
     try:
         report = reconcile_topics(settings, progress=progress, timeout_s=timeout_s)
     except (NothingToCheck, BrokerRefused) as error:
@@ -124,7 +128,7 @@ def _reconcile_both(settings: Settings, progress: Tell, timeout_s: float) -> _Re
 
 
 def _failure(result: _Result) -> StreamScorerError | None:
-    """The error that a result ends with; None: it holds. A finding counts more than what could not be judged."""
+    """Return the error of a result; None: everything holds. A violation precedes what cannot be judged."""
     reports = [one for one in (result.report, result.callbacks) if one is not None]
     broken = [one.verdict for one in reports if one.judgement is Judgement.BROKEN]
     if broken:
@@ -169,7 +173,7 @@ def print_report(report: Report, console: Console) -> None:
 
 
 def print_callbacks(report: CallbackReport, console: Console) -> None:
-    """Print what became of the scores that call."""
+    """Print the counts and findings of the scores at or over the threshold."""
     counts = report.counts
     console.print(report.equation, highlight=False)
     console.print(
@@ -182,7 +186,7 @@ def print_callbacks(report: CallbackReport, console: Console) -> None:
 
 
 def _print_judgement(report: Report | CallbackReport, found: int, console: Console) -> None:
-    """Print what limits the statement, the findings, and that it holds if it does."""
+    """Print notes that limit the result, the findings, and the verdict if everything holds."""
     for note in report.notes:
         console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
     for finding in report.findings[:_SHOWN]:
@@ -195,7 +199,7 @@ def _print_judgement(report: Report | CallbackReport, found: int, console: Conso
 
 
 def _table(report: Report, console: Console) -> Table:
-    """A row for each partition; where the console is too narrow for that, a column."""
+    """Return a table with a row a partition; on a narrow console, with a column a partition."""
     wide = _wide(report)
     return wide if console.measure(wide, options=_unbounded(console)).maximum <= console.width else _narrow(report)
 
@@ -212,7 +216,7 @@ def _wide(report: Report) -> Table:
     for partition in report.partitions:
         table.add_row(*_cells(partition, names))
     if len(report.partitions) > 1:
-        # A footer would stand apart from what it sums up.
+        # A footer would be separated from the rows that it sums up.
         table.add_section()
         table.add_row(*_cells(report.totals, names), style="bold")
     return table
@@ -234,7 +238,7 @@ def _narrow(report: Report) -> Table:
 
 
 def _names(report: Report) -> list[str]:
-    """The columns of a report: those that are rare only where they are not zero."""
+    """Return the columns of a report: rare ones only if they are not zero."""
     totals = report.totals
     return [name for name in _COLUMNS if name not in _RARE or getattr(totals, name)]
 

@@ -33,12 +33,12 @@ def run(
         typer.Option(
             "--from",
             metavar="WHERE",
-            help="Where a group without any commit starts: earliest, latest or an ISO time.",
+            help="Start of a group without commits: earliest, latest or an ISO time.",
         ),
     ] = None,
     new_topic: NewTopicOption = False,
 ) -> None:
-    """Score contacts from the features topic until SIGTERM or Ctrl-C. A second signal ends at once."""
+    """Score contacts from the features topic until SIGTERM or Ctrl-C. A second signal ends immediately."""
     require_start(start, new_topic=new_topic)
     settings = load_settings(config, flags={"kafka.start_from": start} if start is not None else None)
     settings.require_api()
@@ -54,7 +54,7 @@ def run(
         wait_for_topics(settings, settings.scoring_topics, scoring_rights(settings))
         if (short := check_outputs(settings, settings.topics.scoring[1:]).audit_retention) is not None:
             log.warning("audit retention short", detail=short)
-        # All there are: contacts may wait in the topics of higher levels although the setting has become shorter.
+        # All existing ones: contacts may wait in the topics of higher levels after the setting has become shorter.
         retry_topics = existing_topics(settings, settings.topics.contact_retries())
         if (unchecked := check_retry_retention(settings, retry_topics)) is not None:
             log.warning("retry topics not checked", detail=unchecked)
@@ -64,8 +64,8 @@ def run(
         limit.watch(service.stopping)
         limit.install_signal_handlers(service.stop)
         log.info("started", group_id=settings.kafka.group_id, instance_id=settings.kafka.instance_id)
-        # The contacts that wait are many, live for seconds and form no cycles: with Python's thresholds the collector
-        # walks them again and again, which took a third of the loop's time (docs/benchmarks.md).
+        # Waiting contacts are many, live for seconds and form no cycles. With Python's default thresholds the collector
+        # traverses them repeatedly, which took a third of the loop's time (docs/benchmarks.md).
         gc.freeze()
         gc.set_threshold(10_000, 20, 50)
         service.run()

@@ -22,10 +22,10 @@ app = typer.Typer(help="Register the Avro schemas, or compare them.", no_args_is
 
 @app.command()
 def register(config: ConfigOption = None) -> None:
-    """Register the schema of every topic's values under its subject, <topic>-value; what is there already stays.
+    """Register the schema of every topic's values under its subject, <topic>-value; registered schemas stay unchanged.
 
-    A schema that could not read what an earlier version of its subject has written is refused: one line for each
-    reason, and the exit code is 1.
+    A schema that cannot read records of an earlier version of its subject is rejected: one line for each reason, and
+    the exit code is 1.
     """
     settings = load_settings(config)
     if settings.schema_registry.url is None:
@@ -37,10 +37,10 @@ def register(config: ConfigOption = None) -> None:
 
 @app.command()
 def check(config: ConfigOption = None) -> None:
-    """Compare the schemas of this version with every release, and with the registry where one is configured.
+    """Compare the schemas of this version with every release, and with the registry if one is configured.
 
-    Nothing is registered. The exit code is 1 where a schema is missing from the registry or cannot read what an earlier
-    one has written.
+    Nothing is registered. The exit code is 1 if a schema is missing from the registry, or cannot read records of an
+    earlier version.
     """
     settings = load_settings(config)
     problems = []

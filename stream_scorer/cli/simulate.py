@@ -20,11 +20,11 @@ SECRET_VARIABLE = "SIMULATOR_CLIENT_SECRET"  # noqa: S105 - the variable's name 
 def simulate(
     *,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0: any that is free.", min=0, max=65535)] = 8090,
+    port: Annotated[int, typer.Option(help="Port to listen on; 0: any free port.", min=0, max=65535)] = 8090,
     client_id: Annotated[
         str, typer.Option(help=f"The OAuth client. Its secret is ${SECRET_VARIABLE}, else '{DEFAULT_SECRET}'.")
     ] = DEFAULTS.client_id,
-    model_id: Annotated[str, typer.Option(help="The one model there is.")] = DEFAULTS.model_id,
+    model_id: Annotated[str, typer.Option(help="Id of the only model.")] = DEFAULTS.model_id,
     model_version: Annotated[
         list[str] | None, typer.Option(help="A model version that exists; repeat it for more.")
     ] = None,
@@ -37,26 +37,26 @@ def simulate(
             dir_okay=False,
         ),
     ] = None,
-    any_features: Annotated[bool, typer.Option("--any-features", help="Accept whatever features come.")] = False,
+    any_features: Annotated[bool, typer.Option("--any-features", help="Accept any features.")] = False,
     quota: Annotated[int, typer.Option(help="Requests a minute.", min=0)] = DEFAULTS.quota,
-    latency_ms: Annotated[float, typer.Option(help="Time a request takes.", min=0)] = DEFAULTS.latency_ms,
-    latency_jitter_ms: Annotated[float, typer.Option(help="Up to this much more.", min=0)] = DEFAULTS.latency_jitter_ms,
-    expires_in: Annotated[int, typer.Option(help="Life of a token in seconds.", min=1)] = DEFAULTS.expires_in,
+    latency_ms: Annotated[float, typer.Option(help="Latency of a request.", min=0)] = DEFAULTS.latency_ms,
+    latency_jitter_ms: Annotated[float, typer.Option(help="Most extra latency.", min=0)] = DEFAULTS.latency_jitter_ms,
+    expires_in: Annotated[int, typer.Option(help="Lifetime of a token in seconds.", min=1)] = DEFAULTS.expires_in,
     scenario: Annotated[
         str | None,
         typer.Option(
             metavar="NAME|FILE",
-            help=f"Play faults in time, from the first request on: {', '.join(SHIPPED)}, or a TOML file.",
+            help=f"Faults on a timeline that starts with the first request: {', '.join(SHIPPED)}, or a TOML file.",
         ),
     ] = None,
     scenarios: Annotated[
-        bool, typer.Option("--scenarios", help="Say what the scenarios do that ship, and end.")
+        bool, typer.Option("--scenarios", help="List the scenarios of this package, and exit.")
     ] = False,
 ) -> None:
-    """Simulates the Genesys scoring API on this machine until Ctrl-C: OAuth, scores, quota, scripted faults.
+    """Simulate the Genesys scoring API on this machine until Ctrl-C: OAuth, scores, quota, scripted faults.
 
-    Faults are scripted over HTTP: POST /_simulator/faults, or played in time: --scenario. What was scored, and so is
-    paid for: GET /_simulator/stats and /_simulator/scored.
+    Faults are scripted over HTTP: POST /_simulator/faults, or on a timeline: --scenario. Scored, and so billed,
+    contacts: GET /_simulator/stats and /_simulator/scored.
     """
     if scenarios:
         for name in SHIPPED:
@@ -87,7 +87,7 @@ def simulate(
 def _introduce(base_url: str, config: SimulatorConfig, play: Scenario | None) -> None:
     typer.echo(f"The simulator answers at {base_url}; Ctrl-C ends it. To point the worker at it:\n")
     for name, value in worker_environment(base_url, config).items():
-        # A secret that was chosen is not printed: terminals and logs are read by others.
+        # A secret from the environment is not printed: terminals and logs have other readers.
         shown = f'"${SECRET_VARIABLE}"' if value == config.client_secret != DEFAULT_SECRET else value
         typer.echo(f"  export {name}={shown}")
     typer.echo(f"\nFaults and the account: {base_url}/_simulator/ (faults, stats, scored, config, scenario)")

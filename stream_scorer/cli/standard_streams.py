@@ -1,7 +1,7 @@
-"""Standard output and error that no encoding, full disk or closed pipe turns into an error of a command.
+"""Standard output and error whose write errors (encoding, full disk, closed pipe) do not fail a command.
 
-What a command prints is a report about its work. A report that cannot be written changes no verdict, ends no work that
-would then be repeated, and shows no traceback.
+The output of a command is a report about its work. A report that cannot be written changes no verdict, aborts no work
+that would then be repeated, and causes no traceback.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _NAMES: Final = {1: "standard output", 2: "standard error"}
 
 @contextlib.contextmanager
 def safe_streams() -> Iterator[None]:
-    """Put safe streams in the place of ``sys.stdout`` and ``sys.stderr`` for one command."""
+    """Replace ``sys.stdout`` and ``sys.stderr`` by safe streams for one command."""
     _open_missing_descriptors()
     before = sys.stdout, sys.stderr
     error = SafeStream(sys.stderr, 2)
@@ -37,27 +37,27 @@ def safe_streams() -> Iterator[None]:
 
 
 def _open_missing_descriptors() -> None:
-    """Open the null device where a standard stream is closed, or the next file or socket would get its number."""
+    """Open the null device for a closed standard stream, so that no later file or socket gets its number."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the least number that is free: this one
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # takes the lowest free number: this one
 
 
 class SafeStream:
-    """A text stream whose writes never fail: what it cannot encode is escaped, what it cannot write is dropped.
+    """Text stream whose writes never fail: characters that it cannot encode are escaped, failed writes are dropped.
 
-    Everything else is the stream's own. Writing is tried again each time: a disk may have room again.
+    Everything else is delegated to the wrapped stream. Each write is attempted: a full disk may have room again.
     """
 
     def __init__(self, stream: TextIO | None, number: int, notes: SafeStream | None = None) -> None:
         """Wrap a stream.
 
         Args:
-            stream: None, as Python has it for a descriptor that was closed at the start: everything is dropped.
+            stream: the stream; None, Python's value for a descriptor closed at the start: all text is dropped.
             number: its file descriptor.
-            notes: gets one line if this stream cannot be written; None: no line.
+            notes: receives one line if this stream cannot be written; None: no line.
         """
         self._stream: TextIO = io.StringIO() if stream is None else stream
         self._is_closed = stream is None
@@ -65,7 +65,7 @@ class SafeStream:
         self._notes = notes
         self._is_reported = False
         if isinstance(self._stream, io.TextIOWrapper):
-            # The command line library puts UTF-8 in the place of ASCII by itself, and past this object.
+            # The command line library replaces ASCII by UTF-8 by itself, which would bypass this object.
             is_ascii = codecs.lookup(self._stream.encoding).name == "ascii"
             with contextlib.suppress(OSError, ValueError):
                 self._stream.reconfigure(encoding="utf-8" if is_ascii else None, errors="backslashreplace")
@@ -79,9 +79,9 @@ class SafeStream:
             return len(text)
         try:
             return self._stream.write(text)
-        except UnicodeEncodeError:  # no `TextIOWrapper`
+        except UnicodeEncodeError:  # not a `TextIOWrapper`
             return self.write(text.encode("ascii", "backslashreplace").decode())
-        except (OSError, ValueError) as error:  # ValueError: it was closed meanwhile
+        except (OSError, ValueError) as error:  # ValueError: the stream was closed meanwhile
             self._report(error)
             return len(text)
 
@@ -91,28 +91,28 @@ class SafeStream:
             self.write(line)
 
     def flush(self) -> None:
-        """Flush, or drop what is buffered."""
+        """Flush, or drop the buffered text."""
         try:
             self._stream.flush()
         except (OSError, ValueError) as error:
             self._report(error)
 
     def finish(self) -> None:
-        """Flush for the last time, and drop what cannot be written: Python would exit with a code of its own."""
+        """Flush a last time, and drop what cannot be written, which would change Python's exit code."""
         try:
             self._stream.flush()
         except ValueError:
             pass
         except OSError as error:
             self._report(error)
-            with contextlib.suppress(OSError, ValueError):  # no real file
+            with contextlib.suppress(OSError, ValueError):  # not a real file
                 descriptor = self._stream.fileno()
                 null = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(null, descriptor)
                 os.close(null)
 
     def _report(self, error: OSError | ValueError) -> None:
-        # A closed pipe (`| head`) is no failure: its reader wants no more.
+        # A closed pipe (`| head`) is not a failure: its reader has finished.
         if self._is_reported or self._notes is None or getattr(error, "errno", None) == errno.EPIPE:
             return
         self._is_reported = True

@@ -1,4 +1,4 @@
-"""What both workers do before they work: wait for brokers that are away, or far away, and look at the topics."""
+"""Start checks of both workers: wait for unavailable brokers, and check the topics."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from stream_scorer.kafka.consumer.initial_offsets import StartReport
     from stream_scorer.settings import Settings
 
-# A worker that is started in an outage of the brokers goes on by itself when it is short.
+# A worker that starts during a short outage of the brokers continues when it ends.
 _TIMEOUT_S: Final = 30.0
 
 
 def wait_for_topics(settings: Settings, names: Iterable[str], rights: Sequence[Permission]) -> None:
-    """Look at the topics as `check_topics` does, but with patience; says so where it is needed.
+    """Check the topics like `check_topics`, waiting up to 30 s for the brokers; log a warning before waiting.
 
     Raises:
-        BrokerUnavailable: no broker has answered in all this time.
+        BrokerUnavailable: no broker has answered within that time.
         BrokerRefused: see `check_topics`.
     """
     names = list(names)
@@ -36,7 +36,7 @@ def wait_for_topics(settings: Settings, names: Iterable[str], rights: Sequence[P
 
 
 def require_start(start: str | None, *, new_topic: bool) -> None:
-    """Check that a topic is accepted only together with the place where it is to be read from.
+    """Check that ``--new-topic`` is given together with a start position.
 
     Raises:
         UsageError: ``--new-topic`` without ``--from``.
@@ -46,7 +46,7 @@ def require_start(start: str | None, *, new_topic: bool) -> None:
 
 
 def log_start(report: StartReport) -> None:
-    """Log which topics were accepted, and which cannot be distinguished from a former topic of the same name."""
+    """Log accepted new topics, and topics without an id, whose replacement cannot be detected."""
     log = structlog.get_logger("stream_scorer")
     if report.replaced:
         log.warning("new topics accepted", topics=list(report.replaced))

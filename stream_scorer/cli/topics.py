@@ -11,7 +11,7 @@ from stream_scorer.kafka.admin.output_topics import update_audit_retention
 from stream_scorer.kafka.admin.topics import PARTITIONS, create_topics
 from stream_scorer.settings import load_settings
 
-app = typer.Typer(help="Make the Kafka topics that are missing.", no_args_is_help=True)
+app = typer.Typer(help="Create the Kafka topics that are missing.", no_args_is_help=True)
 
 
 @app.command()
@@ -20,10 +20,10 @@ def create(
     *,
     update_retention: Annotated[
         bool,
-        typer.Option("--update-retention", help="Have an audit topic that exists keep audit.retention_days."),
+        typer.Option("--update-retention", help="Set an existing audit topic to audit.retention_days."),
     ] = False,
 ) -> None:
-    """Make the topics that are missing; what exists is left as it is."""
+    """Create the topics that are missing; existing ones stay unchanged."""
     settings = load_settings(config)
     report = create_topics(settings)
     for name in report.created:

@@ -1,4 +1,4 @@
-"""An error that no part of the program expects, in one line without its text and without a traceback."""
+"""Report of an unexpected error: one line, without its text and without a traceback."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _PACKAGE = __name__.partition(".")[0]
 
 
 def unexpected_line(error: BaseException) -> str:
-    """Return the class of an error and the place in this package that it comes from.
+    """Return the class of an error and the innermost place in this package.
 
-    Its text is left out, since a library's words may quote URLs, headers and records.
+    Its text is omitted, since library errors may quote URLs, headers and records.
     """
     places = [
         f"{module} line {line}"
@@ -30,11 +30,11 @@ def unexpected_line(error: BaseException) -> str:
 
 
 def kafka_error(error: BaseException) -> StreamScorerError | None:
-    """Return the translation of an error of the Kafka client that reached the top; None: it is of another library.
+    """Return the translation of a Kafka client error that reached the top; None: the error is of another library.
 
-    What a rebalance callback raises comes out of the call that reads, and so past the adapters.
+    An exception of a rebalance callback is raised by the poll, which bypasses the adapters.
     """
-    client = sys.modules.get("confluent_kafka")  # not imported: a command without Kafka need not load it
+    client = sys.modules.get("confluent_kafka")  # not imported: commands without Kafka do not load it
     if client is None or not isinstance(error, client.KafkaException):
         return None
     from stream_scorer.kafka.client.errors import translate  # noqa: PLC0415 - see above
@@ -43,15 +43,15 @@ def kafka_error(error: BaseException) -> StreamScorerError | None:
 
 
 def print_no_tracebacks() -> None:
-    """Have what ends a thread, or fails where nothing catches it, be one line on standard error.
+    """Reduce errors that end a thread or are uncaught to one line on standard error.
 
-    For a process of its own: Python prints tracebacks there, and its logging those of lines that nothing handles.
+    For a process of its own: Python prints tracebacks for these, and for failures of its logging.
     """
     threading.excepthook = _thread_ended
     sys.unraisablehook = _ignored
     sys.excepthook = _ended
     logging.raiseExceptions = False
-    # It is read when the SDK is loaded, and named again in our own words (telemetry.otel_components).
+    # The SDK logs it at import; `telemetry.otel_components` reports the same problem in one line.
     logging.getLogger("opentelemetry.context").addHandler(logging.NullHandler())
     if logging.lastResort is not None:
         logging.lastResort.addFilter(drop_exception_text)

@@ -69,7 +69,7 @@ class Meters:
     """Meter provider of one service.
 
     Args:
-        service: the resource's ``service.name``, unless ``OTEL_SERVICE_NAME`` or ``OTEL_RESOURCE_ATTRIBUTES`` say else.
+        service: the resource's ``service.name``, unless ``OTEL_SERVICE_NAME`` or ``OTEL_RESOURCE_ATTRIBUTES`` set it.
         scope: the meter's name.
         readers: export the metrics; empty: they are not exported.
         instance: the resource's ``service.instance.id``, which distinguishes the counters of two workers.

@@ -98,7 +98,7 @@ def _check_protocol(environ: Mapping[str, str], signal: Signal) -> None:
     name = next((name for name in _of(signal, "PROTOCOL") if environ.get(name)), None)
     if name is not None and environ[name].strip().lower() != _SPOKEN:
         raise SettingsError(
-            f"{name}: {shown(environ[name])} is not spoken here; set it to {_SPOKEN}"
+            f"{name}: {shown(environ[name])} is not supported here; set it to {_SPOKEN}"
             " (the collector's port is usually 4318)"
         )
 

@@ -258,11 +258,11 @@ def test_every_reason_is_0_before_it_has_counted() -> None:
         ({"OTEL_METRICS_EXPORTER": "statsd"}, "OTEL_METRICS_EXPORTER: statsd is not known here; take otlp,"),
         (
             {"OTEL_METRICS_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": "grpc"},
-            "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL: grpc is not spoken here; set it to http/protobuf",
+            "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL: grpc is not supported here; set it to http/protobuf",
         ),
         (
             {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"},
-            "OTEL_EXPORTER_OTLP_PROTOCOL: http/json is not spoken here",
+            "OTEL_EXPORTER_OTLP_PROTOCOL: http/json is not supported here",
         ),
     ],
 )

@@ -57,7 +57,7 @@ class Spans:
     """Span factory of one service.
 
     Args:
-        service: the resource's ``service.name``, unless ``OTEL_SERVICE_NAME`` or ``OTEL_RESOURCE_ATTRIBUTES`` say else.
+        service: the resource's ``service.name``, unless ``OTEL_SERVICE_NAME`` or ``OTEL_RESOURCE_ATTRIBUTES`` set it.
         instance: the resource's ``service.instance.id``.
         processors: receive ended spans.
         sampling: which traces are recorded.
