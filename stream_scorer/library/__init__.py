@@ -1,1 +1,1 @@
-"""Scoring without Kafka: what stands behind the public names of the package."""
+"""Scoring without Kafka: implementation of the package's public names."""

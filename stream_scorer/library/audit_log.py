@@ -1,4 +1,4 @@
-"""The audit file of the library: one JSON object a line, rotated by size."""
+"""Audit file of the library: one JSON object a line, rotated by size."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 
 class AuditLogger:
-    """Writes down what became of every contact: scored, sent to review or rejected. No feature values.
+    """Writer of the audit file: one outcome for each contact, scored, review or rejected. No feature values.
 
     A batch is one line ``{"at", "model_id", "batch_id", "batch_size", "results", "rejected"}``, followed by one line a
     contact ``{"batch_id", "contact_id", "outcome", …}`` with ``outcome`` one of ``SCORED``, ``REVIEW``, ``REJECTED``.
 
-    Before a batch would take the file over ``max_bytes``, it becomes ``<log_file>.1``, that one ``.2`` and so on; the
-    one after ``backup_count`` is deleted. A batch is never split over two files. Threads may share an `AuditLogger`,
-    processes its file: a record lock covers each batch and the rotation before it.
+    A batch that would take the file over ``max_bytes`` rotates it first: it becomes ``<log_file>.1``, that one ``.2``
+    and so on; the one after ``backup_count`` is deleted. A batch is never split over two files. Threads may share an
+    `AuditLogger`, processes its file: a record lock covers each batch and the rotation before it.
     """
 
     def __init__(
@@ -39,15 +39,15 @@ class AuditLogger:
         max_bytes: int = 10 * 1024 * 1024,
         backup_count: int = 5,
     ) -> None:
-        """Prepare; the file is made before the first request.
+        """Check the arguments; the file is created before the first request.
 
         Args:
-            log_file: where it goes.
+            log_file: path of the file.
             max_bytes: size at which the file is rotated; 0: never.
-            backup_count: rotated files that are kept, at least 1.
+            backup_count: number of rotated files that are kept, at least 1.
 
         Raises:
-            SettingsError: ``log_file`` is no path, or a size or count is no whole number.
+            SettingsError: ``log_file`` is not a path, or a size or count is not a whole number.
         """
         if not isinstance(log_file, str | os.PathLike):
             raise SettingsError("log_file must be a path")
@@ -61,18 +61,18 @@ class AuditLogger:
         bind_to_process(self)
 
     def reset_after_fork(self) -> None:
-        """Take a lock of this process; the old one may be held by a thread of the parent."""
+        """Replace the lock in a forked process; a thread of the parent may hold the old one."""
         self._lock = threading.Lock()
 
     def check(self) -> None:
-        """Open the file for writing, and make it if it does not exist.
+        """Open the file for writing, and create it if it does not exist.
 
         Raises:
             SettingsError: the file cannot be written; names it.
         """
         try:
             path = Path(self.log_file)
-            if path.is_fifo():  # without a reader the opening would wait
+            if path.is_fifo():  # opening a pipe without a reader blocks
                 raise SettingsError(f"the audit file {printable(str(path))} is a pipe: name a file")
             path.open("ab").close()
         except (OSError, ValueError) as error:
@@ -87,14 +87,14 @@ class AuditLogger:
         rejected: Sequence[RejectedContact] = (),
         batch_id: str | None = None,
     ) -> None:
-        """Write one batch.
+        """Write the lines of one batch.
 
         Args:
-            results: scored ones and those for review (they have ``review_reasons``).
+            results: scored contacts and those for review (with ``review_reasons``).
             model_id: the model that scored them.
-            batch_size: contacts that were asked about.
-            rejected: the contacts that got no score.
-            batch_id: the request's; the same in all its lines.
+            batch_size: number of contacts in the request.
+            rejected: the contacts without a score.
+            batch_id: id of the request, in all of its lines.
 
         Raises:
             SettingsError: the file cannot be written; names it.
@@ -129,8 +129,8 @@ class AuditLogger:
         path = Path(self.log_file)
         while True:
             with path.open("ab") as file:
-                # A record lock belongs to the process. With `flock`, a child that is forked now would hold it as well.
-                with contextlib.suppress(OSError):  # a file system without locks, as before
+                # A record lock belongs to the process. A `flock` would also be held by a child that is forked now.
+                with contextlib.suppress(OSError):  # a file system without locks
                     fcntl.lockf(file, fcntl.LOCK_EX)
                 if not _is_at(file, path):
                     continue  # another process has rotated it meanwhile

@@ -1,4 +1,4 @@
-"""The library face: contacts as dicts in, scores out, no Kafka needed.
+"""Scoring without Kafka: contacts as dicts in, scores out.
 
 with PredictiveScoreCalculator(model_id, client_id, client_secret, expected_features, imputation_map) as calculator:
 outcome = calculator.calculate([{"contactId": "c-1", "features": {"previous_calls": 3}}])
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
 
 
 class PredictiveScoreCalculator:
-    """Scores lists of contacts with one model."""
+    """Scorer for lists of contacts, with one model."""
 
-    def __init__(  # noqa: PLR0917 - these seven, in this order, are what callers are used to
+    def __init__(  # noqa: PLR0917 - callers pass these seven by position
         self,
         model_id: str,
         client_id: str,
@@ -58,26 +58,26 @@ class PredictiveScoreCalculator:
         verifier: ConfidenceVerifier | None = None,
         client: ScoreClient | None = None,
     ) -> None:
-        """Prepare; nothing is sent before the first calculation.
+        """Check the arguments; no request is sent before the first calculation.
 
         Args:
             model_id: the model that scores.
-            client_id: of an OAuth client with the scope ``predictiveengagement:score``.
-            client_secret: shows in no repr, log or error.
-            expected_features: the names of the model's features; a contact has to have exactly these.
-            imputation_map: what to put in where a feature is absent or missing, by name; also a pandas Series.
+            client_id: id of an OAuth client with the scope ``predictiveengagement:score``.
+            client_secret: its secret; no repr, log or error shows it.
+            expected_features: the names of the model's features; a contact must have exactly these.
+            imputation_map: values for absent or missing features, by name; also a pandas Series.
             callback_handler: called by `calculate_scores` with its results.
-            base_url: of the API, ``https://api.<region>``.
-            login_url: the login service, where `GenesysAuthManager` would not find it.
-            model_version: the version to ask for; None leaves it to the platform.
-            max_features: features that one contact may have.
-            auditor: writes down what became of every contact; without one, an `AuditLogger` with its defaults.
-            verifier: sorts out results for review; without one, a `ConfidenceVerifier` with its defaults.
-            client: sends the requests (its retries, its quota); without one, a `ScoreClient` with its defaults.
+            base_url: URL of the API, ``https://api.<region>``.
+            login_url: URL of the login service, if it differs from the default of `GenesysAuthManager`.
+            model_version: the requested version; None: the platform's default.
+            max_features: most features of one contact.
+            auditor: records the outcome of every contact; None: an `AuditLogger` with its defaults.
+            verifier: selects results for review; None: a `ConfidenceVerifier` with its defaults.
+            client: sends the requests, with its retries and quota; None: a `ScoreClient` with its defaults.
 
         Raises:
-            SettingsError: what is to be imputed is no expected feature or no value; an id, a name or a URL is not
-                one; the callback handler cannot be called.
+            SettingsError: an imputed feature is not expected or has no valid value; an id, name or URL is invalid; the
+                callback handler is not callable.
         """
         check_text("model_id", model_id)
         if model_version is not None:
@@ -109,10 +109,10 @@ class PredictiveScoreCalculator:
                 raise SettingsError(f"imputation_map: {shown(name)} {problem[1]}")
 
     def calculate_scores(self, raw_contacts: Iterable[Any]) -> list[ScoreResult]:
-        """Score contacts, hand the verified results to the callback handler, and return them.
+        """Score contacts, pass the verified results to the callback handler, and return them.
 
-        Contacts that were rejected, and results for review, are not among them; `calculate` returns those as well, and
-        both are in the audit.
+        Rejected contacts and results for review are not included. `calculate` returns those as well, and the audit file
+        has both.
 
         Args:
             raw_contacts: as in `calculate`.
@@ -122,7 +122,7 @@ class PredictiveScoreCalculator:
 
         Raises:
             StreamScorerError: as in `calculate`.
-            BaseException: whatever the callback handler raises; its ``partial`` is the whole `ScoringOutcome`.
+            BaseException: the callback handler's exception; its ``partial`` is the whole `ScoringOutcome`.
         """
         outcome = self.calculate(raw_contacts)
         scored = list(outcome.scored)
@@ -132,30 +132,30 @@ class PredictiveScoreCalculator:
         return scored
 
     def calculate(self, raw_contacts: Iterable[Any]) -> ScoringOutcome:
-        """Score contacts and say what became of each; a bad one fails no other.
+        """Score contacts and return the outcome of each; an invalid one fails no other.
 
         Args:
             raw_contacts: any iterable of dicts ``{"contactId": …, "features": {…}}``, read once, before the first
                 request. The dicts are not changed. None, NaN, NA and NaT are missing; features may be a pandas Series.
 
         Raises:
-            ApiRefused: the API refuses us for good: credentials, scope, model id.
-            ApiUnavailable: it did not answer in spite of all retries.
-            SettingsError: the audit file cannot be written; found before the first request, unless the disk is full.
-            InputError: ``raw_contacts`` is one contact or text and not an iterable of contacts.
+            ApiRefused: the API refuses every request: credentials, scope, model id.
+            ApiUnavailable: all retries failed.
+            SettingsError: the audit file cannot be written; raised before the first request, unless the disk is full.
+            InputError: ``raw_contacts`` is one contact or a text, not an iterable of contacts.
 
-            Every exception, Ctrl-C included, has what was finished before as its ``partial``, a `ScoringOutcome`.
+            Every exception, Ctrl-C included, has a `ScoringOutcome` of the finished contacts as ``partial``.
         """
         found = _Found(self)
         with PartialOnError(found.outcome, lambda: found.settled):
             self._score(found, _listed(raw_contacts))
         return found.outcome()
 
-    def calculate_frame(self, frame: Any, id: str) -> Any:  # noqa: A002 - the name that a caller writes
+    def calculate_frame(self, frame: Any, id: str) -> Any:  # noqa: A002 - the public keyword
         """Score the rows of a pandas DataFrame.
 
         Args:
-            frame: one contact a row; of its columns only the expected features and the id are read. It is not changed.
+            frame: one contact a row; only the expected features and the id are read. It is not changed.
             id: the column, or the level of the index, with the contact ids; integers become text.
 
         Returns:
@@ -164,12 +164,13 @@ class PredictiveScoreCalculator:
             ``timestamp``, ``imputed_features``, ``reasons`` and ``detail``.
 
         Raises:
-            InputError: this is no DataFrame, or a column is absent or stands twice; found before the first request.
-            StreamScorerError: as in `calculate`. ``partial`` of every exception is the DataFrame; ``outcome`` is None
-                in the rows that were not finished.
+            InputError: ``frame`` is not a DataFrame, or a column is absent or occurs twice; raised before the first
+                request.
+            StreamScorerError: as in `calculate`. Every exception has the DataFrame as ``partial``; ``outcome`` is None
+                in unfinished rows.
         """
         contacts = contacts_of(frame, id, self.expected_features, self.imputation_map)
-        results_beside(frame, id, {})  # a frame that takes no columns fails here, and not when the scores are paid for
+        results_beside(frame, id, {})  # fail before the billed requests if columns cannot be added
         found = _Found(self)
         with PartialOnError(lambda: results_beside(frame, id, found.settled), lambda: found.settled):
             self._score(found, contacts)
@@ -200,10 +201,10 @@ class PredictiveScoreCalculator:
 
 
 class _Found:
-    """What is known of each contact of one calculation.
+    """State of one calculation, by contact.
 
     Attributes:
-        settled: the finished contacts by their places in the list.
+        settled: the finished contacts by their index in the list.
     """
 
     def __init__(self, calculator: PredictiveScoreCalculator) -> None:
@@ -212,7 +213,7 @@ class _Found:
         self.settled: dict[int, ScoreResult | RejectedContact] = {}
 
     def prepare(self, raw_contacts: Sequence[Any]) -> list[Contact]:
-        """Check and complete all contacts; the bad ones are rejected and audited before anything is sent."""
+        """Check and impute all contacts; reject and audit the invalid ones before the first request."""
         self._raw = raw_contacts
         examined = [self._examine(index, raw) for index, raw in enumerate(self._raw)]
         rejected = [one for one in examined if isinstance(one, RejectedContact)]
@@ -222,7 +223,7 @@ class _Found:
         return [one for one in examined if isinstance(one, Contact)]
 
     def finished(self, outcomes: Sequence[Outcome]) -> None:
-        """Keep and audit what a request has settled; what is kept already is not audited twice."""
+        """Store and audit the outcomes of a request; a contact is audited once."""
         settled: dict[int, ScoreResult | RejectedContact] = {}
         facts = outcomes[0].request
         for outcome in outcomes:
@@ -245,7 +246,7 @@ class _Found:
         )
 
     def outcome(self) -> ScoringOutcome:
-        """Everything settled so far, in the order of the list."""
+        """Return the outcomes so far, in the order of the list."""
         settled = [self.settled[index] for index in sorted(self.settled)]
         results = [one for one in settled if isinstance(one, ScoreResult)]
         return ScoringOutcome(
@@ -281,7 +282,7 @@ class _Found:
 
 
 def _names(expected_features: Any) -> list[str]:
-    """Return the names of the features; numpy's text becomes Python's."""
+    """Return the names of the features, with numpy's text as Python's."""
     if isinstance(expected_features, str):
         raise SettingsError("expected_features is one text: pass a list of names")
     try:
@@ -295,7 +296,7 @@ def _names(expected_features: Any) -> list[str]:
 
 
 def _listed(raw_contacts: Iterable[Any]) -> list[Any]:
-    """Read the contacts of any iterable; a generator can be read only once, and places in a Series are labels."""
+    """Return the contacts of any iterable as a list: generators can be read once, and a Series is indexed by label."""
     if is_frame(raw_contacts):
         raise InputError("raw_contacts is a DataFrame: use calculate_frame(frame, id=…)")
     if isinstance(raw_contacts, Mapping):
@@ -325,7 +326,7 @@ def _result(scored: Scored) -> ScoreResult:
 
 
 def _said(error: ValidationError) -> str:
-    """What pydantic found, in one line, without the values."""
+    """Return pydantic's findings in one line, without the values."""
     parts = []
     for found in error.errors(include_url=False, include_input=False):
         place = ".".join(shown(part)[1:-1] if isinstance(part, str) else str(part) for part in found["loc"])

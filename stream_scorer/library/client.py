@@ -1,4 +1,4 @@
-"""The way to the API: `GenesysAuthManager` has the tokens, `ScoreClient` sends."""
+"""Connection to the API: `GenesysAuthManager` provides tokens, `ScoreClient` sends requests."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _log = logging.getLogger("stream_scorer")
 
 
 class GenesysAuthManager:
-    """The token of one OAuth client: fetched when needed, kept, renewed before it ends, shared by all threads."""
+    """Token source of one OAuth client, shared by all threads; renews each token before its end."""
 
     def __init__(
         self,
@@ -52,20 +52,20 @@ class GenesysAuthManager:
         login_url: str | None = None,
         timeout_s: float = 15.0,
     ) -> None:
-        """Prepare; nothing is fetched before the first token is needed.
+        """Check the arguments; no token is fetched before the first request.
 
         Args:
-            client_id: of an OAuth client with the grant "client credentials".
-            client_secret: shows in no repr, log or error. Blanks, line ends and marks around it are removed.
-            base_url: of the API. ``https://api.<region>`` has its tokens at ``https://login.<region>``; any other
-                host is taken to serve them itself.
-            login_url: the login service, where it is neither.
+            client_id: id of an OAuth client with the grant "client credentials".
+            client_secret: its secret; no repr, log or error shows it. Surrounding blanks and invisible marks are
+                removed.
+            base_url: URL of the API. ``https://api.<region>`` implies ``https://login.<region>`` for tokens; any other
+                host serves them itself.
+            login_url: URL of the login service, if it is neither.
             timeout_s: deadline for fetching a token, in seconds.
 
         Raises:
-            SettingsError: a URL is not http or https with a host; id or secret are no text, or the secret has
-                quotation marks or several lines; a proxy or certificates of the environment cannot work, which names
-                the variable.
+            SettingsError: a URL is not http or https with a host; id or secret is not text, or the secret has quotation
+                marks or several lines; a proxy or certificate variable is invalid, and named.
         """
         check_text("client_id", client_id)
         check_text("client_secret", client_secret)
@@ -86,11 +86,11 @@ class GenesysAuthManager:
         return f"GenesysAuthManager(client_id={self.client_id!r}, auth_url={self.auth_url!r})"
 
     def get_token(self) -> str:
-        """Return a token that is good for a while.
+        """Return a valid token.
 
         Raises:
-            ApiRefused: id or secret are wrong.
-            ApiUnavailable: the login service does not answer as it should; asking again later may help.
+            ApiRefused: id or secret is wrong.
+            ApiUnavailable: the login service fails; a later attempt may succeed.
         """
         outcome = self.tokens.token()
         if isinstance(outcome, Token):
@@ -106,7 +106,7 @@ class GenesysAuthManager:
         }
 
     def close(self) -> None:
-        """Close the connections; a `ScoreClient` on this manager ends with it."""
+        """Close the connections, which a `ScoreClient` with this manager uses too."""
         self.http.close()
 
     def __enter__(self) -> Self:
@@ -117,17 +117,17 @@ class GenesysAuthManager:
 
 
 class ScoreResponse(requests.Response):
-    """A `requests.Response` (``json()``, ``status_code``, ``raise_for_status()`` …) that knows how long it took.
+    """`requests.Response` (``json()``, ``status_code``, ``raise_for_status()`` …) with the latency of its exchange.
 
     Attributes:
-        latency_ms: milliseconds of the exchange that brought it, retries and waiting before it not counted.
+        latency_ms: milliseconds of the last exchange, without earlier attempts and waiting.
     """
 
     latency_ms: float
 
     @classmethod
     def of(cls, answer: HttpAnswer, url: str) -> ScoreResponse:
-        """Return the answer in this form."""
+        """Convert an answer."""
         response = cls()
         response.status_code = answer.status
         response.headers = CaseInsensitiveDict(answer.headers)
@@ -140,7 +140,7 @@ class ScoreResponse(requests.Response):
 
 
 def _in_utf8(body: bytes) -> bytes:
-    """Return a body in UTF-8 without marks: `requests` does not read JSON in any other form, and it is paid for."""
+    """Return a body in UTF-8 without byte order marks, the only JSON that `requests` reads; the response is billed."""
     try:
         return decode_text(body).encode()
     except UnicodeError:
@@ -148,7 +148,7 @@ def _in_utf8(body: bytes) -> bytes:
 
 
 class ScoreClient:
-    """Sends contacts to the score endpoint, within the quota, and again where that helps; for any number of threads."""
+    """Client of the score endpoint, with quota and retries; safe for threads."""
 
     def __init__(
         self,
@@ -163,18 +163,18 @@ class ScoreClient:
         max_wait_s: float = 600.0,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
-        """Prepare; nothing is sent yet.
+        """Check the arguments; no request is sent.
 
         Args:
-            auth: the tokens; its connections are used as well.
-            base_url: of the API, ``https://api.<region>``.
+            auth: provides the tokens; its connections are used too.
+            base_url: URL of the API, ``https://api.<region>``.
             timeout_s: deadline of one exchange, in seconds.
-            requests_per_minute: kept by waiting; with the API's own headers the lower of both holds.
-            max_retries: how often a request is repeated after 408, 429, 5xx, time-outs and lost connections.
+            requests_per_minute: limit, kept by waiting; the API's own headers may lower it.
+            max_retries: most retries of a request after 408, 429, 5xx, time-outs and lost connections.
             backoff_base_s: see `stream_scorer.core.scoring.backoff`.
-            max_backoff_s: see there.
-            max_wait_s: a ``Retry-After`` longer than this is not waited for, in seconds.
-            sleep: waits for that many seconds.
+            max_backoff_s: as ``backoff_base_s``.
+            max_wait_s: longest ``Retry-After`` that is waited for, in seconds.
+            sleep: waits for a number of seconds.
 
         Raises:
             SettingsError: as for `GenesysAuthManager`.
@@ -194,20 +194,20 @@ class ScoreClient:
         bind_to_process(self)
 
     def reset_after_fork(self) -> None:
-        """Keep the count of the quota, which only makes this process more careful, under a lock of its own."""
+        """Replace the lock in a forked process; the copied quota count stays, which only lowers its rate."""
         self._quota_lock = threading.Lock()
 
     def submit_score_batch(self, payload: ScoringPayload, model_id: str) -> ScoreResponse:
-        """Send one request and return its last answer, whatever its status; ``raise_for_status()`` tells.
+        """Send one request with retries and return the last response, whatever its status.
 
         Args:
-            payload: contacts for one request; `ScoringPayload.chunk` makes such payloads.
+            payload: contacts of one request; `ScoringPayload.chunk` creates such payloads.
             model_id: the model that scores.
 
         Raises:
             ValueError: more contacts than ``batch_limit``; a feature cannot be written as JSON.
-            ApiRefused: the login service refuses id and secret.
-            ApiUnavailable: there is no answer in spite of all retries.
+            ApiRefused: the login service rejects id and secret.
+            ApiUnavailable: all retries failed.
         """
         if len(payload.contacts) > payload.batch_limit:
             given = len(payload.contacts)
@@ -229,7 +229,7 @@ class ScoreClient:
         raise ApiUnavailable(answer.message if isinstance(answer, Unavailable) else "no answer")
 
     def ask(self, body: bytes, model_id: str, contacts: int) -> tuple[ApiResponse, HttpAnswer | None]:
-        """Send a body with so many contacts once, as soon as the quota allows; returns as `ScoreEndpoint.send`."""
+        """Send a body with ``contacts`` contacts once the quota allows it; returns as `ScoreEndpoint.send`."""
         self._await_turn()
         answer, got = self._endpoint(model_id).send(body, contacts)
         if answer.exchange.error_text:
@@ -249,11 +249,11 @@ class ScoreClient:
         return answer, got
 
     def asks_too_long(self, answer: Unavailable) -> bool:
-        """Tell whether the API wants a pause longer than ``max_wait_s``."""
+        """Return whether the API requests a pause longer than ``max_wait_s``."""
         return (answer.retry_after_s or 0.0) > self.max_wait_s
 
     def delay_s(self, attempt: int, answer: Unavailable) -> float:
-        """Return the seconds to wait after ``attempt`` failed attempts."""
+        """Return the delay in seconds after ``attempt`` failed attempts."""
         return next_delay_s(
             attempt,
             base_s=self.backoff_base_s,

@@ -1,4 +1,4 @@
-"""A pandas DataFrame as contacts, and results as columns beside it; pandas itself is never imported."""
+"""Conversion of pandas DataFrames to contacts, and of results to columns; pandas itself is never imported."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NONE: Final = float("nan")
 
 
 def is_frame(value: Any) -> bool:
-    """Whether the value behaves like a pandas DataFrame."""
+    """Return whether the value has the interface of a pandas DataFrame."""
     return getattr(value, "ndim", None) == 2 and hasattr(value, "columns") and hasattr(value, "index")  # noqa: PLR2004
 
 
@@ -36,13 +36,13 @@ def contacts_of(frame: Any, id_name: str, expected: Sequence[str], imputed: Coll
     """Return one contact a row.
 
     Args:
-        frame: a pandas DataFrame; columns that are no expected feature are left out.
+        frame: a pandas DataFrame; columns other than the expected features are ignored.
         id_name: the column, or the level of the index, with the contact ids. Integers become text.
         expected: the names of the features.
         imputed: the features that may be absent.
 
     Raises:
-        InputError: this is no DataFrame, a column is absent or stands twice, or its name is one of the results'.
+        InputError: ``frame`` is not a DataFrame, a column is absent or occurs twice, or is named like a result column.
     """
     if not is_frame(frame):
         kind = type(frame).__name__
@@ -50,7 +50,7 @@ def contacts_of(frame: Any, id_name: str, expected: Sequence[str], imputed: Coll
             f"calculate_frame takes a pandas DataFrame, not {kind}: convert it, for example with to_pandas()"
         )
     columns = list(frame.columns)
-    if id_name is None:  # the name of every index that has none
+    if id_name is None:  # the name of every unnamed index
         raise InputError("id is None: give the name of the id column, or name the index")
     if id_name in RESULT_COLUMNS:
         raise InputError(f"the id column must not be named {id_name!r}: that is a column of the results")
@@ -59,7 +59,7 @@ def contacts_of(frame: Any, id_name: str, expected: Sequence[str], imputed: Coll
     absent = [name for name in expected if name not in columns and name not in imputed]
     if absent:
         names = ", ".join(map(repr, absent))
-        raise InputError(f"the frame has no column for {names}: add it, or say in imputation_map what to put in")
+        raise InputError(f"the frame has no column for {names}: add it, or give a value for it in imputation_map")
     present = [name for name in expected if name in columns]
     doubled = [name for name in (id_name, *present) if columns.count(name) > 1]
     if doubled:
@@ -73,7 +73,7 @@ def contacts_of(frame: Any, id_name: str, expected: Sequence[str], imputed: Coll
 
 
 def results_beside(frame: Any, id_name: str, settled: Mapping[int, ScoreResult | RejectedContact]) -> Any:
-    """Return a DataFrame with the index of ``frame``, the id column and `RESULT_COLUMNS`, one row for each of its rows.
+    """Return a DataFrame with the index of ``frame``, the id column and `RESULT_COLUMNS`, row by row.
 
     A row without an entry in ``settled`` is not finished: its outcome is None.
     """
@@ -85,7 +85,7 @@ def results_beside(frame: Any, id_name: str, settled: Mapping[int, ScoreResult |
 
 
 def _text(contact_id: Any) -> Any:
-    """An id as text: integers are ids in many tables, and a float is one whose digits may be lost already."""
+    """Return an integer id as text; a float stays, to be rejected: it may have lost digits already."""
     value = plain(contact_id)
     return str(value) if type(value) is int else value
 

@@ -1,4 +1,4 @@
-"""Contacts on their way to the API: `ContactFeatureVector` and `ScoringPayload`."""
+"""Contacts of requests to the API: `ContactFeatureVector` and `ScoringPayload`."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ MAX_REQUEST_BYTES: Final = 512_000
 
 
 class ContactFeatureVector(BaseModel):
-    """One contact and its features.
+    """Contact with its features.
 
     Attributes:
         contact_id: 1 to 256 bytes of UTF-8; in a dict also ``contactId``.
-        features: value by name; a pandas Series counts as a dict by its labels. Scalars of numpy become Python's,
-            and NaN, NA and NaT become None.
+        features: value by name; a pandas Series counts as a dict by its labels. numpy scalars become Python's; NaN, NA
+            and NaT become None.
     """
 
     model_config = ConfigDict(populate_by_name=True)
@@ -55,11 +55,11 @@ class ContactFeatureVector(BaseModel):
 
     @property
     def imputed_features(self) -> tuple[str, ...]:
-        """The features that `ScoringPayload.impute_missing_values` has filled in."""
+        """The features that `ScoringPayload.impute_missing_values` has imputed."""
         return self._imputed
 
     def encoded(self) -> bytes:
-        """Return the contact's JSON as it stands in a request.
+        """Return the contact's JSON in a request.
 
         Raises:
             ContactError: a feature is null or cannot be written as JSON.
@@ -71,15 +71,15 @@ class ContactFeatureVector(BaseModel):
 
 
 class ScoringPayload(BaseModel):
-    """Contacts to be scored together.
+    """Contacts with the settings of their requests.
 
     Attributes:
-        contacts: in any number; `chunk` makes requests of them.
-        model_version: the version to ask for; None leaves it to the platform. In a dict also ``modelVersion``.
-        max_features: features that one contact may have.
-        batch_limit: contacts that one request may hold, at most 1000.
+        contacts: any number; `chunk` splits them into requests.
+        model_version: the requested version; None: the platform's default. In a dict also ``modelVersion``.
+        max_features: most features of one contact.
+        batch_limit: most contacts of one request, at most 1000.
 
-    The two limits are ours and no part of any dump: what the API gets is contacts and model version.
+        The two limits are not part of any dump: a request has contacts and model version only.
     """
 
     model_config = ConfigDict(populate_by_name=True, protected_namespaces=())
@@ -90,12 +90,12 @@ class ScoringPayload(BaseModel):
     batch_limit: int = Field(default=MAX_CONTACTS, ge=1, le=MAX_CONTACTS, exclude=True)
 
     def validate_dimensions(self, expected_features: Sequence[str]) -> Self:
-        """Check that every contact has exactly these features, each null or a value that JSON can carry.
+        """Check that every contact has exactly these features, each null or a JSON scalar.
 
-        Null is a value to impute, before or after this check. What is still null is refused by `chunk` and `body`.
+        Null values may be imputed before or after this check; `chunk` and `body` reject those that are left.
 
         Raises:
-            ContactError: a `ValueError` that names the first contact that does not fit, and all that is wrong with it.
+            ContactError: a `ValueError` that names the first invalid contact, and all of its problems.
         """
         for contact in self.contacts:
             absent = [name for name in expected_features if name not in contact.features]
@@ -106,18 +106,18 @@ class ScoringPayload(BaseModel):
         return self
 
     def impute_missing_values(self, imputation_map: Mapping[str, Any]) -> Self:
-        """Fill in what is absent or null, in this payload itself, and return it."""
+        """Impute absent and null features in this payload, and return it."""
         for contact in self.contacts:
             contact.features, filled = impute(contact.features, imputation_map)
             contact._imputed += filled  # noqa: SLF001 - the two classes are one unit
         return self
 
     def chunk(self) -> list[ScoringPayload]:
-        """Return payloads that each fit into one request, with every setting of this one.
+        """Return payloads of one request each, with the settings of this one.
 
-        A request holds at most ``batch_limit`` contacts and 512,000 bytes, and no contact id twice, because results
-        are told apart by it: a repeated contact goes to a later request. A contact too large for any request gets one
-        of its own, which the API will refuse. Without contacts there is nothing to ask, so the list is empty.
+        A request has at most ``batch_limit`` contacts and 512,000 bytes, and no contact id twice, since results are
+        matched by id: a repeated contact goes to a later request. A contact too large for any request gets its own,
+        which the API will reject. Without contacts the list is empty.
 
         Raises:
             ContactError: a feature is null or cannot be written as JSON.
@@ -133,7 +133,7 @@ class ScoringPayload(BaseModel):
         return [self.model_copy(update={"contacts": group}) for group in groups]
 
     def body(self) -> bytes:
-        """Return the body of one request: ``contacts`` and, where set, ``modelVersion``; nothing else.
+        """Return the body of one request: ``contacts``, and ``modelVersion`` if it is set.
 
         Raises:
             ContactError: a feature is null or cannot be written as JSON.
@@ -144,7 +144,7 @@ class ScoringPayload(BaseModel):
 def grouped(
     ids: Sequence[str], parts: Sequence[bytes], model_version: str | None, max_contacts: int = MAX_CONTACTS
 ) -> Iterator[tuple[int, ...]]:
-    """Return which contacts go into one request together, by their indexes, first come first served."""
+    """Yield the indexes of the contacts of each request, first come, first served."""
     batcher = Batcher(
         max_contacts=max_contacts, max_body_bytes=MAX_REQUEST_BYTES, overhead_bytes=body_overhead, linger_s=0.0
     )
@@ -164,7 +164,7 @@ def grouped(
 def as_contact(
     index: int, contact_id: str, body: bytes, model_version: str | None, imputed: tuple[str, ...] = ()
 ) -> Contact:
-    """Return a contact as the core knows it; its "record" is only its place in the caller's list."""
+    """Return a contact of the core; its record holds only its index in the caller's list."""
     record = SourceRecord("", 0, index, None, None, [])
     return Contact(record, "", contact_id, None, 0, model_version, False, imputed, body)
 

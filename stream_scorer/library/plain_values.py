@@ -1,4 +1,4 @@
-"""Values of numpy and pandas as JSON carries them, recognized without an import of either library."""
+"""Conversion of numpy and pandas values to JSON values, without an import of either library."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# By the kind of a numpy dtype. Times are not among them: `item` makes a plain number of nanoseconds of them.
+# By the kind of a numpy dtype. Times are absent: their `item` is a plain number of nanoseconds.
 _OF_KIND: Final[dict[str, Callable[[Any], Any]]] = {"b": bool, "i": int, "u": int, "f": float, "U": str}
 _MISSING_OF_PANDAS: Final = ("NAType", "NaTType")
 
 
 def plain(value: Any) -> Any:
-    """Return a value as JSON carries it.
+    """Return a value as JSON represents it.
 
-    A numpy scalar becomes Python's bool, int, float or str. NaN, NA and NaT become None: they are missing. Everything
-    else is returned as it is, to be judged by the checks.
+    A numpy scalar becomes Python's bool, int, float or str. NaN, NA and NaT become None: they are missing. All other
+    values are returned unchanged, for the validation.
     """
     kind = type(value)
     if value is None or kind in (str, int, bool):
         return value
-    if isinstance(value, float):  # numpy.float64 is one
+    if isinstance(value, float):  # numpy.float64 is a float
         return _present(float(value))
     dtype_kind = getattr(getattr(value, "dtype", None), "kind", None)
     if dtype_kind is not None and getattr(value, "ndim", None) == 0:

@@ -1,4 +1,4 @@
-"""What comes out of a calculation: results, what is wrong with them, and contacts without any."""
+"""Results of a calculation: scores, review reasons and rejected contacts."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class ScoreResult:
     """The score of one contact.
 
     Attributes:
-        contact_id: whose.
-        score: as the API gave it; 0 to 1 unless something is wrong.
+        contact_id: id of the contact.
+        score: as the API returned it; 0 to 1 unless a review reason applies.
         confidence_interval_lower: the interval's lower bound.
         confidence_interval_upper: the interval's upper bound.
-        latency_ms: milliseconds that the request took which scored it.
-        timestamp: when that was; ISO 8601, UTC.
-        imputed_features: the features that were filled in.
-        review_reasons: why a person should look at it, in the words of the contract; empty: all is well.
+        latency_ms: milliseconds of the request that scored it.
+        timestamp: time of that request; ISO 8601, UTC.
+        imputed_features: the names of imputed features.
+        review_reasons: reasons for a person's review, in the contract's terms; empty: none.
     """
 
     contact_id: str
@@ -45,14 +45,14 @@ class ScoreResult:
 
 @dataclass(frozen=True, slots=True)
 class RejectedContact:
-    """A contact that could not be scored.
+    """Contact without a score.
 
     Attributes:
-        index: its place in the caller's list, from 0.
-        contact_id: empty where it has none that is text.
-        reasons: in the words of the contract; the first one counts.
+        index: its index in the caller's list, from 0.
+        contact_id: its id; empty if it has none that is text.
+        reasons: in the contract's terms; the first one is decisive.
         detail: one readable sentence.
-        contact: what the caller gave.
+        contact: the contact as passed by the caller.
     """
 
     index: int
@@ -64,7 +64,7 @@ class RejectedContact:
 
 @dataclass(frozen=True, slots=True)
 class ScoringOutcome:
-    """What became of every contact of a calculation, each in the order of the caller's list."""
+    """Outcomes of a calculation, each in the order of the caller's list."""
 
     scored: tuple[ScoreResult, ...]
     review: tuple[ScoreResult, ...]
@@ -72,17 +72,17 @@ class ScoringOutcome:
 
 
 class PartialOnError:
-    """Attaches what is finished, and paid for, as ``partial`` to any exception of a ``with`` block, Ctrl-C included.
+    """Context manager that attaches finished, and so billed, contacts as ``partial`` to any exception, Ctrl-C included.
 
-    It is no generator: `contextlib` sets attributes of the exception, which one of the caller's may not allow.
+    A class and not a generator: `contextlib` sets attributes of the exception, which a caller's class may forbid.
     """
 
     def __init__(self, partial: Callable[[], object], finished: Callable[[], Sized]) -> None:
-        """Prepare; both are called only if the block fails.
+        """Store two functions; both are called only if the block fails.
 
         Args:
-            partial: returns what is attached.
-            finished: returns the contacts in it, to be counted.
+            partial: returns the attached object.
+            finished: returns its contacts, to be counted.
         """
         self._partial = partial
         self._finished = finished
@@ -100,17 +100,17 @@ class PartialOnError:
 
 
 class ConfidenceVerifier:
-    """Sorts out the results that a person should look at.
+    """Rules for results that need a person's review.
 
-    An interval narrower than the model can be sure of, a score outside 0 to 1, bounds that contradict each other or
-    the score: each is a reason (`stream_scorer.core.scoring.response_match`).
+    Reasons (`stream_scorer.core.scoring.response_match`): an interval narrower than the model can be sure of, a score
+    outside 0 to 1, bounds that contradict each other or the score.
     """
 
     def __init__(self, min_confidence_width: float = 0.15, max_confidence_width: float | None = None) -> None:
-        """Set how narrow and how wide an interval may be; no ``max_confidence_width``: none is too wide.
+        """Set the limits of an interval's width; no ``max_confidence_width``: no upper limit.
 
         Raises:
-            SettingsError: a width is not a finite number; found here, and not when the first results are paid for.
+            SettingsError: a width is not a finite number; raised here, before results are billed.
         """
         if not _is_number(min_confidence_width):
             raise SettingsError("min_confidence_width must be a finite number")
@@ -121,16 +121,16 @@ class ConfidenceVerifier:
 
     @property
     def rules(self) -> Verifier:
-        """The same limits as the core knows them."""
+        """The same limits as a rule of the core."""
         return Verifier(self.min_width, self.max_width)
 
     def reasons(self, result: ScoreResult) -> tuple[str, ...]:
-        """Return why this result should be reviewed; empty: it is fine."""
+        """Return the reasons for a review; empty: none."""
         lower, upper = result.confidence_interval_lower, result.confidence_interval_upper
         return self.rules.review_reasons(result.score, lower, upper)
 
     def verify(self, result: ScoreResult) -> bool:
-        """Tell whether a result is fine; a warning in the log says why it is not."""
+        """Return whether a result needs no review; otherwise log a warning with the reasons."""
         reasons = self.reasons(result)
         if reasons:
             _log.warning("score of contact %r needs review: %s", result.contact_id, ", ".join(reasons))

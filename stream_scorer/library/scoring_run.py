@@ -1,9 +1,9 @@
-"""Sends prepared contacts until each one is scored or rejected, or until the API does not answer.
+"""Calculation that sends contacts until each is scored or rejected, or until the API fails.
 
-A response is classified by the same table as on the stream (`stream_scorer.core.scoring.response_policy`): retries, the
-unanswered once more, refused contacts named or found by bisection. There are no retry topics here, so a contact that
-fails alone is rejected once the API has answered another one. Where a worker would open its circuit breaker, this ends
-with an error.
+Responses are classified by the same table as on the stream (`stream_scorer.core.scoring.response_policy`): retries,
+one more request for unanswered contacts, rejected contacts found by name or bisection. There are no retry topics. A
+contact that fails alone is rejected once the API has scored another one. Where a worker would open its circuit breaker,
+the calculation ends with an error.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ if TYPE_CHECKING:
     from stream_scorer.core.scoring.response_policy import Decision, FailedContact, Failure
     from stream_scorer.library.client import ScoreClient
 
-# So many requests refused, or contacts refused alone, without one 2xx: then it is not the contacts.
+# After so many rejected requests, or contacts rejected alone, without one 2xx, the contacts are not the cause.
 _MAX_REFUSALS: Final = 30
 _MAX_SUSPECTS: Final = 8
 _LONE_FAILURES: Final = 3
-# Rows in which a contact can be the cause, without any doubt about the API.
+# Failures whose cause can be a contact while the API works.
 _OF_CONTACTS: Final = (FailureKind.REFUSED, FailureKind.TOO_LARGE, FailureKind.NO_RESULT, FailureKind.UNKNOWN_VERSION)
 _CREDENTIALS_OR_MODEL: Final = (401, 403, 404)
-# Only these refuse a contact without any proof that the API works: a redirect or a gateway's answer does not.
+# Only these reject a contact without proof that the API works: a redirect or a gateway's answer does not.
 _REFUSE_CONTACTS: Final = (200, 400, 413, 422)
 
 
 class ScoringRun:
-    """One calculation's requests, one at a time; several halves and retries may wait meanwhile."""
+    """Requests of one calculation, sent one at a time; halves and retries wait in a queue."""
 
     def __init__(
         self,
@@ -63,13 +63,13 @@ class ScoringRun:
         finished: Callable[[Sequence[Outcome]], None],
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
-        """Prepare.
+        """Store the collaborators.
 
         Args:
-            client: sends.
-            policy: the settings of the table.
-            finished: gets outcomes of one request, at least one, as soon as they are certain; after an interrupt twice.
-            sleep: waits for that many seconds.
+            client: sends the requests.
+            policy: settings of the response table.
+            finished: receives outcomes of one request, at least one, once they are final; after an interrupt twice.
+            sleep: waits for a number of seconds.
         """
         self._client = client
         self._policy = policy
@@ -83,11 +83,11 @@ class ScoringRun:
         self._last: tuple[Request, ApiResponse] | None = None
 
     def run(self, contacts: Sequence[Contact], model_version: str | None) -> None:
-        """Send all of them.
+        """Send all contacts.
 
         Raises:
-            ApiRefused: credentials, scope, model id, or a request that the API refuses whatever it holds.
-            ApiUnavailable: retries did not help.
+            ApiRefused: credentials, scope, model id, or a request that the API rejects whatever its content.
+            ApiUnavailable: all retries failed.
         """
         key = BatchKey(model_version, version_from_event=False)
         groups = grouped([one.contact_id for one in contacts], [one.body for one in contacts], model_version)
@@ -110,7 +110,7 @@ class ScoringRun:
         self._reject_suspects()
 
     def _next(self) -> Request:
-        """Return the first request that is due; what waits for its next attempt lets the others pass."""
+        """Return the first due request; one that waits for its next attempt does not block the others."""
         now = time.monotonic()
         first = min(self._queue, key=lambda request: max(request.not_before, now))
         self._queue.remove(first)
@@ -125,19 +125,19 @@ class ScoringRun:
         return answer
 
     def _keep_last(self) -> None:
-        """Finish the results of the last response, which Ctrl-C may have kept from their place."""
+        """Finish the results of the last response, whose processing Ctrl-C may have interrupted."""
         if self._last is None or not isinstance(self._last[1], Answered):
             return
         results = classify(*self._last, self._policy)
         if isinstance(results, Results):
-            with contextlib.suppress(StreamScorerError):  # the error that ends the calculation is the one to see
+            with contextlib.suppress(StreamScorerError):  # the error that ends the calculation takes precedence
                 self._finish(results.scored)
 
     # --- responses
 
     def _follow(self, request: Request, answer: ApiResponse) -> None:
         if isinstance(answer, Unavailable) and self._client.asks_too_long(answer):
-            raise ApiUnavailable(f"{answer.message}: the API wants to be left alone for {answer.retry_after_s:.0f} s")
+            raise ApiUnavailable(f"{answer.message}: the API requests a pause of {answer.retry_after_s:.0f} s")
         result = classify(request, answer, self._policy)
         if isinstance(result, Results):
             self._has_results = True
@@ -171,11 +171,11 @@ class ScoringRun:
                 raise ApiRefused(f"the API refuses every request: {failure.message}")
 
     def _on_outage(self, request: Request, failure: Failure) -> None:
-        """Find out whether the API or one of the contacts makes a request fail for good.
+        """Find out whether the API or one of the contacts makes a request fail permanently.
 
-        One contact from each end is sent alone. If either is answered the API works, and the rest goes on in halves. A
-        single contact is compared with one that was answered before, which is sent once more. After three such rounds
-        it is rejected. Without such proof it is the API.
+        One contact from each end is sent alone. If either is answered the API works, and the rest continues in halves.
+        A single contact is compared with one that was answered before, which is sent once more. After three such rounds
+        it is rejected. Without such proof the API is the cause.
         """
         is_unsent = failure.kind is FailureKind.SERVER_ERROR and failure.exchange.status is None
         if is_unsent or failure.kind is FailureKind.LOGIN_UNAVAILABLE:
@@ -215,7 +215,7 @@ class ScoringRun:
 
     def _reject_suspects(self) -> None:
         suspects, self._suspects = self._suspects, []
-        for suspect in suspects:  # each has a request of its own behind it
+        for suspect in suspects:  # each had a request of its own
             self._finish((suspect,))
 
     def _finish(self, outcomes: Sequence[Outcome]) -> None:

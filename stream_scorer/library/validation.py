@@ -1,6 +1,6 @@
-"""Features checked against a list of names: the library's callers say which features there are, but not their types.
+"""Validation of features against a list of names, without types, which the library's callers do not declare.
 
-So a value need only be one that JSON can carry and two programs read alike; what the model takes is for the API to say.
+A value must be one that JSON represents unambiguously; the API checks the types of the model.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _ITEMS_SHOWN: Final = 5
 
 
 def impute(features: Mapping[str, Any], imputation_map: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return the features with what is absent or null filled in, and the names that were."""
+    """Return the features with absent and null ones imputed, and the names of those."""
     filled = tuple(name for name in imputation_map if features.get(name) is None)
     return {**features, **{name: plain(imputation_map[name]) for name in filled}}, filled
 
@@ -28,13 +28,13 @@ def impute(features: Mapping[str, Any], imputation_map: Mapping[str, Any]) -> tu
 def failures_of(
     features: Mapping[str, Any], expected: Collection[str], max_features: int, missing: Collection[str]
 ) -> list[tuple[Reason, str]]:
-    """Return each reason that applies, once, in the order of the contract, with one sentence; empty: all is well.
+    """Return each reason that applies, once, in the order of the contract, with one sentence; empty: none.
 
     Args:
         features: plain values; null is checked by ``missing`` alone.
         expected: the names of the features.
-        max_features: how many there may be.
-        missing: the expected features that have no value and will get none.
+        max_features: most features of a contact.
+        missing: the expected features without a value or an imputation.
     """
     found: list[tuple[Reason, str]] = []
     if len(features) > max_features:
@@ -54,7 +54,7 @@ def failures_of(
 
 
 def value_problem(value: Any) -> tuple[Reason, str] | None:
-    """Return what is wrong with a value that is there; None: nothing."""
+    """Return the reason and problem of a value; None: it is valid."""
     kind = type(value)
     if kind is bool or (kind is str and is_text(value)):
         return None
@@ -62,7 +62,7 @@ def value_problem(value: Any) -> tuple[Reason, str] | None:
         too_great = not -MAX_INTEGER <= value <= MAX_INTEGER
         return (Reason.OUT_OF_RANGE, "is an integer beyond what JSON carries exactly") if too_great else None
     if kind is float:
-        finite = float("-inf") < value < float("inf")  # NaN fails both
+        finite = float("-inf") < value < float("inf")  # NaN fails both comparisons
         return None if finite else (Reason.OUT_OF_RANGE, "is not a finite number")
     if kind is str:
         return Reason.WRONG_TYPE, "is not valid Unicode"
@@ -73,7 +73,7 @@ def check_text(argument: str, value: Any) -> None:
     """Check an argument that must be text.
 
     Raises:
-        SettingsError: it is none, for example since the variable that it was read from is not set.
+        SettingsError: it is not, for example because the variable that it was read from is not set.
     """
     if not isinstance(value, str) or not value or not is_text(value):
         raise SettingsError(f"{argument} must be text that is not empty")

@@ -1,4 +1,4 @@
-"""The settings: small frozen sections, read from a TOML file, then the environment over it, then flags."""
+"""Settings: frozen sections, read from a TOML file, the environment and flags; the later source wins."""
 
 from stream_scorer.settings.load import LoadedSettings, load, load_settings
 from stream_scorer.settings.model import ModelSettings

@@ -1,4 +1,4 @@
-"""Says in the operator's words what pydantic found: key, what is wrong, where it was set. Never a secret."""
+"""Error lines for pydantic's findings: key, problem and origin in the operator's terms, never a secret."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 _MAX_SHOWN: Final = 60
-# What may hold a credential inside is not printed back either.
+# Values that may contain a credential are not printed either.
 _UNSHOWN: Final = SECRETS | MAPPINGS | {("schema_registry", "url"), ("callbacks", "url")}
 _UNSHOWN_WORDS: Final = ("://", "@")
 
-# By pydantic's error type; {…} are of its context.
+# By pydantic's error type; {…} refer to its context.
 _WORDS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "bool_parsing": "must be true or false",
@@ -50,7 +50,7 @@ _WORDS: Final[Mapping[str, str]] = MappingProxyType(
 
 
 def problem_lines(error: ValidationError, origins: Mapping[KeyPath, str]) -> list[str]:
-    """Return one line for each problem; ``origins`` says where the values were set."""
+    """Return one line for each problem; ``origins`` holds the source of each value."""
     lines: dict[KeyPath, str] = {}
     for details in error.errors(include_url=False):
         if details["type"] == "conflict":
@@ -58,7 +58,7 @@ def problem_lines(error: ValidationError, origins: Mapping[KeyPath, str]) -> lis
             keys = [tuple(key.split(".", 2)) for key in context["keys"].split(",")]
             lines.setdefault(keys[0], context["text"] + _from(keys, origins))
         else:
-            # A union is refused once for each of its members, a list once for each item: the first line says it.
+            # A union fails once for each member, a list once for each item: the first error is enough.
             path = _path(details)
             lines.setdefault(path, _field_line(path, details, origins))
     return list(lines.values())
@@ -70,7 +70,7 @@ def _path(details: ErrorDetails) -> KeyPath:
 
 
 def _field_line(path: KeyPath, details: ErrorDetails, origins: Mapping[KeyPath, str]) -> str:
-    if path[1:2] == ("properties",) and len(path) > 2:  # noqa: PLR2004 - the property's name is there
+    if path[1:2] == ("properties",) and len(path) > 2:  # noqa: PLR2004 - the third part is the property's name
         what = "must be text, a number, true or false"
     else:
         template = _WORDS.get(details["type"])

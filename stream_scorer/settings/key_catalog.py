@@ -1,4 +1,4 @@
-"""Which settings there are, read off the sections themselves, so that there is no second list to forget."""
+"""Catalog of settings, derived from the sections themselves, so that no second list can differ."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _section_keys() -> dict[str, tuple[str, ...]]:
         section = info.annotation
         if not (isinstance(section, type) and issubclass(section, Section)):
             raise TypeError(f"Settings.{name} is no section")
-        # What is excluded is no key of its own: it goes with another one (`REREAD`).
+        # An excluded field is not a key of its own: it belongs to another one (`REREAD`).
         keys[name] = tuple(key for key, field in section.model_fields.items() if not field.exclude)
     return keys
 
@@ -30,16 +30,16 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(_section_keys(
 
 SECRETS: Final = frozenset({("genesys", "client_secret"), ("callbacks", "secret"), ("callbacks", "secret_previous")})
 
-# Secrets whose file is read again while the service runs: the section keeps the file beside the value.
+# Secrets whose file is read again while the service runs: the section keeps the file's path beside the value.
 REREAD: Final = frozenset({("genesys", "client_secret")})
 
-# What a file of its own may hold: a secret, or a table of properties with secrets among them, as JSON.
+# Keys that can be read from a file of their own: a secret, or a table with secret properties, as JSON.
 IN_FILES: Final = SECRETS | {("kafka", "properties"), ("schema_registry", "properties")}
 
-# Keys that are tables of free names: sources are merged name by name in them.
+# Keys that are tables of free names: sources are merged name by name.
 MAPPINGS: Final = frozenset({("kafka", "properties"), ("schema_registry", "properties"), ("model", "features")})
 
-# Keys that a variable gives as JSON, each with an example.
+# Keys whose variable holds JSON, each with an example.
 STRUCTURED: Final[Mapping[KeyPath, str]] = MappingProxyType(
     {
         ("kafka", "properties"): '{"security.protocol": "SSL"}',

@@ -1,4 +1,4 @@
-"""Loads the settings: a TOML file, then the environment over it, then flags."""
+"""Loader of the settings: a TOML file, then the environment, then flags; the later source wins."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LoadedSettings:
-    """The settings, and for each key that is not a default where it came from."""
+    """Settings, and the origin of each value that is not a default."""
 
     settings: Settings
     origins: Mapping[KeyPath, str]
@@ -46,11 +46,11 @@ def load_settings(
 
     Args:
         file: a TOML file with the sections of the contract; None: no file.
-        flags: values by dotted key, such as ``{"kafka.start_from": "latest"}``; None as a value: not given.
+        flags: values by dotted key, such as ``{"kafka.start_from": "latest"}``; a value of None: not given.
         environ: the environment; None: this process's.
 
     Raises:
-        SettingsError: one line for every problem found, each naming key, origin and remedy, none a secret.
+        SettingsError: one line for every problem, with key, origin and remedy, without secrets.
     """
     return load(file, flags=flags, environ=environ).settings
 
@@ -61,7 +61,7 @@ def load(
     flags: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> LoadedSettings:
-    """Load as `load_settings` does, and keep the origins."""
+    """Load as `load_settings` does, and return the origins too."""
     environ = os.environ if environ is None else environ
     layers = (
         *((file_layer(file),) if file is not None else ()),
@@ -83,7 +83,7 @@ def load(
 
 
 def _nested(entries: Mapping[KeyPath, Entry]) -> dict[str, dict[str, Any]]:
-    """Turn flat keys into sections. Values of tables that are no tables themselves stay, to be refused by the check."""
+    """Return flat keys as sections. A value that should be a table and is not stays, for the validation to reject."""
     nested: dict[str, dict[str, Any]] = {}
     for (section, key, *name), entry in entries.items():
         table = nested.setdefault(section, {})

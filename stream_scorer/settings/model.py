@@ -1,4 +1,4 @@
-"""The section ``[model]``: the features that a contact must have. `core.scoring.feature_types` has their rules."""
+"""Section ``[model]``: the features that a contact must have. `core.scoring.feature_types` has their rules."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PARTS: Final = tuple(field.name for field in fields(Feature) if field.name != "
 
 
 def tutorial_features() -> dict[str, Feature]:
-    """Return the model that is used where the settings name no feature."""
+    """Return the features of the tutorial's model, used if the settings name no feature."""
     features = (
         Feature("previous_calls", "integer", impute=0),
         Feature("avg_handle_time", "number", impute=180.0),
@@ -64,7 +64,7 @@ def _features(tables: Any) -> dict[str, Feature]:
 
 
 class _Features:
-    """Keeps pydantic from looking into `Feature`, which is of the core and checks itself."""
+    """Marker that keeps pydantic from inspecting `Feature`, a class of the core with checks of its own."""
 
     @staticmethod
     def __get_pydantic_core_schema__(_source: Any, _handler: Any) -> CoreSchema:
@@ -72,7 +72,7 @@ class _Features:
 
 
 class ModelSettings(Section):
-    """The features of the model, in the order in which they stand in requests."""
+    """Features of the model, in the order of the requests."""
 
     max_features: Annotated[Count, Field(le=10_000)] = 50
     features: Annotated[Mapping[str, Feature], _Features] = Field(
@@ -91,5 +91,5 @@ class ModelSettings(Section):
 
     @property
     def is_default(self) -> bool:
-        """Whether the settings name no feature, so that the model is the tutorial's."""
+        """Whether the settings name no feature, so that the tutorial's model is used."""
         return "features" not in self.model_fields_set

@@ -1,4 +1,4 @@
-"""The names of settings: what exists, what an environment variable is called, what was probably meant."""
+"""Names of settings: dotted keys, environment variables, suggestions for mistyped names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PREFIX: Final = "STREAM_SCORER_"
 
 
 def dotted(path: KeyPath) -> str:
-    """Return the key as the documentation writes it: ``kafka.group_id``."""
+    """Return the dotted key, as in the documentation: ``kafka.group_id``."""
     return ".".join(path)
 
 
@@ -24,14 +24,14 @@ def variable(path: KeyPath) -> str:
 
 
 def file_key(key: str) -> str:
-    """Return the key that names the file in which a secret stands."""
+    """Return the key of a secret's file."""
     return f"{key}_file"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return ``; did you mean …?`` with the known name next to ``name``; with none near, a short list of all."""
+    """Return ``; did you mean …?`` with the known name closest to ``name``; without one, a short list of all."""
     known = tuple(known)
     close = get_close_matches(name.lower(), known, n=1, cutoff=0.6) or get_close_matches(name, known, n=1, cutoff=0.6)
     if close:
         return f"; did you mean {close[0]}?"
-    return f"; there are {', '.join(known)}" if len(known) <= 20 else ""  # noqa: PLR2004 - what fits a line
+    return f"; there are {', '.join(known)}" if len(known) <= 20 else ""  # noqa: PLR2004 - as many as fit a line

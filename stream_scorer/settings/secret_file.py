@@ -1,4 +1,4 @@
-"""A file that holds one secret, such as a Docker or Kubernetes secret that is mounted into the container."""
+"""File with one secret, such as a Docker or Kubernetes secret mounted into the container."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _MAX_BYTES: Final = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class SecretFile:
-    """The place of a secret. The content is in no attribute, so it shows in no repr.
+    """Location of a secret. The content is in no attribute, so no repr shows it.
 
     Attributes:
         key: the setting, such as ``genesys.client_secret``.
-        file: where the secret stands.
+        file: the file with the secret.
         origin: the variable or the key that names the file.
     """
 
@@ -28,10 +28,10 @@ class SecretFile:
     origin: str
 
     def read(self) -> str:
-        """Return the secret as of now, without what stands around it; see `clean_secret`.
+        """Return the current secret, cleaned by `clean_secret`.
 
         Raises:
-            SettingsError: one line with key, file and origin, and what is wrong; never the content.
+            SettingsError: one line with key, file, origin and problem; never the content.
         """
         try:
             return clean_secret(self.read_text())
@@ -39,7 +39,7 @@ class SecretFile:
             raise SettingsError(f"{self.key}: {self}, {error}") from None
 
     def read_text(self) -> str:
-        """Return the whole text of the file as of now.
+        """Return the current text of the file.
 
         Raises:
             SettingsError: as for `read`.
@@ -60,7 +60,7 @@ class SecretFile:
 
     @property
     def is_kept(self) -> bool:
-        """Whether the file can be read again: a pipe, as the shell's ``<(…)`` makes one, is empty then."""
+        """Whether the file can be read again; a pipe, such as the shell's ``<(…)``, is empty the second time."""
         return self.file.is_file()
 
     def __str__(self) -> str:

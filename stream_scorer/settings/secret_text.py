@@ -1,7 +1,7 @@
-"""A secret as people store it: blanks around it are removed, and what cannot be meant is refused by name.
+"""Normalization of secrets: surrounding blanks are removed, text that cannot be a secret is rejected.
 
-A secret that reaches the login service with a newline, a quotation mark or a hidden character gets a 401 there, which
-looks like a wrong secret. Kubernetes and Docker pass such texts on as they are. No message repeats any of it.
+A secret with a newline, quotation mark or hidden character gets a 401 from the login service, like a wrong secret.
+Kubernetes and Docker pass such texts on unchanged. No message repeats any part of the secret.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-# What editors and web pages leave around a text, beside Unicode's own white space.
+# Characters that editors and web pages leave around a text, in addition to Unicode's white space.
 _AROUND: Final = "\0\ufeff\u200b\u200c\u200d\u2060"
 _QUOTES: Final = frozenset({'""', "''", "``", "“”", "„“", "\u2018\u2019", "«»"})
 _ASSIGNMENT: Final = re.compile(
@@ -19,14 +19,14 @@ _ASSIGNMENT: Final = re.compile(
 
 
 class SecretTextError(ValueError):
-    """A text is no secret; the message is the end of a sentence about it and repeats nothing of it."""
+    """Text that is not a secret; the message completes a sentence about it and repeats nothing of it."""
 
 
 def clean_secret(text: str) -> str:
-    """Return the secret without what stands around it.
+    """Return the secret without surrounding blanks and invisible characters.
 
     Raises:
-        SecretTextError: it is empty, in quotation marks, of several lines, an assignment, or has a hidden character.
+        SecretTextError: it is empty, quoted, has several lines, is an assignment, or has a hidden character.
     """
     secret = before = text
     while (secret := secret.strip().strip(_AROUND)) != before:

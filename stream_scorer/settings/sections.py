@@ -1,4 +1,4 @@
-"""The sections of the settings: names and defaults are those of the contract (docs/contract.md, section 4)."""
+"""Sections of the settings; names and defaults are those of the contract (docs/contract.md, section 4)."""
 
 from __future__ import annotations
 
@@ -34,27 +34,27 @@ from stream_scorer.settings.types import (
 )
 
 Secret = Annotated[SecretStr, Field(min_length=1, max_length=10_000)]
-# The callbacks' retry topics end with -1 to -4; higher ones than the setting has are read, too.
+# The callbacks' retry topics end with -1 to -4; those above the setting's number are read, too.
 _MOST_TIERS = 4
-# The same of the contacts' retry topics: -1 to -9.
+# The same for the contacts' retry topics: -1 to -9.
 _MOST_RETRY_LEVELS = 9
 Property = StrictBool | StrictInt | Annotated[float, Field(strict=True)] | StrictStr
 
 
 def _check_ascending(delays_s: tuple[float, ...], key: str) -> None:
-    """Refuse retry delays that are not in ascending order."""
+    """Raise an error if retry delays are not in ascending order."""
     if list(delays_s) != sorted(delays_s):
         text = f"{key} must be in ascending order: each retry topic is for records that have been in those before"
         raise conflict(text, key)
 
 
 def generate_instance_id() -> str:
-    """Return a name that no other running worker has: the host's, with something random."""
+    """Return a unique instance id: the host's name and a random suffix."""
     return f"{socket.gethostname()[:200]}-{secrets.token_hex(4)}"
 
 
 class KafkaSettings(Section):
-    """The cluster, and this worker's place in its group. ``properties`` are librdkafka's (`kafka.client.config`)."""
+    """Kafka cluster, and this worker's place in its group. ``properties`` are librdkafka's (`kafka.client.config`)."""
 
     bootstrap_servers: BootstrapServers = "127.0.0.1:9092"
     group_id: Text = "stream-scorer"
@@ -65,27 +65,27 @@ class KafkaSettings(Section):
 
     @property
     def transactional_id(self) -> str:
-        """The name under which the broker fences a former self of this scoring worker."""
+        """Transactional id of this scoring worker, by which the broker fences an earlier process of it."""
         return self.transactional_id_of("scorer", self.group_id)
 
     def transactional_id_of(self, role: Literal["scorer", "planner", "deliverer"], group_id: str) -> str:
-        """Return the name under which the broker fences a former self of a producer of this worker.
+        """Return the transactional id of a producer, by which the broker fences an earlier process of it.
 
-        The group comes first, for ACLs by prefix, and the role last: so two roles never have the same one, whatever
-        the groups and instances are called.
+        The group comes first, for ACLs by prefix. The role comes last, so that two roles never share an id, whatever
+        the names of groups and instances.
         """
         return f"{group_id}-{self.instance_id}-{role}"
 
     @property
     def start_at_ms(self) -> int | None:
-        """The time in ``start_from`` as Unix milliseconds; None where it is ``earliest`` or ``latest``."""
+        """The time in ``start_from`` as Unix milliseconds; None for ``earliest`` and ``latest``."""
         if self.start_from in ("earliest", "latest"):
             return None
         return round(datetime.fromisoformat(self.start_from).timestamp() * 1000)
 
 
 class SchemaRegistrySettings(Section):
-    """Where the schemas' ids come from; without a URL values are single-object encoded.
+    """Schema registry; without a URL values are single-object encoded.
 
     ``properties`` are those of confluent-kafka's registry client, such as ``basic.auth.user.info``.
     """
@@ -95,9 +95,9 @@ class SchemaRegistrySettings(Section):
 
 
 class GenesysSettings(Section):
-    """The scoring API: where it is, who asks, and how patiently.
+    """Scoring API: address, credentials, time-outs and retries.
 
-    ``client_secret_file``: where ``client_secret`` was read from; None: it was given as it is, or by a pipe.
+    ``client_secret_file``: the file of ``client_secret``; None: the secret was given directly or by a pipe.
     """
 
     region: Text = regions.DEFAULT_REGION
@@ -122,7 +122,7 @@ class GenesysSettings(Section):
         if self.backoff_base_s > self.max_backoff_s:
             text = (
                 f"genesys.backoff_base_s ({self.backoff_base_s:g}) is longer than genesys.max_backoff_s"
-                f" ({self.max_backoff_s:g}): no retry would ever wait as long as it says"
+                f" ({self.max_backoff_s:g}): no retry could wait that long"
             )
             raise conflict(text, "genesys.backoff_base_s", "genesys.max_backoff_s")
         if self.base_url is None and self.region not in regions.REGIONS:
@@ -135,10 +135,10 @@ class GenesysSettings(Section):
         return self
 
     def read_client_secret(self) -> str:
-        """Return the client's secret as of now: one that stands in a file is read again.
+        """Return the current client secret; a secret file is read again.
 
         Raises:
-            SettingsError: there is none, or its file cannot be read; names the key and the file's setting.
+            SettingsError: there is no secret, or its file cannot be read; names the key and the file's setting.
         """
         if self.client_secret_file is not None:
             return self.client_secret_file.read()
@@ -148,15 +148,15 @@ class GenesysSettings(Section):
 
     @property
     def api_url(self) -> str:
-        """Base URL of the API, without a slash at its end."""
+        """Base URL of the API, without a trailing slash."""
         return self.base_url or regions.api_url(self.region)
 
     @property
     def token_url(self) -> str:
-        """Base URL of the login service, without a slash at its end.
+        """Base URL of the login service, without a trailing slash.
 
-        It follows ``base_url`` where ``login_url`` is not set: the secret for a proxy or a simulator must not go to
-        the platform, nor the other way round.
+        It follows ``base_url`` if ``login_url`` is not set: the secret for a proxy or simulator must not be sent to the
+        platform, nor the other way round.
         """
         if self.login_url is not None:
             return self.login_url
@@ -164,7 +164,7 @@ class GenesysSettings(Section):
 
 
 class ScoringSettings(Section):
-    """The worker: how requests are filled, how many there are at once, and when the results are committed."""
+    """Scoring worker: request size, concurrency, commit interval."""
 
     max_contacts: Annotated[Count, Field(le=1000)] = 1000
     max_request_bytes: Annotated[Count, Field(ge=1024, le=512_000)] = 512_000
@@ -192,7 +192,7 @@ class ScoringSettings(Section):
 
 
 class VerificationSettings(Section):
-    """Which confidence intervals are taken for good; the others go to review."""
+    """Limits for confidence intervals; scores outside them go to review."""
 
     min_interval_width: Annotated[Number, Field(ge=0, le=1)] = 0.15
     max_interval_width: Annotated[Number, Field(gt=0, le=1)] | None = None
@@ -209,9 +209,9 @@ class VerificationSettings(Section):
 
 
 class CallbacksSettings(Section):
-    """The campaign worker. ``run`` does not use them; they are checked, since files are shared.
+    """Campaign worker. ``run`` does not use this section, but checks it, since settings files are shared.
 
-    ``probe_interval_s``: how often a receiver is asked that has answered 410.
+    ``probe_interval_s``: interval of probes to a receiver that has answered 410.
     """
 
     target: Literal["webhook", "genesys-outbound", "log"] = "webhook"
@@ -237,15 +237,15 @@ class CallbacksSettings(Section):
 
 
 class AuditSettings(Section):
-    """The evidence: for how many days the audit topic has to keep its events."""
+    """Audit: retention of the audit topic in days."""
 
     retention_days: Annotated[Count, Field(le=36_500)] = 400
 
 
 class AdminSettings(Section):
-    """Where ``/livez``, ``/readyz`` and ``/metrics`` are; port 0: nowhere.
+    """Address of ``/livez``, ``/readyz`` and ``/metrics``; port 0: none.
 
-    ``max_unexplained_wait_s``: how long an event may wait for no reason that is known before ``/livez`` fails.
+    ``max_unexplained_wait_s``: how long a record may wait without a known reason before ``/livez`` fails.
     """
 
     host: Text = "127.0.0.1"
@@ -254,14 +254,14 @@ class AdminSettings(Section):
 
 
 class LogSettings(Section):
-    """What is logged and how; ``auto``: text on a terminal, else JSON."""
+    """Level and format of the log; ``auto``: text on a terminal, else JSON."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "json", "text"] = "auto"
 
 
 class TopicsSettings(Section):
-    """The names of the topics. Several may be one topic, as long as no service reads what it writes."""
+    """Names of the topics. Several may be one topic, unless a service would then read its own output."""
 
     features: Topic = "contact-features"
     features_retry: Topic = "contact-features-retry"
@@ -280,7 +280,7 @@ class TopicsSettings(Section):
             if getattr(self, output) == self.features:
                 text = (
                     f"topics.{output} and topics.features are both {self.features!r}:"
-                    " the scorer would read what it writes, for ever"
+                    " the scorer would read its own output endlessly"
                 )
                 raise conflict(text, f"topics.{output}", "topics.features")
         self._check_retries()
@@ -288,7 +288,7 @@ class TopicsSettings(Section):
         return self
 
     def _check_retries(self) -> None:
-        """Refuse a retry topic of contacts that is another topic, too: its records are read as contacts."""
+        """Raise an error if a contact retry topic has another use: its records are read as contacts."""
         levels = set(self.contact_retries())
         for key in type(self).model_fields:
             name = getattr(self, key)
@@ -300,7 +300,7 @@ class TopicsSettings(Section):
             raise conflict(text, "topics.features_retry", "topics.callbacks_retry")
 
     def _check_campaign(self) -> None:
-        """No loop of the campaign worker reads what it, or the other, writes for somebody else."""
+        """Raise an error if a loop of the campaign worker would read another reader's records."""
         tiers = self.retries()
         written = {
             "callbacks": self.callbacks,
@@ -317,24 +317,24 @@ class TopicsSettings(Section):
                     )
                     raise conflict(text, f"topics.{writes}", f"topics.{reads}")
         if self.scores in tiers:
-            text = f"topics.scores is {self.scores!r}, which is a retry tier of topics.callbacks_retry"
+            text = f"topics.scores is {self.scores!r}, which is a retry topic of topics.callbacks_retry"
             raise conflict(text, "topics.scores", "topics.callbacks_retry")
 
     @property
     def scoring(self) -> tuple[str, ...]:
-        """What the scoring worker uses besides its retry topics, each name once, its input first."""
+        """Topics of the scoring worker without its retry topics, each name once, the input first."""
         return tuple(dict.fromkeys((self.features, self.scores, self.review, self.rejected, self.audit)))
 
     def contact_retries(self, levels: int = _MOST_RETRY_LEVELS) -> tuple[str, ...]:
-        """The retry topics of contacts, level 1 first; without a number, all there can be."""
+        """Return the retry topics of contacts, level 1 first; by default those of all levels."""
         return retry_topics(self.features_retry, levels)
 
     def retries(self, tiers: int = _MOST_TIERS) -> tuple[str, ...]:
-        """The topics of so many retry tiers, tier 1 first; without a number, of all there can be."""
+        """Return the retry topics of callbacks, level 1 first; by default those of all levels."""
         return retry_topics(self.callbacks_retry, tiers)
 
     def campaign(self, tiers: int) -> tuple[str, ...]:
-        """What the campaign worker uses, each name once, its input first; ``tiers`` is the number of retry tiers."""
+        """Return the campaign worker's topics, each once, the input first; ``tiers``: number of retry topics."""
         return tuple(
             dict.fromkeys((self.scores, self.callbacks, *self.retries(tiers), self.callbacks_rejected, self.receipts)),
         )

@@ -1,7 +1,7 @@
-"""Service links of Kubernetes: variables that a service named like this program brings into every pod beside it.
+"""Kubernetes service links: variables that a service with this program's name adds to the pods of its namespace.
 
-A service ``stream-scorer`` gives ``STREAM_SCORER_PORT=tcp://10.0.0.1:80``, ``STREAM_SCORER_SERVICE_HOST`` and so on. No
-setting has such a name: between section and key there are two underscores.
+A service ``stream-scorer`` adds ``STREAM_SCORER_PORT=tcp://10.0.0.1:80``, ``STREAM_SCORER_SERVICE_HOST`` and so on. No
+setting has such a name: two underscores separate section and key.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 _NAMES: Final = re.compile(
     r"(_[A-Z0-9]+)*_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
-# The same name may be a setting whose second underscore was forgotten; a link's value is an address.
+# The same name may be a setting with a forgotten second underscore; the value of a link is an address.
 _PORT: Final = re.compile(r"(_[A-Z0-9]+)*_PORT")
 _ADDRESS: Final = re.compile(r"(tcp|udp|sctp)://\S+")
 
 
 def is_service_link(name: str, value: str) -> bool:
-    """Whether a variable is one of a service, and no setting."""
+    """Return whether a variable is a service link and not a setting."""
     if not name.startswith(PREFIX):
         return False
     rest = name[len(PREFIX) - 1 :]
@@ -31,7 +31,7 @@ def is_service_link(name: str, value: str) -> bool:
 
 
 def service_link_notes(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Return a line that names the service links in the environment; empty if there are none."""
+    """Return one line that names the service links in the environment; empty without any."""
     names = sorted(name for name, value in environ.items() if is_service_link(name, value))
     if not names:
         return ()

@@ -1,4 +1,4 @@
-"""`Settings`: all sections together, and what a command may ask of them before it starts."""
+"""All sections together, with the checks that commands run before they start."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 
 class Settings(Section):
-    """The effective settings. Frozen; nothing secret shows in its repr.
+    """Effective settings. Frozen; the repr shows no secret.
 
-    `stream_scorer.settings.load_settings` reads them from file, environment and flags. Constructing it directly takes
-    the defaults for what is not given and reads no environment.
+    `stream_scorer.settings.load_settings` reads them from file, environment and flags. The constructor uses defaults
+    for missing values and reads no environment.
     """
 
     kafka: KafkaSettings = Field(default_factory=KafkaSettings)
@@ -63,49 +63,49 @@ class Settings(Section):
             )
             raise conflict(text, "kafka.group_id", "callbacks.group_id")
         if self.schema_registry.properties and self.schema_registry.url is None:
-            text = "schema_registry.properties are set, and schema_registry.url is not: no registry would be asked"
+            text = "schema_registry.properties are set, and schema_registry.url is not: no registry would be used"
             raise conflict(text, "schema_registry.properties", "schema_registry.url")
         return self
 
     @property
     def callbacks_group_id(self) -> str:
-        """The group of the campaign worker: ``callbacks.group_id``, else ``<kafka.group_id>-callbacks``."""
+        """Consumer group of the planner: ``callbacks.group_id``, else ``<kafka.group_id>-callbacks``."""
         return self.callbacks.group_id or f"{self.kafka.group_id}-callbacks"
 
     @property
     def delivery_group_id(self) -> str:
-        """The group in which the campaign worker reads the callbacks that it has planned."""
+        """Consumer group of the deliverer, which reads planned callbacks."""
         return f"{self.callbacks_group_id}-delivery"
 
     @property
     def contact_retry_topics(self) -> tuple[str, ...]:
-        """The retry topics that ``scoring.retry_delays_s`` asks for, the shortest delay first."""
+        """Retry topics for ``scoring.retry_delays_s``, the shortest delay first."""
         return self.topics.contact_retries(len(self.scoring.retry_delays_s))
 
     @property
     def scoring_topics(self) -> tuple[str, ...]:
-        """Every topic that the scoring worker needs, each name once, its input first."""
+        """All topics of the scoring worker, each name once, the input first."""
         return (*self.topics.scoring, *self.contact_retry_topics)
 
     @property
     def planner_transactional_id(self) -> str:
-        """The transactional id of the campaign worker's planner."""
+        """Transactional id of the campaign worker's planner."""
         return self.kafka.transactional_id_of("planner", self.callbacks_group_id)
 
     @property
     def deliverer_transactional_id(self) -> str:
-        """The transactional id of the campaign worker's deliverer."""
+        """Transactional id of the campaign worker's deliverer."""
         return self.kafka.transactional_id_of("deliverer", self.delivery_group_id)
 
     @property
     def all_topics(self) -> tuple[str, ...]:
-        """Every topic that ``topics create`` makes, each name once."""
+        """All topics that ``topics create`` creates, each name once."""
         campaign = self.topics.campaign(tiers=len(self.callbacks.retry_delays_s))
         return tuple(dict.fromkeys((*self.scoring_topics, *campaign)))
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What works and is probably not meant, one line each."""
+        """Warnings about settings that work and are probably not intended, one line each."""
         found = []
         full_batches = self.scoring.max_uncommitted // self.scoring.max_contacts
         if full_batches < self.scoring.max_in_flight:
@@ -124,7 +124,7 @@ class Settings(Section):
 
     @property
     def security_warnings(self) -> tuple[str, ...]:
-        """What others on the network could read, one line each."""
+        """Warnings about data that can be read on the network, one line each."""
         found = []
         urls = {"base_url": self.genesys.api_url, "login_url": self.genesys.token_url}
         if shown := [f"genesys.{key}" for key, url in urls.items() if is_in_clear(url)]:
@@ -141,21 +141,21 @@ class Settings(Section):
         return tuple(found)
 
     def require_api(self) -> None:
-        """Check that everything is there without which the API cannot be asked.
+        """Check that the settings for requests to the API are complete.
 
         Raises:
-            SettingsError: client id, client secret or model id is missing, one line for each; or a proxy or
-                certificates of the environment cannot work.
+            SettingsError: client id, client secret or model id is missing, one line for each; or proxy or certificate
+                variables are invalid.
         """
         if problems := self._missing("client_id", "client_secret", "model_id"):
             raise SettingsError(problems)
         check_http_environment((self.genesys.api_url, self.genesys.token_url), os.environ)
 
     def require_client(self) -> tuple[str, Callable[[], str]]:
-        """Return id and secret of the OAuth client: the secret as a function, since its file is read again.
+        """Return id and secret of the OAuth client; the secret as a function, since its file is read again.
 
         Raises:
-            SettingsError: one is missing, one line for each; or a proxy or certificates of the environment cannot work.
+            SettingsError: one is missing, one line for each; or proxy or certificate variables are invalid.
         """
         client_id = self.genesys.client_id
         if client_id is None or self.genesys.client_secret is None:

@@ -1,7 +1,7 @@
-"""Where settings come from. Every source gives one `Layer`: flat keys, each with its value and its origin.
+"""Sources of settings. Each source returns one `Layer`: flat keys with value and origin.
 
-The names are checked here, by ourselves, in file and environment alike: the usual loaders pass over a variable whose
-section is mistyped, and the operator would run with a default that he believes to have changed.
+Names are checked here, for file and environment alike. The usual loaders ignore a variable with a mistyped section, and
+the operator would run with a default instead of the intended value.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from stream_scorer.settings.secret_text import SecretTextError, clean_secret
 from stream_scorer.settings.service_links import is_service_link
 
 _FILE_SUFFIX: Final = "_FILE"
-# The names that the platform's own tools use. They stand below STREAM_SCORER_GENESYS__…
+# Names that the platform's own tools use. STREAM_SCORER_GENESYS__… overrides them.
 PLATFORM_VARIABLES: Final[Mapping[str, KeyPath]] = MappingProxyType(
     {f"GENESYS_{key.upper()}": ("genesys", key) for key in ("client_id", "client_secret", "model_id")}
 )
@@ -32,9 +32,9 @@ PLATFORM_VARIABLES: Final[Mapping[str, KeyPath]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A value and, for the error that may be said about it, where it came from.
+    """Value and its origin, for error lines.
 
-    ``secret_file``: the file in which the secret stands; None: it was given as it is, or by a pipe.
+    ``secret_file``: the file of the secret; None: it was given directly or by a pipe.
     """
 
     value: Any = field(repr=False)
@@ -44,7 +44,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """What one source says. ``problems`` are complete lines; the good entries go on, so that all are found."""
+    """Entries and problems of one source; valid entries are kept beside problems, so that all problems are found."""
 
     entries: Mapping[KeyPath, Entry]
     problems: tuple[str, ...] = ()
@@ -56,7 +56,7 @@ class _Builder:
         self.problems: list[str] = []
 
     def put(self, path: KeyPath, value: Any, origin: str) -> None:
-        """Add a value; of the keys that are tables of free names, each name is an entry of its own."""
+        """Add a value; for tables of free names, each name is an entry of its own."""
         if path in MAPPINGS and isinstance(value, Mapping) and value:
             self.entries.update({(*path, name): Entry(item, origin) for name, item in value.items()})
         elif path in SECRETS and isinstance(value, str) and value:
@@ -86,7 +86,7 @@ class _Builder:
             self.problems.append(f"{dotted(path)}, given by {origin}, {error}")
 
     def _put_secret_table(self, path: KeyPath, text: str, origin: str) -> None:
-        """Add the names of a table beside those that are not secret; none may be in both places."""
+        """Add the names of a secret table to those of the plain table; none may be in both."""
         try:
             table = json.loads(text)
         except (ValueError, RecursionError):
@@ -107,7 +107,7 @@ class _Builder:
 
 
 def file_layer(file: Path) -> Layer:
-    """Read a TOML file. Names of secret files in it are relative to its folder."""
+    """Read a TOML file. Paths of secret files in it are relative to its folder."""
     builder = _Builder()
     try:
         text = decode_text(file.read_bytes())
@@ -123,7 +123,7 @@ def file_layer(file: Path) -> Layer:
         hint = ": texts need quotes, and a key may stand only once" if place.startswith(" at") else ""
         builder.problems.append(f"{file} is not valid TOML{place}{hint}")
         return builder.layer()
-    except ValueError:  # Python's own limit, not TOML's
+    except ValueError:  # Python's limit, not TOML's
         builder.problems.append(f"{file} is not valid TOML: a number in it has thousands of digits")
         return builder.layer()
     secret_files: list[tuple[KeyPath, Path]] = []
@@ -160,7 +160,7 @@ def _unknown_key(section: str, key: str, file: Path) -> str:
 
 
 def environment_layer(environ: Mapping[str, str]) -> Layer:
-    """Read the ``STREAM_SCORER_…`` variables. An empty one is not set: so containers pass "nothing"."""
+    """Read the ``STREAM_SCORER_…`` variables. An empty one is not set, since containers cannot unset a variable."""
     builder = _Builder()
     known = {variable(path): path for path in _all_paths()}
     secret_files = {variable(path) + _FILE_SUFFIX: path for path in IN_FILES}
@@ -192,9 +192,9 @@ def platform_layer(environ: Mapping[str, str]) -> Layer:
 
 
 def flags_layer(flags: Mapping[str, Any]) -> Layer:
-    """Take the flags of a command, by dotted key. None is a flag that was not given.
+    """Return the layer of a command's flags, by dotted key. None: the flag was not given.
 
-    A secret is refused: what stands in a command line can be read by everyone on the machine.
+    A secret is rejected, since every user of the machine can read command lines.
     """
     builder = _Builder()
     for name, value in flags.items():
@@ -213,7 +213,7 @@ def _all_paths() -> tuple[KeyPath, ...]:
 
 
 def _meant(name: str, known: tuple[str, ...]) -> str:
-    """A forgotten second underscore, or capitals, is certain; anything else is the nearest name."""
+    """Return a suggestion: the name that differs in underscores or capitals only, else the nearest name."""
     exact = [candidate for candidate in known if candidate.replace("_", "") == name.upper().replace("_", "")]
     return f"; did you mean {exact[0]}?" if exact else did_you_mean(name.upper(), known)
 

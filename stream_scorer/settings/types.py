@@ -1,4 +1,4 @@
-"""The kinds of values that settings have, each with its check; the messages are read by operators."""
+"""Types of values with their checks; operators read the messages."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _BROKER: Final = re.compile(r"([A-Za-z_]+://)?(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\],]+)
 
 
 class Section(BaseModel):
-    """One frozen section. No input in its errors: a mistyped secret must not be printed back."""
+    """Frozen section. Its errors show no input, since it may be a mistyped secret."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
 
 
 def conflict(text: str, *keys: str) -> PydanticCustomError:
-    """Return the error for settings that are fine one by one and cannot work together; ``keys`` are those to change."""
+    """Return the error for values that are valid one by one but not together; ``keys`` names the ones to change."""
     return PydanticCustomError("conflict", "{text}", {"text": text, "keys": ",".join(keys)})
 
 
 def _no_boolean(value: Any) -> Any:
-    # To Python and pydantic `true` is the number 1; to an operator it is a mistake.
+    # For Python and pydantic `true` is the number 1; in settings it is a mistake.
     if isinstance(value, bool):
         raise ValueError("must be a number")  # noqa: TRY004 - pydantic turns a ValueError into a message, not a TypeError
     return value
@@ -50,7 +50,7 @@ def _exact_url(value: str) -> str:
         raise ValueError("must be a URL without blanks, line ends and other characters that are not printed")
     try:
         parts = urlsplit(value)
-        _ = parts.port  # reading it is what checks it
+        _ = parts.port  # reading the port validates it
     except ValueError:
         raise ValueError(problem) from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -71,7 +71,7 @@ def _base_url(value: str) -> str:
 
 
 def is_in_clear(url: str) -> bool:
-    """Whether what is sent to a URL can be read on the way: plain http to another machine."""
+    """Return whether data sent to a URL can be read on the network: plain http to another machine."""
     parts = urlsplit(url)
     host = (parts.hostname or "").rstrip(".")
     return parts.scheme == "http" and not (
@@ -103,7 +103,7 @@ def _one_line(value: str) -> str:
 
 
 def _moment(value: Any) -> Any:
-    # TOML has times of its own: start_from = 2030-01-31T06:00:00Z needs no quotes.
+    # TOML has a time type: start_from = 2030-01-31T06:00:00Z needs no quotes.
     return value.isoformat() if isinstance(value, datetime) else value
 
 
@@ -112,7 +112,7 @@ Topic: TypeAlias = Annotated[str, AfterValidator(_topic)]
 BootstrapServers: TypeAlias = Annotated[str, AfterValidator(_bootstrap)]
 StartFrom: TypeAlias = Annotated[str, BeforeValidator(_moment), AfterValidator(_start)]
 Url: TypeAlias = Annotated[str, AfterValidator(_url)]
-# As it was given: to many servers `/hooks/` and `/hooks` are two places, and one redirects to the other.
+# Unchanged: many servers distinguish `/hooks/` from `/hooks`, and one redirects to the other.
 ExactUrl: TypeAlias = Annotated[str, AfterValidator(_exact_url)]
 BaseUrl: TypeAlias = Annotated[str, AfterValidator(_base_url)]
 

@@ -469,7 +469,7 @@ def test_bootstrap_servers(text: str, good: bool) -> None:
         ('[topics]\ncallbacks = "contact-scores"', "topics.callbacks and topics.scores are both 'contact-scores'"),
         ('[topics]\ncallbacks_rejected = "campaign-callbacks"', "are both 'campaign-callbacks'"),
         ('[topics]\nreceipts = "campaign-callbacks-retry-4"', "topics.receipts and topics.callbacks_retry are both"),
-        ('[topics]\nscores = "campaign-callbacks-retry-1"', "is a retry tier of topics.callbacks_retry"),
+        ('[topics]\nscores = "campaign-callbacks-retry-1"', "is a retry topic of topics.callbacks_retry"),
         ("[model]\nfeatures = {}", "model.features is empty"),
         ("[model]\nfeatures = 3", "model.features must be a table of features"),
         ("[model.features]\na = 3", "model.features.a must be a table"),
