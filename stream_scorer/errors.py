@@ -1,6 +1,6 @@
-"""Every error this package raises.
+"""Error tree of this package.
 
-The tree (fault in brackets: who has to act; exit code of the command line behind it)::
+With the fault in brackets (who has to act) and the exit code of the command line::
 
     StreamScorerError
     ├── SettingsError            [operator] 2   a setting is unknown, missing or contradicts another
@@ -8,21 +8,21 @@ The tree (fault in brackets: who has to act; exit code of the command line behin
     ├── InputError               [caller]   1   a file, row or contact cannot be read
     │   └── ContactError         [caller]   1   one contact breaks the model's feature list; names the contact
     ├── ApiError
-    │   ├── ApiRefused           [operator] 1   the API refuses us for good: credentials, scope, model id
-    │   └── ApiUnavailable       [platform] 1   retries did not help; asking again later may
+    │   ├── ApiRefused           [operator] 1   the API refuses every request: credentials, scope, model id
+    │   └── ApiUnavailable       [platform] 1   all retries failed; a later attempt may succeed
     ├── BrokerError
-    │   ├── BrokerUnavailable    [platform] 1   cannot be reached, or timed out; asking again later may help
+    │   ├── BrokerUnavailable    [platform] 1   not reachable, or timed out; a later attempt may succeed
     │   ├── BrokerRefused        [operator] 1   missing topic, missing right, offsets gone, start refused
     │   └── ProducerFenced       [operator] 1   another running worker has the same `kafka.instance_id`
     ├── RegistryError
-    │   ├── RegistryUnavailable  [platform] 1   the schema registry cannot be reached; asking again later may help
+    │   ├── RegistryUnavailable  [platform] 1   the schema registry is not reachable; a later attempt may succeed
     │   └── RegistryRefused      [operator] 1   wrong credentials, a schema that is missing or not compatible
     ├── LocalError               [operator] 1   the embedded Kafka or the simulator cannot start here
     ├── CheckFailed              [product]  1   a reconciliation or verification found a difference
     └── NotJudged                [operator] 3   a reconciliation could not be judged
 
-An exception means: this cannot proceed. A bad *contact* on the stream is no exception but a value,
-`stream_scorer.core.records.Rejected`, that is carried forward to its topic.
+An exception means that the operation cannot proceed. An invalid *contact* on the stream is not an exception but a
+value, `stream_scorer.core.records.Rejected`, which is carried forward to its topic.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ Fault = Literal["caller", "operator", "platform", "product"]
 
 
 class StreamScorerError(Exception):
-    """Base of all errors of this package; `str(error)` is one line for people.
+    """Base of all errors of this package; `str(error)` is one readable line.
 
     Attributes:
         fault: who has to act.
-        retryable: whether the same call may succeed later with nothing changed here.
-        exit_code: what the command line exits with.
-        partial: what a calculation of the library had finished before (a ``ScoringOutcome``); else None.
+        retryable: whether the same call may succeed later without a change.
+        exit_code: exit code of the command line.
+        partial: the finished part of a library calculation (a ``ScoringOutcome``); else None.
     """
 
     fault: ClassVar[Fault] = "product"
@@ -49,61 +49,61 @@ class StreamScorerError(Exception):
 
 
 class SettingsError(StreamScorerError):
-    """A setting is unknown, missing, malformed, or contradicts another. Names the key and where it came from."""
+    """A setting is unknown, missing, malformed, or contradicts another. The message names key and origin."""
 
     fault: ClassVar[Fault] = "operator"
     exit_code = 2
 
 
 class UsageError(StreamScorerError):
-    """A command was called with arguments that make no sense together."""
+    """A command was called with arguments that contradict each other."""
 
     fault: ClassVar[Fault] = "operator"
     exit_code = 2
 
 
 class InputError(StreamScorerError):
-    """A file, a row or a message cannot be read. Names the place."""
+    """A file, a row or a message cannot be read. The message names the place."""
 
     fault: ClassVar[Fault] = "caller"
 
 
 class ContactError(InputError, ValueError):
-    """One contact does not fit the model's feature list. Names the contact, the feature and the remedy."""
+    """One contact does not match the model's feature list. The message names contact, feature and remedy."""
 
 
 class ApiError(StreamScorerError):
-    """The scoring API or its token endpoint."""
+    """Error of the scoring API or its token endpoint."""
 
     fault: ClassVar[Fault] = "platform"
 
 
 class ApiRefused(ApiError):
-    """The API refuses us for good (credentials, scope, model id): repeating it does not help."""
+    """The API refuses every request (credentials, scope, model id); a retry does not help."""
 
     fault: ClassVar[Fault] = "operator"
 
 
 class ApiUnavailable(ApiError):
-    """The API did not answer usefully within the retries; asking again later may help."""
+    """The API did not answer usefully within the retries; a later attempt may succeed."""
 
     retryable = True
 
 
 class BrokerError(StreamScorerError):
-    """Kafka."""
+    """Error of Kafka."""
 
     fault: ClassVar[Fault] = "platform"
 
 
 class BrokerUnavailable(BrokerError):
-    """Kafka cannot be reached or timed out; asking again later may help."""
+    """Kafka is not reachable or timed out; a later attempt may succeed."""
 
     retryable = True
 
 
 class BrokerRefused(BrokerError):
-    """Kafka refuses us: a missing topic or right, offsets that the log no longer holds, a start that is not allowed."""
+    """Kafka refuses the request: missing topic or right, offsets no longer in the log, a start that is not allowed."""
 
     fault: ClassVar[Fault] = "operator"
 
@@ -115,19 +115,19 @@ class ProducerFenced(BrokerError):
 
 
 class RegistryError(StreamScorerError):
-    """The schema registry."""
+    """Error of the schema registry."""
 
     fault: ClassVar[Fault] = "platform"
 
 
 class RegistryUnavailable(RegistryError):
-    """The schema registry cannot be reached or does not answer usefully; asking again later may help."""
+    """The schema registry is not reachable or does not answer usefully; a later attempt may succeed."""
 
     retryable = True
 
 
 class RegistryRefused(RegistryError):
-    """The schema registry refuses us, or lacks a schema: wrong credentials, not registered, not compatible."""
+    """The schema registry refuses the request, or lacks a schema: wrong credentials, not registered, not compatible."""
 
     fault: ClassVar[Fault] = "operator"
 
@@ -139,25 +139,25 @@ class LocalError(StreamScorerError):
 
 
 class CheckFailed(StreamScorerError):
-    """A reconciliation or verification found a difference; the line says which."""
+    """A reconciliation or verification found a difference; the message names it."""
 
 
 class NotJudged(StreamScorerError):
-    """A reconciliation could not be judged, so it neither holds nor is broken; the line names the reason."""
+    """A reconciliation could not be judged, so it neither holds nor is broken; the message names the reason."""
 
     fault: ClassVar[Fault] = "operator"
     exit_code = 3
 
 
 class NothingToCheck(NotJudged):
-    """The group has no commits: it has not worked here, or its name is mistyped."""
+    """The group has no commits: it has never run here, or its name is mistyped."""
 
 
 def printable(text: str) -> str:
-    """Escape what would break the line, or steer a terminal: an error repeats names that may hold anything."""
+    """Escape line breaks and terminal control characters, since errors repeat names with any content."""
     return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error as one line for people; of a foreign one its type only, because its text may hold anything."""
+    """Return an error as one readable line; of a foreign one its class only, because its text may hold anything."""
     return str(error) if isinstance(error, StreamScorerError) else f"unexpected {type(error).__name__}"

@@ -1,1 +1,1 @@
-"""Files of contacts: CSV and JSON Lines."""
+"""Reader of contact files: CSV and JSON Lines."""

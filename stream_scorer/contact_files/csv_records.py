@@ -1,7 +1,7 @@
-"""The records of a CSV file, as spreadsheets and databases export them.
+"""Records of a CSV file, as spreadsheets and databases export them.
 
-The separator is a comma, a semicolon, a tab or a bar: that of Excel's ``sep=`` line, else the one by which the first
-line has a column of contact ids. A quote that is never closed costs its own line and not all that follow.
+The separator is a comma, a semicolon, a tab or a bar: that of Excel's ``sep=`` line, else the one that gives the first
+line a column of contact ids. An unclosed quote invalidates its own line only.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _SEPARATORS: Final = ",;\t|"
 _SEPARATOR_LINE: Final = re.compile(rb'"?sep=([^\r\n"])"?', re.IGNORECASE)
 _UNCLOSED: Final = "has a quote that is not closed"
 _QUOTED: Final = "put the cell into quotation marks, and write each of its own twice"
-# Python's reader has a limit of its own, 131,072 characters; a row is limited here.
+# Python's reader limits cells to 131,072 characters; the limit of a row applies instead.
 csv.field_size_limit(max(csv.field_size_limit(), MAX_ROW_BYTES))
 
 
 class BadRecord(NamedTuple):
-    """What is wrong with a record."""
+    """Problem of an invalid record."""
 
     problem: str
 
@@ -39,22 +39,22 @@ Record = list[str] | BadRecord
 
 
 class CsvRecords:
-    """The records of a file after its header, each with the number of its first line. Empty ones are skipped.
+    """Records of a file after its header, each with the number of its first line. Empty ones are skipped.
 
-    A quoted cell may hold line ends. So a line with an odd number of quotes is continued; if that does not come to a
-    record, only its first line is bad, and the others are read again as lines of their own.
+    A quoted cell may contain line ends, so a line with an odd number of quotes is continued. If that gives no valid
+    record, only its first line is invalid, and the others are read again as separate lines.
     """
 
     def __init__(self, name: str, lines: Lines, types: Mapping[str, FeatureType]) -> None:
         """Read the header.
 
         Args:
-            name: what an error calls the file.
-            lines: of the file.
-            types: the model's features; every other column must be one of them, or one of a contact's own.
+            name: name of the file in errors.
+            lines: lines of the file.
+            types: features of the model; every other column must be one of a contact's own fields.
 
         Raises:
-            InputError: the header is missing or cannot be used.
+            InputError: the header is missing or invalid.
         """
         self._lines = lines
         self._separator = self._find_separator()
@@ -67,7 +67,7 @@ class CsvRecords:
             if line is not None and not line.strip():
                 continue
             parts, more = [line], []
-            # Counted as they come, and put together once: a quote that is never closed runs over a million lines.
+            # Counted line by line and joined once: after an unclosed quote a million lines may follow.
             size, quotes = (0, 0) if line is None else (len(line), line.count(b'"'))
             while quotes % 2 and size <= MAX_ROW_BYTES and (following := next(self._lines, None)) is not None:
                 more.append(following)
@@ -83,7 +83,7 @@ class CsvRecords:
                 yield number, cells
 
     def fit(self, cells: list[str]) -> list[str] | BadRecord:
-        """Return as many cells as there are columns: empty ones at the end are left out."""
+        """Return as many cells as there are columns, without surplus empty cells at the end."""
         while len(cells) > len(self.columns) and not cells[-1].strip():
             cells.pop()
         if len(cells) == len(self.columns):
@@ -139,7 +139,7 @@ def _names(cells: Record) -> list[str]:
 
 
 def _nearest(columns: Sequence[str]) -> str:
-    """Return the remedy: another spelling of the name, or the separators."""
+    """Return the remedy: the expected spelling of the name, or the separators."""
     for column in columns:
         if re.sub(r"[\W_]", "", column).lower() == CONTACT_ID.replace("_", ""):
             return f": write {CONTACT_ID}, not {shown(column)}"

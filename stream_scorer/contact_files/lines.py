@@ -1,7 +1,7 @@
-"""The lines of a file in UTF-8, whatever its encoding of Unicode and its line ends are; each is limited in length.
+"""Lines of a file as UTF-8, for any Unicode encoding and line ends; each is limited in length.
 
-A file in UTF-8 with usual line ends is read as it is. Any other is translated on the way, in blocks, so that its size
-does not matter. A carriage return alone ends a line where it ends the first one, as in files of old Macs and Excel.
+UTF-8 with usual line ends is read directly. Other files are converted in blocks while they are read, whatever their
+size. A lone carriage return ends lines if it ends the first one, as in files of old Macs and Excel.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ MAX_ROW_BYTES: Final = 1024 * 1024
 TOO_LONG: Final = f"is longer than {MAX_ROW_BYTES} bytes"
 _BLOCK_BYTES: Final = 64 * 1024
 _MARK: Final = MARK.encode()
-# What no UTF-8 has: it stands for half a character at the end of a file, and makes a bad row of the last line.
+# Invalid in UTF-8: replaces half a character at the end of a file, which makes the last line an invalid row.
 _NOT_UTF8: Final = b"\xff"
-# The first line end outside of quotation marks.
+# The first line end outside quotation marks.
 _QUOTED: Final = re.compile(rb'"[^"]*"')
 _LINE_END: Final = re.compile(rb"\r\n|\r|\n")
 
 
 class Lines:
-    """The lines of a file with their numbers, counted from 1; one that is too long is None. Lines can be put back."""
+    """Numbered lines of a file, from 1; a line over the limit is None. Lines can be put back."""
 
     def __init__(self, name: str, file: IO[bytes], place: IO[bytes]) -> None:
-        """Look at the beginning of the file.
+        """Detect encoding and line ends from the beginning of the file.
 
         Args:
-            name: what an error calls the file.
-            file: at its beginning; it is sought there again.
-            place: what it is read from, whose position shows how far the reading is.
+            name: name of the file in errors.
+            file: the content, at its beginning; it is rewound.
+            place: the underlying file, whose position measures the progress.
         """
         charset = detect(file.read(HEAD_BYTES))
         file.seek(0)
@@ -57,7 +57,7 @@ class Lines:
 
     @property
     def bytes_read(self) -> int:
-        """How far the reading of the file has come."""
+        """Number of bytes of the file that are read."""
         return self._place.tell() if self._is_translated else self._bytes
 
     def __iter__(self) -> Iterator[tuple[int, bytes | None]]:
@@ -71,7 +71,7 @@ class Lines:
             raise StopIteration
         self._number += 1
         self._bytes += len(line)
-        # Files that were put together have marks inside.
+        # Concatenated files have byte order marks inside.
         while line.startswith(_MARK):
             line = line.removeprefix(_MARK)
         if len(line) <= MAX_ROW_BYTES:
@@ -82,12 +82,12 @@ class Lines:
         return self._number, None
 
     def put_back(self, lines: list[tuple[int, bytes | None]]) -> None:
-        """Have lines read again."""
+        """Return lines to the reader, to be read again."""
         self._put_back += reversed(lines)
 
 
 class _Translated(io.RawIOBase):
-    """A file that is translated block by block."""
+    """Raw file that converts another one block by block."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -113,12 +113,12 @@ class _Translated(io.RawIOBase):
 
 
 class _InUtf8(_Translated):
-    """A file of another encoding, in UTF-8."""
+    """Conversion of another encoding to UTF-8."""
 
     def __init__(self, name: str, file: IO[bytes], charset: Charset) -> None:
         super().__init__(file)
         self._problem = f"{name}: is not valid {charset.encoding[:6].upper()}, as which it begins: save it as UTF-8"
-        # Half a surrogate pair is passed on, to be refused as the bad row that it is.
+        # Half a surrogate pair passes through, and makes its row invalid later.
         self._decoder = codecs.getincrementaldecoder(charset.encoding)("surrogatepass")
         self._ended = False
 
@@ -135,7 +135,7 @@ class _InUtf8(_Translated):
 
 
 class _UsualLineEnds(_Translated):
-    """A file whose lines end with a carriage return alone."""
+    """Conversion of lone carriage returns to line feeds."""
 
     def _translate(self, block: bytes) -> bytes:
         return block.replace(b"\r", b"\n")

@@ -1,7 +1,7 @@
-"""Reads contacts from a CSV or JSON Lines file: one `ContactEvent` a row, or a `BadRow` that says what is wrong.
+"""Reader of contacts from a CSV or JSON Lines file: one `ContactEvent` a row, or a `BadRow` with its problem.
 
-Only what is wrong with the file as a whole ends the reading. A file may have been made by anyone: the length of a row
-is limited, and a quote that is never closed costs its own row and not all that follow.
+Only a problem of the whole file ends the reading. Files come from untrusted sources: the length of a row is limited,
+and an unclosed quote invalidates its own row only.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MAX_DEFAULT_IDS: Final = 50_000
 
 
 class FileFormat(StrEnum):
-    """What a file of contacts can be."""
+    """Format of a contact file."""
 
     CSV = "csv"
     JSON_LINES = "jsonl"
@@ -43,7 +43,7 @@ _SUFFIXES: Final = {
 
 
 class BadRow(NamedTuple):
-    """A row that is no contact. ``line`` is where it begins, counted from 1."""
+    """Invalid row. ``line`` is its first line, from 1."""
 
     line: int
     message: str
@@ -53,10 +53,10 @@ Row: TypeAlias = "ContactEvent | BadRow"
 
 
 def format_of(path: Path) -> FileFormat:
-    """Tell a file's format by its name.
+    """Return a file's format by its name.
 
     Raises:
-        UsageError: the name does not say it.
+        UsageError: the name has no known ending.
     """
     name = Path(path.stem) if path.suffix.lower() == ".gz" else path
     known = _SUFFIXES.get(name.suffix.lower())
@@ -64,19 +64,19 @@ def format_of(path: Path) -> FileFormat:
         names = ", ".join(_SUFFIXES)
         raise UsageError(
             f"{printable(str(path))}: the name does not end in {names}, with .gz or without:"
-            " say what it is with --format csv or --format jsonl"
+            " add --format csv or --format jsonl"
         )
     return known
 
 
 class ContactFile:
-    """A file of contacts. Iterating it reads it once from its beginning.
+    """File of contacts. Iterating it reads it once from its beginning.
 
     Attributes:
-        name: what a message calls the file.
-        size_bytes: of the whole file.
-        bytes_read: how far the reading has come.
-        line: where the last row that was read begins, counted from 1.
+        name: name of the file in messages.
+        size_bytes: size of the whole file.
+        bytes_read: number of bytes that are read.
+        line: first line of the last row that was read, from 1.
     """
 
     def __init__(
@@ -87,16 +87,16 @@ class ContactFile:
         now_ms: int,
         file_format: FileFormat | None = None,
     ) -> None:
-        """Hash the file, which default event ids are made from.
+        """Hash the file, for default event ids.
 
         Args:
             path: the file, or ``-`` for standard input.
-            types: the model's features; every other column of a CSV file must be one of them.
-            now_ms: the time of rows that name none, in Unix milliseconds, UTC.
-            file_format: None: by the file's name; of standard input by its first character.
+            types: features of the model; every other column of a CSV file must be a contact's own field.
+            now_ms: time of rows without one, in Unix milliseconds, UTC.
+            file_format: None: by the file's name; for standard input by its first character.
 
         Raises:
-            UsageError: the format is not given and the name does not say it.
+            UsageError: the format is not given and the name has no known ending.
             InputError: the file cannot be read.
         """
         known = file_format if file_format or path == STANDARD_INPUT else format_of(path)
@@ -110,16 +110,16 @@ class ContactFile:
         self.line = 0
 
     def default_event_ids(self, first_line: int = 1) -> Iterator[str]:
-        """Yield the event ids that rows without one have from a line on; of many those of some lines, evenly spread."""
+        """Yield the default event ids of rows from a line on; in a large file those of evenly spaced lines."""
         step = max(1, (self._source.lines - first_line) // _MAX_DEFAULT_IDS)
         for line in range(first_line, self._source.lines + 1, step):
             yield self._defaults.event_id(line)
 
     def __iter__(self) -> Iterator[Row]:
-        """Yield the rows in order; lines without anything are skipped.
+        """Yield the rows in order, without empty lines.
 
         Raises:
-            InputError: the header is missing or cannot be used, or the file cannot be read any further.
+            InputError: the header is missing or invalid, or reading fails.
         """
         with self._source.open() as (content, place):
             lines = Lines(self.name, content, place)

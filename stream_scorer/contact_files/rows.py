@@ -1,7 +1,7 @@
-"""One row of a file as a `ContactEvent`: a CSV record by its columns, or a JSON object by its keys.
+"""Conversion of one row to a `ContactEvent`: a CSV record by its columns, or a JSON object by its keys.
 
-A row that cannot become an event raises `RowError`, which names the column and the remedy. Whether the contact fits the
-model is not asked here, but for CSV, where the model says what type the text of a cell is.
+An invalid row raises `RowError`, which names the column and the remedy. The model is not checked here, except that it
+gives the type of a CSV cell.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ if TYPE_CHECKING:
     from stream_scorer.core.records import FeatureValue
     from stream_scorer.core.scoring.feature_types import FeatureType
 
-# The namespace of default event ids. It must stay as it is: the same file gives the same ids with every version.
+# Namespace of default event ids. Never change it: a file must have the same ids in every version.
 _NAMESPACE: Final = uuid.UUID("4f1d5f6e-0a55-5c0b-9d0c-6a7f3b8f2c11")
 _LONG: Final = range(-(2**63), 2**63)
 _INTEGER: Final = re.compile(r"[+-]?[0-9]+")
 _DECIMAL: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _WHOLE: Final = re.compile(r"[+-]?[0-9]+\.0+")
 _COMMA: Final = re.compile(r"[+-]?[0-9]+,[0-9]+")
-# What spreadsheets make of long digits, and what programs write so that they do not.
+# Long digits shortened by a spreadsheet, and the formula that programs write to avoid it.
 _SHORTENED: Final = re.compile(r"[0-9]([.,][0-9]+)?[Ee]\+[0-9]{2,}")
-# What pandas makes of a column of whole numbers with gaps.
+# Whole numbers of a column with gaps, as pandas writes them.
 _WHOLE_WITH_FRACTION: Final = re.compile(r"[0-9]+\.0+")
 _NUMBERED: Final = ("contact_id", "campaign_id")
 _FORMULA_TEXT: Final = re.compile(r'="[^"]*"')
 _NOT_FINITE: Final = re.compile(rb"NaN|-?Infinity")
 _EXAMPLE: Final = '{"contactId": "…", "features": {…}}'
 _ABSENT: Final = object()
-_MAX_DIGITS: Final = 400  # more than any double has; Python's own conversion takes time for millions of digits
+_MAX_DIGITS: Final = 400  # more than any double has; Python's conversion of millions of digits is slow
 _DATE: Final = re.compile(r"(19|20)[0-9]{2}(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])")
 _TIME_WANTED: Final = "a time with its zone, such as 2030-01-31T06:00:00Z, or milliseconds since 1970"
 _BOOLEANS: Final = {"true": True, "false": False}
 
 CONTACT_ID: Final = "contact_id"
-# The columns of a CSV file that are no features, by the names of their JSON keys.
+# CSV columns that are not features, with their JSON keys.
 _JSON_NAMES: Final = {
     CONTACT_ID: "contactId",
     "event_id": "eventId",
@@ -60,23 +60,23 @@ _JSON_KEYS: Final = {key: column for column, name in _JSON_NAMES.items() for key
 
 
 class RowError(ValueError):
-    """A row cannot be read; the message names the column and what to write instead."""
+    """Invalid row; the message names the column and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What a row gets that does not say it: an event id made from file and line, and ``now_ms`` as its time."""
+    """Defaults for missing fields: an event id derived from file and line, and ``now_ms`` as the time."""
 
     namespace: uuid.UUID
     now_ms: int
 
     @classmethod
     def of_file(cls, sha256_hex: str, now_ms: int) -> Defaults:
-        """Make the defaults for a file with this content."""
+        """Return the defaults of a file with this content."""
         return cls(uuid.uuid5(_NAMESPACE, sha256_hex), now_ms)
 
     def event_id(self, line: int) -> str:
-        """Return the UUIDv5 of the file's hash and the line (counted from 1)."""
+        """Return the UUIDv5 of the file's hash and the line (from 1)."""
         return str(uuid.uuid5(self.namespace, str(line)))
 
 
@@ -86,14 +86,14 @@ def csv_event(
     """Read one CSV record.
 
     Args:
-        columns: the names in the header; those that are in ``types`` are features.
-        cells: as many as there are columns; an empty one is null, and ``="00123"`` is the text 00123.
-        types: the model's features.
-        defaults: for what the row does not say.
-        line: where the record begins.
+        columns: names in the header; those in ``types`` are features.
+        cells: one for each column; an empty one is null, and ``="00123"`` is the text 00123.
+        types: features of the model.
+        defaults: values for missing fields.
+        line: first line of the record.
 
     Raises:
-        RowError: a cell does not have the type of its column, or the contact id is empty.
+        RowError: a cell does not match the type of its column, or the contact id is empty.
     """
     features: dict[str, FeatureValue | None] = {}
     others: dict[str, str] = {}
@@ -116,10 +116,10 @@ def csv_event(
 def json_event(text: bytes, types: Mapping[str, FeatureType], defaults: Defaults, line: int) -> ContactEvent:
     """Read one line of JSON Lines: ``{"contactId": …, "features": {…}}`` and the optional keys.
 
-    A line without ``features``, as pandas exports it, has the model's features beside the other keys.
+    A line without ``features``, as pandas exports it, has the features of the model beside the other keys.
 
     Raises:
-        RowError: the line is no such object.
+        RowError: the line is not such an object.
     """
     value = _json_object(text)
     features = value.pop("features", _ABSENT)
@@ -157,7 +157,7 @@ def _json_remedy(text: bytes) -> str:
 
 
 def _others(value: Mapping[str, Any]) -> dict[str, str]:
-    """Return the contact's values beside its features in a JSON object, by the names of CSV columns."""
+    """Return a JSON object's values other than features, by CSV column name."""
     others: dict[str, str] = {}
     for key, given in value.items():
         column = _JSON_KEYS.get(key)
@@ -168,7 +168,7 @@ def _others(value: Mapping[str, Any]) -> dict[str, str]:
         if given is None:
             continue
         if column == "occurred_at" and type(given) in (int, float):
-            others[column] = str(given)  # from here on as in a CSV file
+            others[column] = str(given)  # parsed below, as in a CSV file
         elif isinstance(given, str):
             others[column] = given
         else:
@@ -219,18 +219,18 @@ def _json_value(name: str, value: Any) -> FeatureValue | None:
     if value is None or isinstance(value, bool | float | str):
         return value
     if isinstance(value, int):
-        # Beyond Avro's long a JSON number is the double nearest to it, as everywhere else in JSON.
+        # Beyond Avro's long the value is the nearest double, as usual in JSON.
         return value if value in _LONG else float(value)
     raise RowError(f"feature {shown(name)} must be a number, a string, true, false or null")
 
 
 def _milliseconds(text: str) -> int:
-    """Read a time: ISO 8601 with a zone, or Unix milliseconds in the years 1990 to 2100.
+    """Parse a time: ISO 8601 with a zone, or Unix milliseconds in the years 1990 to 2100.
 
-    A spreadsheet or a database exports times as numbers of many kinds; read as milliseconds, most lie in 1970.
+    Spreadsheets and databases export times as numbers of many units; read as milliseconds, most lie in 1970.
     """
     text = text.strip()
-    if _WHOLE.fullmatch(text):  # a column of numbers with gaps is one of doubles to pandas
+    if _WHOLE.fullmatch(text):  # pandas writes whole numbers of a column with gaps as doubles
         text = text.partition(".")[0]
     if _INTEGER.fullmatch(text):
         number = int(text) if len(text) <= _MAX_DIGITS else 0

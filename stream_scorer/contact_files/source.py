@@ -1,8 +1,8 @@
-"""The bytes of a file of contacts: a file, a pipe or standard input, compressed by gzip or not, to be read twice.
+"""Content of a contact file that can be read twice: a file, a pipe or standard input, gzip or plain.
 
-Default event ids are made from a hash of the whole content, so that comes first. What can be read only once, a pipe,
-is copied into a temporary file. The hash is that of the content as it was before gzip: a file has one set of event ids,
-however it reaches us.
+Default event ids are derived from a hash of the whole content, which is computed first. A pipe can be read only once,
+so it is copied to a temporary file. The hash is that of the uncompressed content: a file has one set of event ids,
+whatever its transport.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _GZIP: Final = b"\x1f\x8b"
 _HEAD_BYTES: Final = 16
 _BLOCK_BYTES: Final = 1024 * 1024
 _AS_CSV: Final = "save it as CSV UTF-8"
-# Files that are not text, by how they begin.
+# Files that are not text, by their first bytes.
 _OTHER_FILES: Final = (
     (re.compile(rb"PK\x03\x04"), f"is an Excel workbook or a zip archive: {_AS_CSV}, or unpack it"),
     (re.compile(rb"\xd0\xcf\x11\xe0"), f"is an old Excel workbook: {_AS_CSV}"),
@@ -43,38 +43,38 @@ _OTHER_FILES: Final = (
 
 
 class Opened(NamedTuple):
-    """An open file at its beginning; ``place`` is the file on the disk, whose position shows how far reading is."""
+    """Open file at its beginning; ``place`` is the file on disk, whose position measures the progress."""
 
     content: IO[bytes]
     place: IO[bytes]
 
 
 class FileSource:
-    """The bytes of one file.
+    """Content of one file.
 
     Attributes:
-        name: what an error calls it.
-        size_bytes: of the file as it is stored, compressed or not.
-        sha256_hex: of its content.
-        lines: how many there are at most.
-        head: how the content begins.
+        name: name of the file in errors.
+        size_bytes: size of the stored file, compressed or not.
+        sha256_hex: hash of its content.
+        lines: upper limit of its number of lines.
+        head: first bytes of the content.
     """
 
     def __init__(self, path: Path) -> None:
-        """Read it once.
+        """Read the file once.
 
         Args:
-            path: of the file; `STANDARD_INPUT` is ``-``.
+            path: path of the file; `STANDARD_INPUT` is ``-``.
 
         Raises:
-            InputError: it cannot be read, or is no text.
+            InputError: the file cannot be read, or is not text.
         """
         self._path = path
         self.name = "standard input" if path == STANDARD_INPUT else printable(str(path))
         self._copy: IO[bytes] | None = None
         with self._readable():
             if path == STANDARD_INPUT:
-                if sys.stdin is None:  # closed by the one who has started this process
+                if sys.stdin is None:  # closed by the parent process
                     raise InputError("standard input is closed: name a file, or write <FILE after the command")
                 self._copy = _copied(self.name, sys.stdin.buffer)
             elif not stat.S_ISREG(path.stat().st_mode):
@@ -99,7 +99,7 @@ class FileSource:
         """Open the file at its beginning.
 
         Raises:
-            InputError: it cannot be read any further.
+            InputError: reading fails.
         """
         with self._readable():
             if self._copy is not None:
@@ -135,7 +135,7 @@ class FileSource:
 
 
 def _copied(name: str, file: IO[bytes]) -> IO[bytes]:
-    """Copy what can be read only once. A full disk is that of the copy, and no fault of the file."""
+    """Copy a stream that can be read only once; errors of the copy name the temporary folder, not the stream."""
     try:
         copy = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the source
     except OSError as error:

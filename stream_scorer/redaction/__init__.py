@@ -1,1 +1,1 @@
-"""Redaction: what must not be shown is taken out of foreign text."""
+"""Redaction of foreign text."""

@@ -1,7 +1,7 @@
-"""Redaction of contacts: what an error of the API may quote of the request that it answers.
+"""Redaction of contact data that an API error may quote from its request.
 
-The API's free text is for the log at `debug` only, and without the ids and values of the batch. The error's code is
-passed on, unless it quotes one of them.
+The API's free text is logged at `debug` only, without the ids and values of the batch. The error's code is passed on,
+unless it quotes one of them.
 """
 
 from __future__ import annotations
@@ -21,38 +21,38 @@ _HIDDEN: Final = "***"
 _MAX_TEXT: Final = 4_000
 _NUMBER: Final = re.compile(r"\d+(?:[.,:]\d+)*(?:[eE][+-]?\d+)?")
 _NUMBER_IN_CODE: Final = re.compile(r"(?<![A-Za-z0-9])\d+(?:\.\d+)?(?![A-Za-z0-9])")
-# A shorter one is hidden as a word of its own only: "a" stands in each word.
+# A shorter value is hidden only as a separate word: "a" is a part of every text.
 _SHORT: Final = 4
-# The API may cut a long value; so many of its first characters are enough to recognize it.
+# The API may truncate a long value; this number of first characters identifies it.
 _PREFIX: Final = 8
 
 
 class _Values(NamedTuple):
-    texts: Mapping[str, Sequence[str]]  # by their beginning, which is looked for first
+    texts: Mapping[str, Sequence[str]]  # by their first characters, which are searched first
     numbers: frozenset[float]
 
 
 class ContactRedactor:
-    """Hides the ids and values of one request's contacts in the API's answer to it.
+    """Redactor for the ids and values of one request's contacts in the API's answer.
 
-    The body is read at the first use: most requests have no error to hide anything in.
+    The body is parsed at the first use: most requests have no error text.
 
     Args:
-        body: of the request, JSON. Its ``contacts`` count if it has them, else all of its values.
+        body: JSON body of the request. If it has ``contacts``, only their values are hidden, else all values.
     """
 
     def __init__(self, body: bytes) -> None:
         self._body = body
 
     def hide_in_text(self, text: str) -> str:
-        """Return free text without ids and values. All numbers go: one value has many spellings."""
+        """Return free text without ids and values. All numbers are removed: one value has many spellings."""
         if len(text) > _MAX_TEXT:
-            return f"(a text of {len(text)} characters)"  # not cut: of a value that a cut goes through, a part is left
+            return f"(a text of {len(text)} characters)"  # not truncated: a cut value would leave a part of it
         text = self._without_texts(unescaped(self._without_texts(text)))
         return _NUMBER.sub(_HIDDEN, text)
 
     def hide_in_code(self, code: str) -> str:
-        """Return an error's code; empty if an id or value of the request is a part of it."""
+        """Return an error's code; empty if it contains an id or value of the request."""
         if not code:
             return ""
         low = code.lower()
@@ -92,7 +92,7 @@ class ContactRedactor:
         return _Values(by_beginning, frozenset(numbers))
 
     def _texts_begun_in(self, low: str) -> list[str]:
-        """Return the longest first: of a value that contains another one nothing may be left."""
+        """Return the candidates, longest first, so that nothing is left of a value that contains another one."""
         found = (text for beginning, texts in self._values.texts.items() if beginning in low for text in texts)
         return sorted(found, key=len, reverse=True)
 
@@ -118,7 +118,7 @@ def _as_word(value: str) -> str:
 
 
 def _without(text: str, value: str) -> str:
-    """Return the text without a value, or without the beginning of a long one."""
+    """Return the text without a value, and without the beginning of a long one."""
     low = text.lower()
     if len(value) < _SHORT:
         return re.sub(_as_word(value), _HIDDEN, text, flags=re.IGNORECASE) if value in low else text

@@ -1,4 +1,4 @@
-"""Takes out of foreign text what it may quote of ours: a gateway's error page likes to show the request it refused."""
+"""Redaction of own credentials that foreign text may quote: a gateway's error page often shows the request."""
 
 from __future__ import annotations
 
@@ -13,31 +13,30 @@ if TYPE_CHECKING:
 
 _HIDDEN: Final = "***"
 _LEAST_CHARACTERS: Final = 4
-# Of tokens that were renewed meanwhile an exchange under way may still quote; with these, an hour's at one a minute.
+# Exchanges in flight may quote earlier tokens; this number covers an hour at one a minute.
 _TOKENS_KNOWN: Final = 64
-# A text may quote secrets in escapes of several kinds, each of which is decoded in turn.
+# A text may quote secrets in several kinds of escapes, which are decoded one after another.
 _ESCAPES_REMOVED: Final = 4
-# A secret in a file may be replaced while the worker runs; an exchange under way may still quote the one before.
+# A secret file may be replaced while the worker runs; exchanges in flight may quote the previous secret.
 _SECRETS_KNOWN: Final = 8
-# What stands in an Authorization header, known or not: it may have been cut off by whoever quotes it.
+# Credentials of an Authorization header, known or not: the quotation may be truncated.
 _CREDENTIALS: Final = re.compile(r"\b(bearer|basic)([\s:=]+)[\w.~+/%-]{20,}=*", re.IGNORECASE)
 
 
 class Redactor:
-    r"""Knows the secrets of one OAuth client and its tokens, in the spellings in which they come back.
+    r"""Redactor for the secrets and tokens of one OAuth client, in all spellings in which they may be quoted.
 
-    That is plain, in base64 (the secret, a token, the ``Basic`` header; in both alphabets), and each of these
-    percent-encoded in UTF-8 or escaped for JSON (``\/`` and ``\u003c`` too) or HTML, also one in the other. A text
-    that hides a secret in escapes is returned without these. To be used on whole texts: of a text that is cut before, a
-    part of a secret may be left.
+    Spellings: plain, base64 in both alphabets (the secret, a token, the ``Basic`` header), and each of these
+    percent-encoded in UTF-8 or escaped for JSON (``\/`` and ``\u003c`` too) or HTML, also nested. A text that hides a
+    secret in escapes is returned decoded. Apply it to whole texts: in a truncated one, a part of a secret may be left.
     """
 
     def __init__(self, client_id: str, client_secret: str | None = None) -> None:
-        """Prepare.
+        """Store the client's id and first secret.
 
         Args:
-            client_id: is no secret; together with the secret it is in the ``Basic`` header.
-            client_secret: the first one to be hidden, as by `learn_secret`.
+            client_id: not secret; with the secret it forms the ``Basic`` header.
+            client_secret: the first secret, as for `learn_secret`.
         """
         self._client_id = client_id
         self._secrets: tuple[str, ...] = ()
@@ -50,18 +49,18 @@ class Redactor:
         return f"Redactor(tokens={len(self._tokens)})"
 
     def learn_secret(self, client_secret: str) -> None:
-        """Hide this secret too, any text that is valid Unicode: not to be called by two threads at once."""
+        """Add a secret, any valid Unicode text. Not safe for concurrent calls."""
         if client_secret and client_secret not in self._secrets[-1:]:
             self._secrets = (*(one for one in self._secrets if one != client_secret), client_secret)[-_SECRETS_KNOWN:]
             self._hide()
 
     def learn(self, token: str) -> None:
-        """Hide this token too, even after others have come: not to be called by two threads at once."""
+        """Add a token; earlier ones are still hidden. Not safe for concurrent calls."""
         self._tokens = (*(one for one in self._tokens if one != token), token)[-_TOKENS_KNOWN:]
         self._hide()
 
     def _hide(self) -> None:
-        # A new tuple, since others may be going through the old one.
+        # A new tuple, since other threads may iterate over the old one.
         of_tokens = (one for known in self._tokens for one in _with_base64(known))
         of_secrets = (one for secret in self._secrets for one in self._forms(secret))
         self._hidden = _longest_first((*of_tokens, *of_secrets))
@@ -71,7 +70,7 @@ class Redactor:
         return (*_with_base64(secret), *_alphabets(basic))
 
     def __call__(self, text: str) -> str:
-        """Return the text without any of them."""
+        """Return the text without secrets and tokens."""
         text = self._without(text)
         for _ in range(_ESCAPES_REMOVED):
             plain = next((one for one in decoded(text) if any(map(one.__contains__, self._hidden))), None)
@@ -87,13 +86,13 @@ class Redactor:
 
 
 def _longest_first(secrets: tuple[str, ...]) -> tuple[str, ...]:
-    """The spellings of secrets: where one is a part of another, the whole goes first."""
+    """Return the spellings of secrets, longest first, so that a whole is replaced before its parts."""
     return tuple(sorted({one for secret in secrets for one in _spellings(secret)}, key=len, reverse=True))
 
 
 def _spellings(secret: str) -> Iterator[str]:
     yield secret
-    yield secret.replace(" ", "+")  # so it stands in a form, once its other characters are decoded
+    yield secret.replace(" ", "+")  # its spelling in a form, after other characters are decoded
     plain = unescaped(secret)  # a secret that looks like an escape is decoded with the text
     if len(plain) >= _LEAST_CHARACTERS:
         yield plain
@@ -104,6 +103,6 @@ def _with_base64(secret: str) -> tuple[str, ...]:
 
 
 def _alphabets(in_base64: str) -> tuple[str, str]:
-    """Base64 without its padding, in the usual alphabet and in that for URLs."""
+    """Return base64 without padding, in the standard and the URL alphabet."""
     bare = in_base64.rstrip("=")
     return bare, bare.translate(str.maketrans("+/", "-_"))

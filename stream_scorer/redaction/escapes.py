@@ -1,4 +1,4 @@
-"""Escapes of foreign text: JSON, HTML and percent-encoding, decoded for a comparison with what must not be shown."""
+"""Decoder for escapes in foreign text: JSON, HTML and percent-encoding, for the comparison with secrets."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from urllib.parse import unquote
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# A text in JSON in HTML in a URL: what quotes more than that is not met.
+# Text in JSON in HTML in a URL; deeper nesting does not occur.
 _ROUNDS: Final = 3
 _JSON: Final = re.compile(r"((?:\\u[0-9a-fA-F]{4})+)|\\(.)", re.DOTALL)
 _JSON_CONTROLS: Final = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
-# `html.unescape` raises for a number of thousands of digits; none of more than seven is a character.
+# `html.unescape` raises an error for numbers of thousands of digits; no character has more than seven.
 _NO_CHARACTER: Final = re.compile(r"&#(?:[0-9]{8,}|[xX][0-9a-fA-F]{8,});?")
 
 
 def decoded(text: str) -> Iterator[str]:
-    """Yield the text with the escapes of each kind decoded alone, then of all kinds; this up to three times."""
+    """Yield the text with each kind of escape decoded alone, then with all kinds; repeated up to three times."""
     for _ in range(_ROUNDS):
         before = text
         for mark, decode in (("\\", _decode_json), ("&", _decode_html), ("%", unquote)):
@@ -33,7 +33,7 @@ def decoded(text: str) -> Iterator[str]:
 
 
 def unescaped(text: str) -> str:
-    """Return the text without any escapes."""
+    """Return the text with all escapes decoded."""
     plain = text
     for plain in decoded(text):  # noqa: B007 - the last one
         pass

@@ -1,4 +1,4 @@
-"""Keeps secrets out of what others say to the client: a login service may quote in its answer what it was sent."""
+"""Redaction of secret Kafka and registry properties: a login service may quote its request in an error."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from stream_scorer.redaction.credentials import Redactor
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-# Of librdkafka's properties and the registry client's these hold credentials, or may.
+# Properties of librdkafka and the registry client that may hold credentials.
 SECRET_PROPERTY: Final = re.compile(
     r"password|secret|token|jaas|\.key|\.pem|oauthbearer\.config|oauthbearer\.extensions|assertion|kinit\.cmd|username"
     r"|user\.info|proxy",
     re.IGNORECASE,
 )
-# Of these the value is no secret, or stands in texts that are none.
+# Of these, properties whose value is not secret, or occurs in harmless texts.
 _SHOWN_IN_TEXTS: Final = re.compile(r"username|\.location$|\.file$|kinit\.cmd|algorithm|endpoint", re.IGNORECASE)
 _LEAST_CHARACTERS: Final = 4
 _PARTS: Final = re.compile(r"[,\s]+")
-# Each secret, and the name that stands before it in a `Basic` header.
+# Each secret with the name that precedes it in a `Basic` header.
 _PAIRS: Final = (
     ("sasl.oauthbearer.client.id", "sasl.oauthbearer.client.secret"),
     ("sasl.username", "sasl.password"),
@@ -28,7 +28,7 @@ _PAIRS: Final = (
 
 
 def property_redactor(properties: Mapping[str, Any]) -> Callable[[str], str]:
-    """Return what takes the secrets of ``kafka.properties`` out of a text, in any spelling, and other credentials."""
+    """Return a function that removes the secrets of ``kafka.properties``, in any spelling, from a text."""
     redactors = [Redactor(str(properties.get(name, "")), str(properties.get(secret, ""))) for name, secret in _PAIRS]
     redactors += [Redactor("", secret) for secret in _secrets(properties)]
 
@@ -41,7 +41,7 @@ def property_redactor(properties: Mapping[str, Any]) -> Callable[[str], str]:
 
 
 def _secrets(properties: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the values of all secret properties; of lists of ``name=value`` each value too, since it may be quoted."""
+    """Yield the values of secret properties; for lists of ``name=value`` each value too, since it may be quoted."""
     for name, value in properties.items():
         if not isinstance(value, str) or not SECRET_PROPERTY.search(name) or _SHOWN_IN_TEXTS.search(name):
             continue
