@@ -1,4 +1,4 @@
-"""Files that several processes of this machine share: a lock on a folder, and files that are replaced whole."""
+"""Files that several local processes share: locks on folders, and files that are replaced atomically."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 @contextmanager
 def folder_lock(folder: Path, name: str) -> Iterator[None]:
-    """Hold `<folder>/.<name>.lock`, waiting for another process that does; the folder is made where it is missing.
+    """Hold `<folder>/.<name>.lock`, after a wait if another process holds it; create the folder if it is missing.
 
-    The operating system frees the lock when its holder dies, so it never goes stale.
+    The operating system releases the lock when its holder dies, so it never becomes stale.
 
     Raises:
-        LocalError: the folder cannot be made or written.
+        LocalError: the folder cannot be created or written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -33,10 +33,10 @@ def folder_lock(folder: Path, name: str) -> Iterator[None]:
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old text or the new, never half of it.
+    """Write a file atomically: a reader gets the old text or the new one.
 
     Raises:
-        LocalError: it cannot be written.
+        LocalError: the file cannot be written.
     """
     fresh = path.with_name(path.name + ".new")
     try:

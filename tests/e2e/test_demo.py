@@ -99,7 +99,7 @@ def test_every_contact_is_accounted_for_and_can_be_looked_at_afterwards(temporar
     assert re.search(
         r"([\d,]+) scores ≥ 0.75 = \1 delivered \+ 0 refused \+ 0 given up \+ 0 expired \+ 0 waiting", out
     ), out
-    assert re.search(r"campaign manager knows [\d,]+ contacts .* exactly those with a high score", out), out
+    assert re.search(r"campaign manager received [\d,]+ contacts .* exactly those with a high score", out), out
     assert "read 2,000 of 2,000" in err
     assert re.search(r"quota [\d,]+ of 1,200", err), err
     look_and_stop(temporary, out)

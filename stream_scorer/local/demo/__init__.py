@@ -1,6 +1,6 @@
-"""``stream-scorer demo``: the whole way of many contacts, on this machine alone, accounted for to the last one.
+"""Demo (``stream-scorer demo``): many contacts through the whole pipeline on this machine, all accounted for.
 
-`run` is the course of events; `services` starts and stops what it needs; `contacts` makes the contacts, good and bad;
-`feeding` puts them on the topic; `watching` asks the worker and the broker how far things are, `progress` shows it;
-`outcomes` judges the result; `interrupts` makes Ctrl-C clean up.
+`run` is the sequence of steps; `environment` starts and stops Kafka, servers and workers; `contacts` generates valid
+and invalid contacts; `producer` sends them to the topic; `monitor` reads the state of worker and broker, `progress`
+shows it; `checks` and `callbacks_check` verify the result; `signals` handles Ctrl-C.
 """

@@ -1,4 +1,4 @@
-"""The demo's campaign side: until every high score has its receipt, and whom the campaign manager knows then."""
+"""Campaign side of the demo: waits for the receipts, and verifies the contacts that the campaign manager received."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PATIENCE_S: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class DeliveredCallbacks:
-    """What the campaign manager counted: callbacks, different contacts in them, and callbacks that came again."""
+    """Counts of the campaign manager: callbacks, distinct contacts in them, and repeated callbacks."""
 
     callbacks: int
     contacts: int
@@ -35,11 +35,11 @@ class DeliveredCallbacks:
 
 
 def wait_for_receipts(settings: Settings, check: Callable[[], None]) -> CallbackReport:
-    """Return the reconciliation of scores and receipts as soon as no score waits any more.
+    """Return the reconciliation of scores and receipts once no score is waiting.
 
     Args:
-        settings: the campaign worker's.
-        check: called again and again; raises where it makes no sense to wait any longer.
+        settings: settings of the campaign worker.
+        check: called repeatedly; raises an error if waiting cannot succeed.
 
     Raises:
         LocalError: nothing has changed for a minute.
@@ -60,17 +60,17 @@ def wait_for_receipts(settings: Settings, check: Callable[[], None]) -> Callback
 
 
 def verify_delivered(settings: Settings, receiver: Receiver) -> DeliveredCallbacks:
-    """Compare the contacts that the campaign manager knows with the scores on the topic.
+    """Compare the contacts that the campaign manager received with the scores on the topic.
 
     Raises:
-        CheckFailed: they are not the same, a callback came again with other bytes, or one was not signed right.
+        CheckFailed: they differ, a callback was repeated with a different body, or a signature was invalid.
     """
     high = _high_scores(settings)
     known = set(receiver.contacts())
     stats = receiver.stats()
     counts = {
-        "contacts with a high score that the campaign manager was not told about": len(high - known),
-        "contacts that it was told about without a high score": len(known - high),
+        "contacts with a high score that the campaign manager did not receive": len(high - known),
+        "contacts without a high score that the campaign manager received": len(known - high),
         "callbacks that came again with other bytes": stats.changed,
         "callbacks whose signature did not hold": stats.unverified,
     }
@@ -81,7 +81,7 @@ def verify_delivered(settings: Settings, receiver: Receiver) -> DeliveredCallbac
 
 
 def _high_scores(settings: Settings) -> set[str]:
-    """The contact ids of the scores at or over the threshold."""
+    """Return the contact ids of the scores at or over the threshold."""
     topic, threshold = settings.topics.scores, settings.callbacks.threshold
     codec = Codec.single_object(load_schema(SchemaFile.CONTACT_SCORE))
     log = LogReader(settings, settings.callbacks_group_id, timeout_s=_PATIENCE_S)

@@ -1,4 +1,4 @@
-"""The demo's own check: what became of its contacts is what had to become of them."""
+"""Check of the demo: outcomes of contacts against the expected ones."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _PATIENCE_S: Final = 30.0
 
 
 def count_rejections(settings: Settings) -> Counter[str]:
-    """Read the rejected topic from its beginning to its end, and count its records by the reason in their header.
+    """Read the whole rejected topic, and count its records by the reason in their header.
 
     Raises:
-        BrokerError: it cannot be read.
+        BrokerError: the topic cannot be read.
     """
     topic = settings.topics.rejected
     log = LogReader(settings, settings.kafka.group_id, timeout_s=_PATIENCE_S)
@@ -39,10 +39,10 @@ def check_outcomes(report: Report, rejected: Mapping[str, int], generated: Mappi
     Args:
         report: the reconciliation.
         rejected: the records on the rejected topic, by reason.
-        generated: the contacts that were produced, by the reason to reject them; None: those to be answered.
+        generated: the produced contacts, by expected reason for rejection; None: a score is expected.
 
     Raises:
-        CheckFailed: the invariant does not hold, or a count is another one; says which.
+        CheckFailed: the invariant does not hold, or a count differs; the message names it.
     """
     if not report.is_balanced:
         raise CheckFailed(report.verdict)

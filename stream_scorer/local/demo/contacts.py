@@ -1,7 +1,7 @@
-"""Contacts for the demo: like real ones, with everything among them that can be wrong with a contact.
+"""Contacts for the demo: realistic ones, with every kind of invalid contact among them.
 
-The same seed gives the same contacts on every machine. Each comes with what must become of it, so that the demo can
-check its own result: a contact is either answered (it has a score or is in review) or rejected for a known reason.
+The same seed gives the same contacts on every machine. Each has an expected outcome, so that the demo can check its own
+result: a contact is either answered (scored or in review) or rejected for a known reason.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _REPEATED_SHARE: Final = 0.02
 
 
 class Generated(NamedTuple):
-    """One record for the features topic. ``rejected_for``: why the worker must reject it; None: it must be answered."""
+    """Record for the features topic. ``rejected_for``: expected reason for rejection; None: a score is expected."""
 
     key: bytes
     value: bytes | None
@@ -38,9 +38,9 @@ class Generated(NamedTuple):
 
 
 class _Fault(NamedTuple):
-    """One way to be wrong: what it must be rejected for, how many of 20,000 contacts have it, and how it is done.
+    """Kind of invalid contact: the expected reason, the number in 20,000 contacts, and the change that causes it.
 
-    ``spoil`` changes the event before it is encoded, ``damage`` the encoded bytes. ``at_most``: no more in any run.
+    ``spoil`` changes the event before it is encoded, ``damage`` the encoded bytes. ``at_most``: limit for any run.
     """
 
     reason: Reason
@@ -51,26 +51,26 @@ class _Fault(NamedTuple):
 
 
 def no_faults(_contact_id: str) -> bool:
-    """Mean no contact at all."""
+    """Select no contact."""
     return False
 
 
 def contacts(
     codec: Codec, amount: int, *, seed: int, now_ms: int, spared: Callable[[str], bool] = no_faults
 ) -> Iterator[Generated]:
-    """Make the records one by one, in the order in which they are to be produced.
+    """Yield the records in the order of production.
 
     Args:
-        codec: of ``ContactFeatures``.
-        amount: how many.
+        codec: codec of ``ContactFeatures``.
+        amount: number of records.
         seed: the same seed and ``now_ms`` give the same records.
         now_ms: Unix milliseconds; the events occurred in the hour before.
-        spared: of which contact ids nothing may be wrong.
+        spared: returns True for contact ids that must be valid.
     """
     draw = Random(seed)  # noqa: S311 - repeatable, not secret  # nosec B311
     faults = _places(amount, draw)
     for number in range(amount):
-        # Some contacts come again: the same id, another event. Both must be answered.
+        # Some contacts are repeated: the same id, another event. Both must be answered.
         again = number > 0 and draw.random() < _REPEATED_SHARE
         event = _event(draw.randrange(number) if again else number, number, draw, now_ms)
         fault = faults.get(number)
@@ -88,7 +88,7 @@ def contacts(
 
 
 def expected_rejections(amount: int) -> Mapping[Reason, int]:
-    """Return how many of so many contacts must be rejected, by reason."""
+    """Return the number of contacts that must be rejected, by reason."""
     sums: Counter[Reason] = Counter()
     for fault, times in _amounts(amount):
         sums[fault.reason] += times
@@ -96,7 +96,7 @@ def expected_rejections(amount: int) -> Mapping[Reason, int]:
 
 
 def _amounts(amount: int) -> list[tuple[_Fault, int]]:
-    """Return how often each fault occurs: in proportion, at least once, but in no more than half of all contacts."""
+    """Return the number of each fault: in proportion, at least one, but in no more than half of all contacts."""
     left = amount // 2
     found = []
     for fault in _FAULTS:
@@ -128,7 +128,7 @@ def _event(contact: int, number: int, draw: Random, now_ms: int) -> dict[str, An
 
 
 def _features(draw: Random) -> dict[str, Any]:
-    """The tutorial's four, with gaps as real lists have them: some null, some not there at all."""
+    """Return the tutorial's four features, with gaps as in real lists: some null, some absent."""
     features: dict[str, Any] = {
         "previous_calls": min(int(draw.expovariate(0.6)), 20),
         "avg_handle_time": round(draw.lognormvariate(5.2, 0.6), 1),  # seconds; the median is three minutes
@@ -142,7 +142,7 @@ def _features(draw: Random) -> dict[str, Any]:
     return features
 
 
-# --- what can be wrong
+# --- faults
 
 
 def _set_feature(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
@@ -190,8 +190,8 @@ def _cut_off(value: bytes, draw: Random) -> bytes:
     return value[: draw.randrange(_HEADER_BYTES, len(value))]
 
 
-# The simulator refuses ids by their prefix: with the one it names the contact, with the other it leaves that to guess,
-# which costs some twenty requests each; so there are few of those, however many contacts there are.
+# The simulator refuses ids by prefix: one prefix names the contact, the other does not, so that it must be found by
+# bisection with some twenty requests each. The number of the latter is therefore limited.
 _FAULTS: Final = (
     _Fault(Reason.UNDECODABLE, 20, damage=_garbage),
     _Fault(Reason.REFUSED_BY_API, 12, spoil=_prefix_id("REFUSE-NAMED-"), at_most=500),

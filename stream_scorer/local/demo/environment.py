@@ -1,8 +1,8 @@
-"""What the demo needs to run: started one after the other, and all of it gone afterwards, however it ends.
+"""Environment of the demo: starts Kafka, servers and workers, and removes all of them, however the demo ends.
 
-Every process is recorded before it can be lost. `DemoEnvironment.close` ends what is recorded, then every process that
-still names the demo's folder (a signal can arrive between the start of Kafka's process and its record), then removes
-the folder.
+Every process is recorded before its start can be interrupted. `DemoEnvironment.close` ends the recorded processes, then
+every process whose arguments name the demo's folder (a signal can arrive between the start of Kafka's process and its
+record), then removes the folder.
 """
 
 from __future__ import annotations
@@ -34,37 +34,37 @@ if TYPE_CHECKING:
     from stream_scorer.local.simulator import Scenario
     from stream_scorer.settings import Settings
 
-# Enough for any worker on one machine: the demo shows the quota, and is not to wait for it.
+# Enough for any worker on one machine: the demo shows the quota, but must not wait for it.
 REQUESTS_PER_MINUTE: Final = 1_200
-# Contacts that the API refuses are to have their outcome within the demo, not after 71 minutes.
+# Contacts that the API refuses must have their outcome within the demo, not after 71 minutes.
 _RETRY_DELAYS_S: Final = "[1, 2]"
 _LATENCY_MS: Final = 80.0
 _LATENCY_JITTER_MS: Final = 40.0
 _FOLDER_PREFIX: Final = "stream-scorer-demo-"
 _KAFKA_MB: Final = 200
-# A contact and its outcome, its place in the audit, and as much again for what Kafka needs while it writes.
+# Size of a contact with its outcome and audit entry, doubled for Kafka's overhead while it writes.
 _CONTACT_BYTES: Final = 2_000
 _KILLED_WITHIN_S: Final = 10.0
 _PROC: Final = Path("/proc")
 
 
 class DemoEnvironment:
-    """The demo's folder, Kafka, servers and workers. Start them in the order of the methods; `close` in any state."""
+    """Folder, Kafka, servers and workers of the demo. Start them in the methods' order; `close` works in any state."""
 
     def __init__(self, interrupts: Interrupts) -> None:
         self._interrupts = interrupts
         self._processes = ExitStack()
-        self._ground = ExitStack()  # what --keep leaves: Kafka and the folder
+        self._ground = ExitStack()  # kept by --keep: Kafka and the folder
         self._environment: dict[str, str] = {}
         self._folder: Path | None = None
         self._kafka: EmbeddedKafka | None = None
         self.workers: list[WorkerProcess] = []
 
     def prepare(self, contacts: int) -> None:
-        """Make the folder.
+        """Create the folder.
 
         Raises:
-            LocalError: the extra [local] is missing, there is too little room, or the folder cannot be made.
+            LocalError: the extra [local] is missing, the disk has too little room, or the folder cannot be created.
         """
         require_extra("the simulator")
         place = Path(tempfile.gettempdir())
@@ -83,7 +83,7 @@ class DemoEnvironment:
             raise LocalError(f"cannot make a folder in {place}: {error.strerror}; set TMPDIR to another") from None
 
     def start_kafka(self, tell: Progress) -> None:
-        """Start Kafka on a port that is free; the first time on this machine it is fetched.
+        """Start Kafka on a free port; the first time on this machine it is fetched.
 
         Raises:
             LocalError: as `EmbeddedKafka.start`.
@@ -94,13 +94,13 @@ class DemoEnvironment:
         self._environment["STREAM_SCORER_KAFKA__BOOTSTRAP_SERVERS"] = running.bootstrap_servers
 
     def start_simulator(self, scenario: Scenario | None = None) -> Simulator:
-        """Start the simulator, which from then on is what the worker asks.
+        """Start the simulator, which the worker's settings then use.
 
         Args:
-            scenario: what it plays from the first request on; the worker is set for it.
+            scenario: played from the first request on, with worker settings for it.
 
         Raises:
-            LocalError: it does not start.
+            LocalError: the simulator does not start.
         """
         config = SimulatorConfig(
             quota=REQUESTS_PER_MINUTE, latency_ms=_LATENCY_MS, latency_jitter_ms=_LATENCY_JITTER_MS
@@ -121,10 +121,10 @@ class DemoEnvironment:
         return simulator
 
     def start_receiver(self) -> Receiver:
-        """Start the campaign manager, which from then on is told about high scores.
+        """Start the campaign manager, which the campaign worker's settings then use.
 
         Raises:
-            LocalError: it does not start.
+            LocalError: the campaign manager does not start.
         """
         receiver = Receiver()
         self._processes.callback(receiver.stop)
@@ -135,7 +135,7 @@ class DemoEnvironment:
 
     @property
     def settings(self) -> Settings:
-        """The workers' settings, as they read them themselves: from the environment they are started with."""
+        """Settings of the workers, loaded from the same environment variables."""
         return load_settings(environ=self._environment)
 
     def start_worker(self, command: str) -> WorkerProcess:
@@ -153,13 +153,13 @@ class DemoEnvironment:
         return worker
 
     def close(self, *, keep: bool) -> str | None:
-        """End everything; the caller sees to it that no signal interrupts.
+        """End everything. The caller must prevent interruption by signals.
 
         Args:
-            keep: leave Kafka, where it runs, and the folder.
+            keep: leave Kafka, if it runs, and the folder.
 
         Returns:
-            What to tell the user of that; None where nothing is left.
+            Instructions for the user about them; None if nothing is left.
 
         Raises:
             LocalError: the folder could not be removed.
@@ -191,16 +191,16 @@ class DemoEnvironment:
 
 
 def _only(ours: Mapping[str, str]) -> dict[str, str]:
-    """The environment of this process with our settings instead of the user's, who may have a real worker here."""
+    """Return the environment of this process without the user's settings, which may be those of a real worker."""
     others = {name: value for name, value in os.environ.items() if not name.startswith(("STREAM_SCORER_", "GENESYS_"))}
     return {**others, **ours}
 
 
 def _end_kafka(kafka: EmbeddedKafka) -> None:
-    # By force: its data are deleted next, so the seconds of a stop in good order would be spent for nothing.
+    # By force: its data are deleted next, so a graceful stop would only take time.
     if kafka.status() is not None:
         kafka.kill()
-    # Where there is no /proc, the microseconds between its start and its being noted down stay uncovered.
+    # Without /proc, the microseconds between its start and its record are not covered.
     mark = str(kafka.config.properties_file)
     for entry in _PROC.iterdir() if _PROC.is_dir() else ():
         if entry.name.isdigit() and is_alive(int(entry.name), mark):

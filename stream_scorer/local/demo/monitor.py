@@ -1,4 +1,4 @@
-"""How far the worker is: by its own admin port, and by the group's commits, which alone say that it is done."""
+"""Progress of the worker: metrics from its admin port, and the group's commits, which alone prove completion."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ _NOT_THERE_YET: Final = "the worker is starting"
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The worker at one moment.
+    """State of the worker at one moment.
 
     Attributes:
         read: records consumed.
-        in_flight: requests at the API.
+        in_flight: requests to the API in flight.
         uncommitted: contacts read and not yet committed.
         outcomes: contacts with a committed outcome: ``scored``, ``review``, ``rejected``.
-        quota_remaining: requests that the quota still allows in this minute; None: nothing was said yet.
-        trouble: why it does no work right now; empty: it does.
-        called: contacts that the campaign manager was told about.
+        quota_remaining: requests that the quota still allows in this minute; None: not known yet.
+        trouble: reason why the worker is not ready; empty: it is ready.
+        called: contacts that the campaign manager has received.
     """
 
     read: int = 0
@@ -51,12 +51,12 @@ class Snapshot:
 
     @property
     def settled(self) -> int:
-        """Contacts with a committed outcome."""
+        """Number of contacts with a committed outcome."""
         return sum(self.outcomes.values())
 
 
 def read_metrics(text: str, trouble: str) -> Snapshot:
-    """Read a scrape of ``/metrics``; what is not in it yet counts as nothing."""
+    """Return the snapshot of a ``/metrics`` scrape; absent series count as 0."""
     sums: Counter[str] = Counter()
     outcomes: Counter[str] = Counter()
     for family in text_string_to_metric_families(text):
@@ -76,21 +76,21 @@ def read_metrics(text: str, trouble: str) -> Snapshot:
 
 
 class Monitor(AbstractContextManager["Monitor"]):
-    """Asks the worker's admin port and the group's commits. Asks only: it joins no group and stores nothing."""
+    """Reader of the worker's admin port and the group's commits. It joins no group and writes nothing."""
 
     def __init__(self, settings: Settings, called: Callable[[], int]) -> None:
-        """Connect.
+        """Connect to the broker.
 
         Args:
-            settings: the worker's; the features topic must hold all that it is to score.
-            called: asks how many contacts the campaign manager was told about.
+            settings: settings of the worker; the features topic must contain all contacts.
+            called: returns the number of contacts that the campaign manager has received.
 
         Raises:
             BrokerError: the broker does not answer, or the topic is missing.
         """
         self._url = f"http://{settings.admin.host}:{settings.admin.port}"
         self._session = requests.Session()
-        self._session.trust_env = False  # a proxy of the environment is no way to this machine
+        self._session.trust_env = False  # this machine is never reached by a proxy of the environment
         self._called = called
         self._last = Snapshot()
         self._committed = 0
@@ -117,7 +117,7 @@ class Monitor(AbstractContextManager["Monitor"]):
         self._consumer.close()
 
     def look(self) -> Snapshot:
-        """Ask the worker; where it does not answer (it is starting, or very busy) the last answer holds."""
+        """Return the current state; while the worker does not answer (starting, or busy), the last one."""
         try:
             ready = self._session.get(f"{self._url}/readyz", timeout=_ANSWER_S)
             metrics = self._session.get(f"{self._url}/metrics", timeout=_ANSWER_S)
@@ -128,12 +128,12 @@ class Monitor(AbstractContextManager["Monitor"]):
         return self._last
 
     def committed(self) -> int:
-        """Ask the broker how many records lie below the committed offsets; pending transactions do not count.
+        """Return the number of records below the committed offsets, without pending transactions.
 
-        Where it cannot say now (on a new cluster the group's coordinator takes a moment) the last answer holds.
+        After a temporary error (a new cluster's coordinator takes a moment) the last number is returned.
 
         Raises:
-            BrokerError: it refuses to say.
+            BrokerError: a permanent error of the broker.
         """
         asked = [TopicPartition(self._topic, number) for number in self._ends]
         try:
@@ -148,5 +148,5 @@ class Monitor(AbstractContextManager["Monitor"]):
 
     @property
     def end(self) -> int:
-        """How many records there are to commit; the topic began empty, so its offsets are its records."""
+        """Number of records to commit; the topic began empty, so its offsets are its records."""
         return sum(self._ends.values())

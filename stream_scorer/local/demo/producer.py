@@ -1,4 +1,4 @@
-"""Puts the demo's contacts on the features topic: bytes as they are, since many of them are no contacts at all."""
+"""Producer of the demo's contacts: sends raw bytes, since many of them are not valid contacts."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def feed(settings: Settings, records: Iterable[Generated], tell: Callable[[int],
     """Produce every record, keyed by contact id, and wait until the broker has confirmed all of them.
 
     Args:
-        settings: the worker's.
-        records: what to produce.
-        tell: called now and then with how many are on their way.
+        settings: settings of the worker.
+        records: the records.
+        tell: called occasionally with the number of records sent.
 
     Returns:
-        How many there are of each reason to be rejected; None counts those that must be answered.
+        Number of records for each expected reason for rejection; None counts those with an expected score.
 
     Raises:
         BrokerError: a record could not be delivered.
@@ -63,7 +63,7 @@ def feed(settings: Settings, records: Iterable[Generated], tell: Callable[[int],
         _refuse(errors, settings)
     finally:
         with suppress(KafkaException):
-            producer.purge()  # after a Ctrl-C nobody waits for the rest
+            producer.purge()  # after a Ctrl-C the rest is discarded
         trace.close()
     return fed
 

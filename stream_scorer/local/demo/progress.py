@@ -1,4 +1,4 @@
-"""Shows the worker at work: on a terminal a panel that moves, elsewhere (a log) a line now and then."""
+"""Progress display of the worker: on a terminal a live panel, elsewhere (a log) a line every few seconds."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _OUTCOMES: Final = (("scored", "green"), ("review", "yellow"), ("rejected", "red
 
 
 class ProgressView(AbstractContextManager["ProgressView"]):
-    """Shows snapshots until the end of the ``with`` block; the last one stays on the screen.
+    """Display of snapshots until the end of the ``with`` block; the last one stays on the screen.
 
     Args:
-        console: where to.
-        contacts: how many there are in all.
+        console: the output.
+        contacts: total number of contacts.
         quota: requests a minute.
-        scene: tells what the scenario does now; None: there is none.
+        scene: returns the current step of the scenario; None: there is none.
     """
 
     def __init__(self, console: Console, *, contacts: int, quota: int, scene: Callable[[], str] | None = None) -> None:
@@ -59,7 +59,7 @@ class ProgressView(AbstractContextManager["ProgressView"]):
             self._print(self._last_line)
 
     def show(self, snapshot: Snapshot) -> None:
-        """Show this; elsewhere than on a terminal only if the last line is some seconds old."""
+        """Show a snapshot; without a terminal, only if the last line is some seconds old."""
         if self._live is not None:
             self._live.update(self._panel(snapshot), refresh=True)
             return
@@ -86,7 +86,7 @@ class ProgressView(AbstractContextManager["ProgressView"]):
         return "  ".join([*parts, *self._told_scene()])
 
     def _read(self, snapshot: Snapshot) -> int:
-        # What came back from a retry topic, or after a kill, has been read more than once.
+        # Records of retry topics, and those read again after a kill, are counted more than once.
         return min(snapshot.read, self._contacts)
 
     def _told_scene(self) -> list[str]:
@@ -113,7 +113,7 @@ class ProgressView(AbstractContextManager["ProgressView"]):
             numbers.add_row(left, left_value, right, right_value)
         state = Text(f"● {snapshot.trouble}", style="yellow") if snapshot.trouble else Text("● working", style="green")
         rows = Table.grid()
-        # In a table, since a bar by itself does not end its line.
+        # In a table, since a bar alone does not end its line.
         bar = ProgressBar(total=self._contacts, completed=snapshot.settled, width=_BAR_WIDTH)
         shown: list[RenderableType] = [bar, numbers, state]
         shown += (Text(scene, style="magenta") for scene in self._told_scene())

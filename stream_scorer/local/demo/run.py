@@ -1,4 +1,4 @@
-"""The course of the demo, from an empty folder to the reconciliation, and back to no folder at all."""
+"""Sequence of the demo, from the creation of its folder to the reconciliation and the removal of the folder."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ if TYPE_CHECKING:
     from stream_scorer.settings import Settings
 
 _LOOK_EVERY_S: Final = 0.1
-# Longer than the worker's retries take, and the holds of the scenarios that ship: something is wrong then.
+# Longer than the worker's retries and the outages of the packaged scenarios: a longer stall is an error.
 _STALLED_S: Final = 90.0
 _LOG_LINES: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
 class DemoOptions:
-    """What the user asks for.
+    """Options of the user.
 
     Attributes:
-        contacts: how many are generated.
-        keep: whether Kafka and the folder stay for looking around.
-        seed: of the generated contacts.
-        scenario: what the simulator plays; None: nothing goes wrong with it.
+        contacts: number of generated contacts.
+        keep: whether Kafka and the folder stay for inspection.
+        seed: seed of the generated contacts.
+        scenario: scenario of the simulator; None: no faults.
     """
 
     contacts: int = 20_000
@@ -62,14 +62,14 @@ class DemoOptions:
 
 @dataclass(frozen=True, slots=True)
 class Screen:
-    """Where the demo shows itself.
+    """Outputs of the demo.
 
     Attributes:
-        results: what stays: the table and the last lines.
-        progress: what moves, and what went wrong.
-        steps: shows what is being done, in words, until its block ends.
-        show_report: prints a reconciliation, just as ``stream-scorer reconcile`` does.
-        show_callbacks: prints that of scores and receipts.
+        results: console for lasting output: tables and final lines.
+        progress: console for changing output, and errors.
+        steps: shows messages about the current step until its block ends.
+        show_report: prints a reconciliation of contacts, as ``stream-scorer reconcile`` does.
+        show_callbacks: prints a reconciliation of scores and receipts.
     """
 
     results: Console
@@ -80,13 +80,13 @@ class Screen:
 
 
 def run_demo(options: DemoOptions, screen: Screen) -> None:
-    """Run the demo; it returns when everything is accounted for and gone.
+    """Run the demo; return when everything is accounted for and removed.
 
     Raises:
-        CheckFailed: the reconciliation does not hold, or the outcomes are not those of the generated contacts.
-        LocalError: something cannot be started here, or ended too early.
-        BrokerError: Kafka refuses something.
-        Interrupted: a signal asked for the end; everything is gone all the same.
+        CheckFailed: the reconciliation does not hold, or outcomes differ from the expected ones.
+        LocalError: a process cannot be started here, or ended too early.
+        BrokerError: Kafka rejects a request.
+        Interrupted: a signal ended the demo; everything is removed.
     """
     with Interrupts() as interrupts:
         stage = DemoEnvironment(interrupts)
@@ -98,7 +98,7 @@ def run_demo(options: DemoOptions, screen: Screen) -> None:
             _say(screen.progress, "interrupted: stopping everything")
             raise
         except Exception as error:
-            if interrupts.arrived is not None:  # a signal inside of C code comes out as an error of that code
+            if interrupts.arrived is not None:  # a signal during C code surfaces as an error of that code
                 _say(screen.progress, "interrupted: stopping everything")
                 raise Interrupted(interrupts.arrived) from error
             keep = options.keep
@@ -106,7 +106,7 @@ def run_demo(options: DemoOptions, screen: Screen) -> None:
                 _show_log(screen.progress, worker)
             raise
         finally:
-            # Both, since a first signal can still fall on the way to the shield.
+            # Nested, since a first signal can still arrive before the shield is active.
             try:
                 interrupts.shield()
             finally:
@@ -173,8 +173,8 @@ def _still_makes_sense(interrupts: Interrupts, worker: WorkerProcess) -> None:
 
 def _told_line(told: DeliveredCallbacks) -> str:
     return (
-        f"the campaign manager knows {told.contacts:,} contacts from {told.callbacks:,} callbacks, exactly those with"
-        f" a high score; {told.repeats:,} came again, under their id"
+        f"the campaign manager received {told.contacts:,} contacts in {told.callbacks:,} callbacks, exactly those"
+        f" with a high score; {told.repeats:,} deliveries were repeats, under their id"
     )
 
 
@@ -191,7 +191,7 @@ def _feed(options: DemoOptions, settings: Settings, tell: Progress) -> Counter[R
 def _watch(view: ProgressView, watch: Monitor, worker: WorkerProcess, interrupts: Interrupts) -> float:
     """Show the worker until every contact has its outcome; return the seconds from its first record to that.
 
-    A contact that the API fails for is committed before it has an outcome: it waits in the retry topics.
+    A contact whose request fails at the API is committed before it has an outcome: it waits in the retry topics.
     """
     began = advanced = now = time.monotonic()
     reading = False
@@ -214,7 +214,7 @@ def _watch(view: ProgressView, watch: Monitor, worker: WorkerProcess, interrupts
                 why = snapshot.trouble or "it does not say why"
                 raise LocalError(f"the worker has finished no contact for {_STALLED_S:g} s: {why}")
             time.sleep(_LOOK_EVERY_S)
-        view.show(watch.look())  # the worker counts a commit just after the broker has it
+        view.show(watch.look())  # the worker counts a commit just after the broker
     return max(now - began, _LOOK_EVERY_S)
 
 

@@ -1,4 +1,4 @@
-"""What a scenario changes in the demo: how the worker is set, what is shown of it, and what must become of whom."""
+"""Effect of a scenario on the demo: worker settings, display, and expected outcomes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from stream_scorer.local.demo.contacts import Generated
     from stream_scorer.local.simulator import Scenario, Simulator
 
-# A demo is to last a minute or two: many small requests, so that every trouble meets some, and a worker that asks again
-# sooner than one that runs for months should.
+# A demo should take a minute or two: many small requests, so that every fault affects some, and shorter retry delays
+# than in production.
 WORKER_SETTINGS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "scoring.max_contacts": "100",
@@ -37,7 +37,7 @@ def worker_environment() -> dict[str, str]:
 
 
 def with_labels(records: Iterable[Generated], refuses: Callable[[str], bool]) -> Iterator[Generated]:
-    """Mark the records that must be rejected though nothing is wrong with them: the scenario lets no request pass."""
+    """Mark valid records that must be rejected because the scenario refuses every request with them."""
     for record in records:
         if record.rejected_for is None and refuses(record.key.decode()):
             yield record._replace(rejected_for=Reason.REFUSED_BY_API)
@@ -46,7 +46,7 @@ def with_labels(records: Iterable[Generated], refuses: Callable[[str], bool]) ->
 
 
 def introduction(scenario: Scenario) -> str:
-    """Return what to tell before it begins."""
+    """Return the text shown before the scenario begins."""
     settings = ", ".join(f"{name} = {value}" for name, value in WORKER_SETTINGS.items())
     return "\n".join(
         (
@@ -58,7 +58,7 @@ def introduction(scenario: Scenario) -> str:
 
 
 def scene(simulator: Simulator) -> str:
-    """Ask what is happening now, in a few words."""
+    """Return the current step of the scenario, in a few words."""
     state = simulator.playing()
     if state is None or (state.over and not state.playing):
         return "over"
@@ -68,7 +68,7 @@ def scene(simulator: Simulator) -> str:
 
 
 def closing_line(simulator: Simulator) -> str | None:
-    """Return what to tell of it afterwards; None where nothing was played."""
+    """Return the summary of the scenario; None without one."""
     state = simulator.playing()
     if state is None:
         return None

@@ -1,7 +1,7 @@
-"""Ctrl-C, SIGTERM and a closed terminal, so that each of them cleans up and none can cut the cleaning short.
+"""Handling of Ctrl-C, SIGTERM and SIGHUP: each starts the cleanup, and none interrupts it.
 
-The first signal raises `Interrupted` wherever the program is. Every later one is ignored: by then things are being
-stopped, which takes seconds, and half of it would leave a Kafka behind.
+The first signal raises `Interrupted` in the main thread. Later ones are ignored: the cleanup takes seconds, and an
+interrupted one would leave a Kafka behind.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asks the program to end. ``exit_code`` is what shells expect then: 128 and the signal's number."""
+    """A signal ends the program. ``exit_code`` is the shells' convention: 128 and the signal's number."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -26,7 +26,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Interrupts(AbstractContextManager["Interrupts"]):
-    """Takes the signals over, in the main thread, until the end of the ``with`` block."""
+    """Signal handlers of the main thread, active until the end of the ``with`` block."""
 
     def __init__(self) -> None:
         self._before: dict[signal.Signals, Any] = {}
@@ -36,7 +36,7 @@ class Interrupts(AbstractContextManager["Interrupts"]):
 
     def __enter__(self) -> Self:
         for number in _SIGNALS:
-            # Who starts it with nohup wants it to outlive the terminal.
+            # Under nohup the demo must outlive the terminal.
             if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                 self._before[number] = signal.signal(number, self._on_signal)
         return self
@@ -49,10 +49,10 @@ class Interrupts(AbstractContextManager["Interrupts"]):
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Let a signal wait until the end of the block: for what must not be torn apart, such as start and note down.
+        """Defer signals to the end of the block, for steps that must not be separated, such as a start and its record.
 
         Raises:
-            Interrupted: at the end, when one arrived meanwhile.
+            Interrupted: at the end, if a signal has arrived meanwhile.
         """
         self._deferred = True
         try:
@@ -63,11 +63,11 @@ class Interrupts(AbstractContextManager["Interrupts"]):
 
     @property
     def arrived(self) -> int | None:
-        """The signal that asked for the end; None: none has."""
+        """The signal that has arrived first; None: none has."""
         return self._arrived
 
     def check(self) -> None:
-        """Raise what arrived while it could not be raised, or where somebody else's code swallowed it.
+        """Raise a signal that was deferred, or whose exception was suppressed by other code.
 
         Raises:
             Interrupted: a signal has arrived.
@@ -76,7 +76,7 @@ class Interrupts(AbstractContextManager["Interrupts"]):
             raise Interrupted(self._arrived)
 
     def shield(self) -> None:
-        """Ignore every signal from now on: the cleaning up begins."""
+        """Ignore all signals from now on, during the cleanup."""
         self._shielded = True
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""A worker as a process of its own, just as it runs anywhere else: settings in the environment, a log."""
+"""Worker process of the demo, as in production: settings in the environment, a log file."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from stream_scorer.errors import LocalError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# More than what the worker allows itself to finish in good order (scoring.shutdown_timeout_s and some seconds).
+# Longer than the worker's own shutdown limit (scoring.shutdown_timeout_s and some seconds).
 _GRACE_S: Final = 35.0
 _SHORT_GRACE_S: Final = 3.0
 _TAIL_BYTES: Final = 64 * 1024
 
 
 class WorkerProcess:
-    """One worker. It has a session of its own: Ctrl-C is for the demo, which stops it in good order.
+    """Worker process with its own session: Ctrl-C reaches the demo only, which stops it gracefully.
 
     Args:
-        command: of ``stream-scorer``: ``run`` or ``callbacks``.
-        environment: all of it, secrets included.
-        log_file: where its output goes.
+        command: subcommand of ``stream-scorer``: ``run`` or ``callbacks``.
+        environment: its whole environment, secrets included.
+        log_file: file of its output.
         folder: its working directory.
     """
 
@@ -40,14 +40,14 @@ class WorkerProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it, once.
+        """Start the process, once.
 
         Raises:
-            LocalError: it cannot be started.
+            LocalError: the process cannot be started.
         """
         try:
             with self._log_file.open("wb") as log:
-                self._process = subprocess.Popen(  # noqa: S603 - our own program  # nosec B603
+                self._process = subprocess.Popen(  # noqa: S603 - our own program  # noqa: S603 - this program  # nosec B603
                     [sys.executable, "-m", "stream_scorer", self.command],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -62,17 +62,17 @@ class WorkerProcess:
             ) from None
 
     def require_running(self) -> None:
-        """Check that it has not ended.
+        """Check that the process has not ended.
 
         Raises:
-            LocalError: it has.
+            LocalError: it has ended.
         """
         code = None if self._process is None else self._process.poll()
         if code is not None:
             raise LocalError(f"stream-scorer {self.command} has ended with exit code {code} before its work was done")
 
     def stop(self) -> None:
-        """Stop it in good order: it finishes what is in flight, commits and leaves its group.
+        """Stop the process gracefully: it finishes requests in flight, commits and leaves its group.
 
         Raises:
             LocalError: it took too long and was killed, or it ended with an error.
@@ -82,11 +82,11 @@ class WorkerProcess:
             raise LocalError(f"stream-scorer {self.command} was asked to stop and ended with exit code {code}")
 
     def end(self) -> None:
-        """End it somehow, in short; harmless where nothing runs."""
+        """End the process within a few seconds, by force if necessary; if it is not running, do nothing."""
         self._terminate(_SHORT_GRACE_S)
 
     def last_lines(self, amount: int) -> list[str]:
-        """Return the last lines of its log; none where there is no log."""
+        """Return the last lines of its log; empty without a log."""
         try:
             with self._log_file.open("rb") as log:
                 size = log.seek(0, os.SEEK_END)

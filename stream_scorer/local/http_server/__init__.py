@@ -1,1 +1,1 @@
-"""What the local HTTP servers share."""
+"""Base of the local HTTP servers."""

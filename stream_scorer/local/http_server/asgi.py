@@ -1,4 +1,4 @@
-"""The servers of this extra behind uvicorn. Imported only where the extra [local] is known to be there."""
+"""Uvicorn servers of the local simulators. Imported only after `require_extra` has found the extra [local]."""
 
 from __future__ import annotations
 
@@ -22,35 +22,36 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# Longer than any client of ours rests between two requests: a connection closed under a request is a fault to script.
+# Longer than the pause of any client between two requests: closing under a request must be a scripted fault only.
 KEEP_ALIVE_S = 120
 STOP_S = 1
 
 
 class _GivesTransport(asyncio.Protocol):
-    """Puts the connection's transport into the ASGI scope's ``state``, so that the application can drop it."""
+    """Protocol mixin that adds the connection's transport to the ASGI scope's ``state``, so that faults can drop it."""
 
     app_state: dict[str, Any]
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # asyncio does so only for sockets that were made for TCP by number, which `socket.create_server` does not. An
-        # answer in two packets waits for the client's delayed acknowledgement else, 40 ms for every small request.
+        # asyncio sets it only for sockets with an explicit TCP protocol number, unlike those of `socket.create_server`.
+        # Otherwise an answer in two packets waits for the client's delayed acknowledgement, 40 ms for every small
+        # request.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         super().connection_made(transport)
         self.app_state = {**self.app_state, "transport": transport}
 
 
-# uvicorn chooses httptools where it is installed and h11 elsewhere; the base is not known before.
+# uvicorn chooses httptools if it is installed, else h11, so the base class is known only at run time.
 _Protocol: type[asyncio.Protocol] = type("DroppableProtocol", (_GivesTransport, AutoHTTPProtocol), {})
 
 
 class AsgiServer(uvicorn.Server):
-    """One server, on a socket that is bound already: ``run(sockets=[socket])`` returns after SIGINT or SIGTERM.
+    """Server on a bound socket: ``run(sockets=[socket])`` returns after SIGINT or SIGTERM.
 
     Args:
         app: the application.
-        on_ready: called as soon as requests are answered.
-        print_access: takes one line for each request; None: there are no lines.
+        on_ready: called once the server answers requests.
+        print_access: receives one line for each request; None: no lines.
     """
 
     def __init__(
@@ -75,20 +76,20 @@ class AsgiServer(uvicorn.Server):
         self._on_ready = on_ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Calls `on_ready` as soon as requests are answered."""
+        """Start, and call `on_ready` once requests are answered."""
         await super().startup(sockets)
         self._on_ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
-        """A signal ends it in peace, a second one at once. uvicorn would raise the signal again afterwards."""
+        """End on a signal gracefully, on a second one immediately. uvicorn would raise the signal again afterwards."""
         self.force_exit = self.should_exit
         self.should_exit = True
 
 
 class AccessLines:
-    """An application with one line for each request: time, client, method, path, status, milliseconds.
+    """ASGI middleware that prints a line for each request: time, client, method, path, status, milliseconds.
 
-    No query and no header: they may hold a secret. A request whose connection was dropped has ``-`` for its status.
+    Query and headers are omitted: they may hold a secret. A request with a dropped connection has ``-`` as its status.
     """
 
     def __init__(self, app: ASGIApp, print_line: Callable[[str], None]) -> None:
@@ -96,7 +97,7 @@ class AccessLines:
         self._print_line = print_line
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The ASGI entry."""
+        """Handle an ASGI request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -112,27 +113,27 @@ class AccessLines:
             await self._app(scope, receive, noted)
         finally:
             client = scope["client"][0] if scope.get("client") else "-"
-            path = scope["raw_path"].decode("latin-1")  # with its percent signs: nothing in it can break the line
+            path = scope["raw_path"].decode("latin-1")  # percent-encoded: no character can break the line
             at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
             took_ms = (time.monotonic() - started) * 1000.0
             self._print_line(f"{at} {client} {scope['method']} {path} {status} {took_ms:.0f} ms")
 
 
 def serve_order(make_server: Callable[[Any, Callable[[], None]], AsgiServer]) -> None:
-    """Serve in a process that `ServerProcess` (`local.http_server.process`) has started, until the parent lets go.
+    """Serve in a process started by `ServerProcess` (`local.http_server.process`), until the parent closes the pipe.
 
     The order is one line of JSON on standard input, ``{"fd": the bound socket, "config": …}``; the answer is the line
-    ``ready``. However the parent ends, its end of the pipe is closed with it, so no server outlives its test.
+    ``ready``. However the parent ends, its end of the pipe is closed, so no server outlives its test.
 
     Args:
-        make_server: takes the order's ``config``, and what to call when requests are answered.
+        make_server: receives the order's ``config`` and the function to call once requests are answered.
     """
     order = json.loads(sys.stdin.buffer.readline())
     listener = socket.socket(fileno=order["fd"])
     server = make_server(order["config"], _report_ready)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    gc.freeze()  # what is loaded by now stays: no collection need look at it again
-    gc.set_threshold(100_000)  # a request makes thousands of objects, none of them in a cycle
+    gc.freeze()  # loaded modules stay: collections skip them
+    gc.set_threshold(100_000)  # a request creates thousands of objects without cycles
     server.run(sockets=[listener])
 
 
@@ -142,7 +143,7 @@ def _report_ready() -> None:
 
 
 def _end_with_parent() -> None:
-    # os.read, not sys.stdin: a thread that holds its lock cannot be ended by the interpreter.
+    # os.read and not sys.stdin: the interpreter cannot end a thread that holds the lock of sys.stdin.
     while os.read(0, 4096):
         pass
-    os._exit(0)  # there is nothing to save, and no client to be polite to
+    os._exit(0)  # without cleanup: there is no state to save

@@ -1,4 +1,4 @@
-"""The endpoints by which a script steers a local server; `local.http_server.control_client` calls them."""
+"""Control endpoints of a local server, by which scripts configure it; see `local.http_server.control_client`."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ if TYPE_CHECKING:
 
 
 def with_control_app(prefix: str, routes: Sequence[BaseRoute]) -> Starlette:
-    """The Starlette application with these routes below ``prefix``; a SettingsError in one is a 400 that says it."""
+    """Return a Starlette application with these routes below ``prefix``; a SettingsError becomes a 400."""
     return Starlette(routes=[Mount(prefix, routes=routes)], exception_handlers={SettingsError: _explain})
 
 
 def json_answer(content: Any, status: int = HTTPStatus.OK) -> Response:
-    """An answer in JSON."""
+    """Return an answer in JSON."""
     return Response(orjson.dumps(content), status_code=status, media_type="application/json")
 
 
 def no_content() -> Response:
-    """An answer that has nothing to say."""
+    """Return an empty answer."""
     return Response(status_code=HTTPStatus.NO_CONTENT)
 
 
 async def json_content(request: Request) -> Any:
-    """The body of a request.
+    """Return the decoded JSON body of a request.
 
     Raises:
-        SettingsError: it is no JSON.
+        SettingsError: the body is not JSON.
     """
     try:
         return orjson.loads(await request.body())

@@ -1,4 +1,4 @@
-"""Steers a server of the local extra over its own endpoints: what simulator and receiver have in common."""
+"""Client for the control endpoints of simulator and receiver."""
 
 from __future__ import annotations
 
@@ -19,41 +19,41 @@ TIMEOUT_S: Final = 30
 
 
 class ControlClient:
-    """Calls the endpoints below ``/_<name>/`` of the server at a base URL.
+    """Client for the endpoints below ``/_<name>/`` of the server at a base URL.
 
-    Every method raises LocalError where it does not answer, and SettingsError where it refuses what it is told.
+    Every method raises LocalError if the server does not answer, and SettingsError if it rejects the script.
 
     Args:
-        name: of the server, in its paths and in messages: ``simulator`` or ``receiver``.
-        base_url: where it is.
+        name: name of the server, in its paths and in messages: ``simulator`` or ``receiver``.
+        base_url: URL of the server.
     """
 
     def __init__(self, name: str, base_url: str) -> None:
         self._name = name
         self._base_url = base_url.rstrip("/")
         self._session = requests.Session()
-        self._session.trust_env = False  # a proxy of the environment is no way to this machine
+        self._session.trust_env = False  # this machine is never reached by a proxy of the environment
 
     @property
     def base_url(self) -> str:
-        """Where it is, without a slash at the end."""
+        """Base URL of the server, without a trailing slash."""
         return self._base_url
 
     def add_faults(self, faults: Iterable[BaseModel]) -> None:
-        """Adds faults to the script, in this order."""
+        """Add faults to the script, in this order."""
         self._call("POST", "faults", [fault.model_dump(mode="json", exclude_unset=True) for fault in faults])
 
     def faults(self) -> list[dict[str, Any]]:
-        """The script in force, each line with ``seen`` and ``fired``."""
+        """Return the active script, each entry with ``seen`` and ``fired``."""
         faults: list[dict[str, Any]] = self._call("GET", "faults")
         return faults
 
     def clear_faults(self) -> None:
-        """Ends all faults."""
+        """Remove all faults."""
         self._call("DELETE", "faults")
 
     def reset(self) -> None:
-        """Back to the beginning: no faults, an empty account."""
+        """Reset faults and records."""
         self._call("POST", "reset")
 
     def _call(self, method: str, what: str, content: Any = None) -> Any:

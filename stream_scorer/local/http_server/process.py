@@ -1,4 +1,4 @@
-"""Starting the servers of this extra: the socket, the process of their own, and what to say where it fails."""
+"""Start of local servers: the socket, the process, and errors of both."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ STOP_TIMEOUT_S = 5.0
 
 
 class ServerProcess:
-    """A server in a process of its own, which ends with this one however this one ends."""
+    """Server in a process of its own, which ends with this process, however it ends."""
 
     def __init__(self, what: str, module: str) -> None:
-        """Starts nothing yet; ``what`` names it in errors, ``module`` calls `local.http_server.asgi.serve_order`."""
+        """Set the name for errors and the module, which calls `local.http_server.asgi.serve_order`."""
         self._what, self._module = what, module
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def running(self) -> bool:
-        """Whether it was started and has not ended since."""
+        """Whether the process is running."""
         return self._process is not None and self._process.poll() is None
 
     def start(self, listener: socket.socket, config: object) -> None:
-        """Returns when requests to this socket are answered; the caller closes its copy of it.
+        """Start the process and return once it answers requests on this socket; the caller closes its copy.
 
         Raises:
-            LocalError: it does not start.
+            LocalError: the process does not start.
         """
         search = os.pathsep.join(filter(None, (str(Path(stream_scorer.__file__).parents[1]), os.getenv("PYTHONPATH"))))
-        process = self._process = subprocess.Popen(  # noqa: S603 - our own modules  # nosec B603
+        process = self._process = subprocess.Popen(  # noqa: S603 - our own modules  # noqa: S603 - a module of this package  # nosec B603
             [sys.executable, "-m", self._module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=(listener.fileno(),),
             env={**os.environ, "PYTHONPATH": search},
-            start_new_session=True,  # Ctrl-C is for the parent: it still needs the server to finish its work
+            start_new_session=True,  # Ctrl-C must reach the parent only, which needs the server to finish its work
         )
         try:
             self._hand_over(process, {"fd": listener.fileno(), "config": config})
@@ -54,7 +54,7 @@ class ServerProcess:
             raise
 
     def stop(self) -> None:
-        """Ends it, whatever it is doing; harmless where nothing runs."""
+        """Stop the process, even during a request; without a process, do nothing."""
         process, self._process = self._process, None
         if process is None or process.stdin is None:
             return
@@ -66,14 +66,14 @@ class ServerProcess:
             process.wait()
 
     def _hand_over(self, process: subprocess.Popen[bytes], order: dict[str, object]) -> None:
-        """Gives the new process its order and waits until it serves."""
+        """Send the order to the new process and wait until it serves."""
         if process.stdin is None or process.stdout is None:
             raise LocalError(f"{self._what} was started without pipes")
         try:
             process.stdin.write(json.dumps(order).encode() + b"\n")
             process.stdin.flush()
         except BrokenPipeError:
-            pass  # it has ended already: the next line finds that out
+            pass  # the process has ended already, which the next line detects
         with process.stdout as answers, selectors.DefaultSelector() as selector:
             selector.register(answers, selectors.EVENT_READ)
             if not selector.select(START_TIMEOUT_S):
@@ -83,17 +83,17 @@ class ServerProcess:
 
 
 def require_extra(what: str) -> None:
-    """Raises a LocalError where the libraries of the extra [local] are not installed."""
+    """Raise a LocalError if the libraries of the extra [local] are not installed."""
     missing = [name for name in ("starlette", "uvicorn") if importlib.util.find_spec(name) is None]
     if missing:
         raise LocalError(f"{what} needs {' and '.join(missing)}: pip install 'stream-scorer[local]'")
 
 
 def listen(what: str, host: str, port: int) -> socket.socket:
-    """A socket that accepts connections. Bound before anything is started, so a taken port is known at once.
+    """Return a listening socket. It is bound before the server starts, so that a port in use is detected at once.
 
     Raises:
-        LocalError: the port is taken, or the host is none of this machine's.
+        LocalError: the port is in use, or the host is not an address of this machine.
     """
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
@@ -106,5 +106,5 @@ def listen(what: str, host: str, port: int) -> socket.socket:
 
 
 def url_of(host: str, port: int) -> str:
-    """``http://host:port``, with brackets around an IPv6 address."""
+    """Return ``http://host:port``, with brackets around an IPv6 address."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

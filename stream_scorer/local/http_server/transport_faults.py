@@ -1,6 +1,6 @@
-"""How an answer travels: whole, or in one of the ways in which a network and a gateway can spoil it.
+"""Faults of an answer's transport: whole, or spoiled as by a network or a gateway.
 
-What never ends ends with its client. Whatever is unfinished stays open JSON: its last byte is held back, so that no
+Endless answers end with their client. An unfinished answer is incomplete JSON: its last byte is held back, so that no
 reader can take the beginning for the whole.
 """
 
@@ -26,13 +26,13 @@ _UINT32: Final = 1 << 32
 
 
 class FaultyTransport:
-    """The connection of one request, once the request has been read."""
+    """Connection of one request, after the request has been read."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._scope, self._receive, self._send = scope, receive, send
 
     async def send(self, status: int, headers: dict[bytes, bytes], body: bytes, transfer: Transfer | None) -> None:
-        """Sends an answer; ``headers`` are without those that describe the body's length and coding."""
+        """Send an answer; ``headers`` lacks those for the body's length and encoding."""
         match transfer:
             case None:
                 await self._whole(status, headers, body)
@@ -47,7 +47,7 @@ class FaultyTransport:
                 await self._stream({"drip": _drip, "endless": _endless, "gzip_bomb": _bomb}[transfer](body))
 
     async def drop(self) -> None:
-        """Closes the connection at once, whatever is still to be sent."""
+        """Close the connection immediately, without pending data."""
         self._transport.abort()
         await self._wait_for_its_end()
 
@@ -68,7 +68,7 @@ class FaultyTransport:
         length = {b"content-length": b"%d" % (len(body) or 1)} if transfer == "cut" else {}
         await self._begin(status, headers | length)
         await self._send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
-        self._transport.close()  # not abort(): what was written is to arrive
+        self._transport.close()  # not abort(): buffered data must arrive
         await self._wait_for_its_end()
 
     async def _stream(self, chunks: AsyncIterator[bytes]) -> None:
@@ -83,7 +83,7 @@ class FaultyTransport:
             gone.cancel()
 
     async def _wait_for_its_end(self) -> None:
-        # The server answers 500 for an application that returns before the connection is seen to be lost.
+        # The server answers 500 for an application that returns before the disconnect is detected.
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
@@ -101,13 +101,13 @@ async def _endless(body: bytes) -> AsyncIterator[bytes]:
     yield body[:-1]
     while True:
         yield _CHUNK
-        await asyncio.sleep(0)  # a fast reader must not starve the other connections
+        await asyncio.sleep(0)  # a fast reader must not starve other connections
 
 
 async def _bomb(body: bytes) -> AsyncIterator[bytes]:
-    """A sound gzip member: the body, blown up with spaces before its last byte.
+    """Yield a valid gzip stream: the body, with spaces before its last byte.
 
-    Every block of spaces ends with a full flush, so it does not depend on the one before: it is compressed once.
+    Every block of spaces ends with a full flush and so is independent of the one before: it is compressed once.
     """
     packer = compressobj(9, DEFLATED, -MAX_WBITS)
     start = packer.compress(body[:-1]) + packer.flush(Z_FULL_FLUSH)

@@ -1,1 +1,1 @@
-"""Apache Kafka on this machine, from pip alone."""
+"""Local Apache Kafka, from pip packages alone."""

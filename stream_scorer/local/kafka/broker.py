@@ -1,10 +1,9 @@
-"""Apache Kafka on this machine, from pip alone: started, found again, stopped.
+"""Local Apache Kafka, from pip packages alone: start, discovery, stop.
 
-Theory of operation: one Kafka a data folder. Whoever starts or stops it holds the folder's lock; `state.json` names the
-process and port of the last start, and is believed only where that process runs with this folder's mark among its
-arguments. The process works in the data folder and names its files relative to it, so the folder's own name may hold
-whatever Kafka or Java would misread. It has a session of its own, so that it outlives the terminal it was started from
-and does not see its Ctrl-C.
+Theory of operation: one Kafka a data folder. Start and stop hold the folder's lock. `state.json` holds process and port
+of the last start; it is valid only if that process runs with this folder's mark among its arguments. The process works
+in the data folder and uses relative file names, so the folder's name may contain characters that Kafka or Java would
+misread. It has its own session: it outlives its terminal and does not receive its Ctrl-C.
 """
 
 from __future__ import annotations
@@ -41,13 +40,13 @@ __all__ = ["EmbeddedKafka", "KafkaConfig", "Running"]
 
 
 def quiet_logger(_message: str) -> None:
-    """No progress is shown."""
+    """Discard progress messages."""
 
 
 class EmbeddedKafka(AbstractContextManager["EmbeddedKafka"]):
-    """The Kafka of one data folder. As a context manager it stops at the end what it started.
+    """Kafka of one data folder. As a context manager it stops at the end what it started.
 
-    Every method can be called from any process: the folder, not the object, knows what runs.
+    Every method can be called from any process, since the state is in the folder and not in the object.
     """
 
     def __init__(self, config: KafkaConfig | None = None, progress: Progress = quiet_logger) -> None:
@@ -68,27 +67,27 @@ class EmbeddedKafka(AbstractContextManager["EmbeddedKafka"]):
 
     @property
     def bootstrap_servers(self) -> str:
-        """Where clients connect.
+        """Bootstrap servers for clients.
 
         Raises:
-            LocalError: it does not run.
+            LocalError: Kafka is not running.
         """
         return self._require().bootstrap_servers
 
     @property
     def log_files(self) -> str:
-        """Where Kafka says what it does."""
+        """Path of Kafka's log."""
         return str(self.config.log_file)
 
     def start(self, progress: Progress | None = None) -> Running:
-        """Start Kafka, or find the one that runs on this folder already; return when it accepts clients.
+        """Start Kafka, unless it runs on this folder already; return when it accepts clients.
 
         Args:
-            progress: told what is happening, in words; the constructor's by default.
+            progress: called with messages about the current step; the constructor's by default.
 
         Raises:
-            LocalError: the port is taken, the extra is missing, there is no network for the first fetch, a file cannot
-                be written, or Kafka ended or did not answer (the line carries its reason).
+            LocalError: the port is in use, the extra is missing, the first fetch has no network, a file cannot be
+                written, or Kafka ended or did not answer (the line has its reason).
         """
         with folder_lock(self.config.data_dir, "kafka"):
             found = self.status()
@@ -99,10 +98,10 @@ class EmbeddedKafka(AbstractContextManager["EmbeddedKafka"]):
             return found
 
     def launch(self, progress: Progress | None = None) -> None:
-        """Start Kafka where it does not run, without waiting: of several nodes, none answers before most are there.
+        """Start Kafka, unless it runs, without waiting: of several nodes, none answers before a majority runs.
 
         Raises:
-            LocalError: as `start` does, but for a Kafka that ends or does not answer.
+            LocalError: as `start`, except for a Kafka that ends or does not answer.
         """
         with folder_lock(self.config.data_dir, "kafka"):
             found = self.status()
@@ -112,39 +111,39 @@ class EmbeddedKafka(AbstractContextManager["EmbeddedKafka"]):
                 self._check_port(found)
 
     def status(self) -> Running | None:
-        """Return what runs on this folder; None when nothing does."""
+        """Return the running Kafka of this folder; None if there is none."""
         last = self._last_start()
         return last if last is not None and is_alive(last.pid, self._mark) else None
 
     def stop(self) -> bool:
-        """Stop Kafka in good order, by force after `stop_timeout_s`. Returns whether there was one running."""
+        """Stop Kafka gracefully, by force after `stop_timeout_s`. Return whether it was running."""
         if not self.config.data_dir.exists():
-            return False  # and to look for it makes no folder
+            return False  # without creating the folder
         with folder_lock(self.config.data_dir, "kafka"):
             found = self.status()
             if found is not None:
                 send(found.pid, self._mark, signal.SIGTERM)
-                send(found.pid, self._mark, signal.SIGCONT)  # a paused process takes no other signal
+                send(found.pid, self._mark, signal.SIGCONT)  # a paused process handles no other signal
                 if not ended_within(found.pid, self._mark, self.config.stop_timeout_s):
                     self._kill(found)
             self._collect()
             return found is not None
 
     def kill(self) -> None:
-        """End Kafka as a power cut of its process would (SIGKILL); its data stay for the next start."""
+        """Kill Kafka without a shutdown (SIGKILL); its data stay for the next start."""
         self._kill(self._require())
         self._collect()
 
     def pause(self) -> None:
-        """Stop its clock (SIGSTOP): connections stay open, nobody answers."""
+        """Suspend the process (SIGSTOP): connections stay open without an answer."""
         send(self._require().pid, self._mark, signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let a paused Kafka go on (SIGCONT)."""
+        """Resume a paused Kafka (SIGCONT)."""
         send(self._require().pid, self._mark, signal.SIGCONT)
 
     def wait(self) -> None:
-        """Wait until Kafka ends by itself or by another's hand."""
+        """Wait until Kafka has ended, for whatever reason."""
         found = self.status()
         while found is not None and not ended_within(found.pid, self._mark, limit_s=3600):
             continue
@@ -163,7 +162,7 @@ class EmbeddedKafka(AbstractContextManager["EmbeddedKafka"]):
             draws -= 1
             try:
                 self._await_clients(started)
-            except BaseException as error:  # a Ctrl-C too: what was begun here is not left behind
+            except BaseException as error:  # a Ctrl-C too: do not leave a started process behind
                 self._kill(started)
                 self._collect()
                 if not draws or not isinstance(error, PortTakenError):
@@ -202,7 +201,7 @@ class EmbeddedKafka(AbstractContextManager["EmbeddedKafka"]):
             if log_file.exists():
                 log_file.replace(log_file.with_name(log_file.name + ".1"))
             with log_file.open("wb") as log:
-                self._child = subprocess.Popen(  # noqa: S603  # ours  # nosec B603
+                self._child = subprocess.Popen(  # noqa: S603  # ours  # noqa: S603  # local program  # nosec B603
                     command,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -215,8 +214,8 @@ class EmbeddedKafka(AbstractContextManager["EmbeddedKafka"]):
             raise LocalError(f"Kafka could not be started: {error.strerror} ({error.filename})") from error
         started = Running(self._child.pid, port)
         replace_file(self.config.state_file, json.dumps(asdict(started)))
-        # For a moment after its start a process has no arguments. Who looked then would take it for ended, and start a
-        # second one on the same data.
+        # Immediately after its start a process has no arguments yet. Another process would then consider it ended, and
+        # start a second Kafka on the same data.
         while not is_alive(started.pid, self._mark) and self._child.poll() is None:
             time.sleep(0.001)
         return started
@@ -238,7 +237,7 @@ class EmbeddedKafka(AbstractContextManager["EmbeddedKafka"]):
             state = json.loads(self.config.state_file.read_text(encoding="utf-8"))
             return Running(pid=int(state["pid"]), port=int(state["port"]))
         except (OSError, ValueError, KeyError, TypeError):
-            return None  # never started, or not written by us: nothing to believe
+            return None  # never started, or written by another program
 
     def _require(self) -> Running:
         found = self.status()
@@ -251,7 +250,7 @@ class EmbeddedKafka(AbstractContextManager["EmbeddedKafka"]):
         ended_within(running.pid, self._mark, self.config.stop_timeout_s)
 
     def _collect(self) -> None:
-        """Take the exit status of our own child, which would stay in the process table else."""
+        """Reap the child process, which would otherwise stay in the process table."""
         if self._child is not None:
             self._child.wait()
             self._child = None

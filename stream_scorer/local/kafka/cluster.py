@@ -1,8 +1,8 @@
-"""An Apache Kafka of several nodes on this machine: what one node cannot show, such as a broker that dies unnoticed.
+"""Local Apache Kafka of several nodes, for failures that one node cannot show, such as a broker that dies unnoticed.
 
-Theory of operation: each node is an `EmbeddedKafka` in a folder of its own, `node-1`, `node-2`, …. What they must agree
-on for ever (the cluster's id, the controllers' ports and the ids of their folders) is drawn once, at the first start,
-and stands in `cluster.json` beside them. Nodes are launched together, since none answers before most of them are there.
+Theory of operation: each node is an `EmbeddedKafka` in a folder of its own, `node-1`, `node-2`, …. Their permanent
+common data (the cluster's id, the controllers' ports and the ids of their folders) are chosen at the first start, and
+kept in `cluster.json` beside the folders. Nodes are started together: none answers before a majority runs.
 """
 
 from __future__ import annotations
@@ -37,40 +37,41 @@ SIZES: Final = (3, 5)
 
 @dataclass(frozen=True, slots=True)
 class RunningNodes:
-    """The nodes that run, of a cluster of `size` nodes."""
+    """Running nodes of a cluster of `size` nodes."""
 
     nodes: tuple[Running, ...]
     size: int
 
     @property
     def bootstrap_servers(self) -> str:
-        """For `kafka.bootstrap_servers`: the running nodes."""
+        """The running nodes, for `kafka.bootstrap_servers`."""
         return ",".join(node.bootstrap_servers for node in self.nodes)
 
     @property
     def has_quorum(self) -> bool:
-        """Whether most nodes run, so that clients are served."""
+        """Whether a majority of nodes runs, so that clients are served."""
         return len(self.nodes) * 2 > self.size
 
 
 def cluster_size(data_dir: Path) -> int | None:
-    """How many nodes the cluster of this folder has; None: the folder holds no cluster.
+    """Return the number of nodes of this folder's cluster; None: the folder has no cluster.
 
     Raises:
-        LocalError: `cluster.json` was changed by hand and cannot be read.
+        LocalError: `cluster.json` is not readable, for example after a manual change.
     """
     layout = read_layout(data_dir)
     return None if layout is None else len(layout.voters)
 
 
 class EmbeddedCluster(AbstractContextManager["EmbeddedCluster"]):
-    """The Kafka nodes of one data folder. As a context manager it stops at the end what it started.
+    """Kafka nodes of one data folder. As a context manager it stops at the end what it started.
 
     Args:
-        config: of all nodes; `port` is that of the first node, the others follow it (0 and None as in `KafkaConfig`).
+        config: settings of all nodes; `port` is the first node's, the others follow it (0 and None as in
+            `KafkaConfig`).
         size: 3 or 5 nodes.
-        listeners: more listeners, by node id.
-        progress: told what is happening, in words.
+        listeners: additional listeners, by node id.
+        progress: called with messages about the current step.
     """
 
     def __init__(
@@ -102,25 +103,25 @@ class EmbeddedCluster(AbstractContextManager["EmbeddedCluster"]):
 
     @property
     def bootstrap_servers(self) -> str:
-        """Where clients connect: all nodes, also those that do not run at the moment.
+        """Bootstrap servers for clients: all nodes, running or not.
 
         Raises:
-            LocalError: it was never started.
+            LocalError: the cluster was never started.
         """
         return ",".join(f"{LOOPBACK}:{self.node(node_id).config.port}" for node_id in self.node_ids)
 
     @property
     def log_files(self) -> str:
-        """Where the nodes say what they do."""
+        """Path pattern of the nodes' logs."""
         return str(self.config.data_dir / "node-*" / "kafka.log")
 
     @property
     def node_ids(self) -> range:
-        """Kafka's ids of the nodes, from 1."""
+        """Kafka's node ids, from 1."""
         return range(1, self.size + 1)
 
     def node(self, node_id: int) -> EmbeddedKafka:
-        """One node, to `kill`, `stop`, `pause`, `resume` or `start` again by itself.
+        """Return one node, for its own `kill`, `stop`, `pause`, `resume` or `start`.
 
         Raises:
             LocalError: the cluster was never started.
@@ -136,11 +137,11 @@ class EmbeddedCluster(AbstractContextManager["EmbeddedCluster"]):
         """Start the nodes that do not run; return when each of them accepts clients.
 
         Raises:
-            LocalError: as `EmbeddedKafka.start`, or the folder holds a Kafka of another number of nodes.
+            LocalError: as `EmbeddedKafka.start`, or the folder has a Kafka of another number of nodes.
         """
         tell = progress or self._progress
         with folder_lock(self.config.data_dir, "cluster"):
-            # Only ports that were drawn can be drawn anew, and only before the nodes' data know of them.
+            # Only automatically chosen ports can be replaced, and only before the nodes' data contain them.
             draws = DRAWS if self.config.port == 0 and read_layout(self.config.data_dir) is None else 1
             while True:
                 self._take(self._layout())
@@ -157,44 +158,44 @@ class EmbeddedCluster(AbstractContextManager["EmbeddedCluster"]):
         begun = [node for node in self._nodes.values() if node.status() is None]
         self._began = self._began or len(begun) == self.size
         try:
-            java_command(self.node(1).config, tell)  # fetches the jars once, before all need them at the same time
+            java_command(self.node(1).config, tell)  # fetch the jars once, before all nodes need them
             tell(f"starting Apache Kafka on {self.size} nodes")
             self._each(EmbeddedKafka.launch)
             self._each(EmbeddedKafka.start)
-        except BaseException:  # a Ctrl-C too: what was begun here is not left behind
+        except BaseException:  # a Ctrl-C too: do not leave started processes behind
             for node in begun:
                 if node.status() is not None:
                     node.kill()
             raise
 
     def _forget(self) -> None:
-        """Takes back what was drawn, and the data that know of it: they hold nothing else yet."""
+        """Remove the chosen layout and the data that contain it; they hold no records yet."""
         for node in self._nodes.values():
             shutil.rmtree(node.config.records_dir, ignore_errors=True)
         self._nodes = {}
         remove_layout(self.config.data_dir)
 
     def status(self) -> RunningNodes | None:
-        """Return the nodes that run; None when none does."""
+        """Return the running nodes; None if there are none."""
         if read_layout(self.config.data_dir) is None:
             return None
         found = [running for node_id in self.node_ids if (running := self.node(node_id).status()) is not None]
         return RunningNodes(tuple(found), self.size) if found else None
 
     def stop(self) -> bool:
-        """Stop all nodes in good order, by force after `stop_timeout_s`. Returns whether any was running."""
+        """Stop all nodes gracefully, by force after `stop_timeout_s`. Return whether any was running."""
         if read_layout(self.config.data_dir) is None:
             return False
         with folder_lock(self.config.data_dir, "cluster"):
             return any(self._each(EmbeddedKafka.stop))
 
     def wait(self) -> None:
-        """Wait until every node has ended by itself or by another's hand."""
+        """Wait until every node has ended, for whatever reason."""
         for node_id in self.node_ids:
             self.node(node_id).wait()
 
     def _each(self, act: Callable[[EmbeddedKafka], T]) -> list[T]:
-        """Do it on all nodes at once: one alone waits for the others, at its start as at its end."""
+        """Apply a function to all nodes concurrently: at start and stop, a node waits for the others."""
         with ThreadPoolExecutor(self.size) as pool:
             return list(pool.map(act, [self.node(node_id) for node_id in self.node_ids]))
 

@@ -1,4 +1,4 @@
-"""What the embedded Kafka is started with: its settings, and the files it reads."""
+"""Configuration of the embedded Kafka: its settings, and the files that it reads."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 DEFAULT_PORT = 9092
 
-# One node serves everything, for one user: few partitions and threads, no replicas, small buffers. The log cleaner
-# alone would take 128 MB of the heap.
+# One node for one user: few partitions and threads, no replicas, small buffers. The default log cleaner alone would
+# take 128 MB of the heap.
 _ONE_NODE: Mapping[str, str] = {
     "process.roles": "broker,controller",
     "node.id": "1",
@@ -41,15 +41,15 @@ _ONE_NODE: Mapping[str, str] = {
     "share.coordinator.state.topic.replication.factor": "1",
     "share.coordinator.state.topic.min.isr": "1",
     "group.initial.rebalance.delay.ms": "0",
-    # After a SIGKILL the controller takes the new process for a double of the old one until the old session is over:
-    # with Kafka's 9 s, a restart takes 12 s.
+    # After a SIGKILL the controller rejects the new process as a duplicate until the old session has expired: with
+    # Kafka's default of 9 s, a restart takes 12 s.
     "broker.session.timeout.ms": "2000",
     "broker.heartbeat.interval.ms": "250",
-    # A killed worker's transaction ends soon after its time-out, and with it the wait of read_committed readers.
+    # A killed worker's transaction is aborted soon after its time-out, which unblocks read_committed readers.
     "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
 }
 
-# Kafka prints every setting it has at every start, over two thousand lines.
+# Kafka logs all of its settings at every start, over two thousand lines.
 LOGGING = """\
 rootLogger.level = INFO
 rootLogger.appenderRef.out.ref = out
@@ -65,7 +65,7 @@ logger.server.level = WARN
 
 
 def default_data_dir() -> Path:
-    """`$XDG_DATA_HOME/stream-scorer/kafka`, by default `~/.local/share/stream-scorer/kafka`.
+    """Return `$XDG_DATA_HOME/stream-scorer/kafka`, by default `~/.local/share/stream-scorer/kafka`.
 
     Raises:
         LocalError: this user has no home directory.
@@ -74,7 +74,7 @@ def default_data_dir() -> Path:
 
 
 def default_cache_dir() -> Path:
-    """`$XDG_CACHE_HOME/stream-scorer`, by default `~/.cache/stream-scorer`.
+    """Return `$XDG_CACHE_HOME/stream-scorer`, by default `~/.cache/stream-scorer`.
 
     Raises:
         LocalError: this user has no home directory.
@@ -88,7 +88,7 @@ def _xdg(variable: str, fallback: str, remedy: str) -> Path:
         return Path(given)
     try:
         return Path.home() / fallback
-    except RuntimeError:  # neither HOME nor an entry for this user id, as with the arbitrary ids of OpenShift
+    except RuntimeError:  # neither HOME nor an entry for this user id, as with OpenShift's arbitrary ids
         raise LocalError(f"this user has no home directory: {remedy} to an absolute path") from None
 
 
@@ -97,17 +97,17 @@ class KafkaConfig:
     """Settings of one embedded Kafka, or of one node of several.
 
     Attributes:
-        data_dir: the folder that holds its data, its log and its state; one Kafka a folder.
-        cache_dir: where the jars are kept, shared by all embedded Kafkas of this user; None: `default_cache_dir`, or
+        data_dir: folder of data, log and state; one Kafka a folder.
+        cache_dir: folder of the jars, shared by all embedded Kafkas of this user; None: `default_cache_dir`, or
             ``cache`` in the data folder for a user without a home directory.
-        port: where clients connect, on 127.0.0.1. None: where it runs already, else 9092. 0: any free port, the one
-            used last in this folder where that is free.
-        controller_port: of the inner controller, on 127.0.0.1; None: any free port.
-        heap_mb: the Java heap.
-        start_timeout_s, stop_timeout_s: the longest time to accept clients; to end before it is killed.
-        properties: server properties of Kafka over ours.
-        listeners: more listeners than `PLAINTEXT` on `port`.
-        member: its place among several nodes; None: it is the only one.
+        port: client port on 127.0.0.1. None: the running one's, else 9092. 0: any free port, preferably the last one of
+            this folder.
+        controller_port: port of the internal controller on 127.0.0.1; None: any free port.
+        heap_mb: size of the Java heap.
+        start_timeout_s, stop_timeout_s: longest time until clients are accepted; until a stopped process is killed.
+        properties: server properties of Kafka that override the defaults here.
+        listeners: additional listeners beside `PLAINTEXT` on `port`.
+        member: membership in a cluster of several nodes; None: a single node.
     """
 
     data_dir: Path = field(default_factory=default_data_dir)
@@ -122,16 +122,16 @@ class KafkaConfig:
     member: Member | None = None
 
     def __post_init__(self) -> None:
-        # Absolute, since its path is how a running process is recognised from any working directory.
+        # Absolute: the path identifies a running process, from any working directory.
         object.__setattr__(self, "data_dir", _absolute(self.data_dir))
         if "\n" in str(self.data_dir):
             raise LocalError("--data-dir holds a line break: choose another folder")
-        if any(0xDC80 <= ord(one) <= 0xDCFF for one in str(self.data_dir)):  # noqa: PLR2004 - how Python keeps such bytes
+        if any(0xDC80 <= ord(one) <= 0xDCFF for one in str(self.data_dir)):  # noqa: PLR2004 - Python's surrogates for such bytes
             raise LocalError("--data-dir is not UTF-8, and Java cannot open it: choose another folder")
 
     @property
     def jars_dir(self) -> Path:
-        """Where the jars are kept."""
+        """Folder of the jars."""
         if self.cache_dir is not None:
             return _absolute(self.cache_dir)
         try:
@@ -141,9 +141,9 @@ class KafkaConfig:
 
     @property
     def process_mark(self) -> str:
-        """The argument by which a process of this folder is recognized. Java needs no path in it.
+        """Argument that identifies a process of this folder. Java does not use it as a path.
 
-        A path as an argument of Kafka's own would depend on the locale: under `C` Java reads no umlaut.
+        A path among Kafka's own arguments would depend on the locale: under `C`, Java cannot decode an umlaut.
         """
         return f"-Dstream.scorer.kafka={self.data_dir}"
 
@@ -154,35 +154,35 @@ class KafkaConfig:
 
     @property
     def properties_file(self) -> Path:
-        """What Kafka is started with."""
+        """Path of Kafka's configuration."""
         return self.data_dir / "server.properties"
 
     @property
     def logging_file(self) -> Path:
-        """The configuration of log4j."""
+        """Path of the log4j configuration."""
         return self.data_dir / "log4j2.properties"
 
     @property
     def log_file(self) -> Path:
-        """What Kafka prints, since its last start."""
+        """Path of Kafka's output since its last start."""
         return self.data_dir / "kafka.log"
 
     @property
     def state_file(self) -> Path:
-        """Process and port of the last start; says nothing about whether it still runs."""
+        """Path of process and port of the last start; the process may have ended."""
         return self.data_dir / "state.json"
 
     @property
     def records_dir(self) -> Path:
-        """The folder of Kafka's own data."""
+        """Folder of Kafka's own data."""
         return self.data_dir / "data"
 
 
 def server_properties(config: KafkaConfig, *, port: int, controller_port: int, records_dir: Path) -> str:
-    """Render `server.properties`: one node, on the loopback interface only.
+    """Return `server.properties` for one node, on the loopback interface only.
 
-    The folder of the data is named relative to the data folder, in which Kafka runs: `log.dirs` is a list with commas,
-    for which Kafka has no escape.
+    The data path is relative to the data folder, Kafka's working directory: `log.dirs` is a comma-separated list
+    without escapes.
     """
     first = f"PLAINTEXT://{LOOPBACK}:{port}"
     ours = {
@@ -201,7 +201,7 @@ def server_properties(config: KafkaConfig, *, port: int, controller_port: int, r
 
 
 def _escaped(value: str) -> str:
-    """A value for a properties file of Java: ISO-8859-1, with escapes for the rest."""
+    """Escape a value for a Java properties file: ISO-8859-1, with escapes for all other characters."""
     text = value.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
     units = text.encode("utf-16-be", "surrogatepass")
     pairs = (int.from_bytes(units[at : at + 2]) for at in range(0, len(units), 2))
@@ -211,7 +211,7 @@ def _escaped(value: str) -> str:
 def _absolute(path: Path) -> Path:
     try:
         return path.expanduser().resolve()
-    except RuntimeError:  # ~ of a user without a home directory
+    except RuntimeError:  # ~ for a user without a home directory
         raise LocalError(f"{path}: this user has no home directory: write the folder without ~") from None
 
 
@@ -223,6 +223,9 @@ def _protocols(listeners: tuple[Listener, ...]) -> dict[str, str]:
 
 
 def new_cluster_id() -> str:
-    """A random id as Kafka writes them: 16 bytes in URL-safe base64. Never a dash first, which would read as a flag."""
+    """Return a random id in Kafka's format, 16 bytes in URL-safe base64, without a leading dash.
+
+    Kafka's tools would parse a leading dash as an option.
+    """
     text = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
     return "k" + text[1:]

@@ -1,8 +1,8 @@
-"""The jars of Apache Kafka: fetched once through `jgo`, pinned by a lock file that travels in the wheel.
+"""Jars of Apache Kafka: fetched once through `jgo`, pinned by a lock file in the wheel.
 
-Theory of operation: a fetch works in a staging folder and ends with one rename, so the folder of jars is either absent
-or whole. Every start hashes what it is about to run (45 MB, 50 ms): that is cheaper to trust than a note that somebody
-once did, and it catches a jar that was changed since.
+Theory of operation: a fetch works in a staging folder and ends with one rename, so the jars' folder is either absent or
+complete. Every start hashes the jars (45 MB, 50 ms): that also detects a jar that was changed after the fetch, which a
+stored result of the first check would not.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 KAFKA_VERSION = "4.4.0"
 
-# Kafka itself depends on log4j but not on the bridge to it: without log4j-slf4j-impl it would not say why it ends.
-# The `!` keeps that jar's parent from moving the versions of Kafka's own dependencies.
+# Kafka depends on log4j but not on its slf4j bridge: without log4j-slf4j-impl it would not log why it ends.
+# The `!` keeps that jar's parent from changing the versions of Kafka's own dependencies.
 COORDINATES = f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}+org.apache.logging.log4j:log4j-slf4j-impl:2.25.5!"
 
 EXTRA_MISSING = "the embedded Kafka needs the extra [local]: pip install 'stream-scorer[local]'"
@@ -43,7 +43,7 @@ _TELL_EVERY_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class LockedJar:
-    """One jar as it was when this version was released: `sha256` in hex, `size` in bytes."""
+    """Jar of this version's release: `sha256` in hex, `size` in bytes."""
 
     name: str
     sha256: str
@@ -51,38 +51,38 @@ class LockedJar:
 
 
 def locked_jars() -> tuple[LockedJar, ...]:
-    """Read the lock file that this package ships."""
+    """Return the jars of the packaged lock file."""
     text = resources.files("stream_scorer.local").joinpath("kafka-jars.lock").read_text(encoding="utf-8")
     rows = (line.split() for line in text.splitlines() if line and not line.startswith("#"))
     return tuple(LockedJar(name, sha256, int(size)) for sha256, size, name in rows)
 
 
 def verified_jars(cache_dir: Path, progress: Progress, lock: tuple[LockedJar, ...] | None = None) -> list[Path]:
-    """Return the jars of Kafka in class path order, fetched first where this machine does not have them.
+    """Return the jars of Kafka in class path order, after a fetch if they are not on this machine.
 
     Args:
-        cache_dir: where the folder `kafka-<version>` stands or will stand.
-        progress: told what is happening, in words, a few times a second while something is fetched.
-        lock: what the jars must be; the shipped lock by default.
+        cache_dir: parent of the folder `kafka-<version>`.
+        progress: called with messages a few times a second during a fetch.
+        lock: the required jars; the packaged lock by default.
 
     Raises:
-        LocalError: no network, no room or right to write, the extra is missing, or a jar differs from the lock.
+        LocalError: no network, no room or permission, the extra is missing, or a jar differs from the lock.
     """
     jars = locked_jars() if lock is None else lock
     home = cache_dir / f"kafka-{KAFKA_VERSION}"
     if not home.is_dir():
         with folder_lock(cache_dir, "fetch"):
-            if not home.is_dir():  # else another process fetched it while this one waited
+            if not home.is_dir():  # another process may have fetched it meanwhile
                 _fetch(home, jars, progress)
     check_jars(home, jars)
     return [home / jar.name for jar in jars]
 
 
 def check_jars(folder: Path, lock: tuple[LockedJar, ...]) -> None:
-    """Compare the jars in a folder with the lock, byte for byte.
+    """Compare the checksums of jars in a folder with the lock.
 
     Raises:
-        LocalError: a jar is missing or differs; names it and the remedy.
+        LocalError: a jar is missing or differs; the message names it and the remedy.
     """
     for jar in lock:
         path = folder / jar.name
@@ -100,7 +100,7 @@ def check_jars(folder: Path, lock: tuple[LockedJar, ...]) -> None:
 
 def _fetch(home: Path, lock: tuple[LockedJar, ...], progress: Progress) -> None:
     staging = home.with_name(home.name + ".partial")
-    shutil.rmtree(staging, ignore_errors=True)  # a fetch that was cut off; its last file may be half a jar
+    shutil.rmtree(staging, ignore_errors=True)  # of an interrupted fetch, whose last jar may be incomplete
     arrived = staging / "jars"
     try:
         arrived.mkdir(parents=True)
@@ -131,18 +131,18 @@ def _check_fetched(folder: Path, lock: tuple[LockedJar, ...]) -> None:
 
 
 def _resolve(staging: Path, arrivals: _Arrivals) -> list[Path]:
-    """Let jgo resolve and download into `staging`; what the user's own Maven repository has is taken from there."""
+    """Let jgo resolve and download into `staging`; jars of the user's own Maven repository are copied from it."""
     try:
         from jgo.config import GlobalSettings  # noqa: PLC0415  # the extra may be missing
         from jgo.env import EnvironmentBuilder, LinkStrategy  # noqa: PLC0415
         from jgo.maven import MavenContext, PythonResolver  # noqa: PLC0415
     except ImportError as error:
         raise LocalError(EXTRA_MISSING) from error
-    # jgo warns through logging, which would end up between our lines; what it warns of is checked here anyway.
+    # jgo's warnings would appear between the progress lines; their subject is checked here anyway.
     logging.getLogger("jgo").addHandler(logging.NullHandler())
     try:
         local_repositories = [GlobalSettings.load().repo_cache]
-    except RuntimeError:  # a user without a home directory has none
+    except RuntimeError:  # a user without a home directory has no repository
         local_repositories = []
     context = MavenContext(
         resolver=PythonResolver(progress_callback=arrivals.file),
@@ -164,7 +164,7 @@ def _no_network(error: requests.RequestException) -> str:
 
 
 class _Arrivals:
-    """Counts what arrives and says so in words, at most five times a second."""
+    """Counter of fetched files, with progress messages at most five times a second."""
 
     def __init__(self, lock: tuple[LockedJar, ...], progress: Progress) -> None:
         self._sizes = {jar.name: jar.size for jar in lock}
@@ -177,7 +177,7 @@ class _Arrivals:
         self._tell()
 
     def file(self, name: str, _size: int) -> AbstractContextManager[Callable[[int], None]]:
-        """Follow one file as jgo's resolver reports it: a jar of the lock, or a description (POM) of what it needs."""
+        """Count one file of jgo's resolver: a jar of the lock, or the description (POM) of a dependency."""
         return self._jar() if name in self._sizes else self._description()
 
     @contextmanager

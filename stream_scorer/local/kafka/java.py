@@ -1,4 +1,4 @@
-"""Kafka's Java side: its command line, the preparation of a data folder, and what its log says."""
+"""Java side of the embedded Kafka: command line, formatting of a data folder, analysis of its log."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TAKEN = "Address already in use"
 
 
 def java_command(config: KafkaConfig, tell: Progress) -> list[str]:
-    """Everything but the class to run and its arguments.
+    """Return the command line without the main class and its arguments.
 
     Raises:
         LocalError: the extra [local] is missing, or the jars cannot be fetched or are not the locked ones.
@@ -33,26 +33,26 @@ def java_command(config: KafkaConfig, tell: Progress) -> list[str]:
         config.process_mark,
         f"-Xmx{config.heap_mb}m",
         "-XX:+UseSerialGC",
-        "-XX:TieredStopAtLevel=1",  # it lives minutes, not weeks: compiled soon beats compiled well
-        f"-Dlog4j2.configurationFile={config.logging_file.name}",  # relative: it is a list of URLs with commas
+        "-XX:TieredStopAtLevel=1",  # short runs: fast compilation matters more than fast code
+        f"-Dlog4j2.configurationFile={config.logging_file.name}",  # relative: Log4j reads a list of URLs with commas
         "-cp",
         ":".join(str(jar) for jar in jars),
     ]
 
 
 def java_environment() -> dict[str, str]:
-    """Return an environment in which Java reads paths beyond ASCII, as those of the jars may be."""
-    # Of these the first one that is set counts, for Java as for the C library.
+    """Return an environment in which Java decodes paths beyond ASCII, such as those of the jars."""
+    # The first one that is set applies, for Java as for the C library.
     named = next((os.environ[name] for name in ("LC_ALL", "LC_CTYPE", "LANG") if os.environ.get(name)), "")
     is_utf8 = named.lower().replace("-", "").endswith("utf8")
     return dict(os.environ) if is_utf8 else {**os.environ, "LC_ALL": "C.UTF-8"}
 
 
 def format_records(config: KafkaConfig, command: list[str], *, port: int, controller_port: int) -> None:
-    """Give the data folder its cluster id, in a folder beside it: one that was cut off half-way is not mistaken for it.
+    """Format the data folder with its cluster id, in a temporary folder: an interrupted run leaves no invalid one.
 
     Raises:
-        LocalError: Kafka's tool refuses; the line carries its reason.
+        LocalError: Kafka's tool fails; the line has its reason.
     """
     fresh = config.records_dir.with_name("data.partial")
     shutil.rmtree(fresh, ignore_errors=True)
@@ -68,7 +68,7 @@ def format_records(config: KafkaConfig, command: list[str], *, port: int, contro
         config.properties_file.name,
         *(["--standalone"] if member is None else ["--initial-controllers", member.initial_controllers]),
     ]
-    done = subprocess.run(  # noqa: S603  # our own  # nosec B603
+    done = subprocess.run(  # noqa: S603  # our own  # noqa: S603  # local program  # nosec B603
         [*command, *tool], capture_output=True, check=False, cwd=config.data_dir, env=java_environment()
     )
     if done.returncode != 0:
@@ -78,7 +78,7 @@ def format_records(config: KafkaConfig, command: list[str], *, port: int, contro
 
 
 def failed_start(process: str, config: KafkaConfig) -> LocalError:
-    """Make the error of a Kafka that does not serve, with the reason that its log gives."""
+    """Return the error of a Kafka that does not serve, with the reason in its log."""
     try:
         reason = failure_reason(config.log_file.read_text(encoding="utf-8", errors="replace"))
     except OSError:
@@ -88,7 +88,7 @@ def failed_start(process: str, config: KafkaConfig) -> LocalError:
 
 
 def failure_reason(log: str) -> str:
-    """Find the line that says why Kafka ended: the innermost cause, else the last error, else the last line."""
+    """Return the log line with the reason of Kafka's end: innermost cause, else last error, else last line."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     for sign in ("Caused by: ", " ERROR ", "Exception", "Error"):
         telling = [line for line in lines if sign in line]

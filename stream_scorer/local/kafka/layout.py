@@ -1,4 +1,4 @@
-"""What the nodes of an embedded Kafka agree on for ever, kept in `cluster.json` of their common folder."""
+"""Permanent common data of an embedded Kafka's nodes, in `cluster.json` of their parent folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FILE: Final = "cluster.json"
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The cluster's id, its nodes, and the ports where clients connect to them, in the nodes' order."""
+    """Cluster id, nodes, and client ports in the nodes' order."""
 
     cluster_id: str
     voters: tuple[Voter, ...]
@@ -29,12 +29,12 @@ class Layout:
 
 
 def plan_layout(size: int, port: int | None, avoid: Collection[int] = ()) -> Layout:
-    """Draw ids and ports; the controllers' are kept for ever, since the nodes write them into their data.
+    """Choose ids and ports; the controllers' are permanent, since the nodes write them into their data.
 
     Args:
-        size: how many nodes.
-        port: of the first node; None: the usual one; 0: any.
-        avoid: ports that the nodes will need for something else.
+        size: number of nodes.
+        port: client port of the first node; None: the default; 0: any free ports.
+        avoid: ports that the nodes use otherwise.
     """
     first = DEFAULT_PORT if port is None else port
     ports: list[int] = [first + place for place in range(size)] if first else []
@@ -47,24 +47,24 @@ def plan_layout(size: int, port: int | None, avoid: Collection[int] = ()) -> Lay
 
 
 def write_layout(data_dir: Path, layout: Layout) -> None:
-    """Keep it in the folder.
+    """Write the layout to the folder.
 
     Raises:
-        LocalError: it cannot be written.
+        LocalError: the file cannot be written.
     """
     replace_file(data_dir / _FILE, json.dumps(asdict(layout)))
 
 
 def remove_layout(data_dir: Path) -> None:
-    """Forget it: the next one is drawn anew."""
+    """Remove the layout, so that the next start chooses another."""
     (data_dir / _FILE).unlink(missing_ok=True)
 
 
 def read_layout(data_dir: Path) -> Layout | None:
-    """Read it from the folder; None: the folder holds no cluster.
+    """Return the layout of the folder; None: the folder has no cluster.
 
     Raises:
-        LocalError: it cannot be read, or is not what we wrote.
+        LocalError: the file cannot be read, or is malformed.
     """
     file = data_dir / _FILE
     try:
@@ -73,7 +73,7 @@ def read_layout(data_dir: Path) -> Layout | None:
         return Layout(known["cluster_id"], voters, tuple(known["ports"]))
     except FileNotFoundError:
         return None
-    except OSError as error:  # the folder's fault, so nothing in it is to be removed
+    except OSError as error:  # an error of the folder, so it must not be removed
         raise LocalError(f"cannot read {printable(str(file))}: {error.strerror}; choose another --data-dir") from error
     except (ValueError, KeyError, TypeError) as error:
         raise LocalError(

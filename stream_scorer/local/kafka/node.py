@@ -1,4 +1,4 @@
-"""A node's place in an embedded Kafka of several nodes, and the listeners that a node can have beside its first."""
+"""Membership of a node in an embedded Kafka of several nodes, and additional listeners of a node."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ _IN_SYNC = 2
 
 @dataclass(frozen=True, slots=True)
 class Voter:
-    """A node of the quorum: its id, the port of its controller, and the id of its data folder, 22 characters."""
+    """Node of the quorum: its id, its controller's port, and the id of its data folder, 22 characters."""
 
     node_id: int
     controller_port: int
     directory_id: str
 
     def __str__(self) -> str:
-        """As `kafka-storage format --initial-controllers` takes it."""
+        """Return the form for `kafka-storage format --initial-controllers`."""
         return f"{self.node_id}@{LOOPBACK}:{self.controller_port}:{self.directory_id}"
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One node among several: every node is broker and controller.
+    """Node of a cluster; every node is broker and controller.
 
     Attributes:
-        node_id: from 1; one of the voters'.
-        cluster_id: the same for all nodes, 22 characters.
+        node_id: id of the node, from 1; one of the voters'.
+        cluster_id: id of the cluster, 22 characters.
         voters: all nodes of the cluster.
     """
 
@@ -43,11 +43,11 @@ class Member:
 
     @property
     def initial_controllers(self) -> str:
-        """For `kafka-storage format`."""
+        """All voters, for `kafka-storage format`."""
         return ",".join(str(voter) for voter in self.voters)
 
     def properties(self) -> Mapping[str, str]:
-        """Server properties over those of one node: every record in three copies, two of them needed to write."""
+        """Return the server properties of several nodes: three copies of every record, two needed for a write."""
         replicas, in_sync = str(min(_REPLICAS, len(self.voters))), str(_IN_SYNC)
         return {
             "node.id": str(self.node_id),
@@ -61,21 +61,21 @@ class Member:
             "transaction.state.log.min.isr": in_sync,
             "share.coordinator.state.topic.replication.factor": replicas,
             "share.coordinator.state.topic.min.isr": in_sync,
-            # Longer than on one node: several Javas share the processors, and a false alarm moves every leader.
+            # Longer than on one node: several Javas share the processors, and a false alarm moves all leaders.
             "broker.session.timeout.ms": "4000",
         }
 
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """One more listener of a node, on the loopback interface, beside `PLAINTEXT`.
+    """Additional listener of a node, on the loopback interface.
 
     Attributes:
-        name: in upper case, e.g. `SECURE`; `listener.name.secure.…` in `KafkaConfig.properties` sets it up.
-        port: where the node listens.
+        name: upper case, such as `SECURE`; `listener.name.secure.…` in `KafkaConfig.properties` configures it.
+        port: port on which the node listens.
         protocol: `PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`.
-        advertised_port: where clients are sent, e.g. a proxy's port; None: `port`.
-        advertised_host: the host name clients are sent to, which a certificate has to bear.
+        advertised_port: port for clients, such as a proxy's; None: `port`.
+        advertised_host: host name for clients, as in the certificate.
     """
 
     name: str
@@ -86,10 +86,10 @@ class Listener:
 
     @property
     def bound(self) -> str:
-        """For `listeners`."""
+        """Entry for `listeners`."""
         return f"{self.name}://{LOOPBACK}:{self.port}"
 
     @property
     def advertised(self) -> str:
-        """For `advertised.listeners`."""
+        """Entry for `advertised.listeners`."""
         return f"{self.name}://{self.advertised_host}:{self.advertised_port or self.port}"

@@ -1,4 +1,4 @@
-"""The operating system's side of the embedded Kafka: which process it is, its signals, and free ports."""
+"""Operating system functions of the embedded Kafka: process identification, signals, free ports."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 LOOPBACK = "127.0.0.1"
-# A port that is free when it is drawn can be taken by another program before it is used: then others are drawn.
+# Between its choice and its use, a free port may be taken by another program: then others are chosen.
 DRAWS = 3
 
 _PROC = "/proc"
 
 
 class PortTakenError(LocalError):
-    """Another program has the port."""
+    """The port is in use by another program."""
 
 
 def is_alive(pid: int, mark: str) -> bool:
-    """Whether `pid` is a live process with `mark` among its arguments.
+    """Return whether `pid` is a live process with `mark` among its arguments.
 
-    The mark names the data folder: a number in a file proves nothing, since numbers are used again. A process that
-    ended and was not collected yet has no arguments any more, and so counts as ended.
+    The mark names the data folder: a stored process id alone proves nothing, since ids are reused. A process that has
+    ended and is not reaped yet has no arguments, and so counts as ended.
     """
     return f" {mark} " in f" {_command_line(pid)} "
 
@@ -44,8 +44,8 @@ def _command_line(pid: int) -> str:
             return os.fsdecode((proc / str(pid) / "cmdline").read_bytes().rstrip(b"\0").replace(b"\0", b" "))
         except OSError:
             return ""
-    done = subprocess.run(  # noqa: S603  # our own arguments  # nosec B603, B607
-        ["ps", "-ww", "-o", "command=", "-p", str(pid)],  # noqa: S607  # where ps stands differs
+    done = subprocess.run(  # noqa: S603  # our own arguments  # noqa: S603  # fixed arguments  # nosec B603, B607
+        ["ps", "-ww", "-o", "command=", "-p", str(pid)],  # noqa: S607  # noqa: S607  # the path of ps differs
         capture_output=True,
         check=False,
     )
@@ -53,7 +53,7 @@ def _command_line(pid: int) -> str:
 
 
 def send(pid: int, mark: str, number: signal.Signals) -> None:
-    """Send a signal, if the process is still ours."""
+    """Send a signal, if the process still has the mark."""
     if is_alive(pid, mark):
         try:
             os.kill(pid, number)
@@ -66,7 +66,7 @@ def send(pid: int, mark: str, number: signal.Signals) -> None:
 
 
 def ended_within(pid: int, mark: str, limit_s: float) -> bool:
-    """Wait until the process has ended; False when the limit passed first."""
+    """Wait until the process has ended; return False after the time limit."""
     deadline = time.monotonic() + limit_s
     while is_alive(pid, mark):
         if time.monotonic() > deadline:
@@ -76,13 +76,13 @@ def ended_within(pid: int, mark: str, limit_s: float) -> bool:
 
 
 def port_is_free(port: int) -> bool:
-    """Whether a server could listen on this port of the loopback interface now.
+    """Return whether a server could listen on this port of the loopback interface now.
 
     Raises:
-        LocalError: the port may not be used here at all (below 1024, or no port).
+        LocalError: the port cannot be used by this user (below 1024), or is not a port.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # As the Java runtime does: a port whose last connections still linger is free.
+        # As the Java runtime does: a port with connections in TIME_WAIT counts as free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))
@@ -96,10 +96,10 @@ def port_is_free(port: int) -> bool:
 
 
 def free_port(avoid: Collection[int] = ()) -> int:
-    """Choose a port nobody listens on, and none of those to avoid, outside the range that outgoing connections use.
+    """Return a free port that is not in `avoid`, outside the ephemeral range.
 
-    A port of that range (what binding port 0 gives) can be taken by any client's connection while Kafka restarts; a
-    client that keeps knocking at it can even connect to itself.
+    A port of that range (such as binding port 0 gives) can be taken by any client's connection while Kafka restarts. A
+    client that retries the connection can even connect to itself.
     """
     draw = random.SystemRandom()
     for _attempt in range(200):

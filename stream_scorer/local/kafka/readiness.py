@@ -1,4 +1,4 @@
-"""Where an embedded Kafka runs, and whether it serves clients yet."""
+"""Address of a running embedded Kafka, and check whether it serves clients."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from stream_scorer.local.kafka.process import LOOPBACK
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A running Kafka, or one node of it: its process, and where clients connect."""
+    """Running Kafka, or one of its nodes: process id and client port."""
 
     pid: int
     port: int
 
     @property
     def bootstrap_servers(self) -> str:
-        """For `kafka.bootstrap_servers`."""
+        """Value for `kafka.bootstrap_servers`."""
         return f"{LOOPBACK}:{self.port}"
 
 
 def probe_client(running: Running) -> AdminClient:
-    """A client that tries to connect again and again, without a word."""
+    """Return a client that reconnects continuously, without log lines."""
     return AdminClient(
         {
             "bootstrap.servers": running.bootstrap_servers,
             "reconnect.backoff.ms": 20,
             "reconnect.backoff.max.ms": 100,
-            "log_level": 0,  # that nobody answers yet is no news
+            "log_level": 0,  # a failed connection is expected here
         }
     )
 
 
 def is_ready(client: AdminClient, node_id: int) -> bool:
-    """Whether clients are served, and the node itself is among those that serve them."""
+    """Return whether clients are served, by this node among others."""
     try:
         return node_id in client.list_topics(timeout=0.5).brokers
     except KafkaException:

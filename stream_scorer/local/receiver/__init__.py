@@ -1,7 +1,7 @@
-"""A campaign manager for the demo and the tests: verifies signatures, counts what it gets, fails as scripted.
+"""Campaign manager for the demo and the tests: verifies signatures, records callbacks, fails as scripted.
 
-``with Receiver() as receiver:`` starts one in a process of its own and gives its ``url``; `ReceiverControl` steers one
-that runs already. Over HTTP: see `stream_scorer.local.receiver.app`.
+``with Receiver() as receiver:`` starts one in a process of its own, with a ``url``; `ReceiverControl` configures a
+running one. Over HTTP: see `stream_scorer.local.receiver.app`.
 """
 
 from stream_scorer.local.receiver.config import ReceiverConfig

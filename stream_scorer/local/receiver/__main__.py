@@ -1,4 +1,4 @@
-"""The process that `Receiver` starts: takes its order from standard input and ends when that is closed."""
+"""Process of `Receiver`: reads its order from standard input and ends when that is closed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from stream_scorer.local.receiver.config import ReceiverConfig
 
 
 def main() -> None:
-    """Serves until the parent lets go."""
+    """Serve until the parent closes the pipe."""
     serve_order(lambda config, on_ready: AsgiServer(ReceiverApp(ReceiverConfig.model_validate(config)), on_ready))
 
 

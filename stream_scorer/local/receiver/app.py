@@ -1,21 +1,21 @@
-"""The receiver as an ASGI application.
+"""ASGI application of the receiver.
 
-``POST /callbacks`` takes callbacks: 200 for one that is taken, new or not; 401 where the signature is missing, wrong,
-or more than five minutes old or early; 400 for a signed body that is no callback; 409 for a known id with other bytes.
-The script's own endpoints are below ``/_receiver``:
+``POST /callbacks`` accepts callbacks. It answers 200 for an accepted callback, new or repeated; 401 for a signature
+that is missing, wrong, or off by more than five minutes; 400 for a signed body that is not a callback; 409 for a known
+id with a different body. The control endpoints are below ``/_receiver``:
 
 =====================  =================================================================================================
-``GET    /health``     204 as soon as it runs
-``GET    /stats``      the account: `stream_scorer.local.receiver.delivery_log.Stats`
-``GET    /callbacks``  callback id -> what became of it: `stream_scorer.local.receiver.delivery_log.Delivery`
-``GET    /contacts``   contact id -> in how many different callbacks that were taken
-``GET    /faults``     the script in force with ``seen`` and ``fired``
+``GET    /health``     204 once it runs
+``GET    /stats``      the record: `stream_scorer.local.receiver.delivery_log.Stats`
+``GET    /callbacks``  callback id -> its deliveries: `stream_scorer.local.receiver.delivery_log.Delivery`
+``GET    /contacts``   contact id -> number of different accepted callbacks with it
+``GET    /faults``     the active script with ``seen`` and ``fired``
 ``POST   /faults``     adds a list of faults (see `stream_scorer.local.receiver.faults`); answers like ``GET``
-``DELETE /faults``     ends all faults
-``POST   /reset``      no faults, empty books
+``DELETE /faults``     removes all faults
+``POST   /reset``      removes faults and records
 =====================  =================================================================================================
 
-A script that is malformed gets a 400 ``{"error": one line}`` and changes nothing.
+A malformed script gets a 400 ``{"error": one line}`` and changes nothing.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ JSON_TYPE = {b"content-type": b"application/json"}
 
 
 class _Refused(Exception):
-    """A request that is no callback for us: status and why."""
+    """The request is not a valid callback; with status and reason."""
 
     def __init__(self, status: int, why: str) -> None:
         super().__init__(why)
@@ -60,11 +60,11 @@ class _Refused(Exception):
 
 
 class _ClientGone(Exception):
-    """The client left before its request was complete."""
+    """The client disconnected before its request was complete."""
 
 
 class ReceiverApp:
-    """Verifies, then fails as scripted or counts, then answers."""
+    """Application that verifies callbacks, then fails as scripted or records them, then answers."""
 
     def __init__(self, config: ReceiverConfig) -> None:
         self.books = DeliveryLog()
@@ -74,7 +74,7 @@ class ReceiverApp:
         self._control = control_app(self.books, self.faults, CONTROL_PREFIX)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The ASGI entry."""
+        """Handle an ASGI request."""
         if scope["type"] != "http":
             return
         if scope["path"].startswith(f"{CONTROL_PREFIX}/"):
@@ -96,7 +96,7 @@ class ReceiverApp:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         try:
             content = self._webhook.verify(body, headers)
-        except (WebhookVerificationError, ValueError):  # it trips over malformed signatures and bodies
+        except (WebhookVerificationError, ValueError):  # raised for malformed signatures and bodies
             self.books.unverified += 1
             raise _Refused(401, "the signature cannot be verified: check the secret, and the clocks of both") from None
         try:
@@ -147,7 +147,7 @@ class ReceiverApp:
 
 
 async def _body(scope: Scope, receive: Receive) -> bytes:
-    """The body of a callback request."""
+    """Return the body of a callback request."""
     chunks: list[bytes] = []
     size, more = 0, True
     while more:

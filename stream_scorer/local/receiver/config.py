@@ -1,4 +1,4 @@
-"""What the receiver is: its secrets and its speed."""
+"""Configuration of the receiver: secret and latency."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from stream_scorer.local.simulator.config import Milliseconds  # noqa: TC001 - pydantic reads it
 
-# "for trying things out, no secret": it opens nothing but the receiver.
+# "for trying things out, no secret": it protects nothing but the receiver.
 DEFAULT_SECRET = "whsec_Zm9yIHRyeWluZyB0aGluZ3Mgb3V0LCBubyBzZWNyZXQ="  # noqa: S105  # nosec B105
 
 
 class ReceiverConfig(BaseModel):
-    """One frozen description of the receiver.
+    """Frozen configuration of the receiver.
 
     Attributes:
-        secret: what callbacks are signed with, as Standard Webhooks writes it; in no repr.
+        secret: secret of the callbacks' signatures, in the form of Standard Webhooks; the repr does not show it.
         latency_ms: time from the last byte of a callback to its answer.
     """
 

@@ -1,4 +1,4 @@
-"""The Python side of the script: steers a receiver that runs, over its own endpoints."""
+"""Python client for the control endpoints of a running receiver."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 class ReceiverControl(ControlClient):
-    """Faults and books of the receiver at a base URL.
+    """Faults and records of the receiver at a base URL.
 
-    Every method raises LocalError where the receiver does not answer, and SettingsError where it refuses the script.
+    Every method raises LocalError if the receiver does not answer, and SettingsError if it rejects the script.
     """
 
     def __init__(self, base_url: str) -> None:
@@ -22,7 +22,7 @@ class ReceiverControl(ControlClient):
 
     @property
     def url(self) -> str:
-        """What ``callbacks.url`` is to be."""
+        """Value for ``callbacks.url``."""
         return f"{self.base_url}/callbacks"
 
     def add_fault(
@@ -41,7 +41,7 @@ class ReceiverControl(ControlClient):
         hang: bool | None = None,
         delay_ms: float | None = None,
     ) -> None:
-        """Adds one fault to the script; the words are those of `stream_scorer.local.receiver.faults`."""
+        """Add one fault to the script; the arguments are the words of `stream_scorer.local.receiver.faults`."""
         match = {"campaign_id": campaign_id, "contact_id": contact_id}
         action = {
             "status": status,
@@ -57,11 +57,11 @@ class ReceiverControl(ControlClient):
         self._call("POST", "faults", [{"match": match, "times": times, "after": after, "action": given}])
 
     def stats(self) -> Stats:
-        """The account as of now."""
+        """Return the current record."""
         return Stats(**self._call("GET", "stats"))
 
     def callbacks(self) -> dict[str, Delivery]:
-        """Every callback that came with a good signature, by id."""
+        """Return every callback with a valid signature, by id."""
         listed: dict[str, dict[str, Any]] = self._call("GET", "callbacks")
         return {
             callback_id: Delivery(**{**fields, "contact_ids": tuple(fields["contact_ids"])})
@@ -69,6 +69,6 @@ class ReceiverControl(ControlClient):
         }
 
     def contacts(self) -> dict[str, int]:
-        """In how many different callbacks that were taken each contact came, by contact id."""
+        """Return the number of different accepted callbacks with each contact, by contact id."""
         contacts: dict[str, int] = self._call("GET", "contacts")
         return contacts

@@ -1,4 +1,4 @@
-"""The receiver's own endpoints, by which a script steers it. `app` lists them."""
+"""Control endpoints of the receiver, by which scripts configure it; see the list in `app`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def control_app(books: DeliveryLog, faults: FaultBook, prefix: str) -> Starlette:
-    """The Starlette application for everything below ``prefix``."""
+    """Return the Starlette application for the endpoints below ``prefix``."""
     routes = _Routes(books, faults)
     return with_control_app(
         prefix,
@@ -38,7 +38,7 @@ def control_app(books: DeliveryLog, faults: FaultBook, prefix: str) -> Starlette
 
 
 class _Routes:
-    """The handlers. Each runs in the event loop at one stretch, so what it reads fits together."""
+    """Handlers. Each runs in the event loop without interruption, so its data are consistent."""
 
     def __init__(self, books: DeliveryLog, faults: FaultBook) -> None:
         self._books = books

@@ -1,4 +1,4 @@
-"""What has arrived: every callback by its id, every contact, and every answer given."""
+"""Record of received callbacks by id, of contacts, and of answers."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ HUNG = "hung"
 
 
 class MalformedCallback(ValueError):
-    """A signed body that is no callback of contract section 7."""
+    """The signed body is not a callback of contract section 7."""
 
 
 class ReceivedCallback(NamedTuple):
-    """One callback whose signature is good. ``planned_at`` is its ``timestamp``, as it came."""
+    """Callback with a valid signature. ``planned_at`` is its ``timestamp``, unchanged."""
 
     callback_id: str
     campaign_id: str | None
@@ -27,17 +27,17 @@ class ReceivedCallback(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What became of one callback id, as ``GET /_receiver/callbacks`` gives it.
+    """Deliveries of one callback id, as ``GET /_receiver/callbacks`` returns them.
 
     Attributes:
-        campaign_id: its campaign; None where it has none.
+        campaign_id: its campaign; None without one.
         contact_ids: its contacts, in its order.
         planned_at: the ``timestamp`` in its body.
         digest: SHA-256 of its body, in hex.
-        attempts: how often it came with a good signature, answered or not.
-        accepted: how often it was taken and counted.
+        attempts: number of deliveries with a valid signature, answered or not.
+        accepted: number of accepted deliveries.
         first_at_ms: Unix milliseconds of the first attempt.
-        accepted_at_ms: Unix milliseconds of when it was first taken; None before it.
+        accepted_at_ms: Unix milliseconds of the first accepted delivery; None before it.
     """
 
     campaign_id: str | None
@@ -52,16 +52,16 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """The account at one moment, as ``GET /_receiver/stats`` gives it.
+    """Snapshot of the record, as ``GET /_receiver/stats`` returns it.
 
     Attributes:
-        requests: finished requests by status; ``dropped`` and ``hung`` are two as well.
-        callbacks: different callback ids that were taken.
-        repeats: how often one was taken again.
-        contacts: different contact ids in the callbacks that were taken.
-        changed: callbacks that came again under their id with other bytes. There must be none.
-        unverified: requests whose signature is missing, wrong or out of time.
-        in_flight_max: the most callbacks there ever were at once.
+        requests: finished requests by status, which may be ``dropped`` or ``hung``.
+        callbacks: distinct accepted callback ids.
+        repeats: accepted deliveries of callbacks that were accepted before.
+        contacts: distinct contact ids in accepted callbacks.
+        changed: callbacks that were repeated with a different body. There must be none.
+        unverified: requests whose signature is missing, wrong or expired.
+        in_flight_max: most requests in flight at the same time.
     """
 
     requests: dict[str, int]
@@ -75,7 +75,7 @@ class Stats:
 
 @dataclass(slots=True)
 class DeliveryLog:
-    """Counts as the callbacks come. Not thread-safe: it lives in the server's event loop."""
+    """Counters of callbacks. Not thread-safe: used in the server's event loop only."""
 
     requests: Counter[str] = field(default_factory=Counter)
     deliveries: dict[str, Delivery] = field(default_factory=dict)
@@ -87,20 +87,20 @@ class DeliveryLog:
     in_flight_max: int = 0
 
     def begun(self) -> None:
-        """A request is being worked on."""
+        """Count a request as in flight."""
         self.in_flight += 1
         self.in_flight_max = max(self.in_flight_max, self.in_flight)
 
     def ended(self) -> None:
-        """A request is no longer worked on."""
+        """Remove a request from those in flight."""
         self.in_flight -= 1
 
     def finished(self, outcome: int | str) -> None:
-        """A request ended with this status, `DROPPED` or `HUNG`."""
+        """Count a finished request with its status, `DROPPED` or `HUNG`."""
         self.requests[str(outcome)] += 1
 
     def attempted(self, arrival: ReceivedCallback, at_ms: int) -> bool:
-        """A callback has come; False where its id was known with other bytes."""
+        """Record an attempt to deliver; return False if its id is known with a different body."""
         known = self.deliveries.get(arrival.callback_id)
         if known is None:
             self.deliveries[arrival.callback_id] = Delivery(
@@ -121,9 +121,9 @@ class DeliveryLog:
         return False
 
     def accepted(self, arrival: ReceivedCallback, at_ms: int) -> None:
-        """A callback is taken."""
+        """Record an accepted callback."""
         known = self.deliveries.get(arrival.callback_id)
-        if known is None:  # the books were closed while it was on its way
+        if known is None:  # the record was reset during the request
             return
         if known.accepted:
             self.repeats += 1
@@ -133,13 +133,13 @@ class DeliveryLog:
         self.deliveries[arrival.callback_id] = replace(known, accepted=known.accepted + 1, accepted_at_ms=first_ms)
 
     def reset(self) -> None:
-        """Empty the books; the requests in flight are still counted."""
+        """Empty the record, except for the requests in flight."""
         empty = DeliveryLog(in_flight=self.in_flight, in_flight_max=self.in_flight)
         for one in fields(self):
             setattr(self, one.name, getattr(empty, one.name))
 
     def stats(self) -> Stats:
-        """The account as of now."""
+        """Return a snapshot of the record."""
         return Stats(
             requests=dict(self.requests),
             callbacks=sum(delivery.accepted > 0 for delivery in self.deliveries.values()),
@@ -151,15 +151,15 @@ class DeliveryLog:
         )
 
     def listed(self) -> dict[str, dict[str, Any]]:
-        """Every callback that came, by id."""
+        """Return every received callback, by id."""
         return {callback_id: asdict(delivery) for callback_id, delivery in self.deliveries.items()}
 
 
 def read_callback(webhook_id: str, content: Any, body: bytes) -> ReceivedCallback:
-    """What arrived under a good signature.
+    """Return the callback of a body with a valid signature.
 
     Raises:
-        MalformedCallback: it is no callback, or has another id than its header; one line.
+        MalformedCallback: the body is not a callback, or its id differs from the header's; one line.
     """
     try:
         data, planned_at = content["data"], content["timestamp"]

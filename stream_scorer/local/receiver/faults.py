@@ -1,27 +1,27 @@
-"""Scripted faults: which callbacks go wrong, how often, and how.
+"""Scripted faults: affected callbacks, number of times, and effect.
 
-A fault is given as JSON::
+A fault is JSON::
 
-    {"match":  {"campaign_id": "spring"},                which callbacks; {} for all of them
-     "after":  2,                                         let so many of them pass first (default 0)
-     "times":  3,                                         then act on so many (default 1; null: for ever)
-     "action": {"status": 503, "retry_after": "3"}}       what happens to them
+        {"match":  {"campaign_id": "spring"},                the affected callbacks; {} for all
+         "after":  2,                                         number of callbacks that pass first (default 0)
+         "times":  3,                                         number of affected callbacks (default 1; null: all)
+         "action": {"status": 503, "retry_after": "3"}}       the effect
 
-``match`` has any of these, all of which must hold: ``campaign_id`` (``""``: those without a campaign) and
-``contact_id`` (callbacks that hold this contact).
+``match`` has any of these conditions, all of which must hold: ``campaign_id`` (``""``: no campaign) and ``contact_id``
+(the callback contains this contact).
 
-An action is one of these, and any of them may bring ``"delay_ms": N``, which waits first:
+An action is one of these, and any of them may have ``"delay_ms": N``, a delay before it:
 
-- ``{"status": N}`` answers that and counts nothing; with ``retry_after`` (seconds or an HTTP date, sent as it is),
+- ``{"status": N}`` is the answer, without a record; with ``retry_after`` (seconds or an HTTP date, sent unchanged),
   ``headers`` (an object, with ``Location`` for a 3xx) and ``body`` (any text);
-- ``{"transfer": …}`` counts the callback, and the answer travels badly: ``cut`` and ``cut_chunked`` close the
-  connection after half of it, ``drip`` sends a byte every 100 ms and never ends, ``endless`` never ends either, but at
-  full speed, ``gzip_bomb`` is small and grows to 200 MB. May stand beside ``status``, and then nothing is counted;
-- ``{"drop": "before"}`` closes the connection and counts nothing, ``{"drop": "after"}`` when it has counted;
-- ``{"hang": true}`` counts nothing and never answers;
-- ``{"delay_ms": N}`` alone answers rightly, but late.
+- ``{"transfer": …}`` records the callback and spoils the transport of the answer: ``cut`` and ``cut_chunked`` close the
+  connection after half of it, ``drip`` sends a byte every 100 ms without end, ``endless`` sends at full speed without
+  end, ``gzip_bomb`` is small and expands to 200 MB. Can be combined with ``status``, then without a record;
+- ``{"drop": "before"}`` closes the connection without a record, ``{"drop": "after"}`` after the record;
+- ``{"hang": true}`` never answers, without a record;
+- ``{"delay_ms": N}`` alone gives a correct but late answer.
 
-Faults meet callbacks whose signature is good, in the order in which they were added; the first that is due acts, alone.
+Faults apply to callbacks with a valid signature, in the order in which they were added; only the first due one acts.
 """
 
 from __future__ import annotations
@@ -48,20 +48,20 @@ class _Frozen(BaseModel):
 
 
 class FaultMatch(_Frozen):
-    """Which callbacks a fault concerns."""
+    """Condition for the affected callbacks."""
 
     campaign_id: str | None = None
     contact_id: str | None = None
 
     def concerns(self, arrival: ReceivedCallback) -> bool:
-        """Whether all that is asked for holds."""
+        """Return whether all conditions hold."""
         if self.campaign_id is not None and self.campaign_id != (arrival.campaign_id or ""):
             return False
         return self.contact_id is None or self.contact_id in arrival.contact_ids
 
 
 class FaultAction(_Frozen):
-    """What happens to such a callback."""
+    """Effect of a fault on a callback."""
 
     status: Annotated[int, Field(ge=200, le=599)] | None = None
     retry_after: Annotated[HeaderText, BeforeValidator(_as_text)] | None = None
@@ -88,7 +88,7 @@ class FaultAction(_Frozen):
 
 
 class Fault(_Frozen):
-    """One line of the script."""
+    """One entry of the script."""
 
     action: FaultAction
     match: FaultMatch = FaultMatch()
@@ -100,10 +100,10 @@ _FAULTS = TypeAdapter(list[Fault])
 
 
 def parse_faults(content: Any) -> list[Fault]:
-    """The faults of decoded JSON: a list of them.
+    """Return the faults of decoded JSON, a list.
 
     Raises:
-        SettingsError: the script is malformed; one line that names the place.
+        SettingsError: the script is malformed; one line with the place.
     """
     try:
         return _FAULTS.validate_python(content)
@@ -119,28 +119,28 @@ class _Entry:
 
 
 class FaultBook:
-    """The script in force, and how far each of its lines has come."""
+    """Active faults with their counters."""
 
     def __init__(self) -> None:
         self._entries: list[_Entry] = []
 
     def add(self, *faults: Fault) -> None:
-        """Appends to the script."""
+        """Append faults to the script."""
         self._entries += map(_Entry, faults)
 
     def clear(self) -> None:
-        """Ends all faults."""
+        """Remove all faults."""
         self._entries.clear()
 
     def state(self) -> list[dict[str, Any]]:
-        """Every line of the script with ``seen`` (callbacks that match so far) and ``fired`` (acted on so far)."""
+        """Return every fault with ``seen`` (matching callbacks so far) and ``fired`` (affected callbacks so far)."""
         return [
             {**entry.fault.model_dump(mode="json", exclude_defaults=True), "seen": entry.seen, "fired": entry.fired}
             for entry in self._entries
         ]
 
     def take(self, arrival: ReceivedCallback) -> FaultAction | None:
-        """What is to happen to this callback; None: nothing out of the ordinary."""
+        """Return the action for this callback; None: no fault is due."""
         for entry in self._entries:
             times = entry.fault.times
             if (times is not None and entry.fired >= times) or not entry.fault.match.concerns(arrival):

@@ -1,4 +1,4 @@
-"""Starts and stops the receiver: in a process of its own, or in the foreground."""
+"""Launcher of the receiver: in a process of its own, or in the foreground."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ WHAT = "the receiver"
 
 
 class Receiver(ReceiverControl):
-    """A receiver in a process of its own, which ends with this one however this one ends.
+    """Receiver in a process of its own, which ends with this process, however it ends.
 
-    After a stop it can be started again, on the same port, with empty books.
+    After a stop it can be started again, on the same port, with an empty record.
     """
 
     def __init__(self, config: ReceiverConfig | None = None, *, host: str = HOST, port: int = 0) -> None:
-        """Starts nothing yet. Port 0: any that is free."""
+        """Configure it, without a start. Port 0: any free port."""
         super().__init__("")
         self.config = config or ReceiverConfig()
         self._host, self._port = host, port
@@ -30,23 +30,23 @@ class Receiver(ReceiverControl):
 
     @property
     def base_url(self) -> str:
-        """Where it is, without a slash at the end."""
+        """URL of the receiver, without a trailing slash."""
         return url_of(self._host, self._port)
 
     @property
     def running(self) -> bool:
-        """Whether it was started and has not ended since."""
+        """Whether the process is running."""
         return self._process.running
 
     def environment(self) -> dict[str, str]:
-        """The environment variables that point the campaign worker at this receiver, its secret among them."""
+        """Return the environment variables of a campaign worker for this receiver, with the secret."""
         return worker_environment(self.url, self.config)
 
     def start(self) -> Self:
-        """Returns as soon as callbacks are answered; at once where it runs already.
+        """Start the process and return once it answers callbacks; if it is running, return immediately.
 
         Raises:
-            LocalError: the extra [local] is missing, the port is taken, or it does not start.
+            LocalError: the extra [local] is missing, the port is in use, or the process does not start.
         """
         if self.running:
             return self
@@ -57,7 +57,7 @@ class Receiver(ReceiverControl):
         return self
 
     def stop(self) -> None:
-        """Ends it, whatever it is doing; harmless where nothing runs."""
+        """Stop the process, even during a request; if it is not running, do nothing."""
         self._session.close()
         self._process.stop()
 
@@ -76,17 +76,17 @@ def serve(
     *,
     print_line: Callable[[str], None] = lambda _line: None,
 ) -> None:
-    """Serves in this process until SIGINT or SIGTERM.
+    """Serve in this process until SIGINT or SIGTERM.
 
     Args:
-        config: of the receiver.
+        config: configuration of the receiver.
         host: address to listen on.
-        port: to listen on; 0: any that is free.
-        on_ready: called as soon as callbacks are answered.
+        port: port to listen on; 0: any free port.
+        on_ready: called once the server answers callbacks.
         print_line: called with a line for each request.
 
     Raises:
-        LocalError: the extra [local] is missing, or the port is taken.
+        LocalError: the extra [local] is missing, or the port is in use.
     """
     require_extra(WHAT)
     from stream_scorer.local.http_server.asgi import AsgiServer  # noqa: PLC0415 - needs the extra
@@ -98,7 +98,7 @@ def serve(
 
 
 def worker_environment(url: str, config: ReceiverConfig) -> dict[str, str]:
-    """The environment variables that point the campaign worker at a receiver, its secret among them."""
+    """Return the environment variables of a campaign worker for a receiver, with the secret."""
     return {
         "STREAM_SCORER_CALLBACKS__TARGET": "webhook",
         "STREAM_SCORER_CALLBACKS__URL": url,

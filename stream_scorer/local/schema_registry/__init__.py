@@ -1,1 +1,1 @@
-"""A schema registry on this machine."""
+"""Local schema registry."""

@@ -1,6 +1,6 @@
-"""The program of the schema registry: fetched once through `jgo`, and unpacked only if it is the one that is pinned.
+"""Program of the schema registry: fetched once through `jgo`, and unpacked only if its checksum is the pinned one.
 
-A fetch works in a staging folder and ends with one rename, so the folder of the program is either absent or whole.
+A fetch works in a staging folder and ends with one rename, so the program's folder is either absent or complete.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ _SHA256: Final = "8bc6751c76d963734224b01d5e7f84ccb3cb61c87d3bd77c36c35f10a5cbed
 
 
 class NoNetworkError(LocalError):
-    """The program is not on this machine, and nobody answers where it could be fetched."""
+    """The program is not on this machine, and the download server is not reachable."""
 
 
 def registry_home(cache_dir: Path) -> Path:
-    """Return the folder with ``quarkus-run.jar``, fetched first (158 MB) where this machine does not have it.
+    """Return the folder with ``quarkus-run.jar``, after a fetch (158 MB) if it is not on this machine.
 
     Raises:
-        NoNetworkError: it is not here and cannot be fetched.
-        LocalError: the extra is missing, there is no room, or what came is not what is pinned.
+        NoNetworkError: the program is not here and cannot be fetched.
+        LocalError: the extra is missing, the disk is full, or the fetched file is not the pinned one.
     """
     home = cache_dir / f"apicurio-{REGISTRY_VERSION}"
     if not home.is_dir():
         with folder_lock(cache_dir, "fetch-registry"):
-            if not home.is_dir():  # else another process fetched it while this one waited
+            if not home.is_dir():  # another process may have fetched it meanwhile
                 _fetch(home)
     return home
 
 
 def _fetch(home: Path) -> None:
     staging = home.with_name(home.name + ".partial")
-    shutil.rmtree(staging, ignore_errors=True)  # a fetch that was cut off
+    shutil.rmtree(staging, ignore_errors=True)  # of an interrupted fetch
     try:
         archive = _download(staging)
         _check(archive)

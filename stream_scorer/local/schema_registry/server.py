@@ -1,7 +1,7 @@
-"""A real schema registry on this machine, for tests and for trying things out: Apicurio, with Confluent's API.
+"""Real schema registry on this machine, for tests and trials: Apicurio, with Confluent's API.
 
-What it keeps stands in its data folder, so the ids of schemas outlive a restart. The folder belongs to one registry:
-whoever starts it under the folder's lock and finds it running takes that one, whichever process started it.
+Its data are in the data folder, so schema ids outlive a restart. The folder belongs to one registry, which is started
+under the folder's lock; a start that finds it running uses it, whichever process started it.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _REQUEST_S: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedRegistry:
-    """A registry on the loopback interface.
+    """Registry on the loopback interface.
 
     Attributes:
-        data_dir: what it keeps; absolute.
-        port: where it listens; 0: any free port, the same one after a restart.
-        cache_dir: where the program is kept, shared by all registries of this user.
+        data_dir: folder of its data; absolute.
+        port: port to listen on; 0: any free port, the same one after a restart.
+        cache_dir: folder of the program, shared by all registries of this user.
     """
 
     data_dir: Path
@@ -48,10 +48,10 @@ class EmbeddedRegistry:
     cache_dir: Path = field(default_factory=default_cache_dir)
 
     def start(self) -> str:
-        """Start it, or find it running, and return its URL, as ``schema_registry.url`` takes it.
+        """Start the registry, unless it is running, and return its URL for ``schema_registry.url``.
 
         Raises:
-            LocalError: it cannot be fetched, or does not start here.
+            LocalError: it cannot be fetched or started.
         """
         with folder_lock(self.data_dir, "registry"):
             pid, port = self._state()
@@ -63,7 +63,7 @@ class EmbeddedRegistry:
             return self._url(port)
 
     def stop(self) -> None:
-        """End it, if it runs; what it keeps stays."""
+        """Stop the registry, if it runs, and keep its data."""
         if not self.data_dir.is_dir():
             return
         with folder_lock(self.data_dir, "registry"):
@@ -72,7 +72,7 @@ class EmbeddedRegistry:
             if not ended_within(pid, self._mark, _STOP_LIMIT_S):
                 send(pid, self._mark, signal.SIGKILL)
                 ended_within(pid, self._mark, _STOP_LIMIT_S)
-            # A process that ends loses its name before its sockets.
+            # The arguments of a terminating process disappear before its sockets are closed.
             deadline = time.monotonic() + _STOP_LIMIT_S
             while port and not port_is_free(port) and time.monotonic() < deadline:
                 time.sleep(_POLL_S)
@@ -85,14 +85,14 @@ class EmbeddedRegistry:
 
     @property
     def _mark(self) -> str:
-        """What of its command line no other process has."""
+        """Argument that identifies the process."""
         return f"-Dstream.scorer.registry={self.data_dir}"
 
     def _url(self, port: int) -> str:
         return f"http://{LOOPBACK}:{port}{_API}"
 
     def _state(self) -> tuple[int, int]:
-        """Process id and port of the last start; zeros where there was none."""
+        """Return process id and port of the last start; zeros without one."""
         try:
             state = json.loads(self._state_file.read_text(encoding="utf-8"))
             return int(state["pid"]), int(state["port"])
@@ -109,14 +109,14 @@ class EmbeddedRegistry:
             str(JAVA),
             f"-Xmx{_HEAP_MB}m",
             "-XX:+UseSerialGC",
-            "-XX:TieredStopAtLevel=1",  # it lives minutes, not weeks: compiled soon beats compiled well
+            "-XX:TieredStopAtLevel=1",  # short runs: fast compilation matters more than fast code
             f"-Dquarkus.http.host={LOOPBACK}",
             f"-Dquarkus.http.port={port}",
             f"-Dquarkus.management.host={LOOPBACK}",
-            "-Dquarkus.management.port=0",  # it cannot be switched off, and 9000 is somebody else's
+            "-Dquarkus.management.port=0",  # cannot be turned off, and the default, 9000, may be in use
             "-Dapicurio.storage.sql.kind=h2",
             self._mark,
-            # Relative to where it runs: a semicolon in the folder's name would end the path.
+            # Relative to the working directory: a semicolon in the folder's name would end the path.
             "-Dapicurio.datasource.url=jdbc:h2:file:./schemas",
             "-jar",
             str(home / "quarkus-run.jar"),
@@ -143,7 +143,7 @@ class EmbeddedRegistry:
 
     def _answers(self, port: int) -> bool:
         try:
-            with urlopen(f"{self._url(port)}/subjects", timeout=_REQUEST_S):  # noqa: S310  # http, ours  # nosec B310
+            with urlopen(f"{self._url(port)}/subjects", timeout=_REQUEST_S):  # noqa: S310  # http, ours  # noqa: S310  # local http  # nosec B310
                 return True
         except (URLError, OSError):
             return False

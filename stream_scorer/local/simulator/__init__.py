@@ -1,7 +1,7 @@
-"""A simulator of the Genesys Cloud scoring API, with scripted faults and an account of what is paid for.
+"""Simulator of the Genesys Cloud scoring API, with scripted faults and a record of billed contacts.
 
-``with Simulator(SimulatorConfig(latency_ms=20)) as simulator:`` starts one in a process of its own and gives its
-``base_url``; `SimulatorControl` steers one that runs already. Over HTTP: see `stream_scorer.local.simulator.app`.
+``with Simulator(SimulatorConfig(latency_ms=20)) as simulator:`` starts one in a process of its own, with a
+``base_url``; `SimulatorControl` configures a running one. Over HTTP: see `stream_scorer.local.simulator.app`.
 """
 
 from stream_scorer.local.simulator.config import SimulatorConfig

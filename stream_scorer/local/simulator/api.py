@@ -1,4 +1,4 @@
-"""What the simulated platform answers to whom. No sockets, no waiting: `app` does both."""
+"""Answers of the simulated platform, without sockets and waiting, which are in `app`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class SimulatedApi:
-    """The platform: one client, one model, one quota, one script of faults."""
+    """Simulated platform: one client, one model, one quota, one script of faults."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class SimulatedApi:
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        """`clock` gives monotonic seconds, `wall_clock` Unix seconds."""
+        """Configure it; `clock` returns monotonic seconds, `wall_clock` Unix seconds."""
         self._initial = config
         self._clock = clock
         self._wall_clock = wall_clock
@@ -51,18 +51,18 @@ class SimulatedApi:
         self._scene: Mapping[str, Any] = {}
         self._configure()
 
-    # --- what a script may do
+    # --- for scripts
 
     def change(self, changes: Mapping[str, Any]) -> None:
-        """Changes the configuration from the next request on; a SettingsError changes nothing.
+        """Change the configuration from the next request on; after a SettingsError nothing is changed.
 
-        Where a scenario sets the same field, the scenario's value holds as long as its step lasts.
+        If a scenario sets the same field, the scenario's value applies while its step lasts.
         """
         self._chosen = self._chosen.changed(changes)
         self._configure()
 
     def reset(self) -> None:
-        """Back to the start: first configuration, no scenario, faults or tokens, empty quota window and account."""
+        """Reset to the first configuration, without scenario, faults, tokens, quota use and records."""
         self.stop_playing()
         self.tokens.revoke_all()
         self.faults.clear()
@@ -73,9 +73,9 @@ class SimulatedApi:
         self._configure()
 
     def play(self, scenario: Scenario, tell: Callable[[str], object] = lambda _line: None) -> None:
-        """Plays a scenario from the next request on, instead of the one that is played now.
+        """Play a scenario from the next request on, and end the current one.
 
-        ``tell`` is called with a line whenever a step begins or ends.
+        ``tell`` is called with a line at the begin and end of each step.
         """
         self.stop_playing()
         self._player = ScenarioPlayer(
@@ -83,43 +83,43 @@ class SimulatedApi:
         )
 
     def stop_playing(self) -> None:
-        """Ends the scenario and takes its faults and changes back."""
+        """End the scenario and undo its faults and changes."""
         if self._player is not None:
             self._player.leave()
             self._player = None
 
     def playing(self) -> PlayState | None:
-        """How far the scenario is; None: there is none."""
+        """Return the state of the scenario; None: there is none."""
         self.catch_up()
         return None if self._player is None else self._player.state(self._clock())
 
     def catch_up(self) -> None:
-        """Begins and ends the steps of the scenario that are due."""
+        """Begin and end the due steps of the scenario."""
         if self._player is not None:
             self._player.catch_up(self._clock())
 
     def stats(self) -> Stats:
-        """The account as of now."""
+        """Return the current record of requests."""
         count, allowed, reset_s = self._quota_reading()
         return self.request_log.stats(quota_count=count, quota_allowed=allowed, quota_reset_s=reset_s)
 
-    # --- what a client may do
+    # --- for clients
 
     def arrived(self) -> None:
-        """A token or score request has arrived."""
+        """Record the arrival of a token or score request."""
         self.request_log.arrived(int(self._wall_clock() * 1000))
         if self._player is not None:
             self._player.begin(self._clock())
             self.catch_up()
 
     def token(self, headers: Mapping[bytes, bytes], body: bytes) -> Reply:
-        """``POST /oauth/token``."""
+        """Answer ``POST /oauth/token``."""
         reply = self.tokens.answer(headers, body, self.config, self._clock())
         self.request_log.tokens_issued += reply.status == 200  # noqa: PLR2004 - OK
         return reply
 
     def admit(self, headers: Mapping[bytes, bytes], context_id: str, needed: str = SCORE_SCOPE) -> Reply | None:
-        """Authentication, scope and quota, in this order; None: the request may go on, and is counted."""
+        """Check authentication, scope and quota, in this order; None: the request is admitted, and counted."""
         config, now = self.config, self._clock()
         scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
         if scheme.lower() != b"bearer" or not token:
@@ -146,7 +146,7 @@ class SimulatedApi:
         context_id: str,
         edits: Sequence[ResultEdit] = (),
     ) -> Reply:
-        """``POST /api/v2/predictiveengagement/models/{model_id}/score``, once admitted; ``edits`` damage results."""
+        """Answer an admitted ``POST …/predictiveengagement/models/{model_id}/score``; ``edits`` damage the results."""
         if refusal := self._refusal(model_id, headers, len(body)):
             return platform_error(*refusal, context_id=context_id)
         try:
@@ -162,7 +162,7 @@ class SimulatedApi:
         return Reply(200, orjson.dumps({"results": damaged(results, edits) if edits else results}))
 
     def common_headers(self, context_id: str) -> dict[bytes, bytes]:
-        """What every answer carries: the correlation id and the state of the quota."""
+        """Return the headers of every answer: the correlation id and the state of the quota."""
         count, allowed, reset_s = self._quota_reading()
         return {
             b"inin-correlation-id": context_id.encode(),
@@ -172,7 +172,7 @@ class SimulatedApi:
         }
 
     def _refusal(self, model_id: str, headers: Mapping[bytes, bytes], size: int) -> tuple[int, str] | None:
-        """What is wrong with a request before its body is read: status and message."""
+        """Return the error of a request before its body is read: status and message."""
         if model_id != self.config.model_id:
             return 404, f"The model '{model_id}' was not found."
         return form_error(headers, size, self.config)

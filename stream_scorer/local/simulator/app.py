@@ -1,29 +1,29 @@
-"""The simulator as an ASGI application.
+"""ASGI application of the simulator.
 
-The platform's endpoints (tokens, scores, a contact list) are plain ASGI, because they are measured beside the worker;
-``GET /openapi.json`` is their description (`stream_scorer.local.simulator.openapi`). The script's own endpoints, all
-below ``/_simulator``, go through Starlette:
+The platform's endpoints (tokens, scores, a contact list) are plain ASGI, because benchmarks run them beside the worker;
+``GET /openapi.json`` describes them (`stream_scorer.local.simulator.openapi`). The control endpoints, all below
+``/_simulator``, use Starlette:
 
 =========================  =============================================================================================
-``GET    /health``         204 as soon as it runs
-``GET    /stats``          the account: `stream_scorer.local.simulator.request_log.Stats`
-``GET    /scored``         contact id -> how often it was scored, which is what is paid for; with ``?minimum=2`` only
-                           those that were scored so often or more
-``GET    /contact-list``   contact id -> what was added: `stream_scorer.local.simulator.outbound.ListedContact`
-``GET    /faults``         the script in force with ``seen`` and ``fired``
+``GET    /health``         204 once it runs
+``GET    /stats``          the record: `stream_scorer.local.simulator.request_log.Stats`
+``GET    /scored``         contact id -> number of times that it was scored, and so billed; ``?minimum=2`` selects
+                           those with so many or more
+``GET    /contact-list``   contact id -> added contact: `stream_scorer.local.simulator.outbound.ListedContact`
+``GET    /faults``         the active script with ``seen`` and ``fired``
 ``POST   /faults``         adds a list of faults (see `stream_scorer.local.simulator.faults`); answers like ``GET``
-``DELETE /faults``         ends all faults
-``GET    /scenario``       what is played, and how far it is: `stream_scorer.local.simulator.scenario_player.PlayState`
-``PUT    /scenario``       plays this one from the next request on (`stream_scorer.local.simulator.scenario`)
-``DELETE /scenario``       ends it and takes back what it did
-``POST   /revoke-tokens``  every token given out is worth nothing from now on
+``DELETE /faults``         removes all faults
+``GET    /scenario``       state of the scenario: `stream_scorer.local.simulator.scenario_player.PlayState`
+``PUT    /scenario``       plays a scenario from the next request on (`stream_scorer.local.simulator.scenario`)
+``DELETE /scenario``       ends it and undoes its changes
+``POST   /revoke-tokens``  revokes all tokens
 ``GET    /config``         the configuration, without the secret
-``PATCH  /config``         changes some of it (`stream_scorer.local.simulator.config.SimulatorConfig`); answers like
+``PATCH  /config``         changes fields (`stream_scorer.local.simulator.config.SimulatorConfig`); answers like
                            ``GET``
-``POST   /reset``          back to the first configuration, no scenario, no faults, no tokens, an empty account
+``POST   /reset``          restores the first configuration, without scenario, faults, tokens and records
 =========================  =============================================================================================
 
-A script that is malformed gets a 400 ``{"error": one line}`` and changes nothing.
+A malformed script gets a 400 ``{"error": one line}`` and changes nothing.
 """
 
 from __future__ import annotations
@@ -60,24 +60,24 @@ OPENAPI_PATH = "/openapi.json"
 TOKEN_PATH = "/oauth/token"  # noqa: S105 - a path  # nosec B105
 SCORE_PATH = re.compile(r"/api/v2/predictiveengagement/models/([^/]+)/score")
 CONTROL_PREFIX = "/_simulator/"
-# What is read of a body that is too large anyway: a client that is cut off while it still sends sees no 413.
+# Read limit for bodies that are too large: a client that is disconnected while it sends receives no 413.
 READ_LIMIT = 64 * 1024 * 1024
 
 
 class ClientGone(Exception):
-    """The client left before its request was complete."""
+    """The client disconnected before its request was complete."""
 
 
 class SimulatorApp:
-    """Reads requests, has them answered by `SimulatedApi`, waits as long as the latency says, and sends."""
+    """Application that reads requests, applies faults and latency, and sends the answers of `SimulatedApi`."""
 
     def __init__(self, config: SimulatorConfig) -> None:
         self.api = SimulatedApi(config)
         self._control = control_app(self.api, CONTROL_PREFIX.rstrip("/"))
-        self._jitter = random.Random(0)  # noqa: S311 - a latency is no secret, and every run has the same ones  # nosec B311
+        self._jitter = random.Random(0)  # noqa: S311 - a latency is no secret, and every run has the same ones  # noqa: S311 - not a secret, and every run has the same latencies  # nosec B311
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The ASGI entry."""
+        """Handle an ASGI request."""
         if scope["type"] != "http":
             return
         path: str = scope["path"]
@@ -167,7 +167,7 @@ class SimulatorApp:
     async def _spoil(
         self, exchange: _Exchange, path: FaultPath, action: FaultAction, asked: Callable[[], RequestSummary]
     ) -> bool:
-        """What a fault does before the work; whether the request has ended with it."""
+        """Apply a fault before the request is processed; return whether it has ended the request."""
         await asyncio.sleep(action.delay_ms / 1000)
         if action.drop == "before":
             await exchange.drop(path)
@@ -199,16 +199,16 @@ class _Exchange:
         self.context_id = str(uuid.uuid4())
 
     def error(self, status: int, message: str) -> Reply:
-        """An error in the platform's form."""
+        """Return an error in the platform's format."""
         return platform_error(status, message, context_id=self.context_id)
 
     def wrong_method(self, allowed: str) -> Reply:
-        """The refusal of any other method."""
+        """Return the error for any other method."""
         text = f"Use {allowed}."
         return platform_error(405, text, context_id=self.context_id, headers=(("Allow", allowed),))
 
     async def body(self) -> bytes:
-        """The whole body, or its first 64 MiB."""
+        """Return the whole body, or its first 64 MiB."""
         chunks: list[bytes] = []
         size, more = 0, True
         while more and size <= READ_LIMIT:
@@ -221,16 +221,18 @@ class _Exchange:
         return b"".join(chunks)
 
     async def answer(self, path: str, reply: Reply, transfer: Transfer | None = None) -> None:
-        """Counts the reply and sends it."""
+        """Record the reply and send it."""
         self._api.request_log.finished(path, reply.status)
         headers = {
             b"content-type": reply.content_type.encode(),
             **self._api.common_headers(self.context_id),
-            **{name.lower().encode(): value.encode() for name, value in reply.headers},  # a script may override any
+            **{
+                name.lower().encode(): value.encode() for name, value in reply.headers
+            },  # a script may override any header
         }
         await self._wire.send(reply.status, headers, reply.body, transfer)
 
     async def drop(self, path: str) -> None:
-        """Closes the connection under the client, without a byte of an answer."""
+        """Close the connection without an answer."""
         self._api.request_log.finished(path, DROPPED)
         await self._wire.drop()

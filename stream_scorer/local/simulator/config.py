@@ -1,4 +1,4 @@
-"""What the simulated platform is: its client, its model, its limits, its speed; all changeable at run time."""
+"""Configuration of the simulated platform: client, model, limits, latency; all can change at run time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FeatureType: TypeAlias = Literal["integer", "number", "boolean", "string"]
 
 SCORE_SCOPE = "predictiveengagement:score"
 OUTBOUND_SCOPE = "outbound"
-DEFAULT_SECRET = "simulator-secret"  # noqa: S105 - it opens nothing but the simulator  # nosec B105
+DEFAULT_SECRET = "simulator-secret"  # noqa: S105 - it opens nothing but the simulator  # noqa: S105 - protects nothing but the simulator  # nosec B105
 TUTORIAL_FEATURES: dict[str, FeatureType] = {
     "previous_calls": "integer",
     "avg_handle_time": "number",
@@ -33,30 +33,30 @@ Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 
 
 class SimulatorConfig(BaseModel):
-    """One frozen description of the simulated platform; a change at run time is a new one.
+    """Frozen configuration of the simulated platform; a change at run time replaces it.
 
     Attributes:
-        client_id: the one OAuth client there is.
-        client_secret: its secret; in no repr.
-        scopes: what the client may do; without ``predictiveengagement:score`` every score request is a 403,
+        client_id: id of the only OAuth client.
+        client_secret: its secret; the repr does not show it.
+        scopes: scopes of the client; without ``predictiveengagement:score`` every score request gets a 403,
             without ``outbound`` every request that adds contacts to a contact list.
-        expires_in: life of a token in seconds.
-        model_id: the one model there is; any other is a 404.
-        contact_list_id: the one contact list there is; any other is a 404.
-        known_versions: the values of ``modelVersion`` that are no 404; None accepts every one.
+        expires_in: lifetime of a token in seconds.
+        model_id: id of the only model; any other gets a 404.
+        contact_list_id: id of the only contact list; any other gets a 404.
+        known_versions: accepted values of ``modelVersion``, others get a 404; None accepts all.
         features: the model's features by name; None accepts any features that are not null.
         refuse_prefix: a contact whose id starts with it is refused (400) and not named; empty refuses none.
-        refuse_named_prefix: the same, but ``details[].entityId`` names it. Wins over ``refuse_prefix``.
+        refuse_named_prefix: as ``refuse_prefix``, but ``details[].entityId`` names the contact. Takes precedence.
         names_invalid_contacts: whether the 400 for a malformed contact names it.
         narrow_share: share of contacts whose interval is narrower than 0.15.
         inconsistent_share: share of contacts whose bounds are swapped or whose score lies outside.
-        quota: requests the client may make in a window.
+        quota: requests in a window.
         quota_window_s: length of a window in seconds; it opens with the first request after the last one closed.
         latency_ms: time from the last byte of a request to its answer.
-        latency_jitter_ms: up to this much more, evenly distributed.
-        max_contacts: contacts a request may hold.
-        max_features: features a contact may have.
-        max_request_bytes: bytes a request body may have.
+        latency_jitter_ms: most extra latency, uniformly distributed.
+        max_contacts: most contacts of a request.
+        max_features: most features of a contact.
+        max_request_bytes: most bytes of a request body.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -83,10 +83,10 @@ class SimulatorConfig(BaseModel):
     max_request_bytes: Annotated[int, Field(gt=0)] = 512_000
 
     def changed(self, changes: Mapping[str, Any]) -> SimulatorConfig:
-        """A configuration with these fields replaced.
+        """Return a configuration with these fields replaced.
 
         Raises:
-            SettingsError: unknown field or impossible value, in one line.
+            SettingsError: unknown field or invalid value, in one line.
         """
         try:
             return SimulatorConfig.model_validate({**self.model_dump(), **changes})
@@ -95,7 +95,7 @@ class SimulatorConfig(BaseModel):
 
 
 def one_line(error: ValidationError) -> str:
-    """A validation error as ``field: what is wrong; …``, without the value: it may be a secret."""
+    """Return a validation error as ``field: problem; …``, without the value, which may be a secret."""
     return "; ".join(
         f"{'.'.join(map(str, item['loc'])) or 'value'}: {item['msg'].removeprefix('Value error, ')}"
         for item in error.errors()
@@ -103,10 +103,10 @@ def one_line(error: ValidationError) -> str:
 
 
 def read_features(path: Path) -> dict[str, FeatureType]:
-    """The model's features from a TOML or JSON file.
+    """Return the model's features from a TOML or JSON file.
 
-    The file maps names to types, either ``name = "integer"`` or ``name = {type = "integer", …}``; it may hold that map
-    under ``[model.features]``, so that the worker's own settings file serves.
+    The file maps names to types, either ``name = "integer"`` or ``name = {type = "integer", …}``. The map may be under
+    ``[model.features]``, so that the worker's own settings file can be used.
 
     Raises:
         InputError: the file cannot be read or does not describe features.

@@ -1,4 +1,4 @@
-"""The Python side of the script: steers a simulator that runs, over its own endpoints."""
+"""Python client for the control endpoints of a running simulator."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
 
 
 class SimulatorControl(ControlClient):
-    """Faults, account and configuration of the simulator at a base URL.
+    """Faults, records and configuration of the simulator at a base URL.
 
-    Every method raises LocalError where the simulator does not answer, and SettingsError where it refuses the script.
+    Every method raises LocalError if the simulator does not answer, and SettingsError if it rejects the script.
     """
 
     def __init__(self, base_url: str) -> None:
         super().__init__("simulator", base_url)
 
     def add_fault(self, *, times: int | None = 1, after: int = 0, **words: Any) -> None:
-        """Adds one fault to the script.
+        """Add one fault to the script.
 
         Args:
-            times: on how many requests it acts; None: on all.
-            after: how many matching requests pass first.
-            words: of its match (``path``: by default ``score``) and of its action, all in one, as in
-                `stream_scorer.local.simulator.faults`; None is the same as nothing.
+            times: number of requests that it affects; None: all.
+            after: number of matching requests that pass first.
+            words: fields of its match (``path``: by default ``score``) and of its action together, as in
+                `stream_scorer.local.simulator.faults`; None: not given.
         """
         given = {"path": "score"} | {name: value for name, value in words.items() if value is not None}
         match = {name: value for name, value in given.items() if name in FaultMatch.model_fields}
@@ -38,37 +38,37 @@ class SimulatorControl(ControlClient):
         self._call("POST", "faults", [{"match": match, "times": times, "after": after, "action": action}])
 
     def stats(self) -> Stats:
-        """The account as of now."""
+        """Return the current record of requests."""
         return Stats(**self._call("GET", "stats"))
 
     def scored(self, *, minimum: int = 1) -> dict[str, int]:
-        """How often each contact was scored, by id; only those that were scored ``minimum`` times or more."""
+        """Return how often each contact was scored, by id; only contacts that were scored ``minimum`` times or more."""
         scored: dict[str, int] = self._call("GET", f"scored?minimum={minimum}")
         return scored
 
     def contact_list(self) -> dict[str, ListedContact]:
-        """What was added to the contact list, by contact id."""
+        """Return the added contacts of the contact list, by contact id."""
         contacts: dict[str, dict[str, Any]] = self._call("GET", "contact-list")
         return {contact_id: ListedContact(**fields) for contact_id, fields in contacts.items()}
 
     def configure(self, **changes: Any) -> None:
-        """Changes fields of `SimulatorConfig` while it runs."""
+        """Change fields of `SimulatorConfig` at run time."""
         self._call("PATCH", "config", changes)
 
     def play(self, scenario: Scenario) -> None:
-        """Plays a scenario from the next request on, instead of the one that is played now."""
+        """Play a scenario from the next request on, and end the current one."""
         self._call("PUT", "scenario", scenario.model_dump(mode="json", exclude_unset=True, by_alias=True))
 
     def playing(self) -> PlayState | None:
-        """How far the scenario is; None: there is none."""
+        """Return the state of the scenario; None: there is none."""
         state = self._call("GET", "scenario")
         return None if state is None else PlayState.of(state)
 
     def stop_playing(self) -> None:
-        """Ends the scenario and takes its faults and changes back."""
+        """End the scenario and undo its faults and changes."""
         self._call("DELETE", "scenario")
 
     def revoke_tokens(self) -> int:
-        """Makes every token worthless; how many there were."""
+        """Revoke all tokens and return their number."""
         revoked: int = self._call("POST", "revoke-tokens")["revoked"]
         return revoked

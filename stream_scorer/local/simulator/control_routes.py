@@ -1,4 +1,4 @@
-"""The simulator's own endpoints, by which a script steers it. `app` lists them."""
+"""Control endpoints of the simulator, by which scripts configure it; see the list in `app`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def control_app(api: SimulatedApi, prefix: str) -> Starlette:
-    """The Starlette application for everything below ``prefix``."""
+    """Return the Starlette application for the endpoints below ``prefix``."""
     routes = _Routes(api)
     return with_control_app(
         prefix,
@@ -45,7 +45,7 @@ def control_app(api: SimulatedApi, prefix: str) -> Starlette:
 
 
 class _Routes:
-    """The handlers. Each runs in the event loop at one stretch, so what it reads fits together."""
+    """Handlers. Each runs in the event loop without interruption, so its data are consistent."""
 
     def __init__(self, api: SimulatedApi) -> None:
         self._api = api

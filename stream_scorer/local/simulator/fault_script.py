@@ -1,4 +1,4 @@
-"""The script in force: which of its faults is due for a request."""
+"""Active script of faults: selects the one that is due for a request."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 class RequestSummary(NamedTuple):
-    """What a score request asks for, as far as faults look at it."""
+    """Content of a score request, as far as faults depend on it."""
 
     contact_ids: tuple[str, ...] = ()
     model_version: str | None = None
 
 
 def asked_in(body: bytes) -> RequestSummary:
-    """What a request body asks for; as much as can be read, nothing where it is malformed."""
+    """Return the summary of a request body; empty if it is malformed."""
     try:
         request = orjson.loads(body)
         contacts, version = request["contacts"], request.get("modelVersion")
@@ -43,7 +43,7 @@ class _Entry:
     fired: int = 0
 
     def __post_init__(self) -> None:
-        self.draw = Random(self.fault.match.seed)  # noqa: S311 - the same requests in every run  # nosec B311
+        self.draw = Random(self.fault.match.seed)  # noqa: S311 - the same requests in every run  # noqa: S311 - the same selection in every run  # nosec B311
 
     @property
     def spent(self) -> bool:
@@ -55,37 +55,37 @@ class _Entry:
         return {**content, "match": match, "seen": self.seen, "fired": self.fired}
 
     def should_fire(self) -> bool:
-        """Rolls the dice of ``share``."""
+        """Draw whether the fault fires, with probability ``share``."""
         share = self.fault.match.share
         return share >= 1 or self.draw.random() < share
 
 
 class FaultBook:
-    """The script in force, and how far each of its lines has come."""
+    """Active faults with their counters."""
 
     def __init__(self) -> None:
         self._entries: list[_Entry] = []
 
     def add(self, *faults: Fault, owner: str | None = None) -> None:
-        """Appends to the script; what has an owner can be taken out again by its name."""
+        """Append faults to the script; `remove` removes those of an owner."""
         self._entries += (_Entry(fault, owner) for fault in faults)
 
     def remove(self, owner: str) -> None:
-        """Ends the faults of this owner."""
+        """Remove the faults of this owner."""
         self._entries = [entry for entry in self._entries if entry.owner != owner]
 
     def clear(self) -> None:
-        """Ends all faults."""
+        """Remove all faults."""
         self._entries.clear()
 
     def state(self) -> list[dict[str, Any]]:
-        """Every line of the script with ``seen`` (matching requests so far) and ``fired`` (acted on so far)."""
+        """Return every fault with ``seen`` (matching requests so far) and ``fired`` (affected requests so far)."""
         return [entry.state() for entry in self._entries]
 
     def take(self, path: FaultPath, asked: Callable[[], RequestSummary] = RequestSummary) -> FaultAction | None:
-        """What is to happen to this request; None: nothing out of the ordinary.
+        """Return the action for this request; None: no fault is due.
 
-        ``asked`` is called only if a fault depends on the body: looking into it costs a parse.
+        ``asked`` is called only if a fault depends on the body, which must then be parsed.
         """
         request: RequestSummary | None = None
         for entry in self._entries:

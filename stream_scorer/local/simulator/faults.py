@@ -1,51 +1,51 @@
-"""Scripted faults: which requests go wrong, how often, and how. `docs/simulator.md` lists every word with examples.
+"""Scripted faults: affected requests, number of times, and effect. `docs/simulator.md` lists all words, with examples.
 
-A fault is given as JSON (in a scenario file: as TOML)::
+A fault is JSON (in a scenario file: TOML)::
 
-    {"match":  {"path": "score", "contact_id": "C-17"},   which requests
-     "after":  2,                                         let so many of them pass first (default 0)
-     "times":  3,                                         then act on so many (default 1; null: for ever)
-     "action": {"status": 503, "retry_after": "3"}}       what happens to them
+        {"match":  {"path": "score", "contact_id": "C-17"},   the affected requests
+         "after":  2,                                         number of requests that pass first (default 0)
+         "times":  3,                                         number of affected requests (default 1; null: all)
+         "action": {"status": 503, "retry_after": "3"}}       the effect
 
-``match`` has ``path`` (``score``, the default, ``token`` or ``outbound``) and, for ``score``, any of these, all of
-which must hold:
+``match`` has ``path`` (``score``, the default, ``token`` or ``outbound``) and, for ``score``, any of these
+conditions, all of which must hold:
 
-- ``contact_id``, ``contact_prefix``: the request holds this contact, or one whose id begins so;
-- ``model_version``: it asks for this version (``""``: for none);
-- ``min_contacts``: it holds so many contacts or more.
+- ``contact_id``, ``contact_prefix``: the request contains this contact, or one whose id has this prefix;
+- ``model_version``: the request has this version (``""``: none);
+- ``min_contacts``: the request contains so many contacts or more.
 
-For both paths, ``share`` (with ``seed``) picks so many of the requests that match otherwise, always the same ones.
+For all paths, ``share`` (with ``seed``) selects a share of the other matching requests, the same ones in every run.
 
-An action answers in the simulator's own words, or lets the work be done and damages the answer. Any action may bring
-``"delay_ms": N``, which waits first; alone, it answers rightly but late (paid).
+An action returns a scripted answer, or processes the request and damages the answer. Any action may have
+``"delay_ms": N``, a delay before it; alone, it gives a correct but late answer (billed).
 
-- ``{"status": N}`` (**unpaid**, as the work is not done), with ``retry_after`` (seconds or an HTTP date, sent as it
-  is), ``headers`` (an object, with ``Location`` for a 3xx), ``code`` (of the error form), ``names`` (the contacts of
-  ``details[].entityId``: a selection, see below, or a list of ids, asked about or not), ``revoke_tokens`` (true: every
-  token given out is worth nothing from now on) and ``body``: ``platform`` (the error form, the default), ``html``,
-  ``empty``, ``not_json``, ``wrong_shape``, ``nested`` (100,000 levels of JSON), or any other text, which is sent as it
-  is as JSON;
-- ``{"results": [edit, …]}`` (**paid**, left out or not): the real answer, damaged by these edits, one after the other;
-- ``{"transfer": …}`` (**paid**; **unpaid** beside a ``status``): how the body travels. ``cut`` and ``cut_chunked``
-  close the connection after half of it, ``drip`` sends a byte every 100 ms and never ends, ``endless`` never ends
-  either, but at full speed, ``gzip`` is compressed as it should be, ``gzip_bomb`` is small and grows to 200 MB. May
-  stand beside ``status`` or ``results``;
-- ``{"drop": "before"}`` (**unpaid**) closes the connection before the work is done, ``{"drop": "after"}`` (**paid**)
-  when it was done.
+- ``{"status": N}`` (**unpaid**, as the request is not processed), with ``retry_after`` (seconds or an HTTP date, sent
+  unchanged), ``headers`` (an object, with ``Location`` for a 3xx), ``code`` (of the platform's error), ``names`` (the
+  contacts of ``details[].entityId``: a selection, see below, or a list of ids, in the request or not),
+  ``revoke_tokens`` (true: all tokens are revoked) and ``body``: ``platform`` (the platform's error, the default),
+  ``html``, ``empty``, ``not_json``, ``wrong_shape``, ``nested`` (100,000 levels of JSON), or any other text, which is
+  sent unchanged as JSON;
+- ``{"results": [edit, …]}`` (**paid**, left out or not): the real answer, damaged by these edits in order;
+- ``{"transfer": …}`` (**paid**; **unpaid** with a ``status``): the transport of the body. ``cut`` and ``cut_chunked``
+  close the connection after half of it, ``drip`` sends a byte every 100 ms without end, ``endless`` sends at full
+  speed without end, ``gzip`` is valid compression, ``gzip_bomb`` is small and expands to 200 MB. Can be combined with
+  ``status`` or ``results``;
+- ``{"drop": "before"}`` (**unpaid**) closes the connection before the request is processed, ``{"drop": "after"}``
+  (**paid**) afterwards.
 
-An edit is ``{"do": word, "of": selection}``; without ``of`` it concerns all results:
+An edit is ``{"do": word, "of": selection}``; without ``of`` it applies to all results:
 
-- ``omit`` leaves them out; ``repeat`` sends them twice; ``contradict`` sends them twice, with other values; ``unknown``
-  adds one for ``unknown-<id>``, which nobody asked about; ``reverse`` sends all in the reverse order;
-- ``swap`` exchanges the bounds; ``outside`` puts both on one side of the score;
-- ``remove`` takes a ``field`` away: ``contactId``, ``score``, ``confidenceInterval``, ``lower`` or ``upper``; ``set``
-  gives it a ``value`` (any JSON) or a ``literal`` (sent as it is: ``NaN``, ``Infinity``, ``1e999``).
+- ``omit`` removes them; ``repeat`` sends them twice; ``contradict`` sends them twice, with other values; ``unknown``
+  adds a result for ``unknown-<id>``, a contact that was not in the request; ``reverse`` reverses the order of all;
+- ``swap`` exchanges the bounds; ``outside`` moves both to one side of the score;
+- ``remove`` removes a ``field``: ``contactId``, ``score``, ``confidenceInterval``, ``lower`` or ``upper``; ``set``
+  sets it to a ``value`` (any JSON) or a ``literal`` (sent unchanged: ``NaN``, ``Infinity``, ``1e999``).
 
 A selection is ``"all"``, ``{"count": N}`` (the first ones), ``{"share": 0.3}`` (by the checksum of the id, so the same
 contacts in every request), ``{"ids": […]}`` or ``{"prefix": "C-1"}``.
 
-Faults meet the requests that authentication and quota let through, in the order in which they were added; the first one
-that is due acts, alone. An edit changes only a 200; every other answer goes out as it is.
+Faults apply to requests that pass authentication and quota, in the order in which they were added; only the first due
+one acts. Edits change only a 200; other answers are sent unchanged.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class _Frozen(BaseModel):
 
 
 class Selection(_Frozen):
-    """Some of the contacts of a request; exactly one of the fields is given."""
+    """Selection of a request's contacts; exactly one field is set."""
 
     count: Annotated[int, Field(ge=0)] | None = None
     share: Share | None = None
@@ -91,7 +91,7 @@ Selected: TypeAlias = Literal["all"] | Selection
 
 
 class FaultMatch(_Frozen):
-    """Which requests a fault concerns."""
+    """Condition for the affected requests."""
 
     path: FaultPath = "score"
     contact_id: str | None = None
@@ -103,7 +103,7 @@ class FaultMatch(_Frozen):
 
     @property
     def needs_body(self) -> bool:
-        """Whether the body decides: looking into it costs a parse."""
+        """Whether the condition depends on the body, which must then be parsed."""
         given = (self.contact_id, self.contact_prefix, self.model_version, self.min_contacts)
         return any(value is not None for value in given)
 
@@ -116,7 +116,7 @@ class FaultMatch(_Frozen):
 
 
 class ResultEdit(_Frozen):
-    """One change to the results of an answer."""
+    """Change to the results of an answer."""
 
     do: Literal["omit", "repeat", "contradict", "unknown", "reverse", "swap", "outside", "remove", "set"]
     of: Selected = "all"
@@ -137,7 +137,7 @@ class ResultEdit(_Frozen):
 
 
 class FaultAction(_Frozen):
-    """What happens to such a request."""
+    """Effect of a fault on a request."""
 
     status: Annotated[int, Field(ge=200, le=599)] | None = None
     retry_after: Annotated[HeaderText, BeforeValidator(_as_text)] | None = None
@@ -175,7 +175,7 @@ class FaultAction(_Frozen):
 
 
 class Fault(_Frozen):
-    """One line of the script."""
+    """One entry of the script."""
 
     match: FaultMatch = FaultMatch()
     action: FaultAction
@@ -195,10 +195,10 @@ _FAULTS = TypeAdapter(list[Fault])
 
 
 def parse_faults(content: Any) -> list[Fault]:
-    """The faults of decoded JSON: a list of them.
+    """Return the faults of decoded JSON, a list.
 
     Raises:
-        SettingsError: the script is malformed; one line that names the place.
+        SettingsError: the script is malformed; one line with the place.
     """
     try:
         return _FAULTS.validate_python(content)

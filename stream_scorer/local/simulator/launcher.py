@@ -1,4 +1,4 @@
-"""Starts and stops the simulator: in a process of its own, in a thread, or in the foreground."""
+"""Launcher of the simulator: in a process of its own, in a thread, or in the foreground."""
 
 from __future__ import annotations
 
@@ -30,33 +30,33 @@ WHAT = "the simulator"
 
 
 class _OwnedSimulator(SimulatorControl, ABC):
-    """A simulator that this object starts and stops. After a stop it can be started again, on the same port."""
+    """Simulator that this object starts and stops. After a stop it can be started again, on the same port."""
 
     def __init__(self, config: SimulatorConfig | None = None, *, host: str = HOST, port: int = 0) -> None:
-        """Starts nothing yet. Port 0: any that is free."""
+        """Configure it, without a start. Port 0: any free port."""
         super().__init__("")
         self.config = config or SimulatorConfig()
         self._host, self._port = host, port
 
     @property
     def base_url(self) -> str:
-        """Where API and token endpoint are, without a slash at the end."""
+        """URL of API and token endpoint, without a trailing slash."""
         return url_of(self._host, self._port)
 
     def environment(self) -> dict[str, str]:
-        """The environment variables that point the worker at this simulator, its secret among them."""
+        """Return the environment variables of a worker for this simulator, with the secret."""
         return worker_environment(self.base_url, self.config)
 
     @property
     @abstractmethod
     def running(self) -> bool:
-        """Whether it was started and has not ended since."""
+        """Whether the server is running."""
 
     def start(self) -> Self:
-        """Returns as soon as requests are answered; at once where it runs already.
+        """Start the server and return once it answers requests; if it is running, return immediately.
 
         Raises:
-            LocalError: the extra [local] is missing, the port is taken, or it does not start.
+            LocalError: the extra [local] is missing, the port is in use, or the server does not start.
         """
         if self.running:
             return self
@@ -68,11 +68,11 @@ class _OwnedSimulator(SimulatorControl, ABC):
 
     @abstractmethod
     def stop(self) -> None:
-        """Ends it, whatever it is doing; harmless where nothing runs."""
+        """Stop the server, even during a request; if it is not running, do nothing."""
 
     @abstractmethod
     def _serve(self, listener: socket.socket) -> None:
-        """Returns when requests to this socket are answered; the caller closes its copy of it."""
+        """Serve on this socket and return once requests are answered; the caller closes its copy of the socket."""
 
     def __enter__(self) -> Self:
         return self.start()
@@ -82,20 +82,20 @@ class _OwnedSimulator(SimulatorControl, ABC):
 
 
 class Simulator(_OwnedSimulator):
-    """A simulator in a process of its own, which ends with this one however this one ends."""
+    """Simulator in a process of its own, which ends with this process, however it ends."""
 
     def __init__(self, config: SimulatorConfig | None = None, *, host: str = HOST, port: int = 0) -> None:
-        """Starts nothing yet. Port 0: any that is free."""
+        """Configure it, without a start. Port 0: any free port."""
         super().__init__(config, host=host, port=port)
         self._process = ServerProcess(WHAT, "stream_scorer.local.simulator")
 
     @property
     def running(self) -> bool:
-        """Whether it was started and has not ended since."""
+        """Whether the process is running."""
         return self._process.running
 
     def stop(self) -> None:
-        """Ends it, whatever it is doing; harmless where nothing runs."""
+        """Stop the process, even during a request; if it is not running, do nothing."""
         self._session.close()
         self._process.stop()
 
@@ -104,18 +104,18 @@ class Simulator(_OwnedSimulator):
 
 
 class ThreadedSimulator(_OwnedSimulator):
-    """A simulator in a thread: quickest to start, but it shares the interpreter lock with whatever it is to test."""
+    """Simulator in a thread: starts fastest, but shares the interpreter lock with the code under test."""
 
     _thread: threading.Thread | None = None
     _server: SimulatorServer | None = None
 
     @property
     def running(self) -> bool:
-        """Whether it was started and has not ended since."""
+        """Whether the thread is running."""
         return self._thread is not None and self._thread.is_alive()
 
     def stop(self) -> None:
-        """Ends it, whatever it is doing; harmless where nothing runs."""
+        """Stop the thread, even during a request; if it is not running, do nothing."""
         thread, self._thread = self._thread, None
         self._session.close()
         if thread is not None and self._server is not None:
@@ -143,18 +143,18 @@ def serve(
     scenario: Scenario | None = None,
     tell: Callable[[str], None] = lambda _line: None,
 ) -> None:
-    """Serves in this process until SIGINT or SIGTERM.
+    """Serve in this process until SIGINT or SIGTERM.
 
     Args:
-        config: of the simulated platform.
+        config: configuration of the simulated platform.
         host: address to listen on.
-        port: to listen on; 0: any that is free.
+        port: port to listen on; 0: any free port.
         on_ready: called with the base URL.
         scenario: played from the first request on.
-        tell: called with a line whenever a step of the scenario begins or ends, and for each request.
+        tell: called with a line at the begin and end of each step of the scenario, and for each request.
 
     Raises:
-        LocalError: the extra [local] is missing, or the port is taken.
+        LocalError: the extra [local] is missing, or the port is in use.
     """
     require_extra(WHAT)
     from stream_scorer.local.simulator.server import SimulatorServer  # noqa: PLC0415 - needs the extra
@@ -168,7 +168,7 @@ def serve(
 
 
 def worker_environment(base_url: str, config: SimulatorConfig) -> dict[str, str]:
-    """The environment variables that point the worker at a simulator, its secret among them."""
+    """Return the environment variables of a worker for a simulator, with the secret."""
     return {
         "STREAM_SCORER_GENESYS__BASE_URL": base_url,
         "STREAM_SCORER_GENESYS__LOGIN_URL": base_url,

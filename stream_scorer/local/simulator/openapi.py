@@ -1,4 +1,4 @@
-"""The OpenAPI description of the simulated endpoints, for the configuration in force: ``GET /openapi.json``."""
+"""OpenAPI description of the simulated endpoints, for the current configuration: ``GET /openapi.json``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _JSON_TYPES: Final = {int: "integer", float: "number", bool: "boolean", str: "st
 
 
 def describe(config: SimulatorConfig) -> dict[str, Any]:
-    """The description that ships, with the model, its features and the limits of this configuration."""
+    """Return the packaged description, with the model, features and limits of this configuration."""
     description: dict[str, Any] = orjson.loads((resources.files(__package__) / "openapi.json").read_bytes())
     schemas = description["components"]["schemas"]
     schemas["Features"] |= _features(config)

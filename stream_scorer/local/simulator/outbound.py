@@ -1,7 +1,6 @@
-"""The simulated contact list: ``POST /api/v2/outbound/contactlists/{contactListId}/contacts``.
+"""Simulated contact list: ``POST /api/v2/outbound/contactlists/{contactListId}/contacts``.
 
-A contact that comes with an ``id`` that is there already takes the place of the old one, as on the platform; one that
-comes without gets one.
+A contact with an existing ``id`` replaces the old one, as on the platform; one without an id gets one.
 """
 
 from __future__ import annotations
@@ -30,13 +29,13 @@ _FIELDS: Final = {"id", "contactListId", "data", "callable"}
 
 @dataclass(frozen=True, slots=True)
 class ListedContact:
-    """One contact of the list, as ``GET /_simulator/contact-list`` gives it.
+    """Contact of the list, as ``GET /_simulator/contact-list`` returns it.
 
     Attributes:
         data: its columns.
         callable: whether it may be called.
-        priority: whether it was to be dialled next when it came last.
-        times: how often it came.
+        priority: the priority flag of its last request.
+        times: number of requests that contained it.
     """
 
     data: dict[str, str]
@@ -46,7 +45,7 @@ class ListedContact:
 
 
 class ContactList:
-    """The one contact list there is, by contact id."""
+    """The only contact list, by contact id."""
 
     def __init__(self) -> None:
         self.contacts: dict[str, ListedContact] = {}
@@ -61,7 +60,7 @@ class ContactList:
         config: SimulatorConfig,
         context_id: str,
     ) -> Reply:
-        """The answer to an admitted request: its contacts are added, all or none."""
+        """Answer an admitted request: add all of its contacts, or none."""
         if refusal := _refusal(list_id, headers, len(body), config):
             return platform_error(*refusal, context_id=context_id)
         try:
@@ -86,7 +85,7 @@ class ContactList:
 def _refusal(
     list_id: str, headers: Mapping[bytes, bytes], size: int, config: SimulatorConfig
 ) -> tuple[int, str] | None:
-    """What is wrong with a request before its body is read: status and message."""
+    """Return the error of a request before its body is read: status and message."""
     if list_id != config.contact_list_id:
         return 404, f"The contact list '{list_id}' was not found."
     return form_error(headers, size, config)
@@ -102,10 +101,10 @@ def _priority(query: bytes) -> bool:
 
 
 def _checked(contacts: Any, config: SimulatorConfig) -> list[dict[str, Any]]:
-    """The contacts of a decoded body.
+    """Return the contacts of a decoded body.
 
     Raises:
-        BadRequest: they are not what the platform takes.
+        BadRequest: they violate the platform's format.
     """
     if not isinstance(contacts, list) or not 0 < len(contacts) <= MAX_CONTACTS:
         raise _bad("", f"the body must be an array of 1 to {MAX_CONTACTS} contacts")

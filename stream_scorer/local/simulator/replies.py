@@ -1,4 +1,4 @@
-"""The answers of the simulated platform: their bodies, codes and headers."""
+"""Answers of the simulated platform: bodies, codes and headers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ JSON = "application/json"
 HTML = "text/html; charset=utf-8"
 
 UNAUTHORIZED = 401
-# RFC 9110 asks for a challenge with every 401.
+# RFC 9110 requires a challenge with every 401.
 CHALLENGE = (("WWW-Authenticate", 'Bearer realm="simulator"'),)
 TOKEN_CHALLENGE = (("WWW-Authenticate", 'Basic realm="simulator"'),)
 
@@ -41,7 +41,7 @@ CODES = {
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One answer, but for the headers that every answer carries."""
+    """Answer without the common headers."""
 
     status: int
     body: bytes
@@ -58,7 +58,7 @@ def platform_error(
     complaints: Sequence[Complaint] = (),
     headers: tuple[tuple[str, str], ...] = (),
 ) -> Reply:
-    """An error in the platform's form. ``context_id`` is the request's correlation id."""
+    """Return an error in the platform's format. ``context_id`` is the request's correlation id."""
     body: dict[str, Any] = {
         "message": message,
         "code": code or CODES.get(status, "error"),
@@ -77,13 +77,13 @@ def platform_error(
 
 
 def oauth_error(status: int, description: str, *, error: str = "invalid_client") -> Reply:
-    """An error of the token endpoint, which has a form of its own."""
+    """Return an error of the token endpoint, which has its own format."""
     body = orjson.dumps({"error": error, "description": description, "error_description": description})
     return Reply(status, body, headers=TOKEN_CHALLENGE if status == UNAUTHORIZED else ())
 
 
 def html_error(status: int) -> Reply:
-    """What a gateway in front of the platform answers."""
+    """Return an error of a gateway in front of the platform."""
     title = f"{status} {HTTPStatus(status).phrase}" if status in set(HTTPStatus) else str(status)
     page = f"<html><head><title>{title}</title></head><body><center><h1>{title}</h1></center></body></html>"
     return Reply(status, page.encode(), HTML)

@@ -1,4 +1,4 @@
-"""What was asked and what is paid for."""
+"""Record of requests and of scored, and so billed, contacts."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ _CONTACT_MARK = b'"contactId":'
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """The simulator's account at one moment, as ``GET /_simulator/stats`` gives it.
+    """Snapshot of the record, as ``GET /_simulator/stats`` returns it.
 
     Attributes:
-        requests: finished requests by path (``token``, ``score``, ``outbound``, ``other``) and status; ``dropped`` is
-            one as well.
-        contacts_asked: contacts in the score requests that arrived, each time counted, whatever the answer was.
-        contacts_scored: contacts scored, each time counted: what is paid for.
-        contacts_distinct: different contact ids among them.
+        requests: finished requests by path (``token``, ``score``, ``outbound``, ``other``) and status, which may be
+            ``dropped``.
+        contacts_asked: contacts in received score requests, repeats included, whatever the answer.
+        contacts_scored: scored contacts, repeats included: the billed number.
+        contacts_distinct: distinct ids of scored contacts.
         contacts_repeated: contact ids that were scored more than once.
-        quota_count: requests counted in the open window.
-        quota_allowed: requests a window allows.
-        quota_reset_s: whole seconds until the count starts again.
-        in_flight: score requests being worked on.
-        in_flight_max: the most there ever were at once.
-        tokens_issued: tokens given out.
+        quota_count: requests in the open window.
+        quota_allowed: requests that a window allows.
+        quota_reset_s: whole seconds until the count restarts.
+        in_flight: score requests in flight.
+        in_flight_max: highest value of ``in_flight``.
+        tokens_issued: number of issued tokens.
         first_request_at_ms: Unix milliseconds of the first token or score request; None before it.
-        last_request_at_ms: the same of the last one.
+        last_request_at_ms: the same for the last one.
     """
 
     requests: dict[str, dict[str, int]]
@@ -49,13 +49,13 @@ class Stats:
     last_request_at_ms: int | None
 
     def requests_with(self, path: str, status: int | str) -> int:
-        """Finished requests of one path with one status, or ``"dropped"``."""
+        """Return the number of finished requests of one path with one status, or ``"dropped"``."""
         return self.requests.get(path, {}).get(str(status), 0)
 
 
 @dataclass(slots=True)
 class RequestLog:
-    """Counts as the requests go by. Not thread-safe: it lives in the server's event loop."""
+    """Counters of requests and contacts. Not thread-safe: used in the server's event loop only."""
 
     scored: Counter[str] = field(default_factory=Counter)
     contacts_asked: int = 0
@@ -68,39 +68,39 @@ class RequestLog:
     last_request_at_ms: int | None = None
 
     def arrived(self, at_ms: int) -> None:
-        """A token or score request has arrived."""
+        """Record the arrival of a token or score request."""
         if self.first_request_at_ms is None:
             self.first_request_at_ms = at_ms
         self.last_request_at_ms = at_ms
 
     def begun(self) -> None:
-        """A score request is being worked on."""
+        """Count a score request as in flight."""
         self.in_flight += 1
         self.in_flight_max = max(self.in_flight_max, self.in_flight)
 
     def asked(self, body: bytes) -> None:
-        """A score request has come in whole; its contacts are counted by their marks, which costs no parse."""
+        """Count the contacts of a received score request by their keys, without parsing it."""
         self.contacts_asked += body.count(_CONTACT_MARK)
 
     def ended(self) -> None:
-        """A score request is no longer worked on."""
+        """Remove a score request from those in flight."""
         self.in_flight -= 1
 
     def finished(self, path: str, outcome: int | str) -> None:
-        """A request ended with this status, or `DROPPED`."""
+        """Count a finished request with its status, or `DROPPED`."""
         self.requests[path][str(outcome)] += 1
 
     def paid(self, contact_ids: Iterable[str], count: int) -> None:
-        """These contacts were scored, whatever becomes of the answer."""
+        """Count scored contacts, whatever happens to the answer."""
         self.scored.update(contact_ids)
         self.contacts_scored += count
 
     def restarted(self) -> RequestLog:
-        """An empty ledger that still knows how many requests are in flight."""
+        """Return an empty record with the same requests in flight."""
         return RequestLog(in_flight=self.in_flight, in_flight_max=self.in_flight)
 
     def stats(self, *, quota_count: int, quota_allowed: int, quota_reset_s: int) -> Stats:
-        """The account as of now."""
+        """Return a snapshot of the record."""
         return Stats(
             requests={path: dict(outcomes) for path, outcomes in self.requests.items()},
             contacts_asked=self.contacts_asked,

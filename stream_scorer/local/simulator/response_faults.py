@@ -1,4 +1,4 @@
-"""Damages the results of a real answer as a fault asks for (`stream_scorer.local.simulator.faults`)."""
+"""Damage to the results of a real answer, by a fault's edits (`stream_scorer.local.simulator.faults`)."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 
 DRAWS = 10_000
 BOUNDS = {"lower", "upper"}
-# Far enough from the score that no tolerance forgives it, narrow enough to stay within [0, 1].
+# Farther from the score than any tolerance, and narrow enough to stay within [0, 1].
 GAP, WIDTH = 0.05, 0.2
 
 
 class _Item(NamedTuple):
-    """A result as it was (which the edits go by) and as it is to be sent."""
+    """Result before the edits, which select by it, and after them."""
 
     was: dict[str, Any]
     now: dict[str, Any]
 
 
 def select(contact_ids: Sequence[str], selected: Selected) -> set[str]:
-    """Those of the contacts that a selection means."""
+    """Return the selected contacts."""
     if selected == "all":
         return set(contact_ids)
     if selected.count is not None:
@@ -40,7 +40,7 @@ def select(contact_ids: Sequence[str], selected: Selected) -> set[str]:
 
 
 def damaged(results: Iterable[dict[str, Any]], edits: Iterable[ResultEdit]) -> list[dict[str, Any]]:
-    """The results after all edits; what is given is not changed."""
+    """Return the results after all edits; the arguments are not changed."""
     items = [_Item(result, result) for result in results]
     ids = [item.was["contactId"] for item in items]
     for edit in edits:
@@ -57,7 +57,7 @@ def _with(item: _Item, **fields: Any) -> _Item:
 
 
 def _other(score: float) -> float:
-    """A score as good as the one given, but another."""
+    """Return another valid score."""
     return score + 0.25 if score < 0.5 else score - 0.25  # noqa: PLR2004 - the middle
 
 
@@ -74,7 +74,7 @@ def _from(lower: float) -> dict[str, float]:
     return {"lower": round(lower, 6), "upper": round(lower + WIDTH, 6)}
 
 
-# --- what becomes of one result: nothing, itself, or more
+# --- edits of one result: return none, one or more
 
 
 def _repeat(item: _Item, _: ResultEdit) -> tuple[_Item, ...]:

@@ -1,25 +1,25 @@
-"""Scenarios: faults and changes of the configuration, played in time. `docs/simulator.md` describes the file.
+"""Scenarios: faults and configuration changes on a timeline. `docs/simulator.md` describes the file.
 
 A scenario is a TOML file::
 
     name = "bad-day"                # default: the name of the file
     description = "…"
-    speed = 1.0                     # 2.0 plays it in half the time
+        speed = 1.0                     # 2.0 plays it in half the time
 
-    [[step]]
-    name = "too many requests"      # shown while it lasts
-    at_s = 5                        # seconds since the first request
-    for_s = 10                      # left out: to the end
-    config = {latency_ms = 800}     # as PATCH /_simulator/config, taken back afterwards
-    faults = [{action = {status = 429, retry_after = 3}}]
-    revoke_tokens = true            # once, at the beginning
+        [[step]]
+        name = "too many requests"      # shown while it lasts
+        at_s = 5                        # seconds since the first request
+        for_s = 10                      # default: to the end
+        config = {latency_ms = 800}     # as PATCH /_simulator/config, undone at the end of the step
+        faults = [{action = {status = 429, retry_after = 3}}]
+        revoke_tokens = true            # once, at the begin
 
     [expect]
     refused = {ids = ["C-17"]}      # contacts that a worker must reject, since no request with them succeeds
 
-Time begins with the first token or score request, so that it makes no difference how long a worker takes to start. A
-fault of a step that does not say how many ``times`` acts as long as the step lasts. Steps may overlap: faults act in
-the order in which their steps began, and of two values for one setting the later step's holds.
+Time begins with the first token or score request, so that a worker's start time does not matter. A fault without
+``times`` acts while its step lasts. Steps may overlap: faults act in the order in which their steps began, and of two
+values for one setting the later step's applies.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ class _Frozen(BaseModel):
 
 
 class StepFault(Fault):
-    """A fault that acts as long as its step lasts, unless it says how many times."""
+    """Fault that acts while its step lasts, unless ``times`` is set."""
 
     times: Annotated[int, Field(ge=1)] | None = None
 
 
 class Step(_Frozen):
-    """What is different for a while. Times are seconds since the first request, before ``speed`` is applied."""
+    """Changes for a period. Times are seconds since the first request, before ``speed`` is applied."""
 
     name: str = ""
     at_s: Seconds
@@ -86,18 +86,18 @@ class Step(_Frozen):
 
     @property
     def lasts(self) -> bool:
-        """Whether it has an end, or goes on to the end of all; what only revokes the tokens is over at once."""
+        """Whether the step has a duration; one that only revokes tokens has none."""
         return bool(self.config or self.faults)
 
 
 class Expected(_Frozen):
-    """What a scenario must do to the contacts, whatever else happens."""
+    """Required effect of a scenario on contacts."""
 
     refused: Selection | None = None
 
 
 class Scenario(_Frozen):
-    """A play of the simulator."""
+    """Timeline of the simulator's faults and changes."""
 
     name: Annotated[str, Field(min_length=1)]
     description: str = ""
@@ -106,20 +106,20 @@ class Scenario(_Frozen):
     expect: Expected = Expected()
 
     def refuses(self, contact_id: str) -> bool:
-        """Whether a worker must reject this contact, since no request with it ever succeeds."""
+        """Return whether a worker must reject this contact, since no request with it ever succeeds."""
         refused = self.expect.refused
         return refused is not None and contact_id in select([contact_id], refused)
 
     def label(self, index: int) -> str:
-        """What to call a step."""
+        """Return the name of a step."""
         return self.steps[index].name or f"step {index + 1}"
 
 
 def parse_scenario(content: Any, source: str, default_name: str = "scenario") -> Scenario:
-    """The scenario of decoded TOML or JSON; ``source`` is what an error calls it.
+    """Return the scenario of decoded TOML or JSON; ``source`` names it in errors.
 
     Raises:
-        SettingsError: it is malformed; one line that names source, step and field.
+        SettingsError: it is malformed; one line with source, step and field.
     """
     try:
         return Scenario.model_validate({"name": default_name, **content} if isinstance(content, dict) else content)
@@ -129,11 +129,11 @@ def parse_scenario(content: Any, source: str, default_name: str = "scenario") ->
 
 
 def load_scenario(name_or_path: str) -> Scenario:
-    """The scenario of this name that ships with the package, else the one in this file.
+    """Return the packaged scenario of this name, else the one in this file.
 
     Raises:
-        InputError: there is no such file, or it cannot be read.
-        SettingsError: it is malformed; one line that names file, step and field.
+        InputError: the file does not exist or cannot be read.
+        SettingsError: it is malformed; one line with file, step and field.
     """
     file: Path | Traversable = _shipped(name_or_path) if name_or_path in SHIPPED else Path(name_or_path)
     try:
@@ -158,7 +158,7 @@ def _shipped(name: str) -> Traversable:
 
 
 def _problem(place: tuple[int | str, ...], message: str, content: Any) -> str:
-    """One problem as ``step 2 'name', field: what is wrong``."""
+    """Return a problem as ``step 2 'name', field: problem``."""
     parts = []
     match place:
         case ("step", int(index), *rest):

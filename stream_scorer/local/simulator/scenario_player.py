@@ -1,4 +1,4 @@
-"""Plays a scenario: what is due begins and ends. It waits for nothing; whoever has a clock asks it to catch up."""
+"""Player of a scenario: begins and ends due steps. It has no timer: the caller calls `catch_up` regularly."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class _Turn(NamedTuple):
-    """A step begins or ends. Sorted by time, and at the same time what ends goes first."""
+    """Begin or end of a step. Sorted by time; at the same time, ends come first."""
 
     at_s: float
     begins: bool
@@ -22,14 +22,14 @@ class _Turn(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PlayState:
-    """How far a scenario is, as ``GET /_simulator/scenario`` gives it.
+    """State of a scenario, as ``GET /_simulator/scenario`` returns it.
 
     Attributes:
-        name: of the scenario.
+        name: name of the scenario.
         elapsed_s: seconds since the first request; None before it.
-        playing: the steps that last now, in their order.
-        to_come: the steps that have not begun.
-        over: whether nothing will change any more.
+        playing: active steps, in order.
+        to_come: steps that have not begun.
+        over: whether no further change follows.
     """
 
     name: str
@@ -40,20 +40,20 @@ class PlayState:
 
     @classmethod
     def of(cls, content: dict[str, Any]) -> PlayState:
-        """The state that decoded JSON tells of."""
+        """Return the state of decoded JSON."""
         steps = {name: tuple(content[name]) for name in ("playing", "to_come")}
         return cls(**{**content, **steps})
 
 
 class ScenarioPlayer:
-    """One performance. Times are monotonic seconds and come from outside.
+    """One run of a scenario. Times are monotonic seconds, passed in.
 
     Args:
-        scenario: what is played.
-        faults: where the faults of its steps go in and out.
-        revoke_tokens: makes every token worthless.
-        configure: called with all changes of the configuration that hold from now on.
-        tell: called with a line whenever a step begins or ends.
+        scenario: the scenario.
+        faults: the script to which the faults of active steps are added.
+        revoke_tokens: revokes all tokens.
+        configure: called with all active changes of the configuration.
+        tell: called with a line at the begin and end of each step.
     """
 
     def __init__(
@@ -75,12 +75,12 @@ class ScenarioPlayer:
         self._playing: list[int] = []
 
     def begin(self, now: float) -> None:
-        """The first request has arrived; only the first call counts."""
+        """Start the time with the first request; only the first call counts."""
         if self._began_at is None:
             self._began_at = now
 
     def catch_up(self, now: float) -> None:
-        """Does whatever has become due."""
+        """Begin and end the due steps."""
         if self._began_at is None or not self._turns or self._turns[0].at_s > now - self._began_at:
             return
         while self._turns and self._turns[0].at_s <= now - self._began_at:
@@ -91,7 +91,7 @@ class ScenarioPlayer:
         self._configure(changes)
 
     def leave(self) -> None:
-        """Takes back whatever it did."""
+        """Undo all changes."""
         for index in self._playing:
             self._faults.remove(_owner(index))
         self._playing.clear()
@@ -99,7 +99,7 @@ class ScenarioPlayer:
         self._configure({})
 
     def state(self, now: float) -> PlayState:
-        """How far it is."""
+        """Return the current state."""
         labels = [self.scenario.label(index) for index in range(len(self.scenario.steps))]
         return PlayState(
             name=self.scenario.name,

@@ -1,11 +1,11 @@
-"""The simulated model: the same score for the same contact on every machine and in every run.
+"""Simulated model: the same score for the same contact on every machine and in every run.
 
 ``score = 1 / (1 + exp(-(bias + sum of effects)))``, cut to six digits. A number's effect is
-``weight * (x / (scale + |x|))``; a string's is drawn evenly from its checksum. Weights of features other than the
-tutorial's come from the checksum of their names: no seed, no state. The interval around a score depends on the id.
+``weight * (x / (scale + |x|))``; a string's is uniform, derived from its checksum. Weights of features other than the
+tutorial's are derived from the checksum of their names: no seed, no state. The interval of a score depends on the id.
 
-Pure, and written for speed: it stands beside the worker in benchmarks. What holds for every contact of a shape (which
-features, of which types) is checked once and remembered as a plan, so one loop of few operations does the rest.
+Pure, and written for speed, since benchmarks run it beside the worker. Checks that hold for every contact of a shape
+(which features, of which types) are done once and cached as a plan, so one loop of few operations does the rest.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 
 BIAS = -1.3
 TEXT_AMPLITUDE = 1.0
-# Tuned so that between 10 and 25 % of real contacts reach the callback threshold of 0.75: (weight, scale).
+# Tuned for 10 to 25 % of real contacts at or over the callback threshold of 0.75: (weight, scale).
 TUTORIAL_EFFECTS = {
     "previous_calls": (2.4, 1.0),
     "avg_handle_time": (5.2, 300.0),
     "last_contact_days": (-1.2, 15.0),
 }
-STEPS = 1_000_000  # scores and bounds are whole numbers of these until they are written
+STEPS = 1_000_000  # scores and bounds are whole numbers of these until they are serialized
 DRAWS = 10_000
 SWAPPED, OUTSIDE = -1, -2
 REMEMBERED = 10_000
 
 
 class _Known(dict[Any, float]):
-    """The effects of a feature's values, each worked out when first seen: most features repeat their values."""
+    """Cache of the effects of a feature's values: most features repeat their values."""
 
     def __init__(self, work_out: Callable[[Any], float]) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class _Known(dict[Any, float]):
 
 
 class _Effect(NamedTuple):
-    """How one feature of one type acts on the score. ``known`` is None for floats, which seldom repeat."""
+    """Effect of one feature of one type on the score. ``known`` is None for floats, which seldom repeat."""
 
     known: _Known | None
     weight: float
@@ -58,7 +58,7 @@ class _Effect(NamedTuple):
 
 
 def _uniform(text: str, salt: int = 0) -> float:
-    """A number in [0, 1) that only the text and the salt decide. `hash()` would change with every process."""
+    """Return a number in [0, 1) derived from text and salt only. `hash()` differs between processes."""
     return (crc32(text.encode(), salt) * 2654435761 & 0xFFFFFFFF) / 0x100000000
 
 
@@ -74,7 +74,7 @@ def _effect(name: str, kind: type) -> _Effect:
 
 
 def _interval_widths(config: SimulatorConfig) -> list[int]:
-    """The width in steps for every draw, narrow ones 0.02 to 0.13, usual ones 0.16 to 0.4; or `SWAPPED`, `OUTSIDE`."""
+    """Return the width in steps of every draw: narrow 0.02 to 0.13, usual 0.16 to 0.4, or `SWAPPED`, `OUTSIDE`."""
     inconsistent = round(DRAWS * config.inconsistent_share)
     narrow = min(round(DRAWS * config.narrow_share), DRAWS - inconsistent)
     usual = DRAWS - inconsistent - narrow
@@ -86,7 +86,7 @@ def _interval_widths(config: SimulatorConfig) -> list[int]:
 
 
 def _inconsistent(score: int, kind: int) -> tuple[int, int]:
-    """Bounds that cannot be, within [0, STEPS] all the same: swapped, or both on one side of the score."""
+    """Return invalid bounds within [0, STEPS]: swapped, or both on one side of the score."""
     if kind == SWAPPED:
         lower = min(max(0, score - STEPS // 10), STEPS * 8 // 10)
         return lower + STEPS // 5, lower
@@ -96,7 +96,7 @@ def _inconsistent(score: int, kind: int) -> tuple[int, int]:
 
 
 class Model:
-    """Checks requests and scores their contacts."""
+    """Model that checks requests and scores their contacts."""
 
     def __init__(self, config: SimulatorConfig) -> None:
         self._config = config
@@ -105,11 +105,11 @@ class Model:
         self._widths = _interval_widths(config)
 
     def score(self, request: Any) -> tuple[list[str], list[dict[str, Any]]]:
-        """The ids and the ``results`` of a decoded request body, in its order.
+        """Return the ids and the ``results`` of a decoded request body, in its order.
 
         Raises:
-            BadRequest: the body breaks the contract, or holds a contact that is refused.
-            UnknownVersion: ``modelVersion`` is none of the model's.
+            BadRequest: the body violates the contract, or contains a refused contact.
+            UnknownVersion: the model has no such ``modelVersion``.
         """
         contacts, version = open_envelope(request, self._config)
         results = self._results(contacts, BIAS if version is None else BIAS + 0.2 * (_uniform(version) - 0.5))
@@ -151,7 +151,7 @@ class Model:
         return results
 
     def _plan(self, contact_id: str, features: dict[str, Any]) -> tuple[_Effect, ...]:
-        """The effects of these features in their order; remembered where every contact of this shape is right."""
+        """Return the effects of these features in order; cached if every contact of this shape is valid."""
         always = is_always_valid(contact_id, features, self._config)
         if len(self._effects) > REMEMBERED or len(self._plans) > REMEMBERED:
             self._effects.clear()

@@ -1,4 +1,4 @@
-"""The answer that a fault with a status asks for."""
+"""Answer of a fault with a status."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _BODIES: Final = {
 def scripted_reply(
     path: FaultPath, action: FaultAction, asked: Callable[[], RequestSummary], *, context_id: str
 ) -> Reply:
-    """The answer; ``asked`` is called only where the contacts of the request matter.
+    """Return the answer; ``asked`` is called only if it depends on the contacts of the request.
 
     Raises:
         ValueError: the action has no status.
@@ -58,7 +58,7 @@ def _reply(
 
 
 def _named(action: FaultAction, asked: Callable[[], RequestSummary]) -> tuple[str, ...]:
-    """The ids that the error names, in the order of the request."""
+    """Return the ids in the error, in the order of the request."""
     if action.names is None or isinstance(action.names, tuple):
         return action.names or ()
     ids = asked().contact_ids

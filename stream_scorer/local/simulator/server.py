@@ -1,4 +1,4 @@
-"""The simulator behind uvicorn. Imported only where the extra [local] is known to be there."""
+"""Uvicorn server of the simulator. Imported only after `require_extra` has found the extra [local]."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class SimulatorServer(AsgiServer):
-    """One simulator, on a socket that is bound already."""
+    """Simulator on a bound socket."""
 
     def __init__(
         self,
@@ -27,6 +27,6 @@ class SimulatorServer(AsgiServer):
         super().__init__(app, on_ready, print_access)
 
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second: the steps of a scenario are told when they begin, not when the next request comes."""
+        """Advance the scenario ten times a second, so that steps begin on time and not with the next request."""
         self.api.catch_up()
         return await super().on_tick(counter)

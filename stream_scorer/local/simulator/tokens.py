@@ -1,4 +1,4 @@
-"""The simulated token endpoint: OAuth 2.0 client credentials, by HTTP Basic or as form fields."""
+"""Simulated token endpoint: OAuth 2.0 client credentials, by HTTP Basic or as form fields."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ FORM = b"application/x-www-form-urlencoded"
 
 
 class TokenEndpoint:
-    """Gives out tokens and knows which still count. Times are monotonic seconds and come from outside."""
+    """Issuer of tokens, with their expiry times. Times are monotonic seconds, passed in."""
 
     def __init__(self) -> None:
         self._expiries: dict[str, float] = {}
 
     def answer(self, headers: Mapping[bytes, bytes], body: bytes, config: SimulatorConfig, now: float) -> Reply:
-        """The answer to a token request: 200 with a token, or 400 or 401 with an OAuth error."""
+        """Answer a token request: 200 with a token, or 400 or 401 with an OAuth error."""
         if headers.get(b"content-type", b"").partition(b";")[0].strip().lower() != FORM:
             return oauth_error(400, "the body must be a form", error="invalid_request")
         form = {name: values[0] for name, values in parse_qs(body.decode("utf-8", "replace")).items()}
@@ -47,25 +47,25 @@ class TokenEndpoint:
         return Reply(200, orjson.dumps(content), headers=(("Cache-Control", "no-store"),))
 
     def issue(self, life_s: float, now: float) -> str:
-        """A new token; those that ended meanwhile are forgotten."""
+        """Issue a new token, and remove expired ones."""
         self._expiries = {token: expiry for token, expiry in self._expiries.items() if expiry > now}
         token = secrets.token_urlsafe(48)
         self._expiries[token] = now + life_s
         return token
 
     def valid(self, token: str, now: float) -> bool:
-        """Whether the token was given out, was not revoked, and has not expired."""
+        """Return whether the token was issued, is not revoked, and has not expired."""
         return self._expiries.get(token, now) > now
 
     def revoke_all(self) -> int:
-        """Ends all tokens; how many there were."""
+        """Revoke all tokens and return their number."""
         count = len(self._expiries)
         self._expiries.clear()
         return count
 
 
 def _basic(header: bytes) -> tuple[str, str] | None:
-    """Id and secret of a Basic header; None where there is none that can be read."""
+    """Return id and secret of a Basic header; None if it is missing or malformed."""
     scheme, _, encoded = header.partition(b" ")
     if scheme.lower() != b"basic":
         return None

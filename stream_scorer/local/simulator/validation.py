@@ -1,6 +1,6 @@
-"""What the simulated model refuses, and the exact words of each refusal.
+"""Validation of requests by the simulated model, with the exact error texts.
 
-`scoring` calls the functions for single contacts only where its fast path has not seen such a contact before.
+`scoring` validates a contact only if its cache has no plan for the contact's shape.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SCALARS = frozenset({int, float, bool, str})
 
 
 class Complaint(NamedTuple):
-    """One entry of a 400's ``details``. ``entity_id`` is None where the platform does not say whose fault it is."""
+    """Entry of a 400's ``details``. ``entity_id`` is None if the platform does not name the contact."""
 
     code: str
     field: str
@@ -34,7 +34,7 @@ class Complaint(NamedTuple):
 
 
 class BadRequest(Exception):
-    """The request breaks the contract: a 400 on its way up, no error of ours."""
+    """The request violates the contract; answered with a 400."""
 
     def __init__(self, *complaints: Complaint) -> None:
         super().__init__(complaints[0].message)
@@ -42,11 +42,11 @@ class BadRequest(Exception):
 
 
 class UnknownVersion(Exception):
-    """The model has no such version: a 404 on its way up, no error of ours."""
+    """The model has no such version; answered with a 404."""
 
 
 def form_error(headers: Mapping[bytes, bytes], size: int, config: SimulatorConfig) -> tuple[int, str] | None:
-    """What is wrong with a request of ``size`` bytes before its body is looked at: status and message."""
+    """Return the error of a request of ``size`` bytes before its body is read: status and message."""
     if size > config.max_request_bytes:
         return 413, f"The request is larger than {config.max_request_bytes} bytes."
     if headers.get(b"content-type", b"").partition(b";")[0].strip().lower() != b"application/json":
@@ -57,11 +57,11 @@ def form_error(headers: Mapping[bytes, bytes], size: int, config: SimulatorConfi
 
 
 def open_envelope(request: Any, config: SimulatorConfig) -> tuple[list[Any], str | None]:
-    """The contacts, not looked at yet, and the ``modelVersion`` of a decoded body.
+    """Return the contacts, not yet validated, and the ``modelVersion`` of a decoded body.
 
     Raises:
-        BadRequest: there is anything but these two, or they are not of the right form.
-        UnknownVersion: the version is none of the model's.
+        BadRequest: there are other fields, or these are malformed.
+        UnknownVersion: the model has no such version.
     """
     if not isinstance(request, dict):
         raise BadRequest(Complaint("bad.request", "", "the body must be a JSON object"))
@@ -79,10 +79,10 @@ def open_envelope(request: Any, config: SimulatorConfig) -> tuple[list[Any], str
 
 
 def examine_contact(contact: Any, config: SimulatorConfig) -> tuple[str, dict[str, Any]]:
-    """The contact's id and its features, whose values are not looked at yet.
+    """Return the contact's id and its features, with values not yet validated.
 
     Raises:
-        BadRequest: it has not exactly ``contactId`` and ``features``, or not exactly the model's features.
+        BadRequest: the fields are not exactly ``contactId`` and ``features``, or the features not exactly the model's.
     """
     if not isinstance(contact, dict):
         raise BadRequest(Complaint("bad.request", "contacts", "a contact must be an object"))
@@ -104,10 +104,10 @@ def examine_contact(contact: Any, config: SimulatorConfig) -> tuple[str, dict[st
 
 
 def is_always_valid(contact_id: str, features: Mapping[str, Any], config: SimulatorConfig) -> bool:
-    """Whether any values of these types are right for these features; False: these values are, others may not be.
+    """Return whether all values of these types are valid for these features; False: these are, others may not be.
 
     Raises:
-        BadRequest: a value is wrong.
+        BadRequest: a value is invalid.
     """
     always = True
     for name, value in features.items():
@@ -115,7 +115,7 @@ def is_always_valid(contact_id: str, features: Mapping[str, Any], config: Simula
         if type(value) in kinds:
             continue
         if int in kinds and isinstance(value, float) and value.is_integer():
-            always = False  # JSON tells no integers apart: 3.0 is one, 3.5 is none
+            always = False  # JSON has no integer type: 3.0 is valid, 3.5 is not
             continue
         expected = "not be null, an array or an object" if config.features is None else f"be {config.features[name]}"
         text = f"feature '{name}' must {expected}"
@@ -124,10 +124,10 @@ def is_always_valid(contact_id: str, features: Mapping[str, Any], config: Simula
 
 
 def check_ids(ids: list[str], config: SimulatorConfig) -> None:
-    """No id twice, and none that the configuration refuses.
+    """Check that no id occurs twice and the configuration refuses none.
 
     Raises:
-        BadRequest: names every refused contact with the naming prefix; without such, it says only that there is one.
+        BadRequest: names every refused contact with the naming prefix; without such, names none.
     """
     if len(set(ids)) != len(ids):
         twice = Counter(ids).most_common(1)[0][0]
