@@ -36,8 +36,8 @@ def demo(
     """Score contacts from a real Kafka over real HTTP, and account for every one of them.
 
     Starts an Apache Kafka (fetched the first time, 45 MB), the simulator of the Genesys API, a campaign manager, the
-    scoring worker and the campaign worker, each a process of its own in a temporary folder. Produces contacts, some of
-    them invalid; shows the worker's progress; ends with the reconciliation, from the contacts to the receipts of the
+    scoring worker and the campaign worker. Each is a process of its own in a temporary folder. Produces contacts, some
+    of them invalid; shows the worker's progress; ends with the reconciliation, from the contacts to the receipts of the
     callbacks. Everything is removed at the end, except the fetched Kafka in ~/.cache. Exit code 0: every contact has
     exactly its expected outcome, and the campaign manager has received exactly the contacts with a high score.
     """

@@ -1,8 +1,8 @@
 """Environment of the demo: starts Kafka, servers and workers, and removes all of them, however the demo ends.
 
 Every process is recorded before its start can be interrupted. `DemoEnvironment.close` ends the recorded processes, then
-every process whose arguments name the demo's folder (a signal can arrive between the start of Kafka's process and its
-record), then removes the folder.
+every process whose arguments name the demo's folder, then removes the folder. The second step is for a signal between
+the start of Kafka's process and its record.
 """
 
 from __future__ import annotations

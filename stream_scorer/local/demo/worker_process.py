@@ -47,7 +47,7 @@ class WorkerProcess:
         """
         try:
             with self._log_file.open("wb") as log:
-                self._process = subprocess.Popen(  # noqa: S603 - our own program  # noqa: S603 - this program  # nosec B603
+                self._process = subprocess.Popen(  # noqa: S603 - this program  # nosec B603
                     [sys.executable, "-m", "stream_scorer", self.command],
                     stdin=subprocess.DEVNULL,
                     stdout=log,

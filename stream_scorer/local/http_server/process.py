@@ -39,7 +39,7 @@ class ServerProcess:
             LocalError: the process does not start.
         """
         search = os.pathsep.join(filter(None, (str(Path(stream_scorer.__file__).parents[1]), os.getenv("PYTHONPATH"))))
-        process = self._process = subprocess.Popen(  # noqa: S603 - our own modules  # noqa: S603 - a module of this package  # nosec B603
+        process = self._process = subprocess.Popen(  # noqa: S603 - a module of this package  # nosec B603
             [sys.executable, "-m", self._module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -201,7 +201,7 @@ class EmbeddedKafka(AbstractContextManager["EmbeddedKafka"]):
             if log_file.exists():
                 log_file.replace(log_file.with_name(log_file.name + ".1"))
             with log_file.open("wb") as log:
-                self._child = subprocess.Popen(  # noqa: S603  # ours  # noqa: S603  # local program  # nosec B603
+                self._child = subprocess.Popen(  # noqa: S603  # local program  # nosec B603
                     command,
                     stdin=subprocess.DEVNULL,
                     stdout=log,

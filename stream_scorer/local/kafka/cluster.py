@@ -1,8 +1,8 @@
 """Local Apache Kafka of several nodes, for failures that one node cannot show, such as a broker that dies unnoticed.
 
 Theory of operation: each node is an `EmbeddedKafka` in a folder of its own, `node-1`, `node-2`, …. Their permanent
-common data (the cluster's id, the controllers' ports and the ids of their folders) are chosen at the first start, and
-kept in `cluster.json` beside the folders. Nodes are started together: none answers before a majority runs.
+common data are the cluster's id, the controllers' ports and the ids of their folders. These are chosen at the first
+start and kept in `cluster.json` beside the folders. Nodes are started together: none answers before a majority runs.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def format_records(config: KafkaConfig, command: list[str], *, port: int, contro
         config.properties_file.name,
         *(["--standalone"] if member is None else ["--initial-controllers", member.initial_controllers]),
     ]
-    done = subprocess.run(  # noqa: S603  # our own  # noqa: S603  # local program  # nosec B603
+    done = subprocess.run(  # noqa: S603  # local program  # nosec B603
         [*command, *tool], capture_output=True, check=False, cwd=config.data_dir, env=java_environment()
     )
     if done.returncode != 0:

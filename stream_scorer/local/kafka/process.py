@@ -44,7 +44,7 @@ def _command_line(pid: int) -> str:
             return os.fsdecode((proc / str(pid) / "cmdline").read_bytes().rstrip(b"\0").replace(b"\0", b" "))
         except OSError:
             return ""
-    done = subprocess.run(  # noqa: S603  # our own arguments  # noqa: S603  # fixed arguments  # nosec B603, B607
+    done = subprocess.run(  # noqa: S603  # fixed arguments  # nosec B603, B607
         ["ps", "-ww", "-o", "command=", "-p", str(pid)],  # noqa: S607  # noqa: S607  # the path of ps differs
         capture_output=True,
         check=False,

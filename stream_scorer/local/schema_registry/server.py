@@ -143,7 +143,7 @@ class EmbeddedRegistry:
 
     def _answers(self, port: int) -> bool:
         try:
-            with urlopen(f"{self._url(port)}/subjects", timeout=_REQUEST_S):  # noqa: S310  # http, ours  # noqa: S310  # local http  # nosec B310
+            with urlopen(f"{self._url(port)}/subjects", timeout=_REQUEST_S):  # noqa: S310  # local http  # nosec B310
                 return True
         except (URLError, OSError):
             return False

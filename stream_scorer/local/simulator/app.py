@@ -74,7 +74,7 @@ class SimulatorApp:
     def __init__(self, config: SimulatorConfig) -> None:
         self.api = SimulatedApi(config)
         self._control = control_app(self.api, CONTROL_PREFIX.rstrip("/"))
-        self._jitter = random.Random(0)  # noqa: S311 - a latency is no secret, and every run has the same ones  # noqa: S311 - not a secret, and every run has the same latencies  # nosec B311
+        self._jitter = random.Random(0)  # noqa: S311 - not a secret, and every run has the same latencies  # nosec B311
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle an ASGI request."""

@@ -20,7 +20,7 @@ FeatureType: TypeAlias = Literal["integer", "number", "boolean", "string"]
 
 SCORE_SCOPE = "predictiveengagement:score"
 OUTBOUND_SCOPE = "outbound"
-DEFAULT_SECRET = "simulator-secret"  # noqa: S105 - it opens nothing but the simulator  # noqa: S105 - protects nothing but the simulator  # nosec B105
+DEFAULT_SECRET = "simulator-secret"  # noqa: S105 - protects nothing but the simulator  # nosec B105
 TUTORIAL_FEATURES: dict[str, FeatureType] = {
     "previous_calls": "integer",
     "avg_handle_time": "number",

@@ -43,7 +43,7 @@ class _Entry:
     fired: int = 0
 
     def __post_init__(self) -> None:
-        self.draw = Random(self.fault.match.seed)  # noqa: S311 - the same requests in every run  # noqa: S311 - the same selection in every run  # nosec B311
+        self.draw = Random(self.fault.match.seed)  # noqa: S311 - the same selection in every run  # nosec B311
 
     @property
     def spent(self) -> bool:

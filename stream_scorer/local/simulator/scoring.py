@@ -5,7 +5,7 @@
 tutorial's are derived from the checksum of their names: no seed, no state. The interval of a score depends on the id.
 
 Pure, and written for speed, since benchmarks run it beside the worker. Checks that hold for every contact of a shape
-(which features, of which types) are done once and cached as a plan, so one loop of few operations does the rest.
+(which features, of which types) are done once and cached as a plan. One loop of few operations does the rest.
 """
 
 from __future__ import annotations
