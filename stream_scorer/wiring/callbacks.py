@@ -26,8 +26,8 @@ from stream_scorer.core.callbacks.selection import Examined, PlanningRules
 from stream_scorer.core.exactly_once.offset_ledger import OffsetLedger
 from stream_scorer.errors import BrokerRefused
 from stream_scorer.kafka.admin.acls import callback_rights
+from stream_scorer.kafka.client.blocking_calls import StoppedError, call_until_stopped
 from stream_scorer.kafka.client.config import admin_config, consumer_config, settling_time_s, silent_logger
-from stream_scorer.kafka.client.interruptible_calls import StoppedError, call_until_stopped
 from stream_scorer.kafka.client.logs import client_logger
 from stream_scorer.kafka.consumer.flow_control import FlowControl
 from stream_scorer.kafka.consumer.group_consumer import GroupConsumer

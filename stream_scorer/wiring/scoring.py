@@ -23,8 +23,8 @@ from stream_scorer.genesys.client import ScoringClient
 from stream_scorer.genesys.quota import Quota
 from stream_scorer.genesys.wire import body_overhead, encode_contact
 from stream_scorer.kafka.admin.acls import scoring_rights
+from stream_scorer.kafka.client.blocking_calls import StoppedError, call_until_stopped
 from stream_scorer.kafka.client.config import admin_config, consumer_config, settling_time_s, silent_logger
-from stream_scorer.kafka.client.interruptible_calls import StoppedError, call_until_stopped
 from stream_scorer.kafka.client.logs import client_logger
 from stream_scorer.kafka.consumer.flow_control import FlowControl
 from stream_scorer.kafka.consumer.group_consumer import GroupConsumer

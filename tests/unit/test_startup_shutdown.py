@@ -11,7 +11,7 @@ import pytest
 from stream_scorer.core.records import Exchange
 from stream_scorer.core.scoring.model_check import ModelConfirmed
 from stream_scorer.genesys.client import ScoringClient
-from stream_scorer.kafka.client.interruptible_calls import StoppedError, call_until_stopped
+from stream_scorer.kafka.client.blocking_calls import StoppedError, call_until_stopped
 from stream_scorer.settings import Settings
 from stream_scorer.targets.factory import build_target
 from stream_scorer.wiring.callbacks import CallbackService
