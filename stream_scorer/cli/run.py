@@ -12,7 +12,7 @@ import typer
 from stream_scorer.cli.config import all_warnings, defaults_in_use
 from stream_scorer.cli.lifecycle import EndLimit, log_fatal_errors
 from stream_scorer.cli.options import ConfigOption, NewTopicOption
-from stream_scorer.cli.topic_wait import log_start, require_start, wait_for_topics
+from stream_scorer.cli.start_checks import log_start, require_start, wait_for_topics
 from stream_scorer.kafka.admin.acls import scoring_rights
 from stream_scorer.kafka.admin.output_topics import check_outputs
 from stream_scorer.kafka.admin.retry_retention import check_retry_retention

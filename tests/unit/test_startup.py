@@ -9,7 +9,7 @@ import pytest
 import structlog
 from confluent_kafka import KafkaError, KafkaException
 
-from stream_scorer.cli.topic_wait import log_start, require_start, wait_for_topics
+from stream_scorer.cli.start_checks import log_start, require_start, wait_for_topics
 from stream_scorer.errors import BrokerUnavailable, UsageError
 from stream_scorer.kafka.admin import admin_client
 from stream_scorer.kafka.consumer.initial_offsets import StartReport
