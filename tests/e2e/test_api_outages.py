@@ -44,7 +44,7 @@ def for_good(
     """A row in which every request fails, until the worker holds and has probed in vain."""
     return Row(
         id=row_id,
-        injected=f"{injected}, until the worker has held and probed",
+        injected=f"{injected}, until the worker has sent probes",
         faults=[fault(times=FOR_EVER, **action)],
         settings=settings or {},
         holds=holds,
@@ -148,7 +148,7 @@ FOR_GOOD: Final = (
     ),
     Row(
         id="500-to-everything",
-        injected="every request about three batches of 20 is a 500, until the worker has held and probed",
+        injected="every request about three batches of 20 is a 500, until the worker has sent probes",
         feed=batch(60),
         faults=[fault(times=FOR_EVER, status=500)],
         settings={"scoring__max_contacts": "20"},
@@ -157,7 +157,7 @@ FOR_GOOD: Final = (
     ),
     Row(
         id="refused",
-        injected="nobody listens any more once the worker has started; when it holds, the API is started",
+        injected="no process listens once the worker has started; when the breaker is open, the API is started",
         feed=(),
         settings={"scoring__max_contacts": "20"},
         act=nobody_listens_any_more,
@@ -188,7 +188,7 @@ FOR_GOOD: Final = (
 UNEXPECTED: Final = (
     Row(
         id="redirect",
-        injected="every request is a 302 to another place, until the worker has held and probed",
+        injected="every request is a 302 to another place, until the worker has sent probes",
         prepare=a_redirect,
         holds="HTTP 302",
         check=nobody_followed,

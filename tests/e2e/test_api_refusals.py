@@ -26,7 +26,7 @@ NAMED_AGAIN: Final = Cost(requests=range(11, 16), sent=range(46, 56), paid=range
 
 
 def refused(row_id: str, injected: str, cost: Cost = SEARCHED, *, status: int, **action: Any) -> Row:
-    """A row in which every request that holds one certain contact of 20 is refused."""
+    """A row in which every request with one certain contact of 20 is refused."""
     return Row(
         id=row_id,
         injected=injected,
@@ -69,17 +69,17 @@ def it_is_answered_in_its_first_round(case: Case) -> None:
     case.simulator.clear_faults()
 
 
-SEARCH: Final = "every request that holds one certain contact of 20 is a"
+SEARCH: Final = "every request with one certain contact of 20 is a"
 BATCHES: Final = (
     refused("named-400", f"{SEARCH} 400 that names it", NAMED_AGAIN, status=400, names=[BAD]),
     refused("named-422", f"{SEARCH} 422 that names it", NAMED_AGAIN, status=422, names=[BAD]),
     refused("unnamed-400", f"{SEARCH} 400", status=400),
     refused("unnamed-422", f"{SEARCH} 422", status=422),
     refused(
-        "names-somebody-else",
+        "names-another-contact",
         f"{SEARCH} 400 that names a contact which is not in the request",
         status=400,
-        names=["nobody"],
+        names=["elsewhere"],
     ),
     refused("html-400", f"{SEARCH} 400 with HTML", status=400, body="html"),
     Row(

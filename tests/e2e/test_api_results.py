@@ -79,7 +79,7 @@ ANSWERED: Final = (
     Row(id="same-twice", injected="every result twice, the same", faults=edited("repeat"), cost=AT_ONCE),
     Row(
         id="unknown-ids",
-        injected="20 results more, for contacts that nobody asked about",
+        injected="20 results more, for contacts that are not in the request",
         faults=edited("unknown"),
         check=twenty_unknown_are_counted,
         cost=AT_ONCE,

@@ -232,7 +232,7 @@ POISONS: Final = (
     ),
     Row(
         id="poison",
-        injected="500 to every request that holds one certain contact of 64, in 4 batches",
+        injected="500 to every request with one certain contact of 64, in 4 batches",
         feed=batch(64),
         faults=[POISONED],
         settings={"scoring__max_contacts": "16"},
@@ -242,7 +242,7 @@ POISONS: Final = (
     ),
     Row(
         id="poison-quiet",
-        injected="500 to every request that holds one certain contact of 20; nothing else is sent",
+        injected="500 to every request with one certain contact of 20; nothing else is sent",
         faults=[POISONED],
         rejected={POISON: REFUSED},
         status="500",
@@ -251,7 +251,7 @@ POISONS: Final = (
     Row(
         id="poison-of-1000",
         is_slow=True,
-        injected="500 to every request that holds one certain contact of 1,000; nothing else is sent",
+        injected="500 to every request with one certain contact of 1,000; nothing else is sent",
         feed=batch(1000),
         faults=[POISONED],
         settings=TOGETHER,

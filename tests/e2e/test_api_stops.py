@@ -211,7 +211,7 @@ TOKEN: Final = (
         "the login service does not know the client",
         "genesys.client_id",
         NONE,
-        settings={"genesys__client_id": "nobody"},
+        settings={"genesys__client_id": "unknown-client"},
     ),
     stops(
         "token-401", "the secret is wrong", "genesys.client_secret", NONE, settings={"genesys__client_secret": "wrong"}
@@ -228,7 +228,7 @@ TOKEN: Final = (
     Row(
         id="token-503-for-good",
         injected="when 20 contacts are scored, tokens are revoked and every token request is a 503, until the worker"
-        " has held and probed; 20 more",
+        " has sent probes; 20 more",
         act=no_more_tokens,
         holds="no token: the login service answers HTTP 503",
         # The first 20, the 401, the probe that is answered, and the other 19 in steps.
@@ -280,7 +280,7 @@ START: Final = (
     ),
     Row(
         id="start-refused",
-        injected="nobody listens when the worker starts; when the start is delayed, the API is started",
+        injected="no process listens when the worker starts; when the start is delayed, the API is started",
         prepare=nobody_listens,
         act=the_api_is_started,
         cost=ONCE,
