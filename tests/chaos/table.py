@@ -29,7 +29,7 @@ def table(lines: list[dict[str, Any]]) -> str:
             if len(line["faults"]) == 1:
                 alone[fault].append(line)
     rows = [
-        "| fault | what happens | tried | went on after: median, worst (s) | paid again: worst | at risk: at most |",
+        "| fault | effect | tried | resumed after: median, worst (s) | billed again: worst | at risk: at most |",
         "|---|---|---:|---:|---:|---:|",
     ]
     for fault in sorted(together):
@@ -39,7 +39,7 @@ def table(lines: list[dict[str, Any]]) -> str:
         risk = f"{alone[fault][0]['allowed']:,}" if took else ""
         effect = EFFECTS.get(fault, "")
         rows.append(f"| {fault} | {effect} | {together[fault]} | {times} | {max(spent, default='')} | {risk} |")
-    rows += ["", "| run | seed | contacts | paid again | violations |", "|---|---:|---:|---:|---|"]
+    rows += ["", "| run | seed | contacts | billed again | violations |", "|---|---:|---:|---:|---|"]
     for line in lines:
         if "run" in line:
             found = ", ".join(line["violations"]) or "none"
