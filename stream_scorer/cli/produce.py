@@ -36,7 +36,7 @@ def produce(
     ],
     *,
     config: ConfigOption = None,
-    rate: Annotated[int | None, typer.Option(metavar="N", min=1, help="Most contacts a second.")] = None,
+    rate: Annotated[int | None, typer.Option(metavar="N", min=1, help="Maximum number of contacts a second.")] = None,
     file_format: Annotated[
         FileFormat | None, typer.Option("--format", help="Format of the file, if its name does not show it.")
     ] = None,

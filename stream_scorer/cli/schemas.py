@@ -74,7 +74,7 @@ def _report(comparisons: list[Comparison], more: int = 0) -> None:
             typer.echo(problem, err=True)
     failed = more + sum(not one.registered for one in comparisons)
     if failed:
-        raise CheckFailed(f"{failed} schemas are not as they must be")
+        raise CheckFailed(f"{failed} schemas are missing or incompatible")
 
 
 def _registry(settings: Settings) -> SchemaRegistry:

@@ -40,7 +40,9 @@ def simulate(
     any_features: Annotated[bool, typer.Option("--any-features", help="Accept any features.")] = False,
     quota: Annotated[int, typer.Option(help="Requests a minute.", min=0)] = DEFAULTS.quota,
     latency_ms: Annotated[float, typer.Option(help="Latency of a request.", min=0)] = DEFAULTS.latency_ms,
-    latency_jitter_ms: Annotated[float, typer.Option(help="Most extra latency.", min=0)] = DEFAULTS.latency_jitter_ms,
+    latency_jitter_ms: Annotated[
+        float, typer.Option(help="Maximum extra latency.", min=0)
+    ] = DEFAULTS.latency_jitter_ms,
     expires_in: Annotated[int, typer.Option(help="Lifetime of a token in seconds.", min=1)] = DEFAULTS.expires_in,
     scenario: Annotated[
         str | None,

@@ -70,7 +70,7 @@ class PredictiveScoreCalculator:
             base_url: URL of the API, ``https://api.<region>``.
             login_url: URL of the login service, if it differs from the default of `GenesysAuthManager`.
             model_version: the requested version; None: the platform's default.
-            max_features: most features of one contact.
+            max_features: maximum number of features of one contact.
             auditor: records the outcome of every contact; None: an `AuditLogger` with its defaults.
             verifier: selects results for review; None: a `ConfidenceVerifier` with its defaults.
             client: sends the requests, with its retries and quota; None: a `ScoreClient` with its defaults.

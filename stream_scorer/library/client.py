@@ -170,7 +170,7 @@ class ScoreClient:
             base_url: URL of the API, ``https://api.<region>``.
             timeout_s: deadline of one exchange, in seconds.
             requests_per_minute: limit, kept by waiting; the API's own headers may lower it.
-            max_retries: most retries of a request after 408, 429, 5xx, time-outs and lost connections.
+            max_retries: maximum number of retries of a request after 408, 429, 5xx, time-outs and lost connections.
             backoff_base_s: see `stream_scorer.core.scoring.backoff`.
             max_backoff_s: as ``backoff_base_s``.
             max_wait_s: longest ``Retry-After`` that is waited for, in seconds.

@@ -76,8 +76,8 @@ class ScoringPayload(BaseModel):
     Attributes:
         contacts: any number; `chunk` splits them into requests.
         model_version: the requested version; None: the platform's default. In a dict also ``modelVersion``.
-        max_features: most features of one contact.
-        batch_limit: most contacts of one request, at most 1000.
+        max_features: maximum number of features of one contact.
+        batch_limit: maximum number of contacts of one request, at most 1000.
 
         The two limits are not part of any dump: a request has contacts and model version only.
     """

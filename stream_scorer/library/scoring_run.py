@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from stream_scorer.core.scoring.response_policy import Decision, FailedContact, Failure
     from stream_scorer.library.client import ScoreClient
 
-# After so many rejected requests, or contacts rejected alone, without one 2xx, the contacts are not the cause.
+# After this number of rejected requests, or contacts rejected alone, without any 2xx, the contacts are not the cause.
 _MAX_REFUSALS: Final = 30
 _MAX_SUSPECTS: Final = 8
 _LONE_FAILURES: Final = 3

@@ -33,7 +33,7 @@ def failures_of(
     Args:
         features: plain values; null is checked by ``missing`` alone.
         expected: the names of the features.
-        max_features: most features of a contact.
+        max_features: maximum number of features of a contact.
         missing: the expected features without a value or an imputation.
     """
     found: list[tuple[Reason, str]] = []

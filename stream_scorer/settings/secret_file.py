@@ -53,7 +53,7 @@ class SecretFile:
         except UnicodeDecodeError:
             raise SettingsError(f"{self.key}: {self}, is not UTF-8 text") from None
         except ValueError:
-            raise SettingsError(f"{self.key}: cannot read {self}: it can be no file's name") from None
+            raise SettingsError(f"{self.key}: cannot read {self}: it cannot be a file name") from None
         if not text:
             raise SettingsError(f"{self.key}: {self}, {'is larger than 64 kB' if text is None else 'is empty'}")
         return text

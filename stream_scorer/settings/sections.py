@@ -313,7 +313,7 @@ class TopicsSettings(Section):
                 if name in names and reads != writes:
                     text = (
                         f"topics.{writes} and topics.{reads} are both {name!r}:"
-                        " the campaign worker would take its own records for something else"
+                        " the campaign worker would read its own records as another kind"
                     )
                     raise conflict(text, f"topics.{writes}", f"topics.{reads}")
         if self.scores in tiers:

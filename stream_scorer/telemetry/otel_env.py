@@ -62,8 +62,8 @@ class TraceValues(NamedTuple):
     Attributes:
         exporters: ``otlp``, ``console`` or both.
         sampling: which traces are recorded.
-        queue: most ended spans that wait for export; more are dropped.
-        batch: most spans in one export.
+        queue: maximum number of ended spans that wait for export; more are dropped.
+        batch: maximum number of spans in one export.
         delay_ms: longest time that a span waits for a full batch.
     """
 
@@ -154,7 +154,7 @@ def check_exporter(environ: Mapping[str, str], signal: Signal, installed: Callab
 def _component(environ: Mapping[str, str], name: str, group: str, installed: Callable[[str], Collection[str]]) -> None:
     value = environ.get(name, "").strip()
     if value and value not in (known := installed(group)):
-        remedy = f"take one of {', '.join(sorted(known))}, or" if known else "no package here has one:"
+        remedy = f"use one of {', '.join(sorted(known))}, or" if known else "no package here has one:"
         raise SettingsError(f"{name}: {shown(value)} is not installed; {remedy} leave the variable out")
 
 
@@ -165,7 +165,7 @@ def _sampling(environ: Mapping[str, str]) -> Sampling:
     if not argument or not sampler.endswith("traceidratio"):
         return Sampling(sampler)
     if not _RATIO.fullmatch(argument) or not 0 <= float(argument) <= 1:
-        raise SettingsError(f"OTEL_TRACES_SAMPLER_ARG: {shown(argument)} is no ratio; take a number from 0 to 1")
+        raise SettingsError(f"OTEL_TRACES_SAMPLER_ARG: {shown(argument)} is not a ratio; use a number from 0 to 1")
     return Sampling(sampler, float(argument))
 
 
@@ -174,5 +174,5 @@ def _whole(environ: Mapping[str, str], name: str, default: int, *, least: int = 
     if not value:
         return default
     if not _WHOLE.fullmatch(value) or not least <= int(value) <= _LARGEST:
-        raise SettingsError(f"{name}: {shown(value)} is not taken; take a whole number from {least} to {_LARGEST}")
+        raise SettingsError(f"{name}: {shown(value)} is not valid; use a whole number from {least} to {_LARGEST}")
     return int(value)

@@ -59,8 +59,7 @@ def chosen_exporters(environ: Mapping[str, str], signal: Signal) -> frozenset[st
     unknown = chosen - {*signal.exporters, "none"}
     if unknown:
         raise SettingsError(
-            f"{variable}: {shown(', '.join(sorted(unknown)))} is not known here;"
-            f" take {', '.join(signal.exporters)} or none"
+            f"{variable}: {shown(', '.join(sorted(unknown)))} is unknown; use {', '.join(signal.exporters)} or none"
         )
     if "otlp" in chosen:
         _check_protocol(environ, signal)
@@ -131,7 +130,7 @@ def _check_transfer(environ: Mapping[str, str], signal: Signal) -> None:
     for name in _of(signal, "TIMEOUT"):
         value = environ.get(name, "").strip()
         if value and not _is_seconds(value):
-            raise SettingsError(f"{name}: {shown(value)} is not taken; take a number of seconds, more than 0")
+            raise SettingsError(f"{name}: {shown(value)} is not valid; use a number of seconds, more than 0")
     if signal is METRICS:
         for name, known in _PREFERENCES.items():
             one_of(environ, name, known)
@@ -145,7 +144,7 @@ def one_of(environ: Mapping[str, str], name: str, known: tuple[str, ...]) -> str
     """
     value = environ.get(name, "").strip()
     if value and value.lower() not in known:
-        raise SettingsError(f"{name}: {shown(value)} is not known here; take one of {', '.join(known)}")
+        raise SettingsError(f"{name}: {shown(value)} is unknown; use one of {', '.join(known)}")
     return value.lower() or known[0]
 
 

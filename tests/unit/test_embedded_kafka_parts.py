@@ -147,7 +147,7 @@ def test_a_full_or_read_only_disk_is_one_line(tmp_path: Path, monkeypatch: pytes
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(kafka_jars, "_resolve", full)
-    with pytest.raises(LocalError, match=r"cannot keep the jars of Apache Kafka in .*: No space left on device"):
+    with pytest.raises(LocalError, match=r"cannot store the jars of Apache Kafka in .*: No space left on device"):
         verified_jars(tmp_path, silent)
 
 

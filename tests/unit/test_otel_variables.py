@@ -95,13 +95,13 @@ class TestWhereTo:
     @pytest.mark.parametrize(
         ("name", "value", "words"),
         [
-            ("OTEL_EXPORTER_OTLP_COMPRESSION", "zip", "take one of none, gzip, deflate"),
-            ("OTEL_EXPORTER_OTLP_METRICS_COMPRESSION", "snappy", "take one of none, gzip, deflate"),
-            ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s", "take a number of seconds, more than 0"),
-            ("OTEL_EXPORTER_OTLP_TIMEOUT", "0", "take a number of seconds, more than 0"),
-            ("OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "nan", "take a number of seconds, more than 0"),
-            ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "sum", "take one of cumulative, delta, lowmemory"),
-            ("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", "x", "take one of explicit_bucket_histogram"),
+            ("OTEL_EXPORTER_OTLP_COMPRESSION", "zip", "use one of none, gzip, deflate"),
+            ("OTEL_EXPORTER_OTLP_METRICS_COMPRESSION", "snappy", "use one of none, gzip, deflate"),
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s", "use a number of seconds, more than 0"),
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "0", "use a number of seconds, more than 0"),
+            ("OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "nan", "use a number of seconds, more than 0"),
+            ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "sum", "use one of cumulative, delta, lowmemory"),
+            ("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", "x", "use one of explicit_bucket_histogram"),
         ],
     )
     def test_what_the_sdk_would_replace_by_its_default(self, name: str, value: str, words: str) -> None:
@@ -117,8 +117,8 @@ class TestComponents:
     @pytest.mark.parametrize(
         ("name", "value", "words"),
         [
-            ("OTEL_PYTHON_CONTEXT", "bogus", "bogus is not installed; take one of contextvars_context, or leave"),
-            ("OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED", "yes", "yes is not known here; take one of false, true"),
+            ("OTEL_PYTHON_CONTEXT", "bogus", "bogus is not installed; use one of contextvars_context, or leave"),
+            ("OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED", "yes", "yes is unknown; use one of false, true"),
             ("OTEL_RESOURCE_ATTRIBUTES", "tenant:hush", "is no list of attributes; write name=value"),
             ("OTEL_RESOURCE_ATTRIBUTES", "=hush", "is no list of attributes; write name=value"),
         ],
@@ -134,7 +134,7 @@ class TestComponents:
     @pytest.mark.parametrize(
         ("name", "words"),
         [
-            ("OTEL_PYTHON_METER_PROVIDER", "take one of default_meter_provider, sdk_meter_provider, or leave"),
+            ("OTEL_PYTHON_METER_PROVIDER", "use one of default_meter_provider, sdk_meter_provider, or leave"),
             ("OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER", "no package here has one: leave"),
             ("OTEL_PYTHON_EXPORTER_OTLP_HTTP_METRICS_CREDENTIAL_PROVIDER", "no package here has one: leave"),
         ],
@@ -235,7 +235,7 @@ class TestWhatIsSampled:
         environ = {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": ratio}
         with pytest.raises(SettingsError) as refused:
             trace_values({**COLLECTOR, **environ})
-        assert str(refused.value) == f"OTEL_TRACES_SAMPLER_ARG: {ratio} is no ratio; take a number from 0 to 1"
+        assert str(refused.value) == f"OTEL_TRACES_SAMPLER_ARG: {ratio} is not a ratio; use a number from 0 to 1"
 
     def test_every_sampler_is_the_sdks(self) -> None:
         made: dict[str, Sampler] = {name: make_sampler(Sampling(name, 0.25)) for name in SAMPLERS}
@@ -280,7 +280,7 @@ class TestNumbers:
             with pytest.raises(SettingsError) as refused:
                 read({**COLLECTOR, name: bad})
             assert str(refused.value).startswith(f"{name}: {bad[:40]}")
-            assert str(refused.value).endswith(f"take a whole number from {least} to {LARGEST}")
+            assert str(refused.value).endswith(f"use a whole number from {least} to {LARGEST}")
 
     def test_nobody_reads_those_of_what_nobody_wants(self) -> None:
         assert trace_values({"OTEL_BSP_MAX_QUEUE_SIZE": "abc", "OTEL_TRACES_SAMPLER": "x"}) is None

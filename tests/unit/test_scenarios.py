@@ -273,7 +273,7 @@ def test_the_worker_of_the_demo_reads_what_the_demo_says() -> None:
         section, key = name.split(".")
         assert getattr(getattr(settings, section), key) == float(value)
         assert f"{name} = {value}" in told
-    assert "only those that it never lets pass" in told
+    assert "only those that it always refuses" in told
     assert "no contact may be lost or rejected" in introduction(load_scenario("bad-day"))
 
 

@@ -255,7 +255,7 @@ def test_every_reason_is_0_before_it_has_counted() -> None:
 @pytest.mark.parametrize(
     ("environ", "said"),
     [
-        ({"OTEL_METRICS_EXPORTER": "statsd"}, "OTEL_METRICS_EXPORTER: statsd is not known here; take otlp,"),
+        ({"OTEL_METRICS_EXPORTER": "statsd"}, "OTEL_METRICS_EXPORTER: statsd is unknown; use otlp,"),
         (
             {"OTEL_METRICS_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": "grpc"},
             "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL: grpc is not supported here; set it to http/protobuf",

@@ -71,8 +71,8 @@ def verify_delivered(settings: Settings, receiver: Receiver) -> DeliveredCallbac
     counts = {
         "contacts with a high score that the campaign manager did not receive": len(high - known),
         "contacts without a high score that the campaign manager received": len(known - high),
-        "callbacks that came again with other bytes": stats.changed,
-        "callbacks whose signature did not hold": stats.unverified,
+        "callbacks that were repeated with a different body": stats.changed,
+        "callbacks with an invalid signature": stats.unverified,
     }
     wrong = [f"{amount:,} {what}" for what, amount in counts.items() if amount]
     if wrong:

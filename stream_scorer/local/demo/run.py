@@ -211,7 +211,7 @@ def _watch(view: ProgressView, watch: Monitor, worker: WorkerProcess, interrupts
             if (committed, settled) != before:
                 advanced = now
             elif now - advanced > _STALLED_S:
-                why = snapshot.trouble or "it does not say why"
+                why = snapshot.trouble or "no reason known"
                 raise LocalError(f"the worker has finished no contact for {_STALLED_S:g} s: {why}")
             time.sleep(_LOOK_EVERY_S)
         view.show(watch.look())  # the worker counts a commit just after the broker

@@ -28,7 +28,7 @@ WORKER_SETTINGS: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 _PROMISE: Final = "no contact may be lost or rejected because of it"
-_PROMISE_BUT_FOR_SOME: Final = "no contact may be lost because of it, and only those that it never lets pass rejected"
+_PROMISE_BUT_FOR_SOME: Final = "no contact may be lost because of it, and only those that it always refuses rejected"
 
 
 def worker_environment() -> dict[str, str]:
@@ -51,7 +51,7 @@ def introduction(scenario: Scenario) -> str:
     return "\n".join(
         (
             f"scenario {scenario.name}: {scenario.description}",
-            f"  so that it takes two minutes at most, the worker has {settings}",
+            f"  worker settings for a run of two minutes at most: {settings}",
             f"  {_PROMISE if scenario.expect.refused is None else _PROMISE_BUT_FOR_SOME}",
         )
     )

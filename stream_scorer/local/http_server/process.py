@@ -79,7 +79,7 @@ class ServerProcess:
             if not selector.select(START_TIMEOUT_S):
                 raise LocalError(f"{self._what} did not start within {START_TIMEOUT_S:g} s")
             if answers.readline() != b"ready\n":
-                raise LocalError(f"{self._what} ended with exit code {process.wait()}; its last words stand above")
+                raise LocalError(f"{self._what} ended with exit code {process.wait()}; see its output above")
 
 
 def require_extra(what: str) -> None:

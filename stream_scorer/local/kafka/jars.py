@@ -113,7 +113,7 @@ def _fetch(home: Path, lock: tuple[LockedJar, ...], progress: Progress) -> None:
         raise LocalError(_no_network(error)) from error
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise LocalError(f"cannot keep the jars of Apache Kafka in {home}: {reason}") from error
+        raise LocalError(f"cannot store the jars of Apache Kafka in {home}: {reason}") from error
     except (RuntimeError, ValueError, AssertionError, KeyError) as error:
         raise LocalError(
             f"Apache Kafka {KAFKA_VERSION} could not be fetched: jgo raised {type(error).__name__}"

@@ -104,7 +104,7 @@ class ReceiverApp:
         except MalformedCallback as malformed:
             raise _Refused(400, str(malformed)) from None
         if not self.books.attempted(arrival, _now_ms()):
-            raise _Refused(409, "this callback was here before with other bytes")
+            raise _Refused(409, "this callback id was received before with a different body")
         return arrival
 
     async def _take(self, arrival: ReceivedCallback, wire: FaultyTransport, receive: Receive) -> None:

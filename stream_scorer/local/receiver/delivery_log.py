@@ -61,7 +61,7 @@ class Stats:
         contacts: distinct contact ids in accepted callbacks.
         changed: callbacks that were repeated with a different body. There must be none.
         unverified: requests whose signature is missing, wrong or expired.
-        in_flight_max: most requests in flight at the same time.
+        in_flight_max: maximum number of requests in flight at the same time.
     """
 
     requests: dict[str, int]

@@ -2,10 +2,10 @@
 
 A fault is JSON::
 
-        {"match":  {"campaign_id": "spring"},                the affected callbacks; {} for all
-         "after":  2,                                         number of callbacks that pass first (default 0)
-         "times":  3,                                         number of affected callbacks (default 1; null: all)
-         "action": {"status": 503, "retry_after": "3"}}       the effect
+    {"match":  {"campaign_id": "spring"},                the affected callbacks; {} for all
+     "after":  2,                                         number of callbacks that pass first (default 0)
+     "times":  3,                                         number of affected callbacks (default 1; null: all)
+     "action": {"status": 503, "retry_after": "3"}}       the effect
 
 ``match`` has any of these conditions, all of which must hold: ``campaign_id`` (``""``: no campaign) and ``contact_id``
 (the callback contains this contact).

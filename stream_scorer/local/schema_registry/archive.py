@@ -61,7 +61,7 @@ def _fetch(home: Path) -> None:
         ) from error
     except (OSError, tarfile.TarError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
-        raise LocalError(f"cannot keep the schema registry in {home}: {reason}") from error
+        raise LocalError(f"cannot store the schema registry in {home}: {reason}") from error
     except (RuntimeError, ValueError, AssertionError, KeyError) as error:
         raise LocalError(
             f"Apicurio {REGISTRY_VERSION} could not be fetched: jgo raised {type(error).__name__}"

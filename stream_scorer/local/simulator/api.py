@@ -75,7 +75,7 @@ class SimulatedApi:
     def play(self, scenario: Scenario, tell: Callable[[str], object] = lambda _line: None) -> None:
         """Play a scenario from the next request on, and end the current one.
 
-        ``tell`` is called with a line at the begin and end of each step.
+        ``tell`` is called with a line at the start and end of each step.
         """
         self.stop_playing()
         self._player = ScenarioPlayer(

@@ -53,10 +53,10 @@ class SimulatorConfig(BaseModel):
         quota: requests in a window.
         quota_window_s: length of a window in seconds; it opens with the first request after the last one closed.
         latency_ms: time from the last byte of a request to its answer.
-        latency_jitter_ms: most extra latency, uniformly distributed.
-        max_contacts: most contacts of a request.
-        max_features: most features of a contact.
-        max_request_bytes: most bytes of a request body.
+        latency_jitter_ms: maximum extra latency, uniformly distributed.
+        max_contacts: maximum number of contacts of a request.
+        max_features: maximum number of features of a contact.
+        max_request_bytes: maximum size of a request body, in bytes.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -2,19 +2,20 @@
 
 A fault is JSON (in a scenario file: TOML)::
 
-        {"match":  {"path": "score", "contact_id": "C-17"},   the affected requests
-         "after":  2,                                         number of requests that pass first (default 0)
-         "times":  3,                                         number of affected requests (default 1; null: all)
-         "action": {"status": 503, "retry_after": "3"}}       the effect
+    {"match":  {"path": "score", "contact_id": "C-17"},   the affected requests
+     "after":  2,                                         number of requests that pass first (default 0)
+     "times":  3,                                         number of affected requests (default 1; null: all)
+     "action": {"status": 503, "retry_after": "3"}}       the effect
 
 ``match`` has ``path`` (``score``, the default, ``token`` or ``outbound``) and, for ``score``, any of these
 conditions, all of which must hold:
 
 - ``contact_id``, ``contact_prefix``: the request contains this contact, or one whose id has this prefix;
 - ``model_version``: the request has this version (``""``: none);
-- ``min_contacts``: the request contains so many contacts or more.
+- ``min_contacts``: the request contains at least this number of contacts.
 
-For all paths, ``share`` (with ``seed``) selects a share of the other matching requests, the same ones in every run.
+For all paths, ``share`` (with ``seed``) selects a share of the requests that meet the other
+conditions, the same ones in every run.
 
 An action returns a scripted answer, or processes the request and damages the answer. Any action may have
 ``"delay_ms": N``, a delay before it; alone, it gives a correct but late answer (billed).

@@ -151,7 +151,7 @@ def serve(
         port: port to listen on; 0: any free port.
         on_ready: called with the base URL.
         scenario: played from the first request on.
-        tell: called with a line at the begin and end of each step of the scenario, and for each request.
+        tell: called with a line at the start and end of each step of the scenario, and for each request.
 
     Raises:
         LocalError: the extra [local] is missing, or the port is in use.

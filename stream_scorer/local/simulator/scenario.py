@@ -4,15 +4,15 @@ A scenario is a TOML file::
 
     name = "bad-day"                # default: the name of the file
     description = "…"
-        speed = 1.0                     # 2.0 plays it in half the time
+    speed = 1.0                     # 2.0 plays it in half the time
 
-        [[step]]
-        name = "too many requests"      # shown while it lasts
-        at_s = 5                        # seconds since the first request
-        for_s = 10                      # default: to the end
-        config = {latency_ms = 800}     # as PATCH /_simulator/config, undone at the end of the step
-        faults = [{action = {status = 429, retry_after = 3}}]
-        revoke_tokens = true            # once, at the begin
+    [[step]]
+    name = "too many requests"      # shown while it lasts
+    at_s = 5                        # seconds since the first request
+    for_s = 10                      # default: to the end
+    config = {latency_ms = 800}     # as PATCH /_simulator/config, undone at the end of the step
+    faults = [{action = {status = 429, retry_after = 3}}]
+    revoke_tokens = true            # once, at the start
 
     [expect]
     refused = {ids = ["C-17"]}      # contacts that a worker must reject, since no request with them succeeds

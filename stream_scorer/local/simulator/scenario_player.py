@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class _Turn(NamedTuple):
-    """Begin or end of a step. Sorted by time; at the same time, ends come first."""
+    """Start or end of a step. Sorted by time; at the same time, ends come first."""
 
     at_s: float
     begins: bool
@@ -53,7 +53,7 @@ class ScenarioPlayer:
         faults: the script to which the faults of active steps are added.
         revoke_tokens: revokes all tokens.
         configure: called with all active changes of the configuration.
-        tell: called with a line at the begin and end of each step.
+        tell: called with a line at the start and end of each step.
     """
 
     def __init__(

@@ -37,7 +37,7 @@ class CallbackMetrics(MessagingMetrics):
             "Callbacks with a receipt: delivered, refused, gave_up or expired.",
         )
         self._unusable = meter.create_counter(
-            "stream_scorer.callbacks.invalid", "{message}", "Records dropped as invalid, by `reason`."
+            "stream_scorer.callbacks.invalid", "{message}", "Records that are not a score or a callback, by `reason`."
         )
         self._postponed = meter.create_counter(
             "stream_scorer.callbacks.deferred", "{callback}", "Callbacks written to a retry topic, by reason."
@@ -90,7 +90,7 @@ class CallbackMetrics(MessagingMetrics):
         self._finished.add(callbacks, {"outcome": str(outcome)})
 
     def unusable(self, records: int, *, reason: str) -> None:
-        """Count invalid records that are dropped."""
+        """Count records that are not a score or a callback."""
         self._unusable.add(records, {"reason": str(reason)})
 
     def postponed(self, callbacks: int, *, retry_topic: int, reason: str) -> None:

@@ -99,7 +99,9 @@ class Metrics(MessagingMetrics):
             "stream_scorer.quota.remaining", "{request}", "Requests that the quota still allows in this window."
         )
         self._quota_allowed = meter.create_gauge(
-            "stream_scorer.quota.allowed", "{request}", "Requests a minute: the own limit or the API's, the lower one."
+            "stream_scorer.quota.allowed",
+            "{request}",
+            "Requests a minute: the configured limit or the API's, the lower one.",
         )
         self._quota_exhaustion = meter.create_gauge(
             "stream_scorer.quota.time_to_exhaustion",
