@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from stream_scorer.callbacks.output_records import ROUNDS_HEADER
 from stream_scorer.core.avro.codec import UndecodableError
-from stream_scorer.core.avro.foreign_framing import with_framing
+from stream_scorer.core.avro.framing_detector import with_framing
 from stream_scorer.core.callbacks.delivery_policy import DeferredDelivery, Delivery, route
 from stream_scorer.core.callbacks.records import read_callback
 from stream_scorer.core.callbacks.selection import Invalid

@@ -217,15 +217,15 @@ class DelivererObserver(LoopObserver):
     def campaign_health_changed(self, delivery: Delivery, answer: DeliveryAnswer) -> None:
         """The attempts of a delivery's campaign fail from now on, or do not any more."""
         callback, context = delivery.callback, parse_traceparent((delivery.traceparent or "").encode())
-        told = {
+        fields = {
             "campaign_id": callback.campaign_id,
             "callback_id": callback.callback_id,
             "trace_id": f"{context.trace_id:032x}" if context is not None and context.sampled else None,
         }
         if answer.kind is DeliveryKind.TRY_LATER:
-            self._log.warning("campaign deliveries failing", **told, status=answer.status, detail=answer.message)
+            self._log.warning("campaign deliveries failing", **fields, status=answer.status, detail=answer.message)
         elif answer.kind is not DeliveryKind.SWITCHED_OFF:
-            self._log.info("campaign deliveries recovered", **told)
+            self._log.info("campaign deliveries recovered", **fields)
 
     def rate_limited(self, campaign_id: str | None) -> None:
         """A campaign has more callbacks than its pace allows."""

@@ -109,13 +109,13 @@ class _PlainProgress:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._thing = ""
-        self._told_at = float("-inf")
+        self._reported_at = float("-inf")
 
     def __call__(self, message: str) -> None:
         thing = message.partition(":")[0]
         now = time.monotonic()
-        if thing != self._thing or now - self._told_at >= _PLAIN_EVERY_S:
-            self._thing, self._told_at = thing, now
+        if thing != self._thing or now - self._reported_at >= _PLAIN_EVERY_S:
+            self._thing, self._reported_at = thing, now
             self._console.print(message, highlight=False, soft_wrap=True)
 
 

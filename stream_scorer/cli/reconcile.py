@@ -29,7 +29,7 @@ from stream_scorer.errors import (
     StreamScorerError,
 )
 from stream_scorer.kafka.admin.topics import existing_topics
-from stream_scorer.reconciliation import Progress as Tell
+from stream_scorer.reconciliation import Progress as ReportProgress
 from stream_scorer.reconciliation import provenance, reconcile_callbacks
 from stream_scorer.reconciliation import reconcile as reconcile_topics
 from stream_scorer.settings import Settings, load_settings
@@ -109,7 +109,7 @@ class _Result(NamedTuple):
     unjudged: str = ""
 
 
-def _reconcile_both(settings: Settings, progress: Tell, timeout_s: float) -> _Result:
+def _reconcile_both(settings: Settings, progress: ReportProgress, timeout_s: float) -> _Result:
     """Reconcile both workers, or the only one on this cluster: the scoring worker may use another."""
     try:
         report = reconcile_topics(settings, progress=progress, timeout_s=timeout_s)
@@ -251,7 +251,7 @@ def _cells(partition: PartitionReport, names: Iterable[str]) -> Iterator[Text]:
 
 
 @contextmanager
-def _progress(console: Console) -> Iterator[Tell]:
+def _progress(console: Console) -> Iterator[ReportProgress]:
     """Show a bar on a terminal, and nothing elsewhere."""
     columns = (
         TextColumn("{task.description}"),
@@ -262,7 +262,7 @@ def _progress(console: Console) -> Iterator[Tell]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("waiting for open transactions", total=None)
 
-        def tell(doing: str, done: int, total: int) -> None:
+        def report_progress(doing: str, done: int, total: int) -> None:
             bar.update(task, description=f"reading {doing}", completed=done, total=total)
 
-        yield tell
+        yield report_progress

@@ -83,7 +83,7 @@ def simulate(
         changes["features"] = read_features(features)
     config = DEFAULTS.changed(changes)
     play = None if scenario is None else load_scenario(scenario)
-    serve(config, host, port, lambda base_url: _introduce(base_url, config, play), scenario=play, tell=typer.echo)
+    serve(config, host, port, lambda base_url: _introduce(base_url, config, play), scenario=play, report=typer.echo)
 
 
 def _introduce(base_url: str, config: SimulatorConfig, play: Scenario | None) -> None:

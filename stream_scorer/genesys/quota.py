@@ -152,7 +152,7 @@ class Quota:
         if server is not None:
             ends_in_s = self._window_ends - now
             counts.append((server, ends_in_s if ends_in_s > 0 else WINDOW_S))
-        return min(left / pace if left < pace * anew_in_s else WINDOW_S for left, anew_in_s in counts)
+        return min(left / pace if left < pace * resets_in_s else WINDOW_S for left, resets_in_s in counts)
 
     def may_send_partial_batch(self, now: float, batches: int = 1) -> bool:
         """Return whether a partial batch may be sent now without wasting quota (formula: see the module).

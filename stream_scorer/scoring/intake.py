@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from stream_scorer.core.avro.codec import UndecodableError
 from stream_scorer.core.avro.confluent import SchemaMissingError
-from stream_scorer.core.avro.foreign_framing import with_framing
+from stream_scorer.core.avro.framing_detector import with_framing
 from stream_scorer.core.records import Contact, Deferred, Reason, Rejected, SourceRecord
 from stream_scorer.core.retry_topics import state_of
 from stream_scorer.core.scoring.contact_decoder import ContactDecoder

@@ -152,7 +152,7 @@ def test_a_full_or_read_only_disk_is_one_line(tmp_path: Path, monkeypatch: pytes
 
 
 def test_progress_counts_descriptions_then_the_jars_and_bytes_of_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kafka_jars, "_TELL_EVERY_S", 0.0)
+    monkeypatch.setattr(kafka_jars, "_REPORT_EVERY_S", 0.0)
     told: list[str] = []
     arrivals = kafka_jars._Arrivals(lock_of(one=b"x" * 3_000_000, two=b"y" * 1_000_000), told.append)
     with arrivals.file("one.pom", 500_000) as add:

@@ -31,7 +31,7 @@ from fastavro.schema import SchemaParseException, UnknownType, fingerprint, to_p
 
 from stream_scorer.core.avro import logical_types
 from stream_scorer.core.avro.encoder import compile_writer
-from stream_scorer.core.avro.foreign_framing import framing_of
+from stream_scorer.core.avro.framing_detector import framing_of
 from stream_scorer.core.avro.schema_form import normal_form
 from stream_scorer.core.avro.schema_safety import check_schema
 from stream_scorer.errors import InputError, SettingsError

@@ -156,7 +156,7 @@ def confluent_header(schema_id: int) -> bytes:
 def schema_id_of(data: bytes | None) -> int | None:
     """Return the id in a value of the Confluent wire format; None: it is not in that format.
 
-    Registries count from 1. An id of 0 is the first half of one of eight bytes (see `core.avro.foreign_framing`).
+    Registries count from 1. An id of 0 is the first half of one of eight bytes (see `core.avro.framing_detector`).
     """
     if not data or data[0] != CONFLUENT_MARKER or len(data) < CONFLUENT_HEADER_BYTES:
         return None

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 
 from stream_scorer.core.avro.codec import UndecodableError
-from stream_scorer.core.avro.foreign_framing import with_framing
+from stream_scorer.core.avro.framing_detector import with_framing
 from stream_scorer.core.callbacks.records import callback_id_of, read_score
 from stream_scorer.core.callbacks.types import Callback
 from stream_scorer.core.records import Reason

@@ -82,7 +82,7 @@ class DemoEnvironment:
         except OSError as error:
             raise LocalError(f"cannot make a folder in {place}: {error.strerror}; set TMPDIR to another") from None
 
-    def start_kafka(self, tell: Progress) -> None:
+    def start_kafka(self, report: Progress) -> None:
         """Start Kafka on a free port; the first time on this machine it is fetched.
 
         Raises:
@@ -90,7 +90,7 @@ class DemoEnvironment:
         """
         self._kafka = EmbeddedKafka(KafkaConfig(data_dir=self._require_folder() / "kafka", port=0))
         self._ground.callback(_end_kafka, self._kafka)
-        running = self._kafka.start(tell)
+        running = self._kafka.start(report)
         self._environment["STREAM_SCORER_KAFKA__BOOTSTRAP_SERVERS"] = running.bootstrap_servers
 
     def start_simulator(self, scenario: Scenario | None = None) -> Simulator:

@@ -23,16 +23,18 @@ if TYPE_CHECKING:
     from stream_scorer.settings import Settings
 
 _WAIT_S: Final = 0.1
-_TELL_EVERY: Final = 5_000
+_REPORT_EVERY: Final = 5_000
 
 
-def feed(settings: Settings, records: Iterable[Generated], tell: Callable[[int], None]) -> Counter[Reason | None]:
+def feed(
+    settings: Settings, records: Iterable[Generated], report_progress: Callable[[int], None]
+) -> Counter[Reason | None]:
     """Produce every record, keyed by contact id, and wait until the broker has confirmed all of them.
 
     Args:
         settings: settings of the worker.
         records: the records.
-        tell: called occasionally with the number of records sent.
+        report_progress: called occasionally with the number of records sent.
 
     Returns:
         Number of records for each expected reason for rejection; None counts those with an expected score.
@@ -56,8 +58,8 @@ def feed(settings: Settings, records: Iterable[Generated], tell: Callable[[int],
             _produce(producer, settings.topics.features, record, headers, partial(report, ended))
             fed[record.rejected_for] += 1
             _refuse(errors, settings)
-            if number % _TELL_EVERY == 0:
-                tell(number)
+            if number % _REPORT_EVERY == 0:
+                report_progress(number)
         while producer.flush(_WAIT_S):
             _refuse(errors, settings)
         _refuse(errors, settings)

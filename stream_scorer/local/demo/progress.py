@@ -41,7 +41,7 @@ class ProgressView(AbstractContextManager["ProgressView"]):
         self._contacts = contacts
         self._quota = quota
         self._began = time.monotonic()
-        self._told_at = float("-inf")
+        self._reported_at = float("-inf")
         self._last_line = ""
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
 
@@ -65,8 +65,8 @@ class ProgressView(AbstractContextManager["ProgressView"]):
             return
         self._last_line = self._line(snapshot)
         now = time.monotonic()
-        if now - self._told_at >= _LINE_EVERY_S:
-            self._told_at = now
+        if now - self._reported_at >= _LINE_EVERY_S:
+            self._reported_at = now
             self._print(self._last_line)
             self._last_line = ""
 
@@ -83,13 +83,13 @@ class ProgressView(AbstractContextManager["ProgressView"]):
             f"quota {self._quota_used(snapshot)}",
             snapshot.trouble or "working",
         ]
-        return "  ".join([*parts, *self._told_scene()])
+        return "  ".join([*parts, *self._reported_scene()])
 
     def _read(self, snapshot: Snapshot) -> int:
         # Records of retry topics, and those read again after a kill, are counted more than once.
         return min(snapshot.read, self._contacts)
 
-    def _told_scene(self) -> list[str]:
+    def _reported_scene(self) -> list[str]:
         return [] if self._scene is None else [f"[scenario: {self._scene()}]"]
 
     def _panel(self, snapshot: Snapshot) -> Panel:
@@ -116,7 +116,7 @@ class ProgressView(AbstractContextManager["ProgressView"]):
         # In a table, since a bar alone does not end its line.
         bar = ProgressBar(total=self._contacts, completed=snapshot.settled, width=_BAR_WIDTH)
         shown: list[RenderableType] = [bar, numbers, state]
-        shown += (Text(scene, style="magenta") for scene in self._told_scene())
+        shown += (Text(scene, style="magenta") for scene in self._reported_scene())
         for row in shown:
             rows.add_row(row)
         return Panel(rows, title=f"scoring {self._contacts:,} contacts", expand=False)

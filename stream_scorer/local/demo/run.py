@@ -117,17 +117,17 @@ def _play(options: DemoOptions, screen: Screen, stage: DemoEnvironment, interrup
     began = time.monotonic()
     if options.scenario is not None:
         _say(screen.results, introduction(options.scenario))
-    with screen.steps() as tell:
+    with screen.steps() as show_step:
         stage.prepare(options.contacts)
-        stage.start_kafka(tell)
-        tell("starting the simulator of the Genesys API")
+        stage.start_kafka(show_step)
+        show_step("starting the simulator of the Genesys API")
         simulator = stage.start_simulator(options.scenario)
-        tell("starting a campaign manager")
+        show_step("starting a campaign manager")
         receiver = stage.start_receiver()
         settings = stage.settings
-        tell("creating the topics")
+        show_step("creating the topics")
         create_topics(settings)
-        generated = _feed(options, settings, tell)
+        generated = _feed(options, settings, show_step)
         interrupts.check()
     worker, campaign = stage.start_worker("run"), stage.start_worker("callbacks")
     view = ProgressView(
@@ -139,12 +139,12 @@ def _play(options: DemoOptions, screen: Screen, stage: DemoEnvironment, interrup
     with Monitor(settings, lambda: receiver.stats().contacts) as watch:
         scoring_s = _watch(view, watch, worker, interrupts)
     worker.stop()
-    with screen.steps() as tell:
-        tell("waiting for the receipts")
+    with screen.steps() as show_step:
+        show_step("waiting for the receipts")
         receipts = wait_for_receipts(settings, lambda: _still_makes_sense(interrupts, campaign))
         campaign.stop()
-        tell("reading everything back")
-        report = reconcile(settings, progress=lambda topic, *_: tell(f"reading everything back: {topic}"))
+        show_step("reading everything back")
+        report = reconcile(settings, progress=lambda topic, *_: show_step(f"reading everything back: {topic}"))
         rejected = count_rejections(settings)
     screen.show_report(report)
     screen.show_callbacks(receipts)
@@ -154,7 +154,7 @@ def _play(options: DemoOptions, screen: Screen, stage: DemoEnvironment, interrup
     check_outcomes(report, rejected, generated)
     if not receipts.is_balanced:
         raise CheckFailed(receipts.verdict)
-    _say(screen.results, _told_line(verify_delivered(settings, receiver)))
+    _say(screen.results, _reported_line(verify_delivered(settings, receiver)))
 
 
 def _closing_line(report: Report, *, paid: int, scoring_s: float, total_s: float) -> str:
@@ -171,21 +171,21 @@ def _still_makes_sense(interrupts: Interrupts, worker: WorkerProcess) -> None:
     worker.require_running()
 
 
-def _told_line(told: DeliveredCallbacks) -> str:
+def _reported_line(received: DeliveredCallbacks) -> str:
     return (
-        f"the campaign manager received {told.contacts:,} contacts in {told.callbacks:,} callbacks, exactly those"
-        f" with a high score; {told.repeats:,} deliveries were repeats, under their id"
+        f"the campaign manager received {received.contacts:,} contacts in {received.callbacks:,} callbacks, exactly"
+        f" those with a high score; {received.repeats:,} deliveries were repeats, under their id"
     )
 
 
-def _feed(options: DemoOptions, settings: Settings, tell: Progress) -> Counter[Reason | None]:
+def _feed(options: DemoOptions, settings: Settings, show_step: Progress) -> Counter[Reason | None]:
     codec = Codec.single_object(load_schema(SchemaFile.CONTACT_FEATURES))
     now_ms = time.time_ns() // 1_000_000
     doing = f"producing {options.contacts:,} contacts"
-    tell(doing)
+    show_step(doing)
     refuses = no_faults if options.scenario is None else options.scenario.refuses
     records = contacts(codec, options.contacts, seed=options.seed, now_ms=now_ms, spared=refuses)
-    return feed(settings, with_labels(records, refuses), lambda number: tell(f"{doing}: {number:,}"))
+    return feed(settings, with_labels(records, refuses), lambda number: show_step(f"{doing}: {number:,}"))
 
 
 def _watch(view: ProgressView, watch: Monitor, worker: WorkerProcess, interrupts: Interrupts) -> float:

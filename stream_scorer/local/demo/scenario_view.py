@@ -74,6 +74,6 @@ def closing_line(simulator: Simulator) -> str | None:
         return None
     counted = simulator.stats().requests
     answers = sum((Counter(counted.get(path, {})) for path in ("token", "score")), Counter[str]())
-    told = ", ".join(f"{status}: {amount:,}" for status, amount in sorted(answers.items()))
+    statuses = ", ".join(f"{status}: {amount:,}" for status, amount in sorted(answers.items()))
     missed = f"; the contacts were done before these steps began: {', '.join(state.to_come)}" if state.to_come else ""
-    return f"scenario {state.name}: answers of the simulator by status {told}{missed}"
+    return f"scenario {state.name}: answers of the simulator by status {statuses}{missed}"

@@ -155,10 +155,10 @@ class EmbeddedKafka(AbstractContextManager["EmbeddedKafka"]):
                 f"{self.config.port}: stop it first (stream-scorer kafka stop), or give another --data-dir"
             )
 
-    def _start(self, tell: Progress) -> Running:
+    def _start(self, report: Progress) -> Running:
         draws = DRAWS if self.config.controller_port is None else 1
         while True:
-            started = self._launch(tell)
+            started = self._launch(report)
             draws -= 1
             try:
                 self._await_clients(started)
@@ -170,20 +170,20 @@ class EmbeddedKafka(AbstractContextManager["EmbeddedKafka"]):
             else:
                 return started
 
-    def _launch(self, tell: Progress) -> Running:
+    def _launch(self, report: Progress) -> Running:
         config = self.config
         port = self._choose_port()
-        command = java_command(config, tell)
+        command = java_command(config, report)
         controller_port = config.controller_port or free_port()
         replace_file(config.logging_file, LOGGING)
         if not config.records_dir.exists():
-            tell("preparing the data folder")
+            report("preparing the data folder")
             format_records(config, command, port=port, controller_port=controller_port)
         replace_file(
             config.properties_file,
             server_properties(config, port=port, controller_port=controller_port, records_dir=config.records_dir),
         )
-        tell("starting Apache Kafka")
+        report("starting Apache Kafka")
         return self._spawn([*command, "kafka.Kafka", config.properties_file.name], port)
 
     def _choose_port(self) -> int:

@@ -139,7 +139,7 @@ class EmbeddedCluster(AbstractContextManager["EmbeddedCluster"]):
         Raises:
             LocalError: as `EmbeddedKafka.start`, or the folder has a Kafka of another number of nodes.
         """
-        tell = progress or self._progress
+        report = progress or self._progress
         with folder_lock(self.config.data_dir, "cluster"):
             # Only automatically chosen ports can be replaced, and only before the nodes' data contain them.
             draws = DRAWS if self.config.port == 0 and read_layout(self.config.data_dir) is None else 1
@@ -147,19 +147,19 @@ class EmbeddedCluster(AbstractContextManager["EmbeddedCluster"]):
                 self._take(self._layout())
                 draws -= 1
                 try:
-                    self._start(tell)
+                    self._start(report)
                     return self._require()
                 except PortTakenError:
                     if not draws:
                         raise
                     self._forget()
 
-    def _start(self, tell: Progress) -> None:
+    def _start(self, report: Progress) -> None:
         begun = [node for node in self._nodes.values() if node.status() is None]
         self._began = self._began or len(begun) == self.size
         try:
-            java_command(self.node(1).config, tell)  # fetch the jars once, before all nodes need them
-            tell(f"starting Apache Kafka on {self.size} nodes")
+            java_command(self.node(1).config, report)  # fetch the jars once, before all nodes need them
+            report(f"starting Apache Kafka on {self.size} nodes")
             self._each(EmbeddedKafka.launch)
             self._each(EmbeddedKafka.start)
         except BaseException:  # a Ctrl-C too: do not leave started processes behind

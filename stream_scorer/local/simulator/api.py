@@ -72,14 +72,14 @@ class SimulatedApi:
         self._chosen = self._initial
         self._configure()
 
-    def play(self, scenario: Scenario, tell: Callable[[str], object] = lambda _line: None) -> None:
+    def play(self, scenario: Scenario, report: Callable[[str], object] = lambda _line: None) -> None:
         """Play a scenario from the next request on, and end the current one.
 
-        ``tell`` is called with a line at the start and end of each step.
+        ``report`` is called with a line at the start and end of each step.
         """
         self.stop_playing()
         self._player = ScenarioPlayer(
-            scenario, self.faults, revoke_tokens=self.tokens.revoke_all, configure=self._set_scene, tell=tell
+            scenario, self.faults, revoke_tokens=self.tokens.revoke_all, configure=self._set_scene, report=report
         )
 
     def stop_playing(self) -> None:

@@ -141,7 +141,7 @@ def serve(
     on_ready: Callable[[str], None],
     *,
     scenario: Scenario | None = None,
-    tell: Callable[[str], None] = lambda _line: None,
+    report: Callable[[str], None] = lambda _line: None,
 ) -> None:
     """Serve in this process until SIGINT or SIGTERM.
 
@@ -151,7 +151,7 @@ def serve(
         port: port to listen on; 0: any free port.
         on_ready: called with the base URL.
         scenario: played from the first request on.
-        tell: called with a line at the start and end of each step of the scenario, and for each request.
+        report: called with a line at the start and end of each step of the scenario, and for each request.
 
     Raises:
         LocalError: the extra [local] is missing, or the port is in use.
@@ -161,9 +161,9 @@ def serve(
 
     listener = listen(WHAT, host, port)
     base_url = url_of(host, listener.getsockname()[1])
-    server = SimulatorServer(config, lambda: on_ready(base_url), tell)
+    server = SimulatorServer(config, lambda: on_ready(base_url), report)
     if scenario is not None:
-        server.api.play(scenario, tell)
+        server.api.play(scenario, report)
     server.run(sockets=[listener])
 
 

@@ -53,7 +53,7 @@ class ScenarioPlayer:
         faults: the script to which the faults of active steps are added.
         revoke_tokens: revokes all tokens.
         configure: called with all active changes of the configuration.
-        tell: called with a line at the start and end of each step.
+        report: called with a line at the start and end of each step.
     """
 
     def __init__(
@@ -63,10 +63,10 @@ class ScenarioPlayer:
         *,
         revoke_tokens: Callable[[], object],
         configure: Callable[[Mapping[str, Any]], object],
-        tell: Callable[[str], object] = lambda _line: None,
+        report: Callable[[str], object] = lambda _line: None,
     ) -> None:
         self.scenario = scenario
-        self.tell = tell
+        self.report = report
         self._faults = faults
         self._revoke_tokens = revoke_tokens
         self._configure = configure
@@ -114,7 +114,7 @@ class ScenarioPlayer:
         if not turn.begins:
             self._playing.remove(turn.step)
             self._faults.remove(_owner(turn.step))
-            self.tell(f"{turn.at_s:g} s: {label}: over")
+            self.report(f"{turn.at_s:g} s: {label}: over")
             return
         if step.lasts:
             self._playing.append(turn.step)
@@ -122,7 +122,7 @@ class ScenarioPlayer:
         if step.revoke_tokens:
             self._revoke_tokens()
         lasts = "" if step.for_s is None else f", for {step.for_s / self.scenario.speed:g} s"
-        self.tell(f"{turn.at_s:g} s: {label}{lasts}")
+        self.report(f"{turn.at_s:g} s: {label}{lasts}")
 
 
 def _turns(scenario: Scenario) -> list[_Turn]:
