@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 # A request under way for longer than this makes its campaign a slow one.
 _SLOW_S: Final = 2.0
-# A receiver may ask to be left alone for hours, not for ever.
+# A receiver's `Retry-After` may last hours; this bounds it.
 _MAX_BLOCK_S: Final = 86_400.0
 # A wait for the pace up to this is made in memory.
 SHORT_WAIT_S: Final = 2.0

@@ -61,7 +61,7 @@ class Deliverer:
         sender: sends callbacks.
         receipts: writes what became of them.
         clock: time.
-        observe: is told how it goes.
+        observe: log events and metrics.
         stopping: is set when it shall end.
         revoke_wait_s: how long a revocation waits for requests under way.
         shutdown_timeout_s: how long the end does.
@@ -172,7 +172,7 @@ class Deliverer:
         return self._flow.room()
 
     def _evict_degraded(self) -> None:
-        """Lets no campaign in trouble fill the window; as long as half of it is free, nobody is in anybody's way."""
+        """Keep failing campaigns from filling the window; nothing is evicted while half of it is free."""
         if self._sender.is_breaker_open:
             return
         if self._flow.is_blocking:
@@ -228,7 +228,7 @@ class Deliverer:
             if self._receipts.flush():
                 continue
             if self._receipts.is_stale:
-                return  # the partitions are taken already: whoever has them now does the work
+                return  # the partitions are already assigned to another worker, which delivers the rest
             self._sender.collect(_IDLE_WAIT_S)
 
     # --- ownership: what kafka.source.Owner asks for

@@ -46,7 +46,7 @@ class CallbackIntake:
 
 
 def _rounds(record: SourceRecord, tier: int) -> int:
-    """How many rounds have failed; what another program wrote into a tier has failed as often as the tier says."""
+    """Return how many rounds have failed; without a valid header, the level of the retry topic."""
     for name, value in record.headers:
         if name == ROUNDS_HEADER and value is not None and value.isdigit() and len(value) == 1:
             return int(value)

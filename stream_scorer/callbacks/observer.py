@@ -1,4 +1,4 @@
-"""What the campaign worker tells the world: log lines, metrics, and the state behind ``/livez`` and ``/readyz``.
+"""Observers of the callback loops: log events, metrics, and the state behind ``/livez`` and ``/readyz``.
 
 Each loop has an observer of its own, called by its thread and read by the admin server's. Lines are about events of the
 whole, never one a callback.
@@ -117,7 +117,7 @@ class LoopObserver:
         self._members.rebalanced(self._monotonic())
 
     def disconnected(self, reason: str) -> None:
-        """No broker can be reached, or none lets us in; whatever the group says next ends that."""
+        """Record that no broker can be reached or none grants access; the next group event ends that state."""
         self._members.disconnected(reason)
 
     def transaction(self, publication: Publication) -> None:
@@ -180,7 +180,7 @@ class LoopObserver:
 
 
 class PlannerObserver(LoopObserver):
-    """What the planner tells."""
+    """Observer of the planner."""
 
     def planned(self, plan: Plan, *, records: int, took_s: float) -> None:
         """A plan is committed, in so many records; its first score was read so long ago."""
@@ -196,7 +196,7 @@ class PlannerObserver(LoopObserver):
 
 
 class DelivererObserver(LoopObserver):
-    """What the deliverer tells."""
+    """Observer of the deliverer."""
 
     def __init__(
         self,

@@ -74,7 +74,7 @@ class Planner:
         encoder: makes the records.
         rules: what holds now; the topics' limits may change.
         clock: time.
-        observe: is told how it goes.
+        observe: log events and metrics.
         trace: hands the scores' traces on.
         stopping: is set when it shall end.
         linger_s: the longest time between reading a score and writing what it leads to.
@@ -209,7 +209,7 @@ class Planner:
         self._sizes.clear()
 
     def _resolved(self, offsets: Mapping[Partition, int]) -> None:
-        """The offsets say what nobody knew: whether the last transaction was committed. If so, it counts now."""
+        """Count the last transaction if the offsets show that it was committed."""
         if self._tried is not None and any(is_below(offsets, one.record) for one in self._tried[0]):
             self._count()
         self._tried = None
@@ -238,7 +238,7 @@ class Planner:
         self._observe.partition_assigned(partition, next_offset)
 
     def on_revoking(self, partitions: list[Partition]) -> None:
-        """Nothing is lost by letting go: what was not written is planned by whoever reads it next."""
+        """Do nothing: scores without a committed plan are planned by the next owner."""
 
     def on_revoked(self, partitions: list[Partition]) -> None:
         """An assignment ends: nothing of it may be written any more."""

@@ -30,8 +30,8 @@ class ReceiptWriter:
         ledger: the books.
         encoder: makes the records.
         clock: time.
-        observe: is told how it goes.
-        trace: is told what is done with.
+        observe: log events and metrics.
+        trace: spans of the deliveries.
         commit_interval_s: longest time between transactions while there is something to commit.
     """
 
@@ -59,11 +59,11 @@ class ReceiptWriter:
 
     @property
     def is_stale(self) -> bool:
-        """Whether the group has moved on without us: what we hold, somebody else does."""
+        """Whether the group has rebalanced without this worker: another one owns the partitions."""
         return self._committer.is_stale
 
     def on_rebalance(self) -> None:
-        """Says that the group has just told us something: what it refused to an older generation it may take now."""
+        """Record a rebalance: commits that were refused for an older generation may be accepted now."""
         self._committer.on_rebalance()
 
     def open(self) -> bool:
@@ -119,7 +119,7 @@ class ReceiptWriter:
         self._committer.close()
 
     def _resolved(self, offsets: Mapping[Partition, int]) -> None:
-        """The offsets say what nobody knew: whether the last transaction was committed. If so, it counts now."""
+        """Count the last transaction if the offsets show that it was committed."""
         self._trace.commit_resolved(offsets)
         (outcomes, records), self._tried = self._tried, ([], 0)
         covered = [outcome for outcome in outcomes if is_below(offsets, outcome.record)]

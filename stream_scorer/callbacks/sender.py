@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _ANY_NUMBER = 1_000_000
 _TOO_MANY_REQUESTS: Final = 429
-# How long a receiver is left alone that says 429, and not for how long.
+# Pause after a 429 without `Retry-After`.
 _UNNAMED_PAUSE_S: Final = 1.0
 
 
@@ -48,9 +48,9 @@ class Sender:
         ledger: knows whose records are still ours.
         rules: how patient to be.
         clock: time and chance.
-        observe: is told how it goes.
-        trace: is told of every attempt.
-        finish: takes what became of a callback.
+        observe: log events and metrics.
+        trace: spans of every attempt.
+        finish: takes the outcome of a callback.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A receiver that says 410 has switched this target off: nothing is sent but a probe now and then, until it answers."""
+"""Circuit breaker of a target: 410 opens it, and only probes are sent until one gets another response."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class TargetBreaker:
         return now >= self._next_probe_at
 
     def is_probe(self, delivery: Delivery) -> bool:
-        """Whether this is the probe that is under way: what was sent before the hold says nothing of it."""
+        """Return whether this is the probe in flight: deliveries sent before the breaker opened prove nothing."""
         return self._probing == key_of(delivery.record)
 
     def probe_sent(self, delivery: Delivery, now: float) -> None:

@@ -26,7 +26,7 @@ _MAX_CONTACTS: Final = 1_000
 
 
 class PlannerTrace(Protocol):
-    """See ``telemetry.tracing.callbacks.PlannerTracer``; where nobody asks for traces, `Untraced` is all there is."""
+    """See ``telemetry.tracing.callbacks.PlannerTracer``; `Untraced` is used if traces are off."""
 
     def planning(self, callbacks: Sequence[Callback], examined: Iterable[Examined]) -> Mapping[str, Headers]:
         """Returns the headers of planned callbacks, by their ids."""
@@ -42,7 +42,7 @@ class DelivererTrace(Protocol):
     """See ``telemetry.tracing.callbacks.DelivererTracer``."""
 
     def attempting(self, delivery: Delivery) -> Delivery:
-        """Return the delivery with what its request says of the trace it belongs to."""
+        """Return the delivery with the ``traceparent`` of its request."""
 
     def attempted(self, delivery: Delivery, answer: DeliveryAnswer) -> None:
         """An attempt has ended."""
@@ -57,7 +57,7 @@ class DelivererTrace(Protocol):
         """It was not known whether the last transaction was committed; these offsets are."""
 
     def revoked(self, partitions: Iterable[Partition]) -> None:
-        """These partitions are somebody else's now."""
+        """Discard the spans of revoked partitions."""
 
 
 class Untraced:
@@ -71,7 +71,7 @@ class Untraced:
         }
 
     def expiring(self, expired: Sequence[Callback], examined: Iterable[Examined]) -> Mapping[str, Headers]:
-        """Returns for each the same context, as any receipt has it: nobody delivers for these contacts."""
+        """Return the same context for each, as any receipt has it: expired callbacks are not delivered."""
         return {
             callback_id: forwarded_headers(headers) for callback_id, headers in self.planning(expired, examined).items()
         }

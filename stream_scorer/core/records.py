@@ -66,7 +66,7 @@ class ContactEvent(NamedTuple):
 
 
 class Contact(NamedTuple):
-    """A valid contact, complete after imputation, ready to be asked about.
+    """A valid contact, complete after imputation, ready to be sent to the API.
 
     ``body`` is its JSON in a request (``{"contactId":…,"features":{…}}``), encoded once: so the size of a request is
     exact before it is sent. ``model_version`` is the one to send; ``version_from_event``: whether the event brought it.
@@ -115,7 +115,7 @@ class ReviewReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RequestAudit:
-    """What the audit says of the request that finished a contact. Times are Unix milliseconds, UTC."""
+    """Audit data of the request that finished a contact. Times are Unix milliseconds, UTC."""
 
     batch_id: str
     model_id: str
@@ -317,7 +317,7 @@ class Unavailable:
 
 @dataclass(frozen=True, slots=True)
 class Unexpected:
-    """3xx, or a 4xx that nothing above covers: nobody knows what it means, so the worker holds and names it."""
+    """3xx, or a 4xx that nothing above covers: its meaning is unknown, so the circuit breaker opens and names it."""
 
     exchange: Exchange
     message: str

@@ -34,7 +34,7 @@ _MAX_MEMBERS: Final = 32
 
 
 class TraceContext(NamedTuple):
-    """A span of somebody's trace, which what follows belongs under; ``state``: what its vendors hand on."""
+    """The parent span in a W3C trace context; ``state``: the vendors' ``tracestate``."""
 
     trace_id: int
     span_id: int
@@ -43,7 +43,7 @@ class TraceContext(NamedTuple):
 
     @property
     def sampled(self) -> bool:
-        """Whether its span is recorded, by whoever made it."""
+        """Whether the span is recorded by the service that started it."""
         return bool(self.flags & SAMPLED)
 
     @property
@@ -70,7 +70,7 @@ def parse_traceparent(value: bytes) -> TraceContext | None:
 
 
 def context_of(headers: Headers) -> TraceContext | None:
-    """Find whose trace a record belongs to; None where no header says so, or two do."""
+    """Return the trace context in a record's headers; None if there is no ``traceparent``, or more than one."""
     values = [value for name, value in headers if name == TRACEPARENT]
     if len(values) != 1 or values[0] is None:
         return None
@@ -110,7 +110,7 @@ def split_links(value: bytes, limit: int) -> list[TraceContext]:
 
 
 def _state(headers: Headers) -> str:
-    """Return what vendors hand on, joined as the standard says; nothing where it is too long or not of its form."""
+    """Return the ``tracestate`` headers, joined as the standard defines; empty if too long or malformed."""
     values = [value for name, value in headers if name == TRACESTATE and value]
     if not values:
         return ""

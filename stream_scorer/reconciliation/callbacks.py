@@ -58,7 +58,7 @@ def reconcile_callbacks(
 
     Args:
         settings: the campaign worker's.
-        progress: told after every batch.
+        progress: called after every batch.
         timeout_s: how long anything may go without progress: a broker that is away, an open transaction.
 
     Raises:

@@ -59,11 +59,11 @@ _MAX_RECORD_BYTES: Final = 4 * 1024 * 1024
 
 
 def reconcile(settings: Settings, *, progress: Progress | None = None, timeout_s: float = 60.0) -> Report:
-    """Read commits, inputs, outputs and audit, and return what they come to; the report says whether it holds.
+    """Read commits, inputs, outputs and audit, and return the report on them.
 
     Args:
         settings: the worker's.
-        progress: told after every batch.
+        progress: called after every batch.
         timeout_s: how long anything may go without progress: a broker that is away, an open transaction.
 
     Raises:

@@ -31,7 +31,7 @@ class Progress(Protocol):
 
 
 class Reading:
-    """Reads topic after topic and tells how far it is."""
+    """Reader of topics, one after another, that reports its progress."""
 
     def __init__(
         self, log: LogReader, topics: Mapping[str, Mapping[int, OffsetRange]], progress: Progress | None

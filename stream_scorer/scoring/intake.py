@@ -1,4 +1,4 @@
-"""From a record to a contact that can be asked about, or to its rejection: decode, validate, impute, encode."""
+"""Intake: decode, validate, impute and encode a record into a contact, or reject it."""
 
 from __future__ import annotations
 

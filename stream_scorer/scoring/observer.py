@@ -1,4 +1,4 @@
-"""What the worker tells the world: log lines, metrics, and the state behind ``/livez`` and ``/readyz``.
+"""Observer of the worker: log events, metrics, and the state behind ``/livez`` and ``/readyz``.
 
 Called by the worker's thread, with sums and never once a contact; read by the admin server's threads.
 """
@@ -188,7 +188,7 @@ class Observer:
         self._membership.rebalanced(self._monotonic())
 
     def disconnected(self, reason: str) -> None:
-        """No broker can be reached, or none lets us in; whatever the group says next ends that."""
+        """Record that no broker can be reached or none grants access; the next group event ends that state."""
         self._membership.disconnected(reason)
 
     # --- the API

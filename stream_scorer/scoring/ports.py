@@ -58,17 +58,17 @@ class Quota(Protocol):
         """A request goes out."""
 
     def update(self, reading: RateLimitHeaders, now: float) -> None:
-        """An answer has come, and says this of the quota."""
+        """Record a response with quota headers."""
 
     def answered(self) -> None:
-        """An answer has come that says nothing of the quota, or none will."""
+        """Record a response without quota headers, or a request without a response."""
 
     def block_until(self, until: float) -> None:
         """The API said not to come back before."""
 
 
 class Trace(Protocol):
-    """See ``telemetry.tracing.scoring.ScoringTracer``; where nobody asks for traces, ``Untraced`` is all there is."""
+    """See ``telemetry.tracing.scoring.ScoringTracer``; ``Untraced`` is used if traces are off."""
 
     def polling(self) -> None:
         """The worker is about to read."""
@@ -77,10 +77,10 @@ class Trace(Protocol):
         """Records were read, and taken into the books."""
 
     def revoked(self, partitions: Sequence[Partition]) -> None:
-        """These partitions are somebody else's now."""
+        """Discard the spans of revoked partitions."""
 
     def response_received(self, request: Request, answer: ApiResponse) -> str | None:
-        """An attempt ended. Returns the trace in which it is told, 32 hexadecimal digits; None: in none."""
+        """Record the end of an attempt. Return its trace id, 32 hexadecimal digits; None if it is not traced."""
 
     def request_finished(self, request: Request) -> None:
         """This request will not be sent again."""
@@ -150,7 +150,7 @@ class Log(Protocol):
         """Somebody may want to look."""
 
     def debug(self, event: str, **fields: Any) -> Any:
-        """For whoever looks into one contact."""
+        """Log at level debug, for the search for one contact."""
 
 
 class Metrics(Protocol):

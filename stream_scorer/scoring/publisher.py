@@ -85,7 +85,7 @@ class Publisher:
 
     @property
     def is_stale(self) -> bool:
-        """Whether the group has moved on without us: what we hold, somebody else does."""
+        """Whether the group has rebalanced without this worker: another one owns the partitions."""
         return self._committer.is_stale
 
     def publish_due(self) -> None:
@@ -114,7 +114,7 @@ class Publisher:
         return self._transact(batches)
 
     def on_rebalance(self) -> None:
-        """Says that the group has just told us something: what it refused to an older generation it may take now."""
+        """Record a rebalance: commits that were refused for an older generation may be accepted now."""
         self._committer.on_rebalance()
 
     def open(self) -> bool:
@@ -211,7 +211,7 @@ class Publisher:
         self._observe.audit_chain_length(0)
 
     def _resolved(self, offsets: Mapping[Partition, int]) -> None:
-        """The offsets say what nobody knew: whether the last transaction was committed. If so, it counts now."""
+        """Count the last transaction if the offsets show that it was committed."""
         self._trace.commit_resolved(offsets)
         (outcomes, records), self._tried = self._tried, ([], 0)
         covered = [outcome for outcome in outcomes if is_below(offsets, outcome.record)]

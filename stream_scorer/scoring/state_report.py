@@ -1,4 +1,4 @@
-"""Holds as people and meters are told of them: since when, for how long, and when something happens next."""
+"""Reports of an open or throttled circuit breaker: since when, for how long, and when the next request is sent."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ReportedState(NamedTuple):
 
     @property
     def facts(self) -> dict[str, str]:
-        """What a log line says of it."""
+        """The fields of its log events."""
         return {"reason": str(self.state.reason), "detail": self.state.message, "since": self.since}
 
 

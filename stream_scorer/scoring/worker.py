@@ -121,7 +121,7 @@ class Worker:
     # --- the steps
 
     def _detect_stall(self) -> None:
-        """After a stop longer than the session others have the partitions, but nobody has told us yet: buy nothing."""
+        """Stop sending after a pause longer than the session: the partitions may belong to another worker by now."""
         now = self._clock.monotonic()
         if now - self._looped_at > self._session_timeout_s:
             self._session_unsure_until = now + self._session_timeout_s / 2  # a heartbeat is answered within
@@ -257,7 +257,7 @@ class Worker:
             if self._publisher.publish():
                 continue
             if self._publisher.is_stale:
-                return  # the partitions are taken already: whoever has them now does the work
+                return  # the partitions are already assigned to another worker, which scores the rest
             self._dispatcher.handle_responses(_IDLE_WAIT_S)
 
     # --- ownership: what kafka.source.Owner asks for
@@ -281,7 +281,7 @@ class Worker:
         self._publish_all(deadline)
 
     def on_revoked(self, partitions: list[Partition]) -> None:
-        """An assignment ends: nothing of it may be published, and nothing more of it is asked about."""
+        """End an assignment: none of its outcomes may be published, and no more of its contacts are sent."""
         for partition in partitions:
             self._ledger.revoke(partition, self._dispatcher.requested_records(partition))
         self._pending_schemas.revoke(partitions)

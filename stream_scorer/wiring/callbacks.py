@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from stream_scorer.kafka.producer.committer import Sink
     from stream_scorer.settings import Settings
 
-# How often a loop may stand still before /livez says so: several times what any of its calls may take.
+# How long a loop may stand still before /livez fails: several times the time-out of any of its calls.
 _LIVE_LIMIT_S: Final = 120.0
 _MAX_RECORD_BYTES: Final = 4 * 1024 * 1024
 # Requests at the campaign manager at once.

@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 
     from stream_scorer.settings import Settings
 
-# How often the loop may stand still before /livez says so: several times what any of its calls may take.
+# How long the loop may stand still before /livez fails: several times the time-out of any of its calls.
 _LIVE_LIMIT_S: Final = 120.0
 # Under the newer group protocol the brokers decide; this is their default.
 _BROKERS_SESSION_MS: Final = 45_000

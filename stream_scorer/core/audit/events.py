@@ -1,6 +1,6 @@
 """Batch audits: one event for those contacts of one request that one transaction publishes.
 
-`build_events` says what happened; `stream_scorer.core.audit.hash_chain` numbers, links and encodes it.
+`build_events` builds the events; `stream_scorer.core.audit.hash_chain` numbers, links and encodes them.
 """
 
 from __future__ import annotations

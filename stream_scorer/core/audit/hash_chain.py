@@ -112,7 +112,7 @@ def _part(event: AuditEvent, contacts: list[dict[str, Any]]) -> AuditEvent:
 
 
 def _offset_of_hash(codec: Codec) -> Callable[[AuditEvent], int]:
-    """Return a function that says how many bytes of an event's body come before its hash."""
+    """Return a function that computes how many bytes of an event's body precede its hash."""
     fields = codec.schema["fields"]
     before = [field["name"] for field in fields].index("hash")
     write = compile_writer({"type": "record", "name": "BeforeHash", "fields": fields[:before]})
@@ -123,7 +123,7 @@ class ChainVerifier:
     """Checks framed ``BatchAudit`` values one after the other, of one chain or of many mixed.
 
     Each chain's values must come in the order of its partition. The bytes as they were written are hashed, not their
-    content encoded anew: so events of another writer or of an older schema verify as well.
+    content encoded again: so events of another writer or of an older schema verify as well.
     """
 
     __slots__ = ("_beginnings_gone", "_codec", "_ends", "_hash_at", "_links_gone")

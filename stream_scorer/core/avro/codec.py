@@ -49,7 +49,7 @@ LOGICAL_READERS.update(logical_types.LOGICAL_READERS)
 
 
 class UndecodableError(InputError):
-    """A value is not what its topic promises; the message says what is wrong in one sentence, without its content."""
+    """A value does not match its topic's schema; the message gives the fault in one sentence, without content."""
 
 
 class WriterSchema(NamedTuple):

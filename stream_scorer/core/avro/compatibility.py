@@ -1,7 +1,7 @@
 """Whether what one schema writes can be read with another: Avro's rules of schema resolution, as sentences.
 
-fastavro resolves value by value and says only that one did not fit. These answer for two schemas, before any value is
-there: `compare` for a reader that meets a foreign writer, `incompatibilities` for who is about to register a schema.
+fastavro resolves value by value and reports only that one did not fit. These functions compare two schemas before there
+is a value: `compare` for a reader with a foreign writer, `incompatibilities` before a schema is registered.
 """
 
 from __future__ import annotations

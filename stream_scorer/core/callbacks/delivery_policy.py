@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from stream_scorer.core.callbacks.types import DeliveryAnswer
     from stream_scorer.core.records import SourceRecord
 
-# What Avro's int holds; anyone may write a callback that says it was tried as often.
+# The maximum of Avro's int; another program may write a callback with that many attempts.
 _MOST_ATTEMPTS: Final = 2**31 - 1
 
 
@@ -60,7 +60,7 @@ class Delivery:
         tries: attempts of this round so far.
         has_slot: whether its campaign's pace has room for it reserved.
         due: monotonic seconds; when the next attempt may be made.
-        traceparent: what its next request says of the trace that it belongs to; None: nothing.
+        traceparent: the ``traceparent`` header of its next request; None: no header.
         began: monotonic seconds of its first attempt since it was read; None: there was none.
     """
 
@@ -161,8 +161,8 @@ def after_attempt(
 def defer_failing(delivery: Delivery, rules: DeliveryRules, now_ms: int) -> DeferredDelivery:
     """Put a callback off whose campaign is in trouble, so that others need not wait behind it.
 
-    A round that has begun has failed with it, as long as a tier is left for it. Else it goes to the tier after the one
-    that it came from: as long as the trouble lasts, nobody is served by writing it again every minute.
+    A round that has begun has failed with it, as long as a retry topic is left for it. Otherwise it goes to the retry
+    topic after its present one: writing it again every minute has no use while the receiver fails.
     """
     cut = defer_shutdown(delivery, rules, now_ms)
     if cut is not None:

@@ -40,7 +40,7 @@ def callback_id_of(sources: Sequence[str], topic_id: str | None = None) -> str:
 
 
 def read_score(codec: Codec, record: SourceRecord) -> Score | None:
-    """Decode a ``ContactScore``; None where it stands in review, which calls nobody.
+    """Decode a ``ContactScore``; None for a score in review, which causes no callback.
 
     Raises:
         UndecodableError: the value is no ``ContactScore``, or one with a number that is none.

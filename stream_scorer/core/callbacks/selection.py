@@ -1,7 +1,7 @@
 """Which callbacks a run of scores leads to: grouped by campaign and model, with their exact bodies and ids.
 
-Every score has its outcome as soon as it is looked at, so planning holds nothing: what one transaction covers is
-planned together, and where that transaction fails, whatever is left is planned anew. Nobody has seen the first plan.
+Every score has its outcome as soon as it is examined, so planning keeps no state. The scores of one transaction are
+planned together. If that transaction fails, the rest is planned again: the first plan was never visible.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Selected(NamedTuple):
 
 
 class BelowThreshold(NamedTuple):
-    """A record that calls nobody: its score is below the threshold, or stands in review."""
+    """A record without a callback: its score is below the threshold, or in review."""
 
     record: SourceRecord
 
@@ -110,7 +110,7 @@ class PlanningRules:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What one transaction writes. An expired callback has no body; nobody is sent it."""
+    """What one transaction writes. An expired callback has no body and is not sent."""
 
     callbacks: list[Callback] = field(default_factory=list)
     expired: list[Callback] = field(default_factory=list)

@@ -1,8 +1,8 @@
 """The types of the campaign side, one for each stage, none ever changed after it is made.
 
 ``SourceRecord`` of the scores topic ─decode─▶ ``Score`` ─group─▶ ``Callback`` ─deliver─▶ ``DeliveryAnswer``. A callback
-is planned once, with its exact body and id, and then delivered by whoever reads it: every repeat is the same bytes
-under the same id.
+is planned once, with its exact body and id, and then delivered by any worker that reads it. Every repeat has the same
+bytes and the same id.
 """
 
 from __future__ import annotations

@@ -8,13 +8,13 @@ Four offsets, always in this order::
 - *committed*: every record below it has been published by a transaction whose commit was confirmed.
 - *finished head*: every record below it has an outcome. It is what the next transaction may publish. A finished record
   behind an unfinished one waits: so the outputs of a partition stand in the order of its inputs.
-- *next to read*: the position, which says only what was delivered, not what is done. It is never committed.
+- *next to read*: the position. It covers records that were delivered but not finished, so it is never committed.
 
 Ownership. Each assignment of a partition gets a new token. A head is published only while its token lives, for the
 broker itself lets a worker commit offsets of a partition it no longer owns. With the partition go its rows, but not
 what was paid for: finished outcomes are remembered by record, bounded, and used if the same record is read again.
 
-A transaction whose outcome is unknown changes nothing here until ``settle`` is told the committed offset.
+A transaction whose outcome is unknown changes nothing here until ``resolve`` gets the committed offsets.
 """
 
 from __future__ import annotations
@@ -146,10 +146,10 @@ class OffsetLedger(Generic[OutcomeT]):
     # --- records
 
     def read(self, record: SourceRecord) -> bool:
-        """Enters a record that was just consumed. Returns True if somebody has to find its outcome.
+        """Add a record that was just consumed. Return whether its outcome is still to be found.
 
-        False: it is not ours (its partition is gone, or it was read before), its outcome is remembered from an earlier
-        ownership, or the API is being asked about it already.
+        False: its partition is not assigned, it was read before, its outcome is remembered from an earlier assignment,
+        or its request is already in flight.
         """
         owned = self._assigned.get(Partition(record.topic, record.partition))
         if owned is None or record.offset < owned.next_to_read:
@@ -189,7 +189,7 @@ class OffsetLedger(Generic[OutcomeT]):
         return owned is not None and _is_pending(owned, record)
 
     def drop(self, record: SourceRecord) -> None:
-        """Says that nobody asks about a disowned record any more: no answer will come that could be remembered."""
+        """Forget a record of a revoked partition: no request for it is left, so no response can be remembered."""
         self._orphans.pop(key_of(record), None)
 
     def has_pending(self, partitions: Iterable[Partition]) -> bool:
@@ -273,10 +273,10 @@ class OffsetLedger(Generic[OutcomeT]):
                 self._assigned[batch.partition] = self._assigned.pop(batch.partition)  # to the end: see `batches`
 
     def resolve(self, committed: Mapping[Partition, int]) -> None:
-        """Settles every unknown outcome by what the broker says is committed; the rest stays to be published.
+        """Resolve transactions with an unknown outcome by the committed offsets; the rest stays to be published.
 
-        What lies below a committed offset is done, even where it was never read here: another worker, of whom we do not
-        know yet, may have published it. It is not read any more.
+        Records below a committed offset are done, even if they were never read here: another worker may have published
+        them before this worker got the rebalance. They are not read any more.
         """
         for partition, offset in committed.items():
             self._drop_below(partition, offset)

@@ -81,7 +81,7 @@ def key_of(record: SourceRecord) -> RecordKey:
 
 
 def is_same_record(one: SourceRecord, other: SourceRecord) -> bool:
-    """Tell whether two records of one name are the same: a topic deleted and made anew has others at its offsets."""
+    """Return whether two records with one key are the same: a topic created again has other records at its offsets."""
     return one is other or (one.value == other.value and one.key == other.key)
 
 

@@ -1,8 +1,8 @@
-"""How far the input is: what waits, how old it is, and for how long nothing has moved.
+"""Consumer lag, stall detection and group membership.
 
-A partition *stalls* while its first uncommitted record stays the first. A backlog that is worked off does not stall,
-however old its records are; a record that nothing comes of does, however young it is. While somebody knows why nothing
-moves, a stall is explained: only what comes after that counts against the loop.
+A partition *stalls* while its first uncommitted record stays the first. A backlog that shrinks does not stall, however
+old its records are. A record without an outcome stalls its partition, however young it is. A stall is *explained*
+while its reason is known: only the time after that counts against the loop.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class GroupMembership:
         return True
 
     def disconnected(self, reason: str) -> None:
-        """The brokers cannot be reached, or do not let us in; whatever the group says next ends that."""
+        """Record that the brokers cannot be reached or refuse access; the next group event ends that state."""
         self._disconnected = reason
 
     def unready_reason(self) -> str | None:
@@ -162,7 +162,10 @@ class GroupMembership:
 
 
 def liveness_failure(still_s: float, unexplained_s: float, still_limit_s: float, wait_limit_s: float) -> str | None:
-    """Say why a loop should be started anew, if it should: it stands still, or an event does for no known reason."""
+    """Return why a worker should be restarted; None if it should not.
+
+    The loop stands still, or the oldest event waits without a known reason.
+    """
     if still_s > still_limit_s:
         return f"the loop has stood still for {still_s:.0f} s"
     if unexplained_s > wait_limit_s:

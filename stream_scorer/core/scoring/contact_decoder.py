@@ -1,7 +1,7 @@
 """Decodes ``ContactFeatures`` values; the usual ones by a short cut.
 
 A usual value has short strings and one block of features. fastavro asks its stream for every byte and its schema for
-every value, which takes half of all that is done to a contact before it is asked about; `decode_fast_path` has the
+every value, which takes half of the time spent on a contact before it is sent; `decode_fast_path` has the
 fields in its code and walks the bytes once, in less than half the time. Whatever is not usual, broken bytes above all,
 makes it give up without a word, and fastavro reads or refuses the value. So the short cut may be ignorant, but never
 more lenient: a test lets both read good, mutilated and random bytes.

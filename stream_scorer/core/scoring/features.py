@@ -130,7 +130,7 @@ class FeatureList:
 
 
 class ContactChecker:
-    """All checks of a decoded event before it may be asked about."""
+    """All checks of a decoded event before it may be sent to the API."""
 
     __slots__ = ("_check_features", "_max_event_age_ms")
 

@@ -32,7 +32,7 @@ class Matched(NamedTuple):
 
 
 def match(contact_ids: Sequence[str], items: Sequence[Any]) -> Matched:
-    """Match the items of ``results`` with the contacts that were asked about.
+    """Match the items of ``results`` with the contacts of the request.
 
     A result counts only with a numeric score and bounds. Two equal results for one id are one; of two different ones
     neither is believed. Nothing is assumed of the items but that they came from JSON.

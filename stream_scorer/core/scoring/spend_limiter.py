@@ -1,4 +1,4 @@
-"""The spend ceiling: how many contacts may be asked about in any 60 s. The platform bills each one, retries too."""
+"""Spend limiter: how many contacts may be sent in any 60 s. The platform bills each one, retries too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What librdkafka says, without secrets and thinned out: while a broker is away it says it twenty times a second."""
+"""Logger of librdkafka, redacted and rate-limited: it repeats a lost connection twenty times a second."""
 
 from __future__ import annotations
 

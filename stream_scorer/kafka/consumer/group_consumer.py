@@ -1,4 +1,4 @@
-"""Reads topics as a member of a consumer group, and says what it owns.
+"""Consumer that reads topics as a member of a consumer group.
 
 The rebalance callbacks run inside ``read`` and ``close``, on the worker's own thread. Offsets come from the group's
 commits only (``auto.offset.reset`` is ``error``): a partition without a commit is one that appeared after the group
@@ -49,7 +49,7 @@ _MAX_READ = 10_000
 # Of the records of one read, this part may be retries besides.
 _RETRY_SHARE = 4
 _COMMITTED = "reading the committed offsets"
-# Only an operator or the cluster's administrator can help; the client would repeat it for ever and say nothing.
+# Only an operator or the cluster's administrator can help; the client would retry without end and report nothing.
 _REFUSALS = frozenset(
     {
         KafkaError.TOPIC_AUTHORIZATION_FAILED,
@@ -78,7 +78,7 @@ class RebalanceListener(Protocol):
         """The group has said what is ours, which may be nothing."""
 
     def on_disconnected(self, reason: str) -> None:
-        """No broker can be reached, or none lets us in; whatever the group says next ends that."""
+        """Record that no broker can be reached or none grants access; the next group event ends that state."""
 
 
 class GroupConsumer:
@@ -123,7 +123,7 @@ class GroupConsumer:
         self._latest_ends: dict[Partition, int] = {}
 
     def subscribe(self, owner: RebalanceListener) -> None:
-        """Joins the group; ``owner`` is told of every assignment, revocation and loss."""
+        """Join the group; ``owner`` is called for every assignment, revocation and loss."""
         self._listener = owner
         self._consumer.subscribe(
             self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
@@ -206,8 +206,8 @@ class GroupConsumer:
     def group_metadata(self) -> Any | None:
         """What makes the broker check our generation when offsets are committed in a transaction; None: no member.
 
-        librdkafka forgets its member id in the background as soon as the group has thrown us out, before ``read`` says
-        that the partitions are lost. Metadata without a member is metadata without a check.
+        librdkafka drops its member id in the background as soon as the group has removed the member, before ``read``
+        reports that the partitions are lost. Metadata without a member id is not checked by the broker.
         """
         metadata = self._consumer.consumer_group_metadata()
         return metadata if self._consumer.memberid() else None
@@ -216,7 +216,7 @@ class GroupConsumer:
         """The committed offsets, pending transactions settled first; a partition without one is left out.
 
         Raises:
-            BrokerUnavailable: nobody could say.
+            BrokerUnavailable: no broker has responded.
         """
         wanted = [TopicPartition(*partition) for partition in partitions]
         if not wanted:
@@ -280,7 +280,7 @@ class GroupConsumer:
         return max(-1, int(end))
 
     def close(self) -> None:
-        """Leaves the group. The owner is told as for any revocation."""
+        """Leave the group. The listener is called as for any revocation."""
         self._consumer.close()
         if self._latest is not None:
             self._latest.close()
@@ -426,7 +426,7 @@ class GroupConsumer:
         doing = f"reading topic {', '.join(self._topics)} as group {self._group_id}"
         if error.code() in _REFUSALS:
             raise refused_error(error, doing, self._properties, self._right(error, message.topic()))
-        if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001 - it reads nothing more, and says so once
+        if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001 - it reads nothing more, and reports it once
             hint = ""
             if _MEMBER in self._properties:
                 hint = f"; give each worker a {_MEMBER} of its own in kafka.properties, or none"
