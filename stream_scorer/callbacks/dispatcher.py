@@ -42,7 +42,7 @@ class DispatchRound(NamedTuple):
 
 
 class Dispatcher:
-    """See the module's text. Owned by the deliverer's thread; times are monotonic seconds.
+    """See the module docstring. Owned by the deliverer's thread; times are monotonic seconds.
 
     Args:
         size: how many requests there may be at once.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class ReceiptWriter:
-    """See the module's text. Owned by the deliverer's thread.
+    """See the module docstring. Owned by the deliverer's thread.
 
     Args:
         committer: writes transactions.

@@ -38,7 +38,7 @@ class DeliveryPool(Protocol):
 
 
 class Sender:
-    """See the module's text. Owned by the deliverer's thread.
+    """See the module docstring. Owned by the deliverer's thread.
 
     Args:
         dispatcher: what waits and what is under way.

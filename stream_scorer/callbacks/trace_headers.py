@@ -77,7 +77,7 @@ class Untraced:
         }
 
     def planned(self, *, committed: bool) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def attempting(self, delivery: Delivery) -> Delivery:
         """Return the delivery with its record's own context."""
@@ -85,19 +85,19 @@ class Untraced:
         return delivery if context is None else delivery.under(context.traceparent)
 
     def attempted(self, delivery: Delivery, answer: DeliveryAnswer) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def committing(self, outcomes: Sequence[DeliveryOutcome]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def committed(self, outcomes: Iterable[DeliveryOutcome]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def commit_resolved(self, offsets: Mapping[Partition, int]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def revoked(self, partitions: Iterable[Partition]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 def trace_contexts(callbacks: Sequence[Callback], examined: Iterable[Examined]) -> dict[str, list[TraceContext]]:

@@ -24,7 +24,7 @@ _KEPT: Final = 8
 
 
 class ControlContacts:
-    """The contacts scored last, each of them a possible control.
+    """The contacts that were scored last; each is a possible control.
 
     Args:
         new_id: makes batch ids.
@@ -36,16 +36,16 @@ class ControlContacts:
         self._limit = SpendLimiter(MAX_PER_MINUTE)
 
     def record_scored(self, contact: Contact) -> None:
-        """Keep a contact that has its score."""
+        """Keep a scored contact as a control."""
         self._scored.append(contact)
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing was scored yet."""
+        """Whether no contact was scored yet."""
         return not self._scored
 
     def next_at(self, now: float) -> float:
-        """Return when the next control can be sent; infinity while nothing was scored."""
+        """Return when the next control can be sent; infinity before the first score."""
         return now + self._limit.wait_s(1, now) if self._scored else math.inf
 
     def take(self, key: BatchKey, now: float) -> Request | None:

@@ -1,8 +1,8 @@
-"""Deferral of a contact that failed alone: to the retry topic of its next round, and at last a rejection.
+"""Deferral of a contact that failed alone: to the retry topic of its next round, and finally a rejection.
 
-A contact has one round for each of ``scoring.retry_delays_s``. It is rejected after its last round only, and there
-after ``LONE_FAILURES`` failures alone, each between two successes of others. If rejections of one kind become too many,
-the contacts are held: they wait in the last retry topic, and one of a kind is sent after each delay.
+A contact has one round for each of ``scoring.retry_delays_s``. It is rejected only in its last round, and there after
+``LONE_FAILURES`` failures alone, each between two successes of other contacts. If rejections for one cause exceed the
+limit, the contacts are held: they wait in the last retry topic, and one per cause is sent after each delay.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
 LONE_FAILURES: Final = 3
 LONE_FAILURES_AT_RANDOM: Final = 12
 # Contacts that the API names are rejected without rounds after so many refusals in a row. An API that names contacts at
-# random, or on some of its nodes, answers them before.
+# random, or on some of its nodes, scores them before that.
 NAMED_REFUSALS: Final = 8
 _RANDOM_S: Final = 600.0
 
 
 @dataclass(slots=True)
 class _Held:
-    """The contacts held for one cause: when one of them is sent next, and whether one was answered."""
+    """The contacts held for one cause: when one of them is sent next, and whether one was scored."""
 
     next_at: float = 0.0
     is_released: bool = False
 
 
 class Deferral:
-    """See the module's text. Times are monotonic seconds.
+    """See the module docstring. Times are monotonic seconds.
 
     Args:
         delays_s: ``scoring.retry_delays_s``.
@@ -69,16 +69,16 @@ class Deferral:
 
     @property
     def fails_at_random(self) -> bool:
-        """Whether a contact that had failed alone was answered later, in the last ten minutes."""
+        """Whether a contact that had failed alone was scored in the last ten minutes."""
         return self._clock.monotonic() - self._answered_at <= _RANDOM_S
 
     @property
     def lone_failures(self) -> int:
-        """How many failures alone a contact is rejected after: more while the API fails at random."""
+        """Number of failures alone before a rejection: more while the API fails at random."""
         return LONE_FAILURES_AT_RANDOM if self.fails_at_random else LONE_FAILURES
 
     def answered_after_failure(self, contact: Contact) -> None:
-        """Record that a contact has its score which had failed before; the contacts held for its cause are released."""
+        """Record the score of a contact that had failed before; release the contacts held for its cause."""
         self._answered_at = self._clock.monotonic()
         if contact.held:
             self._held.setdefault(contact.held, _Held()).is_released = True
@@ -88,14 +88,14 @@ class Deferral:
         return self._to_topic(contact, contact.rounds + 1)
 
     def uncounted(self, contact: Contact) -> Deferred:
-        """Return the deferral of a contact that goes to the retry topic of its round again."""
+        """Return the deferral of a contact to the retry topic of its present round."""
         return self._to_topic(contact, contact.rounds, contact.held)
 
     def schema_missing(self, record: SourceRecord, detail: str) -> Rejected | Deferred:
-        """Return the outcome of a record whose schema the registry does not have: this round has failed.
+        """Return the outcome of a record whose schema is missing in the registry: this round has failed.
 
         Args:
-            record: not decoded.
+            record: the record, not decoded.
             detail: the reason, one sentence.
         """
         state = state_of(record) if record.origin else None
@@ -110,7 +110,7 @@ class Deferral:
     # --- the end
 
     def reject(self, failed: FailedContact) -> Rejected | Deferred:
-        """Return the rejection of a contact, or its deferral where the limit of rejections is reached."""
+        """Return the rejection of a contact, or its deferral if the limit of rejections is reached."""
         now = self._clock.monotonic()
         contact = failed.contact
         cause = Cause(failed.reason.value, failed.status, contact.model_version)
@@ -131,7 +131,7 @@ class Deferral:
         )
 
     def finished(self, contacts: int) -> None:
-        """Count contacts that have their outcome, for the limit of rejections."""
+        """Count contacts with an outcome, for the limit of rejections."""
         self._limit.record_finished(contacts, self._clock.monotonic())
 
     # --- held contacts
@@ -141,7 +141,7 @@ class Deferral:
         return bool(contact.held) and self._limit.is_on
 
     def admits(self, contact: Contact) -> bool:
-        """Return whether a contact may be sent now; of those held for one cause one each delay, until answered."""
+        """Return whether a contact may be sent now: of those held for one cause one per delay, until it is scored."""
         if not self.is_held(contact):
             return True
         held = self._held.setdefault(contact.held, _Held())

@@ -1,8 +1,8 @@
-"""Dispatcher of scoring requests: which request is sent next, and what its response leads to.
+"""Dispatcher of scoring requests: selects the next request and handles its response.
 
 One thread owns it. `send` takes requests from the queue while a slot, the quota and the spend limit are free.
-`handle_responses` turns results into outcomes and hands failures to the `FailureHandler`. The rules of a response stand
-in `core.scoring.response_policy`, those of a contact that failed alone in `scoring.deferral`, those of an outage in
+`handle_responses` turns results into outcomes and hands failures to the `FailureHandler`. The rules for a response are
+in `core.scoring.response_policy`, those for a contact that failed alone in `scoring.deferral`, those for an outage in
 `scoring.version_state` and `scoring.half_open_probe`.
 """
 
@@ -48,26 +48,26 @@ if TYPE_CHECKING:
     from stream_scorer.scoring.version_state import VersionState
 
 _FAILURES_IN_ROW: Final = 8
-# How long a failure waits for those of others, so that they share one of the few controls.
+# How long a failure waits for other failures, so that they share one of the few controls.
 _CONTROL_SHARED_S: Final = 2.0
 _FORGET_EVERY_S: Final = 60.0
 _QUOTA_WINDOW_S: Final = 60.0
 
 
 class RequestDispatcher:
-    """See the module's text.
+    """See the module docstring.
 
     Args:
-        pool: sends requests, so many at once.
+        pool: sends requests, up to its size at once.
         batcher: the contacts that were never sent.
         deferred: the contacts that were read from a retry topic.
-        ledger: takes the outcomes, and knows which contacts still need one.
+        ledger: takes the outcomes, and has the contacts without one.
         quota: when a request may be sent.
         breaker: the circuit breaker of the API, as it is reported.
         policy: the settings of the table in contract section 5.
         deferral: defers or rejects a contact that failed alone.
-        clock: time and chance.
-        observe: log lines and metrics.
+        clock: time and jitter.
+        observe: log events and metrics.
         trace: spans of every attempt.
         max_contacts: ``scoring.max_contacts``.
         max_contacts_per_minute: ``scoring.max_contacts_per_minute``; None: no limit.
@@ -143,7 +143,7 @@ class RequestDispatcher:
     # --- in: contacts
 
     def add(self, contact: Contact, now: float) -> None:
-        """Take a contact over, until it has its outcome; ``now`` is monotonic seconds."""
+        """Accept a contact and find its outcome; ``now``: monotonic seconds."""
         state = self._versions.get(contact.model_version, now)
         self._failures.join_open_breaker(state, now)
         if contact.held and not self._deferral.admits(contact):
@@ -159,7 +159,7 @@ class RequestDispatcher:
         """Send what may be sent now.
 
         Args:
-            started_only: no new batch, and no backoff where others succeed: the worker stops, or gives partitions up.
+            started_only: no new batch, and no backoff while others succeed: the worker stops or partitions are revoked.
         """
         self._draining = started_only
         self._failures.decide_pending()
@@ -200,7 +200,7 @@ class RequestDispatcher:
         return None if request is None else self._within_limits(request, now)
 
     def _within_limits(self, request: Request, now: float) -> Request | None:
-        """Return the part of a request that batch size and spend limit allow now; the rest goes before all others."""
+        """Return the part of a request that batch size and spend limit allow now; put the rest first in the queue."""
         state = self._versions.use(request.key.model_version, now)
         in_flight = (one for one in self._in_flight.values() if one.key.model_version == request.key.model_version)
         size = state.batch_size.next_size(now, max((len(one.contacts) for one in in_flight), default=0))
@@ -231,16 +231,16 @@ class RequestDispatcher:
         )
 
     def _has_bisect_quota(self, now: float) -> bool:
-        """Whether bisections and deferred contacts have used less than half of the quota, or nothing else needs it.
+        """Return whether bisections and deferred contacts may use the quota: up to half of it while others need it.
 
-        Only looking at what waits right now would not do: the others would find the quota of the minute used up.
+        The requests that wait now are not enough to decide: later ones would find the quota of the minute used up.
         """
         while self._bisect_sent and now - self._bisect_sent[0] >= _QUOTA_WINDOW_S:
             self._bisect_sent.popleft()
         return now - self._major_sent_at > _QUOTA_WINDOW_S or 2 * len(self._bisect_sent) < self._quota.allowed()
 
     def _allows(self, key: BatchKey) -> bool:
-        """Whether a request for a version may be sent: one at a time while its breaker is half-open."""
+        """Return whether a request for a version may be sent: one at a time while its breaker is half-open."""
         now = self._clock.monotonic()
         state = self._versions.get(key.model_version, now)
         if state.phase is Phase.HALF_OPEN:
@@ -264,7 +264,7 @@ class RequestDispatcher:
         return False
 
     def _evidence_key(self, key: BatchKey, state: VersionState) -> BatchKey:
-        """The version for which a success is evidence; none for a version that has never succeeded."""
+        """Return the version for which a success is evidence; any version if this one has never succeeded."""
         return BatchKey(None, version_from_event=False) if self._is_unproven(key, state) else key
 
     def _others_succeeded_at(self, key: BatchKey, state: VersionState) -> float:
@@ -319,9 +319,9 @@ class RequestDispatcher:
         return None
 
     def _is_shared_soon(self, pending: PendingDecision, now: float) -> bool:
-        """Whether other requests of the version are about to succeed, or to fail and share the control.
+        """Return whether other requests of the version may soon succeed, or fail and share the control.
 
-        Contacts in a retry round can wait for that; whether the API fails as a whole is to be known at once.
+        Contacts in a retry round wait for that. An outage of the whole API is detected without this wait.
         """
         is_patient = (
             pending.request.is_deferred or pending.request.bisecting
@@ -348,7 +348,7 @@ class RequestDispatcher:
     # --- in: responses
 
     def handle_responses(self, wait_s: float = 0.0) -> None:
-        """Take the responses that have arrived and carry out what follows from them."""
+        """Take the responses that have arrived and carry out their decisions."""
         for request, response in self._pool.answers(wait_s):
             del self._in_flight[request.batch_id]
             self._handle(request, response)
@@ -397,7 +397,7 @@ class RequestDispatcher:
         self._failures.carry_out(request, decision)
 
     def _on_rate_limit(self, request: Request, failure: Failure, now: float, *, was_control: bool) -> None:
-        """A 429 pauses all requests; it is a failure neither of a contact nor of a control."""
+        """Pause all requests after a 429; it is a failure neither of a contact nor of a control."""
         self._rate_limited += 1
         backoff_s = next_delay_s(
             self._rate_limited,
@@ -427,7 +427,7 @@ class RequestDispatcher:
         if request.is_single and not request.is_control:
             record = request.contacts[0].record
             self._failures.failed_alone[key_of(record)] = record
-        # A waiting contact may be as bad as those it is to be compared with: one that has its score decides then.
+        # A waiting contact may be as bad as the failed ones: then a contact that has its score decides.
         decides = was_control and (request.is_control or self._controls.is_empty)
         if was_control:
             self._failures.pending.control_ended(request.batch_id, failed=decides)
@@ -493,7 +493,7 @@ class RequestDispatcher:
         return self._probe.all_failed
 
     def poll_timers(self) -> None:
-        """Record why what waits was not sent just now: in the sums, and as throttling where only time helps."""
+        """Record why waiting requests were not sent; throttle the breaker if only time ends the wait."""
         now = self._clock.monotonic()
         reason = self.wait_reason(now)
         self._observe.wait_observed(reason)
@@ -504,7 +504,7 @@ class RequestDispatcher:
             self._breaker.throttle(reason.throttle_reason, reason.label, now, until)
 
     def wait_reason(self, now: float) -> WaitReason | None:
-        """Return why what waits was not sent just now, to be called after `send`; None: nothing waits."""
+        """Return why waiting requests were not sent; None: nothing waits. Call it after `send`."""
         is_due = self._queue.is_due(now, self._gate(now))
         if self.fatal_error is not None or not (is_due or self.waiting or self._breaker.open_state):
             return None
@@ -527,7 +527,7 @@ class RequestDispatcher:
         return self._spend_limit.wait_s(min(len(first.contacts), ceiling), now)
 
     def may_finish(self, until: float) -> bool:
-        """Return whether `send` with ``started_only`` can still finish contacts before then that were sent already."""
+        """Return whether `send` with ``started_only`` can finish contacts in progress before the deadline."""
         if self._breaker.open_state is not None or self.fatal_error is not None:
             return False
         pending = self._failures.pending
@@ -543,7 +543,7 @@ class RequestDispatcher:
             self._draining = draining
 
     def requested_records(self, partition: Partition) -> Iterator[SourceRecord]:
-        """Yield the records of a partition that are in flight, or will be sent again."""
+        """Yield the records of a partition whose contacts are in flight or will be sent again."""
         for request in self._requests():
             if not request.is_control:
                 for contact in request.all_contacts:
@@ -560,7 +560,7 @@ class RequestDispatcher:
         )
 
     def drop_unowned(self) -> None:
-        """Drop the batched contacts whose partitions went to another worker."""
+        """Drop the batched contacts of revoked partitions."""
         self._queue.drop_unowned()
         self._probe.drop_unowned()
 

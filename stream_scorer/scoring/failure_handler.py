@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 class FailureHandler:
-    """See the module's text. Times are monotonic seconds.
+    """See the module docstring. Times are monotonic seconds.
 
     Args:
         queue: takes the requests that follow.
@@ -50,8 +50,8 @@ class FailureHandler:
         probe: of open breakers.
         policy: the settings of the table in contract section 5.
         deferral: defers or rejects a contact that failed alone.
-        clock: time and chance.
-        observe: log lines and metrics.
+        clock: time and jitter.
+        observe: log events and metrics.
 
     Attributes:
         pending: the failures that wait for evidence.
@@ -88,14 +88,14 @@ class FailureHandler:
     def handle(
         self, request: Request, failure: Failure, now: float, in_flight: Iterable[Request], *, was_control: bool
     ) -> None:
-        """Decide about a failed request, or let it wait for evidence.
+        """Decide about a failed request, or keep it until there is evidence.
 
         Args:
             request: the request, its failure counted.
-            failure: what it failed with.
+            failure: the failure of the request.
             now: the time.
             in_flight: the requests that may be the evidence.
-            was_control: whether it was the control of other failures: then it decides about itself, too.
+            was_control: whether it was the control of other failures: then it is also its own evidence.
         """
         pending = PendingDecision(request, failure, now, is_last_round=request.lone_failures is not None)
         self.pending.add(pending, in_flight)
@@ -112,7 +112,7 @@ class FailureHandler:
             self.carry_out(request, decision)
 
     def wanting_control(self) -> list[PendingDecision]:
-        """Return the failures that wait for a control, without contacts whose partitions went to another worker."""
+        """Return the failures that wait for a control, without contacts of revoked partitions."""
         found = []
         for pending in self.pending.wanting_control():
             wanted = self._queue.still_wanted(pending.request)
@@ -124,10 +124,10 @@ class FailureHandler:
         return found
 
     def first_of_failed(self, target: str | None, now: float) -> Request | None:
-        """Without any control, return the first contact of a failed request: it stands for the others.
+        """Return the first contact of a failed request as a control if there is no other control.
 
-        Where only single contacts are left, two that failed are evidence against the API. One alone is retried, or
-        waits for the next contact that is read.
+        If only single contacts are left, two failures are evidence against the API. One alone is retried, or waits for
+        the next contact that is read.
         """
         pending = [one for one in self.wanting_control() if one.target == target]
         for one in pending:
@@ -149,7 +149,7 @@ class FailureHandler:
     # --- decisions
 
     def decide_pending(self) -> None:
-        """Decide about the failures whose evidence is there."""
+        """Decide about the failures that have evidence."""
         now = self._clock.monotonic()
         if self._breaker.open_state is not None:
             return
@@ -199,7 +199,7 @@ class FailureHandler:
         self.trip([state], failure, now)
 
     def carry_out(self, request: Request, decision: Decision) -> None:
-        """Queue the requests of a decision, and give the contacts that failed alone their outcome."""
+        """Queue the requests of a decision; defer or reject the contacts that failed alone."""
         for again in decision.requests:
             self._queue.put(again)
         for failed in decision.failed:
@@ -219,11 +219,11 @@ class FailureHandler:
             self._queue.put(replace(alone, failures=0, lone_failures=0))
 
     def _fail_version(self, model_version: str | None, now: float) -> None:
-        """Defer all contacts that were read for a version which the platform does not know."""
+        """Defer all contacts of a version that is unknown to the platform."""
         requests = self._queue.drain(model_version) + self.pending.drain(model_version)
         for request in requests:
             if request.lone_failures is not None:
-                self._queue.put(request)  # its failures count on: new contacts of the version do not start it over
+                self._queue.put(request)  # its failures stay counted: new contacts of the version do not reset them
         contacts = [one for request in requests if request.lone_failures is None for one in request.all_contacts]
         for contact in contacts + self._queue.drain_batches(model_version):
             if self._deferral.is_last_round(contact):
@@ -232,7 +232,7 @@ class FailureHandler:
                 self.finish(self._deferral.counted(contact))
 
     def finish(self, outcome: Outcome) -> None:
-        """Enter the outcome of a contact that failed."""
+        """Record the outcome of a contact that failed."""
         self.failed_alone.pop(key_of(outcome.record), None)
         self._ledger.finish(outcome)
         if not isinstance(outcome, Deferred):
@@ -241,7 +241,7 @@ class FailureHandler:
     # --- circuit breaker
 
     def trip(self, states: list[VersionState], failure: Failure, now: float) -> None:
-        """Open the breakers of versions: their contacts wait in the batches, and nothing that was divided counts."""
+        """Open the breakers of versions: their contacts go back to the batches, and bisections are dropped."""
         for state in states:
             state.trip(failure.message, now)
             state.failures_in_row = 0
@@ -260,9 +260,9 @@ class FailureHandler:
             self._observe.version_breaker_changed(state.model_version, failure.message, opened=self._versions.opened)
 
     def defer_open_versions(self) -> None:
-        """Defer what waits for a version whose breaker is open while the API answers for others.
+        """Defer the contacts of a version whose breaker is open while requests for other versions succeed.
 
-        If the last version without an open breaker has not been sent to for ten minutes, the API's breaker opens.
+        If no request was sent for ten minutes to the last version without an open breaker, the API's breaker opens.
         """
         open_versions = [state for state in self._versions if state.is_open]
         if self._breaker.open_state is not None or not open_versions:
@@ -287,13 +287,13 @@ class FailureHandler:
         )
 
     def join_open_breaker(self, state: VersionState, now: float) -> None:
-        """Open the breaker of a version, idle until now, with that of the API: only open versions are probed."""
+        """Open the breaker of an idle version while the API's breaker is open: only open versions are probed."""
         api = self._breaker.open_state
         if api is not None and not state.is_open:
             state.trip(api.message, now)
 
     def recover(self) -> None:
-        """The API answers again: the breakers of all versions are half-open."""
+        """Reset the API's breaker; those of all versions become half-open."""
         self._breaker.reset()
         for state in self._versions:
             if state.is_open:
@@ -307,7 +307,7 @@ class FailureHandler:
         return self._queue.versions() | {one.request.key.model_version for one in self.pending}
 
     def put_back(self, request: Request) -> None:
-        """Put a request back that proved nothing: while its breaker is open its contacts wait in the batches."""
+        """Put back a request that proved nothing: into the batches while its breaker is open, else into the queue."""
         now = self._clock.monotonic()
         if not self._versions.get(request.key.model_version, now).is_open:
             self._queue.put(request)
@@ -315,16 +315,16 @@ class FailureHandler:
             self._queue.add_again(request, now)
 
     def context(self, now: float) -> Context:
-        """Return the time and chance that the table needs."""
+        """Return the time, jitter and id factory for the response policy."""
         return Context(now, self._clock.unix_ms(), self._clock.jitter(), self._clock.new_id)
 
     def answered(self, contact: Contact, *, was_named: bool) -> None:
-        """Record a contact that has its score, if it had failed before."""
+        """Record the score of a contact if it had failed before."""
         had_failed = bool(self.failed_alone) and self.failed_alone.pop(key_of(contact.record), None) is not None
         if had_failed or contact.rounds or was_named:
             self._deferral.answered_after_failure(contact)
 
     def forget_unowned(self) -> None:
-        """Drop what is known of records that have no outcome to come."""
+        """Drop the failures of records that are not pending any more."""
         failed = self.failed_alone.items()
         self.failed_alone = {key: record for key, record in failed if self._ledger.is_pending(record)}

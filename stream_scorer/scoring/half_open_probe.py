@@ -1,8 +1,8 @@
 """Probes of an open circuit breaker: one contact is sent alone, and its result is used.
 
 Every ``genesys.probe_interval_s`` one probe is sent, never before a ``Retry-After``: a different contact each time,
-every second one a control, deferred contacts last. If all contacts that were read have failed as probes, more are read;
-where there are none, and no control, they are sent once more.
+every second one a control, deferred contacts last. If all contacts that were read have failed as probes, more are read.
+If there are none, and no control, they are sent once more.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 
 class HalfOpenProbe:
-    """See the module's text. Times are monotonic seconds.
+    """See the module docstring. Times are monotonic seconds.
 
     Args:
         queue: the contacts that wait.
         controls: the contacts that have their score.
-        breaker: of the API; it has the interval, and the time of the next probe while it is open.
-        versions: whose breakers are open.
+        breaker: of the API; it holds the probe interval, and the time of the next probe while it is open.
+        versions: the model versions with their breakers.
         new_id: makes batch ids.
         max_retry_after_s: ``genesys.max_retry_after_s``.
     """
@@ -73,7 +73,7 @@ class HalfOpenProbe:
         if not versions:
             return None
         self._turn += 1
-        # By rounds over the versions: with each probe, one of two versions would get all controls.
+        # Alternates per round over the versions: if it alternated per probe, one of two versions got all controls.
         self._is_control_turn = self._turn // len(versions) % 2 == 1
         for index in range(len(versions)):
             version = versions[(self._turn + index) % len(versions)]
@@ -84,7 +84,7 @@ class HalfOpenProbe:
         return None
 
     def offer(self, contact: Contact, now: float) -> bool:
-        """Take a contact as the next probe of its version, whose breaker alone is open; False: none is needed."""
+        """Accept a contact as the next probe of its version, whose breaker alone is open; False: none is needed."""
         if self._offered is not None or self._batch_id is not None or now < self._next_at:
             return False
         key = BatchKey(contact.model_version, contact.version_from_event)
@@ -97,7 +97,7 @@ class HalfOpenProbe:
         return self._offered
 
     def drop_unowned(self) -> None:
-        """Drop the contact that was offered if its partition went to another worker."""
+        """Drop the offered contact if its partition was revoked."""
         if self._offered is not None:
             self._offered = self._queue.still_wanted(self._offered)
 
@@ -107,7 +107,7 @@ class HalfOpenProbe:
             self._batch_id = None
 
     def responded(self, request: Request, failure: Failure | None, now: float) -> bool:
-        """Return whether a request was the probe, and record its result; None: it succeeded."""
+        """Record the result of a request if it was the probe, and return whether it was; no ``failure``: success."""
         if request.batch_id != self._batch_id:
             return False
         self._batch_id = None
@@ -134,7 +134,7 @@ class HalfOpenProbe:
         )
 
     def _release_offered(self, now: float, *, is_api_open: bool) -> None:
-        """Put the contact that was offered into the batches, once its version needs no probe of its own."""
+        """Put the offered contact into the batches once its version needs no separate probe."""
         offered = self._offered
         if offered is not None and (is_api_open or not self._versions.get(offered.key.model_version, now).is_open):
             self._offered = None

@@ -24,16 +24,16 @@ _MAX_VERSION_BYTES = 256
 
 
 class Intake:
-    """Examines records one by one.
+    """Decoder and validator of single records.
 
     Args:
         codec: decodes ``ContactFeatures``.
         checker: the rules of contract section 5 that need no API.
         encode: the JSON of a contact in a request.
         fits: whether a contact alone stays within the request limit.
-        model_version: the version to ask for where the event brings none.
-        on_missing_schema: returns the outcome of a record whose schema the registry does not have, by the sentence
-            that gives the reason; None: the record is rejected.
+        model_version: the version to request if the event has none.
+        on_missing_schema: returns the outcome of a record whose schema is missing in the registry, from the reason in
+            one sentence; None: the record is rejected.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Intake:
         self._on_missing_schema = on_missing_schema
 
     def examine(self, record: SourceRecord, now_ms: int) -> Contact | Rejected | Deferred:
-        """The valid, complete contact of a record, or why there is none now."""
+        """Return the valid, complete contact of a record, or its rejection or deferral."""
         if not record.headers_readable:
             detail = "a header's name is not UTF-8, so the headers cannot be passed on"
             return _reject(record, "", [(Reason.UNDECODABLE, detail)], now_ms)
@@ -62,7 +62,7 @@ class Intake:
             event = self._decoder.decode(record.value)
         except UndecodableError as error:
             return self._undecodable(record, error, now_ms)
-        # An event that was accepted before has no age any more.
+        # The age of an event that was accepted before is not checked again.
         written_ms = record.timestamp_ms
         age = None if record.origin else age_ms(event.occurred_at_ms, written_ms=written_ms, now_ms=now_ms)
         checked = self._checker.check(event, age)

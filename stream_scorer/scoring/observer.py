@@ -1,6 +1,6 @@
 """Observer of the worker: log events, metrics, and the state behind ``/livez`` and ``/readyz``.
 
-Called by the worker's thread, with sums and never once a contact; read by the admin server's threads.
+The worker's thread calls it with sums, never per contact. The admin server's threads read it.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ _LIMIT_LOGGED_EVERY_S = 60.0
 
 
 class Observer:
-    """See the module's text.
+    """See the module docstring.
 
     Args:
-        log: where lines go.
-        metrics: where sums go.
+        log: receives the log events.
+        metrics: receives the sums.
         clock: the time.
         standby_after_s: see `GroupMembership`.
-        retry_topics: their partitions go with those of the features topic, and are not counted.
+        retry_topics: their partitions are assigned together with those of the features topic, and are not counted.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Observer:
     # --- the start
 
     def model_checked(self, check: ModelCheck) -> None:
-        """A check of token and model ended."""
+        """Record the result of a check of token and model."""
         exchange, kind = check.exchange, None if isinstance(check, ModelConfirmed) else check.kind
         self._http_requests(exchange, kind)
         if exchange.error_text:
@@ -89,7 +89,7 @@ class Observer:
             self._retry_after_ignored(check.ignored_retry_after)
 
     def start_delayed(self, reason: str, *, since: float, next_attempt_at: float) -> None:
-        """Token and model are not confirmed yet; called about once a second until the next attempt."""
+        """Record that token and model are not confirmed yet; called about once a second until the next attempt."""
         self.heartbeat()
         before = self._start
         self._start = self._state_report.report(BreakerState(OpenReason.API, reason, since, next_attempt_at), before)
@@ -102,7 +102,7 @@ class Observer:
             self._log.warning("start delayed", **facts, next_attempt_in_s=round(left_s, 1))
 
     def model_confirmed(self, status: int | None, *, attempts: int, began_at: float) -> None:
-        """The API has confirmed token and model: the worker joins its group now."""
+        """Log that the API has confirmed token and model: the worker joins its group now."""
         if self._start is not None:
             self._start = None
             self._metrics.breaker_closed(OpenReason.API)
@@ -112,17 +112,17 @@ class Observer:
     # --- the loop
 
     def heartbeat(self) -> None:
-        """The loop went round."""
+        """Record one iteration of the loop."""
         self._heartbeat_at = self._monotonic()
 
     def wait_observed(self, reason: WaitReason | None) -> None:
         """Record why due requests were not sent; None if all were."""
-        # Until the next look at the input: between two of them a retry may have waited, and nothing at the second one.
+        # Kept until the next `lag_observed`: a retry may wait between two of them, and nothing at the second.
         self._explained = self._explained or (reason is not None and reason.explains_stall)
         self._waits.observe(reason, self._monotonic())
 
     def state(self, *, in_flight: int, uncommitted: int, quota: Quota, breaker: BreakerState | None) -> None:
-        """How things stand, a few times a second; ``breaker``: what is known of the present hold by now."""
+        """Set the gauges, a few times a second; ``breaker``: the open or throttled state as reported."""
         now = self._monotonic()
         self._metrics.in_flight(in_flight)
         self._metrics.uncommitted(uncommitted)
@@ -140,7 +140,7 @@ class Observer:
                 self._measure(known.state)
 
     def lag_observed(self, fronts: Iterable[CommitPosition], ends: Mapping[Partition, int]) -> None:
-        """How far the input is, about once a second; see `StallDetector.observe`."""
+        """Record the consumer lag, about once a second; see `StallDetector.observe`."""
         explained = self._explained or self.readiness_failure() is not None
         self._explained = False
         self._input = self._stall_detector.observe(
@@ -151,32 +151,32 @@ class Observer:
             self._log.info("no partitions assigned", detail="the group has a member for every partition")
 
     def draining(self, reason: str | None) -> None:
-        """The loop is about to end; ``reason``: the error that ends it; None if it was stopped."""
+        """Log that the loop is about to end; ``reason``: the error that ends it; None if it was stopped."""
         self._draining = True
         if reason is None:
             self._log.info("draining")
         else:
-            # Before the group is left, since that may take until the limit, which ends the process.
+            # Logged before the worker leaves the group: that may take until the time-out that ends the process.
             self._log.warning("draining", detail=reason)
 
     def drained(self, contacts: int) -> None:
-        """Log how many contacts are sent again by the next owner: in flight, or billed and not committed."""
+        """Log how many contacts the next owner sends again: in flight, or billed and not committed."""
         say = self._log.warning if contacts else self._log.info
         say("drained", contacts_sent_again=contacts)
 
     def consumed(self, records: int, *, poll_s: float) -> None:
-        """Records were read, which took so long."""
+        """Count the records of a poll, with its duration."""
         self._metrics.consumed(records, poll_s=poll_s)
 
     def partition_assigned(self, partition: Partition, next_offset: int) -> None:
-        """A partition is ours from now on."""
+        """Record and log an assigned partition."""
         if partition.topic not in self._retry_topics:
             self._membership.assigned(partition)
         self._metrics.partitions(self._membership.owned)
         self._log.info("partition assigned", topic=partition.topic, partition=partition.number, offset=next_offset)
 
     def partitions_revoked(self, partitions: Iterable[Partition]) -> None:
-        """Partitions are not ours any more."""
+        """Record and log revoked partitions."""
         gone = list(partitions)
         self._membership.revoked(gone)
         self._metrics.partitions(self._membership.owned)
@@ -184,7 +184,7 @@ class Observer:
             self._log.info("partition revoked", topic=partition.topic, partition=partition.number)
 
     def rebalance_completed(self) -> None:
-        """The group has said what is ours."""
+        """Record the end of a rebalance."""
         self._membership.rebalanced(self._monotonic())
 
     def disconnected(self, reason: str) -> None:
@@ -232,7 +232,7 @@ class Observer:
         self._metrics.http_request(exchange.latency_ms / 1000, status=exchange.status, error=kind)
 
     def _retry_after_ignored(self, value: str) -> None:
-        """One line in the life of the process: a header like this one is sent with every answer."""
+        """Log once per process: the API sends such a header with every response."""
         if value and not self._ignored_retry_after:
             self._ignored_retry_after = True
             detail = f"the header is unreadable, not positive or over a day: {value}"
@@ -301,7 +301,7 @@ class Observer:
     # --- Kafka
 
     def transaction(self, publication: Publication) -> None:
-        """A transaction ended."""
+        """Record the end of a transaction."""
         match publication:
             case Committed(send_s, commit_s):
                 self._metrics.transaction(outcome="committed", send_s=send_s, commit_s=commit_s)
@@ -312,7 +312,7 @@ class Observer:
                 self._metrics.transaction(outcome="failed")
 
     def commit_blocked(self, message: str | None) -> None:
-        """Nothing can be published for now, or that is over (None)."""
+        """Record that nothing can be published, or that this state has ended (None)."""
         now, before = self._monotonic(), self._kafka
         if message is None:
             self._kafka = None
@@ -324,7 +324,7 @@ class Observer:
             self._log.warning("transaction failed", detail=message)
 
     def schemas_pending(self, reason: str | None) -> None:
-        """Why records wait for the schemas of their writers; None: none does any more."""
+        """Record why records wait for their writers' schemas; None: none waits any more."""
         now, before = self._monotonic(), self._registry
         if reason is None:
             self._registry = None
@@ -336,7 +336,7 @@ class Observer:
             self._log.warning("schema registry unavailable", detail=reason)
 
     def published(self, outcomes: Iterable[Outcome], *, records: int) -> None:
-        """These outcomes are committed, in so many records."""
+        """Count committed outcomes and their records."""
         self._metrics.sent(records)
         sums: Counter[tuple[str, str]] = Counter()
         began_ms: dict[str, int] = {}
@@ -358,11 +358,11 @@ class Observer:
             self._metrics.processed(max(0.0, (now_ms - at_ms) / 1000))
 
     def audit_chain_length(self, length: int) -> None:
-        """So many audit events are in the present chain."""
+        """Set the number of audit events in the present chain."""
         self._metrics.chain(length)
 
     def records_rejected(self, outcomes: Sequence[tuple[Outcome, str]]) -> None:
-        """The broker does not take the records of these contacts: outcomes, and the contacts' ids."""
+        """Log contacts whose records the broker rejects; ``outcomes``: each with its contact id."""
         batch_ids = dict.fromkeys(outcome.request.batch_id for outcome, _ in outcomes if outcome.request is not None)
         self._log.warning(
             "contacts rejected by broker",
@@ -376,18 +376,18 @@ class Observer:
     # --- for /livez and /readyz
 
     def liveness_failure(self, still_limit_s: float, wait_limit_s: float) -> str | None:
-        """Why the process should be restarted, if it should.
+        """Return why the process should be restarted; None if it should not.
 
         Args:
             still_limit_s: how long the loop may stand still.
-            wait_limit_s: how long an event may wait for no reason that is known.
+            wait_limit_s: how long an event may wait without a known reason.
         """
         return liveness_failure(
             self._monotonic() - self._heartbeat_at, self._input.unexplained_s, still_limit_s, wait_limit_s
         )
 
     def readiness_failure(self) -> str | None:
-        """Why no contact is being scored right now, if none is."""
+        """Return why no contact is scored now; None if contacts are."""
         if self._draining:
             return "draining"
         if self._start is not None:

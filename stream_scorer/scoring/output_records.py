@@ -1,4 +1,4 @@
-"""Turns outcomes into the records of the output topics: value, key, headers, and what to do when one is too large."""
+"""Encoder of outcomes into records of the output topics: value, key, headers, and the fit to the size limit."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class OutputTopics:
-    """The names of the topics that a scorer writes.
+    """The names of the output topics.
 
     Attributes:
-        max_bytes: the largest record batch that each of them takes, in bytes.
+        max_bytes: the largest record batch of each topic, in bytes.
         retries: base name of the retry topics.
     """
 
@@ -43,13 +43,13 @@ class OutputTopics:
 
 
 class Encoder:
-    """Builds the output record of an outcome (contract, sections 1 to 3).
+    """Builder of the output record of an outcome (contract, sections 1 to 3).
 
     Args:
-        topics: where outcomes go.
+        topics: the output topics.
         group_id: the consumer group, which the records of retry topics name.
         score_codec: of ``ContactScore``.
-        trace: hands on the trace of the input record.
+        trace: propagates the trace context of the input record.
     """
 
     def __init__(self, topics: OutputTopics, group_id: str, score_codec: Codec, trace: Trace) -> None:
@@ -59,7 +59,7 @@ class Encoder:
         self._write = ScoreEncoder(score_codec).encode
 
     def encode(self, outcome: Outcome, batch_id: str) -> OutRecord:
-        """The record for one outcome; ``batch_id`` is the audit event that lists it, empty for a deferred contact."""
+        """Return the record for one outcome; ``batch_id``: of its audit event, empty for a deferred contact."""
         if isinstance(outcome, Scored):
             return self._scored(outcome, batch_id)
         if isinstance(outcome, Rejected):
@@ -67,7 +67,7 @@ class Encoder:
         return self._deferred(outcome)
 
     def too_large(self, record: OutRecord) -> bool:
-        """Whether the record's topic would refuse it for its size."""
+        """Return whether the record's topic would reject it for its size."""
         return too_large(record, self._topics.max_bytes[record.topic])
 
     def _scored(self, scored: Scored, batch_id: str) -> OutRecord:
@@ -85,7 +85,7 @@ class Encoder:
         return truncated(out, limit) if rejected.truncated else fit_to_limit(out, limit)
 
     def _deferred(self, deferred: Deferred) -> OutRecord:
-        """The input record for its retry topic, byte for byte but for the headers that give its state."""
+        """Return the input record for its retry topic, byte for byte except for the headers with its state."""
         record = deferred.record
         topic = retry_topic(self._topics.retries, deferred.level)
         state = RetryState(

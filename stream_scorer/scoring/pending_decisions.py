@@ -1,4 +1,4 @@
-"""Failures that wait for evidence: did the API answer another contact after the failed request was sent?
+"""Failures that wait for evidence: whether the API scored another contact after the failed request was sent.
 
 A usable result of the same model version decides that others succeed. Without one, the decision waits for the requests
 of the version that were in flight when the failure was received, then for one control. If the control fails too, none
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from stream_scorer.core.scoring.response_policy import Failure
     from stream_scorer.scoring.version_state import VersionStates
 
-# In its last round a failure counts only between two successes of others, each at most this far away.
+# In its last round a failure counts only between two successes of other contacts, each at most this far away.
 LAST_ROUND_WINDOW_S: Final = 10.0
 
 
@@ -30,10 +30,10 @@ class PendingDecision:
 
     Attributes:
         request: the request, its failure counted.
-        failure: what it failed with.
+        failure: the failure of the request.
         failed_at: when the failure was received.
         is_last_round: whether its single contact is in its last round.
-        succeeded_before: whether others had succeeded shortly before it was sent, or while it was in flight.
+        succeeded_before: whether other contacts were scored shortly before it was sent, or while it was in flight.
         awaited: the requests in flight that may be the evidence.
         control: the ``batch_id`` of the control that decides; None: none was sent yet.
         control_failed: whether that control failed.
@@ -55,7 +55,7 @@ class PendingDecision:
 
 
 class PendingDecisions:
-    """See the module's text.
+    """See the module docstring.
 
     Args:
         versions: when requests of each version succeeded.
@@ -72,18 +72,18 @@ class PendingDecisions:
         return iter(self._pending)
 
     def add(self, pending: PendingDecision, in_flight: Iterable[Request]) -> None:
-        """Let a failure wait for evidence."""
+        """Add a failure that waits for evidence."""
         is_unknown = pending.failure.kind is FailureKind.UNKNOWN_VERSION
         version = pending.request.key.model_version
         pending.awaited = {one.batch_id for one in in_flight if (one.key.model_version != version) is is_unknown}
         self._pending.append(pending)
 
     def remove(self, pending: PendingDecision) -> None:
-        """Take a failure out, whose decision was made."""
+        """Remove a failure whose decision was made."""
         self._pending.remove(pending)
 
     def drain(self, model_version: str | None) -> list[Request]:
-        """Take all failures of a version out, undecided."""
+        """Remove all failures of a version without a decision, and return their requests."""
         drained = [pending for pending in self._pending if pending.request.key.model_version == model_version]
         self._pending = [pending for pending in self._pending if pending not in drained]
         return [pending.request for pending in drained]
@@ -94,14 +94,14 @@ class PendingDecisions:
             pending.awaited.discard(batch_id)
 
     def control_sent(self, target: str | None, batch_id: str) -> None:
-        """Record the control that decides all failures of a version that wait for one."""
+        """Record the control for all failures of a version that wait for one."""
         for pending in self._wanting(target):
             pending.control = batch_id
 
     def control_ended(self, batch_id: str, *, failed: bool) -> None:
         """Record that a control failed, or that it ended without a verdict: then another one is sent.
 
-        Neither a 429 is a verdict, nor the failure of a waiting contact while there are contacts that have their score.
+        A 429 is no verdict. Neither is the failure of a waiting contact while there are contacts with a score.
         """
         for pending in self._pending:
             if pending.control == batch_id:
@@ -109,11 +109,11 @@ class PendingDecisions:
                 pending.control = batch_id if failed else None
 
     def wanting_control(self) -> list[PendingDecision]:
-        """Return the failures that wait for a control which was not sent yet."""
+        """Return the failures whose control was not sent yet."""
         return [one for one in self._pending if one.control is None and not one.awaited and self.evidence(one) is None]
 
     def evidence(self, pending: PendingDecision, now: float | None = None) -> bool | None:
-        """Return whether others succeed; None: that is not certain yet."""
+        """Return whether requests for other contacts succeed; None: not decided yet."""
         request, failed_at = pending.request, pending.failed_at
         is_unknown = pending.failure.kind is FailureKind.UNKNOWN_VERSION
         if is_unknown:
@@ -130,7 +130,7 @@ class PendingDecisions:
         return None
 
     def decided(self, now: float) -> list[tuple[PendingDecision, bool]]:
-        """Return the failures whose decision can be made, and whether others succeed."""
+        """Return the failures that can be decided, each with whether requests for other contacts succeed."""
         found = [(pending, self.evidence(pending, now)) for pending in self._pending]
         return [(pending, verdict) for pending, verdict in found if verdict is not None]
 

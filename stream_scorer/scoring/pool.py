@@ -1,4 +1,4 @@
-"""The threads that talk HTTP. They get a request, ask the API once, and put the answer on a queue."""
+"""Pool of threads for scoring requests. Each sends one request once and puts the response on a queue."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 class ScoringApi(Protocol):
-    """What the worker needs of the API: one attempt, one answer; nothing a network or an API does is raised."""
+    """The scoring API: one attempt, one response. Failures of network and API are returned, not raised."""
 
     def ask(self, parts: Sequence[bytes], model_version: str | None) -> ApiResponse:
-        """Asks about the contacts whose JSON stands in ``parts``. Blocks until the answer or the deadline."""
+        """Send the contacts whose JSON is in ``parts``. Block until the response or the deadline."""
 
 
 class RequestPool(WorkerPool[Request, ApiResponse]):

@@ -1,4 +1,4 @@
-"""What the scoring service needs of others."""
+"""Protocols of the scoring service's collaborators."""
 
 from __future__ import annotations
 
@@ -24,38 +24,38 @@ class Pool(Protocol):
     size: int
 
     def submit(self, request: Request) -> None:
-        """Starts an attempt."""
+        """Start an attempt."""
 
     def answers(self, wait_s: float = 0.0) -> list[tuple[Request, ApiResponse]]:
-        """The attempts that have ended."""
+        """Return the attempts that have ended."""
 
 
 class Quota(Protocol):
     """See ``genesys.quota.Quota``. Times are monotonic seconds."""
 
     def wait_s(self, now: float) -> float:
-        """Seconds until a request may be sent."""
+        """Return the seconds until a request may be sent."""
 
     def reason(self, now: float) -> str | None:
-        """Why that is not now."""
+        """Return why no request may be sent now; None: one may."""
 
     def may_send_partial_batch(self, now: float, batches: int = 1) -> bool:
-        """Whether a batch that is not full is worth a request now, where so many stand open."""
+        """Return whether a partial batch is worth a request now; ``batches``: number of open batches."""
 
     def sent_partial_batch(self, now: float) -> None:
-        """A batch that is not full was taken."""
+        """Record that a partial batch was taken."""
 
     def remaining(self, now: float) -> int:
-        """Requests that may be sent now at once."""
+        """Return the number of requests that may be sent now at once."""
 
     def allowed(self) -> int:
-        """Requests that a window allows."""
+        """Return the number of requests per window."""
 
     def exhausted_in_s(self, now: float) -> float:
-        """Seconds until the quota is used up at the present pace."""
+        """Return the seconds until the quota is used up at the present rate."""
 
     def sent(self, now: float) -> None:
-        """A request goes out."""
+        """Record a sent request."""
 
     def update(self, reading: RateLimitHeaders, now: float) -> None:
         """Record a response with quota headers."""
@@ -64,17 +64,17 @@ class Quota(Protocol):
         """Record a response without quota headers, or a request without a response."""
 
     def block_until(self, until: float) -> None:
-        """The API said not to come back before."""
+        """Send nothing before this time, as the API demands."""
 
 
 class Trace(Protocol):
     """See ``telemetry.tracing.scoring.ScoringTracer``; ``Untraced`` is used if traces are off."""
 
     def polling(self) -> None:
-        """The worker is about to read."""
+        """Record the start of a poll."""
 
     def polled(self, records: Sequence[SourceRecord]) -> None:
-        """Records were read, and taken into the books."""
+        """Record the records of a poll that were added to the ledger."""
 
     def revoked(self, partitions: Sequence[Partition]) -> None:
         """Discard the spans of revoked partitions."""
@@ -83,71 +83,71 @@ class Trace(Protocol):
         """Record the end of an attempt. Return its trace id, 32 hexadecimal digits; None if it is not traced."""
 
     def request_finished(self, request: Request) -> None:
-        """This request will not be sent again."""
+        """Record that a request will not be sent again."""
 
     def sending(self, record: SourceRecord, topic: str, headers: Headers) -> Headers:
-        """Returns the headers of an output, which hand on the trace of the record it came from."""
+        """Return the headers of an output record, with the trace context of its source record."""
 
     def committing(self, outcomes: Sequence[Outcome]) -> None:
-        """A transaction with these outcomes is about to begin."""
+        """Record the start of a transaction."""
 
     def committed(self, outcomes: Sequence[Outcome]) -> None:
-        """These outcomes are committed."""
+        """Record the commit of these outcomes."""
 
     def commit_resolved(self, offsets: Mapping[Partition, int]) -> None:
-        """It was not known whether the last transaction was committed; these offsets are."""
+        """Resolve the unknown outcome of the last transaction by the committed offsets."""
 
     def close(self) -> None:
-        """Sends what is left."""
+        """Export the remaining spans."""
 
 
 class Untraced:
-    """A ``Trace`` that leaves none: headers go through as they are."""
+    """Null ``Trace``: no spans, headers unchanged."""
 
     def polling(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def polled(self, records: Sequence[SourceRecord]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def revoked(self, partitions: Sequence[Partition]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def response_received(self, request: Request, answer: ApiResponse) -> None:
-        """None."""
+        """Do nothing."""
 
     def request_finished(self, request: Request) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def sending(self, record: SourceRecord, topic: str, headers: Headers) -> Headers:
-        """Returns them."""
+        """Return the headers unchanged."""
         del record, topic
         return headers
 
     def committing(self, outcomes: Sequence[Outcome]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def committed(self, outcomes: Sequence[Outcome]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def commit_resolved(self, offsets: Mapping[Partition, int]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class Log(Protocol):
-    """A structlog logger, as far as it is used here."""
+    """The methods of a structlog logger that are used here."""
 
     def info(self, event: str, **fields: Any) -> Any:
-        """Worth a line on a normal day."""
+        """Log an event of normal operation."""
 
     def error(self, event: str, **fields: Any) -> Any:
-        """An operator has to act."""
+        """Log an event that an operator must act on."""
 
     def warning(self, event: str, **fields: Any) -> Any:
-        """Somebody may want to look."""
+        """Log an event that an operator may want to examine."""
 
     def debug(self, event: str, **fields: Any) -> Any:
         """Log at level debug, for the search for one contact."""
@@ -157,31 +157,31 @@ class Metrics(Protocol):
     """See ``telemetry.metrics.scoring.Metrics``. Amounts are sums."""
 
     def consumed(self, records: int, *, poll_s: float) -> None:
-        """Records that one poll read from the features topic."""
+        """Count the records that one poll read from the features topic."""
 
     def contacts(self, amount: int, *, outcome: str, reason: str) -> None:
-        """Contacts whose outcome is committed."""
+        """Count contacts whose outcome is committed."""
 
     def http_request(self, duration_s: float, *, status: int | None, error: str | None) -> None:
-        """One attempt against the scoring API."""
+        """Record one attempt against the scoring API."""
 
     def transaction(self, *, outcome: str, send_s: float = 0.0, commit_s: float = 0.0) -> None:
-        """One transaction: ``committed``, ``refused`` or ``failed``."""
+        """Record one transaction: ``committed``, ``refused`` or ``failed``."""
 
     def processed(self, duration_s: float) -> None:
-        """Outcomes of a request are committed: how long after its first attempt."""
+        """Record the time from a request's first attempt to the commit of its outcomes."""
 
     def partitions(self, owned: int) -> None:
-        """How many partitions are assigned."""
+        """Set the number of assigned partitions."""
 
     def input(self, state: ConsumerLag) -> None:
-        """How far the input is."""
+        """Set the consumer lag."""
 
     def batch(self, contacts: int) -> None:
         """Record the number of contacts of a request at its first attempt."""
 
     def chain(self, length: int) -> None:
-        """So many audit events are in the present chain."""
+        """Set the number of audit events in the present chain."""
 
     def breaker_open(self, reason: str, *, open_s: float, next_probe_s: float) -> None:
         """Set the state for a reason: seconds since it began, seconds until its next probe."""
@@ -196,28 +196,28 @@ class Metrics(Protocol):
         """Add the time in which a due request waited."""
 
     def unmatched_results(self, amount: int) -> None:
-        """Results whose contact was not in the request."""
+        """Count results whose contact was not in the request."""
 
     def control(self) -> None:
-        """A scored contact that was sent again as a control."""
+        """Count a scored contact that was sent again as a control."""
 
     def refused_over_limit(self, *, reason: str, status: str, model_version: str, outcome: str) -> None:
-        """A contact over the limit of rejections, by cause; ``outcome``: ``rejected`` or ``held``."""
+        """Count a contact over the limit of rejections, by cause; ``outcome``: ``rejected`` or ``held``."""
 
     def version_breakers(self, opened: int) -> None:
-        """Model versions whose circuit breaker alone is open."""
+        """Set the number of model versions whose circuit breaker alone is open."""
 
     def sent(self, records: int) -> None:
-        """Records of committed transactions."""
+        """Count the records of committed transactions."""
 
     def retried(self, amount: int) -> None:
-        """Contacts that were sent again."""
+        """Count contacts that were sent again."""
 
     def in_flight(self, requests: int) -> None:
-        """Requests at the API now."""
+        """Set the number of requests in flight."""
 
     def uncommitted(self, contacts: int) -> None:
-        """Contacts read and not yet committed."""
+        """Set the number of contacts that are read and not committed."""
 
     def quota(self, *, remaining: int, allowed: int, wait_s: float, exhausted_in_s: float) -> None:
-        """How the quota stands."""
+        """Set the state of the quota."""

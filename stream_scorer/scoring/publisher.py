@@ -1,10 +1,10 @@
-"""Publishes finished heads: one transaction with their records, their audit events and their offsets.
+"""Publisher of committable batches: one transaction with their records, their audit events and their offsets.
 
-What can go wrong ends in one of two ways. The broker refuses records themselves: those contacts become
-``unpublishable`` and the rest is published. If it refuses most records of a transaction, no contact is rejected for it:
-the transaction is divided, and the smallest one is repeated as it is. Or the transaction failed, or its end is unknown:
-then ``kafka.producer.committer`` settles what happened, and what the committed offsets do not cover is published again.
-Nothing is scored twice for it.
+There are two kinds of failure. If the broker rejects single records, those contacts become ``unpublishable`` and the
+rest is published. If it rejects most records of a transaction, no contact is rejected for it: the transaction is
+divided, and the smallest one is repeated unchanged. If the transaction failed or its outcome is unknown,
+``kafka.producer.committer`` resolves it, and outcomes above the committed offsets are published again. No contact is
+scored twice for it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _MAX_OUTCOMES = 16_000
 
 
 class Publisher:
-    """See the module's text. Owned by the worker's thread."""
+    """See the module docstring. Owned by the worker's thread."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class Publisher:
 
     @property
     def last_error(self) -> str | None:
-        """Why nothing can be published now; None: it can, as far as is known."""
+        """Why nothing can be published now; None: no failure is known."""
         return self._committer.last_error
 
     @property
@@ -89,7 +89,7 @@ class Publisher:
         return self._committer.is_stale
 
     def publish_due(self) -> None:
-        """Publishes the finished heads if it is time to."""
+        """Publish the committable batches if the commit interval has passed."""
         if not self._committer.can_attempt:
             return
         if self.last_error is not None and not self._committer.ensure_session():
@@ -99,10 +99,10 @@ class Publisher:
             self.publish()
 
     def publish(self) -> bool:
-        """Publishes the finished heads now. Returns False where that was not possible.
+        """Publish the committable batches now. Return whether that was possible.
 
         Raises:
-            ProducerFenced: three times in five minutes another producer took over our transactional id.
+            ProducerFenced: three times in five minutes another producer took over the transactional id.
         """
         if not (self._ledger.has_committable() or self._committer.renewal_due):
             return True
@@ -118,7 +118,7 @@ class Publisher:
         self._committer.on_rebalance()
 
     def open(self) -> bool:
-        """Makes sure of a usable producer session before there is anything to publish. Returns whether it is there."""
+        """Open a producer session before there is anything to publish. Return whether it is usable."""
         return self._committer.ensure_session()
 
     def close(self) -> None:
@@ -157,7 +157,7 @@ class Publisher:
                 self._chain.confirm(plan)
                 self._trace.committed(outcomes)
                 self._tried = [], 0
-                if outcomes:  # else all that was read belongs to other groups
+                if outcomes:  # otherwise all records read belong to other groups
                     self._observe.published(outcomes, records=len(outcomes) + len(plan.values))
                 self._observe.audit_chain_length(plan.next_sequence)
                 self._published_at = self._clock.monotonic()
@@ -165,10 +165,10 @@ class Publisher:
             case RecordsRejected(errors):
                 refused = {index: message for index, message in errors.items() if index < len(outcomes)}
                 if len(outcomes) > 1 and len(errors) > 1:
-                    # The broker refuses a whole batch of records for one of them: halving finds out which.
+                    # The broker rejects a whole record batch for one record: halving isolates it.
                     self._committer.bounds.halve_outcomes(len(outcomes))
                 elif len(errors) > 1:
-                    # Several refused times in one batch are reported like this, too: no contact is at fault.
+                    # Several rejected timestamps in one batch are reported like this, too: no contact is at fault.
                     self._committer.suspend(_most_refused(errors, records))
                 elif refused and not _is_bare(outcomes[next(iter(refused))]):
                     self._reject_records(outcomes, refused)
@@ -179,7 +179,7 @@ class Publisher:
                 return False
 
     def _refusal(self, errors: Mapping[int, str], outcomes: list[Outcome]) -> str:
-        """What the operator has to look at, where a topic refuses what it has to take."""
+        """Return which topic rejects which record, for the operator."""
         index, message = next(iter(errors.items()))
         if index >= len(outcomes):
             return f"topic {self._audit_topic} refuses an audit event: {message}"
@@ -187,7 +187,7 @@ class Publisher:
         return f"topics.rejected refuses the rejection of {record.topic}/{record.partition}/{record.offset}: {message}"
 
     def _reject_records(self, outcomes: list[Outcome], errors: Mapping[int, str]) -> None:
-        """Contacts whose own record cannot be written are rejected; a rejection that cannot be, loses its payload."""
+        """Reject contacts whose record the broker rejects; truncate a rejection that the broker rejects."""
         self._observe.records_rejected([(outcomes[index], _contact_id(outcomes[index])) for index in errors])
         for index, message in errors.items():
             outcome = outcomes[index]
@@ -206,7 +206,7 @@ class Publisher:
             self._ledger.replace(replaced)
 
     def _start_audit_chain(self) -> None:
-        """Only a confirmed commit is linked to, so every new producer starts a new chain."""
+        """Start a new audit chain for a new producer: only confirmed commits are linked."""
         self._chain = AuditChain(self._clock.new_id(), self._audit_codec)
         self._observe.audit_chain_length(0)
 
@@ -232,5 +232,5 @@ def _contact_id(outcome: Outcome) -> str:
 
 
 def _is_bare(outcome: Outcome) -> bool:
-    """Whether nothing is left that could be taken off an outcome's record to make the broker accept it."""
+    """Return whether an outcome's record is already as small as possible."""
     return isinstance(outcome, Rejected) and outcome.truncated

@@ -1,8 +1,7 @@
-"""What waits to be sent: retries and parts of divided requests, and behind them the batches of the two batchers.
+"""Queue of requests: retries and parts of divided requests first, then the batches of the two batchers.
 
-Deferred contacts have a batcher of their own. They and the requests of a bisection take every other turn at most while
-anything else can be sent. Contacts of partitions that went to another worker are taken out on the way: that worker
-sends them itself.
+Deferred contacts have a batcher of their own. They and the requests of a bisection get every other turn at most while
+anything else can be sent. Contacts of revoked partitions are dropped on the way: their new owner sends them.
 """
 
 from __future__ import annotations
@@ -28,15 +27,15 @@ if TYPE_CHECKING:
 
 
 class Gate(NamedTuple):
-    """What may be sent now.
+    """Conditions for the next request.
 
     Attributes:
         is_due: whether a request may be sent.
         allows: whether a new request for a model version may be sent.
-        sizes: how many contacts the next request may hold, of the versions with fewer than ``scoring.max_contacts``.
+        sizes: maximum contacts of the next request, for the versions with fewer than ``scoring.max_contacts``.
         started_only: no new batch.
-        bisect_slot: whether a bisection or deferred contacts may take a slot from all else.
-        bisect_quota: whether they may use up any of the quota.
+        bisect_slot: whether a bisection or deferred contacts may take a slot before other requests.
+        bisect_quota: whether they may use any of the quota.
     """
 
     is_due: Callable[[Request], bool]
@@ -48,13 +47,13 @@ class Gate(NamedTuple):
 
 
 class RequestQueue:
-    """See the module's text. Times are monotonic seconds.
+    """See the module docstring. Times are monotonic seconds.
 
     Args:
         batcher: the contacts that were never sent.
         deferred: the contacts that were read from a retry topic.
-        ledger: knows which contacts still need an outcome.
-        may_send_partial_batch: whether a batch that is not full is worth a request, where so many are open.
+        ledger: has the contacts without an outcome.
+        may_send_partial_batch: whether a partial batch is worth a request, given the number of open batches.
         sent_partial_batch: called for every such batch.
         new_id: makes batch ids.
     """
@@ -92,12 +91,12 @@ class RequestQueue:
 
     @property
     def first(self) -> Request | None:
-        """The request that no other may overtake, if there is one."""
+        """The request that must be sent before all others, if there is one."""
         return self._first[0] if self._first else None
 
     @property
     def batched(self) -> int:
-        """Contacts in the batchers."""
+        """Number of contacts in the batchers."""
         return self._batcher.waiting + self._deferred.waiting
 
     @property
@@ -106,7 +105,7 @@ class RequestQueue:
         return {Partition(one.record.topic, one.record.partition) for r in self._bisecting for one in r.all_contacts}
 
     def versions(self) -> set[str | None]:
-        """Return the model versions of all that waits."""
+        """Return the model versions of all waiting contacts."""
         return self.batched_versions() | {request.key.model_version for request in self}
 
     def batched_versions(self) -> set[str | None]:
@@ -116,7 +115,7 @@ class RequestQueue:
     # --- in
 
     def add(self, contact: Contact, now: float) -> None:
-        """Put a contact into the batches."""
+        """Add a contact to the batches."""
         (self._deferred if contact.record.origin else self._batcher).add(contact, now)
 
     def add_again(self, request: Request, now: float) -> None:
@@ -126,7 +125,7 @@ class RequestQueue:
             self.add(contact, now)
 
     def put(self, request: Request) -> None:
-        """Put a request behind those of its kind; contacts that were named go together with others that were."""
+        """Append a request to its line; contacts that the API named are combined into one request."""
         if request.was_named and not request.failures:
             request = self._with_other_named(request)
         (self._bisecting if request.bisecting else self._retries).append(request)
@@ -141,11 +140,11 @@ class RequestQueue:
         return request
 
     def put_first(self, requests: Iterable[Request]) -> None:
-        """Put requests before all others, in this order: none overtakes them."""
+        """Put requests before all others, in this order."""
         self._first.extendleft(reversed(list(requests)))
 
     def keep_apart(self, partitions: set[Partition]) -> None:
-        """Batch the contacts of these partitions from now on in requests of their own."""
+        """Batch the contacts of these partitions in separate requests from now on."""
         self._batcher.apart = partitions
 
     # --- out
@@ -159,7 +158,7 @@ class RequestQueue:
         )
 
     def take(self, now: float, gate: Gate) -> Request | None:
-        """Return the request that goes next."""
+        """Return the next request."""
         if (request := self._take(self._first, gate)) is not None:
             return request
         self._bisect_turn = gate.bisect_slot and not self._bisect_turn
@@ -175,13 +174,13 @@ class RequestQueue:
         never_failed: bool = False,
         avoid: AbstractSet[Partition] = frozenset(),
     ) -> Request | None:
-        """Take a waiting contact of a version out, in a request of its own; deferred contacts last.
+        """Remove a waiting contact of a version and return it in a separate request; deferred contacts last.
 
         Args:
             model_version: the version.
             skip: the records that are not taken.
             never_failed: only a contact that has not failed in an earlier round.
-            avoid: the partitions whose contacts are taken only where no other waits in the same batcher.
+            avoid: the partitions whose contacts are taken only if no other contact waits in the same batcher.
         """
 
         def is_wanted(contact: Contact) -> bool:
@@ -203,11 +202,11 @@ class RequestQueue:
         return None
 
     def has_contact(self, skip: Collection[RecordKey]) -> bool:
-        """Return whether a batched contact is left that is not to be skipped."""
+        """Return whether a batched contact is left that is not in ``skip``."""
         return any(key_of(one.record) not in skip for batcher in (self._batcher, self._deferred) for one in batcher)
 
     def drain(self, model_version: str | None) -> list[Request]:
-        """Take all requests of a version out; its batches stay."""
+        """Remove and return all requests of a version; its batches stay."""
         drained = [request for request in self if request.key.model_version == model_version]
         for line in self._lines:
             kept = [request for request in line if request.key.model_version != model_version]
@@ -216,7 +215,7 @@ class RequestQueue:
         return drained
 
     def drain_batches(self, model_version: str | None) -> list[Contact]:
-        """Take all contacts of a version out of the batches."""
+        """Remove and return all contacts of a version from the batches."""
         return [
             contact
             for batcher in (self._batcher, self._deferred)
@@ -224,7 +223,7 @@ class RequestQueue:
         ]
 
     def drop_unowned(self) -> None:
-        """Take the contacts out of the batches whose partitions went to another worker."""
+        """Remove the contacts of revoked partitions from the batches."""
         for batcher in (self._batcher, self._deferred):
             batcher.remove(lambda one: not self._ledger.is_pending(one.record))
 
@@ -251,7 +250,7 @@ class RequestQueue:
         return None if batch is None else first_request(batch, self._new_id)
 
     def _take_smallest(self, gate: Gate) -> Request | None:
-        """Return the request that is nearest to a bad contact: so its partition goes on after the fewest requests."""
+        """Return the smallest bisection request: its partition then proceeds after the fewest requests."""
         while due := [request for request in self._bisecting if gate.is_due(request)]:
             smallest = min(due, key=lambda request: len(request.contacts))
             self._bisecting.remove(smallest)
@@ -269,7 +268,7 @@ class RequestQueue:
         return None
 
     def still_wanted(self, request: Request) -> Request | None:
-        """Return the request without the contacts whose partitions went to another worker."""
+        """Return the request without contacts of revoked partitions; None: none is left."""
         unwanted = [one.record for one in request.all_contacts if not self._ledger.is_pending(one.record)]
         if not unwanted:
             return request

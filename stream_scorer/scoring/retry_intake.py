@@ -1,4 +1,4 @@
-"""From a record of a retry topic to what is done with it, by its headers alone."""
+"""Intake of retry topics: whether a record is due, deferred again or skipped, by its headers alone."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 class RetryIntake:
-    """Examines records of retry topics one by one.
+    """Router of single records of retry topics.
 
     Args:
         levels: the level of each retry topic.
         group_id: the consumer group; records of other groups are skipped.
-        delays: how long the head of a topic may hold its partition.
+        delays: how long the first record of a topic may pause its partition.
         bounds: which records of this group are from before its start.
     """
 
@@ -31,7 +31,7 @@ class RetryIntake:
         return topic in self._levels
 
     def examine(self, record: SourceRecord, now_ms: int) -> SourceRecord | NotDue | Deferred | Skipped:
-        """Return the record with its origin if it is due, else what is done with it instead."""
+        """Return the record with its origin if it is due, otherwise why and how it is not."""
         state = state_of(record)
         if state.group is not None and (state.group != self._group_id or self._bounds.exclude(record, state.source)):
             return Skipped(record)
@@ -41,7 +41,7 @@ class RetryIntake:
             return step
         source = state.source
         if self._bounds.is_of_former_topic(record, source):
-            # Its place names a record of the present topic now. From here on it is named by its own place.
+            # Its source position is a record of the present topic by now. It is identified by its own position instead.
             source = f"{record.topic}/{record.partition}/{record.offset}"
         origin = record._replace(origin=source)
         if step is None:

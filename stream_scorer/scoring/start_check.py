@@ -1,7 +1,7 @@
 """Start check: the API confirms token and model before the worker joins its group.
 
-A worker with a wrong secret, scope or model would own partitions and score nothing. A worker that starts during an
-outage waits outside the group, so that the other workers keep all partitions.
+A worker with a wrong secret, scope or model would own partitions without scoring. A worker that starts during an outage
+waits outside the group, so that the other workers keep all partitions.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _TOO_MANY_REQUESTS: Final = 429
 
 @dataclass(frozen=True, slots=True)
 class StartBackoff:
-    """When the check is repeated: backoff as of any retry, and after ``max_retries`` at least ``probe_interval_s``.
+    """Backoff of the start check: that of any retry, and after ``max_retries`` at least ``probe_interval_s``.
 
-    ``max_retry_after_s``: the longest wait that a ``Retry-After`` gets. A daily cap may demand hours; a new attempt
-    finds out whether it was raised meanwhile.
+    ``max_retry_after_s``: the longest wait for a ``Retry-After``. A daily cap may demand hours; a new attempt detects
+    whether it was raised in the meantime.
     """
 
     base_s: float
@@ -50,15 +50,15 @@ class StartBackoff:
 
 
 class StartCheck:
-    """Repeats the check until the API confirms token and model, or refuses them.
+    """Check that is repeated until the API confirms token and model, or refuses them.
 
     Args:
         check: one check; may block up to the deadlines of API and login service.
-        backoff: when it is repeated.
+        backoff: the delay before the next check.
         quota: every check is a request.
         clock: the time.
-        observe: gets every result, and a heartbeat while waiting.
-        stopping: ends a wait at once.
+        observe: gets every result, and a heartbeat during a wait.
+        stopping: ends a wait immediately.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class StartCheck:
         self._stopping = stopping
 
     def confirm(self) -> bool:
-        """Return True as soon as token and model are confirmed; False: ``stopping`` was set before.
+        """Return True once token and model are confirmed; False: ``stopping`` was set before.
 
         Raises:
             ApiRefused: the platform itself refuses the client or the model; one line with what to check.

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class ReportedState(NamedTuple):
-    """A hold, and its beginning in ISO 8601, UTC."""
+    """An open or throttled state, and its beginning in ISO 8601, UTC."""
 
     state: BreakerState
     since: str
@@ -23,7 +23,7 @@ class ReportedState(NamedTuple):
 
 
 class StateReport:
-    """Puts holds into figures and words.
+    """Formatter of open and throttled states: durations and texts.
 
     Args:
         clock: the time.
@@ -33,7 +33,7 @@ class StateReport:
         self._clock = clock
 
     def report(self, breaker: BreakerState | None, before: ReportedState | None) -> ReportedState | None:
-        """Return the hold with its beginning, which stays as it was first said; ``before``: what was known last."""
+        """Return the state with its beginning, which stays as first reported; ``before``: the last report."""
         if breaker is None:
             return None
         if before is not None and before.state.since == breaker.since:
@@ -42,18 +42,18 @@ class StateReport:
         return ReportedState(breaker, datetime.fromtimestamp(int(began_s), UTC).isoformat().replace("+00:00", "Z"))
 
     def age_s(self, breaker: BreakerState) -> float:
-        """Return how long it has lasted."""
+        """Return the seconds since the state began."""
         return round(self._clock.monotonic() - breaker.since, 1)
 
     def left_s(self, breaker: BreakerState) -> float:
-        """Return how long it is until the next probe or request."""
+        """Return the seconds until the next probe or request."""
         return max(0.0, breaker.next_probe_at - self._clock.monotonic())
 
     def since(self, known: ReportedState) -> str:
-        """Return when it began, in words."""
+        """Return the text of its beginning and duration."""
         return f"since {known.since} ({self.age_s(known.state):.0f} s)"
 
 
 def next_of(breaker: BreakerState) -> str:
-    """Return what comes next: ``probe`` or ``request``."""
+    """Return what is sent next: ``probe`` or ``request``."""
     return "probe" if breaker.is_open else "request"

@@ -6,7 +6,7 @@
     open       first usable result ─▶ half-open, from a single contact
     half-open  the batch size has reached its limit ─▶ closed, trip ─▶ open
 
-The API's own circuit breaker (`scoring.circuit_breaker`) is open while those of all versions in use are.
+The API's own circuit breaker (`scoring.circuit_breaker`) is open while those of all versions in use are open.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ IN_USE_S: Final = 600.0
 
 
 class Phase(StrEnum):
-    """The states of a circuit breaker."""
+    """State of a circuit breaker."""
 
     CLOSED = "closed"
     HALF_OPEN = "half_open"
@@ -32,20 +32,20 @@ class Phase(StrEnum):
 
 
 class VersionState:
-    """What is known of one model version. Times are monotonic seconds.
+    """State of one model version. Times are monotonic seconds.
 
     Attributes:
         model_version: the version; None: the platform's own choice.
         phase: of its circuit breaker.
-        reason: why it opened last.
-        opened_at: when it opened last.
-        opened_alone: whether it was reported then, as that of the API stayed closed.
-        failures_in_row: failed requests since the last success, those of deferred contacts left out.
+        reason: why the breaker opened last.
+        opened_at: when the breaker opened last.
+        opened_alone: whether it was reported then, because the API's breaker stayed closed.
+        failures_in_row: failed requests since the last success, without those of deferred contacts.
         waiting_control_failed: whether a waiting contact failed as a control since the last success. It may be as bad
-            as the others of its producer: the next control is a contact that has its score.
+            as the other contacts of its producer: the next control is a contact with a score.
         succeeded_at: when a usable result was last received.
         succeeded_sent_at: when the latest of the requests that succeeded was sent.
-        used_at: when a contact of it was last sent.
+        used_at: when a contact for it was last sent.
         batch_size: how many contacts its next request may hold.
     """
 
@@ -64,11 +64,11 @@ class VersionState:
 
     @property
     def is_open(self) -> bool:
-        """Whether no request is sent for it but probes."""
+        """Whether only probes are sent for it."""
         return self.phase is Phase.OPEN
 
     def record_success(self, contacts: int, sent_at: float, now: float, *, is_control: bool) -> None:
-        """Record a request of so many contacts that had a usable result."""
+        """Record a request with a usable result; ``contacts``: its size."""
         self.failures_in_row = 0
         self.waiting_control_failed = False
         self.succeeded_at = now
@@ -106,7 +106,7 @@ class VersionStates:
         return iter(self._states.values())
 
     def use(self, model_version: str | None, now: float) -> VersionState:
-        """Return the state of a version, which is in use now."""
+        """Return the state of a version and mark it as in use now."""
         state = self.get(model_version, now)
         state.used_at = now
         return state
@@ -122,13 +122,13 @@ class VersionStates:
         return state
 
     def api_open_reason(self, now: float, waiting: Collection[str | None] = ()) -> str | None:
-        """Return why the API's breaker is open; None: a version in use, or one that waits, is not open."""
+        """Return why the API's breaker is open; None: the breaker of a version in use or waiting is not open."""
         in_use = [one for one in self if now - one.used_at <= IN_USE_S or one.model_version in waiting] or list(self)
         return in_use[-1].reason if in_use and all(state.is_open for state in in_use) else None
 
     @property
     def opened(self) -> int:
-        """How many versions have an open breaker."""
+        """Number of versions with an open breaker."""
         return sum(state.is_open for state in self)
 
     def succeeded_at(self, model_version: str | None) -> float:
@@ -141,7 +141,7 @@ class VersionStates:
         return max((state.succeeded_at for state in self if state.model_version != model_version), default=NEVER)
 
     def forget_idle(self, now: float, waiting: set[str | None]) -> list[VersionState]:
-        """Drop the states of versions that are neither in use nor waited for, one excepted; return the dropped."""
+        """Drop the states of versions that are neither in use nor waiting, except the last one; return the dropped."""
         dropped = []
         for state in list(self):
             if len(self._states) > 1 and now - state.used_at > IN_USE_S and state.model_version not in waiting:

@@ -1,7 +1,7 @@
 """Reasons why due requests are not sent, and a timer with the seconds of each: ``stream_scorer.requests.wait_time``.
 
-One reason counts at a time, the first in the order of `WaitReason`. The sum over all reasons is therefore the time in
-which any due request waited.
+One reason counts at a time, the first in the order of `WaitReason`. So the sum over all reasons is the time in which
+any due request waited.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class WaitReason(StrEnum):
 
 
 class WaitTimer:
-    """Seconds waited, by reason. Pure: times are monotonic seconds, passed in."""
+    """Timer of the seconds waited, by reason. Pure: monotonic seconds are passed in."""
 
     def __init__(self) -> None:
         self._reason: WaitReason | None = None

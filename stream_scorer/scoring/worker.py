@@ -1,7 +1,7 @@
-"""Service 1, the scoring worker: contacts from the features topic come out scored, reviewed or rejected, exactly once.
+"""Scoring worker (service 1): every contact of the features topic is scored, reviewed or rejected, exactly once.
 
-One thread, the one that calls ``run``, owns the consumer, the producer, the dispatcher and the ledger. The pool's
-threads only talk HTTP. No transaction is open during HTTP, sleep or poll: ``publish`` begins and ends it.
+The thread that calls ``run`` owns the consumer, the producer, the dispatcher and the ledger. The pool's threads only
+send HTTP requests. No transaction is open during HTTP, sleep or poll: ``publish`` begins and ends it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _READ_RECORDS = 1_000
 _IDLE_WAIT_S = 0.05
 _BUSY_WAIT_S = 0.005
-# Pausing throws away what librdkafka has fetched ahead: for less than this, not reading is enough.
+# Pausing discards the records that librdkafka has fetched ahead: for a shorter time, not reading is enough.
 _PAUSE_AFTER_S = 1.0
 _REOPEN_S = 1.0
 _REPORT_EVERY_S = 0.2
@@ -43,7 +43,7 @@ _LAG_REPORT_EVERY_S = 1.0
 
 
 class Worker:
-    """The loop, and the books of the partitions it owns (``kafka.consumer.group_consumer.Owner``)."""
+    """Loop of the scoring worker, and its ``kafka.consumer.group_consumer.RebalanceListener``."""
 
     def __init__(
         self,
@@ -93,12 +93,12 @@ class Worker:
         self._found_work = False
 
     def run(self) -> None:
-        """Works until ``stopping`` is set, then finishes what is in flight, commits and leaves the group.
+        """Run until ``stopping`` is set, then finish the requests in flight, commit and leave the group.
 
         Raises:
-            ApiRefused: the API refuses us for good; what was finished is committed.
-            BrokerRefused: Kafka does.
-            ProducerFenced: another running worker uses our transactional id.
+            ApiRefused: the API refuses the client permanently; finished outcomes are committed.
+            BrokerRefused: Kafka refuses the client permanently.
+            ProducerFenced: another running worker uses the same transactional id.
         """
         while not self._publisher.open() and not self._stopping.wait(_REOPEN_S):
             self._observe.heartbeat()
@@ -132,7 +132,7 @@ class Worker:
         return self._clock.monotonic() < self._session_unsure_until
 
     def _poll(self) -> None:
-        """Topic → ledger → dispatcher."""
+        """Read records into the ledger and hand their contacts to the dispatcher."""
         now = self._clock.monotonic()
         self._pending_schemas.resume_resolved()
         self._retry_partitions.resume_due(self._clock.unix_ms())
@@ -166,12 +166,12 @@ class Worker:
         self._found_work = bool(admitted)
 
     def _admit(self, record: SourceRecord, now_ms: int) -> SourceRecord | Literal[True] | None:
-        """Enter a record in the ledger.
+        """Add a record to the ledger.
 
         Returns:
-            The record if its outcome is still to be found; True if it is done with; None if it is delivered again.
+            The record if its outcome is still to be found; True if it needs no request; None if it is read again later.
         """
-        # A partition is paused for one reason at a time: what was read behind its first paused record is read again.
+        # A partition is paused for one reason at a time: records behind its first paused record are read again.
         if (
             self._retry_partitions.is_paused(record)
             or self._pending_schemas.is_paused(record)
@@ -197,14 +197,14 @@ class Worker:
         return True
 
     def _capacity(self) -> int:
-        """How many records may be read now. None during a hold, unless a probe takes other contacts."""
+        """Return how many records may be read now; 0 while the breaker is open, unless a probe needs other contacts."""
         waiting = self._dispatcher.waiting or self._dispatcher.batched
         if self._breaker.open_state is not None and waiting and not self._dispatcher.all_probed:
             return 0
         return self._flow.room()
 
     def _wait_s(self) -> float:
-        """How long to wait for an answer: not at all while records flow, a little while there is nothing else to do."""
+        """Return how long to wait for a response: 0 while records arrive, a little otherwise."""
         return 0.0 if self._found_work else _BUSY_WAIT_S
 
     def _report(self) -> None:
@@ -225,11 +225,11 @@ class Worker:
             )
 
     def _finish(self, error: BaseException | None) -> None:
-        """Waits for the answers that are under way, up to a limit, commits what is finished and leaves the group.
+        """Wait up to a limit for the requests in flight, commit the finished outcomes and leave the group.
 
         ``error``: what ended the loop; None if ``stopping`` was set.
         """
-        self._stopping.set()  # from here on the limit of an end counts, whatever its cause
+        self._stopping.set()  # from here on the shutdown time-out applies, whatever the cause
         self._observe.draining(self._dispatcher.fatal_error if error is None else one_line(error))
         deadline = self._deadline = self._clock.monotonic() + self._shutdown_timeout_s
         try:
@@ -249,7 +249,7 @@ class Worker:
             self._publisher.close()
 
     def _is_worth_waiting(self, deadline: float, partitions: Iterable[Partition] | None = None) -> bool:
-        """Whether answers that are paid for stand behind a retry or a search: who reads them again buys them again."""
+        """Return whether billed outcomes wait behind a retry or bisection: the next owner would pay for them again."""
         return self._ledger.has_billed_outcome_blocked(partitions) and self._dispatcher.may_finish(deadline)
 
     def _publish_all(self, deadline: float) -> None:
@@ -260,18 +260,18 @@ class Worker:
                 return  # the partitions are already assigned to another worker, which scores the rest
             self._dispatcher.handle_responses(_IDLE_WAIT_S)
 
-    # --- ownership: what kafka.source.Owner asks for
+    # --- RebalanceListener
 
     def on_assigned(self, partition: Partition, *, start_offset: int, next_offset: int) -> None:
-        """An assignment begins."""
+        """Start an assignment."""
         self._session_unsure_until = 0.0
         self._ledger.assign(partition, start_offset=start_offset, next_offset=next_offset)
         self._observe.partition_assigned(partition, next_offset)
 
     def on_revoking(self, partitions: list[Partition]) -> None:
-        """Waits up to ``revoke_wait_s`` for answers about these partitions and commits, so none is bought again."""
+        """Wait up to ``revoke_wait_s`` for responses of these partitions and commit, so that none is billed again."""
         deadline = min(self._clock.monotonic() + self._revoke_wait_s, self._deadline)
-        self._publisher.on_rebalance()  # the rebalance that takes them has often ended a transaction that was under way
+        self._publisher.on_rebalance()  # the rebalance has often aborted a transaction that was open
         wanted = set(partitions)
         while self._clock.monotonic() < deadline and (
             self._dispatcher.has_in_flight(wanted) or self._is_worth_waiting(deadline, partitions)
@@ -292,9 +292,9 @@ class Worker:
         self._observe.partitions_revoked(partitions)
 
     def on_rebalance_completed(self) -> None:
-        """The group has said what is ours."""
+        """Record the end of a rebalance."""
         self._observe.rebalance_completed()
 
     def on_disconnected(self, reason: str) -> None:
-        """No broker can be reached, or none lets us in."""
+        """Record that no broker can be reached or none grants access."""
         self._observe.disconnected(reason)

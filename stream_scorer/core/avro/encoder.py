@@ -169,7 +169,7 @@ def _union(branches: list[Any], named: dict[str, Writer]) -> Writer:
     for index, branch in enumerate(branches):
         kind = branch["type"] if isinstance(branch, dict) else branch
         if kind not in _PYTHON_TYPES or _PYTHON_TYPES[kind] in table:
-            raise SettingsError(f"branch {kind} of an Avro union is indistinguishable from the others by a value's type")
+            raise SettingsError(f"branch {kind} of an Avro union cannot be distinguished by a value's type")
         table[_PYTHON_TYPES[kind]] = (_long(index), _writer(branch, named))
 
     def write(value: Any) -> bytes:

@@ -1,8 +1,8 @@
 """Commit metadata: `key=value` pairs separated by `;`, such as `start=10;topic=LqTzBx8rQy6iA1t8Qr3dYg`.
 
-Every commit repeats where the group began on the partition and the id of the topic. Kafka keeps a topic's name when it
-is deleted and created again; its id differs, and its offsets start at 0 again. Keys of later versions are kept, so that
-a rollback loses nothing that this version does not read.
+Every commit repeats the group's start offset on the partition and the id of the topic. A topic that is deleted and
+created again keeps its name; its id differs, and its offsets restart at 0. Unknown keys are kept, so that a rollback
+loses nothing that a later version has written.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _MAX_SCHEMAS: Final = 50
 
 
 class CommitMetadata(NamedTuple):
-    """What a group notes with its commit on a partition.
+    """Metadata of a group's commit on a partition.
 
     Attributes:
-        start: the offset at which the group began; None: another program committed.
+        start: the group's start offset; None: another program committed.
         topic_id: id of the topic whose offset this is; None: not known, as in commits of older versions.
         since_ms: when the group accepted a topic that had been created again, in Unix milliseconds. Records that were
             written before belong to the former topic. None: never.
@@ -52,16 +52,16 @@ class CommitMetadata(NamedTuple):
         return ";".join(pairs)
 
     def adopt(self, topic_id: str | None) -> CommitMetadata:
-        """Return this with the id of the present topic where it has none."""
+        """Return this metadata, with the id of the present topic if it has none."""
         return self if self.topic_id is not None else self._replace(topic_id=topic_id)
 
     def contradicts(self, topic_id: str | None) -> bool:
-        """Whether the commit is of another topic than the present one; an id that is not known contradicts nothing."""
+        """Return whether the commit belongs to another topic than the present one; False if an id is not known."""
         return None not in (self.topic_id, topic_id) and self.topic_id != topic_id
 
 
 def parse_metadata(metadata: str | None) -> CommitMetadata:
-    """Return the pairs of commit metadata; parts that are no pair are dropped."""
+    """Parse commit metadata; parts that are no pair are dropped."""
     own: dict[str, str] = {}
     others = []
     for part in (metadata or "").split(";"):

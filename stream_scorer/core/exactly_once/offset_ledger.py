@@ -1,18 +1,18 @@
-"""The ledger: for every partition what was read, what is finished, and so what may be committed.
+"""Offset ledger: for every assigned partition, the records read, the outcomes found, and the offsets to commit.
 
 Four offsets, always in this order::
 
-    start ≤ committed ≤ finished head ≤ next to read
+    start ≤ committed ≤ committable ≤ next to read
 
-- *start*: where the consumer group began on the partition. Every commit repeats it as metadata.
+- *start*: the consumer group's first offset on the partition. Every commit repeats it as metadata.
 - *committed*: every record below it has been published by a transaction whose commit was confirmed.
-- *finished head*: every record below it has an outcome. It is what the next transaction may publish. A finished record
-  behind an unfinished one waits: so the outputs of a partition stand in the order of its inputs.
+- *committable*: every record below it has an outcome. The next transaction may publish up to it. A finished record
+  behind an unfinished one waits, so the outputs of a partition are in the order of its inputs.
 - *next to read*: the position. It covers records that were delivered but not finished, so it is never committed.
 
-Ownership. Each assignment of a partition gets a new token. A head is published only while its token lives, for the
-broker itself lets a worker commit offsets of a partition it no longer owns. With the partition go its rows, but not
-what was paid for: finished outcomes are remembered by record, bounded, and used if the same record is read again.
+Ownership. Each assignment of a partition gets a new token. A batch is published only while its token is current,
+because the broker accepts offsets of a partition that the worker no longer owns. A revoked partition loses its records
+but not its billed outcomes: a bounded cache keeps them by record, and they are used if the record is read again.
 
 A transaction whose outcome is unknown changes nothing here until ``resolve`` gets the committed offsets.
 """
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 class CommittableBatch(NamedTuple, Generic[OutcomeT]):
-    """The finished head of one partition: what one transaction publishes of it, in input order.
+    """The outcomes of one partition that one transaction publishes, in input order.
 
     ``size``: bytes of keys, values and headers of the records.
     """
@@ -68,11 +68,11 @@ class _Owned(Generic[OutcomeT]):
 
 
 class OffsetLedger(Generic[OutcomeT]):
-    """See the module's text, for any type of outcome. Not thread-safe: one thread owns it.
+    """Ledger for any type of outcome; see the module docstring. Not thread-safe: one thread owns it.
 
     Args:
-        remembered_limit: how many outcomes of partitions that were taken away are kept, the oldest dropped first.
-        remembered_bytes_limit: how many bytes the keys, values and headers of their records may have together.
+        remembered_limit: maximum number of cached outcomes of revoked partitions, the oldest evicted first.
+        remembered_bytes_limit: maximum bytes of keys, values and headers of their records together.
     """
 
     def __init__(self, remembered_limit: int = 32_000, remembered_bytes_limit: int = 64 * 1024 * 1024) -> None:
@@ -86,7 +86,7 @@ class OffsetLedger(Generic[OutcomeT]):
     # --- ownership
 
     def assign(self, partition: Partition, *, start_offset: int, next_offset: int) -> int:
-        """Starts an assignment that reads from ``next_offset``; returns its token."""
+        """Start an assignment that reads from ``next_offset``; return its token."""
         if partition in self._assigned:
             self.revoke(partition)
         self._tokens += 1
@@ -94,12 +94,12 @@ class OffsetLedger(Generic[OutcomeT]):
         return self._tokens
 
     def revoke(self, partition: Partition, asked: Iterable[SourceRecord] = ()) -> None:
-        """Ends an assignment: its rows go, its finished outcomes are remembered.
+        """End an assignment: discard its records, cache its billed outcomes.
 
         Args:
-            partition: the one that was taken away; an unknown one is no error (it may be lost before it was owned).
-            asked: its records about which the API is being asked right now. If one is read again before the answer
-                is there, it waits for that answer instead of being bought twice.
+            partition: the revoked partition; an unknown one is no error (it may be lost before it was assigned).
+            asked: its records whose requests are in flight. If one is read again before the response, it waits for that
+                response instead of being billed twice.
         """
         owned = self._assigned.pop(partition, None)
         if owned is None:
@@ -113,21 +113,21 @@ class OffsetLedger(Generic[OutcomeT]):
                 self._orphans[key_of(record)] = record
 
     def is_assigned(self, batch: CommittableBatch[OutcomeT]) -> bool:
-        """Whether the assignment that this head was taken from still lives."""
+        """Return whether the assignment that this batch was taken from is still current."""
         owned = self._assigned.get(batch.partition)
         return owned is not None and owned.token == batch.token
 
     def is_partition_assigned(self, partition: Partition) -> bool:
-        """Whether a partition is owned now."""
+        """Return whether a partition is assigned now."""
         return partition in self._assigned
 
     @property
     def partitions(self) -> list[Partition]:
-        """The partitions owned now."""
+        """The assigned partitions."""
         return list(self._assigned)
 
     def next_to_read(self, partition: Partition) -> int | None:
-        """The position on a partition; None: it is not owned."""
+        """Return the position on a partition; None: it is not assigned."""
         owned = self._assigned.get(partition)
         return None if owned is None else owned.next_to_read
 
@@ -137,7 +137,7 @@ class OffsetLedger(Generic[OutcomeT]):
         return (len(owned.rows), owned.bytes) if owned is not None else (0, 0)
 
     def commit_positions(self) -> list[CommitPosition]:
-        """Where the commits of the partitions that are owned now stand."""
+        """Return the commit positions of the assigned partitions."""
         return [
             CommitPosition(partition, self._committed(owned), owned.rows[0].timestamp_ms if owned.rows else None)
             for partition, owned in self._assigned.items()
@@ -174,7 +174,7 @@ class OffsetLedger(Generic[OutcomeT]):
         return True
 
     def finish(self, outcome: OutcomeT) -> None:
-        """Enters the outcome of a record. What is not owned any more is remembered; what has an outcome keeps it."""
+        """Record an outcome: cached if its partition was revoked, ignored if the record already has one."""
         record = outcome.record
         owned = self._assigned.get(Partition(record.topic, record.partition))
         if owned is not None and _is_pending(owned, record):
@@ -184,7 +184,7 @@ class OffsetLedger(Generic[OutcomeT]):
             self._remembered.put(outcome)
 
     def is_pending(self, record: SourceRecord) -> bool:
-        """Whether this record is owned and still has no outcome, so that asking about it is worth its price."""
+        """Return whether a record is assigned and has no outcome, so that a request for it is worth its price."""
         owned = self._assigned.get(Partition(record.topic, record.partition))
         return owned is not None and _is_pending(owned, record)
 
@@ -193,38 +193,38 @@ class OffsetLedger(Generic[OutcomeT]):
         self._orphans.pop(key_of(record), None)
 
     def has_pending(self, partitions: Iterable[Partition]) -> bool:
-        """Whether one of these partitions still has a record without an outcome."""
+        """Return whether one of these partitions has a record without an outcome."""
         return any(owned.pending for p in partitions if (owned := self._assigned.get(p)) is not None)
 
     def has_billed_outcome_blocked(self, partitions: Iterable[Partition] | None = None) -> bool:
-        """Whether an outcome that was paid for stands behind a record without one, so that it cannot be published."""
+        """Return whether a billed outcome is behind a record without one, so that it cannot be published."""
         owned = (
             self._assigned.values()
             if partitions is None
             else [self._assigned[p] for p in partitions if p in self._assigned]
         )
         for one in owned:
-            first = next(iter(one.pending), None)  # records are read, and so entered, in order
+            first = next(iter(one.pending), None)  # records are read, and so added, in order
             if first is not None and any(at > first and outcome.is_billable for at, outcome in one.finished.items()):
                 return True
         return False
 
     @property
     def billed_uncommitted(self) -> int:
-        """Number of outcomes that were billed and are not committed: the next owner buys them again."""
+        """Number of outcomes that were billed and are not committed: the next owner pays for them again."""
         return sum(outcome.is_billable for owned in self._assigned.values() for outcome in owned.finished.values())
 
     # --- transactions
 
     def has_committable(self) -> bool:
-        """Whether there is anything to publish."""
+        """Return whether there is anything to publish."""
         return any(owned.rows and owned.rows[0].offset in owned.finished for owned in self._assigned.values())
 
     def committable(self, limit: int, max_bytes: float = math.inf) -> list[CommittableBatch[OutcomeT]]:
-        """Return the finished heads, within the limits of outcomes and of their records' bytes. Takes nothing out.
+        """Return the committable batches within the limits of outcomes and record bytes; they stay in the ledger.
 
-        Partitions that were in the last transaction come last, so that small limits stop none of them. The first
-        outcome is within the limits whatever its size.
+        Partitions of the last transaction come last, so that small limits starve none. The first outcome is always
+        within the limits, whatever its size.
         """
         batches: list[CommittableBatch[OutcomeT]] = []
         for partition, owned in self._assigned.items():
@@ -251,7 +251,7 @@ class OffsetLedger(Generic[OutcomeT]):
         return batches
 
     def empty_batches(self, topics: Collection[str]) -> list[CommittableBatch[OutcomeT]]:
-        """Return a head without outcomes for each partition of these topics, at the committed offset."""
+        """Return a batch without outcomes for each partition of these topics, at the committed offset."""
         return [
             CommittableBatch(partition, owned.token, owned.start_offset, self._committed(owned), [])
             for partition, owned in self._assigned.items()
@@ -259,18 +259,18 @@ class OffsetLedger(Generic[OutcomeT]):
         ]
 
     def replace(self, outcome: OutcomeT) -> None:
-        """Exchanges a finished, uncommitted outcome: the broker refuses to take the one that was there."""
+        """Replace a finished, uncommitted outcome whose record the broker rejects."""
         record = outcome.record
         owned = self._assigned.get(Partition(record.topic, record.partition))
         if owned is not None and record.offset in owned.finished:
             owned.finished[record.offset] = outcome
 
     def mark_committed(self, batches: Iterable[CommittableBatch[OutcomeT]]) -> None:
-        """Says that the transaction with these heads is committed."""
+        """Record that the transaction with these batches is committed."""
         for batch in batches:
             self._drop_below(batch.partition, batch.next_offset)
             if batch.partition in self._assigned:
-                self._assigned[batch.partition] = self._assigned.pop(batch.partition)  # to the end: see `batches`
+                self._assigned[batch.partition] = self._assigned.pop(batch.partition)  # to the end: see `committable`
 
     def resolve(self, committed: Mapping[Partition, int]) -> None:
         """Resolve transactions with an unknown outcome by the committed offsets; the rest stays to be published.

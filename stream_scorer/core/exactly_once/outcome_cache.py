@@ -1,4 +1,4 @@
-"""Outcomes that outlive the ownership of their partition: paid for, not published, perhaps still of use."""
+"""Cache of billed outcomes of revoked partitions: used if the same record is read again before it is committed."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ if TYPE_CHECKING:
 
 
 class HasRecord(Protocol):
-    """What a ledger asks of an outcome."""
+    """An outcome with its source record."""
 
     @property
     def record(self) -> SourceRecord:
-        """The record it belongs to."""
+        """The source record."""
 
     @property
     def is_billable(self) -> bool:
-        """Whether finding it again costs something: only then it is worth remembering."""
+        """Whether the API bills it: only then is it cached."""
 
 
-# sys.getsizeof of a tuple, a string and a bytes object, and the list's reference: 56 + 49 + 33 + 8.
+# sys.getsizeof of a tuple, a string and a bytes object, plus the list's reference: 56 + 49 + 33 + 8.
 _HEADER_OVERHEAD_BYTES: Final = 146
 
 OutcomeT = TypeVar("OutcomeT", bound=HasRecord)
 
 
 class RecordKey(NamedTuple):
-    """What names a record as long as its topic lives."""
+    """Position of a record: unique until its topic is deleted."""
 
     topic: str
     partition: int
@@ -36,11 +36,11 @@ class RecordKey(NamedTuple):
 
 
 class OutcomeCache(Generic[OutcomeT]):
-    """Outcomes by record, the oldest dropped first when there are too many or their records are too large together.
+    """Bounded cache of outcomes by record. The oldest are evicted first.
 
     Args:
-        limit: how many outcomes are kept at most.
-        bytes_limit: how many bytes the keys, values and headers of their records may have together.
+        limit: maximum number of outcomes.
+        bytes_limit: maximum bytes of keys, values and headers of their records together.
     """
 
     def __init__(self, limit: int, bytes_limit: int) -> None:
@@ -53,7 +53,7 @@ class OutcomeCache(Generic[OutcomeT]):
         return len(self._outcomes)
 
     def put(self, outcome: OutcomeT) -> None:
-        """Keeps an outcome, unless it cost nothing: that is found again for free."""
+        """Cache an outcome if it was billed; any other is computed again without cost."""
         if not outcome.is_billable:
             return
         key = key_of(outcome.record)
@@ -64,7 +64,7 @@ class OutcomeCache(Generic[OutcomeT]):
             self._remove(next(iter(self._outcomes)))
 
     def pop(self, record: SourceRecord) -> OutcomeT | None:
-        """Takes out what is remembered of this record."""
+        """Remove and return the outcome of a record, if it is cached."""
         outcome = self._remove(key_of(record))
         return outcome if outcome is not None and is_same_record(outcome.record, record) else None
 
@@ -76,7 +76,7 @@ class OutcomeCache(Generic[OutcomeT]):
 
 
 def key_of(record: SourceRecord) -> RecordKey:
-    """Return what names a record."""
+    """Return the key of a record."""
     return RecordKey(record.topic, record.partition, record.offset)
 
 
@@ -86,9 +86,9 @@ def is_same_record(one: SourceRecord, other: SourceRecord) -> bool:
 
 
 def size_of(record: SourceRecord) -> int:
-    """Return the bytes that a record holds in memory: key, value and headers.
+    """Return the bytes that a record occupies in memory: key, value and headers.
 
-    A header counts with what Python needs for it, because a record of 2 MB may have a million empty ones.
+    A header includes Python's overhead, because a record of 2 MB may have a million empty headers.
     """
     value, key, headers = record.value, record.key, record.headers
     size = (len(value) if value else 0) + (len(key) if key else 0)

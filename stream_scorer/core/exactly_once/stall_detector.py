@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 
     from stream_scorer.core.records import SourceRecord
 
-# Between two looks that are further apart the loop itself stood still, or the process did: no record is to blame.
+# Between two observations that are further apart the loop or the process was blocked: no record is the cause.
 _MAX_OBSERVATION_GAP_S: Final = 10.0
 
 
 class CommitPosition(NamedTuple):
-    """Where the commits of an owned partition stand.
+    """Commit position of an assigned partition.
 
     Attributes:
-        partition: which one.
-        offset: everything below it is committed.
-        timestamp_ms: Kafka's time of the record there, Unix milliseconds, -1 where it has none; None: it is not read
-            yet.
+        partition: the partition.
+        offset: every record below it is committed.
+        timestamp_ms: Kafka's timestamp of the record at ``offset``, Unix milliseconds; -1: it has none; None: the
+            record is not read yet.
     """
 
     partition: Partition
@@ -36,13 +36,13 @@ class CommitPosition(NamedTuple):
 
 
 class ConsumerLag(NamedTuple):
-    """How far the input is.
+    """Lag of the assigned partitions.
 
     Attributes:
         oldest_age_s: age of the oldest record that is read and not committed; 0: there is none.
-        stalled_s: how long the partition that stalls longest does; 0: none.
-        unexplained_s: the same, from when a reason was last known.
-        lags: for each owned partition whose end is known, the records in the log that are not committed.
+        stalled_s: the longest stall of a partition; 0: none.
+        unexplained_s: the part of ``stalled_s`` since a reason was last known.
+        lags: number of uncommitted records in the log, for each assigned partition whose end offset is known.
     """
 
     oldest_age_s: float
@@ -55,7 +55,10 @@ NOTHING_READ: Final = ConsumerLag(0.0, 0.0, 0.0, {})
 
 
 class StallDetector:
-    """Looks at the fronts again and again. Times are passed in: monotonic seconds, and Unix milliseconds."""
+    """Detector of partitions whose commit position does not advance.
+
+    Pure: monotonic seconds and Unix milliseconds are passed in.
+    """
 
     def __init__(self) -> None:
         self._since: dict[Partition, tuple[int, float]] = {}
@@ -70,14 +73,14 @@ class StallDetector:
         *,
         explained: bool = False,
     ) -> ConsumerLag:
-        """Say how things stand.
+        """Record the commit positions and return the lag.
 
         Args:
-            fronts: of all partitions that are owned.
+            fronts: commit positions of all assigned partitions.
             ends: the offset behind each partition's last record, where it is known.
             now: monotonic seconds.
             now_ms: Unix milliseconds.
-            explained: whether it is known why what stalls does.
+            explained: whether the reason of a stall is known.
         """
         if explained or now - self._observed_at > _MAX_OBSERVATION_GAP_S:
             self._explained_at = now
@@ -100,11 +103,11 @@ class StallDetector:
 
 
 class GroupMembership:
-    """Which partitions are owned, and whether the group has settled. Not thread-safe but for reading.
+    """The assigned partitions and the state of the rebalance. One thread writes, any thread reads.
 
     Args:
-        standby_after_s: how long a member without partitions may still get some. Under the cooperative protocol the
-            first assignment of a new member is often empty, because the others give up its partitions only then.
+        standby_after_s: how long a member without partitions may still get some. In the cooperative protocol the first
+            assignment of a new member is often empty, because the other members revoke its partitions only then.
     """
 
     def __init__(self, standby_after_s: float = 0.0) -> None:
@@ -116,31 +119,31 @@ class GroupMembership:
 
     @property
     def owned(self) -> int:
-        """How many partitions are owned."""
+        """Number of assigned partitions."""
         return len(self._owned)
 
     def assigned(self, partition: Partition) -> None:
-        """A partition is ours from now on."""
+        """Record an assigned partition."""
         self._owned.add(partition)
         self._has_joined = True
         self._standby_at = None
         self._disconnected = None
 
     def revoked(self, partitions: Iterable[Partition]) -> None:
-        """Partitions are not ours any more; the group is about to say what is."""
+        """Record revoked partitions; the rebalance is in progress."""
         self._owned.difference_update(partitions)
         self._is_settled = False
         self._standby_at = None
 
     def rebalanced(self, now: float) -> None:
-        """The group has said what is ours, which may be nothing; ``now``: monotonic seconds."""
+        """Record the end of a rebalance, possibly without partitions; ``now``: monotonic seconds."""
         if not self._is_settled and not self._owned:
             self._standby_at = now + self._standby_after_s
         self._has_joined = self._is_settled = True
         self._disconnected = None
 
     def becomes_standby(self, now: float) -> bool:
-        """Whether this member turns out to have no partition in a stable group. True once for each such time."""
+        """Return whether this member has no partition in a stable group. True once for each such period."""
         if self._standby_at is None or now < self._standby_at:
             return False
         self._standby_at = None
@@ -151,9 +154,9 @@ class GroupMembership:
         self._disconnected = reason
 
     def unready_reason(self) -> str | None:
-        """Why there is nothing to do yet; a spare, whose group has more members than partitions, has that done."""
+        """Return why the member is not ready; None if it has partitions, or is a standby in a stable group."""
         if self._owned or self._is_settled:
-            return None  # what is wrong with the brokers shows in the commits, where there is anything to commit
+            return None  # a broker failure is reported by the commits
         if self._disconnected is not None:
             return f"kafka: {self._disconnected}"
         if not self._has_joined:
@@ -174,5 +177,5 @@ def liveness_failure(still_s: float, unexplained_s: float, still_limit_s: float,
 
 
 def is_below(offsets: Mapping[Partition, int], record: SourceRecord) -> bool:
-    """Tell whether these committed offsets cover a record."""
+    """Return whether these committed offsets cover a record."""
     return record.offset < offsets.get(Partition(record.topic, record.partition), 0)

@@ -1,31 +1,30 @@
 """Bounds of a transaction: how many outcomes it may hold, and how many bytes of records they belong to.
 
-A transaction that the line cannot carry within the producer's time-outs fails, and would fail again. So the next one
-is half as large, down to one outcome, until one succeeds. After a success that took a small part of the time-outs the
-bounds double, up to their maximum. After a slow one they stay: the larger transaction would fail.
+A transaction that is too large for the network within the producer's time-outs would fail again. So the next one is
+half as large, down to one outcome, until one succeeds. After a success within a small part of the time-outs the bounds
+double, up to their maximum. After a slow one they stay: a larger transaction would fail.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-# Far above a transaction of small records, far below what the client's queue takes (256 MiB).
+# Far above a transaction of small records, far below the client's queue limit (256 MiB).
 _MAX_BYTES: Final = 16 * 1024 * 1024
-# Below it, the outcomes alone are halved: so few bytes do not fail by time on a line that works at all.
+# Below it, only the outcomes are halved: so few bytes cause no time-out on a working network.
 _LEAST_BYTES: Final = 64 * 1024
 
 
 class TransactionBounds:
-    """See the module's text.
+    """Bounds of the next transaction; see the module docstring.
 
     Args:
-        outcomes: the maximum of outcomes in a transaction.
-        max_bytes: the maximum of bytes (key, value and headers) of the records that they belong to. One outcome may
-            have more.
+        outcomes: the maximum number of outcomes in a transaction.
+        max_bytes: the maximum bytes (key, value and headers) of their records. One outcome may have more.
 
     Attributes:
-        outcomes: how many outcomes the next transaction may hold.
-        bytes: how many bytes their records may have.
+        outcomes: the maximum number of outcomes in the next transaction.
+        bytes: the maximum bytes of their records.
     """
 
     def __init__(self, outcomes: int, max_bytes: int = _MAX_BYTES) -> None:
@@ -34,7 +33,7 @@ class TransactionBounds:
 
     @property
     def are_reduced(self) -> bool:
-        """Whether a transaction may hold less than the maximum, so that the rest should follow immediately."""
+        """Whether the bounds are below their maximum, so that the rest should follow immediately."""
         return self.outcomes < self._max_outcomes or self.bytes < self._max_bytes
 
     def halve_outcomes(self, outcomes: int) -> None:
@@ -42,7 +41,7 @@ class TransactionBounds:
         self.outcomes = max(1, min(self.outcomes, outcomes // 2))
 
     def halve(self, outcomes: int, size: int) -> None:
-        """Allow half of what was tried, in outcomes and bytes: it was not written in time."""
+        """Allow half of the attempted outcomes and bytes, after a time-out."""
         self.halve_outcomes(outcomes)
         self.bytes = max(min(_LEAST_BYTES, self._max_bytes), min(self.bytes, size // 2))
 

@@ -122,7 +122,7 @@ class _Call:
 
 
 class CallbackReconciliation:
-    """See the module's text. Not to be used after `result`.
+    """See the module docstring. Not to be used after `result`.
 
     Args:
         topic: the scores topic.

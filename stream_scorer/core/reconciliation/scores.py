@@ -78,7 +78,7 @@ class _Stated(NamedTuple):
 
 
 class Reconciliation:
-    """See the module's text. Not to be used after `result`."""
+    """See the module docstring. Not to be used after `result`."""
 
     def __init__(
         self,
