@@ -1,4 +1,4 @@
-"""What becomes of callbacks: the rules one by one, and the deliverer's own loop in a simulated world."""
+"""Outcomes of callbacks: the rules one by one, and the loop of the deliverer in simulated time.
 
 from __future__ import annotations
 

@@ -243,7 +243,7 @@ def test_toml_and_environment_in_operations_go_together(tmp_path: Path) -> None:
 
 
 def test_every_reason_is_in_the_contract_in_its_order() -> None:
-    section = "## 5 What becomes of a contact"
+    section = "## 5 Outcomes of a contact"
     listed = [first.strip("`") for first, _ in rows(DOCS / "contract.md", section)]
     assert listed == [reason.value for reason in Reason]
     text = (DOCS / "contract.md").read_text()
