@@ -1,1 +1,1 @@
-"""Service 2: a high score reaches the campaign manager once. Planner, deliverer, and the targets they deliver to."""
+"""Callback service (service 2): planner and deliverer. Every score at or over the threshold causes one callback."""

@@ -1,4 +1,4 @@
-"""One campaign, as far as sending is concerned: what waits, what is under way, how it goes, and its pace."""
+"""Queue of one campaign: waiting callbacks, requests in flight, failures, and the rate limit."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ if TYPE_CHECKING:
     from stream_scorer.core.callbacks.delivery_policy import Delivery
     from stream_scorer.core.exactly_once.outcome_cache import RecordKey
 
-# A request under way for longer than this makes its campaign a slow one.
+# A request in flight for longer than this makes its campaign degraded.
 _SLOW_S: Final = 2.0
 # A receiver's `Retry-After` may last hours; this bounds it.
 _MAX_BLOCK_S: Final = 86_400.0
-# A wait for the pace up to this is made in memory.
+# A wait for the rate limit up to this stays in memory.
 SHORT_WAIT_S: Final = 2.0
 
 
 class CampaignQueue:
-    """Times are monotonic seconds.
+    """Queue of one campaign. Times are monotonic seconds.
 
     Args:
-        campaign_id: whose lane it is.
-        max_per_minute: its pace; None: none.
+        campaign_id: the campaign.
+        max_per_minute: its rate limit; None: none.
 
     Attributes:
-        ready: what waits for a slot.
-        later: how many wait for their time, in the dispatcher.
-        flying: when each request under way was sent, the oldest first.
+        ready: the callbacks that wait for a slot.
+        delayed: number of callbacks that are not due yet; the dispatcher has them.
+        in_flight: when each request in flight was sent, the oldest first.
         failing: whether its last attempt failed.
-        is_paced: whether it is over its pace.
-        closed_until: the receiver asked to be left alone until then; after that one request is made, and if that
-            succeeds the lane is open again; None: it is open.
-        width: how many requests may be under way. Each closure halves it, each success adds a little: so it finds what
-            a receiver takes that limits its rate, and few requests come to nothing when the limit is met again.
+        is_rate_limited: whether it exceeds its rate limit.
+        blocked_until: end of the pause that the receiver demands; then one request is sent, and its success ends the
+            block; None: not blocked.
+        width: maximum number of requests in flight. Each block halves it, each success adds a little: so it approaches
+            the receiver's rate limit, and few requests fail when the limit is exceeded again.
     """
 
     def __init__(self, campaign_id: str | None, max_per_minute: int | None) -> None:
@@ -52,40 +52,40 @@ class CampaignQueue:
 
     @property
     def waiting(self) -> int:
-        """How many wait, for a slot or for their time."""
+        """Number of waiting callbacks, ready or delayed."""
         return len(self.ready) + self.delayed
 
     def is_degraded(self, now: float) -> bool:
-        """Whether its attempts fail, or take long, or the receiver asked to be left alone."""
+        """Return whether its attempts fail or are slow, or the receiver demands a pause."""
         is_slow = bool(self.in_flight) and now - next(iter(self.in_flight.values())) > _SLOW_S
         return self.failing or self.blocked_until is not None or is_slow
 
     def blocked_for_s(self, now: float) -> float:
-        """Seconds until the receiver may be asked again; 0: now."""
+        """Return the seconds until the next request may be sent; 0: now."""
         return max(self.blocked_until - now, 0.0) if self.blocked_until is not None else 0.0
 
     def block(self, now: float, wait_s: float) -> None:
-        """Nothing is sent for so long."""
+        """Pause the campaign for ``wait_s`` seconds."""
         until = now + min(wait_s, _MAX_BLOCK_S)
         if self.blocked_until is None:
             self.width = max(min(self.width, len(self.in_flight) + 1) / 2, 1.0)
         self.blocked_until = until if self.blocked_until is None else max(self.blocked_until, until)
 
     def succeeded(self, sent_at: float) -> None:
-        """The receiver took a request; what was sent before it asked to be left alone does not open the lane."""
+        """Record a success; a request sent before the pause does not end the block."""
         self.width += 1 / self.width
         if self.blocked_until is not None and sent_at >= self.blocked_until:
             self.blocked_until = None
 
     def is_idle(self, now: float) -> bool:
-        """Whether nothing is here, and its pace has nothing to remember."""
+        """Return whether the queue is empty, not blocked, and its rate limiter is idle."""
         is_empty = not (self.waiting or self.in_flight or self.blocked_for_s(now))
         return is_empty and (self._rate_limiter is None or self._rate_limiter.is_idle(now))
 
     def rate_limit_wait_s(self, delivery: Delivery, now: float) -> float:
-        """Seconds until its pace lets a callback through; 0: now, and it is counted.
+        """Return the seconds until the rate limit admits a callback; 0: now, and it is counted.
 
-        A wait is a promise: who comes back then has its slot. A round that has begun is brought to its end.
+        A wait is a reservation: the callback has its slot at that time. A round that has begun is finished first.
         """
         limiter = self._rate_limiter
         if limiter is None or delivery.attempts_in_round:

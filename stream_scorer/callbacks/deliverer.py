@@ -1,8 +1,8 @@
-"""The second loop: callbacks are delivered, and each ends with a receipt in one transaction with its offset.
+"""Deliverer, the second loop: callbacks are delivered; each gets a receipt in one transaction with its offset.
 
-One thread, the one that calls ``run``, owns the consumer, the producer, the ledger and all that waits. The pool's
-threads only talk HTTP. A callback's outcome is a receipt or its record in a retry tier; within a partition outcomes are
-committed in order, so a callback that takes long holds up the receipts behind it, but no delivery.
+The thread that calls ``run`` owns the consumer, the producer, the ledger and all waiting deliveries. The pool's threads
+only send HTTP requests. A callback's outcome is a receipt or its record in a retry topic. Outcomes of a partition are
+committed in order, so a slow callback delays the receipts behind it, but no delivery.
 """
 
 from __future__ import annotations
@@ -36,35 +36,35 @@ if TYPE_CHECKING:
 _READ_RECORDS = 500
 _IDLE_WAIT_S = 0.05
 _BUSY_WAIT_S = 0.005
-# Pausing throws away what librdkafka has fetched ahead: for less than this, not reading is enough.
+# Pausing discards the records that librdkafka has fetched ahead: for a shorter time, not reading is enough.
 _PAUSE_AFTER_S = 1.0
 _REOPEN_S = 1.0
 _REPORT_EVERY_S = 0.2
 _LAG_REPORT_EVERY_S = 1.0
 _EVICT_EVERY_S = 30.0
-# From here on a campaign in trouble may not have more than a few callbacks that wait.
+# Above this share of the window a failing campaign may have only a few waiting callbacks.
 _EVICT_ABOVE = 0.5
 _FEW = 8
 
 
 class Deliverer:
-    """The loop, and the books of the partitions it owns (``kafka.consumer.group_consumer.Owner``).
+    """Loop of the deliverer, and its ``kafka.consumer.group_consumer.RebalanceListener``.
 
     Args:
-        source: the callbacks and the retry tiers.
+        source: consumer of the callbacks topic and the retry topics.
         waits: records whose schema is still to be fetched.
-        flow: bounds what is read and not yet committed.
-        ledger: the books.
-        intake: examines records.
-        tiers: the heads that are not due.
-        dispatcher: what waits, for the figures.
+        flow: bounds the records that are read and not committed.
+        ledger: offsets and outcomes.
+        intake: decodes and routes records.
+        retry_partitions: partitions of retry topics whose first record is not due.
+        dispatcher: the waiting deliveries, for the metrics.
         sender: sends callbacks.
-        receipts: writes what became of them.
+        receipts: writes their outcomes.
         clock: time.
         observe: log events and metrics.
-        stopping: is set when it shall end.
-        revoke_wait_s: how long a revocation waits for requests under way.
-        shutdown_timeout_s: how long the end does.
+        stopping: set to end the loop.
+        revoke_wait_s: how long a revocation waits for requests in flight.
+        shutdown_timeout_s: how long the shutdown waits for them.
     """
 
     def __init__(
@@ -104,11 +104,11 @@ class Deliverer:
         self._found_work = False
 
     def run(self) -> None:
-        """Works until ``stopping`` is set, then finishes what is under way, commits and leaves the group.
+        """Run until ``stopping`` is set, then finish the requests in flight, commit and leave the group.
 
         Raises:
-            BrokerRefused: Kafka refuses us.
-            ProducerFenced: another running worker uses our transactional id.
+            BrokerRefused: Kafka refuses the client permanently.
+            ProducerFenced: another running worker uses the same transactional id.
         """
         while not self._receipts.open() and not self._stopping.wait(_REOPEN_S):
             self._observe.heartbeat()
@@ -127,7 +127,7 @@ class Deliverer:
     # --- the steps
 
     def _poll(self) -> None:
-        """Topics → ledger → sender."""
+        """Read records into the ledger and hand their deliveries to the sender."""
         now = self._clock.monotonic()
         self._pending_schemas.resume_resolved()
         self._retry_partitions.resume_due(self._clock.unix_ms())
@@ -150,7 +150,7 @@ class Deliverer:
         self._found_work = bool(records)
 
     def _admit(self, record: SourceRecord) -> None:
-        # In this order a partition is held back by one of them at a time.
+        # In this order a partition is paused for one reason at a time.
         if self._retry_partitions.is_paused(record) or self._pending_schemas.is_paused(record):
             return
         if not (self._flow.try_admit(record) and self._pending_schemas.admits(record)):
@@ -166,7 +166,7 @@ class Deliverer:
                 self._receipts.finish(examined)
 
     def _capacity(self) -> int:
-        """How many records may be read now; while the receiver is switched off, one if there is none to probe with."""
+        """Return how many records may be read now; while the breaker is open, one if there is none to probe with."""
         if self._sender.is_breaker_open:
             return 0 if self._ledger.uncommitted else 1
         return self._flow.room()
@@ -193,7 +193,7 @@ class Deliverer:
             self._observe.state(in_flight=self._sender.in_flight, waiting=waiting, uncommitted=self._ledger.uncommitted)
         if now - self._lag_reported_at >= _LAG_REPORT_EVERY_S:
             self._lag_reported_at = now
-            # Whatever waits in memory waits for a time or a turn that is known.
+            # Deliveries in memory wait for a known time or for a slot.
             explained = bool(self._dispatcher.ready or self._dispatcher.delayed)
             ends = self._source.end_offsets(self._ledger.partitions)
             self._observe.lag_observed(
@@ -204,11 +204,11 @@ class Deliverer:
             self._dispatcher.evict_idle(now)
 
     def _finish(self, error: BaseException | None) -> None:
-        """Waits for the answers that are under way, up to a limit, commits what is finished and leaves the group.
+        """Wait up to a limit for the requests in flight, commit the finished outcomes and leave the group.
 
         ``error``: what ended the loop; None if ``stopping`` was set.
         """
-        self._stopping.set()  # from here on the limit of an end counts, and the planner ends as well
+        self._stopping.set()  # from here on the shutdown time-out applies, and the planner ends as well
         self._observe.draining(None if error is None else one_line(error))
         deadline = self._deadline = self._clock.monotonic() + self._shutdown_timeout_s
         try:
@@ -231,23 +231,23 @@ class Deliverer:
                 return  # the partitions are already assigned to another worker, which delivers the rest
             self._sender.collect(_IDLE_WAIT_S)
 
-    # --- ownership: what kafka.source.Owner asks for
+    # --- RebalanceListener
 
     def on_assigned(self, partition: Partition, *, start_offset: int, next_offset: int) -> None:
-        """An assignment begins."""
+        """Start an assignment."""
         self._ledger.assign(partition, start_offset=start_offset, next_offset=next_offset)
         self._observe.partition_assigned(partition, next_offset)
 
     def on_revoking(self, partitions: list[Partition]) -> None:
-        """Waits up to ``revoke_wait_s`` for requests of these partitions and commits, so that none is repeated."""
+        """Wait up to ``revoke_wait_s`` for requests of these partitions and commit, so that none is repeated."""
         deadline = min(self._clock.monotonic() + self._revoke_wait_s, self._deadline)
-        self._receipts.on_rebalance()  # the rebalance that takes them has often ended a transaction that was under way
+        self._receipts.on_rebalance()  # the rebalance has often aborted a transaction that was open
         while self._sender.is_sending(partitions) and self._clock.monotonic() < deadline:
             self._sender.collect(_BUSY_WAIT_S)
         self._flush_all(deadline)
 
     def on_revoked(self, partitions: list[Partition]) -> None:
-        """An assignment ends: nothing of it may be committed, and nothing more of it is sent."""
+        """End an assignment: none of its outcomes may be committed, and no more of its callbacks are sent."""
         for partition in partitions:
             self._ledger.revoke(partition, self._dispatcher.in_flight_records(partition))
         self._pending_schemas.revoke(partitions)
@@ -258,9 +258,9 @@ class Deliverer:
         self._observe.partitions_revoked(partitions)
 
     def on_rebalance_completed(self) -> None:
-        """The group has said what is ours."""
+        """Record the end of a rebalance."""
         self._observe.rebalance_completed()
 
     def on_disconnected(self, reason: str) -> None:
-        """No broker can be reached, or none lets us in."""
+        """Record that no broker can be reached or none grants access."""
         self._observe.disconnected(reason)

@@ -1,12 +1,12 @@
-"""Which callback is sent next, so that no campaign can take the others' place.
+"""Dispatcher of callbacks: selects the next one, fairly between campaigns.
 
-Campaigns take turns. A campaign may have at most as many requests under way as there are free slots: alone it takes
-half of them, the next one half of what is left. A campaign whose last attempt failed has an eighth of the slots until
-an attempt succeeds. All campaigns that fail or are slow have half of the slots together, however many they are. A
-campaign whose receiver asks to be left alone (429, ``Retry-After``) is: none of its callbacks is sent until then, and
-one first after it. Those that wait meanwhile have not failed, and no round is counted for them.
+Campaigns take turns. A campaign may have at most as many requests in flight as there are free slots: alone it takes
+half of the slots, the next campaign half of the rest. A campaign whose last attempt failed has an eighth of the slots
+until an attempt succeeds. All campaigns that fail or are slow have half of the slots together. ``429`` or
+``Retry-After`` pauses deliveries of the campaign until that time; then one request is sent first. Callbacks that wait
+for it have not failed, and no round is counted for them.
 
-Retries are callbacks with a time from which they are due: they wait here, no thread waits with them.
+Retries are callbacks with a due time. They wait here, and no thread waits with them.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 _FAILING_SHARE: Final = 8
 _DEGRADED_SHARE: Final = 2
-# So many campaigns that fail are remembered although none of their callbacks is here.
+# How many failing campaigns without callbacks in memory keep their state.
 _MAX_IDLE_QUEUES: Final = 1_000
 
 
 class DispatchRound(NamedTuple):
-    """What one look at the waiting callbacks came to; ``paced`` are the campaigns that went over their pace in it."""
+    """The decisions of one round; ``rate_limited``: the campaigns that exceeded their rate limit in it."""
 
     send: list[Delivery]
     deferred: list[DeferredDelivery]
@@ -45,9 +45,9 @@ class Dispatcher:
     """See the module docstring. Owned by the deliverer's thread; times are monotonic seconds.
 
     Args:
-        size: how many requests there may be at once.
-        rules: where a callback goes that is put off.
-        max_per_minute: the pace of each campaign; None: none.
+        size: maximum number of requests in flight.
+        rules: the retry topic of a deferred callback.
+        max_per_minute: the rate limit of each campaign; None: none.
     """
 
     def __init__(self, size: int, rules: DeliveryRules, max_per_minute: int | None) -> None:
@@ -65,7 +65,7 @@ class Dispatcher:
     # --- in
 
     def add(self, delivery: Delivery, now: float) -> None:
-        """A callback that waits to be sent, now or when it is due."""
+        """Add a callback to be sent, now or when it is due."""
         queue = self._queue_of(delivery)
         if delivery.due > now:
             queue.delayed += 1
@@ -74,13 +74,13 @@ class Dispatcher:
             self._enqueue(queue, delivery)
 
     def on_response(self, delivery: Delivery, now: float, *, failed: bool, leave_alone_s: float = 0.0) -> bool:
-        """An attempt has ended. Returns whether its campaign fails where it did not before, or the other way round.
+        """Record the end of an attempt. Return whether its campaign has begun or ceased to fail.
 
         Args:
-            delivery: the attempt's.
+            delivery: the delivery of the attempt.
             now: monotonic seconds.
-            failed: whether it has to be repeated.
-            leave_alone_s: how long the receiver wants nothing of this campaign.
+            failed: whether it must be repeated.
+            leave_alone_s: how long the receiver demands a pause for this campaign.
         """
         queue = self._queue_of(delivery)
         key = key_of(delivery.record)
@@ -96,7 +96,7 @@ class Dispatcher:
     # --- out
 
     def next_round(self, now: float, now_ms: int, limit: int) -> DispatchRound:
-        """At most ``limit`` callbacks to be sent now, and those that are put off: their campaign is over its pace."""
+        """Return at most ``limit`` callbacks to send now, and those deferred because of their campaign's rate limit."""
         self._wake(now)
         self._degraded_in_flight = sum(
             self._queue_of(delivery).is_degraded(now) for delivery in self._requests.values()
@@ -117,13 +117,13 @@ class Dispatcher:
         return out
 
     def mark_in_flight(self, delivery: Delivery, now: float) -> None:
-        """A callback is under way from now on."""
+        """Record that a callback is in flight."""
         key = key_of(delivery.record)
         self._requests[key] = delivery
         self._queue_of(delivery).in_flight[key] = now
 
     def any_waiting(self) -> Delivery | None:
-        """Takes out one that waits, whichever."""
+        """Remove and return any waiting callback."""
         for campaign_id in self._turns:
             queue = self._queues[campaign_id]
             if queue.ready:
@@ -135,10 +135,10 @@ class Dispatcher:
         return None
 
     def defer_degraded(self, now: float, now_ms: int, few: int) -> list[DeferredDelivery]:
-        """Takes out all that wait in the campaigns that are in trouble and have more than ``few`` of them.
+        """Defer all waiting callbacks of the degraded campaigns that have more than ``few`` of them.
 
-        Nothing is kept: within a partition receipts are written in order, so the oldest that waits holds up all behind
-        it. What is under way shows whether the campaign recovers.
+        None is kept: receipts of a partition are written in order, so the oldest waiting callback blocks all behind it.
+        The requests in flight show whether the campaign recovers.
         """
         queues = [queue for queue in self._queues.values() if queue.waiting > few and queue.is_degraded(now)]
         diverted = []
@@ -159,7 +159,7 @@ class Dispatcher:
         return diverted
 
     def drop(self, is_wanted: Callable[[SourceRecord], bool]) -> None:
-        """Forgets what waits and is not wanted any more; what is under way stays."""
+        """Discard the waiting callbacks that are not wanted any more; those in flight stay."""
         for queue in self._queues.values():
             kept = deque(delivery for delivery in queue.ready if is_wanted(delivery.record))
             self.ready -= len(queue.ready) - len(kept)
@@ -167,26 +167,26 @@ class Dispatcher:
         self._keep_delayed(is_wanted)
 
     def evict_idle(self, now: float) -> None:
-        """Forgets campaigns of which there is nothing to remember."""
+        """Discard the queues of idle campaigns."""
         for queue in list(self._queues.values()):
             if queue.is_idle(now) and not (queue.failing and len(self._queues) <= _MAX_IDLE_QUEUES):
                 del self._queues[queue.campaign_id]
                 self._turns.pop(queue.campaign_id, None)
 
-    # --- what others need to know
+    # --- state
 
     @property
     def in_flight(self) -> int:
-        """Requests under way."""
+        """Number of requests in flight."""
         return len(self._requests)
 
     @property
     def delayed(self) -> int:
-        """Callbacks that wait for their time; ``ready`` are those that wait for a slot."""
+        """Number of callbacks that are not due yet; ``ready`` counts those that wait for a slot."""
         return len(self._delayed)
 
     def in_flight_records(self, partition: Partition) -> list[SourceRecord]:
-        """The records of the callbacks of a partition that are under way."""
+        """Return the records of a partition's callbacks that are in flight."""
         return [delivery.record for key, delivery in self._requests.items() if key[:2] == partition]
 
     # --- private
@@ -200,12 +200,12 @@ class Dispatcher:
 
     def _enqueue(self, queue: CampaignQueue, delivery: Delivery) -> None:
         self.ready += 1
-        # A round that has begun is brought to its end first.
+        # A round that has begun is finished first.
         (queue.ready.appendleft if delivery.attempts_in_round else queue.ready.append)(delivery)
         self._turns.setdefault(queue.campaign_id)
 
     def _counted(self, delivery: Delivery) -> Delivery:
-        """A callback that does not stand in a lane any more."""
+        """Count a callback that was removed from its campaign queue, and return it."""
         self.ready -= 1
         return delivery
 
@@ -227,7 +227,7 @@ class Dispatcher:
         self._delayed = kept
 
     def _next(self, queue: CampaignQueue, out: DispatchRound, now: float, now_ms: int) -> Delivery | None:
-        """A callback of this campaign that may be sent now."""
+        """Return a callback of this campaign that may be sent now."""
         wait_s = queue.blocked_for_s(now)
         if wait_s > self._rules.max_age_s:
             out.deferred.extend(
@@ -252,9 +252,9 @@ class Dispatcher:
         return None
 
     def _defer_blocked(self, queue: CampaignQueue, now: float, now_ms: int) -> list[DeferredDelivery]:
-        """Takes out what waits for a receiver that asked to be left alone.
+        """Defer the callbacks of a campaign whose receiver demands a pause.
 
-        A round that has begun stays: its own turn comes first, and putting it off would count it as failed.
+        A round that has begun stays: it is sent first afterwards, and its deferral would count as a failed round.
         """
         wait_s = max(queue.blocked_for_s(now), self._rules.delay_s(1))
         begun = deque(delivery for delivery in queue.ready if delivery.attempts_in_round)

@@ -1,4 +1,4 @@
-"""From a record of the callbacks topic or of a retry tier to what is done with it."""
+"""Intake of the callbacks topic and the retry topics: decodes a record and routes it."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 class CallbackIntake:
-    """Examines records one by one.
+    """Decoder and router of single records.
 
     Args:
         codec: decodes ``CampaignCallback``.
-        tiers: the number of each retry topic; a topic that is not in it has fresh callbacks.
-        rules: how long a tier's head may wait.
+        tiers: the level of each retry topic; any other topic has new callbacks.
+        rules: how long the first record of a retry topic may pause its partition.
     """
 
     def __init__(self, codec: Codec, tiers: Mapping[str, int], rules: DeliveryRules) -> None:
@@ -36,7 +36,7 @@ class CallbackIntake:
         self._rules = rules
 
     def examine(self, record: SourceRecord, now_ms: int) -> Delivery | NotDue | DeferredDelivery | Invalid:
-        """The callback to be delivered now, or what else becomes of the record."""
+        """Return the delivery of a record, or why it is not due, deferred again or invalid."""
         try:
             callback = read_callback(self._codec, record)
         except UndecodableError as error:

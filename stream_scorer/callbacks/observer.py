@@ -1,7 +1,7 @@
 """Observers of the callback loops: log events, metrics, and the state behind ``/livez`` and ``/readyz``.
 
-Each loop has an observer of its own, called by its thread and read by the admin server's. Lines are about events of the
-whole, never one a callback.
+Each loop has its own observer, called by its thread and read by the admin server's. Log events are about the loop or a
+campaign, never one per callback.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 
 
 class LoopObserver:
-    """What both loops have in common.
+    """Base class of the observers of both loops.
 
     Args:
-        name: of the loop, as lines and metrics say it.
-        log: where lines go.
-        metrics: where sums go.
+        name: of the loop, in log events and metrics.
+        log: receives the log events.
+        metrics: receives the sums.
         monotonic: clock in seconds.
         standby_after_s: see `GroupMembership`.
     """
@@ -64,26 +64,26 @@ class LoopObserver:
         self._draining = False
 
     def heartbeat(self) -> None:
-        """The loop went round."""
+        """Record one iteration of the loop."""
         self._heartbeat_at = self._monotonic()
 
     def draining(self, reason: str | None) -> None:
-        """The loop is about to end; ``reason``: the error that ends it; None if it was stopped."""
+        """Log that the loop is about to end; ``reason``: the error that ends it; None if it was stopped."""
         self._draining = True
         if reason is None:
             self._log.info("draining", loop=self._name)
         else:
-            # Before the group is left, since that may take until the limit, which ends the process.
+            # Logged before the worker leaves the group: that may take until the time-out that ends the process.
             self._log.warning("draining", loop=self._name, detail=reason)
 
     def consumed(self, records: int, *, poll_s: float) -> None:
-        """Records were read, which took so long."""
+        """Count the records of a poll, with its duration."""
         self._metrics.consumed(records, poll_s=poll_s, loop=self._name)
 
     def lag_observed(
         self, fronts: Iterable[CommitPosition], ends: Mapping[Partition, int], now_ms: int, *, explained: bool = False
     ) -> None:
-        """How far the input is, about once a second; ``explained``: something that waits knows until when."""
+        """Record the consumer lag, about once a second; ``explained``: whether callbacks wait for a known time."""
         explained = explained or self.readiness_failure() is not None
         self._input = self._progress.observe(fronts, ends, self._monotonic(), now_ms, explained=explained)
         self._metrics.input(self._input, loop=self._name)
@@ -93,7 +93,7 @@ class LoopObserver:
             )
 
     def partition_assigned(self, partition: Partition, next_offset: int) -> None:
-        """A partition is ours from now on."""
+        """Record and log an assigned partition."""
         self._members.assigned(partition)
         self._metrics.partitions(self._members.owned, loop=self._name)
         self._log.info(
@@ -105,7 +105,7 @@ class LoopObserver:
         )
 
     def partitions_revoked(self, partitions: Iterable[Partition]) -> None:
-        """Partitions are not ours any more."""
+        """Record and log revoked partitions."""
         gone = list(partitions)
         self._members.revoked(gone)
         self._metrics.partitions(self._members.owned, loop=self._name)
@@ -113,7 +113,7 @@ class LoopObserver:
             self._log.info("partition revoked", loop=self._name, topic=partition.topic, partition=partition.number)
 
     def rebalance_completed(self) -> None:
-        """The group has said what is ours."""
+        """Record the end of a rebalance."""
         self._members.rebalanced(self._monotonic())
 
     def disconnected(self, reason: str) -> None:
@@ -121,7 +121,7 @@ class LoopObserver:
         self._members.disconnected(reason)
 
     def transaction(self, publication: Publication) -> None:
-        """A transaction ended."""
+        """Record the end of a transaction."""
         match publication:
             case Committed(send_s, commit_s):
                 self._metrics.transaction(loop=self._name, outcome="committed", send_s=send_s, commit_s=commit_s)
@@ -137,7 +137,7 @@ class LoopObserver:
                 self._metrics.transaction(loop=self._name, outcome="failed")
 
     def commit_blocked(self, message: str | None) -> None:
-        """Nothing can be written for now, or that is over (None)."""
+        """Record that nothing can be written, or that this state has ended (None)."""
         self._metrics.holding(message is not None, loop=self._name, reason="kafka")
         if message is None:
             self._log.info("transactions recovered", loop=self._name, after=self._last_error)
@@ -146,7 +146,7 @@ class LoopObserver:
         self._last_error = message
 
     def schemas_pending(self, reason: str | None) -> None:
-        """Why records wait for the schemas of their writers; None: none does any more."""
+        """Record why records wait for their writers' schemas; None: none waits any more."""
         self._metrics.holding(reason is not None, loop=self._name, reason="registry")
         if reason is None:
             self._log.info("schema registry recovered", loop=self._name)
@@ -155,11 +155,11 @@ class LoopObserver:
         self._schema_wanted = reason
 
     def liveness_failure(self, still_limit_s: float, wait_limit_s: float) -> str | None:
-        """Why the process should be restarted, if it should.
+        """Return why the process should be restarted; None if it should not.
 
         Args:
             still_limit_s: how long the loop may stand still.
-            wait_limit_s: how long an event may wait for no reason that is known.
+            wait_limit_s: how long an event may wait without a known reason.
         """
         reason = liveness_failure(
             self._monotonic() - self._heartbeat_at, self._input.unexplained_s, still_limit_s, wait_limit_s
@@ -167,7 +167,7 @@ class LoopObserver:
         return None if reason is None else f"{self._name}: {reason}"
 
     def readiness_failure(self) -> str | None:
-        """Why no work is being done right now, if none is."""
+        """Return why the loop makes no progress now; None if it does."""
         if self._draining:
             return f"{self._name}: draining"
         if self._last_error is not None:
@@ -183,7 +183,7 @@ class PlannerObserver(LoopObserver):
     """Observer of the planner."""
 
     def planned(self, plan: Plan, *, records: int, took_s: float) -> None:
-        """A plan is committed, in so many records; its first score was read so long ago."""
+        """Count a committed plan; ``took_s``: time since its first score was read."""
         self._metrics.sent(records, loop=self._name)
         self._metrics.processed(took_s, loop=self._name)
         contacts = sum(len(callback.contact_ids) for callback in plan.callbacks)
@@ -211,11 +211,11 @@ class DelivererObserver(LoopObserver):
         self._held_since = 0.0
 
     def attempted(self, answer: DeliveryAnswer) -> None:
-        """An attempt ended."""
+        """Record the end of an attempt."""
         self._metrics.attempt(answer.latency_ms / 1000, status=answer.status, result=answer.kind.value)
 
     def campaign_health_changed(self, delivery: Delivery, answer: DeliveryAnswer) -> None:
-        """The attempts of a delivery's campaign fail from now on, or do not any more."""
+        """Log that the deliveries of a campaign have begun or ceased to fail."""
         callback, context = delivery.callback, parse_traceparent((delivery.traceparent or "").encode())
         fields = {
             "campaign_id": callback.campaign_id,
@@ -228,11 +228,11 @@ class DelivererObserver(LoopObserver):
             self._log.info("campaign deliveries recovered", **fields)
 
     def rate_limited(self, campaign_id: str | None) -> None:
-        """A campaign has more callbacks than its pace allows."""
+        """Log that a campaign has more callbacks than its rate limit allows."""
         self._log.warning("campaign rate limited", campaign_id=campaign_id, limit="callbacks.max_per_minute")
 
     def breaker_changed(self, message: str | None) -> None:
-        """The target is switched off, or it is not any more (None)."""
+        """Log that the target's breaker has opened, or closed (None)."""
         self._metrics.holding(message is not None, loop=self._name, reason="target")
         if message is not None:
             self._held, self._held_since = message, self._monotonic()
@@ -242,7 +242,7 @@ class DelivererObserver(LoopObserver):
             self._log.info("circuit closed", after_s=round(self._monotonic() - self._held_since, 1))
 
     def committed(self, outcomes: Iterable[DeliveryOutcome], *, records: int) -> None:
-        """These outcomes are committed, in so many records."""
+        """Count committed outcomes and their records."""
         self._metrics.sent(records, loop=self._name)
         ended: Counter[str] = Counter()
         postponed: Counter[tuple[int, str]] = Counter()
@@ -266,13 +266,13 @@ class DelivererObserver(LoopObserver):
             self._metrics.processed(self._monotonic() - began, loop=self._name)
 
     def state(self, *, in_flight: int, waiting: Mapping[str, int], uncommitted: int) -> None:
-        """How things stand, a few times a second."""
+        """Set the gauges, a few times a second."""
         self._metrics.in_flight(in_flight)
         self._metrics.waiting(waiting)
         self._metrics.uncommitted(uncommitted)
 
     def readiness_failure(self) -> str | None:
-        """Why nothing is being delivered right now, if nothing is."""
+        """Return why nothing is delivered now; None if callbacks are."""
         reason = super().readiness_failure()
         if reason is None and self._held is not None:
             return f"{self._name}: holding: target switched off: {self._held}"

@@ -1,4 +1,4 @@
-"""Turns what planner and deliverer decided into the records of the campaign topics."""
+"""Encoder of the planner's and deliverer's decisions into records of the callback topics."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
     from stream_scorer.core.callbacks.types import Callback
     from stream_scorer.core.records import Headers, SourceRecord
 
-# On the retry topics: in how many rounds of attempts a callback has failed. The topic alone does not say it: a callback
-# that was only put off stands in a tier too.
+# On the retry topics: in how many rounds of attempts a callback has failed. The topic alone does not show it, because
+# callbacks are also deferred for other reasons.
 ROUNDS_HEADER: Final = "stream-scorer-failed-rounds"
 
 
 @dataclass(frozen=True, slots=True)
 class CallbackTopics:
-    """The names of the topics that the campaign worker writes, and the largest record batch that each takes, in bytes.
+    """The names of the callback topics, and the largest record batch of each, in bytes.
 
-    ``retries`` are the tiers, the shortest first.
+    ``retries``: the retry topics, the shortest delay first.
     """
 
     callbacks: str
@@ -46,7 +46,7 @@ class CallbackTopics:
 
 
 class CallbackEncoder:
-    """Builds the records (contract, sections 1 to 3)."""
+    """Builder of the records (contract, sections 1 to 3)."""
 
     def __init__(self, topics: CallbackTopics, callback_codec: Codec, receipt_codec: Codec) -> None:
         self._topics = topics
@@ -54,22 +54,22 @@ class CallbackEncoder:
         self._receipt_codec = receipt_codec
 
     def planned(self, callback: Callback, trace: Headers) -> OutRecord:
-        """A callback to be delivered; ``trace``: its trace context, which is left out where it would not fit."""
+        """Return the record of a callback to deliver; ``trace``: its trace context, left out if it does not fit."""
         record = self._callback(self._topics.callbacks, callback, trace)
         return record if self.fits(record) else record._replace(headers=[])
 
     def expired(self, callback: Callback, trace: Headers) -> OutRecord:
-        """The receipt of a callback that was never one; ``trace``: its trace context."""
+        """Return the receipt of a callback that expired before it was planned; ``trace``: its trace context."""
         value = receipt_value(callback, CallbackOutcome.EXPIRED, finished_at_ms=callback.planned_at_ms)
         return OutRecord(self._topics.receipts, callback.callback_id.encode(), self._receipt_codec.encode(value), trace)
 
     def invalid(self, unusable: Invalid) -> OutRecord:
-        """A record that is no score, or no callback, as it came."""
+        """Return the dead letter of a record that is no valid score or callback, unchanged."""
         why = error_headers(unusable.reason, unusable.detail, unusable.found_at_ms, None)
         return self._rejected(unusable.record, why)
 
     def completed(self, ended: Completed) -> list[OutRecord]:
-        """The receipt; where it was not delivered, the callback itself as well, as it came."""
+        """Return the receipt and, if the callback was not delivered, its dead letter."""
         value = receipt_value(
             ended.callback,
             ended.outcome,
@@ -87,7 +87,7 @@ class CallbackEncoder:
         return [receipt, self._rejected(ended.record, why)]
 
     def deferred(self, postponed: DeferredDelivery) -> OutRecord:
-        """The callback for its next tier."""
+        """Return the callback's record for its retry topic."""
         record = postponed.record
         headers = [
             *forwarded_headers(record.headers),
@@ -97,7 +97,7 @@ class CallbackEncoder:
         return self._callback(self._topics.retries[postponed.retry_level - 1], postponed.callback, headers)
 
     def fits(self, record: OutRecord) -> bool:
-        """Whether the record's topic would take it."""
+        """Return whether the record is within its topic's size limit."""
         return not too_large(record, self._topics.max_bytes[record.topic])
 
     def _callback(self, topic: str, callback: Callback, headers: Headers) -> OutRecord:
@@ -111,6 +111,6 @@ class CallbackEncoder:
 
 
 def rejected_by_broker_message(errors: Mapping[int, str], records: list[OutRecord]) -> str:
-    """Say which topic refuses what it has to take."""
+    """Return which topic rejects which record."""
     index, message = next(iter(errors.items()))
     return f"topic {records[index].topic} refuses a record: {message}"

@@ -1,7 +1,7 @@
-"""The first loop: scores at or over the threshold become callbacks, each in one transaction with its scores' offsets.
+"""Planner, the first loop: scores at or over the threshold become callbacks, in one transaction with their offsets.
 
-One thread, the one that calls ``run``, owns the consumer, the producer and the ledger. Nothing waits here for anybody:
-a score's outcome is known when it is read, so all that is read is planned together, after ``linger_s`` at the latest.
+The thread that calls ``run`` owns the consumer, the producer and the ledger. A score has its outcome when it is read.
+So all scores read are planned together, after ``linger_s`` at the latest.
 """
 
 from __future__ import annotations
@@ -40,44 +40,44 @@ _LAG_REPORT_EVERY_S = 1.0
 
 
 class PlanSource(Protocol):
-    """What is needed of the consumer; see ``kafka.consumer.group_consumer.Source``."""
+    """The methods of the consumer that are used here; see ``kafka.consumer.group_consumer.GroupConsumer``."""
 
     def subscribe(self, owner: RebalanceListener) -> None:
-        """Joins the group."""
+        """Join the group."""
 
     def read(self, max_records: int, wait_s: float) -> list[SourceRecord]:
-        """Reads what is there."""
+        """Return the next records."""
 
     def pause(self) -> None:
-        """Delivers nothing."""
+        """Pause all partitions."""
 
     def resume(self) -> None:
-        """Delivers again."""
+        """Resume all partitions."""
 
     def end_offsets(self, partitions: Iterable[Partition]) -> Mapping[Partition, int]:
-        """The offset behind each partition's last record, where it is known."""
+        """Return the offset behind each partition's last record, where it is known."""
 
     def close(self) -> None:
-        """Leaves the group."""
+        """Leave the group."""
 
 
 class Planner:
-    """The loop, and the books of the partitions it owns (``kafka.consumer.group_consumer.Owner``).
+    """Loop of the planner, and its ``kafka.consumer.group_consumer.RebalanceListener``.
 
     Args:
-        source: the scores.
+        source: consumer of the scores.
         waits: records whose schema is still to be fetched.
-        committer: writes transactions.
-        ledger: the books.
+        committer: commits the transactions.
+        ledger: offsets and outcomes.
         codec: decodes ``ContactScore``.
-        target: makes the bodies.
-        encoder: makes the records.
-        rules: what holds now; the topics' limits may change.
+        target: builds the bodies.
+        encoder: builds the records.
+        rules: returns the present rules; the topics' limits may change.
         clock: time.
         observe: log events and metrics.
-        trace: hands the scores' traces on.
-        stopping: is set when it shall end.
-        linger_s: the longest time between reading a score and writing what it leads to.
+        trace: propagates the trace contexts of the scores.
+        stopping: set to end the loop.
+        linger_s: the longest time between reading a score and writing its callback.
     """
 
     def __init__(
@@ -117,11 +117,11 @@ class Planner:
         self._sizes: Counter[tuple[str | None, str]] = Counter()
 
     def run(self) -> None:
-        """Works until ``stopping`` is set, then writes what is read and leaves the group.
+        """Run until ``stopping`` is set, then write the callbacks of the scores read and leave the group.
 
         Raises:
-            BrokerRefused: Kafka refuses us.
-            ProducerFenced: another running worker uses our transactional id.
+            BrokerRefused: Kafka refuses the client permanently.
+            ProducerFenced: another running worker uses the same transactional id.
         """
         while not self._committer.ensure_session() and not self._stopping.wait(_REOPEN_S):
             self._observe.heartbeat()
@@ -135,7 +135,7 @@ class Planner:
             self._write()
         finally:
             error = sys.exception()
-            self._stopping.set()  # from here on the limit of an end counts, and the deliverer ends as well
+            self._stopping.set()  # from here on the shutdown time-out applies, and the deliverer ends as well
             self._observe.draining(None if error is None else one_line(error))
             self._source.close()
             self._committer.close()
@@ -143,7 +143,7 @@ class Planner:
     # --- the steps
 
     def _poll(self) -> None:
-        """Topic → ledger, each record with its outcome."""
+        """Read records into the ledger, each with its outcome."""
         self._pending_schemas.resume_resolved()
         room = 0 if self._is_full else _MAX_RECORDS - self._ledger.uncommitted
         (self._source.resume if room > 0 else self._source.pause)()
@@ -164,12 +164,12 @@ class Planner:
 
     @property
     def _is_full(self) -> bool:
-        """Whether as much is read as one transaction takes at most."""
+        """Whether the records read fill one transaction."""
         ledger, bounds = self._ledger, self._committer.bounds
         return ledger.uncommitted >= min(_MAX_RECORDS, bounds.outcomes) or ledger.uncommitted_bytes >= bounds.bytes
 
     def _is_due(self) -> bool:
-        """Whether a callback is full, as much is read as one transaction takes, or the first has waited long enough."""
+        """Return whether a callback or a transaction is full, or the first score has lingered long enough."""
         if not self._committer.can_attempt:
             return False
         if self._committer.last_error is not None:
@@ -183,7 +183,7 @@ class Planner:
         )
 
     def _write(self) -> None:
-        """Ledger → topics: everything that is read, in one transaction as far as its bounds allow."""
+        """Write the callbacks of all scores read, in one transaction as far as its bounds allow."""
         if not self._committer.ensure_session():
             return
         batches = self._committer.batches()
@@ -204,7 +204,7 @@ class Planner:
                 return
             self._count()
         if self._ledger.has_committable():
-            return  # the rest has waited as long
+            return  # the rest has lingered as long
         self._since = None
         self._sizes.clear()
 
@@ -230,10 +230,10 @@ class Planner:
             ends = self._source.end_offsets(self._ledger.partitions)
             self._observe.lag_observed(self._ledger.commit_positions(), ends, self._clock.unix_ms())
 
-    # --- ownership: what kafka.source.Owner asks for
+    # --- RebalanceListener
 
     def on_assigned(self, partition: Partition, *, start_offset: int, next_offset: int) -> None:
-        """An assignment begins."""
+        """Start an assignment."""
         self._ledger.assign(partition, start_offset=start_offset, next_offset=next_offset)
         self._observe.partition_assigned(partition, next_offset)
 
@@ -241,16 +241,16 @@ class Planner:
         """Do nothing: scores without a committed plan are planned by the next owner."""
 
     def on_revoked(self, partitions: list[Partition]) -> None:
-        """An assignment ends: nothing of it may be written any more."""
+        """End an assignment: none of its outcomes may be written any more."""
         for partition in partitions:
             self._ledger.revoke(partition)
         self._pending_schemas.revoke(partitions)
         self._observe.partitions_revoked(partitions)
 
     def on_rebalance_completed(self) -> None:
-        """The group has said what is ours."""
+        """Record the end of a rebalance."""
         self._observe.rebalance_completed()
 
     def on_disconnected(self, reason: str) -> None:
-        """No broker can be reached, or none lets us in."""
+        """Record that no broker can be reached or none grants access."""
         self._observe.disconnected(reason)

@@ -1,4 +1,4 @@
-"""What the campaign worker needs of the outside."""
+"""Protocols of the callback service's collaborators."""
 
 from __future__ import annotations
 
@@ -12,98 +12,98 @@ if TYPE_CHECKING:
 
 
 class Target(Protocol):
-    """A campaign manager, as far as planner and deliverer know it.
+    """A campaign manager: builds bodies for the planner, delivers them for the deliverer.
 
     The planner's thread calls ``entry`` and ``body``, which are pure: the same arguments give the same bytes. The
     deliverer's pool threads call ``deliver``, several at once.
 
     Attributes:
-        name: kind and place of the target as callbacks and receipts say it, such as ``webhook https://host``;
-            without user information, path, query or anything else that may be a secret.
-        max_body_bytes: a body stays below this.
+        name: kind and host of the target in callbacks and receipts, such as ``webhook https://host``; without user
+            information, path, query or anything else that may be a secret.
+        max_body_bytes: exclusive upper limit of a body.
     """
 
     name: str
     max_body_bytes: int
 
     def entry(self, score: Score) -> bytes:
-        """One contact as it stands in a body."""
+        """Return the part of a body for one contact."""
 
     def body(
         self, callback_id: str, campaign_id: str | None, model_id: str, planned_at_ms: int, entries: Sequence[bytes]
     ) -> bytes:
-        """The body of a callback: what is sent, byte for byte, at every attempt."""
+        """Return the body of a callback, sent unchanged at every attempt."""
 
     def allowance(self) -> int | None:
-        """How many attempts may be made now, those under way included if they are not counted yet; None: any number.
+        """Return how many attempts may be made now, uncounted ones in flight included; None: any number.
 
-        More than that would only wait inside ``deliver``, and look like a receiver that hangs.
+        More attempts would wait inside ``deliver`` and look like a slow receiver.
         """
 
     def deliver(self, callback: Callback, traceparent: str | None = None, /) -> DeliveryAnswer:
-        """Makes one attempt. Blocks until the answer or the deadline; nothing that a receiver does is raised.
+        """Make one attempt. Block until the response or the deadline; failures of the receiver are not raised.
 
-        ``traceparent``: the W3C trace context of the attempt, for targets that hand it on.
+        ``traceparent``: the W3C trace context of the attempt, for targets that propagate it.
         """
 
     def close(self) -> None:
-        """Lets its connections go."""
+        """Close its connections."""
 
 
 class Log(Protocol):
-    """A structlog logger, as far as it is used here."""
+    """The methods of a structlog logger that are used here."""
 
     def info(self, event: str, **fields: Any) -> Any:
-        """Worth a line on a normal day."""
+        """Log an event of normal operation."""
 
     def warning(self, event: str, **fields: Any) -> Any:
-        """Somebody may want to look."""
+        """Log an event that an operator may want to examine."""
 
 
 class Metrics(Protocol):
     """See ``telemetry.metrics.callbacks.CallbackMetrics``. Amounts are sums."""
 
     def consumed(self, records: int, *, poll_s: float, loop: str) -> None:
-        """Records that one poll read."""
+        """Count the records that one poll read."""
 
     def sent(self, records: int, *, loop: str) -> None:
-        """Records of committed transactions."""
+        """Count the records of committed transactions."""
 
     def transaction(self, *, loop: str, outcome: str, send_s: float = 0.0, commit_s: float = 0.0) -> None:
-        """One transaction: ``committed``, ``refused`` or ``failed``."""
+        """Record one transaction: ``committed``, ``refused`` or ``failed``."""
 
     def processed(self, duration_s: float, *, loop: str) -> None:
-        """What was read is committed: so long after the work on it began."""
+        """Record the time from the start of the work on a record to its commit."""
 
     def partitions(self, owned: int, *, loop: str) -> None:
-        """How many partitions are assigned."""
+        """Set the number of assigned partitions."""
 
     def input(self, state: ConsumerLag, *, loop: str) -> None:
-        """How far the input is."""
+        """Set the consumer lag."""
 
     def planned(self, callbacks: int, contacts: int) -> None:
-        """Callbacks that are planned for good, and the contacts in them."""
+        """Count callbacks whose plan is committed, and their contacts."""
 
     def finished(self, callbacks: int, *, outcome: str) -> None:
-        """Callbacks with a receipt: ``delivered``, ``refused``, ``gave_up`` or ``expired``."""
+        """Count callbacks with a receipt: ``delivered``, ``refused``, ``gave_up`` or ``expired``."""
 
     def unusable(self, records: int, *, reason: str) -> None:
-        """Records set aside."""
+        """Count rejected records."""
 
     def postponed(self, callbacks: int, *, retry_topic: int, reason: str) -> None:
-        """Callbacks written to a retry tier."""
+        """Count callbacks written to a retry topic."""
 
     def attempt(self, duration_s: float, *, status: int | None, result: str) -> None:
-        """One request to the campaign manager."""
+        """Record one request to the campaign manager."""
 
     def in_flight(self, requests: int) -> None:
-        """Requests at the campaign manager now."""
+        """Set the number of requests in flight."""
 
     def waiting(self, callbacks: Mapping[str, int]) -> None:
-        """Callbacks in memory that are not under way, by reason."""
+        """Set the number of callbacks in memory that are not in flight, by reason."""
 
     def uncommitted(self, callbacks: int) -> None:
-        """Callbacks read and not yet committed."""
+        """Set the number of callbacks that are read and not committed."""
 
     def holding(self, held: bool, *, loop: str, reason: str) -> None:
-        """Whether a loop goes on with nothing: for ``target``, ``kafka`` or ``registry``."""
+        """Set whether a loop is blocked by ``target``, ``kafka`` or ``registry``."""

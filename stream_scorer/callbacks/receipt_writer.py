@@ -1,4 +1,4 @@
-"""Writes what became of callbacks: one transaction with receipts, rejections, retries, and the offsets they finish."""
+"""Writer of delivery outcomes: one transaction with receipts, rejections, retries, and the offsets they finish."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class ReceiptWriter:
     """See the module docstring. Owned by the deliverer's thread.
 
     Args:
-        committer: writes transactions.
-        ledger: the books.
-        encoder: makes the records.
+        committer: commits the transactions.
+        ledger: offsets and outcomes.
+        encoder: builds the records.
         clock: time.
         observe: log events and metrics.
         trace: spans of the deliveries.
@@ -67,17 +67,17 @@ class ReceiptWriter:
         self._committer.on_rebalance()
 
     def open(self) -> bool:
-        """Makes sure of a usable producer session. Returns whether it is there."""
+        """Open a producer session. Return whether it is usable."""
         return self._committer.ensure_session()
 
     def finish(self, outcome: DeliveryOutcome) -> None:
-        """Enters what became of a callback; it is written as soon as everything before it is finished."""
+        """Record the outcome of a callback; it is written once all outcomes before it are known."""
         if isinstance(outcome, DeferredDelivery) and not self._encoder.fits(self._encoder.deferred(outcome)):
             outcome = give_up(outcome, "the callback is too large for its retry topic", self._clock.unix_ms())
         self._ledger.finish(outcome)
 
     def flush_due(self) -> None:
-        """Writes what is finished if it is time to."""
+        """Write the committable outcomes if the commit interval has passed."""
         if not self._committer.can_attempt:
             return
         if self._committer.last_error is not None and not self._committer.ensure_session():
@@ -87,10 +87,10 @@ class ReceiptWriter:
             self.flush()
 
     def flush(self) -> bool:
-        """Writes what is finished now. Returns False where that was not possible.
+        """Write the committable outcomes now. Return whether that was possible.
 
         Raises:
-            ProducerFenced: three times in five minutes another producer took over our transactional id.
+            ProducerFenced: three times in five minutes another producer took over the transactional id.
         """
         if not (self._ledger.has_committable() or self._committer.renewal_due):
             return True
@@ -99,7 +99,7 @@ class ReceiptWriter:
         batches = self._committer.batches()
         outcomes = [outcome for batch in batches for outcome in batch.outcomes]
         if not (outcomes or self._committer.renewal_due):
-            return True  # the committed offsets have just settled all there was
+            return True  # the committed offsets have just resolved all outcomes
         records = [record for outcome in outcomes for record in self._records(outcome)]
         self._trace.committing(outcomes)
         self._tried = outcomes, len(records)
@@ -127,7 +127,7 @@ class ReceiptWriter:
             self._observe.committed(covered, records=records)
 
     def revoke(self, partitions: list[Partition]) -> None:
-        """What becomes of the callbacks of these partitions, others write."""
+        """Drop pending outcomes of revoked partitions; the new owner writes them."""
         self._trace.revoked(partitions)
 
     def _records(self, outcome: DeliveryOutcome) -> list[OutRecord]:

@@ -1,4 +1,4 @@
-"""Sends callbacks and carries out what their answers lead to."""
+"""Sender of callbacks: sends the deliveries that the dispatcher selects, and carries out the response policy."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ _UNNAMED_PAUSE_S: Final = 1.0
 
 
 class DeliveryPool(Protocol):
-    """See ``pool.Pool``."""
+    """See ``runtime.worker_pool.WorkerPool``."""
 
     def submit(self, delivery: Delivery) -> None:
-        """Starts an attempt."""
+        """Start an attempt."""
 
     def answers(self, wait_s: float = 0.0) -> list[tuple[Delivery, DeliveryAnswer]]:
-        """The attempts that have ended."""
+        """Return the attempts that have ended."""
 
 
 class Sender:
     """See the module docstring. Owned by the deliverer's thread.
 
     Args:
-        dispatcher: what waits and what is under way.
-        pool: makes the requests.
+        dispatcher: the deliveries that wait or are in flight.
+        pool: sends the requests.
         allowance: how many attempts the target may make now; see ``callbacks.ports.Target``.
-        hold: whether the receiver is switched off.
-        ledger: knows whose records are still ours.
-        rules: how patient to be.
-        clock: time and chance.
+        breaker: open while the receiver is switched off.
+        ledger: has the records that are still assigned.
+        rules: delays and retry topics.
+        clock: time and jitter.
         observe: log events and metrics.
         trace: spans of every attempt.
         finish: takes the outcome of a callback.
@@ -79,17 +79,17 @@ class Sender:
         self._finish = finish
 
     def add(self, delivery: Delivery) -> None:
-        """A callback was read."""
+        """Add a callback that was read."""
         self._dispatcher.add(delivery, self._clock.monotonic())
 
     def send(self) -> None:
-        """Sends what may be sent now; while the receiver is switched off, a probe."""
+        """Send the deliveries that may be sent now; while the breaker is open, a probe."""
         now = self._clock.monotonic()
         if self._breaker.message is not None:
             self._probe(now)
             return
         allowance = self._allowance()
-        # Which of those under way are counted is not known: so the last few of a quota wait until they are answered.
+        # Which requests in flight are counted already is not known: the last few of a quota wait for their responses.
         limit = _ANY_NUMBER if allowance is None else allowance - self._dispatcher.in_flight
         turn = self._dispatcher.next_round(now, self._clock.unix_ms(), limit)
         for delivery in turn.send:
@@ -100,12 +100,12 @@ class Sender:
             self._observe.rate_limited(campaign_id)
 
     def evict(self, few: int) -> None:
-        """Puts off all that waits in campaigns that are in trouble and have more than ``few`` callbacks that wait."""
+        """Defer all waiting callbacks of failing campaigns with more than ``few`` of them."""
         for diverted in self._dispatcher.defer_degraded(self._clock.monotonic(), self._clock.unix_ms(), few):
             self._finish(diverted)
 
     def collect(self, wait_s: float) -> None:
-        """Takes the answers that have arrived, waiting up to ``wait_s`` for the first, and reacts to them."""
+        """Handle the responses that have arrived, after a wait of up to ``wait_s`` for the first."""
         for delivery, answer in self._pool.answers(wait_s):
             self._observe.attempted(answer)
             self._trace.attempted(delivery, answer)
@@ -115,16 +115,16 @@ class Sender:
             self._after_attempt(delivery, answer)
 
     def drop_unowned(self) -> None:
-        """Forgets what waits and is not ours any more."""
+        """Discard the waiting callbacks of revoked partitions."""
         self._dispatcher.drop(self._ledger.is_pending)
         if self._breaker.probe is not None and not self._ledger.is_pending(self._breaker.probe.record):
             self._breaker.probe = None
 
-    # --- what others need to know
+    # --- state
 
     @property
     def in_flight(self) -> int:
-        """Requests under way."""
+        """Number of requests in flight."""
         return self._dispatcher.in_flight
 
     @property
@@ -133,7 +133,7 @@ class Sender:
         return self._breaker.message is not None
 
     def is_sending(self, partitions: Iterable[Partition]) -> bool:
-        """Whether a callback of one of these partitions is under way."""
+        """Return whether a callback of one of these partitions is in flight."""
         return any(self._dispatcher.in_flight_records(partition) for partition in partitions)
 
     # --- private
@@ -170,7 +170,7 @@ class Sender:
                 self._finish(step)
 
     def _requeue(self, delivery: Delivery, now: float) -> None:
-        """A callback goes on in memory, if its record is still ours."""
+        """Put a callback back into memory if its partition is still assigned."""
         if not self._ledger.is_pending(delivery.record):
             self._ledger.drop(delivery.record)
         elif self._breaker.message is not None and self._breaker.probe is None:
@@ -180,7 +180,7 @@ class Sender:
 
 
 def _leave_alone_s(answer: DeliveryAnswer) -> float:
-    """How long the receiver wants to hear nothing; 0: it did not say so."""
+    """Return how long the receiver demands a pause; 0: it demands none."""
     if answer.kind is not DeliveryKind.TRY_LATER:
         return 0.0
     if answer.retry_after_s is not None and answer.retry_after_s > 0:

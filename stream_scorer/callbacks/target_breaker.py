@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 
 class TargetBreaker:
-    """Open, or holding. Times are monotonic seconds.
+    """Closed or open. Times are monotonic seconds.
 
     Args:
-        probe_interval_s: how often the receiver is asked while it is held.
+        probe_interval_s: seconds between probes while it is open.
 
     Attributes:
-        message: what the receiver said; None: it is open.
-        probe: the callback that is sent next, the first that was turned away; None: another has to do.
+        message: the failure that opened it; None: it is closed.
+        probe: the callback that is sent next, the first that got a 410; None: any other is used.
     """
 
     def __init__(self, probe_interval_s: float) -> None:
@@ -29,19 +29,19 @@ class TargetBreaker:
         self.probe: Delivery | None = None
 
     def trip(self, message: str, now: float) -> bool:
-        """The receiver said 410. Returns whether it did not before."""
+        """Open the breaker after a 410. Return whether it was closed."""
         began = self.message is None
         self.message = message
         self._next_probe_at = now + self._probe_interval_s
         return began
 
     def reset(self) -> None:
-        """The receiver answers something else."""
+        """Close the breaker after a response other than 410."""
         self.message = None
         self._probing = None
 
     def is_probe_due(self, now: float) -> bool:
-        """Whether a probe may be sent."""
+        """Return whether a probe may be sent."""
         return now >= self._next_probe_at
 
     def is_probe(self, delivery: Delivery) -> bool:
@@ -49,7 +49,7 @@ class TargetBreaker:
         return self._probing == key_of(delivery.record)
 
     def probe_sent(self, delivery: Delivery, now: float) -> None:
-        """A probe is under way."""
+        """Record that a probe is in flight."""
         self.probe = None
         self._probing = key_of(delivery.record)
         self._next_probe_at = now + self._probe_interval_s

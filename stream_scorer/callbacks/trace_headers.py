@@ -1,7 +1,7 @@
-"""How traces go on through callbacks: from the scores that are in one, through its record, to those who take it.
+"""Trace context of callbacks: from its scores, through its record, to the receiver.
 
-A callback is about several contacts, so its record carries two headers. ``traceparent`` names the trace that the
-callback itself belongs to; ``stream-scorer-traceparents`` those of its contacts that are sampled.
+A callback has several contacts, so its record has two headers. ``traceparent`` is the context of the callback itself;
+``stream-scorer-traceparents`` has the contexts of its sampled contacts.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ class PlannerTrace(Protocol):
     """See ``telemetry.tracing.callbacks.PlannerTracer``; `Untraced` is used if traces are off."""
 
     def planning(self, callbacks: Sequence[Callback], examined: Iterable[Examined]) -> Mapping[str, Headers]:
-        """Returns the headers of planned callbacks, by their ids."""
+        """Return the headers of planned callbacks, by callback id."""
 
     def expiring(self, expired: Sequence[Callback], examined: Iterable[Examined]) -> Mapping[str, Headers]:
-        """Returns the headers of the receipts of callbacks that have expired before they were any, by their ids."""
+        """Return the headers of the receipts of expired callbacks, by callback id."""
 
     def planned(self, *, committed: bool) -> None:
-        """The transaction with these callbacks has ended."""
+        """Record the end of the transaction with these callbacks."""
 
 
 class DelivererTrace(Protocol):
@@ -45,26 +45,26 @@ class DelivererTrace(Protocol):
         """Return the delivery with the ``traceparent`` of its request."""
 
     def attempted(self, delivery: Delivery, answer: DeliveryAnswer) -> None:
-        """An attempt has ended."""
+        """Record the end of an attempt."""
 
     def committing(self, outcomes: Sequence[DeliveryOutcome]) -> None:
-        """A transaction with what became of these callbacks is about to begin."""
+        """Record the start of a transaction with these outcomes."""
 
     def committed(self, outcomes: Iterable[DeliveryOutcome]) -> None:
-        """What became of callbacks is committed."""
+        """Record the commit of these outcomes."""
 
     def commit_resolved(self, offsets: Mapping[Partition, int]) -> None:
-        """It was not known whether the last transaction was committed; these offsets are."""
+        """Resolve the unknown outcome of the last transaction by the committed offsets."""
 
     def revoked(self, partitions: Iterable[Partition]) -> None:
         """Discard the spans of revoked partitions."""
 
 
 class Untraced:
-    """Both, where no span is made: contexts are handed on as they came."""
+    """Null `PlannerTrace` and `DelivererTrace`: no spans; contexts are propagated unchanged."""
 
     def planning(self, callbacks: Sequence[Callback], examined: Iterable[Examined]) -> Mapping[str, Headers]:
-        """Returns for each callback the first of its contacts' contexts, a sampled one before others."""
+        """Return for each callback the first context of its contacts, sampled ones preferred."""
         return {
             callback_id: [*max(contexts, key=lambda context: context.sampled).headers, *contacts_header(contexts)]
             for callback_id, contexts in trace_contexts(callbacks, examined).items()
@@ -101,7 +101,7 @@ class Untraced:
 
 
 def trace_contexts(callbacks: Sequence[Callback], examined: Iterable[Examined]) -> dict[str, list[TraceContext]]:
-    """Return the contexts that the scores of each callback came with; callbacks without any are left out."""
+    """Return the trace contexts of each callback's scores; callbacks without any are left out."""
     if not callbacks:
         return {}
     known = {}
@@ -119,17 +119,17 @@ def trace_contexts(callbacks: Sequence[Callback], examined: Iterable[Examined]) 
 
 
 def contacts_header(contexts: Iterable[TraceContext]) -> Headers:
-    """Return the header that names the sampled ones of these contexts; none where there is none."""
+    """Return the header with the sampled contexts; no header if none is sampled."""
     sampled = [context for context in contexts if context.sampled]
     return [(CONTACTS_HEADER, link_parents(sampled))] if sampled else []
 
 
 def contacts_of(record: SourceRecord) -> list[TraceContext]:
-    """Return the contexts of the sampled contacts of a callback, as its record names them."""
+    """Return the contexts of a callback's sampled contacts from its record."""
     values = [value for name, value in record.headers if name == CONTACTS_HEADER and value]
     return split_links(values[0], _MAX_CONTACTS) if values else []
 
 
 def within_limit(record: SourceRecord) -> Headers:
-    """Return the header that the callback's next record has to carry as well."""
+    """Return the contacts header, which the callback's next record repeats."""
     return [(name, value) for name, value in record.headers if name == CONTACTS_HEADER]

@@ -1,8 +1,8 @@
-"""Character encoding of foreign text: bytes of another program, in UTF-8, UTF-16 or UTF-32, with a mark or without.
+"""Character encoding of foreign text: bytes of another program, in UTF-8, UTF-16 or UTF-32, with or without a mark.
 
-Everything that is read from outside as text comes through here: answers, tokens, secrets, settings and files.
+All text from outside is decoded here: responses, tokens, secrets, settings and files.
 Windows tools write a byte order mark before UTF-8, PowerShell and Excel write UTF-16. Text of every kind that is read
-here begins with an ASCII character, so the zero bytes among the first four show the encoding where no mark does.
+here begins with an ASCII character, so the zero bytes among the first four show the encoding if there is no mark.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import codecs
 from typing import Final, NamedTuple
 
 MARK: Final = "\ufeff"
-# How many bytes `detect` needs to see.
+# How many bytes `detect` needs.
 HEAD_BYTES: Final = 4
 # The longer marks first: that of UTF-32 begins with that of UTF-16.
 _MARKS: Final = (
@@ -54,10 +54,10 @@ def decode_text(data: bytes, errors: str = "strict") -> str:
 
     Args:
         data: the whole text.
-        errors: Python's name for what happens to bytes that the encoding does not have.
+        errors: Python's error handler for invalid bytes.
 
     Raises:
-        UnicodeDecodeError: a ValueError; the bytes are no text of the encoding that they begin like.
+        UnicodeDecodeError: a ValueError; the bytes are invalid in the detected encoding.
     """
     charset = detect(data)
     return data[charset.mark_bytes :].decode(charset.encoding, errors).lstrip(MARK)

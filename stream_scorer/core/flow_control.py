@@ -1,8 +1,8 @@
-"""Fair shares of one limit: how much each account may hold.
+"""Fair shares of one limit: how much each account may use.
 
-Half of the limit is guaranteed, in equal parts: each of n accounts may always hold 1/2n. The other half is shared. Of
-it an account holds at most as much as it leaves free. So one account that is blocked takes half of the shared half, the
-next one a third with it, and the guarantees of the others stay untouched. A single account may hold everything.
+Half of the limit is guaranteed, in equal parts: each of n accounts may always use 1/2n. The other half is shared. An
+account uses at most as much of it as stays free. So one blocked account takes half of the shared half, two take a third
+each, and the guarantees of the other accounts remain. A single account may use the whole limit.
 
 The rule for the shared half is the dynamic threshold of switches with shared memory (Choudhury and Hahne, 1998), with
 a factor of one. It needs no reserve to be configured and reacts to each account as it fills.
@@ -19,13 +19,13 @@ _GUARANTEED = 0.5
 
 
 class FairShares(NamedTuple):
-    """One limit, divided among the accounts as they stand.
+    """One limit, divided among the accounts by their present use.
 
     Args:
-        limit: what all accounts may hold together.
-        accounts: how many accounts there are.
-        used: what all accounts hold together.
-        shared_used: what accounts hold above their guarantee, all together.
+        limit: the maximum use of all accounts together.
+        accounts: number of accounts.
+        used: the use of all accounts together.
+        shared_used: the use above the guarantees, of all accounts together.
     """
 
     limit: int
@@ -35,7 +35,7 @@ class FairShares(NamedTuple):
 
     @classmethod
     def of(cls, limit: int, used: Collection[int]) -> FairShares:
-        """Divide a limit among accounts that hold so much each."""
+        """Divide a limit among accounts; ``used``: the use of each."""
         guaranteed = _guaranteed(limit, len(used))
         return cls(limit, len(used), sum(used), sum(one - guaranteed for one in used if one > guaranteed))
 
@@ -45,7 +45,7 @@ class FairShares(NamedTuple):
         return self.used >= self.limit
 
     def share_of(self, used: int) -> float:
-        """Return what an account that holds ``used`` may hold, as long as the others hold what they do."""
+        """Return the share of an account that uses ``used``, while the use of the other accounts stays."""
         if self.accounts <= 1:
             return self.limit
         guaranteed = _guaranteed(self.limit, self.accounts)
@@ -53,7 +53,7 @@ class FairShares(NamedTuple):
         return guaranteed + max(0.0, self.limit - guaranteed * self.accounts - shared_by_others) / 2
 
     def ceiling_of(self, used: int) -> float:
-        """Return up to where such an account may grow now: its share, and what is free of the whole limit."""
+        """Return how much such an account may use now: at most its share, and at most the free part of the limit."""
         return min(self.share_of(used), used + self.limit - self.used)
 
 

@@ -1,4 +1,4 @@
-"""Where a text stops to be JSON or TOML: the place alone, since a parser's own words may quote the text."""
+"""Position of a JSON or TOML syntax error, without the parser's message, which may quote the text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _TOML_PLACE: Final = re.compile(r"\(at (line \d+, column \d+|end of document)\)$
 
 
 def parse_error_place(error: Exception) -> str:
-    """Return the place in words that follow "is not JSON" or "is not TOML"; empty if the parser gives none."""
+    """Return the position as a suffix of "is not JSON" or "is not TOML"; empty if the parser gives none."""
     line, column = getattr(error, "lineno", None), getattr(error, "colno", None)
     if isinstance(line, int) and isinstance(column, int):
         return f" at line {line}, column {column}"

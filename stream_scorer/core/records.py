@@ -1,11 +1,11 @@
-"""The types that travel through the service, one for each stage, none ever changed after it is made.
+"""Immutable types of the scoring service, one for each stage.
 
-``SourceRecord`` ─decode, validate, impute─▶ ``Contact`` ─ask the API─▶ ``ApiResponse`` ─match, verify─▶ ``Scored``;
-whatever cannot go on becomes ``Rejected`` and is carried forward just the same. A contact whose request failed while
-others succeeded becomes ``Deferred``: it is written to a retry topic and read again.
+``SourceRecord`` ─decode, validate, impute─▶ ``Contact`` ─request─▶ ``ApiResponse`` ─match, verify─▶ ``Scored``. A
+contact that cannot be scored becomes ``Rejected`` and is carried forward like a score. A contact whose request failed
+while others succeeded becomes ``Deferred``: it is written to a retry topic and read again.
 
-What exists once a contact is a ``NamedTuple``: as frozen and slotted as a frozen dataclass, at a quarter of the price
-to make one, which is what a million contacts pay for. What exists once a request is a frozen dataclass.
+Types with one instance per contact are ``NamedTuple``: as immutable as a frozen dataclass, at a quarter of the cost of
+construction. Types with one instance per request are frozen dataclasses.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FeatureValue: TypeAlias = "bool | int | float | str"
 
 
 class Partition(NamedTuple):
-    """A partition of a topic. As a tuple it sorts, hashes and equals the plain pair."""
+    """A partition of a topic. As a tuple it sorts and hashes like the plain pair, and equals it."""
 
     topic: str
     number: int
@@ -28,9 +28,9 @@ class Partition(NamedTuple):
 class SourceRecord(NamedTuple):
     """One record of the features topic or of a retry topic, byte for byte as it was consumed.
 
-    ``headers_readable`` is False where the client could not read the headers, which then are empty here.
-    ``timestamp_ms``: Kafka's own time of the record, Unix milliseconds; -1 where it has none.
-    ``origin``: the place on the features topic of a record that was read from a retry topic; else empty.
+    ``headers_readable``: False if the client could not decode the headers, which are then empty here.
+    ``timestamp_ms``: Kafka's timestamp of the record, Unix milliseconds; -1: it has none.
+    ``origin``: position on the features topic of a record that was read from a retry topic; otherwise empty.
     """
 
     topic: str
@@ -45,17 +45,17 @@ class SourceRecord(NamedTuple):
 
     @property
     def next_offset(self) -> int:
-        """The offset that is committed when this record is done."""
+        """The offset that is committed once this record has its outcome."""
         return self.offset + 1
 
     @property
     def source(self) -> str:
-        """``topic/partition/offset``, the record's name in headers and audits; of a deferred record its origin."""
+        """``topic/partition/offset``, the record's id in headers and audit events; its origin if it was deferred."""
         return self.origin or f"{self.topic}/{self.partition}/{self.offset}"
 
 
 class ContactEvent(NamedTuple):
-    """A ``ContactFeatures`` value (schemas/contact-features.avsc) as decoded, nothing checked yet but its form."""
+    """A ``ContactFeatures`` value (schemas/contact-features.avsc), decoded and not validated."""
 
     event_id: str
     contact_id: str
@@ -69,8 +69,8 @@ class Contact(NamedTuple):
     """A valid contact, complete after imputation, ready to be sent to the API.
 
     ``body`` is its JSON in a request (``{"contactId":…,"features":{…}}``), encoded once: so the size of a request is
-    exact before it is sent. ``model_version`` is the one to send; ``version_from_event``: whether the event brought it.
-    ``rounds``: failed rounds of a contact that was deferred before; ``held``: why it was held back after the last one.
+    exact before it is sent. ``model_version``: the one to send; ``version_from_event``: whether the event contains it.
+    ``rounds``: failed rounds of a contact that was deferred before; ``held``: why it is held after the last round.
     """
 
     record: SourceRecord
@@ -105,7 +105,7 @@ class Reason(StrEnum):
 
 
 class ReviewReason(StrEnum):
-    """Why a score goes to review instead of to the scores."""
+    """Why a score goes to the review topic instead of the scores topic."""
 
     NARROW_INTERVAL = "narrow_interval"
     WIDE_INTERVAL = "wide_interval"
@@ -130,7 +130,7 @@ class RequestAudit:
 
 
 class Scored(NamedTuple):
-    """A verified answer. With ``review_reasons`` it goes to the review topic, without to the scores topic."""
+    """A verified score. With ``review_reasons`` it goes to the review topic, without to the scores topic."""
 
     contact: Contact
     request: RequestAudit
@@ -141,20 +141,20 @@ class Scored(NamedTuple):
 
     @property
     def record(self) -> SourceRecord:
-        """The record this answers."""
+        """The source record."""
         return self.contact.record
 
     @property
     def is_billable(self) -> bool:
-        """Whether finding it again costs something."""
+        """Whether the API bills it."""
         return True
 
 
 class Rejected(NamedTuple):
-    """A contact that cannot be scored. ``reasons[0]`` is the header, all of them stand in the audit.
+    """A contact that cannot be scored. ``reasons[0]`` is in the header, all reasons are in the audit event.
 
-    ``request`` is None when it was rejected before any request; ``detail`` is one readable sentence without secrets.
-    ``truncated``: the broker refuses the original value, so the rejection is published without it.
+    ``request``: None if it was rejected before any request; ``detail``: one readable sentence without secrets.
+    ``truncated``: the broker rejects the original value, so the rejection is published without it.
     """
 
     record: SourceRecord
@@ -168,7 +168,7 @@ class Rejected(NamedTuple):
 
     @property
     def is_billable(self) -> bool:
-        """Whether finding it again costs something."""
+        """Whether the API bills it."""
         return self.request is not None
 
 
@@ -177,12 +177,12 @@ class Deferred(NamedTuple):
 
     Attributes:
         record: the record that was read, from the features topic or from a retry topic.
-        contact_id: for logs; empty where the record was not decoded.
+        contact_id: for logs; empty if the record was not decoded.
         rounds: the rounds of ``scoring.retry_delays_s`` that count as failed so far.
         level: number of the retry topic, 1 to n.
         not_before_ms: when it is due, in Unix milliseconds.
-        held: why it is held back although its rounds are done, such as ``refused_by_api/400/v1``; else empty.
-        request: the last request that failed for it; None: it was only written again.
+        held: why it is held after its last round, such as ``refused_by_api/400/v1``; otherwise empty.
+        request: the last failed request for it; None: it was only written again.
     """
 
     record: SourceRecord
@@ -195,30 +195,30 @@ class Deferred(NamedTuple):
 
     @property
     def is_billable(self) -> bool:
-        """Whether finding it again costs something."""
+        """Whether the API bills it."""
         return False
 
 
 class Skipped(NamedTuple):
-    """A record of a retry topic that is another group's, or of an earlier start of this one: only its offset counts."""
+    """A record of a retry topic that belongs to another group or an earlier start: only its offset is committed."""
 
     record: SourceRecord
 
     @property
     def is_billable(self) -> bool:
-        """Whether finding it again costs something."""
+        """Whether the API bills it."""
         return False
 
 
 Outcome: TypeAlias = Scored | Rejected | Deferred
 
 
-# --- what one HTTP exchange with the scoring API came to
+# --- results of one HTTP exchange with the scoring API
 
 
 @dataclass(frozen=True, slots=True)
 class RateLimitHeaders:
-    """The ``inin-ratelimit-*`` headers of one answer: requests counted, requests allowed, seconds until the reset."""
+    """The ``inin-ratelimit-*`` headers of one response: requests counted, requests allowed, seconds until the reset."""
 
     count: int
     allowed: int
@@ -229,8 +229,8 @@ class RateLimitHeaders:
 class Exchange:
     """The facts of one HTTP exchange. Times are Unix milliseconds, UTC; ``latency_ms`` is monotonic.
 
-    ``earlier``: the exchange before it in the same attempt, which was turned away for its token. ``error_text``: free
-    text of the error body, without secrets and without the request's ids and values; for logs at `debug` only.
+    ``earlier``: the exchange before it in the same attempt, whose token was rejected. ``error_text``: free text of the
+    error body, without secrets and without the request's ids and values; for logs at `debug` only.
     """
 
     started_at_ms: int
@@ -245,7 +245,7 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """2xx with the promised JSON: the items of ``results`` as they came, not checked yet."""
+    """2xx with the expected JSON: the items of ``results``, not validated."""
 
     exchange: Exchange
     results: list[Any]
@@ -253,7 +253,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """400 or 422. ``named`` are the ids in ``details[].entityId``; empty where the body names none."""
+    """400 or 422. ``named``: the ids in ``details[].entityId``; empty if the body has none."""
 
     exchange: Exchange
     named: frozenset[str]
@@ -272,7 +272,7 @@ class TooLarge:
 class NotFound:
     """404: the model, or the model version that was sent. ``model_missing``: it is certain that it is the model.
 
-    ``platform_error``: the body is the platform's own error, so the answer is not that of a gateway or proxy.
+    ``platform_error``: the body is the platform's own error, so the response is not from a gateway or proxy.
     """
 
     exchange: Exchange
@@ -282,9 +282,9 @@ class NotFound:
 
 
 class HttpFailure(StrEnum):
-    """What kind of passing failure it was.
+    """Kind of a transient failure.
 
-    ``NO_TOKEN``: the login service failed, whatever way, so nothing was sent to the score endpoint.
+    ``NO_TOKEN``: the login service failed, so nothing was sent to the score endpoint.
     """
 
     RATE_LIMITED = "rate_limited"
@@ -297,13 +297,13 @@ class HttpFailure(StrEnum):
 
     @property
     def is_outage(self) -> bool:
-        """Whether no contact can be the cause: the API has turned the request away unread, or never got it."""
+        """Whether no contact can be the cause: the API has rejected the request unread, or never received it."""
         return self in (HttpFailure.RATE_LIMITED, HttpFailure.NO_CONNECTION, HttpFailure.NO_TOKEN)
 
 
 @dataclass(frozen=True, slots=True)
 class Unavailable:
-    """408, 429, 5xx, no connection, time-out, or a 2xx that is not the promised JSON; the token endpoint's too.
+    """408, 429, 5xx, no connection, time-out, or a 2xx without the expected JSON; also of the token endpoint.
 
     ``ignored_retry_after``: a ``Retry-After`` that is not obeyed, one line; empty: there was none.
     """
@@ -325,9 +325,9 @@ class Unexpected:
 
 @dataclass(frozen=True, slots=True)
 class Forbidden:
-    """401 with a fresh token, 403, or the token endpoint's 400 or 401: the worker stops. ``message``: what to check.
+    """401 with a new token, 403, or the token endpoint's 400 or 401: the worker stops. ``message``: what to check.
 
-    ``platform_error``: the body is the platform's own error, so the answer is not that of a gateway or proxy.
+    ``platform_error``: the body is the platform's own error, so the response is not from a gateway or proxy.
     """
 
     exchange: Exchange

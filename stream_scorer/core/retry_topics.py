@@ -1,12 +1,12 @@
 """Retry topics: records that are read again later, in the order of their topic.
 
-Retry topic n is named ``<base>-<n>``, its number is its *level*, and each level has a delay. A record carries the time
-before which it is not due. A topic is read in order, so a head that is not due holds its partition back, at most for
-the delay of its topic. A head that is due later than that is written again, to the longest topic whose delay is not
-longer than what is left to wait: a wait of days costs few records and blocks no shorter one.
+Retry topic n is named ``<base>-<n>``, its number is its *level*, and each level has a delay. A record has the time
+before which it is not due. A topic is read in order, so a first record that is not due pauses its partition, at most
+for the delay of its topic. A record that is due later is written again, to the longest topic whose delay is not longer
+than the remaining wait: a wait of days costs few records and blocks no shorter one.
 
-The callbacks' retry topics and the contacts' share this schedule. The headers below are those of the contacts' retry
-topics. They name the place of the contact on the features topic, so that it keeps one name however often it is written.
+The retry topics of callbacks and of contacts share this schedule. The headers below are those of the contacts' retry
+topics. They have the position of the contact on the features topic, so that its id stays however often it is written.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NOT_BEFORE_HEADER: Final = "stream-scorer-not-before"
 GROUP_HEADER: Final = "stream-scorer-group"
 HELD_HEADER: Final = "stream-scorer-held"
 
-# What a wait may add to the longest delay, such as a long Retry-After. More than that is a clock that was wrong.
+# The maximum that a wait, such as a long Retry-After, adds to the longest delay. More is due to a wrong clock.
 MAX_EXTRA_WAIT_S: Final = 86_400.0
 _MAX_ROUNDS_DIGITS: Final = 3
 _MAX_TIME_DIGITS: Final = 15
@@ -52,13 +52,13 @@ def level_of(topic: str) -> int:
 
 
 class NotDue(NamedTuple):
-    """A head that holds its partition until ``until_ms`` (Unix milliseconds)."""
+    """The first record of a partition is not due; the partition is paused until ``until_ms`` (Unix milliseconds)."""
 
     until_ms: int
 
 
 class TooEarly(NamedTuple):
-    """A head that is written again, to the end of the retry topic of ``level``, and is due when it was before."""
+    """A record that is written again to the retry topic of ``level``, with the same due time."""
 
     level: int
 
@@ -75,25 +75,25 @@ class RetryDelays:
 
     @property
     def levels(self) -> int:
-        """How many retry topics are configured."""
+        """Number of configured retry topics."""
         return len(self.delays_s)
 
     def delay_s(self, level: int) -> float:
-        """Return the delay of a level; one that is no longer configured has that of the last."""
+        """Return the delay of a level; a level that is no longer configured has the last delay."""
         return self.delays_s[min(level, self.levels) - 1]
 
     def level_for(self, wait_s: float) -> int:
-        """Return the longest level whose delay is at most a wait; the first, where none is."""
+        """Return the level with the longest delay of at most ``wait_s``; level 1 if there is none."""
         fitting = [level for level, delay_s in enumerate(self.delays_s, 1) if delay_s <= wait_s]
         return max(fitting, key=self.delay_s, default=1)
 
     def next_step(self, level: int, not_before_ms: int, *, written_ms: int, now_ms: int) -> NotDue | TooEarly | None:
-        """Decide about the head of a retry topic.
+        """Decide about the first record of a retry topic.
 
         Args:
             level: of the topic.
             not_before_ms: when the record is due, in Unix milliseconds.
-            written_ms: Kafka's time of the record; -1 where it has none.
+            written_ms: Kafka's timestamp of the record; -1: it has none.
             now_ms: Unix milliseconds.
 
         Returns:
@@ -102,14 +102,14 @@ class RetryDelays:
         longest_ms = _ms(MAX_EXTRA_WAIT_S + max(self.delays_s))
         if not_before_ms <= now_ms or not_before_ms > now_ms + longest_ms:
             return None
-        # A record without a time, or one written far in the future, is written again and has our own time then. Not one
-        # whose time is a little ahead: with LogAppendTime it is the broker's however often the record is written.
+        # A record without a timestamp, or with one far in the future, is written again with the worker's time. Not one
+        # whose timestamp is a little ahead: with LogAppendTime it is the broker's however often it is written.
         delay_ms = _ms(self.delay_s(level))
         release_ms = min(written_ms, now_ms) + delay_ms if 0 <= written_ms <= now_ms + delay_ms else now_ms
         if release_ms > now_ms:
             return NotDue(min(not_before_ms, release_ms))
         if level > self.levels:
-            return None  # its topic is not configured any more, and it has waited as long as the longest that is
+            return None  # its topic is not configured any more, and it has waited for the longest configured delay
         return TooEarly(self.level_for((not_before_ms - now_ms) / 1000))
 
 
@@ -117,14 +117,14 @@ class RetryDelays:
 
 
 class RetryState(NamedTuple):
-    """What the headers of a record in a retry topic of contacts give.
+    """State in the headers of a record in a retry topic of contacts.
 
     Attributes:
-        source: place of the contact on the features topic.
+        source: position of the contact on the features topic.
         rounds: rounds that count as failed.
-        not_before_ms: when it is due, in Unix milliseconds; 0: at once.
+        not_before_ms: when it is due, in Unix milliseconds; 0: immediately.
         group: the consumer group that deferred it; None: no worker wrote this record.
-        held: why it is held back although its rounds are done; else empty.
+        held: why it is held after its last round; otherwise empty.
     """
 
     source: str
@@ -136,16 +136,16 @@ class RetryState(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StartBounds:
-    """What bounds the records of this group in retry partitions where it had no commit when the worker started.
+    """Bounds of this group's records in retry partitions without a commit at the start of the worker.
 
-    Such a partition is read from its beginning. Contacts from before the place where the group began on the features
-    topic are not its own there. Elsewhere the commit is the bound, and nothing of what a group has deferred is skipped:
-    not even where an operator has moved its offsets on the features topic.
+    Such a partition is read from its beginning. Its contacts from before the group's start offset on the features topic
+    do not belong to this start. Elsewhere the commit is the bound: no deferred contact of the group is skipped, even if
+    an operator has moved its offsets on the features topic.
 
     Attributes:
         partitions: those partitions of retry topics.
-        starts: for each partition of the features topic where the group began.
-        since_ms: for each partition of a features topic that was deleted and created again when the group accepted the
+        starts: the group's start offset for each partition of the features topic.
+        since_ms: for each partition of a features topic that was deleted and created again, when the group accepted the
             present one, in Unix milliseconds.
     """
 
@@ -154,14 +154,14 @@ class StartBounds:
     since_ms: Mapping[tuple[str, int], int] = field(default_factory=dict)
 
     def is_of_former_topic(self, record: SourceRecord, source: str) -> bool:
-        """Whether a source is a place on the former features topic, which has the name of the present one."""
+        """Return whether a source is a position on the former features topic of the same name."""
         if not self.since_ms:
             return False
         place = parse_source(source)
         return place is not None and record.timestamp_ms < self.since_ms.get((place.topic, place.partition), 0)
 
     def exclude(self, record: SourceRecord, source: str) -> bool:
-        """Whether a record of a retry topic is from before the start; ``source`` is its place on the features topic."""
+        """Return whether a record is from before the start; ``source``: its position on the features topic."""
         if (record.topic, record.partition) not in self.partitions or self.is_of_former_topic(record, source):
             return False
         place = parse_source(source)
@@ -169,7 +169,7 @@ class StartBounds:
 
 
 class Source(NamedTuple):
-    """A place that a ``stream-scorer-source`` header names."""
+    """The position in a ``stream-scorer-source`` header."""
 
     topic: str
     partition: int
@@ -190,9 +190,9 @@ def state_headers(state: RetryState) -> Headers:
 def state_of(record: SourceRecord) -> RetryState:
     """Return the state of a record that was read from a retry topic.
 
-    Anyone may write there. A record without a group was written by another program: it is an event of its own, named by
-    its own place, as on the features topic. It counts as failed in as many rounds as its level is, and so does a record
-    whose number of rounds is unreadable. An unreadable time is taken for due.
+    Other programs may write there. A record without a group is a separate event, identified by its own position, as on
+    the features topic. Its level counts as its failed rounds; so does that of a record with an unreadable number of
+    rounds. A record with an unreadable time is due.
     """
     found: dict[str, bytes] = {}
     for name, value in record.headers:
@@ -212,7 +212,7 @@ def state_of(record: SourceRecord) -> RetryState:
 
 
 def parse_source(source: str) -> Source | None:
-    """Return the place that a source names; None where it names none."""
+    """Parse ``topic/partition/offset``; None if it is malformed."""
     match = _SOURCE.fullmatch(source.encode())
     return None if match is None else Source(match[1].decode(), int(match[2]), int(match[3]))
 

@@ -8,7 +8,7 @@ _NAME_CHARACTERS_SHOWN: Final = 64
 
 
 def is_text(value: str) -> bool:
-    """Tell whether a string can be written as UTF-8: one half of a surrogate pair alone cannot."""
+    """Return whether a string can be encoded as UTF-8: a lone surrogate cannot."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -17,5 +17,5 @@ def is_text(value: str) -> bool:
 
 
 def shown(name: str) -> str:
-    """Return a name that a user gave, quoted for a one-line message: control characters escaped, bounded in length."""
+    """Return a user's name, quoted for a one-line message: control characters escaped, length bounded."""
     return repr(name if len(name) <= _NAME_CHARACTERS_SHOWN else f"{name[:_NAME_CHARACTERS_SHOWN]}…")

@@ -1,6 +1,6 @@
-"""W3C Trace Context (https://www.w3.org/TR/trace-context/) as it stands in the headers of a record.
+"""W3C Trace Context (https://www.w3.org/TR/trace-context/) in the headers of a record.
 
-Only what a service needs that hands it on: whose trace a record belongs to, and whether anybody records it.
+Only the parts for propagation: the parent span of a record, and whether it is sampled.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"
 NAMES: Final = frozenset({TRACEPARENT, TRACESTATE})
-# The least that everybody has to hand on (section 3.3.1.5); what is longer may be dropped whole.
+# The length that every participant must propagate (section 3.3.1.5); a longer value may be dropped.
 MAX_TRACESTATE_BYTES: Final = 512
 SAMPLED: Final = 0x01
-# What of the flags has a meaning in version 00: sampled, and that the trace id is random.
+# The flags with a meaning in version 00: sampled, and random trace id.
 _KNOWN_FLAGS: Final = 0x03
-# Version 00 ends after the flags; a later one may go on after another dash (section 3.2.4).
+# Version 00 ends after the flags; a later one may continue after another dash (section 3.2.4).
 _TRACEPARENT: Final = re.compile(
     rb"(?:00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})"
     rb"|(?!ff|00)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?)"
@@ -48,12 +48,12 @@ class TraceContext(NamedTuple):
 
     @property
     def traceparent(self) -> str:
-        """The value of the header that names it."""
+        """The value of its ``traceparent`` header."""
         return f"00-{self.trace_id:032x}-{self.span_id:016x}-{self.flags:02x}"
 
     @property
     def headers(self) -> Headers:
-        """The headers that hand it on."""
+        """The headers that propagate it."""
         headers: Headers = [(TRACEPARENT, self.traceparent.encode())]
         if self.state:
             headers.append((TRACESTATE, self.state.encode()))
@@ -61,7 +61,7 @@ class TraceContext(NamedTuple):
 
 
 def parse_traceparent(value: bytes) -> TraceContext | None:
-    """Read the value of a ``traceparent``; None where it is none."""
+    """Parse the value of a ``traceparent``; None if it is malformed."""
     found = _TRACEPARENT.fullmatch(value)
     if found is None:
         return None
@@ -79,9 +79,9 @@ def context_of(headers: Headers) -> TraceContext | None:
 
 
 def trace_flags(headers: Headers) -> int | None:
-    """Return the flags of the trace that headers name: the quick look that each record gets.
+    """Return the trace flags in headers: the fast check of every record.
 
-    None where there is no such header; -1 where it is none, or there are two.
+    None: there is no ``traceparent``; -1: it is malformed, or there are two.
     """
     flags = None
     for name, value in headers:
@@ -94,17 +94,17 @@ def trace_flags(headers: Headers) -> int | None:
 
 
 def with_trace(headers: Headers, context: TraceContext) -> Headers:
-    """Return the headers with this context in place of whatever they say of a trace."""
+    """Return the headers with this context instead of any other trace context."""
     return [*(header for header in headers if header[0] not in NAMES), *context.headers]
 
 
 def link_parents(contexts: Iterable[TraceContext]) -> bytes:
-    """Write several contexts as one value; vendors' states are left out."""
+    """Encode several contexts as one value, without ``tracestate``."""
     return b",".join(context.traceparent.encode() for context in contexts)
 
 
 def split_links(value: bytes, limit: int) -> list[TraceContext]:
-    """Read at most ``limit`` contexts from one value; what is none is left out."""
+    """Parse at most ``limit`` contexts from one value; malformed ones are left out."""
     parsed = (parse_traceparent(part) for part in value.split(b",", limit)[:limit])
     return [context for context in parsed if context is not None]
 

@@ -21,10 +21,10 @@ MAX_CONTACT_ID_BYTES: Final = 256
 
 
 class AuditBatch(NamedTuple):
-    """What `build_events` made.
+    """Result of `build_events`.
 
     Attributes:
-        events: ``BatchAudit`` values without their place in a chain, ready for `AuditChain.plan`.
+        events: ``BatchAudit`` values without their position in a chain, for `AuditChain.plan`.
         batch_ids: for each outcome, in order, the ``batch_id`` of the event that lists it; empty for a deferred one,
             which is audited when it is finished.
     """
@@ -44,11 +44,11 @@ def build_events(
     """Group the outcomes of one transaction by the request that finished them, in the order they first appear.
 
     Args:
-        outcomes: what one transaction publishes.
+        outcomes: the outcomes of one transaction.
         model_id: the worker's model, for contacts rejected before any request.
-        model_version: the worker's model version, for the same.
+        model_version: the worker's model version, for the same contacts.
         new_batch_id: called at most once, for the event of those contacts.
-        now_ms: its time, in Unix milliseconds, UTC.
+        now_ms: the time of that event, in Unix milliseconds, UTC.
     """
     groups: dict[str, tuple[RequestAudit, list[dict[str, Any]]]] = {}
     batch_ids: list[str] = []
@@ -114,7 +114,7 @@ def _entry(outcome: Scored | Rejected) -> dict[str, Any]:
 
 
 def audited_id(contact_id: str) -> str:
-    """Return a contact id as an audit entry has it: one that is too long would make the event too large as well."""
+    """Return a contact id, truncated for an audit entry: a longer one would make the event too large as well."""
     if len(contact_id) * 4 <= MAX_CONTACT_ID_BYTES:
         return contact_id
     return contact_id.encode()[:MAX_CONTACT_ID_BYTES].decode(errors="ignore")

@@ -1,8 +1,8 @@
-"""The hash chain of the audit: numbers, links and encodes its events, and checks them again.
+"""Hash chain of the audit events: numbers, links, encodes and verifies them.
 
-A chain belongs to one producer. `AuditChain.plan` encodes the events of one transaction, and only when that transaction
-is known to be committed does `AuditChain.confirm` move the end of the chain. A plan that was aborted is forgotten: its
-place is taken by the next one, so a reader of committed records sees no gap.
+A chain belongs to one producer. `AuditChain.plan` encodes the events of one transaction. Only when that transaction is
+known to be committed does `AuditChain.confirm` move the end of the chain. The next plan takes the place of an aborted
+one, so a reader of committed records finds no gap.
 
 ``hash`` = SHA-256 of the event's Avro body (no framing) with ``hash`` empty; ``previous_hash`` = ``hash`` of the event
 before, empty for the first; ``sequence`` counts from 0.
@@ -32,7 +32,7 @@ _LENGTH: Final = bytes((_HASH_BYTES * 2,))  # Avro's length of a hash
 
 @dataclass(frozen=True, slots=True)
 class AuditPlan:
-    """Encoded events of one transaction, and where the chain ends if it commits."""
+    """Encoded events of one transaction, and the end of the chain if it commits."""
 
     values: tuple[bytes, ...]
     first_sequence: int
@@ -41,7 +41,7 @@ class AuditPlan:
 
 
 class AuditChain:
-    """The hash chain of one producer; a new producer starts a new one, with an id of its own."""
+    """The hash chain of one producer; a new producer starts a new one, with a new id."""
 
     __slots__ = ("_codec", "_hash_at", "_max_event_bytes", "_sequence", "_tip", "chain_id", "key")
 
@@ -62,7 +62,7 @@ class AuditChain:
         self._hash_at = _offset_of_hash(codec)
 
     def plan(self, events: Iterable[AuditEvent]) -> AuditPlan:
-        """Number, link, hash and encode the events of one transaction, from the confirmed end of the chain on.
+        """Number, link, hash and encode the events of one transaction, from the confirmed end of the chain.
 
         An event that would be too large becomes several with the same ``batch_id``, each with its own counts.
         """
@@ -79,14 +79,14 @@ class AuditChain:
                 waiting += [_part(event, contacts[middle:]), _part(event, contacts[:middle])]
                 continue
             tip = sha256(body).digest()
-            # Encoding again with the hash would cost as much as the first time, and changes only this one field.
+            # A second encoding with the hash would cost as much as the first, and changes only this field.
             at = self._hash_at(linked)
             values.append(self._codec.frame(b"".join((body[:at], _LENGTH, tip, body[at + len(_EMPTY) :]))))
             sequence += 1
         return AuditPlan(tuple(values), self._sequence, sequence, tip)
 
     def confirm(self, plan: AuditPlan) -> None:
-        """Move the end of the chain: the transaction that carried this plan is known to be committed.
+        """Move the end of the chain: the transaction with this plan is known to be committed.
 
         Raises:
             ValueError: the plan does not start at the end of the chain; it was made before another was confirmed.
@@ -97,7 +97,7 @@ class AuditChain:
 
 
 def counts_of(entries: list[dict[str, Any]]) -> dict[str, int]:
-    """Count an event's entries by outcome, as its ``counts`` say."""
+    """Return the ``counts`` of an event: its entries by outcome."""
     outcomes = [entry["outcome"] for entry in entries]
     return {
         "received": len(entries),
@@ -120,16 +120,16 @@ def _offset_of_hash(codec: Codec) -> Callable[[AuditEvent], int]:
 
 
 class ChainVerifier:
-    """Checks framed ``BatchAudit`` values one after the other, of one chain or of many mixed.
+    """Verifier of framed ``BatchAudit`` values, one after the other, of one or several chains.
 
-    Each chain's values must come in the order of its partition. The bytes as they were written are hashed, not their
-    content encoded again: so events of another writer or of an older schema verify as well.
+    Each chain's values must be in the order of its partition. The original bytes are hashed, not a second encoding of
+    their content: so events of another writer or of an older schema verify as well.
     """
 
     __slots__ = ("_beginnings_gone", "_codec", "_ends", "_hash_at", "_links_gone")
 
     def __init__(self, codec: Codec, *, beginnings_gone: bool = False, links_gone: bool = False) -> None:
-        """Know no chain yet.
+        """Start without any chain.
 
         Args:
             codec: of ``BatchAudit``.
@@ -144,14 +144,14 @@ class ChainVerifier:
 
     @property
     def chain_ids(self) -> frozenset[str]:
-        """The chains that were met."""
+        """The chains found so far."""
         return frozenset(self._ends)
 
     def check(self, value: bytes | None) -> tuple[AuditEvent, list[str]]:
         """Return the event, and one sentence for each difference; none: it continues its chain.
 
         Raises:
-            UndecodableError: the value is no ``BatchAudit``; nothing is known of its chain.
+            UndecodableError: the value is no ``BatchAudit``, so its chain is unknown.
         """
         event = self._codec.decode(value)
         assert value is not None  # noqa: S101 - a null value is not decoded  # nosec B101
@@ -175,10 +175,10 @@ class ChainVerifier:
 
 
 def verify_chain(values: Iterable[bytes], codec: Codec) -> list[str]:
-    """Check framed ``BatchAudit`` values as a `ChainVerifier` does.
+    """Check framed ``BatchAudit`` values with a `ChainVerifier`.
 
     Returns:
-        One sentence for each difference, in the order they were found; empty: every chain is whole.
+        One sentence for each difference, in order; empty: every chain is complete.
     """
     verifier = ChainVerifier(codec)
     findings: list[str] = []

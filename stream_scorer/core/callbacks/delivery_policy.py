@@ -1,10 +1,10 @@
-"""What an attempt to deliver a callback leads to, and where one goes that cannot be delivered now.
+"""Delivery policy: the next step after an attempt, and the retry topic of a callback that cannot be delivered now.
 
-A callback is tried in *rounds*: an attempt and a few quick ones after it, all in memory. A round that failed takes it
-to the retry tier of that number; the tiers end, and with them the patience. A callback that waits for another reason
-than a failed round (its campaign is in trouble or over its pace) goes to a tier too, and no round is counted.
+A callback is attempted in *rounds*: an attempt and a few quick ones after it, all in memory. After failed round n it
+goes to retry topic n; after the last retry topic it is given up. A callback that is deferred for another reason than a
+failed round (its campaign fails or exceeds its rate limit) goes to a retry topic too, and no round is counted.
 
-A tier is a retry topic (`core.retry_topics`): its head may not block it for longer than the tier's own delay.
+The first record of a retry topic may not block it for longer than the topic's own delay (`core.retry_topics`).
 """
 
 from __future__ import annotations
@@ -36,12 +36,11 @@ class DeferReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DeliveryRules(RetryDelays):
-    """How patient delivery is, in seconds; ``delays_s`` are those of the retry tiers.
+    """Delays of delivery, in seconds; ``delays_s``: those of the retry topics.
 
     Attributes:
-        quick_delays_s: how long a callback waits in memory before each further attempt of a round, more or less a
-            quarter.
-        patience_s: a ``Retry-After`` up to this is waited for in memory.
+        quick_delays_s: the wait in memory before each further attempt of a round, plus or minus a quarter.
+        max_age_s: a ``Retry-After`` up to this is waited for in memory.
     """
 
     quick_delays_s: tuple[float, ...] = (0.5, 2.0)
@@ -53,12 +52,12 @@ class Delivery:
     """A callback that is to be delivered now.
 
     Attributes:
-        record: where it was read.
-        callback: what is sent.
-        tier: the retry tier it was read from; 0: it is fresh.
+        record: its source record.
+        callback: the callback.
+        retry_level: level of the retry topic it was read from; 0: it is new.
         rounds: failed rounds before this one.
-        tries: attempts of this round so far.
-        has_slot: whether its campaign's pace has room for it reserved.
+        attempts_in_round: attempts of this round so far.
+        has_slot: whether its campaign's rate limiter has a reservation for it.
         due: monotonic seconds; when the next attempt may be made.
         traceparent: the ``traceparent`` header of its next request; None: no header.
         began: monotonic seconds of its first attempt since it was read; None: there was none.
@@ -75,11 +74,11 @@ class Delivery:
     began: float | None = None
 
     def attempted_at(self, now: float) -> Delivery:
-        """The same delivery, about to be tried."""
+        """Return the delivery with the time of its first attempt."""
         return self if self.began is not None else replace(self, began=now)
 
     def under(self, traceparent: str) -> Delivery:
-        """The same delivery, its next request below this span."""
+        """Return the delivery with this span as the parent of its next request."""
         return replace(self, traceparent=traceparent)
 
 
@@ -97,12 +96,12 @@ class Completed(NamedTuple):
 
     @property
     def is_billable(self) -> bool:
-        """A request was made for it, which should not be repeated."""
+        """Whether a request was sent for it, which should not be repeated."""
         return True
 
 
 class DeferredDelivery(NamedTuple):
-    """A callback that goes to a tier; ``rounds``: failed ones so far, ``began`` as `Delivery`'s."""
+    """A callback that goes to a retry topic; ``rounds``: failed rounds so far; ``began``: that of the `Delivery`."""
 
     record: SourceRecord
     callback: Callback
@@ -113,7 +112,7 @@ class DeferredDelivery(NamedTuple):
 
     @property
     def is_billable(self) -> bool:
-        """Whether requests were made for it, which should not be repeated."""
+        """Whether requests were sent for it, which should not be repeated."""
         return self.reason is DeferReason.RETRY
 
 
@@ -127,7 +126,7 @@ class RetryNow(NamedTuple):
 
 
 class TargetDisabled(NamedTuple):
-    """The receiver takes nothing any more; the delivery waits."""
+    """The target is disabled; the delivery waits."""
 
     delivery: Delivery
 
@@ -135,12 +134,12 @@ class TargetDisabled(NamedTuple):
 def after_attempt(
     delivery: Delivery, answer: DeliveryAnswer, rules: DeliveryRules, *, now: float, now_ms: int, jitter: float
 ) -> Completed | DeferredDelivery | RetryNow | TargetDisabled:
-    """Say what follows from the answer to an attempt.
+    """Return the next step after an attempt.
 
     Args:
-        delivery: the attempt's.
-        answer: what came of it.
-        rules: how patient to be.
+        delivery: the delivery of the attempt.
+        answer: the result of the attempt.
+        rules: delays and retry topics.
         now: monotonic seconds.
         now_ms: Unix milliseconds.
         jitter: a random number in [0, 1).
@@ -159,7 +158,7 @@ def after_attempt(
 
 
 def defer_failing(delivery: Delivery, rules: DeliveryRules, now_ms: int) -> DeferredDelivery:
-    """Put a callback off whose campaign is in trouble, so that others need not wait behind it.
+    """Defer a callback of a failing campaign, so that it does not block other campaigns.
 
     A round that has begun has failed with it, as long as a retry topic is left for it. Otherwise it goes to the retry
     topic after its present one: writing it again every minute has no use while the receiver fails.
@@ -172,7 +171,7 @@ def defer_failing(delivery: Delivery, rules: DeliveryRules, now_ms: int) -> Defe
 
 
 def defer_shutdown(delivery: Delivery, rules: DeliveryRules, now_ms: int) -> DeferredDelivery | None:
-    """End a round that has begun without its quick attempts; None where none has, or where it is the last one."""
+    """End a round that has begun, without its quick attempts; None if none has begun, or it is the last round."""
     rounds = delivery.rounds + 1
     if delivery.attempts_in_round == 0 or rounds > rules.levels:
         return None
@@ -181,12 +180,12 @@ def defer_shutdown(delivery: Delivery, rules: DeliveryRules, now_ms: int) -> Def
 
 
 def defer_rate_limited(delivery: Delivery, rules: DeliveryRules, now_ms: int, wait_s: float) -> DeferredDelivery:
-    """Put a callback off whose campaign is over its pace."""
+    """Defer a callback of a campaign that exceeds its rate limit."""
     return _deferred(delivery, rules.level_for(wait_s), now_ms + _ms(wait_s), DeferReason.RATE_LIMITED)
 
 
 def route(delivery: Delivery, rules: DeliveryRules, now_ms: int) -> Delivery | NotDue | DeferredDelivery:
-    """Decide about a callback that was just read: deliver it, hold its partition, or write it to a tier again."""
+    """Route a callback that was just read: deliver it, pause its partition, or write it to a retry topic again."""
     if delivery.retry_level == 0:
         return delivery
     not_before_ms = delivery.callback.not_before_ms
@@ -197,7 +196,7 @@ def route(delivery: Delivery, rules: DeliveryRules, now_ms: int) -> Delivery | N
 
 
 def give_up(postponed: DeferredDelivery, detail: str, now_ms: int) -> Completed:
-    """End a callback that cannot be kept until later."""
+    """Return the final outcome of a callback that cannot be deferred."""
     return Completed(
         postponed.record, postponed.callback, CallbackOutcome.GAVE_UP, now_ms, None, 0.0, detail, postponed.began
     )
@@ -208,7 +207,7 @@ def _later(
 ) -> Completed | DeferredDelivery | RetryNow:
     asked_s = answer.retry_after_s
     if tried.attempts_in_round <= len(rules.quick_delays_s) and (asked_s is None or asked_s <= rules.max_age_s):
-        # A Retry-After of 0 or in the past asks for no pause: as if there were none.
+        # A Retry-After of 0 or in the past is ignored.
         delay_s = (
             asked_s
             if asked_s and asked_s > 0

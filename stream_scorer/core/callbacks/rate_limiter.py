@@ -1,8 +1,8 @@
-"""A ceiling on the callbacks of one campaign: at most so many in any minute.
+"""Rate limiter for the callbacks of one campaign: a maximum in any minute.
 
-Who comes over the ceiling is promised the first moment at which there is room, one after the other, and may come back
-then. What counts is what was really sent: a promise that was not kept, because the worker is another one now or the
-callback came late, costs the campaign nothing and never lifts the ceiling.
+A callback over the limit gets a reservation: the first time at which there is room, one after the other. Only sent
+callbacks count. A reservation that is not used, because of a rebalance or a late callback, costs the campaign nothing
+and never raises the limit.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ _WINDOW_S: Final = 60.0
 
 
 class RateLimiter:
-    """The pace of one campaign. Times are monotonic seconds.
+    """Rate limiter of one campaign. Times are monotonic seconds.
 
     Args:
-        per_minute: the ceiling.
+        per_minute: the maximum in any minute.
     """
 
     def __init__(self, per_minute: int) -> None:
@@ -25,23 +25,23 @@ class RateLimiter:
         self._promised: deque[float] = deque(maxlen=per_minute)
 
     def wait_s(self, now: float) -> float:
-        """Seconds until a callback may be sent that was promised nothing: behind those that were."""
+        """Return the seconds until a callback without a reservation may be sent: behind the reserved ones."""
         return max(self._free_at(self._sent), self._free_at(self._promised), now) - now
 
     def reserved_wait_s(self, now: float) -> float:
-        """Seconds until a callback may be sent whose promise is due."""
+        """Return the seconds until a callback whose reservation is due may be sent."""
         return max(self._free_at(self._sent), now) - now
 
     def reserve(self, at: float) -> None:
-        """One will be sent at this time."""
+        """Reserve a slot at this time."""
         self._promised.append(at)
 
     def sent(self, now: float) -> None:
-        """One is sent."""
+        """Record a sent callback."""
         self._sent.append(now)
 
     def is_idle(self, now: float) -> bool:
-        """Whether nothing is remembered that still counts."""
+        """Return whether nothing was sent or reserved in the last minute."""
         return all(not times or times[-1] + _WINDOW_S <= now for times in (self._sent, self._promised))
 
     @staticmethod

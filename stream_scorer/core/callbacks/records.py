@@ -1,4 +1,4 @@
-"""The values of the campaign side's topics: what stands in a record, and what is taken from one that anyone wrote.
+"""Values of the callback topics: encoding of own records, decoding and validation of foreign ones.
 
 The names of the fields are those of the schemas (``contact-score``, ``campaign-callback``, ``callback-receipt``); the
 bytes are `stream_scorer.core.avro.codec.Codec`'s.
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from stream_scorer.core.avro.codec import Codec
     from stream_scorer.core.records import SourceRecord
 
-# Ours alone, so that the ids of callbacks collide with nothing else that is named by its text.
+# A private namespace: the ids of callbacks collide with no other UUIDv5.
 _NAMESPACE: Final = bytes.fromhex("6f1f1f0e6c0e5f0b9a550d3c9b0c7d11")
 _NUMBERS: Final = ("score", "confidence_lower", "confidence_upper")
 
 
 def callback_id_of(sources: Sequence[str], topic_id: str | None = None) -> str:
-    """Return the id of the callback about these sources (``topic/partition/offset``): a UUIDv5 of them, in order.
+    """Return the id of the callback for these sources (``topic/partition/offset``): a UUIDv5 of them, in order.
 
-    ``topic_id``: of their topic, which is part of the name. In a topic that was created again the same places are other
-    scores, and receivers drop the ids that they have seen. None: the brokers show none. No topic's name has a line
+    ``topic_id``: of their topic, part of the name. A topic that was created again has other scores at the same offsets,
+    and receivers drop ids that they have already received. None: the brokers return none. A topic's name has no line
     break, so different sources never have the same text.
     """
     name = "\n".join(sources if topic_id is None else [*sources, topic_id])
@@ -43,7 +43,7 @@ def read_score(codec: Codec, record: SourceRecord) -> Score | None:
     """Decode a ``ContactScore``; None for a score in review, which causes no callback.
 
     Raises:
-        UndecodableError: the value is no ``ContactScore``, or one with a number that is none.
+        UndecodableError: the value is no ``ContactScore``, or has a number that is not finite.
     """
     fields = codec.decode(record.value)
     if fields["review_reasons"]:
@@ -86,7 +86,7 @@ def read_callback(codec: Codec, record: SourceRecord) -> Callback:
     """Decode a ``CampaignCallback``.
 
     Raises:
-        UndecodableError: the value is none.
+        UndecodableError: the value is no ``CampaignCallback``.
     """
     fields = codec.decode(record.value)
     return Callback(

@@ -1,4 +1,4 @@
-"""Which callbacks a run of scores leads to: grouped by campaign and model, with their exact bodies and ids.
+"""Selection of scores for callbacks, grouped by campaign and model, with their exact bodies and ids.
 
 Every score has its outcome as soon as it is examined, so planning keeps no state. The scores of one transaction are
 planned together. If that transaction fails, the rest is planned again: the first plan was never visible.
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 MAX_CONTACT_ID_BYTES: Final = 256
 _ANY_ID: Final = "0" * 36
-# What Avro and Kafka put around a contact's three strings, and around a callback, at most, in bytes.
+# The maximum overhead of Avro and Kafka for a contact's three strings, and for a callback, in bytes.
 _CONTACT_FRAME_BYTES: Final = 16
 _CALLBACK_FRAME_BYTES: Final = 1_024
 
@@ -36,12 +36,12 @@ class BodyWriter(Protocol):
     max_body_bytes: int
 
     def entry(self, score: Score) -> bytes:
-        """One contact as it stands in a body."""
+        """Return the part of a body for one contact."""
 
     def body(
         self, callback_id: str, campaign_id: str | None, model_id: str, planned_at_ms: int, entries: Sequence[bytes]
     ) -> bytes:
-        """The body of a callback."""
+        """Return the body of a callback."""
 
 
 class Selected(NamedTuple):
@@ -52,12 +52,12 @@ class Selected(NamedTuple):
 
     @property
     def record(self) -> SourceRecord:
-        """The record it came from."""
+        """The source record."""
         return self.score.record
 
     @property
     def is_billable(self) -> bool:
-        """Looking at a record again costs nothing."""
+        """Whether the API bills it."""
         return False
 
 
@@ -68,7 +68,7 @@ class BelowThreshold(NamedTuple):
 
     @property
     def is_billable(self) -> bool:
-        """Looking at a record again costs nothing."""
+        """Whether the API bills it."""
         return False
 
 
@@ -82,7 +82,7 @@ class Invalid(NamedTuple):
 
     @property
     def is_billable(self) -> bool:
-        """Looking at a record again costs nothing."""
+        """Whether the API bills it."""
         return False
 
 
@@ -91,14 +91,14 @@ Examined: TypeAlias = Selected | BelowThreshold | Invalid
 
 @dataclass(frozen=True, slots=True)
 class PlanningRules:
-    """What the settings and the topics say of callbacks.
+    """Rules of planning, from the settings and the topics.
 
     Attributes:
-        threshold: the least score that calls.
+        threshold: the lowest score that causes a callback.
         max_contacts: of one callback.
-        max_age_ms: since the score; what is older expires.
-        max_record_bytes: a callback's record stays below this.
-        topic_id: of the scores topic; None: the brokers show none.
+        max_age_ms: since the score; older scores expire.
+        max_record_bytes: exclusive upper limit of a callback's record.
+        topic_id: of the scores topic; None: the brokers return none.
     """
 
     threshold: float
@@ -110,7 +110,7 @@ class PlanningRules:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What one transaction writes. An expired callback has no body and is not sent."""
+    """The records of one transaction. An expired callback has no body and is not sent."""
 
     callbacks: list[Callback] = field(default_factory=list)
     expired: list[Callback] = field(default_factory=list)
@@ -118,7 +118,7 @@ class Plan:
 
 
 def examine(record: SourceRecord, *, codec: Codec, writer: BodyWriter, rules: PlanningRules, now_ms: int) -> Examined:
-    """Say what a record of the scores topic leads to."""
+    """Decide whether a record of the scores topic is part of a callback."""
     try:
         score = read_score(codec, record)
     except UndecodableError as error:
@@ -131,14 +131,14 @@ def examine(record: SourceRecord, *, codec: Codec, writer: BodyWriter, rules: Pl
     one = Selected(score, writer.entry(score))
     room = _SizeLimit(writer, rules, score, now_ms)
     if not room.takes(one):
-        # Ids of 256 bytes are far from it; a campaign or an event with a name of many kilobytes gets here.
+        # Ids of 256 bytes are far below the limit; a campaign or event id of many kilobytes is not.
         detail = f"a callback about this contact alone would be over the limit of {writer.max_body_bytes} bytes"
         return Invalid(record, Reason.TOO_LARGE.value, detail, now_ms)
     return one
 
 
 def plan_callbacks(examined: Iterable[Examined], *, writer: BodyWriter, rules: PlanningRules, now_ms: int) -> Plan:
-    """Return the callbacks of these records, each with the contacts of one campaign and model in the order given."""
+    """Return the callbacks of these records, each with contacts of one campaign and model, in input order."""
     made = Plan()
     fresh: dict[tuple[str | None, str], list[Selected]] = {}
     expired: dict[tuple[str | None, str], list[Selected]] = {}
@@ -158,7 +158,7 @@ def plan_callbacks(examined: Iterable[Examined], *, writer: BodyWriter, rules: P
 
 
 class _SizeLimit:
-    """What still fits into one callback."""
+    """The remaining room of one callback."""
 
     def __init__(self, writer: BodyWriter, rules: PlanningRules, first: Score, now_ms: int) -> None:
         empty = writer.body(_ANY_ID, first.campaign_id, first.model_id, now_ms, [])
@@ -168,7 +168,7 @@ class _SizeLimit:
         self._record_bytes = rules.max_record_bytes - len(empty) - names - _CALLBACK_FRAME_BYTES
 
     def takes(self, one: Selected) -> bool:
-        """Take one more, if it fits."""
+        """Reserve room for one more contact; return whether it fits."""
         entry_bytes = len(one.entry) + 1
         score = one.score
         ids = (score.record.source, score.event_id, score.contact_id)
@@ -198,7 +198,7 @@ def _id_of(part: list[Selected], rules: PlanningRules) -> str:
 
 
 def _callbacks(part: list[Selected], writer: BodyWriter, rules: PlanningRules, now_ms: int) -> Iterator[Callback]:
-    """One callback, or several where a target's body is longer than the sum of its parts."""
+    """Yield one callback, or several if a target's body is longer than the sum of its parts."""
     first = part[0].score
     callback_id = _id_of(part, rules)
     entries = [one.entry for one in part]

@@ -1,4 +1,4 @@
-"""The types of the campaign side, one for each stage, none ever changed after it is made.
+"""Immutable types of the callback service, one for each stage.
 
 ``SourceRecord`` of the scores topic ─decode─▶ ``Score`` ─group─▶ ``Callback`` ─deliver─▶ ``DeliveryAnswer``. A callback
 is planned once, with its exact body and id, and then delivered by any worker that reads it. Every repeat has the same
@@ -38,13 +38,13 @@ class Callback:
     Attributes:
         callback_id: UUIDv5 of the sources.
         campaign_id: the one campaign of all its contacts; None is a group of its own.
-        target: which kind of target the body was made for, and where it goes; never a secret.
-        body: exactly what is sent, at every attempt.
+        target: kind and host of the target; never a secret.
+        body: the bytes that are sent at every attempt.
         sources: ``topic/partition/offset`` of its scores.
         event_ids: of its contacts, in the order of the sources.
         contact_ids: of its contacts, in the order of the sources.
         planned_at_ms: when it was planned.
-        attempts: requests made for it so far.
+        attempts: requests sent for it so far.
         not_before_ms: when the next one is due.
     """
 
@@ -61,7 +61,7 @@ class Callback:
 
 
 class DeliveryKind(StrEnum):
-    """What an answer of the campaign manager means for the callback."""
+    """Class of a response of the campaign manager."""
 
     DELIVERED = "delivered"
     TRY_LATER = "try_later"
@@ -71,14 +71,14 @@ class DeliveryKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DeliveryAnswer:
-    """One attempt to deliver a callback, as the target understood its end.
+    """Result of one attempt to deliver a callback, as the target classifies it.
 
     Attributes:
-        kind: what it means.
-        message: one line for people that names the status or the trouble; never a secret, never the answer's body.
-        status: the HTTP status; None where no answer came.
-        latency_ms: how long the attempt took.
-        retry_after_s: how long the receiver asked to be left alone; None where it did not say.
+        kind: its class.
+        message: one line with the status or the failure; never a secret or the response body.
+        status: the HTTP status; None: there was no response.
+        latency_ms: duration of the attempt.
+        retry_after_s: the pause that the receiver demands; None: it demands none.
     """
 
     kind: DeliveryKind
@@ -89,7 +89,7 @@ class DeliveryAnswer:
 
 
 class CallbackOutcome(StrEnum):
-    """How a callback ended: the symbols of ``CallbackReceipt.outcome``."""
+    """Final outcome of a callback: the symbols of ``CallbackReceipt.outcome``."""
 
     DELIVERED = "DELIVERED"
     REFUSED = "REFUSED"

@@ -1,6 +1,6 @@
 """Adaptive batch size: how many contacts the next request of a model version may hold.
 
-A time-out, a cut answer or a 413 may mean that requests are too large. The halves are sent in any case. The size itself
+A time-out, a cut response or a 413 may mean that requests are too large. The halves are always sent. The size itself
 becomes n/2 after three such failures in a row from requests of n contacts, or after one 413. Requests in flight
 together count once. Each success doubles the size up to its limit. The limit is n/2 once a smaller request has
 succeeded after the failures; an outage, in which none succeeds, sets none. A request over the limit is tried again
@@ -19,7 +19,7 @@ _MAX_TRIAL_S: Final = 3_600.0
 
 
 class BatchSize:
-    """The size for one model version. Pure: times are monotonic seconds, passed in.
+    """Batch size of one model version. Pure: monotonic seconds are passed in.
 
     Args:
         maximum: the size without any failure, ``scoring.max_contacts``.
@@ -56,7 +56,7 @@ class BatchSize:
         self._failures = self._suspected = self._reduced_from = 0
 
     def record_success(self, contacts: int, now: float) -> None:
-        """Count a request of so many contacts that had usable results."""
+        """Count a request with usable results; ``contacts``: its size."""
         if self._failures and contacts >= self._suspected:
             self._failures = self._suspected = 0
         if self._reduced_from:
@@ -71,7 +71,7 @@ class BatchSize:
         self.size = min(self.limit, 2 * self.size)
 
     def record_too_large(self, contacts: int, sent_at: float, now: float, *, is_certain: bool) -> None:
-        """Count a time-out, a cut answer or (``is_certain``) a 413 of a request of so many contacts."""
+        """Count a time-out, a cut response or (``is_certain``) a 413; ``contacts``: the size of the request."""
         if contacts < 2:  # noqa: PLR2004 - a single contact cannot be divided
             return
         if contacts > self.limit:

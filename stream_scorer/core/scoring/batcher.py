@@ -3,15 +3,15 @@
 A batch is returned when it is full, or when it is due: it has lingered long enough *and* the caller could send it
 now. So under load batches are full; on a quiet stream a contact waits ``linger_s`` and no request is wasted.
 
-Every partition fills batches of its own: a request that hangs then stops one partition. A batch that is due takes
-contacts of the other partitions too. While batches become full, a partition with few contacts gets its turn after
-`_TURN_AFTER` lingers.
+Every partition fills separate batches: a slow request then stops one partition. A batch that is due takes contacts of
+the other partitions too. While batches become full, a partition with few contacts gets its turn after `_TURN_AFTER`
+lingers.
 
 A repeated contact id goes to the next batch. Several batches of one model version are then open, in order, and each
-contains an id at most once. `Batcher.open_batches` counts the requests that the open batches need at least: those of
-several model versions never become one, so the caller need not wait for more contacts to fill them.
+contains an id at most once. `Batcher.open_batches` counts the minimum of requests for the open batches: those of
+several model versions are never merged, so the caller need not wait for more contacts to fill them.
 
-Contacts of a partition that is kept apart (`Batcher.apart`) are never put together with others.
+Contacts of a partition that is kept apart (`Batcher.apart`) are never combined with those of other partitions.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class BatchKey(NamedTuple):
-    """What the contacts of one request have in common."""
+    """Common key of the contacts of one request."""
 
     model_version: str | None
     version_from_event: bool
@@ -52,7 +52,7 @@ class Batch:
 
 
 class _QueueKey(NamedTuple):
-    """What the contacts of one open batch have in common."""
+    """Common key of the contacts of one open batch."""
 
     key: BatchKey
     partition: Partition
@@ -70,7 +70,7 @@ class _Open:
 
 @dataclass(slots=True, eq=False)
 class _OpenBatches:
-    """The open batches of one lane, oldest first, and how many of them contain each contact id."""
+    """The open batches of one queue key, oldest first, and how many of them contain each contact id."""
 
     batches: list[_Open] = field(default_factory=list)
     copies: dict[str, int] = field(default_factory=dict)
@@ -192,7 +192,7 @@ class Batcher:
         *,
         avoid: AbstractSet[Partition] = frozenset(),
     ) -> Contact | None:
-        """Take the first wanted contact of a model version out of its batch, from partitions not to ``avoid`` first."""
+        """Remove and return the first wanted contact of a model version, from partitions not in ``avoid`` first."""
         batches = [one for one in self._batches if one.lane.key.model_version == model_version]
         batches.sort(key=lambda one: one.lane.partition in avoid)
         contact = next((one for batch in batches for one in batch.contacts if wanted(one)), None)
@@ -229,7 +229,7 @@ class Batcher:
         return next(iter(self._by_age.values())).opened_at + self._linger_s if self._by_age else None
 
     def remove(self, unwanted: Callable[[Contact], bool]) -> list[Contact]:
-        """Take the unwanted contacts out of the batches and return them."""
+        """Remove the unwanted contacts from the batches and return them."""
         batches = sorted(self._batches, key=lambda batch: batch.opened_at)
         self._full.clear()
         self._by_age.clear()
@@ -252,7 +252,7 @@ class Batcher:
         return chain(self._full, self._by_age.values())
 
     def _lane_of(self, contact: Contact) -> _OpenBatches:
-        # Mostly the next contact has the same lane: one is made and looked up for each change, not for each contact.
+        # Usually the next contact has the same key: it is built and looked up per change, not per contact.
         (version, from_event), (topic, number) = self._last_lane
         record = contact.record
         if (
@@ -343,7 +343,7 @@ class Batcher:
         return contacts >= full_at or room < _SMALLEST_CONTACT_BYTES
 
     def _take_together(self, first: _Open, sizes: Mapping[str | None, int]) -> Batch:
-        """Take an open batch out, filled up from those of other partitions."""
+        """Remove and return an open batch, filled up from those of other partitions."""
         most = sizes.get(first.lane.key.model_version, self._max_contacts)
         others = self._together_with(first)
         contacts, ids, room = list(first.contacts), set(first.ids), first.room
@@ -362,7 +362,7 @@ class Batcher:
         return self._taken(first, contacts)
 
     def _leave(self, batch: _Open, left: list[Contact]) -> None:
-        """Keep these contacts in an open batch; the others were taken out."""
+        """Keep only these contacts in an open batch."""
         if not left:
             self._close(batch)
         elif len(left) < len(batch.contacts):

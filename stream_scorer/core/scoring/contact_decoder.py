@@ -1,10 +1,10 @@
-"""Decodes ``ContactFeatures`` values; the usual ones by a short cut.
+"""Decoder of ``ContactFeatures`` values, with a fast path for usual ones.
 
-A usual value has short strings and one block of features. fastavro asks its stream for every byte and its schema for
-every value, which takes half of the time spent on a contact before it is sent; `decode_fast_path` has the
-fields in its code and walks the bytes once, in less than half the time. Whatever is not usual, broken bytes above all,
-makes it give up without a word, and fastavro reads or refuses the value. So the short cut may be ignorant, but never
-more lenient: a test lets both read good, mutilated and random bytes.
+A usual value has short strings and one block of features. fastavro reads its stream byte by byte and interprets the
+schema for every value, which takes half of the time spent on a contact before it is sent. `decode_fast_path` has the
+fields in its code and walks the bytes once, in less than half the time. It returns None for any other value, such as
+broken bytes, and fastavro decodes or rejects that value. So the fast path may accept less than fastavro, but never more:
+a test compares both with valid, mutilated and random bytes.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ _SECOND_BRANCH: Final = 2
 
 
 class ContactDecoder:
-    """Decodes ``ContactFeatures`` values.
+    """Decoder of ``ContactFeatures`` values.
 
     Args:
         codec: of ``ContactFeatures``.
 
     Attributes:
-        has_fast_path: whether `decode_fast_path` knows the fields of the schema, in this order.
+        has_fast_path: whether `decode_fast_path` supports the fields of the schema, in this order.
     """
 
     __slots__ = ("_codec", "has_fast_path")
@@ -76,7 +76,7 @@ class ContactDecoder:
 
 
 def decode_fast_path(data: bytes, start: int) -> ContactEvent | None:
-    """Read the value whose Avro body begins at ``start`` and ends with ``data``; None: it is not a usual one."""
+    """Decode the value whose Avro body begins at ``start`` and ends with ``data``; None: it is not a usual one."""
     try:
         event_id, at = _string(data, start)
         contact_id, at = _string(data, at)

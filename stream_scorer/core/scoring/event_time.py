@@ -1,8 +1,8 @@
 """Event times: milliseconds since 1970, within the years that every deserializer can read.
 
-A score carries the event's time on. Python's deserializers, Confluent's among them, make a ``datetime`` of it and fail
-outside the years 1 to 9999, so such a time is no time of an event. A producer that writes seconds or microseconds is
-found by the same means: read as milliseconds, its times lie in 1970 or beyond the year 9999.
+A score contains the event's time. Python's deserializers, Confluent's among them, convert it to ``datetime`` and fail
+outside the years 1 to 9999, so such a time is invalid. The same check detects a producer that writes seconds or
+microseconds: read as milliseconds, its times are in 1970 or beyond the year 9999.
 
 All functions take Unix milliseconds.
 """
@@ -16,7 +16,7 @@ LAST_MS: Final = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z
 # The years 1990 to 2100, in which contacts are called, in seconds.
 _FROM_S: Final = 631_152_000
 _UNTIL_S: Final = 4_133_980_800
-# Times from here to `LAST_MS` need no closer look: they are no seconds.
+# Times from here to `LAST_MS` need no further check: they are not in seconds.
 AFTER_SECONDS_MS: Final = _UNTIL_S
 # By default brokers refuse records that are further ahead of their clock (message.timestamp.after.max.ms).
 MAX_CLOCK_DIFFERENCE_MS: Final = 3_600_000
@@ -29,7 +29,7 @@ def unit_of(number: int) -> str | None:
 
 
 def time_problem(at_ms: int) -> str | None:
-    """Return what is wrong with an event's time; None: nothing. The sentence does not repeat the time."""
+    """Return why an event's time is invalid, without the time; None: it is valid."""
     unit = unit_of(at_ms)
     if unit not in (None, "milliseconds"):
         return f"is in {unit}, and milliseconds since 1970 are expected"
@@ -37,13 +37,13 @@ def time_problem(at_ms: int) -> str | None:
 
 
 def age_ms(occurred_at_ms: int, *, written_ms: int, now_ms: int) -> int | None:
-    """Return how old an event was when it was written to its topic.
+    """Return the age of an event when it was written to its topic.
 
-    The clock of the worker does not enter: one that is ahead would make every event old.
+    The worker's clock is not used: if it is ahead, every event would be old.
 
     Args:
         occurred_at_ms: the event's time.
-        written_ms: Kafka's time of its record; negative: it has none, and the worker's clock is taken.
+        written_ms: Kafka's timestamp of its record; negative: it has none, and the worker's clock is used.
         now_ms: the worker's clock. If the record is more than an hour ahead of it, one of the two clocks is wrong.
 
     Returns:

@@ -1,9 +1,9 @@
-"""One feature of the model: its type, its limits, and whether a value keeps them.
+"""One feature of the model: its type, its limits, and the validation of a value.
 
 ``integer`` takes a long, or a double without fraction (which becomes the integer), between -(2**53 - 1) and 2**53 - 1,
 since JSON promises no more between two programs; ``number`` takes a long or a finite double (a greater long becomes the
-nearest double); a boolean is no number, and a string is never parsed. What has the right type but lies outside those
-bounds, the model's own limits or its choices, NaN and the infinities among them, is ``out_of_range``.
+nearest double); a boolean is no number, and a string is never parsed. A value of the right type outside those bounds,
+the model's own limits or its choices is ``out_of_range``; so are NaN and the infinities.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class Feature:
     """One feature the model expects.
 
     Attributes:
-        name: as it stands in the event and in the request.
-        type: what its value must be; see the module.
-        impute: put in where the feature is absent or null; None: the contact is rejected then.
-        minimum: the least value allowed, for ``integer`` and ``number``.
-        maximum: the greatest value allowed, for ``integer`` and ``number``.
+        name: its name in the event and in the request.
+        type: the type of its value; see the module docstring.
+        impute: the value if the feature is absent or null; None: such a contact is rejected.
+        minimum: the lowest value allowed, for ``integer`` and ``number``.
+        maximum: the highest value allowed, for ``integer`` and ``number``.
         choices: the only values allowed; None: any.
 
     Raises:
@@ -78,7 +78,7 @@ class Feature:
 
 
 class Rule(NamedTuple):
-    """A feature, prepared for the loop. A value of ``exact`` between ``low`` and ``high`` needs no closer look."""
+    """A feature, prepared for the loop. A value of type ``exact`` between ``low`` and ``high`` is valid."""
 
     name: str
     kind: FeatureType
@@ -110,7 +110,7 @@ def compile_rule(feature: Feature) -> Rule:
 
 
 def normalized(rule: Rule, value: Any) -> Any:
-    """Return a good value as it is sent: an integer without fraction, a number that any JSON reader reads alike."""
+    """Return a valid value in the form that is sent: an integer without fraction, a number safe for any JSON parser."""
     kind = type(value)
     if rule.exact is int and kind is float and value.is_integer():
         return int(value)
@@ -120,10 +120,10 @@ def normalized(rule: Rule, value: Any) -> Any:
 
 
 def validate(rule: Rule, value: Any) -> Reason | None:
-    """Return what is wrong with a value that is there; None: nothing."""
+    """Return why a value that is not null is invalid; None: it is valid."""
     kind = type(value)
     if rule.exact is int:
-        # NaN and the infinities are no fractions either: they have the right type and lie out of range.
+        # NaN and the infinities are no fractions either: they have the right type and are out of range.
         fits = kind is int or (kind is float and (value.is_integer() or not math.isfinite(value)))
     elif rule.exact is float:
         fits = kind in (int, float)
@@ -137,7 +137,7 @@ def validate(rule: Rule, value: Any) -> Reason | None:
 
 
 def describe_type(rule: Rule, value: Any) -> str:
-    """Say that the value has the wrong type, without the value."""
+    """Return the error for a value of the wrong type, without the value."""
     if rule.exact is str and type(value) is str:
         return f"{shown(rule.name)} is not valid Unicode"
     given = _KINDS.get(type(value), "something else")
@@ -145,7 +145,7 @@ def describe_type(rule: Rule, value: Any) -> str:
 
 
 def describe_range(rule: Rule) -> str:
-    """Say which limits were broken, without the value."""
+    """Return the error for a value outside its limits, without the value."""
     if rule.choices is not None:
         return f"{shown(rule.name)} is none of the model's choices, or outside its limits"
     low = "-1.8e308" if rule.low == -_MAX_NUMBER else rule.low

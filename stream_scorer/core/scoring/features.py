@@ -1,9 +1,9 @@
-"""The model's features: is a contact complete, and what is put in where it is not.
+"""Validation and imputation of a contact's features.
 
 `ContactChecker.check` applies the checks of the contract, section 5, from ``invalid_contact`` to ``out_of_range``, in
-that order, and reports every one that fails. A good contact is the common case and takes a loop without any of the
-words that explain a bad one; only when that loop stumbles is the contact gone through again for its failures. The rules
-of type and limits are in `stream_scorer.core.scoring.feature_types`.
+that order, and reports every one that fails. A valid contact is the common case and takes a loop without error texts.
+Only if that loop finds a fault is the contact checked again for its failures. The rules of type and limits are in
+`stream_scorer.core.scoring.feature_types`.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class FeatureList:
         """Prepare the checks.
 
         Args:
-            features: in the order in which they stand in requests.
-            max_features: a contact that brings more is rejected.
+            features: in the order of their position in requests.
+            max_features: a contact with more is rejected.
 
         Raises:
             SettingsError: two features have one name, or there are more than ``max_features``.
@@ -69,11 +69,11 @@ class FeatureList:
         return tuple(rule.name for rule in self._rules)
 
     def check(self, features: Mapping[str, FeatureValue | None]) -> Complete | Failures:
-        """Check one contact's features and fill the gaps.
+        """Check one contact's features and impute missing ones.
 
         Returns:
-            For a good contact a tuple: its features in model order with imputed values, and the imputed names.
-            Else a list: each reason that applies, once, in the order of the contract, with one sentence.
+            For a valid contact a tuple: its features in model order with imputed values, and the imputed names.
+            Otherwise a list: each reason that applies, once, in the order of the contract, with one sentence.
         """
         complete: dict[str, FeatureValue] = {}
         imputed: tuple[str, ...] = ()
@@ -140,11 +140,11 @@ class ContactChecker:
         self._max_event_age_ms = None if max_event_age_s is None else max_event_age_s * 1000.0
 
     def check(self, event: ContactEvent, age_ms: int | None = None) -> Complete | Failures:
-        """Check one event; returns as `FeatureList.check`.
+        """Check one event; return as `FeatureList.check`.
 
         Args:
-            event: as decoded.
-            age_ms: how old it was when it was written to the topic; None: its age does not count.
+            event: the decoded event.
+            age_ms: its age when it was written to the topic; None: its age is not checked.
         """
         event_id, contact_id, features, occurred_at_ms, _, _ = event
         result = self._check_features(features)

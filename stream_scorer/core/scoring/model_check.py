@@ -1,7 +1,7 @@
-"""Check of the model at start: what the answer to a request without contacts proves of token and model.
+"""Model check at start: whether the response to a request without contacts confirms token and model.
 
-A model that exists refuses such a request with 400, which is not billed. So almost any status confirms it; only the
-statuses that a missing token, scope or model, a used-up quota, or an outage have as well confirm nothing.
+A model that exists refuses such a request with 400, which is not billed. So almost any status confirms it. Exceptions
+are the statuses of a missing token, scope or model, a used-up quota, and an outage.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ class ModelRefused:
 
 @dataclass(frozen=True, slots=True)
 class ModelUnavailable:
-    """Neither confirmed nor refused: an outage, a gateway's answer, or a secret that cannot be read.
+    """Neither confirmed nor refused: an outage, a gateway's response, or a secret that cannot be read.
 
     Attributes:
         exchange: the last exchange with API or login service.
         message: what happened, one line.
         kind: the kind of failure, as the metrics name it.
-        retry_after_s: what ``Retry-After`` demands; None: absent or ignored.
+        retry_after_s: the ``Retry-After``; None: absent or ignored.
         ignored_retry_after: see `Unavailable`.
     """
 
@@ -63,7 +63,7 @@ ModelCheck: TypeAlias = ModelConfirmed | ModelRefused | ModelUnavailable
 
 
 def judge_model_check(answer: ApiResponse) -> ModelCheck:
-    """Return what the answer to a request without contacts and without model version proves."""
+    """Return the result of a request without contacts and without model version."""
     exchange = answer.exchange
     match answer:
         case Forbidden() | NotFound():

@@ -1,7 +1,7 @@
 """Limit of rejections: how many contacts may be rejected for one status and model version in ten minutes.
 
 If more than 20 contacts, and more than ``scoring.max_refused_share`` of those finished, would be rejected for the same
-status and version, the cause is hardly in the contacts. The others are held: they wait in the last retry topic.
+status and version, the contacts are probably not the cause. Further ones are held: they wait in the last retry topic.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _RESOLUTION_S: Final = 1.0
 
 
 class Cause(NamedTuple):
-    """What rejections are counted by: the reason, the HTTP status and the model version."""
+    """Key of the rejection counts: the reason, the HTTP status and the model version."""
 
     reason: str
     status: int | None
@@ -35,7 +35,7 @@ class Verdict(Enum):
 
 
 class RefusalLimit:
-    """Counts finished and rejected contacts. Pure: ``now`` is passed in, in monotonic seconds.
+    """Counter of finished and rejected contacts. Pure: ``now`` is passed in, in monotonic seconds.
 
     Args:
         max_share: ``scoring.max_refused_share``; 1 rejects whatever the share.
@@ -53,7 +53,7 @@ class RefusalLimit:
         return self._max_share < 1.0
 
     def record_finished(self, contacts: int, now: float) -> None:
-        """Count contacts that have their outcome."""
+        """Count contacts with an outcome."""
         if not contacts:
             return
         self._forget(now)
@@ -78,7 +78,7 @@ class RefusalLimit:
         return Verdict.WARN
 
     def count(self, cause: Cause) -> int:
-        """Return how many would have been rejected for a cause in the last ten minutes."""
+        """Return how many contacts would have been rejected for a cause in the last ten minutes."""
         return len(self._refused.get(cause, ()))
 
     def _forget(self, now: float) -> None:

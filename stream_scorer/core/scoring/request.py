@@ -1,19 +1,19 @@
 """A request: the contacts that are sent together, and the attempts made with them so far.
 
-A request keeps its ``batch_id`` through its retries. Whatever holds other contacts (a half, the rest after some were
-named, the unanswered once more, a control) is a new request with an id of its own.
+A request keeps its ``batch_id`` through its retries. One with other contacts (a half, the rest after some were named,
+the unanswered contacts, a control) is a new request with a new id.
 
 Bisection. A large request that fails is split in two, and both halves are sent. Of a request with up to
 ``_BISECTED_AT_MOST`` contacts only the first half is sent. If it succeeds, the failing contact is in the second half,
-which needs no request of its own before it is divided. If it fails, the second half is postponed, and all that is
-postponed is sent in the end: together, or in groups if too many have failed. That is the generalized binary splitting
+which is divided without a separate request. If it fails, the second half is postponed. All postponed contacts are sent
+in the end: together, or in groups if too many have failed. That is the generalized binary splitting
 of group testing (F. K. Hwang, "A method for detecting all defective members in a population by group testing", J. Am.
-Stat. Assoc. 67, 1972). One contact of a thousand costs 16 requests at most, where plain halving takes 21; ten cost 105
-at most, where it takes 151. Once failing contacts were found, the first group that is sent next has ln 2 / p of them
-for the share p found so far: where all fail, each is sent alone, at one request instead of eight.
+Stat. Assoc. 67, 1972). One contact of a thousand costs 16 requests at most (plain halving: 21), ten cost 105 at most
+(151). Once failing contacts were found, the next group has ln 2 / p contacts for the share p found so far: if all fail,
+each is sent alone, at one request instead of eight.
 
-Contacts stand sorted by partition, and a request is divided at the border of two partitions first: so the partitions
-without a failing contact go on after the fewest requests.
+Contacts are sorted by partition, and a request is divided at the border of two partitions first. So the partitions
+without a failing contact proceed after the fewest requests.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Request:
 
     Attributes:
         batch_id: the id in audit and headers.
-        key: the model version, and whether the events brought it.
-        contacts: what is sent, at least one.
+        key: the model version, and whether the events contain it.
+        contacts: the contacts that are sent, at least one.
         attempts: HTTP attempts made so far.
         first_sent_ms: Unix milliseconds of the first attempt; None before it.
         sent_at: when the last attempt began, or that of the request it is a part of; None before the first.
@@ -51,16 +51,16 @@ class Request:
         backoff_until: the same by backoff alone: it counts once a request that was sent later has succeeded.
         lone_failures: failures of this single contact in its last round, each between two successes of others; None:
             it is not in its last round, or was not yet sent alone there.
-        retried_unanswered: whether the API has left these contacts out of an answer once already.
+        retried_unanswered: whether the API has left these contacts out of a response once already.
         bisecting: whether it came from a request that failed, to find the contact that causes the failure, or has the
             contacts of a partition that is kept apart for it.
         is_control: whether it sends a contact again that has its score: a success proves that the API works.
         named: contacts that the API's error named: they are sent once more, together, if ``contacts`` succeed.
         was_named: whether these contacts were named, and the same request without them succeeded.
-        sibling: if the API takes ``contacts``, one of these fails.
-        postponed: what is sent once this bisection has ended; it may be all right.
-        cleared: contacts that this bisection has found to succeed.
-        found: contacts that it has found to fail.
+        sibling: if ``contacts`` succeed, one of these fails.
+        postponed: contacts that are sent after this bisection; all of them may succeed.
+        cleared: number of contacts that this bisection has found to succeed.
+        found: number of contacts that it has found to fail.
     """
 
     batch_id: str
@@ -85,17 +85,17 @@ class Request:
 
     @property
     def is_single(self) -> bool:
-        """Whether it holds a single contact."""
+        """Whether it has a single contact."""
         return len(self.contacts) == 1
 
     @property
     def is_deferred(self) -> bool:
-        """Whether its contacts were read from a retry topic; requests never mix them with others."""
+        """Whether its contacts were read from a retry topic; requests never mix them with other contacts."""
         return bool(self.contacts[0].record.origin) and not self.is_control
 
     @property
     def all_contacts(self) -> tuple[Contact, ...]:
-        """The contacts that are sent, and those whose turn comes after them."""
+        """The contacts that are sent, and those that are sent after them."""
         return self.contacts + self.sibling + self.postponed + self.named
 
     def filter(self, wanted: Callable[[Contact], bool]) -> Request | None:
@@ -117,7 +117,7 @@ class Request:
         return replace(self, not_before=not_before, backoff_until=backoff_until)
 
     def facts(self, model_id: str, exchange: Exchange) -> RequestAudit:
-        """Return what the audit holds of it, once ``exchange`` has finished contacts of it."""
+        """Return its audit data after ``exchange`` has finished contacts of it."""
         return RequestAudit(
             batch_id=self.batch_id,
             model_id=model_id,
@@ -161,7 +161,7 @@ def subset(request: Request, contacts: tuple[Contact, ...], new_id: Callable[[],
 
 
 def unanswered(request: Request, contacts: tuple[Contact, ...], new_id: Callable[[], str]) -> Request:
-    """Return a new request with the contacts that the answer to a request left out."""
+    """Return a new request with the contacts that a response left out."""
     return Request(new_id(), request.key, contacts, retried_unanswered=True)
 
 
@@ -175,14 +175,14 @@ def split_in_two(request: Request, new_id: Callable[[], str]) -> tuple[Request, 
 
 
 def bisect(request: Request, new_id: Callable[[], str]) -> tuple[Request, ...]:
-    """Return what is sent next to find the contact for which a request of several failed."""
+    """Return the next requests to find the failing contact of a failed request."""
     if len(request.contacts) > _BISECTED_AT_MOST:
         return split_in_two(request, new_id) + remaining(request, new_id)
     return (_first_half(request, request.contacts, request.sibling + request.postponed, new_id),)
 
 
 def continue_search(request: Request, new_id: Callable[[], str]) -> tuple[Request, ...]:
-    """Return what is sent next after a request succeeded: the failing contact is in its sibling, if it has one."""
+    """Return the next requests after a success: the failing contact is in the sibling, if there is one."""
     request = replace(request, cleared=request.cleared + len(request.contacts))
     sibling = request.sibling
     if len(sibling) > 1:
@@ -193,9 +193,9 @@ def continue_search(request: Request, new_id: Callable[[], str]) -> tuple[Reques
 
 
 def remaining(request: Request, new_id: Callable[[], str]) -> tuple[Request, ...]:
-    """Return what is left to send once the contacts of a request are finished or are sent otherwise.
+    """Return the request with the remaining contacts of a bisection.
 
-    All of it in one request. If that would fail by the share found so far, only the first group is sent.
+    It has all of them. If it is likely to fail by the share found so far, only the first group is sent.
     """
     waiting = request.sibling + request.postponed
     group = _best_group(request) if request.found > 1 else len(waiting)
@@ -212,7 +212,7 @@ def one_by_one(request: Request, new_id: Callable[[], str]) -> tuple[Request, ..
 
 
 def take_first(request: Request, most: int, new_id: Callable[[], str]) -> tuple[Request, Request]:
-    """Return two requests for one that is too large: one with the first ``most`` contacts, and one with the rest."""
+    """Split a request that is too large: one with the first ``most`` contacts, and one with the rest."""
     rest = request.contacts[most:] + request.sibling + request.postponed + request.named
     first = replace(request, batch_id=new_id(), contacts=request.contacts[:most], sibling=(), postponed=(), named=())
     return first, replace(first, batch_id=new_id(), contacts=rest)
@@ -229,7 +229,7 @@ def _first_half(
 
 
 def _best_group(request: Request) -> int:
-    """Return how many contacts the next group has, by the share of failing ones that the bisection has found."""
+    """Return the size of the next group, by the share of failing contacts that the bisection has found."""
     return max(1, round(_BEST_GROUP * (request.cleared + request.found) / request.found))
 
 
@@ -239,7 +239,7 @@ def _with_search(request: Request, of: Request, *, postponed: tuple[Contact, ...
 
 
 def _middle(contacts: tuple[Contact, ...]) -> int:
-    """Return where to divide: at the border of two partitions that is nearest to the middle, else in the middle."""
+    """Return the index to divide at: the border of two partitions nearest to the middle, otherwise the middle."""
     middle = len(contacts) // 2
     if _partition(contacts[0]) == _partition(contacts[-1]):
         return middle
@@ -248,7 +248,7 @@ def _middle(contacts: tuple[Contact, ...]) -> int:
 
 
 def _place_of_partition(contact: Contact) -> tuple[str, int]:
-    return contact[0][:2]  # topic and partition of its record; for a thousand contacts a request, names cost too much
+    return contact[0][:2]  # topic and partition of its record; attribute access is too slow for a thousand contacts per request
 
 
 def _partition(contact: Contact) -> Partition:

@@ -1,4 +1,4 @@
-"""The response against the request: which contact got which score, and which scores a person should look at."""
+"""Match of a response with its request: the score of each contact, and the scores that need a review."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 ScoreAndBounds: TypeAlias = "tuple[float, float, float]"
 
-# Bounds are decimal fractions: 0.35 - 0.2 is 0.15, though the nearest doubles differ by a hair less.
+# Bounds are decimal fractions: 0.35 - 0.2 is 0.15, but the difference of the nearest doubles is slightly less.
 _ROUNDING: Final = 1e-9
 
 
@@ -21,9 +21,9 @@ class Matched(NamedTuple):
     """A response, matched by contact id.
 
     Attributes:
-        results: score, lower and upper bound of each answered contact, in the order of the response.
+        results: score, lower and upper bound of each scored contact, in the order of the response.
         unanswered: the contacts without a usable result, in the order of the request.
-        unknown: how many results belong to no contact of the request, or name none.
+        unknown: number of results without a contact of the request.
     """
 
     results: dict[str, ScoreAndBounds]
@@ -34,8 +34,8 @@ class Matched(NamedTuple):
 def match(contact_ids: Sequence[str], items: Sequence[Any]) -> Matched:
     """Match the items of ``results`` with the contacts of the request.
 
-    A result counts only with a numeric score and bounds. Two equal results for one id are one; of two different ones
-    neither is believed. Nothing is assumed of the items but that they came from JSON.
+    A result counts only with a numeric score and bounds. Two equal results for one id count once; two different ones do
+    not count. The items may be any JSON values.
     """
     asked = set(contact_ids)
     found: dict[str, ScoreAndBounds | None] = {}
@@ -71,7 +71,7 @@ def _score_and_bounds(item: dict[str, Any]) -> ScoreAndBounds | None:
 
 @dataclass(frozen=True, slots=True)
 class Verifier:
-    """Finds what is odd about a score.
+    """Check of a score and its confidence interval.
 
     Attributes:
         min_interval_width: a confidence interval narrower than this goes to review.
@@ -82,10 +82,10 @@ class Verifier:
     max_interval_width: float | None = None
 
     def review_reasons(self, score: float, lower: float, upper: float) -> tuple[str, ...]:
-        """Return why this score should be reviewed, in the order of the contract; empty: it is fine.
+        """Return why this score needs a review, in the order of the contract; empty: it needs none.
 
         Bounds that are swapped or not finite have no width, so such an interval is neither narrow nor wide. NaN fails
-        every comparison here, and so counts as out of range and inconsistent.
+        every comparison here, so it counts as out of range and inconsistent.
         """
         width = upper - lower
         narrow = width < self.min_interval_width - _ROUNDING

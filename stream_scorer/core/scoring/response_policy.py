@@ -1,9 +1,8 @@
 """The API's response to a request, and the decision that follows: the table of contract section 5.
 
-Pure. A status code alone never decides. `classify` turns a response into results or into a `Failure`; `at_once`
-gives what follows from a failure whatever else happens, and None where evidence is needed. With the evidence,
-`while_others_succeed` or `while_none_succeed` decides. A contact that fails alone is handed back in ``failed``: what
-becomes of it (a retry topic, a rejection) depends on its rounds, which the caller knows.
+Pure. A status code alone never decides. `classify` turns a response into results or into a `Failure`. `at_once` returns
+the decision that needs no evidence, or None. With evidence, `while_others_succeed` or `while_none_succeed` decides. A
+contact that fails alone is returned in ``failed``: its outcome (a retry topic, a rejection) depends on its rounds.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ if TYPE_CHECKING:
 class Policy:
     """The settings that the table depends on. Durations are seconds.
 
-    ``named_refusals``: refusals in a row after which contacts that the API named are refused for good.
+    ``named_refusals``: refusals in a row after which contacts that the API named are rejected.
     """
 
     model_id: str
@@ -64,7 +63,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What else the table needs at the moment of the response.
+    """Time, jitter and id factory at the moment of the response.
 
     ``now`` is monotonic seconds, ``now_ms`` Unix milliseconds; ``jitter`` is a random number in [0, 1).
     """
@@ -78,7 +77,7 @@ class Context:
 class FailureKind(StrEnum):
     """A row of the table.
 
-    ``LOGIN_UNAVAILABLE``: the login service gave no token, so nothing was sent to the score endpoint.
+    ``LOGIN_UNAVAILABLE``: the login service returned no token, so nothing was sent to the score endpoint.
     """
 
     REFUSED = "refused"
@@ -93,7 +92,7 @@ class FailureKind(StrEnum):
 
     @property
     def is_retryable(self) -> bool:
-        """Whether the same request may succeed a little later."""
+        """Whether the same request may succeed later."""
         return self not in (FailureKind.REFUSED, FailureKind.TOO_LARGE, FailureKind.UNKNOWN_VERSION)
 
     @property
@@ -129,8 +128,8 @@ class Failure(NamedTuple):
         exchange: the HTTP exchange.
         message: one line without secrets.
         named: the contact ids in the error body.
-        retry_after_s: what the response asks for, in seconds; None where it asks for nothing.
-        is_fatal: whether it is the platform's own refusal of our credentials, scope or model.
+        retry_after_s: the ``Retry-After`` of the response, in seconds; None: it has none.
+        is_fatal: whether the platform itself refuses the credentials, scope or model.
     """
 
     kind: FailureKind
@@ -142,7 +141,7 @@ class Failure(NamedTuple):
 
     @property
     def reason(self) -> Reason:
-        """The reason of a rejection, if it comes to one."""
+        """The reason of a rejection for this failure."""
         return _REASONS.get(self.kind, Reason.REFUSED_BY_API)
 
 
@@ -155,9 +154,9 @@ class Results(NamedTuple):
 
 
 class FailedContact(NamedTuple):
-    """A contact that failed alone, or one that the API named again and again (``is_proven``).
+    """A contact that failed alone, or that the API named repeatedly (``is_proven``).
 
-    ``facts``: of its last request; None: its record could not be decoded, so there was none.
+    ``facts``: of its last request; None: its record could not be decoded, so there was no request.
     """
 
     contact: Contact
@@ -170,10 +169,10 @@ class FailedContact(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What follows from a response.
+    """The decision after a response.
 
     Attributes:
-        requests: what is sent next, in this order.
+        requests: the next requests, in this order.
         failed: the contacts that failed alone.
         trip: why the circuit breaker of the model version opens; None: it does not.
     """
@@ -184,7 +183,7 @@ class Decision:
 
 
 def classify(request: Request, response: ApiResponse, policy: Policy) -> Results | Failure:  # noqa: PLR0911 - one a row
-    """Return the results of a response, or the row of the table that it is."""
+    """Return the results of a response, or the failure with its row of the table."""
     match response:
         case Answered():
             return _results(request, response, policy)
@@ -209,7 +208,7 @@ def classify(request: Request, response: ApiResponse, policy: Policy) -> Results
 
 
 def after_results(request: Request, results: Results, context: Context) -> tuple[Request, ...]:
-    """Return what is sent next after a 2xx with results: what a bisection goes on with, and the named once more."""
+    """Return the next requests after a 2xx with results: those of the bisection, and one with the named contacts."""
     requests = continue_search(request, context.new_id)
     if request.named:
         requests += (replace(subset(request, request.named, context.new_id), failures=0, was_named=True),)
@@ -219,7 +218,7 @@ def after_results(request: Request, results: Results, context: Context) -> tuple
 
 
 def unanswered_twice(request: Request, results: Results, exchange: Exchange, policy: Policy) -> Decision:
-    """Return the contacts that a 2xx with results has left out for the second time; in a retry round once is enough."""
+    """Return the contacts without a result in a 2xx for the second time; in a retry round for the first."""
     if not results.unanswered or not (request.retried_unanswered or request.is_deferred):
         return Decision()
     failure = Failure(FailureKind.NO_RESULT, exchange, "HTTP 2xx without a usable result")
@@ -227,10 +226,10 @@ def unanswered_twice(request: Request, results: Results, exchange: Exchange, pol
 
 
 def at_once(request: Request, failure: Failure, policy: Policy, context: Context) -> Decision | None:
-    """Return what follows from a failure without evidence; None where evidence is needed.
+    """Return the decision that needs no evidence; None if evidence is needed.
 
-    ``request`` counts the failure already. The first retry, a smaller request and named contacts once more are right
-    whether others succeed or not. Neither the login service nor a 429 is a failure of a contact.
+    ``request`` counts the failure already. The first retry, a smaller request and a repeat of named contacts are right
+    whether other requests succeed or not. A failure of the login service or a 429 is no failure of a contact.
     """
     kind = failure.kind
     if kind is FailureKind.RATE_LIMITED:
@@ -247,7 +246,7 @@ def at_once(request: Request, failure: Failure, policy: Policy, context: Context
 
 
 def while_others_succeed(request: Request, failure: Failure, policy: Policy, context: Context) -> Decision:
-    """Return what follows where the API answered another contact of the version after the request was sent."""
+    """Return the decision if the API scored another contact of the version after the request was sent."""
     kind, new_id = failure.kind, context.new_id
     if kind is FailureKind.LOGIN_UNAVAILABLE:
         return Decision(requests=(_again(replace(request, failures=1), failure, policy, context),))
@@ -264,7 +263,7 @@ def while_others_succeed(request: Request, failure: Failure, policy: Policy, con
 
 
 def while_none_succeed(request: Request, failure: Failure, policy: Policy, context: Context) -> Decision:
-    """Return what follows where a control failed too: a retry, or the circuit breaker of the version opens."""
+    """Return the decision if a control failed too: a retry, or the circuit breaker of the version opens."""
     if failure.kind.is_size and not request.is_single and failure.kind is not FailureKind.TIMEOUT:
         return Decision(requests=_smaller(request, failure, policy, context))
     if failure.kind.is_retryable and request.failures <= policy.max_retries:
@@ -290,7 +289,7 @@ def _results(request: Request, response: Answered, policy: Policy) -> Results | 
 
 
 def _divide(request: Request, failure: Failure, policy: Policy, context: Context) -> Decision:
-    """Return the parts of a request in which the contact that causes its failure is looked for."""
+    """Return the parts of a request that isolate the contact that causes its failure."""
     new_id = context.new_id
     named = tuple(contact for contact in request.contacts if contact.contact_id in failure.named)
     if request.was_named and named:
@@ -315,7 +314,7 @@ def _named_again(
 
 
 def _named_once_more(request: Request, failure: Failure, context: Context) -> tuple[Request, ...]:
-    """Return a request with those that were named again, its refusals counted on, and one with the others."""
+    """Return a request with the contacts that were named again, its refusals counted, and one with the other contacts."""
     others = _not_named(request, failure, context)
     if not others:
         return (request,)
@@ -342,7 +341,7 @@ def _again(request: Request, failure: Failure, policy: Policy, context: Context)
 
 
 def _smaller(request: Request, failure: Failure, policy: Policy, context: Context) -> tuple[Request, ...]:
-    """Return the halves of a request; after a 413 at once, after a time-out or a cut answer with backoff."""
+    """Return the halves of a request: immediately after a 413, with backoff after a time-out or a cut response."""
     due = (0.0, 0.0) if failure.kind is FailureKind.TOO_LARGE else _due(request.failures, failure, policy, context)
     halves = tuple(half.due_at(*due) for half in split_in_two(request, context.new_id))
     return halves + _left(request, context.new_id)
@@ -359,7 +358,7 @@ def _parts(request: Request, failure: Failure, context: Context) -> tuple[Reques
 
 
 def _left(request: Request, new_id: Callable[[], str]) -> tuple[Request, ...]:
-    """Return what a failed request leaves to send besides its contacts: the rest of its bisection, and the named."""
+    """Return the requests that remain besides the failed contacts: the rest of the bisection, and the named contacts."""
     return remaining(request, new_id) + _named_before(request, new_id)
 
 

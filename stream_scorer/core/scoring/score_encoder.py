@@ -1,8 +1,8 @@
-"""Writes ``ContactScore`` values: what a request gave to a thousand contacts is encoded once for all of them.
+"""Encoder of ``ContactScore`` values: the common part of a request's scores is encoded once.
 
-The order of the fields stands in the code here, and is compared with the schema when a writer is made. The parts are
-written by the functions of `stream_scorer.core.avro.encoder`, and a test compares whole values with those of
-`Codec.encode`, which takes three times as long for what is done to every contact there is.
+The code has the order of the fields, which is compared with the schema when an encoder is created. The functions of
+`stream_scorer.core.avro.encoder` encode the parts. A test compares whole values with those of `Codec.encode`, which
+takes three times as long for every contact.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _three_doubles: Final = Struct("<ddd").pack
 
 
 class _Shared(NamedTuple):
-    """What every score of one request has in common, encoded, in the order of the fields."""
+    """The encoded common part of the scores of one request, in the order of the fields."""
 
     model: bytes
     latency: bytes
@@ -51,7 +51,7 @@ class _Shared(NamedTuple):
 
 
 class ScoreEncoder:
-    """Encodes scores with a codec's framing. The last request is remembered: its contacts come one after another."""
+    """Encoder of scores with a codec's framing. It caches the last request, whose scores follow one another."""
 
     __slots__ = ("_header", "_request", "_shared")
 
@@ -59,7 +59,7 @@ class ScoreEncoder:
         """Take header and schema from the codec of ``ContactScore``.
 
         Raises:
-            SettingsError: its schema has other fields than this writer writes.
+            SettingsError: its schema has other fields than this encoder.
         """
         if [(field["name"], field["type"]) for field in codec.schema["fields"]] != _FIELDS:
             raise SettingsError(

@@ -9,7 +9,7 @@ WINDOW_S: Final = 60.0
 
 
 class SpendLimiter:
-    """Counts the contacts that were sent in the last 60 s. Pure: ``now`` is passed in, in monotonic seconds.
+    """Limiter of the contacts sent in 60 s. Pure: ``now`` is passed in, in monotonic seconds.
 
     Args:
         max_contacts_per_minute: the ceiling, at least 1; None: there is none, and nothing is counted.
@@ -23,7 +23,7 @@ class SpendLimiter:
         self._spent = 0
 
     def acquire(self, contacts: int, now: float) -> None:
-        """A request about so many contacts goes out."""
+        """Record a request with this number of contacts."""
         if self.ceiling is None:
             return
         self._forget(now)
@@ -31,10 +31,10 @@ class SpendLimiter:
         self._spent += contacts
 
     def wait_s(self, contacts: int, now: float) -> float:
-        """Return the seconds until a request about so many contacts fits; 0.0: now.
+        """Return the seconds until a request with this number of contacts is within the ceiling; 0.0: now.
 
         Raises:
-            ValueError: it never will, because it is larger than the ceiling itself.
+            ValueError: the request is larger than the ceiling itself.
         """
         if self.ceiling is None:
             return 0.0
