@@ -1,4 +1,4 @@
-"""Outcomes of callbacks: the rules one by one, and the loop of the deliverer in simulated time.
+"""Outcomes of callbacks: the rules one by one, and the loop of the deliverer in simulated time."""
 
 from __future__ import annotations
 

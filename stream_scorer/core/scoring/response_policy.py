@@ -314,7 +314,7 @@ def _named_again(
 
 
 def _named_once_more(request: Request, failure: Failure, context: Context) -> tuple[Request, ...]:
-    """Return a request with the contacts that were named again, its refusals counted, and one with the other contacts."""
+    """Return a request with the contacts named again, its refusals counted, and one with the other contacts."""
     others = _not_named(request, failure, context)
     if not others:
         return (request,)
@@ -358,7 +358,7 @@ def _parts(request: Request, failure: Failure, context: Context) -> tuple[Reques
 
 
 def _left(request: Request, new_id: Callable[[], str]) -> tuple[Request, ...]:
-    """Return the requests that remain besides the failed contacts: the rest of the bisection, and the named contacts."""
+    """Return the requests besides the failed contacts: the rest of the bisection, and the named contacts."""
     return remaining(request, new_id) + _named_before(request, new_id)
 
 
