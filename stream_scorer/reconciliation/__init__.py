@@ -1,4 +1,4 @@
-"""Proves on live topics that nothing was lost or doubled: contacts and their outcomes, scores and their receipts."""
+"""Reconciliation of live topics: proves that no outcome of a contact and no receipt of a score is lost or duplicate."""
 
 from __future__ import annotations
 

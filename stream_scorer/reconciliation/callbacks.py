@@ -1,7 +1,7 @@
-"""Proves on live topics that every high score reached its end once; judged by `core.reconciliation.callbacks`.
+"""Reconciliation of callbacks: reads live topics for `core.reconciliation.callbacks`, which checks them.
 
-Read in the order of `stream_scorer.reconciliation.scores`, for the same reasons: the commits of planner and deliverer,
-how far all topics go, the topics, the commits again. So the campaign workers may go on meanwhile.
+The order is that of `stream_scorer.reconciliation.scores`, for the same reasons: the commits of planner and deliverer,
+the ends of all topics, the topics, the commits again. So the callback workers may run in the meantime.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 _SOURCE: Final = "stream-scorer-source"
 _TRUNCATED: Final = "stream-scorer-error-truncated"
-# More than `callbacks.retry_delays_s` names now there may have been before.
+# Earlier settings may have had more retry topics than `callbacks.retry_delays_s` has now.
 _MAX_TIERS: Final = 4
 _SCHEMAS: Final = (SchemaFile.CONTACT_SCORE, SchemaFile.CAMPAIGN_CALLBACK, SchemaFile.CALLBACK_RECEIPT)
 
@@ -49,23 +49,23 @@ _SCHEMAS: Final = (SchemaFile.CONTACT_SCORE, SchemaFile.CAMPAIGN_CALLBACK, Schem
 def reconcile_callbacks(
     settings: Settings, *, progress: Progress | None = None, timeout_s: float = 60.0
 ) -> CallbackReport | None:
-    """Read scores, callbacks, receipts and commits, and return what they come to; None: no campaign worker has run.
+    """Read scores, callbacks, receipts and commits, and return the report; None: no callback worker has run.
 
-    None means also that callbacks and receipts were never written: beside them, a group without commits is mistyped, or
-    its commits have expired.
+    None is returned only if the callbacks and receipts topics are empty. If they are not, a group without commits is
+    mistyped, or its commits have expired.
 
-    The threshold is that of the settings now: scores that were planned under another one are counted, not judged.
+    The threshold is that of the present settings: scores planned with another one are counted, not checked.
 
     Args:
-        settings: the campaign worker's.
+        settings: those of the callback worker.
         progress: called after every batch.
-        timeout_s: how long anything may go without progress: a broker that is away, an open transaction.
+        timeout_s: longest time without progress: a broker that is down, an open transaction.
 
     Raises:
         SettingsError: the topics need a schema registry and none is set.
-        NothingToCheck: the group has no commits beside callbacks or receipts.
+        NothingToCheck: the group has no commits, although there are callbacks or receipts.
         CheckFailed: the scores topic was created again.
-        NotJudged: a group was set back meanwhile.
+        NotJudged: a group's offsets were reset to earlier ones in the meantime.
         BrokerError: Kafka cannot be reached, a topic is missing, or a transaction stays open.
     """
     framing = make_blocking_serde(settings)
@@ -126,7 +126,7 @@ def reconcile_callbacks(
 
 def _check_none_has_run(settings: Settings, log: LogReader) -> None:
     names = (settings.topics.receipts, settings.topics.callbacks)
-    # A topic that may not be seen is none: who judges scores only needs no right on these.
+    # A topic without the right to describe it counts as absent: a check of scores alone needs no right on these.
     for name, partitions in check_topics(settings, existing_topics(settings, names)).items():
         if any(extent.end > 0 for extent in log.extents(name, partitions).values()):
             raise NothingToCheck(
@@ -141,7 +141,7 @@ def _read(
 ) -> None:
     topics = settings.topics
     for record in reading.records(topics.scores):
-        if _source(record) is not None:  # a scorer's; what others write there may be in any framing
+        if _source(record) is not None:  # written by a scorer; other programs' records may have any framing
             wanted.observe(record, topics.scores)
         judge.score(record.partition, record.offset, Content(record.key, record.value), record.timestamp_ms)
     for name in queues:
@@ -163,5 +163,5 @@ def _read(
 
 
 def _source(record: Record) -> str | None:
-    """The source that the record's headers name."""
+    """Return the source in the record's headers."""
     return next(((value or b"").decode(errors="replace") for name, value in record.headers if name == _SOURCE), None)

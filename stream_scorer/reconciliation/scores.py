@@ -1,18 +1,18 @@
-"""Proves the invariant of the contract (section 1) on live topics; `core.reconciliation.scores` is the judge.
+"""Reconciliation of scores: reads live topics for `core.reconciliation.scores`, which checks the contract's section 1.
 
-Nothing is taken from the worker but the names of the contract, since it is the worker that is judged. In this order:
+It uses nothing of the worker's code except the names of the contract, because it checks the worker. In this order:
 
-1. How far the features topic reaches: what begins above a commit that is read later was never read. Then the commits,
-   on the features topic first and then on the retry topics. They are read as stable, so each one's transaction is
-   decided.
-2. How far the output and retry topics go now. The records of those transactions were written before they were
-   committed, so they are below these ends; once every transaction below them is decided, all of them are visible.
-3. The inputs, the outputs and the audit, read_committed, to those ends. Then the commits on the retry topics again, and
-   what had not been taken from them at first: a contact that was finished meanwhile has been taken by now.
-4. The commits on the features topic again. Whatever was read as output is committed by now, unless it should not have
+1. The offsets of the features topic: if its log begins above a commit that is read later, records were never read. Then
+   the commits, on the features topic first and then on the retry topics. They are read as stable, so each one's
+   transaction is decided.
+2. The ends of the output and retry topics. The records of those transactions were written before their commits, so they
+   are below these ends. Once every transaction below them is decided, all of them are visible.
+3. The inputs, the outputs and the audit, read_committed, up to those ends. Then the commits on the retry topics again,
+   and the records that were not committed at first: a contact finished in the meantime is committed by now.
+4. The commits on the features topic again. Every output that was read is committed by now, unless it should not have
    been visible.
 
-So the workers may go on meanwhile: only records between the two readings may be either.
+So the workers may run in the meantime: only records between the two readings may be in either state.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 _BATCH: Final = "stream-scorer-batch"
 _REASON: Final = "stream-scorer-error-reason"
 _TRUNCATED: Final = "stream-scorer-error-truncated"
-# As the worker reads them.
+# The worker's own limit.
 _MAX_RECORD_BYTES: Final = 4 * 1024 * 1024
 
 
@@ -62,16 +62,16 @@ def reconcile(settings: Settings, *, progress: Progress | None = None, timeout_s
     """Read commits, inputs, outputs and audit, and return the report on them.
 
     Args:
-        settings: the worker's.
+        settings: those of the worker.
         progress: called after every batch.
-        timeout_s: how long anything may go without progress: a broker that is away, an open transaction.
+        timeout_s: longest time without progress: a broker that is down, an open transaction.
 
     Raises:
         SettingsError: ``schema_registry.properties`` cannot work, or the topics need a registry and none is set.
         RegistryError: an audit event's schema cannot be fetched.
         NothingToCheck: the group has no commits.
         CheckFailed: the features topic was created again.
-        NotJudged: the group was set back meanwhile.
+        NotJudged: the group's offsets were reset to earlier ones in the meantime.
         BrokerError: Kafka cannot be reached, a topic is missing, or a transaction stays open.
     """
     framing = make_blocking_serde(settings)
@@ -136,7 +136,7 @@ def _topics_of(settings: Settings) -> dict[Kind, str]:
 def _read_outputs(
     settings: Settings, reading: Reading, judge: Reconciliation, framing: Serde, wanted: RegistryCheck
 ) -> None:
-    """Read each topic once, whatever it is used for."""
+    """Read each topic once, even if it has several uses."""
     topics = settings.topics
     for name in topics.scoring[1:]:
         kind_of = _classifier([kind for kind, topic in _topics_of(settings).items() if topic == name], framing)
@@ -180,7 +180,7 @@ def _read_retries(reading: Reading, judge: Reconciliation, group_id: str, queues
 
 
 def _from(taken: Mapping[Partition, int], name: str, extents: Mapping[int, OffsetRange]) -> dict[int, OffsetRange]:
-    """The extents from the commits on: what stands before them is done."""
+    """Return the offset ranges from the commits on: records before them are finished."""
     return {
         number: OffsetRange(min(max(extent.begin, taken.get(Partition(name, number), 0)), extent.end), extent.end)
         for number, extent in extents.items()
@@ -188,7 +188,7 @@ def _from(taken: Mapping[Partition, int], name: str, extents: Mapping[int, Offse
 
 
 def _deleted_retries(taken: Mapping[Partition, int], kept: Mapping[str, Mapping[int, OffsetRange]]) -> list[str]:
-    """Say which retry topics no longer hold records that were not committed."""
+    """Return notes on retry topics whose uncommitted records are deleted."""
     return [
         f"{name}/{number}: records below {extent.begin} are deleted, and the group had committed {offset}; the contacts"
         " that waited there count as missing"
@@ -199,7 +199,7 @@ def _deleted_retries(taken: Mapping[Partition, int], kept: Mapping[str, Mapping[
 
 
 class _Names(NamedTuple):
-    """What the headers of an output record give; ``source`` and ``reason`` are None where they are not there."""
+    """Headers of an output record; ``source`` and ``reason``: None if absent."""
 
     source: str | None
     batch_id: str
@@ -233,7 +233,7 @@ def _text(value: bytes | None) -> str:
 
 
 def _classifier(kinds: list[Kind], framing: Serde) -> Callable[[Record], Kind] | None:
-    """What a record of a topic with these uses is; None: it has no output records."""
+    """Return a classifier for the records of a topic with these uses; None: it has no output records."""
     if len(kinds) <= 1:
         return (lambda _: kinds[0]) if kinds else None
     codec = framing.reader(SchemaFile.CONTACT_SCORE)
@@ -244,6 +244,6 @@ def _classifier(kinds: list[Kind], framing: Serde) -> Callable[[Record], Kind] |
         try:
             return Kind.REVIEW if codec.decode(record.value)["review_reasons"] else Kind.SCORED
         except UndecodableError:
-            return Kind.SCORED  # and the audit knows better if it was none
+            return Kind.SCORED  # the audit decides if it is none
 
     return by_content

@@ -1,4 +1,4 @@
-"""What both reconciliations need: topics read one after the other, and commits that were not set back meanwhile."""
+"""Reader for both reconciliations: topics one after the other, and commits that were not reset in the meantime."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 
 class Progress(Protocol):
-    """Told how far it is."""
+    """Callback for the progress of a reconciliation."""
 
     def __call__(self, doing: str, done: int, total: int) -> None:
-        """``done`` of about ``total`` offsets are read; ``doing`` names the topic."""
+        """Report that ``done`` of about ``total`` offsets are read; ``doing``: the topic."""
 
 
 class Reading:
@@ -50,7 +50,7 @@ class Reading:
             yield from batch
             self._done += len(batch)
             self._tell(topic)
-        # Markers and gaps are passed as well.
+        # Markers and gaps count as read, too.
         self._done = before + sum(extent.end - extent.begin for extent in extents.values())
         self._tell(topic)
 
@@ -65,7 +65,7 @@ class Queues:
     Args:
         log: reads the commits of the group.
         group_id: the group.
-        partitions: how many partitions each of the topics has.
+        partitions: number of partitions of each topic.
     """
 
     def __init__(self, log: LogReader, group_id: str, partitions: dict[str, int]) -> None:
@@ -80,7 +80,7 @@ class Queues:
         So is a commit of a former topic of the same name: the worker reads the present one from its first record.
 
         Raises:
-            NotJudged: they were set back since they were read before.
+            NotJudged: they were reset to earlier offsets since the last call.
         """
         now = {name: self._commits(name, count) for name, count in self.partitions.items()}
         for name, before in self._before.items():
@@ -103,9 +103,9 @@ class Queues:
 
 
 class RegistryCheck:
-    """Notes where records are framed for a schema registry while none is set: without it, what is ours looks foreign.
+    """Check for records framed for a schema registry while none is set: without it, own records look unrelated.
 
-    Anybody may write such a record, so it only counts where the books do not come out even.
+    Other programs may write such records, so the check fails only if the report is not balanced.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -113,15 +113,15 @@ class RegistryCheck:
         self._first: RecordLocation | None = None
 
     def observe(self, record: Record, topic: str) -> None:
-        """A record that has to be decoded."""
+        """Examine a record that must be decoded."""
         if self._unknown and self._first is None and schema_id_of(record.value) is not None:
             self._first = RecordLocation(topic, record.partition, record.offset)
 
     def check(self, report: Report | CallbackReport) -> None:
-        """Judge nothing by what could not be read.
+        """Reject a report that is based on records that could not be decoded.
 
         Raises:
-            SettingsError: the report does not hold, and records of ours may have been taken for foreign ones.
+            SettingsError: the report is not balanced, and own records may have been classified as unrelated.
         """
         if self._first is not None and not report.is_balanced:
             raise SettingsError(
@@ -132,7 +132,7 @@ class RegistryCheck:
 
 
 def provenance(settings: Settings, version: str, *, timeout_s: float = 5.0) -> Provenance:
-    """Return of what a verdict that is reached now is; ``version``: of this package.
+    """Return the provenance of a report that is made now; ``version``: of this package.
 
     Raises:
         BrokerError: Kafka cannot be reached.
@@ -147,10 +147,9 @@ def provenance(settings: Settings, version: str, *, timeout_s: float = 5.0) -> P
 
 
 def span_of(commit: Commit | None, extent: OffsetRange) -> CommittedRange:
-    """Return what is to be judged on a partition: what its log no longer holds is not.
+    """Return the range of a partition that is checked: records that are deleted from its log are not.
 
-    A commit that does not say where its group began is not the worker's (an operator's reset); a worker that finds it
-    begins there.
+    A commit without a start offset is not the worker's (an operator's reset); a worker that reads it starts there.
     """
     if commit is None:
         return CommittedRange(extent.begin, extent.begin)
@@ -159,7 +158,7 @@ def span_of(commit: Commit | None, extent: OffsetRange) -> CommittedRange:
 
 
 def check_identity(log: LogReader, group_id: str, topic: str, partitions: int, commits: Mapping[int, Commit]) -> None:
-    """Check that the commits of a group are of the present topic, not of a former one of the same name.
+    """Check that the commits of a group belong to the present topic, not to a former one of the same name.
 
     Raises:
         CheckFailed: the topic was deleted and created again; gives the number of records without an outcome.
@@ -178,12 +177,12 @@ def check_identity(log: LogReader, group_id: str, topic: str, partitions: int, c
 
 
 def lost_before(commits: Mapping[int, Commit], inputs: Mapping[int, OffsetRange]) -> dict[int, tuple[Lost, ...]]:
-    """Return what was deleted before the group had read it, by partition: now, and before an operator repaired it.
+    """Return the offsets that were deleted before the group read them, by partition, with those already repaired.
 
     Args:
-        commits: the group's.
-        inputs: the extents of the topic, as they were before the commits were read. Later ones may begin above a
-            commit that has moved on since.
+        commits: those of the group.
+        inputs: the offset ranges of the topic before the commits were read. Later ones may begin above a commit that
+            has advanced since.
     """
     found = {}
     for number, commit in commits.items():
@@ -193,7 +192,7 @@ def lost_before(commits: Mapping[int, Commit], inputs: Mapping[int, OffsetRange]
 
 
 def gaps_of(log: LogReader, outputs: Mapping[str, Mapping[int, OffsetRange]]) -> LogGaps:
-    """Return what topics no longer hold."""
+    """Return the gaps of topics: deleted and compacted records."""
     truncated = {
         Partition(name, number)
         for name, extents in outputs.items()
@@ -204,7 +203,7 @@ def gaps_of(log: LogReader, outputs: Mapping[str, Mapping[int, OffsetRange]]) ->
 
 
 def gap_notes(outputs: Mapping[str, Mapping[int, OffsetRange]], gaps: LogGaps) -> list[str]:
-    """Return a sentence for each output partition that no longer holds its first records, and for compacted topics."""
+    """Return a note for each output partition whose first records are deleted, and for each compacted topic."""
     notes = [f"{name}: is compacted; what was removed is not judged" for name in outputs if gaps.is_compacted(name)]
     notes += [
         f"{name}/{number}: records below {extent.begin} are deleted; what stood there is not judged"
@@ -216,10 +215,10 @@ def gap_notes(outputs: Mapping[str, Mapping[int, OffsetRange]], gaps: LogGaps) -
 
 
 def check_not_set_back(group_id: str, topic: str, first: Mapping[int, Commit], second: Mapping[int, Commit]) -> None:
-    """Check that a group has only gone forward between two readings.
+    """Check that a group's offsets have only advanced between two readings.
 
     Raises:
-        NotJudged: it has not; names the partition.
+        NotJudged: they have not; names the partition.
     """
     for number, commit in first.items():
         again = second.get(number)
@@ -231,7 +230,7 @@ def check_not_set_back(group_id: str, topic: str, first: Mapping[int, Commit], s
 
 
 def commit_notes(topic: str, commits: Mapping[int, Commit], inputs: Mapping[int, OffsetRange]) -> list[str]:
-    """Say what below the commits could not be checked."""
+    """Return notes on the records below the commits that could not be checked."""
     notes = []
     for number, commit in commits.items():
         begin = inputs[number].begin

@@ -1,1 +1,1 @@
-"""Composition roots: settings in, a running service out."""
+"""Composition roots: build a service from its settings."""

@@ -1,4 +1,4 @@
-"""The one place where the campaign worker is built: settings and a target in, planner and deliverer out."""
+"""Composition root of the callback service: builds planner and deliverer from settings and a target."""
 
 from __future__ import annotations
 
@@ -58,17 +58,17 @@ if TYPE_CHECKING:
 # How long a loop may stand still before /livez fails: several times the time-out of any of its calls.
 _LIVE_LIMIT_S: Final = 120.0
 _MAX_RECORD_BYTES: Final = 4 * 1024 * 1024
-# Requests at the campaign manager at once.
+# Maximum requests in flight at the campaign manager.
 _SLOTS: Final = 32
-# Callbacks read and not yet committed: what a crash can repeat at most, and how far others can go on behind a callback
-# that takes as long as an attempt may.
+# Callbacks read and not committed: the maximum that a crash can repeat, and that can be delivered behind a callback
+# whose attempt lasts until its deadline.
 _MAX_UNCOMMITTED: Final = 40_000
 _MAX_UNCOMMITTED_BYTES: Final = 128 * 1024 * 1024
 # Scores or callbacks of one transaction.
 _MAX_OUTCOMES: Final = 2_000
-# What a callback's record may grow by on its way through the tiers: attempts, times, and headers that say why.
+# Maximum growth of a callback's record in the retry topics: attempts, times, and headers with the reason.
 _GROWTH_BYTES: Final = 4_096
-# A callback about one contact with the longest ids fits into this with ease.
+# A callback for one contact with the longest ids is far smaller than this.
 _LEAST_MESSAGE_BYTES: Final = 32_768
 
 
@@ -76,12 +76,12 @@ class CallbackService:
     """Planner and deliverer with their connections, ready to ``run``.
 
     Args:
-        settings: everything but the target.
-        target: where callbacks go.
-        retry_topics: the retry tiers that exist; at least those of ``callbacks.retry_delays_s``.
+        settings: of everything except the target.
+        target: the campaign manager.
+        retry_topics: the retry topics that exist; at least those of ``callbacks.retry_delays_s``.
 
     Attributes:
-        stopping: set when the end begins, whatever its cause.
+        stopping: set when the shutdown begins, whatever its cause.
     """
 
     def __init__(self, settings: Settings, target: Target, retry_topics: Sequence[str]) -> None:
@@ -94,7 +94,7 @@ class CallbackService:
         )
         self.metrics = PrometheusCallbackMetrics(instance=settings.kafka.instance_id)
         self._client_log = client_logger(settings.kafka.properties)
-        # Both loops share what fetches unknown schemas; each has codecs of its own.
+        # Both loops share the schema fetcher; each has separate codecs.
         self._framing = make_serde(settings)
         log = structlog.get_logger("stream_scorer")
         monotonic, settling_s = self._clock.monotonic, settling_time_s(settings)
@@ -103,15 +103,15 @@ class CallbackService:
         self._delivering = DelivererObserver("deliverer", log, self.metrics, monotonic, settling_s)
 
     def stop(self) -> None:
-        """Ask both loops to finish what is under way and to end; safe in a signal handler and before ``run``."""
+        """Request both loops to finish the requests in flight and end; safe in a signal handler and before ``run``."""
         self.stopping.set()
 
     def run(self) -> None:
-        """Work until ``stop``, or until one of the loops ends with an error; then the other finishes in order.
+        """Run until ``stop``, or until one of the loops ends with an error; then the other shuts down.
 
         Raises:
-            BrokerRefused: Kafka refuses us.
-            ProducerFenced: another running worker uses one of our transactional ids.
+            BrokerRefused: Kafka refuses the client permanently.
+            ProducerFenced: another running worker uses one of the transactional ids.
             LocalError: the admin port is taken.
         """
         settings = self._settings
@@ -127,7 +127,7 @@ class CallbackService:
             admin.start()
         pool: WorkerPool[Delivery, DeliveryAnswer] = WorkerPool(self._attempt, _SLOTS, "callback")
         try:
-            # Told to stop before it has begun: nothing is read, so there is nothing to finish.
+            # Stopped before it has begun: nothing is read, so there is nothing to finish.
             with suppress(StoppedError):
                 self._run_both(call_until_stopped(self.stopping, lambda: self._loops(pool)))
         finally:
@@ -139,7 +139,7 @@ class CallbackService:
             close_within_limit(self._traces.close, self.metrics.close)
 
     def _loops(self, pool: WorkerPool[Delivery, DeliveryAnswer]) -> dict[str, Callable[[], None]]:
-        # Kafka and the registry are asked here, and may hang.
+        # Requests to Kafka and the registry are sent here, and may block.
         return {"planner": self._planner().run, "deliverer": self._deliverer(pool).run}
 
     def _attempt(self, delivery: Delivery) -> DeliveryAnswer:
@@ -287,7 +287,7 @@ class CallbackService:
 
     def _source(self, group_id: str, topics: Sequence[str], retry_topics: Sequence[str] = ()) -> GroupConsumer:
         config = consumer_config(self._settings, group_id, logger=self._client_log)
-        # Silent: the consumer's log has the same troubles already.
+        # Silent: the consumer logs the same failures.
         admin = admin_config(self._settings, logger=silent_logger())
         latest = LatestOffsets(admin, self._clock.monotonic)
         return GroupConsumer(

@@ -1,4 +1,4 @@
-"""The one place where everything is built: settings in, a service that can run out."""
+"""Composition root of the scoring service: builds the worker from settings."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 
 # How long the loop may stand still before /livez fails: several times the time-out of any of its calls.
 _LIVE_LIMIT_S: Final = 120.0
-# Under the newer group protocol the brokers decide; this is their default.
+# In the consumer group protocol (KIP-848) the brokers decide; this is their default.
 _BROKERS_SESSION_MS: Final = 45_000
 _MAX_RECORD_BYTES: Final = 4 * 1024 * 1024
 _MAX_UNCOMMITTED_BYTES: Final = 64 * 1024 * 1024
@@ -73,13 +73,13 @@ class ScoringService:
     Args:
         settings: of everything.
         retry_topics: the contacts' retry topics that exist; None: those of ``scoring.retry_delays_s``.
-        bounds: which of the group's own records there are from before its start.
+        bounds: which of the group's own records in them are from before its start.
 
     Attributes:
-        stopping: set when the end begins, whatever its cause.
+        stopping: set when the shutdown begins, whatever its cause.
 
     Raises:
-        SettingsError: on construction, where a setting is missing or contradicts another.
+        SettingsError: on construction, if a setting is missing or contradicts another.
     """
 
     def __init__(
@@ -101,11 +101,11 @@ class ScoringService:
         self._trace = scoring_trace(settings)
 
     def stop(self) -> None:
-        """Ask the service to finish what is in flight and to end; safe in a signal handler and before ``run``."""
+        """Request the service to finish the requests in flight and end; safe in a signal handler and before ``run``."""
         self.stopping.set()
 
     def run(self) -> None:
-        """Work until ``stop``.
+        """Run until ``stop``.
 
         Raises:
             ApiRefused: the platform refuses the client or the model, at start or later.
@@ -125,7 +125,7 @@ class ScoringService:
         api = _api(settings)
         pool = RequestPool(api, settings.scoring.max_in_flight)
         try:
-            # Told to stop before it has begun: nothing is read, so there is nothing to finish.
+            # Stopped before it has begun: nothing is read, so there is nothing to finish.
             with suppress(StoppedError):
                 self._run(api, pool)
         finally:
@@ -138,12 +138,12 @@ class ScoringService:
     def _run(self, api: ScoringClient, pool: RequestPool) -> None:
         settings, clock, observe = self._settings, self._clock, self.observe
         quota = Quota(settings.genesys.requests_per_minute)
-        # Before any connection to Kafka: a transactional producer would fence another worker of this name.
+        # Before any connection to Kafka: a transactional producer would fence another worker with the same id.
         if not self._is_confirmed(api, quota):
             return
         batcher = _batcher(settings)
         framing = make_serde(settings)
-        # What a broker outage can take out of the window and give back: more is never finished and uncommitted.
+        # A broker outage can revoke and assign at most this many finished, uncommitted contacts again.
         ledger = OutcomeLedger(remembered_limit=2 * settings.scoring.max_uncommitted)
         breaker = CircuitBreaker(
             settings.genesys.probe_interval_s, on_change=observe.breaker_changed, on_probe=observe.probed
@@ -175,7 +175,7 @@ class ScoringService:
             consumer,
             [settings.topics.features],
             wait=lambda seconds: not self.stopping.wait(seconds),
-            # Silent: the consumer's log has the same troubles already.
+            # Silent: the consumer logs the same failures.
             latest=LatestOffsets(admin_config(settings, logger=silent_logger()), clock.monotonic),
             identity=TopicIdentity(
                 TopicIds(admin_config(settings, logger=silent_logger())),
@@ -202,7 +202,7 @@ class ScoringService:
                 max_bytes=_MAX_UNCOMMITTED_BYTES,
                 is_retry=frozenset(self._retry_topics).__contains__,
             ),
-            # Kafka and the registry are asked here, and may hang.
+            # Requests to Kafka and the registry are sent here, and may block.
             publisher=call_until_stopped(self.stopping, lambda: self._publisher(source, ledger, framing, log)),
             intake=_intake(settings, batcher, framing, deferral),
             dispatcher=dispatcher,
@@ -220,10 +220,10 @@ class ScoringService:
         framing.close()
 
     def _is_confirmed(self, api: ScoringClient, quota: Quota) -> bool:
-        """Whether the API confirms token and model; False: the service was stopped before."""
+        """Return whether the API confirms token and model; False: the service was stopped before."""
         genesys = self._settings.genesys
         return StartCheck(
-            # On a thread of its own: it may block up to its deadlines, and a stop must not wait for them.
+            # On a separate thread: it may block up to its deadlines, and a stop must not wait for them.
             check=lambda: call_until_stopped(self.stopping, api.check, meanwhile=self.observe.heartbeat),
             backoff=StartBackoff(
                 base_s=genesys.backoff_base_s,
@@ -279,7 +279,7 @@ class ScoringService:
 
 
 def system_clock() -> Clock:
-    """The real time and real chance."""
+    """Return a clock with the system's time and random numbers."""
     return Clock(time.monotonic, lambda: time.time_ns() // 1_000_000, random.random, lambda: str(uuid.uuid4()))
 
 

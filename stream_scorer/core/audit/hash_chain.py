@@ -62,7 +62,7 @@ class AuditChain:
         self._hash_at = _offset_of_hash(codec)
 
     def plan(self, events: Iterable[AuditEvent]) -> AuditPlan:
-        """Number, link, hash and encode the events of one transaction, from the confirmed end of the chain.
+        """Return the events of one transaction, linked, hashed and encoded from the confirmed end of the chain.
 
         An event that would be too large becomes several with the same ``batch_id``, each with its own counts.
         """

@@ -1,1 +1,1 @@
-"""Avro: schemas, framing, decoding of bytes that anyone may have written."""
+"""Avro: schemas, framing, and safe decoding of untrusted bytes."""

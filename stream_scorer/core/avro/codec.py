@@ -1,23 +1,23 @@
-"""Avro values on the wire: framing, encoding, and decoding of bytes that anyone may have written.
+"""Avro codec: framing, encoding, and decoding of untrusted bytes.
 
-Every value carries a header that names its writer's schema. Here that is the single-object encoding of the Avro
-specification: the marker ``C3 01``, then the CRC-64-AVRO fingerprint of the schema, little endian. A `Codec` looks the
-whole header up among the writers it was given and knows nothing else of framing, so that another one (Confluent's five
-bytes) is another set of headers and no other way of decoding.
+Every value has a header that identifies its writer's schema. Here that is the single-object encoding of the Avro
+specification: the marker ``C3 01``, then the CRC-64-AVRO fingerprint of the schema, little endian. A `Codec` looks up
+the whole header among its writers. So another framing (Confluent's five bytes) is another set of headers, not another
+decoder.
 
-What a hostile value could do, and what stops it:
+Threats of a hostile value, and their countermeasures:
 
-* grow: a writer's schema with items of no size, or a recursive one, turns seven bytes into gigabytes. `Codec` refuses
-  such schemas when it is built (`core.avro.schema_safety`); with the others reading takes memory and time in proportion
-  to the bytes, and these are limited by ``max_bytes``.
-* hide: fastavro stops where the record ends. Here the end must be the end of the value.
-* surprise: fastavro reports broken bytes by whatever exception its C code met. Here each becomes `UndecodableError`.
+* growth: a writer's schema with items of no size, or a recursive one, turns seven bytes into gigabytes. `Codec` refuses
+  such schemas when it is built (`core.avro.schema_safety`). With all others decoding takes memory and time in
+  proportion to the bytes, which ``max_bytes`` limits.
+* hidden data: fastavro stops at the end of the record. Here that must be the end of the value.
+* unexpected exceptions: fastavro raises various types for broken bytes. Here each becomes `UndecodableError`.
 
-Values are written by `stream_scorer.core.avro.encoder`.
+`stream_scorer.core.avro.encoder` encodes values.
 
-Logical types are taken off both schemas before fastavro sees them: a timestamp stays the integer it is on the wire,
-since a ``datetime`` would cost time and fail for years past 9999. They change neither bytes nor fingerprint. A logical
-type that only the writer has is read as what it means, or refused (`core.avro.logical_types`).
+Logical types are removed from both schemas before fastavro gets them: a timestamp stays an integer, because a
+``datetime`` costs time and fails for years past 9999. They change neither bytes nor fingerprint. A logical type that
+only the writer has is converted, or the value is rejected (`core.avro.logical_types`).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ SINGLE_OBJECT_HEADER_BYTES: Final = 10
 DEFAULT_MAX_BYTES: Final = 1024 * 1024
 
 
-# fastavro has one table of these in a process. The names are ours alone, so no other program's schemas meet them.
+# fastavro has one table of these per process. The names are private, so no other program's schemas use them.
 LOGICAL_READERS.update(logical_types.LOGICAL_READERS)
 
 
@@ -53,12 +53,12 @@ class UndecodableError(InputError):
 
 
 class WriterSchema(NamedTuple):
-    """A writer's schema, fit for reading.
+    """A writer's schema, prepared for decoding.
 
     Attributes:
         writer: the schema, parsed by fastavro.
-        reader: the reader's, parsed; None: the two are equal, and fastavro takes its faster way.
-        doubts: which values of a union's branches cannot be read, as sentences.
+        reader: the reader's schema, parsed; None: the two are equal, and fastavro uses its faster path.
+        doubts: which values of a union's branches cannot be decoded, as sentences.
     """
 
     writer: Any
@@ -67,7 +67,7 @@ class WriterSchema(NamedTuple):
 
 
 class Codec:
-    """Encodes values of one schema, and decodes values that any of the known writers wrote. Nothing in it changes."""
+    """Immutable codec: encodes values of one schema, and decodes values of any known writer's schema."""
 
     __slots__ = (
         "_bare",
@@ -86,16 +86,16 @@ class Codec:
     )
 
     def __init__(self, schema: Mapping[str, Any], header: bytes, writers: Mapping[bytes, Any], max_bytes: int) -> None:
-        """Use `single_object`; this takes the headers of another framing.
+        """Use `single_object`; this constructor takes the headers of another framing.
 
         Args:
-            schema: the reader's schema, which is the one values are encoded with.
-            header: what stands before every encoded value.
-            writers: by header, every schema a value may have been written with. Headers have one length.
-            max_bytes: a longer value is refused unread.
+            schema: the reader's schema, with which values are encoded.
+            header: the bytes before every encoded value.
+            writers: every schema a value may have been written with, by header. Headers have one length.
+            max_bytes: a longer value is rejected unread.
 
         Raises:
-            SettingsError: a writer's schema is none, or would let a few bytes grow or be worked on without limit.
+            SettingsError: a writer's schema is invalid, or allows unlimited memory or time for a few bytes.
         """
         plain = _without_logical_types(schema)
         self._plain: Mapping[str, Any] = plain
@@ -122,26 +122,26 @@ class Codec:
         *,
         max_bytes: int = DEFAULT_MAX_BYTES,
     ) -> Codec:
-        """Make a codec for the single-object encoding.
+        """Return a codec for the single-object encoding.
 
         Args:
-            schema: what values are encoded with, and resolved to when decoded.
+            schema: the schema that values are encoded with, and resolved to when decoded.
             writer_schemas: further schemas that values may have been written with (older or newer ones).
-            max_bytes: a longer value is refused unread.
+            max_bytes: a longer value is rejected unread.
 
         Raises:
             SettingsError: as `Codec`.
         """
         header = single_object_header(schema)
-        # The own schema last: of two that differ only in what a fingerprint ignores, the newest one's defaults hold.
+        # The own schema last: of two with equal fingerprints, its defaults apply.
         writers = {single_object_header(writer): writer for writer in writer_schemas} | {header: schema}
         return cls(schema, header, writers, max_bytes)
 
     def with_writer_ids(self, writer: Mapping[str, Any]) -> WriterSchema:
-        """Make a writer's schema fit for reading by: what `_read` takes.
+        """Return a writer's schema, prepared for `_read`.
 
         Raises:
-            SettingsError: it is no schema, or would let a few bytes grow or be worked on without limit.
+            SettingsError: it is invalid, or allows unlimited memory or time for a few bytes.
         """
         check_schema(writer, self.name)
         form, parsed = self._parsed(writer)
@@ -152,11 +152,11 @@ class Codec:
             form = logical_types.decodable_form(normal_form(writer), self._form)
             return form, parse_schema(form)
         except (SchemaParseException, UnknownType, KeyError, TypeError, ValueError, AttributeError) as error:
-            # Its text may quote the whole schema.
+            # The exception's text may quote the whole schema.
             raise SettingsError(f"schema {self.name}: is no valid Avro schema ({type(error).__name__})") from None
 
     def encode(self, value: Mapping[str, Any]) -> bytes:
-        """Return the framed value. It comes from this program: a wrong one is a defect and raises as it may."""
+        """Return the framed value. Values are this program's own: an invalid one is a defect, with any exception."""
         return self.header + self._write(value)
 
     def encode_body(self, value: Mapping[str, Any]) -> bytes:
@@ -164,7 +164,7 @@ class Codec:
         return self._write(value)
 
     def frame(self, body: bytes) -> bytes:
-        """Return a body of `encode_body` as `encode` would have."""
+        """Return a body of `encode_body` with framing."""
         return self.header + body
 
     def payload_of(self, data: bytes) -> bytes:
@@ -184,7 +184,7 @@ class Codec:
         """Return the value, resolved to this codec's schema; timestamps are integers.
 
         Raises:
-            UndecodableError: the bytes are not one whole value of a known schema, or are too many.
+            UndecodableError: the bytes are not one complete value of a known schema, or are too many.
         """
         if data is None:
             raise UndecodableError("the value is null")
@@ -194,7 +194,7 @@ class Codec:
         return self._read(data, self._header_bytes, known)
 
     def _read(self, data: bytes, at: int, known: WriterSchema) -> dict[str, Any]:
-        """Read the body that begins at ``at``."""
+        """Decode the body that begins at ``at``."""
         if len(data) > self.max_bytes:
             raise UndecodableError(f"the value has {len(data)} bytes, more than the {self.max_bytes} allowed")
         stream = BytesIO(data) if known.reader is None else _UpToTheEnd(data)
@@ -202,9 +202,9 @@ class Codec:
         try:
             value: dict[str, Any] = schemaless_reader(stream, known.writer, known.reader)  # type: ignore[assignment]
         except MemoryError:
-            # Bytes cannot cause it (see above), so it is this machine's trouble and must not reject a good contact.
+            # Bytes cannot cause it (see above). The machine lacks memory, and a valid contact must not be rejected.
             raise
-        except Exception as error:  # whatever the C code met; nothing but the bytes can be at fault
+        except Exception as error:  # any exception of the C code; only the bytes can be the cause
             raise UndecodableError(f"the value is no valid Avro {self.name}: {_reason(error, known.doubts)}") from error
         if stream.tell() != len(data):
             extra = len(data) - stream.tell()
@@ -247,9 +247,9 @@ class Codec:
 
 
 class _UpToTheEnd(BytesIO):
-    """Bytes whose end is an error. Reading a field needs no such help, but where fastavro skips one of a newer writer.
+    """Bytes whose end is an error, for fields that fastavro skips because only a newer writer has them.
 
-    There it does not see the end of the value, and a count of 2 ** 62 numbers would be counted through.
+    When it skips, fastavro ignores the end of the value, and would iterate over a count of 2 ** 62 numbers.
     """
 
     def read(self, size: int | None = -1, /) -> bytes:
@@ -262,7 +262,7 @@ class _UpToTheEnd(BytesIO):
 def single_object_header(schema: Mapping[str, Any]) -> bytes:
     """Return marker and fingerprint: the ten bytes before every value of this schema."""
     canonical = to_parsing_canonical_form(_without_logical_types(schema))
-    # fastavro gives the sixteen digits in the order of the bytes on the wire, which is little endian.
+    # fastavro returns the sixteen digits in the order of the bytes on the wire, which is little endian.
     return SINGLE_OBJECT_MARKER + bytes.fromhex(fingerprint(canonical, "CRC-64-AVRO"))
 
 
@@ -279,7 +279,7 @@ def _without_logical_types(schema: Any) -> Any:
 
 
 def _reason(error: Exception, doubts: Sequence[str]) -> str:
-    """Say what broke without repeating any of the value's content, which foreign messages may hold."""
+    """Return the cause without the value's content, which exception messages may contain."""
     match error:
         case logical_types.ForeignMeaningError():
             return str(error)

@@ -1,4 +1,4 @@
-"""Whether what one schema writes can be read with another: Avro's rules of schema resolution, as sentences.
+"""Schema compatibility: Avro's rules of schema resolution, with each violation as a sentence.
 
 fastavro resolves value by value and reports only that one did not fit. These functions compare two schemas before there
 is a value: `compare` for a reader with a foreign writer, `incompatibilities` before a schema is registered.
@@ -38,9 +38,9 @@ _MAX_SYMBOLS: Final = 10
 
 @dataclass(slots=True)
 class Findings:
-    """What no value survives, and what only some do not: those of a branch or symbol that the reader does not have.
+    """Violations: of ``every`` value, or of ``some``, with a branch or symbol that the reader does not have.
 
-    And what is ``wrong``: such values would be read as something else, and nothing would fail when one comes.
+    ``wrong``: such values would be decoded with another meaning, without an error.
     """
 
     every: list[str] = field(default_factory=list)
@@ -49,7 +49,7 @@ class Findings:
 
     @property
     def read_errors(self) -> list[str]:
-        """Why no value of the writer may be read; empty: they may, but for ``some``."""
+        """Why no value of the writer may be decoded; empty: all may, except ``some``."""
         return self.every + self.wrong
 
 
@@ -66,13 +66,13 @@ def compare(reader: Mapping[str, Any], writer: Mapping[str, Any]) -> Findings:
 
 
 def incompatibilities(reader: Mapping[str, Any], writer: Mapping[str, Any]) -> list[str]:
-    """Return why not every value of the writer can be read; empty: the reader is backward compatible with it."""
+    """Return why not every value of the writer can be decoded; empty: the reader is backward compatible with it."""
     findings = compare(reader, writer)
     return findings.read_errors + findings.some
 
 
 class _Checker:
-    """One walk through two schemas in normal form. Both have passed `core.avro.schema_safety`, so they end."""
+    """One walk through two schemas in normal form. It ends, as both have passed `core.avro.schema_safety`."""
 
     def __init__(self, read_types: dict[str, Any], written_types: dict[str, Any]) -> None:
         self._read_types = read_types
@@ -80,7 +80,7 @@ class _Checker:
         self.found = Findings()
 
     def check(self, reader: Any, writer: Any, at: str) -> None:
-        """Compare what stands at one place."""
+        """Compare the types at one position."""
         reader, writer = _meant(reader, self._read_types), _meant(writer, self._written_types)
         if isinstance(writer, list):
             self._union(reader, writer, at)
@@ -99,7 +99,7 @@ class _Checker:
         if not logical_type(reader):
             self._every(at, f"is written as {describe(writer)} and read as {describe(reader)}")
             return
-        # The number would be read as it stands: microseconds for milliseconds, say.
+        # The number would be decoded unchanged: microseconds as milliseconds, for example.
         self.found.wrong.append(
             f"{field_name(at)} is written as {logical_type(writer)} and read as {logical_type(reader)}"
         )
@@ -132,7 +132,7 @@ class _Checker:
                 self._every(place, "is missing and has no default")
 
     def _branch(self, reader: list[Any], writer: Any, at: str) -> None:
-        """The first branch that fits takes the value."""
+        """Compare a type with a union: the first compatible branch takes the value."""
         if logical_type(writer) and meaning(reader, writer) is Meaning.NUMBER:
             return
         parts = [self._part(branch, writer, at) for branch in reader]
@@ -146,7 +146,7 @@ class _Checker:
             self._every(at, f"{describe(writer)} is in no branch of {describe(reader)}")
 
     def _union(self, reader: Any, writer: list[Any], at: str) -> None:
-        """Avro fails where such a value comes, not before; where every branch fails, every value does."""
+        """Compare a writer's union: one incompatible branch fails for its values only, all branches for every value."""
         parts = [self._part(reader, branch, at) for branch in writer]
         failing = [branch for branch, part in zip(writer, parts, strict=True) if part.every]
         for branch in failing:
@@ -167,10 +167,10 @@ class _Checker:
 
 
 def _meant(schema: Any, types: Mapping[str, Any]) -> Any:
-    """Return a type itself, where it stands under its name."""
+    """Return the type that a name refers to, or the type itself."""
     return types.get(schema, schema) if isinstance(schema, str) else schema
 
 
 def _same_name(reader: Mapping[str, Any], writer: Mapping[str, Any]) -> bool:
-    """Avro asks for the last part only, or for an alias of the reader."""
+    """Return whether the last parts of the names are equal, or an alias of the reader is; Avro requires no more."""
     return last_part(writer["name"]) in {last_part(name) for name in (reader["name"], *reader.get("aliases", ()))}

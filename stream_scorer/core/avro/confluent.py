@@ -1,11 +1,10 @@
 """Values in the Confluent wire format: ``00``, the schema's id in the registry (big endian), the Avro body.
 
-The schema behind an id is anyone's who may register one. It is looked up once, through a function that is passed in,
-and made fit for reading: checked for what a hostile schema can do (`core.avro.schema_safety`), and whether what it
-writes can be read as ours at all (`core.avro.compatibility`). What came of it is kept, refusals too, for as many ids as
-there may be versions of a schema.
+A schema in the registry is untrusted. It is looked up once, through a function that is passed in, and checked: for
+safety (`core.avro.schema_safety`), and for compatibility with the reader's schema (`core.avro.compatibility`). The
+result is cached, rejections too, for as many ids as there may be versions of a schema.
 
-Values of the single-object encoding are read beside them: a topic may have been written before there was a registry.
+Values of the single-object encoding are decoded, too: a topic may be older than its registry.
 """
 
 from __future__ import annotations
@@ -33,10 +32,10 @@ _MOST_REASONS: Final = 3
 
 
 class WriterUnknownError(StreamScorerError):
-    """Nobody can say yet whether a value can be read: the schema of its writer is still to be fetched.
+    """A value cannot be decoded yet: its writer's schema is still to be fetched.
 
     Attributes:
-        schema_id: the registry's number of that schema.
+        schema_id: the registry's id of that schema.
     """
 
     retryable = True
@@ -47,7 +46,7 @@ class WriterUnknownError(StreamScorerError):
 
 
 class SchemaMissingError(UndecodableError):
-    """The registry has no schema with the id of a value, although it has others: the value may be readable later."""
+    """The registry has schemas, but none with the id of a value: the value may be decodable later."""
 
 
 class ConfluentCodec(Codec):
@@ -70,18 +69,18 @@ class ConfluentCodec(Codec):
         schema_id: int | None = None,
         max_bytes: int = DEFAULT_MAX_BYTES,
     ) -> Self:
-        """Make a codec.
+        """Return a codec.
 
         Args:
-            schema: what values are encoded with, and resolved to when decoded.
-            writer_of: gives the schema behind an id; raises `WriterUnknownError` while that is to be fetched, and
-                `UndecodableError` where there is none.
+            schema: the schema that values are encoded with, and resolved to when decoded.
+            writer_of: returns the schema of an id; raises `WriterUnknownError` while that is to be fetched, and
+                `UndecodableError` if there is none.
             writer_schemas: further schemas that values in single-object encoding may have been written with.
-            schema_id: the id of ``schema``; without one the codec only reads.
-            max_bytes: a longer value is refused unread.
+            schema_id: the id of ``schema``; without one the codec only decodes.
+            max_bytes: a longer value is rejected unread.
 
         Raises:
-            SettingsError: the schema would let a few bytes grow without limit.
+            SettingsError: the schema allows unlimited memory for a few bytes.
         """
         single = single_object_header(schema)
         writers = {single_object_header(writer): writer for writer in writer_schemas} | {single: schema}
@@ -99,8 +98,8 @@ class ConfluentCodec(Codec):
         """Return the value, resolved to this codec's schema; timestamps are integers.
 
         Raises:
-            UndecodableError: the bytes are not one whole value that was written with a schema like this one.
-            SchemaMissingError: of these, the registry does not have the writer's schema.
+            UndecodableError: the bytes are not one complete value of a compatible schema.
+            SchemaMissingError: the registry does not have the writer's schema.
             WriterUnknownError: the writer's schema is still to be fetched.
         """
         schema_id = schema_id_of(data)
@@ -123,7 +122,7 @@ class ConfluentCodec(Codec):
         if schema_id is None:
             return SINGLE_OBJECT_HEADER_BYTES if data.startswith(self._single) else None
         known = self._kept.get(schema_id)
-        # The reader's schema by its index, which is faster than its name: every value passes here.
+        # The reader's schema by its index, which is faster than its name: this runs for every value.
         return CONFLUENT_HEADER_BYTES if isinstance(known, tuple) and known[1] is None else None
 
     def _keep(self, schema_id: int) -> WriterSchema | str:
@@ -135,7 +134,7 @@ class ConfluentCodec(Codec):
         return known
 
     def _judged(self, schema: Mapping[str, Any]) -> WriterSchema | str:
-        """What to read by, or why that cannot be: how the sentence about the value ends."""
+        """Return the prepared schema, or why it is rejected, as the end of a sentence about the value."""
         try:
             known = self.with_writer_ids(schema)
             findings = compare(self._reads, schema)
@@ -149,7 +148,7 @@ class ConfluentCodec(Codec):
 
 
 def confluent_header(schema_id: int) -> bytes:
-    """Return the five bytes before every value that was written with the schema of this id."""
+    """Return the five bytes before every value of the schema with this id."""
     return bytes((CONFLUENT_MARKER,)) + schema_id.to_bytes(CONFLUENT_HEADER_BYTES - 1, "big")
 
 

@@ -1,11 +1,11 @@
-"""Writes Avro bodies: a schema becomes one function, made of the functions of its parts.
+"""Encoder of Avro bodies: a schema is compiled into one function, composed of the functions of its parts.
 
-fastavro reads for us, where its care with foreign schemas is needed. It does not write for us: for every value of a
-union it tries the branches in turn, and a scored contact is written twice, as a score and as an audit entry with three
-unions, at a price near that of everything else done to it. Here the choice is made by the value's type, from a table
-made once, in less than half of the time. A test compares every byte with fastavro's.
+fastavro decodes, because it handles foreign schemas. It does not encode: for every value of a union it tries the
+branches in turn. A scored contact is encoded twice, as a score and as an audit entry with three unions, at nearly the
+cost of all other processing. Here a table selects the branch by the value's type, in less than half of the time. A test
+compares every byte with fastavro's.
 
-Only what the schemas of this project use is known; another type is refused when the function is made.
+Only the types of this project's schemas are supported; another type is rejected when the function is compiled.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _PYTHON_TYPES: Final[dict[str, type]] = {
     "map": dict,
     "record": dict,
 }
-# Times of our days in milliseconds take six bytes (from 1970-07 to 2039), and every contact has one: no loop for them.
+# Present times in milliseconds take six bytes (from 1970-07 to 2039), and every contact has one: no loop for them.
 _SIX_BYTES_FROM: Final = 2**34
 _SIX_BYTES_END: Final = 2**41
 _six_bytes: Final = Struct("6B").pack
@@ -45,9 +45,9 @@ _second_branch_double: Final = Struct("<Bd").pack
 def compile_writer(schema: Any) -> Writer:
     """Return a function from a value to its Avro body, without framing.
 
-    The value of a record is a dict with all fields (others are ignored), of an array a list or tuple, of an enum its
-    symbol. A value that does not fit raises KeyError, TypeError, AttributeError, OverflowError, UnicodeEncodeError or
-    ``struct.error``: values come from this program, so that is a defect of it.
+    The value of a record is a dict with all fields (other keys are ignored). That of an array is a list or tuple, that
+    of an enum its symbol. An invalid value raises KeyError, TypeError, AttributeError, OverflowError,
+    UnicodeEncodeError or ``struct.error``: values are this program's own, so that is a defect of it.
 
     Raises:
         SettingsError: the schema has a type that none of this project's schemas uses.
@@ -76,7 +76,7 @@ def _writer(schema: Any, named: dict[str, Writer]) -> Writer:
 
 
 def _varint(value: int) -> bytes:
-    """Zig-zag, then seven bits a byte, the lowest first."""
+    """Encode as zig-zag, then seven bits a byte, the lowest first."""
     if _SIX_BYTES_FROM <= value < _SIX_BYTES_END:
         bits = value << 1
         return _six_bytes(
@@ -98,7 +98,7 @@ def _varint(value: int) -> bytes:
     return bytes(out)
 
 
-# Lengths, counts and small integers, which are nearly all there are.
+# Lengths, counts and small integers: nearly all numbers.
 _SMALL: Final = tuple(_varint(value) for value in range(2048))
 _SMALL_COUNT: Final = len(_SMALL)
 

@@ -1,7 +1,7 @@
-"""Framings of other serializers, by name: what a value is in that begins neither with a fingerprint nor with an id.
+"""Detection of other serializers' framings, for values that begin neither with a fingerprint nor with an id.
 
-A producer that uses another serializer, or none, is found by the first rejected record: the reason names what it wrote
-and what to change. Nothing is read by these framings.
+The first rejected record shows that a producer uses another serializer, or none: the reason names the framing and the
+remedy. Values in these framings are not decoded.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from stream_scorer.core.records import Headers
 
 _USE_AVRO: Final = "let the producer use an Avro serializer"
-# What the value is in, and what its producer has to do.
+# The framing of the value, and the remedy at its producer.
 _BY_BYTES: Final[Sequence[tuple[re.Pattern[bytes], str]]] = (
     (
         re.compile(rb"\0\0\0\0\0"),
@@ -38,7 +38,7 @@ _BY_BYTES: Final[Sequence[tuple[re.Pattern[bytes], str]]] = (
     (re.compile(rb"\xac\xed\x00\x05"), f"is a serialized Java object: {_USE_AVRO}"),
     (re.compile(rb"<"), f"is XML or HTML, not Avro: {_USE_AVRO}"),
 )
-# By how a header's name begins: where it is, and what writes it before the value.
+# By the beginning of a header's name: the place of the id, and the setting that puts it before the value.
 _BY_HEADER: Final = (
     ("__value_schema_id", "the header __value_schema_id", "use Confluent's PrefixSchemaIdSerializer"),
     ("apicurio.value.", "headers of Apicurio", "set apicurio.registry.headers.enabled=false"),
@@ -47,15 +47,15 @@ _AZURE: Final = b"avro/binary+"
 
 
 def framing_of(data: bytes) -> str | None:
-    """Return what a value is in, as the end of a sentence about it; None: it begins like nothing that is known.
+    """Return the framing of a value, as the end of a sentence about it; None: it is unknown.
 
-    A bare Avro body may begin like some of these, so that is to be tried first.
+    A bare Avro body may begin like some of these, so try to decode that first.
     """
     return next((text for pattern, text in _BY_BYTES if pattern.match(data)), None)
 
 
 def with_framing(error: Exception, headers: Headers) -> str:
-    """Return why a record is undecodable; its headers may name the framing better than its value does.
+    """Return why a record is undecodable; its headers may identify the framing better than its value does.
 
     Args:
         error: why the value cannot be decoded.

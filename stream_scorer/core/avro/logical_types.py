@@ -1,12 +1,12 @@
-"""Logical types of foreign writers: what their values mean where the reader's field has no such type.
+"""Logical types of foreign writers: conversion of their values if the reader's field has no such type.
 
-Avro resolves a schema by its bare types, so the bytes of a ``decimal`` would be read as text and a ``date`` as a
-number of something else. Here a value is read as what its producer meant, or the record is refused with the field and
-both types named. Text is text whatever its logical type is; a ``decimal`` becomes the number that it is, or the digits
-of an integer in a field for text; all other logical types have no counterpart among our fields.
+Avro resolves a schema by its bare types, so the bytes of a ``decimal`` would be read as text and a ``date`` as a number
+of another unit. Here a value is converted by its logical type, or the record is rejected with the field and both types.
+Text stays text with any logical type. A ``decimal`` becomes its number, or the digits of an integer in a text field.
+All other logical types have no counterpart among the reader's fields.
 
-`decodable_form` marks these places in the writer's schema, and fastavro calls `LOGICAL_READERS` for each marked value.
-So a union may have such a branch: only the values of that branch are refused.
+`decodable_form` marks these positions in the writer's schema, and fastavro calls `LOGICAL_READERS` for each marked
+value. So a union may have such a branch: only the values of that branch are rejected.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 _SYMBOL: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LONG: Final = range(-(2**63), 2**63)
-# 77 digits: more than any database has, and few enough for arithmetic to cost nothing.
+# 77 digits: more than any database has, and few enough for cheap arithmetic.
 _MAX_DECIMAL_BYTES: Final = 32
-# How the place inside an array or map is written.
+# The notation of a position inside an array or map.
 _INSIDE: Final = (("items", "[]"), ("values", "{}"))
 
 
@@ -37,7 +37,7 @@ class ForeignMeaningError(ValueError):
 
 
 class Meaning(StrEnum):
-    """How a value with a logical type is read. The values are private logical types, as `LOGICAL_READERS` has them."""
+    """How a value with a logical type is decoded. The values are private logical types, those of `LOGICAL_READERS`."""
 
     SAME = "stream-scorer-same"
     NUMBER = "stream-scorer-number"
@@ -46,7 +46,7 @@ class Meaning(StrEnum):
 
 
 def meaning(reader: Any, writer: Any) -> Meaning:
-    """Return how the values of a writer's type are read.
+    """Return how the values of a writer's type are decoded.
 
     Args:
         reader: the reader's type in normal form; a union as a whole.
@@ -59,18 +59,17 @@ def meaning(reader: Any, writer: Any) -> Meaning:
     if written != "decimal" or kind_of(writer) != "bytes" or writer["scale"] is None:
         return Meaning.FOREIGN
     kinds = {kind_of(one) for one in readers}
-    # fastavro takes bytes for a union only where that has a branch for text.
+    # fastavro accepts bytes for a union only if that has a branch for text.
     if {"double", "string"} <= kinds:
         return Meaning.NUMBER
     return Meaning.DIGITS if "string" in kinds and writer["scale"] == 0 else Meaning.FOREIGN
 
 
 def decodable_form(writer: Any, reader: Any) -> Any:
-    """Return the writer's schema for fastavro, without what reading does not need.
+    """Return the writer's schema for fastavro, reduced to the attributes that decoding needs.
 
-    Defaults are the reader's business, so a writer's ill-typed one is no reason to refuse its values. Logical types are
-    replaced by marks where their meaning is foreign. Symbols that Avro does not allow are replaced: a reader's symbols
-    are none of these.
+    Defaults of a writer are not used, so an ill-typed one is no reason to reject its values. Logical types that the
+    reader does not have are replaced by marks. Symbols that Avro does not allow are replaced; a reader has none.
 
     Args:
         writer: in normal form.
@@ -80,7 +79,7 @@ def decodable_form(writer: Any, reader: Any) -> Any:
 
 
 def field_name(at: str) -> str:
-    """Return a place inside a record as it stands in a message."""
+    """Return a position inside a record for a message."""
     return at.removeprefix(".") or "it"
 
 
@@ -117,7 +116,7 @@ class _Marker:
 
 
 def _readable_symbols(symbols: list[Any]) -> list[str]:
-    """Return the symbols, with other names for those that fastavro refuses: ``web-form``, a number, a repeated one."""
+    """Return the symbols, with other names for those that fastavro rejects: ``web-form``, a number, a repeated one."""
     good = {one for one in symbols if isinstance(one, str) and _SYMBOL.fullmatch(one)}
     kept: list[str] = []
     unused = set(good)
@@ -131,7 +130,7 @@ def _readable_symbols(symbols: list[Any]) -> list[str]:
 
 
 def _places(schema: Any, types: Mapping[str, Any], at: str, found: dict[str, Any]) -> dict[str, Any]:
-    """Return the reader's types by the place where they stand; a union as a whole."""
+    """Return the reader's types by position; a union as a whole."""
     schema = types.get(schema, schema) if isinstance(schema, str) else schema
     found.setdefault(at, schema)
     if isinstance(schema, list):
@@ -150,7 +149,7 @@ def _places(schema: Any, types: Mapping[str, Any], at: str, found: dict[str, Any
 def _number(data: bytes, writer: Mapping[str, Any], _reader: Any = None) -> int | float:
     unscaled = _unscaled(data, writer)
     if writer["scale"]:
-        return float(unscaled / 10 ** int(writer["scale"]))  # the double nearest to it
+        return float(unscaled / 10 ** int(writer["scale"]))  # the nearest double
     return unscaled if unscaled in _LONG else float(unscaled)
 
 

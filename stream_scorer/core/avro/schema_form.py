@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 PRIMITIVES: Final = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})
 NAMED: Final = frozenset({"record", "error", "enum", "fixed"})
-# Null and boolean have no unit, so what is said beside a union is not said of them.
+# Null and boolean have no unit, so a logical type beside a union does not apply to them.
 _WITH_MEANING: Final = PRIMITIVES - {"null", "boolean"}
 _MAX_SCALE: Final = 64
 _MAX_NAME_CHARACTERS: Final = 60
@@ -38,14 +38,14 @@ _CONNECT_NAMES: Final[Mapping[str, str]] = MappingProxyType(
 
 
 def full_name(schema: Mapping[str, Any], namespace: str) -> str:
-    """Return the full name of a named type that stands inside ``namespace``."""
+    """Return the full name of a named type inside ``namespace``."""
     name = _text(schema["name"])
     inside = schema.get("namespace", namespace)
     return name if "." in name or not inside else f"{_text(inside)}.{name}"
 
 
 def referred_name(name: str, namespace: str) -> str:
-    """Return the full name that a reference inside ``namespace`` means."""
+    """Return the full name of a reference inside ``namespace``."""
     return name if "." in name or not namespace else f"{namespace}.{name}"
 
 
@@ -65,7 +65,7 @@ def normal_form(schema: Any, namespace: str = "", outer: Mapping[str, Any] | Non
     Args:
         schema: an Avro schema as parsed JSON.
         namespace: of the type around it.
-        outer: the logical type that stands beside the field or wrapper around it; None: none does.
+        outer: the logical type beside the field or wrapper around it; None: there is none.
 
     Raises:
         KeyError, TypeError, ValueError, AttributeError: it is no Avro schema.
@@ -102,20 +102,20 @@ def kind_of(schema: Any) -> str:
 
 
 def logical_type(schema: Any) -> str:
-    """Return the logical type of a normal form, fit for a message; empty: it has none."""
+    """Return the logical type of a normal form, for a message; empty: it has none."""
     named = schema.get("logicalType", "") if isinstance(schema, dict) else ""
     return printable(named) if named else ""
 
 
 def printable(name: Any) -> str:
-    """Return a name that a schema gives, fit for a one-line message: a name as Avro wants it stays as it is."""
+    """Return a schema's name for a one-line message: escaped and shortened unless it is a valid Avro name."""
     text = str(name)
     short = text if len(text) <= _MAX_NAME_CHARACTERS else f"{text[:_MAX_NAME_CHARACTERS]}…"
     return short if text.isascii() and text.replace("-", "").replace("_", "").isalnum() else ascii(short)
 
 
 def describe(schema: Any) -> str:
-    """Return a type as it stands in a message: ``bytes (decimal)``, ``enum Colour``, ``[null, string]``."""
+    """Return a type for a message: ``bytes (decimal)``, ``enum Colour``, ``[null, string]``."""
     if isinstance(schema, list):
         return f"[{', '.join(map(describe, schema))}]"
     kind = printable(kind_of(schema))
@@ -152,7 +152,7 @@ def _with_meaning(kind: str, meaning: Mapping[str, Any] | None) -> Any:
 
 
 def _meaning(schema: Mapping[str, Any], *names: str) -> dict[str, Any] | None:
-    """Return the logical type that stands in a schema or field, and a decimal's scale; None: there is none."""
+    """Return the logical type in a schema or field, and a decimal's scale; None: there is none."""
     for name in names or ("logicalType", "connect.name"):
         said = schema.get(name)
         if not isinstance(said, str) or not said or (name == "connect.name" and not said.startswith(_CONNECT_PREFIXES)):
@@ -163,7 +163,7 @@ def _meaning(schema: Mapping[str, Any], *names: str) -> dict[str, Any] | None:
 
 
 def _scale(schema: Mapping[str, Any]) -> int | None:
-    """Return a decimal's scale; None: it is none, so the value has no meaning."""
+    """Return a decimal's scale; None: it is invalid, so the value has no meaning."""
     scale = schema.get("scale", 0)
     return scale if type(scale) is int and 0 <= scale <= _MAX_SCALE else None
 

@@ -1,8 +1,8 @@
-"""Which writers' schemas may be read by: those with which a few bytes can neither grow nor be worked on for long.
+"""Safety check of writers' schemas: decoding must take memory and time in proportion to a value's bytes.
 
-A schema may come from anyone who may register one, and some turn a value of a few bytes into gigabytes or into hours of
-work: items that take no bytes, types that hold themselves, types that hold another one twice, and that one the next
-twice, forty times over. With the schemas that pass here, reading takes steps in proportion to the value's bytes.
+Any program with access to the registry can register a schema, and some turn a value of a few bytes into gigabytes or
+hours of work. Examples are items of no size, recursive types, and types that contain another one twice, and that the
+next one twice, forty times over.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from stream_scorer.core.avro.schema_form import NAMED, full_name, namespace_of, 
 from stream_scorer.core.text import shown
 from stream_scorer.errors import SettingsError
 
-# The fewest bytes that a value of each primitive type takes.
+# The minimum size of a value of each primitive type, in bytes.
 _PRIMITIVE_BYTES: Final = {
     "null": 0,
     "boolean": 1,
@@ -24,24 +24,24 @@ _PRIMITIVE_BYTES: Final = {
     "bytes": 1,
     "string": 1,
 }
-# Far from what a schema of people needs: one with 1,000 optional fields has 3,001 steps, three for each byte.
+# Far above any real schema: one with 1,000 optional fields has 3,001 steps, three for each byte.
 _MOST_STEPS: Final = 10_000
 _MOST_STEPS_A_BYTE: Final = 16
 _DEEPEST: Final = 64
 
 
 class _Cost(NamedTuple):
-    """The fewest bytes that a value takes, and the most steps it takes to read it, but for the items of arrays."""
+    """The minimum bytes of a value, and the maximum steps to decode it, without the items of arrays."""
 
     size: int
     steps: int
 
 
 def check_schema(schema: Any, record: str) -> None:
-    """Refuse a writer's schema that is dangerous to read by; ``record`` is the type's name, for the message.
+    """Reject a writer's schema that is unsafe to decode with; ``record``: the type's name, for the message.
 
     Raises:
-        SettingsError: it is, or it is no Avro schema.
+        SettingsError: it is unsafe, or no Avro schema.
     """
     try:
         cost = _Walk(record).cost(schema, "", 0)
@@ -52,7 +52,7 @@ def check_schema(schema: Any, record: str) -> None:
 
 
 class _Walk:
-    """One walk through a schema. ``_named`` has the cost of each named type, None while its parts are looked at."""
+    """One walk through a schema. ``_named`` has the cost of each named type, None while its parts are visited."""
 
     def __init__(self, record: str) -> None:
         self._record = record
@@ -116,6 +116,6 @@ class _Walk:
 
 
 def _fixed_size(size: Any) -> int:
-    if type(size) is not int or size < 0:  # a reader would go back over what it has read
+    if type(size) is not int or size < 0:  # a decoder would move backwards
         raise ValueError(f"{size!r} is no size")
     return size

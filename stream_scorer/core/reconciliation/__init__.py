@@ -1,1 +1,1 @@
-"""Comparison of inputs with outputs and audit."""
+"""Reconciliation: comparison of inputs with outputs and audit."""

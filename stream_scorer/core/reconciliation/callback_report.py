@@ -1,4 +1,4 @@
-"""What a reconciliation of scores and receipts comes to."""
+"""Report of a reconciliation of scores and receipts."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class CallbackCounts:
-    """Sums over all partitions of the scores topic, of scores unless said otherwise.
+    """Sums over all partitions of the scores topic, of scores unless stated otherwise.
 
     Attributes:
-        scores: what a read_committed reader finds in ``[start, committed)`` of the campaign worker's group.
+        scores: read_committed records in ``[start, committed)`` of the callback worker's group.
         called: those of them at or over the threshold.
         delivered: those of ``called`` with a receipt ``DELIVERED``.
         refused: the same, ``REFUSED``.
         gave_up: the same, ``GAVE_UP``.
         expired: the same, ``EXPIRED``.
-        waiting: those of ``called`` whose callback waits to be delivered, in a retry tier or before it.
-        unusable: those of ``scores`` that are none, with their record on the rejected callbacks topic.
+        waiting: those of ``called`` whose callback waits for delivery, in a retry topic or before it.
+        unusable: those of ``scores`` that are no valid score, with their record on the rejected callbacks topic.
         missing: those of ``called`` with neither receipt nor callback, and unusable ones without their record.
         receipt_not_judged: those of ``called`` without both, whose receipt may be deleted.
-        rejection_not_judged: those of ``scores`` that are none, whose record may be deleted.
+        rejection_not_judged: those of ``scores`` that are no valid score, whose record may be deleted.
         threshold_not_judged: those of ``called`` without both, for which the threshold may have been higher.
-        callbacks: callbacks that these scores are in.
+        callbacks: callbacks with these scores.
         unplanned: records at or above ``committed``.
     """
 
@@ -57,15 +57,15 @@ class CallbackReport:
     Attributes:
         topic: the scores topic.
         group_id: the group that plans callbacks.
-        threshold: scores from here on call.
+        threshold: the lowest score that causes a callback.
         counts: the sums.
-        violations: how many findings there are of each kind; none: every high score has exactly one end, or waits.
+        violations: number of findings of each kind; none: every high score has exactly one receipt, or waits.
         findings: the first of each kind.
-        before: callbacks about scores below the group's start: another group's work, not judged.
-        below: callbacks about scores below the present threshold: planned under another one, not judged.
-        foreign: records that are no callback, no receipt, or about no partition of the topic: not judged.
-        notes: what limits the statement, one sentence each.
-        unknown_starts: partitions whose commit does not give where the group began: nothing there was judged.
+        before: callbacks for scores below the group's start: another group's callbacks, not judged.
+        below: callbacks for scores below the present threshold: planned with another one, not judged.
+        foreign: unrelated records: no callback, no receipt, or for no partition of the topic; not judged.
+        notes: the limits of the report, one sentence each.
+        unknown_starts: partitions whose commit has no start offset of the group: not judged.
     """
 
     topic: str
@@ -82,7 +82,7 @@ class CallbackReport:
 
     @property
     def judgement(self) -> Judgement:
-        """Whether it holds; not judged: nothing breaks it, and a part of the scores could not be judged."""
+        """Whether scores and receipts match; not judged: there is no finding, but some scores could not be judged."""
         if self.violations:
             return Judgement.BROKEN
         counts = self.counts
@@ -117,7 +117,7 @@ class CallbackReport:
 
     @property
     def verdict(self) -> str:
-        """One line: that it holds, how many findings of which kind there are, or what could not be judged."""
+        """One line: that scores and receipts match, the number of findings by kind, or the scores not judged."""
         if self.judgement is Judgement.NOT_JUDGED:
             return f"callbacks of group {self.group_id} on {self.topic} could not be judged: {self._unjudged}"
         if self.is_balanced:
@@ -137,7 +137,7 @@ class CallbackReport:
         return ", ".join(f"{count:,} {what}" for count, what in parts if count) + "; no finding in the rest"
 
     def as_dict(self) -> dict[str, Any]:
-        """The report as plain values, for JSON."""
+        """Return the report as plain values, for JSON."""
         return {
             "topic": self.topic,
             "group_id": self.group_id,

@@ -1,13 +1,13 @@
-"""The judge of the campaign side: every score at or over the threshold has exactly one final receipt, or waits.
+"""Reconciliation of callbacks: every score at or over the threshold has exactly one final receipt, or waits.
 
-Fed in this order: the scores; the callbacks of the callbacks topic and its retry tiers; the receipts and the rejected
-records; at last the offsets that planner and deliverer have committed then. A callback waits where the deliverer has
-not committed its record. What was committed before everything was read bounds what must be there, what is committed at
-the end bounds what may be there; a record between the two may be either.
+Order of the calls: the scores; the callbacks of the callbacks topic and its retry topics; the receipts and the
+rejected records; finally the offsets that planner and deliverer have committed by then. A callback waits if the
+deliverer has not committed its record. Scores below the first commit must have an outcome, those at or above the last
+commit must have none. Scores between the two may have one.
 
-A score without a callback is not judged where its receipt may be deleted, or where the threshold may have been higher
-when it was planned: no lower score of its partition before it was called. A threshold that was raised and lowered again
-shows by neither, so the scores in between are missing.
+A score without a callback is not judged if its receipt may be deleted, or if the threshold may have been higher when it
+was planned: no lower score before it in its partition has a callback. A threshold that was raised and lowered again is
+not detected, so the scores in between are reported as missing.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from stream_scorer.core.reconciliation.record_states import CommittedRange, RecordLocation
 
 _OUTCOMES: Final = {"DELIVERED": "delivered", "REFUSED": "refused", "GAVE_UP": "gave_up", "EXPIRED": "expired"}
-# With such a receipt the callback itself stands on the rejected topic.
+# With such a receipt the callback itself is on the rejected topic.
 _REJECTED: Final = frozenset({"refused", "gave_up"})
 
 
@@ -44,7 +44,7 @@ _OTHER: Final = "names another campaign, other sources, contacts or events, or h
 
 
 class Codecs(NamedTuple):
-    """Of ``ContactScore``, ``CampaignCallback`` and ``CallbackReceipt``."""
+    """Codecs of ``ContactScore``, ``CampaignCallback`` and ``CallbackReceipt``."""
 
     score: Codec
     callback: Codec
@@ -52,12 +52,12 @@ class Codecs(NamedTuple):
 
 
 class Truncated(NamedTuple):
-    """What the output topics no longer hold.
+    """Gaps of the output topics.
 
     Attributes:
         receipts: partitions of the receipts topic whose first records are deleted.
-        rejections: the same, of the rejected callbacks topic.
-        compacted: the rejected callbacks topic is compacted, so any record of it may be gone.
+        rejections: the same for the rejected callbacks topic.
+        compacted: the rejected callbacks topic is compacted, so any record of it may be removed.
     """
 
     receipts: frozenset[Partition] = frozenset()
@@ -66,7 +66,7 @@ class Truncated(NamedTuple):
 
 
 class _Called(NamedTuple):
-    """A score that calls, as far as it is compared with its callback; ``written_ms``: Kafka's time of its record."""
+    """The compared fields of a score at or over the threshold; ``written_ms``: Kafka's timestamp of its record."""
 
     contact_id: str
     event_id: str
@@ -76,7 +76,7 @@ class _Called(NamedTuple):
 
 
 class _Names(NamedTuple):
-    """Digests of what the records of one callback have in common; 0: the record does not have it.
+    """Digests of the common fields of one callback's records; 0: the record does not have the field.
 
     Attributes:
         contacts: sources with their contacts, and the campaign.
@@ -89,13 +89,13 @@ class _Names(NamedTuple):
     body: int
 
     def differ(self, other: _Names) -> bool:
-        """Whether two records cannot be of one callback."""
+        """Return whether two records belong to different callbacks."""
         return any(one != another for one, another in zip(self, other, strict=True) if one and another)
 
 
 @dataclass(slots=True)
 class _Unusable:
-    """A score that cannot be part of a callback; ``times``: how often it stands on the rejected topic."""
+    """A score that cannot be part of a callback; ``times``: number of its records on the rejected topic."""
 
     written_ms: int
     times: int = 0
@@ -103,13 +103,13 @@ class _Unusable:
 
 @dataclass(slots=True)
 class _Call:
-    """One callback: where its records and its receipts stand.
+    """One callback: locations of its records and receipts.
 
     Attributes:
-        names: of the record that was seen first.
-        waits: where the deliverer had not committed it.
-        receipts: their outcomes, where they stand, and Kafka's time of them.
-        rejections: where it stands on the rejected topic.
+        names: of the record that was read first.
+        waits: its records that the deliverer had not committed.
+        receipts: their outcomes, locations, and Kafka's timestamps.
+        rejections: its records on the rejected topic.
     """
 
     callback_id: str
@@ -122,21 +122,21 @@ class _Call:
 
 
 class CallbackReconciliation:
-    """See the module docstring. Not to be used after `result`.
+    """See the module docstring. Do not use it after `result`.
 
     Args:
         topic: the scores topic.
         group_id: the group that plans callbacks.
-        spans: for each partition of the scores topic where that group stands.
-        taken: for each partition of the callbacks topic and the retry tiers, what the deliverer had committed before
-            anything was read; a partition without a commit is left out.
-        threshold: scores from here on call.
+        spans: that group's committed range on each partition of the scores topic.
+        taken: the deliverer's commits on the callbacks topic and the retry topics before any record was read; a
+            partition without a commit is left out.
+        threshold: the lowest score that causes a callback.
         codecs: of the records.
-        gone: what the output topics no longer hold.
-        lost: for each partition that has any, the offsets that were deleted before the group had read them.
-        unknown_starts: partitions whose commit does not give where the group began.
-        since_ms: for partitions of a topic that was created again when the group accepted it, in Unix milliseconds:
-            callbacks that were planned before are about the former topic, and count as from before the start.
+        gone: the gaps of the output topics.
+        lost: the offsets of each partition that were deleted before the group read them.
+        unknown_starts: partitions whose commit has no start offset of the group.
+        since_ms: for partitions of a topic that was created again, when the group accepted it, in Unix milliseconds:
+            callbacks planned before belong to the former topic, and count as from before the start.
         max_findings: how many findings of each kind are kept; all are counted.
     """
 
@@ -165,13 +165,13 @@ class CallbackReconciliation:
         self._lost = dict(lost or {})
         self._unknown_starts = tuple(sorted(unknown_starts))
         self._since_ms = dict(since_ms or {})
-        # By truncated partition of the receipts and the rejected topic, Kafka's time of the first record that is left.
+        # By truncated partition of the receipts and the rejected topic, Kafka's timestamp of the first record left.
         self._first_ms: dict[Partition, int] = {}
         self._findings = Findings(max_findings)
         self._counts: Counter[str] = Counter()
         # Of every score that was read, in order.
         self._offsets = {partition: array("q") for partition in spans}
-        # By partition and offset of a score that calls: its content, and then the callback that it is in.
+        # By partition and offset of a score at or over the threshold: its content, and then its callback.
         self._called: dict[tuple[int, int], _Called] = {}
         self._call_of: dict[tuple[int, int], int] = {}
         self._unusable: dict[tuple[int, int], _Unusable] = {}
@@ -180,10 +180,10 @@ class CallbackReconciliation:
         self._calls: list[_Call] = []
         self._numbers: dict[str, int] = {}
 
-    # --- what was read
+    # --- input
 
     def score(self, partition: int, offset: int, content: Content, written_ms: int) -> None:
-        """A record of the scores topic, as a read_committed reader finds it; ``written_ms``: Kafka's time of it."""
+        """Add a record of the scores topic, read as read_committed; ``written_ms``: its Kafka timestamp."""
         span = self._spans[partition]
         if offset >= span.committed:
             self._counts["unplanned"] += 1
@@ -209,7 +209,7 @@ class CallbackReconciliation:
         self._payloads[key] = _payload(content)
 
     def callback(self, value: bytes | None, place: RecordLocation, written_ms: int) -> None:
-        """A record of the callbacks topic or of a retry tier; ``written_ms``: Kafka's time of it."""
+        """Add a record of the callbacks topic or of a retry topic; ``written_ms``: its Kafka timestamp."""
         try:
             fields = self._codecs.callback.decode(value)
         except UndecodableError:
@@ -220,7 +220,7 @@ class CallbackReconciliation:
             call.waits.append(place)
 
     def receipt(self, value: bytes | None, place: RecordLocation, written_ms: int) -> None:
-        """A record of the receipts topic; ``written_ms``: Kafka's time of it."""
+        """Add a record of the receipts topic; ``written_ms``: its Kafka timestamp."""
         self._first_ms.setdefault(Partition(place.topic, place.partition), written_ms)
         try:
             fields = self._codecs.receipt.decode(value)
@@ -234,13 +234,13 @@ class CallbackReconciliation:
         call.receipts.append((_OUTCOMES[fields["outcome"]], place, written_ms))
 
     def rejected(self, source: str, content: Content, place: RecordLocation, written_ms: int) -> None:
-        """A record of the rejected callbacks topic.
+        """Add a record of the rejected callbacks topic.
 
         Args:
             source: its header ``stream-scorer-source``.
             content: its key and value.
-            place: where it stands.
-            written_ms: Kafka's time of it.
+            place: its location.
+            written_ms: its Kafka timestamp.
         """
         self._first_ms.setdefault(Partition(place.topic, place.partition), written_ms)
         found = self._place_of(source)
@@ -254,7 +254,7 @@ class CallbackReconciliation:
             self._add(FindingKind.DOUBLED, source, what, place)
             return
         if found in self._called:
-            # A score that calls, and cannot stand in a callback: too large for one, or its contact id is none.
+            # A score over the threshold that fits no callback: too large, or with an invalid contact id.
             self._unusable[found] = _Unusable(self._called.pop(found).written_ms)
         unusable = self._unusable.get(found)
         if unusable is None:
@@ -273,7 +273,7 @@ class CallbackReconciliation:
             try:
                 fields = self._codecs.callback.decode(content.value)
             except UndecodableError:
-                return  # as it stood on the callbacks topic: no callback
+                return  # a record of the callbacks topic that was no callback
             callback_id = fields["callback_id"]
         number = self._numbers.get(callback_id)
         if number is None or not self._calls[number].is_ours:
@@ -287,17 +287,17 @@ class CallbackReconciliation:
             what = f"callback {call.callback_id} {_OTHER} than at {call.seen_at}"
             self._add(FindingKind.WRONG_VALUE, "", what, place)
 
-    # --- what it comes to
+    # --- result
 
     def result(
         self, committed: Mapping[int, int], taken: Mapping[Partition, int], notes: Sequence[str] = ()
     ) -> CallbackReport:
-        """Judge.
+        """Return the report.
 
         Args:
-            committed: the planner's committed offsets on the scores topic now.
-            taken: the deliverer's, as at the beginning, now.
-            notes: what limits the statement.
+            committed: the planner's present commits on the scores topic.
+            taken: the deliverer's present commits.
+            notes: the limits of the report.
         """
         self._judge_lost()
         self._judge_calls(taken)
@@ -324,7 +324,7 @@ class CallbackReconciliation:
                 self._findings.add(Finding(FindingKind.LOST, self._source((partition, lost.begin)), what))
 
     def _judge_calls(self, taken: Mapping[Partition, int]) -> None:
-        """A callback that has ended must not wait as well, nor wait twice."""
+        """Find callbacks that have a receipt and still wait, or that wait twice."""
         for call in filter(lambda call: call.is_ours, self._calls):
             still = [place for place in call.waits if _waits(place, taken)]
             if still and call.receipts:
@@ -337,7 +337,7 @@ class CallbackReconciliation:
     def _judge_scores(self, committed: Mapping[int, int]) -> None:
         judged: set[int] = set()
         self._counts["called"] = len(self._called)
-        lowest: dict[int, float] = {}  # of the scores of a partition that were called so far
+        lowest: dict[int, float] = {}  # of the scores of a partition with a callback so far
         for key, called in self._called.items():
             number = self._call_of.get(key)
             if number is None:
@@ -372,7 +372,7 @@ class CallbackReconciliation:
             self._miss(key, "has neither a receipt nor a callback that waits")
 
     def _judge_rejection(self, call: _Call) -> None:
-        """A callback that was refused or given up stands on the rejected topic as well, for its replay."""
+        """Check that a callback that was refused or given up is on the rejected topic as well, for its replay."""
         if call.rejections or not call.receipts or call.receipts[0][0] not in _REJECTED:
             return
         outcome, place, written_ms = call.receipts[0]
@@ -394,11 +394,11 @@ class CallbackReconciliation:
                 self._miss(key, "is no score, and does not stand on the rejected topic")
 
     def _receipt_may_be_gone(self, called: _Called) -> bool:
-        """Whether the receipt of a score may be deleted: it was written after the score, and is no longer read."""
+        """Return whether the receipt of a score may be deleted: it was written after the score."""
         return self._may_be_gone(self._gone.receipts, called.written_ms)
 
     def _rejection_may_be_gone(self, written_ms: int) -> bool:
-        """Whether a record of the rejected topic that is not older than ``written_ms`` may be gone."""
+        """Return whether a record of the rejected topic that is not older than ``written_ms`` may be removed."""
         return self._gone.compacted or self._may_be_gone(self._gone.rejections, written_ms)
 
     def _may_be_gone(self, truncated: Collection[Partition], written_ms: int) -> bool:
@@ -408,7 +408,7 @@ class CallbackReconciliation:
     # --- private
 
     def _call(self, fields: dict[str, Any], place: RecordLocation, planned_ms: int) -> _Call:
-        """The callback of a record; its sources are entered when it is seen for the first time, then compared.
+        """Return the callback of a record; add its sources the first time, then compare them.
 
         It was planned at ``planned_ms`` at the latest.
         """
@@ -421,7 +421,7 @@ class CallbackReconciliation:
                 self._add(FindingKind.WRONG_VALUE, fields["sources"][0] if fields["sources"] else "", what, place)
             return known
         number = self._numbers[fields["callback_id"]] = len(self._calls)
-        # Anyone may have written it, and it is shown in a line.
+        # It is untrusted, and part of a one-line message.
         shown = "".join(sign if sign.isprintable() else "?" for sign in fields["callback_id"][:64])
         call = _Call(shown, place, names)
         self._calls.append(call)
@@ -461,7 +461,7 @@ class CallbackReconciliation:
             self._add(FindingKind.WRONG_VALUE, source, "its callback names another campaign", place)
 
     def _place_of(self, source: str) -> tuple[int, int] | None:
-        """Partition and offset of a source, if it is one of the topic."""
+        """Return partition and offset of a source; None: it is not one of the topic."""
         topic, _, rest = source.rpartition("/")[0].rpartition("/")
         offset = source.rpartition("/")[2]
         if topic != self._topic or not (rest.isdecimal() and offset.isdecimal() and source.isascii()):
@@ -495,5 +495,5 @@ def _payload(content: Content) -> int:
 
 
 def _waits(place: RecordLocation, taken: Mapping[Partition, int]) -> bool:
-    """Whether the deliverer had not committed the record when ``taken`` was read."""
+    """Return whether the deliverer had not committed the record when ``taken`` was read."""
     return place.offset >= taken.get(Partition(place.topic, place.partition), 0)

@@ -1,9 +1,9 @@
-"""What output topics no longer hold: records that retention has deleted, and records that compaction has removed.
+"""Gaps of output topics: records that retention has deleted, and records that compaction has removed.
 
-A missing record is a finding only where its topic would still hold it. Two facts decide that:
+A missing record is a finding only if its topic cannot have removed it. Two facts decide that:
 
-* Within an output partition the records of one input partition stand in input order, but for deferred contacts, which
-  come later. So if the outcome of an input is still there, that of every later input of its partition is, too.
+* Within an output partition the records of one input partition are in input order, except for deferred contacts, which
+  are later. So if the outcome of an input is still there, that of every later input of its partition is, too.
 * Compaction removes a record only after a later one with its key.
 """
 
@@ -43,20 +43,20 @@ class LogGaps:
         return bool(self._truncated or self._compacted)
 
     def is_truncated(self, place: RecordLocation) -> bool:
-        """Whether records before this place are deleted."""
+        """Return whether records before this location are deleted."""
         return Partition(place.topic, place.partition) in self._truncated
 
     def is_compacted(self, topic: str) -> bool:
-        """Whether a record of the topic may be gone although an earlier one is there."""
+        """Return whether a record of the topic may be removed although an earlier one is there."""
         return topic in self._compacted
 
     def observe(self, place: RecordLocation, name: str, offset: int) -> None:
-        """Note a record that stands in input order.
+        """Record an output that is in input order.
 
         Args:
-            place: where it stands.
+            place: its location.
             name: its input partition.
-            offset: its input there.
+            offset: the offset of its input there.
         """
         partition = Partition(place.topic, place.partition)
         if partition in self._truncated:
@@ -64,13 +64,13 @@ class LogGaps:
             self._first[key] = min(offset, self._first.get(key, _ALL))
 
     def observe_key(self, topic: str, digest: int) -> None:
-        """Note the key of a record of a compacted topic."""
+        """Record the key of a record of a compacted topic."""
         self._keys[topic].add(digest)
 
     def limit(self, topics: Iterable[str], name: str) -> int:
         """Return the offset of an input partition below which its records on these topics may be deleted.
 
-        All records must have been seen before.
+        Call it after all records were observed.
         """
         among = frozenset(topics)
         found = self._limits.get((among, name))
@@ -81,5 +81,5 @@ class LogGaps:
         return found
 
     def may_be_compacted(self, topics: Iterable[str], digest: int) -> bool:
-        """Whether a record may have been removed for a later one; ``digest``: of its key, 0 or less: not known."""
+        """Return whether a record may have been removed for a later one; ``digest``: of its key; 0 or less: unknown."""
         return any(digest <= 0 or digest in self._keys[topic] for topic in topics if topic in self._compacted)

@@ -1,8 +1,8 @@
-"""Comparison of what was published with its input and its audit entry, by digests of 64 bits.
+"""Comparison of outputs with their input and audit entry, by digests of 64 bits.
 
-The judge sees an input, its output and its audit entry at different times, and there may be millions of each. So of
-every record only digests are kept. A digest is Python's own hash: it is only compared within one process. Some words
-hold two digests of 40 and 24 bits, so that a finding can name the part that differs. 0 means: nothing to compare.
+An input, its output and its audit entry are read at different times, and there may be millions of each. So only digests
+of every record are kept. A digest is Python's own hash: it is only compared within one process. Some words have two
+digests of 40 and 24 bits, so that a finding can name the part that differs. 0: nothing to compare.
 
 Values are personal data. A finding names fields, never their content.
 """
@@ -33,13 +33,13 @@ _HALF: Final = (1 << 32) - 1
 _BATCH_FIELDS: Final = ("batch_id", "model_id", "model_version")
 _UNREADABLE: Final = -1
 _NULL: Final = hash("stream_scorer: no bytes at all")
-# Whatever the worker's settings are, these send a score to review.
+# With any settings of the worker, these send a score to review.
 _RULES: Final = Verifier(min_interval_width=0.0)
 _ALWAYS_REVIEWED: Final = frozenset({ReviewReason.SCORE_OUT_OF_RANGE.value, ReviewReason.INTERVAL_INCONSISTENT.value})
 
 
 class Codecs(NamedTuple):
-    """Of ``ContactFeatures``, ``ContactScore`` and ``BatchAudit``."""
+    """Codecs of ``ContactFeatures``, ``ContactScore`` and ``BatchAudit``."""
 
     contact: Codec
     score: Codec
@@ -47,12 +47,12 @@ class Codecs(NamedTuple):
 
 
 class Content(NamedTuple):
-    """What of a record is compared.
+    """The compared parts of a record.
 
     Attributes:
         key: the record's key.
         value: its value.
-        reason: its header ``stream-scorer-error-reason``; empty where it has none.
+        reason: its header ``stream-scorer-error-reason``; empty if it has none.
         truncated: it has the header ``stream-scorer-error-truncated``, so its value is null.
     """
 
@@ -66,9 +66,9 @@ class InputDigest(NamedTuple):
     """Digests of an input.
 
     Attributes:
-        contact: its contact id as an audit has it, above 0; -1: the value is not readable; 0: that is not known.
+        contact: its contact id in the form of an audit entry, above 0; -1: the value is undecodable; 0: unknown.
         event: event id, campaign and time of the event.
-        version: the model version that the event brought; 0: none.
+        version: the model version of the event; 0: none.
         payload: value and key.
     """
 
@@ -79,11 +79,11 @@ class InputDigest(NamedTuple):
 
 
 class OutputDigest(NamedTuple):
-    """An output as far as it is compared with the audit, and what is wrong with it.
+    """Digest of an output for the comparison with its audit entry, and its violations.
 
     Attributes:
         word: for `differences`; 0: nothing to compare.
-        unreadable: why its value is none of its topic; empty: it is one.
+        unreadable: why its value is undecodable; empty: it is decodable.
         wrong: one sentence for each comparison that failed.
     """
 
@@ -115,8 +115,8 @@ def digest_score(codec: Codec, content: Content, known: InputDigest | None, *, i
     Args:
         codec: of ``ContactScore``.
         content: the record.
-        known: its input; None: the log does not hold it.
-        is_review: it stands on the review topic.
+        known: its input; None: it is not in the log.
+        is_review: it is on the review topic.
     """
     try:
         fields = codec.decode(content.value)
@@ -153,7 +153,7 @@ def digest_rejection(content: Content, known: InputDigest | None) -> OutputDiges
 
 
 def is_other_payload(content: Content, known: InputDigest) -> bool:
-    """Whether key or value of a record of a retry topic are not those of its input."""
+    """Return whether key or value of a record of a retry topic differ from those of its input."""
     return _word(_of(content.value), _of(content.key)) != known.payload
 
 
@@ -170,7 +170,7 @@ def digest_entry(event: Mapping[str, Any], entry: Mapping[str, Any]) -> int:
 
 
 def is_other_contact(entry: Mapping[str, Any], known: InputDigest) -> bool:
-    """Whether an audit entry names another contact than its input."""
+    """Return whether an audit entry has another contact than its input."""
     contact_id = entry["contact_id"]
     if known.contact <= 0 or (not contact_id and entry["outcome"] == "REJECTED"):
         return False  # a record that was not decoded has none
@@ -178,7 +178,7 @@ def is_other_contact(entry: Mapping[str, Any], known: InputDigest) -> bool:
 
 
 def differences(output: int, audit: int, *, rejected: bool) -> str:
-    """Name what differs between the words of an output and of its audit entry; empty: nothing."""
+    """Return the differences between the words of an output and of its audit entry; empty: none."""
     if not (output and audit) or output == audit:
         return ""
     if rejected:
@@ -192,12 +192,12 @@ def differences(output: int, audit: int, *, rejected: bool) -> str:
 
 
 def contact_digest(contact_id: str) -> int:
-    """Return the digest of a contact id as audits have it; never 0."""
+    """Return the digest of a contact id in the form of an audit entry; never 0."""
     return hash(audited_id(contact_id)) & _WORD or 1
 
 
 def key_digest(key: bytes | None) -> int:
-    """Return the `contact_digest` of the contact that a record's key names."""
+    """Return the `contact_digest` of the contact id in a record's key."""
     return contact_digest((key or b"").decode(errors="replace"))
 
 
@@ -245,7 +245,7 @@ def _rejection_word(reason: str) -> int:
 
 
 def _word(high: int, low: int) -> int:
-    """Two digests in one word of 63 bits; never 0."""
+    """Return two digests in one word of 63 bits; never 0."""
     return (high << _LOW_BITS & _HIGH) | (low & _LOW) or 1
 
 

@@ -1,9 +1,9 @@
-"""What the judge remembers of every record: compactly, since there may be millions of them.
+"""Compact state of every input record, as there may be millions.
 
-A record is kept in 61 bytes, however large the gaps between offsets are: its offset, one byte for what was seen of it,
-a hash of the batch its first output or audit entry named, the place of its first output, the digests of the input and
-one of the output or audit entry that was seen first (`core.reconciliation.outcome_values`). Hashes are Python's own, of
-64 bits: they are only compared within one process.
+A record takes 61 bytes, with any gaps between offsets: its offset, one byte of flags, a hash of the batch in its first
+output or audit entry, the location of its first output, the digests of the input, and one of the output or audit entry
+that was read first (`core.reconciliation.outcome_values`). Hashes are Python's own, of 64 bits: they are only compared
+within one process.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Kind(IntEnum):
-    """What became of an input record; 0 in a state means: nothing seen yet."""
+    """Outcome of an input record; 0 in a state: none read yet."""
 
     SCORED = 1
     REVIEW = 2
@@ -29,14 +29,14 @@ class Kind(IntEnum):
 
 
 class CommittedRange(NamedTuple):
-    """Where a group stands on one input partition: its first offset, and what it has committed."""
+    """A group's start offset and committed offset on one input partition."""
 
     start: int
     committed: int
 
 
 class RecordLocation(NamedTuple):
-    """Where an output record or an audit event stands."""
+    """Location of an output record or an audit event."""
 
     topic: str
     partition: int
@@ -46,24 +46,24 @@ class RecordLocation(NamedTuple):
         return f"{self.topic}/{self.partition}/{self.offset}"
 
 
-# One byte a record: the kind of its first output, and shifted by two, of its first audit entry; whether it waited in a
-# retry topic at the first reading, and whether it still does; whether its output is that of a deferred contact.
+# One byte per record: the kind of its first output, and shifted by two, of its first audit entry; whether it waited in
+# a retry topic at the first reading, and whether it still waits; whether its output is that of a deferred contact.
 OUTPUT: Final = 0b0000_0011
 AUDIT: Final = 0b0000_1100
 AUDIT_SHIFT: Final = 2
 WAITED: Final = 0b0001_0000
 WAITS: Final = 0b0010_0000
 LATE: Final = 0b0100_0000
-# A place in eight bytes: which output partition, and the offset in it.
+# A location in eight bytes: number of the output partition, and the offset.
 _LANE_SHIFT: Final = 44
 _OFFSET: Final = (1 << _LANE_SHIFT) - 1
 
 
 class PartitionState:
-    """What is known of the records of one input partition.
+    """States of the records of one input partition.
 
-    Slots 0 to ``known`` - 1 are the inputs below the commit, in order; those after them are whatever else an output or
-    an audit entry names: records above the commit, and records that no reader finds.
+    Slots 0 to ``known`` - 1 are the inputs below the commit, in order. Later slots are other sources of outputs or
+    audit entries: records above the commit, and records that no reader finds.
     """
 
     __slots__ = (
@@ -103,7 +103,7 @@ class PartitionState:
         self.counts: Counter[str] = Counter()
 
     def index_of(self, offset: int) -> int:
-        """The slot of an offset at or above the start; made where it is not an input below the commit."""
+        """Return the slot of an offset at or above the start; add one if it is no input below the commit."""
         offsets, known = self.offsets, self.known
         if not self.sealed:
             self.finish()
@@ -121,7 +121,7 @@ class PartitionState:
         return slot
 
     def add(self, offset: int, digest: InputDigest) -> None:
-        """One more input below the commit; all of them come before the first `slot`."""
+        """Add an input below the commit; add all of them before the first `index_of`."""
         self.offsets.append(offset)
         self.contacts.append(digest.contact)
         self.events.append(digest.event)
@@ -130,13 +130,13 @@ class PartitionState:
         self.known += 1
 
     def digest(self, slot: int) -> InputDigest | None:
-        """The digests of an input below the commit; None: no reader finds it."""
+        """Return the digests of an input below the commit; None: no reader finds it."""
         if slot >= self.known:
             return None
         return InputDigest(self.contacts[slot], self.events[slot], self.versions[slot], self.payloads[slot])
 
     def finish(self) -> None:
-        """Make room for what will be seen of the inputs: at once, which is cheaper than for each of them."""
+        """Allocate the states of all inputs together, which is cheaper than one by one."""
         if not self.sealed:
             self.sealed = True
             self._grow(self.known)
@@ -148,16 +148,16 @@ class PartitionState:
         self.values.frombytes(bytes(slots * self.values.itemsize))
 
     def inputs_in(self, states: Collection[int]) -> Iterator[int]:
-        """The slots of the inputs below the commit that are in one of these states."""
+        """Return the slots of the inputs below the commit that are in one of these states."""
         return (slot for slot, state in enumerate(self.states[: self.known]) if state in states)
 
     def source(self, offset: int) -> str:
-        """The name of a record, as headers and audits have it."""
+        """Return the source of a record, as in headers and audit events."""
         return f"{self.name}/{offset}"
 
 
 class PackedOffsets:
-    """The output partitions: their places in eight bytes, and which of each input partition's records came last."""
+    """Locations of output records in eight bytes, and the last record of each input partition in each output one."""
 
     __slots__ = ("_last", "_names", "_numbers")
 
@@ -167,7 +167,7 @@ class PackedOffsets:
         self._last: dict[tuple[int, str], int] = {}
 
     def pack(self, place: RecordLocation) -> int:
-        """The place of an output record in eight bytes."""
+        """Return the location of an output record in eight bytes."""
         topic, partition, offset = place
         number = self._numbers.setdefault((topic, partition), len(self._names))
         if number == len(self._names):
@@ -175,11 +175,11 @@ class PackedOffsets:
         return number << _LANE_SHIFT | offset
 
     def unpack(self, packed: int) -> RecordLocation:
-        """The place that was packed."""
+        """Return the location that was packed."""
         return RecordLocation(*self._names[packed >> _LANE_SHIFT], packed & _OFFSET)
 
     def overtaken_by(self, packed: int, book: PartitionState, offset: int) -> int | None:
-        """The offset of a later input that stands before this place in its output partition; None: it is in order."""
+        """Return the offset of a later input whose output precedes this one in its partition; None: it is in order."""
         key = (packed >> _LANE_SHIFT, book.name)
         last = self._last.get(key, -1)
         if offset < last:

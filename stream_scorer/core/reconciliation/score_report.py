@@ -1,4 +1,4 @@
-"""What a reconciliation comes to: counts for each partition, findings, and whether the invariant holds."""
+"""Report of a reconciliation of scores: counts for each partition, findings, and whether the invariant holds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_FINDINGS: Final = 20
 
 
 class FindingKind(StrEnum):
-    """Everything that breaks the invariant (contract, section 1) or the match of scores and receipts."""
+    """Kind of a violation of the invariant (contract, section 1) or of the match of scores and receipts."""
 
     MISSING = "missing"
     DOUBLED = "doubled"
@@ -36,7 +36,7 @@ class FindingKind(StrEnum):
 
 
 class Judgement(StrEnum):
-    """What a reconciliation comes to."""
+    """Result of a reconciliation."""
 
     HOLDS = "holds"
     BROKEN = "broken"
@@ -48,10 +48,10 @@ class Finding:
     """One violation.
 
     Attributes:
-        kind: which rule it breaks.
-        source: ``topic/partition/offset`` of the input record; empty where it concerns none (a broken chain).
+        kind: the violated rule.
+        source: ``topic/partition/offset`` of the input record; empty if there is none (a broken chain).
         what: one readable sentence.
-        where: ``topic/partition/offset`` of the output or audit record that shows it; empty where none does.
+        where: ``topic/partition/offset`` of the output or audit record that proves it; empty if there is none.
     """
 
     kind: FindingKind
@@ -66,7 +66,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Of what a verdict is: without it, a verdict that was kept proves nothing.
+    """Provenance of a report: without it, an archived report proves nothing.
 
     Attributes:
         judged_at: when reading began, ISO 8601, UTC.
@@ -89,12 +89,12 @@ class Provenance:
         )
 
     def as_dict(self) -> dict[str, str]:
-        """The same as plain values, for JSON."""
+        """Return the provenance as plain values, for JSON."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 class Findings:
-    """Collects findings: counts all of them, keeps the first of each kind."""
+    """Collection of findings: counts all of them, keeps the first of each kind."""
 
     __slots__ = ("_counts", "_first", "_max")
 
@@ -109,45 +109,45 @@ class Findings:
         self.add_all(finding.kind, 1, (finding,))
 
     def add_all(self, kind: FindingKind, count: int, findings: Iterable[Finding]) -> None:
-        """Count ``count`` findings of a kind; no more of the iterable is made than is kept."""
+        """Count ``count`` findings of a kind; the iterable is consumed only as far as findings are kept."""
         self._counts[kind] += count
         kept = self._first[kind]
         kept.extend(islice(findings, max(self._max - len(kept), 0)))
 
     @property
     def counts(self) -> dict[FindingKind, int]:
-        """How many there are of each kind that there is."""
+        """The number of findings of each kind that occurs."""
         return {kind: count for kind, count in self._counts.items() if count}
 
     @property
     def first(self) -> tuple[Finding, ...]:
-        """Those that were kept, the kinds taken in turn: thousands of one kind do not hide the only one of another."""
+        """The kept findings, alternating between kinds: thousands of one kind do not hide the only one of another."""
         rounds = zip_longest(*self._first.values())
         return tuple(finding for finding in chain.from_iterable(rounds) if finding is not None)
 
 
 @dataclass(frozen=True, slots=True)
 class PartitionReport:
-    """The counts of one input partition, all of records, not of offsets.
+    """The counts of one input partition: records, not offsets.
 
     Attributes:
         partition: its number; None in the totals.
-        start: offset where the group began, or where the log begins now if that is later; None in the totals.
+        start: the group's start offset, or the log's present start if that is later; None in the totals.
         committed: the group's committed offset, first reading; None in the totals.
-        inputs: what a read_committed reader finds in ``[start, committed)``.
+        inputs: read_committed records in ``[start, committed)``.
         scored: output records of those inputs, of this kind.
         review: the same.
         rejected: the same.
         audited: audit entries of those inputs.
         deferred: those inputs that have no output and wait in a retry topic.
         missing: inputs without any output record that do not wait either.
-        not_judged: inputs without output record whose topic may have deleted it, or removed it by compaction.
-        audit_not_judged: inputs with an output record, whose audit entry may be gone likewise.
-        lost: offsets that were deleted before the group had read them.
+        not_judged: inputs without an output record that retention or compaction may have removed.
+        audit_not_judged: inputs with an output record, whose audit entry may have been removed likewise.
+        lost: offsets that were deleted before the group read them.
         doubled: output records of a source that has one already.
         early: output records at or above the committed offset, second reading.
-        out_of_order: output records behind one of a later input in the same output partition, but for those of
-            contacts that were deferred.
+        out_of_order: output records behind one of a later input in the same output partition, except those of
+            deferred contacts.
         waiting: records at or above ``committed``.
     """
 
@@ -179,16 +179,16 @@ class Report:
 
     Attributes:
         topic: the features topic.
-        group_id: whose commits were read.
+        group_id: the group whose commits were read.
         partitions: one for each input partition, in order.
-        counts: how many findings there are of each kind; none: the invariant holds.
+        counts: number of findings of each kind; none: the invariant holds.
         findings: the first of each kind.
-        before: output records of sources below the group's start: another group's work, not judged.
-        foreign: output records of no partition of the topic, or that name no source: not ours, not judged.
-        audit_events: audit events that were verified.
-        chains: hash chains that they form.
-        notes: what limits the statement, one sentence each.
-        unknown_starts: partitions whose commit does not give where the group began: nothing there was judged.
+        before: output records of sources below the group's start: another group's outputs, not judged.
+        foreign: unrelated output records, without a source on the topic: not judged.
+        audit_events: number of verified audit events.
+        chains: number of their hash chains.
+        notes: the limits of the report, one sentence each.
+        unknown_starts: partitions whose commit has no start offset of the group: not judged.
     """
 
     topic: str
@@ -205,7 +205,7 @@ class Report:
 
     @property
     def judgement(self) -> Judgement:
-        """Whether the invariant holds; not judged: nothing breaks it, and a part of the inputs could not be judged."""
+        """Whether the invariant holds; not judged: there is no finding, but some inputs could not be judged."""
         if self.counts:
             return Judgement.BROKEN
         totals = self.totals
@@ -214,7 +214,7 @@ class Report:
 
     @property
     def is_balanced(self) -> bool:
-        """Whether the invariant holds, for every input that a reader finds."""
+        """Whether the invariant holds for every readable input."""
         return self.judgement is Judgement.HOLDS
 
     @property
@@ -225,7 +225,7 @@ class Report:
 
     @property
     def equation(self) -> str:
-        """``20,000 inputs = 19,211 scores + 430 review + 359 rejected``; ``≠`` where it does not add up.
+        """``20,000 inputs = 19,211 scores + 430 review + 359 rejected``; ``≠`` if the sums differ.
 
         With ``+ 12 deferred`` and ``+ 7 not judged`` at its end if there are any.
         """
@@ -240,7 +240,7 @@ class Report:
 
     @property
     def verdict(self) -> str:
-        """One line: that it holds, how many findings of which kind there are, or what could not be judged."""
+        """One line: that the invariant holds, the number of findings by kind, or the inputs not judged."""
         match self.judgement:
             case Judgement.HOLDS:
                 return f"the invariant holds for group {self.group_id} on {self.topic}"
@@ -260,7 +260,7 @@ class Report:
         return ", ".join(f"{count:,} {what}" for count, what in parts if count) + "; no finding in the rest"
 
     def as_dict(self) -> dict[str, Any]:
-        """The report as plain values, for JSON."""
+        """Return the report as plain values, for JSON."""
         return {
             "topic": self.topic,
             "group_id": self.group_id,

@@ -1,13 +1,13 @@
-"""The judge: every input record below the commit has exactly one output record and one audit entry, none above has any.
+"""Reconciliation of scores: every input below the commit has one output record and one audit entry, none above has any.
 
 Instead of both, an input may wait in exactly one retry topic: there it is a record of this group that the group has not
-committed. What was published must match the input and the audit entry (`core.reconciliation.outcome_values`). Where an
-output topic may have deleted the outcome of an input, the input is not judged (`core.reconciliation.log_gaps`).
+committed. Outputs must match the input and the audit entry (`core.reconciliation.outcome_values`). If an output topic
+may have deleted the outcome of an input, the input is not judged (`core.reconciliation.log_gaps`).
 
-Fed in this order: the input records, each partition in its order; the output records and the audit events, each of
-their partitions in its order; the records of the retry topics; at last the offsets that are committed then. What is
-committed first bounds what must be there, what is committed at the end bounds what may be there; a record between the
-two may be either. Likewise a contact that waited at first may have been finished or written again since.
+Order of the calls: the input records; the output records and the audit events; the records of the retry topics; finally
+the offsets that are committed by then. Each partition is read in its order. Inputs below the first commit must have an
+outcome, those at or above the last commit must have none. Inputs between the two may have one. A contact that waited at
+first may have been finished or written again since.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ _LATEST_MS: Final = 1 << 62
 
 
 class Outputs(NamedTuple):
-    """The topics that a group writes to.
+    """The output topics of a group.
 
     Attributes:
-        topics: the topic of each kind of output; one topic may be several.
+        topics: the topic of each kind of output; one topic may have several kinds.
         audit: the audit topic.
-        gaps: what they no longer hold.
+        gaps: their deleted and compacted records.
     """
 
     topics: Mapping[Kind, str]
@@ -71,14 +71,14 @@ class Outputs(NamedTuple):
 
 
 class _Stated(NamedTuple):
-    """What an output or an audit entry states of its input: the batch, and a word of `outcome_values`."""
+    """The batch of an output or an audit entry, and its word of `outcome_values`."""
 
     batch_id: str
     word: int
 
 
 class Reconciliation:
-    """See the module docstring. Not to be used after `result`."""
+    """See the module docstring. Do not use it after `result`."""
 
     def __init__(
         self,
@@ -94,19 +94,19 @@ class Reconciliation:
         since_ms: Mapping[int, int] | None = None,
         max_findings: int = MAX_FINDINGS,
     ) -> None:
-        """Begin with the commits of the first reading.
+        """Start with the commits of the first reading.
 
         Args:
             topic: the features topic.
             group_id: the group that scores it.
-            spans: for each partition of the topic where the group stands.
+            spans: the group's committed range on each partition of the topic.
             codecs: of the values.
-            outputs: where the group writes to.
-            lost: for each partition that has any, the offsets that were deleted before the group had read them.
-            unknown_starts: partitions whose commit does not give where the group began.
-            compacted: the topic is compacted, so an input record may be gone although it was scored.
-            since_ms: for partitions of a topic that was created again when the group accepted it, in Unix
-                milliseconds: what was written before is about the former topic, and counts as from before the start.
+            outputs: the output topics of the group.
+            lost: the offsets of each partition that were deleted before the group read them.
+            unknown_starts: partitions whose commit has no start offset of the group.
+            compacted: the topic is compacted, so an input record may be removed although it was scored.
+            since_ms: for partitions of a topic that was created again, when the group accepted it, in Unix
+                milliseconds: earlier outputs belong to the former topic, and count as from before the start.
             max_findings: how many findings of each kind are kept; all are counted.
         """
         self._topic = topic
@@ -128,7 +128,7 @@ class Reconciliation:
         self._before = self._foreign = self._audit_events = 0
 
     def input(self, partition: int, offset: int, content: Content) -> None:
-        """A record of the features topic, as a read_committed reader finds it; before any output."""
+        """Add a record of the features topic, read as read_committed; call it before any output."""
         book = self._books[partition]
         if offset >= book.committed:
             book.counts["waiting"] += 1
@@ -146,16 +146,16 @@ class Reconciliation:
         was_deferred: bool = False,
         written_ms: int = _LATEST_MS,
     ) -> None:
-        """A record of the scores, review or rejected topic.
+        """Add a record of the scores, review or rejected topic.
 
         Args:
-            kind: which of them; by its content where one topic is all of them.
+            kind: its topic; by its content if one topic has several kinds.
             source: its header ``stream-scorer-source``.
-            batch_id: its header ``stream-scorer-batch``; empty where it has none.
-            place: where it stands.
+            batch_id: its header ``stream-scorer-batch``; empty if it has none.
+            place: its location.
             content: its key and value.
-            was_deferred: it has the header ``stream-scorer-deferred``, so it need not stand in input order.
-            written_ms: Kafka's time of the record.
+            was_deferred: it has the header ``stream-scorer-deferred``, so it need not be in input order.
+            written_ms: its Kafka timestamp.
         """
         if self._has_gaps and self._gaps.is_compacted(place.topic):
             self._gaps.observe_key(place.topic, outcome_values.key_digest(content.key))
@@ -205,14 +205,14 @@ class Reconciliation:
     def deferred(
         self, source: str, place: RecordLocation, content: Content, *, still: bool, written_ms: int = _LATEST_MS
     ) -> None:
-        """A record of a retry topic that this group had not committed when the first commits were read.
+        """Add a record of a retry topic that this group had not committed when the first commits were read.
 
         Args:
             source: its header ``stream-scorer-source``.
-            place: where it stands.
+            place: its location.
             content: its key and value.
             still: the group has not committed it now, after the outputs were read.
-            written_ms: Kafka's time of the record.
+            written_ms: its Kafka timestamp.
         """
         found = self._find(source, written_ms)
         if found is None or found[1] < found[0].start:
@@ -235,14 +235,14 @@ class Reconciliation:
             self._findings.add(Finding(FindingKind.WRONG_VALUE, source, what, str(place)))
 
     def foreign(self) -> None:
-        """A record on an output topic that names no source."""
+        """Count a record on an output topic without a source."""
         self._foreign += 1
 
     def audit(self, value: bytes | None, place: RecordLocation, *, written_ms: int = _LATEST_MS) -> None:
-        """A record of the audit topic: its entries, and its link in its chain."""
+        """Add a record of the audit topic: check its entries, and its link in its chain."""
         verifier = self._verifiers.get(place.partition)
         if verifier is None:
-            # One for each partition: a chain has one key, so its events stand on one partition.
+            # One per partition: a chain has one key, so its events are on one partition.
             verifier = self._verifiers[place.partition] = ChainVerifier(
                 self._codecs.audit,
                 beginnings_gone=self._gaps.is_truncated(place),
@@ -293,7 +293,7 @@ class Reconciliation:
     def _compare(
         self, book: PartitionState, slot: int, source: str, stated: _Stated, *, output: int, audit: int
     ) -> None:
-        """Compare output and audit entry when the second of them is seen, which is the one given."""
+        """Compare output and audit entry when the second of them is read; ``stated``: that one's."""
         batch_id, word = stated
         batch = hash(batch_id)
         if not (output and audit):
@@ -316,8 +316,8 @@ class Reconciliation:
         """Return the report.
 
         Args:
-            committed: for each partition what is committed now that all outputs are read.
-            notes: what limits the statement.
+            committed: the committed offset of each partition after all outputs were read.
+            notes: the limits of the report.
         """
         partitions = tuple(
             self._closed(number, book, committed.get(number, book.committed)) for number, book in self._books.items()
@@ -372,7 +372,7 @@ class Reconciliation:
             self._findings.add(Finding(FindingKind.LOST, book.source(lost.begin), what))
 
     def _close_inputs(self, book: PartitionState) -> None:
-        """Find the inputs that lack something; where nothing lacks, no record is looked at one by one."""
+        """Find the inputs without output or audit entry; single records are only examined if there are any."""
         book.finish()
         tally = Counter(book.states[: book.known])
         book.counts["deferred"] = sum(count for state, count in tally.items() if state & WAITED and not state & OUTPUT)
@@ -408,16 +408,16 @@ class Reconciliation:
         return found, not_judged
 
     def _may_have_had_an_output(self, book: PartitionState, slot: int) -> bool:
-        """Whether the output of an input may be deleted; one that was not audited either has its audit entry gone, too.
+        """Return whether the output of an input may be deleted.
 
-        Both are written in one transaction.
+        Output and audit entry are written in one transaction. So if both are absent, both must be possibly deleted.
         """
         audit = (book.states[slot] & AUDIT) >> AUDIT_SHIFT
         if not audit and not self._may_have_been_audited(book, slot):
             return False
         topics = self._outputs.topics
         among = {topics[Kind(audit)]} if audit else set(topics.values())
-        # The keys of rejected records are not remembered.
+        # The keys of rejected records are not kept.
         rejected = audit in (0, Kind.REJECTED) and self._gaps.is_compacted(topics[Kind.REJECTED])
         return rejected or self._may_be_gone(book, slot, among)
 
@@ -440,7 +440,7 @@ class Reconciliation:
         return Finding(FindingKind.NOT_AUDITED, source, "has an output, but no audit entry", where)
 
     def _close_extra(self, book: PartitionState, committed: int) -> int:
-        """Judge what names no input below the first commit; return how many output records are early."""
+        """Check the sources that are no input below the first commit; return the number of early output records."""
         early = 0
         for offset, slot in sorted(book.extra.items()):
             state = book.states[slot]
@@ -461,7 +461,7 @@ class Reconciliation:
         if book is None or not digits.isdecimal() or len(digits) > _MAX_DIGITS:
             return None
         if self._since_ms and written_ms < self._since_ms.get(name, 0):
-            return book, -1  # a place on the former topic
+            return book, -1  # a position on the former topic
         return book, int(digits)
 
     def _place(self, packed: int) -> str:

@@ -248,7 +248,7 @@ def _middle(contacts: tuple[Contact, ...]) -> int:
 
 
 def _place_of_partition(contact: Contact) -> tuple[str, int]:
-    return contact[0][:2]  # topic and partition; attribute access is too slow for a thousand contacts
+    return contact[0][:2]  # topic and partition of its record; attribute access is too slow here
 
 
 def _partition(contact: Contact) -> Partition:

@@ -314,7 +314,7 @@ def _named_again(
 
 
 def _named_once_more(request: Request, failure: Failure, context: Context) -> tuple[Request, ...]:
-    """Return a request with the contacts named again, its refusals counted, and one with the other contacts."""
+    """Return a request with the contacts that were named again, its refusals counted, and one with the rest."""
     others = _not_named(request, failure, context)
     if not others:
         return (request,)

@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 _EVERY_S: Final = 30.0
 _VARYING: Final = re.compile(r"\d+")
 _MAX_KNOWN: Final = 1_000
-# Of a healthy worker: a property of the other client, which is given to all of them, and a cluster that is still making
-# its coordinator of transactions. If that takes long, the worker logs it itself (`transaction failed`).
+# Warnings of a healthy worker: a property of the other client type, because all clients get all properties, and a
+# cluster that still creates its transaction coordinator. If that takes long, the worker logs `transaction failed`.
 _HEALTHY: Final = re.compile(r"CONFWARN .* will be ignored by this (consumer|producer) instance|GETPID .*: retrying")
 
 
 class NotOfHealthyWorkers(logging.Filter):
-    """Drops warnings of the client that every healthy worker would begin with."""
+    """Filter that drops the client's warnings at the start of every healthy worker."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether the line is let through."""
+        """Return whether the line is kept."""
         return _HEALTHY.match(record.getMessage()) is None
 
 
 class RateLimitFilter(logging.Filter):
-    """Lets a line through only if its like (the same but for numbers) was not let through in the last 30 s."""
+    """Filter that drops a line if the same one, apart from numbers, was logged in the last 30 s."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class RateLimitFilter(logging.Filter):
         self._seen: dict[str, float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Say whether the line is let through."""
+        """Return whether the line is kept."""
         now = self._monotonic()
         like = _VARYING.sub("0", record.getMessage())
         seen_at = self._seen.get(like)
@@ -50,22 +50,22 @@ class RateLimitFilter(logging.Filter):
 
 
 class RedactionFilter(logging.Filter):
-    """Takes secrets out of the lines; to stand after what may drop them, since it looks through each whole."""
+    """Filter that redacts secrets; add it after the filters that drop lines, because it scans each line."""
 
     def __init__(self, hide: Callable[[str], str]) -> None:
         super().__init__()
         self._hide = hide
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Change the line."""
+        """Redact the line and keep it."""
         record.msg, record.args = self._hide(record.getMessage()), None
         return True
 
 
 def client_logger(properties: Mapping[str, Any]) -> logging.Logger:
-    """The logger for the clients of a service with these ``kafka.properties``.
+    """Return the logger for the clients of a service with these ``kafka.properties``.
 
-    Each service has its own memory of what was said.
+    Each service has its own rate limits.
     """
     logger = logging.getLogger("librdkafka")
     logger.filters[:] = [NotOfHealthyWorkers(), RateLimitFilter(), RedactionFilter(property_redactor(properties))]

@@ -1,10 +1,10 @@
 """Consumer that reads topics as a member of a consumer group.
 
-The rebalance callbacks run inside ``read`` and ``close``, on the worker's own thread. Offsets come from the group's
-commits only (``auto.offset.reset`` is ``error``): a partition without a commit is one that appeared after the group
-started, and is read from its beginning.
+The rebalance callbacks run inside ``read`` and ``close``, on the worker's own thread. Start offsets are the group's
+commits only (``auto.offset.reset`` is ``error``). A partition without a commit was added after the group started; it is
+read from its beginning.
 
-Retry topics are read besides, by a client that is no member of the group: see ``kafka.consumer.retry_consumer``.
+A second client, which is no member of the group, reads the retry topics: see ``kafka.consumer.retry_consumer``.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ T = TypeVar("T")
 
 _CALL_S = 5.0
 _RETRY_S = 0.5
-# How often the retry topics are looked at for partitions that were added. The call blocks while no broker answers.
+# How often the retry topics are checked for added partitions. The call blocks while no broker responds.
 _LOOK_EVERY_S = 60.0
 _LOOK_S = 1.0
-# One read takes so many bytes by the size of the records before, with what Python and the client need for headers. It
-# begins with few: a worker that was killed for its memory must not end in the same way again.
+# The bytes of one read, estimated from the size of the previous records with the overhead of their headers. The first
+# read is small: a worker that was killed for its memory must not be killed again.
 _READ_BYTES = 16 * 1024 * 1024
 _FIRST_READ = 32
 _MAX_READ = 10_000
-# Of the records of one read, this part may be retries besides.
+# One read may have this fraction of additional records from retry topics.
 _RETRY_SHARE = 4
 _COMMITTED = "reading the committed offsets"
 # Only an operator or the cluster's administrator can help; the client would retry without end and report nothing.
@@ -63,34 +63,34 @@ _MEMBER = "group.instance.id"
 
 
 class RebalanceListener(Protocol):
-    """Whoever keeps the books of the partitions that are read here."""
+    """Listener for assignments and revocations of the partitions that are read here."""
 
     def on_assigned(self, partition: Partition, *, start_offset: int, next_offset: int) -> None:
-        """A new assignment of the partition begins at ``next_offset``; the group began at ``start_offset``."""
+        """Start an assignment at ``next_offset``; ``start_offset``: the group's first offset on the partition."""
 
     def on_revoking(self, partitions: list[Partition]) -> None:
-        """These partitions are about to go to another worker: the last moment to commit what is finished."""
+        """Commit the finished outcomes of these partitions: they are about to be revoked."""
 
     def on_revoked(self, partitions: list[Partition]) -> None:
-        """These partitions are gone; nothing of them may be committed any more."""
+        """End the assignment of these partitions; none of their offsets may be committed any more."""
 
     def on_rebalance_completed(self) -> None:
-        """The group has said what is ours, which may be nothing."""
+        """Record the end of a rebalance, possibly without partitions."""
 
     def on_disconnected(self, reason: str) -> None:
         """Record that no broker can be reached or none grants access; the next group event ends that state."""
 
 
 class GroupConsumer:
-    """Owned by one thread.
+    """Consumer of a group, and of the retry topics of its partitions. Owned by one thread.
 
     Args:
         config: the consumer's librdkafka properties.
-        topics: what is read.
-        wait: waits so many seconds; returns False once the worker should stop.
-        latest: reads the ends of partitions while they are paused; None: those stand still meanwhile.
-        identity: compares the ids of topics; None: commits carry no id.
-        retry_topics: are read besides, by the owners of the partitions of the one topic in ``topics``.
+        topics: the topics of the group.
+        wait: waits this many seconds; returns False once the worker should stop.
+        latest: reads the end offsets of paused partitions; None: they stay as last fetched.
+        identity: compares the ids of topics; None: commits contain no id.
+        retry_topics: assigned together with the partitions of the only topic in ``topics``.
     """
 
     def __init__(
@@ -130,11 +130,11 @@ class GroupConsumer:
         )
 
     def read(self, max_records: int, wait_s: float) -> list[SourceRecord]:
-        """Up to ``max_records`` records, waiting at most ``wait_s`` for them. Rebalances happen in here.
+        """Return up to ``max_records`` records after a wait of at most ``wait_s``. Rebalances happen in this call.
 
         Raises:
             BrokerRefused: the committed offset is not in the log any more, a topic was deleted and created again, a
-                right is missing, or the group does not take us as a member.
+                right is missing, or the group does not accept this member.
         """
         if self._identity is not None:
             self._identity.poll()
@@ -147,7 +147,7 @@ class GroupConsumer:
             messages += self._retries.client.consume(max(1, limit // _RETRY_SHARE), 0.0)
         messages.reverse()
         while messages:
-            message = messages.pop()  # dropped with its round: the client keeps headers unpacked in it
+            message = messages.pop()  # released in its iteration: the client stores the unpacked headers in it
             error = message.error()
             if error is None:
                 record = _record(message)
@@ -165,14 +165,14 @@ class GroupConsumer:
         return records
 
     def pause(self) -> None:
-        """Delivers no records until ``resume``; the worker stays in its group as long as it calls ``read``."""
+        """Pause all partitions until ``resume``; the worker stays in its group as long as it calls ``read``."""
         if not self._paused:
             self._paused = True
             for client in self._clients:
                 client.pause(client.assignment())
 
     def resume(self) -> None:
-        """Delivers records again."""
+        """Resume the partitions that are not paused separately."""
         if self._paused:
             self._paused = False
             for client in self._clients:
@@ -181,19 +181,19 @@ class GroupConsumer:
                 )
 
     def pause_partition(self, partition: Partition) -> None:
-        """Delivers nothing of an assigned partition until ``resume_from``."""
+        """Pause an assigned partition until ``resume_from``."""
         self._paused_partitions.add(partition)
         self._client_of(partition).pause([TopicPartition(*partition)])
 
     def resume_from(self, partition: Partition, offset: int) -> bool:
-        """Delivers a partition again that was held back, from the record at ``offset`` on, whatever was read before.
+        """Resume a paused partition from the record at ``offset``, wherever its position is.
 
-        Returns False where that is not possible now: then it is held back as before, and nothing is skipped.
+        Return False if that is not possible now: then it stays paused, and no record is skipped.
         """
         if partition not in self._paused_partitions:
-            return True  # it went meanwhile, and where it came back it is read from its commit
+            return True  # revoked in the meantime; a new assignment is read from its commit
         try:
-            # While it is paused: a pause notes where reading is to go on, and a seek overrules it.
+            # Seek while it is paused: the pause stores the position to resume from, and the seek replaces it.
             self._client_of(partition).seek(TopicPartition(*partition, offset))
         except KafkaException:
             return False
@@ -204,7 +204,7 @@ class GroupConsumer:
         return True
 
     def group_metadata(self) -> Any | None:
-        """What makes the broker check our generation when offsets are committed in a transaction; None: no member.
+        """Return the metadata by which the broker checks the generation of a transactional commit; None: no member.
 
         librdkafka drops its member id in the background as soon as the group has removed the member, before ``read``
         reports that the partitions are lost. Metadata without a member id is not checked by the broker.
@@ -213,7 +213,7 @@ class GroupConsumer:
         return metadata if self._consumer.memberid() else None
 
     def committed(self, partitions: Iterable[Partition]) -> Mapping[Partition, int]:
-        """The committed offsets, pending transactions settled first; a partition without one is left out.
+        """Return the committed offsets after pending transactions are resolved; partitions without one are left out.
 
         Raises:
             BrokerUnavailable: no broker has responded.
@@ -231,13 +231,13 @@ class GroupConsumer:
         return {Partition(a.topic, a.partition): a.offset for a in answers if a.offset >= 0}
 
     def commit_metadata(self, partition: Partition, start_offset: int) -> str:
-        """Return the metadata of the next commit on a partition; the group began at ``start_offset``."""
+        """Return the metadata of the next commit on a partition; ``start_offset``: the group's first offset."""
         if self._identity is None:
             return str(CommitMetadata(start_offset))
         return self._identity.metadata(partition, start_offset)
 
     def topic_id(self, topic: str) -> str | None:
-        """Return the id of a topic that is read here; None: the brokers show none, or none of it is assigned yet."""
+        """Return the id of a topic that is read here; None: unknown, or no partition is assigned yet."""
         return None if self._identity is None else self._identity.read_id(topic)
 
     def check_topics(self, topics: Collection[str]) -> None:
@@ -245,7 +245,7 @@ class GroupConsumer:
 
         Raises:
             BrokerRefused: one was deleted and created again.
-            BrokerUnavailable: that could not be read, or one is deleted.
+            BrokerUnavailable: the ids could not be read, or one is deleted.
         """
         if self._identity is not None:
             self._identity.check(topics)
@@ -253,8 +253,8 @@ class GroupConsumer:
     def end_offsets(self, partitions: Iterable[Partition]) -> Mapping[Partition, int]:
         """Return the offset behind the last record of each partition; a partition without a known end is left out.
 
-        The end is that of the latest fetch; while a partition is paused, the brokers are asked for it every 15 s.
-        Markers of transactions, and records that were aborted, are no records: they are never delivered.
+        The end is that of the latest fetch; for a paused partition it is requested from the brokers every 15 s.
+        Transaction markers and aborted records do not count: they are never delivered.
         """
         partitions = list(partitions)
         if self._latest is not None:
@@ -264,14 +264,14 @@ class GroupConsumer:
         for partition in partitions:
             fetched = self._fetched_end(partition)
             end = max(fetched, self._latest_ends.get(partition, -1))
-            if end == fetched:  # a fetch has caught up, and is newer from now on
+            if end == fetched:  # a fetch has caught up, and is newer
                 self._latest_ends.pop(partition, None)
             if end >= 0:
                 found[partition] = self._end_of_partition.end_offset(partition, end)
         return found
 
     def _fetched_end(self, partition: Partition) -> int:
-        """The high watermark of the latest fetch, from the client's memory; -1: unknown."""
+        """Return the high watermark of the latest fetch, from the client's cache; -1: unknown."""
         try:
             place = TopicPartition(*partition)
             _, end = self._client_of(partition).get_watermark_offsets(place, cached=True)
@@ -307,11 +307,11 @@ class GroupConsumer:
         if assigned:
             starts = self._starts(assigned)
             if starts is None:
-                return  # stopped while no broker answered
+                return  # stopped while no broker responded
             consumer.incremental_assign(
                 [TopicPartition(p.topic, p.number, next_offset) for p, (_, next_offset) in starts.items()]
             )
-            # A partition comes unpaused if it is new, but as it went if it was lost while paused: say it either way.
+            # A new partition is not paused, one that was lost while paused still is: set the state in both cases.
             (consumer.pause if self._paused else consumer.resume)([TopicPartition(*partition) for partition in starts])
             self._inputs.update(starts)
             self._assign(starts)
@@ -324,7 +324,7 @@ class GroupConsumer:
         try:
             self._revoke(partitions, self._with_retries(partitions), is_lost=False)
         finally:
-            # Also where the last commit raises: without the unassign, `close` would wait for it.
+            # Also if the last commit raises: without the unassign, `close` would wait for it.
             consumer.incremental_unassign(revoked)
 
     def _on_lost(self, consumer: Consumer, lost: list[TopicPartition]) -> None:
@@ -333,7 +333,7 @@ class GroupConsumer:
         consumer.incremental_unassign(lost)
 
     def _assign(self, starts: Mapping[Partition, tuple[int, int]]) -> None:
-        """Hand new partitions to the owner."""
+        """Call the listener for new partitions."""
         self._paused_partitions.difference_update(starts)
         for partition, (start_offset, next_offset) in starts.items():
             self._end_of_partition.seek(partition, next_offset)
@@ -341,7 +341,7 @@ class GroupConsumer:
             self._listener_of().on_assigned(partition, start_offset=start_offset, next_offset=next_offset)
 
     def _revoke(self, inputs: list[Partition], retries: list[Partition], *, is_lost: bool) -> None:
-        """Take partitions from the owner, who commits first what is finished unless they are lost."""
+        """Call the listener for revoked partitions; it commits finished outcomes first unless they are lost."""
         partitions = [*inputs, *retries]
         try:
             if not is_lost:
@@ -359,7 +359,7 @@ class GroupConsumer:
         return [] if self._retries is None else self._retries.assigned_with(inputs)
 
     def _follow(self, timeout_s: float) -> bool:
-        """Read the retry partitions that go with the input partitions that are owned now, and no others."""
+        """Assign exactly the retry partitions that belong to the assigned input partitions."""
         if self._retries is None:
             return True
         self._partitions_checked_at = time.monotonic()
@@ -375,7 +375,7 @@ class GroupConsumer:
         return True
 
     def _look_for_partitions(self) -> None:
-        """Look for partitions that were added to the retry topics since: no rebalance comes for them."""
+        """Assign partitions that were added to the retry topics: they cause no rebalance."""
         if time.monotonic() - self._partitions_checked_at >= _LOOK_EVERY_S:
             with suppress(KafkaException, BrokerUnavailable):
                 self._follow(_LOOK_S)
@@ -384,17 +384,17 @@ class GroupConsumer:
         return self._retrying(lambda: self._begin(assigned, _CALL_S), self._topics)
 
     def _begin(self, assigned: list[TopicPartition], timeout_s: float) -> dict[Partition, tuple[int, int]]:
-        """For each partition the group's start and the offset to read next, both from its commit."""
+        """Return the group's start offset and the next offset of each partition, both from its commit."""
         answers = self._consumer.committed(assigned, timeout_s)
         if self._identity is not None:
-            self._identity.begin(answers, timeout_s)  # first: offsets of a former topic may be in the log of this one
+            self._identity.begin(answers, timeout_s)  # first: offsets of a former topic may be in this log, too
         return {
             Partition(answer.topic, answer.partition): start_and_next_offset(self._consumer, answer, timeout_s)
             for answer in answers
         }
 
     def _retrying(self, ask: Callable[[], T], topics: Sequence[str]) -> T | None:
-        """Ask again until a broker answers; None: the worker is to stop."""
+        """Repeat a call until a broker responds; None: the worker should stop."""
         while True:
             try:
                 return ask()
@@ -409,7 +409,7 @@ class GroupConsumer:
         return str(refused_error(error, _COMMITTED, self._properties, self._right(error, None)))
 
     def _right(self, error: KafkaError, topic: str | None) -> Permission:
-        """What is missing, where the error is a denial."""
+        """Return the permission that an authorization error is about."""
         if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
             return Permission("Read", "group", str(self._group_id))
         return Permission("Read", "topic", topic or ", ".join(self._topics))
@@ -417,12 +417,12 @@ class GroupConsumer:
     def _on_error(self, error: KafkaError, message: Any) -> None:
         if error.code() in {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}:  # noqa: SLF001
             with suppress(BrokerUnavailable):
-                self.check_topics([message.topic()])  # of a topic that was created again, the id is the cause
+                self.check_topics([message.topic()])  # if the topic was created again, that is the cause
             raise BrokerRefused(
                 f"{message.topic()}/{message.partition()}: the log no longer holds the offset that was to be read next "
                 f"({error.str()}); records were deleted before they were read: see docs/operations.md, 'Offsets gone'"
             )
-        # Everything else passes, or the next rebalance settles it: a lost membership, a topic whose metadata is late.
+        # All other errors are transient or end with the next rebalance: a lost membership, late metadata of a topic.
         doing = f"reading topic {', '.join(self._topics)} as group {self._group_id}"
         if error.code() in _REFUSALS:
             raise refused_error(error, doing, self._properties, self._right(error, message.topic()))
@@ -436,14 +436,14 @@ class GroupConsumer:
                         " (group.consumer.session.timeout.ms): start this one again then"
                     )
             raise BrokerRefused(f"{translate(error, doing)}{hint}")
-        if self._log is not None:  # thinned out, where it is that of the clients: they say much again and again
+        if self._log is not None:  # rate-limited if it is the clients' logger: librdkafka repeats its errors
             self._log.warning("group %s: %s", self._group_id, error.str())
 
 
 def _record(message: Any) -> SourceRecord:
     try:
         headers, readable = message.headers() or [], True
-    except (SystemError, UnicodeDecodeError):  # the client takes every name for UTF-8; Kafka lets anything through
+    except (SystemError, UnicodeDecodeError):  # the client decodes every name as UTF-8; Kafka accepts any bytes
         headers, readable = [], False
     return SourceRecord(
         message.topic(),

@@ -1,9 +1,9 @@
-"""Ids of topics, and the books of a consumer about them: for each partition the metadata of its next commit.
+"""Topic ids: read from the brokers, compared with those of a group's commits, and part of its commit metadata.
 
-Topic names are used again. librdkafka 2.16 goes on at its old offset when a topic is deleted and created again, so the
-first records of the new topic are never read (seen: 10 of 25). Their ids differ. They are compared when a
-partition is assigned, after reading and before each commit, and in the background while nothing is committed. A record
-that was read from the new topic is not committed, because its topic's id is read after it.
+When a topic is deleted and created again, librdkafka 2.16 continues at its old offset, so the first records of the new
+topic are never read (measured: 10 of 25). The ids of both topics differ. They are compared at each assignment, after
+reading and before each commit, and in the background while nothing is committed. A record of the new topic is not
+committed, because the topic's id is read after the record.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _CALL_S: Final = 5.0
 _EVERY_S: Final = 15.0
 _DOING: Final = "reading the ids of topics"
-# What a broker without topic ids answers (Kafka before 2.8).
+# The id that a broker without topic ids returns (Kafka before 2.8).
 _NONE: Final = "AAAAAAAAAAAAAAAAAAAAAA"
 _NO_ID: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, *DENIALS})
 
@@ -46,7 +46,7 @@ def replaced_error(topic: str, former_id: str | None, present_id: str | None, gr
 
 
 class TopicIds:
-    """Reads topic ids. Owned by one thread.
+    """Reader of topic ids. Owned by one thread.
 
     Args:
         config: librdkafka properties of the admin client, which is created at the first request.
@@ -63,10 +63,10 @@ class TopicIds:
         self._client: Any | None = None
 
     def read(self, topics: Collection[str], timeout_s: float = _CALL_S) -> dict[str, str | None]:
-        """Return the id of each topic that exists; None: the broker does not show one.
+        """Return the id of each topic that exists; None: the broker returns none.
 
         Raises:
-            BrokerUnavailable: no broker answered within ``timeout_s``.
+            BrokerUnavailable: no broker responded within ``timeout_s``.
         """
         return ids_of(self.request(topics, timeout_s), 2 * timeout_s)
 
@@ -74,7 +74,7 @@ class TopicIds:
         """Request the ids without waiting for them; see `ids_of`.
 
         Raises:
-            BrokerUnavailable: no client could be made now.
+            BrokerUnavailable: no client could be created now.
         """
         if not topics:
             return {}
@@ -87,7 +87,7 @@ class TopicIds:
             )
         except KafkaException as error:
             raise BrokerUnavailable(str(translate(error, _DOING))) from None
-        except SettingsError as error:  # a file that the properties name is being changed, maybe
+        except SettingsError as error:  # a file in the properties may be in the course of a change
             raise BrokerUnavailable(str(error)) from None
         return futures
 
@@ -97,15 +97,15 @@ class TopicIds:
 
 
 def ids_of(futures: Mapping[str, Future[Any]], wait_s: float = 0.0) -> dict[str, str | None]:
-    """Return what was requested: the id of each topic that exists; None: the broker does not show one.
+    """Return the requested id of each topic that exists; None: the broker returns none.
 
     Raises:
-        BrokerUnavailable: there is no answer for one of them.
+        BrokerUnavailable: there is no response for one of them.
     """
     found: dict[str, str | None] = {}
     for topic, future in futures.items():
         try:
-            error = future.exception(wait_s)  # not raised: its traceback would hold the client
+            error = future.exception(wait_s)  # not raised: its traceback would keep a reference to the client
         except TimeoutError:
             raise BrokerUnavailable(f"{_DOING}: no answer within {wait_s:g} s") from None
         if error is None:
@@ -123,23 +123,23 @@ def _translated(error: BaseException) -> BaseException:
 
 
 class ResolvedSchemas(Protocol):
-    """The ids of a schema registry that a group has resolved; see ``kafka.registry.schema_fetcher.WriterLookup``."""
+    """The schema ids that a group has resolved; see ``kafka.registry.schema_fetcher.SchemaFetcher``."""
 
     def mark_resolved(self, schema_ids: Iterable[int]) -> None:
-        """Takes those of a commit."""
+        """Add the ids of a commit."""
 
     def resolved(self) -> tuple[int, ...]:
-        """Those for the next commit."""
+        """Return the ids for the next commit."""
 
 
 class TopicIdentity:
-    """The topic ids that the commits of one group are of. Owned by the thread that owns the consumer.
+    """The topic ids of one group's commits. Owned by the thread that owns the consumer.
 
     Args:
         ids: reads topic ids.
         group_id: the group, for the error.
         monotonic: clock in seconds.
-        schemas: takes the ids of schemas in the commits, and gives those of the next ones.
+        schemas: takes the schema ids of the commits, and returns those of the next ones.
     """
 
     def __init__(
@@ -150,16 +150,16 @@ class TopicIdentity:
         self._group_id = group_id
         self._monotonic = monotonic
         self._metadata: dict[Partition, CommitMetadata] = {}
-        # Kafka drops the commits of a topic that is deleted, so with its partitions the id would be lost.
+        # Kafka drops the commits of a deleted topic, so the id would be lost with its partitions.
         self._read_ids: dict[str, str] = {}
         self._pending: dict[str, Future[Any]] = {}
         self._requested_at = monotonic()
 
     def begin(self, committed: Iterable[TopicPartition], timeout_s: float) -> None:
-        """Note the metadata of partitions that are assigned now, with the ids of their topics.
+        """Record the commit metadata of newly assigned partitions, with the ids of their topics.
 
         Raises:
-            BrokerRefused: the commit of one is that of a former topic.
+            BrokerRefused: the commit of one belongs to a former topic.
             BrokerUnavailable: the ids could not be read.
         """
         answers = list(committed)
@@ -175,7 +175,7 @@ class TopicIdentity:
                 self._read_ids[answer.topic] = metadata.topic_id
 
     def read_id(self, topic: str) -> str | None:
-        """Return the id that a topic had when its partitions were assigned; None: the brokers show none."""
+        """Return the id that a topic had when its partitions were assigned; None: the brokers return none."""
         return self._read_ids.get(topic)
 
     def metadata(self, partition: Partition, start_offset: int) -> str:
@@ -186,7 +186,7 @@ class TopicIdentity:
         return str(metadata)
 
     def check(self, topics: Collection[str]) -> None:
-        """Check that these topics are still those that the commits are of.
+        """Check that these topics are still those of the commits.
 
         Raises:
             BrokerRefused: one was deleted and created again.
@@ -199,7 +199,7 @@ class TopicIdentity:
             raise BrokerUnavailable(f"topic {gone[0]} does not exist now")
 
     def poll(self) -> None:
-        """Compare ids in the background, at most every 15 s, for workers that have nothing to commit. Never blocks.
+        """Compare ids in the background, at most every 15 s, for workers without commits. Never blocks.
 
         Raises:
             BrokerRefused: a topic was deleted and created again.
@@ -214,12 +214,12 @@ class TopicIdentity:
                 self._pending = self._ids.request(self._read_ids)
 
     def revoke(self, partitions: Iterable[Partition]) -> None:
-        """Drop partitions that are assigned no longer."""
+        """Drop revoked partitions."""
         for partition in partitions:
             self._metadata.pop(partition, None)
 
     def close(self) -> None:
-        """Drop the client and what is pending."""
+        """Drop the client and its pending requests."""
         self._pending = {}
         self._ids.close()
 
