@@ -295,7 +295,7 @@ class RequestDispatcher:
     # --- controls
 
     def _next_control(self, now: float) -> Request | None:
-        """Return the next control: a waiting contact that has not failed, else one that has its score."""
+        """Return the next control: a waiting contact that has not failed, otherwise one with a score."""
         wanted = {
             pending.target: pending.request.key
             for pending in self._failures.wanting_control()

@@ -307,7 +307,7 @@ class FailureHandler:
         return self._queue.versions() | {one.request.key.model_version for one in self.pending}
 
     def put_back(self, request: Request) -> None:
-        """Put back a request that proved nothing: into the batches while its breaker is open, else into the queue."""
+        """Put back a request that proved nothing: into the queue, or into the batches while its breaker is open."""
         now = self._clock.monotonic()
         if not self._versions.get(request.key.model_version, now).is_open:
             self._queue.put(request)

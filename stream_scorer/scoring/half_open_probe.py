@@ -32,7 +32,7 @@ class HalfOpenProbe:
     Args:
         queue: the contacts that wait.
         controls: the contacts that have their score.
-        breaker: of the API; it holds the probe interval, and the time of the next probe while it is open.
+        breaker: of the API; it has the probe interval, and the time of the next probe while it is open.
         versions: the model versions with their breakers.
         new_id: makes batch ids.
         max_retry_after_s: ``genesys.max_retry_after_s``.

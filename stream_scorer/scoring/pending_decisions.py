@@ -2,7 +2,7 @@
 
 A usable result of the same model version decides that others succeed. Without one, the decision waits for the requests
 of the version that were in flight when the failure was received, then for one control. If the control fails too, none
-succeed. For a version that the platform does not know, results of any other version are the evidence, and the control
+succeed. For a version unknown to the platform, results of any other version are the evidence, and the control
 is sent without a version.
 """
 

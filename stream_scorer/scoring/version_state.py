@@ -46,7 +46,7 @@ class VersionState:
         succeeded_at: when a usable result was last received.
         succeeded_sent_at: when the latest of the requests that succeeded was sent.
         used_at: when a contact for it was last sent.
-        batch_size: how many contacts its next request may hold.
+        batch_size: maximum contacts of its next request.
     """
 
     def __init__(self, model_version: str | None, max_contacts: int) -> None:

@@ -172,7 +172,7 @@ class Codec:
         return data[self._header_bytes :]
 
     def fast_path_offset(self, data: bytes) -> int | None:
-        """Return where the Avro body begins, if the value was written with this codec's own schema; else None."""
+        """Return where the Avro body begins, if the value was written with this codec's own schema; otherwise None."""
         return self._header_bytes if self._writes_own_header and data.startswith(self.header) else None
 
     @property

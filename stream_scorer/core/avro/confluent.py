@@ -117,7 +117,7 @@ class ConfluentCodec(Codec):
         return super().payload_of(data) if schema_id_of(data) is None else data[CONFLUENT_HEADER_BYTES:]
 
     def fast_path_offset(self, data: bytes) -> int | None:
-        """Return where the Avro body begins, if the value was written with this codec's own schema; else None."""
+        """Return where the Avro body begins, if the value was written with this codec's own schema; otherwise None."""
         schema_id = schema_id_of(data)
         if schema_id is None:
             return SINGLE_OBJECT_HEADER_BYTES if data.startswith(self._single) else None

@@ -1,7 +1,7 @@
 """Safety check of writers' schemas: decoding must take memory and time in proportion to a value's bytes.
 
-Any program with access to the registry can register a schema, and some turn a value of a few bytes into gigabytes or
-hours of work. Examples are items of no size, recursive types, and types that contain another one twice, and that the
+Any program with access to the registry can register a schema. Some schemas turn a value of a few bytes into gigabytes
+or hours of work. Examples are items of no size, recursive types, and types that contain another one twice, and that the
 next one twice, forty times over.
 """
 

@@ -1,8 +1,8 @@
 """Delivery policy: the next step after an attempt, and the retry topic of a callback that cannot be delivered now.
 
 A callback is attempted in *rounds*: an attempt and a few quick ones after it, all in memory. After failed round n it
-goes to retry topic n; after the last retry topic it is given up. A callback that is deferred for another reason than a
-failed round (its campaign fails or exceeds its rate limit) goes to a retry topic too, and no round is counted.
+goes to retry topic n; after the last retry topic it is given up. A callback of a campaign that fails or exceeds its
+rate limit goes to a retry topic too, but no round is counted for it.
 
 The first record of a retry topic may not block it for longer than the topic's own delay (`core.retry_topics`).
 """

@@ -37,7 +37,7 @@ class Callback:
 
     Attributes:
         callback_id: UUIDv5 of the sources.
-        campaign_id: the one campaign of all its contacts; None is a group of its own.
+        campaign_id: the one campaign of all its contacts; None is a separate group.
         target: kind and host of the target; never a secret.
         body: the bytes that are sent at every attempt.
         sources: ``topic/partition/offset`` of its scores.

@@ -189,7 +189,7 @@ class OffsetLedger(Generic[OutcomeT]):
         return owned is not None and _is_pending(owned, record)
 
     def drop(self, record: SourceRecord) -> None:
-        """Forget a record of a revoked partition: no request for it is left, so no response can be remembered."""
+        """Discard a record of a revoked partition: no request for it is left, so there is no response to cache."""
         self._orphans.pop(key_of(record), None)
 
     def has_pending(self, partitions: Iterable[Partition]) -> bool:

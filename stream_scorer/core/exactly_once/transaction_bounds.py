@@ -1,4 +1,4 @@
-"""Bounds of a transaction: how many outcomes it may hold, and how many bytes of records they belong to.
+"""Bounds of a transaction: maximum outcomes, and maximum bytes of their records.
 
 A transaction that is too large for the network within the producer's time-outs would fail again. So the next one is
 half as large, down to one outcome, until one succeeds. After a success within a small part of the time-outs the bounds

@@ -1,9 +1,9 @@
 """Compact state of every input record, as there may be millions.
 
-A record takes 61 bytes, with any gaps between offsets: its offset, one byte of flags, a hash of the batch in its first
-output or audit entry, the location of its first output, the digests of the input, and one of the output or audit entry
-that was read first (`core.reconciliation.outcome_values`). Hashes are Python's own, of 64 bits: they are only compared
-within one process.
+A record takes 61 bytes, with any gaps between offsets. They are its offset, one byte of flags, a batch hash of its
+first output or audit entry, and the location of its first output. The others are the digests of the input, and one of
+the output or audit entry that was read first (`core.reconciliation.outcome_values`). Hashes are Python's own, of 64
+bits: they are only compared within one process.
 """
 
 from __future__ import annotations

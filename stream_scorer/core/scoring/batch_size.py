@@ -1,4 +1,4 @@
-"""Adaptive batch size: how many contacts the next request of a model version may hold.
+"""Adaptive batch size: maximum contacts of a model version's next request.
 
 A time-out, a cut response or a 413 may mean that requests are too large. The halves are always sent. The size itself
 becomes n/2 after three such failures in a row from requests of n contacts, or after one 413. Requests in flight
@@ -37,7 +37,7 @@ class BatchSize:
         self._reduced_from = 0
 
     def next_size(self, now: float, largest_in_flight: int) -> int:
-        """Return how many contacts the next request may hold.
+        """Return the maximum contacts of the next request.
 
         Args:
             now: the time.

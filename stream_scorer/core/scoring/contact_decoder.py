@@ -1,10 +1,10 @@
 """Decoder of ``ContactFeatures`` values, with a fast path for usual ones.
 
-A usual value has short strings and one block of features. fastavro reads its stream byte by byte and interprets the
-schema for every value, which takes half of the time spent on a contact before it is sent. `decode_fast_path` has the
-fields in its code and walks the bytes once, in less than half the time. It returns None for any other value, such as
-broken bytes, and fastavro decodes or rejects that value. So the fast path may accept less than fastavro, never more: a
-test compares both with valid, mutilated and random bytes.
+A usual value has short strings and one block of features. fastavro reads byte by byte and interprets the schema for
+every value. That takes half of the time spent on a contact before it is sent. `decode_fast_path` has the fields in its
+code and walks the bytes once, in less than half the time. It returns None for any other value, such as broken bytes,
+and fastavro decodes or rejects that value. So the fast path may accept less than fastavro, never more: a test compares
+both with valid, mutilated and random bytes.
 """
 
 from __future__ import annotations

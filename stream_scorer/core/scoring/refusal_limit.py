@@ -1,7 +1,7 @@
 """Limit of rejections: how many contacts may be rejected for one status and model version in ten minutes.
 
-If more than 20 contacts, and more than ``scoring.max_refused_share`` of those finished, would be rejected for the same
-status and version, the contacts are probably not the cause. Further ones are held: they wait in the last retry topic.
+The limit is 20 contacts, and ``scoring.max_refused_share`` of those finished, for the same status and version. Above it
+the contacts are probably not the cause. Further ones are held: they wait in the last retry topic.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Topic ids: read from the brokers, compared with those of a group's commits, and part of its commit metadata.
 
-When a topic is deleted and created again, librdkafka 2.16 continues at its old offset, so the first records of the new
+When a topic is deleted and created again, librdkafka 2.16 continues at its old offset. So the first records of the new
 topic are never read (measured: 10 of 25). The ids of both topics differ. They are compared at each assignment, after
 reading and before each commit, and in the background while nothing is committed. A record of the new topic is not
 committed, because the topic's id is read after the record.
