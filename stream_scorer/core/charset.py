@@ -1,8 +1,8 @@
 """Character encoding of foreign text: bytes of another program, in UTF-8, UTF-16 or UTF-32, with or without a mark.
 
 All text from outside is decoded here: responses, tokens, secrets, settings and files.
-Windows tools write a byte order mark before UTF-8, PowerShell and Excel write UTF-16. Text of every kind that is read
-here begins with an ASCII character, so the zero bytes among the first four show the encoding if there is no mark.
+Windows tools write a byte order mark before UTF-8, PowerShell and Excel write UTF-16. All text that is read here begins
+with an ASCII character. So the zero bytes among the first four show the encoding if there is no mark.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Logical types of foreign writers: conversion of their values if the reader's field has no such type.
 
-Avro resolves a schema by its bare types, so the bytes of a ``decimal`` would be read as text and a ``date`` as a number
+Avro resolves a schema by its bare types. The bytes of a ``decimal`` would be read as text, and a ``date`` as a number
 of another unit. Here a value is converted by its logical type, or the record is rejected with the field and both types.
 Text stays text with any logical type. A ``decimal`` becomes its number, or the digits of an integer in a text field.
 All other logical types have no counterpart among the reader's fields.

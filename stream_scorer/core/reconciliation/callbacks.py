@@ -5,9 +5,9 @@ rejected records; finally the offsets that planner and deliverer have committed 
 deliverer has not committed its record. Scores below the first commit must have an outcome, those at or above the last
 commit must have none. Scores between the two may have one.
 
-A score without a callback is not judged if its receipt may be deleted, or if the threshold may have been higher when it
-was planned: no lower score before it in its partition has a callback. A threshold that was raised and lowered again is
-not detected, so the scores in between are reported as missing.
+A score without a callback is not judged if its receipt may be deleted. Nor is it if the threshold may have been higher
+when it was planned: no lower score before it in its partition has a callback. A threshold that was raised and lowered
+again is not detected, so the scores in between are reported as missing.
 """
 
 from __future__ import annotations

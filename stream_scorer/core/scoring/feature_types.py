@@ -1,9 +1,9 @@
 """One feature of the model: its type, its limits, and the validation of a value.
 
-``integer`` takes a long, or a double without fraction (which becomes the integer), between -(2**53 - 1) and 2**53 - 1,
-since JSON promises no more between two programs; ``number`` takes a long or a finite double (a greater long becomes the
-nearest double); a boolean is no number, and a string is never parsed. A value of the right type outside those bounds,
-the model's own limits or its choices is ``out_of_range``; so are NaN and the infinities.
+``integer`` takes a long, or a double without fraction (which becomes the integer). Its limits are -(2**53 - 1) and
+2**53 - 1, since JSON guarantees no more between two programs. ``number`` takes a long or a finite double (a greater
+long becomes the nearest double). A boolean is no number, and a string is never parsed. A value of the right type
+outside those bounds, the model's own limits or its choices is ``out_of_range``; so are NaN and the infinities.
 """
 
 from __future__ import annotations

@@ -52,8 +52,8 @@ class Request:
         lone_failures: failures of this single contact in its last round, each between two successes of others; None:
             it is not in its last round, or was not yet sent alone there.
         retried_unanswered: whether the API has left these contacts out of a response once already.
-        bisecting: whether it came from a request that failed, to find the contact that causes the failure, or has the
-            contacts of a partition that is kept apart for it.
+        bisecting: whether it is a part of a failed request, to find the contact that causes the failure. Also set for
+            the contacts of a partition that is kept apart for a bisection.
         is_control: whether it sends a contact again that has its score: a success proves that the API works.
         named: contacts that the API's error named: they are sent once more, together, if ``contacts`` succeed.
         was_named: whether these contacts were named, and the same request without them succeeded.
