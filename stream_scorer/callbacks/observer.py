@@ -138,7 +138,7 @@ class LoopObserver:
 
     def commit_blocked(self, message: str | None) -> None:
         """Record that nothing can be written, or that this state has ended (None)."""
-        self._metrics.holding(message is not None, loop=self._name, reason="kafka")
+        self._metrics.circuit_breaker(message is not None, loop=self._name, reason="kafka")
         if message is None:
             self._log.info("transactions recovered", loop=self._name, after=self._last_error)
         elif message != self._last_error:
@@ -147,7 +147,7 @@ class LoopObserver:
 
     def schemas_pending(self, reason: str | None) -> None:
         """Record why records wait for their writers' schemas; None: none waits any more."""
-        self._metrics.holding(reason is not None, loop=self._name, reason="registry")
+        self._metrics.circuit_breaker(reason is not None, loop=self._name, reason="registry")
         if reason is None:
             self._log.info("schema registry recovered", loop=self._name)
         else:
@@ -207,8 +207,8 @@ class DelivererObserver(LoopObserver):
         standby_after_s: float = 0.0,
     ) -> None:
         super().__init__(name, log, metrics, monotonic, standby_after_s)
-        self._held: str | None = None
-        self._held_since = 0.0
+        self._open_reason: str | None = None
+        self._opened_at = 0.0
 
     def attempted(self, answer: DeliveryAnswer) -> None:
         """Record the end of an attempt."""
@@ -233,13 +233,13 @@ class DelivererObserver(LoopObserver):
 
     def breaker_changed(self, message: str | None) -> None:
         """Log that the target's breaker has opened, or closed (None)."""
-        self._metrics.holding(message is not None, loop=self._name, reason="target")
+        self._metrics.circuit_breaker(message is not None, loop=self._name, reason="target")
         if message is not None:
-            self._held, self._held_since = message, self._monotonic()
+            self._open_reason, self._opened_at = message, self._monotonic()
             self._log.warning("circuit opened", reason=f"target switched off: {message}")
-        elif self._held is not None:
-            self._held = None
-            self._log.info("circuit closed", after_s=round(self._monotonic() - self._held_since, 1))
+        elif self._open_reason is not None:
+            self._open_reason = None
+            self._log.info("circuit closed", after_s=round(self._monotonic() - self._opened_at, 1))
 
     def committed(self, outcomes: Iterable[DeliveryOutcome], *, records: int) -> None:
         """Count committed outcomes and their records."""
@@ -274,6 +274,6 @@ class DelivererObserver(LoopObserver):
     def readiness_failure(self) -> str | None:
         """Return why nothing is delivered now; None if callbacks are."""
         reason = super().readiness_failure()
-        if reason is None and self._held is not None:
-            return f"{self._name}: holding: target switched off: {self._held}"
+        if reason is None and self._open_reason is not None:
+            return f"{self._name}: circuit open: target switched off: {self._open_reason}"
         return reason

@@ -105,5 +105,5 @@ class Metrics(Protocol):
     def uncommitted(self, callbacks: int) -> None:
         """Set the number of callbacks that are read and not committed."""
 
-    def holding(self, held: bool, *, loop: str, reason: str) -> None:
+    def circuit_breaker(self, is_open: bool, *, loop: str, reason: str) -> None:
         """Set whether a loop is blocked by ``target``, ``kafka`` or ``registry``."""

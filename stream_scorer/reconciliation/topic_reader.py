@@ -49,12 +49,12 @@ class Reading:
         for batch in self._log.read(topic, extents):
             yield from batch
             self._done += len(batch)
-            self._tell(topic)
+            self._report(topic)
         # Markers and gaps count as read, too.
         self._done = before + sum(extent.end - extent.begin for extent in extents.values())
-        self._tell(topic)
+        self._report(topic)
 
-    def _tell(self, topic: str) -> None:
+    def _report(self, topic: str) -> None:
         if self._progress is not None:
             self._progress(topic, self._done, self._total)
 

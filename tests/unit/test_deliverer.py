@@ -264,7 +264,7 @@ class TestTheLoop:
         bench = DeliveryHarness(world)
         held: list[str | None] = []
         bench.run(lambda: not world.waiting(), lambda: held.append(bench.observe.readiness_failure()))
-        assert "deliverer: holding: target switched off: HTTP 410" in held
+        assert "deliverer: circuit open: target switched off: HTTP 410" in held
         probes = [attempt.callback.callback_id for attempt in world.attempts if 1_002 < attempt.at_s < 1_061]
         first = len([at for at in world.attempts if 1_002 < at.at_s < 1_003])
         assert first <= 8, "only what was under way"

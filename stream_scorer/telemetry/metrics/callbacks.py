@@ -59,7 +59,7 @@ class CallbackMetrics(MessagingMetrics):
         self._uncommitted = meter.create_gauge(
             "stream_scorer.callbacks.uncommitted", "{callback}", "Callbacks read and not yet committed."
         )
-        self._holding = meter.create_gauge(
+        self._breaker_open = meter.create_gauge(
             "stream_scorer.callbacks.circuit_breaker.open",
             "1",
             "1 while the circuit breaker is open; `reason`: target, kafka or registry.",
@@ -78,7 +78,7 @@ class CallbackMetrics(MessagingMetrics):
             gauge.set(0)
         for loop in _LOOPS:
             for reason in ("target", "kafka", "registry") if loop == "deliverer" else ("kafka", "registry"):
-                self.holding(False, loop=loop, reason=reason)
+                self.circuit_breaker(False, loop=loop, reason=reason)
 
     def planned(self, callbacks: int, contacts: int) -> None:
         """Count callbacks whose plan is committed, and the contacts in them."""
@@ -117,9 +117,9 @@ class CallbackMetrics(MessagingMetrics):
         """Set the number of callbacks read and not yet committed."""
         self._uncommitted.set(callbacks)
 
-    def holding(self, held: bool, *, loop: str, reason: str) -> None:
+    def circuit_breaker(self, is_open: bool, *, loop: str, reason: str) -> None:
         """Set whether a loop is stopped because of ``target``, ``kafka`` or ``registry``."""
-        self._holding.set(int(held), {"loop": loop, "reason": str(reason)})
+        self._breaker_open.set(int(is_open), {"loop": loop, "reason": str(reason)})
 
     def close(self) -> None:
         """Export buffered metrics and close the readers."""
