@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 from stream_scorer.contact_files.csv_records import BadRecord, CsvRecords
 from stream_scorer.contact_files.lines import TOO_LONG, Lines
 from stream_scorer.contact_files.rows import Defaults, RowError, csv_event, json_event
-from stream_scorer.contact_files.source import STANDARD_INPUT, FileSource
+from stream_scorer.contact_files.source import STANDARD_INPUT, FileSource, refuse_other_files
 from stream_scorer.core.charset import decode_text
 from stream_scorer.errors import UsageError, printable
 
@@ -57,10 +57,12 @@ def format_of(path: Path) -> FileFormat:
 
     Raises:
         UsageError: the name has no known ending.
+        InputError: it has none, and the file is a workbook or another file that is not text.
     """
     name = Path(path.stem) if path.suffix.lower() == ".gz" else path
     known = _SUFFIXES.get(name.suffix.lower())
     if known is None:
+        refuse_other_files(path)
         names = ", ".join(_SUFFIXES)
         raise UsageError(
             f"{printable(str(path))}: the name does not end in {names}, with .gz or without:"

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import zlib
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, NamedTuple
 
@@ -84,7 +84,7 @@ class FileSource:
                     self._copy = _copied(self.name, pipe)
         with self.open() as (content, place):
             self.head = content.read(_HEAD_BYTES)
-            self._refuse_other_files()
+            _refuse_other_files(self.name, self.head)
             content.seek(0)
             digest, ends = hashlib.sha256(), Counter[bytes]()
             while block := content.read(_BLOCK_BYTES):
@@ -119,11 +119,6 @@ class FileSource:
         file.seek(0)
         return Opened(gzip.open(file) if magic == _GZIP else file, file)  # type: ignore[arg-type]
 
-    def _refuse_other_files(self) -> None:
-        for beginning, problem in _OTHER_FILES:
-            if beginning.match(self.head):
-                raise InputError(f"{self.name}: {problem}")
-
     @contextmanager
     def _readable(self) -> Iterator[None]:
         try:
@@ -132,6 +127,26 @@ class FileSource:
             raise InputError(f"{self.name}: is no whole gzip file: transfer or compress it again") from None
         except OSError as error:
             raise InputError(f"{self.name}: {error.strerror or 'cannot be read'}") from None
+
+
+def refuse_other_files(path: Path) -> None:
+    """Check the first bytes of a regular file, whatever its name.
+
+    Raises:
+        InputError: it is a workbook, an archive or another file that is not text; names the remedy.
+    """
+    with suppress(OSError):
+        if path.is_file():
+            with path.open("rb") as file:
+                head = file.read(_HEAD_BYTES)
+            if not head.startswith(_GZIP):
+                _refuse_other_files(printable(str(path)), head)
+
+
+def _refuse_other_files(name: str, head: bytes) -> None:
+    for beginning, problem in _OTHER_FILES:
+        if beginning.match(head):
+            raise InputError(f"{name}: {problem}")
 
 
 def _copied(name: str, file: IO[bytes]) -> IO[bytes]:

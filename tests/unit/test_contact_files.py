@@ -654,6 +654,12 @@ class TestFormat:
         with pytest.raises(UsageError, match="--format csv or --format jsonl"):
             format_of(Path(name))
 
+    def test_a_workbook_is_no_matter_of_the_format(self, tmp_path: Path) -> None:
+        path = tmp_path / "contacts.xlsx"
+        path.write_bytes(b"PK\x03\x04...")
+        with pytest.raises(InputError, match="is an Excel workbook or a zip archive: save it as CSV UTF-8"):
+            read(path)
+
     def test_given(self, tmp_path: Path) -> None:
         path = tmp_path / "contacts.txt"
         path.write_text("contact_id\na\n")
