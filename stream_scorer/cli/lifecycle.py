@@ -77,7 +77,11 @@ class EndLimit:
         threading.Thread(target=wait, name="end-limit", daemon=True).start()
 
     def install_signal_handlers(self, stop: Callable[[], None]) -> None:
-        """Let the first SIGTERM or Ctrl-C call ``stop``; the second ends the process immediately."""
+        """Let the first SIGTERM, Ctrl-C or hang-up call ``stop``; the second ends the process immediately.
+
+        Without a handler the end of a terminal would stop the process without its last commit. Where a hang-up is
+        ignored, as under ``nohup``, it stays ignored.
+        """
         stopped = threading.Event()
 
         def obey(number: int, _frame: FrameType | None) -> None:
@@ -87,7 +91,10 @@ class EndLimit:
             self.begin()
             stop()
 
-        for number in (signal.SIGTERM, signal.SIGINT):
+        numbers = [signal.SIGTERM, signal.SIGINT]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            numbers.append(signal.SIGHUP)
+        for number in numbers:
             signal.signal(number, obey)
 
 

@@ -54,6 +54,23 @@ def test_an_end_in_time_keeps_its_own_error() -> None:
     assert ended.stderr.endswith("\nValueError\n")
 
 
+@pytest.mark.parametrize(("name", "before", "stopped"), [("SIGTERM", "", 1), ("SIGHUP", "", 1), ("SIGHUP", "nohup", 0)])
+def test_a_signal_stops_the_service_once(name: str, before: str, stopped: int) -> None:
+    """Under ``nohup`` a hang-up stays ignored; then the process ends by itself."""
+    ended = run(f"""
+import os, signal, time
+from stream_scorer.cli.lifecycle import EndLimit
+if {before!r}:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+stops = []
+with EndLimit(30) as limit:
+    limit.install_signal_handlers(lambda: stops.append(1))
+    os.kill(os.getpid(), signal.{name})
+    print(len(stops))
+""")
+    assert (ended.returncode, ended.stdout) == (0, f"{stopped}\n")
+
+
 def test_a_deliverer_that_an_error_ends_begins_the_end_of_the_service() -> None:
     world = SimulatedReceivers(lambda _world, _callback: delivered())
     bench = DeliveryHarness(world)
