@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol, Self
 
 from stream_scorer.cli.unexpected import kafka_error, unexpected_line
 from stream_scorer.errors import StreamScorerError
+from stream_scorer.runtime.signals import stop_signals
 
 # In addition to scoring.shutdown_timeout_s: time to leave the group, close connections and flush collectors (3 s).
 # With less, a clean shutdown with a hanging collector would be reported as a failure.
@@ -77,11 +78,7 @@ class EndLimit:
         threading.Thread(target=wait, name="end-limit", daemon=True).start()
 
     def install_signal_handlers(self, stop: Callable[[], None]) -> None:
-        """Let the first SIGTERM, Ctrl-C or hang-up call ``stop``; the second ends the process immediately.
-
-        Without a handler the end of a terminal would stop the process without its last commit. Where a hang-up is
-        ignored, as under ``nohup``, it stays ignored.
-        """
+        """Let the first of the `stop_signals` call ``stop``; the second ends the process immediately."""
         stopped = threading.Event()
 
         def obey(number: int, _frame: FrameType | None) -> None:
@@ -91,10 +88,7 @@ class EndLimit:
             self.begin()
             stop()
 
-        numbers = [signal.SIGTERM, signal.SIGINT]
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-            numbers.append(signal.SIGHUP)
-        for number in numbers:
+        for number in stop_signals():
             signal.signal(number, obey)
 
 

@@ -23,6 +23,7 @@ from stream_scorer.kafka.client.config import plain_producer_config, silent_logg
 from stream_scorer.kafka.consumer.recent_events import recent_event_ids
 from stream_scorer.kafka.producer.bulk_producer import BulkProducer
 from stream_scorer.kafka.registry.serde import make_blocking_serde
+from stream_scorer.runtime.signals import stop_signals
 from stream_scorer.schema_files import SchemaFile
 from stream_scorer.settings import load_settings
 from stream_scorer.telemetry.tracing.factory import producer_trace
@@ -149,8 +150,8 @@ class _Rows:
 
 @contextmanager
 def _interrupting(interrupt: Callable[[], None]) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM call a function: an exception raised inside the client's code would be lost."""
-    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in (signal.SIGINT, signal.SIGTERM)}
+    """Let the `stop_signals` call a function: an exception raised inside the client's code would be lost."""
+    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in stop_signals()}
     for number in before:
         signal.signal(number, lambda _number, _frame: interrupt())
     try:

@@ -39,7 +39,7 @@ def check_http_environment(urls: Iterable[str], environ: Mapping[str, str]) -> N
     urls = list(urls)
     check_proxies(urls, environ)
     if any(url.lower().startswith("https:") for url in urls):
-        check_ca_bundle(environ)
+        check_tls_environment(environ)
 
 
 def check_proxies(urls: Iterable[str], environ: Mapping[str, str]) -> None:
@@ -54,7 +54,7 @@ def check_proxies(urls: Iterable[str], environ: Mapping[str, str]) -> None:
             check_proxy(variable, environ[variable], SOCKS_FOR_API)
 
 
-def check_ca_bundle(environ: Mapping[str, str]) -> None:
+def check_tls_environment(environ: Mapping[str, str]) -> None:
     """Check the CA bundle and the file of session keys that the environment names.
 
     Raises:

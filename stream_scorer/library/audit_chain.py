@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from stream_scorer.core.audit.hash_chain import verify_chain
 from stream_scorer.core.avro.codec import Codec, single_object_header
-from stream_scorer.core.avro.confluent import CONFLUENT_HEADER_BYTES, CONFLUENT_MARKER
+from stream_scorer.core.avro.confluent import CONFLUENT_HEADER_BYTES, schema_id_of
 from stream_scorer.errors import InputError
 from stream_scorer.schema_files import SchemaFile, load_schema
 
@@ -38,5 +38,4 @@ def _single_object(values: Iterable[Any], header: bytes) -> Iterator[bytes]:
     for place, value in enumerate(values):
         if not isinstance(value, bytes):
             raise InputError(f"value {place} is no bytes: pass the record's value as it was read")
-        is_confluent = value[:1] == bytes((CONFLUENT_MARKER,))
-        yield header + value[CONFLUENT_HEADER_BYTES:] if is_confluent else value
+        yield value if schema_id_of(value) is None else header + value[CONFLUENT_HEADER_BYTES:]

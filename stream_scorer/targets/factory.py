@@ -11,7 +11,7 @@ from stream_scorer.errors import SettingsError
 from stream_scorer.genesys.oauth import TokenSource
 from stream_scorer.genesys.quota import Quota
 from stream_scorer.http_client.client import Http
-from stream_scorer.http_client.environment import check_ca_bundle
+from stream_scorer.http_client.environment import check_tls_environment
 from stream_scorer.targets.genesys_outbound import OutboundTarget
 from stream_scorer.targets.log_target import LogTarget
 from stream_scorer.targets.signature import Signer
@@ -51,7 +51,7 @@ def _webhook(settings: Settings) -> Target:
     previous = None if callbacks.secret_previous is None else callbacks.secret_previous.get_secret_value()
     signer = Signer(callbacks.secret.get_secret_value(), previous)
     if callbacks.url.lower().startswith("https:"):
-        check_ca_bundle(os.environ)  # webhooks are sent without a proxy
+        check_tls_environment(os.environ)  # webhooks are sent without a proxy
     guard = guard_for(callbacks.url, allow_http=callbacks.allow_http)
     return WebhookTarget(callbacks.url, signer, guard)
 

@@ -8,6 +8,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
+from stream_scorer.kafka.client.logs import RateLimitFilter
 from stream_scorer.telemetry.exception_text import drop_exception_text
 
 if TYPE_CHECKING:
@@ -19,30 +20,23 @@ _QUIET_S: Final = 60.0
 _QUERY: Final = re.compile(r"\?[^\s'\"]+")
 
 
-class RateLimitFilter(logging.Filter):
-    """Logging filter that passes one line a minute, because an unreachable collector fails at every attempt."""
-
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
-        super().__init__()
-        self._monotonic = monotonic
-        self._said_at = float("-inf")
+class ExporterTextFilter(logging.Filter):
+    """Filter that removes exception text and URL queries: some collectors get their token in the endpoint's query."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether the line passes; remove the exception text and URL queries from a line that does."""
-        now = self._monotonic()
-        if now - self._said_at < _QUIET_S:
-            return False
-        self._said_at = now
+        """Redact the line and keep it."""
         drop_exception_text(record)
-        # Some collectors take their token in the endpoint's query.
         record.msg, record.args = _QUERY.sub("?***", record.getMessage()), ()
         return True
 
 
 def rate_limit_logs(loggers: Iterable[str]) -> None:
-    """Limit each of these loggers to one line a minute; replaces their other filters."""
+    """Limit each of these loggers to one line a minute, because an unreachable collector fails at every attempt.
+
+    Replaces their other filters.
+    """
     for name in loggers:
-        logging.getLogger(name).filters[:] = [RateLimitFilter()]
+        logging.getLogger(name).filters[:] = [RateLimitFilter(_QUIET_S, lambda _: ""), ExporterTextFilter()]
 
 
 def close_within_limit(*closings: Callable[[], object]) -> None:

@@ -45,7 +45,7 @@ ROOMS: dict[str, set[str]] = {
         *("callbacks", "core", "errors", "genesys", "kafka", "runtime", "schema_files", "scoring", "settings"),
         *("targets", "telemetry"),
     },
-    "local": {"core", "errors", "kafka", "reconciliation", "schema_files", "settings", "telemetry"},
+    "local": {"core", "errors", "kafka", "reconciliation", "runtime", "schema_files", "settings", "telemetry"},
     "cli": {
         *("contact_files", "core", "errors", "kafka", "library", "local", "reconciliation", "redaction", "runtime"),
         *("schema_files", "settings", "targets", "telemetry", "wiring"),

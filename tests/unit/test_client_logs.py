@@ -6,7 +6,7 @@ import base64
 import logging
 from typing import TYPE_CHECKING
 
-from stream_scorer.kafka.client.logs import RateLimitFilter, client_logger
+from stream_scorer.kafka.client.logs import RateLimitFilter, client_logger, without_numbers
 
 if TYPE_CHECKING:
     import pytest
@@ -35,7 +35,7 @@ def test_a_login_service_that_quotes_its_request_shows_no_secret(caplog: pytest.
 
 def test_the_same_but_for_numbers_is_let_through_once_in_half_a_minute() -> None:
     now = 0.0
-    let_through = RateLimitFilter(lambda: now)
+    let_through = RateLimitFilter(30.0, without_numbers, lambda: now)
 
     def said(text: str) -> bool:
         return let_through.filter(logging.LogRecord("librdkafka", logging.ERROR, "", 0, text, None, None))

@@ -19,9 +19,9 @@ from stream_scorer.errors import RegistryRefused, RegistryUnavailable, SettingsE
 from stream_scorer.http_client.client import Http, TransportFailure
 from stream_scorer.http_client.environment import (
     SOCKS_FOR_API,
-    check_ca_bundle,
     check_http_environment,
     check_proxy,
+    check_tls_environment,
     proxy_variable,
 )
 from stream_scorer.kafka.registry.client import SchemaRegistry
@@ -141,7 +141,7 @@ def test_certificates(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"^REQUESTS_CA_BUNDLE names .*missing\.pem, which cannot be read: No such"):
         check_http_environment([API], bad)
     with pytest.raises(SettingsError, match=r"^CURL_CA_BUNDLE names .*text\.pem, which holds no certificate"):
-        check_ca_bundle({"CURL_CA_BUNDLE": str(text)})
+        check_tls_environment({"CURL_CA_BUNDLE": str(text)})
     check_http_environment(["http://127.0.0.1:8090"], bad)  # no certificate is asked for there
 
 

@@ -26,9 +26,11 @@ class CallbackCounts:
         expired: the same, ``EXPIRED``.
         waiting: those of ``called`` whose callback waits for delivery, in a retry topic or before it.
         unusable: those of ``scores`` that are no valid score, with their record on the rejected callbacks topic.
-        missing: those of ``called`` with neither receipt nor callback, and unusable ones without their record.
+        missing: those of ``called`` with neither receipt nor callback, unusable ones without their record on the
+            rejected callbacks topic, and callbacks refused or given up without theirs.
         receipt_not_judged: those of ``called`` without both, whose receipt may be deleted.
-        rejection_not_judged: those of ``scores`` that are no valid score, whose record may be deleted.
+        rejection_not_judged: unusable scores, and callbacks refused or given up, whose record on the rejected
+            callbacks topic may be deleted.
         threshold_not_judged: those of ``called`` without both, for which the threshold may have been higher.
         callbacks: callbacks with these scores.
         unplanned: records at or above ``committed``.
@@ -130,7 +132,7 @@ class CallbackReport:
         counts = self.counts
         parts = (
             (counts.receipt_not_judged, "scores whose receipt may be deleted"),
-            (counts.rejection_not_judged, "unusable scores whose rejected record may be deleted"),
+            (counts.rejection_not_judged, "unusable scores and failed callbacks whose rejected record may be deleted"),
             (counts.threshold_not_judged, "scores without a callback, for which the threshold may have been higher"),
             (len(self.unknown_starts), "partitions whose commit another program made"),
         )

@@ -22,8 +22,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from stream_scorer.core.avro.codec import UndecodableError
 from stream_scorer.core.reconciliation.callback_report import CallbackCounts, CallbackReport
+from stream_scorer.core.reconciliation.outcome_values import payload_digest
 from stream_scorer.core.reconciliation.score_report import MAX_FINDINGS, Finding, FindingKind, Findings
 from stream_scorer.core.records import Partition
+from stream_scorer.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -37,8 +39,6 @@ if TYPE_CHECKING:
 _OUTCOMES: Final = {"DELIVERED": "delivered", "REFUSED": "refused", "GAVE_UP": "gave_up", "EXPIRED": "expired"}
 # With such a receipt the callback itself is on the rejected topic.
 _REJECTED: Final = frozenset({"refused", "gave_up"})
-
-
 _NUMBERS: Final = ("score", "confidence_lower", "confidence_upper")
 _OTHER: Final = "names another campaign, other sources, contacts or events, or has another body"
 
@@ -206,7 +206,7 @@ class CallbackReconciliation:
             self._called[key] = _Called(*names, fields["score"], written_ms)
         else:
             return
-        self._payloads[key] = _payload(content)
+        self._payloads[key] = payload_digest(content)
 
     def callback(self, value: bytes | None, place: RecordLocation, written_ms: int) -> None:
         """Add a record of the callbacks topic or of a retry topic; ``written_ms``: its Kafka timestamp."""
@@ -262,7 +262,7 @@ class CallbackReconciliation:
         unusable.times += 1
         if unusable.times > 1:
             self._add(FindingKind.DOUBLED, source, "stands on the rejected topic twice", place)
-        if not content.truncated and _payload(content) != self._payloads[found]:
+        if not content.truncated and payload_digest(content) != self._payloads[found]:
             what = "key and value on the rejected topic are not those of the score"
             self._add(FindingKind.WRONG_VALUE, source, what, place)
 
@@ -422,8 +422,7 @@ class CallbackReconciliation:
             return known
         number = self._numbers[fields["callback_id"]] = len(self._calls)
         # It is untrusted, and part of a one-line message.
-        shown = "".join(sign if sign.isprintable() else "?" for sign in fields["callback_id"][:64])
-        call = _Call(shown, place, names)
+        call = _Call(printable(fields["callback_id"][:64]), place, names)
         self._calls.append(call)
         events = chain(fields["event_ids"], repeat(""))
         for source, *ids in zip(fields["sources"], fields["contact_ids"], events, strict=False):
@@ -488,10 +487,6 @@ def _digests(fields: Mapping[str, Any]) -> _Names:
     contacts = tuple(fields["sources"]), tuple(fields["contact_ids"]), fields["campaign_id"]
     events = tuple(fields["event_ids"])
     return _Names(hash(contacts), hash(events) if events else 0, hash(fields["body"]) if "body" in fields else 0)
-
-
-def _payload(content: Content) -> int:
-    return hash((content.key, content.value))
 
 
 def _waits(place: RecordLocation, taken: Mapping[Partition, int]) -> bool:

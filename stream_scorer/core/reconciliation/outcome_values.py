@@ -94,8 +94,8 @@ class OutputDigest(NamedTuple):
 
 def digest_input(decoder: ContactDecoder, content: Content) -> InputDigest:
     """Return the digests of a record of the features topic."""
-    key, value = content.key, content.value
-    payload = _word(_of(value), _of(key))
+    value = content.value
+    payload = payload_digest(content)
     try:
         event = decoder.decode(value)
     except UndecodableError:
@@ -152,9 +152,14 @@ def digest_rejection(content: Content, known: InputDigest | None) -> OutputDiges
     return OutputDigest(_rejection_word(content.reason), wrong=tuple(wrong))
 
 
+def payload_digest(content: Content) -> int:
+    """Return the digest of key and value of a record, byte for byte."""
+    return _word(_of(content.value), _of(content.key))
+
+
 def is_other_payload(content: Content, known: InputDigest) -> bool:
     """Return whether key or value of a record of a retry topic differ from those of its input."""
-    return _word(_of(content.value), _of(content.key)) != known.payload
+    return payload_digest(content) != known.payload
 
 
 def digest_entry(event: Mapping[str, Any], entry: Mapping[str, Any]) -> int:

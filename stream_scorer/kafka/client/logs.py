@@ -20,7 +20,7 @@ _MAX_KNOWN: Final = 1_000
 _HEALTHY: Final = re.compile(r"CONFWARN .* will be ignored by this (consumer|producer) instance|GETPID .*: retrying")
 
 
-class NotOfHealthyWorkers(logging.Filter):
+class StartupWarningFilter(logging.Filter):
     """Filter that drops the client's warnings at the start of every healthy worker."""
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -28,20 +28,35 @@ class NotOfHealthyWorkers(logging.Filter):
         return _HEALTHY.match(record.getMessage()) is None
 
 
-class RateLimitFilter(logging.Filter):
-    """Filter that drops a line if the same one, apart from numbers, was logged in the last 30 s."""
+def without_numbers(message: str) -> str:
+    """Return a message with all numbers replaced, to compare it with others."""
+    return _VARYING.sub("0", message)
 
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+
+class RateLimitFilter(logging.Filter):
+    """Filter that drops a line if one like it was logged in the last ``interval_s`` seconds.
+
+    Args:
+        interval_s: minimum time between two such lines.
+        like: returns the part of a message that such lines have in common.
+        monotonic: clock in seconds.
+    """
+
+    def __init__(
+        self, interval_s: float, like: Callable[[str], str], monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         super().__init__()
+        self._interval_s = interval_s
+        self._like = like
         self._monotonic = monotonic
         self._seen: dict[str, float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether the line is kept."""
         now = self._monotonic()
-        like = _VARYING.sub("0", record.getMessage())
+        like = self._like(record.getMessage())
         seen_at = self._seen.get(like)
-        if seen_at is not None and now - seen_at < _EVERY_S:
+        if seen_at is not None and now - seen_at < self._interval_s:
             return False
         if len(self._seen) >= _MAX_KNOWN:
             self._seen.clear()
@@ -68,5 +83,9 @@ def client_logger(properties: Mapping[str, Any]) -> logging.Logger:
     Each service has its own rate limits.
     """
     logger = logging.getLogger("librdkafka")
-    logger.filters[:] = [NotOfHealthyWorkers(), RateLimitFilter(), RedactionFilter(property_redactor(properties))]
+    logger.filters[:] = [
+        StartupWarningFilter(),
+        RateLimitFilter(_EVERY_S, without_numbers),
+        RedactionFilter(property_redactor(properties)),
+    ]
     return logger

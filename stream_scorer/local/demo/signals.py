@@ -1,4 +1,4 @@
-"""Handling of Ctrl-C, SIGTERM and SIGHUP: each starts the cleanup, and none interrupts it.
+"""Handling of the signals that stop the demo: each starts the cleanup, and none interrupts it.
 
 The first signal raises `Interrupted` in the main thread. Later ones are ignored: the cleanup takes seconds, and an
 interrupted one would leave a Kafka behind.
@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import signal
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Self
+
+from stream_scorer.runtime.signals import stop_signals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType, TracebackType
-
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -35,10 +35,8 @@ class Interrupts(AbstractContextManager["Interrupts"]):
         self._shielded = False
 
     def __enter__(self) -> Self:
-        for number in _SIGNALS:
-            # Under nohup the demo must outlive the terminal.
-            if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
-                self._before[number] = signal.signal(number, self._on_signal)
+        for number in stop_signals():
+            self._before[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(
