@@ -16,8 +16,8 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
-from scoring_harness import PATIENCE_S, Avro, wait_until
-from worker_harness import QUICK_PROPERTIES, WorkerProcess
+from scoring_harness import PATIENCE_S, Avro
+from worker_harness import QUICK_PROPERTIES, WorkerProcess, wait_with_worker
 
 from stream_scorer.local.kafka.process import free_port
 
@@ -197,14 +197,8 @@ class CallbacksHarness:
         needs: WorkerProcess | None = None,
         limit_s: float = PATIENCE_S,
     ) -> Any:
-        """Waits for a condition; fails at once, with its log, where the worker that it needs has ended."""
-
-        def look() -> Any:
-            found = condition()
-            assert found or needs is None or needs.running, f"the worker ended while waiting for {what}\n{needs.log()}"
-            return found
-
-        return wait_until(look, lambda: f"{what}\n{self.last_words()}", limit_s)
+        """See `wait_with_worker`."""
+        return wait_with_worker(condition, what, self.last_words, needs, limit_s)
 
     def wait_receipts(self, contacts: int, *, needs: WorkerProcess | None = None, limit_s: float = PATIENCE_S) -> None:
         """Waits until so many contacts have a receipt."""

@@ -169,35 +169,35 @@ class FakeSource:
     def __init__(self, world: SimulatedReceivers, places: list[Partition]) -> None:
         self._world = world
         self._places = places
-        self._owner: RebalanceListener | None = None
+        self._listener: RebalanceListener | None = None
         self._at: dict[Partition, int] = {}
         self._paused = False
         self._held: set[Partition] = set()
         self.progress = 0
 
-    def subscribe(self, owner: RebalanceListener) -> None:
-        self._owner = owner
+    def subscribe(self, listener: RebalanceListener) -> None:
+        self._listener = listener
         self.assign(self._places)
 
     def assign(self, places: Iterable[Partition]) -> None:
-        assert self._owner is not None
+        assert self._listener is not None
         for place in places:
             self._at[place] = self._world.committed.get(place, 0)
-            self._owner.on_assigned(place, start_offset=0, next_offset=self._at[place])
-        self._owner.on_rebalance_completed()
+            self._listener.on_assigned(place, start_offset=0, next_offset=self._at[place])
+        self._listener.on_rebalance_completed()
 
     def lose(self, places: Iterable[Partition]) -> None:
-        assert self._owner is not None
+        assert self._listener is not None
         lost = [place for place in places if place in self._at]
-        self._owner.on_revoked(lost)
+        self._listener.on_revoked(lost)
         for place in lost:
             del self._at[place]
             self._held.discard(place)
 
     def revoke(self, places: Iterable[Partition]) -> None:
-        assert self._owner is not None
+        assert self._listener is not None
         taken = [place for place in places if place in self._at]
-        self._owner.on_revoking(taken)
+        self._listener.on_revoking(taken)
         self.lose(taken)
 
     def read(self, max_records: int, wait_s: float) -> list[SourceRecord]:
@@ -409,7 +409,7 @@ class DeliveryHarness:
         self.rounds = 0
         self.deliverer = Deliverer(
             source=source,
-            waits=PendingSchemas(
+            pending_schemas=PendingSchemas(
                 source, self.ledger, lookup or SingleObjectSerde().lookup, self.observe.schemas_pending
             ),
             flow=FlowControl(

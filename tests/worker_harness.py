@@ -171,6 +171,23 @@ class WorkerProcess:
         return "" if answer is None or answer.status == 200 else answer.text.strip()
 
 
+def wait_with_worker(
+    condition: Callable[[], Any],
+    what: str,
+    last_words: Callable[[], str],
+    needs: WorkerProcess | None,
+    limit_s: float,
+) -> Any:
+    """Wait for a condition; fail at once, with its log, if the worker that it needs has ended."""
+
+    def observe() -> Any:
+        found = condition()
+        assert found or needs is None or needs.running, f"the worker ended while waiting for {what}\n{needs.log()}"
+        return found
+
+    return wait_until(observe, lambda: f"{what}\n{last_words()}", limit_s)
+
+
 class WorkerHarness(ScoringHarness):
     """An arena with an API to ask and workers that ask it."""
 
@@ -226,14 +243,8 @@ class WorkerHarness(ScoringHarness):
         needs: WorkerProcess | None = None,
         limit_s: float = PATIENCE_S,
     ) -> Any:
-        """Waits for a condition; fails at once, with its log, where the worker that it needs has ended."""
-
-        def look() -> Any:
-            found = condition()
-            assert found or needs is None or needs.running, f"the worker ended while waiting for {what}\n{needs.log()}"
-            return found
-
-        return wait_until(look, lambda: f"{what}\n{self.last_words()}", limit_s)
+        """See `wait_with_worker`."""
+        return wait_with_worker(condition, what, self.last_words, needs, limit_s)
 
     def wait_done(
         self, *, needs: WorkerProcess | None = None, limit_s: float = PATIENCE_S, may_wait: bool = False

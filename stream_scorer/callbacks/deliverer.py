@@ -52,7 +52,7 @@ class Deliverer:
 
     Args:
         source: consumer of the callbacks topic and the retry topics.
-        waits: records whose schema is still to be fetched.
+        pending_schemas: partitions paused for a schema that is still to be fetched.
         flow: bounds the records that are read and not committed.
         ledger: offsets and outcomes.
         intake: decodes and routes records.
@@ -71,7 +71,7 @@ class Deliverer:
         self,
         *,
         source: GroupConsumer,
-        waits: PendingSchemas,
+        pending_schemas: PendingSchemas,
         flow: FlowControl,
         ledger: OffsetLedger[DeliveryOutcome],
         intake: CallbackIntake,
@@ -86,7 +86,7 @@ class Deliverer:
         shutdown_timeout_s: float,
     ) -> None:
         self._source = source
-        self._pending_schemas = waits
+        self._pending_schemas = pending_schemas
         self._ledger = ledger
         self._intake = intake
         self._retry_partitions = retry_partitions

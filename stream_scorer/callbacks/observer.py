@@ -59,7 +59,7 @@ class LoopObserver:
         self._schema_wanted: str | None = None
         self._heartbeat_at = monotonic()
         self._members = GroupMembership(standby_after_s)
-        self._progress = StallDetector()
+        self._stall_detector = StallDetector()
         self._input = NOTHING_READ
         self._draining = False
 
@@ -81,11 +81,16 @@ class LoopObserver:
         self._metrics.consumed(records, poll_s=poll_s, loop=self._name)
 
     def lag_observed(
-        self, fronts: Iterable[CommitPosition], ends: Mapping[Partition, int], now_ms: int, *, explained: bool = False
+        self,
+        positions: Iterable[CommitPosition],
+        ends: Mapping[Partition, int],
+        now_ms: int,
+        *,
+        explained: bool = False,
     ) -> None:
         """Record the consumer lag, about once a second; ``explained``: whether callbacks wait for a known time."""
         explained = explained or self.readiness_failure() is not None
-        self._input = self._progress.observe(fronts, ends, self._monotonic(), now_ms, explained=explained)
+        self._input = self._stall_detector.observe(positions, ends, self._monotonic(), now_ms, explained=explained)
         self._metrics.input(self._input, loop=self._name)
         if self._members.becomes_standby(self._monotonic()):
             self._log.info(

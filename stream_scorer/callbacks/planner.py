@@ -66,7 +66,7 @@ class Planner:
 
     Args:
         source: consumer of the scores.
-        waits: records whose schema is still to be fetched.
+        pending_schemas: partitions paused for a schema that is still to be fetched.
         committer: commits the transactions.
         ledger: offsets and outcomes.
         codec: decodes ``ContactScore``.
@@ -84,7 +84,7 @@ class Planner:
         self,
         *,
         source: PlanSource,
-        waits: PendingSchemas,
+        pending_schemas: PendingSchemas,
         committer: Committer[Examined],
         ledger: OffsetLedger[Examined],
         codec: Codec,
@@ -98,7 +98,7 @@ class Planner:
         linger_s: float,
     ) -> None:
         self._source = source
-        self._pending_schemas = waits
+        self._pending_schemas = pending_schemas
         self._committer = committer
         committer.on_commit_resolved = self._resolved
         self._ledger = ledger

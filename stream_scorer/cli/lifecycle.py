@@ -78,11 +78,16 @@ class EndLimit:
         threading.Thread(target=wait, name="end-limit", daemon=True).start()
 
     def install_signal_handlers(self, stop: Callable[[], None]) -> None:
-        """Let the first of the `stop_signals` call ``stop``; the second ends the process immediately."""
+        """Let the first of the `stop_signals` call ``stop``; a second SIGTERM or Ctrl-C ends the process immediately.
+
+        A second SIGHUP does not: shell and kernel both send one when a terminal ends.
+        """
         stopped = threading.Event()
 
         def obey(number: int, _frame: FrameType | None) -> None:
             if stopped.is_set():
+                if number == signal.SIGHUP:
+                    return
                 os._exit(128 + number)
             stopped.set()
             self.begin()

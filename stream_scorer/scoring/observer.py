@@ -139,12 +139,12 @@ class Observer:
             if known is not None:
                 self._measure(known.state)
 
-    def lag_observed(self, fronts: Iterable[CommitPosition], ends: Mapping[Partition, int]) -> None:
+    def lag_observed(self, positions: Iterable[CommitPosition], ends: Mapping[Partition, int]) -> None:
         """Record the consumer lag, about once a second; see `StallDetector.observe`."""
         explained = self._explained or self.readiness_failure() is not None
         self._explained = False
         self._input = self._stall_detector.observe(
-            fronts, ends, self._monotonic(), self._clock.unix_ms(), explained=explained
+            positions, ends, self._monotonic(), self._clock.unix_ms(), explained=explained
         )
         self._metrics.input(self._input)
         if self._membership.becomes_standby(self._monotonic()):

@@ -57,9 +57,9 @@ class Worker:
         observe: Observer,
         trace: Trace,
         source: GroupConsumer,
-        waits: PendingSchemas,
+        pending_schemas: PendingSchemas,
         flow: FlowControl,
-        heads: PausedRetryPartitions,
+        retry_partitions: PausedRetryPartitions,
         retries: RetryIntake,
         publisher: Publisher,
         stopping: threading.Event,
@@ -80,9 +80,9 @@ class Worker:
         self._shutdown_timeout_s = shutdown_timeout_s
         self._stopping = stopping
         self._source = source
-        self._pending_schemas = waits
+        self._pending_schemas = pending_schemas
         self._flow = flow
-        self._retry_partitions = heads
+        self._retry_partitions = retry_partitions
         self._retries = retries
         self._publisher = publisher
         self._read_at = 0.0

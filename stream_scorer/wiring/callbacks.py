@@ -194,7 +194,7 @@ class CallbackService:
         )
         return Planner(
             source=source,
-            waits=PendingSchemas(source, ledger, self._framing.lookup, self._planning.schemas_pending),
+            pending_schemas=PendingSchemas(source, ledger, self._framing.lookup, self._planning.schemas_pending),
             committer=committer,
             ledger=ledger,
             codec=self._framing.reader(SchemaFile.CONTACT_SCORE, max_bytes=_MAX_RECORD_BYTES),
@@ -260,7 +260,7 @@ class CallbackService:
         tiers = {topic: tier for tier, topic in enumerate(settings.topics.retries(), 1)}
         return Deliverer(
             source=source,
-            waits=PendingSchemas(source, ledger, self._framing.lookup, observe.schemas_pending),
+            pending_schemas=PendingSchemas(source, ledger, self._framing.lookup, observe.schemas_pending),
             flow=FlowControl(
                 source,
                 ledger,

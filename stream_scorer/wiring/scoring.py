@@ -187,14 +187,14 @@ class ScoringService:
         )
         Worker(
             source=source,
-            heads=PausedRetryPartitions(source),
+            retry_partitions=PausedRetryPartitions(source),
             retries=RetryIntake(
                 {topic: level_of(topic) for topic in self._retry_topics},
                 settings.kafka.group_id,
                 RetryDelays(tuple(settings.scoring.retry_delays_s)),
                 self._bounds,
             ),
-            waits=PendingSchemas(source, ledger, framing.lookup, observe.schemas_pending),
+            pending_schemas=PendingSchemas(source, ledger, framing.lookup, observe.schemas_pending),
             flow=FlowControl(
                 source,
                 ledger,

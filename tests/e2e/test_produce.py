@@ -179,7 +179,7 @@ class TestProduce:
             *("e-1", "e-2", "e-2", "e-3", "e-3"),
         ]
 
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
     def test_an_interrupted_file_goes_on_where_it_ended(
         self, broker: Broker, topic: str, tmp_path: Path, number: signal.Signals
     ) -> None:

@@ -288,12 +288,15 @@ class TestLargeRecords:
 
 
 class TestStopping:
-    def test_sigterm_finishes_what_is_in_flight(self, stage: WorkerHarness) -> None:
+    @pytest.mark.parametrize("signals", [(signal.SIGTERM,), (signal.SIGHUP, signal.SIGHUP)])
+    def test_a_stop_finishes_what_is_in_flight(self, stage: WorkerHarness, signals: tuple[signal.Signals, ...]) -> None:
         stage.simulator.configure(latency_ms=700)
         worker = stage.start_ready(scoring__linger_ms="1")
         stage.produce(contacts(1000, stage.partitions))
         stage.wait(lambda: stage.simulator.stats().in_flight > 0, "a request to be in flight", needs=worker)
-        assert worker.stop() == 0, worker.log()
+        for number in signals:
+            worker.send(number)
+        assert worker.exit_code() == 0, worker.log()
         verdict = judge(stage, everything=False)
         assert len(verdict.outputs) > 0
         # Everything that was paid for is committed: nothing is bought again.

@@ -89,7 +89,7 @@ def test_a_release_is_read_without_a_registry_too() -> None:
 def test_the_short_cut_is_taken_for_our_own_schema_only() -> None:
     reader = codec(Registry(_3=OLDER, _7=FEATURES))
     own, single = written(FEATURES, OURS, CONTACT), Codec.single_object(FEATURES).encode(CONTACT)
-    assert reader.fast_path_offset(own) is None  # nobody knows yet what 7 is
+    assert reader.fast_path_offset(own) is None  # id 7 is not resolved yet
     assert reader.decode(own) == CONTACT
     assert reader.fast_path_offset(own) == 5
     assert reader.fast_path_offset(single) == 10

@@ -69,13 +69,15 @@ def test_no_signal_disturbs_the_cleaning_up() -> None:
         send(signal.SIGINT)
         send(signal.SIGTERM)
         interrupts.check()
+        assert interrupts.arrived is None
 
 
 def test_who_starts_it_with_nohup_can_close_the_terminal() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with Interrupts():
+        with Interrupts() as interrupts:
             send(signal.SIGHUP)
+            assert interrupts.arrived is None
     finally:
         signal.signal(signal.SIGHUP, before)
 

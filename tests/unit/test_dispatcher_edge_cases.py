@@ -61,6 +61,7 @@ def test_the_breaker_of_the_api_stays_closed_while_another_version_waits_unsent(
     world.run(0.1)
     world.feed(["waiting"], version="good", from_event=True)
     world.run_until(lambda: "waiting" in world.results, within_s=30.0)
+    assert not world.observed.opened
 
 
 def test_a_version_idle_before_an_outage_of_another_is_probed() -> None:
@@ -78,6 +79,7 @@ def test_a_version_idle_before_an_outage_of_another_is_probed() -> None:
     world.run_until(lambda: world.breaker.open_state is not None, step_s=0.25)
     world.feed(["c"], version="idle", from_event=True)
     world.run_until(lambda: "c" in world.results, within_s=60.0, step_s=0.25)
+    assert world.results["c"] == "scored"
 
 
 def open_version() -> DispatcherHarness:

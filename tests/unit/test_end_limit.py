@@ -56,7 +56,7 @@ def test_an_end_in_time_keeps_its_own_error() -> None:
 
 @pytest.mark.parametrize(("name", "before", "stopped"), [("SIGTERM", "", 1), ("SIGHUP", "", 1), ("SIGHUP", "nohup", 0)])
 def test_a_signal_stops_the_service_once(name: str, before: str, stopped: int) -> None:
-    """Under ``nohup`` a hang-up stays ignored; then the process ends by itself."""
+    """Under ``nohup`` a hang-up stays ignored. A second one never ends the process: a terminal often sends two."""
     ended = run(f"""
 import os, signal, time
 from stream_scorer.cli.lifecycle import EndLimit
@@ -66,6 +66,7 @@ stops = []
 with EndLimit(30) as limit:
     limit.install_signal_handlers(lambda: stops.append(1))
     os.kill(os.getpid(), signal.{name})
+    os.kill(os.getpid(), signal.SIGHUP)
     print(len(stops))
 """)
     assert (ended.returncode, ended.stdout) == (0, f"{stopped}\n")
@@ -131,7 +132,7 @@ def test_a_scoring_worker_that_an_error_ends_begins_its_end() -> None:
     ledger.has_finished_head.return_value = ledger.has_paid_behind.return_value = False
     flow.room.return_value = 1
     worker = Worker(
-        **dict.fromkeys(("waits", "heads", "retries", "intake", "quota", "trace"), anything),
+        **dict.fromkeys(("pending_schemas", "retry_partitions", "retries", "intake", "quota", "trace"), anything),
         breaker=MagicMock(open_state=None),
         observe=observe,
         dispatcher=dispatcher,

@@ -505,7 +505,18 @@ def revoke(bench: Bench) -> None:
     dispatcher: Any = MagicMock(has_in_flight=lambda _: False, may_finish=lambda _: False)
     worker = Worker(
         **dict.fromkeys(
-            ("source", "waits", "flow", "heads", "retries", "intake", "breaker", "quota", "observe", "trace"),
+            (
+                "source",
+                "pending_schemas",
+                "flow",
+                "retry_partitions",
+                "retries",
+                "intake",
+                "breaker",
+                "quota",
+                "observe",
+                "trace",
+            ),
             nothing,
         ),
         dispatcher=dispatcher,

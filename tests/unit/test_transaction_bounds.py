@@ -190,7 +190,7 @@ class PlannerBench:
         self.stopping = threading.Event()
         self.planner = Planner(
             source=source,
-            waits=PendingSchemas(source, self.ledger, SingleObjectSerde().lookup, lambda _: None),
+            pending_schemas=PendingSchemas(source, self.ledger, SingleObjectSerde().lookup, lambda _: None),
             committer=Committer(
                 sink=self.sink,
                 group=source,

@@ -54,7 +54,7 @@ class CommittableBatch(NamedTuple, Generic[OutcomeT]):
 
 
 @dataclass(slots=True)
-class _Owned(Generic[OutcomeT]):
+class _Assignment(Generic[OutcomeT]):
     """One assignment of one partition."""
 
     token: int
@@ -76,7 +76,7 @@ class OffsetLedger(Generic[OutcomeT]):
     """
 
     def __init__(self, remembered_limit: int = 32_000, remembered_bytes_limit: int = 64 * 1024 * 1024) -> None:
-        self._assigned: dict[Partition, _Owned[OutcomeT]] = {}
+        self._assigned: dict[Partition, _Assignment[OutcomeT]] = {}
         self._remembered: OutcomeCache[OutcomeT] = OutcomeCache(remembered_limit, remembered_bytes_limit)
         self._orphans: dict[RecordKey, SourceRecord] = {}
         self._tokens = 0
@@ -90,7 +90,7 @@ class OffsetLedger(Generic[OutcomeT]):
         if partition in self._assigned:
             self.revoke(partition)
         self._tokens += 1
-        self._assigned[partition] = _Owned(self._tokens, start_offset, next_offset, deque(), deque(), {}, {})
+        self._assigned[partition] = _Assignment(self._tokens, start_offset, next_offset, deque(), deque(), {}, {})
         return self._tokens
 
     def revoke(self, partition: Partition, asked: Iterable[SourceRecord] = ()) -> None:
@@ -287,7 +287,7 @@ class OffsetLedger(Generic[OutcomeT]):
     # --- private
 
     @staticmethod
-    def _committed(owned: _Owned[OutcomeT]) -> int:
+    def _committed(owned: _Assignment[OutcomeT]) -> int:
         return owned.rows[0].offset if owned.rows else owned.next_to_read
 
     def _drop_below(self, partition: Partition, offset: int) -> None:
@@ -306,6 +306,6 @@ class OffsetLedger(Generic[OutcomeT]):
         self.uncommitted_bytes -= done_bytes
 
 
-def _is_pending(owned: _Owned[OutcomeT], record: SourceRecord) -> bool:
+def _is_pending(owned: _Assignment[OutcomeT], record: SourceRecord) -> bool:
     mine = owned.pending.get(record.offset)
     return mine is not None and is_same_record(mine, record)

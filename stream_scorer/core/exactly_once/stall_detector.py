@@ -66,7 +66,7 @@ class StallDetector:
 
     def observe(
         self,
-        fronts: Iterable[CommitPosition],
+        positions: Iterable[CommitPosition],
         ends: Mapping[Partition, int],
         now: float,
         now_ms: int,
@@ -76,7 +76,7 @@ class StallDetector:
         """Record the commit positions and return the lag.
 
         Args:
-            fronts: commit positions of all assigned partitions.
+            positions: commit positions of all assigned partitions.
             ends: the offset behind each partition's last record, where it is known.
             now: monotonic seconds.
             now_ms: Unix milliseconds.
@@ -88,7 +88,7 @@ class StallDetector:
         since: dict[Partition, tuple[int, float]] = {}
         lags: dict[tuple[str, int], int] = {}
         oldest_age_s = 0.0
-        for partition, offset, timestamp_ms in fronts:
+        for partition, offset, timestamp_ms in positions:
             if partition in ends:
                 lags[partition] = max(0, ends[partition] - offset)
             if timestamp_ms is None:
@@ -113,7 +113,7 @@ class GroupMembership:
     def __init__(self, standby_after_s: float = 0.0) -> None:
         self._standby_after_s = standby_after_s
         self._owned: set[Partition] = set()
-        self._has_joined = self._is_settled = False
+        self._has_joined = self._is_stable = False
         self._standby_at: float | None = None
         self._disconnected: str | None = None
 
@@ -132,14 +132,14 @@ class GroupMembership:
     def revoked(self, partitions: Iterable[Partition]) -> None:
         """Record revoked partitions; the rebalance is in progress."""
         self._owned.difference_update(partitions)
-        self._is_settled = False
+        self._is_stable = False
         self._standby_at = None
 
     def rebalanced(self, now: float) -> None:
         """Record the end of a rebalance, possibly without partitions; ``now``: monotonic seconds."""
-        if not self._is_settled and not self._owned:
+        if not self._is_stable and not self._owned:
             self._standby_at = now + self._standby_after_s
-        self._has_joined = self._is_settled = True
+        self._has_joined = self._is_stable = True
         self._disconnected = None
 
     def becomes_standby(self, now: float) -> bool:
@@ -155,7 +155,7 @@ class GroupMembership:
 
     def unready_reason(self) -> str | None:
         """Return why the member is not ready; None if it has partitions, or is a standby in a stable group."""
-        if self._owned or self._is_settled:
+        if self._owned or self._is_stable:
             return None  # a broker failure is reported by the commits
         if self._disconnected is not None:
             return f"kafka: {self._disconnected}"

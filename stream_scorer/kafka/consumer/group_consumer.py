@@ -122,9 +122,9 @@ class GroupConsumer:
         self._identity = identity
         self._latest_ends: dict[Partition, int] = {}
 
-    def subscribe(self, owner: RebalanceListener) -> None:
-        """Join the group; ``owner`` is called for every assignment, revocation and loss."""
-        self._listener = owner
+    def subscribe(self, listener: RebalanceListener) -> None:
+        """Join the group; ``listener`` is called for every assignment, revocation and loss."""
+        self._listener = listener
         self._consumer.subscribe(
             self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
