@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from stream_scorer.callbacks.output_records import rejected_by_broker_message
 from stream_scorer.core.callbacks.selection import Examined, Selected, examine, plan_callbacks
-from stream_scorer.core.exactly_once.stall_detector import is_below
 from stream_scorer.errors import one_line
 from stream_scorer.kafka.producer.records import Committed, RecordsRejected
 
@@ -100,7 +99,6 @@ class Planner:
         self._source = source
         self._pending_schemas = pending_schemas
         self._committer = committer
-        committer.on_commit_resolved = self._resolved
         self._ledger = ledger
         self._codec = codec
         self._target = target
@@ -113,7 +111,6 @@ class Planner:
         self._linger_s = linger_s
         self._since: float | None = None
         self._lag_reported_at = 0.0
-        self._tried: tuple[list[Examined], Plan, int] | None = None
         self._sizes: Counter[tuple[str | None, str]] = Counter()
 
     def run(self) -> None:
@@ -195,32 +192,20 @@ class Planner:
             ended = self._trace.expiring(made.expired, examined)
             records += [self._encoder.expired(one, ended.get(one.callback_id, [])) for one in made.expired]
             records += [self._encoder.invalid(unusable) for unusable in made.unusable]
-            self._tried = examined, made, len(records)
-            publication = self._committer.commit(batches, records)
+            publication = self._committer.commit(batches, records, lambda _: self._planned(made, records=len(records)))
             self._trace.planned(committed=isinstance(publication, Committed))
             if isinstance(publication, RecordsRejected):
                 self._committer.suspend(rejected_by_broker_message(publication.errors, records))
             if not isinstance(publication, Committed):
                 return
-            self._count()
         if self._ledger.has_committable():
             return  # the rest has lingered as long
         self._since = None
         self._sizes.clear()
 
-    def _resolved(self, offsets: Mapping[Partition, int]) -> None:
-        """Count the last transaction if the offsets show that it was committed."""
-        if self._tried is not None and any(is_below(offsets, one.record) for one in self._tried[0]):
-            self._count()
-        self._tried = None
-
-    def _count(self) -> None:
-        if self._tried is None:
-            return
-        _, made, records = self._tried
+    def _planned(self, made: Plan, *, records: int) -> None:
         took_s = 0.0 if self._since is None else self._clock.monotonic() - self._since
         self._observe.planned(made, records=records, took_s=took_s)
-        self._tried = None
 
     def _report(self) -> None:
         now = self._clock.monotonic()

@@ -6,12 +6,9 @@ from typing import TYPE_CHECKING
 
 from stream_scorer.callbacks.output_records import rejected_by_broker_message
 from stream_scorer.core.callbacks.delivery_policy import Completed, DeferredDelivery, DeliveryOutcome, give_up
-from stream_scorer.core.exactly_once.stall_detector import is_below
 from stream_scorer.kafka.producer.records import Committed, RecordsRejected
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from stream_scorer.callbacks.observer import DelivererObserver
     from stream_scorer.callbacks.output_records import CallbackEncoder
     from stream_scorer.callbacks.trace_headers import DelivererTrace
@@ -47,7 +44,6 @@ class ReceiptWriter:
         commit_interval_s: float,
     ) -> None:
         self._committer = committer
-        committer.on_commit_resolved = self._resolved
         self._ledger = ledger
         self._encoder = encoder
         self._clock = clock
@@ -55,7 +51,6 @@ class ReceiptWriter:
         self._trace = trace
         self._commit_interval_s = commit_interval_s
         self._written_at = 0.0
-        self._tried: tuple[list[DeliveryOutcome], int] = ([], 0)
 
     @property
     def is_stale(self) -> bool:
@@ -101,30 +96,24 @@ class ReceiptWriter:
         if not (outcomes or self._committer.renewal_due):
             return True  # the committed offsets have just resolved all outcomes
         records = [record for outcome in outcomes for record in self._records(outcome)]
-        self._trace.committing(outcomes)
-        self._tried = outcomes, len(records)
-        publication = self._committer.commit(batches, records)
+        publication = self._committer.commit(
+            batches, records, lambda committed: self._committed(committed, records=len(records))
+        )
         if isinstance(publication, RecordsRejected):
             self._committer.suspend(rejected_by_broker_message(publication.errors, records))
         if not isinstance(publication, Committed):
             return False
         self._written_at = self._clock.monotonic()
-        self._tried = [], 0
-        self._observe.committed(outcomes, records=len(records))
-        self._trace.committed(outcomes)
         return True
 
     def close(self) -> None:
         """End the producer session and write nothing more."""
         self._committer.close()
 
-    def _resolved(self, offsets: Mapping[Partition, int]) -> None:
-        """Count the last transaction if the offsets show that it was committed."""
-        self._trace.commit_resolved(offsets)
-        (outcomes, records), self._tried = self._tried, ([], 0)
-        covered = [outcome for outcome in outcomes if is_below(offsets, outcome.record)]
-        if covered:
-            self._observe.committed(covered, records=records)
+    def _committed(self, outcomes: list[DeliveryOutcome], *, records: int) -> None:
+        if outcomes:
+            self._observe.committed(outcomes, records=records)
+            self._trace.committed(outcomes)
 
     def revoke(self, partitions: list[Partition]) -> None:
         """Drop pending outcomes of revoked partitions; the new owner writes them."""

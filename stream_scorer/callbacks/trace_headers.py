@@ -47,14 +47,8 @@ class DelivererTrace(Protocol):
     def attempted(self, delivery: Delivery, answer: DeliveryAnswer) -> None:
         """Record the end of an attempt."""
 
-    def committing(self, outcomes: Sequence[DeliveryOutcome]) -> None:
-        """Record the start of a transaction with these outcomes."""
-
     def committed(self, outcomes: Iterable[DeliveryOutcome]) -> None:
         """Record the commit of these outcomes."""
-
-    def commit_resolved(self, offsets: Mapping[Partition, int]) -> None:
-        """Resolve the unknown outcome of the last transaction by the committed offsets."""
 
     def revoked(self, partitions: Iterable[Partition]) -> None:
         """Discard the spans of revoked partitions."""
@@ -87,13 +81,7 @@ class Untraced:
     def attempted(self, delivery: Delivery, answer: DeliveryAnswer) -> None:
         """Do nothing."""
 
-    def committing(self, outcomes: Sequence[DeliveryOutcome]) -> None:
-        """Do nothing."""
-
     def committed(self, outcomes: Iterable[DeliveryOutcome]) -> None:
-        """Do nothing."""
-
-    def commit_resolved(self, offsets: Mapping[Partition, int]) -> None:
         """Do nothing."""
 
     def revoked(self, partitions: Iterable[Partition]) -> None:

@@ -8,7 +8,7 @@ from stream_scorer.core.exactly_once.offset_ledger import OffsetLedger
 from stream_scorer.core.records import Outcome, Skipped
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from stream_scorer.core.exactly_once.stall_detector import ConsumerLag
     from stream_scorer.core.records import ApiResponse, Headers, Partition, RateLimitHeaders, SourceRecord
@@ -88,14 +88,11 @@ class Trace(Protocol):
     def sending(self, record: SourceRecord, topic: str, headers: Headers) -> Headers:
         """Return the headers of an output record, with the trace context of its source record."""
 
-    def committing(self, outcomes: Sequence[Outcome]) -> None:
+    def committing(self) -> None:
         """Record the start of a transaction."""
 
     def committed(self, outcomes: Sequence[Outcome]) -> None:
         """Record the commit of these outcomes."""
-
-    def commit_resolved(self, offsets: Mapping[Partition, int]) -> None:
-        """Resolve the unknown outcome of the last transaction by the committed offsets."""
 
     def close(self) -> None:
         """Export the remaining spans."""
@@ -124,13 +121,10 @@ class Untraced:
         del record, topic
         return headers
 
-    def committing(self, outcomes: Sequence[Outcome]) -> None:
+    def committing(self) -> None:
         """Do nothing."""
 
     def committed(self, outcomes: Sequence[Outcome]) -> None:
-        """Do nothing."""
-
-    def commit_resolved(self, offsets: Mapping[Partition, int]) -> None:
         """Do nothing."""
 
     def close(self) -> None:

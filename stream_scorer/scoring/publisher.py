@@ -12,7 +12,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from stream_scorer.core.audit.events import AuditChain, build_events
-from stream_scorer.core.exactly_once.stall_detector import is_below
 from stream_scorer.core.records import Deferred, Outcome, Reason, Rejected, Scored, Skipped
 from stream_scorer.kafka.producer.committer import Committer
 from stream_scorer.kafka.producer.records import Committed, OutRecord, RecordsRejected
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
     from stream_scorer.core.avro.codec import Codec
     from stream_scorer.core.exactly_once.offset_ledger import CommittableBatch
-    from stream_scorer.core.records import Partition
     from stream_scorer.kafka.producer.committer import Group, Sink
     from stream_scorer.kafka.producer.records import Publication
     from stream_scorer.runtime.clock import Clock
@@ -63,7 +61,6 @@ class Publisher:
             on_session=self._start_audit_chain,
             renewed_topics=retry_topics,
         )
-        self._committer.on_commit_resolved = self._resolved
         self._ledger = ledger
         self._encoder = encoder
         self._audit_topic = audit_topic
@@ -76,7 +73,6 @@ class Publisher:
         self._trace = trace
         self._chain = AuditChain("", audit_codec)
         self._published_at = 0.0
-        self._tried: tuple[list[Outcome], int] = ([], 0)
 
     @property
     def last_error(self) -> str | None:
@@ -147,18 +143,22 @@ class Publisher:
             return self.publish()
         plan = self._chain.plan(events)
         records += [OutRecord(self._audit_topic, self._chain.key, value, []) for value in plan.values]
-        self._trace.committing(outcomes)
-        self._tried = outcomes, len(records)
-        return self._conclude(self._committer.commit(batches, records), outcomes, plan, len(records))
+        self._trace.committing()
+        publication = self._committer.commit(
+            batches, records, lambda committed: self._committed(committed, records=len(records))
+        )
+        return self._conclude(publication, outcomes, plan, len(records))
+
+    def _committed(self, committed: list[Outcome | Skipped], *, records: int) -> None:
+        outcomes = [outcome for outcome in committed if not isinstance(outcome, Skipped)]
+        self._trace.committed(outcomes)
+        if outcomes:  # otherwise all records read belong to other groups
+            self._observe.published(outcomes, records=records)
 
     def _conclude(self, publication: Publication, outcomes: list[Outcome], plan: Any, records: int) -> bool:
         match publication:
             case Committed():
                 self._chain.confirm(plan)
-                self._trace.committed(outcomes)
-                self._tried = [], 0
-                if outcomes:  # otherwise all records read belong to other groups
-                    self._observe.published(outcomes, records=len(outcomes) + len(plan.values))
                 self._observe.audit_chain_length(plan.next_sequence)
                 self._published_at = self._clock.monotonic()
                 return True
@@ -209,14 +209,6 @@ class Publisher:
         """Start a new audit chain for a new producer: only confirmed commits are linked."""
         self._chain = AuditChain(self._clock.new_id(), self._audit_codec)
         self._observe.audit_chain_length(0)
-
-    def _resolved(self, offsets: Mapping[Partition, int]) -> None:
-        """Count the last transaction if the offsets show that it was committed."""
-        self._trace.commit_resolved(offsets)
-        (outcomes, records), self._tried = self._tried, ([], 0)
-        covered = [outcome for outcome in outcomes if is_below(offsets, outcome.record)]
-        if covered:
-            self._observe.published(covered, records=records)
 
 
 def _most_refused(errors: Mapping[int, str], records: int) -> str:

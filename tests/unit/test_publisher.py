@@ -428,6 +428,26 @@ def test_an_unknown_outcome_that_was_committed_is_settled_by_the_offsets_and_not
         assert verify_chain([value for value in values if value is not None], AUDIT) == []
 
 
+def test_an_unknown_outcome_of_a_revoked_partition_is_not_counted() -> None:
+    bench = Bench()
+    other = Partition("in", 1)
+    bench.ledger.assign(other, start_offset=0, next_offset=0)
+    bench.finish(10)
+    assert bench.ledger.read(SourceRecord("in", 1, 0, b"k", b"v", []))
+    bench.ledger.finish(Rejected(SourceRecord("in", 1, 0, b"k", b"v", []), ("undecodable",), "", "", 0))
+
+    def commit_and_lose_the_answer(records: list[OutRecord]) -> Failed:
+        bench.sink.log += records
+        bench.sink.offsets.update({IN: (11, "start=5"), other: (1, "start=0")})
+        return Failed("timed out")
+
+    bench.sink.answers = [commit_and_lose_the_answer]
+    assert not bench.publish()
+    bench.ledger.revoke(other)
+    assert bench.publish()
+    assert bench.counted == [[10]]
+
+
 def test_nothing_is_published_while_an_outcome_is_unsettled() -> None:
     bench = Bench()
     bench.finish(10)

@@ -98,7 +98,7 @@ def test_a_sampled_contact_has_its_own_trace_and_is_linked_with_the_batch(bench:
     bench.tracer.response_received(request_about(record), failed)
     bench.ask(request_about(record), Answered(EXCHANGE, []))
     headers = bench.tracer.sending(record, "out", [("stream-scorer-batch", b"b"), *PRODUCED.headers])
-    bench.tracer.committing([scored(record)])
+    bench.tracer.committing()
     bench.tracer.committed([scored(record)])
 
     [poll] = bench.named("poll in")
@@ -178,7 +178,7 @@ def test_what_nobody_samples_has_no_span_and_is_handed_on_as_it_came(bench: Benc
     record = bench.read(1, unsampled.headers)
     bench.ask(request_about(record), Answered(EXCHANGE, []))
     headers = bench.tracer.sending(record, "out", unsampled.headers)
-    bench.tracer.committing([scored(record)])
+    bench.tracer.committing()
     bench.tracer.committed([scored(record)])
     assert headers == unsampled.headers
     assert bench.names == []
@@ -239,7 +239,7 @@ def test_what_is_sent_again_after_an_abort_is_told_twice(bench: Bench) -> None:
     looked = bench.tracer.sending(record, "out", [])
     assert bench.tracer.sending(record, "out", []) == looked  # only encoded again
     first = context_of(looked)
-    bench.tracer.committing([scored(record)])
+    bench.tracer.committing()
     second = context_of(bench.tracer.sending(record, "out", []))
     bench.tracer.committed([scored(record)])
     aborted, sent = bench.named("send out")
@@ -254,8 +254,8 @@ def test_a_commit_whose_answer_was_lost_is_told_once_it_is_known(bench: Bench) -
     done, not_done = bench.read(1, []), bench.read(2, [])
     for record in (done, not_done):
         bench.tracer.sending(record, "out", [])
-    bench.tracer.committing([scored(done), scored(not_done)])
-    bench.tracer.commit_resolved({Partition("in", 3): 2})
+    bench.tracer.committing()
+    bench.tracer.committed([scored(done)])
     assert len(bench.named("send out")) == 1
     assert list(bench.tracer._contacts) == [("in", 3, 2)]
 

@@ -13,11 +13,12 @@ everything in the partition would be read again.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, Generic, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias
 
 from confluent_kafka import TopicPartition
 
 from stream_scorer.core.exactly_once.outcome_cache import OutcomeT
+from stream_scorer.core.exactly_once.stall_detector import is_below
 from stream_scorer.core.exactly_once.transaction_bounds import TransactionBounds
 from stream_scorer.errors import BrokerRefused, BrokerUnavailable, ProducerFenced
 from stream_scorer.kafka.producer.records import Committed, Failed
@@ -37,6 +38,10 @@ _FIRST_SESSION_S = 10.0
 _RENEW_EVERY_S = 3600.0
 # The first renewal is sooner, since a worker may be restarted every hour.
 _RENEW_FIRST_S = 60.0
+
+
+# Outcomes of a transaction whose result is unknown, and the function that is called if it was committed.
+_Attempt: TypeAlias = "tuple[list[OutcomeT], Callable[[list[OutcomeT]], None]]"
 
 
 class Sink(Protocol):
@@ -97,7 +102,6 @@ class Committer(Generic[OutcomeT]):
 
     Attributes:
         bounds: limits of the next transaction.
-        on_commit_resolved: called with the committed offsets that have decided the outcome of a transaction.
         last_error: why commits are blocked; None: they are not, as far as is known.
         is_stale: whether the group has a newer generation without this worker, so its partitions have other owners.
     """
@@ -121,12 +125,12 @@ class Committer(Generic[OutcomeT]):
         self._monotonic = monotonic
         self._observe = observe
         self._on_session = on_session
-        self.on_commit_resolved: Callable[[Mapping[Partition, int]], None] = lambda _: None
         self._fenced_at: deque[float] = deque(maxlen=_FENCED_LIMIT)
         self._renewed_topics = frozenset(renewed_topics)
         self._renew_at = monotonic() + _RENEW_FIRST_S
         self._retry_at = 0.0
         self._is_resolved = False
+        self._unresolved: _Attempt[OutcomeT] | None = None
         self._had_session = False
         self._first_opened_at: float | None = None
         self._closed = False
@@ -172,12 +176,10 @@ class Committer(Generic[OutcomeT]):
         if not self._is_resolved:
             try:
                 committed = self._group.committed(self._ledger.partitions)
-                self._ledger.resolve(committed)
-                self.on_commit_resolved(committed)
             except BrokerUnavailable as error:
                 self.suspend(str(error))
                 return False
-            self._is_resolved = True
+            self._resolve(committed)
         if not self._ledger.has_committable():
             self._recovered()
         # Otherwise only a commit shows recovery: with a right missing, each new session opens, and each transaction
@@ -189,10 +191,21 @@ class Committer(Generic[OutcomeT]):
         """Return the heads of the next transaction. The ledger is not changed."""
         return self._ledger.committable(self.bounds.outcomes, self.bounds.bytes)
 
-    def commit(self, batches: list[CommittableBatch[OutcomeT]], records: list[OutRecord]) -> Publication:
+    def commit(
+        self,
+        batches: list[CommittableBatch[OutcomeT]],
+        records: list[OutRecord],
+        on_committed: Callable[[list[OutcomeT]], None],
+    ) -> Publication:
         """Run one transaction with the offsets of these heads, and apply its result to the ledger.
 
         The caller handles records that the broker rejects individually.
+
+        Args:
+            batches: the heads.
+            records: the records of their outcomes.
+            on_committed: called with the outcomes once they are committed: now, or when the committed offsets show
+                that a transaction of unknown outcome was committed.
 
         Raises:
             ProducerFenced: as for `ensure_session`.
@@ -206,15 +219,18 @@ class Committer(Generic[OutcomeT]):
         self._observe.transaction(publication)
         if is_renewal and isinstance(publication, Committed):
             self._renew_at = self._monotonic() + _RENEW_EVERY_S
+        outcomes = [outcome for batch in batches for outcome in batch.outcomes]
         self._is_resolved = isinstance(publication, Committed)
+        self._unresolved = None if self._is_resolved else (outcomes, on_committed)
         if isinstance(publication, Committed):
             self._ledger.mark_committed(batches)
+            on_committed(outcomes)
             self._recovered()
             if not publication.slow:
                 self.bounds.double()
         elif isinstance(publication, Failed):
             if publication.late:
-                self.bounds.halve(sum(len(batch.outcomes) for batch in batches), sum(batch.size for batch in batches))
+                self.bounds.halve(len(outcomes), sum(batch.size for batch in batches))
             self._on_failure(publication)
         return publication
 
@@ -239,6 +255,18 @@ class Committer(Generic[OutcomeT]):
         self.last_error = message
         self._retry_at = self._monotonic() + _REOPEN_S
         self._observe.commit_blocked(message)
+
+    def _resolve(self, committed: Mapping[Partition, int]) -> None:
+        """Apply the committed offsets: they decide whether the last transaction was committed."""
+        self._ledger.resolve(committed)
+        attempt, self._unresolved = self._unresolved, None
+        self._is_resolved = True
+        if attempt is None:
+            return
+        outcomes, on_committed = attempt
+        covered = [outcome for outcome in outcomes if is_below(committed, outcome.record)]
+        if covered:
+            on_committed(covered)
 
     def _transact(self, batches: list[CommittableBatch[OutcomeT]], records: list[OutRecord]) -> Publication:
         try:

@@ -13,7 +13,6 @@ from stream_scorer.callbacks.trace_headers import contacts_header, contacts_of, 
 from stream_scorer.core.callbacks.delivery_policy import Completed, DeferredDelivery
 from stream_scorer.core.callbacks.types import CallbackOutcome
 from stream_scorer.core.exactly_once.outcome_cache import key_of
-from stream_scorer.core.exactly_once.stall_detector import is_below
 from stream_scorer.core.trace_context import context_of
 from stream_scorer.telemetry.tracing.attributes import CALLBACK_ID, OUTCOME, HttpAttributes, end_request, operation
 from stream_scorer.telemetry.tracing.spans import SpanKind, add_link, context_of_span, end_span, from_ms
@@ -113,7 +112,6 @@ class DelivererTracer:
         self._group = group
         self._place = None if url is None else HttpAttributes(url)
         self._deliveries: dict[RecordKey, _DeliverySpans] = {}
-        self._tried: Sequence[DeliveryOutcome] = ()
 
     def attempting(self, delivery: Delivery) -> Delivery:
         """Return the delivery with the trace context of its request's span."""
@@ -151,14 +149,6 @@ class DelivererTracer:
         end_request(spans.attempt, answer.status, None if answer.status is not None else answer.kind.value)
         spans.attempt = None
 
-    def committing(self, outcomes: Sequence[DeliveryOutcome]) -> None:
-        """Record the outcomes of the transaction that is about to begin."""
-        self._tried = outcomes
-
-    def commit_resolved(self, offsets: Mapping[Partition, int]) -> None:
-        """End the spans below the committed offsets, after a commit whose result was unknown."""
-        self.committed([outcome for outcome in self._tried if is_below(offsets, outcome.record)])
-
     def committed(self, outcomes: Iterable[DeliveryOutcome]) -> None:
         """End the spans of committed outcomes, and the traces of their contacts."""
         for outcome in outcomes:
@@ -167,7 +157,6 @@ class DelivererTracer:
                 self._callback_span(outcome, spans)
             if spans is not None:
                 end_span(spans.process, {OUTCOME: _outcome_attribute(outcome)})
-        self._tried = ()
 
     def _callback_span(self, ended: Completed, spans: _DeliverySpans | None) -> None:
         for contact in contacts_of(ended.record):

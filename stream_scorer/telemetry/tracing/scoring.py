@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, TypeAlias
 
-from stream_scorer.core.exactly_once.stall_detector import is_below
 from stream_scorer.core.records import Deferred, Partition, Rejected
 from stream_scorer.core.trace_context import NAMES, SAMPLED, TRACEPARENT, context_of, trace_flags, with_trace
 from stream_scorer.telemetry.tracing.attributes import OUTCOME, REASONS, operation
@@ -18,7 +17,7 @@ from stream_scorer.telemetry.tracing.requests import RequestSpans
 from stream_scorer.telemetry.tracing.spans import SpanKind, context_of_span, end_span, now_ns, unsampled
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from stream_scorer.core.records import ApiResponse, Headers, Outcome, SourceRecord
     from stream_scorer.core.scoring.request import Request
@@ -57,7 +56,6 @@ class ScoringTracer:
             spans, topic=topic, group=group, api_url=api_url, login_url=login_url, processes=self._processes
         )
         self._contacts: dict[_Key, _Contact] = {}
-        self._tried: Sequence[Outcome] = ()
         self._polled_ns = self._committed_ns = self._transaction = 0
         self._unsampled = itertools.count(1)
         self._unsampled_id = unsampled().trace_id >> 64
@@ -143,15 +141,13 @@ class ScoringTracer:
         named = (TRACEPARENT, b"00-%016x%016x-%016x-00" % (self._unsampled_id, number, number))
         return [header for header in headers if header[0] not in NAMES] + [named] if flags else [*headers, named]
 
-    def committing(self, outcomes: Sequence[Outcome]) -> None:
-        """Record the outcomes and the start of a transaction."""
+    def committing(self) -> None:
+        """Record the start of a transaction."""
         self._committed_ns = now_ns()
-        self._tried = outcomes if self._contacts else ()
         self._transaction += 1
 
     def committed(self, outcomes: Sequence[Outcome]) -> None:
         """End the spans of committed outcomes."""
-        self._tried = ()
         if not self._contacts:
             return
         links = []
@@ -168,10 +164,6 @@ class ScoringTracer:
             end_span(
                 self._spans.root(f"commit {self._topic}", SpanKind.CLIENT, said, links, start_ns=self._committed_ns)
             )
-
-    def commit_resolved(self, offsets: Mapping[Partition, int]) -> None:
-        """End the spans below the committed offsets, after a commit whose result was unknown."""
-        self.committed([outcome for outcome in self._tried if is_below(offsets, outcome.record)])
 
     def close(self) -> None:
         """End all open spans and export the buffered ones."""
