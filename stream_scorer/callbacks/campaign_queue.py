@@ -6,7 +6,7 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from stream_scorer.core.callbacks.rate_limiter import RateLimiter
+from stream_scorer.core.rate_limiter import ReservingRateLimiter
 
 if TYPE_CHECKING:
     from stream_scorer.core.callbacks.delivery_policy import Delivery
@@ -48,7 +48,7 @@ class CampaignQueue:
         self.is_rate_limited = False
         self.blocked_until: float | None = None
         self.width = math.inf
-        self._rate_limiter = RateLimiter(max_per_minute) if max_per_minute else None
+        self._rate_limiter = ReservingRateLimiter(max_per_minute) if max_per_minute else None
 
     @property
     def waiting(self) -> int:

@@ -41,10 +41,11 @@ from collections import deque
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
+from stream_scorer.core.rate_limiter import WINDOW_S, RateLimiter, SlidingWindow
+
 if TYPE_CHECKING:
     from stream_scorer.core.records import RateLimitHeaders
 
-WINDOW_S: Final = 60.0
 _GUARD_S: Final = 0.5
 _ROUNDING_S: Final = 1.0
 _EARLY_SHARE: Final = 0.2
@@ -70,8 +71,8 @@ class Quota:
     def __init__(self, requests_per_minute: int) -> None:
         """Start with an unused quota of ``requests_per_minute``, at least 1."""
         self._limit = max(1, requests_per_minute)
-        self._sent: deque[float] = deque()
-        self._recent: deque[float] = deque()
+        self._own = RateLimiter(self._limit, WINDOW_S + _GUARD_S)
+        self._recent = SlidingWindow(_PACE_OVER_S)
         self._unanswered: deque[float] = deque()
         self._allowed: int | None = None
         self._counted = 0
@@ -85,8 +86,8 @@ class Quota:
     def sent(self, now: float) -> None:
         """Record that a request is sent."""
         self._forget(now)
-        self._sent.append(now)
-        self._recent.append(now)
+        self._own.acquire(now)
+        self._recent.add(now)
         self._unanswered.append(now)
 
     def sent_partial_batch(self, now: float) -> None:
@@ -146,7 +147,7 @@ class Quota:
         """Return the seconds until the quota is used up at the present pace (formula: see the module); 60: or later."""
         if self.remaining(now) <= 0:
             return 0.0
-        pace = len(self._recent) / _PACE_OVER_S
+        pace = self._recent.total(now) / _PACE_OVER_S
         counts = [(self._own_remaining(now), WINDOW_S)]
         server = self._server_remaining(now)
         if server is not None:
@@ -168,7 +169,7 @@ class Quota:
         if batches * _EARLY_SHARE >= 1:
             steady_s = WINDOW_S / (_STEADY_SHARE * self.allowed())
             burst = _BURST_SHARE * _PACE_OVER_S / steady_s
-            gap_s = min(gap_s, steady_s) if len(self._recent) < burst else steady_s
+            gap_s = min(gap_s, steady_s) if self._recent.total(now) < burst else steady_s
         self._early_gap_s = gap_s
         return now - self._early_at >= gap_s
 
@@ -178,12 +179,11 @@ class Quota:
         if server is not None and server <= 0:
             waits[WaitReason.SERVER_QUOTA] = self._window_ends
         if self._own_remaining(now) <= 0:
-            waits[WaitReason.OWN_QUOTA] = self._sent[-self._limit] + WINDOW_S + _GUARD_S
+            waits[WaitReason.OWN_QUOTA] = now + self._own.wait_s(now)
         return waits
 
     def _own_remaining(self, now: float) -> int:
-        self._forget(now)
-        return self._limit - len(self._sent)
+        return self._limit - self._own.used(now)
 
     def _server_remaining(self, now: float) -> int | None:
         """Return how many requests the API's window has left; None: without a reading so far.
@@ -200,7 +200,5 @@ class Quota:
         return max(1, self._allowed) - sum(1 for sent_at in self._unanswered if sent_at >= self._window_ends)
 
     def _forget(self, now: float) -> None:
-        counted_s = WINDOW_S + _GUARD_S
-        for times, kept_s in ((self._sent, counted_s), (self._unanswered, counted_s), (self._recent, _PACE_OVER_S)):
-            while times and now - times[0] >= kept_s:
-                times.popleft()
+        while self._unanswered and now - self._unanswered[0] >= WINDOW_S + _GUARD_S:
+            self._unanswered.popleft()

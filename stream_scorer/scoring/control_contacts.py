@@ -9,8 +9,8 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from stream_scorer.core.rate_limiter import RateLimiter
 from stream_scorer.core.scoring.request import control_request
-from stream_scorer.core.scoring.spend_limiter import SpendLimiter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +33,7 @@ class ControlContacts:
     def __init__(self, new_id: Callable[[], str]) -> None:
         self._new_id = new_id
         self._scored: deque[Contact] = deque(maxlen=_KEPT)
-        self._limit = SpendLimiter(MAX_PER_MINUTE)
+        self._limit = RateLimiter(MAX_PER_MINUTE)
 
     def record_scored(self, contact: Contact) -> None:
         """Keep a scored contact as a control."""
@@ -46,13 +46,13 @@ class ControlContacts:
 
     def next_at(self, now: float) -> float:
         """Return when the next control can be sent; infinity before the first score."""
-        return now + self._limit.wait_s(1, now) if self._scored else math.inf
+        return now + self._limit.wait_s(now) if self._scored else math.inf
 
     def take(self, key: BatchKey, now: float) -> Request | None:
         """Return a request with the next control, for the model version of ``key``; None: there is none now."""
-        if not self._scored or self._limit.wait_s(1, now) > 0:
+        if not self._scored or self._limit.wait_s(now) > 0:
             return None
-        self._limit.acquire(1, now)
+        self._limit.acquire(now)
         contact = self._scored[0]
         self._scored.rotate(-1)
         return control_request(key, contact, self._new_id())

@@ -8,11 +8,11 @@ in `core.scoring.response_policy`, those for a contact that failed alone in `sco
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from stream_scorer.core.exactly_once.outcome_cache import key_of
+from stream_scorer.core.rate_limiter import WINDOW_S, RateLimiter, SlidingWindow
 from stream_scorer.core.records import Partition
 from stream_scorer.core.scoring.backoff import next_delay_s
 from stream_scorer.core.scoring.batcher import BatchKey
@@ -24,7 +24,6 @@ from stream_scorer.core.scoring.response_policy import (
     classify,
     unanswered_twice,
 )
-from stream_scorer.core.scoring.spend_limiter import SpendLimiter
 from stream_scorer.scoring.control_contacts import ControlContacts
 from stream_scorer.scoring.failure_handler import FailureHandler
 from stream_scorer.scoring.half_open_probe import HalfOpenProbe
@@ -51,7 +50,6 @@ _FAILURES_IN_ROW: Final = 8
 # How long a failure waits for other failures, so that they share one of the few controls.
 _CONTROL_SHARED_S: Final = 2.0
 _FORGET_EVERY_S: Final = 60.0
-_QUOTA_WINDOW_S: Final = 60.0
 
 
 class RequestDispatcher:
@@ -93,7 +91,7 @@ class RequestDispatcher:
         self._pool = pool
         self._ledger = ledger
         self._quota = quota
-        self._spend_limit = SpendLimiter(max_contacts_per_minute)
+        self._spend_limit = RateLimiter(max_contacts_per_minute)
         self._breaker = breaker
         self._policy = policy
         self._deferral = deferral
@@ -132,7 +130,7 @@ class RequestDispatcher:
         self._control_ids: dict[str | None, str] = {}
         self._success_wanted: set[BatchKey] = set()
         self._in_flight: dict[str, Request] = {}
-        self._bisect_sent: deque[float] = deque()
+        self._bisect_sent = SlidingWindow()
         self._major_sent_at = NEVER
         self._rate_limited = 0
         self._has_results = False
@@ -176,10 +174,10 @@ class RequestDispatcher:
             self._in_flight[sent.batch_id] = sent
             self._quota.sent(now)
             if sent.bisecting or sent.is_deferred:
-                self._bisect_sent.append(now)
+                self._bisect_sent.add(now)
             elif not sent.is_control:
                 self._major_sent_at = now
-            self._spend_limit.acquire(len(sent.contacts), now)
+            self._spend_limit.acquire(now, len(sent.contacts))
             self._breaker.clear_throttle()
             self._pool.submit(sent)
 
@@ -188,7 +186,7 @@ class RequestDispatcher:
         return len(self._in_flight) < self._pool.size and self.fatal_error is None
 
     def _next(self, now: float, *, started_only: bool) -> Request | None:
-        if self._spend_limit.wait_s(1, now) == 0:
+        if self._spend_limit.wait_s(now) == 0:
             request = self._next_control(now) or self._probe.next(now)
             if request is not None:
                 if not request.is_control:
@@ -204,12 +202,12 @@ class RequestDispatcher:
         state = self._versions.use(request.key.model_version, now)
         in_flight = (one for one in self._in_flight.values() if one.key.model_version == request.key.model_version)
         size = state.batch_size.next_size(now, max((len(one.contacts) for one in in_flight), default=0))
-        ceiling = self._spend_limit.ceiling
+        ceiling = self._spend_limit.limit
         most = size if ceiling is None else min(size, ceiling)
         if len(request.contacts) > most:
             request, rest = take_first(request, most, self._clock.new_id)
             self._queue.put_first([rest])
-        if self._spend_limit.wait_s(len(request.contacts), now) > 0:
+        if self._spend_limit.wait_s(now, len(request.contacts)) > 0:
             self._queue.put_first([request])
             return None
         return request
@@ -235,9 +233,7 @@ class RequestDispatcher:
 
         The requests that wait now are not enough to decide: later ones would find the quota of the minute used up.
         """
-        while self._bisect_sent and now - self._bisect_sent[0] >= _QUOTA_WINDOW_S:
-            self._bisect_sent.popleft()
-        return now - self._major_sent_at > _QUOTA_WINDOW_S or 2 * len(self._bisect_sent) < self._quota.allowed()
+        return now - self._major_sent_at > WINDOW_S or 2 * self._bisect_sent.total(now) < self._quota.allowed()
 
     def _allows(self, key: BatchKey) -> bool:
         """Return whether a request for a version may be sent: one at a time while its breaker is half-open."""
@@ -521,10 +517,10 @@ class RequestDispatcher:
         return WaitReason.PARTIAL_BATCH if self._has_slot else WaitReason.CONCURRENCY_LIMIT
 
     def _spend_wait_s(self, now: float) -> float:
-        first, ceiling = self._queue.first, self._spend_limit.ceiling
+        first, ceiling = self._queue.first, self._spend_limit.limit
         if first is None or ceiling is None:
             return 0.0
-        return self._spend_limit.wait_s(min(len(first.contacts), ceiling), now)
+        return self._spend_limit.wait_s(now, min(len(first.contacts), ceiling))
 
     def may_finish(self, until: float) -> bool:
         """Return whether `send` with ``started_only`` can finish contacts in progress before the deadline."""
