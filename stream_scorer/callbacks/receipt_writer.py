@@ -7,19 +7,20 @@ from typing import TYPE_CHECKING
 from stream_scorer.callbacks.output_records import rejected_by_broker_message
 from stream_scorer.core.callbacks.delivery_policy import Completed, DeferredDelivery, DeliveryOutcome, give_up
 from stream_scorer.kafka.producer.records import Committed, RecordsRejected
+from stream_scorer.runtime.output_writer import OutputWriter
 
 if TYPE_CHECKING:
     from stream_scorer.callbacks.observer import DelivererObserver
     from stream_scorer.callbacks.output_records import CallbackEncoder
     from stream_scorer.callbacks.trace_headers import DelivererTrace
-    from stream_scorer.core.exactly_once.offset_ledger import OffsetLedger
+    from stream_scorer.core.exactly_once.offset_ledger import CommittableBatch, OffsetLedger
     from stream_scorer.core.records import Partition
     from stream_scorer.kafka.producer.committer import Committer
     from stream_scorer.kafka.producer.records import OutRecord
     from stream_scorer.runtime.clock import Clock
 
 
-class ReceiptWriter:
+class ReceiptWriter(OutputWriter[DeliveryOutcome]):
     """See the module docstring. Owned by the deliverer's thread.
 
     Args:
@@ -43,27 +44,10 @@ class ReceiptWriter:
         trace: DelivererTrace,
         commit_interval_s: float,
     ) -> None:
-        self._committer = committer
-        self._ledger = ledger
+        super().__init__(committer=committer, ledger=ledger, clock=clock, commit_interval_s=commit_interval_s)
         self._encoder = encoder
-        self._clock = clock
         self._observe = observe
         self._trace = trace
-        self._commit_interval_s = commit_interval_s
-        self._written_at = 0.0
-
-    @property
-    def is_stale(self) -> bool:
-        """Whether the group has rebalanced without this worker: another one owns the partitions."""
-        return self._committer.is_stale
-
-    def on_rebalance(self) -> None:
-        """Record a rebalance: commits that were refused for an older generation may be accepted now."""
-        self._committer.on_rebalance()
-
-    def open(self) -> bool:
-        """Open a producer session. Return whether it is usable."""
-        return self._committer.ensure_session()
 
     def finish(self, outcome: DeliveryOutcome) -> None:
         """Record the outcome of a callback; it is written once all outcomes before it are known."""
@@ -71,44 +55,15 @@ class ReceiptWriter:
             outcome = give_up(outcome, "the callback is too large for its retry topic", self._clock.unix_ms())
         self._ledger.finish(outcome)
 
-    def flush_due(self) -> None:
-        """Write the committable outcomes if the commit interval has passed."""
-        if not self._committer.can_attempt:
-            return
-        if self._committer.last_error is not None and not self._committer.ensure_session():
-            return
-        waited_s = self._clock.monotonic() - self._written_at
-        if waited_s >= self._commit_interval_s or self._committer.bounds.are_reduced:
-            self.flush()
-
-    def flush(self) -> bool:
-        """Write the committable outcomes now. Return whether that was possible.
-
-        Raises:
-            ProducerFenced: three times in five minutes another producer took over the transactional id.
-        """
-        if not (self._ledger.has_committable() or self._committer.renewal_due):
-            return True
-        if not self._committer.can_attempt or not self._committer.ensure_session():
-            return False
-        batches = self._committer.batches()
+    def _write(self, batches: list[CommittableBatch[DeliveryOutcome]]) -> bool:
         outcomes = [outcome for batch in batches for outcome in batch.outcomes]
-        if not (outcomes or self._committer.renewal_due):
-            return True  # the committed offsets have just resolved all outcomes
         records = [record for outcome in outcomes for record in self._records(outcome)]
         publication = self._committer.commit(
             batches, records, lambda committed: self._committed(committed, records=len(records))
         )
         if isinstance(publication, RecordsRejected):
             self._committer.suspend(rejected_by_broker_message(publication.errors, records))
-        if not isinstance(publication, Committed):
-            return False
-        self._written_at = self._clock.monotonic()
-        return True
-
-    def close(self) -> None:
-        """End the producer session and write nothing more."""
-        self._committer.close()
+        return isinstance(publication, Committed)
 
     def _committed(self, outcomes: list[DeliveryOutcome], *, records: int) -> None:
         if outcomes:

@@ -15,6 +15,7 @@ from stream_scorer.core.audit.events import AuditChain, build_events
 from stream_scorer.core.records import Deferred, Outcome, Reason, Rejected, Scored, Skipped
 from stream_scorer.kafka.producer.committer import Committer
 from stream_scorer.kafka.producer.records import Committed, OutRecord, RecordsRejected
+from stream_scorer.runtime.output_writer import OutputWriter
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 _MAX_OUTCOMES = 16_000
 
 
-class Publisher:
+class Publisher(OutputWriter[Outcome | Skipped]):
     """See the module docstring. Owned by the worker's thread."""
 
     def __init__(
@@ -51,7 +52,7 @@ class Publisher:
         trace: Trace,
         retry_topics: Collection[str] = (),
     ) -> None:
-        self._committer = Committer(
+        committer = Committer(
             sink=sink,
             group=group,
             ledger=ledger,
@@ -61,69 +62,17 @@ class Publisher:
             on_session=self._start_audit_chain,
             renewed_topics=retry_topics,
         )
-        self._ledger = ledger
+        super().__init__(committer=committer, ledger=ledger, clock=clock, commit_interval_s=commit_interval_s)
         self._encoder = encoder
         self._audit_topic = audit_topic
         self._audit_codec = audit_codec
         self._model_id = model_id
         self._model_version = model_version
-        self._commit_interval_s = commit_interval_s
-        self._clock = clock
         self._observe = observe
         self._trace = trace
         self._chain = AuditChain("", audit_codec)
-        self._published_at = 0.0
 
-    @property
-    def last_error(self) -> str | None:
-        """Why nothing can be published now; None: no failure is known."""
-        return self._committer.last_error
-
-    @property
-    def is_stale(self) -> bool:
-        """Whether the group has rebalanced without this worker: another one owns the partitions."""
-        return self._committer.is_stale
-
-    def publish_due(self) -> None:
-        """Publish the committable batches if the commit interval has passed."""
-        if not self._committer.can_attempt:
-            return
-        if self.last_error is not None and not self._committer.ensure_session():
-            return
-        waited_s = self._clock.monotonic() - self._published_at
-        if waited_s >= self._commit_interval_s or self._committer.bounds.are_reduced:
-            self.publish()
-
-    def publish(self) -> bool:
-        """Publish the committable batches now. Return whether that was possible.
-
-        Raises:
-            ProducerFenced: three times in five minutes another producer took over the transactional id.
-        """
-        if not (self._ledger.has_committable() or self._committer.renewal_due):
-            return True
-        if not self._committer.can_attempt or not self._committer.ensure_session():
-            return False
-        batches = self._committer.batches()
-        if not (batches or self._committer.renewal_due):
-            return True
-        return self._transact(batches)
-
-    def on_rebalance(self) -> None:
-        """Record a rebalance: commits that were refused for an older generation may be accepted now."""
-        self._committer.on_rebalance()
-
-    def open(self) -> bool:
-        """Open a producer session before there is anything to publish. Return whether it is usable."""
-        return self._committer.ensure_session()
-
-    def close(self) -> None:
-        """End the producer session and write nothing more."""
-        self._committer.close()
-
-    # --- one transaction
-
-    def _transact(self, batches: list[CommittableBatch[Outcome | Skipped]]) -> bool:
+    def _write(self, batches: list[CommittableBatch[Outcome | Skipped]]) -> bool:
         outcomes = [outcome for batch in batches for outcome in batch.outcomes if not isinstance(outcome, Skipped)]
         events, batch_ids = build_events(
             outcomes,
@@ -140,7 +89,7 @@ class Publisher:
         }
         if oversized:
             self._reject_records(outcomes, oversized)
-            return self.publish()
+            return self.flush()
         plan = self._chain.plan(events)
         records += [OutRecord(self._audit_topic, self._chain.key, value, []) for value in plan.values]
         self._trace.committing()
@@ -160,7 +109,6 @@ class Publisher:
             case Committed():
                 self._chain.confirm(plan)
                 self._observe.audit_chain_length(plan.next_sequence)
-                self._published_at = self._clock.monotonic()
                 return True
             case RecordsRejected(errors):
                 refused = {index: message for index, message in errors.items() if index < len(outcomes)}

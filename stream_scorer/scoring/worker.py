@@ -1,24 +1,26 @@
 """Scoring worker (service 1): every contact of the features topic is scored, reviewed or rejected, exactly once.
 
 The thread that calls ``run`` owns the consumer, the producer, the dispatcher and the ledger. The pool's threads only
-send HTTP requests. No transaction is open during HTTP, sleep or poll: ``publish`` begins and ends it.
+send HTTP requests. No transaction is open during HTTP, sleep or poll: ``publisher`` begins and ends it.
 """
 
 from __future__ import annotations
 
 import math
-import sys
 from typing import TYPE_CHECKING, Literal
 
-from stream_scorer.core.records import Contact, Partition, SourceRecord
+from stream_scorer.core.records import Contact, Outcome, Partition, Skipped, SourceRecord
 from stream_scorer.core.retry_topics import NotDue
-from stream_scorer.errors import ApiRefused, one_line
+from stream_scorer.errors import ApiRefused
+from stream_scorer.runtime.service_loop import BUSY_WAIT_S, IDLE_WAIT_S, PAUSE_AFTER_S, ServiceLoop
+from stream_scorer.scoring.observer import Observer
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
-    from stream_scorer.core.records import Deferred, Skipped
+    from stream_scorer.core.exactly_once.stall_detector import CommitPosition
+    from stream_scorer.core.records import Deferred
     from stream_scorer.kafka.consumer.flow_control import FlowControl
     from stream_scorer.kafka.consumer.group_consumer import GroupConsumer
     from stream_scorer.kafka.consumer.retry_partitions import PausedRetryPartitions
@@ -27,23 +29,15 @@ if TYPE_CHECKING:
     from stream_scorer.scoring.circuit_breaker import CircuitBreaker
     from stream_scorer.scoring.dispatcher import RequestDispatcher
     from stream_scorer.scoring.intake import Intake
-    from stream_scorer.scoring.observer import Observer
     from stream_scorer.scoring.ports import OutcomeLedger, Quota, Trace
     from stream_scorer.scoring.publisher import Publisher
     from stream_scorer.scoring.retry_intake import RetryIntake
 
 _READ_RECORDS = 1_000
-_IDLE_WAIT_S = 0.05
-_BUSY_WAIT_S = 0.005
-# Pausing discards the records that librdkafka has fetched ahead: for a shorter time, not reading is enough.
-_PAUSE_AFTER_S = 1.0
-_REOPEN_S = 1.0
-_REPORT_EVERY_S = 0.2
-_LAG_REPORT_EVERY_S = 1.0
 
 
-class Worker:
-    """Loop of the scoring worker, and its ``kafka.consumer.group_consumer.RebalanceListener``."""
+class Worker(ServiceLoop[Outcome | Skipped, Observer]):
+    """Loop of the scoring worker; see ``runtime.service_loop`` for its beginning, its end, and rebalances."""
 
     def __init__(
         self,
@@ -67,29 +61,30 @@ class Worker:
         revoke_wait_s: float,
         shutdown_timeout_s: float,
     ) -> None:
+        super().__init__(
+            source=source,
+            ledger=ledger,
+            writer=publisher,
+            paused=(pending_schemas, flow, retry_partitions),
+            clock=clock,
+            observe=observe,
+            stopping=stopping,
+            revoke_wait_s=revoke_wait_s,
+            shutdown_timeout_s=shutdown_timeout_s,
+        )
         self._intake = intake
         self._dispatcher = dispatcher
         self._breaker = breaker
         self._quota = quota
-        self._ledger = ledger
-        self._clock = clock
-        self._observe = observe
         self._trace = trace
-        self._session_timeout_s = session_timeout_s
-        self._revoke_wait_s = revoke_wait_s
-        self._shutdown_timeout_s = shutdown_timeout_s
-        self._stopping = stopping
-        self._source = source
         self._pending_schemas = pending_schemas
         self._flow = flow
         self._retry_partitions = retry_partitions
         self._retries = retries
-        self._publisher = publisher
+        self._session_timeout_s = session_timeout_s
         self._read_at = 0.0
         self._looped_at = math.inf
         self._session_unsure_until = 0.0
-        self._reported_at = self._lag_reported_at = 0.0
-        self._deadline = math.inf
         self._found_work = False
 
     def run(self) -> None:
@@ -100,23 +95,17 @@ class Worker:
             BrokerRefused: Kafka refuses the client permanently.
             ProducerFenced: another running worker uses the same transactional id.
         """
-        while not self._publisher.open() and not self._stopping.wait(_REOPEN_S):
-            self._observe.heartbeat()
-        self._source.subscribe(self)
-        try:
-            while not self._stopping.is_set() and self._dispatcher.fatal_error is None:
-                self._poll()
-                self._detect_stall()
-                if not self._session_may_be_lost:
-                    self._dispatcher.send()
-                self._dispatcher.poll_timers()
-                self._dispatcher.handle_responses(self._wait_s())
-                self._publisher.publish_due()
-                self._report()
-        finally:
-            self._finish(sys.exception())
+        super().run()
         if self._dispatcher.fatal_error is not None:
             raise ApiRefused(self._dispatcher.fatal_error)
+
+    def _process(self) -> None:
+        self._poll()
+        self._detect_stall()
+        if not self._session_may_be_lost:
+            self._dispatcher.send()
+        self._dispatcher.poll_timers()
+        self._dispatcher.handle_responses(self._wait_s())
 
     # --- the steps
 
@@ -140,7 +129,7 @@ class Worker:
         room = self._capacity()
         if room > 0:
             self._source.resume()
-        elif now - self._read_at < _PAUSE_AFTER_S and not self._session_may_be_lost:
+        elif now - self._read_at < PAUSE_AFTER_S and not self._session_may_be_lost:
             self._found_work = False
             return
         else:
@@ -148,7 +137,7 @@ class Worker:
         self._read_at = now
         idle = not (self._dispatcher.in_flight or self._dispatcher.batched or self._ledger.uncommitted)
         self._trace.polling()
-        records = self._source.read(max(1, min(room, _READ_RECORDS)), _IDLE_WAIT_S if idle else 0.0)
+        records = self._source.read(max(1, min(room, _READ_RECORDS)), IDLE_WAIT_S if idle else 0.0)
         polled_s = self._clock.monotonic() - now
         now_ms = self._clock.unix_ms()
         entered = [self._admit(record, now_ms) for record in records]
@@ -205,96 +194,51 @@ class Worker:
 
     def _wait_s(self) -> float:
         """Return how long to wait for a response: 0 while records arrive, a little otherwise."""
-        return 0.0 if self._found_work else _BUSY_WAIT_S
+        return 0.0 if self._found_work else BUSY_WAIT_S
 
-    def _report(self) -> None:
-        now = self._clock.monotonic()
-        self._observe.heartbeat()
-        if now - self._reported_at >= _REPORT_EVERY_S:
-            self._reported_at = now
-            self._observe.state(
-                in_flight=self._dispatcher.in_flight,
-                uncommitted=self._ledger.uncommitted,
-                quota=self._quota,
-                breaker=self._breaker.reported,
-            )
-        if now - self._lag_reported_at >= _LAG_REPORT_EVERY_S:
-            self._lag_reported_at = now
-            self._observe.lag_observed(
-                self._ledger.commit_positions(), self._source.end_offsets(self._ledger.partitions)
-            )
+    # --- the parts of the loop
 
-    def _finish(self, error: BaseException | None) -> None:
-        """Wait up to a limit for the requests in flight, commit the finished outcomes and leave the group.
+    @property
+    def _fatal_error(self) -> str | None:
+        return self._dispatcher.fatal_error
 
-        ``error``: what ended the loop; None if ``stopping`` was set.
-        """
-        self._stopping.set()  # from here on the shutdown time-out applies, whatever the cause
-        self._observe.draining(self._dispatcher.fatal_error if error is None else one_line(error))
-        deadline = self._deadline = self._clock.monotonic() + self._shutdown_timeout_s
-        try:
-            self._source.pause()
-            while self._clock.monotonic() < deadline and (
-                self._dispatcher.in_flight or self._is_worth_waiting(deadline)
-            ):
-                self._source.read(1, 0.0)
-                self._dispatcher.send(started_only=True)
-                self._dispatcher.handle_responses(_IDLE_WAIT_S)
-                self._publisher.publish_due()
-                self._report()
-            self._publish_all(deadline)
-            self._observe.drained(self._dispatcher.contacts_in_flight + self._ledger.billed_uncommitted)
-        finally:
-            self._source.close()
-            self._publisher.close()
-
-    def _is_worth_waiting(self, deadline: float, partitions: Iterable[Partition] | None = None) -> bool:
-        """Return whether billed outcomes wait behind a retry or bisection: the next owner would pay for them again."""
+    def _awaits_response(self, partitions: list[Partition] | None, deadline: float) -> bool:
+        if self._dispatcher.in_flight if partitions is None else self._dispatcher.has_in_flight(set(partitions)):
+            return True
+        # Billed outcomes wait behind a retry or bisection: the next owner would pay for them again.
         return self._ledger.has_billed_outcome_blocked(partitions) and self._dispatcher.may_finish(deadline)
 
-    def _publish_all(self, deadline: float) -> None:
-        while self._ledger.has_committable() and self._clock.monotonic() < deadline:
-            if self._publisher.publish():
-                continue
-            if self._publisher.is_stale:
-                return  # the partitions are already assigned to another worker, which scores the rest
-            self._dispatcher.handle_responses(_IDLE_WAIT_S)
+    def _send_started(self) -> None:
+        self._dispatcher.send(started_only=True)
+
+    def _handle_responses(self, wait_s: float) -> None:
+        self._dispatcher.handle_responses(wait_s)
+
+    def _requested(self, partition: Partition) -> Iterable[SourceRecord]:
+        return self._dispatcher.requested_records(partition)
+
+    def _on_revoked(self, partitions: list[Partition]) -> None:
+        self._dispatcher.drop_unowned()
+        self._trace.revoked(partitions)
+
+    def _report_state(self, now: float) -> None:
+        del now
+        self._observe.state(
+            in_flight=self._dispatcher.in_flight,
+            uncommitted=self._ledger.uncommitted,
+            quota=self._quota,
+            breaker=self._breaker.reported,
+        )
+
+    def _report_lag(self, positions: Iterable[CommitPosition], ends: Mapping[Partition, int]) -> None:
+        self._observe.lag_observed(positions, ends)
+
+    def _on_drained(self) -> None:
+        self._observe.drained(self._dispatcher.contacts_in_flight + self._ledger.billed_uncommitted)
 
     # --- RebalanceListener
 
     def on_assigned(self, partition: Partition, *, start_offset: int, next_offset: int) -> None:
-        """Start an assignment."""
+        """Start an assignment: the session is alive."""
         self._session_unsure_until = 0.0
-        self._ledger.assign(partition, start_offset=start_offset, next_offset=next_offset)
-        self._observe.partition_assigned(partition, next_offset)
-
-    def on_revoking(self, partitions: list[Partition]) -> None:
-        """Wait up to ``revoke_wait_s`` for responses of these partitions and commit, so that none is billed again."""
-        deadline = min(self._clock.monotonic() + self._revoke_wait_s, self._deadline)
-        self._publisher.on_rebalance()  # the rebalance has often aborted a transaction that was open
-        wanted = set(partitions)
-        while self._clock.monotonic() < deadline and (
-            self._dispatcher.has_in_flight(wanted) or self._is_worth_waiting(deadline, partitions)
-        ):
-            self._dispatcher.send(started_only=True)
-            self._dispatcher.handle_responses(_BUSY_WAIT_S)
-        self._publish_all(deadline)
-
-    def on_revoked(self, partitions: list[Partition]) -> None:
-        """End an assignment: none of its outcomes may be published, and no more of its contacts are sent."""
-        for partition in partitions:
-            self._ledger.revoke(partition, self._dispatcher.requested_records(partition))
-        self._pending_schemas.revoke(partitions)
-        self._flow.revoke(partitions)
-        self._retry_partitions.revoke(partitions)
-        self._dispatcher.drop_unowned()
-        self._trace.revoked(partitions)
-        self._observe.partitions_revoked(partitions)
-
-    def on_rebalance_completed(self) -> None:
-        """Record the end of a rebalance."""
-        self._observe.rebalance_completed()
-
-    def on_disconnected(self, reason: str) -> None:
-        """Record that no broker can be reached or none grants access."""
-        self._observe.disconnected(reason)
+        super().on_assigned(partition, start_offset=start_offset, next_offset=next_offset)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from stream_scorer.callbacks.callback_writer import CallbackWriter
 from stream_scorer.callbacks.deliverer import Deliverer
 from stream_scorer.callbacks.dispatcher import Dispatcher
 from stream_scorer.callbacks.intake import CallbackIntake
@@ -192,20 +193,32 @@ class CallbackService:
             monotonic=self._clock.monotonic,
             observe=self._planning,
         )
+
+        def rules() -> PlanningRules:
+            return self._planning_rules(limits, source.topic_id(topics.scores))
+
         return Planner(
             source=source,
             pending_schemas=PendingSchemas(source, ledger, self._framing.lookup, self._planning.schemas_pending),
-            committer=committer,
+            callbacks=CallbackWriter(
+                committer=committer,
+                ledger=ledger,
+                target=self._target,
+                encoder=encoder,
+                rules=rules,
+                clock=self._clock,
+                observe=self._planning,
+                trace=self._traces.planner,
+                linger_s=settings.callbacks.linger_ms / 1000,
+            ),
             ledger=ledger,
             codec=self._framing.reader(SchemaFile.CONTACT_SCORE, max_bytes=_MAX_RECORD_BYTES),
             target=self._target,
-            encoder=encoder,
-            rules=lambda: self._planning_rules(limits, source.topic_id(topics.scores)),
+            rules=rules,
             clock=self._clock,
             observe=self._planning,
-            trace=self._traces.planner,
             stopping=self.stopping,
-            linger_s=settings.callbacks.linger_ms / 1000,
+            shutdown_timeout_s=settings.scoring.shutdown_timeout_s,
         )
 
     def _planning_rules(self, limits: Mapping[str, int], topic_id: str | None) -> PlanningRules:

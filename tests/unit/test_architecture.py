@@ -29,7 +29,7 @@ ROOMS: dict[str, set[str]] = {
     "core": {"errors"},
     "schema_files": {"errors"},
     "redaction": set(),
-    "runtime": {"errors"},
+    "runtime": {"core", "errors", "kafka"},
     "contact_files": {"core", "errors"},
     "http_client": {"core", "errors", "fork"},
     "genesys": {"core", "errors", "fork", "http_client", "redaction"},

@@ -196,7 +196,7 @@ class Bench:
     def publish(self) -> bool:
         """The next try, late enough not to be held back by the last one's failure."""
         self.now += 1.0
-        return self.publisher.publish()
+        return self.publisher.flush()
 
     def audits(self) -> list[dict[str, Any]]:
         return [AUDIT.decode(r.value) for r in self.sink.log if r.topic == "audit"]
@@ -323,7 +323,7 @@ def test_commits_on_retry_topics_are_renewed_although_nothing_is_read_there() ->
     assert bench.publish()
     assert bench.sink.sizes == [], "there is nothing to commit"
     bench.now += 60
-    bench.publisher.publish_due()
+    bench.publisher.flush_due()
     assert bench.sink.offsets == {RETRY: (7, "start=2")}
     bench.finish(10)
     bench.now += 1800
@@ -332,9 +332,9 @@ def test_commits_on_retry_topics_are_renewed_although_nothing_is_read_there() ->
     bench.sink.offsets.clear()
     bench.finish(11)
     bench.now += 1800
-    bench.publisher.publish_due()
+    bench.publisher.flush_due()
     assert bench.sink.offsets == {IN: (12, "start=5"), RETRY: (7, "start=2")}
-    bench.publisher.publish_due()
+    bench.publisher.flush_due()
     assert len(bench.sink.sizes) == 3
 
 
@@ -374,7 +374,7 @@ def test_a_trouble_is_over_when_something_is_committed_and_not_when_there_is_a_n
     bench.sink.answers = [Failed("no right"), Failed("no right")]
     assert not bench.publish()
     bench.now += 1.0
-    bench.publisher.publish_due()
+    bench.publisher.flush_due()
     assert bench.sink.opened == 2
     assert bench.observe.troubles == ["no right", "no right"]
     assert bench.publish()
@@ -388,7 +388,7 @@ def test_a_trouble_is_over_with_a_new_producer_where_nothing_is_left_to_commit()
     assert not bench.publish()
     bench.ledger.revoke(IN, set())
     bench.now += 1.0
-    bench.publisher.publish_due()
+    bench.publisher.flush_due()
     assert bench.observe.troubles == ["no broker", None]
 
 
@@ -504,7 +504,7 @@ def test_a_revocation_commits_what_the_rebalance_before_it_refused() -> None:
     bench.sink.answers = [Failed("ILLEGAL_GENERATION", stale=True)]
     assert not bench.publish()
     assert bench.publisher.is_stale
-    assert not bench.publisher.publish(), "too early, as long as the group says nothing"
+    assert not bench.publisher.flush(), "too early, as long as the group says nothing"
     revoke(bench)
     assert bench.sink.sources() == [10]
 
@@ -664,16 +664,16 @@ def test_fencing_far_apart_or_plain_failures_do_not_end_the_worker() -> None:
 def test_due_only_after_the_commit_interval_and_not_at_once_after_a_failure() -> None:
     bench = Bench()
     bench.finish(10)
-    bench.publisher.publish_due()
+    bench.publisher.flush_due()
     bench.finish(11)
     bench.now += 0.1
-    bench.publisher.publish_due()
+    bench.publisher.flush_due()
     assert bench.sink.sources() == [10]
     bench.now += 0.15
     bench.sink.answers = [Failed("broken")]
-    bench.publisher.publish_due()
-    bench.publisher.publish_due()
+    bench.publisher.flush_due()
+    bench.publisher.flush_due()
     assert len(bench.sink.sizes) == 2
     bench.now += 1.0
-    bench.publisher.publish_due()
+    bench.publisher.flush_due()
     assert bench.sink.sources() == [10, 11]

@@ -11,6 +11,7 @@ from support_core import record, scored
 from test_planner import RULES, SCORES, WEBHOOK, value
 from test_publisher import Bench as ScoringBench
 
+from stream_scorer.callbacks.callback_writer import CallbackWriter
 from stream_scorer.callbacks.observer import PlannerObserver
 from stream_scorer.callbacks.output_records import CallbackEncoder, CallbackTopics
 from stream_scorer.callbacks.planner import Planner
@@ -188,9 +189,7 @@ class PlannerBench:
         source: Any = FakeSource(world, [Partition("scores", number) for number in range(PARTITIONS)])
         self.sink = FakeSink(world)
         self.stopping = threading.Event()
-        self.planner = Planner(
-            source=source,
-            pending_schemas=PendingSchemas(source, self.ledger, SingleObjectSerde().lookup, lambda _: None),
+        self.callbacks = CallbackWriter(
             committer=Committer(
                 sink=self.sink,
                 group=source,
@@ -200,26 +199,35 @@ class PlannerBench:
                 observe=observe,
             ),
             ledger=self.ledger,
-            codec=SCORES,
             target=WEBHOOK,
             encoder=CallbackEncoder(topics, *codecs),
             rules=lambda: RULES,
             clock=clock,
             observe=observe,
             trace=Untraced(),
-            stopping=self.stopping,
             linger_s=0.2,
+        )
+        self.planner = Planner(
+            source=source,
+            pending_schemas=PendingSchemas(source, self.ledger, SingleObjectSerde().lookup, lambda _: None),
+            callbacks=self.callbacks,
+            ledger=self.ledger,
+            codec=SCORES,
+            target=WEBHOOK,
+            rules=lambda: RULES,
+            clock=clock,
+            observe=observe,
+            stopping=self.stopping,
+            shutdown_timeout_s=25.0,
         )
         source.subscribe(self.planner)
 
     def rounds(self, most: int) -> None:
         """Runs the loop until all scores are planned."""
-        planner = self.planner
-        self.planner._committer.ensure_session()
+        self.callbacks.open()
         for _ in range(most):
-            planner._poll()
-            if planner._is_due():
-                planner._write()
+            self.planner._process()
+            self.callbacks.flush_due()
             self.world.now += 0.5
             if self.planned() == len(self.world.topic("scores")):
                 return
