@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from stream_scorer.contact_files.lines import MAX_ROW_BYTES, TOO_LONG
 from stream_scorer.contact_files.rows import CONTACT_ID, NOT_FEATURES
-from stream_scorer.core.text import shown
+from stream_scorer.core.text import quoted
 from stream_scorer.errors import InputError
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class CsvRecords:
             columns.pop()
         for column in columns:
             if columns.count(column) > 1 and column:
-                raise InputError(f"{place}: the header names column {shown(column)} twice")
+                raise InputError(f"{place}: the header names column {quoted(column)} twice")
         if CONTACT_ID not in columns:
             raise InputError(f"{place}: the header has no column {CONTACT_ID}{_nearest(columns)}")
         for number, column in enumerate(columns, 1):
@@ -128,7 +128,7 @@ class CsvRecords:
             if column not in NOT_FEATURES and column not in types:
                 known = ", ".join(types)
                 raise InputError(
-                    f"{place}: column {shown(column)} is no feature of the model ({known}): "
+                    f"{place}: column {quoted(column)} is no feature of the model ({known}): "
                     "leave it out, or add it to model.features"
                 )
         return columns
@@ -142,12 +142,12 @@ def _nearest(columns: Sequence[str]) -> str:
     """Return the remedy: the expected spelling of the name, or the separators."""
     for column in columns:
         if re.sub(r"[\W_]", "", column).lower() == CONTACT_ID.replace("_", ""):
-            return f": write {CONTACT_ID}, not {shown(column)}"
+            return f": write {CONTACT_ID}, not {quoted(column)}"
     return "; columns are separated by commas, semicolons, tabs or bars"
 
 
 def _called(separator: str) -> str:
-    return {"\t": "a tab", ",": "a comma", ";": "a semicolon"}.get(separator, f"a {shown(separator)}")
+    return {"\t": "a tab", ",": "a comma", ";": "a semicolon"}.get(separator, f"a {quoted(separator)}")
 
 
 def _cells(record: bytes, separator: str) -> Record:

@@ -17,7 +17,7 @@ import orjson
 
 from stream_scorer.core.records import ContactEvent
 from stream_scorer.core.scoring.event_time import time_problem, unit_of
-from stream_scorer.core.text import shown
+from stream_scorer.core.text import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -162,7 +162,7 @@ def _others(value: Mapping[str, Any]) -> dict[str, str]:
     for key, given in value.items():
         column = _JSON_KEYS.get(key)
         if column is None:
-            raise RowError(f"has an unknown key {shown(key)}: use features, {', '.join(_JSON_NAMES.values())}")
+            raise RowError(f"has an unknown key {quoted(key)}: use features, {', '.join(_JSON_NAMES.values())}")
         if column in others:
             raise RowError(f"has both {_JSON_NAMES[column]} and {column}: leave one out")
         if given is None:
@@ -199,7 +199,7 @@ def _cell(column: str, cell: str, wanted: FeatureType) -> FeatureValue:
     text = cell.strip()
     if wanted == "boolean":
         if text.lower() not in _BOOLEANS:
-            raise RowError(f"{shown(column)} must be true or false; leave it empty where it is missing")
+            raise RowError(f"{quoted(column)} must be true or false; leave it empty where it is missing")
         return _BOOLEANS[text.lower()]
     if len(text) <= _MAX_DIGITS:
         if _INTEGER.fullmatch(text) and int(text) in _LONG:
@@ -212,7 +212,7 @@ def _cell(column: str, cell: str, wanted: FeatureType) -> FeatureValue:
     remedy = (
         "a point before its fraction" if _COMMA.fullmatch(text) else "nothing else; leave it empty where it is missing"
     )
-    raise RowError(f"{shown(column)} must be {'an integer' if wanted == 'integer' else 'a number'}, with {remedy}")
+    raise RowError(f"{quoted(column)} must be {'an integer' if wanted == 'integer' else 'a number'}, with {remedy}")
 
 
 def _json_value(name: str, value: Any) -> FeatureValue | None:
@@ -221,7 +221,7 @@ def _json_value(name: str, value: Any) -> FeatureValue | None:
     if isinstance(value, int):
         # Beyond Avro's long the value is the nearest double, as usual in JSON.
         return value if value in _LONG else float(value)
-    raise RowError(f"feature {shown(name)} must be a number, a string, true, false or null")
+    raise RowError(f"feature {quoted(name)} must be a number, a string, true, false or null")
 
 
 def _milliseconds(text: str) -> int:

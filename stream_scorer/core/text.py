@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-_NAME_CHARACTERS_SHOWN: Final = 64
+_MAX_NAME_CHARACTERS: Final = 65
 
 
 def is_text(value: str) -> bool:
@@ -16,6 +16,11 @@ def is_text(value: str) -> bool:
     return True
 
 
-def shown(name: str) -> str:
+def truncated(text: str, max_characters: int) -> str:
+    """Return a text of at most this length; the last character of a cut one is an ellipsis."""
+    return text if len(text) <= max_characters else f"{text[: max_characters - 1]}…"
+
+
+def quoted(name: str) -> str:
     """Return a user's name, quoted for a one-line message: control characters escaped, length bounded."""
-    return repr(name if len(name) <= _NAME_CHARACTERS_SHOWN else f"{name[:_NAME_CHARACTERS_SHOWN]}…")
+    return repr(truncated(name, _MAX_NAME_CHARACTERS))

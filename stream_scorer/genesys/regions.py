@@ -67,7 +67,7 @@ def login_url_for(base_url: str) -> str:
     return base_url
 
 
-def shown(region: str) -> str:
+def quoted_region(region: str) -> str:
     """Return a region for an error, with a trailing blank; empty if it is a URL, which may hold a password."""
     return "" if "://" in region or "@" in region else f"{region!r} "
 
@@ -76,7 +76,7 @@ def _known(region: str) -> str:
     if region not in REGIONS:
         known = ", ".join(REGIONS)
         raise SettingsError(
-            f"genesys.region: {shown(region)}is no region of Genesys Cloud; use one of {known},"
+            f"genesys.region: {quoted_region(region)}is no region of Genesys Cloud; use one of {known},"
             " or set genesys.base_url and genesys.login_url",
         )
     return region

@@ -15,6 +15,7 @@ import orjson
 
 from stream_scorer.core.charset import decode_text
 from stream_scorer.core.records import Exchange, RateLimitHeaders
+from stream_scorer.core.text import truncated
 from stream_scorer.errors import ContactError
 from stream_scorer.http_client.retry_after import SECONDS, read_number, retry_after_s
 
@@ -202,7 +203,7 @@ def parse_error(body: bytes, redact: Redact = _as_it_is, hide: Redact = _as_it_i
     """
 
     def clean(text: str) -> str:
-        return one_line(hide(redact(text)))  # cut last: a cut through a secret would leave a part of it
+        return bounded_line(hide(redact(text)))  # cut last: a cut through a secret would leave a part of it
 
     try:
         answer = read_json(body)
@@ -279,11 +280,11 @@ def ignored_retry_after(value: str | None, now_s: float, redact: Redact = _as_it
     return "neither a number of seconds nor an HTTP date"
 
 
-def one_line(text: str) -> str:
+def bounded_line(text: str) -> str:
     """Return foreign text as one bounded line without control characters, for a log line or a header."""
     clean = _NOT_PRINTED.sub(" ", text[: _MAX_TEXT * 4]).strip()  # cut first: it may have megabytes
     clean = clean.encode("utf-8", "replace").decode()
-    return clean if len(clean) <= _MAX_TEXT else clean[: _MAX_TEXT - 1] + "…"
+    return truncated(clean, _MAX_TEXT)
 
 
 def _correlation_id(value: str, redact: Redact) -> str | None:

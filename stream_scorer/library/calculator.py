@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from stream_scorer.core.records import Contact, Reason, Rejected, Scored
 from stream_scorer.core.scoring.response_policy import Policy
-from stream_scorer.core.text import is_text, shown
+from stream_scorer.core.text import is_text, quoted
 from stream_scorer.errors import InputError, SettingsError
 from stream_scorer.genesys.wire import body_overhead
 from stream_scorer.library.audit_log import AuditLogger
@@ -103,10 +103,10 @@ class PredictiveScoreCalculator:
         self.max_features = max_features
         for name, value in self.imputation_map.items():
             if name not in self.expected_features:
-                raise SettingsError(f"imputation_map: {shown(name)} is not one of the expected features")
+                raise SettingsError(f"imputation_map: {quoted(name)} is not one of the expected features")
             problem = (Reason.MISSING_FEATURE, "has no value to put in") if value is None else value_problem(value)
             if problem is not None:
-                raise SettingsError(f"imputation_map: {shown(name)} {problem[1]}")
+                raise SettingsError(f"imputation_map: {quoted(name)} {problem[1]}")
 
     def calculate_scores(self, raw_contacts: Iterable[Any]) -> list[ScoreResult]:
         """Score contacts, pass the verified results to the callback handler, and return them.
@@ -329,6 +329,6 @@ def _said(error: ValidationError) -> str:
     """Return pydantic's findings in one line, without the values."""
     parts = []
     for found in error.errors(include_url=False, include_input=False):
-        place = ".".join(shown(part)[1:-1] if isinstance(part, str) else str(part) for part in found["loc"])
+        place = ".".join(quoted(part)[1:-1] if isinstance(part, str) else str(part) for part in found["loc"])
         parts.append(f"{place}: {found['msg']}" if place else found["msg"])
     return "; ".join(parts[:5])

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 from stream_scorer.core.records import Contact, SourceRecord
 from stream_scorer.core.scoring.batcher import Batcher
 from stream_scorer.core.scoring.features import MAX_ID_BYTES
-from stream_scorer.core.text import is_text, shown
+from stream_scorer.core.text import is_text, quoted
 from stream_scorer.errors import ContactError
 from stream_scorer.genesys.wire import body_overhead, build_body, encode_contact
 from stream_scorer.library.plain_values import plain_features
@@ -64,7 +64,7 @@ class ContactFeatureVector(BaseModel):
         Raises:
             ContactError: a feature is null or cannot be written as JSON.
         """
-        null = [shown(name) for name, value in self.features.items() if value is None]
+        null = [quoted(name) for name, value in self.features.items() if value is None]
         if null:
             raise ContactError(f"contact {self.contact_id!r}: null, and nothing imputed: {', '.join(null)}")
         return encode_contact(self.contact_id, self.features)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from stream_scorer.core.records import Reason
 from stream_scorer.core.scoring.feature_types import MAX_INTEGER
-from stream_scorer.core.text import is_text, shown
+from stream_scorer.core.text import is_text, quoted
 from stream_scorer.errors import SettingsError
 from stream_scorer.library.plain_values import plain
 
@@ -39,15 +39,15 @@ def failures_of(
     found: list[tuple[Reason, str]] = []
     if len(features) > max_features:
         found.append((Reason.TOO_MANY_FEATURES, f"{len(features)} features, and max_features is {max_features}"))
-    unsupported = [shown(name) for name in features if name not in expected]
+    unsupported = [quoted(name) for name in features if name not in expected]
     if unsupported:
         found.append((Reason.UNSUPPORTED_FEATURE, f"the model has no feature {_joined(unsupported)}"))
     if missing:
-        names = _joined([shown(name) for name in missing])
+        names = _joined([quoted(name) for name in missing])
         found.append((Reason.MISSING_FEATURE, f"absent or null, and nothing to impute: {names}"))
     problems = [(name, value_problem(value)) for name, value in features.items() if value is not None]
     for reason in (Reason.WRONG_TYPE, Reason.OUT_OF_RANGE):
-        sentences = [f"{shown(name)} {problem[1]}" for name, problem in problems if problem and problem[0] is reason]
+        sentences = [f"{quoted(name)} {problem[1]}" for name, problem in problems if problem and problem[0] is reason]
         if sentences:
             found.append((reason, _joined(sentences)))
     return found

@@ -11,6 +11,7 @@ from stream_scorer.core.records import Contact, Deferred, Reason, Rejected, Sour
 from stream_scorer.core.retry_topics import state_of
 from stream_scorer.core.scoring.contact_decoder import ContactDecoder
 from stream_scorer.core.scoring.event_time import age_ms
+from stream_scorer.core.text import truncated
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,7 +101,5 @@ class Intake:
 
 def _reject(record: SourceRecord, contact_id: str, failures: list[tuple[Reason, str]], now_ms: int) -> Rejected:
     reasons = tuple(dict.fromkeys(reason.value for reason, _ in failures))
-    detail = "; ".join(detail for _, detail in failures)
-    if len(detail) > _MAX_DETAIL_CHARACTERS:
-        detail = detail[: _MAX_DETAIL_CHARACTERS - 1] + "…"
+    detail = truncated("; ".join(detail for _, detail in failures), _MAX_DETAIL_CHARACTERS)
     return Rejected(record, reasons, detail, contact_id, now_ms)

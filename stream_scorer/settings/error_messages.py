@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from stream_scorer.core.text import truncated
 from stream_scorer.settings.key_catalog import MAPPINGS, SECRETS
 from stream_scorer.settings.names import KeyPath, dotted
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
     from pydantic_core import ErrorDetails
 
-_MAX_SHOWN: Final = 60
+_MAX_CHARACTERS: Final = 61
 # Values that may contain a credential are not printed either.
 _UNSHOWN: Final = SECRETS | MAPPINGS | {("schema_registry", "url"), ("callbacks", "url")}
 _UNSHOWN_WORDS: Final = ("://", "@")
@@ -84,7 +85,7 @@ def _shown(path: KeyPath, value: Any) -> str:
     text = repr(value)
     if any(word in text for word in _UNSHOWN_WORDS):
         return ""
-    return f", not {text[:_MAX_SHOWN]}{'…' if len(text) > _MAX_SHOWN else ''}"
+    return f", not {truncated(text, _MAX_CHARACTERS)}"
 
 
 def _from(paths: list[tuple[str, ...]], origins: Mapping[KeyPath, str]) -> str:

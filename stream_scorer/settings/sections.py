@@ -128,7 +128,7 @@ class GenesysSettings(Section):
         if self.base_url is None and self.region not in regions.REGIONS:
             known = ", ".join(regions.REGIONS)
             text = (
-                f"genesys.region {regions.shown(self.region)}is no region of Genesys Cloud: use one of {known},"
+                f"genesys.region {regions.quoted_region(self.region)}is no region of Genesys Cloud: use one of {known},"
                 " or set genesys.base_url"
             )
             raise conflict(text, "genesys.region")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import structlog
 
+from stream_scorer.errors import printable
 from stream_scorer.telemetry.exception_text import drop_exception_text
 
 if TYPE_CHECKING:
@@ -75,8 +76,8 @@ def _rendering(*, as_json: bool, colors: bool) -> list[Processor]:
 def _printable(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Escape non-printable characters of the event text, as the renderer does for the fields."""
     said = event.get("event")
-    if isinstance(said, str) and not said.isprintable():
-        event["event"] = repr(said)[1:-1]
+    if isinstance(said, str):
+        event["event"] = printable(said)
     return event
 
 

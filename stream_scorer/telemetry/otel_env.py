@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from stream_scorer.errors import SettingsError
-from stream_scorer.telemetry.otlp_env import METRICS, TRACES, chosen_exporters, one_of, shown
+from stream_scorer.telemetry.otlp_env import METRICS, TRACES, chosen_exporters, excerpt, one_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -155,7 +155,7 @@ def _component(environ: Mapping[str, str], name: str, group: str, installed: Cal
     value = environ.get(name, "").strip()
     if value and value not in (known := installed(group)):
         remedy = f"use one of {', '.join(sorted(known))}, or" if known else "no package here has one:"
-        raise SettingsError(f"{name}: {shown(value)} is not installed; {remedy} leave the variable out")
+        raise SettingsError(f"{name}: {excerpt(value)} is not installed; {remedy} leave the variable out")
 
 
 def _sampling(environ: Mapping[str, str]) -> Sampling:
@@ -165,7 +165,7 @@ def _sampling(environ: Mapping[str, str]) -> Sampling:
     if not argument or not sampler.endswith("traceidratio"):
         return Sampling(sampler)
     if not _RATIO.fullmatch(argument) or not 0 <= float(argument) <= 1:
-        raise SettingsError(f"OTEL_TRACES_SAMPLER_ARG: {shown(argument)} is not a ratio; use a number from 0 to 1")
+        raise SettingsError(f"OTEL_TRACES_SAMPLER_ARG: {excerpt(argument)} is not a ratio; use a number from 0 to 1")
     return Sampling(sampler, float(argument))
 
 
@@ -174,5 +174,5 @@ def _whole(environ: Mapping[str, str], name: str, default: int, *, least: int = 
     if not value:
         return default
     if not _WHOLE.fullmatch(value) or not least <= int(value) <= _LARGEST:
-        raise SettingsError(f"{name}: {shown(value)} is not valid; use a whole number from {least} to {_LARGEST}")
+        raise SettingsError(f"{name}: {excerpt(value)} is not valid; use a whole number from {least} to {_LARGEST}")
     return int(value)

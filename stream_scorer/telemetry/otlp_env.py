@@ -11,6 +11,7 @@ import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
+from stream_scorer.core.text import truncated
 from stream_scorer.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _DEFAULT_ENDPOINT: Final = "http://localhost:4318"
 _SPOKEN: Final = "http/protobuf"
-_MAX_SHOWN: Final = 40
+_MAX_CHARACTERS: Final = 41
 _COMPRESSIONS: Final = ("none", "gzip", "deflate")
 _PREFERENCES: Final[Mapping[str, tuple[str, ...]]] = {
     "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": ("cumulative", "delta", "lowmemory"),
@@ -59,7 +60,7 @@ def chosen_exporters(environ: Mapping[str, str], signal: Signal) -> frozenset[st
     unknown = chosen - {*signal.exporters, "none"}
     if unknown:
         raise SettingsError(
-            f"{variable}: {shown(', '.join(sorted(unknown)))} is unknown; use {', '.join(signal.exporters)} or none"
+            f"{variable}: {excerpt(', '.join(sorted(unknown)))} is unknown; use {', '.join(signal.exporters)} or none"
         )
     if "otlp" in chosen:
         _check_protocol(environ, signal)
@@ -68,9 +69,9 @@ def chosen_exporters(environ: Mapping[str, str], signal: Signal) -> frozenset[st
     return frozenset(chosen - {"none"})
 
 
-def shown(value: str) -> str:
+def excerpt(value: str) -> str:
     """Return a value for an error line: its first characters, with non-printable ones escaped."""
-    short = value if len(value) <= _MAX_SHOWN else f"{value[:_MAX_SHOWN]}…"
+    short = truncated(value, _MAX_CHARACTERS)
     return short if short.isprintable() else ascii(short)
 
 
@@ -97,7 +98,7 @@ def _check_protocol(environ: Mapping[str, str], signal: Signal) -> None:
     name = next((name for name in _of(signal, "PROTOCOL") if environ.get(name)), None)
     if name is not None and environ[name].strip().lower() != _SPOKEN:
         raise SettingsError(
-            f"{name}: {shown(environ[name])} is not supported here; set it to {_SPOKEN}"
+            f"{name}: {excerpt(environ[name])} is not supported here; set it to {_SPOKEN}"
             " (the collector's port is usually 4318)"
         )
 
@@ -130,7 +131,7 @@ def _check_transfer(environ: Mapping[str, str], signal: Signal) -> None:
     for name in _of(signal, "TIMEOUT"):
         value = environ.get(name, "").strip()
         if value and not _is_seconds(value):
-            raise SettingsError(f"{name}: {shown(value)} is not valid; use a number of seconds, more than 0")
+            raise SettingsError(f"{name}: {excerpt(value)} is not valid; use a number of seconds, more than 0")
     if signal is METRICS:
         for name, known in _PREFERENCES.items():
             one_of(environ, name, known)
@@ -144,7 +145,7 @@ def one_of(environ: Mapping[str, str], name: str, known: tuple[str, ...]) -> str
     """
     value = environ.get(name, "").strip()
     if value and value.lower() not in known:
-        raise SettingsError(f"{name}: {shown(value)} is unknown; use one of {', '.join(known)}")
+        raise SettingsError(f"{name}: {excerpt(value)} is unknown; use one of {', '.join(known)}")
     return value.lower() or known[0]
 
 

@@ -17,7 +17,15 @@ FOLDER = Path(stream_scorer.__file__).parent
 # What may be taken of a foreign exception: the operating system's word, a number, a class, a position.
 HARMLESS = {"strerror", "errno", "filename", "lineno", "colno", "pos", "code", "http_status_code", "error_code", "name"}
 # What turns a foreign exception into words of our own.
-TRANSLATORS = {"_reason", "one_line", "parse_error_place", "registry_error_text", "translate", "unexpected_line"}
+TRANSLATORS = {
+    "_reason",
+    "one_line",
+    "validation_message",
+    "parse_error_place",
+    "registry_error_text",
+    "translate",
+    "unexpected_line",
+}
 
 
 def own_exceptions() -> set[str]:

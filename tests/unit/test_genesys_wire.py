@@ -225,7 +225,7 @@ def test_quota_reading(
 
 @given(st.text())
 def test_one_line_of_any_text(text: str) -> None:
-    clean = wire.one_line(text)
+    clean = wire.bounded_line(text)
     clean.encode()
     assert len(clean) <= 300
     assert clean.splitlines() in ([], [clean])

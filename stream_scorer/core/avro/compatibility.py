@@ -18,7 +18,7 @@ from stream_scorer.core.avro.schema_form import (
     logical_type,
     named_types,
     normal_form,
-    printable,
+    printable_name,
 )
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class _Checker:
             case "enum":
                 gone = [symbol for symbol in writer["symbols"] if symbol not in reader["symbols"]]
                 if gone and "default" not in reader:
-                    symbols = ", ".join(map(printable, gone[:_MAX_SYMBOLS]))
+                    symbols = ", ".join(map(printable_name, gone[:_MAX_SYMBOLS]))
                     self.found.some.append(f"{field_name(at)} may be {symbols}, which is not known")
 
     def _fields(self, reader: Any, writer: Any, at: str) -> None:

@@ -12,6 +12,8 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from stream_scorer.core.text import truncated
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -20,7 +22,7 @@ NAMED: Final = frozenset({"record", "error", "enum", "fixed"})
 # Null and boolean have no unit, so a logical type beside a union does not apply to them.
 _WITH_MEANING: Final = PRIMITIVES - {"null", "boolean"}
 _MAX_SCALE: Final = 64
-_MAX_NAME_CHARACTERS: Final = 60
+_MAX_NAME_CHARACTERS: Final = 61
 _CONNECT_PREFIXES: Final = ("org.apache.kafka.connect.data.", "io.debezium.")
 _CONNECT_NAMES: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -104,13 +106,13 @@ def kind_of(schema: Any) -> str:
 def logical_type(schema: Any) -> str:
     """Return the logical type of a normal form, for a message; empty: it has none."""
     named = schema.get("logicalType", "") if isinstance(schema, dict) else ""
-    return printable(named) if named else ""
+    return printable_name(named) if named else ""
 
 
-def printable(name: Any) -> str:
+def printable_name(name: Any) -> str:
     """Return a schema's name for a one-line message: escaped and shortened unless it is a valid Avro name."""
     text = str(name)
-    short = text if len(text) <= _MAX_NAME_CHARACTERS else f"{text[:_MAX_NAME_CHARACTERS]}…"
+    short = truncated(text, _MAX_NAME_CHARACTERS)
     return short if text.isascii() and text.replace("-", "").replace("_", "").isalnum() else ascii(short)
 
 
@@ -118,9 +120,9 @@ def describe(schema: Any) -> str:
     """Return a type for a message: ``bytes (decimal)``, ``enum Colour``, ``[null, string]``."""
     if isinstance(schema, list):
         return f"[{', '.join(map(describe, schema))}]"
-    kind = printable(kind_of(schema))
+    kind = printable_name(kind_of(schema))
     if kind in NAMED and isinstance(schema, dict):
-        kind = f"{kind} {printable(last_part(schema['name']))}"
+        kind = f"{kind} {printable_name(last_part(schema['name']))}"
     return f"{kind} ({unit})" if (unit := logical_type(schema)) else kind
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 from stream_scorer.core.avro.schema_form import NAMED, full_name, namespace_of, referred_name
-from stream_scorer.core.text import shown
+from stream_scorer.core.text import quoted
 from stream_scorer.errors import SettingsError
 
 # The minimum size of a value of each primitive type, in bytes.
@@ -73,7 +73,7 @@ class _Walk:
             return self.cost(kind, namespace, depth + 1)
         name = full_name(schema, namespace)
         if name in self._named:
-            raise SettingsError(f"schema {self._record}: two types have the name {shown(name)}")
+            raise SettingsError(f"schema {self._record}: two types have the name {quoted(name)}")
         self._named[name] = None
         made = self._definition(schema, kind, namespace_of(name), depth)
         self._named[name] = made
@@ -97,7 +97,7 @@ class _Walk:
         cost = self._named.get(referred_name(name, namespace))
         if cost is None:
             raise SettingsError(
-                f"schema {self._record}: type {shown(name)} is recursive or not defined; neither can be read safely"
+                f"schema {self._record}: type {quoted(name)} is recursive or not defined; neither can be read safely"
             )
         return cost
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from stream_scorer.core.records import FeatureValue, Reason
-from stream_scorer.core.text import is_text, shown
+from stream_scorer.core.text import is_text, quoted
 from stream_scorer.errors import SettingsError
 
 FeatureType: TypeAlias = Literal["integer", "number", "boolean", "string"]
@@ -47,7 +47,7 @@ class Feature:
     choices: tuple[FeatureValue, ...] | None = None
 
     def __post_init__(self) -> None:
-        key = f"model.features.{shown(self.name)[1:-1]}"
+        key = f"model.features.{quoted(self.name)[1:-1]}"
         if not self.name:
             raise SettingsError("model.features: a feature needs a name that is not empty")
         if self.type not in ("integer", "number", "boolean", "string"):
@@ -139,18 +139,18 @@ def validate(rule: Rule, value: Any) -> Reason | None:
 def describe_type(rule: Rule, value: Any) -> str:
     """Return the error for a value of the wrong type, without the value."""
     if rule.exact is str and type(value) is str:
-        return f"{shown(rule.name)} is not valid Unicode"
+        return f"{quoted(rule.name)} is not valid Unicode"
     given = _KINDS.get(type(value), "something else")
-    return f"{shown(rule.name)} must be {_KINDS_WANTED[rule.kind]}, not {given}"
+    return f"{quoted(rule.name)} must be {_KINDS_WANTED[rule.kind]}, not {given}"
 
 
 def describe_range(rule: Rule) -> str:
     """Return the error for a value outside its limits, without the value."""
     if rule.choices is not None:
-        return f"{shown(rule.name)} is none of the model's choices, or outside its limits"
+        return f"{quoted(rule.name)} is none of the model's choices, or outside its limits"
     low = "-1.8e308" if rule.low == -_MAX_NUMBER else rule.low
     high = "1.8e308" if rule.high == _MAX_NUMBER else rule.high
-    return f"{shown(rule.name)} must be from {low} to {high}"
+    return f"{quoted(rule.name)} must be from {low} to {high}"
 
 
 _KINDS: Final = {

@@ -21,7 +21,7 @@ from stream_scorer.core.scoring.feature_types import (
     normalized,
     validate,
 )
-from stream_scorer.core.text import is_text, shown
+from stream_scorer.core.text import is_text, quoted
 from stream_scorer.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class FeatureList:
             failures.append(
                 (Reason.TOO_MANY_FEATURES, f"{len(features)} features, and model.max_features is {self._max_features}")
             )
-        unsupported = [shown(name) for name in features if name not in self._names]
+        unsupported = [quoted(name) for name in features if name not in self._names]
         if unsupported:
             failures.append((Reason.UNSUPPORTED_FEATURE, f"the model has no feature {_joined(unsupported)}"))
         missing: list[str] = []
@@ -116,7 +116,7 @@ class FeatureList:
             value = features.get(rule.name)
             if value is None:
                 if rule.impute is None:
-                    missing.append(shown(rule.name))
+                    missing.append(quoted(rule.name))
                 continue
             verdict = validate(rule, value)
             if verdict is Reason.WRONG_TYPE:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from confluent_kafka import KafkaException
 
-from stream_scorer.errors import SettingsError
+from stream_scorer.errors import SettingsError, printable
 from stream_scorer.kafka.client.errors import translate
 from stream_scorer.redaction.properties import property_redactor
 
@@ -46,8 +46,8 @@ def _refined(error: StreamScorerError, config: Mapping[str, Any], hide: Callable
     for name, file in config.items():
         if name in said and name.endswith(".location") and isinstance(file, str) and file != _NO_FILE:
             if problem := _why_unreadable(file):
-                return SettingsError(f"{_PLACE}: {name}: cannot read {_printable(file)}: {problem}")
-            return SettingsError(f"{said} and the file {_printable(file)}")
+                return SettingsError(f"{_PLACE}: {name}: cannot read {printable(file)}: {problem}")
+            return SettingsError(f"{said} and the file {printable(file)}")
     if any(sign in said for sign in _ABOUT_MECHANISMS):
         return SettingsError(said.replace(_PLACE, f"{_PLACE}: sasl.mechanism", 1))
     return error
@@ -62,7 +62,3 @@ def _why_unreadable(file: str) -> str | None:
     except ValueError:
         return "it can be no file's name"
     return None
-
-
-def _printable(text: str) -> str:
-    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
+from stream_scorer.core.text import truncated
 from stream_scorer.http_client.errors import causes_of, system_words
 from stream_scorer.redaction.credentials import Redactor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-_MOST_SHOWN: Final = 300
+_MAX_CHARACTERS: Final = 300
 _NO_TOKEN: Final = "the login service gives no token"  # noqa: S105 - a text, not a password
 # By class name, since the client uses one of two HTTP libraries. The first match counts.
 _WORDS: Final[tuple[tuple[str, str], ...]] = (
@@ -66,7 +67,7 @@ def _answer(error: SchemaRegistryError, redact: Callable[[str], str]) -> str:
     if not isinstance(code, int) or code < 0 or not isinstance(text, str):
         return f"HTTP {status}, and no answer of a schema registry"  # a gateway's page is not shown, not even in part
     line = " ".join(redact(text).split())
-    line = line if len(line) <= _MOST_SHOWN else f"{line[: _MOST_SHOWN - 1]}…"
+    line = truncated(line, _MAX_CHARACTERS)
     printable = "".join(one if one.isprintable() else " " for one in line)
     return f"{printable} (HTTP {status}, code {code})"
 

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from stream_scorer.errors import SettingsError
-from stream_scorer.local.simulator.config import Milliseconds, one_line
+from stream_scorer.local.simulator.config import Milliseconds, validation_message
 from stream_scorer.local.simulator.faults import BODILESS, HeaderText, Transfer
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def parse_faults(content: Any) -> list[Fault]:
     try:
         return _FAULTS.validate_python(content)
     except ValidationError as error:
-        raise SettingsError(f"faults: {one_line(error)}") from None
+        raise SettingsError(f"faults: {validation_message(error)}") from None
 
 
 @dataclass(slots=True)

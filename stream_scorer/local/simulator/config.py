@@ -91,10 +91,10 @@ class SimulatorConfig(BaseModel):
         try:
             return SimulatorConfig.model_validate({**self.model_dump(), **changes})
         except ValidationError as error:
-            raise SettingsError(f"simulator configuration: {one_line(error)}") from None
+            raise SettingsError(f"simulator configuration: {validation_message(error)}") from None
 
 
-def one_line(error: ValidationError) -> str:
+def validation_message(error: ValidationError) -> str:
     """Return a validation error as ``field: problem; …``, without the value, which may be a secret."""
     return "; ".join(
         f"{'.'.join(map(str, item['loc'])) or 'value'}: {item['msg'].removeprefix('Value error, ')}"
@@ -127,4 +127,4 @@ def read_features(path: Path) -> dict[str, FeatureType]:
     try:
         return SimulatorConfig.model_validate({"features": named}).features or {}
     except ValidationError as error:
-        raise InputError(f"features file {path}: {one_line(error)}") from None
+        raise InputError(f"features file {path}: {validation_message(error)}") from None

@@ -56,7 +56,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from stream_scorer.errors import SettingsError
-from stream_scorer.local.simulator.config import Milliseconds, Share, one_line
+from stream_scorer.local.simulator.config import Milliseconds, Share, validation_message
 
 FaultPath: TypeAlias = Literal["token", "score", "outbound"]
 Transfer: TypeAlias = Literal["cut", "cut_chunked", "drip", "endless", "gzip", "gzip_bomb"]
@@ -204,4 +204,4 @@ def parse_faults(content: Any) -> list[Fault]:
     try:
         return _FAULTS.validate_python(content)
     except ValidationError as error:
-        raise SettingsError(f"faults: {one_line(error)}") from None
+        raise SettingsError(f"faults: {validation_message(error)}") from None

@@ -34,7 +34,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from stream_scorer.core.charset import decode_text
 from stream_scorer.core.parse_errors import parse_error_place
 from stream_scorer.errors import InputError, SettingsError
-from stream_scorer.local.simulator.config import SimulatorConfig, one_line
+from stream_scorer.local.simulator.config import SimulatorConfig, validation_message
 from stream_scorer.local.simulator.faults import Fault, Selection
 from stream_scorer.local.simulator.response_faults import select
 
@@ -73,7 +73,7 @@ class Step(_Frozen):
         try:
             SimulatorConfig.model_validate({**SimulatorConfig().model_dump(), **changes})
         except ValidationError as error:
-            raise ValueError(one_line(error)) from None
+            raise ValueError(validation_message(error)) from None
         return changes
 
     @model_validator(mode="after")
