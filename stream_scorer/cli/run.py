@@ -65,7 +65,7 @@ def run(
         limit.install_signal_handlers(service.stop)
         log.info("started", group_id=settings.kafka.group_id, instance_id=settings.kafka.instance_id)
         # Waiting contacts are many, live for seconds and form no cycles. With Python's default thresholds the collector
-        # traverses them repeatedly, which took a third of the loop's time (docs/benchmarks.md).
+        # traverses them repeatedly, which took a third of the loop's time (docs/internals/benchmarks.md).
         gc.freeze()
         gc.set_threshold(10_000, 20, 50)
         service.run()

@@ -1,4 +1,4 @@
-"""Effect of each fault, for the table of docs/reliability.md."""
+"""Effect of each fault, for the table of docs/internals/reliability.md."""
 
 from __future__ import annotations
 

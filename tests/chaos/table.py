@@ -1,4 +1,4 @@
-"""Makes the table of docs/reliability.md from what was measured: ``python tests/chaos/table.py [RESULTS]``.
+"""Makes the table of docs/internals/reliability.md from what was measured: ``python tests/chaos/table.py [RESULTS]``.
 
 A line of the results is either one moment (its faults, how long they lasted and how long it took to go on) or a run.
 """
