@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from support_core import TOPIC, answered, contact, ids, policy, record, server_error
 
-from stream_scorer.core.exactly_once.outcome_cache import key_of
-from stream_scorer.core.records import Deferred, Partition, Rejected, SourceRecord
+from stream_scorer.core.records import Deferred, Partition, Rejected, SourceRecord, key_of
 from stream_scorer.core.scoring.batcher import Batcher
 from stream_scorer.core.scoring.refusal_limit import RefusalLimit
 from stream_scorer.genesys.quota import Quota
@@ -28,8 +27,7 @@ from stream_scorer.scoring.wait_reasons import WaitReason, WaitTimer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from stream_scorer.core.exactly_once.outcome_cache import RecordKey
-    from stream_scorer.core.records import ApiResponse, Contact, Outcome
+    from stream_scorer.core.records import ApiResponse, Contact, Outcome, RecordKey
     from stream_scorer.core.scoring.refusal_limit import Cause
     from stream_scorer.core.scoring.request import Request
     from stream_scorer.scoring.observer import Observer

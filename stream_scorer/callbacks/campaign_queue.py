@@ -10,7 +10,7 @@ from stream_scorer.core.rate_limiter import ReservingRateLimiter
 
 if TYPE_CHECKING:
     from stream_scorer.core.callbacks.delivery_policy import Delivery
-    from stream_scorer.core.exactly_once.outcome_cache import RecordKey
+    from stream_scorer.core.records import RecordKey
 
 # A request in flight for longer than this makes its campaign degraded.
 _SLOW_S: Final = 2.0

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from stream_scorer.callbacks.campaign_queue import SHORT_WAIT_S, CampaignQueue
 from stream_scorer.core.callbacks.delivery_policy import defer_failing, defer_rate_limited, defer_shutdown
-from stream_scorer.core.exactly_once.outcome_cache import RecordKey, key_of
+from stream_scorer.core.records import RecordKey, key_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

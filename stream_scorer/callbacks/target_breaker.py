@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stream_scorer.core.exactly_once.outcome_cache import RecordKey, key_of
+from stream_scorer.core.records import RecordKey, key_of
 
 if TYPE_CHECKING:
     from stream_scorer.core.callbacks.delivery_policy import Delivery

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from stream_scorer.core.records import ApiResponse, Exchange
     from stream_scorer.core.scoring.model_check import ModelCheck
+    from stream_scorer.core.scoring.request import Request
     from stream_scorer.genesys.oauth import ReadSecret
 
 SCOPE: Final = "predictiveengagement:score"
@@ -228,6 +229,10 @@ class ScoringClient:
 
     def __repr__(self) -> str:
         return f"ScoringClient(url={self._endpoint.url!r}, tokens={self._tokens!r})"
+
+    def score(self, request: Request) -> ApiResponse:
+        """Score the contacts of a request; see `ask`."""
+        return self.ask([contact.body for contact in request.contacts], request.key.model_version)
 
     def ask(self, parts: Sequence[bytes], model_version: str | None) -> ApiResponse:
         """Score contacts by one exchange with the API. Blocks up to the deadlines; raises for no failure of the API.

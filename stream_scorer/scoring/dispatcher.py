@@ -11,9 +11,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from stream_scorer.core.exactly_once.outcome_cache import key_of
 from stream_scorer.core.rate_limiter import WINDOW_S, RateLimiter, SlidingWindow
-from stream_scorer.core.records import Partition
+from stream_scorer.core.records import Partition, key_of
 from stream_scorer.core.scoring.backoff import next_delay_s
 from stream_scorer.core.scoring.batcher import BatchKey
 from stream_scorer.core.scoring.request import Request, take_first
@@ -381,8 +380,10 @@ class RequestDispatcher:
         self._probe.responded(request, None, now)
         if request.is_control:
             return
+        may_have_failed = bool(self._failures.failed_alone) or request.was_named
         for scored in results.scored:
-            self._failures.answered(scored.contact, was_named=request.was_named)
+            if may_have_failed or scored.contact.rounds:
+                self._failures.answered(scored.contact, was_named=request.was_named)
             self._ledger.finish(scored)
         self._deferral.finished(len(results.scored))
         self._controls.record_scored(results.scored[-1].contact)
@@ -390,7 +391,8 @@ class RequestDispatcher:
         for again in after_results(request, results, self._failures.context(now)):
             self._queue.put(again)
         decision = unanswered_twice(request, results, response.exchange, self._policy)
-        self._failures.carry_out(request, decision)
+        if decision.failed:
+            self._failures.carry_out(request, decision)
 
     def _on_rate_limit(self, request: Request, failure: Failure, now: float, *, was_control: bool) -> None:
         """Pause all requests after a 429; it is a failure neither of a contact nor of a control."""

@@ -9,8 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from stream_scorer.core.exactly_once.outcome_cache import key_of
-from stream_scorer.core.records import Deferred
+from stream_scorer.core.records import Deferred, key_of
 from stream_scorer.core.scoring.request import subset, take_first
 from stream_scorer.core.scoring.response_policy import (
     Context,
@@ -25,8 +24,7 @@ from stream_scorer.scoring.version_state import Phase
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from stream_scorer.core.exactly_once.outcome_cache import RecordKey
-    from stream_scorer.core.records import Contact, Outcome, SourceRecord
+    from stream_scorer.core.records import Contact, Outcome, RecordKey, SourceRecord
     from stream_scorer.core.scoring.request import Request
     from stream_scorer.core.scoring.response_policy import Decision, FailedContact, Failure, Policy
     from stream_scorer.runtime.clock import Clock

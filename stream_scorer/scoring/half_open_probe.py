@@ -9,16 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stream_scorer.core.exactly_once.outcome_cache import key_of
-from stream_scorer.core.records import Partition
+from stream_scorer.core.records import Partition, key_of
 from stream_scorer.core.scoring.batcher import BatchKey
 from stream_scorer.core.scoring.request import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from stream_scorer.core.exactly_once.outcome_cache import RecordKey
-    from stream_scorer.core.records import Contact
+    from stream_scorer.core.records import Contact, RecordKey
     from stream_scorer.core.scoring.response_policy import Failure
     from stream_scorer.scoring.circuit_breaker import CircuitBreaker
     from stream_scorer.scoring.control_contacts import ControlContacts

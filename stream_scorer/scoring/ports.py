@@ -19,7 +19,7 @@ OutcomeLedger: TypeAlias = OffsetLedger[Outcome | Skipped]
 
 
 class Pool(Protocol):
-    """See ``scoring.pool.RequestPool``."""
+    """See ``runtime.worker_pool.WorkerPool``."""
 
     size: int
 

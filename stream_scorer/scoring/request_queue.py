@@ -11,8 +11,7 @@ from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
-from stream_scorer.core.exactly_once.outcome_cache import key_of
-from stream_scorer.core.records import Partition
+from stream_scorer.core.records import Partition, key_of
 from stream_scorer.core.scoring.batcher import BatchKey
 from stream_scorer.core.scoring.request import Request, by_partition, first_request, subset
 
@@ -20,8 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from collections.abc import Set as AbstractSet
 
-    from stream_scorer.core.exactly_once.outcome_cache import RecordKey
-    from stream_scorer.core.records import Contact
+    from stream_scorer.core.records import Contact, RecordKey
     from stream_scorer.core.scoring.batcher import Batcher
     from stream_scorer.scoring.ports import OutcomeLedger
 

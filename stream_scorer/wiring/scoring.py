@@ -36,6 +36,7 @@ from stream_scorer.kafka.registry.pending_schemas import PendingSchemas
 from stream_scorer.kafka.registry.serde import Serde, make_serde
 from stream_scorer.runtime.admin_server import AdminServer
 from stream_scorer.runtime.clock import Clock
+from stream_scorer.runtime.worker_pool import WorkerPool
 from stream_scorer.schema_files import SchemaFile
 from stream_scorer.scoring.circuit_breaker import CircuitBreaker
 from stream_scorer.scoring.deferral import NAMED_REFUSALS, Deferral
@@ -43,7 +44,6 @@ from stream_scorer.scoring.dispatcher import RequestDispatcher
 from stream_scorer.scoring.intake import Intake
 from stream_scorer.scoring.observer import Observer
 from stream_scorer.scoring.output_records import Encoder, OutputTopics
-from stream_scorer.scoring.pool import RequestPool
 from stream_scorer.scoring.ports import OutcomeLedger
 from stream_scorer.scoring.publisher import Publisher
 from stream_scorer.scoring.retry_intake import RetryIntake
@@ -57,6 +57,8 @@ if TYPE_CHECKING:
     import logging
     from collections.abc import Sequence
 
+    from stream_scorer.core.records import ApiResponse
+    from stream_scorer.core.scoring.request import Request
     from stream_scorer.settings import Settings
 
 # How long the loop may stand still before /livez fails: several times the time-out of any of its calls.
@@ -123,7 +125,7 @@ class ScoringService:
         if settings.admin.port:
             admin.start()
         api = _api(settings)
-        pool = RequestPool(api, settings.scoring.max_in_flight)
+        pool = WorkerPool(api.score, settings.scoring.max_in_flight, "scoring-request")
         try:
             # Stopped before it has begun: nothing is read, so there is nothing to finish.
             with suppress(StoppedError):
@@ -135,7 +137,7 @@ class ScoringService:
             admin.stop()
             close_within_limit(self._trace.close, self.metrics.close)
 
-    def _run(self, api: ScoringClient, pool: RequestPool) -> None:
+    def _run(self, api: ScoringClient, pool: WorkerPool[Request, ApiResponse]) -> None:
         settings, clock, observe = self._settings, self._clock, self.observe
         quota = Quota(settings.genesys.requests_per_minute)
         # Before any connection to Kafka: a transactional producer would fence another worker with the same id.

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import pytest
 from support_core import TOPIC, facts, record, rejected, scored
 
-from stream_scorer.core.exactly_once.outcome_cache import OutcomeCache, size_of
-from stream_scorer.core.records import Partition, SourceRecord
+from stream_scorer.core.exactly_once.outcome_cache import OutcomeCache
+from stream_scorer.core.records import Partition, SourceRecord, size_of
 from stream_scorer.scoring.ports import OutcomeLedger
 
 if TYPE_CHECKING:

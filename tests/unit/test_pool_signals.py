@@ -10,17 +10,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from stream_scorer.scoring.pool import RequestPool
+from stream_scorer.runtime.worker_pool import WorkerPool
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from stream_scorer.core.records import ApiResponse
+    from collections.abc import Iterator
 
 
-class NobodyAsks:
-    def ask(self, parts: Sequence[bytes], model_version: str | None) -> ApiResponse:
-        raise AssertionError((parts, model_version))
+def never_called(job: object) -> object:
+    raise AssertionError(job)
 
 
 @pytest.fixture
@@ -39,7 +36,7 @@ def signals() -> Iterator[list[int]]:
 
 @pytest.mark.timeout(20)
 def test_a_signal_during_the_wait(signals: list[int]) -> None:
-    pool = RequestPool(NobodyAsks(), 1)
+    pool = WorkerPool(never_called, 1, "test")
     sender = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGVTALRM))
     sender.start()
     end = time.monotonic() + 1.0

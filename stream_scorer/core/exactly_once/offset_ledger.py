@@ -24,16 +24,9 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, NamedTuple
 
-from stream_scorer.core.exactly_once.outcome_cache import (
-    OutcomeCache,
-    OutcomeT,
-    RecordKey,
-    is_same_record,
-    key_of,
-    size_of,
-)
+from stream_scorer.core.exactly_once.outcome_cache import OutcomeCache, OutcomeT
 from stream_scorer.core.exactly_once.stall_detector import CommitPosition
-from stream_scorer.core.records import Partition, SourceRecord
+from stream_scorer.core.records import Partition, RecordKey, SourceRecord, is_same_record, key_of, size_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping

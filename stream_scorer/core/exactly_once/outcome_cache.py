@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Final, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+from stream_scorer.core.records import is_same_record, key_of, size_of
 
 if TYPE_CHECKING:
-    from stream_scorer.core.records import SourceRecord
+    from stream_scorer.core.records import RecordKey, SourceRecord
 
 
 class HasRecord(Protocol):
@@ -21,18 +23,7 @@ class HasRecord(Protocol):
         """Whether the API bills it: only then is it cached."""
 
 
-# sys.getsizeof of a tuple, a string and a bytes object, plus the list's reference: 56 + 49 + 33 + 8.
-_HEADER_OVERHEAD_BYTES: Final = 146
-
 OutcomeT = TypeVar("OutcomeT", bound=HasRecord)
-
-
-class RecordKey(NamedTuple):
-    """Position of a record: unique until its topic is deleted."""
-
-    topic: str
-    partition: int
-    offset: int
 
 
 class OutcomeCache(Generic[OutcomeT]):
@@ -73,26 +64,3 @@ class OutcomeCache(Generic[OutcomeT]):
         if outcome is not None:
             self._bytes -= size_of(outcome.record)
         return outcome
-
-
-def key_of(record: SourceRecord) -> RecordKey:
-    """Return the key of a record."""
-    return RecordKey(record.topic, record.partition, record.offset)
-
-
-def is_same_record(one: SourceRecord, other: SourceRecord) -> bool:
-    """Return whether two records with one key are the same: a topic created again has other records at its offsets."""
-    return one is other or (one.value == other.value and one.key == other.key)
-
-
-def size_of(record: SourceRecord) -> int:
-    """Return the bytes that a record occupies in memory: key, value and headers.
-
-    A header includes Python's overhead, because a record of 2 MB may have a million empty headers.
-    """
-    value, key, headers = record.value, record.key, record.headers
-    size = (len(value) if value else 0) + (len(key) if key else 0)
-    if headers:
-        for name, header in headers:
-            size += _HEADER_OVERHEAD_BYTES + len(name if name.isascii() else name.encode()) + len(header or b"")
-    return size

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stream_scorer.core.records import Partition, SourceRecord
+    from stream_scorer.core.records import Partition
 
 
 class EndOfPartitionTracker:
@@ -20,9 +20,9 @@ class EndOfPartitionTracker:
         self._next_offsets[partition] = offset
         self._eof_offsets.pop(partition, None)
 
-    def read(self, record: SourceRecord) -> None:
-        """Record a delivered record."""
-        self._next_offsets[record.topic, record.partition] = record.next_offset
+    def delivered(self, topic: str, number: int, next_offset: int) -> None:
+        """Move the read position of a partition behind a delivered record."""
+        self._next_offsets[topic, number] = next_offset
 
     def eof_at(self, message: Any) -> None:
         """Record an end-of-partition event: the client has no record from its offset on."""

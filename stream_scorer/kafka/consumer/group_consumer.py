@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from stream_scorer.core.exactly_once.commit_metadata import CommitMetadata
-from stream_scorer.core.exactly_once.outcome_cache import size_of
-from stream_scorer.core.records import Partition, SourceRecord
+from stream_scorer.core.records import Partition, SourceRecord, size_of
 from stream_scorer.errors import BrokerRefused, BrokerUnavailable
 from stream_scorer.kafka.admin.acls import Permission, refused_error
 from stream_scorer.kafka.client.connectivity import BrokerConnectivity
@@ -151,7 +150,7 @@ class GroupConsumer:
             error = message.error()
             if error is None:
                 record = _record(message)
-                self._end_of_partition.read(record)
+                self._end_of_partition.delivered(record.topic, record.partition, record.next_offset)
                 records.append(record)
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its only name
                 self._end_of_partition.eof_at(message)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from stream_scorer.callbacks.trace_headers import contacts_header, contacts_of, trace_contexts
 from stream_scorer.core.callbacks.delivery_policy import Completed, DeferredDelivery
 from stream_scorer.core.callbacks.types import CallbackOutcome
-from stream_scorer.core.exactly_once.outcome_cache import key_of
+from stream_scorer.core.records import key_of
 from stream_scorer.core.trace_context import context_of
 from stream_scorer.telemetry.tracing.attributes import CALLBACK_ID, OUTCOME, HttpAttributes, end_request, operation
 from stream_scorer.telemetry.tracing.spans import SpanKind, add_link, context_of_span, end_span, from_ms
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from stream_scorer.core.callbacks.delivery_policy import Delivery, DeliveryOutcome
     from stream_scorer.core.callbacks.selection import Examined
     from stream_scorer.core.callbacks.types import Callback, DeliveryAnswer
-    from stream_scorer.core.exactly_once.outcome_cache import RecordKey
-    from stream_scorer.core.records import Headers, Partition
+    from stream_scorer.core.records import Headers, Partition, RecordKey
     from stream_scorer.core.trace_context import TraceContext
     from stream_scorer.telemetry.tracing.spans import Span, Spans
 
