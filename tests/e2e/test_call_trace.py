@@ -1,7 +1,7 @@
 """How many files one contact passes, from the consumer to the transaction: few enough to be read in one sitting.
 
 A file counts if one of its functions is called with the contact, its record, its request or its outcome, or with text
-or bytes that hold its id, or returns one of them. The code of 2026-11-24 passed 37, without retry topics and fair shares.
+or bytes that hold its id, or returns one of them. The code of 2026-11-24 passed 37, without retry topics.
 """
 
 from __future__ import annotations
