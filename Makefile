@@ -22,7 +22,7 @@ WORKERS ?= 3
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint format test demo bench bench-tracing fuzz chaos api-table audit lock clean dist
+.PHONY: help setup lint format test demo bench bench-tracing fuzz chaos api-table reference audit lock clean dist
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | while IFS=@ read -r name text; do \
@@ -72,6 +72,9 @@ chaos: $(STAMP) ## Kills, stops, outages and zombies: does the invariant hold?
 api-table: $(STAMP) ## Play every answer of the API again, and write docs/api-behaviour.md
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal --api-table docs/api-behaviour.md $(PYTEST_ARGS) \
 		$(filter-out %_behaviour.py,$(wildcard tests/e2e/test_api_*.py))
+
+reference: $(STAMP) ## Write the tables of the reference pages in docs/ from the code
+	$(BIN)/python tests/tools/reference_pages.py
 
 audit: $(STAMP) ## Known vulnerabilities of what the wheel needs; offline: ADVISORIES=a checkout of an OSV database
 	@$(BANDIT)

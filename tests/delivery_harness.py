@@ -12,6 +12,8 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from memory_metrics import MemoryMetrics
+
 from stream_scorer.callbacks.deliverer import Deliverer
 from stream_scorer.callbacks.dispatcher import Dispatcher
 from stream_scorer.callbacks.intake import CallbackIntake
@@ -35,7 +37,6 @@ from stream_scorer.kafka.registry.pending_schemas import PendingSchemas
 from stream_scorer.kafka.registry.serde import SingleObjectSerde
 from stream_scorer.runtime.clock import Clock
 from stream_scorer.schema_files import SchemaFile, load_schema
-from stream_scorer.telemetry.metrics.callbacks import CallbackMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -370,7 +371,8 @@ class DeliveryHarness:
         self.sink = FakeSink(world)
         self.pool = FakePool(world)
         self.ledger: OffsetLedger[DeliveryOutcome] = OffsetLedger()
-        self.observe = DelivererObserver("deliverer", Log(world), CallbackMetrics(), clock.monotonic)
+        self.metrics = MemoryMetrics("callbacks")
+        self.observe = DelivererObserver(Log(world), self.metrics, clock)
         topics = CallbackTopics("callbacks", TIERS, "rejected", "receipts", MAX_BYTES)
         source: Any = self.source
         committer: Committer[DeliveryOutcome] = Committer(

@@ -192,4 +192,4 @@ class Deliverer(ServiceLoop[DeliveryOutcome, DelivererObserver]):
     def _report_lag(self, positions: Iterable[CommitPosition], ends: Mapping[Partition, int]) -> None:
         # Deliveries in memory wait for a known time or for a slot.
         explained = bool(self._dispatcher.ready or self._dispatcher.delayed)
-        self._observe.lag_observed(positions, ends, self._clock.unix_ms(), explained=explained)
+        self._observe.lag_observed(positions, ends, explained=explained)

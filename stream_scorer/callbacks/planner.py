@@ -100,4 +100,4 @@ class Planner(ServiceLoop[Examined, PlannerObserver]):
             self._callbacks.flush()
 
     def _report_lag(self, positions: Iterable[CommitPosition], ends: Mapping[Partition, int]) -> None:
-        self._observe.lag_observed(positions, ends, self._clock.unix_ms())
+        self._observe.lag_observed(positions, ends)

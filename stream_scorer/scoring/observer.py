@@ -1,24 +1,16 @@
-"""Observer of the worker: log events, metrics, and the state behind ``/livez`` and ``/readyz``.
-
-The worker's thread calls it with sums, never per contact. The admin server's threads read it.
-"""
+"""Observer of the scoring worker: what it adds to `LoopObserver`, which describes the threads that use it."""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple
 
-from stream_scorer.core.exactly_once.stall_detector import (
-    NOTHING_READ,
-    GroupMembership,
-    StallDetector,
-    liveness_failure,
-)
 from stream_scorer.core.records import Deferred, Rejected, Unavailable
 from stream_scorer.core.scoring.model_check import ModelConfirmed, ModelUnavailable
-from stream_scorer.kafka.producer.records import Committed, RecordsRejected
+from stream_scorer.runtime import instruments
+from stream_scorer.runtime.loop_observer import LoopObserver
 from stream_scorer.scoring.circuit_breaker import BreakerState, OpenReason
-from stream_scorer.scoring.state_report import StateReport, next_of
 from stream_scorer.scoring.wait_reasons import WaitTimer
 
 if TYPE_CHECKING:
@@ -29,25 +21,29 @@ if TYPE_CHECKING:
     from stream_scorer.core.scoring.model_check import ModelCheck
     from stream_scorer.core.scoring.refusal_limit import Cause
     from stream_scorer.core.scoring.request import Request
-    from stream_scorer.kafka.producer.records import Publication
     from stream_scorer.runtime.clock import Clock
-    from stream_scorer.scoring.ports import Log, Metrics, Quota
-    from stream_scorer.scoring.state_report import ReportedState
+    from stream_scorer.runtime.instruments import Metrics
+    from stream_scorer.runtime.loop_observer import Blockage, Log
+    from stream_scorer.scoring.ports import Quota
     from stream_scorer.scoring.wait_reasons import WaitReason
 
 _LIMIT_LOGGED_EVERY_S = 60.0
 
 
-class Observer:
-    """See the module docstring.
+class _Reported(NamedTuple):
+    """An open or throttled state, and when it began in Unix milliseconds, as first reported."""
 
-    Args:
-        log: receives the log events.
-        metrics: receives the sums.
-        clock: the time.
-        standby_after_s: see `GroupMembership`.
-        retry_topics: their partitions are assigned together with those of the features topic, and are not counted.
-    """
+    state: BreakerState
+    since_ms: int
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The fields of its log events."""
+        return {"reason": str(self.state.reason), "detail": self.state.message, "since": _utc(self.since_ms)}
+
+
+class Observer(LoopObserver):
+    """See the module docstring; the arguments are those of `LoopObserver`."""
 
     def __init__(
         self,
@@ -57,24 +53,12 @@ class Observer:
         standby_after_s: float = 0.0,
         retry_topics: Collection[str] = (),
     ) -> None:
-        self._log = log
-        self._metrics = metrics
-        self._clock = clock
-        self._monotonic = clock.monotonic
-        self._state_report = StateReport(clock)
-        self._breaker: ReportedState | None = None
-        self._kafka: ReportedState | None = None
-        self._registry: ReportedState | None = None
-        self._membership = GroupMembership(standby_after_s)
-        self._retry_topics = frozenset(retry_topics)
-        self._stall_detector = StallDetector()
-        self._input = NOTHING_READ
-        self._heartbeat_at = clock.monotonic()
+        super().__init__(log, metrics, clock, standby_after_s, retry_topics)
+        self._breaker: _Reported | None = None
+        self._start: _Reported | None = None
         self._waits = WaitTimer()
-        self._explained = False
-        self._draining = False
+        self._wait_explained = False
         self._limit_logged_at: dict[Cause, float] = {}
-        self._start: ReportedState | None = None
         self._ignored_retry_after = False
 
     # --- the start
@@ -92,104 +76,60 @@ class Observer:
         """Record that token and model are not confirmed yet; called about once a second until the next attempt."""
         self.heartbeat()
         before = self._start
-        self._start = self._state_report.report(BreakerState(OpenReason.API, reason, since, next_attempt_at), before)
-        if self._start is None:
-            return
+        self._start = self._reported(BreakerState(OpenReason.API, reason, since, next_attempt_at), before)
         self._measure(self._start.state)
         if before is None or not before.state.covers(reason):
-            left_s = self._state_report.left_s(self._start.state)
-            facts = {"reason": reason, "since": self._start.since}
-            self._log.warning("start delayed", **facts, next_attempt_in_s=round(left_s, 1))
+            self._log.warning(
+                "start delayed",
+                reason=reason,
+                since=_utc(self._start.since_ms),
+                next_attempt_in_s=round(self._left_s(self._start.state), 1),
+            )
 
     def model_confirmed(self, status: int | None, *, attempts: int, began_at: float) -> None:
         """Log that the API has confirmed token and model: the worker joins its group now."""
         if self._start is not None:
             self._start = None
-            self._metrics.breaker_closed(OpenReason.API)
+            self._set_breaker(OpenReason.API, is_open=False)
         after_s = round(self._monotonic() - began_at, 1)
         self._log.info("model confirmed", status=status, attempts=attempts, after_s=after_s)
 
     # --- the loop
 
-    def heartbeat(self) -> None:
-        """Record one iteration of the loop."""
-        self._heartbeat_at = self._monotonic()
-
     def wait_observed(self, reason: WaitReason | None) -> None:
         """Record why due requests were not sent; None if all were."""
         # Kept until the next `lag_observed`: a retry may wait between two of them, and nothing at the second.
-        self._explained = self._explained or (reason is not None and reason.explains_stall)
+        self._wait_explained = self._wait_explained or (reason is not None and reason.explains_stall)
         self._waits.observe(reason, self._monotonic())
 
     def state(self, *, in_flight: int, uncommitted: int, quota: Quota, breaker: BreakerState | None) -> None:
         """Set the gauges, a few times a second; ``breaker``: the open or throttled state as reported."""
         now = self._monotonic()
-        self._metrics.in_flight(in_flight)
-        self._metrics.uncommitted(uncommitted)
-        self._metrics.quota(
-            remaining=quota.remaining(now),
-            allowed=quota.allowed(),
-            wait_s=quota.wait_s(now),
-            exhausted_in_s=quota.exhausted_in_s(now),
-        )
+        self._metrics.set(instruments.REQUESTS_IN_FLIGHT, in_flight)
+        self._metrics.set(instruments.CONTACTS_UNCOMMITTED, uncommitted)
+        self._metrics.set(instruments.QUOTA_REMAINING, quota.remaining(now))
+        self._metrics.set(instruments.QUOTA_ALLOWED, quota.allowed())
+        self._metrics.set(instruments.QUOTA_WAIT, quota.wait_s(now))
+        self._metrics.set(instruments.QUOTA_TIME_TO_EXHAUSTION, quota.exhausted_in_s(now))
         for reason, seconds in self._waits.drain().items():
-            self._metrics.waited(seconds, reason=reason)
-        self._breaker = self._state_report.report(breaker, self._breaker)
-        for known in (self._breaker, self._kafka, self._registry):
-            if known is not None:
-                self._measure(known.state)
+            self._metrics.add(instruments.REQUEST_WAIT_TIME, seconds, {"reason": reason})
+        self._breaker = None if breaker is None else self._reported(breaker, self._breaker)
+        if breaker is not None:
+            self._measure(breaker)
+        for cause, blockage in self._blocked.items():
+            self._set_breaker(cause, is_open=True, open_s=self._age_s(blockage.since))
 
-    def lag_observed(self, positions: Iterable[CommitPosition], ends: Mapping[Partition, int]) -> None:
-        """Record the consumer lag, about once a second; see `StallDetector.observe`."""
-        explained = self._explained or self.readiness_failure() is not None
-        self._explained = False
-        self._input = self._stall_detector.observe(
-            positions, ends, self._monotonic(), self._clock.unix_ms(), explained=explained
-        )
-        self._metrics.input(self._input)
-        if self._membership.becomes_standby(self._monotonic()):
-            self._log.info("no partitions assigned", detail="the group has a member for every partition")
-
-    def draining(self, reason: str | None) -> None:
-        """Log that the loop is about to end; ``reason``: the error that ends it; None if it was stopped."""
-        self._draining = True
-        if reason is None:
-            self._log.info("draining")
-        else:
-            # Logged before the worker leaves the group: that may take until the time-out that ends the process.
-            self._log.warning("draining", detail=reason)
+    def lag_observed(
+        self, positions: Iterable[CommitPosition], ends: Mapping[Partition, int], *, explained: bool = False
+    ) -> None:
+        """Record the consumer lag, about once a second; waits since the last call explain a stall."""
+        super().lag_observed(positions, ends, explained=explained or self._wait_explained)
+        self._wait_explained = False
 
     def drained(self, contacts: int) -> None:
         """Log how many contacts the next owner sends again: in flight, or billed and not committed."""
         say = self._log.warning if contacts else self._log.info
         say("drained", contacts_sent_again=contacts)
-
-    def consumed(self, records: int, *, poll_s: float) -> None:
-        """Count the records of a poll, with its duration."""
-        self._metrics.consumed(records, poll_s=poll_s)
-
-    def partition_assigned(self, partition: Partition, next_offset: int) -> None:
-        """Record and log an assigned partition."""
-        if partition.topic not in self._retry_topics:
-            self._membership.assigned(partition)
-        self._metrics.partitions(self._membership.owned)
-        self._log.info("partition assigned", topic=partition.topic, partition=partition.number, offset=next_offset)
-
-    def partitions_revoked(self, partitions: Iterable[Partition]) -> None:
-        """Record and log revoked partitions."""
-        gone = list(partitions)
-        self._membership.revoked(gone)
-        self._metrics.partitions(self._membership.owned)
-        for partition in gone:
-            self._log.info("partition revoked", topic=partition.topic, partition=partition.number)
-
-    def rebalance_completed(self) -> None:
-        """Record the end of a rebalance."""
-        self._membership.rebalanced(self._monotonic())
-
-    def disconnected(self, reason: str) -> None:
-        """Record that no broker can be reached or none grants access; the next group event ends that state."""
-        self._membership.disconnected(reason)
 
     # --- the API
 
@@ -199,9 +139,9 @@ class Observer:
         error = getattr(answer, "message", None)
         kind = None if error is None else str(getattr(answer, "failure", type(answer).__name__))
         if request.attempts > 1 or request.retried_unanswered:
-            self._metrics.retried(len(request.contacts))
+            self._metrics.add(instruments.CONTACTS_RETRIED, len(request.contacts))
         if request.attempts == 1:
-            self._metrics.batch(len(request.contacts))
+            self._metrics.record(instruments.BATCH_SIZE, len(request.contacts))
         self._http_requests(exchange, kind)
         if exchange.error_text:
             self._log.debug(
@@ -228,8 +168,13 @@ class Observer:
 
     def _http_requests(self, exchange: Exchange, kind: str | None) -> None:
         if exchange.earlier is not None:
-            self._metrics.http_request(exchange.earlier.latency_ms / 1000, status=exchange.earlier.status, error=None)
-        self._metrics.http_request(exchange.latency_ms / 1000, status=exchange.status, error=kind)
+            self._http_request(exchange.earlier.latency_ms, exchange.earlier.status, None)
+        self._http_request(exchange.latency_ms, exchange.status, kind)
+
+    def _http_request(self, latency_ms: float, status: int | None, kind: str | None) -> None:
+        attributes = {"http.response.status_code": status, "error.type": kind}
+        given = {name: value for name, value in attributes.items() if value is not None}
+        self._metrics.record(instruments.REQUEST_DURATION, latency_ms / 1000, given)
 
     def _retry_after_ignored(self, value: str) -> None:
         """Log once per process: the API sends such a header with every response."""
@@ -241,30 +186,28 @@ class Observer:
     def unmatched_results(self, amount: int) -> None:
         """Count results whose contact was not in the request."""
         if amount:
-            self._metrics.unmatched_results(amount)
+            self._metrics.add(instruments.UNMATCHED_RESULTS, amount)
 
     def breaker_changed(self, before: BreakerState | None, breaker: BreakerState | None) -> None:
         """Log a change of the circuit breaker: opened, throttled, another reason or message, closed (None)."""
         known = self._breaker
-        self._breaker = self._state_report.report(breaker, known)
+        self._breaker = None if breaker is None else self._reported(breaker, known)
         if before is not None and (breaker is None or breaker.reason is not before.reason):
-            self._metrics.breaker_closed(before.reason)
+            self._set_breaker(before.reason, is_open=False)
         if self._breaker is not None and breaker is not None:
             self._measure(breaker)
             fields = {
                 **self._breaker.facts,
-                f"next_{next_of(breaker)}_in_s": round(self._state_report.left_s(breaker), 1),
+                f"next_{_next_of(breaker)}_in_s": round(self._left_s(breaker), 1),
             }
             say = self._log.warning if breaker.is_open else self._log.info
-            say(_change(before, breaker), **fields, for_s=self._state_report.age_s(breaker))
+            say(_change(before, breaker), **fields, for_s=self._age_s(breaker.since))
         elif before is not None and known is not None:
-            self._log.info(
-                "circuit closed", **known.facts, after_s=self._state_report.age_s(before), probes=before.probes
-            )
+            self._log.info("circuit closed", **known.facts, after_s=self._age_s(before.since), probes=before.probes)
 
     def version_breaker_changed(self, model_version: str | None, reason: str | None, *, opened: int) -> None:
         """Log the breaker of a model version that opened alone (``reason``) or is half-open again (None)."""
-        self._metrics.version_breakers(opened)
+        self._metrics.set(instruments.CIRCUIT_BREAKER_VERSIONS, opened)
         if reason is None:
             self._log.info("version circuit half-open", model_version=model_version)
         else:
@@ -272,14 +215,18 @@ class Observer:
 
     def control_sent(self) -> None:
         """Count a scored contact that was sent again."""
-        self._metrics.control()
+        self._metrics.add(instruments.CONTROLS)
 
     def refusal_limit_reached(self, cause: Cause, count: int, is_held: bool) -> None:
         """Count a contact over the limit of rejections, and log the cause once a minute."""
         outcome = "held" if is_held else "rejected"
-        status = "" if cause.status is None else str(cause.status)
-        version = cause.model_version or ""
-        self._metrics.refused_over_limit(reason=cause.reason, status=status, model_version=version, outcome=outcome)
+        labels = {
+            "reason": cause.reason,
+            "status": "" if cause.status is None else str(cause.status),
+            "model_version": cause.model_version or "",
+            "outcome": outcome,
+        }
+        self._metrics.add(instruments.REFUSALS_OVER_LIMIT, 1, labels)
         now = self._monotonic()
         if now - self._limit_logged_at.get(cause, float("-inf")) < _LIMIT_LOGGED_EVERY_S:
             return
@@ -296,48 +243,13 @@ class Observer:
 
     def probed(self, outcome: str) -> None:
         """Count a half-open probe; ``outcome``: ``recovered`` or ``failed``."""
-        self._metrics.probe(outcome=outcome)
+        self._metrics.add(instruments.CIRCUIT_BREAKER_PROBES, 1, {"outcome": outcome})
 
-    # --- Kafka
-
-    def transaction(self, publication: Publication) -> None:
-        """Record the end of a transaction."""
-        match publication:
-            case Committed(send_s, commit_s):
-                self._metrics.transaction(outcome="committed", send_s=send_s, commit_s=commit_s)
-            case RecordsRejected(errors):
-                self._metrics.transaction(outcome="refused")
-                self._log.warning("records rejected by broker", records=len(errors), detail=next(iter(errors.values())))
-            case _:
-                self._metrics.transaction(outcome="failed")
-
-    def commit_blocked(self, message: str | None) -> None:
-        """Record that nothing can be published, or that this state has ended (None)."""
-        now, before = self._monotonic(), self._kafka
-        if message is None:
-            self._kafka = None
-            self._metrics.breaker_closed(OpenReason.KAFKA)
-            self._log.info("transactions recovered", after=None if before is None else before.state.message)
-        elif before is None or message != before.state.message:
-            since = now if before is None else before.state.since
-            self._kafka = self._state_report.report(BreakerState(OpenReason.KAFKA, message, since, now), before)
-            self._log.warning("transaction failed", detail=message)
-
-    def schemas_pending(self, reason: str | None) -> None:
-        """Record why records wait for their writers' schemas; None: none waits any more."""
-        now, before = self._monotonic(), self._registry
-        if reason is None:
-            self._registry = None
-            self._metrics.breaker_closed(OpenReason.REGISTRY)
-            self._log.info("schema registry recovered", after=None if before is None else before.state.message)
-        else:
-            since = now if before is None else before.state.since
-            self._registry = self._state_report.report(BreakerState(OpenReason.REGISTRY, reason, since, now), before)
-            self._log.warning("schema registry unavailable", detail=reason)
+    # --- outcomes
 
     def published(self, outcomes: Iterable[Outcome], *, records: int) -> None:
         """Count committed outcomes and their records."""
-        self._metrics.sent(records)
+        self._metrics.add(instruments.SENT, records)
         sums: Counter[tuple[str, str]] = Counter()
         began_ms: dict[str, int] = {}
         for outcome in outcomes:
@@ -352,14 +264,14 @@ class Observer:
             else:
                 sums["scored", ""] += 1
         for (kind, reason), amount in sums.items():
-            self._metrics.contacts(amount, outcome=kind, reason=reason)
+            self._metrics.add(instruments.CONTACTS, amount, {"outcome": kind, "reason": reason})
         now_ms = self._clock.unix_ms()
         for at_ms in began_ms.values():
-            self._metrics.processed(max(0.0, (now_ms - at_ms) / 1000))
+            self._metrics.record(instruments.PROCESS_DURATION, max(0.0, (now_ms - at_ms) / 1000))
 
     def audit_chain_length(self, length: int) -> None:
         """Set the number of audit events in the present chain."""
-        self._metrics.chain(length)
+        self._metrics.set(instruments.AUDIT_CHAIN_LENGTH, length)
 
     def records_rejected(self, outcomes: Sequence[tuple[Outcome, str]]) -> None:
         """Log contacts whose records the broker rejects; ``outcomes``: each with its contact id."""
@@ -373,49 +285,70 @@ class Observer:
         for outcome, contact_id in outcomes:
             self._log.debug("contact rejected by broker", contact_id=contact_id, source=outcome.record.source)
 
-    # --- for /livez and /readyz
+    # --- for /readyz
 
-    def liveness_failure(self, still_limit_s: float, wait_limit_s: float) -> str | None:
-        """Return why the process should be restarted; None if it should not.
-
-        Args:
-            still_limit_s: how long the loop may stand still.
-            wait_limit_s: how long an event may wait without a known reason.
-        """
-        return liveness_failure(
-            self._monotonic() - self._heartbeat_at, self._input.unexplained_s, still_limit_s, wait_limit_s
-        )
-
-    def readiness_failure(self) -> str | None:
-        """Return why no contact is scored now; None if contacts are."""
-        if self._draining:
-            return "draining"
-        if self._start is not None:
-            start = self._start.state
-            left_s = self._state_report.left_s(start)
-            return f"starting: {start.message}; {self._state_report.since(self._start)}; next attempt in {left_s:.0f} s"
-        known, kafka = self._breaker, self._kafka
-        if kafka is not None and (known is None or not known.state.is_open):
-            return f"kafka: {kafka.state.message}; {self._state_report.since(kafka)}"
+    def _not_ready(self) -> str | None:
+        if (start := self._start) is not None:
+            left_s = self._left_s(start.state)
+            return f"starting: {start.state.message}; {self._since(start)}; next attempt in {left_s:.0f} s"
+        known = self._breaker
+        if (kafka := self._blocked.get("kafka")) is not None and (known is None or not known.state.is_open):
+            return f"kafka: {kafka.message}; {self._since_blocked(kafka)}"
         if (no_partition := self._membership.unready_reason()) is not None:
             return no_partition
-        if known is None:
-            registry = self._registry
-            return (
-                None
-                if registry is None
-                else f"registry: {registry.state.message}; {self._state_report.since(registry)}"
-            )
-        breaker = known.state
-        left_s = self._state_report.left_s(breaker)
-        word = "circuit open" if breaker.is_open else "throttled"
-        return (
-            f"{word}: {breaker.message}; {self._state_report.since(known)}; next {next_of(breaker)} in {left_s:.0f} s"
-        )
+        if known is not None:
+            breaker = known.state
+            word = "circuit open" if breaker.is_open else "throttled"
+            next_in = f"next {_next_of(breaker)} in {self._left_s(breaker):.0f} s"
+            return f"{word}: {breaker.message}; {self._since(known)}; {next_in}"
+        if (registry := self._blocked.get("registry")) is not None:
+            return f"registry: {registry.message}; {self._since_blocked(registry)}"
+        return None
+
+    # --- open and throttled states
+
+    def _reported(self, breaker: BreakerState, before: _Reported | None) -> _Reported:
+        """Return the state with its beginning, which stays as first reported; ``before``: the last report."""
+        if before is not None and before.state.since == breaker.since:
+            return before._replace(state=breaker)
+        return _Reported(breaker, self._clock.unix_ms() - round(self._age_s(breaker.since) * 1000))
 
     def _measure(self, breaker: BreakerState) -> None:
-        age_s, left_s = self._state_report.age_s(breaker), self._state_report.left_s(breaker)
-        self._metrics.breaker_open(breaker.reason, open_s=age_s, next_probe_s=left_s)
+        age_s, left_s = self._age_s(breaker.since), self._left_s(breaker)
+        self._set_breaker(breaker.reason, is_open=True, open_s=age_s, next_probe_s=left_s)
+
+    def _blockage_changed(self, cause: str, *, is_blocked: bool) -> None:
+        if not is_blocked:  # `state` sets the gauges of a blockage
+            self._set_breaker(cause, is_open=False)
+
+    def _set_breaker(self, reason: str, *, is_open: bool, open_s: float = 0.0, next_probe_s: float = 0.0) -> None:
+        labels = {"reason": reason}
+        self._metrics.set(instruments.CIRCUIT_BREAKER_OPEN, int(is_open), labels)
+        self._metrics.set(instruments.CIRCUIT_BREAKER_OPEN_TIME, open_s, labels)
+        self._metrics.set(instruments.CIRCUIT_BREAKER_NEXT_PROBE, next_probe_s, labels)
+
+    def _age_s(self, since: float) -> float:
+        return round(self._monotonic() - since, 1)
+
+    def _left_s(self, breaker: BreakerState) -> float:
+        """Return the seconds until the next probe or request."""
+        return max(0.0, breaker.next_probe_at - self._monotonic())
+
+    def _since(self, known: _Reported) -> str:
+        return f"since {_utc(known.since_ms)} ({self._age_s(known.state.since):.0f} s)"
+
+    def _since_blocked(self, blockage: Blockage) -> str:
+        return f"since {_utc(blockage.since_ms)} ({self._age_s(blockage.since):.0f} s)"
+
+
+def _utc(unix_ms: int) -> str:
+    """Return a time in ISO 8601, UTC, in whole seconds."""
+    return datetime.fromtimestamp(unix_ms // 1000, UTC).isoformat().replace("+00:00", "Z")
+
+
+def _next_of(breaker: BreakerState) -> str:
+    """Return what is sent next: ``probe`` or ``request``."""
+    return "probe" if breaker.is_open else "request"
 
 
 def _change(before: BreakerState | None, state: BreakerState) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from stream_scorer.core.exactly_once.offset_ledger import OffsetLedger
 from stream_scorer.core.records import Outcome, Skipped
@@ -10,7 +10,6 @@ from stream_scorer.core.records import Outcome, Skipped
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from stream_scorer.core.exactly_once.stall_detector import ConsumerLag
     from stream_scorer.core.records import ApiResponse, Headers, Partition, RateLimitHeaders, SourceRecord
     from stream_scorer.core.scoring.request import Request
 
@@ -129,89 +128,3 @@ class Untraced:
 
     def close(self) -> None:
         """Do nothing."""
-
-
-class Log(Protocol):
-    """The methods of a structlog logger that are used here."""
-
-    def info(self, event: str, **fields: Any) -> Any:
-        """Log an event of normal operation."""
-
-    def error(self, event: str, **fields: Any) -> Any:
-        """Log an event that an operator must act on."""
-
-    def warning(self, event: str, **fields: Any) -> Any:
-        """Log an event that an operator may want to examine."""
-
-    def debug(self, event: str, **fields: Any) -> Any:
-        """Log at level debug, for the search for one contact."""
-
-
-class Metrics(Protocol):
-    """See ``telemetry.metrics.scoring.Metrics``. Amounts are sums."""
-
-    def consumed(self, records: int, *, poll_s: float) -> None:
-        """Count the records that one poll read from the features topic."""
-
-    def contacts(self, amount: int, *, outcome: str, reason: str) -> None:
-        """Count contacts whose outcome is committed."""
-
-    def http_request(self, duration_s: float, *, status: int | None, error: str | None) -> None:
-        """Record one attempt against the scoring API."""
-
-    def transaction(self, *, outcome: str, send_s: float = 0.0, commit_s: float = 0.0) -> None:
-        """Record one transaction: ``committed``, ``refused`` or ``failed``."""
-
-    def processed(self, duration_s: float) -> None:
-        """Record the time from a request's first attempt to the commit of its outcomes."""
-
-    def partitions(self, owned: int) -> None:
-        """Set the number of assigned partitions."""
-
-    def input(self, state: ConsumerLag) -> None:
-        """Set the consumer lag."""
-
-    def batch(self, contacts: int) -> None:
-        """Record the number of contacts of a request at its first attempt."""
-
-    def chain(self, length: int) -> None:
-        """Set the number of audit events in the present chain."""
-
-    def breaker_open(self, reason: str, *, open_s: float, next_probe_s: float) -> None:
-        """Set the state for a reason: seconds since it began, seconds until its next probe."""
-
-    def breaker_closed(self, reason: str) -> None:
-        """Clear the state for a reason."""
-
-    def probe(self, *, outcome: str) -> None:
-        """Count a half-open probe; ``outcome``: ``recovered`` or ``failed``."""
-
-    def waited(self, seconds: float, *, reason: str) -> None:
-        """Add the time in which a due request waited."""
-
-    def unmatched_results(self, amount: int) -> None:
-        """Count results whose contact was not in the request."""
-
-    def control(self) -> None:
-        """Count a scored contact that was sent again as a control."""
-
-    def refused_over_limit(self, *, reason: str, status: str, model_version: str, outcome: str) -> None:
-        """Count a contact over the limit of rejections, by cause; ``outcome``: ``rejected`` or ``held``."""
-
-    def version_breakers(self, opened: int) -> None:
-        """Set the number of model versions whose circuit breaker alone is open."""
-
-    def sent(self, records: int) -> None:
-        """Count the records of committed transactions."""
-
-    def retried(self, amount: int) -> None:
-        """Count contacts that were sent again."""
-
-    def in_flight(self, requests: int) -> None:
-        """Set the number of requests in flight."""
-
-    def uncommitted(self, contacts: int) -> None:
-        """Set the number of contacts that are read and not committed."""
-
-    def quota(self, *, remaining: int, allowed: int, wait_s: float, exhausted_in_s: float) -> None:
-        """Set the state of the quota."""

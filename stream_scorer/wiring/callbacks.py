@@ -44,16 +44,16 @@ from stream_scorer.runtime.clock import Clock
 from stream_scorer.runtime.worker_pool import WorkerPool
 from stream_scorer.schema_files import SchemaFile
 from stream_scorer.telemetry.collectors import close_within_limit
-from stream_scorer.telemetry.metrics.callbacks import PrometheusCallbackMetrics
+from stream_scorer.telemetry.metrics import ServiceMetrics
 from stream_scorer.telemetry.tracing.factory import callback_traces
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from stream_scorer.callbacks.observer import LoopObserver
     from stream_scorer.callbacks.ports import Target
     from stream_scorer.core.callbacks.types import DeliveryAnswer
     from stream_scorer.kafka.producer.committer import Sink
+    from stream_scorer.runtime.loop_observer import LoopObserver
     from stream_scorer.settings import Settings
 
 # How long a loop may stand still before /livez fails: several times the time-out of any of its calls.
@@ -93,15 +93,15 @@ class CallbackService:
         self._clock = Clock(
             time.monotonic, lambda: time.time_ns() // 1_000_000, random.random, lambda: str(uuid.uuid4())
         )
-        self.metrics = PrometheusCallbackMetrics(instance=settings.kafka.instance_id)
+        self.metrics = ServiceMetrics("callbacks", instance=settings.kafka.instance_id)
         self._client_log = client_logger(settings.kafka.properties)
         # Both loops share the schema fetcher; each has separate codecs.
         self._framing = make_serde(settings)
         log = structlog.get_logger("stream_scorer")
-        monotonic, settling_s = self._clock.monotonic, settling_time_s(settings)
-        self._planning = PlannerObserver("planner", log, self.metrics, monotonic, settling_s)
+        observed = (log, self.metrics, self._clock, settling_time_s(settings))
+        self._planning = PlannerObserver(*observed)
         self._traces = callback_traces(settings)
-        self._delivering = DelivererObserver("deliverer", log, self.metrics, monotonic, settling_s)
+        self._delivering = DelivererObserver(*observed)
 
     def stop(self) -> None:
         """Request both loops to finish the requests in flight and end; safe in a signal handler and before ``run``."""

@@ -50,7 +50,7 @@ from stream_scorer.scoring.retry_intake import RetryIntake
 from stream_scorer.scoring.start_check import StartBackoff, StartCheck
 from stream_scorer.scoring.worker import Worker
 from stream_scorer.telemetry.collectors import close_within_limit
-from stream_scorer.telemetry.metrics.scoring import PrometheusMetrics
+from stream_scorer.telemetry.metrics import ServiceMetrics, server_attributes
 from stream_scorer.telemetry.tracing.factory import scoring_trace
 
 if TYPE_CHECKING:
@@ -91,7 +91,9 @@ class ScoringService:
         self._retry_topics = settings.contact_retry_topics if retry_topics is None else tuple(retry_topics)
         self._bounds = StartBounds() if bounds is None else bounds
         self.stopping = threading.Event()
-        self.metrics = PrometheusMetrics(api_url=settings.genesys.api_url, instance=settings.kafka.instance_id)
+        self.metrics = ServiceMetrics(
+            "run", instance=settings.kafka.instance_id, constants=server_attributes(settings.genesys.api_url)
+        )
         self._clock = system_clock()
         self.observe = Observer(
             structlog.get_logger("stream_scorer"),

@@ -40,7 +40,7 @@ ROOMS: dict[str, set[str]] = {
     "callbacks": {"core", "errors", "kafka", "runtime"},
     "reconciliation": {"core", "errors", "kafka", "schema_files", "settings"},
     "targets": {"callbacks", "core", "errors", "genesys", "http_client", "redaction", "settings"},
-    "telemetry": {"callbacks", "core", "errors", "genesys", "http_client", "kafka", "scoring", "settings"},
+    "telemetry": {"callbacks", "core", "errors", "genesys", "http_client", "kafka", "runtime", "scoring", "settings"},
     "wiring": {
         *("callbacks", "core", "errors", "genesys", "kafka", "runtime", "schema_files", "scoring", "settings"),
         *("targets", "telemetry"),
@@ -300,7 +300,7 @@ def test_the_core_imports_at_the_top_where_it_can_be_seen() -> None:
     assert not breakers, broken(breakers)
 
 
-@pytest.mark.parametrize("service", ["scoring", "callbacks"])
+@pytest.mark.parametrize("service", ["scoring", "callbacks", "runtime"])
 def test_a_service_knows_values_of_kafka_but_no_client(service: str) -> None:
     seen = [one for one in ours() if room_of(one.importer) == service and room_of(one.module) == "kafka"]
     breakers = [

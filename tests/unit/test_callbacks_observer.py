@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from stream_scorer.callbacks.observer import LoopObserver
+from memory_metrics import MemoryMetrics
+
+from stream_scorer.callbacks.observer import DelivererObserver
 from stream_scorer.core.exactly_once.stall_detector import CommitPosition
 from stream_scorer.core.records import Partition
-from stream_scorer.telemetry.metrics.callbacks import CallbackMetrics
+from stream_scorer.runtime.clock import Clock
 
 HERE = Partition("callbacks", 0)
 
@@ -26,13 +28,14 @@ class Scene:
     def __init__(self) -> None:
         self.now = 100.0
         self.log = Quiet()
-        self.observe = LoopObserver("deliverer", self.log, CallbackMetrics(), lambda: self.now)
+        clock = Clock(lambda: self.now, lambda: 0, lambda: 0.5, lambda: "id")
+        self.observe = DelivererObserver(self.log, MemoryMetrics("callbacks"), clock)
 
     def look(self, seconds: int, *, explained: bool = False) -> str | None:
         for _ in range(seconds):
             self.now += 1.0
             self.observe.heartbeat()
-            self.observe.lag_observed([CommitPosition(HERE, 3, 0)], {}, 0, explained=explained)
+            self.observe.lag_observed([CommitPosition(HERE, 3, 0)], {}, explained=explained)
         return self.observe.liveness_failure(120.0, 300.0)
 
 

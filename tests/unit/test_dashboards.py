@@ -31,11 +31,12 @@ from test_docs import REPOSITORY, anchors, rows
 
 from stream_scorer.core.records import Partition
 from stream_scorer.genesys.quota import Quota
+from stream_scorer.runtime import instruments
 from stream_scorer.runtime.clock import Clock
 from stream_scorer.scoring.circuit_breaker import BreakerState, OpenReason
 from stream_scorer.scoring.observer import Observer
 from stream_scorer.scoring.wait_reasons import WaitReason
-from stream_scorer.telemetry.metrics.scoring import PrometheusMetrics
+from stream_scorer.telemetry.metrics import ServiceMetrics
 
 ALERTS = [rule for rule in rules() if "alert" in rule]
 TESTS = DEPLOY / "prometheus" / "tests"
@@ -77,7 +78,7 @@ def test_what_is_not_told_is_found() -> None:
     assert f"rule StreamScorerCircuitOpen: {metric} has no label reason" in told
 
 
-def reasons_told(metrics: PrometheusMetrics, family_name: str) -> dict[str, float]:
+def reasons_told(metrics: ServiceMetrics, family_name: str) -> dict[str, float]:
     exposition = metrics.exposition().decode()
     assert told_twice(exposition) == []
     [family] = [one for one in text_string_to_metric_families(exposition) if one.name == family_name]
@@ -86,13 +87,14 @@ def reasons_told(metrics: PrometheusMetrics, family_name: str) -> dict[str, floa
 
 def test_every_cause_and_reason_is_told_before_it_has_ever_counted_and_once() -> None:
     """Else an alert is blind to the first time: no rate of what was absent; and to all, where a 0 stands before it."""
-    metrics = PrometheusMetrics()
+    metrics = ServiceMetrics("run")
     assert reasons_told(metrics, "stream_scorer_circuit_breaker_open") == dict.fromkeys(OpenReason, 0)
     assert reasons_told(metrics, "stream_scorer_requests_wait_time_seconds") == dict.fromkeys(WaitReason, 0)
     for cause in OpenReason:
-        metrics.breaker_open(cause, open_s=7.0, next_probe_s=3.0)
+        metrics.set(instruments.CIRCUIT_BREAKER_OPEN, 1, {"reason": cause})
+        metrics.set(instruments.CIRCUIT_BREAKER_OPEN_TIME, 7.0, {"reason": cause})
     for wait in WaitReason:
-        metrics.waited(2.0, reason=wait)
+        metrics.add(instruments.REQUEST_WAIT_TIME, 2.0, {"reason": wait})
     assert reasons_told(metrics, "stream_scorer_circuit_breaker_open") == dict.fromkeys(OpenReason, 1)
     assert reasons_told(metrics, "stream_scorer_circuit_breaker_open_time_seconds") == dict.fromkeys(OpenReason, 7)
     assert reasons_told(metrics, "stream_scorer_requests_wait_time_seconds") == dict.fromkeys(WaitReason, 2)
@@ -100,9 +102,10 @@ def test_every_cause_and_reason_is_told_before_it_has_ever_counted_and_once() ->
 
 
 def test_what_is_exported_from_the_first_event_on_has_the_labels_that_the_rules_read() -> None:
-    metrics = PrometheusMetrics()
+    metrics = ServiceMetrics("run")
     for outcome in ("held", "rejected"):
-        metrics.refused_over_limit(reason="refused_by_api", status="400", model_version="", outcome=outcome)
+        labels = {"reason": "refused_by_api", "status": "400", "model_version": "", "outcome": outcome}
+        metrics.add(instruments.REFUSALS_OVER_LIMIT, 1, labels)
     families = text_string_to_metric_families(metrics.exposition().decode())
     found: dict[str, dict[str, set[str]]] = {}
     for sample in (sample for family in families for sample in family.samples if sample.name in FROM_THE_FIRST_EVENT):
@@ -215,7 +218,7 @@ SHOWN = {
 @pytest.mark.parametrize("reason", OpenReason)
 def test_readyz_breaker_and_light_agree(reason: OpenReason) -> None:
     clock = Clock(lambda: 1_000.0, lambda: 1_893_456_000_000, lambda: 0.5, lambda: "id")
-    metrics = PrometheusMetrics()
+    metrics = ServiceMetrics("run")
     observe = Observer(Quiet(), metrics, clock)
     observe.partition_assigned(Partition("contact-features", 0), 0)
     state = None
@@ -247,7 +250,7 @@ def test_readyz_breaker_and_light_agree(reason: OpenReason) -> None:
 
 def test_the_lights_are_green_while_all_is_well_and_ready() -> None:
     clock = Clock(lambda: 1_000.0, lambda: 1_893_456_000_000, lambda: 0.5, lambda: "id")
-    metrics = PrometheusMetrics()
+    metrics = ServiceMetrics("run")
     observe = Observer(Quiet(), metrics, clock)
     observe.partition_assigned(Partition("contact-features", 0), 0)
     assert observe.readiness_failure() is None

@@ -40,7 +40,7 @@ from stream_scorer.core.callbacks.records import callback_value
 from stream_scorer.core.callbacks.types import CallbackOutcome, DeliveryAnswer, DeliveryKind
 from stream_scorer.core.records import SourceRecord
 from stream_scorer.core.retry_topics import NotDue
-from stream_scorer.telemetry.metrics.callbacks import CallbackMetrics
+from stream_scorer.runtime.instruments import PROCESS_DURATION
 
 if TYPE_CHECKING:
     import random
@@ -589,20 +589,14 @@ class TestExactlyOnce:
                 assert world.sent()[callback_id] >= 1
 
 
-def test_processing_lasts_from_the_first_attempt_to_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[tuple[float, str]] = []
-
-    def processed(_: CallbackMetrics, duration_s: float, *, loop: str = "") -> None:
-        told.append((duration_s, loop))
-
-    monkeypatch.setattr(CallbackMetrics, "processed", processed)
+def test_processing_lasts_from_the_first_attempt_to_the_commit() -> None:
     answers = [later(latency_ms=3_000), delivered(1_000)]
     world = SimulatedReceivers(lambda _, _one: answers.pop(0))
     world.plan([callback("slow")])
-    DeliveryHarness(world).run_dry()
+    bench = DeliveryHarness(world)
+    bench.run_dry()
     # An attempt of 3 s, half a second of patience, one of 1 s; then at most a commit's interval and a step or two.
-    [(duration_s, loop)] = told
-    assert loop == "deliverer"
+    [duration_s] = bench.metrics.values(PROCESS_DURATION, loop="deliverer")
     assert 4.5 <= duration_s < 5.5
 
 

@@ -21,7 +21,8 @@ from stream_scorer.local.demo.environment import DemoEnvironment
 from stream_scorer.local.demo.monitor import Snapshot, read_metrics
 from stream_scorer.local.demo.progress import ProgressView
 from stream_scorer.local.demo.signals import Interrupted, Interrupts
-from stream_scorer.telemetry.metrics.scoring import PrometheusMetrics
+from stream_scorer.runtime import instruments
+from stream_scorer.telemetry.metrics import ServiceMetrics
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -118,16 +119,17 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path, monkeypatch: p
 
 
 def test_a_scrape_is_read_by_the_names_that_the_worker_uses() -> None:
-    metrics = PrometheusMetrics()
-    metrics.consumed(900)
-    metrics.consumed(100)
-    metrics.contacts(700, outcome="scored")
-    metrics.contacts(30, outcome="review", reason="narrow_interval")
-    metrics.contacts(5, outcome="review", reason="wide_interval")
-    metrics.contacts(8, outcome="rejected", reason="undecodable")
-    metrics.in_flight(3)
-    metrics.uncommitted(257)
-    metrics.quota(allowed=1_200, wait_s=0.0, exhausted_in_s=60.0, remaining=1_150)
+    metrics = ServiceMetrics("run")
+    metrics.add(instruments.CONSUMED, 900)
+    metrics.add(instruments.CONSUMED, 100)
+    metrics.add(instruments.CONTACTS, 700, {"outcome": "scored", "reason": ""})
+    metrics.add(instruments.CONTACTS, 30, {"outcome": "review", "reason": "narrow_interval"})
+    metrics.add(instruments.CONTACTS, 5, {"outcome": "review", "reason": "wide_interval"})
+    metrics.add(instruments.CONTACTS, 8, {"outcome": "rejected", "reason": "undecodable"})
+    metrics.set(instruments.REQUESTS_IN_FLIGHT, 3)
+    metrics.set(instruments.CONTACTS_UNCOMMITTED, 257)
+    metrics.set(instruments.QUOTA_ALLOWED, 1_200)
+    metrics.set(instruments.QUOTA_REMAINING, 1_150)
     snapshot = read_metrics(metrics.exposition().decode(), "circuit open: HTTP 503")
     assert snapshot == Snapshot(
         read=1_000,
@@ -141,7 +143,7 @@ def test_a_scrape_is_read_by_the_names_that_the_worker_uses() -> None:
 
 
 def test_a_worker_that_has_done_nothing_yet_says_so() -> None:
-    snapshot = read_metrics(PrometheusMetrics().exposition().decode(), "starting")
+    snapshot = read_metrics(ServiceMetrics("run").exposition().decode(), "starting")
     assert (snapshot.read, snapshot.settled, snapshot.quota_remaining) == (0, 0, None)
 
 

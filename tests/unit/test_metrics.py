@@ -1,57 +1,41 @@
-"""docs/metrics.md and the instruments of both services are the same."""
+"""The table of instruments against what comes out: the page, Prometheus' text and the services' own enums."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from memory_metrics import MemoryMetrics
 from prometheus_client.parser import text_string_to_metric_families
 from test_docs import rows
 
-from stream_scorer.core.exactly_once.stall_detector import ConsumerLag
-from stream_scorer.telemetry.metrics.callbacks import PrometheusCallbackMetrics
-from stream_scorer.telemetry.metrics.scoring import PrometheusMetrics
+import stream_scorer
+from stream_scorer.runtime import instruments
+from stream_scorer.runtime.instruments import LOOP, Counter, Gauge, Histogram, Instrument, Service, instruments_of
+from stream_scorer.telemetry.metrics import ServiceMetrics, server_attributes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
-STATE = ConsumerLag(oldest_age_s=2.0, stalled_s=1.0, unexplained_s=0.0, lags={("topic", 0): 5})
+PACKAGE = Path(stream_scorer.__file__).parent
+SERVICES: tuple[Service, ...] = ("run", "callbacks")
 
 
-def messaging(metrics: PrometheusMetrics | PrometheusCallbackMetrics, loop: str) -> None:
-    metrics.consumed(1, poll_s=0.1, loop=loop)
-    metrics.sent(1, loop=loop)
-    metrics.transaction(outcome="committed", send_s=0.1, commit_s=0.1, loop=loop)
-    metrics.processed(0.1, loop=loop)
-    metrics.partitions(1, loop=loop)
-    metrics.input(STATE, loop=loop)
-
-
-def scoring() -> PrometheusMetrics:
-    metrics = PrometheusMetrics(api_url="https://api.mypurecloud.com")
-    messaging(metrics, "")
-    metrics.http_request(0.1, status=503, error="server_error")
-    metrics.contacts(1, outcome="scored")
-    metrics.batch(1)
-    metrics.chain(1)
-    metrics.refused_over_limit(reason="no_result", status="200", model_version="v1", outcome="held")
-    metrics.waited(1.0, reason="own_quota")
-    metrics.refused_over_limit(reason="refused_by_api", status="400", model_version="", outcome="held")
-    metrics.quota(remaining=1, allowed=1, wait_s=0.0, exhausted_in_s=1.0)
-    return metrics
-
-
-def campaign() -> PrometheusCallbackMetrics:
-    metrics = PrometheusCallbackMetrics()
-    messaging(metrics, "planner")
-    metrics.attempt(0.1, status=200, result="delivered")
-    metrics.waiting({"slot": 1})
-    return metrics
-
-
-SERVICES: dict[str, Callable[[], Any]] = {"run": scoring, "callbacks": campaign}
+def record_all(metrics: ServiceMetrics, service: Service) -> None:
+    """One value of every instrument, with all of its attributes."""
+    for one in instruments_of(service):
+        named = [attribute for attribute in one.attributes if attribute is not LOOP or service == "callbacks"]
+        given = {attribute.name: attribute.values[0] if attribute.values else "x" for attribute in named}
+        match one:
+            case Counter():
+                metrics.add(one, 1, given)
+            case Gauge():
+                metrics.set(one, 1, given)
+            case Histogram():
+                metrics.record(one, 1, given)
 
 
 def listed(service: str) -> Iterator[list[str]]:
@@ -66,24 +50,62 @@ def labels(family: Any) -> set[str]:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_the_table_is_what_comes_out(service: str) -> None:
-    metrics = SERVICES[service]()
+def test_the_page_is_what_comes_out(service: Service) -> None:
+    metrics = ServiceMetrics(service)
+    record_all(metrics, service)
     families = {
         family.name + ("_total" if family.type == "counter" else ""): (family.type, labels(family))
         for family in text_string_to_metric_families(metrics.exposition().decode())
         if not family.name.startswith("target")
     }
-    instruments = {
-        one.name: one.unit for one in vars(metrics).values() if hasattr(one, "name") and hasattr(one, "unit")
-    }
     metrics.close()
     table = list(listed(service))
-    assert {name: unit for name, _, _, unit, *_ in table} == instruments
+    assert [name for name, *_ in table] == [one.name for one in instruments_of(service)]
     assert {prometheus: kind for _, prometheus, kind, *_ in table} == {
         name: kind for name, (kind, _) in families.items()
     }
     for name, prometheus, _, _, attributes, meaning in table:
         assert prometheus.startswith(name.replace(".", "_"))
-        said = {one.strip(" `").replace(".", "_") for one in attributes.split(",") if one.strip()}
+        said = {one.replace(".", "_") for one in re.findall(r"`([\w.]+)`", re.sub(r"\(.*?\)", "", f"`{attributes}`"))}
         assert said - ({"loop"} if service == "run" else set()) == families[prometheus][1], name
         assert meaning
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_has_no_two_instruments_of_a_name(service: Service) -> None:
+    names = [one.name for one in instruments_of(service)]
+    assert len(names) == len(set(names))
+
+
+def test_every_entry_is_used_outside_of_the_table() -> None:
+    files = [file for room in ("scoring", "callbacks", "runtime") for file in (PACKAGE / room).glob("*.py")]
+    used = {name for file in files for name in re.findall(r"\binstruments\.([A-Z_]+)", file.read_text())}
+    assert used == {name for name, one in vars(instruments).items() if isinstance(one, Instrument)}
+
+
+def test_the_server_is_an_attribute_of_requests_alone() -> None:
+    metrics = ServiceMetrics("run", constants=server_attributes("https://api.mypurecloud.com"))
+    metrics.record(instruments.REQUEST_DURATION, 0.1, {"http.response.status_code": 503, "error.type": "server_error"})
+    metrics.add(instruments.CONTROLS)
+    lines = metrics.exposition().decode().splitlines()
+    metrics.close()
+    with_server = {line.partition("{")[0] for line in lines if 'server_address="api.mypurecloud.com"' in line}
+    assert {name.rpartition("_")[0] for name in with_server} == {"http_client_request_duration_seconds"}
+    assert any('server_port="443"' in line for line in lines)
+    assert server_attributes("") == {}
+
+
+@pytest.mark.parametrize(
+    ("instrument", "attributes", "words"),
+    [
+        (instruments.TRANSACTIONS, {"outcome": "lost"}, "'lost' is not a known outcome"),
+        (instruments.TRANSACTIONS, {}, "lacks"),
+        (instruments.CONTROLS, {"reason": "x"}, "has no attribute"),
+        (instruments.CALLBACKS_PLANNED, {}, "is not one of run"),
+    ],
+)
+def test_the_metrics_in_memory_refuse_what_is_not_in_the_table(
+    instrument: Instrument, attributes: dict[str, str], words: str
+) -> None:
+    with pytest.raises(AssertionError, match=words):
+        MemoryMetrics("run").add(instrument, 1, attributes)

@@ -19,7 +19,7 @@ from stream_scorer.runtime.clock import Clock
 from stream_scorer.scoring.circuit_breaker import CircuitBreaker, OpenReason
 from stream_scorer.scoring.observer import Observer
 from stream_scorer.scoring.wait_reasons import WaitReason
-from stream_scorer.telemetry.metrics.scoring import PrometheusMetrics
+from stream_scorer.telemetry.metrics import ServiceMetrics
 
 BEGAN_MS = 1_893_456_000_400  # 2030-01-01T00:00:00.4Z
 DOWN = "the API answered with status 503"
@@ -51,7 +51,7 @@ class Scene:
     def __init__(self) -> None:
         self.now = 1_000.0
         self.log = Log()
-        self.metrics = PrometheusMetrics()
+        self.metrics = ServiceMetrics("run")
         self.clock = Clock(
             lambda: self.now, lambda: BEGAN_MS + round((self.now - 1_000.0) * 1000), lambda: 0.5, lambda: "id"
         )

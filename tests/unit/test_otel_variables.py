@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace.sampling import (
 
 from stream_scorer.errors import SettingsError
 from stream_scorer.telemetry.exporters import otlp_readers
-from stream_scorer.telemetry.metrics.callbacks import CallbackMetrics
+from stream_scorer.telemetry.metrics import ServiceMetrics
 from stream_scorer.telemetry.otel_components import check_installed_exporter
 from stream_scorer.telemetry.otel_env import (
     SAMPLERS,
@@ -128,7 +128,7 @@ class TestComponents:
     ) -> None:
         monkeypatch.setenv(name, value)
         with pytest.raises(SettingsError, match=f"^{name}: {words}") as refused:
-            CallbackMetrics()
+            ServiceMetrics("callbacks")
         assert "hush" not in str(refused.value)
 
     @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ class TestComponents:
             ("OTEL_RESOURCE_ATTRIBUTES", "a=b, c.d=e=f,g=,"),
         ):
             monkeypatch.setenv(name, value)
-        CallbackMetrics().close()
+        ServiceMetrics("callbacks").close()
         check_installed_exporter(os.environ, METRICS)
 
     @pytest.mark.parametrize("endpoint", [{}, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}])
@@ -308,9 +308,9 @@ class TestExemplars:
     def test_a_filter_that_is_none_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("OTEL_METRICS_EXEMPLAR_FILTER", "some")
         with pytest.raises(SettingsError, match=r"OTEL_METRICS_EXEMPLAR_FILTER: some .* always_on"):
-            CallbackMetrics()
+            ServiceMetrics("callbacks")
 
     def test_an_empty_variable_is_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("OTEL_METRICS_EXEMPLAR_FILTER", "")
-        CallbackMetrics().close()
+        ServiceMetrics("callbacks").close()
         assert exemplar_filter({}) == exemplar_filter({"OTEL_METRICS_EXEMPLAR_FILTER": ""}) == "trace_based"

@@ -4,48 +4,47 @@ from __future__ import annotations
 
 from typing import Any
 
-from stream_scorer.callbacks.observer import LoopObserver
+from memory_metrics import MemoryMetrics
+
+from stream_scorer.callbacks.observer import PlannerObserver
 from stream_scorer.core.records import Partition
+from stream_scorer.genesys.quota import Quota
 from stream_scorer.runtime.clock import Clock
+from stream_scorer.runtime.instruments import CALLBACKS_CIRCUIT_BREAKER_OPEN, CIRCUIT_BREAKER_OPEN
 from stream_scorer.scoring.observer import Observer
 
 REASON = "schema id 17 cannot be fetched: schema registry r:8081: no connection"
 
 
 class Told:
-    """A log and metrics that keep what they are told."""
+    """A log that keeps its lines."""
 
     def __init__(self) -> None:
         self.lines: list[tuple[str, dict[str, Any]]] = []
-        self.holds: list[tuple[str, Any]] = []
 
     def info(self, event: str, **fields: Any) -> None:
         self.lines.append((event, fields))
 
     warning = info
 
-    def breaker_open(self, reason: str, **_: Any) -> None:
-        self.holds.append(("open", reason))
 
-    def breaker_closed(self, reason: str) -> None:
-        self.holds.append(("closed", reason))
-
-    def __getattr__(self, _: str) -> Any:
-        return lambda *_args, **_fields: None
+CLOCK = Clock(lambda: 100.0, lambda: 1_790_000_000_000, lambda: 0.5, lambda: "id")
 
 
-def scorer(told: Any) -> Observer:
-    clock = Clock(lambda: 100.0, lambda: 1_790_000_000_000, lambda: 0.5, lambda: "id")
-    made = Observer(told, told, clock)
+def scorer(told: Any, metrics: MemoryMetrics) -> Observer:
+    made = Observer(told, metrics, CLOCK)
     made.partition_assigned(Partition("t", 0), 0)
     return made
 
 
 def test_the_scorer_is_not_ready_and_says_why_and_since_when() -> None:
     told = Told()
-    observe = scorer(told)
+    metrics = MemoryMetrics("run")
+    observe = scorer(told, metrics)
     assert observe.readiness_failure() is None
     observe.schemas_pending(REASON)
+    observe.state(in_flight=0, uncommitted=0, quota=Quota(300), breaker=None)
+    assert metrics.value(CIRCUIT_BREAKER_OPEN, reason="registry") == 1
     assert observe.readiness_failure() == f"registry: {REASON}; since 2026-09-21T14:13:20Z (0 s)"
     assert told.lines[-1] == ("schema registry unavailable", {"detail": REASON})
     observe.commit_blocked("no broker")  # nothing can be published at all: that is said first
@@ -54,15 +53,18 @@ def test_the_scorer_is_not_ready_and_says_why_and_since_when() -> None:
     observe.schemas_pending(None)
     assert observe.readiness_failure() is None
     assert told.lines[-1] == ("schema registry recovered", {"after": REASON})
-    assert told.holds[-1] == ("closed", "registry")
+    assert metrics.value(CIRCUIT_BREAKER_OPEN, reason="registry") == 0
 
 
 def test_a_loop_of_the_campaign_worker_says_so_too() -> None:
     told: Any = Told()
-    observe = LoopObserver("planner", told, told, lambda: 100.0)
+    metrics = MemoryMetrics("callbacks")
+    observe = PlannerObserver(told, metrics, CLOCK)
     observe.partition_assigned(Partition("t", 0), 0)
     observe.schemas_pending(REASON)
     assert observe.readiness_failure() == f"planner: registry: {REASON}"
+    assert metrics.value(CALLBACKS_CIRCUIT_BREAKER_OPEN, loop="planner", reason="registry") == 1
     observe.schemas_pending(None)
     assert observe.readiness_failure() is None
+    assert metrics.value(CALLBACKS_CIRCUIT_BREAKER_OPEN, loop="planner", reason="registry") == 0
     assert [event for event, _ in told.lines][-2:] == ["schema registry unavailable", "schema registry recovered"]

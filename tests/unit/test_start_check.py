@@ -16,7 +16,7 @@ from stream_scorer.genesys.quota import Quota
 from stream_scorer.runtime.clock import Clock
 from stream_scorer.scoring.observer import Observer
 from stream_scorer.scoring.start_check import StartBackoff, StartCheck
-from stream_scorer.telemetry.metrics.scoring import PrometheusMetrics
+from stream_scorer.telemetry.metrics import ServiceMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,7 +60,7 @@ class Scene:
             lambda: self.now, lambda: BEGAN_MS + round((self.now - 1_000.0) * 1000), lambda: 1.0, lambda: "id"
         )
         self.log = Log()
-        self.metrics = PrometheusMetrics()
+        self.metrics = ServiceMetrics("run")
         self.observe = Observer(self.log, self.metrics, clock)
         self.quota = Quota(requests_per_minute)
         self.start = StartCheck(

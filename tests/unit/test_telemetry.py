@@ -14,12 +14,12 @@ from support_otlp import OtlpReceiver
 
 from stream_scorer.core.records import Reason, ReviewReason, SourceRecord
 from stream_scorer.errors import SettingsError
+from stream_scorer.runtime import instruments
 from stream_scorer.settings import Settings
 from stream_scorer.telemetry import collectors
 from stream_scorer.telemetry.collectors import close_within_limit
 from stream_scorer.telemetry.logs import configure_logging
-from stream_scorer.telemetry.metrics.callbacks import PrometheusCallbackMetrics
-from stream_scorer.telemetry.metrics.scoring import Metrics, PrometheusMetrics
+from stream_scorer.telemetry.metrics import ServiceMetrics
 from stream_scorer.telemetry.otel_env import metric_values
 from stream_scorer.wiring.scoring import ScoringService
 
@@ -124,7 +124,7 @@ def test_a_traceback_shows_no_local_variables(logs: io.StringIO, as_json: bool) 
     assert password not in logs.getvalue()
 
 
-def samples(metrics: PrometheusMetrics) -> dict[str, float]:
+def samples(metrics: ServiceMetrics) -> dict[str, float]:
     found = {}
     for line in metrics.exposition().decode().splitlines():
         if not line.startswith("#"):
@@ -137,26 +137,31 @@ def samples(metrics: PrometheusMetrics) -> dict[str, float]:
 
 
 def test_every_metric_comes_out_under_its_name() -> None:
-    metrics = PrometheusMetrics()
-    metrics.consumed(5)
-    metrics.consumed(2)
-    metrics.sent(4)
-    metrics.contacts(3, outcome="scored", reason="")
-    metrics.contacts(1, outcome="rejected", reason="wrong_type")
-    metrics.retried(2)
-    metrics.unmatched_results(1)
-    metrics.http_request(0.2, status=200)
-    metrics.http_request(30.0, error="timeout")
-    metrics.transaction(outcome="committed")
-    metrics.in_flight(8)
-    metrics.in_flight(6)
-    metrics.uncommitted(900)
-    metrics.quota(remaining=299, allowed=300, wait_s=0.5, exhausted_in_s=42.5)
-    metrics.waited(1.5, reason="own_quota")
-    metrics.waited(0.25, reason="own_quota")
-    metrics.waited(3.0, reason="spend_limit")
-    metrics.probe(outcome="failed")
-    metrics.probe(outcome="recovered")
+    metrics = ServiceMetrics("run")
+    for amount in (5, 2):
+        metrics.add(instruments.CONSUMED, amount)
+    metrics.add(instruments.SENT, 4)
+    metrics.add(instruments.CONTACTS, 3, {"outcome": "scored", "reason": ""})
+    metrics.add(instruments.CONTACTS, 1, {"outcome": "rejected", "reason": "wrong_type"})
+    metrics.add(instruments.CONTACTS_RETRIED, 2)
+    metrics.add(instruments.UNMATCHED_RESULTS)
+    metrics.record(instruments.REQUEST_DURATION, 0.2, {"http.response.status_code": 200})
+    metrics.record(instruments.REQUEST_DURATION, 30.0, {"error.type": "timeout"})
+    metrics.add(instruments.TRANSACTIONS, 1, {"outcome": "committed"})
+    for gauge, value in (
+        (instruments.REQUESTS_IN_FLIGHT, 8),
+        (instruments.REQUESTS_IN_FLIGHT, 6),
+        (instruments.CONTACTS_UNCOMMITTED, 900),
+        (instruments.QUOTA_REMAINING, 299),
+        (instruments.QUOTA_ALLOWED, 300),
+        (instruments.QUOTA_WAIT, 0.5),
+        (instruments.QUOTA_TIME_TO_EXHAUSTION, 42.5),
+    ):
+        metrics.set(gauge, value)
+    for seconds, reason in ((1.5, "own_quota"), (0.25, "own_quota"), (3.0, "spend_limit")):
+        metrics.add(instruments.REQUEST_WAIT_TIME, seconds, {"reason": reason})
+    for outcome in ("failed", "recovered"):
+        metrics.add(instruments.CIRCUIT_BREAKER_PROBES, 1, {"outcome": outcome})
     found = samples(metrics)
     poll, send = (
         f'{{messaging_operation_name="{name}",messaging_operation_type="{kind}",messaging_system="kafka"}}'
@@ -186,63 +191,38 @@ def test_every_metric_comes_out_under_its_name() -> None:
     metrics.close()
 
 
-def test_causes_hold_one_beside_the_other() -> None:
-    metrics = PrometheusMetrics()
-    metrics.breaker_open("api", open_s=12.5, next_probe_s=7.5)
-    metrics.breaker_open("kafka", open_s=1.0, next_probe_s=0.0)
-    found = samples(metrics)
-    assert found['stream_scorer_circuit_breaker_open{reason="api"}'] == 1
-    assert found['stream_scorer_circuit_breaker_open{reason="kafka"}'] == 1
-    assert found['stream_scorer_circuit_breaker_open_time_seconds{reason="api"}'] == 12.5
-    assert found['stream_scorer_circuit_breaker_next_probe_seconds{reason="api"}'] == 7.5
-    metrics.breaker_closed("api")
-    found = samples(metrics)
-    assert found['stream_scorer_circuit_breaker_open{reason="api"}'] == 0
-    assert found['stream_scorer_circuit_breaker_open_time_seconds{reason="api"}'] == 0
-    assert found['stream_scorer_circuit_breaker_next_probe_seconds{reason="api"}'] == 0
-    assert found['stream_scorer_circuit_breaker_open{reason="kafka"}'] == 1
-    metrics.close()
-
-
 def test_two_services_in_one_process_do_not_mix() -> None:
-    first, second = PrometheusMetrics(), PrometheusMetrics()
-    first.consumed(1)
+    first, second = ServiceMetrics("run"), ServiceMetrics("run")
+    first.add(instruments.CONSUMED)
     assert [value for name, value in samples(second).items() if "consumed" in name] == [0]
     first.close()
     second.close()
 
 
-def test_without_a_reader_metrics_go_nowhere() -> None:
-    metrics = Metrics()
-    metrics.contacts(1, outcome="scored")
-    metrics.breaker_open("x", open_s=1.0, next_probe_s=1.0)
-    metrics.close()
-
-
 def test_the_standard_variables_name_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_SERVICE_NAME", "scorer-eu")
-    metrics = PrometheusMetrics()
-    metrics.consumed(1)
+    metrics = ServiceMetrics("run")
+    metrics.add(instruments.CONSUMED)
     assert 'service_name="scorer-eu"' in metrics.exposition().decode()
     metrics.close()
 
 
 def test_two_workers_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a collector takes their counters for one, which goes up and down."""
-    for made in (PrometheusMetrics(instance="scorer-0"), PrometheusCallbackMetrics(instance="scorer-0")):
+    for made in (ServiceMetrics("run", instance="scorer-0"), ServiceMetrics("callbacks", instance="scorer-0")):
         assert 'service_instance_id="scorer-0"' in made.exposition().decode()
         made.close()
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.instance.id=of-the-platform")
-    metrics = PrometheusMetrics(instance="scorer-0")
+    metrics = ServiceMetrics("run", instance="scorer-0")
     assert 'service_instance_id="of-the-platform"' in metrics.exposition().decode()
     metrics.close()
 
 
 def test_every_reason_is_0_before_it_has_counted() -> None:
-    metrics = PrometheusMetrics()
+    metrics = ServiceMetrics("run")
     found = [name for name in samples(metrics) if name.startswith("stream_scorer_contacts_total")]
     assert len(found) == 1 + len(Reason) + len(ReviewReason) + len(range(1, 10))
-    metrics.contacts(7, outcome="rejected", reason=Reason.WRONG_TYPE)
+    metrics.add(instruments.CONTACTS, 7, {"outcome": "rejected", "reason": Reason.WRONG_TYPE})
     again = samples(metrics)
     assert again['stream_scorer_contacts_total{outcome="rejected",reason="wrong_type"}'] == 7
     assert [name for name in again if name.startswith("stream_scorer_contacts_total")] == found
@@ -291,8 +271,8 @@ def test_the_variables_decide(environ: dict[str, str], wanted: bool) -> None:
 def test_what_is_left_arrives_when_the_service_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     with OtlpReceiver() as receiver:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.endpoint)
-        metrics = PrometheusMetrics()
-        metrics.contacts(3, outcome="scored")
+        metrics = ServiceMetrics("run")
+        metrics.add(instruments.CONTACTS, 3, {"outcome": "scored", "reason": ""})
         metrics.close()
         assert ("stream-scorer", "stream_scorer.contacts") in receiver.metrics
 
@@ -303,8 +283,8 @@ def test_a_collector_that_is_away_delays_no_end_and_is_one_line(
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1/?key=s3cr3t-key")
     monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "20")
     configure_logging(form="json", stream=logs)
-    metrics = PrometheusMetrics()
-    metrics.contacts(3, outcome="scored")
+    metrics = ServiceMetrics("run")
+    metrics.add(instruments.CONTACTS, 3, {"outcome": "scored", "reason": ""})
     began = time.monotonic()
     metrics.close()
     assert time.monotonic() - began < 10

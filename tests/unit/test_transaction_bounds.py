@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from delivery_harness import PARTITIONS, DeliveryHarness, FakeSink, FakeSource, SimulatedReceivers, callback, delivered
+from memory_metrics import MemoryMetrics
 from support_core import record, scored
 from test_planner import RULES, SCORES, WEBHOOK, value
 from test_publisher import Bench as ScoringBench
@@ -27,7 +28,6 @@ from stream_scorer.kafka.registry.serde import SingleObjectSerde
 from stream_scorer.runtime.clock import Clock
 from stream_scorer.schema_files import SchemaFile, load_schema
 from stream_scorer.scoring.ports import OutcomeLedger
-from stream_scorer.telemetry.metrics.callbacks import CallbackMetrics
 
 if TYPE_CHECKING:
     from stream_scorer.core.callbacks.selection import Examined
@@ -184,7 +184,7 @@ class PlannerBench:
         ]
         clock = Clock(lambda: world.now, lambda: world.now_ms, lambda: 0.5, lambda: "id")
         log: Any = type("Log", (), {"info": lambda *_a, **_k: None, "warning": lambda *_a, **_k: None})()
-        observe = PlannerObserver("planner", log, CallbackMetrics(), clock.monotonic)
+        observe = PlannerObserver(log, MemoryMetrics("callbacks"), clock)
         self.ledger: OffsetLedger[Examined] = OffsetLedger()
         source: Any = FakeSource(world, [Partition("scores", number) for number in range(PARTITIONS)])
         self.sink = FakeSink(world)

@@ -1,0 +1,94 @@
+"""OpenTelemetry instruments of a service, made from the table `stream_scorer.runtime.instruments`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from stream_scorer.runtime.instruments import NO_ATTRIBUTES, Counter, Gauge, Histogram, instruments_of
+from stream_scorer.telemetry.exporters import Meters, Scrape, otlp_readers
+
+if TYPE_CHECKING:
+    from opentelemetry import metrics
+
+    from stream_scorer.runtime.instruments import Attributes, Instrument, Service
+
+# Name in the resource, and scope of the meter.
+_NAMES: Final = {
+    "run": ("stream-scorer", "stream_scorer"),
+    "callbacks": ("stream-scorer-callbacks", "stream_scorer.callbacks"),
+}
+
+
+class ServiceMetrics:
+    """`Metrics` of a service for Prometheus, and for OTLP if the standard variables configure it.
+
+    Args:
+        service: selects the instruments.
+        instance: the resource's ``service.instance.id``.
+        constants: attributes that are the same for the whole process, of the instruments that have them.
+
+    Raises:
+        SettingsError: as `stream_scorer.telemetry.exporters.Meters` and `otlp_readers`.
+    """
+
+    def __init__(self, service: Service, *, instance: str | None = None, constants: Attributes = NO_ATTRIBUTES) -> None:
+        self._scrape = Scrape()
+        self._meters = Meters(*_NAMES[service], [self._scrape.reader, *otlp_readers()], instance)
+        self._constants = constants
+        self._counters: dict[Counter, metrics.Counter] = {}
+        self._gauges: dict[Gauge, metrics._Gauge] = {}
+        self._histograms: dict[Histogram, metrics.Histogram] = {}
+        for one in instruments_of(service):
+            self._create(one)
+            for attributes in one.first_series(service):
+                match one:
+                    case Counter():
+                        self.add(one, 0, attributes)
+                    case Gauge():
+                        self.set(one, 0, attributes)
+
+    def _create(self, one: Instrument) -> None:
+        meter = self._meters.meter
+        match one:
+            case Counter():
+                self._counters[one] = meter.create_counter(one.name, one.unit, one.description)
+            case Gauge():
+                self._gauges[one] = meter.create_gauge(one.name, one.unit, one.description)
+            case Histogram():
+                self._histograms[one] = meter.create_histogram(
+                    one.name, one.unit, one.description, explicit_bucket_boundaries_advisory=one.bounds
+                )
+
+    def add(self, counter: Counter, amount: float = 1, attributes: Attributes = NO_ATTRIBUTES) -> None:
+        """Add to a counter."""
+        self._counters[counter].add(amount, self._labels(counter, attributes))
+
+    def set(self, gauge: Gauge, value: float, attributes: Attributes = NO_ATTRIBUTES) -> None:
+        """Set a gauge."""
+        self._gauges[gauge].set(value, self._labels(gauge, attributes))
+
+    def record(self, histogram: Histogram, value: float, attributes: Attributes = NO_ATTRIBUTES) -> None:
+        """Add a value to a distribution."""
+        self._histograms[histogram].record(value, self._labels(histogram, attributes))
+
+    def _labels(self, one: Instrument, attributes: Attributes) -> Attributes:
+        named = (attribute.name for attribute in one.attributes)
+        constants = {name: self._constants[name] for name in named if name in self._constants}
+        return constants | one.labels(attributes)
+
+    def exposition(self) -> bytes:
+        """Return all metrics in Prometheus' text format."""
+        return self._scrape.exposition()
+
+    def close(self) -> None:
+        """Export buffered metrics and close the readers."""
+        self._meters.close()
+
+
+def server_attributes(url: str) -> Attributes:
+    """Return ``server.address`` and ``server.port`` of a URL; none if it has no host."""
+    parts = urlsplit(url)
+    if parts.hostname is None:
+        return {}
+    return {"server.address": parts.hostname, "server.port": parts.port or (443 if parts.scheme == "https" else 80)}

@@ -1,1 +1,0 @@
-"""Metric instruments of the services."""
