@@ -75,9 +75,13 @@ class ModelSettings(Section):
     """Features of the model, in the order of the requests."""
 
     max_features: Annotated[Count, Field(le=10_000)] = 50
+    """Features of a contact."""
     features: Annotated[Mapping[str, Feature], _Features] = Field(
         default_factory=tutorial_features,
     )
+    """One table for each feature, in the order of the requests: `type` (`integer`, `number`, `boolean`, `string`),
+    optional `impute`, `minimum`, `maximum` and `choices`.
+    """
 
     @model_validator(mode="after")
     def _check(self) -> Self:

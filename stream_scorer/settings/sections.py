@@ -1,4 +1,4 @@
-"""Sections of the settings; names and defaults are those of the contract (docs/contract.md, section 4)."""
+"""Sections of the settings. docs/settings.md is generated from the fields and the texts below them."""
 
 from __future__ import annotations
 
@@ -57,11 +57,25 @@ class KafkaSettings(Section):
     """Kafka cluster, and this worker's place in its group. ``properties`` are librdkafka's (`kafka.client.config`)."""
 
     bootstrap_servers: BootstrapServers = "127.0.0.1:9092"
+    """Brokers to connect to first, as `host:port`, several separated by commas."""
     group_id: Text = "stream-scorer"
+    """Consumer group of the scoring workers."""
     instance_id: Text = Field(default_factory=generate_instance_id)
+    """Name of the worker. Set it where a worker has a stable name: its open transaction is then ended at once after a
+    crash. Two running workers must never share one. The transactional id is group, `-`, instance, `-` and role
+    (`scorer`, `planner`, `deliverer`).
+    """
     start_from: StartFrom = "earliest"
+    """Start of a group without any commit: `earliest`, `latest` or an ISO time with a zone."""
     allow_new_group: bool = False
+    """Let a group without any commit start at `kafka.start_from` although its output topics were written to before: for
+    unattended first starts on shared topics. Remove it once the group has started: with it, a group whose commits have
+    expired starts over.
+    """
     properties: Mapping[Text, Property] = Field(default_factory=dict, repr=False)
+    """Properties of librdkafka (SASL, TLS, time-outs). Fixed values of `bootstrap.servers`, `group.id`,
+    `transactional.id`, `enable.*`, `isolation.level`, `auto.offset.reset` and `acks` take precedence, with a warning.
+    """
 
     @property
     def transactional_id(self) -> str:
@@ -91,7 +105,9 @@ class SchemaRegistrySettings(Section):
     """
 
     url: Url | None = Field(default=None, repr=False)
+    """Confluent-compatible registry, see [registry.md](registry.md). Without it, values are single-object encoded."""
     properties: Mapping[Text, Property] = Field(default_factory=dict, repr=False)
+    """Properties of confluent-kafka's registry client, such as `basic.auth.user.info` and `ssl.ca.location`."""
 
 
 class GenesysSettings(Section):
@@ -101,21 +117,38 @@ class GenesysSettings(Section):
     """
 
     region: Text = regions.DEFAULT_REGION
+    """Region of Genesys Cloud: gives `https://api.{region}` and `https://login.{region}`."""
     base_url: BaseUrl | None = None
+    """URL of the API instead of the region's: for proxies, tests and the simulator."""
     login_url: BaseUrl | None = None
+    """URL of the login service instead of the region's. It follows `genesys.base_url` if that is set."""
     client_id: Text | None = None
+    """Id of the OAuth client; required."""
     client_secret: Secret | None = None
+    """Secret of the OAuth client; required. Its file is read again before each token request."""
     client_secret_file: SecretFile | None = Field(default=None, exclude=True)
     model_id: Text | None = None
+    """Id of the model; required."""
     model_version: Text | None = None
+    """Version of the model for events without one. Without it, the platform's current version."""
     timeout_s: Seconds = 30
+    """Deadline of a whole exchange with the API, in seconds."""
     token_timeout_s: Seconds = 15
+    """Deadline of a token request, in seconds."""
     max_retries: Annotated[CountOrZero, Field(le=100)] = 3
+    """Retries after the first attempt of a request."""
     backoff_base_s: Seconds = 2.0
+    """Base of the exponential backoff in seconds: the n-th retry waits `backoff_base_s ** n` with jitter, at least half
+    of it. A base below 1 is the wait itself.
+    """
     max_backoff_s: Seconds = 60
+    """Longest backoff in seconds. A `Retry-After` is not cut to it."""
     max_retry_after_s: Seconds = 900
+    """Longest `Retry-After` in seconds that is obeyed at a time."""
     probe_interval_s: Seconds = 10
+    """Seconds between probes while the circuit breaker is open."""
     requests_per_minute: Count = 300
+    """Quota of this worker. The API's `inin-ratelimit-*` headers are obeyed too; the lower limit holds."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -167,17 +200,37 @@ class ScoringSettings(Section):
     """Scoring worker: request size, concurrency, commit interval."""
 
     max_contacts: Annotated[Count, Field(le=1000)] = 1000
+    """Contacts in a request."""
     max_request_bytes: Annotated[Count, Field(ge=1024, le=512_000)] = 512_000
+    """Bytes of a request body."""
     linger_ms: Milliseconds = 200
+    """Milliseconds after which a batch that is not full is closed, if quota and a free slot allow sending it."""
     max_in_flight: Annotated[Count, Field(le=1000)] = 8
+    """Requests at once."""
     max_uncommitted: Annotated[Count, Field(le=10_000_000)] = 16_000
+    """Contacts that are read and not committed: the maximum that a crash can cost."""
     commit_interval_ms: Milliseconds = 200
+    """Milliseconds between transactions while there are outcomes to commit."""
     revoke_wait_s: SecondsOrZero = 5
+    """Seconds that a rebalance waits for responses about revoked partitions."""
     shutdown_timeout_s: SecondsOrZero = 25
+    """Seconds that a shutdown waits for responses in flight, and for requests that block billed outcomes. The process
+    ends 8 s later at most.
+    """
     max_contacts_per_minute: Count | None = None
+    """Spend limit of this worker: contacts sent in any 60 s; the others wait."""
     max_event_age_s: Seconds | None = None
+    """Events that were older, in seconds, when they were written to the features topic are rejected as `expired`: the
+    record's timestamp minus `occurred_at`. The time that a record waits in Kafka or in the worker does not count.
+    """
     retry_delays_s: Annotated[tuple[Seconds, ...], Field(min_length=1, max_length=_MOST_RETRY_LEVELS)] = (60, 600, 3600)
+    """Seconds that a contact waits in each retry topic, one to nine in ascending order; `topics create` creates a topic
+    for each. Records in topics of higher levels are read, too.
+    """
     max_refused_share: Annotated[Number, Field(gt=0, le=1)] = 0.01
+    """Largest share of the contacts finished in the last 10 minutes that is rejected for one status and model version;
+    the others wait. 1: no limit.
+    """
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -195,7 +248,9 @@ class VerificationSettings(Section):
     """Limits for confidence intervals; scores outside them go to review."""
 
     min_interval_width: Annotated[Number, Field(ge=0, le=1)] = 0.15
+    """A score with a narrower confidence interval goes to review."""
     max_interval_width: Annotated[Number, Field(gt=0, le=1)] | None = None
+    """A score with a wider confidence interval goes to review."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -215,20 +270,39 @@ class CallbacksSettings(Section):
     """
 
     target: Literal["webhook", "genesys-outbound", "log"] = "webhook"
+    """Destination of callbacks, see [targets.md](targets.md)."""
     url: ExactUrl | None = Field(default=None, repr=False)
+    """URL of the webhook: `https`, or `http` to this machine."""
     threshold: Annotated[Number, Field(ge=0, le=1)] = 0.75
+    """Lowest score that causes a callback."""
     secret: Secret | None = None
+    """Signs the webhook: base64 of at least 24 bytes."""
     secret_previous: Secret | None = None
+    """Signs the webhook too, while the secret changes."""
     group_id: Text | None = None
+    """Consumer group of the planner; with `-delivery` added, of the deliverer."""
     max_contacts: Annotated[Count, Field(le=1000)] = 75
+    """Contacts in a callback."""
     linger_ms: Milliseconds = 200
+    """Longest time in milliseconds between reading a score and planning its callback."""
     retry_delays_s: Annotated[tuple[Seconds, ...], Field(min_length=1, max_length=_MOST_TIERS)] = (60, 600, 3600, 21600)
+    """Seconds that a callback waits in each retry topic, one to four in ascending order; `topics create` creates a
+    topic for each. Records in topics of higher levels are delivered, too.
+    """
     max_per_minute: Count | None = None
+    """Callbacks of one campaign in any 60 s, for this worker; the others wait in a retry topic."""
     max_age_s: Seconds = 86400
+    """A score that is older, in seconds, when it is planned gets the receipt `EXPIRED` and no callback."""
     probe_interval_s: Seconds = 10
+    """Seconds between probes of a target that is switched off: after 410, for `genesys-outbound` also while
+    credentials, scope or list are refused.
+    """
     allow_http: bool = False
+    """Allow `http` to other machines."""
     contact_list_id: Text | None = None
+    """Contact list of `genesys-outbound`."""
     admin_port: Port = 9465
+    """Port of `/livez`, `/readyz` and `/metrics` of `callbacks`; 0: off."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -240,6 +314,10 @@ class AuditSettings(Section):
     """Audit: retention of the audit topic in days."""
 
     retention_days: Annotated[Count, Field(le=36_500)] = 400
+    """Days for which the audit topic must keep its events. `topics create` sets it on a new topic, `topics create
+    --update-retention` on an existing one. A shorter retention is a warning at start and a failure of `config check
+    --connect`.
+    """
 
 
 class AdminSettings(Section):
@@ -249,30 +327,45 @@ class AdminSettings(Section):
     """
 
     host: Text = "127.0.0.1"
+    """Address of `/livez`, `/readyz` and `/metrics`."""
     port: Port = 9464
+    """Port of `/livez`, `/readyz` and `/metrics` of `run`; 0: off."""
     max_unexplained_wait_s: Seconds = 300
+    """Seconds that the oldest record may wait without a known reason before `/livez` fails."""
 
 
 class LogSettings(Section):
     """Level and format of the log; ``auto``: text on a terminal, else JSON."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
+    """Lowest level that is logged. Ids of contacts are logged at `debug` only."""
     format: Literal["auto", "json", "text"] = "auto"
+    """`json`, `text`, or `auto`: text on a terminal, else JSON."""
 
 
 class TopicsSettings(Section):
     """Names of the topics. Several may be one topic, unless a service would then read its own output."""
 
     features: Topic = "contact-features"
+    """Input of the scoring worker."""
     features_retry: Topic = "contact-features-retry"
+    """Prefix of the retry topics of contacts: `-1` to `-9` is added, one for each of `scoring.retry_delays_s`."""
     scores: Topic = "contact-scores"
+    """Scored contacts."""
     review: Topic = "contact-scores-review"
+    """Scores that a person should check."""
     rejected: Topic = "contact-features-rejected"
+    """Contacts without a score, with the reasons."""
     audit: Topic = "scoring-audit"
+    """Audit events, with an entry for each outcome."""
     callbacks: Topic = "campaign-callbacks"
+    """Planned callbacks."""
     callbacks_retry: Topic = "campaign-callbacks-retry"
+    """Prefix of the retry topics of callbacks: `-1` to `-4` is added, one for each of `callbacks.retry_delays_s`."""
     callbacks_rejected: Topic = "campaign-callbacks-rejected"
+    """Callbacks that were refused or given up, and records that are not a score or a callback."""
     receipts: Topic = "campaign-receipts"
+    """Final outcomes of callbacks."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

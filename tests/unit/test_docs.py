@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import textwrap
 import tomllib
@@ -130,43 +129,6 @@ def test_the_commands_listed_are_those_there_are(page: Path, heading: str) -> No
 
 
 # --- settings
-
-
-def shown(value: Any) -> str:
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return f"`{value}`"
-    if isinstance(value, int | float):
-        return f"{value:g}" if isinstance(value, float) else str(value)
-    return f"`{json.dumps(list(value) if isinstance(value, tuple) else value)}`"
-
-
-WORDS = {
-    "kafka.instance_id": "host name and something random",
-    "genesys.base_url": "from the region",
-    "genesys.login_url": "from the region",
-    "model.features": "the tutorial's model",
-    "callbacks.group_id": "`<kafka.group_id>-callbacks`",
-}
-
-
-def test_the_table_of_settings_is_complete_and_has_the_defaults() -> None:
-    defaults = Settings()
-    expected = {}
-    for section, keys in SECTIONS.items():
-        for key in keys:
-            name = f"{section}.{key}"
-            value = getattr(getattr(defaults, section), key)
-            if isinstance(value, float) and value.is_integer():
-                value = int(value)
-            expected[name] = WORDS.get(name) or shown(value)
-    for name in ("callbacks.retry_delays_s", "scoring.retry_delays_s"):
-        expected[name] = expected[name].replace(".0", "")
-    listed = {first.strip("`"): default for first, default, *_ in rows(DOCS / "contract.md", "## 4 Settings")}
-    assert listed == expected
 
 
 def test_the_reference_file_is_the_defaults() -> None:
