@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Union, get_arg
 
 from pydantic.fields import FieldInfo
 
+from stream_scorer.kafka.admin import acls
 from stream_scorer.runtime.instruments import INSTRUMENTS, LOOP, Counter, Instrument
 from stream_scorer.settings import Settings
 from stream_scorer.settings.key_catalog import IN_FILES, MAPPINGS, SECRETS, SECTIONS, STRUCTURED
@@ -192,8 +193,46 @@ def attribute_docstrings(*files: str) -> dict[str, str]:
     return found
 
 
-TABLES: Final[Mapping[str, Callable[[], str]]] = {"metrics": metrics, "settings": settings}
-PAGES: Final = (DOCS / "metrics.md", DOCS / "settings.md")
+# --- rights
+
+
+def rights() -> str:
+    """The rights of each program with the default settings; related names as one prefix."""
+    defaults = Settings()
+    judge = (*acls.reconciling_rights(defaults), *acls.reconciling_callbacks_rights(defaults))
+    administered = ("contact-", "campaign-")
+    retried = ("contact-features-retry-", "campaign-callbacks-retry-")
+    programs: dict[str, tuple[Sequence[acls.Permission], Sequence[str]]] = {
+        "run": (acls.scoring_rights(defaults), retried),
+        "callbacks": (acls.callback_rights(defaults), retried),
+        "produce": (acls.producing_rights(defaults), ()),
+        "topics create": (acls.creating_rights(defaults), administered),
+        "reconcile": (judge, administered),
+    }
+    # The instance id is random unless it is set.
+    roles = re.compile(rf"(?<=-){re.escape(defaults.kafka.instance_id)}-.*")
+    rows = []
+    for program, (permissions, prefixes) in programs.items():
+        names: dict[tuple[str, str], list[str]] = {}
+        for one in permissions:
+            names.setdefault((one.resource, one.operation), []).append(roles.sub("*", one.name))
+        operations: dict[tuple[str, str], list[str]] = {}
+        for (resource, operation), found in names.items():
+            listed = ", ".join(map(code, as_prefixes(found, prefixes)))
+            operations.setdefault((resource, listed), []).append(operation)
+        rows += [(code(program), ", ".join(some), resource, listed) for (resource, listed), some in operations.items()]
+    return table(("program", "operation", "resource", "names"), rows)
+
+
+def as_prefixes(names: Iterable[str], prefixes: Iterable[str]) -> list[str]:
+    """The names, each once; ``*`` after a prefix stands for all that begin with it."""
+    found = dict.fromkeys(next((f"{one}*" for one in prefixes if name.startswith(one)), name) for name in names)
+    wide = [name[:-1] for name in found if name.endswith("*")]
+    return [name for name in found if not any(name.startswith(one) and name != f"{one}*" for one in wide)]
+
+
+TABLES: Final[Mapping[str, Callable[[], str]]] = {"metrics": metrics, "settings": settings, "rights": rights}
+PAGES: Final = (DOCS / "metrics.md", DOCS / "settings.md", DOCS / "security.md")
 
 
 def current(page: Path) -> str:

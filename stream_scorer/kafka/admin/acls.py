@@ -3,8 +3,8 @@
 A broker answers only "Topic authorization failed", often without the topic. The rights on topics are read with
 `describe_topics` (KIP-430) at the start of a command, and again after a denial. The API has no such query for
 transactional ids: the first session shows them. It has one for groups, but its time-out can abort the
-process (an assertion of librdkafka), so joining shows them. docs/security.md lists these rights; a test compares the
-two.
+process (an assertion of librdkafka), so joining shows them. The table of rights in docs/security.md is generated
+from here.
 """
 
 from __future__ import annotations
