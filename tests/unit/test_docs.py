@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import typer
 
-from stream_scorer.cli import app
 from stream_scorer.core.records import Reason, ReviewReason
 from stream_scorer.core.scoring.feature_types import Feature
 from stream_scorer.settings import Settings, load_settings
@@ -95,37 +93,6 @@ def test_the_folders_are_the_real_tree() -> None:
         listed.append(path)
     real = {path for path in package.iterdir() if path.is_dir() and path.name != "__pycache__"}
     assert {path for path in listed if path.parent == package and path.is_dir()} == real
-
-
-# --- commands
-
-
-def commands() -> set[str]:
-    root = typer.main.get_command(app)
-    context = typer.Context(root, info_name="stream-scorer")
-    found = set()
-    for name in root.list_commands(context):  # type: ignore[attr-defined]
-        _, command, _ = root.resolve_command(context, [name])  # type: ignore[attr-defined]
-        parts = command.list_commands(context) if hasattr(command, "list_commands") else []
-        found |= {f"{name} {part}" for part in parts} or {name}
-    return found
-
-
-def listed_commands(page: Path, heading: str) -> set[str]:
-    found = set()
-    for first, *_ in rows(page, heading):
-        names = [name.removeprefix("stream-scorer ") for name in re.findall(r"`([^`]+)`", first)]
-        names = [re.sub(r" (\[.*|[A-Z]+)$", "", name) for name in names]
-        group = names[0].split()[0]
-        found |= {names[0], *(f"{group} {name}" for name in names[1:])}
-    return found
-
-
-@pytest.mark.parametrize(
-    ("page", "heading"), [(REPOSITORY / "README.md", "## Commands"), (DOCS / "contract.md", "## 6 Commands")]
-)
-def test_the_commands_listed_are_those_there_are(page: Path, heading: str) -> None:
-    assert listed_commands(page, heading) == commands()
 
 
 # --- settings
