@@ -18,6 +18,7 @@ from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 import typer
+from log_calls import LEVELS, LogCall, log_calls
 from pydantic.fields import FieldInfo
 
 from stream_scorer.cli import app
@@ -283,13 +284,41 @@ def prose(text: str) -> str:
     return " ".join(text.split()).replace("<", "\\<")
 
 
+# --- log events
+
+_LOG_PAGE: Final = DOCS / "log-events.md"
+_ROW: Final = re.compile(r"^\| `(.+?)` \|.*\| ([^|]*) \|$", re.MULTILINE)
+
+
+def log_events() -> str:
+    """The events by name, from the calls; the meaning is written by hand in the page, and kept."""
+    meanings = dict(_ROW.findall(_LOG_PAGE.read_text(encoding="utf-8")))
+    found: dict[str, list[LogCall]] = {}
+    for call in log_calls(DOCS.parent / "stream_scorer"):
+        found.setdefault(call.event, []).append(call)
+    return table(
+        ("event", "level", "component", "fields", "meaning"),
+        (
+            (
+                code(event),
+                ", ".join(level for level in LEVELS if any(level in call.levels for call in calls)),
+                ", ".join(dict.fromkeys(code(call.module) for call in calls)),
+                ", ".join(dict.fromkeys(code(field) for call in calls for field in call.fields)),
+                meanings.get(event, ""),
+            )
+            for event, calls in sorted(found.items())
+        ),
+    )
+
+
 TABLES: Final[Mapping[str, Callable[[], str]]] = {
     "metrics": metrics,
     "settings": settings,
     "rights": rights,
     "commands": commands,
+    "log-events": log_events,
 }
-PAGES: Final = (DOCS / "metrics.md", DOCS / "settings.md", DOCS / "security.md", DOCS / "commands.md")
+PAGES: Final = (DOCS / "metrics.md", DOCS / "settings.md", DOCS / "security.md", DOCS / "commands.md", _LOG_PAGE)
 
 
 def current(page: Path) -> str:

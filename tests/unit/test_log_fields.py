@@ -6,6 +6,8 @@ import ast
 import re
 from pathlib import Path
 
+from log_calls import log_calls
+
 import stream_scorer
 
 FOLDER = Path(stream_scorer.__file__).parent
@@ -63,6 +65,21 @@ def test_every_field_of_a_line_is_known_to_be_harmless() -> None:
     ]
     assert unknown == []
     assert not [name for name in HARMLESS if OF_CONTACTS.search(name)]
+
+
+def test_every_field_is_harmless_that_is_chosen_at_run_time() -> None:
+    """Those behind ``**`` and of levels that a condition chooses, which are no keyword of a log method."""
+    found = {
+        (call.event, field)
+        for call in log_calls(FOLDER)
+        for field in call.fields
+        if field not in HARMLESS and call.module != WRITES_CALLBACKS.removesuffix(".py").replace("/", ".")
+    }
+    assert {field for _, field in found} - AT_DEBUG == {"next_probe_in_s", "next_request_in_s"}
+    assert {event for event, field in found if field in AT_DEBUG} == {
+        "contact rejected by broker",
+        "error text received",
+    }
 
 
 def test_there_are_log_calls_and_their_events_are_plain_words() -> None:

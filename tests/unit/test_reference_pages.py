@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
-
 from reference_pages import DOCS, PAGES, TABLES, current
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -25,3 +24,9 @@ def test_every_table_stands_on_one_page() -> None:
     }
     assert {page for page, names in marked.items() if names} == set(PAGES)
     assert sorted(name for names in marked.values() for name in names) == sorted(TABLES)
+
+
+def test_every_log_event_has_its_meaning() -> None:
+    events = [line for line in (DOCS / "log-events.md").read_text().splitlines() if line.startswith("| `")]
+    assert events
+    assert [event for event in events if event.endswith("| |")] == []
