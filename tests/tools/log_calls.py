@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 _LOGGER: Final = re.compile(r"log$|structlog\.get_logger\(")
+_LOGS: Final = re.compile(rf"(log|\))\.({'|'.join(LEVELS)})\(")
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,10 @@ def log_calls(package: Path) -> Iterator[LogCall]:
     """All calls of structlog's loggers; lines with ``%s`` are those of the standard library's."""
     for file in sorted(package.rglob("*.py")):
         module = ".".join(file.relative_to(package).with_suffix("").parts)
-        tree = ast.parse(file.read_text(encoding="utf-8"))
+        source = file.read_text(encoding="utf-8")
+        if not _LOGS.search(source):
+            continue
+        tree = ast.parse(source)
         for function in ast.walk(tree):
             if isinstance(function, ast.FunctionDef):
                 scope = Scope(tree, function)
