@@ -17,14 +17,13 @@ from stream_scorer.runtime.service_loop import BUSY_WAIT_S, IDLE_WAIT_S, PAUSE_A
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from stream_scorer.callbacks.dispatcher import Dispatcher
     from stream_scorer.callbacks.intake import CallbackIntake
     from stream_scorer.callbacks.receipt_writer import ReceiptWriter
     from stream_scorer.callbacks.sender import Sender
     from stream_scorer.core.exactly_once.offset_ledger import OffsetLedger
-    from stream_scorer.core.exactly_once.stall_detector import CommitPosition
     from stream_scorer.core.records import SourceRecord
     from stream_scorer.kafka.consumer.flow_control import FlowControl
     from stream_scorer.kafka.consumer.group_consumer import GroupConsumer
@@ -189,7 +188,7 @@ class Deliverer(ServiceLoop[DeliveryOutcome, DelivererObserver]):
         }
         self._observe.state(in_flight=self._sender.in_flight, waiting=waiting, uncommitted=self._ledger.uncommitted)
 
-    def _report_lag(self, positions: Iterable[CommitPosition], ends: Mapping[Partition, int]) -> None:
+    @property
+    def _explains_stall(self) -> bool:
         # Deliveries in memory wait for a known time or for a slot.
-        explained = bool(self._dispatcher.ready or self._dispatcher.delayed)
-        self._observe.lag_observed(positions, ends, explained=explained)
+        return bool(self._dispatcher.ready or self._dispatcher.delayed)

@@ -13,15 +13,13 @@ from stream_scorer.runtime.service_loop import IDLE_WAIT_S, ServiceLoop
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable
 
     from stream_scorer.callbacks.callback_writer import CallbackWriter
     from stream_scorer.callbacks.ports import Target
     from stream_scorer.core.avro.codec import Codec
     from stream_scorer.core.callbacks.selection import PlanningRules
     from stream_scorer.core.exactly_once.offset_ledger import OffsetLedger
-    from stream_scorer.core.exactly_once.stall_detector import CommitPosition
-    from stream_scorer.core.records import Partition
     from stream_scorer.kafka.consumer.group_consumer import GroupConsumer
     from stream_scorer.kafka.registry.pending_schemas import PendingSchemas
     from stream_scorer.runtime.clock import Clock
@@ -98,6 +96,3 @@ class Planner(ServiceLoop[Examined, PlannerObserver]):
         # Once: scores without a committed plan are planned by the next owner.
         if self._clock.monotonic() < deadline:
             self._callbacks.flush()
-
-    def _report_lag(self, positions: Iterable[CommitPosition], ends: Mapping[Partition, int]) -> None:
-        self._observe.lag_observed(positions, ends)

@@ -10,17 +10,17 @@ from __future__ import annotations
 import math
 import sys
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from stream_scorer.core.exactly_once.outcome_cache import OutcomeT
 from stream_scorer.errors import one_line
+from stream_scorer.runtime.loop_observer import LoopObserver
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from stream_scorer.core.exactly_once.offset_ledger import OffsetLedger
-    from stream_scorer.core.exactly_once.stall_detector import CommitPosition
     from stream_scorer.core.records import Partition, SourceRecord
     from stream_scorer.kafka.consumer.group_consumer import GroupConsumer
     from stream_scorer.kafka.consumer.paused_partitions import PausedPartitions
@@ -36,29 +36,7 @@ _REPORT_EVERY_S = 0.2
 _LAG_REPORT_EVERY_S = 1.0
 
 
-class LoopEvents(Protocol):
-    """Observer of a loop: log events, metrics, liveness and readiness."""
-
-    def heartbeat(self) -> None:
-        """Record one iteration of the loop."""
-
-    def draining(self, reason: str | None) -> None:
-        """Record that the loop is about to end; ``reason``: the error that ends it."""
-
-    def partition_assigned(self, partition: Partition, next_offset: int) -> None:
-        """Record an assigned partition."""
-
-    def partitions_revoked(self, partitions: Iterable[Partition]) -> None:
-        """Record revoked partitions."""
-
-    def rebalance_completed(self) -> None:
-        """Record the end of a rebalance."""
-
-    def disconnected(self, reason: str) -> None:
-        """Record that no broker can be reached or none grants access."""
-
-
-ObserverT = TypeVar("ObserverT", bound=LoopEvents)
+ObserverT = TypeVar("ObserverT", bound=LoopObserver)
 
 
 class ServiceLoop(ABC, Generic[OutcomeT, ObserverT]):
@@ -152,9 +130,10 @@ class ServiceLoop(ABC, Generic[OutcomeT, ObserverT]):
     def _report_state(self, now: float) -> None:
         """Record the gauges, five times a second."""
 
-    @abstractmethod
-    def _report_lag(self, positions: Iterable[CommitPosition], ends: Mapping[Partition, int]) -> None:
-        """Record the consumer lag, once a second."""
+    @property
+    def _explains_stall(self) -> bool:
+        """Whether records wait for a known reason."""
+        return False
 
     def _on_drained(self) -> None:
         """Record what is left at the end."""
@@ -169,7 +148,8 @@ class ServiceLoop(ABC, Generic[OutcomeT, ObserverT]):
             self._report_state(now)
         if now - self._lag_reported_at >= _LAG_REPORT_EVERY_S:
             self._lag_reported_at = now
-            self._report_lag(self._ledger.commit_positions(), self._source.end_offsets(self._ledger.partitions))
+            ends = self._source.end_offsets(self._ledger.partitions)
+            self._observe.lag_observed(self._ledger.commit_positions(), ends, explained=self._explains_stall)
 
     def _finish(self, error: BaseException | None) -> None:
         """Wait up to a limit for the requests in flight, commit the finished outcomes and leave the group.

@@ -17,9 +17,8 @@ from stream_scorer.scoring.observer import Observer
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
-    from stream_scorer.core.exactly_once.stall_detector import CommitPosition
     from stream_scorer.core.records import Deferred
     from stream_scorer.kafka.consumer.flow_control import FlowControl
     from stream_scorer.kafka.consumer.group_consumer import GroupConsumer
@@ -229,9 +228,6 @@ class Worker(ServiceLoop[Outcome | Skipped, Observer]):
             quota=self._quota,
             breaker=self._breaker.reported,
         )
-
-    def _report_lag(self, positions: Iterable[CommitPosition], ends: Mapping[Partition, int]) -> None:
-        self._observe.lag_observed(positions, ends)
 
     def _on_drained(self) -> None:
         self._observe.drained(self._dispatcher.contacts_in_flight + self._ledger.billed_uncommitted)
