@@ -1,4 +1,4 @@
-"""Exporters of metrics: the ``/metrics`` endpoint, and OTLP if the environment configures it.
+"""Meter provider, and export of metrics by OTLP if the environment configures it.
 
 An unreachable collector costs one log line a minute: its exporter runs in a thread of its own, and the service's
 shutdown does not wait for it (`telemetry.collectors`).
@@ -10,7 +10,6 @@ import os
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import (
     AlwaysOffExemplarFilter,
     AlwaysOnExemplarFilter,
@@ -18,7 +17,6 @@ from opentelemetry.sdk.metrics import (
     TraceBasedExemplarFilter,
 )
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
-from prometheus_client import CollectorRegistry, generate_latest
 
 from stream_scorer import __version__
 from stream_scorer.telemetry.collectors import close_within_limit, rate_limit_logs
@@ -97,15 +95,3 @@ class Meters:
     def close(self) -> None:
         """Export buffered metrics, within `telemetry.collectors.CLOSE_S`."""
         close_within_limit(self._provider.shutdown)
-
-
-class Scrape:
-    """Prometheus reader with a registry of its own, so that two services in one process do not mix."""
-
-    def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        self.reader = PrometheusMetricReader(registry=self._registry)
-
-    def exposition(self) -> bytes:
-        """Return all metrics in Prometheus' text format."""
-        return generate_latest(self._registry)

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from prometheus_client import CollectorRegistry, generate_latest
+
 from stream_scorer.runtime.instruments import NO_ATTRIBUTES, Counter, Gauge, Histogram, instruments_of
-from stream_scorer.telemetry.exporters import Meters, Scrape, otlp_readers
+from stream_scorer.telemetry.exporters import Meters, otlp_readers
 
 if TYPE_CHECKING:
     from opentelemetry import metrics
@@ -33,8 +36,10 @@ class ServiceMetrics:
     """
 
     def __init__(self, service: Service, *, instance: str | None = None, constants: Attributes = NO_ATTRIBUTES) -> None:
-        self._scrape = Scrape()
-        self._meters = Meters(*_NAMES[service], [self._scrape.reader, *otlp_readers()], instance)
+        # Its own, so that two services in one process do not mix.
+        self._registry = CollectorRegistry()
+        readers = [PrometheusMetricReader(registry=self._registry), *otlp_readers()]
+        self._meters = Meters(*_NAMES[service], readers, instance)
         self._constants = constants
         self._counters: dict[Counter, metrics.Counter] = {}
         self._gauges: dict[Gauge, metrics._Gauge] = {}
@@ -79,7 +84,7 @@ class ServiceMetrics:
 
     def exposition(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
-        return self._scrape.exposition()
+        return generate_latest(self._registry)
 
     def close(self) -> None:
         """Export buffered metrics and close the readers."""

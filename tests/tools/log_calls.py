@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 _LOGGER: Final = re.compile(r"log$|structlog\.get_logger\(")
-_LOGS: Final = re.compile(rf"(log|\))\.({'|'.join(LEVELS)})\(")
+_LOGS: Final = re.compile(rf"(log|logger|\))\.({'|'.join(LEVELS)})\(")
 
 
 @dataclass(frozen=True)

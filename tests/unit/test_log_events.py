@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from log_calls import log_calls
+from log_calls import LogCall, log_calls
 
 ROOT: Final = Path(__file__).parents[2]
 _WAITED_FOR: Final = re.compile(r'said(?:, |\()"([^"]+)"|\["event"\] == "([^"]+)"|get\("event"\) == "([^"]+)"')
@@ -31,3 +31,42 @@ def test_an_event_that_is_never_written_is_found() -> None:
     assert "an event of nothing" not in _WRITTEN
     # Chosen by a condition, by a function of the module, and beside a logger that is a call.
     assert {"contacts held over the limit", "circuit reason changed", "waiting for Kafka"} <= _WRITTEN
+
+
+def test_what_a_condition_or_a_function_chooses_is_read(tmp_path: Path) -> None:
+    (tmp_path / "loop.py").write_text(
+        """
+class Observer:
+    def __init__(self, loop):
+        self._loop = {"loop": loop} if loop else {}
+
+    @property
+    def facts(self):
+        return {"reason": 1}
+
+    def changed(self, state):
+        say = self._log.error if state.is_open else self._log.info
+        word = "held" if state.is_open else "rejected"
+        say(f"contacts {word}", **self._loop, status=1)
+        fields = {**state.facts, "detail": 2}
+        self._log.warning(_event(state), **fields)
+        _log.warning("of the standard library: %s", state)
+
+
+def _event(state):
+    if state.is_open:
+        return "circuit opened"
+    return "circuit closed"
+"""
+    )
+    held, rejected, closed, opened = log_calls(tmp_path)
+    assert held == LogCall("contacts held", ("error", "info"), "loop", ("loop", "status"))
+    assert (rejected.event, rejected.fields) == ("contacts rejected", held.fields)
+    assert opened == LogCall("circuit opened", ("warning",), "loop", ("reason", "detail"))
+    assert (closed.event, closed.fields) == ("circuit closed", opened.fields)
+
+
+def test_an_event_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "loop.py").write_text("def run(log, event):\n    log.info(event)\n")
+    with pytest.raises((KeyError, ValueError)):
+        list(log_calls(tmp_path))
