@@ -10,7 +10,7 @@ The entries stand here, below both services and below `telemetry`: a service may
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from itertools import product
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple, Protocol, TypeAlias
@@ -40,7 +40,7 @@ LOOP: Final = Attribute("loop", ("planner", "deliverer"))
 """Loop of the service ``callbacks``; ``run`` has one loop and no such attribute."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Instrument:
     """Entry of the table.
 
@@ -58,6 +58,7 @@ class Instrument:
     name: str
     unit: str
     description: str
+    _: KW_ONLY
     note: str = ""
     service: Service | None = None
     attributes: tuple[Attribute, ...] = ()
@@ -84,20 +85,21 @@ class Instrument:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Counter(Instrument):
     """Sum that only grows."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Gauge(Instrument):
     """Last value."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Histogram(Instrument):
     """Distribution; ``bounds``: upper bounds of its buckets. It has no series before its first event."""
 
+    _: KW_ONLY
     bounds: tuple[float, ...]
     series: tuple[Attributes, ...] | None = ()
 
@@ -148,21 +150,21 @@ def messaging(operation: Literal["poll", "send", "commit"], loop: Attributes = N
 # --- both services
 
 CONSUMED: Final = Counter(
-    name="messaging.client.consumed.messages",
-    unit="{message}",
-    description="Records read.",
+    "messaging.client.consumed.messages",
+    "{message}",
+    "Records read.",
     attributes=(_SYSTEM, Attribute(_OPERATION, ("poll",)), Attribute(_TYPE, ("receive",)), LOOP),
 )
 SENT: Final = Counter(
-    name="messaging.client.sent.messages",
-    unit="{message}",
-    description="Records written in transactions that committed.",
+    "messaging.client.sent.messages",
+    "{message}",
+    "Records written in transactions that committed.",
     attributes=(_SYSTEM, Attribute(_OPERATION, ("send",)), Attribute(_TYPE, ("send",)), LOOP),
 )
 OPERATION_DURATION: Final = Histogram(
-    name="messaging.client.operation.duration",
-    unit="s",
-    description="Duration of poll (with records), send (the records of a transaction) and commit.",
+    "messaging.client.operation.duration",
+    "s",
+    "Duration of poll (with records), send (the records of a transaction) and commit.",
     note=(
         "`poll`: until records were received, if any were; `send`: producing a transaction's records and offsets;"
         " `commit`: until the broker had all of them and had confirmed the commit"
@@ -176,9 +178,9 @@ OPERATION_DURATION: Final = Histogram(
     ),
 )
 PROCESS_DURATION: Final = Histogram(
-    name="messaging.process.duration",
-    unit="s",
-    description="From the start of work on a batch to the commit of its outcomes.",
+    "messaging.process.duration",
+    "s",
+    "From the start of work on a batch to the commit of its outcomes.",
     note=(
         "`run`: from the first attempt of a request to a commit with outcomes of it; `planner`: from reading a"
         " transaction's first score to its commit; `deliverer`: from the first attempt for a callback since it was"
@@ -189,23 +191,23 @@ PROCESS_DURATION: Final = Histogram(
     attributes=(_SYSTEM, Attribute(_OPERATION, ("process",)), Attribute(_TYPE, ("process",)), LOOP),
 )
 TRANSACTIONS: Final = Counter(
-    name="stream_scorer.transactions",
-    unit="{transaction}",
-    description="Kafka transactions.",
+    "stream_scorer.transactions",
+    "{transaction}",
+    "Kafka transactions.",
     note="`refused`: the broker rejects a record; `failed`: aborted, or its end is not known yet",
     attributes=(Attribute("outcome", ("committed", "refused", "failed")), LOOP),
 )
 PARTITIONS: Final = Gauge(
-    name="stream_scorer.partitions.owned",
-    unit="{partition}",
-    description="Partitions assigned.",
+    "stream_scorer.partitions.owned",
+    "{partition}",
+    "Partitions assigned.",
     note="In the scorer those of the features topic. 0 for long: more processes than partitions",
     attributes=(LOOP,),
 )
 LAG: Final = Gauge(
-    name="stream_scorer.consumer.lag",
-    unit="{message}",
-    description="Records in the log that are not committed, by partition.",
+    "stream_scorer.consumer.lag",
+    "{message}",
+    "Records in the log that are not committed, by partition.",
     note=(
         "Up to the last end that the client has received; while reading is paused, the end is read from the brokers"
         " every 15 s. 0 at rest: transaction markers and aborted records, which Kafka's own tools count, are left out"
@@ -213,21 +215,21 @@ LAG: Final = Gauge(
     attributes=(Attribute("topic"), Attribute("partition"), LOOP),
 )
 OLDEST_AGE: Final = Gauge(
-    name="stream_scorer.oldest_uncommitted.age",
-    unit="s",
-    description="Age of the oldest record that is read and not committed; 0: none.",
+    "stream_scorer.oldest_uncommitted.age",
+    "s",
+    "Age of the oldest record that is read and not committed; 0: none.",
     attributes=(LOOP,),
 )
 STALL_TIME: Final = Gauge(
-    name="stream_scorer.commit.stall_time",
-    unit="s",
-    description="Time since the last progress of a partition's commits; the longest.",
+    "stream_scorer.commit.stall_time",
+    "s",
+    "Time since the last progress of a partition's commits; the longest.",
     attributes=(LOOP,),
 )
 UNEXPLAINED_STALL_TIME: Final = Gauge(
-    name="stream_scorer.commit.unexplained_stall_time",
-    unit="s",
-    description="The same, counted from when a reason was last known; decides the status of /livez.",
+    "stream_scorer.commit.unexplained_stall_time",
+    "s",
+    "The same, counted from when a reason was last known; decides the status of /livez.",
     note="Reasons are an open circuit breaker, a backoff and a shutdown",
     attributes=(LOOP,),
 )
@@ -235,9 +237,9 @@ UNEXPLAINED_STALL_TIME: Final = Gauge(
 # --- run
 
 CONTACTS: Final = Counter(
-    name="stream_scorer.contacts",
-    unit="{contact}",
-    description="Contacts with a committed outcome: scored, review, rejected or deferred.",
+    "stream_scorer.contacts",
+    "{contact}",
+    "Contacts with a committed outcome: scored, review, rejected or deferred.",
     note=(
         "`reason` is the first one, empty for `scored`. A contact that was written to a retry topic counts as"
         " `deferred`, with the level as `reason`, each time it is; the lag of that topic is the number that waits there"
@@ -256,29 +258,29 @@ CONTACTS: Final = Counter(
     ),
 )
 CONTACTS_RETRIED: Final = Counter(
-    name="stream_scorer.contacts.retried",
-    unit="{contact}",
-    description="Contacts sent again: unanswered, or their response was lost.",
+    "stream_scorer.contacts.retried",
+    "{contact}",
+    "Contacts sent again: unanswered, or their response was lost.",
     note="They are billed again",
     service="run",
 )
 UNMATCHED_RESULTS: Final = Counter(
-    name="stream_scorer.results.unmatched",
-    unit="{result}",
-    description="Results whose contact was not in the request; ignored.",
+    "stream_scorer.results.unmatched",
+    "{result}",
+    "Results whose contact was not in the request; ignored.",
     service="run",
 )
 CONTROLS: Final = Counter(
-    name="stream_scorer.controls",
-    unit="{contact}",
-    description="Scored contacts sent again as controls.",
+    "stream_scorer.controls",
+    "{contact}",
+    "Scored contacts sent again as controls.",
     note="They are billed again, and distinguish a bad contact from a failing API; 20 a minute at most",
     service="run",
 )
 REFUSALS_OVER_LIMIT: Final = Counter(
-    name="stream_scorer.refusals.over_limit",
-    unit="{contact}",
-    description="Contacts over the limit of rejections, by their cause; `outcome`: rejected or held.",
+    "stream_scorer.refusals.over_limit",
+    "{contact}",
+    "Contacts over the limit of rejections, by their cause; `outcome`: rejected or held.",
     note=(
         "Over 20 for one status and version in ten minutes; `held` where they are more than `scoring.max_refused_share`"
     ),
@@ -289,22 +291,19 @@ REFUSALS_OVER_LIMIT: Final = Counter(
     ),
 )
 AUDIT_CHAIN_LENGTH: Final = Gauge(
-    name="stream_scorer.audit.chain.length",
-    unit="{event}",
-    description="Audit events in this worker's present hash chain.",
+    "stream_scorer.audit.chain.length",
+    "{event}",
+    "Audit events in this worker's present hash chain.",
     note="Every new producer session begins one",
     service="run",
 )
 CONTACTS_UNCOMMITTED: Final = Gauge(
-    name="stream_scorer.contacts.uncommitted",
-    unit="{contact}",
-    description="Contacts read and not yet committed.",
-    service="run",
+    "stream_scorer.contacts.uncommitted", "{contact}", "Contacts read and not yet committed.", service="run"
 )
 REQUEST_DURATION: Final = Histogram(
-    name="http.client.request.duration",
-    unit="s",
-    description="Duration of requests to the scoring API, each attempt on its own.",
+    "http.client.request.duration",
+    "s",
+    "Duration of requests to the scoring API, each attempt on its own.",
     note="`error.type` `no_token`: the login failed, so nothing was sent",
     service="run",
     bounds=_SECONDS,
@@ -317,61 +316,58 @@ REQUEST_DURATION: Final = Histogram(
     ),
 )
 BATCH_SIZE: Final = Histogram(
-    name="stream_scorer.request.batch_size",
-    unit="{contact}",
-    description="Contacts in a request at its first attempt.",
+    "stream_scorer.request.batch_size",
+    "{contact}",
+    "Contacts in a request at its first attempt.",
     note="How full batches are",
     service="run",
     bounds=(1, 5, 10, 25, 50, 100, 200, 400, 600, 800, 999),
 )
 REQUESTS_IN_FLIGHT: Final = Gauge(
-    name="stream_scorer.requests.in_flight",
-    unit="{request}",
-    description="Requests at the API now.",
-    service="run",
+    "stream_scorer.requests.in_flight", "{request}", "Requests at the API now.", service="run"
 )
 QUOTA_REMAINING: Final = Gauge(
-    name="stream_scorer.quota.remaining",
-    unit="{request}",
-    description="Requests that the quota still allows in this window.",
+    "stream_scorer.quota.remaining",
+    "{request}",
+    "Requests that the quota still allows in this window.",
     service="run",
     series=(),
 )
 QUOTA_ALLOWED: Final = Gauge(
-    name="stream_scorer.quota.allowed",
-    unit="{request}",
-    description="Requests a minute: the configured limit or the API's, the lower one.",
+    "stream_scorer.quota.allowed",
+    "{request}",
+    "Requests a minute: the configured limit or the API's, the lower one.",
     note="The configured limit is `genesys.requests_per_minute`",
     service="run",
     series=(),
 )
 QUOTA_TIME_TO_EXHAUSTION: Final = Gauge(
-    name="stream_scorer.quota.time_to_exhaustion",
-    unit="s",
-    description="Until the quota is used up at the rate of the last 10 s; 60 if its window ends before that.",
+    "stream_scorer.quota.time_to_exhaustion",
+    "s",
+    "Until the quota is used up at the rate of the last 10 s; 60 if its window ends before that.",
     note="0: it is used up",
     service="run",
     series=(),
 )
 QUOTA_WAIT: Final = Gauge(
-    name="stream_scorer.quota.wait",
-    unit="s",
-    description="Until the quota allows the next request; 0 while it does.",
+    "stream_scorer.quota.wait",
+    "s",
+    "Until the quota allows the next request; 0 while it does.",
     service="run",
     series=(),
 )
 REQUEST_WAIT_TIME: Final = Counter(
-    name="stream_scorer.requests.wait_time",
-    unit="s",
-    description="Time in which a due request waited, by `reason`.",
+    "stream_scorer.requests.wait_time",
+    "s",
+    "Time in which a due request waited, by `reason`.",
     note="[Reasons](operations.md#why-requests-wait)",
     service="run",
     attributes=(_WAIT_REASON,),
 )
 CIRCUIT_BREAKER_OPEN: Final = Gauge(
-    name="stream_scorer.circuit_breaker.open",
-    unit="1",
-    description="1 while the circuit breaker is open or throttled, by `reason`.",
+    "stream_scorer.circuit_breaker.open",
+    "1",
+    "1 while the circuit breaker is open or throttled, by `reason`.",
     note=(
         "Open: `api`. Throttled: `quota`, `spend_limit`. `kafka`: no transaction can be published. `registry`: records"
         " wait for a schema"
@@ -380,31 +376,31 @@ CIRCUIT_BREAKER_OPEN: Final = Gauge(
     attributes=(_OPEN_REASON,),
 )
 CIRCUIT_BREAKER_OPEN_TIME: Final = Gauge(
-    name="stream_scorer.circuit_breaker.open_time",
-    unit="s",
-    description="Time since the circuit breaker left the closed state; 0 while closed.",
+    "stream_scorer.circuit_breaker.open_time",
+    "s",
+    "Time since the circuit breaker left the closed state; 0 while closed.",
     service="run",
     attributes=(_OPEN_REASON,),
 )
 CIRCUIT_BREAKER_NEXT_PROBE: Final = Gauge(
-    name="stream_scorer.circuit_breaker.next_probe",
-    unit="s",
-    description="Until the next half-open probe; while throttled, until the next request.",
+    "stream_scorer.circuit_breaker.next_probe",
+    "s",
+    "Until the next half-open probe; while throttled, until the next request.",
     service="run",
     attributes=(_OPEN_REASON,),
 )
 CIRCUIT_BREAKER_PROBES: Final = Counter(
-    name="stream_scorer.circuit_breaker.probes",
-    unit="{probe}",
-    description="Half-open probes; `outcome`: recovered or failed.",
+    "stream_scorer.circuit_breaker.probes",
+    "{probe}",
+    "Half-open probes; `outcome`: recovered or failed.",
     note="A probe that has `recovered` closes the circuit breaker",
     service="run",
     attributes=(Attribute("outcome", ("recovered", "failed")),),
 )
 CIRCUIT_BREAKER_VERSIONS: Final = Gauge(
-    name="stream_scorer.circuit_breaker.versions",
-    unit="{version}",
-    description="Model versions whose circuit breaker alone is open.",
+    "stream_scorer.circuit_breaker.versions",
+    "{version}",
+    "Model versions whose circuit breaker alone is open.",
     note="Their contacts go to the retry topics",
     service="run",
 )
@@ -412,74 +408,62 @@ CIRCUIT_BREAKER_VERSIONS: Final = Gauge(
 # --- callbacks
 
 CALLBACKS_PLANNED: Final = Counter(
-    name="stream_scorer.callbacks.planned",
-    unit="{callback}",
-    description="Callbacks planned.",
-    service="callbacks",
+    "stream_scorer.callbacks.planned", "{callback}", "Callbacks planned.", service="callbacks"
 )
 CALLBACK_CONTACTS: Final = Counter(
-    name="stream_scorer.callbacks.contacts",
-    unit="{contact}",
-    description="Contacts in callbacks planned.",
-    service="callbacks",
+    "stream_scorer.callbacks.contacts", "{contact}", "Contacts in callbacks planned.", service="callbacks"
 )
 CALLBACKS_FINISHED: Final = Counter(
-    name="stream_scorer.callbacks.finished",
-    unit="{callback}",
-    description="Callbacks with a receipt: delivered, refused, gave_up or expired.",
+    "stream_scorer.callbacks.finished",
+    "{callback}",
+    "Callbacks with a receipt: delivered, refused, gave_up or expired.",
     service="callbacks",
     attributes=(Attribute("outcome", tuple(outcome.lower() for outcome in CallbackOutcome)),),
 )
 RECORDS_INVALID: Final = Counter(
-    name="stream_scorer.callbacks.invalid",
-    unit="{message}",
-    description="Records that are not a score or a callback, by `reason`.",
+    "stream_scorer.callbacks.invalid",
+    "{message}",
+    "Records that are not a score or a callback, by `reason`.",
     service="callbacks",
     attributes=(Attribute("reason"),),
     series=({"reason": "undecodable"},),
 )
 CALLBACKS_DEFERRED: Final = Counter(
-    name="stream_scorer.callbacks.deferred",
-    unit="{callback}",
-    description="Callbacks written to a retry topic, by reason.",
+    "stream_scorer.callbacks.deferred",
+    "{callback}",
+    "Callbacks written to a retry topic, by reason.",
     note="`not_due`: its partition had been paused for the longest time",
     service="callbacks",
     attributes=(Attribute("retry_topic"), Attribute("reason", tuple(DeferReason))),
     series=({"retry_topic": 1, "reason": "retry"},),
 )
 DELIVERY_DURATION: Final = Histogram(
-    name="http.client.request.duration",
-    unit="s",
-    description="Duration of attempts to deliver a callback.",
+    "http.client.request.duration",
+    "s",
+    "Duration of attempts to deliver a callback.",
     service="callbacks",
     bounds=_SECONDS,
     attributes=(_POST, _STATUS, Attribute("result", tuple(DeliveryKind))),
 )
 DELIVERIES_IN_FLIGHT: Final = Gauge(
-    name="stream_scorer.callbacks.in_flight",
-    unit="{request}",
-    description="Requests at the campaign manager now.",
-    service="callbacks",
+    "stream_scorer.callbacks.in_flight", "{request}", "Requests at the campaign manager now.", service="callbacks"
 )
 CALLBACKS_WAITING: Final = Gauge(
-    name="stream_scorer.callbacks.waiting",
-    unit="{callback}",
-    description="Callbacks in memory that wait for a slot or a quick retry; retry topics whose head is not due.",
+    "stream_scorer.callbacks.waiting",
+    "{callback}",
+    "Callbacks in memory that wait for a slot or a quick retry; retry topics whose head is not due.",
     note="`retry_topic` counts partitions of retry topics",
     service="callbacks",
     attributes=(Attribute("reason", ("slot", "retry", "retry_topic")),),
     series=(),
 )
 CALLBACKS_UNCOMMITTED: Final = Gauge(
-    name="stream_scorer.callbacks.uncommitted",
-    unit="{callback}",
-    description="Callbacks read and not yet committed.",
-    service="callbacks",
+    "stream_scorer.callbacks.uncommitted", "{callback}", "Callbacks read and not yet committed.", service="callbacks"
 )
 CALLBACKS_CIRCUIT_BREAKER_OPEN: Final = Gauge(
-    name="stream_scorer.callbacks.circuit_breaker.open",
-    unit="1",
-    description="1 while the circuit breaker is open; `reason`: target, kafka or registry.",
+    "stream_scorer.callbacks.circuit_breaker.open",
+    "1",
+    "1 while the circuit breaker is open; `reason`: target, kafka or registry.",
     note=(
         "`target`: it answered 410; `kafka`: no transaction can be written; `registry`: records wait for a schema."
         " The planner has no `target`"
