@@ -134,6 +134,41 @@ def test_equal_names_in_two_namespaces(kinds: list[Any], more: bytes) -> None:
     assert decode(with_more(*kinds), BODY + more) == CONTACT
 
 
+OURS = FEATURES["namespace"]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "more"),
+    [
+        # Inherited, and written in full.
+        ([meta(OURS, "long"), "Meta"], varint(7) * 2),
+        ([record("Meta", record("In", "long"), "In"), "In", f"{OURS}.In", {"type": "Meta"}], varint(7) * 6),
+        ([record("a.Out", record("In", "long"), "In"), "a.In", record("In", "string"), "In"], varint(7) * 3 + TEXT * 2),
+        ([record("Out", record("b.In", "long")), "b.In", ["null", "Out"]], varint(7) * 2 + varint(1) + varint(7)),
+        # In no namespace, inside ours: how Java and C# write it, and a reference to it.
+        ([meta("", "long"), "Meta"], varint(7) * 2),
+        ([meta("", "long"), {"type": "array", "items": "Meta"}, ["null", "Meta"]], varint(7) + b"\0\0"),
+        ([meta("", "long"), record("Meta", "string"), "Meta", ".Meta"], varint(7) + TEXT * 2 + varint(7)),
+        ([record(".Meta", "long"), "Meta", ".Meta"], varint(7) * 3),
+        ([meta("", record("In", "long"), "In"), "In", record("b.Out", "In", "Meta")], varint(7) * 6),
+        ([meta("", "long"), record("b.O", record("Meta", "string"), "Meta"), "Meta"], varint(7) + TEXT * 2 + varint(7)),
+        ([meta(None, "long"), "Meta"], varint(7) * 2),
+    ],
+)
+def test_names_without_a_namespace_inside_a_namespace(kinds: list[Any], more: bytes) -> None:
+    assert decode(with_more(*kinds), BODY + more) == CONTACT
+    assert incompatibilities(FEATURES, with_more(*kinds)) == []
+
+
+def test_a_used_field_whose_type_is_a_reference_to_a_name_in_no_namespace() -> None:
+    side = {"type": "enum", "name": "Side", "namespace": "", "symbols": ["LEFT", "RIGHT"]}
+    reader = record("Two", {**side, "namespace": "r"}, "r.Side", namespace="ours")
+    writer = record("Two", side, "Side", namespace="theirs")
+    assert incompatibilities(reader, writer) == []
+    codec = ConfluentCodec.confluent(reader, {9: writer}.__getitem__)
+    assert codec.decode(confluent_header(9) + varint(1) + varint(0)) == {"f0": "RIGHT", "f1": "LEFT"}
+
+
 def test_a_type_of_our_name_in_a_field_that_is_never_used() -> None:
     """The writer's record and the type of one of its fields have one name, in two namespaces."""
     schema = with_more(record("ContactFeatures", "long", namespace="com.acme"))
@@ -144,7 +179,11 @@ def test_a_type_of_our_name_in_a_field_that_is_never_used() -> None:
     ("kinds", "problem"),
     [
         ([meta("a", "long"), meta("a", "long")], r"two types have the name 'a\.Meta'"),
+        ([meta("", "long"), meta("", "long")], "two types have the name 'Meta'"),
         ([meta("a", "long"), "Meta"], "'Meta' is recursive or not defined"),
+        ([meta("", ["null", "Meta"])], "'Meta' is recursive"),
+        (["Meta", meta("", "long")], "'Meta' is recursive or not defined"),
+        ([meta("a", record("b.In", "Meta"))], "'Meta' is recursive or not defined"),
         ([meta("a", ["null", "Meta"])], "'Meta' is recursive"),
         ([meta("a", ["null", "a.Meta"])], r"'a\.Meta' is recursive"),
         ([meta("a", {"type": "array", "items": "Meta"})], "'Meta' is recursive"),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from stream_scorer.core.text import truncated
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Container, Mapping
 
 PRIMITIVES: Final = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})
 NAMED: Final = frozenset({"record", "error", "enum", "fixed"})
@@ -40,15 +40,29 @@ _CONNECT_NAMES: Final[Mapping[str, str]] = MappingProxyType(
 
 
 def full_name(schema: Mapping[str, Any], namespace: str) -> str:
-    """Return the full name of a named type inside ``namespace``."""
+    """Return the full name of a named type inside ``namespace``.
+
+    A name in no namespace begins with a dot. Otherwise fastavro would add the namespace around it.
+    """
     name = _text(schema["name"])
-    inside = schema.get("namespace", namespace)
-    return name if "." in name or not inside else f"{_text(inside)}.{name}"
+    inside = schema.get("namespace", namespace) or ""
+    return name if "." in name else f"{_text(inside) if inside else inside}.{name}"
 
 
-def referred_name(name: str, namespace: str) -> str:
-    """Return the full name of a reference inside ``namespace``."""
-    return name if "." in name or not namespace else f"{namespace}.{name}"
+def referred_name(name: str, namespace: str, defined: Container[str]) -> str:
+    """Return the full name of a reference inside ``namespace``.
+
+    A type in no namespace is the fallback: Java and C# write references to such types without a mark.
+
+    Args:
+        name: of the reference.
+        namespace: of the type around it.
+        defined: the full names of the types before it.
+    """
+    if "." in name:
+        return name
+    inside = f"{namespace}.{name}"
+    return inside if inside in defined else f".{name}"
 
 
 def namespace_of(name: str) -> str:
@@ -61,28 +75,16 @@ def last_part(name: Any) -> str:
     return str(name).rpartition(".")[2]
 
 
-def normal_form(schema: Any, namespace: str = "", outer: Mapping[str, Any] | None = None) -> Any:
+def normal_form(schema: Any) -> Any:
     """Return the normal form of a schema that has passed `core.avro.schema_safety`.
 
     Args:
         schema: an Avro schema as parsed JSON.
-        namespace: of the type around it.
-        outer: the logical type beside the field or wrapper around it; None: there is none.
 
     Raises:
         KeyError, TypeError, ValueError, AttributeError: it is no Avro schema.
     """
-    if isinstance(schema, list):
-        return [normal_form(branch, namespace, outer) for branch in schema]
-    if isinstance(schema, str):
-        return _with_meaning(schema, outer) if schema in PRIMITIVES else referred_name(schema, namespace)
-    kind, meaning = schema["type"], _meaning(schema) or outer
-    if kind in ("array", "map"):
-        inside = "items" if kind == "array" else "values"
-        return {"type": kind, inside: normal_form(schema[inside], namespace)}
-    if isinstance(kind, str) and kind in NAMED:
-        return _named(kind, schema, full_name(schema, namespace), meaning)
-    return normal_form(kind, namespace, meaning)
+    return _form(schema, "", None, set())
 
 
 def named_types(schema: Any, found: dict[str, Any]) -> dict[str, Any]:
@@ -126,7 +128,33 @@ def describe(schema: Any) -> str:
     return f"{kind} ({unit})" if (unit := logical_type(schema)) else kind
 
 
-def _named(kind: str, schema: Mapping[str, Any], name: str, meaning: Mapping[str, Any] | None) -> dict[str, Any]:
+def _form(schema: Any, namespace: str, outer: Mapping[str, Any] | None, defined: set[str]) -> Any:
+    """Return the normal form of a part of a schema.
+
+    Args:
+        schema: the part.
+        namespace: of the type around it.
+        outer: the logical type beside the field or wrapper around it; None: there is none.
+        defined: the full names of the types before it; those inside it are added.
+    """
+    if isinstance(schema, list):
+        return [_form(branch, namespace, outer, defined) for branch in schema]
+    if isinstance(schema, str):
+        return _with_meaning(schema, outer) if schema in PRIMITIVES else referred_name(schema, namespace, defined)
+    kind, meaning = schema["type"], _meaning(schema) or outer
+    if kind in ("array", "map"):
+        inside = "items" if kind == "array" else "values"
+        return {"type": kind, inside: _form(schema[inside], namespace, None, defined)}
+    if isinstance(kind, str) and kind in NAMED:
+        name = full_name(schema, namespace)
+        defined.add(name)
+        return _named(kind, schema, name, meaning, defined)
+    return _form(kind, namespace, meaning, defined)
+
+
+def _named(
+    kind: str, schema: Mapping[str, Any], name: str, meaning: Mapping[str, Any] | None, defined: set[str]
+) -> dict[str, Any]:
     made: dict[str, Any] = {"type": kind, "name": name}
     if "aliases" in schema:
         made["aliases"] = schema["aliases"]
@@ -136,13 +164,13 @@ def _named(kind: str, schema: Mapping[str, Any], name: str, meaning: Mapping[str
         case "enum":
             made |= {"symbols": list(schema["symbols"])} | _kept(schema, "default")
         case _:
-            made["fields"] = [_field(one, namespace_of(name)) for one in schema["fields"]]
+            made["fields"] = [_field(one, namespace_of(name), defined) for one in schema["fields"]]
     return made
 
 
-def _field(field: Mapping[str, Any], namespace: str) -> dict[str, Any]:
-    made = {"name": _text(field["name"]), "type": normal_form(field["type"], namespace, _meaning(field, "logicalType"))}
-    return made | _kept(field, "default", "aliases")
+def _field(field: Mapping[str, Any], namespace: str, defined: set[str]) -> dict[str, Any]:
+    kind = _form(field["type"], namespace, _meaning(field, "logicalType"), defined)
+    return {"name": _text(field["name"]), "type": kind} | _kept(field, "default", "aliases")
 
 
 def _kept(schema: Mapping[str, Any], *names: str) -> dict[str, Any]:

@@ -73,7 +73,7 @@ class _Walk:
             return self.cost(kind, namespace, depth + 1)
         name = full_name(schema, namespace)
         if name in self._named:
-            raise SettingsError(f"schema {self._record}: two types have the name {quoted(name)}")
+            raise SettingsError(f"schema {self._record}: two types have the name {quoted(name.removeprefix('.'))}")
         self._named[name] = None
         made = self._definition(schema, kind, namespace_of(name), depth)
         self._named[name] = made
@@ -94,7 +94,7 @@ class _Walk:
     def _reference(self, name: str, namespace: str) -> _Cost:
         if name in _PRIMITIVE_BYTES:
             return _Cost(_PRIMITIVE_BYTES[name], 1)
-        cost = self._named.get(referred_name(name, namespace))
+        cost = self._named.get(referred_name(name, namespace, self._named))
         if cost is None:
             raise SettingsError(
                 f"schema {self._record}: type {quoted(name)} is recursive or not defined; neither can be read safely"
