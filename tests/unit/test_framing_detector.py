@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import base64
+import bz2
 import gzip
 import io
 import json
+import lzma
+import time
 import uuid
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import fastavro
@@ -14,10 +18,12 @@ import pytest
 from confluent_kafka.schema_registry import header_schema_id_serializer
 from confluent_kafka.schema_registry.serde import SchemaId
 from confluent_kafka.serialization import MessageField, SerializationContext
+from support_fuzz import varint
 
 from stream_scorer.callbacks.intake import CallbackIntake
 from stream_scorer.core.avro.codec import Codec, UndecodableError
 from stream_scorer.core.avro.confluent import ConfluentCodec, confluent_header
+from stream_scorer.core.avro.framing_detector import framing_of
 from stream_scorer.core.callbacks.delivery_policy import DeliveryRules
 from stream_scorer.core.callbacks.selection import Invalid
 from stream_scorer.core.records import Reason, Rejected, SourceRecord
@@ -66,6 +72,26 @@ FRAMINGS: dict[str, tuple[bytes, str]] = {
     ),
     "base64 of a fingerprint": (base64.b64encode(VALUE), "is base64 text"),
     "gzip": (gzip.compress(VALUE), "is compressed by its producer: set Kafka's compression.type"),
+    "zlib": (zlib.compress(VALUE), "is compressed by its producer: set Kafka's compression.type there instead of zlib"),
+    "zlib, fast": (zlib.compress(BODY, 1), "instead of zlib"),
+    "bzip2": (bz2.compress(VALUE), "instead of bzip2"),
+    "xz": (lzma.compress(VALUE), "instead of xz"),
+    "zstd": (b"\x28\xb5\x2f\xfd\x20\x42" + VALUE, "instead of zstd"),
+    "lz4": (b"\x04\x22\x4d\x18\x64\x40\xa7" + VALUE, "instead of lz4"),
+    "lz4 of Java": (b"LZ4Block\x16" + VALUE, "instead of lz4"),
+    "snappy frame": (b"\xff\x06\0\0sNaPpY\x01" + VALUE, "instead of snappy"),
+    "snappy of Java": (b"\x82SNAPPY\0\0\0\0\x01" + VALUE, "instead of snappy"),
+    "snappy block": (bytes([len(VALUE), 0xF0, len(VALUE) - 1]) + VALUE, "instead of snappy"),
+    "snappy block of an id": (bytes([0x85, 0x01, 0x3C]) + confluent_header(7) + BODY, "instead of snappy"),
+    "JSON in text": (json.dumps(json.dumps(CONTACT)).encode(), "is JSON, not Avro"),
+    "short JSON": (b'{"a":1}', "is JSON, not Avro"),
+    "JSON in UTF-16": (json.dumps(CONTACT).encode("utf-16"), "is UTF-16 text, not Avro"),
+    "XML with a mark": (b"\xef\xbb\xbf<?xml version='1.0'?>\n<id>c-1</id>\n", "is XML or HTML, not Avro"),
+    "XML with white space": (b"\r\n  <contact id='c-1'/>", "is XML or HTML, not Avro"),
+    "XML in UTF-16": ("\ufeff<contact id='c-1'/>".encode("utf-16-be"), "is UTF-16 text, not Avro"),
+    "CSV": (b"c-1,2026-11-30T10:00:00Z,3\r\n", "is text, not Avro: let the producer use an Avro serializer"),
+    "hexadecimal": (VALUE.hex().encode(), "is hexadecimal text: let the producer send the bytes"),
+    "hexadecimal of PostgreSQL": (b"\\x" + (confluent_header(7) + BODY).hex().upper().encode(), "is hexadecimal text"),
     "Java": (b"\xac\xed\x00\x05sr\x00\x10com.acme.Contact", "is a serialized Java object"),
     "XML": (b"<contact><id>c-1</id></contact>", "is XML or HTML, not Avro"),
 }
@@ -87,6 +113,56 @@ def test_a_foreign_framing_is_named_with_the_remedy(name: str) -> None:
 def test_what_only_begins_alike_is_undecodable_all_the_same(value: bytes) -> None:
     with pytest.raises(UndecodableError):
         SINGLE.decode(value)
+
+
+ONCE = "after its header stands another one: let the producer serialize the value once"
+INSIDE: dict[str, tuple[bytes, str]] = {
+    "Confluent in Confluent": (confluent_header(9) + confluent_header(9) + BODY, ONCE),
+    "Confluent of another id": (confluent_header(9) + confluent_header(8) + BODY, ONCE),
+    "Confluent in single object": (VALUE[:10] + confluent_header(9) + BODY, ONCE),
+    "single object twice": (VALUE[:10] + VALUE[:10] + BODY, ONCE),
+    "single object in Confluent": (confluent_header(9) + VALUE, ONCE),
+    # A serializer for bytes, after that for records: with their length (Python), and without (Java).
+    "as bytes": (confluent_header(8) + confluent_header(9) + BODY, ONCE),
+    "as bytes with a length": (confluent_header(8) + varint(len(VALUE)) + VALUE, ONCE),
+    "single object as bytes": (confluent_header(8) + VALUE, ONCE),
+    "gzip": (confluent_header(9) + gzip.compress(BODY), "what follows its header is compressed by its producer"),
+    "zlib": (VALUE[:10] + zlib.compress(BODY), "compression.type there instead of zlib"),
+    "JSON": (confluent_header(9) + json.dumps(CONTACT).encode(), "what follows its header is JSON, not Avro"),
+    "XML": (VALUE[:10] + b"<contact id='c-1'/>", "what follows its header is XML or HTML"),
+    "JSON as bytes": (confluent_header(8) + json.dumps(CONTACT).encode(), "what follows its header is JSON"),
+}
+
+
+@pytest.mark.parametrize("name", INSIDE)
+def test_a_framing_inside_a_framing_is_named_with_the_remedy(name: str) -> None:
+    value, problem = INSIDE[name]
+
+    def writer_of(schema_id: int) -> Any:
+        if schema_id == 8:  # as the schema fetcher refuses Avro's type bytes
+            raise UndecodableError("the value was written with schema id 8, which is no record")
+        return FEATURES
+
+    with pytest.raises(UndecodableError, match=problem) as caught:
+        ConfluentCodec.confluent(FEATURES, writer_of, schema_id=9).decode(value)
+    assert "c-1" not in str(caught.value)
+    assert str(caught.value).isascii()
+
+
+@pytest.mark.parametrize("event_id", ["e" * 30, "e" * 17, "e" * 36])
+def test_a_value_that_was_cut_off_names_no_other_framing(event_id: str) -> None:
+    """A contact whose event id has 30 bytes begins with ``<``, one with 17 bytes with a quotation mark."""
+    value = SINGLE.encode({**CONTACT, "event_id": event_id})
+    for end in range(10, len(value)):
+        with pytest.raises(UndecodableError, match=r"(too early|out of range)$"):
+            SINGLE.decode(value[:end])
+
+
+@pytest.mark.parametrize("hostile", [b" " * 1_000_000 + b"\0", b"<" + b"> " * 500_000, b"00" * 500_000 + b"x"])
+def test_a_long_value_takes_no_time_to_name(hostile: bytes) -> None:
+    started = time.perf_counter()
+    framing_of(hostile)
+    assert time.perf_counter() - started < 1.0
 
 
 def confluent_guid() -> tuple[bytes, Headers]:

@@ -31,7 +31,7 @@ from fastavro.schema import SchemaParseException, UnknownType, fingerprint, to_p
 
 from stream_scorer.core.avro import logical_types
 from stream_scorer.core.avro.encoder import compile_writer
-from stream_scorer.core.avro.framing_detector import framing_of
+from stream_scorer.core.avro.framing_detector import framing_inside, framing_of
 from stream_scorer.core.avro.schema_form import normal_form
 from stream_scorer.core.avro.schema_safety import check_schema
 from stream_scorer.errors import InputError, SettingsError
@@ -205,17 +205,17 @@ class Codec:
             # Bytes cannot cause it (see above). The machine lacks memory, and a valid contact must not be rejected.
             raise
         except Exception as error:  # any exception of the C code; only the bytes can be the cause
-            raise UndecodableError(f"the value is no valid Avro {self.name}: {_reason(error, known.doubts)}") from error
+            reason = _reason(error, known.doubts) + framing_inside(data[at:])
+            raise UndecodableError(f"the value is no valid Avro {self.name}: {reason}") from error
         if stream.tell() != len(data):
+            framing = framing_inside(data[at:])
             extra = len(data) - stream.tell()
-            raise UndecodableError(f"{extra} bytes follow the end of the {self.name}")
+            raise UndecodableError(f"{extra} bytes follow the end of the {self.name}{framing}")
         return value
 
     def _unknown_header(self, data: bytes) -> str:
         if not data:
             return "the value is empty"
-        if len(data) < self._header_bytes:
-            return f"the value has only {len(data)} bytes, too few for the header of an Avro value"
         if self._is_bare(data):
             header = self._single_header.hex()
             return (
@@ -223,7 +223,11 @@ class Codec:
                 " Confluent wire format"
             )
         framing = framing_of(data)
-        return self._unknown_schema(data) if framing is None else f"the value {framing}"
+        if framing is not None:
+            return f"the value {framing}"
+        if len(data) < self._header_bytes:
+            return f"the value has only {len(data)} bytes, too few for the header of an Avro value"
+        return self._unknown_schema(data)
 
     def _unknown_schema(self, data: bytes) -> str:
         if data[0] == 0:

@@ -20,6 +20,7 @@ from stream_scorer.core.avro.codec import (
     single_object_header,
 )
 from stream_scorer.core.avro.compatibility import compare
+from stream_scorer.core.avro.framing_detector import framing_inside
 from stream_scorer.errors import SettingsError, StreamScorerError
 
 if TYPE_CHECKING:
@@ -107,9 +108,14 @@ class ConfluentCodec(Codec):
             return super().decode(data)
         known = self._kept.get(schema_id)
         if known is None:
-            known = self._keep(schema_id)
+            try:
+                known = self._keep(schema_id)
+            except SchemaMissingError:
+                raise
+            except UndecodableError as error:
+                raise UndecodableError(f"{error}{_framing_inside(data)}") from None
         if isinstance(known, str):
-            raise UndecodableError(f"the value was written with schema id {schema_id}, {known}")
+            raise UndecodableError(f"the value was written with schema id {schema_id}, {known}{_framing_inside(data)}")
         return self._read(data, CONFLUENT_HEADER_BYTES, known)
 
     def payload_of(self, data: bytes) -> bytes:
@@ -145,6 +151,10 @@ class ConfluentCodec(Codec):
         if findings.read_errors:
             return f"which cannot be read as {self.name}: {'; '.join(findings.read_errors[:_MOST_REASONS])}"
         return known._replace(doubts=tuple(findings.some[:_MOST_REASONS]))
+
+
+def _framing_inside(data: bytes) -> str:
+    return framing_inside(data[CONFLUENT_HEADER_BYTES:])
 
 
 def confluent_header(schema_id: int) -> bytes:
