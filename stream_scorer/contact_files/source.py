@@ -16,10 +16,12 @@ import tempfile
 import zlib
 from collections import Counter
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, NamedTuple
 
 from stream_scorer.errors import InputError, printable
+from stream_scorer.file_reader import read_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,12 +78,11 @@ class FileSource:
             if path == STANDARD_INPUT:
                 if sys.stdin is None:  # closed by the parent process
                     raise InputError("standard input is closed: name a file, or write <FILE after the command")
-                self._copy = _copied(self.name, sys.stdin.buffer)
+                self._copy = _copied(self.name, iter(partial(sys.stdin.buffer.read, _BLOCK_BYTES), b""))
             elif not stat.S_ISREG(path.stat().st_mode):
-                with path.open("rb") as pipe:
-                    if stat.S_ISCHR(path.stat().st_mode) and not pipe.isatty():
-                        raise InputError(f"{self.name}: is a device: name a file, or a pipe that ends")
-                    self._copy = _copied(self.name, pipe)
+                if stat.S_ISCHR(path.stat().st_mode) and not _is_terminal(path):
+                    raise InputError(f"{self.name}: is a device: name a file, or a pipe that ends")
+                self._copy = _copied(self.name, read_blocks(path))
         with self.open() as (content, place):
             self.head = content.read(_HEAD_BYTES)
             _refuse_other_files(self.name, self.head)
@@ -149,13 +150,18 @@ def _refuse_other_files(name: str, head: bytes) -> None:
             raise InputError(f"{name}: {problem}")
 
 
-def _copied(name: str, file: IO[bytes]) -> IO[bytes]:
+def _is_terminal(path: Path) -> bool:
+    with path.open("rb") as device:
+        return device.isatty()
+
+
+def _copied(name: str, blocks: Iterator[bytes]) -> IO[bytes]:
     """Copy a stream that can be read only once; errors of the copy name the temporary folder, not the stream."""
     try:
         copy = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the source
     except OSError as error:
         raise _no_copy(name, error) from None
-    while block := file.read(_BLOCK_BYTES):
+    for block in blocks:
         try:
             copy.write(block)
             copy.flush()

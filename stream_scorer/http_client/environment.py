@@ -7,6 +7,7 @@ outage of the API. The libraries' own errors quote the proxy's password.
 from __future__ import annotations
 
 import importlib.util
+import os
 import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit
 from requests.utils import should_bypass_proxies
 
 from stream_scorer.errors import SettingsError, printable
+from stream_scorer.file_reader import is_special, read_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -76,8 +78,8 @@ def check_key_log(environ: Mapping[str, str]) -> None:
     if not path:
         return
     try:
-        with Path(path).open("ab"):
-            pass
+        # Without waiting for the reader of a pipe.
+        os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o666))
     except OSError as error:
         raise SettingsError(
             f"SSLKEYLOGFILE names {printable(path)}, which cannot be written: {error.strerror}; leave the variable out"
@@ -135,9 +137,46 @@ def check_authorities(place: str, path: str) -> None:
     """
     if Path(path).is_dir():
         return
+    if is_special(path):
+        raise SettingsError(f"{place} names {printable(path)}, which is a pipe or a device: name a file")
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
     except ssl.SSLError:
         raise SettingsError(f"{place} names {printable(path)}, which holds no certificate in PEM form") from None
     except OSError as error:
         raise SettingsError(f"{place} names {printable(path)}, which cannot be read: {error.strerror}") from None
+
+
+def check_client_certificate(certificate: str | None, key: str | None, environ: Mapping[str, str]) -> None:
+    """Check the files of a client's certificate and key.
+
+    Args:
+        certificate: the variable that names the certificate's file; None: there is none.
+        key: the variable that names the key's file; None: the key is in the certificate's file.
+        environ: the environment.
+
+    Raises:
+        SettingsError: they cannot be used; names the variables and the file.
+    """
+    for name in filter(None, (certificate, key)):
+        if is_special(environ[name]):
+            raise SettingsError(f"{name} names {printable(environ[name])}, which is a pipe or a device: name a file")
+        try:
+            read_file(environ[name], 0)
+        except OSError as error:
+            text = f"{name} names {printable(environ[name])}, which cannot be read: {error.strerror}"
+            raise SettingsError(text) from None
+    if certificate is None:
+        if key is not None:
+            raise SettingsError(f"{key} has no effect without a certificate: set the variable for it, too")
+        return
+    try:
+        # With a password, or OpenSSL would prompt for the one of the key on a terminal.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_cert_chain(environ[certificate], environ[key] if key else None, "")
+    except (ssl.SSLError, OSError):
+        source = f"the key of {key}" if key else "the key in the same file"
+        raise SettingsError(
+            f"{certificate} names {printable(environ[certificate])}: it and {source} are not in PEM form, do not"
+            " belong together, or the key has a password"
+        ) from None

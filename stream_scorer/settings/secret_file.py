@@ -8,6 +8,7 @@ from typing import Final
 
 from stream_scorer.core.charset import decode_text
 from stream_scorer.errors import SettingsError
+from stream_scorer.file_reader import read_file
 from stream_scorer.settings.secret_text import SecretTextError, clean_secret
 
 _MAX_BYTES: Final = 64 * 1024
@@ -45,8 +46,7 @@ class SecretFile:
             SettingsError: as for `read`.
         """
         try:
-            with self.file.open("rb") as stream:
-                content = stream.read(_MAX_BYTES + 1)
+            content = read_file(self.file, _MAX_BYTES)
             text = decode_text(content) if len(content) <= _MAX_BYTES else None
         except OSError as error:
             raise SettingsError(f"{self.key}: cannot read {self}: {error.strerror}") from None

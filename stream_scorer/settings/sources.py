@@ -17,6 +17,7 @@ from typing import Any, Final
 from stream_scorer.core.charset import decode_text
 from stream_scorer.core.parse_errors import parse_error_place
 from stream_scorer.errors import SettingsError
+from stream_scorer.file_reader import read_file
 from stream_scorer.settings.key_catalog import IN_FILES, MAPPINGS, SECRETS, SECTIONS, STRUCTURED
 from stream_scorer.settings.names import PREFIX, KeyPath, did_you_mean, dotted, variable
 from stream_scorer.settings.secret_file import SecretFile
@@ -110,7 +111,7 @@ def file_layer(file: Path) -> Layer:
     """Read a TOML file. Paths of secret files in it are relative to its folder."""
     builder = _Builder()
     try:
-        text = decode_text(file.read_bytes())
+        text = decode_text(read_file(file))
         document = tomllib.loads(text.replace("\r\n", "\n").replace("\r", "\n"))
     except OSError as error:
         builder.problems.append(f"cannot read the settings file {file}: {error.strerror}")

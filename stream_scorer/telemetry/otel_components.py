@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stream_scorer.errors import SettingsError
-from stream_scorer.http_client.environment import check_proxies
+from stream_scorer.http_client.environment import (
+    check_authorities,
+    check_client_certificate,
+    check_http_environment,
+)
 from stream_scorer.telemetry.otel_env import check_exporter, check_sdk, exemplar_filter, metric_values, trace_values
 from stream_scorer.telemetry.otlp_env import METRICS, TRACES, collector_endpoint, collector_files
 
@@ -45,16 +47,14 @@ def check_installed_exporter(environ: Mapping[str, str], signal: Signal) -> None
     """Check the variables that the SDK reads for an OTLP exporter, and the files they name.
 
     Raises:
-        SettingsError: a component is not installed, a proxy is not a URL, or a file cannot be read.
+        SettingsError: a component is not installed, a proxy is not a URL, or a file holds no certificate or key.
     """
     check_exporter(environ, signal, _installed)
-    check_proxies([collector_endpoint(environ, signal)], environ)
-    for name, file in collector_files(environ, signal).items():
-        try:
-            with Path(file).open("rb"):
-                pass
-        except OSError as error:
-            raise SettingsError(f"{name} names {file}, which cannot be read: {error.strerror}") from None
+    check_http_environment([collector_endpoint(environ, signal)], environ)
+    files = collector_files(environ, signal)
+    if "CERTIFICATE" in files:
+        check_authorities(files["CERTIFICATE"], environ[files["CERTIFICATE"]])
+    check_client_certificate(files.get("CLIENT_CERTIFICATE"), files.get("CLIENT_KEY"), environ)
 
 
 def _installed(group: str) -> frozenset[str]:

@@ -81,12 +81,12 @@ def collector_endpoint(environ: Mapping[str, str], signal: Signal) -> str:
 
 
 def collector_files(environ: Mapping[str, str], signal: Signal) -> dict[str, str]:
-    """Return the certificate and key files of the connection to a collector, by the variable that names each."""
+    """Return the variables that name the files of the connection to a collector, by kind, such as ``CLIENT_KEY``."""
     if not collector_endpoint(environ, signal).lower().startswith("https:"):
         return {}
     kinds = ("CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE")
-    names = (next((name for name in _of(signal, kind) if environ.get(name)), None) for kind in kinds)
-    return {name: environ[name] for name in names if name is not None}
+    names = {kind: next((name for name in _of(signal, kind) if environ.get(name)), None) for kind in kinds}
+    return {kind: name for kind, name in names.items() if name is not None}
 
 
 def _of(signal: Signal, what: str) -> tuple[str, str]:

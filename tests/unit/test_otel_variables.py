@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from opentelemetry.sdk.trace.sampling import (
     ParentBasedTraceIdRatio,
     TraceIdRatioBased,
 )
+from support_certificates import Authority
 
 from stream_scorer.errors import SettingsError
 from stream_scorer.telemetry.exporters import otlp_readers
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from opentelemetry.sdk.trace.sampling import Sampler
+
+    from stream_scorer.telemetry.otlp_env import Signal
 
 COLLECTOR = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}
 LARGEST = "2147483647"
@@ -187,8 +191,54 @@ class TestComponents:
         with pytest.raises(SettingsError, match=f"^{name} names .*missing.pem, which cannot be read: No such file"):
             check_installed_exporter(environ, TRACES)
         (tmp_path / "missing.pem").write_text("x")
-        check_installed_exporter(environ, TRACES)
+        problem = f"^{name} (names .*missing.pem.*PEM form|has no effect without a certificate)"
+        with pytest.raises(SettingsError, match=problem):
+            check_installed_exporter(environ, TRACES)
         check_installed_exporter({**environ, name: "/nowhere", **COLLECTOR}, TRACES)  # plain http uses none
+
+    @pytest.mark.parametrize(
+        ("signal", "part"), [(TRACES, ""), (TRACES, "TRACES_"), (METRICS, ""), (METRICS, "METRICS_")]
+    )
+    def test_a_file_without_a_certificate_is_named(self, signal: Signal, part: str, tmp_path: Path) -> None:
+        authority = Authority.make(tmp_path)
+        client, other = authority.issue("client"), authority.issue("other")
+        locked = authority.issue("locked", password="hunter2")
+        key = tmp_path / "key.pem"
+        key.write_text(client.read_text().partition("-----BEGIN CERTIFICATE")[0])
+        der = tmp_path / "authority.der"
+        der.write_bytes(ssl.PEM_cert_to_DER_cert(authority.file.read_text()))
+
+        def check(**files: Path) -> None:
+            named = {f"OTEL_EXPORTER_OTLP_{part}{kind}": str(file) for kind, file in files.items()}
+            check_installed_exporter({"OTEL_EXPORTER_OTLP_ENDPOINT": "https://collector:4318", **named}, signal)
+
+        for good in (
+            {"CERTIFICATE": authority.file},
+            {"CERTIFICATE": tmp_path},
+            {"CLIENT_CERTIFICATE": client},
+            {"CLIENT_CERTIFICATE": client, "CLIENT_KEY": key, "CERTIFICATE": authority.file},
+        ):
+            check(**good)
+        named = f"^OTEL_EXPORTER_OTLP_{part}"
+        for bad in (der, key):
+            with pytest.raises(SettingsError, match=f"{named}CERTIFICATE names .*no certificate in PEM form"):
+                check(CERTIFICATE=bad)
+        for bad_pair in (
+            {"CLIENT_CERTIFICATE": authority.file},
+            {"CLIENT_CERTIFICATE": other, "CLIENT_KEY": key},
+            {"CLIENT_CERTIFICATE": client, "CLIENT_KEY": der},
+            {"CLIENT_CERTIFICATE": locked},
+        ):
+            with pytest.raises(SettingsError, match=f"{named}CLIENT_CERTIFICATE names .*are not in PEM form"):
+                check(**bad_pair)
+        with pytest.raises(SettingsError, match=f"{named}CLIENT_KEY has no effect without a certificate"):
+            check(CLIENT_KEY=key)
+
+    def test_the_bundle_that_takes_precedence_is_checked_too(self, tmp_path: Path) -> None:
+        """Requests prefers ``REQUESTS_CA_BUNDLE`` to the certificate that the SDK passes."""
+        environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": "https://collector:4318", "REQUESTS_CA_BUNDLE": f"{tmp_path}/none"}
+        with pytest.raises(SettingsError, match=r"^REQUESTS_CA_BUNDLE names .*which cannot be read"):
+            check_installed_exporter(environ, TRACES)
 
     @pytest.mark.parametrize(
         ("name", "value"), [("OTEL_TRACES_EXPORTER", "zipkin"), ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")]

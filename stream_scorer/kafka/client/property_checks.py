@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from stream_scorer.errors import SettingsError
+from stream_scorer.file_reader import is_special
 from stream_scorer.settings.types import is_in_clear
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ _CODE: Final = frozenset(
         *("stats_cb", "throttle_cb"),
     }
 )
+# Ends of the names of properties with a path. Each client reads the file again, and waits for the writer of a pipe.
+_FILES: Final = (".location", ".file", ".keytab")
 _TOKEN_URL: Final = "sasl.oauthbearer.token.endpoint.url"  # noqa: S105 - its name  # nosec B105
 _HOST_CHECK: Final = "ssl.endpoint.identification.algorithm"
 _SHOW_THEMSELVES: Final = frozenset({"PLAIN", "OAUTHBEARER"})
@@ -30,6 +33,8 @@ def check_value(name: str, value: object) -> None:
     """
     if name in _CODE:
         raise SettingsError(f"kafka.properties: {name} is no property of librdkafka: take it out")
+    if name.endswith(_FILES) and isinstance(value, str) and is_special(value):
+        raise SettingsError(f"kafka.properties: {name} is the path of a pipe or a device: name a file")
     if isinstance(value, str) and ("\0" in value or value != value.encode("utf-8", "replace").decode()):
         raise SettingsError(f"kafka.properties: {name} must be text without NUL that UTF-8 can hold")
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from stream_scorer.core.charset import decode_text
 from stream_scorer.core.parse_errors import parse_error_place
 from stream_scorer.errors import InputError, SettingsError
+from stream_scorer.file_reader import read_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -112,7 +113,7 @@ def read_features(path: Path) -> dict[str, FeatureType]:
         InputError: the file cannot be read or does not describe features.
     """
     try:
-        text = decode_text(path.read_bytes())
+        text = decode_text(read_file(path))
         content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
         raise InputError(f"features file {path}: {error.strerror}") from None

@@ -27,19 +27,17 @@ from __future__ import annotations
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from stream_scorer.core.charset import decode_text
 from stream_scorer.core.parse_errors import parse_error_place
 from stream_scorer.errors import InputError, SettingsError
+from stream_scorer.file_reader import read_file
 from stream_scorer.local.simulator.config import SimulatorConfig, validation_message
 from stream_scorer.local.simulator.faults import Fault, Selection
 from stream_scorer.local.simulator.response_faults import select
-
-if TYPE_CHECKING:
-    from importlib.resources.abc import Traversable
 
 SHIPPED: Final = ("bad-day", "broken-contract", "poison")
 MAX_BYTES: Final = 1_000_000
@@ -135,10 +133,8 @@ def load_scenario(name_or_path: str) -> Scenario:
         InputError: the file does not exist or cannot be read.
         SettingsError: it is malformed; one line with file, step and field.
     """
-    file: Path | Traversable = _shipped(name_or_path) if name_or_path in SHIPPED else Path(name_or_path)
     try:
-        with file.open("rb") as opened:
-            data = opened.read(MAX_BYTES + 1)
+        data = _shipped(name_or_path) if name_or_path in SHIPPED else read_file(name_or_path, MAX_BYTES)
     except FileNotFoundError:
         shipped = ", ".join(SHIPPED)
         raise InputError(f"scenario {name_or_path}: no such file, and none of those that ship: {shipped}") from None
@@ -153,8 +149,8 @@ def load_scenario(name_or_path: str) -> Scenario:
     return parse_scenario(content, name_or_path, Path(name_or_path).stem)
 
 
-def _shipped(name: str) -> Traversable:
-    return resources.files("stream_scorer.local") / "scenarios" / f"{name}.toml"
+def _shipped(name: str) -> bytes:
+    return (resources.files("stream_scorer.local") / "scenarios" / f"{name}.toml").read_bytes()
 
 
 def _problem(place: tuple[int | str, ...], message: str, content: Any) -> str:
