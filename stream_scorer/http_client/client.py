@@ -6,8 +6,10 @@ Boundary to requests: exceptions of requests, urllib3, ssl and sockets are trans
 from __future__ import annotations
 
 import http.client
+import os
 import time
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -20,7 +22,8 @@ from stream_scorer.errors import ApiUnavailable
 from stream_scorer.fork import bind_to_process
 from stream_scorer.http_client.connections import DeadlineAdapter
 from stream_scorer.http_client.deadline import Watchdog
-from stream_scorer.http_client.errors import AnswerTooLarge, classify
+from stream_scorer.http_client.environment import proxy_variable
+from stream_scorer.http_client.errors import AnswerTooLarge, classify, proxy_refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -167,6 +170,11 @@ class Http:
                 if response is not None:
                     response.close()
         timing = Timing(started_at_ms, self._now_ms(), (time.monotonic() - started) * 1000.0)
+        if response is not None and response.status_code == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+            # Of plain http the proxy answers in the place of the server; it opens a tunnel for https, or fails.
+            proxy = proxy_variable(url, os.environ) if self._dial is None else None
+            if proxy is not None:
+                raise TransportFailure(HttpFailure.NO_CONNECTION, proxy_refused(host, proxy), timing)
         if response is not None and (failed is None or response.status_code not in _OK):
             return HttpAnswer(response.status_code, response.headers, b"" if failed else content, timing)
         kind, message = failed or (HttpFailure.NO_CONNECTION, "")  # without a response there is a failure

@@ -53,6 +53,11 @@ def classify(error: Exception, deadline: Deadline, host: str, timeout_s: float) 
     return kind, text.format(host=host) + system_words(causes)
 
 
+def proxy_refused(host: str, variable: str) -> str:
+    """Return the text for a proxy that answers 407, with the variable or setting that holds its URL."""
+    return f"the proxy to {host} does not accept the user and password of {variable}: HTTP 407"
+
+
 _ENDED: Final[dict[str, str]] = {
     "closed": "was ended: the client was closed",
     "forked": "belongs to the process that this one was forked from",

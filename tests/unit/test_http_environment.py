@@ -15,6 +15,7 @@ from support_targets import SECRET, certificate
 from support_targets import settings as settings_of
 
 from stream_scorer import GenesysAuthManager, ScoreClient
+from stream_scorer.core.records import HttpFailure
 from stream_scorer.errors import RegistryRefused, RegistryUnavailable, SettingsError
 from stream_scorer.http_client.client import Http, TransportFailure
 from stream_scorer.http_client.environment import (
@@ -186,6 +187,37 @@ def test_a_proxy_that_refuses_the_password_is_named(server: RawServer, monkeypat
     assert failed.value.message == (
         "the proxy to api.test (HTTP_PROXY, HTTPS_PROXY or ALL_PROXY) does not connect: HTTP 407"
     )
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
+def test_a_proxy_of_plain_http_that_refuses_the_password_is_named(
+    server: RawServer, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    page = b"<html>who is svc:hunter2?</html>"
+    server.respond(and_close(answer(407, page, {"proxy-authenticate": 'Basic realm="hush"'})))
+    monkeypatch.setenv(variable, server.url.replace("http://", "http://svc:hunter2@"))
+    named = f"the proxy to api.test does not accept the user and password of {variable}: HTTP 407"
+    with closing(Http()) as http, pytest.raises(TransportFailure) as failed:
+        http.exchange("POST", "http://api.test/x", headers={}, body=b"", timeout_s=5, max_answer_bytes=100)
+    assert (failed.value.kind, failed.value.message) == (HttpFailure.NO_CONNECTION, named)
+    registry = SchemaRegistry(load_settings(environ={"STREAM_SCORER_SCHEMA_REGISTRY__URL": "http://api.test"}))
+    with pytest.raises(RegistryUnavailable, match=named):
+        registry.writer(7)
+    # Without a proxy it is the server's own answer.
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with closing(Http()) as http:
+        got = http.exchange("POST", f"{server.url}/x", headers={}, body=b"", timeout_s=5, max_answer_bytes=100)
+    assert got.status == 407
+
+
+def test_the_registry_names_its_own_proxy(server: RawServer) -> None:
+    server.respond(and_close(answer(407, b"{}")))
+    environ = {
+        "STREAM_SCORER_SCHEMA_REGISTRY__URL": "http://api.test",
+        "STREAM_SCORER_SCHEMA_REGISTRY__PROPERTIES": json.dumps({"proxy": server.url}),
+    }
+    with pytest.raises(RegistryUnavailable, match=r"user and password of schema_registry\.properties\.proxy: HTTP 407"):
+        SchemaRegistry(load_settings(environ=environ)).writer(7)
 
 
 def test_workers_check_at_their_start(monkeypatch: pytest.MonkeyPatch) -> None:

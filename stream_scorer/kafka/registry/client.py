@@ -24,6 +24,7 @@ from stream_scorer.http_client.environment import (
     check_proxy,
     proxy_variable,
 )
+from stream_scorer.http_client.errors import proxy_refused
 from stream_scorer.kafka.registry.errors import registry_error_text, registry_redactor
 from stream_scorer.kafka.registry.properties import check_registry_properties
 
@@ -45,6 +46,7 @@ _NO_SUCH_THING: Final = frozenset({40401, 40402, 40403})
 _CONFLICT: Final = 409
 _UNPROCESSABLE: Final = 422
 _FORBIDDEN: Final = frozenset({401, 403})
+_PROXY_REFUSED: Final = 407
 _AUTHORITIES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 # Placeholder for the proxy while the client is created; no request is sent to it.
 _NO_PROXY: Final = "http://127.0.0.1:9"
@@ -80,6 +82,7 @@ class SchemaRegistry:
             )
         self._redact = registry_redactor(unquote(place.username or ""), unquote(place.password or ""), properties)
         is_direct = _is_direct(url.split(","), properties)
+        self._proxy = _proxy_place(url.split(","), properties)
         config = {
             "timeout": _TIMEOUT_S,
             "max.retries": _TRIES,
@@ -195,6 +198,8 @@ class SchemaRegistry:
         """Translate a client's exception: an answer of the registry, or an error of its HTTP and OAuth libraries."""
         text = f"{doing}: schema registry {self.place}: {registry_error_text(error, self._redact)}"
         if isinstance(error, SchemaRegistryError):
+            if error.http_status_code == _PROXY_REFUSED and self._proxy is not None:
+                return RegistryUnavailable(f"{doing}: schema registry: {proxy_refused(self.place, self._proxy)}")
             if error.http_status_code in _FORBIDDEN:
                 return RegistryRefused(f"{text}; check schema_registry.properties")
             if error.http_status_code in (_CONFLICT, _UNPROCESSABLE):
@@ -251,6 +256,13 @@ def _is_direct(urls: list[str], properties: Mapping[str, Any]) -> bool:
     for name in used:
         check_proxy(name, os.environ[name], SOCKS_FOR_REGISTRY)
     return not used and any(name.lower().endswith("_proxy") for name in os.environ)
+
+
+def _proxy_place(urls: list[str], properties: Mapping[str, Any]) -> str | None:
+    """Return the property or variable with the proxy to the registry; None: there is none."""
+    if "proxy" in properties:
+        return "schema_registry.properties.proxy"
+    return next((name for url in urls if (name := proxy_variable(url.strip(), os.environ)) is not None), None)
 
 
 def _no_proxy_too() -> str:
