@@ -147,7 +147,7 @@ class ScoreEndpoint:
         status = answer.status
         error = wire.parse_error(answer.body, self._tokens.redact, redactor.hide_in_text)
         exchange = replace(exchange, error_text=error.text)
-        code = redactor.hide_in_code(error.code)
+        code = wire.shown_code(error, redactor.hide_in_code)
         message = f"HTTP {status}{f' {code}' if code else ''}"
         if status in (400, 422):
             return Refused(exchange, error.named, message)

@@ -49,6 +49,15 @@ _REFUSALS: Final[Mapping[int, frozenset[str] | None]] = {
     403: frozenset({"missing.permissions", "app.not.authorized.for.scope"}),
     404: frozenset({"not.found"}),
 }
+# The platform's general codes (texts of its SDK). They are no contact's data, even if a feature has the same value.
+_KNOWN_CODES: Final = frozenset(
+    {
+        *("bad.request", "invalid.value", "bad.credentials", "authentication.required", "missing.permissions"),
+        *("app.not.authorized.for.scope", "not.found", "method.not.allowed", "request.timeout"),
+        *("request.entity.too.large", "unsupported.media.type", "too.many.requests"),
+        *("too.many.requests.retry.after", "internal.server.error", "bad.gateway", "service.unavailable"),
+    }
+)
 # RFC 6749, section 5.2. Frameworks put the status there ({"error": "Unauthorized"}), which is no OAuth error.
 _OAUTH_ERRORS: Final = frozenset(
     {
@@ -231,6 +240,11 @@ def is_platform_refusal(status: int, error: ErrorBody) -> bool:
         return False
     codes = _REFUSALS[status]
     return error.has_platform_form if codes is None else error.code in codes
+
+
+def shown_code(error: ErrorBody, hide: Redact) -> str:
+    """Return the code for logs and errors; ``hide`` empties one with data of the request, unless the code is known."""
+    return error.code if error.code in _KNOWN_CODES else hide(error.code)
 
 
 def is_oauth_refusal(error: ErrorBody) -> bool:

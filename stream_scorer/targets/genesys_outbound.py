@@ -189,7 +189,7 @@ class OutboundTarget:
         code = ""
         if got.status not in ACCEPTED:
             error = wire.parse_error(got.body, self._tokens.redact)
-            code = ContactRedactor(body).hide_in_code(error.code)
+            code = wire.shown_code(error, ContactRedactor(body).hide_in_code)
         said = classify_response(got.status, got.headers, latency_ms, self._wall_clock(), code)
         if got.status in _OURS:
             message = f"{said.message}: {_OURS[got.status]}"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import time
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -21,6 +23,7 @@ from stream_scorer.genesys import wire
 from stream_scorer.genesys.client import ScoreEndpoint
 from stream_scorer.genesys.oauth import TokenRefused, TokenSource, TokenUnavailable
 from stream_scorer.http_client.client import HttpAnswer
+from stream_scorer.local import simulator
 from stream_scorer.redaction.contacts import ContactRedactor
 
 FEATURES: dict[str, Any] = {
@@ -138,7 +141,7 @@ def test_a_quoted_code_changes_no_decision() -> None:
     body = wire.build_body([wire.encode_contact("c", {"state": "not.found"})], None)
     got = send(error(404, code="not.found", message="no", status=404), body)
     assert got.platform_error
-    assert got.message.startswith("HTTP 404: ")
+    assert got.message.startswith("HTTP 404 not.found: ")
 
 
 @pytest.mark.parametrize("status", [200, 400, 503])
@@ -175,6 +178,24 @@ def test_the_login_service_s_code_is_bounded() -> None:
     assert isinstance(got, TokenRefused)
     assert "Jane" not in got.message
     assert "with HTTP 401: " in got.message
+
+
+@pytest.mark.parametrize("value", ["invalid.value", "Invalid.Value", "invalid", "value"])
+def test_a_code_of_the_platform_stays_although_a_feature_has_its_value(value: str) -> None:
+    body = wire.build_body([wire.encode_contact("C-1047", {"note": value})], None)
+    got = send(error(422, code="invalid.value", message=f"note must not be {value}"), body)
+    assert got.message == "HTTP 422 invalid.value"
+    assert got.exchange.error_text == "note must not be ***"
+    assert send(error(422, code=f"{value}.of.a.note"), body).message == "HTTP 422"
+    assert send(error(422, code="Invalid.Value"), body).message == "HTTP 422"  # not the platform's spelling
+
+
+def test_every_code_of_the_simulator_is_known() -> None:
+    source = "".join(file.read_text() for file in Path(simulator.__file__).parent.glob("*.py"))
+    used = set(re.findall(r'"([a-z]+(?:\.[a-z]+)+)"', source)) - {"openapi.json", "http.disconnect"}
+    assert len(used) >= 10
+    for code in used:
+        assert wire.shown_code(wire.ErrorBody(code, "", frozenset()), lambda _: "hidden") == code
 
 
 def request_of(answer_id: str = "C-1047") -> Request:
