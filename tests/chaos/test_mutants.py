@@ -1,7 +1,8 @@
 """Would the harness see it? Each mistake that DESIGN.md warns of is made in a copy of the package, and caught.
 
 That the code as it is passes the same scenarios is `test_steps.py`'s. Mistakes in the rules of
-`core.scoring.response_policy` and its neighbours are each caught by one assertion of one unit test.
+`core.scoring.response_policy` and its neighbours, and in the transactions of planner and deliverer, are each caught by
+one assertion of one unit test.
 """
 
 from __future__ import annotations

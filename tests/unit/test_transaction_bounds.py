@@ -186,7 +186,8 @@ class PlannerBench:
         log: Any = type("Log", (), {"info": lambda *_a, **_k: None, "warning": lambda *_a, **_k: None})()
         observe = PlannerObserver(log, MemoryMetrics("callbacks"), clock)
         self.ledger: OffsetLedger[Examined] = OffsetLedger()
-        source: Any = FakeSource(world, [Partition("scores", number) for number in range(PARTITIONS)])
+        self.source = FakeSource(world, [Partition("scores", number) for number in range(PARTITIONS)])
+        source: Any = self.source
         self.sink = FakeSink(world)
         self.stopping = threading.Event()
         self.callbacks = CallbackWriter(
@@ -226,12 +227,16 @@ class PlannerBench:
         """Runs the loop until all scores are planned."""
         self.callbacks.open()
         for _ in range(most):
-            self.planner._process()
-            self.callbacks.flush_due()
-            self.world.now += 0.5
+            self.round()
             if self.planned() == len(self.world.topic("scores")):
                 return
         raise AssertionError(self.sink.sizes)
+
+    def round(self) -> None:
+        """One round of the loop."""
+        self.planner._process()
+        self.callbacks.flush_due()
+        self.world.now += 0.5
 
     def planned(self) -> int:
         return sum(offset for partition, offset in self.world.committed.items() if partition.topic == "scores")

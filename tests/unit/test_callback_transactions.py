@@ -1,0 +1,122 @@
+"""Transactions of the campaign worker on a broker of lists: whatever their end, no callback and no receipt is lost or
+doubled.
+
+Mutants of planner and deliverer (``tests/chaos/policy_mutants``) are caught here, each by an assertion of its own.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+from delivery_harness import CALLBACKS, TIERS, DeliveryHarness, SimulatedReceivers, callback, delivered, later, refused
+from test_planner import NOW_MS, SCORES, value
+from test_transaction_bounds import PlannerBench
+
+from stream_scorer.core.records import Partition
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from stream_scorer.core.records import SourceRecord
+
+SCORE_PARTITIONS = [Partition("scores", 0), Partition("scores", 1)]
+
+
+def put_scores(world: SimulatedReceivers, number: int, prefix: str = "c") -> set[str]:
+    """Put scores that call, each of a campaign of its own, so each is a callback; return their sources."""
+    before = len(world.topic("scores"))
+    for n in range(number):
+        name = f"{prefix}{n}"
+        world.write("scores", name.encode(), SCORES.encode(value(contact_id=name, campaign_id=f"k-{name}")))
+    assert len(world.topic("scores")) == before + number
+    return {one.source for one in world.topic("scores")}
+
+
+def sources(records: Iterable[SourceRecord]) -> Counter[str]:
+    """How often each score is in these callbacks."""
+    return Counter(source for one in records for source in CALLBACKS.decode(one.value)["sources"])
+
+
+class TestPlanner:
+    def test_a_plan_that_failed_is_planned_again(self) -> None:
+        world = SimulatedReceivers(lambda *_: delivered())
+        wanted = put_scores(world, 40)
+        world.endings = ["lost", "ok", "lost"]
+        PlannerBench(world).rounds(100)
+        assert sources(world.topic("callbacks")).keys() == wanted, "a score has no callback"
+
+    def test_a_plan_whose_outcome_is_unknown_is_not_written_twice(self) -> None:
+        world = SimulatedReceivers(lambda *_: delivered())
+        wanted = put_scores(world, 40)
+        world.endings = ["unknown", "ok"]
+        bench = PlannerBench(world)
+        bench.rounds(100)
+        for _ in range(6):  # all is committed, and the planner does not know
+            bench.round()
+        assert sources(world.topic("callbacks")) == dict.fromkeys(wanted, 1), "a score is in two callbacks"
+
+    def test_every_outcome_of_a_plan_is_written(self) -> None:
+        world = SimulatedReceivers(lambda *_: delivered())
+        wanted = put_scores(world, 10)
+        world.write("scores", b"old", SCORES.encode(value(contact_id="old", scored_at=NOW_MS - 90_000_000)))
+        world.write("scores", b"odd", b"no score at all")
+        PlannerBench(world).rounds(100)
+        assert len(world.topic("callbacks")) == len(wanted), "a callback of the plan is not written"
+        assert [one["outcome"] for found in world.receipts().values() for one in found] == ["EXPIRED"]
+        assert [one.value for one in world.topic("rejected")] == [b"no score at all"]
+
+    def test_scores_of_a_revoked_partition_are_planned_by_its_next_owner_only(self) -> None:
+        world = SimulatedReceivers(lambda *_: delivered())
+        wanted = put_scores(world, 40)
+        bench = PlannerBench(world)
+        bench.callbacks.open()
+        bench.planner._process()
+        bench.source.revoke(SCORE_PARTITIONS)
+        PlannerBench(world).rounds(100)
+        bench.callbacks.flush()
+        assert sources(world.topic("callbacks")) == dict.fromkeys(wanted, 1), "two owners planned one score"
+
+
+class TestDeliverer:
+    @pytest.mark.parametrize("ending", ["lost", "unknown"])
+    def test_a_transaction_that_failed_loses_and_doubles_no_receipt(self, ending: str) -> None:
+        world = SimulatedReceivers(lambda *_: delivered())
+        world.plan(callback(f"cb-{n}") for n in range(40))
+        world.endings = [ending, "ok", ending]
+        bench = DeliveryHarness(world)
+        bench.run_dry()
+        receipts = {name: len(found) for name, found in world.receipts().items()}
+        assert receipts.keys() == {f"cb-{n}" for n in range(40)}, "a callback has no receipt"
+        assert set(receipts.values()) == {1}, "a callback has two receipts"
+
+    def test_what_was_refused_is_on_the_rejected_topic_once(self) -> None:
+        world = SimulatedReceivers(lambda *_: refused())
+        world.plan(callback(f"cb-{n}") for n in range(10))
+        world.endings = ["lost", "unknown"]
+        DeliveryHarness(world).run_dry()
+        rejected = Counter(one.key for one in world.topic("rejected"))
+        assert rejected == {f"cb-{n}".encode(): 1 for n in range(10)}, "a refused callback is not there once"
+
+    def test_a_retry_is_not_lost_by_a_revocation(self) -> None:
+        """What waits for its commit when the partition is revoked is committed then, with its retry record."""
+        world = SimulatedReceivers(lambda w, _: later(20.0) if w.now < 1_001 else delivered())
+        world.plan(callback(f"cb-{n}") for n in range(6))
+        world.endings = ["stale"]  # the rebalance has refused the last transaction: all of it is still to be written
+        bench = DeliveryHarness(world)
+        done: list[int] = []
+
+        def rebalance() -> None:
+            if not world.endings and not done:
+                done.append(1)
+                bench.source.revoke(bench.places)
+                bench.source.assign(bench.places)
+
+        bench.run(lambda: bool(done) and world.now > 1_002, rebalance)
+        moved = {one.key for tier in TIERS for one in world.topic(tier)}
+        ended = {name.encode() for name in world.receipts()}
+        assert moved | ended == {f"cb-{n}".encode() for n in range(6)}, "a callback waits nowhere"
+        assert moved, "nothing was put off"
+        DeliveryHarness(world).run_dry()
+        assert len(world.outcomes()) == 6
