@@ -161,6 +161,17 @@ class Ledger:
         for deleted in admin.delete_records([TopicPartition(self.topic(name), partition, offset)]).values():
             deleted.result(30)
 
+    def replace(self, name: str) -> None:
+        """Delete a topic and create it again."""
+        admin, topic = AdminClient({"bootstrap.servers": self.servers}), self.topic(name)
+        admin.delete_topics([topic], operation_timeout=30)[topic].result(30)
+
+        def is_created() -> bool:
+            [future] = admin.create_topics([NewTopic(topic, PARTITIONS, 1)], operation_timeout=30).values()
+            return future.exception(30) is None  # until the deletion has reached the broker, it exists
+
+        wait_until(is_created, f"topic {topic} to be created again")
+
     def make_retry_topic(self) -> str:
         """The first retry topic, with as many partitions as the others have."""
         name = f"{self.topic('features_retry')}-1"

@@ -62,7 +62,7 @@ class ChaosEnvironment:
         self.receiver = stack.enter_context(Receiver())
         self.api = make_link(int(self.simulator.base_url.rsplit(":", 1)[1]))
         self.receiver_line = make_link(int(self.receiver.base_url.rsplit(":", 1)[1]))
-        self.wrong_clock = _built_clock(folder)
+        self.wrong_clock = build_clock(folder)
 
     def heal(self) -> None:
         """All lines are good, no disk is full, and all nodes run."""
@@ -96,7 +96,7 @@ def _mounted(folder: Path, stack: ExitStack) -> Path | None:
     return folder
 
 
-def _built_clock(folder: Path) -> Path | None:
+def build_clock(folder: Path) -> Path | None:
     """The library that makes a process's calendar wrong; None where there is no compiler, or no Linux."""
     compiler = shutil.which("cc")
     if compiler is None or sys.platform != "linux":

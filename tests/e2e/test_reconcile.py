@@ -260,6 +260,20 @@ class TestDeletedRecords:
         assert report.totals.not_judged == 2
         assert f"{ledger.topic('scores')}: is compacted; what was removed is not judged" in report.notes
 
+    def test_an_output_topic_that_was_created_again_has_lost_its_outcomes(self, ledger: Ledger) -> None:
+        """No retention has deleted them. What was written to the present topic is judged as ever."""
+        ledger.put_inputs(6)
+        scorer = ledger.scorer()
+        scorer.publish([*outs(range(2)), review(2)], 3)
+        ledger.replace("scores")
+        scorer.publish(outs(range(3, 6)), 6)
+        report = reconcile(ledger.settings)
+        assert report.judgement is Judgement.BROKEN
+        assert report.counts == {FindingKind.MISSING: 2}
+        assert [finding.source.rpartition("/")[2] for finding in report.findings] == ["0", "1"]
+        assert {finding.what for finding in report.findings} == {"has no output, and is audited as SCORED"}
+        assert (report.totals.not_judged, report.totals.scored) == (0, 3)
+
     def test_outputs_without_any_commit_of_their_partition(self, ledger: Ledger) -> None:
         ledger.put_inputs(1)
         ledger.put_inputs(1, partition=1)

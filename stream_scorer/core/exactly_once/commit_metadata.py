@@ -27,8 +27,8 @@ class CommitMetadata(NamedTuple):
     Attributes:
         start: the group's start offset; None: another program committed.
         topic_id: id of the topic whose offset this is; None: not known, as in commits of older versions.
-        since_ms: when the group accepted a topic that had been created again, in Unix milliseconds. Records that were
-            written before belong to the former topic. None: never.
+        since_ms: the time after the newest output when the group accepted a topic that had been created again, in Unix
+            milliseconds. Records with an earlier Kafka time belong to the former topic. None: never.
         schema_ids: ids of the schema registry that the group has resolved.
         others: pairs with unknown keys, in their order.
     """

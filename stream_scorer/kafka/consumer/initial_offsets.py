@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
+
+# The client's stubs do not list these public names.
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from stream_scorer.core.exactly_once.commit_metadata import CommitMetadata, parse_metadata
 from stream_scorer.core.records import Partition
@@ -35,6 +37,9 @@ _CALL_S: Final = 10.0
 _RETRY_S: Final = 0.5
 # Offsets of an active group cannot be set: another worker was first, and has committed the start.
 _ANOTHER_WAS_FIRST: Final = frozenset({KafkaError.UNKNOWN_MEMBER_ID, KafkaError.NON_EMPTY_GROUP})
+_NEWEST: Final[OffsetSpec] = OffsetSpec.max_timestamp()  # type: ignore[no-untyped-call]
+# Kafka before 3.0 does not return the newest time of a partition.
+_UNSUPPORTED: Final = frozenset({KafkaError._UNSUPPORTED_FEATURE, KafkaError.UNSUPPORTED_VERSION})  # noqa: SLF001
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,7 @@ class InitialOffsets:
         retry_topics: topics in which the group starts behind the last record, whatever ``start_from`` is. Records there
             at its start belong to another group or to a former start of this one. Their contacts are read again from
             ``topics``, or precede the chosen start.
+        other_outputs: further topics with records about ``topics``.
     """
 
     group_id: str
@@ -64,6 +70,7 @@ class InitialOffsets:
     price: str
     is_allowed: bool
     retry_topics: tuple[str, ...] = ()
+    other_outputs: tuple[str, ...] = ()
 
 
 class StartReport(NamedTuple):
@@ -106,6 +113,7 @@ def planning_start(settings: Settings) -> InitialOffsets:
         key="callbacks.group_id",
         price="call contacts that may have been called already",
         is_allowed=kafka.allow_new_group,
+        other_outputs=(topics.callbacks_rejected,),
     )
 
 
@@ -211,7 +219,7 @@ def _write_start(
         replaced = _replaced(commits, present, start, is_accepted=new_topic)
         report = StartReport(replaced, tuple(topic for topic, topic_id in present.items() if topic_id is None))
         if replaced:
-            begin = _StartOffsets(reader, present, since_ms=time.time_ns() // 1_000_000)
+            begin = _StartOffsets(reader, present, since_ms=_after_former_outputs(settings, reader, start))
             offsets = [begin.chosen(start, one) for one in inputs if one.topic in replaced]
             # Retry topics may hold contacts of the former topic: start at the commits, without one at the beginning.
             begun = {(one.topic, one.partition) for one in commits if one.offset >= 0 and one.topic not in replaced}
@@ -228,6 +236,29 @@ def _write_start(
             " them, then start with --new-topic"
         )
     return report
+
+
+def _after_former_outputs(settings: Settings, reader: Consumer, start: InitialOffsets) -> int:
+    """Return the Unix milliseconds behind the newest record about the former topic, by Kafka's times of the records.
+
+    No worker of the group runs, so no such record follows. The clock of this machine is no bound. If it is late,
+    records about the former topic count for the same positions of the present one, and can conceal a lost outcome.
+    """
+    topics = dict.fromkeys((*start.outputs, *start.other_outputs, *start.retry_topics))
+    request = {partition: _NEWEST for topic in topics for partition in _partitions(reader, topic)}
+    admin = create_client(AdminClient, admin_config(settings, logger=silent_logger()))
+    newest_ms = -1
+    for partition, future in admin.list_offsets(request, request_timeout=_CALL_S).items():
+        try:
+            newest_ms = max(newest_ms, future.result().timestamp)
+        except KafkaException as error:
+            if error.args[0].code() in _UNSUPPORTED:
+                return time.time_ns() // 1_000_000
+            right = Permission("Describe", "topic", partition.topic)
+            raise refused_error(
+                error, f"reading the times of {partition.topic}", admin_config(settings), right
+            ) from None
+    return newest_ms + 1
 
 
 def _may_begin(reader: Consumer, start: InitialOffsets, inputs: list[TopicPartition], *, chosen: bool) -> bool:
@@ -336,7 +367,7 @@ def _written(reader: Consumer, topics: tuple[str, ...]) -> str | None:
 
 
 class _StartOffsets:
-    """First commits: offsets with the group's start, the topic's id, and the time when a new topic was accepted."""
+    """First commits: offsets with the group's start, the topic's id, and the time after the former topic's outputs."""
 
     def __init__(self, reader: Consumer, ids: Mapping[str, str | None], since_ms: int | None = None) -> None:
         self._reader = reader
