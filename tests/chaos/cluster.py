@@ -31,6 +31,7 @@ _TIERS: Final = 4
 _SAMPLE_S: Final = 2.0
 _SETTLE_S: Final = 240.0
 _CONTROLS_A_MINUTE: Final = 20
+_NO_BROKER: Final = "stream-scorer: no answer from Kafka"
 # Longer than the requests of a moment fail at random: a contact that was only unlucky is answered in one of them.
 _RETRY_DELAYS_S: Final = "[1, 5]"
 
@@ -88,10 +89,30 @@ class ChaosCluster(ChaosHarness):
         else:
             self.named[name] = self.start("--from", "earliest", name=name, **changes)
 
+    def restart_ended(self) -> None:
+        """Start again the workers that ended because no broker was reachable, as Kubernetes or compose would.
+
+        Only those that had not started yet: a worker that has started waits for the brokers.
+        """
+        for name, worker in list(self.named.items()):
+            if ended_without_broker(worker):
+                self.start_named(name)
+
+    def await_started(self, name: str) -> WorkerProcess:
+        """Wait until a worker has started. Before that it does not handle signals."""
+
+        def started() -> bool:
+            self.restart_ended()
+            worker = self.named[name]
+            assert worker.running, f"worker {name} ended before it had started\n{worker.log()[-3000:]}"
+            return bool(worker.said("started"))
+
+        self.wait(started, f"worker {name} to have started")
+        return self.named[name]
+
     def stop_named(self, name: str) -> None:
-        """SIGTERM, and a clean end. Before it has said that it started, nobody listens to the signal."""
-        worker = self.named[name]
-        self.wait(lambda: worker.said("started"), f"worker {name} to have started", needs=worker)
+        """SIGTERM, and a clean end."""
+        worker = self.await_started(name)
         assert worker.stop() == 0, f"worker {name}\n{worker.log()[-3000:]}"
 
     def await_every_partition(self, limit_s: float) -> None:
@@ -100,6 +121,7 @@ class ChaosCluster(ChaosHarness):
         before = self.progress.by_partition()
 
         def gone_on() -> bool:
+            self.restart_ended()
             now = self.progress.by_partition()
             return bool(now) and all(now[number] > offset for number, offset in before.items())
 
@@ -180,6 +202,13 @@ class ChaosCluster(ChaosHarness):
                 size = resident_mib(worker)
                 if size is not None:
                     self.memory.setdefault(f"{name}, process {worker.pid}", []).append(size)
+
+
+def ended_without_broker(worker: WorkerProcess) -> bool:
+    """Return whether a worker ended with exit 1 at its start, because no broker answered."""
+    if worker.running or worker.exit_code() != 1 or worker.said("started"):
+        return False
+    return any(line.startswith(_NO_BROKER) for line in worker.errors())
 
 
 def resident_mib(worker: WorkerProcess) -> float | None:

@@ -47,12 +47,12 @@ def end_during_rebalance(world: ChaosCluster, draw: Random) -> Undo:
     name = draw.choice(NAMES)
     guest = world.start(name="guest")
     world.wait(lambda: guest.said("started"), "the guest to join", needs=guest)
-    world.named[name].send(signal.SIGTERM)
+    world.await_started(name).send(signal.SIGTERM)
 
     def undo() -> None:
         assert world.named[name].exit_code() == 0, world.named[name].log()
         world.start_named(name)
-        world.wait(lambda: world.named[name].said("started"), "the worker to be back")
+        world.await_started(name)
         assert guest.stop() == 0, guest.log()
 
     return undo

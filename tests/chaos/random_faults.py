@@ -82,6 +82,7 @@ class RandomFaults:
     def play(self, moment: Moment) -> None:
         """Begins the faults, ends each in its time, waits for every partition to go on, writes it down."""
         world, before = self._world, self._world.paid_again()
+        world.restart_ended()
         print(f"  {moment.name} {[round(s, 1) for s in moment.seconds]}", flush=True)  # noqa: T201
         began = time.monotonic()
         undone = [
