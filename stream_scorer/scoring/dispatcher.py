@@ -142,7 +142,8 @@ class RequestDispatcher:
     def add(self, contact: Contact, now: float) -> None:
         """Accept a contact and find its outcome; ``now``: monotonic seconds."""
         state = self._versions.get(contact.model_version, now)
-        self._failures.join_open_breaker(state, now)
+        if self._breaker.open_state is not None:
+            self._failures.join_open_breaker(state, now)
         if contact.held and not self._deferral.admits(contact):
             self._ledger.finish(self._deferral.uncounted(contact))
         elif not (state.is_open and self._failures.is_deferring(state)):
@@ -380,9 +381,9 @@ class RequestDispatcher:
         self._probe.responded(request, None, now)
         if request.is_control:
             return
-        may_have_failed = bool(self._failures.failed_alone) or request.was_named
+        may_have_failed = bool(self._failures.failed_alone) or request.is_deferred or request.was_named
         for scored in results.scored:
-            if may_have_failed or scored.contact.rounds:
+            if may_have_failed:
                 self._failures.answered(scored.contact, was_named=request.was_named)
             self._ledger.finish(scored)
         self._deferral.finished(len(results.scored))

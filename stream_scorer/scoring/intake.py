@@ -63,9 +63,9 @@ class Intake:
             event = self._decoder.decode(record.value)
         except UndecodableError as error:
             return self._undecodable(record, error, now_ms)
-        # The age of an event that was accepted before is not checked again.
-        written_ms = record.timestamp_ms
-        age = None if record.origin else age_ms(event.occurred_at_ms, written_ms=written_ms, now_ms=now_ms)
+        age = None
+        if self._checker.checks_age and not record.origin:  # that of an event that was accepted before is not
+            age = age_ms(event.occurred_at_ms, written_ms=record.timestamp_ms, now_ms=now_ms)
         checked = self._checker.check(event, age)
         if isinstance(checked, list):
             return _reject(record, event.contact_id, checked, now_ms)

@@ -7,7 +7,7 @@ send HTTP requests. No transaction is open during HTTP, sleep or poll: ``publish
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from stream_scorer.core.records import Contact, Outcome, Partition, Skipped, SourceRecord
 from stream_scorer.core.retry_topics import NotDue
@@ -139,9 +139,7 @@ class Worker(ServiceLoop[Outcome | Skipped, Observer]):
         records = self._source.read(max(1, min(room, _READ_RECORDS)), IDLE_WAIT_S if idle else 0.0)
         polled_s = self._clock.monotonic() - now
         now_ms = self._clock.unix_ms()
-        entered = [self._admit(record, now_ms) for record in records]
-        fresh = [one for one in entered if isinstance(one, SourceRecord)]
-        admitted = sum(one is not None for one in entered)
+        fresh, admitted = self._admit(records, now_ms)
         if admitted:
             self._observe.consumed(admitted, poll_s=polled_s)
         self._trace.polled(fresh)
@@ -153,36 +151,57 @@ class Worker(ServiceLoop[Outcome | Skipped, Observer]):
                 self._ledger.finish(examined)
         self._found_work = bool(admitted)
 
-    def _admit(self, record: SourceRecord, now_ms: int) -> SourceRecord | Literal[True] | None:
-        """Add a record to the ledger.
+    def _admit(self, records: Iterable[SourceRecord], now_ms: int) -> tuple[list[SourceRecord], int]:
+        """Add records to the ledger; return those whose outcome is still to be found, and how many were admitted.
 
-        Returns:
-            The record if its outcome is still to be found; True if it needs no request; None if it is read again later.
+        A partition is paused for one reason at a time: records behind its first paused record are read again. The
+        client delivers the records of a partition together, and only one that is not admitted pauses it. So pauses are
+        checked where the partition changes and behind such a record, not for every record.
         """
-        # A partition is paused for one reason at a time: records behind its first paused record are read again.
-        if (
+        fresh: list[SourceRecord] = []
+        topic, number, is_retry, may_be_paused = "", -1, False, False
+        admitted = 0
+        for record in records:
+            if record.partition != number or record.topic != topic:
+                topic, number = record.topic, record.partition
+                is_retry, may_be_paused = topic in self._retries, True
+            if may_be_paused and self._is_paused(record):
+                continue
+            found: SourceRecord | Deferred | Skipped | None = None
+            if is_retry:
+                found = self._examine_retry(record, now_ms)
+            elif self._flow.try_admit(record) and self._pending_schemas.admits(record):
+                found = record
+            may_be_paused = found is None
+            if found is None:
+                continue
+            admitted += 1
+            if isinstance(found, SourceRecord):
+                if self._ledger.read(found):
+                    fresh.append(found)
+            elif self._ledger.read(record):
+                self._ledger.finish(found)
+        return fresh, admitted
+
+    def _is_paused(self, record: SourceRecord) -> bool:
+        return (
             self._retry_partitions.is_paused(record)
             or self._pending_schemas.is_paused(record)
             or self._flow.is_paused(record)
-        ):
+        )
+
+    def _examine_retry(self, record: SourceRecord, now_ms: int) -> SourceRecord | Deferred | Skipped | None:
+        """Return a record of a retry topic with its origin, or its outcome; None if it is read again later."""
+        found = self._retries.examine(record, now_ms)
+        if isinstance(found, NotDue):
+            if self._ledger.is_partition_assigned(Partition(record.topic, record.partition)):
+                self._retry_partitions.pause(record, found.until_ms)
             return None
-        found: SourceRecord | Deferred | Skipped = record
-        if record.topic in self._retries:
-            examined = self._retries.examine(record, now_ms)
-            if isinstance(examined, NotDue):
-                if self._ledger.is_partition_assigned(Partition(record.topic, record.partition)):
-                    self._retry_partitions.pause(record, examined.until_ms)
-                return None
-            found = examined
         if not self._flow.try_admit(record):
             return None
-        if isinstance(found, SourceRecord):
-            if not self._pending_schemas.admits(found):
-                return None
-            return found if self._ledger.read(found) else True
-        if self._ledger.read(record):
-            self._ledger.finish(found)
-        return True
+        if isinstance(found, SourceRecord) and not self._pending_schemas.admits(found):
+            return None
+        return found
 
     def _capacity(self) -> int:
         """Return how many records may be read now; 0 while the breaker is open, unless a probe needs other contacts."""

@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, NamedTuple
+from typing import TYPE_CHECKING, Generic, NamedTuple, cast
 
 from stream_scorer.core.exactly_once.outcome_cache import OutcomeCache, OutcomeT
 from stream_scorer.core.exactly_once.stall_detector import CommitPosition
@@ -66,15 +66,23 @@ class OffsetLedger(Generic[OutcomeT]):
     Args:
         remembered_limit: maximum number of cached outcomes of revoked partitions, the oldest evicted first.
         remembered_bytes_limit: maximum bytes of keys, values and headers of their records together.
+
+    Attributes:
+        uncommitted: number of records that are not committed yet.
+        uncommitted_bytes: bytes of their keys, values and headers.
+        releases: how often committed records or a revoked partition were removed. Only then does room become free.
     """
 
     def __init__(self, remembered_limit: int = 32_000, remembered_bytes_limit: int = 64 * 1024 * 1024) -> None:
         self._assigned: dict[Partition, _Assignment[OutcomeT]] = {}
+        # The same dict. A plain tuple finds a partition, too, and costs a third of a `Partition` for each record.
+        self._by_place = cast("dict[tuple[str, int], _Assignment[OutcomeT]]", self._assigned)
         self._remembered: OutcomeCache[OutcomeT] = OutcomeCache(remembered_limit, remembered_bytes_limit)
         self._orphans: dict[RecordKey, SourceRecord] = {}
         self._tokens = 0
         self.uncommitted = 0
         self.uncommitted_bytes = 0
+        self.releases = 0
 
     # --- ownership
 
@@ -97,6 +105,7 @@ class OffsetLedger(Generic[OutcomeT]):
         owned = self._assigned.pop(partition, None)
         if owned is None:
             return
+        self.releases += 1
         self.uncommitted -= len(owned.rows)
         self.uncommitted_bytes -= owned.bytes
         for outcome in owned.finished.values():
@@ -144,7 +153,7 @@ class OffsetLedger(Generic[OutcomeT]):
         False: its partition is not assigned, it was read before, its outcome is remembered from an earlier assignment,
         or its request is already in flight.
         """
-        owned = self._assigned.get(Partition(record.topic, record.partition))
+        owned = self._by_place.get((record.topic, record.partition))
         if owned is None or record.offset < owned.next_to_read:
             return False
         owned.next_to_read = record.offset + 1
@@ -169,10 +178,11 @@ class OffsetLedger(Generic[OutcomeT]):
     def finish(self, outcome: OutcomeT) -> None:
         """Record an outcome: cached if its partition was revoked, ignored if the record already has one."""
         record = outcome.record
-        owned = self._assigned.get(Partition(record.topic, record.partition))
-        if owned is not None and _is_pending(owned, record):
-            del owned.pending[record.offset]
-            owned.finished[record.offset] = outcome
+        offset = record.offset
+        owned = self._by_place.get((record.topic, record.partition))
+        if owned is not None and (owned.pending.get(offset) is record or _is_pending(owned, record)):
+            del owned.pending[offset]
+            owned.finished[offset] = outcome
         elif self._orphans.pop(key_of(record), None) is not None:
             self._remembered.put(outcome)
 
@@ -294,6 +304,7 @@ class OffsetLedger(Generic[OutcomeT]):
             done_bytes += sizes.popleft()
             if owned.finished.pop(record.offset, None) is None:
                 owned.pending.pop(record.offset, None)
+        self.releases += 1
         owned.bytes -= done_bytes
         self.uncommitted -= before - len(rows)
         self.uncommitted_bytes -= done_bytes

@@ -127,7 +127,11 @@ class Batcher:
         """Add a contact that fits to the first open batch that has room and no event of the same contact."""
         opened, contact_id = self._lane_of(contact), contact.contact_id
         size = len(contact.body) + 1
-        batch = self._first_fitting(opened, contact_id, size) or self._new(opened, now)
+        batches = opened.batches
+        if batches and size <= batches[0].room and contact_id not in opened.copies:
+            batch = batches[0]  # the usual case of `_first_fitting`, without its call
+        else:
+            batch = self._first_fitting(opened, contact_id, size) or self._new(opened, now)
         batch.contacts.append(contact)
         batch.ids.add(contact_id)
         opened.copies[contact_id] = opened.copies.get(contact_id, 0) + 1

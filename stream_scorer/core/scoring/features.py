@@ -132,11 +132,12 @@ class FeatureList:
 class ContactChecker:
     """All checks of a decoded event before it may be sent to the API."""
 
-    __slots__ = ("_check_features", "_max_event_age_ms")
+    __slots__ = ("_check_features", "_max_event_age_ms", "checks_age")
 
     def __init__(self, features: FeatureList, max_event_age_s: float | None = None) -> None:
         """Prepare the checks; with ``max_event_age_s`` an older event is ``expired``."""
         self._check_features = features.check
+        self.checks_age = max_event_age_s is not None
         self._max_event_age_ms = None if max_event_age_s is None else max_event_age_s * 1000.0
 
     def check(self, event: ContactEvent, age_ms: int | None = None) -> Complete | Failures:

@@ -57,6 +57,8 @@ class FlowControl(PausedPartitions[None]):
         # Ceilings of the partition that is being admitted. Until the next `resume_with_room`, only it can grow.
         self._partition: Partition | None = None
         self._ceilings = _NOTHING
+        # `ledger.releases` at the last check that left no partition with room paused: until it changes, none has room.
+        self._checked_at: int | None = None
 
     @property
     def used(self) -> float:
@@ -73,9 +75,11 @@ class FlowControl(PausedPartitions[None]):
         partitions = self._ledger.partitions
         if not partitions:
             return self._max_records  # before the first assignment: polling joins the group
-        accounts = self._accounts()
-        if all(one in self._paused or accounts.is_full(one) for one in partitions):
-            return 0
+        readable = [one for one in partitions if one not in self._paused]
+        if all(self._ledger.size(one)[0] for one in readable):  # otherwise one of them is empty, and not full
+            accounts = self._accounts()
+            if all(accounts.is_full(one) for one in readable):
+                return 0
         return max(1, self._max_records - self._ledger.uncommitted)
 
     def try_admit(self, record: SourceRecord) -> bool:
@@ -98,10 +102,12 @@ class FlowControl(PausedPartitions[None]):
     def resume_with_room(self) -> None:
         """Resume the partitions that have room. Call it before each read."""
         self._partition = None  # its ceilings are outdated
-        if not self._paused:
+        releases = self._ledger.releases
+        if not self._paused or releases == self._checked_at:
             return
         accounts = self._accounts()
         self.resume_if(lambda partition, _: accounts.has_room(partition))
+        self._checked_at = None if any(map(accounts.has_room, self._paused)) else releases
 
     def revoke(self, partitions: Iterable[Partition]) -> None:
         """Drop the state of revoked partitions."""

@@ -10,13 +10,14 @@ if TYPE_CHECKING:
     from stream_scorer.kafka.producer.records import OutRecord
 
 HEADER_PREFIX: Final = "stream-scorer-"
+_SOURCE_HEADER: Final = f"{HEADER_PREFIX}source"
 # Upper bound of the bytes that a record batch adds to one record: header, lengths, offsets and timestamps.
 FRAME_BYTES: Final = 512
 
 
 def source_header(record: SourceRecord) -> tuple[str, bytes]:
     """Return the header that names the input of a record."""
-    return (f"{HEADER_PREFIX}source", record.source.encode())
+    return (_SOURCE_HEADER, record.source.encode())
 
 
 def forwarded_headers(headers: Headers) -> Headers:

@@ -60,7 +60,7 @@ class PendingSchemas(PausedPartitions[int]):
 
     def admits(self, record: SourceRecord) -> bool:
         """Return whether a record can be decoded now; otherwise it is delivered again with its schema."""
-        if self.is_paused(record):
+        if self._paused and self.is_paused(record):
             return False
         schema_id = schema_id_of(record.value)
         if schema_id is None or self._lookup.is_answered(schema_id):
