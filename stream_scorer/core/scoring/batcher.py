@@ -110,6 +110,9 @@ class Batcher:
         self._max_body_bytes = max_body_bytes
         self._overhead_bytes = overhead_bytes
         self._linger_s = linger_s
+        # The bytes of a body that its contacts may have, for the model version of the last contact.
+        self._room_version: str | None = None
+        self._room = max_body_bytes - overhead_bytes(None)
         self._by_key: dict[BatchKey, dict[Partition, _OpenBatches]] = {}
         self._by_age: OrderedDict[int, _Open] = OrderedDict()
         self._full: deque[_Open] = deque()
@@ -121,7 +124,10 @@ class Batcher:
 
     def fits(self, contact: Contact) -> bool:
         """Return whether a request with this contact alone stays within the limit."""
-        return len(contact.body) + self._overhead_bytes(contact.model_version) <= self._max_body_bytes
+        version = contact.model_version
+        if version != self._room_version:
+            self._room_version, self._room = version, self._max_body_bytes - self._overhead_bytes(version)
+        return len(contact.body) <= self._room
 
     def add(self, contact: Contact, now: float) -> None:
         """Add a contact that fits to the first open batch that has room and no event of the same contact."""

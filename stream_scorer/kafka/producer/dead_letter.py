@@ -13,6 +13,7 @@ HEADER_PREFIX: Final = "stream-scorer-"
 _SOURCE_HEADER: Final = f"{HEADER_PREFIX}source"
 # Upper bound of the bytes that a record batch adds to one record: header, lengths, offsets and timestamps.
 FRAME_BYTES: Final = 512
+_HEADER_FRAME_BYTES: Final = 10
 
 
 def source_header(record: SourceRecord) -> tuple[str, bytes]:
@@ -40,7 +41,10 @@ def error_headers(reason: str, detail: str, at_ms: int, status: int | None) -> H
 
 def too_large(record: OutRecord, max_bytes: int) -> bool:
     """Return whether a topic with a limit of ``max_bytes`` a record batch would refuse the record for its size."""
-    return _size(record) > max_bytes - FRAME_BYTES
+    size = len(record.key or b"") + len(record.value or b"")
+    for name, value in record.headers:
+        size += len(name) + len(value or b"") + _HEADER_FRAME_BYTES
+    return size > max_bytes - FRAME_BYTES
 
 
 def fit_to_limit(record: OutRecord, max_bytes: int) -> OutRecord:
@@ -60,9 +64,3 @@ def truncated(record: OutRecord, max_bytes: int) -> OutRecord:
     out = out._replace(headers=[(name, value) for name, value in headers if name.startswith(HEADER_PREFIX)])
     return out if not too_large(out, max_bytes) else out._replace(key=None)
 
-
-def _size(record: OutRecord) -> int:
-    size = len(record.key or b"") + len(record.value or b"")
-    for name, value in record.headers:
-        size += len(name) + len(value or b"") + 10
-    return size
