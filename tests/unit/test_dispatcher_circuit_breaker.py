@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -126,17 +127,42 @@ class TestAnOutage:
         assert [None if state is None else state.message for state in world.observed.states] == [*messages, None]
         assert {state.reason for state in world.observed.opened} == {OpenReason.API}
 
-    def test_each_of_half_of_its_answers_at_random_costs_no_contact(self) -> None:
+    @pytest.mark.parametrize("way", OUTAGES)
+    def test_of_15_s_in_mid_stream_costs_no_contact(self, way: str) -> None:
+        world = running(max_contacts=50)
+        wanted = iter(numbered(1_200))
+        for second in range(60):
+            world.api = OUTAGES[way] if 10 <= second < 25 else ok
+            world.feed(itertools.islice(wanted, 20))
+            world.run(1.0)
+        world.finish(within_s=9_000.0)
+        assert set(world.results.values()) == {"scored"}
+        assert len(world.results) == 50 + 1_200
+
+    @pytest.mark.parametrize("way", ["400", "404", "404 of a gateway", "503", "empty 2xx"])
+    def test_each_of_half_of_its_answers_for_ten_minutes_costs_no_contact(self, way: str) -> None:
         world = running(max_contacts=50)
         calls = itertools.count()
-        world.api = lambda request: refused() if next(calls) % 2 else ok(request)
-        for times in range(20):
+        world.api = lambda request: OUTAGES[way](request) if next(calls) % 2 else ok(request)
+        for times in range(120):
             world.feed(numbered(50, "c" + "x" * times))
             world.run(5.0)
         world.api = ok
         world.finish(within_s=9_000.0)
         assert set(world.results.values()) == {"scored"}
-        assert len(world.results) == 50 + 20 * 50
+        assert len(world.results) == 50 + 120 * 50
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_of_30_percent_of_503_on_a_stream_of_one_contact_a_second_costs_none(self, seed: int) -> None:
+        dice = random.Random(seed)  # noqa: S311 - repeatable
+        world = running()
+        world.api = lambda request: server_error(503) if dice.random() < 0.3 else ok(request)
+        for name in numbered(600):
+            world.feed([name])
+            world.run(1.0)
+        world.finish(within_s=9_000.0)
+        assert set(world.results.values()) == {"scored"}
+        assert len(world.results) == 50 + 600
 
 
 class TestProbes:

@@ -149,7 +149,7 @@ def test_faults_from_the_middle_of_a_run_reject_no_contact(
     world.finish()
     world.api = faulty = Faulty(world, plan, seed)
     faulty.is_on = True
-    wanted = iter(numbered(400 if max_contacts > 1 else 60))
+    wanted = iter(numbered({1: 60, 20: 400}.get(max_contacts, 1_100)))
     ends = world.now + lasts
     while world.now < ends:
         fed = 0

@@ -63,4 +63,3 @@ def truncated(record: OutRecord, max_bytes: int) -> OutRecord:
         return out
     out = out._replace(headers=[(name, value) for name, value in headers if name.startswith(HEADER_PREFIX)])
     return out if not too_large(out, max_bytes) else out._replace(key=None)
-
