@@ -274,4 +274,6 @@ class TestVerifying:
 
     def test_what_is_no_event_is_a_finding(self) -> None:
         [finding] = verify_chain([*self.VALUES, b"nonsense which is long"], CODEC)
+        assert finding.startswith("event 5: the value is text, not Avro")
+        [finding] = verify_chain([*self.VALUES, b"\xff\xfe nonsense"], CODEC)
         assert finding.startswith("event 5: the value does not begin like")

@@ -293,18 +293,18 @@ def test_a_collector_that_is_away_delays_no_end_and_is_one_line(
 
 
 def test_all_that_is_closed_is_closed_side_by_side_and_nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collectors, "CLOSE_S", 0.3)
+    monkeypatch.setattr(collectors, "CLOSE_S", 1.0)
     never, done = threading.Event(), threading.Event()
     began = time.monotonic()
     close_within_limit(never.wait, never.wait, done.set)
-    assert 0.3 <= time.monotonic() - began < 0.6
+    assert 1.0 <= time.monotonic() - began < 2.0
     assert done.is_set()
     never.set()
 
 
 def test_a_collector_that_hangs_holds_up_the_end_of_a_service_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Traces and metrics together: one after the other it was twice as long."""
-    monkeypatch.setattr(collectors, "CLOSE_S", 0.5)
+    monkeypatch.setattr(collectors, "CLOSE_S", 2.0)
     with socket.create_server(("127.0.0.1", 0)) as collector:  # connects, and never answers
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{collector.getsockname()[1]}")
         settings = Settings.model_validate(
@@ -316,4 +316,4 @@ def test_a_collector_that_hangs_holds_up_the_end_of_a_service_once(monkeypatch: 
         )
         began = time.monotonic()
         service.run()
-        assert time.monotonic() - began < 1.0
+        assert time.monotonic() - began < 4.0
