@@ -23,6 +23,18 @@ if TYPE_CHECKING:
 ISSUER = "https://login.test"
 _KEY_ID = "test"
 _DAY = timedelta(days=1)
+# Python 3.13 verifies strictly: an authority states its use, and each certificate the key of its issuer.
+_SIGNS_CERTIFICATES = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +51,8 @@ class Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         name = _name("the authority of the tests")
         made = _certificate(name, key.public_key(), name).add_extension(x509.BasicConstraints(True, None), True)
+        made = made.add_extension(_SIGNS_CERTIFICATES, True)
+        made = made.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
         authority.file.write_bytes(made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
         authority._key_file.write_bytes(_private(key))
         return authority
@@ -58,6 +72,8 @@ class Authority:
         issuer = x509.load_pem_x509_certificate(self.file.read_bytes())
         key = ec.generate_private_key(ec.SECP256R1())
         builder = _certificate(_name(common_name), key.public_key(), issuer.subject)
+        issuers_key: Any = issuer.public_key()
+        builder = builder.add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuers_key), False)
         if host is not None:
             builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
         certificate = builder.sign(signer, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)

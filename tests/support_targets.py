@@ -96,10 +96,13 @@ def certificate(folder: Path, name: str) -> tuple[Path, Path]:
     """An authority of one's own (first) and a certificate with its key for this name (second), both PEM."""
     authority, authority_key = folder / "authority.pem", folder / "authority-key.pem"
     curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
-    openssl("req", "-x509", *curve, "-days", "2", "-subj", "/CN=test", "-keyout", authority_key, "-out", authority)
+    # Python 3.13 verifies strictly: an authority states its use, and each certificate the key of its issuer.
+    use = ("-addext", "keyUsage=critical,keyCertSign,cRLSign")
+    own = (*curve, *use, "-days", "2", "-subj", "/CN=test")
+    openssl("req", "-x509", *own, "-keyout", authority_key, "-out", authority)
     request, key, made, extra = (folder / f"{name}.{end}" for end in ("csr", "key", "pem", "ext"))
     openssl("req", "-new", *curve, "-subj", f"/CN={name}", "-keyout", key, "-out", request)
-    extra.write_text(f"subjectAltName=DNS:{name}\n")
+    extra.write_text(f"subjectAltName=DNS:{name}\nauthorityKeyIdentifier=keyid\nsubjectKeyIdentifier=hash\n")
     sign = ("x509", "-req", "-in", request, "-CA", authority, "-CAkey", authority_key, "-CAcreateserial")
     openssl(*sign, "-days", "2", "-extfile", extra, "-out", made)
     made.write_bytes(key.read_bytes() + made.read_bytes())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections import Counter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from stream_scorer.contact_files.lines import MAX_ROW_BYTES, TOO_LONG
@@ -115,9 +116,9 @@ class CsvRecords:
         columns = _names(cells)
         while columns and not columns[-1]:
             columns.pop()
-        for column in columns:
-            if columns.count(column) > 1 and column:
-                raise InputError(f"{place}: the header names column {quoted(column)} twice")
+        twice = next((column for column, count in Counter(columns).items() if count > 1 and column), None)
+        if twice is not None:
+            raise InputError(f"{place}: the header names column {quoted(twice)} twice")
         if CONTACT_ID not in columns:
             raise InputError(f"{place}: the header has no column {CONTACT_ID}{_nearest(columns)}")
         for number, column in enumerate(columns, 1):

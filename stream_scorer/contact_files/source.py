@@ -40,7 +40,7 @@ _OTHER_FILES: Final = (
     (re.compile(rb"\x28\xb5\x2f\xfd|\xfd7zXZ|BZh[1-9]1AY|7z\xbc\xaf"), "is compressed: unpack it, or use gzip"),
     (re.compile(_GZIP), "is packed by gzip twice: unpack it once"),
     (re.compile(rb"%PDF"), f"is a PDF: {_AS_CSV}"),
-    (re.compile(rb"\s*<(!DOCTYPE|html|\?xml)", re.IGNORECASE), f"is HTML or XML: {_AS_CSV}"),
+    (re.compile(rb"\s*<(!DOCTYPE|html|table|meta|\?xml)", re.IGNORECASE), f"is HTML or XML: {_AS_CSV}"),
 )
 
 

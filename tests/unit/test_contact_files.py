@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 import threading
+import time
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -249,6 +250,7 @@ class TestCsv:
             (b"Obj\x01" + bytes(30), ": is an Avro container file: export it as CSV or JSON Lines"),
             (b"\x28\xb5\x2f\xfd" + bytes(30), ": is compressed: unpack it, or use gzip"),
             (b"<!DOCTYPE html>", ": is HTML or XML: save it as CSV UTF-8"),
+            (b"<table border=1><tr><td>contact_id", ": is HTML or XML: save it as CSV UTF-8"),  # Salesforce's .xls
             (b"\x1f\x8b" + bytes(30), ": is no whole gzip file: transfer or compress it again"),
             (
                 gzip.compress(b"contact_id\n" + b"a\n" * 50, mtime=0)[:-9],
@@ -497,6 +499,14 @@ class TestSources:
         path.write_bytes(gzip.compress(gzip.compress(self.CONTENT)))
         with pytest.raises(InputError, match=r"contacts\.csv\.gz: is packed by gzip twice: unpack it once$"):
             self.ids(path)
+
+    def test_a_header_of_many_columns_takes_no_time(self, tmp_path: Path) -> None:
+        path = tmp_path / "wide.csv"
+        path.write_text(",".join(f"column_{number}" for number in range(80_000)))
+        started = time.perf_counter()
+        with pytest.raises(InputError, match="the header has no column contact_id"):
+            self.ids(path)
+        assert time.perf_counter() - started < 10.0
 
     def test_a_device_that_never_ends_is_named(self) -> None:
         with pytest.raises(InputError, match=r"/dev/zero: is a device: name a file, or a pipe that ends"):

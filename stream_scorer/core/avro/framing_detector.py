@@ -52,7 +52,7 @@ _BY_BYTES: Final[Sequence[tuple[re.Pattern[bytes], str]]] = (
         "is base64 text: let the producer send the bytes themselves",
     ),
     (
-        re.compile(rb"(0x|\\x)?(c301|00)([0-9a-f]{2}){4,}\s*\Z", re.IGNORECASE),
+        re.compile(rb"(0x|\\x)?([cC]301|00)[0-9a-fA-F]{8,}+\s*\Z"),
         "is hexadecimal text: let the producer send the bytes themselves",
     ),
     *(
