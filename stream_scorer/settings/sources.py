@@ -133,8 +133,11 @@ def file_layer(file: Path) -> Layer:
         secret = (section, key.removesuffix(_FILE_SUFFIX.lower()))
         if key in SECTIONS[section]:
             builder.put(path, value, str(file))
-        elif secret in IN_FILES and secret != path and isinstance(value, str) and value:
-            secret_files.append((secret, file.parent / value))
+        elif secret in IN_FILES and secret != path:
+            if isinstance(value, str) and value:
+                secret_files.append((secret, file.parent / value))
+            else:
+                builder.problems.append(f"{dotted(path)} in {file} must be the path of a file")
         else:
             builder.problems.append(_unknown_key(section, key, file))
     for path, secret_file in secret_files:

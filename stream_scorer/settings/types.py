@@ -14,7 +14,10 @@ MAX_DURATION_S: Final = 10 * 366 * 86400
 _MAX_PORT: Final = 65535
 _LOOPBACK: Final = re.compile(r"127(\.\d{1,3}){3}")
 _TOPIC: Final = re.compile(r"[a-zA-Z0-9._-]{1,240}")
-_BROKER: Final = re.compile(r"([A-Za-z_]+://)?(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\],]+)(:(?P<port>\d{1,5}))?")
+# The client's protocols may stand before a broker. It ignores the address of another one, such as http.
+_BROKER: Final = re.compile(
+    r"((SASL_)?(PLAINTEXT|SSL)://)?(\[[0-9A-F:.]+\]|[^\s:/\[\],]+)(:(?P<port>\d{1,5}))?", re.IGNORECASE
+)
 
 
 class Section(BaseModel):

@@ -427,6 +427,9 @@ def test_start_from_may_be_a_time_of_toml(tmp_path: Path) -> None:
         ("broker", True),
         ("[::1]:9092", True),
         ("SSL://a:9093", True),
+        ("sasl_ssl://a:9093,PLAINTEXT://b:1", True),
+        ("http://a:9092", False),
+        ("kafka://a:9092", False),
         ("a:0", False),
         ("a:99999", False),
         ("a b:1", False),
@@ -439,6 +442,15 @@ def test_bootstrap_servers(text: str, good: bool) -> None:
         assert load_settings(environ={name: text}).kafka.bootstrap_servers == text.replace(" ", "")
     else:
         assert refused({name: text})[0].startswith("kafka.bootstrap_servers must be host:port")
+
+
+@pytest.mark.parametrize("value", ['""', "5", '["secret"]', "{a = 1}", "true"])
+@pytest.mark.parametrize("key", ["genesys.client_secret_file", "kafka.properties_file"])
+def test_a_path_that_is_none_is_named_with_its_key(tmp_path: Path, key: str, value: str) -> None:
+    section, name = key.split(".")
+    file = written(tmp_path, f"[{section}]\n{name} = {value}\n")
+    with pytest.raises(SettingsError, match=rf"^{key} in .*\.toml must be the path of a file$"):
+        load_settings(file, environ={})
 
 
 # --- settings that cannot work together
