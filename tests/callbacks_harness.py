@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from scoring_harness import PATIENCE_S, Avro
@@ -169,7 +169,7 @@ class CallbacksHarness:
         found: list[Read] = []
         ended: set[int] = set()
         with Consumer(config) as reader:
-            reader.assign([TopicPartition(topic, number, 0) for number in range(PARTITIONS)])
+            reader.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in range(PARTITIONS)])
             deadline = time.monotonic() + PATIENCE_S
             while len(ended) < PARTITIONS:
                 assert time.monotonic() < deadline, f"cannot read {topic}"

@@ -237,6 +237,9 @@ class FakeSource:
     def check_topics(self, topics: Collection[str]) -> None:
         """The topics are those that were read."""
 
+    def commit_offset(self, _partition: Partition, next_offset: int) -> int:
+        return next_offset
+
     def commit_metadata(self, _partition: Partition, start_offset: int) -> str:
         return f"start={start_offset}"
 

@@ -78,7 +78,7 @@ class CallbackWriter(OutputWriter[Examined]):
         if not self._ledger.has_committable():
             self._first_read_at = None
             self._sizes.clear()
-            return False
+            return self._committer.renewal_due
         if self._first_read_at is None:
             self._first_read_at = now
         return (
@@ -95,7 +95,9 @@ class CallbackWriter(OutputWriter[Examined]):
         ended = self._trace.expiring(plan.expired, examined)
         records += [self._encoder.expired(one, ended.get(one.callback_id, [])) for one in plan.expired]
         records += [self._encoder.invalid(unusable) for unusable in plan.unusable]
-        publication = self._committer.commit(batches, records, lambda _: self._planned(plan, records=len(records)))
+        publication = self._committer.commit(
+            batches, records, lambda committed: self._planned(plan, records=len(records)) if committed else None
+        )
         self._trace.planned(committed=isinstance(publication, Committed))
         if isinstance(publication, RecordsRejected):
             self._committer.suspend(rejected_by_broker_message(publication.errors, records))

@@ -112,6 +112,7 @@ def reconcile_callbacks(
         lost=lost_before(first, before),
         unknown_starts=[number for number, commit in first.items() if commit.start is None],
         since_ms={number: commit.since_ms for number, commit in first.items() if commit.since_ms is not None},
+        compacted=log.is_compacted(topic),
     )
     read = {number: OffsetRange(spans[number].start, max(spans[number].start, inputs[number].end)) for number in inputs}
     wanted = RegistryCheck(settings)

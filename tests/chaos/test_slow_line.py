@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(280)]
 
-# Of a transaction of full size there were so many until one is small enough, and one or two that grew too large again.
-MOST_FAILURES = 8
+# Until one is small enough, and one that grew too large again. Without halving: 6 in the planner, and no end elsewhere.
+MOST_FAILURES = 4
 NOISE = random.Random(1)  # noqa: S311 - what can be compressed would pass
 
 
@@ -110,7 +110,7 @@ def test_the_planner(campaign: CallbacksHarness, proxied_kafka: ProxiedKafka) ->
     stage.put(score(long_id(), event_id=long_id(), campaign_id=f"k{n}") for n in range(number))
     begun = proxy.plan(Step(Api.ADD_PARTITIONS_TO_TXN, Act.HOLD))
     line = {"kafka__bootstrap_servers": proxied_kafka.proxied}
-    worker = stage.start("--from", "earliest", callbacks__linger_ms="3000", callbacks__target="log", **line)
+    worker = stage.start("--from", "earliest", callbacks__linger_ms="20000", callbacks__target="log", **line)
     stage.wait(lambda: begun.seen, "the first transaction", needs=worker)
     proxy.bandwidth(150)  # 2 MB in 15 s, where 7 s are allowed
     begun.release()

@@ -427,6 +427,25 @@ class TestNotJudged:
         judge.judge.receipt(CODECS.receipt.encode(fields), RecordLocation("receipts", 0, 0), WRITTEN_MS + 1)
         assert judge.result().violations == {FindingKind.MISSING: 1}
 
+    @pytest.mark.parametrize("compacted", [True, False])
+    def test_a_score_that_was_compacted_away_after_it_was_called(self, compacted: bool) -> None:
+        judge = CallbackReconciliation(
+            "scores",
+            "g",
+            {0: CommittedRange(0, 2)},
+            {},
+            threshold=0.75,
+            codecs=CODECS,
+            gone=Truncated(),
+            compacted=compacted,
+        )
+        judge.score(0, 1, score(0.9, "c1"), 1)
+        fields = about("k", (0, 1), outcome="DELIVERED", http_status=200, finished_at=1, latency_ms=1.0)
+        judge.receipt(CODECS.receipt.encode(fields), RecordLocation("receipts", 0, 0), WRITTEN_MS)
+        report = judge.result({0: 2}, {})
+        assert found(report) == ({} if compacted else {FindingKind.NO_INPUT: 1})
+        assert report.counts.delivered == 1
+
     def test_a_commit_that_is_not_the_workers(self) -> None:
         judge = Judge(unknown_starts=[0])
         judge.receipt("k", 0, 1, 2, 3, 4)

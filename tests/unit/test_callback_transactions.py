@@ -78,6 +78,21 @@ class TestPlanner:
         bench.callbacks.flush()
         assert sources(world.topic("callbacks")) == dict.fromkeys(wanted, 1), "two owners planned one score"
 
+    def test_in_a_quiet_partition_the_commit_moves_behind_the_markers(self) -> None:
+        """Before them, it would be below the first offset of a log that retention has emptied."""
+        world = SimulatedReceivers(lambda *_: delivered())
+        wanted = put_scores(world, 40)
+        bench = PlannerBench(world)
+        bench.rounds(100)
+        before = dict(world.committed)
+        bench.source.commit_offset = lambda _, next_offset: next_offset + 1  # type: ignore[method-assign]
+        for _ in range(20):  # ten seconds, in which the ends of the partitions become known
+            bench.round()
+        assert world.committed == {place: offset + 1 for place, offset in before.items()}
+        assert bench.sink.sizes[-1] == 0
+        assert bench.sink.sizes.count(0) == 1, "once"
+        assert sources(world.topic("callbacks")) == dict.fromkeys(wanted, 1)
+
 
 class TestDeliverer:
     @pytest.mark.parametrize("ending", ["lost", "unknown"])

@@ -115,6 +115,9 @@ class FakeGroup:
         if self.topics_error is not None:
             raise self.topics_error
 
+    def commit_offset(self, _partition: Partition, next_offset: int) -> int:
+        return next_offset
+
     def commit_metadata(self, _partition: Partition, start_offset: int) -> str:
         return f"start={start_offset}"
 

@@ -29,7 +29,7 @@ from stream_scorer.core.exactly_once.stall_detector import CommitPosition
 from stream_scorer.core.records import Partition, RecordKey, SourceRecord, is_same_record, key_of, size_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
 
 class CommittableBatch(NamedTuple, Generic[OutcomeT]):
@@ -253,12 +253,11 @@ class OffsetLedger(Generic[OutcomeT]):
                 break
         return batches
 
-    def empty_batches(self, topics: Collection[str]) -> list[CommittableBatch[OutcomeT]]:
-        """Return a batch without outcomes for each partition of these topics, at the committed offset."""
+    def empty_batches(self) -> list[CommittableBatch[OutcomeT]]:
+        """Return a batch without outcomes for each partition, at the committed offset."""
         return [
             CommittableBatch(partition, owned.token, owned.start_offset, self._committed(owned), [])
             for partition, owned in self._assigned.items()
-            if partition.topic in topics
         ]
 
     def replace(self, outcome: OutcomeT) -> None:

@@ -137,6 +137,7 @@ class CallbackReconciliation:
         unknown_starts: partitions whose commit has no start offset of the group.
         since_ms: for partitions of a topic that was created again, when the group accepted it, in Unix milliseconds:
             callbacks planned before belong to the former topic, and count as from before the start.
+        compacted: the topic is compacted, so a score may be removed although it was called.
         max_findings: how many findings of each kind are kept; all are counted.
     """
 
@@ -153,6 +154,7 @@ class CallbackReconciliation:
         lost: Mapping[int, Sequence[Lost]] | None = None,
         unknown_starts: Collection[int] = (),
         since_ms: Mapping[int, int] | None = None,
+        compacted: bool = False,
         max_findings: int = MAX_FINDINGS,
     ) -> None:
         self._topic = topic
@@ -165,6 +167,7 @@ class CallbackReconciliation:
         self._lost = dict(lost or {})
         self._unknown_starts = tuple(sorted(unknown_starts))
         self._since_ms = dict(since_ms or {})
+        self._compacted = compacted
         # By truncated partition of the receipts and the rejected topic, Kafka's timestamp of the first record left.
         self._first_ms: dict[Partition, int] = {}
         self._findings = Findings(max_findings)
@@ -444,7 +447,7 @@ class CallbackReconciliation:
         if key not in self._called and key[1] < span.committed:
             if self._was_read(key):
                 self._counts["below"] += 1
-            else:
+            elif not self._compacted:
                 self._add(FindingKind.NO_INPUT, source, "is in a callback, but no reader finds this score", place)
             return
         other = self._call_of.setdefault(key, number)

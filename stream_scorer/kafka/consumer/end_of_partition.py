@@ -28,6 +28,17 @@ class EndOfPartitionTracker:
         """Record an end-of-partition event: the client has no record from its offset on."""
         self._eof_offsets[message.topic(), message.partition()] = message.offset()
 
+    def commit_offset(self, partition: Partition, next_offset: int) -> int:
+        """Return the offset to commit once every record below ``next_offset`` is finished.
+
+        If none was delivered from there on, it is that of the end-of-partition event: behind the transaction markers
+        and aborted records at the end of the log. A commit before a marker is below the log's first offset once
+        retention has deleted all records. The next worker would stop, as if records had been deleted unread.
+        """
+        if self._next_offsets.get(partition) != next_offset:
+            return next_offset
+        return max(next_offset, self._eof_offsets.get(partition, -1))
+
     def end_offset(self, partition: Partition, end: int) -> int:
         """Return the offset behind the last deliverable record; ``end``: the end of the log.
 

@@ -233,6 +233,10 @@ class GroupConsumer:
                 raise BrokerUnavailable(self._refused_message(answer.error))
         return {Partition(a.topic, a.partition): a.offset for a in answers if a.offset >= 0}
 
+    def commit_offset(self, partition: Partition, next_offset: int) -> int:
+        """Return the offset to commit once every record below ``next_offset`` is finished."""
+        return self._end_of_partition.commit_offset(partition, next_offset)
+
     def commit_metadata(self, partition: Partition, start_offset: int) -> str:
         """Return the metadata of the next commit on a partition; ``start_offset``: the group's first offset."""
         if self._identity is None:

@@ -8,10 +8,14 @@ by time is repeated in smaller ones (``core.exactly_once.transaction_bounds``).
 Commits on retry topics are renewed. The group is not subscribed to them (see ``kafka.consumer.retry_consumer``), so the
 broker deletes a commit there once it is older than ``offsets.retention.minutes`` (7 days by default). Without it,
 everything in the partition would be read again.
+
+In a quiet partition the commit is moved behind the transaction markers at the end of the log. Otherwise it is below the
+log's first offset once retention has deleted all records, and the next worker stops as if records were lost.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias
 
@@ -38,6 +42,9 @@ _FIRST_SESSION_S = 10.0
 _RENEW_EVERY_S = 3600.0
 # The first renewal is sooner, since a worker may be restarted every hour.
 _RENEW_FIRST_S = 60.0
+# The end of a partition is known 100 ms after its last record, which may be after the commit.
+_MARKERS_AFTER_S = 2.0
+_MARKERS_EVERY_S = 60.0
 
 
 # Outcomes of a transaction whose result is unknown, and the function that is called if it was committed.
@@ -72,6 +79,9 @@ class Group(Protocol):
 
     def check_topics(self, topics: Collection[str]) -> None:
         """Check that these topics are the ones that were read; raise if one was created again or deleted."""
+
+    def commit_offset(self, partition: Partition, next_offset: int) -> int:
+        """Return the offset to commit once every record below ``next_offset`` is finished."""
 
     def commit_metadata(self, partition: Partition, start_offset: int) -> str:
         """Return the metadata of the next commit on a partition."""
@@ -127,7 +137,9 @@ class Committer(Generic[OutcomeT]):
         self._on_session = on_session
         self._fenced_at: deque[float] = deque(maxlen=_FENCED_LIMIT)
         self._renewed_topics = frozenset(renewed_topics)
-        self._renew_at = monotonic() + _RENEW_FIRST_S
+        self._renew_at = monotonic() + _RENEW_FIRST_S if self._renewed_topics else math.inf
+        self._markers_at = monotonic() + _MARKERS_EVERY_S
+        self._offsets: dict[Partition, int] = {}
         self._retry_at = 0.0
         self._is_resolved = False
         self._unresolved: _Attempt[OutcomeT] | None = None
@@ -144,10 +156,8 @@ class Committer(Generic[OutcomeT]):
 
     @property
     def renewal_due(self) -> bool:
-        """Whether commits have to be renewed, by a transaction without heads if there are none."""
-        if not self._renewed_topics or self._monotonic() < self._renew_at:
-            return False
-        return any(partition.topic in self._renewed_topics for partition in self._ledger.partitions)
+        """Whether commits have to be renewed or moved behind markers, by a transaction without heads if necessary."""
+        return bool(self._renewed([]))
 
     def ensure_session(self) -> bool:
         """Open a producer session if none is usable, and resolve unknown outcomes; return whether both succeeded.
@@ -213,11 +223,10 @@ class Committer(Generic[OutcomeT]):
         """
         if not all(self._ledger.is_assigned(batch) for batch in batches):
             raise AssertionError("a head was to be published whose assignment has ended")
-        is_renewal = self.renewal_due
-        renewed = self._renewed(batches) if is_renewal else []
+        renewed = self._renewed(batches)
         publication = self._transact([*batches, *renewed], records)
         self._observe.transaction(publication)
-        if is_renewal and isinstance(publication, Committed):
+        if renewed and isinstance(publication, Committed) and self._monotonic() >= self._renew_at:
             self._renew_at = self._monotonic() + _RENEW_EVERY_S
         outcomes = [outcome for batch in batches for outcome in batch.outcomes]
         self._is_resolved = isinstance(publication, Committed)
@@ -225,6 +234,7 @@ class Committer(Generic[OutcomeT]):
         if isinstance(publication, Committed):
             self._ledger.mark_committed(batches)
             on_committed(outcomes)
+            self._markers_at = self._monotonic() + _MARKERS_AFTER_S
             self._recovered()
             if not publication.slow:
                 self.bounds.double()
@@ -280,12 +290,17 @@ class Committer(Generic[OutcomeT]):
         group = self._group.group_metadata()
         if group is None:
             return Failed("the worker was removed from its group", stale=True)
-        return self._sink.publish(records, [self._offset_of(batch) for batch in batches], group)
+        publication = self._sink.publish(records, [self._offset_of(batch) for batch in batches], group)
+        if isinstance(publication, Committed):
+            self._offsets |= {batch.partition: self._end_of(batch) for batch in batches}
+        return publication
 
     def _offset_of(self, batch: CommittableBatch[OutcomeT]) -> TopicPartition:
-        topic, number = batch.partition
         metadata = self._group.commit_metadata(batch.partition, batch.start_offset)
-        return TopicPartition(topic, number, batch.next_offset, metadata)
+        return TopicPartition(*batch.partition, self._end_of(batch), metadata)
+
+    def _end_of(self, batch: CommittableBatch[OutcomeT]) -> int:
+        return self._group.commit_offset(batch.partition, batch.next_offset)
 
     def _is_first_session_young(self) -> bool:
         """Return whether the first session is being opened, within its first 10 s."""
@@ -296,9 +311,25 @@ class Committer(Generic[OutcomeT]):
         return self._monotonic() - self._first_opened_at < _FIRST_SESSION_S
 
     def _renewed(self, batches: list[CommittableBatch[OutcomeT]]) -> list[CommittableBatch[OutcomeT]]:
-        """Return heads that repeat the commits of partitions without a head in this transaction."""
+        """Return heads without outcomes: due renewals, and commits to be moved behind transaction markers.
+
+        ``batches``: the heads of this transaction; their partitions are left out.
+        """
+        now = self._monotonic()
+        if now < self._renew_at and now < self._markers_at:
+            return []
         advanced = {batch.partition for batch in batches}
-        return [batch for batch in self._ledger.empty_batches(self._renewed_topics) if batch.partition not in advanced]
+        rest = [batch for batch in self._ledger.empty_batches() if batch.partition not in advanced]
+        renewed = [batch for batch in rest if now >= self._renew_at and batch.partition.topic in self._renewed_topics]
+        if now >= self._markers_at:
+            moved = [batch for batch in rest if self._is_before_markers(batch)]
+            renewed += [batch for batch in moved if batch not in renewed]
+            if not moved:
+                self._markers_at = now + _MARKERS_EVERY_S
+        return renewed
+
+    def _is_before_markers(self, batch: CommittableBatch[OutcomeT]) -> bool:
+        return self._end_of(batch) > max(batch.next_offset, self._offsets.get(batch.partition, 0))
 
     def _recovered(self) -> None:
         if self.last_error is not None:

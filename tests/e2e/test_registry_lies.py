@@ -1,0 +1,179 @@
+"""A schema registry that answers 404 for ids that it has: a proxy before a real one, and a real worker.
+
+Every such record was rejected as ``undecodable``. A replica without data answers so, and a registry that was restored
+from an old backup.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import threading
+import urllib.error
+import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import pytest
+from test_registry import FEATURES_SCHEMA, NEWER, OLDER, Scene, set_up
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from callbacks_harness import CallbacksHarness
+    from registry_fixture import Registry
+    from worker_harness import WorkerHarness, WorkerProcess
+
+pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+
+NOT_FOUND = json.dumps({"error_code": 40403, "message": "Schema not found"}).encode()
+SETTLE_S = 6.0
+
+
+class LyingRegistry:
+    """A proxy for a registry.
+
+    Attributes:
+        url: where it listens.
+        lies: whether the answer about this id is 404.
+        asked: the ids of the requests so far.
+    """
+
+    def __init__(self, upstream: str) -> None:
+        parts = urlsplit(upstream)
+        self.lies: Callable[[int], bool] = lambda _: False
+        self.asked: list[int] = []
+        registry, root = self, f"{parts.scheme}://{parts.netloc}"
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                found = re.search(r"/schemas/ids/(\d+)", self.path)
+                if found is not None:
+                    registry.asked.append(int(found[1]))
+                    if registry.lies(int(found[1])):
+                        self.answer(404, NOT_FOUND)
+                        return
+                self.pass_on()
+
+            def do_POST(self) -> None:
+                self.pass_on()
+
+            def pass_on(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0)) or None
+                kept = {
+                    name: value for name, value in self.headers.items() if name.lower() in ("content-type", "accept")
+                }
+                request = urllib.request.Request(root + self.path, body, kept, method=self.command)  # noqa: S310 - ours
+                try:
+                    with urllib.request.urlopen(request, timeout=20) as got:  # noqa: S310 - ours
+                        self.answer(got.status, got.read())
+                except urllib.error.HTTPError as error:
+                    self.answer(error.code, error.read())
+
+            def answer(self, status: int, body: bytes) -> None:
+                self.send_response(status)
+                self.send_header("Content-Type", "application/vnd.schemaregistry.v1+json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                """Nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}{parts.path}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def liar(registry: Registry) -> Iterator[LyingRegistry]:
+    made = LyingRegistry(registry.url)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def scene(
+    make_stage: Callable[..., WorkerHarness], make_campaign: Callable[..., CallbacksHarness], liar: LyingRegistry
+) -> Scene:
+    made = Scene(make_stage(partitions=2), make_campaign({}), liar.url)
+    set_up(made)
+    return made
+
+
+def holds(scene: Scene, worker: WorkerProcess) -> None:
+    """A registry is the reason in /readyz, and stays it; nobody is rejected meanwhile."""
+    stage = scene.stage
+    stage.wait(lambda: "registry: " in worker.why_not_ready(), "the reason in /readyz", needs=worker)
+    threading.Event().wait(SETTLE_S)  # longer than all retry rounds together
+    assert "registry: " in worker.why_not_ready(), worker.log()
+    assert scene.rejected() == []
+
+
+def test_all_ids_are_unknown(scene: Scene, liar: LyingRegistry) -> None:
+    """Nothing proves that it has any: to a new group, too."""
+    stage = scene.stage
+    older, newer = scene.registered(OLDER), scene.registered(NEWER)
+    stage.produce(scene.written(older, OLDER, f"older-{n}", n % 2) for n in range(10))
+    stage.produce(scene.written(newer, NEWER, f"newer-{n}", n % 2, extra="x") for n in range(10))
+    liar.lies = lambda _: True
+    worker = stage.start_ready()
+    holds(scene, worker)
+    assert stage.simulator.scored() == {}
+    liar.lies = lambda _: False
+    stage.wait_done(needs=worker)
+    assert len(scene.scored()) == 20
+    assert scene.rejected() == []
+    assert worker.stop() == 0
+    assert scene.command("reconcile").returncode == 0
+
+
+def test_a_known_id_is_unknown_and_all_others_are_there(scene: Scene, liar: LyingRegistry) -> None:
+    """What the group has resolved before is never unknown, in the next process as well; other partitions go on."""
+    stage = scene.stage
+    older, newer = scene.registered(OLDER), scene.registered(NEWER)
+    stage.produce([scene.written(older, OLDER, "before-0", 0), scene.written(newer, NEWER, "before-1", 1, extra="x")])
+    worker = stage.start_ready()
+    stage.wait_done(needs=worker)
+    assert worker.stop() == 0
+    liar.lies = lambda schema_id: schema_id == older
+    stage.produce(scene.written(older, OLDER, f"older-{n}", 0) for n in range(10))
+    stage.produce(scene.written(newer, NEWER, f"newer-{n}", 1, extra="x") for n in range(10))
+    worker = stage.start_ready()
+    stage.wait(lambda: stage.commits()[1].offset == stage.ends()[1] or None, "partition 1 to go on", needs=worker)
+    holds(scene, worker)
+    assert older in liar.asked
+    assert not any(name.startswith("older") for name in scene.scored())
+    assert stage.commits()[0].offset <= 3
+    assert all(offset == 0 for offset in stage.retry_commits().values()), "nothing was deferred"
+    liar.lies = lambda _: False
+    stage.wait_done(needs=worker)
+    assert len(scene.scored()) == 22
+    assert scene.rejected() == []
+    assert worker.stop() == 0
+    assert scene.command("reconcile").returncode == 0
+
+
+def test_every_other_answer_is_404(scene: Scene, liar: LyingRegistry) -> None:
+    """A replica that lags behind a load balancer."""
+    stage = scene.stage
+    schemas = [FEATURES_SCHEMA, OLDER, *({**OLDER, "doc": f"version {n}"} for n in range(6))]
+    ids = [scene.registered(schema) for schema in schemas]
+    turns = itertools.count()
+    liar.lies = lambda _: next(turns) % 2 == 0
+    stage.produce(
+        scene.written(ids[n % len(ids)], schemas[n % len(ids)], f"C-{n:03}", n % 2) for n in range(40 * len(ids))
+    )
+    worker = stage.start_ready()
+    stage.wait_done(needs=worker)
+    liar.lies = lambda _: False
+    assert len(scene.scored()) == 40 * len(ids)
+    assert scene.rejected() == []
+    assert worker.stop() == 0
+    assert scene.command("reconcile").returncode == 0
