@@ -13,6 +13,8 @@ from kafka_proxy import Act, Api, Step
 from scenes import SLOW_API, Scenario, seen
 from scoring_harness import Input, contacts
 
+from stream_scorer.core.retry_topics import DEFERRED_HEADER
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -28,6 +30,7 @@ KILL_STEPS: Final = (
     ("during commit, the request comes late", Api.END_TXN, Act.HOLD),
     ("during commit, the answer is lost", Api.END_TXN, Act.LOSE_ANSWER),
 )
+_DEFERRED_SHARE: Final = 0.1
 _LATE_SOCKETS: Final = {"socket.timeout.ms": 2000, "delivery.timeout.ms": 3000}
 
 
@@ -43,6 +46,31 @@ def killed_at_each_step(scene: Scenario) -> ExpectedState:
             step.end()
             stage.recover(f"killed {name}", worker)
         return stage.close()
+
+
+def killed_with_deferred_contacts(scene: Scenario) -> ExpectedState:
+    """As `killed_at_each_step`, while a tenth of the contacts goes through the retry topics.
+
+    A request with several contacts leaves them out, one with a single contact does not. So each is scored at last.
+    """
+    with scene.stage(scoring__retry_delays_s="[0.5, 1]") as stage:
+        scene.simulator.add_fault(
+            min_contacts=2, times=None, results=[{"do": "omit", "of": {"share": _DEFERRED_SHARE}}]
+        )
+        worker, retries = scene.begin(stage, 9000), stage.watch_retries()
+        for name, api, act in KILL_STEPS:
+            stage.wait(retries.number, "contacts in the retry topics")
+            step = scene.kafka.proxy.plan(Step(api, act, then=partial(stage.kill, worker)))
+            seen(stage, step, f"the step {name}")
+            worker = stage.start(name="one")
+            stage.wait(partial(worker.said, "partition assigned"), "the successor to have work", needs=worker)
+            step.end()
+            stage.recover(f"killed {name}", worker)
+        retries.close()
+        books = stage.close()
+    headers = [name for row in books.rows["scores"] for name, _ in row.headers]
+    assert headers.count(DEFERRED_HEADER) >= _DEFERRED_SHARE / 2 * 9000
+    return books
 
 
 def lost_end_txn_answer(scene: Scenario) -> ExpectedState:
@@ -239,6 +267,7 @@ SCENARIOS: Final[Mapping[str, Callable[[Scenario], ExpectedState]]] = MappingPro
         scenario.__name__: scenario
         for scenario in (
             killed_at_each_step,
+            killed_with_deferred_contacts,
             lost_end_txn_answer,
             lost_offsets_answer,
             late_end_txn,
