@@ -119,7 +119,8 @@ def _boolean(value: bool) -> bytes:
 
 def _string(value: str) -> bytes:
     data = value.encode()
-    return _long(len(data)) + data
+    size = len(data)
+    return (_SMALL[size] if size < _SMALL_COUNT else _varint(size)) + data
 
 
 def _bytes(value: bytes) -> bytes:

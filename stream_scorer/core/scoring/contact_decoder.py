@@ -145,7 +145,10 @@ def _optional_string(data: bytes, at: int) -> tuple[str | None, int]:
 
 def _long(data: bytes, at: int) -> tuple[int, int]:
     part = data[at]
-    value, shift, at = part & 0x7F, 7, at + 1
+    at += 1
+    if not part & _MORE:
+        return (part >> 1) ^ -(part & 1), at
+    value, shift = part & 0x7F, 7
     while part & _MORE:
         if shift > _MAX_SHIFT:
             raise _NotFastPathError

@@ -36,6 +36,7 @@ _FIELDS: Final = [
 _string: Final = compile_writer("string")
 _optional: Final = compile_writer(["null", "string"])
 _strings: Final = compile_writer({"type": "array", "items": "string"})
+_NO_STRINGS: Final = _strings(())
 _long: Final = compile_writer("long")
 _double: Final = compile_writer("double")
 _three_doubles: Final = Struct("<ddd").pack
@@ -86,9 +87,9 @@ class ScoreEncoder:
                 latency,
                 _long(contact.occurred_at_ms),
                 scored_at,
-                _strings(contact.imputed_features),
+                _strings(contact.imputed_features) if contact.imputed_features else _NO_STRINGS,
                 batch_id,
-                _strings(review_reasons),
+                _strings(review_reasons) if review_reasons else _NO_STRINGS,
             )
         )
 
