@@ -95,14 +95,14 @@ class CallbackWriter(OutputWriter[Examined]):
         ended = self._trace.expiring(plan.expired, examined)
         records += [self._encoder.expired(one, ended.get(one.callback_id, [])) for one in plan.expired]
         records += [self._encoder.invalid(unusable) for unusable in plan.unusable]
-        publication = self._committer.commit(
-            batches, records, lambda committed: self._planned(plan, records=len(records)) if committed else None
-        )
+        publication = self._committer.commit(batches, records, lambda done: self._planned(done, plan, len(records)))
         self._trace.planned(committed=isinstance(publication, Committed))
         if isinstance(publication, RecordsRejected):
             self._committer.suspend(rejected_by_broker_message(publication.errors, records))
         return isinstance(publication, Committed)
 
-    def _planned(self, plan: Plan, *, records: int) -> None:
+    def _planned(self, examined: list[Examined], plan: Plan, records: int) -> None:
+        if not examined:
+            return  # the transaction only moved commits
         took_s = 0.0 if self._first_read_at is None else self._clock.monotonic() - self._first_read_at
         self._observe.planned(plan, records=records, took_s=took_s)
