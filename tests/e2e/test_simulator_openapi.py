@@ -60,7 +60,8 @@ def credentials(generous: Simulator) -> dict[str, str]:
     """The ``Authorization`` of each operation."""
     client = base64.b64encode(f"{CONFIG.client_id}:{CONFIG.client_secret}".encode()).decode()
     bearer = f"Bearer {log_in(generous)}"
-    return {"getToken": f"Basic {client}", SCORE_OPERATION: bearer, "addContacts": bearer}
+    operations = (SCORE_OPERATION, "addContacts", "readContacts", "readContactList")
+    return {"getToken": f"Basic {client}", **dict.fromkeys(operations, bearer)}
 
 
 @api.parametrize()

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from stream_scorer.core.parse_errors import parse_error_place
+from stream_scorer.errors import SettingsError
 from stream_scorer.local.simulator.config import SCORE_SCOPE, SimulatorConfig
+from stream_scorer.local.simulator.contact_list import Dialler
 from stream_scorer.local.simulator.fault_script import FaultBook
-from stream_scorer.local.simulator.outbound import ContactList
 from stream_scorer.local.simulator.quota import QuotaWindow
 from stream_scorer.local.simulator.replies import UNAUTHORIZED, Reply, platform_error
 from stream_scorer.local.simulator.request_log import RequestLog, Stats
@@ -23,6 +24,7 @@ from stream_scorer.local.simulator.validation import BadRequest, UnknownVersion,
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from stream_scorer.local.simulator.contact_list import Dial, WrapUp
     from stream_scorer.local.simulator.faults import ResultEdit
     from stream_scorer.local.simulator.scenario import Scenario
 
@@ -44,7 +46,7 @@ class SimulatedApi:
         self.tokens = TokenEndpoint()
         self.faults = FaultBook()
         self.request_log = RequestLog()
-        self.contact_list = ContactList()
+        self.dialler = Dialler()
         self._quota = QuotaWindow()
         self._player: ScenarioPlayer | None = None
         self._chosen = config
@@ -58,8 +60,10 @@ class SimulatedApi:
 
         If a scenario sets the same field, the scenario's value applies while its step lasts.
         """
+        self.advance_dialler()
         self._chosen = self._chosen.changed(changes)
         self._configure()
+        self.advance_dialler()  # a new rate counts from now on
 
     def reset(self) -> None:
         """Reset to the first configuration, without scenario, faults, tokens, quota use and records."""
@@ -67,7 +71,7 @@ class SimulatedApi:
         self.tokens.revoke_all()
         self.faults.clear()
         self.request_log = self.request_log.restarted()
-        self.contact_list = ContactList()
+        self.dialler = Dialler()
         self._quota = QuotaWindow()
         self._chosen = self._initial
         self._configure()
@@ -103,10 +107,39 @@ class SimulatedApi:
         count, allowed, reset_s = self._quota_reading()
         return self.request_log.stats(quota_count=count, quota_allowed=allowed, quota_reset_s=reset_s)
 
+    def dial(self, list_id: str, *, contacts: int | None = None, wrap_up: WrapUp = "CONTACTED") -> list[Dial]:
+        """Call the next contacts of a list, all that wait if ``contacts`` is None; return the calls.
+
+        Raises:
+            SettingsError: there is no such list.
+        """
+        columns = self.config.lists().get(list_id)
+        if columns is None:
+            raise SettingsError(f"there is no contact list '{list_id}'")
+        return self.dialler.dial(
+            list_id,
+            columns,
+            contacts=contacts,
+            wrap_up=wrap_up,
+            max_attempts=self.config.max_attempts,
+            at_ms=int(self._wall_clock() * 1000),
+        )
+
+    def advance_dialler(self) -> None:
+        """Make the calls of ``dials_per_s`` that were due since the last time."""
+        self.dialler.advance(
+            self._clock(),
+            self.config.lists(),
+            dials_per_s=self.config.dials_per_s,
+            max_attempts=self.config.max_attempts,
+            at_ms=int(self._wall_clock() * 1000),
+        )
+
     # --- for clients
 
     def arrived(self) -> None:
-        """Record the arrival of a token or score request."""
+        """Record the arrival of a request to the platform; what was due before it happens first."""
+        self.advance_dialler()
         self.request_log.arrived(int(self._wall_clock() * 1000))
         if self._player is not None:
             self._player.begin(self._clock())

@@ -9,7 +9,14 @@ The platform's endpoints (tokens, scores, a contact list) are plain ASGI, becaus
 ``GET    /stats``          the record: `stream_scorer.local.simulator.request_log.Stats`
 ``GET    /scored``         contact id -> number of times that it was scored, and so billed; ``?minimum=2`` selects
                            those with so many or more
-``GET    /contact-list``   contact id -> added contact: `stream_scorer.local.simulator.outbound.ListedContact`
+``GET    /contact-list``   contact id -> added contact: `stream_scorer.local.simulator.contact_list.ListedContact`;
+                           ``?list=…`` selects another list than the first
+``GET    /dial-queue``     ids of the contacts to be dialled, the next one first; ``?list=…``
+``POST   /dial``           dials: ``{"list", "contacts", "wrap_up"}``, each optional; answers the calls
+``GET    /dials``          all calls: `stream_scorer.local.simulator.contact_list.Dial`
+``GET    /dialled``        calls by person and score: `stream_scorer.local.simulator.contact_list.DialCount`;
+                           ``?person=…``, ``?score=…``: the columns; ``?minimum=2`` selects
+``POST   /opt-out``        ``{"list", "ids"}``: these contacts are not callable
 ``GET    /faults``         the active script with ``seen`` and ``fired``
 ``POST   /faults``         adds a list of faults (see `stream_scorer.local.simulator.faults`); answers like ``GET``
 ``DELETE /faults``         removes all faults
@@ -43,7 +50,14 @@ from stream_scorer.local.simulator.config import OUTBOUND_SCOPE
 from stream_scorer.local.simulator.control_routes import control_app
 from stream_scorer.local.simulator.fault_script import RequestSummary, asked_in
 from stream_scorer.local.simulator.openapi import describe
-from stream_scorer.local.simulator.outbound import OUTBOUND_PATH
+from stream_scorer.local.simulator.outbound import (
+    ADD_PATH,
+    LIST_PATH,
+    READ_PATH,
+    added_contacts,
+    described_list,
+    read_contacts,
+)
 from stream_scorer.local.simulator.replies import Reply, platform_error
 from stream_scorer.local.simulator.request_log import DROPPED
 from stream_scorer.local.simulator.scripted_reply import scripted_reply
@@ -90,8 +104,12 @@ class SimulatorApp:
                 await self._score(exchange, found[1])
             elif path == TOKEN_PATH:
                 await self._token(exchange)
-            elif found := OUTBOUND_PATH.fullmatch(path):
-                await self._outbound(exchange, found[1])
+            elif found := ADD_PATH.fullmatch(path):
+                await self._add_contacts(exchange, found[1])
+            elif found := LIST_PATH.fullmatch(path):
+                await self._contact_list(exchange, found[1])
+            elif found := READ_PATH.fullmatch(path):
+                await self._read_contacts(exchange, found[1])
             elif path == OPENAPI_PATH:
                 await self._describe(exchange)
             else:
@@ -135,22 +153,43 @@ class SimulatorApp:
         finally:
             self.api.request_log.ended()
 
-    async def _outbound(self, exchange: _Exchange, list_id: str) -> None:
+    async def _add_contacts(self, exchange: _Exchange, list_id: str) -> None:
+        def reply(body: bytes) -> Reply:
+            api, query, headers = self.api, exchange.query, exchange.headers
+            listed = api.dialler.list_of(list_id)
+            return added_contacts(listed, query, headers, body, config=api.config, context_id=exchange.context_id)
+
+        await self._outbound(exchange, "outbound", "POST", reply)
+
+    async def _read_contacts(self, exchange: _Exchange, list_id: str) -> None:
+        def reply(body: bytes) -> Reply:
+            listed = self.api.dialler.list_of(list_id)
+            return read_contacts(listed, exchange.headers, body, config=self.api.config, context_id=exchange.context_id)
+
+        await self._outbound(exchange, "outbound_read", "POST", reply)
+
+    async def _contact_list(self, exchange: _Exchange, list_id: str) -> None:
+        def reply(_body: bytes) -> Reply:
+            listed = self.api.dialler.list_of(list_id)
+            return described_list(listed, self.api.config, context_id=exchange.context_id)
+
+        await self._outbound(exchange, "outbound_list", "GET", reply)
+
+    async def _outbound(
+        self, exchange: _Exchange, path: FaultPath, method: str, answer: Callable[[bytes], Reply]
+    ) -> None:
         self.api.arrived()
         body = await exchange.body()
-        if exchange.method != "POST":
-            await exchange.answer("outbound", exchange.wrong_method("POST"))
+        if exchange.method != method:
+            await exchange.answer(path, exchange.wrong_method(method))
             return
         if refusal := self.api.admit(exchange.headers, exchange.context_id, OUTBOUND_SCOPE):
-            await exchange.answer("outbound", refusal)
+            await exchange.answer(path, refusal)
             return
-        action = self.api.faults.take("outbound")
-        if action is not None and await self._spoil(exchange, "outbound", action, RequestSummary):
+        action = self.api.faults.take(path)
+        if action is not None and await self._spoil(exchange, path, action, RequestSummary):
             return
-        reply = self.api.contact_list.add(
-            list_id, exchange.query, exchange.headers, body, config=self.api.config, context_id=exchange.context_id
-        )
-        await self._finish(exchange, "outbound", reply, action)
+        await self._finish(exchange, path, answer(body), action)
 
     async def _describe(self, exchange: _Exchange) -> None:
         if exchange.method in {"GET", "HEAD"}:

@@ -6,7 +6,7 @@ import json
 import tomllib
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from stream_scorer.core.charset import decode_text
 from stream_scorer.core.parse_errors import parse_error_place
@@ -29,8 +29,34 @@ TUTORIAL_FEATURES: dict[str, FeatureType] = {
     "segment_id": "string",
 }
 
+LIST_COLUMNS = (
+    *("contact_id", "event_id", "campaign_id", "score", "confidence_lower", "confidence_upper"),
+    *("model_id", "model_version", "occurred_at", "scored_at", "phone"),
+)
+MAX_LIST_COLUMNS = 50
+
 Milliseconds: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
+
+
+class ListColumns(BaseModel):
+    """Columns of a contact list.
+
+    Attributes:
+        columns: all columns, at most 50.
+        phone_columns: those with a number to call, at least one. The dialler calls the first that has a value.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    columns: Annotated[tuple[str, ...], Field(min_length=1, max_length=MAX_LIST_COLUMNS)] = LIST_COLUMNS
+    phone_columns: Annotated[tuple[str, ...], Field(min_length=1)] = ("phone",)
+
+    @model_validator(mode="after")
+    def _phone_columns_exist(self) -> ListColumns:
+        if unknown := set(self.phone_columns) - set(self.columns):
+            raise ValueError(f"phone_columns: '{min(unknown)}' is no column")
+        return self
 
 
 class SimulatorConfig(BaseModel):
@@ -43,10 +69,15 @@ class SimulatorConfig(BaseModel):
             without ``outbound`` every request that adds contacts to a contact list.
         expires_in: lifetime of a token in seconds.
         model_id: id of the only model; any other gets a 404.
-        contact_list_id: id of the only contact list; any other gets a 404.
+        contact_list_id: id of the first contact list, with the default columns.
+        contact_lists: columns of more contact lists, by id; also of the first. Any other list gets a 404.
+        contact_list_limit: maximum number of contacts of a list.
+        dials_per_s: calls that the dialler makes in each list, in a second; 0: only those by ``POST /dial``.
+        max_attempts: number of calls for a contact that does not answer.
         known_versions: accepted values of ``modelVersion``, others get a 404; None accepts all.
         features: the model's features by name; None accepts any features that are not null.
-        refuse_prefix: a contact whose id starts with it is refused (400) and not named; empty refuses none.
+        refuse_prefix: a contact whose id starts with it is refused (400) and not named; empty refuses none. In a
+            contact list, the id is the column ``contact_id``.
         refuse_named_prefix: as ``refuse_prefix``, but ``details[].entityId`` names the contact. Takes precedence.
         names_invalid_contacts: whether the 400 for a malformed contact names it.
         narrow_share: share of contacts whose interval is narrower than 0.15.
@@ -68,6 +99,12 @@ class SimulatorConfig(BaseModel):
     expires_in: Annotated[int, Field(gt=0)] = 86400
     model_id: Annotated[str, Field(min_length=1, pattern="^[^/]+$")] = "simulator-model"
     contact_list_id: Annotated[str, Field(min_length=1, pattern="^[^/]+$")] = "simulator-list"
+    contact_lists: dict[Annotated[str, Field(min_length=1, pattern="^[^/]+$")], ListColumns] = Field(
+        default_factory=dict
+    )
+    contact_list_limit: Annotated[int, Field(ge=0)] = 1_000_000
+    dials_per_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    max_attempts: Annotated[int, Field(gt=0)] = 1
     known_versions: tuple[str, ...] | None = ("v1", "v2")
     features: dict[str, FeatureType] | None = Field(default_factory=lambda: dict(TUTORIAL_FEATURES))
     refuse_prefix: str = "REFUSE-"
@@ -82,6 +119,10 @@ class SimulatorConfig(BaseModel):
     max_contacts: Annotated[int, Field(gt=0)] = 1000
     max_features: Annotated[int, Field(gt=0, le=200)] = 200
     max_request_bytes: Annotated[int, Field(gt=0)] = 512_000
+
+    def lists(self) -> dict[str, ListColumns]:
+        """Return the columns of all contact lists, by id."""
+        return {self.contact_list_id: ListColumns(), **self.contact_lists}
 
     def changed(self, changes: Mapping[str, Any]) -> SimulatorConfig:
         """Return a configuration with these fields replaced.

@@ -9,6 +9,7 @@ from starlette.routing import Route
 
 from stream_scorer.errors import SettingsError
 from stream_scorer.local.http_server.control_app import json_answer, json_content, no_content, with_control_app
+from stream_scorer.local.simulator.dial_orders import DialOrder, OptOutOrder, parse_order
 from stream_scorer.local.simulator.faults import parse_faults
 from stream_scorer.local.simulator.scenario import parse_scenario
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from stream_scorer.local.simulator.api import SimulatedApi
+    from stream_scorer.local.simulator.contact_list import ContactList
 
 
 def control_app(api: SimulatedApi, prefix: str) -> Starlette:
@@ -30,6 +32,11 @@ def control_app(api: SimulatedApi, prefix: str) -> Starlette:
             Route("/stats", routes.stats),
             Route("/scored", routes.scored),
             Route("/contact-list", routes.contact_list),
+            Route("/dial-queue", routes.dial_queue),
+            Route("/dial", routes.dial, methods=["POST"]),
+            Route("/dials", routes.dials),
+            Route("/dialled", routes.dialled),
+            Route("/opt-out", routes.opt_out, methods=["POST"]),
             Route("/faults", routes.faults),
             Route("/faults", routes.add_faults, methods=["POST"]),
             Route("/faults", routes.clear_faults, methods=["DELETE"]),
@@ -57,16 +64,37 @@ class _Routes:
         return json_answer(self._api.stats())
 
     async def scored(self, request: Request) -> Response:
-        text = request.query_params.get("minimum", "1")
-        if not text.isdecimal():
-            raise SettingsError("minimum: must be a whole number")
-        minimum, scored = int(text), self._api.request_log.scored
+        minimum, scored = _minimum(request), self._api.request_log.scored
         return json_answer(
             scored if minimum <= 1 else {key: times for key, times in scored.items() if times >= minimum}
         )
 
-    async def contact_list(self, _: Request) -> Response:
-        return json_answer(self._api.contact_list.contacts)
+    async def contact_list(self, request: Request) -> Response:
+        return json_answer(self._list(request.query_params.get("list")).contacts)
+
+    async def dial_queue(self, request: Request) -> Response:
+        return json_answer(self._list(request.query_params.get("list")).waiting())
+
+    async def dial(self, request: Request) -> Response:
+        order = parse_order(DialOrder, await json_content(request))
+        self._api.advance_dialler()
+        list_id = order.list or self._api.config.contact_list_id
+        return json_answer(self._api.dial(list_id, contacts=order.contacts, wrap_up=order.wrap_up))
+
+    async def dials(self, _: Request) -> Response:
+        self._api.advance_dialler()
+        return json_answer(self._api.dialler.dials)
+
+    async def dialled(self, request: Request) -> Response:
+        self._api.advance_dialler()
+        query = request.query_params
+        counts = self._api.dialler.counts(query.get("person"), query.get("score", "scored_at"), _minimum(request))
+        return json_answer([count._asdict() for count in counts])
+
+    async def opt_out(self, request: Request) -> Response:
+        order = parse_order(OptOutOrder, await json_content(request))
+        self._list(order.list).opt_out(order.ids)
+        return no_content()
 
     async def faults(self, _: Request) -> Response:
         return json_answer(self._api.faults.state())
@@ -106,3 +134,18 @@ class _Routes:
     async def reset(self, _: Request) -> Response:
         self._api.reset()
         return no_content()
+
+    def _list(self, list_id: str | None) -> ContactList:
+        """Return a contact list, by default the first, after the calls that are due."""
+        self._api.advance_dialler()
+        list_id = list_id or self._api.config.contact_list_id
+        if list_id not in self._api.config.lists():
+            raise SettingsError(f"there is no contact list '{list_id}'")
+        return self._api.dialler.list_of(list_id)
+
+
+def _minimum(request: Request) -> int:
+    text = request.query_params.get("minimum", "1")
+    if not text.isdecimal():
+        raise SettingsError("minimum: must be a whole number")
+    return int(text)

@@ -7,7 +7,7 @@ A fault is JSON (in a scenario file: TOML)::
      "times":  3,                                         number of affected requests (default 1; null: all)
      "action": {"status": 503, "retry_after": "3"}}       the effect
 
-``match`` has ``path`` (``score``, the default, ``token`` or ``outbound``) and, for ``score``, any of these
+``match`` has ``path`` (``score``, the default, or another `FaultPath`) and, for ``score``, any of these
 conditions, all of which must hold:
 
 - ``contact_id``, ``contact_prefix``: the request contains this contact, or one whose id has this prefix;
@@ -58,7 +58,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter,
 from stream_scorer.errors import SettingsError
 from stream_scorer.local.simulator.config import Milliseconds, Share, validation_message
 
-FaultPath: TypeAlias = Literal["token", "score", "outbound"]
+FaultPath: TypeAlias = Literal["token", "score", "outbound", "outbound_list", "outbound_read"]
 Transfer: TypeAlias = Literal["cut", "cut_chunked", "drip", "endless", "gzip", "gzip_bomb"]
 ResultField: TypeAlias = Literal["contactId", "score", "confidenceInterval", "lower", "upper"]
 HeaderText: TypeAlias = Annotated[str, Field(pattern=r"^[\x20-\x7e]+$")]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from stream_scorer.local.simulator.config import SimulatorConfig
 
 SCORE_PATH: Final = "/api/v2/predictiveengagement/models/{modelId}/score"
-OUTBOUND_PATH: Final = "/api/v2/outbound/contactlists/{contactListId}/contacts"
+LIST_PATH: Final = "/api/v2/outbound/contactlists/{contactListId}"
 _JSON_TYPES: Final = {int: "integer", float: "number", bool: "boolean", str: "string"}
 
 
@@ -28,9 +28,14 @@ def describe(config: SimulatorConfig) -> dict[str, Any]:
         request["modelVersion"]["enum"] = list(config.known_versions)
     [model_id] = description["paths"][SCORE_PATH]["post"]["parameters"]
     model_id["schema"]["enum"] = [config.model_id]
-    list_id, _ = description["paths"][OUTBOUND_PATH]["post"]["parameters"]
-    list_id["schema"]["enum"] = [config.contact_list_id]
-    schemas["ListedContact"]["properties"]["contactListId"]["enum"] = [config.contact_list_id]
+    # One list, since a contact's `contactListId` is that of the path.
+    for path, method in ((LIST_PATH, "get"), (f"{LIST_PATH}/contacts", "post"), (f"{LIST_PATH}/contacts/bulk", "post")):
+        list_id = description["paths"][path][method]["parameters"][0]
+        list_id["schema"]["enum"] = [config.contact_list_id]
+    listed = schemas["ListedContact"]["properties"]
+    listed["contactListId"]["enum"] = [config.contact_list_id]
+    columns = config.lists()[config.contact_list_id].columns
+    listed["data"] |= {"properties": {name: {"type": "string"} for name in columns}, "additionalProperties": False}
     return description
 
 

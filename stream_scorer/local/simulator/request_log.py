@@ -18,7 +18,7 @@ class Stats:
     """Snapshot of the record, as ``GET /_simulator/stats`` returns it.
 
     Attributes:
-        requests: finished requests by path (``token``, ``score``, ``outbound``, ``other``) and status, which may be
+        requests: finished requests by path (those of a fault, and ``other``) and status, which may be
             ``dropped``.
         contacts_asked: contacts in received score requests, repeats included, whatever the answer.
         contacts_scored: scored contacts, repeats included: the billed number.
