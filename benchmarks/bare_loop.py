@@ -168,6 +168,7 @@ class BareLoop:
                 "imputed_features": [],
                 "batch_id": batch_id,
                 "review_reasons": [],
+                "attributes": event["attributes"],
             }
             headers: Any = [("stream-scorer-source", source.encode()), ("stream-scorer-batch", batch_id.encode())]
             self._producer.produce(self._topics.scores, self._score.encode(value), message.key(), headers=headers)

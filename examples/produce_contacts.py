@@ -43,6 +43,7 @@ def contact(number: int, chance: random.Random) -> dict[str, Any]:
         "occurred_at": time.time_ns() // 1_000_000,
         "campaign_id": "spring-2030",
         "model_version": None,
+        "attributes": {"phone": f"+49 170 {number:07}"},
     }
 
 

@@ -17,13 +17,23 @@ from confluent_kafka import Consumer
 from fastavro import parse_schema, schemaless_reader
 from fastavro.schema import fingerprint, to_parsing_canonical_form
 
-SCHEMA_FILE = Path(__file__).parents[1] / "schemas" / "contact-score.avsc"
+SCHEMAS = Path(__file__).parents[1] / "schemas"
+NAME = "contact-score.avsc"
+HEADER_BYTES = 10
 
 
 def single_object_header(schema: dict[str, Any]) -> bytes:
     """The ten bytes before every value of this schema."""
     # fastavro writes the fingerprint in the order of the bytes on the wire.
     return b"\xc3\x01" + bytes.fromhex(fingerprint(to_parsing_canonical_form(schema), "CRC-64-AVRO"))
+
+
+def schemas() -> tuple[Any, dict[bytes, Any]]:
+    """The present schema, and that of each header: records of older releases may be on the topic as well."""
+    present = json.loads((SCHEMAS / NAME).read_text(encoding="utf-8"))
+    released = [json.loads(file.read_text(encoding="utf-8")) for file in SCHEMAS.glob(f"released/*/{NAME}")]
+    writers = {single_object_header(schema): parse_schema(schema) for schema in [*released, present]}
+    return parse_schema(present), writers
 
 
 def main() -> None:
@@ -35,8 +45,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=None)
     arguments = parser.parse_args()
 
-    loaded = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
-    header, schema = single_object_header(loaded), parse_schema(loaded)
+    present, writers = schemas()
     consumer = Consumer(
         {
             "bootstrap.servers": arguments.bootstrap_servers,
@@ -55,9 +64,14 @@ def main() -> None:
             if message.error():
                 raise SystemExit(f"{arguments.topic}: {message.error()}")
             value = message.value() or b""
-            if not value.startswith(header):
-                raise SystemExit(f"{message.topic()}/{message.partition()}/{message.offset()}: another schema wrote it")
-            score: dict[str, Any] = schemaless_reader(io.BytesIO(value[len(header) :]), schema, None)  # type: ignore[assignment]
+            writer = writers.get(value[:HEADER_BYTES])
+            if writer is None:
+                place = f"{message.topic()}/{message.partition()}/{message.offset()}"
+                raise SystemExit(
+                    f"{place}: a schema wrote it that is not in {SCHEMAS}: take those of the newest release"
+                )
+            # What an older writer did not have gets its default.
+            score: dict[str, Any] = schemaless_reader(io.BytesIO(value[HEADER_BYTES:]), writer, present)  # type: ignore[assignment]
             source = dict(message.headers() or [])["stream-scorer-source"]
             score["source"] = source.decode() if isinstance(source, bytes) else source
             print(json.dumps(score, default=str), flush=True)

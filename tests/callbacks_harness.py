@@ -59,6 +59,7 @@ def score(contact_id: str, value: float = 0.9, **changes: Any) -> dict[str, Any]
         "imputed_features": [],
         "batch_id": "batch",
         "review_reasons": [],
+        "attributes": {},
         **changes,
     }
 

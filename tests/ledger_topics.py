@@ -34,6 +34,7 @@ INPUT = CONTACT.encode(
         "occurred_at": 0,
         "campaign_id": None,
         "model_version": None,
+        "attributes": {},
     }
 )
 REASON = "out_of_range"
@@ -281,6 +282,10 @@ class Scorer:
                     "confidence_upper": None if none else 0.6,
                     "imputed_features": [],
                     "reasons": reasons[out.audited],
+                    "event_id": "e",
+                    "features_hash": None,
+                    "reused_from": None,
+                    "billed": True,
                 }
 
 
@@ -300,6 +305,7 @@ def _score(batch_id: str, *, review: bool) -> dict[str, Any]:
         "imputed_features": [],
         "batch_id": batch_id,
         "review_reasons": ["narrow_interval"] if review else [],
+        "attributes": {},
     }
 
 

@@ -74,6 +74,7 @@ def event_of(name: str, **changes: Any) -> dict[str, Any]:
         "occurred_at": 1_000 + number_of(name),
         "campaign_id": f"campaign-{number_of(name) % 3}",
         "model_version": VERSION,
+        "attributes": {"phone": f"+49-{number_of(name)}", "language": "de"},
     }
     return {**fields, **changes}
 
@@ -127,6 +128,10 @@ def entry(output: Output, **changes: Any) -> dict[str, Any]:
         **(none if rejected else numbers_of(output.source)),
         "imputed_features": [] if rejected else ["income"],
         "reasons": reasons_of(output.kind),
+        "event_id": event_of(output.source)["event_id"],
+        "features_hash": None if rejected else b"h",
+        "reused_from": None,
+        "billed": not rejected,
     }
     return {**fields, **changes}
 

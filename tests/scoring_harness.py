@@ -93,6 +93,7 @@ def event(contact_id: str, **changes: Any) -> dict[str, Any]:
         "occurred_at": 1_700_000_000_000,
         "campaign_id": "spring",
         "model_version": None,
+        "attributes": {},
         **changes,
     }
 

@@ -121,6 +121,10 @@ def mutilated(draw: st.DrawFn, whole: SearchStrategy[bytes]) -> bytes:
     return bytes(data)
 
 
+# Too many, and too large.
+BIG_ATTRIBUTES = st.sampled_from([{str(number): "" for number in range(65)}, {"a": "x" * 17_000}])
+
+
 def contact_features(names: SearchStrategy[str]) -> SearchStrategy[dict[str, Any]]:
     """``ContactFeatures`` as a producer may write them; ``names``: of features."""
     values = st.none() | st.booleans() | LONGS | DOUBLES | TEXTS
@@ -132,6 +136,7 @@ def contact_features(names: SearchStrategy[str]) -> SearchStrategy[dict[str, Any
             "occurred_at": LONGS,
             "campaign_id": st.none() | TEXTS,
             "model_version": st.none() | TEXTS,
+            "attributes": st.dictionaries(TEXTS, TEXTS, max_size=3) | BIG_ATTRIBUTES,
         }
     )
 

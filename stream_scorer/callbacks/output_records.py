@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from stream_scorer.callbacks.trace_headers import within_limit
-from stream_scorer.core.callbacks.records import callback_value, receipt_value
+from stream_scorer.core.callbacks.records import callback_value, receipt_value, threshold_headers
 from stream_scorer.core.callbacks.types import CallbackOutcome
 from stream_scorer.kafka.producer.dead_letter import (
     error_headers,
@@ -56,7 +56,7 @@ class CallbackEncoder:
     def planned(self, callback: Callback, trace: Headers) -> OutRecord:
         """Return the record of a callback to deliver; ``trace``: its trace context, left out if it does not fit."""
         record = self._callback(self._topics.callbacks, callback, trace)
-        return record if self.fits(record) else record._replace(headers=[])
+        return record if self.fits(record) else self._callback(self._topics.callbacks, callback, [])
 
     def expired(self, callback: Callback, trace: Headers) -> OutRecord:
         """Return the receipt of a callback that expired before it was planned; ``trace``: its trace context."""
@@ -102,7 +102,7 @@ class CallbackEncoder:
 
     def _callback(self, topic: str, callback: Callback, headers: Headers) -> OutRecord:
         value = self._callback_codec.encode(callback_value(callback))
-        return OutRecord(topic, callback.callback_id.encode(), value, headers)
+        return OutRecord(topic, callback.callback_id.encode(), value, [*headers, *threshold_headers(callback)])
 
     def _rejected(self, record: SourceRecord, why: Headers) -> OutRecord:
         headers = [source_header(record), *forwarded_headers(record.headers), *why]

@@ -12,7 +12,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from stream_scorer.contact_files.lines import MAX_ROW_BYTES, TOO_LONG
-from stream_scorer.contact_files.rows import CONTACT_ID, NOT_FEATURES
+from stream_scorer.contact_files.rows import ATTRIBUTE_PREFIX, CONTACT_ID, NOT_FEATURES
 from stream_scorer.core.text import quoted
 from stream_scorer.errors import InputError
 
@@ -52,7 +52,7 @@ class CsvRecords:
         Args:
             name: name of the file in errors.
             lines: lines of the file.
-            types: features of the model; every other column must be one of a contact's own fields.
+            types: features of the model; every other column must be one of a contact's own fields or an attribute.
 
         Raises:
             InputError: the header is missing or invalid.
@@ -126,11 +126,12 @@ class CsvRecords:
                 raise InputError(
                     f"{place}: column {number} has no name: name it or leave it out (pandas: to_csv(index=False))"
                 )
-            if column not in NOT_FEATURES and column not in types:
+            is_attribute = column.startswith(ATTRIBUTE_PREFIX) and column != ATTRIBUTE_PREFIX
+            if column not in NOT_FEATURES and column not in types and not is_attribute:
                 known = ", ".join(types)
                 raise InputError(
                     f"{place}: column {quoted(column)} is no feature of the model ({known}): "
-                    "leave it out, or add it to model.features"
+                    f"leave it out, add it to model.features, or name it {ATTRIBUTE_PREFIX}… for the campaign"
                 )
         return columns
 

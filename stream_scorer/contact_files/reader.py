@@ -93,7 +93,7 @@ class ContactFile:
 
         Args:
             path: the file, or ``-`` for standard input.
-            types: features of the model; every other column of a CSV file must be a contact's own field.
+            types: features of the model; any other column of a CSV file must be a contact's own field or attribute.
             now_ms: time of rows without one, in Unix milliseconds, UTC.
             file_format: None: by the file's name; for standard input by its first character.
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from stream_scorer.core.attributes import attributes_problem
 from stream_scorer.core.records import ContactEvent
 from stream_scorer.core.scoring.event_time import time_problem, unit_of
 from stream_scorer.core.text import quoted
@@ -36,6 +37,8 @@ _COMMA: Final = re.compile(r"[+-]?[0-9]+,[0-9]+")
 _SHORTENED: Final = re.compile(r"[0-9]([.,][0-9]+)?[Ee]\+[0-9]{2,}")
 # Whole numbers of a column with gaps, as pandas writes them.
 _WHOLE_WITH_FRACTION: Final = re.compile(r"[0-9]+\.0+")
+# A long number, such as that of a phone, in a column with gaps.
+_NUMBER_WITH_FRACTION: Final = re.compile(r"[0-9]{7,}\.0+")
 _NUMBERED: Final = ("contact_id", "campaign_id")
 _FORMULA_TEXT: Final = re.compile(r'="[^"]*"')
 _NOT_FINITE: Final = re.compile(rb"NaN|-?Infinity")
@@ -56,6 +59,9 @@ _JSON_NAMES: Final = {
     "model_version": "modelVersion",
 }
 NOT_FEATURES: Final = frozenset(_JSON_NAMES)
+# Before the name of an attribute in the header of a CSV file; the key of all attributes in JSON Lines.
+ATTRIBUTE_PREFIX: Final = "attributes."
+_ATTRIBUTES: Final = "attributes"
 _JSON_KEYS: Final = {key: column for column, name in _JSON_NAMES.items() for key in (column, name)}
 
 
@@ -86,7 +92,7 @@ def csv_event(
     """Read one CSV record.
 
     Args:
-        columns: names in the header; those in ``types`` are features.
+        columns: names in the header; those in ``types`` are features, others with ``attributes.`` attributes.
         cells: one for each column; an empty one is null, and ``="00123"`` is the text 00123.
         types: features of the model.
         defaults: values for missing fields.
@@ -97,20 +103,25 @@ def csv_event(
     """
     features: dict[str, FeatureValue | None] = {}
     others: dict[str, str] = {}
+    attributes: dict[str, str] = {}
     for column, written in zip(columns, cells, strict=True):
         cell = written[2:-1] if written.startswith("=") and _FORMULA_TEXT.fullmatch(written) else written
-        if column not in NOT_FEATURES:
+        if column in types:
             features[column] = _cell(column, cell, types[column]) if cell else None
         elif "+" in cell and _SHORTENED.fullmatch(cell) and column != "occurred_at":
-            raise RowError(f"{column} was shortened by a spreadsheet: make its column text, and export it again")
+            name = column if column in NOT_FEATURES else quoted(column)
+            raise RowError(f"{name} was shortened by a spreadsheet: make its column text, and export it again")
         elif column in _NUMBERED and cell.endswith(".0") and _WHOLE_WITH_FRACTION.fullmatch(cell):
             raise RowError(
                 f"{column} has become a number with a fraction: read its column as text (pandas: dtype=str), and"
                 " export it again"
             )
+        elif column in NOT_FEATURES:
+            if cell:
+                others[column] = cell
         elif cell:
-            others[column] = cell
-    return _event(others, features, defaults, line)
+            attributes[column.removeprefix(ATTRIBUTE_PREFIX)] = _attribute(column, cell)
+    return _event(others, features, attributes, defaults, line)
 
 
 def json_event(text: bytes, types: Mapping[str, FeatureType], defaults: Defaults, line: int) -> ContactEvent:
@@ -127,7 +138,9 @@ def json_event(text: bytes, types: Mapping[str, FeatureType], defaults: Defaults
         features = {key: value.pop(key) for key in [*value] if key in types} or None
     if not isinstance(features, dict):
         raise RowError('has no object "features", and no feature of the model beside the other keys')
-    return _event(_others(value), {name: _json_value(name, given) for name, given in features.items()}, defaults, line)
+    attributes = _json_attributes(value.pop(_ATTRIBUTES, None))
+    known = {name: _json_value(name, given) for name, given in features.items()}
+    return _event(_others(value), known, attributes, defaults, line)
 
 
 def _json_object(text: bytes) -> dict[str, Any]:
@@ -162,7 +175,9 @@ def _others(value: Mapping[str, Any]) -> dict[str, str]:
     for key, given in value.items():
         column = _JSON_KEYS.get(key)
         if column is None:
-            raise RowError(f"has an unknown key {quoted(key)}: use features, {', '.join(_JSON_NAMES.values())}")
+            raise RowError(
+                f"has an unknown key {quoted(key)}: use features, attributes, {', '.join(_JSON_NAMES.values())}"
+            )
         if column in others:
             raise RowError(f"has both {_JSON_NAMES[column]} and {column}: leave one out")
         if given is None:
@@ -177,11 +192,17 @@ def _others(value: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _event(
-    others: Mapping[str, str], features: dict[str, FeatureValue | None], defaults: Defaults, line: int
+    others: Mapping[str, str],
+    features: dict[str, FeatureValue | None],
+    attributes: dict[str, str],
+    defaults: Defaults,
+    line: int,
 ) -> ContactEvent:
     contact_id = others.get(CONTACT_ID)
     if not contact_id:
         raise RowError(f"{CONTACT_ID} is empty")
+    if (problem := attributes_problem(attributes)) is not None:
+        raise RowError(f"attributes {problem}: leave out what the campaign does not need")
     occurred_at = others.get("occurred_at")
     return ContactEvent(
         others.get("event_id") or defaults.event_id(line),
@@ -190,7 +211,29 @@ def _event(
         defaults.now_ms if occurred_at is None else _milliseconds(occurred_at),
         others.get("campaign_id"),
         others.get("model_version"),
+        attributes,
     )
+
+
+def _attribute(column: str, cell: str) -> str:
+    if _NUMBER_WITH_FRACTION.fullmatch(cell):
+        raise RowError(
+            f"{quoted(column)} has become a number with a fraction: read its column as text (pandas: dtype=str), and"
+            " export it again"
+        )
+    return cell
+
+
+def _json_attributes(given: Any) -> dict[str, str]:
+    """Return the attributes of a JSON object; null is the same as left out."""
+    if given is None:
+        return {}
+    if not isinstance(given, dict):
+        raise RowError(f"{_ATTRIBUTES} must be an object of strings")
+    for name, value in given.items():
+        if value is not None and not isinstance(value, str):
+            raise RowError(f"attribute {quoted(name)} must be a string: put it into quotation marks")
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _cell(column: str, cell: str, wanted: FeatureType) -> FeatureValue:

@@ -12,10 +12,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final, NamedTuple, TypeAlias
+from hashlib import sha256
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 Headers: TypeAlias = "list[tuple[str, bytes | None]]"
 FeatureValue: TypeAlias = "bool | int | float | str"
+NO_ATTRIBUTES: Final[Mapping[str, str]] = MappingProxyType({})
 # sys.getsizeof of a tuple, a string and a bytes object, plus the list's reference: 56 + 49 + 33 + 8.
 _HEADER_OVERHEAD_BYTES: Final = 146
 
@@ -96,6 +102,7 @@ class ContactEvent(NamedTuple):
     occurred_at_ms: int
     campaign_id: str | None
     model_version: str | None
+    attributes: Mapping[str, str] = NO_ATTRIBUTES
 
 
 class Contact(NamedTuple):
@@ -104,6 +111,7 @@ class Contact(NamedTuple):
     ``body`` is its JSON in a request (``{"contactId":…,"features":{…}}``), encoded once: so the size of a request is
     exact before it is sent. ``model_version``: the one to send; ``version_from_event``: whether the event contains it.
     ``rounds``: failed rounds of a contact that was deferred before; ``held``: why it is held after the last round.
+    ``attributes``: what the campaign needs of the contact; never sent to the API.
     """
 
     record: SourceRecord
@@ -117,6 +125,12 @@ class Contact(NamedTuple):
     body: bytes
     rounds: int = 0
     held: str = ""
+    attributes: Mapping[str, str] = NO_ATTRIBUTES
+
+    @property
+    def features_hash(self) -> bytes | None:
+        """SHA-256 of `body`; None: it has none."""
+        return sha256(self.body).digest() if self.body else None
 
 
 class Reason(StrEnum):
@@ -188,6 +202,7 @@ class Rejected(NamedTuple):
 
     ``request``: None if it was rejected before any request; ``detail``: one readable sentence without secrets.
     ``truncated``: the broker rejects the original value, so the rejection is published without it.
+    ``event_id``, ``features_hash``: those of the contact, for the audit; empty and None where there was none.
     """
 
     record: SourceRecord
@@ -198,6 +213,8 @@ class Rejected(NamedTuple):
     request: RequestAudit | None = None
     api_status: int | None = None
     truncated: bool = False
+    event_id: str = ""
+    features_hash: bytes | None = None
 
     @property
     def is_billable(self) -> bool:
@@ -216,6 +233,8 @@ class Deferred(NamedTuple):
         not_before_ms: when it is due, in Unix milliseconds.
         held: why it is held after its last round, such as ``refused_by_api/400/v1``; otherwise empty.
         request: the last failed request for it; None: it was only written again.
+        event_id: that of the contact; empty if the record was not decoded.
+        features_hash: that of the contact; None: it has none.
     """
 
     record: SourceRecord
@@ -225,6 +244,8 @@ class Deferred(NamedTuple):
     not_before_ms: int
     held: str = ""
     request: RequestAudit | None = None
+    event_id: str = ""
+    features_hash: bytes | None = None
 
     @property
     def is_billable(self) -> bool:

@@ -232,6 +232,8 @@ def _rejected(failed: FailedContact) -> Rejected:
         _now_ms(),
         request=failed.facts,
         api_status=failed.status,
+        event_id=failed.contact.event_id,
+        features_hash=failed.contact.features_hash,
     )
 
 

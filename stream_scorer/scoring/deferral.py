@@ -128,6 +128,8 @@ class Deferral:
             self._clock.unix_ms(),
             request=failed.facts,
             api_status=failed.status,
+            event_id=contact.event_id,
+            features_hash=contact.features_hash,
         )
 
     def finished(self, contacts: int) -> None:
@@ -166,4 +168,13 @@ class Deferral:
     def _to_topic(self, contact: Contact, rounds: int, held: str = "") -> Deferred:
         level = min(max(1, rounds), len(self._delays_s))
         not_before_ms = self._clock.unix_ms() + round(self._delays_s[level - 1] * 1_000)
-        return Deferred(contact.record, contact.contact_id, rounds, level, not_before_ms, held)
+        return Deferred(
+            contact.record,
+            contact.contact_id,
+            rounds,
+            level,
+            not_before_ms,
+            held,
+            event_id=contact.event_id,
+            features_hash=contact.features_hash,
+        )

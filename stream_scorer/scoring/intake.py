@@ -68,12 +68,13 @@ class Intake:
             age = age_ms(event.occurred_at_ms, written_ms=record.timestamp_ms, now_ms=now_ms)
         checked = self._checker.check(event, age)
         if isinstance(checked, list):
-            return _reject(record, event.contact_id, checked, now_ms)
+            return _reject(record, event.contact_id, checked, now_ms, event.event_id)
         features, imputed = checked
         version = event.model_version
         if version is not None and not 0 < len(version.encode()) <= _MAX_VERSION_BYTES:
             detail = f"the event's model_version must have 1 to {_MAX_VERSION_BYTES} bytes of UTF-8, or be null"
-            return _reject(record, event.contact_id, [(Reason.UNKNOWN_MODEL_VERSION, detail)], now_ms)
+            failures = [(Reason.UNKNOWN_MODEL_VERSION, detail)]
+            return _reject(record, event.contact_id, failures, now_ms, event.event_id)
         contact = Contact(
             record,
             event.event_id,
@@ -84,13 +85,14 @@ class Intake:
             version is not None,
             imputed,
             self._encode(event.contact_id, features),
+            attributes=event.attributes,
         )
         if record.origin:
             state = state_of(record)
             contact = contact._replace(rounds=state.rounds, held=state.held)
         if not self._fits(contact):
             detail = f"a request with this contact alone ({len(contact.body)} bytes) is over scoring.max_request_bytes"
-            return _reject(record, event.contact_id, [(Reason.TOO_LARGE, detail)], now_ms)
+            return _reject(record, event.contact_id, [(Reason.TOO_LARGE, detail)], now_ms, event.event_id)
         return contact
 
     def _undecodable(self, record: SourceRecord, error: UndecodableError, now_ms: int) -> Rejected | Deferred:
@@ -99,7 +101,9 @@ class Intake:
         return _reject(record, "", [(Reason.UNDECODABLE, with_framing(error, record.headers))], now_ms)
 
 
-def _reject(record: SourceRecord, contact_id: str, failures: list[tuple[Reason, str]], now_ms: int) -> Rejected:
+def _reject(
+    record: SourceRecord, contact_id: str, failures: list[tuple[Reason, str]], now_ms: int, event_id: str = ""
+) -> Rejected:
     reasons = tuple(dict.fromkeys(reason.value for reason, _ in failures))
     detail = truncated("; ".join(detail for _, detail in failures), _MAX_DETAIL_CHARACTERS)
-    return Rejected(record, reasons, detail, contact_id, now_ms)
+    return Rejected(record, reasons, detail, contact_id, now_ms, event_id=event_id)

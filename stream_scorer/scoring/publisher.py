@@ -150,6 +150,10 @@ class Publisher(OutputWriter[Outcome | Skipped]):
                     _contact_id(outcome),
                     self._clock.unix_ms(),
                     request=outcome.request,
+                    event_id=outcome.contact.event_id if isinstance(outcome, Scored) else outcome.event_id,
+                    features_hash=(
+                        outcome.contact.features_hash if isinstance(outcome, Scored) else outcome.features_hash
+                    ),
                 )
             self._ledger.replace(replaced)
 

@@ -19,19 +19,18 @@ _LAST: Final = datetime.max.replace(tzinfo=UTC)
 
 
 def encode_entry(score: Score) -> bytes:
-    """Return one contact in the form of ``data.contacts``."""
-    return orjson.dumps(
-        {
-            "event_id": score.event_id,
-            "contact_id": score.contact_id,
-            "score": score.score,
-            "confidence_lower": score.confidence_lower,
-            "confidence_upper": score.confidence_upper,
-            "model_version": score.model_version,
-            "occurred_at": iso_time(score.occurred_at_ms),
-            "scored_at": iso_time(score.scored_at_ms),
-        }
-    )
+    """Return one contact in the form of ``data.contacts``; ``attributes`` are left out where there are none."""
+    entry = {
+        "event_id": score.event_id,
+        "contact_id": score.contact_id,
+        "score": score.score,
+        "confidence_lower": score.confidence_lower,
+        "confidence_upper": score.confidence_upper,
+        "model_version": score.model_version,
+        "occurred_at": iso_time(score.occurred_at_ms),
+        "scored_at": iso_time(score.scored_at_ms),
+    }
+    return orjson.dumps({**entry, "attributes": score.attributes} if score.attributes else entry)
 
 
 def encode_body(

@@ -61,6 +61,10 @@ def entry(source: str, contact_id: str, outcome: str) -> dict[str, Any]:
         "outcome": outcome,
         "imputed_features": [],
         "reasons": reasons,
+        "event_id": "e",
+        "features_hash": None,
+        "reused_from": None,
+        "billed": True,
     }
 
 
@@ -101,7 +105,14 @@ def callback(callback_id: str, sources: list[str]) -> bytes:
 
 def receipt(callback_id: str, sources: list[str]) -> bytes:
     lists = {"sources": sources, "event_ids": [], "contact_ids": []}
-    end = {"outcome": "DELIVERED", "attempts": 1, "http_status": 200, "finished_at": 1, "latency_ms": 1.0}
+    end = {
+        "outcome": "DELIVERED",
+        "attempts": 1,
+        "http_status": 200,
+        "finished_at": 1,
+        "latency_ms": 1.0,
+        "threshold": 0.5,
+    }
     return RECEIPT.encode({"callback_id": callback_id, "campaign_id": None, "target": "t", **lists, **end})
 
 

@@ -183,6 +183,7 @@ CONTRACT: dict[SchemaFile, tuple[str, dict[str, Any]]] = {
             "occurred_at": MILLIS,
             "campaign_id": NULLABLE_STRING,
             "model_version": NULLABLE_STRING,
+            "attributes": ("map", "string"),
         },
     ),
     SchemaFile.CONTACT_SCORE: (
@@ -202,6 +203,7 @@ CONTRACT: dict[SchemaFile, tuple[str, dict[str, Any]]] = {
             "imputed_features": STRINGS,
             "batch_id": "string",
             "review_reasons": STRINGS,
+            "attributes": ("map", "string"),
         },
     ),
     SchemaFile.BATCH_AUDIT: (
@@ -233,6 +235,10 @@ CONTRACT: dict[SchemaFile, tuple[str, dict[str, Any]]] = {
                     "confidence_upper": NULLABLE_DOUBLE,
                     "imputed_features": STRINGS,
                     "reasons": STRINGS,
+                    "event_id": "string",
+                    "features_hash": ["null", "bytes"],
+                    "reused_from": NULLABLE_STRING,
+                    "billed": "boolean",
                 },
             ),
         },
@@ -266,6 +272,7 @@ CONTRACT: dict[SchemaFile, tuple[str, dict[str, Any]]] = {
             "http_status": ["null", "int"],
             "finished_at": MILLIS,
             "latency_ms": "double",
+            "threshold": NULLABLE_DOUBLE,
         },
     ),
 }
@@ -301,6 +308,12 @@ def test_defaults_of_the_contract() -> None:
     assert defaults[SchemaFile.CONTACT_FEATURES, "model_version"] is None
     assert defaults[SchemaFile.CONTACT_SCORE, "review_reasons"] == []
     assert defaults[SchemaFile.CAMPAIGN_CALLBACK, "attempts"] == 0
+    assert defaults[SchemaFile.CONTACT_FEATURES, "attributes"] == {}
+    assert defaults[SchemaFile.CONTACT_SCORE, "attributes"] == {}
+    assert defaults[SchemaFile.CALLBACK_RECEIPT, "threshold"] is None
+    audited = next(f for f in load_schema(SchemaFile.BATCH_AUDIT)["fields"] if f["name"] == "contacts")["type"]["items"]
+    added = {field["name"]: field["default"] for field in audited["fields"] if "default" in field}
+    assert added == {"event_id": "", "features_hash": None, "reused_from": None, "billed": True}
 
 
 def test_a_package_without_its_schemas_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

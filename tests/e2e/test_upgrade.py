@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
-from scoring_harness import SCORE, contacts, wait_until
+from scoring_harness import FEATURES, contacts, wait_until
 from worker_harness import QUICK_PROPERTIES, ROOT, WorkerProcess
 
+from stream_scorer.core.avro.codec import Codec
+from stream_scorer.kafka.registry.serde import SingleObjectSerde
 from stream_scorer.local.kafka.process import free_port
+from stream_scorer.schema_files import SchemaFile, released_schemas
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -34,6 +37,8 @@ KINDS = ("features", "scores", "review", "rejected", "audit")
 CALLBACK_KINDS = ("callbacks", "callbacks_retry", "callbacks_rejected", "receipts")
 PARTITIONS = 4
 THRESHOLD = 0.75
+OLD_FEATURES = Codec.single_object(released_schemas(SchemaFile.CONTACT_FEATURES)["v0.1.0"])
+SCORES = SingleObjectSerde().reader(SchemaFile.CONTACT_SCORE)
 
 
 @pytest.fixture(scope="module")
@@ -98,10 +103,11 @@ class Site:
         assert worker.running, worker.log()
         return worker
 
-    def feed(self, number: int) -> None:
+    def feed(self, number: int, writer: Codec = OLD_FEATURES) -> None:
+        """Produce contacts as a producer of the former version does, or of another one."""
         producer = Producer({"bootstrap.servers": self.servers, "linger.ms": 5})
         for one in contacts(number, PARTITIONS, prefix=f"F{self.put}"):
-            producer.produce(self.topics["features"], one.value, one.key)
+            producer.produce(self.topics["features"], writer.encode(FEATURES.decode(one.value)), one.key)
         assert producer.flush(60) == 0
         self.put += number
 
@@ -138,7 +144,7 @@ class Site:
 
     def called(self) -> int:
         """How many scores are to be called."""
-        return sum(SCORE.decode(one.value())["score"] >= THRESHOLD for one in self.read("scores"))
+        return sum(SCORES.decode(one.value())["score"] >= THRESHOLD for one in self.read("scores"))
 
     def last_words(self) -> str:
         return "\n".join("\n".join(worker.log().splitlines()[-12:]) for worker in self.workers)
@@ -176,18 +182,26 @@ def test_the_page_is_followed(site: Site, former: Path, simulator: Simulator, re
     site.wait_done()
     assert "3,000 inputs = " in site.done("reconcile")
 
-    # Back, with one worker of each kind: what it takes over begins, for `reconcile`, at that moment.
+    # The producers last, and the first attributes.
+    site.feed(1_000, FEATURES)
+    site.wait_done()
+
+    # Back: the producers, the scoring workers, and, when all new scores are called, the campaign side. What the former
+    # workers take over begins, for `reconcile`, at that moment.
     assert one.stop() == 0, one.log()
+    assert two.stop() == 0, two.log()
+    one = site.start(former, "one")
+    wait_until(lambda: receiver.stats().contacts == site.called(), lambda: f"all calls\n{site.last_words()}")
     assert caller.stop() == 0, caller.log()
-    one, caller = site.start(former, "one"), site.start(former, "caller", "callbacks")
+    caller = site.start(former, "caller", "callbacks")
     site.feed(1_000)
     site.wait_done()
     site.done("reconcile")
     # And forward again.
-    assert one.stop() == 0, one.log()
     assert caller.stop() == 0, caller.log()
-    one, caller = site.start(ROOT, "one"), site.start(ROOT, "caller", "callbacks")
-    site.feed(1_000)
+    assert one.stop() == 0, one.log()
+    caller, one, two = site.start(ROOT, "caller", "callbacks"), site.start(ROOT, "one"), site.start(ROOT, "two")
+    site.feed(1_000, FEATURES)
     site.wait_done()
     wait_until(lambda: receiver.stats().contacts == site.called(), lambda: f"all calls\n{site.last_words()}")
     for worker in (one, two, caller):

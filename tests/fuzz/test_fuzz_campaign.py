@@ -65,6 +65,7 @@ SCORE = st.fixed_dictionaries(
         **dict.fromkeys(("occurred_at", "scored_at"), TIMES),
         "imputed_features": st.lists(TEXTS, max_size=2),
         "review_reasons": st.just([]) | st.lists(TEXTS, max_size=2),
+        "attributes": st.dictionaries(TEXTS, TEXTS, max_size=3),
     }
 )
 CALLBACK = st.fixed_dictionaries(

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support_core import ids
 from support_fuzz import (
+    BIG_ATTRIBUTES,
     HEADERS,
     KEYS,
     MEGABYTE,
@@ -71,6 +72,7 @@ GOOD = st.fixed_dictionaries(
         "occurred_at": st.integers(NOW_MS - 80_000, NOW_MS + 2**50),
         "campaign_id": st.none() | TEXTS,
         "model_version": st.none() | st.sampled_from(["1", "2", "\0"]),
+        "attributes": st.dictionaries(TEXTS, TEXTS, max_size=3) | BIG_ATTRIBUTES,
     }
 )
 

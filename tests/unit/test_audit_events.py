@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import fastavro
@@ -105,6 +106,10 @@ class TestEvents:
                 "confidence_upper": 0.6,
                 "imputed_features": [],
                 "reasons": [],
+                "event_id": "e-0",
+                "features_hash": hashlib.sha256(b"{}").digest(),
+                "reused_from": None,
+                "billed": True,
             },
             {
                 "source": "contact-features/3/1",
@@ -115,6 +120,10 @@ class TestEvents:
                 "confidence_upper": 0.6,
                 "imputed_features": ["age", "job"],
                 "reasons": ["narrow_interval"],
+                "event_id": "e-1",
+                "features_hash": hashlib.sha256(b"{}").digest(),
+                "reused_from": None,
+                "billed": True,
             },
             {
                 "source": "contact-features/3/2",
@@ -125,8 +134,28 @@ class TestEvents:
                 "confidence_upper": None,
                 "imputed_features": [],
                 "reasons": ["missing_feature", "wrong_type"],
+                "event_id": "",
+                "features_hash": None,
+                "reused_from": None,
+                "billed": True,
             },
         ]
+
+    @pytest.mark.parametrize(
+        ("status", "billed"), [(200, True), (204, True), (400, False), (500, False), (None, False)]
+    )
+    def test_a_rejected_contact_is_billed_if_the_api_answered_with_success(
+        self, status: int | None, billed: bool
+    ) -> None:
+        facts = replace(request("batch-a"), api_status=status)
+        refused = rejected(0, facts)._replace(event_id="é" * 200, features_hash=b"h" * 32)
+        [event], _ = build([refused])
+        [entry] = event["contacts"]
+        assert (entry["billed"], entry["features_hash"], entry["event_id"]) == (billed, b"h" * 32, "é" * 128)
+
+    def test_a_contact_that_was_never_sent_is_not_billed(self) -> None:
+        [event], _ = build([rejected(0)])
+        assert [entry["billed"] for entry in event["contacts"]] == [False]
 
     def test_without_a_request_there_is_one_event_a_transaction(self) -> None:
         [event], _ = build([rejected(0), rejected(1)])

@@ -21,7 +21,7 @@ from stream_scorer.core.avro.encoder import compile_writer
 from stream_scorer.core.records import ContactEvent
 from stream_scorer.core.scoring.contact_decoder import ContactDecoder
 from stream_scorer.errors import InputError, SettingsError
-from stream_scorer.schema_files import SchemaFile, load_schema
+from stream_scorer.schema_files import SchemaFile, load_schema, released_schemas
 
 FEATURES = load_schema(SchemaFile.CONTACT_FEATURES)
 CODEC = Codec.single_object(FEATURES)
@@ -33,6 +33,7 @@ CONTACT: dict[str, Any] = {
     "occurred_at": 1_700_000_000_123,
     "campaign_id": None,
     "model_version": "v2",
+    "attributes": {"phone": "+49 170 5550100"},
 }
 
 
@@ -51,7 +52,7 @@ def text(value: bytes) -> bytes:
 
 
 IDS = text(b"e") + text(b"c")
-REST = varint(1) + varint(0) + varint(0)
+REST = varint(1) + varint(0) + varint(0) + varint(0)
 
 
 def rabin(data: bytes) -> int:
@@ -100,7 +101,11 @@ def test_header_is_marker_and_little_endian_crc_64_avro(schema_file: SchemaFile)
 
 
 def test_fingerprint_of_the_features_schema_never_changes_by_accident() -> None:
-    assert HEADER.hex() == "c301377414f753b60e3b"
+    assert HEADER.hex() == "c3012786ca9670f6da9b"
+    released = released_schemas(SchemaFile.CONTACT_FEATURES)
+    assert {name: single_object_header(one).hex() for name, one in released.items()} == {
+        "v0.1.0": "c301377414f753b60e3b"
+    }
 
 
 def test_fingerprint_ignores_documentation_and_logical_types() -> None:
@@ -127,7 +132,7 @@ def test_a_value_survives_and_its_time_stays_an_integer() -> None:
 
 def test_decode_contact() -> None:
     assert ContactDecoder(CODEC).decode(CODEC.encode(CONTACT)) == ContactEvent(
-        "e-1", "BANK-00001", CONTACT["features"], 1_700_000_000_123, None, "v2"
+        "e-1", "BANK-00001", CONTACT["features"], 1_700_000_000_123, None, "v2", CONTACT["attributes"]
     )
 
 

@@ -47,6 +47,7 @@ def score(value: float, contact_id: str, review: tuple[str, ...] = (), campaign_
             "imputed_features": [],
             "batch_id": "b",
             "review_reasons": list(review),
+            "attributes": {},
         }
     )
     return Content(contact_id.encode(), encoded)
@@ -55,6 +56,7 @@ def score(value: float, contact_id: str, review: tuple[str, ...] = (), campaign_
 def about(callback_id: str, offsets: tuple[int, ...], **more: Any) -> dict[str, Any]:
     return {
         "callback_id": callback_id,
+        "threshold": 0.5,
         "campaign_id": None,
         "target": "log",
         "sources": [f"scores/0/{offset}" for offset in offsets],

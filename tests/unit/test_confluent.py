@@ -23,6 +23,7 @@ CONTACT = {
     "occurred_at": 1_790_000_000_000,
     "campaign_id": None,
     "model_version": "v2",
+    "attributes": {"phone": "+49 170 5550100"},
 }
 
 
@@ -71,7 +72,7 @@ def test_older_and_newer_writers_and_single_objects_are_read_beside_each_other()
     reader = codec(registry)
     old = {name: CONTACT[name] for name in ("event_id", "contact_id", "features", "occurred_at")}
     for _ in range(2):
-        assert reader.decode(written(OLDER, OLD, old)) == {**CONTACT, "model_version": None}
+        assert reader.decode(written(OLDER, OLD, old)) == {**CONTACT, "model_version": None, "attributes": {}}
         assert reader.decode(written(NEWER, NEW, {**CONTACT, "extra": ["x"]})) == CONTACT
         assert reader.decode(Codec.single_object(FEATURES).encode(CONTACT)) == CONTACT
         assert ContactDecoder(reader).decode(written(FEATURES, OURS, CONTACT)).contact_id == "c-1"
@@ -83,7 +84,7 @@ def test_a_release_is_read_without_a_registry_too() -> None:
     with pytest.raises(UndecodableError, match="unknown schema"):
         codec().decode(older)
     reader = ConfluentCodec.confluent(FEATURES, Registry(), [OLDER])
-    assert reader.decode(older) == {**CONTACT, "campaign_id": None, "model_version": None}
+    assert reader.decode(older) == {**CONTACT, "campaign_id": None, "model_version": None, "attributes": {}}
 
 
 def test_the_short_cut_is_taken_for_our_own_schema_only() -> None:

@@ -9,8 +9,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stream_scorer.core.avro.codec import Codec, UndecodableError
-from stream_scorer.core.scoring.contact_decoder import ContactDecoder, decode_fast_path
-from stream_scorer.schema_files import SchemaFile, load_schema
+from stream_scorer.core.avro.confluent import ConfluentCodec, confluent_header
+from stream_scorer.core.scoring.contact_decoder import _NO_ATTRIBUTES, ContactDecoder, decode_fast_path
+from stream_scorer.schema_files import SchemaFile, load_schema, released_schemas
 
 SCHEMA = load_schema(SchemaFile.CONTACT_FEATURES)
 CODEC = Codec.single_object(SCHEMA)
@@ -22,6 +23,7 @@ CONTACT: dict[str, Any] = {
     "occurred_at": 1_700_000_000_123,
     "campaign_id": None,
     "model_version": "v2",
+    "attributes": {"phone": "+49 170 5550100", "note": "é"},
 }
 SHORT = st.text("ab \0\x7fé€\U0001f600", max_size=15)
 LONG_NUMBERS = st.integers(-(2**63), 2**63 - 1)
@@ -34,6 +36,7 @@ CONTACTS = st.fixed_dictionaries(
         "occurred_at": LONG_NUMBERS,
         "campaign_id": st.none() | SHORT,
         "model_version": st.none() | SHORT,
+        "attributes": st.dictionaries(SHORT, SHORT, max_size=4),
     }
 )
 
@@ -97,6 +100,68 @@ def test_the_limit_of_size_holds_for_the_short_cut_too() -> None:
     value = CODEC.encode(CONTACT)
     with pytest.raises(UndecodableError, match="more than the 20 allowed"):
         ContactDecoder(Codec.single_object(SCHEMA, max_bytes=20)).decode(value)
+
+
+# --- records of a release before attributes
+
+OLDER = released_schemas(SchemaFile.CONTACT_FEATURES)["v0.1.0"]
+OLD_CODEC = Codec.single_object(OLDER)
+BOTH = Codec.single_object(SCHEMA, [OLDER])
+
+
+def registry_codec() -> Codec:
+    return ConfluentCodec.confluent(SCHEMA, {7: OLDER}.__getitem__)
+
+
+def by_resolution(value: bytes) -> tuple[Any, ...] | None:
+    try:
+        return tuple(BOTH.decode(value).values())
+    except UndecodableError:
+        return None
+
+
+def check_agreement_of_older(value: bytes) -> None:
+    at = BOTH.prefix_offset(value, 6)
+    usual = None if at is None else decode_fast_path(value + _NO_ATTRIBUTES, at)
+    if usual is not None:
+        assert repr(tuple(usual)) == repr(by_resolution(value))
+
+
+@pytest.mark.parametrize("codec", [BOTH, registry_codec()], ids=["single object", "confluent"])
+def test_an_older_writers_contact_takes_the_short_cut(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    value = OLD_CODEC.encode(CONTACT)
+    decoder = ContactDecoder(codec)
+    if isinstance(codec, ConfluentCodec):
+        value = confluent_header(7) + OLD_CODEC.payload_of(value)
+        decoder.decode(value)  # the registry's schema is known from here on
+    monkeypatch.setattr(Codec, "decode", None)
+    monkeypatch.setattr(ConfluentCodec, "decode", None)
+    assert tuple(decoder.decode(value)) == (*(CONTACT[field["name"]] for field in OLDER["fields"]), {})
+
+
+@settings(max_examples=100, deadline=None)
+@given(contact=CONTACTS, data=st.data())
+def test_an_older_writers_bytes_are_never_read_otherwise(contact: dict[str, Any], data: st.DataObject) -> None:
+    value = bytearray(OLD_CODEC.encode(contact))
+    check_agreement_of_older(bytes(value))
+    for _ in range(data.draw(st.integers(0, 3))):
+        value[data.draw(st.integers(START, len(value) - 1))] = data.draw(st.integers(0, 255))
+    check_agreement_of_older(bytes(value[: data.draw(st.integers(START, len(value)))]))
+
+
+def test_a_value_without_its_attributes_is_no_value_of_an_older_writer() -> None:
+    value = CODEC.encode({**CONTACT, "attributes": {}})
+    with pytest.raises(UndecodableError, match="ends too early"):
+        ContactDecoder(BOTH).decode(value[:-1])
+    with pytest.raises(UndecodableError, match="1 bytes follow"):
+        ContactDecoder(BOTH).decode(OLD_CODEC.encode(CONTACT) + b"\0")
+
+
+def test_many_attributes_and_long_ones_are_left_to_fastavro() -> None:
+    for attributes in ({str(number): "x" for number in range(64)}, {"a": "x" * 64}):
+        value = CODEC.encode({**CONTACT, "attributes": attributes})
+        assert decode_fast_path(value, START) is None
+        assert ContactDecoder(CODEC).decode(value).attributes == attributes
 
 
 def test_another_layout_takes_no_short_cut() -> None:

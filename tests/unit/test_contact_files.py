@@ -265,6 +265,61 @@ class TestCsv:
         assert str(caught.value).startswith(f"{csv.path}{message}")
 
 
+class TestAttributes:
+    def test_columns_and_an_object(self, csv: Reading, jsonl: Reading) -> None:
+        header = "contact_id,age,attributes.phone,attributes.Anrede,attributes.a.b"
+        first, second = csv.good(header + '\na,3,+49 170 5550100,"Frau, Dr.",x\nb,,,"=""0049""",\n')
+        assert first.attributes == {"phone": "+49 170 5550100", "Anrede": "Frau, Dr.", "a.b": "x"}
+        assert (first.features, second.attributes) == ({"age": 3}, {"Anrede": "0049"})
+        line = {"contactId": "a", "features": {"age": 3}, "attributes": {"phone": "+49", "none": None, "empty": ""}}
+        [event] = jsonl.good(json.dumps(line))
+        assert event.attributes == {"phone": "+49", "empty": ""}
+        [event] = jsonl.good('{"contact_id": "a", "age": 3, "attributes": null}')
+        assert (event.features, event.attributes) == ({"age": 3}, {})
+
+    def test_a_feature_of_that_name_stays_a_feature(self, tmp_path: Path) -> None:
+        path = tmp_path / "contacts.csv"
+        path.write_text("contact_id,attributes.x,attributes.y\na,1,2\n")
+        [event] = read(path, types={"attributes.x": "integer"})
+        assert isinstance(event, ContactEvent)
+        assert (event.features, event.attributes) == ({"attributes.x": 1}, {"y": "2"})
+
+    @pytest.mark.parametrize("cell", ["4.91705E+11", "4917055501.0"])
+    def test_a_number_that_a_program_has_changed(self, csv: Reading, cell: str) -> None:
+        row = csv.bad(f"contact_id,attributes.phone\na,{cell}\n")
+        assert "'attributes.phone'" in row.message
+        assert cell not in row.message
+
+    @pytest.mark.parametrize(
+        ("attributes", "message"),
+        [
+            ({str(number): "" for number in range(65)}, "attributes are 65, more than the 64 allowed"),
+            ({"k": "x" * 16_384}, "attributes have 16385 bytes, more than the 16384 allowed"),
+            ({"k": "é" * 8_192}, "attributes have 16385 bytes, more than the 16384 allowed"),
+            ({"phone": 49}, "attribute 'phone' must be a string: put it into quotation marks"),
+            ({"phone": ["+49"]}, "attribute 'phone' must be a string: put it into quotation marks"),
+            (["phone"], "attributes must be an object of strings"),
+            ("phone", "attributes must be an object of strings"),
+        ],
+    )
+    def test_a_row_over_the_limits(self, jsonl: Reading, attributes: Any, message: str) -> None:
+        row = jsonl.bad(json.dumps({"contactId": "a", "features": {}, "attributes": attributes}))
+        assert row.message.startswith(message)
+
+    def test_the_limits_themselves_are_allowed(self, csv: Reading, jsonl: Reading) -> None:
+        for within in ({str(number): "x" for number in range(64)}, {"k": "x" * 16_383}):
+            [event] = jsonl.good(json.dumps({"contactId": "a", "features": {}, "attributes": within}))
+            assert event.attributes == within
+        names = [f"attributes.{number}" for number in range(65)]
+        rows = csv(f"contact_id,{','.join(names)}\na{',x' * 65}\nb{',x' * 64},\n")
+        assert isinstance(rows[0], BadRow)
+        assert isinstance(rows[1], ContactEvent)
+
+    def test_a_column_without_a_name_after_the_prefix(self, csv: Reading) -> None:
+        with pytest.raises(InputError, match="is no feature of the model"):
+            csv("contact_id,attributes.\na,x\n")
+
+
 class TestJsonLines:
     def test_the_librarys_dict(self, jsonl: Reading) -> None:
         [row] = jsonl.good('{"contactId": "c-1", "features": {"age": 40, "balance": 2.0, "known": false, "x": "1"}}\n')

@@ -84,6 +84,7 @@ def test_undecodable_ones_are_null_garbage_cut_off_and_of_an_unknown_schema(many
             "occurred_at": 0,
             "campaign_id": None,
             "model_version": None,
+            "attributes": {},
         }
     )[:10]
     values = [record.value for record in many if record.rejected_for is Reason.UNDECODABLE]

@@ -33,6 +33,7 @@ def examined(*, occurred_ms: int, written_ms: int, now_ms: int = NOW_MS) -> Cont
         "occurred_at": occurred_ms,
         "campaign_id": None,
         "model_version": None,
+        "attributes": {},
     }
     return INTAKE.examine(SourceRecord("in", 0, 0, b"c", CODEC.encode(event), [], timestamp_ms=written_ms), now_ms)
 

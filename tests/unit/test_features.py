@@ -312,6 +312,22 @@ class TestContact:
         if isinstance(ContactChecker(TUTORIAL).check(EVENT._replace(occurred_at_ms=at_ms)), tuple):
             assert python_time(at_ms)
 
+    def test_attributes_within_their_limits(self) -> None:
+        for good in ({str(number): "x" for number in range(64)}, {"é": "x" * 16_382}):
+            complete(ContactChecker(TUTORIAL).check(EVENT._replace(attributes=good)))
+
+    @pytest.mark.parametrize(
+        ("attributes", "problem"),
+        [
+            ({str(number): "" for number in range(65)}, "attributes are 65, more than the 64 allowed"),
+            ({"é": "x" * 16_383}, "attributes have 16385 bytes, more than the 16384 allowed"),
+            ({"secret": "\ud800"}, "attributes are not valid Unicode"),
+        ],
+    )
+    def test_attributes_over_their_limits(self, attributes: dict[str, str], problem: str) -> None:
+        checked = ContactChecker(TUTORIAL).check(EVENT._replace(attributes=attributes))
+        assert checked == [(Reason.INVALID_CONTACT, problem)]
+
     def test_expired_is_older_than_the_limit(self) -> None:
         checker = ContactChecker(TUTORIAL, max_event_age_s=1.5)
         for age in (1_500, 0, -10_000, None):

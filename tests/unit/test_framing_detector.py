@@ -42,6 +42,7 @@ CONTACT: dict[str, Any] = {
     "occurred_at": 1_790_000_000_000,
     "campaign_id": None,
     "model_version": None,
+    "attributes": {},
 }
 SINGLE = Codec.single_object(FEATURES)
 VALUE, BODY = SINGLE.encode(CONTACT), SINGLE.encode_body(CONTACT)

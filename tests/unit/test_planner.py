@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_scorer.core.avro.codec import Codec
-from stream_scorer.core.callbacks.records import callback_id_of, callback_value, read_callback
+from stream_scorer.core.callbacks.records import callback_id_of, callback_value, read_callback, threshold_headers
 from stream_scorer.core.callbacks.selection import (
     BelowThreshold,
     Invalid,
@@ -72,6 +72,7 @@ def value(**changes: Any) -> dict[str, Any]:
         "imputed_features": [],
         "batch_id": "b",
         "review_reasons": [],
+        "attributes": {},
         **changes,
     }
 
@@ -214,7 +215,9 @@ def test_the_same_places_in_a_topic_that_was_created_again_make_other_ids() -> N
 
 def test_a_callback_comes_back_from_its_record_as_it_was() -> None:
     [callback] = planned([record(1), record(2, contact_id="ü")]).callbacks
-    again = SourceRecord("callbacks", 0, 0, b"k", CALLBACKS.encode(callback_value(callback)), [])
+    again = SourceRecord(
+        "callbacks", 0, 0, b"k", CALLBACKS.encode(callback_value(callback)), threshold_headers(callback)
+    )
     assert read_callback(CALLBACKS, again) == callback
 
 

@@ -32,6 +32,7 @@ def value(event_id: str) -> bytes:
             "occurred_at": 0,
             "campaign_id": None,
             "model_version": None,
+            "attributes": {},
         }
     )
 

@@ -23,6 +23,7 @@ CONTACT = {
     "occurred_at": 0,
     "campaign_id": None,
     "model_version": None,
+    "attributes": {},
 }
 BODY = Codec.single_object(FEATURES).encode_body(CONTACT)
 HEADER = b"\0\0\0\0\7"

@@ -45,6 +45,7 @@ CONTACTS = st.builds(
     version_from_event=st.just(False),
     imputed_features=st.lists(TEXTS, max_size=3).map(tuple),
     body=st.just(b""),
+    attributes=st.dictionaries(TEXTS, TEXTS, max_size=3),
 )
 REASONS = st.lists(st.sampled_from(["narrow_interval", "score_out_of_range"]), max_size=2).map(tuple)
 
@@ -66,6 +67,7 @@ def fields_of(scored: Scored) -> dict[str, Any]:
         "imputed_features": list(contact.imputed_features),
         "batch_id": request.batch_id,
         "review_reasons": list(scored.review_reasons),
+        "attributes": contact.attributes,
     }
 
 

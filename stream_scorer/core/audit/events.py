@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["AuditBatch", "AuditChain", "AuditEvent", "AuditPlan", "build_events", "verify_chain"]
 
-MAX_CONTACT_ID_BYTES: Final = 256
+MAX_ID_BYTES: Final = 256
+_SUCCESS_CLASS: Final = 2
 
 
 class AuditBatch(NamedTuple):
@@ -100,6 +101,10 @@ def _entry(outcome: Scored | Rejected) -> dict[str, Any]:
             "confidence_upper": upper,
             "imputed_features": contact.imputed_features,
             "reasons": review_reasons,
+            "event_id": contact.event_id,
+            "features_hash": contact.features_hash,
+            "reused_from": None,
+            "billed": True,
         }
     return {
         "source": source,
@@ -110,14 +115,23 @@ def _entry(outcome: Scored | Rejected) -> dict[str, Any]:
         "confidence_upper": None,
         "imputed_features": (),
         "reasons": outcome.reasons,
+        "event_id": audited_id(outcome.event_id),
+        "features_hash": outcome.features_hash,
+        "reused_from": None,
+        "billed": outcome.request is not None and is_success(outcome.request.api_status),
     }
 
 
-def audited_id(contact_id: str) -> str:
-    """Return a contact id, truncated for an audit entry: a longer one would make the event too large as well."""
-    if len(contact_id) * 4 <= MAX_CONTACT_ID_BYTES:
-        return contact_id
-    return contact_id.encode()[:MAX_CONTACT_ID_BYTES].decode(errors="ignore")
+def audited_id(text: str) -> str:
+    """Return a contact or event id, truncated for an audit entry: a longer one would make the event too large."""
+    if len(text) * 4 <= MAX_ID_BYTES:
+        return text
+    return text.encode()[:MAX_ID_BYTES].decode(errors="ignore")
+
+
+def is_success(status: int | None) -> bool:
+    """Return whether a status is a 2xx, which the platform bills."""
+    return status is not None and status // 100 == _SUCCESS_CLASS
 
 
 def _event(request: RequestAudit, entries: list[dict[str, Any]]) -> AuditEvent:

@@ -59,11 +59,14 @@ class WriterSchema(NamedTuple):
         writer: the schema, parsed by fastavro.
         reader: the reader's schema, parsed; None: the two are equal, and fastavro uses its faster path.
         doubts: which values of a union's branches cannot be decoded, as sentences.
+        prefix: how many of the reader's fields the writer has, if these are the first ones and there are no others; 0:
+            it has all, or others.
     """
 
     writer: Any
     reader: Any
     doubts: tuple[str, ...] = ()
+    prefix: int = 0
 
 
 class Codec:
@@ -145,7 +148,7 @@ class Codec:
         """
         check_schema(writer, self.name)
         form, parsed = self._parsed(writer)
-        return WriterSchema(parsed, None if form == self._own else self._schema)
+        return WriterSchema(parsed, None if form == self._own else self._schema, prefix=_prefix(form, self._own))
 
     def _parsed(self, writer: Mapping[str, Any]) -> tuple[Any, Any]:
         try:
@@ -174,6 +177,15 @@ class Codec:
     def fast_path_offset(self, data: bytes) -> int | None:
         """Return where the Avro body begins, if the value was written with this codec's own schema; otherwise None."""
         return self._header_bytes if self._writes_own_header and data.startswith(self.header) else None
+
+    def prefix_offset(self, data: bytes, fields: int) -> int | None:
+        """Return where the Avro body begins, if the writer has just the first ``fields`` fields of this codec's schema.
+
+        Such a writer is of an older release. Its body is the beginning of a body of the present schema.
+        """
+        known = self._writers.get(data[: self._header_bytes])
+        # By its index, as it runs for every value.
+        return self._header_bytes if known is not None and known[3] == fields else None
 
     @property
     def schema(self) -> Mapping[str, Any]:
@@ -268,6 +280,15 @@ def single_object_header(schema: Mapping[str, Any]) -> bytes:
     canonical = to_parsing_canonical_form(_without_logical_types(schema))
     # fastavro returns the sixteen digits in the order of the bytes on the wire, which is little endian.
     return SINGLE_OBJECT_MARKER + bytes.fromhex(fingerprint(canonical, "CRC-64-AVRO"))
+
+
+def _prefix(writer: Any, reader: Any) -> int:
+    """Return how many fields of a reader's schema a writer has, if these are the first ones; otherwise 0."""
+    if not (isinstance(writer, dict) and isinstance(reader, dict)):
+        return 0
+    ours, theirs = reader.get("fields", []), writer.get("fields", [])
+    is_prefix = len(theirs) < len(ours) and theirs == ours[: len(theirs)] and writer.get("name") == reader.get("name")
+    return len(theirs) if is_prefix else 0
 
 
 def _without_logical_types(schema: Any) -> Any:

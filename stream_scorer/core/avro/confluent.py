@@ -131,6 +131,17 @@ class ConfluentCodec(Codec):
         # The reader's schema by its index, which is faster than its name: this runs for every value.
         return CONFLUENT_HEADER_BYTES if isinstance(known, tuple) and known[1] is None else None
 
+    def prefix_offset(self, data: bytes, fields: int) -> int | None:
+        """Return where the Avro body begins, if the writer has just the first ``fields`` fields of this codec's schema.
+
+        Such a writer is of an older release. Its body is the beginning of a body of the present schema.
+        """
+        schema_id = schema_id_of(data)
+        if schema_id is None:
+            return super().prefix_offset(data, fields)
+        known = self._kept.get(schema_id)
+        return CONFLUENT_HEADER_BYTES if isinstance(known, WriterSchema) and known.prefix == fields else None
+
     def _keep(self, schema_id: int) -> WriterSchema | str:
         schema = self._writer_of(schema_id)
         known = self._judged(schema)

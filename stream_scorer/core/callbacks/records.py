@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from stream_scorer.core.avro.codec import UndecodableError
@@ -17,10 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from stream_scorer.core.avro.codec import Codec
-    from stream_scorer.core.records import SourceRecord
+    from stream_scorer.core.records import Headers, SourceRecord
 
 # A private namespace: the ids of callbacks collide with no other UUIDv5.
 _NAMESPACE: Final = bytes.fromhex("6f1f1f0e6c0e5f0b9a550d3c9b0c7d11")
+# On the callbacks topic and the retry topics: the schema of callbacks has no field for it.
+THRESHOLD_HEADER: Final = "stream-scorer-threshold"
+_NUMBER: Final = re.compile(rb"[0-9]{1,3}(\.[0-9]{1,20})?(e-[0-9]{1,3})?")
 _NUMBERS: Final = ("score", "confidence_lower", "confidence_upper")
 
 
@@ -63,6 +67,7 @@ def read_score(codec: Codec, record: SourceRecord) -> Score | None:
         confidence_upper=fields["confidence_upper"],
         occurred_at_ms=fields["occurred_at"],
         scored_at_ms=fields["scored_at"],
+        attributes=fields["attributes"],
     )
 
 
@@ -100,7 +105,20 @@ def read_callback(codec: Codec, record: SourceRecord) -> Callback:
         planned_at_ms=fields["planned_at"],
         attempts=fields["attempts"],
         not_before_ms=fields["not_before"],
+        threshold=_threshold(record),
     )
+
+
+def threshold_headers(callback: Callback) -> Headers:
+    """Return the header with the threshold of planning, if it is known."""
+    return [] if callback.threshold is None else [(THRESHOLD_HEADER, repr(callback.threshold).encode())]
+
+
+def _threshold(record: SourceRecord) -> float | None:
+    for name, value in record.headers:
+        if name == THRESHOLD_HEADER and value is not None and _NUMBER.fullmatch(value):
+            return float(value)
+    return None
 
 
 def receipt_value(
@@ -124,4 +142,5 @@ def receipt_value(
         "http_status": http_status,
         "finished_at": finished_at_ms,
         "latency_ms": latency_ms,
+        "threshold": callback.threshold,
     }

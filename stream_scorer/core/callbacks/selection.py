@@ -153,7 +153,7 @@ def plan_callbacks(examined: Iterable[Examined], *, writer: BodyWriter, rules: P
             made.callbacks.extend(_callbacks(part, writer, rules, now_ms))
     for contacts in expired.values():
         for part in _parts(contacts, writer, rules, now_ms):
-            made.expired.append(_callback(_id_of(part, rules), part, b"", writer, now_ms))
+            made.expired.append(_callback(_id_of(part, rules), part, b"", writer=writer, rules=rules, now_ms=now_ms))
     return made
 
 
@@ -204,14 +204,16 @@ def _callbacks(part: list[Selected], writer: BodyWriter, rules: PlanningRules, n
     entries = [one.entry for one in part]
     body = writer.body(callback_id, first.campaign_id, first.model_id, now_ms, entries)
     if len(body) < writer.max_body_bytes or len(part) == 1:
-        yield _callback(callback_id, part, body, writer, now_ms)
+        yield _callback(callback_id, part, body, writer=writer, rules=rules, now_ms=now_ms)
         return
     middle = len(part) // 2
     yield from _callbacks(part[:middle], writer, rules, now_ms)
     yield from _callbacks(part[middle:], writer, rules, now_ms)
 
 
-def _callback(callback_id: str, part: list[Selected], body: bytes, writer: BodyWriter, now_ms: int) -> Callback:
+def _callback(
+    callback_id: str, part: list[Selected], body: bytes, *, writer: BodyWriter, rules: PlanningRules, now_ms: int
+) -> Callback:
     return Callback(
         callback_id=callback_id,
         campaign_id=part[0].score.campaign_id,
@@ -223,4 +225,5 @@ def _callback(callback_id: str, part: list[Selected], body: bytes, writer: BodyW
         planned_at_ms=now_ms,
         attempts=0,
         not_before_ms=now_ms,
+        threshold=rules.threshold,
     )

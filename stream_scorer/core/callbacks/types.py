@@ -11,7 +11,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
+from stream_scorer.core.records import NO_ATTRIBUTES
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from stream_scorer.core.records import SourceRecord
 
 
@@ -29,6 +33,7 @@ class Score(NamedTuple):
     confidence_upper: float
     occurred_at_ms: int
     scored_at_ms: int
+    attributes: Mapping[str, str] = NO_ATTRIBUTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,7 @@ class Callback:
         planned_at_ms: when it was planned.
         attempts: requests sent for it so far.
         not_before_ms: when the next one is due.
+        threshold: ``callbacks.threshold`` when it was planned; None: it is not known.
     """
 
     callback_id: str
@@ -58,6 +64,7 @@ class Callback:
     planned_at_ms: int
     attempts: int
     not_before_ms: int
+    threshold: float | None = None
 
 
 class DeliveryKind(StrEnum):

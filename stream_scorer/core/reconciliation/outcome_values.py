@@ -67,7 +67,7 @@ class InputDigest(NamedTuple):
 
     Attributes:
         contact: its contact id in the form of an audit entry, above 0; -1: the value is undecodable; 0: unknown.
-        event: event id, campaign and time of the event.
+        event: event id, campaign, time and attributes of the event.
         version: the model version of the event; 0: none.
         payload: value and key.
     """
@@ -103,7 +103,7 @@ def digest_input(decoder: ContactDecoder, content: Content) -> InputDigest:
         return InputDigest(_UNREADABLE if schema_id_of(value) is None else 0, 0, 0, payload)
     return InputDigest(
         contact_digest(event.contact_id),
-        _word(hash(event.event_id), hash((event.campaign_id, event.occurred_at_ms))),
+        _event_word(event.event_id, event.campaign_id, event.occurred_at_ms, event.attributes),
         0 if event.model_version is None else _version(event.model_version),
         payload,
     )
@@ -214,14 +214,18 @@ def _input_differences(fields: Mapping[str, Any], known: InputDigest) -> list[st
     names = []
     if contact_digest(fields["contact_id"]) != known.contact:
         names.append("contact_id")
-    event = _word(hash(fields["event_id"]), hash((fields["campaign_id"], fields["occurred_at"])))
+    event = _event_word(fields["event_id"], fields["campaign_id"], fields["occurred_at"], fields["attributes"])
     if (event ^ known.event) & _HIGH:
         names.append("event_id")
     if (event ^ known.event) & _LOW:
-        names.append("campaign_id or occurred_at")
+        names.append("campaign_id, occurred_at or attributes")
     if known.version and known.version != _version(fields["model_version"]):
         names.append("model_version")
     return [f"not that of its input: {', '.join(names)}"] if names else []
+
+
+def _event_word(event_id: str, campaign_id: str | None, at_ms: int, attributes: Mapping[str, str]) -> int:
+    return _word(hash(event_id), hash((campaign_id, at_ms, frozenset(attributes.items()))))
 
 
 def _misplaced(fields: Mapping[str, Any], *, is_review: bool) -> list[str]:

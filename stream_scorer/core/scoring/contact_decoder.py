@@ -26,7 +26,11 @@ _FIELDS: Final = [
     ("occurred_at", {"type": "long"}),
     ("campaign_id", _OPTIONAL_STRING),
     ("model_version", _OPTIONAL_STRING),
+    ("attributes", {"type": "map", "values": "string"}),
 ]
+# Schemas of releases before attributes end there: a body of theirs with an empty map behind it is a present one.
+_FIELDS_WITHOUT_ATTRIBUTES: Final = len(_FIELDS) - 1
+_NO_ATTRIBUTES: Final = b"\0"
 _double: Final = Struct("<d").unpack_from
 # Zig-zag lengths and counts of one byte are even and below 128.
 _ODD_OR_LONG: Final = 0x81
@@ -61,7 +65,11 @@ class ContactDecoder:
         codec = self._codec
         if value is not None and self.has_fast_path and len(value) <= codec.max_bytes:
             at = codec.fast_path_offset(value)
-            usual = None if at is None else decode_fast_path(value, at)
+            if at is not None:
+                usual = decode_fast_path(value, at)
+            else:
+                at = codec.prefix_offset(value, _FIELDS_WITHOUT_ATTRIBUTES)
+                usual = None if at is None else decode_fast_path(value + _NO_ATTRIBUTES, at)
             if usual is not None:
                 return usual
         fields = codec.decode(value)
@@ -72,7 +80,22 @@ class ContactDecoder:
             fields["occurred_at"],
             fields["campaign_id"],
             fields["model_version"],
+            fields["attributes"],
         )
+
+
+def _attributes(data: bytes, at: int) -> tuple[dict[str, str], int]:
+    attributes: dict[str, str] = {}
+    count = data[at]
+    at += 1
+    if count & _ODD_OR_LONG:
+        raise _NotFastPathError
+    for _ in range(count >> 1):
+        name, at = _string(data, at)
+        attributes[name], at = _string(data, at)
+    if data[at] != 0:
+        raise _NotFastPathError
+    return attributes, at + 1
 
 
 def decode_fast_path(data: bytes, start: int) -> ContactEvent | None:
@@ -84,11 +107,16 @@ def decode_fast_path(data: bytes, start: int) -> ContactEvent | None:
         occurred_at_ms, at = _long(data, at)
         campaign_id, at = _optional_string(data, at)
         model_version, at = _optional_string(data, at)
+        attributes: dict[str, str] = {}
+        if data[at] == 0:
+            at += 1
+        else:
+            attributes, at = _attributes(data, at)
     except (_NotFastPathError, IndexError, UnicodeDecodeError, error):
         return None
     if at != len(data):
         return None
-    return ContactEvent(event_id, contact_id, features, occurred_at_ms, campaign_id, model_version)
+    return ContactEvent(event_id, contact_id, features, occurred_at_ms, campaign_id, model_version, attributes)
 
 
 class _NotFastPathError(Exception):

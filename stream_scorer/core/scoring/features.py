@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from stream_scorer.core.attributes import attributes_problem
 from stream_scorer.core.records import Reason
 from stream_scorer.core.scoring.event_time import AFTER_SECONDS_MS, LAST_MS, time_problem
 from stream_scorer.core.scoring.feature_types import (
@@ -147,7 +148,7 @@ class ContactChecker:
             event: the decoded event.
             age_ms: its age when it was written to the topic; None: its age is not checked.
         """
-        event_id, contact_id, features, occurred_at_ms, _, _ = event
+        event_id, contact_id, features, occurred_at_ms, _, _, attributes = event
         result = self._check_features(features)
         max_age_ms = self._max_event_age_ms
         is_expired = max_age_ms is not None and age_ms is not None and age_ms > max_age_ms
@@ -158,6 +159,7 @@ class ContactChecker:
             and 0 < len(event_id) <= MAX_ID_BYTES
             and AFTER_SECONDS_MS <= occurred_at_ms <= LAST_MS
             and not is_expired
+            and not (attributes and attributes_problem(attributes))
         ):
             return result
         failures: Failures = []
@@ -168,6 +170,8 @@ class ContactChecker:
         ]
         if (problem := time_problem(occurred_at_ms)) is not None:
             sentences.append(f"occurred_at {problem}")
+        if (problem := attributes_problem(attributes)) is not None:
+            sentences.append(f"attributes {problem}")
         if sentences:
             failures.append((Reason.INVALID_CONTACT, "; ".join(sentences)))
         if is_expired and max_age_ms is not None and age_ms is not None:

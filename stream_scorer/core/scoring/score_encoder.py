@@ -32,11 +32,15 @@ _FIELDS: Final = [
     ("imputed_features", {"type": "array", "items": "string"}),
     ("batch_id", "string"),
     ("review_reasons", {"type": "array", "items": "string"}),
+    ("attributes", {"type": "map", "values": "string"}),
 ]
 _string: Final = compile_writer("string")
 _optional: Final = compile_writer(["null", "string"])
 _strings: Final = compile_writer({"type": "array", "items": "string"})
 _NO_STRINGS: Final = _strings(())
+_attributes: Final = compile_writer({"type": "map", "values": "string"})
+# Most scores have neither review reasons nor attributes.
+_NEITHER: Final = _strings([]) + _attributes({})
 _long: Final = compile_writer("long")
 _double: Final = compile_writer("double")
 _three_doubles: Final = Struct("<ddd").pack
@@ -76,6 +80,7 @@ class ScoreEncoder:
         if request is not self._request:
             self._request, self._shared = request, _shared_by(request)
         model, latency, scored_at, batch_id = self._shared
+        attributes = contact.attributes
         return b"".join(
             (
                 self._header,
@@ -89,7 +94,7 @@ class ScoreEncoder:
                 scored_at,
                 _strings(contact.imputed_features) if contact.imputed_features else _NO_STRINGS,
                 batch_id,
-                _strings(review_reasons) if review_reasons else _NO_STRINGS,
+                _NEITHER if not (review_reasons or attributes) else _strings(review_reasons) + _attributes(attributes),
             )
         )
 

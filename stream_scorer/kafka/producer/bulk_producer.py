@@ -237,4 +237,5 @@ def event_value(event: ContactEvent) -> dict[str, Any]:
         "occurred_at": event.occurred_at_ms,
         "campaign_id": event.campaign_id,
         "model_version": event.model_version,
+        "attributes": event.attributes,
     }

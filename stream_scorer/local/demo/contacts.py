@@ -124,6 +124,7 @@ def _event(contact: int, number: int, draw: Random, now_ms: int) -> dict[str, An
         "occurred_at": now_ms - draw.randrange(3_600_000),
         "campaign_id": draw.choice(_CAMPAIGNS),
         "model_version": None,
+        "attributes": {"phone": f"+49 170 {contact:07d}"},
     }
 
 
