@@ -103,7 +103,7 @@ class Site:
         assert worker.running, worker.log()
         return worker
 
-    def feed(self, number: int, writer: Codec = OLD_FEATURES) -> None:
+    def feed(self, number: int, writer: Any = OLD_FEATURES) -> None:
         """Produce contacts as a producer of the former version does, or of another one."""
         producer = Producer({"bootstrap.servers": self.servers, "linger.ms": 5})
         for one in contacts(number, PARTITIONS, prefix=f"F{self.put}"):
