@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stream_scorer.errors import SettingsError
-from stream_scorer.local.simulator.config import one_line
+from stream_scorer.local.simulator.config import validation_message
 from stream_scorer.local.simulator.contact_list import WrapUp  # noqa: TC001 - pydantic evaluates it
 
 _Order = TypeVar("_Order", bound=BaseModel)
@@ -52,4 +52,4 @@ def parse_order(order: type[_Order], content: Any) -> _Order:
     try:
         return order.model_validate(content)
     except ValidationError as error:
-        raise SettingsError(f"dialler: {one_line(error)}") from None
+        raise SettingsError(f"dialler: {validation_message(error)}") from None
