@@ -77,7 +77,6 @@ class Planner(ServiceLoop[Examined, PlannerObserver]):
         self._rules = rules
 
     def _process(self) -> None:
-        """Read scores into the ledger, each with its outcome."""
         self._pending_schemas.resume_resolved()
         room = 0 if self._callbacks.is_full else _MAX_RECORDS - self._ledger.uncommitted
         (self._source.resume if room > 0 else self._source.pause)()

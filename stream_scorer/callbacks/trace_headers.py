@@ -44,14 +44,11 @@ class DelivererTrace(Protocol):
     def attempting(self, delivery: Delivery) -> Delivery:
         """Return the delivery with the ``traceparent`` of its request."""
 
-    def attempted(self, delivery: Delivery, answer: DeliveryAnswer) -> None:
-        """Record the end of an attempt."""
+    def attempted(self, delivery: Delivery, answer: DeliveryAnswer) -> None: ...
 
-    def committed(self, outcomes: Iterable[DeliveryOutcome]) -> None:
-        """Record the commit of these outcomes."""
+    def committed(self, outcomes: Iterable[DeliveryOutcome]) -> None: ...
 
-    def revoked(self, partitions: Iterable[Partition]) -> None:
-        """Discard the spans of revoked partitions."""
+    def revoked(self, partitions: Iterable[Partition]) -> None: ...
 
 
 class Untraced:
@@ -70,22 +67,18 @@ class Untraced:
             callback_id: forwarded_headers(headers) for callback_id, headers in self.planning(expired, examined).items()
         }
 
-    def planned(self, *, committed: bool) -> None:
-        """Do nothing."""
+    def planned(self, *, committed: bool) -> None: ...
 
     def attempting(self, delivery: Delivery) -> Delivery:
         """Return the delivery with its record's own context."""
         context = context_of(delivery.record.headers)
         return delivery if context is None else delivery.under(context.traceparent)
 
-    def attempted(self, delivery: Delivery, answer: DeliveryAnswer) -> None:
-        """Do nothing."""
+    def attempted(self, delivery: Delivery, answer: DeliveryAnswer) -> None: ...
 
-    def committed(self, outcomes: Iterable[DeliveryOutcome]) -> None:
-        """Do nothing."""
+    def committed(self, outcomes: Iterable[DeliveryOutcome]) -> None: ...
 
-    def revoked(self, partitions: Iterable[Partition]) -> None:
-        """Do nothing."""
+    def revoked(self, partitions: Iterable[Partition]) -> None: ...
 
 
 def trace_contexts(callbacks: Sequence[Callback], examined: Iterable[Examined]) -> dict[str, list[TraceContext]]:

@@ -9,22 +9,18 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from stream_scorer.cli.unexpected import kafka_error, unexpected_line
 from stream_scorer.errors import StreamScorerError
 from stream_scorer.runtime.signals import stop_signals
 
+if TYPE_CHECKING:
+    from stream_scorer.runtime.loop_observer import Log
+
 # In addition to scoring.shutdown_timeout_s: time to leave the group, close connections and flush collectors (3 s).
 # With less, a clean shutdown with a hanging collector would be reported as a failure.
 CLOSING_S: Final = 8.0
-
-
-class Log(Protocol):
-    """Structlog logger, as far as it is used here."""
-
-    def error(self, event: str, **fields: Any) -> Any:
-        """Log the error that ends the service."""
 
 
 @contextmanager

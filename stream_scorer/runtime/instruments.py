@@ -110,14 +110,11 @@ class Metrics(Protocol):
     `stream_scorer.telemetry.metrics.ServiceMetrics` exports them; tests have one in memory.
     """
 
-    def add(self, counter: Counter, amount: float = 1, attributes: Attributes = NO_ATTRIBUTES) -> None:
-        """Add to a counter."""
+    def add(self, counter: Counter, amount: float = 1, attributes: Attributes = NO_ATTRIBUTES) -> None: ...
 
-    def set(self, gauge: Gauge, value: float, attributes: Attributes = NO_ATTRIBUTES) -> None:
-        """Set a gauge."""
+    def set(self, gauge: Gauge, value: float, attributes: Attributes = NO_ATTRIBUTES) -> None: ...
 
-    def record(self, histogram: Histogram, value: float, attributes: Attributes = NO_ATTRIBUTES) -> None:
-        """Add a value to a distribution."""
+    def record(self, histogram: Histogram, value: float, attributes: Attributes = NO_ATTRIBUTES) -> None: ...
 
 
 # The boundaries that the HTTP and messaging conventions advise, plus 20 and 30: a scoring request may take 30 s.

@@ -38,11 +38,12 @@ if TYPE_CHECKING:
     from stream_scorer.core.scoring.batcher import Batcher
     from stream_scorer.core.scoring.response_policy import Failure, Policy
     from stream_scorer.runtime.clock import Clock
+    from stream_scorer.runtime.worker_pool import WorkerPool
     from stream_scorer.scoring.circuit_breaker import CircuitBreaker
     from stream_scorer.scoring.deferral import Deferral
     from stream_scorer.scoring.observer import Observer
     from stream_scorer.scoring.pending_decisions import PendingDecision
-    from stream_scorer.scoring.ports import OutcomeLedger, Pool, Quota, Trace
+    from stream_scorer.scoring.ports import OutcomeLedger, Quota, Trace
     from stream_scorer.scoring.version_state import VersionState
 
 _FAILURES_IN_ROW: Final = 8
@@ -73,7 +74,7 @@ class RequestDispatcher:
     def __init__(
         self,
         *,
-        pool: Pool,
+        pool: WorkerPool[Request, ApiResponse],
         batcher: Batcher,
         deferred: Batcher,
         ledger: OutcomeLedger,

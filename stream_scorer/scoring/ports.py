@@ -17,66 +17,41 @@ OutcomeLedger: TypeAlias = OffsetLedger[Outcome | Skipped]
 """Ledger of the scoring worker: a record is scored, rejected, deferred or skipped."""
 
 
-class Pool(Protocol):
-    """See ``runtime.worker_pool.WorkerPool``."""
-
-    size: int
-
-    def submit(self, request: Request) -> None:
-        """Start an attempt."""
-
-    def answers(self, wait_s: float = 0.0) -> list[tuple[Request, ApiResponse]]:
-        """Return the attempts that have ended."""
-
-
 class Quota(Protocol):
     """See ``genesys.quota.Quota``. Times are monotonic seconds."""
 
-    def wait_s(self, now: float) -> float:
-        """Return the seconds until a request may be sent."""
+    def wait_s(self, now: float) -> float: ...
 
-    def reason(self, now: float) -> str | None:
-        """Return why no request may be sent now; None: one may."""
+    def reason(self, now: float) -> str | None: ...
 
-    def may_send_partial_batch(self, now: float, batches: int = 1) -> bool:
-        """Return whether a partial batch is worth a request now; ``batches``: number of open batches."""
+    def may_send_partial_batch(self, now: float, batches: int = 1) -> bool: ...
 
-    def sent_partial_batch(self, now: float) -> None:
-        """Record that a partial batch was taken."""
+    def sent_partial_batch(self, now: float) -> None: ...
 
-    def remaining(self, now: float) -> int:
-        """Return the number of requests that may be sent now at once."""
+    def remaining(self, now: float) -> int: ...
 
-    def allowed(self) -> int:
-        """Return the number of requests per window."""
+    def allowed(self) -> int: ...
 
-    def exhausted_in_s(self, now: float) -> float:
-        """Return the seconds until the quota is used up at the present rate."""
+    def exhausted_in_s(self, now: float) -> float: ...
 
-    def sent(self, now: float) -> None:
-        """Record a sent request."""
+    def sent(self, now: float) -> None: ...
 
-    def update(self, reading: RateLimitHeaders, now: float) -> None:
-        """Record a response with quota headers."""
+    def update(self, reading: RateLimitHeaders, now: float) -> None: ...
 
-    def answered(self) -> None:
-        """Record a response without quota headers, or a request without a response."""
+    def answered(self) -> None: ...
 
-    def block_until(self, until: float) -> None:
-        """Send nothing before this time, as the API demands."""
+    def block_until(self, until: float) -> None: ...
 
 
 class Trace(Protocol):
     """See ``telemetry.tracing.scoring.ScoringTracer``; ``Untraced`` is used if traces are off."""
 
-    def polling(self) -> None:
-        """Record the start of a poll."""
+    def polling(self) -> None: ...
 
     def polled(self, records: Sequence[SourceRecord]) -> None:
         """Record the records of a poll that were added to the ledger."""
 
-    def revoked(self, partitions: Sequence[Partition]) -> None:
-        """Discard the spans of revoked partitions."""
+    def revoked(self, partitions: Sequence[Partition]) -> None: ...
 
     def response_received(self, request: Request, answer: ApiResponse) -> str | None:
         """Record the end of an attempt. Return its trace id, 32 hexadecimal digits; None if it is not traced."""
@@ -87,11 +62,9 @@ class Trace(Protocol):
     def sending(self, record: SourceRecord, topic: str, headers: Headers) -> Headers:
         """Return the headers of an output record, with the trace context of its source record."""
 
-    def committing(self) -> None:
-        """Record the start of a transaction."""
+    def committing(self) -> None: ...
 
-    def committed(self, outcomes: Sequence[Outcome]) -> None:
-        """Record the commit of these outcomes."""
+    def committed(self, outcomes: Sequence[Outcome]) -> None: ...
 
     def close(self) -> None:
         """Export the remaining spans."""
@@ -100,31 +73,22 @@ class Trace(Protocol):
 class Untraced:
     """Null ``Trace``: no spans, headers unchanged."""
 
-    def polling(self) -> None:
-        """Do nothing."""
+    def polling(self) -> None: ...
 
-    def polled(self, records: Sequence[SourceRecord]) -> None:
-        """Do nothing."""
+    def polled(self, records: Sequence[SourceRecord]) -> None: ...
 
-    def revoked(self, partitions: Sequence[Partition]) -> None:
-        """Do nothing."""
+    def revoked(self, partitions: Sequence[Partition]) -> None: ...
 
-    def response_received(self, request: Request, answer: ApiResponse) -> None:
-        """Do nothing."""
+    def response_received(self, request: Request, answer: ApiResponse) -> None: ...
 
-    def request_finished(self, request: Request) -> None:
-        """Do nothing."""
+    def request_finished(self, request: Request) -> None: ...
 
     def sending(self, record: SourceRecord, topic: str, headers: Headers) -> Headers:
-        """Return the headers unchanged."""
         del record, topic
         return headers
 
-    def committing(self) -> None:
-        """Do nothing."""
+    def committing(self) -> None: ...
 
-    def committed(self, outcomes: Sequence[Outcome]) -> None:
-        """Do nothing."""
+    def committed(self, outcomes: Sequence[Outcome]) -> None: ...
 
-    def close(self) -> None:
-        """Do nothing."""
+    def close(self) -> None: ...

@@ -15,8 +15,7 @@ class HasRecord(Protocol):
     """An outcome with its source record."""
 
     @property
-    def record(self) -> SourceRecord:
-        """The source record."""
+    def record(self) -> SourceRecord: ...
 
     @property
     def is_billable(self) -> bool:

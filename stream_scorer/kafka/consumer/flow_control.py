@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from stream_scorer.core.exactly_once.offset_ledger import OffsetLedger
     from stream_scorer.core.records import SourceRecord
-    from stream_scorer.kafka.consumer.paused_partitions import PartitionReader
+    from stream_scorer.kafka.consumer.group_consumer import GroupConsumer
 
 # Number of records, and the bytes of their keys, values and headers.
 _Size: TypeAlias = tuple[int, int]
@@ -42,7 +42,7 @@ class FlowControl(PausedPartitions[None]):
 
     def __init__(
         self,
-        reader: PartitionReader,
+        reader: GroupConsumer,
         ledger: OffsetLedger[Any],
         *,
         max_records: int,

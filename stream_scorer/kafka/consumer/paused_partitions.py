@@ -8,24 +8,15 @@ is not in the ledger, so nothing is committed past it, and the next owner of the
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from stream_scorer.core.records import Partition, SourceRecord
+    from stream_scorer.kafka.consumer.group_consumer import GroupConsumer
 
 ReasonT = TypeVar("ReasonT")
-
-
-class PartitionReader(Protocol):
-    """See ``kafka.consumer.group_consumer.GroupConsumer``."""
-
-    def pause_partition(self, partition: Partition) -> None:
-        """Deliver no record of a partition until ``resume_from``."""
-
-    def resume_from(self, partition: Partition, offset: int) -> bool:
-        """Deliver a partition again, from ``offset`` on; False: not possible now."""
 
 
 class _Pause(NamedTuple, Generic[ReasonT]):
@@ -40,7 +31,7 @@ class PausedPartitions(Generic[ReasonT]):
         reader: pauses and resumes partitions.
     """
 
-    def __init__(self, reader: PartitionReader) -> None:
+    def __init__(self, reader: GroupConsumer) -> None:
         self._reader = reader
         self._paused: dict[Partition, _Pause[ReasonT]] = {}
 

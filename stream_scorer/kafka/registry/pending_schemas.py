@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from stream_scorer.core.exactly_once.offset_ledger import OffsetLedger
     from stream_scorer.core.records import SourceRecord
-    from stream_scorer.kafka.consumer.paused_partitions import PartitionReader
+    from stream_scorer.kafka.consumer.group_consumer import GroupConsumer
 
 
 class SchemaLookup(Protocol):
@@ -47,7 +47,7 @@ class PendingSchemas(PausedPartitions[int]):
 
     def __init__(
         self,
-        reader: PartitionReader,
+        reader: GroupConsumer,
         ledger: OffsetLedger[Any],
         lookup: SchemaLookup,
         report: Callable[[str | None], object],

@@ -15,7 +15,7 @@ import queue
 import threading
 from collections import OrderedDict
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from stream_scorer.core.avro.codec import UndecodableError
 from stream_scorer.core.avro.confluent import SchemaMissingError, WriterUnknownError
@@ -23,6 +23,8 @@ from stream_scorer.errors import RegistryError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+
+    from stream_scorer.kafka.registry.client import SchemaRegistry
 
 _MAX_REQUESTED: Final = 1_000
 # Limit of ids behind the one that pauses a partition: fetched with it, but after the heads of other partitions.
@@ -43,16 +45,6 @@ _MISSING_FOR_S: Final = 30.0
 _MOST_RESOLVED: Final = 10_000
 _MOST_NOTED: Final = 50
 _NEVER: Final = float("inf")
-
-
-class WriterSchemas(Protocol):
-    """Source of writers' schemas; see ``kafka.registry.client.SchemaRegistry``."""
-
-    def writer(self, schema_id: int) -> dict[str, Any] | None:
-        """Return the schema of an id; None: there is none. Raises `RegistryError` without an answer."""
-
-    def has(self, schema_id: int) -> bool:
-        """Return whether a schema exists now. Raises `RegistryError` without an answer."""
 
 
 class _Answer(NamedTuple):
@@ -80,7 +72,7 @@ class SchemaFetcher:
 
     def __init__(
         self,
-        writers: WriterSchemas,
+        writers: SchemaRegistry,
         *,
         clock: Callable[[], float] = monotonic,
         ask_again_s: float = _ASK_AGAIN_S,

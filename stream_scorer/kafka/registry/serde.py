@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from stream_scorer.core.avro.codec import DEFAULT_MAX_BYTES, Codec, UndecodableError
 from stream_scorer.core.avro.confluent import ConfluentCodec
 from stream_scorer.errors import RegistryRefused
-from stream_scorer.kafka.registry.schema_fetcher import SchemaFetcher, WriterSchemas
+from stream_scorer.kafka.registry.schema_fetcher import SchemaFetcher
 from stream_scorer.schema_files import SchemaFile, load_schema, released_schemas
 
 if TYPE_CHECKING:
@@ -42,22 +42,17 @@ class Serde(Protocol):
 class _NoLookup:
     """Lookup of the single-object encoding, for which no record is ever pending."""
 
-    def request(self, schema_id: int, *, ahead: bool = False) -> None:
-        """Do nothing."""
+    def request(self, schema_id: int, *, ahead: bool = False) -> None: ...
 
     def is_answered(self, schema_id: int) -> bool:  # noqa: ARG002
-        """Return True: no record is pending."""
         return True
 
     def error_for(self, schema_id: int) -> str:  # noqa: ARG002
-        """Return no reason."""
         return ""
 
-    def mark_resolved(self, schema_ids: Iterable[int]) -> None:
-        """Do nothing."""
+    def mark_resolved(self, schema_ids: Iterable[int]) -> None: ...
 
     def resolved(self) -> tuple[int, ...]:
-        """Return no ids."""
         return ()
 
 
@@ -68,15 +63,13 @@ class SingleObjectSerde:
         self.lookup: SchemaLookup = _NoLookup()
 
     def reader(self, schema: SchemaFile, *, max_bytes: int = DEFAULT_MAX_BYTES) -> Codec:
-        """Return a codec that decodes."""
         return Codec.single_object(load_schema(schema), released_schemas(schema).values(), max_bytes=max_bytes)
 
     def writer(self, schema: SchemaFile, _topics: Sequence[str], *, max_bytes: int = DEFAULT_MAX_BYTES) -> Codec:
         """Return a codec that encodes; the bytes are the same on every topic."""
         return Codec.single_object(load_schema(schema), max_bytes=max_bytes)
 
-    def close(self) -> None:
-        """Do nothing."""
+    def close(self) -> None: ...
 
 
 class ConfluentSerde:
@@ -105,7 +98,6 @@ class ConfluentSerde:
         self.lookup = lookup
 
     def reader(self, schema: SchemaFile, *, max_bytes: int = DEFAULT_MAX_BYTES) -> Codec:
-        """Return a codec that only decodes."""
         return ConfluentCodec.confluent(
             load_schema(schema), self._writer_of, released_schemas(schema).values(), max_bytes=max_bytes
         )
@@ -124,7 +116,6 @@ class ConfluentSerde:
         return ConfluentCodec.confluent(loaded, self._writer_of, schema_id=ids[0], max_bytes=max_bytes)
 
     def close(self) -> None:
-        """Stop fetching schemas."""
         self._close()
 
     def _id_of(self, schema: SchemaFile, loaded: Mapping[str, Any], subject: str) -> int:
@@ -173,7 +164,7 @@ def make_blocking_serde(settings: Settings) -> Serde:
 class _BlockingLookup:
     """Lookup that blocks, with one request for each id."""
 
-    def __init__(self, writers: WriterSchemas) -> None:
+    def __init__(self, writers: SchemaRegistry) -> None:
         self._writers = writers
         self._missing: set[int] = set()
 

@@ -91,11 +91,9 @@ class Simulator(_OwnedSimulator):
 
     @property
     def running(self) -> bool:
-        """Whether the process is running."""
         return self._process.running
 
     def stop(self) -> None:
-        """Stop the process, even during a request; if it is not running, do nothing."""
         self._session.close()
         self._process.stop()
 
@@ -111,11 +109,9 @@ class ThreadedSimulator(_OwnedSimulator):
 
     @property
     def running(self) -> bool:
-        """Whether the thread is running."""
         return self._thread is not None and self._thread.is_alive()
 
     def stop(self) -> None:
-        """Stop the thread, even during a request; if it is not running, do nothing."""
         thread, self._thread = self._thread, None
         self._session.close()
         if thread is not None and self._server is not None:
