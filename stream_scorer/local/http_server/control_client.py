@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import orjson
 import requests
@@ -24,12 +24,15 @@ class ControlClient:
     Every method raises LocalError if the server does not answer, and SettingsError if it rejects the script.
 
     Args:
-        name: name of the server, in its paths and in messages: ``simulator`` or ``receiver``.
         base_url: URL of the server.
+
+    Attributes:
+        name: name of the server, in its paths and in messages: ``simulator`` or ``receiver``.
     """
 
-    def __init__(self, name: str, base_url: str) -> None:
-        self._name = name
+    name: ClassVar[str]
+
+    def __init__(self, base_url: str) -> None:
         self._base_url = base_url.rstrip("/")
         self._session = requests.Session()
         self._session.trust_env = False  # this machine is never reached by a proxy of the environment
@@ -58,14 +61,14 @@ class ControlClient:
 
     def _call(self, method: str, what: str, content: Any = None) -> Any:
         data = None if content is None else orjson.dumps(content)
-        url = f"{self.base_url}/_{self._name}/{what}"
+        url = f"{self.base_url}/_{self.name}/{what}"
         try:
             answer = self._session.request(method, url, data=data, timeout=TIMEOUT_S)
         except requests.RequestException as error:
             reason = f"does not answer ({type(error).__name__})"
-            raise LocalError(f"the {self._name} at {self.base_url} {reason}: is it running?") from None
+            raise LocalError(f"the {self.name} at {self.base_url} {reason}: is it running?") from None
         if answer.status_code == HTTPStatus.BAD_REQUEST:
             raise SettingsError(orjson.loads(answer.content)["error"])
         if not answer.ok:
-            raise LocalError(f"{self.base_url} answers {answer.status_code} to {method} {what}: it is no {self._name}")
+            raise LocalError(f"{self.base_url} answers {answer.status_code} to {method} {what}: it is no {self.name}")
         return orjson.loads(answer.content) if answer.content else None

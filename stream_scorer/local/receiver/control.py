@@ -17,8 +17,7 @@ class ReceiverControl(ControlClient):
     Every method raises LocalError if the receiver does not answer, and SettingsError if it rejects the script.
     """
 
-    def __init__(self, base_url: str) -> None:
-        super().__init__("receiver", base_url)
+    name = "receiver"
 
     @property
     def url(self) -> str:

@@ -2,70 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
-from stream_scorer.local.http_server.process import ServerProcess, listen, require_extra, url_of
+from stream_scorer.local.http_server.launcher import HOST, OwnedServer, serve_in_foreground
 from stream_scorer.local.receiver.config import ReceiverConfig
 from stream_scorer.local.receiver.control import ReceiverControl
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-HOST = "127.0.0.1"
-WHAT = "the receiver"
+    from stream_scorer.local.http_server.asgi import AsgiServer
 
 
-class Receiver(ReceiverControl):
-    """Receiver in a process of its own, which ends with this process, however it ends.
-
-    After a stop it can be started again, on the same port, with an empty record.
-    """
+class Receiver(OwnedServer[ReceiverConfig], ReceiverControl):
+    """Receiver that this object starts and stops. Port 0: any free port."""
 
     def __init__(self, config: ReceiverConfig | None = None, *, host: str = HOST, port: int = 0) -> None:
-        """Configure it, without a start. Port 0: any free port."""
-        super().__init__("")
-        self.config = config or ReceiverConfig()
-        self._host, self._port = host, port
-        self._process = ServerProcess(WHAT, "stream_scorer.local.receiver")
-
-    @property
-    def base_url(self) -> str:
-        """URL of the receiver, without a trailing slash."""
-        return url_of(self._host, self._port)
-
-    @property
-    def running(self) -> bool:
-        """Whether the process is running."""
-        return self._process.running
+        super().__init__(config or ReceiverConfig(), host=host, port=port)
 
     def environment(self) -> dict[str, str]:
         """Return the environment variables of a campaign worker for this receiver, with the secret."""
         return worker_environment(self.url, self.config)
-
-    def start(self) -> Self:
-        """Start the process and return once it answers callbacks; if it is running, return immediately.
-
-        Raises:
-            LocalError: the extra [local] is missing, the port is in use, or the process does not start.
-        """
-        if self.running:
-            return self
-        require_extra(WHAT)
-        with listen(WHAT, self._host, self._port) as listener:
-            self._port = listener.getsockname()[1]
-            self._process.start(listener, self.config.model_dump(mode="json"))
-        return self
-
-    def stop(self) -> None:
-        """Stop the process, even during a request; if it is not running, do nothing."""
-        self._session.close()
-        self._process.stop()
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
 
 def serve(
@@ -88,13 +45,14 @@ def serve(
     Raises:
         LocalError: the extra [local] is missing, or the port is in use.
     """
-    require_extra(WHAT)
-    from stream_scorer.local.http_server.asgi import AsgiServer  # noqa: PLC0415 - needs the extra
-    from stream_scorer.local.receiver.app import ReceiverApp  # noqa: PLC0415 - needs the extra
 
-    listener = listen(WHAT, host, port)
-    control = ReceiverControl(url_of(host, listener.getsockname()[1]))
-    AsgiServer(ReceiverApp(config), lambda: on_ready(control), print_line).run(sockets=[listener])
+    def make_server(base_url: str) -> AsgiServer:
+        from stream_scorer.local.http_server.asgi import AsgiServer  # noqa: PLC0415 - needs the extra
+        from stream_scorer.local.receiver.app import ReceiverApp  # noqa: PLC0415 - needs the extra
+
+        return AsgiServer(ReceiverApp(config), lambda: on_ready(ReceiverControl(base_url)), print_line)
+
+    serve_in_foreground("the receiver", host, port, make_server)
 
 
 def worker_environment(url: str, config: ReceiverConfig) -> dict[str, str]:

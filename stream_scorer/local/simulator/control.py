@@ -22,8 +22,7 @@ class SimulatorControl(ControlClient):
     Every method raises LocalError if the simulator does not answer, and SettingsError if it rejects the script.
     """
 
-    def __init__(self, base_url: str) -> None:
-        super().__init__("simulator", base_url)
+    name = "simulator"
 
     def add_fault(self, *, times: int | None = 1, after: int = 0, **words: Any) -> None:
         """Add one fault to the script.
