@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from stream_scorer.local.http_server.fault_script import FaultScript
 from stream_scorer.local.http_server.transport_faults import FaultyTransport
 from stream_scorer.local.receiver.control_routes import control_app
 from stream_scorer.local.receiver.delivery_log import (
@@ -37,13 +38,12 @@ from stream_scorer.local.receiver.delivery_log import (
     ReceivedCallback,
     read_callback,
 )
-from stream_scorer.local.receiver.faults import FaultBook
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from stream_scorer.local.receiver.config import ReceiverConfig
-    from stream_scorer.local.receiver.faults import FaultAction
+    from stream_scorer.local.receiver.faults import Fault, FaultAction
 
 CALLBACKS_PATH = "/callbacks"
 CONTROL_PREFIX = "/_receiver"
@@ -68,7 +68,7 @@ class ReceiverApp:
 
     def __init__(self, config: ReceiverConfig) -> None:
         self.books = DeliveryLog()
-        self.faults = FaultBook()
+        self.faults: FaultScript[Fault] = FaultScript()
         self._latency_s = config.latency_ms / 1000
         self._webhook = Webhook(config.secret)
         self._control = control_app(self.books, self.faults, CONTROL_PREFIX)
@@ -108,14 +108,14 @@ class ReceiverApp:
         return arrival
 
     async def _take(self, arrival: ReceivedCallback, wire: FaultyTransport, receive: Receive) -> None:
-        action = self.faults.take(arrival)
-        if action is None:
+        fault = self.faults.next_due(lambda fault, _: fault.match.concerns(arrival))
+        if fault is None:
             await asyncio.sleep(self._latency_s)
             self.books.accepted(arrival, _now_ms())
             await self._answer(wire, 200, {"received": arrival.callback_id})
         else:
-            await asyncio.sleep(self._latency_s + action.delay_ms / 1000)
-            await self._spoil(arrival, action, wire, receive)
+            await asyncio.sleep(self._latency_s + fault.action.delay_ms / 1000)
+            await self._spoil(arrival, fault.action, wire, receive)
 
     async def _spoil(
         self, arrival: ReceivedCallback, action: FaultAction, wire: FaultyTransport, receive: Receive

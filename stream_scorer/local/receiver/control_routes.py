@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
+    from stream_scorer.local.http_server.fault_script import FaultScript
     from stream_scorer.local.receiver.delivery_log import DeliveryLog
-    from stream_scorer.local.receiver.faults import FaultBook
+    from stream_scorer.local.receiver.faults import Fault
 
 
-def control_app(books: DeliveryLog, faults: FaultBook, prefix: str) -> Starlette:
+def control_app(books: DeliveryLog, faults: FaultScript[Fault], prefix: str) -> Starlette:
     """Return the Starlette application for the endpoints below ``prefix``."""
     routes = _Routes(books, faults)
     return with_control_app(
@@ -40,7 +41,7 @@ def control_app(books: DeliveryLog, faults: FaultBook, prefix: str) -> Starlette
 class _Routes:
     """Handlers. Each runs in the event loop without interruption, so its data are consistent."""
 
-    def __init__(self, books: DeliveryLog, faults: FaultBook) -> None:
+    def __init__(self, books: DeliveryLog, faults: FaultScript[Fault]) -> None:
         self._books = books
         self._faults = faults
 

@@ -26,7 +26,6 @@ Faults apply to callbacks with a valid signature, in the order in which they wer
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
@@ -109,44 +108,3 @@ def parse_faults(content: Any) -> list[Fault]:
         return _FAULTS.validate_python(content)
     except ValidationError as error:
         raise SettingsError(f"faults: {validation_message(error)}") from None
-
-
-@dataclass(slots=True)
-class _Entry:
-    fault: Fault
-    seen: int = 0
-    fired: int = 0
-
-
-class FaultBook:
-    """Active faults with their counters."""
-
-    def __init__(self) -> None:
-        self._entries: list[_Entry] = []
-
-    def add(self, *faults: Fault) -> None:
-        """Append faults to the script."""
-        self._entries += map(_Entry, faults)
-
-    def clear(self) -> None:
-        """Remove all faults."""
-        self._entries.clear()
-
-    def state(self) -> list[dict[str, Any]]:
-        """Return every fault with ``seen`` (matching callbacks so far) and ``fired`` (affected callbacks so far)."""
-        return [
-            {**entry.fault.model_dump(mode="json", exclude_defaults=True), "seen": entry.seen, "fired": entry.fired}
-            for entry in self._entries
-        ]
-
-    def take(self, arrival: ReceivedCallback) -> FaultAction | None:
-        """Return the action for this callback; None: no fault is due."""
-        for entry in self._entries:
-            times = entry.fault.times
-            if (times is not None and entry.fired >= times) or not entry.fault.match.concerns(arrival):
-                continue
-            entry.seen += 1
-            if entry.seen > entry.fault.after:
-                entry.fired += 1
-                return entry.fault.action
-        return None

@@ -1,17 +1,20 @@
-"""Active script of faults: selects the one that is due for a request."""
+"""Active script of the simulator's faults: matches path, contacts, model version and share of the requests."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from random import Random
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
+from stream_scorer.local.http_server.fault_script import FaultScript
+from stream_scorer.local.simulator.faults import Fault
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from random import Random
 
-    from stream_scorer.local.simulator.faults import Fault, FaultAction, FaultMatch, FaultPath
+    from stream_scorer.local.simulator.faults import FaultAction, FaultMatch, FaultPath
 
 
 class RequestSummary(NamedTuple):
@@ -34,75 +37,31 @@ def asked_in(body: bytes) -> RequestSummary:
     return RequestSummary(ids, version if isinstance(version, str) else None)
 
 
-@dataclass(slots=True)
-class _Entry:
-    fault: Fault
-    owner: str | None
-    draw: Random = field(init=False)
-    seen: int = 0
-    fired: int = 0
-
-    def __post_init__(self) -> None:
-        self.draw = Random(self.fault.match.seed)  # noqa: S311 - the same selection in every run  # nosec B311
-
-    @property
-    def spent(self) -> bool:
-        return self.fault.times is not None and self.fired >= self.fault.times
-
-    def state(self) -> dict[str, Any]:
-        content = self.fault.model_dump(mode="json", exclude_defaults=True)
-        match = {"path": self.fault.match.path, **content.get("match", {})}
-        return {**content, "match": match, "seen": self.seen, "fired": self.fired}
-
-    def should_fire(self) -> bool:
-        """Draw whether the fault fires, with probability ``share``."""
-        share = self.fault.match.share
-        return share >= 1 or self.draw.random() < share
-
-
-class FaultBook:
-    """Active faults with their counters."""
+class FaultBook(FaultScript[Fault]):
+    """Active faults of the simulator."""
 
     def __init__(self) -> None:
-        self._entries: list[_Entry] = []
-
-    def add(self, *faults: Fault, owner: str | None = None) -> None:
-        """Append faults to the script; `remove` removes those of an owner."""
-        self._entries += (_Entry(fault, owner) for fault in faults)
-
-    def remove(self, owner: str) -> None:
-        """Remove the faults of this owner."""
-        self._entries = [entry for entry in self._entries if entry.owner != owner]
-
-    def clear(self) -> None:
-        """Remove all faults."""
-        self._entries.clear()
-
-    def state(self) -> list[dict[str, Any]]:
-        """Return every fault with ``seen`` (matching requests so far) and ``fired`` (affected requests so far)."""
-        return [entry.state() for entry in self._entries]
+        super().__init__(seed_of=lambda fault: fault.match.seed)
 
     def take(self, path: FaultPath, asked: Callable[[], RequestSummary] = RequestSummary) -> FaultAction | None:
         """Return the action for this request; None: no fault is due.
 
-        ``asked`` is called only if a fault depends on the body, which must then be parsed.
+        ``asked`` is called at most once, and only if a fault depends on the body, which must then be parsed.
         """
-        request: RequestSummary | None = None
-        for entry in self._entries:
-            match = entry.fault.match
-            if match.path != path or entry.spent:
-                continue
-            if match.needs_body:
-                request = asked() if request is None else request
-                if not _concerns(match, request):
-                    continue
-            if not entry.should_fire():
-                continue
-            entry.seen += 1
-            if entry.seen > entry.fault.after:
-                entry.fired += 1
-                return entry.fault.action
-        return None
+        summary = cache(asked)
+
+        def concerns(fault: Fault, draw: Random) -> bool:
+            match = fault.match
+            if match.path != path or (match.needs_body and not _concerns(match, summary())):
+                return False
+            return match.share >= 1 or draw.random() < match.share
+
+        fault = self.next_due(concerns)
+        return None if fault is None else fault.action
+
+    def _described(self, fault: Fault) -> dict[str, Any]:
+        content = super()._described(fault)
+        return {**content, "match": {"path": fault.match.path, **content.get("match", {})}}
 
 
 def _concerns(match: FaultMatch, request: RequestSummary) -> bool:
