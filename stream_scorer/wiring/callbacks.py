@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import queue
-import random
 import threading
-import time
-import uuid
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -27,38 +23,32 @@ from stream_scorer.core.callbacks.selection import Examined, PlanningRules
 from stream_scorer.core.exactly_once.offset_ledger import OffsetLedger
 from stream_scorer.errors import BrokerRefused
 from stream_scorer.kafka.admin.acls import callback_rights
-from stream_scorer.kafka.client.blocking_calls import StoppedError, call_until_stopped
-from stream_scorer.kafka.client.config import admin_config, consumer_config, settling_time_s, silent_logger
+from stream_scorer.kafka.client.blocking_calls import call_until_stopped
+from stream_scorer.kafka.client.config import consumer_config, settling_time_s
 from stream_scorer.kafka.client.logs import client_logger
 from stream_scorer.kafka.consumer.flow_control import FlowControl
-from stream_scorer.kafka.consumer.group_consumer import GroupConsumer
-from stream_scorer.kafka.consumer.latest_offsets import LatestOffsets
 from stream_scorer.kafka.consumer.retry_partitions import PausedRetryPartitions
-from stream_scorer.kafka.consumer.topic_ids import TopicIdentity, TopicIds
 from stream_scorer.kafka.producer.committer import Committer
 from stream_scorer.kafka.producer.factory import make_sink
 from stream_scorer.kafka.registry.pending_schemas import PendingSchemas
 from stream_scorer.kafka.registry.serde import make_serde
-from stream_scorer.runtime.admin_server import AdminServer
-from stream_scorer.runtime.clock import Clock
 from stream_scorer.runtime.worker_pool import WorkerPool
 from stream_scorer.schema_files import SchemaFile
-from stream_scorer.telemetry.collectors import close_within_limit
 from stream_scorer.telemetry.metrics import ServiceMetrics
 from stream_scorer.telemetry.tracing.factory import callback_traces
+from stream_scorer.wiring.service import MAX_RECORD_BYTES, Service, system_clock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from contextlib import ExitStack
 
     from stream_scorer.callbacks.ports import Target
     from stream_scorer.core.callbacks.types import DeliveryAnswer
+    from stream_scorer.kafka.consumer.group_consumer import GroupConsumer
     from stream_scorer.kafka.producer.committer import Sink
     from stream_scorer.runtime.loop_observer import LoopObserver
     from stream_scorer.settings import Settings
 
-# How long a loop may stand still before /livez fails: several times the time-out of any of its calls.
-_LIVE_LIMIT_S: Final = 120.0
-_MAX_RECORD_BYTES: Final = 4 * 1024 * 1024
 # Maximum requests in flight at the campaign manager.
 _SLOTS: Final = 32
 # Callbacks read and not committed: the maximum that a crash can repeat, and that can be delivered behind a callback
@@ -73,71 +63,45 @@ _GROWTH_BYTES: Final = 4_096
 _LEAST_MESSAGE_BYTES: Final = 32_768
 
 
-class CallbackService:
-    """Planner and deliverer with their connections, ready to ``run``.
+class CallbackService(Service):
+    """Planner and deliverer with their connections, ready to ``run``; if one ends, the other shuts down.
 
     Args:
         settings: of everything except the target.
         target: the campaign manager.
         retry_topics: the retry topics that exist; at least those of ``callbacks.retry_delays_s``.
-
-    Attributes:
-        stopping: set when the shutdown begins, whatever its cause.
     """
 
+    _admin_setting = "callbacks.admin_port"
+
     def __init__(self, settings: Settings, target: Target, retry_topics: Sequence[str]) -> None:
-        self._settings = settings
+        metrics = ServiceMetrics("callbacks", instance=settings.kafka.instance_id)
+        self._traces = callback_traces(settings)
+        super().__init__(settings, system_clock(), metrics, self._traces.close)
         self._target = target
         self._retry_topics = tuple(retry_topics)
-        self.stopping = threading.Event()
-        self._clock = Clock(
-            time.monotonic, lambda: time.time_ns() // 1_000_000, random.random, lambda: str(uuid.uuid4())
-        )
-        self.metrics = ServiceMetrics("callbacks", instance=settings.kafka.instance_id)
         self._client_log = client_logger(settings.kafka.properties)
         # Both loops share the schema fetcher; each has separate codecs.
         self._framing = make_serde(settings)
         log = structlog.get_logger("stream_scorer")
-        observed = (log, self.metrics, self._clock, settling_time_s(settings))
+        observed = (log, metrics, self._clock, settling_time_s(settings))
         self._planning = PlannerObserver(*observed)
-        self._traces = callback_traces(settings)
         self._delivering = DelivererObserver(*observed)
 
-    def stop(self) -> None:
-        """Request both loops to finish the requests in flight and end; safe in a signal handler and before ``run``."""
-        self.stopping.set()
+    @property
+    def _admin_port(self) -> int:
+        return self._settings.callbacks.admin_port
 
-    def run(self) -> None:
-        """Run until ``stop``, or until one of the loops ends with an error; then the other shuts down.
+    @property
+    def _observers(self) -> tuple[LoopObserver, ...]:
+        return (self._planning, self._delivering)
 
-        Raises:
-            BrokerRefused: Kafka refuses the client permanently.
-            ProducerFenced: another running worker uses one of the transactional ids.
-            LocalError: the admin port is taken.
-        """
-        settings = self._settings
-        admin = AdminServer(
-            settings.admin.host,
-            settings.callbacks.admin_port,
-            live=self._why_not_live,
-            ready=lambda: _first(observer.readiness_failure() for observer in self._observers),
-            metrics=self.metrics.exposition,
-            setting="callbacks.admin_port",
-        )
-        if settings.callbacks.admin_port:
-            admin.start()
+    def _run(self, closing: ExitStack) -> None:
+        closing.callback(self._framing.close)
+        closing.callback(self._target.close)
         pool: WorkerPool[Delivery, DeliveryAnswer] = WorkerPool(self._attempt, _SLOTS, "callback")
-        try:
-            # Stopped before it has begun: nothing is read, so there is nothing to finish.
-            with suppress(StoppedError):
-                self._run_both(call_until_stopped(self.stopping, lambda: self._loops(pool)))
-        finally:
-            self.stopping.set()
-            pool.close()
-            self._target.close()
-            self._framing.close()
-            admin.stop()
-            close_within_limit(self._traces.close, self.metrics.close)
+        closing.callback(pool.close)
+        self._run_both(call_until_stopped(self.stopping, lambda: self._loops(pool)))
 
     def _loops(self, pool: WorkerPool[Delivery, DeliveryAnswer]) -> dict[str, Callable[[], None]]:
         # Requests to Kafka and the registry are sent here, and may block.
@@ -168,14 +132,6 @@ class CallbackService:
                 errors.append(error)
         if errors:
             raise errors[0]
-
-    def _why_not_live(self) -> str | None:
-        limit_s = self._settings.admin.max_unexplained_wait_s
-        return _first(observer.liveness_failure(_LIVE_LIMIT_S, limit_s) for observer in self._observers)
-
-    @property
-    def _observers(self) -> tuple[LoopObserver, ...]:
-        return (self._planning, self._delivering)
 
     # --- the planner
 
@@ -212,7 +168,7 @@ class CallbackService:
                 linger_s=settings.callbacks.linger_ms / 1000,
             ),
             ledger=ledger,
-            codec=self._framing.reader(SchemaFile.CONTACT_SCORE, max_bytes=_MAX_RECORD_BYTES),
+            codec=self._framing.reader(SchemaFile.CONTACT_SCORE, max_bytes=MAX_RECORD_BYTES),
             target=self._target,
             rules=rules,
             clock=self._clock,
@@ -283,7 +239,7 @@ class CallbackService:
             ),
             ledger=ledger,
             intake=CallbackIntake(
-                self._framing.reader(SchemaFile.CAMPAIGN_CALLBACK, max_bytes=_MAX_RECORD_BYTES), tiers, rules
+                self._framing.reader(SchemaFile.CAMPAIGN_CALLBACK, max_bytes=MAX_RECORD_BYTES), tiers, rules
             ),
             retry_partitions=PausedRetryPartitions(source),
             dispatcher=dispatcher,
@@ -300,17 +256,7 @@ class CallbackService:
 
     def _source(self, group_id: str, topics: Sequence[str], retry_topics: Sequence[str] = ()) -> GroupConsumer:
         config = consumer_config(self._settings, group_id, logger=self._client_log)
-        # Silent: the consumer logs the same failures.
-        admin = admin_config(self._settings, logger=silent_logger())
-        latest = LatestOffsets(admin, self._clock.monotonic)
-        return GroupConsumer(
-            config,
-            topics,
-            wait=lambda seconds: not self.stopping.wait(seconds),
-            latest=latest,
-            identity=TopicIdentity(TopicIds(admin), group_id, self._clock.monotonic, self._framing.lookup),
-            retry_topics=retry_topics,
-        )
+        return self._consumer(config, topics, group_id, self._framing.lookup, retry_topics)
 
     def _writer(self, group_id: str, transactional_id: str) -> tuple[Sink, Mapping[str, int], CallbackEncoder]:
         settings, topics = self._settings, self._settings.topics
@@ -339,7 +285,3 @@ def _require_room(limits: Mapping[str, int]) -> None:
                 f"topic {topic} takes records up to {limit} bytes (max.message.bytes), too few for callbacks:"
                 f" set it to {_LEAST_MESSAGE_BYTES} or more"
             )
-
-
-def _first(reasons: Iterable[str | None]) -> str | None:
-    return next((reason for reason in reasons if reason is not None), None)

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import random
-import threading
-import time
-import uuid
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -23,19 +18,14 @@ from stream_scorer.genesys.client import ScoringClient
 from stream_scorer.genesys.quota import Quota
 from stream_scorer.genesys.wire import body_overhead, encode_contact
 from stream_scorer.kafka.admin.acls import scoring_rights
-from stream_scorer.kafka.client.blocking_calls import StoppedError, call_until_stopped
-from stream_scorer.kafka.client.config import admin_config, consumer_config, settling_time_s, silent_logger
+from stream_scorer.kafka.client.blocking_calls import call_until_stopped
+from stream_scorer.kafka.client.config import consumer_config, settling_time_s
 from stream_scorer.kafka.client.logs import client_logger
 from stream_scorer.kafka.consumer.flow_control import FlowControl
-from stream_scorer.kafka.consumer.group_consumer import GroupConsumer
-from stream_scorer.kafka.consumer.latest_offsets import LatestOffsets
 from stream_scorer.kafka.consumer.retry_partitions import PausedRetryPartitions
-from stream_scorer.kafka.consumer.topic_ids import TopicIdentity, TopicIds
 from stream_scorer.kafka.producer.factory import make_sink
 from stream_scorer.kafka.registry.pending_schemas import PendingSchemas
 from stream_scorer.kafka.registry.serde import Serde, make_serde
-from stream_scorer.runtime.admin_server import AdminServer
-from stream_scorer.runtime.clock import Clock
 from stream_scorer.runtime.worker_pool import WorkerPool
 from stream_scorer.schema_files import SchemaFile
 from stream_scorer.scoring.circuit_breaker import CircuitBreaker
@@ -49,36 +39,31 @@ from stream_scorer.scoring.publisher import Publisher
 from stream_scorer.scoring.retry_intake import RetryIntake
 from stream_scorer.scoring.start_check import StartBackoff, StartCheck
 from stream_scorer.scoring.worker import Worker
-from stream_scorer.telemetry.collectors import close_within_limit
 from stream_scorer.telemetry.metrics import ServiceMetrics, server_attributes
 from stream_scorer.telemetry.tracing.factory import scoring_trace
+from stream_scorer.wiring.service import MAX_RECORD_BYTES, Service, system_clock
 
 if TYPE_CHECKING:
-    import logging
     from collections.abc import Sequence
+    from contextlib import ExitStack
 
     from stream_scorer.core.records import ApiResponse
     from stream_scorer.core.scoring.request import Request
+    from stream_scorer.kafka.consumer.group_consumer import GroupConsumer
     from stream_scorer.settings import Settings
 
-# How long the loop may stand still before /livez fails: several times the time-out of any of its calls.
-_LIVE_LIMIT_S: Final = 120.0
 # In the consumer group protocol (KIP-848) the brokers decide; this is their default.
 _BROKERS_SESSION_MS: Final = 45_000
-_MAX_RECORD_BYTES: Final = 4 * 1024 * 1024
 _MAX_UNCOMMITTED_BYTES: Final = 64 * 1024 * 1024
 
 
-class ScoringService:
+class ScoringService(Service):
     """The scoring worker with its connections, ready to ``run``.
 
     Args:
         settings: of everything.
         retry_topics: the contacts' retry topics that exist; None: those of ``scoring.retry_delays_s``.
         bounds: which of the group's own records in them are from before its start.
-
-    Attributes:
-        stopping: set when the shutdown begins, whatever its cause.
 
     Raises:
         SettingsError: on construction, if a setting is missing or contradicts another.
@@ -87,66 +72,42 @@ class ScoringService:
     def __init__(
         self, settings: Settings, retry_topics: Sequence[str] | None = None, bounds: StartBounds | None = None
     ) -> None:
-        self._settings = settings
-        self._retry_topics = settings.contact_retry_topics if retry_topics is None else tuple(retry_topics)
-        self._bounds = StartBounds() if bounds is None else bounds
-        self.stopping = threading.Event()
-        self.metrics = ServiceMetrics(
+        metrics = ServiceMetrics(
             "run", instance=settings.kafka.instance_id, constants=server_attributes(settings.genesys.api_url)
         )
-        self._clock = system_clock()
-        self.observe = Observer(
-            structlog.get_logger("stream_scorer"),
-            self.metrics,
-            self._clock,
-            settling_time_s(settings),
-            self._retry_topics,
-        )
         self._trace = scoring_trace(settings)
-
-    def stop(self) -> None:
-        """Request the service to finish the requests in flight and end; safe in a signal handler and before ``run``."""
-        self.stopping.set()
-
-    def run(self) -> None:
-        """Run until ``stop``.
-
-        Raises:
-            ApiRefused: the platform refuses the client or the model, at start or later.
-            LocalError: the admin port is taken.
-            BrokerRefused, ProducerFenced: see `Worker.run`.
-        """
-        settings = self._settings
-        admin = AdminServer(
-            settings.admin.host,
-            settings.admin.port,
-            live=lambda: self.observe.liveness_failure(_LIVE_LIMIT_S, settings.admin.max_unexplained_wait_s),
-            ready=self.observe.readiness_failure,
-            metrics=self.metrics.exposition,
+        super().__init__(settings, system_clock(), metrics, self._trace.close)
+        self._retry_topics = settings.contact_retry_topics if retry_topics is None else tuple(retry_topics)
+        self._bounds = StartBounds() if bounds is None else bounds
+        self._client_log = client_logger(settings.kafka.properties)
+        self.observe = Observer(
+            structlog.get_logger("stream_scorer"), metrics, self._clock, settling_time_s(settings), self._retry_topics
         )
-        if settings.admin.port:
-            admin.start()
-        api = _api(settings)
-        pool = WorkerPool(api.score, settings.scoring.max_in_flight, "scoring-request")
-        try:
-            # Stopped before it has begun: nothing is read, so there is nothing to finish.
-            with suppress(StoppedError):
-                self._run(api, pool)
-        finally:
-            self.stopping.set()
-            pool.close()
-            api.close()
-            admin.stop()
-            close_within_limit(self._trace.close, self.metrics.close)
 
-    def _run(self, api: ScoringClient, pool: WorkerPool[Request, ApiResponse]) -> None:
-        settings, clock, observe = self._settings, self._clock, self.observe
+    @property
+    def _admin_port(self) -> int:
+        return self._settings.admin.port
+
+    @property
+    def _observers(self) -> tuple[Observer]:
+        return (self.observe,)
+
+    def _run(self, closing: ExitStack) -> None:
+        settings = self._settings
+        api = _api(settings)
+        closing.callback(api.close)
+        pool = WorkerPool(api.score, settings.scoring.max_in_flight, "scoring-request")
+        closing.callback(pool.close)
         quota = Quota(settings.genesys.requests_per_minute)
         # Before any connection to Kafka: a transactional producer would fence another worker with the same id.
-        if not self._is_confirmed(api, quota):
-            return
+        if self._is_confirmed(api, quota):
+            framing = make_serde(settings)
+            closing.callback(framing.close)
+            self._worker(pool, quota, framing).run()
+
+    def _worker(self, pool: WorkerPool[Request, ApiResponse], quota: Quota, framing: Serde) -> Worker:
+        settings, clock, observe = self._settings, self._clock, self.observe
         batcher = _batcher(settings)
-        framing = make_serde(settings)
         # A broker outage can revoke and assign at most this many finished, uncommitted contacts again.
         ledger = OutcomeLedger(remembered_limit=2 * settings.scoring.max_uncommitted)
         breaker = CircuitBreaker(
@@ -173,31 +134,14 @@ class ScoringService:
             max_contacts=settings.scoring.max_contacts,
             max_contacts_per_minute=settings.scoring.max_contacts_per_minute,
         )
-        log = client_logger(settings.kafka.properties)
-        consumer = consumer_config(settings, logger=log)
-        source = GroupConsumer(
-            consumer,
-            [settings.topics.features],
-            wait=lambda seconds: not self.stopping.wait(seconds),
-            # Silent: the consumer logs the same failures.
-            latest=LatestOffsets(admin_config(settings, logger=silent_logger()), clock.monotonic),
-            identity=TopicIdentity(
-                TopicIds(admin_config(settings, logger=silent_logger())),
-                settings.kafka.group_id,
-                clock.monotonic,
-                framing.lookup,
-            ),
-            retry_topics=self._retry_topics,
+        config = consumer_config(settings, logger=self._client_log)
+        source = self._consumer(
+            config, [settings.topics.features], settings.kafka.group_id, framing.lookup, self._retry_topics
         )
-        Worker(
+        return Worker(
             source=source,
             retry_partitions=PausedRetryPartitions(source),
-            retries=RetryIntake(
-                {topic: level_of(topic) for topic in self._retry_topics},
-                settings.kafka.group_id,
-                RetryDelays(tuple(settings.scoring.retry_delays_s)),
-                self._bounds,
-            ),
+            retries=self._retry_intake(),
             pending_schemas=PendingSchemas(source, ledger, framing.lookup, observe.schemas_pending),
             flow=FlowControl(
                 source,
@@ -207,7 +151,7 @@ class ScoringService:
                 is_retry=frozenset(self._retry_topics).__contains__,
             ),
             # Requests to Kafka and the registry are sent here, and may block.
-            publisher=call_until_stopped(self.stopping, lambda: self._publisher(source, ledger, framing, log)),
+            publisher=call_until_stopped(self.stopping, lambda: self._publisher(source, ledger, framing)),
             intake=_intake(settings, batcher, framing, deferral),
             dispatcher=dispatcher,
             breaker=breaker,
@@ -217,11 +161,18 @@ class ScoringService:
             observe=observe,
             trace=self._trace,
             stopping=self.stopping,
-            session_timeout_s=int(consumer.get("session.timeout.ms", _BROKERS_SESSION_MS)) / 1000,
+            session_timeout_s=int(config.get("session.timeout.ms", _BROKERS_SESSION_MS)) / 1000,
             revoke_wait_s=settings.scoring.revoke_wait_s,
             shutdown_timeout_s=settings.scoring.shutdown_timeout_s,
-        ).run()
-        framing.close()
+        )
+
+    def _retry_intake(self) -> RetryIntake:
+        return RetryIntake(
+            {topic: level_of(topic) for topic in self._retry_topics},
+            self._settings.kafka.group_id,
+            RetryDelays(tuple(self._settings.scoring.retry_delays_s)),
+            self._bounds,
+        )
 
     def _is_confirmed(self, api: ScoringClient, quota: Quota) -> bool:
         """Return whether the API confirms token and model; False: the service was stopped before."""
@@ -242,9 +193,7 @@ class ScoringService:
             stopping=self.stopping,
         ).confirm()
 
-    def _publisher(
-        self, source: GroupConsumer, ledger: OutcomeLedger, framing: Serde, log: logging.Logger
-    ) -> Publisher:
+    def _publisher(self, source: GroupConsumer, ledger: OutcomeLedger, framing: Serde) -> Publisher:
         settings = self._settings
         topics = settings.topics
         outputs = (topics.scores, topics.review, topics.rejected, topics.audit, *settings.contact_retry_topics)
@@ -254,7 +203,7 @@ class ScoringService:
             group_id=settings.kafka.group_id,
             transactional_id=settings.kafka.transactional_id,
             monotonic=self._clock.monotonic,
-            logger=log,
+            logger=self._client_log,
             rights=scoring_rights(settings),
         )
         output_topics = OutputTopics(
@@ -280,11 +229,6 @@ class ScoringService:
             trace=self._trace,
             retry_topics=self._retry_topics,
         )
-
-
-def system_clock() -> Clock:
-    """Return a clock with the system's time and random numbers."""
-    return Clock(time.monotonic, lambda: time.time_ns() // 1_000_000, random.random, lambda: str(uuid.uuid4()))
 
 
 def check_model(settings: Settings) -> str:
@@ -337,7 +281,7 @@ def _batcher(settings: Settings) -> Batcher:
 def _intake(settings: Settings, batcher: Batcher, framing: Serde, deferral: Deferral) -> Intake:
     features = FeatureList(tuple(settings.model.features.values()), settings.model.max_features)
     return Intake(
-        codec=framing.reader(SchemaFile.CONTACT_FEATURES, max_bytes=_MAX_RECORD_BYTES),
+        codec=framing.reader(SchemaFile.CONTACT_FEATURES, max_bytes=MAX_RECORD_BYTES),
         checker=ContactChecker(features, settings.scoring.max_event_age_s),
         encode=encode_contact,
         fits=batcher.fits,

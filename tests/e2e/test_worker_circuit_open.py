@@ -13,7 +13,7 @@ from scoring_harness import contact, contacts, wait_until
 from support_fast import FastScene, run_clocks_fast
 
 from stream_scorer.kafka.consumer.group_consumer import GroupConsumer
-from stream_scorer.wiring import scoring as wiring
+from stream_scorer.wiring import service as wiring
 
 if TYPE_CHECKING:
     from kafka_fixture import Broker

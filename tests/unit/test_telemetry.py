@@ -312,7 +312,7 @@ def test_a_collector_that_hangs_holds_up_the_end_of_a_service_once(monkeypatch: 
         )
         service = ScoringService(settings)
         monkeypatch.setattr(
-            service, "_run", lambda _api, _pool: service._trace.polled([SourceRecord("t", 0, 1, b"", b"", [])])
+            service, "_run", lambda _closing: service._trace.polled([SourceRecord("t", 0, 1, b"", b"", [])])
         )
         began = time.monotonic()
         service.run()
