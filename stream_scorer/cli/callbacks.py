@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
 
 import structlog
-import typer
 
 from stream_scorer.cli.lifecycle import EndLimit, log_fatal_errors
-from stream_scorer.cli.options import ConfigOption, NewTopicOption
-from stream_scorer.cli.start_checks import log_start, require_start, wait_for_topics
+from stream_scorer.cli.options import ConfigOption, NewTopicOption, StartOption
+from stream_scorer.cli.start_checks import log_start, wait_for_topics, worker_settings
 from stream_scorer.kafka.admin.acls import callback_rights
 from stream_scorer.kafka.admin.output_topics import check_outputs
 from stream_scorer.kafka.admin.topics import existing_topics
-from stream_scorer.kafka.client.config import check_properties, property_warnings
+from stream_scorer.kafka.client.config import property_warnings
 from stream_scorer.kafka.consumer.initial_offsets import delivery_start, planning_start, write_start
-from stream_scorer.settings import load_settings, service_link_notes
+from stream_scorer.settings import service_link_notes
 from stream_scorer.targets.factory import build_target
-from stream_scorer.telemetry.logs import configure_logging
 from stream_scorer.telemetry.otel_components import check_otel_environment
 from stream_scorer.wiring.callbacks import CallbackService
 
@@ -26,21 +23,11 @@ from stream_scorer.wiring.callbacks import CallbackService
 def callbacks(
     config: ConfigOption = None,
     *,
-    start: Annotated[
-        str | None,
-        typer.Option(
-            "--from",
-            metavar="WHERE",
-            help="Start of a group without commits on the scores topic: earliest, latest or an ISO time.",
-        ),
-    ] = None,
+    start: StartOption = None,
     new_topic: NewTopicOption = False,
 ) -> None:
     """Deliver high scores to the campaign manager until SIGTERM or Ctrl-C. A second signal ends immediately."""
-    require_start(start, new_topic=new_topic)
-    settings = load_settings(config, flags={"kafka.start_from": start} if start is not None else None)
-    check_properties(settings)
-    configure_logging(level=settings.log.level, form=settings.log.format)
+    settings = worker_settings(config, start, new_topic=new_topic)
     log = structlog.get_logger("stream_scorer")
     for warning in (*settings.security_warnings, *property_warnings(settings), *service_link_notes(os.environ)):
         log.warning("settings warning", detail=warning)

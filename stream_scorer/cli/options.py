@@ -12,6 +12,15 @@ ConfigOption: TypeAlias = Annotated[
     typer.Option("--config", metavar="FILE", help="Settings in TOML. Environment variables and flags win over it."),
 ]
 
+StartOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="WHERE",
+        help="Start of a group without commits on the input topic: earliest, latest or an ISO time.",
+    ),
+]
+
 NewTopicOption: TypeAlias = Annotated[
     bool,
     typer.Option(

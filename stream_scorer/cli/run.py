@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import gc
 import os
-from typing import Annotated
 
 import structlog
-import typer
 
 from stream_scorer.cli.config import all_warnings, defaults_in_use
 from stream_scorer.cli.lifecycle import EndLimit, log_fatal_errors
-from stream_scorer.cli.options import ConfigOption, NewTopicOption
-from stream_scorer.cli.start_checks import log_start, require_start, wait_for_topics
+from stream_scorer.cli.options import ConfigOption, NewTopicOption, StartOption
+from stream_scorer.cli.start_checks import log_start, wait_for_topics, worker_settings
 from stream_scorer.kafka.admin.acls import scoring_rights
 from stream_scorer.kafka.admin.output_topics import check_outputs
 from stream_scorer.kafka.admin.retry_retention import check_retry_retention
 from stream_scorer.kafka.admin.topics import existing_topics
-from stream_scorer.kafka.client.config import check_properties
 from stream_scorer.kafka.consumer.initial_offsets import read_bounds, scoring_start, write_start
-from stream_scorer.settings import load_settings
-from stream_scorer.telemetry.logs import configure_logging
 from stream_scorer.telemetry.otel_components import check_otel_environment
 from stream_scorer.wiring.scoring import ScoringService
 
@@ -28,22 +23,12 @@ from stream_scorer.wiring.scoring import ScoringService
 def run(
     config: ConfigOption = None,
     *,
-    start: Annotated[
-        str | None,
-        typer.Option(
-            "--from",
-            metavar="WHERE",
-            help="Start of a group without commits: earliest, latest or an ISO time.",
-        ),
-    ] = None,
+    start: StartOption = None,
     new_topic: NewTopicOption = False,
 ) -> None:
     """Score contacts from the features topic until SIGTERM or Ctrl-C. A second signal ends immediately."""
-    require_start(start, new_topic=new_topic)
-    settings = load_settings(config, flags={"kafka.start_from": start} if start is not None else None)
+    settings = worker_settings(config, start, new_topic=new_topic)
     settings.require_api()
-    check_properties(settings)
-    configure_logging(level=settings.log.level, form=settings.log.format)
     log = structlog.get_logger("stream_scorer")
     for warning in all_warnings(settings):
         log.warning("settings warning", detail=warning)

@@ -1,4 +1,4 @@
-"""Start checks of both workers: wait for unavailable brokers, and check the topics."""
+"""Start of both workers: settings and log, the wait for unavailable brokers, and the check of the topics."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ import structlog
 
 from stream_scorer.errors import BrokerUnavailable, UsageError
 from stream_scorer.kafka.admin.topics import check_topics
+from stream_scorer.kafka.client.config import check_properties
+from stream_scorer.settings import load_settings
+from stream_scorer.telemetry.logs import configure_logging
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
     from stream_scorer.kafka.admin.acls import Permission
     from stream_scorer.kafka.consumer.initial_offsets import StartReport
@@ -33,6 +37,20 @@ def wait_for_topics(settings: Settings, names: Iterable[str], rights: Sequence[P
     except BrokerUnavailable as error:
         structlog.get_logger("stream_scorer").warning("waiting for Kafka", detail=str(error), for_s=_TIMEOUT_S)
         check_topics(settings, names, rights=rights, timeout_s=_TIMEOUT_S)
+
+
+def worker_settings(config: Path | None, start: str | None, *, new_topic: bool) -> Settings:
+    """Return the settings of a worker, and configure its log.
+
+    Raises:
+        UsageError: see `require_start`.
+        SettingsError: a setting is invalid.
+    """
+    require_start(start, new_topic=new_topic)
+    settings = load_settings(config, flags={"kafka.start_from": start} if start is not None else None)
+    check_properties(settings)
+    configure_logging(level=settings.log.level, form=settings.log.format)
+    return settings
 
 
 def require_start(start: str | None, *, new_topic: bool) -> None:
