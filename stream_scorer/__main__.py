@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -37,6 +36,8 @@ def _end_on_sigterm() -> None:
     """
     if os.getpid() != 1:
         return
+    import threading  # noqa: PLC0415 - until `main` is called, Ctrl-C shows a traceback: import nothing slow before
+
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     signal.signal(signal.SIGTERM, _end)
