@@ -45,6 +45,10 @@ def check(
     settings.require_api()
     check_properties(settings)
     make_serde(settings).close()
+    if any(name.startswith("OTEL_") for name in os.environ):
+        from stream_scorer.telemetry.otel_components import check_otel_environment  # noqa: PLC0415 - takes a second
+
+        check_otel_environment(os.environ)
     for line in effective_lines(loaded):
         typer.echo(line)
     for warning in (*all_warnings(settings), *defaults_in_use(settings)):

@@ -421,3 +421,12 @@ def test_config_check_refuses_what_run_would_refuse(
     assert main(["config", "check"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert part in line
+
+
+@pytest.mark.usefixtures("_complete")
+def test_config_check_refuses_the_opentelemetry_variables_that_run_refuses(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "bogus")
+    assert main(["config", "check"]) == 2
+    assert capsys.readouterr().err.startswith("stream-scorer: OTEL_TRACES_EXPORTER: bogus is unknown")
