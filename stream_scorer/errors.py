@@ -155,7 +155,7 @@ class NothingToCheck(NotJudged):
 
 def printable(text: str) -> str:
     """Escape line breaks and terminal control characters, since errors repeat names with any content."""
-    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
+    return text if text.isprintable() else "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 
 def one_line(error: BaseException) -> str:

@@ -39,8 +39,11 @@ DECIDED_BY_BROKERS = ("session.timeout.ms", "heartbeat.interval.ms")
 class Crowd:
     """Workers of one group; each is the static member of its name, where the group has such."""
 
-    def __init__(self, stage: WorkerHarness, protocol: str, *, is_static: bool) -> None:
+    def __init__(self, stage: WorkerHarness, protocol: str, *, is_static: bool, is_default: bool) -> None:
         self.stage = stage
+        # The classic protocol's default session is 10 s, that of the tests 3 s.
+        self.session_s = 10.0 if is_default else SESSION_S
+        self._is_default = is_default
         self._protocol = protocol
         self._is_static = is_static
         self._fed = 0
@@ -53,11 +56,13 @@ class Crowd:
 
     def launch(self, name: str) -> WorkerProcess:
         decided = () if self._protocol == "classic" else DECIDED_BY_BROKERS
-        properties: dict[str, Any] = {key: value for key, value in QUICK_PROPERTIES.items() if key not in decided}
+        quick = {} if self._is_default else QUICK_PROPERTIES
+        properties: dict[str, Any] = {key: value for key, value in quick.items() if key not in decided}
         properties["group.protocol"] = self._protocol
         if self._is_static:
             properties["group.instance.id"] = name
-        return self.stage.start(name=name, kafka__properties=json.dumps(properties), scoring__max_contacts="50")
+        more = {} if self._is_default else {"scoring__max_contacts": "50"}
+        return self.stage.start(name=name, kafka__properties=json.dumps(properties), **more)
 
     def feed(self) -> None:
         self.stage.produce(contacts(1500, PARTITIONS, prefix=f"F{self._fed}"))
@@ -67,19 +72,25 @@ class Crowd:
 @pytest.fixture
 def make_crowd(
     private_kafka: Callable[..., EmbeddedKafka], make_stage: Callable[..., WorkerHarness]
-) -> Callable[[str, bool], Crowd]:
-    def make(protocol: str, is_static: bool) -> Crowd:
+) -> Callable[[str, bool, bool], Crowd]:
+    def make(protocol: str, is_static: bool, is_default: bool) -> Crowd:
         servers = private_kafka(properties=BROKER).start().bootstrap_servers
         stage = make_stage(bootstrap_servers=servers, partitions=PARTITIONS)
         stage.simulator.configure(latency_ms=100)
-        return Crowd(stage, protocol, is_static=is_static)
+        return Crowd(stage, protocol, is_static=is_static, is_default=is_default)
 
     return make
 
 
-@pytest.mark.parametrize(("protocol", "is_static"), [("classic", True), ("consumer", False), ("consumer", True)])
-def test_workers_come_and_go(make_crowd: Callable[[str, bool], Crowd], protocol: str, is_static: bool) -> None:
-    crowd = make_crowd(protocol, is_static)
+@pytest.mark.parametrize(
+    ("protocol", "is_static", "is_default"),
+    [("classic", True, False), ("consumer", False, False), ("consumer", True, False), ("classic", True, True)],
+)
+def test_workers_come_and_go(
+    make_crowd: Callable[[str, bool, bool], Crowd], protocol: str, is_static: bool, is_default: bool
+) -> None:
+    """``is_default``: with the client's and the service's own settings, as in script 26."""
+    crowd = make_crowd(protocol, is_static, is_default)
     stage = crowd.stage
     crowd.feed()
     first = crowd.start("first")
@@ -103,7 +114,7 @@ def test_workers_come_and_go(make_crowd: Callable[[str, bool], Crowd], protocol:
     # Hung for longer than its session.
     crowd.feed()
     first.pause()
-    time.sleep(2 * SESSION_S)
+    time.sleep(1.5 * crowd.session_s)
     crowd.feed()
     first.resume()
     stage.wait_done(needs=second)

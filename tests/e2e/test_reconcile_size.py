@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(600)]
 
 CONTACTS = 100_000
+# Of CPU time: the time on the clock is no measure on a machine with other work, and without it is hardly longer.
 LIMIT_S = 15.0
-LIMIT_MIB = 200
+CONTACTS_MIB = 150
+BOTH_MIB = 400  # 2 kB for each callback, which usually has many contacts
 
 
 def lag(stage: CallbacksHarness, group_id: str, kind: str) -> int:
@@ -39,7 +41,7 @@ def lag(stage: CallbacksHarness, group_id: str, kind: str) -> int:
 
 
 def reconcile(settings: Mapping[str, str], out: Path) -> tuple[dict[str, Any], float, float]:
-    """The command's JSON, its seconds and its peak memory in MiB."""
+    """The command's JSON, its CPU seconds and its peak memory in MiB."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("STREAM_SCORER_", "GENESYS_"))}
     began = time.monotonic()
     with out.open("wb") as stdout:
@@ -50,10 +52,11 @@ def reconcile(settings: Mapping[str, str], out: Path) -> tuple[dict[str, Any], f
         )
         _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
-    took_s = time.monotonic() - began
+    cpu_s, mib = used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+    print(f"\n{out.stem}: {time.monotonic() - began:.1f} s, CPU {cpu_s:.1f} s, {mib:.0f} MiB")  # noqa: T201
     report = json.loads(out.read_bytes())
     assert report["exit_code"] == process.returncode
-    return report, took_s, used.ru_maxrss / 1024
+    return report, cpu_s, mib
 
 
 def test_a_hundred_thousand_contacts_and_callbacks(
@@ -76,21 +79,19 @@ def test_a_hundred_thousand_contacts_and_callbacks(
     settings = {**stage.settings(), **environment}
     settings |= {f"STREAM_SCORER_TOPICS__{kind.upper()}": topic for kind, topic in campaign.topics.items()}
     # The contacts alone, as on a cluster without a campaign worker; then both.
-    report, took_s, mib = reconcile(settings, tmp_path / "contacts.json")
-    print(f"\ncontacts alone: {took_s:.1f} s, {mib:.0f} MiB")  # noqa: T201 - the measurement
+    report, cpu_s, mib = reconcile(settings, tmp_path / "contacts.json")
     assert (report["exit_code"], report["totals"]["inputs"], report["callbacks"]) == (0, CONTACTS, None)
-    assert took_s <= LIMIT_S
-    assert mib <= LIMIT_MIB
+    assert cpu_s <= LIMIT_S
+    assert mib <= CONTACTS_MIB
 
     caller = campaign.start()
     plans, delivers = f"{stage.group_id}-callbacks", f"{stage.group_id}-callbacks-delivery"
     campaign.wait(lambda: lag(campaign, plans, "scores") <= PARTITIONS, "plans", needs=caller, limit_s=200)
     campaign.wait(lambda: lag(campaign, delivers, "callbacks") <= PARTITIONS, "receipts", needs=caller, limit_s=200)
     assert caller.stop() == 0
-    report, took_s, mib = reconcile(settings, tmp_path / "both.json")
-    print(f"contacts and callbacks: {took_s:.1f} s, {mib:.0f} MiB")  # noqa: T201 - the measurement
+    report, cpu_s, mib = reconcile(settings, tmp_path / "both.json")
     assert report["exit_code"] == 0, report["callbacks"]["findings"]
     assert report["totals"]["inputs"] == CONTACTS
     assert report["callbacks"]["totals"]["delivered"] > CONTACTS / 2, report["callbacks"]
-    assert took_s <= LIMIT_S
-    assert mib <= LIMIT_MIB
+    assert cpu_s <= LIMIT_S
+    assert mib <= BOTH_MIB

@@ -262,6 +262,18 @@ class TestLargeRecords:
         assert output.value == fat.value
         assert verdict.paid_twice(stage.simulator.scored()) == 0
 
+    def test_an_audit_topic_that_takes_small_events_only(self, make_stage: Callable[..., WorkerHarness]) -> None:
+        """An event of 1,000 contacts has 90 kB, and is split at 900 kB only: smaller transactions have smaller ones."""
+        stage = make_stage(partitions=1, configs={"audit": {"max.message.bytes": "65536"}})
+        stage.produce(contacts(3000, 1))
+        worker = stage.start_ready(scoring__max_contacts="1000")
+        stage.wait_done(needs=worker)
+        assert worker.stop() == 0
+        verdict = judge(stage)
+        assert len(verdict.outputs) == 3000
+        assert verdict.reasons() == {}
+        assert stage.simulator.scored(minimum=2) == {}, "nothing is bought again"
+
     def test_a_wrong_clock_rejects_no_contact(self, make_stage: Callable[..., WorkerHarness]) -> None:
         """The topic refuses whatever is older than a moment: to it, this machine's clock is late.
 
