@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # imported there without `as`
 from typer.testing import CliRunner
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from kafka_fixture import Broker
 
 pytestmark = pytest.mark.kafka
 
@@ -80,48 +79,6 @@ def commit_offset(producer: Producer, bootstrap_servers: str, group: str, positi
         producer.send_offsets_to_transaction([position], consumer.consumer_group_metadata(), 30)
     finally:
         consumer.close()
-
-
-# --- transactions, on the shared broker -------------------------------------------------------------------------------
-
-
-def test_aborted_records_are_hidden_from_read_committed(broker: Broker) -> None:
-    topic = new_topic(broker.bootstrap_servers)
-    producer = new_producer(broker.bootstrap_servers, f"{topic}-writer")
-    producer.begin_transaction()
-    producer.produce(topic, b"aborted", partition=0)
-    producer.flush(30)  # it is in the log, and stays there
-    producer.abort_transaction(30)
-    producer.begin_transaction()
-    producer.produce(topic, b"committed", partition=0)
-    producer.commit_transaction(30)
-
-    assert read_all(broker.bootstrap_servers, topic, "read_committed") == [b"committed"]
-    assert read_all(broker.bootstrap_servers, topic, "read_uncommitted") == [b"aborted", b"committed"]
-
-
-def test_a_zombie_is_fenced_by_its_successor(broker: Broker) -> None:
-    topic = new_topic(broker.bootstrap_servers)
-    zombie = new_producer(broker.bootstrap_servers, f"{topic}-worker")
-    zombie.begin_transaction()
-    zombie.produce(topic, b"of the zombie", partition=0)
-    zombie.flush(30)
-    successor = new_producer(broker.bootstrap_servers, f"{topic}-worker")
-
-    with pytest.raises(KafkaException) as refused:
-        zombie.commit_transaction(30)
-    assert refused.value.args[0].code() == KafkaError._FENCED
-    successor.begin_transaction()
-    successor.produce(topic, b"of the successor", partition=0)
-    successor.commit_transaction(30)
-    assert read_all(broker.bootstrap_servers, topic, "read_committed") == [b"of the successor"]
-
-
-def test_topics_are_not_made_by_asking_for_them(broker: Broker) -> None:
-    admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
-    name = f"missing-{uuid.uuid4().hex[:8]}"
-    admin.list_topics(name, timeout=30)
-    assert name not in admin.list_topics(timeout=30).topics
 
 
 # --- lives of a broker ------------------------------------------------------------------------------------------------

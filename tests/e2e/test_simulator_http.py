@@ -164,16 +164,6 @@ def test_a_body_far_over_the_limit_is_answered_and_the_connection_lives_on(clien
     assert client.score("a").status_code == 200
 
 
-def test_over_quota_is_429_with_the_seconds_to_wait(simulator: Simulator, client: Client) -> None:
-    simulator.configure(quota=2)
-    assert [client.score("a").status_code for _ in range(3)] == [200, 200, 429]
-    answer = client.score("a")
-    assert answer.json()["code"] == "too.many.requests"
-    assert answer.headers["inin-ratelimit-count"] == answer.headers["inin-ratelimit-allowed"] == "2"
-    assert 1 <= int(answer.headers["Retry-After"]) <= 60
-    assert simulator.scored() == {"a": 2}
-
-
 def test_slow_answers_overlap(simulator: Simulator, client: Client) -> None:
     simulator.configure(latency_ms=300)
     started = time.monotonic()
@@ -184,32 +174,6 @@ def test_slow_answers_overlap(simulator: Simulator, client: Client) -> None:
     assert 0.3 <= took_s < 1.2  # one after the other they would take 2.4
     assert min(answer.elapsed.total_seconds() for answer in answers) >= 0.3
     assert simulator.stats().in_flight_max == 8
-
-
-def test_a_connection_dropped_before_the_work_costs_nothing(simulator: Simulator, client: Client) -> None:
-    simulator.add_fault(drop="before")
-    with pytest.raises(requests.ConnectionError):
-        client.score("a")
-    assert simulator.scored() == {}
-    assert simulator.stats().requests_with("score", "dropped") == 1
-    assert client.score("a").status_code == 200
-
-
-def test_a_connection_dropped_after_the_work_is_paid_for(simulator: Simulator, client: Client) -> None:
-    simulator.add_fault(drop="after")
-    with pytest.raises(requests.ConnectionError):
-        client.score("a", "b")
-    assert simulator.scored() == {"a": 1, "b": 1}
-    assert client.score("a", "b").status_code == 200
-    assert simulator.stats().contacts_repeated == 2
-
-
-def test_a_dropped_token_request_gives_no_token(simulator: Simulator, client: Client) -> None:
-    issued = simulator.stats().tokens_issued
-    simulator.add_fault(path="token", drop="before")
-    with pytest.raises(requests.ConnectionError):
-        client.log_in()
-    assert simulator.stats().tokens_issued == issued
 
 
 def test_scripted_statuses_come_in_order_and_are_not_paid(simulator: Simulator, client: Client) -> None:
@@ -231,26 +195,6 @@ def test_scripted_statuses_come_in_order_and_are_not_paid(simulator: Simulator, 
     assert client.log_in().status_code == 200
     assert simulator.scored() == {"a": 1}
     assert [fault["fired"] for fault in simulator.faults()] == [1] * 5
-
-
-def test_a_fault_can_follow_one_contact(simulator: Simulator, client: Client) -> None:
-    simulator.add_fault(status=500, contact_id="poison", times=None)
-    assert [client.score(*ids).status_code for ids in (("a",), ("a", "poison"), ("b",), ("poison",))] == [
-        200,
-        500,
-        200,
-        500,
-    ]
-    simulator.clear_faults()
-    assert client.score("poison").status_code == 200
-
-
-def test_a_late_answer_is_paid_though_nobody_waits_for_it(simulator: Simulator, client: Client) -> None:
-    simulator.add_fault(delay_ms=400)
-    with pytest.raises(requests.Timeout):
-        client.score("a", timeout=0.1)
-    wait_until(lambda: simulator.scored() == {"a": 1})
-    wait_until(lambda: simulator.stats().in_flight == 0)
 
 
 def test_faults_can_be_given_as_values(simulator: Simulator, client: Client) -> None:
@@ -275,25 +219,6 @@ def test_a_malformed_script_is_refused_and_changes_nothing(simulator: Simulator)
 # --- damaged answers
 
 
-def raw_body(response: requests.Response, at_least: int) -> bytes:
-    """The first bytes of a body that need not end."""
-    found = b""
-    for chunk in response.iter_content(64 * 1024):
-        found += chunk
-        if len(found) >= at_least:
-            break
-    return found
-
-
-def test_real_answers_can_be_damaged_and_are_paid_for(simulator: Simulator, client: Client) -> None:
-    simulator.add_fault(results=[{"do": "omit", "of": {"count": 1}}, {"do": "unknown", "of": {"ids": ["b"]}}])
-    simulator.add_fault(results=[{"do": "set", "field": "score", "literal": "NaN"}], contact_prefix="b")
-    assert [result["contactId"] for result in client.score("a", "b").json()["results"]] == ["b", "unknown-b"]
-    assert client.score("a").json()["results"][0]["score"] > 0
-    assert '"score":NaN' in client.score("bb").text
-    assert simulator.scored() == {"a": 2, "b": 1, "bb": 1}
-
-
 def test_only_answers_with_results_are_edited(simulator: Simulator, client: Client) -> None:
     simulator.add_fault(results=[{"do": "omit"}])
     assert client.score("REFUSE-1").status_code == 400
@@ -312,43 +237,6 @@ def test_a_refusal_can_name_contacts_and_revoke_tokens(simulator: Simulator, cli
     assert [client.score("a").status_code for _ in range(2)] == [401, 401]
     client.log_in()
     assert client.score("a").status_code == 200
-
-
-def test_a_redirect_says_where_to(simulator: Simulator, client: Client) -> None:
-    simulator.add_fault(status=307, headers={"Location": f"{simulator.base_url}/elsewhere"}, body="empty")
-    answer = client.score("a")
-    assert [step.status_code for step in answer.history] == [307]
-    assert answer.status_code == 404
-
-
-@pytest.mark.parametrize("transfer", ["cut", "cut_chunked"])
-@pytest.mark.parametrize("action", [{}, {"status": 200, "body": '{"results":[]}'}, {"status": 500, "body": "empty"}])
-def test_a_body_can_be_cut(simulator: Simulator, client: Client, transfer: str, action: dict[str, Any]) -> None:
-    simulator.add_fault(transfer=transfer, **action)
-    with pytest.raises((requests.exceptions.ChunkedEncodingError, requests.ConnectionError)):
-        client.score("a", "b")
-    assert simulator.scored() == ({} if action else {"a": 1, "b": 1})
-    assert client.score("c").status_code == 200
-
-
-def test_a_body_can_drip_for_ever(simulator: Simulator, client: Client) -> None:
-    simulator.add_fault(transfer="drip")
-    answer = client.score("a", stream=True)
-    begun = time.monotonic()
-    assert raw_body(answer, 4) == b'{"re'
-    assert time.monotonic() - begun >= 0.25
-    assert simulator.stats().in_flight == 1
-    answer.close()
-    wait_until(lambda: simulator.stats().in_flight == 0)
-
-
-def test_a_body_can_be_endless_and_ends_with_its_client(simulator: Simulator, client: Client) -> None:
-    simulator.add_fault(transfer="endless", status=200, body="{}")
-    answer = client.score("a", stream=True)
-    assert raw_body(answer, 30_000_000)[:2] == b"{ "
-    assert client.log_in().status_code == 200, "others are served meanwhile"
-    answer.close()
-    wait_until(lambda: simulator.stats().in_flight == 0)
 
 
 def test_a_small_body_can_grow_beyond_all_bounds(simulator: Simulator, client: Client) -> None:
@@ -373,14 +261,6 @@ def test_a_body_can_be_compressed_as_it_should_be(simulator: Simulator, client: 
     answer = client.score("a")
     assert answer.headers["Content-Encoding"] == "gzip"
     assert answer.json()["results"][0]["contactId"] == "a"
-
-
-def test_tokens_can_be_damaged_too(simulator: Simulator, client: Client) -> None:
-    simulator.add_fault(path="token", transfer="cut")
-    simulator.add_fault(path="token", status=200, body="wrong_shape")
-    with pytest.raises((requests.exceptions.ChunkedEncodingError, requests.ConnectionError)):
-        client.log_in()
-    assert client.session.post(f"{client.base_url}/oauth/token", timeout=10).json() == {"answers": {"contactId": 1}}
 
 
 def test_it_stops_in_the_middle_of_an_endless_body(make_simulator: Callable[..., Simulator]) -> None:
@@ -424,21 +304,6 @@ def test_a_scenario_is_played_from_the_first_request_on(make_simulator: Callable
     assert (
         requests.put(url, json={"step": [{"at_s": -1}]}, timeout=10).json()["error"].startswith("scenario in the body")
     )
-
-
-def test_expired_tokens_are_refused(simulator: Simulator) -> None:
-    simulator.configure(expires_in=1)
-    client = Client(simulator.base_url)
-    wait_until(lambda: client.score("a").status_code == 401)
-    assert client.score("a").json()["code"] == "bad.credentials"
-
-
-def test_a_hundred_thousand_contacts_are_accounted_for(simulator: Simulator, client: Client) -> None:
-    for start in range(0, 100_000, 1000):
-        assert client.score(*(f"contact-{number}" for number in range(start, start + 1000))).status_code == 200
-    scored = simulator.scored()
-    assert len(scored) == 100_000
-    assert set(scored.values()) == {1}
 
 
 @pytest.fixture(params=[Simulator, ThreadedSimulator])
