@@ -262,19 +262,19 @@ class _Found:
         except ValidationError as error:
             given = raw.get("contactId") if isinstance(raw, Mapping) else None
             known = given if isinstance(given, str) and is_text(given) else ""
-            return RejectedContact(index, known, (Reason.INVALID_CONTACT.value,), _said(error), raw)
+            return RejectedContact(index, known, (Reason.INVALID_CONTACT.value,), _findings(error), raw)
         features, imputed = impute(vector.features, calculator.imputation_map)
         missing = [name for name in calculator.expected_features if features.get(name) is None]
         failures = failures_of(features, dict.fromkeys(calculator.expected_features), calculator.max_features, missing)
         if failures:
             reasons = tuple(reason.value for reason, _ in failures)
-            return RejectedContact(index, vector.contact_id, reasons, "; ".join(said for _, said in failures), raw)
+            return RejectedContact(index, vector.contact_id, reasons, "; ".join(detail for _, detail in failures), raw)
         vector.features = {name: features[name] for name in calculator.expected_features}
         body = vector.encoded()
         size = len(body) + body_overhead(calculator.model_version)
         if size > MAX_REQUEST_BYTES:
-            said = f"its request would take {size} bytes, and the API takes {MAX_REQUEST_BYTES}"
-            return RejectedContact(index, vector.contact_id, (Reason.TOO_LARGE.value,), said, raw)
+            detail = f"its request would take {size} bytes, and the API takes {MAX_REQUEST_BYTES}"
+            return RejectedContact(index, vector.contact_id, (Reason.TOO_LARGE.value,), detail, raw)
         return as_contact(index, vector.contact_id, body, calculator.model_version, imputed)
 
     def _rejection(self, index: int, rejected: Rejected) -> RejectedContact:
@@ -325,7 +325,7 @@ def _result(scored: Scored) -> ScoreResult:
     )
 
 
-def _said(error: ValidationError) -> str:
+def _findings(error: ValidationError) -> str:
     """Return pydantic's findings in one line, without the values."""
     parts = []
     for found in error.errors(include_url=False, include_input=False):

@@ -101,8 +101,8 @@ class ScoringPayload(BaseModel):
             absent = [name for name in expected_features if name not in contact.features]
             failures = failures_of(contact.features, dict.fromkeys(expected_features), self.max_features, absent)
             if failures:
-                said = "; ".join(sentence for _, sentence in failures)
-                raise ContactError(f"contact {contact.contact_id!r}: {said}")
+                problems = "; ".join(sentence for _, sentence in failures)
+                raise ContactError(f"contact {contact.contact_id!r}: {problems}")
         return self
 
     def impute_missing_values(self, imputation_map: Mapping[str, Any]) -> Self:

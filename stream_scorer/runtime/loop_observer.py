@@ -161,10 +161,10 @@ class LoopObserver(ABC):
 
     def partitions_revoked(self, partitions: Iterable[Partition]) -> None:
         """Record and log revoked partitions."""
-        gone = list(partitions)
-        self._membership.revoked(gone)
+        revoked = list(partitions)
+        self._membership.revoked(revoked)
         self._metrics.set(instruments.PARTITIONS, self._membership.owned, self._of_loop)
-        for partition in gone:
+        for partition in revoked:
             self._log.info("partition revoked", **self._of_loop, topic=partition.topic, partition=partition.number)
 
     def rebalance_completed(self) -> None:

@@ -75,9 +75,9 @@ def _rendering(*, as_json: bool, colors: bool) -> list[Processor]:
 
 def _printable(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Escape non-printable characters of the event text, as the renderer does for the fields."""
-    said = event.get("event")
-    if isinstance(said, str):
-        event["event"] = printable(said)
+    text = event.get("event")
+    if isinstance(text, str):
+        event["event"] = printable(text)
     return event
 
 

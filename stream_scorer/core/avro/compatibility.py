@@ -115,9 +115,9 @@ class _Checker:
             case "fixed" if reader["size"] != writer["size"]:
                 self._every(at, f"has {writer['size']} bytes, not {reader['size']}")
             case "enum":
-                gone = [symbol for symbol in writer["symbols"] if symbol not in reader["symbols"]]
-                if gone and "default" not in reader:
-                    symbols = ", ".join(map(printable_name, gone[:_MAX_SYMBOLS]))
+                missing = [symbol for symbol in writer["symbols"] if symbol not in reader["symbols"]]
+                if missing and "default" not in reader:
+                    symbols = ", ".join(map(printable_name, missing[:_MAX_SYMBOLS]))
                     self.found.some.append(f"{field_name(at)} may be {symbols}, which is not known")
 
     def _fields(self, reader: Any, writer: Any, at: str) -> None:

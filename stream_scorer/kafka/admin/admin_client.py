@@ -115,8 +115,8 @@ class ClusterAdmin:
     def _why(self, error: KafkaException, timeout_s: float) -> StreamScorerError:
         trouble = self._heard.last_error
         if trouble is not None and trouble.code() in AUTH_ERRORS:
-            said = KafkaError(trouble.code(), property_redactor(self.properties)(trouble.str()))
-            return translate(said, f"authentication with Kafka at {self._servers} failed")
+            redacted = KafkaError(trouble.code(), property_redactor(self.properties)(trouble.str()))
+            return translate(redacted, f"authentication with Kafka at {self._servers} failed")
         doing = f"no answer from Kafka at {self._servers} within {timeout_s:g} s{self._hint()}"
         return translate(trouble or error, doing)
 

@@ -133,5 +133,5 @@ def translate(error: KafkaException | KafkaError, doing: str) -> StreamScorerErr
     kind, remedy = TRANSLATIONS.get(inner.code(), (BrokerError, ""))
     # The text may quote foreign input, with control characters for a terminal.
     printable = "".join(one if one.isprintable() else " " for one in inner.str() or inner.name())
-    said = _STATE.sub("", " ".join(printable.split()))
-    return kind(f"{doing}: {said}; {remedy}" if remedy else f"{doing}: {said}")
+    text = _STATE.sub("", " ".join(printable.split()))
+    return kind(f"{doing}: {text}; {remedy}" if remedy else f"{doing}: {text}")

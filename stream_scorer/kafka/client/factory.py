@@ -39,17 +39,17 @@ def create_client(kind: Callable[[dict[str, Any]], ClientT], config: dict[str, A
 
 def _refined(error: StreamScorerError, config: Mapping[str, Any], hide: Callable[[str], str]) -> StreamScorerError:
     """Return the error with the name of the file, which OpenSSL's error does not contain."""
-    said = hide(str(error))
-    error = type(error)(said)
+    text = hide(str(error))
+    error = type(error)(text)
     if not isinstance(error, SettingsError):
         return error
     for name, file in config.items():
-        if name in said and name.endswith(".location") and isinstance(file, str) and file != _NO_FILE:
+        if name in text and name.endswith(".location") and isinstance(file, str) and file != _NO_FILE:
             if problem := _why_unreadable(file):
                 return SettingsError(f"{_PLACE}: {name}: cannot read {printable(file)}: {problem}")
-            return SettingsError(f"{said} and the file {printable(file)}")
-    if any(sign in said for sign in _ABOUT_MECHANISMS):
-        return SettingsError(said.replace(_PLACE, f"{_PLACE}: sasl.mechanism", 1))
+            return SettingsError(f"{text} and the file {printable(file)}")
+    if any(sign in text for sign in _ABOUT_MECHANISMS):
+        return SettingsError(text.replace(_PLACE, f"{_PLACE}: sasl.mechanism", 1))
     return error
 
 

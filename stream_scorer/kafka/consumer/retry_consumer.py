@@ -72,8 +72,8 @@ class RetryConsumer:
 
     def assigned_with(self, inputs: Iterable[Partition]) -> list[Partition]:
         """Return the assigned retry partitions that go with these input partitions."""
-        gone = set(inputs)
-        return [partition for partition, goes_with in self._goes_with.items() if goes_with in gone]
+        chosen = set(inputs)
+        return [partition for partition, goes_with in self._goes_with.items() if goes_with in chosen]
 
     def assign(self, partition: Partition, goes_with: Partition, offset: int, *, paused: bool) -> None:
         """Assign a partition from ``offset`` on; ``paused``: without delivery until it is resumed."""
@@ -83,9 +83,9 @@ class RetryConsumer:
 
     def unassign(self, partitions: Iterable[Partition]) -> None:
         """Unassign these partitions."""
-        gone = [partition for partition in partitions if self._goes_with.pop(partition, None) is not None]
-        if gone:
-            self.client.incremental_unassign([TopicPartition(*partition) for partition in gone])
+        assigned = [partition for partition in partitions if self._goes_with.pop(partition, None) is not None]
+        if assigned:
+            self.client.incremental_unassign([TopicPartition(*partition) for partition in assigned])
 
     def close(self) -> None:
         """Close the client."""

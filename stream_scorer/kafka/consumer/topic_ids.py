@@ -195,8 +195,8 @@ class TopicIdentity:
         wanted = self._read_ids.keys() & topics
         present = self._ids.read(wanted)
         self._compare_all(present)
-        if gone := sorted(wanted - present.keys()):
-            raise BrokerUnavailable(f"topic {gone[0]} does not exist now")
+        if missing := sorted(wanted - present.keys()):
+            raise BrokerUnavailable(f"topic {missing[0]} does not exist now")
 
     def poll(self) -> None:
         """Compare ids in the background, at most every 15 s, for workers without commits. Never blocks.

@@ -160,10 +160,10 @@ class SchemaFetcher:
     def error_for(self, schema_id: int) -> str:
         """Return why there is no answer yet; empty: the first request is in flight."""
         with self._lock:
-            said = self._wanted.get(schema_id, "")
-            if not said and self._clock() - self._since.get(schema_id, _NEVER) > _SAID_AFTER_S:
+            problem = self._wanted.get(schema_id, "")
+            if not problem and self._clock() - self._since.get(schema_id, _NEVER) > _SAID_AFTER_S:
                 return f"schema id {schema_id} is being fetched"
-            return said
+            return problem
 
     def close(self) -> None:
         """Stop fetching; a request in flight is not waited for."""
@@ -228,8 +228,8 @@ class SchemaFetcher:
         except RegistryError as error:
             return self._later(wanted._replace(due=self._clock() + self._retry_s), str(error))
         except Exception as error:  # noqa: BLE001 - or the thread would end, and partitions would stay paused
-            said = f"unexpected {type(error).__name__}"
-            return self._later(wanted._replace(due=self._clock() + self._retry_s), said)
+            problem = f"unexpected {type(error).__name__}"
+            return self._later(wanted._replace(due=self._clock() + self._retry_s), problem)
         else:
             self._missing_in_a_row = 0 if schema is not None else self._missing_in_a_row + (asks == 0)
             enough = _ASKS_OF_JUNK if self._missing_in_a_row > _JUNK_AFTER else _ASKS

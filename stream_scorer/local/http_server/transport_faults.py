@@ -72,15 +72,15 @@ class FaultyTransport:
         await self._wait_for_its_end()
 
     async def _stream(self, chunks: AsyncIterator[bytes]) -> None:
-        gone = asyncio.ensure_future(self._wait_for_its_end())
+        disconnected = asyncio.ensure_future(self._wait_for_its_end())
         try:
             async for chunk in chunks:
-                if gone.done():
+                if disconnected.done():
                     return
                 await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
             await self._send({"type": "http.response.body", "body": b""})
         finally:
-            gone.cancel()
+            disconnected.cancel()
 
     async def _wait_for_its_end(self) -> None:
         # The server answers 500 for an application that returns before the disconnect is detected.

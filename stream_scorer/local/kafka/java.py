@@ -72,8 +72,8 @@ def format_records(config: KafkaConfig, command: list[str], *, port: int, contro
         [*command, *tool], capture_output=True, check=False, cwd=config.data_dir, env=java_environment()
     )
     if done.returncode != 0:
-        said = (done.stdout + done.stderr).decode(errors="replace")
-        raise LocalError(f"Kafka could not prepare {config.data_dir}: {failure_reason(said)}")
+        output = (done.stdout + done.stderr).decode(errors="replace")
+        raise LocalError(f"Kafka could not prepare {config.data_dir}: {failure_reason(output)}")
     fresh.rename(config.records_dir)
 
 

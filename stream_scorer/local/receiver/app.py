@@ -67,11 +67,11 @@ class ReceiverApp:
     """Application that verifies callbacks, then fails as scripted or records them, then answers."""
 
     def __init__(self, config: ReceiverConfig) -> None:
-        self.books = DeliveryLog()
+        self.log = DeliveryLog()
         self.faults: FaultScript[Fault] = FaultScript()
         self._latency_s = config.latency_ms / 1000
         self._webhook = Webhook(config.secret)
-        self._control = control_app(self.books, self.faults, CONTROL_PREFIX)
+        self._control = control_app(self.log, self.faults, CONTROL_PREFIX)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle an ASGI request."""
@@ -81,29 +81,29 @@ class ReceiverApp:
             await self._control(scope, receive, send)
             return
         wire = FaultyTransport(scope, receive, send)
-        self.books.begun()
+        self.log.begun()
         try:
             arrival = self._arrival(scope, await _body(scope, receive))
             await self._take(arrival, wire, receive)
         except _Refused as refused:
             await self._answer(wire, refused.status, {"error": str(refused)})
         except _ClientGone:
-            self.books.finished(DROPPED)
+            self.log.finished(DROPPED)
         finally:
-            self.books.ended()
+            self.log.ended()
 
     def _arrival(self, scope: Scope, body: bytes) -> ReceivedCallback:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         try:
             content = self._webhook.verify(body, headers)
         except (WebhookVerificationError, ValueError):  # raised for malformed signatures and bodies
-            self.books.unverified += 1
+            self.log.unverified += 1
             raise _Refused(401, "the signature cannot be verified: check the secret, and the clocks of both") from None
         try:
             arrival = read_callback(headers["webhook-id"], content, body)
         except MalformedCallback as malformed:
             raise _Refused(400, str(malformed)) from None
-        if not self.books.attempted(arrival, _now_ms()):
+        if not self.log.attempted(arrival, _now_ms()):
             raise _Refused(409, "this callback id was received before with a different body")
         return arrival
 
@@ -111,7 +111,7 @@ class ReceiverApp:
         fault = self.faults.next_due(lambda fault, _: fault.match.concerns(arrival))
         if fault is None:
             await asyncio.sleep(self._latency_s)
-            self.books.accepted(arrival, _now_ms())
+            self.log.accepted(arrival, _now_ms())
             await self._answer(wire, 200, {"received": arrival.callback_id})
         else:
             await asyncio.sleep(self._latency_s + fault.action.delay_ms / 1000)
@@ -121,28 +121,28 @@ class ReceiverApp:
         self, arrival: ReceivedCallback, action: FaultAction, wire: FaultyTransport, receive: Receive
     ) -> None:
         if action.hang:
-            self.books.finished(HUNG)
+            self.log.finished(HUNG)
             while (await receive())["type"] != "http.disconnect":
                 pass
             return
         if action.status is not None:
-            self.books.finished(action.status)
+            self.log.finished(action.status)
             given = {name.lower().encode(): value.encode() for name, value in action.headers.items()}
             later = {} if action.retry_after is None else {b"retry-after": action.retry_after.encode()}
             headers = {b"content-type": b"text/plain", **later, **given}
             await wire.send(action.status, headers, action.body.encode(), action.transfer)
             return
         if action.drop != "before":
-            self.books.accepted(arrival, _now_ms())
+            self.log.accepted(arrival, _now_ms())
         if action.drop is not None:
-            self.books.finished(DROPPED)
+            self.log.finished(DROPPED)
             await wire.drop()
             return
-        self.books.finished(200)
+        self.log.finished(200)
         await wire.send(200, JSON_TYPE, orjson.dumps({"received": arrival.callback_id}), action.transfer)
 
     async def _answer(self, wire: FaultyTransport, status: int, content: Any) -> None:
-        self.books.finished(status)
+        self.log.finished(status)
         await wire.send(status, JSON_TYPE, orjson.dumps(content), None)
 
 

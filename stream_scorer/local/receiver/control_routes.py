@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from stream_scorer.local.receiver.faults import Fault
 
 
-def control_app(books: DeliveryLog, faults: FaultScript[Fault], prefix: str) -> Starlette:
+def control_app(log: DeliveryLog, faults: FaultScript[Fault], prefix: str) -> Starlette:
     """Return the Starlette application for the endpoints below ``prefix``."""
-    routes = _Routes(books, faults)
+    routes = _Routes(log, faults)
     return with_control_app(
         prefix,
         [
@@ -41,21 +41,21 @@ def control_app(books: DeliveryLog, faults: FaultScript[Fault], prefix: str) -> 
 class _Routes:
     """Handlers. Each runs in the event loop without interruption, so its data are consistent."""
 
-    def __init__(self, books: DeliveryLog, faults: FaultScript[Fault]) -> None:
-        self._books = books
+    def __init__(self, log: DeliveryLog, faults: FaultScript[Fault]) -> None:
+        self._log = log
         self._faults = faults
 
     async def health(self, _: Request) -> Response:
         return no_content()
 
     async def stats(self, _: Request) -> Response:
-        return json_answer(self._books.stats())
+        return json_answer(self._log.stats())
 
     async def callbacks(self, _: Request) -> Response:
-        return json_answer(self._books.listed())
+        return json_answer(self._log.listed())
 
     async def contacts(self, _: Request) -> Response:
-        return json_answer(self._books.contacts)
+        return json_answer(self._log.contacts)
 
     async def faults(self, _: Request) -> Response:
         return json_answer(self._faults.state())
@@ -70,5 +70,5 @@ class _Routes:
 
     async def reset(self, _: Request) -> Response:
         self._faults.clear()
-        self._books.reset()
+        self._log.reset()
         return no_content()

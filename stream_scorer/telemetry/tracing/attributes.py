@@ -42,20 +42,20 @@ def operation(
         count: number of messages, for a batch operation.
         place: partition and offset, for a single message.
     """
-    said: dict[str, AttributeValue] = {
+    attributes: dict[str, AttributeValue] = {
         messaging.MESSAGING_SYSTEM: "kafka",
         messaging.MESSAGING_OPERATION_NAME: name,
         messaging.MESSAGING_OPERATION_TYPE: kind,
         messaging.MESSAGING_DESTINATION_NAME: topic,
     }
     if group is not None:
-        said[messaging.MESSAGING_CONSUMER_GROUP_NAME] = group
+        attributes[messaging.MESSAGING_CONSUMER_GROUP_NAME] = group
     if count is not None:
-        said[messaging.MESSAGING_BATCH_MESSAGE_COUNT] = count
+        attributes[messaging.MESSAGING_BATCH_MESSAGE_COUNT] = count
     if place is not None:
-        said[messaging.MESSAGING_DESTINATION_PARTITION_ID] = str(place[0])
-        said[messaging.MESSAGING_KAFKA_OFFSET] = place[1]
-    return said
+        attributes[messaging.MESSAGING_DESTINATION_PARTITION_ID] = str(place[0])
+        attributes[messaging.MESSAGING_KAFKA_OFFSET] = place[1]
+    return attributes
 
 
 class HttpAttributes:
@@ -64,7 +64,7 @@ class HttpAttributes:
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         host = parts.hostname or ""
-        self._said: dict[str, AttributeValue] = {
+        self._attributes: dict[str, AttributeValue] = {
             http_attributes.HTTP_REQUEST_METHOD: "POST",
             server_attributes.SERVER_ADDRESS: host,
             server_attributes.SERVER_PORT: parts.port or (443 if parts.scheme == "https" else 80),
@@ -75,15 +75,15 @@ class HttpAttributes:
 
     def request(self, resends: int) -> dict[str, AttributeValue]:
         """Return the attributes of a request after ``resends`` earlier attempts."""
-        return self._said | ({http_attributes.HTTP_REQUEST_RESEND_COUNT: resends} if resends else {})
+        return self._attributes | ({http_attributes.HTTP_REQUEST_RESEND_COUNT: resends} if resends else {})
 
 
 def end_request(span: Span, status: int | None, trouble: str | None, *, end_ns: int | None = None) -> None:
     """End the span of an HTTP attempt; ``trouble`` is the kind of its failure, if it failed."""
-    said: dict[str, AttributeValue] = {}
+    attributes: dict[str, AttributeValue] = {}
     if status is not None:
-        said[http_attributes.HTTP_RESPONSE_STATUS_CODE] = status
+        attributes[http_attributes.HTTP_RESPONSE_STATUS_CODE] = status
     failed = str(status) if status is not None and status >= _FIRST_ERROR else trouble
     if failed is not None:
-        said[error_attributes.ERROR_TYPE] = failed
-    end_span(span, said, error=failed, end_ns=end_ns)
+        attributes[error_attributes.ERROR_TYPE] = failed
+    end_span(span, attributes, error=failed, end_ns=end_ns)

@@ -63,18 +63,18 @@ class PlannerTracer:
             links = [context for context in contexts if context.sampled]
             headers[callback_id] = self._send(self._receipts, callback_id, links) if links else contexts[0].headers
             for contact in links:
-                said = operation("callback", "process", self._topic)
-                said |= {CALLBACK_ID: callback_id, OUTCOME: CallbackOutcome.EXPIRED.value.lower()}
+                attributes = operation("callback", "process", self._topic)
+                attributes |= {CALLBACK_ID: callback_id, OUTCOME: CallbackOutcome.EXPIRED.value.lower()}
                 began_ns = from_ms(planned_at_ms[callback_id])
                 self._sending.append(
-                    self._spans.child("callback", SpanKind.CONSUMER, said, of=contact, start_ns=began_ns)
+                    self._spans.child("callback", SpanKind.CONSUMER, attributes, of=contact, start_ns=began_ns)
                 )
         return headers
 
     def _send(self, topic: str, callback_id: str, links: list[TraceContext]) -> Headers:
         """Start the trace of a record with links to its sampled contacts, and return the headers with its context."""
-        said = operation("send", "send", topic) | {CALLBACK_ID: callback_id}
-        span = self._spans.root(f"send {topic}", SpanKind.PRODUCER, said, links)
+        attributes = operation("send", "send", topic) | {CALLBACK_ID: callback_id}
+        span = self._spans.root(f"send {topic}", SpanKind.PRODUCER, attributes, links)
         self._sending.append(span)
         return context_of_span(span).headers
 
@@ -120,8 +120,8 @@ class DelivererTracer:
             return delivery if context is None else delivery.under(context.traceparent)
         of = spans.process
         if self._place is not None:
-            said = self._place.request(delivery.callback.attempts)
-            of = spans.attempt = self._spans.child("POST", SpanKind.CLIENT, said, of=spans.process)
+            attributes = self._place.request(delivery.callback.attempts)
+            of = spans.attempt = self._spans.child("POST", SpanKind.CLIENT, attributes, of=spans.process)
         return delivery.under(context_of_span(of).traceparent)
 
     def _begin(self, delivery: Delivery) -> _DeliverySpans | None:
@@ -129,14 +129,16 @@ class DelivererTracer:
         contacts = contacts_of(record)
         if not contacts:
             return None
-        said = operation("process", "process", record.topic, group=self._group, place=(record.partition, record.offset))
-        said[CALLBACK_ID] = delivery.callback.callback_id
+        attributes = operation(
+            "process", "process", record.topic, group=self._group, place=(record.partition, record.offset)
+        )
+        attributes[CALLBACK_ID] = delivery.callback.callback_id
         parent = context_of(record.headers)
         name = f"process {record.topic}"
         if parent is None:
-            span = self._spans.root(name, SpanKind.CONSUMER, said, contacts)
+            span = self._spans.root(name, SpanKind.CONSUMER, attributes, contacts)
         else:
-            span = self._spans.child(name, SpanKind.CONSUMER, said, of=parent)
+            span = self._spans.child(name, SpanKind.CONSUMER, attributes, of=parent)
         spans = self._deliveries[key_of(record)] = _DeliverySpans(span)
         return spans
 
@@ -159,18 +161,18 @@ class DelivererTracer:
 
     def _callback_span(self, ended: Completed, spans: _DeliverySpans | None) -> None:
         for contact in contacts_of(ended.record):
-            said = operation("callback", "process", self._topic, group=self._group)
-            said |= {CALLBACK_ID: ended.callback.callback_id, OUTCOME: ended.outcome.value.lower()}
+            attributes = operation("callback", "process", self._topic, group=self._group)
+            attributes |= {CALLBACK_ID: ended.callback.callback_id, OUTCOME: ended.outcome.value.lower()}
             began_ns = from_ms(ended.callback.planned_at_ms)
-            span = self._spans.child("callback", SpanKind.CONSUMER, said, of=contact, start_ns=began_ns)
+            span = self._spans.child("callback", SpanKind.CONSUMER, attributes, of=contact, start_ns=began_ns)
             if spans is not None:
                 add_link(span, context_of_span(spans.process))
             end_span(span, end_ns=max(began_ns, from_ms(ended.finished_at_ms)))
 
     def revoked(self, partitions: Iterable[Partition]) -> None:
         """End the spans of revoked partitions, whose callbacks the new owner delivers."""
-        gone = set(partitions)
-        for key in [key for key in self._deliveries if (key.topic, key.partition) in gone]:
+        revoked = set(partitions)
+        for key in [key for key in self._deliveries if (key.topic, key.partition) in revoked]:
             spans = self._deliveries.pop(key)
             if spans.attempt is not None:
                 end_span(spans.attempt)

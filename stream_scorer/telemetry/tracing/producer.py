@@ -24,12 +24,12 @@ class ProducerTracer:
     def __init__(self, spans: Spans, topic: str) -> None:
         self._spans = spans
         self._name = f"produce {topic}"
-        self._said = operation("produce", "send", topic)
+        self._attributes = operation("produce", "send", topic)
 
     def sending(self) -> Sending:
         """Start the trace of a record; the sampler decides whether it is recorded."""
         wanted = self._spans.wants_root(self._name)
-        span = self._spans.start(self._name, SpanKind.PRODUCER, self._said) if wanted else None
+        span = self._spans.start(self._name, SpanKind.PRODUCER, self._attributes) if wanted else None
         if span is None:
             return unsampled().headers, _nothing
         return context_of_span(span).headers, partial(_ended, span)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _MAX_OPEN: Final = 256
 
 
-class _Asked:
+class _OpenRequest:
     """Open span of a request with sampled contacts, and the number of its HTTP attempts."""
 
     __slots__ = ("attempts", "span")
@@ -65,53 +65,53 @@ class RequestSpans:
         self._api = HttpAttributes(api_url)
         self._login = HttpAttributes(login_url)
         self._processes = processes
-        self._asked: OrderedDict[str, _Asked] = OrderedDict()
+        self._open: OrderedDict[str, _OpenRequest] = OrderedDict()
 
     def response_received(self, request: Request, answer: ApiResponse) -> str | None:
         """Record the span of a completed attempt; see ``scoring.ports.Trace``."""
-        asked = self._asked.get(request.batch_id) or self._begin(request)
-        if asked is None:
+        entry = self._open.get(request.batch_id) or self._begin(request)
+        if entry is None:
             return None
         trouble = getattr(answer, "failure", None)
         if answer.exchange.earlier is not None:
-            self._attempted(asked, answer.exchange.earlier, self._api, None)
-        self._attempted(asked, answer.exchange, self._login if trouble is HttpFailure.NO_TOKEN else self._api, trouble)
-        return f"{context_of_span(asked.span).trace_id:032x}"
+            self._attempted(entry, answer.exchange.earlier, self._api, None)
+        self._attempted(entry, answer.exchange, self._login if trouble is HttpFailure.NO_TOKEN else self._api, trouble)
+        return f"{context_of_span(entry.span).trace_id:032x}"
 
     def request_finished(self, request: Request) -> None:
         """End a request's span."""
-        asked = self._asked.pop(request.batch_id, None)
-        if asked is not None:
-            end_span(asked.span)
+        entry = self._open.pop(request.batch_id, None)
+        if entry is not None:
+            end_span(entry.span)
 
     def close(self) -> None:
         """End the spans of unfinished requests."""
-        for asked in self._asked.values():
-            end_span(asked.span, {OUTCOME: "given up"})
+        for entry in self._open.values():
+            end_span(entry.span, {OUTCOME: "given up"})
 
-    def _begin(self, request: Request) -> _Asked | None:
+    def _begin(self, request: Request) -> _OpenRequest | None:
         processes = self._processes(contact.record for contact in request.contacts)
         if not processes:
             return None
-        said = operation("process", "process", self._topic, group=self._group, count=len(request.contacts))
-        said[BATCH_ID] = request.batch_id
+        attributes = operation("process", "process", self._topic, group=self._group, count=len(request.contacts))
+        attributes[BATCH_ID] = request.batch_id
         began_ns = None if request.first_sent_ms is None else from_ms(request.first_sent_ms)
         links = [context_of_span(process) for process in processes]
-        span = self._spans.root(f"process {self._topic}", SpanKind.CONSUMER, said, links, start_ns=began_ns)
+        span = self._spans.root(f"process {self._topic}", SpanKind.CONSUMER, attributes, links, start_ns=began_ns)
         batch = context_of_span(span)
         for process in processes:
             add_link(process, batch)
-        asked = self._asked[request.batch_id] = _Asked(span)
-        if len(self._asked) > _MAX_OPEN:
-            end_span(self._asked.popitem(last=False)[1].span, {OUTCOME: "given up"})
-        return asked
+        entry = self._open[request.batch_id] = _OpenRequest(span)
+        if len(self._open) > _MAX_OPEN:
+            end_span(self._open.popitem(last=False)[1].span, {OUTCOME: "given up"})
+        return entry
 
-    def _attempted(self, asked: _Asked, exchange: Exchange, place: HttpAttributes, trouble: str | None) -> None:
+    def _attempted(self, entry: _OpenRequest, exchange: Exchange, place: HttpAttributes, trouble: str | None) -> None:
         began_ns = from_ms(exchange.started_at_ms)
         span = self._spans.child(
-            "POST", SpanKind.CLIENT, place.request(asked.attempts), of=asked.span, start_ns=began_ns
+            "POST", SpanKind.CLIENT, place.request(entry.attempts), of=entry.span, start_ns=began_ns
         )
-        asked.attempts += 1
+        entry.attempts += 1
         if exchange.correlation_id is not None:
             span.set_attribute(CORRELATION_ID, exchange.correlation_id)
         end_request(span, exchange.status, trouble, end_ns=began_ns + from_ms(exchange.latency_ms))

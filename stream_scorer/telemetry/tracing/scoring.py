@@ -80,20 +80,22 @@ class ScoringTracer:
                 parent = context_of(record.headers)
             else:
                 continue
-            said = operation("process", "process", topic, group=self._group, place=(record.partition, record.offset))
-            span = self._spans.start(f"process {topic}", SpanKind.CONSUMER, said, parent=parent)
+            attributes = operation(
+                "process", "process", topic, group=self._group, place=(record.partition, record.offset)
+            )
+            span = self._spans.start(f"process {topic}", SpanKind.CONSUMER, attributes, parent=parent)
             if span is not None:
                 self._contacts[_key(record)] = _Contact(span)
                 links.append(context_of_span(span))
         if links:
-            said = operation("poll", "receive", self._topic, group=self._group, count=len(records))
-            poll = self._spans.root(f"poll {self._topic}", SpanKind.CLIENT, said, links, start_ns=self._polled_ns)
+            attributes = operation("poll", "receive", self._topic, group=self._group, count=len(records))
+            poll = self._spans.root(f"poll {self._topic}", SpanKind.CLIENT, attributes, links, start_ns=self._polled_ns)
             end_span(poll)
 
     def revoked(self, partitions: Iterable[Partition]) -> None:
         """End the spans of unfinished contacts of revoked partitions."""
-        gone = {(partition.topic, partition.number) for partition in partitions}
-        for key in [key for key in self._contacts if key[:2] in gone]:
+        revoked = {(partition.topic, partition.number) for partition in partitions}
+        for key in [key for key in self._contacts if key[:2] in revoked]:
             contact = self._contacts.pop(key)
             if contact.send is not None:
                 end_span(contact.send, error="not committed")
@@ -128,8 +130,8 @@ class ScoringTracer:
         if contact.send is not None:
             end_span(contact.send, error="not committed")
         contact.transaction = self._transaction
-        said = operation("send", "send", topic)
-        contact.send = self._spans.child(f"send {topic}", SpanKind.PRODUCER, said, of=contact.process)
+        attributes = operation("send", "send", topic)
+        contact.send = self._spans.child(f"send {topic}", SpanKind.PRODUCER, attributes, of=contact.process)
         return with_trace(headers, context_of_span(contact.send))
 
     def _published(self, headers: Headers) -> Headers:
@@ -160,9 +162,11 @@ class ScoringTracer:
                 end_span(contact.send)
             end_span(contact.process, _outcome_attribute(outcome))
         if links:
-            said = operation("commit", "settle", self._topic, group=self._group, count=len(outcomes))
+            attributes = operation("commit", "settle", self._topic, group=self._group, count=len(outcomes))
             end_span(
-                self._spans.root(f"commit {self._topic}", SpanKind.CLIENT, said, links, start_ns=self._committed_ns)
+                self._spans.root(
+                    f"commit {self._topic}", SpanKind.CLIENT, attributes, links, start_ns=self._committed_ns
+                )
             )
 
     def close(self) -> None:
