@@ -17,7 +17,8 @@ from stream_scorer.core.records import ContactEvent
 from stream_scorer.kafka.admin.topics import create_topics
 from stream_scorer.kafka.client.config import plain_producer_config, silent_logger
 from stream_scorer.kafka.producer.bulk_producer import BulkProducer
-from stream_scorer.local.kafka.broker import EmbeddedKafka, KafkaConfig
+from stream_scorer.local.kafka.broker import EmbeddedKafka
+from stream_scorer.local.kafka.config import KafkaConfig
 from stream_scorer.local.simulator import Simulator, SimulatorConfig
 from stream_scorer.schema_files import SchemaFile, load_schema
 from stream_scorer.settings import load_settings

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from stream_scorer.local.kafka.broker import EmbeddedKafka, KafkaConfig
+from stream_scorer.local.kafka.broker import EmbeddedKafka
+from stream_scorer.local.kafka.config import KafkaConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

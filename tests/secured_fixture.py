@@ -20,7 +20,8 @@ import pytest
 from support_certificates import ISSUER, Authority, token_key, write_jwks
 
 from stream_scorer.local.files import folder_lock
-from stream_scorer.local.kafka.broker import EmbeddedKafka, KafkaConfig
+from stream_scorer.local.kafka.broker import EmbeddedKafka
+from stream_scorer.local.kafka.config import KafkaConfig
 from stream_scorer.local.kafka.node import Listener
 from stream_scorer.local.kafka.process import free_port
 

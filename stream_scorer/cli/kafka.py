@@ -14,9 +14,10 @@ import typer
 from rich.console import Console
 
 from stream_scorer.errors import UsageError
-from stream_scorer.local.kafka.broker import EmbeddedKafka, KafkaConfig, Running
+from stream_scorer.local.kafka.broker import EmbeddedKafka
 from stream_scorer.local.kafka.cluster import SIZES, EmbeddedCluster, RunningNodes, cluster_size
-from stream_scorer.local.kafka.config import DEFAULT_PORT, default_data_dir
+from stream_scorer.local.kafka.config import DEFAULT_PORT, KafkaConfig, default_data_dir
+from stream_scorer.local.kafka.readiness import Running
 
 if TYPE_CHECKING:
     from stream_scorer.local.kafka.jars import Progress

@@ -91,22 +91,13 @@ class PredictiveScoreCalculator:
         )
         self.client = client or ScoreClient(self.auth, base_url)
         self.expected_features = _names(expected_features)
-        try:
-            self.imputation_map = {plain(name): plain(value) for name, value in dict(imputation_map).items()}
-        except (TypeError, ValueError):
-            raise SettingsError("imputation_map must be a dict: pass {} where nothing is to be imputed") from None
+        self.imputation_map = _imputation(imputation_map, self.expected_features)
         if callback_handler is not None and not callable(callback_handler):
             raise SettingsError("callback_handler must be callable with a list of ScoreResult")
         self.callback = callback_handler
         self.auditor = auditor or AuditLogger()
         self.verifier = verifier or ConfidenceVerifier()
         self.max_features = max_features
-        for name, value in self.imputation_map.items():
-            if name not in self.expected_features:
-                raise SettingsError(f"imputation_map: {quoted(name)} is not one of the expected features")
-            problem = (Reason.MISSING_FEATURE, "has no value to put in") if value is None else value_problem(value)
-            if problem is not None:
-                raise SettingsError(f"imputation_map: {quoted(name)} {problem[1]}")
 
     def calculate_scores(self, raw_contacts: Iterable[Any]) -> list[ScoreResult]:
         """Score contacts, pass the verified results to the callback handler, and return them.
@@ -293,6 +284,21 @@ def _names(expected_features: Any) -> list[str]:
         if not isinstance(name, str) or not is_text(name):
             raise SettingsError(f"expected_features: {ascii(name)[:60]} must be text: in a DataFrame rename the column")
     return names
+
+
+def _imputation(imputation_map: Any, expected_features: Sequence[str]) -> dict[str, Any]:
+    """Return the values for absent features by name, with numpy's scalars as Python's."""
+    try:
+        values = {plain(name): plain(value) for name, value in dict(imputation_map).items()}
+    except (TypeError, ValueError):
+        raise SettingsError("imputation_map must be a dict: pass {} where nothing is to be imputed") from None
+    for name, value in values.items():
+        if name not in expected_features:
+            raise SettingsError(f"imputation_map: {quoted(name)} is not one of the expected features")
+        problem = (Reason.MISSING_FEATURE, "has no value to put in") if value is None else value_problem(value)
+        if problem is not None:
+            raise SettingsError(f"imputation_map: {quoted(name)} {problem[1]}")
+    return values
 
 
 def _listed(raw_contacts: Iterable[Any]) -> list[Any]:

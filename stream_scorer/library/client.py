@@ -9,6 +9,7 @@ import random
 import threading
 import time
 from datetime import timedelta
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Self
 
 import requests
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from stream_scorer.library.payload import ScoringPayload
 
 DEFAULT_BASE_URL: Final = "https://api.mypurecloud.com"
-_TOO_MANY_REQUESTS: Final = 429
 _log = logging.getLogger("stream_scorer")
 
 
@@ -242,7 +242,7 @@ class ScoreClient:
                 self._quota.update(answer.exchange.quota, now)
             if (
                 isinstance(answer, Unavailable)
-                and answer.exchange.status == _TOO_MANY_REQUESTS
+                and answer.exchange.status == HTTPStatus.TOO_MANY_REQUESTS
                 and answer.retry_after_s
             ):
                 self._quota.block_until(now + min(answer.retry_after_s, self.max_wait_s))

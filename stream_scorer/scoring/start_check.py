@@ -7,6 +7,7 @@ waits outside the group, so that the other workers keep all partitions.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from stream_scorer.core.scoring.backoff import next_delay_s
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from stream_scorer.scoring.ports import Quota
 
 _HEARTBEAT_S: Final = 1.0
-_TOO_MANY_REQUESTS: Final = 429
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ class StartCheck:
     def _wait(self, result: ModelUnavailable, attempt: int, began_at: float) -> None:
         now = self._clock.monotonic()
         delay_s = self._backoff.delay_s(attempt, result.retry_after_s, self._clock.jitter())
-        if result.exchange.status == _TOO_MANY_REQUESTS:
+        if result.exchange.status == HTTPStatus.TOO_MANY_REQUESTS:
             self._quota.block_until(now + delay_s)
         next_at = now + max(delay_s, self._quota.wait_s(now))
         while (left_s := next_at - self._clock.monotonic()) > 0 and not self._stopping.is_set():

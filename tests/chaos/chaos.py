@@ -25,7 +25,8 @@ from output_verifier import judge
 from scoring_harness import contacts
 from worker_harness import WorkerHarness
 
-from stream_scorer.local.kafka.broker import EmbeddedKafka, KafkaConfig
+from stream_scorer.local.kafka.broker import EmbeddedKafka
+from stream_scorer.local.kafka.config import KafkaConfig
 from stream_scorer.local.simulator import Simulator
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 from toxiproxy import open_links
 
-from stream_scorer.local.kafka.broker import KafkaConfig
 from stream_scorer.local.kafka.cluster import EmbeddedCluster
+from stream_scorer.local.kafka.config import KafkaConfig
 from stream_scorer.local.kafka.node import Listener
 from stream_scorer.local.kafka.process import free_port
 from stream_scorer.local.receiver import Receiver

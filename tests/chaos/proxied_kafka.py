@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from kafka_proxy import KafkaProxy
 
-from stream_scorer.local.kafka.broker import EmbeddedKafka, KafkaConfig
+from stream_scorer.local.kafka.broker import EmbeddedKafka
+from stream_scorer.local.kafka.config import KafkaConfig
 from stream_scorer.local.kafka.node import Listener
 from stream_scorer.local.kafka.process import free_port
 

@@ -19,12 +19,14 @@ from typer.testing import CliRunner
 
 from stream_scorer.cli.kafka import app
 from stream_scorer.errors import LocalError
-from stream_scorer.local.kafka.broker import EmbeddedKafka, Running
 from stream_scorer.local.kafka.process import LOOPBACK, ended_within, free_port, is_alive
+from stream_scorer.local.kafka.readiness import Running
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from stream_scorer.local.kafka.broker import EmbeddedKafka
 
 
 pytestmark = pytest.mark.kafka

@@ -19,8 +19,14 @@ from stream_scorer.cli.kafka import app
 from stream_scorer.errors import LocalError
 from stream_scorer.local.files import folder_lock, replace_file
 from stream_scorer.local.kafka import jars as kafka_jars
-from stream_scorer.local.kafka.broker import EmbeddedKafka, KafkaConfig
-from stream_scorer.local.kafka.config import default_cache_dir, default_data_dir, new_cluster_id, server_properties
+from stream_scorer.local.kafka.broker import EmbeddedKafka
+from stream_scorer.local.kafka.config import (
+    KafkaConfig,
+    default_cache_dir,
+    default_data_dir,
+    new_cluster_id,
+    server_properties,
+)
 from stream_scorer.local.kafka.jars import KAFKA_VERSION, LockedJar, check_jars, locked_jars, verified_jars
 from stream_scorer.local.kafka.java import failure_reason, java_command, java_environment
 from stream_scorer.local.kafka.process import ended_within, free_port, is_alive, port_is_free

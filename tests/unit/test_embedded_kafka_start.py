@@ -17,8 +17,9 @@ from stream_scorer.errors import LocalError
 from stream_scorer.local.kafka import broker
 from stream_scorer.local.kafka import cluster as kafka_cluster
 from stream_scorer.local.kafka import layout as kafka_layout
-from stream_scorer.local.kafka.broker import EmbeddedKafka, KafkaConfig
+from stream_scorer.local.kafka.broker import EmbeddedKafka
 from stream_scorer.local.kafka.cluster import EmbeddedCluster
+from stream_scorer.local.kafka.config import KafkaConfig
 from stream_scorer.local.kafka.layout import read_layout
 from stream_scorer.local.kafka.node import Listener
 from stream_scorer.local.kafka.process import LOOPBACK, PortTakenError, free_port

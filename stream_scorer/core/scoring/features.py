@@ -15,7 +15,6 @@ from stream_scorer.core.records import Reason
 from stream_scorer.core.scoring.event_time import AFTER_SECONDS_MS, LAST_MS, time_problem
 from stream_scorer.core.scoring.feature_types import (
     Feature,
-    FeatureType,
     compile_rule,
     describe_range,
     describe_type,
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from stream_scorer.core.records import ContactEvent, FeatureValue
-
-__all__ = ["Complete", "ContactChecker", "Failures", "Feature", "FeatureList", "FeatureType"]
 
 Complete: TypeAlias = "tuple[dict[str, FeatureValue], tuple[str, ...]]"
 Failures: TypeAlias = "list[tuple[Reason, str]]"

@@ -20,7 +20,8 @@ from stream_scorer.errors import LocalError
 from stream_scorer.local.demo.scenario_view import worker_environment
 from stream_scorer.local.demo.worker_process import WorkerProcess
 from stream_scorer.local.http_server.process import require_extra
-from stream_scorer.local.kafka.broker import EmbeddedKafka, KafkaConfig
+from stream_scorer.local.kafka.broker import EmbeddedKafka
+from stream_scorer.local.kafka.config import KafkaConfig
 from stream_scorer.local.kafka.process import ended_within, free_port, is_alive, send
 from stream_scorer.local.receiver import Receiver
 from stream_scorer.local.simulator import Simulator, SimulatorConfig

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
     from stream_scorer.local.kafka.jars import Progress
 
-__all__ = ["EmbeddedKafka", "KafkaConfig", "Running"]
-
 
 def quiet_logger(_message: str) -> None:
     """Discard progress messages."""
