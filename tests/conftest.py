@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import os
 import signal
+from typing import Any, Final
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 pytest_plugins = (
     "kafka_fixture",
@@ -17,8 +18,10 @@ pytest_plugins = (
 )
 
 # `make test` tries the same examples every time; `make fuzz` (``FUZZ_EFFORT``) tries others.
-settings.register_profile("repeatable", derandomize=True, database=None)
-settings.register_profile("random", derandomize=False)
+# Neither has a deadline: an example of milliseconds takes longer than 200 ms where other processes keep the cores busy.
+BUSY: Final[dict[str, Any]] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("repeatable", derandomize=True, database=None, **BUSY)
+settings.register_profile("random", derandomize=False, **BUSY)
 settings.load_profile("random" if "FUZZ_EFFORT" in os.environ else "repeatable")
 
 # A shell starts its background jobs with Ctrl-C ignored, and so would every program be that a test interrupts.

@@ -75,7 +75,7 @@ def test_compose_fits_the_specification() -> None:
         "vendor.compose-spec",
         "docker-compose.yml",
     ]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
