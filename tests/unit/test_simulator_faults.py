@@ -2,17 +2,21 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 
 from stream_scorer.errors import SettingsError
+from stream_scorer.local.http_server.models import Transfer, read_faults
 from stream_scorer.local.simulator.fault_script import FaultBook, RequestSummary, asked_in
-from stream_scorer.local.simulator.faults import FaultAction, FaultMatch, ResultEdit, Transfer, parse_faults
+from stream_scorer.local.simulator.faults import Fault, FaultAction, FaultMatch, ResultEdit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+parse_faults = partial(read_faults, model=Fault)
 
 
 def book(*faults: dict[str, Any]) -> FaultBook:

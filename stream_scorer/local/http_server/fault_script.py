@@ -4,27 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from random import Random
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic
+
+from stream_scorer.local.http_server.models import FaultT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-
-class ScriptedFault(Protocol):
-    """Pydantic model of one entry.
-
-    Attributes:
-        times: number of affected requests; None: all.
-        after: number of matching requests that pass first.
-    """
-
-    times: int | None
-    after: int
-
-    def model_dump(self, *, mode: str, exclude_defaults: bool) -> dict[str, Any]: ...
-
-
-FaultT = TypeVar("FaultT", bound=ScriptedFault)
 
 
 @dataclass(slots=True)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Scope, Send
 
-    from stream_scorer.local.simulator.faults import Transfer
+    from stream_scorer.local.http_server.models import Transfer
 
 DRIP_EVERY_S: Final = 0.1
 BOMB_BYTES: Final = 200_000_000

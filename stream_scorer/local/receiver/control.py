@@ -8,7 +8,7 @@ from stream_scorer.local.http_server.control_client import ControlClient
 from stream_scorer.local.receiver.delivery_log import Delivery, Stats
 
 if TYPE_CHECKING:
-    from stream_scorer.local.simulator.faults import Transfer
+    from stream_scorer.local.http_server.models import Transfer
 
 
 class ReceiverControl(ControlClient):

@@ -26,27 +26,17 @@ Faults apply to callbacks with a valid signature, in the order in which they wer
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import model_validator
 
-from stream_scorer.errors import SettingsError
-from stream_scorer.local.simulator.config import Milliseconds, validation_message
-from stream_scorer.local.simulator.faults import BODILESS, HeaderText, Transfer
+from stream_scorer.local.http_server.models import BODILESS, AnswerFault, Frozen, ScriptedFault
 
 if TYPE_CHECKING:
     from stream_scorer.local.receiver.delivery_log import ReceivedCallback
 
 
-def _as_text(value: Any) -> Any:
-    return str(value) if isinstance(value, int) else value
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class FaultMatch(_Frozen):
+class FaultMatch(Frozen):
     """Condition for the affected callbacks."""
 
     campaign_id: str | None = None
@@ -59,17 +49,11 @@ class FaultMatch(_Frozen):
         return self.contact_id is None or self.contact_id in arrival.contact_ids
 
 
-class FaultAction(_Frozen):
+class FaultAction(AnswerFault):
     """Effect of a fault on a callback."""
 
-    status: Annotated[int, Field(ge=200, le=599)] | None = None
-    retry_after: Annotated[HeaderText, BeforeValidator(_as_text)] | None = None
-    headers: dict[HeaderText, HeaderText] = Field(default_factory=dict)
     body: str = ""
-    transfer: Transfer | None = None
-    drop: Literal["before", "after"] | None = None
     hang: bool = False
-    delay_ms: Milliseconds = 0.0
 
     @model_validator(mode="after")
     def _one_kind(self) -> FaultAction:
@@ -86,25 +70,8 @@ class FaultAction(_Frozen):
         return self
 
 
-class Fault(_Frozen):
-    """One entry of the script."""
+class Fault(ScriptedFault):
+    """One entry of the receiver's script."""
 
     action: FaultAction
     match: FaultMatch = FaultMatch()
-    times: Annotated[int, Field(ge=1)] | None = 1
-    after: Annotated[int, Field(ge=0)] = 0
-
-
-_FAULTS = TypeAdapter(list[Fault])
-
-
-def parse_faults(content: Any) -> list[Fault]:
-    """Return the faults of decoded JSON, a list.
-
-    Raises:
-        SettingsError: the script is malformed; one line with the place.
-    """
-    try:
-        return _FAULTS.validate_python(content)
-    except ValidationError as error:
-        raise SettingsError(f"faults: {validation_message(error)}") from None

@@ -67,8 +67,9 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Scope, Send
 
+    from stream_scorer.local.http_server.models import Transfer
     from stream_scorer.local.simulator.config import SimulatorConfig
-    from stream_scorer.local.simulator.faults import FaultAction, FaultPath, Transfer
+    from stream_scorer.local.simulator.faults import FaultAction, FaultPath
 
 OPENAPI_PATH = "/openapi.json"
 TOKEN_PATH = "/oauth/token"  # noqa: S105 - a path  # nosec B105

@@ -6,12 +6,13 @@ import json
 import tomllib
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from stream_scorer.core.charset import decode_text
 from stream_scorer.core.parse_errors import parse_error_place
 from stream_scorer.errors import InputError, SettingsError
 from stream_scorer.file_reader import read_file
+from stream_scorer.local.http_server.models import Frozen, Milliseconds, Share, validation_message
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,19 +36,14 @@ LIST_COLUMNS = (
 )
 MAX_LIST_COLUMNS = 50
 
-Milliseconds: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 
-
-class ListColumns(BaseModel):
+class ListColumns(Frozen):
     """Columns of a contact list.
 
     Attributes:
         columns: all columns, at most 50.
         phone_columns: those with a number to call, at least one. The dialler calls the first that has a value.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     columns: Annotated[tuple[str, ...], Field(min_length=1, max_length=MAX_LIST_COLUMNS)] = LIST_COLUMNS
     phone_columns: Annotated[tuple[str, ...], Field(min_length=1)] = ("phone",)
@@ -59,7 +55,7 @@ class ListColumns(BaseModel):
         return self
 
 
-class SimulatorConfig(BaseModel):
+class SimulatorConfig(Frozen):
     """Frozen configuration of the simulated platform; a change at run time replaces it.
 
     Attributes:
@@ -90,8 +86,6 @@ class SimulatorConfig(BaseModel):
         max_features: maximum number of features of a contact.
         max_request_bytes: maximum size of a request body, in bytes.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     client_id: Annotated[str, Field(min_length=1)] = "simulator-client"
     client_secret: Annotated[str, Field(min_length=1, repr=False)] = DEFAULT_SECRET
@@ -134,14 +128,6 @@ class SimulatorConfig(BaseModel):
             return SimulatorConfig.model_validate({**self.model_dump(), **changes})
         except ValidationError as error:
             raise SettingsError(f"simulator configuration: {validation_message(error)}") from None
-
-
-def validation_message(error: ValidationError) -> str:
-    """Return a validation error as ``field: problem; …``, without the value, which may be a secret."""
-    return "; ".join(
-        f"{'.'.join(map(str, item['loc'])) or 'value'}: {item['msg'].removeprefix('Value error, ')}"
-        for item in error.errors()
-    )
 
 
 def read_features(path: Path) -> dict[str, FeatureType]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from starlette.routing import Route
 
 from stream_scorer.errors import SettingsError
-from stream_scorer.local.http_server.control_app import json_answer, json_content, no_content, with_control_app
+from stream_scorer.local.http_server.control_app import json_answer, json_content, make_control_app, no_content
 from stream_scorer.local.simulator.dial_orders import DialOrder, OptOutOrder, parse_order
-from stream_scorer.local.simulator.faults import parse_faults
+from stream_scorer.local.simulator.faults import Fault
 from stream_scorer.local.simulator.scenario import parse_scenario
 
 if TYPE_CHECKING:
@@ -25,11 +24,13 @@ if TYPE_CHECKING:
 def control_app(api: SimulatedApi, prefix: str) -> Starlette:
     """Return the Starlette application for the endpoints below ``prefix``."""
     routes = _Routes(api)
-    return with_control_app(
+    return make_control_app(
         prefix,
-        [
-            Route("/health", routes.health),
-            Route("/stats", routes.stats),
+        api.faults,
+        Fault,
+        stats=api.stats,
+        reset=api.reset,
+        routes=[
             Route("/scored", routes.scored),
             Route("/contact-list", routes.contact_list),
             Route("/dial-queue", routes.dial_queue),
@@ -37,16 +38,12 @@ def control_app(api: SimulatedApi, prefix: str) -> Starlette:
             Route("/dials", routes.dials),
             Route("/dialled", routes.dialled),
             Route("/opt-out", routes.opt_out, methods=["POST"]),
-            Route("/faults", routes.faults),
-            Route("/faults", routes.add_faults, methods=["POST"]),
-            Route("/faults", routes.clear_faults, methods=["DELETE"]),
             Route("/config", routes.config),
             Route("/config", routes.change_config, methods=["PATCH"]),
             Route("/scenario", routes.scenario),
             Route("/scenario", routes.play, methods=["PUT"]),
             Route("/scenario", routes.stop_playing, methods=["DELETE"]),
             Route("/revoke-tokens", routes.revoke_tokens, methods=["POST"]),
-            Route("/reset", routes.reset, methods=["POST"]),
         ],
     )
 
@@ -56,12 +53,6 @@ class _Routes:
 
     def __init__(self, api: SimulatedApi) -> None:
         self._api = api
-
-    async def health(self, _: Request) -> Response:
-        return no_content()
-
-    async def stats(self, _: Request) -> Response:
-        return json_answer(self._api.stats())
 
     async def scored(self, request: Request) -> Response:
         minimum, scored = _minimum(request), self._api.request_log.scored
@@ -96,17 +87,6 @@ class _Routes:
         self._list(order.list).opt_out(order.ids)
         return no_content()
 
-    async def faults(self, _: Request) -> Response:
-        return json_answer(self._api.faults.state())
-
-    async def add_faults(self, request: Request) -> Response:
-        self._api.faults.add(*parse_faults(await json_content(request)))
-        return json_answer(self._api.faults.state(), HTTPStatus.CREATED)
-
-    async def clear_faults(self, _: Request) -> Response:
-        self._api.faults.clear()
-        return no_content()
-
     async def config(self, _: Request) -> Response:
         return json_answer(self._api.config.model_dump(mode="json", exclude={"client_secret"}))
 
@@ -130,10 +110,6 @@ class _Routes:
 
     async def revoke_tokens(self, _: Request) -> Response:
         return json_answer({"revoked": self._api.tokens.revoke_all()})
-
-    async def reset(self, _: Request) -> Response:
-        self._api.reset()
-        return no_content()
 
     def _list(self, list_id: str | None) -> ContactList:
         """Return a contact list, by default the first, after the calls that are due."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stream_scorer.errors import SettingsError
-from stream_scorer.local.simulator.config import validation_message
+from stream_scorer.local.http_server.models import validation_message
 from stream_scorer.local.simulator.contact_list import WrapUp  # noqa: TC001 - pydantic evaluates it
 
 _Order = TypeVar("_Order", bound=BaseModel)

@@ -53,27 +53,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from stream_scorer.errors import SettingsError
-from stream_scorer.local.simulator.config import Milliseconds, Share, validation_message
+from stream_scorer.local.http_server.models import BODILESS, AnswerFault, Frozen, ScriptedFault, Share
 
 FaultPath: TypeAlias = Literal["token", "score", "outbound", "outbound_list", "outbound_read"]
-Transfer: TypeAlias = Literal["cut", "cut_chunked", "drip", "endless", "gzip", "gzip_bomb"]
 ResultField: TypeAlias = Literal["contactId", "score", "confidenceInterval", "lower", "upper"]
-HeaderText: TypeAlias = Annotated[str, Field(pattern=r"^[\x20-\x7e]+$")]
-BODILESS = {204, 304}
 
 
-def _as_text(value: Any) -> Any:
-    return str(value) if isinstance(value, int) else value
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Selection(_Frozen):
+class Selection(Frozen):
     """Selection of a request's contacts; exactly one field is set."""
 
     count: Annotated[int, Field(ge=0)] | None = None
@@ -91,7 +79,7 @@ class Selection(_Frozen):
 Selected: TypeAlias = Literal["all"] | Selection
 
 
-class FaultMatch(_Frozen):
+class FaultMatch(Frozen):
     """Condition for the affected requests."""
 
     path: FaultPath = "score"
@@ -116,7 +104,7 @@ class FaultMatch(_Frozen):
         return self
 
 
-class ResultEdit(_Frozen):
+class ResultEdit(Frozen):
     """Change to the results of an answer."""
 
     do: Literal["omit", "repeat", "contradict", "unknown", "reverse", "swap", "outside", "remove", "set"]
@@ -137,20 +125,14 @@ class ResultEdit(_Frozen):
         return self
 
 
-class FaultAction(_Frozen):
+class FaultAction(AnswerFault):
     """Effect of a fault on a request."""
 
-    status: Annotated[int, Field(ge=200, le=599)] | None = None
-    retry_after: Annotated[HeaderText, BeforeValidator(_as_text)] | None = None
-    headers: dict[HeaderText, HeaderText] = Field(default_factory=dict)
     code: str | None = None
     names: Selected | tuple[str, ...] | None = None
     revoke_tokens: bool = False
     body: str = "platform"
     results: tuple[ResultEdit, ...] = ()
-    transfer: Transfer | None = None
-    drop: Literal["before", "after"] | None = None
-    delay_ms: Milliseconds = 0.0
 
     @model_validator(mode="after")
     def _one_kind(self) -> FaultAction:
@@ -175,13 +157,11 @@ class FaultAction(_Frozen):
             raise ValueError("code and names stand in the body 'platform'")
 
 
-class Fault(_Frozen):
-    """One entry of the script."""
+class Fault(ScriptedFault):
+    """One entry of the simulator's script."""
 
     match: FaultMatch = FaultMatch()
     action: FaultAction
-    times: Annotated[int, Field(ge=1)] | None = 1
-    after: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")
     def _tokens_have_no_results(self) -> Fault:
@@ -190,18 +170,3 @@ class Fault(_Frozen):
                 f"to a fault, a request of path {self.match.path} holds no contact: leave out results and names"
             )
         return self
-
-
-_FAULTS = TypeAdapter(list[Fault])
-
-
-def parse_faults(content: Any) -> list[Fault]:
-    """Return the faults of decoded JSON, a list.
-
-    Raises:
-        SettingsError: the script is malformed; one line with the place.
-    """
-    try:
-        return _FAULTS.validate_python(content)
-    except ValidationError as error:
-        raise SettingsError(f"faults: {validation_message(error)}") from None

@@ -29,13 +29,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from stream_scorer.core.charset import decode_text
 from stream_scorer.core.parse_errors import parse_error_place
 from stream_scorer.errors import InputError, SettingsError
 from stream_scorer.file_reader import read_file
-from stream_scorer.local.simulator.config import SimulatorConfig, validation_message
+from stream_scorer.local.http_server.models import Frozen, validation_message
+from stream_scorer.local.simulator.config import SimulatorConfig
 from stream_scorer.local.simulator.faults import Fault, Selection
 from stream_scorer.local.simulator.response_faults import select
 
@@ -45,17 +46,13 @@ MAX_BYTES: Final = 1_000_000
 Seconds: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
 class StepFault(Fault):
     """Fault that acts while its step lasts, unless ``times`` is set."""
 
     times: Annotated[int, Field(ge=1)] | None = None
 
 
-class Step(_Frozen):
+class Step(Frozen):
     """Changes for a period. Times are seconds since the first request, before ``speed`` is applied."""
 
     name: str = ""
@@ -88,13 +85,13 @@ class Step(_Frozen):
         return bool(self.config or self.faults)
 
 
-class Expected(_Frozen):
+class Expected(Frozen):
     """Required effect of a scenario on contacts."""
 
     refused: Selection | None = None
 
 
-class Scenario(_Frozen):
+class Scenario(Frozen):
     """Timeline of the simulator's faults and changes."""
 
     name: Annotated[str, Field(min_length=1)]

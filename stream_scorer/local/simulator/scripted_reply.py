@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from stream_scorer.local.simulator.faults import BODILESS
+from stream_scorer.local.http_server.models import BODILESS
 from stream_scorer.local.simulator.replies import Reply, html_error, oauth_error, platform_error
 from stream_scorer.local.simulator.response_faults import select
 from stream_scorer.local.simulator.validation import Complaint
