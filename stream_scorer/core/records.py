@@ -193,7 +193,6 @@ class Scored(NamedTuple):
 
     @property
     def is_billable(self) -> bool:
-        """Whether the API bills it."""
         return True
 
 
@@ -218,7 +217,6 @@ class Rejected(NamedTuple):
 
     @property
     def is_billable(self) -> bool:
-        """Whether the API bills it."""
         return self.request is not None
 
 
@@ -249,7 +247,6 @@ class Deferred(NamedTuple):
 
     @property
     def is_billable(self) -> bool:
-        """Whether the API bills it."""
         return False
 
 
@@ -260,7 +257,6 @@ class Skipped(NamedTuple):
 
     @property
     def is_billable(self) -> bool:
-        """Whether the API bills it."""
         return False
 
 
@@ -348,11 +344,6 @@ class HttpFailure(StrEnum):
     MALFORMED = "malformed"
     CUT_OFF = "cut_off"
     NO_TOKEN = "no_token"  # noqa: S105 - a name  # nosec B105
-
-    @property
-    def is_outage(self) -> bool:
-        """Whether no contact can be the cause: the API has rejected the request unread, or never received it."""
-        return self in (HttpFailure.RATE_LIMITED, HttpFailure.NO_CONNECTION, HttpFailure.NO_TOKEN)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,6 @@ class PendingDecision:
         failure: the failure of the request.
         failed_at: when the failure was received.
         is_last_round: whether its single contact is in its last round.
-        succeeded_before: whether other contacts were scored shortly before it was sent, or while it was in flight.
         awaited: the requests in flight that may be the evidence.
         control: the ``batch_id`` of the control that decides; None: none was sent yet.
         control_failed: whether that control failed.
@@ -43,7 +42,6 @@ class PendingDecision:
     failure: Failure
     failed_at: float
     is_last_round: bool = False
-    succeeded_before: bool = True
     awaited: set[str] = field(default_factory=set)
     control: str | None = None
     control_failed: bool = False

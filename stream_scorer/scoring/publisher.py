@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
     from stream_scorer.core.avro.codec import Codec
     from stream_scorer.core.exactly_once.offset_ledger import CommittableBatch
-    from stream_scorer.kafka.producer.committer import Group, Sink
+    from stream_scorer.kafka.consumer.group_consumer import GroupConsumer
     from stream_scorer.kafka.producer.records import Publication
+    from stream_scorer.kafka.producer.sink import TransactionalSink
     from stream_scorer.runtime.clock import Clock
     from stream_scorer.scoring.observer import Observer
     from stream_scorer.scoring.output_records import Encoder
@@ -38,8 +39,8 @@ class Publisher(OutputWriter[Outcome | Skipped]):
     def __init__(
         self,
         *,
-        sink: Sink,
-        group: Group,
+        sink: TransactionalSink,
+        group: GroupConsumer,
         ledger: OutcomeLedger,
         encoder: Encoder,
         audit_topic: str,

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from stream_scorer.callbacks.ports import Target
     from stream_scorer.core.callbacks.types import DeliveryAnswer
     from stream_scorer.kafka.consumer.group_consumer import GroupConsumer
-    from stream_scorer.kafka.producer.committer import Sink
+    from stream_scorer.kafka.producer.sink import TransactionalSink
     from stream_scorer.runtime.loop_observer import LoopObserver
     from stream_scorer.settings import Settings
 
@@ -258,7 +258,9 @@ class CallbackService(Service):
         config = consumer_config(self._settings, group_id, logger=self._client_log)
         return self._consumer(config, topics, group_id, self._framing.lookup, retry_topics)
 
-    def _writer(self, group_id: str, transactional_id: str) -> tuple[Sink, Mapping[str, int], CallbackEncoder]:
+    def _writer(
+        self, group_id: str, transactional_id: str
+    ) -> tuple[TransactionalSink, Mapping[str, int], CallbackEncoder]:
         settings, topics = self._settings, self._settings.topics
         outputs = (topics.callbacks, *self._retry_topics, topics.callbacks_rejected, topics.receipts)
         sink, limits = make_sink(

@@ -62,7 +62,7 @@ LOCAL_COMMANDS = {f"stream_scorer.cli.{name}" for name in ("demo", "kafka", "rec
 
 # The services see the outside through Protocols of their own; of the adapters they know values and a name, no client.
 VALUES_FOR_SERVICES = {
-    "stream_scorer.kafka.producer.committer": {"Committer", "Group", "Sink"},
+    "stream_scorer.kafka.producer.committer": {"Committer"},
     "stream_scorer.kafka.consumer.flow_control": {"FlowControl"},
     "stream_scorer.kafka.producer.dead_letter": {
         "error_headers",
@@ -75,19 +75,19 @@ VALUES_FOR_SERVICES = {
     "stream_scorer.kafka.consumer.paused_partitions": {"PausedPartitions"},
     "stream_scorer.kafka.consumer.retry_partitions": {"PausedRetryPartitions"},
     "stream_scorer.kafka.producer.records": {"Committed", "Failed", "OutRecord", "Publication", "RecordsRejected"},
+    "stream_scorer.kafka.producer.sink": {"TransactionalSink"},
     "stream_scorer.kafka.consumer.group_consumer": {"GroupConsumer", "RebalanceListener"},
     "stream_scorer.kafka.registry.pending_schemas": {"PendingSchemas"},
 }
 # Of these the annotations may speak, the running code may not.
 ONLY_TYPES_FOR_SERVICES = {
     "FlowControl",
-    "Group",
     "GroupConsumer",
     "PausedPartitions",
     "PausedRetryPartitions",
     "PendingSchemas",
     "RebalanceListener",
-    "Sink",
+    "TransactionalSink",
 }
 
 # One seam to each foreign library: the rooms that may import it.

@@ -57,7 +57,6 @@ class Selected(NamedTuple):
 
     @property
     def is_billable(self) -> bool:
-        """Whether the API bills it."""
         return False
 
 
@@ -68,7 +67,6 @@ class BelowThreshold(NamedTuple):
 
     @property
     def is_billable(self) -> bool:
-        """Whether the API bills it."""
         return False
 
 
@@ -82,7 +80,6 @@ class Invalid(NamedTuple):
 
     @property
     def is_billable(self) -> bool:
-        """Whether the API bills it."""
         return False
 
 

@@ -49,11 +49,9 @@ class Untraced:
     """Tracer that adds no headers."""
 
     def sending(self) -> Sending:
-        """Return no headers."""
         return [], _nothing
 
-    def close(self) -> None:
-        """Do nothing."""
+    def close(self) -> None: ...
 
 
 class Undelivered(NamedTuple):

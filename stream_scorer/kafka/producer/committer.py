@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias
 
 from confluent_kafka import TopicPartition
 
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 
     from stream_scorer.core.exactly_once.offset_ledger import CommittableBatch, OffsetLedger
     from stream_scorer.core.records import Partition
+    from stream_scorer.kafka.consumer.group_consumer import GroupConsumer
     from stream_scorer.kafka.producer.records import OutRecord, Publication
+    from stream_scorer.kafka.producer.sink import TransactionalSink
 
 _FENCED_LIMIT = 3
 _FENCED_WINDOW_S = 300.0
@@ -49,42 +51,6 @@ _MARKERS_EVERY_S = 60.0
 
 # Outcomes of a transaction whose result is unknown, and the function that is called if it was committed.
 _Attempt: TypeAlias = "tuple[list[OutcomeT], Callable[[list[OutcomeT]], None]]"
-
-
-class Sink(Protocol):
-    """Transactional producer; see ``kafka.producer.sink.TransactionalSink``."""
-
-    @property
-    def is_open(self) -> bool:
-        """Whether a session is usable."""
-
-    def open(self) -> Failed | None:
-        """Open a new session."""
-
-    def publish(self, records: list[OutRecord], offsets: list[TopicPartition], group: Any) -> Publication:
-        """Run one transaction."""
-
-    def close(self) -> None:
-        """Close the session."""
-
-
-class Group(Protocol):
-    """Consumer whose offsets are committed; see ``kafka.consumer.group_consumer.Source``."""
-
-    def group_metadata(self) -> Any | None:
-        """Return the group's metadata with its generation; None: the consumer is not a member."""
-
-    def committed(self, partitions: list[Partition]) -> Mapping[Partition, int]:
-        """Return the committed offsets."""
-
-    def check_topics(self, topics: Collection[str]) -> None:
-        """Check that these topics are the ones that were read; raise if one was created again or deleted."""
-
-    def commit_offset(self, partition: Partition, next_offset: int) -> int:
-        """Return the offset to commit once every record below ``next_offset`` is finished."""
-
-    def commit_metadata(self, partition: Partition, start_offset: int) -> str:
-        """Return the metadata of the next commit on a partition."""
 
 
 class CommitObserver(Protocol):
@@ -119,8 +85,8 @@ class Committer(Generic[OutcomeT]):
     def __init__(
         self,
         *,
-        sink: Sink,
-        group: Group,
+        sink: TransactionalSink,
+        group: GroupConsumer,
         ledger: OffsetLedger[OutcomeT],
         max_outcomes: int,
         monotonic: Callable[[], float],
