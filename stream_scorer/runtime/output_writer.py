@@ -38,11 +38,6 @@ class OutputWriter(ABC, Generic[OutcomeT]):
         self._written_at = 0.0
 
     @property
-    def last_error(self) -> str | None:
-        """Why nothing can be written now; None: no failure is known."""
-        return self._committer.last_error
-
-    @property
     def is_stale(self) -> bool:
         """Whether the group has rebalanced without this worker: another one owns the partitions."""
         return self._committer.is_stale
@@ -59,7 +54,7 @@ class OutputWriter(ABC, Generic[OutcomeT]):
         """Write the committable outcomes if their transaction is due."""
         if not self._committer.can_attempt:
             return
-        if self.last_error is not None and not self._committer.ensure_session():
+        if self._committer.last_error is not None and not self._committer.ensure_session():
             return
         if self._is_due():
             self.flush()

@@ -458,11 +458,11 @@ def test_nothing_is_published_while_an_outcome_is_unsettled() -> None:
     bench.publish()
     bench.group.unavailable = True
     assert not bench.publish()
-    assert bench.publisher.last_error == "no coordinator"
+    assert bench.publisher._committer.last_error == "no coordinator"
     assert len(bench.sink.sizes) == 1
     bench.group.unavailable = False
     assert bench.publish()
-    assert bench.publisher.last_error is None
+    assert bench.publisher._committer.last_error is None
     assert bench.sink.sources() == [10]
 
 
@@ -492,11 +492,11 @@ def test_a_topic_whose_id_cannot_be_read_waits() -> None:
     bench.finish(10)
     bench.group.topics_error = BrokerUnavailable("topic in does not exist now")
     assert not bench.publish()
-    assert bench.publisher.last_error == "topic in does not exist now"
+    assert bench.publisher._committer.last_error == "topic in does not exist now"
     assert bench.sink.sizes == []
     bench.group.topics_error = None
     assert bench.publish()
-    assert bench.publisher.last_error is None
+    assert bench.publisher._committer.last_error is None
     assert bench.sink.sources() == [10]
 
 
@@ -578,14 +578,14 @@ def test_a_broker_that_refuses_most_records_rejects_no_contact() -> None:
     for _ in range(8):
         assert not bench.publish()
     assert bench.sink.sizes[-1] == 2, "a score and its audit event, still refused"
-    trouble = bench.publisher.last_error or ""
+    trouble = bench.publisher._committer.last_error or ""
     assert trouble.startswith("the broker refuses 2 of 2 records of a transaction, so no contact is rejected for it: ")
     assert bench.sink.log == []
     bench.sink.refuses_all = False
     while bench.sink.sources() != [10, 11, 12, 13]:
         assert bench.publish()
     assert {record.topic for record in bench.sink.log} == {"scores", "audit"}
-    assert bench.publisher.last_error is None
+    assert bench.publisher._committer.last_error is None
 
 
 def test_a_batch_refused_as_a_whole_is_taken_apart_so_that_only_the_culprit_is_rejected() -> None:
@@ -635,7 +635,7 @@ def test_an_audit_topic_that_refuses_holds_instead_of_losing_anything() -> None:
     bench.sink.answers = [RecordsRejected({1: "policy"})] * 3
     for _ in range(3):
         assert not bench.publish()
-    assert "topic audit refuses an audit event" in (bench.publisher.last_error or "")
+    assert "topic audit refuses an audit event" in (bench.publisher._committer.last_error or "")
     assert bench.publish()
     assert [r.topic for r in bench.sink.log] == ["scores", "audit"]
 
