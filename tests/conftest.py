@@ -27,3 +27,6 @@ settings.load_profile("random" if "FUZZ_EFFORT" in os.environ else "repeatable")
 # A shell starts its background jobs with Ctrl-C ignored, and so would every program be that a test interrupts.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+# So does nohup with SIGHUP.
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -113,8 +113,9 @@ class Publisher(OutputWriter[Outcome | Skipped]):
                 return True
             case RecordsRejected(errors):
                 refused = {index: message for index, message in errors.items() if index < len(outcomes)}
-                if len(outcomes) > 1 and len(errors) > 1:
-                    # The broker rejects a whole record batch for one record: halving isolates it.
+                if len(outcomes) > 1 and (len(errors) > 1 or not refused):
+                    # The broker rejects a whole record batch for one record: halving isolates it. It also makes an
+                    # audit event smaller.
                     self._committer.bounds.halve_outcomes(len(outcomes))
                 elif len(errors) > 1:
                     # Several rejected timestamps in one batch are reported like this, too: no contact is at fault.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from stream_scorer.core.records import Partition, SourceRecord
+from stream_scorer.core.records import Partition
 from stream_scorer.kafka.consumer.end_of_partition import EndOfPartitionTracker
 
 P = Partition("in", 0)
@@ -15,7 +15,7 @@ def tracker(*read: int, eof: int | None = None) -> EndOfPartitionTracker:
     made = EndOfPartitionTracker()
     made.seek(P, 10)
     for offset in read:
-        made.read(SourceRecord("in", 0, offset, b"k", b"v", []))
+        made.delivered("in", 0, offset + 1)
     if eof is not None:
         made.eof_at(SimpleNamespace(topic=lambda: "in", partition=lambda: 0, offset=lambda: eof))
     return made
@@ -35,7 +35,7 @@ def test_a_record_that_was_delivered_and_is_not_finished_is_not_passed_over() ->
 
 def test_the_end_of_an_earlier_moment_does_not_count() -> None:
     both = tracker(10, eof=12)
-    both.read(SourceRecord("in", 0, 12, b"k", b"v", []))
+    both.delivered("in", 0, 13)
     assert both.commit_offset(P, 13) == 13
 
 
