@@ -131,15 +131,21 @@ class CallbacksHarness:
             places = [TopicPartition(self.topics[kind], number, offset) for number in range(PARTITIONS)]
             consumer.commit(offsets=places, asynchronous=False)
 
-    def start(self, *arguments: str, name: str | None = None, **changes: str | None) -> WorkerProcess:
-        """Starts a campaign worker; ``changes`` as in `support_worker.Stage.start`."""
-        port = free_port()
-        settings: dict[str, str | None] = {
+    def settings(self) -> dict[str, str]:
+        """The environment of every worker of this stage."""
+        return {
             **QUICK,
             **self.environment,
             "STREAM_SCORER_KAFKA__BOOTSTRAP_SERVERS": self.bootstrap_servers,
             "STREAM_SCORER_KAFKA__GROUP_ID": self.group_id,
             **{f"STREAM_SCORER_TOPICS__{kind.upper()}": topic for kind, topic in self.topics.items()},
+        }
+
+    def start(self, *arguments: str, name: str | None = None, **changes: str | None) -> WorkerProcess:
+        """Starts a campaign worker; ``changes`` as in `support_worker.Stage.start`."""
+        port = free_port()
+        settings: dict[str, str | None] = {
+            **self.settings(),
             "STREAM_SCORER_CALLBACKS__ADMIN_PORT": str(port),
             **({"STREAM_SCORER_KAFKA__INSTANCE_ID": name} if name is not None else {}),
             **{f"STREAM_SCORER_{key.upper()}": value for key, value in changes.items()},

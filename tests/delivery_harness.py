@@ -25,7 +25,7 @@ from stream_scorer.callbacks.target_breaker import TargetBreaker
 from stream_scorer.callbacks.trace_headers import Untraced
 from stream_scorer.core.avro.codec import Codec
 from stream_scorer.core.callbacks.delivery_policy import Delivery, DeliveryOutcome, DeliveryRules
-from stream_scorer.core.callbacks.records import callback_value, read_callback
+from stream_scorer.core.callbacks.records import callback_value, read_callback, threshold_headers
 from stream_scorer.core.callbacks.types import Callback, DeliveryAnswer, DeliveryKind
 from stream_scorer.core.exactly_once.offset_ledger import OffsetLedger
 from stream_scorer.core.records import Partition, SourceRecord
@@ -130,7 +130,7 @@ class SimulatedReceivers:
 
     def plan(self, callbacks: Iterable[Callback], topic: str = "callbacks") -> None:
         for one in callbacks:
-            self.write(topic, one.callback_id.encode(), CALLBACKS.encode(callback_value(one)))
+            self.write(topic, one.callback_id.encode(), CALLBACKS.encode(callback_value(one)), threshold_headers(one))
 
     def topic(self, name: str) -> list[SourceRecord]:
         return [record for partition, log in self.logs.items() if partition.topic == name for record in log]

@@ -109,6 +109,7 @@ class DelivererObserver(_CallbackLoopObserver):
             match outcome:
                 case Completed():
                     ended[outcome.outcome.value.lower()] += 1
+                    self._contacts_refused(outcome)
                 case DeferredDelivery():
                     postponed[outcome.retry_level, outcome.reason.value] += 1
                 case _:
@@ -120,6 +121,19 @@ class DelivererObserver(_CallbackLoopObserver):
             self._finished(amount, name)
         for (level, reason), amount in postponed.items():
             self._metrics.add(instruments.CALLBACKS_DEFERRED, amount, {"retry_topic": level, "reason": reason})
+
+    def _contacts_refused(self, ended: Completed) -> None:
+        for reason, contacts in Counter(one.reason for one in ended.refused).items():
+            self._metrics.add(instruments.CALLBACK_CONTACTS_REFUSED, contacts, {"reason": reason})
+            callback = ended.callback
+            self._log.warning(
+                "contacts refused",
+                campaign_id=callback.campaign_id,
+                callback_id=callback.callback_id,
+                contacts=contacts,
+                reason=reason,
+                detail=next(one.detail for one in ended.refused if one.reason == reason),
+            )
 
     def state(self, *, in_flight: int, waiting: Mapping[str, int], uncommitted: int) -> None:
         """Set the gauges, a few times a second; ``waiting``: callbacks by what they wait for."""

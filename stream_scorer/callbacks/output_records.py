@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from stream_scorer.callbacks.trace_headers import within_limit
@@ -18,7 +19,7 @@ from stream_scorer.kafka.producer.dead_letter import (
 from stream_scorer.kafka.producer.records import OutRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from stream_scorer.core.avro.codec import Codec
     from stream_scorer.core.callbacks.delivery_policy import Completed, DeferredDelivery
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 # On the retry topics: in how many rounds of attempts a callback has failed. The topic alone does not show it, because
 # callbacks are also deferred for other reasons.
 ROUNDS_HEADER: Final = "stream-scorer-failed-rounds"
+_CAUSES_SHOWN: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,22 +71,49 @@ class CallbackEncoder:
         return self._rejected(unusable.record, why)
 
     def completed(self, ended: Completed) -> list[OutRecord]:
-        """Return the receipt and, if the callback was not delivered, its dead letter."""
-        value = receipt_value(
-            ended.callback,
-            ended.outcome,
-            finished_at_ms=ended.finished_at_ms,
-            http_status=ended.http_status,
-            latency_ms=ended.latency_ms,
-        )
-        key = ended.callback.callback_id.encode()
-        headers = forwarded_headers(ended.record.headers)
-        receipt = OutRecord(self._topics.receipts, key, self._receipt_codec.encode(value), headers)
+        """Return the receipt and, if the callback was not delivered, its dead letter.
+
+        A callback with contacts that are refused alone has a receipt for each contact, and one dead letter.
+        """
+        if ended.refused:
+            return [*self._divided(ended), self._rejected(ended.record, _refusal_headers(ended))]
+        receipt = self._receipt(ended, ended.callback, ended.outcome, ended.http_status)
         if ended.outcome is CallbackOutcome.DELIVERED:
             return [receipt]
         reason = ended.outcome.value.lower()
         why = error_headers(reason, ended.detail, ended.finished_at_ms, ended.http_status)
         return [receipt, self._rejected(ended.record, why)]
+
+    def _divided(self, ended: Completed) -> Iterator[OutRecord]:
+        callback = ended.callback
+        refused = {one.position: one for one in ended.refused}
+        for position in range(len(callback.sources)):
+            only = slice(position, position + 1)
+            part = replace(
+                callback,
+                sources=callback.sources[only],
+                event_ids=callback.event_ids[only],
+                contact_ids=callback.contact_ids[only],
+            )
+            if position in refused:
+                yield self._receipt(ended, part, CallbackOutcome.REFUSED, refused[position].status)
+            else:
+                yield self._receipt(ended, part, ended.outcome, ended.http_status)
+
+    def _receipt(
+        self, ended: Completed, callback: Callback, outcome: CallbackOutcome, http_status: int | None
+    ) -> OutRecord:
+        value = receipt_value(
+            callback,
+            outcome,
+            finished_at_ms=ended.finished_at_ms,
+            http_status=http_status,
+            latency_ms=ended.latency_ms,
+        )
+        headers = forwarded_headers(ended.record.headers)
+        return OutRecord(
+            self._topics.receipts, callback.callback_id.encode(), self._receipt_codec.encode(value), headers
+        )
 
     def deferred(self, postponed: DeferredDelivery) -> OutRecord:
         """Return the callback's record for its retry topic."""
@@ -108,6 +137,16 @@ class CallbackEncoder:
         headers = [source_header(record), *forwarded_headers(record.headers), *why]
         topic = self._topics.rejected
         return fit_to_limit(OutRecord(topic, record.key, record.value, headers), self._topics.max_bytes[topic])
+
+
+def _refusal_headers(ended: Completed) -> Headers:
+    """Return the headers of a callback with refused contacts: the most frequent reason, and how many have which."""
+    counts = Counter((one.reason, one.detail) for one in ended.refused)
+    (reason, _), _ = counts.most_common(1)[0]
+    causes = "; ".join(f"{amount} {name}: {detail}" for (name, detail), amount in counts.most_common(_CAUSES_SHOWN))
+    text = f"{len(ended.refused)} of {len(ended.callback.sources)} contacts are refused: {causes}"
+    status = next((one.status for one in ended.refused if one.status is not None), None)
+    return error_headers(reason, text, ended.finished_at_ms, status)
 
 
 def rejected_by_broker_message(errors: Mapping[int, str], records: list[OutRecord]) -> str:

@@ -25,6 +25,9 @@ class Target(Protocol):
     name: str
     max_body_bytes: int
 
+    def target_of(self, campaign_id: str | None) -> str:
+        """Return ``name``, or what identifies the destination of a campaign's callbacks more exactly."""
+
     def entry(self, score: Score) -> bytes:
         """Return the part of a body for one contact."""
 

@@ -9,13 +9,14 @@ import structlog
 from stream_scorer.cli.lifecycle import EndLimit, log_fatal_errors
 from stream_scorer.cli.options import ConfigOption, NewTopicOption, StartOption
 from stream_scorer.cli.start_checks import log_start, wait_for_topics, worker_settings
+from stream_scorer.errors import SettingsError
 from stream_scorer.kafka.admin.acls import callback_rights
 from stream_scorer.kafka.admin.output_topics import check_outputs
 from stream_scorer.kafka.admin.topics import existing_topics
 from stream_scorer.kafka.client.config import property_warnings
 from stream_scorer.kafka.consumer.initial_offsets import delivery_start, planning_start, write_start
 from stream_scorer.settings import service_link_notes
-from stream_scorer.targets.factory import build_target
+from stream_scorer.targets.factory import build_target, check_contact_lists
 from stream_scorer.telemetry.otel_components import check_otel_environment
 from stream_scorer.wiring.callbacks import CallbackService
 
@@ -34,6 +35,11 @@ def callbacks(
     with log_fatal_errors(log), EndLimit(settings.scoring.shutdown_timeout_s) as limit:
         check_otel_environment(os.environ)
         target = build_target(settings)
+        for checked in check_contact_lists(target):
+            if checked.info is None:  # it may be readable when a callback is due
+                log.warning("settings warning", detail=f"contact list {checked.list_id}: {checked.problem}")
+            elif checked.problem is not None:
+                raise SettingsError(f"contact list {checked.list_id}: {checked.problem}")
         topics = settings.topics.campaign(tiers=len(settings.callbacks.retry_delays_s))
         wait_for_topics(settings, topics, callback_rights(settings))
         check_outputs(settings, topics[1:])

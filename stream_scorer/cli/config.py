@@ -24,6 +24,7 @@ from stream_scorer.kafka.registry.serde import make_serde
 from stream_scorer.redaction.properties import SECRET_PROPERTY
 from stream_scorer.settings import LoadedSettings, Settings, load, service_link_notes
 from stream_scorer.settings.key_catalog import SECTIONS
+from stream_scorer.targets.factory import build_target, check_contact_lists
 
 HIDDEN: Final = "***"
 
@@ -36,7 +37,9 @@ def check(
     *,
     connect: Annotated[
         bool,
-        typer.Option("--connect", help="Also check the scoring worker's broker and topics, token and model."),
+        typer.Option(
+            "--connect", help="Also check the scoring worker's broker and topics, token, model and contact lists."
+        ),
     ] = False,
 ) -> None:
     """Check all settings that `run` needs, and print those in effect, without secrets."""
@@ -67,6 +70,27 @@ def check(
         from stream_scorer.wiring.scoring import check_model  # noqa: PLC0415 - imports telemetry, which takes a second
 
         typer.echo(f"# {check_model(settings)}")
+        _check_contact_lists(settings)
+
+
+def _check_contact_lists(settings: Settings) -> None:
+    """Compare the contact lists of the campaign worker with ``callbacks.columns``.
+
+    Raises:
+        CheckFailed: a list cannot be read, or its contacts cannot be dialled.
+    """
+    if settings.callbacks.target != "genesys-outbound":
+        return
+    target = build_target(settings)
+    try:
+        for one in check_contact_lists(target):
+            if one.info is None or one.problem is not None:
+                raise CheckFailed(f"contact list {one.list_id}: {one.problem}")
+            addresses = ", ".join(one.info.addresses)
+            found = f"{len(one.info.columns)} columns, addresses in {addresses}; {one.info.size:,} contacts"
+            typer.echo(f"# contact list {one.list_id}: {found}")
+    finally:
+        target.close()
 
 
 def all_warnings(settings: Settings) -> tuple[str, ...]:

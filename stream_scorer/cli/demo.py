@@ -9,7 +9,7 @@ from rich.console import Console
 
 from stream_scorer.cli.kafka import shown_progress
 from stream_scorer.cli.reconcile import print_callbacks, print_report
-from stream_scorer.local.demo.run import DemoOptions, Screen, run_demo
+from stream_scorer.local.demo.run import DemoOptions, DemoTarget, Screen, run_demo
 from stream_scorer.local.demo.signals import Interrupted
 from stream_scorer.local.simulator.scenario import SHIPPED, load_scenario
 
@@ -32,6 +32,10 @@ def demo(
             help=f"Failures of the API: {', '.join(SHIPPED)}, or a TOML file. Every contact is still accounted for.",
         ),
     ] = None,
+    target: Annotated[
+        DemoTarget,
+        typer.Option(help="Where callbacks go: a webhook, or a contact list that the simulator dials."),
+    ] = DEFAULTS.target,
 ) -> None:
     """Score contacts from a real Kafka over real HTTP, and account for every one of them.
 
@@ -42,7 +46,7 @@ def demo(
     exactly its expected outcome, and the campaign manager has received exactly the contacts with a high score.
     """
     play = None if scenario is None else load_scenario(scenario)
-    options = DemoOptions(contacts=contacts, keep=keep, seed=seed, scenario=play)
+    options = DemoOptions(contacts=contacts, keep=keep, seed=seed, scenario=play, target=target)
     results = Console()
     if not results.is_terminal:
         results = Console(width=_FILE_WIDTH)

@@ -417,6 +417,13 @@ CALLBACKS_FINISHED: Final = Counter(
     service="callbacks",
     attributes=(Attribute("outcome", tuple(outcome.lower() for outcome in CallbackOutcome)),),
 )
+CALLBACK_CONTACTS_REFUSED: Final = Counter(
+    "stream_scorer.callbacks.contacts_refused",
+    "{contact}",
+    "Contacts that were refused alone, by `reason`.",
+    service="callbacks",
+    attributes=(Attribute("reason", ("refused", "no_address", "no_contact_id")),),
+)
 RECORDS_INVALID: Final = Counter(
     "stream_scorer.callbacks.invalid",
     "{message}",

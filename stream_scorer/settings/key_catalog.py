@@ -37,7 +37,12 @@ REREAD: Final = frozenset({("genesys", "client_secret")})
 IN_FILES: Final = SECRETS | {("kafka", "properties"), ("schema_registry", "properties")}
 
 # Keys that are tables of free names: sources are merged name by name.
-MAPPINGS: Final = frozenset({("kafka", "properties"), ("schema_registry", "properties"), ("model", "features")})
+MAPPINGS: Final = frozenset(
+    {
+        *(("kafka", "properties"), ("schema_registry", "properties"), ("model", "features")),
+        *(("callbacks", "contact_lists"), ("callbacks", "columns")),
+    }
+)
 
 # Keys whose variable holds JSON, each with an example.
 STRUCTURED: Final[Mapping[KeyPath, str]] = MappingProxyType(
@@ -47,5 +52,7 @@ STRUCTURED: Final[Mapping[KeyPath, str]] = MappingProxyType(
         ("model", "features"): '{"age": {"type": "integer", "impute": 40}}',
         ("scoring", "retry_delays_s"): "[60, 600]",
         ("callbacks", "retry_delays_s"): "[60, 600]",
+        ("callbacks", "contact_lists"): '{"spring": "id of a contact list"}',
+        ("callbacks", "columns"): '{"phone": "attributes.phone"}',
     }
 )

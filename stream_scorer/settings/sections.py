@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, SecretStr, StrictBool, StrictInt, StrictStr, model_validator
 
+from stream_scorer.core.callbacks.columns import DEFAULT_FIELDS, MAX_COLUMNS, attribute_of, source_problem
 from stream_scorer.core.retry_topics import retry_topics
 from stream_scorer.errors import SettingsError
 from stream_scorer.genesys import regions
@@ -300,14 +301,42 @@ class CallbacksSettings(Section):
     allow_http: bool = False
     """Allow `http` to other machines."""
     contact_list_id: Text | None = None
-    """Contact list of `genesys-outbound`."""
+    """Contact list of `genesys-outbound`, for all campaigns that `contact_lists` does not name."""
+    contact_lists: Mapping[Text, Text] = Field(default_factory=dict)
+    """Contact lists by campaign id; in the environment as JSON."""
+    columns: Annotated[Mapping[Text, Text], Field(min_length=1)] = Field(
+        default_factory=lambda: {name: name for name in DEFAULT_FIELDS}
+    )
+    """By column of the contact list `contact_id`, a field of the score, or `attributes.NAME`; at most 50; in the
+    environment as JSON, see [targets.md](targets.md#genesys-cloud-outbound).
+    """
+    contact_id: Text = "derived"
+    """Id of a contact in the list: `derived` (a UUIDv5 of list and contact id), `contact_id` or `attributes.NAME`."""
+    requeue: Literal["never", "newer_score"] = "never"
+    """`newer_score`: a contact of the list is dialled again for a newer score; its `scored_at` is read first."""
     admin_port: Port = 9465
     """Port of `/livez`, `/readyz` and `/metrics` of `callbacks`; 0: off."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         _check_ascending(self.retry_delays_s, "callbacks.retry_delays_s")
+        self._check_contacts()
         return self
+
+    def _check_contacts(self) -> None:
+        """Check the contacts of a contact list."""
+        if len(self.columns) > MAX_COLUMNS:
+            text = f"callbacks.columns has {len(self.columns)} columns, and a contact list at most {MAX_COLUMNS}"
+            raise conflict(text, *(f"callbacks.columns.{column}" for column in self.columns))
+        for column, source in self.columns.items():
+            if (problem := source_problem(source)) is not None:
+                raise conflict(f"callbacks.columns.{column} {problem}", f"callbacks.columns.{column}")
+        if self.contact_id not in ("derived", "contact_id") and attribute_of(self.contact_id) is None:
+            text = "callbacks.contact_id must be derived, contact_id or attributes.NAME"
+            raise conflict(text, "callbacks.contact_id")
+        if self.requeue == "newer_score" and "scored_at" not in self.columns.values():
+            text = 'callbacks.requeue = "newer_score" needs a column that is filled from scored_at in callbacks.columns'
+            raise conflict(text, "callbacks.requeue", "callbacks.columns")
 
 
 class AuditSettings(Section):

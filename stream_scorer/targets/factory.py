@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import structlog
 
@@ -12,6 +12,7 @@ from stream_scorer.genesys.oauth import TokenSource
 from stream_scorer.genesys.quota import Quota
 from stream_scorer.http_client.client import Http
 from stream_scorer.http_client.environment import check_tls_environment
+from stream_scorer.targets.contact_columns import ContactColumns
 from stream_scorer.targets.genesys_outbound import OutboundTarget
 from stream_scorer.targets.log_target import LogTarget
 from stream_scorer.targets.signature import Signer
@@ -19,10 +20,11 @@ from stream_scorer.targets.ssrf_guard import guard_for
 from stream_scorer.targets.webhook import MAX_CONNECTIONS, WebhookTarget
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from stream_scorer.callbacks.ports import Target
     from stream_scorer.settings import Settings
+    from stream_scorer.targets.contact_list import ContactListInfo
 
 
 def build_target(settings: Settings) -> Target:
@@ -34,6 +36,27 @@ def build_target(settings: Settings) -> Target:
         SettingsError: a setting that the target needs is missing or invalid; names it.
     """
     return _BUILDERS[settings.callbacks.target](settings)
+
+
+def check_contact_lists(target: Target) -> Iterator[ContactListCheck]:
+    """Read the contact lists of the target ``genesys-outbound``, each once; any other target has none."""
+    if isinstance(target, OutboundTarget):
+        for list_id in target.list_ids:
+            yield ContactListCheck(list_id, *target.check(list_id))
+
+
+class ContactListCheck(NamedTuple):
+    """Result of the check of one contact list.
+
+    Attributes:
+        list_id: its id.
+        info: the list; None: it could not be read.
+        problem: why it could not be read, or why its contacts cannot be dialled; None: there is none.
+    """
+
+    list_id: str
+    info: ContactListInfo | None
+    problem: str | None
 
 
 def _webhook(settings: Settings) -> Target:
@@ -60,7 +83,7 @@ def _log(_: Settings) -> Target:
     return LogTarget(structlog.get_logger("stream_scorer"))
 
 
-def _outbound(settings: Settings) -> Target:
+def _outbound(settings: Settings) -> OutboundTarget:
     genesys, list_id = settings.genesys, settings.callbacks.contact_list_id
     if list_id is None:
         raise SettingsError(
@@ -70,8 +93,17 @@ def _outbound(settings: Settings) -> Target:
     client_id, secret = settings.require_client()
     http = Http(MAX_CONNECTIONS)
     tokens = TokenSource(http, genesys.token_url, client_id, secret, timeout_s=genesys.token_timeout_s)
+    callbacks = settings.callbacks
     return OutboundTarget(
-        http, tokens, Quota(genesys.requests_per_minute), genesys.api_url, list_id, timeout_s=genesys.timeout_s
+        http,
+        tokens,
+        Quota(genesys.requests_per_minute),
+        genesys.api_url,
+        list_id,
+        contact_lists=callbacks.contact_lists,
+        columns=ContactColumns(callbacks.columns, callbacks.contact_id),
+        requeue_newer=callbacks.requeue == "newer_score",
+        timeout_s=genesys.timeout_s,
     )
 
 

@@ -1,33 +1,40 @@
 """Genesys Cloud Outbound target: adds the contacts of a callback to a contact list, for dialling.
 
-Each contact has an id that is the same at every attempt and for every score of that contact. So a repeated contact
-updates the existing one, with the score that arrived last. The platform compares no times, and a callback from a retry
-topic arrives late. The columns of its data are `COLUMNS`; the contact list must have them.
+A contact is queued at most once for a score, whatever is repeated: its id is the same at every attempt, and a contact
+that the list has keeps its position in the dial queue (``doNotQueue``). With ``callbacks.requeue = "newer_score"`` the
+contacts are read first. Those whose ``scored_at`` in the list is older are queued again, those with a newer one are
+left alone.
+``callable`` is never sent, so an opt-out stays.
 
-Errors of the configuration and not of a callback (credentials, scope, the list's id) switch the target off: callbacks
-wait, and none is refused.
+A refused request is divided until the refused contacts are alone: these are refused, the others are added. A contact
+without a value in an address column of the list is refused alone without a request.
+
+Errors of the configuration and not of a callback (credentials, scope, the list and its columns) switch the target off:
+callbacks wait, and none is refused.
 """
 
 from __future__ import annotations
 
+import re
 import threading
 import time
-import uuid
-from typing import TYPE_CHECKING, Final
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import quote
 
 import orjson
 
-from stream_scorer.core.callbacks.types import DeliveryAnswer, DeliveryKind
+from stream_scorer.core.callbacks.types import DeliveryAnswer, DeliveryKind, RefusedContact
 from stream_scorer.genesys import wire
 from stream_scorer.genesys.oauth import Token, TokenRefused, TokenUnavailable
 from stream_scorer.http_client.client import TransportFailure
 from stream_scorer.redaction.contacts import ContactRedactor
-from stream_scorer.targets.payload import iso_time
+from stream_scorer.targets.contact_columns import ContactColumns
+from stream_scorer.targets.contact_list import MAX_CONTACTS, ContactListInfo
 from stream_scorer.targets.response_policy import ACCEPTED, classify_failure, classify_response, invalid_request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from stream_scorer.core.callbacks.types import Callback, Score
     from stream_scorer.core.records import RateLimitHeaders
@@ -36,28 +43,57 @@ if TYPE_CHECKING:
     from stream_scorer.http_client.client import Http, HttpAnswer
 
 SCOPE: Final = "outbound"
-COLUMNS: Final = (
-    *("contact_id", "event_id", "campaign_id", "score", "confidence_lower", "confidence_upper"),
-    *("model_id", "model_version", "occurred_at", "scored_at"),
-)
 # The platform's limit of a request.
 MAX_BODY_BYTES: Final = 512_000
 # The answer repeats the added contacts, and is not read; an error's code is within much less.
 MAX_ANSWER_BYTES: Final = 1024 * 1024
+# Of contacts that are read: their columns, and what the platform stores about them.
+_MAX_READ_BYTES: Final = 8 * 1024 * 1024
 _UNAUTHORIZED: Final = 401
 _OURS: Final = {
     _UNAUTHORIZED: "the API takes no token of this OAuth client; check genesys.client_id and genesys.region",
-    403: f"the OAuth client needs the scope {SCOPE}, and its role the permission to add contacts",
-    404: "there is no such contact list; check callbacks.contact_list_id",
+    403: f"the OAuth client needs the scope {SCOPE}, and its role the permissions to view and add contacts",
+    404: "there is no such contact list; check callbacks.contact_list_id and callbacks.contact_lists",
 }
+# These statuses may be caused by a single contact.
+_DIVIDED: Final = frozenset({400, 413, 422})
+# If so many contacts are refused alone and none is accepted, no contact is the cause.
+_ALL_REFUSED: Final = 8
 _QUOTA_WAIT_S: Final = 61.0
+# How long the columns of a list are used without reading them again.
+_LIST_AGE_S: Final = 600.0
+# As `iso_time` writes it: such times sort by their text.
+_TIME: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}\.[0-9]{3}Z")
+
+
+class _Got(NamedTuple):
+    """Answer of one request: its class, and the body of a 2xx that was read whole."""
+
+    answer: DeliveryAnswer
+    body: bytes | None = None
+
+    @property
+    def is_delivered(self) -> bool:
+        return self.answer.kind is DeliveryKind.DELIVERED
+
+
+class _Entry(NamedTuple):
+    """A contact of a callback, and its position in it."""
+
+    position: int
+    contact: dict[str, Any]
+
+    @property
+    def data(self) -> dict[str, str]:
+        data: dict[str, str] = self.contact["data"]
+        return data
 
 
 class OutboundTarget:
-    """Target for one contact list of Genesys Cloud.
+    """Target for contact lists of Genesys Cloud.
 
     Attributes:
-        name: ``genesys-outbound``, the API's address and the list's id.
+        name: ``genesys-outbound``, the API's address and the id of the list for campaigns without one of their own.
         max_body_bytes: the API's limit of a request.
     """
 
@@ -71,6 +107,9 @@ class OutboundTarget:
         base_url: str,
         contact_list_id: str,
         *,
+        contact_lists: Mapping[str, str] | None = None,
+        columns: ContactColumns | None = None,
+        requeue_newer: bool = False,
         timeout_s: float = 30.0,
         monotonic: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
@@ -82,41 +121,49 @@ class OutboundTarget:
             tokens: of an OAuth client with the scope `SCOPE`.
             quota: of that client, for this target only.
             base_url: of the API, ``https://api.<region>``.
-            contact_list_id: the contact list.
+            contact_list_id: the contact list of all campaigns that ``contact_lists`` does not name.
+            contact_lists: contact lists by campaign id.
+            columns: columns and ids of contacts; None: `ContactColumns` without arguments.
+            requeue_newer: whether contacts with a newer score are queued again.
             timeout_s: deadline of one exchange, in seconds.
             monotonic: monotonic seconds, for the quota.
             wall_clock: Unix seconds, for a ``Retry-After`` with a date.
         """
-        base_url = base_url.rstrip("/")
-        self.name = f"genesys-outbound {base_url}/contactlists/{contact_list_id}"
-        self._url = f"{base_url}/api/v2/outbound/contactlists/{quote(contact_list_id, safe='')}/contacts?priority=true"
+        self._base_url = base_url.rstrip("/")
         self._list_id = contact_list_id
-        self._ids = uuid.uuid5(uuid.NAMESPACE_URL, f"genesys-contact-list:{contact_list_id}")
+        self._list_ids = dict(contact_lists or {})
+        self.name = self._name_of(contact_list_id)
+        self._columns = columns or ContactColumns()
+        self._requeue_newer = requeue_newer
         self._http = http
         self._tokens = tokens
         self._gate = _RateGate(quota, monotonic)
         self._timeout_s = timeout_s
         self._monotonic = monotonic
         self._wall_clock = wall_clock
+        # By list id, with the monotonic time of reading.
+        self._known: dict[str, tuple[float, ContactListInfo]] = {}
+        # Held while a list is read: 32 threads would otherwise take 32 requests of the quota at the start.
+        self._reading = threading.Lock()
+        self._claims = _Claims()
 
     def __repr__(self) -> str:
         return f"OutboundTarget(name={self.name!r})"
 
+    @property
+    def list_ids(self) -> tuple[str, ...]:
+        """The contact lists, each once."""
+        return tuple(dict.fromkeys((self._list_id, *self._list_ids.values())))
+
+    def target_of(self, campaign_id: str | None) -> str:
+        """Return the name with the contact list of the campaign."""
+        return self._name_of(self._list_of(campaign_id))
+
     def entry(self, score: Score) -> bytes:
-        """Return one contact: id, list, and its data as texts, the only type of a contact list."""
-        values = (
-            *(score.contact_id, score.event_id, score.campaign_id or ""),
-            *(repr(number) for number in (score.score, score.confidence_lower, score.confidence_upper)),
-            *(score.model_id, score.model_version or "", iso_time(score.occurred_at_ms), iso_time(score.scored_at_ms)),
-        )
-        return orjson.dumps(
-            {
-                "id": str(uuid.uuid5(self._ids, score.contact_id)),
-                "contactListId": self._list_id,
-                "data": dict(zip(COLUMNS, values, strict=True)),
-                "callable": True,
-            }
-        )
+        """Return one contact: id, list and data."""
+        list_id = self._list_of(score.campaign_id)
+        contact_id = self._columns.contact_id(score, list_id)
+        return orjson.dumps({"id": contact_id, "contactListId": list_id, "data": self._columns.data(score)})
 
     def body(
         self,
@@ -127,62 +174,192 @@ class OutboundTarget:
         entries: Sequence[bytes],
     ) -> bytes:
         """Return the array of contacts."""
-        return b"[" + b",".join(entries) + b"]"
+        return _body(entries)
 
     def allowance(self) -> int | None:
         """Return how many requests the quota has left."""
         return self._gate.remaining()
 
     def deliver(self, callback: Callback, _traceparent: str | None = None, /) -> DeliveryAnswer:
-        """Make one attempt, once the quota allows it; no failure of network or platform is raised."""
-        if callback.target != self.name:
-            return invalid_request(f"its body was made for {callback.target!r}, and not for {self.name!r}")
-        wait_s = self._gate.acquire(_QUOTA_WAIT_S)
-        if wait_s > 0:
-            message = "the request quota of the OAuth client (genesys.requests_per_minute) is used up"
-            return DeliveryAnswer(DeliveryKind.TRY_LATER, message, None, 0.0, wait_s)
-        answer, token = self._attempt(callback.body)
-        if token is not None and answer.status == _UNAUTHORIZED:
-            # Revoked or expired early: no contact was added, so one more request with a new token is not a second
-            # attempt.
-            self._tokens.invalidate(token)
-            self._gate.sent()
-            answer, _ = self._attempt(callback.body)
-        if answer.retry_after_s is not None:
-            self._gate.block_for(answer.retry_after_s)
-        return answer
+        """Make one attempt, as the quota allows it; no failure of network or platform is raised."""
+        list_id, expected = self._list_of(callback.campaign_id), self.target_of(callback.campaign_id)
+        if callback.target != expected:
+            return invalid_request(f"its body was made for {callback.target!r}, and not for {expected!r}")
+        entries = _entries(callback)
+        if entries is None:
+            return self._post(list_id, callback.body, "priority=true&doNotQueue=true").answer
+        started = self._monotonic()
+        columns = dict.fromkeys(column for entry in entries for column in entry.data)
+        info = self._fitting_list(list_id, columns)
+        if isinstance(info, DeliveryAnswer):
+            return info
+        delivery = _Delivery(info.address_columns(columns))
+        answer = self._add_all(list_id, delivery.with_address(entries), delivery)
+        if answer is not None:
+            return answer
+        return delivery.result(len(entries), (self._monotonic() - started) * 1000.0)
+
+    def contact_list(self, list_id: str, max_age_s: float = _LIST_AGE_S) -> ContactListInfo | DeliveryAnswer:
+        """Return a contact list, read at most ``max_age_s`` ago, or why it cannot be read."""
+        with self._reading:
+            known = self._known.get(list_id)
+            if known is not None and self._monotonic() - known[0] < max_age_s:
+                return known[1]
+            got = self._send("GET", self._url(list_id), None)
+            if not got.is_delivered:
+                return _not_refused(got.answer)
+            info = None if got.body is None else ContactListInfo.parse(got.body)
+            if info is None:
+                return _unreadable(got.answer, "the answer is no contact list")
+            self._known[list_id] = self._monotonic(), info
+            return info
+
+    def check(self, list_id: str) -> tuple[ContactListInfo | None, str | None]:
+        """Return a contact list, and why its contacts cannot be dialled; without the list: why it cannot be read."""
+        info = self.contact_list(list_id)
+        if isinstance(info, DeliveryAnswer):
+            return None, info.message
+        if (problem := info.problem(self._columns.names)) is None and info.size >= MAX_CONTACTS:
+            problem = _full(info)
+        return info, problem
 
     def close(self) -> None:
         """Abort exchanges in flight, and close the connections."""
         self._gate.end()
         self._http.close()
 
-    def _attempt(self, body: bytes) -> tuple[DeliveryAnswer, Token | None]:
+    # --- contacts
+
+    def _fitting_list(self, list_id: str, columns: Mapping[str, None]) -> ContactListInfo | DeliveryAnswer:
+        """Return the list, read again if it does not fit these columns: it may have been corrected."""
+        info = self.contact_list(list_id)
+        if not isinstance(info, DeliveryAnswer) and info.problem(columns) is not None:
+            info = self.contact_list(list_id, 0.0)
+        if isinstance(info, DeliveryAnswer) or (problem := info.problem(columns)) is None:
+            return info
+        if {*columns} != {*self._columns.names}:
+            # Planned under another setting: the present one may fit, so the others must not wait for this one.
+            message = f"its body was made for other columns than callbacks.columns has now: {problem}"
+            return DeliveryAnswer(DeliveryKind.TRY_LATER, message, None, 0.0)
+        return DeliveryAnswer(DeliveryKind.SWITCHED_OFF, problem, None, 0.0)
+
+    def _add_all(self, list_id: str, entries: list[_Entry], delivery: _Delivery) -> DeliveryAnswer | None:
+        """Add the contacts; return the answer that ended that too early, or None."""
+        scored_at = self._columns.scored_at
+        if not entries:
+            return None
+        if not self._requeue_newer or scored_at is None:
+            return self._add(list_id, entries, delivery, do_not_queue=True)
+        # Between reading and writing a contact no other callback may write it: see `_by_age`.
+        with self._claims.holding({(list_id, entry.contact["id"]) for entry in entries}):
+            stored = self._stored(list_id, entries, scored_at)
+            if isinstance(stored, DeliveryAnswer):
+                return stored
+            newer, new, left_alone = _by_age(entries, stored, scored_at)
+            delivery.accepted += left_alone
+            for part, do_not_queue in ((newer, False), (new, True)):
+                if part and (answer := self._add(list_id, part, delivery, do_not_queue=do_not_queue)) is not None:
+                    return answer
+        return None
+
+    def _add(
+        self, list_id: str, entries: list[_Entry], delivery: _Delivery, *, do_not_queue: bool
+    ) -> DeliveryAnswer | None:
+        """Add contacts in one request, or in several if it is refused; return the answer that ended it, or None."""
+        query = "priority=true&doNotQueue=true" if do_not_queue else "priority=true"
+        parts = [entries]
+        while parts:
+            part = parts.pop()
+            body = _body([orjson.dumps(entry.contact) for entry in part])
+            got = self._post(list_id, body, query)
+            answer = got.answer
+            if got.is_delivered:
+                delivery.accept(len(part), answer)
+                continue
+            if answer.kind is not DeliveryKind.REFUSED or answer.status not in _DIVIDED:
+                return answer
+            if delivery.is_first_refusal() and (problem := self._changed(list_id, part)) is not None:
+                return problem
+            if len(part) > 1:
+                middle = len(part) // 2
+                parts += [part[middle:], part[:middle]]
+                continue
+            delivery.refuse(part[0], answer)
+            if delivery.is_refused_throughout:
+                return answer
+        return None
+
+    def _changed(self, list_id: str, part: list[_Entry]) -> DeliveryAnswer | None:
+        """Read the list again after a refusal; return the answer if the list is the cause."""
+        info = self.contact_list(list_id, 0.0)
+        if isinstance(info, DeliveryAnswer):
+            return info
+        problem = info.problem(dict.fromkeys(column for entry in part for column in entry.data))
+        if problem is None and info.size + len(part) > MAX_CONTACTS:
+            problem = _full(info)
+        return None if problem is None else DeliveryAnswer(DeliveryKind.SWITCHED_OFF, problem, None, 0.0)
+
+    def _stored(self, list_id: str, entries: list[_Entry], scored_at: str) -> dict[str, str] | DeliveryAnswer:
+        """Return the times of the scores that the list has, by contact id; empty: the contact has none."""
+        ids = orjson.dumps([entry.contact["id"] for entry in entries])
+        got = self._send("POST", f"{self._url(list_id)}/contacts/bulk", ids)
+        if not got.is_delivered:
+            return _not_refused(got.answer)
+        try:
+            found = orjson.loads(got.body or b"")
+            return {one["id"]: str(one["data"].get(scored_at) or "") for one in found}
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return _unreadable(got.answer, "the answer is no list of contacts")
+
+    # --- requests
+
+    def _post(self, list_id: str, body: bytes, query: str) -> _Got:
+        return self._send("POST", f"{self._url(list_id)}/contacts?{query}", body)
+
+    def _send(self, method: str, url: str, body: bytes | None) -> _Got:
+        """Send one request, once the quota allows it, and once more with a new token after a 401."""
+        wait_s = self._gate.acquire(_QUOTA_WAIT_S)
+        if wait_s > 0:
+            message = "the request quota of the OAuth client (genesys.requests_per_minute) is used up"
+            return _Got(DeliveryAnswer(DeliveryKind.TRY_LATER, message, None, 0.0, wait_s))
+        got, token = self._attempt(method, url, body)
+        if token is not None and got.answer.status == _UNAUTHORIZED:
+            # Revoked or expired early: no contact was added, so one more request with a new token is not a second
+            # attempt.
+            self._tokens.invalidate(token)
+            self._gate.sent()
+            got, _ = self._attempt(method, url, body)
+        if got.answer.retry_after_s is not None:
+            self._gate.block_for(got.answer.retry_after_s)
+        return got
+
+    def _attempt(self, method: str, url: str, body: bytes | None) -> tuple[_Got, Token | None]:
         started = self._monotonic()
         token = self._tokens.token()
         if not isinstance(token, Token):
             self._gate.update(None)
-            return _without_token(token, (self._monotonic() - started) * 1000.0), None
+            return _Got(_without_token(token, (self._monotonic() - started) * 1000.0)), None
         headers = {
             "Authorization": f"Bearer {token.value}",
-            "Content-Type": "application/json",
             "Accept": "application/json",
             "User-Agent": "stream-scorer",
         }
+        if body is not None:
+            headers["Content-Type"] = "application/json"
         try:
             got = self._http.exchange(
-                "POST",
-                self._url,
+                method,
+                url,
                 headers=headers,
-                body=body,
+                body=body or b"",
                 timeout_s=self._timeout_s,
-                max_answer_bytes=MAX_ANSWER_BYTES,
+                max_answer_bytes=_MAX_READ_BYTES if url.endswith("/bulk") else MAX_ANSWER_BYTES,
             )
         except TransportFailure as failure:
             self._gate.update(wire.quota_reading(failure.headers))
-            return classify_failure(failure), token
+            return _Got(classify_failure(failure)), token
         self._gate.update(wire.quota_reading(got.headers))
-        return self._reply_text(got, body), token
+        return _Got(self._reply_text(got, body or b""), got.body), token
 
     def _reply_text(self, got: HttpAnswer, body: bytes) -> DeliveryAnswer:
         latency_ms = got.timing.latency_ms
@@ -195,6 +372,167 @@ class OutboundTarget:
             message = f"{said.message}: {_OURS[got.status]}"
             return DeliveryAnswer(DeliveryKind.SWITCHED_OFF, message, got.status, latency_ms)
         return said
+
+    # --- lists
+
+    def _list_of(self, campaign_id: str | None) -> str:
+        return self._list_id if campaign_id is None else self._list_ids.get(campaign_id, self._list_id)
+
+    def _name_of(self, list_id: str) -> str:
+        return f"genesys-outbound {self._base_url}/contactlists/{list_id}"
+
+    def _url(self, list_id: str) -> str:
+        return f"{self._base_url}/api/v2/outbound/contactlists/{quote(list_id, safe='')}"
+
+
+class _Claims:
+    """Claims of threads on contacts: a contact has one owner at a time."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._owned: set[tuple[str, str]] = set()
+
+    @contextmanager
+    def holding(self, contacts: set[tuple[str, str]]) -> Iterator[None]:
+        """Wait until no other thread has one of these contacts; own them in the block."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._owned.isdisjoint(contacts))
+            self._owned |= contacts
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._owned -= contacts
+                self._changed.notify_all()
+
+
+class _Delivery:
+    """What has become of the contacts of one callback so far.
+
+    Attributes:
+        accepted: contacts that the list has, with this score or a newer one.
+    """
+
+    def __init__(self, addresses: Sequence[str]) -> None:
+        self._addresses = addresses
+        self._refused: list[RefusedContact] = []
+        self._refusals = 0
+        self._has_refusal = False
+        self._last: DeliveryAnswer | None = None
+        self.accepted = 0
+
+    def with_address(self, entries: Sequence[_Entry]) -> list[_Entry]:
+        """Return the contacts that can be added; refuse those without an address or an id."""
+        good: list[_Entry] = []
+        for entry in entries:
+            if not any(entry.data.get(column, "").strip() for column in self._addresses):
+                names = ", ".join(self._addresses)
+                why = RefusedContact(entry.position, "no_address", f"no value for {names} of the contact list", None)
+                self._refused.append(why)
+            elif not entry.contact.get("id"):
+                why = RefusedContact(entry.position, "no_contact_id", "no value for callbacks.contact_id", None)
+                self._refused.append(why)
+            else:
+                good.append(entry)
+        return good
+
+    def accept(self, contacts: int, answer: DeliveryAnswer) -> None:
+        """Count contacts that were added."""
+        self.accepted += contacts
+        self._last = answer
+
+    def refuse(self, entry: _Entry, answer: DeliveryAnswer) -> None:
+        """Record a contact that is refused alone."""
+        self._refused.append(RefusedContact(entry.position, "refused", answer.message, answer.status))
+        self._last = self._last or answer
+        self._refusals += 1
+
+    def is_first_refusal(self) -> bool:
+        """Return whether no request was refused before; the next call returns False."""
+        first, self._has_refusal = not self._has_refusal, True
+        return first
+
+    @property
+    def is_refused_throughout(self) -> bool:
+        """Whether so many contacts are refused, and none is accepted, that no contact is the cause."""
+        return self.accepted == 0 and self._refusals >= _ALL_REFUSED
+
+    def result(self, contacts: int, latency_ms: float) -> DeliveryAnswer:
+        """Return the answer for the whole callback."""
+        refused = tuple(sorted(self._refused))
+        last = self._last
+        status = None if last is None else last.status
+        if not refused:
+            message = last.message if last is not None else "the list has these scores or newer ones"
+            return DeliveryAnswer(DeliveryKind.DELIVERED, message, status, latency_ms)
+        kind = DeliveryKind.REFUSED if len(refused) == contacts else DeliveryKind.DELIVERED
+        if contacts == 1:
+            [one] = refused
+            return DeliveryAnswer(kind, one.detail, one.status, latency_ms, refused=refused)
+        text = f"{len(refused)} of {contacts} contacts are refused: {refused[0].detail}"
+        return DeliveryAnswer(kind, text, status, latency_ms, refused=refused)
+
+
+def _entries(callback: Callback) -> list[_Entry] | None:
+    """Return the contacts of a body that this target has made; None: it has another form, so the platform judges it.
+
+    ``callable`` of a body that an older version has planned is left out.
+    """
+    try:
+        contacts = orjson.loads(callback.body)
+        entries = [_Entry(index, {**contact}) for index, contact in enumerate(contacts)]
+        for entry in entries:
+            entry.contact.pop("callable", None)
+            if not all(isinstance(text, str) for text in (entry.contact["id"], *entry.data.values())):
+                return None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return entries if 0 < len(entries) == len(callback.sources) else None
+
+
+def _by_age(
+    entries: Sequence[_Entry], stored: Mapping[str, str], scored_at: str
+) -> tuple[list[_Entry], list[_Entry], int]:
+    """Return the contacts with a newer score than in the list, those that are new there, and how many are left alone.
+
+    One with the same or an older score is left alone. An older score would make that of the list look new at its next
+    attempt. Either would stand in a contact that waits for a call about another score, and the call would be a second
+    one about this score. For the same reason, of several scores of one contact only the newest counts.
+    """
+    newest: dict[str, _Entry] = {}
+    for entry in entries:
+        known = newest.get(entry.contact["id"])
+        if known is None or known.data.get(scored_at, "") <= entry.data.get(scored_at, ""):
+            newest[entry.contact["id"]] = entry
+    newer: list[_Entry] = []
+    new: list[_Entry] = []
+    for contact_id, entry in newest.items():
+        listed = stored.get(contact_id)
+        if listed is None or (listed and not _TIME.fullmatch(listed)):
+            new.append(entry)  # of a time in another form, it is not known what it means: the contact is not queued
+        elif listed < entry.data.get(scored_at, ""):
+            newer.append(entry)
+    return newer, new, len(entries) - len(newer) - len(new)
+
+
+def _full(info: ContactListInfo) -> str:
+    return f"the contact list has {info.size:,} contacts of at most {MAX_CONTACTS:,}: remove some from it"
+
+
+def _body(entries: Sequence[bytes]) -> bytes:
+    return b"[" + b",".join(entries) + b"]"
+
+
+def _not_refused(answer: DeliveryAnswer) -> DeliveryAnswer:
+    """Return the answer to a request that reads: its refusal is no refusal of the contacts."""
+    if answer.kind is not DeliveryKind.REFUSED:
+        return answer
+    message = f"{answer.message}: the contact list cannot be read"
+    return DeliveryAnswer(DeliveryKind.TRY_LATER, message, answer.status, answer.latency_ms)
+
+
+def _unreadable(answer: DeliveryAnswer, why: str) -> DeliveryAnswer:
+    return DeliveryAnswer(DeliveryKind.TRY_LATER, f"{answer.message}: {why}", answer.status, answer.latency_ms)
 
 
 class _RateGate:

@@ -37,6 +37,10 @@ class LogTarget:
         self._log = log
         self._monotonic = monotonic
 
+    def target_of(self, _campaign_id: str | None) -> str:
+        """Return `name`: there is one destination."""
+        return self.name
+
     def entry(self, score: Score) -> bytes:
         """Return one contact in the form of a body."""
         return encode_entry(score)

@@ -70,6 +70,10 @@ class WebhookTarget:
     def __repr__(self) -> str:
         return f"WebhookTarget(name={self.name!r})"
 
+    def target_of(self, _campaign_id: str | None) -> str:
+        """Return `name`: there is one destination."""
+        return self.name
+
     def entry(self, score: Score) -> bytes:
         """Return one contact in the form of a body."""
         return encode_entry(score)

@@ -106,6 +106,16 @@ def test_every_contact_is_accounted_for_and_can_be_looked_at_afterwards(temporar
     assert_nothing_left(temporary)
 
 
+@pytest.mark.slow
+def test_the_dialler_calls_each_contact_once(temporary: Path) -> None:
+    with started(temporary, "--contacts", "1000", "--target", "genesys-outbound") as demo:
+        out, err = demo.communicate(timeout=LIMIT_S)
+    assert demo.returncode == 0, out + err
+    assert re.search(r"the dialler called [\d,]+ contacts, each once, exactly those with a high score", out), out
+    assert "every score ≥ 0.75 on contact-scores has one receipt or waits" in out
+    assert_nothing_left(temporary)
+
+
 def look_and_stop(temporary: Path, out: str) -> None:
     """Does what the demo says can be done with the Kafka that it kept."""
     servers = re.search(r"export STREAM_SCORER_KAFKA__BOOTSTRAP_SERVERS=(\S+)", out)

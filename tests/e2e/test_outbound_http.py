@@ -19,21 +19,26 @@ from stream_scorer.genesys.oauth import TokenSource
 from stream_scorer.genesys.quota import Quota
 from stream_scorer.http_client.client import Http
 from stream_scorer.settings import Settings
+from stream_scorer.targets.contact_columns import DEFAULT_COLUMNS
 from stream_scorer.targets.factory import build_target
-from stream_scorer.targets.genesys_outbound import COLUMNS, OutboundTarget
+from stream_scorer.targets.genesys_outbound import OutboundTarget
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 SECRET = "s3cr3t-of-the-test"
 LIST = "list/1"
-ADD = "/api/v2/outbound/contactlists/list%2F1/contacts?priority=true"
+LIST_PATH = "/api/v2/outbound/contactlists/list%2F1"
+ADD = f"{LIST_PATH}/contacts?priority=true&doNotQueue=true"
+# The contact id is the number to call, so that the default columns are enough.
+LISTED = {"columnNames": [*DEFAULT_COLUMNS], "phoneColumns": [{"columnName": "contact_id", "type": "cell"}], "size": 1}
 
 
 @pytest.fixture
 def server() -> Iterator[RawServer]:
     with raw_server() as server:
         server.respond(answer(200, []))
+        server.respond(answer(200, LISTED), path=LIST_PATH)
         yield server
 
 
@@ -62,8 +67,8 @@ def test_the_contacts_are_added_to_the_list(server: RawServer) -> None:
     one = callback(target, "C-1", "ü")
     got = target.deliver(one)
     assert (got.kind, got.status, got.message) == (DeliveryKind.DELIVERED, 200, "HTTP 200 (OK)")
-    fetch, request = server.requests
-    assert fetch.path == "/oauth/token"
+    fetch, read, request = server.requests
+    assert (fetch.path, read.method, read.path) == ("/oauth/token", "GET", LIST_PATH)
     assert (request.method, request.path, request.body) == ("POST", ADD, one.body)
     assert request.headers["authorization"] == "Bearer token-1"
     assert request.headers["content-type"] == "application/json"
@@ -83,9 +88,8 @@ def test_the_contacts_are_added_to_the_list(server: RawServer) -> None:
             "occurred_at": "2030-03-17T17:46:39.001Z",
             "scored_at": "2030-03-17T17:46:39.999Z",
         },
-        "callable": True,
     }
-    assert tuple(first["data"]) == COLUMNS
+    assert tuple(first["data"]) == tuple(DEFAULT_COLUMNS)
     assert second["data"]["contact_id"] == "ü"
     assert first["id"] != second["id"]
     assert target.name == f"genesys-outbound {server.url}/contactlists/{LIST}"
@@ -143,7 +147,7 @@ def test_answers(
     assert words in got.message
     assert "hunter2" not in got.message
     assert "\n" not in got.message
-    assert len(server.to("/api")) == 1
+    assert len(server.to(ADD)) == 1
 
 
 def test_retry_after_holds_for_every_request(server: RawServer, make: Callable[..., OutboundTarget]) -> None:
@@ -153,7 +157,7 @@ def test_retry_after_holds_for_every_request(server: RawServer, make: Callable[.
     assert (first.kind, first.retry_after_s) == (DeliveryKind.TRY_LATER, 600.0)
     assert (second.kind, second.status) == (DeliveryKind.TRY_LATER, None)
     assert second.retry_after_s == pytest.approx(600, abs=30)
-    assert len(server.to("/api")) == 1
+    assert len(server.to(ADD)) == 1
 
 
 def test_no_answer_is_tried_later(server: RawServer, make: Callable[..., OutboundTarget]) -> None:
@@ -161,7 +165,7 @@ def test_no_answer_is_tried_later(server: RawServer, make: Callable[..., Outboun
     target = make(timeout_s=0.4)
     got = target.deliver(callback(target))
     assert (got.kind, got.status) == (DeliveryKind.TRY_LATER, None)
-    assert len(server.to("/api")) == 1
+    assert len(server.to(ADD)) == 1
 
 
 def test_a_callback_for_another_target_is_refused_and_not_sent(
@@ -184,7 +188,7 @@ def test_a_token_that_is_not_taken_is_renewed_once(server: RawServer, make: Call
     target = make()
     one = callback(target)
     assert target.deliver(one).kind is DeliveryKind.DELIVERED
-    requests = server.to("/api")
+    requests = server.to(ADD)
     assert [request.headers["authorization"] for request in requests] == ["Bearer old", "Bearer new"]
     assert [request.body for request in requests] == [one.body, one.body]
 
@@ -195,7 +199,7 @@ def test_a_second_401_holds(server: RawServer, make: Callable[..., OutboundTarge
     got = target.deliver(callback(target))
     assert (got.kind, got.status) == (DeliveryKind.SWITCHED_OFF, 401)
     assert "genesys.client_id" in got.message
-    assert len(server.to("/api")) == 2
+    assert len(server.to(ADD)) == 2
 
 
 @pytest.mark.parametrize(
@@ -225,12 +229,12 @@ def test_the_quota_is_waited_for_in_seconds_that_are_told(
     server: RawServer, make: Callable[..., OutboundTarget], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("stream_scorer.targets.genesys_outbound._QUOTA_WAIT_S", 0.0)
-    target = make(requests_per_minute=2)
+    target = make(requests_per_minute=3)
     answers = [target.deliver(callback(target)) for _ in range(3)]
     assert [got.kind for got in answers] == [DeliveryKind.DELIVERED] * 2 + [DeliveryKind.TRY_LATER]
     assert answers[2].retry_after_s == pytest.approx(60, abs=30)
     assert "genesys.requests_per_minute" in answers[2].message
-    assert len(server.to("/api")) == 2
+    assert len(server.to(ADD)) == 2
 
 
 def test_what_the_platform_says_of_the_quota_counts(server: RawServer, make: Callable[..., OutboundTarget]) -> None:
@@ -243,7 +247,7 @@ def test_what_the_platform_says_of_the_quota_counts(server: RawServer, make: Cal
 
 
 def test_many_threads_pass_no_more_than_the_quota(server: RawServer, make: Callable[..., OutboundTarget]) -> None:
-    target = make(requests_per_minute=5)
+    target = make(requests_per_minute=6)
     answers: list[Any] = []
     threads = [
         threading.Thread(target=lambda: answers.append(target.deliver(callback(target))), daemon=True)
@@ -256,7 +260,7 @@ def test_many_threads_pass_no_more_than_the_quota(server: RawServer, make: Calla
     target.close()  # those that wait for the quota wait no longer
     for thread in threads:
         thread.join(10)
-    assert len(server.to("/api")) == 5
+    assert len(server.to(ADD)) == 5
     assert sorted(got.kind for got in answers) == [DeliveryKind.DELIVERED] * 5 + [DeliveryKind.TRY_LATER] * 7
 
 

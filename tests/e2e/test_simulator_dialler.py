@@ -61,6 +61,7 @@ def test_contacts_are_dialled_in_their_order_and_priority_next(simulator: Simula
     client.add(person("x"), person("y"), priority="true")
     assert simulator.dial_queue() == ["x", "y", "a", "b", "c"]
     assert ids_of(simulator, contacts=2) == ["x", "y"]
+    assert simulator.dialler() == (5, 3, 2)
     assert ids_of(simulator) == ["a", "b", "c"]
     assert ids_of(simulator) == []
     contact = simulator.contact_list()["a"]

@@ -26,7 +26,8 @@ def at_simulator(simulator: Simulator, contact_list_id: str = "simulator-list") 
         "client_id": simulator.config.client_id,
         "client_secret": simulator.config.client_secret,
     }
-    callbacks = {"target": "genesys-outbound", "contact_list_id": contact_list_id}
+    columns = {"contact_id": "contact_id", "scored_at": "scored_at", "phone": "contact_id"}
+    callbacks = {"target": "genesys-outbound", "contact_list_id": contact_list_id, "columns": columns}
     return build_target(Settings.model_validate({"genesys": genesys, "callbacks": callbacks}))
 
 
@@ -42,7 +43,11 @@ def test_the_simulated_list_has_every_contact_once(simulator: Simulator) -> None
         ("C-3", 1),
     ]
     assert all(contact.priority and contact.callable for contact in listed.values())
-    assert simulator.stats().requests == {"token": {"200": 1}, "outbound": {"200": 3}}
+    assert simulator.stats().requests == {
+        "token": {"200": 1},
+        "outbound_list": {"200": 1},
+        "outbound": {"200": 3},
+    }
     simulator.reset()
     assert simulator.contact_list() == {}
     target.close()

@@ -31,7 +31,7 @@ from stream_scorer.core.callbacks.selection import (
     examine,
     plan_callbacks,
 )
-from stream_scorer.core.callbacks.types import DeliveryAnswer, DeliveryKind
+from stream_scorer.core.callbacks.types import DeliveryAnswer, DeliveryKind, RefusedContact
 from stream_scorer.core.records import SourceRecord
 from stream_scorer.core.retry_topics import NotDue
 from stream_scorer.schema_files import SchemaFile, load_schema
@@ -86,12 +86,26 @@ ANSWERS = st.builds(
     st.none() | st.integers(100, 9_999),
     st.floats(0, 1e6),
     st.none() | st.floats(0, 86_400),
+    st.just(())
+    | st.lists(
+        st.builds(
+            RefusedContact,
+            st.integers(0, 4),
+            st.sampled_from(["refused", "no_address"]),
+            st.just("HTTP 400"),
+            st.none() | st.integers(100, 9_999),
+        ),
+        max_size=3,
+    ).map(tuple),
 )
 
 
 class Webhook:
     name = "webhook https://example.com"
     max_body_bytes = MAX_BODY_BYTES
+
+    def target_of(self, _campaign_id: str | None) -> str:
+        return self.name
 
     def entry(self, score: Score) -> bytes:
         return encode_entry(score)

@@ -206,6 +206,61 @@ class TestPlantedFaults:
         assert found(report) == {FindingKind.WRONG_VALUE: 1}
         assert report.findings[0].where == "receipts/0/1"
 
+    def divided(self, outcomes: dict[int, str], *, rejected: bool = True, planned: bool = True) -> Judge:
+        """A callback of the scores 0 to 2, with a receipt for each of these contacts."""
+        judge = Judge(taken={"callbacks": 1})
+        if planned:
+            judge.callback("k1", 0, 1, 2)
+        judge.receipt("k2", 3, 4)
+        for offset, outcome in outcomes.items():
+            judge.receipt("k1", offset, outcome=outcome)
+        if rejected:
+            judge.refused("k1", 0, 1, 2)
+        return judge
+
+    @pytest.mark.parametrize("planned", [True, False])
+    def test_receipts_that_share_the_contacts_of_a_callback(self, planned: bool) -> None:
+        judge = self.divided({0: "DELIVERED", 1: "REFUSED", 2: "DELIVERED"}, planned=planned)
+        report = judge.result()
+        assert report.is_balanced, report.findings
+        assert (report.counts.delivered, report.counts.refused, report.counts.waiting) == (4, 1, 0)
+
+    def test_a_contact_without_its_part(self) -> None:
+        report = self.divided({0: "DELIVERED", 2: "REFUSED"}).result()
+        assert found(report) == {FindingKind.MISSING: 1}
+        assert report.findings[0].source == "scores/0/1"
+
+    def test_a_contact_with_two_parts(self) -> None:
+        judge = self.divided({0: "DELIVERED", 1: "REFUSED", 2: "DELIVERED"})
+        judge.receipt("k1", 1)
+        report = judge.result()
+        assert found(report) == {FindingKind.DOUBLED: 1}
+        assert report.findings[0].source == "scores/0/1"
+
+    @pytest.mark.parametrize("offsets", [(1,), (0, 1, 2)])
+    def test_a_part_and_a_receipt_for_all(self, offsets: tuple[int, ...]) -> None:
+        judge = Judge(taken={"callbacks": 1})
+        judge.callback("k1", 0, 1, 2)
+        judge.receipt("k2", 3, 4)
+        judge.receipt("k1", 0, 1, 2)
+        judge.receipt("k1", *offsets)
+        assert found(judge.result()) == {FindingKind.DOUBLED: 1}
+
+    def test_a_part_with_a_contact_of_another_callback(self) -> None:
+        judge = self.divided({0: "DELIVERED", 1: "DELIVERED", 2: "DELIVERED", 3: "DELIVERED"}, rejected=False)
+        report = judge.result()
+        assert found(report) == {FindingKind.WRONG_VALUE: 1}
+        assert report.findings[0].source == "scores/0/3"
+
+    def test_a_part_with_another_contact(self) -> None:
+        judge = self.divided({0: "DELIVERED", 1: "DELIVERED"}, rejected=False)
+        judge.receipt("k1", 2, contact_ids=["c9"])
+        assert found(judge.result()) == {FindingKind.WRONG_CONTACT: 1}
+
+    def test_a_refused_part_whose_callback_does_not_stand_on_the_rejected_topic(self) -> None:
+        report = self.divided({0: "DELIVERED", 1: "REFUSED", 2: "DELIVERED"}, rejected=False).result()
+        assert found(report) == {FindingKind.MISSING: 1}
+
     def test_a_receipt_without_events_is_that_of_an_older_writer(self) -> None:
         judge = Judge(taken={"callbacks": 1})
         judge.callback("k1", 0, 1)

@@ -37,7 +37,7 @@ from stream_scorer.core.callbacks.delivery_policy import (
     route,
 )
 from stream_scorer.core.callbacks.records import callback_value
-from stream_scorer.core.callbacks.types import CallbackOutcome, DeliveryAnswer, DeliveryKind
+from stream_scorer.core.callbacks.types import CallbackOutcome, DeliveryAnswer, DeliveryKind, RefusedContact
 from stream_scorer.core.records import SourceRecord
 from stream_scorer.core.retry_topics import NotDue
 from stream_scorer.runtime.instruments import PROCESS_DURATION
@@ -603,3 +603,54 @@ def test_processing_lasts_from_the_first_attempt_to_the_commit() -> None:
 def test_what_is_put_off_without_an_attempt_was_not_processed() -> None:
     assert defer_failing(delivery(), RULES, START_MS).began is None
     assert defer_failing(delivery().attempted_at(7.0).attempted_at(9.0), RULES, START_MS).began == 7.0
+
+
+# --- contacts that are refused alone
+
+
+def three(name: str) -> Callback:
+    return callback(
+        name,
+        sources=tuple(f"scores/0/{name}-{number}" for number in range(3)),
+        event_ids=("e0", "e1", "e2"),
+        contact_ids=("c0", "c1", "c2"),
+        threshold=0.75,
+    )
+
+
+def divided(*refusals: RefusedContact, contacts: int = 3) -> DeliveryAnswer:
+    kind = DeliveryKind.REFUSED if len(refusals) == contacts else DeliveryKind.DELIVERED
+    return DeliveryAnswer(kind, "HTTP 200", 200, 50.0, refused=refusals)
+
+
+def test_contacts_that_are_refused_alone_have_receipts_of_their_own() -> None:
+    refusals = (
+        RefusedContact(0, "no_address", "no value for phone of the contact list", None),
+        RefusedContact(2, "refused", "HTTP 400 (Bad Request)", 400),
+    )
+    world = SimulatedReceivers(lambda _, one: divided(*refusals) if one.callback_id == "part" else delivered())
+    world.plan([three("part"), three("whole")])
+    bench = DeliveryHarness(world)
+    bench.run_dry()
+    receipts = world.receipts()
+    assert [len(receipts[name]) for name in ("part", "whole")] == [3, 1]
+    assert [
+        (one["sources"], one["event_ids"], one["contact_ids"], one["outcome"], one["http_status"], one["threshold"])
+        for one in receipts["part"]
+    ] == [
+        (["scores/0/part-0"], ["e0"], ["c0"], "REFUSED", None, 0.75),
+        (["scores/0/part-1"], ["e1"], ["c1"], "DELIVERED", 200, 0.75),
+        (["scores/0/part-2"], ["e2"], ["c2"], "REFUSED", 400, 0.75),
+    ]
+    [dead] = world.topic("rejected")
+    assert (dead.key, dead.value) == (b"part", CALLBACKS.encode(callback_value(three("part"))))
+    headers = dict(dead.headers)
+    assert headers["stream-scorer-error-reason"] == b"no_address"
+    assert headers["stream-scorer-error-status"] == b"400"
+    detail = (headers["stream-scorer-error-detail"] or b"").decode()
+    assert detail == (
+        "2 of 3 contacts are refused: 1 no_address: no value for phone of the contact list;"
+        " 1 refused: HTTP 400 (Bad Request)"
+    )
+    warned = [fields for event, fields in world.lines if event == "contacts refused"]
+    assert [(fields["reason"], fields["contacts"]) for fields in warned] == [("no_address", 1), ("refused", 1)]

@@ -44,6 +44,9 @@ class Webhook:
     name = "webhook https://example.com"
     max_body_bytes = MAX_BODY_BYTES
 
+    def target_of(self, _campaign_id: str | None) -> str:
+        return self.name
+
     def entry(self, score: Score) -> bytes:
         return encode_entry(score)
 

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 SECRET = "s3cr3t-value"
 
 # The contract's table, key by key: whoever changes a name or a default has to change it here, too.
+LIST_COLUMNS = (
+    *("contact_id", "event_id", "campaign_id", "score", "confidence_lower", "confidence_upper"),
+    *("model_id", "model_version", "occurred_at", "scored_at"),
+)
 DEFAULTS = {
     "kafka": {
         "bootstrap_servers": "127.0.0.1:9092",
@@ -91,6 +95,10 @@ DEFAULTS = {
         "probe_interval_s": 10,
         "allow_http": False,
         "contact_list_id": None,
+        "contact_lists": {},
+        "columns": {name: name for name in LIST_COLUMNS},
+        "contact_id": "derived",
+        "requeue": "never",
         "admin_port": 9465,
     },
     "admin": {"host": "127.0.0.1", "port": 9464, "max_unexplained_wait_s": 300.0},
@@ -138,6 +146,10 @@ def test_every_key_can_be_set_in_the_environment_under_its_derived_name() -> Non
         "STREAM_SCORER_SCHEMA_REGISTRY__PROPERTIES": '{"a": 1}',
         "STREAM_SCORER_MODEL__FEATURES": '{"a": {"type": "integer"}}',
         "STREAM_SCORER_CALLBACKS__RETRY_DELAYS_S": "[1, 2]",
+        "STREAM_SCORER_CALLBACKS__CONTACT_LISTS": '{"spring": "list"}',
+        "STREAM_SCORER_CALLBACKS__COLUMNS": '{"phone": "attributes.phone", "at": "scored_at"}',
+        "STREAM_SCORER_CALLBACKS__CONTACT_ID": "attributes.id",
+        "STREAM_SCORER_CALLBACKS__REQUEUE": "newer_score",
         "STREAM_SCORER_KAFKA__START_FROM": "latest",
         "STREAM_SCORER_KAFKA__ALLOW_NEW_GROUP": "true",
         "STREAM_SCORER_CALLBACKS__TARGET": "log",
@@ -467,6 +479,18 @@ def test_a_path_that_is_none_is_named_with_its_key(tmp_path: Path, key: str, val
         ('[callbacks]\ngroup_id = "stream-scorer"', "callbacks.group_id and kafka.group_id are both 'stream-scorer'"),
         ('[callbacks]\ngroup_id = "a"\n[kafka]\ngroup_id = "a-delivery"', "the group in which callbacks are delivered"),
         ("[callbacks]\nretry_delays_s = [60, 30]", "callbacks.retry_delays_s must be in ascending order"),
+        ('[callbacks]\ncolumns = {phone = "phone"}', "callbacks.columns.phone must be attributes.NAME or a field of a"),
+        ('[callbacks]\ncolumns = {phone = "attributes."}', "callbacks.columns.phone must be attributes.NAME or"),
+        ("[callbacks]\ncolumns = {}", "callbacks.columns must not be empty"),
+        (
+            f"[callbacks]\ncolumns = {{{', '.join(f'c{n} = {chr(34)}score{chr(34)}' for n in range(51))}}}",
+            "callbacks.columns has 51 columns, and a contact list at most 50",
+        ),
+        ('[callbacks]\ncontact_id = "event_id"', "callbacks.contact_id must be derived, contact_id or attributes.NAME"),
+        (
+            '[callbacks]\nrequeue = "newer_score"\ncolumns = {phone = "attributes.phone"}',
+            'callbacks.requeue = "newer_score" needs a column that is filled from scored_at',
+        ),
         ("[scoring]\nretry_delays_s = [60, 30]", "scoring.retry_delays_s must be in ascending order"),
         (
             '[topics]\nscores = "contact-features-retry-9"',

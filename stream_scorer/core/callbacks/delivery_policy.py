@@ -18,7 +18,7 @@ from stream_scorer.core.callbacks.types import Callback, CallbackOutcome, Delive
 from stream_scorer.core.retry_topics import MAX_EXTRA_WAIT_S, NotDue, RetryDelays
 
 if TYPE_CHECKING:
-    from stream_scorer.core.callbacks.types import DeliveryAnswer
+    from stream_scorer.core.callbacks.types import DeliveryAnswer, RefusedContact
     from stream_scorer.core.records import SourceRecord
 
 # The maximum of Avro's int; another program may write a callback with that many attempts.
@@ -83,7 +83,10 @@ class Delivery:
 
 
 class Completed(NamedTuple):
-    """Final outcome of a callback. ``callback.attempts`` counts its requests; ``began`` is that of the `Delivery`."""
+    """Final outcome of a callback. ``callback.attempts`` counts its requests; ``began`` is that of the `Delivery`.
+
+    ``refused``: contacts that are refused alone; the others have the outcome.
+    """
 
     record: SourceRecord
     callback: Callback
@@ -93,6 +96,7 @@ class Completed(NamedTuple):
     latency_ms: float
     detail: str
     began: float | None = None
+    refused: tuple[RefusedContact, ...] = ()
 
     @property
     def is_billable(self) -> bool:
@@ -225,7 +229,15 @@ def _later(
 def _completed(tried: Delivery, outcome: CallbackOutcome, answer: DeliveryAnswer, now_ms: int) -> Completed:
     detail = answer.message
     return Completed(
-        tried.record, tried.callback, outcome, now_ms, answer.status, answer.latency_ms, detail, tried.began
+        tried.record,
+        tried.callback,
+        outcome,
+        now_ms,
+        answer.status,
+        answer.latency_ms,
+        detail,
+        tried.began,
+        answer.refused,
     )
 
 

@@ -68,6 +68,9 @@ def read_score(codec: Codec, record: SourceRecord) -> Score | None:
         occurred_at_ms=fields["occurred_at"],
         scored_at_ms=fields["scored_at"],
         attributes=fields["attributes"],
+        latency_ms=fields["latency_ms"],
+        imputed_features=tuple(fields["imputed_features"]),
+        batch_id=fields["batch_id"],
     )
 
 

@@ -32,11 +32,13 @@ _CALLBACK_FRAME_BYTES: Final = 1_024
 class BodyWriter(Protocol):
     """The part of a target that planning needs; see ``callbacks.ports.Target``."""
 
-    name: str
     max_body_bytes: int
 
     def entry(self, score: Score) -> bytes:
         """Return the part of a body for one contact."""
+
+    def target_of(self, campaign_id: str | None) -> str:
+        """Return kind and host of the target of a campaign, as callbacks name it."""
 
     def body(
         self, callback_id: str, campaign_id: str | None, model_id: str, planned_at_ms: int, entries: Sequence[bytes]
@@ -159,7 +161,7 @@ class _SizeLimit:
 
     def __init__(self, writer: BodyWriter, rules: PlanningRules, first: Score, now_ms: int) -> None:
         empty = writer.body(_ANY_ID, first.campaign_id, first.model_id, now_ms, [])
-        names = len((first.campaign_id or "").encode()) + len(writer.name.encode())
+        names = len((first.campaign_id or "").encode()) + len(writer.target_of(first.campaign_id).encode())
         self._contacts = rules.max_contacts
         self._body_bytes = writer.max_body_bytes - len(empty)
         self._record_bytes = rules.max_record_bytes - len(empty) - names - _CALLBACK_FRAME_BYTES
@@ -214,7 +216,7 @@ def _callback(
     return Callback(
         callback_id=callback_id,
         campaign_id=part[0].score.campaign_id,
-        target=writer.name,
+        target=writer.target_of(part[0].score.campaign_id),
         body=body,
         sources=tuple(one.record.source for one in part),
         event_ids=tuple(one.score.event_id for one in part),

@@ -34,6 +34,9 @@ class Score(NamedTuple):
     occurred_at_ms: int
     scored_at_ms: int
     attributes: Mapping[str, str] = NO_ATTRIBUTES
+    latency_ms: float = 0.0
+    imputed_features: tuple[str, ...] = ()
+    batch_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,22 @@ class DeliveryKind(StrEnum):
     SWITCHED_OFF = "switched_off"
 
 
+class RefusedContact(NamedTuple):
+    """A contact of a callback that is refused alone, while others of it are not.
+
+    Attributes:
+        position: its position in the callback.
+        reason: ``refused``, ``no_address`` or ``no_contact_id``.
+        detail: one line with the status or the cause; never a secret or personal data.
+        status: the HTTP status; None: it was not sent.
+    """
+
+    position: int
+    reason: str
+    detail: str
+    status: int | None
+
+
 @dataclass(frozen=True, slots=True)
 class DeliveryAnswer:
     """Result of one attempt to deliver a callback, as the target classifies it.
@@ -86,6 +105,7 @@ class DeliveryAnswer:
         status: the HTTP status; None: there was no response.
         latency_ms: duration of the attempt.
         retry_after_s: the pause that the receiver demands; None: it demands none.
+        refused: contacts that are refused alone; the others have the outcome of ``kind``.
     """
 
     kind: DeliveryKind
@@ -93,6 +113,7 @@ class DeliveryAnswer:
     status: int | None
     latency_ms: float
     retry_after_s: float | None = None
+    refused: tuple[RefusedContact, ...] = ()
 
 
 class CallbackOutcome(StrEnum):

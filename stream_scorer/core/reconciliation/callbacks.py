@@ -5,6 +5,8 @@ rejected records; finally the offsets that planner and deliverer have committed 
 deliverer has not committed its record. Scores below the first commit must have an outcome, those at or above the last
 commit must have none. Scores between the two may have one.
 
+A callback with contacts that are refused alone has several receipts, which share its sources among them.
+
 A score without a callback is not judged if its receipt may be deleted. Nor is it if the threshold may have been higher
 when it was planned: no lower score before it in its partition has a callback. A threshold that was raised and lowered
 again is not detected, so the scores in between are reported as missing.
@@ -110,15 +112,29 @@ class _Call:
         waits: its records that the deliverer had not committed.
         receipts: their outcomes, locations, and Kafka's timestamps.
         rejections: its records on the rejected topic.
+        size: number of its contacts.
+        is_planned: whether the record of the callback itself was read, and not receipts only.
+        parts: outcomes by source, if its receipts share the sources among them; otherwise empty.
+        sources: of its first receipt, if ``is_planned`` is False.
     """
 
     callback_id: str
     seen_at: RecordLocation
     names: _Names
+    size: int
+    is_planned: bool
     is_ours: bool = False
     waits: list[RecordLocation] = field(default_factory=list)
     receipts: list[tuple[str, RecordLocation, int]] = field(default_factory=list)
     rejections: list[RecordLocation] = field(default_factory=list)
+    parts: Mapping[str, str] = field(default_factory=dict)
+    sources: tuple[str, ...] = ()
+
+    def outcome_of(self, source: str) -> str | None:
+        """Return the outcome of a contact; None: it has no receipt."""
+        if self.parts:
+            return self.parts.get(source)
+        return self.receipts[0][0] if self.receipts else None
 
 
 class CallbackReconciliation:
@@ -218,7 +234,7 @@ class CallbackReconciliation:
         except UndecodableError:
             self._counts["foreign"] += 1
             return
-        call = self._call(fields, place, min(written_ms, fields["planned_at"]))
+        call = self._call(fields, place, min(written_ms, fields["planned_at"]), is_planned=True)
         if _waits(place, self._taken):
             call.waits.append(place)
 
@@ -230,11 +246,52 @@ class CallbackReconciliation:
         except UndecodableError:
             self._counts["foreign"] += 1
             return
-        call = self._call(fields, place, written_ms)
+        outcome = _OUTCOMES[fields["outcome"]]
+        number = self._numbers.get(fields["callback_id"])
+        if number is not None and self._is_part(self._calls[number], fields):
+            self._part(number, fields, place, written_ms)
+            return
+        call = self._call(fields, place, written_ms, is_planned=False)
         if call.receipts and call.is_ours:
-            what = f"callback {call.callback_id} has one more receipt, after that at {call.receipts[0][1]}"
-            self._add(FindingKind.DOUBLED, fields["sources"][0] if fields["sources"] else "", what, place)
-        call.receipts.append((_OUTCOMES[fields["outcome"]], place, written_ms))
+            self._once_more(call, fields, place)
+        call.receipts.append((outcome, place, written_ms))
+
+    def _once_more(self, call: _Call, fields: Mapping[str, Any], place: RecordLocation) -> None:
+        what = f"callback {call.callback_id} has one more receipt, after that at {call.receipts[0][1]}"
+        self._add(FindingKind.DOUBLED, fields["sources"][0] if fields["sources"] else "", what, place)
+
+    def _is_part(self, call: _Call, fields: Mapping[str, Any]) -> bool:
+        """Return whether a receipt is about some contacts of a callback only."""
+        if len(fields["contact_ids"]) != len(fields["sources"]):
+            return False
+        if call.is_planned:
+            return 0 < len(fields["sources"]) < call.size
+        return bool(call.receipts) and call.names.contacts != _digests(fields).contacts
+
+    def _part(self, number: int, fields: Mapping[str, Any], place: RecordLocation, written_ms: int) -> None:
+        """Add a receipt about some contacts of a callback."""
+        call = self._calls[number]
+        outcome = _OUTCOMES[fields["outcome"]]
+        if call.receipts and not call.parts and call.is_planned:
+            self._once_more(call, fields, place)
+            return
+        parts = dict(call.parts) or dict.fromkeys(call.sources, call.receipts[0][0] if call.receipts else "")
+        events = chain(fields["event_ids"], repeat(""))
+        for source, *ids in zip(fields["sources"], fields["contact_ids"], events, strict=False):
+            names = (*ids, fields["campaign_id"])
+            if source in parts:
+                self._once_more(call, fields, place)
+            elif not call.is_planned:
+                self._enter(source, names, number, place, written_ms)
+            elif (key := self._place_of(source)) is not None and key in self._called:
+                if self._call_of.get(key) == number:
+                    self._compare(source, self._called[key], names, place)
+                else:
+                    what = f"is in a receipt of callback {call.callback_id}, and not in that callback"
+                    self._add(FindingKind.WRONG_VALUE, source, what, place)
+            parts[source] = outcome
+        call.parts = parts
+        call.receipts.append((outcome, place, written_ms))
 
     def rejected(self, source: str, content: Content, place: RecordLocation, written_ms: int) -> None:
         """Add a record of the rejected callbacks topic.
@@ -286,7 +343,8 @@ class CallbackReconciliation:
             what = f"callback {call.callback_id} stands on the rejected topic once more, after {call.rejections[0]}"
             self._add(FindingKind.DOUBLED, "", what, place)
         call.rejections.append(place)
-        if fields is not None and call.names.differ(_digests(fields)):
+        is_known = call.is_planned or not call.parts  # else only some of its contacts are
+        if fields is not None and is_known and call.names.differ(_digests(fields)):
             what = f"callback {call.callback_id} {_OTHER} than at {call.seen_at}"
             self._add(FindingKind.WRONG_VALUE, "", what, place)
 
@@ -349,9 +407,9 @@ class CallbackReconciliation:
             lowest[key[0]] = min(called.score, lowest.get(key[0], called.score))
             judged.add(number)
             call = self._calls[number]
-            if call.receipts:
-                self._counts[call.receipts[0][0]] += 1
-            elif call.waits:
+            if (outcome := call.outcome_of(self._source(key))) is not None:
+                self._counts[outcome] += 1
+            elif call.waits and not call.receipts:
                 self._counts["waiting"] += 1
             elif self._receipt_may_be_gone(called):
                 self._counts["receipt_not_judged"] += 1
@@ -376,9 +434,10 @@ class CallbackReconciliation:
 
     def _judge_rejection(self, call: _Call) -> None:
         """Check that a callback that was refused or given up is on the rejected topic as well, for its replay."""
-        if call.rejections or not call.receipts or call.receipts[0][0] not in _REJECTED:
+        refused = next((receipt for receipt in call.receipts if receipt[0] in _REJECTED), None)
+        if call.rejections or refused is None:
             return
-        outcome, place, written_ms = call.receipts[0]
+        outcome, place, written_ms = refused
         if self._rejection_may_be_gone(written_ms):
             self._counts["rejection_not_judged"] += 1
         else:
@@ -410,7 +469,7 @@ class CallbackReconciliation:
 
     # --- private
 
-    def _call(self, fields: dict[str, Any], place: RecordLocation, planned_ms: int) -> _Call:
+    def _call(self, fields: dict[str, Any], place: RecordLocation, planned_ms: int, *, is_planned: bool) -> _Call:
         """Return the callback of a record; add its sources the first time, then compare them.
 
         It was planned at ``planned_ms`` at the latest.
@@ -425,7 +484,10 @@ class CallbackReconciliation:
             return known
         number = self._numbers[fields["callback_id"]] = len(self._calls)
         # It is untrusted, and part of a one-line message.
-        call = _Call(printable(fields["callback_id"][:64]), place, names)
+        name = printable(fields["callback_id"][:64])
+        call = _Call(name, place, names, size=len(fields["sources"]), is_planned=is_planned)
+        if not is_planned:
+            call.sources = tuple(fields["sources"])
         self._calls.append(call)
         events = chain(fields["event_ids"], repeat(""))
         for source, *ids in zip(fields["sources"], fields["contact_ids"], events, strict=False):
@@ -455,11 +517,15 @@ class CallbackReconciliation:
             what = f"is in callback {self._calls[number].callback_id} and in {self._calls[other].callback_id}"
             self._add(FindingKind.DOUBLED, source, what, place)
         called = self._called.get(key)
-        if called is not None and called.contact_id != ids[0]:
+        if called is not None:
+            self._compare(source, called, ids, place)
+
+    def _compare(self, source: str, called: _Called, ids: tuple[str, str, str | None], place: RecordLocation) -> None:
+        if called.contact_id != ids[0]:
             self._add(FindingKind.WRONG_CONTACT, source, "its callback names another contact", place)
-        elif called is not None and called.event_id != ids[1]:
+        elif called.event_id != ids[1]:
             self._add(FindingKind.WRONG_VALUE, source, "its callback names another event", place)
-        elif called is not None and called.campaign_id != ids[2]:
+        elif called.campaign_id != ids[2]:
             self._add(FindingKind.WRONG_VALUE, source, "its callback names another campaign", place)
 
     def _place_of(self, source: str) -> tuple[int, int] | None:

@@ -1,4 +1,4 @@
-"""Campaign side of the demo: waits for the receipts, and verifies the contacts that the campaign manager received."""
+"""Campaign side of the demo: waits for the receipts, and verifies the contacts that were received or dialled."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from stream_scorer.core.reconciliation.callback_report import CallbackReport
     from stream_scorer.local.receiver import Receiver
+    from stream_scorer.local.simulator import Simulator
     from stream_scorer.settings import Settings
 
 _LOOK_EVERY_S: Final = 0.3
@@ -78,6 +79,29 @@ def verify_delivered(settings: Settings, receiver: Receiver) -> DeliveredCallbac
     if wrong:
         raise CheckFailed("; ".join(wrong))
     return DeliveredCallbacks(stats.callbacks, stats.contacts, stats.repeats)
+
+
+def verify_dialled(settings: Settings, simulator: Simulator) -> int:
+    """Let the dialler call all that wait, and compare its calls with the scores on the topic.
+
+    Returns:
+        The number of calls.
+
+    Raises:
+        CheckFailed: another contact than those with a high score was called, one was not, or one was called twice.
+    """
+    simulator.dial()
+    high = _high_scores(settings)
+    calls = [dial.data["contact_id"] for dial in simulator.dials()]
+    counts = {
+        "contacts with a high score that were not called": len(high - set(calls)),
+        "contacts without a high score that were called": len(set(calls) - high),
+        "calls of a contact that was called before": len(calls) - len(set(calls)),
+    }
+    wrong = [f"{amount:,} {what}" for what, amount in counts.items() if amount]
+    if wrong:
+        raise CheckFailed("; ".join(wrong))
+    return len(calls)
 
 
 def _high_scores(settings: Settings) -> set[str]:

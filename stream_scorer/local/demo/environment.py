@@ -7,6 +7,7 @@ the start of Kafka's process and its record.
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
@@ -41,6 +42,12 @@ REQUESTS_PER_MINUTE: Final = 1_200
 _RETRY_DELAYS_S: Final = "[1, 2]"
 _LATENCY_MS: Final = 80.0
 _LATENCY_JITTER_MS: Final = 40.0
+# More than a worker adds: whom it dials twice is seen at once.
+_DIALS_PER_S: Final = 5_000.0
+_LIST_COLUMNS: Final = {
+    **{name: name for name in ("contact_id", "campaign_id", "score", "scored_at")},
+    "phone": "attributes.phone",
+}
 _FOLDER_PREFIX: Final = "stream-scorer-demo-"
 _KAFKA_MB: Final = 200
 # Size of a contact with its outcome and audit entry, doubled for Kafka's overhead while it writes.
@@ -133,6 +140,16 @@ class DemoEnvironment:
         self._environment |= receiver.environment()
         self._environment["STREAM_SCORER_CALLBACKS__ADMIN_PORT"] = str(free_port())
         return receiver
+
+    def use_dialler(self, simulator: Simulator) -> None:
+        """Let the simulator's dialler call, with the contact list that the campaign worker's settings then use."""
+        simulator.configure(dials_per_s=_DIALS_PER_S)
+        self._environment |= {
+            "STREAM_SCORER_CALLBACKS__TARGET": "genesys-outbound",
+            "STREAM_SCORER_CALLBACKS__CONTACT_LIST_ID": simulator.config.contact_list_id,
+            "STREAM_SCORER_CALLBACKS__COLUMNS": json.dumps(_LIST_COLUMNS),
+            "STREAM_SCORER_CALLBACKS__ADMIN_PORT": str(free_port()),
+        }
 
     @property
     def settings(self) -> Settings:

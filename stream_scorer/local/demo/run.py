@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from stream_scorer.core.avro.codec import Codec
 from stream_scorer.errors import CheckFailed, LocalError
 from stream_scorer.kafka.admin.topics import create_topics
-from stream_scorer.local.demo.callbacks_check import DeliveredCallbacks, verify_delivered, wait_for_receipts
+from stream_scorer.local.demo.callbacks_check import (
+    DeliveredCallbacks,
+    verify_delivered,
+    verify_dialled,
+    wait_for_receipts,
+)
 from stream_scorer.local.demo.checks import check_outcomes, count_rejections
 from stream_scorer.local.demo.contacts import contacts, no_faults
 from stream_scorer.local.demo.environment import REQUESTS_PER_MINUTE, DemoEnvironment
@@ -34,13 +40,20 @@ if TYPE_CHECKING:
     from stream_scorer.core.records import Reason
     from stream_scorer.local.demo.worker_process import WorkerProcess
     from stream_scorer.local.kafka.jars import Progress
-    from stream_scorer.local.simulator import Scenario
+    from stream_scorer.local.simulator import Scenario, Simulator
     from stream_scorer.settings import Settings
 
 _LOOK_EVERY_S: Final = 0.1
 # Longer than the worker's retries and the outages of the packaged scenarios: a longer stall is an error.
 _STALLED_S: Final = 90.0
 _LOG_LINES: Final = 10
+
+
+class DemoTarget(StrEnum):
+    """Target of the callbacks."""
+
+    WEBHOOK = "webhook"
+    DIALLER = "genesys-outbound"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +65,14 @@ class DemoOptions:
         keep: whether Kafka and the folder stay for inspection.
         seed: seed of the generated contacts.
         scenario: scenario of the simulator; None: no faults.
+        target: ``webhook`` (the receiver) or ``genesys-outbound`` (the simulator's dialler).
     """
 
     contacts: int = 20_000
     keep: bool = False
     seed: int = 1
     scenario: Scenario | None = None
+    target: DemoTarget = DemoTarget.WEBHOOK
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +137,7 @@ def _play(options: DemoOptions, screen: Screen, stage: DemoEnvironment, interrup
         stage.start_kafka(show_step)
         show_step("starting the simulator of the Genesys API")
         simulator = stage.start_simulator(options.scenario)
-        show_step("starting a campaign manager")
-        receiver = stage.start_receiver()
+        campaign_side = _campaign_side(options, stage, simulator, show_step)
         settings = stage.settings
         show_step("creating the topics")
         create_topics(settings)
@@ -136,7 +150,7 @@ def _play(options: DemoOptions, screen: Screen, stage: DemoEnvironment, interrup
         quota=REQUESTS_PER_MINUTE,
         scene=None if options.scenario is None else partial(scene, simulator),
     )
-    with Monitor(settings, lambda: receiver.stats().contacts) as watch:
+    with Monitor(settings, campaign_side.contacts) as watch:
         scoring_s = _watch(view, watch, worker, interrupts)
     worker.stop()
     with screen.steps() as show_step:
@@ -154,7 +168,33 @@ def _play(options: DemoOptions, screen: Screen, stage: DemoEnvironment, interrup
     check_outcomes(report, rejected, generated)
     if not receipts.is_balanced:
         raise CheckFailed(receipts.verdict)
-    _say(screen.results, _reported_line(verify_delivered(settings, receiver)))
+    _say(screen.results, campaign_side.verified(settings))
+
+
+class _CampaignSide(NamedTuple):
+    """Destination of the callbacks: number of its contacts so far, and its check at the end, which returns a line."""
+
+    contacts: Callable[[], int]
+    verified: Callable[[Settings], str]
+
+
+def _campaign_side(
+    options: DemoOptions, stage: DemoEnvironment, simulator: Simulator, show_step: Progress
+) -> _CampaignSide:
+    if options.target is DemoTarget.DIALLER:
+        stage.use_dialler(simulator)
+        return _CampaignSide(
+            lambda: simulator.dialler().contacts, lambda settings: _dialled_line(verify_dialled(settings, simulator))
+        )
+    show_step("starting a campaign manager")
+    receiver = stage.start_receiver()
+    return _CampaignSide(
+        lambda: receiver.stats().contacts, lambda settings: _reported_line(verify_delivered(settings, receiver))
+    )
+
+
+def _dialled_line(calls: int) -> str:
+    return f"the dialler called {calls:,} contacts, each once, exactly those with a high score"
 
 
 def _closing_line(report: Report, *, paid: int, scoring_s: float, total_s: float) -> str:

@@ -11,6 +11,7 @@ The platform's endpoints (tokens, scores, a contact list) are plain ASGI, becaus
                            those with so many or more
 ``GET    /contact-list``   contact id -> added contact: `stream_scorer.local.simulator.contact_list.ListedContact`;
                            ``?list=…`` selects another list than the first
+``GET    /dialler``        number of contacts, of those in a dial queue, and of calls, over all lists
 ``GET    /dial-queue``     ids of the contacts to be dialled, the next one first; ``?list=…``
 ``POST   /dial``           dials: ``{"list", "contacts", "wrap_up"}``, each optional; answers the calls
 ``GET    /dials``          all calls: `stream_scorer.local.simulator.contact_list.Dial`

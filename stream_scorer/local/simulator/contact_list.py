@@ -83,6 +83,14 @@ class DialCount(NamedTuple):
     times: int
 
 
+class DiallerCounts(NamedTuple):
+    """Counts over all lists, as ``GET /_simulator/dialler`` returns them."""
+
+    contacts: int
+    queued: int
+    dials: int
+
+
 class AddOptions(NamedTuple):
     """Query of a request that adds contacts."""
 
@@ -221,6 +229,13 @@ class Dialler:
             self._dialled_until += due / dials_per_s
             for list_id, columns in lists.items():
                 self.dial(list_id, columns, contacts=due, max_attempts=max_attempts, at_ms=at_ms)
+
+    def totals(self) -> DiallerCounts:
+        """Return the number of contacts, of those in a dial queue, and of calls."""
+        lists = self.lists.values()
+        return DiallerCounts(
+            sum(len(one.contacts) for one in lists), sum(len(one.waiting()) for one in lists), len(self.dials)
+        )
 
     def counts(self, person: str | None, score: str, minimum: int) -> list[DialCount]:
         """Return how often each person was dialled for each score, only those with at least ``minimum`` calls.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from stream_scorer.local.http_server.control_client import ControlClient
-from stream_scorer.local.simulator.contact_list import Dial, DialCount, ListedContact
+from stream_scorer.local.simulator.contact_list import Dial, DialCount, DiallerCounts, ListedContact
 from stream_scorer.local.simulator.faults import FaultMatch
 from stream_scorer.local.simulator.request_log import Stats
 from stream_scorer.local.simulator.scenario_player import PlayState
@@ -51,6 +51,10 @@ class SimulatorControl(ControlClient):
         """Return the added contacts of a contact list, by contact id; None: of the first list."""
         contacts: dict[str, dict[str, Any]] = self._call("GET", f"contact-list{_query(list=list_id)}")
         return {contact_id: ListedContact(**fields) for contact_id, fields in contacts.items()}
+
+    def dialler(self) -> DiallerCounts:
+        """Return the number of contacts, of those in a dial queue, and of calls, over all lists."""
+        return DiallerCounts(**self._call("GET", "dialler"))
 
     def dial_queue(self, list_id: str | None = None) -> list[str]:
         """Return the ids of the contacts to be dialled, the next one first; None: of the first list."""

@@ -33,6 +33,7 @@ def control_app(api: SimulatedApi, prefix: str) -> Starlette:
         routes=[
             Route("/scored", routes.scored),
             Route("/contact-list", routes.contact_list),
+            Route("/dialler", routes.dialler),
             Route("/dial-queue", routes.dial_queue),
             Route("/dial", routes.dial, methods=["POST"]),
             Route("/dials", routes.dials),
@@ -62,6 +63,10 @@ class _Routes:
 
     async def contact_list(self, request: Request) -> Response:
         return json_answer(self._list(request.query_params.get("list")).contacts)
+
+    async def dialler(self, _: Request) -> Response:
+        self._api.advance_dialler()
+        return json_answer(self._api.dialler.totals()._asdict())
 
     async def dial_queue(self, request: Request) -> Response:
         return json_answer(self._list(request.query_params.get("list")).waiting())

@@ -1,0 +1,113 @@
+"""The campaign worker and a dialler: whatever is killed, lost or refused, no contact is dialled twice for a score."""
+
+from __future__ import annotations
+
+import json
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from callbacks_harness import score
+
+from stream_scorer.reconciliation import reconcile_callbacks
+from stream_scorer.settings import load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from callbacks_harness import CallbacksHarness
+
+    from stream_scorer.local.simulator import Simulator
+
+pytestmark = pytest.mark.kafka
+
+CONTACTS = 120
+KILLS = 10
+SCORES_EACH = 8
+COLUMNS = {"contact_id": "contact_id", "scored_at": "scored_at", "score": "score", "phone": "attributes.phone"}
+OPTED_OUT = {f"C-{number:03}" for number in range(0, CONTACTS, 10)}
+
+
+def contact_ids() -> list[str]:
+    return [f"{'REFUSE-' if number % 40 == 7 else ''}C-{number:03}" for number in range(CONTACTS)]
+
+
+def scores(turn: int) -> list[dict[str, Any]]:
+    """One score of every contact; two contacts have no number."""
+    at_ms = time.time_ns() // 1_000_000 - 3_600_000 + turn * 60_000
+    return [
+        score(
+            name,
+            scored_at=at_ms + number,
+            campaign_id=("spring", "autumn")[number % 2],
+            attributes={} if number in (11, 12) else {"phone": f"+49-{name}"},
+        )
+        for number, name in enumerate(contact_ids())
+    ]
+
+
+def has_more_requests(simulator: Simulator, requests: int, campaign: CallbacksHarness, put: int) -> bool:
+    """Whether the platform has accepted more requests, or there is nothing left to send."""
+    if simulator.stats().requests["outbound"]["200"] > requests + 2:
+        return True
+    return sum(len(receipt["contact_ids"]) for receipt in campaign.receipts()) >= put
+
+
+@pytest.mark.parametrize("requeue", [pytest.param("never", marks=pytest.mark.slow), "newer_score"])
+def test_no_contact_is_dialled_twice_for_one_score(
+    make_campaign: Callable[..., CallbacksHarness], simulator: Simulator, requeue: str
+) -> None:
+    simulator.configure(quota=1_000_000, contact_lists={"autumn-list": {}}, dials_per_s=200.0)
+    campaign = make_campaign(
+        {
+            **simulator.environment(),
+            "STREAM_SCORER_GENESYS__REQUESTS_PER_MINUTE": "100000",
+            "STREAM_SCORER_CALLBACKS__TARGET": "genesys-outbound",
+            "STREAM_SCORER_CALLBACKS__CONTACT_LIST_ID": "simulator-list",
+            "STREAM_SCORER_CALLBACKS__CONTACT_LISTS": json.dumps({"autumn": "autumn-list"}),
+            "STREAM_SCORER_CALLBACKS__COLUMNS": json.dumps(COLUMNS),
+            "STREAM_SCORER_CALLBACKS__CONTACT_ID": "contact_id",
+            "STREAM_SCORER_CALLBACKS__REQUEUE": requeue,
+            "STREAM_SCORER_CALLBACKS__MAX_CONTACTS": "9",
+            "STREAM_SCORER_CALLBACKS__RETRY_DELAYS_S": "[0.2, 0.2, 0.2, 0.2]",
+        }
+    )
+    simulator.add_fault(path="outbound", drop="after", times=None, share=0.15, seed=1)
+    worker = campaign.start(name="dialler")
+    put = campaign.put(scores(0))
+    campaign.wait(lambda: len(simulator.dials()) > 20, "the first calls", needs=worker)
+    for list_id in ("simulator-list", "autumn-list"):
+        simulator.opt_out(*(OPTED_OUT & simulator.contact_list(list_id).keys()), list_id=list_id)
+    for kill in range(1, KILLS + 1):
+        if kill < SCORES_EACH:
+            put += campaign.put(scores(kill))
+        requests = simulator.stats().requests["outbound"]["200"]
+        with_more = partial(has_more_requests, simulator, requests, campaign, put)
+        campaign.wait(with_more, "requests", needs=worker)
+        worker.kill()
+        worker = campaign.start(name="dialler")
+    campaign.wait_receipts(put, needs=worker, limit_s=120)
+    outcomes = campaign.judge()
+    campaign.wait(worker.ready, "the last worker to be ready", needs=worker)
+    assert worker.stop() == 0, worker.log()
+    for list_id in ("simulator-list", "autumn-list"):
+        simulator.dial(list_id=list_id)
+
+    bad = (sum(name.startswith("REFUSE") for name in contact_ids()) + 2) * SCORES_EACH
+    assert outcomes == {"DELIVERED": put - bad, "REFUSED": bad}
+    assert simulator.dialled(minimum=2) == []
+    assert all(dial.number for dial in simulator.dials())
+    listed = simulator.contact_list() | simulator.contact_list("autumn-list")
+    assert len(listed) == CONTACTS - bad // SCORES_EACH
+    kept_out = OPTED_OUT & listed.keys()
+    assert kept_out
+    assert not any(listed[contact_id].callable for contact_id in kept_out if listed[contact_id].times > 1)
+    calls = {dial.id for dial in simulator.dials()}
+    assert calls >= listed.keys() - OPTED_OUT
+
+    environment = {name: text for name, text in campaign.settings().items() if name.startswith("STREAM_SCORER_")}
+    report = reconcile_callbacks(load_settings(environ=environment))
+    assert report is not None
+    assert report.is_balanced, report.findings
+    assert (report.counts.delivered, report.counts.refused) == (put - bad, bad)
