@@ -21,9 +21,9 @@ from stream_scorer.callbacks.observer import DelivererObserver
 from stream_scorer.callbacks.output_records import CallbackEncoder, CallbackTopics
 from stream_scorer.callbacks.receipt_writer import ReceiptWriter
 from stream_scorer.callbacks.sender import Sender
-from stream_scorer.callbacks.target_breaker import TargetBreaker
 from stream_scorer.callbacks.trace_headers import Untraced
 from stream_scorer.core.avro.codec import Codec
+from stream_scorer.core.callbacks.circuit_breaker import CircuitBreakers
 from stream_scorer.core.callbacks.delivery_policy import Delivery, DeliveryOutcome, DeliveryRules
 from stream_scorer.core.callbacks.records import callback_value, read_callback, threshold_headers
 from stream_scorer.core.callbacks.types import Callback, DeliveryAnswer, DeliveryKind
@@ -85,7 +85,7 @@ def later(retry_after_s: float | None = None, latency_ms: float = 50.0) -> Deliv
 
 
 def gone() -> DeliveryAnswer:
-    return DeliveryAnswer(DeliveryKind.SWITCHED_OFF, "HTTP 410", 410, 50.0)
+    return DeliveryAnswer(DeliveryKind.SWITCHED_OFF, "HTTP 410", 410, 50.0, remedy="end the campaign")
 
 
 class StopError(Exception):
@@ -375,7 +375,7 @@ class DeliveryHarness:
         self.pool = FakePool(world)
         self.ledger: OffsetLedger[DeliveryOutcome] = OffsetLedger()
         self.metrics = MemoryMetrics("callbacks")
-        self.observe = DelivererObserver(Log(world), self.metrics, clock)
+        self.observe = DelivererObserver(Log(world), self.metrics, clock, target="t")
         topics = CallbackTopics("callbacks", TIERS, "rejected", "receipts", MAX_BYTES)
         source: Any = self.source
         committer: Committer[DeliveryOutcome] = Committer(
@@ -386,7 +386,8 @@ class DeliveryHarness:
             monotonic=clock.monotonic,
             observe=self.observe,
         )
-        self.dispatcher = Dispatcher(slots, rules, max_per_minute)
+        breakers = CircuitBreakers(5.0)
+        self.dispatcher = Dispatcher(slots, rules, max_per_minute, breakers)
         receipts = ReceiptWriter(
             committer=committer,
             ledger=self.ledger,
@@ -400,7 +401,7 @@ class DeliveryHarness:
             dispatcher=self.dispatcher,
             pool=self.pool,
             allowance=lambda: world.allowance,
-            breaker=TargetBreaker(5.0),
+            breakers=breakers,
             ledger=self.ledger,
             rules=rules,
             clock=clock,
@@ -425,7 +426,7 @@ class DeliveryHarness:
                 is_retry=TIERS.__contains__,
             ),
             ledger=self.ledger,
-            intake=CallbackIntake(codec, {topic: n for n, topic in enumerate(TIERS, 1)}, rules),
+            intake=CallbackIntake(codec, {topic: n for n, topic in enumerate(TIERS, 1)}, rules, world.now_ms),
             retry_partitions=PausedRetryPartitions(source),
             dispatcher=self.dispatcher,
             sender=sender,

@@ -77,6 +77,16 @@ class CampaignQueue:
         if self.blocked_until is not None and sent_at >= self.blocked_until:
             self.blocked_until = None
 
+    def admits_probe(self, now: float) -> bool:
+        """Return whether pause and rate limit admit a probe now; it is counted then."""
+        limiter = self._rate_limiter
+        if self.blocked_for_s(now) > 0 or (limiter is not None and limiter.wait_s(now) > 0):
+            return False
+        if limiter is not None:
+            limiter.reserve(now)
+            limiter.sent(now)
+        return True
+
     def is_idle(self, now: float) -> bool:
         """Return whether the queue is empty, not blocked, and its rate limiter is idle."""
         is_empty = not (self.waiting or self.in_flight or self.blocked_for_s(now))

@@ -7,6 +7,8 @@ committed in order, so a slow callback delays the receipts behind it, but no del
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from stream_scorer.callbacks.observer import DelivererObserver
@@ -96,6 +98,9 @@ class Deliverer(ServiceLoop[DeliveryOutcome, DelivererObserver]):
         self._receipts = receipts
         self._read_at = self._evicted_at = 0.0
         self._found_work = False
+        self._assigned_ms: dict[Partition, int] = {}
+        # Of the first record of each retry partition that is not due: when its callback was planned.
+        self._heads: dict[Partition, int] = {}
 
     def _process(self) -> None:
         self._poll()
@@ -112,7 +117,7 @@ class Deliverer(ServiceLoop[DeliveryOutcome, DelivererObserver]):
         self._retry_partitions.resume_due(self._clock.unix_ms())
         self._flow.resume_with_room()
         self._found_work = False
-        room = self._capacity()
+        room = self._flow.room()
         if room > 0:
             self._source.resume()
         elif now - self._read_at < PAUSE_AFTER_S:
@@ -138,26 +143,27 @@ class Deliverer(ServiceLoop[DeliveryOutcome, DelivererObserver]):
         if isinstance(examined, NotDue):
             if self._ledger.is_partition_assigned(Partition(record.topic, record.partition)):
                 self._retry_partitions.pause(record, examined.until_ms)
-        elif self._ledger.read(record):
+                self._heads[Partition(record.topic, record.partition)] = self._intake.planned_at_ms(record)
+            return
+        self._heads.pop(Partition(record.topic, record.partition), None)
+        if self._ledger.read(record):
             if isinstance(examined, Delivery):
-                self._sender.add(examined)
+                self._sender.add(self._with_former_attempts(examined))
             else:
                 self._receipts.finish(examined)
 
-    def _capacity(self) -> int:
-        """Return how many records may be read now; while the breaker is open, one if there is none to probe with."""
-        if self._sender.is_breaker_open:
-            return 0 if self._ledger.uncommitted else 1
-        return self._flow.room()
+    def _with_former_attempts(self, delivery: Delivery) -> Delivery:
+        """Mark a callback that a former owner of its partition may have sent without committing the response."""
+        record = delivery.record
+        assigned_ms = self._assigned_ms.get(Partition(record.topic, record.partition), 0)
+        return replace(delivery, is_unanswered=True) if record.timestamp_ms <= assigned_ms else delivery
 
     def _evict(self) -> None:
         """Drop idle campaigns, and keep failing ones from filling the window; below half of it, nothing is evicted."""
         now = self._clock.monotonic()
         if now - self._evicted_at >= _EVICT_EVERY_S:
             self._evicted_at = now
-            self._dispatcher.evict_idle(now)
-        if self._sender.is_breaker_open:
-            return
+            self._sender.forget_idle()
         if self._flow.is_blocking:
             self._sender.evict(0)
         elif self._flow.used > _EVICT_ABOVE:
@@ -175,8 +181,15 @@ class Deliverer(ServiceLoop[DeliveryOutcome, DelivererObserver]):
     def _requested(self, partition: Partition) -> Iterable[SourceRecord]:
         return self._dispatcher.in_flight_records(partition)
 
+    def on_assigned(self, partition: Partition, *, start_offset: int, next_offset: int) -> None:
+        """Start an assignment."""
+        self._assigned_ms[partition] = self._clock.unix_ms()
+        super().on_assigned(partition, start_offset=start_offset, next_offset=next_offset)
+
     def _on_revoked(self, partitions: list[Partition]) -> None:
         self._sender.drop_unowned()
+        for partition in partitions:
+            self._heads.pop(partition, None)
         self._receipts.revoke(partitions)
 
     def _report_state(self, now: float) -> None:
@@ -185,10 +198,23 @@ class Deliverer(ServiceLoop[DeliveryOutcome, DelivererObserver]):
             "slot": self._dispatcher.ready,
             "retry": self._dispatcher.delayed,
             "retry_topic": len(self._retry_partitions),
+            "probe": self._sender.probe_candidates,
         }
+        self._sender.report_breakers()
         self._observe.state(in_flight=self._sender.in_flight, waiting=waiting, uncommitted=self._ledger.uncommitted)
+        now_ms = self._clock.unix_ms()
+        oldest_ms = min(self._sender.oldest_planned_ms(now_ms), *self._heads.values(), now_ms)
+        self._observe.undelivered((now_ms - oldest_ms) / 1000, self._in_retry_topics())
 
     @property
     def _explains_stall(self) -> bool:
         # Deliveries in memory wait for a known time or for a slot.
-        return bool(self._dispatcher.ready or self._dispatcher.delayed)
+        return bool(self._dispatcher.ready or self._dispatcher.delayed or self._sender.probe_candidates)
+
+    def _in_retry_topics(self) -> dict[int, int]:
+        """Return how many records each retry topic holds above the commits, by level."""
+        waiting: Counter[int] = Counter()
+        for (topic, _), lag in self._observe.lags.items():
+            if level := self._intake.level(topic):
+                waiting[level] += lag
+        return waiting

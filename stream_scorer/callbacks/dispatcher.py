@@ -6,6 +6,8 @@ until an attempt succeeds. All campaigns that fail or are slow have half of the 
 ``Retry-After`` pauses deliveries of the campaign until that time; then one request is sent first. Callbacks that wait
 for it have not failed, and no round is counted for them.
 
+Callbacks of a campaign that a circuit breaker blocks are handed back, to be probed with or deferred.
+
 Retries are callbacks with a due time. They wait here, and no thread waits with them.
 """
 
@@ -22,8 +24,9 @@ from stream_scorer.core.callbacks.delivery_policy import defer_failing, defer_ra
 from stream_scorer.core.records import RecordKey, key_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
+    from stream_scorer.core.callbacks.circuit_breaker import CircuitBreakers
     from stream_scorer.core.callbacks.delivery_policy import DeferredDelivery, Delivery, DeliveryRules
     from stream_scorer.core.records import Partition, SourceRecord
 
@@ -34,11 +37,19 @@ _MAX_IDLE_QUEUES: Final = 1_000
 
 
 class DispatchRound(NamedTuple):
-    """The decisions of one round; ``rate_limited``: the campaigns that exceeded their rate limit in it."""
+    """The decisions of one round.
+
+    Attributes:
+        send: callbacks to send now.
+        deferred: callbacks that go to a retry topic because of their campaign's rate limit.
+        rate_limited: the campaigns that exceeded their rate limit in it.
+        blocked: callbacks that a circuit breaker does not let pass.
+    """
 
     send: list[Delivery]
     deferred: list[DeferredDelivery]
     rate_limited: list[str | None]
+    blocked: list[Delivery]
 
 
 class Dispatcher:
@@ -48,10 +59,12 @@ class Dispatcher:
         size: maximum number of requests in flight.
         rules: the retry topic of a deferred callback.
         max_per_minute: the rate limit of each campaign; None: none.
+        breakers: which campaigns may be sent to.
     """
 
-    def __init__(self, size: int, rules: DeliveryRules, max_per_minute: int | None) -> None:
+    def __init__(self, size: int, rules: DeliveryRules, max_per_minute: int | None, breakers: CircuitBreakers) -> None:
         self._size = size
+        self._breakers = breakers
         self._rules = rules
         self._max_per_minute = max_per_minute
         self._queues: dict[str | None, CampaignQueue] = {}
@@ -73,19 +86,21 @@ class Dispatcher:
         else:
             self._enqueue(queue, delivery)
 
-    def on_response(self, delivery: Delivery, now: float, *, failed: bool, leave_alone_s: float = 0.0) -> bool:
+    def on_response(self, delivery: Delivery, now: float, *, failed: bool | None, leave_alone_s: float = 0.0) -> bool:
         """Record the end of an attempt. Return whether its campaign has begun or ceased to fail.
 
         Args:
             delivery: the delivery of the attempt.
             now: monotonic seconds.
-            failed: whether it must be repeated.
+            failed: whether it was not accepted; None: no request was made.
             leave_alone_s: how long the receiver demands a pause for this campaign.
         """
         queue = self._queue_of(delivery)
         key = key_of(delivery.record)
         sent_at = queue.in_flight.pop(key, now)
         self._requests.pop(key, None)
+        if failed is None:
+            return False
         if leave_alone_s > 0:
             queue.block(now, leave_alone_s)
         elif not failed:
@@ -101,7 +116,7 @@ class Dispatcher:
         self._degraded_in_flight = sum(
             self._queue_of(delivery).is_degraded(now) for delivery in self._requests.values()
         )
-        out = DispatchRound([], [], [])
+        out = DispatchRound([], [], [], [])
         passed = 0
         while passed < len(self._turns) and len(self._requests) < self._size and len(out.send) < limit:
             queue = self._queues[next(iter(self._turns))]
@@ -122,17 +137,20 @@ class Dispatcher:
         self._requests[key] = delivery
         self._queue_of(delivery).in_flight[key] = now
 
-    def any_waiting(self) -> Delivery | None:
-        """Remove and return any waiting callback."""
-        for campaign_id in self._turns:
-            queue = self._queues[campaign_id]
-            if queue.ready:
-                return self._counted(queue.ready.popleft())
-        if self._delayed:
-            delivery = heapq.heappop(self._delayed)[2]
-            self._queue_of(delivery).delayed -= 1
-            return delivery
-        return None
+    def admits_probe(self, campaign_id: str | None, now: float) -> bool:
+        """Return whether slots, pause and rate limit of a campaign admit a probe now; it is counted then."""
+        return len(self._requests) < self._size and self._queue(campaign_id).admits_probe(now)
+
+    def awaiting_first_probe(self, now: float) -> list[str | None]:
+        """Return the campaigns whose callbacks wait here for the response to their first probe."""
+        if not self._breakers.is_target_open:
+            return []
+        waiting = [campaign_id for campaign_id in self._turns if self._queues[campaign_id].ready]
+        return [campaign_id for campaign_id in waiting if self._breakers.awaits_first_probe(campaign_id, now)]
+
+    def take_first(self, campaign_id: str | None) -> Delivery:
+        """Remove and return the first waiting callback of a campaign."""
+        return self._counted(self._queues[campaign_id].ready.popleft())
 
     def defer_degraded(self, now: float, now_ms: int, few: int) -> list[DeferredDelivery]:
         """Defer all waiting callbacks of the degraded campaigns that have more than ``few`` of them.
@@ -189,10 +207,19 @@ class Dispatcher:
         """Return the records of a partition's callbacks that are in flight."""
         return [delivery.record for key, delivery in self._requests.items() if key[:2] == partition]
 
+    def deliveries(self) -> Iterator[Delivery]:
+        """Return the callbacks that wait or are in flight."""
+        yield from self._requests.values()
+        yield from (entry[2] for entry in self._delayed)
+        for queue in self._queues.values():
+            yield from queue.ready
+
     # --- private
 
     def _queue_of(self, delivery: Delivery) -> CampaignQueue:
-        campaign_id = delivery.callback.campaign_id
+        return self._queue(delivery.callback.campaign_id)
+
+    def _queue(self, campaign_id: str | None) -> CampaignQueue:
         queue = self._queues.get(campaign_id)
         if queue is None:
             queue = self._queues[campaign_id] = CampaignQueue(campaign_id, self._max_per_minute)
@@ -228,6 +255,11 @@ class Dispatcher:
 
     def _next(self, queue: CampaignQueue, out: DispatchRound, now: float, now_ms: int) -> Delivery | None:
         """Return a callback of this campaign that may be sent now."""
+        if self._breakers.blocks(queue.campaign_id):
+            if self._breakers.awaits_first_probe(queue.campaign_id, now):
+                return None
+            out.blocked.extend(self._counted(delivery) for delivery in queue.ready)
+            queue.ready.clear()
         wait_s = queue.blocked_for_s(now)
         if wait_s > self._rules.max_age_s:
             out.deferred.extend(

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stream_scorer.callbacks.output_records import ROUNDS_HEADER
+from stream_scorer.callbacks.output_records import LAST_STATUS_HEADER, ROUNDS_HEADER, UNANSWERED_HEADER
 from stream_scorer.core.avro.codec import UndecodableError
 from stream_scorer.core.avro.framing_detector import with_framing
 from stream_scorer.core.callbacks.delivery_policy import DeferredDelivery, Delivery, route
 from stream_scorer.core.callbacks.records import read_callback
 from stream_scorer.core.callbacks.selection import Invalid
 from stream_scorer.core.records import Reason
+from stream_scorer.core.retry_topics import HELD_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from stream_scorer.core.avro.codec import Codec
-    from stream_scorer.core.callbacks.delivery_policy import DeliveryRules
+    from stream_scorer.core.callbacks.delivery_policy import Completed, DeliveryRules
     from stream_scorer.core.records import SourceRecord
     from stream_scorer.core.retry_topics import NotDue
 
@@ -28,26 +29,44 @@ class CallbackIntake:
         codec: decodes ``CampaignCallback``.
         tiers: the level of each retry topic; any other topic has new callbacks.
         rules: how long the first record of a retry topic may pause its partition.
+        started_ms: start of the worker, in Unix milliseconds. A callback that was held before is due: it may fit the
+            present settings.
     """
 
-    def __init__(self, codec: Codec, tiers: Mapping[str, int], rules: DeliveryRules) -> None:
+    def __init__(self, codec: Codec, tiers: Mapping[str, int], rules: DeliveryRules, started_ms: int) -> None:
         self._codec = codec
         self._tiers = tiers
         self._rules = rules
+        self._started_ms = started_ms
 
-    def examine(self, record: SourceRecord, now_ms: int) -> Delivery | NotDue | DeferredDelivery | Invalid:
+    def examine(self, record: SourceRecord, now_ms: int) -> Delivery | NotDue | DeferredDelivery | Completed | Invalid:
         """Return the delivery of a record, or why it is not due, deferred again or invalid."""
         try:
             callback = read_callback(self._codec, record)
         except UndecodableError as error:
             return Invalid(record, Reason.UNDECODABLE.value, with_framing(error, record.headers), now_ms)
         tier = self._tiers.get(record.topic, 0)
-        return route(Delivery(record, callback, tier, _rounds(record, tier)), self._rules, now_ms)
+        headers = dict(record.headers)
+        delivery = Delivery(
+            record,
+            callback,
+            retry_level=tier,
+            rounds=tier if (rounds := _number(headers.get(ROUNDS_HEADER), 1)) is None else rounds,
+            last_status=_number(headers.get(LAST_STATUS_HEADER), 3),
+            is_unanswered=headers.get(UNANSWERED_HEADER) == b"true",
+            was_held=HELD_HEADER in headers,
+        )
+        return route(delivery, self._rules, now_ms, self._started_ms)
+
+    def level(self, topic: str) -> int:
+        """Return the level of a retry topic; 0 for any other topic."""
+        return self._tiers.get(topic, 0)
+
+    def planned_at_ms(self, record: SourceRecord) -> int:
+        """Return when the callback of a record that was examined was planned."""
+        return read_callback(self._codec, record).planned_at_ms
 
 
-def _rounds(record: SourceRecord, tier: int) -> int:
-    """Return how many rounds have failed; without a valid header, the level of the retry topic."""
-    for name, value in record.headers:
-        if name == ROUNDS_HEADER and value is not None and value.isdigit() and len(value) == 1:
-            return int(value)
-    return tier
+def _number(value: bytes | None, max_digits: int) -> int | None:
+    """Return a number of at most so many digits; None if it is none."""
+    return int(value) if value is not None and value.isdigit() and len(value) <= max_digits else None

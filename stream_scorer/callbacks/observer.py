@@ -6,9 +6,10 @@ Log events are about a loop or a campaign, never one per callback.
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
-from stream_scorer.core.callbacks.delivery_policy import Completed, DeferredDelivery
+from stream_scorer.core.callbacks.circuit_breaker import BreakerStatus
+from stream_scorer.core.callbacks.delivery_policy import Completed, DeferReason, DeferredDelivery
 from stream_scorer.core.callbacks.types import DeliveryKind
 from stream_scorer.core.trace_context import parse_traceparent
 from stream_scorer.runtime import instruments
@@ -17,9 +18,22 @@ from stream_scorer.runtime.loop_observer import LoopObserver
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from stream_scorer.core.callbacks.circuit_breaker import Blocked
     from stream_scorer.core.callbacks.delivery_policy import Delivery, DeliveryOutcome
     from stream_scorer.core.callbacks.selection import Plan
     from stream_scorer.core.callbacks.types import DeliveryAnswer
+    from stream_scorer.runtime.clock import Clock
+    from stream_scorer.runtime.instruments import Metrics
+    from stream_scorer.runtime.loop_observer import Log
+
+_MAX_NOTES: Final = 20
+# In a metric of their own.
+_MAX_CAMPAIGNS: Final = 100
+_STATUS_TEXT: Final = {
+    BreakerStatus.OPEN: "circuit open",
+    BreakerStatus.HALF_OPEN: "circuit half-open",
+    BreakerStatus.SWITCHED_OFF: "switched off",
+}
 
 
 class _CallbackLoopObserver(LoopObserver):
@@ -60,11 +74,20 @@ class PlannerObserver(_CallbackLoopObserver):
 
 
 class DelivererObserver(_CallbackLoopObserver):
-    """Observer of the deliverer."""
+    """Observer of the deliverer; ``target``: name of the target, see `callbacks.ports.Target`."""
 
     loop: ClassVar[str] = "deliverer"
-    # Of the target's breaker, and since when; None: it is closed. Set in the loop's thread.
-    _opened: tuple[str, float] | None = None
+
+    def __init__(
+        self, log: Log, metrics: Metrics, clock: Clock, standby_after_s: float = 0.0, *, target: str = ""
+    ) -> None:
+        super().__init__(log, metrics, clock, standby_after_s)
+        self._target_name = target
+        # Set in the loop's thread, read by the admin server's.
+        self._target: Blocked | None = None
+        self._campaigns: list[Blocked] = []
+        self._held = 0
+        self._campaign_series: set[frozenset[tuple[str, str | int]]] = set()
 
     def attempted(self, answer: DeliveryAnswer) -> None:
         """Record the end of an attempt."""
@@ -79,26 +102,59 @@ class DelivererObserver(_CallbackLoopObserver):
         fields = {
             "campaign_id": callback.campaign_id,
             "callback_id": callback.callback_id,
+            "target": callback.target,
             "trace_id": f"{context.trace_id:032x}" if context is not None and context.sampled else None,
         }
-        if answer.kind is DeliveryKind.TRY_LATER:
-            self._log.warning("campaign deliveries failing", **fields, status=answer.status, detail=answer.message)
-        elif answer.kind is not DeliveryKind.SWITCHED_OFF:
+        if answer.kind is DeliveryKind.DELIVERED:
             self._log.info("campaign deliveries recovered", **fields)
+        else:
+            failure = {"status": answer.status, "detail": answer.message, "remedy": answer.remedy}
+            self._log.warning("campaign deliveries failing", **fields, **failure)
 
     def rate_limited(self, campaign_id: str | None) -> None:
         """Log that a campaign has more callbacks than its rate limit allows."""
         self._log.warning("campaign rate limited", campaign_id=campaign_id, limit="callbacks.max_per_minute")
 
-    def breaker_changed(self, message: str | None) -> None:
-        """Log that the target's breaker has opened, or closed (None)."""
+    def breakers(self, target: Blocked | None, campaigns: list[Blocked]) -> None:
+        """Record the breakers that are not closed; log that the target's has opened or closed."""
+        if campaigns != self._campaigns:
+            self._measure_campaigns(campaigns)
+        before, self._target, self._campaigns = self._target, target, campaigns
         labels = {"reason": "target", **self._of_loop}
-        self._metrics.set(instruments.CALLBACKS_CIRCUIT_BREAKER_OPEN, int(message is not None), labels)
-        before, self._opened = self._opened, None if message is None else (message, self._monotonic())
-        if message is not None:
-            self._log.warning("circuit opened", reason=f"target switched off: {message}")
-        elif before is not None:
-            self._log.info("circuit closed", after_s=round(self._monotonic() - before[1], 1))
+        self._metrics.set(instruments.CALLBACKS_CIRCUIT_BREAKER_OPEN, int(target is not None), labels)
+        if target is not None and before is None:
+            self._log.warning(
+                "circuit opened",
+                target=self._target_name,
+                status=target.http_status,
+                reason=target.message,
+                remedy=target.remedy,
+            )
+        elif target is None and before is not None:
+            after_s = round(self._monotonic() - before.since, 1)
+            self._log.info("circuit closed", target=self._target_name, after_s=after_s)
+
+    def _measure_campaigns(self, campaigns: list[Blocked]) -> None:
+        switched_off = sum(one.status is BreakerStatus.SWITCHED_OFF for one in campaigns)
+        for status, amount in (("switched_off", switched_off), ("open", len(campaigns) - switched_off)):
+            self._metrics.set(instruments.CAMPAIGNS_BLOCKED, amount, {"status": status})
+        before = self._campaign_series
+        self._campaign_series = {
+            frozenset(
+                {
+                    "campaign_id": one.campaign_id or "",
+                    "target": self._target_name,
+                    "status": "switched_off" if one.status is BreakerStatus.SWITCHED_OFF else "open",
+                    "http.response.status_code": one.http_status or 0,
+                    "remedy": one.remedy,
+                }.items()
+            )
+            for one in campaigns[:_MAX_CAMPAIGNS]
+        }
+        for series in before - self._campaign_series:
+            self._metrics.set(instruments.CAMPAIGN_BLOCKED, 0, dict(series))
+        for series in self._campaign_series - before:
+            self._metrics.set(instruments.CAMPAIGN_BLOCKED, 1, dict(series))
 
     def committed(self, outcomes: Iterable[DeliveryOutcome], *, records: int) -> None:
         """Count committed outcomes and their records."""
@@ -112,11 +168,13 @@ class DelivererObserver(_CallbackLoopObserver):
                     self._contacts_refused(outcome)
                 case DeferredDelivery():
                     postponed[outcome.retry_level, outcome.reason.value] += 1
+                    self._held += outcome.reason is DeferReason.HELD
                 case _:
                     self._invalid(outcome.reason)
                     continue
             if outcome.began is not None:
                 self._processed(self._monotonic() - outcome.began)
+        self._metrics.set(instruments.CALLBACKS_HELD, self._held)
         for name, amount in ended.items():
             self._finished(amount, name)
         for (level, reason), amount in postponed.items():
@@ -135,6 +193,12 @@ class DelivererObserver(_CallbackLoopObserver):
                 detail=next(one.detail for one in ended.refused if one.reason == reason),
             )
 
+    def undelivered(self, oldest_age_s: float, in_retry_topics: Mapping[int, int]) -> None:
+        """Record the age of the oldest undelivered callback, and how many wait in each retry topic, by level."""
+        self._metrics.set(instruments.OLDEST_UNDELIVERED_AGE, max(oldest_age_s, 0.0))
+        for level in instruments.CALLBACK_RETRY_LEVELS:
+            self._metrics.set(instruments.IN_RETRY_TOPIC, in_retry_topics.get(level, 0), {"retry_topic": level})
+
     def state(self, *, in_flight: int, waiting: Mapping[str, int], uncommitted: int) -> None:
         """Set the gauges, a few times a second; ``waiting``: callbacks by what they wait for."""
         self._metrics.set(instruments.DELIVERIES_IN_FLIGHT, in_flight)
@@ -144,6 +208,26 @@ class DelivererObserver(_CallbackLoopObserver):
 
     def _not_ready(self) -> str | None:
         reason = super()._not_ready()
-        if reason is None and self._opened is not None:
-            return f"circuit open: target switched off: {self._opened[0]}"
+        if reason is None and (target := self._target) is not None:
+            return f"circuit open: {self._target_name}: {_failure(target)}"
         return reason
+
+    def readiness_notes(self) -> list[str]:
+        """Return what waits although the loop is ready, one line each."""
+        blocked = self._campaigns
+        notes = [
+            f"{self.loop}: campaign {one.campaign_id!r}: {_STATUS_TEXT[one.status]}: {_failure(one)}"
+            for one in blocked[:_MAX_NOTES]
+        ]
+        if len(blocked) > _MAX_NOTES:
+            notes.append(f"{self.loop}: {len(blocked) - _MAX_NOTES} more campaigns are blocked")
+        if self._held:
+            notes.append(
+                f"{self.loop}: {self._held} callbacks are held: their bodies were made for another target;"
+                " set callbacks.target and the contact list back to deliver them"
+            )
+        return notes
+
+
+def _failure(blocked: Blocked) -> str:
+    return f"{blocked.message}; {blocked.remedy}" if blocked.remedy else blocked.message

@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from stream_scorer.callbacks.trace_headers import within_limit
+from stream_scorer.core.callbacks.delivery_policy import DeferReason
 from stream_scorer.core.callbacks.records import callback_value, receipt_value, threshold_headers
 from stream_scorer.core.callbacks.types import CallbackOutcome
+from stream_scorer.core.retry_topics import HELD_HEADER
 from stream_scorer.kafka.producer.dead_letter import (
     error_headers,
     fit_to_limit,
@@ -30,6 +32,10 @@ if TYPE_CHECKING:
 # On the retry topics: in how many rounds of attempts a callback has failed. The topic alone does not show it, because
 # callbacks are also deferred for other reasons.
 ROUNDS_HEADER: Final = "stream-scorer-failed-rounds"
+# The HTTP status of the last response, which decides between refused and given up.
+LAST_STATUS_HEADER: Final = "stream-scorer-last-status"
+# `true`: an attempt got no response, so a later 409 means that the receiver has the callback.
+UNANSWERED_HEADER: Final = "stream-scorer-unanswered"
 _CAUSES_SHOWN: Final = 3
 
 
@@ -123,6 +129,12 @@ class CallbackEncoder:
             *within_limit(record),
             (ROUNDS_HEADER, str(postponed.rounds).encode()),
         ]
+        if postponed.last_status is not None:
+            headers.append((LAST_STATUS_HEADER, str(postponed.last_status).encode()))
+        if postponed.is_unanswered:
+            headers.append((UNANSWERED_HEADER, b"true"))
+        if postponed.reason is DeferReason.HELD:
+            headers.append((HELD_HEADER, postponed.callback.target.encode()))
         return self._callback(self._topics.retries[postponed.retry_level - 1], postponed.callback, headers)
 
     def fits(self, record: OutRecord) -> bool:

@@ -1,23 +1,29 @@
-"""Sender of callbacks: sends the deliveries that the dispatcher selects, and carries out the response policy."""
+"""Sender of callbacks: sends the deliveries that the dispatcher selects, and carries out the response policy.
+
+While a circuit breaker is open, the callbacks that it blocks become probe candidates or go to the retry topics.
+"""
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Final, Protocol
 
-from stream_scorer.core.callbacks.delivery_policy import RetryNow, TargetDisabled, after_attempt
+from stream_scorer.callbacks.probe_candidates import ProbeCandidates
+from stream_scorer.core.callbacks.delivery_policy import RetryNow, accept_conflict, after_attempt, defer_blocked
 from stream_scorer.core.callbacks.types import DeliveryKind
+from stream_scorer.core.records import key_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from stream_scorer.callbacks.dispatcher import Dispatcher
     from stream_scorer.callbacks.observer import DelivererObserver
-    from stream_scorer.callbacks.target_breaker import TargetBreaker
     from stream_scorer.callbacks.trace_headers import DelivererTrace
+    from stream_scorer.core.callbacks.circuit_breaker import CircuitBreakers
     from stream_scorer.core.callbacks.delivery_policy import Delivery, DeliveryOutcome, DeliveryRules
     from stream_scorer.core.callbacks.types import DeliveryAnswer
     from stream_scorer.core.exactly_once.offset_ledger import OffsetLedger
-    from stream_scorer.core.records import Partition
+    from stream_scorer.core.records import Partition, RecordKey
     from stream_scorer.runtime.clock import Clock
 
 
@@ -44,7 +50,7 @@ class Sender:
         dispatcher: the deliveries that wait or are in flight.
         pool: sends the requests.
         allowance: how many attempts the target may make now; see ``callbacks.ports.Target``.
-        breaker: open while the receiver is switched off.
+        breakers: of the campaigns and the target.
         ledger: has the records that are still assigned.
         rules: delays and retry topics.
         clock: time and jitter.
@@ -59,7 +65,7 @@ class Sender:
         dispatcher: Dispatcher,
         pool: DeliveryPool,
         allowance: Callable[[], int | None],
-        breaker: TargetBreaker,
+        breakers: CircuitBreakers,
         ledger: OffsetLedger[DeliveryOutcome],
         rules: DeliveryRules,
         clock: Clock,
@@ -70,7 +76,9 @@ class Sender:
         self._dispatcher = dispatcher
         self._pool = pool
         self._allowance = allowance
-        self._breaker = breaker
+        self._breakers = breakers
+        self._candidates = ProbeCandidates()
+        self._probes: set[RecordKey] = set()
         self._ledger = ledger
         self._rules = rules
         self._clock = clock
@@ -80,45 +88,66 @@ class Sender:
 
     def add(self, delivery: Delivery) -> None:
         """Add a callback that was read."""
-        self._dispatcher.add(delivery, self._clock.monotonic())
+        now = self._clock.monotonic()
+        self._breakers.seen(delivery.callback.campaign_id, now)
+        self._dispatcher.add(delivery, now)
 
     def send(self) -> None:
-        """Send the deliveries that may be sent now; while the breaker is open, a probe."""
+        """Send the deliveries that may be sent now, and the probes that are due."""
         now = self._clock.monotonic()
-        if self._breaker.message is not None:
-            self._probe(now)
-            return
         allowance = self._allowance()
         # Which requests in flight are counted already is not known: the last few of a quota wait for their responses.
         limit = _ANY_NUMBER if allowance is None else allowance - self._dispatcher.in_flight
         turn = self._dispatcher.next_round(now, self._clock.unix_ms(), limit)
         for delivery in turn.send:
+            self._breakers.sent(delivery.callback.campaign_id, now)
             self._submit(delivery, now)
+        has_room = limit > len(turn.send)
+        for delivery in turn.blocked:
+            self._set_aside(delivery, now, has_room=has_room)
+        if has_room:
+            self._probe(now)
         for postponed in turn.deferred:
             self._finish(postponed)
         for campaign_id in turn.rate_limited:
             self._observe.rate_limited(campaign_id)
 
     def evict(self, few: int) -> None:
-        """Defer all waiting callbacks of failing campaigns with more than ``few`` of them."""
+        """Defer all waiting callbacks of failing campaigns with more than ``few`` of them, and as many candidates."""
+        if len(self._candidates) > few:
+            for released in self._candidates.release(lambda _: False):
+                self._finish(defer_blocked(released, self._rules, self._clock.unix_ms()))
         for diverted in self._dispatcher.defer_degraded(self._clock.monotonic(), self._clock.unix_ms(), few):
             self._finish(diverted)
 
     def collect(self, wait_s: float) -> None:
         """Handle the responses that have arrived, after a wait of up to ``wait_s`` for the first."""
-        for delivery, answer in self._pool.answers(wait_s):
+        for delivery, response in self._pool.answers(wait_s):
+            answer = accept_conflict(delivery, response)
             self._observe.attempted(answer)
             self._trace.attempted(delivery, answer)
-            now, failed = self._clock.monotonic(), answer.kind is DeliveryKind.TRY_LATER
-            if self._dispatcher.on_response(delivery, now, failed=failed, leave_alone_s=_leave_alone_s(answer)):
+            now = self._clock.monotonic()
+            if self._dispatcher.on_response(
+                delivery, now, failed=_failed(answer), leave_alone_s=_leave_alone_s(answer)
+            ):
                 self._observe.campaign_health_changed(delivery, answer)
-            self._after_attempt(delivery, answer)
+            self._update_breakers(delivery, answer, now)
+            self._after_attempt(delivery, answer, now)
+
+    def forget_idle(self) -> None:
+        """Discard the state of idle campaigns."""
+        now = self._clock.monotonic()
+        self._dispatcher.evict_idle(now)
+        self._breakers.forget(now)
+
+    def report_breakers(self) -> None:
+        """Record the state of the circuit breakers."""
+        self._observe.breakers(self._breakers.target(), self._breakers.campaigns())
 
     def drop_unowned(self) -> None:
         """Discard the waiting callbacks of revoked partitions."""
         self._dispatcher.drop(self._ledger.is_pending)
-        if self._breaker.probe is not None and not self._ledger.is_pending(self._breaker.probe.record):
-            self._breaker.probe = None
+        self._candidates.drop(self._ledger.is_pending)
 
     # --- state
 
@@ -128,9 +157,14 @@ class Sender:
         return self._dispatcher.in_flight
 
     @property
-    def is_breaker_open(self) -> bool:
-        """Whether the receiver is switched off."""
-        return self._breaker.message is not None
+    def probe_candidates(self) -> int:
+        """Number of callbacks that wait to be sent as a probe."""
+        return len(self._candidates)
+
+    def oldest_planned_ms(self, default: int) -> int:
+        """Return when the oldest callback in memory was planned, in Unix milliseconds."""
+        deliveries = itertools.chain(self._dispatcher.deliveries(), self._candidates)
+        return min((one.callback.planned_at_ms for one in deliveries), default=default)
 
     def is_sending(self, partitions: Iterable[Partition]) -> bool:
         """Return whether a callback of one of these partitions is in flight."""
@@ -138,50 +172,78 @@ class Sender:
 
     # --- private
 
-    def _probe(self, now: float) -> None:
-        if self._dispatcher.in_flight or not self._breaker.is_probe_due(now):
+    def _set_aside(self, delivery: Delivery, now: float, *, has_room: bool) -> None:
+        """Keep a blocked callback as a probe candidate, or defer it; ``has_room``: whether a probe may be sent now."""
+        campaign_id = delivery.callback.campaign_id
+        if not self._breakers.is_switched_off(campaign_id):
+            displaced = self._candidates.offer(delivery)
+        elif has_room and self._breakers.is_probe_due(campaign_id, now) and self._admits_probe(campaign_id, now):
+            self._send_probe(delivery, now)
             return
-        delivery = self._breaker.probe or self._dispatcher.any_waiting()
-        if delivery is not None:
-            self._breaker.probe_sent(delivery, now)
-            self._dispatcher.mark_in_flight(delivery, now)
-            self._submit(delivery, now)
+        else:
+            displaced = delivery
+        if displaced is not None:
+            self._finish(defer_blocked(displaced, self._rules, self._clock.unix_ms()))
+
+    def _probe(self, now: float) -> None:
+        """Send a probe if one is due."""
+        first = self._dispatcher.awaiting_first_probe(now)
+        for campaign_id in self._breakers.next_probes([*first, *self._candidates.campaigns], now):
+            if self._admits_probe(campaign_id, now):
+                waiting = self._dispatcher.take_first if campaign_id in first else self._candidates.take
+                self._send_probe(waiting(campaign_id), now)
+                return
+
+    def _admits_probe(self, campaign_id: str | None, now: float) -> bool:
+        return self._dispatcher.admits_probe(campaign_id, now)
+
+    def _send_probe(self, delivery: Delivery, now: float) -> None:
+        self._breakers.sent(delivery.callback.campaign_id, now, is_probe=True)
+        self._probes.add(key_of(delivery.record))
+        self._dispatcher.mark_in_flight(delivery, now)
+        self._submit(delivery, now)
 
     def _submit(self, delivery: Delivery, now: float) -> None:
         self._pool.submit(self._trace.attempting(delivery.attempted_at(now)))
 
-    def _after_attempt(self, delivery: Delivery, answer: DeliveryAnswer) -> None:
-        now = self._clock.monotonic()
-        was_probe = self._breaker.is_probe(delivery)
-        step = after_attempt(
-            delivery, answer, self._rules, now=now, now_ms=self._clock.unix_ms(), jitter=self._clock.jitter()
-        )
-        if was_probe and not isinstance(step, TargetDisabled):
-            self._breaker.reset()
-            self._observe.breaker_changed(None)
-        match step:
-            case RetryNow(again):
-                self._requeue(again, now)
-            case TargetDisabled(again):
-                if self._breaker.trip(answer.message, now):
-                    self._observe.breaker_changed(answer.message)
-                self._requeue(again, now)
-            case _:
-                self._finish(step)
+    def _update_breakers(self, delivery: Delivery, answer: DeliveryAnswer, now: float) -> None:
+        campaign_id, key = delivery.callback.campaign_id, key_of(delivery.record)
+        if key in self._probes:
+            self._probes.discard(key)
+            self._breakers.probe_ended(campaign_id, now)
+        if self._breakers.responded(campaign_id, delivery.callback.callback_id, answer, now):
+            self.report_breakers()
+            for released in self._candidates.release(self._breakers.needs_candidates):
+                self._dispatcher.add(released, now)
 
-    def _requeue(self, delivery: Delivery, now: float) -> None:
-        """Put a callback back into memory if its partition is still assigned."""
-        if not self._ledger.is_pending(delivery.record):
-            self._ledger.drop(delivery.record)
-        elif self._breaker.message is not None and self._breaker.probe is None:
-            self._breaker.probe = delivery
+    def _after_attempt(self, delivery: Delivery, answer: DeliveryAnswer, now: float) -> None:
+        step = after_attempt(
+            delivery,
+            answer,
+            self._rules,
+            now=now,
+            now_ms=self._clock.unix_ms(),
+            jitter=self._clock.jitter(),
+            is_blocked=self._breakers.blocks(delivery.callback.campaign_id),
+        )
+        if not isinstance(step, RetryNow):
+            self._finish(step)
+        elif self._ledger.is_pending(delivery.record):
+            self._dispatcher.add(step.delivery, now)
         else:
-            self._dispatcher.add(delivery, now)
+            self._ledger.drop(delivery.record)  # its partition is not assigned any more
+
+
+def _failed(answer: DeliveryAnswer) -> bool | None:
+    """Return whether an attempt failed; None: no request was made."""
+    if answer.kind is DeliveryKind.HELD or (answer.kind is DeliveryKind.REFUSED and answer.status is None):
+        return None
+    return answer.kind is not DeliveryKind.DELIVERED
 
 
 def _leave_alone_s(answer: DeliveryAnswer) -> float:
     """Return how long the receiver demands a pause; 0: it demands none."""
-    if answer.kind is not DeliveryKind.TRY_LATER:
+    if answer.kind not in (DeliveryKind.TRY_LATER, DeliveryKind.REFUSED):
         return 0.0
     if answer.retry_after_s is not None and answer.retry_after_s > 0:
         return answer.retry_after_s

@@ -14,7 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from stream_scorer.errors import LocalError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from types import TracebackType
 
 _TEXT: Final = "text/plain; charset=utf-8"
@@ -31,8 +31,9 @@ class AdminServer:
         live: returns why the process should be restarted, one line; None: no reason.
         ready: returns why no work is done, one line; None: work is done.
         metrics: returns all metrics in Prometheus' text format.
+        notes: returns what waits although work is done, one line each; further lines of ``/readyz``.
 
-    The three callables run on threads of the server, and must only read.
+    The callables run on threads of the server, and must only read.
     """
 
     def __init__(
@@ -44,10 +45,11 @@ class AdminServer:
         ready: Callable[[], str | None],
         metrics: Callable[[], bytes],
         setting: str = "admin.port",
+        notes: Callable[[], Iterable[str]] = tuple,
     ) -> None:
         self._routes: dict[str, Callable[[], tuple[HTTPStatus, str, bytes]]] = {
             "/livez": lambda: _health(live),
-            "/readyz": lambda: _health(ready),
+            "/readyz": lambda: _health(ready, notes),
             "/metrics": lambda: (HTTPStatus.OK, CONTENT_TYPE_LATEST, metrics()),
         }
         self._address = (host, port)
@@ -97,11 +99,12 @@ class AdminServer:
         self.stop()
 
 
-def _health(trouble: Callable[[], str | None]) -> tuple[HTTPStatus, str, bytes]:
+def _health(
+    trouble: Callable[[], str | None], notes: Callable[[], Iterable[str]] = tuple
+) -> tuple[HTTPStatus, str, bytes]:
     reason = trouble()
-    if reason is None:
-        return HTTPStatus.OK, _TEXT, b"ok\n"
-    return HTTPStatus.SERVICE_UNAVAILABLE, _TEXT, f"{reason}\n".encode()
+    text = "".join(f"{line}\n" for line in ("ok" if reason is None else reason, *notes()))
+    return HTTPStatus.OK if reason is None else HTTPStatus.SERVICE_UNAVAILABLE, _TEXT, text.encode()
 
 
 class _Server(ThreadingHTTPServer):

@@ -136,6 +136,7 @@ _WAIT_REASON: Final = Attribute(
 )
 # Of `scoring.retry_delays_s`; the reason of a deferred contact is the level of its retry topic.
 _RETRY_LEVELS: Final = tuple(str(level) for level in range(1, 10))
+CALLBACK_RETRY_LEVELS: Final = (1, 2, 3, 4)
 
 
 def messaging(operation: Literal["poll", "send", "commit"], loop: Attributes = NO_ATTRIBUTES) -> Attributes:
@@ -436,7 +437,10 @@ CALLBACKS_DEFERRED: Final = Counter(
     "stream_scorer.callbacks.deferred",
     "{callback}",
     "Callbacks written to a retry topic, by reason.",
-    note="`not_due`: its partition had been paused for the longest time",
+    note=(
+        "`circuit_open`: no round is counted; `held`: its body was made for another target; `not_due`: its partition"
+        " had been paused for the longest time"
+    ),
     service="callbacks",
     attributes=(Attribute("retry_topic"), Attribute("reason", tuple(DeferReason))),
     series=({"retry_topic": 1, "reason": "retry"},),
@@ -455,10 +459,10 @@ DELIVERIES_IN_FLIGHT: Final = Gauge(
 CALLBACKS_WAITING: Final = Gauge(
     "stream_scorer.callbacks.waiting",
     "{callback}",
-    "Callbacks in memory that wait for a slot or a quick retry; retry topics whose head is not due.",
+    "Callbacks in memory that wait for a slot, a quick retry or to be a probe; retry topics whose head is not due.",
     note="`retry_topic` counts partitions of retry topics",
     service="callbacks",
-    attributes=(Attribute("reason", ("slot", "retry", "retry_topic")),),
+    attributes=(Attribute("reason", ("slot", "retry", "retry_topic", "probe")),),
     series=(),
 )
 CALLBACKS_UNCOMMITTED: Final = Gauge(
@@ -469,8 +473,8 @@ CALLBACKS_CIRCUIT_BREAKER_OPEN: Final = Gauge(
     "1",
     "1 while the circuit breaker is open; `reason`: target, kafka or registry.",
     note=(
-        "`target`: it answered 410; `kafka`: no transaction can be written; `registry`: records wait for a schema."
-        " The planner has no `target`"
+        "`target`: it accepts no callback of any campaign; `kafka`: no transaction can be written; `registry`: records"
+        " wait for a schema. The planner has no `target`"
     ),
     service="callbacks",
     attributes=(Attribute("reason", ("target", "kafka", "registry")), LOOP),
@@ -478,6 +482,46 @@ CALLBACKS_CIRCUIT_BREAKER_OPEN: Final = Gauge(
         *({"loop": "planner", "reason": reason} for reason in ("kafka", "registry")),
         *({"loop": "deliverer", "reason": reason} for reason in ("target", "kafka", "registry")),
     ),
+)
+CAMPAIGNS_BLOCKED: Final = Gauge(
+    "stream_scorer.callbacks.campaigns_blocked",
+    "{campaign}",
+    "Campaigns whose circuit breaker is not closed; `status`: open or switched_off.",
+    note="`switched_off`: the last response was 410",
+    service="callbacks",
+    attributes=(Attribute("status", ("open", "switched_off")),),
+)
+CAMPAIGN_BLOCKED: Final = Gauge(
+    "stream_scorer.callbacks.campaign.blocked",
+    "1",
+    "1 for each of the first 100 campaigns whose circuit breaker is not closed, with its last failure.",
+    note="Status 0: there was no response. `remedy`: what to do. 0: this has ended",
+    service="callbacks",
+    attributes=(
+        *(Attribute("campaign_id"), Attribute("target"), Attribute("status", ("open", "switched_off"))),
+        *(Attribute("http.response.status_code"), Attribute("remedy")),
+    ),
+    series=(),
+)
+CALLBACKS_HELD: Final = Gauge(
+    "stream_scorer.callbacks.held",
+    "{callback}",
+    "Callbacks held since the start, because their bodies were made for another target.",
+    service="callbacks",
+)
+OLDEST_UNDELIVERED_AGE: Final = Gauge(
+    "stream_scorer.callbacks.oldest_undelivered.age",
+    "s",
+    "Time since the plan of the oldest callback that this worker has read and not delivered.",
+    note="Of a retry topic the first record counts",
+    service="callbacks",
+)
+IN_RETRY_TOPIC: Final = Gauge(
+    "stream_scorer.callbacks.in_retry_topic",
+    "{callback}",
+    "Records of each retry topic above the group's commits.",
+    service="callbacks",
+    attributes=(Attribute("retry_topic", CALLBACK_RETRY_LEVELS),),
 )
 
 INSTRUMENTS: Final = tuple(one for one in tuple(globals().values()) if isinstance(one, Instrument))

@@ -19,7 +19,7 @@ from stream_scorer.runtime import instruments
 from stream_scorer.runtime.instruments import messaging
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from stream_scorer.core.exactly_once.stall_detector import CommitPosition, ConsumerLag
     from stream_scorer.core.records import Partition
@@ -135,6 +135,11 @@ class LoopObserver(ABC):
                 "no partitions assigned", **self._of_loop, detail="the group has a member for every partition"
             )
 
+    @property
+    def lags(self) -> Mapping[tuple[str, int], int]:
+        """Number of uncommitted records in the log, by topic and partition, as last observed."""
+        return self._lag.lags
+
     def _measure_lag(self, lag: ConsumerLag, before: ConsumerLag) -> None:
         self._metrics.set(instruments.OLDEST_AGE, lag.oldest_age_s, self._of_loop)
         self._metrics.set(instruments.STALL_TIME, lag.stalled_s, self._of_loop)
@@ -246,6 +251,10 @@ class LoopObserver(ABC):
     def readiness_failure(self) -> str | None:
         """Return why the loop makes no progress now; None if it does."""
         return self._named("draining" if self._draining else self._not_ready())
+
+    def readiness_notes(self) -> Sequence[str]:
+        """Return what waits although the loop makes progress, one line each."""
+        return ()
 
     def _not_ready(self) -> str | None:
         """Return why the loop makes no progress; None if it does, or drains."""

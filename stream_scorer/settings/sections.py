@@ -265,10 +265,7 @@ class VerificationSettings(Section):
 
 
 class CallbacksSettings(Section):
-    """Campaign worker. ``run`` does not use this section, but checks it, since settings files are shared.
-
-    ``probe_interval_s``: interval of probes to a receiver that has answered 410.
-    """
+    """Campaign worker. ``run`` does not use this section, but checks it, since settings files are shared."""
 
     target: Literal["webhook", "genesys-outbound", "log"] = "webhook"
     """Destination of callbacks, see [targets.md](targets.md)."""
@@ -294,9 +291,11 @@ class CallbacksSettings(Section):
     """Callbacks of one campaign in any 60 s, for this worker; the others wait in a retry topic."""
     max_age_s: Seconds = 86400
     """A score that is older, in seconds, when it is planned gets the receipt `EXPIRED` and no callback."""
+    timeout_s: Annotated[Seconds, Field(le=300)] = 15
+    """Deadline of one attempt of a webhook, in seconds."""
     probe_interval_s: Seconds = 10
-    """Seconds between probes of a target that is switched off: after 410, for `genesys-outbound` also while
-    credentials, scope or list are refused.
+    """Seconds between probes while a circuit breaker is open; 60 of these intervals between probes of a campaign that
+    is switched off (410).
     """
     allow_http: bool = False
     """Allow `http` to other machines."""

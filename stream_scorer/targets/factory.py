@@ -76,7 +76,7 @@ def _webhook(settings: Settings) -> Target:
     if callbacks.url.lower().startswith("https:"):
         check_tls_environment(os.environ)  # webhooks are sent without a proxy
     guard = guard_for(callbacks.url, allow_http=callbacks.allow_http)
-    return WebhookTarget(callbacks.url, signer, guard)
+    return WebhookTarget(callbacks.url, signer, guard, timeout_s=callbacks.timeout_s)
 
 
 def _log(_: Settings) -> Target:

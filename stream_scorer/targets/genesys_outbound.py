@@ -9,8 +9,8 @@ left alone.
 A refused request is divided until the refused contacts are alone: these are refused, the others are added. A contact
 without a value in an address column of the list is refused alone without a request.
 
-Errors of the configuration and not of a callback (credentials, scope, the list and its columns) switch the target off:
-callbacks wait, and none is refused.
+Errors of the configuration (credentials, scope, the list and its columns) fail every callback of a list, so they open
+circuit breakers: callbacks wait, and none is refused.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import re
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import quote
 
@@ -31,7 +32,7 @@ from stream_scorer.http_client.client import TransportFailure
 from stream_scorer.redaction.contacts import ContactRedactor
 from stream_scorer.targets.contact_columns import ContactColumns
 from stream_scorer.targets.contact_list import MAX_CONTACTS, ContactListInfo
-from stream_scorer.targets.response_policy import ACCEPTED, classify_failure, classify_response, invalid_request
+from stream_scorer.targets.response_policy import ACCEPTED, classify_failure, classify_response, made_for_another_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -50,6 +51,8 @@ MAX_ANSWER_BYTES: Final = 1024 * 1024
 # Of contacts that are read: their columns, and what the platform stores about them.
 _MAX_READ_BYTES: Final = 8 * 1024 * 1024
 _UNAUTHORIZED: Final = 401
+# The address follows the settings: a body fits any region and proxy, but one list only.
+_KIND: Final = "genesys-outbound "
 _OURS: Final = {
     _UNAUTHORIZED: "the API takes no token of this OAuth client; check genesys.client_id and genesys.region",
     403: f"the OAuth client needs the scope {SCOPE}, and its role the permissions to view and add contacts",
@@ -182,9 +185,9 @@ class OutboundTarget:
 
     def deliver(self, callback: Callback, _traceparent: str | None = None, /) -> DeliveryAnswer:
         """Make one attempt, as the quota allows it; no failure of network or platform is raised."""
-        list_id, expected = self._list_of(callback.campaign_id), self.target_of(callback.campaign_id)
-        if callback.target != expected:
-            return invalid_request(f"its body was made for {callback.target!r}, and not for {expected!r}")
+        list_id = self._list_of(callback.campaign_id)
+        if not callback.target.startswith(_KIND) or not callback.target.endswith(_list_suffix(list_id)):
+            return made_for_another_target(callback)
         entries = _entries(callback)
         if entries is None:
             return self._post(list_id, callback.body, "priority=true&doNotQueue=true").answer
@@ -241,7 +244,7 @@ class OutboundTarget:
             # Planned under another setting: the present one may fit, so the others must not wait for this one.
             message = f"its body was made for other columns than callbacks.columns has now: {problem}"
             return DeliveryAnswer(DeliveryKind.TRY_LATER, message, None, 0.0)
-        return DeliveryAnswer(DeliveryKind.SWITCHED_OFF, problem, None, 0.0)
+        return _unfit(problem)
 
     def _add_all(self, list_id: str, entries: list[_Entry], delivery: _Delivery) -> DeliveryAnswer | None:
         """Add the contacts; return the answer that ended that too early, or None."""
@@ -297,7 +300,7 @@ class OutboundTarget:
         problem = info.problem(dict.fromkeys(column for entry in part for column in entry.data))
         if problem is None and info.size + len(part) > MAX_CONTACTS:
             problem = _full(info)
-        return None if problem is None else DeliveryAnswer(DeliveryKind.SWITCHED_OFF, problem, None, 0.0)
+        return None if problem is None else _unfit(problem)
 
     def _stored(self, list_id: str, entries: list[_Entry], scored_at: str) -> dict[str, str] | DeliveryAnswer:
         """Return the times of the scores that the list has, by contact id; empty: the contact has none."""
@@ -370,7 +373,7 @@ class OutboundTarget:
         said = classify_response(got.status, got.headers, latency_ms, self._wall_clock(), code)
         if got.status in _OURS:
             message = f"{said.message}: {_OURS[got.status]}"
-            return DeliveryAnswer(DeliveryKind.SWITCHED_OFF, message, got.status, latency_ms)
+            return DeliveryAnswer(DeliveryKind.REFUSED, message, got.status, latency_ms, remedy=_OURS[got.status])
         return said
 
     # --- lists
@@ -379,7 +382,7 @@ class OutboundTarget:
         return self._list_id if campaign_id is None else self._list_ids.get(campaign_id, self._list_id)
 
     def _name_of(self, list_id: str) -> str:
-        return f"genesys-outbound {self._base_url}/contactlists/{list_id}"
+        return f"{_KIND}{self._base_url}{_list_suffix(list_id)}"
 
     def _url(self, list_id: str) -> str:
         return f"{self._base_url}/api/v2/outbound/contactlists/{quote(list_id, safe='')}"
@@ -525,10 +528,19 @@ def _body(entries: Sequence[bytes]) -> bytes:
 
 def _not_refused(answer: DeliveryAnswer) -> DeliveryAnswer:
     """Return the answer to a request that reads: its refusal is no refusal of the contacts."""
-    if answer.kind is not DeliveryKind.REFUSED:
+    if answer.kind is not DeliveryKind.REFUSED or answer.status in _OURS:
         return answer
-    message = f"{answer.message}: the contact list cannot be read"
-    return DeliveryAnswer(DeliveryKind.TRY_LATER, message, answer.status, answer.latency_ms)
+    return replace(answer, kind=DeliveryKind.TRY_LATER, message=f"{answer.message}: the contact list cannot be read")
+
+
+def _unfit(problem: str) -> DeliveryAnswer:
+    """Return the answer while a list does not fit or is full: that fails every callback of the list."""
+    remedy = "correct the contact list or callbacks.columns; config check --connect compares them"
+    return DeliveryAnswer(DeliveryKind.TRY_LATER, problem, None, 0.0, remedy=remedy)
+
+
+def _list_suffix(list_id: str) -> str:
+    return f"/contactlists/{list_id}"
 
 
 def _unreadable(answer: DeliveryAnswer, why: str) -> DeliveryAnswer:
@@ -588,5 +600,6 @@ class _RateGate:
 
 def _without_token(trouble: TokenRefused | TokenUnavailable, latency_ms: float) -> DeliveryAnswer:
     if isinstance(trouble, TokenRefused):
-        return DeliveryAnswer(DeliveryKind.SWITCHED_OFF, trouble.message, None, latency_ms)
+        remedy = "check genesys.client_id and genesys.client_secret"
+        return DeliveryAnswer(DeliveryKind.TRY_LATER, trouble.message, None, latency_ms, remedy=remedy)
     return DeliveryAnswer(DeliveryKind.TRY_LATER, trouble.message, None, latency_ms, trouble.retry_after_s)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from stream_scorer.core.callbacks.types import DeliveryAnswer, DeliveryKind
 from stream_scorer.targets.payload import MAX_BODY_BYTES, encode_body, encode_entry
+from stream_scorer.targets.response_policy import made_for_another_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from stream_scorer.core.callbacks.types import Callback, Score
+
+# Logged only, their callbacks would count as delivered.
+_CALLING_TARGETS: Final = ("webhook ", "genesys-outbound ")
 
 
 class Log(Protocol):
@@ -56,7 +60,9 @@ class LogTarget:
         return None
 
     def deliver(self, callback: Callback, _traceparent: str | None = None, /) -> DeliveryAnswer:
-        """Log the callback."""
+        """Log the callback, unless it was planned for a target that calls."""
+        if callback.target.startswith(_CALLING_TARGETS):
+            return made_for_another_target(callback)
         started = self._monotonic()
         self._log.info(
             "callback",

@@ -16,7 +16,24 @@ from stream_scorer.http_client.retry_after import retry_after_s
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from stream_scorer.core.callbacks.types import Callback
     from stream_scorer.http_client.client import TransportFailure
+
+# What an operator can do, by status and by the hundreds. The response itself follows in ``message``.
+_REMEDIES: Final = {
+    401: "compare callbacks.secret with the receiver's",
+    403: "compare callbacks.secret with the receiver's, and look for a firewall before it",
+    404: "check the path of callbacks.url",
+    405: "check the path of callbacks.url",
+    408: "find out why the receiver is slow",
+    410: "the receiver wants no more of this campaign: end the campaign, or switch it on at the receiver",
+    413: "raise the receiver's body limit to 20 kB, or lower callbacks.max_contacts",
+    429: "lower callbacks.max_per_minute, or raise the receiver's limit",
+    3: "set callbacks.url to the final address: redirects are not followed",
+    4: "the receiver's log has the reason",
+    5: "check the receiver",
+}
+_NO_RESPONSE: Final = "check the receiver, its certificate, and the network to it"
 
 ACCEPTED: Final = range(200, 300)
 _REDIRECTS: Final = range(300, 400)
@@ -39,24 +56,25 @@ def classify_response(
     text = f"{_status_text(status)}{f' {code}' if code else ''}"
     if status in ACCEPTED:
         return DeliveryAnswer(DeliveryKind.DELIVERED, text, status, latency_ms)
+    remedy = _REMEDIES.get(status, _REMEDIES.get(status // 100, ""))
+    after_s = retry_after_s(headers.get("Retry-After"), now_s)
     if status in _REDIRECTS:
         # The location is not shown: a redirect may carry credentials of the sender.
-        return DeliveryAnswer(DeliveryKind.REFUSED, f"{text}: redirects are not followed", status, latency_ms)
-    if status == HTTPStatus.GONE:
-        message = f"{text}: the receiver takes no callbacks here any more"
-        return DeliveryAnswer(DeliveryKind.SWITCHED_OFF, message, status, latency_ms)
-    if status in _REFUSALS and status not in _LATER:
-        return DeliveryAnswer(DeliveryKind.REFUSED, text, status, latency_ms)
-    # 408, 429, 5xx, and unknown statuses: a response without a known meaning must not end a callback.
-    after_s = retry_after_s(headers.get("Retry-After"), now_s)
-    return DeliveryAnswer(DeliveryKind.TRY_LATER, text, status, latency_ms, after_s)
+        text, kind = f"{text}: redirects are not followed", DeliveryKind.REFUSED
+    elif status == HTTPStatus.GONE:
+        text, kind, after_s = f"{text}: the receiver has switched this campaign off", DeliveryKind.SWITCHED_OFF, None
+    elif status in _REFUSALS and status not in _LATER:
+        kind = DeliveryKind.REFUSED
+    else:
+        kind = DeliveryKind.TRY_LATER
+    return DeliveryAnswer(kind, text, status, latency_ms, after_s, remedy)
 
 
 def classify_failure(failure: TransportFailure) -> DeliveryAnswer:
     """Return the result of a delivery without a usable answer."""
     latency_ms = failure.timing.latency_ms
     if failure.status is None:
-        return DeliveryAnswer(DeliveryKind.TRY_LATER, failure.message, None, latency_ms)
+        return DeliveryAnswer(DeliveryKind.TRY_LATER, failure.message, None, latency_ms, remedy=_NO_RESPONSE)
     message = f"{_status_text(failure.status)}; its body is ignored: {failure.message}"
     return DeliveryAnswer(DeliveryKind.DELIVERED, message, failure.status, latency_ms)
 
@@ -64,6 +82,11 @@ def classify_failure(failure: TransportFailure) -> DeliveryAnswer:
 def invalid_request(why: str) -> DeliveryAnswer:
     """Return the result for a callback that no attempt could ever deliver."""
     return DeliveryAnswer(DeliveryKind.REFUSED, f"the callback cannot be sent: {why}", None, 0.0)
+
+
+def made_for_another_target(callback: Callback) -> DeliveryAnswer:
+    """Return the result for a callback whose body does not fit the target: it is held until the setting returns."""
+    return DeliveryAnswer(DeliveryKind.HELD, f"its body was made for {callback.target!r}", None, 0.0)
 
 
 def _status_text(status: int) -> str:

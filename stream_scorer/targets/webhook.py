@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -11,7 +12,12 @@ from urllib.parse import urlsplit
 from stream_scorer.core.trace_context import TRACEPARENT
 from stream_scorer.http_client.client import Http, TransportFailure
 from stream_scorer.targets.payload import MAX_BODY_BYTES, encode_body, encode_entry
-from stream_scorer.targets.response_policy import classify_failure, classify_response, invalid_request
+from stream_scorer.targets.response_policy import (
+    classify_failure,
+    classify_response,
+    invalid_request,
+    made_for_another_target,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,7 +26,7 @@ if TYPE_CHECKING:
     from stream_scorer.targets.signature import Signer
     from stream_scorer.targets.ssrf_guard import Guard
 
-TIMEOUT_S: Final = 10.0
+TIMEOUT_S: Final = 15.0
 MAX_ANSWER_BYTES: Final = 64 * 1024
 MAX_CONNECTIONS: Final = 32
 # Valid in a header; the service's own ids are UUIDs, but anyone with the right may write to a topic.
@@ -91,7 +97,7 @@ class WebhookTarget:
     def deliver(self, callback: Callback, traceparent: str | None = None, /) -> DeliveryAnswer:
         """Make one attempt of at most ``timeout_s``; no failure of network or receiver is raised."""
         if callback.target.startswith(_OTHER_BODIES):
-            return invalid_request(f"its body was made for {callback.target!r}, which takes another form")
+            return made_for_another_target(callback)
         if not _SENDABLE_ID.fullmatch(callback.callback_id):
             return invalid_request("its id cannot stand in a header")
         try:
@@ -113,7 +119,8 @@ class WebhookTarget:
                 max_answer_bytes=MAX_ANSWER_BYTES,
             )
         except TransportFailure as failure:
-            return classify_failure(failure)
+            answer = classify_failure(failure)
+            return replace(answer, is_unanswered=answer.status is None)
         return classify_response(got.status, got.headers, got.timing.latency_ms, self._wall_clock())
 
     def close(self) -> None:

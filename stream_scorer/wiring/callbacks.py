@@ -17,7 +17,7 @@ from stream_scorer.callbacks.output_records import CallbackEncoder, CallbackTopi
 from stream_scorer.callbacks.planner import Planner
 from stream_scorer.callbacks.receipt_writer import ReceiptWriter
 from stream_scorer.callbacks.sender import Sender
-from stream_scorer.callbacks.target_breaker import TargetBreaker
+from stream_scorer.core.callbacks.circuit_breaker import CircuitBreakers
 from stream_scorer.core.callbacks.delivery_policy import Delivery, DeliveryOutcome, DeliveryRules
 from stream_scorer.core.callbacks.selection import Examined, PlanningRules
 from stream_scorer.core.exactly_once.offset_ledger import OffsetLedger
@@ -86,7 +86,7 @@ class CallbackService(Service):
         log = structlog.get_logger("stream_scorer")
         observed = (log, metrics, self._clock, settling_time_s(settings))
         self._planning = PlannerObserver(*observed)
-        self._delivering = DelivererObserver(*observed)
+        self._delivering = DelivererObserver(*observed, target=target.name)
 
     @property
     def _admin_port(self) -> int:
@@ -213,12 +213,13 @@ class CallbackService(Service):
             trace=self._traces.deliverer,
             commit_interval_s=settings.scoring.commit_interval_ms / 1000,
         )
-        dispatcher = Dispatcher(_SLOTS, rules, settings.callbacks.max_per_minute)
+        breakers = CircuitBreakers(settings.callbacks.probe_interval_s)
+        dispatcher = Dispatcher(_SLOTS, rules, settings.callbacks.max_per_minute, breakers)
         sender = Sender(
             dispatcher=dispatcher,
             pool=pool,
             allowance=self._target.allowance,
-            breaker=TargetBreaker(settings.callbacks.probe_interval_s),
+            breakers=breakers,
             ledger=ledger,
             rules=rules,
             clock=clock,
@@ -239,7 +240,10 @@ class CallbackService(Service):
             ),
             ledger=ledger,
             intake=CallbackIntake(
-                self._framing.reader(SchemaFile.CAMPAIGN_CALLBACK, max_bytes=MAX_RECORD_BYTES), tiers, rules
+                self._framing.reader(SchemaFile.CAMPAIGN_CALLBACK, max_bytes=MAX_RECORD_BYTES),
+                tiers,
+                rules,
+                clock.unix_ms(),
             ),
             retry_partitions=PausedRetryPartitions(source),
             dispatcher=dispatcher,

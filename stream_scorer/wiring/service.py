@@ -79,6 +79,7 @@ class Service(ABC):
             ready=lambda: _first(one.readiness_failure() for one in self._observers),
             metrics=self.metrics.exposition,
             setting=self._admin_setting,
+            notes=lambda: [note for one in self._observers for note in one.readiness_notes()],
         )
         if self._admin_port:
             admin.start()

@@ -120,18 +120,43 @@ class TestTrouble:
         receiver.add_fault(status=503, times=None)
         stage.put(score(f"c{n}", campaign_id=f"k{n % 3}") for n in range(300))
         worker = stage.start()
-        stage.wait(lambda: len(stage.read(stage.tier(2))) >= 3, "all in the second tier", needs=worker)
+        stage.wait(lambda: len(stage.read(stage.tier(1))) >= 3, "all in the first tier", needs=worker)
         receiver.clear_faults()
         stage.wait_receipts(300, needs=worker)
         assert stage.judge() == {"DELIVERED": 300}
         stats = receiver.stats()
         assert (stats.contacts, stats.repeats, stats.changed) == (300, 0, 0)
+        planned = {one["callback_id"]: one["body"] for one in stage.callbacks()}
         for tier in (1, 2):
-            planned = {one["callback_id"]: one["body"] for one in stage.callbacks()}
             for record in stage.read(stage.tier(tier)):
                 callback = CALLBACK.decode(record.value)
                 assert planned[callback["callback_id"]] == callback["body"]
-                assert record.headers["stream-scorer-failed-rounds"] == str(tier).encode()
+                rounds = record.headers["stream-scorer-failed-rounds"] or b""
+                assert int(rounds) <= tier, "no round counts while a circuit breaker is open"
+
+    @pytest.mark.parametrize("status", [302, 401, 404])
+    def test_an_outage_that_refuses_loses_nothing_and_is_said_once(
+        self, stage: CallbacksHarness, receiver: Receiver, status: int
+    ) -> None:
+        worker = stage.start(callbacks__max_contacts="1", callbacks__retry_delays_s="[0.2, 0.3, 0.4]")
+        receiver.add_fault(status=status, times=None, headers={"Location": receiver.url})
+        stage.put(score(f"c{n}", campaign_id=f"k{n % 3}") for n in range(200))
+        stage.wait(lambda: f"HTTP {status}" in worker.why_not_ready(), "the open breaker", needs=worker)
+        assert "circuit open: webhook http://127.0.0.1:" in worker.why_not_ready()
+        asked = receiver.stats().requests[str(status)]
+        stage.wait(lambda: receiver.stats().requests[str(status)] >= asked + 10, "probes", needs=worker)
+        assert stage.receipts() == [], "longer than all rounds together, and none is refused"
+        receiver.clear_faults()
+        stage.wait_receipts(200, needs=worker)
+        assert stage.judge() == {"DELIVERED": 200}
+        assert receiver.stats().repeats == 0
+        assert worker.ready()
+        [opened] = worker.said("circuit opened")
+        assert (opened["status"], opened["target"].split(":")[0]) == (status, "webhook http")
+        assert opened["remedy"]
+        assert len(worker.said("circuit closed")) == 1
+        failing = [line["campaign_id"] for line in worker.said("campaign deliveries failing")]
+        assert sorted(failing) == ["k0", "k1", "k2"]
 
     def test_after_the_last_tier_it_is_given_up_and_says_so(self, stage: CallbacksHarness, receiver: Receiver) -> None:
         receiver.add_fault(status=500, campaign_id="spring", times=None)
@@ -147,16 +172,18 @@ class TestTrouble:
         assert CALLBACK.decode(rejected.value)["contact_ids"] == ["a"]
 
     @pytest.mark.parametrize("status", [302, 400, 404])
-    def test_a_refusal_is_final(self, stage: CallbacksHarness, receiver: Receiver, status: int) -> None:
-        receiver.add_fault(status=status, campaign_id="spring", headers={"Location": receiver.url})
+    def test_a_refusal_is_final_after_the_last_round(
+        self, stage: CallbacksHarness, receiver: Receiver, status: int
+    ) -> None:
+        receiver.add_fault(status=status, campaign_id="spring", times=None, headers={"Location": receiver.url})
         stage.put([score("a"), score("b", campaign_id="autumn")])
-        worker = stage.start()
+        worker = stage.start(callbacks__retry_delays_s="[0.2, 0.4]")
         stage.wait_receipts(2, needs=worker)
         assert stage.judge() == {"DELIVERED": 1, "REFUSED": 1}
         [rejected] = stage.read("callbacks_rejected")
         assert rejected.headers["stream-scorer-error-reason"] == b"refused"
         assert receiver.stats().callbacks == 1
-        assert receiver.stats().requests[str(status)] == 1
+        assert receiver.stats().requests[str(status)] == 9
 
     def test_a_retry_after_is_kept(self, stage: CallbacksHarness, receiver: Receiver) -> None:
         receiver.add_fault(status=429, retry_after=7, contact_id="a")
@@ -172,19 +199,28 @@ class TestTrouble:
         assert sum(passed) <= 8, "and is written again a few times only"
         assert stage.judge() == {"DELIVERED": 1}
 
-    def test_a_receiver_that_is_switched_off_is_waited_for(self, stage: CallbacksHarness, receiver: Receiver) -> None:
-        receiver.add_fault(status=410, times=None)
-        stage.put(score(f"c{n}", campaign_id=f"k{n}") for n in range(50))
-        worker = stage.start()
-        stage.wait(lambda: "target switched off: HTTP 410" in worker.why_not_ready(), "the hold", needs=worker)
-        asked = receiver.stats().requests["410"]
-        stage.wait(lambda: receiver.stats().requests["410"] >= asked + 3, "probes", needs=worker)
-        assert stage.receipts() == []
-        assert len(worker.said("circuit opened")) == 1
-        receiver.clear_faults()
-        stage.wait_receipts(50, needs=worker)
-        assert stage.judge() == {"DELIVERED": 50}
+    def test_a_campaign_that_is_switched_off_waits_and_the_others_go_on(
+        self, stage: CallbacksHarness, receiver: Receiver
+    ) -> None:
+        receiver.add_fault(status=410, campaign_id="ended", times=None)
+        worker = stage.start(callbacks__max_contacts="1", callbacks__probe_interval_s="0.05")
+        stage.put([score("e0", campaign_id="ended")])
+        stage.wait(lambda: receiver.stats().requests.get("410"), "the first 410", needs=worker)
+        stage.put(score(f"e{n}", campaign_id="ended") for n in range(1, 20))
+        stage.put(score(f"c{n}", campaign_id=f"k{n % 3}") for n in range(100))
+        stage.wait_receipts(100, needs=worker)
         assert worker.ready()
+        readiness = worker.admin("/readyz")
+        assert readiness is not None
+        assert "campaign 'ended': switched off: HTTP 410" in readiness.text
+        asked = receiver.stats().requests["410"]
+        assert asked <= 20
+        stage.wait(lambda: receiver.stats().requests["410"] >= asked + 2, "probes", needs=worker)
+        assert {receipt["campaign_id"] for receipt in stage.receipts()} == {"k0", "k1", "k2"}
+        receiver.clear_faults()
+        stage.wait_receipts(120, needs=worker)
+        assert stage.judge() == {"DELIVERED": 120}
+        assert worker.said("circuit opened") == []
 
     def test_a_campaign_that_hangs_does_not_delay_the_others(self, stage: CallbacksHarness, receiver: Receiver) -> None:
         def flow(prefix: str, campaigns: list[str]) -> None:

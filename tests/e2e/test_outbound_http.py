@@ -128,8 +128,8 @@ def test_a_thousand_contacts_are_under_the_limit(make: Callable[..., OutboundTar
         (202, DeliveryKind.DELIVERED, "202"),
         (302, DeliveryKind.REFUSED, "not followed"),
         (400, DeliveryKind.REFUSED, "HTTP 400 (Bad Request) some.code"),
-        (403, DeliveryKind.SWITCHED_OFF, "needs the scope outbound"),
-        (404, DeliveryKind.SWITCHED_OFF, "callbacks.contact_list_id"),
+        (403, DeliveryKind.REFUSED, "needs the scope outbound"),
+        (404, DeliveryKind.REFUSED, "callbacks.contact_list_id"),
         (409, DeliveryKind.REFUSED, "some.code"),
         (413, DeliveryKind.REFUSED, "413"),
         (429, DeliveryKind.TRY_LATER, "some.code"),
@@ -168,13 +168,13 @@ def test_no_answer_is_tried_later(server: RawServer, make: Callable[..., Outboun
     assert len(server.to(ADD)) == 1
 
 
-def test_a_callback_for_another_target_is_refused_and_not_sent(
+def test_a_callback_for_another_target_is_held_and_not_sent(
     server: RawServer, make: Callable[..., OutboundTarget]
 ) -> None:
     hook = build_target(settings(target="log"))
     outbound = make()
     got = outbound.deliver(callback(hook))
-    assert got.kind is DeliveryKind.REFUSED
+    assert got.kind is DeliveryKind.HELD
     assert "made for 'log'" in got.message
     assert not server.requests
 
@@ -197,7 +197,7 @@ def test_a_second_401_holds(server: RawServer, make: Callable[..., OutboundTarge
     server.respond(answer(401, {"code": "bad.credentials"}))
     target = make()
     got = target.deliver(callback(target))
-    assert (got.kind, got.status) == (DeliveryKind.SWITCHED_OFF, 401)
+    assert (got.kind, got.status) == (DeliveryKind.REFUSED, 401)
     assert "genesys.client_id" in got.message
     assert len(server.to(ADD)) == 2
 
@@ -205,7 +205,7 @@ def test_a_second_401_holds(server: RawServer, make: Callable[..., OutboundTarge
 @pytest.mark.parametrize(
     ("said", "kind", "after_s"),
     [
-        (answer(401, {"error": "invalid_client"}), DeliveryKind.SWITCHED_OFF, None),
+        (answer(401, {"error": "invalid_client"}), DeliveryKind.TRY_LATER, None),
         (answer(503, b"", {"retry-after": "7"}), DeliveryKind.TRY_LATER, 7.0),
         (answer(200, {"no": "token"}), DeliveryKind.TRY_LATER, None),
     ],

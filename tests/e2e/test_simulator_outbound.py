@@ -56,7 +56,7 @@ def test_the_simulated_list_has_every_contact_once(simulator: Simulator) -> None
 def test_what_the_simulated_platform_refuses(simulator: Simulator) -> None:
     target, elsewhere = at_simulator(simulator), at_simulator(simulator, "no-such-list")
     got = elsewhere.deliver(callback(elsewhere))
-    assert (got.kind, got.status) == (DeliveryKind.SWITCHED_OFF, 404)
+    assert (got.kind, got.status) == (DeliveryKind.REFUSED, 404)
     got = target.deliver(replace(callback(target), body=b'[{"contactListId":"other","data":{"a":"b"}}]'))
     assert (got.kind, got.status) == (DeliveryKind.REFUSED, 400)
     assert "invalid.value" in got.message
@@ -64,7 +64,7 @@ def test_what_the_simulated_platform_refuses(simulator: Simulator) -> None:
     assert target.deliver(callback(target)).kind is DeliveryKind.DELIVERED
     simulator.configure(scopes=["predictiveengagement:score"])
     got = target.deliver(callback(target))
-    assert (got.kind, got.status) == (DeliveryKind.SWITCHED_OFF, 403)
+    assert (got.kind, got.status) == (DeliveryKind.REFUSED, 403)
     assert len(simulator.contact_list()) == 1
     target.close()
     elsewhere.close()

@@ -61,7 +61,10 @@ def test_the_headers_are_those_of_the_contract_and_of_the_code() -> None:
     table = (REPOSITORY / "docs" / "contract.md").read_text().split("## 2 Headers", 1)[1].split("## 3", 1)[0]
     listed = set(re.findall(r"`(stream-scorer-[\w-]*\w|traceparent|tracestate)`", table))
     assert described == listed - NOT_WRITTEN
-    ends = "error-[a-z]+|source|batch|failed-rounds|threshold|traceparents|deferred|not-before|group|held"
+    ends = (
+        "error-[a-z]+|source|batch|failed-rounds|last-status|unanswered|threshold|traceparents|deferred|not-before|group"
+        "|held"
+    )
     named = re.compile(rf'(?:f"\{{HEADER_PREFIX\}}|"stream-scorer-)({ends})"')
     code = "".join(path.read_text() for path in (REPOSITORY / "stream_scorer").rglob("*.py"))
     written = {OURS + name for name in named.findall(code)}

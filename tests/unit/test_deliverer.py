@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -31,7 +32,9 @@ from stream_scorer.core.callbacks.delivery_policy import (
     Delivery,
     DeliveryRules,
     RetryNow,
+    accept_conflict,
     after_attempt,
+    defer_blocked,
     defer_failing,
     defer_rate_limited,
     route,
@@ -67,11 +70,80 @@ def after(
 
 
 class TestConclude:
-    def test_delivered_and_refused_end_at_once(self) -> None:
-        for answer, outcome in ((delivered(), CallbackOutcome.DELIVERED), (refused(), CallbackOutcome.REFUSED)):
+    def test_delivered_and_unsendable_end_at_once(self) -> None:
+        unsendable = DeliveryAnswer(DeliveryKind.REFUSED, "its id cannot stand in a header", None, 0.0)
+        for answer, outcome in ((delivered(), CallbackOutcome.DELIVERED), (unsendable, CallbackOutcome.REFUSED)):
             ended = after(delivery(), answer)
             assert isinstance(ended, Completed)
             assert (ended.outcome, ended.http_status, ended.callback.attempts) == (outcome, answer.status, 1)
+
+    @pytest.mark.parametrize("status", [300, 302, 400, 401, 403, 404, 405, 408, 409, 413, 422, 451, 499])
+    def test_a_refusal_is_retried_and_ends_refused_after_the_last_round(self, status: int) -> None:
+        answer = DeliveryAnswer(DeliveryKind.REFUSED, "no", status, 50.0)
+        assert isinstance(after(delivery(), answer), RetryNow)
+        step = after(delivery(tries=2), answer)
+        assert isinstance(step, DeferredDelivery)
+        assert (step.retry_level, step.rounds, step.last_status) == (1, 1, status)
+        ended = after(delivery(4, 4, tries=2), answer)
+        assert isinstance(ended, Completed)
+        assert (ended.outcome, ended.http_status) == (CallbackOutcome.REFUSED, status)
+
+    def test_the_last_answer_decides_between_refused_and_given_up(self) -> None:
+        one = replace(delivery(4, 4, tries=2), last_status=404)
+        ended = after(one, later())
+        assert isinstance(ended, Completed)
+        assert ended.outcome is CallbackOutcome.GAVE_UP
+
+    def test_no_round_is_counted_while_a_breaker_is_open_not_even_the_last(self) -> None:
+        for tier in range(5):
+            step = after_attempt(
+                delivery(tier, tier, tries=2),
+                refused(),
+                RULES,
+                now=100.0,
+                now_ms=START_MS,
+                jitter=0.5,
+                is_blocked=True,
+            )
+            assert isinstance(step, DeferredDelivery)
+            assert (step.retry_level, step.rounds, step.reason) == (1, tier, DeferReason.CIRCUIT_OPEN)
+            assert step.callback.attempts == 1
+
+    def test_what_only_waits_for_a_breaker_is_due_within_ten_minutes(self) -> None:
+        for tier, level, wait_s in ((0, 1, 60), (1, 2, 600), (2, 2, 600), (4, 2, 600)):
+            step = defer_blocked(delivery(tier, tier), RULES, START_MS)
+            assert (step.retry_level, step.rounds, step.callback.attempts) == (level, tier, 0)
+            assert step.callback.not_before_ms == START_MS + wait_s * 1000
+
+    def test_a_rate_limit_of_the_receiver_counts_no_round(self) -> None:
+        limited = DeliveryAnswer(DeliveryKind.TRY_LATER, "HTTP 429", 429, 50.0, 900.0)
+        step = after(delivery(4, 4, tries=2), limited)
+        assert isinstance(step, DeferredDelivery)
+        assert (step.retry_level, step.rounds, step.reason) == (2, 4, DeferReason.RATE_LIMITED)
+
+    def test_a_409_is_an_acceptance_only_after_an_attempt_without_a_response(self) -> None:
+        conflict = DeliveryAnswer(DeliveryKind.REFUSED, "HTTP 409 (Conflict)", 409, 50.0)
+        first = delivery()
+        assert accept_conflict(first, conflict) is conflict
+        lost = DeliveryAnswer(DeliveryKind.TRY_LATER, "time-out", None, 50.0, is_unanswered=True)
+        second = after(first, lost)
+        assert isinstance(second, RetryNow)
+        assert accept_conflict(second.delivery, conflict).kind is DeliveryKind.DELIVERED
+        third = after(second.delivery, later())  # what came in between does not matter
+        assert isinstance(third, RetryNow)
+        assert accept_conflict(third.delivery, conflict).kind is DeliveryKind.DELIVERED
+
+    @pytest.mark.parametrize(
+        ("status", "outcome"),
+        [(None, CallbackOutcome.GAVE_UP), (404, CallbackOutcome.REFUSED), (503, CallbackOutcome.GAVE_UP)],
+    )
+    def test_it_ends_seven_days_after_its_plan(self, status: int | None, outcome: CallbackOutcome) -> None:
+        one = replace(delivery(2, 1), last_status=status)
+        days_ms = 7 * 86_400_000
+        assert not isinstance(route(one, RULES, START_MS + days_ms - 1), Completed)
+        ended = route(one, RULES, START_MS + days_ms)
+        assert isinstance(ended, Completed)
+        assert (ended.outcome, ended.http_status) == (outcome, status)
 
     def test_a_round_is_an_attempt_and_two_quick_ones(self) -> None:
         first = after(delivery(), later())
@@ -213,13 +285,13 @@ class TestTheLoop:
         DeliveryHarness(world).run_dry()
         assert world.outcomes() == {"a": "REFUSED"}
         [rejected] = world.topic("rejected")
-        [planned] = world.topic("callbacks")
-        assert (rejected.key, rejected.value) == (planned.key, planned.value)
+        [last] = world.topic(TIERS[-1])
+        assert (rejected.key, rejected.value) == (last.key, last.value)
         headers = dict(rejected.headers)
         assert headers["stream-scorer-error-reason"] == b"refused"
         assert headers["stream-scorer-error-status"] == b"400"
         assert headers["stream-scorer-error-detail"] == b"HTTP 400"
-        assert headers["stream-scorer-source"] == planned.source.encode()
+        assert headers["stream-scorer-source"] == last.source.encode()
         assert b"T" in (headers["stream-scorer-error-timestamp"] or b"")
 
     def test_after_the_last_tier_it_is_given_up(self) -> None:
@@ -255,27 +327,38 @@ class TestTheLoop:
         bench.run(lambda: len(world.receipts()) == 20)
         assert world.now < 1_000.0 + DELAYS_S[0], "the others wait for nothing"
 
-    def test_a_switched_off_receiver_is_only_probed_and_nothing_is_lost(self) -> None:
-        world = SimulatedReceivers(lambda w, _: gone() if 1_001 < w.now < 1_061 else delivered())
-        world.plan(callback(f"cb-{n}") for n in range(5))
+    def test_a_campaign_that_is_switched_off_is_probed_alone_and_nothing_is_lost(self) -> None:
+        world = SimulatedReceivers(
+            lambda w, one: gone() if one.campaign_id == "ended" and w.now < 1_900 else delivered()
+        )
+        world.plan(callback(f"off-{n}", "ended") for n in range(30))
+        world.plan(callback(f"cb-{n}") for n in range(100))
         bench = DeliveryHarness(world)
-        bench.run(lambda: world.now > 1_002)
-        world.plan(callback(f"late-{n}") for n in range(30))
-        bench = DeliveryHarness(world)
-        held: list[str | None] = []
-        bench.run(lambda: not world.waiting(), lambda: held.append(bench.observe.readiness_failure()))
-        assert "deliverer: circuit open: target switched off: HTTP 410" in held
-        probes = [attempt.callback.callback_id for attempt in world.attempts if 1_002 < attempt.at_s < 1_061]
-        first = len([at for at in world.attempts if 1_002 < at.at_s < 1_003])
-        assert first <= 8, "only what was under way"
-        assert 10 <= len(probes) - first <= 13, "a probe every 5 s"
-        assert len(set(probes[first:])) == 1, "always the same one"
+        notes: set[str] = set()
+        fed: list[float] = []
+
+        def look() -> None:
+            assert bench.observe.readiness_failure() in (None, "deliverer: draining")
+            notes.update(bench.observe.readiness_notes())
+            if world.now > 1_500 and not fed:
+                fed.append(world.now)
+                world.plan(callback(f"late-{n}") for n in range(100))
+
+        bench.run(lambda: not world.waiting(), look)
         assert set(world.outcomes().values()) == {"DELIVERED"}
-        assert len(world.outcomes()) == 35
-        assert [event for event, _ in world.lines if event.startswith("circuit")] == [
-            "circuit opened",
-            "circuit closed",
+        assert len(world.outcomes()) == 230
+        assert notes == {"deliverer: campaign 'ended': switched off: HTTP 410; end the campaign"}
+        assert world.last_sent("cb-") - 1_000 < 3
+        assert world.last_sent("late-") - fed[0] < 3
+        probes = [attempt for attempt in world.attempts if attempt.callback.campaign_id == "ended"]
+        began = [attempt for attempt in probes if attempt.at_s < 1_010]
+        assert len(began) <= 8, "only what was under way"
+        later_ones = [attempt.at_s for attempt in probes[len(began) :] if attempt.at_s < 1_900]
+        assert [at - 1_000 for at in later_ones] == [
+            pytest.approx(n * 300, abs=95) for n in (1, 2, 3)[: len(later_ones)]
         ]
+        assert 2 <= len(later_ones) <= 3, "one in 60 intervals"
+        assert [event for event, _ in world.lines if event.startswith("circuit")] == []
 
     def test_a_lost_probe_is_replaced(self) -> None:
         world = SimulatedReceivers(lambda w, _: gone() if w.now < 1_100 else delivered())
@@ -485,7 +568,7 @@ class TestLeftAlone:
             assert world.last_sent("other-") - 1_000 < 2, "others are not left alone"
 
     def test_nothing_is_sent_before_and_one_first_after_it(self) -> None:
-        asks_until = 1_010.0
+        asks_until = 1_020.0
         world = SimulatedReceivers(lambda w, _: later(3.0) if w.now < asks_until else delivered(200))
         world.plan(callback(f"cb-{n}") for n in range(100))
         bench = DeliveryHarness(world, slots=32)
@@ -549,7 +632,7 @@ class TestExactlyOnce:
         odds = [chance.random() for _ in range(4)]
 
         def answer(world: SimulatedReceivers, _: Callback) -> DeliveryAnswer:
-            if world.now > 6_000:
+            if world.now > 2_000:
                 return delivered()  # it all has to come to an end
             kinds = [
                 delivered(chance.choice([5, 500, 9_000])),

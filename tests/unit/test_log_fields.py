@@ -31,7 +31,19 @@ HARMLESS = {
         "model_version",
         "next_attempt_in_s",
     ),
-    *("offset", "partition", "probes", "reason", "records", "since", "source", "status", "target", "threshold"),
+    *(
+        "offset",
+        "partition",
+        "probes",
+        "reason",
+        "records",
+        "since",
+        "remedy",
+        "source",
+        "status",
+        "target",
+        "threshold",
+    ),
     *("topic", "trace_id"),
 }
 # The target `log` writes callbacks instead of sending them: that is what it is chosen for.

@@ -92,6 +92,7 @@ DEFAULTS = {
         "retry_delays_s": (60, 600, 3600, 21600),
         "max_per_minute": None,
         "max_age_s": 86400,
+        "timeout_s": 15,
         "probe_interval_s": 10,
         "allow_http": False,
         "contact_list_id": None,

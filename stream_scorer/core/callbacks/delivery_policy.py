@@ -1,8 +1,10 @@
 """Delivery policy: the next step after an attempt, and the retry topic of a callback that cannot be delivered now.
 
 A callback is attempted in *rounds*: an attempt and a few quick ones after it, all in memory. After failed round n it
-goes to retry topic n; after the last retry topic it is given up. A callback of a campaign that fails or exceeds its
-rate limit goes to a retry topic too, but no round is counted for it.
+goes to retry topic n; after the round of the last retry topic it ends: refused if the last response was a 4xx or 3xx,
+otherwise given up. A callback of a campaign that fails or exceeds its rate limit goes to a retry topic too, but no
+round is counted for it. Neither is one while a circuit breaker is open. `MAX_AGE_MS` after its plan a callback ends,
+whatever the breakers.
 
 The first record of a retry topic may not block it for longer than the topic's own delay (`core.retry_topics`).
 """
@@ -25,12 +27,24 @@ if TYPE_CHECKING:
 _MOST_ATTEMPTS: Final = 2**31 - 1
 
 
+MAX_AGE_MS: Final = 7 * 86_400_000
+# While a breaker is open, a callback waits so long at most in its retry topic: after a long outage it is due soon.
+_LONGEST_BLOCKED_S: Final = 600.0
+# A failed probe is a probe again after this time at most.
+_LONGEST_PROBE_WAIT_S: Final = 60.0
+_REFUSALS: Final = range(300, 500)
+_CONFLICT: Final = 409
+_TOO_MANY_REQUESTS: Final = 429
+
+
 class DeferReason(StrEnum):
     """Reason why a callback is written to a retry topic."""
 
     RETRY = "retry"
     RATE_LIMITED = "rate_limited"
     CAMPAIGN_FAILING = "campaign_failing"
+    CIRCUIT_OPEN = "circuit_open"
+    HELD = "held"
     NOT_DUE = "not_due"
 
 
@@ -61,6 +75,9 @@ class Delivery:
         due: monotonic seconds; when the next attempt may be made.
         traceparent: the ``traceparent`` header of its next request; None: no header.
         began: monotonic seconds of its first attempt since it was read; None: there was none.
+        last_status: HTTP status of the last response to it, in any round; None: there was none, or no response.
+        is_unanswered: whether an attempt for it, in any round, may have reached the receiver and got no response.
+        was_held: whether it waits because its body was made for another target.
     """
 
     record: SourceRecord
@@ -72,6 +89,9 @@ class Delivery:
     due: float = 0.0
     traceparent: str | None = None
     began: float | None = None
+    last_status: int | None = None
+    is_unanswered: bool = False
+    was_held: bool = False
 
     def attempted_at(self, now: float) -> Delivery:
         """Return the delivery with the time of its first attempt."""
@@ -105,7 +125,7 @@ class Completed(NamedTuple):
 
 
 class DeferredDelivery(NamedTuple):
-    """A callback that goes to a retry topic; ``rounds``: failed rounds so far; ``began``: that of the `Delivery`."""
+    """A callback that goes to a retry topic; ``rounds``: failed so far; the last three are those of the `Delivery`."""
 
     record: SourceRecord
     callback: Callback
@@ -113,11 +133,13 @@ class DeferredDelivery(NamedTuple):
     rounds: int
     reason: DeferReason
     began: float | None = None
+    last_status: int | None = None
+    is_unanswered: bool = False
 
     @property
     def is_billable(self) -> bool:
         """Whether requests were sent for it, which should not be repeated."""
-        return self.reason is DeferReason.RETRY
+        return self.reason is DeferReason.RETRY or self.began is not None
 
 
 DeliveryOutcome: TypeAlias = Completed | DeferredDelivery | Invalid
@@ -129,15 +151,24 @@ class RetryNow(NamedTuple):
     delivery: Delivery
 
 
-class TargetDisabled(NamedTuple):
-    """The target is disabled; the delivery waits."""
-
-    delivery: Delivery
+def accept_conflict(delivery: Delivery, answer: DeliveryAnswer) -> DeliveryAnswer:
+    """Return the answer; a 409 is an acceptance if an earlier attempt got no response: that one was accepted."""
+    if answer.status != _CONFLICT or not delivery.is_unanswered:
+        return answer
+    message = f"{answer.message}: an earlier attempt, without a response, was accepted"
+    return replace(answer, kind=DeliveryKind.DELIVERED, message=message)
 
 
 def after_attempt(
-    delivery: Delivery, answer: DeliveryAnswer, rules: DeliveryRules, *, now: float, now_ms: int, jitter: float
-) -> Completed | DeferredDelivery | RetryNow | TargetDisabled:
+    delivery: Delivery,
+    answer: DeliveryAnswer,
+    rules: DeliveryRules,
+    *,
+    now: float,
+    now_ms: int,
+    jitter: float,
+    is_blocked: bool = False,
+) -> Completed | DeferredDelivery | RetryNow:
     """Return the next step after an attempt.
 
     Args:
@@ -147,18 +178,62 @@ def after_attempt(
         now: monotonic seconds.
         now_ms: Unix milliseconds.
         jitter: a random number in [0, 1).
+        is_blocked: whether the campaign's circuit breaker or the target's is open now: no round is counted.
     """
+    if answer.kind is DeliveryKind.HELD:
+        return hold(delivery, rules, now_ms)
     callback = replace(delivery.callback, attempts=min(max(delivery.callback.attempts, 0) + 1, _MOST_ATTEMPTS))
-    tried = replace(delivery, callback=callback, attempts_in_round=delivery.attempts_in_round + 1)
-    match answer.kind:
-        case DeliveryKind.DELIVERED:
-            return _completed(tried, CallbackOutcome.DELIVERED, answer, now_ms)
-        case DeliveryKind.REFUSED:
-            return _completed(tried, CallbackOutcome.REFUSED, answer, now_ms)
-        case DeliveryKind.SWITCHED_OFF:
-            return TargetDisabled(replace(tried, attempts_in_round=delivery.attempts_in_round))
-        case DeliveryKind.TRY_LATER:
-            return _later(tried, answer, rules, now=now, now_ms=now_ms, jitter=jitter)
+    tried = replace(
+        delivery,
+        callback=callback,
+        attempts_in_round=delivery.attempts_in_round + 1,
+        last_status=answer.status,
+        is_unanswered=delivery.is_unanswered or answer.is_unanswered,
+    )
+    if answer.kind is DeliveryKind.DELIVERED:
+        return _completed(tried, CallbackOutcome.DELIVERED, answer, now_ms)
+    if answer.kind is DeliveryKind.REFUSED and answer.status is None:
+        return _completed(tried, CallbackOutcome.REFUSED, answer, now_ms)
+    if is_blocked or answer.kind is DeliveryKind.SWITCHED_OFF:
+        return defer_blocked(tried, rules, now_ms)
+    return _later(tried, answer, rules, now=now, now_ms=now_ms, jitter=jitter)
+
+
+def defer_blocked(delivery: Delivery, rules: DeliveryRules, now_ms: int) -> DeferredDelivery:
+    """Defer a callback because of an open circuit breaker, without a counted round.
+
+    One that was just attempted goes to the first retry topic, so that it is a probe again soon. The others go to the
+    topic after their present one, up to a delay of ten minutes: they cost few records, and are due soon after a long
+    outage.
+    """
+    if delivery.attempts_in_round:
+        level, longest_s = 1, _LONGEST_PROBE_WAIT_S
+    else:
+        level = min(delivery.retry_level + 1, rules.level_for(_LONGEST_BLOCKED_S))
+        longest_s = _LONGEST_BLOCKED_S
+    wait_s = min(rules.delay_s(level), longest_s)
+    return _deferred(delivery, level, now_ms + _ms(wait_s), DeferReason.CIRCUIT_OPEN)
+
+
+def hold(delivery: Delivery, rules: DeliveryRules, now_ms: int) -> DeferredDelivery:
+    """Move a callback whose body was made for another target to the last retry topic, without a counted round."""
+    return _deferred(delivery, rules.levels, now_ms + _ms(rules.delay_s(rules.levels)), DeferReason.HELD)
+
+
+def expire(delivery: Delivery, now_ms: int) -> Completed | None:
+    """Return the final outcome of a callback that was planned too long ago; None if it was not."""
+    if now_ms - delivery.callback.planned_at_ms < MAX_AGE_MS:
+        return None
+    return Completed(
+        delivery.record,
+        delivery.callback,
+        _final_outcome(delivery.last_status),
+        now_ms,
+        delivery.last_status,
+        0.0,
+        "it was not delivered within 7 days",
+        delivery.began,
+    )
 
 
 def defer_failing(delivery: Delivery, rules: DeliveryRules, now_ms: int) -> DeferredDelivery:
@@ -188,9 +263,17 @@ def defer_rate_limited(delivery: Delivery, rules: DeliveryRules, now_ms: int, wa
     return _deferred(delivery, rules.level_for(wait_s), now_ms + _ms(wait_s), DeferReason.RATE_LIMITED)
 
 
-def route(delivery: Delivery, rules: DeliveryRules, now_ms: int) -> Delivery | NotDue | DeferredDelivery:
-    """Route a callback that was just read: deliver it, pause its partition, or write it to a retry topic again."""
-    if delivery.retry_level == 0:
+def route(
+    delivery: Delivery, rules: DeliveryRules, now_ms: int, started_ms: int = 0
+) -> Delivery | NotDue | DeferredDelivery | Completed:
+    """Route a callback that was just read: deliver it, pause its partition, write it to a retry topic again, or end it.
+
+    ``started_ms``: start of the worker, in Unix milliseconds. A callback that was held before it is due: it may fit the
+    present settings.
+    """
+    if (ended := expire(delivery, now_ms)) is not None:
+        return ended
+    if delivery.retry_level == 0 or (delivery.was_held and delivery.record.timestamp_ms < started_ms):
         return delivery
     not_before_ms = delivery.callback.not_before_ms
     step = rules.next_step(delivery.retry_level, not_before_ms, written_ms=delivery.record.timestamp_ms, now_ms=now_ms)
@@ -218,12 +301,21 @@ def _later(
             else rules.quick_delays_s[tried.attempts_in_round - 1] * (0.75 + jitter / 2)
         )
         return RetryNow(replace(tried, due=now + delay_s))
+    if answer.status == _TOO_MANY_REQUESTS:
+        # The receiver limits its rate, which is no failure of the callback: no round is counted.
+        wait_s = max(rules.delay_s(1), min(asked_s or 0.0, MAX_EXTRA_WAIT_S))
+        return defer_rate_limited(tried, rules, now_ms, wait_s)
     rounds = tried.rounds + 1
     if rounds > rules.levels:
-        return _completed(tried, CallbackOutcome.GAVE_UP, answer, now_ms)
+        return _completed(tried, _final_outcome(answer.status), answer, now_ms)
     wait_s = max(rules.delay_s(rounds), min(asked_s or 0.0, MAX_EXTRA_WAIT_S))
     failed = replace(tried, rounds=rounds)
     return _deferred(failed, rules.level_for(wait_s), now_ms + _ms(wait_s), DeferReason.RETRY)
+
+
+def _final_outcome(last_status: int | None) -> CallbackOutcome:
+    refused = last_status is not None and last_status in _REFUSALS
+    return CallbackOutcome.REFUSED if refused else CallbackOutcome.GAVE_UP
 
 
 def _completed(tried: Delivery, outcome: CallbackOutcome, answer: DeliveryAnswer, now_ms: int) -> Completed:
@@ -243,7 +335,16 @@ def _completed(tried: Delivery, outcome: CallbackOutcome, answer: DeliveryAnswer
 
 def _deferred(delivery: Delivery, tier: int, not_before_ms: int, why: DeferReason) -> DeferredDelivery:
     callback = replace(delivery.callback, not_before_ms=not_before_ms)
-    return DeferredDelivery(delivery.record, callback, tier, delivery.rounds, why, delivery.began)
+    return DeferredDelivery(
+        delivery.record,
+        callback,
+        tier,
+        delivery.rounds,
+        why,
+        delivery.began,
+        delivery.last_status,
+        delivery.is_unanswered,
+    )
 
 
 def _ms(seconds: float) -> int:

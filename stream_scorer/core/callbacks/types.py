@@ -71,12 +71,17 @@ class Callback:
 
 
 class DeliveryKind(StrEnum):
-    """Class of a response of the campaign manager."""
+    """Class of a response of the campaign manager.
+
+    ``REFUSED`` is retried like ``TRY_LATER``; without a status no request can be made for the callback, and it ends.
+    ``SWITCHED_OFF`` is a 410. ``HELD``: no request was made, because the body was made for another target.
+    """
 
     DELIVERED = "delivered"
     TRY_LATER = "try_later"
     REFUSED = "refused"
     SWITCHED_OFF = "switched_off"
+    HELD = "held"
 
 
 class RefusedContact(NamedTuple):
@@ -105,6 +110,8 @@ class DeliveryAnswer:
         status: the HTTP status; None: there was no response.
         latency_ms: duration of the attempt.
         retry_after_s: the pause that the receiver demands; None: it demands none.
+        remedy: what an operator can do about a failure; empty: nothing is known.
+        is_unanswered: whether a request may have reached the receiver and got no response.
         refused: contacts that are refused alone; the others have the outcome of ``kind``.
     """
 
@@ -113,6 +120,8 @@ class DeliveryAnswer:
     status: int | None
     latency_ms: float
     retry_after_s: float | None = None
+    remedy: str = ""
+    is_unanswered: bool = False
     refused: tuple[RefusedContact, ...] = ()
 
 

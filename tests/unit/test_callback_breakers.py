@@ -1,0 +1,168 @@
+"""Circuit breakers of campaigns and target: when they open and close, and which campaign is probed next."""
+
+from __future__ import annotations
+
+from stream_scorer.core.callbacks.circuit_breaker import RECENT_S, BreakerStatus, CircuitBreakers
+from stream_scorer.core.callbacks.types import DeliveryAnswer, DeliveryKind
+
+ACCEPTED = DeliveryAnswer(DeliveryKind.DELIVERED, "HTTP 200", 200, 50.0)
+NOT_FOUND = DeliveryAnswer(DeliveryKind.REFUSED, "HTTP 404", 404, 50.0, remedy="check the path")
+TIME_OUT = DeliveryAnswer(DeliveryKind.TRY_LATER, "time-out", None, 50.0, is_unanswered=True)
+GONE = DeliveryAnswer(DeliveryKind.SWITCHED_OFF, "HTTP 410", 410, 50.0)
+LIMITED = DeliveryAnswer(DeliveryKind.TRY_LATER, "HTTP 429", 429, 50.0)
+
+
+class Scene:
+    def __init__(self) -> None:
+        self.now = 10_000.0
+        self.breakers = CircuitBreakers(10.0)
+
+    def answers(self, campaign_id: str, answer: DeliveryAnswer, number: int = 1, callbacks: int = 3) -> None:
+        for n in range(number):
+            self.breakers.seen(campaign_id, self.now)
+            self.breakers.sent(campaign_id, self.now)
+            self.breakers.responded(campaign_id, f"{campaign_id}-{n % callbacks}", answer, self.now)
+
+    def probe(self, campaign_id: str, answer: DeliveryAnswer) -> None:
+        self.breakers.sent(campaign_id, self.now, is_probe=True)
+        self.breakers.probe_ended(campaign_id, self.now)
+        self.breakers.responded(campaign_id, "probe", answer, self.now)
+
+    def status(self, campaign_id: str) -> BreakerStatus:
+        return self.breakers.status(campaign_id)
+
+
+def test_a_campaign_opens_after_eight_failures_in_a_row_of_three_callbacks() -> None:
+    scene = Scene()
+    scene.answers("other", ACCEPTED)
+    scene.answers("a", NOT_FOUND, 7)
+    assert scene.status("a") is BreakerStatus.CLOSED
+    scene.answers("a", ACCEPTED)
+    scene.answers("a", NOT_FOUND, 7)
+    assert scene.status("a") is BreakerStatus.CLOSED, "an acceptance in between"
+    scene.answers("a", TIME_OUT)
+    assert scene.status("a") is BreakerStatus.OPEN
+    assert scene.breakers.blocks("a")
+    assert not scene.breakers.blocks("other")
+    assert not scene.breakers.is_target_open
+
+
+def test_two_callbacks_are_not_enough() -> None:
+    scene = Scene()
+    scene.answers("a", NOT_FOUND, 100, callbacks=2)
+    assert scene.status("a") is BreakerStatus.CLOSED
+
+
+def test_a_rate_limit_is_no_failure() -> None:
+    scene = Scene()
+    scene.answers("a", LIMITED, 100)
+    assert scene.status("a") is BreakerStatus.CLOSED
+
+
+def test_the_target_opens_with_the_only_campaign_and_closes_with_the_first_acceptance() -> None:
+    scene = Scene()
+    scene.answers("a", NOT_FOUND, 8)
+    assert scene.breakers.is_target_open
+    target = scene.breakers.target()
+    assert target is not None
+    assert (target.message, target.http_status, target.remedy) == ("HTTP 404", 404, "check the path")
+    scene.probe("a", ACCEPTED)
+    assert not scene.breakers.is_target_open
+    assert scene.status("a") is BreakerStatus.CLOSED
+
+
+def test_the_target_stays_closed_while_a_campaign_of_the_last_ten_minutes_is() -> None:
+    scene = Scene()
+    scene.answers("well", ACCEPTED)
+    scene.answers("a", NOT_FOUND, 8)
+    scene.answers("b", NOT_FOUND, 8)
+    assert not scene.breakers.is_target_open
+    scene.now += RECENT_S + 1
+    scene.probe("a", NOT_FOUND)
+    assert scene.breakers.is_target_open
+
+
+def test_a_campaign_that_is_switched_off_neither_opens_nor_holds_the_target() -> None:
+    scene = Scene()
+    scene.answers("off", GONE)
+    assert scene.status("off") is BreakerStatus.SWITCHED_OFF
+    assert not scene.breakers.is_target_open
+    scene.answers("a", NOT_FOUND, 8)
+    assert scene.breakers.is_target_open
+
+
+def test_any_response_but_410_ends_switched_off_and_no_response_does_not() -> None:
+    scene = Scene()
+    scene.answers("off", GONE)
+    scene.answers("off", TIME_OUT)
+    assert scene.status("off") is BreakerStatus.SWITCHED_OFF
+    assert not scene.breakers.is_probe_due("off", scene.now + 599)
+    assert scene.breakers.is_probe_due("off", scene.now + 600)
+    scene.answers("off", NOT_FOUND)
+    assert scene.status("off") is BreakerStatus.CLOSED
+    scene.answers("off", GONE)
+    scene.answers("off", LIMITED)
+    assert scene.status("off") is BreakerStatus.CLOSED
+
+
+def test_one_probe_each_interval_rotates_over_the_campaigns() -> None:
+    scene = Scene()
+    for name in ("a", "b", "c"):
+        scene.answers(name, NOT_FOUND, 8)
+    sent = []
+    for _ in range(90):
+        if due := scene.breakers.next_probes(["a", "b", "c"], scene.now):
+            sent.append((scene.now - 10_000, due[0]))
+            scene.probe(str(due[0]), NOT_FOUND)
+        scene.now += 1
+    assert sent == [(at, "abc"[n % 3]) for n, at in enumerate(range(10, 90, 10))]
+
+
+def test_an_acceptance_makes_the_next_probe_due_at_once() -> None:
+    scene = Scene()
+    for name in ("a", "b", "c"):
+        scene.answers(name, NOT_FOUND, 8)
+    scene.now += 10
+    for name in ("a", "b", "c"):
+        assert scene.breakers.next_probes([one for one in "abc" if scene.breakers.blocks(one)], scene.now)[0] == name
+        scene.probe(name, ACCEPTED)
+    assert not any(scene.breakers.blocks(name) for name in "abc")
+
+
+def test_a_half_open_campaign_has_one_probe_in_flight() -> None:
+    scene = Scene()
+    scene.answers("a", NOT_FOUND, 8)
+    scene.now += 10
+    scene.breakers.sent("a", scene.now, is_probe=True)
+    assert scene.status("a") is BreakerStatus.HALF_OPEN
+    scene.now += 10
+    assert scene.breakers.next_probes(["a"], scene.now) == []
+
+
+def test_a_campaign_not_sent_to_since_then_is_probed_first_and_at_once() -> None:
+    scene = Scene()
+    scene.answers("a", NOT_FOUND, 8)
+    scene.breakers.seen("new", scene.now)
+    assert scene.breakers.awaits_first_probe("new", scene.now)
+    assert not scene.breakers.awaits_first_probe("a", scene.now)
+    assert scene.breakers.next_probes(["a", "new"], scene.now) == ["new"]
+    scene.breakers.sent("new", scene.now, is_probe=True)
+    assert scene.breakers.awaits_first_probe("new", scene.now)
+    scene.breakers.probe_ended("new", scene.now)
+    scene.breakers.responded("new", "x", TIME_OUT, scene.now)
+    assert not scene.breakers.awaits_first_probe("new", scene.now)
+    assert scene.breakers.next_probes(["a", "new"], scene.now) == []
+
+
+def test_campaigns_without_callbacks_are_forgotten_and_failures_are_not() -> None:
+    scene = Scene()
+    scene.answers("well", ACCEPTED)
+    scene.answers("a", NOT_FOUND, 7)
+    scene.now += 3_600
+    scene.breakers.forget(scene.now)
+    scene.answers("a", NOT_FOUND)
+    assert scene.breakers.is_target_open
+    scene.now += 3 * 86_400
+    scene.breakers.forget(scene.now)
+    assert not scene.breakers.is_target_open
+    assert scene.breakers.campaigns() == []

@@ -1,0 +1,270 @@
+"""Outages of a receiver, in simulated time: nothing is lost, refused or delivered twice, and it recovers soon."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING
+
+import pytest
+from delivery_harness import DELAYS_S, DeliveryHarness, SimulatedReceivers, callback, delivered, gone, later
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stream_scorer.callbacks.observer import DelivererObserver
+from stream_scorer.core.callbacks.types import DeliveryAnswer, DeliveryKind
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Mapping
+
+    from stream_scorer.core.callbacks.types import Callback
+
+OUTAGE_S = 600.0
+
+
+def refuses(status: int, latency_ms: float = 20.0) -> DeliveryAnswer:
+    return DeliveryAnswer(DeliveryKind.REFUSED, f"HTTP {status}", status, latency_ms, remedy="look")
+
+
+def certificate_error() -> DeliveryAnswer:
+    return DeliveryAnswer(
+        DeliveryKind.TRY_LATER, "the certificate is not trusted", None, 20.0, remedy="look", is_unanswered=True
+    )
+
+
+FAILURES = {str(status): refuses(status) for status in (302, 400, 401, 403, 404, 405, 413, 422, 451)} | {
+    "tls": certificate_error(),
+    "503": later(),
+    "503, Retry-After": later(30.0),
+    "hangs": DeliveryAnswer(DeliveryKind.TRY_LATER, "time-out", None, 15_000.0, is_unanswered=True),
+}
+
+
+@pytest.mark.parametrize(
+    ("failure", "campaigns"),
+    [(failure, n) for failure in FAILURES for n in ((1, 3, 20) if failure in ("404", "tls", "hangs") else (3,))],
+)
+def test_an_outage_of_ten_minutes_refuses_nothing_and_everything_is_delivered_afterwards(
+    failure: str, campaigns: int
+) -> None:
+    response = FAILURES[failure]
+    back_at = 1_000 + OUTAGE_S
+    world = SimulatedReceivers(lambda w, _: response if w.now < back_at else delivered())
+    world.plan(callback(f"cb-{n}", f"k{n % campaigns}") for n in range(300))
+    bench = DeliveryHarness(world, slots=32)
+    seen: list[str | None] = []
+
+    def feed() -> None:
+        if world.now > 1_000 + len(seen) * 30:  # one each half a minute, also after the outage
+            seen.append(bench.observe.readiness_failure())
+            world.plan([callback(f"more-{len(seen)}", f"k{len(seen) % campaigns}")])
+
+    bench.run(lambda: world.now > back_at + 300 and not world.waiting(), feed)
+    assert set(world.outcomes().values()) == {"DELIVERED"}
+    assert len(world.outcomes()) == 300 + len(seen)
+    late = max(attempt.at_s for attempt in world.attempts if attempt.callback.callback_id.startswith("cb-"))
+    assert late - back_at < max(DELAYS_S) + 90, "the longest wait in a retry topic, and the probes before it"
+    during = [attempt for attempt in world.attempts if 1_150 < attempt.at_s < back_at]
+    assert len(during) <= OUTAGE_S / 5 + campaigns, "one probe each 5 s, and what was under way"
+    assert any(reason is not None and "circuit open: t: " in reason for reason in seen[10:-5])
+    events = [event for event, _ in world.lines if event.startswith("circuit")]
+    assert events == ["circuit opened", "circuit closed"]
+    [opened] = [fields for event, fields in world.lines if event == "circuit opened"]
+    assert (opened["target"], opened["status"], opened["reason"]) == ("t", response.status, response.message)
+
+
+def test_probes_rotate_over_the_callbacks() -> None:
+    """Otherwise one callback that can never be accepted would keep the breaker open."""
+    world = SimulatedReceivers(
+        lambda w, one: refuses(400) if w.now < 1_300 or one.callback_id.startswith("bad") else delivered()
+    )
+    world.plan(callback(f"{'bad' if n < 10 else 'cb'}-{n}") for n in range(40))
+    bench = DeliveryHarness(world)
+    bench.run(lambda: sum(outcome == "DELIVERED" for outcome in world.outcomes().values()) == 30)
+    probed = Counter(attempt.callback.callback_id for attempt in world.attempts if 1_020 < attempt.at_s < 1_300)
+    assert len(probed) >= 20
+    assert max(probed.values()) <= 5
+    assert world.last_sent("cb-") - 1_300 < 3 * max(DELAYS_S) + 60, "the bad ones open it again now and then"
+
+
+def test_a_quiet_stream_is_probed_every_interval() -> None:
+    """Three callbacks are all there is: they are probes in turn, although they wait in a retry topic in between."""
+    world = SimulatedReceivers(lambda w, _: refuses(404) if w.now < 1_600 else delivered())
+    world.plan(callback(f"cb-{n}") for n in range(3))
+    DeliveryHarness(world).run_dry()
+    assert set(world.outcomes().values()) == {"DELIVERED"}
+    assert world.now - 1_600 < 30, "the delay of the first retry topic, and a few probes"
+
+
+def test_the_oldest_undelivered_callback_and_those_in_retry_topics_are_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    measured: list[tuple[float, float, int]] = []
+    world = SimulatedReceivers(lambda w, _: refuses(404) if w.now < 1_600 else delivered())
+
+    def undelivered(_: DelivererObserver, oldest_age_s: float, in_retry_topics: Mapping[int, int]) -> None:
+        measured.append((world.now - 1_000, oldest_age_s, sum(in_retry_topics.values())))
+
+    monkeypatch.setattr(DelivererObserver, "undelivered", undelivered)
+    world.plan(callback(f"cb-{n}") for n in range(30))
+    bench = DeliveryHarness(world)
+    bench.run(lambda: not world.waiting() and world.now > 1_800)
+    during = [(at_s, age_s, waiting) for at_s, age_s, waiting in measured if 100 < at_s < 600]
+    assert all(age_s == pytest.approx(at_s, abs=2) for at_s, age_s, _ in during)
+    assert max(waiting for _, _, waiting in during) <= 30
+    assert sorted(waiting for _, _, waiting in during)[len(during) // 2] > 10
+    assert measured[-1][1:] == (0.0, 0)
+
+
+def test_one_campaign_that_fails_does_not_delay_the_others() -> None:
+    for failure in (refuses(404), gone(), FAILURES["hangs"]):
+        world = SimulatedReceivers(
+            lambda _, one, failure=failure: failure if one.campaign_id == "bad" else delivered(20)
+        )
+        fed: dict[str, float] = {}
+        bench = DeliveryHarness(world, slots=32)
+
+        def feed(world: SimulatedReceivers = world, fed: dict[str, float] = fed) -> None:
+            n = len(fed)
+            if n < 1_000 and world.now > 1_000 + n / 2:
+                name = f"cb-{n}"
+                fed[name] = world.now
+                world.plan([callback(name, f"k{n % 5}"), callback(f"bad-{n}", "bad")])
+
+        bench.run(lambda world=world, fed=fed: len(fed) == 1_000 and {*fed} <= world.sent().keys(), feed)
+        waits = sorted(
+            attempt.at_s - fed[attempt.callback.callback_id]
+            for attempt in world.attempts
+            if attempt.callback.campaign_id != "bad"
+        )
+        assert len(waits) == 1_000
+        assert waits[-1] <= 0.5, "the longest step of the simulated clock"
+        assert not any(event == "circuit opened" for event, _ in world.lines)
+
+
+def test_a_campaign_that_begins_while_the_only_other_fails_does_not_wait_for_a_probe() -> None:
+    world = SimulatedReceivers(lambda _, one: refuses(404) if one.campaign_id == "bad" else delivered(20))
+    world.plan(callback(f"bad-{n}", "bad") for n in range(20))
+    bench = DeliveryHarness(world)
+    bench.run(lambda: world.now > 1_060)
+    began = world.now
+    world.plan(callback(f"cb-{n}", "new") for n in range(200))
+    bench = DeliveryHarness(world)
+    bench.run(lambda: world.sent().keys() >= {f"cb-{n}" for n in range(200)})
+    assert world.last_sent("cb-") - began < 3
+
+
+def test_a_409_after_a_lost_answer_is_delivered_also_in_a_later_round() -> None:
+    tries: Counter[str] = Counter()
+
+    def answer(_: SimulatedReceivers, one: Callback) -> DeliveryAnswer:
+        tries[one.callback_id] += 1
+        if one.callback_id == "never":
+            return refuses(409)
+        return FAILURES["hangs"] if tries[one.callback_id] == 1 else later() if tries["lost"] <= 4 else refuses(409)
+
+    world = SimulatedReceivers(answer)
+    planned: list[float] = []
+
+    def plan() -> None:
+        if world.now > 1_001 and not planned:  # after the start: no former worker can have sent them
+            planned.append(world.now)
+            world.plan([callback("lost"), callback("never")])
+
+    DeliveryHarness(world).run(lambda: bool(planned) and not world.waiting(), plan)
+    assert world.outcomes() == {"lost": "DELIVERED", "never": "REFUSED"}
+    assert tries["lost"] == 5
+
+
+def test_a_409_to_what_a_killed_worker_has_sent_is_delivered() -> None:
+    accepted: set[str] = set()
+
+    def answer(_: SimulatedReceivers, one: Callback) -> DeliveryAnswer:
+        if one.callback_id in accepted:
+            return refuses(409)
+        accepted.add(one.callback_id)
+        return delivered(2_000)
+
+    world = SimulatedReceivers(answer)
+    world.plan(callback(f"cb-{n}") for n in range(20))
+    DeliveryHarness(world).kill_when(lambda: world.now > 1_001)
+    assert accepted
+    assert not world.receipts()
+    DeliveryHarness(world).run_dry()
+    assert world.outcomes() == {f"cb-{n}": "DELIVERED" for n in range(20)}
+    assert not any(event == "campaign deliveries failing" for event, _ in world.lines)
+
+
+def test_a_callback_ends_seven_days_after_its_plan_whatever_the_breaker() -> None:
+    world = SimulatedReceivers(lambda _, one: refuses(404) if one.campaign_id == "a" else later())
+    days_ms = 7 * 86_400_000
+    soon = world.now_ms - days_ms + 120_000
+    world.plan(callback(f"a-{n}", "a", planned_at_ms=soon) for n in range(20))
+    world.plan(callback(f"b-{n}", "b", planned_at_ms=soon) for n in range(20))
+    DeliveryHarness(world).run_dry()
+    outcomes = world.outcomes()
+    attempted = {name: bool(count) for name, count in world.sent().items()}
+    for name, outcome in outcomes.items():
+        assert outcome == ("REFUSED" if name.startswith("a") and attempted.get(name) else "GAVE_UP")
+    assert 120 <= world.now - 1_000 < 120 + max(DELAYS_S) + 60
+    [rejected] = [one for one in world.topic("rejected") if one.key == b"a-0"]
+    assert dict(rejected.headers)["stream-scorer-error-status"] == b"404"
+
+
+def test_the_first_failure_of_a_campaign_is_one_line_with_status_and_remedy() -> None:
+    world = SimulatedReceivers(lambda w, _: refuses(404) if w.now < 1_200 else delivered())
+    world.plan(callback(f"cb-{n}", f"k{n % 2}") for n in range(50))
+    DeliveryHarness(world).run_dry()
+    failing = [fields for event, fields in world.lines if event == "campaign deliveries failing"]
+    recovered = [fields for event, fields in world.lines if event == "campaign deliveries recovered"]
+    assert sorted(fields["campaign_id"] for fields in failing) == ["k0", "k1"]
+    assert sorted(fields["campaign_id"] for fields in recovered) == ["k0", "k1"]
+    assert {(f["target"], f["status"], f["detail"], f["remedy"]) for f in failing} == {("t", 404, "HTTP 404", "look")}
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.randoms(use_true_random=False), st.integers(3, 60))
+def test_whatever_fails_nothing_is_lost_doubled_or_refused_before_its_rounds(
+    chance: random.Random, number: int
+) -> None:
+    """Each campaign has failures of its own at its own times; workers are killed and partitions move meanwhile."""
+    names = ["a", "b", "c", None][: chance.randint(1, 4)]
+    weights = {name: [chance.random() for _ in range(5)] for name in names}
+    bad_until = {name: 1_000 + chance.choice([0, 60, 600]) for name in names}
+    accepted: set[str] = set()
+
+    def answer(world: SimulatedReceivers, one: Callback) -> DeliveryAnswer:
+        if one.callback_id in accepted:
+            return refuses(409)  # a receiver that refuses repeats
+        if world.now < bad_until[one.campaign_id]:
+            kinds = [refuses(404), later(), certificate_error(), gone(), later(chance.choice([2.0, 40.0]))]
+            return chance.choices(kinds, weights[one.campaign_id])[0]
+        accepted.add(one.callback_id)
+        return delivered(chance.choice([5, 500]))
+
+    world = SimulatedReceivers(answer)
+    world.plan(callback(f"cb-{n}", chance.choice(names)) for n in range(number))
+    for _ in range(chance.randrange(3)):
+        world.endings = [chance.choice(["ok", "lost", "unknown"]) for _ in range(5)]
+        until = world.now + chance.choice([5, 100, 700])
+        bench = DeliveryHarness(world, max_uncommitted=chance.choice([10, 1_000]))
+
+        def disturb(bench: DeliveryHarness = bench) -> None:
+            if chance.random() < 0.01:
+                places = [place for place in bench.places if chance.random() < 0.5]
+                bench.source.revoke(places)
+                bench.source.assign(place for place in places if place not in bench.source._at)
+
+        bench.run(lambda until=until: world.now > until, disturb)
+    DeliveryHarness(world).run_dry()
+    outcomes = world.outcomes()
+    assert outcomes.keys() == {f"cb-{n}" for n in range(number)}
+    attempts: dict[str, list[float]] = defaultdict(list)
+    for attempt in world.attempts:
+        attempts[attempt.callback.callback_id].append(attempt.at_s)
+    for name, outcome in outcomes.items():
+        if outcome != "DELIVERED":
+            assert len(attempts[name]) >= 3 * (len(DELAYS_S) + 1), "all its rounds"
+            assert attempts[name][-1] - attempts[name][0] > sum(DELAYS_S)
+        else:
+            assert name in accepted
