@@ -13,6 +13,7 @@ from stream_scorer.core.callbacks.delivery_policy import Completed, DeferReason,
 from stream_scorer.core.callbacks.types import DeliveryKind
 from stream_scorer.core.trace_context import parse_traceparent
 from stream_scorer.runtime import instruments
+from stream_scorer.runtime.instruments import CALLBACK_RETRY_LEVELS
 from stream_scorer.runtime.loop_observer import LoopObserver
 
 if TYPE_CHECKING:
@@ -196,7 +197,7 @@ class DelivererObserver(_CallbackLoopObserver):
     def undelivered(self, oldest_age_s: float, in_retry_topics: Mapping[int, int]) -> None:
         """Record the age of the oldest undelivered callback, and how many wait in each retry topic, by level."""
         self._metrics.set(instruments.OLDEST_UNDELIVERED_AGE, max(oldest_age_s, 0.0))
-        for level in instruments.CALLBACK_RETRY_LEVELS:
+        for level in CALLBACK_RETRY_LEVELS:
             self._metrics.set(instruments.IN_RETRY_TOPIC, in_retry_topics.get(level, 0), {"retry_topic": level})
 
     def state(self, *, in_flight: int, waiting: Mapping[str, int], uncommitted: int) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from stream_scorer.callbacks.observer import DelivererObserver
 from stream_scorer.core.callbacks.types import DeliveryAnswer, DeliveryKind
+from stream_scorer.runtime.instruments import CAMPAIGN_BLOCKED, CAMPAIGNS_BLOCKED
 
 if TYPE_CHECKING:
     import random
@@ -268,3 +269,19 @@ def test_whatever_fails_nothing_is_lost_doubled_or_refused_before_its_rounds(
             assert attempts[name][-1] - attempts[name][0] > sum(DELAYS_S)
         else:
             assert name in accepted
+
+
+def test_a_blocked_campaign_has_a_series_with_its_failure_until_it_recovers() -> None:
+    world = SimulatedReceivers(
+        lambda w, one: refuses(404) if one.campaign_id == "bad" and w.now < 1_300 else delivered()
+    )
+    world.plan([callback("good-0", "good"), *(callback(f"cb-{n}", "bad") for n in range(20))])
+    bench = DeliveryHarness(world)
+    bench.run(lambda: world.now > 1_200)
+    series = {"campaign_id": "bad", "target": "t", "http.response.status_code": 404, "remedy": "look"}
+    assert bench.metrics.value(CAMPAIGN_BLOCKED, status="open", **series) == 1
+    assert bench.metrics.value(CAMPAIGNS_BLOCKED, status="open") == 1
+    assert bench.observe.readiness_notes() == ["deliverer: campaign 'bad': circuit open: HTTP 404; look"]
+    bench.run_dry()
+    assert bench.metrics.values(CAMPAIGN_BLOCKED) == [0]
+    assert bench.metrics.value(CAMPAIGNS_BLOCKED, status="open") == 0
