@@ -14,7 +14,8 @@ from stream_scorer.kafka.admin.acls import callback_rights
 from stream_scorer.kafka.admin.output_topics import check_outputs
 from stream_scorer.kafka.admin.topics import existing_topics
 from stream_scorer.kafka.client.config import property_warnings
-from stream_scorer.kafka.consumer.initial_offsets import delivery_start, planning_start, write_start
+from stream_scorer.kafka.consumer.delivery_start import delivery_start
+from stream_scorer.kafka.consumer.initial_offsets import planning_start, write_start
 from stream_scorer.settings import service_link_notes
 from stream_scorer.targets.factory import build_target, check_contact_lists
 from stream_scorer.telemetry.otel_components import check_otel_environment
@@ -45,10 +46,14 @@ def callbacks(
         check_outputs(settings, topics[1:])
         # All existing ones: records may wait in later retry topics after the setting has become shorter.
         retry_topics = existing_topics(settings, settings.topics.retries())
-        log_start(write_start(settings, planning_start(settings), chosen=start is not None, new_topic=new_topic))
+        is_chosen = start is not None
+        # Judged before a start is committed, where the planner's group may begin: after a refusal both are still new.
+        # Elsewhere the planner's check comes first: it names a mistyped group.
+        delivery = delivery_start(settings, retry_topics) if is_chosen or settings.kafka.allow_new_group else None
+        log_start(write_start(settings, planning_start(settings), chosen=is_chosen, new_topic=new_topic))
+        delivery = delivery or delivery_start(settings, retry_topics)
         # Without the planner's check: only its group can show that commits have been lost.
-        delivered = (settings.topics.callbacks, *retry_topics)
-        write_start(settings, delivery_start(settings, delivered), chosen=True, new_topic=new_topic)
+        write_start(settings, delivery, chosen=True, new_topic=new_topic)
         service = CallbackService(settings, target, retry_topics)
         limit.watch(service.stopping)
         limit.install_signal_handlers(service.stop)

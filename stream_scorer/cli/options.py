@@ -17,7 +17,7 @@ StartOption: TypeAlias = Annotated[
     typer.Option(
         "--from",
         metavar="WHERE",
-        help="Start of a group without commits on the input topic: earliest, latest or an ISO time.",
+        help="Start of a group without commits on the input topics: earliest, latest or an ISO time.",
     ),
 ]
 

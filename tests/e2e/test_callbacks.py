@@ -327,6 +327,56 @@ class TestWhatAnOperatorSees:
         stage.put([score("b")])
         stage.wait(lambda: "b" in receiver.contacts(), "the new score", needs=again)
 
+    def test_a_renamed_group_calls_nobody_again_and_delivers_what_waits(
+        self, stage: CallbacksHarness, receiver: Receiver
+    ) -> None:
+        receiver.add_fault(status=503, campaign_id="slow", times=None)
+        stage.put(score(f"a{n}", campaign_id=f"k{n}") for n in range(20))
+        stage.put([score("w", campaign_id="slow")])
+        worker = stage.start(callbacks__retry_delays_s="[1, 60, 60, 60]")
+        stage.wait_receipts(20, needs=worker)
+        stage.wait(lambda: stage.read(stage.tier(2)), "the one that fails, in the second tier", needs=worker)
+        assert worker.stop() == 0
+        receiver.clear_faults()
+        renamed = f"{stage.group_id}-new"
+        line = the_line(stage.start("--from", "earliest", callbacks__group_id=renamed), 1)
+        assert "21 callbacks from its start on have a receipt or wait" in line
+        assert "callbacks.group_id back" in line
+        again = stage.start("--from", "latest", callbacks__group_id=renamed, callbacks__retry_delays_s="[1, 2, 3, 4]")
+        stage.wait(lambda: again.said("partition assigned"), "the start", needs=again)
+        stage.put([score("b")])
+        stage.wait(lambda: {"b", "w"} <= receiver.contacts().keys(), "the new score, and what waited", needs=again)
+        stage.wait_receipts(22, needs=again)
+        assert receiver.stats().repeats == 0
+        assert all(receipt["outcome"] == "DELIVERED" for receipt in stage.receipts())
+
+    def test_another_target_holds_what_waits_and_the_former_one_delivers_it(
+        self, stage: CallbacksHarness, receiver: Receiver
+    ) -> None:
+        receiver.add_fault(status=503, times=None)
+        stage.put(score(f"a{n}", campaign_id=f"k{n}") for n in range(5))
+        delays = "[0.5, 1, 2, 4]"
+        worker = stage.start(callbacks__retry_delays_s=delays)
+        stage.wait(lambda: len(stage.read(stage.tier(1))) >= 5, "all in the first tier", needs=worker)
+        assert worker.stop() == 0
+        receiver.clear_faults()
+        trial = stage.start(callbacks__target="log", callbacks__retry_delays_s=delays)
+
+        def held() -> bool:
+            readiness = trial.admin("/readyz")
+            return readiness is not None and "callbacks are held" in readiness.text
+
+        stage.wait(held, "the note", needs=trial)
+        stage.wait(lambda: len(stage.read(stage.tier(4))) >= 5, "all held", needs=trial)
+        assert trial.stop() == 0
+        assert stage.receipts() == []
+        [target] = {one.headers.get("stream-scorer-held") for one in stage.read(stage.tier(4))}
+        assert (target or b"").startswith(b"webhook http://127.0.0.1:")
+        back = stage.start(callbacks__retry_delays_s=delays)
+        stage.wait_receipts(5, needs=back)
+        assert stage.judge() == {"DELIVERED": 5}
+        assert receiver.stats().repeats == 0
+
     def test_one_loop_that_cannot_go_on_ends_the_other_in_order(
         self, stage: CallbacksHarness, receiver: Receiver
     ) -> None:

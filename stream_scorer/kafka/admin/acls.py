@@ -72,7 +72,7 @@ def callback_rights(settings: Settings) -> tuple[Permission, ...]:
     retries = topics.retries(len(settings.callbacks.retry_delays_s))
     groups = (settings.callbacks_group_id, settings.delivery_group_id)
     return (
-        *_all("Read", (topics.scores, topics.callbacks, *retries)),
+        *_all("Read", (topics.scores, topics.callbacks, *retries, topics.receipts)),
         *_all("Write", (topics.callbacks, *retries, topics.callbacks_rejected, topics.receipts)),
         *(Permission("Read", "group", group) for group in groups),
         Permission("Write", "transactional id", settings.planner_transactional_id),

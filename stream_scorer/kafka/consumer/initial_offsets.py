@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
@@ -59,6 +59,7 @@ class InitialOffsets:
             at its start belong to another group or to a former start of this one. Their contacts are read again from
             ``topics``, or precede the chosen start.
         other_outputs: further topics with records about ``topics``.
+        retry_offsets: for each partition of retry topics in which the group starts at another offset: that offset.
     """
 
     group_id: str
@@ -71,6 +72,7 @@ class InitialOffsets:
     is_allowed: bool
     retry_topics: tuple[str, ...] = ()
     other_outputs: tuple[str, ...] = ()
+    retry_offsets: Mapping[tuple[str, int], int] = field(default_factory=dict)
 
 
 class StartReport(NamedTuple):
@@ -114,23 +116,6 @@ def planning_start(settings: Settings) -> InitialOffsets:
         price="call contacts that may have been called already",
         is_allowed=kafka.allow_new_group,
         other_outputs=(topics.callbacks_rejected,),
-    )
-
-
-def delivery_start(settings: Settings, topics: tuple[str, ...]) -> InitialOffsets:
-    """Return the start of the deliverer's group: always the beginning, so that no planned callback is skipped.
-
-    Starting over repeats callbacks under their ids, which receivers deduplicate. Only the planner adds new ones.
-    """
-    return InitialOffsets(
-        group_id=settings.delivery_group_id,
-        topics=topics,
-        start_from="earliest",
-        start_at_ms=None,
-        outputs=(),
-        key="callbacks.group_id",
-        price="repeat callbacks",
-        is_allowed=True,
     )
 
 
@@ -228,7 +213,7 @@ def _write_start(
             return report
         else:
             begin = _StartOffsets(reader, present)
-            offsets = [begin.chosen(start, one) for one in inputs] + [begin.end(one) for one in retries]
+            offsets = [begin.chosen(start, one) for one in inputs] + [begin.retry(start, one) for one in retries]
     is_other_first = not _commit(settings, start.group_id, offsets)
     if is_other_first and replaced:
         raise BrokerUnavailable(
@@ -381,6 +366,11 @@ class _StartOffsets:
     def end(self, partition: TopicPartition) -> TopicPartition:
         """Return the offset behind the last record, as a commit."""
         return self._begin(partition, self._watermarks(partition)[1])
+
+    def retry(self, start: InitialOffsets, partition: TopicPartition) -> TopicPartition:
+        """Return the start on a retry partition, as a commit."""
+        offset = start.retry_offsets.get((partition.topic, partition.partition))
+        return self.end(partition) if offset is None else self._begin(partition, offset)
 
     def chosen(self, start: InitialOffsets, partition: TopicPartition) -> TopicPartition:
         """Return the start that the operator has chosen, as a commit."""
