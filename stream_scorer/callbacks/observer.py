@@ -39,8 +39,18 @@ _STATUS_TEXT: Final = {
 
 class _CallbackLoopObserver(LoopObserver):
     def _blockage_changed(self, cause: str, *, is_blocked: bool) -> None:
-        labels = {"reason": cause, **self._of_loop}
-        self._metrics.set(instruments.CALLBACKS_CIRCUIT_BREAKER_OPEN, int(is_blocked), labels)
+        if cause == "kafka":
+            self._membership_changed()
+        else:
+            self._set_breaker(cause, is_open=is_blocked)
+
+    def _membership_changed(self) -> None:
+        unready = self._membership.unready_reason() or ""
+        self._set_breaker("kafka", is_open="kafka" in self._blocked or unready.startswith("kafka: "))
+
+    def _set_breaker(self, reason: str, *, is_open: bool) -> None:
+        labels = {"reason": reason, **self._of_loop}
+        self._metrics.set(instruments.CALLBACKS_CIRCUIT_BREAKER_OPEN, int(is_open), labels)
 
     def _committed(self, records: int) -> None:
         self._metrics.add(instruments.SENT, records, self._of_loop)
@@ -121,8 +131,7 @@ class DelivererObserver(_CallbackLoopObserver):
         if campaigns != self._campaigns:
             self._measure_campaigns(campaigns)
         before, self._target, self._campaigns = self._target, target, campaigns
-        labels = {"reason": "target", **self._of_loop}
-        self._metrics.set(instruments.CALLBACKS_CIRCUIT_BREAKER_OPEN, int(target is not None), labels)
+        self._set_breaker("target", is_open=target is not None)
         if target is not None and before is None:
             self._log.warning(
                 "circuit opened",

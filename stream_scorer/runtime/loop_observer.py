@@ -155,6 +155,7 @@ class LoopObserver(ABC):
         """Record and log an assigned partition."""
         if partition.topic not in self._retry_topics:
             self._membership.assigned(partition)
+            self._membership_changed()
         self._metrics.set(instruments.PARTITIONS, self._membership.owned, self._of_loop)
         self._log.info(
             "partition assigned",
@@ -168,6 +169,7 @@ class LoopObserver(ABC):
         """Record and log revoked partitions."""
         revoked = list(partitions)
         self._membership.revoked(revoked)
+        self._membership_changed()
         self._metrics.set(instruments.PARTITIONS, self._membership.owned, self._of_loop)
         for partition in revoked:
             self._log.info("partition revoked", **self._of_loop, topic=partition.topic, partition=partition.number)
@@ -175,10 +177,15 @@ class LoopObserver(ABC):
     def rebalance_completed(self) -> None:
         """Record the end of a rebalance."""
         self._membership.rebalanced(self._monotonic())
+        self._membership_changed()
 
     def disconnected(self, reason: str) -> None:
         """Record that no broker can be reached or none grants access; the next group event ends that state."""
         self._membership.disconnected(reason)
+        self._membership_changed()
+
+    def _membership_changed(self) -> None:
+        """Set the service's gauges that depend on the group."""
 
     # --- transactions and schemas
 

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 import uuid
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -177,6 +178,22 @@ def test_a_callback_for_another_target_is_held_and_not_sent(
     assert got.kind is DeliveryKind.HELD
     assert "made for 'log'" in got.message
     assert not server.requests
+
+
+def test_waiting_callbacks_follow_another_region_or_proxy_but_no_other_list(
+    server: RawServer, make: Callable[..., OutboundTarget]
+) -> None:
+    server.respond(token(), path="/oauth/token")
+    outbound = make()
+    one = callback(outbound, "C-1")
+    moved = replace(one, target=f"genesys-outbound https://api.elsewhere.example/contactlists/{LIST}")
+    assert outbound.deliver(moved).kind is DeliveryKind.DELIVERED
+    for other in (
+        "genesys-outbound https://api.elsewhere.example/contactlists/2",
+        f"webhook https://x/contactlists/{LIST}",
+    ):
+        assert outbound.deliver(replace(one, target=other)).kind is DeliveryKind.HELD
+    assert len(server.to("/api")) == 1
 
 
 # --- tokens

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from memory_metrics import MemoryMetrics
 
@@ -10,6 +10,10 @@ from stream_scorer.callbacks.observer import DelivererObserver
 from stream_scorer.core.exactly_once.stall_detector import CommitPosition
 from stream_scorer.core.records import Partition
 from stream_scorer.runtime.clock import Clock
+from stream_scorer.runtime.instruments import CALLBACKS_CIRCUIT_BREAKER_OPEN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 HERE = Partition("callbacks", 0)
 
@@ -29,7 +33,8 @@ class Scene:
         self.now = 100.0
         self.log = Quiet()
         clock = Clock(lambda: self.now, lambda: 0, lambda: 0.5, lambda: "id")
-        self.observe = DelivererObserver(self.log, MemoryMetrics("callbacks"), clock)
+        self.metrics = MemoryMetrics("callbacks")
+        self.observe = DelivererObserver(self.log, self.metrics, clock)
 
     def look(self, seconds: int, *, explained: bool = False) -> str | None:
         for _ in range(seconds):
@@ -69,3 +74,22 @@ def test_a_failed_transaction_is_one_line_a_message_and_named_as_in_the_scoring_
     for message in ("no broker", "no broker", "fenced", None):
         scene.observe.commit_blocked(message)
     assert scene.log.events == ["transaction failed", "transaction failed", "transactions recovered"]
+
+
+def test_the_breaker_gauge_has_the_reason_kafka_whenever_readyz_has_it() -> None:
+    scene = Scene()
+    observe = scene.observe
+    steps: list[Callable[[], None]] = [
+        lambda: observe.partition_assigned(HERE, 3),
+        lambda: observe.disconnected("Authentication failed"),
+        lambda: observe.partition_assigned(HERE, 3),
+        lambda: observe.commit_blocked("no broker"),
+        observe.rebalance_completed,
+        lambda: observe.commit_blocked(None),
+        lambda: observe.disconnected("no broker"),
+        observe.rebalance_completed,
+    ]
+    for step in steps:
+        step()
+        is_open = scene.metrics.value(CALLBACKS_CIRCUIT_BREAKER_OPEN, reason="kafka", loop="deliverer")
+        assert is_open == str(observe.readiness_failure()).startswith("deliverer: kafka: ")
