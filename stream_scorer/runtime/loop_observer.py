@@ -184,7 +184,7 @@ class LoopObserver(ABC):
         self._membership.disconnected(reason)
         self._membership_changed()
 
-    def _membership_changed(self) -> None:
+    def _membership_changed(self) -> None:  # noqa: B027 - the scoring worker has none
         """Set the service's gauges that depend on the group."""
 
     # --- transactions and schemas
