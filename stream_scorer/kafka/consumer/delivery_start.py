@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from stream_scorer.core.callbacks.delivery_start import RetryRecord, waiting_callbacks
 from stream_scorer.errors import BrokerRefused
 from stream_scorer.kafka.admin.topics import check_topics
-from stream_scorer.kafka.consumer.initial_offsets import InitialOffsets
+from stream_scorer.kafka.consumer.initial_offsets import InitialOffsets, has_commits
 from stream_scorer.kafka.consumer.log_reader import LogReader
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def delivery_start(settings: Settings, retry_topics: Sequence[str]) -> InitialOf
     partitions = check_topics(settings, [topics.callbacks, *retry_topics, topics.receipts])
     log = LogReader(settings, group_id, timeout_s=_TIMEOUT_S)
     starts: dict[tuple[str, int], int] = {}
-    if not log.commits(topics.callbacks, partitions[topics.callbacks]):
+    if not has_commits(settings, group_id, topics.callbacks):
         ranges = {topic: log.stable_ranges(topic, number) for topic, number in partitions.items()}
         finished = {one.key for one in _read(log, topics.receipts, ranges) if one.key is not None}
         records = [

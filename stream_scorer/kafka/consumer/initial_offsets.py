@@ -158,6 +158,21 @@ def read_bounds(settings: Settings, start: InitialOffsets, *, patience_s: float 
     return _patiently(lambda: _read_bounds(settings, start), patience_s)
 
 
+def has_commits(settings: Settings, group_id: str, topic: str, *, patience_s: float = 30.0) -> bool:
+    """Return whether a group has a commit on a topic.
+
+    Raises:
+        BrokerRefused: the right to read the group's commits is missing.
+        BrokerUnavailable: no answer for ``patience_s``.
+    """
+
+    def ask() -> bool:
+        with _reader(settings, group_id) as reader:
+            return any(answer.offset >= 0 for answer in _committed(reader, _partitions(reader, topic)))
+
+    return _patiently(ask, patience_s)
+
+
 def _patiently(ask: Callable[[], T], patience_s: float) -> T:
     give_up_at = time.monotonic() + patience_s
     while True:
