@@ -281,7 +281,8 @@ def test_columns_that_do_not_fit_refuse_no_callback(
     target = at(columns=columns)
     one = about(target, person("a"))
     got = target.deliver(one)
-    assert got.kind is DeliveryKind.SWITCHED_OFF
+    assert (got.kind, got.status) == (DeliveryKind.TRY_LATER, None)
+    assert "callbacks.columns" in got.remedy
     assert words in got.message
     [checked] = check_contact_lists(target)
     assert checked.problem is not None
@@ -305,7 +306,7 @@ def test_too_many_columns_and_contacts_are_clear_errors(
     names = ["phone", *map(str, range(47))]
     simulator.configure(contact_lists={"simulator-list": {"columns": names, "phone_columns": ["phone"]}})
     got = (target := at()).deliver(about(target, person("a")))
-    assert got.kind is DeliveryKind.SWITCHED_OFF
+    assert got.kind is DeliveryKind.TRY_LATER
     assert "a list has at most 50 columns, and 2 are free: leave them out of callbacks.columns" in got.message
     simulator.configure(contact_lists={}, contact_list_limit=2)
     monkeypatch.setattr("stream_scorer.targets.genesys_outbound.MAX_CONTACTS", 2)
@@ -313,7 +314,7 @@ def test_too_many_columns_and_contacts_are_clear_errors(
     assert delivered(target.deliver(about(target, person("a"), person("b"))))
     assert delivered(target.deliver(about(target, person("b", 5))))
     got = target.deliver(about(target, person("c")))
-    assert got.kind is DeliveryKind.SWITCHED_OFF
+    assert got.kind is DeliveryKind.TRY_LATER
     assert got.message == "the contact list has 2 contacts of at most 2: remove some from it"
     [checked] = check_contact_lists(at())
     assert checked.problem == got.message
@@ -325,8 +326,8 @@ def test_a_list_that_cannot_be_read(at: Callable[..., OutboundTarget], simulator
     for status, kind in (
         (503, DeliveryKind.TRY_LATER),
         (400, DeliveryKind.TRY_LATER),
-        (403, DeliveryKind.SWITCHED_OFF),
-        (404, DeliveryKind.SWITCHED_OFF),
+        (403, DeliveryKind.REFUSED),
+        (404, DeliveryKind.REFUSED),
     ):
         simulator.add_fault(path="outbound_list", status=status)
         got = target.deliver(one)
