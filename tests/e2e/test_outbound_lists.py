@@ -198,7 +198,7 @@ def test_campaigns_with_a_list_of_their_own(at: Callable[..., OutboundTarget], s
     assert len(simulator.contact_list()) == 1
     moved = replace(about(target, person("a", campaign_id="autumn")), target=target.name)
     got = target.deliver(moved)
-    assert (got.kind, got.status) == (DeliveryKind.REFUSED, None)
+    assert (got.kind, got.status) == (DeliveryKind.HELD, None)
     assert "made for" in got.message
 
 
