@@ -211,7 +211,7 @@ def test_an_id_in_a_header_is_named_in_the_rejection(name: str) -> None:
     assert problem in rejected.detail
     assert rejected.detail.isascii()
     callbacks = CallbackIntake(
-        Codec.single_object(load_schema(SchemaFile.CAMPAIGN_CALLBACK)), {}, DeliveryRules((60.0,))
+        Codec.single_object(load_schema(SchemaFile.CAMPAIGN_CALLBACK)), {}, DeliveryRules((60.0,)), 0
     )
     unusable = callbacks.examine(record, 0)
     assert isinstance(unusable, Invalid)
