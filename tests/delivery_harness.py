@@ -24,16 +24,16 @@ from stream_scorer.callbacks.sender import Sender
 from stream_scorer.callbacks.trace_headers import Untraced
 from stream_scorer.core.avro.codec import Codec
 from stream_scorer.core.callbacks.circuit_breaker import CircuitBreakers
-from stream_scorer.core.callbacks.delivery_policy import Delivery, DeliveryOutcome, DeliveryRules
 from stream_scorer.core.callbacks.records import callback_value, read_callback, threshold_headers
+from stream_scorer.core.callbacks.retry_policy import Delivery, DeliveryOutcome, DeliveryRules
 from stream_scorer.core.callbacks.types import Callback, DeliveryAnswer, DeliveryKind
 from stream_scorer.core.exactly_once.offset_ledger import OffsetLedger
 from stream_scorer.core.records import Partition, SourceRecord
 from stream_scorer.kafka.consumer.flow_control import FlowControl
-from stream_scorer.kafka.consumer.retry_partitions import PausedRetryPartitions
+from stream_scorer.kafka.consumer.paused_retry_partitions import PausedRetryPartitions
 from stream_scorer.kafka.producer.committer import Committer
 from stream_scorer.kafka.producer.records import Committed, Failed
-from stream_scorer.kafka.registry.pending_schemas import PendingSchemas
+from stream_scorer.kafka.registry.paused_schema_partitions import PausedSchemaPartitions
 from stream_scorer.kafka.registry.serde import SingleObjectSerde
 from stream_scorer.runtime.clock import Clock
 from stream_scorer.schema_files import SchemaFile, load_schema
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from stream_scorer.kafka.consumer.group_consumer import RebalanceListener
     from stream_scorer.kafka.producer.records import OutRecord, Publication
-    from stream_scorer.kafka.registry.pending_schemas import SchemaLookup
+    from stream_scorer.kafka.registry.paused_schema_partitions import SchemaLookup
 
 CALLBACKS = Codec.single_object(load_schema(SchemaFile.CAMPAIGN_CALLBACK))
 RECEIPTS = Codec.single_object(load_schema(SchemaFile.CALLBACK_RECEIPT))
@@ -415,7 +415,7 @@ class DeliveryHarness:
         self.rounds = 0
         self.deliverer = Deliverer(
             source=source,
-            pending_schemas=PendingSchemas(
+            pending_schemas=PausedSchemaPartitions(
                 source, self.ledger, lookup or SingleObjectSerde().lookup, self.observe.schemas_pending
             ),
             flow=FlowControl(

@@ -15,7 +15,7 @@ from support_core import TOPIC, answered, contact, ids, policy, record, server_e
 from stream_scorer.core.records import Deferred, Partition, Rejected, SourceRecord, key_of
 from stream_scorer.core.scoring.batcher import Batcher
 from stream_scorer.core.scoring.refusal_limit import RefusalLimit
-from stream_scorer.genesys.quota import Quota
+from stream_scorer.genesys.request_quota import Quota
 from stream_scorer.genesys.wire import body_overhead
 from stream_scorer.runtime.clock import Clock
 from stream_scorer.scoring.circuit_breaker import BreakerState, CircuitBreaker

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from stream_scorer.core.rate_limiter import ReservingRateLimiter
 
 if TYPE_CHECKING:
-    from stream_scorer.core.callbacks.delivery_policy import Delivery
+    from stream_scorer.core.callbacks.retry_policy import Delivery
     from stream_scorer.core.records import RecordKey
 
 # A request in flight for longer than this makes its campaign degraded.

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from stream_scorer.callbacks.observer import DelivererObserver
-from stream_scorer.core.callbacks.delivery_policy import Delivery, DeliveryOutcome
+from stream_scorer.core.callbacks.retry_policy import Delivery, DeliveryOutcome
 from stream_scorer.core.records import Partition
 from stream_scorer.core.retry_topics import NotDue
 from stream_scorer.runtime.service_loop import BUSY_WAIT_S, IDLE_WAIT_S, PAUSE_AFTER_S, ServiceLoop
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from stream_scorer.core.records import SourceRecord
     from stream_scorer.kafka.consumer.flow_control import FlowControl
     from stream_scorer.kafka.consumer.group_consumer import GroupConsumer
-    from stream_scorer.kafka.consumer.retry_partitions import PausedRetryPartitions
-    from stream_scorer.kafka.registry.pending_schemas import PendingSchemas
+    from stream_scorer.kafka.consumer.paused_retry_partitions import PausedRetryPartitions
+    from stream_scorer.kafka.registry.paused_schema_partitions import PausedSchemaPartitions
     from stream_scorer.runtime.clock import Clock
 
 _READ_RECORDS = 500
@@ -64,7 +64,7 @@ class Deliverer(ServiceLoop[DeliveryOutcome, DelivererObserver]):
         self,
         *,
         source: GroupConsumer,
-        pending_schemas: PendingSchemas,
+        pending_schemas: PausedSchemaPartitions,
         flow: FlowControl,
         ledger: OffsetLedger[DeliveryOutcome],
         intake: CallbackIntake,

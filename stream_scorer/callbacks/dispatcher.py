@@ -20,14 +20,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from stream_scorer.callbacks.campaign_queue import SHORT_WAIT_S, CampaignQueue
-from stream_scorer.core.callbacks.delivery_policy import defer_failing, defer_rate_limited, defer_shutdown
+from stream_scorer.core.callbacks.retry_policy import defer_failing, defer_rate_limited, defer_shutdown
 from stream_scorer.core.records import RecordKey, key_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from stream_scorer.core.callbacks.circuit_breaker import CircuitBreakers
-    from stream_scorer.core.callbacks.delivery_policy import DeferredDelivery, Delivery, DeliveryRules
+    from stream_scorer.core.callbacks.retry_policy import DeferredDelivery, Delivery, DeliveryRules
     from stream_scorer.core.records import Partition, SourceRecord
 
 _FAILING_SHARE: Final = 8

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from stream_scorer.callbacks.output_records import LAST_STATUS_HEADER, ROUNDS_HEADER, UNANSWERED_HEADER
 from stream_scorer.core.avro.codec import UndecodableError
 from stream_scorer.core.avro.framing_detector import with_framing
-from stream_scorer.core.callbacks.delivery_policy import DeferredDelivery, Delivery, route
 from stream_scorer.core.callbacks.records import read_callback
+from stream_scorer.core.callbacks.retry_policy import DeferredDelivery, Delivery, route
 from stream_scorer.core.callbacks.selection import Invalid
 from stream_scorer.core.records import Reason
 from stream_scorer.core.retry_topics import HELD_HEADER
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from stream_scorer.core.avro.codec import Codec
-    from stream_scorer.core.callbacks.delivery_policy import Completed, DeliveryRules
+    from stream_scorer.core.callbacks.retry_policy import Completed, DeliveryRules
     from stream_scorer.core.records import SourceRecord
     from stream_scorer.core.retry_topics import NotDue
 

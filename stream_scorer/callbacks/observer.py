@@ -9,7 +9,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from stream_scorer.core.callbacks.circuit_breaker import BreakerStatus
-from stream_scorer.core.callbacks.delivery_policy import Completed, DeferReason, DeferredDelivery
+from stream_scorer.core.callbacks.retry_policy import Completed, DeferReason, DeferredDelivery
 from stream_scorer.core.callbacks.types import DeliveryKind
 from stream_scorer.core.trace_context import parse_traceparent
 from stream_scorer.runtime import instruments
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from stream_scorer.core.callbacks.circuit_breaker import Blocked
-    from stream_scorer.core.callbacks.delivery_policy import Delivery, DeliveryOutcome
+    from stream_scorer.core.callbacks.retry_policy import Delivery, DeliveryOutcome
     from stream_scorer.core.callbacks.selection import Plan
     from stream_scorer.core.callbacks.types import DeliveryAnswer
     from stream_scorer.runtime.clock import Clock

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from stream_scorer.callbacks.trace_headers import within_limit
-from stream_scorer.core.callbacks.delivery_policy import DeferReason
 from stream_scorer.core.callbacks.records import callback_value, receipt_value, threshold_headers
+from stream_scorer.core.callbacks.retry_policy import DeferReason
 from stream_scorer.core.callbacks.types import CallbackOutcome
 from stream_scorer.core.retry_topics import HELD_HEADER
 from stream_scorer.kafka.producer.dead_letter import (
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from stream_scorer.core.avro.codec import Codec
-    from stream_scorer.core.callbacks.delivery_policy import Completed, DeferredDelivery
+    from stream_scorer.core.callbacks.retry_policy import Completed, DeferredDelivery
     from stream_scorer.core.callbacks.selection import Invalid
     from stream_scorer.core.callbacks.types import Callback
     from stream_scorer.core.records import Headers, SourceRecord

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from stream_scorer.core.callbacks.selection import PlanningRules
     from stream_scorer.core.exactly_once.offset_ledger import OffsetLedger
     from stream_scorer.kafka.consumer.group_consumer import GroupConsumer
-    from stream_scorer.kafka.registry.pending_schemas import PendingSchemas
+    from stream_scorer.kafka.registry.paused_schema_partitions import PausedSchemaPartitions
     from stream_scorer.runtime.clock import Clock
 
 _MAX_RECORDS = 2_000
@@ -48,7 +48,7 @@ class Planner(ServiceLoop[Examined, PlannerObserver]):
         self,
         *,
         source: GroupConsumer,
-        pending_schemas: PendingSchemas,
+        pending_schemas: PausedSchemaPartitions,
         callbacks: CallbackWriter,
         ledger: OffsetLedger[Examined],
         codec: Codec,

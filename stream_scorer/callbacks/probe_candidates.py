@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from stream_scorer.core.callbacks.delivery_policy import Delivery
+    from stream_scorer.core.callbacks.retry_policy import Delivery
     from stream_scorer.core.records import SourceRecord
 
 # With an interval of 10 s: until the first of them is read again from a retry topic of 60 s.

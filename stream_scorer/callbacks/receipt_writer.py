@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stream_scorer.callbacks.output_records import rejected_by_broker_message
-from stream_scorer.core.callbacks.delivery_policy import Completed, DeferredDelivery, DeliveryOutcome, give_up
+from stream_scorer.core.callbacks.retry_policy import Completed, DeferredDelivery, DeliveryOutcome, give_up
 from stream_scorer.kafka.producer.records import Committed, RecordsRejected
 from stream_scorer.runtime.output_writer import OutputWriter
 

@@ -9,7 +9,7 @@ import itertools
 from typing import TYPE_CHECKING, Final, Protocol
 
 from stream_scorer.callbacks.probe_candidates import ProbeCandidates
-from stream_scorer.core.callbacks.delivery_policy import RetryNow, accept_conflict, after_attempt, defer_blocked
+from stream_scorer.core.callbacks.retry_policy import RetryNow, accept_conflict, after_attempt, defer_blocked
 from stream_scorer.core.callbacks.types import DeliveryKind
 from stream_scorer.core.records import key_of
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from stream_scorer.callbacks.observer import DelivererObserver
     from stream_scorer.callbacks.trace_headers import DelivererTrace
     from stream_scorer.core.callbacks.circuit_breaker import CircuitBreakers
-    from stream_scorer.core.callbacks.delivery_policy import Delivery, DeliveryOutcome, DeliveryRules
+    from stream_scorer.core.callbacks.retry_policy import Delivery, DeliveryOutcome, DeliveryRules
     from stream_scorer.core.callbacks.types import DeliveryAnswer
     from stream_scorer.core.exactly_once.offset_ledger import OffsetLedger
     from stream_scorer.core.records import Partition, RecordKey

@@ -15,7 +15,7 @@ from stream_scorer.kafka.producer.dead_letter import forwarded_headers
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from stream_scorer.core.callbacks.delivery_policy import Delivery, DeliveryOutcome
+    from stream_scorer.core.callbacks.retry_policy import Delivery, DeliveryOutcome
     from stream_scorer.core.callbacks.selection import Examined
     from stream_scorer.core.callbacks.types import Callback, DeliveryAnswer
     from stream_scorer.core.records import Headers, Partition, SourceRecord

@@ -22,8 +22,8 @@ from stream_scorer.errors import ApiRefused, ApiUnavailable, SettingsError
 from stream_scorer.fork import bind_to_process
 from stream_scorer.genesys.client import ScoreEndpoint, check_url
 from stream_scorer.genesys.oauth import Token, TokenRefused, TokenSource
-from stream_scorer.genesys.quota import Quota
 from stream_scorer.genesys.regions import login_url_for
+from stream_scorer.genesys.request_quota import Quota
 from stream_scorer.http_client.client import Http
 from stream_scorer.http_client.environment import check_http_environment
 from stream_scorer.library.validation import check_text

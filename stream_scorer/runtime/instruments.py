@@ -15,7 +15,7 @@ from itertools import product
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple, Protocol, TypeAlias
 
-from stream_scorer.core.callbacks.delivery_policy import DeferReason
+from stream_scorer.core.callbacks.retry_policy import DeferReason
 from stream_scorer.core.callbacks.types import CallbackOutcome, DeliveryKind
 from stream_scorer.core.records import Reason, ReviewReason
 

@@ -18,7 +18,7 @@ OutcomeLedger: TypeAlias = OffsetLedger[Outcome | Skipped]
 
 
 class Quota(Protocol):
-    """See ``genesys.quota.Quota``. Times are monotonic seconds."""
+    """See ``genesys.request_quota.Quota``. Times are monotonic seconds."""
 
     def wait_s(self, now: float) -> float: ...
 

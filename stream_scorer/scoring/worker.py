@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from stream_scorer.core.records import Deferred
     from stream_scorer.kafka.consumer.flow_control import FlowControl
     from stream_scorer.kafka.consumer.group_consumer import GroupConsumer
-    from stream_scorer.kafka.consumer.retry_partitions import PausedRetryPartitions
-    from stream_scorer.kafka.registry.pending_schemas import PendingSchemas
+    from stream_scorer.kafka.consumer.paused_retry_partitions import PausedRetryPartitions
+    from stream_scorer.kafka.registry.paused_schema_partitions import PausedSchemaPartitions
     from stream_scorer.runtime.clock import Clock
     from stream_scorer.scoring.circuit_breaker import CircuitBreaker
     from stream_scorer.scoring.dispatcher import RequestDispatcher
@@ -50,7 +50,7 @@ class Worker(ServiceLoop[Outcome | Skipped, Observer]):
         observe: Observer,
         trace: Trace,
         source: GroupConsumer,
-        pending_schemas: PendingSchemas,
+        pending_schemas: PausedSchemaPartitions,
         flow: FlowControl,
         retry_partitions: PausedRetryPartitions,
         retries: RetryIntake,

@@ -9,7 +9,7 @@ import structlog
 
 from stream_scorer.errors import SettingsError
 from stream_scorer.genesys.oauth import TokenSource
-from stream_scorer.genesys.quota import Quota
+from stream_scorer.genesys.request_quota import Quota
 from stream_scorer.http_client.client import Http
 from stream_scorer.http_client.environment import check_tls_environment
 from stream_scorer.targets.contact_columns import ContactColumns

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from stream_scorer.core.callbacks.types import Callback, Score
     from stream_scorer.core.records import RateLimitHeaders
     from stream_scorer.genesys.oauth import TokenSource
-    from stream_scorer.genesys.quota import Quota
+    from stream_scorer.genesys.request_quota import Quota
     from stream_scorer.http_client.client import Http, HttpAnswer
 
 SCOPE: Final = "outbound"

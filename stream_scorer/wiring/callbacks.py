@@ -18,7 +18,7 @@ from stream_scorer.callbacks.planner import Planner
 from stream_scorer.callbacks.receipt_writer import ReceiptWriter
 from stream_scorer.callbacks.sender import Sender
 from stream_scorer.core.callbacks.circuit_breaker import CircuitBreakers
-from stream_scorer.core.callbacks.delivery_policy import Delivery, DeliveryOutcome, DeliveryRules
+from stream_scorer.core.callbacks.retry_policy import Delivery, DeliveryOutcome, DeliveryRules
 from stream_scorer.core.callbacks.selection import Examined, PlanningRules
 from stream_scorer.core.exactly_once.offset_ledger import OffsetLedger
 from stream_scorer.errors import BrokerRefused
@@ -27,10 +27,10 @@ from stream_scorer.kafka.client.blocking_calls import call_until_stopped
 from stream_scorer.kafka.client.config import consumer_config, settling_time_s
 from stream_scorer.kafka.client.logs import client_logger
 from stream_scorer.kafka.consumer.flow_control import FlowControl
-from stream_scorer.kafka.consumer.retry_partitions import PausedRetryPartitions
+from stream_scorer.kafka.consumer.paused_retry_partitions import PausedRetryPartitions
 from stream_scorer.kafka.producer.committer import Committer
 from stream_scorer.kafka.producer.factory import make_sink
-from stream_scorer.kafka.registry.pending_schemas import PendingSchemas
+from stream_scorer.kafka.registry.paused_schema_partitions import PausedSchemaPartitions
 from stream_scorer.kafka.registry.serde import make_serde
 from stream_scorer.runtime.worker_pool import WorkerPool
 from stream_scorer.schema_files import SchemaFile
@@ -155,7 +155,9 @@ class CallbackService(Service):
 
         return Planner(
             source=source,
-            pending_schemas=PendingSchemas(source, ledger, self._framing.lookup, self._planning.schemas_pending),
+            pending_schemas=PausedSchemaPartitions(
+                source, ledger, self._framing.lookup, self._planning.schemas_pending
+            ),
             callbacks=CallbackWriter(
                 committer=committer,
                 ledger=ledger,
@@ -230,7 +232,7 @@ class CallbackService(Service):
         tiers = {topic: tier for tier, topic in enumerate(settings.topics.retries(), 1)}
         return Deliverer(
             source=source,
-            pending_schemas=PendingSchemas(source, ledger, self._framing.lookup, observe.schemas_pending),
+            pending_schemas=PausedSchemaPartitions(source, ledger, self._framing.lookup, observe.schemas_pending),
             flow=FlowControl(
                 source,
                 ledger,

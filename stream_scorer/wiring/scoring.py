@@ -15,16 +15,16 @@ from stream_scorer.core.scoring.response_match import Verifier
 from stream_scorer.core.scoring.response_policy import Policy
 from stream_scorer.errors import ApiRefused, ApiUnavailable
 from stream_scorer.genesys.client import ScoringClient
-from stream_scorer.genesys.quota import Quota
+from stream_scorer.genesys.request_quota import Quota
 from stream_scorer.genesys.wire import body_overhead, encode_contact
 from stream_scorer.kafka.admin.acls import scoring_rights
 from stream_scorer.kafka.client.blocking_calls import call_until_stopped
 from stream_scorer.kafka.client.config import consumer_config, settling_time_s
 from stream_scorer.kafka.client.logs import client_logger
 from stream_scorer.kafka.consumer.flow_control import FlowControl
-from stream_scorer.kafka.consumer.retry_partitions import PausedRetryPartitions
+from stream_scorer.kafka.consumer.paused_retry_partitions import PausedRetryPartitions
 from stream_scorer.kafka.producer.factory import make_sink
-from stream_scorer.kafka.registry.pending_schemas import PendingSchemas
+from stream_scorer.kafka.registry.paused_schema_partitions import PausedSchemaPartitions
 from stream_scorer.kafka.registry.serde import Serde, make_serde
 from stream_scorer.runtime.worker_pool import WorkerPool
 from stream_scorer.schema_files import SchemaFile
@@ -142,7 +142,7 @@ class ScoringService(Service):
             source=source,
             retry_partitions=PausedRetryPartitions(source),
             retries=self._retry_intake(),
-            pending_schemas=PendingSchemas(source, ledger, framing.lookup, observe.schemas_pending),
+            pending_schemas=PausedSchemaPartitions(source, ledger, framing.lookup, observe.schemas_pending),
             flow=FlowControl(
                 source,
                 ledger,

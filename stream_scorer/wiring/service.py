@@ -22,7 +22,7 @@ from stream_scorer.telemetry.collectors import close_within_limit
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from stream_scorer.kafka.registry.pending_schemas import SchemaLookup
+    from stream_scorer.kafka.registry.paused_schema_partitions import SchemaLookup
     from stream_scorer.runtime.loop_observer import LoopObserver
     from stream_scorer.settings import Settings
     from stream_scorer.telemetry.metrics import ServiceMetrics

@@ -17,7 +17,7 @@ from support_targets import callback, score, settings
 from stream_scorer.core.callbacks.types import DeliveryKind
 from stream_scorer.errors import SettingsError
 from stream_scorer.genesys.oauth import TokenSource
-from stream_scorer.genesys.quota import Quota
+from stream_scorer.genesys.request_quota import Quota
 from stream_scorer.http_client.client import Http
 from stream_scorer.settings import Settings
 from stream_scorer.targets.contact_columns import DEFAULT_COLUMNS

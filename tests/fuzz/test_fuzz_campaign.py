@@ -11,7 +11,7 @@ from support_fuzz import DOUBLES, HEADERS, KEYS, LONGS, MEGABYTE, TEXTS, codecs,
 from stream_scorer.callbacks.intake import CallbackIntake
 from stream_scorer.callbacks.output_records import CallbackEncoder, CallbackTopics
 from stream_scorer.core.avro.codec import Codec
-from stream_scorer.core.callbacks.delivery_policy import (
+from stream_scorer.core.callbacks.retry_policy import (
     Completed,
     DeferredDelivery,
     Delivery,

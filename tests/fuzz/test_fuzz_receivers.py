@@ -11,7 +11,7 @@ from support_fuzz import fuzz, is_one_line
 from support_fuzz_http import TOKEN, answers
 from support_targets import SECRET, callback
 
-from stream_scorer.core.callbacks.delivery_policy import (
+from stream_scorer.core.callbacks.retry_policy import (
     Completed,
     DeferredDelivery,
     Delivery,
@@ -23,7 +23,7 @@ from stream_scorer.core.callbacks.delivery_policy import (
 from stream_scorer.core.callbacks.types import DeliveryAnswer, DeliveryKind
 from stream_scorer.core.records import SourceRecord
 from stream_scorer.genesys.oauth import TokenSource
-from stream_scorer.genesys.quota import Quota
+from stream_scorer.genesys.request_quota import Quota
 from stream_scorer.http_client.client import Http
 from stream_scorer.targets.genesys_outbound import OutboundTarget
 from stream_scorer.targets.signature import Signer

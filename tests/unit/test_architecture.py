@@ -73,11 +73,11 @@ VALUES_FOR_SERVICES = {
         "too_large",
     },
     "stream_scorer.kafka.consumer.paused_partitions": {"PausedPartitions"},
-    "stream_scorer.kafka.consumer.retry_partitions": {"PausedRetryPartitions"},
+    "stream_scorer.kafka.consumer.paused_retry_partitions": {"PausedRetryPartitions"},
     "stream_scorer.kafka.producer.records": {"Committed", "Failed", "OutRecord", "Publication", "RecordsRejected"},
     "stream_scorer.kafka.producer.sink": {"TransactionalSink"},
     "stream_scorer.kafka.consumer.group_consumer": {"GroupConsumer", "RebalanceListener"},
-    "stream_scorer.kafka.registry.pending_schemas": {"PendingSchemas"},
+    "stream_scorer.kafka.registry.paused_schema_partitions": {"PausedSchemaPartitions"},
 }
 # Of these the annotations may speak, the running code may not.
 ONLY_TYPES_FOR_SERVICES = {
@@ -85,7 +85,7 @@ ONLY_TYPES_FOR_SERVICES = {
     "GroupConsumer",
     "PausedPartitions",
     "PausedRetryPartitions",
-    "PendingSchemas",
+    "PausedSchemaPartitions",
     "RebalanceListener",
     "TransactionalSink",
 }

@@ -30,7 +30,7 @@ from support_dashboards import (
 from test_docs import REPOSITORY, anchors, rows
 
 from stream_scorer.core.records import Partition
-from stream_scorer.genesys.quota import Quota
+from stream_scorer.genesys.request_quota import Quota
 from stream_scorer.runtime import instruments
 from stream_scorer.runtime.clock import Clock
 from stream_scorer.scoring.circuit_breaker import BreakerState, OpenReason

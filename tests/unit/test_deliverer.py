@@ -25,7 +25,8 @@ from delivery_harness import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_scorer.core.callbacks.delivery_policy import (
+from stream_scorer.core.callbacks.records import callback_value
+from stream_scorer.core.callbacks.retry_policy import (
     Completed,
     DeferReason,
     DeferredDelivery,
@@ -39,7 +40,6 @@ from stream_scorer.core.callbacks.delivery_policy import (
     defer_rate_limited,
     route,
 )
-from stream_scorer.core.callbacks.records import callback_value
 from stream_scorer.core.callbacks.types import CallbackOutcome, DeliveryAnswer, DeliveryKind, RefusedContact
 from stream_scorer.core.records import SourceRecord
 from stream_scorer.core.retry_topics import NotDue

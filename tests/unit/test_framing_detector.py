@@ -23,7 +23,7 @@ from stream_scorer.callbacks.intake import CallbackIntake
 from stream_scorer.core.avro.codec import Codec, UndecodableError
 from stream_scorer.core.avro.confluent import ConfluentCodec, confluent_header
 from stream_scorer.core.avro.framing_detector import framing_of
-from stream_scorer.core.callbacks.delivery_policy import DeliveryRules
+from stream_scorer.core.callbacks.retry_policy import DeliveryRules
 from stream_scorer.core.callbacks.selection import Invalid
 from stream_scorer.core.records import Reason, Rejected, SourceRecord
 from stream_scorer.core.scoring.feature_types import Feature

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from stream_scorer.core.records import RateLimitHeaders
-from stream_scorer.genesys.quota import Quota, WaitReason
+from stream_scorer.genesys.request_quota import Quota, WaitReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,7 +14,7 @@ from stream_scorer.core.records import Deferred, Partition, Rejected
 from stream_scorer.core.scoring.batcher import BatchKey
 from stream_scorer.core.scoring.refusal_limit import Cause
 from stream_scorer.core.scoring.request import Request
-from stream_scorer.genesys.quota import Quota
+from stream_scorer.genesys.request_quota import Quota
 from stream_scorer.runtime.clock import Clock
 from stream_scorer.scoring.circuit_breaker import CircuitBreaker, OpenReason
 from stream_scorer.scoring.observer import Observer

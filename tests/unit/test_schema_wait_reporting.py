@@ -8,7 +8,7 @@ from memory_metrics import MemoryMetrics
 
 from stream_scorer.callbacks.observer import PlannerObserver
 from stream_scorer.core.records import Partition
-from stream_scorer.genesys.quota import Quota
+from stream_scorer.genesys.request_quota import Quota
 from stream_scorer.runtime.clock import Clock
 from stream_scorer.runtime.instruments import CALLBACKS_CIRCUIT_BREAKER_OPEN, CIRCUIT_BREAKER_OPEN
 from stream_scorer.scoring.observer import Observer

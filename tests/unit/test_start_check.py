@@ -12,7 +12,7 @@ from test_telemetry import samples
 from stream_scorer.core.records import Exchange, RateLimitHeaders
 from stream_scorer.core.scoring.model_check import ModelConfirmed, ModelRefused, ModelUnavailable
 from stream_scorer.errors import ApiRefused
-from stream_scorer.genesys.quota import Quota
+from stream_scorer.genesys.request_quota import Quota
 from stream_scorer.runtime.clock import Clock
 from stream_scorer.scoring.observer import Observer
 from stream_scorer.scoring.start_check import StartBackoff, StartCheck

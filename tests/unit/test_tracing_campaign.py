@@ -9,7 +9,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from stream_scorer.callbacks.trace_headers import CONTACTS_HEADER, Untraced, contacts_of
-from stream_scorer.core.callbacks.delivery_policy import Completed, DeferReason, DeferredDelivery, Delivery
+from stream_scorer.core.callbacks.retry_policy import Completed, DeferReason, DeferredDelivery, Delivery
 from stream_scorer.core.callbacks.selection import Selected
 from stream_scorer.core.callbacks.types import Callback, CallbackOutcome, DeliveryAnswer, DeliveryKind, Score
 from stream_scorer.core.records import Partition, SourceRecord

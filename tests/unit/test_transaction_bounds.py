@@ -23,7 +23,7 @@ from stream_scorer.core.exactly_once.transaction_bounds import TransactionBounds
 from stream_scorer.core.records import Partition
 from stream_scorer.kafka.producer.committer import Committer
 from stream_scorer.kafka.producer.records import Committed, Failed
-from stream_scorer.kafka.registry.pending_schemas import PendingSchemas
+from stream_scorer.kafka.registry.paused_schema_partitions import PausedSchemaPartitions
 from stream_scorer.kafka.registry.serde import SingleObjectSerde
 from stream_scorer.runtime.clock import Clock
 from stream_scorer.schema_files import SchemaFile, load_schema
@@ -210,7 +210,7 @@ class PlannerBench:
         )
         self.planner = Planner(
             source=source,
-            pending_schemas=PendingSchemas(source, self.ledger, SingleObjectSerde().lookup, lambda _: None),
+            pending_schemas=PausedSchemaPartitions(source, self.ledger, SingleObjectSerde().lookup, lambda _: None),
             callbacks=self.callbacks,
             ledger=self.ledger,
             codec=SCORES,

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from stream_scorer.genesys.quota import WaitReason as QuotaWaitReason
+from stream_scorer.genesys.request_quota import WaitReason as QuotaWaitReason
 from stream_scorer.scoring.circuit_breaker import OpenReason
 from stream_scorer.scoring.wait_reasons import WaitReason, WaitTimer
 

@@ -15,7 +15,7 @@ from support_core import TOPIC, contact, rejected
 from stream_scorer.core.records import Contact, Partition, Rejected, SourceRecord
 from stream_scorer.core.retry_topics import RetryDelays, RetryState, StartBounds, state_headers
 from stream_scorer.kafka.consumer.flow_control import FlowControl
-from stream_scorer.kafka.consumer.retry_partitions import PausedRetryPartitions
+from stream_scorer.kafka.consumer.paused_retry_partitions import PausedRetryPartitions
 from stream_scorer.runtime.clock import Clock
 from stream_scorer.scoring.ports import OutcomeLedger
 from stream_scorer.scoring.retry_intake import RetryIntake

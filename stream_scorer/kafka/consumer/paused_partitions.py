@@ -1,7 +1,7 @@
 """Paused partitions of a consumer, each with its reason and the offset of the record that is delivered first again.
 
-Three reasons pause a partition: the schema of a record is not known yet (`kafka.registry.pending_schemas`), a record
-of a retry topic is not due (`kafka.consumer.retry_partitions`), and the partition has its share of what may be
+Three reasons pause a partition. The schema of a record is not known yet (`kafka.registry.paused_schema_partitions`). A
+record of a retry topic is not due (`kafka.consumer.paused_retry_partitions`). The partition has its share of what is
 uncommitted (`kafka.consumer.flow_control`). A partition is paused for one of them at a time. The record that pauses it
 is not in the ledger, so nothing is committed past it, and the next owner of the partition reads it.
 """

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from stream_scorer.kafka.registry.client import SchemaRegistry
-    from stream_scorer.kafka.registry.pending_schemas import SchemaLookup
+    from stream_scorer.kafka.registry.paused_schema_partitions import SchemaLookup
     from stream_scorer.settings import Settings
 
 REGISTER: Final = "run `stream-scorer schemas register`"

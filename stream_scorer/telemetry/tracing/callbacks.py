@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stream_scorer.callbacks.trace_headers import contacts_header, contacts_of, trace_contexts
-from stream_scorer.core.callbacks.delivery_policy import Completed, DeferredDelivery
+from stream_scorer.core.callbacks.retry_policy import Completed, DeferredDelivery
 from stream_scorer.core.callbacks.types import CallbackOutcome
 from stream_scorer.core.records import key_of
 from stream_scorer.core.trace_context import context_of
@@ -20,7 +20,7 @@ from stream_scorer.telemetry.tracing.spans import SpanKind, add_link, context_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from stream_scorer.core.callbacks.delivery_policy import Delivery, DeliveryOutcome
+    from stream_scorer.core.callbacks.retry_policy import Delivery, DeliveryOutcome
     from stream_scorer.core.callbacks.selection import Examined
     from stream_scorer.core.callbacks.types import Callback, DeliveryAnswer
     from stream_scorer.core.records import Headers, Partition, RecordKey

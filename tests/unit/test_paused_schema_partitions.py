@@ -14,7 +14,7 @@ from stream_scorer.core.avro.confluent import SchemaMissingError, WriterUnknownE
 from stream_scorer.core.exactly_once.offset_ledger import OffsetLedger
 from stream_scorer.core.records import Partition, SourceRecord
 from stream_scorer.errors import RegistryUnavailable
-from stream_scorer.kafka.registry.pending_schemas import PendingSchemas
+from stream_scorer.kafka.registry.paused_schema_partitions import PausedSchemaPartitions
 from stream_scorer.kafka.registry.schema_fetcher import SchemaFetcher
 
 if TYPE_CHECKING:
@@ -291,7 +291,7 @@ class Scene:
         self.answers = Answers()
         self.ledger: OffsetLedger[Any] = OffsetLedger()
         self.told: list[str | None] = []
-        self.waits = PendingSchemas(self.reader, self.ledger, self.answers, self.told.append)
+        self.waits = PausedSchemaPartitions(self.reader, self.ledger, self.answers, self.told.append)
         for number in (0, 1):
             self.ledger.assign(Partition("t", number), start_offset=0, next_offset=10)
 

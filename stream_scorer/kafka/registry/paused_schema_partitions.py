@@ -35,7 +35,7 @@ class SchemaLookup(Protocol):
         """Return the most recently resolved ids."""
 
 
-class PendingSchemas(PausedPartitions[int]):
+class PausedSchemaPartitions(PausedPartitions[int]):
     """Partitions paused until the schema of their next record is fetched; the reason is the schema's id.
 
     Args:
