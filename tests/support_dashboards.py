@@ -31,7 +31,14 @@ FROM_THE_FIRST_EVENT = {
         "status": {"400"},
         "model_version": {""},
         "outcome": {"held", "rejected"},
-    }
+    },
+    "stream_scorer_callbacks_campaign_blocked": {
+        "campaign_id": {"spring"},
+        "target": {"webhook https://x"},
+        "status": {"open", "switched_off"},
+        "http_response_status_code": {"404"},
+        "remedy": {"check the path"},
+    },
 }
 
 _TOKEN = re.compile(

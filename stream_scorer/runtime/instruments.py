@@ -443,7 +443,7 @@ CALLBACKS_DEFERRED: Final = Counter(
     ),
     service="callbacks",
     attributes=(Attribute("retry_topic"), Attribute("reason", tuple(DeferReason))),
-    series=({"retry_topic": 1, "reason": "retry"},),
+    series=({"retry_topic": 1, "reason": "retry"}, {"retry_topic": 1, "reason": "circuit_open"}),
 )
 DELIVERY_DURATION: Final = Histogram(
     "http.client.request.duration",

@@ -134,7 +134,8 @@ class TestTrouble:
                 rounds = record.headers["stream-scorer-failed-rounds"] or b""
                 assert int(rounds) <= tier, "no round counts while a circuit breaker is open"
 
-    @pytest.mark.parametrize("status", [302, 401, 404])
+    # `make chaos` plays the others.
+    @pytest.mark.parametrize("status", [302, *(pytest.param(one, marks=pytest.mark.slow) for one in (401, 404))])
     def test_an_outage_that_refuses_loses_nothing_and_is_said_once(
         self, stage: CallbacksHarness, receiver: Receiver, status: int
     ) -> None:
@@ -171,7 +172,7 @@ class TestTrouble:
         assert rejected.headers["stream-scorer-error-status"] == b"500"
         assert CALLBACK.decode(rejected.value)["contact_ids"] == ["a"]
 
-    @pytest.mark.parametrize("status", [302, 400, 404])
+    @pytest.mark.parametrize("status", [400, *(pytest.param(one, marks=pytest.mark.slow) for one in (302, 404))])
     def test_a_refusal_is_final_after_the_last_round(
         self, stage: CallbacksHarness, receiver: Receiver, status: int
     ) -> None:
@@ -333,7 +334,7 @@ class TestWhatAnOperatorSees:
         receiver.add_fault(status=503, campaign_id="slow", times=None)
         stage.put(score(f"a{n}", campaign_id=f"k{n}") for n in range(20))
         stage.put([score("w", campaign_id="slow")])
-        worker = stage.start(callbacks__retry_delays_s="[1, 60, 60, 60]")
+        worker = stage.start(callbacks__retry_delays_s="[1, 10, 60, 60]")
         stage.wait_receipts(20, needs=worker)
         stage.wait(lambda: stage.read(stage.tier(2)), "the one that fails, in the second tier", needs=worker)
         assert worker.stop() == 0

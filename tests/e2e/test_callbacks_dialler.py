@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.kafka
 
-CONTACTS = 120
+CONTACTS = 80
 KILLS = 10
-SCORES_EACH = 8
+SCORES_EACH = 6
 COLUMNS = {"contact_id": "contact_id", "scored_at": "scored_at", "score": "score", "phone": "attributes.phone"}
 OPTED_OUT = {f"C-{number:03}" for number in range(0, CONTACTS, 10)}
 

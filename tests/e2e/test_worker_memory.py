@@ -28,7 +28,13 @@ SMALL = [(f"h{n}", b"v") for n in range(20_000)]
 LARGE = [("x", random.Random(1).randbytes(900_000))]  # noqa: S311 - what can be compressed would be smaller on the wire
 
 
-@pytest.mark.parametrize("headers", [SMALL, LARGE], ids=["thousands of small headers", "one of 900 kB"])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        pytest.param(SMALL, id="thousands of small headers"),
+        pytest.param(LARGE, id="one of 900 kB", marks=pytest.mark.slow),
+    ],
+)
 def test_headers_count_as_memory(stage: WorkerHarness, headers: list[tuple[str, bytes]]) -> None:
     """Of small ones 180 kB on the wire are 5 MB in memory: 1,086 MiB; large ones (script 08) did not count: 711 MiB."""
     for begin in range(0, NUMBER, 40):

@@ -17,7 +17,6 @@ from stream_scorer.core.callbacks.retry_policy import (
     Delivery,
     DeliveryRules,
     RetryNow,
-    TargetDisabled,
     after_attempt,
 )
 from stream_scorer.core.callbacks.types import DeliveryAnswer, DeliveryKind
@@ -72,4 +71,4 @@ def test_any_answer(scene: Scene, make: Callable[[str], Target], said: bytes, lo
     assert after_s is None or (0 <= after_s <= 86_400 and math.isfinite(after_s))
     delivery = Delivery(RECORD, one, attempts_in_round=tries)
     follows = after_attempt(delivery, answer, RULES, now=10.0, now_ms=10_000, jitter=0.5)
-    assert isinstance(follows, Completed | DeferredDelivery | RetryNow | TargetDisabled)
+    assert isinstance(follows, Completed | DeferredDelivery | RetryNow)

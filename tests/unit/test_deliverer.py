@@ -624,7 +624,7 @@ class TestExactlyOnce:
         assert len(world.outcomes()) == 30
         assert set(world.sent().values()) == {1}
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=25, deadline=None)
     @given(st.randoms(use_true_random=False), st.integers(1, 40), st.sampled_from([None, 5]))
     def test_whatever_happens_every_callback_ends_once(
         self, chance: random.Random, number: int, max_per_minute: int | None

@@ -223,7 +223,7 @@ def test_the_first_failure_of_a_campaign_is_one_line_with_status_and_remedy() ->
     assert {(f["target"], f["status"], f["detail"], f["remedy"]) for f in failing} == {("t", 404, "HTTP 404", "look")}
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.randoms(use_true_random=False), st.integers(3, 60))
 def test_whatever_fails_nothing_is_lost_doubled_or_refused_before_its_rounds(
     chance: random.Random, number: int
