@@ -17,8 +17,8 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 BANDIT := said=$$($(BIN)/bandit --quiet --configfile pyproject.toml --recursive stream_scorer 2>&1) \
 	|| { echo "$$said"; exit 1; }
 
-# The tests wait more than they work, so three share two cores and one Kafka.
-WORKERS ?= 3
+# The tests wait more than they work, so four share two cores and one Kafka.
+WORKERS ?= 4
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help

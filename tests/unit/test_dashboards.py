@@ -102,19 +102,33 @@ def test_every_cause_and_reason_is_told_before_it_has_ever_counted_and_once() ->
 
 
 def test_what_is_exported_from_the_first_event_on_has_the_labels_that_the_rules_read() -> None:
-    metrics = ServiceMetrics("run")
+    run, callbacks = ServiceMetrics("run"), ServiceMetrics("callbacks")
     for outcome in ("held", "rejected"):
         labels = {"reason": "refused_by_api", "status": "400", "model_version": "", "outcome": outcome}
-        metrics.add(instruments.REFUSALS_OVER_LIMIT, 1, labels)
-    families = text_string_to_metric_families(metrics.exposition().decode())
+        run.add(instruments.REFUSALS_OVER_LIMIT, 1, labels)
+    for status in ("open", "switched_off"):
+        callbacks.set(
+            instruments.CAMPAIGN_BLOCKED,
+            1,
+            {
+                "campaign_id": "spring",
+                "target": "webhook https://x",
+                "status": status,
+                "http.response.status_code": 404,
+                "remedy": "check the path",
+            },
+        )
     found: dict[str, dict[str, set[str]]] = {}
-    for sample in (sample for family in families for sample in family.samples if sample.name in FROM_THE_FIRST_EVENT):
-        for label, value in sample.labels.items():
-            found.setdefault(sample.name, {}).setdefault(label, set()).add(value)
+    for metrics in (run, callbacks):
+        for family in text_string_to_metric_families(metrics.exposition().decode()):
+            for sample in family.samples:
+                if sample.name in FROM_THE_FIRST_EVENT:
+                    for label, value in sample.labels.items():
+                        found.setdefault(sample.name, {}).setdefault(label, set()).add(value)
+        metrics.close()
     assert {name: {label: of[label] for label in FROM_THE_FIRST_EVENT[name]} for name, of in found.items()} == (
         FROM_THE_FIRST_EVENT
     )
-    metrics.close()
 
 
 # --- rules
