@@ -173,6 +173,12 @@ class Ledger:
 
         wait_until(is_created, f"topic {topic} to be created again")
 
+        def is_known() -> bool:
+            found = admin.list_topics(topic, timeout=30).topics[topic]
+            return found.error is None and [one.leader for one in found.partitions.values()].count(-1) == 0
+
+        wait_until(is_known, f"the broker to know topic {topic}")  # a transaction that writes to it fails before
+
     def make_retry_topic(self) -> str:
         """The first retry topic, with as many partitions as the others have."""
         name = f"{self.topic('features_retry')}-1"

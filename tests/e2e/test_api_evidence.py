@@ -143,7 +143,7 @@ def test_a_shard_that_is_away_for_a_while_is_billed_twice_and_then_once_a_round(
 ) -> None:
     """Three of five contacts have no result until it is back."""
     stage = make_stage(retry_partitions=4)
-    worker = stage.start_ready(**DEFAULTS, scoring__retry_delays_s="[5, 30]")
+    worker = stage.start_ready(**DEFAULTS, scoring__retry_delays_s="[15, 30]")
     warm_up(stage, worker)
     stage.simulator.add_fault(min_contacts=1, times=None, results=[{"do": "omit", "of": {"share": 0.6}}])
     stage.produce(contacts(4_000, stage.partitions))
