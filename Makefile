@@ -61,7 +61,7 @@ bench: $(STAMP) ## How fast the worker is against a bare loop
 
 fuzz: $(STAMP) ## The tests of hostile input and of an API with faults, EFFORT times (100) as hard as make test tries them
 	FUZZ_EFFORT=$(or $(EFFORT),100) $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal --timeout 7200 $(PYTEST_ARGS) tests/fuzz \
-		tests/unit/test_dispatcher_random.py
+		tests/unit/test_dispatcher_random.py tests/unit/test_deliverer.py tests/unit/test_delivery_outages.py
 
 bench-tracing: $(STAMP) ## What traces cost the worker: off, 0 %, 1 % and 100 % sampled
 	$(BIN)/python benchmarks/tracing.py $(BENCH_ARGS)

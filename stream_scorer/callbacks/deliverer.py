@@ -15,7 +15,7 @@ from stream_scorer.callbacks.observer import DelivererObserver
 from stream_scorer.core.callbacks.retry_policy import Delivery, DeliveryOutcome
 from stream_scorer.core.records import Partition
 from stream_scorer.core.retry_topics import NotDue
-from stream_scorer.runtime.service_loop import BUSY_WAIT_S, IDLE_WAIT_S, PAUSE_AFTER_S, ServiceLoop
+from stream_scorer.runtime.service_loop import BUSY_WAIT_S, IDLE_WAIT_S, ServiceLoop
 
 if TYPE_CHECKING:
     import threading
@@ -96,7 +96,7 @@ class Deliverer(ServiceLoop[DeliveryOutcome, DelivererObserver]):
         self._dispatcher = dispatcher
         self._sender = sender
         self._receipts = receipts
-        self._read_at = self._evicted_at = 0.0
+        self._evicted_at = 0.0
         self._found_work = False
         self._assigned_ms: dict[Partition, int] = {}
         # Of the first record of each retry partition that is not due: when its callback was planned.
@@ -116,17 +116,8 @@ class Deliverer(ServiceLoop[DeliveryOutcome, DelivererObserver]):
         self._pending_schemas.resume_resolved()
         self._retry_partitions.resume_due(self._clock.unix_ms())
         self._flow.resume_with_room()
-        self._found_work = False
-        room = self._flow.room()
-        if room > 0:
-            self._source.resume()
-        elif now - self._read_at < PAUSE_AFTER_S:
-            return
-        else:
-            self._source.pause()
-        self._read_at = now
         idle = not (self._sender.in_flight or self._ledger.uncommitted)
-        records = self._source.read(max(1, min(room, _READ_RECORDS)), IDLE_WAIT_S if idle else 0.0)
+        records = self._read(self._flow.room(), _READ_RECORDS, IDLE_WAIT_S if idle else 0.0)
         if records:
             self._observe.consumed(len(records), poll_s=self._clock.monotonic() - now)
         for record in records:

@@ -15,20 +15,10 @@ from stream_scorer.core.records import Partition
 from stream_scorer.errors import NothingToCheck
 from stream_scorer.kafka.admin.acls import Permission, reconciling_callbacks_rights
 from stream_scorer.kafka.admin.topics import check_topics, existing_topics
-from stream_scorer.kafka.consumer.log_reader import LogReader, OffsetRange
+from stream_scorer.kafka.consumer.log_reader import LogReader
 from stream_scorer.kafka.registry.serde import make_blocking_serde
-from stream_scorer.reconciliation.topic_reader import (
-    Queues,
-    Reading,
-    RegistryCheck,
-    check_identity,
-    check_not_set_back,
-    commit_notes,
-    gap_notes,
-    gaps_of,
-    lost_before,
-    span_of,
-)
+from stream_scorer.reconciliation.group_input import GroupInput
+from stream_scorer.reconciliation.topic_reader import Queues, Reading, RegistryCheck, gap_notes, gaps_of
 from stream_scorer.schema_files import SchemaFile
 
 if TYPE_CHECKING:
@@ -72,12 +62,11 @@ def reconcile_callbacks(
     topic, group_id = settings.topics.scores, settings.callbacks_group_id
     partitions = check_topics(settings, [topic], rights=[Permission("Describe", "group", group_id)])
     log = LogReader(settings, group_id, timeout_s=timeout_s)
-    before = log.stable_ranges(topic, partitions[topic])
-    first = log.commits(topic, partitions[topic])
-    if not first:
+    group_input = GroupInput(log, group_id, topic, partitions[topic])
+    if not group_input.has_commits:
         _check_none_has_run(settings, log)
         return None
-    check_identity(log, group_id, topic, partitions[topic], first)
+    group_input.check_identity()
     rights = reconciling_callbacks_rights(settings)
     partitions |= check_topics(settings, settings.topics.campaign(tiers=0), rights=rights)
     tiers = existing_topics(settings, settings.topics.retries(_MAX_TIERS))
@@ -92,15 +81,15 @@ def reconcile_callbacks(
     outputs = {name: log.extents(name, count) for name, count in partitions.items() if name != topic}
     for name, extents in outputs.items():
         log.wait_for_last_stable_offset(name, extents)
-    inputs = log.stable_ranges(topic, partitions[topic])
-    spans = {number: span_of(first.get(number), extent) for number, extent in inputs.items()}
+    checked = group_input.read_ends()
+    start = group_input.start()
     receipts, rejected = settings.topics.receipts, settings.topics.callbacks_rejected
     ends = {name: outputs[name] for name in (receipts, rejected)}
     gaps = gaps_of(log, ends)
     judge = CallbackReconciliation(
         topic,
         group_id,
-        spans,
+        checked,
         taken,
         threshold=settings.callbacks.threshold,
         codecs=Codecs(*(framing.reader(one) for one in _SCHEMAS)),
@@ -109,18 +98,17 @@ def reconcile_callbacks(
             frozenset(Partition(rejected, number) for number, extent in outputs[rejected].items() if extent.begin > 0),
             gaps.is_compacted(rejected),
         ),
-        lost=lost_before(first, before),
-        unknown_starts=[number for number, commit in first.items() if commit.start is None],
-        since_ms={number: commit.since_ms for number, commit in first.items() if commit.since_ms is not None},
+        lost=start.lost,
+        unknown_starts=start.unknown_starts,
+        since_ms=start.since_ms,
         compacted=log.is_compacted(topic),
     )
-    read = {number: OffsetRange(spans[number].start, max(spans[number].start, inputs[number].end)) for number in inputs}
+    topics = {topic: group_input.readable(checked), **outputs}
     wanted = RegistryCheck(settings)
-    _read(judge, settings, queues.partitions, Reading(log, {topic: read, **outputs}, progress), wanted)
-    second = log.commits(topic, partitions[topic])
-    check_not_set_back(group_id, topic, first, second)
-    notes = [*commit_notes(topic, first, inputs), *gap_notes(ends, gaps)]
-    report = judge.result({number: commit.offset for number, commit in second.items()}, queues.taken(), notes)
+    _read(judge, settings, queues.partitions, Reading(log, topics, progress), wanted)
+    committed = group_input.committed_now()
+    notes = [*group_input.notes(), *gap_notes(ends, gaps)]
+    report = judge.result(committed, queues.taken(), notes)
     wanted.check(report)
     return report
 

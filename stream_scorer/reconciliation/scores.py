@@ -28,18 +28,8 @@ from stream_scorer.kafka.admin.acls import reconciling_rights
 from stream_scorer.kafka.admin.topics import check_topics, existing_topics
 from stream_scorer.kafka.consumer.log_reader import LogReader, OffsetRange
 from stream_scorer.kafka.registry.serde import make_blocking_serde
-from stream_scorer.reconciliation.topic_reader import (
-    Queues,
-    Reading,
-    RegistryCheck,
-    check_identity,
-    check_not_set_back,
-    commit_notes,
-    gap_notes,
-    gaps_of,
-    lost_before,
-    span_of,
-)
+from stream_scorer.reconciliation.group_input import GroupInput
+from stream_scorer.reconciliation.topic_reader import Queues, Reading, RegistryCheck, gap_notes, gaps_of
 from stream_scorer.schema_files import SchemaFile
 
 if TYPE_CHECKING:
@@ -79,14 +69,13 @@ def reconcile(settings: Settings, *, progress: Progress | None = None, timeout_s
     partitions = check_topics(settings, settings.topics.scoring, rights=reconciling_rights(settings))
     retries = check_topics(settings, existing_topics(settings, settings.topics.contact_retries()))
     log = LogReader(settings, group_id, timeout_s=timeout_s)
-    before = log.stable_ranges(topic, partitions[topic])
-    first = log.commits(topic, partitions[topic])
-    if not first:
+    group_input = GroupInput(log, group_id, topic, partitions[topic])
+    if not group_input.has_commits:
         raise NothingToCheck(
             f"group {group_id} has no commits on {topic}, so there is nothing to reconcile: has `stream-scorer run`"
             " been started, and is this its kafka.group_id? With a topic that is deleted, Kafka drops its commits"
         )
-    check_identity(log, group_id, topic, partitions[topic], first)
+    group_input.check_identity()
     queues = Queues(log, group_id, retries)
     taken = queues.taken()
     outputs = {name: log.extents(name, partitions[name]) for name in settings.topics.scoring[1:]}
@@ -94,35 +83,32 @@ def reconcile(settings: Settings, *, progress: Progress | None = None, timeout_s
     for name, extents in (*outputs.items(), *kept.items()):
         log.wait_for_last_stable_offset(name, extents)
     waiting = {name: _from(taken, name, extents) for name, extents in kept.items()}
-    inputs = log.stable_ranges(topic, partitions[topic])
-    spans = {number: span_of(first.get(number), extent) for number, extent in inputs.items()}
+    checked = group_input.read_ends()
     gaps = gaps_of(log, outputs)
+    start = group_input.start()
     judge = Reconciliation(
         topic,
         group_id,
-        spans,
+        checked,
         Codecs(
             framing.reader(SchemaFile.CONTACT_FEATURES, max_bytes=_MAX_RECORD_BYTES),
             framing.reader(SchemaFile.CONTACT_SCORE),
             framing.reader(SchemaFile.BATCH_AUDIT),
         ),
         Outputs(_topics_of(settings), settings.topics.audit, gaps),
-        lost=lost_before(first, before),
-        unknown_starts=[number for number, commit in first.items() if commit.start is None],
+        lost=start.lost,
+        unknown_starts=start.unknown_starts,
         compacted=log.is_compacted(topic),
-        since_ms={number: commit.since_ms for number, commit in first.items() if commit.since_ms is not None},
+        since_ms=start.since_ms,
     )
-    read = {number: OffsetRange(spans[number].start, max(spans[number].start, inputs[number].end)) for number in inputs}
-    reading = Reading(log, {topic: read, **outputs, **waiting}, progress)
+    reading = Reading(log, {topic: group_input.readable(checked), **outputs, **waiting}, progress)
     wanted = RegistryCheck(settings)
     for record in reading.records(topic):
         judge.input(record.partition, record.offset, _content(record))
     _read_outputs(settings, reading, judge, framing, wanted)
     _read_retries(reading, judge, group_id, queues)
-    second = log.commits(topic, partitions[topic])
-    check_not_set_back(group_id, topic, first, second)
-    committed = {number: commit.offset for number, commit in second.items()}
-    notes = (*commit_notes(topic, first, inputs), *gap_notes(outputs, gaps), *_deleted_retries(taken, kept))
+    committed = group_input.committed_now()
+    notes = (*group_input.notes(), *gap_notes(outputs, gaps), *_deleted_retries(taken, kept))
     report = judge.result(committed, notes)
     wanted.check(report)
     return report

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from stream_scorer.core.avro.confluent import schema_id_of
 from stream_scorer.core.reconciliation.log_gaps import LogGaps
-from stream_scorer.core.reconciliation.lost_offsets import Lost
 from stream_scorer.core.reconciliation.score_report import Provenance
-from stream_scorer.core.reconciliation.scores import CommittedRange, RecordLocation
+from stream_scorer.core.reconciliation.scores import RecordLocation
 from stream_scorer.core.records import Partition
-from stream_scorer.errors import CheckFailed, NotJudged, SettingsError
+from stream_scorer.errors import NotJudged, SettingsError
 from stream_scorer.kafka.admin.admin_client import ClusterAdmin
 
 if TYPE_CHECKING:
@@ -146,51 +145,6 @@ def provenance(settings: Settings, version: str, *, timeout_s: float = 5.0) -> P
     )
 
 
-def span_of(commit: Commit | None, extent: OffsetRange) -> CommittedRange:
-    """Return the range of a partition that is checked: records that are deleted from its log are not.
-
-    A commit without a start offset is not the worker's (an operator's reset); a worker that reads it starts there.
-    """
-    if commit is None:
-        return CommittedRange(extent.begin, extent.begin)
-    start = max(commit.offset if commit.start is None else commit.start, extent.begin)
-    return CommittedRange(start, max(start, commit.offset))
-
-
-def check_identity(log: LogReader, group_id: str, topic: str, partitions: int, commits: Mapping[int, Commit]) -> None:
-    """Check that the commits of a group belong to the present topic, not to a former one of the same name.
-
-    Raises:
-        CheckFailed: the topic was deleted and created again; gives the number of records without an outcome.
-    """
-    present_id = log.topic_id(topic)
-    former = {commit.topic_id for commit in commits.values() if commit.topic_id is not None}
-    if present_id is None or not former - {present_id}:
-        return
-    waiting = sum(extent.end - extent.begin for extent in log.stable_ranges(topic, partitions).values())
-    raise CheckFailed(
-        f"topic {topic} was deleted and created again: the commits of group {group_id} are those of the former topic"
-        f" (id {', '.join(sorted(former - {present_id}))}), not of the present one (id {present_id}), and none"
-        f" of its {waiting} records counts as finished. Start the worker once with --new-topic and --from"
-        " (docs/operations.md, 'Topic created again')"
-    )
-
-
-def lost_before(commits: Mapping[int, Commit], inputs: Mapping[int, OffsetRange]) -> dict[int, tuple[Lost, ...]]:
-    """Return the offsets that were deleted before the group read them, by partition, with those already repaired.
-
-    Args:
-        commits: those of the group.
-        inputs: the offset ranges of the topic before the commits were read. Later ones may begin above a commit that
-            has advanced since.
-    """
-    found = {}
-    for number, commit in commits.items():
-        begin = inputs[number].begin
-        found[number] = commit.lost + ((Lost(commit.offset, begin),) if commit.offset < begin else ())
-    return {number: gaps for number, gaps in found.items() if gaps}
-
-
 def gaps_of(log: LogReader, outputs: Mapping[str, Mapping[int, OffsetRange]]) -> LogGaps:
     """Return the gaps of topics: deleted and compacted records."""
     truncated = {
@@ -227,21 +181,3 @@ def check_not_set_back(group_id: str, topic: str, first: Mapping[int, Commit], s
                 f"{topic}/{number}: group {group_id} had committed {commit.offset}, and then"
                 f" {'nothing' if again is None else again.offset}: it was set back meanwhile, run this again"
             )
-
-
-def commit_notes(topic: str, commits: Mapping[int, Commit], inputs: Mapping[int, OffsetRange]) -> list[str]:
-    """Return notes on the records below the commits that could not be checked."""
-    notes = []
-    for number, commit in commits.items():
-        begin = inputs[number].begin
-        if commit.start is None:
-            notes.append(
-                f"{topic}/{number}: the commit {commit.offset} does not say where its group began, so it is not the"
-                " worker's: nothing below it was checked"
-            )
-        elif commit.start < begin:
-            notes.append(
-                f"{topic}/{number}: the group began at {commit.start}, and the log holds only what is from {begin} on:"
-                " nothing below that was checked"
-            )
-    return notes

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 IDLE_WAIT_S: Final = 0.05
 BUSY_WAIT_S: Final = 0.005
 # Pausing discards the records that librdkafka has fetched ahead: for a shorter time, not reading is enough.
-PAUSE_AFTER_S: Final = 1.0
+_PAUSE_AFTER_S = 1.0
 _REOPEN_S = 1.0
 _REPORT_EVERY_S = 0.2
 _LAG_REPORT_EVERY_S = 1.0
@@ -77,7 +77,7 @@ class ServiceLoop(ABC, Generic[OutcomeT, ObserverT]):
         self._revoke_wait_s = revoke_wait_s
         self._shutdown_timeout_s = shutdown_timeout_s
         self._deadline = math.inf
-        self._reported_at = self._lag_reported_at = 0.0
+        self._read_at = self._reported_at = self._lag_reported_at = 0.0
 
     def run(self) -> None:
         """Run until ``stopping`` is set, then finish the requests in flight, commit and leave the group.
@@ -137,6 +137,27 @@ class ServiceLoop(ABC, Generic[OutcomeT, ObserverT]):
 
     def _on_drained(self) -> None:
         """Record what is left at the end."""
+
+    # --- steps that services share
+
+    def _read(self, room: int, max_records: int, wait_s: float, *, must_poll: bool = False) -> list[SourceRecord]:
+        """Return the next records; none without room, by not reading for a short time and by pausing after it.
+
+        Args:
+            room: how many records may be read.
+            max_records: the most records of one read.
+            wait_s: how long to wait for the first one.
+            must_poll: poll the consumer even without room, since it may have lost its partitions.
+        """
+        now = self._clock.monotonic()
+        if room > 0:
+            self._source.resume()
+        elif now - self._read_at < _PAUSE_AFTER_S and not must_poll:
+            return []
+        else:
+            self._source.pause()
+        self._read_at = now
+        return self._source.read(max(1, min(room, max_records)), wait_s)
 
     # --- report and end
 

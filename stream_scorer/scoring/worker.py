@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from stream_scorer.core.records import Contact, Outcome, Partition, Skipped, SourceRecord
 from stream_scorer.core.retry_topics import NotDue
 from stream_scorer.errors import ApiRefused
-from stream_scorer.runtime.service_loop import BUSY_WAIT_S, IDLE_WAIT_S, PAUSE_AFTER_S, ServiceLoop
+from stream_scorer.runtime.service_loop import BUSY_WAIT_S, IDLE_WAIT_S, ServiceLoop
 from stream_scorer.scoring.observer import Observer
 
 if TYPE_CHECKING:
@@ -81,7 +81,6 @@ class Worker(ServiceLoop[Outcome | Skipped, Observer]):
         self._retry_partitions = retry_partitions
         self._retries = retries
         self._session_timeout_s = session_timeout_s
-        self._read_at = 0.0
         self._looped_at = math.inf
         self._session_unsure_until = 0.0
         self._found_work = False
@@ -125,18 +124,10 @@ class Worker(ServiceLoop[Outcome | Skipped, Observer]):
         self._pending_schemas.resume_resolved()
         self._retry_partitions.resume_due(self._clock.unix_ms())
         self._flow.resume_with_room()
-        room = self._capacity()
-        if room > 0:
-            self._source.resume()
-        elif now - self._read_at < PAUSE_AFTER_S and not self._session_may_be_lost:
-            self._found_work = False
-            return
-        else:
-            self._source.pause()
-        self._read_at = now
         idle = not (self._dispatcher.in_flight or self._dispatcher.batched or self._ledger.uncommitted)
+        wait_s = IDLE_WAIT_S if idle else 0.0
         self._trace.polling()
-        records = self._source.read(max(1, min(room, _READ_RECORDS)), IDLE_WAIT_S if idle else 0.0)
+        records = self._read(self._capacity(), _READ_RECORDS, wait_s, must_poll=self._session_may_be_lost)
         polled_s = self._clock.monotonic() - now
         now_ms = self._clock.unix_ms()
         fresh, admitted = self._admit(records, now_ms)

@@ -210,8 +210,8 @@ def test_the_refused_contacts_are_found_and_the_others_added(
 ) -> None:
     target = at()
     names = [f"{'REFUSE-' if number in (3, 17) else ''}{number}" for number in range(20)]
-    nobody = person("nobody", attributes={"phone": " "})
-    got = target.deliver(about(target, *map(person, names), nobody))
+    without_phone = person("without-phone", attributes={"phone": " "})
+    got = target.deliver(about(target, *map(person, names), without_phone))
     assert got.kind is DeliveryKind.DELIVERED
     assert [(one.position, one.reason, one.status) for one in got.refused] == [
         (3, "refused", 400),

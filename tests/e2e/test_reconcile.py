@@ -115,7 +115,7 @@ class TestHolds:
         assert report.counts == {}
         assert report.totals.inputs == 0
         [note] = report.notes
-        assert f"{ledger.topic('features')}/0: the commit 2 does not say where its group began" in note
+        assert f"{ledger.topic('features')}/0: the commit 2 has no start offset of its group" in note
 
 
 class TestRetryTopics:

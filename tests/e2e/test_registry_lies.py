@@ -108,7 +108,7 @@ def scene(
 
 
 def holds(scene: Scene, worker: WorkerProcess) -> None:
-    """A registry is the reason in /readyz, and stays it; nobody is rejected meanwhile."""
+    """A registry is the reason in /readyz, and remains it; no contact is rejected meanwhile."""
     stage = scene.stage
     stage.wait(lambda: "registry: " in worker.why_not_ready(), "the reason in /readyz", needs=worker)
     threading.Event().wait(SETTLE_S)  # longer than all retry rounds together

@@ -22,8 +22,9 @@ from delivery_harness import (
     read,
     refused,
 )
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support_fuzz import fuzz
 
 from stream_scorer.core.callbacks.records import callback_value
 from stream_scorer.core.callbacks.retry_policy import (
@@ -624,7 +625,7 @@ class TestExactlyOnce:
         assert len(world.outcomes()) == 30
         assert set(world.sent().values()) == {1}
 
-    @settings(max_examples=25, deadline=None)
+    @fuzz(60)
     @given(st.randoms(use_true_random=False), st.integers(1, 40), st.sampled_from([None, 5]))
     def test_whatever_happens_every_callback_ends_once(
         self, chance: random.Random, number: int, max_per_minute: int | None

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from delivery_harness import DELAYS_S, DeliveryHarness, SimulatedReceivers, callback, delivered, gone, later
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support_fuzz import fuzz
 
 from stream_scorer.callbacks.observer import DelivererObserver
 from stream_scorer.core.callbacks.types import DeliveryAnswer, DeliveryKind
@@ -223,7 +224,7 @@ def test_the_first_failure_of_a_campaign_is_one_line_with_status_and_remedy() ->
     assert {(f["target"], f["status"], f["detail"], f["remedy"]) for f in failing} == {("t", 404, "HTTP 404", "look")}
 
 
-@settings(max_examples=12, deadline=None)
+@fuzz(20)
 @given(st.randoms(use_true_random=False), st.integers(3, 60))
 def test_whatever_fails_nothing_is_lost_doubled_or_refused_before_its_rounds(
     chance: random.Random, number: int

@@ -290,8 +290,8 @@ class Scene:
         self.reader = Reader()
         self.answers = Answers()
         self.ledger: OffsetLedger[Any] = OffsetLedger()
-        self.told: list[str | None] = []
-        self.waits = PausedSchemaPartitions(self.reader, self.ledger, self.answers, self.told.append)
+        self.reported: list[str | None] = []
+        self.waits = PausedSchemaPartitions(self.reader, self.ledger, self.answers, self.reported.append)
         for number in (0, 1):
             self.ledger.assign(Partition("t", number), start_offset=0, next_offset=10)
 
@@ -325,16 +325,16 @@ class TestWaits:
         scene = Scene()
         assert not scene.read(0, 10, 17)
         scene.waits.resume_resolved()
-        assert scene.told == []  # it has only just been asked for
+        assert scene.reported == []  # it has only just been asked for
         scene.answers.reasons[17] = "no connection"
         scene.waits.resume_resolved()
         scene.waits.resume_resolved()
-        assert scene.told == ["no connection"]
+        assert scene.reported == ["no connection"]
         scene.answers.known.add(17)
         scene.answers.reasons.clear()
         scene.waits.resume_resolved()
         scene.waits.resume_resolved()
-        assert scene.told == ["no connection", None]
+        assert scene.reported == ["no connection", None]
 
     def test_a_partition_that_cannot_go_on_yet_stays(self) -> None:
         scene = Scene()
@@ -357,7 +357,7 @@ class TestWaits:
         assert not scene.read(0, 11, 17)  # a late one of the old assignment
         assert len(scene.waits) == 0
         scene.waits.resume_resolved()
-        assert scene.told == ["no connection", None]
+        assert scene.reported == ["no connection", None]
         assert scene.reader.gone_on == []
 
     def test_a_repetition_holds_nothing_back(self) -> None:

@@ -507,7 +507,7 @@ def test_a_revocation_commits_what_the_rebalance_before_it_refused() -> None:
     bench.sink.answers = [Failed("ILLEGAL_GENERATION", stale=True)]
     assert not bench.publish()
     assert bench.publisher.is_stale
-    assert not bench.publisher.flush(), "too early, as long as the group says nothing"
+    assert not bench.publisher.flush(), "too early, as long as the group reports nothing"
     revoke(bench)
     assert bench.sink.sources() == [10]
 

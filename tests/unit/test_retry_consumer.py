@@ -75,23 +75,23 @@ class Client:
 class Owner:
     def __init__(self) -> None:
         self.owns: dict[Partition, int] = {}
-        self.told: list[str] = []
+        self.reported: list[str] = []
 
     def on_assigned(self, partition: Partition, *, start_offset: int, next_offset: int) -> None:
         assert start_offset == 0
         self.owns[partition] = next_offset
 
     def on_revoking(self, partitions: list[Partition]) -> None:
-        self.told.append("revoking")
+        self.reported.append("revoking")
         assert all(partition in self.owns for partition in partitions)
 
     def on_revoked(self, partitions: list[Partition]) -> None:
-        self.told.append("disowned")
+        self.reported.append("disowned")
         for partition in partitions:
             del self.owns[partition]
 
     def on_rebalance_completed(self) -> None:
-        self.told.append("settled")
+        self.reported.append("settled")
 
     def on_disconnected(self, reason: str) -> None:
         raise AssertionError(reason)
@@ -138,7 +138,7 @@ def test_retry_partitions_go_with_the_input_partition_of_their_number_modulo(gro
     assert group.read == ["retry-1/0", "retry-1/1", *(f"retry-2/{number}" for number in range(5))]
     assert group.retries.positions[Partition("retry-2", 3)] == 3, "from the commit"
     group.assign()
-    assert group.owner.told == ["settled"] * 3
+    assert group.owner.reported == ["settled"] * 3
 
 
 def test_no_two_workers_read_the_same_retry_partition(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,16 +152,16 @@ def test_no_two_workers_read_the_same_retry_partition(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("how", ["on_revoke", "on_lost"])
 def test_retry_partitions_go_with_a_partition_that_is_taken_away(group: Group, how: str) -> None:
     group.assign(0, 1)
-    group.owner.told.clear()
+    group.owner.reported.clear()
     group.revoke(0, how=how)
     assert group.read == ["retry-1/1", "retry-2/1", "retry-2/3"]
-    assert group.owner.told == (["revoking", "disowned"] if how == "on_revoke" else ["disowned"])
+    assert group.owner.reported == (["revoking", "disowned"] if how == "on_revoke" else ["disowned"])
 
 
 def test_a_spare_reads_no_retry_partition(group: Group) -> None:
     group.assign()
     assert group.read == []
-    assert group.owner.told == ["settled"]
+    assert group.owner.reported == ["settled"]
 
 
 def test_what_is_paused_stays_paused_when_a_retry_partition_comes(group: Group) -> None:

@@ -31,35 +31,35 @@ class Told:
 CLOCK = Clock(lambda: 100.0, lambda: 1_790_000_000_000, lambda: 0.5, lambda: "id")
 
 
-def scorer(told: Any, metrics: MemoryMetrics) -> Observer:
-    made = Observer(told, metrics, CLOCK)
+def scorer(log: Any, metrics: MemoryMetrics) -> Observer:
+    made = Observer(log, metrics, CLOCK)
     made.partition_assigned(Partition("t", 0), 0)
     return made
 
 
 def test_the_scorer_is_not_ready_and_says_why_and_since_when() -> None:
-    told = Told()
+    log = Told()
     metrics = MemoryMetrics("run")
-    observe = scorer(told, metrics)
+    observe = scorer(log, metrics)
     assert observe.readiness_failure() is None
     observe.schemas_pending(REASON)
     observe.state(in_flight=0, uncommitted=0, quota=Quota(300), breaker=None)
     assert metrics.value(CIRCUIT_BREAKER_OPEN, reason="registry") == 1
     assert observe.readiness_failure() == f"registry: {REASON}; since 2026-09-21T14:13:20Z (0 s)"
-    assert told.lines[-1] == ("schema registry unavailable", {"detail": REASON})
+    assert log.lines[-1] == ("schema registry unavailable", {"detail": REASON})
     observe.commit_blocked("no broker")  # nothing can be published at all: that is said first
     assert str(observe.readiness_failure()).startswith("kafka: no broker")
     observe.commit_blocked(None)
     observe.schemas_pending(None)
     assert observe.readiness_failure() is None
-    assert told.lines[-1] == ("schema registry recovered", {"after": REASON})
+    assert log.lines[-1] == ("schema registry recovered", {"after": REASON})
     assert metrics.value(CIRCUIT_BREAKER_OPEN, reason="registry") == 0
 
 
 def test_a_loop_of_the_campaign_worker_says_so_too() -> None:
-    told: Any = Told()
+    log: Any = Told()
     metrics = MemoryMetrics("callbacks")
-    observe = PlannerObserver(told, metrics, CLOCK)
+    observe = PlannerObserver(log, metrics, CLOCK)
     observe.partition_assigned(Partition("t", 0), 0)
     observe.schemas_pending(REASON)
     assert observe.readiness_failure() == f"planner: registry: {REASON}"
@@ -67,4 +67,4 @@ def test_a_loop_of_the_campaign_worker_says_so_too() -> None:
     observe.schemas_pending(None)
     assert observe.readiness_failure() is None
     assert metrics.value(CALLBACKS_CIRCUIT_BREAKER_OPEN, loop="planner", reason="registry") == 0
-    assert [event for event, _ in told.lines][-2:] == ["schema registry unavailable", "schema registry recovered"]
+    assert [event for event, _ in log.lines][-2:] == ["schema registry unavailable", "schema registry recovered"]

@@ -114,8 +114,8 @@ class _Call:
         rejections: its records on the rejected topic.
         size: number of its contacts.
         is_planned: whether the record of the callback itself was read, and not receipts only.
-        parts: outcomes by source, if its receipts share the sources among them; otherwise empty.
-        sources: of its first receipt, if ``is_planned`` is False.
+        parts: outcomes by source, if its receipts share the sources among them; otherwise empty. Those of the first
+            receipt are left out if ``is_planned`` is False.
     """
 
     callback_id: str
@@ -127,14 +127,14 @@ class _Call:
     waits: list[RecordLocation] = field(default_factory=list)
     receipts: list[tuple[str, RecordLocation, int]] = field(default_factory=list)
     rejections: list[RecordLocation] = field(default_factory=list)
-    parts: Mapping[str, str] = field(default_factory=dict)
-    sources: tuple[str, ...] = ()
+    parts: dict[str, str] = field(default_factory=dict)
 
     def outcome_of(self, source: str) -> str | None:
         """Return the outcome of a contact; None: it has no receipt."""
+        first = self.receipts[0][0] if self.receipts else None
         if self.parts:
-            return self.parts.get(source)
-        return self.receipts[0][0] if self.receipts else None
+            return self.parts.get(source, None if self.is_planned else first)
+        return first
 
 
 class CallbackReconciliation:
@@ -275,22 +275,22 @@ class CallbackReconciliation:
         if call.receipts and not call.parts and call.is_planned:
             self._once_more(call, fields, place)
             return
-        parts = dict(call.parts) or dict.fromkeys(call.sources, call.receipts[0][0] if call.receipts else "")
         events = chain(fields["event_ids"], repeat(""))
         for source, *ids in zip(fields["sources"], fields["contact_ids"], events, strict=False):
             names = (*ids, fields["campaign_id"])
-            if source in parts:
+            key = self._place_of(source)
+            was_entered = not call.is_planned and key is not None and self._call_of.get(key) == number
+            if source in call.parts or was_entered:
                 self._once_more(call, fields, place)
             elif not call.is_planned:
                 self._enter(source, names, number, place, written_ms)
-            elif (key := self._place_of(source)) is not None and key in self._called:
+            elif key is not None and key in self._called:
                 if self._call_of.get(key) == number:
                     self._compare(source, self._called[key], names, place)
                 else:
                     what = f"is in a receipt of callback {call.callback_id}, and not in that callback"
                     self._add(FindingKind.WRONG_VALUE, source, what, place)
-            parts[source] = outcome
-        call.parts = parts
+            call.parts[source] = outcome
         call.receipts.append((outcome, place, written_ms))
 
     def rejected(self, source: str, content: Content, place: RecordLocation, written_ms: int) -> None:
@@ -343,7 +343,8 @@ class CallbackReconciliation:
             what = f"callback {call.callback_id} stands on the rejected topic once more, after {call.rejections[0]}"
             self._add(FindingKind.DOUBLED, "", what, place)
         call.rejections.append(place)
-        is_known = call.is_planned or not call.parts  # else only some of its contacts are
+        # Without its own record, a single receipt may be about some of its contacts only.
+        is_known = call.is_planned or (not call.parts and fields is not None and len(fields["sources"]) == call.size)
         if fields is not None and is_known and call.names.differ(_digests(fields)):
             what = f"callback {call.callback_id} {_OTHER} than at {call.seen_at}"
             self._add(FindingKind.WRONG_VALUE, "", what, place)
@@ -486,8 +487,6 @@ class CallbackReconciliation:
         # It is untrusted, and part of a one-line message.
         name = printable(fields["callback_id"][:64])
         call = _Call(name, place, names, size=len(fields["sources"]), is_planned=is_planned)
-        if not is_planned:
-            call.sources = tuple(fields["sources"])
         self._calls.append(call)
         events = chain(fields["event_ids"], repeat(""))
         for source, *ids in zip(fields["sources"], fields["contact_ids"], events, strict=False):
