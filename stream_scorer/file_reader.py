@@ -39,7 +39,7 @@ def read_blocks(path: str | os.PathLike[str]) -> Iterator[bytes]:
     """Return the content of a file in blocks of at most 1 MiB.
 
     Raises:
-        OSError: it cannot be read, or it is a pipe to which no program has written for `WRITER_WAIT_S`.
+        OSError: it cannot be read, or it is a pipe that no program has opened for writing for `WRITER_WAIT_S`.
         ValueError: the path cannot be one.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
@@ -66,14 +66,17 @@ def is_special(path: str | os.PathLike[str]) -> bool:
 
 
 def _first_block(pipe: int) -> bytes:
-    """Wait for the first bytes of a pipe; empty: a writer has none yet, or has closed it."""
+    """Wait for the first bytes of a pipe; empty: a writer has none yet, or has closed it.
+
+    A writer without data yet is waited for without a limit: it may fetch a secret first.
+    """
     poller = select.poll()
     poller.register(pipe, select.POLLIN)
     has_ended_or_data = bool(poller.poll(WRITER_WAIT_S * 1000))
     try:
         block = os.read(pipe, _BLOCK_BYTES)
-    except BlockingIOError:  # a writer that takes its time
+    except BlockingIOError:
         return b""
     if not block and not has_ended_or_data:
-        raise OSError(errno.ENXIO, f"it is a pipe, and no program has written to it for {WRITER_WAIT_S:.0f} s")
+        raise OSError(errno.ENXIO, f"it is a pipe, and no program has opened it for writing for {WRITER_WAIT_S:.0f} s")
     return block

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -21,6 +22,11 @@ from stream_scorer.targets.factory import build_target, check_contact_lists
 from stream_scorer.telemetry.otel_components import check_otel_environment
 from stream_scorer.wiring.callbacks import CallbackService
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from stream_scorer.targets.contact_list import ContactListCheck
+
 
 def callbacks(
     config: ConfigOption = None,
@@ -36,11 +42,7 @@ def callbacks(
     with log_fatal_errors(log), EndLimit(settings.scoring.shutdown_timeout_s) as limit:
         check_otel_environment(os.environ)
         target = build_target(settings)
-        for checked in check_contact_lists(target):
-            if checked.info is None:  # it may be readable when a callback is due
-                log.warning("settings warning", detail=f"contact list {checked.list_id}: {checked.problem}")
-            elif checked.problem is not None:
-                raise SettingsError(f"contact list {checked.list_id}: {checked.problem}")
+        _log_contact_lists(check_contact_lists(target), log)
         topics = settings.topics.campaign(tiers=len(settings.callbacks.retry_delays_s))
         wait_for_topics(settings, topics, callback_rights(settings))
         check_outputs(settings, topics[1:])
@@ -66,3 +68,24 @@ def callbacks(
         )
         service.run()
     log.info("stopped")
+
+
+def _log_contact_lists(checks: Iterable[ContactListCheck], log: Any) -> None:
+    """Log what is wrong with contact lists: the callbacks of the other lists go on, so one list ends no start.
+
+    Raises:
+        SettingsError: no list has the columns of ``callbacks.columns``.
+    """
+    first = None
+    has_fitting = False
+    for checked in checks:
+        if checked.info is None:
+            # Often the API or the login is the cause, and each list could wait as long: read when a callback is due.
+            log.warning("settings warning", detail=f"contact list {checked.list_id}: {checked.problem}")
+            return
+        first = first or checked
+        has_fitting = has_fitting or not checked.has_other_columns
+        if checked.problem is not None:
+            log.warning("settings warning", detail=f"contact list {checked.list_id}: {checked.problem}")
+    if first is not None and not has_fitting:
+        raise SettingsError(f"contact list {first.list_id}: {first.problem}")

@@ -83,12 +83,16 @@ def _check_contact_lists(settings: Settings) -> None:
         return
     target = build_target(settings)
     try:
+        problems = []
         for one in check_contact_lists(target):
             if one.info is None or one.problem is not None:
-                raise CheckFailed(f"contact list {one.list_id}: {one.problem}")
+                problems.append(f"contact list {one.list_id}: {one.problem}")
+                continue
             addresses = ", ".join(one.info.addresses)
             found = f"{len(one.info.columns)} columns, addresses in {addresses}; {one.info.size:,} contacts"
             typer.echo(f"# contact list {one.list_id}: {found}")
+        if problems:
+            raise CheckFailed("\n".join(problems))
     finally:
         target.close()
 

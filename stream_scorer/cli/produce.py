@@ -45,9 +45,10 @@ def produce(
 ) -> None:
     """Send the contacts of a file to the features topic.
 
-    CSV needs a column contact_id and may have event_id, occurred_at, campaign_id and model_version. Every other column
-    is a feature of the model; an empty cell is null. Columns are separated by commas, semicolons, tabs or bars. In JSON
-    Lines each line is {"contactId": …, "features": {…}}, or has the features beside contactId.
+    CSV needs a column contact_id and may have event_id, occurred_at, campaign_id and model_version. A column
+    attributes.NAME is an attribute for the campaign, such as a phone number. Every other column is a feature of the
+    model; an empty cell is null. Columns are separated by commas, semicolons, tabs or bars. In JSON Lines each line is
+    {"contactId": …, "features": {…}}, or has the features beside contactId, and may have "attributes": {…}.
     A row that cannot be read is reported with its line, and the rest is sent; the exit code is then 1. Ctrl-C stops
     with exit code 130 and prints the line to continue from. A file that was loaded before gets a warning.
     """

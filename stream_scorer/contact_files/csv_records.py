@@ -12,7 +12,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from stream_scorer.contact_files.lines import MAX_ROW_BYTES, TOO_LONG
-from stream_scorer.contact_files.rows import ATTRIBUTE_PREFIX, CONTACT_ID, NOT_FEATURES
+from stream_scorer.contact_files.rows import CONTACT_ID, NOT_FEATURES
+from stream_scorer.core.attributes import ATTRIBUTE_PREFIX
 from stream_scorer.core.text import quoted
 from stream_scorer.errors import InputError
 

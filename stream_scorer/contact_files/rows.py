@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from stream_scorer.core.attributes import attributes_problem
+from stream_scorer.core.attributes import ATTRIBUTE_PREFIX, attributes_problem
 from stream_scorer.core.records import ContactEvent
 from stream_scorer.core.scoring.event_time import time_problem, unit_of
 from stream_scorer.core.text import quoted
@@ -59,8 +59,7 @@ _JSON_NAMES: Final = {
     "model_version": "modelVersion",
 }
 NOT_FEATURES: Final = frozenset(_JSON_NAMES)
-# Before the name of an attribute in the header of a CSV file; the key of all attributes in JSON Lines.
-ATTRIBUTE_PREFIX: Final = "attributes."
+# The key of all attributes in JSON Lines.
 _ATTRIBUTES: Final = "attributes"
 _JSON_KEYS: Final = {key: column for column, name in _JSON_NAMES.items() for key in (column, name)}
 

@@ -9,6 +9,8 @@ from stream_scorer.core.text import is_text
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+# Before the name of an attribute: a column of a CSV file, the source of a column of a contact list.
+ATTRIBUTE_PREFIX: Final = "attributes."
 MAX_ATTRIBUTES: Final = 64
 MAX_ATTRIBUTE_BYTES: Final = 16_384
 

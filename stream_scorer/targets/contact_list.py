@@ -73,3 +73,19 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError
     return value
+
+
+class ContactListCheck(NamedTuple):
+    """Result of the check of one contact list.
+
+    Attributes:
+        list_id: its id.
+        info: the list; None: it could not be read.
+        problem: why it could not be read, or why its contacts cannot be dialled; None: there is none.
+        has_other_columns: whether the problem is its columns; otherwise the list is full, for example.
+    """
+
+    list_id: str
+    info: ContactListInfo | None
+    problem: str | None
+    has_other_columns: bool = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from stream_scorer.callbacks.ports import Target
     from stream_scorer.settings import Settings
-    from stream_scorer.targets.contact_list import ContactListInfo
+    from stream_scorer.targets.contact_list import ContactListCheck
 
 
 def build_target(settings: Settings) -> Target:
@@ -42,21 +42,7 @@ def check_contact_lists(target: Target) -> Iterator[ContactListCheck]:
     """Read the contact lists of the target ``genesys-outbound``, each once; any other target has none."""
     if isinstance(target, OutboundTarget):
         for list_id in target.list_ids:
-            yield ContactListCheck(list_id, *target.check(list_id))
-
-
-class ContactListCheck(NamedTuple):
-    """Result of the check of one contact list.
-
-    Attributes:
-        list_id: its id.
-        info: the list; None: it could not be read.
-        problem: why it could not be read, or why its contacts cannot be dialled; None: there is none.
-    """
-
-    list_id: str
-    info: ContactListInfo | None
-    problem: str | None
+            yield target.check(list_id)
 
 
 def _webhook(settings: Settings) -> Target:

@@ -31,7 +31,7 @@ from stream_scorer.genesys.oauth import Token, TokenRefused, TokenUnavailable
 from stream_scorer.http_client.client import TransportFailure
 from stream_scorer.redaction.contacts import ContactRedactor
 from stream_scorer.targets.contact_columns import ContactColumns
-from stream_scorer.targets.contact_list import MAX_CONTACTS, ContactListInfo
+from stream_scorer.targets.contact_list import MAX_CONTACTS, ContactListCheck, ContactListInfo
 from stream_scorer.targets.response_policy import ACCEPTED, classify_failure, classify_response, made_for_another_target
 
 if TYPE_CHECKING:
@@ -217,14 +217,14 @@ class OutboundTarget:
             self._known[list_id] = self._monotonic(), info
             return info
 
-    def check(self, list_id: str) -> tuple[ContactListInfo | None, str | None]:
-        """Return a contact list, and why its contacts cannot be dialled; without the list: why it cannot be read."""
+    def check(self, list_id: str) -> ContactListCheck:
+        """Read a contact list, and compare it with the columns."""
         info = self.contact_list(list_id)
         if isinstance(info, DeliveryAnswer):
-            return None, info.message
-        if (problem := info.problem(self._columns.names)) is None and info.size >= MAX_CONTACTS:
-            problem = _full(info)
-        return info, problem
+            return ContactListCheck(list_id, None, info.message)
+        if (problem := info.problem(self._columns.names)) is not None:
+            return ContactListCheck(list_id, info, problem, has_other_columns=True)
+        return ContactListCheck(list_id, info, _full(info) if info.size >= MAX_CONTACTS else None)
 
     def close(self) -> None:
         """Abort exchanges in flight, and close the connections."""

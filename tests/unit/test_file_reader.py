@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-NO_WRITER = "it is a pipe, and no program has written to it for"
+NO_WRITER = "it is a pipe, and no program has opened it for writing for"
 
 
 @pytest.fixture

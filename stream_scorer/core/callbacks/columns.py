@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-ATTRIBUTE_PREFIX: Final = "attributes."
+from stream_scorer.core.attributes import ATTRIBUTE_PREFIX
+
 # The platform's limit of a contact list.
 MAX_COLUMNS: Final = 50
 # Without ``callbacks.columns``: each column has the name of its field.

@@ -14,7 +14,7 @@ from the queue without a call.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
@@ -105,15 +105,16 @@ class ContactList:
 
     id: str
     contacts: dict[str, ListedContact] = field(default_factory=dict)
-    _queue: deque[str] = field(default_factory=deque)
+    # Ordered by position: a contact is found and removed without a search.
+    _queue: OrderedDict[str, None] = field(default_factory=OrderedDict)
 
     def add(self, contacts: Sequence[Mapping[str, Any]], options: AddOptions) -> list[dict[str, Any]]:
         """Add or update the checked contacts of one request; return them as they are stored."""
         due = list(dict.fromkeys(contact["id"] for contact in contacts if self._store(contact, options)))
+        self._queue.update(dict.fromkeys(due))
         if options.priority:
-            self._queue.extendleft(reversed(due))
-        else:
-            self._queue.extend(due)
+            for contact_id in reversed(due):
+                self._queue.move_to_end(contact_id, last=False)
         return [self.described(contact["id"]) for contact in contacts]
 
     def _store(self, contact: Mapping[str, Any], options: AddOptions) -> bool:
@@ -132,8 +133,7 @@ class ContactList:
         known.times += 1
         if options.do_not_queue:
             return False
-        if known.queued and contact_id in self._queue:  # of two entries in one request, the first is not there yet
-            self._queue.remove(contact_id)
+        self._queue.pop(contact_id, None)
         known.queued = True
         return True
 
@@ -153,13 +153,23 @@ class ContactList:
         """Return the ids in the dial queue, the next one first."""
         return list(self._queue)
 
+    @property
+    def queued(self) -> int:
+        """Number of contacts in the dial queue."""
+        return len(self._queue)
+
+    @property
+    def next_id(self) -> str | None:
+        """The id that is called next; None: the queue is empty."""
+        return next(iter(self._queue), None)
+
     def dial(self, columns: ListColumns, wrap_up: WrapUp, *, max_attempts: int, at_ms: int) -> Dial | None:
         """Call the next contact of the queue that may be called; None: there is none.
 
         ``NO-ANSWER`` puts it to the end of the queue, up to ``max_attempts`` calls; ``OPT-OUT`` makes it not callable.
         """
         while self._queue:
-            contact_id = self._queue.popleft()
+            contact_id, _ = self._queue.popitem(last=False)
             contact = self.contacts[contact_id]
             contact.queued = False
             numbers = [contact.data.get(column, "").strip() for column in columns.phone_columns]
@@ -172,7 +182,7 @@ class ContactList:
                 contact.callable = False
             elif wrap_up == "NO-ANSWER" and contact.attempts < max_attempts:
                 contact.queued = True
-                self._queue.append(contact_id)
+                self._queue[contact_id] = None
             return Dial(self.id, contact_id, number, dict(contact.data), contact.attempts, wrap_up, at_ms)
         return None
 
@@ -204,10 +214,10 @@ class Dialler:
         One round calls each contact once at most: a contact that did not answer waits for the next round.
         """
         one = self.list_of(list_id)
-        limit = len(one.waiting()) if contacts is None else contacts
+        limit = one.queued if contacts is None else contacts
         made: list[Dial] = []
         called: set[str] = set()
-        while len(made) < limit and (waiting := one.waiting()) and waiting[0] not in called:
+        while len(made) < limit and one.next_id is not None and one.next_id not in called:
             dial = one.dial(columns, wrap_up, max_attempts=max_attempts, at_ms=at_ms)
             if dial is not None:
                 made.append(dial)
@@ -233,9 +243,7 @@ class Dialler:
     def totals(self) -> DiallerCounts:
         """Return the number of contacts, of those in a dial queue, and of calls."""
         lists = self.lists.values()
-        return DiallerCounts(
-            sum(len(one.contacts) for one in lists), sum(len(one.waiting()) for one in lists), len(self.dials)
-        )
+        return DiallerCounts(sum(len(one.contacts) for one in lists), sum(one.queued for one in lists), len(self.dials))
 
     def counts(self, person: str | None, score: str, minimum: int) -> list[DialCount]:
         """Return how often each person was dialled for each score, only those with at least ``minimum`` calls.
