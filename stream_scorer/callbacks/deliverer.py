@@ -183,8 +183,7 @@ class Deliverer(ServiceLoop[DeliveryOutcome, DelivererObserver]):
             self._heads.pop(partition, None)
         self._receipts.revoke(partitions)
 
-    def _report_state(self, now: float) -> None:
-        del now
+    def _report_state(self) -> None:
         waiting = {
             "slot": self._dispatcher.ready,
             "retry": self._dispatcher.delayed,

@@ -23,15 +23,23 @@ class SlidingWindow:
         self._total = 0
 
     def add(self, at: float, amount: int = 1) -> None:
-        """Add an amount at a time not before the last one's."""
+        """Add an amount at a time not before the last one's, which may be in the future."""
         self._entries.append((at, amount))
         self._total += amount
 
+    def add_now(self, now: float, amount: int = 1) -> None:
+        """Add an amount, and forget what is older than the window: it is bounded without a call of ``total``."""
+        self._drop_before(now)
+        self.add(now, amount)
+
     def total(self, now: float) -> int:
         """Return the sum of the window that ends now."""
+        self._drop_before(now)
+        return self._total
+
+    def _drop_before(self, now: float) -> None:
         while self._entries and self._entries[0][0] + self._window_s <= now:
             self._total -= self._entries.popleft()[1]
-        return self._total
 
     def wait_s(self, excess: int, now: float) -> float:
         """Return the seconds until at least ``excess`` of the present sum has left the window."""
@@ -63,7 +71,11 @@ class RateLimiter:
     def acquire(self, now: float, amount: int = 1) -> None:
         """Count units, whether or not they are within the limit."""
         if self.limit is not None:
-            self._window.add(now, amount)
+            self._window.add_now(now, amount)
+
+    def reserve(self, at: float) -> None:
+        """Count a unit at a time in the future."""
+        self._window.add(at)
 
     def used(self, now: float) -> int:
         """Return the units of the window that ends now; 0 without a limit."""
@@ -105,7 +117,7 @@ class ReservingRateLimiter:
 
     def reserve(self, at: float) -> None:
         """Reserve a slot at this time."""
-        self._reserved.acquire(at)
+        self._reserved.reserve(at)
 
     def sent(self, now: float) -> None:
         """Count a sent unit."""

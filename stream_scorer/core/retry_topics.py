@@ -145,8 +145,8 @@ class StartBounds:
     Attributes:
         partitions: those partitions of retry topics.
         starts: the group's start offset for each partition of the features topic.
-        since_ms: for each partition of a features topic that was deleted and created again, when the group accepted the
-            present one, in Unix milliseconds.
+        since_ms: for each partition of a features topic that was deleted and created again, the time behind the outputs
+            of the former one, in Unix milliseconds.
     """
 
     partitions: frozenset[tuple[str, int]] = frozenset()

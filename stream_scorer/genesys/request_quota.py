@@ -87,7 +87,7 @@ class Quota:
         """Record that a request is sent."""
         self._forget(now)
         self._own.acquire(now)
-        self._recent.add(now)
+        self._recent.add_now(now)
         self._unanswered.append(now)
 
     def sent_partial_batch(self, now: float) -> None:

@@ -22,7 +22,7 @@ class GroupStart(NamedTuple):
     Attributes:
         lost: offsets that were deleted before the group read them.
         unknown_starts: partitions whose commit has no start offset of the group.
-        since_ms: for a topic that was created again, when the group accepted it, in Unix milliseconds.
+        since_ms: for a topic that was created again, the time behind the former one's outputs, in Unix milliseconds.
     """
 
     lost: Mapping[int, tuple[Lost, ...]]

@@ -54,6 +54,7 @@ class OutputWriter(ABC, Generic[OutcomeT]):
         """Write the committable outcomes if their transaction is due."""
         if not self._committer.can_attempt:
             return
+        self._committer.find_renewals()
         if self._committer.last_error is not None and not self._committer.ensure_session():
             return
         if self._is_due():
@@ -65,6 +66,7 @@ class OutputWriter(ABC, Generic[OutcomeT]):
         Raises:
             ProducerFenced: three times in five minutes another producer took over the transactional id.
         """
+        self._committer.find_renewals()
         if not (self._ledger.has_committable() or self._committer.renewal_due):
             return True
         if not self._committer.can_attempt or not self._committer.ensure_session():

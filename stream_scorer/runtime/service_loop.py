@@ -127,7 +127,7 @@ class ServiceLoop(ABC, Generic[OutcomeT, ObserverT]):
     def _on_revoked(self, partitions: list[Partition]) -> None:
         """Drop the state of revoked partitions; their records are not in the ledger any more."""
 
-    def _report_state(self, now: float) -> None:
+    def _report_state(self) -> None:
         """Record the gauges, five times a second."""
 
     @property
@@ -166,7 +166,7 @@ class ServiceLoop(ABC, Generic[OutcomeT, ObserverT]):
         self._observe.heartbeat()
         if now - self._reported_at >= _REPORT_EVERY_S:
             self._reported_at = now
-            self._report_state(now)
+            self._report_state()
         if now - self._lag_reported_at >= _LAG_REPORT_EVERY_S:
             self._lag_reported_at = now
             ends = self._source.end_offsets(self._ledger.partitions)
@@ -216,6 +216,7 @@ class ServiceLoop(ABC, Generic[OutcomeT, ObserverT]):
         while self._clock.monotonic() < deadline and self._awaits_response(partitions, deadline):
             self._send_started()
             self._handle_responses(BUSY_WAIT_S)
+            self._writer.flush_due()  # not only at the end: a slow response must not cost what is finished
         self._flush_all(deadline)
 
     def on_revoked(self, partitions: list[Partition]) -> None:

@@ -175,7 +175,7 @@ class RequestDispatcher:
             self._in_flight[sent.batch_id] = sent
             self._quota.sent(now)
             if sent.bisecting or sent.is_deferred:
-                self._bisect_sent.add(now)
+                self._bisect_sent.add_now(now)
             elif not sent.is_control:
                 self._major_sent_at = now
             self._spend_limit.acquire(now, len(sent.contacts))
@@ -358,17 +358,20 @@ class RequestDispatcher:
         self._learn_quota(response, now)
         self._failures.pending.responded(request.batch_id)
         was_control = self._control_ended(request)
+        is_probe = self._probe.ended(request.batch_id)
         result = classify(request, response, self._policy)
         if isinstance(result, Results):
-            self._succeeded(request, result, response, now)
+            self._succeeded(request, result, response, now, is_probe=is_probe)
         elif result.kind is FailureKind.RATE_LIMITED:
             self._on_rate_limit(request, result, now, was_control=was_control)
         else:
-            self._failed(request, result, now, was_control=was_control)
+            self._failed(request, result, now, was_control=was_control, is_probe=is_probe)
         if not any(again.batch_id == request.batch_id for again in self._requests()):
             self._trace.request_finished(request)
 
-    def _succeeded(self, request: Request, results: Results, response: ApiResponse, now: float) -> None:
+    def _succeeded(
+        self, request: Request, results: Results, response: ApiResponse, now: float, *, is_probe: bool
+    ) -> None:
         self._rate_limited = 0
         self._has_results = True
         state = self._versions.get(request.key.model_version, now)
@@ -379,7 +382,8 @@ class RequestDispatcher:
         elif was_open:
             state.opened_alone = False
             self._observe.version_breaker_changed(state.model_version, None, opened=self._versions.opened)
-        self._probe.responded(request, None, now)
+        if is_probe:
+            self._probe.succeeded()
         if request.is_control:
             return
         may_have_failed = bool(self._failures.failed_alone) or request.is_deferred or request.was_named
@@ -410,11 +414,10 @@ class RequestDispatcher:
         self._quota.block_until(until)
         if was_control:
             self._failures.pending.control_ended(request.batch_id, failed=False)
-        self._probe.rate_limited(request)
         if not request.is_control:
             self._failures.put_back(request.due_at(until, until))
 
-    def _failed(self, request: Request, failure: Failure, now: float, *, was_control: bool) -> None:
+    def _failed(self, request: Request, failure: Failure, now: float, *, was_control: bool, is_probe: bool) -> None:
         request = replace(request, failures=request.failures + 1)
         state = self._versions.get(request.key.model_version, now)
         if failure.kind.is_size and request.sent_at is not None:
@@ -432,7 +435,8 @@ class RequestDispatcher:
         if was_control:
             self._failures.pending.control_ended(request.batch_id, failed=decides)
             state.waiting_control_failed = not decides
-        is_probe = self._probe.responded(request, failure, now)
+        if is_probe:
+            self._probe.failed(request, failure, now)
         if not request.is_control:
             if is_probe or state.is_open or self.fatal_error is not None:
                 self._failures.put_back(request)

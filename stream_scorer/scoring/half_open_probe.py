@@ -99,26 +99,25 @@ class HalfOpenProbe:
         if self._offered is not None:
             self._offered = self._queue.still_wanted(self._offered)
 
-    def rate_limited(self, request: Request) -> None:
-        """Record a 429, if the request was the probe: it decides nothing."""
-        if request.batch_id == self._batch_id:
-            self._batch_id = None
-
-    def responded(self, request: Request, failure: Failure | None, now: float) -> bool:
-        """Record the result of a request if it was the probe, and return whether it was; no ``failure``: success."""
-        if request.batch_id != self._batch_id:
+    def ended(self, batch_id: str) -> bool:
+        """Record the end of a request, and return whether it was the probe."""
+        if batch_id != self._batch_id:
             return False
         self._batch_id = None
-        if failure is None:
-            self._tried.clear()
-            return True
+        return True
+
+    def succeeded(self) -> None:
+        """Record that the probe was answered with a result."""
+        self._tried.clear()
+
+    def failed(self, request: Request, failure: Failure, now: float) -> None:
+        """Record that the probe failed; a 429 is no failure."""
         if not request.is_control:
             self._tried.add(key_of(request.contacts[0].record))
         after_s = failure.retry_after_s
         until = 0.0 if after_s is None else now + min(after_s, self._max_retry_after_s)
         self._next_at = max(until, now + self._breaker.probe_interval_s)
         self._breaker.probe_failed(failure.message, now, until=until)
-        return True
 
     def defer_until(self, until: float, now: float) -> None:
         """Send no probe for a version alone before ``until``."""

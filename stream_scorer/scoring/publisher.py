@@ -1,15 +1,16 @@
 """Publisher of committable batches: one transaction with their records, their audit events and their offsets.
 
 There are two kinds of failure. If the broker rejects single records, those contacts become ``unpublishable`` and the
-rest is published. If it rejects most records of a transaction, no contact is rejected for it: the transaction is
-divided, and the smallest one is repeated unchanged. If the transaction failed or its outcome is unknown,
-``kafka.producer.committer`` resolves it, and outcomes above the committed offsets are published again. No contact is
-scored twice for it.
+rest is published. If it rejects most records of a transaction, or one record of a topic after the other, no contact is
+rejected for it: the transaction is divided, and the smallest one is repeated unchanged. If the transaction failed or
+its outcome is unknown, ``kafka.producer.committer`` resolves it, and outcomes above the committed offsets are published
+again. No contact is scored twice for it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from typing import TYPE_CHECKING
 
 from stream_scorer.core.audit.events import AuditChain, build_events
 from stream_scorer.core.records import Deferred, Outcome, Reason, Rejected, Scored, Skipped
@@ -18,12 +19,11 @@ from stream_scorer.kafka.producer.records import Committed, OutRecord, RecordsRe
 from stream_scorer.runtime.output_writer import OutputWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     from stream_scorer.core.avro.codec import Codec
     from stream_scorer.core.exactly_once.offset_ledger import CommittableBatch
     from stream_scorer.kafka.consumer.group_consumer import GroupConsumer
-    from stream_scorer.kafka.producer.records import Publication
     from stream_scorer.kafka.producer.sink import TransactionalSink
     from stream_scorer.runtime.clock import Clock
     from stream_scorer.scoring.observer import Observer
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from stream_scorer.scoring.ports import OutcomeLedger, Trace
 
 _MAX_OUTCOMES = 16_000
+# So many records of a topic may be rejected one by one before one is accepted again: then the topic is the cause.
+_MAX_REFUSED_IN_ROW = 3
 
 
 class Publisher(OutputWriter[Outcome | Skipped]):
@@ -72,6 +74,7 @@ class Publisher(OutputWriter[Outcome | Skipped]):
         self._observe = observe
         self._trace = trace
         self._chain = AuditChain("", audit_codec)
+        self._refused_in_row: Counter[str] = Counter()
 
     def _write(self, batches: list[CommittableBatch[Outcome | Skipped]]) -> bool:
         outcomes = [outcome for batch in batches for outcome in batch.outcomes if not isinstance(outcome, Skipped)]
@@ -83,13 +86,13 @@ class Publisher(OutputWriter[Outcome | Skipped]):
             now_ms=self._clock.unix_ms(),
         )
         records = [self._encoder.encode(o, b) for o, b in zip(outcomes, batch_ids, strict=True)]
-        oversized = {
-            index: "the record is too large for its topic"
-            for index, (outcome, record) in enumerate(zip(outcomes, records, strict=True))
+        oversized = [
+            outcome
+            for outcome, record in zip(outcomes, records, strict=True)
             if not isinstance(outcome, Rejected) and self._encoder.too_large(record)
-        }
+        ]
         if oversized:
-            self._reject_records(outcomes, oversized)
+            self._reject_records(oversized, "the record is too large for its topic")
             return self.flush()
         plan = self._chain.plan(events)
         records += [OutRecord(self._audit_topic, self._chain.key, value, []) for value in plan.values]
@@ -97,7 +100,16 @@ class Publisher(OutputWriter[Outcome | Skipped]):
         publication = self._committer.commit(
             batches, records, lambda committed: self._committed(committed, records=len(records))
         )
-        return self._conclude(publication, outcomes, plan, len(records))
+        if isinstance(publication, Committed):
+            self._chain.confirm(plan)
+            self._observe.audit_chain_length(plan.next_sequence)
+            for topic in {record.topic for record in records}:
+                self._refused_in_row.pop(topic, None)
+            return True
+        if isinstance(publication, RecordsRejected) and self._handle_refusal(publication.errors, outcomes, records):
+            # This head is tried again unchanged: those of the other partitions must not wait for it.
+            self._ledger.put_last(batch.partition for batch in batches)
+        return False
 
     def _committed(self, committed: list[Outcome | Skipped], *, records: int) -> None:
         outcomes = [outcome for outcome in committed if not isinstance(outcome, Skipped)]
@@ -105,42 +117,45 @@ class Publisher(OutputWriter[Outcome | Skipped]):
         if outcomes:  # otherwise all records read belong to other groups
             self._observe.published(outcomes, records=records)
 
-    def _conclude(self, publication: Publication, outcomes: list[Outcome], plan: Any, records: int) -> bool:
-        match publication:
-            case Committed():
-                self._chain.confirm(plan)
-                self._observe.audit_chain_length(plan.next_sequence)
-                return True
-            case RecordsRejected(errors):
-                refused = {index: message for index, message in errors.items() if index < len(outcomes)}
-                if len(outcomes) > 1 and (len(errors) > 1 or not refused):
-                    # The broker rejects a whole record batch for one record: halving isolates it. It also makes an
-                    # audit event smaller.
-                    self._committer.bounds.halve_outcomes(len(outcomes))
-                elif len(errors) > 1:
-                    # Several rejected timestamps in one batch are reported like this, too: no contact is at fault.
-                    self._committer.suspend(_most_refused(errors, records))
-                elif refused and not _is_bare(outcomes[next(iter(refused))]):
-                    self._reject_records(outcomes, refused)
-                else:
-                    self._committer.suspend(self._refusal(errors, outcomes))
-                return False
-            case _:
-                return False
-
-    def _refusal(self, errors: Mapping[int, str], outcomes: list[Outcome]) -> str:
-        """Return which topic rejects which record, for the operator."""
+    def _handle_refusal(self, errors: Mapping[int, str], outcomes: list[Outcome], records: Sequence[OutRecord]) -> bool:
+        """Reject the contact whose record is refused alone, or halve the transaction; return whether commits wait."""
         index, message = next(iter(errors.items()))
-        if index >= len(outcomes):
-            return f"topic {self._audit_topic} refuses an audit event: {message}"
-        record = outcomes[index].record
-        return f"topics.rejected refuses the rejection of {record.topic}/{record.partition}/{record.offset}: {message}"
+        if len(errors) > 1:
+            # Several rejected timestamps in one batch are reported like this, too: no contact is at fault.
+            cause: str | None = _most_refused(errors, len(records))
+        elif index >= len(outcomes):
+            cause = f"topic {self._audit_topic} refuses an audit event: {message}"
+        else:
+            cause = self._cause_beyond_contact(outcomes[index], records[index].topic, message)
+        if cause is None:
+            self._reject_records([outcomes[index]], message)
+            return False
+        if len(outcomes) > 1:
+            # The broker rejects a whole record batch for one record: halving isolates it. It also makes an audit event
+            # smaller, and lets what the cause does not concern pass.
+            self._committer.bounds.halve_outcomes(len(outcomes))
+            return False
+        self._committer.suspend(cause)
+        return True
 
-    def _reject_records(self, outcomes: list[Outcome], errors: Mapping[int, str]) -> None:
-        """Reject contacts whose record the broker rejects; truncate a rejection that the broker rejects."""
-        self._observe.records_rejected([(outcomes[index], _contact_id(outcomes[index])) for index in errors])
-        for index, message in errors.items():
-            outcome = outcomes[index]
+    def _cause_beyond_contact(self, outcome: Outcome, topic: str, message: str) -> str | None:
+        """Return why a record that is refused alone is not the fault of its contact; None: the contact is rejected."""
+        if isinstance(outcome, Rejected):
+            record = outcome.record
+            place = f"{record.topic}/{record.partition}/{record.offset}"
+            return f"{topic} refuses the rejection of {place}: {message}" if outcome.truncated else None
+        self._refused_in_row[topic] += 1
+        if self._refused_in_row[topic] <= _MAX_REFUSED_IN_ROW:
+            return None
+        return (
+            f"topic {topic} has refused {_MAX_REFUSED_IN_ROW} records in a row, so no further contact is rejected for"
+            f" it: {message}; check the topic's validation, policies and limits"
+        )
+
+    def _reject_records(self, outcomes: Sequence[Outcome], message: str) -> None:
+        """Reject contacts whose records the broker rejects; truncate a rejection that the broker rejects."""
+        self._observe.records_rejected([(outcome, _contact_id(outcome)) for outcome in outcomes])
+        for outcome in outcomes:
             if isinstance(outcome, Rejected):
                 replaced = outcome._replace(rejected_at_ms=self._clock.unix_ms(), api_status=None, truncated=True)
             else:
@@ -153,9 +168,9 @@ class Publisher(OutputWriter[Outcome | Skipped]):
                     self._clock.unix_ms(),
                     request=outcome.request,
                     event_id=outcome.contact.event_id if isinstance(outcome, Scored) else outcome.event_id,
-                    features_hash=(
-                        outcome.contact.features_hash if isinstance(outcome, Scored) else outcome.features_hash
-                    ),
+                    features_hash=outcome.contact.features_hash
+                    if isinstance(outcome, Scored)
+                    else outcome.features_hash,
                 )
             self._ledger.replace(replaced)
 
@@ -175,8 +190,3 @@ def _most_refused(errors: Mapping[int, str], records: int) -> str:
 
 def _contact_id(outcome: Outcome) -> str:
     return outcome.contact.contact_id if isinstance(outcome, Scored) else outcome.contact_id
-
-
-def _is_bare(outcome: Outcome) -> bool:
-    """Return whether an outcome's record is already as small as possible."""
-    return isinstance(outcome, Rejected) and outcome.truncated

@@ -230,8 +230,7 @@ class Worker(ServiceLoop[Outcome | Skipped, Observer]):
         self._dispatcher.drop_unowned()
         self._trace.revoked(partitions)
 
-    def _report_state(self, now: float) -> None:
-        del now
+    def _report_state(self) -> None:
         self._observe.state(
             in_flight=self._dispatcher.in_flight,
             uncommitted=self._ledger.uncommitted,

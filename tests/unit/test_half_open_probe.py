@@ -76,7 +76,8 @@ class Scene:
 
     def fail(self, request: Request, after_s: float | None = None) -> None:
         failure = Failure(FailureKind.SERVER_ERROR, exchange(503), "HTTP 503", retry_after_s=after_s)
-        assert self.probe.responded(request, failure, self.now)
+        assert self.probe.ended(request.batch_id)
+        self.probe.failed(request, failure, self.now)
         if not request.is_control:
             self.queue.add(request.contacts[0], self.now)
 
@@ -155,8 +156,9 @@ def test_a_success_forgets_which_contacts_have_failed() -> None:
     scene.controls.record_scored(contact("x"))
     request = scene.next()
     assert request is not None
-    assert scene.probe.responded(request, None, scene.now)
-    assert not scene.probe.responded(request, None, scene.now), "it was that probe once"
+    assert scene.probe.ended(request.batch_id)
+    assert not scene.probe.ended(request.batch_id), "it was that probe once"
+    scene.probe.succeeded()
     assert not scene.probe.all_failed
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 from unittest.mock import MagicMock
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from stream_scorer.kafka.producer.records import OutRecord, Publication
 
 IN = Partition("in", 0)
+OTHER = Partition("in", 1)
 RETRY = Partition("retry-1", 0)
 AUDIT = Codec.single_object(load_schema(SchemaFile.BATCH_AUDIT))
 SCORES = Codec.single_object(load_schema(SchemaFile.CONTACT_SCORE))
@@ -107,6 +109,7 @@ class FakeGroup:
         self.unavailable = False
         self.member = True
         self.topics_error: BrokerUnavailable | BrokerRefused | None = None
+        self.ends: dict[Partition, int] = {}
 
     def group_metadata(self) -> str | None:
         return "generation 1" if self.member else None
@@ -115,8 +118,8 @@ class FakeGroup:
         if self.topics_error is not None:
             raise self.topics_error
 
-    def commit_offset(self, _partition: Partition, next_offset: int) -> int:
-        return next_offset
+    def commit_offset(self, partition: Partition, next_offset: int) -> int:
+        return max(next_offset, self.ends.get(partition, 0))
 
     def commit_metadata(self, _partition: Partition, start_offset: int) -> str:
         return f"start={start_offset}"
@@ -173,8 +176,18 @@ class Bench:
             retry_topics=["retry-1"],
         )
 
-    def finish(self, offset: int, *, value: bytes = b"v", key: bytes = b"k", campaign: str | None = None) -> None:
-        record = SourceRecord("in", 0, offset, key, value, [("traceparent", b"00-1"), ("stream-scorer-batch", b"old")])
+    def finish(
+        self,
+        offset: int,
+        *,
+        value: bytes = b"v",
+        key: bytes = b"k",
+        campaign: str | None = None,
+        partition: int = 0,
+    ) -> None:
+        record = SourceRecord(
+            "in", partition, offset, key, value, [("traceparent", b"00-1"), ("stream-scorer-batch", b"old")]
+        )
         assert self.ledger.read(record)
         contact = Contact(record, f"e{offset}", f"c{offset}", campaign, 1, None, False, (), b"{}")
         facts = RequestAudit("batch-1", "m", None, 1, 1, 2, 3.0, 1, 200, "corr")
@@ -522,10 +535,22 @@ def test_a_revocation_does_not_wait_where_the_group_has_moved_on_once_more() -> 
     assert bench.sink.answers == []
 
 
-def revoke(bench: Bench) -> None:
-    """As the group tells the worker; it has no request under way."""
+def test_a_revocation_whose_responses_are_late_commits_what_is_finished() -> None:
+    bench = Bench()
+    bench.finish(10)
+
+    def wait(_wait_s: float) -> None:
+        bench.now += 1.0
+
+    revoke(bench, MagicMock(has_in_flight=lambda _: True, may_finish=lambda _: True, handle_responses=wait))
+    assert bench.now >= 105.0, "it waited as long as it may"
+    assert bench.sink.sources() == [10]
+
+
+def revoke(bench: Bench, dispatcher: Any = None) -> None:
+    """As the group tells the worker; without a dispatcher it has no request under way."""
     nothing: Any = MagicMock()
-    dispatcher: Any = MagicMock(has_in_flight=lambda _: False, may_finish=lambda _: False)
+    dispatcher = dispatcher or MagicMock(has_in_flight=lambda _: False, may_finish=lambda _: False)
     worker = Worker(
         **dict.fromkeys(
             (
@@ -586,6 +611,72 @@ def test_a_broker_that_refuses_most_records_rejects_no_contact() -> None:
         assert bench.publish()
     assert {record.topic for record in bench.sink.log} == {"scores", "audit"}
     assert bench.publisher._committer.last_error is None
+
+
+def test_a_topic_that_refuses_one_record_after_the_other_rejects_three_contacts_and_then_none() -> None:
+    """The cause is the topic's: its validation, a policy, a limit that was lowered."""
+    bench = Bench()
+    for offset in range(10, 30):
+        bench.finish(offset)
+
+    def refuse_scores(records: list[OutRecord]) -> Publication:
+        scores = [index for index, record in enumerate(records) if record.topic == "scores"]
+        return RecordsRejected({scores[0]: "Broker failed to validate record"}) if scores else Committed()
+
+    bench.sink.answers = [refuse_scores] * 60
+    for _ in range(60):
+        bench.publish()
+    assert bench.sink.answers == []
+    assert bench.sink.sizes[-1] == 2, "a score and its audit event, still refused"
+    trouble = bench.publisher._committer.last_error or ""
+    assert trouble.startswith("topic scores has refused 3 records in a row, so no further contact is rejected for it: ")
+    for _ in range(20):
+        bench.publish()
+    assert bench.sink.sources() == list(range(10, 30))
+    assert Counter(record.topic for record in bench.sink.log if record.topic != "audit")["rejected"] == 3
+
+
+def test_a_head_whose_topic_refuses_it_does_not_hold_up_other_partitions() -> None:
+    bench = Bench()
+    bench.ledger.assign(OTHER, start_offset=0, next_offset=0)
+
+    def refuse_those_of_in_0(records: list[OutRecord]) -> Publication:
+        refused = [index for index, record in enumerate(records) if b"in/0/10" in dict(record.headers).values()]
+        return RecordsRejected({refused[0]: "policy"}) if refused else Committed()
+
+    bench.reject(10)
+    for offset in range(4):
+        bench.finish(offset, partition=OTHER.number)
+    bench.sink.answers = [refuse_those_of_in_0] * 60
+    for _ in range(20):
+        bench.publish()
+    assert bench.sink.sources() == [0, 1, 2, 3]
+    assert bench.sink.offsets[OTHER] == (4, "start=0")
+
+
+def test_a_commit_moves_behind_markers_while_another_partition_is_busy() -> None:
+    bench = Bench()
+    bench.ledger.assign(OTHER, start_offset=0, next_offset=3)
+    bench.group.ends = {OTHER: 5}
+    for offset in range(10, 13):
+        bench.finish(offset)
+        bench.publish()
+        bench.now += 2
+    assert bench.sink.offsets == {IN: (13, "start=5"), OTHER: (5, "start=0")}
+    assert bench.ledger.read(SourceRecord("in", 1, 5, b"k", b"v", []))
+
+
+def test_a_renewal_never_moves_a_commit_back() -> None:
+    bench = Bench()
+    bench.ledger.assign(RETRY, start_offset=2, next_offset=7)
+    bench.group.ends = {RETRY: 9}
+    bench.publish()
+    assert bench.sink.offsets == {RETRY: (9, "start=2")}
+    bench.group.ends = {}  # a seek: the end is not known any more
+    bench.now += 60
+    bench.publish()
+    assert bench.sink.sizes == [0, 0], "renewed"
+    assert bench.sink.offsets == {RETRY: (9, "start=2")}
 
 
 def test_a_batch_refused_as_a_whole_is_taken_apart_so_that_only_the_culprit_is_rejected() -> None:

@@ -118,3 +118,42 @@ def test_a_client_that_is_at_its_end_ends_the_worker(monkeypatch: pytest.MonkeyP
     config["group.protocol"] = "consumer"
     with pytest.raises(BrokerRefused, match="a worker that was killed is free when its session has ended"):
         GroupConsumer(config, ["features"], wait=lambda _: True).read(1, 0.0)
+
+
+class Read(Reported):
+    def __init__(self, partition: int, offset: int, code: int | None = None) -> None:
+        super().__init__(code or 0)
+        self._place = (partition, offset)
+        self._is_error = code is not None
+
+    def error(self) -> KafkaError | None:  # type: ignore[override]
+        return super().error() if self._is_error else None
+
+    def partition(self) -> int:
+        return self._place[0]
+
+    def offset(self) -> int:
+        return self._place[1]
+
+    def key(self) -> bytes:
+        return b"k"
+
+    value = key
+
+    def headers(self) -> list[tuple[str, bytes]]:
+        return []
+
+    def timestamp(self) -> tuple[int, int]:
+        return (1, 1)
+
+
+def test_no_commit_passes_records_that_an_error_in_the_same_read_discards(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = source_that_reads(0, monkeypatch)
+    place = Partition("features", 0)
+    source._end_of_partition.seek(place, 10)
+    answers = [Read(0, 10), Read(0, 11), Read(0, 12, KafkaError._PARTITION_EOF)]
+    answers.append(Read(1, -1, KafkaError.TOPIC_AUTHORIZATION_FAILED))
+    monkeypatch.setattr(source._consumer, "consume", lambda *_: answers)
+    with pytest.raises(BrokerRefused):
+        source.read(100, 0.0)
+    assert source.commit_offset(place, 10) == 10, "the records at 10 and 11 never reached the ledger"

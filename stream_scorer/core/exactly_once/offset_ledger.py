@@ -268,11 +268,16 @@ class OffsetLedger(Generic[OutcomeT]):
             owned.finished[record.offset] = outcome
 
     def mark_committed(self, batches: Iterable[CommittableBatch[OutcomeT]]) -> None:
-        """Record that the transaction with these batches is committed."""
-        for batch in batches:
-            self._drop_below(batch.partition, batch.next_offset)
-            if batch.partition in self._assigned:
-                self._assigned[batch.partition] = self._assigned.pop(batch.partition)  # to the end: see `committable`
+        """Record that the transaction with these batches is committed, up to their ``next_offset``."""
+        batches = list(batches)
+        self.resolve({batch.partition: batch.next_offset for batch in batches})
+        self.put_last(batch.partition for batch in batches)
+
+    def put_last(self, partitions: Iterable[Partition]) -> None:
+        """Put partitions behind the others, for the next `committable`."""
+        for partition in partitions:
+            if partition in self._assigned:
+                self._assigned[partition] = self._assigned.pop(partition)
 
     def resolve(self, committed: Mapping[Partition, int]) -> None:
         """Resolve transactions with an unknown outcome by the committed offsets; the rest stays to be published.

@@ -151,7 +151,7 @@ class CallbackReconciliation:
         gone: the gaps of the output topics.
         lost: the offsets of each partition that were deleted before the group read them.
         unknown_starts: partitions whose commit has no start offset of the group.
-        since_ms: for partitions of a topic that was created again, when the group accepted it, in Unix milliseconds:
+        since_ms: for partitions of a topic that was created again, the time behind the outputs of the former (Unix ms):
             callbacks planned before belong to the former topic, and count as from before the start.
         compacted: the topic is compacted, so a score may be removed although it was called.
         max_findings: how many findings of each kind are kept; all are counted.

@@ -105,8 +105,8 @@ class Reconciliation:
             lost: the offsets of each partition that were deleted before the group read them.
             unknown_starts: partitions whose commit has no start offset of the group.
             compacted: the topic is compacted, so an input record may be removed although it was scored.
-            since_ms: for partitions of a topic that was created again, when the group accepted it, in Unix
-                milliseconds: earlier outputs belong to the former topic, and count as from before the start.
+            since_ms: for partitions of a topic that was created again, the time behind the outputs of the former, in
+                Unix milliseconds: earlier outputs belong to the former topic, and count as from before the start.
             max_findings: how many findings of each kind are kept; all are counted.
         """
         self._topic = topic

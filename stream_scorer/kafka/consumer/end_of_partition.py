@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class EndOfPartitionTracker:
         and aborted records at the end of the log. A commit before a marker is below the log's first offset once
         retention has deleted all records. The next worker would stop, as if records had been deleted unread.
         """
-        if self._next_offsets.get(partition) != next_offset:
+        if self._next_offsets.get(partition, math.inf) > next_offset:
             return next_offset
         return max(next_offset, self._eof_offsets.get(partition, -1))
 

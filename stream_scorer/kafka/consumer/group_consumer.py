@@ -145,22 +145,19 @@ class GroupConsumer:
             self._look_for_partitions()
             messages += self._retries.client.consume(max(1, limit // _RETRY_SHARE), 0.0)
         messages.reverse()
-        last: SourceRecord | None = None
         while messages:
             message = messages.pop()  # released in its iteration: the client stores the unpacked headers in it
             error = message.error()
             if error is None:
                 record = _record(message)
-                if last is not None and (record.partition != last.partition or record.topic != last.topic):
-                    self._end_of_partition.delivered(last.topic, last.partition, last.next_offset)
-                last = record
+                # At once: if an error behind it ends this call, no commit may pass it, since the ledger never gets it.
+                self._end_of_partition.delivered(record.topic, record.partition, record.offset + 1)
                 records.append(record)
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its only name
                 self._end_of_partition.eof_at(message)
             else:
                 self._on_error(error, message)
-        if last is not None:
-            self._end_of_partition.delivered(last.topic, last.partition, last.next_offset)
+        if records:
             size = sum(map(size_of, records)) // len(records) or 1
             self._read_limit = max(1, min(2 * self._read_limit, _MAX_READ, _READ_BYTES // size))
         if (reason := self._connectivity.pop_error()) is not None:

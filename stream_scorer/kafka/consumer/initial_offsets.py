@@ -168,7 +168,7 @@ def has_commits(settings: Settings, group_id: str, topic: str, *, patience_s: fl
 
     def ask() -> bool:
         with _reader(settings, group_id) as reader:
-            return any(answer.offset >= 0 for answer in _committed(reader, _partitions(reader, topic)))
+            return _has_commits(reader, _partitions(reader, topic))
 
     return _patiently(ask, patience_s)
 
@@ -349,7 +349,7 @@ def _partitions(reader: Consumer, topic: str) -> list[TopicPartition]:
 
 
 def _has_commits(reader: Consumer, partitions: list[TopicPartition]) -> bool:
-    return any(answer.offset >= 0 for answer in reader.committed(partitions, _CALL_S))
+    return any(answer.offset >= 0 for answer in _committed(reader, partitions))
 
 
 def _written(reader: Consumer, topics: tuple[str, ...]) -> str | None:

@@ -15,7 +15,6 @@ log's first offset once retention has deleted all records, and the next worker s
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias
 
@@ -44,9 +43,7 @@ _FIRST_SESSION_S = 10.0
 _RENEW_EVERY_S = 3600.0
 # The first renewal is sooner, since a worker may be restarted every hour.
 _RENEW_FIRST_S = 60.0
-# The end of a partition is known 100 ms after its last record, which may be after the commit.
-_MARKERS_AFTER_S = 2.0
-_MARKERS_EVERY_S = 60.0
+_LOOK_EVERY_S = 2.0
 
 
 # Outcomes of a transaction whose result is unknown, and the function that is called if it was committed.
@@ -103,9 +100,9 @@ class Committer(Generic[OutcomeT]):
         self._on_session = on_session
         self._fenced_at: deque[float] = deque(maxlen=_FENCED_LIMIT)
         self._renewed_topics = frozenset(renewed_topics)
-        self._renew_at = monotonic() + _RENEW_FIRST_S if self._renewed_topics else math.inf
-        self._markers_at = monotonic() + _MARKERS_EVERY_S
-        self._offsets: dict[Partition, int] = {}
+        self._renew_at = monotonic() + _RENEW_FIRST_S
+        self._look_at = 0.0
+        self._renewals: set[Partition] = set()
         self._retry_at = 0.0
         self._is_resolved = False
         self._unresolved: _Attempt[OutcomeT] | None = None
@@ -123,7 +120,25 @@ class Committer(Generic[OutcomeT]):
     @property
     def renewal_due(self) -> bool:
         """Whether commits have to be renewed or moved behind markers, by a transaction without heads if necessary."""
-        return bool(self._renewed([]))
+        return bool(self._renewals)
+
+    def find_renewals(self) -> None:
+        """Find, every 2 s, the commits that have to be renewed or moved behind markers. They are until committed.
+
+        The end of a partition is known 100 ms after its last record, which may be after the commit of that record.
+        """
+        now = self._monotonic()
+        if now < self._look_at:
+            return
+        self._look_at = now + _LOOK_EVERY_S
+        heads = self._ledger.empty_batches()
+        self._renewals &= {batch.partition for batch in heads}
+        self._renewals |= {batch.partition for batch in heads if self._to_end(batch) != batch}
+        if now >= self._renew_at:
+            renewed = {batch.partition for batch in heads if batch.partition.topic in self._renewed_topics}
+            self._renewals |= renewed
+            if renewed:
+                self._renew_at = now + _RENEW_EVERY_S
 
     def ensure_session(self) -> bool:
         """Open a producer session if none is usable, and resolve unknown outcomes; return whether both succeeded.
@@ -189,18 +204,16 @@ class Committer(Generic[OutcomeT]):
         """
         if not all(self._ledger.is_assigned(batch) for batch in batches):
             raise AssertionError("a head was to be published whose assignment has ended")
-        renewed = self._renewed(batches)
-        publication = self._transact([*batches, *renewed], records)
+        heads = [self._to_end(batch) for batch in [*batches, *self._renewed(batches)]]
+        publication = self._transact(heads, records)
         self._observe.transaction(publication)
-        if renewed and isinstance(publication, Committed) and self._monotonic() >= self._renew_at:
-            self._renew_at = self._monotonic() + _RENEW_EVERY_S
         outcomes = [outcome for batch in batches for outcome in batch.outcomes]
         self._is_resolved = isinstance(publication, Committed)
         self._unresolved = None if self._is_resolved else (outcomes, on_committed)
         if isinstance(publication, Committed):
-            self._ledger.mark_committed(batches)
+            self._ledger.mark_committed(heads)
+            self._renewals.clear()
             on_committed(outcomes)
-            self._markers_at = self._monotonic() + _MARKERS_AFTER_S
             self._recovered()
             if not publication.slow:
                 self.bounds.double()
@@ -256,17 +269,15 @@ class Committer(Generic[OutcomeT]):
         group = self._group.group_metadata()
         if group is None:
             return Failed("the worker was removed from its group", stale=True)
-        publication = self._sink.publish(records, [self._offset_of(batch) for batch in batches], group)
-        if isinstance(publication, Committed):
-            self._offsets |= {batch.partition: self._end_of(batch) for batch in batches}
-        return publication
+        return self._sink.publish(records, [self._offset_of(batch) for batch in batches], group)
 
     def _offset_of(self, batch: CommittableBatch[OutcomeT]) -> TopicPartition:
         metadata = self._group.commit_metadata(batch.partition, batch.start_offset)
-        return TopicPartition(*batch.partition, self._end_of(batch), metadata)
+        return TopicPartition(*batch.partition, batch.next_offset, metadata)
 
-    def _end_of(self, batch: CommittableBatch[OutcomeT]) -> int:
-        return self._group.commit_offset(batch.partition, batch.next_offset)
+    def _to_end(self, batch: CommittableBatch[OutcomeT]) -> CommittableBatch[OutcomeT]:
+        """Return a head that ends behind the transaction markers after it."""
+        return batch._replace(next_offset=self._group.commit_offset(batch.partition, batch.next_offset))
 
     def _is_first_session_young(self) -> bool:
         """Return whether the first session is being opened, within its first 10 s."""
@@ -277,25 +288,9 @@ class Committer(Generic[OutcomeT]):
         return self._monotonic() - self._first_opened_at < _FIRST_SESSION_S
 
     def _renewed(self, batches: list[CommittableBatch[OutcomeT]]) -> list[CommittableBatch[OutcomeT]]:
-        """Return heads without outcomes: due renewals, and commits to be moved behind transaction markers.
-
-        ``batches``: the heads of this transaction; their partitions are left out.
-        """
-        now = self._monotonic()
-        if now < self._renew_at and now < self._markers_at:
-            return []
-        advanced = {batch.partition for batch in batches}
-        rest = [batch for batch in self._ledger.empty_batches() if batch.partition not in advanced]
-        renewed = [batch for batch in rest if now >= self._renew_at and batch.partition.topic in self._renewed_topics]
-        if now >= self._markers_at:
-            moved = [batch for batch in rest if self._is_before_markers(batch)]
-            renewed += [batch for batch in moved if batch not in renewed]
-            if not moved:
-                self._markers_at = now + _MARKERS_EVERY_S
-        return renewed
-
-    def _is_before_markers(self, batch: CommittableBatch[OutcomeT]) -> bool:
-        return self._end_of(batch) > max(batch.next_offset, self._offsets.get(batch.partition, 0))
+        """Return the heads without outcomes for renewals of partitions without a head in this transaction."""
+        wanted = self._renewals - {batch.partition for batch in batches}
+        return [batch for batch in self._ledger.empty_batches() if batch.partition in wanted] if wanted else []
 
     def _recovered(self) -> None:
         if self.last_error is not None:
