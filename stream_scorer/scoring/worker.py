@@ -155,7 +155,7 @@ class Worker(ServiceLoop[Outcome | Skipped, Observer]):
         for record in records:
             if record.partition != number or record.topic != topic:
                 topic, number = record.topic, record.partition
-                is_retry, may_be_paused = topic in self._retries, True
+                is_retry, may_be_paused = topic in self._retries, any(self._paused)
             if may_be_paused and self._is_paused(record):
                 continue
             found: SourceRecord | Deferred | Skipped | None = None
