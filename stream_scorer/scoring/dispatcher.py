@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 _FAILURES_IN_ROW: Final = 8
 # How long a failure waits for other failures, so that they share one of the few controls.
 _CONTROL_SHARED_S: Final = 2.0
+# The gap between two controls of such failures: without it a few dozen bad contacts use up the controls of a minute.
+_CONTROL_GAP_S: Final = 0.5
 _FORGET_EVERY_S: Final = 60.0
 
 
@@ -129,6 +131,7 @@ class RequestDispatcher:
         )
         self._control_ids: dict[str | None, str] = {}
         self._success_wanted: set[BatchKey] = set()
+        self._controlled_at = NEVER
         self._in_flight: dict[str, Request] = {}
         self._bisect_sent = SlidingWindow()
         self._major_sent_at = NEVER
@@ -304,6 +307,8 @@ class RequestDispatcher:
             for state in self._versions
             if state.failures_in_row >= _FAILURES_IN_ROW and not state.is_open
         }
+        if len(wanted.keys() | self._control_ids.keys()) > 1:
+            wanted.pop(None, None)  # a result of any version decides about an unknown one
         for target, key in wanted.items():
             if target in self._control_ids:
                 self._failures.pending.control_sent(target, self._control_ids[target])
@@ -311,6 +316,7 @@ class RequestDispatcher:
             request = self._control_for(target, key, now)
             if request is not None:
                 self._control_ids[target] = request.batch_id
+                self._controlled_at = now
                 self._failures.pending.control_sent(target, request.batch_id)
                 return request
         return None
@@ -318,12 +324,14 @@ class RequestDispatcher:
     def _is_shared_soon(self, pending: PendingDecision, now: float) -> bool:
         """Return whether other requests of the version may soon succeed, or fail and share the control.
 
-        Contacts in a retry round wait for that. An outage of the whole API is detected without this wait.
+        Divided contacts and those in a retry round wait for that. An outage of the whole API is detected without this
+        wait.
         """
-        is_patient = (
-            pending.request.is_deferred or pending.request.bisecting
-        ) and pending.failure.kind is not FailureKind.UNKNOWN_VERSION
-        if not is_patient or now - pending.failed_at >= _CONTROL_SHARED_S:
+        if not (pending.request.is_deferred or pending.request.bisecting):
+            return False
+        if now - self._controlled_at < _CONTROL_GAP_S:
+            return True
+        if pending.failure.kind is FailureKind.UNKNOWN_VERSION or now - pending.failed_at >= _CONTROL_SHARED_S:
             return False
         version = pending.request.key.model_version
         return any(

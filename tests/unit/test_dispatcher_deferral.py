@@ -446,6 +446,24 @@ class TestAnUnknownVersion:
         world.finish(within_s=6_000.0)
         assert Counter(world.results.values()) == {"scored": 30}
 
+    def test_unknown_versions_at_the_end_of_a_stream_share_the_controls(self) -> None:
+        """Each failure had its own: 24 for 8 versions, which took until 20 a minute allowed them, 60 s."""
+        world = DispatcherHarness(
+            lambda request: ok(request) if request.key.model_version in {None, "v1"} else not_found(),
+            retry_delays_s=(1.0, 2.0),
+            requests_per_minute=6_000,
+        )
+        world.feed(numbered(20), version="v1")
+        world.finish()
+        for letter in "abcdefgh":
+            world.feed([f"of{letter}"], version=f"build-{letter}", from_event=True)
+            world.run(0.15)
+        began = world.now
+        world.finish()
+        assert Counter(world.results.values()) == {"scored": 20, "unknown_model_version": 8}
+        assert world.observed.controls <= 20
+        assert world.now - began < 20
+
     def test_while_no_other_version_succeeds_it_is_the_api(self) -> None:
         world = self.world()
         world.known.clear()  # type: ignore[attr-defined]
