@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,18 +23,31 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.kafka
 
-CONTACTS = 80
-KILLS = 10
 SCORES_EACH = 6
 COLUMNS = {"contact_id": "contact_id", "scored_at": "scored_at", "score": "score", "phone": "attributes.phone"}
-OPTED_OUT = {f"C-{number:03}" for number in range(0, CONTACTS, 10)}
 
 
-def contact_ids() -> list[str]:
-    return [f"{'REFUSE-' if number % 40 == 7 else ''}C-{number:03}" for number in range(CONTACTS)]
+@dataclass(frozen=True)
+class Size:
+    contacts: int
+    kills: int
+    max_contacts: int
+
+    @property
+    def contact_ids(self) -> list[str]:
+        return [f"{'REFUSE-' if number % 40 == 7 else ''}C-{number:03}" for number in range(self.contacts)]
+
+    @property
+    def opted_out(self) -> set[str]:
+        return {f"C-{number:03}" for number in range(0, self.contacts, 10)}
 
 
-def scores(turn: int) -> list[dict[str, Any]]:
+SHORT = Size(contacts=80, kills=10, max_contacts=9)
+# About 1,000 callbacks.
+LONG = Size(contacts=500, kills=200, max_contacts=3)
+
+
+def scores(size: Size, turn: int) -> list[dict[str, Any]]:
     """One score of every contact; two contacts have no number."""
     at_ms = time.time_ns() // 1_000_000 - 3_600_000 + turn * 60_000
     return [
@@ -43,7 +57,7 @@ def scores(turn: int) -> list[dict[str, Any]]:
             campaign_id=("spring", "autumn")[number % 2],
             attributes={} if number in (11, 12) else {"phone": f"+49-{name}"},
         )
-        for number, name in enumerate(contact_ids())
+        for number, name in enumerate(size.contact_ids)
     ]
 
 
@@ -54,9 +68,16 @@ def has_more_requests(simulator: Simulator, requests: int, campaign: CallbacksHa
     return sum(len(receipt["contact_ids"]) for receipt in campaign.receipts()) >= put
 
 
-@pytest.mark.parametrize("requeue", [pytest.param("never", marks=pytest.mark.slow), "newer_score"])
+@pytest.mark.parametrize(
+    ("requeue", "size"),
+    [
+        pytest.param("never", SHORT, marks=pytest.mark.slow, id="never"),
+        pytest.param("newer_score", SHORT, id="newer_score"),
+        pytest.param("newer_score", LONG, marks=[pytest.mark.slow, pytest.mark.timeout(3_000)], id="200-kills"),
+    ],
+)
 def test_no_contact_is_dialled_twice_for_one_score(
-    make_campaign: Callable[..., CallbacksHarness], simulator: Simulator, requeue: str
+    make_campaign: Callable[..., CallbacksHarness], simulator: Simulator, requeue: str, size: Size
 ) -> None:
     simulator.configure(quota=1_000_000, contact_lists={"autumn-list": {}}, dials_per_s=200.0)
     campaign = make_campaign(
@@ -69,42 +90,42 @@ def test_no_contact_is_dialled_twice_for_one_score(
             "STREAM_SCORER_CALLBACKS__COLUMNS": json.dumps(COLUMNS),
             "STREAM_SCORER_CALLBACKS__CONTACT_ID": "contact_id",
             "STREAM_SCORER_CALLBACKS__REQUEUE": requeue,
-            "STREAM_SCORER_CALLBACKS__MAX_CONTACTS": "9",
+            "STREAM_SCORER_CALLBACKS__MAX_CONTACTS": str(size.max_contacts),
             "STREAM_SCORER_CALLBACKS__RETRY_DELAYS_S": "[0.2, 0.2, 0.2, 0.2]",
         }
     )
     simulator.add_fault(path="outbound", drop="after", times=None, share=0.15, seed=1)
     worker = campaign.start(name="dialler")
-    put = campaign.put(scores(0))
+    put = campaign.put(scores(size, 0))
     campaign.wait(lambda: len(simulator.dials()) > 20, "the first calls", needs=worker)
     for list_id in ("simulator-list", "autumn-list"):
-        simulator.opt_out(*(OPTED_OUT & simulator.contact_list(list_id).keys()), list_id=list_id)
-    for kill in range(1, KILLS + 1):
+        simulator.opt_out(*(size.opted_out & simulator.contact_list(list_id).keys()), list_id=list_id)
+    for kill in range(1, size.kills + 1):
         if kill < SCORES_EACH:
-            put += campaign.put(scores(kill))
+            put += campaign.put(scores(size, kill))
         requests = simulator.stats().requests["outbound"]["200"]
         with_more = partial(has_more_requests, simulator, requests, campaign, put)
         campaign.wait(with_more, "requests", needs=worker)
         worker.kill()
         worker = campaign.start(name="dialler")
-    campaign.wait_receipts(put, needs=worker, limit_s=120)
+    campaign.wait_receipts(put, needs=worker, limit_s=180)
     outcomes = campaign.judge()
     campaign.wait(worker.ready, "the last worker to be ready", needs=worker)
     assert worker.stop() == 0, worker.log()
     for list_id in ("simulator-list", "autumn-list"):
         simulator.dial(list_id=list_id)
 
-    bad = (sum(name.startswith("REFUSE") for name in contact_ids()) + 2) * SCORES_EACH
+    bad = (sum(name.startswith("REFUSE") for name in size.contact_ids) + 2) * SCORES_EACH
     assert outcomes == {"DELIVERED": put - bad, "REFUSED": bad}
     assert simulator.dialled(minimum=2) == []
     assert all(dial.number for dial in simulator.dials())
     listed = simulator.contact_list() | simulator.contact_list("autumn-list")
-    assert len(listed) == CONTACTS - bad // SCORES_EACH
-    kept_out = OPTED_OUT & listed.keys()
+    assert len(listed) == size.contacts - bad // SCORES_EACH
+    kept_out = size.opted_out & listed.keys()
     assert kept_out
     assert not any(listed[contact_id].callable for contact_id in kept_out if listed[contact_id].times > 1)
     calls = {dial.id for dial in simulator.dials()}
-    assert calls >= listed.keys() - OPTED_OUT
+    assert calls >= listed.keys() - size.opted_out
 
     environment = {name: text for name, text in campaign.settings().items() if name.startswith("STREAM_SCORER_")}
     report = reconcile_callbacks(load_settings(environ=environment))
