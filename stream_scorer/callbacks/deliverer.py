@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from stream_scorer.callbacks.observer import DelivererObserver
 from stream_scorer.core.callbacks.retry_policy import Delivery, DeliveryOutcome
@@ -38,6 +38,13 @@ _EVICT_EVERY_S = 30.0
 # Above this share of the window a failing campaign may have only a few waiting callbacks.
 _EVICT_ABOVE = 0.5
 _FEW = 8
+
+
+class _Assignment(NamedTuple):
+    """Assignment of a partition: its Unix milliseconds, and the offset below which its former owner may have read."""
+
+    at_ms: int
+    read_below: int
 
 
 class Deliverer(ServiceLoop[DeliveryOutcome, DelivererObserver]):
@@ -98,7 +105,7 @@ class Deliverer(ServiceLoop[DeliveryOutcome, DelivererObserver]):
         self._receipts = receipts
         self._evicted_at = 0.0
         self._found_work = False
-        self._assigned_ms: dict[Partition, int] = {}
+        self._assigned: dict[Partition, _Assignment] = {}
         # Of the first record of each retry partition that is not due: when its callback was planned.
         self._heads: dict[Partition, int] = {}
 
@@ -144,10 +151,16 @@ class Deliverer(ServiceLoop[DeliveryOutcome, DelivererObserver]):
                 self._receipts.finish(examined)
 
     def _with_former_attempts(self, delivery: Delivery) -> Delivery:
-        """Mark a callback that a former owner of its partition may have sent without committing the response."""
+        """Mark a callback that a former owner of its partition may have sent without committing the response.
+
+        Not one that was not due then, or is behind all records that an owner may hold uncommitted.
+        """
         record = delivery.record
-        assigned_ms = self._assigned_ms.get(Partition(record.topic, record.partition), 0)
-        return replace(delivery, is_unanswered=True) if record.timestamp_ms <= assigned_ms else delivery
+        assigned = self._assigned.get(Partition(record.topic, record.partition))
+        if assigned is None or record.offset >= assigned.read_below:
+            return delivery
+        due_ms = max(record.timestamp_ms, delivery.callback.not_before_ms)
+        return replace(delivery, may_be_repeat=True) if due_ms <= assigned.at_ms else delivery
 
     def _evict(self) -> None:
         """Drop idle campaigns, and keep failing ones from filling the window; below half of it, nothing is evicted."""
@@ -174,7 +187,7 @@ class Deliverer(ServiceLoop[DeliveryOutcome, DelivererObserver]):
 
     def on_assigned(self, partition: Partition, *, start_offset: int, next_offset: int) -> None:
         """Start an assignment."""
-        self._assigned_ms[partition] = self._clock.unix_ms()
+        self._assigned[partition] = _Assignment(self._clock.unix_ms(), next_offset + self._flow.max_records)
         super().on_assigned(partition, start_offset=start_offset, next_offset=next_offset)
 
     def _on_revoked(self, partitions: list[Partition]) -> None:

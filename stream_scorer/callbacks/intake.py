@@ -54,6 +54,7 @@ class CallbackIntake:
             rounds=tier if (rounds := _number(headers.get(ROUNDS_HEADER), 1)) is None else rounds,
             last_status=_number(headers.get(LAST_STATUS_HEADER), 3),
             is_unanswered=headers.get(UNANSWERED_HEADER) == b"true",
+            may_be_repeat=headers.get(UNANSWERED_HEADER) == b"maybe",
             was_held=HELD_HEADER in headers,
         )
         return route(delivery, self._rules, now_ms, self._started_ms)

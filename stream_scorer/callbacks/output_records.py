@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 ROUNDS_HEADER: Final = "stream-scorer-failed-rounds"
 # The HTTP status of the last response, which decides between refused and given up.
 LAST_STATUS_HEADER: Final = "stream-scorer-last-status"
-# `true`: an attempt got no response, so a later 409 means that the receiver has the callback.
+# `true`: an attempt got no response, so a later 409 means that the receiver has the callback; `maybe`: a former owner
+# may have made such an attempt.
 UNANSWERED_HEADER: Final = "stream-scorer-unanswered"
 _CAUSES_SHOWN: Final = 3
 
@@ -131,8 +132,8 @@ class CallbackEncoder:
         ]
         if postponed.last_status is not None:
             headers.append((LAST_STATUS_HEADER, str(postponed.last_status).encode()))
-        if postponed.is_unanswered:
-            headers.append((UNANSWERED_HEADER, b"true"))
+        if postponed.is_unanswered or postponed.may_be_repeat:
+            headers.append((UNANSWERED_HEADER, b"true" if postponed.is_unanswered else b"maybe"))
         if postponed.reason is DeferReason.HELD:
             headers.append((HELD_HEADER, postponed.callback.target.encode()))
         return self._callback(self._topics.retries[postponed.retry_level - 1], postponed.callback, headers)

@@ -123,12 +123,14 @@ class Sender:
     def collect(self, wait_s: float) -> None:
         """Handle the responses that have arrived, after a wait of up to ``wait_s`` for the first."""
         for delivery, response in self._pool.answers(wait_s):
-            answer = accept_conflict(delivery, response)
+            answer = accept_conflict(
+                delivery, response, is_accepting=self._breakers.is_accepting(delivery.callback.campaign_id)
+            )
             self._observe.attempted(answer)
             self._trace.attempted(delivery, answer)
             now = self._clock.monotonic()
             if self._dispatcher.on_response(
-                delivery, now, failed=_failed(answer), leave_alone_s=_leave_alone_s(answer)
+                delivery, now, failed=_failed(delivery, answer), leave_alone_s=_leave_alone_s(answer)
             ):
                 self._observe.campaign_health_changed(delivery, answer)
             self._update_breakers(delivery, answer, now)
@@ -211,10 +213,21 @@ class Sender:
         if key in self._probes:
             self._probes.discard(key)
             self._breakers.probe_ended(campaign_id, now)
+        if self._awaits_acceptance(delivery, answer):
+            return
         if self._breakers.responded(campaign_id, delivery.callback.callback_id, answer, now):
             self.report_breakers()
             for released in self._candidates.release(self._breakers.needs_candidates):
                 self._dispatcher.add(released, now)
+
+    def _awaits_acceptance(self, delivery: Delivery, answer: DeliveryAnswer) -> bool:
+        """Return whether a 409 may become an acceptance at a quick attempt, when others of the campaign are accepted.
+
+        After a crash, the first requests are all repeats: they must not open the breaker of a receiver that works.
+        """
+        is_blocked = self._breakers.blocks(delivery.callback.campaign_id)
+        is_last = delivery.attempts_in_round >= len(self._rules.quick_delays_s)
+        return answer.is_conflict and delivery.may_be_repeat and not is_blocked and not is_last
 
     def _after_attempt(self, delivery: Delivery, answer: DeliveryAnswer, now: float) -> None:
         step = after_attempt(
@@ -234,11 +247,12 @@ class Sender:
             self._ledger.drop(delivery.record)  # its partition is not assigned any more
 
 
-def _failed(answer: DeliveryAnswer) -> bool | None:
-    """Return whether an attempt failed; None: no request was made."""
-    if answer.kind is DeliveryKind.HELD or (answer.kind is DeliveryKind.REFUSED and answer.status is None):
-        return None
-    return answer.kind is not DeliveryKind.DELIVERED
+def _failed(delivery: Delivery, answer: DeliveryAnswer) -> bool | None:
+    """Return whether an attempt failed; None: no request was made, or the receiver may have had it already."""
+    if answer.kind is DeliveryKind.DELIVERED:
+        return False
+    is_sent = answer.status is not None or answer.kind is DeliveryKind.TRY_LATER
+    return True if is_sent and not (answer.is_conflict and delivery.may_be_repeat) else None
 
 
 def _leave_alone_s(answer: DeliveryAnswer) -> float:

@@ -76,6 +76,7 @@ class TransportFailure(ApiUnavailable):
         timing: times of the exchange.
         status: status of an answer whose body failed (always a 2xx); None: no answer.
         headers: its headers.
+        is_sent: whether a part of the request may have reached the server.
     """
 
     def __init__(
@@ -85,6 +86,8 @@ class TransportFailure(ApiUnavailable):
         timing: Timing,
         status: int | None = None,
         headers: Mapping[str, str] | None = None,
+        *,
+        is_sent: bool = True,
     ) -> None:
         super().__init__(message)
         self.kind = kind
@@ -92,6 +95,7 @@ class TransportFailure(ApiUnavailable):
         self.timing = timing
         self.status = status
         self.headers: Mapping[str, str] = {} if headers is None else headers
+        self.is_sent = is_sent
 
 
 class Http:
@@ -179,7 +183,7 @@ class Http:
             return HttpAnswer(response.status_code, response.headers, b"" if failed else content, timing)
         kind, message = failed or (HttpFailure.NO_CONNECTION, "")  # without a response there is a failure
         status, got = (None, None) if response is None else (response.status_code, response.headers)
-        raise TransportFailure(kind, message, timing, status, got)
+        raise TransportFailure(kind, message, timing, status, got, is_sent=deadline.has_sent)
 
     def close(self) -> None:
         """Abort exchanges in flight and close all connections; later calls fail at once."""

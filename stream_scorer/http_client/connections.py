@@ -93,6 +93,15 @@ class DeadlineHTTPConnection(HTTPConnection):
             deadline.attach(self._socket_handle)
         super().request(*args, **kwargs)
 
+    def send(self, data: Any) -> None:
+        """Send a part of a request; connect first if that is still to be done."""
+        if self.sock is None:
+            self.connect()
+        deadline = current_deadline()
+        if deadline is not None:
+            deadline.has_sent = True
+        super().send(data)
+
     @property
     def is_connected(self) -> bool:
         """Whether the pool may reuse this connection; False if it was idle for longer than `IDLE_LIMIT_S`."""

@@ -87,12 +87,14 @@ class Deadline:
         due: monotonic seconds.
         cut_for: why the exchange was aborted by another thread; None: it was not.
         connected: whether a connection was established; without one no byte was sent.
+        has_sent: whether a part of the request may have been sent; never before TLS is established.
     """
 
     def __init__(self, due: float) -> None:
         self.due = due
         self.cut_for: CutReason | None = None
         self.connected = False
+        self.has_sent = False
         self._lock = threading.Lock()
         self._socket_handle: SocketHandle | None = None
         self._connecting: Future[socket.socket] | None = None

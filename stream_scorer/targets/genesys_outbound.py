@@ -324,7 +324,7 @@ class OutboundTarget:
         wait_s = self._gate.acquire(_QUOTA_WAIT_S)
         if wait_s > 0:
             message = "the request quota of the OAuth client (genesys.requests_per_minute) is used up"
-            return _Got(DeliveryAnswer(DeliveryKind.TRY_LATER, message, None, 0.0, wait_s))
+            return _Got(DeliveryAnswer(DeliveryKind.NOT_SENT, message, None, 0.0, wait_s))
         got, token = self._attempt(method, url, body)
         if token is not None and got.answer.status == _UNAUTHORIZED:
             # Revoked or expired early: no contact was added, so one more request with a new token is not a second

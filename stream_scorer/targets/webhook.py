@@ -6,6 +6,7 @@ import re
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -120,8 +121,9 @@ class WebhookTarget:
             )
         except TransportFailure as failure:
             answer = classify_failure(failure)
-            return replace(answer, is_unanswered=answer.status is None)
-        return classify_response(got.status, got.headers, got.timing.latency_ms, self._wall_clock())
+            return replace(answer, is_unanswered=answer.status is None and failure.is_sent)
+        answer = classify_response(got.status, got.headers, got.timing.latency_ms, self._wall_clock())
+        return replace(answer, is_conflict=got.status == HTTPStatus.CONFLICT)
 
     def close(self) -> None:
         """Abort exchanges in flight, and close the connections."""

@@ -156,7 +156,7 @@ def test_retry_after_holds_for_every_request(server: RawServer, make: Callable[.
     target = make()
     first, second = (target.deliver(callback(target)) for _ in range(2))
     assert (first.kind, first.retry_after_s) == (DeliveryKind.TRY_LATER, 600.0)
-    assert (second.kind, second.status) == (DeliveryKind.TRY_LATER, None)
+    assert (second.kind, second.status) == (DeliveryKind.NOT_SENT, None)
     assert second.retry_after_s == pytest.approx(600, abs=30)
     assert len(server.to(ADD)) == 1
 
@@ -248,7 +248,7 @@ def test_the_quota_is_waited_for_in_seconds_that_are_told(
     monkeypatch.setattr("stream_scorer.targets.genesys_outbound._QUOTA_WAIT_S", 0.0)
     target = make(requests_per_minute=3)
     answers = [target.deliver(callback(target)) for _ in range(3)]
-    assert [got.kind for got in answers] == [DeliveryKind.DELIVERED] * 2 + [DeliveryKind.TRY_LATER]
+    assert [got.kind for got in answers] == [DeliveryKind.DELIVERED] * 2 + [DeliveryKind.NOT_SENT]
     assert answers[2].retry_after_s == pytest.approx(60, abs=30)
     assert "genesys.requests_per_minute" in answers[2].message
     assert len(server.to(ADD)) == 2
@@ -278,7 +278,7 @@ def test_many_threads_pass_no_more_than_the_quota(server: RawServer, make: Calla
     for thread in threads:
         thread.join(10)
     assert len(server.to(ADD)) == 5
-    assert sorted(got.kind for got in answers) == [DeliveryKind.DELIVERED] * 5 + [DeliveryKind.TRY_LATER] * 7
+    assert sorted(got.kind for got in answers) == [DeliveryKind.DELIVERED] * 5 + [DeliveryKind.NOT_SENT] * 7
 
 
 def test_a_failed_token_leaves_no_request_under_way(

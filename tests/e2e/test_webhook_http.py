@@ -189,6 +189,12 @@ def test_retry_after_counts_although_the_body_never_ends(server: RawServer) -> N
     assert (got.kind, got.status, got.retry_after_s) == (DeliveryKind.TRY_LATER, 503, 9.0)
 
 
+def test_a_409_may_mean_that_the_receiver_has_the_callback(server: RawServer) -> None:
+    server.respond(answer(409))
+    got = delivered(server.url)
+    assert (got.kind, got.is_conflict, got.is_unanswered) == (DeliveryKind.REFUSED, True, False)
+
+
 # --- no answer
 
 
@@ -210,6 +216,7 @@ def test_without_an_answer_it_is_tried_later(server: RawServer, responder: Any, 
     got = delivered(server.url, HURRY_S)
     assert (got.kind, got.status, got.retry_after_s) == (DeliveryKind.TRY_LATER, None, None)
     assert re.search(words, got.message), got.message
+    assert got.is_unanswered, "the receiver may have it"
     assert len(server.requests) == 1
 
 
@@ -219,9 +226,11 @@ def test_a_closed_port_and_an_unknown_name_are_tried_later() -> None:
     got = delivered(url)
     assert got.kind is DeliveryKind.TRY_LATER
     assert "refused" in got.message
+    assert not got.is_unanswered, "nothing was sent"
     got = delivered("http://nowhere.test/", guard=Guard(resolve=resolves()))
     assert got.kind is DeliveryKind.TRY_LATER
     assert got.message == ("the connection to nowhere.test failed or was lost: Name or service not known")
+    assert not got.is_unanswered
 
 
 def test_an_address_that_is_closed_by_now_is_named_and_tried_later(server: RawServer) -> None:
@@ -237,6 +246,7 @@ def test_an_address_that_is_closed_by_now_is_named_and_tried_later(server: RawSe
     got = delivered(url, guard=guard)
     assert (got.kind, got.status) == (DeliveryKind.TRY_LATER, None)
     assert got.message == (f"no connection to receiver.test:{port}: its address 169.254.169.254 is link-local")
+    assert not got.is_unanswered
     assert not server.requests
     assert delivered(url, guard=guard).kind is DeliveryKind.DELIVERED
 
@@ -252,6 +262,7 @@ def test_a_resolver_that_hangs_is_left_behind() -> None:
     released.set()
     assert got.kind is DeliveryKind.TRY_LATER
     assert got.message == "no connection to receiver.test within 0.4 s"
+    assert not got.is_unanswered
 
 
 def test_closing_ends_what_is_under_way(server: RawServer) -> None:
@@ -269,7 +280,7 @@ def test_closing_ends_what_is_under_way(server: RawServer) -> None:
     assert reached.wait(5)
     target.close()
     thread.join(5)
-    assert [got.kind for got in answers] == [DeliveryKind.TRY_LATER]
+    assert [(got.kind, got.is_unanswered) for got in answers] == [(DeliveryKind.TRY_LATER, True)]
 
 
 # --- TLS
@@ -314,6 +325,7 @@ def test_a_certificate_for_another_name_is_not_taken(secure: tuple[RawServer, li
     assert "no TLS connection" in got.message
     assert "other.test" in got.message
     assert names == ["other.test"]
+    assert not got.is_unanswered
     assert not server.requests
 
 
@@ -326,4 +338,5 @@ def test_a_certificate_of_an_unknown_authority_is_not_taken(
     got = delivered(url, guard=Guard(resolve=resolves(receiver_test="127.0.0.1")))
     assert got.kind is DeliveryKind.TRY_LATER
     assert "certificate" in got.message
+    assert not got.is_unanswered
     assert not server.requests

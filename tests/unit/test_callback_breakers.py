@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from stream_scorer.core.callbacks.circuit_breaker import RECENT_S, BreakerStatus, CircuitBreakers
 from stream_scorer.core.callbacks.types import DeliveryAnswer, DeliveryKind
 
 ACCEPTED = DeliveryAnswer(DeliveryKind.DELIVERED, "HTTP 200", 200, 50.0)
 NOT_FOUND = DeliveryAnswer(DeliveryKind.REFUSED, "HTTP 404", 404, 50.0, remedy="check the path")
 TIME_OUT = DeliveryAnswer(DeliveryKind.TRY_LATER, "time-out", None, 50.0, is_unanswered=True)
+CONFLICT = DeliveryAnswer(DeliveryKind.DELIVERED, "HTTP 409", 409, 50.0, is_conflict=True)
 GONE = DeliveryAnswer(DeliveryKind.SWITCHED_OFF, "HTTP 410", 410, 50.0)
 LIMITED = DeliveryAnswer(DeliveryKind.TRY_LATER, "HTTP 429", 429, 50.0)
 
@@ -166,3 +169,16 @@ def test_campaigns_without_callbacks_are_forgotten_and_failures_are_not() -> Non
     scene.breakers.forget(scene.now)
     assert not scene.breakers.is_target_open
     assert scene.breakers.campaigns() == []
+
+
+def test_a_409_that_is_an_acceptance_closes_the_breaker_and_shows_no_other_acceptance() -> None:
+    scene = Scene()
+    scene.answers("a", NOT_FOUND, 8)
+    scene.probe("a", CONFLICT)
+    assert scene.status("a") is BreakerStatus.CLOSED
+    assert not scene.breakers.is_accepting("a")
+    scene.answers("a", ACCEPTED)
+    scene.answers("a", CONFLICT)
+    assert scene.breakers.is_accepting("a")
+    scene.answers("a", replace(CONFLICT, kind=DeliveryKind.REFUSED))
+    assert not scene.breakers.is_accepting("a")

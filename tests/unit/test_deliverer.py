@@ -122,17 +122,24 @@ class TestConclude:
         assert isinstance(step, DeferredDelivery)
         assert (step.retry_level, step.rounds, step.reason) == (2, 4, DeferReason.RATE_LIMITED)
 
+    def test_what_the_own_quota_does_not_admit_is_no_attempt(self) -> None:
+        closed = DeliveryAnswer(DeliveryKind.NOT_SENT, "the request quota is used up", None, 0.0, 900.0)
+        step = after(delivery(tier=2, rounds=1, tries=1), closed)
+        assert isinstance(step, DeferredDelivery)
+        assert (step.callback.attempts, step.rounds, step.reason) == (0, 1, DeferReason.RATE_LIMITED)
+        assert (step.retry_level, step.callback.not_before_ms) == (2, START_MS + 900_000)
+
     def test_a_409_is_an_acceptance_only_after_an_attempt_without_a_response(self) -> None:
-        conflict = DeliveryAnswer(DeliveryKind.REFUSED, "HTTP 409 (Conflict)", 409, 50.0)
+        conflict = DeliveryAnswer(DeliveryKind.REFUSED, "HTTP 409 (Conflict)", 409, 50.0, is_conflict=True)
         first = delivery()
-        assert accept_conflict(first, conflict) is conflict
+        assert accept_conflict(first, conflict, is_accepting=True) is conflict
         lost = DeliveryAnswer(DeliveryKind.TRY_LATER, "time-out", None, 50.0, is_unanswered=True)
         second = after(first, lost)
         assert isinstance(second, RetryNow)
-        assert accept_conflict(second.delivery, conflict).kind is DeliveryKind.DELIVERED
+        assert accept_conflict(second.delivery, conflict, is_accepting=False).kind is DeliveryKind.DELIVERED
         third = after(second.delivery, later())  # what came in between does not matter
         assert isinstance(third, RetryNow)
-        assert accept_conflict(third.delivery, conflict).kind is DeliveryKind.DELIVERED
+        assert accept_conflict(third.delivery, conflict, is_accepting=False).kind is DeliveryKind.DELIVERED
 
     @pytest.mark.parametrize(
         ("status", "outcome"),

@@ -89,6 +89,7 @@ class _Campaign:
     probe_at: float = 0.0  # of a campaign that is switched off
     probes: int = 0  # in flight
     answer: DeliveryAnswer | None = None
+    is_accepting: bool = False
 
 
 class CircuitBreakers:
@@ -131,6 +132,11 @@ class CircuitBreakers:
     def is_switched_off(self, campaign_id: CampaignId) -> bool:
         """Return whether the last response for a campaign was 410."""
         return self.status(campaign_id) is BreakerStatus.SWITCHED_OFF
+
+    def is_accepting(self, campaign_id: CampaignId) -> bool:
+        """Return whether a callback of a campaign was accepted, and since then none was refused with a 409."""
+        campaign = self._campaigns.get(campaign_id)
+        return campaign is not None and campaign.is_accepting
 
     def needs_candidates(self, campaign_id: CampaignId) -> bool:
         """Return whether callbacks of a campaign are kept to be sent as probes."""
@@ -201,14 +207,17 @@ class CircuitBreakers:
         match answer.kind:
             case DeliveryKind.DELIVERED:
                 self._accepted(campaign, now)
+                # After a 409 it is not known whether the receiver accepts callbacks that it has not.
+                campaign.is_accepting = campaign.is_accepting or not answer.is_conflict
             case DeliveryKind.SWITCHED_OFF:
                 self._switched_off(campaign, answer, now)
             case DeliveryKind.TRY_LATER | DeliveryKind.REFUSED:
+                campaign.is_accepting = campaign.is_accepting and not answer.is_conflict
                 if answer.status is not None:
                     campaign.is_switched_off = False
                 if answer.status != _TOO_MANY_REQUESTS:
                     self._failed(campaign, callback_id, answer, now)
-            case DeliveryKind.HELD:
+            case DeliveryKind.HELD | DeliveryKind.NOT_SENT:
                 pass  # no request was made
         return before != (self.is_target_open, self.status(campaign_id))
 

@@ -33,7 +33,6 @@ _LONGEST_BLOCKED_S: Final = 600.0
 # A failed probe is a probe again after this time at most.
 _LONGEST_PROBE_WAIT_S: Final = 60.0
 _REFUSALS: Final = range(300, 500)
-_CONFLICT: Final = 409
 _TOO_MANY_REQUESTS: Final = 429
 
 
@@ -77,6 +76,7 @@ class Delivery:
         began: monotonic seconds of its first attempt since it was read; None: there was none.
         last_status: HTTP status of the last response to it, in any round; None: there was none, or no response.
         is_unanswered: whether an attempt for it, in any round, may have reached the receiver and got no response.
+        may_be_repeat: whether a former owner of its partition may have sent it without committing the response.
         was_held: whether it waits because its body was made for another target.
     """
 
@@ -91,6 +91,7 @@ class Delivery:
     began: float | None = None
     last_status: int | None = None
     is_unanswered: bool = False
+    may_be_repeat: bool = False
     was_held: bool = False
 
     def attempted_at(self, now: float) -> Delivery:
@@ -125,7 +126,7 @@ class Completed(NamedTuple):
 
 
 class DeferredDelivery(NamedTuple):
-    """A callback that goes to a retry topic; ``rounds``: failed so far; the last three are those of the `Delivery`."""
+    """A callback that goes to a retry topic; ``rounds``: failed so far; the last four are those of the `Delivery`."""
 
     record: SourceRecord
     callback: Callback
@@ -135,6 +136,7 @@ class DeferredDelivery(NamedTuple):
     began: float | None = None
     last_status: int | None = None
     is_unanswered: bool = False
+    may_be_repeat: bool = False
 
     @property
     def is_billable(self) -> bool:
@@ -151,9 +153,14 @@ class RetryNow(NamedTuple):
     delivery: Delivery
 
 
-def accept_conflict(delivery: Delivery, answer: DeliveryAnswer) -> DeliveryAnswer:
-    """Return the answer; a 409 is an acceptance if an earlier attempt got no response: that one was accepted."""
-    if answer.status != _CONFLICT or not delivery.is_unanswered:
+def accept_conflict(delivery: Delivery, answer: DeliveryAnswer, *, is_accepting: bool) -> DeliveryAnswer:
+    """Return the answer; a webhook's 409 is an acceptance if an earlier attempt, which was accepted, got no response.
+
+    Whether a former owner has made such an attempt is not known. Then it is an acceptance only while the receiver
+    accepts others of the campaign (``is_accepting``): it may answer 409 to everything.
+    """
+    has_earlier = delivery.is_unanswered or (delivery.may_be_repeat and is_accepting)
+    if not (answer.is_conflict and has_earlier):
         return answer
     message = f"{answer.message}: an earlier attempt, without a response, was accepted"
     return replace(answer, kind=DeliveryKind.DELIVERED, message=message)
@@ -182,6 +189,8 @@ def after_attempt(
     """
     if answer.kind is DeliveryKind.HELD:
         return hold(delivery, rules, now_ms)
+    if answer.kind is DeliveryKind.NOT_SENT:
+        return defer_rate_limited(delivery, rules, now_ms, min(answer.retry_after_s or 0.0, MAX_EXTRA_WAIT_S))
     callback = replace(delivery.callback, attempts=min(max(delivery.callback.attempts, 0) + 1, _MOST_ATTEMPTS))
     tried = replace(
         delivery,
@@ -344,6 +353,7 @@ def _deferred(delivery: Delivery, tier: int, not_before_ms: int, why: DeferReaso
         delivery.began,
         delivery.last_status,
         delivery.is_unanswered,
+        delivery.may_be_repeat,
     )
 
 

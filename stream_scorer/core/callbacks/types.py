@@ -75,6 +75,7 @@ class DeliveryKind(StrEnum):
 
     ``REFUSED`` is retried like ``TRY_LATER``; without a status no request can be made for the callback, and it ends.
     ``SWITCHED_OFF`` is a 410. ``HELD``: no request was made, because the body was made for another target.
+    ``NOT_SENT``: none was made, because the worker's own quota admits none for ``retry_after_s``.
     """
 
     DELIVERED = "delivered"
@@ -82,6 +83,7 @@ class DeliveryKind(StrEnum):
     REFUSED = "refused"
     SWITCHED_OFF = "switched_off"
     HELD = "held"
+    NOT_SENT = "not_sent"
 
 
 class RefusedContact(NamedTuple):
@@ -112,6 +114,7 @@ class DeliveryAnswer:
         retry_after_s: the pause that the receiver demands; None: it demands none.
         remedy: what an operator can do about a failure; empty: nothing is known.
         is_unanswered: whether a request may have reached the receiver and got no response.
+        is_conflict: whether it is a 409 of a receiver that answers so to a callback that it has: a webhook's.
         refused: contacts that are refused alone; the others have the outcome of ``kind``.
     """
 
@@ -122,6 +125,7 @@ class DeliveryAnswer:
     retry_after_s: float | None = None
     remedy: str = ""
     is_unanswered: bool = False
+    is_conflict: bool = False
     refused: tuple[RefusedContact, ...] = ()
 
 

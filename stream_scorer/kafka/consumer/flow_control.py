@@ -61,6 +61,11 @@ class FlowControl(PausedPartitions[None]):
         self._checked_at: int | None = None
 
     @property
+    def max_records(self) -> int:
+        """The limit of records."""
+        return self._max_records
+
+    @property
     def used(self) -> float:
         """The used part of the limit, by number or by bytes, whichever is larger; 1: all of it."""
         return max(self._ledger.uncommitted / self._max_records, self._ledger.uncommitted_bytes / self._max_bytes)
