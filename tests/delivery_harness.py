@@ -386,7 +386,7 @@ class DeliveryHarness:
             monotonic=clock.monotonic,
             observe=self.observe,
         )
-        breakers = CircuitBreakers(5.0)
+        breakers = CircuitBreakers(5.0, max(DELAYS_S))
         self.dispatcher = Dispatcher(slots, rules, max_per_minute, breakers)
         receipts = ReceiptWriter(
             committer=committer,

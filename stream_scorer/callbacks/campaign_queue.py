@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 _SLOW_S: Final = 2.0
 # A receiver's `Retry-After` may last hours; this bounds it.
 _MAX_BLOCK_S: Final = 86_400.0
+# An outage has ended when no attempt has failed for so long, and the last one succeeded. A callback that fails among
+# others that succeed is one outage, not one at each attempt.
+_RECOVERED_AFTER_S: Final = 60.0
 # A wait for the rate limit up to this stays in memory.
 SHORT_WAIT_S: Final = 2.0
 
@@ -32,6 +35,7 @@ class CampaignQueue:
         delayed: number of callbacks that are not due yet; the dispatcher has them.
         in_flight: when each request in flight was sent, the oldest first.
         failing: whether its last attempt failed.
+        has_outage: whether an attempt has failed in the last minute, or all since then.
         is_rate_limited: whether it exceeds its rate limit.
         blocked_until: end of the pause that the receiver demands; then one request is sent, and its success ends the
             block; None: not blocked.
@@ -45,6 +49,8 @@ class CampaignQueue:
         self.delayed = 0
         self.in_flight: dict[RecordKey, float] = {}
         self.failing = False
+        self.has_outage = False
+        self._failed_at = -math.inf
         self.is_rate_limited = False
         self.blocked_until: float | None = None
         self.width = math.inf
@@ -77,13 +83,28 @@ class CampaignQueue:
         if self.blocked_until is not None and sent_at >= self.blocked_until:
             self.blocked_until = None
 
+    def attempted(self, now: float, *, failed: bool) -> bool:
+        """Record the end of an attempt. Return whether an outage has begun."""
+        begins = failed and not self.has_outage
+        self.failing, self.has_outage = failed, self.has_outage or failed
+        if failed:
+            self._failed_at = now
+        return begins
+
+    def has_recovered(self, now: float) -> bool:
+        """Return whether an outage has ended; it is returned once."""
+        if not self.has_outage or self.failing or now - self._failed_at < _RECOVERED_AFTER_S:
+            return False
+        self.has_outage = False
+        return True
+
     def admits_probe(self, now: float) -> bool:
         """Return whether pause and rate limit admit a probe now; it is counted then."""
         limiter = self._rate_limiter
-        if self.blocked_for_s(now) > 0 or (limiter is not None and limiter.wait_s(now) > 0):
+        # Reservations do not count: they are of callbacks that the breaker blocks until a probe is accepted.
+        if self.blocked_for_s(now) > 0 or (limiter is not None and limiter.reserved_wait_s(now) > 0):
             return False
         if limiter is not None:
-            limiter.reserve(now)
             limiter.sent(now)
         return True
 

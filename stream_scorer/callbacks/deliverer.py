@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from stream_scorer.runtime.clock import Clock
 
 _READ_RECORDS = 500
+_STATE_EVERY_S = 1.0
 _EVICT_EVERY_S = 30.0
 # Above this share of the window a failing campaign may have only a few waiting callbacks.
 _EVICT_ABOVE = 0.5
@@ -104,6 +105,7 @@ class Deliverer(ServiceLoop[DeliveryOutcome, DelivererObserver]):
         self._sender = sender
         self._receipts = receipts
         self._evicted_at = 0.0
+        self._state_reported_at = 0.0
         self._found_work = False
         self._assigned: dict[Partition, _Assignment] = {}
         # Of the first record of each retry partition that is not due: when its callback was planned.
@@ -197,6 +199,12 @@ class Deliverer(ServiceLoop[DeliveryOutcome, DelivererObserver]):
         self._receipts.revoke(partitions)
 
     def _report_state(self) -> None:
+        now = self._clock.monotonic()
+        if now - self._state_reported_at < _STATE_EVERY_S:  # it looks at every callback in memory
+            return
+        self._state_reported_at = now
+        for campaign_id in self._dispatcher.recovered(now):
+            self._observe.campaign_recovered(campaign_id)
         waiting = {
             "slot": self._dispatcher.ready,
             "retry": self._dispatcher.delayed,

@@ -87,7 +87,7 @@ class Dispatcher:
             self._enqueue(queue, delivery)
 
     def on_response(self, delivery: Delivery, now: float, *, failed: bool | None, leave_alone_s: float = 0.0) -> bool:
-        """Record the end of an attempt. Return whether its campaign has begun or ceased to fail.
+        """Record the end of an attempt. Return whether an outage of its campaign has begun.
 
         Args:
             delivery: the delivery of the attempt.
@@ -105,8 +105,11 @@ class Dispatcher:
             queue.block(now, leave_alone_s)
         elif not failed:
             queue.succeeded(sent_at)
-        changed, queue.failing = queue.failing is not failed, failed
-        return changed
+        return queue.attempted(now, failed=failed)
+
+    def recovered(self, now: float) -> list[str | None]:
+        """Return the campaigns whose outages have ended; each outage is returned once."""
+        return [campaign_id for campaign_id, queue in self._queues.items() if queue.has_recovered(now)]
 
     # --- out
 
@@ -140,6 +143,11 @@ class Dispatcher:
     def admits_probe(self, campaign_id: str | None, now: float) -> bool:
         """Return whether slots, pause and rate limit of a campaign admit a probe now; it is counted then."""
         return len(self._requests) < self._size and self._queue(campaign_id).admits_probe(now)
+
+    def is_paused(self, campaign_id: str | None, now: float) -> bool:
+        """Return whether the receiver demands a pause for a campaign that is too long to wait for in memory."""
+        queue = self._queues.get(campaign_id)
+        return queue is not None and queue.blocked_for_s(now) > self._rules.max_age_s
 
     def awaiting_first_probe(self, now: float) -> list[str | None]:
         """Return the campaigns whose callbacks wait here for the response to their first probe."""
@@ -187,7 +195,7 @@ class Dispatcher:
     def evict_idle(self, now: float) -> None:
         """Discard the queues of idle campaigns."""
         for queue in list(self._queues.values()):
-            if queue.is_idle(now) and not (queue.failing and len(self._queues) <= _MAX_IDLE_QUEUES):
+            if queue.is_idle(now) and not (queue.has_outage and len(self._queues) <= _MAX_IDLE_QUEUES):
                 del self._queues[queue.campaign_id]
                 self._turns.pop(queue.campaign_id, None)
 
@@ -255,16 +263,16 @@ class Dispatcher:
 
     def _next(self, queue: CampaignQueue, out: DispatchRound, now: float, now_ms: int) -> Delivery | None:
         """Return a callback of this campaign that may be sent now."""
-        if self._breakers.blocks(queue.campaign_id):
-            if self._breakers.awaits_first_probe(queue.campaign_id, now):
-                return None
-            out.blocked.extend(self._counted(delivery) for delivery in queue.ready)
-            queue.ready.clear()
         wait_s = queue.blocked_for_s(now)
         if wait_s > self._rules.max_age_s:
             out.deferred.extend(
                 defer_rate_limited(self._counted(delivery), self._rules, now_ms, wait_s) for delivery in queue.ready
             )
+            queue.ready.clear()
+        if self._breakers.blocks(queue.campaign_id):
+            if queue.ready and self._breakers.awaits_first_probe(queue.campaign_id, now):
+                return None
+            out.blocked.extend(self._counted(delivery) for delivery in queue.ready)
             queue.ready.clear()
         if queue.ready and (wait_s > 0 or not self._has_slot(queue, now)):
             return None

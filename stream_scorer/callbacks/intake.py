@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stream_scorer.callbacks.output_records import LAST_STATUS_HEADER, ROUNDS_HEADER, UNANSWERED_HEADER
+from stream_scorer.callbacks.output_records import LAST_STATUS_HEADER, UNANSWERED_HEADER
 from stream_scorer.core.avro.codec import UndecodableError
 from stream_scorer.core.avro.framing_detector import with_framing
 from stream_scorer.core.callbacks.records import read_callback
 from stream_scorer.core.callbacks.retry_policy import DeferredDelivery, Delivery, route
 from stream_scorer.core.callbacks.selection import Invalid
 from stream_scorer.core.records import Reason
-from stream_scorer.core.retry_topics import HELD_HEADER
+from stream_scorer.core.retry_topics import HELD_HEADER, ROUNDS_HEADER, parse_number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,8 +51,8 @@ class CallbackIntake:
             record,
             callback,
             retry_level=tier,
-            rounds=tier if (rounds := _number(headers.get(ROUNDS_HEADER), 1)) is None else rounds,
-            last_status=_number(headers.get(LAST_STATUS_HEADER), 3),
+            rounds=tier if (rounds := parse_number(headers.get(ROUNDS_HEADER), 1)) is None else rounds,
+            last_status=parse_number(headers.get(LAST_STATUS_HEADER), 3),
             is_unanswered=headers.get(UNANSWERED_HEADER) == b"true",
             may_be_repeat=headers.get(UNANSWERED_HEADER) == b"maybe",
             was_held=HELD_HEADER in headers,
@@ -66,8 +66,3 @@ class CallbackIntake:
     def planned_at_ms(self, record: SourceRecord) -> int:
         """Return when the callback of a record that was examined was planned."""
         return read_callback(self._codec, record).planned_at_ms
-
-
-def _number(value: bytes | None, max_digits: int) -> int | None:
-    """Return a number of at most so many digits; None if it is none."""
-    return int(value) if value is not None and value.isdigit() and len(value) <= max_digits else None

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from stream_scorer.core.callbacks.circuit_breaker import BreakerStatus
 from stream_scorer.core.callbacks.retry_policy import Completed, DeferReason, DeferredDelivery
-from stream_scorer.core.callbacks.types import DeliveryKind
 from stream_scorer.core.trace_context import parse_traceparent
 from stream_scorer.runtime import instruments
 from stream_scorer.runtime.instruments import CALLBACK_RETRY_LEVELS
@@ -107,20 +106,23 @@ class DelivererObserver(_CallbackLoopObserver):
             labels["http.response.status_code"] = answer.status
         self._metrics.record(instruments.DELIVERY_DURATION, answer.latency_ms / 1000, labels)
 
-    def campaign_health_changed(self, delivery: Delivery, answer: DeliveryAnswer) -> None:
-        """Log that the deliveries of a campaign have begun or ceased to fail."""
+    def campaign_failing(self, delivery: Delivery, answer: DeliveryAnswer) -> None:
+        """Log that the deliveries of a campaign have begun to fail."""
         callback, context = delivery.callback, parse_traceparent((delivery.traceparent or "").encode())
-        fields = {
-            "campaign_id": callback.campaign_id,
-            "callback_id": callback.callback_id,
-            "target": callback.target,
-            "trace_id": f"{context.trace_id:032x}" if context is not None and context.sampled else None,
-        }
-        if answer.kind is DeliveryKind.DELIVERED:
-            self._log.info("campaign deliveries recovered", **fields)
-        else:
-            failure = {"status": answer.status, "detail": answer.message, "remedy": answer.remedy}
-            self._log.warning("campaign deliveries failing", **fields, **failure)
+        self._log.warning(
+            "campaign deliveries failing",
+            campaign_id=callback.campaign_id,
+            callback_id=callback.callback_id,
+            target=callback.target,
+            trace_id=f"{context.trace_id:032x}" if context is not None and context.sampled else None,
+            status=answer.status,
+            detail=answer.message,
+            remedy=answer.remedy,
+        )
+
+    def campaign_recovered(self, campaign_id: str | None) -> None:
+        """Log that no delivery of a campaign has failed for a minute."""
+        self._log.info("campaign deliveries recovered", campaign_id=campaign_id, target=self._target_name)
 
     def rate_limited(self, campaign_id: str | None) -> None:
         """Log that a campaign has more callbacks than its rate limit allows."""
@@ -178,7 +180,7 @@ class DelivererObserver(_CallbackLoopObserver):
                     self._contacts_refused(outcome)
                 case DeferredDelivery():
                     postponed[outcome.retry_level, outcome.reason.value] += 1
-                    self._held += outcome.reason is DeferReason.HELD
+                    self._held += outcome.reason is DeferReason.HELD and not outcome.was_held
                 case _:
                     self._invalid(outcome.reason)
                     continue
@@ -210,7 +212,7 @@ class DelivererObserver(_CallbackLoopObserver):
             self._metrics.set(instruments.IN_RETRY_TOPIC, in_retry_topics.get(level, 0), {"retry_topic": level})
 
     def state(self, *, in_flight: int, waiting: Mapping[str, int], uncommitted: int) -> None:
-        """Set the gauges, a few times a second; ``waiting``: callbacks by what they wait for."""
+        """Set the gauges, once a second; ``waiting``: callbacks by what they wait for."""
         self._metrics.set(instruments.DELIVERIES_IN_FLIGHT, in_flight)
         for reason, amount in waiting.items():
             self._metrics.set(instruments.CALLBACKS_WAITING, amount, {"reason": reason})
@@ -233,8 +235,8 @@ class DelivererObserver(_CallbackLoopObserver):
             notes.append(f"{self.loop}: {len(blocked) - _MAX_NOTES} more campaigns are blocked")
         if self._held:
             notes.append(
-                f"{self.loop}: {self._held} callbacks are held: their bodies were made for another target;"
-                " set callbacks.target and the contact list back to deliver them"
+                f"{self.loop}: {self._held} callbacks are held: their bodies were made for another target or other"
+                " columns; set callbacks.target, the contact list or its columns back to deliver them"
             )
         return notes
 

@@ -10,7 +10,7 @@ from stream_scorer.callbacks.trace_headers import within_limit
 from stream_scorer.core.callbacks.records import callback_value, receipt_value, threshold_headers
 from stream_scorer.core.callbacks.retry_policy import DeferReason
 from stream_scorer.core.callbacks.types import CallbackOutcome
-from stream_scorer.core.retry_topics import HELD_HEADER
+from stream_scorer.core.retry_topics import HELD_HEADER, ROUNDS_HEADER
 from stream_scorer.kafka.producer.dead_letter import (
     error_headers,
     fit_to_limit,
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from stream_scorer.core.callbacks.types import Callback
     from stream_scorer.core.records import Headers, SourceRecord
 
-# On the retry topics: in how many rounds of attempts a callback has failed. The topic alone does not show it, because
-# callbacks are also deferred for other reasons.
-ROUNDS_HEADER: Final = "stream-scorer-failed-rounds"
 # The HTTP status of the last response, which decides between refused and given up.
 LAST_STATUS_HEADER: Final = "stream-scorer-last-status"
 # `true`: an attempt got no response, so a later 409 means that the receiver has the callback; `maybe`: a former owner
@@ -134,7 +131,7 @@ class CallbackEncoder:
             headers.append((LAST_STATUS_HEADER, str(postponed.last_status).encode()))
         if postponed.is_unanswered or postponed.may_be_repeat:
             headers.append((UNANSWERED_HEADER, b"true" if postponed.is_unanswered else b"maybe"))
-        if postponed.reason is DeferReason.HELD:
+        if postponed.was_held or postponed.reason is DeferReason.HELD:
             headers.append((HELD_HEADER, postponed.callback.target.encode()))
         return self._callback(self._topics.retries[postponed.retry_level - 1], postponed.callback, headers)
 

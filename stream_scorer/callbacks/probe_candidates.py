@@ -2,7 +2,8 @@
 
 All other callbacks of these campaigns go to the retry topics. The outcomes of a partition are committed in order, so a
 candidate holds back those behind it: there are few, fairly divided between the campaigns, and each is sent within
-minutes. A callback with fewer attempts replaces one with more, so the probes rotate over the callbacks.
+minutes. A callback with fewer attempts replaces one with more, so the probes rotate over the callbacks; any callback
+replaces one that was held, whose body does probably not fit now either.
 """
 
 from __future__ import annotations
@@ -42,10 +43,10 @@ class ProbeCandidates:
         self._deliveries.append(delivery)
         if len(self._deliveries) <= MAX_CANDIDATES:
             return None
-        held = Counter(one.callback.campaign_id for one in self._deliveries)
-        worst = max(self._deliveries, key=lambda one: (held[one.callback.campaign_id], one.callback.attempts))
-        if held[worst.callback.campaign_id] == held[delivery.callback.campaign_id] and (
-            worst.callback.attempts <= delivery.callback.attempts
+        kept = Counter(one.callback.campaign_id for one in self._deliveries)
+        worst = max(self._deliveries, key=lambda one: (kept[one.callback.campaign_id], _order(one)))
+        if kept[worst.callback.campaign_id] == kept[delivery.callback.campaign_id] and (
+            _order(worst) <= _order(delivery)
         ):
             worst = delivery
         self._deliveries.remove(worst)
@@ -54,7 +55,7 @@ class ProbeCandidates:
     def take(self, campaign_id: str | None) -> Delivery:
         """Remove and return the candidate of a campaign with the fewest attempts."""
         own = [one for one in self._deliveries if one.callback.campaign_id == campaign_id]
-        chosen = min(own, key=lambda one: one.callback.attempts)
+        chosen = min(own, key=_order)
         self._deliveries.remove(chosen)
         return chosen
 
@@ -67,3 +68,8 @@ class ProbeCandidates:
     def drop(self, is_wanted: Callable[[SourceRecord], bool]) -> None:
         """Discard the candidates that are not wanted any more."""
         self._deliveries = [one for one in self._deliveries if is_wanted(one.record)]
+
+
+def _order(delivery: Delivery) -> tuple[bool, int]:
+    """Return the order in which callbacks of a campaign are sent as probes."""
+    return delivery.was_held, delivery.callback.attempts

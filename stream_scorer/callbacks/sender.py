@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from stream_scorer.callbacks.probe_candidates import ProbeCandidates
 from stream_scorer.core.callbacks.retry_policy import RetryNow, accept_conflict, after_attempt, defer_blocked
 from stream_scorer.core.callbacks.types import DeliveryKind
-from stream_scorer.core.records import key_of
+from stream_scorer.core.records import Partition, key_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from stream_scorer.core.callbacks.retry_policy import Delivery, DeliveryOutcome, DeliveryRules
     from stream_scorer.core.callbacks.types import DeliveryAnswer
     from stream_scorer.core.exactly_once.offset_ledger import OffsetLedger
-    from stream_scorer.core.records import Partition, RecordKey
+    from stream_scorer.core.records import RecordKey
     from stream_scorer.runtime.clock import Clock
 
 
@@ -89,7 +89,8 @@ class Sender:
     def add(self, delivery: Delivery) -> None:
         """Add a callback that was read."""
         now = self._clock.monotonic()
-        self._breakers.seen(delivery.callback.campaign_id, now)
+        partition = Partition(delivery.record.topic, delivery.record.partition)
+        self._breakers.seen(delivery.callback.campaign_id, partition, now)
         self._dispatcher.add(delivery, now)
 
     def send(self) -> None:
@@ -132,7 +133,7 @@ class Sender:
             if self._dispatcher.on_response(
                 delivery, now, failed=_failed(delivery, answer), leave_alone_s=_leave_alone_s(answer)
             ):
-                self._observe.campaign_health_changed(delivery, answer)
+                self._observe.campaign_failing(delivery, answer)
             self._update_breakers(delivery, answer, now)
             self._after_attempt(delivery, answer, now)
 
@@ -140,7 +141,7 @@ class Sender:
         """Discard the state of idle campaigns."""
         now = self._clock.monotonic()
         self._dispatcher.evict_idle(now)
-        self._breakers.forget(now)
+        self._breakers.forget(now, self._ledger.is_partition_assigned)
 
     def report_breakers(self) -> None:
         """Record the state of the circuit breakers."""
@@ -212,13 +213,18 @@ class Sender:
         campaign_id, key = delivery.callback.campaign_id, key_of(delivery.record)
         if key in self._probes:
             self._probes.discard(key)
-            self._breakers.probe_ended(campaign_id, now)
+            was_sent = answer.kind not in (DeliveryKind.HELD, DeliveryKind.NOT_SENT)
+            self._breakers.probe_ended(campaign_id, now, was_sent=was_sent)
         if self._awaits_acceptance(delivery, answer):
             return
         if self._breakers.responded(campaign_id, delivery.callback.callback_id, answer, now):
             self.report_breakers()
-            for released in self._candidates.release(self._breakers.needs_candidates):
-                self._dispatcher.add(released, now)
+        for released in self._candidates.release(lambda one: self._are_probes(one, now)):
+            self._dispatcher.add(released, now)
+
+    def _are_probes(self, campaign_id: str | None, now: float) -> bool:
+        """Return whether callbacks of a campaign are kept to be sent as probes; not during a long pause."""
+        return self._breakers.needs_candidates(campaign_id) and not self._dispatcher.is_paused(campaign_id, now)
 
     def _awaits_acceptance(self, delivery: Delivery, answer: DeliveryAnswer) -> bool:
         """Return whether a 409 may become an acceptance at a quick attempt, when others of the campaign are accepted.

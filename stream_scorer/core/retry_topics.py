@@ -25,6 +25,9 @@ DEFERRED_HEADER: Final = "stream-scorer-deferred"
 NOT_BEFORE_HEADER: Final = "stream-scorer-not-before"
 GROUP_HEADER: Final = "stream-scorer-group"
 HELD_HEADER: Final = "stream-scorer-held"
+# Of a callback: in how many rounds of attempts it has failed. The topic alone does not show it, because callbacks are
+# also deferred for other reasons.
+ROUNDS_HEADER: Final = "stream-scorer-failed-rounds"
 
 # The maximum that a wait, such as a long Retry-After, adds to the longest delay. More is due to a wrong clock.
 MAX_EXTRA_WAIT_S: Final = 86_400.0
@@ -201,11 +204,11 @@ def state_of(record: SourceRecord) -> RetryState:
     group = found[GROUP_HEADER].decode(errors="replace") if found.get(GROUP_HEADER) else None
     source = found.get(SOURCE_HEADER, b"")
     is_named = group is not None and _SOURCE.fullmatch(source) is not None
-    rounds = _number(found.get(DEFERRED_HEADER), _MAX_ROUNDS_DIGITS)
+    rounds = parse_number(found.get(DEFERRED_HEADER), _MAX_ROUNDS_DIGITS)
     return RetryState(
         source=source.decode() if is_named else f"{record.topic}/{record.partition}/{record.offset}",
         rounds=level_of(record.topic) if rounds is None else rounds,
-        not_before_ms=_number(found.get(NOT_BEFORE_HEADER), _MAX_TIME_DIGITS) or 0,
+        not_before_ms=parse_number(found.get(NOT_BEFORE_HEADER), _MAX_TIME_DIGITS) or 0,
         group=group,
         held=found.get(HELD_HEADER, b"").decode(errors="replace") if group is not None else "",
     )
@@ -217,7 +220,8 @@ def parse_source(source: str) -> Source | None:
     return None if match is None else Source(match[1].decode(), int(match[2]), int(match[3]))
 
 
-def _number(value: bytes | None, max_digits: int) -> int | None:
+def parse_number(value: bytes | None, max_digits: int) -> int | None:
+    """Return the number in a header, of at most so many digits; None if it is none."""
     return int(value) if value is not None and value.isdigit() and len(value) <= max_digits else None
 
 

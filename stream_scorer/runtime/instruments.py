@@ -438,7 +438,7 @@ CALLBACKS_DEFERRED: Final = Counter(
     "{callback}",
     "Callbacks written to a retry topic, by reason.",
     note=(
-        "`circuit_open`: no round is counted; `held`: its body was made for another target; `not_due`: its partition"
+        "`circuit_open`: no round is counted; `held`: its body does not fit the target; `not_due`: its partition"
         " had been paused for the longest time"
     ),
     service="callbacks",
@@ -506,7 +506,7 @@ CAMPAIGN_BLOCKED: Final = Gauge(
 CALLBACKS_HELD: Final = Gauge(
     "stream_scorer.callbacks.held",
     "{callback}",
-    "Callbacks held since the start, because their bodies were made for another target.",
+    "Callbacks held since the start, because their bodies were made for another target or other columns.",
     service="callbacks",
 )
 OLDEST_UNDELIVERED_AGE: Final = Gauge(

@@ -32,7 +32,13 @@ from stream_scorer.http_client.client import TransportFailure
 from stream_scorer.redaction.contacts import ContactRedactor
 from stream_scorer.targets.contact_columns import ContactColumns
 from stream_scorer.targets.contact_list import MAX_CONTACTS, ContactListCheck, ContactListInfo
-from stream_scorer.targets.response_policy import ACCEPTED, classify_failure, classify_response, made_for_another_target
+from stream_scorer.targets.response_policy import (
+    ACCEPTED,
+    OUTBOUND_REMEDIES,
+    classify_failure,
+    classify_response,
+    made_for_another_target,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -243,7 +249,7 @@ class OutboundTarget:
         if {*columns} != {*self._columns.names}:
             # Planned under another setting: the present one may fit, so the others must not wait for this one.
             message = f"its body was made for other columns than callbacks.columns has now: {problem}"
-            return DeliveryAnswer(DeliveryKind.TRY_LATER, message, None, 0.0)
+            return DeliveryAnswer(DeliveryKind.HELD, message, None, 0.0)
         return _unfit(problem)
 
     def _add_all(self, list_id: str, entries: list[_Entry], delivery: _Delivery) -> DeliveryAnswer | None:
@@ -360,7 +366,7 @@ class OutboundTarget:
             )
         except TransportFailure as failure:
             self._gate.update(wire.quota_reading(failure.headers))
-            return _Got(classify_failure(failure)), token
+            return _Got(classify_failure(failure, OUTBOUND_REMEDIES)), token
         self._gate.update(wire.quota_reading(got.headers))
         return _Got(self._reply_text(got, body or b""), got.body), token
 
@@ -370,7 +376,9 @@ class OutboundTarget:
         if got.status not in ACCEPTED:
             error = wire.parse_error(got.body, self._tokens.redact)
             code = wire.shown_code(error, ContactRedactor(body).hide_in_code)
-        said = classify_response(got.status, got.headers, latency_ms, self._wall_clock(), code)
+        said = classify_response(
+            got.status, got.headers, latency_ms, self._wall_clock(), code=code, remedies=OUTBOUND_REMEDIES
+        )
         if got.status in _OURS:
             message = f"{said.message}: {_OURS[got.status]}"
             return DeliveryAnswer(DeliveryKind.REFUSED, message, got.status, latency_ms, remedy=_OURS[got.status])

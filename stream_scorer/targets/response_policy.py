@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from stream_scorer.core.callbacks.types import Callback
     from stream_scorer.http_client.client import TransportFailure
 
-# What an operator can do, by status and by the hundreds. The response itself follows in ``message``.
-_REMEDIES: Final = {
+# What an operator can do, by status and by the hundreds; 0: there was no response. ``message`` has the response itself.
+WEBHOOK_REMEDIES: Final = {
+    0: "check the receiver, its certificate, and the network to it",
     401: "compare callbacks.secret with the receiver's",
     403: "compare callbacks.secret with the receiver's, and look for a firewall before it",
     404: "check the path of callbacks.url",
@@ -33,7 +34,15 @@ _REMEDIES: Final = {
     4: "the receiver's log has the reason",
     5: "check the receiver",
 }
-_NO_RESPONSE: Final = "check the receiver, its certificate, and the network to it"
+OUTBOUND_REMEDIES: Final = {
+    0: "check genesys.region, and the network and the proxy to the API",
+    410: "check the contact list of the campaign",
+    413: "lower callbacks.max_contacts",
+    429: "lower genesys.requests_per_minute",
+    3: "check genesys.region: redirects are not followed",
+    4: "the error code has the reason",
+    5: "check the platform's status page",
+}
 
 ACCEPTED: Final = range(200, 300)
 _REDIRECTS: Final = range(300, 400)
@@ -42,7 +51,13 @@ _LATER: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUE
 
 
 def classify_response(
-    status: int, headers: Mapping[str, str], latency_ms: float, now_s: float, code: str = ""
+    status: int,
+    headers: Mapping[str, str],
+    latency_ms: float,
+    now_s: float,
+    *,
+    code: str = "",
+    remedies: Mapping[int, str] = WEBHOOK_REMEDIES,
 ) -> DeliveryAnswer:
     """Return the result of a delivery by its response.
 
@@ -52,11 +67,12 @@ def classify_response(
         latency_ms: duration of the exchange.
         now_s: Unix seconds, for a ``Retry-After`` with a date.
         code: the platform's error code; empty: none.
+        remedies: what an operator can do at this target.
     """
     text = f"{_status_text(status)}{f' {code}' if code else ''}"
     if status in ACCEPTED:
         return DeliveryAnswer(DeliveryKind.DELIVERED, text, status, latency_ms)
-    remedy = _REMEDIES.get(status, _REMEDIES.get(status // 100, ""))
+    remedy = remedies.get(status, remedies.get(status // 100, ""))
     after_s = retry_after_s(headers.get("Retry-After"), now_s)
     if status in _REDIRECTS:
         # The location is not shown: a redirect may carry credentials of the sender.
@@ -70,11 +86,11 @@ def classify_response(
     return DeliveryAnswer(kind, text, status, latency_ms, after_s, remedy)
 
 
-def classify_failure(failure: TransportFailure) -> DeliveryAnswer:
+def classify_failure(failure: TransportFailure, remedies: Mapping[int, str] = WEBHOOK_REMEDIES) -> DeliveryAnswer:
     """Return the result of a delivery without a usable answer."""
     latency_ms = failure.timing.latency_ms
     if failure.status is None:
-        return DeliveryAnswer(DeliveryKind.TRY_LATER, failure.message, None, latency_ms, remedy=_NO_RESPONSE)
+        return DeliveryAnswer(DeliveryKind.TRY_LATER, failure.message, None, latency_ms, remedy=remedies[0])
     message = f"{_status_text(failure.status)}; its body is ignored: {failure.message}"
     return DeliveryAnswer(DeliveryKind.DELIVERED, message, failure.status, latency_ms)
 

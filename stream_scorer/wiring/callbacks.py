@@ -215,7 +215,7 @@ class CallbackService(Service):
             trace=self._traces.deliverer,
             commit_interval_s=settings.scoring.commit_interval_ms / 1000,
         )
-        breakers = CircuitBreakers(settings.callbacks.probe_interval_s)
+        breakers = CircuitBreakers(settings.callbacks.probe_interval_s, max(rules.delays_s))
         dispatcher = Dispatcher(_SLOTS, rules, settings.callbacks.max_per_minute, breakers)
         sender = Sender(
             dispatcher=dispatcher,

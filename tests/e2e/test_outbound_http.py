@@ -239,6 +239,17 @@ def test_without_a_token_nothing_is_sent(
     assert not server.to("/api")
 
 
+@pytest.mark.parametrize("status", [302, 408, 409, 410, 429, 500, 503, None])
+def test_a_remedy_names_no_setting_of_webhooks(
+    server: RawServer, make: Callable[..., OutboundTarget], status: int | None
+) -> None:
+    server.respond((lambda _, conn: conn.close()) if status is None else answer(status, {"code": "some.code"}))
+    target = make()
+    remedy = target.deliver(callback(target, "C-1", "C-2")).remedy
+    assert remedy
+    assert not any(word in remedy for word in ("callbacks.url", "callbacks.secret", "max_per_minute", "receiver"))
+
+
 # --- quota
 
 

@@ -292,10 +292,10 @@ def test_columns_that_do_not_fit_refuse_no_callback(
     assert delivered(target.deliver(one)), "the list is read again"
 
 
-def test_a_body_for_other_columns_does_not_hold_up_the_others(at: Callable[..., OutboundTarget]) -> None:
+def test_a_body_for_other_columns_is_held_and_does_not_hold_up_the_others(at: Callable[..., OutboundTarget]) -> None:
     before, target = at(columns={"contact_id": "contact_id", "colour": "attributes.colour"}), at()
     got = target.deliver(about(before, person("a")))
-    assert got.kind is DeliveryKind.TRY_LATER
+    assert got.kind is DeliveryKind.HELD
     assert "made for other columns than callbacks.columns has now" in got.message
     assert delivered(target.deliver(about(target, person("b"))))
 

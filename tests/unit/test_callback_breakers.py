@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from stream_scorer.core.callbacks.circuit_breaker import RECENT_S, BreakerStatus, CircuitBreakers
 from stream_scorer.core.callbacks.types import DeliveryAnswer, DeliveryKind
+from stream_scorer.core.records import Partition
 
 ACCEPTED = DeliveryAnswer(DeliveryKind.DELIVERED, "HTTP 200", 200, 50.0)
 NOT_FOUND = DeliveryAnswer(DeliveryKind.REFUSED, "HTTP 404", 404, 50.0, remedy="check the path")
@@ -13,16 +14,17 @@ TIME_OUT = DeliveryAnswer(DeliveryKind.TRY_LATER, "time-out", None, 50.0, is_una
 CONFLICT = DeliveryAnswer(DeliveryKind.DELIVERED, "HTTP 409", 409, 50.0, is_conflict=True)
 GONE = DeliveryAnswer(DeliveryKind.SWITCHED_OFF, "HTTP 410", 410, 50.0)
 LIMITED = DeliveryAnswer(DeliveryKind.TRY_LATER, "HTTP 429", 429, 50.0)
+PLACE = Partition("callbacks", 0)
 
 
 class Scene:
     def __init__(self) -> None:
         self.now = 10_000.0
-        self.breakers = CircuitBreakers(10.0)
+        self.breakers = CircuitBreakers(10.0, 21_600.0)
 
     def answers(self, campaign_id: str, answer: DeliveryAnswer, number: int = 1, callbacks: int = 3) -> None:
         for n in range(number):
-            self.breakers.seen(campaign_id, self.now)
+            self.breakers.seen(campaign_id, PLACE, self.now)
             self.breakers.sent(campaign_id, self.now)
             self.breakers.responded(campaign_id, f"{campaign_id}-{n % callbacks}", answer, self.now)
 
@@ -85,6 +87,16 @@ def test_the_target_stays_closed_while_a_campaign_of_the_last_ten_minutes_is() -
     assert scene.breakers.is_target_open
 
 
+def test_the_target_does_not_open_with_one_of_several_campaigns() -> None:
+    scene = Scene()
+    scene.breakers.seen("waits", PLACE, scene.now)
+    scene.answers("a", NOT_FOUND, 8)
+    assert scene.status("a") is BreakerStatus.OPEN
+    assert not scene.breakers.is_target_open, "whether the target accepts the other campaign is not known"
+    scene.answers("waits", NOT_FOUND, 8)
+    assert scene.breakers.is_target_open
+
+
 def test_a_campaign_that_is_switched_off_neither_opens_nor_holds_the_target() -> None:
     scene = Scene()
     scene.answers("off", GONE)
@@ -142,10 +154,28 @@ def test_a_half_open_campaign_has_one_probe_in_flight() -> None:
     assert scene.breakers.next_probes(["a"], scene.now) == []
 
 
+def test_a_probe_without_a_request_uses_up_none() -> None:
+    scene = Scene()
+    for name in ("a", "b"):
+        scene.answers(name, NOT_FOUND, 8)
+    scene.breakers.seen("new", PLACE, scene.now)
+    scene.now += 10
+    for name in ("new", "a"):
+        assert scene.breakers.next_probes([name, "b"], scene.now)[0] == name
+        scene.breakers.sent(name, scene.now, is_probe=True)
+        scene.breakers.probe_ended(name, scene.now, was_sent=False)
+        assert scene.breakers.next_probes([name, "b"], scene.now)[0] == name
+    scene.answers("off", GONE)
+    scene.now += 600
+    scene.breakers.sent("off", scene.now, is_probe=True)
+    scene.breakers.probe_ended("off", scene.now, was_sent=False)
+    assert scene.breakers.is_probe_due("off", scene.now)
+
+
 def test_a_campaign_not_sent_to_since_then_is_probed_first_and_at_once() -> None:
     scene = Scene()
     scene.answers("a", NOT_FOUND, 8)
-    scene.breakers.seen("new", scene.now)
+    scene.breakers.seen("new", PLACE, scene.now)
     assert scene.breakers.awaits_first_probe("new", scene.now)
     assert not scene.breakers.awaits_first_probe("a", scene.now)
     assert scene.breakers.next_probes(["a", "new"], scene.now) == ["new"]
@@ -157,16 +187,31 @@ def test_a_campaign_not_sent_to_since_then_is_probed_first_and_at_once() -> None
     assert scene.breakers.next_probes(["a", "new"], scene.now) == []
 
 
+def test_the_others_are_probed_while_the_receiver_demands_a_pause_for_a_campaign_that_would_be_first() -> None:
+    scene = Scene()
+    for name in ("a", "b"):
+        scene.answers(name, NOT_FOUND, 8)
+    scene.breakers.seen("new", PLACE, scene.now)
+    scene.now += 10
+    assert scene.breakers.next_probes(["new", "a", "b"], scene.now) == ["new", "a", "b"]
+    for number in range(4):
+        scene.breakers.sent(f"new-{number}", scene.now, is_probe=True)
+    assert scene.breakers.next_probes(["new", "a", "b"], scene.now) == ["a", "b"], "four first probes at once"
+
+
 def test_campaigns_without_callbacks_are_forgotten_and_failures_are_not() -> None:
     scene = Scene()
     scene.answers("well", ACCEPTED)
     scene.answers("a", NOT_FOUND, 7)
     scene.now += 3_600
-    scene.breakers.forget(scene.now)
+    scene.breakers.forget(scene.now, lambda _: True)
     scene.answers("a", NOT_FOUND)
     assert scene.breakers.is_target_open
-    scene.now += 3 * 86_400
-    scene.breakers.forget(scene.now)
+    scene.now += 21_600 + RECENT_S - 1
+    scene.breakers.forget(scene.now, lambda _: True)
+    assert scene.breakers.is_target_open, "its callbacks may wait for the longest delay"
+    scene.now += 2
+    scene.breakers.forget(scene.now, lambda _: True)
     assert not scene.breakers.is_target_open
     assert scene.breakers.campaigns() == []
 
@@ -182,3 +227,15 @@ def test_a_409_that_is_an_acceptance_closes_the_breaker_and_shows_no_other_accep
     assert scene.breakers.is_accepting("a")
     scene.answers("a", replace(CONFLICT, kind=DeliveryKind.REFUSED))
     assert not scene.breakers.is_accepting("a")
+
+
+def test_a_campaign_ends_with_the_last_partition_that_had_its_callbacks() -> None:
+    scene = Scene()
+    other = Partition("retry-1", 3)
+    scene.answers("a", NOT_FOUND, 8)
+    scene.breakers.seen("a", other, scene.now)
+    scene.breakers.forget(scene.now, lambda partition: partition == other)
+    assert scene.breakers.is_target_open
+    scene.breakers.forget(scene.now, lambda _: False)
+    assert not scene.breakers.is_target_open
+    assert scene.breakers.campaigns() == []

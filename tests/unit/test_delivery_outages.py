@@ -13,6 +13,7 @@ from support_fuzz import fuzz
 
 from stream_scorer.callbacks.observer import DelivererObserver
 from stream_scorer.core.callbacks.types import DeliveryAnswer, DeliveryKind
+from stream_scorer.core.records import Partition
 from stream_scorer.runtime.instruments import CAMPAIGN_BLOCKED, CAMPAIGNS_BLOCKED
 
 if TYPE_CHECKING:
@@ -211,6 +212,86 @@ def test_a_receiver_that_answers_409_to_everything_loses_no_callback_by_a_restar
     assert {receipt["http_status"] for [receipt] in world.receipts().values()} == {200}
 
 
+def test_a_pause_of_one_campaign_stops_no_probe_of_another() -> None:
+    def answer(w: SimulatedReceivers, one: Callback) -> DeliveryAnswer:
+        if one.campaign_id == "pauses":
+            return later(1_000.0)
+        return delivered() if w.now > 1_750 else refuses(404)
+
+    world = SimulatedReceivers(answer)
+    world.plan([callback("p-0", "pauses")])
+    bench = DeliveryHarness(world)
+
+    def plan() -> None:
+        if world.now > 1_700 and not world.sent()["cb-0"]:
+            world.plan(callback(f"cb-{n}", "fails") for n in range(20))
+        if world.now > 1_720 and len(world.topic("callbacks")) < 40:
+            world.plan(callback(f"p-{n}", "pauses") for n in range(1, 20))
+
+    bench.run(lambda: sum(name.startswith("cb-") for name in world.outcomes()) == 20, plan)
+    assert world.now < 1_900
+
+
+def test_a_long_pause_leaves_no_callback_of_a_blocked_campaign_in_memory() -> None:
+    world = SimulatedReceivers(lambda w, _: later(900.0) if w.now < 1_500 else delivered())
+    world.plan(callback(f"cb-{n}") for n in range(40))
+    bench = DeliveryHarness(world, slots=32)
+    bench.run(lambda: world.now > 1_060)
+    assert any(event == "circuit opened" for event, _ in world.lines)
+    bench = DeliveryHarness(world, slots=32)
+    committed: list[int] = []
+
+    def look() -> None:
+        if 1_300 < world.now < 1_500:
+            committed.append(sum(world.committed[Partition("callbacks", n)] for n in range(2)))
+
+    bench.run(lambda: world.now > 1_950 and not world.waiting(), look)
+    assert set(committed) == {40}
+
+
+def test_held_callbacks_use_up_no_probes_and_count_once() -> None:
+    held = DeliveryAnswer(DeliveryKind.HELD, "its body was made for another target", None, 0.0)
+
+    def answer(w: SimulatedReceivers, one: Callback) -> DeliveryAnswer:
+        if one.callback_id.startswith("held-"):
+            return held
+        return refuses(404) if w.now < 1_600 else delivered()
+
+    world = SimulatedReceivers(answer)
+    world.plan(callback(f"cb-{n}") for n in range(5))
+    bench = DeliveryHarness(world)
+
+    def plan() -> None:
+        if world.now > 1_050 and len(world.topic("callbacks")) < 45:
+            world.plan(callback(f"held-{n}") for n in range(40))
+
+    bench.run(lambda: world.now > 2_300, plan)
+    probes = [a for a in world.attempts if 1_100 < a.at_s < 1_600 and not a.callback.callback_id.startswith("held-")]
+    assert len(probes) > 75, "one each 5 s, but for moments in which all wait in a retry topic"
+    assert set(world.outcomes()) == {f"cb-{n}" for n in range(5)}
+    assert world.sent()["held-0"] > 3
+    assert "deliverer: 40 callbacks are held" in bench.observe.readiness_notes()[-1]
+
+
+def test_a_worker_that_has_lost_its_partitions_has_no_open_circuit_breaker() -> None:
+    world = SimulatedReceivers(lambda _, __: refuses(404))
+    world.plan(callback(f"cb-{n}") for n in range(20))
+    bench = DeliveryHarness(world)
+    reasons: dict[int, str | None] = {}
+
+    def look() -> None:
+        at = int(world.now)
+        reasons.setdefault(at, bench.observe.readiness_failure())
+        if at == 1_100 and bench.source._at:
+            bench.source.revoke(bench.places)
+
+    bench.run(lambda: world.now > 1_140, look)
+    assert "circuit open" in str(reasons[1_099])
+    assert "circuit open" not in str(reasons[1_139])
+    assert bench.metrics.value(CAMPAIGNS_BLOCKED, status="open") == 0
+    assert [event for event, _ in world.lines if event.startswith("circuit")] == ["circuit opened", "circuit closed"]
+
+
 def test_a_closed_quota_of_the_worker_itself_is_no_failure() -> None:
     closed = DeliveryAnswer(DeliveryKind.NOT_SENT, "the request quota is used up", None, 0.0, 60.0)
     world = SimulatedReceivers(lambda w, _: closed if w.now < 1_600 else delivered())
@@ -235,6 +316,26 @@ def test_a_callback_ends_seven_days_after_its_plan_whatever_the_breaker() -> Non
     assert 120 <= world.now - 1_000 < 120 + max(DELAYS_S) + 60
     [rejected] = [one for one in world.topic("rejected") if one.key == b"a-0"]
     assert dict(rejected.headers)["stream-scorer-error-status"] == b"404"
+
+
+def test_an_outage_has_two_lines_and_not_two_for_each_attempt() -> None:
+    """Of the campaign's callbacks, some are never accepted; those in between are."""
+    world = SimulatedReceivers(lambda _, one: refuses(400) if one.callback_id.startswith("bad") else delivered())
+    fed: list[float] = [world.now]
+
+    def feed() -> None:
+        if world.now > fed[-1] + 0.3 and world.now < 1_240:
+            fed.append(world.now)
+            name = "bad" if len(fed) % 50 == 0 and world.now < 1_060 else "cb"
+            world.plan([callback(f"{name}-{len(fed)}")])
+
+    DeliveryHarness(world).run(lambda: world.now > 1_320 and not world.waiting(), feed)
+    assert Counter(world.outcomes().values())["REFUSED"] >= 2
+    failures = sum(attempt.callback.callback_id.startswith("bad") for attempt in world.attempts)
+    events = [event for event, _ in world.lines if event.startswith("campaign deliveries")]
+    assert failures > 20
+    assert 2 <= len(events) <= 6
+    assert events == ["campaign deliveries failing", "campaign deliveries recovered"] * (len(events) // 2)
 
 
 def test_the_first_failure_of_a_campaign_is_one_line_with_status_and_remedy() -> None:

@@ -8,13 +8,16 @@
     any of these  410 ─▶ switched off
     switched off  any other response ─▶ closed or open, by the failures in a row
 
-The target's breaker opens when those of all campaigns sent to in the last 10 minutes are open, and closes with the
-first acceptance. Campaigns that are switched off do not count for it: 410 is about one campaign.
+The target's breaker opens when those of all campaigns sent to in the last 10 minutes are open, and at least two are open
+or there is only one campaign. It closes with the first acceptance. Campaigns that are switched off do not count for it:
+410 is about one campaign.
 
 While a breaker is open no callback is sent except probes: one every ``probe_interval_s``, of the campaign whose last
 request is the longest ago. A campaign that the target's breaker blocks although nothing was sent to it since then is
 probed first, without that wait. An acceptance makes the next probe due immediately. A campaign that is switched off is
 probed alone, every 60 intervals.
+
+A breaker ends when the worker has lost all partitions in which callbacks of its campaign were: another worker has them.
 """
 
 from __future__ import annotations
@@ -27,9 +30,10 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from stream_scorer.core.callbacks.types import DeliveryKind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from stream_scorer.core.callbacks.types import DeliveryAnswer
+    from stream_scorer.core.records import Partition
 
 FAILURES: Final = 8
 CALLBACKS: Final = 3
@@ -39,8 +43,6 @@ SWITCHED_OFF_INTERVALS: Final = 60
 _TOO_MANY_REQUESTS: Final = 429
 # Probes of campaigns without a request since the target's breaker opened: at most so many at once.
 _MAX_FIRST_PROBES: Final = 4
-# A campaign without any callback for so long has none in a retry topic either.
-_FORGET_AFTER_S: Final = 2 * 86_400.0
 
 CampaignId: TypeAlias = str | None
 
@@ -80,7 +82,9 @@ class _Campaign:
     """State of one campaign's breaker; times are monotonic seconds."""
 
     seen_at: float
+    partitions: set[Partition] = field(default_factory=set)  # those in which its callbacks were
     sent_at: float = -math.inf
+    former_sent_at: float = -math.inf  # of the request before
     failures: int = 0
     failed_ids: set[str] = field(default_factory=set)
     is_open: bool = False
@@ -97,10 +101,13 @@ class CircuitBreakers:
 
     Args:
         probe_interval_s: seconds between probes.
+        longest_delay_s: the longest delay of a retry topic, in seconds.
     """
 
-    def __init__(self, probe_interval_s: float) -> None:
+    def __init__(self, probe_interval_s: float, longest_delay_s: float) -> None:
         self._interval_s = probe_interval_s
+        # A campaign without any callback for so long has none in a retry topic either.
+        self._forget_after_s = longest_delay_s + RECENT_S
         self._campaigns: dict[CampaignId, _Campaign] = {}
         self._target_since: float | None = None
         self._target_answer: DeliveryAnswer | None = None
@@ -167,11 +174,10 @@ class CircuitBreakers:
         """
         idle = [one for one in waiting if not self._of(one, now).probes and not self.is_switched_off(one)]
         fresh = [one for one in idle if self._is_fresh(one)]
-        if fresh and sum(campaign.probes for campaign in self._campaigns.values()) < _MAX_FIRST_PROBES:
-            return fresh
-        if now < self._probe_at:
-            return []
-        return sorted(idle, key=lambda one: self._campaigns[one].sent_at)
+        others = sorted((one for one in idle if not self._is_fresh(one)), key=lambda one: self._campaigns[one].sent_at)
+        has_room = sum(campaign.probes for campaign in self._campaigns.values()) < _MAX_FIRST_PROBES
+        # The others follow: the receiver may demand a pause for all the fresh ones.
+        return [*(fresh if has_room else ()), *(others if now >= self._probe_at else ())]
 
     def is_probe_due(self, campaign_id: CampaignId, now: float) -> bool:
         """Return whether a campaign that is switched off may be probed."""
@@ -180,9 +186,11 @@ class CircuitBreakers:
 
     # --- events
 
-    def seen(self, campaign_id: CampaignId, now: float) -> None:
-        """Record that a campaign has callbacks."""
-        self._of(campaign_id, now).seen_at = now
+    def seen(self, campaign_id: CampaignId, partition: Partition, now: float) -> None:
+        """Record that a campaign has a callback in a partition."""
+        campaign = self._of(campaign_id, now)
+        campaign.seen_at = now
+        campaign.partitions.add(partition)
 
     def sent(self, campaign_id: CampaignId, now: float, *, is_probe: bool = False) -> None:
         """Record a request of a campaign."""
@@ -193,12 +201,19 @@ class CircuitBreakers:
             elif not self._is_fresh(campaign_id):
                 self._probe_at = now + self._interval_s
             campaign.probes += 1
-        campaign.sent_at = now
+        campaign.former_sent_at, campaign.sent_at = campaign.sent_at, now
 
-    def probe_ended(self, campaign_id: CampaignId, now: float) -> None:
-        """Record that a probe has a response, or its callback is not owned any more."""
+    def probe_ended(self, campaign_id: CampaignId, now: float, *, was_sent: bool = True) -> None:
+        """Record the end of a probe; another one is due at once if no request was made (``was_sent``)."""
         campaign = self._of(campaign_id, now)
         campaign.probes = max(campaign.probes - 1, 0)
+        if was_sent:
+            return
+        campaign.sent_at = campaign.former_sent_at
+        if campaign.is_switched_off:
+            campaign.probe_at = now
+        elif not self._is_fresh(campaign_id):
+            self._probe_at = now
 
     def responded(self, campaign_id: CampaignId, callback_id: str, answer: DeliveryAnswer, now: float) -> bool:
         """Record the end of an attempt. Return whether a breaker has opened or closed."""
@@ -221,12 +236,13 @@ class CircuitBreakers:
                 pass  # no request was made
         return before != (self.is_target_open, self.status(campaign_id))
 
-    def forget(self, now: float) -> None:
-        """Discard campaigns without callbacks, and the target's breaker with the last of them."""
+    def forget(self, now: float, is_assigned: Callable[[Partition], bool]) -> None:
+        """Discard campaigns without callbacks of this worker, and the target's breaker with the last of them."""
         gone = [
             campaign_id
             for campaign_id, campaign in self._campaigns.items()
-            if now - campaign.seen_at > _FORGET_AFTER_S
+            if now - campaign.seen_at > self._forget_after_s
+            or not any(is_assigned(partition) for partition in campaign.partitions)
             or (campaign.answer is None and now - max(campaign.sent_at, campaign.seen_at) > RECENT_S)
         ]
         for campaign_id in gone:
@@ -280,12 +296,9 @@ class CircuitBreakers:
             self._target_since, self._target_answer = now, answer
 
     def _are_all_open(self, now: float) -> bool:
-        recent = [
-            campaign
-            for campaign in self._campaigns.values()
-            if now - campaign.sent_at <= RECENT_S and not campaign.is_switched_off
-        ]
-        return all(campaign.is_open for campaign in recent)
+        known = [campaign for campaign in self._campaigns.values() if not campaign.is_switched_off]
+        are_open = all(campaign.is_open for campaign in known if now - campaign.sent_at <= RECENT_S)
+        return are_open and (len(known) == 1 or sum(campaign.is_open for campaign in known) > 1)
 
 
 def _status(campaign: _Campaign) -> BreakerStatus:

@@ -77,7 +77,7 @@ class Delivery:
         last_status: HTTP status of the last response to it, in any round; None: there was none, or no response.
         is_unanswered: whether an attempt for it, in any round, may have reached the receiver and got no response.
         may_be_repeat: whether a former owner of its partition may have sent it without committing the response.
-        was_held: whether it waits because its body was made for another target.
+        was_held: whether a worker has held it since the start of this one, because its body did not fit.
     """
 
     record: SourceRecord
@@ -126,7 +126,7 @@ class Completed(NamedTuple):
 
 
 class DeferredDelivery(NamedTuple):
-    """A callback that goes to a retry topic; ``rounds``: failed so far; the last four are those of the `Delivery`."""
+    """A callback that goes to a retry topic; ``rounds``: failed so far; the last five are those of the `Delivery`."""
 
     record: SourceRecord
     callback: Callback
@@ -137,6 +137,7 @@ class DeferredDelivery(NamedTuple):
     last_status: int | None = None
     is_unanswered: bool = False
     may_be_repeat: bool = False
+    was_held: bool = False
 
     @property
     def is_billable(self) -> bool:
@@ -198,6 +199,7 @@ def after_attempt(
         attempts_in_round=delivery.attempts_in_round + 1,
         last_status=answer.status,
         is_unanswered=delivery.is_unanswered or answer.is_unanswered,
+        was_held=False,
     )
     if answer.kind is DeliveryKind.DELIVERED:
         return _completed(tried, CallbackOutcome.DELIVERED, answer, now_ms)
@@ -225,7 +227,7 @@ def defer_blocked(delivery: Delivery, rules: DeliveryRules, now_ms: int) -> Defe
 
 
 def hold(delivery: Delivery, rules: DeliveryRules, now_ms: int) -> DeferredDelivery:
-    """Move a callback whose body was made for another target to the last retry topic, without a counted round."""
+    """Move a callback whose body does not fit the target to the last retry topic, without a counted round."""
     return _deferred(delivery, rules.levels, now_ms + _ms(rules.delay_s(rules.levels)), DeferReason.HELD)
 
 
@@ -282,7 +284,9 @@ def route(
     """
     if (ended := expire(delivery, now_ms)) is not None:
         return ended
-    if delivery.retry_level == 0 or (delivery.was_held and delivery.record.timestamp_ms < started_ms):
+    if delivery.was_held and delivery.record.timestamp_ms < started_ms:
+        return replace(delivery, was_held=False)
+    if delivery.retry_level == 0:
         return delivery
     not_before_ms = delivery.callback.not_before_ms
     step = rules.next_step(delivery.retry_level, not_before_ms, written_ms=delivery.record.timestamp_ms, now_ms=now_ms)
@@ -354,6 +358,7 @@ def _deferred(delivery: Delivery, tier: int, not_before_ms: int, why: DeferReaso
         delivery.last_status,
         delivery.is_unanswered,
         delivery.may_be_repeat,
+        delivery.was_held,
     )
 
 

@@ -74,8 +74,8 @@ class DeliveryKind(StrEnum):
     """Class of a response of the campaign manager.
 
     ``REFUSED`` is retried like ``TRY_LATER``; without a status no request can be made for the callback, and it ends.
-    ``SWITCHED_OFF`` is a 410. ``HELD``: no request was made, because the body was made for another target.
-    ``NOT_SENT``: none was made, because the worker's own quota admits none for ``retry_after_s``.
+    ``SWITCHED_OFF`` is a 410. ``HELD``: no request was made, because the body was made for another target or other
+    columns. ``NOT_SENT``: none was made, because the worker's own quota admits none for ``retry_after_s``.
     """
 
     DELIVERED = "delivered"
