@@ -273,6 +273,15 @@ def test_held_callbacks_use_up_no_probes_and_count_once() -> None:
     assert "deliverer: 40 callbacks are held" in bench.observe.readiness_notes()[-1]
 
 
+def test_the_callbacks_in_memory_are_looked_at_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[float] = []
+    world = SimulatedReceivers(lambda _, __: later(4.0))
+    monkeypatch.setattr(DelivererObserver, "undelivered", lambda *_: looked.append(world.now))
+    world.plan(callback(f"cb-{n}") for n in range(50))
+    DeliveryHarness(world).run(lambda: world.now > 1_010)
+    assert 5 <= len(looked) <= 11
+
+
 def test_a_worker_that_has_lost_its_partitions_has_no_open_circuit_breaker() -> None:
     world = SimulatedReceivers(lambda _, __: refuses(404))
     world.plan(callback(f"cb-{n}") for n in range(20))

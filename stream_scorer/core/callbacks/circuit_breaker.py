@@ -8,8 +8,8 @@
     any of these  410 ─▶ switched off
     switched off  any other response ─▶ closed or open, by the failures in a row
 
-The target's breaker opens when those of all campaigns sent to in the last 10 minutes are open, and at least two are open
-or there is only one campaign. It closes with the first acceptance. Campaigns that are switched off do not count for it:
+The target's breaker opens when those of all campaigns sent to in the last 10 minutes are open, and at least two are or
+there is only one campaign. It closes with the first acceptance. Campaigns that are switched off do not count for it:
 410 is about one campaign.
 
 While a breaker is open no callback is sent except probes: one every ``probe_interval_s``, of the campaign whose last
