@@ -189,7 +189,9 @@ class Deliverer(ServiceLoop[DeliveryOutcome, DelivererObserver]):
 
     def on_assigned(self, partition: Partition, *, start_offset: int, next_offset: int) -> None:
         """Start an assignment."""
-        self._assigned[partition] = _Assignment(self._clock.unix_ms(), next_offset + self._flow.max_records)
+        # Twice the limit, because each record may have a transaction marker behind it.
+        read_below = next_offset + 2 * self._flow.max_records
+        self._assigned[partition] = _Assignment(self._clock.unix_ms(), read_below)
         super().on_assigned(partition, start_offset=start_offset, next_offset=next_offset)
 
     def _on_revoked(self, partitions: list[Partition]) -> None:

@@ -92,20 +92,18 @@ class Dispatcher:
         Args:
             delivery: the delivery of the attempt.
             now: monotonic seconds.
-            failed: whether it was not accepted; None: no request was made.
+            failed: whether it was not accepted; None: that is not known, or no request was made.
             leave_alone_s: how long the receiver demands a pause for this campaign.
         """
         queue = self._queue_of(delivery)
         key = key_of(delivery.record)
         sent_at = queue.in_flight.pop(key, now)
         self._requests.pop(key, None)
-        if failed is None:
-            return False
         if leave_alone_s > 0:
             queue.block(now, leave_alone_s)
-        elif not failed:
+        elif failed is False:
             queue.succeeded(sent_at)
-        return queue.attempted(now, failed=failed)
+        return failed is not None and queue.attempted(now, failed=failed)
 
     def recovered(self, now: float) -> list[str | None]:
         """Return the campaigns whose outages have ended; each outage is returned once."""

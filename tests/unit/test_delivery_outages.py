@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -198,6 +199,13 @@ def test_a_409_to_what_a_killed_worker_has_sent_is_delivered() -> None:
     DeliveryHarness(world, slots=32).run_dry()
     assert world.outcomes() == {f"cb-{n}": "DELIVERED" for n in range(60)}
     assert not any(event in ("campaign deliveries failing", "circuit opened") for event, _ in world.lines)
+
+
+def test_a_409_with_retry_after_pauses_the_campaign_whoever_has_sent_the_callback() -> None:
+    world = SimulatedReceivers(lambda _, __: replace(refuses(409), retry_after_s=60.0))
+    world.plan(callback(f"cb-{n}") for n in range(8))
+    DeliveryHarness(world, slots=1).run(lambda: world.now > 1_050)
+    assert len(world.attempts) == 1
 
 
 def test_a_receiver_that_answers_409_to_everything_loses_no_callback_by_a_restart() -> None:
