@@ -509,6 +509,10 @@ def _by_age(
     One with the same or an older score is left alone. An older score would make that of the list look new at its next
     attempt. Either would stand in a contact that waits for a call about another score, and the call would be a second
     one about this score. For the same reason, of several scores of one contact only the newest counts.
+
+    A contact without a readable time, in the list or in the callback, may be either, so it is added and not queued
+    again. A callback has none if it was planned before the column was renamed. The time in the list stays then: without
+    it, the next attempt for the score there would queue the contact again.
     """
     newest: dict[str, _Entry] = {}
     for entry in entries:
@@ -518,10 +522,13 @@ def _by_age(
     newer: list[_Entry] = []
     new: list[_Entry] = []
     for contact_id, entry in newest.items():
-        listed = stored.get(contact_id)
-        if listed is None or (listed and not _TIME.fullmatch(listed)):
-            new.append(entry)  # of a time in another form, it is not known what it means: the contact is not queued
-        elif listed < entry.data.get(scored_at, ""):
+        listed, scored = stored.get(contact_id), entry.data.get(scored_at, "")
+        if not _TIME.fullmatch(scored):
+            data = {**entry.data, scored_at: listed} if listed else entry.data
+            new.append(_Entry(entry.position, {**entry.contact, "data": data}))
+        elif listed is None or (listed and not _TIME.fullmatch(listed)):
+            new.append(entry)
+        elif listed < scored:
             newer.append(entry)
     return newer, new, len(entries) - len(newer) - len(new)
 

@@ -126,6 +126,28 @@ def test_several_scores_of_a_contact_in_one_callback_are_one_call(
     ]
 
 
+@pytest.mark.parametrize("listed", [{}, {"a": 0}, {"a": 5}], ids=["new", "older", "newer"])
+def test_a_body_without_the_column_of_the_time_is_added_and_queues_nothing_again(
+    at: Callable[..., OutboundTarget], simulator: Simulator, listed: dict[str, int]
+) -> None:
+    """The column with the time was renamed after the callback was planned, and the list has both columns."""
+    names = ["contact_id", "scored_at", "when", "score", "phone"]
+    simulator.configure(contact_lists={"simulator-list": {"columns": names, "phone_columns": ["phone"]}})
+    renamed = {**{name: source for name, source in COLUMNS.items() if source != "scored_at"}, "when": "scored_at"}
+    before, target = at(requeue="newer_score"), at(requeue="newer_score", columns=renamed)
+    others = [about(target, person(contact_id, minute)) for contact_id, minute in listed.items()]
+    assert all(delivered(target.deliver(one)) for one in others)
+    simulator.dial()
+    planned_before = about(before, person("a", 2, score=0.77))
+    for one in (planned_before, planned_before, *others):
+        assert delivered(target.deliver(one))
+        assert simulator.contact_list().popitem()[1].data["score"] == "0.77", "it is in the list"
+        simulator.dial()
+    assert len(simulator.dials()) == 1
+    assert delivered(target.deliver(about(target, person("a", 9))))
+    assert [dial.number for dial in simulator.dial()] == ["+49-a"], "a newer one is queued again"
+
+
 def test_callbacks_about_one_contact_are_added_one_after_the_other(
     at: Callable[..., OutboundTarget], simulator: Simulator
 ) -> None:
