@@ -150,10 +150,7 @@ class OutboundTarget:
         self._timeout_s = timeout_s
         self._monotonic = monotonic
         self._wall_clock = wall_clock
-        # By list id, with the monotonic time of reading.
-        self._known: dict[str, tuple[float, ContactListInfo]] = {}
-        # Held while a list is read: 32 threads would otherwise take 32 requests of the quota at the start.
-        self._reading = threading.Lock()
+        self._lists = {one: _KnownList() for one in self.list_ids}
         self._claims = _Claims()
 
     def __repr__(self) -> str:
@@ -210,17 +207,18 @@ class OutboundTarget:
 
     def contact_list(self, list_id: str, max_age_s: float = _LIST_AGE_S) -> ContactListInfo | DeliveryAnswer:
         """Return a contact list, read at most ``max_age_s`` ago, or why it cannot be read."""
-        with self._reading:
-            known = self._known.get(list_id)
-            if known is not None and self._monotonic() - known[0] < max_age_s:
-                return known[1]
-            got = self._send("GET", self._url(list_id), None)
-            if not got.is_delivered:
-                return _not_refused(got.answer)
-            info = None if got.body is None else ContactListInfo.parse(got.body)
-            if info is None:
-                return _unreadable(got.answer, "the answer is no contact list")
-            self._known[list_id] = self._monotonic(), info
+        called_at, known = self._monotonic(), self._lists[list_id]
+        with known.lock:
+            started_at = self._monotonic()
+            if known.info is not None and (started_at - known.read_at < max_age_s or known.read_at > called_at):
+                return known.info
+            if known.failure is not None and known.failed_at > called_at:
+                return known.failure
+            info = self._read_list(list_id)
+            if isinstance(info, DeliveryAnswer):
+                known.failure, known.failed_at = info, self._monotonic()
+            else:
+                known.info, known.read_at = info, started_at
             return info
 
     def check(self, list_id: str) -> ContactListCheck:
@@ -238,6 +236,13 @@ class OutboundTarget:
         self._http.close()
 
     # --- contacts
+
+    def _read_list(self, list_id: str) -> ContactListInfo | DeliveryAnswer:
+        got = self._send("GET", self._url(list_id), None)
+        if not got.is_delivered:
+            return _not_refused(got.answer)
+        info = None if got.body is None else ContactListInfo.parse(got.body)
+        return _unreadable(got.answer, "the answer is no contact list") if info is None else info
 
     def _fitting_list(self, list_id: str, columns: Mapping[str, None]) -> ContactListInfo | DeliveryAnswer:
         """Return the list, read again if it does not fit these columns: it may have been corrected."""
@@ -394,6 +399,28 @@ class OutboundTarget:
 
     def _url(self, list_id: str) -> str:
         return f"{self._base_url}/api/v2/outbound/contactlists/{quote(list_id, safe='')}"
+
+
+class _KnownList:
+    """A contact list as it was last read. Times are monotonic seconds.
+
+    One thread reads a list at a time. Those that wait for it take its result, a failure too: each of 32 threads would
+    otherwise use a request of the quota, and wait for the time-out of all before it.
+
+    Attributes:
+        lock: held while the list is read.
+        info: the list; None: it was never read.
+        read_at: when the request for it was made.
+        failure: why the last attempt that failed did.
+        failed_at: when it failed.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.info: ContactListInfo | None = None
+        self.read_at = 0.0
+        self.failure: DeliveryAnswer | None = None
+        self.failed_at = 0.0
 
 
 class _Claims:

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -159,6 +160,25 @@ def test_retry_after_holds_for_every_request(server: RawServer, make: Callable[.
     assert (second.kind, second.status) == (DeliveryKind.NOT_SENT, None)
     assert second.retry_after_s == pytest.approx(600, abs=30)
     assert len(server.to(ADD)) == 1
+
+
+def test_a_list_without_an_answer_delays_no_other_list(server: RawServer, make: Callable[..., OutboundTarget]) -> None:
+    asked = threading.Event()
+
+    def hang(*_: Any) -> None:
+        asked.set()
+        server.released.wait(20)
+
+    server.respond(hang, path="/api/v2/outbound/contactlists/slow")
+    target = make(contact_lists={"autumn": "slow"}, timeout_s=2.0)
+    slow = [replace(callback(target, "C-1", campaign_id="autumn"), target=target.target_of("autumn"))] * 6
+    with ThreadPoolExecutor(len(slow)) as pool:
+        answers = [pool.submit(target.deliver, one) for one in slow]
+        assert asked.wait(5)
+        assert target.deliver(callback(target, "C-2")).kind is DeliveryKind.DELIVERED
+        assert not any(one.done() for one in answers), "it waited for the other list"
+        assert {one.result().kind for one in answers} == {DeliveryKind.TRY_LATER}
+    assert len(server.to("/api/v2/outbound/contactlists/slow")) == 1, "those that waited share its result"
 
 
 def test_no_answer_is_tried_later(server: RawServer, make: Callable[..., OutboundTarget]) -> None:
