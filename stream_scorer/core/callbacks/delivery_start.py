@@ -2,18 +2,18 @@
 
 A callback waits in the last record that was written for it, unless it has a receipt. Each retry partition is committed
 in order, so what waits stands behind all that was finished: the first waiting record is where the former group stopped.
+
+The log has callbacks of many days, so only those of one `CallbackPart` are in memory at a time.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+import zlib
+from typing import NamedTuple
 
 
-class RetryRecord(NamedTuple):
-    """Record of a callback in a retry topic; ``key``: the callback's id; ``written_ms``: Kafka's timestamp."""
+class CallbackRecord(NamedTuple):
+    """Record of a callback in a topic; ``key``: the callback's id; ``written_ms``: Kafka's timestamp."""
 
     topic: str
     partition: int
@@ -21,35 +21,103 @@ class RetryRecord(NamedTuple):
     key: bytes
     written_ms: int
 
+    @property
+    def _age(self) -> tuple[int, str, int]:
+        return self.written_ms, self.topic, self.offset
 
-class WaitingCallbacks(NamedTuple):
-    """Callbacks that wait in retry topics.
+    def is_newer(self, other: CallbackRecord) -> bool:
+        """Return whether this record was written after the other one."""
+        return self._age > other._age
+
+
+class RetryStarts:
+    """Offsets in the retry partitions, collected from one `CallbackPart` after the other.
 
     Attributes:
-        starts: for each retry partition with a waiting callback, the offset of the first.
-        keys: the ids of all of them.
-        repeated: the ids of those behind these starts that do not wait any more.
+        first_waiting: for each retry partition with a waiting callback, the offset of the first.
+        repeated: number of planned callbacks that have a receipt or wait.
     """
 
-    starts: dict[tuple[str, int], int]
-    keys: frozenset[bytes]
-    repeated: frozenset[bytes]
+    def __init__(self) -> None:
+        self.first_waiting: dict[tuple[str, int], int] = {}
+        self.repeated = 0
+        self._last_finished: dict[tuple[str, int], int] = {}
 
-
-def waiting_callbacks(records: Sequence[RetryRecord], finished: Collection[bytes]) -> WaitingCallbacks:
-    """Return the callbacks of these records that wait; ``finished``: the ids of those with a receipt."""
-    last: dict[bytes, RetryRecord] = {}
-    for record in sorted(records, key=lambda one: (one.written_ms, one.topic, one.offset)):
-        if record.key not in finished:
-            last[record.key] = record
-    starts: dict[tuple[str, int], int] = {}
-    for record in last.values():
+    def add_waiting(self, record: CallbackRecord) -> None:
+        """Count a record in which a callback waits."""
         place = (record.topic, record.partition)
-        starts[place] = min(record.offset, starts.get(place, record.offset))
-    repeated = {
-        record.key
-        for record in records
-        if record != last.get(record.key)
-        and record.offset >= starts.get((record.topic, record.partition), record.offset + 1)
-    }
-    return WaitingCallbacks(starts, frozenset(last), frozenset(repeated))
+        self.first_waiting[place] = min(record.offset, self.first_waiting.get(place, record.offset))
+
+    def add_finished(self, record: CallbackRecord) -> None:
+        """Count a record whose callback has a receipt or a newer record."""
+        place = (record.topic, record.partition)
+        self._last_finished[place] = max(record.offset, self._last_finished.get(place, record.offset))
+
+    @property
+    def repeated_partitions(self) -> int:
+        """Number of retry partitions with a finished record behind the first waiting one."""
+        return sum(offset < self._last_finished.get(place, -1) for place, offset in self.first_waiting.items())
+
+
+class CallbackPart:
+    """The callbacks of one hash class of keys: those that are planned, and the last retry record of each.
+
+    Add what is planned and retried first, then the receipts.
+
+    Args:
+        starts: where the result is added.
+        number: the class, from 0 to ``parts`` - 1.
+        parts: number of classes.
+    """
+
+    def __init__(self, starts: RetryStarts, number: int = 0, parts: int = 1) -> None:
+        self._starts = starts
+        self._number = number
+        self._parts = parts
+        self._planned: set[bytes] = set()
+        self._last: dict[bytes, CallbackRecord] = {}
+
+    def __len__(self) -> int:
+        return len(self._planned) + len(self._last)
+
+    def halves(self) -> tuple[CallbackPart, CallbackPart]:
+        """Return two classes, empty, that have the keys of this one."""
+        parts = 2 * self._parts
+        numbers = (self._number, self._number + self._parts)
+        first, second = (CallbackPart(self._starts, number, parts) for number in numbers)
+        return first, second
+
+    def add_planned(self, record: CallbackRecord) -> None:
+        """Add a record that the new group reads on the callbacks topic."""
+        if self._has(record.key):
+            self._planned.add(record.key)
+
+    def add_retry(self, record: CallbackRecord) -> None:
+        """Add a record of a retry topic."""
+        if not self._has(record.key):
+            return
+        last = self._last.get(record.key)
+        if last is None:
+            self._last[record.key] = record
+        elif record.is_newer(last):
+            self._last[record.key] = record
+            self._starts.add_finished(last)
+        else:
+            self._starts.add_finished(record)
+
+    def add_receipt(self, receipt: CallbackRecord) -> None:
+        """Add a receipt: its callback waits no more."""
+        if (last := self._last.pop(receipt.key, None)) is not None:
+            self._starts.add_finished(last)
+        if receipt.key in self._planned:
+            self._planned.remove(receipt.key)
+            self._starts.repeated += 1
+
+    def end(self) -> None:
+        """Add what is left to the starts: it waits."""
+        for record in self._last.values():
+            self._starts.add_waiting(record)
+        self._starts.repeated += len(self._planned & self._last.keys())
+
+    def _has(self, key: bytes) -> bool:
+        return zlib.crc32(key) % self._parts == self._number

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from stream_scorer.core.callbacks.delivery_start import RetryRecord, waiting_callbacks
+from stream_scorer.core.callbacks.delivery_start import CallbackPart, CallbackRecord, RetryStarts
 from stream_scorer.errors import BrokerRefused
 from stream_scorer.kafka.admin.topics import check_topics
 from stream_scorer.kafka.consumer.initial_offsets import InitialOffsets, has_commits
 from stream_scorer.kafka.consumer.log_reader import LogReader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from stream_scorer.core.callbacks.delivery_start import WaitingCallbacks
-    from stream_scorer.kafka.consumer.log_reader import OffsetRange, Record
     from stream_scorer.settings import Settings
 
 _TIMEOUT_S: Final = 60.0
 # Written by deliverers only, see `callbacks.output_records`.
 ROUNDS_HEADER: Final = "stream-scorer-failed-rounds"
+# In memory at a time: about 30 MB. If the log has more, it is read in several passes.
+MAX_CALLBACKS: Final = 100_000
 
 
 def delivery_start(settings: Settings, retry_topics: Sequence[str]) -> InitialOffsets:
@@ -32,27 +32,11 @@ def delivery_start(settings: Settings, retry_topics: Sequence[str]) -> InitialOf
         BrokerRefused: the group is new, and callbacks from its start on have a receipt or wait in a retry topic.
         BrokerUnavailable: no answer within the time limit.
     """
-    kafka, topics, group_id = settings.kafka, settings.topics, settings.delivery_group_id
+    kafka, topics = settings.kafka, settings.topics
     partitions = check_topics(settings, [topics.callbacks, *retry_topics, topics.receipts])
-    log = LogReader(settings, group_id, timeout_s=_TIMEOUT_S)
-    starts: dict[tuple[str, int], int] = {}
-    if not has_commits(settings, group_id, topics.callbacks):
-        ranges = {topic: log.stable_ranges(topic, number) for topic, number in partitions.items()}
-        finished = {one.key for one in _read(log, topics.receipts, ranges) if one.key is not None}
-        records = [
-            RetryRecord(topic, one.partition, one.offset, one.key, one.timestamp_ms)
-            for topic in retry_topics
-            for one in _read(log, topic, ranges)
-            if one.key is not None and any(name == ROUNDS_HEADER for name, _ in one.headers)
-        ]
-        if finished or records:
-            waiting = waiting_callbacks(records, finished)
-            starts = waiting.starts
-            _refuse_repeats(settings, waiting, finished, _read(log, topics.callbacks, ranges))
-        else:  # no deliverer has ever written anything: other programs may have
-            starts = {(topic, number): one.begin for topic in retry_topics for number, one in ranges[topic].items()}
+    is_new = not has_commits(settings, settings.delivery_group_id, topics.callbacks)
     return InitialOffsets(
-        group_id=group_id,
+        group_id=settings.delivery_group_id,
         topics=(topics.callbacks,),
         start_from=kafka.start_from,
         start_at_ms=kafka.start_at_ms,
@@ -61,27 +45,91 @@ def delivery_start(settings: Settings, retry_topics: Sequence[str]) -> InitialOf
         price="repeat callbacks",
         is_allowed=True,
         retry_topics=tuple(retry_topics),
-        retry_offsets=starts,
+        retry_offsets=_CallbackLog(settings, retry_topics, partitions).starts() if is_new else {},
     )
 
 
-def _read(log: LogReader, topic: str, ranges: Mapping[str, Mapping[int, OffsetRange]]) -> Iterator[Record]:
-    for batch in log.read(topic, ranges[topic]):
-        yield from batch
+class _CallbackLog:
+    """Callbacks, their retries and receipts, up to the last stable offset at one time.
 
+    Records that are written later do not matter: the new group reads them, since it starts at these offsets at most.
+    """
 
-def _refuse_repeats(
-    settings: Settings, waiting: WaitingCallbacks, finished: set[bytes], planned: Iterable[Record]
-) -> None:
-    repeated = set(waiting.repeated)
-    if settings.kafka.start_from != "latest":
-        since_ms = settings.kafka.start_at_ms or 0
-        known = finished | waiting.keys
-        repeated |= {one.key for one in planned if one.timestamp_ms >= since_ms and one.key in known}
-    if repeated:
-        raise BrokerRefused(
-            f"group {settings.delivery_group_id!r} has no committed offsets, and {len(repeated)} callbacks from its"
-            " start on have a receipt or wait in a retry topic: they would be delivered again. Set callbacks.group_id"
-            " back to the former group; or start with --from latest, or --from and an ISO time after the former"
-            " group's end: what waits in the retry topics is delivered all the same"
-        )
+    def __init__(self, settings: Settings, retry_topics: Sequence[str], partitions: Mapping[str, int]) -> None:
+        self._settings = settings
+        self._topics = settings.topics
+        self._retry_topics = retry_topics
+        self._reader = LogReader(settings, settings.delivery_group_id, timeout_s=_TIMEOUT_S)
+        self._ranges = {topic: self._reader.stable_ranges(topic, number) for topic, number in partitions.items()}
+
+    def starts(self) -> dict[tuple[str, int], int]:
+        """Return the offset at which a new group starts, for every retry partition.
+
+        Raises:
+            BrokerRefused: callbacks would be delivered again.
+        """
+        ranges = {(topic, number): one for topic in self._retry_topics for number, one in self._ranges[topic].items()}
+        if next(self._receipts(), None) is None and next(self._retries(), None) is None:
+            # No deliverer has ever written anything: other programs may have.
+            return {place: one.begin for place, one in ranges.items()}
+        starts = RetryStarts()
+        parts = [CallbackPart(starts)]
+        is_whole = True
+        while parts and not starts.repeated:
+            part = parts.pop()
+            if self._fill(part):
+                self._finish(part)
+            else:
+                parts += part.halves()
+                is_whole = False
+        self._refuse_repeats(starts, is_whole=is_whole)
+        return {**{place: one.end for place, one in ranges.items()}, **starts.first_waiting}
+
+    def _fill(self, part: CallbackPart) -> bool:
+        """Add what is planned and retried; return False if that is too much for one part."""
+        for record in self._planned():
+            part.add_planned(record)
+            if len(part) > MAX_CALLBACKS:
+                return False
+        for record in self._retries():
+            part.add_retry(record)
+            if len(part) > MAX_CALLBACKS:
+                return False
+        return True
+
+    def _finish(self, part: CallbackPart) -> None:
+        for receipt in self._receipts() if len(part) else ():
+            part.add_receipt(receipt)
+        part.end()
+
+    def _planned(self) -> Iterator[CallbackRecord]:
+        """Yield the callbacks from the new group's start on."""
+        if self._settings.kafka.start_from != "latest":
+            since_ms = self._settings.kafka.start_at_ms or 0
+            yield from (one for one in self._read(self._topics.callbacks) if one.written_ms >= since_ms)
+
+    def _retries(self) -> Iterator[CallbackRecord]:
+        for topic in self._retry_topics:
+            yield from self._read(topic, ROUNDS_HEADER)
+
+    def _receipts(self) -> Iterator[CallbackRecord]:
+        return self._read(self._topics.receipts)
+
+    def _read(self, topic: str, header: str | None = None) -> Iterator[CallbackRecord]:
+        for batch in self._reader.read(topic, self._ranges[topic]):
+            for one in batch:
+                key = one.key
+                if key is not None and (header is None or any(name == header for name, _ in one.headers)):
+                    yield CallbackRecord(topic, one.partition, one.offset, key, one.timestamp_ms)
+
+    def _refuse_repeats(self, starts: RetryStarts, *, is_whole: bool) -> None:
+        partitions = starts.repeated_partitions
+        count = max(starts.repeated, partitions)
+        if count:
+            number = f"{count}" if is_whole and not partitions else f"at least {count}"
+            raise BrokerRefused(
+                f"group {self._settings.delivery_group_id!r} has no committed offsets, and {number} callbacks from its"
+                " start on have a receipt or wait in a retry topic: they would be delivered again. Set"
+                " callbacks.group_id back to the former group; or start with --from latest, or --from and an ISO time"
+                " after the former group's end: what waits in the retry topics is delivered all the same"
+            )
