@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from typing import TYPE_CHECKING
 
 import pytest
 from confluent_kafka import Producer, TopicPartition
-from confluent_kafka.admin import AdminClient  # type: ignore[attr-defined]
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+)
 from confluent_kafka.cimpl import NewTopic
 from scoring_harness import ScoringHarness, contacts
 
@@ -100,3 +107,37 @@ def test_commits_of_a_former_topic_are_refused_until_the_new_one_is_accepted(bro
         assert (commit.offset, accepted.start, accepted.topic_id) == (0, 0, present)
         assert accepted.since_ms is not None
     assert write_start(settings, start, chosen=True, new_topic=True) == StartReport(), "once"
+
+
+def test_an_output_that_is_dated_far_ahead_does_not_hide_the_outcomes_of_a_new_topic(broker: Broker) -> None:
+    """Its time would be the bound of the new topic's outputs, so none of them would count for hours."""
+    arena = ScoringHarness(broker.bootstrap_servers, partitions=2)
+    settings, scores = load_settings(environ=arena.settings()), arena.topics["scores"]
+    start = scoring_start(settings, arena.retries)
+    write_start(settings, start, chosen=True)
+    former = str(CommitMetadata(0, "former"))
+    with arena.reader(arena.group_id) as reader:
+        places = [TopicPartition(arena.topics["features"], number, 40, former) for number in range(2)]
+        reader.commit(offsets=places, asynchronous=False)
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
+    any_time = ConfigEntry("message.timestamp.after.max.ms", str(2**62), incremental_operation=AlterConfigOpType.SET)
+    for altered in admin.incremental_alter_configs(
+        [ConfigResource(ResourceType.TOPIC, scores, incremental_configs=[any_time])]
+    ).values():
+        altered.result(30)
+    producer = Producer({"bootstrap.servers": broker.bootstrap_servers, "acks": "all"})
+    now_ms = time.time_ns() // 1_000_000
+    for ahead_ms in (0, 3 * 3_600_000):
+        producer.produce(scores, b"v", partition=1, timestamp=now_ms + ahead_ms)
+    assert producer.flush(30) == 0
+    with pytest.raises(BrokerRefused) as caught:
+        write_start(settings, start, chosen=True, new_topic=True)
+    assert f"{scores}/1: the record at offset 1 is dated 3.0 hours ahead" in str(caught.value)
+    assert {commit.offset for commit in arena.commits().values()} == {40}
+    for deleted in admin.delete_records([TopicPartition(scores, 1, 2)]).values():
+        deleted.result(30)
+    write_start(settings, start, chosen=True, new_topic=True)
+    since_ms = {parse_metadata(commit.metadata).since_ms for commit in arena.commits().values()}
+    [bound_ms] = since_ms
+    assert bound_ms is not None
+    assert now_ms < bound_ms <= time.time_ns() // 1_000_000 + 1, "the deleted record is no bound"

@@ -38,6 +38,8 @@ _RETRY_S: Final = 0.5
 # Offsets of an active group cannot be set: another worker was first, and has committed the start.
 _ANOTHER_WAS_FIRST: Final = frozenset({KafkaError.UNKNOWN_MEMBER_ID, KafkaError.NON_EMPTY_GROUP})
 _NEWEST: Final[OffsetSpec] = OffsetSpec.max_timestamp()  # type: ignore[no-untyped-call]
+# More than clocks of brokers and workers differ.
+_MAX_AHEAD_MS: Final = 3_600_000
 # Kafka before 3.0 does not return the newest time of a partition.
 _UNSUPPORTED: Final = frozenset({KafkaError._UNSUPPORTED_FEATURE, KafkaError.UNSUPPORTED_VERSION})  # noqa: SLF001
 
@@ -243,6 +245,10 @@ def _after_former_outputs(settings: Settings, reader: Consumer, start: InitialOf
 
     No worker of the group runs, so no such record follows. The clock of this machine is no bound. If it is late,
     records about the former topic count for the same positions of the present one, and can conceal a lost outcome.
+
+    Raises:
+        BrokerRefused: that record is dated more than `_MAX_AHEAD_MS` ahead. None of the present topic's outputs would
+            count until then.
     """
     topics = dict.fromkeys((*start.outputs, *start.other_outputs, *start.retry_topics))
     request = {partition: _NEWEST for topic in topics for partition in _partitions(reader, topic)}
@@ -250,7 +256,7 @@ def _after_former_outputs(settings: Settings, reader: Consumer, start: InitialOf
     newest_ms = -1
     for partition, future in admin.list_offsets(request, request_timeout=_CALL_S).items():
         try:
-            newest_ms = max(newest_ms, future.result().timestamp)
+            newest = future.result()
         except KafkaException as error:
             if error.args[0].code() in _UNSUPPORTED:
                 return time.time_ns() // 1_000_000
@@ -258,7 +264,27 @@ def _after_former_outputs(settings: Settings, reader: Consumer, start: InitialOf
             raise refused_error(
                 error, f"reading the times of {partition.topic}", admin_config(settings), right
             ) from None
+        newest_ms = max(newest_ms, _checked_time(reader, partition, newest.offset, newest.timestamp))
     return newest_ms + 1
+
+
+def _checked_time(reader: Consumer, partition: TopicPartition, offset: int, time_ms: int) -> int:
+    """Return the time of the newest record of a partition, or the present time if that record is deleted already.
+
+    A deleted record is the newest one for the broker until its whole segment is deleted.
+    """
+    now_ms = time.time_ns() // 1_000_000
+    if time_ms <= now_ms + _MAX_AHEAD_MS:
+        return time_ms
+    low, _ = reader.get_watermark_offsets(partition, _CALL_S, cached=False)
+    if offset < low:
+        return now_ms
+    raise BrokerRefused(
+        f"{partition.topic}/{partition.partition}: the record at offset {offset} is dated"
+        f" {(time_ms - now_ms) / 3_600_000:.1f} hours ahead of this machine's clock, so no outcome of the new"
+        " topic would count until then. Correct the clock of this machine if it is late; otherwise delete the records"
+        " up to that offset (kafka-delete-records.sh), or start after that time"
+    )
 
 
 def _may_begin(reader: Consumer, start: InitialOffsets, inputs: list[TopicPartition], *, chosen: bool) -> bool:
