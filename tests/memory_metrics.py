@@ -26,6 +26,9 @@ class MemoryMetrics:
     def set(self, gauge: Gauge, value: float, attributes: Attributes = NO_ATTRIBUTES) -> None:
         self._series(gauge, attributes)[:] = [value]
 
+    def remove(self, gauge: Gauge, attributes: Attributes) -> None:
+        del self._values[gauge, frozenset(gauge.labels(attributes).items())]
+
     def record(self, histogram: Histogram, value: float, attributes: Attributes = NO_ATTRIBUTES) -> None:
         self._series(histogram, attributes).append(value)
 

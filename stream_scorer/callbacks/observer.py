@@ -164,7 +164,7 @@ class DelivererObserver(_CallbackLoopObserver):
             for one in campaigns[:_MAX_CAMPAIGNS]
         }
         for series in before - self._campaign_series:
-            self._metrics.set(instruments.CAMPAIGN_BLOCKED, 0, dict(series))
+            self._metrics.remove(instruments.CAMPAIGN_BLOCKED, dict(series))
         for series in self._campaign_series - before:
             self._metrics.set(instruments.CAMPAIGN_BLOCKED, 1, dict(series))
 

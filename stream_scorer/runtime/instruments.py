@@ -114,6 +114,8 @@ class Metrics(Protocol):
 
     def set(self, gauge: Gauge, value: float, attributes: Attributes = NO_ATTRIBUTES) -> None: ...
 
+    def remove(self, gauge: Gauge, attributes: Attributes) -> None: ...
+
     def record(self, histogram: Histogram, value: float, attributes: Attributes = NO_ATTRIBUTES) -> None: ...
 
 
@@ -495,7 +497,7 @@ CAMPAIGN_BLOCKED: Final = Gauge(
     "stream_scorer.callbacks.campaign.blocked",
     "1",
     "1 for each of the first 100 campaigns whose circuit breaker is not closed, with its last failure.",
-    note="Status 0: there was no response. `remedy`: what to do. 0: this has ended",
+    note="Status 0: there was no response. `remedy`: what to do. A series ends with its condition",
     service="callbacks",
     attributes=(
         *(Attribute("campaign_id"), Attribute("target"), Attribute("status", ("open", "switched_off"))),

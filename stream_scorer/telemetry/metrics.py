@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.metrics import Observation
 from prometheus_client import CollectorRegistry, generate_latest
 
 from stream_scorer.runtime.instruments import NO_ATTRIBUTES, Counter, Gauge, Histogram, instruments_of
 from stream_scorer.telemetry.exporters import Meters, otlp_readers
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from opentelemetry import metrics
 
     from stream_scorer.runtime.instruments import Attributes, Instrument, Service
@@ -42,7 +45,8 @@ class ServiceMetrics:
         self._meters = Meters(*_NAMES[service], readers, instance)
         self._constants = constants
         self._counters: dict[Counter, metrics.Counter] = {}
-        self._gauges: dict[Gauge, metrics._Gauge] = {}
+        # By the labels of each series. The instruments of the SDK keep a series for good, and its label values.
+        self._gauges: dict[Gauge, dict[frozenset[tuple[str, str | int]], float]] = {}
         self._histograms: dict[Histogram, metrics.Histogram] = {}
         for one in instruments_of(service):
             self._create(one)
@@ -59,7 +63,8 @@ class ServiceMetrics:
             case Counter():
                 self._counters[one] = meter.create_counter(one.name, one.unit, one.description)
             case Gauge():
-                self._gauges[one] = meter.create_gauge(one.name, one.unit, one.description)
+                values = self._gauges[one] = {}
+                meter.create_observable_gauge(one.name, [lambda _: _observations(values)], one.unit, one.description)
             case Histogram():
                 self._histograms[one] = meter.create_histogram(
                     one.name, one.unit, one.description, explicit_bucket_boundaries_advisory=one.bounds
@@ -71,7 +76,11 @@ class ServiceMetrics:
 
     def set(self, gauge: Gauge, value: float, attributes: Attributes = NO_ATTRIBUTES) -> None:
         """Set a gauge."""
-        self._gauges[gauge].set(value, self._labels(gauge, attributes))
+        self._gauges[gauge][frozenset(self._labels(gauge, attributes).items())] = value
+
+    def remove(self, gauge: Gauge, attributes: Attributes) -> None:
+        """End a series of a gauge."""
+        self._gauges[gauge].pop(frozenset(self._labels(gauge, attributes).items()), None)
 
     def record(self, histogram: Histogram, value: float, attributes: Attributes = NO_ATTRIBUTES) -> None:
         """Add a value to a distribution."""
@@ -89,6 +98,12 @@ class ServiceMetrics:
     def close(self) -> None:
         """Export buffered metrics and close the readers."""
         self._meters.close()
+
+
+def _observations(values: dict[frozenset[tuple[str, str | int]], float]) -> Iterator[Observation]:
+    """Yield the series of a gauge; a copy, since the service's threads change it meanwhile."""
+    for labels, value in values.copy().items():
+        yield Observation(value, dict(labels))
 
 
 def server_attributes(url: str) -> Attributes:

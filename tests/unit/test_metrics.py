@@ -13,7 +13,16 @@ from test_docs import rows
 
 import stream_scorer
 from stream_scorer.runtime import instruments
-from stream_scorer.runtime.instruments import LOOP, Counter, Gauge, Histogram, Instrument, Service, instruments_of
+from stream_scorer.runtime.instruments import (
+    CAMPAIGN_BLOCKED,
+    LOOP,
+    Counter,
+    Gauge,
+    Histogram,
+    Instrument,
+    Service,
+    instruments_of,
+)
 from stream_scorer.telemetry.metrics import ServiceMetrics, server_attributes
 
 if TYPE_CHECKING:
@@ -109,3 +118,23 @@ def test_the_metrics_in_memory_refuse_what_is_not_in_the_table(
 ) -> None:
     with pytest.raises(AssertionError, match=words):
         MemoryMetrics("run").add(instrument, 1, attributes)
+
+
+def test_a_series_of_a_gauge_that_is_removed_is_exported_no_more() -> None:
+    """Else the series of all campaigns that were ever blocked stay, up to the SDK's limit of 2,000."""
+    metrics = ServiceMetrics("callbacks")
+    series = {
+        "campaign_id": "spring",
+        "target": "webhook https://x",
+        "status": "open",
+        "http.response.status_code": 404,
+        "remedy": "check the path",
+    }
+    for status in (404, 403):
+        metrics.set(CAMPAIGN_BLOCKED, 1, {**series, "http.response.status_code": status})
+    assert metrics.exposition().count(b"stream_scorer_callbacks_campaign_blocked{") == 2
+    metrics.remove(CAMPAIGN_BLOCKED, series)
+    metrics.remove(CAMPAIGN_BLOCKED, series)
+    assert metrics.exposition().count(b"stream_scorer_callbacks_campaign_blocked{") == 1
+    assert metrics.exposition().count(b'http_response_status_code="403"') == 1
+    metrics.close()
