@@ -21,69 +21,35 @@ import time
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
-from urllib.parse import quote
 
 import orjson
 
 from stream_scorer.core.callbacks.types import DeliveryAnswer, DeliveryKind, RefusedContact
-from stream_scorer.genesys import wire
-from stream_scorer.genesys.oauth import Token, TokenRefused, TokenUnavailable
-from stream_scorer.http_client.client import TransportFailure
-from stream_scorer.redaction.contacts import ContactRedactor
 from stream_scorer.targets.contact_columns import ContactColumns
 from stream_scorer.targets.contact_list import MAX_CONTACTS, ContactListCheck, ContactListInfo
-from stream_scorer.targets.response_policy import (
-    ACCEPTED,
-    OUTBOUND_REMEDIES,
-    classify_failure,
-    classify_response,
-    made_for_another_target,
-)
+from stream_scorer.targets.outbound_client import OURS, OutboundClient
+from stream_scorer.targets.response_policy import made_for_another_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from stream_scorer.core.callbacks.types import Callback, Score
-    from stream_scorer.core.records import RateLimitHeaders
     from stream_scorer.genesys.oauth import TokenSource
     from stream_scorer.genesys.request_quota import Quota
-    from stream_scorer.http_client.client import Http, HttpAnswer
+    from stream_scorer.http_client.client import Http
 
-SCOPE: Final = "outbound"
 # The platform's limit of a request.
 MAX_BODY_BYTES: Final = 512_000
-# The answer repeats the added contacts, and is not read; an error's code is within much less.
-MAX_ANSWER_BYTES: Final = 1024 * 1024
-# Of contacts that are read: their columns, and what the platform stores about them.
-_MAX_READ_BYTES: Final = 8 * 1024 * 1024
-_UNAUTHORIZED: Final = 401
 # The address follows the settings: a body fits any region and proxy, but one list only.
 _KIND: Final = "genesys-outbound "
-_OURS: Final = {
-    _UNAUTHORIZED: "the API takes no token of this OAuth client; check genesys.client_id and genesys.region",
-    403: f"the OAuth client needs the scope {SCOPE}, and its role the permissions to view and add contacts",
-    404: "there is no such contact list; check callbacks.contact_list_id and callbacks.contact_lists",
-}
 # These statuses may be caused by a single contact.
 _DIVIDED: Final = frozenset({400, 413, 422})
 # If so many contacts are refused alone and none is accepted, no contact is the cause.
 _ALL_REFUSED: Final = 8
-_QUOTA_WAIT_S: Final = 61.0
 # How long the columns of a list are used without reading them again.
 _LIST_AGE_S: Final = 600.0
 # As `iso_time` writes it: such times sort by their text.
 _TIME: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}\.[0-9]{3}Z")
-
-
-class _Got(NamedTuple):
-    """Answer of one request: its class, and the body of a 2xx that was read whole."""
-
-    answer: DeliveryAnswer
-    body: bytes | None = None
-
-    @property
-    def is_delivered(self) -> bool:
-        return self.answer.kind is DeliveryKind.DELIVERED
 
 
 class _Entry(NamedTuple):
@@ -127,7 +93,7 @@ class OutboundTarget:
 
         Args:
             http: the connections; closed with the target.
-            tokens: of an OAuth client with the scope `SCOPE`.
+            tokens: of an OAuth client with the scope ``outbound``.
             quota: of that client, for this target only.
             base_url: of the API, ``https://api.<region>``.
             contact_list_id: the contact list of all campaigns that ``contact_lists`` does not name.
@@ -144,12 +110,10 @@ class OutboundTarget:
         self.name = self._name_of(contact_list_id)
         self._columns = columns or ContactColumns()
         self._requeue_newer = requeue_newer
-        self._http = http
-        self._tokens = tokens
-        self._gate = _RateGate(quota, monotonic)
-        self._timeout_s = timeout_s
+        self._client = OutboundClient(
+            http, tokens, quota, self._base_url, timeout_s=timeout_s, monotonic=monotonic, wall_clock=wall_clock
+        )
         self._monotonic = monotonic
-        self._wall_clock = wall_clock
         self._lists = {one: _KnownList() for one in self.list_ids}
         self._claims = _Claims()
 
@@ -184,7 +148,7 @@ class OutboundTarget:
 
     def allowance(self) -> int | None:
         """Return how many requests the quota has left."""
-        return self._gate.remaining()
+        return self._client.remaining()
 
     def deliver(self, callback: Callback, _traceparent: str | None = None, /) -> DeliveryAnswer:
         """Make one attempt, as the quota allows it; no failure of network or platform is raised."""
@@ -193,7 +157,9 @@ class OutboundTarget:
             return made_for_another_target(callback)
         entries = _entries(callback)
         if entries is None:
-            return self._post(list_id, callback.body, "priority=true&doNotQueue=true").answer
+            return self._client.send(
+                "POST", f"{self._client.url(list_id)}/contacts?priority=true&doNotQueue=true", callback.body
+            ).answer
         started = self._monotonic()
         columns = dict.fromkeys(column for entry in entries for column in entry.data)
         info = self._fitting_list(list_id, columns)
@@ -232,13 +198,12 @@ class OutboundTarget:
 
     def close(self) -> None:
         """Abort exchanges in flight, and close the connections."""
-        self._gate.end()
-        self._http.close()
+        self._client.close()
 
     # --- contacts
 
     def _read_list(self, list_id: str) -> ContactListInfo | DeliveryAnswer:
-        got = self._send("GET", self._url(list_id), None)
+        got = self._client.send("GET", self._client.url(list_id), None)
         if not got.is_delivered:
             return _not_refused(got.answer)
         info = None if got.body is None else ContactListInfo.parse(got.body)
@@ -285,7 +250,7 @@ class OutboundTarget:
         while parts:
             part = parts.pop()
             body = _body([orjson.dumps(entry.contact) for entry in part])
-            got = self._post(list_id, body, query)
+            got = self._client.send("POST", f"{self._client.url(list_id)}/contacts?{query}", body)
             answer = got.answer
             if got.is_delivered:
                 delivery.accept(len(part), answer)
@@ -316,7 +281,7 @@ class OutboundTarget:
     def _stored(self, list_id: str, entries: list[_Entry], scored_at: str) -> dict[str, str] | DeliveryAnswer:
         """Return the times of the scores that the list has, by contact id; empty: the contact has none."""
         ids = orjson.dumps([entry.contact["id"] for entry in entries])
-        got = self._send("POST", f"{self._url(list_id)}/contacts/bulk", ids)
+        got = self._client.send("POST", f"{self._client.url(list_id)}/contacts/bulk", ids)
         if not got.is_delivered:
             return _not_refused(got.answer)
         try:
@@ -325,70 +290,6 @@ class OutboundTarget:
         except (ValueError, KeyError, TypeError, AttributeError):
             return _unreadable(got.answer, "the answer is no list of contacts")
 
-    # --- requests
-
-    def _post(self, list_id: str, body: bytes, query: str) -> _Got:
-        return self._send("POST", f"{self._url(list_id)}/contacts?{query}", body)
-
-    def _send(self, method: str, url: str, body: bytes | None) -> _Got:
-        """Send one request, once the quota allows it, and once more with a new token after a 401."""
-        wait_s = self._gate.acquire(_QUOTA_WAIT_S)
-        if wait_s > 0:
-            message = "the request quota of the OAuth client (genesys.requests_per_minute) is used up"
-            return _Got(DeliveryAnswer(DeliveryKind.NOT_SENT, message, None, 0.0, wait_s))
-        got, token = self._attempt(method, url, body)
-        if token is not None and got.answer.status == _UNAUTHORIZED:
-            # Revoked or expired early: no contact was added, so one more request with a new token is not a second
-            # attempt.
-            self._tokens.invalidate(token)
-            self._gate.sent()
-            got, _ = self._attempt(method, url, body)
-        if got.answer.retry_after_s is not None:
-            self._gate.block_for(got.answer.retry_after_s)
-        return got
-
-    def _attempt(self, method: str, url: str, body: bytes | None) -> tuple[_Got, Token | None]:
-        started = self._monotonic()
-        token = self._tokens.token()
-        if not isinstance(token, Token):
-            self._gate.update(None)
-            return _Got(_without_token(token, (self._monotonic() - started) * 1000.0)), None
-        headers = {
-            "Authorization": f"Bearer {token.value}",
-            "Accept": "application/json",
-            "User-Agent": "stream-scorer",
-        }
-        if body is not None:
-            headers["Content-Type"] = "application/json"
-        try:
-            got = self._http.exchange(
-                method,
-                url,
-                headers=headers,
-                body=body or b"",
-                timeout_s=self._timeout_s,
-                max_answer_bytes=_MAX_READ_BYTES if url.endswith("/bulk") else MAX_ANSWER_BYTES,
-            )
-        except TransportFailure as failure:
-            self._gate.update(wire.quota_reading(failure.headers))
-            return _Got(classify_failure(failure, OUTBOUND_REMEDIES)), token
-        self._gate.update(wire.quota_reading(got.headers))
-        return _Got(self._reply_text(got, body or b""), got.body), token
-
-    def _reply_text(self, got: HttpAnswer, body: bytes) -> DeliveryAnswer:
-        latency_ms = got.timing.latency_ms
-        code = ""
-        if got.status not in ACCEPTED:
-            error = wire.parse_error(got.body, self._tokens.redact)
-            code = wire.shown_code(error, ContactRedactor(body).hide_in_code)
-        said = classify_response(
-            got.status, got.headers, latency_ms, self._wall_clock(), code=code, remedies=OUTBOUND_REMEDIES
-        )
-        if got.status in _OURS:
-            message = f"{said.message}: {_OURS[got.status]}"
-            return DeliveryAnswer(DeliveryKind.REFUSED, message, got.status, latency_ms, remedy=_OURS[got.status])
-        return said
-
     # --- lists
 
     def _list_of(self, campaign_id: str | None) -> str:
@@ -396,9 +297,6 @@ class OutboundTarget:
 
     def _name_of(self, list_id: str) -> str:
         return f"{_KIND}{self._base_url}{_list_suffix(list_id)}"
-
-    def _url(self, list_id: str) -> str:
-        return f"{self._base_url}/api/v2/outbound/contactlists/{quote(list_id, safe='')}"
 
 
 class _KnownList:
@@ -570,7 +468,7 @@ def _body(entries: Sequence[bytes]) -> bytes:
 
 def _not_refused(answer: DeliveryAnswer) -> DeliveryAnswer:
     """Return the answer to a request that reads: its refusal is no refusal of the contacts."""
-    if answer.kind is not DeliveryKind.REFUSED or answer.status in _OURS:
+    if answer.kind is not DeliveryKind.REFUSED or answer.status in OURS:
         return answer
     return replace(answer, kind=DeliveryKind.TRY_LATER, message=f"{answer.message}: the contact list cannot be read")
 
@@ -587,61 +485,3 @@ def _list_suffix(list_id: str) -> str:
 
 def _unreadable(answer: DeliveryAnswer, why: str) -> DeliveryAnswer:
     return DeliveryAnswer(DeliveryKind.TRY_LATER, f"{answer.message}: {why}", answer.status, answer.latency_ms)
-
-
-class _RateGate:
-    """Gate that blocks threads until the quota allows their request. Every admitted request gets an answer."""
-
-    def __init__(self, quota: Quota, monotonic: Callable[[], float]) -> None:
-        self._quota = quota
-        self._monotonic = monotonic
-        self._changed = threading.Condition()
-        self._ended = False
-
-    def acquire(self, limit_s: float) -> float:
-        """Wait for the quota and count a request; return the wait instead if it is longer than the limit."""
-        give_up = self._monotonic() + limit_s
-        with self._changed:
-            while (wait_s := self._quota.wait_s(now := self._monotonic())) > 0:
-                if self._ended or now + wait_s > give_up:
-                    return wait_s
-                self._changed.wait(wait_s)
-            self._quota.sent(now)
-            return 0.0
-
-    def remaining(self) -> int:
-        """Return how many requests may be sent now."""
-        with self._changed:
-            return self._quota.remaining(self._monotonic())
-
-    def sent(self) -> None:
-        """Count a request that was not admitted by `acquire`."""
-        with self._changed:
-            self._quota.sent(self._monotonic())
-
-    def update(self, reading: RateLimitHeaders | None) -> None:
-        """Record an answer with this reading or without one, or a request that gets no answer."""
-        with self._changed:
-            if reading is None:
-                self._quota.answered()
-            else:
-                self._quota.update(reading, self._monotonic())
-            self._changed.notify_all()
-
-    def block_for(self, seconds: float) -> None:
-        """Send nothing for this time, by ``Retry-After``."""
-        with self._changed:
-            self._quota.block_until(self._monotonic() + seconds)
-
-    def end(self) -> None:
-        """Release all waiting threads."""
-        with self._changed:
-            self._ended = True
-            self._changed.notify_all()
-
-
-def _without_token(trouble: TokenRefused | TokenUnavailable, latency_ms: float) -> DeliveryAnswer:
-    if isinstance(trouble, TokenRefused):
-        remedy = "check genesys.client_id and genesys.client_secret"
-        return DeliveryAnswer(DeliveryKind.TRY_LATER, trouble.message, None, latency_ms, remedy=remedy)
-    return DeliveryAnswer(DeliveryKind.TRY_LATER, trouble.message, None, latency_ms, trouble.retry_after_s)

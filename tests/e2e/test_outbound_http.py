@@ -276,7 +276,7 @@ def test_a_remedy_names_no_setting_of_webhooks(
 def test_the_quota_is_waited_for_in_seconds_that_are_told(
     server: RawServer, make: Callable[..., OutboundTarget], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stream_scorer.targets.genesys_outbound._QUOTA_WAIT_S", 0.0)
+    monkeypatch.setattr("stream_scorer.targets.outbound_client._QUOTA_WAIT_S", 0.0)
     target = make(requests_per_minute=3)
     answers = [target.deliver(callback(target)) for _ in range(3)]
     assert [got.kind for got in answers] == [DeliveryKind.DELIVERED] * 2 + [DeliveryKind.NOT_SENT]
@@ -316,7 +316,7 @@ def test_a_failed_token_leaves_no_request_under_way(
     server: RawServer, make: Callable[..., OutboundTarget], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was never sent must not count as one that the platform has still to count."""
-    monkeypatch.setattr("stream_scorer.targets.genesys_outbound._QUOTA_WAIT_S", 0.0)
+    monkeypatch.setattr("stream_scorer.targets.outbound_client._QUOTA_WAIT_S", 0.0)
     server.respond(answer(500), token(), path="/oauth/token")
     allowed = {"inin-ratelimit-count": "1", "inin-ratelimit-allowed": "2", "inin-ratelimit-reset": "50"}
     server.respond(answer(200, [], allowed))
