@@ -157,9 +157,7 @@ class OutboundTarget:
             return made_for_another_target(callback)
         entries = _entries(callback)
         if entries is None:
-            return self._client.send(
-                "POST", f"{self._client.url(list_id)}/contacts?priority=true&doNotQueue=true", callback.body
-            ).answer
+            return self._client.add_contacts(list_id, callback.body, do_not_queue=True).answer
         started = self._monotonic()
         columns = dict.fromkeys(column for entry in entries for column in entry.data)
         info = self._fitting_list(list_id, columns)
@@ -203,7 +201,7 @@ class OutboundTarget:
     # --- contacts
 
     def _read_list(self, list_id: str) -> ContactListInfo | DeliveryAnswer:
-        got = self._client.send("GET", self._client.url(list_id), None)
+        got = self._client.read_list(list_id)
         if not got.is_delivered:
             return _not_refused(got.answer)
         info = None if got.body is None else ContactListInfo.parse(got.body)
@@ -245,12 +243,11 @@ class OutboundTarget:
         self, list_id: str, entries: list[_Entry], delivery: _Delivery, *, do_not_queue: bool
     ) -> DeliveryAnswer | None:
         """Add contacts in one request, or in several if it is refused; return the answer that ended it, or None."""
-        query = "priority=true&doNotQueue=true" if do_not_queue else "priority=true"
         parts = [entries]
         while parts:
             part = parts.pop()
             body = _body([orjson.dumps(entry.contact) for entry in part])
-            got = self._client.send("POST", f"{self._client.url(list_id)}/contacts?{query}", body)
+            got = self._client.add_contacts(list_id, body, do_not_queue=do_not_queue)
             answer = got.answer
             if got.is_delivered:
                 delivery.accept(len(part), answer)
@@ -280,8 +277,7 @@ class OutboundTarget:
 
     def _stored(self, list_id: str, entries: list[_Entry], scored_at: str) -> dict[str, str] | DeliveryAnswer:
         """Return the times of the scores that the list has, by contact id; empty: the contact has none."""
-        ids = orjson.dumps([entry.contact["id"] for entry in entries])
-        got = self._client.send("POST", f"{self._client.url(list_id)}/contacts/bulk", ids)
+        got = self._client.read_contacts(list_id, [entry.contact["id"] for entry in entries])
         if not got.is_delivered:
             return _not_refused(got.answer)
         try:

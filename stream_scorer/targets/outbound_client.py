@@ -7,6 +7,8 @@ import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import quote
 
+import orjson
+
 from stream_scorer.core.callbacks.types import DeliveryAnswer, DeliveryKind
 from stream_scorer.genesys import wire
 from stream_scorer.genesys.oauth import Token, TokenRefused, TokenUnavailable
@@ -15,7 +17,7 @@ from stream_scorer.redaction.contacts import ContactRedactor
 from stream_scorer.targets.response_policy import ACCEPTED, OUTBOUND_REMEDIES, classify_failure, classify_response
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from stream_scorer.core.records import RateLimitHeaders
     from stream_scorer.genesys.oauth import TokenSource
@@ -26,8 +28,9 @@ SCOPE: Final = "outbound"
 # The answer repeats the added contacts, and is not read; an error's code is within much less.
 MAX_ANSWER_BYTES: Final = 1024 * 1024
 # Of contacts that are read: their columns, and what the platform stores about them.
-_MAX_READ_BYTES: Final = 8 * 1024 * 1024
+_MAX_CONTACTS_BYTES: Final = 8 * 1024 * 1024
 _UNAUTHORIZED: Final = 401
+# Statuses whose cause is the configuration, with their remedies.
 OURS: Final = {
     _UNAUTHORIZED: "the API takes no token of this OAuth client; check genesys.client_id and genesys.region",
     403: f"the OAuth client needs the scope {SCOPE}, and its role the permissions to view and add contacts",
@@ -88,27 +91,50 @@ class OutboundClient:
         self._gate.end()
         self._http.close()
 
-    def url(self, list_id: str) -> str:
+    def read_list(self, list_id: str) -> OutboundAnswer:
+        """Read the attributes of a contact list."""
+        return self._send("GET", self._url(list_id), None)
+
+    def add_contacts(self, list_id: str, body: bytes, *, do_not_queue: bool) -> OutboundAnswer:
+        """Add contacts, or replace their columns; new ones are dialled next.
+
+        Args:
+            list_id: the contact list.
+            body: JSON array of contacts.
+            do_not_queue: whether contacts that the list has keep their position in the dial queue.
+        """
+        query = "priority=true&doNotQueue=true" if do_not_queue else "priority=true"
+        return self._send("POST", f"{self._url(list_id)}/contacts?{query}", body)
+
+    def read_contacts(self, list_id: str, ids: Sequence[str]) -> OutboundAnswer:
+        """Read the contacts with these ids; those that the list does not have are left out."""
+        return self._send("POST", f"{self._url(list_id)}/contacts/bulk", orjson.dumps(ids), _MAX_CONTACTS_BYTES)
+
+    def _url(self, list_id: str) -> str:
         return f"{self._base_url}/api/v2/outbound/contactlists/{quote(list_id, safe='')}"
 
-    def send(self, method: str, url: str, body: bytes | None) -> OutboundAnswer:
+    def _send(
+        self, method: str, url: str, body: bytes | None, max_answer_bytes: int = MAX_ANSWER_BYTES
+    ) -> OutboundAnswer:
         """Send one request, once the quota allows it, and once more with a new token after a 401."""
         wait_s = self._gate.acquire(_QUOTA_WAIT_S)
         if wait_s > 0:
             message = "the request quota of the OAuth client (genesys.requests_per_minute) is used up"
             return OutboundAnswer(DeliveryAnswer(DeliveryKind.NOT_SENT, message, None, 0.0, wait_s))
-        got, token = self._attempt(method, url, body)
+        got, token = self._attempt(method, url, body, max_answer_bytes)
         if token is not None and got.answer.status == _UNAUTHORIZED:
             # Revoked or expired early: no contact was added, so one more request with a new token is not a second
             # attempt.
             self._tokens.invalidate(token)
             self._gate.sent()
-            got, _ = self._attempt(method, url, body)
+            got, _ = self._attempt(method, url, body, max_answer_bytes)
         if got.answer.retry_after_s is not None:
             self._gate.block_for(got.answer.retry_after_s)
         return got
 
-    def _attempt(self, method: str, url: str, body: bytes | None) -> tuple[OutboundAnswer, Token | None]:
+    def _attempt(
+        self, method: str, url: str, body: bytes | None, max_answer_bytes: int
+    ) -> tuple[OutboundAnswer, Token | None]:
         started = self._monotonic()
         token = self._tokens.token()
         if not isinstance(token, Token):
@@ -128,27 +154,27 @@ class OutboundClient:
                 headers=headers,
                 body=body or b"",
                 timeout_s=self._timeout_s,
-                max_answer_bytes=_MAX_READ_BYTES if url.endswith("/bulk") else MAX_ANSWER_BYTES,
+                max_answer_bytes=max_answer_bytes,
             )
         except TransportFailure as failure:
             self._gate.update(wire.quota_reading(failure.headers))
             return OutboundAnswer(classify_failure(failure, OUTBOUND_REMEDIES)), token
         self._gate.update(wire.quota_reading(got.headers))
-        return OutboundAnswer(self._reply_text(got, body or b""), got.body), token
+        return OutboundAnswer(self._classify(got, body or b""), got.body), token
 
-    def _reply_text(self, got: HttpAnswer, body: bytes) -> DeliveryAnswer:
+    def _classify(self, got: HttpAnswer, body: bytes) -> DeliveryAnswer:
         latency_ms = got.timing.latency_ms
         code = ""
         if got.status not in ACCEPTED:
             error = wire.parse_error(got.body, self._tokens.redact)
             code = wire.shown_code(error, ContactRedactor(body).hide_in_code)
-        said = classify_response(
+        answer = classify_response(
             got.status, got.headers, latency_ms, self._wall_clock(), code=code, remedies=OUTBOUND_REMEDIES
         )
         if got.status in OURS:
-            message = f"{said.message}: {OURS[got.status]}"
+            message = f"{answer.message}: {OURS[got.status]}"
             return DeliveryAnswer(DeliveryKind.REFUSED, message, got.status, latency_ms, remedy=OURS[got.status])
-        return said
+        return answer
 
 
 class _RateGate:
