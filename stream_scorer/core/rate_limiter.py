@@ -1,6 +1,6 @@
 """Rate limiter over a sliding window: at most so many units in any 60 s. Pure: monotonic seconds are passed in.
 
-One mechanism limits the contacts that are billed, the own count of requests, control contacts, and the callbacks of a
+One mechanism limits the contacts that are sent, the own count of requests, control contacts, and the callbacks of a
 campaign. The quota that the API counts itself is a fixed window; see ``genesys.request_quota``.
 """
 

@@ -192,7 +192,7 @@ class Scored(NamedTuple):
         return self.contact.record
 
     @property
-    def is_billable(self) -> bool:
+    def needed_request(self) -> bool:
         return True
 
 
@@ -216,7 +216,7 @@ class Rejected(NamedTuple):
     features_hash: bytes | None = None
 
     @property
-    def is_billable(self) -> bool:
+    def needed_request(self) -> bool:
         return self.request is not None
 
 
@@ -246,7 +246,7 @@ class Deferred(NamedTuple):
     features_hash: bytes | None = None
 
     @property
-    def is_billable(self) -> bool:
+    def needed_request(self) -> bool:
         return False
 
 
@@ -256,7 +256,7 @@ class Skipped(NamedTuple):
     record: SourceRecord
 
     @property
-    def is_billable(self) -> bool:
+    def needed_request(self) -> bool:
         return False
 
 

@@ -261,7 +261,7 @@ CONTACTS_RETRIED: Final = Counter(
     "stream_scorer.contacts.retried",
     "{contact}",
     "Contacts sent again: unanswered, or their response was lost.",
-    note="They are billed again",
+    note="The platform bills each response that scores them",
     service="run",
 )
 UNMATCHED_RESULTS: Final = Counter(

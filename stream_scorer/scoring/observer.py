@@ -127,7 +127,7 @@ class Observer(LoopObserver):
         self._wait_explained = False
 
     def drained(self, contacts: int) -> None:
-        """Log how many contacts the next owner sends again: in flight, or billed and not committed."""
+        """Log how many contacts the next owner sends again: in flight, or answered and not committed."""
         say = self._log.warning if contacts else self._log.info
         say("drained", contacts_sent_again=contacts)
 

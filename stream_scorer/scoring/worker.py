@@ -214,8 +214,8 @@ class Worker(ServiceLoop[Outcome | Skipped, Observer]):
     def _awaits_response(self, partitions: list[Partition] | None, deadline: float) -> bool:
         if self._dispatcher.in_flight if partitions is None else self._dispatcher.has_in_flight(set(partitions)):
             return True
-        # Billed outcomes wait behind a retry or bisection: the next owner would pay for them again.
-        return self._ledger.has_billed_outcome_blocked(partitions) and self._dispatcher.may_finish(deadline)
+        # Outcomes of requests wait behind a retry or bisection: the next owner would send their contacts again.
+        return self._ledger.has_requested_outcome_blocked(partitions) and self._dispatcher.may_finish(deadline)
 
     def _send_started(self) -> None:
         self._dispatcher.send(started_only=True)
@@ -239,7 +239,7 @@ class Worker(ServiceLoop[Outcome | Skipped, Observer]):
         )
 
     def _on_drained(self) -> None:
-        self._observe.drained(self._dispatcher.contacts_in_flight + self._ledger.billed_uncommitted)
+        self._observe.drained(self._dispatcher.contacts_in_flight + self._ledger.requested_uncommitted)
 
     # --- RebalanceListener
 

@@ -215,7 +215,7 @@ class ScoringSettings(Section):
     revoke_wait_s: SecondsOrZero = 5
     """Seconds that a rebalance waits for responses about revoked partitions."""
     shutdown_timeout_s: SecondsOrZero = 25
-    """Seconds that a shutdown waits for responses in flight, and for requests that block billed outcomes. The process
+    """Seconds that a shutdown waits for responses in flight, and for requests that block finished outcomes. The process
     ends 8 s later at most.
     """
     max_contacts_per_minute: Count | None = None

@@ -11,7 +11,7 @@ def drain(world: DispatcherHarness, within_s: float = 25.0) -> float:
     began, deadline = world.now, world.now + within_s
     dispatcher = world.dispatcher
     while world.now < deadline and (
-        dispatcher.in_flight or (world.ledger.has_billed_outcome_blocked() and dispatcher.may_finish(deadline))
+        dispatcher.in_flight or (world.ledger.has_requested_outcome_blocked() and dispatcher.may_finish(deadline))
     ):
         dispatcher.send(started_only=True)
         dispatcher.handle_responses()
@@ -29,7 +29,7 @@ def test_a_search_is_finished_with_controls_and_nothing_is_billed_again() -> Non
     assert drain(world) < 10.0
     assert len(world.results) == 999
     assert [world.made[0, one.record.offset].contact_id for one in world.deferrals] == ["c5"]
-    assert world.ledger.billed_uncommitted == 0
+    assert world.ledger.requested_uncommitted == 0
 
 
 def test_a_stop_does_not_wait_for_a_control_that_comes_too_late() -> None:

@@ -129,7 +129,7 @@ def test_a_scoring_worker_that_an_error_ends_begins_its_end() -> None:
     source.read.side_effect = ProducerFenced("another worker")
     source.close.side_effect = lambda: observe.order("closed", stopping=stopping.is_set())
     ledger, dispatcher, flow = MagicMock(), MagicMock(in_flight=0, fatal_error=None), MagicMock()
-    ledger.has_committable.return_value = ledger.has_billed_outcome_blocked.return_value = False
+    ledger.has_committable.return_value = ledger.has_requested_outcome_blocked.return_value = False
     flow.room.return_value = 1
     worker = Worker(
         **dict.fromkeys(("pending_schemas", "retry_partitions", "retries", "intake", "quota", "trace"), anything),

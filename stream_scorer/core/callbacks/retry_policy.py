@@ -120,7 +120,7 @@ class Completed(NamedTuple):
     refused: tuple[RefusedContact, ...] = ()
 
     @property
-    def is_billable(self) -> bool:
+    def needed_request(self) -> bool:
         """Whether a request was sent for it, which should not be repeated."""
         return True
 
@@ -140,7 +140,7 @@ class DeferredDelivery(NamedTuple):
     was_held: bool = False
 
     @property
-    def is_billable(self) -> bool:
+    def needed_request(self) -> bool:
         """Whether requests were sent for it, which should not be repeated."""
         return self.reason is DeferReason.RETRY or self.began is not None
 

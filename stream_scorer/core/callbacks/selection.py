@@ -58,7 +58,7 @@ class Selected(NamedTuple):
         return self.score.record
 
     @property
-    def is_billable(self) -> bool:
+    def needed_request(self) -> bool:
         return False
 
 
@@ -68,7 +68,7 @@ class BelowThreshold(NamedTuple):
     record: SourceRecord
 
     @property
-    def is_billable(self) -> bool:
+    def needed_request(self) -> bool:
         return False
 
 
@@ -81,7 +81,7 @@ class Invalid(NamedTuple):
     found_at_ms: int
 
     @property
-    def is_billable(self) -> bool:
+    def needed_request(self) -> bool:
         return False
 
 

@@ -12,7 +12,8 @@ Four offsets, always in this order::
 
 Ownership. Each assignment of a partition gets a new token. A batch is published only while its token is current,
 because the broker accepts offsets of a partition that the worker no longer owns. A revoked partition loses its records
-but not its billed outcomes: a bounded cache keeps them by record, and they are used if the record is read again.
+but not its outcomes that needed a request: a bounded cache keeps them by record, and they are used if the record is
+read again.
 
 A transaction whose outcome is unknown changes nothing here until ``resolve`` gets the committed offsets.
 """
@@ -95,12 +96,12 @@ class OffsetLedger(Generic[OutcomeT]):
         return self._tokens
 
     def revoke(self, partition: Partition, asked: Iterable[SourceRecord] = ()) -> None:
-        """End an assignment: discard its records, cache its billed outcomes.
+        """End an assignment: discard its records, cache its outcomes that needed a request.
 
         Args:
             partition: the revoked partition; an unknown one is no error (it may be lost before it was assigned).
             asked: its records whose requests are in flight. If one is read again before the response, it waits for that
-                response instead of being billed twice.
+                response instead of being sent twice.
         """
         owned = self._assigned.pop(partition, None)
         if owned is None:
@@ -199,8 +200,8 @@ class OffsetLedger(Generic[OutcomeT]):
         """Return whether one of these partitions has a record without an outcome."""
         return any(owned.pending for p in partitions if (owned := self._assigned.get(p)) is not None)
 
-    def has_billed_outcome_blocked(self, partitions: Iterable[Partition] | None = None) -> bool:
-        """Return whether a billed outcome is behind a record without one, so that it cannot be published."""
+    def has_requested_outcome_blocked(self, partitions: Iterable[Partition] | None = None) -> bool:
+        """Return whether an outcome that needed a request is behind a record without one, and cannot be published."""
         owned = (
             self._assigned.values()
             if partitions is None
@@ -208,14 +209,14 @@ class OffsetLedger(Generic[OutcomeT]):
         )
         for one in owned:
             first = next(iter(one.pending), None)  # records are read, and so added, in order
-            if first is not None and any(at > first and outcome.is_billable for at, outcome in one.finished.items()):
+            if first is not None and any(at > first and outcome.needed_request for at, outcome in one.finished.items()):
                 return True
         return False
 
     @property
-    def billed_uncommitted(self) -> int:
-        """Number of outcomes that were billed and are not committed: the next owner pays for them again."""
-        return sum(outcome.is_billable for owned in self._assigned.values() for outcome in owned.finished.values())
+    def requested_uncommitted(self) -> int:
+        """Number of outcomes that needed a request and are not committed: the next owner sends it again."""
+        return sum(outcome.needed_request for owned in self._assigned.values() for outcome in owned.finished.values())
 
     # --- transactions
 

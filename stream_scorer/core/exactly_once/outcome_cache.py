@@ -1,4 +1,7 @@
-"""Cache of billed outcomes of revoked partitions: used if the same record is read again before it is committed."""
+"""Cache of outcomes of revoked partitions that needed a request.
+
+They are used if the same record is read again before it is committed.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,8 @@ class HasRecord(Protocol):
     def record(self) -> SourceRecord: ...
 
     @property
-    def is_billable(self) -> bool:
-        """Whether the API bills it: only then is it cached."""
+    def needed_request(self) -> bool:
+        """Whether a request was sent for it: only then is it cached."""
 
 
 OutcomeT = TypeVar("OutcomeT", bound=HasRecord)
@@ -43,8 +46,8 @@ class OutcomeCache(Generic[OutcomeT]):
         return len(self._outcomes)
 
     def put(self, outcome: OutcomeT) -> None:
-        """Cache an outcome if it was billed; any other is computed again without cost."""
-        if not outcome.is_billable:
+        """Cache an outcome if it needed a request; any other is computed again without one."""
+        if not outcome.needed_request:
             return
         key = key_of(outcome.record)
         self._remove(key)

@@ -6,7 +6,7 @@ together count once. Each success doubles the size up to its limit. The limit is
 succeeded after the failures; an outage, in which none succeeds, sets none. A request over the limit is tried again
 after 1 minute, then after 2, 4, up to 60.
 
-Between the first failure and the third, one request over n/2 is in flight at a time: each of them is billed.
+Between the first failure and the third, one request over n/2 is in flight at a time: each of them may be billed.
 """
 
 from __future__ import annotations
