@@ -22,10 +22,10 @@ from stream_scorer.reconciliation.topic_reader import Queues, Reading, RegistryC
 from stream_scorer.schema_files import SchemaFile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from stream_scorer.core.reconciliation.callback_report import CallbackReport
-    from stream_scorer.kafka.consumer.log_reader import Record
+    from stream_scorer.kafka.consumer.log_reader import OffsetRange, Record
     from stream_scorer.reconciliation.topic_reader import Progress
     from stream_scorer.settings import Settings
 
@@ -69,13 +69,7 @@ def reconcile_callbacks(
     group_input.check_identity()
     rights = reconciling_callbacks_rights(settings)
     partitions |= check_topics(settings, settings.topics.campaign(tiers=0), rights=rights)
-    tiers = existing_topics(settings, settings.topics.retries(_MAX_TIERS))
-    delivery_id = settings.delivery_group_id
-    queues = Queues(
-        LogReader(settings, delivery_id, timeout_s=timeout_s),
-        delivery_id,
-        check_topics(settings, [settings.topics.callbacks, *tiers]),
-    )
+    queues = _queues(settings, timeout_s)
     partitions |= queues.partitions
     taken = queues.taken()
     outputs = {name: log.extents(name, count) for name, count in partitions.items() if name != topic}
@@ -93,11 +87,7 @@ def reconcile_callbacks(
         taken,
         threshold=settings.callbacks.threshold,
         codecs=Codecs(*(framing.reader(one) for one in _SCHEMAS)),
-        gone=Truncated(
-            frozenset(Partition(receipts, number) for number, extent in outputs[receipts].items() if extent.begin > 0),
-            frozenset(Partition(rejected, number) for number, extent in outputs[rejected].items() if extent.begin > 0),
-            gaps.is_compacted(rejected),
-        ),
+        gone=Truncated(_truncated(receipts, ends), _truncated(rejected, ends), gaps.is_compacted(rejected)),
         lost=start.lost,
         unknown_starts=start.unknown_starts,
         since_ms=start.since_ms,
@@ -123,6 +113,19 @@ def _check_none_has_run(settings: Settings, log: LogReader) -> None:
                 " been written to, so callbacks cannot be judged: is this the callbacks.group_id (or kafka.group_id) of"
                 " the campaign worker?"
             )
+
+
+def _queues(settings: Settings, timeout_s: float) -> Queues:
+    """Return the topics that the deliverer reads, with its commits."""
+    group_id, topics = settings.delivery_group_id, settings.topics
+    tiers = existing_topics(settings, topics.retries(_MAX_TIERS))
+    log = LogReader(settings, group_id, timeout_s=timeout_s)
+    return Queues(log, group_id, check_topics(settings, [topics.callbacks, *tiers]))
+
+
+def _truncated(topic: str, extents: Mapping[str, Mapping[int, OffsetRange]]) -> frozenset[Partition]:
+    """Return the partitions of a topic whose first records are deleted."""
+    return frozenset(Partition(topic, number) for number, extent in extents[topic].items() if extent.begin > 0)
 
 
 def _read(

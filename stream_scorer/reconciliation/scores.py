@@ -90,11 +90,7 @@ def reconcile(settings: Settings, *, progress: Progress | None = None, timeout_s
         topic,
         group_id,
         checked,
-        Codecs(
-            framing.reader(SchemaFile.CONTACT_FEATURES, max_bytes=_MAX_RECORD_BYTES),
-            framing.reader(SchemaFile.CONTACT_SCORE),
-            framing.reader(SchemaFile.BATCH_AUDIT),
-        ),
+        _codecs(framing),
         Outputs(_topics_of(settings), settings.topics.audit, gaps),
         lost=start.lost,
         unknown_starts=start.unknown_starts,
@@ -112,6 +108,14 @@ def reconcile(settings: Settings, *, progress: Progress | None = None, timeout_s
     report = judge.result(committed, notes)
     wanted.check(report)
     return report
+
+
+def _codecs(framing: Serde) -> Codecs:
+    return Codecs(
+        framing.reader(SchemaFile.CONTACT_FEATURES, max_bytes=_MAX_RECORD_BYTES),
+        framing.reader(SchemaFile.CONTACT_SCORE),
+        framing.reader(SchemaFile.BATCH_AUDIT),
+    )
 
 
 def _topics_of(settings: Settings) -> dict[Kind, str]:

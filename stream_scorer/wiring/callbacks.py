@@ -191,30 +191,34 @@ class CallbackService(Service):
 
     # --- the deliverer
 
+    def _receipt_writer(self, source: GroupConsumer, ledger: OffsetLedger[DeliveryOutcome]) -> ReceiptWriter:
+        settings = self._settings
+        sink, _, encoder = self._writer(settings.delivery_group_id, settings.deliverer_transactional_id)
+        return ReceiptWriter(
+            committer=Committer(
+                sink=sink,
+                group=source,
+                ledger=ledger,
+                max_outcomes=_MAX_OUTCOMES,
+                monotonic=self._clock.monotonic,
+                observe=self._delivering,
+                renewed_topics=self._retry_topics,
+            ),
+            ledger=ledger,
+            encoder=encoder,
+            clock=self._clock,
+            observe=self._delivering,
+            trace=self._traces.deliverer,
+            commit_interval_s=settings.scoring.commit_interval_ms / 1000,
+        )
+
     def _deliverer(self, pool: WorkerPool[Delivery, DeliveryAnswer]) -> Deliverer:
         settings, observe, clock = self._settings, self._delivering, self._clock
         group_id = settings.delivery_group_id
         rules = DeliveryRules(tuple(settings.callbacks.retry_delays_s))
         source = self._source(group_id, [settings.topics.callbacks], self._retry_topics)
         ledger: OffsetLedger[DeliveryOutcome] = OffsetLedger(remembered_limit=2 * _MAX_UNCOMMITTED)
-        sink, _, encoder = self._writer(group_id, settings.deliverer_transactional_id)
-        receipts = ReceiptWriter(
-            committer=Committer(
-                sink=sink,
-                group=source,
-                ledger=ledger,
-                max_outcomes=_MAX_OUTCOMES,
-                monotonic=clock.monotonic,
-                observe=observe,
-                renewed_topics=self._retry_topics,
-            ),
-            ledger=ledger,
-            encoder=encoder,
-            clock=clock,
-            observe=observe,
-            trace=self._traces.deliverer,
-            commit_interval_s=settings.scoring.commit_interval_ms / 1000,
-        )
+        receipts = self._receipt_writer(source, ledger)
         breakers = CircuitBreakers(settings.callbacks.probe_interval_s, max(rules.delays_s))
         dispatcher = Dispatcher(_SLOTS, rules, settings.callbacks.max_per_minute, breakers)
         sender = Sender(
