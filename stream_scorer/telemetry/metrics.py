@@ -45,7 +45,8 @@ class ServiceMetrics:
         self._meters = Meters(*_NAMES[service], readers, instance)
         self._constants = constants
         self._counters: dict[Counter, metrics.Counter] = {}
-        # By the labels of each series. The instruments of the SDK keep a series for good, and its label values.
+        # By the labels of each series. The synchronous gauges of the SDK export a series for good. It keeps 2,000
+        # label sets of a gauge, ended ones too; any further ones are one series without labels.
         self._gauges: dict[Gauge, dict[frozenset[tuple[str, str | int]], float]] = {}
         self._histograms: dict[Histogram, metrics.Histogram] = {}
         for one in instruments_of(service):

@@ -121,7 +121,7 @@ def test_the_metrics_in_memory_refuse_what_is_not_in_the_table(
 
 
 def test_a_series_of_a_gauge_that_is_removed_is_exported_no_more() -> None:
-    """Else the series of all campaigns that were ever blocked stay, up to the SDK's limit of 2,000."""
+    """Else the series of all campaigns that were ever blocked stay."""
     metrics = ServiceMetrics("callbacks")
     series = {
         "campaign_id": "spring",
