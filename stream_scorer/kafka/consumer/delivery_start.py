@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from stream_scorer.core.callbacks.delivery_start import CallbackPart, CallbackRecord, RetryStarts
+from stream_scorer.core.retry_topics import ROUNDS_HEADER
 from stream_scorer.errors import BrokerRefused
 from stream_scorer.kafka.admin.topics import check_topics
 from stream_scorer.kafka.consumer.initial_offsets import InitialOffsets, has_commits
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from stream_scorer.settings import Settings
 
 _TIMEOUT_S: Final = 60.0
-# Written by deliverers only, see `callbacks.output_records`.
-ROUNDS_HEADER: Final = "stream-scorer-failed-rounds"
 # In memory at a time: about 30 MB. If the log has more, it is read in several passes.
 MAX_CALLBACKS: Final = 100_000
 
