@@ -52,6 +52,6 @@ def run(
         # Waiting contacts are many, live for seconds and form no cycles. With Python's default thresholds the collector
         # traverses them repeatedly, which took a third of the loop's time (docs/internals/benchmarks.md).
         gc.freeze()
-        gc.set_threshold(10_000, 20, 50)
+        gc.set_threshold(100_000, 20, 50)
         service.run()
     log.info("stopped")

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import fastavro
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from stream_scorer.core.audit.events import AuditChain, build_events, verify_chain
+from stream_scorer.core.audit.hash_chain import ENTRY_FIELDS, scored_entry
 from stream_scorer.core.avro.codec import Codec
 from stream_scorer.core.records import Contact, Outcome, Reason, Rejected, RequestAudit, Scored, SourceRecord
 from stream_scorer.schema_files import SchemaFile, load_schema
@@ -18,6 +21,38 @@ if TYPE_CHECKING:
 
 CODEC = Codec.single_object(load_schema(SchemaFile.BATCH_AUDIT))
 CHAIN = "chain-1"
+TEXTS = st.text(max_size=80)
+NUMBERS = st.floats()
+NAMES = st.lists(TEXTS, max_size=3).map(tuple)
+SCORED = st.builds(
+    Scored,
+    contact=st.builds(
+        Contact,
+        record=st.builds(
+            SourceRecord,
+            topic=TEXTS,
+            partition=st.integers(0, 2**31 - 1),
+            offset=st.integers(0, 2**63 - 1),
+            key=st.none(),
+            value=st.none(),
+            headers=st.just([]),
+            origin=st.just("") | TEXTS,
+        ),
+        event_id=TEXTS,
+        contact_id=TEXTS | st.just("x" * 2100),
+        campaign_id=st.none(),
+        occurred_at_ms=st.just(900),
+        model_version=st.none(),
+        version_from_event=st.just(False),
+        imputed_features=NAMES,
+        body=st.binary(max_size=80),
+    ),
+    request=st.just(RequestAudit("batch-a", "model-1", None, 2, 1_000, 1_200, None, 1, 200, None)),
+    score=NUMBERS,
+    confidence_lower=NUMBERS,
+    confidence_upper=NUMBERS,
+    review_reasons=NAMES,
+)
 
 
 def request(batch_id: str, contacts: int = 2) -> RequestAudit:
@@ -68,7 +103,9 @@ class TestEvents:
         events, batch_ids = build(outcomes)
         assert batch_ids == ["batch-b", "own-0", "batch-a", "batch-b", "own-0", "batch-b"]
         assert [event["batch_id"] for event in events] == ["batch-b", "own-0", "batch-a"]
-        sources = [[contact["source"].rpartition("/")[2] for contact in event["contacts"]] for event in events]
+        written = [CODEC.decode(value) for value in published(outcomes)]
+        assert [event["batch_id"] for event in written] == ["batch-b", "own-0", "batch-a"]
+        sources = [[contact["source"].rpartition("/")[2] for contact in event["contacts"]] for event in written]
         assert sources == [["0", "3", "5"], ["1", "4"], ["2"]]
 
     def test_an_event_says_what_its_request_was(self) -> None:
@@ -140,6 +177,20 @@ class TestEvents:
                 "billed": True,
             },
         ]
+
+    @settings(max_examples=200, deadline=None)
+    @given(outcomes=st.lists(SCORED, min_size=1, max_size=4))
+    @example(outcomes=[])
+    def test_the_fast_path_writes_what_the_codec_writes(self, outcomes: list[Scored]) -> None:
+        events, _ = build([*outcomes, rejected(9, request("batch-a"))])
+        [value] = chain().plan(events).values
+        [event] = events
+        entry_fields = CODEC.schema["fields"][-1]["type"]["items"]["fields"]
+        assert [(field["name"], field["type"]) for field in entry_fields] == ENTRY_FIELDS  # or the path is not taken
+        as_fields = [scored_entry(one) for one in outcomes] + event["contacts"][len(outcomes) :]
+        linked = {**event, "contacts": as_fields, "chain_id": CHAIN, "sequence": 0, "previous_hash": b"", "hash": b""}
+        linked["hash"] = hashlib.sha256(CODEC.encode_body(linked)).digest()
+        assert value == CODEC.encode(linked)
 
     @pytest.mark.parametrize(
         ("status", "billed"), [(200, True), (204, True), (400, False), (500, False), (None, False)]

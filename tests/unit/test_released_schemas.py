@@ -111,5 +111,5 @@ def test_chains_of_older_and_present_events_are_verified(framed: str) -> None:
 
 
 def test_a_features_hash_is_that_of_the_entry_in_the_request() -> None:
-    [event], _ = build([scored(0, request("batch"))])
-    assert event["contacts"][0]["features_hash"] == sha256(b"{}").digest()
+    [value] = chain().plan(build([scored(0, request("batch"))])[0]).values
+    assert AUDIT.decode(value)["contacts"][0]["features_hash"] == sha256(b"{}").digest()

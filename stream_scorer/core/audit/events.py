@@ -1,6 +1,7 @@
 """Batch audits: one event for those contacts of one request that one transaction publishes.
 
-`build_events` builds the events; `stream_scorer.core.audit.hash_chain` numbers, links and encodes them.
+`build_events` builds the events; `stream_scorer.core.audit.hash_chain` numbers, links and encodes them. A scored
+contact stays an outcome until then, because no dict is needed to encode it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from stream_scorer.core.records import Deferred, RequestAudit, Scored
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from stream_scorer.core.audit.hash_chain import Entry
     from stream_scorer.core.records import Outcome, Rejected
 
 __all__ = ["AuditBatch", "AuditChain", "AuditEvent", "AuditPlan", "build_events", "verify_chain"]
@@ -51,7 +53,7 @@ def build_events(
         new_batch_id: called at most once, for the event of those contacts.
         now_ms: the time of that event, in Unix milliseconds, UTC.
     """
-    groups: dict[str, tuple[RequestAudit, list[dict[str, Any]]]] = {}
+    groups: dict[str, tuple[RequestAudit, list[Entry]]] = {}
     batch_ids: list[str] = []
     without_request: RequestAudit | None = None
     for outcome in outcomes:
@@ -67,7 +69,7 @@ def build_events(
         group = groups.get(batch_id)
         if group is None:
             group = groups[batch_id] = (request, [])
-        group[1].append(_entry(outcome))
+        group[1].append(outcome if isinstance(outcome, Scored) else _rejected(outcome))
         batch_ids.append(batch_id)
     return AuditBatch([_event(request, entries) for request, entries in groups.values()], batch_ids)
 
@@ -87,27 +89,9 @@ def _no_request(batch_id: str, model_id: str, model_version: str | None, now_ms:
     )
 
 
-def _entry(outcome: Scored | Rejected) -> dict[str, Any]:
-    record = outcome.record
-    source = record.origin or f"{record.topic}/{record.partition}/{record.offset}"
-    if isinstance(outcome, Scored):
-        contact, _, score, lower, upper, review_reasons = outcome
-        return {
-            "source": source,
-            "contact_id": contact.contact_id,
-            "outcome": "REVIEW" if review_reasons else "SCORED",
-            "score": score,
-            "confidence_lower": lower,
-            "confidence_upper": upper,
-            "imputed_features": contact.imputed_features,
-            "reasons": review_reasons,
-            "event_id": contact.event_id,
-            "features_hash": contact.features_hash,
-            "reused_from": None,
-            "billed": True,
-        }
+def _rejected(outcome: Rejected) -> dict[str, Any]:
     return {
-        "source": source,
+        "source": outcome.record.source,
         "contact_id": audited_id(outcome.contact_id),
         "outcome": "REJECTED",
         "score": None,
@@ -134,7 +118,7 @@ def is_success(status: int | None) -> bool:
     return status is not None and status // 100 == _SUCCESS_CLASS
 
 
-def _event(request: RequestAudit, entries: list[dict[str, Any]]) -> AuditEvent:
+def _event(request: RequestAudit, entries: list[Entry]) -> AuditEvent:
     return {
         "batch_id": request.batch_id,
         "model_id": request.model_id,

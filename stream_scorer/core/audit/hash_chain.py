@@ -6,28 +6,56 @@ one, so a reader of committed records finds no gap.
 
 ``hash`` = SHA-256 of the event's Avro body (no framing) with ``hash`` empty; ``previous_hash`` = ``hash`` of the event
 before, empty for the first; ``sequence`` counts from 0.
+
+The entry of a scored contact has a fast path, which takes half the time of a dict of its fields and of the codec. A
+test compares whole events with those of the codec.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import sha256
+from struct import Struct
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from stream_scorer.core.avro.codec import UndecodableError
-from stream_scorer.core.avro.encoder import compile_writer
+from stream_scorer.core.avro.encoder import compile_array, compile_writer
+from stream_scorer.core.records import Scored
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from stream_scorer.core.avro.codec import Codec
 
 AuditEvent: TypeAlias = "dict[str, Any]"
+# One of its ``contacts``: a scored contact, or the fields of any other.
+Entry: TypeAlias = "Scored | dict[str, Any]"
 
 MAX_EVENT_BYTES: Final = 900_000
 _HASH_BYTES: Final = sha256().digest_size
 _EMPTY: Final = b"\x00"  # Avro's length of no bytes
 _LENGTH: Final = bytes((_HASH_BYTES * 2,))  # Avro's length of a hash
+ENTRY_FIELDS: Final = [
+    ("source", "string"),
+    ("contact_id", "string"),
+    ("outcome", {"type": "enum", "name": "ContactOutcome", "symbols": ["SCORED", "REVIEW", "REJECTED"]}),
+    ("score", ["null", "double"]),
+    ("confidence_lower", ["null", "double"]),
+    ("confidence_upper", ["null", "double"]),
+    ("imputed_features", {"type": "array", "items": "string"}),
+    ("reasons", {"type": "array", "items": "string"}),
+    ("event_id", "string"),
+    ("features_hash", ["null", "bytes"]),
+    ("reused_from", ["null", "string"]),
+    ("billed", "boolean"),
+]
+_string: Final = compile_writer("string")
+_strings: Final = compile_writer({"type": "array", "items": "string"})
+_NO_STRINGS: Final = _strings(()) * 2
+_outcome_and_numbers: Final = Struct("<BBdBdBd").pack
+_HASH: Final = b"\x02" + _LENGTH
+_NO_HASH: Final = b"\x00"
+_BILLED: Final = b"\x00\x01"  # reused from none
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +71,7 @@ class AuditPlan:
 class AuditChain:
     """The hash chain of one producer; a new producer starts a new one, with a new id."""
 
-    __slots__ = ("_codec", "_hash_at", "_max_event_bytes", "_sequence", "_tip", "chain_id", "key")
+    __slots__ = ("_codec", "_hash_at", "_max_event_bytes", "_sequence", "_tip", "_write", "chain_id", "key")
 
     def __init__(self, chain_id: str, codec: Codec, *, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         """Start a chain.
@@ -60,6 +88,7 @@ class AuditChain:
         self._sequence = 0
         self._tip = b""
         self._hash_at = _offset_of_hash(codec)
+        self._write = _compile_event_writer(codec)
 
     def plan(self, events: Iterable[AuditEvent]) -> AuditPlan:
         """Return the events of one transaction, linked, hashed and encoded from the confirmed end of the chain.
@@ -72,7 +101,7 @@ class AuditChain:
         while waiting:
             event = waiting.pop()
             linked = {**event, "chain_id": self.chain_id, "sequence": sequence, "previous_hash": tip, "hash": b""}
-            body = self._codec.encode_body(linked)
+            body = self._write(linked)
             contacts = event["contacts"]
             if len(body) + _HASH_BYTES > self._max_event_bytes and len(contacts) > 1:
                 middle = len(contacts) // 2
@@ -96,9 +125,9 @@ class AuditChain:
         self._sequence, self._tip = plan.next_sequence, plan.tip
 
 
-def counts_of(entries: list[dict[str, Any]]) -> dict[str, int]:
+def counts_of(entries: Sequence[Entry]) -> dict[str, int]:
     """Return the ``counts`` of an event: its entries by outcome."""
-    outcomes = [entry["outcome"] for entry in entries]
+    outcomes = [_outcome_of(entry) if isinstance(entry, Scored) else entry["outcome"] for entry in entries]
     return {
         "received": len(entries),
         "scored": outcomes.count("SCORED"),
@@ -107,8 +136,64 @@ def counts_of(entries: list[dict[str, Any]]) -> dict[str, int]:
     }
 
 
-def _part(event: AuditEvent, contacts: list[dict[str, Any]]) -> AuditEvent:
+def scored_entry(scored: Scored) -> dict[str, Any]:
+    """Return the fields of a scored contact's entry."""
+    contact = scored.contact
+    return {
+        "source": scored.record.source,
+        "contact_id": contact.contact_id,
+        "outcome": _outcome_of(scored),
+        "score": scored.score,
+        "confidence_lower": scored.confidence_lower,
+        "confidence_upper": scored.confidence_upper,
+        "imputed_features": contact.imputed_features,
+        "reasons": scored.review_reasons,
+        "event_id": contact.event_id,
+        "features_hash": contact.features_hash,
+        "reused_from": None,
+        "billed": True,
+    }
+
+
+def _outcome_of(scored: Scored) -> str:
+    return "REVIEW" if scored.review_reasons else "SCORED"
+
+
+def _part(event: AuditEvent, contacts: list[Entry]) -> AuditEvent:
     return {**event, "counts": counts_of(contacts), "contacts": contacts}
+
+
+def _compile_event_writer(codec: Codec) -> Callable[[AuditEvent], bytes]:
+    """Return a function that encodes the body of an event, whose entries are its last field."""
+    *fields, contacts = codec.schema["fields"]
+    entry = contacts["type"]["items"]
+    write_head = compile_writer({"type": "record", "name": "BeforeContacts", "fields": fields})
+    write_fields = compile_writer(entry)
+    has_fast_path = [(field["name"], field["type"]) for field in entry["fields"]] == ENTRY_FIELDS
+    write_scored = _write_scored if has_fast_path else lambda scored: write_fields(scored_entry(scored))
+
+    def write_entry(one: Entry) -> bytes:
+        return write_scored(one) if isinstance(one, Scored) else write_fields(one)
+
+    write_entries = compile_array(write_entry)
+    return lambda event: write_head(event) + write_entries(event["contacts"])
+
+
+def _write_scored(scored: Scored) -> bytes:
+    """Return the body of `scored_entry`."""
+    contact, _, score, lower, upper, reasons = scored
+    imputed, features_hash = contact.imputed_features, contact.features_hash
+    return b"".join(
+        (
+            _string(contact.record.source),
+            _string(contact.contact_id),
+            _outcome_and_numbers(2 if reasons else 0, 2, score, 2, lower, 2, upper),
+            _strings(imputed) + _strings(reasons) if imputed or reasons else _NO_STRINGS,
+            _string(contact.event_id),
+            _NO_HASH if features_hash is None else _HASH + features_hash,
+            _BILLED,
+        )
+    )
 
 
 def _offset_of_hash(codec: Codec) -> Callable[[AuditEvent], int]:

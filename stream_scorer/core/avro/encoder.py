@@ -65,7 +65,7 @@ def _writer(schema: Any, named: dict[str, Writer]) -> Writer:
         return known
     kind = schema["type"]
     if kind == "array":
-        return _array(_writer(schema["items"], named))
+        return compile_array(_writer(schema["items"], named))
     if kind == "map":
         return _map(_writer(schema["values"], named))
     if kind not in ("enum", "record"):
@@ -142,7 +142,9 @@ def _enum(symbols: Sequence[str]) -> Writer:
     return {symbol: _long(index) for index, symbol in enumerate(symbols)}.__getitem__
 
 
-def _array(item: Writer) -> Writer:
+def compile_array(item: Writer) -> Writer:
+    """Return a function that encodes an array, from the one that encodes an item."""
+
     def write(values: Sequence[Any]) -> bytes:
         if not values:
             return _END
