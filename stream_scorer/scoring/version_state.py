@@ -31,6 +31,9 @@ class Phase(StrEnum):
     OPEN = "open"
 
 
+_OPEN: Final = Phase.OPEN  # compared for each contact; an enumeration's member is found slowly
+
+
 class VersionState:
     """State of one model version. Times are monotonic seconds.
 
@@ -65,7 +68,7 @@ class VersionState:
     @property
     def is_open(self) -> bool:
         """Whether only probes are sent for it."""
-        return self.phase is Phase.OPEN
+        return self.phase is _OPEN
 
     def record_success(self, contacts: int, sent_at: float, now: float, *, is_control: bool) -> None:
         """Record a request with a usable result; ``contacts``: its size."""

@@ -33,7 +33,8 @@ CONTACTS = st.fixed_dictionaries(
         "event_id": SHORT,
         "contact_id": SHORT,
         "features": st.dictionaries(SHORT, VALUES, max_size=6),
-        "occurred_at": LONG_NUMBERS,
+        # Numbers of six bytes take a path of their own.
+        "occurred_at": LONG_NUMBERS | st.integers(2**33, 2**42) | st.integers(-(2**42), -(2**33)),
         "campaign_id": st.none() | SHORT,
         "model_version": st.none() | SHORT,
         "attributes": st.dictionaries(SHORT, SHORT, max_size=4),

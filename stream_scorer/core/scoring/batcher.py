@@ -263,7 +263,7 @@ class Batcher:
 
     def _lane_of(self, contact: Contact) -> _OpenBatches:
         # Usually the next contact has the same key: it is built and looked up per change, not per contact.
-        (version, from_event), (topic, number) = self._last_lane
+        version, from_event, topic, number = self._last_place
         record = contact.record
         if (
             record.partition != number
@@ -276,7 +276,8 @@ class Batcher:
         return self._last_opened
 
     def _use_lane(self, lane: _QueueKey) -> None:
-        self._last_lane = lane
+        # The second is a plain tuple, which is unpacked faster for every contact.
+        self._last_lane, self._last_place = lane, (*lane.key, *lane.partition)
         self._last_opened = self._by_key.get(lane.key, {}).get(lane.partition) or _OpenBatches()
 
     def _first_fitting(self, opened: _OpenBatches, contact_id: str, size: int) -> _Open | None:

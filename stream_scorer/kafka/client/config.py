@@ -51,6 +51,9 @@ _READING: Final[Mapping[str, Any]] = MappingProxyType(
         "max.partition.fetch.bytes": 1_048_576,
         "fetch.wait.max.ms": 100,
         "fetch.error.backoff.ms": 100,
+        # By default the next fetch of a partition waits up to 1 s once its prefetch was full, even if a pause has
+        # discarded the prefetch since. With a backlog, flow control pauses partitions several times a second.
+        "fetch.queue.backoff.ms": 20,
     }
 )
 _MEMBERSHIP: Final[Mapping[str, Any]] = MappingProxyType(
