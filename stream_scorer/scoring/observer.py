@@ -6,7 +6,7 @@ from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from stream_scorer.core.records import Deferred, Rejected, Unavailable
+from stream_scorer.core.records import Deferred, Rejected, Scored, Unavailable
 from stream_scorer.core.scoring.model_check import ModelConfirmed, ModelUnavailable
 from stream_scorer.runtime import instruments
 from stream_scorer.runtime.loop_observer import LoopObserver
@@ -252,17 +252,21 @@ class Observer(LoopObserver):
         self._metrics.add(instruments.SENT, records)
         sums: Counter[tuple[str, str]] = Counter()
         began_ms: dict[str, int] = {}
+        scored, last = 0, None  # the contacts of a request follow one another, and most have a score
         for outcome in outcomes:
-            if outcome.request is not None:
-                began_ms[outcome.request.batch_id] = outcome.request.started_at_ms
-            if isinstance(outcome, Deferred):
+            request = outcome.request
+            if request is not last and request is not None:
+                began_ms[request.batch_id], last = request.started_at_ms, request
+            if isinstance(outcome, Scored) and not outcome.review_reasons:
+                scored += 1
+            elif isinstance(outcome, Deferred):
                 sums["deferred", str(outcome.level)] += 1
             elif isinstance(outcome, Rejected):
                 sums["rejected", outcome.reasons[0]] += 1
-            elif outcome.review_reasons:
-                sums["review", outcome.review_reasons[0]] += 1
             else:
-                sums["scored", ""] += 1
+                sums["review", outcome.review_reasons[0]] += 1
+        if scored:
+            sums["scored", ""] = scored
         for (kind, reason), amount in sums.items():
             self._metrics.add(instruments.CONTACTS, amount, {"outcome": kind, "reason": reason})
         now_ms = self._clock.unix_ms()

@@ -52,7 +52,7 @@ _READING: Final[Mapping[str, Any]] = MappingProxyType(
         "fetch.wait.max.ms": 100,
         "fetch.error.backoff.ms": 100,
         # By default the next fetch of a partition waits up to 1 s once its prefetch was full, even if a pause has
-        # discarded the prefetch since. With a backlog, flow control pauses partitions several times a second.
+        # discarded the prefetch since.
         "fetch.queue.backoff.ms": 20,
     }
 )
@@ -111,6 +111,8 @@ def consumer_config(settings: Settings, group_id: str | None = None, *, logger: 
         SettingsError: ``kafka.properties`` and other time-outs contradict each other.
     """
     ours = {**_CONNECTION, **_READING, **_MEMBERSHIP, "group.id": group_id or settings.kafka.group_id}
+    # A pause discards the prefetch of its partition, and flow control pauses often while there is a backlog.
+    ours["queued.min.messages"] = 1_000
     config = _merged(settings, ours, not_for_this=_WRITING, logger=logger)
     # librdkafka accepts the name in any case. A case-sensitive comparison here would drop the group's assignor.
     config["group.protocol"] = str(config["group.protocol"]).lower()
