@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from stream_scorer.core.avro.codec import Codec
-from stream_scorer.core.records import ContactEvent
+from stream_scorer.core.scoring.types import ContactEvent
 from stream_scorer.kafka.admin.topics import create_topics
 from stream_scorer.kafka.client.config import plain_producer_config, silent_logger
 from stream_scorer.kafka.producer.bulk_producer import BulkProducer

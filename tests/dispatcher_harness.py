@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from support_core import TOPIC, answered, contact, ids, policy, record, server_error
 
-from stream_scorer.core.records import Deferred, Partition, Rejected, SourceRecord, key_of
+from stream_scorer.core.records import Partition, SourceRecord, key_of
 from stream_scorer.core.scoring.batcher import Batcher
 from stream_scorer.core.scoring.refusal_limit import RefusalLimit
+from stream_scorer.core.scoring.types import Deferred, Rejected
 from stream_scorer.genesys.request_quota import Quota
 from stream_scorer.genesys.wire import body_overhead
 from stream_scorer.runtime.clock import Clock
@@ -27,9 +28,11 @@ from stream_scorer.scoring.wait_reasons import WaitReason, WaitTimer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from stream_scorer.core.records import ApiResponse, Contact, Outcome, RecordKey
+    from stream_scorer.core.records import RecordKey
+    from stream_scorer.core.scoring.api_response import ApiResponse
     from stream_scorer.core.scoring.refusal_limit import Cause
     from stream_scorer.core.scoring.request import Request
+    from stream_scorer.core.scoring.types import Contact, Outcome
     from stream_scorer.scoring.observer import Observer
 
 STEP_S = 0.05

@@ -5,26 +5,22 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any
 
-from stream_scorer.core.records import (
+from stream_scorer.core.http_failure import HttpFailure
+from stream_scorer.core.records import SourceRecord
+from stream_scorer.core.scoring.api_response import (
     Answered,
-    Contact,
     Exchange,
     Forbidden,
-    HttpFailure,
     NotFound,
     RateLimitHeaders,
-    Reason,
     Refused,
-    Rejected,
-    RequestAudit,
-    Scored,
-    SourceRecord,
     TooLarge,
     Unavailable,
     Unexpected,
 )
 from stream_scorer.core.scoring.response_match import Verifier
 from stream_scorer.core.scoring.response_policy import Policy
+from stream_scorer.core.scoring.types import Contact, Reason, Rejected, RequestAudit, Scored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

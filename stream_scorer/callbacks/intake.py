@@ -10,8 +10,8 @@ from stream_scorer.core.avro.framing_detector import with_framing
 from stream_scorer.core.callbacks.records import read_callback
 from stream_scorer.core.callbacks.retry_policy import DeferredDelivery, Delivery, route
 from stream_scorer.core.callbacks.selection import Invalid
-from stream_scorer.core.records import Reason
 from stream_scorer.core.retry_topics import HELD_HEADER, ROUNDS_HEADER, parse_number
+from stream_scorer.core.scoring.types import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -20,8 +20,8 @@ from stream_scorer.errors import UsageError, printable
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from stream_scorer.core.records import ContactEvent
     from stream_scorer.core.scoring.feature_types import FeatureType
+    from stream_scorer.core.scoring.types import ContactEvent
 
 
 _MAX_DEFAULT_IDS: Final = 50_000

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from stream_scorer.core.attributes import ATTRIBUTE_PREFIX, attributes_problem
-from stream_scorer.core.records import ContactEvent
 from stream_scorer.core.scoring.event_time import time_problem, unit_of
+from stream_scorer.core.scoring.types import ContactEvent
 from stream_scorer.core.text import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from stream_scorer.core.records import FeatureValue
     from stream_scorer.core.scoring.feature_types import FeatureType
+    from stream_scorer.core.scoring.types import FeatureValue
 
 # Namespace of default event ids. Never change it: a file must have the same ids in every version.
 _NAMESPACE: Final = uuid.UUID("4f1d5f6e-0a55-5c0b-9d0c-6a7f3b8f2c11")

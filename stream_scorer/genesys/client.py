@@ -12,10 +12,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from stream_scorer.core.records import (
+from stream_scorer.core.http_failure import HttpFailure
+from stream_scorer.core.scoring.api_response import (
     Answered,
     Forbidden,
-    HttpFailure,
     NotFound,
     Refused,
     TooLarge,
@@ -33,7 +33,7 @@ from stream_scorer.redaction.contacts import ContactRedactor
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from stream_scorer.core.records import ApiResponse, Exchange
+    from stream_scorer.core.scoring.api_response import ApiResponse, Exchange
     from stream_scorer.core.scoring.model_check import ModelCheck
     from stream_scorer.core.scoring.request import Request
     from stream_scorer.genesys.oauth import ReadSecret

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from stream_scorer.core.records import Exchange
+from stream_scorer.core.scoring.api_response import Exchange
 from stream_scorer.errors import SettingsError
 from stream_scorer.fork import bind_to_process
 from stream_scorer.genesys import wire

@@ -44,7 +44,7 @@ from typing import TYPE_CHECKING, Final
 from stream_scorer.core.rate_limiter import WINDOW_S, RateLimiter, SlidingWindow
 
 if TYPE_CHECKING:
-    from stream_scorer.core.records import RateLimitHeaders
+    from stream_scorer.core.scoring.api_response import RateLimitHeaders
 
 _GUARD_S: Final = 0.5
 _ROUNDING_S: Final = 1.0

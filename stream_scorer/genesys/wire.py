@@ -14,7 +14,7 @@ from urllib.parse import quote
 import orjson
 
 from stream_scorer.core.charset import decode_text
-from stream_scorer.core.records import Exchange, RateLimitHeaders
+from stream_scorer.core.scoring.api_response import Exchange, RateLimitHeaders
 from stream_scorer.core.text import truncated
 from stream_scorer.errors import ContactError
 from stream_scorer.http_client.retry_after import SECONDS, read_number, retry_after_s
@@ -22,7 +22,7 @@ from stream_scorer.http_client.retry_after import SECONDS, read_number, retry_af
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from stream_scorer.core.records import FeatureValue
+    from stream_scorer.core.scoring.types import FeatureValue
     from stream_scorer.http_client.client import Timing
 
 Redact: TypeAlias = "Callable[[str], str]"

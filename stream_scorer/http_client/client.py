@@ -17,7 +17,7 @@ import requests
 import requests.cookies
 import urllib3.exceptions
 
-from stream_scorer.core.records import HttpFailure
+from stream_scorer.core.http_failure import HttpFailure
 from stream_scorer.errors import ApiUnavailable
 from stream_scorer.fork import bind_to_process
 from stream_scorer.http_client.connections import DeadlineAdapter

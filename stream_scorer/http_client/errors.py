@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import requests.exceptions
 import urllib3.exceptions
 
-from stream_scorer.core.records import HttpFailure
+from stream_scorer.core.http_failure import HttpFailure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import ValidationError
 
-from stream_scorer.core.records import Contact, Reason, Rejected, Scored
 from stream_scorer.core.scoring.response_policy import Policy
+from stream_scorer.core.scoring.types import Contact, Reason, Rejected, Scored
 from stream_scorer.core.text import is_text, quoted
 from stream_scorer.errors import InputError, SettingsError
 from stream_scorer.genesys.wire import body_overhead
@@ -35,7 +35,7 @@ from stream_scorer.library.validation import check_text, failures_of, impute, va
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from stream_scorer.core.records import Outcome
+    from stream_scorer.core.scoring.types import Outcome
 
 
 class PredictiveScoreCalculator:

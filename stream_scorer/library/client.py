@@ -16,7 +16,7 @@ import requests
 from requests.structures import CaseInsensitiveDict
 
 from stream_scorer.core.charset import decode_text
-from stream_scorer.core.records import Forbidden, Unavailable
+from stream_scorer.core.scoring.api_response import Forbidden, Unavailable
 from stream_scorer.core.scoring.backoff import next_delay_s
 from stream_scorer.errors import ApiRefused, ApiUnavailable, SettingsError
 from stream_scorer.fork import bind_to_process
@@ -32,7 +32,7 @@ from stream_scorer.settings.secret_text import SecretTextError, clean_secret
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from stream_scorer.core.records import ApiResponse
+    from stream_scorer.core.scoring.api_response import ApiResponse
     from stream_scorer.http_client.client import HttpAnswer
     from stream_scorer.library.payload import ScoringPayload
 

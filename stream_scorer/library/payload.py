@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 
-from stream_scorer.core.records import Contact, SourceRecord
+from stream_scorer.core.records import SourceRecord
 from stream_scorer.core.scoring.batcher import Batcher
 from stream_scorer.core.scoring.features import MAX_ID_BYTES
+from stream_scorer.core.scoring.types import Contact
 from stream_scorer.core.text import is_text, quoted
 from stream_scorer.errors import ContactError
 from stream_scorer.genesys.wire import body_overhead, build_body, encode_contact

@@ -16,7 +16,7 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from stream_scorer.core.records import Answered, Rejected, Unavailable
+from stream_scorer.core.scoring.api_response import Answered, Unavailable
 from stream_scorer.core.scoring.batcher import BatchKey
 from stream_scorer.core.scoring.request import Request, split_in_two, subset
 from stream_scorer.core.scoring.response_policy import (
@@ -31,6 +31,7 @@ from stream_scorer.core.scoring.response_policy import (
     while_none_succeed,
     while_others_succeed,
 )
+from stream_scorer.core.scoring.types import Rejected
 from stream_scorer.errors import ApiRefused, ApiUnavailable, StreamScorerError
 from stream_scorer.genesys.wire import build_body
 from stream_scorer.library.payload import grouped
@@ -38,8 +39,9 @@ from stream_scorer.library.payload import grouped
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from stream_scorer.core.records import ApiResponse, Contact, Outcome
+    from stream_scorer.core.scoring.api_response import ApiResponse
     from stream_scorer.core.scoring.response_policy import Decision, FailedContact, Failure
+    from stream_scorer.core.scoring.types import Contact, Outcome
     from stream_scorer.library.client import ScoreClient
 
 # After this number of rejected requests, or contacts rejected alone, without any 2xx, the contacts are not the cause.

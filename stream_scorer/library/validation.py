@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from stream_scorer.core.records import Reason
 from stream_scorer.core.scoring.feature_types import MAX_INTEGER
+from stream_scorer.core.scoring.types import Reason
 from stream_scorer.core.text import is_text, quoted
 from stream_scorer.errors import SettingsError
 from stream_scorer.library.plain_values import plain

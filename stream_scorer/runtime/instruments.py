@@ -17,7 +17,7 @@ from typing import Final, Literal, NamedTuple, Protocol, TypeAlias
 
 from stream_scorer.core.callbacks.retry_policy import DeferReason
 from stream_scorer.core.callbacks.types import CallbackOutcome, DeliveryKind
-from stream_scorer.core.records import Reason, ReviewReason
+from stream_scorer.core.scoring.types import Reason, ReviewReason
 
 Service: TypeAlias = Literal["run", "callbacks"]
 Attributes: TypeAlias = Mapping[str, str | int]

@@ -15,9 +15,9 @@ from stream_scorer.core.scoring.request import control_request
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from stream_scorer.core.records import Contact
     from stream_scorer.core.scoring.batcher import BatchKey
     from stream_scorer.core.scoring.request import Request
+    from stream_scorer.core.scoring.types import Contact
 
 MAX_PER_MINUTE: Final = 20
 _KEPT: Final = 8

@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from stream_scorer.core.records import Contact, Deferred, Reason, Rejected
 from stream_scorer.core.retry_topics import state_of
 from stream_scorer.core.scoring.refusal_limit import Cause, RefusalLimit, Verdict
 from stream_scorer.core.scoring.response_policy import FailedContact
+from stream_scorer.core.scoring.types import Contact, Deferred, Reason, Rejected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

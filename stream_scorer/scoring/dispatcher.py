@@ -34,9 +34,11 @@ from stream_scorer.scoring.wait_reasons import WaitReason
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from stream_scorer.core.records import ApiResponse, Contact, SourceRecord
+    from stream_scorer.core.records import SourceRecord
+    from stream_scorer.core.scoring.api_response import ApiResponse
     from stream_scorer.core.scoring.batcher import Batcher
     from stream_scorer.core.scoring.response_policy import Failure, Policy
+    from stream_scorer.core.scoring.types import Contact
     from stream_scorer.runtime.clock import Clock
     from stream_scorer.runtime.worker_pool import WorkerPool
     from stream_scorer.scoring.circuit_breaker import CircuitBreaker

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from stream_scorer.core.records import Deferred, key_of
+from stream_scorer.core.records import key_of
 from stream_scorer.core.scoring.request import subset, take_first
 from stream_scorer.core.scoring.response_policy import (
     Context,
@@ -18,15 +18,17 @@ from stream_scorer.core.scoring.response_policy import (
     while_none_succeed,
     while_others_succeed,
 )
+from stream_scorer.core.scoring.types import Deferred
 from stream_scorer.scoring.pending_decisions import PendingDecision, PendingDecisions
 from stream_scorer.scoring.version_state import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from stream_scorer.core.records import Contact, Outcome, RecordKey, SourceRecord
+    from stream_scorer.core.records import RecordKey, SourceRecord
     from stream_scorer.core.scoring.request import Request
     from stream_scorer.core.scoring.response_policy import Decision, FailedContact, Failure, Policy
+    from stream_scorer.core.scoring.types import Contact, Outcome
     from stream_scorer.runtime.clock import Clock
     from stream_scorer.scoring.circuit_breaker import CircuitBreaker
     from stream_scorer.scoring.deferral import Deferral

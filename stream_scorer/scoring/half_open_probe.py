@@ -16,8 +16,9 @@ from stream_scorer.core.scoring.request import Request
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from stream_scorer.core.records import Contact, RecordKey
+    from stream_scorer.core.records import RecordKey
     from stream_scorer.core.scoring.response_policy import Failure
+    from stream_scorer.core.scoring.types import Contact
     from stream_scorer.scoring.circuit_breaker import CircuitBreaker
     from stream_scorer.scoring.control_contacts import ControlContacts
     from stream_scorer.scoring.request_queue import RequestQueue

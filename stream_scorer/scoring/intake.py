@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING
 from stream_scorer.core.avro.codec import UndecodableError
 from stream_scorer.core.avro.confluent import SchemaMissingError
 from stream_scorer.core.avro.framing_detector import with_framing
-from stream_scorer.core.records import Contact, Deferred, Reason, Rejected, SourceRecord
 from stream_scorer.core.retry_topics import state_of
 from stream_scorer.core.scoring.contact_decoder import ContactDecoder
 from stream_scorer.core.scoring.event_time import age_ms
+from stream_scorer.core.scoring.types import Contact, Deferred, Reason, Rejected
 from stream_scorer.core.text import truncated
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from stream_scorer.core.avro.codec import Codec
-    from stream_scorer.core.records import FeatureValue
+    from stream_scorer.core.records import SourceRecord
     from stream_scorer.core.scoring.features import ContactChecker
+    from stream_scorer.core.scoring.types import FeatureValue
 
 _MAX_DETAIL_CHARACTERS = 1_000
 _MAX_VERSION_BYTES = 256

@@ -6,8 +6,9 @@ from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from stream_scorer.core.records import Deferred, Rejected, Scored, Unavailable
+from stream_scorer.core.scoring.api_response import Unavailable
 from stream_scorer.core.scoring.model_check import ModelConfirmed, ModelUnavailable
+from stream_scorer.core.scoring.types import Deferred, Rejected, Scored
 from stream_scorer.runtime import instruments
 from stream_scorer.runtime.loop_observer import LoopObserver
 from stream_scorer.scoring.circuit_breaker import BreakerState, OpenReason
@@ -17,10 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from stream_scorer.core.exactly_once.stall_detector import CommitPosition
-    from stream_scorer.core.records import ApiResponse, Exchange, Outcome, Partition
+    from stream_scorer.core.records import Partition
+    from stream_scorer.core.scoring.api_response import ApiResponse, Exchange
     from stream_scorer.core.scoring.model_check import ModelCheck
     from stream_scorer.core.scoring.refusal_limit import Cause
     from stream_scorer.core.scoring.request import Request
+    from stream_scorer.core.scoring.types import Outcome
     from stream_scorer.runtime.clock import Clock
     from stream_scorer.runtime.instruments import Metrics
     from stream_scorer.runtime.loop_observer import Blockage, Log

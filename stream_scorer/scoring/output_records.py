@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stream_scorer.core.records import Deferred, Headers, Outcome, Rejected, Scored, SourceRecord
 from stream_scorer.core.retry_topics import DEFERRED_HEADER, RetryState, retry_topic, state_headers, state_of
 from stream_scorer.core.scoring.score_encoder import ScoreEncoder
+from stream_scorer.core.scoring.types import Deferred, Outcome, Rejected, Scored
 from stream_scorer.kafka.producer.dead_letter import (
     error_headers,
     fit_to_limit,
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from stream_scorer.core.avro.codec import Codec
+    from stream_scorer.core.records import Headers, SourceRecord
     from stream_scorer.scoring.ports import Trace
 
 

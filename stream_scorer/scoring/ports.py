@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from stream_scorer.core.exactly_once.offset_ledger import OffsetLedger
-from stream_scorer.core.records import Outcome, Skipped
+from stream_scorer.core.scoring.types import Outcome, Skipped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from stream_scorer.core.records import ApiResponse, Headers, Partition, RateLimitHeaders, SourceRecord
+    from stream_scorer.core.records import Headers, Partition, SourceRecord
+    from stream_scorer.core.scoring.api_response import ApiResponse, RateLimitHeaders
     from stream_scorer.core.scoring.request import Request
 
 OutcomeLedger: TypeAlias = OffsetLedger[Outcome | Skipped]

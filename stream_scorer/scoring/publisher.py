@@ -13,7 +13,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from stream_scorer.core.audit.events import AuditChain, build_events
-from stream_scorer.core.records import Deferred, Outcome, Reason, Rejected, Scored, Skipped
+from stream_scorer.core.scoring.types import Deferred, Outcome, Reason, Rejected, Scored, Skipped
 from stream_scorer.kafka.producer.committer import Committer
 from stream_scorer.kafka.producer.records import Committed, OutRecord, RecordsRejected
 from stream_scorer.runtime.output_writer import OutputWriter

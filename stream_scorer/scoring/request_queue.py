@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from collections.abc import Set as AbstractSet
 
-    from stream_scorer.core.records import Contact, RecordKey
+    from stream_scorer.core.records import RecordKey
     from stream_scorer.core.scoring.batcher import Batcher
+    from stream_scorer.core.scoring.types import Contact
     from stream_scorer.scoring.ports import OutcomeLedger
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stream_scorer.core.records import Deferred, Skipped, SourceRecord
 from stream_scorer.core.retry_topics import NotDue, RetryDelays, StartBounds, state_of
+from stream_scorer.core.scoring.types import Deferred, Skipped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from stream_scorer.core.records import SourceRecord
 
 
 class RetryIntake:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
-    from stream_scorer.core.records import Exchange
+    from stream_scorer.core.scoring.api_response import Exchange
     from stream_scorer.core.scoring.model_check import ModelCheck, ModelUnavailable
     from stream_scorer.runtime.clock import Clock
     from stream_scorer.scoring.observer import Observer

@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from stream_scorer.core.records import Contact, Outcome, Partition, Skipped, SourceRecord
+from stream_scorer.core.records import Partition, SourceRecord
 from stream_scorer.core.retry_topics import NotDue
+from stream_scorer.core.scoring.types import Contact, Outcome, Skipped
 from stream_scorer.errors import ApiRefused
 from stream_scorer.runtime.service_loop import BUSY_WAIT_S, IDLE_WAIT_S, ServiceLoop
 from stream_scorer.scoring.observer import Observer
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Iterable
 
-    from stream_scorer.core.records import Deferred
+    from stream_scorer.core.scoring.types import Deferred
     from stream_scorer.kafka.consumer.flow_control import FlowControl
     from stream_scorer.kafka.consumer.group_consumer import GroupConsumer
     from stream_scorer.kafka.consumer.paused_retry_partitions import PausedRetryPartitions

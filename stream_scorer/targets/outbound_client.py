@@ -19,7 +19,7 @@ from stream_scorer.targets.response_policy import ACCEPTED, OUTBOUND_REMEDIES, c
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from stream_scorer.core.records import RateLimitHeaders
+    from stream_scorer.core.scoring.api_response import RateLimitHeaders
     from stream_scorer.genesys.oauth import TokenSource
     from stream_scorer.genesys.request_quota import Quota
     from stream_scorer.http_client.client import Http, HttpAnswer

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import ExitStack
 
-    from stream_scorer.core.records import ApiResponse
+    from stream_scorer.core.scoring.api_response import ApiResponse
     from stream_scorer.core.scoring.request import Request
     from stream_scorer.kafka.consumer.group_consumer import GroupConsumer
     from stream_scorer.settings import Settings

@@ -17,7 +17,7 @@ import test_api_spend
 import test_api_stops
 from support_behaviour_check import fits
 
-from stream_scorer.core.records import Reason, ReviewReason
+from stream_scorer.core.scoring.types import Reason, ReviewReason
 
 if TYPE_CHECKING:
     from support_behaviour import Row

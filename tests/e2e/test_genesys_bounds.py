@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from raw_http import RawServer, answer, raw_server, results
 
-from stream_scorer.core.records import Answered, HttpFailure, Refused, Unavailable, Unexpected
+from stream_scorer.core.http_failure import HttpFailure
+from stream_scorer.core.scoring.api_response import Answered, Refused, Unavailable, Unexpected
 from stream_scorer.genesys.client import ScoringClient
 from stream_scorer.genesys.wire import encode_contact
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from raw_http import RawServer, answer, raw_server, results, token
 
-from stream_scorer.core.records import (
+from stream_scorer.core.http_failure import HttpFailure
+from stream_scorer.core.scoring.api_response import (
     Answered,
     Exchange,
     Forbidden,
-    HttpFailure,
     NotFound,
     RateLimitHeaders,
     Refused,

@@ -21,8 +21,8 @@ from confluent_kafka.cimpl import NewTopic
 
 from stream_scorer.cli import main
 from stream_scorer.core.avro.codec import Codec
-from stream_scorer.core.records import ContactEvent
 from stream_scorer.core.scoring.contact_decoder import ContactDecoder
+from stream_scorer.core.scoring.types import ContactEvent
 from stream_scorer.kafka.producer.bulk_producer import BulkProducer
 from stream_scorer.schema_files import SchemaFile, load_schema
 

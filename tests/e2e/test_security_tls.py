@@ -10,7 +10,8 @@ from raw_http import RawServer, answer, raw_server, results
 from support_targets import SECRET, callback, certificate
 
 from stream_scorer.core.callbacks.types import DeliveryKind
-from stream_scorer.core.records import Answered, HttpFailure, Unavailable
+from stream_scorer.core.http_failure import HttpFailure
+from stream_scorer.core.scoring.api_response import Answered, Unavailable
 from stream_scorer.genesys.client import ScoringClient
 from stream_scorer.targets.signature import Signer
 from stream_scorer.targets.ssrf_guard import Guard

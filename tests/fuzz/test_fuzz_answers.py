@@ -20,16 +20,8 @@ from support_fuzz_http import SECRET, TOKEN, Scene, answers
 from stream_scorer.core.audit.events import build_events
 from stream_scorer.core.audit.hash_chain import AuditChain
 from stream_scorer.core.avro.codec import Codec
-from stream_scorer.core.records import (
-    Answered,
-    ApiResponse,
-    Contact,
-    Exchange,
-    HttpFailure,
-    Refused,
-    Scored,
-    Unavailable,
-)
+from stream_scorer.core.http_failure import HttpFailure
+from stream_scorer.core.scoring.api_response import Answered, ApiResponse, Exchange, Refused, Unavailable
 from stream_scorer.core.scoring.batcher import BatchKey
 from stream_scorer.core.scoring.request import Request
 from stream_scorer.core.scoring.response_policy import (
@@ -49,6 +41,7 @@ from stream_scorer.scoring.output_records import Encoder, OutputTopics
 from stream_scorer.scoring.ports import Untraced
 
 if TYPE_CHECKING:
+    from stream_scorer.core.scoring.types import Contact, Scored
     from stream_scorer.genesys.client import ScoringClient
 
 NOW = 1_000.0

@@ -13,7 +13,7 @@ from support_fuzz import MEGABYTE, TEXTS, contact_features, fuzz, mutilated, pea
 from test_fuzz_intake import CODECS, INTAKES, MODEL, NAMES, NOW_MS, check, source
 
 from stream_scorer.contact_files.reader import BadRow, ContactFile, FileFormat
-from stream_scorer.core.records import ContactEvent
+from stream_scorer.core.scoring.types import ContactEvent
 from stream_scorer.errors import InputError
 from stream_scorer.kafka.producer.bulk_producer import event_value
 

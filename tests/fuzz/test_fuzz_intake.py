@@ -34,10 +34,11 @@ from support_fuzz import (
 from stream_scorer.core.audit.events import build_events
 from stream_scorer.core.audit.hash_chain import AuditChain
 from stream_scorer.core.avro.codec import Codec
-from stream_scorer.core.records import Contact, Reason, Rejected, SourceRecord
+from stream_scorer.core.records import SourceRecord
 from stream_scorer.core.scoring.batcher import Batcher
 from stream_scorer.core.scoring.feature_types import Feature
 from stream_scorer.core.scoring.features import ContactChecker, FeatureList
+from stream_scorer.core.scoring.types import Contact, Reason, Rejected
 from stream_scorer.genesys.wire import body_overhead, build_body, encode_contact
 from stream_scorer.schema_files import SchemaFile, load_schema
 from stream_scorer.scoring.intake import Intake

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from stream_scorer.core.audit.events import AuditChain, build_events, verify_chain
 from stream_scorer.core.audit.hash_chain import ENTRY_FIELDS, scored_entry
 from stream_scorer.core.avro.codec import Codec
-from stream_scorer.core.records import Contact, Outcome, Reason, Rejected, RequestAudit, Scored, SourceRecord
+from stream_scorer.core.records import SourceRecord
+from stream_scorer.core.scoring.types import Contact, Outcome, Reason, Rejected, RequestAudit, Scored
 from stream_scorer.schema_files import SchemaFile, load_schema
 
 if TYPE_CHECKING:

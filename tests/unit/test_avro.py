@@ -18,8 +18,8 @@ from stream_scorer.core.avro.codec import (
     single_object_header,
 )
 from stream_scorer.core.avro.encoder import compile_writer
-from stream_scorer.core.records import ContactEvent
 from stream_scorer.core.scoring.contact_decoder import ContactDecoder
+from stream_scorer.core.scoring.types import ContactEvent
 from stream_scorer.errors import InputError, SettingsError
 from stream_scorer.schema_files import SchemaFile, load_schema, released_schemas
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-    from stream_scorer.core.records import Contact
+    from stream_scorer.core.scoring.types import Contact
 
 
 def batcher(max_contacts: int = 1_000, max_body_bytes: int = 512_000, linger_s: float = 0.2) -> Batcher:

@@ -14,7 +14,7 @@ from stream_scorer.core.scoring.batcher import Batch, Batcher, BatchKey
 from stream_scorer.genesys.wire import body_overhead, build_body
 
 if TYPE_CHECKING:
-    from stream_scorer.core.records import Contact
+    from stream_scorer.core.scoring.types import Contact
 
 MAX_CONTACTS = 5
 MAX_BYTES = 400

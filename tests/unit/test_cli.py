@@ -20,7 +20,7 @@ from confluent_kafka.error import ConsumeError, ProduceError
 
 from stream_scorer import __version__, cli
 from stream_scorer.cli import main
-from stream_scorer.core.records import Exchange
+from stream_scorer.core.scoring.api_response import Exchange
 from stream_scorer.core.scoring.model_check import ModelCheck, ModelConfirmed, ModelRefused, ModelUnavailable
 from stream_scorer.errors import BrokerUnavailable, CheckFailed, SettingsError, StreamScorerError
 from stream_scorer.kafka.admin.output_topics import OutputsReport

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from stream_scorer.contact_files.lines import MAX_ROW_BYTES
 from stream_scorer.contact_files.reader import BadRow, ContactFile, FileFormat, format_of
-from stream_scorer.core.records import ContactEvent
+from stream_scorer.core.scoring.types import ContactEvent
 from stream_scorer.errors import InputError, UsageError
 
 if TYPE_CHECKING:

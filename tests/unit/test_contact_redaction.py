@@ -15,7 +15,7 @@ from support_core import contact, policy
 from test_genesys_oauth import TIMING, FakeHttp, granted
 from test_observer import Scene
 
-from stream_scorer.core.records import Answered, Refused
+from stream_scorer.core.scoring.api_response import Answered, Refused
 from stream_scorer.core.scoring.batcher import BatchKey
 from stream_scorer.core.scoring.request import Request
 from stream_scorer.core.scoring.response_policy import Context, FailureKind, classify, while_others_succeed

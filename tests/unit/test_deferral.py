@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 from support_core import contact, facts, ids
 
-from stream_scorer.core.records import Deferred, Reason, Rejected, SourceRecord
+from stream_scorer.core.records import SourceRecord
 from stream_scorer.core.retry_topics import RetryState, state_headers
 from stream_scorer.core.scoring.refusal_limit import RefusalLimit
 from stream_scorer.core.scoring.response_policy import FailedContact
+from stream_scorer.core.scoring.types import Deferred, Reason, Rejected
 from stream_scorer.runtime.clock import Clock
 from stream_scorer.scoring.deferral import Deferral
 

@@ -7,9 +7,9 @@ from collections import Counter
 import pytest
 
 from stream_scorer.core.avro.codec import Codec, UndecodableError
-from stream_scorer.core.records import Reason
 from stream_scorer.core.scoring.contact_decoder import ContactDecoder
 from stream_scorer.core.scoring.features import ContactChecker, FeatureList
+from stream_scorer.core.scoring.types import Reason
 from stream_scorer.genesys.wire import encode_contact
 from stream_scorer.local.demo.contacts import Generated, contacts, expected_rejections
 from stream_scorer.local.simulator import SimulatorConfig

@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from stream_scorer.core.reconciliation.score_report import FindingKind, PartitionReport, Report
-from stream_scorer.core.records import Reason
+from stream_scorer.core.scoring.types import Reason
 from stream_scorer.errors import CheckFailed, LocalError
 from stream_scorer.local.demo.checks import check_outcomes
 from stream_scorer.local.demo.environment import DemoEnvironment

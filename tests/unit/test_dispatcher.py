@@ -17,13 +17,14 @@ from support_core import (
     server_error,
 )
 
-from stream_scorer.core.records import Partition, RateLimitHeaders
+from stream_scorer.core.records import Partition
+from stream_scorer.core.scoring.api_response import RateLimitHeaders
 from stream_scorer.core.scoring.batcher import BatchKey
 from stream_scorer.core.scoring.request import Request
 from stream_scorer.scoring.wait_reasons import WaitReason
 
 if TYPE_CHECKING:
-    from stream_scorer.core.records import ApiResponse
+    from stream_scorer.core.scoring.api_response import ApiResponse
 
 P0 = Partition("contact-features", 0)
 P1 = Partition("contact-features", 1)

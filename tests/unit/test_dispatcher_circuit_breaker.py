@@ -30,7 +30,7 @@ from stream_scorer.scoring.circuit_breaker import OpenReason
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from stream_scorer.core.records import ApiResponse
+    from stream_scorer.core.scoring.api_response import ApiResponse
     from stream_scorer.core.scoring.request import Request
 
 OUTAGES: dict[str, Callable[[Request], ApiResponse]] = {

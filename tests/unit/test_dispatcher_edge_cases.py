@@ -12,7 +12,7 @@ from support_core import answered, cut_off, not_found, refused, server_error, ti
 from stream_scorer.scoring.version_state import Phase
 
 if TYPE_CHECKING:
-    from stream_scorer.core.records import ApiResponse
+    from stream_scorer.core.scoring.api_response import ApiResponse
     from stream_scorer.core.scoring.request import Request
 
 

@@ -14,14 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support_core import answered, no_connection, rate_limited, server_error
 
-from stream_scorer.core.records import RateLimitHeaders
+from stream_scorer.core.scoring.api_response import RateLimitHeaders
 from stream_scorer.scoring.circuit_breaker import OpenReason
 from stream_scorer.scoring.wait_reasons import WaitReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from stream_scorer.core.records import ApiResponse
+    from stream_scorer.core.scoring.api_response import ApiResponse
     from stream_scorer.core.scoring.request import Request
 
 BEGAN = 1_000.0

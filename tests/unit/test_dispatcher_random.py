@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from dispatcher_harness import Sent
 
-    from stream_scorer.core.records import ApiResponse
+    from stream_scorer.core.scoring.api_response import ApiResponse
     from stream_scorer.core.scoring.request import Request
 
 OUTAGES: dict[str, ApiResponse] = {

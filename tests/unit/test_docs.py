@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from stream_scorer.core.records import Reason, ReviewReason
 from stream_scorer.core.scoring.feature_types import Feature
+from stream_scorer.core.scoring.types import Reason, ReviewReason
 from stream_scorer.settings import Settings, load_settings
 from stream_scorer.settings.key_catalog import SECTIONS
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from stream_scorer.core.avro.codec import Codec
-from stream_scorer.core.records import Contact, Rejected, SourceRecord
+from stream_scorer.core.records import SourceRecord
 from stream_scorer.core.scoring.event_time import age_ms
 from stream_scorer.core.scoring.feature_types import Feature
 from stream_scorer.core.scoring.features import ContactChecker, FeatureList
+from stream_scorer.core.scoring.types import Contact, Rejected
 from stream_scorer.genesys.wire import encode_contact
 from stream_scorer.schema_files import SchemaFile, load_schema
 from stream_scorer.scoring.intake import Intake

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_scorer.core.records import ContactEvent, Reason
 from stream_scorer.core.scoring.event_time import FIRST_MS, LAST_MS
 from stream_scorer.core.scoring.feature_types import MAX_INTEGER, Feature
 from stream_scorer.core.scoring.features import Complete, ContactChecker, Failures, FeatureList
+from stream_scorer.core.scoring.types import ContactEvent, Reason
 from stream_scorer.errors import SettingsError
 
 TUTORIAL = FeatureList(

@@ -25,9 +25,10 @@ from stream_scorer.core.avro.confluent import ConfluentCodec, confluent_header
 from stream_scorer.core.avro.framing_detector import framing_of
 from stream_scorer.core.callbacks.retry_policy import DeliveryRules
 from stream_scorer.core.callbacks.selection import Invalid
-from stream_scorer.core.records import Reason, Rejected, SourceRecord
+from stream_scorer.core.records import SourceRecord
 from stream_scorer.core.scoring.feature_types import Feature
 from stream_scorer.core.scoring.features import ContactChecker, FeatureList
+from stream_scorer.core.scoring.types import Reason, Rejected
 from stream_scorer.schema_files import SchemaFile, load_schema
 from stream_scorer.scoring.intake import Intake
 

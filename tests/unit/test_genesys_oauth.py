@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from stream_scorer.core.records import Exchange, HttpFailure
+from stream_scorer.core.http_failure import HttpFailure
+from stream_scorer.core.scoring.api_response import Exchange
 from stream_scorer.errors import SettingsError
 from stream_scorer.genesys.oauth import Token, TokenRefused, TokenSource, TokenUnavailable
 from stream_scorer.http_client.client import Http, HttpAnswer, Timing, TransportFailure

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from stream_scorer.core.records import RateLimitHeaders
+from stream_scorer.core.scoring.api_response import RateLimitHeaders
 from stream_scorer.genesys.request_quota import Quota, WaitReason
 
 if TYPE_CHECKING:

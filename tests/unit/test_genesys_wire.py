@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_scorer.core.records import RateLimitHeaders
+from stream_scorer.core.scoring.api_response import RateLimitHeaders
 from stream_scorer.errors import ContactError
 from stream_scorer.genesys import wire
 from stream_scorer.http_client.retry_after import retry_after_s

@@ -19,8 +19,8 @@ from stream_scorer.scoring.request_queue import RequestQueue
 from stream_scorer.scoring.version_state import VersionStates
 
 if TYPE_CHECKING:
-    from stream_scorer.core.records import Contact
     from stream_scorer.core.scoring.request import Request
+    from stream_scorer.core.scoring.types import Contact
 
 
 class Scene:

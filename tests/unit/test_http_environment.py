@@ -15,7 +15,7 @@ from support_targets import SECRET, certificate
 from support_targets import settings as settings_of
 
 from stream_scorer import GenesysAuthManager, ScoreClient
-from stream_scorer.core.records import HttpFailure
+from stream_scorer.core.http_failure import HttpFailure
 from stream_scorer.errors import RegistryRefused, RegistryUnavailable, SettingsError
 from stream_scorer.http_client.client import Http, TransportFailure
 from stream_scorer.http_client.environment import (

@@ -9,7 +9,7 @@ import pytest
 import requests
 import urllib3.exceptions
 
-from stream_scorer.core.records import HttpFailure
+from stream_scorer.core.http_failure import HttpFailure
 from stream_scorer.http_client.deadline import Deadline
 from stream_scorer.http_client.errors import TRANSLATIONS, classify
 

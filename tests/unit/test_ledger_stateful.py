@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from support_core import facts, record, rejected, scored
 
-from stream_scorer.core.records import Outcome, Partition, Scored, SourceRecord, size_of
+from stream_scorer.core.records import Partition, SourceRecord, size_of
+from stream_scorer.core.scoring.types import Outcome, Scored
 from stream_scorer.scoring.ports import OutcomeLedger
 
 if TYPE_CHECKING:

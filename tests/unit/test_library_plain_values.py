@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from stream_scorer import ContactFeatureVector, PredictiveScoreCalculator, ScoringPayload
-from stream_scorer.core.records import Reason
+from stream_scorer.core.scoring.types import Reason
 from stream_scorer.errors import SettingsError
 from stream_scorer.library.plain_values import plain
 from stream_scorer.library.validation import value_problem

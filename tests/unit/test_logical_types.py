@@ -16,10 +16,11 @@ import pytest
 from stream_scorer.core.avro.codec import UndecodableError
 from stream_scorer.core.avro.compatibility import compare
 from stream_scorer.core.avro.confluent import ConfluentCodec, confluent_header
-from stream_scorer.core.records import Reason, Rejected, SourceRecord
+from stream_scorer.core.records import SourceRecord
 from stream_scorer.core.scoring.contact_decoder import ContactDecoder
 from stream_scorer.core.scoring.feature_types import Feature
 from stream_scorer.core.scoring.features import ContactChecker, FeatureList
+from stream_scorer.core.scoring.types import Reason, Rejected
 from stream_scorer.schema_files import SchemaFile, load_schema
 from stream_scorer.scoring.intake import Intake
 

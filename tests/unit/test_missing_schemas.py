@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from stream_scorer.core.avro.codec import UndecodableError
 from stream_scorer.core.avro.confluent import ConfluentCodec, SchemaMissingError, confluent_header
-from stream_scorer.core.records import Deferred, Rejected, SourceRecord
+from stream_scorer.core.records import SourceRecord
 from stream_scorer.core.scoring.feature_types import Feature
 from stream_scorer.core.scoring.features import ContactChecker, FeatureList
+from stream_scorer.core.scoring.types import Deferred, Rejected
 from stream_scorer.genesys.wire import encode_contact
 from stream_scorer.schema_files import SchemaFile, load_schema
 from stream_scorer.scoring.intake import Intake

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from stream_scorer.core.records import (
+from stream_scorer.core.http_failure import HttpFailure
+from stream_scorer.core.scoring.api_response import (
     Answered,
     Exchange,
     Forbidden,
-    HttpFailure,
     NotFound,
     Refused,
     TooLarge,

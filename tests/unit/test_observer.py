@@ -10,10 +10,11 @@ from support_core import answered, contact, no_connection, record, server_error
 from test_telemetry import samples
 
 from stream_scorer.core.exactly_once.stall_detector import CommitPosition
-from stream_scorer.core.records import Deferred, Partition, Rejected
+from stream_scorer.core.records import Partition
 from stream_scorer.core.scoring.batcher import BatchKey
 from stream_scorer.core.scoring.refusal_limit import Cause
 from stream_scorer.core.scoring.request import Request
+from stream_scorer.core.scoring.types import Deferred, Rejected
 from stream_scorer.genesys.request_quota import Quota
 from stream_scorer.runtime.clock import Clock
 from stream_scorer.scoring.circuit_breaker import CircuitBreaker, OpenReason

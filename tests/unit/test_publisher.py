@@ -12,16 +12,8 @@ import pytest
 
 from stream_scorer.core.audit.events import verify_chain
 from stream_scorer.core.avro.codec import Codec
-from stream_scorer.core.records import (
-    Contact,
-    Deferred,
-    Partition,
-    Rejected,
-    RequestAudit,
-    Scored,
-    Skipped,
-    SourceRecord,
-)
+from stream_scorer.core.records import Partition, SourceRecord
+from stream_scorer.core.scoring.types import Contact, Deferred, Rejected, RequestAudit, Scored, Skipped
 from stream_scorer.errors import BrokerRefused, BrokerUnavailable, ProducerFenced
 from stream_scorer.kafka.producer.records import Committed, Failed, RecordsRejected
 from stream_scorer.runtime.clock import Clock
@@ -36,7 +28,8 @@ if TYPE_CHECKING:
 
     from confluent_kafka import TopicPartition
 
-    from stream_scorer.core.records import Headers, Outcome
+    from stream_scorer.core.records import Headers
+    from stream_scorer.core.scoring.types import Outcome
     from stream_scorer.kafka.producer.records import OutRecord, Publication
 
 IN = Partition("in", 0)

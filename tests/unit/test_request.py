@@ -26,7 +26,7 @@ from stream_scorer.core.scoring.request import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from stream_scorer.core.records import Contact
+    from stream_scorer.core.scoring.types import Contact
 
 OWN = BatchKey(None, version_from_event=False)
 

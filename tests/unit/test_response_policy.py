@@ -27,7 +27,8 @@ from support_core import (
     unexpected,
 )
 
-from stream_scorer.core.records import Answered, HttpFailure, NotFound, Unavailable
+from stream_scorer.core.http_failure import HttpFailure
+from stream_scorer.core.scoring.api_response import Answered, NotFound, Unavailable
 from stream_scorer.core.scoring.batcher import BatchKey
 from stream_scorer.core.scoring.request import Request
 from stream_scorer.core.scoring.response_policy import (
@@ -47,7 +48,8 @@ from stream_scorer.core.scoring.response_policy import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from stream_scorer.core.records import ApiResponse, Contact
+    from stream_scorer.core.scoring.api_response import ApiResponse
+    from stream_scorer.core.scoring.types import Contact
 
 NOW = 1_000.0
 OWN = BatchKey(None, version_from_event=False)

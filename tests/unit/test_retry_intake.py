@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stream_scorer.core.records import Deferred, Skipped, SourceRecord
+from stream_scorer.core.records import SourceRecord
 from stream_scorer.core.retry_topics import NotDue, RetryDelays, RetryState, StartBounds, state_headers
+from stream_scorer.core.scoring.types import Deferred, Skipped
 from stream_scorer.scoring.retry_intake import RetryIntake
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from stream_scorer.core.avro.codec import Codec
-from stream_scorer.core.records import Reason
+from stream_scorer.core.scoring.types import Reason
 from stream_scorer.errors import InputError, SettingsError
 from stream_scorer.local.demo.contacts import contacts, no_faults
 from stream_scorer.local.demo.scenario_view import (

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_scorer.core.avro.codec import Codec
-from stream_scorer.core.records import Contact, RequestAudit, Scored, SourceRecord
+from stream_scorer.core.records import SourceRecord
 from stream_scorer.core.scoring.score_encoder import ScoreEncoder
+from stream_scorer.core.scoring.types import Contact, RequestAudit, Scored
 from stream_scorer.errors import SettingsError
 from stream_scorer.schema_files import SchemaFile, load_schema
 

@@ -9,7 +9,7 @@ import pytest
 from test_observer import BEGAN_MS, Log
 from test_telemetry import samples
 
-from stream_scorer.core.records import Exchange, RateLimitHeaders
+from stream_scorer.core.scoring.api_response import Exchange, RateLimitHeaders
 from stream_scorer.core.scoring.model_check import ModelConfirmed, ModelRefused, ModelUnavailable
 from stream_scorer.errors import ApiRefused
 from stream_scorer.genesys.request_quota import Quota

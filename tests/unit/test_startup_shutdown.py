@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from stream_scorer.core.records import Exchange
+from stream_scorer.core.scoring.api_response import Exchange
 from stream_scorer.core.scoring.model_check import ModelConfirmed
 from stream_scorer.genesys.client import ScoringClient
 from stream_scorer.kafka.client.blocking_calls import StoppedError, call_until_stopped

@@ -12,7 +12,8 @@ import pytest
 import structlog
 from support_otlp import OtlpReceiver
 
-from stream_scorer.core.records import Reason, ReviewReason, SourceRecord
+from stream_scorer.core.records import SourceRecord
+from stream_scorer.core.scoring.types import Reason, ReviewReason
 from stream_scorer.errors import SettingsError
 from stream_scorer.runtime import instruments
 from stream_scorer.settings import Settings

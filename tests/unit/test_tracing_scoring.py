@@ -10,21 +10,12 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from stream_scorer.core.records import (
-    Answered,
-    Contact,
-    Deferred,
-    Exchange,
-    HttpFailure,
-    Partition,
-    Rejected,
-    RequestAudit,
-    Scored,
-    SourceRecord,
-    Unavailable,
-)
+from stream_scorer.core.http_failure import HttpFailure
+from stream_scorer.core.records import Partition, SourceRecord
+from stream_scorer.core.scoring.api_response import Answered, Exchange, Unavailable
 from stream_scorer.core.scoring.batcher import BatchKey
 from stream_scorer.core.scoring.request import Request
+from stream_scorer.core.scoring.types import Contact, Deferred, Rejected, RequestAudit, Scored
 from stream_scorer.core.trace_context import TraceContext, context_of
 from stream_scorer.telemetry.otel_env import ALL_TRACES, Sampling, TraceValues
 from stream_scorer.telemetry.tracing.scoring import ScoringTracer
@@ -33,7 +24,8 @@ from stream_scorer.telemetry.tracing.spans import Spans, make_spans
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
-    from stream_scorer.core.records import ApiResponse, Headers
+    from stream_scorer.core.records import Headers
+    from stream_scorer.core.scoring.api_response import ApiResponse
 
 PRODUCED = TraceContext(0xABC, 0xDEF, 1, "v=1")
 

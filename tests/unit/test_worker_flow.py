@@ -12,7 +12,7 @@ from unittest.mock import MagicMock
 
 from support_core import TOPIC, contact, rejected
 
-from stream_scorer.core.records import Contact, Partition, Rejected, SourceRecord
+from stream_scorer.core.records import Partition, SourceRecord
 from stream_scorer.core.retry_topics import RetryDelays, RetryState, StartBounds, state_headers
 from stream_scorer.kafka.consumer.flow_control import FlowControl
 from stream_scorer.kafka.consumer.paused_retry_partitions import PausedRetryPartitions
@@ -23,6 +23,8 @@ from stream_scorer.scoring.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from stream_scorer.core.scoring.types import Contact, Rejected
 
 WINDOW = 800
 PARTITIONS = [Partition(TOPIC, number) for number in range(4)]

@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from stream_scorer.core.audit.hash_chain import AuditChain, AuditEvent, AuditPlan, counts_of, verify_chain
-from stream_scorer.core.records import Deferred, RequestAudit, Scored
+from stream_scorer.core.scoring.types import Deferred, RequestAudit, Scored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from stream_scorer.core.audit.hash_chain import Entry
-    from stream_scorer.core.records import Outcome, Rejected
+    from stream_scorer.core.scoring.types import Outcome, Rejected
 
 __all__ = ["AuditBatch", "AuditChain", "AuditEvent", "AuditPlan", "build_events", "verify_chain"]
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from stream_scorer.core.avro.codec import UndecodableError
 from stream_scorer.core.avro.encoder import compile_array, compile_writer
-from stream_scorer.core.records import Scored
+from stream_scorer.core.scoring.types import Scored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

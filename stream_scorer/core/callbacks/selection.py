@@ -13,7 +13,7 @@ from stream_scorer.core.avro.codec import UndecodableError
 from stream_scorer.core.avro.framing_detector import with_framing
 from stream_scorer.core.callbacks.records import callback_id_of, read_score
 from stream_scorer.core.callbacks.types import Callback
-from stream_scorer.core.records import Reason
+from stream_scorer.core.scoring.types import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
-from stream_scorer.core.records import NO_ATTRIBUTES
+from stream_scorer.core.scoring.types import NO_ATTRIBUTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

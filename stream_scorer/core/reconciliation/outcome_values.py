@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from stream_scorer.core.audit.events import audited_id
 from stream_scorer.core.avro.codec import UndecodableError
 from stream_scorer.core.avro.confluent import schema_id_of
-from stream_scorer.core.records import ReviewReason
 from stream_scorer.core.scoring.response_match import Verifier
+from stream_scorer.core.scoring.types import ReviewReason
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from collections.abc import Set as AbstractSet
 
-    from stream_scorer.core.records import Contact
+    from stream_scorer.core.scoring.types import Contact
 
 
 class BatchKey(NamedTuple):

@@ -12,11 +12,11 @@ from __future__ import annotations
 from struct import Struct, error
 from typing import TYPE_CHECKING, Final
 
-from stream_scorer.core.records import ContactEvent
+from stream_scorer.core.scoring.types import ContactEvent
 
 if TYPE_CHECKING:
     from stream_scorer.core.avro.codec import Codec
-    from stream_scorer.core.records import FeatureValue
+    from stream_scorer.core.scoring.types import FeatureValue
 
 _OPTIONAL_STRING: Final = ["null", "string"]
 _FIELDS: Final = [

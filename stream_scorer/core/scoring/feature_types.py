@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
-from stream_scorer.core.records import FeatureValue, Reason
+from stream_scorer.core.scoring.types import FeatureValue, Reason
 from stream_scorer.core.text import is_text, quoted
 from stream_scorer.errors import SettingsError
 

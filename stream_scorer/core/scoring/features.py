@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from stream_scorer.core.attributes import attributes_problem
-from stream_scorer.core.records import Reason
 from stream_scorer.core.scoring.event_time import AFTER_SECONDS_MS, LAST_MS, time_problem
 from stream_scorer.core.scoring.feature_types import (
     Feature,
@@ -21,13 +20,14 @@ from stream_scorer.core.scoring.feature_types import (
     normalized,
     validate,
 )
+from stream_scorer.core.scoring.types import Reason
 from stream_scorer.core.text import is_text, quoted
 from stream_scorer.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from stream_scorer.core.records import ContactEvent, FeatureValue
+    from stream_scorer.core.scoring.types import ContactEvent, FeatureValue
 
 Complete: TypeAlias = "tuple[dict[str, FeatureValue], tuple[str, ...]]"
 Failures: TypeAlias = "list[tuple[Reason, str]]"

@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from stream_scorer.core.records import Forbidden, HttpFailure, NotFound, Unavailable
+from stream_scorer.core.http_failure import HttpFailure
+from stream_scorer.core.scoring.api_response import Forbidden, NotFound, Unavailable
 
 if TYPE_CHECKING:
-    from stream_scorer.core.records import ApiResponse, Exchange
+    from stream_scorer.core.scoring.api_response import ApiResponse, Exchange
 
 _SERVER_ERRORS: Final = range(500, 600)
 _CONFIRM_NOTHING: Final = frozenset({401, 403, 404, 429})

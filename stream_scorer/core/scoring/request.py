@@ -21,11 +21,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from stream_scorer.core.records import Contact, Exchange, Partition, RequestAudit
+from stream_scorer.core.records import Partition
+from stream_scorer.core.scoring.types import Contact, RequestAudit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from stream_scorer.core.scoring.api_response import Exchange
     from stream_scorer.core.scoring.batcher import Batch, BatchKey
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import inf, isfinite
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
-from stream_scorer.core.records import ReviewReason
+from stream_scorer.core.scoring.types import ReviewReason
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

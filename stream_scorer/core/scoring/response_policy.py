@@ -12,19 +12,8 @@ from enum import StrEnum
 from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple
 
-from stream_scorer.core.records import (
-    Answered,
-    Contact,
-    Forbidden,
-    HttpFailure,
-    NotFound,
-    Reason,
-    Refused,
-    RequestAudit,
-    Scored,
-    TooLarge,
-    Unavailable,
-)
+from stream_scorer.core.http_failure import HttpFailure
+from stream_scorer.core.scoring.api_response import Answered, Forbidden, NotFound, Refused, TooLarge, Unavailable
 from stream_scorer.core.scoring.backoff import next_delay_s
 from stream_scorer.core.scoring.request import (
     Request,
@@ -37,11 +26,12 @@ from stream_scorer.core.scoring.request import (
     unanswered,
 )
 from stream_scorer.core.scoring.response_match import match
+from stream_scorer.core.scoring.types import Contact, Reason, RequestAudit, Scored
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from stream_scorer.core.records import ApiResponse, Exchange
+    from stream_scorer.core.scoring.api_response import ApiResponse, Exchange
     from stream_scorer.core.scoring.response_match import Verifier
 
 

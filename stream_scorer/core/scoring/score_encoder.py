@@ -15,7 +15,7 @@ from stream_scorer.errors import SettingsError
 
 if TYPE_CHECKING:
     from stream_scorer.core.avro.codec import Codec
-    from stream_scorer.core.records import RequestAudit, Scored
+    from stream_scorer.core.scoring.types import RequestAudit, Scored
 
 _FIELDS: Final = [
     ("event_id", "string"),

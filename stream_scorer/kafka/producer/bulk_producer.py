@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
 
     from stream_scorer.core.avro.codec import Codec
-    from stream_scorer.core.records import ContactEvent, Headers
+    from stream_scorer.core.records import Headers
+    from stream_scorer.core.scoring.types import ContactEvent
 
 # Limit of unconfirmed records in memory; enough to keep the broker busy.
 _MAX_WAITING: Final = 50_000

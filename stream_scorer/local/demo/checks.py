@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from stream_scorer.core.reconciliation.score_report import Report
-    from stream_scorer.core.records import Reason
+    from stream_scorer.core.scoring.types import Reason
     from stream_scorer.kafka.consumer.log_reader import Record
     from stream_scorer.settings import Settings
 

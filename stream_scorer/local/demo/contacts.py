@@ -11,7 +11,7 @@ from random import Random
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from stream_scorer.core.records import Reason
+from stream_scorer.core.scoring.types import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

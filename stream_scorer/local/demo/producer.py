@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Message
 
-    from stream_scorer.core.records import Headers, Reason
+    from stream_scorer.core.records import Headers
+    from stream_scorer.core.scoring.types import Reason
     from stream_scorer.local.demo.contacts import Generated
     from stream_scorer.settings import Settings
 

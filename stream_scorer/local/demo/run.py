@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from stream_scorer.core.reconciliation.callback_report import CallbackReport
     from stream_scorer.core.reconciliation.score_report import Report
-    from stream_scorer.core.records import Reason
+    from stream_scorer.core.scoring.types import Reason
     from stream_scorer.local.demo.worker_process import WorkerProcess
     from stream_scorer.local.kafka.jars import Progress
     from stream_scorer.local.simulator import Scenario, Simulator

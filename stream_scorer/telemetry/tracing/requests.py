@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
-from stream_scorer.core.records import HttpFailure
+from stream_scorer.core.http_failure import HttpFailure
 from stream_scorer.telemetry.tracing.attributes import (
     BATCH_ID,
     CORRELATION_ID,
@@ -19,7 +19,8 @@ from stream_scorer.telemetry.tracing.spans import SpanKind, add_link, context_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from stream_scorer.core.records import ApiResponse, Exchange, SourceRecord
+    from stream_scorer.core.records import SourceRecord
+    from stream_scorer.core.scoring.api_response import ApiResponse, Exchange
     from stream_scorer.core.scoring.request import Request
     from stream_scorer.telemetry.tracing.spans import Span, Spans
 

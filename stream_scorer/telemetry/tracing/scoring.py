@@ -10,7 +10,8 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, TypeAlias
 
-from stream_scorer.core.records import Deferred, Partition, Rejected
+from stream_scorer.core.records import Partition
+from stream_scorer.core.scoring.types import Deferred, Rejected
 from stream_scorer.core.trace_context import NAMES, SAMPLED, TRACEPARENT, context_of, trace_flags, with_trace
 from stream_scorer.telemetry.tracing.attributes import OUTCOME, REASONS, operation
 from stream_scorer.telemetry.tracing.requests import RequestSpans
@@ -19,8 +20,10 @@ from stream_scorer.telemetry.tracing.spans import SpanKind, context_of_span, end
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from stream_scorer.core.records import ApiResponse, Headers, Outcome, SourceRecord
+    from stream_scorer.core.records import Headers, SourceRecord
+    from stream_scorer.core.scoring.api_response import ApiResponse
     from stream_scorer.core.scoring.request import Request
+    from stream_scorer.core.scoring.types import Outcome
     from stream_scorer.telemetry.tracing.spans import Span, Spans
 
 _Key: TypeAlias = "tuple[str, int, int]"
