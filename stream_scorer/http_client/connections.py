@@ -91,16 +91,11 @@ class DeadlineHTTPConnection(HTTPConnection):
         deadline = current_deadline()
         if deadline is not None and self._socket_handle is not None:
             deadline.attach(self._socket_handle)
-        super().request(*args, **kwargs)
-
-    def send(self, data: Any) -> None:
-        """Send a part of a request; connect first if that is still to be done."""
         if self.sock is None:
             self.connect()
-        deadline = current_deadline()
         if deadline is not None:
             deadline.has_sent = True
-        super().send(data)
+        super().request(*args, **kwargs)
 
     @property
     def is_connected(self) -> bool:

@@ -111,7 +111,7 @@ class Service(ABC):
         config: dict[str, Any],
         topics: Sequence[str],
         group_id: str,
-        lookup: SchemaLookup,
+        lookup: SchemaLookup | None,
         retry_topics: Sequence[str] = (),
     ) -> GroupConsumer:
         # Silent: the consumer logs the same failures.

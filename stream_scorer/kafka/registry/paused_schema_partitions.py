@@ -41,7 +41,7 @@ class PausedSchemaPartitions(PausedPartitions[int]):
     Args:
         reader: pauses and resumes partitions.
         ledger: the loop's offset ledger.
-        lookup: fetches schemas.
+        lookup: fetches schemas; None: no record is ever pending.
         report: called with the reason of the pause whenever it changes; None: no partition is paused, or only briefly.
     """
 
@@ -49,7 +49,7 @@ class PausedSchemaPartitions(PausedPartitions[int]):
         self,
         reader: GroupConsumer,
         ledger: OffsetLedger[Any],
-        lookup: SchemaLookup,
+        lookup: SchemaLookup | None,
         report: Callable[[str | None], object],
     ) -> None:
         super().__init__(reader)
@@ -60,6 +60,8 @@ class PausedSchemaPartitions(PausedPartitions[int]):
 
     def admits(self, record: SourceRecord) -> bool:
         """Return whether a record can be decoded now; otherwise it is delivered again with its schema."""
+        if self._lookup is None:
+            return True
         if self._paused and self.is_paused(record):
             return False
         schema_id = schema_id_of(record.value)
@@ -76,7 +78,7 @@ class PausedSchemaPartitions(PausedPartitions[int]):
 
         Its own schema is fetched meanwhile, so that several unknown ids cost one wait in total.
         """
-        if not super().is_paused(record):
+        if self._lookup is None or not super().is_paused(record):
             return False
         schema_id = schema_id_of(record.value)
         if schema_id is not None:
@@ -85,10 +87,11 @@ class PausedSchemaPartitions(PausedPartitions[int]):
 
     def resume_resolved(self) -> None:
         """Resume the partitions whose schemas are fetched, and report why the others are paused."""
-        if not self and self._reported is None:
+        lookup = self._lookup
+        if lookup is None or (not self and self._reported is None):
             return
-        self.resume_if(lambda _, schema_id: self._lookup.is_answered(schema_id))
-        reason = next(filter(None, map(self._lookup.error_for, self.reasons)), None)
+        self.resume_if(lambda _, schema_id: lookup.is_answered(schema_id))
+        reason = next(filter(None, map(lookup.error_for, self.reasons)), None)
         if reason != self._reported and (reason is not None or not self):
             self._reported = reason
             self._report(reason)

@@ -15,7 +15,7 @@ from stream_scorer.kafka.registry.schema_fetcher import SchemaFetcher
 from stream_scorer.schema_files import SchemaFile, load_schema, released_schemas
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from stream_scorer.kafka.registry.client import SchemaRegistry
     from stream_scorer.kafka.registry.paused_schema_partitions import SchemaLookup
@@ -27,7 +27,7 @@ REGISTER: Final = "run `stream-scorer schemas register`"
 class Serde(Protocol):
     """Factory of codecs for one framing."""
 
-    lookup: SchemaLookup
+    lookup: SchemaLookup | None
 
     def reader(self, schema: SchemaFile, *, max_bytes: int = DEFAULT_MAX_BYTES) -> Codec:
         """Return a codec that only decodes. For one loop only, since it has state."""
@@ -39,28 +39,11 @@ class Serde(Protocol):
         """Stop fetching schemas."""
 
 
-class _NoLookup:
-    """Lookup of the single-object encoding, for which no record is ever pending."""
-
-    def request(self, schema_id: int, *, ahead: bool = False) -> None: ...
-
-    def is_answered(self, schema_id: int) -> bool:  # noqa: ARG002
-        return True
-
-    def error_for(self, schema_id: int) -> str:  # noqa: ARG002
-        return ""
-
-    def mark_resolved(self, schema_ids: Iterable[int]) -> None: ...
-
-    def resolved(self) -> tuple[int, ...]:
-        return ()
-
-
 class SingleObjectSerde:
     """Serde without a registry: Avro's single-object encoding."""
 
     def __init__(self) -> None:
-        self.lookup: SchemaLookup = _NoLookup()
+        self.lookup: SchemaLookup | None = None
 
     def reader(self, schema: SchemaFile, *, max_bytes: int = DEFAULT_MAX_BYTES) -> Codec:
         return Codec.single_object(load_schema(schema), released_schemas(schema).values(), max_bytes=max_bytes)
@@ -78,7 +61,7 @@ class ConfluentSerde:
     Args:
         registry: has the ids of this version's schemas.
         writer_of: returns the schema of an id, or raises `WriterUnknownError`.
-        lookup: fetches schemas that ``writer_of`` does not have.
+        lookup: fetches schemas that ``writer_of`` does not have; None: ``writer_of`` waits for them.
         learn: receives this version's schemas, which need not be fetched.
         close: stops the fetching.
     """
@@ -87,7 +70,7 @@ class ConfluentSerde:
         self,
         registry: SchemaRegistry,
         writer_of: Callable[[int], Mapping[str, Any]],
-        lookup: SchemaLookup,
+        lookup: SchemaLookup | None = None,
         learn: Callable[[int, Mapping[str, Any]], None] = lambda _schema_id, _schema: None,
         close: Callable[[], None] = lambda: None,
     ) -> None:
@@ -158,7 +141,7 @@ def make_blocking_serde(settings: Settings) -> Serde:
     if settings.schema_registry.url is None:
         return SingleObjectSerde()
     registry = _registry(settings)
-    return ConfluentSerde(registry, _BlockingLookup(registry).writer, _NoLookup())
+    return ConfluentSerde(registry, _BlockingLookup(registry).writer)
 
 
 class _BlockingLookup:
