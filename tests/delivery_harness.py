@@ -51,9 +51,9 @@ CALLBACKS = Codec.single_object(load_schema(SchemaFile.CAMPAIGN_CALLBACK))
 RECEIPTS = Codec.single_object(load_schema(SchemaFile.CALLBACK_RECEIPT))
 PARTITIONS = 2
 START_MS = 1_800_000_000_000
-TIERS = ("retry-1", "retry-2", "retry-3")
+RETRY_TOPICS = ("retry-1", "retry-2", "retry-3")
 DELAYS_S = (10.0, 30.0, 90.0)
-MAX_BYTES = dict.fromkeys(("callbacks", *TIERS, "rejected", "receipts"), 1_000_000)
+MAX_BYTES = dict.fromkeys(("callbacks", *RETRY_TOPICS, "rejected", "receipts"), 1_000_000)
 
 
 def callback(name: str, campaign_id: str | None = "spring", **changes: Any) -> Callback:
@@ -160,7 +160,7 @@ class SimulatedReceivers:
         return sum(
             len(log) - self.committed.get(partition, 0)
             for partition, log in self.logs.items()
-            if partition.topic in ("callbacks", *TIERS)
+            if partition.topic in ("callbacks", *RETRY_TOPICS)
         )
 
 
@@ -367,7 +367,7 @@ class DeliveryHarness:
         lookup: SchemaLookup | None = None,
     ) -> None:
         self.world = world
-        self.places = [Partition(topic, n) for topic in ("callbacks", *TIERS) for n in range(PARTITIONS)]
+        self.places = [Partition(topic, n) for topic in ("callbacks", *RETRY_TOPICS) for n in range(PARTITIONS)]
         clock = Clock(lambda: world.now, lambda: world.now_ms, lambda: 0.5, lambda: "id")
         rules = DeliveryRules(DELAYS_S)
         self.source = FakeSource(world, self.places)
@@ -376,7 +376,7 @@ class DeliveryHarness:
         self.ledger: OffsetLedger[DeliveryOutcome] = OffsetLedger()
         self.metrics = MemoryMetrics("callbacks")
         self.observe = DelivererObserver(Log(world), self.metrics, clock, target="t")
-        topics = CallbackTopics("callbacks", TIERS, "rejected", "receipts", MAX_BYTES)
+        topics = CallbackTopics("callbacks", RETRY_TOPICS, "rejected", "receipts", MAX_BYTES)
         source: Any = self.source
         committer: Committer[DeliveryOutcome] = Committer(
             sink=self.sink,
@@ -423,10 +423,10 @@ class DeliveryHarness:
                 self.ledger,
                 max_records=max_uncommitted,
                 max_bytes=128 * 1024 * 1024,
-                is_retry=TIERS.__contains__,
+                is_retry=RETRY_TOPICS.__contains__,
             ),
             ledger=self.ledger,
-            intake=CallbackIntake(codec, {topic: n for n, topic in enumerate(TIERS, 1)}, rules, world.now_ms),
+            intake=CallbackIntake(codec, {topic: n for n, topic in enumerate(RETRY_TOPICS, 1)}, rules, world.now_ms),
             retry_partitions=PausedRetryPartitions(source),
             dispatcher=self.dispatcher,
             sender=sender,

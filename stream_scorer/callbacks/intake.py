@@ -27,15 +27,15 @@ class CallbackIntake:
 
     Args:
         codec: decodes ``CampaignCallback``.
-        tiers: the level of each retry topic; any other topic has new callbacks.
+        levels: the level of each retry topic; any other topic has new callbacks.
         rules: how long the first record of a retry topic may pause its partition.
         started_ms: start of the worker, in Unix milliseconds. A callback that was held before is due: it may fit the
             present settings.
     """
 
-    def __init__(self, codec: Codec, tiers: Mapping[str, int], rules: DeliveryRules, started_ms: int) -> None:
+    def __init__(self, codec: Codec, levels: Mapping[str, int], rules: DeliveryRules, started_ms: int) -> None:
         self._codec = codec
-        self._tiers = tiers
+        self._levels = levels
         self._rules = rules
         self._started_ms = started_ms
 
@@ -45,13 +45,13 @@ class CallbackIntake:
             callback = read_callback(self._codec, record)
         except UndecodableError as error:
             return Invalid(record, Reason.UNDECODABLE.value, with_framing(error, record.headers), now_ms)
-        tier = self._tiers.get(record.topic, 0)
+        level = self._levels.get(record.topic, 0)
         headers = dict(record.headers)
         delivery = Delivery(
             record,
             callback,
-            retry_level=tier,
-            rounds=tier if (rounds := parse_number(headers.get(ROUNDS_HEADER), 1)) is None else rounds,
+            retry_level=level,
+            rounds=level if (rounds := parse_number(headers.get(ROUNDS_HEADER), 1)) is None else rounds,
             last_status=parse_number(headers.get(LAST_STATUS_HEADER), 3),
             is_unanswered=headers.get(UNANSWERED_HEADER) == b"true",
             may_be_repeat=headers.get(UNANSWERED_HEADER) == b"maybe",
@@ -61,7 +61,7 @@ class CallbackIntake:
 
     def level(self, topic: str) -> int:
         """Return the level of a retry topic; 0 for any other topic."""
-        return self._tiers.get(topic, 0)
+        return self._levels.get(topic, 0)
 
     def planned_at_ms(self, record: SourceRecord) -> int:
         """Return when the callback of a record that was examined was planned."""

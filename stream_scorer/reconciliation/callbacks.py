@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _SOURCE: Final = "stream-scorer-source"
 _TRUNCATED: Final = "stream-scorer-error-truncated"
 # Earlier settings may have had more retry topics than `callbacks.retry_delays_s` has now.
-_MAX_TIERS: Final = 4
+_MAX_LEVELS: Final = 4
 _SCHEMAS: Final = (SchemaFile.CONTACT_SCORE, SchemaFile.CAMPAIGN_CALLBACK, SchemaFile.CALLBACK_RECEIPT)
 
 
@@ -68,7 +68,7 @@ def reconcile_callbacks(
         return None
     group_input.check_identity()
     rights = reconciling_callbacks_rights(settings)
-    partitions |= check_topics(settings, settings.topics.campaign(tiers=0), rights=rights)
+    partitions |= check_topics(settings, settings.topics.campaign(levels=0), rights=rights)
     queues = _queues(settings, timeout_s)
     partitions |= queues.partitions
     taken = queues.taken()
@@ -118,9 +118,9 @@ def _check_none_has_run(settings: Settings, log: LogReader) -> None:
 def _queues(settings: Settings, timeout_s: float) -> Queues:
     """Return the topics that the deliverer reads, with its commits."""
     group_id, topics = settings.delivery_group_id, settings.topics
-    tiers = existing_topics(settings, topics.retries(_MAX_TIERS))
+    retries = existing_topics(settings, topics.retries(_MAX_LEVELS))
     log = LogReader(settings, group_id, timeout_s=timeout_s)
-    return Queues(log, group_id, check_topics(settings, [topics.callbacks, *tiers]))
+    return Queues(log, group_id, check_topics(settings, [topics.callbacks, *retries]))
 
 
 def _truncated(topic: str, extents: Mapping[str, Mapping[int, OffsetRange]]) -> frozenset[Partition]:

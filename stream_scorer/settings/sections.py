@@ -36,7 +36,7 @@ from stream_scorer.settings.types import (
 
 Secret = Annotated[SecretStr, Field(min_length=1, max_length=10_000)]
 # The callbacks' retry topics end with -1 to -4; those above the setting's number are read, too.
-_MOST_TIERS = 4
+_MAX_LEVELS = 4
 # The same for the contacts' retry topics: -1 to -9.
 _MOST_RETRY_LEVELS = 9
 Property = StrictBool | StrictInt | Annotated[float, Field(strict=True)] | StrictStr
@@ -283,7 +283,12 @@ class CallbacksSettings(Section):
     """Contacts in a callback."""
     linger_ms: Milliseconds = 200
     """Longest time in milliseconds between reading a score and planning its callback."""
-    retry_delays_s: Annotated[tuple[Seconds, ...], Field(min_length=1, max_length=_MOST_TIERS)] = (60, 600, 3600, 21600)
+    retry_delays_s: Annotated[tuple[Seconds, ...], Field(min_length=1, max_length=_MAX_LEVELS)] = (
+        60,
+        600,
+        3600,
+        21600,
+    )
     """Seconds that a callback waits in each retry topic, one to four in ascending order; `topics create` creates a
     topic for each. Records in topics of higher levels are delivered, too.
     """
@@ -422,13 +427,13 @@ class TopicsSettings(Section):
 
     def _check_campaign(self) -> None:
         """Raise an error if a loop of the campaign worker would read another reader's records."""
-        tiers = self.retries()
+        retries = self.retries()
         written = {
             "callbacks": self.callbacks,
             "callbacks_rejected": self.callbacks_rejected,
             "receipts": self.receipts,
         }
-        read = {"scores": (self.scores,), "callbacks": (self.callbacks,), "callbacks_retry": tiers}
+        read = {"scores": (self.scores,), "callbacks": (self.callbacks,), "callbacks_retry": retries}
         for reads, names in read.items():
             for writes, name in written.items():
                 if name in names and reads != writes:
@@ -437,7 +442,7 @@ class TopicsSettings(Section):
                         " the campaign worker would read its own records as another kind"
                     )
                     raise conflict(text, f"topics.{writes}", f"topics.{reads}")
-        if self.scores in tiers:
+        if self.scores in retries:
             text = f"topics.scores is {self.scores!r}, which is a retry topic of topics.callbacks_retry"
             raise conflict(text, "topics.scores", "topics.callbacks_retry")
 
@@ -450,12 +455,12 @@ class TopicsSettings(Section):
         """Return the retry topics of contacts, level 1 first; by default those of all levels."""
         return retry_topics(self.features_retry, levels)
 
-    def retries(self, tiers: int = _MOST_TIERS) -> tuple[str, ...]:
+    def retries(self, levels: int = _MAX_LEVELS) -> tuple[str, ...]:
         """Return the retry topics of callbacks, level 1 first; by default those of all levels."""
-        return retry_topics(self.callbacks_retry, tiers)
+        return retry_topics(self.callbacks_retry, levels)
 
-    def campaign(self, tiers: int) -> tuple[str, ...]:
-        """Return the campaign worker's topics, each once, the input first; ``tiers``: number of retry topics."""
+    def campaign(self, levels: int) -> tuple[str, ...]:
+        """Return the campaign worker's topics, each once, the input first; ``levels``: number of retry topics."""
         return tuple(
-            dict.fromkeys((self.scores, self.callbacks, *self.retries(tiers), self.callbacks_rejected, self.receipts)),
+            dict.fromkeys((self.scores, self.callbacks, *self.retries(levels), self.callbacks_rejected, self.receipts)),
         )

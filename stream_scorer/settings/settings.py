@@ -100,7 +100,7 @@ class Settings(Section):
     @property
     def all_topics(self) -> tuple[str, ...]:
         """All topics that ``topics create`` creates, each name once."""
-        campaign = self.topics.campaign(tiers=len(self.callbacks.retry_delays_s))
+        campaign = self.topics.campaign(levels=len(self.callbacks.retry_delays_s))
         return tuple(dict.fromkeys((*self.scoring_topics, *campaign)))
 
     @property

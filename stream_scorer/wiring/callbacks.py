@@ -233,7 +233,7 @@ class CallbackService(Service):
             trace=self._traces.deliverer,
             finish=receipts.finish,
         )
-        tiers = {topic: tier for tier, topic in enumerate(settings.topics.retries(), 1)}
+        levels = {topic: level for level, topic in enumerate(settings.topics.retries(), 1)}
         return Deliverer(
             source=source,
             pending_schemas=PausedSchemaPartitions(source, ledger, self._framing.lookup, observe.schemas_pending),
@@ -242,12 +242,12 @@ class CallbackService(Service):
                 ledger,
                 max_records=_MAX_UNCOMMITTED,
                 max_bytes=_MAX_UNCOMMITTED_BYTES,
-                is_retry=tiers.__contains__,
+                is_retry=levels.__contains__,
             ),
             ledger=ledger,
             intake=CallbackIntake(
                 self._framing.reader(SchemaFile.CAMPAIGN_CALLBACK, max_bytes=MAX_RECORD_BYTES),
-                tiers,
+                levels,
                 rules,
                 clock.unix_ms(),
             ),

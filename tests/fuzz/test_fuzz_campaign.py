@@ -43,14 +43,14 @@ if TYPE_CHECKING:
     from stream_scorer.kafka.producer.records import OutRecord
 
 NOW_MS = 1_800_000_000_000
-TIERS = ("retry-1", "retry-2")
-LIMITS = dict.fromkeys(("callbacks", "rejected", "receipts", *TIERS), 1_000_000)
+RETRY_TOPICS = ("retry-1", "retry-2")
+LIMITS = dict.fromkeys(("callbacks", "rejected", "receipts", *RETRY_TOPICS), 1_000_000)
 SCORES = codecs(SchemaFile.CONTACT_SCORE, MEGABYTE)
 CALLBACKS = codecs(SchemaFile.CAMPAIGN_CALLBACK, MEGABYTE)
 PLANNING = PlanningRules(threshold=0.5, max_contacts=3, max_age_ms=86_400_000, max_record_bytes=1_000_000)
 DELIVERY = DeliveryRules((60.0, 600.0))
 ENCODER = CallbackEncoder(
-    CallbackTopics("callbacks", TIERS, "rejected", "receipts", LIMITS),
+    CallbackTopics("callbacks", RETRY_TOPICS, "rejected", "receipts", LIMITS),
     Codec.single_object(load_schema(SchemaFile.CAMPAIGN_CALLBACK)),
     Codec.single_object(load_schema(SchemaFile.CALLBACK_RECEIPT)),
 )
@@ -159,7 +159,9 @@ def test_any_record_of_the_scores_is_planned_skipped_or_unusable(
 
 
 @fuzz(250)
-@given(values(CALLBACKS, CALLBACK), KEYS, HEADERS, st.sampled_from(["callbacks", *TIERS]), TIMES, ANSWERS, st.data())
+@given(
+    values(CALLBACKS, CALLBACK), KEYS, HEADERS, st.sampled_from(["callbacks", *RETRY_TOPICS]), TIMES, ANSWERS, st.data()
+)
 def test_any_record_of_the_callbacks_comes_to_an_end(  # noqa: PLR0917 - hypothesis gives them by place
     value: tuple[Codec, bytes],
     key: bytes | None,
@@ -169,7 +171,7 @@ def test_any_record_of_the_callbacks_comes_to_an_end(  # noqa: PLR0917 - hypothe
     answer: Any,
     data: st.DataObject,
 ) -> None:
-    intake = CallbackIntake(value[0], {name: number for number, name in enumerate(TIERS, 1)}, DELIVERY, 0)
+    intake = CallbackIntake(value[0], {name: number for number, name in enumerate(RETRY_TOPICS, 1)}, DELIVERY, 0)
     found = intake.examine(record(value[1], key, headers, topic, at_ms), NOW_MS)
     assert isinstance(found, Delivery | NotDue | DeferredDelivery | Completed | Invalid)
     if isinstance(found, NotDue):

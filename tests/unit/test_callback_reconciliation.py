@@ -27,7 +27,7 @@ COMMITTED = 10
 WRITTEN_MS = 1_000
 REJECTIONS = Partition("rejected", 0)
 NO_SCORE = Content(b"c8", None)
-TIERS = {"callbacks": 0, "retry-1": 0, "retry-4": 0}
+RETRY_TOPICS = {"callbacks": 0, "retry-1": 0, "retry-4": 0}
 
 
 def score(value: float, contact_id: str, review: tuple[str, ...] = (), campaign_id: str | None = None) -> Content:
@@ -71,7 +71,7 @@ class Judge:
     """Ten scores, of which 0 to 4 call; ``callback`` and ``receipt`` put records where the worker would."""
 
     def __init__(self, taken: dict[str, int] | None = None, gone: Truncated | None = None, **options: Any) -> None:
-        self.taken = TIERS | (taken or {})
+        self.taken = RETRY_TOPICS | (taken or {})
         self.ends: dict[str, int] = {}
         self.scores: list[Content] = []
         self.judge = CallbackReconciliation(

@@ -11,7 +11,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from delivery_harness import CALLBACKS, TIERS, DeliveryHarness, SimulatedReceivers, callback, delivered, later, refused
+from delivery_harness import (
+    CALLBACKS,
+    RETRY_TOPICS,
+    DeliveryHarness,
+    SimulatedReceivers,
+    callback,
+    delivered,
+    later,
+    refused,
+)
 from test_planner import NOW_MS, SCORES, value
 from test_transaction_bounds import PlannerBench
 
@@ -131,7 +140,7 @@ class TestDeliverer:
                 bench.source.assign(bench.places)
 
         bench.run(lambda: bool(done) and world.now > 1_002, rebalance)
-        moved = {one.key for tier in TIERS for one in world.topic(tier)}
+        moved = {one.key for tier in RETRY_TOPICS for one in world.topic(tier)}
         ended = {name.encode() for name in world.receipts()}
         assert moved | ended == {f"cb-{n}".encode() for n in range(6)}, "a callback waits nowhere"
         assert moved, "nothing was put off"

@@ -11,8 +11,8 @@ import pytest
 from delivery_harness import (
     CALLBACKS,
     DELAYS_S,
+    RETRY_TOPICS,
     START_MS,
-    TIERS,
     DeliveryHarness,
     SimulatedReceivers,
     callback,
@@ -293,7 +293,7 @@ class TestTheLoop:
         DeliveryHarness(world).run_dry()
         assert world.outcomes() == {"a": "REFUSED"}
         [rejected] = world.topic("rejected")
-        [last] = world.topic(TIERS[-1])
+        [last] = world.topic(RETRY_TOPICS[-1])
         assert (rejected.key, rejected.value) == (last.key, last.value)
         headers = dict(rejected.headers)
         assert headers["stream-scorer-error-reason"] == b"refused"
@@ -309,7 +309,7 @@ class TestTheLoop:
         assert world.outcomes() == {"a": "GAVE_UP"}
         [receipt] = world.receipts()["a"]
         assert (receipt["attempts"], receipt["http_status"]) == (12, 503)
-        assert [len(world.topic(tier)) for tier in TIERS] == [1, 1, 1]
+        assert [len(world.topic(tier)) for tier in RETRY_TOPICS] == [1, 1, 1]
         starts = [attempt.at_s for attempt in world.attempts[::3]]
         gaps = [second - first for first, second in itertools.pairwise(starts)]
         assert gaps == [pytest.approx(delay + 2.6, abs=1.2) for delay in DELAYS_S]
@@ -476,7 +476,7 @@ class TestIsolation:
         ]
         assert len(waits) == 400
         assert max(waits) <= 0.5, "the longest step of the simulated clock"
-        moved = {read(record).campaign_id for tier in TIERS for record in world.topic(tier)}
+        moved = {read(record).campaign_id for tier in RETRY_TOPICS for record in world.topic(tier)}
         assert moved == {"hangs"}
 
     def test_a_partition_that_was_full_is_read_on_and_nothing_is_skipped(self) -> None:
@@ -491,7 +491,7 @@ class TestIsolation:
         world = always(delivered(1_500))
         world.plan(callback(f"cb-{n}") for n in range(400))
         DeliveryHarness(world, slots=32, max_uncommitted=100).run_dry()
-        assert [len(world.topic(tier)) for tier in TIERS] == [0, 0, 0]
+        assert [len(world.topic(tier)) for tier in RETRY_TOPICS] == [0, 0, 0]
         assert len(world.outcomes()) == 400
 
     def test_one_campaign_alone_has_half_of_the_slots(self) -> None:
@@ -517,7 +517,7 @@ class TestQuota:
         bench.run(lambda: not world.waiting(), refill)
         assert max(most) == 6
         assert world.attempts[0].at_s > 1_030
-        assert [len(world.topic(tier)) for tier in TIERS] == [0, 0, 0]
+        assert [len(world.topic(tier)) for tier in RETRY_TOPICS] == [0, 0, 0]
         assert len(world.outcomes()) == 200
 
 

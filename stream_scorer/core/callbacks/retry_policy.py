@@ -256,8 +256,8 @@ def defer_failing(delivery: Delivery, rules: DeliveryRules, now_ms: int) -> Defe
     cut = defer_shutdown(delivery, rules, now_ms)
     if cut is not None:
         return cut
-    tier = min(max(delivery.rounds, delivery.retry_level + 1), rules.levels)
-    return _deferred(delivery, tier, now_ms + _ms(rules.delay_s(tier)), DeferReason.CAMPAIGN_FAILING)
+    level = min(max(delivery.rounds, delivery.retry_level + 1), rules.levels)
+    return _deferred(delivery, level, now_ms + _ms(rules.delay_s(level)), DeferReason.CAMPAIGN_FAILING)
 
 
 def defer_shutdown(delivery: Delivery, rules: DeliveryRules, now_ms: int) -> DeferredDelivery | None:
@@ -346,12 +346,12 @@ def _completed(tried: Delivery, outcome: CallbackOutcome, answer: DeliveryAnswer
     )
 
 
-def _deferred(delivery: Delivery, tier: int, not_before_ms: int, why: DeferReason) -> DeferredDelivery:
+def _deferred(delivery: Delivery, level: int, not_before_ms: int, why: DeferReason) -> DeferredDelivery:
     callback = replace(delivery.callback, not_before_ms=not_before_ms)
     return DeferredDelivery(
         delivery.record,
         callback,
-        tier,
+        level,
         delivery.rounds,
         why,
         delivery.began,

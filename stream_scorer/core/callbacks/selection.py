@@ -145,8 +145,8 @@ def plan_callbacks(examined: Iterable[Examined], *, writer: BodyWriter, rules: P
         if isinstance(one, Invalid):
             made.unusable.append(one)
         elif isinstance(one, Selected):
-            lanes = expired if now_ms - one.score.scored_at_ms > rules.max_age_ms else fresh
-            lanes.setdefault((one.score.campaign_id, one.score.model_id), []).append(one)
+            groups = expired if now_ms - one.score.scored_at_ms > rules.max_age_ms else fresh
+            groups.setdefault((one.score.campaign_id, one.score.model_id), []).append(one)
     for contacts in fresh.values():
         for part in _parts(contacts, writer, rules, now_ms):
             made.callbacks.extend(_callbacks(part, writer, rules, now_ms))

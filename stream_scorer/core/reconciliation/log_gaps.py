@@ -75,8 +75,8 @@ class LogGaps:
         among = frozenset(topics)
         found = self._limits.get((among, name))
         if found is None:
-            lanes = (lane for lane in self._truncated if lane.topic in among)
-            found = max((self._first.get((lane, name), _ALL) for lane in lanes), default=0)
+            partitions = (partition for partition in self._truncated if partition.topic in among)
+            found = max((self._first.get((partition, name), _ALL) for partition in partitions), default=0)
             self._limits[among, name] = found
         return found
 

@@ -55,8 +55,8 @@ WAITED: Final = 0b0001_0000
 WAITS: Final = 0b0010_0000
 LATE: Final = 0b0100_0000
 # A location in eight bytes: number of the output partition, and the offset.
-_LANE_SHIFT: Final = 44
-_OFFSET: Final = (1 << _LANE_SHIFT) - 1
+_PARTITION_SHIFT: Final = 44
+_OFFSET: Final = (1 << _PARTITION_SHIFT) - 1
 
 
 class PartitionState:
@@ -172,15 +172,15 @@ class PackedOffsets:
         number = self._numbers.setdefault((topic, partition), len(self._names))
         if number == len(self._names):
             self._names.append((topic, partition))
-        return number << _LANE_SHIFT | offset
+        return number << _PARTITION_SHIFT | offset
 
     def unpack(self, packed: int) -> RecordLocation:
         """Return the location that was packed."""
-        return RecordLocation(*self._names[packed >> _LANE_SHIFT], packed & _OFFSET)
+        return RecordLocation(*self._names[packed >> _PARTITION_SHIFT], packed & _OFFSET)
 
-    def overtaken_by(self, packed: int, book: PartitionState, offset: int) -> int | None:
+    def overtaken_by(self, packed: int, inputs: PartitionState, offset: int) -> int | None:
         """Return the offset of a later input whose output precedes this one in its partition; None: it is in order."""
-        key = (packed >> _LANE_SHIFT, book.name)
+        key = (packed >> _PARTITION_SHIFT, inputs.name)
         last = self._last.get(key, -1)
         if offset < last:
             return last

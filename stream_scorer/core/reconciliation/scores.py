@@ -111,8 +111,8 @@ class Reconciliation:
         """
         self._topic = topic
         self._group_id = group_id
-        self._books = {number: PartitionState(f"{topic}/{number}", spans[number]) for number in sorted(spans)}
-        self._by_name = {book.name: book for book in self._books.values()}
+        self._inputs = {number: PartitionState(f"{topic}/{number}", spans[number]) for number in sorted(spans)}
+        self._by_name = {inputs.name: inputs for inputs in self._inputs.values()}
         self._codecs = codecs
         self._decoder = ContactDecoder(codecs.contact)
         self._outputs = outputs
@@ -123,17 +123,17 @@ class Reconciliation:
         self._compacted = compacted
         self._since_ms = {f"{topic}/{number}": at_ms for number, at_ms in (since_ms or {}).items()}
         self._findings = Findings(max_findings)
-        self._lanes = PackedOffsets()
+        self._packed_offsets = PackedOffsets()
         self._verifiers: dict[int, ChainVerifier] = {}
         self._before = self._foreign = self._audit_events = 0
 
     def input(self, partition: int, offset: int, content: Content) -> None:
         """Add a record of the features topic, read as read_committed; call it before any output."""
-        book = self._books[partition]
-        if offset >= book.committed:
-            book.counts["waiting"] += 1
-        elif offset >= book.start:
-            book.add(offset, outcome_values.digest_input(self._decoder, content))
+        inputs = self._inputs[partition]
+        if offset >= inputs.committed:
+            inputs.counts["waiting"] += 1
+        elif offset >= inputs.start:
+            inputs.add(offset, outcome_values.digest_input(self._decoder, content))
 
     def output(
         self,
@@ -163,33 +163,33 @@ class Reconciliation:
         if found is None:
             self._foreign += 1
             return
-        book, offset = found
-        if offset < book.start:
+        inputs, offset = found
+        if offset < inputs.start:
             self._before += 1
             return
-        slot = book.index_of(offset)
-        if slot < book.known:
-            book.counts[kind.name] += 1
-        state = book.states[slot]
+        slot = inputs.index_of(offset)
+        if slot < inputs.known:
+            inputs.counts[kind.name] += 1
+        state = inputs.states[slot]
         if state & OUTPUT:
-            book.counts["doubled"] += 1
-            what = f"has one more output, after that at {self._place(book.places[slot])}"
+            inputs.counts["doubled"] += 1
+            what = f"has one more output, after that at {self._place(inputs.places[slot])}"
             self._findings.add(Finding(FindingKind.DOUBLED, source, what, str(place)))
             return
-        book.states[slot] = state | kind | (LATE if was_deferred else 0)
-        packed = book.places[slot] = self._lanes.pack(place)
+        inputs.states[slot] = state | kind | (LATE if was_deferred else 0)
+        packed = inputs.places[slot] = self._packed_offsets.pack(place)
         if not was_deferred:
             if self._has_gaps:
-                self._gaps.observe(place, book.name, offset)
-            later = self._lanes.overtaken_by(packed, book, offset)
+                self._gaps.observe(place, inputs.name, offset)
+            later = self._packed_offsets.overtaken_by(packed, inputs, offset)
             if later is not None:
-                book.counts["out_of_order"] += 1
-                what = f"comes after the output of {book.source(later)}"
+                inputs.counts["out_of_order"] += 1
+                what = f"comes after the output of {inputs.source(later)}"
                 self._findings.add(Finding(FindingKind.OUT_OF_ORDER, source, what, str(place)))
-        digest = self._digest(kind, content, book.digest(slot))
+        digest = self._digest(kind, content, inputs.digest(slot))
         self._add_differences(digest, source, place)
         stated = _Stated(batch_id, digest.word)
-        self._compare(book, slot, source, stated, output=kind, audit=(state & AUDIT) >> AUDIT_SHIFT)
+        self._compare(inputs, slot, source, stated, output=kind, audit=(state & AUDIT) >> AUDIT_SHIFT)
 
     def _digest(self, kind: Kind, content: Content, known: InputDigest | None) -> OutputDigest:
         if kind is Kind.REJECTED:
@@ -217,10 +217,10 @@ class Reconciliation:
         found = self._find(source, written_ms)
         if found is None or found[1] < found[0].start:
             return
-        book, offset = found
-        slot = book.index_of(offset)
-        state = book.states[slot]
-        book.states[slot] = state | (WAITED | WAITS if still else WAITED)
+        inputs, offset = found
+        slot = inputs.index_of(offset)
+        state = inputs.states[slot]
+        inputs.states[slot] = state | (WAITED | WAITS if still else WAITED)
         if still and state & WAITS:
             what = "waits in a retry topic once more"
             self._findings.add(Finding(FindingKind.WAITING_TWICE, source, what, str(place)))
@@ -228,8 +228,8 @@ class Reconciliation:
             what = f"waits in a retry topic, and has {_first_of(state)}"
             self._findings.add(Finding(FindingKind.WAITING_AND_FINISHED, source, what, str(place)))
         if not state & OUTPUT:
-            book.places[slot] = self._lanes.pack(place)
-        known = book.digest(slot)
+            inputs.places[slot] = self._packed_offsets.pack(place)
+        known = inputs.digest(slot)
         if known is not None and outcome_values.is_other_payload(content, known):
             what = "key and value in a retry topic are not those of the input"
             self._findings.add(Finding(FindingKind.WRONG_VALUE, source, what, str(place)))
@@ -271,46 +271,46 @@ class Reconciliation:
         found = self._find(source, written_ms)
         if found is None or found[1] < found[0].start:
             return
-        book, offset = found
-        slot = book.index_of(offset)
-        if slot < book.known:
-            book.counts["audited"] += 1
-        state = book.states[slot]
+        inputs, offset = found
+        slot = inputs.index_of(offset)
+        if slot < inputs.known:
+            inputs.counts["audited"] += 1
+        state = inputs.states[slot]
         if state & AUDIT:
             what = f"has one more audit entry, in batch {batch_id}"
             self._findings.add(Finding(FindingKind.AUDITED_TWICE, source, what, str(place)))
             return
-        book.states[slot] = state | kind << AUDIT_SHIFT
+        inputs.states[slot] = state | kind << AUDIT_SHIFT
         if self._has_gaps and state & OUTPUT and not state & LATE:
-            self._gaps.observe(place, book.name, offset)
-        known = book.digest(slot)
+            self._gaps.observe(place, inputs.name, offset)
+        known = inputs.digest(slot)
         if known is not None and outcome_values.is_other_contact(entry, known):
             what = "its audit entry names another contact than the input"
             self._findings.add(Finding(FindingKind.WRONG_CONTACT, source, what, str(place)))
         stated = _Stated(batch_id, outcome_values.digest_entry(event, entry))
-        self._compare(book, slot, source, stated, output=state & OUTPUT, audit=kind)
+        self._compare(inputs, slot, source, stated, output=state & OUTPUT, audit=kind)
 
     def _compare(
-        self, book: PartitionState, slot: int, source: str, stated: _Stated, *, output: int, audit: int
+        self, inputs: PartitionState, slot: int, source: str, stated: _Stated, *, output: int, audit: int
     ) -> None:
         """Compare output and audit entry when the second of them is read; ``stated``: that one's."""
         batch_id, word = stated
         batch = hash(batch_id)
         if not (output and audit):
-            book.batches[slot] = batch
-            book.values[slot] = word
+            inputs.batches[slot] = batch
+            inputs.values[slot] = word
             return
-        if book.batches[slot] != batch:
+        if inputs.batches[slot] != batch:
             what = f"the output's header and the audit event name two batches, one of them is {batch_id or '(none)'}"
-            where = self._place(book.places[slot])
+            where = self._place(inputs.places[slot])
             self._findings.add(Finding(FindingKind.WRONG_BATCH, source, what, where))
         if output != audit:
             what = f"was published as {Kind(output).name}, and audited as {Kind(audit).name}"
-            where = self._place(book.places[slot])
+            where = self._place(inputs.places[slot])
             self._findings.add(Finding(FindingKind.WRONG_OUTCOME, source, what, where))
-        elif different := outcome_values.differences(book.values[slot], word, rejected=output == Kind.REJECTED):
+        elif different := outcome_values.differences(inputs.values[slot], word, rejected=output == Kind.REJECTED):
             what = f"{different}: output and audit entry are not the same"
-            self._findings.add(Finding(FindingKind.WRONG_VALUE, source, what, self._place(book.places[slot])))
+            self._findings.add(Finding(FindingKind.WRONG_VALUE, source, what, self._place(inputs.places[slot])))
 
     def result(self, committed: Mapping[int, int], notes: tuple[str, ...] = ()) -> Report:
         """Return the report.
@@ -320,7 +320,8 @@ class Reconciliation:
             notes: the limits of the report.
         """
         partitions = tuple(
-            self._closed(number, book, committed.get(number, book.committed)) for number, book in self._books.items()
+            self._closed(number, inputs, committed.get(number, inputs.committed))
+            for number, inputs in self._inputs.items()
         )
         return Report(
             topic=self._topic,
@@ -336,16 +337,16 @@ class Reconciliation:
             unknown_starts=self._unknown_starts,
         )
 
-    def _closed(self, number: int, book: PartitionState, committed: int) -> PartitionReport:
-        self._close_lost(number, book)
-        self._close_inputs(book)
-        early = self._close_extra(book, committed)
-        counts = book.counts
+    def _closed(self, number: int, inputs: PartitionState, committed: int) -> PartitionReport:
+        self._close_lost(number, inputs)
+        self._close_inputs(inputs)
+        early = self._close_extra(inputs, committed)
+        counts = inputs.counts
         return PartitionReport(
             partition=number,
-            start=book.start,
-            committed=book.committed,
-            inputs=book.known,
+            start=inputs.start,
+            committed=inputs.committed,
+            inputs=inputs.known,
             scored=counts["SCORED"],
             review=counts["REVIEW"],
             rejected=counts["REJECTED"],
@@ -361,34 +362,36 @@ class Reconciliation:
             waiting=counts["waiting"],
         )
 
-    def _close_lost(self, number: int, book: PartitionState) -> None:
+    def _close_lost(self, number: int, inputs: PartitionState) -> None:
         for lost in self._lost.get(number, ()):
             amount = lost.end - lost.begin
-            book.counts["lost"] += amount
+            inputs.counts["lost"] += amount
             what = (
                 f"and what followed it below {lost.end} was deleted before the group had read it: {amount:,} offsets,"
                 " contacts among them have no outcome"
             )
-            self._findings.add(Finding(FindingKind.LOST, book.source(lost.begin), what))
+            self._findings.add(Finding(FindingKind.LOST, inputs.source(lost.begin), what))
 
-    def _close_inputs(self, book: PartitionState) -> None:
+    def _close_inputs(self, inputs: PartitionState) -> None:
         """Find the inputs without output or audit entry; single records are only examined if there are any."""
-        book.finish()
-        tally = Counter(book.states[: book.known])
-        book.counts["deferred"] = sum(count for state, count in tally.items() if state & WAITED and not state & OUTPUT)
+        inputs.finish()
+        tally = Counter(inputs.states[: inputs.known])
+        inputs.counts["deferred"] = sum(
+            count for state, count in tally.items() if state & WAITED and not state & OUTPUT
+        )
         missing = {state for state in tally if not state & (OUTPUT | WAITED)}
-        book.counts["missing"], book.counts["not_judged"] = self._close(
-            FindingKind.MISSING, book, missing, self._may_have_had_an_output, self._missing
+        inputs.counts["missing"], inputs.counts["not_judged"] = self._close(
+            FindingKind.MISSING, inputs, missing, self._may_have_had_an_output, self._missing
         )
         silent = {state for state in tally if state & OUTPUT and not state & AUDIT}
-        _, book.counts["audit_not_judged"] = self._close(
-            FindingKind.NOT_AUDITED, book, silent, self._may_have_been_audited, self._silent
+        _, inputs.counts["audit_not_judged"] = self._close(
+            FindingKind.NOT_AUDITED, inputs, silent, self._may_have_been_audited, self._silent
         )
 
     def _close(
         self,
         kind: FindingKind,
-        book: PartitionState,
+        inputs: PartitionState,
         states: Collection[int],
         may_be_gone: Callable[[PartitionState, int], bool],
         finding: Callable[[PartitionState, int], Finding],
@@ -396,76 +399,76 @@ class Reconciliation:
         """Add a finding for each input in these states; return their number, and how many could not be judged."""
         found = not_judged = 0
         if self._has_gaps:
-            for slot in book.inputs_in(states):
-                if may_be_gone(book, slot):
+            for slot in inputs.inputs_in(states):
+                if may_be_gone(inputs, slot):
                     not_judged += 1
                 else:
                     found += 1
         else:
-            found = sum(book.states.count(state, 0, book.known) for state in states)
-        slots = (slot for slot in book.inputs_in(states) if not (self._has_gaps and may_be_gone(book, slot)))
-        self._findings.add_all(kind, found, (finding(book, slot) for slot in slots))
+            found = sum(inputs.states.count(state, 0, inputs.known) for state in states)
+        slots = (slot for slot in inputs.inputs_in(states) if not (self._has_gaps and may_be_gone(inputs, slot)))
+        self._findings.add_all(kind, found, (finding(inputs, slot) for slot in slots))
         return found, not_judged
 
-    def _may_have_had_an_output(self, book: PartitionState, slot: int) -> bool:
+    def _may_have_had_an_output(self, inputs: PartitionState, slot: int) -> bool:
         """Return whether the output of an input may be deleted.
 
         Output and audit entry are written in one transaction. So if both are absent, both must be possibly deleted.
         """
-        audit = (book.states[slot] & AUDIT) >> AUDIT_SHIFT
-        if not audit and not self._may_have_been_audited(book, slot):
+        audit = (inputs.states[slot] & AUDIT) >> AUDIT_SHIFT
+        if not audit and not self._may_have_been_audited(inputs, slot):
             return False
         topics = self._outputs.topics
         among = {topics[Kind(audit)]} if audit else set(topics.values())
         # The keys of rejected records are not kept.
         rejected = audit in (0, Kind.REJECTED) and self._gaps.is_compacted(topics[Kind.REJECTED])
-        return rejected or self._may_be_gone(book, slot, among)
+        return rejected or self._may_be_gone(inputs, slot, among)
 
-    def _may_have_been_audited(self, book: PartitionState, slot: int) -> bool:
+    def _may_have_been_audited(self, inputs: PartitionState, slot: int) -> bool:
         audit = self._outputs.audit
-        return self._gaps.is_compacted(audit) or self._may_be_gone(book, slot, {audit})
+        return self._gaps.is_compacted(audit) or self._may_be_gone(inputs, slot, {audit})
 
-    def _may_be_gone(self, book: PartitionState, slot: int, topics: Collection[str]) -> bool:
-        if book.offsets[slot] < self._gaps.limit(topics, book.name):
+    def _may_be_gone(self, inputs: PartitionState, slot: int, topics: Collection[str]) -> bool:
+        if inputs.offsets[slot] < self._gaps.limit(topics, inputs.name):
             return True
-        return self._gaps.may_be_compacted(topics, book.contacts[slot])
+        return self._gaps.may_be_compacted(topics, inputs.contacts[slot])
 
-    def _missing(self, book: PartitionState, slot: int) -> Finding:
-        audit = (book.states[slot] & AUDIT) >> AUDIT_SHIFT
+    def _missing(self, inputs: PartitionState, slot: int) -> Finding:
+        audit = (inputs.states[slot] & AUDIT) >> AUDIT_SHIFT
         what = f"has no output, and is audited as {Kind(audit).name}" if audit else "has no output, no audit entry"
-        return Finding(FindingKind.MISSING, book.source(book.offsets[slot]), what)
+        return Finding(FindingKind.MISSING, inputs.source(inputs.offsets[slot]), what)
 
-    def _silent(self, book: PartitionState, slot: int) -> Finding:
-        source, where = book.source(book.offsets[slot]), self._place(book.places[slot])
+    def _silent(self, inputs: PartitionState, slot: int) -> Finding:
+        source, where = inputs.source(inputs.offsets[slot]), self._place(inputs.places[slot])
         return Finding(FindingKind.NOT_AUDITED, source, "has an output, but no audit entry", where)
 
-    def _close_extra(self, book: PartitionState, committed: int) -> int:
+    def _close_extra(self, inputs: PartitionState, committed: int) -> int:
         """Check the sources that are no input below the first commit; return the number of early output records."""
         early = 0
-        for offset, slot in sorted(book.extra.items()):
-            state = book.states[slot]
+        for offset, slot in sorted(inputs.extra.items()):
+            state = inputs.states[slot]
             what = f"has {_first_of(state)}, although"
-            where = self._place(book.places[slot]) if state & (OUTPUT | WAITED) else ""
+            where = self._place(inputs.places[slot]) if state & (OUTPUT | WAITED) else ""
             if offset >= committed:
                 early += bool(state & OUTPUT)
                 what = f"{what} only what is below {committed} is committed"
-                self._findings.add(Finding(FindingKind.EARLY, book.source(offset), what, where))
-            elif offset < book.committed and not self._compacted:
+                self._findings.add(Finding(FindingKind.EARLY, inputs.source(offset), what, where))
+            elif offset < inputs.committed and not self._compacted:
                 what = f"{what} no read_committed reader finds this input"
-                self._findings.add(Finding(FindingKind.NO_INPUT, book.source(offset), what, where))
+                self._findings.add(Finding(FindingKind.NO_INPUT, inputs.source(offset), what, where))
         return early
 
     def _find(self, source: str, written_ms: int) -> tuple[PartitionState, int] | None:
         name, _, digits = source.rpartition("/")
-        book = self._by_name.get(name)
-        if book is None or not digits.isdecimal() or len(digits) > _MAX_DIGITS:
+        inputs = self._by_name.get(name)
+        if inputs is None or not digits.isdecimal() or len(digits) > _MAX_DIGITS:
             return None
         if self._since_ms and written_ms < self._since_ms.get(name, 0):
-            return book, -1  # a position on the former topic
-        return book, int(digits)
+            return inputs, -1  # a position on the former topic
+        return inputs, int(digits)
 
     def _place(self, packed: int) -> str:
-        return str(self._lanes.unpack(packed))
+        return str(self._packed_offsets.unpack(packed))
 
 
 def _first_of(state: int) -> str:

@@ -61,7 +61,7 @@ class _QueueKey(NamedTuple):
 @dataclass(slots=True, eq=False)  # compared by identity: there may be thousands
 class _Open:
     serial: int
-    lane: _QueueKey
+    place: _QueueKey
     room: int
     opened_at: float
     contacts: list[Contact] = field(default_factory=list)
@@ -116,9 +116,9 @@ class Batcher:
         self._by_key: dict[BatchKey, dict[Partition, _OpenBatches]] = {}
         self._by_age: OrderedDict[int, _Open] = OrderedDict()
         self._full: deque[_Open] = deque()
-        self._lanes = 0
+        self._keys_open = 0
         self._serials = 0
-        self._use_lane(_QueueKey(BatchKey(None, version_from_event=False), Partition("", -1)))
+        self._use_key(_QueueKey(BatchKey(None, version_from_event=False), Partition("", -1)))
         self.waiting = 0
         self.apart: AbstractSet[Partition] = frozenset()
 
@@ -131,7 +131,7 @@ class Batcher:
 
     def add(self, contact: Contact, now: float) -> None:
         """Add a contact that fits to the first open batch that has room and no event of the same contact."""
-        opened, contact_id = self._lane_of(contact), contact.contact_id
+        opened, contact_id = self._open_batches_of(contact), contact.contact_id
         size = len(contact.body) + 1
         batches = opened.batches
         if batches and size <= batches[0].room and contact_id not in opened.copies:
@@ -163,7 +163,7 @@ class Batcher:
             sizes: the model versions whose batches are full with fewer than ``max_contacts``.
         """
         sizes = sizes or {}
-        full = next((one for one in self._full if self._is_wanted(one.lane, allows, apart)), None)
+        full = next((one for one in self._full if self._is_wanted(one.place, allows, apart)), None)
         turn = self._oldest(now - _TURN_AFTER * self._linger_s, allows, apart)
         if full is not None and (turn is None or full.opened_at <= turn.opened_at):
             self._full.remove(full)
@@ -171,8 +171,8 @@ class Batcher:
         if turn is not None and (full is not None or self._is_full_together(turn, sizes)):
             return self._take_together(turn, sizes)
         for opened in self._by_age.values() if sizes else ():
-            full_at = sizes.get(opened.lane.key.model_version, self._max_contacts)
-            if len(opened.contacts) >= full_at and self._is_wanted(opened.lane, allows, apart):
+            full_at = sizes.get(opened.place.key.model_version, self._max_contacts)
+            if len(opened.contacts) >= full_at and self._is_wanted(opened.place, allows, apart):
                 return self._taken(self._close(opened), opened.contacts)
         return None
 
@@ -203,8 +203,8 @@ class Batcher:
         avoid: AbstractSet[Partition] = frozenset(),
     ) -> Contact | None:
         """Remove and return the first wanted contact of a model version, from partitions not in ``avoid`` first."""
-        batches = [one for one in self._batches if one.lane.key.model_version == model_version]
-        batches.sort(key=lambda one: one.lane.partition in avoid)
+        batches = [one for one in self._batches if one.place.key.model_version == model_version]
+        batches.sort(key=lambda one: one.place.partition in avoid)
         contact = next((one for batch in batches for one in batch.contacts if wanted(one)), None)
         if contact is not None:
             self.remove(lambda one: one is contact)
@@ -217,7 +217,7 @@ class Batcher:
     @property
     def keys(self) -> set[BatchKey]:
         """The keys of all batches."""
-        return {batch.lane.key for batch in self._full} | self._by_key.keys()
+        return {batch.place.key for batch in self._full} | self._by_key.keys()
 
     @property
     def has_full(self) -> bool:
@@ -226,13 +226,13 @@ class Batcher:
 
     def is_due(self, now: float, allows: Callable[[BatchKey], bool]) -> bool:
         """Return whether a batch that may be taken is full or has lingered long enough."""
-        is_full = any(allows(batch.lane.key) for batch in self._full)
+        is_full = any(allows(batch.place.key) for batch in self._full)
         return is_full or self._oldest(now - self._linger_s, allows, None) is not None
 
     @property
     def open_batches(self) -> int:
         """Number of requests that the open batches become: one for each key, and one for each repetition of ids."""
-        return len(self._by_key) + len(self._by_age) - self._lanes
+        return len(self._by_key) + len(self._by_age) - self._keys_open
 
     def due_at(self) -> float | None:
         """Return when the oldest open batch will have lingered long enough."""
@@ -244,8 +244,8 @@ class Batcher:
         self._full.clear()
         self._by_age.clear()
         self._by_key.clear()
-        self._lanes = self.waiting = 0
-        self._use_lane(self._last_lane)
+        self._keys_open = self.waiting = 0
+        self._use_key(self._last_key)
         removed: list[Contact] = []
         for batch in batches:
             for contact in batch.contacts:
@@ -261,7 +261,7 @@ class Batcher:
     def _batches(self) -> Iterator[_Open]:
         return chain(self._full, self._by_age.values())
 
-    def _lane_of(self, contact: Contact) -> _OpenBatches:
+    def _open_batches_of(self, contact: Contact) -> _OpenBatches:
         # Usually the next contact has the same key: it is built and looked up per change, not per contact.
         version, from_event, topic, number = self._last_place
         record = contact.record
@@ -272,13 +272,13 @@ class Batcher:
             or record.topic != topic
         ):
             key = BatchKey(contact.model_version, contact.version_from_event)
-            self._use_lane(_QueueKey(key, Partition(record.topic, record.partition)))
+            self._use_key(_QueueKey(key, Partition(record.topic, record.partition)))
         return self._last_opened
 
-    def _use_lane(self, lane: _QueueKey) -> None:
+    def _use_key(self, place: _QueueKey) -> None:
         # The second is a plain tuple, which is unpacked faster for every contact.
-        self._last_lane, self._last_place = lane, (*lane.key, *lane.partition)
-        self._last_opened = self._by_key.get(lane.key, {}).get(lane.partition) or _OpenBatches()
+        self._last_key, self._last_place = place, (*place.key, *place.partition)
+        self._last_opened = self._by_key.get(place.key, {}).get(place.partition) or _OpenBatches()
 
     def _first_fitting(self, opened: _OpenBatches, contact_id: str, size: int) -> _Open | None:
         """Return the first open batch with room for ``size`` bytes and without the id.
@@ -299,20 +299,20 @@ class Batcher:
         return None
 
     def _new(self, opened: _OpenBatches, now: float) -> _Open:
-        lane = self._last_lane
+        place = self._last_key
         self._serials += 1
         # One byte more than the limit leaves, as the last contact has no comma.
-        room = self._max_body_bytes - self._overhead_bytes(lane.key.model_version) + 1
-        batch = _Open(self._serials, lane, room, now)
+        room = self._max_body_bytes - self._overhead_bytes(place.key.model_version) + 1
+        batch = _Open(self._serials, place, room, now)
         if not opened.batches:
-            self._by_key.setdefault(lane.key, {})[lane.partition] = opened
-            self._lanes += 1
+            self._by_key.setdefault(place.key, {})[place.partition] = opened
+            self._keys_open += 1
         opened.batches.append(batch)
         self._by_age[batch.serial] = batch
         return batch
 
     def _close(self, batch: _Open) -> _Open:
-        key, partition = batch.lane
+        key, partition = batch.place
         opened = self._by_key[key][partition]
         opened.batches.remove(batch)
         del self._by_age[batch.serial]
@@ -320,7 +320,7 @@ class Batcher:
             _forget_copies(opened, batch.ids)
         else:
             opened.copies.clear()
-            self._lanes -= 1
+            self._keys_open -= 1
             del self._by_key[key][partition]
             if not self._by_key[key]:
                 del self._by_key[key]
@@ -331,31 +331,31 @@ class Batcher:
         for opened in self._by_age.values():
             if opened.opened_at > since:
                 return None
-            if self._is_wanted(opened.lane, allows, apart):
+            if self._is_wanted(opened.place, allows, apart):
                 return opened
         return None
 
-    def _is_wanted(self, lane: _QueueKey, allows: Callable[[BatchKey], bool] | None, apart: bool | None) -> bool:
-        return (apart is None or apart is (lane.partition in self.apart)) and (allows is None or allows(lane.key))
+    def _is_wanted(self, place: _QueueKey, allows: Callable[[BatchKey], bool] | None, apart: bool | None) -> bool:
+        return (apart is None or apart is (place.partition in self.apart)) and (allows is None or allows(place.key))
 
     def _together_with(self, first: _Open) -> list[_Open]:
         """Return the open batches of other partitions from which a batch may be filled up, oldest first."""
-        if first.lane.partition in self.apart:
+        if first.place.partition in self.apart:
             return []
-        lanes = self._by_key[first.lane.key]
-        others = [opened.batches[0] for partition, opened in lanes.items() if partition not in self.apart]
-        return sorted((one for one in others if one.lane != first.lane), key=lambda one: one.serial)
+        by_partition = self._by_key[first.place.key]
+        others = [opened.batches[0] for partition, opened in by_partition.items() if partition not in self.apart]
+        return sorted((one for one in others if one.place != first.place), key=lambda one: one.serial)
 
     def _is_full_together(self, first: _Open, sizes: Mapping[str | None, int]) -> bool:
         batches = [first, *self._together_with(first)]
         room = self._max_body_bytes - sum(self._max_body_bytes - one.room for one in batches)
         contacts = sum(len(one.contacts) for one in batches)
-        full_at = sizes.get(first.lane.key.model_version, self._max_contacts)
+        full_at = sizes.get(first.place.key.model_version, self._max_contacts)
         return contacts >= full_at or room < _SMALLEST_CONTACT_BYTES
 
     def _take_together(self, first: _Open, sizes: Mapping[str | None, int]) -> Batch:
         """Remove and return an open batch, filled up from those of other partitions."""
-        most = sizes.get(first.lane.key.model_version, self._max_contacts)
+        most = sizes.get(first.place.key.model_version, self._max_contacts)
         others = self._together_with(first)
         contacts, ids, room = list(first.contacts), set(first.ids), first.room
         self._close(first)
@@ -378,14 +378,14 @@ class Batcher:
             self._close(batch)
         elif len(left) < len(batch.contacts):
             ids = {contact.contact_id for contact in left}
-            _forget_copies(self._by_key[batch.lane.key][batch.lane.partition], batch.ids - ids)
+            _forget_copies(self._by_key[batch.place.key][batch.place.partition], batch.ids - ids)
             taken_bytes = sum(len(one.body) + 1 for one in batch.contacts) - sum(len(one.body) + 1 for one in left)
             batch.room += taken_bytes
             batch.contacts, batch.ids = left, ids
 
     def _taken(self, batch: _Open, contacts: list[Contact]) -> Batch:
         self.waiting -= len(contacts)
-        return Batch(batch.lane.key, tuple(contacts), batch.opened_at, batch.lane.partition in self.apart)
+        return Batch(batch.place.key, tuple(contacts), batch.opened_at, batch.place.partition in self.apart)
 
 
 def _forget_copies(opened: _OpenBatches, ids: Iterable[str]) -> None:
