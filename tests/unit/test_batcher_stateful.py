@@ -136,7 +136,7 @@ class BatcherMachine(RuleBasedStateMachine):
             assert all(
                 len(opened.contacts) < size
                 for opened in self.batcher._by_age.values()
-                if opened.lane.key.model_version == "1"
+                if opened.place.key.model_version == "1"
             )
 
     def check(self, batch: Batch) -> None:
@@ -173,9 +173,9 @@ class BatcherMachine(RuleBasedStateMachine):
             for batch in opened.batches:
                 assert batch.ids == {one.contact_id for one in batch.contacts}
                 assert len(batch.ids) == len(batch.contacts)
-                assert {one.record.partition for one in batch.contacts} == {batch.lane.partition.number}
+                assert {one.record.partition for one in batch.contacts} == {batch.place.partition.number}
                 used = sum(len(one.body) + 1 for one in batch.contacts)
-                assert batch.room == MAX_BYTES - body_overhead(batch.lane.key.model_version) + 1 - used
+                assert batch.room == MAX_BYTES - body_overhead(batch.place.key.model_version) + 1 - used
             in_batches = [contact_id for batch in opened.batches for contact_id in batch.ids]
             assert opened.copies == {contact_id: in_batches.count(contact_id) for contact_id in in_batches}
 
