@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _POLL_S: Final = 0.02
 _CALL_S: Final = 10.0
-_PATIENCE_S: Final = 90.0
+_TIMEOUT_S: Final = 90.0
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 
 
@@ -73,7 +73,7 @@ def measure(
             last = _await(offsets, process, log, first.committed + contacts)
             peak_mib = _status_kib(process.pid, "VmHWM") / 1024
             process.terminate()
-            process.wait(_PATIENCE_S)
+            process.wait(_TIMEOUT_S)
         finally:
             process.kill()
             process.wait()
@@ -84,13 +84,13 @@ def measure(
 
 def _await(offsets: _Offsets, process: subprocess.Popen[bytes], log: Path, committed: int) -> _Sample:
     """The first sample with so many contacts committed."""
-    seen, give_up_at = 0, time.monotonic() + _PATIENCE_S
+    seen, give_up_at = 0, time.monotonic() + _TIMEOUT_S
     while process.poll() is None and time.monotonic() < give_up_at:
         now_committed = offsets.committed()
         if now_committed >= committed:
             return _Sample(time.monotonic(), now_committed, _cpu_s(process.pid))
         if now_committed > seen:
-            seen, give_up_at = now_committed, time.monotonic() + _PATIENCE_S
+            seen, give_up_at = now_committed, time.monotonic() + _TIMEOUT_S
         time.sleep(_POLL_S)
     state = "stands still" if process.poll() is None else f"ended with {process.returncode}"
     last_lines = "\n".join(log.read_text(errors="replace").splitlines()[-20:])

@@ -13,7 +13,7 @@ from scoring_harness import FEATURES, MEGABYTE, Input, contact, event
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_PATIENCE_S: Final = 300.0
+_TIMEOUT_S: Final = 300.0
 _TICK_S: Final = 0.05
 _BAD_EVERY: Final = 100
 
@@ -43,7 +43,7 @@ class Feeder:
                 "linger.ms": 20,
                 "message.max.bytes": 3 * MEGABYTE,
                 "batch.size": MEGABYTE,
-                "delivery.timeout.ms": int(_PATIENCE_S * 1000),
+                "delivery.timeout.ms": int(_TIMEOUT_S * 1000),
                 "reconnect.backoff.max.ms": 500,
                 "topic.metadata.refresh.interval.ms": 1000,  # partitions are added
             }
@@ -60,8 +60,8 @@ class Feeder:
     def stop(self) -> int:
         """Stops, and waits until all of it is on the topic; how many records that are."""
         self._stopping.set()
-        self._thread.join(_PATIENCE_S)
-        left = self._producer.flush(_PATIENCE_S)
+        self._thread.join(_TIMEOUT_S)
+        left = self._producer.flush(_TIMEOUT_S)
         assert not left, f"{left} records could not be produced"
         assert not self._failures, self._failures[0]
         return self.produced

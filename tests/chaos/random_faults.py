@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 RESULTS: Final = Path(os.environ.get("CHAOS_RESULTS", Path(__file__).parents[2] / "build" / "chaos-results.jsonl"))
 # By itself, after the last fault of a moment has ended; issue 7 asks for this after an outage.
 RECOVERY_S: Final = 30.0
-_PATIENCE_S: Final = 180.0
+_TIMEOUT_S: Final = 180.0
 _TWO_AT_ONCE: Final = 0.3
 
 
@@ -94,7 +94,7 @@ class RandomFaults:
             undo()
         ended = time.monotonic()
         world.risk += sum(fault.risk for fault in moment.faults)
-        world.await_every_partition(_PATIENCE_S)
+        world.await_every_partition(_TIMEOUT_S)
         recovered_s = time.monotonic() - ended
         world.recoveries.append(Recovery(f"{moment.name} (seed {self._seed})", recovered_s, RECOVERY_S))
         note(

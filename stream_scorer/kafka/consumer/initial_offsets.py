@@ -122,7 +122,7 @@ def planning_start(settings: Settings) -> InitialOffsets:
 
 
 def write_start(
-    settings: Settings, start: InitialOffsets, *, chosen: bool, new_topic: bool = False, patience_s: float = 30.0
+    settings: Settings, start: InitialOffsets, *, chosen: bool, new_topic: bool = False, timeout_s: float = 30.0
 ) -> StartReport:
     """Commit the start of a group that has no commit yet, or whose topic was created again.
 
@@ -131,52 +131,52 @@ def write_start(
         start: the group and its start.
         chosen: whether this command names the start (``--from``).
         new_topic: whether the operator accepts topics that were deleted and created again (``--new-topic``).
-        patience_s: how long to retry while the cluster does not answer, in seconds.
+        timeout_s: how long to retry while the cluster does not answer, in seconds.
 
     Raises:
         BrokerRefused: a topic was deleted and created again, or a group without commits has outputs that hold or held
             records. Its commits have expired, or its name is mistyped. Starting would pay for every score again, so
             the operator has to confirm it.
-        BrokerUnavailable: no answer for ``patience_s``; on a new cluster the coordinator is not available at once.
+        BrokerUnavailable: no answer for ``timeout_s``; on a new cluster the coordinator is not available at once.
     """
     ids = TopicIds(admin_config(settings, logger=silent_logger()))
     try:
-        return _patiently(lambda: _write_start(settings, start, ids, chosen=chosen, new_topic=new_topic), patience_s)
+        return _retrying(lambda: _write_start(settings, start, ids, chosen=chosen, new_topic=new_topic), timeout_s)
     finally:
         ids.close()
 
 
-def read_bounds(settings: Settings, start: InitialOffsets, *, patience_s: float = 30.0) -> StartBounds:
+def read_bounds(settings: Settings, start: InitialOffsets, *, timeout_s: float = 30.0) -> StartBounds:
     """Return the bounds of the group's own records in retry partitions without a commit, once its start is committed.
 
     Args:
         settings: the cluster.
         start: the group.
-        patience_s: how long to retry while the cluster does not answer, in seconds.
+        timeout_s: how long to retry while the cluster does not answer, in seconds.
 
     Raises:
-        BrokerUnavailable: no answer for ``patience_s``.
+        BrokerUnavailable: no answer for ``timeout_s``.
     """
-    return _patiently(lambda: _read_bounds(settings, start), patience_s)
+    return _retrying(lambda: _read_bounds(settings, start), timeout_s)
 
 
-def has_commits(settings: Settings, group_id: str, topic: str, *, patience_s: float = 30.0) -> bool:
+def has_commits(settings: Settings, group_id: str, topic: str, *, timeout_s: float = 30.0) -> bool:
     """Return whether a group has a commit on a topic.
 
     Raises:
         BrokerRefused: the right to read the group's commits is missing.
-        BrokerUnavailable: no answer for ``patience_s``.
+        BrokerUnavailable: no answer for ``timeout_s``.
     """
 
     def ask() -> bool:
         with _reader(settings, group_id) as reader:
             return _has_commits(reader, _partitions(reader, topic))
 
-    return _patiently(ask, patience_s)
+    return _retrying(ask, timeout_s)
 
 
-def _patiently(ask: Callable[[], T], patience_s: float) -> T:
-    give_up_at = time.monotonic() + patience_s
+def _retrying(ask: Callable[[], T], timeout_s: float) -> T:
+    give_up_at = time.monotonic() + timeout_s
     while True:
         try:
             return ask()

@@ -90,7 +90,7 @@ class TransactionalSink:
         """Whether a session exists that is usable by the client's latest reports. If not, ``open`` creates one."""
         if self._session is not None:
             self._session.poll()
-        return self._session is not None and not self._session.is_suspect
+        return self._session is not None and not self._session.unsafe_to_reuse
 
     def open(self) -> Failed | None:
         """Open a new session, or continue to; return why it is not open yet, None once it is."""
@@ -133,7 +133,7 @@ class TransactionalSink:
         except (CallTimedOutError, *CLIENT_ERRORS) as error:
             given_up = self._abandon_reason(error, session, began_at)
         else:
-            if session.is_suspect or commit_s >= self._late_s:
+            if session.unsafe_to_reuse or commit_s >= self._late_s:
                 self.discard_session()
             took_s = self._monotonic() - began_at
             return Committed(took_s - commit_s, commit_s, slow=2 * took_s > self._in_time_s)

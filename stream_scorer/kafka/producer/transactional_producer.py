@@ -64,7 +64,7 @@ class ProducerSession:
         self._producer = create_client(Producer, {**config, "error_cb": self._on_error})
         self._budget_s = budget_s
         self._fatal: KafkaError | None = None
-        self.is_suspect = False
+        self.unsafe_to_reuse = False
         self.refused: dict[int, str] = {}
         self.denied: KafkaError | None = None
         self._time_refused = False
@@ -78,7 +78,7 @@ class ProducerSession:
         """
         call_with_timeout(_CALL_S + _SLACK_S, partial(self._producer.init_transactions, _CALL_S))
         self.poll()  # reports from before a broker was available
-        self.is_suspect = False
+        self.unsafe_to_reuse = False
 
     def write(self, records: Sequence[OutRecord]) -> None:
         """Begin a transaction and produce its records. ``refused`` has those that librdkafka rejects."""
@@ -123,7 +123,7 @@ class ProducerSession:
         return self._fatal
 
     def poll(self) -> None:
-        """Process the client's reports without waiting; ``is_suspect`` is current then."""
+        """Process the client's reports without waiting; ``unsafe_to_reuse`` is current then."""
         try:
             self._producer.poll(0)
         except CLIENT_ERRORS as error:
@@ -199,7 +199,7 @@ class ProducerSession:
     def _on_error(self, error: KafkaError) -> None:
         self._remember(error)
         if error.code() in _SUSPECT:
-            self.is_suspect = True
+            self.unsafe_to_reuse = True
 
     def _remember(self, error: KafkaError | None) -> None:
         if error is not None and error.fatal():

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _LOOK_EVERY_S: Final = 0.3
 _STALLED_S: Final = 60.0
-_PATIENCE_S: Final = 30.0
+_TIMEOUT_S: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ def _high_scores(settings: Settings) -> set[str]:
     """Return the contact ids of the scores at or over the threshold."""
     topic, threshold = settings.topics.scores, settings.callbacks.threshold
     codec = Codec.single_object(load_schema(SchemaFile.CONTACT_SCORE))
-    log = LogReader(settings, settings.callbacks_group_id, timeout_s=_PATIENCE_S)
+    log = LogReader(settings, settings.callbacks_group_id, timeout_s=_TIMEOUT_S)
     extents = log.stable_ranges(topic, check_topics(settings, [topic])[topic])
     scores = (codec.decode(record.value) for batch in log.read(topic, extents) for record in batch)
     return {score["contact_id"] for score in scores if score["score"] >= threshold}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from stream_scorer.settings import Settings
 
 _REASON_HEADER: Final = "stream-scorer-error-reason"
-_PATIENCE_S: Final = 30.0
+_TIMEOUT_S: Final = 30.0
 
 
 def count_rejections(settings: Settings) -> Counter[str]:
@@ -28,7 +28,7 @@ def count_rejections(settings: Settings) -> Counter[str]:
         BrokerError: the topic cannot be read.
     """
     topic = settings.topics.rejected
-    log = LogReader(settings, settings.kafka.group_id, timeout_s=_PATIENCE_S)
+    log = LogReader(settings, settings.kafka.group_id, timeout_s=_TIMEOUT_S)
     extents = log.extents(topic, check_topics(settings, [topic])[topic])
     return Counter(_reason(record) for batch in log.read(topic, extents) for record in batch)
 
