@@ -79,7 +79,7 @@ class FastWorker:
             raise self.failure
 
 
-class FastScene(ScoringHarness):
+class FastHarness(ScoringHarness):
     """Topics, a group, a simulator that writes down who came when, and workers. A context manager.
 
     Args:

@@ -124,7 +124,7 @@ def answers(draw: st.DrawFn) -> bytes:
 # --- through the socket
 
 
-class Scene:
+class HttpHarness:
     """A client, and servers for both of its endpoints that send what they are told and close the connection."""
 
     def __init__(self, server: RawServer) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from output_verifier import judge
 from scoring_harness import contacts, wait_until
-from support_fast import FastScene, run_clocks_fast
+from support_fast import FastHarness, run_clocks_fast
 
 if TYPE_CHECKING:
     from kafka_fixture import Broker
@@ -42,35 +42,39 @@ def test_a_backlog_earns_no_429(broker: Broker, monkeypatch: pytest.MonkeyPatch)
         "two": (120, 120, 2),
     }
     with contextlib.ExitStack() as stack:
-        scenes: dict[str, FastScene] = {}
+        scenes: dict[str, FastHarness] = {}
         for name, (theirs, ours, workers) in plans.items():
-            scene = scenes[name] = stack.enter_context(
-                FastScene(broker.bootstrap_servers, quota=theirs, says_count=workers == 1)
+            harness = scenes[name] = stack.enter_context(
+                FastHarness(broker.bootstrap_servers, quota=theirs, says_count=workers == 1)
             )
             for _ in range(workers):
-                scene.start(
+                harness.start(
                     genesys__requests_per_minute=str(ours),
                     scoring__max_contacts=str(CONTACTS_A_REQUEST),
                     scoring__max_in_flight=str(SLOTS),
                     kafka__start_from="earliest",
                 )
         # A rebalance in the middle of the backlog would buy again what its short wait leaves in flight.
-        wait_until(lambda: all(scene.is_shared() for scene in scenes.values()), "all partitions to have their owner")
+        wait_until(
+            lambda: all(harness.is_shared() for harness in scenes.values()), "all partitions to have their owner"
+        )
         for name, (theirs, ours, _) in plans.items():
-            scene = scenes[name]
-            scene.produce(contacts(int(min(theirs, ours) * MINUTES) * CONTACTS_A_REQUEST, scene.partitions))
-        wait_until(lambda: all(scene.is_done() for scene in scenes.values()), "all backlogs to be committed")
+            harness = scenes[name]
+            harness.produce(contacts(int(min(theirs, ours) * MINUTES) * CONTACTS_A_REQUEST, harness.partitions))
+        wait_until(lambda: all(harness.is_done() for harness in scenes.values()), "all backlogs to be committed")
         for name, (theirs, ours, _) in plans.items():
-            scene, quota = scenes[name], min(theirs, ours)
-            share = scene.share_used(quota, int(MINUTES))
-            print(f"\n{name}: {share:.1%} of {quota} a minute over {int(MINUTES)} minutes, {len(scene.refused)} x 429")
-            scene.stop_workers()
-            verdict = judge(scene)
+            harness, quota = scenes[name], min(theirs, ours)
+            share = harness.share_used(quota, int(MINUTES))
+            print(
+                f"\n{name}: {share:.1%} of {quota} a minute over {int(MINUTES)} minutes, {len(harness.refused)} x 429"
+            )
+            harness.stop_workers()
+            verdict = judge(harness)
             assert verdict.count("rejected") == 0, name
-            assert len(verdict.outputs) == scene.produced, name
-            assert verdict.paid_twice(scene.simulator.scored()) == 0, name
+            assert len(verdict.outputs) == harness.produced, name
+            assert verdict.paid_twice(harness.simulator.scored()) == 0, name
             if name != "two":
-                assert scene.refused == [], name
+                assert harness.refused == [], name
     shared = scenes["two"]
     assert len({arrival.token for arrival in shared.arrivals}) == 2
     assert len(shared.refused) <= 2 * SLOTS * 3  # what is under way when it is used up, in three windows

@@ -50,7 +50,7 @@ LATE = {**FEATURES_SCHEMA, "fields": [{"name": "early", "type": "long"}, *FEATUR
 NOWHERE = 999_999
 
 
-class Scene:
+class Harness:
     """Both workers' topics, their settings with a registry, and values of any writer."""
 
     def __init__(self, stage: WorkerHarness, campaign: CallbacksHarness, registry_url: str) -> None:
@@ -116,9 +116,9 @@ class Scene:
 @pytest.fixture
 def make_scene(
     make_stage: Callable[..., WorkerHarness], make_campaign: Callable[..., CallbacksHarness]
-) -> Callable[[str], Scene]:
-    def make(url: str) -> Scene:
-        return Scene(make_stage(partitions=2), make_campaign({}), url)
+) -> Callable[[str], Harness]:
+    def make(url: str) -> Harness:
+        return Harness(make_stage(partitions=2), make_campaign({}), url)
 
     return make
 
@@ -127,71 +127,71 @@ def waits_for_schema(worker: WorkerProcess) -> bool:
     return "registry: schema id" in worker.why_not_ready()
 
 
-def set_up(scene: Scene) -> None:
+def set_up(harness: Harness) -> None:
     """Nothing is registered by itself: a worker's start names the remedy, which may be run again and again."""
-    hasty = scene.stage.start()
+    hasty = harness.stage.start()
     assert hasty.exit_code() == 1
     assert "run `stream-scorer schemas register`" in hasty.errors()[-1]
-    first = scene.command("schemas", "register")
+    first = harness.command("schemas", "register")
     assert first.returncode == 0, first.stderr
-    assert f"{scene.stage.topics['features']}-value: id " in first.stdout
+    assert f"{harness.stage.topics['features']}-value: id " in first.stdout
     assert len(first.stdout.splitlines()) == 10
-    assert scene.command("schemas", "register").stdout == first.stdout
-    check = scene.command("schemas", "check")
+    assert harness.command("schemas", "register").stdout == first.stdout
+    check = harness.command("schemas", "check")
     assert check.returncode == 0, check.stderr
 
 
-def produce_file(scene: Scene, folder: Path, number: int) -> set[str]:
+def produce_file(harness: Harness, folder: Path, number: int) -> set[str]:
     ids = [f"file-{n}" for n in range(number)]
     file = folder / "contacts.jsonl"
     file.write_text("".join(json.dumps({"contactId": one, "features": {}}) + "\n" for one in ids))
-    produced = scene.command("produce", str(file))
+    produced = harness.command("produce", str(file))
     assert produced.returncode == 0, produced.stderr
     return set(ids)
 
 
-def check_all_written(scene: Scene, *, contacts: int) -> None:
+def check_all_written(harness: Harness, *, contacts: int) -> None:
     """Every output is read with the schemas of the registry, and the reconciliation holds."""
-    stage, campaign = scene.stage, scene.campaign
-    audited = [entry["source"] for one in scene.decoded(stage.topics["audit"]) for entry in one["contacts"]]
+    stage, campaign = harness.stage, harness.campaign
+    audited = [entry["source"] for one in harness.decoded(stage.topics["audit"]) for entry in one["contacts"]]
     assert len(audited) == len(set(audited)) == contacts
     scores = len(campaign.read("scores"))
 
     def receipted() -> bool:
-        return sum(len(one["contact_ids"]) for one in scene.decoded(campaign.topics["receipts"])) >= scores
+        return sum(len(one["contact_ids"]) for one in harness.decoded(campaign.topics["receipts"])) >= scores
 
     campaign.wait(receipted, "all receipts", needs=campaign.workers[0])
-    assert {one["outcome"] for one in scene.decoded(campaign.topics["receipts"])} == {"DELIVERED"}
-    assert sum(len(one["contact_ids"]) for one in scene.decoded(campaign.topics["callbacks"])) == scores
-    reconciled = scene.command("reconcile")
+    assert {one["outcome"] for one in harness.decoded(campaign.topics["receipts"])} == {"DELIVERED"}
+    assert sum(len(one["contact_ids"]) for one in harness.decoded(campaign.topics["callbacks"])) == scores
+    reconciled = harness.command("reconcile")
     assert reconciled.returncode == 0, reconciled.stdout + reconciled.stderr
 
 
 def test_older_newer_and_unknown_writers_a_registry_that_is_away_and_nothing_is_lost(
-    make_scene: Callable[[str], Scene], own_registry: EmbeddedRegistry, tmp_path: Path
+    make_scene: Callable[[str], Harness], own_registry: EmbeddedRegistry, tmp_path: Path
 ) -> None:
-    scene = make_scene(own_registry.start())
-    stage = scene.stage
-    set_up(scene)
-    older, newer, late = (scene.registered(schema) for schema in (OLDER, NEWER, LATE))
-    lost = scene.written(NOWHERE, FEATURES_SCHEMA, "nowhere", 0)
-    known = produce_file(scene, tmp_path, 8) | {"older", "newer", "single"}
+    harness = make_scene(own_registry.start())
+    stage = harness.stage
+    set_up(harness)
+    older, newer, late = (harness.registered(schema) for schema in (OLDER, NEWER, LATE))
+    lost = harness.written(NOWHERE, FEATURES_SCHEMA, "nowhere", 0)
+    known = produce_file(harness, tmp_path, 8) | {"older", "newer", "single"}
     stage.produce(
         [
-            scene.written(older, OLDER, "older", 0),
-            scene.written(newer, NEWER, "newer", 1, extra="x"),
+            harness.written(older, OLDER, "older", 0),
+            harness.written(newer, NEWER, "newer", 1, extra="x"),
             lost,
             contact("single", 0),
             Input(b"k", b"\x00\x00\x00\x00", 0),
         ]
     )
     workers = [stage.start(), stage.start()]
-    scene.campaign.start()
+    harness.campaign.start()
     for worker in workers:
         stage.wait(lambda worker=worker: worker.said("partition assigned"), "a partition each", needs=worker)
     stage.wait_done(needs=workers[0])
-    assert scene.scored() == known
-    rejected = scene.rejected()
+    assert harness.scored() == known
+    rejected = harness.rejected()
     assert [reason for _, reason, _ in rejected] == [b"undecodable"] * 2
     [detail] = [detail for value, _, detail in rejected if value == lost.value]
     # It went through the two retry topics, because the registry confirmed other ids.
@@ -202,9 +202,9 @@ def test_older_newer_and_unknown_writers_a_registry_that_is_away_and_nothing_is_
     ends = stage.ends()
     stage.produce(
         [
-            scene.written(late, LATE, "late", 0, early=1),
-            scene.written(older, OLDER, "behind", 0),
-            scene.written(newer, NEWER, "beside", 1, extra="y"),
+            harness.written(late, LATE, "late", 0, early=1),
+            harness.written(older, OLDER, "behind", 0),
+            harness.written(newer, NEWER, "beside", 1, extra="y"),
         ]
     )
     stage.wait(lambda: any(map(waits_for_schema, workers)), "the reason in /readyz")
@@ -222,27 +222,27 @@ def test_older_newer_and_unknown_writers_a_registry_that_is_away_and_nothing_is_
     stage.wait_done(needs=other)
     stage.wait(other.ready, "the worker to be ready again", needs=other)
     known |= {"late", "behind", "beside"}
-    assert scene.scored() == known
-    assert len(scene.rejected()) == 2
-    check_all_written(scene, contacts=len(known) + 2)
+    assert harness.scored() == known
+    assert len(harness.rejected()) == 2
+    check_all_written(harness, contacts=len(known) + 2)
     assert other.stop() == 0
-    assert scene.campaign.workers[0].stop() == 0
+    assert harness.campaign.workers[0].stop() == 0
 
 
 def test_a_schema_that_cannot_read_what_is_there_is_refused(
-    make_scene: Callable[[str], Scene], registry: Registry
+    make_scene: Callable[[str], Harness], registry: Registry
 ) -> None:
-    scene = make_scene(registry.url)
-    subject = f"{scene.stage.topics['features']}-value"
+    harness = make_scene(registry.url)
+    subject = f"{harness.stage.topics['features']}-value"
     fields = [{**one, "type": "long"} if one["name"] == "event_id" else one for one in FEATURES_SCHEMA["fields"]]
     theirs = {**FEATURES_SCHEMA, "fields": fields[:2] + fields[3:]}
-    scene.client.register_schema(subject, Schema(json.dumps(theirs), "AVRO"))
-    other = f"{scene.stage.topics['scores']}-value"
-    other_id = scene.client.register_schema(
+    harness.client.register_schema(subject, Schema(json.dumps(theirs), "AVRO"))
+    other = f"{harness.stage.topics['scores']}-value"
+    other_id = harness.client.register_schema(
         other, Schema('{"type": "object", "properties": {"a": {"type": "string"}}}', "JSON")
     )
     for command in ("register", "check"):
-        done = scene.command("schemas", command)
+        done = harness.command("schemas", command)
         assert done.returncode == 1
         said = [line for line in done.stderr.splitlines() if subject in line]
         assert [line.partition("): ")[2] for line in said] == [
@@ -251,13 +251,13 @@ def test_a_schema_that_cannot_read_what_is_there_is_refused(
         ]
         # A schema of another kind is a finding as well, and nobody is kept from seeing the others.
         assert f"{other}: not compatible with version 1 (id {other_id}), a schema of type JSON, not Avro" in done.stderr
-        assert f"{scene.stage.topics['audit']}-value: " in done.stderr + done.stdout
-    assert scene.client.get_versions(subject) == scene.client.get_versions(other) == [1]
-    unreachable = scene.command("schemas", "check", STREAM_SCORER_SCHEMA_REGISTRY__URL="http://user:word@127.0.0.1:9")
+        assert f"{harness.stage.topics['audit']}-value: " in done.stderr + done.stdout
+    assert harness.client.get_versions(subject) == harness.client.get_versions(other) == [1]
+    unreachable = harness.command("schemas", "check", STREAM_SCORER_SCHEMA_REGISTRY__URL="http://user:word@127.0.0.1:9")
     assert unreachable.returncode == 1
     assert "schema registry 127.0.0.1:9: " in unreachable.stderr
     assert "word" not in unreachable.stderr
-    alone = scene.command("schemas", "check", STREAM_SCORER_SCHEMA_REGISTRY__URL="")
+    alone = harness.command("schemas", "check", STREAM_SCORER_SCHEMA_REGISTRY__URL="")
     assert alone.returncode == 0
     assert "contact-features: reads what v0.1.0 wrote" in alone.stdout
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
-from test_registry import FEATURES_SCHEMA, NEWER, OLDER, Scene, set_up
+from test_registry import FEATURES_SCHEMA, NEWER, OLDER, Harness, set_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -99,81 +99,83 @@ def liar(registry: Registry) -> Iterator[LyingRegistry]:
 
 
 @pytest.fixture
-def scene(
+def harness(
     make_stage: Callable[..., WorkerHarness], make_campaign: Callable[..., CallbacksHarness], liar: LyingRegistry
-) -> Scene:
-    made = Scene(make_stage(partitions=2), make_campaign({}), liar.url)
+) -> Harness:
+    made = Harness(make_stage(partitions=2), make_campaign({}), liar.url)
     set_up(made)
     return made
 
 
-def holds(scene: Scene, worker: WorkerProcess) -> None:
+def holds(harness: Harness, worker: WorkerProcess) -> None:
     """A registry is the reason in /readyz, and remains it; no contact is rejected meanwhile."""
-    stage = scene.stage
+    stage = harness.stage
     stage.wait(lambda: "registry: " in worker.why_not_ready(), "the reason in /readyz", needs=worker)
     threading.Event().wait(SETTLE_S)  # longer than all retry rounds together
     assert "registry: " in worker.why_not_ready(), worker.log()
-    assert scene.rejected() == []
+    assert harness.rejected() == []
 
 
-def test_all_ids_are_unknown(scene: Scene, liar: LyingRegistry) -> None:
+def test_all_ids_are_unknown(harness: Harness, liar: LyingRegistry) -> None:
     """Nothing proves that it has any: to a new group, too."""
-    stage = scene.stage
-    older, newer = scene.registered(OLDER), scene.registered(NEWER)
-    stage.produce(scene.written(older, OLDER, f"older-{n}", n % 2) for n in range(10))
-    stage.produce(scene.written(newer, NEWER, f"newer-{n}", n % 2, extra="x") for n in range(10))
+    stage = harness.stage
+    older, newer = harness.registered(OLDER), harness.registered(NEWER)
+    stage.produce(harness.written(older, OLDER, f"older-{n}", n % 2) for n in range(10))
+    stage.produce(harness.written(newer, NEWER, f"newer-{n}", n % 2, extra="x") for n in range(10))
     liar.lies = lambda _: True
     worker = stage.start_ready()
-    holds(scene, worker)
+    holds(harness, worker)
     assert stage.simulator.scored() == {}
     liar.lies = lambda _: False
     stage.wait_done(needs=worker)
-    assert len(scene.scored()) == 20
-    assert scene.rejected() == []
+    assert len(harness.scored()) == 20
+    assert harness.rejected() == []
     assert worker.stop() == 0
-    assert scene.command("reconcile").returncode == 0
+    assert harness.command("reconcile").returncode == 0
 
 
-def test_a_known_id_is_unknown_and_all_others_are_there(scene: Scene, liar: LyingRegistry) -> None:
+def test_a_known_id_is_unknown_and_all_others_are_there(harness: Harness, liar: LyingRegistry) -> None:
     """What the group has resolved before is never unknown, in the next process as well; other partitions go on."""
-    stage = scene.stage
-    older, newer = scene.registered(OLDER), scene.registered(NEWER)
-    stage.produce([scene.written(older, OLDER, "before-0", 0), scene.written(newer, NEWER, "before-1", 1, extra="x")])
+    stage = harness.stage
+    older, newer = harness.registered(OLDER), harness.registered(NEWER)
+    stage.produce(
+        [harness.written(older, OLDER, "before-0", 0), harness.written(newer, NEWER, "before-1", 1, extra="x")]
+    )
     worker = stage.start_ready()
     stage.wait_done(needs=worker)
     assert worker.stop() == 0
     liar.lies = lambda schema_id: schema_id == older
-    stage.produce(scene.written(older, OLDER, f"older-{n}", 0) for n in range(10))
-    stage.produce(scene.written(newer, NEWER, f"newer-{n}", 1, extra="x") for n in range(10))
+    stage.produce(harness.written(older, OLDER, f"older-{n}", 0) for n in range(10))
+    stage.produce(harness.written(newer, NEWER, f"newer-{n}", 1, extra="x") for n in range(10))
     worker = stage.start_ready()
     stage.wait(lambda: stage.commits()[1].offset == stage.ends()[1] or None, "partition 1 to go on", needs=worker)
-    holds(scene, worker)
+    holds(harness, worker)
     assert older in liar.asked
-    assert not any(name.startswith("older") for name in scene.scored())
+    assert not any(name.startswith("older") for name in harness.scored())
     assert stage.commits()[0].offset <= 3
     assert all(offset == 0 for offset in stage.retry_commits().values()), "nothing was deferred"
     liar.lies = lambda _: False
     stage.wait_done(needs=worker)
-    assert len(scene.scored()) == 22
-    assert scene.rejected() == []
+    assert len(harness.scored()) == 22
+    assert harness.rejected() == []
     assert worker.stop() == 0
-    assert scene.command("reconcile").returncode == 0
+    assert harness.command("reconcile").returncode == 0
 
 
-def test_every_other_answer_is_404(scene: Scene, liar: LyingRegistry) -> None:
+def test_every_other_answer_is_404(harness: Harness, liar: LyingRegistry) -> None:
     """A replica that lags behind a load balancer."""
-    stage = scene.stage
+    stage = harness.stage
     schemas = [FEATURES_SCHEMA, OLDER, *({**OLDER, "doc": f"version {n}"} for n in range(6))]
-    ids = [scene.registered(schema) for schema in schemas]
+    ids = [harness.registered(schema) for schema in schemas]
     turns = itertools.count()
     liar.lies = lambda _: next(turns) % 2 == 0
     stage.produce(
-        scene.written(ids[n % len(ids)], schemas[n % len(ids)], f"C-{n:03}", n % 2) for n in range(40 * len(ids))
+        harness.written(ids[n % len(ids)], schemas[n % len(ids)], f"C-{n:03}", n % 2) for n in range(40 * len(ids))
     )
     worker = stage.start_ready()
     stage.wait_done(needs=worker)
     liar.lies = lambda _: False
-    assert len(scene.scored()) == 40 * len(ids)
-    assert scene.rejected() == []
+    assert len(harness.scored()) == 40 * len(ids)
+    assert harness.rejected() == []
     assert worker.stop() == 0
-    assert scene.command("reconcile").returncode == 0
+    assert harness.command("reconcile").returncode == 0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from output_verifier import judge
 from scoring_harness import contact, contacts, wait_until
-from support_fast import FastScene, run_clocks_fast
+from support_fast import FastHarness, run_clocks_fast
 
 from stream_scorer.kafka.consumer.group_consumer import GroupConsumer
 from stream_scorer.wiring import service as wiring
@@ -117,11 +117,11 @@ class TestLag:
             return sources[-1]
 
         monkeypatch.setattr(wiring, "GroupConsumer", make_source)
-        with FastScene(broker.bootstrap_servers, quota=1_000_000) as scene:
-            scene.simulator.add_fault(status=503, times=None, min_contacts=1)
-            scene.produce(contacts(20, scene.partitions))
+        with FastHarness(broker.bootstrap_servers, quota=1_000_000) as harness:
+            harness.simulator.add_fault(status=503, times=None, min_contacts=1)
+            harness.produce(contacts(20, harness.partitions))
             # The first probe is due after the test: when all contacts have failed as probes, more are read.
-            worker = scene.start(genesys__probe_interval_s="3600")
+            worker = harness.start(genesys__probe_interval_s="3600")
 
             def lag() -> float:
                 told = worker.metrics().items()
@@ -129,7 +129,7 @@ class TestLag:
 
             wait_until(lambda: worker.why_not_ready().startswith("circuit open"), "the circuit to open")
             wait_until(lambda: sources[0]._paused, "reading to be paused")
-            scene.produce(contacts(80, scene.partitions, "later"))
+            harness.produce(contacts(80, harness.partitions, "later"))
             wait_until(lambda: lag() == 100, "the lag of all contacts")
             assert sources[0]._paused
 
@@ -142,11 +142,11 @@ class TestQuotaAndBudget:
         """
         run_clocks_fast(monkeypatch)
         with (
-            FastScene(broker.bootstrap_servers, quota=1_000) as quota,
-            FastScene(broker.bootstrap_servers, quota=1_000) as budget,
+            FastHarness(broker.bootstrap_servers, quota=1_000) as quota,
+            FastHarness(broker.bootstrap_servers, quota=1_000) as budget,
         ):
-            for scene in (quota, budget):
-                scene.produce(contacts(90, scene.partitions))
+            for harness in (quota, budget):
+                harness.produce(contacts(90, harness.partitions))
             workers = {
                 "quota": quota.start(genesys__requests_per_minute="11", scoring__max_contacts="5"),
                 "spend_limit": budget.start(scoring__max_contacts_per_minute="50", scoring__max_contacts="5"),

@@ -4,14 +4,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 from raw_http import raw_server
-from support_fuzz_http import Scene
+from support_fuzz_http import HttpHarness
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
 @pytest.fixture(scope="module")
-def scene() -> Iterator[Scene]:
+def harness() -> Iterator[HttpHarness]:
     """Servers that answer what a test tells them."""
     with raw_server() as server:
-        yield Scene(server)
+        yield HttpHarness(server)

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support_core import contact, ids, policy
 from support_fuzz import MEGABYTE, fuzz, is_one_line, peak_memory
-from support_fuzz_http import SECRET, TOKEN, Scene, answers
+from support_fuzz_http import SECRET, TOKEN, HttpHarness, answers
 
 from stream_scorer.core.audit.events import build_events
 from stream_scorer.core.audit.hash_chain import AuditChain
@@ -79,9 +79,9 @@ def check_answer(answer: Any, *hidden: str) -> None:
 
 @fuzz(150)
 @given(said=answers())
-def test_any_answer_of_the_api(scene: Scene, said: bytes) -> None:
-    scene.said, scene.granted = said, None
-    client = scene.client()
+def test_any_answer_of_the_api(harness: HttpHarness, said: bytes) -> None:
+    harness.said, harness.granted = said, None
+    client = harness.client()
     try:
         answer = ask(client)
     finally:
@@ -92,9 +92,9 @@ def test_any_answer_of_the_api(scene: Scene, said: bytes) -> None:
 
 @fuzz(120)
 @given(granted=answers())
-def test_any_answer_of_the_login_service(scene: Scene, granted: bytes) -> None:
-    scene.said, scene.granted = b'HTTP/1.1 200 OK\r\ncontent-length: 14\r\n\r\n{"results":[]}', granted
-    client = scene.client()
+def test_any_answer_of_the_login_service(harness: HttpHarness, granted: bytes) -> None:
+    harness.said, harness.granted = b'HTTP/1.1 200 OK\r\ncontent-length: 14\r\n\r\n{"results":[]}', granted
+    client = harness.client()
     try:
         check_answer(ask(client))
     finally:
@@ -163,9 +163,9 @@ def check_written(scored: tuple[Scored, ...]) -> None:
 
 @fuzz(120)
 @given(asked(), answers(), st.floats(0, 1, exclude_max=True))
-def test_every_contact_is_accounted_for(scene: Scene, request: Request, said: bytes, jitter: float) -> None:
-    scene.said, scene.granted = said, None
-    client = scene.client()
+def test_every_contact_is_accounted_for(harness: HttpHarness, request: Request, said: bytes, jitter: float) -> None:
+    harness.said, harness.granted = said, None
+    client = harness.client()
     try:
         answer = ask(client)
     finally:
@@ -188,11 +188,11 @@ LARGE = {
 
 @pytest.mark.parametrize("what", LARGE)
 @pytest.mark.parametrize("status", [200, 400])
-def test_a_large_answer_takes_memory_in_proportion(scene: Scene, what: str, status: int) -> None:
+def test_a_large_answer_takes_memory_in_proportion(harness: HttpHarness, what: str, status: int) -> None:
     body = LARGE[what]
-    scene.granted = None
-    scene.said = b"HTTP/1.1 %d Whatever\r\ncontent-length: %d\r\n\r\n" % (status, len(body)) + body
-    client = scene.client()
+    harness.granted = None
+    harness.said = b"HTTP/1.1 %d Whatever\r\ncontent-length: %d\r\n\r\n" % (status, len(body)) + body
+    client = harness.client()
     try:
         with peak_memory() as peak:
             answer = ask(client, 1000)
@@ -205,12 +205,12 @@ def test_a_large_answer_takes_memory_in_proportion(scene: Scene, what: str, stat
 
 @pytest.mark.parametrize("what", LARGE)
 @pytest.mark.parametrize("status", [200, 400])
-def test_what_nobody_asked_for_is_not_read(scene: Scene, what: str, status: int) -> None:
+def test_what_nobody_asked_for_is_not_read(harness: HttpHarness, what: str, status: int) -> None:
     """The same answers to a request for a dozen contacts: they take no more than what a dozen may take."""
     body = LARGE[what]
-    scene.granted = None
-    scene.said = b"HTTP/1.1 %d Whatever\r\ncontent-length: %d\r\n\r\n" % (status, len(body)) + body
-    client = scene.client()
+    harness.granted = None
+    harness.said = b"HTTP/1.1 %d Whatever\r\ncontent-length: %d\r\n\r\n" % (status, len(body)) + body
+    client = harness.client()
     try:
         with peak_memory() as peak:
             answer = ask(client)

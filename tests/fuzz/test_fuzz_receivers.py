@@ -32,7 +32,7 @@ from stream_scorer.targets.webhook import WebhookTarget
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from support_fuzz_http import Scene
+    from support_fuzz_http import HttpHarness
 
     from stream_scorer.callbacks.ports import Target
 
@@ -53,9 +53,9 @@ def outbound(url: str) -> Target:
 
 @fuzz(60)
 @given(st.sampled_from([webhook, outbound]), answers(), st.booleans(), st.integers(0, 5))
-def test_any_answer(scene: Scene, make: Callable[[str], Target], said: bytes, login: bool, tries: int) -> None:
-    scene.said, scene.granted = said, said if login else None
-    target = make(scene.server.url)
+def test_any_answer(harness: HttpHarness, make: Callable[[str], Target], said: bytes, login: bool, tries: int) -> None:
+    harness.said, harness.granted = said, said if login else None
+    target = make(harness.server.url)
     one = callback(target)
     try:
         answer = target.deliver(one)

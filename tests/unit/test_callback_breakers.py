@@ -17,7 +17,7 @@ LIMITED = DeliveryAnswer(DeliveryKind.TRY_LATER, "HTTP 429", 429, 50.0)
 PLACE = Partition("callbacks", 0)
 
 
-class Scene:
+class Harness:
     def __init__(self) -> None:
         self.now = 10_000.0
         self.breakers = CircuitBreakers(10.0, 21_600.0)
@@ -38,204 +38,206 @@ class Scene:
 
 
 def test_a_campaign_opens_after_eight_failures_in_a_row_of_three_callbacks() -> None:
-    scene = Scene()
-    scene.answers("other", ACCEPTED)
-    scene.answers("a", NOT_FOUND, 7)
-    assert scene.status("a") is BreakerStatus.CLOSED
-    scene.answers("a", ACCEPTED)
-    scene.answers("a", NOT_FOUND, 7)
-    assert scene.status("a") is BreakerStatus.CLOSED, "an acceptance in between"
-    scene.answers("a", TIME_OUT)
-    assert scene.status("a") is BreakerStatus.OPEN
-    assert scene.breakers.blocks("a")
-    assert not scene.breakers.blocks("other")
-    assert not scene.breakers.is_target_open
+    harness = Harness()
+    harness.answers("other", ACCEPTED)
+    harness.answers("a", NOT_FOUND, 7)
+    assert harness.status("a") is BreakerStatus.CLOSED
+    harness.answers("a", ACCEPTED)
+    harness.answers("a", NOT_FOUND, 7)
+    assert harness.status("a") is BreakerStatus.CLOSED, "an acceptance in between"
+    harness.answers("a", TIME_OUT)
+    assert harness.status("a") is BreakerStatus.OPEN
+    assert harness.breakers.blocks("a")
+    assert not harness.breakers.blocks("other")
+    assert not harness.breakers.is_target_open
 
 
 def test_two_callbacks_are_not_enough() -> None:
-    scene = Scene()
-    scene.answers("a", NOT_FOUND, 100, callbacks=2)
-    assert scene.status("a") is BreakerStatus.CLOSED
+    harness = Harness()
+    harness.answers("a", NOT_FOUND, 100, callbacks=2)
+    assert harness.status("a") is BreakerStatus.CLOSED
 
 
 def test_a_rate_limit_is_no_failure() -> None:
-    scene = Scene()
-    scene.answers("a", LIMITED, 100)
-    assert scene.status("a") is BreakerStatus.CLOSED
+    harness = Harness()
+    harness.answers("a", LIMITED, 100)
+    assert harness.status("a") is BreakerStatus.CLOSED
 
 
 def test_the_target_opens_with_the_only_campaign_and_closes_with_the_first_acceptance() -> None:
-    scene = Scene()
-    scene.answers("a", NOT_FOUND, 8)
-    assert scene.breakers.is_target_open
-    target = scene.breakers.target()
+    harness = Harness()
+    harness.answers("a", NOT_FOUND, 8)
+    assert harness.breakers.is_target_open
+    target = harness.breakers.target()
     assert target is not None
     assert (target.message, target.http_status, target.remedy) == ("HTTP 404", 404, "check the path")
-    scene.probe("a", ACCEPTED)
-    assert not scene.breakers.is_target_open
-    assert scene.status("a") is BreakerStatus.CLOSED
+    harness.probe("a", ACCEPTED)
+    assert not harness.breakers.is_target_open
+    assert harness.status("a") is BreakerStatus.CLOSED
 
 
 def test_the_target_stays_closed_while_a_campaign_of_the_last_ten_minutes_is() -> None:
-    scene = Scene()
-    scene.answers("well", ACCEPTED)
-    scene.answers("a", NOT_FOUND, 8)
-    scene.answers("b", NOT_FOUND, 8)
-    assert not scene.breakers.is_target_open
-    scene.now += RECENT_S + 1
-    scene.probe("a", NOT_FOUND)
-    assert scene.breakers.is_target_open
+    harness = Harness()
+    harness.answers("well", ACCEPTED)
+    harness.answers("a", NOT_FOUND, 8)
+    harness.answers("b", NOT_FOUND, 8)
+    assert not harness.breakers.is_target_open
+    harness.now += RECENT_S + 1
+    harness.probe("a", NOT_FOUND)
+    assert harness.breakers.is_target_open
 
 
 def test_the_target_does_not_open_with_one_of_several_campaigns() -> None:
-    scene = Scene()
-    scene.breakers.seen("waits", PLACE, scene.now)
-    scene.answers("a", NOT_FOUND, 8)
-    assert scene.status("a") is BreakerStatus.OPEN
-    assert not scene.breakers.is_target_open, "whether the target accepts the other campaign is not known"
-    scene.answers("waits", NOT_FOUND, 8)
-    assert scene.breakers.is_target_open
+    harness = Harness()
+    harness.breakers.seen("waits", PLACE, harness.now)
+    harness.answers("a", NOT_FOUND, 8)
+    assert harness.status("a") is BreakerStatus.OPEN
+    assert not harness.breakers.is_target_open, "whether the target accepts the other campaign is not known"
+    harness.answers("waits", NOT_FOUND, 8)
+    assert harness.breakers.is_target_open
 
 
 def test_a_campaign_that_is_switched_off_neither_opens_nor_holds_the_target() -> None:
-    scene = Scene()
-    scene.answers("off", GONE)
-    assert scene.status("off") is BreakerStatus.SWITCHED_OFF
-    assert not scene.breakers.is_target_open
-    scene.answers("a", NOT_FOUND, 8)
-    assert scene.breakers.is_target_open
+    harness = Harness()
+    harness.answers("off", GONE)
+    assert harness.status("off") is BreakerStatus.SWITCHED_OFF
+    assert not harness.breakers.is_target_open
+    harness.answers("a", NOT_FOUND, 8)
+    assert harness.breakers.is_target_open
 
 
 def test_any_response_but_410_ends_switched_off_and_no_response_does_not() -> None:
-    scene = Scene()
-    scene.answers("off", GONE)
-    scene.answers("off", TIME_OUT)
-    assert scene.status("off") is BreakerStatus.SWITCHED_OFF
-    assert not scene.breakers.is_probe_due("off", scene.now + 599)
-    assert scene.breakers.is_probe_due("off", scene.now + 600)
-    scene.answers("off", NOT_FOUND)
-    assert scene.status("off") is BreakerStatus.CLOSED
-    scene.answers("off", GONE)
-    scene.answers("off", LIMITED)
-    assert scene.status("off") is BreakerStatus.CLOSED
+    harness = Harness()
+    harness.answers("off", GONE)
+    harness.answers("off", TIME_OUT)
+    assert harness.status("off") is BreakerStatus.SWITCHED_OFF
+    assert not harness.breakers.is_probe_due("off", harness.now + 599)
+    assert harness.breakers.is_probe_due("off", harness.now + 600)
+    harness.answers("off", NOT_FOUND)
+    assert harness.status("off") is BreakerStatus.CLOSED
+    harness.answers("off", GONE)
+    harness.answers("off", LIMITED)
+    assert harness.status("off") is BreakerStatus.CLOSED
 
 
 def test_one_probe_each_interval_rotates_over_the_campaigns() -> None:
-    scene = Scene()
+    harness = Harness()
     for name in ("a", "b", "c"):
-        scene.answers(name, NOT_FOUND, 8)
+        harness.answers(name, NOT_FOUND, 8)
     sent = []
     for _ in range(90):
-        if due := scene.breakers.next_probes(["a", "b", "c"], scene.now):
-            sent.append((scene.now - 10_000, due[0]))
-            scene.probe(str(due[0]), NOT_FOUND)
-        scene.now += 1
+        if due := harness.breakers.next_probes(["a", "b", "c"], harness.now):
+            sent.append((harness.now - 10_000, due[0]))
+            harness.probe(str(due[0]), NOT_FOUND)
+        harness.now += 1
     assert sent == [(at, "abc"[n % 3]) for n, at in enumerate(range(10, 90, 10))]
 
 
 def test_an_acceptance_makes_the_next_probe_due_at_once() -> None:
-    scene = Scene()
+    harness = Harness()
     for name in ("a", "b", "c"):
-        scene.answers(name, NOT_FOUND, 8)
-    scene.now += 10
+        harness.answers(name, NOT_FOUND, 8)
+    harness.now += 10
     for name in ("a", "b", "c"):
-        assert scene.breakers.next_probes([one for one in "abc" if scene.breakers.blocks(one)], scene.now)[0] == name
-        scene.probe(name, ACCEPTED)
-    assert not any(scene.breakers.blocks(name) for name in "abc")
+        assert (
+            harness.breakers.next_probes([one for one in "abc" if harness.breakers.blocks(one)], harness.now)[0] == name
+        )
+        harness.probe(name, ACCEPTED)
+    assert not any(harness.breakers.blocks(name) for name in "abc")
 
 
 def test_a_half_open_campaign_has_one_probe_in_flight() -> None:
-    scene = Scene()
-    scene.answers("a", NOT_FOUND, 8)
-    scene.now += 10
-    scene.breakers.sent("a", scene.now, is_probe=True)
-    assert scene.status("a") is BreakerStatus.HALF_OPEN
-    scene.now += 10
-    assert scene.breakers.next_probes(["a"], scene.now) == []
+    harness = Harness()
+    harness.answers("a", NOT_FOUND, 8)
+    harness.now += 10
+    harness.breakers.sent("a", harness.now, is_probe=True)
+    assert harness.status("a") is BreakerStatus.HALF_OPEN
+    harness.now += 10
+    assert harness.breakers.next_probes(["a"], harness.now) == []
 
 
 def test_a_probe_without_a_request_uses_up_none() -> None:
-    scene = Scene()
+    harness = Harness()
     for name in ("a", "b"):
-        scene.answers(name, NOT_FOUND, 8)
-    scene.breakers.seen("new", PLACE, scene.now)
-    scene.now += 10
+        harness.answers(name, NOT_FOUND, 8)
+    harness.breakers.seen("new", PLACE, harness.now)
+    harness.now += 10
     for name in ("new", "a"):
-        assert scene.breakers.next_probes([name, "b"], scene.now)[0] == name
-        scene.breakers.sent(name, scene.now, is_probe=True)
-        scene.breakers.probe_ended(name, scene.now, was_sent=False)
-        assert scene.breakers.next_probes([name, "b"], scene.now)[0] == name
-    scene.answers("off", GONE)
-    scene.now += 600
-    scene.breakers.sent("off", scene.now, is_probe=True)
-    scene.breakers.probe_ended("off", scene.now, was_sent=False)
-    assert scene.breakers.is_probe_due("off", scene.now)
+        assert harness.breakers.next_probes([name, "b"], harness.now)[0] == name
+        harness.breakers.sent(name, harness.now, is_probe=True)
+        harness.breakers.probe_ended(name, harness.now, was_sent=False)
+        assert harness.breakers.next_probes([name, "b"], harness.now)[0] == name
+    harness.answers("off", GONE)
+    harness.now += 600
+    harness.breakers.sent("off", harness.now, is_probe=True)
+    harness.breakers.probe_ended("off", harness.now, was_sent=False)
+    assert harness.breakers.is_probe_due("off", harness.now)
 
 
 def test_a_campaign_not_sent_to_since_then_is_probed_first_and_at_once() -> None:
-    scene = Scene()
-    scene.answers("a", NOT_FOUND, 8)
-    scene.breakers.seen("new", PLACE, scene.now)
-    assert scene.breakers.awaits_first_probe("new", scene.now)
-    assert not scene.breakers.awaits_first_probe("a", scene.now)
-    assert scene.breakers.next_probes(["a", "new"], scene.now) == ["new"]
-    scene.breakers.sent("new", scene.now, is_probe=True)
-    assert scene.breakers.awaits_first_probe("new", scene.now)
-    scene.breakers.probe_ended("new", scene.now)
-    scene.breakers.responded("new", "x", TIME_OUT, scene.now)
-    assert not scene.breakers.awaits_first_probe("new", scene.now)
-    assert scene.breakers.next_probes(["a", "new"], scene.now) == []
+    harness = Harness()
+    harness.answers("a", NOT_FOUND, 8)
+    harness.breakers.seen("new", PLACE, harness.now)
+    assert harness.breakers.awaits_first_probe("new", harness.now)
+    assert not harness.breakers.awaits_first_probe("a", harness.now)
+    assert harness.breakers.next_probes(["a", "new"], harness.now) == ["new"]
+    harness.breakers.sent("new", harness.now, is_probe=True)
+    assert harness.breakers.awaits_first_probe("new", harness.now)
+    harness.breakers.probe_ended("new", harness.now)
+    harness.breakers.responded("new", "x", TIME_OUT, harness.now)
+    assert not harness.breakers.awaits_first_probe("new", harness.now)
+    assert harness.breakers.next_probes(["a", "new"], harness.now) == []
 
 
 def test_the_others_are_probed_while_the_receiver_demands_a_pause_for_a_campaign_that_would_be_first() -> None:
-    scene = Scene()
+    harness = Harness()
     for name in ("a", "b"):
-        scene.answers(name, NOT_FOUND, 8)
-    scene.breakers.seen("new", PLACE, scene.now)
-    scene.now += 10
-    assert scene.breakers.next_probes(["new", "a", "b"], scene.now) == ["new", "a", "b"]
+        harness.answers(name, NOT_FOUND, 8)
+    harness.breakers.seen("new", PLACE, harness.now)
+    harness.now += 10
+    assert harness.breakers.next_probes(["new", "a", "b"], harness.now) == ["new", "a", "b"]
     for number in range(4):
-        scene.breakers.sent(f"new-{number}", scene.now, is_probe=True)
-    assert scene.breakers.next_probes(["new", "a", "b"], scene.now) == ["a", "b"], "four first probes at once"
+        harness.breakers.sent(f"new-{number}", harness.now, is_probe=True)
+    assert harness.breakers.next_probes(["new", "a", "b"], harness.now) == ["a", "b"], "four first probes at once"
 
 
 def test_campaigns_without_callbacks_are_forgotten_and_failures_are_not() -> None:
-    scene = Scene()
-    scene.answers("well", ACCEPTED)
-    scene.answers("a", NOT_FOUND, 7)
-    scene.now += 3_600
-    scene.breakers.forget(scene.now, lambda _: True)
-    scene.answers("a", NOT_FOUND)
-    assert scene.breakers.is_target_open
-    scene.now += 21_600 + RECENT_S - 1
-    scene.breakers.forget(scene.now, lambda _: True)
-    assert scene.breakers.is_target_open, "its callbacks may wait for the longest delay"
-    scene.now += 2
-    scene.breakers.forget(scene.now, lambda _: True)
-    assert not scene.breakers.is_target_open
-    assert scene.breakers.campaigns() == []
+    harness = Harness()
+    harness.answers("well", ACCEPTED)
+    harness.answers("a", NOT_FOUND, 7)
+    harness.now += 3_600
+    harness.breakers.forget(harness.now, lambda _: True)
+    harness.answers("a", NOT_FOUND)
+    assert harness.breakers.is_target_open
+    harness.now += 21_600 + RECENT_S - 1
+    harness.breakers.forget(harness.now, lambda _: True)
+    assert harness.breakers.is_target_open, "its callbacks may wait for the longest delay"
+    harness.now += 2
+    harness.breakers.forget(harness.now, lambda _: True)
+    assert not harness.breakers.is_target_open
+    assert harness.breakers.campaigns() == []
 
 
 def test_a_409_that_is_an_acceptance_closes_the_breaker_and_shows_no_other_acceptance() -> None:
-    scene = Scene()
-    scene.answers("a", NOT_FOUND, 8)
-    scene.probe("a", CONFLICT)
-    assert scene.status("a") is BreakerStatus.CLOSED
-    assert not scene.breakers.is_accepting("a")
-    scene.answers("a", ACCEPTED)
-    scene.answers("a", CONFLICT)
-    assert scene.breakers.is_accepting("a")
-    scene.answers("a", replace(CONFLICT, kind=DeliveryKind.REFUSED))
-    assert not scene.breakers.is_accepting("a")
+    harness = Harness()
+    harness.answers("a", NOT_FOUND, 8)
+    harness.probe("a", CONFLICT)
+    assert harness.status("a") is BreakerStatus.CLOSED
+    assert not harness.breakers.is_accepting("a")
+    harness.answers("a", ACCEPTED)
+    harness.answers("a", CONFLICT)
+    assert harness.breakers.is_accepting("a")
+    harness.answers("a", replace(CONFLICT, kind=DeliveryKind.REFUSED))
+    assert not harness.breakers.is_accepting("a")
 
 
 def test_a_campaign_ends_with_the_last_partition_that_had_its_callbacks() -> None:
-    scene = Scene()
+    harness = Harness()
     other = Partition("retry-1", 3)
-    scene.answers("a", NOT_FOUND, 8)
-    scene.breakers.seen("a", other, scene.now)
-    scene.breakers.forget(scene.now, lambda partition: partition == other)
-    assert scene.breakers.is_target_open
-    scene.breakers.forget(scene.now, lambda _: False)
-    assert not scene.breakers.is_target_open
-    assert scene.breakers.campaigns() == []
+    harness.answers("a", NOT_FOUND, 8)
+    harness.breakers.seen("a", other, harness.now)
+    harness.breakers.forget(harness.now, lambda partition: partition == other)
+    assert harness.breakers.is_target_open
+    harness.breakers.forget(harness.now, lambda _: False)
+    assert not harness.breakers.is_target_open
+    assert harness.breakers.campaigns() == []

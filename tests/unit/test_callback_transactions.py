@@ -22,7 +22,7 @@ from delivery_harness import (
     refused,
 )
 from test_planner import NOW_MS, SCORES, value
-from test_transaction_bounds import PlannerBench
+from test_transaction_bounds import PlannerHarness
 
 from stream_scorer.core.records import Partition
 
@@ -54,17 +54,17 @@ class TestPlanner:
         world = SimulatedReceivers(lambda *_: delivered())
         wanted = put_scores(world, 40)
         world.endings = ["lost", "ok", "lost"]
-        PlannerBench(world).rounds(100)
+        PlannerHarness(world).rounds(100)
         assert sources(world.topic("callbacks")).keys() == wanted, "a score has no callback"
 
     def test_a_plan_whose_outcome_is_unknown_is_not_written_twice(self) -> None:
         world = SimulatedReceivers(lambda *_: delivered())
         wanted = put_scores(world, 40)
         world.endings = ["unknown", "ok"]
-        bench = PlannerBench(world)
-        bench.rounds(100)
+        harness = PlannerHarness(world)
+        harness.rounds(100)
         for _ in range(6):  # all is committed, and the planner does not know
-            bench.round()
+            harness.round()
         assert sources(world.topic("callbacks")) == dict.fromkeys(wanted, 1), "a score is in two callbacks"
 
     def test_every_outcome_of_a_plan_is_written(self) -> None:
@@ -72,7 +72,7 @@ class TestPlanner:
         wanted = put_scores(world, 10)
         world.write("scores", b"old", SCORES.encode(value(contact_id="old", scored_at=NOW_MS - 90_000_000)))
         world.write("scores", b"odd", b"no score at all")
-        PlannerBench(world).rounds(100)
+        PlannerHarness(world).rounds(100)
         assert len(world.topic("callbacks")) == len(wanted), "a callback of the plan is not written"
         assert [one["outcome"] for found in world.receipts().values() for one in found] == ["EXPIRED"]
         assert [one.value for one in world.topic("rejected")] == [b"no score at all"]
@@ -80,28 +80,28 @@ class TestPlanner:
     def test_scores_of_a_revoked_partition_are_planned_by_its_next_owner_only(self) -> None:
         world = SimulatedReceivers(lambda *_: delivered())
         wanted = put_scores(world, 40)
-        bench = PlannerBench(world)
-        bench.callbacks.open()
-        bench.planner._process()
-        bench.source.revoke(SCORE_PARTITIONS)
-        PlannerBench(world).rounds(100)
-        bench.callbacks.flush()
+        harness = PlannerHarness(world)
+        harness.callbacks.open()
+        harness.planner._process()
+        harness.source.revoke(SCORE_PARTITIONS)
+        PlannerHarness(world).rounds(100)
+        harness.callbacks.flush()
         assert sources(world.topic("callbacks")) == dict.fromkeys(wanted, 1), "two owners planned one score"
 
     def test_in_a_quiet_partition_the_commit_moves_behind_the_markers(self) -> None:
         """Before them, it would be below the first offset of a log that retention has emptied."""
         world = SimulatedReceivers(lambda *_: delivered())
         wanted = put_scores(world, 40)
-        bench = PlannerBench(world)
-        bench.rounds(100)
+        harness = PlannerHarness(world)
+        harness.rounds(100)
         before = dict(world.committed)
         ends = {place: offset + 1 for place, offset in before.items()}
-        bench.source.commit_offset = lambda place, next_offset: max(next_offset, ends[place])  # type: ignore[method-assign]
+        harness.source.commit_offset = lambda place, next_offset: max(next_offset, ends[place])  # type: ignore[method-assign]
         for _ in range(20):  # ten seconds, in which the ends of the partitions become known
-            bench.round()
+            harness.round()
         assert world.committed == {place: offset + 1 for place, offset in before.items()}
-        assert bench.sink.sizes[-1] == 0
-        assert bench.sink.sizes.count(0) == 1, "once"
+        assert harness.sink.sizes[-1] == 0
+        assert harness.sink.sizes.count(0) == 1, "once"
         assert sources(world.topic("callbacks")) == dict.fromkeys(wanted, 1)
 
 
@@ -111,8 +111,8 @@ class TestDeliverer:
         world = SimulatedReceivers(lambda *_: delivered())
         world.plan(callback(f"cb-{n}") for n in range(40))
         world.endings = [ending, "ok", ending]
-        bench = DeliveryHarness(world)
-        bench.run_dry()
+        harness = DeliveryHarness(world)
+        harness.run_dry()
         receipts = {name: len(found) for name, found in world.receipts().items()}
         assert receipts.keys() == {f"cb-{n}" for n in range(40)}, "a callback has no receipt"
         assert set(receipts.values()) == {1}, "a callback has two receipts"
@@ -130,16 +130,16 @@ class TestDeliverer:
         world = SimulatedReceivers(lambda w, _: later(20.0) if w.now < 1_001 else delivered())
         world.plan(callback(f"cb-{n}") for n in range(6))
         world.endings = ["stale"]  # the rebalance has refused the last transaction: all of it is still to be written
-        bench = DeliveryHarness(world)
+        harness = DeliveryHarness(world)
         done: list[int] = []
 
         def rebalance() -> None:
             if not world.endings and not done:
                 done.append(1)
-                bench.source.revoke(bench.places)
-                bench.source.assign(bench.places)
+                harness.source.revoke(harness.places)
+                harness.source.assign(harness.places)
 
-        bench.run(lambda: bool(done) and world.now > 1_002, rebalance)
+        harness.run(lambda: bool(done) and world.now > 1_002, rebalance)
         moved = {one.key for tier in RETRY_TOPICS for one in world.topic(tier)}
         ended = {name.encode() for name in world.receipts()}
         assert moved | ended == {f"cb-{n}".encode() for n in range(6)}, "a callback waits nowhere"

@@ -28,7 +28,7 @@ class Quiet:
     warning = info
 
 
-class Scene:
+class Harness:
     def __init__(self) -> None:
         self.now = 100.0
         self.log = Quiet()
@@ -45,40 +45,40 @@ class Scene:
 
 
 def test_a_callback_that_waits_for_no_known_reason_ends_the_life() -> None:
-    scene = Scene()
-    scene.observe.partition_assigned(HERE, 3)
-    assert scene.look(1_000, explained=True) is None
-    assert scene.look(300) is None
-    assert scene.look(1) == "deliverer: the oldest event has waited for 301 s, and no reason is known"
-    scene.observe.commit_blocked("no broker")
-    assert scene.look(1_000) is None
-    assert scene.observe.readiness_failure() == "deliverer: kafka: no broker"
+    harness = Harness()
+    harness.observe.partition_assigned(HERE, 3)
+    assert harness.look(1_000, explained=True) is None
+    assert harness.look(300) is None
+    assert harness.look(1) == "deliverer: the oldest event has waited for 301 s, and no reason is known"
+    harness.observe.commit_blocked("no broker")
+    assert harness.look(1_000) is None
+    assert harness.observe.readiness_failure() == "deliverer: kafka: no broker"
 
 
 def test_a_loop_without_partitions_is_a_spare_once_the_group_has_said_so() -> None:
-    scene = Scene()
-    assert scene.observe.readiness_failure() == "deliverer: starting: no partition assigned yet"
-    scene.observe.rebalance_completed()
-    assert scene.observe.readiness_failure() is None
-    scene.look(1)
-    assert scene.log.events == ["no partitions assigned"]
-    scene.observe.partition_assigned(HERE, 3)
-    scene.observe.partitions_revoked([HERE])
-    assert str(scene.observe.readiness_failure()).startswith("deliverer: rebalancing: ")
-    scene.observe.disconnected("Authentication failed")
-    assert scene.observe.readiness_failure() == "deliverer: kafka: Authentication failed"
+    harness = Harness()
+    assert harness.observe.readiness_failure() == "deliverer: starting: no partition assigned yet"
+    harness.observe.rebalance_completed()
+    assert harness.observe.readiness_failure() is None
+    harness.look(1)
+    assert harness.log.events == ["no partitions assigned"]
+    harness.observe.partition_assigned(HERE, 3)
+    harness.observe.partitions_revoked([HERE])
+    assert str(harness.observe.readiness_failure()).startswith("deliverer: rebalancing: ")
+    harness.observe.disconnected("Authentication failed")
+    assert harness.observe.readiness_failure() == "deliverer: kafka: Authentication failed"
 
 
 def test_a_failed_transaction_is_one_line_a_message_and_named_as_in_the_scoring_worker() -> None:
-    scene = Scene()
+    harness = Harness()
     for message in ("no broker", "no broker", "fenced", None):
-        scene.observe.commit_blocked(message)
-    assert scene.log.events == ["transaction failed", "transaction failed", "transactions recovered"]
+        harness.observe.commit_blocked(message)
+    assert harness.log.events == ["transaction failed", "transaction failed", "transactions recovered"]
 
 
 def test_the_breaker_gauge_has_the_reason_kafka_whenever_readyz_has_it() -> None:
-    scene = Scene()
-    observe = scene.observe
+    harness = Harness()
+    observe = harness.observe
     steps: list[Callable[[], None]] = [
         lambda: observe.partition_assigned(HERE, 3),
         lambda: observe.disconnected("Authentication failed"),
@@ -91,5 +91,5 @@ def test_the_breaker_gauge_has_the_reason_kafka_whenever_readyz_has_it() -> None
     ]
     for step in steps:
         step()
-        is_open = scene.metrics.value(CALLBACKS_CIRCUIT_BREAKER_OPEN, reason="kafka", loop="deliverer")
+        is_open = harness.metrics.value(CALLBACKS_CIRCUIT_BREAKER_OPEN, reason="kafka", loop="deliverer")
         assert is_open == str(observe.readiness_failure()).startswith("deliverer: kafka: ")

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import pytest
 from support_core import contact, policy
 from test_genesys_oauth import TIMING, FakeHttp, granted
-from test_observer import Scene
+from test_observer import Harness
 
 from stream_scorer.core.scoring.api_response import Answered, Refused
 from stream_scorer.core.scoring.batcher import BatchKey
@@ -212,22 +212,22 @@ def test_a_rejected_record_names_status_and_code() -> None:
 
 
 def test_free_text_is_logged_at_debug_alone() -> None:
-    scene = Scene()
+    harness = Harness()
     got = send(error(400, code="invalid.value", message="income of C-1047 was 48213.75 in Ulm"))
     assert isinstance(got, Refused)
-    scene.failed(got)
-    scene.breaker.trip(got.message, scene.now)
-    above = [line for line in scene.log.lines if line[0] != "debug"]
+    harness.failed(got)
+    harness.breaker.trip(got.message, harness.now)
+    above = [line for line in harness.log.lines if line[0] != "debug"]
     assert "income" not in repr(above)
-    assert "income" not in str(scene.observe.readiness_failure())
+    assert "income" not in str(harness.observe.readiness_failure())
     fields = {"batch_id": "batch", "attempt": 1, "status": 400, "text": "income of *** was *** in ***"}
-    assert ("debug", "error text received", fields) in scene.log.lines
+    assert ("debug", "error text received", fields) in harness.log.lines
 
 
 def test_an_answer_without_free_text_has_no_line_of_its_own() -> None:
-    scene = Scene()
-    scene.failed(send(error(503, code="service.unavailable")))
-    assert [line[1] for line in scene.log.lines if "text" in line[1]] == []
+    harness = Harness()
+    harness.failed(send(error(503, code="service.unavailable")))
+    assert [line[1] for line in harness.log.lines if "text" in line[1]] == []
 
 
 def test_a_body_of_another_form_hides_all_of_its_values() -> None:

@@ -17,7 +17,7 @@ DELAYS_S = (60.0, 600.0, 3_600.0)
 CAUSE = "refused_by_api/400/"
 
 
-class Scene:
+class Harness:
     """A `Deferral` with simulated time, and what it reported."""
 
     def __init__(self, share: float = 0.01) -> None:
@@ -46,85 +46,85 @@ class Scene:
 def test_a_round_that_failed_goes_to_the_next_topic_and_one_that_proved_nothing_to_the_same(
     rounds: int, counted: tuple[int, int, int], uncounted: tuple[int, int, int], *, is_last: bool
 ) -> None:
-    scene, one = Scene(), contact("c")._replace(rounds=rounds)
-    assert scene.deferral.is_last_round(one) is is_last
-    outcomes = [scene.deferral.counted(one), scene.deferral.uncounted(one)]
+    harness, one = Harness(), contact("c")._replace(rounds=rounds)
+    assert harness.deferral.is_last_round(one) is is_last
+    outcomes = [harness.deferral.counted(one), harness.deferral.uncounted(one)]
     found = [(outcome.rounds, outcome.level, outcome.not_before_ms // 1_000 - 1_000) for outcome in outcomes]
     assert found == [counted, uncounted]
     assert not any(outcome.held for outcome in outcomes)
 
 
 def test_after_all_rounds_it_is_rejected_with_the_status() -> None:
-    scene = Scene()
-    assert scene.deferral.is_last_round(contact("c")._replace(rounds=3))
-    (outcome,) = scene.reject()
+    harness = Harness()
+    assert harness.deferral.is_last_round(contact("c")._replace(rounds=3))
+    (outcome,) = harness.reject()
     assert isinstance(outcome, Rejected)
     assert (outcome.reasons, outcome.api_status) == (("refused_by_api",), 400)
     assert outcome.detail == "refused alone; 3 retry rounds failed too"
-    assert not scene.reported
-    (at_once,) = scene.reject(rounds=0)
+    assert not harness.reported
+    (at_once,) = harness.reject(rounds=0)
     assert isinstance(at_once, Rejected)
     assert at_once.detail == "refused alone"
 
 
 def test_more_failures_are_needed_while_the_api_fails_at_random() -> None:
-    scene = Scene()
-    assert scene.deferral.lone_failures == 3
-    scene.deferral.answered_after_failure(contact("c"))
-    assert (scene.deferral.lone_failures, scene.deferral.fails_at_random) == (12, True)
-    scene.now += 600.0
-    assert scene.deferral.fails_at_random
-    scene.now += 1.0
-    assert scene.deferral.lone_failures == 3
+    harness = Harness()
+    assert harness.deferral.lone_failures == 3
+    harness.deferral.answered_after_failure(contact("c"))
+    assert (harness.deferral.lone_failures, harness.deferral.fails_at_random) == (12, True)
+    harness.now += 600.0
+    assert harness.deferral.fails_at_random
+    harness.now += 1.0
+    assert harness.deferral.lone_failures == 3
 
 
 def test_over_the_limit_they_are_held_in_the_last_topic_with_their_rounds_done() -> None:
-    scene = Scene()
-    outcomes = scene.reject(rounds=0, amount=22)
+    harness = Harness()
+    outcomes = harness.reject(rounds=0, amount=22)
     assert [type(one) for one in outcomes] == [Rejected] * 20 + [Deferred] * 2
     held = outcomes[-1]
     assert isinstance(held, Deferred)
     assert (held.rounds, held.level, held.held) == (3, 3, CAUSE)
-    assert scene.reported == [(CAUSE, 21, True), (CAUSE, 22, True)]
+    assert harness.reported == [(CAUSE, 21, True), (CAUSE, 22, True)]
 
 
 def test_finished_contacts_raise_the_limit_and_a_warning_is_reported() -> None:
-    scene = Scene()
-    scene.deferral.finished(10_000)
-    assert {type(one) for one in scene.reject(amount=30)} == {Rejected}
-    assert scene.reported == [(CAUSE, count, False) for count in range(21, 31)]
+    harness = Harness()
+    harness.deferral.finished(10_000)
+    assert {type(one) for one in harness.reject(amount=30)} == {Rejected}
+    assert harness.reported == [(CAUSE, count, False) for count in range(21, 31)]
 
 
 def test_one_of_those_held_for_a_cause_is_sent_each_delay_and_all_once_it_was_answered() -> None:
-    scene = Scene()
+    harness = Harness()
     held, other = (contact("c")._replace(rounds=3, held=cause) for cause in (CAUSE, "no_result/200/"))
-    assert [scene.deferral.admits(held) for _ in range(3)] == [True, False, False]
-    assert scene.deferral.admits(other)
-    scene.now += 3_599.0
-    assert not scene.deferral.admits(held)
-    scene.now += 1.0
-    assert scene.deferral.admits(held)
-    again = scene.deferral.failed_again(held)
+    assert [harness.deferral.admits(held) for _ in range(3)] == [True, False, False]
+    assert harness.deferral.admits(other)
+    harness.now += 3_599.0
+    assert not harness.deferral.admits(held)
+    harness.now += 1.0
+    assert harness.deferral.admits(held)
+    again = harness.deferral.failed_again(held)
     assert (again.rounds, again.level, again.held) == (3, 3, CAUSE)
-    assert not scene.deferral.admits(held)
-    assert scene.deferral.admits(other)
-    scene.deferral.answered_after_failure(held)
-    assert all(scene.deferral.admits(held) for _ in range(9))
-    assert not scene.deferral.admits(other), "it was held for another cause"
-    scene.deferral.failed_again(held)
-    assert not scene.deferral.admits(held)
+    assert not harness.deferral.admits(held)
+    assert harness.deferral.admits(other)
+    harness.deferral.answered_after_failure(held)
+    assert all(harness.deferral.admits(held) for _ in range(9))
+    assert not harness.deferral.admits(other), "it was held for another cause"
+    harness.deferral.failed_again(held)
+    assert not harness.deferral.admits(held)
 
 
 def test_a_held_contact_that_is_deferred_uncounted_stays_held() -> None:
-    assert Scene().deferral.uncounted(contact("c")._replace(rounds=3, held=CAUSE)).held == CAUSE
+    assert Harness().deferral.uncounted(contact("c")._replace(rounds=3, held=CAUSE)).held == CAUSE
 
 
 def test_a_share_of_one_rejects_those_that_were_held_before() -> None:
-    scene = Scene(share=1.0)
+    harness = Harness(share=1.0)
     held = contact("c")._replace(rounds=3, held=CAUSE)
-    assert not scene.deferral.is_held(held)
-    assert all(scene.deferral.admits(held) for _ in range(5))
-    assert {type(one) for one in scene.reject(amount=50)} == {Rejected}
+    assert not harness.deferral.is_held(held)
+    assert all(harness.deferral.admits(held) for _ in range(5))
+    assert {type(one) for one in harness.reject(amount=50)} == {Rejected}
 
 
 # --- records whose schema the registry does not have
@@ -138,23 +138,23 @@ def unread(rounds: int, held: str = "") -> SourceRecord:
 
 
 def test_a_record_whose_schema_is_missing_has_its_rounds_before_it_is_undecodable() -> None:
-    scene = Scene()
+    harness = Harness()
     for rounds, delay_s in enumerate(DELAYS_S):
-        found = scene.deferral.schema_missing(unread(rounds), "no schema with id 17")
+        found = harness.deferral.schema_missing(unread(rounds), "no schema with id 17")
         assert isinstance(found, Deferred)
         assert (found.rounds, found.level, found.record.source) == (rounds + 1, rounds + 1, "in/0/7")
         assert found.not_before_ms == (1_000 + delay_s) * 1_000
-    rejected = scene.deferral.schema_missing(unread(3), "no schema with id 17")
+    rejected = harness.deferral.schema_missing(unread(3), "no schema with id 17")
     assert isinstance(rejected, Rejected)
     assert (rejected.reasons, rejected.request) == (("undecodable",), None)
     assert rejected.detail == "no schema with id 17; 3 retry rounds failed too"
 
 
 def test_the_limit_counts_records_whose_schema_is_missing() -> None:
-    scene = Scene()
-    found = [scene.deferral.schema_missing(unread(3), "no schema with id 17") for _ in range(25)]
+    harness = Harness()
+    found = [harness.deferral.schema_missing(unread(3), "no schema with id 17") for _ in range(25)]
     assert [type(one) for one in found] == [Rejected] * 20 + [Deferred] * 5
-    assert scene.reported == [("undecodable/-/", count, True) for count in range(21, 26)]
-    held = scene.deferral.schema_missing(unread(3, held="undecodable/-/"), "no schema with id 17")
+    assert harness.reported == [("undecodable/-/", count, True) for count in range(21, 26)]
+    held = harness.deferral.schema_missing(unread(3, held="undecodable/-/"), "no schema with id 17")
     assert isinstance(held, Deferred)
     assert (held.rounds, held.level, held.held) == (3, 3, "undecodable/-/")

@@ -11,7 +11,7 @@ from unittest.mock import MagicMock
 import pytest
 from confluent_kafka import TopicPartition
 from delivery_harness import DeliveryHarness, SimulatedReceivers, delivered
-from test_publisher import Bench as ScoringBench
+from test_publisher import Harness as ScoringHarness
 
 from stream_scorer.core.records import Partition
 from stream_scorer.errors import ProducerFenced
@@ -74,34 +74,34 @@ with EndLimit(30) as limit:
 
 def test_a_deliverer_that_an_error_ends_begins_the_end_of_the_service() -> None:
     world = SimulatedReceivers(lambda _world, _callback: delivered())
-    bench = DeliveryHarness(world)
+    harness = DeliveryHarness(world)
     ends: list[str] = []
-    bench._stopping.set = lambda: ends.append("stopping")
-    bench.source.close = lambda: ends.append("closed")  # type: ignore[method-assign]
+    harness._stopping.set = lambda: ends.append("stopping")
+    harness.source.close = lambda: ends.append("closed")  # type: ignore[method-assign]
 
     def fail() -> None:
         raise ProducerFenced("another worker")
 
     with pytest.raises(ProducerFenced):
-        bench.run(lambda: False, fail)
+        harness.run(lambda: False, fail)
     assert ends == ["stopping", "closed"]
     assert ("draining", {"loop": "deliverer", "detail": "another worker"}) in world.lines
 
 
 def test_a_worker_that_was_fenced_for_good_opens_no_other_session() -> None:
     """Each would fence the other worker once more."""
-    bench = ScoringBench()
-    bench.finish(10)
-    bench.sink.answers = [Failed("fenced", fenced=True)] * 3
-    assert not bench.publish()
-    assert not bench.publish()
+    harness = ScoringHarness()
+    harness.finish(10)
+    harness.sink.answers = [Failed("fenced", fenced=True)] * 3
+    assert not harness.publish()
+    assert not harness.publish()
     with pytest.raises(ProducerFenced):
-        bench.publish()
-    opened = bench.sink.opened
-    bench.publisher.on_rebalance()  # as a revocation does, which closing brings
-    assert not bench.publish()
-    assert bench.publisher.is_stale
-    assert bench.sink.opened == opened
+        harness.publish()
+    opened = harness.sink.opened
+    harness.publisher.on_rebalance()  # as a revocation does, which closing brings
+    assert not harness.publish()
+    assert harness.publisher.is_stale
+    assert harness.sink.opened == opened
 
 
 def test_a_revocation_whose_last_commit_fails_still_gives_its_partitions_back() -> None:

@@ -91,7 +91,7 @@ class Reader:
         return SourceRecord(*partition, offset, None, bytes(size), [])
 
 
-class Bench:
+class Harness:
     """Flow control over a real ledger; ``sizes``: bytes that a partition's records have."""
 
     def __init__(self, *partitions: Partition, max_records: int = WINDOW, max_bytes: int = MAX_BYTES) -> None:
@@ -137,106 +137,106 @@ class Bench:
 
 class TestFlowControl:
     def test_a_blocked_partition_leaves_the_others_their_share(self) -> None:
-        bench = Bench(*FEATURES)
+        harness = Harness(*FEATURES)
         blocked, *others = FEATURES
-        assert bench.poll(blocked, 2 * WINDOW) == 300
+        assert harness.poll(blocked, 2 * WINDOW) == 300
         for _ in range(20):  # the others go on: each time, half of what they hold is committed
             for other in others:
-                bench.poll(other, WINDOW)
-                assert bench.held(other) >= WINDOW / 8
-                bench.commit(other, (bench.held(other) + 1) // 2)
-            assert bench.ledger.uncommitted <= WINDOW
-        assert bench.held(blocked) == 300
+                harness.poll(other, WINDOW)
+                assert harness.held(other) >= WINDOW / 8
+                harness.commit(other, (harness.held(other) + 1) // 2)
+            assert harness.ledger.uncommitted <= WINDOW
+        assert harness.held(blocked) == 300
 
     def test_one_partition_alone_uses_the_whole_window_and_is_not_paused_for_it(self) -> None:
-        bench = Bench(FEATURES[0])
+        harness = Harness(FEATURES[0])
         for _ in range(5):
-            assert bench.poll(FEATURES[0], bench.flow.room()) == WINDOW
-            assert bench.flow.room() == 0
-            bench.commit(FEATURES[0], WINDOW)
-        assert bench.reader.pauses == 0
+            assert harness.poll(FEATURES[0], harness.flow.room()) == WINDOW
+            assert harness.flow.room() == 0
+            harness.commit(FEATURES[0], WINDOW)
+        assert harness.reader.pauses == 0
 
     def test_a_paused_partition_is_read_again_when_half_of_its_share_is_committed(self) -> None:
-        bench = Bench(*FEATURES)
-        assert bench.poll(FEATURES[0], WINDOW) == 300
-        bench.commit(FEATURES[0], 149)
-        assert bench.poll(FEATURES[0], WINDOW) == 0
-        bench.commit(FEATURES[0], 1)
-        assert bench.poll(FEATURES[0], WINDOW) == 150
+        harness = Harness(*FEATURES)
+        assert harness.poll(FEATURES[0], WINDOW) == 300
+        harness.commit(FEATURES[0], 149)
+        assert harness.poll(FEATURES[0], WINDOW) == 0
+        harness.commit(FEATURES[0], 1)
+        assert harness.poll(FEATURES[0], WINDOW) == 150
 
     def test_a_partition_that_cannot_be_resumed_stays_paused(self) -> None:
-        bench = Bench(*FEATURES)
-        bench.poll(FEATURES[0], WINDOW)
-        bench.commit(FEATURES[0], 300)
-        bench.reader.refuses = True
-        assert bench.poll(FEATURES[0], WINDOW) == 0
-        assert bench.flow.is_blocking
-        bench.reader.refuses = False
-        assert bench.poll(FEATURES[0], WINDOW) == 300
+        harness = Harness(*FEATURES)
+        harness.poll(FEATURES[0], WINDOW)
+        harness.commit(FEATURES[0], 300)
+        harness.reader.refuses = True
+        assert harness.poll(FEATURES[0], WINDOW) == 0
+        assert harness.flow.is_blocking
+        harness.reader.refuses = False
+        assert harness.poll(FEATURES[0], WINDOW) == 300
 
     def test_a_partition_is_not_resumed_as_long_as_others_hold_everything(self) -> None:
-        bench = Bench(FEATURES[0])
-        bench.poll(FEATURES[0], WINDOW)
-        bench.assign(FEATURES[1])
-        assert [bench.poll(FEATURES[1], 5) for _ in range(9)] == [1, *[0] * 8]
-        assert bench.reader.pauses == 1
-        bench.commit(FEATURES[0], 50)
-        assert bench.poll(FEATURES[1], WINDOW) == 49
+        harness = Harness(FEATURES[0])
+        harness.poll(FEATURES[0], WINDOW)
+        harness.assign(FEATURES[1])
+        assert [harness.poll(FEATURES[1], 5) for _ in range(9)] == [1, *[0] * 8]
+        assert harness.reader.pauses == 1
+        harness.commit(FEATURES[0], 50)
+        assert harness.poll(FEATURES[1], WINDOW) == 49
 
     def test_bytes_are_shared_like_records(self) -> None:
-        bench = Bench(*FEATURES)
-        assert bench.poll(FEATURES[0], 100, size=1_000) == 30
-        assert [bench.poll(other, 100, size=1_000) for other in FEATURES[1:]] == [20, 15, 13]
-        assert bench.flow.used == pytest.approx(78 / 80)
+        harness = Harness(*FEATURES)
+        assert harness.poll(FEATURES[0], 100, size=1_000) == 30
+        assert [harness.poll(other, 100, size=1_000) for other in FEATURES[1:]] == [20, 15, 13]
+        assert harness.flow.used == pytest.approx(78 / 80)
 
     def test_a_partition_that_holds_nothing_takes_one_record_of_any_size(self) -> None:
-        bench = Bench(*FEATURES)
-        assert [bench.poll(one, 3, size=10 * MAX_BYTES) for one in FEATURES] == [1, 1, 1, 1]
-        assert bench.flow.room() == 0
-        bench.commit(FEATURES[2], 1)
-        bench.flow.resume_with_room()
-        assert bench.flow.room() > 0
-        assert bench.poll(FEATURES[2], 3, size=10 * MAX_BYTES) == 1
+        harness = Harness(*FEATURES)
+        assert [harness.poll(one, 3, size=10 * MAX_BYTES) for one in FEATURES] == [1, 1, 1, 1]
+        assert harness.flow.room() == 0
+        harness.commit(FEATURES[2], 1)
+        harness.flow.resume_with_room()
+        assert harness.flow.room() > 0
+        assert harness.poll(FEATURES[2], 3, size=10 * MAX_BYTES) == 1
 
     def test_retry_partitions_are_one_account_together(self) -> None:
-        bench = Bench(*FEATURES[:3], *RETRIES)
-        assert bench.poll(RETRIES[0], 200) == 200
-        assert bench.poll(RETRIES[1], 200) == 100
-        assert bench.held(RETRIES[0]) + bench.held(RETRIES[1]) == WINDOW / 8 + WINDOW / 4
-        assert all(bench.poll(one, WINDOW) >= WINDOW / 8 for one in FEATURES[:3])
+        harness = Harness(*FEATURES[:3], *RETRIES)
+        assert harness.poll(RETRIES[0], 200) == 200
+        assert harness.poll(RETRIES[1], 200) == 100
+        assert harness.held(RETRIES[0]) + harness.held(RETRIES[1]) == WINDOW / 8 + WINDOW / 4
+        assert all(harness.poll(one, WINDOW) >= WINDOW / 8 for one in FEATURES[:3])
 
     def test_retry_partitions_count_only_while_they_hold_records(self) -> None:
-        bench = Bench(FEATURES[0], *RETRIES)
-        assert bench.poll(FEATURES[0], WINDOW) == WINDOW
-        assert bench.poll(RETRIES[0], 5) == 1  # one record of a partition that holds nothing
-        assert bench.poll(RETRIES[1], 5) == 1
-        bench.commit(FEATURES[0], WINDOW)
-        assert bench.poll(FEATURES[0], WINDOW) == WINDOW / 4 + WINDOW / 4
-        bench.commit(FEATURES[0], WINDOW)
-        bench.commit(RETRIES[0], 5)
-        bench.commit(RETRIES[1], 5)
-        assert bench.poll(FEATURES[0], WINDOW) == WINDOW
+        harness = Harness(FEATURES[0], *RETRIES)
+        assert harness.poll(FEATURES[0], WINDOW) == WINDOW
+        assert harness.poll(RETRIES[0], 5) == 1  # one record of a partition that holds nothing
+        assert harness.poll(RETRIES[1], 5) == 1
+        harness.commit(FEATURES[0], WINDOW)
+        assert harness.poll(FEATURES[0], WINDOW) == WINDOW / 4 + WINDOW / 4
+        harness.commit(FEATURES[0], WINDOW)
+        harness.commit(RETRIES[0], 5)
+        harness.commit(RETRIES[1], 5)
+        assert harness.poll(FEATURES[0], WINDOW) == WINDOW
 
     def test_a_revoked_partition_frees_its_share_and_starts_afresh(self) -> None:
-        bench = Bench(*FEATURES[:2])
-        assert bench.poll(FEATURES[0], WINDOW) == 400
-        bench.revoke(FEATURES[0])
-        assert not bench.flow.is_blocking
-        assert bench.poll(FEATURES[1], WINDOW) == WINDOW
-        bench.revoke(FEATURES[1])
-        bench.assign(FEATURES[0])
-        assert bench.poll(FEATURES[0], WINDOW) == WINDOW
+        harness = Harness(*FEATURES[:2])
+        assert harness.poll(FEATURES[0], WINDOW) == 400
+        harness.revoke(FEATURES[0])
+        assert not harness.flow.is_blocking
+        assert harness.poll(FEATURES[1], WINDOW) == WINDOW
+        harness.revoke(FEATURES[1])
+        harness.assign(FEATURES[0])
+        assert harness.poll(FEATURES[0], WINDOW) == WINDOW
 
     def test_the_consumer_is_read_before_anything_is_assigned(self) -> None:
-        assert Bench().flow.room() == WINDOW
+        assert Harness().flow.room() == WINDOW
 
     def test_room_is_for_partitions_that_can_be_read(self) -> None:
-        bench = Bench(*FEATURES[:2])
-        bench.poll(FEATURES[0], WINDOW)
-        assert bench.flow.room() == WINDOW - 400
-        bench.poll(FEATURES[1], WINDOW)
-        assert bench.ledger.uncommitted < WINDOW
-        assert bench.flow.room() == 0
+        harness = Harness(*FEATURES[:2])
+        harness.poll(FEATURES[0], WINDOW)
+        assert harness.flow.room() == WINDOW - 400
+        harness.poll(FEATURES[1], WINDOW)
+        assert harness.ledger.uncommitted < WINDOW
+        assert harness.flow.room() == 0
 
 
 class TestAnyOrder:
@@ -244,55 +244,55 @@ class TestAnyOrder:
     @given(data=st.data())
     def test_bounds_hold_and_no_partition_waits_for_nothing(self, data: st.DataObject) -> None:
         """Polls of several partitions, commits, and partitions that come and go."""
-        bench = Bench(*FEATURES[:2])
+        harness = Harness(*FEATURES[:2])
         pool = [*FEATURES, *RETRIES]
         largest = 0
         for _ in range(data.draw(st.integers(1, 40))):
-            owned = bench.ledger.partitions
+            owned = harness.ledger.partitions
             one = data.draw(st.sampled_from(pool))
             match data.draw(st.sampled_from(["poll", "poll", "poll", "commit", "commit", "assign", "revoke"])):
                 case "commit" if one in owned:
-                    bench.commit(one, data.draw(st.integers(1, WINDOW)))
+                    harness.commit(one, data.draw(st.integers(1, WINDOW)))
                 case "assign" if one not in owned:
-                    bench.assign(one)
+                    harness.assign(one)
                 case "revoke" if one in owned and data.draw(st.booleans()):
-                    bench.revoke(one)
+                    harness.revoke(one)
                 case "poll" if owned:
-                    bench.flow.resume_with_room()
+                    harness.flow.resume_with_room()
                     for partition in data.draw(st.lists(st.sampled_from(owned), min_size=1, max_size=4)):
                         size = data.draw(st.sampled_from([0, 1, 100, 1_000, LARGEST]))
                         largest = max(largest, size)
-                        self.poll(bench, partition, data.draw(st.integers(1, WINDOW)), size)
-            self.check(bench, largest)
+                        self.poll(harness, partition, data.draw(st.integers(1, WINDOW)), size)
+            self.check(harness, largest)
 
-    def poll(self, bench: Bench, partition: Partition, amount: int, size: int) -> None:
-        if partition in bench.reader.paused:
+    def poll(self, harness: Harness, partition: Partition, amount: int, size: int) -> None:
+        if partition in harness.reader.paused:
             return
-        before = bench.held(partition)
-        admitted = bench.deliver(partition, amount, size)
+        before = harness.held(partition)
+        admitted = harness.deliver(partition, amount, size)
         assert before or admitted, "a partition that holds nothing was refused"
         if admitted == amount:
             return
         # Refused: its account has its guarantee, or nothing at all is free since there are more accounts than before.
-        ledger = bench.ledger
+        ledger = harness.ledger
         is_retry = partition in RETRIES
         account = RETRIES if is_retry else [partition]
         accounts = len([one for one in ledger.partitions if one not in RETRIES])
-        accounts += any(bench.held(one) for one in RETRIES)
-        records = sum(bench.held(one) for one in account)
+        accounts += any(harness.held(one) for one in RETRIES)
+        records = sum(harness.held(one) for one in account)
         size = sum(ledger.size(one)[1] for one in account)
         has_guarantee = records >= WINDOW / 2 / accounts or size >= MAX_BYTES / 2 / accounts
         assert has_guarantee or ledger.uncommitted >= WINDOW or ledger.uncommitted_bytes >= MAX_BYTES
 
-    def check(self, bench: Bench, largest: int) -> None:
-        ledger = bench.ledger
+    def check(self, harness: Harness, largest: int) -> None:
+        ledger = harness.ledger
         # A partition may have been revoked since, and taken its records along: then less is held, never more.
         assert ledger.uncommitted <= WINDOW + len(ledger.partitions)
         assert ledger.uncommitted_bytes <= MAX_BYTES + len(ledger.partitions) * largest
-        bench.flow.resume_with_room()
+        harness.flow.resume_with_room()
         for one in ledger.partitions:
-            assert bench.held(one) or one not in bench.reader.paused
-        if any(one not in bench.reader.paused and not bench.held(one) for one in ledger.partitions):
-            assert bench.flow.room() > 0
-        elif ledger.partitions and set(ledger.partitions) <= bench.reader.paused:
-            assert bench.flow.room() == 0
+            assert harness.held(one) or one not in harness.reader.paused
+        if any(one not in harness.reader.paused and not harness.held(one) for one in ledger.partitions):
+            assert harness.flow.room() > 0
+        elif ledger.partitions and set(ledger.partitions) <= harness.reader.paused:
+            assert harness.flow.room() == 0

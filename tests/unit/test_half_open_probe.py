@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from stream_scorer.core.scoring.types import Contact
 
 
-class Scene:
+class Harness:
     """The API's breaker is open for each of ``versions``; every contact in ``waiting`` was read."""
 
     def __init__(
@@ -95,98 +95,98 @@ class Scene:
 
 
 def test_a_control_and_a_waiting_contact_take_turns_and_deferred_contacts_come_last() -> None:
-    scene = Scene("a", "b", deferred="d", scored="xy")
-    assert scene.probes(6) == ["[x]", "a", "[y]", "b", "[x]", "d"]
+    harness = Harness("a", "b", deferred="d", scored="xy")
+    assert harness.probes(6) == ["[x]", "a", "[y]", "b", "[x]", "d"]
 
 
 def test_without_a_score_each_probe_is_another_contact() -> None:
-    assert Scene("a", "b", "c", deferred="d").probes(4) == ["a", "b", "c", "d"]
+    assert Harness("a", "b", "c", deferred="d").probes(4) == ["a", "b", "c", "d"]
 
 
 def test_once_all_that_were_read_have_failed_more_are_wanted() -> None:
-    scene = Scene("a", "b")
-    assert not scene.probe.all_failed
-    assert scene.probes(2) == ["a", "b"]
-    assert scene.probe.all_failed
-    assert scene.probes(3) == ["a", "b", "a"], "there are no others, and the API may work again"
-    assert scene.probe.all_failed
-    scene.read(contact("c", 107))
-    assert not scene.probe.all_failed
-    assert scene.probes(1) == ["c"]
+    harness = Harness("a", "b")
+    assert not harness.probe.all_failed
+    assert harness.probes(2) == ["a", "b"]
+    assert harness.probe.all_failed
+    assert harness.probes(3) == ["a", "b", "a"], "there are no others, and the API may work again"
+    assert harness.probe.all_failed
+    harness.read(contact("c", 107))
+    assert not harness.probe.all_failed
+    assert harness.probes(1) == ["c"]
 
 
 def test_with_nothing_read_controls_go_on() -> None:
-    assert Scene(scored="x").probes(3) == ["[x]", "[x]", "[x]"]
-    assert Scene().probe.all_failed
+    assert Harness(scored="x").probes(3) == ["[x]", "[x]", "[x]"]
+    assert Harness().probe.all_failed
 
 
 @pytest.mark.parametrize(("after_s", "wait_s"), [(None, 10.0), (3.0, 10.0), (45.0, 45.0), (5_000.0, 900.0)])
 def test_one_at_a_time_and_the_next_after_the_interval_or_retry_after(after_s: float | None, wait_s: float) -> None:
-    scene = Scene("a", "b")
-    assert scene.probe.next(109.9) is None
-    first = scene.probe.next(110.0)
+    harness = Harness("a", "b")
+    assert harness.probe.next(109.9) is None
+    first = harness.probe.next(110.0)
     assert first is not None
-    assert scene.probe.next(150.0) is None, "it is in flight"
-    scene.now = 150.0
-    scene.fail(first, after_s)
-    assert scene.probe.next(150.0 + wait_s - 0.1) is None
-    assert scene.probe.next(150.0 + wait_s) is not None
+    assert harness.probe.next(150.0) is None, "it is in flight"
+    harness.now = 150.0
+    harness.fail(first, after_s)
+    assert harness.probe.next(150.0 + wait_s - 0.1) is None
+    assert harness.probe.next(150.0 + wait_s) is not None
 
 
 @pytest.mark.parametrize("amount", [1, 2, 3, 4])
 def test_versions_take_turns_and_every_second_probe_of_each_is_a_control(amount: int) -> None:
     names = tuple(f"v{number}" for number in range(amount))
-    scene = Scene(scored="x", versions=names)
+    harness = Harness(scored="x", versions=names)
     for version in names:
         for name in "abcd":
-            scene.read(contact(name, scene.queue.batched, version=version))
+            harness.read(contact(name, harness.queue.batched, version=version))
     kinds: dict[str | None, list[bool]] = {name: [] for name in names}
     for _ in range(4 * amount):
-        request = scene.next()
+        request = harness.next()
         assert request is not None
         kinds[request.key.model_version].append(request.is_control)
-        scene.fail(request)
+        harness.fail(request)
     assert all(one in ([True, False, True, False], [False, True, False, True]) for one in kinds.values())
 
 
 def test_a_success_forgets_which_contacts_have_failed() -> None:
-    scene = Scene("a")
-    assert scene.probes(1) == ["a"]
-    assert scene.probe.all_failed
-    scene.controls.record_scored(contact("x"))
-    request = scene.next()
+    harness = Harness("a")
+    assert harness.probes(1) == ["a"]
+    assert harness.probe.all_failed
+    harness.controls.record_scored(contact("x"))
+    request = harness.next()
     assert request is not None
-    assert scene.probe.ended(request.batch_id)
-    assert not scene.probe.ended(request.batch_id), "it was that probe once"
-    scene.probe.succeeded()
-    assert not scene.probe.all_failed
+    assert harness.probe.ended(request.batch_id)
+    assert not harness.probe.ended(request.batch_id), "it was that probe once"
+    harness.probe.succeeded()
+    assert not harness.probe.all_failed
 
 
 def test_a_version_whose_breaker_alone_is_open_takes_the_next_contact_that_is_read() -> None:
-    scene = Scene(versions=("v1",))
-    scene.versions.use("v2", scene.now)
-    scene.breaker.reset()
-    scene.probe.defer_until(0.0, scene.now)
+    harness = Harness(versions=("v1",))
+    harness.versions.use("v2", harness.now)
+    harness.breaker.reset()
+    harness.probe.defer_until(0.0, harness.now)
     one, other = contact("a", 1, version="v1"), contact("b", 2, version="v1")
-    assert not scene.probe.offer(one, 109.9)
-    assert scene.probe.offer(one, 110.0)
-    assert not scene.probe.offer(other, 110.0), "one is enough"
-    request = scene.probe.next(110.0)
+    assert not harness.probe.offer(one, 109.9)
+    assert harness.probe.offer(one, 110.0)
+    assert not harness.probe.offer(other, 110.0), "one is enough"
+    request = harness.probe.next(110.0)
     assert request is not None
     assert (request.contacts, request.key.model_version) == ((one,), "v1")
 
 
 @pytest.mark.parametrize("ends", ["recovered", "lost"])
 def test_a_contact_that_was_offered_waits_as_any_other_once_no_probe_is_needed(ends: str) -> None:
-    scene = Scene(versions=("v1",))
-    scene.versions.use("v2", scene.now)
-    scene.breaker.reset()
+    harness = Harness(versions=("v1",))
+    harness.versions.use("v2", harness.now)
+    harness.breaker.reset()
     one = contact("a", 1, version="v1")
-    assert scene.ledger.read(one.record)
-    assert scene.probe.offer(one, 110.0)
+    assert harness.ledger.read(one.record)
+    assert harness.probe.offer(one, 110.0)
     if ends == "lost":
-        scene.ledger.revoke(Partition(TOPIC, 0))
-    scene.probe.drop_unowned()
-    scene.versions.get("v1", 110.0).half_open()
-    assert scene.probe.next(110.0) is None
-    assert scene.queue.batched == (ends == "recovered")
+        harness.ledger.revoke(Partition(TOPIC, 0))
+    harness.probe.drop_unowned()
+    harness.versions.get("v1", 110.0).half_open()
+    assert harness.probe.next(110.0) is None
+    assert harness.queue.batched == (ends == "recovered")

@@ -46,7 +46,7 @@ class FakeAdmin:
         self.futures[partition].set_exception(KafkaException(KafkaError(KafkaError._TIMED_OUT)))
 
 
-class Scene:
+class Harness:
     def __init__(self) -> None:
         self.now = 100.0
         self.admin = FakeAdmin()
@@ -59,49 +59,49 @@ class Scene:
 
 
 def test_nothing_is_connected_or_requested_while_nothing_is_paused() -> None:
-    scene = Scene()
-    assert scene.latest.poll([]) == {}
-    assert scene.created == 0
+    harness = Harness()
+    assert harness.latest.poll([]) == {}
+    assert harness.created == 0
 
 
 def test_one_request_every_15_s_whose_answers_come_later() -> None:
-    scene = Scene()
-    assert scene.latest.poll([ONE, TWO]) == {}
-    scene.admin.answer(ONE, 7)
-    assert scene.latest.poll([ONE, TWO]) == {ONE: 7}
-    scene.admin.answer(TWO, 8)
-    scene.now += 14.9
-    assert scene.latest.poll([ONE, TWO]) == {TWO: 8}
-    assert scene.admin.requests == [[ONE, TWO]]
-    scene.now += 0.1
-    assert scene.latest.poll([TWO]) == {}
-    assert scene.admin.requests == [[ONE, TWO], [TWO]]
-    assert scene.created == 1
+    harness = Harness()
+    assert harness.latest.poll([ONE, TWO]) == {}
+    harness.admin.answer(ONE, 7)
+    assert harness.latest.poll([ONE, TWO]) == {ONE: 7}
+    harness.admin.answer(TWO, 8)
+    harness.now += 14.9
+    assert harness.latest.poll([ONE, TWO]) == {TWO: 8}
+    assert harness.admin.requests == [[ONE, TWO]]
+    harness.now += 0.1
+    assert harness.latest.poll([TWO]) == {}
+    assert harness.admin.requests == [[ONE, TWO], [TWO]]
+    assert harness.created == 1
 
 
 def test_no_second_request_while_one_is_pending() -> None:
-    scene = Scene()
-    scene.latest.poll([ONE])
-    scene.now += 60.0
-    scene.latest.poll([ONE])
-    assert len(scene.admin.requests) == 1
-    scene.admin.fail(ONE)
-    assert scene.latest.poll([ONE]) == {}
-    assert len(scene.admin.requests) == 2
+    harness = Harness()
+    harness.latest.poll([ONE])
+    harness.now += 60.0
+    harness.latest.poll([ONE])
+    assert len(harness.admin.requests) == 1
+    harness.admin.fail(ONE)
+    assert harness.latest.poll([ONE]) == {}
+    assert len(harness.admin.requests) == 2
 
 
 @pytest.mark.parametrize("failure", [KafkaException(KafkaError(KafkaError._FAIL)), SettingsError("no certificate")])
 def test_a_request_that_cannot_be_made_is_due_again_after_15_s(failure: Exception) -> None:
-    scene = Scene()
-    scene.admin.failure = failure
+    harness = Harness()
+    harness.admin.failure = failure
     for _ in range(3):
-        assert scene.latest.poll([ONE]) == {}
-    assert len(scene.admin.requests) == 1
-    scene.now += 15.0
-    scene.admin.failure = None
-    scene.latest.poll([ONE])
-    scene.admin.answer(ONE, 3)
-    assert scene.latest.poll([ONE]) == {ONE: 3}
+        assert harness.latest.poll([ONE]) == {}
+    assert len(harness.admin.requests) == 1
+    harness.now += 15.0
+    harness.admin.failure = None
+    harness.latest.poll([ONE])
+    harness.admin.answer(ONE, 3)
+    assert harness.latest.poll([ONE]) == {ONE: 3}
 
 
 def test_brokers_that_are_away_hold_up_nothing() -> None:
@@ -118,8 +118,8 @@ class TestSource:
     """`GroupConsumer.end_offsets`, with a client whose own watermarks stand still unless it fetches."""
 
     @pytest.fixture
-    def scene(self, monkeypatch: pytest.MonkeyPatch) -> Scene:
-        scene = Scene()
+    def harness(self, monkeypatch: pytest.MonkeyPatch) -> Harness:
+        harness = Harness()
         self.fetched = {ONE: 10, TWO: 20}
         fetched = self.fetched
 
@@ -138,21 +138,23 @@ class TestSource:
             def resume(self, _places: list[TopicPartition]) -> None: ...
 
         monkeypatch.setattr(source_module, "Consumer", FakeConsumer)
-        self.source = GroupConsumer({"group.id": "g"}, ["features"], lambda _: True, latest=scene.latest)
-        return scene
+        self.source = GroupConsumer({"group.id": "g"}, ["features"], lambda _: True, latest=harness.latest)
+        return harness
 
     def ends(self) -> dict[Partition, int]:
         return dict(self.source.end_offsets([ONE, TWO]))
 
-    def test_a_fetched_partition_needs_no_request(self, scene: Scene) -> None:
+    def test_a_fetched_partition_needs_no_request(self, harness: Harness) -> None:
         assert self.ends() == {ONE: 10, TWO: 20}
-        assert scene.admin.requests == []
+        assert harness.admin.requests == []
 
-    def test_all_are_requested_while_reading_is_paused_and_the_fetch_counts_again_after_it(self, scene: Scene) -> None:
+    def test_all_are_requested_while_reading_is_paused_and_the_fetch_counts_again_after_it(
+        self, harness: Harness
+    ) -> None:
         self.source.pause()
         assert self.ends() == {ONE: 10, TWO: 20}
-        scene.admin.answer(ONE, 15)
-        scene.admin.answer(TWO, 20)
+        harness.admin.answer(ONE, 15)
+        harness.admin.answer(TWO, 20)
         assert self.ends() == {ONE: 15, TWO: 20}
         self.source.resume()
         assert self.ends() == {ONE: 15, TWO: 20}, "the lag must not jump back until a fetch has caught up"
@@ -160,9 +162,9 @@ class TestSource:
         assert self.ends() == {ONE: 16, TWO: 20}
         self.fetched[ONE] = 12  # the log was cut short: an older answer must not hide it
         assert self.ends() == {ONE: 12, TWO: 20}
-        assert len(scene.admin.requests) == 1
+        assert len(harness.admin.requests) == 1
 
-    def test_only_what_is_held_back_is_requested(self, scene: Scene) -> None:
+    def test_only_what_is_held_back_is_requested(self, harness: Harness) -> None:
         self.source.pause_partition(TWO)
         self.ends()
-        assert scene.admin.requests == [[TWO]]
+        assert harness.admin.requests == [[TWO]]

@@ -285,7 +285,7 @@ class Answers:
         return self.reasons.get(schema_id, "")
 
 
-class Scene:
+class Harness:
     def __init__(self) -> None:
         self.reader = Reader()
         self.answers = Answers()
@@ -303,66 +303,66 @@ class Scene:
 
 class TestWaits:
     def test_only_the_partition_waits_and_goes_on_where_it_stopped(self) -> None:
-        scene = Scene()
-        scene.answers.known = {1}
-        assert scene.read(0, 10, 1)
-        assert not scene.read(0, 11, 17)
-        assert not scene.read(0, 12, 1)  # behind it
-        assert not scene.read(0, 13, 18)
-        assert scene.answers.wanted == [1, 18]  # fetched meanwhile
-        assert scene.read(1, 10, 1)
-        assert scene.read(1, 11, None)
-        assert scene.reader.held == {Partition("t", 0)}
-        assert scene.ledger.size(Partition("t", 0))[0] == 1
-        scene.waits.resume_resolved()
-        assert scene.reader.held
-        scene.answers.known |= {17, 18}
-        scene.waits.resume_resolved()
-        assert scene.reader.gone_on == [(Partition("t", 0), 11)]
-        assert all(scene.read(0, offset, schema_id) for offset, schema_id in ((11, 17), (12, 1), (13, 18)))
+        harness = Harness()
+        harness.answers.known = {1}
+        assert harness.read(0, 10, 1)
+        assert not harness.read(0, 11, 17)
+        assert not harness.read(0, 12, 1)  # behind it
+        assert not harness.read(0, 13, 18)
+        assert harness.answers.wanted == [1, 18]  # fetched meanwhile
+        assert harness.read(1, 10, 1)
+        assert harness.read(1, 11, None)
+        assert harness.reader.held == {Partition("t", 0)}
+        assert harness.ledger.size(Partition("t", 0))[0] == 1
+        harness.waits.resume_resolved()
+        assert harness.reader.held
+        harness.answers.known |= {17, 18}
+        harness.waits.resume_resolved()
+        assert harness.reader.gone_on == [(Partition("t", 0), 11)]
+        assert all(harness.read(0, offset, schema_id) for offset, schema_id in ((11, 17), (12, 1), (13, 18)))
 
     def test_the_reason_is_told_when_it_changes_and_when_it_is_over(self) -> None:
-        scene = Scene()
-        assert not scene.read(0, 10, 17)
-        scene.waits.resume_resolved()
-        assert scene.reported == []  # it has only just been asked for
-        scene.answers.reasons[17] = "no connection"
-        scene.waits.resume_resolved()
-        scene.waits.resume_resolved()
-        assert scene.reported == ["no connection"]
-        scene.answers.known.add(17)
-        scene.answers.reasons.clear()
-        scene.waits.resume_resolved()
-        scene.waits.resume_resolved()
-        assert scene.reported == ["no connection", None]
+        harness = Harness()
+        assert not harness.read(0, 10, 17)
+        harness.waits.resume_resolved()
+        assert harness.reported == []  # it has only just been asked for
+        harness.answers.reasons[17] = "no connection"
+        harness.waits.resume_resolved()
+        harness.waits.resume_resolved()
+        assert harness.reported == ["no connection"]
+        harness.answers.known.add(17)
+        harness.answers.reasons.clear()
+        harness.waits.resume_resolved()
+        harness.waits.resume_resolved()
+        assert harness.reported == ["no connection", None]
 
     def test_a_partition_that_cannot_go_on_yet_stays(self) -> None:
-        scene = Scene()
-        assert not scene.read(0, 10, 17)
-        scene.answers.known.add(17)
-        scene.reader.may_go = False
-        scene.waits.resume_resolved()
-        assert len(scene.waits) == 1
-        scene.reader.may_go = True
-        scene.waits.resume_resolved()
-        assert len(scene.waits) == 0
+        harness = Harness()
+        assert not harness.read(0, 10, 17)
+        harness.answers.known.add(17)
+        harness.reader.may_go = False
+        harness.waits.resume_resolved()
+        assert len(harness.waits) == 1
+        harness.reader.may_go = True
+        harness.waits.resume_resolved()
+        assert len(harness.waits) == 0
 
     def test_what_was_taken_away_waits_no_more_and_its_reason_ends(self) -> None:
-        scene = Scene()
-        assert not scene.read(0, 10, 17)
-        scene.answers.reasons[17] = "no connection"
-        scene.waits.resume_resolved()
-        scene.ledger.revoke(Partition("t", 0))
-        scene.waits.revoke([Partition("t", 0)])
-        assert not scene.read(0, 11, 17)  # a late one of the old assignment
-        assert len(scene.waits) == 0
-        scene.waits.resume_resolved()
-        assert scene.reported == ["no connection", None]
-        assert scene.reader.gone_on == []
+        harness = Harness()
+        assert not harness.read(0, 10, 17)
+        harness.answers.reasons[17] = "no connection"
+        harness.waits.resume_resolved()
+        harness.ledger.revoke(Partition("t", 0))
+        harness.waits.revoke([Partition("t", 0)])
+        assert not harness.read(0, 11, 17)  # a late one of the old assignment
+        assert len(harness.waits) == 0
+        harness.waits.resume_resolved()
+        assert harness.reported == ["no connection", None]
+        assert harness.reader.gone_on == []
 
     def test_a_repetition_holds_nothing_back(self) -> None:
-        scene = Scene()
-        scene.answers.known = {1}
-        assert scene.read(0, 10, 1)
-        assert not scene.read(0, 10, 17)
-        assert scene.reader.held == set()
+        harness = Harness()
+        harness.answers.known = {1}
+        assert harness.read(0, 10, 1)
+        assert not harness.read(0, 10, 17)
+        assert harness.reader.held == set()

@@ -22,7 +22,7 @@ def request(batch_id: str, version: str | None = None) -> Request:
     return Request(batch_id, BatchKey(version, version is not None), (contact(batch_id),), sent_at=SENT_AT)
 
 
-class Scene:
+class Harness:
     """Pending decisions of one failed request, and the successes of its version and of another one."""
 
     def __init__(
@@ -51,90 +51,92 @@ class Scene:
 
 
 def test_a_success_received_after_it_was_sent_decides_and_one_before_it_does_not() -> None:
-    scene = Scene()
-    scene.succeed(SENT_AT - 0.1)
-    assert scene.verdicts() == []
-    assert scene.wants_control
-    scene.succeed(SENT_AT + 0.1)
-    assert scene.verdicts() == [True]
-    assert not scene.wants_control
+    harness = Harness()
+    harness.succeed(SENT_AT - 0.1)
+    assert harness.verdicts() == []
+    assert harness.wants_control
+    harness.succeed(SENT_AT + 0.1)
+    assert harness.verdicts() == [True]
+    assert not harness.wants_control
 
 
 def test_a_success_of_another_version_decides_nothing() -> None:
-    scene = Scene(version="v1")
-    scene.succeed(SENT_AT + 0.1, "v2")
-    assert scene.verdicts() == []
-    scene.succeed(SENT_AT + 0.1, "v1")
-    assert scene.verdicts() == [True]
+    harness = Harness(version="v1")
+    harness.succeed(SENT_AT + 0.1, "v2")
+    assert harness.verdicts() == []
+    harness.succeed(SENT_AT + 0.1, "v1")
+    assert harness.verdicts() == [True]
 
-    scene = Scene(in_flight=[request("a"), request("b"), request("other", "v2")])
-    assert scene.pending.awaited == {"a", "b"}
-    scene.decisions.responded("a")
-    assert not scene.wants_control
-    scene.decisions.responded("b")
-    assert scene.wants_control
+    harness = Harness(in_flight=[request("a"), request("b"), request("other", "v2")])
+    assert harness.pending.awaited == {"a", "b"}
+    harness.decisions.responded("a")
+    assert not harness.wants_control
+    harness.decisions.responded("b")
+    assert harness.wants_control
 
 
 def test_a_control_that_fails_decides_that_none_succeed_and_one_without_verdict_is_sent_again() -> None:
-    scene = Scene()
-    scene.decisions.control_sent(None, "control")
-    assert not scene.wants_control
-    scene.decisions.control_ended("control", failed=False)
-    assert scene.wants_control
-    scene.decisions.control_sent(None, "control 2")
-    scene.decisions.control_ended("another", failed=True)
-    assert scene.verdicts() == []
-    scene.decisions.control_ended("control 2", failed=True)
-    assert scene.verdicts() == [False]
+    harness = Harness()
+    harness.decisions.control_sent(None, "control")
+    assert not harness.wants_control
+    harness.decisions.control_ended("control", failed=False)
+    assert harness.wants_control
+    harness.decisions.control_sent(None, "control 2")
+    harness.decisions.control_ended("another", failed=True)
+    assert harness.verdicts() == []
+    harness.decisions.control_ended("control 2", failed=True)
+    assert harness.verdicts() == [False]
 
 
 def test_one_control_decides_all_failures_of_its_version() -> None:
-    scene = Scene()
-    second = PendingDecision(request("second"), scene.pending.failure, FAILED_AT)
-    other = PendingDecision(request("third", "v2"), scene.pending.failure, FAILED_AT)
+    harness = Harness()
+    second = PendingDecision(request("second"), harness.pending.failure, FAILED_AT)
+    other = PendingDecision(request("third", "v2"), harness.pending.failure, FAILED_AT)
     for one in (second, other):
-        scene.decisions.add(one, ())
-    scene.decisions.control_sent(None, "control")
-    assert scene.decisions.wanting_control() == [other]
-    scene.decisions.control_ended("control", failed=True)
-    assert scene.decisions.decided(FAILED_AT) == [(scene.pending, False), (second, False)]
+        harness.decisions.add(one, ())
+    harness.decisions.control_sent(None, "control")
+    assert harness.decisions.wanting_control() == [other]
+    harness.decisions.control_ended("control", failed=True)
+    assert harness.decisions.decided(FAILED_AT) == [(harness.pending, False), (second, False)]
 
 
 def test_a_success_counts_more_than_the_control_that_failed() -> None:
-    scene = Scene()
-    scene.decisions.control_sent(None, "control")
-    scene.decisions.control_ended("control", failed=True)
-    scene.succeed(FAILED_AT + 0.1)
-    assert scene.verdicts() == [True]
+    harness = Harness()
+    harness.decisions.control_sent(None, "control")
+    harness.decisions.control_ended("control", failed=True)
+    harness.succeed(FAILED_AT + 0.1)
+    assert harness.verdicts() == [True]
 
 
 def test_an_unknown_version_needs_a_success_of_any_other_after_the_failure() -> None:
-    scene = Scene(kind=FailureKind.UNKNOWN_VERSION, version="v9", in_flight=[request("own", "v9"), request("a", "v1")])
-    assert scene.pending.target is None, "the control is sent without a version"
-    assert scene.pending.awaited == {"a"}
-    scene.succeed(FAILED_AT - 0.5, "v1")
-    assert scene.verdicts() == [], "it was answered before the failure was received"
-    scene.succeed(FAILED_AT + 0.5, "v9")
-    assert scene.verdicts() == []
-    scene.succeed(FAILED_AT + 0.5, "v1")
-    assert scene.verdicts() == [True]
+    harness = Harness(
+        kind=FailureKind.UNKNOWN_VERSION, version="v9", in_flight=[request("own", "v9"), request("a", "v1")]
+    )
+    assert harness.pending.target is None, "the control is sent without a version"
+    assert harness.pending.awaited == {"a"}
+    harness.succeed(FAILED_AT - 0.5, "v1")
+    assert harness.verdicts() == [], "it was answered before the failure was received"
+    harness.succeed(FAILED_AT + 0.5, "v9")
+    assert harness.verdicts() == []
+    harness.succeed(FAILED_AT + 0.5, "v1")
+    assert harness.verdicts() == [True]
 
 
 def test_in_the_last_round_the_success_comes_after_the_failure_and_within_ten_seconds() -> None:
-    scene = Scene(is_last_round=True)
-    scene.succeed(FAILED_AT - 0.1)
-    assert scene.verdicts() == []
-    assert scene.verdicts(FAILED_AT + 10.0) == []
-    assert scene.verdicts(FAILED_AT + 10.1) == [False]
-    scene.succeed(FAILED_AT + 10.0)
-    assert scene.verdicts(FAILED_AT + 10.0) == [True]
-    late = Scene(is_last_round=True)
+    harness = Harness(is_last_round=True)
+    harness.succeed(FAILED_AT - 0.1)
+    assert harness.verdicts() == []
+    assert harness.verdicts(FAILED_AT + 10.0) == []
+    assert harness.verdicts(FAILED_AT + 10.1) == [False]
+    harness.succeed(FAILED_AT + 10.0)
+    assert harness.verdicts(FAILED_AT + 10.0) == [True]
+    late = Harness(is_last_round=True)
     late.succeed(FAILED_AT + 10.1)
     assert late.verdicts(FAILED_AT + 10.1) == [False]
 
 
 def test_the_failures_of_a_version_are_taken_out_undecided() -> None:
-    scene = Scene(version="v1")
-    scene.decisions.add(PendingDecision(request("other"), scene.pending.failure, FAILED_AT), ())
-    assert scene.decisions.drain("v1") == [scene.pending.request]
-    assert len(scene.decisions) == 1
+    harness = Harness(version="v1")
+    harness.decisions.add(PendingDecision(request("other"), harness.pending.failure, FAILED_AT), ())
+    assert harness.decisions.drain("v1") == [harness.pending.request]
+    assert len(harness.decisions) == 1

@@ -141,7 +141,7 @@ class Silent:
         return lambda *_args, **_fields: None
 
 
-class Bench:
+class Harness:
     def __init__(self, limits: dict[str, int] = LIMITS) -> None:
         self.now = 100.0
         ids = itertools.count()
@@ -212,21 +212,21 @@ class Bench:
 
 
 def test_a_transaction_holds_records_audit_and_offsets_with_the_start_of_the_group() -> None:
-    bench = Bench()
-    bench.finish(10)
-    bench.finish(12)
-    assert bench.publish()
-    assert bench.sink.sources() == [10, 12]
-    assert bench.sink.offsets[IN] == (13, "start=5")
-    assert [entry["source"] for event in bench.audits() for entry in event["contacts"]] == ["in/0/10", "in/0/12"]
-    assert bench.ledger.uncommitted == 0
+    harness = Harness()
+    harness.finish(10)
+    harness.finish(12)
+    assert harness.publish()
+    assert harness.sink.sources() == [10, 12]
+    assert harness.sink.offsets[IN] == (13, "start=5")
+    assert [entry["source"] for event in harness.audits() for entry in event["contacts"]] == ["in/0/10", "in/0/12"]
+    assert harness.ledger.uncommitted == 0
 
 
 def test_headers_name_source_and_batch_and_pass_on_what_is_not_ours() -> None:
-    bench = Bench()
-    bench.finish(10)
-    bench.publish()
-    score = bench.sink.log[0]
+    harness = Harness()
+    harness.finish(10)
+    harness.publish()
+    score = harness.sink.log[0]
     assert score.topic == "scores"
     assert score.key == b"c10"
     assert score.headers == [
@@ -237,13 +237,13 @@ def test_headers_name_source_and_batch_and_pass_on_what_is_not_ours() -> None:
 
 
 def test_a_deferred_contact_is_its_record_with_its_state_and_no_audit_entry() -> None:
-    bench = Bench()
-    bench.finish(10)
-    bench.defer(11, level=2, held="refused_by_api/400/v1")
-    bench.finish(12)
-    assert bench.publish()
-    assert bench.sink.offsets[IN] == (13, "start=5")
-    [deferred] = [record for record in bench.sink.log if record.topic == "retry-2"]
+    harness = Harness()
+    harness.finish(10)
+    harness.defer(11, level=2, held="refused_by_api/400/v1")
+    harness.finish(12)
+    assert harness.publish()
+    assert harness.sink.offsets[IN] == (13, "start=5")
+    [deferred] = [record for record in harness.sink.log if record.topic == "retry-2"]
     assert (deferred.key, deferred.value) == (b"k", b"v")
     assert deferred.headers == [
         ("h", b"1"),
@@ -253,27 +253,27 @@ def test_a_deferred_contact_is_its_record_with_its_state_and_no_audit_entry() ->
         ("stream-scorer-group", b"group"),
         ("stream-scorer-held", b"refused_by_api/400/v1"),
     ]
-    assert [entry["source"] for event in bench.audits() for entry in event["contacts"]] == ["in/0/10", "in/0/12"]
-    assert bench.counted == [[10, 11, 12]]
+    assert [entry["source"] for event in harness.audits() for entry in event["contacts"]] == ["in/0/10", "in/0/12"]
+    assert harness.counted == [[10, 11, 12]]
 
 
 def test_a_contact_that_is_deferred_again_keeps_the_name_of_its_place_on_the_features_topic() -> None:
-    bench = Bench()
-    bench.defer(10, origin="features/3/17")
-    bench.publish()
-    headers = dict(bench.sink.log[0].headers)
+    harness = Harness()
+    harness.defer(10, origin="features/3/17")
+    harness.publish()
+    headers = dict(harness.sink.log[0].headers)
     assert headers["stream-scorer-source"] == b"features/3/17"
     assert "stream-scorer-held" not in headers
 
 
 def test_the_outcome_of_a_deferred_contact_names_its_rounds_and_its_place_on_the_features_topic() -> None:
-    bench = Bench()
+    harness = Harness()
     headers: Headers = [("h", b"1"), ("stream-scorer-deferred", b"3"), ("stream-scorer-group", b"group")]
     record = SourceRecord("in", 0, 10, b"k", b"v", headers, origin="features/3/17")
-    assert bench.ledger.read(record)
-    bench.ledger.finish(Rejected(record, ("refused_by_api",), "refused", "c", 1_700_000_000_000))
-    bench.publish()
-    rejected = bench.sink.log[0]
+    assert harness.ledger.read(record)
+    harness.ledger.finish(Rejected(record, ("refused_by_api",), "refused", "c", 1_700_000_000_000))
+    harness.publish()
+    rejected = harness.sink.log[0]
     assert rejected.topic == "rejected"
     assert rejected.headers[:4] == [
         ("stream-scorer-source", b"features/3/17"),
@@ -281,266 +281,266 @@ def test_the_outcome_of_a_deferred_contact_names_its_rounds_and_its_place_on_the
         ("stream-scorer-deferred", b"3"),
         ("h", b"1"),
     ]
-    assert [entry["source"] for event in bench.audits() for entry in event["contacts"]] == ["features/3/17"]
+    assert [entry["source"] for event in harness.audits() for entry in event["contacts"]] == ["features/3/17"]
 
 
 def test_a_deferred_contact_that_does_not_fit_into_its_topic_is_rejected_with_its_value() -> None:
-    bench = Bench({**LIMITS, "retry-1": 2_000})
-    bench.defer(10, value=b"v" * 3_000)
-    bench.finish(11)
-    assert bench.publish()
-    rejected = bench.sink.log[0]
+    harness = Harness({**LIMITS, "retry-1": 2_000})
+    harness.defer(10, value=b"v" * 3_000)
+    harness.finish(11)
+    assert harness.publish()
+    rejected = harness.sink.log[0]
     assert (rejected.topic, rejected.value) == ("rejected", b"v" * 3_000)
     said = dict(rejected.headers)
     assert said["stream-scorer-error-reason"] == b"unpublishable"
     assert b"retry topic" in (said["stream-scorer-error-detail"] or b"")
-    assert bench.sink.sources() == [10, 11]
+    assert harness.sink.sources() == [10, 11]
 
 
 def test_a_deferred_contact_that_the_broker_refuses_is_rejected() -> None:
-    bench = Bench()
-    bench.defer(10)
-    bench.sink.answers = [RecordsRejected({0: "too large"})]
-    assert not bench.publish()
-    assert bench.publish()
-    assert bench.sink.log[0].topic == "rejected"
-    [[entry]] = [event["contacts"] for event in bench.audits()]
+    harness = Harness()
+    harness.defer(10)
+    harness.sink.answers = [RecordsRejected({0: "too large"})]
+    assert not harness.publish()
+    assert harness.publish()
+    assert harness.sink.log[0].topic == "rejected"
+    [[entry]] = [event["contacts"] for event in harness.audits()]
     assert (entry["contact_id"], entry["reasons"]) == ("c10", ["unpublishable"])
 
 
 def test_a_skipped_record_is_an_offset_and_nothing_else() -> None:
-    bench = Bench()
-    bench.skip(10)
-    bench.skip(11)
-    assert bench.publish()
-    assert bench.sink.log == []
-    assert bench.counted == []
-    assert bench.sink.offsets[IN] == (12, "start=5")
-    bench.finish(12)
-    bench.skip(13)
-    bench.finish(14)
-    assert bench.publish()
-    assert bench.sink.sources() == [12, 14]
-    assert bench.sink.offsets[IN] == (15, "start=5")
-    assert bench.counted == [[12, 14]]
+    harness = Harness()
+    harness.skip(10)
+    harness.skip(11)
+    assert harness.publish()
+    assert harness.sink.log == []
+    assert harness.counted == []
+    assert harness.sink.offsets[IN] == (12, "start=5")
+    harness.finish(12)
+    harness.skip(13)
+    harness.finish(14)
+    assert harness.publish()
+    assert harness.sink.sources() == [12, 14]
+    assert harness.sink.offsets[IN] == (15, "start=5")
+    assert harness.counted == [[12, 14]]
 
 
 def test_commits_on_retry_topics_are_renewed_although_nothing_is_read_there() -> None:
     """The group is not subscribed to them, so the broker deletes a commit that is older than its retention."""
-    bench = Bench()
-    bench.ledger.assign(RETRY, start_offset=2, next_offset=7)
-    assert bench.publish()
-    assert bench.sink.sizes == [], "there is nothing to commit"
-    bench.now += 60
-    bench.publisher.flush_due()
-    assert bench.sink.offsets == {RETRY: (7, "start=2")}
-    bench.finish(10)
-    bench.now += 1800
-    assert bench.publish()
-    assert bench.sink.sizes == [0, 2]
-    bench.sink.offsets.clear()
-    bench.finish(11)
-    bench.now += 1800
-    bench.publisher.flush_due()
-    assert bench.sink.offsets == {IN: (12, "start=5"), RETRY: (7, "start=2")}
-    bench.publisher.flush_due()
-    assert len(bench.sink.sizes) == 3
+    harness = Harness()
+    harness.ledger.assign(RETRY, start_offset=2, next_offset=7)
+    assert harness.publish()
+    assert harness.sink.sizes == [], "there is nothing to commit"
+    harness.now += 60
+    harness.publisher.flush_due()
+    assert harness.sink.offsets == {RETRY: (7, "start=2")}
+    harness.finish(10)
+    harness.now += 1800
+    assert harness.publish()
+    assert harness.sink.sizes == [0, 2]
+    harness.sink.offsets.clear()
+    harness.finish(11)
+    harness.now += 1800
+    harness.publisher.flush_due()
+    assert harness.sink.offsets == {IN: (12, "start=5"), RETRY: (7, "start=2")}
+    harness.publisher.flush_due()
+    assert len(harness.sink.sizes) == 3
 
 
 def test_a_renewal_that_fails_is_repeated_and_repeats_what_is_committed() -> None:
-    bench = Bench()
-    bench.ledger.assign(RETRY, start_offset=2, next_offset=7)
-    assert bench.ledger.read(SourceRecord("retry-1", 0, 8, b"k", b"v", []))
-    bench.now += 60
-    bench.sink.answers = [Failed("no broker")]
-    assert not bench.publish()
-    assert bench.publish()
-    assert bench.sink.offsets == {RETRY: (8, "start=2")}, "the record at 8 is read and not finished"
+    harness = Harness()
+    harness.ledger.assign(RETRY, start_offset=2, next_offset=7)
+    assert harness.ledger.read(SourceRecord("retry-1", 0, 8, b"k", b"v", []))
+    harness.now += 60
+    harness.sink.answers = [Failed("no broker")]
+    assert not harness.publish()
+    assert harness.publish()
+    assert harness.sink.offsets == {RETRY: (8, "start=2")}, "the record at 8 is read and not finished"
 
 
 def test_without_retry_partitions_nothing_is_renewed() -> None:
-    bench = Bench()
-    bench.now += 7200
-    assert bench.publish()
-    assert bench.sink.sizes == []
+    harness = Harness()
+    harness.now += 7200
+    assert harness.publish()
+    assert harness.sink.sizes == []
 
 
 def test_a_failed_transaction_is_published_again_by_a_new_producer_with_a_new_chain() -> None:
-    bench = Bench()
-    bench.finish(10)
-    bench.sink.answers = [Failed("broken")]
-    assert not bench.publish()
-    assert bench.ledger.uncommitted == 1
-    assert bench.publish()
-    assert bench.sink.sources() == [10]
-    assert bench.sink.opened == 2
+    harness = Harness()
+    harness.finish(10)
+    harness.sink.answers = [Failed("broken")]
+    assert not harness.publish()
+    assert harness.ledger.uncommitted == 1
+    assert harness.publish()
+    assert harness.sink.sources() == [10]
+    assert harness.sink.opened == 2
 
 
 def test_a_trouble_is_over_when_something_is_committed_and_not_when_there_is_a_new_producer() -> None:
     """With a right missing every new producer is fine and every transaction fails: that is one trouble, told once."""
-    bench = Bench()
-    bench.finish(10)
-    bench.sink.answers = [Failed("no right"), Failed("no right")]
-    assert not bench.publish()
-    bench.now += 1.0
-    bench.publisher.flush_due()
-    assert bench.sink.opened == 2
-    assert bench.observe.troubles == ["no right", "no right"]
-    assert bench.publish()
-    assert bench.observe.troubles == ["no right", "no right", None]
+    harness = Harness()
+    harness.finish(10)
+    harness.sink.answers = [Failed("no right"), Failed("no right")]
+    assert not harness.publish()
+    harness.now += 1.0
+    harness.publisher.flush_due()
+    assert harness.sink.opened == 2
+    assert harness.observe.troubles == ["no right", "no right"]
+    assert harness.publish()
+    assert harness.observe.troubles == ["no right", "no right", None]
 
 
 def test_a_trouble_is_over_with_a_new_producer_where_nothing_is_left_to_commit() -> None:
-    bench = Bench()
-    bench.finish(10)
-    bench.sink.answers = [Failed("no broker")]
-    assert not bench.publish()
-    bench.ledger.revoke(IN, set())
-    bench.now += 1.0
-    bench.publisher.flush_due()
-    assert bench.observe.troubles == ["no broker", None]
+    harness = Harness()
+    harness.finish(10)
+    harness.sink.answers = [Failed("no broker")]
+    assert not harness.publish()
+    harness.ledger.revoke(IN, set())
+    harness.now += 1.0
+    harness.publisher.flush_due()
+    assert harness.observe.troubles == ["no broker", None]
 
 
 def test_the_first_session_may_take_ten_seconds_before_it_is_a_trouble() -> None:
     """On a new cluster the coordinator of transactions has to be made first: no warning of a healthy worker."""
-    bench = Bench()
-    bench.sink.open = lambda: Failed("_TIMED_OUT: retry call to resume")  # type: ignore[method-assign]
+    harness = Harness()
+    harness.sink.open = lambda: Failed("_TIMED_OUT: retry call to resume")  # type: ignore[method-assign]
     for _ in range(10):
-        assert not bench.publisher.open()
-        bench.now += 1.0
-    assert bench.observe.troubles == []
-    assert not bench.publisher.open()
-    assert bench.observe.troubles == ["_TIMED_OUT: retry call to resume"]
+        assert not harness.publisher.open()
+        harness.now += 1.0
+    assert harness.observe.troubles == []
+    assert not harness.publisher.open()
+    assert harness.observe.troubles == ["_TIMED_OUT: retry call to resume"]
 
 
 def test_an_unknown_outcome_that_was_committed_is_settled_by_the_offsets_and_not_published_twice() -> None:
-    bench = Bench()
-    bench.finish(10)
-    bench.finish(11)
+    harness = Harness()
+    harness.finish(10)
+    harness.finish(11)
 
     def commit_and_lose_the_answer(records: list[OutRecord]) -> Failed:
-        bench.sink.log += records
-        bench.sink.offsets[IN] = (12, "start=5")
+        harness.sink.log += records
+        harness.sink.offsets[IN] = (12, "start=5")
         return Failed("timed out")
 
-    bench.sink.answers = [commit_and_lose_the_answer]
-    assert not bench.publish()
-    assert bench.counted == []
-    bench.finish(12)
-    assert bench.publish()
-    assert bench.sink.sources() == [10, 11, 12]
-    assert bench.counted == [[10, 11], [12]], "what is settled counts as well, and once"
-    chains = {event["chain_id"] for event in bench.audits()}
+    harness.sink.answers = [commit_and_lose_the_answer]
+    assert not harness.publish()
+    assert harness.counted == []
+    harness.finish(12)
+    assert harness.publish()
+    assert harness.sink.sources() == [10, 11, 12]
+    assert harness.counted == [[10, 11], [12]], "what is settled counts as well, and once"
+    chains = {event["chain_id"] for event in harness.audits()}
     assert len(chains) == 2, "only a confirmed commit may be linked to"
     for chain in chains:
-        values = [r.value for r in bench.sink.log if r.topic == "audit" and r.key == chain.encode()]
+        values = [r.value for r in harness.sink.log if r.topic == "audit" and r.key == chain.encode()]
         assert verify_chain([value for value in values if value is not None], AUDIT) == []
 
 
 def test_an_unknown_outcome_of_a_revoked_partition_is_not_counted() -> None:
-    bench = Bench()
+    harness = Harness()
     other = Partition("in", 1)
-    bench.ledger.assign(other, start_offset=0, next_offset=0)
-    bench.finish(10)
-    assert bench.ledger.read(SourceRecord("in", 1, 0, b"k", b"v", []))
-    bench.ledger.finish(Rejected(SourceRecord("in", 1, 0, b"k", b"v", []), ("undecodable",), "", "", 0))
+    harness.ledger.assign(other, start_offset=0, next_offset=0)
+    harness.finish(10)
+    assert harness.ledger.read(SourceRecord("in", 1, 0, b"k", b"v", []))
+    harness.ledger.finish(Rejected(SourceRecord("in", 1, 0, b"k", b"v", []), ("undecodable",), "", "", 0))
 
     def commit_and_lose_the_answer(records: list[OutRecord]) -> Failed:
-        bench.sink.log += records
-        bench.sink.offsets.update({IN: (11, "start=5"), other: (1, "start=0")})
+        harness.sink.log += records
+        harness.sink.offsets.update({IN: (11, "start=5"), other: (1, "start=0")})
         return Failed("timed out")
 
-    bench.sink.answers = [commit_and_lose_the_answer]
-    assert not bench.publish()
-    bench.ledger.revoke(other)
-    assert bench.publish()
-    assert bench.counted == [[10]]
+    harness.sink.answers = [commit_and_lose_the_answer]
+    assert not harness.publish()
+    harness.ledger.revoke(other)
+    assert harness.publish()
+    assert harness.counted == [[10]]
 
 
 def test_nothing_is_published_while_an_outcome_is_unsettled() -> None:
-    bench = Bench()
-    bench.finish(10)
-    bench.sink.answers = [Failed("timed out")]
-    bench.publish()
-    bench.group.unavailable = True
-    assert not bench.publish()
-    assert bench.publisher._committer.last_error == "no coordinator"
-    assert len(bench.sink.sizes) == 1
-    bench.group.unavailable = False
-    assert bench.publish()
-    assert bench.publisher._committer.last_error is None
-    assert bench.sink.sources() == [10]
+    harness = Harness()
+    harness.finish(10)
+    harness.sink.answers = [Failed("timed out")]
+    harness.publish()
+    harness.group.unavailable = True
+    assert not harness.publish()
+    assert harness.publisher._committer.last_error == "no coordinator"
+    assert len(harness.sink.sizes) == 1
+    harness.group.unavailable = False
+    assert harness.publish()
+    assert harness.publisher._committer.last_error is None
+    assert harness.sink.sources() == [10]
 
 
 def test_a_worker_that_was_thrown_out_of_its_group_does_not_even_begin() -> None:
-    bench = Bench()
-    bench.finish(10)
-    bench.group.member = False
-    assert not bench.publish()
-    assert bench.publisher.is_stale
-    assert bench.sink.sizes == []
+    harness = Harness()
+    harness.finish(10)
+    harness.group.member = False
+    assert not harness.publish()
+    assert harness.publisher.is_stale
+    assert harness.sink.sizes == []
 
 
 def test_nothing_of_a_topic_that_was_created_again_is_committed_not_even_at_the_end() -> None:
-    bench = Bench()
-    bench.finish(10)
-    bench.group.topics_error = BrokerRefused("topic in was deleted and created again")
+    harness = Harness()
+    harness.finish(10)
+    harness.group.topics_error = BrokerRefused("topic in was deleted and created again")
     with pytest.raises(BrokerRefused):
-        bench.publish()
-    bench.group.topics_error = None
-    assert not bench.publish()
-    assert bench.publisher.is_stale
-    assert bench.sink.offsets == {}
+        harness.publish()
+    harness.group.topics_error = None
+    assert not harness.publish()
+    assert harness.publisher.is_stale
+    assert harness.sink.offsets == {}
 
 
 def test_a_topic_whose_id_cannot_be_read_waits() -> None:
-    bench = Bench()
-    bench.finish(10)
-    bench.group.topics_error = BrokerUnavailable("topic in does not exist now")
-    assert not bench.publish()
-    assert bench.publisher._committer.last_error == "topic in does not exist now"
-    assert bench.sink.sizes == []
-    bench.group.topics_error = None
-    assert bench.publish()
-    assert bench.publisher._committer.last_error is None
-    assert bench.sink.sources() == [10]
+    harness = Harness()
+    harness.finish(10)
+    harness.group.topics_error = BrokerUnavailable("topic in does not exist now")
+    assert not harness.publish()
+    assert harness.publisher._committer.last_error == "topic in does not exist now"
+    assert harness.sink.sizes == []
+    harness.group.topics_error = None
+    assert harness.publish()
+    assert harness.publisher._committer.last_error is None
+    assert harness.sink.sources() == [10]
 
 
 def test_a_revocation_commits_what_the_rebalance_before_it_refused() -> None:
     """Else whoever gets the partitions buys again what is finished here."""
-    bench = Bench()
-    bench.finish(10)
-    bench.sink.answers = [Failed("ILLEGAL_GENERATION", stale=True)]
-    assert not bench.publish()
-    assert bench.publisher.is_stale
-    assert not bench.publisher.flush(), "too early, as long as the group reports nothing"
-    revoke(bench)
-    assert bench.sink.sources() == [10]
+    harness = Harness()
+    harness.finish(10)
+    harness.sink.answers = [Failed("ILLEGAL_GENERATION", stale=True)]
+    assert not harness.publish()
+    assert harness.publisher.is_stale
+    assert not harness.publisher.flush(), "too early, as long as the group reports nothing"
+    revoke(harness)
+    assert harness.sink.sources() == [10]
 
 
 def test_a_revocation_does_not_wait_where_the_group_has_moved_on_once_more() -> None:
-    bench = Bench()
-    bench.finish(10)
-    bench.sink.answers = [Failed("ILLEGAL_GENERATION", stale=True)] * 2
-    assert not bench.publish()
-    revoke(bench)
-    assert bench.sink.sources() == []
-    assert bench.sink.answers == []
+    harness = Harness()
+    harness.finish(10)
+    harness.sink.answers = [Failed("ILLEGAL_GENERATION", stale=True)] * 2
+    assert not harness.publish()
+    revoke(harness)
+    assert harness.sink.sources() == []
+    assert harness.sink.answers == []
 
 
 def test_a_revocation_whose_responses_are_late_commits_what_is_finished() -> None:
-    bench = Bench()
-    bench.finish(10)
+    harness = Harness()
+    harness.finish(10)
 
     def wait(_wait_s: float) -> None:
-        bench.now += 1.0
+        harness.now += 1.0
 
-    revoke(bench, MagicMock(has_in_flight=lambda _: True, may_finish=lambda _: True, handle_responses=wait))
-    assert bench.now >= 105.0, "it waited as long as it may"
-    assert bench.sink.sources() == [10]
+    revoke(harness, MagicMock(has_in_flight=lambda _: True, may_finish=lambda _: True, handle_responses=wait))
+    assert harness.now >= 105.0, "it waited as long as it may"
+    assert harness.sink.sources() == [10]
 
 
-def revoke(bench: Bench, dispatcher: Any = None) -> None:
+def revoke(harness: Harness, dispatcher: Any = None) -> None:
     """As the group tells the worker; without a dispatcher it has no request under way."""
     nothing: Any = MagicMock()
     dispatcher = dispatcher or MagicMock(has_in_flight=lambda _: False, may_finish=lambda _: False)
@@ -561,9 +561,9 @@ def revoke(bench: Bench, dispatcher: Any = None) -> None:
             nothing,
         ),
         dispatcher=dispatcher,
-        ledger=bench.ledger,
-        publisher=bench.publisher,
-        clock=Clock(lambda: bench.now, lambda: 0, lambda: 0.5, lambda: "id"),
+        ledger=harness.ledger,
+        publisher=harness.publisher,
+        clock=Clock(lambda: harness.now, lambda: 0, lambda: 0.5, lambda: "id"),
         stopping=threading.Event(),
         session_timeout_s=3.0,
         revoke_wait_s=5.0,
@@ -573,194 +573,194 @@ def revoke(bench: Bench, dispatcher: Any = None) -> None:
 
 
 def test_a_single_refused_record_becomes_unpublishable_and_the_rest_is_published() -> None:
-    bench = Bench()
-    bench.finish(10)
-    bench.finish(11)
-    bench.sink.answers = [RecordsRejected({1: "policy"})]
-    assert not bench.publish()
-    assert bench.publish()
-    assert bench.sink.sources() == [10, 11]
-    rejected = bench.sink.log[1]
+    harness = Harness()
+    harness.finish(10)
+    harness.finish(11)
+    harness.sink.answers = [RecordsRejected({1: "policy"})]
+    assert not harness.publish()
+    assert harness.publish()
+    assert harness.sink.sources() == [10, 11]
+    rejected = harness.sink.log[1]
     assert rejected.topic == "rejected"
     assert (rejected.key, rejected.value) == (b"k", b"v")
     assert dict(rejected.headers)["stream-scorer-error-reason"] == b"unpublishable"
-    assert [e["outcome"] for event in bench.audits() for e in event["contacts"]] == ["SCORED", "REJECTED"]
+    assert [e["outcome"] for event in harness.audits() for e in event["contacts"]] == ["SCORED", "REJECTED"]
 
 
 def test_a_broker_that_refuses_most_records_rejects_no_contact() -> None:
     """A clock that is wrong: several refused times in one batch are reported as invalid records."""
-    bench = Bench()
+    harness = Harness()
     for offset in range(10, 14):
-        bench.finish(offset)
-    bench.sink.refuses_all = True
+        harness.finish(offset)
+    harness.sink.refuses_all = True
     for _ in range(8):
-        assert not bench.publish()
-    assert bench.sink.sizes[-1] == 2, "a score and its audit event, still refused"
-    trouble = bench.publisher._committer.last_error or ""
+        assert not harness.publish()
+    assert harness.sink.sizes[-1] == 2, "a score and its audit event, still refused"
+    trouble = harness.publisher._committer.last_error or ""
     assert trouble.startswith("the broker refuses 2 of 2 records of a transaction, so no contact is rejected for it: ")
-    assert bench.sink.log == []
-    bench.sink.refuses_all = False
-    while bench.sink.sources() != [10, 11, 12, 13]:
-        assert bench.publish()
-    assert {record.topic for record in bench.sink.log} == {"scores", "audit"}
-    assert bench.publisher._committer.last_error is None
+    assert harness.sink.log == []
+    harness.sink.refuses_all = False
+    while harness.sink.sources() != [10, 11, 12, 13]:
+        assert harness.publish()
+    assert {record.topic for record in harness.sink.log} == {"scores", "audit"}
+    assert harness.publisher._committer.last_error is None
 
 
 def test_a_topic_that_refuses_one_record_after_the_other_rejects_three_contacts_and_then_none() -> None:
     """The cause is the topic's: its validation, a policy, a limit that was lowered."""
-    bench = Bench()
+    harness = Harness()
     for offset in range(10, 30):
-        bench.finish(offset)
+        harness.finish(offset)
 
     def refuse_scores(records: list[OutRecord]) -> Publication:
         scores = [index for index, record in enumerate(records) if record.topic == "scores"]
         return RecordsRejected({scores[0]: "Broker failed to validate record"}) if scores else Committed()
 
-    bench.sink.answers = [refuse_scores] * 60
+    harness.sink.answers = [refuse_scores] * 60
     for _ in range(60):
-        bench.publish()
-    assert bench.sink.answers == []
-    assert bench.sink.sizes[-1] == 2, "a score and its audit event, still refused"
-    trouble = bench.publisher._committer.last_error or ""
+        harness.publish()
+    assert harness.sink.answers == []
+    assert harness.sink.sizes[-1] == 2, "a score and its audit event, still refused"
+    trouble = harness.publisher._committer.last_error or ""
     assert trouble.startswith("topic scores has refused 3 records in a row, so no further contact is rejected for it: ")
     for _ in range(20):
-        bench.publish()
-    assert bench.sink.sources() == list(range(10, 30))
-    assert Counter(record.topic for record in bench.sink.log if record.topic != "audit")["rejected"] == 3
+        harness.publish()
+    assert harness.sink.sources() == list(range(10, 30))
+    assert Counter(record.topic for record in harness.sink.log if record.topic != "audit")["rejected"] == 3
 
 
 def test_a_head_whose_topic_refuses_it_does_not_hold_up_other_partitions() -> None:
-    bench = Bench()
-    bench.ledger.assign(OTHER, start_offset=0, next_offset=0)
+    harness = Harness()
+    harness.ledger.assign(OTHER, start_offset=0, next_offset=0)
 
     def refuse_those_of_in_0(records: list[OutRecord]) -> Publication:
         refused = [index for index, record in enumerate(records) if b"in/0/10" in dict(record.headers).values()]
         return RecordsRejected({refused[0]: "policy"}) if refused else Committed()
 
-    bench.reject(10)
+    harness.reject(10)
     for offset in range(4):
-        bench.finish(offset, partition=OTHER.number)
-    bench.sink.answers = [refuse_those_of_in_0] * 60
+        harness.finish(offset, partition=OTHER.number)
+    harness.sink.answers = [refuse_those_of_in_0] * 60
     for _ in range(20):
-        bench.publish()
-    assert bench.sink.sources() == [0, 1, 2, 3]
-    assert bench.sink.offsets[OTHER] == (4, "start=0")
+        harness.publish()
+    assert harness.sink.sources() == [0, 1, 2, 3]
+    assert harness.sink.offsets[OTHER] == (4, "start=0")
 
 
 def test_a_commit_moves_behind_markers_while_another_partition_is_busy() -> None:
-    bench = Bench()
-    bench.ledger.assign(OTHER, start_offset=0, next_offset=3)
-    bench.group.ends = {OTHER: 5}
+    harness = Harness()
+    harness.ledger.assign(OTHER, start_offset=0, next_offset=3)
+    harness.group.ends = {OTHER: 5}
     for offset in range(10, 13):
-        bench.finish(offset)
-        bench.publish()
-        bench.now += 2
-    assert bench.sink.offsets == {IN: (13, "start=5"), OTHER: (5, "start=0")}
-    assert bench.ledger.read(SourceRecord("in", 1, 5, b"k", b"v", []))
+        harness.finish(offset)
+        harness.publish()
+        harness.now += 2
+    assert harness.sink.offsets == {IN: (13, "start=5"), OTHER: (5, "start=0")}
+    assert harness.ledger.read(SourceRecord("in", 1, 5, b"k", b"v", []))
 
 
 def test_a_renewal_never_moves_a_commit_back() -> None:
-    bench = Bench()
-    bench.ledger.assign(RETRY, start_offset=2, next_offset=7)
-    bench.group.ends = {RETRY: 9}
-    bench.publish()
-    assert bench.sink.offsets == {RETRY: (9, "start=2")}
-    bench.group.ends = {}  # a seek: the end is not known any more
-    bench.now += 60
-    bench.publish()
-    assert bench.sink.sizes == [0, 0], "renewed"
-    assert bench.sink.offsets == {RETRY: (9, "start=2")}
+    harness = Harness()
+    harness.ledger.assign(RETRY, start_offset=2, next_offset=7)
+    harness.group.ends = {RETRY: 9}
+    harness.publish()
+    assert harness.sink.offsets == {RETRY: (9, "start=2")}
+    harness.group.ends = {}  # a seek: the end is not known any more
+    harness.now += 60
+    harness.publish()
+    assert harness.sink.sizes == [0, 0], "renewed"
+    assert harness.sink.offsets == {RETRY: (9, "start=2")}
 
 
 def test_a_batch_refused_as_a_whole_is_taken_apart_so_that_only_the_culprit_is_rejected() -> None:
-    bench = Bench()
+    harness = Harness()
     for offset in (10, 11, 12):
-        bench.finish(offset)
+        harness.finish(offset)
 
     def refuse_whatever_holds_11(records: list[OutRecord]) -> Publication:
         outputs = [i for i, r in enumerate(records) if r.topic == "scores"]
         holds = any(dict(records[i].headers)["stream-scorer-source"] == b"in/0/11" for i in outputs)
         return RecordsRejected(dict.fromkeys(outputs, "too large")) if holds else Committed()
 
-    bench.sink.answers = [refuse_whatever_holds_11] * 5
+    harness.sink.answers = [refuse_whatever_holds_11] * 5
     for _ in range(6):
-        bench.publish()
-    assert bench.sink.sources() == [10, 11, 12]
-    assert [r.topic for r in bench.sink.log if r.topic != "audit"] == ["scores", "rejected", "scores"]
+        harness.publish()
+    assert harness.sink.sources() == [10, 11, 12]
+    assert [r.topic for r in harness.sink.log if r.topic != "audit"] == ["scores", "rejected", "scores"]
 
 
 def test_a_score_over_its_topics_limit_is_rejected_before_anything_is_sent() -> None:
-    bench = Bench({**LIMITS, "scores": 2_000})
-    bench.finish(10, campaign="x" * 2_000)
-    bench.finish(11)
-    assert bench.publish()
-    assert [r.topic for r in bench.sink.log if r.topic != "audit"] == ["rejected", "scores"]
-    assert len(bench.sink.sizes) == 1
+    harness = Harness({**LIMITS, "scores": 2_000})
+    harness.finish(10, campaign="x" * 2_000)
+    harness.finish(11)
+    assert harness.publish()
+    assert [r.topic for r in harness.sink.log if r.topic != "audit"] == ["rejected", "scores"]
+    assert len(harness.sink.sizes) == 1
 
 
 def test_a_rejected_original_over_its_topics_limit_is_published_without_value() -> None:
-    bench = Bench({**LIMITS, "rejected": 10_000})
-    bench.reject(10, value=b"x" * 20_000)
-    bench.reject(11, key=b"k" * 20_000)
-    bench.reject(12, header=b"h" * 20_000)
-    bench.reject(13, value=None)
-    assert bench.publish()
-    out = [r for r in bench.sink.log if r.topic == "rejected"]
+    harness = Harness({**LIMITS, "rejected": 10_000})
+    harness.reject(10, value=b"x" * 20_000)
+    harness.reject(11, key=b"k" * 20_000)
+    harness.reject(12, header=b"h" * 20_000)
+    harness.reject(13, value=None)
+    assert harness.publish()
+    out = [r for r in harness.sink.log if r.topic == "rejected"]
     truncated = [dict(r.headers).get("stream-scorer-error-truncated") for r in out]
     assert truncated == [b"true", b"true", b"true", None]
     assert [r.value for r in out] == [None] * 4
     assert [r.key for r in out] == [b"k", None, b"k", b"k"]
-    assert bench.sink.sources() == [10, 11, 12, 13]
+    assert harness.sink.sources() == [10, 11, 12, 13]
 
 
 def test_an_audit_topic_that_refuses_holds_instead_of_losing_anything() -> None:
-    bench = Bench()
-    bench.finish(10)
-    bench.sink.answers = [RecordsRejected({1: "policy"})] * 3
+    harness = Harness()
+    harness.finish(10)
+    harness.sink.answers = [RecordsRejected({1: "policy"})] * 3
     for _ in range(3):
-        assert not bench.publish()
-    assert "topic audit refuses an audit event" in (bench.publisher._committer.last_error or "")
-    assert bench.publish()
-    assert [r.topic for r in bench.sink.log] == ["scores", "audit"]
+        assert not harness.publish()
+    assert "topic audit refuses an audit event" in (harness.publisher._committer.last_error or "")
+    assert harness.publish()
+    assert [r.topic for r in harness.sink.log] == ["scores", "audit"]
 
 
 def test_fenced_three_times_in_five_minutes_ends_the_worker_and_names_the_setting() -> None:
-    bench = Bench()
-    bench.finish(10)
-    bench.sink.answers = [Failed("fenced", fenced=True)] * 3
-    bench.publish()
-    bench.now += 100
-    bench.publish()
-    bench.now += 100
+    harness = Harness()
+    harness.finish(10)
+    harness.sink.answers = [Failed("fenced", fenced=True)] * 3
+    harness.publish()
+    harness.now += 100
+    harness.publish()
+    harness.now += 100
     with pytest.raises(ProducerFenced, match=r"kafka\.instance_id"):
-        bench.publish()
+        harness.publish()
 
 
 def test_fencing_far_apart_or_plain_failures_do_not_end_the_worker() -> None:
-    bench = Bench()
-    bench.finish(10)
-    bench.sink.answers = [Failed("fenced", fenced=True), *[Failed("timed out")] * 5, *[Failed("f", fenced=True)] * 2]
+    harness = Harness()
+    harness.finish(10)
+    harness.sink.answers = [Failed("fenced", fenced=True), *[Failed("timed out")] * 5, *[Failed("f", fenced=True)] * 2]
     for _ in range(6):
-        bench.publish()
-    bench.now += 301
+        harness.publish()
+    harness.now += 301
     for _ in range(2):
-        bench.publish()
-    assert bench.publish()
+        harness.publish()
+    assert harness.publish()
 
 
 def test_due_only_after_the_commit_interval_and_not_at_once_after_a_failure() -> None:
-    bench = Bench()
-    bench.finish(10)
-    bench.publisher.flush_due()
-    bench.finish(11)
-    bench.now += 0.1
-    bench.publisher.flush_due()
-    assert bench.sink.sources() == [10]
-    bench.now += 0.15
-    bench.sink.answers = [Failed("broken")]
-    bench.publisher.flush_due()
-    bench.publisher.flush_due()
-    assert len(bench.sink.sizes) == 2
-    bench.now += 1.0
-    bench.publisher.flush_due()
-    assert bench.sink.sources() == [10, 11]
+    harness = Harness()
+    harness.finish(10)
+    harness.publisher.flush_due()
+    harness.finish(11)
+    harness.now += 0.1
+    harness.publisher.flush_due()
+    assert harness.sink.sources() == [10]
+    harness.now += 0.15
+    harness.sink.answers = [Failed("broken")]
+    harness.publisher.flush_due()
+    harness.publisher.flush_due()
+    assert len(harness.sink.sizes) == 2
+    harness.now += 1.0
+    harness.publisher.flush_due()
+    assert harness.sink.sources() == [10, 11]

@@ -36,9 +36,9 @@ def down(message: str = "HTTP 503", status: int | None = 503, after_s: float | N
 class Stopping(threading.Event):
     """An event whose waits pass at once: each moves the clock on, and calls ``on_wait``."""
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, harness: Harness) -> None:
         super().__init__()
-        self._scene = scene
+        self._scene = harness
 
     def wait(self, timeout: float | None = None) -> bool:
         assert timeout is not None
@@ -47,7 +47,7 @@ class Stopping(threading.Event):
         return self.is_set()
 
 
-class Scene:
+class Harness:
     """The real check, observer, quota and metrics under a clock that is set; ``results`` are what the API answers."""
 
     def __init__(self, *results: ModelCheck, requests_per_minute: int = 300) -> None:
@@ -81,29 +81,29 @@ class Scene:
 
 
 def test_a_model_that_is_confirmed_starts_at_once_and_the_request_counts() -> None:
-    scene = Scene(ModelConfirmed(Exchange(1, 2, 1.0, 400, quota=RateLimitHeaders(7, 100, 30.0))))
-    assert scene.start.confirm()
-    assert scene.checked_at == [0.0]
-    assert scene.quota.remaining(scene.now) == 93
-    assert scene.events("model confirmed") == [{"status": 400, "attempts": 1, "after_s": 0.0}]
-    requests = {name: value for name, value in samples(scene.metrics).items() if name.startswith(f"{DURATION}_count")}
+    harness = Harness(ModelConfirmed(Exchange(1, 2, 1.0, 400, quota=RateLimitHeaders(7, 100, 30.0))))
+    assert harness.start.confirm()
+    assert harness.checked_at == [0.0]
+    assert harness.quota.remaining(harness.now) == 93
+    assert harness.events("model confirmed") == [{"status": 400, "attempts": 1, "after_s": 0.0}]
+    requests = {name: value for name, value in samples(harness.metrics).items() if name.startswith(f"{DURATION}_count")}
     assert requests == {f'{DURATION}_count{{http_request_method="POST",http_response_status_code="400"}}': 1}
 
 
 @pytest.mark.parametrize("before", [0, 2])
 def test_a_refusal_of_the_platform_ends_the_start(before: int) -> None:
-    scene = Scene(
+    harness = Harness(
         *[down()] * before, ModelRefused(Exchange(1, 2, 1.0, 401), "check genesys.client_secret", "Forbidden")
     )
     with pytest.raises(ApiRefused, match=r"^check genesys\.client_secret$"):
-        scene.start.confirm()
-    assert len(scene.checked_at) == before + 1
+        harness.start.confirm()
+    assert len(harness.checked_at) == before + 1
 
 
 def test_trouble_backs_off_and_then_keeps_the_rhythm_of_probes() -> None:
-    scene = Scene(*[down()] * 8, CONFIRMED)
-    assert scene.start.confirm()
-    waited = [later - earlier for earlier, later in zip(scene.checked_at, scene.checked_at[1:], strict=False)]
+    harness = Harness(*[down()] * 8, CONFIRMED)
+    assert harness.start.confirm()
+    waited = [later - earlier for earlier, later in zip(harness.checked_at, harness.checked_at[1:], strict=False)]
     assert waited == pytest.approx([2, 4, 8, 16, 32, 60, 60, 60])
 
 
@@ -114,70 +114,70 @@ def test_a_short_backoff_does_not_become_a_burst() -> None:
 
 @pytest.mark.parametrize(("demanded_s", "obeyed_s"), [(7.0, 7.0), (900.0, 900.0), (86_400.0, 900.0)])
 def test_retry_after_is_obeyed_at_most_900_s_at_a_time(demanded_s: float, obeyed_s: float) -> None:
-    scene = Scene(down(after_s=demanded_s), CONFIRMED)
-    assert scene.start.confirm()
-    assert scene.checked_at == pytest.approx([0.0, obeyed_s])
+    harness = Harness(down(after_s=demanded_s), CONFIRMED)
+    assert harness.start.confirm()
+    assert harness.checked_at == pytest.approx([0.0, obeyed_s])
 
 
 def test_the_quota_is_kept_while_the_api_is_down() -> None:
-    scene = Scene(down(), down(), CONFIRMED, requests_per_minute=1)
-    assert scene.start.confirm()
-    assert scene.checked_at == pytest.approx([0.0, 60.5, 121.0])
+    harness = Harness(down(), down(), CONFIRMED, requests_per_minute=1)
+    assert harness.start.confirm()
+    assert harness.checked_at == pytest.approx([0.0, 60.5, 121.0])
 
 
 def test_readyz_metrics_and_log_while_it_waits() -> None:
-    scene = Scene(down("HTTP 503 one"), down("HTTP 503 one"), down("no connection", status=None), CONFIRMED)
+    harness = Harness(down("HTTP 503 one"), down("HTTP 503 one"), down("no connection", status=None), CONFIRMED)
     ready: list[str | None] = []
     live: list[str | None] = []
 
     def look() -> None:
-        ready.append(scene.observe.readiness_failure())
-        live.append(scene.observe.liveness_failure(120.0, 300.0))
-        assert samples(scene.metrics)[API] == 1
+        ready.append(harness.observe.readiness_failure())
+        live.append(harness.observe.liveness_failure(120.0, 300.0))
+        assert samples(harness.metrics)[API] == 1
 
-    scene.on_wait = look
-    assert scene.start.confirm()
+    harness.on_wait = look
+    assert harness.start.confirm()
     assert set(live) == {None}
     # The clock of the test moves during a wait, so each line is one second old.
     assert ready[0] == "starting: HTTP 503 one; since 2030-01-01T00:00:00Z (1 s); next attempt in 1 s"
     assert ready[-1] == "starting: no connection; since 2030-01-01T00:00:00Z (14 s); next attempt in 0 s"
-    said = scene.events("start delayed")
+    said = harness.events("start delayed")
     assert said == [
         {"reason": "HTTP 503 one", "since": "2030-01-01T00:00:00Z", "next_attempt_in_s": 2.0},
         {"reason": "no connection", "since": "2030-01-01T00:00:00Z", "next_attempt_in_s": 8.0},
     ]
-    assert {level for level, event, _ in scene.log.lines if event == "start delayed"} == {"warning"}
-    assert scene.observe.readiness_failure() == "starting: no partition assigned yet"
-    assert samples(scene.metrics)[API] == 0
+    assert {level for level, event, _ in harness.log.lines if event == "start delayed"} == {"warning"}
+    assert harness.observe.readiness_failure() == "starting: no partition assigned yet"
+    assert samples(harness.metrics)[API] == 0
 
 
-def check_live(scene: Scene) -> None:
-    assert scene.observe.liveness_failure(120.0, 300.0) is None
+def check_live(harness: Harness) -> None:
+    assert harness.observe.liveness_failure(120.0, 300.0) is None
 
 
 def test_it_stays_live_through_the_longest_wait() -> None:
-    scene = Scene(down(after_s=86_400.0), CONFIRMED)
-    scene.on_wait = lambda: check_live(scene)
-    assert scene.start.confirm()
+    harness = Harness(down(after_s=86_400.0), CONFIRMED)
+    harness.on_wait = lambda: check_live(harness)
+    assert harness.start.confirm()
 
 
 def test_a_stop_ends_the_wait_at_once() -> None:
-    scene = Scene(down(after_s=500.0))
-    scene.on_wait = scene.stopping.set
-    assert not scene.start.confirm()
-    assert scene.now == pytest.approx(1_001.0)
+    harness = Harness(down(after_s=500.0))
+    harness.on_wait = harness.stopping.set
+    assert not harness.start.confirm()
+    assert harness.now == pytest.approx(1_001.0)
 
 
 def test_nothing_is_sent_after_a_stop() -> None:
-    scene = Scene()
-    scene.stopping.set()
-    assert not scene.start.confirm()
-    assert scene.checked_at == []
+    harness = Harness()
+    harness.stopping.set()
+    assert not harness.start.confirm()
+    assert harness.checked_at == []
 
 
 def test_an_ignored_retry_after_is_one_warning_in_the_life_of_the_process() -> None:
     ignored = ModelUnavailable(Exchange(1, 2, 1.0, 503), "HTTP 503", "server_error", None, "1900000000")
-    scene = Scene(ignored, ignored, CONFIRMED)
-    assert scene.start.confirm()
+    harness = Harness(ignored, ignored, CONFIRMED)
+    assert harness.start.confirm()
     detail = "the header is unreadable, not positive or over a day: 1900000000"
-    assert scene.events("retry-after ignored") == [{"detail": detail}]
+    assert harness.events("retry-after ignored") == [{"detail": detail}]

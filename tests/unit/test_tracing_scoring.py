@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 PRODUCED = TraceContext(0xABC, 0xDEF, 1, "v=1")
 
 
-class Bench:
+class Harness:
     def __init__(self, sampling: Sampling = ALL_TRACES) -> None:
         self.exporter = InMemorySpanExporter()
         self.tracer = ScoringTracer(
@@ -62,9 +62,9 @@ class Bench:
 
 
 @pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
+def harness(monkeypatch: pytest.MonkeyPatch) -> Harness:
     monkeypatch.delenv("OTEL_SERVICE_NAME", raising=False)
-    return Bench()
+    return Harness()
 
 
 def request_about(*records: SourceRecord) -> Request:
@@ -84,20 +84,20 @@ def attributes(span: ReadableSpan) -> dict[str, Any]:
 EXCHANGE = Exchange(1_700_000_000_100, 1_700_000_000_150, 50.0, 200, "corr-1")
 
 
-def test_a_sampled_contact_has_its_own_trace_and_is_linked_with_the_batch(bench: Bench) -> None:
-    record = bench.read(7, PRODUCED.headers)
+def test_a_sampled_contact_has_its_own_trace_and_is_linked_with_the_batch(harness: Harness) -> None:
+    record = harness.read(7, PRODUCED.headers)
     failed = Unavailable(replace(EXCHANGE, status=503), HttpFailure.SERVER_ERROR, "HTTP 503")
-    bench.tracer.response_received(request_about(record), failed)
-    bench.ask(request_about(record), Answered(EXCHANGE, []))
-    headers = bench.tracer.sending(record, "out", [("stream-scorer-batch", b"b"), *PRODUCED.headers])
-    bench.tracer.committing()
-    bench.tracer.committed([scored(record)])
+    harness.tracer.response_received(request_about(record), failed)
+    harness.ask(request_about(record), Answered(EXCHANGE, []))
+    headers = harness.tracer.sending(record, "out", [("stream-scorer-batch", b"b"), *PRODUCED.headers])
+    harness.tracer.committing()
+    harness.tracer.committed([scored(record)])
 
-    [poll] = bench.named("poll in")
-    batch, process = sorted(bench.named("process in"), key=lambda span: span.parent is not None)
-    [send] = bench.named("send out")
-    [commit] = bench.named("commit in")
-    first, second = bench.named("POST")
+    [poll] = harness.named("poll in")
+    batch, process = sorted(harness.named("process in"), key=lambda span: span.parent is not None)
+    [send] = harness.named("send out")
+    [commit] = harness.named("commit in")
+    first, second = harness.named("POST")
     assert process.context.trace_id == send.context.trace_id == 0xABC
     assert process.parent is not None
     assert process.parent.span_id == 0xDEF
@@ -124,12 +124,12 @@ def test_a_sampled_contact_has_its_own_trace_and_is_linked_with_the_batch(bench:
     assert (first.start_time, first.end_time) == (1_700_000_000_100_000_000, 1_700_000_000_150_000_000)
 
 
-def test_attributes_have_their_conventional_names_and_say_nothing_of_anybody(bench: Bench) -> None:
-    record = bench.read(7, PRODUCED.headers)
-    bench.ask(request_about(record), Answered(EXCHANGE, []))
-    bench.tracer.sending(record, "out", [])
-    bench.tracer.committed([scored(record)])
-    batch, process = sorted(bench.named("process in"), key=lambda span: span.parent is not None)
+def test_attributes_have_their_conventional_names_and_say_nothing_of_anybody(harness: Harness) -> None:
+    record = harness.read(7, PRODUCED.headers)
+    harness.ask(request_about(record), Answered(EXCHANGE, []))
+    harness.tracer.sending(record, "out", [])
+    harness.tracer.committed([scored(record)])
+    batch, process = sorted(harness.named("process in"), key=lambda span: span.parent is not None)
     assert attributes(process) == {
         "messaging.system": "kafka",
         "messaging.operation.name": "process",
@@ -143,7 +143,7 @@ def test_attributes_have_their_conventional_names_and_say_nothing_of_anybody(ben
     assert process.kind is SpanKind.CONSUMER
     assert attributes(batch)["messaging.batch.message_count"] == 1
     assert attributes(batch)["stream_scorer.batch_id"] == "batch-1"
-    [post] = bench.named("POST")
+    [post] = harness.named("POST")
     assert attributes(post) == {
         "http.request.method": "POST",
         "server.address": "api.example.com",
@@ -155,86 +155,86 @@ def test_attributes_have_their_conventional_names_and_say_nothing_of_anybody(ben
     assert post.kind is SpanKind.CLIENT
 
 
-def test_no_link_is_lost(bench: Bench) -> None:
+def test_no_link_is_lost(harness: Harness) -> None:
     records = [SourceRecord("in", 0, n, None, b"v", TraceContext(n + 1, 1, 1).headers) for n in range(1_000)]
-    bench.tracer.polling()
-    bench.tracer.polled(records)
-    bench.ask(request_about(*records), Answered(EXCHANGE, []))
-    [batch] = [span for span in bench.named("process in") if span.parent is None]
+    harness.tracer.polling()
+    harness.tracer.polled(records)
+    harness.ask(request_about(*records), Answered(EXCHANGE, []))
+    [batch] = [span for span in harness.named("process in") if span.parent is None]
     assert {link.context.trace_id for link in batch.links} == set(range(1, 1_001))
-    assert len(bench.named("poll in")[0].links) == 1_000
+    assert len(harness.named("poll in")[0].links) == 1_000
 
 
-def test_what_nobody_samples_has_no_span_and_is_handed_on_as_it_came(bench: Bench) -> None:
+def test_what_nobody_samples_has_no_span_and_is_handed_on_as_it_came(harness: Harness) -> None:
     unsampled = TraceContext(5, 6, 0)
-    record = bench.read(1, unsampled.headers)
-    bench.ask(request_about(record), Answered(EXCHANGE, []))
-    headers = bench.tracer.sending(record, "out", unsampled.headers)
-    bench.tracer.committing()
-    bench.tracer.committed([scored(record)])
+    record = harness.read(1, unsampled.headers)
+    harness.ask(request_about(record), Answered(EXCHANGE, []))
+    headers = harness.tracer.sending(record, "out", unsampled.headers)
+    harness.tracer.committing()
+    harness.tracer.committed([scored(record)])
     assert headers == unsampled.headers
-    assert bench.names == []
+    assert harness.names == []
 
 
 def test_the_sampler_decides_where_no_trace_came_along() -> None:
-    bench = Bench(Sampling("parentbased_traceidratio", 0.0))
-    record = bench.read(1, [])
-    headers = bench.tracer.sending(record, "out", [])
-    bench.tracer.committed([scored(record)])
+    harness = Harness(Sampling("parentbased_traceidratio", 0.0))
+    record = harness.read(1, [])
+    headers = harness.tracer.sending(record, "out", [])
+    harness.tracer.committed([scored(record)])
     context = context_of(headers)
     assert context is not None
     assert not context.sampled
-    assert bench.names == []
+    assert harness.names == []
 
-    traced = bench.read(2, PRODUCED.headers)
-    bench.ask(request_about(traced), Answered(EXCHANGE, []))
-    bench.tracer.sending(traced, "out", [])
-    bench.tracer.committed([scored(traced)])
-    assert sorted(bench.names) == ["POST", "commit in", "poll in", "process in", "process in", "send out"]
+    traced = harness.read(2, PRODUCED.headers)
+    harness.ask(request_about(traced), Answered(EXCHANGE, []))
+    harness.tracer.sending(traced, "out", [])
+    harness.tracer.committed([scored(traced)])
+    assert sorted(harness.names) == ["POST", "commit in", "poll in", "process in", "process in", "send out"]
 
 
 @pytest.mark.parametrize(
     "value", [b"nonsense", b"00-0-0-01", b"\xff" * 55, b"00-%032x-%016x-01" % (0, 1), b"00-%032x-%016x-01" % (1, 0)]
 )
-def test_a_header_that_is_none_begins_a_trace_anew(bench: Bench, value: bytes) -> None:
-    record = bench.read(1, [("traceparent", value)])
-    headers = bench.tracer.sending(record, "out", [("traceparent", value)])
-    bench.tracer.committed([scored(record)])
-    [process] = bench.named("process in")
+def test_a_header_that_is_none_begins_a_trace_anew(harness: Harness, value: bytes) -> None:
+    record = harness.read(1, [("traceparent", value)])
+    headers = harness.tracer.sending(record, "out", [("traceparent", value)])
+    harness.tracer.committed([scored(record)])
+    [process] = harness.named("process in")
     context = context_of(headers)
     assert process.parent is None
     assert context is not None
     assert context.trace_id == process.context.trace_id
 
 
-def test_a_token_turned_away_is_an_attempt_of_its_own(bench: Bench) -> None:
-    record = bench.read(1, [])
+def test_a_token_turned_away_is_an_attempt_of_its_own(harness: Harness) -> None:
+    record = harness.read(1, [])
     answer = Answered(replace(EXCHANGE, earlier=replace(EXCHANGE, status=401)), [])
-    bench.ask(request_about(record), answer)
-    first, second = bench.named("POST")
+    harness.ask(request_about(record), answer)
+    first, second = harness.named("POST")
     assert attributes(first)["http.response.status_code"] == 401
     assert attributes(second)["http.request.resend_count"] == 1
 
 
-def test_trouble_with_the_login_service_is_told_of_it(bench: Bench) -> None:
-    record = bench.read(1, [])
+def test_trouble_with_the_login_service_is_told_of_it(harness: Harness) -> None:
+    record = harness.read(1, [])
     answer = Unavailable(replace(EXCHANGE, status=None), HttpFailure.NO_TOKEN, "no token")
-    bench.ask(request_about(record), answer)
-    [post] = bench.named("POST")
+    harness.ask(request_about(record), answer)
+    [post] = harness.named("POST")
     assert attributes(post)["server.address"] == "login.example.com"
     assert attributes(post)["server.port"] == 8443
     assert attributes(post)["error.type"] == "no_token"
 
 
-def test_what_is_sent_again_after_an_abort_is_told_twice(bench: Bench) -> None:
-    record = bench.read(1, PRODUCED.headers)
-    looked = bench.tracer.sending(record, "out", [])
-    assert bench.tracer.sending(record, "out", []) == looked  # only encoded again
+def test_what_is_sent_again_after_an_abort_is_told_twice(harness: Harness) -> None:
+    record = harness.read(1, PRODUCED.headers)
+    looked = harness.tracer.sending(record, "out", [])
+    assert harness.tracer.sending(record, "out", []) == looked  # only encoded again
     first = context_of(looked)
-    bench.tracer.committing()
-    second = context_of(bench.tracer.sending(record, "out", []))
-    bench.tracer.committed([scored(record)])
-    aborted, sent = bench.named("send out")
+    harness.tracer.committing()
+    second = context_of(harness.tracer.sending(record, "out", []))
+    harness.tracer.committed([scored(record)])
+    aborted, sent = harness.named("send out")
     assert first is not None
     assert second is not None
     assert (aborted.context.span_id, sent.context.span_id) == (first.span_id, second.span_id)
@@ -242,14 +242,14 @@ def test_what_is_sent_again_after_an_abort_is_told_twice(bench: Bench) -> None:
     assert sent.status.status_code is StatusCode.UNSET
 
 
-def test_a_commit_whose_answer_was_lost_is_told_once_it_is_known(bench: Bench) -> None:
-    done, not_done = bench.read(1, []), bench.read(2, [])
+def test_a_commit_whose_answer_was_lost_is_told_once_it_is_known(harness: Harness) -> None:
+    done, not_done = harness.read(1, []), harness.read(2, [])
     for record in (done, not_done):
-        bench.tracer.sending(record, "out", [])
-    bench.tracer.committing()
-    bench.tracer.committed([scored(done)])
-    assert len(bench.named("send out")) == 1
-    assert list(bench.tracer._contacts) == [("in", 3, 2)]
+        harness.tracer.sending(record, "out", [])
+    harness.tracer.committing()
+    harness.tracer.committed([scored(done)])
+    assert len(harness.named("send out")) == 1
+    assert list(harness.tracer._contacts) == [("in", 3, 2)]
 
 
 def test_bursts_reach_the_exporter_whole(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,43 +274,43 @@ def test_bursts_reach_the_exporter_whole(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(commit.links) == len(records)
 
 
-def test_a_rejection_says_why(bench: Bench) -> None:
-    record = bench.read(1, [])
-    bench.tracer.sending(record, "rejected", [])
-    bench.tracer.committed([Rejected(record, ("undecodable",), "it is no Avro", "", 1)])
-    [process] = bench.named("process in")
+def test_a_rejection_says_why(harness: Harness) -> None:
+    record = harness.read(1, [])
+    harness.tracer.sending(record, "rejected", [])
+    harness.tracer.committed([Rejected(record, ("undecodable",), "it is no Avro", "", 1)])
+    [process] = harness.named("process in")
     assert attributes(process)["stream_scorer.outcome"] == "rejected"
     assert attributes(process)["stream_scorer.reasons"] == ("undecodable",)
 
 
-def test_a_deferral_ends_the_trace_of_its_contact(bench: Bench) -> None:
-    record = bench.read(1, PRODUCED.headers)
-    bench.tracer.sending(record, "retry-1", [])
-    bench.tracer.committed([Deferred(record, "c", rounds=1, level=1, not_before_ms=0)])
-    [process] = bench.named("process in")
+def test_a_deferral_ends_the_trace_of_its_contact(harness: Harness) -> None:
+    record = harness.read(1, PRODUCED.headers)
+    harness.tracer.sending(record, "retry-1", [])
+    harness.tracer.committed([Deferred(record, "c", rounds=1, level=1, not_before_ms=0)])
+    [process] = harness.named("process in")
     assert attributes(process)["stream_scorer.outcome"] == "deferred"
-    assert not bench.tracer._contacts
+    assert not harness.tracer._contacts
 
 
-def test_nothing_is_kept_of_what_goes_elsewhere(bench: Bench) -> None:
-    kept, gone = bench.read(1, []), SourceRecord("in", 4, 1, None, b"v", [])
-    bench.tracer.polled([gone])
-    bench.tracer.response_received(request_about(kept, gone), Unavailable(EXCHANGE, HttpFailure.TIMEOUT, "t"))
-    bench.tracer.revoked([Partition("in", 4)])
-    bench.tracer.committed([scored(kept), scored(gone)])
-    assert len(bench.tracer._contacts) == 0
-    outcomes = {attributes(span).get("stream_scorer.outcome") for span in bench.named("process in")}
+def test_nothing_is_kept_of_what_goes_elsewhere(harness: Harness) -> None:
+    kept, gone = harness.read(1, []), SourceRecord("in", 4, 1, None, b"v", [])
+    harness.tracer.polled([gone])
+    harness.tracer.response_received(request_about(kept, gone), Unavailable(EXCHANGE, HttpFailure.TIMEOUT, "t"))
+    harness.tracer.revoked([Partition("in", 4)])
+    harness.tracer.committed([scored(kept), scored(gone)])
+    assert len(harness.tracer._contacts) == 0
+    outcomes = {attributes(span).get("stream_scorer.outcome") for span in harness.named("process in")}
     assert outcomes == {"given up", "scored"}
-    bench.tracer.close()
-    assert any("stream_scorer.batch_id" in attributes(span) for span in bench.named("process in"))
+    harness.tracer.close()
+    assert any("stream_scorer.batch_id" in attributes(span) for span in harness.named("process in"))
 
 
-def test_lines_name_the_trace_that_tells_of_the_attempt(bench: Bench) -> None:
-    record = bench.read(1, PRODUCED.headers)
-    first = bench.tracer.response_received(request_about(record), Unavailable(EXCHANGE, HttpFailure.TIMEOUT, "t"))
-    second = bench.ask(request_about(record), Answered(EXCHANGE, []))
-    [batch] = [span for span in bench.named("process in") if span.parent is None]
+def test_lines_name_the_trace_that_tells_of_the_attempt(harness: Harness) -> None:
+    record = harness.read(1, PRODUCED.headers)
+    first = harness.tracer.response_received(request_about(record), Unavailable(EXCHANGE, HttpFailure.TIMEOUT, "t"))
+    second = harness.ask(request_about(record), Answered(EXCHANGE, []))
+    [batch] = [span for span in harness.named("process in") if span.parent is None]
     assert first == second == f"{batch.context.trace_id:032x}"
-    assert {span.context.trace_id for span in bench.named("POST")} == {batch.context.trace_id}
-    unsampled = bench.read(2, TraceContext(5, 6, 0).headers)
-    assert bench.ask(request_about(unsampled), Answered(EXCHANGE, [])) is None
+    assert {span.context.trace_id for span in harness.named("POST")} == {batch.context.trace_id}
+    unsampled = harness.read(2, TraceContext(5, 6, 0).headers)
+    assert harness.ask(request_about(unsampled), Answered(EXCHANGE, [])) is None

@@ -10,7 +10,7 @@ from delivery_harness import PARTITIONS, DeliveryHarness, FakeSink, FakeSource, 
 from memory_metrics import MemoryMetrics
 from support_core import record, scored
 from test_planner import RULES, SCORES, WEBHOOK, value
-from test_publisher import Bench as ScoringBench
+from test_publisher import Harness as ScoringHarness
 
 from stream_scorer.callbacks.callback_writer import CallbackWriter
 from stream_scorer.callbacks.observer import PlannerObserver
@@ -109,54 +109,54 @@ def line_of(limit: int) -> Any:
 
 
 def test_the_scoring_worker_shrinks_its_transactions_until_one_is_written_in_time() -> None:
-    bench = ScoringBench()
+    harness = ScoringHarness()
     for offset in range(10, 1_010):
-        bench.finish(offset)
-    bench.sink.answers = [line_of(100)] * 100
+        harness.finish(offset)
+    harness.sink.answers = [line_of(100)] * 100
     rounds = 0
-    while len(bench.sink.sources()) < 1_000:
-        bench.publish()
+    while len(harness.sink.sources()) < 1_000:
+        harness.publish()
         rounds += 1
-        assert rounds < 50, bench.sink.sizes
-    assert bench.sink.sources() == list(range(10, 1_010))
-    assert max(bench.sink.sizes[4:]) <= 2 * 100 + 2  # it grew to what fails, and not beyond
-    bench.sink.answers = []
+        assert rounds < 50, harness.sink.sizes
+    assert harness.sink.sources() == list(range(10, 1_010))
+    assert max(harness.sink.sizes[4:]) <= 2 * 100 + 2  # it grew to what fails, and not beyond
+    harness.sink.answers = []
     for offset in range(1_010, 3_010):
-        bench.finish(offset)
-    while len(bench.sink.sources()) < 3_000:
-        assert bench.publish()
-    assert max(bench.sink.sizes[-5:]) > 500
+        harness.finish(offset)
+    while len(harness.sink.sources()) < 3_000:
+        assert harness.publish()
+    assert max(harness.sink.sizes[-5:]) > 500
 
 
 def test_after_a_slow_transaction_the_next_one_is_no_larger() -> None:
-    bench = ScoringBench()
+    harness = ScoringHarness()
     for offset in range(10, 1_010):
-        bench.finish(offset)
+        harness.finish(offset)
     slow = Committed(slow=True)
-    bench.sink.answers = [Failed("it took too long", late=True), *[slow] * 9]
-    assert not bench.publish()
+    harness.sink.answers = [Failed("it took too long", late=True), *[slow] * 9]
+    assert not harness.publish()
     for _ in range(2):
-        assert bench.publish()
-    assert [size - 1 for size in bench.sink.sizes] == [1_000, 500, 500]  # one is the audit event
+        assert harness.publish()
+    assert [size - 1 for size in harness.sink.sizes] == [1_000, 500, 500]  # one is the audit event
 
 
 def test_a_failure_that_came_early_does_not_shrink_the_transaction() -> None:
-    bench = ScoringBench()
+    harness = ScoringHarness()
     for offset in range(10, 110):
-        bench.finish(offset)
-    bench.sink.answers = [Failed("the coordinator has moved")]
-    assert not bench.publish()
-    assert bench.publish()
-    assert bench.sink.sizes == [101, 101]
+        harness.finish(offset)
+    harness.sink.answers = [Failed("the coordinator has moved")]
+    assert not harness.publish()
+    assert harness.publish()
+    assert harness.sink.sizes == [101, 101]
 
 
 def test_large_records_are_published_in_several_transactions() -> None:
-    bench = ScoringBench()
+    harness = ScoringHarness()
     for offset in range(10, 50):
-        bench.finish(offset, value=bytes(MEGABYTE))
-    while bench.ledger.has_committable():
-        assert bench.publish()
-    assert [size - 1 for size in bench.sink.sizes] == [15, 15, 10]
+        harness.finish(offset, value=bytes(MEGABYTE))
+    while harness.ledger.has_committable():
+        assert harness.publish()
+    assert [size - 1 for size in harness.sink.sizes] == [15, 15, 10]
 
 
 @pytest.mark.parametrize("limit", [1, 2])
@@ -164,13 +164,13 @@ def test_the_deliverer_shrinks_its_transactions_until_one_is_written_in_time(lim
     world = SimulatedReceivers(lambda _world, _callback: delivered())
     world.plan(callback(f"c{n}") for n in range(300))
     world.records_in_time = limit
-    bench = DeliveryHarness(world)
-    bench.run_dry()
+    harness = DeliveryHarness(world)
+    harness.run_dry()
     assert len(world.outcomes()) == 300
-    assert max(bench.sink.sizes) > limit  # it was tried
+    assert max(harness.sink.sizes) > limit  # it was tried
 
 
-class PlannerBench:
+class PlannerHarness:
     """The planner's own loop over the lists of `SimulatedReceivers`."""
 
     def __init__(self, world: SimulatedReceivers) -> None:
@@ -248,11 +248,11 @@ def test_the_planner_shrinks_its_transactions_until_one_is_written_in_time() -> 
         # A campaign each: every score makes a callback of its own.
         world.write("scores", b"c%d" % n, SCORES.encode(value(contact_id=f"c{n}", campaign_id=f"campaign-{n}")))
     world.records_in_time = 10
-    bench = PlannerBench(world)
-    bench.rounds(400)
+    harness = PlannerHarness(world)
+    harness.rounds(400)
     assert len(world.topic("callbacks")) == 400
     assert len({one.key for one in world.topic("callbacks")}) == 400
-    assert max(bench.sink.sizes[-10:]) <= 20
+    assert max(harness.sink.sizes[-10:]) <= 20
 
 
 def test_the_planner_bounds_what_it_reads_by_bytes() -> None:
@@ -260,6 +260,6 @@ def test_the_planner_bounds_what_it_reads_by_bytes() -> None:
     for n in range(100):
         one = SCORES.encode(value(contact_id=f"c{n}", campaign_id="spring"))
         world.write("scores", b"c%d" % n, one, [("x", bytes(MEGABYTE))])
-    bench = PlannerBench(world)
-    bench.rounds(100)
-    assert len(bench.sink.sizes) >= 100 // 15
+    harness = PlannerHarness(world)
+    harness.rounds(100)
+    assert len(harness.sink.sizes) >= 100 // 15

@@ -103,7 +103,7 @@ class RetrySource(Source):
         return SourceRecord(*partition, offset, b"key", b"value", state_headers(state), timestamp_ms=0)
 
 
-class Bench:
+class Harness:
     def __init__(
         self,
         headers_bytes: int = 0,
@@ -152,27 +152,29 @@ class Bench:
 
 
 def test_a_blocked_partition_does_not_take_the_window_of_the_others() -> None:
-    bench = Bench()
+    harness = Harness()
     for _ in range(400):
-        bench.round()
-        assert bench.ledger.uncommitted <= WINDOW + len(PARTITIONS)
-    assert bench.committed[BLOCKED] == 0
-    assert WINDOW / 8 <= bench.ledger.size(BLOCKED)[0] <= WINDOW / 8 + WINDOW / 4
-    assert min(bench.committed[partition] for partition in PARTITIONS[1:]) >= 400 * WINDOW / 8
+        harness.round()
+        assert harness.ledger.uncommitted <= WINDOW + len(PARTITIONS)
+    assert harness.committed[BLOCKED] == 0
+    assert WINDOW / 8 <= harness.ledger.size(BLOCKED)[0] <= WINDOW / 8 + WINDOW / 4
+    assert min(harness.committed[partition] for partition in PARTITIONS[1:]) >= 400 * WINDOW / 8
 
 
 def test_headers_count_as_memory() -> None:
-    bench = Bench(headers_bytes=HEADERS_BYTES, max_bytes=MAX_BYTES)
+    harness = Harness(headers_bytes=HEADERS_BYTES, max_bytes=MAX_BYTES)
     for _ in range(50):
-        bench.round()
-        assert bench.ledger.uncommitted_bytes <= MAX_BYTES + len(PARTITIONS) * (HEADERS_BYTES + 200)
-    assert min(bench.committed[partition] for partition in PARTITIONS[1:]) >= 50 * 100 / 8
+        harness.round()
+        assert harness.ledger.uncommitted_bytes <= MAX_BYTES + len(PARTITIONS) * (HEADERS_BYTES + 200)
+    assert min(harness.committed[partition] for partition in PARTITIONS[1:]) >= 50 * 100 / 8
 
 
 def test_a_head_that_is_not_due_skips_no_record_that_was_read_before_it_and_not_admitted() -> None:
     """One poll delivers both. The flow control has paused the partition at the first, where it is read again."""
     amount = 60
-    bench = Bench(window=5, partitions=[RETRY], source=RetrySource(amount), examine=lambda record, _: rejected(record))
+    harness = Harness(
+        window=5, partitions=[RETRY], source=RetrySource(amount), examine=lambda record, _: rejected(record)
+    )
     for _ in range(amount):
-        bench.round()
-    assert bench.committed[RETRY] == amount
+        harness.round()
+    assert harness.committed[RETRY] == amount
