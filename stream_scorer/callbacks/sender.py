@@ -213,8 +213,7 @@ class Sender:
         campaign_id, key = delivery.callback.campaign_id, key_of(delivery.record)
         if key in self._probes:
             self._probes.discard(key)
-            was_sent = answer.kind not in (DeliveryKind.HELD, DeliveryKind.NOT_SENT)
-            self._breakers.probe_ended(campaign_id, now, was_sent=was_sent)
+            self._breakers.probe_ended(campaign_id, now, was_sent=answer.is_about_target)
         if self._awaits_acceptance(delivery, answer):
             return
         if self._breakers.responded(campaign_id, delivery.callback.callback_id, answer, now):
@@ -254,11 +253,10 @@ class Sender:
 
 
 def _failed(delivery: Delivery, answer: DeliveryAnswer) -> bool | None:
-    """Return whether an attempt failed; None: no request was made, or the receiver may have had it already."""
+    """Return whether an attempt failed; None: it shows nothing, or the receiver may have had the callback already."""
     if answer.kind is DeliveryKind.DELIVERED:
         return False
-    is_sent = answer.status is not None or answer.kind is DeliveryKind.TRY_LATER
-    return True if is_sent and not (answer.is_conflict and delivery.may_be_repeat) else None
+    return True if answer.is_about_target and not (answer.is_conflict and delivery.may_be_repeat) else None
 
 
 def _leave_alone_s(answer: DeliveryAnswer) -> float:

@@ -351,6 +351,23 @@ class TestWhatAnOperatorSees:
         assert receiver.stats().repeats == 0
         assert all(receipt["outcome"] == "DELIVERED" for receipt in stage.receipts())
 
+    def test_a_renamed_group_plans_no_score_again_whose_callback_is_not_delivered_yet(
+        self, stage: CallbacksHarness, receiver: Receiver
+    ) -> None:
+        receiver.add_fault(hang=True, times=None)
+        stage.put(score(f"a{n}", campaign_id=f"k{n % 3}") for n in range(20))
+        worker = stage.start()
+        stage.wait(lambda: len(stage.callbacks()) >= 3, "the plan", needs=worker)
+        worker.kill()
+        receiver.clear_faults()
+        line = the_line(stage.start("--from", "earliest", callbacks__group_id=f"{stage.group_id}-new"), 1)
+        assert "callbacks from its start on are not delivered yet" in line
+        assert "callbacks.group_id back" in line
+        back = stage.start()
+        stage.wait_receipts(20, needs=back)
+        assert stage.judge() == {"DELIVERED": 20}
+        assert receiver.contacts() == {f"a{n}": 1 for n in range(20)}
+
     def test_another_target_holds_what_waits_and_the_former_one_delivers_it(
         self, stage: CallbacksHarness, receiver: Receiver
     ) -> None:

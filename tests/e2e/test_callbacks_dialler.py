@@ -61,6 +61,30 @@ def scores(size: Size, turn: int) -> list[dict[str, Any]]:
     ]
 
 
+def test_contacts_without_a_number_delay_no_other_contact(
+    make_campaign: Callable[..., CallbacksHarness], simulator: Simulator
+) -> None:
+    simulator.configure(quota=1_000_000, dials_per_s=200.0)
+    campaign = make_campaign(
+        {
+            **simulator.environment(),
+            "STREAM_SCORER_GENESYS__REQUESTS_PER_MINUTE": "100000",
+            "STREAM_SCORER_CALLBACKS__TARGET": "genesys-outbound",
+            "STREAM_SCORER_CALLBACKS__CONTACT_LIST_ID": "simulator-list",
+            "STREAM_SCORER_CALLBACKS__COLUMNS": json.dumps(COLUMNS),
+            "STREAM_SCORER_CALLBACKS__MAX_CONTACTS": "1",
+            "STREAM_SCORER_CALLBACKS__PROBE_INTERVAL_S": "600",
+        }
+    )
+    campaign.put(score(f"without-{number}") for number in range(30))
+    campaign.put(score(f"with-{number}", attributes={"phone": f"+49-{number}"}) for number in range(5))
+    worker = campaign.start()
+    campaign.wait_receipts(35, needs=worker)
+    assert campaign.judge() == {"REFUSED": 30, "DELIVERED": 5}
+    assert worker.ready(), worker.log()
+    assert not worker.said("circuit opened")
+
+
 def has_more_requests(simulator: Simulator, requests: int, campaign: CallbacksHarness, put: int) -> bool:
     """Whether the platform has accepted more requests, or there is nothing left to send."""
     if simulator.stats().requests["outbound"]["200"] > requests + 2:

@@ -13,6 +13,7 @@ NOT_FOUND = DeliveryAnswer(DeliveryKind.REFUSED, "HTTP 404", 404, 50.0, remedy="
 TIME_OUT = DeliveryAnswer(DeliveryKind.TRY_LATER, "time-out", None, 50.0, is_unanswered=True)
 CONFLICT = DeliveryAnswer(DeliveryKind.DELIVERED, "HTTP 409", 409, 50.0, is_conflict=True)
 GONE = DeliveryAnswer(DeliveryKind.SWITCHED_OFF, "HTTP 410", 410, 50.0)
+NO_ADDRESS = DeliveryAnswer(DeliveryKind.REFUSED, "no value for phone of the contact list", None, 0.0)
 LIMITED = DeliveryAnswer(DeliveryKind.TRY_LATER, "HTTP 429", 429, 50.0)
 PLACE = Partition("callbacks", 0)
 
@@ -172,6 +173,18 @@ def test_a_probe_without_a_request_uses_up_none() -> None:
     harness.breakers.sent("off", harness.now, is_probe=True)
     harness.breakers.probe_ended("off", harness.now, was_sent=False)
     assert harness.breakers.is_probe_due("off", harness.now)
+
+
+def test_a_callback_that_is_refused_without_a_request_neither_opens_nor_closes_a_breaker() -> None:
+    scene = Scene()
+    scene.answers("a", NO_ADDRESS, 50)
+    assert scene.status("a") is BreakerStatus.CLOSED
+    assert not scene.breakers.is_target_open
+    scene.answers("a", NOT_FOUND, 8)
+    scene.answers("a", NO_ADDRESS)
+    assert scene.status("a") is BreakerStatus.OPEN
+    [blocked] = scene.breakers.campaigns()
+    assert (blocked.message, blocked.remedy) == ("HTTP 404", "check the path")
 
 
 def test_a_campaign_not_sent_to_since_then_is_probed_first_and_at_once() -> None:

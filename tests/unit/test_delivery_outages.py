@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
@@ -317,6 +318,34 @@ def test_a_closed_quota_of_the_worker_itself_is_no_failure() -> None:
     assert set(world.outcomes().values()) == {"DELIVERED"}
     assert {receipt["attempts"] for [receipt] in world.receipts().values()} == {1}
     assert not any(event in ("circuit opened", "campaign deliveries failing") for event, _ in world.lines)
+
+
+def test_contacts_without_a_number_delay_no_other_contact_and_are_no_outage() -> None:
+    no_address = DeliveryAnswer(DeliveryKind.REFUSED, "no value for phone of the contact list", None, 0.0)
+    world = SimulatedReceivers(lambda _, one: no_address if one.callback_id.startswith("no") else delivered())
+    world.plan(callback(f"no-{n}") for n in range(50))
+    world.plan(callback(f"with-{n}") for n in range(5))
+    DeliveryHarness(world).run_dry()
+    assert Counter(world.outcomes().values()) == {"REFUSED": 50, "DELIVERED": 5}
+    assert not any(event in ("circuit opened", "campaign deliveries failing") for event, _ in world.lines)
+    assert max(attempt.at_s for attempt in world.attempts) < 1_010
+
+
+def test_contacts_without_a_number_use_up_no_probe_of_an_outage() -> None:
+    no_address = DeliveryAnswer(DeliveryKind.REFUSED, "no value for phone of the contact list", None, 0.0)
+
+    def answer(world: SimulatedReceivers, one: Callback) -> DeliveryAnswer:
+        if one.callback_id.startswith("no"):
+            return no_address
+        return refuses(404) if world.now < 1_000 + OUTAGE_S else delivered()
+
+    world = SimulatedReceivers(answer)
+    world.plan(callback(f"with-{n}") for n in range(40))
+    world.plan(callback(f"no-{n}") for n in range(40))
+    DeliveryHarness(world).run_dry()
+    assert Counter(world.outcomes().values()) == {"REFUSED": 40, "DELIVERED": 40}
+    probed = [at.at_s for at in world.attempts if at.callback.callback_id.startswith("with") and at.at_s > 1_005]
+    assert max(after - before for before, after in pairwise(probed) if before < 1_600) <= 11
 
 
 def test_a_callback_ends_seven_days_after_its_plan_whatever_the_breaker() -> None:

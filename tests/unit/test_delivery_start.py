@@ -90,6 +90,7 @@ class Log:
     records: dict[str, Callable[[], Iterable[tuple[str, int]]]] = field(default_factory=dict)
     ends: dict[str, int] = field(default_factory=dict)
     reads: list[str] = field(default_factory=list)
+    groups: Collection[str] = ()
 
     def __call__(self, *_: Any, **__: Any) -> Log:
         return self
@@ -99,7 +100,7 @@ class Log:
 
     def read(self, topic: str, _ranges: Any) -> Iterator[list[Any]]:
         self.reads.append(topic)
-        headers = [(module.ROUNDS_HEADER, b"1")]
+        headers = [(module.ROUNDS_HEADER, b"1"), (module.THRESHOLD_HEADER, b"0.75")]
         for offset, (key, written_ms) in enumerate(self.records.get(topic, list)(), 10):
             yield [
                 SimpleNamespace(partition=0, offset=offset, key=key.encode(), timestamp_ms=written_ms, headers=headers)
@@ -111,7 +112,7 @@ def log(monkeypatch: pytest.MonkeyPatch) -> Log:
     log = Log()
     monkeypatch.setattr(module, "LogReader", log)
     monkeypatch.setattr(module, "check_topics", lambda _, topics: dict.fromkeys(topics, 1))
-    monkeypatch.setattr(module, "has_commits", lambda *_: False)
+    monkeypatch.setattr(module, "has_commits", lambda _, group_id, __: group_id in log.groups)
     return log
 
 
@@ -136,7 +137,18 @@ def test_retry_partitions_without_waiting_callbacks_start_at_the_end_that_was_ex
 
 def test_without_any_record_of_a_deliverer_retry_partitions_start_at_the_begin(log: Log) -> None:
     log.records = {TOPICS.callbacks: many(3)}
+    log.groups = {settings().callbacks_group_id}
     assert start("earliest").retry_offsets == {("retry-1", 0): 7, ("retry-2", 0): 7}
+
+
+@pytest.mark.parametrize("receipts", [0, 10])
+def test_a_new_planner_does_not_plan_what_is_still_to_be_delivered(log: Log, receipts: int) -> None:
+    log.records = {TOPICS.receipts: many(receipts), TOPICS.callbacks: many(20, "planned")}
+    with pytest.raises(BrokerRefused, match="and 20 callbacks from its start on are not delivered yet"):
+        start("earliest")
+    start("latest")
+    log.groups = {settings().callbacks_group_id}
+    start("earliest")
 
 
 def test_memory_does_not_grow_with_the_receipts(log: Log) -> None:
@@ -153,6 +165,7 @@ def test_memory_does_not_grow_with_the_receipts(log: Log) -> None:
 def test_more_callbacks_than_fit_into_memory_are_read_in_parts(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_CALLBACKS", 100)
     log.records = {TOPICS.receipts: many(800), "retry-1": many(1000), TOPICS.callbacks: many(500, "planned")}
+    log.groups = {settings().callbacks_group_id}
     assert start("earliest").retry_offsets == {("retry-1", 0): 810, ("retry-2", 0): 1_000_000}
     assert log.reads.count(TOPICS.receipts) > 10
 

@@ -217,6 +217,8 @@ class CircuitBreakers:
 
     def responded(self, campaign_id: CampaignId, callback_id: str, answer: DeliveryAnswer, now: float) -> bool:
         """Record the end of an attempt. Return whether a breaker has opened or closed."""
+        if not answer.is_about_target:
+            return False
         before = (self.is_target_open, self.status(campaign_id))
         campaign = self._of(campaign_id, now)
         match answer.kind:
@@ -226,14 +228,12 @@ class CircuitBreakers:
                 campaign.is_accepting = campaign.is_accepting or not answer.is_conflict
             case DeliveryKind.SWITCHED_OFF:
                 self._switched_off(campaign, answer, now)
-            case DeliveryKind.TRY_LATER | DeliveryKind.REFUSED:
+            case _:
                 campaign.is_accepting = campaign.is_accepting and not answer.is_conflict
                 if answer.status is not None:
                     campaign.is_switched_off = False
                 if answer.status != _TOO_MANY_REQUESTS:
                     self._failed(campaign, callback_id, answer, now)
-            case DeliveryKind.HELD | DeliveryKind.NOT_SENT:
-                pass  # no request was made
         return before != (self.is_target_open, self.status(campaign_id))
 
     def forget(self, now: float, is_assigned: Callable[[Partition], bool]) -> None:

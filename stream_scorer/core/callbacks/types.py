@@ -128,6 +128,16 @@ class DeliveryAnswer:
     is_conflict: bool = False
     refused: tuple[RefusedContact, ...] = ()
 
+    @property
+    def is_about_target(self) -> bool:
+        """Whether it shows if the target accepts callbacks; otherwise this callback or the worker's quota is the cause.
+
+        Failures without a request count if they meet every callback: no token, or a contact list that does not fit.
+        """
+        if self.kind is DeliveryKind.REFUSED:
+            return self.status is not None
+        return self.kind not in (DeliveryKind.HELD, DeliveryKind.NOT_SENT)
+
 
 class CallbackOutcome(StrEnum):
     """Final outcome of a callback: the symbols of ``CallbackReceipt.outcome``."""

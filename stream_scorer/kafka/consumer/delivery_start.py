@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from stream_scorer.core.callbacks.delivery_start import CallbackPart, CallbackRecord, RetryStarts
+from stream_scorer.core.callbacks.records import THRESHOLD_HEADER
 from stream_scorer.core.retry_topics import ROUNDS_HEADER
 from stream_scorer.errors import BrokerRefused
 from stream_scorer.kafka.admin.topics import check_topics
@@ -28,7 +29,8 @@ def delivery_start(settings: Settings, retry_topics: Sequence[str]) -> InitialOf
     callback that waits there without a receipt, so a group that was renamed continues where the former one stopped.
 
     Raises:
-        BrokerRefused: the group is new, and callbacks from its start on have a receipt or wait in a retry topic.
+        BrokerRefused: the group is new, and callbacks from its start on have a receipt or wait in a retry topic; or
+            the planner's group is new, too, and would plan their scores again.
         BrokerUnavailable: no answer within the time limit.
     """
     kafka, topics = settings.kafka, settings.topics
@@ -70,6 +72,7 @@ class _CallbackLog:
         ranges = {(topic, number): one for topic in self._retry_topics for number, one in self._ranges[topic].items()}
         if next(self._receipts(), None) is None and next(self._retries(), None) is None:
             # No deliverer has ever written anything: other programs may have.
+            self._refuse_second_plan()
             return {place: one.begin for place, one in ranges.items()}
         starts = RetryStarts()
         parts = [CallbackPart(starts)]
@@ -82,6 +85,7 @@ class _CallbackLog:
                 parts += part.halves()
                 is_whole = False
         self._refuse_repeats(starts, is_whole=is_whole)
+        self._refuse_second_plan()
         return {**{place: one.end for place, one in ranges.items()}, **starts.first_waiting}
 
     def _fill(self, part: CallbackPart) -> bool:
@@ -101,11 +105,11 @@ class _CallbackLog:
             part.add_receipt(receipt)
         part.end()
 
-    def _planned(self) -> Iterator[CallbackRecord]:
-        """Yield the callbacks from the new group's start on."""
+    def _planned(self, header: str | None = None) -> Iterator[CallbackRecord]:
+        """Yield the callbacks from the new group's start on, all or those with a header."""
         if self._settings.kafka.start_from != "latest":
             since_ms = self._settings.kafka.start_at_ms or 0
-            yield from (one for one in self._read(self._topics.callbacks) if one.written_ms >= since_ms)
+            yield from (one for one in self._read(self._topics.callbacks, header) if one.written_ms >= since_ms)
 
     def _retries(self) -> Iterator[CallbackRecord]:
         for topic in self._retry_topics:
@@ -131,4 +135,20 @@ class _CallbackLog:
                 " start on have a receipt or wait in a retry topic: they would be delivered again. Set"
                 " callbacks.group_id back to the former group; or start with --from latest, or --from and an ISO time"
                 " after the former group's end: what waits in the retry topics is delivered all the same"
+            )
+
+    def _refuse_second_plan(self) -> None:
+        """Refuse a start from which the planner would plan the scores of undelivered callbacks again.
+
+        Only a planner's records have the header: those of other programs may be about anything. The commits are read
+        after the log, so what a group without commits finds there is not its own.
+        """
+        count = sum(1 for _ in self._planned(THRESHOLD_HEADER))
+        group_id = self._settings.callbacks_group_id
+        if count and not has_commits(self._settings, group_id, self._topics.scores):
+            raise BrokerRefused(
+                f"group {group_id!r} has no committed offsets, and {count} callbacks from its start on are not"
+                " delivered yet: their scores would be planned again, and delivered twice. Set callbacks.group_id back"
+                " to the former group until it has delivered them; or start with --from latest, or --from and an ISO"
+                " time after the former group's end: they are left out then"
             )
