@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from stream_scorer.callbacks.campaign_queue import SHORT_WAIT_S, CampaignQueue
-from stream_scorer.core.callbacks.retry_policy import defer_failing, defer_rate_limited, defer_shutdown
+from stream_scorer.core.callbacks.retry_policy import defer_failing, defer_rate_limited
 from stream_scorer.core.records import RecordKey, key_of
 
 if TYPE_CHECKING:
@@ -173,10 +173,9 @@ class Dispatcher:
             diverted += [defer_failing(self._counted(delivery), self._rules, now_ms) for delivery in queue.ready]
             queue.ready.clear()
         taken = {queue.campaign_id for queue in queues if queue.blocked_until is None}
-        for entry in self._delayed if taken else ():
-            if entry[2].callback.campaign_id in taken:
-                cut = defer_shutdown(entry[2], self._rules, now_ms)
-                diverted += [cut] if cut is not None else []
+        for _, _, delivery in self._delayed if taken else ():
+            if delivery.callback.campaign_id in taken:
+                diverted.append(defer_failing(delivery, self._rules, now_ms))
         gone = {key_of(postponed.record) for postponed in diverted}
         if gone:
             self._keep_delayed(lambda record: key_of(record) not in gone)
@@ -292,7 +291,7 @@ class Dispatcher:
     def _defer_blocked(self, queue: CampaignQueue, now: float, now_ms: int) -> list[DeferredDelivery]:
         """Defer the callbacks of a campaign whose receiver demands a pause.
 
-        A round that has begun stays: it is sent first afterwards, and its deferral would count as a failed round.
+        A round that has begun stays: it is sent first afterwards.
         """
         wait_s = max(queue.blocked_for_s(now), self._rules.delay_s(1))
         begun = deque(delivery for delivery in queue.ready if delivery.attempts_in_round)

@@ -16,7 +16,7 @@ from stream_scorer.runtime.instruments import CALLBACK_RETRY_LEVELS
 from stream_scorer.runtime.loop_observer import LoopObserver
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from stream_scorer.core.callbacks.circuit_breaker import Blocked
     from stream_scorer.core.callbacks.retry_policy import Delivery, DeliveryOutcome
@@ -84,15 +84,23 @@ class PlannerObserver(_CallbackLoopObserver):
 
 
 class DelivererObserver(_CallbackLoopObserver):
-    """Observer of the deliverer; ``target``: name of the target, see `callbacks.ports.Target`."""
+    """Observer of the deliverer; ``target`` and ``target_of``: see `callbacks.ports.Target`; None: one name."""
 
     loop: ClassVar[str] = "deliverer"
 
     def __init__(
-        self, log: Log, metrics: Metrics, clock: Clock, standby_after_s: float = 0.0, *, target: str = ""
+        self,
+        log: Log,
+        metrics: Metrics,
+        clock: Clock,
+        standby_after_s: float = 0.0,
+        *,
+        target: str = "",
+        target_of: Callable[[str | None], str] | None = None,
     ) -> None:
         super().__init__(log, metrics, clock, standby_after_s)
         self._target_name = target
+        self._target_of = target_of or (lambda _: target)
         # Set in the loop's thread, read by the admin server's.
         self._target: Blocked | None = None
         self._campaigns: list[Blocked] = []
@@ -122,7 +130,7 @@ class DelivererObserver(_CallbackLoopObserver):
 
     def campaign_recovered(self, campaign_id: str | None) -> None:
         """Log that no delivery of a campaign has failed for a minute."""
-        self._log.info("campaign deliveries recovered", campaign_id=campaign_id, target=self._target_name)
+        self._log.info("campaign deliveries recovered", campaign_id=campaign_id, target=self._target_of(campaign_id))
 
     def rate_limited(self, campaign_id: str | None) -> None:
         """Log that a campaign has more callbacks than its rate limit allows."""
@@ -155,7 +163,7 @@ class DelivererObserver(_CallbackLoopObserver):
             frozenset(
                 {
                     "campaign_id": one.campaign_id or "",
-                    "target": self._target_name,
+                    "target": self._target_of(one.campaign_id),
                     "status": "switched_off" if one.status is BreakerStatus.SWITCHED_OFF else "open",
                     "http.response.status_code": one.http_status or 0,
                     "remedy": one.remedy,

@@ -86,7 +86,7 @@ class CallbackService(Service):
         log = structlog.get_logger("stream_scorer")
         observed = (log, metrics, self._clock, settling_time_s(settings))
         self._planning = PlannerObserver(*observed)
-        self._delivering = DelivererObserver(*observed, target=target.name)
+        self._delivering = DelivererObserver(*observed, target=target.name, target_of=target.target_of)
 
     @property
     def _admin_port(self) -> int:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 from memory_metrics import MemoryMetrics
 
 from stream_scorer.callbacks.observer import DelivererObserver
+from stream_scorer.core.callbacks.circuit_breaker import Blocked, BreakerStatus
 from stream_scorer.core.exactly_once.stall_detector import CommitPosition
 from stream_scorer.core.records import Partition
 from stream_scorer.runtime.clock import Clock
-from stream_scorer.runtime.instruments import CALLBACKS_CIRCUIT_BREAKER_OPEN
+from stream_scorer.runtime.instruments import CALLBACKS_CIRCUIT_BREAKER_OPEN, CAMPAIGN_BLOCKED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,3 +94,21 @@ def test_the_breaker_gauge_has_the_reason_kafka_whenever_readyz_has_it() -> None
         step()
         is_open = harness.metrics.value(CALLBACKS_CIRCUIT_BREAKER_OPEN, reason="kafka", loop="deliverer")
         assert is_open == str(observe.readiness_failure()).startswith("deliverer: kafka: ")
+
+
+def test_a_blocked_campaign_is_measured_with_the_contact_list_that_is_its_own() -> None:
+    scene = Scene()
+    lists = {"autumn": "outbound/autumn-list"}
+    clock = Clock(lambda: 0.0, lambda: 0, lambda: 0.5, lambda: "id")
+    observe = DelivererObserver(
+        scene.log,
+        scene.metrics,
+        clock,
+        target="outbound/list",
+        target_of=lambda one: lists.get(one or "", "outbound/list"),
+    )
+    blocked = [Blocked(name, BreakerStatus.OPEN, "HTTP 404", 404, "look", 0.0) for name in ("spring", "autumn")]
+    observe.breakers(None, blocked)
+    for name, target in (("spring", "outbound/list"), ("autumn", "outbound/autumn-list")):
+        series = {"campaign_id": name, "target": target, "status": "open", "remedy": "look"}
+        assert scene.metrics.value(CAMPAIGN_BLOCKED, **series, **{"http.response.status_code": 404}) == 1

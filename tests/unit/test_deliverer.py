@@ -267,6 +267,11 @@ class TestTiers:
             assert (step.retry_level, step.rounds, step.callback.attempts) == (tier, rounds, 0)
             assert step.callback.not_before_ms == START_MS + RULES.delay_s(tier) * 1000
 
+    def test_diverting_does_not_count_a_round_that_has_begun_not_even_the_last(self) -> None:
+        for rounds in (0, 3, 4):
+            step = defer_failing(delivery(rounds, rounds, tries=2), RULES, START_MS)
+            assert (step.retry_level, step.rounds) == (min(rounds + 1, 4), rounds)
+
     @pytest.mark.parametrize(("wait_s", "tier"), [(3.0, 1), (60.0, 1), (599.0, 1), (600.0, 2), (1e6, 4)])
     def test_pacing_takes_the_longest_tier_that_is_not_too_long(self, wait_s: float, tier: int) -> None:
         step = defer_rate_limited(delivery(), RULES, START_MS, wait_s)

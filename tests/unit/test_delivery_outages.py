@@ -80,6 +80,16 @@ def test_an_outage_of_ten_minutes_refuses_nothing_and_everything_is_delivered_af
     assert (opened["target"], opened["status"], opened["reason"]) == ("t", response.status, response.message)
 
 
+def test_restarts_during_an_outage_refuse_nothing_although_the_window_is_full() -> None:
+    world = SimulatedReceivers(lambda w, _: refuses(404) if w.now < 6_000 else delivered())
+    world.plan(callback(f"cb-{n}", f"k{n % 2}") for n in range(200))
+    for life in range(20):
+        until = 1_000 + 250 * (life + 1)
+        DeliveryHarness(world, max_uncommitted=10).run(lambda until=until: world.now > until)
+    DeliveryHarness(world).run_dry()
+    assert Counter(world.outcomes().values()) == {"DELIVERED": 200}
+
+
 def test_probes_rotate_over_the_callbacks() -> None:
     """Otherwise one callback that can never be accepted would keep the breaker open."""
     world = SimulatedReceivers(

@@ -250,23 +250,12 @@ def expire(delivery: Delivery, now_ms: int) -> Completed | None:
 def defer_failing(delivery: Delivery, rules: DeliveryRules, now_ms: int) -> DeferredDelivery:
     """Defer a callback of a failing campaign, so that it does not block other campaigns.
 
-    A round that has begun has failed with it, as long as a retry topic is left for it. Otherwise it goes to the retry
-    topic after its present one: writing it again every minute has no use while the receiver fails.
+    It goes to the retry topic after its present one: writing it again every minute has no use while the receiver fails.
+    A round that has begun does not count. Otherwise every worker that starts during an outage would count one before a
+    circuit breaker opens, and some restarts would refuse callbacks.
     """
-    cut = defer_shutdown(delivery, rules, now_ms)
-    if cut is not None:
-        return cut
     level = min(max(delivery.rounds, delivery.retry_level + 1), rules.levels)
     return _deferred(delivery, level, now_ms + _ms(rules.delay_s(level)), DeferReason.CAMPAIGN_FAILING)
-
-
-def defer_shutdown(delivery: Delivery, rules: DeliveryRules, now_ms: int) -> DeferredDelivery | None:
-    """End a round that has begun, without its quick attempts; None if none has begun, or it is the last round."""
-    rounds = delivery.rounds + 1
-    if delivery.attempts_in_round == 0 or rounds > rules.levels:
-        return None
-    not_before_ms = now_ms + _ms(rules.delay_s(rounds))
-    return _deferred(replace(delivery, rounds=rounds), rounds, not_before_ms, DeferReason.RETRY)
 
 
 def defer_rate_limited(delivery: Delivery, rules: DeliveryRules, now_ms: int, wait_s: float) -> DeferredDelivery:
