@@ -130,9 +130,8 @@ class Sender:
             self._observe.attempted(answer)
             self._trace.attempted(delivery, answer)
             now = self._clock.monotonic()
-            if self._dispatcher.on_response(
-                delivery, now, failed=_failed(delivery, answer), leave_alone_s=_leave_alone_s(answer)
-            ):
+            failed = self._failed(delivery, answer)
+            if self._dispatcher.on_response(delivery, now, failed=failed, leave_alone_s=_leave_alone_s(answer)):
                 self._observe.campaign_failing(delivery, answer)
             self._update_breakers(delivery, answer, now)
             self._after_attempt(delivery, answer, now)
@@ -234,6 +233,12 @@ class Sender:
         is_last = delivery.attempts_in_round >= len(self._rules.quick_delays_s)
         return answer.is_conflict and delivery.may_be_repeat and not is_blocked and not is_last
 
+    def _failed(self, delivery: Delivery, answer: DeliveryAnswer) -> bool | None:
+        """Return whether an attempt failed; None: that is not known yet, or it shows nothing about the target."""
+        if answer.kind is DeliveryKind.DELIVERED:
+            return False
+        return None if not answer.is_about_target or self._awaits_acceptance(delivery, answer) else True
+
     def _after_attempt(self, delivery: Delivery, answer: DeliveryAnswer, now: float) -> None:
         step = after_attempt(
             delivery,
@@ -250,13 +255,6 @@ class Sender:
             self._dispatcher.add(step.delivery, now)
         else:
             self._ledger.drop(delivery.record)  # its partition is not assigned any more
-
-
-def _failed(delivery: Delivery, answer: DeliveryAnswer) -> bool | None:
-    """Return whether an attempt failed; None: it shows nothing, or the receiver may have had the callback already."""
-    if answer.kind is DeliveryKind.DELIVERED:
-        return False
-    return True if answer.is_about_target and not (answer.is_conflict and delivery.may_be_repeat) else None
 
 
 def _leave_alone_s(answer: DeliveryAnswer) -> float:

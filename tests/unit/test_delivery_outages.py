@@ -212,6 +212,16 @@ def test_a_409_to_what_a_killed_worker_has_sent_is_delivered() -> None:
     assert not any(event in ("campaign deliveries failing", "circuit opened") for event, _ in world.lines)
 
 
+def test_a_campaign_that_answers_409_to_everything_after_a_restart_is_one_line() -> None:
+    world = SimulatedReceivers(lambda _, one: refuses(409) if one.campaign_id == "bad" else delivered())
+    world.plan(callback(f"cb-{n}", ("bad", "good")[n % 2]) for n in range(40))
+    bench = DeliveryHarness(world)
+    bench.run(lambda: world.now > 1_020)
+    [line] = [fields for event, fields in world.lines if event == "campaign deliveries failing"]
+    assert (line["campaign_id"], line["status"], line["remedy"]) == ("bad", 409, "look")
+    assert [note for note in bench.observe.readiness_notes() if "'bad': circuit" in note]
+
+
 def test_a_409_with_retry_after_pauses_the_campaign_whoever_has_sent_the_callback() -> None:
     world = SimulatedReceivers(lambda _, __: replace(refuses(409), retry_after_s=60.0))
     world.plan(callback(f"cb-{n}") for n in range(8))
