@@ -176,14 +176,14 @@ def test_a_probe_without_a_request_uses_up_none() -> None:
 
 
 def test_a_callback_that_is_refused_without_a_request_neither_opens_nor_closes_a_breaker() -> None:
-    scene = Scene()
-    scene.answers("a", NO_ADDRESS, 50)
-    assert scene.status("a") is BreakerStatus.CLOSED
-    assert not scene.breakers.is_target_open
-    scene.answers("a", NOT_FOUND, 8)
-    scene.answers("a", NO_ADDRESS)
-    assert scene.status("a") is BreakerStatus.OPEN
-    [blocked] = scene.breakers.campaigns()
+    harness = Harness()
+    harness.answers("a", NO_ADDRESS, 50)
+    assert harness.status("a") is BreakerStatus.CLOSED
+    assert not harness.breakers.is_target_open
+    harness.answers("a", NOT_FOUND, 8)
+    harness.answers("a", NO_ADDRESS)
+    assert harness.status("a") is BreakerStatus.OPEN
+    [blocked] = harness.breakers.campaigns()
     assert (blocked.message, blocked.remedy) == ("HTTP 404", "check the path")
 
 

@@ -97,12 +97,12 @@ def test_the_breaker_gauge_has_the_reason_kafka_whenever_readyz_has_it() -> None
 
 
 def test_a_blocked_campaign_is_measured_with_the_contact_list_that_is_its_own() -> None:
-    scene = Scene()
+    harness = Harness()
     lists = {"autumn": "outbound/autumn-list"}
     clock = Clock(lambda: 0.0, lambda: 0, lambda: 0.5, lambda: "id")
     observe = DelivererObserver(
-        scene.log,
-        scene.metrics,
+        harness.log,
+        harness.metrics,
         clock,
         target="outbound/list",
         target_of=lambda one: lists.get(one or "", "outbound/list"),
@@ -111,4 +111,4 @@ def test_a_blocked_campaign_is_measured_with_the_contact_list_that_is_its_own() 
     observe.breakers(None, blocked)
     for name, target in (("spring", "outbound/list"), ("autumn", "outbound/autumn-list")):
         series = {"campaign_id": name, "target": target, "status": "open", "remedy": "look"}
-        assert scene.metrics.value(CAMPAIGN_BLOCKED, **series, **{"http.response.status_code": 404}) == 1
+        assert harness.metrics.value(CAMPAIGN_BLOCKED, **series, **{"http.response.status_code": 404}) == 1
