@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -40,19 +41,31 @@ def lag(stage: CallbacksHarness, group_id: str, kind: str) -> int:
         return int(ends - sum(max(one.offset, 0) for one in reader.committed(places, 10)))
 
 
+_RUN = """
+import atexit, pathlib, runpy
+atexit.register(lambda: pathlib.Path({status!r}).write_text(pathlib.Path("/proc/self/status").read_text()))
+runpy.run_module("stream_scorer", run_name="__main__")
+"""
+
+
 def reconcile(settings: Mapping[str, str], out: Path) -> tuple[dict[str, Any], float, float]:
     """The command's JSON, its CPU seconds and its peak memory in MiB."""
+    status_file = out.with_suffix(".status")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("STREAM_SCORER_", "GENESYS_"))}
     began = time.monotonic()
     with out.open("wb") as stdout:
         process = subprocess.Popen(
-            [sys.executable, "-m", "stream_scorer", "reconcile", "--json"],
+            [sys.executable, "-c", _RUN.format(status=str(status_file)), "reconcile", "--json"],
             env={**kept, "PYTHONPATH": str(ROOT), **settings},
             stdout=stdout,
         )
         _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
-    cpu_s, mib = used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+    cpu_s = used.ru_utime + used.ru_stime
+    # Not `ru_maxrss`, which begins with the memory of the process that has started the command.
+    peak = re.search(r"^VmHWM:\s*(\d+) kB$", status_file.read_text(encoding="utf-8"), re.MULTILINE)
+    assert peak is not None
+    mib = int(peak[1]) / 1024
     print(f"\n{out.stem}: {time.monotonic() - began:.1f} s, CPU {cpu_s:.1f} s, {mib:.0f} MiB")  # noqa: T201
     report = json.loads(out.read_bytes())
     assert report["exit_code"] == process.returncode
