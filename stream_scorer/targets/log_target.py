@@ -6,13 +6,13 @@ import time
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from stream_scorer.core.callbacks.types import DeliveryAnswer, DeliveryKind
-from stream_scorer.targets.payload import MAX_BODY_BYTES, encode_body, encode_entry
+from stream_scorer.targets.payload import PayloadTarget
 from stream_scorer.targets.response_policy import made_for_another_target
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
-    from stream_scorer.core.callbacks.types import Callback, Score
+    from stream_scorer.core.callbacks.types import Callback
 
 # Logged only, their callbacks would count as delivered.
 _CALLING_TARGETS: Final = ("webhook ", "genesys-outbound ")
@@ -25,39 +25,19 @@ class Log(Protocol):
         """Write ``event`` with its fields."""
 
 
-class LogTarget:
+class LogTarget(PayloadTarget):
     """Target that logs ids and counts of each callback, no score and no feature, and counts it as delivered.
 
     Attributes:
         name: ``log``.
-        max_body_bytes: the webhook's limit, since the body is the same.
     """
 
     name = "log"
-    max_body_bytes = MAX_BODY_BYTES
 
     def __init__(self, log: Log, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         """Use this log."""
         self._log = log
         self._monotonic = monotonic
-
-    def target_of(self, _campaign_id: str | None) -> str:
-        """Return `name`: there is one destination."""
-        return self.name
-
-    def entry(self, score: Score) -> bytes:
-        """Return one contact in the form of a body."""
-        return encode_entry(score)
-
-    def body(
-        self, callback_id: str, campaign_id: str | None, model_id: str, planned_at_ms: int, entries: Sequence[bytes]
-    ) -> bytes:
-        """Return the body that a webhook would receive."""
-        return encode_body(callback_id, campaign_id, model_id, planned_at_ms, entries)
-
-    def allowance(self) -> int | None:
-        """Return None: there is no quota."""
-        return None
 
     def deliver(self, callback: Callback, _traceparent: str | None = None, /) -> DeliveryAnswer:
         """Log the callback, unless it was planned for a target that calls."""

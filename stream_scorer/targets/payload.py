@@ -52,3 +52,33 @@ def iso_time(at_ms: int) -> str:
     except OverflowError:
         at = _LAST if at_ms > 0 else _FIRST
     return f"{at.replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"
+
+
+class PayloadTarget:
+    """Base of the targets that have one destination, no quota, and this body.
+
+    Attributes:
+        name: name of the target, see `callbacks.ports.Target`.
+        max_body_bytes: the largest body, in bytes.
+    """
+
+    name: str
+    max_body_bytes = MAX_BODY_BYTES
+
+    def target_of(self, _campaign_id: str | None) -> str:
+        """Return `name`: there is one destination."""
+        return self.name
+
+    def entry(self, score: Score) -> bytes:
+        """Return one contact in the form of a body."""
+        return encode_entry(score)
+
+    def body(
+        self, callback_id: str, campaign_id: str | None, model_id: str, planned_at_ms: int, entries: Sequence[bytes]
+    ) -> bytes:
+        """Return the body of a callback (contract, section 7)."""
+        return encode_body(callback_id, campaign_id, model_id, planned_at_ms, entries)
+
+    def allowance(self) -> int | None:
+        """Return None: there is no quota."""
+        return None

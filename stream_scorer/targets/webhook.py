@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from stream_scorer.core.trace_context import TRACEPARENT
 from stream_scorer.http_client.client import Http, TransportFailure
-from stream_scorer.targets.payload import MAX_BODY_BYTES, encode_body, encode_entry
+from stream_scorer.targets.payload import PayloadTarget
 from stream_scorer.targets.response_policy import (
     classify_failure,
     classify_response,
@@ -21,9 +21,9 @@ from stream_scorer.targets.response_policy import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
-    from stream_scorer.core.callbacks.types import Callback, DeliveryAnswer, Score
+    from stream_scorer.core.callbacks.types import Callback, DeliveryAnswer
     from stream_scorer.targets.signature import Signer
     from stream_scorer.targets.ssrf_guard import Guard
 
@@ -36,15 +36,13 @@ _SENDABLE_ID: Final = re.compile(r"[\x21-\x7e]{1,256}")
 _OTHER_BODIES: Final = "genesys-outbound"
 
 
-class WebhookTarget:
+class WebhookTarget(PayloadTarget):
     """Target for a campaign manager that receives Standard Webhooks.
 
     Attributes:
         name: ``webhook`` and the URL's scheme, host and port. Without path and query, which often identify the sender.
         max_body_bytes: see `stream_scorer.targets.payload`.
     """
-
-    max_body_bytes = MAX_BODY_BYTES
 
     def __init__(
         self,
@@ -76,24 +74,6 @@ class WebhookTarget:
 
     def __repr__(self) -> str:
         return f"WebhookTarget(name={self.name!r})"
-
-    def target_of(self, _campaign_id: str | None) -> str:
-        """Return `name`: there is one destination."""
-        return self.name
-
-    def entry(self, score: Score) -> bytes:
-        """Return one contact in the form of a body."""
-        return encode_entry(score)
-
-    def body(
-        self, callback_id: str, campaign_id: str | None, model_id: str, planned_at_ms: int, entries: Sequence[bytes]
-    ) -> bytes:
-        """Return the body of a callback (contract, section 7)."""
-        return encode_body(callback_id, campaign_id, model_id, planned_at_ms, entries)
-
-    def allowance(self) -> int | None:
-        """Return None: there is no quota."""
-        return None
 
     def deliver(self, callback: Callback, traceparent: str | None = None, /) -> DeliveryAnswer:
         """Make one attempt of at most ``timeout_s``; no failure of network or receiver is raised."""
