@@ -6,6 +6,7 @@ While a circuit breaker is open, the callbacks that it blocks become probe candi
 from __future__ import annotations
 
 import itertools
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Protocol
 
 from stream_scorer.callbacks.probe_candidates import ProbeCandidates
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 
 _ANY_NUMBER = 1_000_000
-_TOO_MANY_REQUESTS: Final = 429
 # Pause after a 429 without `Retry-After`.
 _UNNAMED_PAUSE_S: Final = 1.0
 
@@ -263,4 +263,4 @@ def _leave_alone_s(answer: DeliveryAnswer) -> float:
         return 0.0
     if answer.retry_after_s is not None and answer.retry_after_s > 0:
         return answer.retry_after_s
-    return _UNNAMED_PAUSE_S if answer.status == _TOO_MANY_REQUESTS else 0.0
+    return _UNNAMED_PAUSE_S if answer.status == HTTPStatus.TOO_MANY_REQUESTS else 0.0

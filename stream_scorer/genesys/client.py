@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -40,9 +41,8 @@ if TYPE_CHECKING:
 
 SCOPE: Final = "predictiveengagement:score"
 _KNOWN_FOR_S: Final = 600.0
-_UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = {
-    _UNAUTHORIZED: "the API takes no token of OAuth client '{client}'; check the client and genesys.region",
+    HTTPStatus.UNAUTHORIZED: "the API takes no token of OAuth client '{client}'; check the client and genesys.region",
     403: f"OAuth client '{{client}}' needs the scope {SCOPE}",
 }
 _NOT_THE_PLATFORM: Final = wire.NOT_THE_PLATFORM.format(setting="genesys.base_url")
@@ -96,7 +96,7 @@ class ScoreEndpoint:
             The result, and the API's HTTP answer. The answer is None if there was none, or only the login service's.
         """
         answer, got, token = self._attempt(body, contacts)
-        if token is not None and answer.exchange.status == _UNAUTHORIZED:
+        if token is not None and answer.exchange.status == HTTPStatus.UNAUTHORIZED:
             # Revoked or expired early: no contact was scored, so one more request with a new token is not billed twice.
             self._tokens.invalidate(token)
             turned_away = answer.exchange

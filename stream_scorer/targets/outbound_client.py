@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import quote
 
@@ -29,10 +30,9 @@ SCOPE: Final = "outbound"
 MAX_ANSWER_BYTES: Final = 1024 * 1024
 # Of contacts that are read: their columns, and what the platform stores about them.
 _MAX_CONTACTS_BYTES: Final = 8 * 1024 * 1024
-_UNAUTHORIZED: Final = 401
 # Statuses whose cause is the configuration, with their remedies.
 OURS: Final = {
-    _UNAUTHORIZED: "the API takes no token of this OAuth client; check genesys.client_id and genesys.region",
+    HTTPStatus.UNAUTHORIZED: "the API takes no token of this OAuth client; check genesys.client_id and genesys.region",
     403: f"the OAuth client needs the scope {SCOPE}, and its role the permissions to view and add contacts",
     404: "there is no such contact list; check callbacks.contact_list_id and callbacks.contact_lists",
 }
@@ -122,7 +122,7 @@ class OutboundClient:
             message = "the request quota of the OAuth client (genesys.requests_per_minute) is used up"
             return OutboundAnswer(DeliveryAnswer(DeliveryKind.NOT_SENT, message, None, 0.0, wait_s))
         got, token = self._attempt(method, url, body, max_answer_bytes)
-        if token is not None and got.answer.status == _UNAUTHORIZED:
+        if token is not None and got.answer.status == HTTPStatus.UNAUTHORIZED:
             # Revoked or expired early: no contact was added, so one more request with a new token is not a second
             # attempt.
             self._tokens.invalidate(token)

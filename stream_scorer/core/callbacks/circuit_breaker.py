@@ -25,6 +25,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from enum import StrEnum
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from stream_scorer.core.callbacks.types import DeliveryKind
@@ -40,7 +41,6 @@ CALLBACKS: Final = 3
 # Campaigns sent to within this time decide about the target.
 RECENT_S: Final = 600.0
 SWITCHED_OFF_INTERVALS: Final = 60
-_TOO_MANY_REQUESTS: Final = 429
 # Probes of campaigns without a request since the target's breaker opened: at most so many at once.
 _MAX_FIRST_PROBES: Final = 4
 
@@ -232,7 +232,7 @@ class CircuitBreakers:
                 campaign.is_accepting = campaign.is_accepting and not answer.is_conflict
                 if answer.status is not None:
                     campaign.is_switched_off = False
-                if answer.status != _TOO_MANY_REQUESTS:
+                if answer.status != HTTPStatus.TOO_MANY_REQUESTS:
                     self._failed(campaign, callback_id, answer, now)
         return before != (self.is_target_open, self.status(campaign_id))
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from stream_scorer.core.callbacks.selection import Invalid
@@ -33,7 +34,6 @@ _LONGEST_BLOCKED_S: Final = 600.0
 # A failed probe is a probe again after this time at most.
 _LONGEST_PROBE_WAIT_S: Final = 60.0
 _REFUSALS: Final = range(300, 500)
-_TOO_MANY_REQUESTS: Final = 429
 
 
 class DeferReason(StrEnum):
@@ -303,7 +303,7 @@ def _later(
             else rules.quick_delays_s[tried.attempts_in_round - 1] * (0.75 + jitter / 2)
         )
         return RetryNow(replace(tried, due=now + delay_s))
-    if answer.status == _TOO_MANY_REQUESTS:
+    if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
         # The receiver limits its rate, which is no failure of the callback: no round is counted.
         wait_s = max(rules.delay_s(1), min(asked_s or 0.0, MAX_EXTRA_WAIT_S))
         return defer_rate_limited(tried, rules, now_ms, wait_s)

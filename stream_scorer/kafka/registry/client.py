@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from urllib.parse import unquote, urlsplit
 
@@ -43,8 +44,6 @@ _TRY_AGAIN_MS: Final = 300
 _NOT_FOUND: Final = 404
 # Subject, version and schema not found. Any other 404 is about a path or from a gateway, and no evidence of a schema.
 _NO_SUCH_THING: Final = frozenset({40401, 40402, 40403})
-_CONFLICT: Final = 409
-_UNPROCESSABLE: Final = 422
 _FORBIDDEN: Final = frozenset({401, 403})
 _PROXY_REFUSED: Final = 407
 _AUTHORITIES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
@@ -163,7 +162,7 @@ class SchemaRegistry:
         try:
             return self._client.lookup_schema(subject, _text(schema))
         except SchemaRegistryError as error:
-            if error.http_status_code in (_CONFLICT, _UNPROCESSABLE):
+            if error.http_status_code in (HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY):
                 return None
             raise
 
@@ -202,7 +201,7 @@ class SchemaRegistry:
                 return RegistryUnavailable(f"{doing}: schema registry: {proxy_refused(self.place, self._proxy)}")
             if error.http_status_code in _FORBIDDEN:
                 return RegistryRefused(f"{text}; check schema_registry.properties")
-            if error.http_status_code in (_CONFLICT, _UNPROCESSABLE):
+            if error.http_status_code in (HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY):
                 return RegistryRefused(text)
             if error.http_status_code == _NOT_FOUND:
                 return RegistryUnavailable(f"{text}; check the path of schema_registry.url")

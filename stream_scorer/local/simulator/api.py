@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -13,7 +14,7 @@ from stream_scorer.local.simulator.config import SCORE_SCOPE, SimulatorConfig
 from stream_scorer.local.simulator.contact_list import Dialler
 from stream_scorer.local.simulator.fault_script import FaultBook
 from stream_scorer.local.simulator.quota import QuotaWindow
-from stream_scorer.local.simulator.replies import UNAUTHORIZED, Reply, platform_error
+from stream_scorer.local.simulator.replies import Reply, platform_error
 from stream_scorer.local.simulator.request_log import RequestLog, Stats
 from stream_scorer.local.simulator.response_faults import damaged
 from stream_scorer.local.simulator.scenario_player import PlayState, ScenarioPlayer
@@ -157,10 +158,10 @@ class SimulatedApi:
         scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
         if scheme.lower() != b"bearer" or not token:
             text = "No authentication bearer token specified in authorization header."
-            return platform_error(UNAUTHORIZED, text, context_id=context_id)
+            return platform_error(HTTPStatus.UNAUTHORIZED, text, context_id=context_id)
         if not self.tokens.valid(token.decode("latin-1"), now):
             return platform_error(
-                UNAUTHORIZED, "Invalid login credentials.", context_id=context_id, code="bad.credentials"
+                HTTPStatus.UNAUTHORIZED, "Invalid login credentials.", context_id=context_id, code="bad.credentials"
             )
         if needed not in config.scopes:
             text = f"Unable to perform the requested action. You are missing the following permission(s): {needed}"

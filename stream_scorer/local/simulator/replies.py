@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 JSON = "application/json"
 HTML = "text/html; charset=utf-8"
 
-UNAUTHORIZED = 401
 # RFC 9110 requires a challenge with every 401.
 CHALLENGE = (("WWW-Authenticate", 'Bearer realm="simulator"'),)
 TOKEN_CHALLENGE = (("WWW-Authenticate", 'Basic realm="simulator"'),)
@@ -73,13 +72,15 @@ def platform_error(
         ],
         "errors": [],
     }
-    return Reply(status, orjson.dumps(body), headers=(*(CHALLENGE if status == UNAUTHORIZED else ()), *headers))
+    return Reply(
+        status, orjson.dumps(body), headers=(*(CHALLENGE if status == HTTPStatus.UNAUTHORIZED else ()), *headers)
+    )
 
 
 def oauth_error(status: int, description: str, *, error: str = "invalid_client") -> Reply:
     """Return an error of the token endpoint, which has its own format."""
     body = orjson.dumps({"error": error, "description": description, "error_description": description})
-    return Reply(status, body, headers=TOKEN_CHALLENGE if status == UNAUTHORIZED else ())
+    return Reply(status, body, headers=TOKEN_CHALLENGE if status == HTTPStatus.UNAUTHORIZED else ())
 
 
 def html_error(status: int) -> Reply:
