@@ -29,6 +29,7 @@ from support_dashboards import (
 )
 from test_docs import REPOSITORY, anchors, rows
 
+from stream_scorer.core.callbacks.types import DeliveryKind
 from stream_scorer.core.records import Partition
 from stream_scorer.genesys.request_quota import Quota
 from stream_scorer.runtime import instruments
@@ -305,3 +306,16 @@ def test_every_panel_asks_the_datasource_that_is_provisioned_and_names_what_it_s
             read = Expression(target["expr"])
             named = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
             assert named <= (read.grouped or LABELS_OF_PROMETHEUS), target["expr"]
+
+
+def test_the_campaign_light_is_red_when_most_attempts_fail_whatever_the_breaker() -> None:
+    [light] = [panel for panel in panels() if panel["type"] == "stat" and panel["title"] == "Campaign"]
+    counted = [
+        selector.values["result"]
+        for selector in Expression(light["targets"][0]["expr"]).selectors
+        if selector.metric == "http_client_request_duration_seconds_count"
+    ]
+    no_attempts = {DeliveryKind.HELD.value, DeliveryKind.NOT_SENT.value}
+    attempts = {kind.value for kind in DeliveryKind} - no_attempts
+    assert [set(one) for one in counted] == [attempts - {DeliveryKind.DELIVERED.value}, attempts]
+    assert light["fieldConfig"]["defaults"]["thresholds"]["steps"][1] == {"color": "red", "value": 0.5}
