@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from queue import SimpleQueue
 from types import FrameType
 from typing import TYPE_CHECKING, Final, Self
 
@@ -60,7 +61,7 @@ class EndLimit:
         self._timer.cancel()
 
     def begin(self) -> None:
-        """Start the limit. Only the first call counts; safe in a signal handler."""
+        """Start the limit. Only the first call counts."""
         if self._begun.acquire(blocking=False):
             self._timer.start()
 
@@ -78,17 +79,24 @@ class EndLimit:
 
         A second SIGHUP does not: shell and kernel both send one when a terminal ends.
         """
-        stopped = threading.Event()
+        received: list[int] = []
+        first: SimpleQueue[int] = SimpleQueue()
 
         def obey(number: int, _frame: FrameType | None) -> None:
-            if stopped.is_set():
-                if number == signal.SIGHUP:
-                    return
+            # It takes no lock, and neither does ``put``: the thread that it interrupts may hold it, and would wait for
+            # itself.
+            if not received:
+                received.append(number)
+                first.put(number)
+            elif number != signal.SIGHUP:
                 os._exit(128 + number)
-            stopped.set()
+
+        def wait() -> None:
+            first.get()
             self.begin()
             stop()
 
+        threading.Thread(target=wait, name="stop-signal", daemon=True).start()
         for number in stop_signals():
             signal.signal(number, obey)
 

@@ -59,7 +59,7 @@ class Service(ABC):
         self.stopping = threading.Event()
 
     def stop(self) -> None:
-        """Request the loops to finish the requests in flight and end; safe in a signal handler and before ``run``."""
+        """Request the loops to finish the requests in flight and end; safe before ``run``, not in a signal handler."""
         self.stopping.set()
 
     def run(self) -> None:

@@ -67,9 +67,32 @@ with EndLimit(30) as limit:
     limit.install_signal_handlers(lambda: stops.append(1))
     os.kill(os.getpid(), signal.{name})
     os.kill(os.getpid(), signal.SIGHUP)
+    until = time.monotonic() + 20
+    while len(stops) < {stopped} and time.monotonic() < until:
+        time.sleep(0.01)
+    time.sleep(0.1)
     print(len(stops))
 """)
     assert (ended.returncode, ended.stdout) == (0, f"{stopped}\n")
+
+
+@pytest.mark.parametrize("signals", ["SIGTERM", "SIGHUP SIGHUP"])
+def test_a_signal_that_interrupts_whoever_holds_the_lock_of_the_event_stops_the_service(signals: str) -> None:
+    """The handler waited for that lock, which its own thread held: the service went on for good."""
+    ended = run(f"""
+import os, signal, threading
+from stream_scorer.cli.lifecycle import EndLimit
+stopping = threading.Event()
+with EndLimit(30) as limit:
+    limit.install_signal_handlers(stopping.set)
+    with stopping._cond:  # as in `wait` and in `set`
+        for name in {signals!r}.split():
+            os.kill(os.getpid(), getattr(signal, name))
+        for _ in range(1000):
+            pass  # the handler runs here at the latest
+    print(stopping.wait(20))
+""")
+    assert (ended.returncode, ended.stdout) == (0, "True\n")
 
 
 def test_a_deliverer_that_an_error_ends_begins_the_end_of_the_service() -> None:
