@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from stream_scorer.cli.lifecycle import EndLimit, log_fatal_errors
+from stream_scorer.cli.lifecycle import EndLimit, install_signal_handlers, log_fatal_errors
 from stream_scorer.cli.options import ConfigOption, NewTopicOption, StartOption
 from stream_scorer.cli.start_checks import log_start, wait_for_topics, worker_settings
 from stream_scorer.errors import SettingsError
@@ -58,7 +58,7 @@ def callbacks(
         write_start(settings, delivery, chosen=True, new_topic=new_topic)
         service = CallbackService(settings, target, retry_topics)
         limit.watch(service.stopping)
-        limit.install_signal_handlers(service.stop)
+        install_signal_handlers(service.stop)
         log.info(
             "started",
             group_id=settings.callbacks_group_id,

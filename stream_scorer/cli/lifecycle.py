@@ -74,31 +74,31 @@ class EndLimit:
 
         threading.Thread(target=wait, name="end-limit", daemon=True).start()
 
-    def install_signal_handlers(self, stop: Callable[[], None]) -> None:
-        """Let the first of the `stop_signals` call ``stop``; a second SIGTERM or Ctrl-C ends the process immediately.
 
-        A second SIGHUP does not: shell and kernel both send one when a terminal ends.
-        """
-        received: list[int] = []
-        first: SimpleQueue[int] = SimpleQueue()
+def install_signal_handlers(stop: Callable[[], None]) -> None:
+    """Let the first of the `stop_signals` call ``stop``; a second SIGTERM or Ctrl-C ends the process immediately.
 
-        def obey(number: int, _frame: FrameType | None) -> None:
-            # It takes no lock, and neither does ``put``: the thread that it interrupts may hold it, and would wait for
-            # itself.
-            if not received:
-                received.append(number)
-                first.put(number)
-            elif number != signal.SIGHUP:
-                os._exit(128 + number)
+    A second SIGHUP does not: shell and kernel both send one when a terminal ends.
+    """
+    received: list[int] = []
+    first: SimpleQueue[int] = SimpleQueue()
 
-        def wait() -> None:
-            first.get()
-            self.begin()
-            stop()
+    def obey(number: int, _frame: FrameType | None) -> None:
+        # It takes no lock, and neither does ``put``: the thread that it interrupts may hold it, and would wait for
+        # itself.
+        if not received:
+            received.append(number)
+            first.put(number)
+        elif number != signal.SIGHUP:
+            os._exit(128 + number)
 
-        threading.Thread(target=wait, name="stop-signal", daemon=True).start()
-        for number in stop_signals():
-            signal.signal(number, obey)
+    def wait() -> None:
+        first.get()
+        stop()
+
+    threading.Thread(target=wait, name="stop-signal", daemon=True).start()
+    for number in stop_signals():
+        signal.signal(number, obey)
 
 
 def _give_up() -> None:

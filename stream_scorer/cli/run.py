@@ -8,7 +8,7 @@ import os
 import structlog
 
 from stream_scorer.cli.config import all_warnings, defaults_in_use
-from stream_scorer.cli.lifecycle import EndLimit, log_fatal_errors
+from stream_scorer.cli.lifecycle import EndLimit, install_signal_handlers, log_fatal_errors
 from stream_scorer.cli.options import ConfigOption, NewTopicOption, StartOption
 from stream_scorer.cli.start_checks import log_start, wait_for_topics, worker_settings
 from stream_scorer.kafka.admin.acls import scoring_rights
@@ -47,7 +47,7 @@ def run(
         log_start(write_start(settings, group, chosen=start is not None, new_topic=new_topic))
         service = ScoringService(settings, retry_topics, read_bounds(settings, group))
         limit.watch(service.stopping)
-        limit.install_signal_handlers(service.stop)
+        install_signal_handlers(service.stop)
         log.info("started", group_id=settings.kafka.group_id, instance_id=settings.kafka.instance_id)
         # Waiting contacts are many, live for seconds and form no cycles. With Python's default thresholds the collector
         # traverses them repeatedly, which took a third of the loop's time (docs/internals/benchmarks.md).

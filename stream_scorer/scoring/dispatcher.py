@@ -298,19 +298,17 @@ class RequestDispatcher:
 
     def _next_control(self, now: float) -> Request | None:
         """Return the next control: a waiting contact that has not failed, otherwise one with a score."""
-        wanted = {
-            pending.target: pending.request.key
-            for pending in self._failures.wanting_control()
-            if not self._is_shared_soon(pending, now)
-        }
+        pending = [one for one in self._failures.wanting_control() if not self._is_shared_soon(one, now)]
+        wanted = {one.target: one.request.key for one in pending if not one.is_unknown_version}
         wanted |= {key.model_version: key for key in self._success_wanted}
         wanted |= {
             state.model_version: BatchKey(state.model_version, version_from_event=False)
             for state in self._versions
             if state.failures_in_row >= _FAILURES_IN_ROW and not state.is_open
         }
-        if len(wanted.keys() | self._control_ids.keys()) > 1:
-            wanted.pop(None, None)  # a result of any version decides about an unknown one
+        # A result of any version decides about unknown ones.
+        if not (wanted or self._control_ids.keys() - {None}):
+            wanted = {one.target: one.request.key for one in pending}
         for target, key in wanted.items():
             if target in self._control_ids:
                 self._failures.pending.control_sent(target, self._control_ids[target])
@@ -333,7 +331,7 @@ class RequestDispatcher:
             return False
         if now - self._controlled_at < _CONTROL_GAP_S:
             return True
-        if pending.failure.kind is FailureKind.UNKNOWN_VERSION or now - pending.failed_at >= _CONTROL_SHARED_S:
+        if pending.is_unknown_version or now - pending.failed_at >= _CONTROL_SHARED_S:
             return False
         version = pending.request.key.model_version
         return any(

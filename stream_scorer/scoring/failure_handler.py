@@ -166,7 +166,7 @@ class FailureHandler:
         request = pending.request
         if not pending.is_last_round or pending.failure.kind is FailureKind.LOGIN_UNAVAILABLE:
             decision = while_others_succeed(request, pending.failure, self._policy, self.context(now))
-            if pending.failure.kind is FailureKind.UNKNOWN_VERSION:
+            if pending.is_unknown_version:
                 self._fail_version(request.key.model_version, now)
             self.carry_out(request, decision)
             return

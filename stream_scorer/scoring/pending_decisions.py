@@ -47,9 +47,14 @@ class PendingDecision:
     control_failed: bool = False
 
     @property
+    def is_unknown_version(self) -> bool:
+        """Whether the platform does not know the version: then results of any other are evidence."""
+        return self.failure.kind is FailureKind.UNKNOWN_VERSION
+
+    @property
     def target(self) -> str | None:
         """The model version for which a control is evidence."""
-        return None if self.failure.kind is FailureKind.UNKNOWN_VERSION else self.request.key.model_version
+        return None if self.is_unknown_version else self.request.key.model_version
 
 
 class PendingDecisions:
@@ -71,7 +76,7 @@ class PendingDecisions:
 
     def add(self, pending: PendingDecision, in_flight: Iterable[Request]) -> None:
         """Add a failure that waits for evidence."""
-        is_unknown = pending.failure.kind is FailureKind.UNKNOWN_VERSION
+        is_unknown = pending.is_unknown_version
         version = pending.request.key.model_version
         pending.awaited = {one.batch_id for one in in_flight if (one.key.model_version != version) is is_unknown}
         self._pending.append(pending)
@@ -113,7 +118,7 @@ class PendingDecisions:
     def evidence(self, pending: PendingDecision, now: float | None = None) -> bool | None:
         """Return whether requests for other contacts succeed; None: not decided yet."""
         request, failed_at = pending.request, pending.failed_at
-        is_unknown = pending.failure.kind is FailureKind.UNKNOWN_VERSION
+        is_unknown = pending.is_unknown_version
         if is_unknown:
             succeeded_at = self._versions.others_succeeded_at(request.key.model_version)
         else:

@@ -34,12 +34,11 @@ from stream_scorer.core.callbacks.types import DeliveryAnswer, DeliveryKind, Ref
 from stream_scorer.core.records import SourceRecord
 from stream_scorer.core.retry_topics import NotDue
 from stream_scorer.schema_files import SchemaFile, load_schema
-from stream_scorer.targets.payload import MAX_BODY_BYTES, encode_body, encode_entry
+from stream_scorer.targets.payload import MAX_BODY_BYTES, PayloadTarget
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from stream_scorer.core.callbacks.types import Score
     from stream_scorer.kafka.producer.records import OutRecord
 
 NOW_MS = 1_800_000_000_000
@@ -99,20 +98,10 @@ ANSWERS = st.builds(
 )
 
 
-class Webhook:
+class Webhook(PayloadTarget):
+    """The bodies of the real webhook, without its network."""
+
     name = "webhook https://example.com"
-    max_body_bytes = MAX_BODY_BYTES
-
-    def target_of(self, _campaign_id: str | None) -> str:
-        return self.name
-
-    def entry(self, score: Score) -> bytes:
-        return encode_entry(score)
-
-    def body(
-        self, callback_id: str, campaign_id: str | None, model_id: str, planned_at_ms: int, entries: Sequence[bytes]
-    ) -> bytes:
-        return encode_body(callback_id, campaign_id, model_id, planned_at_ms, entries)
 
 
 @st.composite

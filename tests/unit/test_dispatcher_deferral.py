@@ -464,6 +464,22 @@ class TestAnUnknownVersion:
         assert world.observed.controls <= 20
         assert world.now - began < 20
 
+    def test_contacts_without_a_version_do_not_wait_for_the_controls_of_another(self) -> None:
+        """A result of another version decides about an unknown version only."""
+        bad = [f"bad{first}{second}" for first in "abcdefghijklmno" for second in "abcdefghijklmnopqrstuvwxyz"]
+        world = DispatcherHarness(
+            poisoned("alone", *bad), requests_per_minute=6_000, retry_delays_s=(0.5, 1.0), max_refused_share=1.0
+        )
+        world.latency_of = lambda _request, _answer: 0.2
+        world.feed(numbered(5))
+        world.feed(numbered(5, "v"), version="v1")
+        world.finish()
+        world.feed(["alone"])
+        for name in bad:
+            world.feed([name], version="v1")
+            world.run(0.05)
+        assert world.results["alone"] == "refused_by_api"
+
     def test_while_no_other_version_succeeds_it_is_the_api(self) -> None:
         world = self.world()
         world.known.clear()  # type: ignore[attr-defined]

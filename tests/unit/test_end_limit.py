@@ -59,12 +59,12 @@ def test_a_signal_stops_the_service_once(name: str, before: str, stopped: int) -
     """Under ``nohup`` a hang-up stays ignored. A second one never ends the process: a terminal often sends two."""
     ended = run(f"""
 import os, signal, time
-from stream_scorer.cli.lifecycle import EndLimit
+from stream_scorer.cli.lifecycle import EndLimit, install_signal_handlers
 if {before!r}:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 stops = []
 with EndLimit(30) as limit:
-    limit.install_signal_handlers(lambda: stops.append(1))
+    install_signal_handlers(lambda: stops.append(1))
     os.kill(os.getpid(), signal.{name})
     os.kill(os.getpid(), signal.SIGHUP)
     until = time.monotonic() + 20
@@ -81,10 +81,10 @@ def test_a_signal_that_interrupts_whoever_holds_the_lock_of_the_event_stops_the_
     """The handler waited for that lock, which its own thread held: the service went on for good."""
     ended = run(f"""
 import os, signal, threading
-from stream_scorer.cli.lifecycle import EndLimit
+from stream_scorer.cli.lifecycle import EndLimit, install_signal_handlers
 stopping = threading.Event()
 with EndLimit(30) as limit:
-    limit.install_signal_handlers(stopping.set)
+    install_signal_handlers(stopping.set)
     with stopping._cond:  # as in `wait` and in `set`
         for name in {signals!r}.split():
             os.kill(os.getpid(), getattr(signal, name))

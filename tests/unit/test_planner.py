@@ -24,13 +24,12 @@ from stream_scorer.core.callbacks.selection import (
 )
 from stream_scorer.core.records import SourceRecord
 from stream_scorer.schema_files import SchemaFile, load_schema
-from stream_scorer.targets.payload import MAX_BODY_BYTES, encode_body, encode_entry
+from stream_scorer.targets.payload import MAX_BODY_BYTES, PayloadTarget
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from stream_scorer.core.callbacks.selection import Examined, Plan
-    from stream_scorer.core.callbacks.types import Score
 
 SCORES = Codec.single_object(load_schema(SchemaFile.CONTACT_SCORE))
 CALLBACKS = Codec.single_object(load_schema(SchemaFile.CAMPAIGN_CALLBACK))
@@ -38,22 +37,10 @@ NOW_MS = 1_800_000_000_000
 RULES = PlanningRules(threshold=0.75, max_contacts=75, max_age_ms=86_400_000, max_record_bytes=1_000_000)
 
 
-class Webhook:
+class Webhook(PayloadTarget):
     """The bodies of the real webhook, without its network."""
 
     name = "webhook https://example.com"
-    max_body_bytes = MAX_BODY_BYTES
-
-    def target_of(self, _campaign_id: str | None) -> str:
-        return self.name
-
-    def entry(self, score: Score) -> bytes:
-        return encode_entry(score)
-
-    def body(
-        self, callback_id: str, campaign_id: str | None, model_id: str, planned_at_ms: int, entries: Sequence[bytes]
-    ) -> bytes:
-        return encode_body(callback_id, campaign_id, model_id, planned_at_ms, entries)
 
 
 WEBHOOK = Webhook()

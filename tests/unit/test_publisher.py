@@ -541,7 +541,7 @@ def test_a_revocation_whose_responses_are_late_commits_what_is_finished() -> Non
 
 
 def revoke(harness: Harness, dispatcher: Any = None) -> None:
-    """As the group tells the worker; without a dispatcher it has no request under way."""
+    """Revoke the partition, as the group does; without a dispatcher it has no request under way."""
     nothing: Any = MagicMock()
     dispatcher = dispatcher or MagicMock(has_in_flight=lambda _: False, may_finish=lambda _: False)
     worker = Worker(

@@ -16,7 +16,7 @@ from stream_scorer.scoring.observer import Observer
 REASON = "schema id 17 cannot be fetched: schema registry r:8081: no connection"
 
 
-class Told:
+class RecordingLog:
     """A log that keeps its lines."""
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ def scorer(log: Any, metrics: MemoryMetrics) -> Observer:
 
 
 def test_the_scorer_is_not_ready_and_says_why_and_since_when() -> None:
-    log = Told()
+    log = RecordingLog()
     metrics = MemoryMetrics("run")
     observe = scorer(log, metrics)
     assert observe.readiness_failure() is None
@@ -57,7 +57,7 @@ def test_the_scorer_is_not_ready_and_says_why_and_since_when() -> None:
 
 
 def test_a_loop_of_the_campaign_worker_says_so_too() -> None:
-    log: Any = Told()
+    log: Any = RecordingLog()
     metrics = MemoryMetrics("callbacks")
     observe = PlannerObserver(log, metrics, CLOCK)
     observe.partition_assigned(Partition("t", 0), 0)
