@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from stream_scorer.runtime.instruments import LOOP, NO_ATTRIBUTES, instruments_of
+from stream_scorer.runtime.metric_definitions import LOOP, NO_ATTRIBUTES, instruments_of
 
 if TYPE_CHECKING:
-    from stream_scorer.runtime.instruments import Attributes, Counter, Gauge, Histogram, Instrument, Service
+    from stream_scorer.runtime.metric_definitions import Attributes, Counter, Gauge, Histogram, Instrument, Service
 
 
 class MemoryMetrics:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from stream_scorer.core.callbacks.circuit_breaker import BreakerStatus
 from stream_scorer.core.callbacks.retry_policy import Completed, DeferReason, DeferredDelivery
 from stream_scorer.core.trace_context import parse_traceparent
-from stream_scorer.runtime import instruments
-from stream_scorer.runtime.instruments import CALLBACK_RETRY_LEVELS
+from stream_scorer.runtime import metric_definitions
 from stream_scorer.runtime.loop_observer import LoopObserver
+from stream_scorer.runtime.metric_definitions import CALLBACK_RETRY_LEVELS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from stream_scorer.core.callbacks.selection import Plan
     from stream_scorer.core.callbacks.types import DeliveryAnswer
     from stream_scorer.runtime.clock import Clock
-    from stream_scorer.runtime.instruments import Metrics
     from stream_scorer.runtime.loop_observer import Log
+    from stream_scorer.runtime.metric_definitions import Metrics
 
 _MAX_NOTES: Final = 20
 # In a metric of their own.
@@ -49,19 +49,19 @@ class _CallbackLoopObserver(LoopObserver):
 
     def _set_breaker(self, reason: str, *, is_open: bool) -> None:
         labels = {"reason": reason, **self._of_loop}
-        self._metrics.set(instruments.CALLBACKS_CIRCUIT_BREAKER_OPEN, int(is_open), labels)
+        self._metrics.set(metric_definitions.CALLBACKS_CIRCUIT_BREAKER_OPEN, int(is_open), labels)
 
     def _committed(self, records: int) -> None:
-        self._metrics.add(instruments.SENT, records, self._of_loop)
+        self._metrics.add(metric_definitions.SENT, records, self._of_loop)
 
     def _processed(self, seconds: float) -> None:
-        self._metrics.record(instruments.PROCESS_DURATION, seconds, self._of_loop)
+        self._metrics.record(metric_definitions.PROCESS_DURATION, seconds, self._of_loop)
 
     def _finished(self, callbacks: int, outcome: str) -> None:
-        self._metrics.add(instruments.CALLBACKS_FINISHED, callbacks, {"outcome": outcome})
+        self._metrics.add(metric_definitions.CALLBACKS_FINISHED, callbacks, {"outcome": outcome})
 
     def _invalid(self, reason: str) -> None:
-        self._metrics.add(instruments.RECORDS_INVALID, 1, {"reason": reason})
+        self._metrics.add(metric_definitions.RECORDS_INVALID, 1, {"reason": reason})
 
 
 class PlannerObserver(_CallbackLoopObserver):
@@ -75,8 +75,8 @@ class PlannerObserver(_CallbackLoopObserver):
         self._processed(took_s)
         if plan.callbacks:
             contacts = sum(len(callback.contact_ids) for callback in plan.callbacks)
-            self._metrics.add(instruments.CALLBACKS_PLANNED, len(plan.callbacks))
-            self._metrics.add(instruments.CALLBACK_CONTACTS, contacts)
+            self._metrics.add(metric_definitions.CALLBACKS_PLANNED, len(plan.callbacks))
+            self._metrics.add(metric_definitions.CALLBACK_CONTACTS, contacts)
         if plan.expired:
             self._finished(len(plan.expired), "expired")
         for unusable in plan.unusable:
@@ -112,7 +112,7 @@ class DelivererObserver(_CallbackLoopObserver):
         labels: dict[str, str | int] = {"result": answer.kind}
         if answer.status is not None:
             labels["http.response.status_code"] = answer.status
-        self._metrics.record(instruments.DELIVERY_DURATION, answer.latency_ms / 1000, labels)
+        self._metrics.record(metric_definitions.DELIVERY_DURATION, answer.latency_ms / 1000, labels)
 
     def campaign_failing(self, delivery: Delivery, answer: DeliveryAnswer) -> None:
         """Log that the deliveries of a campaign have begun to fail."""
@@ -157,7 +157,7 @@ class DelivererObserver(_CallbackLoopObserver):
     def _measure_campaigns(self, campaigns: list[Blocked]) -> None:
         switched_off = sum(one.status is BreakerStatus.SWITCHED_OFF for one in campaigns)
         for status, amount in (("switched_off", switched_off), ("open", len(campaigns) - switched_off)):
-            self._metrics.set(instruments.CAMPAIGNS_BLOCKED, amount, {"status": status})
+            self._metrics.set(metric_definitions.CAMPAIGNS_BLOCKED, amount, {"status": status})
         before = self._campaign_series
         self._campaign_series = {
             frozenset(
@@ -172,9 +172,9 @@ class DelivererObserver(_CallbackLoopObserver):
             for one in campaigns[:_MAX_CAMPAIGNS]
         }
         for series in before - self._campaign_series:
-            self._metrics.remove(instruments.CAMPAIGN_BLOCKED, dict(series))
+            self._metrics.remove(metric_definitions.CAMPAIGN_BLOCKED, dict(series))
         for series in self._campaign_series - before:
-            self._metrics.set(instruments.CAMPAIGN_BLOCKED, 1, dict(series))
+            self._metrics.set(metric_definitions.CAMPAIGN_BLOCKED, 1, dict(series))
 
     def committed(self, outcomes: Iterable[DeliveryOutcome], *, records: int) -> None:
         """Count committed outcomes and their records."""
@@ -194,15 +194,15 @@ class DelivererObserver(_CallbackLoopObserver):
                     continue
             if outcome.began is not None:
                 self._processed(self._monotonic() - outcome.began)
-        self._metrics.set(instruments.CALLBACKS_HELD, self._held)
+        self._metrics.set(metric_definitions.CALLBACKS_HELD, self._held)
         for name, amount in ended.items():
             self._finished(amount, name)
         for (level, reason), amount in postponed.items():
-            self._metrics.add(instruments.CALLBACKS_DEFERRED, amount, {"retry_topic": level, "reason": reason})
+            self._metrics.add(metric_definitions.CALLBACKS_DEFERRED, amount, {"retry_topic": level, "reason": reason})
 
     def _contacts_refused(self, ended: Completed) -> None:
         for reason, contacts in Counter(one.reason for one in ended.refused).items():
-            self._metrics.add(instruments.CALLBACK_CONTACTS_REFUSED, contacts, {"reason": reason})
+            self._metrics.add(metric_definitions.CALLBACK_CONTACTS_REFUSED, contacts, {"reason": reason})
             callback = ended.callback
             self._log.warning(
                 "contacts refused",
@@ -215,16 +215,16 @@ class DelivererObserver(_CallbackLoopObserver):
 
     def undelivered(self, oldest_age_s: float, in_retry_topics: Mapping[int, int]) -> None:
         """Record the age of the oldest undelivered callback, and how many wait in each retry topic, by level."""
-        self._metrics.set(instruments.OLDEST_UNDELIVERED_AGE, max(oldest_age_s, 0.0))
+        self._metrics.set(metric_definitions.OLDEST_UNDELIVERED_AGE, max(oldest_age_s, 0.0))
         for level in CALLBACK_RETRY_LEVELS:
-            self._metrics.set(instruments.IN_RETRY_TOPIC, in_retry_topics.get(level, 0), {"retry_topic": level})
+            self._metrics.set(metric_definitions.IN_RETRY_TOPIC, in_retry_topics.get(level, 0), {"retry_topic": level})
 
     def state(self, *, in_flight: int, waiting: Mapping[str, int], uncommitted: int) -> None:
         """Set the gauges, once a second; ``waiting``: callbacks by what they wait for."""
-        self._metrics.set(instruments.DELIVERIES_IN_FLIGHT, in_flight)
+        self._metrics.set(metric_definitions.DELIVERIES_IN_FLIGHT, in_flight)
         for reason, amount in waiting.items():
-            self._metrics.set(instruments.CALLBACKS_WAITING, amount, {"reason": reason})
-        self._metrics.set(instruments.CALLBACKS_UNCOMMITTED, uncommitted)
+            self._metrics.set(metric_definitions.CALLBACKS_WAITING, amount, {"reason": reason})
+        self._metrics.set(metric_definitions.CALLBACKS_UNCOMMITTED, uncommitted)
 
     def _not_ready(self) -> str | None:
         reason = super()._not_ready()

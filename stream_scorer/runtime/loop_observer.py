@@ -15,8 +15,8 @@ from stream_scorer.core.exactly_once.stall_detector import (
     liveness_failure,
 )
 from stream_scorer.kafka.producer.records import Committed, RecordsRejected
-from stream_scorer.runtime import instruments
-from stream_scorer.runtime.instruments import messaging
+from stream_scorer.runtime import metric_definitions
+from stream_scorer.runtime.metric_definitions import messaging
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from stream_scorer.core.records import Partition
     from stream_scorer.kafka.producer.records import Publication
     from stream_scorer.runtime.clock import Clock
-    from stream_scorer.runtime.instruments import Metrics
+    from stream_scorer.runtime.metric_definitions import Metrics
 
 Cause: TypeAlias = Literal["kafka", "registry"]
 
@@ -114,8 +114,8 @@ class LoopObserver(ABC):
 
     def consumed(self, records: int, *, poll_s: float) -> None:
         """Count the records of a poll, with its duration."""
-        self._metrics.add(instruments.CONSUMED, records, self._of_loop)
-        self._metrics.record(instruments.OPERATION_DURATION, poll_s, messaging("poll", self._of_loop))
+        self._metrics.add(metric_definitions.CONSUMED, records, self._of_loop)
+        self._metrics.record(metric_definitions.OPERATION_DURATION, poll_s, messaging("poll", self._of_loop))
 
     def lag_observed(
         self, positions: Iterable[CommitPosition], ends: Mapping[Partition, int], *, explained: bool = False
@@ -141,13 +141,15 @@ class LoopObserver(ABC):
         return self._lag.lags
 
     def _measure_lag(self, lag: ConsumerLag, before: ConsumerLag) -> None:
-        self._metrics.set(instruments.OLDEST_AGE, lag.oldest_age_s, self._of_loop)
-        self._metrics.set(instruments.STALL_TIME, lag.stalled_s, self._of_loop)
-        self._metrics.set(instruments.UNEXPLAINED_STALL_TIME, lag.unexplained_s, self._of_loop)
+        self._metrics.set(metric_definitions.OLDEST_AGE, lag.oldest_age_s, self._of_loop)
+        self._metrics.set(metric_definitions.STALL_TIME, lag.stalled_s, self._of_loop)
+        self._metrics.set(metric_definitions.UNEXPLAINED_STALL_TIME, lag.unexplained_s, self._of_loop)
         for topic, partition in (*lag.lags, *(before.lags.keys() - lag.lags.keys())):
             # The new owner of a revoked partition reports its lag; a stale value here would count it twice.
             amount = lag.lags.get((topic, partition), 0)
-            self._metrics.set(instruments.LAG, amount, {"topic": topic, "partition": str(partition), **self._of_loop})
+            self._metrics.set(
+                metric_definitions.LAG, amount, {"topic": topic, "partition": str(partition), **self._of_loop}
+            )
 
     # --- the group
 
@@ -156,7 +158,7 @@ class LoopObserver(ABC):
         if partition.topic not in self._retry_topics:
             self._membership.assigned(partition)
             self._membership_changed()
-        self._metrics.set(instruments.PARTITIONS, self._membership.owned, self._of_loop)
+        self._metrics.set(metric_definitions.PARTITIONS, self._membership.owned, self._of_loop)
         self._log.info(
             "partition assigned",
             **self._of_loop,
@@ -170,7 +172,7 @@ class LoopObserver(ABC):
         revoked = list(partitions)
         self._membership.revoked(revoked)
         self._membership_changed()
-        self._metrics.set(instruments.PARTITIONS, self._membership.owned, self._of_loop)
+        self._metrics.set(metric_definitions.PARTITIONS, self._membership.owned, self._of_loop)
         for partition in revoked:
             self._log.info("partition revoked", **self._of_loop, topic=partition.topic, partition=partition.number)
 
@@ -194,8 +196,10 @@ class LoopObserver(ABC):
         match publication:
             case Committed(send_s, commit_s):
                 outcome = "committed"
-                self._metrics.record(instruments.OPERATION_DURATION, send_s, messaging("send", self._of_loop))
-                self._metrics.record(instruments.OPERATION_DURATION, commit_s, messaging("commit", self._of_loop))
+                self._metrics.record(metric_definitions.OPERATION_DURATION, send_s, messaging("send", self._of_loop))
+                self._metrics.record(
+                    metric_definitions.OPERATION_DURATION, commit_s, messaging("commit", self._of_loop)
+                )
             case RecordsRejected(errors):
                 outcome = "refused"
                 self._log.warning(
@@ -206,7 +210,7 @@ class LoopObserver(ABC):
                 )
             case _:
                 outcome = "failed"
-        self._metrics.add(instruments.TRANSACTIONS, 1, {"outcome": outcome, **self._of_loop})
+        self._metrics.add(metric_definitions.TRANSACTIONS, 1, {"outcome": outcome, **self._of_loop})
 
     def commit_blocked(self, message: str | None) -> None:
         """Record that nothing can be published, or that this state has ended (None)."""

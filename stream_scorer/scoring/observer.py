@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from stream_scorer.core.scoring.api_response import Unavailable
 from stream_scorer.core.scoring.model_check import ModelConfirmed, ModelUnavailable
 from stream_scorer.core.scoring.types import Deferred, Rejected, Scored
-from stream_scorer.runtime import instruments
+from stream_scorer.runtime import metric_definitions
 from stream_scorer.runtime.loop_observer import LoopObserver
 from stream_scorer.scoring.circuit_breaker import BreakerState, OpenReason
 from stream_scorer.scoring.wait_reasons import WaitTimer
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from stream_scorer.core.scoring.request import Request
     from stream_scorer.core.scoring.types import Outcome
     from stream_scorer.runtime.clock import Clock
-    from stream_scorer.runtime.instruments import Metrics
     from stream_scorer.runtime.loop_observer import Blockage, Log
+    from stream_scorer.runtime.metric_definitions import Metrics
     from stream_scorer.scoring.ports import Quota
     from stream_scorer.scoring.wait_reasons import WaitReason
 
@@ -108,14 +108,14 @@ class Observer(LoopObserver):
     def state(self, *, in_flight: int, uncommitted: int, quota: Quota, breaker: BreakerState | None) -> None:
         """Set the gauges, a few times a second; ``breaker``: the open or throttled state as reported."""
         now = self._monotonic()
-        self._metrics.set(instruments.REQUESTS_IN_FLIGHT, in_flight)
-        self._metrics.set(instruments.CONTACTS_UNCOMMITTED, uncommitted)
-        self._metrics.set(instruments.QUOTA_REMAINING, quota.remaining(now))
-        self._metrics.set(instruments.QUOTA_ALLOWED, quota.allowed())
-        self._metrics.set(instruments.QUOTA_WAIT, quota.wait_s(now))
-        self._metrics.set(instruments.QUOTA_TIME_TO_EXHAUSTION, quota.exhausted_in_s(now))
+        self._metrics.set(metric_definitions.REQUESTS_IN_FLIGHT, in_flight)
+        self._metrics.set(metric_definitions.CONTACTS_UNCOMMITTED, uncommitted)
+        self._metrics.set(metric_definitions.QUOTA_REMAINING, quota.remaining(now))
+        self._metrics.set(metric_definitions.QUOTA_ALLOWED, quota.allowed())
+        self._metrics.set(metric_definitions.QUOTA_WAIT, quota.wait_s(now))
+        self._metrics.set(metric_definitions.QUOTA_TIME_TO_EXHAUSTION, quota.exhausted_in_s(now))
         for reason, seconds in self._waits.drain().items():
-            self._metrics.add(instruments.REQUEST_WAIT_TIME, seconds, {"reason": reason})
+            self._metrics.add(metric_definitions.REQUEST_WAIT_TIME, seconds, {"reason": reason})
         self._breaker = None if breaker is None else self._reported(breaker, self._breaker)
         if breaker is not None:
             self._measure(breaker)
@@ -142,9 +142,9 @@ class Observer(LoopObserver):
         error = getattr(answer, "message", None)
         kind = None if error is None else str(getattr(answer, "failure", type(answer).__name__))
         if request.attempts > 1 or request.retried_unanswered:
-            self._metrics.add(instruments.CONTACTS_RETRIED, len(request.contacts))
+            self._metrics.add(metric_definitions.CONTACTS_RETRIED, len(request.contacts))
         if request.attempts == 1:
-            self._metrics.record(instruments.BATCH_SIZE, len(request.contacts))
+            self._metrics.record(metric_definitions.BATCH_SIZE, len(request.contacts))
         self._http_requests(exchange, kind)
         if exchange.error_text:
             self._log.debug(
@@ -177,7 +177,7 @@ class Observer(LoopObserver):
     def _http_request(self, latency_ms: float, status: int | None, kind: str | None) -> None:
         attributes = {"http.response.status_code": status, "error.type": kind}
         given = {name: value for name, value in attributes.items() if value is not None}
-        self._metrics.record(instruments.REQUEST_DURATION, latency_ms / 1000, given)
+        self._metrics.record(metric_definitions.REQUEST_DURATION, latency_ms / 1000, given)
 
     def _retry_after_ignored(self, value: str) -> None:
         """Log once per process: the API sends such a header with every response."""
@@ -189,7 +189,7 @@ class Observer(LoopObserver):
     def unmatched_results(self, amount: int) -> None:
         """Count results whose contact was not in the request."""
         if amount:
-            self._metrics.add(instruments.UNMATCHED_RESULTS, amount)
+            self._metrics.add(metric_definitions.UNMATCHED_RESULTS, amount)
 
     def breaker_changed(self, before: BreakerState | None, breaker: BreakerState | None) -> None:
         """Log a change of the circuit breaker: opened, throttled, another reason or message, closed (None)."""
@@ -210,7 +210,7 @@ class Observer(LoopObserver):
 
     def version_breaker_changed(self, model_version: str | None, reason: str | None, *, opened: int) -> None:
         """Log the breaker of a model version that opened alone (``reason``) or is half-open again (None)."""
-        self._metrics.set(instruments.CIRCUIT_BREAKER_VERSIONS, opened)
+        self._metrics.set(metric_definitions.CIRCUIT_BREAKER_VERSIONS, opened)
         if reason is None:
             self._log.info("version circuit half-open", model_version=model_version)
         else:
@@ -218,7 +218,7 @@ class Observer(LoopObserver):
 
     def control_sent(self) -> None:
         """Count a scored contact that was sent again."""
-        self._metrics.add(instruments.CONTROLS)
+        self._metrics.add(metric_definitions.CONTROLS)
 
     def refusal_limit_reached(self, cause: Cause, count: int, is_held: bool) -> None:
         """Count a contact over the limit of rejections, and log the cause once a minute."""
@@ -229,7 +229,7 @@ class Observer(LoopObserver):
             "model_version": cause.model_version or "",
             "outcome": outcome,
         }
-        self._metrics.add(instruments.REFUSALS_OVER_LIMIT, 1, labels)
+        self._metrics.add(metric_definitions.REFUSALS_OVER_LIMIT, 1, labels)
         now = self._monotonic()
         if now - self._limit_logged_at.get(cause, float("-inf")) < _LIMIT_LOGGED_EVERY_S:
             return
@@ -246,13 +246,13 @@ class Observer(LoopObserver):
 
     def probed(self, outcome: str) -> None:
         """Count a half-open probe; ``outcome``: ``recovered`` or ``failed``."""
-        self._metrics.add(instruments.CIRCUIT_BREAKER_PROBES, 1, {"outcome": outcome})
+        self._metrics.add(metric_definitions.CIRCUIT_BREAKER_PROBES, 1, {"outcome": outcome})
 
     # --- outcomes
 
     def published(self, outcomes: Iterable[Outcome], *, records: int) -> None:
         """Count committed outcomes and their records."""
-        self._metrics.add(instruments.SENT, records)
+        self._metrics.add(metric_definitions.SENT, records)
         sums: Counter[tuple[str, str]] = Counter()
         began_ms: dict[str, int] = {}
         scored, last = 0, None  # the contacts of a request follow one another, and most have a score
@@ -271,14 +271,14 @@ class Observer(LoopObserver):
         if scored:
             sums["scored", ""] = scored
         for (kind, reason), amount in sums.items():
-            self._metrics.add(instruments.CONTACTS, amount, {"outcome": kind, "reason": reason})
+            self._metrics.add(metric_definitions.CONTACTS, amount, {"outcome": kind, "reason": reason})
         now_ms = self._clock.unix_ms()
         for at_ms in began_ms.values():
-            self._metrics.record(instruments.PROCESS_DURATION, max(0.0, (now_ms - at_ms) / 1000))
+            self._metrics.record(metric_definitions.PROCESS_DURATION, max(0.0, (now_ms - at_ms) / 1000))
 
     def audit_chain_length(self, length: int) -> None:
         """Set the number of audit events in the present chain."""
-        self._metrics.set(instruments.AUDIT_CHAIN_LENGTH, length)
+        self._metrics.set(metric_definitions.AUDIT_CHAIN_LENGTH, length)
 
     def records_rejected(self, outcomes: Sequence[tuple[Outcome, str]]) -> None:
         """Log contacts whose records the broker rejects; ``outcomes``: each with its contact id."""
@@ -330,9 +330,9 @@ class Observer(LoopObserver):
 
     def _set_breaker(self, reason: str, *, is_open: bool, open_s: float = 0.0, next_probe_s: float = 0.0) -> None:
         labels = {"reason": reason}
-        self._metrics.set(instruments.CIRCUIT_BREAKER_OPEN, int(is_open), labels)
-        self._metrics.set(instruments.CIRCUIT_BREAKER_OPEN_TIME, open_s, labels)
-        self._metrics.set(instruments.CIRCUIT_BREAKER_NEXT_PROBE, next_probe_s, labels)
+        self._metrics.set(metric_definitions.CIRCUIT_BREAKER_OPEN, int(is_open), labels)
+        self._metrics.set(metric_definitions.CIRCUIT_BREAKER_OPEN_TIME, open_s, labels)
+        self._metrics.set(metric_definitions.CIRCUIT_BREAKER_NEXT_PROBE, next_probe_s, labels)
 
     def _age_s(self, since: float) -> float:
         return round(self._monotonic() - since, 1)

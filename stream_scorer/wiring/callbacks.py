@@ -34,7 +34,7 @@ from stream_scorer.kafka.registry.paused_schema_partitions import PausedSchemaPa
 from stream_scorer.kafka.registry.serde import make_serde
 from stream_scorer.runtime.worker_pool import WorkerPool
 from stream_scorer.schema_files import SchemaFile
-from stream_scorer.telemetry.metrics import ServiceMetrics
+from stream_scorer.telemetry.meter_provider import ServiceMetrics
 from stream_scorer.telemetry.tracing.factory import callback_traces
 from stream_scorer.wiring.service import MAX_RECORD_BYTES, Service, system_clock
 

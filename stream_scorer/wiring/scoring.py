@@ -39,7 +39,7 @@ from stream_scorer.scoring.publisher import Publisher
 from stream_scorer.scoring.retry_intake import RetryIntake
 from stream_scorer.scoring.start_check import StartBackoff, StartCheck
 from stream_scorer.scoring.worker import Worker
-from stream_scorer.telemetry.metrics import ServiceMetrics, server_attributes
+from stream_scorer.telemetry.meter_provider import ServiceMetrics, server_attributes
 from stream_scorer.telemetry.tracing.factory import scoring_trace
 from stream_scorer.wiring.service import MAX_RECORD_BYTES, Service, system_clock
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from stream_scorer.kafka.registry.paused_schema_partitions import SchemaLookup
     from stream_scorer.runtime.loop_observer import LoopObserver
     from stream_scorer.settings import Settings
-    from stream_scorer.telemetry.metrics import ServiceMetrics
+    from stream_scorer.telemetry.meter_provider import ServiceMetrics
 
 MAX_RECORD_BYTES: Final = 4 * 1024 * 1024
 # How long a loop may stand still before /livez fails: several times the time-out of any of its calls.

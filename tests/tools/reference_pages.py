@@ -23,7 +23,7 @@ from pydantic.fields import FieldInfo
 
 from stream_scorer.cli import app
 from stream_scorer.kafka.admin import acls
-from stream_scorer.runtime.instruments import INSTRUMENTS, LOOP, Counter, Instrument
+from stream_scorer.runtime.metric_definitions import INSTRUMENTS, LOOP, Counter, Instrument
 from stream_scorer.settings import Settings
 from stream_scorer.settings.key_catalog import IN_FILES, MAPPINGS, SECRETS, SECTIONS, STRUCTURED
 from stream_scorer.settings.names import variable

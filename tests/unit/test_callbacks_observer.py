@@ -11,7 +11,7 @@ from stream_scorer.core.callbacks.circuit_breaker import Blocked, BreakerStatus
 from stream_scorer.core.exactly_once.stall_detector import CommitPosition
 from stream_scorer.core.records import Partition
 from stream_scorer.runtime.clock import Clock
-from stream_scorer.runtime.instruments import CALLBACKS_CIRCUIT_BREAKER_OPEN, CAMPAIGN_BLOCKED
+from stream_scorer.runtime.metric_definitions import CALLBACKS_CIRCUIT_BREAKER_OPEN, CAMPAIGN_BLOCKED
 
 if TYPE_CHECKING:
     from collections.abc import Callable

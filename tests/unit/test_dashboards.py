@@ -32,12 +32,12 @@ from test_docs import REPOSITORY, anchors, rows
 from stream_scorer.core.callbacks.types import DeliveryKind
 from stream_scorer.core.records import Partition
 from stream_scorer.genesys.request_quota import Quota
-from stream_scorer.runtime import instruments
+from stream_scorer.runtime import metric_definitions
 from stream_scorer.runtime.clock import Clock
 from stream_scorer.scoring.circuit_breaker import BreakerState, OpenReason
 from stream_scorer.scoring.observer import Observer
 from stream_scorer.scoring.wait_reasons import WaitReason
-from stream_scorer.telemetry.metrics import ServiceMetrics
+from stream_scorer.telemetry.meter_provider import ServiceMetrics
 
 ALERTS = [rule for rule in rules() if "alert" in rule]
 TESTS = DEPLOY / "prometheus" / "tests"
@@ -92,10 +92,10 @@ def test_every_cause_and_reason_is_told_before_it_has_ever_counted_and_once() ->
     assert reasons_told(metrics, "stream_scorer_circuit_breaker_open") == dict.fromkeys(OpenReason, 0)
     assert reasons_told(metrics, "stream_scorer_requests_wait_time_seconds") == dict.fromkeys(WaitReason, 0)
     for cause in OpenReason:
-        metrics.set(instruments.CIRCUIT_BREAKER_OPEN, 1, {"reason": cause})
-        metrics.set(instruments.CIRCUIT_BREAKER_OPEN_TIME, 7.0, {"reason": cause})
+        metrics.set(metric_definitions.CIRCUIT_BREAKER_OPEN, 1, {"reason": cause})
+        metrics.set(metric_definitions.CIRCUIT_BREAKER_OPEN_TIME, 7.0, {"reason": cause})
     for wait in WaitReason:
-        metrics.add(instruments.REQUEST_WAIT_TIME, 2.0, {"reason": wait})
+        metrics.add(metric_definitions.REQUEST_WAIT_TIME, 2.0, {"reason": wait})
     assert reasons_told(metrics, "stream_scorer_circuit_breaker_open") == dict.fromkeys(OpenReason, 1)
     assert reasons_told(metrics, "stream_scorer_circuit_breaker_open_time_seconds") == dict.fromkeys(OpenReason, 7)
     assert reasons_told(metrics, "stream_scorer_requests_wait_time_seconds") == dict.fromkeys(WaitReason, 2)
@@ -106,10 +106,10 @@ def test_what_is_exported_from_the_first_event_on_has_the_labels_that_the_rules_
     run, callbacks = ServiceMetrics("run"), ServiceMetrics("callbacks")
     for outcome in ("held", "rejected"):
         labels = {"reason": "refused_by_api", "status": "400", "model_version": "", "outcome": outcome}
-        run.add(instruments.REFUSALS_OVER_LIMIT, 1, labels)
+        run.add(metric_definitions.REFUSALS_OVER_LIMIT, 1, labels)
     for status in ("open", "switched_off"):
         callbacks.set(
-            instruments.CAMPAIGN_BLOCKED,
+            metric_definitions.CAMPAIGN_BLOCKED,
             1,
             {
                 "campaign_id": "spring",

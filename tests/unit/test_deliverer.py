@@ -44,7 +44,7 @@ from stream_scorer.core.callbacks.retry_policy import (
 from stream_scorer.core.callbacks.types import CallbackOutcome, DeliveryAnswer, DeliveryKind, RefusedContact
 from stream_scorer.core.records import SourceRecord
 from stream_scorer.core.retry_topics import NotDue
-from stream_scorer.runtime.instruments import PROCESS_DURATION
+from stream_scorer.runtime.metric_definitions import PROCESS_DURATION
 
 if TYPE_CHECKING:
     import random

@@ -16,7 +16,7 @@ from support_fuzz import fuzz
 from stream_scorer.callbacks.observer import DelivererObserver
 from stream_scorer.core.callbacks.types import DeliveryAnswer, DeliveryKind
 from stream_scorer.core.records import Partition
-from stream_scorer.runtime.instruments import CAMPAIGN_BLOCKED, CAMPAIGNS_BLOCKED
+from stream_scorer.runtime.metric_definitions import CAMPAIGN_BLOCKED, CAMPAIGNS_BLOCKED
 
 if TYPE_CHECKING:
     import random

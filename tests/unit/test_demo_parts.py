@@ -21,8 +21,8 @@ from stream_scorer.local.demo.environment import DemoEnvironment
 from stream_scorer.local.demo.monitor import Snapshot, read_metrics
 from stream_scorer.local.demo.progress import ProgressView
 from stream_scorer.local.demo.signals import Interrupted, Interrupts
-from stream_scorer.runtime import instruments
-from stream_scorer.telemetry.metrics import ServiceMetrics
+from stream_scorer.runtime import metric_definitions
+from stream_scorer.telemetry.meter_provider import ServiceMetrics
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -120,16 +120,16 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path, monkeypatch: p
 
 def test_a_scrape_is_read_by_the_names_that_the_worker_uses() -> None:
     metrics = ServiceMetrics("run")
-    metrics.add(instruments.CONSUMED, 900)
-    metrics.add(instruments.CONSUMED, 100)
-    metrics.add(instruments.CONTACTS, 700, {"outcome": "scored", "reason": ""})
-    metrics.add(instruments.CONTACTS, 30, {"outcome": "review", "reason": "narrow_interval"})
-    metrics.add(instruments.CONTACTS, 5, {"outcome": "review", "reason": "wide_interval"})
-    metrics.add(instruments.CONTACTS, 8, {"outcome": "rejected", "reason": "undecodable"})
-    metrics.set(instruments.REQUESTS_IN_FLIGHT, 3)
-    metrics.set(instruments.CONTACTS_UNCOMMITTED, 257)
-    metrics.set(instruments.QUOTA_ALLOWED, 1_200)
-    metrics.set(instruments.QUOTA_REMAINING, 1_150)
+    metrics.add(metric_definitions.CONSUMED, 900)
+    metrics.add(metric_definitions.CONSUMED, 100)
+    metrics.add(metric_definitions.CONTACTS, 700, {"outcome": "scored", "reason": ""})
+    metrics.add(metric_definitions.CONTACTS, 30, {"outcome": "review", "reason": "narrow_interval"})
+    metrics.add(metric_definitions.CONTACTS, 5, {"outcome": "review", "reason": "wide_interval"})
+    metrics.add(metric_definitions.CONTACTS, 8, {"outcome": "rejected", "reason": "undecodable"})
+    metrics.set(metric_definitions.REQUESTS_IN_FLIGHT, 3)
+    metrics.set(metric_definitions.CONTACTS_UNCOMMITTED, 257)
+    metrics.set(metric_definitions.QUOTA_ALLOWED, 1_200)
+    metrics.set(metric_definitions.QUOTA_REMAINING, 1_150)
     snapshot = read_metrics(metrics.exposition().decode(), "circuit open: HTTP 503")
     assert snapshot == Snapshot(
         read=1_000,

@@ -12,8 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from test_docs import rows
 
 import stream_scorer
-from stream_scorer.runtime import instruments
-from stream_scorer.runtime.instruments import (
+from stream_scorer.runtime import metric_definitions
+from stream_scorer.runtime.metric_definitions import (
     CAMPAIGN_BLOCKED,
     LOOP,
     Counter,
@@ -23,7 +23,7 @@ from stream_scorer.runtime.instruments import (
     Service,
     instruments_of,
 )
-from stream_scorer.telemetry.metrics import ServiceMetrics, server_attributes
+from stream_scorer.telemetry.meter_provider import ServiceMetrics, server_attributes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,14 +88,16 @@ def test_a_service_has_no_two_instruments_of_a_name(service: Service) -> None:
 
 def test_every_entry_is_used_outside_of_the_table() -> None:
     files = [file for room in ("scoring", "callbacks", "runtime") for file in (PACKAGE / room).glob("*.py")]
-    used = {name for file in files for name in re.findall(r"\binstruments\.([A-Z_]+)", file.read_text())}
-    assert used == {name for name, one in vars(instruments).items() if isinstance(one, Instrument)}
+    used = {name for file in files for name in re.findall(r"\bmetric_definitions\.([A-Z_]+)", file.read_text())}
+    assert used == {name for name, one in vars(metric_definitions).items() if isinstance(one, Instrument)}
 
 
 def test_the_server_is_an_attribute_of_requests_alone() -> None:
     metrics = ServiceMetrics("run", constants=server_attributes("https://api.mypurecloud.com"))
-    metrics.record(instruments.REQUEST_DURATION, 0.1, {"http.response.status_code": 503, "error.type": "server_error"})
-    metrics.add(instruments.CONTROLS)
+    metrics.record(
+        metric_definitions.REQUEST_DURATION, 0.1, {"http.response.status_code": 503, "error.type": "server_error"}
+    )
+    metrics.add(metric_definitions.CONTROLS)
     lines = metrics.exposition().decode().splitlines()
     metrics.close()
     with_server = {line.partition("{")[0] for line in lines if 'server_address="api.mypurecloud.com"' in line}
@@ -107,10 +109,10 @@ def test_the_server_is_an_attribute_of_requests_alone() -> None:
 @pytest.mark.parametrize(
     ("instrument", "attributes", "words"),
     [
-        (instruments.TRANSACTIONS, {"outcome": "lost"}, "'lost' is not a known outcome"),
-        (instruments.TRANSACTIONS, {}, "lacks"),
-        (instruments.CONTROLS, {"reason": "x"}, "has no attribute"),
-        (instruments.CALLBACKS_PLANNED, {}, "is not one of run"),
+        (metric_definitions.TRANSACTIONS, {"outcome": "lost"}, "'lost' is not a known outcome"),
+        (metric_definitions.TRANSACTIONS, {}, "lacks"),
+        (metric_definitions.CONTROLS, {"reason": "x"}, "has no attribute"),
+        (metric_definitions.CALLBACKS_PLANNED, {}, "is not one of run"),
     ],
 )
 def test_the_metrics_in_memory_refuse_what_is_not_in_the_table(

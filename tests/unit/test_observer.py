@@ -20,7 +20,7 @@ from stream_scorer.runtime.clock import Clock
 from stream_scorer.scoring.circuit_breaker import CircuitBreaker, OpenReason
 from stream_scorer.scoring.observer import Observer
 from stream_scorer.scoring.wait_reasons import WaitReason
-from stream_scorer.telemetry.metrics import ServiceMetrics
+from stream_scorer.telemetry.meter_provider import ServiceMetrics
 
 BEGAN_MS = 1_893_456_000_400  # 2030-01-01T00:00:00.4Z
 DOWN = "the API answered with status 503"

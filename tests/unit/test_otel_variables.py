@@ -20,7 +20,7 @@ from support_certificates import Authority
 
 from stream_scorer.errors import SettingsError
 from stream_scorer.telemetry.exporters import otlp_readers
-from stream_scorer.telemetry.metrics import ServiceMetrics
+from stream_scorer.telemetry.meter_provider import ServiceMetrics
 from stream_scorer.telemetry.otel_components import check_installed_exporter
 from stream_scorer.telemetry.otel_env import (
     SAMPLERS,

@@ -10,7 +10,7 @@ from stream_scorer.callbacks.observer import PlannerObserver
 from stream_scorer.core.records import Partition
 from stream_scorer.genesys.request_quota import Quota
 from stream_scorer.runtime.clock import Clock
-from stream_scorer.runtime.instruments import CALLBACKS_CIRCUIT_BREAKER_OPEN, CIRCUIT_BREAKER_OPEN
+from stream_scorer.runtime.metric_definitions import CALLBACKS_CIRCUIT_BREAKER_OPEN, CIRCUIT_BREAKER_OPEN
 from stream_scorer.scoring.observer import Observer
 
 REASON = "schema id 17 cannot be fetched: schema registry r:8081: no connection"

@@ -16,7 +16,7 @@ from stream_scorer.genesys.request_quota import Quota
 from stream_scorer.runtime.clock import Clock
 from stream_scorer.scoring.observer import Observer
 from stream_scorer.scoring.start_check import StartBackoff, StartCheck
-from stream_scorer.telemetry.metrics import ServiceMetrics
+from stream_scorer.telemetry.meter_provider import ServiceMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,12 +15,12 @@ from support_otlp import OtlpReceiver
 from stream_scorer.core.records import SourceRecord
 from stream_scorer.core.scoring.types import Reason, ReviewReason
 from stream_scorer.errors import SettingsError
-from stream_scorer.runtime import instruments
+from stream_scorer.runtime import metric_definitions
 from stream_scorer.settings import Settings
 from stream_scorer.telemetry import collectors
 from stream_scorer.telemetry.collectors import close_within_limit
 from stream_scorer.telemetry.logs import configure_logging
-from stream_scorer.telemetry.metrics import ServiceMetrics
+from stream_scorer.telemetry.meter_provider import ServiceMetrics
 from stream_scorer.telemetry.otel_env import metric_values
 from stream_scorer.wiring.scoring import ScoringService
 
@@ -140,29 +140,29 @@ def samples(metrics: ServiceMetrics) -> dict[str, float]:
 def test_every_metric_comes_out_under_its_name() -> None:
     metrics = ServiceMetrics("run")
     for amount in (5, 2):
-        metrics.add(instruments.CONSUMED, amount)
-    metrics.add(instruments.SENT, 4)
-    metrics.add(instruments.CONTACTS, 3, {"outcome": "scored", "reason": ""})
-    metrics.add(instruments.CONTACTS, 1, {"outcome": "rejected", "reason": "wrong_type"})
-    metrics.add(instruments.CONTACTS_RETRIED, 2)
-    metrics.add(instruments.UNMATCHED_RESULTS)
-    metrics.record(instruments.REQUEST_DURATION, 0.2, {"http.response.status_code": 200})
-    metrics.record(instruments.REQUEST_DURATION, 30.0, {"error.type": "timeout"})
-    metrics.add(instruments.TRANSACTIONS, 1, {"outcome": "committed"})
+        metrics.add(metric_definitions.CONSUMED, amount)
+    metrics.add(metric_definitions.SENT, 4)
+    metrics.add(metric_definitions.CONTACTS, 3, {"outcome": "scored", "reason": ""})
+    metrics.add(metric_definitions.CONTACTS, 1, {"outcome": "rejected", "reason": "wrong_type"})
+    metrics.add(metric_definitions.CONTACTS_RETRIED, 2)
+    metrics.add(metric_definitions.UNMATCHED_RESULTS)
+    metrics.record(metric_definitions.REQUEST_DURATION, 0.2, {"http.response.status_code": 200})
+    metrics.record(metric_definitions.REQUEST_DURATION, 30.0, {"error.type": "timeout"})
+    metrics.add(metric_definitions.TRANSACTIONS, 1, {"outcome": "committed"})
     for gauge, value in (
-        (instruments.REQUESTS_IN_FLIGHT, 8),
-        (instruments.REQUESTS_IN_FLIGHT, 6),
-        (instruments.CONTACTS_UNCOMMITTED, 900),
-        (instruments.QUOTA_REMAINING, 299),
-        (instruments.QUOTA_ALLOWED, 300),
-        (instruments.QUOTA_WAIT, 0.5),
-        (instruments.QUOTA_TIME_TO_EXHAUSTION, 42.5),
+        (metric_definitions.REQUESTS_IN_FLIGHT, 8),
+        (metric_definitions.REQUESTS_IN_FLIGHT, 6),
+        (metric_definitions.CONTACTS_UNCOMMITTED, 900),
+        (metric_definitions.QUOTA_REMAINING, 299),
+        (metric_definitions.QUOTA_ALLOWED, 300),
+        (metric_definitions.QUOTA_WAIT, 0.5),
+        (metric_definitions.QUOTA_TIME_TO_EXHAUSTION, 42.5),
     ):
         metrics.set(gauge, value)
     for seconds, reason in ((1.5, "own_quota"), (0.25, "own_quota"), (3.0, "spend_limit")):
-        metrics.add(instruments.REQUEST_WAIT_TIME, seconds, {"reason": reason})
+        metrics.add(metric_definitions.REQUEST_WAIT_TIME, seconds, {"reason": reason})
     for outcome in ("failed", "recovered"):
-        metrics.add(instruments.CIRCUIT_BREAKER_PROBES, 1, {"outcome": outcome})
+        metrics.add(metric_definitions.CIRCUIT_BREAKER_PROBES, 1, {"outcome": outcome})
     found = samples(metrics)
     poll, send = (
         f'{{messaging_operation_name="{name}",messaging_operation_type="{kind}",messaging_system="kafka"}}'
@@ -194,7 +194,7 @@ def test_every_metric_comes_out_under_its_name() -> None:
 
 def test_two_services_in_one_process_do_not_mix() -> None:
     first, second = ServiceMetrics("run"), ServiceMetrics("run")
-    first.add(instruments.CONSUMED)
+    first.add(metric_definitions.CONSUMED)
     assert [value for name, value in samples(second).items() if "consumed" in name] == [0]
     first.close()
     second.close()
@@ -203,7 +203,7 @@ def test_two_services_in_one_process_do_not_mix() -> None:
 def test_the_standard_variables_name_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_SERVICE_NAME", "scorer-eu")
     metrics = ServiceMetrics("run")
-    metrics.add(instruments.CONSUMED)
+    metrics.add(metric_definitions.CONSUMED)
     assert 'service_name="scorer-eu"' in metrics.exposition().decode()
     metrics.close()
 
@@ -223,7 +223,7 @@ def test_every_reason_is_0_before_it_has_counted() -> None:
     metrics = ServiceMetrics("run")
     found = [name for name in samples(metrics) if name.startswith("stream_scorer_contacts_total")]
     assert len(found) == 1 + len(Reason) + len(ReviewReason) + len(range(1, 10))
-    metrics.add(instruments.CONTACTS, 7, {"outcome": "rejected", "reason": Reason.WRONG_TYPE})
+    metrics.add(metric_definitions.CONTACTS, 7, {"outcome": "rejected", "reason": Reason.WRONG_TYPE})
     again = samples(metrics)
     assert again['stream_scorer_contacts_total{outcome="rejected",reason="wrong_type"}'] == 7
     assert [name for name in again if name.startswith("stream_scorer_contacts_total")] == found
@@ -273,7 +273,7 @@ def test_what_is_left_arrives_when_the_service_ends(monkeypatch: pytest.MonkeyPa
     with OtlpReceiver() as receiver:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.endpoint)
         metrics = ServiceMetrics("run")
-        metrics.add(instruments.CONTACTS, 3, {"outcome": "scored", "reason": ""})
+        metrics.add(metric_definitions.CONTACTS, 3, {"outcome": "scored", "reason": ""})
         metrics.close()
         assert ("stream-scorer", "stream_scorer.contacts") in receiver.metrics
 
@@ -285,7 +285,7 @@ def test_a_collector_that_is_away_delays_no_end_and_is_one_line(
     monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "20")
     configure_logging(form="json", stream=logs)
     metrics = ServiceMetrics("run")
-    metrics.add(instruments.CONTACTS, 3, {"outcome": "scored", "reason": ""})
+    metrics.add(metric_definitions.CONTACTS, 3, {"outcome": "scored", "reason": ""})
     began = time.monotonic()
     metrics.close()
     assert time.monotonic() - began < 10

@@ -1,4 +1,4 @@
-"""OpenTelemetry instruments of a service, made from the table `stream_scorer.runtime.instruments`."""
+"""OpenTelemetry instruments of a service, made from the table `stream_scorer.runtime.metric_definitions`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.metrics import Observation
 from prometheus_client import CollectorRegistry, generate_latest
 
-from stream_scorer.runtime.instruments import NO_ATTRIBUTES, Counter, Gauge, Histogram, instruments_of
+from stream_scorer.runtime.metric_definitions import NO_ATTRIBUTES, Counter, Gauge, Histogram, instruments_of
 from stream_scorer.telemetry.exporters import Meters, otlp_readers
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from opentelemetry import metrics
 
-    from stream_scorer.runtime.instruments import Attributes, Instrument, Service
+    from stream_scorer.runtime.metric_definitions import Attributes, Instrument, Service
 
 # Name in the resource, and scope of the meter.
 _NAMES: Final = {

@@ -1,6 +1,6 @@
 """Table of the metric instruments of both services: names, units, descriptions and attributes.
 
-An observer calls `Metrics` with an entry of this table. `stream_scorer.telemetry.metrics` makes OpenTelemetry
+An observer calls `Metrics` with an entry of this table. `stream_scorer.telemetry.meter_provider` makes OpenTelemetry
 instruments of the entries; docs/metrics.md is generated from them (``make reference``). So a new counter is an entry
 here and the call that counts.
 
@@ -107,7 +107,7 @@ class Histogram(Instrument):
 class Metrics(Protocol):
     """Instruments of one service, by table entry. Call it with sums: once a poll, request or transaction.
 
-    `stream_scorer.telemetry.metrics.ServiceMetrics` exports them; tests have one in memory.
+    `stream_scorer.telemetry.meter_provider.ServiceMetrics` exports them; tests have one in memory.
     """
 
     def add(self, counter: Counter, amount: float = 1, attributes: Attributes = NO_ATTRIBUTES) -> None: ...
