@@ -64,7 +64,13 @@ class _Session:
     debug: bool = False
 
 
-app = typer.Typer(cls=_Commands, no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    # Inherited by all commands.
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
 
 
 def _print_version(value: bool) -> None:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from stream_scorer.cli.examples import epilog_of
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -50,7 +52,9 @@ def _imported(name: str, command: Lazy) -> Any:
     # A top-level app would add options for shell completion; one below another does not.
     parent = typer.Typer(add_completion=False)
     if isinstance(target, typer.Typer):
+        for one in target.registered_commands:
+            one.epilog = epilog_of(one.callback)
         parent.add_typer(target, name=name)
     else:
-        parent.command(name)(target)
+        parent.command(name, epilog=epilog_of(target))(target)
     return typer.main.get_group(parent).commands[name]

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 import typer
 
+from stream_scorer.cli.output_formats import OutputFormat
+
 ConfigOption: TypeAlias = Annotated[
     Path | None,
-    typer.Option("--config", metavar="FILE", help="Settings in TOML. Environment variables and flags win over it."),
+    typer.Option(
+        "--config", "-c", metavar="FILE", help="Settings in TOML. Environment variables and flags win over it."
+    ),
 ]
 
 StartOption: TypeAlias = Annotated[
@@ -25,5 +29,50 @@ NewTopicOption: TypeAlias = Annotated[
     bool,
     typer.Option(
         "--new-topic", help="Accept a topic that was deleted and created again. --from sets where it is read from."
+    ),
+]
+
+# --- the operator's desk
+
+_BOUND: Final = "a duration such as 2h, an ISO time with a zone, or an offset; by Kafka's timestamp of the record."
+
+ContactsArgument: TypeAlias = Annotated[
+    list[str] | None, typer.Argument(metavar="[CONTACT]...", show_default=False, help="Only records of these contacts.")
+]
+SinceOption: TypeAlias = Annotated[str | None, typer.Option("--since", metavar="WHEN", help=f"Begin at {_BOUND}")]
+UntilOption: TypeAlias = Annotated[str | None, typer.Option("--until", metavar="WHEN", help=f"End before {_BOUND}")]
+LimitOption: TypeAlias = Annotated[
+    int | None, typer.Option("--limit", metavar="N", min=1, help="Maximum number of records.")
+]
+PartitionOption: TypeAlias = Annotated[
+    int | None, typer.Option("--partition", metavar="N", min=0, help="Only this partition.")
+]
+PlaceOption: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--place",
+        metavar="T/P/O",
+        help="Only the record at this topic/partition/offset, and those made from it. Repeat it for more.",
+    ),
+]
+EventOption: TypeAlias = Annotated[
+    list[str] | None, typer.Option("--event", metavar="ID", help="Only records of this event. Repeat it for more.")
+]
+BatchOption: TypeAlias = Annotated[
+    list[str] | None, typer.Option("--batch", metavar="ID", help="Only records of this request. Repeat it for more.")
+]
+FormatOption: TypeAlias = Annotated[
+    OutputFormat | None,
+    typer.Option(
+        "--output",
+        "-o",
+        show_default=False,
+        help="Format. Without it: table on a terminal, jsonl elsewhere, or as the name of --out ends.",
+    ),
+]
+OutOption: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", metavar="FILE", help="Write a new file, readable by this user only, instead of standard output."
     ),
 ]

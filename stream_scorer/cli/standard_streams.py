@@ -11,6 +11,7 @@ import contextlib
 import errno
 import io
 import os
+import select
 import sys
 from typing import TYPE_CHECKING, Any, Final, TextIO, cast
 
@@ -64,6 +65,7 @@ class SafeStream:
         self._number = number
         self._notes = notes
         self._is_reported = False
+        self._is_reader_gone = False
         if isinstance(self._stream, io.TextIOWrapper):
             # The command line library replaces ASCII by UTF-8 by itself, which would bypass this object.
             is_ascii = codecs.lookup(self._stream.encoding).name == "ascii"
@@ -72,6 +74,16 @@ class SafeStream:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+    @property
+    def is_reader_gone(self) -> bool:
+        """Whether the reader of a pipe has closed it, so that nothing more need be written."""
+        if not self._is_reader_gone:
+            with contextlib.suppress(OSError, ValueError):  # not a real file
+                poll = select.poll()
+                poll.register(self._stream.fileno(), 0)
+                self._is_reader_gone = any(event & select.POLLERR for _, event in poll.poll(0))
+        return self._is_reader_gone
 
     def write(self, text: str) -> int:
         """Write a text, or drop it."""
@@ -113,6 +125,7 @@ class SafeStream:
 
     def _report(self, error: OSError | ValueError) -> None:
         # A closed pipe (`| head`) is not a failure: its reader has finished.
+        self._is_reader_gone = self._is_reader_gone or getattr(error, "errno", None) == errno.EPIPE
         if self._is_reported or self._notes is None or getattr(error, "errno", None) == errno.EPIPE:
             return
         self._is_reported = True

@@ -248,6 +248,8 @@ def commands() -> str:
         parts += [f"## {name}", code(usage), prose(command.help)]
         options = [option_row(one, context) for one in command.params]
         parts += [table(("argument or option", "default, limits", "meaning"), options)] if options else []
+        if examples := epilog_lines(command):
+            parts.append("\n".join(["```", *examples, "```"]))
     return "\n\n".join(parts)
 
 
@@ -259,6 +261,11 @@ def leaf_commands(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from leaf_commands(command, f"{prefix}{name} ")
         else:
             yield prefix + name, command
+
+
+def epilog_lines(command: Any) -> list[str]:
+    """The examples at the end of a command's help."""
+    return (command.epilog or "").split("\n\n")[1:]
 
 
 def first_line(command: Any) -> str:

@@ -42,6 +42,7 @@ ROOMS: dict[str, set[str]] = {
     "reconciliation": {"core", "errors", "kafka", "schema_files", "settings"},
     "targets": {"callbacks", "core", "errors", "genesys", "http_client", "redaction", "settings"},
     "telemetry": {"callbacks", "core", "errors", "genesys", "http_client", "kafka", "runtime", "scoring", "settings"},
+    "desk": {"core", "errors", "kafka", "settings"},
     "wiring": {
         *("callbacks", "core", "errors", "genesys", "kafka", "runtime", "schema_files", "scoring", "settings"),
         *("targets", "telemetry"),
@@ -51,8 +52,8 @@ ROOMS: dict[str, set[str]] = {
         "telemetry",
     },
     "cli": {
-        *("contact_files", "core", "errors", "kafka", "library", "local", "reconciliation", "redaction", "runtime"),
-        *("schema_files", "settings", "targets", "telemetry", "wiring"),
+        *("contact_files", "core", "desk", "errors", "kafka", "library", "local", "reconciliation", "redaction"),
+        *("runtime", "schema_files", "settings", "targets", "telemetry", "wiring"),
     },
     "__main__": {"cli"},
 }
@@ -99,6 +100,7 @@ LIBRARIES: dict[str, set[str]] = {
     "opentelemetry": {"telemetry"},
     "orjson": {"contact_files", "genesys", "library", "local", "redaction", "targets"},
     "prometheus_client": {"local.demo", "runtime.admin_server", "telemetry"},
+    "pyarrow": {"cli.output_formats"},
     "pydantic": {"cli", "library", "local", "settings"},
     "pydantic_core": {"settings"},
     "requests": {"http_client", "library.client", "local"},

@@ -133,6 +133,27 @@ def test_the_verdict_of_a_reconciliation(
     assert b"3 scores " + sign + b" 0.75 = 3 delivered" in streams["stdout"].buffer.getvalue()
 
 
+def test_the_reader_of_a_pipe_is_gone_before_or_after_a_write() -> None:
+    for is_written in (False, True):
+        reading, writing = os.pipe()
+        with os.fdopen(writing, "w") as pipe:
+            stream = SafeStream(pipe, 1)
+            assert not stream.is_reader_gone
+            os.close(reading)
+            if is_written:
+                stream.write("lost\n")
+                stream.flush()
+            assert stream.is_reader_gone
+            stream.finish()
+
+
+@pytest.mark.parametrize(("number", "is_gone"), [(errno.EPIPE, True), (errno.ENOSPC, False)])
+def test_a_full_disk_is_no_reader_that_is_gone(number: int, *, is_gone: bool) -> None:
+    stream = SafeStream(Failing(number), 1)
+    stream.write("lost")
+    assert stream.is_reader_gone is is_gone
+
+
 def test_a_disk_that_has_room_again() -> None:
     disk = Failing()
     stream = SafeStream(disk, 1)

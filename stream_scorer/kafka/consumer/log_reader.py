@@ -12,6 +12,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec  # typ
 
 from stream_scorer.core.exactly_once.commit_metadata import parse_metadata
 from stream_scorer.core.reconciliation.lost_offsets import Lost, parse_lost
+from stream_scorer.core.records import SourceRecord
 from stream_scorer.errors import BrokerUnavailable, NotJudged, StreamScorerError
 from stream_scorer.kafka.admin.acls import Permission, refused_error
 from stream_scorer.kafka.client.config import admin_config, reader_config, silent_logger
@@ -89,6 +90,17 @@ class Record(NamedTuple):
         except (SystemError, UnicodeDecodeError):  # a name that is not UTF-8, so not one of this service's headers
             return []
         return headers or []
+
+    def as_source_record(self, topic: str) -> SourceRecord:
+        """Return the record as a value, without the client."""
+        try:
+            headers: Any = self.message.headers()
+            is_readable = True
+        except (SystemError, UnicodeDecodeError):  # as above
+            headers, is_readable = [], False
+        return SourceRecord(
+            topic, self.partition, self.offset, self.key, self.value, headers or [], is_readable, self.timestamp_ms
+        )
 
 
 class LogReader:
@@ -226,6 +238,42 @@ class LogReader:
                     )
         finally:
             consumer.close()
+
+    def follow(self, topic: str, begins: Mapping[int, int]) -> Iterator[list[Record]]:
+        """Yield records from these offsets on without an end, in order within each partition.
+
+        A batch is empty if no record has arrived for a moment, so the caller can end the iteration. A broker that does
+        not answer is waited for.
+
+        Raises:
+            BrokerRefused: a right is missing, or the topic was deleted.
+            NotJudged: records were deleted before they were read.
+        """
+        consumer = create_client(Consumer, self._config)
+        try:
+            consumer.assign([TopicPartition(topic, number, begin) for number, begin in begins.items()])
+            while True:
+                batch = []
+                for message in consumer.consume(_BATCH, _BATCH_S):
+                    number, offset, error = message.partition(), message.offset(), message.error()
+                    if error is not None:
+                        _check(topic, error, self._config)
+                    elif number is not None and offset is not None:
+                        batch.append(Record(number, offset, message))
+                yield batch
+        finally:
+            consumer.close()
+
+    def first_offsets(self, topic: str, partitions: Iterable[int], time_ms: int) -> dict[int, int]:
+        """Return the first offset of each partition whose timestamp is at or after a time; without any it is left out.
+
+        Raises:
+            BrokerUnavailable: no answer within the time limit.
+            BrokerRefused: a right is missing.
+        """
+        spec: OffsetSpec = OffsetSpec.for_timestamp(time_ms)
+        found = self._offsets(topic, partitions, spec, IsolationLevel.READ_COMMITTED)
+        return {number: offset for number, offset in found.items() if offset >= 0}
 
     def _begins(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
         return self._offsets(topic, partitions, _EARLIEST, IsolationLevel.READ_UNCOMMITTED)

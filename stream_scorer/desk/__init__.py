@@ -1,0 +1,1 @@
+"""Operator's desk: reads records for an operator, and writes decisions."""
